@@ -32,8 +32,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod abi;
 pub mod addr;
 pub mod ranges;
+pub mod tree;
 
 pub use addr::{PAGE_SIZE, PhysAddr, PhysRange, RangeError};
 pub use ranges::{OutOfMemory, RangeSet};

@@ -1,0 +1,224 @@
+//! Names and paths that people chose.
+
+use super::{MAX_LABEL, MAX_PATH};
+use core::fmt;
+use thiserror::Error;
+
+/// The name of a blob as the user sees it.
+///
+/// # Invariants
+///
+/// 1 to [`MAX_LABEL`] bytes of UTF-8, neither `.` nor `..`, without slashes, NULs and control characters: it can be
+/// the name of a file, and be printed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label<'a>(&'a str);
+
+/// Why a text is no [`Label`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LabelError {
+    /// Nothing at all.
+    #[error("a name may not be empty")]
+    Empty,
+    /// Beyond the limit.
+    #[error("a name of {len} bytes is longer than {MAX_LABEL}")]
+    TooLong {
+        /// Bytes it has.
+        len: usize,
+    },
+    /// `.` or `..`.
+    #[error("a name may not be `{}`", if *.twice { ".." } else { "." })]
+    Dots {
+        /// Whether it is `..`.
+        twice: bool,
+    },
+    /// A slash.
+    #[error("a name may not have a `/` (at byte {at})")]
+    Slash {
+        /// Where.
+        at: usize,
+    },
+    /// A NUL or another control character.
+    #[error("a name may not have the control character {code:#04x} (at byte {at})")]
+    Control {
+        /// Where.
+        at: usize,
+        /// The character.
+        code: u32,
+    },
+    /// Not UTF-8.
+    #[error("a name has to be UTF-8, it is not from byte {at} on")]
+    NotUtf8 {
+        /// The first wrong byte.
+        at: usize,
+    },
+}
+
+impl<'a> Label<'a> {
+    /// `text` as a label.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, see [`LabelError`].
+    pub fn new(text: &'a str) -> Result<Self, LabelError> {
+        if text.is_empty() {
+            return Err(LabelError::Empty);
+        }
+        if text.len() > MAX_LABEL {
+            return Err(LabelError::TooLong { len: text.len() });
+        }
+        if text == "." || text == ".." {
+            return Err(LabelError::Dots {
+                twice: text == "..",
+            });
+        }
+        for (at, character) in text.char_indices() {
+            if character == '/' {
+                return Err(LabelError::Slash { at });
+            }
+            if character.is_control() {
+                return Err(LabelError::Control {
+                    at,
+                    code: u32::from(character),
+                });
+            }
+        }
+        // INVARIANT: every rule was just checked.
+        Ok(Self(text))
+    }
+
+    /// `bytes`, as from a command line, as a label.
+    ///
+    /// # Errors
+    ///
+    /// [`LabelError::NotUtf8`], and as [`new`](Self::new).
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, LabelError> {
+        let text = core::str::from_utf8(bytes).map_err(|error| LabelError::NotUtf8 {
+            at: error.valid_up_to(),
+        })?;
+        Self::new(text)
+    }
+
+    /// The text.
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0)
+    }
+}
+
+impl fmt::Debug for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.0, f)
+    }
+}
+
+/// Why bytes are no path of a kept file or directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// Nothing, or beyond the limit.
+    #[error("a path has 1 to {MAX_PATH} bytes, not {len}")]
+    Length {
+        /// Bytes it has.
+        len: usize,
+    },
+    /// Not from the root on.
+    #[error("a path has to start with a `/`")]
+    Relative,
+    /// A NUL.
+    #[error("a path may not have a NUL (at byte {at})")]
+    Nul {
+        /// Where.
+        at: usize,
+    },
+    /// `.`, `..`, or nothing between two slashes or after the last.
+    #[error("a path may not have empty parts, `.` or `..` (at byte {at})")]
+    Part {
+        /// Where the part starts.
+        at: usize,
+    },
+}
+
+/// Checks a path of a blob of files: absolute, 1 to [`MAX_PATH`] bytes of any encoding, no NUL, and between the
+/// slashes neither nothing nor `.` nor `..`. The root directory is `/`.
+///
+/// # Errors
+///
+/// What is wrong with it, see [`PathError`].
+pub fn check_path(path: &[u8]) -> Result<(), PathError> {
+    if path.is_empty() || path.len() > MAX_PATH {
+        return Err(PathError::Length { len: path.len() });
+    }
+    let Some(rest) = path.strip_prefix(b"/") else {
+        return Err(PathError::Relative);
+    };
+    if let Some(at) = path.iter().position(|byte| *byte == 0) {
+        return Err(PathError::Nul { at });
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let mut at = 1usize;
+    for part in rest.split(|byte| *byte == b'/') {
+        if matches!(part, b"" | b"." | b"..") {
+            return Err(PathError::Part { at });
+        }
+        at = at.saturating_add(part.len()).saturating_add(1);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_file_names_that_print() {
+        for good in ["a", "...", "database dump", "été", "-", " "] {
+            assert_eq!(Label::new(good).unwrap().as_str(), good);
+        }
+        let long = "x".repeat(256);
+        for (bad, error) in [
+            ("", LabelError::Empty),
+            (".", LabelError::Dots { twice: false }),
+            ("..", LabelError::Dots { twice: true }),
+            ("a/b", LabelError::Slash { at: 1 }),
+            ("a\0", LabelError::Control { at: 1, code: 0 }),
+            ("ab\x1b[m", LabelError::Control { at: 2, code: 0x1b }),
+            ("\u{85}", LabelError::Control { at: 0, code: 0x85 }),
+            (&long, LabelError::TooLong { len: 256 }),
+        ] {
+            assert_eq!(Label::new(bad), Err(error), "{bad:?}");
+        }
+        assert!(Label::new(&long[..255]).is_ok());
+        assert_eq!(
+            Label::from_bytes(b"a\xff"),
+            Err(LabelError::NotUtf8 { at: 1 })
+        );
+        let text = std::string::ToString::to_string(&LabelError::Dots { twice: true });
+        assert_eq!(text, "a name may not be `..`");
+    }
+
+    #[test]
+    fn paths_are_absolute_and_plain() {
+        for good in [&b"/"[..], b"/var/lib", b"/\xff", b"/a/..b"] {
+            assert_eq!(check_path(good), Ok(()), "{good:?}");
+        }
+        for (bad, error) in [
+            (&b""[..], PathError::Length { len: 0 }),
+            (b"a", PathError::Relative),
+            (b"/a\0b", PathError::Nul { at: 2 }),
+            (b"/a/../b", PathError::Part { at: 3 }),
+            (b"/a/.", PathError::Part { at: 3 }),
+            (b"//a", PathError::Part { at: 1 }),
+            (b"/a/", PathError::Part { at: 3 }),
+        ] {
+            assert_eq!(check_path(bad), Err(error), "{bad:?}");
+        }
+    }
+}
