@@ -1,0 +1,403 @@
+//! Every way in which packing, reading or unpacking can fail.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a path could not be packed. Nothing on disk is ever changed by packing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The path given is not one that can be kept.
+    #[error("cannot keep {path:?}: {why}")]
+    BadPath {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What is wrong with it, and what to give instead.
+        why: &'static str,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {path:?}: {source}")]
+    Io {
+        /// What was done, as a verb.
+        action: &'static str,
+        /// The object it was done to.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A socket, fifo or device, which a blob cannot hold.
+    #[error(
+        "{path:?} is a {kind}: only files, directories and symlinks can be kept; remove it, keep paths that do not \
+         contain it, or skip special files"
+    )]
+    Special {
+        /// The object.
+        path: PathBuf,
+        /// `socket`, `fifo`, `block device` or `character device`.
+        kind: &'static str,
+    },
+    /// A view of the kernel's own state (`/proc`, `/sys`, …), which means nothing to the next kernel.
+    #[error(
+        "{path:?} is on {file_system}, which shows the state of the running kernel and is made anew by the next one; \
+         keep paths that do not contain it, or stay on one file system"
+    )]
+    PseudoFileSystem {
+        /// The first object found there.
+        path: PathBuf,
+        /// Name of the file system type.
+        file_system: &'static str,
+    },
+    /// The tree changed between measuring and the end of packing.
+    #[error(
+        "{path:?} changed while it was being kept: {change}; stop whatever writes there and try again"
+    )]
+    Changed {
+        /// The object that changed.
+        path: PathBuf,
+        /// How.
+        change: Change,
+    },
+    /// The extended attributes of one object exceed what an archive entry may hold.
+    #[error(
+        "the extended attributes and names of {path:?} take {bytes:#x} bytes, at most {limit:#x} can be kept"
+    )]
+    AttributesTooLarge {
+        /// The object.
+        path: PathBuf,
+        /// Bytes its header would take.
+        bytes: u64,
+        /// Bytes it may take.
+        limit: u64,
+    },
+    /// A path longer than the kernel lets anybody open in one piece.
+    #[error(
+        "{path:?} is {bytes:#x} bytes long, at most {limit:#x} can be kept; keep a directory further down"
+    )]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+        /// The longest allowed.
+        limit: usize,
+    },
+    /// The receiver of the archive failed.
+    #[error("writing the archive failed at byte {offset:#x} (packing {path:?}): {source}")]
+    Output {
+        /// Bytes of the archive written before.
+        offset: u64,
+        /// The object being packed.
+        path: PathBuf,
+        /// What the receiver said.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive came out with another size than was measured, although no object was seen to change.
+    #[error(
+        "{path:?} changed while it was being kept: {written:#x} bytes were packed, {measured:#x} were measured; try again"
+    )]
+    Length {
+        /// The kept path.
+        path: PathBuf,
+        /// Bytes measured.
+        measured: u64,
+        /// Bytes written.
+        written: u64,
+    },
+}
+
+/// What changed about an object while it was packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// It is gone.
+    Removed,
+    /// It is another kind of object now.
+    Kind {
+        /// Kind when it was first seen.
+        was: &'static str,
+        /// Kind now.
+        now: &'static str,
+    },
+    /// Another object of the same kind has its name now.
+    Replaced,
+    /// It shrank.
+    Shrank {
+        /// Size when it was first seen, bytes.
+        was: u64,
+        /// Size now.
+        now: u64,
+    },
+    /// It grew.
+    Grew {
+        /// Size when it was first seen, bytes.
+        was: u64,
+        /// Size now.
+        now: u64,
+    },
+    /// Its content was written; the size is the same.
+    Written,
+    /// Owner, mode or extended attributes changed, or a hard link to it came or went.
+    Attributes,
+    /// An entry of the directory was added, removed or renamed.
+    Listing,
+    /// The walk came upon this object where another one was measured.
+    Unexpected,
+    /// It was measured and the walk ended without it.
+    Missing,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed => f.write_str("it was removed"),
+            Self::Kind { was, now } => write!(f, "it was a {was} and is a {now} now"),
+            Self::Replaced => f.write_str("another object has taken its name"),
+            Self::Shrank { was, now } => write!(f, "it shrank from {was:#x} to {now:#x} bytes"),
+            Self::Grew { was, now } => write!(f, "it grew from {was:#x} to {now:#x} bytes"),
+            Self::Written => f.write_str("its content was written"),
+            Self::Attributes => {
+                f.write_str("its owner, mode, links or extended attributes changed")
+            }
+            Self::Listing => f.write_str("an entry was added, removed or renamed in it"),
+            Self::Unexpected => f.write_str("it was not there when the tree was measured"),
+            Self::Missing => f.write_str("entries that were measured in it are gone"),
+        }
+    }
+}
+
+/// A stream that is not an archive made by this crate, with the place where that showed.
+#[derive(Debug, thiserror::Error)]
+#[error("bad archive at byte {offset:#x}{}: {problem}", Entry(.entry))]
+pub struct FormatError {
+    /// Byte offset in the stream of the header concerned, or of the byte missing.
+    pub offset: u64,
+    /// Name of the entry, as far as it is known.
+    pub entry: Option<PathBuf>,
+    /// What is wrong.
+    #[source]
+    pub problem: Problem,
+}
+
+struct Entry<'a>(&'a Option<PathBuf>);
+
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(p) => write!(f, " (entry {p:?})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is wrong with a stream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The stream ends too early.
+    #[error("the stream ends here, {missing:#x} bytes short of what this part needs")]
+    Truncated {
+        /// Bytes that were still expected.
+        missing: u64,
+    },
+    /// Reading failed.
+    #[error("reading failed: {0}")]
+    Read(#[source] io::Error),
+    /// The header checksum does not match.
+    #[error("header checksum is {stored:#o}, the header sums to {computed:#o}")]
+    Checksum {
+        /// As stored.
+        stored: u32,
+        /// As computed.
+        computed: u32,
+    },
+    /// Not a ustar header at all.
+    #[error("no ustar header here")]
+    Magic,
+    /// A numeric field cannot be read or is out of range.
+    #[error("field `{field}` holds no usable value")]
+    Field {
+        /// Name of the header field or pax record.
+        field: &'static str,
+    },
+    /// A type that blobs never hold.
+    #[error("entries of type {code:?} ({meaning}) are not accepted")]
+    Type {
+        /// The type byte as a character.
+        code: char,
+        /// What it would be.
+        meaning: &'static str,
+    },
+    /// The name cannot be used safely.
+    #[error("unusable {what}: {why}")]
+    Name {
+        /// `name` or `link target`.
+        what: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// Extended records that do not parse.
+    #[error("broken extended header: {0}")]
+    Pax(&'static str),
+    /// Extended records larger than accepted.
+    #[error("an extended header of {bytes:#x} bytes, at most {limit:#x} are accepted")]
+    PaxTooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// An attribute outside the name spaces that are kept.
+    #[error("extended attribute {name:?} is in no name space that is kept")]
+    Attribute {
+        /// Its name.
+        name: String,
+    },
+    /// Content where there must be none.
+    #[error("{bytes:#x} bytes of content for an entry that has none")]
+    UnexpectedContent {
+        /// The size claimed.
+        bytes: u64,
+    },
+    /// A sparse map that cannot be true.
+    #[error("sparse map: {0}")]
+    Sparse(&'static str),
+    /// Entries must come parent first, siblings sorted, each once.
+    #[error("{0}")]
+    Order(&'static str),
+    /// A hard link whose target is not a file that came before.
+    #[error("hard link to {target:?}, which is no file that came before it in this archive")]
+    LinkTarget {
+        /// The target named.
+        target: PathBuf,
+    },
+    /// More than the caller is willing to take.
+    #[error("more than {limit:#x} {what}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The archive has no entry.
+    #[error("the archive is empty")]
+    Empty,
+}
+
+/// Why an archive could not be unpacked. Except for [`UnpackError::Incomplete`], everything is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnpackError {
+    /// The stream is not a good archive.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The place to unpack to cannot be used.
+    #[error("cannot unpack into {path:?}: {source}")]
+    Dest {
+        /// The directory given.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Things in the way.
+    #[error("{}", Conflicts(.first, .total, .forced))]
+    Conflicts {
+        /// The first few.
+        first: Vec<Conflict>,
+        /// How many there are in all.
+        total: u64,
+        /// Whether replacing files had been asked for, so that only other kinds of conflict are listed.
+        forced: bool,
+    },
+    /// A component on the way to the target is a symlink.
+    #[error(
+        "{path:?} is a symlink: nothing is restored through symlinks; remove it, or restore into another directory"
+    )]
+    Symlink {
+        /// The symlink.
+        path: PathBuf,
+    },
+    /// A component on the way to the target is no directory.
+    #[error("{path:?} is not a directory, so nothing can be restored below it")]
+    NotADirectory {
+        /// The object in the way.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {path:?} (archive byte {offset:#x}): {source}")]
+    Io {
+        /// What was done, as a verb.
+        action: &'static str,
+        /// The target path concerned.
+        path: PathBuf,
+        /// Offset of the entry's header in the stream.
+        offset: u64,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory was moved or replaced while unpacking.
+    #[error(
+        "{path:?} was replaced while it was being restored to; try again when nothing else changes it"
+    )]
+    Moved {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Unpacking failed, and so did undoing what had been put in place.
+    #[error(
+        "{cause}; and undoing it failed too: {left:?} could not be put back, what they replaced is in {stage:?} \
+         until the next restore"
+    )]
+    Incomplete {
+        /// The first failure.
+        #[source]
+        cause: Box<UnpackError>,
+        /// Paths that are not as they were before.
+        left: Vec<PathBuf>,
+        /// Stage directories left behind because they may hold what was replaced.
+        stage: Vec<PathBuf>,
+    },
+}
+
+/// One thing in the way of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// Where.
+    pub path: PathBuf,
+    /// What is there.
+    pub there: &'static str,
+    /// What the archive has.
+    pub wanted: &'static str,
+}
+
+struct Conflicts<'a>(&'a [Conflict], &'a u64, &'a bool);
+
+impl fmt::Display for Conflicts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(first, n, forced) = *self;
+        let (s, are) = if *n == 1 { ("", "is") } else { ("s", "are") };
+        write!(f, "{n} object{s} {are} in the way: ")?;
+        for (i, c) in first.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(
+                f,
+                "{:?} ({}, the archive has a {})",
+                c.path, c.there, c.wanted
+            )?;
+        }
+        if *n > first.len() as u64 {
+            f.write_str(", …")?;
+        }
+        f.write_str(if *forced {
+            "; only files and symlinks are replaced by force: move the rest away, or restore into another directory"
+        } else {
+            "; move them away, ask for replacing (force), or restore into another directory"
+        })
+    }
+}

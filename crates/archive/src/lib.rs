@@ -1,0 +1,197 @@
+//! A kept path as one run of bytes, and back.
+//!
+//! [`measure`] and [`Measure::pack`] turn a file, a directory or a symlink into an ordinary pax tar stream, which
+//! `tar -x` reads as well; [`unpack`] puts one back, all of it or nothing; [`list`] shows what is in one.
+//!
+//! # What is kept
+//!
+//! Content with its holes, names of any bytes, owner and group as numbers, mode, modification time to the nanosecond,
+//! symlinks, hard links among what is kept, and the extended attributes of the name spaces `user`, `trusted` and
+//! `security` and both POSIX ACLs. Not kept: access times, inode flags (`chattr`), names of owners.
+//!
+//! # Mount points
+//!
+//! Like `cp -a` and `tar`, packing goes on into file systems mounted below the kept path, because what a user sees
+//! below a directory is what they mean by it; with [`PackOptions::one_file_system`] only the mount point itself is
+//! kept. File systems that show kernel state (`proc`, `sysfs`, …) are refused either way. Unpacking puts things into
+//! whatever is mounted below the target then.
+//!
+//! # Order
+//!
+//! The stream starts with the kept path, every directory comes before what is in it, and siblings are sorted by the
+//! bytes of their names. So the same tree always gives the same bytes, and [`unpack`] can refuse duplicates without
+//! remembering names.
+//!
+//! # Trust
+//!
+//! Packing reads a tree that may change beneath it; unpacking reads a stream that the previous kernel left in memory
+//! into a tree that may hold symlinks set up by somebody else. Both resolve every name with `openat2(2)` below
+//! directories they hold open and follow no symlink. No stream makes [`unpack`] or [`list`] use more memory than 1 MiB
+//! for headers, 16 MiB for a sparse map, 16 MiB for the attributes of directories not finished yet, and about 100 bytes
+//! and its name for every entry put into a directory that existed before.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod decode;
+mod encode;
+mod error;
+mod list;
+mod meta;
+mod pack;
+mod pax;
+mod place;
+mod sparse;
+mod stage;
+mod sys;
+mod unpack;
+mod walk;
+
+pub use error::{Change, Conflict, FormatError, PackError, Problem, UnpackError};
+pub use list::{EntrySummary, List, list};
+pub use pack::{Measure, measure, pack};
+pub use stage::{STAGE_PREFIX, clean_stale};
+pub use sys::Time;
+pub use unpack::unpack;
+
+use std::path::PathBuf;
+
+/// Everything in a tar stream comes in blocks of 512 bytes.
+pub(crate) const BLOCK: u64 = 512;
+/// The two zero blocks at the end.
+pub(crate) const END_LEN: u64 = 2 * BLOCK;
+/// Bytes moved at a time.
+pub(crate) const BUFFER: usize = 256 * 1024;
+/// Most bytes that the headers of one entry may take, names and extended attributes included.
+pub(crate) const MAX_HEAD: usize = 1 << 20;
+/// Longest path in an archive: `PATH_MAX` (4096 with its NUL) less what the name of a stage takes.
+pub(crate) const MAX_PATH: usize = 4080;
+/// Longest component (`NAME_MAX`).
+pub(crate) const MAX_NAME: usize = 255;
+
+/// Kinds of entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symlink.
+    Symlink,
+    /// Another name of a file or symlink that came before.
+    HardLink,
+}
+
+impl Kind {
+    /// As used in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::HardLink => "hard link",
+        }
+    }
+}
+
+/// How to pack.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PackOptions {
+    /// Leave out sockets, fifos and devices and count them, instead of failing.
+    pub skip_special: bool,
+    /// Keep mount points below the path as empty directories and count them, instead of packing what is mounted there.
+    pub one_file_system: bool,
+}
+
+/// What was packed, or will be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PackStats {
+    /// Entries in all.
+    pub entries: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symlinks.
+    pub symlinks: u64,
+    /// Further names of files and symlinks counted above.
+    pub hard_links: u64,
+    /// Bytes of content, without holes.
+    pub content_bytes: u64,
+    /// Special files left out.
+    pub skipped_special: u64,
+    /// Mount points kept as empty directories.
+    pub not_entered: u64,
+}
+
+/// Where to unpack to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dest {
+    /// Where it came from.
+    Original,
+    /// Below this existing directory, with the whole path kept below it.
+    Into(PathBuf),
+}
+
+/// How to unpack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnpackOptions {
+    /// Replace files and symlinks that are in the way. Directories are merged with or without it, and nothing replaces
+    /// a directory or is replaced by one.
+    pub force: bool,
+    /// Restore setuid and setgid bits of files and `security.*` attributes.
+    pub privileged: bool,
+    /// Leave out extended attributes that the target file system does not support and count them, instead of failing.
+    pub drop_unsupported_xattrs: bool,
+    /// Write everything to the disk before returning.
+    pub fsync: bool,
+    /// Most entries accepted.
+    pub max_entries: u64,
+    /// Most bytes of the stream accepted.
+    pub max_bytes: u64,
+}
+
+impl Default for UnpackOptions {
+    fn default() -> Self {
+        Self {
+            force: false,
+            privileged: false,
+            drop_unsupported_xattrs: false,
+            fsync: false,
+            max_entries: u64::MAX,
+            max_bytes: u64::MAX,
+        }
+    }
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnpackStats {
+    /// Entries in all.
+    pub entries: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Directories made.
+    pub directories: u64,
+    /// Directories that existed and were merged into. Owner, mode, times and attributes are the kept ones now.
+    pub merged: u64,
+    /// Symlinks.
+    pub symlinks: u64,
+    /// Hard links.
+    pub hard_links: u64,
+    /// Bytes of content written, without holes.
+    pub content_bytes: u64,
+    /// Bytes of the stream used.
+    pub archive_bytes: u64,
+    /// Files and symlinks that were replaced.
+    pub replaced: u64,
+    /// Files that lost a setuid or setgid bit.
+    pub setid_dropped: u64,
+    /// `security.*` attributes left out.
+    pub security_dropped: u64,
+    /// Attributes left out because the file system does not support them.
+    pub unsupported_dropped: u64,
+    /// Stage directories that could not be removed after everything was in place; the next [`unpack`] there, or
+    /// [`clean_stale`], removes them.
+    pub leftover: Vec<PathBuf>,
+}

@@ -1,0 +1,158 @@
+//! Owner, attributes, mode and times of what is unpacked.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use crate::pax::{ACL_ACCESS, ACL_DEFAULT};
+use crate::sys::{self, Stat, Time, XattrTarget, Xattrs};
+use crate::{UnpackOptions, UnpackStats};
+
+/// What an entry says about an inode.
+#[derive(Debug, Default)]
+pub(crate) struct Meta {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// None: whatever it is.
+    pub mtime: Option<Time>,
+    pub xattrs: Xattrs,
+    /// Offset of the entry, for messages.
+    pub offset: u64,
+}
+
+/// The step that failed, and how.
+pub(crate) type Failed = (&'static str, Errno);
+
+const OWNER: &str = "set the owner of";
+const ATTRIBUTE: &str = "set an extended attribute of";
+const MODE: &str = "set the mode of";
+const TIME: &str = "set the modification time of";
+
+impl Meta {
+    /// Bytes of attributes this holds in memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum()
+    }
+
+    /// Sets everything, in the order in which nothing undoes what came before: a change of owner clears set-id bits
+    /// and capabilities, an ACL changes the mode.
+    pub(crate) fn apply(
+        &self,
+        fd: BorrowedFd<'_>,
+        kind: FileType,
+        options: &UnpackOptions,
+        stats: &mut UnpackStats,
+    ) -> Result<(), Failed> {
+        sys::chown_fd(fd, self.uid, self.gid).map_err(|e| (OWNER, e))?;
+        self.attributes(fd, kind, options, stats)?;
+        let mut mode = self.mode;
+        if kind == FileType::RegularFile && mode & 0o6000 != 0 && !options.privileged {
+            mode &= !0o6000;
+            stats.setid_dropped += 1;
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)).map_err(|e| (MODE, e))?;
+        self.time(fd)
+    }
+
+    /// The same for a symlink, which has no mode; `fd` is an `O_PATH` descriptor of it.
+    pub(crate) fn apply_symlink(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        fd: BorrowedFd<'_>,
+        options: &UnpackOptions,
+        stats: &mut UnpackStats,
+    ) -> Result<(), Failed> {
+        sys::chown_at(dir, name, self.uid, self.gid).map_err(|e| (OWNER, e))?;
+        self.attributes(fd, FileType::Symlink, options, stats)?;
+        if let Some(t) = self.mtime {
+            let how = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(dir, name, &sys::times(t), how).map_err(|e| (TIME, e))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn time(&self, fd: BorrowedFd<'_>) -> Result<(), Failed> {
+        match self.mtime {
+            Some(t) => rustix::fs::futimens(fd, &sys::times(t)).map_err(|e| (TIME, e)),
+            None => Ok(()),
+        }
+    }
+
+    fn attributes(
+        &self,
+        fd: BorrowedFd<'_>,
+        kind: FileType,
+        options: &UnpackOptions,
+        stats: &mut UnpackStats,
+    ) -> Result<(), Failed> {
+        let target = XattrTarget::new(fd, kind);
+        for (name, value) in &self.xattrs {
+            if name.starts_with(b"security.") && !options.privileged {
+                stats.security_dropped += 1;
+                continue;
+            }
+            match target.set(name, value) {
+                Ok(()) => {}
+                Err(Errno::NOTSUP) if options.drop_unsupported_xattrs => {
+                    stats.unsupported_dropped += 1;
+                }
+                Err(e) => return Err((ATTRIBUTE, e)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a directory that is merged into was like before.
+pub(crate) struct Before {
+    stat: Stat,
+    xattrs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Before {
+    /// Notes everything that applying `meta` may change.
+    pub(crate) fn of(fd: BorrowedFd<'_>, meta: &Meta) -> Result<Self, Failed> {
+        let look = |e| ("look at", e);
+        let stat = sys::stat_fd(fd).map_err(look)?;
+        let target = XattrTarget::Fd(fd);
+        let mut xattrs = Vec::new();
+        let names = meta.xattrs.iter().map(|(n, _)| n.as_slice());
+        for name in names.chain([ACL_ACCESS, ACL_DEFAULT]) {
+            let value = match target.get(name) {
+                Ok(v) => Some(v),
+                Err(Errno::NODATA | Errno::NOTSUP) => None,
+                Err(e) => return Err(look(e)),
+            };
+            xattrs.push((name.to_vec(), value));
+        }
+        Ok(Self { stat, xattrs })
+    }
+
+    /// Takes away ACLs that the kept directory did not have: they would let in whom it kept out.
+    pub(crate) fn drop_acls(&self, fd: BorrowedFd<'_>) -> Result<(), Failed> {
+        for (name, value) in &self.xattrs {
+            if value.is_some() && (name == ACL_ACCESS || name == ACL_DEFAULT) {
+                let target = XattrTarget::Fd(fd);
+                target.remove(name).map_err(|e| (ATTRIBUTE, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes it so again.
+    pub(crate) fn restore(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        sys::chown_fd(fd, self.stat.uid, self.stat.gid)?;
+        let target = XattrTarget::Fd(fd);
+        for (name, value) in &self.xattrs {
+            match value {
+                Some(v) => target.set(name, v)?,
+                None => target.remove(name)?,
+            }
+        }
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(self.stat.mode))?;
+        rustix::fs::futimens(fd, &sys::times(self.stat.mtime))
+    }
+}

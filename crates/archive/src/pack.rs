@@ -1,0 +1,447 @@
+//! Measuring and writing archives.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use crate::encode::{Head, padding};
+use crate::error::{Change, PackError};
+use crate::sparse::{self, Extent};
+use crate::sys::{self, Stat};
+use crate::walk::{Found, Visitor, Walk, changed, difference, io, name_still_leads_to, shown};
+use crate::{BUFFER, END_LEN, Kind, MAX_HEAD, PackOptions, PackStats};
+
+/// What a path takes in an archive, taken without reading any content.
+///
+/// Holds 48 bytes per entry and the maps of sparse files, so that [`Measure::pack`] can name what changed since.
+#[derive(Debug, Clone)]
+pub struct Measure {
+    /// Length of the archive in bytes; [`Measure::pack`] writes exactly this many.
+    pub bytes: u64,
+    /// What there is.
+    pub stats: PackStats,
+    /// BLAKE3 over path, kind, device, inode, size, mtime, ctime, mode, uid and gid of every entry in order.
+    ///
+    /// Two measures of an unchanged tree have the same one. A write within the granularity of the kernel's file times
+    /// (a tick, up to 10 ms; finer from 6.13 on where the file system has multigrain times) that leaves the size alone
+    /// can go unnoticed.
+    pub fingerprint: [u8; 32],
+    path: PathBuf,
+    options: PackOptions,
+    seen: Vec<Seen>,
+    maps: BTreeMap<usize, Vec<Extent>>,
+}
+
+/// What was measured of one entry. The hashes only serve to name a change; the fingerprint decides.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    kind: Kind,
+    head: u32,
+    path: u32,
+    object: u32,
+    owner: u32,
+    mtime: u32,
+    ctime: u32,
+    size: u64,
+}
+
+fn short(parts: &[&[u8]]) -> u32 {
+    let mut h = blake3::Hasher::new();
+    for p in parts {
+        h.update(p);
+    }
+    let mut out = [0; 4];
+    h.finalize_xof().fill(&mut out);
+    u32::from_le_bytes(out)
+}
+
+impl Seen {
+    fn new(found: &Found<'_>, head: usize) -> Self {
+        let s = &found.stat;
+        let time = |t: sys::Time| short(&[&t.seconds.to_le_bytes(), &t.nanoseconds.to_le_bytes()]);
+        Self {
+            kind: found.kind,
+            // At most MAX_HEAD.
+            head: u32::try_from(head).unwrap_or(u32::MAX),
+            path: short(&[found.path]),
+            object: short(&[&s.dev.to_le_bytes(), &s.ino.to_le_bytes()]),
+            owner: short(&[
+                &s.mode.to_le_bytes(),
+                &s.uid.to_le_bytes(),
+                &s.gid.to_le_bytes(),
+            ]),
+            mtime: time(s.mtime),
+            ctime: time(s.ctime),
+            size: s.size,
+        }
+    }
+
+    fn difference(&self, now: &Self) -> Option<Change> {
+        let (was_size, now_size) = (self.size, now.size);
+        if self.path != now.path {
+            Some(Change::Unexpected)
+        } else if self.kind != now.kind {
+            Some(Change::Kind {
+                was: self.kind.name(),
+                now: now.kind.name(),
+            })
+        } else if self.object != now.object {
+            Some(Change::Replaced)
+        } else if self.kind == Kind::Directory && self.mtime != now.mtime {
+            Some(Change::Listing)
+        } else if self.kind != Kind::Directory && now_size < was_size {
+            Some(Change::Shrank {
+                was: was_size,
+                now: now_size,
+            })
+        } else if self.kind != Kind::Directory && now_size > was_size {
+            Some(Change::Grew {
+                was: was_size,
+                now: now_size,
+            })
+        } else if self.mtime != now.mtime {
+            Some(Change::Written)
+        } else if self.owner != now.owner || self.ctime != now.ctime || self.head != now.head {
+            Some(Change::Attributes)
+        } else {
+            None
+        }
+    }
+}
+
+#[derive(Default)]
+struct Fingerprint(blake3::Hasher);
+
+impl Fingerprint {
+    fn add(&mut self, found: &Found<'_>) {
+        let s: &Stat = &found.stat;
+        let h = &mut self.0;
+        h.update(&(found.path.len() as u64).to_le_bytes());
+        h.update(found.path);
+        h.update(&[found.kind.name().as_bytes().first().copied().unwrap_or(0)]);
+        for n in [s.dev, s.ino, s.size] {
+            h.update(&n.to_le_bytes());
+        }
+        for t in [s.mtime, s.ctime] {
+            h.update(&t.seconds.to_le_bytes());
+            h.update(&t.nanoseconds.to_le_bytes());
+        }
+        for n in [s.mode, s.uid, s.gid] {
+            h.update(&n.to_le_bytes());
+        }
+    }
+
+    fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+fn head<'a>(found: &Found<'a>, sparse: Option<&'a [Extent]>) -> Head<'a> {
+    Head {
+        kind: found.kind,
+        path: found.path,
+        mode: found.stat.mode,
+        uid: found.stat.uid,
+        gid: found.stat.gid,
+        mtime: found.stat.mtime,
+        link: found.link,
+        xattrs: found.xattrs,
+        size: if found.kind == Kind::File {
+            found.stat.size
+        } else {
+            0
+        },
+        sparse,
+    }
+}
+
+fn count(stats: &mut PackStats, head: &Head<'_>) {
+    stats.entries += 1;
+    match head.kind {
+        Kind::File => stats.files += 1,
+        Kind::Directory => stats.directories += 1,
+        Kind::Symlink => stats.symlinks += 1,
+        Kind::HardLink => stats.hard_links += 1,
+    }
+    stats.content_bytes += match head.sparse {
+        Some(map) => map.iter().map(|e| e.len).sum(),
+        None => head.size,
+    };
+}
+
+struct Measuring {
+    bytes: u64,
+    stats: PackStats,
+    fingerprint: Fingerprint,
+    seen: Vec<Seen>,
+    maps: BTreeMap<usize, Vec<Extent>>,
+}
+
+impl Visitor for Measuring {
+    fn found(&mut self, found: &Found<'_>) -> Result<(), PackError> {
+        let s = &found.stat;
+        let mut map = None;
+        if let (Kind::File, Some(fd)) = (found.kind, found.fd)
+            && s.blocks.saturating_mul(512) < s.size
+        {
+            map = sparse::find(fd, s.size).map_err(|e| io("find the holes of", found.path, e))?;
+        }
+        let head = head(found, map.as_deref());
+        let encoded = head.encode().len();
+        if encoded > MAX_HEAD {
+            return Err(PackError::AttributesTooLarge {
+                path: shown(found.path),
+                bytes: encoded as u64,
+                limit: MAX_HEAD as u64,
+            });
+        }
+        let stored = head.stored();
+        self.bytes = self
+            .bytes
+            .saturating_add(encoded as u64)
+            .saturating_add(stored)
+            .saturating_add(padding(stored) as u64);
+        count(&mut self.stats, &head);
+        self.fingerprint.add(found);
+        if let Some(map) = map {
+            self.maps.insert(self.seen.len(), map);
+        }
+        self.seen.push(Seen::new(found, encoded));
+        Ok(())
+    }
+
+    fn skipped(&mut self) {
+        self.stats.skipped_special += 1;
+    }
+
+    fn not_entered(&mut self) {
+        self.stats.not_entered += 1;
+    }
+}
+
+/// Walks `path` and says what packing it will take.
+///
+/// `path` must be absolute and normal and none of its parents may be a symlink; it may be one itself, which is then
+/// kept as such.
+///
+/// # Errors
+/// [`PackError`]; among them special files (unless skipped), pseudo file systems, and a tree that changes during the
+/// walk.
+pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError> {
+    let mut m = Measuring {
+        bytes: 0,
+        stats: PackStats::default(),
+        fingerprint: Fingerprint::default(),
+        seen: Vec::new(),
+        maps: BTreeMap::new(),
+    };
+    Walk::run(path, options, &mut m)?;
+    if m.seen.is_empty() {
+        return Err(PackError::BadPath {
+            path: path.to_path_buf(),
+            why: "it is a special file, and those are skipped, so nothing is left to keep",
+        });
+    }
+    Ok(Measure {
+        bytes: m.bytes.saturating_add(END_LEN),
+        stats: m.stats,
+        fingerprint: m.fingerprint.finish(),
+        path: path.to_path_buf(),
+        options: *options,
+        seen: m.seen,
+        maps: m.maps,
+    })
+}
+
+/// Measures and packs in one go; see [`Measure::pack`].
+///
+/// # Errors
+/// As [`measure`] and [`Measure::pack`].
+pub fn pack(
+    path: &Path,
+    options: &PackOptions,
+    out: &mut impl Write,
+    progress: &mut dyn FnMut(u64),
+) -> Result<PackStats, PackError> {
+    measure(path, options)?.pack(out, progress)
+}
+
+struct Packing<'a, W> {
+    measure: &'a Measure,
+    out: &'a mut W,
+    progress: &'a mut dyn FnMut(u64),
+    written: u64,
+    index: usize,
+    stats: PackStats,
+    fingerprint: Fingerprint,
+    buffer: Vec<u8>,
+}
+
+impl Measure {
+    /// The path that was measured.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the archive: exactly [`Measure::bytes`], or it fails.
+    ///
+    /// `progress` is called with the number of bytes written so far, at every entry and every 256 KiB.
+    ///
+    /// Every file is compared with its measure before, and looked at again after, it is read; every directory after
+    /// its last entry. A file changed after it was packed is not noticed: compare [`Measure::fingerprint`] with that
+    /// of a new measure where that matters.
+    ///
+    /// # Errors
+    /// [`PackError::Changed`] with the first path seen to differ from the measure; [`PackError::Output`] when `out`
+    /// fails. What was written until then is worthless.
+    pub fn pack(
+        &self,
+        out: &mut impl Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<PackStats, PackError> {
+        let mut p = Packing {
+            measure: self,
+            out,
+            progress,
+            written: 0,
+            index: 0,
+            stats: PackStats::default(),
+            fingerprint: Fingerprint::default(),
+            buffer: vec![0; BUFFER],
+        };
+        Walk::run(&self.path, &self.options, &mut p)?;
+        if p.index != self.seen.len() {
+            return Err(PackError::Changed {
+                path: self.path.clone(),
+                change: Change::Missing,
+            });
+        }
+        if p.fingerprint.finish() != self.fingerprint {
+            return Err(PackError::Changed {
+                path: self.path.clone(),
+                change: Change::Attributes,
+            });
+        }
+        p.write(&[0; 1024], b"")?;
+        p.out.flush().map_err(|source| PackError::Output {
+            offset: p.written,
+            path: self.path.clone(),
+            source,
+        })?;
+        (p.progress)(p.written);
+        if p.written != self.bytes {
+            return Err(PackError::Length {
+                path: self.path.clone(),
+                measured: self.bytes,
+                written: p.written,
+            });
+        }
+        Ok(p.stats)
+    }
+}
+
+impl<W: Write> Packing<'_, W> {
+    fn write(&mut self, bytes: &[u8], path: &[u8]) -> Result<(), PackError> {
+        self.out
+            .write_all(bytes)
+            .map_err(|source| PackError::Output {
+                offset: self.written,
+                path: shown(path),
+                source,
+            })?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Copies `extent` of the file.
+    fn data(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        path: &[u8],
+        size: u64,
+        extent: Extent,
+    ) -> Result<(), PackError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut at = extent.offset;
+        let end = extent.offset.saturating_add(extent.len);
+        while at < end {
+            let want = usize::try_from(end - at).map_or(BUFFER, |n| n.min(BUFFER));
+            let got = match rustix::io::pread(fd, buffer.get_mut(..want).unwrap_or_default(), at) {
+                Ok(0) => {
+                    return Err(changed(path, Change::Shrank { was: size, now: at }));
+                }
+                Ok(n) => n,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(e) => return Err(io("read", path, e)),
+            };
+            self.write(buffer.get(..got).unwrap_or_default(), path)?;
+            at += got as u64;
+            (self.progress)(self.written);
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+}
+
+impl<W: Write> Visitor for Packing<'_, W> {
+    fn found(&mut self, found: &Found<'_>) -> Result<(), PackError> {
+        let map = self.measure.maps.get(&self.index).map(Vec::as_slice);
+        let head = head(found, map);
+        let encoded = head.encode();
+        let now = Seen::new(found, encoded.len());
+        let was = self.measure.seen.get(self.index);
+        match was.map(|was| was.difference(&now)) {
+            Some(None) => {}
+            Some(Some(change)) => return Err(changed(found.path, change)),
+            None => return Err(changed(found.path, Change::Unexpected)),
+        }
+        self.index += 1;
+        self.fingerprint.add(found);
+        count(&mut self.stats, &head);
+        self.write(&encoded, found.path)?;
+        (self.progress)(self.written);
+        let (Kind::File, Some(fd)) = (found.kind, found.fd) else {
+            return Ok(());
+        };
+        let size = found.stat.size;
+        if let Some(map) = map {
+            self.write(&sparse::encode(map, size), found.path)?;
+            for extent in map {
+                self.data(fd, found.path, size, *extent)?;
+            }
+        } else {
+            let whole = Extent {
+                offset: 0,
+                len: size,
+            };
+            self.data(fd, found.path, size, whole)?;
+        }
+        let stored = head.stored();
+        self.write(
+            [0; 512].get(..padding(stored)).unwrap_or_default(),
+            found.path,
+        )?;
+        let after = sys::stat_fd(fd.as_fd()).map_err(|e| io("look at", found.path, e))?;
+        let change = difference(&found.stat, &after)
+            .or_else(|| name_still_leads_to(found.parent, found.name, &found.stat));
+        match change {
+            Some(Change::Attributes) => {
+                // Being replaced by a rename shows as a change of attributes on what was there before.
+                let better = name_still_leads_to(found.parent, found.name, &found.stat);
+                Err(changed(found.path, better.unwrap_or(Change::Attributes)))
+            }
+            Some(change) => Err(changed(found.path, change)),
+            None => Ok(()),
+        }
+    }
+
+    fn skipped(&mut self) {
+        self.stats.skipped_special += 1;
+    }
+
+    fn not_entered(&mut self) {
+        self.stats.not_entered += 1;
+    }
+}

@@ -1,0 +1,230 @@
+//! Stage directories: where an archive is put together before anything of it can be seen.
+//!
+//! A stage is a directory of mode 0700 and a random name next to where its content will go, held with `flock` while
+//! it is used. So whatever dies leaves a stage that anybody may tell from one in use, and the next run removes it.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::pax::{ACL_ACCESS, ACL_DEFAULT};
+use crate::sys::{self, Stat, XattrTarget};
+
+/// Start of the name of every stage directory; 32 hexadecimal digits follow.
+pub const STAGE_PREFIX: &str = ".kho-restore-";
+
+/// A stage in use; removed with its content when dropped.
+pub(crate) struct Stage {
+    pub fd: OwnedFd,
+    pub mount: u64,
+    /// Path of the directory it is in, relative to the place.
+    pub dir: Vec<u8>,
+    pub name: String,
+    parent: OwnedFd,
+    pub keep: bool,
+}
+
+impl Stage {
+    /// Makes a stage in `parent`, after removing stages there that nobody uses any more.
+    pub(crate) fn create(parent: OwnedFd, dir: &[u8], mount: u64) -> Result<Self> {
+        // A stale stage that cannot be removed is no reason not to restore.
+        let _ = clean(parent.as_fd());
+        for _ in 0..16 {
+            let name = random_name()?;
+            match rustix::fs::mkdirat(&parent, name.as_str(), Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(e) => return Err(e),
+            }
+            let fd = match sys::open_dir(parent.as_fd(), name.as_bytes()) {
+                Ok(fd) => fd,
+                // Taken for a stale one between the two calls.
+                Err(Errno::NOENT) => continue,
+                Err(e) => return Err(e),
+            };
+            if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err()
+                || sys::stat_fd(fd.as_fd())?.nlink == 0
+            {
+                continue;
+            }
+            let stage = Self {
+                fd,
+                mount,
+                dir: dir.to_vec(),
+                name,
+                parent,
+                keep: false,
+            };
+            stage.bare()?;
+            return Ok(stage);
+        }
+        Err(Errno::EXIST)
+    }
+
+    /// Takes away what the stage inherited, which everything made in it would inherit in turn.
+    fn bare(&self) -> Result<()> {
+        let target = XattrTarget::Fd(self.fd.as_fd());
+        target.remove(ACL_DEFAULT)?;
+        target.remove(ACL_ACCESS)?;
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        sys::chown_fd(&self.fd, uid, gid)?;
+        rustix::fs::fchmod(&self.fd, Mode::RWXU)
+    }
+
+    /// Removes the stage and what is in it.
+    pub(crate) fn remove(&mut self) -> Result<()> {
+        self.keep = true;
+        remove_content(self.fd.as_fd())?;
+        rustix::fs::unlinkat(&self.parent, self.name.as_str(), AtFlags::REMOVEDIR)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing can be told from here; what stays is taken for stale by the next run.
+            let _ = self.remove();
+        }
+    }
+}
+
+fn random_name() -> Result<String> {
+    let mut random = [0_u8; 16];
+    let mut done = 0;
+    while let Some(rest) = random.get_mut(done..).filter(|r| !r.is_empty()) {
+        match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let mut name = String::from(STAGE_PREFIX);
+    for b in random {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{b:02x}");
+    }
+    Ok(name)
+}
+
+/// Removes stage directories directly in `dir` that belong to this user and that nobody holds; says how many.
+///
+/// # Errors
+/// Whatever opening, listing or removing gave; stages that were removed before stay removed.
+pub fn clean_stale(dir: &Path) -> std::io::Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(dir, flags, Mode::empty())?;
+    Ok(clean(fd.as_fd())?)
+}
+
+fn clean(dir: BorrowedFd<'_>) -> Result<u64> {
+    let mut removed = 0;
+    for name in sys::names(dir)? {
+        let digits = name.strip_prefix(STAGE_PREFIX.as_bytes());
+        let ours = digits.is_some_and(|d| d.len() == 32 && d.iter().all(u8::is_ascii_hexdigit));
+        if !ours {
+            continue;
+        }
+        let Ok(stat) = sys::stat_at(dir, &name) else {
+            continue;
+        };
+        let owner = rustix::process::geteuid().as_raw();
+        // Somebody else's directory may have our name in a place that others can write to.
+        if !stat.is_dir() || stat.uid != owner || stat.mode & 0o777 != 0o700 {
+            continue;
+        }
+        let Ok(fd) = sys::open_dir(dir, &name) else {
+            continue;
+        };
+        let same = sys::stat_fd(fd.as_fd()).is_ok_and(|s| s.same_object(&stat));
+        if !same || rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        remove_content(fd.as_fd())?;
+        rustix::fs::unlinkat(dir, &*name, AtFlags::REMOVEDIR)?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+struct Level {
+    directories: Vec<Box<[u8]>>,
+    path_len: usize,
+}
+
+/// Empties a directory, however deep it is, following nothing and entering no other mount.
+fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
+    let mount = sys::stat_fd(top)?.mount;
+    let mut path: Vec<u8> = Vec::new();
+    let mut levels = vec![Level {
+        directories: sweep(top, mount)?,
+        path_len: 0,
+    }];
+    while let Some(level) = levels.last_mut() {
+        path.truncate(level.path_len);
+        if let Some(name) = level.directories.pop() {
+            let parent = sys::open_dir(top, &path)?;
+            match rustix::fs::unlinkat(&parent, &*name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => continue,
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+            let fd = match sys::open_dir(parent.as_fd(), &name) {
+                Err(Errno::ACCESS) => {
+                    // A restored directory that even its owner may not enter; root needs no help here.
+                    rustix::fs::chmodat(&parent, &*name, Mode::RWXU, AtFlags::empty())?;
+                    sys::open_dir(parent.as_fd(), &name)?
+                }
+                other => other?,
+            };
+            let stat: Stat = sys::stat_fd(fd.as_fd())?;
+            if stat.mount != mount {
+                return Err(Errno::XDEV);
+            }
+            if stat.mode & 0o700 != 0o700 {
+                rustix::fs::fchmod(&fd, Mode::RWXU)?;
+            }
+            let directories = sweep(fd.as_fd(), mount)?;
+            // Back to it once more, when it is empty.
+            level.directories.push(name.clone());
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            levels.push(Level {
+                directories,
+                path_len: path.len(),
+            });
+        } else {
+            levels.pop();
+        }
+    }
+    Ok(())
+}
+
+/// Unlinks everything in a directory except directories, and names those.
+fn sweep(dir: BorrowedFd<'_>, mount: u64) -> Result<Vec<Box<[u8]>>> {
+    let mut directories = Vec::new();
+    for name in sys::names(dir)? {
+        let stat = match sys::stat_at(dir, &name) {
+            Ok(s) => s,
+            Err(Errno::NOENT) => continue,
+            Err(e) => return Err(e),
+        };
+        if stat.is_dir() {
+            if stat.mount != mount {
+                return Err(Errno::XDEV);
+            }
+            directories.push(name);
+        } else {
+            match rustix::fs::unlinkat(dir, &*name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(directories)
+}

@@ -1,0 +1,654 @@
+//! Putting an archive back.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::commit::{Commit, Merged};
+use crate::decode::{Decode, Entry};
+use crate::error::{Conflict, Problem, UnpackError};
+use crate::meta::Meta;
+use crate::place::Place;
+use crate::sparse::Extent;
+use crate::stage::Stage;
+use crate::sys::{self, Stat};
+use crate::walk::kind_name;
+use crate::{BUFFER, Dest, Kind, UnpackOptions, UnpackStats};
+
+/// Conflicts named one by one; the rest is only counted.
+const NAMED_CONFLICTS: usize = 8;
+
+/// Most bytes of extended attributes waiting for their directory to be finished.
+const MAX_DEFERRED: usize = 16 << 20;
+
+/// A directory between the place's root and the current entry.
+struct Frame {
+    /// Length of the current path at this directory.
+    path_len: usize,
+    state: State,
+    /// Name of the last entry directly in it.
+    last: Option<Vec<u8>>,
+}
+
+enum State {
+    /// It existed before.
+    Merged(usize),
+    /// It is in the stage; this is applied when it is complete.
+    New(Meta),
+    /// Nothing is made any more, only conflicts are counted.
+    Counting,
+}
+
+struct Unpack<'a, R> {
+    decode: Decode<R>,
+    place: Place,
+    options: &'a UnpackOptions,
+    progress: &'a mut dyn FnMut(u64),
+    stats: UnpackStats,
+    buffer: Vec<u8>,
+    merged: Vec<Merged>,
+    by_path: HashMap<Vec<u8>, usize>,
+    stages: Vec<Stage>,
+    frames: Vec<Frame>,
+    path: Vec<u8>,
+    conflicts: Vec<Conflict>,
+    conflict_total: u64,
+    deferred: usize,
+    /// The innermost directory where it will be, if it existed before.
+    there: Option<OwnedFd>,
+    /// The innermost directory in the stage.
+    here: Option<OwnedFd>,
+}
+
+/// Puts an archive back, all of it or nothing.
+///
+/// Everything is staged in a directory of mode 0700 beside its place and moved there when the whole stream was good,
+/// at the highest level that does not exist yet; so a tree that is not there at all appears in one step. Should the
+/// machine stop between moves into several directories that existed before, those made before stay.
+///
+/// Existing directories are merged into and get the kept owner, mode, ACLs, attributes and time. Files and symlinks
+/// in the way are conflicts, all of which are counted before the call fails, or are replaced with
+/// [`UnpackOptions::force`]. A symlink where the archive has a directory, or on the way to the target, always is an
+/// error. Missing parents of the target are made with mode 0755.
+///
+/// `progress` is called with the number of bytes read so far. What follows the end of the archive is not read.
+///
+/// # Errors
+/// [`UnpackError`]; except for [`UnpackError::Incomplete`] nothing has changed then.
+pub fn unpack<R: Read>(
+    reader: R,
+    dest: &Dest,
+    options: &UnpackOptions,
+    progress: &mut dyn FnMut(u64),
+) -> Result<UnpackStats, UnpackError> {
+    let mut unpack = Unpack {
+        decode: Decode::new(reader),
+        place: Place::open(dest)?,
+        options,
+        progress,
+        stats: UnpackStats::default(),
+        buffer: vec![0; BUFFER],
+        merged: Vec::new(),
+        by_path: HashMap::new(),
+        stages: Vec::new(),
+        frames: Vec::new(),
+        path: Vec::new(),
+        conflicts: Vec::new(),
+        conflict_total: 0,
+        deferred: 0,
+        there: None,
+        here: None,
+    };
+    unpack.stream()?;
+    Commit {
+        place: &unpack.place,
+        merged: &unpack.merged,
+        stages: &mut unpack.stages,
+        options,
+        stats: &mut unpack.stats,
+    }
+    .run()?;
+    Ok(unpack.stats)
+}
+
+/// Directory and name of a path.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(i) => (
+            path.get(..i).unwrap_or_default(),
+            path.get(i + 1..).unwrap_or_default(),
+        ),
+        None => (b"", path),
+    }
+}
+
+/// What `path` has below `dir`; `None` if it is not below it.
+fn below<'a>(path: &'a [u8], dir: &[u8]) -> Option<&'a [u8]> {
+    if dir.is_empty() {
+        return Some(path);
+    }
+    path.strip_prefix(dir)?.strip_prefix(b"/")
+}
+
+impl<R: Read> Unpack<'_, R> {
+    fn stream(&mut self) -> Result<(), UnpackError> {
+        let Some(first) = self.next()? else {
+            return Err(self.bad(Problem::Empty));
+        };
+        let root = first.path.clone();
+        let kind = first.kind;
+        if kind == Kind::HardLink {
+            let target = PathBuf::from(OsStr::from_bytes(&first.link));
+            return Err(self.bad(Problem::LinkTarget { target }));
+        }
+        self.base(&first)?;
+        self.entry(first)?;
+        while let Some(entry) = self.next()? {
+            if kind != Kind::Directory || below(&entry.path, &root).is_none() {
+                return Err(self.bad(Problem::Order(
+                    "it is not below the path that the archive starts with",
+                )));
+            }
+            self.entry(entry)?;
+        }
+        while !self.frames.is_empty() {
+            self.leave()?;
+        }
+        if self.conflict_total > 0 {
+            return Err(UnpackError::Conflicts {
+                first: std::mem::take(&mut self.conflicts),
+                total: self.conflict_total,
+                forced: self.options.force,
+            });
+        }
+        self.stats.archive_bytes = self.decode.offset();
+        (self.progress)(self.decode.offset());
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let entry = self.decode.next(&mut buffer);
+        self.buffer = buffer;
+        let entry = entry?;
+        (self.progress)(self.decode.offset());
+        if entry.is_some() {
+            self.stats.entries += 1;
+            self.limit("entries", self.stats.entries, self.options.max_entries)?;
+        }
+        self.limit("bytes", self.decode.offset(), self.options.max_bytes)?;
+        Ok(entry)
+    }
+
+    fn limit(&self, what: &'static str, n: u64, limit: u64) -> Result<(), UnpackError> {
+        if n > limit {
+            return Err(self.bad(Problem::Limit { what, limit }));
+        }
+        Ok(())
+    }
+
+    fn bad(&self, problem: Problem) -> UnpackError {
+        UnpackError::Format(self.decode.bad(problem))
+    }
+
+    /// Finds the deepest existing parent of the target and makes the missing ones, in the stage.
+    fn base(&mut self, first: &Entry) -> Result<(), UnpackError> {
+        let offset = first.offset;
+        let (parent, _) = split(&first.path);
+        let open = sys::open_dir(self.place.root(), b"");
+        let mut fd = open.map_err(|e| self.place.io("open", b"", offset, e))?;
+        let mut missing: Vec<Vec<u8>> = Vec::new();
+        for name in parent.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
+            if !missing.is_empty() {
+                missing.push(name.to_vec());
+                continue;
+            }
+            let mut path = self.path.clone();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            match sys::open_dir(fd.as_fd(), name) {
+                Ok(next) => {
+                    fd = next;
+                    self.path = path;
+                }
+                Err(Errno::NOENT) => missing.push(name.to_vec()),
+                Err(e @ (Errno::LOOP | Errno::NOTDIR)) => {
+                    let symlink = sys::stat_at(fd.as_fd(), name)
+                        .map_or(e == Errno::LOOP, |s| s.kind == FileType::Symlink);
+                    let path = self.place.shown(&path);
+                    return Err(if symlink {
+                        UnpackError::Symlink { path }
+                    } else {
+                        UnpackError::NotADirectory { path }
+                    });
+                }
+                Err(e) => return Err(self.place.io("open", &path, offset, e)),
+            }
+        }
+        self.merge(fd, None, offset)?;
+        for name in missing {
+            let meta = Meta {
+                mode: 0o755,
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+                offset,
+                ..Meta::default()
+            };
+            self.directory(&name, meta)?;
+        }
+        Ok(())
+    }
+
+    /// Enters a directory that exists, whose path is the current one.
+    fn merge(&mut self, fd: OwnedFd, meta: Option<Meta>, offset: u64) -> Result<(), UnpackError> {
+        let stat = sys::stat_fd(fd.as_fd())
+            .map_err(|e| self.place.io("look at", &self.path, offset, e))?;
+        let index = self.merged.len();
+        self.by_path.insert(self.path.clone(), index);
+        self.merged.push(Merged {
+            path: self.path.clone(),
+            stat,
+            stage: None,
+            meta,
+        });
+        self.frames.push(Frame {
+            path_len: self.path.len(),
+            state: State::Merged(index),
+            last: None,
+        });
+        self.there = Some(fd);
+        self.here = None;
+        Ok(())
+    }
+
+    /// Leaves the innermost directory.
+    fn leave(&mut self) -> Result<(), UnpackError> {
+        if matches!(self.frames.last().map(|f| &f.state), Some(State::New(_))) {
+            self.open_here(0)?;
+        }
+        if let Some(Frame {
+            state: State::New(meta),
+            ..
+        }) = self.frames.pop()
+        {
+            self.deferred = self.deferred.saturating_sub(meta.weight());
+            if let Some(fd) = &self.here {
+                meta.apply(
+                    fd.as_fd(),
+                    FileType::Directory,
+                    self.options,
+                    &mut self.stats,
+                )
+                .map_err(|(action, e)| self.place.io(action, &self.path, meta.offset, e))?;
+            }
+        }
+        self.path
+            .truncate(self.frames.last().map_or(0, |f| f.path_len));
+        self.there = None;
+        self.here = None;
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry) -> Result<(), UnpackError> {
+        let (parent, name) = split(&entry.path);
+        while self.path != parent {
+            if below(parent, &self.path).is_some() || self.frames.len() <= 1 {
+                return Err(self.bad(Problem::Order(
+                    "its directory is not in the archive, or does not come right before it",
+                )));
+            }
+            self.leave()?;
+        }
+        let Some(frame) = self.frames.last_mut() else {
+            return Err(self.bad(Problem::Order("it is outside of the archive's path")));
+        };
+        if frame.last.as_deref().is_some_and(|last| last >= name) {
+            return Err(self.bad(Problem::Order(
+                "names in a directory are not sorted, or one comes twice",
+            )));
+        }
+        frame.last = Some(name.to_vec());
+        let name = name.to_vec();
+        if let State::Merged(index) = frame.state {
+            let there = self.open_there(index)?;
+            match sys::stat_at(there, &name) {
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(self.place.io("look at", &entry.path, entry.offset, e)),
+                Ok(stat) => {
+                    if stat.is_dir() && entry.kind == Kind::Directory {
+                        return self.merge_entry(&name, entry);
+                    }
+                    self.in_the_way(&entry, &stat)?;
+                }
+            }
+        }
+        if self.conflict_total > 0 {
+            if entry.kind == Kind::Directory {
+                self.path = entry.path;
+                self.frames.push(Frame {
+                    path_len: self.path.len(),
+                    state: State::Counting,
+                    last: None,
+                });
+                self.there = None;
+                self.here = None;
+            }
+            return Ok(());
+        }
+        self.make(&name, entry)
+    }
+
+    fn merge_entry(&mut self, name: &[u8], entry: Entry) -> Result<(), UnpackError> {
+        let Some(there) = &self.there else {
+            return Err(UnpackError::Moved {
+                path: self.place.shown(&entry.path),
+            });
+        };
+        let fd = sys::open_dir(there.as_fd(), name).map_err(|e| match e {
+            Errno::LOOP => UnpackError::Symlink {
+                path: self.place.shown(&entry.path),
+            },
+            Errno::NOTDIR | Errno::NOENT => UnpackError::Moved {
+                path: self.place.shown(&entry.path),
+            },
+            e => self.place.io("open", &entry.path, entry.offset, e),
+        })?;
+        self.stats.merged += 1;
+        let (offset, path) = (entry.offset, entry.path.clone());
+        let meta = self.meta(entry)?;
+        self.path = path;
+        self.merge(fd, Some(meta), offset)
+    }
+
+    /// Decides about something that has an entry's name; returns if it may be replaced or was counted.
+    fn in_the_way(&mut self, entry: &Entry, stat: &Stat) -> Result<(), UnpackError> {
+        if entry.kind == Kind::Directory && stat.kind == FileType::Symlink {
+            return Err(UnpackError::Symlink {
+                path: self.place.shown(&entry.path),
+            });
+        }
+        let replaceable = !stat.is_dir() && entry.kind != Kind::Directory;
+        if self.options.force && replaceable {
+            return Ok(());
+        }
+        self.conflict_total += 1;
+        if self.conflicts.len() < NAMED_CONFLICTS {
+            self.conflicts.push(Conflict {
+                path: self.place.shown(&entry.path),
+                there: kind_name(stat.kind),
+                wanted: entry.kind.name(),
+            });
+        }
+        Ok(())
+    }
+
+    fn meta(&mut self, entry: Entry) -> Result<Meta, UnpackError> {
+        let meta = Meta {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: Some(entry.mtime),
+            xattrs: entry.xattrs,
+            offset: entry.offset,
+        };
+        if entry.kind == Kind::Directory {
+            self.deferred += meta.weight();
+            self.limit(
+                "bytes of extended attributes of open directories",
+                self.deferred as u64,
+                MAX_DEFERRED as u64,
+            )?;
+        }
+        Ok(meta)
+    }
+
+    /// The innermost directory, which existed before.
+    fn open_there(&mut self, index: usize) -> Result<BorrowedFd<'_>, UnpackError> {
+        if self.there.is_none() {
+            let Some(merged) = self.merged.get(index) else {
+                return Err(UnpackError::Moved {
+                    path: self.place.shown(&self.path),
+                });
+            };
+            self.there = Some(self.place.reopen(&merged.path, &merged.stat)?);
+        }
+        match &self.there {
+            Some(fd) => Ok(fd.as_fd()),
+            None => Ok(self.place.root()),
+        }
+    }
+
+    /// Stage and path in it of something in the archive, by the directory that its topmost new part goes into.
+    fn staged(&self, path: &[u8]) -> Option<(usize, Vec<u8>)> {
+        let mut dir = path;
+        loop {
+            if let Some(index) = self.by_path.get(dir) {
+                let rest = below(path, dir).filter(|_| dir != path).unwrap_or_default();
+                let mut inner = index.to_string().into_bytes();
+                if !rest.is_empty() {
+                    inner.push(b'/');
+                    inner.extend_from_slice(rest);
+                }
+                return Some((*index, inner));
+            }
+            if dir.is_empty() {
+                return None;
+            }
+            dir = split(dir).0;
+        }
+    }
+
+    /// Opens the innermost directory as it is in the stage.
+    fn open_here(&mut self, offset: u64) -> Result<BorrowedFd<'_>, UnpackError> {
+        if self.here.is_none() {
+            let (index, inner) = self.staged(&self.path).unwrap_or_default();
+            let stage = self.stage(index, offset)?;
+            let io = |e| self.place.io("open the stage of", &self.path, offset, e);
+            let Some(stage) = self.stages.get(stage) else {
+                return Err(io(Errno::NOENT));
+            };
+            match rustix::fs::mkdirat(&stage.fd, index.to_string(), Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(io(e)),
+            }
+            self.here = Some(sys::open_dir(stage.fd.as_fd(), &inner).map_err(io)?);
+        }
+        match &self.here {
+            Some(fd) => Ok(fd.as_fd()),
+            None => Err(self
+                .place
+                .io("open the stage of", &self.path, offset, Errno::NOENT)),
+        }
+    }
+
+    /// The stage for what goes into a merged directory: one per mount, as high up as it can be made.
+    fn stage(&mut self, index: usize, offset: u64) -> Result<usize, UnpackError> {
+        let io = |e| self.place.io("make a stage in", &self.path, offset, e);
+        let Some(merged) = self.merged.get(index) else {
+            return Err(io(Errno::NOENT));
+        };
+        if let Some(stage) = merged.stage {
+            return Ok(stage);
+        }
+        let mount = merged.stat.mount;
+        if let Some(stage) = self.stages.iter().position(|s| s.mount == mount) {
+            if let Some(m) = self.merged.get_mut(index) {
+                m.stage = Some(stage);
+            }
+            return Ok(stage);
+        }
+        let mut last = Errno::NOENT;
+        let candidates = self.merged.iter().take(index + 1);
+        for dir in candidates.filter(|m| m.stat.mount == mount) {
+            let fd = self.place.reopen(&dir.path, &dir.stat)?;
+            match Stage::create(fd, &dir.path, mount) {
+                Ok(stage) => {
+                    self.stages.push(stage);
+                    let stage = self.stages.len() - 1;
+                    if let Some(m) = self.merged.get_mut(index) {
+                        m.stage = Some(stage);
+                    }
+                    return Ok(stage);
+                }
+                Err(e @ (Errno::ACCESS | Errno::PERM)) => last = e,
+                Err(e) => return Err(io(e)),
+            }
+        }
+        Err(io(last))
+    }
+
+    fn make(&mut self, name: &[u8], entry: Entry) -> Result<(), UnpackError> {
+        match entry.kind {
+            Kind::Directory => {
+                let meta = self.meta(entry)?;
+                self.directory(name, meta)?;
+                self.stats.directories += 1;
+            }
+            Kind::File => self.file(name, entry)?,
+            Kind::Symlink => self.symlink(name, entry)?,
+            Kind::HardLink => self.hard_link(name, &entry)?,
+        }
+        Ok(())
+    }
+
+    /// Makes a directory in the current one and enters it.
+    fn directory(&mut self, name: &[u8], meta: Meta) -> Result<(), UnpackError> {
+        let offset = meta.offset;
+        let here = self.open_here(offset)?;
+        let made =
+            rustix::fs::mkdirat(here, name, Mode::RWXU).and_then(|()| sys::open_dir(here, name));
+        if !self.path.is_empty() {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        let fd = made.map_err(|e| self.place.io("make the directory", &self.path, offset, e))?;
+        self.here = Some(fd);
+        self.there = None;
+        self.frames.push(Frame {
+            path_len: self.path.len(),
+            state: State::New(meta),
+            last: None,
+        });
+        Ok(())
+    }
+
+    fn file(&mut self, name: &[u8], mut entry: Entry) -> Result<(), UnpackError> {
+        let (path, offset, size) = (entry.path.clone(), entry.offset, entry.size);
+        let here = self.open_here(offset)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let opened = sys::open_beneath(here, name, flags);
+        let fd = opened.map_err(|e| self.place.io("make the file", &path, offset, e))?;
+        if let Some(map) = entry.sparse.take() {
+            rustix::fs::ftruncate(&fd, size)
+                .map_err(|e| self.place.io("set the size of", &path, offset, e))?;
+            for extent in map {
+                self.data(fd.as_fd(), &path, offset, extent)?;
+            }
+        } else {
+            let whole = Extent {
+                offset: 0,
+                len: size,
+            };
+            self.data(fd.as_fd(), &path, offset, whole)?;
+        }
+        let meta = self.meta(entry)?;
+        meta.apply(
+            fd.as_fd(),
+            FileType::RegularFile,
+            self.options,
+            &mut self.stats,
+        )
+        .map_err(|(action, e)| self.place.io(action, &path, offset, e))?;
+        self.stats.files += 1;
+        Ok(())
+    }
+
+    /// Copies the next `extent.len` bytes of content to where they belong.
+    fn data(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        path: &[u8],
+        offset: u64,
+        extent: Extent,
+    ) -> Result<(), UnpackError> {
+        let mut at = extent.offset;
+        let end = extent.offset.saturating_add(extent.len);
+        while at < end {
+            let want = usize::try_from(end - at).map_or(BUFFER, |n| n.min(BUFFER));
+            let got = self
+                .decode
+                .read(self.buffer.get_mut(..want).unwrap_or_default())?;
+            let mut rest = self.buffer.get(..got).unwrap_or_default();
+            if rest.is_empty() {
+                return Err(self.bad(Problem::Sparse("its extents hold more than the entry")));
+            }
+            while !rest.is_empty() {
+                match rustix::io::pwrite(fd, rest, at) {
+                    Ok(0) => return Err(self.place.io("write", path, offset, Errno::NOSPC)),
+                    Ok(n) => {
+                        rest = rest.get(n..).unwrap_or_default();
+                        at += n as u64;
+                        self.stats.content_bytes += n as u64;
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(e) => return Err(self.place.io("write", path, offset, e)),
+                }
+            }
+            (self.progress)(self.decode.offset());
+            self.limit("bytes", self.decode.offset(), self.options.max_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn symlink(&mut self, name: &[u8], mut entry: Entry) -> Result<(), UnpackError> {
+        let (path, offset) = (entry.path.clone(), entry.offset);
+        let text = std::mem::take(&mut entry.link);
+        let meta = self.meta(entry)?;
+        let mut stats = std::mem::take(&mut self.stats);
+        let options = self.options;
+        let here = self.open_here(offset)?;
+        let done = rustix::fs::symlinkat(text.as_slice(), here, name)
+            .and_then(|()| sys::open_beneath(here, name, OFlags::PATH))
+            .map_err(|e| ("make the symlink", e))
+            .and_then(|fd| meta.apply_symlink(here, name, fd.as_fd(), options, &mut stats));
+        self.stats = stats;
+        done.map_err(|(action, e)| self.place.io(action, &path, offset, e))?;
+        self.stats.symlinks += 1;
+        Ok(())
+    }
+
+    fn hard_link(&mut self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let unknown = || Problem::LinkTarget {
+            target: PathBuf::from(OsStr::from_bytes(&entry.link)),
+        };
+        self.open_here(entry.offset)?;
+        let found = self.staged(&entry.link).and_then(|(index, inner)| {
+            let stage = self.merged.get(index)?.stage?;
+            let stage = self.stages.get(stage)?;
+            let (dir, file) = split(&inner);
+            if dir.is_empty() {
+                return None;
+            }
+            let dir = sys::open_dir(stage.fd.as_fd(), dir).ok()?;
+            let stat = sys::stat_at(dir.as_fd(), file).ok()?;
+            (!stat.is_dir()).then(|| (dir, file.to_vec()))
+        });
+        let (Some((dir, file)), Some(here)) = (found, &self.here) else {
+            return Err(self.bad(unknown()));
+        };
+        rustix::fs::linkat(&dir, file, here, name, AtFlags::empty()).map_err(|e| {
+            self.place
+                .io("make the hard link", &entry.path, entry.offset, e)
+        })?;
+        self.stats.hard_links += 1;
+        Ok(())
+    }
+}
