@@ -34,7 +34,12 @@ extern crate std;
 
 pub mod abi;
 pub mod addr;
+pub mod headroom;
+pub mod memcache;
+pub mod phase;
+pub mod plan;
 pub mod ranges;
+pub mod scratch;
 pub mod tree;
 
 pub use addr::{PAGE_SIZE, PhysAddr, PhysRange, RangeError};

@@ -1,0 +1,254 @@
+//! Headroom: how much free memory the next kernel must find, and whether it would.
+//!
+//! Everything in the mem cache, slack included, is out of the next kernel's reach until its user space can
+//! release it. A kernel that runs out of memory before that loses what it was handed. So the memory that is
+//! needed until then is added up here, in total and below 4 GiB, and a handover that would leave less is refused.
+
+mod cmdline;
+
+pub use cmdline::{CmdlineMemory, DEFAULT_CRASH_LOW, params, same_name};
+
+use crate::addr::{PhysAddr, PhysRange};
+use crate::plan::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END};
+use crate::ranges::{OutOfMemory, RangeSet};
+use core::fmt;
+use thiserror::Error;
+
+/// Bytes of `struct page` per page, as a fraction of RAM: 64 of 4096.
+pub const MEMMAP_SHARE: u64 = 64;
+
+/// The fraction of RAM that the hash tables sized at boot take: 8 bytes per 8 KiB for dentries (`fs/dcache.c`),
+/// 8 per 16 KiB for inodes (`fs/inode.c`), and less than as much again for mounts, sockets and pids.
+pub const HASHES_SHARE: u64 = 400;
+
+/// `IO_TLB_DEFAULT_SIZE` of `include/linux/swiotlb.h`: the bounce buffer below 4 GiB.
+pub const SWIOTLB_DEFAULT: u64 = 64 << 20;
+
+/// What a kernel and the beginnings of a user space need besides: slab, per-CPU data, init, a service manager
+/// and the command that restores. An allowance, not a measurement.
+pub const BASE_TOTAL: u64 = 96 << 20;
+
+/// Of [`BASE_TOTAL`], what should be found below 4 GiB: DMA pools and drivers with 32-bit devices.
+pub const BASE_LOW: u64 = 32 << 20;
+
+/// How many times larger than the packed initrd its files are assumed to be, when nobody knows. Debian's are
+/// compressed with zstd or gzip and reach 2.5 to 3.5.
+pub const INITRD_RATIO: u64 = 4;
+
+/// What takes memory in the next kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TermKind {
+    /// The kernel image, `init_size`.
+    Kernel,
+    /// The initrd as loaded, until it is unpacked.
+    Initrd,
+    /// The initrd's files.
+    InitrdFiles,
+    /// `struct page` for all RAM.
+    PageStructs,
+    /// Hash tables sized by RAM.
+    HashTables,
+    /// The bounce buffer.
+    Swiotlb,
+    /// `crashkernel=`.
+    CrashKernel,
+    /// `hugepages=`.
+    HugePages,
+    /// Everything else, as an allowance.
+    Base,
+}
+
+impl TermKind {
+    /// A few words for a table.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel image",
+            Self::Initrd => "initrd as loaded",
+            Self::InitrdFiles => "initrd unpacked",
+            Self::PageStructs => "struct page",
+            Self::HashTables => "hash tables",
+            Self::Swiotlb => "bounce buffer",
+            Self::CrashKernel => "crashkernel=",
+            Self::HugePages => "hugepages=",
+            Self::Base => "kernel and user space",
+        }
+    }
+}
+
+impl fmt::Display for TermKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// One term of the sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// What it is for.
+    pub kind: TermKind,
+    /// Bytes anywhere.
+    pub total: u64,
+    /// Of those, bytes that have to be below 4 GiB.
+    pub low: u64,
+}
+
+/// Number of terms in a report.
+pub const TERMS: usize = 9;
+
+/// The sum, term by term, and what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadroomReport {
+    /// Every term, also those that are zero.
+    pub terms: [Term; TERMS],
+    /// Bytes needed in all.
+    pub need_total: u64,
+    /// Bytes needed below 4 GiB.
+    pub need_low: u64,
+    /// Bytes the next kernel will find free.
+    pub free_total: u64,
+    /// Of those, below 4 GiB.
+    pub free_low: u64,
+    /// Whether there is RAM above 4 GiB. If not, only the total matters.
+    pub has_high: bool,
+}
+
+/// What [`check`] needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadroomInput<'a> {
+    /// RAM that the next kernel will use: the firmware's, under its command line.
+    pub ram: &'a RangeSet,
+    /// Everything that is reserved from it in early boot: the mem cache with its slack.
+    pub reserved: &'a RangeSet,
+    /// Where the image goes. Kernel and initrd count as low if it is below 4 GiB.
+    pub scratch: PhysRange,
+    /// The image.
+    pub image: &'a ImageNeeds,
+    /// The next kernel's command line.
+    pub cmdline: &'a CmdlineMemory,
+}
+
+/// Why there is not enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HeadroomError {
+    /// Not enough memory at all.
+    #[error(
+        "the next kernel needs {need:#x} bytes of free memory to start and would find {free:#x}: hand over {:#x} bytes less", need.saturating_sub(*free)
+    )]
+    Total {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes that would be free.
+        free: u64,
+    },
+    /// Not enough memory below 4 GiB.
+    #[error(
+        "the next kernel needs {need:#x} bytes of free memory below 4 GiB to start and would find {free:#x}: hand over {:#x} bytes less there", need.saturating_sub(*free)
+    )]
+    Low {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes that would be free.
+        free: u64,
+    },
+    /// An allocation failed.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+/// Adds up what the next kernel needs and what it would find, without judging.
+///
+/// # Errors
+///
+/// [`OutOfMemory`].
+pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> {
+    let low_memory = below(LOW_MEMORY_END)?;
+    let free = input.ram.subtract(input.reserved)?.subtract(&low_memory)?;
+    let below_4g = below(FOUR_GIB)?;
+    let ram_total = input.ram.total();
+    let has_high = input.ram.span().is_some_and(|s| s.end() > FOUR_GIB);
+    let image_low = input.scratch.start() < FOUR_GIB;
+    let initrd = input.image.initrd();
+    let initrd_len = initrd.map_or(0, |i| i.len);
+    let initrd_files = initrd.map_or(0, |i| {
+        i.unpacked
+            .unwrap_or_else(|| i.len.saturating_mul(INITRD_RATIO))
+    });
+    let swiotlb = match input.cmdline.swiotlb {
+        // `force` allocates the buffer whatever the RAM; otherwise only RAM above 4 GiB does
+        // (`pci_swiotlb_detect` in `arch/x86/kernel/pci-dma.c`).
+        _ if !has_high && !input.cmdline.swiotlb_forced => 0,
+        Some(bytes) => bytes,
+        None => SWIOTLB_DEFAULT,
+    };
+    let kernel = input.image.kernel.reserve_len().unwrap_or(u64::MAX);
+    let term = |kind, total: u64, low: u64| Term { kind, total, low };
+    let if_low = |bytes: u64| if image_low { bytes } else { 0 };
+    let terms = [
+        term(TermKind::Kernel, kernel, if_low(kernel)),
+        term(TermKind::Initrd, initrd_len, if_low(initrd_len)),
+        term(TermKind::InitrdFiles, initrd_files, 0),
+        term(TermKind::PageStructs, ram_total.div_ceil(MEMMAP_SHARE), 0),
+        term(TermKind::HashTables, ram_total.div_ceil(HASHES_SHARE), 0),
+        term(TermKind::Swiotlb, swiotlb, swiotlb),
+        term(
+            TermKind::CrashKernel,
+            input.cmdline.crash,
+            input.cmdline.crash_low,
+        ),
+        term(TermKind::HugePages, input.cmdline.hugepages, 0),
+        term(TermKind::Base, BASE_TOTAL, BASE_LOW),
+    ];
+    let sum = |value: fn(&Term) -> u64| terms.iter().map(value).fold(0, u64::saturating_add);
+    Ok(HeadroomReport {
+        need_total: sum(|t| t.total),
+        need_low: sum(|t| t.low),
+        free_total: free.total(),
+        free_low: free.intersect(&below_4g)?.total(),
+        has_high,
+        terms,
+    })
+}
+
+impl HeadroomReport {
+    /// Judges the report.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadroomError::Total`] or [`HeadroomError::Low`].
+    pub fn verdict(&self) -> Result<(), HeadroomError> {
+        if self.free_total < self.need_total {
+            return Err(HeadroomError::Total {
+                need: self.need_total,
+                free: self.free_total,
+            });
+        }
+        if self.has_high && self.free_low < self.need_low {
+            return Err(HeadroomError::Low {
+                need: self.need_low,
+                free: self.free_low,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// [`report`], refused if the next kernel would find too little.
+///
+/// # Errors
+///
+/// See [`HeadroomError`].
+pub fn check(input: &HeadroomInput<'_>) -> Result<HeadroomReport, HeadroomError> {
+    let report = report(input)?;
+    report.verdict()?;
+    Ok(report)
+}
+
+/// All addresses below `end`.
+fn below(end: PhysAddr) -> Result<RangeSet, OutOfMemory> {
+    RangeSet::from_ranges(PhysRange::from_bounds(PhysAddr::new(0), end).ok())
+}
+
+#[cfg(test)]
+mod tests;

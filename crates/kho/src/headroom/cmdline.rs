@@ -1,0 +1,443 @@
+//! What the next kernel's command line says about memory.
+//!
+//! Read as the kernel reads it (`lib/cmdline.c`, `kernel/crash_reserve.c`, `mm/hugetlb.c`,
+//! `kernel/dma/swiotlb.c`, `arch/x86/kernel/e820.c`; Linux 6.12, and 7.3 for `,cma`): a value that the kernel would
+//! ignore with a warning counts as nothing here, and no string is an error. Sums saturate, so an absurd value
+//! ends as a refusal for want of memory rather than as a wrapped small number.
+
+use crate::addr::{PhysAddr, PhysRange};
+use crate::ranges::{OutOfMemory, RangeSet};
+
+/// The low part of a crash kernel that lies above 4 GiB when none is given
+/// (`crash_low_size_default` in `arch/x86/include/asm/crash_reserve.h`).
+pub const DEFAULT_CRASH_LOW: u64 = 256 << 20;
+
+/// `IO_TLB_SHIFT`: bytes in a swiotlb slot, as a power of two.
+const IO_TLB_SHIFT: u32 = 11;
+
+/// The size of a huge page when the command line does not say (x86_64; arm64 with 4 KiB pages).
+const DEFAULT_HUGE_PAGE: u64 = 2 << 20;
+
+/// Memory that a command line sets aside.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CmdlineMemory {
+    /// Bytes for the crash kernel, its low part included.
+    pub crash: u64,
+    /// Of `crash`, bytes that have to be below 4 GiB.
+    pub crash_low: u64,
+    /// Where the crash kernel has to be, if an offset is given.
+    pub crash_at: Option<PhysAddr>,
+    /// Bytes of huge pages allocated at boot.
+    pub hugepages: u64,
+    /// Size of the bounce buffer in bytes, if given; `Some(0)` for `noforce`.
+    pub swiotlb: Option<u64>,
+    /// Whether the bounce buffer is wanted even when all RAM is below 4 GiB.
+    pub swiotlb_forced: bool,
+    /// RAM from this address on is not used (`mem=`, and `memmap=` without an address).
+    pub limit: Option<u64>,
+    /// RAM that `memmap=` turns into something else.
+    pub taken: RangeSet,
+    /// `memmap=exactmap`: the firmware's map does not count.
+    pub exactmap: bool,
+}
+
+impl CmdlineMemory {
+    /// Reads `cmdline` for a machine with `ram_bytes` of RAM (which selects the range in
+    /// `crashkernel=RANGE:SIZE,...`).
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn parse(cmdline: &[u8], ram_bytes: u64) -> Result<Self, OutOfMemory> {
+        let mut out = Self::default();
+        parse_crashkernel(cmdline, ram_bytes, &mut out);
+        let mut huge = HugeState::default();
+        for (name, value) in params(cmdline) {
+            let value = value.unwrap_or(b"");
+            match name {
+                n if same_name(n, b"hugepagesz") => huge.size(value),
+                n if same_name(n, b"default_hugepagesz") => huge.default_size(value),
+                n if same_name(n, b"hugepages") => huge.count(value),
+                n if same_name(n, b"swiotlb") => parse_swiotlb(value, &mut out),
+                n if same_name(n, b"mem") => {
+                    let (bytes, _) = memparse(value);
+                    if bytes > 0 {
+                        out.lower_limit(bytes);
+                    }
+                }
+                n if same_name(n, b"memmap") => {
+                    for part in value.split(|b| *b == b',') {
+                        parse_memmap(part, &mut out)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        out.hugepages = huge.total();
+        Ok(out)
+    }
+
+    fn lower_limit(&mut self, bytes: u64) {
+        self.limit = Some(self.limit.unwrap_or(u64::MAX).min(bytes));
+    }
+
+    /// What is left of the firmware's RAM under this command line.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn usable(&self, ram: &RangeSet) -> Result<RangeSet, OutOfMemory> {
+        let mut usable = ram.subtract(&self.taken)?;
+        if let Some(limit) = self.limit
+            && let Ok(above) = PhysRange::from_bounds(PhysAddr::new(limit), PhysAddr::new(u64::MAX))
+        {
+            usable.remove(above)?;
+        }
+        Ok(usable)
+    }
+}
+
+/// The parameters of a command line as `(name, value)`, up to a lone `--`, which ends the kernel's part.
+///
+/// Double quotes keep blanks together, as in `next_arg` of `lib/cmdline.c`.
+pub fn params(cmdline: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    let mut rest = cmdline;
+    core::iter::from_fn(move || {
+        let skip = rest
+            .iter()
+            .position(|b| !is_space(*b))
+            .unwrap_or(rest.len());
+        rest = rest.get(skip..).unwrap_or(&[]);
+        if rest.is_empty() {
+            return None;
+        }
+        let mut quoted = false;
+        let end = rest
+            .iter()
+            .position(|b| {
+                quoted ^= *b == b'"';
+                is_space(*b) && !quoted
+            })
+            .unwrap_or(rest.len());
+        let (word, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        rest = tail;
+        Some(word)
+    })
+    .take_while(|word| *word != b"--")
+    .map(|word| {
+        let word = match word {
+            [b'"', inner @ .., b'"'] | [b'"', inner @ ..] => inner,
+            word => word,
+        };
+        let mut halves = word.splitn(2, |b| *b == b'=');
+        let name = halves.next().unwrap_or(&[]);
+        let value = halves.next().map(|v| match v {
+            [b'"', inner @ .., b'"'] | [b'"', inner @ ..] => inner,
+            v => v,
+        });
+        (name, value)
+    })
+}
+
+/// The kernel's `isspace` for the first 128 characters, and NUL, which ends its string.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | 0)
+}
+
+/// Whether two parameter names are the same to the kernel, for which `-` equals `_` (`parameq`).
+pub fn same_name(a: &[u8], b: &[u8]) -> bool {
+    let fold = |byte: &u8| if *byte == b'-' { b'_' } else { *byte };
+    a.iter().map(fold).eq(b.iter().map(fold))
+}
+
+/// The number at the start of `text`, as `simple_strtoull` with base 0 reads it, and what follows.
+fn number(text: &[u8]) -> (u64, &[u8]) {
+    let (radix, digits) = match text {
+        [b'0', b'x' | b'X', digit, ..] if digit.is_ascii_hexdigit() => {
+            (16u32, text.get(2..).unwrap_or(&[]))
+        }
+        [b'0', ..] => (8, text),
+        _ => (10, text),
+    };
+    let mut value = 0u64;
+    let mut rest = digits;
+    while let [byte, tail @ ..] = rest
+        && let Some(digit) = char::from(*byte).to_digit(radix)
+    {
+        value = value
+            .saturating_mul(u64::from(radix))
+            .saturating_add(u64::from(digit));
+        rest = tail;
+    }
+    (value, rest)
+}
+
+/// The kernel's `memparse`: a number and at most one of `K M G T P E`; saturates where the kernel would wrap.
+fn memparse(text: &[u8]) -> (u64, &[u8]) {
+    let (value, rest) = number(text);
+    let Some((suffix, tail)) = rest.split_first() else {
+        return (value, rest);
+    };
+    let shift = match suffix.to_ascii_uppercase() {
+        b'K' => 10u32,
+        b'M' => 20,
+        b'G' => 30,
+        b'T' => 40,
+        b'P' => 50,
+        b'E' => 60,
+        _ => return (value, rest),
+    };
+    let factor = 1u64.checked_shl(shift).unwrap_or(u64::MAX);
+    (value.saturating_mul(factor), tail)
+}
+
+/// `Some` of [`memparse`] if there is a number at all.
+fn memparse_some(text: &[u8]) -> Option<(u64, &[u8])> {
+    text.first()
+        .is_some_and(u8::is_ascii_digit)
+        .then(|| memparse(text))
+}
+
+/// The value of the last `crashkernel=` whose value passes `wanted`.
+///
+/// Found as the kernel does, by looking for the string and ending at a blank; not by parameter.
+fn last_crashkernel(cmdline: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+    const NAME: &[u8] = b"crashkernel=";
+    let cmdline = cmdline.split(|b| *b == 0).next().unwrap_or(&[]);
+    let mut found = None;
+    let mut rest = cmdline;
+    while let Some(at) = rest.windows(NAME.len()).position(|w| w == NAME) {
+        rest = rest.get(at.saturating_add(NAME.len())..).unwrap_or(&[]);
+        let value = rest.split(|b| *b == b' ').next().unwrap_or(&[]);
+        if wanted(value) {
+            found = Some(value);
+        }
+    }
+    found
+}
+
+fn parse_crashkernel(cmdline: &[u8], ram_bytes: u64, out: &mut CmdlineMemory) {
+    // Memory behind `,cma` stays usable until a crash: it costs nothing here.
+    const SUFFIXES: [&[u8]; 3] = [b",high", b",low", b",cma"];
+    let plain = last_crashkernel(cmdline, |v| !SUFFIXES.iter().any(|s| v.ends_with(s)));
+    if let Some(value) = plain {
+        let parsed = if value.contains(&b':') {
+            crash_by_ram(value, ram_bytes)
+        } else {
+            crash_simple(value)
+        };
+        if let Some((size, at)) = parsed {
+            out.crash = size;
+            out.crash_at = at;
+            // Tried below 4 GiB first; above it, it would need the default low part.
+            out.crash_low = match at {
+                Some(at) if at.get() >= 1 << 32 => 0,
+                Some(_) => size,
+                None => size.min(DEFAULT_CRASH_LOW),
+            };
+        }
+        return;
+    }
+    let with_suffix = |suffix: &'static [u8]| {
+        last_crashkernel(cmdline, move |v| v.ends_with(suffix)).map(|value| {
+            memparse_some(value)
+                .filter(|(_, rest)| *rest == suffix)
+                .map(|(size, _)| size)
+        })
+    };
+    let high = with_suffix(b",high").flatten().filter(|size| *size > 0);
+    let low = match with_suffix(b",low") {
+        None => Some(DEFAULT_CRASH_LOW),
+        Some(low) => low, // None when malformed: the kernel then reserves nothing at all
+    };
+    if let (Some(high), Some(low)) = (high, low) {
+        out.crash = high.saturating_add(low);
+        out.crash_low = low;
+    }
+}
+
+/// `SIZE[@OFFSET]`.
+fn crash_simple(value: &[u8]) -> Option<(u64, Option<PhysAddr>)> {
+    let (size, rest) = memparse_some(value)?;
+    match rest {
+        [] => Some((size, None)),
+        [b'@', offset @ ..] => Some((size, crash_offset(offset))),
+        _ => None,
+    }
+}
+
+/// An offset of zero means none.
+fn crash_offset(text: &[u8]) -> Option<PhysAddr> {
+    memparse_some(text)
+        .map(|(at, _)| PhysAddr::new(at))
+        .filter(|at| at.get() > 0)
+}
+
+/// `START-[END]:SIZE[,...][@OFFSET]`: the size of the first range that holds the amount of RAM.
+fn crash_by_ram(value: &[u8], ram_bytes: u64) -> Option<(u64, Option<PhysAddr>)> {
+    // The kernel rounds up so that memory the firmware took does not select the wrong range.
+    let total = ram_bytes
+        .checked_next_multiple_of(128 << 20)
+        .unwrap_or(u64::MAX);
+    let mut rest = value;
+    loop {
+        let (start, after) = memparse_some(rest)?;
+        let [b'-', after @ ..] = after else {
+            return None;
+        };
+        let (end, after) = match after {
+            [b':', ..] => (u64::MAX, after),
+            _ => memparse_some(after)?,
+        };
+        let [b':', after @ ..] = after else {
+            return None;
+        };
+        let (size, after) = memparse_some(after)?;
+        if end <= start || size >= total {
+            return None;
+        }
+        if (start..end).contains(&total) {
+            let offset = after
+                .iter()
+                .position(|b| *b == b'@')
+                .and_then(|at| after.get(at.saturating_add(1)..));
+            return (size > 0).then(|| (size, offset.and_then(crash_offset)));
+        }
+        match after {
+            [b',', more @ ..] => rest = more,
+            _ => return None,
+        }
+    }
+}
+
+/// `SLOTS[,AREAS][,force|noforce]`.
+fn parse_swiotlb(value: &[u8], out: &mut CmdlineMemory) {
+    for (index, part) in value.split(|b| *b == b',').enumerate() {
+        match part {
+            b"force" => out.swiotlb_forced = true,
+            b"noforce" => out.swiotlb = Some(0),
+            _ if index == 0 && part.first().is_some_and(u8::is_ascii_digit) => {
+                let slot = 1u64.checked_shl(IO_TLB_SHIFT).unwrap_or(0);
+                out.swiotlb = Some(number(part).0.saturating_mul(slot));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One part of `memmap=`.
+fn parse_memmap(part: &[u8], out: &mut CmdlineMemory) -> Result<(), OutOfMemory> {
+    if part.starts_with(b"exactmap") {
+        out.exactmap = true;
+        return Ok(());
+    }
+    let Some((size, rest)) = memparse_some(part) else {
+        return Ok(());
+    };
+    match rest {
+        // More RAM than the firmware says is not used by us.
+        [b'@', ..] => {}
+        [b'#' | b'$' | b'!' | b'%', at @ ..] => {
+            let (start, _) = memparse(at);
+            let start = PhysAddr::new(start);
+            let end = start.checked_add(size).unwrap_or(PhysAddr::new(u64::MAX));
+            if let Ok(range) = PhysRange::from_bounds(start, end) {
+                out.taken.insert(range)?;
+            }
+        }
+        _ => out.lower_limit(size),
+    }
+    Ok(())
+}
+
+/// The state that `hugepagesz=`, `default_hugepagesz=` and `hugepages=` share in the order they are given.
+struct HugeState {
+    /// Pages asked for per size, indexed by the size's power of two.
+    pages: [u64; 64],
+    /// Pages given before any size: they are of the default size.
+    default_pages: u64,
+    default_size: u64,
+    /// The size that the next `hugepages=` applies to; `None` before the first.
+    current: Option<u64>,
+    /// False after an impossible size, until the `hugepages=` that goes with it has been skipped.
+    valid: bool,
+}
+
+impl Default for HugeState {
+    fn default() -> Self {
+        Self {
+            pages: [0; 64],
+            default_pages: 0,
+            default_size: DEFAULT_HUGE_PAGE,
+            current: None,
+            valid: true,
+        }
+    }
+}
+
+impl HugeState {
+    fn parse_size(value: &[u8]) -> Option<u64> {
+        let (size, _) = memparse(value);
+        // 64 KiB is the smallest huge page of any architecture we know, 16 GiB the largest.
+        ((64 << 10)..=(16 << 30))
+            .contains(&size)
+            .then_some(size)
+            .filter(|s| s.is_power_of_two())
+    }
+
+    fn size(&mut self, value: &[u8]) {
+        match Self::parse_size(value) {
+            Some(size) => (self.current, self.valid) = (Some(size), true),
+            None => self.valid = false,
+        }
+    }
+
+    fn default_size(&mut self, value: &[u8]) {
+        match Self::parse_size(value) {
+            Some(size) => {
+                self.default_size = size;
+                (self.current, self.valid) = (Some(size), true);
+            }
+            None => self.valid = false,
+        }
+    }
+
+    fn count(&mut self, value: &[u8]) {
+        if !core::mem::replace(&mut self.valid, true) {
+            return;
+        }
+        // Either one number, or NODE:NUMBER separated by commas.
+        let mut pages = 0u64;
+        for part in value.split(|b| *b == b',') {
+            let (first, rest) = number(part);
+            let count = match rest {
+                [b':', count @ ..] => number(count).0,
+                _ => first,
+            };
+            pages = pages.saturating_add(count);
+        }
+        match self.current {
+            None => self.default_pages = pages,
+            Some(size) => {
+                let index = usize::try_from(size.trailing_zeros()).unwrap_or(0);
+                if let Some(slot) = self.pages.get_mut(index) {
+                    *slot = pages;
+                }
+            }
+        }
+    }
+
+    /// Bytes of all huge pages.
+    fn total(&self) -> u64 {
+        let by_size = self.pages.iter().zip(0u32..).map(|(pages, power)| {
+            pages.saturating_mul(1u64.checked_shl(power).unwrap_or(u64::MAX))
+        });
+        by_size.fold(
+            self.default_pages.saturating_mul(self.default_size),
+            u64::saturating_add,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! What the next kernel's image needs, and where its parts go inside scratch.
+
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::ranges::{OutOfMemory, RangeSet};
+use core::fmt;
+use thiserror::Error;
+
+/// The first address that a 32-bit field cannot hold.
+pub const FOUR_GIB: PhysAddr = PhysAddr::new(1 << 32);
+
+/// The end of the memory that firmware and real-mode code share.
+///
+/// x86 reserves all of it for its own use (`reserve_real_mode` in `arch/x86/realmode/init.c`, Linux 5.13 and
+/// later), so nothing is placed or kept there.
+pub const LOW_MEMORY_END: PhysAddr = PhysAddr::new(1 << 20);
+
+/// The kernel image, as its setup header describes it (`Documentation/arch/x86/boot.rst`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelNeeds {
+    /// Bytes copied from the file: the protected-mode part.
+    pub file_len: u64,
+    /// `init_size`: bytes from the load address that the kernel overwrites before it looks at any memory
+    /// map (decompression and its own bss).
+    pub mem_size: u64,
+    /// `kernel_alignment`, a power of two.
+    pub align: u64,
+    /// `pref_address`. A relocatable kernel loaded below it moves itself up to it
+    /// (`arch/x86/boot/compressed/head_64.S`), so it is never placed below; any other must be exactly there.
+    pub preferred: PhysAddr,
+    /// `relocatable_kernel`.
+    pub relocatable: bool,
+    /// `XLF_CAN_BE_LOADED_ABOVE_4G`: kernel, initrd, parameters and command line may lie above 4 GiB.
+    pub above_4g: bool,
+}
+
+impl KernelNeeds {
+    /// Bytes to set aside at the load address, in whole pages; `None` on overflow.
+    pub fn reserve_len(&self) -> Option<u64> {
+        self.mem_size
+            .max(self.file_len)
+            .max(1)
+            .checked_next_multiple_of(PAGE_SIZE)
+    }
+}
+
+/// The initial RAM disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitrdNeeds {
+    /// Bytes as loaded, everything that is appended to it included. A length of zero means no initrd.
+    pub len: u64,
+    /// `initrd_addr_max`: the highest address its last byte may have. Ignored when the kernel says
+    /// [`KernelNeeds::above_4g`].
+    pub max_addr: PhysAddr,
+    /// Bytes of its files once unpacked, where known; `None` to estimate from `len`.
+    pub unpacked: Option<u64>,
+}
+
+/// Everything that goes into scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageNeeds {
+    /// The kernel.
+    pub kernel: KernelNeeds,
+    /// The initrd, if there is one.
+    pub initrd: Option<InitrdNeeds>,
+    /// Bytes of boot parameters, command line and entry code: one piece.
+    pub params_len: u64,
+}
+
+impl ImageNeeds {
+    /// The initrd, unless it is empty.
+    pub fn initrd(&self) -> Option<InitrdNeeds> {
+        self.initrd.filter(|i| i.len > 0)
+    }
+
+    /// The smallest scratch that can hold the image when it starts at a multiple of the kernel's
+    /// alignment; `u64::MAX` when the sizes overflow.
+    pub fn min_scratch(&self) -> u64 {
+        let pages = |len: u64| len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
+        self.kernel
+            .reserve_len()
+            .unwrap_or(u64::MAX)
+            .saturating_add(self.initrd().map_or(0, |i| pages(i.len)))
+            .saturating_add(pages(self.params_len.max(1)))
+    }
+
+    /// Bytes that are copied into scratch, in whole pages (`u64::MAX` on overflow).
+    pub fn copied_bytes(&self) -> u64 {
+        let pages = |len: u64| len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
+        pages(self.kernel.file_len)
+            .saturating_add(self.initrd().map_or(0, |i| pages(i.len)))
+            .saturating_add(pages(self.params_len))
+    }
+}
+
+/// A part of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImagePart {
+    /// The kernel.
+    Kernel,
+    /// The initrd.
+    Initrd,
+    /// Boot parameters, command line and entry code.
+    Params,
+}
+
+impl fmt::Display for ImagePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "the kernel",
+            Self::Initrd => "the initrd",
+            Self::Params => "the boot parameters",
+        })
+    }
+}
+
+/// Where one part of the image goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// What belongs to this part alone. For the kernel all of `init_size`. Page-aligned.
+    pub reserved: PhysRange,
+    /// Bytes that are really copied to the start of `reserved`; the rest need not be a segment.
+    pub len: u64,
+}
+
+impl Placement {
+    /// The destination of the segment: `len` rounded up to pages.
+    pub fn segment(&self) -> PhysRange {
+        self.len
+            .max(1)
+            .checked_next_multiple_of(PAGE_SIZE)
+            .and_then(|len| PhysRange::new(self.reserved.start(), len).ok())
+            .filter(|r| self.reserved.contains_range(*r))
+            .unwrap_or(self.reserved)
+    }
+}
+
+/// Where the whole image goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImagePlacement {
+    /// The kernel.
+    pub kernel: Placement,
+    /// The initrd, if there is one.
+    pub initrd: Option<Placement>,
+    /// Boot parameters, command line and entry code.
+    pub params: Placement,
+}
+
+/// Why a part of the image cannot be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlacementError {
+    /// The size or alignment in the image's header is impossible.
+    #[error("{part} asks for {len:#x} bytes aligned to {align:#x}, which no memory can satisfy")]
+    Impossible {
+        /// Which part.
+        part: ImagePart,
+        /// Its length in bytes.
+        len: u64,
+        /// Its alignment in bytes.
+        align: u64,
+    },
+    /// No place for it.
+    #[error(
+        "{part} needs {len:#x} bytes aligned to {align:#x} between {min} and {max}, and scratch {scratch} has no such room left"
+    )]
+    NoRoom {
+        /// Which part.
+        part: ImagePart,
+        /// Its length in bytes.
+        len: u64,
+        /// Its alignment in bytes.
+        align: u64,
+        /// The lowest address it may start at.
+        min: PhysAddr,
+        /// The address it may not reach past.
+        max: PhysAddr,
+        /// The scratch region.
+        scratch: PhysRange,
+    },
+    /// An allocation failed.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+/// Places the image's parts inside `scratch` without overlap.
+///
+/// The kernel owns all of its `init_size`, because decompression writes there before anything else
+/// is looked at; so neither initrd nor parameters can be overwritten by it.
+///
+/// # Errors
+///
+/// See [`PlacementError`].
+pub fn place_image(
+    scratch: PhysRange,
+    image: &ImageNeeds,
+) -> Result<ImagePlacement, PlacementError> {
+    // Kernel first suits almost every machine. Where scratch straddles the initrd's address limit the
+    // low part has to be left to the initrd.
+    match place_in_order(scratch, image, true) {
+        Err(PlacementError::NoRoom { .. }) if image.initrd().is_some() => {
+            place_in_order(scratch, image, false).or_else(|_| place_in_order(scratch, image, true))
+        }
+        result => result,
+    }
+}
+
+fn place_in_order(
+    scratch: PhysRange,
+    image: &ImageNeeds,
+    kernel_first: bool,
+) -> Result<ImagePlacement, PlacementError> {
+    let mut free = RangeSet::from_ranges([scratch])?;
+    let top = PhysAddr::new(u64::MAX);
+    let max = if image.kernel.above_4g { top } else { FOUR_GIB };
+    let (mut kernel, mut initrd) = (None, None);
+    for kernel_now in [kernel_first, !kernel_first] {
+        if kernel_now {
+            let spot = kernel_spot(&image.kernel, max)?;
+            let reserved = first_fit(&mut free, &spot, scratch)?;
+            kernel = Some(Placement {
+                reserved,
+                len: image.kernel.file_len,
+            });
+        } else if let Some(needs) = image.initrd() {
+            let end = needs.max_addr.checked_add(1).unwrap_or(top);
+            let spot = Spot {
+                part: ImagePart::Initrd,
+                len: page_up(ImagePart::Initrd, needs.len)?,
+                align: PAGE_SIZE,
+                min: scratch.start(),
+                max: if image.kernel.above_4g { top } else { end },
+            };
+            initrd = Some(Placement {
+                reserved: first_fit(&mut free, &spot, scratch)?,
+                len: needs.len,
+            });
+        }
+    }
+    let spot = Spot {
+        part: ImagePart::Params,
+        len: page_up(ImagePart::Params, image.params_len.max(1))?,
+        align: PAGE_SIZE,
+        min: scratch.start(),
+        max,
+    };
+    let params = Placement {
+        reserved: first_fit(&mut free, &spot, scratch)?,
+        len: image.params_len,
+    };
+    match kernel {
+        Some(kernel) => Ok(ImagePlacement {
+            kernel,
+            initrd,
+            params,
+        }),
+        // Not reachable: one of the two turns places the kernel.
+        None => Err(impossible(ImagePart::Kernel, 0, 0)),
+    }
+}
+
+/// What one part asks for.
+struct Spot {
+    part: ImagePart,
+    len: u64,
+    align: u64,
+    min: PhysAddr,
+    max: PhysAddr,
+}
+
+fn kernel_spot(kernel: &KernelNeeds, max: PhysAddr) -> Result<Spot, PlacementError> {
+    let fail = || impossible(ImagePart::Kernel, kernel.mem_size, kernel.align);
+    let len = kernel.reserve_len().ok_or_else(fail)?;
+    // Segments are pages, so an alignment below a page is a page.
+    let align = kernel.align.max(PAGE_SIZE);
+    if !align.is_power_of_two() {
+        return Err(fail());
+    }
+    let max = if kernel.relocatable {
+        max
+    } else if kernel.preferred.is_aligned(PAGE_SIZE) {
+        // Exactly there: no room to slide.
+        kernel.preferred.checked_add(len).ok_or_else(fail)?.min(max)
+    } else {
+        return Err(fail());
+    };
+    Ok(Spot {
+        part: ImagePart::Kernel,
+        len,
+        align: if kernel.relocatable { align } else { PAGE_SIZE },
+        min: kernel.preferred,
+        max,
+    })
+}
+
+/// Takes the lowest place in `free` that satisfies `spot`.
+fn first_fit(
+    free: &mut RangeSet,
+    spot: &Spot,
+    scratch: PhysRange,
+) -> Result<PhysRange, PlacementError> {
+    let found = free.iter().find_map(|run| {
+        let start = run.start().max(spot.min).align_up(spot.align)?;
+        let place = PhysRange::new(start, spot.len).ok()?;
+        (run.contains_range(place) && place.end() <= spot.max).then_some(place)
+    });
+    match found {
+        Some(place) => {
+            free.remove(place)?;
+            Ok(place)
+        }
+        None => Err(PlacementError::NoRoom {
+            part: spot.part,
+            len: spot.len,
+            align: spot.align,
+            min: spot.min,
+            max: spot.max,
+            scratch,
+        }),
+    }
+}
+
+fn page_up(part: ImagePart, len: u64) -> Result<u64, PlacementError> {
+    len.checked_next_multiple_of(PAGE_SIZE)
+        .ok_or_else(|| impossible(part, len, PAGE_SIZE))
+}
+
+fn impossible(part: ImagePart, len: u64, align: u64) -> PlacementError {
+    PlacementError::Impossible { part, len, align }
+}
