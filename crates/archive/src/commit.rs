@@ -222,8 +222,8 @@ impl Commit<'_> {
         }
         let mut stage = Vec::new();
         for s in self.stages.iter_mut() {
-            s.keep = true;
-            stage.push(self.place.shown(&s.dir).join(&s.name));
+            let dir = self.place.shown(&s.dir);
+            stage.push(dir.join(s.rescue()));
         }
         UnpackError::Incomplete {
             cause: Box::new(cause),

@@ -349,8 +349,8 @@ pub enum UnpackError {
     },
     /// Unpacking failed, and so did undoing what had been put in place.
     #[error(
-        "{cause}; and undoing it failed too: {left:?} could not be put back, what they replaced is in {stage:?} \
-         until the next restore"
+        "{cause}; and undoing it failed too: {left:?} could not be put back; what they replaced is in {stage:?}, \
+         move it back by hand"
     )]
     Incomplete {
         /// The first failure.
@@ -358,7 +358,7 @@ pub enum UnpackError {
         cause: Box<UnpackError>,
         /// Paths that are not as they were before.
         left: Vec<PathBuf>,
-        /// Stage directories left behind because they may hold what was replaced.
+        /// Directories that may hold what was replaced. Nothing but the user removes them.
         stage: Vec<PathBuf>,
     },
 }

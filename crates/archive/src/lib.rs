@@ -49,7 +49,7 @@ mod walk;
 pub use error::{Change, Conflict, FormatError, PackError, Problem, UnpackError};
 pub use list::{EntrySummary, List, list};
 pub use pack::{Measure, measure, pack};
-pub use stage::{STAGE_PREFIX, clean_stale};
+pub use stage::{RESCUE_PREFIX, STAGE_PREFIX, clean_stale};
 pub use sys::Time;
 pub use unpack::unpack;
 

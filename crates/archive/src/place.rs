@@ -67,7 +67,7 @@ impl Place {
                     path: self.shown(path),
                 });
             }
-            Err(Errno::NOENT | Errno::NOTDIR) => {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => {
                 return Err(UnpackError::Moved {
                     path: self.shown(path),
                 });

@@ -16,6 +16,9 @@ use crate::sys::{self, Stat, XattrTarget};
 /// Start of the name of every stage directory; 32 hexadecimal digits follow.
 pub const STAGE_PREFIX: &str = ".kho-restore-";
 
+/// Start of the name that a stage gets when it holds what could not be put back, so that nothing cleans it up.
+pub const RESCUE_PREFIX: &str = ".kho-rescued-";
+
 /// A stage in use; removed with its content when dropped.
 pub(crate) struct Stage {
     pub fd: OwnedFd,
@@ -24,7 +27,7 @@ pub(crate) struct Stage {
     pub dir: Vec<u8>,
     pub name: String,
     parent: OwnedFd,
-    pub keep: bool,
+    keep: bool,
 }
 
 impl Stage {
@@ -73,6 +76,24 @@ impl Stage {
         let gid = rustix::process::getegid().as_raw();
         sys::chown_fd(&self.fd, uid, gid)?;
         rustix::fs::fchmod(&self.fd, Mode::RWXU)
+    }
+
+    /// Keeps the stage for good, under a name that says so; gives the name.
+    pub(crate) fn rescue(&mut self) -> &str {
+        self.keep = true;
+        let digits = self.name.strip_prefix(STAGE_PREFIX).unwrap_or_default();
+        let name = format!("{RESCUE_PREFIX}{digits}");
+        if rustix::fs::renameat(
+            &self.parent,
+            self.name.as_str(),
+            &self.parent,
+            name.as_str(),
+        )
+        .is_ok()
+        {
+            self.name = name;
+        }
+        &self.name
     }
 
     /// Removes the stage and what is in it.

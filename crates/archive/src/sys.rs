@@ -100,11 +100,17 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
 
 /// Opens `path` below `dir`: no component may be a symlink, a magic link or lead out.
 ///
-/// EAGAIN is what the kernel says when a rename elsewhere raced with the walk, so it is tried again.
+/// EAGAIN is what the kernel says when a rename elsewhere raced with the walk, so it is tried again. EXDEV says that
+/// what was found was moved out of `dir` before the walk was complete (complete_walk in fs/namei.c, 6.1 to 7.3).
 pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut flags = flags | OFlags::CLOEXEC;
+    if flags.contains(OFlags::PATH) && !flags.contains(OFlags::DIRECTORY) {
+        // Means the symlink itself. Elsewhere NO_SYMLINKS alone says ELOOP, where NOFOLLOW with DIRECTORY would say
+        // ENOTDIR, which is something else.
+        flags |= OFlags::NOFOLLOW;
+    }
     let mode = if flags.contains(OFlags::CREATE) {
         Mode::RUSR | Mode::WUSR
     } else {

@@ -230,6 +230,11 @@ impl<R: Read> Unpack<'_, R> {
                         UnpackError::NotADirectory { path }
                     });
                 }
+                Err(Errno::XDEV) => {
+                    return Err(UnpackError::Moved {
+                        path: self.place.shown(&path),
+                    });
+                }
                 Err(e) => return Err(self.place.io("open", &path, offset, e)),
             }
         }
@@ -356,7 +361,7 @@ impl<R: Read> Unpack<'_, R> {
             Errno::LOOP => UnpackError::Symlink {
                 path: self.place.shown(&entry.path),
             },
-            Errno::NOTDIR | Errno::NOENT => UnpackError::Moved {
+            Errno::NOTDIR | Errno::NOENT | Errno::XDEV => UnpackError::Moved {
                 path: self.place.shown(&entry.path),
             },
             e => self.place.io("open", &entry.path, entry.offset, e),

@@ -226,6 +226,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
     fn vanished(&self, e: Errno, was: &Stat) -> PackError {
         match e {
             Errno::NOENT => changed(&self.path, Change::Removed),
+            Errno::XDEV => changed(&self.path, Change::Replaced),
             Errno::LOOP | Errno::NOTDIR | Errno::NXIO => {
                 let now = match e {
                     Errno::LOOP => "symlink",
