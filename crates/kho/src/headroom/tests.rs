@@ -1,1 +1,125 @@
 use super::*;
+use crate::plan::{InitrdNeeds, KernelNeeds};
+use std::string::ToString;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn range(start: u64, end: u64) -> PhysRange {
+    PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
+}
+
+fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
+    RangeSet::from_ranges(ranges).unwrap()
+}
+
+fn image() -> ImageNeeds {
+    ImageNeeds {
+        kernel: KernelNeeds {
+            file_len: 12 * MIB,
+            mem_size: 60 * MIB,
+            align: 2 * MIB,
+            preferred: PhysAddr::new(16 * MIB),
+            relocatable: true,
+            above_4g: true,
+        },
+        initrd: Some(InitrdNeeds {
+            len: 40 * MIB,
+            max_addr: PhysAddr::new(0x7fff_ffff),
+            unpacked: Some(100 * MIB),
+        }),
+        params_len: 4096,
+    }
+}
+
+fn judge(
+    ram: &RangeSet,
+    reserved: &RangeSet,
+    cmdline: &str,
+) -> Result<HeadroomReport, HeadroomError> {
+    let cmdline = CmdlineMemory::parse(cmdline.as_bytes(), ram.total()).unwrap();
+    check(&HeadroomInput {
+        ram,
+        reserved,
+        scratch: range(32 * MIB, 256 * MIB),
+        image: &image(),
+        cmdline: &cmdline,
+    })
+}
+
+fn term(report: &HeadroomReport, kind: TermKind) -> (u64, u64) {
+    let term = report.terms.iter().find(|t| t.kind == kind).unwrap();
+    (term.total, term.low)
+}
+
+#[test]
+fn every_term_is_in_the_report() {
+    let ram = set([range(0, 3 * GIB), range(4 * GIB, 9 * GIB)]);
+    let reserved = set([range(5 * GIB, 6 * GIB), range(GIB, GIB + 4096)]);
+    let report = judge(&ram, &reserved, "crashkernel=128M hugepages=8").unwrap();
+    assert_eq!(term(&report, TermKind::Kernel), (60 * MIB, 60 * MIB));
+    assert_eq!(term(&report, TermKind::Initrd), (40 * MIB, 40 * MIB));
+    assert_eq!(term(&report, TermKind::InitrdFiles), (100 * MIB, 0));
+    assert_eq!(term(&report, TermKind::PageStructs), (128 * MIB, 0));
+    assert_eq!(term(&report, TermKind::Swiotlb), (64 * MIB, 64 * MIB));
+    assert_eq!(term(&report, TermKind::CrashKernel), (128 * MIB, 128 * MIB));
+    assert_eq!(term(&report, TermKind::HugePages), (16 * MIB, 0));
+    assert_eq!(term(&report, TermKind::Base), (BASE_TOTAL, BASE_LOW));
+    let sum: u64 = report.terms.iter().map(|t| t.total).sum();
+    assert_eq!(report.need_total, sum);
+    assert_eq!(report.free_total, 7 * GIB - 4096 - MIB);
+    assert_eq!(report.free_low, 3 * GIB - 4096 - MIB);
+    assert!(report.has_high);
+}
+
+#[test]
+fn a_machine_without_high_memory_needs_no_bounce_buffer() {
+    let ram = set([range(MIB, GIB)]);
+    let report = judge(&ram, &RangeSet::new(), "").unwrap();
+    assert_eq!(term(&report, TermKind::Swiotlb), (0, 0));
+    let forced = judge(&ram, &RangeSet::new(), "swiotlb=force").unwrap();
+    assert_eq!(term(&forced, TermKind::Swiotlb).0, SWIOTLB_DEFAULT);
+}
+
+#[test]
+fn the_floor_is_exact_in_total() {
+    let ram = set([range(MIB, GIB)]);
+    let need = judge(&ram, &RangeSet::new(), "").unwrap().need_total;
+    let start = MIB + need;
+    assert!(judge(&ram, &set([range(start, GIB)]), "").is_ok());
+    let error = judge(&ram, &set([range(start - 4096, GIB)]), "").unwrap_err();
+    assert_eq!(
+        error,
+        HeadroomError::Total {
+            need,
+            free: need - 4096
+        }
+    );
+    assert!(
+        error.to_string().ends_with("hand over 0x1000 bytes less"),
+        "{error}"
+    );
+}
+
+#[test]
+fn plenty_above_does_not_help_below() {
+    let ram = set([range(MIB, 3 * GIB), range(4 * GIB, 64 * GIB)]);
+    let reserved = set([range(GIB / 4, 3 * GIB)]);
+    // 255 MiB free below; kernel 60, initrd 40, swiotlb 64, base 32 leave 59.
+    assert!(judge(&ram, &reserved, "").is_ok());
+    assert!(matches!(
+        judge(&ram, &reserved, "crashkernel=128M"),
+        Err(HeadroomError::Low { .. })
+    ));
+    assert!(judge(&ram, &reserved, "crashkernel=1G,high crashkernel=32M,low").is_ok());
+}
+
+#[test]
+fn an_absurd_command_line_is_a_refusal() {
+    let ram = set([range(MIB, 64 * GIB)]);
+    let error = judge(&ram, &RangeSet::new(), "hugepages=18446744073709551615");
+    assert!(matches!(
+        error,
+        Err(HeadroomError::Total { need: u64::MAX, .. })
+    ));
+}

@@ -270,11 +270,12 @@ struct Spot {
 fn kernel_spot(kernel: &KernelNeeds, max: PhysAddr) -> Result<Spot, PlacementError> {
     let fail = || impossible(ImagePart::Kernel, kernel.mem_size, kernel.align);
     let len = kernel.reserve_len().ok_or_else(fail)?;
-    // Segments are pages, so an alignment below a page is a page.
-    let align = kernel.align.max(PAGE_SIZE);
-    if !align.is_power_of_two() {
+    // Headers of kernels that cannot move may leave the alignment at zero.
+    if kernel.align != 0 && !kernel.align.is_power_of_two() {
         return Err(fail());
     }
+    // Segments are pages, so an alignment below a page is a page.
+    let align = kernel.align.max(PAGE_SIZE);
     let max = if kernel.relocatable {
         max
     } else if kernel.preferred.is_aligned(PAGE_SIZE) {
