@@ -1,0 +1,252 @@
+//! The kernel and the machine: release, command line, clock, CPU flags, kernel log, hypervisor.
+
+use crate::sys::root::{FactError, LISTING_LIMIT, Optional, Root};
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Which kernel this is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelId {
+    /// `uname -r`, for example `6.1.0-50-cloud-amd64`.
+    pub release: String,
+    /// `uname -m`, for example `x86_64`.
+    pub machine: String,
+    /// A random identity of this boot (`/proc/sys/kernel/random/boot_id`), for records that must not
+    /// outlive it.
+    pub boot_id: String,
+    /// Seconds since the epoch when this kernel started (`btime` of `/proc/stat`).
+    pub boot_time: u64,
+    /// Seconds since this kernel started.
+    pub uptime: u64,
+}
+
+impl KernelId {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn read(root: &Root) -> Result<Self, FactError> {
+        let release = root.attribute("proc/sys/kernel/osrelease")?;
+        // The sysctl is younger than 6.1; the call always works on the real system.
+        let machine = match root.attribute("proc/sys/kernel/arch").optional()? {
+            Some(machine) => machine,
+            None => rustix::system::uname()
+                .machine()
+                .to_string_lossy()
+                .into_owned(),
+        };
+        let stat = root.text("proc/stat", LISTING_LIMIT)?;
+        let boot_time = stat
+            .lines()
+            .find_map(|l| l.strip_prefix("btime "))
+            .and_then(|t| t.trim().parse().ok())
+            .ok_or_else(|| FactError::malformed(&root.path("proc/stat"), "a btime line", ""))?;
+        let up = root.attribute("proc/uptime")?;
+        let uptime = up
+            .split(['.', ' '])
+            .next()
+            .and_then(|t| t.parse().ok())
+            .ok_or_else(|| FactError::malformed(&root.path("proc/uptime"), "seconds", &up))?;
+        Ok(Self {
+            release,
+            machine,
+            boot_id: root.attribute("proc/sys/kernel/random/boot_id")?,
+            boot_time,
+            uptime,
+        })
+    }
+
+    /// Major and minor version; `None` when the release does not begin with two numbers.
+    pub fn version(&self) -> Option<(u32, u32)> {
+        release_version(&self.release)
+    }
+}
+
+/// `6.12.95+deb12-amd64` is (6, 12).
+pub fn release_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The command line of the running kernel, without the newline.
+///
+/// # Errors
+///
+/// [`FactError`].
+pub fn cmdline(root: &Root) -> Result<String, FactError> {
+    root.attribute("proc/cmdline")
+}
+
+/// The flags of the first CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CpuFlags {
+    flags: BTreeSet<String>,
+}
+
+impl CpuFlags {
+    /// Reads `/proc/cpuinfo`.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn read(root: &Root) -> Result<Self, FactError> {
+        Ok(Self::parse(&root.text("proc/cpuinfo", LISTING_LIMIT)?))
+    }
+
+    /// From the text of `/proc/cpuinfo`: the first line called `flags` (x86) or `Features` (arm64).
+    pub fn parse(text: &str) -> Self {
+        let flags = text
+            .lines()
+            .filter_map(|l| l.split_once(':'))
+            .find(|(name, _)| matches!(name.trim(), "flags" | "Features"))
+            .map_or("", |(_, flags)| flags);
+        Self {
+            flags: flags.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Whether the flag is there.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.contains(flag)
+    }
+}
+
+/// The kernel's log as far as it is still in the ring buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct KernelLog {
+    lines: Vec<String>,
+}
+
+impl KernelLog {
+    /// Reads `/dev/kmsg` without waiting; empty when it cannot be read.
+    pub fn read(root: &Root) -> Self {
+        let mut text = String::new();
+        // One read is one record (Documentation/ABI/testing/dev-kmsg), at most 8 KiB.
+        let mut record = vec![0u8; 8192];
+        let opened = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(root.path("dev/kmsg"));
+        if let Ok(mut file) = opened {
+            // Far more records than the largest ring buffer holds: a log that is written faster than we
+            // read must not keep us.
+            for _ in 0..1_000_000 {
+                match file.read(&mut record) {
+                    Ok(0) => break,
+                    Ok(n) => text.push_str(&String::from_utf8_lossy(&record[..n])),
+                    // The record was overwritten while we read: go on with the next.
+                    Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        Self::from_text(&text)
+    }
+
+    /// From text in the format of `/dev/kmsg`.
+    pub fn from_text(text: &str) -> Self {
+        Self {
+            lines: text
+                .lines()
+                .filter(|l| !l.starts_with(' '))
+                .map(|l| l.split_once(';').map_or(l, |(_, m)| m).to_owned())
+                .collect(),
+        }
+    }
+
+    /// The first message that contains `needle`.
+    pub fn find(&self, needle: &str) -> Option<&str> {
+        self.lines
+            .iter()
+            .map(String::as_str)
+            .find(|l| l.contains(needle))
+    }
+
+    /// Whether the log still begins with the kernel's first message, so that what is not in it was not said.
+    pub fn is_complete(&self) -> bool {
+        self.lines
+            .first()
+            .is_some_and(|l| l.starts_with("Linux version "))
+    }
+}
+
+/// What this machine runs under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// No CPU flag says that there is one.
+    None,
+    /// There is one, named as well as sysfs and DMI can.
+    Some(String),
+}
+
+impl Hypervisor {
+    /// Looks at the CPU flags, `/sys/hypervisor` and DMI.
+    pub fn read(root: &Root, cpu: &CpuFlags) -> Self {
+        let xen = root.attribute("sys/hypervisor/type").ok();
+        if !cpu.has("hypervisor") && xen.is_none() {
+            return Self::None;
+        }
+        let dmi = |name: &str| root.attribute(&format!("sys/class/dmi/id/{name}")).ok();
+        let name = xen
+            .or_else(|| Some(format!("{} {}", dmi("sys_vendor")?, dmi("product_name")?)))
+            .unwrap_or_else(|| "unknown".to_owned());
+        Self::Some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::root::fixture::Fixture;
+
+    #[test]
+    fn identity_of_a_boot() {
+        let f = Fixture::new();
+        f.put("proc/sys/kernel/osrelease", "6.12.95+deb12-cloud-amd64\n")
+            .put("proc/sys/kernel/arch", "x86_64\n")
+            .put(
+                "proc/sys/kernel/random/boot_id",
+                "0d6c0bb2-6f0c-4a53-b9d3-b5b3bd1d4c57\n",
+            )
+            .put("proc/stat", "cpu  1 2 3\nbtime 1763856401\nprocesses 7\n")
+            .put("proc/uptime", "350735.47 234388.90\n");
+        let id = KernelId::read(&f.root()).unwrap();
+        assert_eq!(id.version(), Some((6, 12)));
+        assert_eq!((id.boot_time, id.uptime), (1_763_856_401, 350_735));
+        f.put("proc/uptime", "soon\n");
+        assert!(
+            KernelId::read(&f.root())
+                .unwrap_err()
+                .to_string()
+                .contains("soon")
+        );
+        assert_eq!(release_version("7.3.4+deb13-amd64"), Some((7, 3)));
+        assert_eq!(release_version("linux"), None);
+    }
+
+    #[test]
+    fn log_and_hypervisor() {
+        let f = Fixture::new();
+        assert!(!KernelLog::read(&f.root()).is_complete());
+        f.put(
+            "dev/kmsg",
+            "5,0,0,-;Linux version 6.1\n SUBSYSTEM=x\n6,1,0,-;e820: BIOS\n",
+        );
+        let log = KernelLog::read(&f.root());
+        assert!(log.is_complete());
+        assert_eq!(log.find("e820"), Some("e820: BIOS"));
+        assert_eq!(log.find("SUBSYSTEM"), None);
+        let bare = CpuFlags::parse("flags : fpu\nflags : hypervisor\n");
+        assert_eq!(Hypervisor::read(&f.root(), &bare), Hypervisor::None);
+        f.put("sys/class/dmi/id/sys_vendor", "QEMU\n")
+            .put("sys/class/dmi/id/product_name", "Standard PC\n");
+        let guest = CpuFlags::parse("flags : fpu hypervisor\n");
+        assert_eq!(
+            Hypervisor::read(&f.root(), &guest),
+            Hypervisor::Some("QEMU Standard PC".into())
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! One `kho` at a time.
+//!
+//! Loading takes memory, changes a knob and replaces the loaded image; starting destroys the machine's
+//! state. Two at once would undo each other's checks, so both hold this lock. It is an `flock`, so it
+//! vanishes with its holder, however that ends.
+
+use crate::sys::root::Root;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Where the lock is, below a [`Root`].
+pub const DEFAULT: &str = "run/kho/lock";
+
+/// Why the lock was not taken.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody else has it.
+    #[error("another kho is working{}: wait for it, or stop it ({})", holder(*pid), path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// Who has it, as far as the file says.
+        pid: Option<u32>,
+    },
+    /// The directory belongs to somebody else or is open to others, who could hold or replace the lock.
+    #[error(
+        "{} is not a directory of ours: owner {uid}, mode {mode:#o}; remove it or make it 0700 and root's",
+        path.display()
+    )]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A system call failed.
+    #[error("cannot use the lock {}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or(String::new(), |p| format!(" (process {p})"))
+}
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock of this machine without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`].
+    pub fn take(root: &Root) -> Result<Self, LockError> {
+        Self::take_at(&root.path(DEFAULT))
+    }
+
+    /// Takes the lock at another path without waiting. Its directory is made with mode 0700 when missing,
+    /// and must be ours alone.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`].
+    pub fn take_at(path: &Path) -> Result<Self, LockError> {
+        let fail = |path: &Path, source: io::Error| LockError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let dir = path.parent().unwrap_or(Path::new("."));
+        if let Err(e) = std::fs::DirBuilder::new()
+            .recursive(false)
+            .mode(0o700)
+            .create(dir)
+            && e.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(fail(dir, e));
+        }
+        let meta = std::fs::symlink_metadata(dir).map_err(|e| fail(dir, e))?;
+        let mine = meta.uid() == rustix::process::geteuid().as_raw();
+        if !meta.is_dir() || !mine || meta.mode() & 0o022 != 0 {
+            return Err(LockError::Directory {
+                path: dir.to_owned(),
+                uid: meta.uid(),
+                mode: meta.mode() & 0o7777,
+            });
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| fail(path, e.into()))?;
+        let mut file = File::from(fd);
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(LockError::Held {
+                    path: path.to_owned(),
+                    pid: read_pid(&mut file),
+                });
+            }
+            Err(e) => return Err(fail(path, e.into())),
+        }
+        // Only for the message of whoever comes second: the lock itself is the flock.
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()))
+            .map_err(|e| fail(path, e))?;
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The file stays: removing it would let two processes lock two different files.
+        let _ = self.file.set_len(0);
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::root::fixture::Fixture;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_second_is_told_who_has_it() {
+        let f = Fixture::new();
+        f.put("run/x", "");
+        let first = Lock::take(&f.root()).unwrap();
+        let error = Lock::take(&f.root()).unwrap_err();
+        let me = std::process::id();
+        assert!(
+            matches!(error, LockError::Held { pid: Some(p), .. } if p == me),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&me.to_string()));
+        drop(first);
+        drop(Lock::take(&f.root()).unwrap());
+        let mode = |p: &str| std::fs::metadata(f.root().path(p)).unwrap().mode() & 0o777;
+        assert_eq!(mode("run/kho"), 0o700);
+        assert_eq!(mode("run/kho/lock"), 0o600);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_change_is_refused() {
+        let f = Fixture::new();
+        f.put("run/kho/x", "");
+        let dir = f.root().path("run/kho");
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(
+            Lock::take(&f.root()),
+            Err(LockError::Directory { mode: 0o777, .. })
+        ));
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("lock")).unwrap();
+        assert!(matches!(Lock::take(&f.root()), Err(LockError::Io { .. })));
+    }
+}

@@ -1,0 +1,311 @@
+//! Which pages the running kernel has reserved, poisoned or taken offline: `/proc/kpageflags`.
+//!
+//! The file is an array of one `u64` per page frame (`fs/proc/page.c`). Only `NOPAGE` and `HWPOISON` and
+//! the other bits below 32 are promised to stay; `RESERVED` is bit 32 of
+//! `include/linux/kernel-page-flags.h`, "subject to change", and is bit 32 in 6.1, 6.12 and 7.3. A page
+//! frame without a `struct page` reads as `NOPAGE` up to 6.12 and as 0 in 7.3, so a hole is recognised by
+//! *not being reserved*, never by a flag.
+//!
+//! **The pages of a loaded kexec image are reserved too** (`kimage_alloc_pages` sets PG_reserved on each),
+//! also those of the crash kernel's tables. Whoever wants to know which pages are reserved for good looks
+//! while nothing is loaded: unload first.
+//!
+//! # Speed
+//!
+//! The kernel needs some 10 to 40 ns per page, so 1 TiB (268 million pages, 2 GiB of flags) takes a few
+//! seconds to ten; what is done here with the flags is a small part of that. Reads are
+//! [`CHUNK_PAGES`] pages at a time, and only the given ranges are read.
+
+use crate::sys::root::{FactError, Root};
+use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+const FILE: &str = "proc/kpageflags";
+
+/// Pages per read: 1 MiB of flags, 512 MiB of memory.
+pub const CHUNK_PAGES: usize = 128 * 1024;
+
+/// Flags by bit. Up to 26 from `include/uapi/linux/kernel-page-flags.h`.
+pub mod flag {
+    /// In the buddy allocator: free.
+    pub const BUDDY: u64 = 1 << 10;
+    /// A hugetlb page.
+    pub const HUGE: u64 = 1 << 17;
+    /// Poisoned after a hardware error.
+    pub const HWPOISON: u64 = 1 << 19;
+    /// No `struct page` (not set by 7.3).
+    pub const NOPAGE: u64 = 1 << 20;
+    /// Part of a transparent huge page.
+    pub const THP: u64 = 1 << 22;
+    /// Logically offline: inflated by a balloon, or unplugged by virtio-mem.
+    pub const OFFLINE: u64 = 1 << 23;
+    /// Reserved: not managed by the page allocator.
+    pub const RESERVED: u64 = 1 << 32;
+}
+
+/// An open `/proc/kpageflags`.
+#[derive(Debug)]
+pub struct PageFlags {
+    file: File,
+    path: PathBuf,
+}
+
+impl PageFlags {
+    /// Opens it. Root only.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError::Missing`] without CONFIG_PROC_PAGE_MONITOR, [`FactError::Io`] when not permitted.
+    pub fn open(root: &Root) -> Result<Self, FactError> {
+        let path = root.path(FILE);
+        let file = File::open(&path).map_err(|e| {
+            FactError::io(&path, e).hinted(": the running kernel lacks CONFIG_PROC_PAGE_MONITOR")
+        })?;
+        Ok(Self { file, path })
+    }
+
+    /// The pages of `within` that have any of the flags in `mask`. Sub-page ends are rounded outwards.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn pages_with(&self, within: &RangeSet, mask: u64) -> Result<RangeSet, FactError> {
+        let mut found = Builder::default();
+        self.scan(within, |start, flags| {
+            matching_runs(flags, mask, true, |from, to| found.add(start, from, to));
+            !found.failed
+        })?;
+        found.finish()
+    }
+
+    /// The reserved pages of `within`: what must not be handed over or overwritten, unless it is ours.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn reserved_in(&self, within: &RangeSet) -> Result<RangeSet, FactError> {
+        self.pages_with(within, flag::RESERVED)
+    }
+
+    /// The poisoned pages of `within`.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn poisoned_in(&self, within: &RangeSet) -> Result<RangeSet, FactError> {
+        self.pages_with(within, flag::HWPOISON)
+    }
+
+    /// The first page of `range` that is *not* reserved, if any. A frame without a page, also beyond the end
+    /// of memory, is not reserved.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn first_not_reserved(&self, range: PhysRange) -> Result<Option<PhysAddr>, FactError> {
+        let mut first: Option<u64> = None;
+        let mut next = page_of(range.start());
+        let within = RangeSet::from_ranges([range])?;
+        self.scan(&within, |start, flags| {
+            matching_runs(flags, flag::RESERVED, false, |from, _| {
+                let page = start.saturating_add(from as u64);
+                first = Some(first.map_or(page, |f| f.min(page)));
+            });
+            next = start.saturating_add(flags.len() as u64);
+            first.is_none()
+        })?;
+        let (_, end) = pages_of(range);
+        let page = first.or((next < end).then_some(next));
+        Ok(page.map(|p| PhysAddr::new(p.saturating_mul(PAGE_SIZE))))
+    }
+
+    /// Flags of one page; `None` beyond the end of memory.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn of(&self, addr: PhysAddr) -> Result<Option<u64>, FactError> {
+        let mut flags = [0u64; 1];
+        Ok((self.read(page_of(addr), &mut flags)? == 1).then_some(flags[0]))
+    }
+
+    /// Calls `visit(first page frame, flags)` for every piece of `within`, in order, until it says false.
+    fn scan(
+        &self,
+        within: &RangeSet,
+        mut visit: impl FnMut(u64, &[u64]) -> bool,
+    ) -> Result<(), FactError> {
+        let mut buffer = vec![0u64; CHUNK_PAGES];
+        // Ranges that are less than a page apart must not be visited twice: page_outer merges them.
+        for range in within.page_outer()?.iter() {
+            let (mut page, end) = pages_of(range);
+            while page < end {
+                let want = usize::try_from(end - page).map_or(CHUNK_PAGES, |n| n.min(CHUNK_PAGES));
+                let got = self.read(page, &mut buffer[..want])?;
+                if got == 0 {
+                    break; // past the last page of memory; the next range may only be higher
+                }
+                if !visit(page, &buffer[..got]) {
+                    return Ok(());
+                }
+                page += got as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads flags from page frame `page` on; returns how many there were.
+    fn read(&self, page: u64, flags: &mut [u64]) -> Result<usize, FactError> {
+        let Some(offset) = page.checked_mul(8).filter(|o| *o <= i64::MAX as u64) else {
+            return Ok(0);
+        };
+        let bytes = zerocopy::IntoBytes::as_mut_bytes(flags);
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset.saturating_add(done as u64);
+            match self.file.read_at(&mut bytes[done..], at) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(FactError::io(&self.path, e)),
+            }
+        }
+        Ok(done / 8)
+    }
+}
+
+fn page_of(addr: PhysAddr) -> u64 {
+    addr.get() / PAGE_SIZE
+}
+
+/// First page frame and the one after the last.
+fn pages_of(range: PhysRange) -> (u64, u64) {
+    let first = page_of(range.start());
+    (first, first.saturating_add(range.pages()))
+}
+
+/// Calls `found(from, to)` for every maximal run of entries in which "any flag of `mask`" equals `want`.
+fn matching_runs(flags: &[u64], mask: u64, want: bool, mut found: impl FnMut(usize, usize)) {
+    // Memory is nearly always uniform over long stretches: decide blocks at once.
+    const BLOCK: usize = 64;
+    let mut open: Option<usize> = None;
+    let mut at = 0;
+    for block in flags.chunks(BLOCK) {
+        let hits = block.iter().filter(|f| (**f & mask != 0) == want).count();
+        if hits == block.len() {
+            open.get_or_insert(at);
+        } else if hits == 0 {
+            if let Some(from) = open.take() {
+                found(from, at);
+            }
+        } else {
+            for (i, f) in (at..).zip(block) {
+                if (f & mask != 0) == want {
+                    open.get_or_insert(i);
+                } else if let Some(from) = open.take() {
+                    found(from, i);
+                }
+            }
+        }
+        at += block.len();
+    }
+    if let Some(from) = open {
+        found(from, at);
+    }
+}
+
+/// Collects runs of pages, in ascending order.
+#[derive(Default)]
+struct Builder {
+    set: RangeSet,
+    failed: bool,
+}
+
+impl Builder {
+    fn add(&mut self, start: u64, from: usize, to: usize) {
+        let first = start.saturating_add(from as u64).saturating_mul(PAGE_SIZE);
+        let end = start.saturating_add(to as u64).saturating_mul(PAGE_SIZE);
+        if let Ok(range) = PhysRange::from_bounds(PhysAddr::new(first), PhysAddr::new(end)) {
+            self.failed |= self.set.insert(range).is_err();
+        }
+    }
+
+    fn finish(self) -> Result<RangeSet, FactError> {
+        if self.failed {
+            return Err(kho::OutOfMemory.into());
+        }
+        Ok(self.set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::root::fixture::Fixture;
+    use proptest::prelude::*;
+
+    fn pages(first: u64, count: u64) -> PhysRange {
+        PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).unwrap()
+    }
+
+    fn open(flags: &[u64]) -> (Fixture, PageFlags) {
+        let f = Fixture::new();
+        let bytes: Vec<u8> = flags.iter().flat_map(|x| x.to_ne_bytes()).collect();
+        f.put("proc/kpageflags", bytes);
+        let flags = PageFlags::open(&f.root()).unwrap();
+        (f, flags)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn agrees_with_a_look_at_every_page(
+            runs in proptest::collection::vec((1..200usize, any::<bool>()), 1..8),
+            windows in proptest::collection::vec((0..700u64, 1..300u64), 1..4),
+        ) {
+            let flags: Vec<u64> = runs.iter()
+                .flat_map(|(n, r)| std::iter::repeat_n(if *r { flag::RESERVED | 1 } else { flag::BUDDY }, *n))
+                .collect();
+            let (_keep, file) = open(&flags);
+            let within = RangeSet::from_ranges(windows.iter().map(|(s, n)| pages(*s, *n))).unwrap();
+            let is = |p: u64| flags.get(usize::try_from(p).unwrap()).is_some_and(|f| f & flag::RESERVED != 0);
+            let inside = |p: u64| within.contains_range(pages(p, 1));
+            let want = RangeSet::from_ranges((0..1100).filter(|p| inside(*p) && is(*p)).map(|p| pages(p, 1))).unwrap();
+            prop_assert_eq!(file.reserved_in(&within).unwrap(), want);
+            for (s, n) in windows {
+                let first = (s..s + n).find(|p| !is(*p)).map(|p| PhysAddr::new(p * PAGE_SIZE));
+                prop_assert_eq!(file.first_not_reserved(pages(s, n)).unwrap(), first);
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_one_read_and_the_end_of_memory() {
+        let mut flags = vec![flag::RESERVED; CHUNK_PAGES + 100];
+        flags[CHUNK_PAGES + 50] = flag::HWPOISON;
+        let (_keep, file) = open(&flags);
+        let all = RangeSet::from_ranges([pages(0, 1 << 20)]).unwrap();
+        let reserved = file.reserved_in(&all).unwrap();
+        assert_eq!(reserved.len(), 2);
+        assert_eq!(reserved.total(), (CHUNK_PAGES as u64 + 99) * PAGE_SIZE);
+        let bad = CHUNK_PAGES as u64 + 50;
+        assert_eq!(file.poisoned_in(&all).unwrap().as_slice(), [pages(bad, 1)]);
+        assert_eq!(
+            file.first_not_reserved(pages(0, CHUNK_PAGES as u64 + 80))
+                .unwrap(),
+            Some(pages(bad, 1).start())
+        );
+        assert_eq!(file.first_not_reserved(pages(0, bad)).unwrap(), None);
+        let end = CHUNK_PAGES as u64 + 100;
+        assert_eq!(
+            file.first_not_reserved(pages(bad + 1, 200)).unwrap(),
+            Some(pages(end, 1).start())
+        );
+        assert_eq!(file.of(PhysAddr::new(end * PAGE_SIZE)).unwrap(), None);
+        assert_eq!(file.of(PhysAddr::new(5)).unwrap(), Some(flag::RESERVED));
+        let top = PhysRange::new(PhysAddr::new(u64::MAX - 8191), 4096).unwrap();
+        assert!(file.first_not_reserved(top).unwrap().is_some());
+    }
+}

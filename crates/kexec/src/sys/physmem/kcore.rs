@@ -1,0 +1,349 @@
+//! `/proc/kcore`: kernel memory as an ELF core file.
+//!
+//! Every piece of RAM is a `PT_LOAD` header with its physical address in `p_paddr`; areas without one
+//! (vmalloc, modules) say -1 (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3). Debian sets
+//! CONFIG_PROC_KCORE.
+//!
+//! **Does it hold what is reserved through setup_data?** Yes, as whole pages. The pieces are the "System
+//! RAM" resources, each rounded *inwards* to pages (`walk_system_ram_range`). Up to 6.12
+//! `e820__reserve_setup_data` splits them at every setup_data node and range (`E820_TYPE_RESERVED_KERN` is
+//! "System RAM" as well), so a page that holds such a border, for example the end of a chain that does not
+//! fill its last page, belongs to no piece and cannot be read here. 7.x does not split. What is handed over
+//! is page aligned and stays readable; whoever reads the chain itself pads it to whole pages.
+
+use super::{PhysError, PhysMemory};
+use crate::sys::root::{FactError, Root};
+use kho::{PhysAddr, PhysRange};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+const HEADER: usize = 64;
+const PROGRAM_HEADER: usize = 56;
+const PT_LOAD: u32 = 1;
+/// Start of the kernel's own mapping on x86_64 (`__START_KERNEL_map`), where `KCORE_TEXT` lives.
+const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+
+/// One piece of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    virt: u64,
+    len: u64,
+    offset: u64,
+}
+
+/// An open `/proc/kcore`.
+#[derive(Debug)]
+pub struct Kcore {
+    file: File,
+    path: PathBuf,
+    /// RAM by physical address, sorted, disjoint.
+    ram: Vec<(PhysRange, u64)>,
+    /// Everything by kernel virtual address, in file order.
+    all: Vec<Piece>,
+}
+
+impl Kcore {
+    /// Opens it and reads its headers. Needs CAP_SYS_RAWIO, and no lockdown at level "confidentiality".
+    ///
+    /// # Errors
+    ///
+    /// [`PhysError::Fact`] when it is absent or refused, [`PhysError::Format`] when it is not a core file
+    /// of a 64-bit little-endian machine with disjoint RAM.
+    pub fn open(root: &Root) -> Result<Self, PhysError> {
+        let path = root.path("proc/kcore");
+        let file = File::open(&path).map_err(|e| {
+            FactError::io(&path, e).hinted(": the running kernel lacks CONFIG_PROC_KCORE")
+        })?;
+        let mut this = Self {
+            file,
+            path,
+            ram: Vec::new(),
+            all: Vec::new(),
+        };
+        this.read_headers()?;
+        Ok(this)
+    }
+
+    fn format(&self, what: impl Into<String>) -> PhysError {
+        PhysError::Format {
+            path: self.path.clone(),
+            what: what.into(),
+        }
+    }
+
+    fn read_headers(&mut self) -> Result<(), PhysError> {
+        let mut head = [0u8; HEADER];
+        self.pread(0, &mut head)?;
+        // Elf64_Ehdr, include/uapi/linux/elf.h.
+        if head[..4] != *b"\x7fELF" || head[4] != 2 || head[5] != 1 || u16_at(&head, 16) != 4 {
+            return Err(self.format("not a little-endian 64-bit ELF core file"));
+        }
+        let (offset, size, count) = (
+            u64_at(&head, 32),
+            usize::from(u16_at(&head, 54)),
+            usize::from(u16_at(&head, 56)),
+        );
+        if size != PROGRAM_HEADER || count == 0 {
+            return Err(self.format(format!(
+                "{count} program headers of {size} bytes, expected at least one of {PROGRAM_HEADER}"
+            )));
+        }
+        let mut table = vec![0u8; count * PROGRAM_HEADER];
+        self.pread(offset, &mut table)?;
+        for header in table.chunks_exact(PROGRAM_HEADER) {
+            // Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align.
+            let (virt, phys, len) = (u64_at(header, 16), u64_at(header, 24), u64_at(header, 32));
+            if u32_at(header, 0) != PT_LOAD || len == 0 {
+                continue;
+            }
+            let offset = u64_at(header, 8);
+            let end = offset.checked_add(len);
+            if end.is_none_or(|e| e > i64::MAX as u64) || virt.checked_add(len - 1).is_none() {
+                return Err(self.format(format!(
+                    "header of {len:#x} bytes at {virt:#x}, file offset {offset:#x}, wraps"
+                )));
+            }
+            self.all.push(Piece { virt, len, offset });
+            // KCORE_TEXT names memory that a RAM piece holds as well.
+            if phys == u64::MAX || virt >= KERNEL_MAP {
+                continue;
+            }
+            let range = PhysRange::new(PhysAddr::new(phys), len)
+                .map_err(|e| self.format(format!("header at {virt:#x}: {e}")))?;
+            self.ram.push((range, offset));
+        }
+        self.ram.sort_unstable_by_key(|(range, _)| *range);
+        if let Some(pair) = self.ram.windows(2).find(|p| p[0].0.overlaps(p[1].0)) {
+            let what = format!("RAM at {} and {} overlaps", pair[0].0, pair[1].0);
+            return Err(self.format(what));
+        }
+        if self.ram.is_empty() {
+            return Err(self.format("no header has a physical address"));
+        }
+        Ok(())
+    }
+
+    /// The RAM that can be read, sorted.
+    pub fn ram(&self) -> impl ExactSizeIterator<Item = PhysRange> + '_ {
+        self.ram.iter().map(|(range, _)| *range)
+    }
+
+    /// The lowest address of `range` that cannot be read, if any.
+    pub fn first_missing(&self, range: PhysRange) -> Option<PhysAddr> {
+        let mut at = range.start();
+        while at < range.end() {
+            match self.piece_of(at) {
+                Some((piece, _)) => at = piece.end(),
+                None => return Some(at),
+            }
+        }
+        None
+    }
+
+    fn piece_of(&self, addr: PhysAddr) -> Option<(PhysRange, u64)> {
+        let at = self.ram.partition_point(|(r, _)| r.end() <= addr);
+        self.ram.get(at).copied().filter(|(r, _)| r.contains(addr))
+    }
+
+    /// Fills `buf` with what is at a kernel virtual address (the direct map, or the kernel's own data).
+    ///
+    /// # Errors
+    ///
+    /// [`PhysError::NotMappedVirtual`] unless one piece holds all of it.
+    pub fn read_virtual(&self, addr: u64, buf: &mut [u8]) -> Result<(), PhysError> {
+        let len = buf.len() as u64;
+        let offset = self.all.iter().find_map(|piece| {
+            let skip = addr.checked_sub(piece.virt)?;
+            (skip.checked_add(len)? <= piece.len).then(|| piece.offset + skip)
+        });
+        let Some(offset) = offset else {
+            return Err(PhysError::NotMappedVirtual {
+                path: self.path.clone(),
+                addr,
+            });
+        };
+        self.pread(offset, buf)
+    }
+
+    fn pread(&self, offset: u64, buf: &mut [u8]) -> Result<(), PhysError> {
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset.saturating_add(done as u64);
+            match self.file.read_at(&mut buf[done..], at) {
+                Ok(0) => {
+                    return Err(PhysError::Short {
+                        path: self.path.clone(),
+                        offset: at,
+                    });
+                }
+                Ok(n) => done += n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(FactError::io(&self.path, e).into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PhysMemory for Kcore {
+    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
+        let mut at = addr;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let Some((piece, offset)) = self.piece_of(at) else {
+                return Err(PhysError::NotMapped {
+                    path: self.path.clone(),
+                    addr: at,
+                });
+            };
+            let skip = at.offset_from(piece.start()).unwrap_or(0);
+            let here = usize::try_from(piece.len() - skip)
+                .unwrap_or(usize::MAX)
+                .min(rest.len());
+            let (now, later) = rest.split_at_mut(here);
+            self.pread(offset + skip, now)?;
+            rest = later;
+            at = at.checked_add(here as u64).ok_or(PhysError::Wraps {
+                addr,
+                len: here as u64,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn u16_at(b: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([b[at], b[at + 1]])
+}
+
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    let mut w = [0; 4];
+    w.copy_from_slice(&b[at..at + 4]);
+    u32::from_le_bytes(w)
+}
+
+fn u64_at(b: &[u8], at: usize) -> u64 {
+    let mut w = [0; 8];
+    w.copy_from_slice(&b[at..at + 8]);
+    u64::from_le_bytes(w)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::sys::root::fixture::Fixture;
+
+    /// A program header: virtual, physical, bytes.
+    pub(crate) type Load = (u64, u64, Vec<u8>);
+
+    /// A core file as the kernel writes it, with the contents one after the other.
+    pub(crate) fn core_file(loads: &[Load]) -> Vec<u8> {
+        let mut out = vec![0u8; HEADER];
+        out[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        out[16] = 4;
+        out[18] = 62;
+        out[32..40].copy_from_slice(&64u64.to_le_bytes());
+        out[54..56].copy_from_slice(&56u16.to_le_bytes());
+        let count = u16::try_from(loads.len() + 1).unwrap();
+        out[56..58].copy_from_slice(&count.to_le_bytes());
+        let mut header = |kind: u32, offset: u64, virt: u64, phys: u64, len: u64| {
+            out.extend(kind.to_le_bytes());
+            out.extend(7u32.to_le_bytes());
+            for word in [offset, virt, phys, len, len, 4096] {
+                out.extend(word.to_le_bytes());
+            }
+        };
+        header(4, 0, 0, 0, 0);
+        let mut at = 0x10000u64;
+        for (virt, phys, bytes) in loads {
+            header(PT_LOAD, at, *virt, *phys, bytes.len() as u64);
+            at += bytes.len() as u64;
+        }
+        out.resize(0x10000, 0);
+        for (_, _, bytes) in loads {
+            out.extend(bytes);
+        }
+        out
+    }
+
+    fn put(loads: &[Load]) -> Fixture {
+        let f = Fixture::new();
+        f.put("proc/kcore", core_file(loads));
+        f
+    }
+
+    const MAP: u64 = 0xffff_8880_0000_0000;
+
+    #[test]
+    fn reads_across_pieces_and_names_holes() {
+        let f = put(&[
+            (0xffff_ffff_8100_0000, 0x2000, vec![9; 0x1000]),
+            (MAP + 0x3000, 0x3000, vec![3; 0x1000]),
+            (MAP + 0x1000, 0x1000, vec![1; 0x2000]),
+            (0xffff_c900_0000_0000, u64::MAX, vec![7; 0x1000]),
+            (MAP + 0x8000, 0x8000, vec![8; 0x1000]),
+        ]);
+        let core = Kcore::open(&f.root()).unwrap();
+        assert_eq!(core.ram().len(), 3);
+        let mut buf = vec![0; 0x2000];
+        core.read_at(PhysAddr::new(0x2000), &mut buf).unwrap();
+        assert!(buf[..0x1000].iter().all(|b| *b == 1));
+        assert!(buf[0x1000..].iter().all(|b| *b == 3));
+        let missing = core.read_at(PhysAddr::new(0x3800), &mut buf).unwrap_err();
+        assert!(
+            matches!(missing, PhysError::NotMapped { addr, .. } if addr.get() == 0x4000),
+            "{missing}"
+        );
+        let range = |s, e| PhysRange::from_bounds(PhysAddr::new(s), PhysAddr::new(e)).unwrap();
+        assert_eq!(core.first_missing(range(0x1000, 0x4000)), None);
+        assert_eq!(
+            core.first_missing(range(0x3000, 0x9000)),
+            Some(PhysAddr::new(0x4000))
+        );
+        let mut word = [0; 8];
+        core.read_virtual(0xffff_ffff_8100_0ff8, &mut word).unwrap();
+        assert_eq!(word, [9; 8]);
+        assert!(core.read_virtual(0xffff_ffff_8100_0ff9, &mut word).is_err());
+        assert!(core.read_virtual(u64::MAX, &mut word).is_err());
+    }
+
+    #[test]
+    fn hostile_headers_are_errors() {
+        let good = core_file(&[(MAP, 0, vec![1; 0x1000])]);
+        let first = HEADER + PROGRAM_HEADER;
+        let cases: [(usize, &[u8]); 8] = [
+            (0, b"x"),
+            (4, &[1]),
+            (54, &[8, 0]),
+            (56, &[0, 0]),
+            (32, &[0xff; 8]),
+            (first + 8, &[0xff; 8]),
+            (first + 32, &[0xff; 8]),
+            (
+                first + 24,
+                &[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            ),
+        ];
+        for (at, bytes) in cases {
+            let mut bad = good.clone();
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            let f = Fixture::new();
+            f.put("proc/kcore", &bad);
+            assert!(Kcore::open(&f.root()).is_err(), "{at}");
+        }
+        for len in [0, 63, 64, 100] {
+            let f = Fixture::new();
+            f.put("proc/kcore", &good[..len]);
+            assert!(Kcore::open(&f.root()).is_err(), "{len}");
+        }
+        let f = put(&[
+            (MAP, 0, vec![1; 0x1000]),
+            (MAP + 0x800, 0x800, vec![1; 0x1000]),
+        ]);
+        let text = Kcore::open(&f.root()).unwrap_err().to_string();
+        assert!(text.contains("overlaps"), "{text}");
+        let f = put(&[(MAP, u64::MAX, vec![1; 16])]);
+        assert!(Kcore::open(&f.root()).is_err());
+    }
+}

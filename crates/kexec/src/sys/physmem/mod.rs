@@ -1,0 +1,161 @@
+//! Reading physical memory as root, without a module.
+//!
+//! | way | what it reads | speed |
+//! | --- | --- | --- |
+//! | [`Kcore`] | all RAM, by physical address | megabytes per call |
+//! | [`SetupMemory`] | the ranges of the setup_data chain | a page per call, each call walks the chain |
+//!
+//! [`open`] takes the first and falls back to the second, which also works where `/proc/kcore` is not
+//! configured, or is refused by lockdown (confidentiality).
+//!
+//! # What a read does not tell
+//!
+//! Both read what is there *now*. `/proc/kcore` gives **zeros** for a page that is poisoned, offline or
+//! not accepted yet (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3) without saying so: compare a checksum, or
+//! look at [`crate::sys::pageflags`].
+
+mod kcore;
+mod reader;
+mod setup;
+
+pub use kcore::Kcore;
+pub use reader::Reader;
+pub use setup::{Arrived, SetupMemory, find_tree};
+
+use crate::sys::root::{FactError, Root};
+use kho::{PhysAddr, PhysRange};
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why physical memory could not be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PhysError {
+    /// A file of `/proc` or `/sys`.
+    #[error(transparent)]
+    Fact(#[from] FactError),
+    /// The file is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the value.
+        what: String,
+    },
+    /// No part of the file holds this address.
+    #[error("{} does not hold physical address {addr}", path.display())]
+    NotMapped {
+        /// The file.
+        path: PathBuf,
+        /// The first address that is missing.
+        addr: PhysAddr,
+    },
+    /// A kernel virtual address that the file does not hold.
+    #[error("{} does not hold kernel address {addr:#x}", path.display())]
+    NotMappedVirtual {
+        /// The file.
+        path: PathBuf,
+        /// The address.
+        addr: u64,
+    },
+    /// The file ended early.
+    #[error("{}: nothing to read at offset {offset:#x}", path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// Where it ended.
+        offset: u64,
+    },
+    /// The read would wrap past the end of the address space.
+    #[error("a read of {len:#x} bytes at {addr} leaves the address space")]
+    Wraps {
+        /// Where.
+        addr: PhysAddr,
+        /// How much.
+        len: u64,
+    },
+    /// The pieces are smaller than what they should hold.
+    #[error("{size:#x} bytes do not fit in pieces of {room:#x} bytes")]
+    PiecesTooSmall {
+        /// Bytes wanted.
+        size: u64,
+        /// Bytes that the pieces have.
+        room: u64,
+    },
+}
+
+impl From<PhysError> for io::Error {
+    fn from(error: PhysError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Physical memory that can be read.
+pub trait PhysMemory {
+    /// Fills `buf` with what is at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// [`PhysError`]; `buf` may have been filled in part.
+    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError>;
+}
+
+impl<M: PhysMemory + ?Sized> PhysMemory for &M {
+    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
+        (**self).read_at(addr, buf)
+    }
+}
+
+impl<M: PhysMemory + ?Sized> PhysMemory for Box<M> {
+    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
+        (**self).read_at(addr, buf)
+    }
+}
+
+/// Opens the best way to read `ranges`: [`Kcore`] when it holds all of them, else the setup_data chain.
+///
+/// `nodes` says which setup_data node holds which range (the chain has one per mem-cache entry, in order,
+/// after the node of the tree); sysfs does not show addresses.
+///
+/// # Errors
+///
+/// The error of `/proc/kcore` when neither works.
+pub fn open(
+    root: &Root,
+    ranges: &[PhysRange],
+    nodes: &[(PhysRange, u32)],
+) -> Result<Box<dyn PhysMemory>, PhysError> {
+    let refused = match Kcore::open(root) {
+        Ok(kcore) => match ranges.iter().find_map(|r| kcore.first_missing(*r)) {
+            None => return Ok(Box::new(kcore)),
+            Some(addr) => PhysError::NotMapped {
+                path: root.path("proc/kcore"),
+                addr,
+            },
+        },
+        Err(error) => error,
+    };
+    let Ok(setup) = SetupMemory::open(root, nodes) else {
+        return Err(refused);
+    };
+    if ranges.iter().all(|r| setup.holds(*r)) {
+        return Ok(Box::new(setup));
+    }
+    Err(refused)
+}
+
+/// All bytes of one range.
+///
+/// # Errors
+///
+/// [`PhysError`], also when the range is longer than the address space of this process.
+pub fn read_range(memory: &dyn PhysMemory, range: PhysRange) -> Result<Vec<u8>, PhysError> {
+    let mut out = Vec::new();
+    let len = usize::try_from(range.len()).map_err(|_| FactError::from(kho::OutOfMemory))?;
+    out.try_reserve_exact(len)
+        .map_err(|_| FactError::from(kho::OutOfMemory))?;
+    out.resize(len, 0);
+    memory.read_at(range.start(), &mut out)?;
+    Ok(out)
+}

@@ -1,0 +1,115 @@
+//! A stream over pieces of physical memory.
+
+use super::{PhysError, PhysMemory};
+use kho::PhysRange;
+use std::io::{self, Read};
+
+/// Reads the bytes of a list of ranges one after the other, `size` bytes in all, as a stream.
+///
+/// A blob is stored as whole pages in one or more ranges; its exact size is in its node of the tree, and the
+/// rest of its last page is not its content.
+#[derive(Debug)]
+pub struct Reader<'a, M: PhysMemory + ?Sized> {
+    memory: &'a M,
+    pieces: &'a [PhysRange],
+    /// Bytes of the first remaining piece that were read already.
+    skip: u64,
+    left: u64,
+}
+
+impl<'a, M: PhysMemory + ?Sized> Reader<'a, M> {
+    /// A stream of the first `size` bytes of `pieces`.
+    ///
+    /// # Errors
+    ///
+    /// [`PhysError::PiecesTooSmall`].
+    pub fn new(memory: &'a M, pieces: &'a [PhysRange], size: u64) -> Result<Self, PhysError> {
+        let room = pieces
+            .iter()
+            .fold(0u64, |sum, r| sum.saturating_add(r.len()));
+        if size > room {
+            return Err(PhysError::PiecesTooSmall { size, room });
+        }
+        Ok(Self {
+            memory,
+            pieces,
+            skip: 0,
+            left: size,
+        })
+    }
+
+    /// Bytes that are still to come.
+    pub fn remaining(&self) -> u64 {
+        self.left
+    }
+}
+
+impl<M: PhysMemory + ?Sized> Read for Reader<'_, M> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some((piece, later)) = self.pieces.split_first() {
+            let here = (piece.len() - self.skip).min(self.left);
+            if here == 0 {
+                if self.left == 0 {
+                    break;
+                }
+                self.pieces = later;
+                self.skip = 0;
+                continue;
+            }
+            let count = usize::try_from(here).unwrap_or(usize::MAX).min(buf.len());
+            if let Some(addr) = piece.start().checked_add(self.skip) {
+                self.memory.read_at(addr, &mut buf[..count])?;
+            }
+            self.skip += count as u64;
+            self.left -= count as u64;
+            return Ok(count);
+        }
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kho::PhysAddr;
+
+    /// Memory in which every byte is its address.
+    struct Ramp;
+    impl PhysMemory for Ramp {
+        fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
+            for (i, b) in buf.iter_mut().enumerate() {
+                *b = (addr.get() + i as u64).to_le_bytes()[0];
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pieces_become_one_stream_of_the_exact_size() {
+        let r = |s, n| PhysRange::new(PhysAddr::new(s), n).unwrap();
+        let pieces = [r(10, 3), r(100, 2), r(7, 5)];
+        let want: [u8; 10] = [10, 11, 12, 100, 101, 7, 8, 9, 10, 11];
+        for size in 0..=10u64 {
+            for step in 1..4 {
+                let mut reader = Reader::new(&Ramp, &pieces, size).unwrap();
+                let mut got: Vec<u8> = Vec::new();
+                let mut buf = vec![0; step];
+                loop {
+                    let n = reader.read(&mut buf).unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    got.extend(&buf[..n]);
+                }
+                assert_eq!(got, want[..usize::try_from(size).unwrap()]);
+                assert_eq!(reader.remaining(), 0);
+            }
+        }
+        assert!(matches!(
+            Reader::new(&Ramp, &pieces, 11),
+            Err(PhysError::PiecesTooSmall { size: 11, room: 10 })
+        ));
+        let mut none: &[u8] = &[];
+        let _ = none.read(&mut []).unwrap();
+    }
+}

@@ -1,0 +1,320 @@
+//! What arrived, through `/sys/kernel/boot_params/setup_data`.
+//!
+//! A node's `data` file gives the content of the range that a `SETUP_INDIRECT` node points to
+//! (`setup_data_data_read`, `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; every call maps
+//! the nodes of the chain before it one by one, so the cost of a call grows with the position in the chain.
+
+use super::{PhysError, PhysMemory};
+use crate::sys::facts::boot::{SetupData, SetupNode, data_file};
+use crate::sys::root::{FactError, Root};
+use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::{PhysAddr, PhysRange};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// A read of more than a page is cut to one by kernfs.
+const STEP: usize = 4096;
+
+/// What the previous kernel left in this boot's setup_data chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// No node of ours: an ordinary boot, or a kexec by somebody else.
+    Nothing,
+    /// A state tree. Its bytes are not checked.
+    Tree {
+        /// All bytes of the tree.
+        bytes: Vec<u8>,
+        /// Its position in the chain.
+        node: u32,
+        /// The nodes that only reserve, in order: one for each entry of the tree's mem cache.
+        reserved: Vec<SetupNode>,
+    },
+    /// Nodes of ours that do not make a handover. Their ranges stay reserved.
+    Corrupt {
+        /// What is wrong, with the numbers.
+        why: String,
+    },
+}
+
+/// Looks for the state tree that arrived.
+///
+/// # Errors
+///
+/// [`PhysError`] when the chain cannot be read (not root, or a file that is not what the kernel documents).
+/// A chain that can be read and makes no sense is [`Arrived::Corrupt`].
+pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
+    let Some(setup) = SetupData::read(root)? else {
+        return Ok(Arrived::Nothing);
+    };
+    let of_kind = |kind: u32| setup.nodes.iter().copied().filter(move |n| n.kind == kind);
+    let reserved: Vec<SetupNode> = of_kind(SETUP_KHO_RESERVE).collect();
+    let trees: Vec<SetupNode> = of_kind(SETUP_KHO_TREE).collect();
+    let corrupt = |why: String| Ok(Arrived::Corrupt { why });
+    match trees.as_slice() {
+        [] if reserved.is_empty() => Ok(Arrived::Nothing),
+        [] => corrupt(format!(
+            "{} nodes reserve memory for a handover, and no node holds its state tree",
+            reserved.len()
+        )),
+        [node] => {
+            if node.len == 0 || node.len > kho::tree::MAX_SIZE as u64 {
+                return corrupt(format!(
+                    "node {} claims a state tree of {:#x} bytes, the limit is {:#x}",
+                    node.index,
+                    node.len,
+                    kho::tree::MAX_SIZE
+                ));
+            }
+            if reserved.is_empty() {
+                return corrupt(format!(
+                    "node {} holds a state tree, and no node reserves memory",
+                    node.index
+                ));
+            }
+            Ok(Arrived::Tree {
+                bytes: read_node(root, *node)?,
+                node: node.index,
+                reserved,
+            })
+        }
+        several => corrupt(format!(
+            "{} nodes hold a state tree ({} and {}), there may be one",
+            several.len(),
+            several[0].index,
+            several[1].index
+        )),
+    }
+}
+
+fn read_node(root: &Root, node: SetupNode) -> Result<Vec<u8>, PhysError> {
+    let path = root.path(&data_file(node.index));
+    let file = File::open(&path).map_err(|e| FactError::io(&path, e))?;
+    let len = usize::try_from(node.len).map_err(|_| FactError::from(kho::OutOfMemory))?;
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(len)
+        .map_err(|_| FactError::from(kho::OutOfMemory))?;
+    bytes.resize(len, 0);
+    read_pages(&file, &path, 0, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_pages(
+    file: &File,
+    path: &std::path::Path,
+    offset: u64,
+    buf: &mut [u8],
+) -> Result<(), PhysError> {
+    let mut done = 0;
+    while done < buf.len() {
+        let upto = buf.len().min(done + STEP);
+        let at = offset.saturating_add(done as u64);
+        match file.read_at(&mut buf[done..upto], at) {
+            Ok(0) => {
+                return Err(PhysError::Short {
+                    path: path.to_owned(),
+                    offset: at,
+                });
+            }
+            Ok(n) => done += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(FactError::io(path, e).into()),
+        }
+    }
+    Ok(())
+}
+
+/// Physical memory as far as the setup_data chain reaches.
+#[derive(Debug)]
+pub struct SetupMemory {
+    nodes: Vec<(PhysRange, File, PathBuf)>,
+}
+
+impl SetupMemory {
+    /// Opens the nodes that hold the given ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`PhysError::Format`] when a node is not as long as its range, [`PhysError::Fact`] when it cannot be
+    /// opened.
+    pub fn open(root: &Root, nodes: &[(PhysRange, u32)]) -> Result<Self, PhysError> {
+        let mut open = Vec::new();
+        for (range, index) in nodes {
+            let path = root.path(&data_file(*index));
+            let file = File::open(&path).map_err(|e| FactError::io(&path, e))?;
+            let len = file.metadata().map_err(|e| FactError::io(&path, e))?.len();
+            if len != range.len() {
+                return Err(PhysError::Format {
+                    path,
+                    what: format!("holds {len:#x} bytes, and {range} should be here"),
+                });
+            }
+            open.push((*range, file, path));
+        }
+        open.sort_by_key(|n| n.0);
+        Ok(Self { nodes: open })
+    }
+
+    /// Which node holds which entry of the mem cache: the nodes that reserve, in order, are its entries in
+    /// order, and each must be as long as its entry. This is also the check that the tree belongs to the
+    /// chain of this boot.
+    ///
+    /// # Errors
+    ///
+    /// The first difference, in words.
+    pub fn pair(
+        mem_cache: &[PhysRange],
+        reserved: &[SetupNode],
+    ) -> Result<Vec<(PhysRange, u32)>, String> {
+        if mem_cache.len() != reserved.len() {
+            return Err(format!(
+                "the mem cache has {} entries, and {} nodes of this boot reserve memory",
+                mem_cache.len(),
+                reserved.len()
+            ));
+        }
+        mem_cache
+            .iter()
+            .zip(reserved)
+            .map(|(range, node)| {
+                if range.len() == node.len {
+                    Ok((*range, node.index))
+                } else {
+                    Err(format!(
+                        "mem-cache entry {range} should be reserved by node {}, which has {:#x} bytes",
+                        node.index, node.len
+                    ))
+                }
+            })
+            .collect()
+    }
+
+    /// Whether all of `range` can be read.
+    pub fn holds(&self, range: PhysRange) -> bool {
+        kho::RangeSet::from_ranges(self.nodes.iter().map(|n| n.0))
+            .is_ok_and(|set| set.contains_range(range))
+    }
+}
+
+impl PhysMemory for SetupMemory {
+    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
+        let mut at = addr;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let Some((range, file, path)) = self.nodes.iter().find(|n| n.0.contains(at)) else {
+                let path = PathBuf::from("sys/kernel/boot_params/setup_data");
+                return Err(PhysError::NotMapped { path, addr: at });
+            };
+            let skip = at.offset_from(range.start()).unwrap_or(0);
+            let here = usize::try_from(range.len() - skip)
+                .unwrap_or(usize::MAX)
+                .min(rest.len());
+            let (now, later) = rest.split_at_mut(here);
+            read_pages(file, path, skip, now)?;
+            rest = later;
+            at = at.checked_add(here as u64).ok_or(PhysError::Wraps {
+                addr,
+                len: here as u64,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::physmem::{open, read_range};
+    use crate::sys::root::fixture::Fixture;
+
+    const DIR: &str = "sys/kernel/boot_params/setup_data";
+
+    fn put(f: &Fixture, n: u32, kind: u32, bytes: &[u8]) {
+        f.put(&format!("{DIR}/{n}/type"), format!("{kind:#x}\n"))
+            .put(&format!("{DIR}/{n}/data"), bytes);
+    }
+
+    fn range(start: u64, len: u64) -> PhysRange {
+        PhysRange::new(PhysAddr::new(start), len).unwrap()
+    }
+
+    #[test]
+    fn none_one_and_several_are_told_apart() {
+        let f = Fixture::new();
+        assert_eq!(find_tree(&f.root()).unwrap(), Arrived::Nothing);
+        put(&f, 0, 9, &[0; 32]);
+        assert_eq!(find_tree(&f.root()).unwrap(), Arrived::Nothing);
+        put(&f, 1, SETUP_KHO_RESERVE, &[5; 8192]);
+        assert!(matches!(
+            find_tree(&f.root()).unwrap(),
+            Arrived::Corrupt { .. }
+        ));
+        let tree: Vec<u8> = (0..9000u32).map(|i| i.to_le_bytes()[0]).collect();
+        put(&f, 2, SETUP_KHO_TREE, &tree);
+        let found = find_tree(&f.root()).unwrap();
+        assert!(matches!(&found, Arrived::Tree { bytes, node: 2, reserved }
+            if *bytes == tree && reserved.len() == 1));
+        put(&f, 3, SETUP_KHO_TREE, &tree);
+        let Arrived::Corrupt { why } = find_tree(&f.root()).unwrap() else {
+            panic!("two trees were accepted");
+        };
+        assert!(why.contains("2 and 3"), "{why}");
+        put(&f, 3, SETUP_KHO_RESERVE, &[]);
+        put(&f, 2, SETUP_KHO_TREE, &[]);
+        assert!(matches!(
+            find_tree(&f.root()).unwrap(),
+            Arrived::Corrupt { .. }
+        ));
+    }
+
+    #[test]
+    fn memory_is_read_through_the_nodes_when_there_is_no_kcore() {
+        let f = Fixture::new();
+        put(&f, 0, SETUP_KHO_TREE, b"tree");
+        put(&f, 1, SETUP_KHO_RESERVE, &[1; 8192]);
+        put(&f, 2, SETUP_KHO_RESERVE, &[2; 4096]);
+        let Arrived::Tree { reserved, .. } = find_tree(&f.root()).unwrap() else {
+            panic!("no tree");
+        };
+        let cache = [range(0x7000, 8192), range(0x9000, 4096)];
+        let nodes = SetupMemory::pair(&cache, &reserved).unwrap();
+        let wanted = [range(0x7800, 0x2000)];
+        let memory = open(&f.root(), &wanted, &nodes).unwrap();
+        let bytes = read_range(&memory, wanted[0]).unwrap();
+        assert!(bytes[..0x1800].iter().all(|b| *b == 1));
+        assert!(bytes[0x1800..].iter().all(|b| *b == 2));
+        let error = read_range(&memory, range(0x9800, 0x1000)).unwrap_err();
+        assert!(matches!(error, PhysError::NotMapped { addr, .. } if addr.get() == 0xa000));
+        // Something that no node holds: the error is that of kcore.
+        assert!(open(&f.root(), &[range(0x1000, 1)], &nodes).is_err());
+        // A tree of another boot does not fit the chain.
+        assert!(SetupMemory::pair(&cache[..1], &reserved).is_err());
+        let swapped = [cache[1], cache[0]];
+        let why = SetupMemory::pair(&swapped, &reserved).unwrap_err();
+        assert!(why.contains("node 1") && why.contains("0x2000"), "{why}");
+        assert!(SetupMemory::open(&f.root(), &[(cache[0], 2)]).is_err());
+    }
+
+    #[test]
+    fn kcore_is_preferred_when_it_holds_everything() {
+        let f = Fixture::new();
+        put(&f, 0, SETUP_KHO_RESERVE, &[1; 4096]);
+        let nodes = [(range(0x1000, 4096), 0)];
+        let core = super::super::kcore::tests::core_file(&[(
+            0xffff_8880_0000_1000,
+            0x1000,
+            vec![9; 0x1000],
+        )]);
+        f.put("proc/kcore", core);
+        let from = |memory: &dyn PhysMemory| read_range(memory, nodes[0].0).unwrap()[0];
+        assert_eq!(from(&open(&f.root(), &[nodes[0].0], &nodes).unwrap()), 9);
+        let core = super::super::kcore::tests::core_file(&[(
+            0xffff_8880_0000_1000,
+            0x9000,
+            vec![9; 0x1000],
+        )]);
+        f.put("proc/kcore", core);
+        assert_eq!(from(&open(&f.root(), &[nodes[0].0], &nodes).unwrap()), 1);
+    }
+}

@@ -1,0 +1,532 @@
+//! The few calls that load, unload and start an image, behind one trait.
+//!
+//! [`Kernel`] is everything that this crate does *to* the running kernel's kexec state. [`System`] is the
+//! real one; [`crate::sys::syscalls::fake::FakeKernel`] records calls and fails on demand.
+//!
+//! # What the kernel does on a failure
+//!
+//! `do_kexec_load` (`kernel/kexec.c`, 6.1 to 7.3) builds the new image completely and only then exchanges
+//! it with the old one. **A failed load therefore leaves the image that was loaded before in place, armed.**
+//! Whoever must not have an old image executed unloads first ([`Kernel::kexec_unload`]).
+//!
+//! Unloading is a `kexec_load` with no segments and passes the same permission check
+//! (`kexec_load_check`), so with `kexec_load_disabled=1`, under lockdown or with the load limit used up
+//! an image **cannot be unloaded** either, and every unload counts against `kexec_load_limit_reboot`.
+//!
+//! The crash kernel is left alone: nothing here ever passes `KEXEC_ON_CRASH`.
+#![allow(unsafe_code)] // the kexec_load system call, which no safe crate wraps
+
+use crate::sys::root::Root;
+use core::convert::Infallible;
+use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use std::io;
+use thiserror::Error;
+
+/// Most segments of one image: `KEXEC_SEGMENT_MAX` in `include/uapi/linux/kexec.h` (6.1 to 7.3).
+pub const SEGMENT_MAX: usize = 16;
+
+/// One piece of an image: bytes and where they must be when the next kernel starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SegmentRef<'a> {
+    /// The bytes; the kernel copies them during the call. May be shorter than the destination: the rest is
+    /// zeroed, and costs the kernel a page of memory per page until the jump.
+    pub buf: &'a [u8],
+    /// Physical destination, a multiple of the page size.
+    pub dest: PhysAddr,
+    /// Bytes to occupy at the destination, a multiple of the page size and at least `buf.len()`.
+    pub memsz: u64,
+}
+
+impl SegmentRef<'_> {
+    /// The destination as a range; `None` when it is empty or wraps.
+    pub fn range(&self) -> Option<PhysRange> {
+        PhysRange::new(self.dest, self.memsz).ok()
+    }
+}
+
+impl core::fmt::Debug for SegmentRef<'_> {
+    /// Prints the size of the bytes, not the bytes.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "SegmentRef {{ {:#x} bytes -> {} + {:#x} }}",
+            self.buf.len(),
+            self.dest,
+            self.memsz
+        )
+    }
+}
+
+/// Flags of `kexec_load`. The crash-kernel and preserve-context flags are deliberately not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LoadFlags(u64);
+
+impl LoadFlags {
+    /// The running kernel's own architecture (`KEXEC_ARCH_DEFAULT`).
+    pub const DEFAULT: Self = Self(0);
+    /// `KEXEC_ARCH_X86_64`: refused with `EINVAL` on any other kernel.
+    pub const X86_64: Self = Self(62 << 16);
+    /// `KEXEC_ARCH_AARCH64`: refused with `EINVAL` on any other kernel.
+    pub const AARCH64: Self = Self(183 << 16);
+
+    /// The flags as the kernel takes them.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+/// Why a list of segments would be refused, found before the call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// Nothing to load. The kernel would take this as an order to unload.
+    #[error("the image has no segments, which the kernel would take as an order to unload")]
+    None,
+    /// More than [`SEGMENT_MAX`].
+    #[error("the image has {count} segments, the kernel takes at most {SEGMENT_MAX}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// Start or size is not a multiple of the page size, is zero, or the end wraps.
+    #[error("segment {index}: destination {dest} + {memsz:#x} is not whole pages")]
+    NotPages {
+        /// Position in the list.
+        index: usize,
+        /// Start.
+        dest: PhysAddr,
+        /// Size in bytes.
+        memsz: u64,
+    },
+    /// More bytes than room.
+    #[error("segment {index}: {bufsz:#x} bytes do not fit its {memsz:#x} bytes of memory")]
+    Overflows {
+        /// Position in the list.
+        index: usize,
+        /// Bytes given.
+        bufsz: u64,
+        /// Room in bytes.
+        memsz: u64,
+    },
+    /// Two segments share memory.
+    #[error("segments {first} and {second} overlap: {a} and {b}")]
+    Overlap {
+        /// Position of one.
+        first: usize,
+        /// Position of the other.
+        second: usize,
+        /// Destination of the one.
+        a: PhysRange,
+        /// Destination of the other.
+        b: PhysRange,
+    },
+}
+
+/// Checks what `sanity_check_segment_list` (`kernel/kexec_core.c`) checks, with an error that says which
+/// segment and why instead of `EINVAL` or `EADDRNOTAVAIL`. Whether all of it is at most half of the memory
+/// is not checked here: see [`half_of_memory`].
+///
+/// # Errors
+///
+/// [`SegmentError`].
+pub fn check_segments(segments: &[SegmentRef<'_>]) -> Result<(), SegmentError> {
+    if segments.is_empty() {
+        return Err(SegmentError::None);
+    }
+    if segments.len() > SEGMENT_MAX {
+        return Err(SegmentError::TooMany {
+            count: segments.len(),
+        });
+    }
+    let mut seen: Vec<PhysRange> = Vec::with_capacity(SEGMENT_MAX);
+    for (index, segment) in segments.iter().enumerate() {
+        let range = segment.range().filter(|r| r.is_page_aligned());
+        let Some(range) = range else {
+            return Err(SegmentError::NotPages {
+                index,
+                dest: segment.dest,
+                memsz: segment.memsz,
+            });
+        };
+        let bufsz = u64::try_from(segment.buf.len()).unwrap_or(u64::MAX);
+        if bufsz > segment.memsz {
+            return Err(SegmentError::Overflows {
+                index,
+                bufsz,
+                memsz: segment.memsz,
+            });
+        }
+        if let Some(first) = seen.iter().position(|r| r.overlaps(range)) {
+            return Err(SegmentError::Overlap {
+                first,
+                second: index,
+                a: seen[first],
+                b: range,
+            });
+        }
+        seen.push(range);
+    }
+    Ok(())
+}
+
+/// The most bytes that all segments together may occupy: half of `totalram_pages()`, which is `MemTotal`
+/// of `/proc/meminfo` (`sanity_check_segment_list`; each segment alone is bounded by the same number).
+///
+/// What earlier hops keep reserved is not part of `MemTotal`.
+pub const fn half_of_memory(mem_total_bytes: u64) -> u64 {
+    mem_total_bytes / PAGE_SIZE / 2 * PAGE_SIZE
+}
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Refused before the call.
+    #[error("the image was not given to the kernel")]
+    Segments(#[from] SegmentError),
+    /// The kernel said no.
+    #[error("{call} failed: {why}")]
+    Call {
+        /// Name of the call.
+        call: &'static str,
+        /// What the error number means for this call and what to do.
+        why: String,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CallError {
+    /// The error number, when the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Call { source, .. } => source.raw_os_error(),
+            Self::Segments(_) => None,
+        }
+    }
+
+    fn new(call: &'static str, errno: i32, why: String) -> Self {
+        Self::Call {
+            call,
+            why,
+            source: io::Error::from_raw_os_error(errno),
+        }
+    }
+}
+
+/// What this crate does to the kernel. One implementation per world: [`System`] and a fake.
+pub trait Kernel {
+    /// Loads an image for the next `reboot(LINUX_REBOOT_CMD_KEXEC)`, replacing the one loaded before.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. The image that was loaded before **stays armed** then.
+    fn kexec_load(
+        &self,
+        entry: PhysAddr,
+        segments: &[SegmentRef<'_>],
+        flags: LoadFlags,
+    ) -> Result<(), CallError>;
+
+    /// Unloads what is loaded; succeeds when nothing is. Never touches the crash kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; needs the same permission as a load.
+    fn kexec_unload(&self) -> Result<(), CallError>;
+
+    /// Starts the loaded image. Does not sync, stop or unmount anything: the caller has.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; on success there is nobody left to return to.
+    fn reboot_kexec(&self) -> Result<Infallible, CallError>;
+
+    /// Writes all dirty data of all filesystems (`sync(2)`).
+    fn sync(&self);
+}
+
+/// The running kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+/// `struct kexec_segment` (`include/uapi/linux/kexec.h`, 6.1 to 7.3).
+#[repr(C)]
+struct RawSegment {
+    buf: *const core::ffi::c_void,
+    bufsz: usize,
+    mem: usize,
+    memsz: usize,
+}
+
+const _: () = assert!(size_of::<RawSegment>() == 4 * size_of::<usize>());
+
+/// `KEXEC_ON_CRASH`, only named to keep it out.
+const ON_CRASH: u64 = 1;
+
+fn raw_kexec_load(entry: u64, segments: &[RawSegment], flags: LoadFlags) -> Result<(), i32> {
+    debug_assert_eq!(flags.bits() & ON_CRASH, 0);
+    // SAFETY: the four arguments are what kexec_load(2) takes. The kernel reads `segments.len()` records of
+    // `struct kexec_segment` layout (checked above) at the pointer, and `bufsz` bytes at each `buf`; both
+    // come from slices that outlive the call. It writes nothing to this process's memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_load,
+            entry,
+            segments.len(),
+            segments.as_ptr(),
+            flags.bits(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+impl Kernel for System {
+    fn kexec_load(
+        &self,
+        entry: PhysAddr,
+        segments: &[SegmentRef<'_>],
+        flags: LoadFlags,
+    ) -> Result<(), CallError> {
+        check_segments(segments)?;
+        let mut raw = Vec::with_capacity(segments.len());
+        for (index, s) in segments.iter().enumerate() {
+            let (Ok(mem), Ok(memsz)) = (usize::try_from(s.dest.get()), usize::try_from(s.memsz))
+            else {
+                return Err(SegmentError::NotPages {
+                    index,
+                    dest: s.dest,
+                    memsz: s.memsz,
+                }
+                .into());
+            };
+            raw.push(RawSegment {
+                buf: s.buf.as_ptr().cast(),
+                bufsz: s.buf.len(),
+                mem,
+                memsz,
+            });
+        }
+        raw_kexec_load(entry.get(), &raw, flags)
+            .map_err(|e| CallError::new("kexec_load", e, explain_load(e, &Root::system())))
+    }
+
+    fn kexec_unload(&self) -> Result<(), CallError> {
+        raw_kexec_load(0, &[], LoadFlags::DEFAULT)
+            .map_err(|e| CallError::new("kexec_load (unload)", e, explain_load(e, &Root::system())))
+    }
+
+    fn reboot_kexec(&self) -> Result<Infallible, CallError> {
+        let errno = match rustix::system::reboot(rustix::system::RebootCommand::Kexec) {
+            // The kernel returns only with an error, or when the image was loaded to come back from.
+            Ok(()) => 0,
+            Err(e) => e.raw_os_error(),
+        };
+        Err(CallError::new(
+            "reboot(KEXEC)",
+            errno,
+            explain_reboot(errno).to_owned(),
+        ))
+    }
+
+    fn sync(&self) {
+        rustix::fs::sync();
+    }
+}
+
+/// What an error of `reboot(LINUX_REBOOT_CMD_KEXEC)` means (`kernel/reboot.c`, `kernel_kexec`).
+pub fn explain_reboot(errno: i32) -> &'static str {
+    match errno {
+        0 => "the call came back without an error; nothing was started",
+        libc::EPERM => "CAP_SYS_BOOT is needed: run as root, outside containers",
+        libc::EINVAL => {
+            "no image is loaded, or this process runs in a PID namespace: load first, and run outside \
+             containers"
+        }
+        libc::EBUSY => "another kexec load or start is in progress: try again when it has finished",
+        libc::ENOSYS => "this kernel is built without kexec (CONFIG_KEXEC)",
+        _ => "a driver or the platform refused; the kernel log says which",
+    }
+}
+
+/// What an error of `kexec_load` means, from the kernel's sources (`kernel/kexec.c`, `kernel/kexec_core.c`,
+/// `security/`, 6.1 to 7.3), and, where one errno has several causes, which of them this system shows.
+pub fn explain_load(errno: i32, root: &Root) -> String {
+    let fixed = match errno {
+        libc::EPERM => return explain_permission(root),
+        libc::EACCES => {
+            "IMA demands an appraised kernel and kexec_load gives it none to appraise (ima_appraise with \
+             a KEXEC_KERNEL_CHECK rule, or Secure Boot with an architecture policy): kexec_load cannot be \
+             used under this policy"
+        }
+        libc::EBUSY => {
+            "another kexec load, unload or start is in progress (also reading kexec_crash_size counts), or \
+             on arm64 a CPU cannot be stopped: try again when it has finished"
+        }
+        libc::EADDRNOTAVAIL => {
+            "a destination is not whole pages, or lies above the highest address this kernel can copy to"
+        }
+        libc::EINVAL => {
+            "the segments overlap, there are more than 16, the architecture flag is not this kernel's, or \
+             together they need more than half of MemTotal (what earlier hops reserve does not count): \
+             hand over less, or release what was restored"
+        }
+        libc::ENOMEM => {
+            "the kernel found no memory for its copy of the image, or the process was killed meanwhile: \
+             free about the size of the image and try again"
+        }
+        libc::EFAULT => "a buffer of the image became unreadable during the call",
+        libc::ENOSYS => "this kernel is built without kexec_load (CONFIG_KEXEC)",
+        libc::EOPNOTSUPP => {
+            "this platform cannot kexec: on TDX hosts with the partial-write erratum the kernel refuses"
+        }
+        _ => "an error that kexec_load is not known to give; the kernel log may say more",
+    };
+    fixed.to_owned()
+}
+
+/// `EPERM` has many causes; name those that this system shows.
+fn explain_permission(root: &Root) -> String {
+    use crate::sys::facts::{kexec::KexecState, process::Capability, process::Process, security};
+    let mut causes: Vec<&str> = Vec::new();
+    if Process::read(root).is_ok_and(|p| !p.has(Capability::SYS_BOOT)) {
+        causes.push("this process lacks CAP_SYS_BOOT: run as root, outside containers");
+    }
+    if let Ok(state) = KexecState::read(root) {
+        if state.load_disabled == Some(true) {
+            causes.push("kernel.kexec_load_disabled is 1, which only a reboot clears");
+        }
+        if state.load_limit_reboot == Some(0) {
+            causes.push("kernel.kexec_load_limit_reboot is used up, which only a reboot clears");
+        }
+    }
+    if security::Lockdown::read(root).is_ok_and(|l| l.blocks_kexec_load()) {
+        causes.push(
+            "the kernel is locked down (Secure Boot, or lockdown= on the command line), which forbids \
+             kexec_load",
+        );
+    }
+    if causes.is_empty() {
+        causes.push(
+            "CAP_SYS_BOOT is missing, kexec_load_disabled or kexec_load_limit_reboot forbid it, the kernel \
+             is locked down, or a security module (LoadPin) refused",
+        );
+    }
+    causes.join("; ")
+}
+
+pub mod fake;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::root::fixture::Fixture;
+
+    fn segment(buf: &[u8], dest: u64, memsz: u64) -> SegmentRef<'_> {
+        SegmentRef {
+            buf,
+            dest: PhysAddr::new(dest),
+            memsz,
+        }
+    }
+
+    #[test]
+    fn segments_are_checked_before_the_call() {
+        let b = [0u8; 10];
+        assert_eq!(check_segments(&[]), Err(SegmentError::None));
+        assert_eq!(
+            check_segments(&[segment(&b, 0, 4096); 17]),
+            Err(SegmentError::TooMany { count: 17 })
+        );
+        for (dest, memsz) in [
+            (1, 4096),
+            (4096, 1),
+            (4096, 0),
+            (u64::MAX - 4095, 4096),
+            (u64::MAX - 4095, 8192),
+        ] {
+            assert!(
+                matches!(
+                    check_segments(&[segment(&b, 0x10_0000, 4096), segment(&b, dest, memsz)]),
+                    Err(SegmentError::NotPages { index: 1, .. })
+                ),
+                "{dest:#x} {memsz:#x}"
+            );
+        }
+        let big = [0u8; 5000];
+        assert_eq!(
+            check_segments(&[segment(&big, 0, 4096)]),
+            Err(SegmentError::Overflows {
+                index: 0,
+                bufsz: 5000,
+                memsz: 4096
+            })
+        );
+        let error = check_segments(&[
+            segment(&b, 0x1000, 4096),
+            segment(&b, 0x3000, 4096),
+            segment(&b, 0x2000, 8192),
+        ])
+        .unwrap_err();
+        assert!(matches!(
+            error,
+            SegmentError::Overlap {
+                first: 1,
+                second: 2,
+                ..
+            }
+        ));
+        assert!(check_segments(&[segment(&b, 0x1000, 4096), segment(&b, 0x2000, 4096)]).is_ok());
+        assert_eq!(half_of_memory(3 * 4096 + 5), 4096);
+    }
+
+    #[test]
+    fn eperm_names_the_causes_that_the_system_shows() {
+        let f = Fixture::new();
+        f.put(
+            "proc/self/status",
+            "Name:\tkho\nUid:\t1000\t1000\t1000\t1000\nCapEff:\t0000000000000000\n",
+        )
+        .put("sys/kernel/kexec_loaded", "0\n")
+        .put("proc/sys/kernel/kexec_load_disabled", "1\n")
+        .put("proc/sys/kernel/kexec_load_limit_reboot", "0\n")
+        .put(
+            "sys/kernel/security/lockdown",
+            "none [integrity] confidentiality\n",
+        );
+        let text = explain_load(libc::EPERM, &f.root());
+        for word in [
+            "CAP_SYS_BOOT",
+            "kexec_load_disabled",
+            "kexec_load_limit_reboot",
+            "locked down",
+        ] {
+            assert!(text.contains(word), "{word} not in {text}");
+        }
+        f.put(
+            "proc/self/status",
+            "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n",
+        )
+        .put("proc/sys/kernel/kexec_load_limit_reboot", "-1\n")
+        .put(
+            "sys/kernel/security/lockdown",
+            "[none] integrity confidentiality\n",
+        );
+        assert_eq!(
+            explain_load(libc::EPERM, &f.root()),
+            "kernel.kexec_load_disabled is 1, which only a reboot clears"
+        );
+    }
+
+    #[test]
+    fn the_real_call_refuses_bad_lists_without_making_it() {
+        assert!(matches!(
+            System.kexec_load(PhysAddr::new(0), &[], LoadFlags::DEFAULT),
+            Err(CallError::Segments(SegmentError::None))
+        ));
+    }
+}
