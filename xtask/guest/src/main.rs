@@ -1,0 +1,138 @@
+//! The program of the test guests: PID 1 when started as `/init`, a box of tools for scripts otherwise.
+
+mod control;
+mod fill;
+mod init;
+mod memory;
+mod tree;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tools for the scripts of a test guest.
+#[derive(Parser)]
+#[command(name = "kho-guest", version)]
+struct Arguments {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Write a pattern into nearly all free memory, then give it back.
+    ///
+    /// Whatever the kernel believes to be free is overwritten, so memory that should have been kept and was not is
+    /// destroyed before anybody compares it. Prints the MiB written.
+    Fill {
+        /// MiB of available memory to leave alone.
+        #[arg(long, default_value_t = 32)]
+        leave: u64,
+    },
+    /// Make a directory tree of all kinds of entries, always the same for the same numbers.
+    MakeTree {
+        /// Directory to make; must not exist.
+        dir: PathBuf,
+        /// Bytes of file contents in all.
+        #[arg(long)]
+        bytes: u64,
+        /// Number from which everything follows.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Also set `user.*` attributes (tmpfs has them since 6.6).
+        #[arg(long)]
+        user_xattrs: bool,
+    },
+    /// Write pseudo-random bytes to standard output.
+    Bytes {
+        /// How many.
+        len: u64,
+        /// Number from which they follow.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Print a digest over a tree: names, kinds, modes, owners, times, attributes, links and contents.
+    HashTree {
+        /// The tree.
+        dir: PathBuf,
+        /// Print one line per entry as well.
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Print the digest of standard input.
+    Hash,
+    /// Check in /proc/kpageflags that every page of a physical range is reserved.
+    Reserved {
+        /// First address, decimal or 0x….
+        start: String,
+        /// Length in bytes, decimal or 0x….
+        len: String,
+    },
+    /// Print the seconds since this kernel started.
+    Boottime,
+    /// Tell the host a value that must be equal each time this key comes up, over all hops.
+    Same {
+        /// What is compared.
+        key: String,
+        /// The value; read from standard input when absent.
+        value: Option<String>,
+    },
+    /// Tell the host a measured value.
+    Report {
+        /// What was measured.
+        key: String,
+        /// The result; read from standard input when absent.
+        value: Option<String>,
+    },
+    /// Tell the host that something could not be tried here, and why. The test counts as skipped.
+    Skip {
+        /// What and why.
+        why: String,
+    },
+    /// Wait until the host has done the step of this name.
+    Mark {
+        /// Name of the step.
+        name: String,
+    },
+    /// Say that this script has loaded the next kernel itself: only `kho exec` remains to be done.
+    Loaded,
+}
+
+fn main() -> ExitCode {
+    if rustix::process::getpid().as_raw_nonzero().get() == 1 {
+        init::run();
+    }
+    match run(Arguments::parse().tool) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kho-guest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(tool: Tool) -> anyhow::Result<()> {
+    match tool {
+        Tool::Fill { leave } => fill::fill(leave),
+        Tool::MakeTree {
+            dir,
+            bytes,
+            seed,
+            user_xattrs,
+        } => tree::make(&dir, bytes, seed, user_xattrs),
+        Tool::Bytes { len, seed } => tree::bytes(len, seed),
+        Tool::HashTree { dir, verbose } => tree::print_hash(&dir, verbose),
+        Tool::Hash => tree::hash_stdin(),
+        Tool::Reserved { start, len } => memory::reserved(&start, &len),
+        Tool::Boottime => {
+            println!("{:.3}", init::since_boot().as_secs_f64());
+            Ok(())
+        }
+        Tool::Same { key, value } => control::same(key, value),
+        Tool::Report { key, value } => control::report(key, value),
+        Tool::Skip { why } => control::skip(why),
+        Tool::Mark { name } => control::mark(name),
+        Tool::Loaded => Ok(std::fs::write(init::LOADED, "")?),
+    }
+}

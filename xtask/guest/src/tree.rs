@@ -1,0 +1,7 @@
+//! Trees of files to hand over: made from a seed, reduced to a digest.
+
+mod hash;
+mod make;
+
+pub use hash::{hash_stdin, print_hash};
+pub use make::{bytes, make};

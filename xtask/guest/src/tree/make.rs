@@ -1,0 +1,260 @@
+//! `kho-guest make-tree` and `kho-guest bytes`
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, utimensat};
+
+/// SplitMix64: enough to make bytes that no compressor and no coincidence reproduces.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::try_from(self.below(of.len() as u64)).unwrap_or(0)]
+    }
+
+    fn write(&mut self, mut len: u64, to: &mut impl Write) -> std::io::Result<()> {
+        let mut block = [0_u8; 8192];
+        while len > 0 {
+            for word in block.as_chunks_mut::<8>().0 {
+                *word = self.next().to_le_bytes();
+            }
+            let now = len.min(block.len() as u64);
+            to.write_all(&block[..usize::try_from(now).unwrap_or(block.len())])?;
+            len -= now;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `len` bytes that follow from `seed` to standard output.
+pub fn bytes(len: u64, seed: u64) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    Random(seed)
+        .write(len, &mut out)
+        .context("writing to standard output")?;
+    out.flush().context("writing to standard output")
+}
+
+/// Makes the tree. Entries whose mode, owner or times were set are not touched afterwards, directories last.
+pub fn make(dir: &Path, bytes: u64, seed: u64, user_xattrs: bool) -> Result<()> {
+    std::fs::create_dir(dir).with_context(|| format!("making {}", dir.display()))?;
+    let mut maker = Maker {
+        random: Random(seed),
+        user_xattrs,
+        dirs: vec![dir.to_owned()],
+        files: Vec::new(),
+    };
+    maker.oddities(dir)?;
+    maker.files(bytes)?;
+    maker.sparse(dir)?;
+    maker.links(dir)?;
+    maker.finish()?;
+    println!(
+        "made {} files and {} directories",
+        maker.files.len(),
+        maker.dirs.len()
+    );
+    Ok(())
+}
+
+struct Maker {
+    random: Random,
+    user_xattrs: bool,
+    dirs: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl Maker {
+    /// Names and sizes that code likes to get wrong.
+    fn oddities(&mut self, dir: &Path) -> Result<()> {
+        let odd = dir.join("odd");
+        std::fs::create_dir(&odd)?;
+        let long = "n".repeat(255);
+        let names: [&[u8]; 7] = [
+            b"with space",
+            b"new\nline",
+            b"not utf-8 \xff\xfe",
+            "naïve ☃".as_bytes(),
+            b"-rf",
+            b"..hidden",
+            long.as_bytes(),
+        ];
+        for (index, name) in (0_u64..).zip(names) {
+            let path = odd.join(OsStr::from_bytes(name));
+            self.file(path, [0, 1, 4095, 4096, 4097][usize::try_from(index % 5)?])?;
+        }
+        std::fs::create_dir(dir.join("empty directory"))?;
+        self.dirs.extend([odd, dir.join("empty directory")]);
+        Ok(())
+    }
+
+    /// Random files in random directories until the bytes are used up.
+    fn files(&mut self, mut bytes: u64) -> Result<()> {
+        let typical = (bytes / 256).clamp(512, 1 << 20);
+        for index in 0_u64.. {
+            if bytes == 0 {
+                break;
+            }
+            if index % 8 == 0 {
+                let parent = self.random_dir();
+                let dir = parent.join(format!("d{index}"));
+                std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
+                self.dirs.push(dir);
+            }
+            let len = self.random.below(typical * 2).min(bytes);
+            // Always some progress, whatever the numbers drawn.
+            let len = if len == 0 && index % 16 != 0 {
+                bytes.min(1)
+            } else {
+                len
+            };
+            bytes -= len;
+            let path = self.random_dir().join(format!("f{index}"));
+            self.file(path, len)?;
+        }
+        Ok(())
+    }
+
+    /// Data, a hole, data; and a file that is nothing but a hole.
+    fn sparse(&mut self, dir: &Path) -> Result<()> {
+        let path = dir.join("sparse");
+        let mut file = File::create(&path)?;
+        self.random.write(10_000, &mut file)?;
+        file.seek(SeekFrom::Start(8 << 20))?;
+        self.random.write(10_000, &mut file)?;
+        let hole = dir.join("hole");
+        File::create(&hole)?.set_len(5 << 20)?;
+        self.decorate(&path)?;
+        self.decorate(&hole)?;
+        self.files.extend([path, hole]);
+        Ok(())
+    }
+
+    fn links(&mut self, dir: &Path) -> Result<()> {
+        let targets: [OsString; 4] = [
+            "odd/with space".into(),
+            "missing".into(),
+            "/etc/nowhere".into(),
+            "..".into(),
+        ];
+        for (index, target) in targets.iter().enumerate() {
+            let path = dir.join(format!("symlink{index}"));
+            symlink(target, &path)?;
+            lchown(&path, Some(1000), Some(100))?;
+            self.set_time(&path)?;
+        }
+        for (index, file) in self.files.clone().iter().step_by(20).enumerate() {
+            let link = self.random_dir().join(format!("hardlink{index}"));
+            std::fs::hard_link(file, &link)
+                .with_context(|| format!("linking {}", link.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Directories last, deepest first: making entries changes their times.
+    fn finish(&mut self) -> Result<()> {
+        let mut dirs = self.dirs.clone();
+        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+        for dir in dirs {
+            let mode = self.random.pick(&[0o755, 0o700, 0o1777, 0o2750, 0o555]);
+            self.own(&dir, mode)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: PathBuf, len: u64) -> Result<()> {
+        let mut file =
+            File::create_new(&path).with_context(|| format!("making {}", path.display()))?;
+        self.random
+            .write(len, &mut file)
+            .with_context(|| format!("writing {}", path.display()))?;
+        self.decorate(&path)?;
+        self.files.push(path);
+        Ok(())
+    }
+
+    fn decorate(&mut self, path: &Path) -> Result<()> {
+        if self.random.below(4) == 0 {
+            let value = self.random.next().to_le_bytes();
+            rustix::fs::setxattr(path, "trusted.kho-guest", &value, XattrFlags::CREATE)
+                .with_context(|| format!("setting an attribute of {}", path.display()))?;
+            if self.user_xattrs {
+                rustix::fs::setxattr(path, "user.note", &value[..3], XattrFlags::CREATE)
+                    .with_context(|| format!("setting a user attribute of {}", path.display()))?;
+            }
+        }
+        let mode = self
+            .random
+            .pick(&[0o644, 0o600, 0o755, 0o444, 0o000, 0o666]);
+        self.own(path, mode)
+    }
+
+    fn own(&mut self, path: &Path, mode: u32) -> Result<()> {
+        let owner = self.random.pick(&[0, 33, 1000, 65534]);
+        chown(path, Some(owner), Some(owner / 2))
+            .with_context(|| format!("owner of {}", path.display()))?;
+        // After the owner: chown clears the set-group-id bit.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .with_context(|| format!("mode of {}", path.display()))?;
+        self.set_time(path)
+    }
+
+    fn set_time(&mut self, path: &Path) -> Result<()> {
+        let time = Timespec {
+            tv_sec: i64::try_from(self.random.below(1 << 31))?,
+            tv_nsec: i64::try_from(self.random.below(1_000_000_000))?,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .with_context(|| format!("time of {}", path.display()))
+    }
+
+    fn random_dir(&mut self) -> PathBuf {
+        let index = usize::try_from(self.random.below(self.dirs.len() as u64)).unwrap_or(0);
+        self.dirs[index].clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_decides_and_lengths_are_exact() {
+        let draw = |seed, len| {
+            let mut out = Vec::new();
+            Random(seed).write(len, &mut out).map(|()| out)
+        };
+        let long = draw(7, 20_000).expect("a vector takes everything");
+        assert_eq!(long.len(), 20_000);
+        assert_eq!(
+            draw(7, 12_345).expect("a vector takes everything")[..],
+            long[..12_345]
+        );
+        assert_ne!(
+            draw(8, 64).expect("a vector takes everything")[..],
+            long[..64]
+        );
+    }
+}

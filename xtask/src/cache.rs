@@ -1,0 +1,81 @@
+//! Downloads and what was made of them, in the user's cache directory, shared by all checkouts.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+/// `$XDG_CACHE_HOME/kho` or `~/.cache/kho`.
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// Held by one process at a time; given back when dropped, or by the kernel when the process ends.
+pub struct Lock {
+    _file: File,
+}
+
+impl Cache {
+    /// Finds and makes the directory.
+    pub fn open() -> Result<Self> {
+        let base = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+            .context("neither XDG_CACHE_HOME nor HOME says where downloads may be kept")?;
+        let cache = Self {
+            root: base.join("kho"),
+        };
+        std::fs::create_dir_all(&cache.root)
+            .with_context(|| format!("making {}", cache.root.display()))?;
+        Ok(cache)
+    }
+
+    /// A folder of the cache, made if needed.
+    pub fn dir(&self, name: &str) -> Result<PathBuf> {
+        let path = self.root.join(name);
+        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// A path in the cache.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Waits for the lock of this name.
+    pub fn lock(&self, name: &str) -> Result<Lock> {
+        let path = self.root.join(format!("{name}.lock"));
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        flock(&file, FlockOperation::LockExclusive)
+            .with_context(|| format!("locking {}", path.display()))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// Makes a folder of the cache by a closure that fills an empty one beside it. It appears as a whole or not at
+    /// all; the caller holds a lock.
+    pub fn make_dir(&self, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let path = self.root.join(name);
+        if path.exists() {
+            return Ok(path);
+        }
+        let beside = path.with_file_name(format!(
+            "{}.partial",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        ));
+        if beside.exists() {
+            std::fs::remove_dir_all(&beside)
+                .with_context(|| format!("removing {}", beside.display()))?;
+        }
+        std::fs::create_dir_all(&beside).with_context(|| format!("making {}", beside.display()))?;
+        fill(&beside)?;
+        std::fs::rename(&beside, &path).with_context(|| format!("naming {}", path.display()))?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,115 @@
+//! Unpacks Debian packages, with no help from dpkg or tar.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path};
+
+use anyhow::{Context, Result, bail};
+
+/// Unpacks those regular files and symbolic links of a .deb whose path (without a leading `./`) is wanted.
+pub fn unpack(deb: &Path, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
+    let file = File::open(deb).with_context(|| format!("opening {}", deb.display()))?;
+    let mut members = ar::Archive::new(file);
+    while let Some(member) = members.next_entry() {
+        let member = member.with_context(|| format!("reading {}", deb.display()))?;
+        let name = String::from_utf8_lossy(member.header().identifier())
+            .trim_end_matches('/')
+            .to_owned();
+        if let Some(compression) = name.strip_prefix("data.tar") {
+            let data = decoder(compression, member)
+                .with_context(|| format!("{name} of {}", deb.display()))?;
+            return unpack_tar(data, into, wanted)
+                .with_context(|| format!("unpacking {}", deb.display()));
+        }
+    }
+    bail!("{} has no data.tar: it is no Debian package", deb.display())
+}
+
+/// A reader of what a name with this suffix holds.
+pub fn decoder<'a>(suffix: &str, from: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(match suffix {
+        "" => Box::new(from),
+        ".gz" => Box::new(flate2::read::GzDecoder::new(from)),
+        ".xz" => Box::new(lzma_rust2::XzReader::new(from, true)),
+        ".zst" => {
+            Box::new(ruzstd::decoding::StreamingDecoder::new(from).context("no zstd stream")?)
+        }
+        _ => bail!("{suffix:?} is a compression that is not known here"),
+    })
+}
+
+fn unpack_tar(data: impl Read, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
+    let mut archive = tar::Archive::new(data);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        if !kind.is_file() && !kind.is_symlink() {
+            continue;
+        }
+        let path = entry.path()?.into_owned();
+        let path = path.strip_prefix("./").unwrap_or(&path);
+        if !path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+        {
+            bail!("the path {} leaves the package", path.display());
+        }
+        if !wanted(path) {
+            continue;
+        }
+        let target = into.join(path);
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent)
+                .with_context(|| format!("making {}", parent.display()))?;
+        }
+        entry
+            .unpack(&target)
+            .with_context(|| format!("writing {}", target.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A package as `dpkg-deb` would make it, uncompressed.
+    fn package(names: &[&str]) -> Vec<u8> {
+        let mut data = tar::Builder::new(Vec::new());
+        for name in names {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(4);
+            header.set_mode(0o644);
+            header.set_cksum();
+            data.append(&header, &b"text"[..])
+                .expect("a vector takes everything");
+        }
+        let data = data.into_inner().expect("a vector takes everything");
+        let mut deb = ar::Builder::new(Vec::new());
+        for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("data.tar", &data)] {
+            let header = ar::Header::new(name.into(), bytes.len() as u64);
+            deb.append(&header, bytes)
+                .expect("a vector takes everything");
+        }
+        deb.into_inner().expect("a vector takes everything")
+    }
+
+    #[test]
+    fn wanted_files_only_and_none_outside() {
+        let dir = std::env::temp_dir().join(format!("xtask-deb-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        let deb = dir.join("x.deb");
+        std::fs::write(&deb, package(&["./usr/a", "./usr/b"])).expect("a temporary file");
+        unpack(&deb, &dir, |path| path == Path::new("usr/b")).expect("a good package");
+        assert!(dir.join("usr/b").exists() && !dir.join("usr/a").exists());
+
+        std::fs::write(&deb, package(&["./../evil"])).expect("a temporary file");
+        let error = unpack(&deb, &dir, |_| true).expect_err("a path that leaves");
+        assert!(
+            format!("{error:#}").contains("leaves the package"),
+            "{error:#}"
+        );
+        std::fs::remove_dir_all(&dir).expect("a temporary directory");
+    }
+}

@@ -1,0 +1,135 @@
+//! What a guest boots: an initramfs per kernel and one read-only disk.
+
+mod disk;
+mod initramfs;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use kho_guest::{HOP_PARAMETER, PLAN, Plan, Stage, TOKEN_PARAMETER};
+
+use crate::kernel::Kernel;
+use crate::workspace::Programs;
+
+/// Modules that every guest needs to find its disk.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_rng"];
+
+/// Kernel command line of every stage: all messages on the first serial port from the first instruction on, and a
+/// panic ends the guest.
+const CMDLINE: &str =
+    "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 rcupdate.rcu_cpu_stall_timeout=60";
+
+/// What is to run where.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// The kernels, in the order in which they run; one more than there are hops.
+    pub kernels: Vec<Kernel>,
+    /// Script of each kernel.
+    pub scripts: Vec<Option<String>>,
+    /// More kernel parameters for every kernel.
+    pub append: String,
+    /// More modules.
+    pub modules: Vec<String>,
+    /// Files for the scripts, found at `$KHO_FILES`.
+    pub files: Vec<PathBuf>,
+}
+
+/// Files to start a guest with.
+#[derive(Debug)]
+pub struct Media {
+    /// First kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub cmdline: String,
+    /// The disk.
+    pub disk: PathBuf,
+}
+
+/// Writes everything that a guest boots from into a folder.
+pub fn prepare(
+    contents: &Contents,
+    programs: &Programs,
+    busybox: &Path,
+    token: &str,
+    dir: &Path,
+) -> Result<Media> {
+    ensure!(
+        contents.kernels.len() == contents.scripts.len(),
+        "a script (or none) for each kernel"
+    );
+    let tree = dir.join("disk");
+    std::fs::create_dir_all(&tree).with_context(|| format!("making {}", tree.display()))?;
+
+    let modules: Vec<&str> = MODULES
+        .into_iter()
+        .chain(contents.modules.iter().map(String::as_str))
+        .collect();
+    let mut plan = Plan { stages: Vec::new() };
+    for (hop, (kernel, script)) in contents.kernels.iter().zip(&contents.scripts).enumerate() {
+        let first = contents
+            .kernels
+            .iter()
+            .position(|other| other == kernel)
+            .unwrap_or(hop);
+        let folder = format!("kernels/{first}");
+        if first == hop {
+            let to = tree.join(&folder);
+            std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+            copy(&kernel.image, &to.join("bzImage"))?;
+            let initrd = initramfs::build(&programs.guest, busybox, &kernel.modules(&modules)?)?;
+            write(&to.join("initrd"), &initrd)?;
+        }
+        let script = match script {
+            Some(text) => {
+                let name = format!("scripts/{hop}.sh");
+                write(&tree.join(&name), text.as_bytes())?;
+                Some(name)
+            }
+            None => None,
+        };
+        let cmdline = format!("{CMDLINE} {TOKEN_PARAMETER}={token} {}", contents.append);
+        plan.stages.push(Stage {
+            kernel: kernel.name.clone(),
+            folder,
+            script,
+            cmdline: cmdline.trim().to_owned(),
+        });
+    }
+    let first = plan.stages.first().context("a guest needs a kernel")?;
+    let media = Media {
+        kernel: tree.join(&first.folder).join("bzImage"),
+        initrd: tree.join(&first.folder).join("initrd"),
+        cmdline: format!("{} {HOP_PARAMETER}=0", first.cmdline),
+        disk: dir.join("disk.img"),
+    };
+    write(&tree.join(PLAN), &serde_json::to_vec_pretty(&plan)?)?;
+    copy(&programs.kho, &tree.join("bin/kho"))?;
+    copy(&programs.guest, &tree.join("bin/kho-guest"))?;
+    for file in &contents.files {
+        let name = file
+            .file_name()
+            .with_context(|| format!("{} has no name", file.display()))?;
+        copy(file, &tree.join("files").join(name))?;
+    }
+    disk::make(&tree, &media.disk)?;
+    Ok(media)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    make_parent(to)?;
+    std::fs::copy(from, to)
+        .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn write(to: &Path, content: &[u8]) -> Result<()> {
+    make_parent(to)?;
+    std::fs::write(to, content).with_context(|| format!("writing {}", to.display()))
+}
+
+fn make_parent(of: &Path) -> Result<()> {
+    let parent = of.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))
+}

@@ -1,0 +1,97 @@
+//! Logs of guests and the folders that they work in.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::qemu::{Line, Port};
+
+/// Everything that a guest said, with the host's time.
+pub struct Log {
+    file: File,
+    start: Instant,
+}
+
+impl Log {
+    /// Starts a log.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("making {}", path.display()))?;
+        Ok(Self {
+            file,
+            start: Instant::now(),
+        })
+    }
+
+    /// Adds a line; `k` marks the kernel's.
+    pub fn line(&mut self, line: &Line) -> Result<()> {
+        let port = match line.port {
+            Port::Console => 'k',
+            Port::Control => 's',
+        };
+        let at = line.at.saturating_duration_since(self.start).as_secs_f64();
+        writeln!(self.file, "{at:9.3} {port} {}", line.text).context("writing a guest's log")
+    }
+
+    /// Adds a remark of the host.
+    pub fn note(&mut self, text: &str) -> Result<()> {
+        writeln!(
+            self.file,
+            "{:9.3} h {text}",
+            self.start.elapsed().as_secs_f64()
+        )
+        .context("writing a guest's log")
+    }
+}
+
+/// A folder for the files of one run. Gone when dropped.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it.
+    pub fn new(parent: &Path, name: &str) -> Result<Self> {
+        let dir = parent.join(format!("{name}.{}", std::process::id()));
+        std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
+        Ok(Self(dir))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by a later run.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Removes folders of processes that are no more.
+pub fn remove_leftovers(parent: &Path) {
+    let Ok(entries) = std::fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let id = name
+            .to_str()
+            .and_then(|name| name.rsplit_once('.'))
+            .and_then(|(_, id)| id.parse::<u32>().ok());
+        if id.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The last lines of a log.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}

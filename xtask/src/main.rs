@@ -1,0 +1,39 @@
+//! Project tasks: everything here is started by `cargo xtask`.
+
+mod cache;
+mod cpio;
+mod deb;
+mod guest;
+mod host;
+mod kernel;
+mod lab;
+mod qemu;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the kho project. Whatever a task needs and this machine lacks is installed, after saying so.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Vm(vm::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Vm(arguments) => vm::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

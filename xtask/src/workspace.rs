@@ -1,0 +1,88 @@
+//! The workspace and the programs built from it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Guests have no C library, so what runs there is linked statically.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Programs for guests.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The `kho` command.
+    pub kho: PathBuf,
+    /// PID 1 and script helpers.
+    pub guest: PathBuf,
+}
+
+/// Folder of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// cargo, the one that started this program if there is one.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> Result<PathBuf> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .output()
+        .context("running cargo metadata")?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "cargo metadata says {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )
+        })?;
+    let dir = metadata
+        .get("target_directory")
+        .and_then(serde_json::Value::as_str);
+    Ok(dir
+        .context("cargo metadata names no target directory")?
+        .into())
+}
+
+/// Builds the guests' programs, unless `kho` is a given one.
+pub fn build(kho: Option<&Path>) -> Result<Programs> {
+    let mut packages = vec!["kho-guest"];
+    if kho.is_none() {
+        packages.push("kho-cli");
+    }
+    let mut command = cargo();
+    command.args(["build", "--release", "--target", TARGET]);
+    command.args(packages.iter().flat_map(|package| ["-p", package]));
+    // With an explicit target these flags concern neither build scripts nor the builds of everyday work.
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    command.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    eprintln!("xtask: building {} for guests", packages.join(" and "));
+    let output = command.output().context("running cargo build")?;
+    if !output.status.success() {
+        bail!(
+            "building the guests' programs failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let release = target_dir()?.join(TARGET).join("release");
+    let kho = match kho {
+        Some(kho) => kho
+            .canonicalize()
+            .with_context(|| format!("finding {}", kho.display()))?,
+        None => release.join("kho"),
+    };
+    Ok(Programs {
+        kho,
+        guest: release.join("kho-guest"),
+    })
+}
