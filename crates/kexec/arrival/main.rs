@@ -1,0 +1,320 @@
+//! The arrival program: what the next kernel runs first, as PID 1, before the real init.
+//!
+//! It is started by `rdinit=/.kho/arrive` from the small archive that the loader puts in front of the
+//! initrd, so it does not depend on what is installed in the next system. In order, it
+//!
+//! 1. sets `/sys/kernel/boot_params/setup_data` to mode 0700. Its files are readable by everybody and show
+//!    all that was handed over. The mode stays for the whole boot, so it also tells that this program ran.
+//! 2. checks that the pages of every range in `/.kho/ranges` are reserved, through `/proc/kpageflags`;
+//! 3. writes one line about it to the kernel log and to `/.kho/arrival.log` (and one for each range that is
+//!    not reserved, up to a few);
+//! 4. starts the init whose path is in `/.kho/init`, with the arguments and environment it got itself.
+//!
+//! Everything is mounted below `/.kho` and unmounted again: the real init finds what it would have found. No
+//! failure keeps it from being started. Only if that init does not exist, because there is no initrd besides
+//! our archive, the program does what the kernel's `prepare_namespace` (`init/do_mounts.c`) would have done:
+//! it mounts the root file system and starts the init there. See `root.rs`.
+//!
+//! No libc and no allocation: system calls, and buffers of fixed size.
+#![no_std]
+#![no_main]
+
+mod log;
+mod root;
+mod sys;
+mod text;
+
+use core::ffi::CStr;
+
+use log::Log;
+use sys::Errno;
+
+/// `KPF_RESERVED`, `include/linux/kernel-page-flags.h`: the page is `PageReserved`.
+const KPF_RESERVED: u64 = 1 << 32;
+const PAGE_SIZE: u64 = 4096;
+/// Up to so many pages in all, each one is looked at. `/proc/kpageflags` gives about ten million a second.
+const CHECK_ALL: u64 = 1 << 20;
+/// Above that, the pages at both ends of a range and one in so many between.
+const STRIDE: u64 = 512;
+/// Ranges that get a line of their own in the log.
+const MAX_COMPLAINTS: u64 = 8;
+
+core::arch::global_asm!(
+    ".globl _start",
+    "_start:",
+    "xor ebp, ebp",
+    "mov rdi, rsp",
+    "and rsp, -16",
+    "call {main}",
+    "ud2",
+    main = sym arrive,
+);
+
+/// # Safety
+///
+/// `stack` is the stack pointer as the kernel leaves it at the entry of a program: argument count,
+/// argument pointers, null, environment pointers, null.
+unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
+    // SAFETY: the caller's promise; the count is the first word.
+    let argc = unsafe { stack.read() };
+    // SAFETY: the argument pointers are the words behind it.
+    let argv: *mut *const u8 = unsafe { stack.add(1) }.cast();
+    // SAFETY: `argc` of them and a null are followed by the environment.
+    let envp: *const *const u8 = unsafe { argv.add(argc + 1) }.cast();
+    let start = sys::Start { argc, argv, envp };
+
+    let mut log = Log::open();
+    close_setup_data(&mut log);
+    check_ranges(&mut log);
+
+    let mut path = [0; 4096];
+    let init = read_path(c"/.kho/init", &mut path).unwrap_or(c"/init");
+    let mut line = [0; root::MAX_LINE];
+    // `kernel_init_freeable` asks the same question: a missing init means "mount the root file system".
+    let line = match sys::access_execute(init) {
+        Ok(()) => {
+            let why = start.exec(init);
+            log.begin(log::ERROR)
+                .str("cannot start ")
+                .cstr(init)
+                .errno(why)
+                .end();
+            root::read_command_line(&mut line, &mut log).unwrap_or_default()
+        }
+        Err(why) => {
+            log.begin(log::NOTICE)
+                .str("no ")
+                .cstr(init)
+                .str(" in the initial root file system")
+                .errno(why)
+                .str(": mounting the root file system")
+                .end();
+            match root::read_command_line(&mut line, &mut log) {
+                Ok(line) if root::switch(line, &mut log).is_ok() => line,
+                _ => sys::exit(1),
+            }
+        }
+    };
+    // Reached with the root file system mounted, or with an init that exists and cannot be started. The
+    // kernel goes on with the same list in both cases.
+    root::start_init(&start, line, &mut log);
+    // The kernel panics when PID 1 exits, as it would without any init.
+    sys::exit(1)
+}
+
+/// Makes everything that was handed over unreadable for anybody but root.
+fn close_setup_data(log: &mut Log) {
+    const DIR: &CStr = c"/.kho/sys/kernel/boot_params/setup_data";
+    if let Err(why) = sys::mount(c"sysfs", c"/.kho/sys", c"sysfs", sys::MS_QUIET, c"") {
+        log.begin(log::ERROR)
+            .str("cannot mount sysfs: any user can read what was handed over, chmod 0700 /sys/kernel/boot_params/setup_data")
+            .errno(why)
+            .end();
+        return;
+    }
+    match sys::chmod(DIR, 0o700) {
+        Ok(()) => {}
+        Err(sys::ENOENT) => log.begin(log::ERROR).str("this kernel was started without setup_data").end(),
+        Err(why) => log
+            .begin(log::ERROR)
+            .str("any user can read what was handed over: cannot chmod /sys/kernel/boot_params/setup_data")
+            .errno(why)
+            .end(),
+    }
+    unmount(c"/.kho/sys", log);
+}
+
+fn unmount(at: &CStr, log: &mut Log) {
+    if let Err(why) = sys::unmount(at) {
+        log.begin(log::ERROR)
+            .str("cannot unmount ")
+            .cstr(at)
+            .errno(why)
+            .end();
+    }
+}
+
+/// What was found out about the ranges.
+#[derive(Default)]
+struct Findings {
+    ranges: u64,
+    bad_ranges: u64,
+    pages: u64,
+    looked_at: u64,
+}
+
+fn check_ranges(log: &mut Log) {
+    if let Err(why) = sys::mount(c"proc", c"/.kho/proc", c"proc", sys::MS_QUIET, c"") {
+        log.begin(log::ERROR)
+            .str("ranges not checked: cannot mount proc")
+            .errno(why)
+            .end();
+        return;
+    }
+    let mut found = Findings::default();
+    match check_against(c"/.kho/proc/kpageflags", &mut found, log) {
+        Ok(()) if found.bad_ranges == 0 => log
+            .begin(log::NOTICE)
+            .str("arrival: ")
+            .dec(found.ranges)
+            .str(" ranges with ")
+            .dec(found.pages)
+            .str(" pages are reserved (")
+            .dec(found.looked_at)
+            .str(" pages looked at)")
+            .end(),
+        Ok(()) => log
+            .begin(log::ERROR)
+            .str("arrival: ")
+            .dec(found.bad_ranges)
+            .str(" of ")
+            .dec(found.ranges)
+            .str(" ranges are NOT reserved: do not use what was handed over")
+            .end(),
+        Err((what, why)) => log
+            .begin(log::ERROR)
+            .str("arrival: ranges not checked: ")
+            .cstr(what)
+            .errno(why)
+            .end(),
+    }
+    unmount(c"/.kho/proc", log);
+}
+
+type Failure = (&'static CStr, Errno);
+
+fn check_against(flags: &'static CStr, found: &mut Findings, log: &mut Log) -> Result<(), Failure> {
+    const RANGES: &CStr = c"/.kho/ranges";
+    let flags_file = sys::open(flags, sys::O_RDONLY, 0).map_err(|why| (flags, why))?;
+    let ranges = sys::open(RANGES, sys::O_RDONLY, 0).map_err(|why| (RANGES, why))?;
+    // Twice: how many pages there are decides how closely to look.
+    for_each_range(&ranges, |_, len| {
+        found.pages = found.pages.saturating_add(len / PAGE_SIZE)
+    })
+    .map_err(|why| (RANGES, why))?;
+    let all = found.pages <= CHECK_ALL;
+    for_each_range(&ranges, |start, len| {
+        found.ranges += 1;
+        let range = Range {
+            first: start / PAGE_SIZE,
+            pages: len / PAGE_SIZE,
+        };
+        if let Some(page) = range.first_not_reserved(&flags_file, all, &mut found.looked_at) {
+            found.bad_ranges += 1;
+            if found.bad_ranges <= MAX_COMPLAINTS {
+                log.begin(log::ERROR)
+                    .str("range at ")
+                    .hex(start)
+                    .str(" with ")
+                    .hex(len)
+                    .str(" bytes is NOT reserved at ")
+                    .hex(page.saturating_mul(PAGE_SIZE))
+                    .end();
+            }
+        }
+    })
+    .map_err(|why| (RANGES, why))
+}
+
+/// Calls `each` with start and length, in bytes, of every range in the file.
+fn for_each_range(file: &sys::File, mut each: impl FnMut(u64, u64)) -> Result<(), Errno> {
+    let mut offset = 0;
+    loop {
+        let mut pair = [0; 16];
+        match file.read_at(&mut pair, offset)? {
+            16 => {}
+            _ => return Ok(()),
+        }
+        let pair = u128::from_le_bytes(pair);
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "takes the two halves apart"
+        )]
+        each(pair as u64, (pair >> 64) as u64);
+        offset += 16;
+    }
+}
+
+/// Page frames.
+struct Range {
+    first: u64,
+    pages: u64,
+}
+
+impl Range {
+    /// The first page found that is not reserved.
+    fn first_not_reserved(&self, flags: &sys::File, all: bool, looked_at: &mut u64) -> Option<u64> {
+        if all || self.pages <= 2 * STRIDE {
+            return look(flags, self.first, self.pages, looked_at);
+        }
+        let last = self.first.saturating_add(self.pages - STRIDE);
+        let mut between = self.first.saturating_add(STRIDE);
+        look(flags, self.first, STRIDE, looked_at).or_else(|| {
+            while between < last {
+                let bad = look(flags, between, 1, looked_at);
+                if bad.is_some() {
+                    return bad;
+                }
+                between += STRIDE;
+            }
+            look(flags, last, STRIDE, looked_at)
+        })
+    }
+}
+
+/// Looks at `count` pages from `first` on. Pages that the kernel has no flags for are not memory, and not
+/// reserved.
+fn look(flags: &sys::File, first: u64, count: u64, looked_at: &mut u64) -> Option<u64> {
+    let mut buffer = [0; 4096];
+    let mut done = 0;
+    while done < count {
+        let page = first.saturating_add(done);
+        let want = (count - done).min(STRIDE);
+        let bytes = buffer.get_mut(..want as usize * 8)?;
+        let got = page
+            .checked_mul(8)
+            .and_then(|at| flags.read_at(bytes, at).ok())
+            .unwrap_or(0)
+            / 8;
+        if got == 0 {
+            return Some(page);
+        }
+        for (n, word) in buffer.chunks_exact(8).take(got).enumerate() {
+            let word = word.first_chunk().map_or(0, |w| u64::from_le_bytes(*w));
+            if word & KPF_RESERVED == 0 {
+                return Some(page.saturating_add(n as u64));
+            }
+        }
+        done += got as u64;
+        *looked_at += got as u64;
+    }
+    None
+}
+
+/// The path in a file, if there is one.
+fn read_path<'a>(file: &CStr, buffer: &'a mut [u8; 4096]) -> Option<&'a CStr> {
+    let file = sys::open(file, sys::O_RDONLY, 0).ok()?;
+    // The last byte stays 0.
+    let len = file.read_at(buffer.get_mut(..4095)?, 0).ok()?;
+    if len == 0 {
+        return None;
+    }
+    CStr::from_bytes_until_nul(buffer).ok()
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    sys::exit(101)
+}
+
+/// The precompiled `core` names this in its unwind tables. Nothing unwinds here: panics exit.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() -> ! {
+    sys::exit(102)
+}
+
+/// As above.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    sys::exit(102)
+}

@@ -1,0 +1,258 @@
+//! The system calls that are needed: numbers from `arch/x86/entry/syscalls/syscall_64.tbl`, the calling
+//! convention from the System V ABI for AMD64, appendix A.2.1.
+
+use core::arch::asm;
+use core::ffi::CStr;
+
+/// An error number of the kernel.
+pub type Errno = i32;
+
+pub const ENOENT: Errno = 2;
+pub const EACCES: Errno = 13;
+pub const EINVAL: Errno = 22;
+/// Not from the kernel: something does not fit a buffer.
+pub const ENAMETOOLONG: Errno = 36;
+
+const WRITE: usize = 1;
+const OPEN: usize = 2;
+const CLOSE: usize = 3;
+const PREAD64: usize = 17;
+const ACCESS: usize = 21;
+const NANOSLEEP: usize = 35;
+const EXECVE: usize = 59;
+const CHDIR: usize = 80;
+const CHMOD: usize = 90;
+const CHROOT: usize = 161;
+const MOUNT: usize = 165;
+const UMOUNT2: usize = 166;
+const EXIT_GROUP: usize = 231;
+
+// include/uapi/asm-generic/fcntl.h; nothing is to be inherited by the real init.
+const O_CLOEXEC: usize = 0o2_000_000;
+pub const O_RDONLY: usize = O_CLOEXEC;
+pub const O_WRONLY: usize = 1 | O_CLOEXEC;
+pub const O_CREATE: usize = 0o1_101 | O_CLOEXEC;
+
+// include/uapi/linux/mount.h.
+pub const MS_RDONLY: usize = 1;
+pub const MS_SILENT: usize = 1 << 15;
+const MS_MOVE: usize = 1 << 13;
+/// `MS_NOSUID | MS_NODEV | MS_NOEXEC`.
+pub const MS_QUIET: usize = 0b1110;
+pub const MS_NOSUID: usize = 2;
+
+const X_OK: usize = 1;
+
+/// # Safety
+///
+/// The arguments have to be what the system call with this number takes: pointers valid for what the kernel
+/// reads or writes through them during the call.
+unsafe fn call(number: usize, args: [usize; 5]) -> Result<usize, Errno> {
+    let result: isize;
+    let [a, b, c, d, e] = args;
+    // SAFETY: the convention is `syscall` with these registers, which destroys rcx and r11 and does not touch
+    // the stack; the caller answers for the arguments.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    match result {
+        -4095..=-1 => Err(-result as Errno),
+        _ => Ok(result as usize),
+    }
+}
+
+fn path(path: &CStr) -> usize {
+    path.as_ptr() as usize
+}
+
+/// An open file, closed when dropped.
+pub struct File(usize);
+
+impl File {
+    /// Reads at an offset.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let args = [
+            self.0,
+            buffer.as_mut_ptr() as usize,
+            buffer.len(),
+            offset as usize,
+            0,
+        ];
+        // SAFETY: the buffer is writable for its length.
+        unsafe { call(PREAD64, args) }
+    }
+
+    /// Writes, in one call.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        // SAFETY: the bytes are readable for their length.
+        unsafe { call(WRITE, [self.0, bytes.as_ptr() as usize, bytes.len(), 0, 0]) }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: no pointers. An error cannot be helped.
+        let _ = unsafe { call(CLOSE, [self.0, 0, 0, 0, 0]) };
+    }
+}
+
+pub fn open(at: &CStr, flags: usize, mode: usize) -> Result<File, Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(OPEN, [path(at), flags, mode, 0, 0]) }.map(File)
+}
+
+/// Whether the file can be executed.
+pub fn access_execute(at: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(ACCESS, [path(at), X_OK, 0, 0, 0]) }.map(drop)
+}
+
+pub fn chmod(at: &CStr, mode: usize) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(CHMOD, [path(at), mode, 0, 0, 0]) }.map(drop)
+}
+
+pub fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: usize, data: &CStr) -> Result<(), Errno> {
+    // SAFETY: all are terminated by NUL. The kernel copies up to a page of `data` and takes what it can read.
+    unsafe { call(MOUNT, [path(what), path(at), path(kind), flags, path(data)]) }.map(drop)
+}
+
+/// Moves the mount at the current directory to `/`.
+pub fn move_here_to_root() -> Result<(), Errno> {
+    mount(c".", c"/", c"", MS_MOVE, c"")
+}
+
+pub fn unmount(at: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(UMOUNT2, [path(at), 0, 0, 0, 0]) }.map(drop)
+}
+
+pub fn chdir(at: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(CHDIR, [path(at), 0, 0, 0, 0]) }.map(drop)
+}
+
+pub fn chroot(at: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(CHROOT, [path(at), 0, 0, 0, 0]) }.map(drop)
+}
+
+pub fn sleep_ms(ms: u64) {
+    let time = [ms / 1000, ms % 1000 * 1_000_000];
+    // SAFETY: `struct timespec` is seconds and nanoseconds, both 64 bits. Waking up early does no harm.
+    let _ = unsafe { call(NANOSLEEP, [time.as_ptr() as usize, 0, 0, 0, 0]) };
+}
+
+pub fn exit(status: usize) -> ! {
+    loop {
+        // SAFETY: no pointers.
+        let _ = unsafe { call(EXIT_GROUP, [status, 0, 0, 0, 0]) };
+    }
+}
+
+/// What the kernel started this program with.
+pub struct Start {
+    pub argc: usize,
+    pub argv: *mut *const u8,
+    pub envp: *const *const u8,
+}
+
+impl Start {
+    /// Starts another program with the same environment and arguments, except that the first one becomes
+    /// its path. Returns only when that failed.
+    pub fn exec(&self, program: &CStr) -> Errno {
+        let name = program.as_ptr().cast::<u8>();
+        let fallback = [name, core::ptr::null()];
+        let argv = if self.argc == 0 {
+            fallback.as_ptr()
+        } else {
+            // SAFETY: there are `argc` argument pointers in writable memory, so a first one; nobody reads them
+            // meanwhile.
+            unsafe { self.argv.write(name) };
+            self.argv.cast_const()
+        };
+        let args = [path(program), argv as usize, self.envp as usize, 0, 0];
+        // SAFETY: the path is terminated by NUL, both lists by null pointers, and what they point to is as
+        // the kernel left it, or `program`, which outlives the call.
+        match unsafe { call(EXECVE, args) } {
+            Err(why) => why,
+            Ok(_) => 0,
+        }
+    }
+}
+
+// What the compiler calls for copies and comparisons; there is no libc to have them from.
+
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+    // SAFETY: both are valid for `len` bytes, says the caller; the direction flag is clear (System V ABI).
+    unsafe {
+        asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
+            options(nostack, preserves_flags));
+    }
+    to
+}
+
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
+    // SAFETY: as above.
+    unsafe {
+        asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("al") byte as u8,
+            options(nostack, preserves_flags));
+    }
+    to
+}
+
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    let mut n = 0;
+    while n < len {
+        // SAFETY: `n < len`, and both are valid for `len` bytes, says the caller. Volatile keeps the
+        // compiler from seeing a comparison here and calling this function for it.
+        let x = unsafe { a.add(n).read_volatile() };
+        // SAFETY: as above.
+        let y = unsafe { b.add(n).read_volatile() };
+        if x != y {
+            return i32::from(x) - i32::from(y);
+        }
+        n += 1;
+    }
+    0
+}
+
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    // SAFETY: the caller's promise is the same.
+    unsafe { memcmp(a, b, len) }
+}
+
+/// # Safety
+///
+/// As in C.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strlen(text: *const u8) -> usize {
+    let mut n = 0;
+    // SAFETY: the text ends with NUL, says the caller, and `n` does not pass it. Volatile as above.
+    while unsafe { text.add(n).read_volatile() } != 0 {
+        n += 1;
+    }
+    n
+}

@@ -1,0 +1,96 @@
+//! The small cpio archive with the program that the next kernel runs first.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `/.kho/` | mode 0700 |
+//! | `/.kho/arrive` | the program, [`ARRIVAL_PROGRAM`] |
+//! | `/.kho/ranges` | what has to be reserved: pairs of little-endian 64-bit start and length in bytes |
+//! | `/.kho/init` | the path of the init to start, without a line break |
+//! | `/.kho/kmsg` | the kernel log, character device 1:11 |
+//! | `/.kho/sys/`, `/.kho/proc/`, `/.kho/dev/`, `/.kho/root/` | where it mounts |
+//!
+//! The program's own documentation (`arrival/main.rs`) says what it does.
+
+use kho::PhysRange;
+use thiserror::Error;
+
+use crate::bytes::len64;
+use crate::cpio::{CpioError, Device, Writer};
+
+/// The arrival program, a static x86_64 Linux executable; empty when this crate was built for another
+/// target.
+pub const ARRIVAL_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/arrive"));
+
+/// What the kernel runs when there is no `rdinit=`: `ramdisk_execute_command` in `init/main.c`.
+const DEFAULT_INIT: &[u8] = b"/init";
+
+/// The program reads the path into a buffer of this many bytes, terminator included.
+const MAX_INIT: usize = 4096;
+
+/// Why there is no archive.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ArrivalError {
+    /// Built for another architecture.
+    #[error(
+        "this build has no arrival program: it was made for {}-{}, not for x86_64 Linux",
+        std::env::consts::ARCH,
+        std::env::consts::OS
+    )]
+    NoProgram,
+    /// The path in `rdinit=`.
+    #[error("rdinit= is {len} bytes long, at most {} can be passed on", MAX_INIT - 1)]
+    InitTooLong {
+        /// Bytes of the path.
+        len: usize,
+    },
+    /// The archive.
+    #[error("cannot make the arrival archive")]
+    Cpio(#[from] CpioError),
+}
+
+/// Makes the archive: `reserved` are the ranges to check, `rdinit` the user's own.
+///
+/// # Errors
+///
+/// See [`ArrivalError`].
+pub fn arrival_archive(
+    reserved: &[PhysRange],
+    rdinit: Option<&[u8]>,
+) -> Result<Vec<u8>, ArrivalError> {
+    let ranges: Vec<u8> = reserved
+        .iter()
+        .flat_map(|r| [r.start().get(), r.len()])
+        .flat_map(u64::to_le_bytes)
+        .collect();
+    archive(&ranges, rdinit)
+}
+
+/// Length of [`arrival_archive`] for up to `reserved` ranges.
+///
+/// # Errors
+///
+/// See [`ArrivalError`].
+pub fn arrival_archive_len(reserved: usize, rdinit: Option<&[u8]>) -> Result<u64, ArrivalError> {
+    archive(&vec![0; reserved.saturating_mul(16)], rdinit).map(|bytes| len64(bytes.len()))
+}
+
+fn archive(ranges: &[u8], rdinit: Option<&[u8]>) -> Result<Vec<u8>, ArrivalError> {
+    if ARRIVAL_PROGRAM.is_empty() {
+        return Err(ArrivalError::NoProgram);
+    }
+    let init = rdinit.unwrap_or(DEFAULT_INIT);
+    if init.len() >= MAX_INIT {
+        return Err(ArrivalError::InitTooLong { len: init.len() });
+    }
+    let mut cpio = Writer::new();
+    cpio.dir(b".kho", 0o700)?;
+    cpio.file(b".kho/arrive", 0o700, ARRIVAL_PROGRAM)?;
+    cpio.file(b".kho/ranges", 0o600, ranges)?;
+    cpio.file(b".kho/init", 0o600, init)?;
+    cpio.device(b".kho/kmsg", 0o600, Device::Char(1, 11))?;
+    for dir in [&b".kho/sys"[..], b".kho/proc", b".kho/dev", b".kho/root"] {
+        cpio.dir(dir, 0o700)?;
+    }
+    Ok(cpio.finish())
+}

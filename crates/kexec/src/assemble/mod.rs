@@ -1,0 +1,345 @@
+//! From an image, an initrd and a cargo to the segments of `kexec_load`.
+//!
+//! | segment | contents | where |
+//! | --- | --- | --- |
+//! | kernel | the image's payload; the destination covers all the memory it needs to unpack itself | scratch |
+//! | initrd | our small cpio archive, then the user's initrd | scratch |
+//! | parameters | `boot_params`, command line, entry code | scratch |
+//! | state | what the [`Carrier`] makes: chain and state tree | outside scratch |
+//!
+//! Blobs are the caller's own segments.
+//!
+//! Our archive goes *before* the user's initrd: the kernel looks at the end of the initrd for a boot
+//! configuration (`get_boot_config_from_initrd`, `init/main.c`), LZ4 data has no end mark other than zeros
+//! (`lib/decompress_unlz4.c`), and a damaged initrd must not keep the arrival program from running. Early
+//! microcode and ACPI tables are found behind it, because `find_cpio_data` (`lib/earlycpio.c`) walks through
+//! all archives that are not compressed.
+
+mod arrival;
+mod error;
+
+use std::borrow::Cow;
+
+use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use zerocopy::IntoBytes;
+
+use crate::bootparam::{self, BOOT_PARAMS_LEN, BootParams, EfiFacts, MemoryMapEntry, NextKernel};
+use crate::bytes::len64;
+use crate::carrier::{Cargo, Carrier, RNG_SEED_LEN};
+use crate::cmdline::CommandLine;
+use crate::entry;
+use crate::image::Image;
+
+pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archive_len};
+pub use error::AssembleError;
+
+/// Which segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SegmentKind {
+    /// The kernel image.
+    Kernel,
+    /// Arrival archive and initrd.
+    Initrd,
+    /// `boot_params`, command line, entry code.
+    Params,
+    /// Chain and state tree.
+    State,
+}
+
+impl SegmentKind {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
+            Self::Params => "parameters",
+            Self::State => "state",
+        }
+    }
+}
+
+/// A segment for `kexec_load`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
+    /// Which one.
+    pub kind: SegmentKind,
+    /// Where it goes: whole pages, at least as long as `bytes`. The rest becomes zeros.
+    pub dest: PhysRange,
+    /// What goes there.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Where the planner put the segments. Each range is whole pages and at least as long as [`params_len`],
+/// [`initrd_len`], [`ImageNeeds::mem_size`](crate::image::ImageNeeds::mem_size) and
+/// [`Carrier::state_len`] said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The kernel's load address and memory.
+    pub kernel: PhysRange,
+    /// The initrd; `None` only if there is none and no arrival archive either.
+    pub initrd: Option<PhysRange>,
+    /// The parameters.
+    pub params: PhysRange,
+    /// The state segment, outside scratch.
+    pub state: PhysRange,
+}
+
+/// Everything that goes into a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    /// The kernel.
+    pub image: &'a dyn Image,
+    /// The user's initrd.
+    pub initrd: Option<&'a [u8]>,
+    /// The command line, built with `arrive` if and only if `arrive` is true.
+    pub cmdline: &'a CommandLine,
+    /// Boot through the arrival program. Only a plain kexec, which hands over nothing, may do without.
+    pub arrive: bool,
+    /// The running kernel's parameters.
+    pub running: &'a BootParams,
+    /// The firmware's memory map.
+    pub memory_map: &'a [MemoryMapEntry],
+    /// UEFI runtime services, where the running kernel has them.
+    pub efi: Option<&'a EfiFacts>,
+    /// Fresh random bytes, to be used for this load only.
+    pub rng_seed: &'a [u8; RNG_SEED_LEN],
+    /// The state tree; `None`: nothing is handed over.
+    pub tree: Option<&'a [u8]>,
+    /// The mem cache, in the tree's order.
+    pub reserved: &'a [PhysRange],
+    /// Where everything goes.
+    pub placement: Placement,
+}
+
+/// Segments and the address to enter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assembled<'a> {
+    /// Kernel, initrd, parameters, state.
+    pub segments: Vec<Segment<'a>>,
+    /// The entry point for `kexec_load`: our entry code, in the parameters.
+    pub entry: PhysAddr,
+}
+
+/// Bytes of the parameters segment for a command line of `cmdline_len` bytes, a multiple of the page size.
+pub fn params_len(cmdline_len: u64) -> u64 {
+    entry_offset(cmdline_len)
+        .saturating_add(len64(entry::ENTRY_LEN))
+        .checked_next_multiple_of(PAGE_SIZE)
+        .unwrap_or(u64::MAX)
+}
+
+/// Where the entry code is in the parameters segment: behind the command line and its NUL.
+fn entry_offset(cmdline_len: u64) -> u64 {
+    len64(BOOT_PARAMS_LEN)
+        .saturating_add(cmdline_len)
+        .saturating_add(1)
+        .checked_next_multiple_of(entry::ENTRY_ALIGN)
+        .unwrap_or(u64::MAX)
+}
+
+/// Bytes of the initrd segment, a multiple of the page size: the arrival archive for up to `reserved`
+/// ranges and the user's `rdinit=`, and `user` bytes of initrd.
+///
+/// # Errors
+///
+/// [`ArrivalError`] when the archive cannot be made.
+pub fn initrd_len(user: u64, reserved: usize, rdinit: Option<&[u8]>) -> Result<u64, ArrivalError> {
+    let archive = arrival_archive_len(reserved, rdinit)?;
+    Ok(archive
+        .saturating_add(user)
+        .checked_next_multiple_of(PAGE_SIZE)
+        .unwrap_or(u64::MAX))
+}
+
+/// Puts everything together.
+///
+/// # Errors
+///
+/// [`AssembleError`]; above all, a placement where the next kernel could be put on, or unpack itself onto,
+/// memory that is handed over is refused whatever the planner said.
+pub fn assemble<'a>(
+    load: &Load<'a>,
+    carrier: &dyn Carrier,
+) -> Result<Assembled<'a>, AssembleError> {
+    let place = &load.placement;
+    let needs = load.image.needs();
+    if load.tree.is_some() && !load.arrive {
+        return Err(AssembleError::NoArrival);
+    }
+    check_kernel(load)?;
+
+    let cargo = Cargo {
+        tree: load.tree,
+        reserved: load.reserved,
+        memory_map: load.memory_map,
+        efi: load.efi,
+        rng_seed: Some(load.rng_seed),
+    };
+    let state = carrier.encode(place.state.start(), &cargo)?;
+
+    let initrd = initrd(load)?;
+    let initrd_at = match (&initrd, place.initrd) {
+        (None, _) => None,
+        (Some(_), None) => {
+            return Err(AssembleError::NotPlaced {
+                kind: SegmentKind::Initrd,
+            });
+        }
+        (Some(bytes), Some(dest)) => PhysRange::new(dest.start(), len64(bytes.len())).ok(),
+    };
+    if let (Some(at), Some(max)) = (initrd_at, needs.initrd_max)
+        && at.end() > max
+    {
+        return Err(AssembleError::InitrdTooHigh { at, max });
+    }
+
+    let (params, entry) = params(load, state.first, state.efi_map, initrd_at)?;
+    let mut segments = vec![Segment {
+        kind: SegmentKind::Kernel,
+        dest: place.kernel,
+        bytes: Cow::Borrowed(load.image.payload()),
+    }];
+    if let (Some(bytes), Some(dest)) = (initrd, place.initrd) {
+        segments.push(Segment {
+            kind: SegmentKind::Initrd,
+            dest,
+            bytes,
+        });
+    }
+    segments.push(Segment {
+        kind: SegmentKind::Params,
+        dest: place.params,
+        bytes: Cow::Owned(params),
+    });
+    segments.push(Segment {
+        kind: SegmentKind::State,
+        dest: place.state,
+        bytes: Cow::Owned(state.bytes),
+    });
+    check_segments(&segments, load)?;
+    Ok(Assembled { segments, entry })
+}
+
+/// The image's own demands on its place.
+fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
+    let needs = load.image.needs();
+    let at = load.placement.kernel;
+    let high = at.end().get() > 1 << 32;
+    if !at.start().is_aligned(needs.alignment)
+        || at.start() < needs.lowest
+        || at.len() < needs.mem_size
+        || (high && !needs.above_4g)
+    {
+        return Err(AssembleError::KernelPlace {
+            at,
+            mem_size: needs.mem_size,
+            alignment: needs.alignment,
+            lowest: needs.lowest,
+        });
+    }
+    let len = len64(load.cmdline.line.len());
+    if len > needs.cmdline_max {
+        return Err(AssembleError::Cmdline(
+            crate::cmdline::CmdlineError::CommandLineTooLong {
+                len,
+                max: needs.cmdline_max,
+            },
+        ));
+    }
+    Ok(())
+}
+
+/// Our archive, if it is wanted, and then the user's initrd as it is.
+fn initrd<'a>(load: &Load<'a>) -> Result<Option<Cow<'a, [u8]>>, AssembleError> {
+    if !load.arrive {
+        return Ok(load.initrd.map(Cow::Borrowed));
+    }
+    let mut bytes = arrival_archive(load.reserved, load.cmdline.rdinit.as_deref())?;
+    bytes.extend_from_slice(load.initrd.unwrap_or_default());
+    Ok(Some(Cow::Owned(bytes)))
+}
+
+/// The parameters segment, and where the entry code in it is.
+fn params(
+    load: &Load<'_>,
+    setup_data: Option<PhysAddr>,
+    efi_map: Option<PhysRange>,
+    initrd: Option<PhysRange>,
+) -> Result<(Vec<u8>, PhysAddr), AssembleError> {
+    let at = load.placement.params;
+    let line = &load.cmdline.line;
+    let offset = entry_offset(len64(line.len()));
+    let short = |needed| AssembleError::TooShort {
+        kind: SegmentKind::Params,
+        dest: at,
+        needed,
+    };
+    let (Some(cmdline), Some(entry), Some(kernel_entry)) = (
+        at.start().checked_add(len64(BOOT_PARAMS_LEN)),
+        at.start().checked_add(offset),
+        load.placement
+            .kernel
+            .start()
+            .checked_add(load.image.entry_offset()),
+    ) else {
+        return Err(short(params_len(len64(line.len()))));
+    };
+    let boot_params = bootparam::build(&NextKernel {
+        running: load.running,
+        setup_header: load.image.setup_header(),
+        memory_map: load.memory_map,
+        efi: load.efi.zip(efi_map),
+        initrd,
+        cmdline,
+        setup_data,
+    })?;
+    let mut bytes = boot_params.as_bytes().to_vec();
+    bytes.extend_from_slice(line);
+    let padded = usize::try_from(offset).map_err(|_| short(offset))?;
+    bytes.resize(padded, 0);
+    bytes.extend_from_slice(&entry::code(entry, at.start(), kernel_entry));
+    Ok((bytes, entry))
+}
+
+/// Whole pages, long enough, apart from each other, and in the right place regarding what is handed over.
+fn check_segments(segments: &[Segment<'_>], load: &Load<'_>) -> Result<(), AssembleError> {
+    for (n, segment) in segments.iter().enumerate() {
+        let (kind, dest) = (segment.kind, segment.dest);
+        if !dest.start().is_aligned(PAGE_SIZE) || !dest.len().is_multiple_of(PAGE_SIZE) {
+            return Err(AssembleError::Misaligned { kind, dest });
+        }
+        let needed = len64(segment.bytes.len());
+        if dest.len() < needed {
+            return Err(AssembleError::TooShort { kind, dest, needed });
+        }
+        for other in segments.iter().skip(n + 1) {
+            if dest.overlaps(other.dest) {
+                return Err(AssembleError::Overlap {
+                    kind,
+                    dest,
+                    other: other.kind,
+                    other_dest: other.dest,
+                });
+            }
+        }
+        let kept = load.reserved.iter().find(|r| r.overlaps(dest));
+        match (kind, kept) {
+            // The state segment has to survive like everything else.
+            (SegmentKind::State, _) if load.tree.is_some() => {
+                if !load.reserved.iter().any(|r| r.contains_range(dest)) {
+                    return Err(AssembleError::StateNotReserved { dest });
+                }
+            }
+            (_, Some(kept)) => {
+                return Err(AssembleError::OntoKept {
+                    kind,
+                    dest,
+                    kept: *kept,
+                });
+            }
+            (_, None) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! The next kernel's `boot_params`, from the running kernel's.
+
+use kho::{PhysAddr, PhysRange};
+use thiserror::Error;
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+use super::{
+    BOOT_PARAMS_LEN, BootParams, E820_IN_PAGE, E820Kind, EFI_DESCRIPTOR_LEN,
+    EFI64_LOADER_SIGNATURE, EfiFacts, HDR_MAX, HDR_OFFSET, MemoryMapEntry,
+};
+use crate::bytes::len64;
+
+/// `hdr.type_of_loader` for a loader without an assigned number: `Documentation/arch/x86/boot.rst`.
+/// It must not be 0, or the kernel ignores the initrd (`reserve_initrd`, `arch/x86/kernel/setup.c`).
+const LOADER_UNDEFINED: u8 = 0xff;
+/// `LOADED_HIGH`: the only flag of `hdr.loadflags` that is true of an image entered in 64-bit mode. The
+/// others ask for things of the real-mode code, or are the kernel's own (`KASLR_FLAG`).
+const LOADED_HIGH: u8 = 1;
+
+/// What the next kernel's parameters are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NextKernel<'a> {
+    /// The running kernel's parameters.
+    pub running: &'a BootParams,
+    /// The image's setup header: [`Image::setup_header`](crate::image::Image::setup_header).
+    pub setup_header: &'a [u8],
+    /// The firmware's memory map; entries past [`E820_IN_PAGE`] are left to a `SETUP_E820_EXT` node.
+    pub memory_map: &'a [MemoryMapEntry],
+    /// UEFI runtime services and where their memory map was put; `None` after a BIOS boot or where the
+    /// running kernel has no runtime services.
+    pub efi: Option<(&'a EfiFacts, PhysRange)>,
+    /// Where the initrd is: exactly its bytes.
+    pub initrd: Option<PhysRange>,
+    /// Where the command line is, terminated by NUL.
+    pub cmdline: PhysAddr,
+    /// First node of the `setup_data` chain, `None` for an empty chain.
+    pub setup_data: Option<PhysAddr>,
+}
+
+/// Why no parameters can be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BootParamsError {
+    /// Not a page.
+    #[error(
+        "the running kernel's boot_params are {len:#x} bytes long instead of {BOOT_PARAMS_LEN:#x}; is this x86_64 with /sys mounted?"
+    )]
+    Length {
+        /// Bytes given.
+        len: usize,
+    },
+    /// The image's header does not fit.
+    #[error("the image's setup header is {len:#x} bytes long, there is room for {HDR_MAX:#x}")]
+    SetupHeader {
+        /// Bytes given.
+        len: usize,
+    },
+    /// A memory map without memory.
+    #[error(
+        "the firmware memory map has no usable memory in its {entries} entries; see /sys/firmware/memmap"
+    )]
+    NoMemory {
+        /// Entries given.
+        entries: usize,
+    },
+    /// UEFI facts, but the kernel was not booted by a 64-bit UEFI.
+    #[error("the kernel has UEFI runtime services, but its loader signature is {} instead of 64-bit UEFI's EL64", signature.escape_ascii())]
+    EfiSignature {
+        /// `efi_info.efi_loader_signature` of the running kernel.
+        signature: [u8; 4],
+    },
+    /// UEFI without any runtime region.
+    #[error(
+        "UEFI runtime services without a runtime map; is /sys/firmware/efi/runtime-map there? Boot with efi=noruntime to do without"
+    )]
+    EfiNoMap,
+    /// The range that the map was put in is not as long as the map.
+    #[error("the UEFI memory map takes {needed:#x} bytes, but {at:?} has {} for it", at.len())]
+    EfiMapLength {
+        /// Where it was put.
+        at: PhysRange,
+        /// Its length.
+        needed: u64,
+    },
+}
+
+/// Makes the next kernel's parameters.
+///
+/// Taken over from the running kernel, like `setup_boot_parameters` does: the screen, the ACPI root
+/// pointer, EDD, the hardware subarchitecture and UEFI's system table. Everything else is zero, as the boot
+/// protocol asks of a loader.
+///
+/// # Errors
+///
+/// See [`BootParamsError`].
+pub fn build(next: &NextKernel<'_>) -> Result<Box<BootParams>, BootParamsError> {
+    let mut params = BootParams::zeroed();
+    let header_end = HDR_OFFSET
+        .checked_add(next.setup_header.len())
+        .filter(|end| *end <= HDR_OFFSET + HDR_MAX)
+        .ok_or(BootParamsError::SetupHeader {
+            len: next.setup_header.len(),
+        })?;
+    if let Some(room) = params.as_mut_bytes().get_mut(HDR_OFFSET..header_end) {
+        room.copy_from_slice(next.setup_header);
+    }
+
+    let running = next.running;
+    params.screen_info = running.screen_info;
+    params.acpi_rsdp_addr = running.acpi_rsdp_addr;
+    params.edd_mbr_sig_buffer = running.edd_mbr_sig_buffer;
+    params.edd_mbr_sig_buf_entries = running.edd_mbr_sig_buf_entries;
+    params.eddbuf = running.eddbuf;
+    params.eddbuf_entries = running.eddbuf_entries;
+
+    let hdr = &mut params.hdr;
+    hdr.hardware_subarch = running.hdr.hardware_subarch;
+    hdr.type_of_loader = LOADER_UNDEFINED;
+    hdr.loadflags = LOADED_HIGH;
+    hdr.ext_loader_type = 0;
+    hdr.ext_loader_ver = 0;
+    hdr.setup_data = U64::new(next.setup_data.map_or(0, PhysAddr::get));
+    (hdr.cmd_line_ptr, params.ext_cmd_line_ptr) = halves(next.cmdline.get());
+    if let Some(initrd) = next.initrd {
+        (hdr.ramdisk_image, params.ext_ramdisk_image) = halves(initrd.start().get());
+        (hdr.ramdisk_size, params.ext_ramdisk_size) = halves(initrd.len());
+    } else {
+        (hdr.ramdisk_image, hdr.ramdisk_size) = (U32::ZERO, U32::ZERO);
+    }
+
+    if !next.memory_map.iter().any(|e| e.kind == E820Kind::Ram) {
+        return Err(BootParamsError::NoMemory {
+            entries: next.memory_map.len(),
+        });
+    }
+    for (slot, entry) in params.e820_table.iter_mut().zip(next.memory_map) {
+        *slot = entry.to_boot();
+    }
+    let entries = next.memory_map.len().min(E820_IN_PAGE);
+    params.e820_entries = u8::try_from(entries).unwrap_or(u8::MAX);
+
+    if let Some((facts, map_at)) = next.efi {
+        efi(&mut params, running, facts, map_at)?;
+    }
+    Ok(params)
+}
+
+/// `setup_efi_state`.
+fn efi(
+    params: &mut BootParams,
+    running: &BootParams,
+    facts: &EfiFacts,
+    map_at: PhysRange,
+) -> Result<(), BootParamsError> {
+    let old = running.efi_info;
+    if old.efi_loader_signature != EFI64_LOADER_SIGNATURE {
+        return Err(BootParamsError::EfiSignature {
+            signature: old.efi_loader_signature,
+        });
+    }
+    if facts.runtime_map.is_empty() {
+        return Err(BootParamsError::EfiNoMap);
+    }
+    let needed = len64(facts.runtime_map.len()).saturating_mul(len64(EFI_DESCRIPTOR_LEN));
+    let (size, 0) = halves32(needed) else {
+        return Err(BootParamsError::EfiMapLength { at: map_at, needed });
+    };
+    if map_at.len() != needed {
+        return Err(BootParamsError::EfiMapLength { at: map_at, needed });
+    }
+    params.secure_boot = running.secure_boot;
+    if params.acpi_rsdp_addr == U64::ZERO {
+        params.acpi_rsdp_addr = U64::new(facts.acpi.map_or(0, PhysAddr::get));
+    }
+    let info = &mut params.efi_info;
+    info.efi_loader_signature = old.efi_loader_signature;
+    info.efi_systab = old.efi_systab;
+    info.efi_systab_hi = old.efi_systab_hi;
+    info.efi_memdesc_version = old.efi_memdesc_version;
+    info.efi_memdesc_size = U32::new(halves32(len64(EFI_DESCRIPTOR_LEN)).0);
+    info.efi_memmap_size = U32::new(size);
+    (info.efi_memmap, info.efi_memmap_hi) = halves(map_at.start().get());
+    Ok(())
+}
+
+/// The low and the high half.
+fn halves32(value: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    (
+        u32::from_le_bytes([a, b, c, d]),
+        u32::from_le_bytes([e, f, g, h]),
+    )
+}
+
+fn halves(value: u64) -> (U32, U32) {
+    let (low, high) = halves32(value);
+    (U32::new(low), U32::new(high))
+}

@@ -1,0 +1,71 @@
+//! The firmware's memory map in the boot protocol's terms.
+
+use kho::PhysRange;
+use zerocopy::byteorder::little_endian::{U32, U64};
+
+use super::BootE820Entry;
+
+/// Entries that fit into `boot_params.e820_table`: `E820_MAX_ENTRIES_ZEROPAGE`, `asm/bootparam.h`. More of
+/// them travel in a `SETUP_E820_EXT` node.
+pub const E820_IN_PAGE: usize = 128;
+
+/// What a range of the firmware's memory map is: `enum e820_type`, `arch/x86/include/asm/e820/types.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum E820Kind {
+    /// Usable memory.
+    Ram = 1,
+    /// Not usable.
+    Reserved = 2,
+    /// ACPI tables, usable after they were read.
+    Acpi = 3,
+    /// ACPI non-volatile storage.
+    Nvs = 4,
+    /// Found to be faulty.
+    Unusable = 5,
+    /// Persistent memory.
+    Pmem = 7,
+    /// Persistent memory, before it had a standard number.
+    Pram = 12,
+    /// Set aside for a driver by the firmware (`EFI_MEMORY_SP`).
+    SoftReserved = 0xefff_ffff,
+}
+
+impl E820Kind {
+    /// From the contents of `/sys/firmware/memmap/N/type`, which come from `e820_type_to_string` in
+    /// `arch/x86/kernel/e820.c`. A name that is not known is
+    /// [`Reserved`](Self::Reserved), as the kernel itself treats it.
+    pub fn from_sysfs(name: &str) -> Self {
+        match name.trim() {
+            "System RAM" => Self::Ram,
+            "ACPI Tables" => Self::Acpi,
+            "ACPI Non-volatile Storage" => Self::Nvs,
+            "Unusable memory" => Self::Unusable,
+            "Persistent Memory" => Self::Pmem,
+            "Persistent Memory (legacy)" => Self::Pram,
+            "Soft Reserved" => Self::SoftReserved,
+            _ => Self::Reserved,
+        }
+    }
+}
+
+/// One range of the firmware's memory map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryMapEntry {
+    /// Where.
+    pub range: PhysRange,
+    /// What.
+    pub kind: E820Kind,
+}
+
+impl MemoryMapEntry {
+    /// The entry as the boot protocol has it.
+    pub fn to_boot(self) -> BootE820Entry {
+        BootE820Entry {
+            addr: U64::new(self.range.start().get()),
+            size: U64::new(self.range.len()),
+            kind: U32::new(self.kind as u32),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! How what is handed over reaches the next kernel.
+//!
+//! A [`Carrier`] takes a [`Cargo`] (the state tree, the ranges to keep, and what early boot has to be told)
+//! and makes the bytes of the *state segment* from it, and the one address that the next kernel's
+//! parameters have to name. What is carried is decided elsewhere; another way to carry it (inside the
+//! initrd, or native KHO) is another implementation.
+//!
+//! # What a range costs in early boot
+//!
+//! [`SetupDataCarrier`] uses the `setup_data` list. Read in the sources of Linux 6.1, 6.12 and 7.3:
+//!
+//! * **memblock** (`memblock_x86_reserve_range_setup_data`, `arch/x86/kernel/setup.c`): one
+//!   `memblock_reserve` for each node and one for each indirect range. Regions that touch become one, so the
+//!   nodes are packed back to back and cost *one* region together; scattered nodes would cost one each.
+//!   Each range that touches no other costs one. This runs before `memblock_allow_resize` (in
+//!   `e820__memblock_setup`), with a static table of 128 regions that also holds the kernel, the initrd, the
+//!   first 64 KiB, the BIOS area and what firmware drivers reserve. A reservation that does not fit is
+//!   dropped without a word. Ranges that touch or overlap, such as the tree and the mem-cache entry that
+//!   covers it, count once, but a table that is exactly full can miss one more.
+//! * **e820, 6.1 and 6.12 only** (`e820__reserve_setup_data`, gone in 7.3): every node and every indirect
+//!   range becomes `E820_TYPE_RESERVED_KERN` in `e820_table` (6.1: in `e820_table_kexec` too). A range
+//!   inside a RAM entry splits it: two more entries; a node that begins where the last one ended: one more.
+//!   They are merged only afterwards, so N ranges need up to `3 * N + 5` entries besides the firmware's.
+//!   The table holds `E820_MAX_ENTRIES = 128 + 3 * MAX_NUMNODES`: 3200 in Debian's kernels
+//!   (`CONFIG_NODES_SHIFT=10`), 320 with the upstream default of 6, 131 without `CONFIG_NUMA`. When it is
+//!   full, `__e820__range_add` drops the new entries *after* the RAM entry was cut short: the memory above is
+//!   lost. So a self-built kernel of 6.12 or before without NUMA takes about 35 ranges, one with
+//!   `NODES_SHIFT=6` about 90. `/sys/firmware/memmap` shows `e820_table_firmware`, which is not touched: the
+//!   map can be passed on at every hop.
+//! * **memblock.memory**: nothing; the pieces of a split RAM entry touch and become one region again.
+//! * **KASLR** (`mem_avoid_overlap`, `arch/x86/boot/compressed/kaslr.c`): avoids every node and every
+//!   indirect range, however many; at most 100 areas between them are candidates (`MAX_SLOT_AREA`). It does
+//!   *not* avoid the UEFI memory map that `efi_info` points to, which is why that map lies inside a node.
+//! * **sysfs** (`arch/x86/kernel/ksysfs.c`): a directory and two files for each node, for good.
+//!
+//! The cap that is safe on a firmware is measured, not computed; the planner has it.
+
+mod chain;
+mod setup_data;
+
+use kho::{PhysAddr, PhysRange};
+use thiserror::Error;
+
+use crate::bootparam::{EfiFacts, MemoryMapEntry};
+
+pub use chain::{ChainError, ChainNode, Indirect, MAX_NODES, read_chain};
+pub use setup_data::{SetupDataCarrier, node_type};
+
+/// What is handed to the next kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Cargo<'a> {
+    /// The state tree. `None`: nothing is handed over (a plain kexec).
+    pub tree: Option<&'a [u8]>,
+    /// The mem cache: page-aligned ranges to reserve, in the order of the tree's `mem-cache` property.
+    /// The first of them is the state segment itself.
+    pub reserved: &'a [PhysRange],
+    /// The firmware's whole memory map. Only what does not fit into `boot_params` is carried.
+    pub memory_map: &'a [MemoryMapEntry],
+    /// UEFI runtime services, where there are any.
+    pub efi: Option<&'a EfiFacts>,
+    /// Fresh random bytes for the next kernel's generator.
+    pub rng_seed: Option<&'a [u8; RNG_SEED_LEN]>,
+}
+
+/// Bytes of a seed: `RNG_SEED_LENGTH`, `arch/x86/kernel/kexec-bzimage64.c`.
+pub const RNG_SEED_LEN: usize = 32;
+
+/// How big a [`Cargo`] is, known before its contents are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateShape {
+    /// Bytes of the state tree; `None`: no tree.
+    pub tree_len: Option<u64>,
+    /// Ranges to reserve (or a bound on them).
+    pub reserved: usize,
+    /// Entries of the memory map.
+    pub memory_map: usize,
+    /// Regions of the UEFI runtime map, where there is one.
+    pub efi_regions: Option<usize>,
+    /// Whether a seed is carried.
+    pub rng_seed: bool,
+}
+
+impl Cargo<'_> {
+    /// Its size.
+    pub fn shape(&self) -> StateShape {
+        StateShape {
+            tree_len: self.tree.map(|tree| crate::bytes::len64(tree.len())),
+            reserved: self.reserved.len(),
+            memory_map: self.memory_map.len(),
+            efi_regions: self.efi.map(|facts| facts.runtime_map.len()),
+            rng_seed: self.rng_seed.is_some(),
+        }
+    }
+}
+
+/// The state segment, ready to be loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The segment's bytes, from the address that was given.
+    pub bytes: Vec<u8>,
+    /// What `setup_data` in the next kernel's parameters has to be; `None` when nothing is carried.
+    pub first: Option<PhysAddr>,
+    /// Where the tree is, exactly its length.
+    pub tree: Option<PhysRange>,
+    /// Where the UEFI memory map is, exactly its length.
+    pub efi_map: Option<PhysRange>,
+    /// Nodes in the chain.
+    pub nodes: usize,
+}
+
+/// A way to hand things over.
+pub trait Carrier {
+    /// Its name, for people.
+    fn name(&self) -> &'static str;
+
+    /// Bytes of the state segment for a cargo of this shape, a multiple of the page size.
+    ///
+    /// # Errors
+    ///
+    /// [`CarrierError::TooMany`] or [`CarrierError::TooLarge`].
+    fn state_len(&self, shape: &StateShape) -> Result<u64, CarrierError>;
+
+    /// Makes the state segment for the physical address `at`, of `state_len(cargo.shape())` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As `state_len`, and [`CarrierError::Misaligned`] or [`CarrierError::OutOfRange`] when something would
+    /// not be page-aligned or leaves the address space.
+    fn encode(&self, at: PhysAddr, cargo: &Cargo<'_>) -> Result<State, CarrierError>;
+}
+
+/// Why something cannot be carried.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CarrierError {
+    /// An address or a length that is not a multiple of the page size.
+    #[error("{what} at {at} is not page-aligned")]
+    Misaligned {
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        at: PhysAddr,
+    },
+    /// More nodes than can be read back.
+    #[error(
+        "{nodes} setup_data nodes are needed for {reserved} ranges, at most {max} can be carried"
+    )]
+    TooMany {
+        /// Nodes needed.
+        nodes: usize,
+        /// Ranges among them.
+        reserved: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A length that does not fit its field.
+    #[error("{what} of {len:#x} bytes is too large to be carried, the limit is {max:#x}")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// Its length.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The segment would end past the end of the address space.
+    #[error("a state segment of {len:#x} bytes at {at} leaves the address space")]
+    OutOfRange {
+        /// Where it would begin.
+        at: PhysAddr,
+        /// Its length.
+        len: u64,
+    },
+}

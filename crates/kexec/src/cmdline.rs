@@ -1,0 +1,264 @@
+//! The next kernel's command line.
+//!
+//! A line is bytes, not text. It is taken apart like the kernel does (`next_arg` in `lib/cmdline.c`):
+//! arguments are separated by white space outside double quotes, and after an argument `--` the rest goes to
+//! init.
+
+use thiserror::Error;
+
+use crate::bytes::len64;
+
+/// Where the arrival program is in the next kernel's initial root file system.
+pub const ARRIVE_PATH: &str = "/.kho/arrive";
+
+/// A command line that is ready, and what was taken out of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The line, without a terminating NUL.
+    pub line: Vec<u8>,
+    /// The user's own `rdinit=`, which the arrival program has to start; `None` for the kernel's default,
+    /// `/init`.
+    pub rdinit: Option<Vec<u8>>,
+}
+
+/// Why a line is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CmdlineError {
+    /// Longer than the image takes.
+    #[error("the command line is {len} bytes long, this kernel takes at most {max}; shorten it by {}", len.saturating_sub(*max))]
+    CommandLineTooLong {
+        /// Bytes of the line.
+        len: u64,
+        /// `cmdline_size` of the image.
+        max: u64,
+    },
+    /// NUL ends a line early, a line break has no place in it.
+    #[error("the command line has a {name} at byte {at}; remove it")]
+    BadByte {
+        /// What it is.
+        name: &'static str,
+        /// Its offset in the given line.
+        at: usize,
+    },
+    /// A quote that is not closed would swallow what follows.
+    #[error("the command line has a double quote that is not closed, in {argument:?}")]
+    OpenQuote {
+        /// The argument, with invalid UTF-8 replaced.
+        argument: String,
+    },
+}
+
+/// White space to the kernel: `isspace` in `include/linux/ctype.h` over the table in `lib/ctype.c`, which
+/// is Latin-1 and has the no-break space among it.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
+}
+
+/// One argument of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argument<'a> {
+    /// As it stands in the line, with its quotes.
+    pub raw: &'a [u8],
+    /// Name, without quotes.
+    pub name: &'a [u8],
+    /// What is behind the first `=`, without quotes.
+    pub value: Option<&'a [u8]>,
+    /// A quote was left open.
+    open: bool,
+}
+
+/// The arguments of a line, in order.
+pub fn arguments(line: &[u8]) -> Arguments<'_> {
+    Arguments { rest: line }
+}
+
+/// Iterator over a line's arguments.
+#[derive(Clone, Debug)]
+pub struct Arguments<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Arguments<'a> {
+    type Item = Argument<'a>;
+
+    fn next(&mut self) -> Option<Argument<'a>> {
+        let start = self.rest.iter().position(|b| !is_space(*b))?;
+        let rest = self.rest.get(start..)?;
+        let mut in_quote = false;
+        let end = rest
+            .iter()
+            .position(|b| {
+                if *b == b'"' {
+                    in_quote = !in_quote;
+                }
+                is_space(*b) && !in_quote
+            })
+            .unwrap_or(rest.len());
+        let open = in_quote;
+        let (raw, rest) = rest.split_at_checked(end)?;
+        self.rest = rest;
+
+        // Quotes go from around the whole argument, and from around the value.
+        let quoted = raw.strip_prefix(b"\"");
+        let mut text = quoted.unwrap_or(raw);
+        // An "=" at the very beginning is part of the name: `equals` is 0 for "none" in next_arg.
+        let equals = text.iter().skip(1).position(|b| *b == b'=');
+        let mut ends_quoted = quoted.is_some();
+        let Some(equals) = equals.map(|at| at + 1) else {
+            if ends_quoted {
+                text = text.strip_suffix(b"\"").unwrap_or(text);
+            }
+            return Some(Argument {
+                raw,
+                name: text,
+                value: None,
+                open,
+            });
+        };
+        let (name, value) = text.split_at_checked(equals)?;
+        let mut value = value.get(1..)?;
+        if let Some(inner) = value.strip_prefix(b"\"") {
+            value = inner;
+            ends_quoted = true;
+        }
+        if ends_quoted {
+            value = value.strip_suffix(b"\"").unwrap_or(value);
+        }
+        Some(Argument {
+            raw,
+            name,
+            value: Some(value),
+            open,
+        })
+    }
+}
+
+/// The value of the last `name=value` for the kernel (that is, before `--`).
+pub fn value<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    arguments(line)
+        .take_while(|a| !is_separator(a))
+        .filter(|a| a.name == name.as_bytes())
+        .filter_map(|a| a.value)
+        .last()
+}
+
+fn is_separator(argument: &Argument<'_>) -> bool {
+    argument.name == b"--" && argument.value.is_none()
+}
+
+/// The running kernel's line (`/proc/cmdline`) without what belongs to how *it* was loaded: the boot
+/// loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well) and our own `rdinit=`.
+///
+/// The user's original `rdinit=`, if there was one, is not in `/proc/cmdline` of a kernel that we loaded;
+/// give it as `arrived_rdinit` and it is put back.
+pub fn reuse(running: &[u8], arrived_rdinit: Option<&[u8]>) -> Vec<u8> {
+    let running = running.strip_suffix(b"\n").unwrap_or(running);
+    let mut before = true;
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for argument in arguments(running) {
+        before = before && !is_separator(&argument);
+        if before && argument.name == b"BOOT_IMAGE" && argument.value.is_some() {
+            continue;
+        }
+        if before && argument.name == b"rdinit" && argument.value == Some(ARRIVE_PATH.as_bytes()) {
+            kept.extend(arrived_rdinit.map(rdinit));
+            continue;
+        }
+        kept.push(argument.raw.to_vec());
+    }
+    kept.join(&b' ')
+}
+
+fn rdinit(path: &[u8]) -> Vec<u8> {
+    let quote: &[u8] = if path.iter().copied().any(is_space) {
+        b"\""
+    } else {
+        b""
+    };
+    [b"rdinit=", quote, path, quote].concat()
+}
+
+/// Builds the line: `base`, then `append`, with `rdinit=` pointing to the arrival program when `arrive`.
+///
+/// What `append` holds goes before a `--` of `base`, so that it reaches the kernel. The kernel forgets the
+/// arguments for init that it saw before an `rdinit=` (`rdinit_setup` in `init/main.c`): so ours takes the
+/// place of the user's last one, or the first place where there is none.
+///
+/// # Errors
+///
+/// See [`CmdlineError`]. `max` is [`ImageNeeds::cmdline_max`](crate::image::ImageNeeds::cmdline_max).
+pub fn build(
+    base: &[u8],
+    append: &[u8],
+    arrive: bool,
+    max: u64,
+) -> Result<CommandLine, CmdlineError> {
+    let (mut kernel, mut init) = (Vec::new(), Vec::new());
+    for part in [base, append] {
+        let part = part.strip_suffix(b"\n").unwrap_or(part);
+        check_bytes(part)?;
+        let mut before = true;
+        for argument in arguments(part) {
+            if argument.open {
+                return Err(CmdlineError::OpenQuote {
+                    argument: String::from_utf8_lossy(argument.raw).into_owned(),
+                });
+            }
+            if before && is_separator(&argument) {
+                before = false;
+            } else if before {
+                kernel.push(argument);
+            } else {
+                init.push(argument);
+            }
+        }
+    }
+    let ours = rdinit(ARRIVE_PATH.as_bytes());
+    let is_rdinit = |a: &Argument<'_>| a.name == b"rdinit" && a.value.is_some();
+    let last = kernel.iter().rposition(is_rdinit);
+    let user = last.and_then(|at| kernel.get(at)).and_then(|a| a.value);
+    let mut words: Vec<&[u8]> = Vec::new();
+    if arrive && last.is_none() {
+        words.push(&ours);
+    }
+    for (at, argument) in kernel.iter().enumerate() {
+        match (arrive && is_rdinit(argument), Some(at) == last) {
+            (true, true) => words.push(&ours),
+            (true, false) => {}
+            (false, _) => words.push(argument.raw),
+        }
+    }
+    if !init.is_empty() {
+        words.push(b"--");
+        words.extend(init.iter().map(|a| a.raw));
+    }
+    let line = words.join(&b' ');
+    let len = len64(line.len());
+    if len > max {
+        return Err(CmdlineError::CommandLineTooLong { len, max });
+    }
+    Ok(CommandLine {
+        line,
+        // Ours is what a kernel that we loaded was started with; starting it again would be a loop.
+        rdinit: user
+            .filter(|path| arrive && *path != ARRIVE_PATH.as_bytes() && !path.is_empty())
+            .map(<[u8]>::to_vec),
+    })
+}
+
+fn check_bytes(line: &[u8]) -> Result<(), CmdlineError> {
+    let bad = |byte: &u8| match *byte {
+        0 => Some("NUL"),
+        b'\n' | b'\r' => Some("line break"),
+        _ => None,
+    };
+    match line
+        .iter()
+        .enumerate()
+        .find_map(|(at, b)| Some((at, bad(b)?)))
+    {
+        Some((at, name)) => Err(CmdlineError::BadByte { name, at }),
+        None => Ok(()),
+    }
+}

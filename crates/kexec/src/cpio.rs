@@ -1,0 +1,339 @@
+//! Writing (and, as far as needed, reading) cpio archives in the "newc" format that the kernel unpacks
+//! into its root file system: `Documentation/driver-api/early-userspace/buffer-format.rst`,
+//! `init/initramfs.c`.
+//!
+//! The writer is deterministic: the same calls give the same bytes. Owner and group are root, times are 0.
+
+use std::fmt::Write as _;
+
+use thiserror::Error;
+
+use crate::bytes::len64;
+
+/// Longest path: the kernel's `PATH_MAX`, with the terminating NUL.
+pub const MAX_NAME: usize = 4096;
+
+const S_IFREG: u32 = 0o100_000;
+const S_IFDIR: u32 = 0o040_000;
+const S_IFLNK: u32 = 0o120_000;
+const S_IFCHR: u32 = 0o020_000;
+const S_IFBLK: u32 = 0o060_000;
+const HEADER_LEN: usize = 110;
+const TRAILER: &[u8] = b"TRAILER!!!";
+/// Archives are padded to this, as cpio(1) does.
+const BLOCK: usize = 512;
+
+/// Why an entry cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CpioError {
+    /// Empty, with a NUL, beginning with `/`, too long, or the name that ends an archive.
+    #[error("{name:?} cannot be the name of a cpio entry: it has to be relative, without NUL, and at most {} bytes long", MAX_NAME - 1)]
+    Name {
+        /// The name, with invalid UTF-8 replaced.
+        name: String,
+    },
+    /// The format has 32 bits for it.
+    #[error("{name:?} is {len:#x} bytes long, a cpio entry holds less than 4 GiB")]
+    TooLarge {
+        /// The entry.
+        name: String,
+        /// Bytes of its content.
+        len: u64,
+    },
+    /// Permission bits only.
+    #[error("mode {mode:o} of {name:?} has more than permission bits")]
+    Mode {
+        /// The entry.
+        name: String,
+        /// What was given.
+        mode: u32,
+    },
+    /// More entries than inode numbers.
+    #[error("too many cpio entries")]
+    TooMany,
+}
+
+/// Kind of a device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// Character device with major and minor number.
+    Char(u32, u32),
+    /// Block device with major and minor number.
+    Block(u32, u32),
+}
+
+/// An archive being written.
+#[derive(Clone, Debug, Default)]
+pub struct Writer {
+    out: Vec<u8>,
+    last_inode: u32,
+}
+
+impl Writer {
+    /// An empty archive.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A directory. It has to come before what is in it. `mode`: permission bits.
+    ///
+    /// # Errors
+    ///
+    /// [`CpioError`], as for every other entry.
+    pub fn dir(&mut self, name: &[u8], mode: u32) -> Result<(), CpioError> {
+        let inode = self.inode()?;
+        self.entry(
+            name,
+            S_IFDIR | permissions(name, mode)?,
+            inode,
+            2,
+            (0, 0),
+            b"",
+        )
+    }
+
+    /// A regular file.
+    ///
+    /// # Errors
+    ///
+    /// See [`dir`](Self::dir).
+    pub fn file(&mut self, name: &[u8], mode: u32, data: &[u8]) -> Result<(), CpioError> {
+        self.linked(&[name], mode, data)
+    }
+
+    /// A regular file with several names. The content is with the last one, as the kernel (`maybe_link`)
+    /// and cpio(1) expect.
+    ///
+    /// # Errors
+    ///
+    /// See [`dir`](Self::dir).
+    pub fn linked(&mut self, names: &[&[u8]], mode: u32, data: &[u8]) -> Result<(), CpioError> {
+        let inode = self.inode()?;
+        let links = u32::try_from(names.len()).map_err(|_| CpioError::TooMany)?;
+        let Some((last, others)) = names.split_last() else {
+            return Ok(());
+        };
+        for name in others {
+            self.entry(
+                name,
+                S_IFREG | permissions(name, mode)?,
+                inode,
+                links,
+                (0, 0),
+                b"",
+            )?;
+        }
+        self.entry(
+            last,
+            S_IFREG | permissions(last, mode)?,
+            inode,
+            links,
+            (0, 0),
+            data,
+        )
+    }
+
+    /// A symbolic link to `target`.
+    ///
+    /// # Errors
+    ///
+    /// See [`dir`](Self::dir).
+    pub fn symlink(&mut self, name: &[u8], target: &[u8]) -> Result<(), CpioError> {
+        check_target(target)?;
+        let inode = self.inode()?;
+        self.entry(name, S_IFLNK | 0o777, inode, 1, (0, 0), target)
+    }
+
+    /// A device node.
+    ///
+    /// # Errors
+    ///
+    /// See [`dir`](Self::dir).
+    pub fn device(&mut self, name: &[u8], mode: u32, device: Device) -> Result<(), CpioError> {
+        let (kind, numbers) = match device {
+            Device::Char(major, minor) => (S_IFCHR, (major, minor)),
+            Device::Block(major, minor) => (S_IFBLK, (major, minor)),
+        };
+        let inode = self.inode()?;
+        self.entry(
+            name,
+            kind | permissions(name, mode)?,
+            inode,
+            1,
+            numbers,
+            b"",
+        )
+    }
+
+    /// The archive, its length a multiple of 512.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.raw(TRAILER, 0, 0, 1, (0, 0), b"", 0);
+        self.out.resize(self.out.len().next_multiple_of(BLOCK), 0);
+        self.out
+    }
+
+    fn inode(&mut self) -> Result<u32, CpioError> {
+        self.last_inode = self.last_inode.checked_add(1).ok_or(CpioError::TooMany)?;
+        Ok(self.last_inode)
+    }
+
+    fn entry(
+        &mut self,
+        name: &[u8],
+        mode: u32,
+        inode: u32,
+        links: u32,
+        device: (u32, u32),
+        data: &[u8],
+    ) -> Result<(), CpioError> {
+        let lossy = || String::from_utf8_lossy(name).into_owned();
+        let bad = name.is_empty() || name.starts_with(b"/") || name.contains(&0);
+        if bad || name.len() >= MAX_NAME || name == TRAILER {
+            return Err(CpioError::Name { name: lossy() });
+        }
+        let len = u32::try_from(data.len()).map_err(|_| CpioError::TooLarge {
+            name: lossy(),
+            len: len64(data.len()),
+        })?;
+        self.raw(name, mode, inode, links, device, data, len);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one per field of the header")]
+    fn raw(
+        &mut self,
+        name: &[u8],
+        mode: u32,
+        inode: u32,
+        links: u32,
+        (major, minor): (u32, u32),
+        data: &[u8],
+        len: u32,
+    ) {
+        // At most MAX_NAME, so it fits.
+        let name_len = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
+        // uid, gid, mtime, and the device the file is on are 0; so is the checksum, which newc does not use.
+        let fields = [
+            inode, mode, 0, 0, links, 0, len, 0, 0, major, minor, name_len, 0,
+        ];
+        let mut header = String::from("070701");
+        for field in fields {
+            // Writing to a string cannot fail.
+            let _ = write!(header, "{field:08x}");
+        }
+        self.out.extend_from_slice(header.as_bytes());
+        self.out.extend_from_slice(name);
+        self.out.push(0);
+        self.pad();
+        self.out.extend_from_slice(data);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.out.resize(self.out.len().next_multiple_of(4), 0);
+    }
+}
+
+fn permissions(name: &[u8], mode: u32) -> Result<u32, CpioError> {
+    if mode & !0o7777 != 0 {
+        return Err(CpioError::Mode {
+            name: String::from_utf8_lossy(name).into_owned(),
+            mode,
+        });
+    }
+    Ok(mode)
+}
+
+/// The kernel reads a link's target into a buffer of `PATH_MAX`.
+fn check_target(target: &[u8]) -> Result<(), CpioError> {
+    if target.is_empty() || target.len() >= MAX_NAME || target.contains(&0) {
+        return Err(CpioError::Name {
+            name: String::from_utf8_lossy(target).into_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// An entry of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its path.
+    pub name: &'a [u8],
+    /// File type and permissions, as in `st_mode`.
+    pub mode: u32,
+    /// Inode number; entries with the same one and more than one link are the same file.
+    pub inode: u32,
+    /// Number of links.
+    pub links: u32,
+    /// Major and minor number of a device node.
+    pub device: (u32, u32),
+    /// Content, or the target of a link.
+    pub data: &'a [u8],
+}
+
+/// The entries of one archive, up to its trailer. Stops early, with `None`, at the first thing that is not
+/// an entry; nothing in the bytes can make it panic.
+pub fn entries(archive: &[u8]) -> Entries<'_> {
+    Entries {
+        rest: archive,
+        offset: 0,
+    }
+}
+
+/// Iterator over the entries of an archive.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    rest: &'a [u8],
+    offset: usize,
+}
+
+impl Entries<'_> {
+    /// Bytes taken from the archive so far.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Entry<'a>;
+
+    fn next(&mut self) -> Option<Entry<'a>> {
+        let header = self.rest.get(..HEADER_LEN)?;
+        if !header.starts_with(b"070701") {
+            return None;
+        }
+        let field = |n: usize| -> Option<u32> {
+            let text = header.get(6 + 8 * n..)?.first_chunk::<8>()?;
+            if !text.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+            u32::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+        };
+        let name_len = usize::try_from(field(11)?).ok()?;
+        let data_len = usize::try_from(field(6)?).ok()?;
+        let data_at = HEADER_LEN
+            .checked_add(name_len)?
+            .checked_next_multiple_of(4)?;
+        let name = self
+            .rest
+            .get(HEADER_LEN..HEADER_LEN.checked_add(name_len.checked_sub(1)?)?)?;
+        let data_end = data_at.checked_add(data_len)?;
+        let data = self.rest.get(data_at..data_end)?;
+        if name == TRAILER {
+            return None;
+        }
+        let entry = Entry {
+            name,
+            mode: field(1)?,
+            inode: field(0)?,
+            links: field(4)?,
+            device: (field(9)?, field(10)?),
+            data,
+        };
+        let end = data_end.checked_next_multiple_of(4)?.min(self.rest.len());
+        self.rest = self.rest.get(end..)?;
+        self.offset = self.offset.checked_add(end)?;
+        Some(entry)
+    }
+}

@@ -1,0 +1,288 @@
+//! bzImage: the x86 boot protocol's image, entered in 64-bit mode.
+//!
+//! Layout and fields: `Documentation/arch/x86/boot.rst` (6.1: `Documentation/x86/boot.rst`), "The
+//! Real-Mode Kernel Header" and "64-bit Boot Protocol". What is demanded matches `bzImage64_probe` and
+//! `bzImage64_load` in `arch/x86/kernel/kexec-bzimage64.c` (6.1, 6.12, 7.3), plus a check of every field
+//! that is used.
+
+use kho::{PAGE_SIZE, PhysAddr};
+
+use super::{BadField, Image, ImageError, ImageNeeds};
+use crate::bootparam::{HDR_MAX, HDR_OFFSET, SetupHeader};
+use crate::bytes::{len64, u8_at, u16_at, u32_at, u64_at};
+
+const SECTOR: usize = 512;
+/// `startup_64` is 0x200 bytes into the protected-mode part; part of the protocol.
+const ENTRY_64: u64 = 0x200;
+/// "HdrS", `hdr.header`.
+pub(super) const MAGIC: u32 = 0x5372_6448;
+/// `hdr.boot_flag`.
+pub(super) const BOOT_FLAG: u16 = 0xaa55;
+/// The first version with `xloadflags`.
+const MIN_VERSION: u16 = 0x020c;
+/// Nothing is loaded into the first MiB.
+const LOWEST: u64 = 0x10_0000;
+
+const LOADED_HIGH: u8 = 1 << 0;
+const XLF_KERNEL_64: u16 = 1 << 0;
+const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
+const XLF_5LEVEL: u16 = 1 << 5;
+
+macro_rules! offset {
+    ($field:ident) => {
+        HDR_OFFSET + core::mem::offset_of!(SetupHeader, $field)
+    };
+}
+
+pub(super) const AT_BOOT_FLAG: usize = offset!(boot_flag);
+pub(super) const AT_MAGIC: usize = offset!(header);
+
+/// A bzImage whose header was checked.
+///
+/// # Invariants
+///
+/// The setup header is at most [`HDR_MAX`] bytes, the payload holds the entry point, and
+/// `needs.mem_size >= payload.len()`.
+#[derive(Clone, Debug)]
+pub struct BzImage<'a> {
+    banner: Option<&'a str>,
+    header: &'a [u8],
+    payload: &'a [u8],
+    needs: ImageNeeds,
+}
+
+impl<'a> BzImage<'a> {
+    /// Checks the header of `file`, which begins with the boot sector.
+    ///
+    /// # Errors
+    ///
+    /// Every [`ImageError`] but those of reading a file.
+    pub fn parse(file: &'a [u8]) -> Result<Self, ImageError> {
+        let len = len64(file.len());
+        let short = |needed: u64| ImageError::Truncated {
+            len,
+            needed,
+            missing: needed.saturating_sub(len),
+        };
+        let head = len64(HDR_OFFSET + HDR_MAX);
+        let byte = |at| u8_at(file, at).ok_or_else(|| short(head));
+        let half = |at| u16_at(file, at).ok_or_else(|| short(head));
+        let word = |at| u32_at(file, at).ok_or_else(|| short(head));
+        let long = |at| u64_at(file, at).ok_or_else(|| short(head));
+
+        require(
+            "boot_flag",
+            AT_BOOT_FLAG,
+            half(AT_BOOT_FLAG)?.into(),
+            "not 0xaa55",
+            |v| v == u64::from(BOOT_FLAG),
+        )?;
+        require(
+            "header",
+            AT_MAGIC,
+            word(AT_MAGIC)?.into(),
+            "not the magic number \"HdrS\"",
+            |v| v == u64::from(MAGIC),
+        )?;
+        let version = half(offset!(version))?;
+        if version < MIN_VERSION {
+            return Err(ImageError::OldProtocol { version });
+        }
+        let loadflags = byte(offset!(loadflags))?;
+        if loadflags & LOADED_HIGH == 0 {
+            return Err(ImageError::LoadedLow { loadflags });
+        }
+        let xloadflags = half(offset!(xloadflags))?;
+        if xloadflags & XLF_KERNEL_64 == 0 {
+            return Err(ImageError::No64BitEntry { xloadflags });
+        }
+        let relocatable = byte(offset!(relocatable_kernel))?;
+        if relocatable == 0 || xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G == 0 {
+            return Err(ImageError::NotRelocatable {
+                relocatable,
+                xloadflags,
+            });
+        }
+
+        // The header ends where the jump at its beginning goes: 0x202 plus the byte at 0x201.
+        let at_jump = offset!(jump) + 1;
+        let header_end = usize::from(byte(at_jump)?) + AT_MAGIC;
+        require(
+            "jump",
+            at_jump,
+            len64(header_end - AT_MAGIC),
+            "the header would end before init_size or behind its room in boot_params",
+            |_| (offset!(handover_offset)..=HDR_OFFSET + HDR_MAX).contains(&header_end),
+        )?;
+        let header = file
+            .get(HDR_OFFSET..header_end)
+            .ok_or_else(|| short(len64(header_end)))?;
+
+        // Zero means four, for images from before the field existed.
+        let at_sects = offset!(setup_sects);
+        let sectors = match byte(at_sects)? {
+            0 => 4,
+            n => usize::from(n),
+        };
+        let setup_len = (sectors + 1) * SECTOR;
+        let at_syssize = offset!(syssize);
+        let paragraphs = word(at_syssize)?;
+        let payload_len = u64::from(paragraphs) * 16;
+        require(
+            "syssize",
+            at_syssize,
+            paragraphs.into(),
+            "too small to hold the entry point",
+            |_| payload_len > ENTRY_64,
+        )?;
+        // syssize counts units of 16 bytes, so up to 15 of the last one need not exist.
+        let needed = len64(setup_len).saturating_add(payload_len);
+        if len.saturating_add(15) < needed {
+            return Err(short(needed));
+        }
+        let payload = file.get(setup_len..).unwrap_or_default();
+        // What follows (a signature for Secure Boot) is not part of the kernel.
+        let payload = usize::try_from(payload_len)
+            .ok()
+            .and_then(|n| payload.get(..n))
+            .unwrap_or(payload);
+
+        let at_align = offset!(kernel_alignment);
+        let alignment = u64::from(word(at_align)?);
+        require(
+            "kernel_alignment",
+            at_align,
+            alignment,
+            "not a power of two between a page and 1 GiB",
+            |v| v.is_power_of_two() && (PAGE_SIZE..=1 << 30).contains(&v),
+        )?;
+        let at_pref = offset!(pref_address);
+        let preferred = long(at_pref)?;
+        require(
+            "pref_address",
+            at_pref,
+            preferred,
+            "not a multiple of kernel_alignment below 4 GiB",
+            |v| v.is_multiple_of(alignment) && v < 1 << 32,
+        )?;
+        let at_init = offset!(init_size);
+        let init_size = u64::from(word(at_init)?);
+        require(
+            "init_size",
+            at_init,
+            init_size,
+            "smaller than the payload",
+            |v| v >= len64(payload.len()),
+        )?;
+        let at_cmdline = offset!(cmdline_size);
+        let cmdline_max = u64::from(word(at_cmdline)?);
+        require(
+            "cmdline_size",
+            at_cmdline,
+            cmdline_max,
+            "not between 255 bytes and 1 MiB",
+            |v| (255..=1 << 20).contains(&v),
+        )?;
+        // Every kernel that can be loaded above 4 GiB takes its initrd there too, so the limit in
+        // `initrd_addr_max` does not bind; a value no build writes still means a damaged header.
+        let at_initrd = offset!(initrd_addr_max);
+        require(
+            "initrd_addr_max",
+            at_initrd,
+            word(at_initrd)?.into(),
+            "below 16 MiB",
+            |v| v >= 16 << 20,
+        )?;
+
+        Ok(Self {
+            banner: banner(file, half(offset!(kernel_version))?, setup_len)?,
+            header,
+            payload,
+            needs: ImageNeeds {
+                mem_size: init_size.next_multiple_of(PAGE_SIZE),
+                payload_len: len64(payload.len()),
+                alignment,
+                preferred: PhysAddr::new(preferred),
+                lowest: PhysAddr::new(preferred.max(LOWEST)),
+                above_4g: true,
+                initrd_max: None,
+                cmdline_max,
+                five_level: xloadflags & XLF_5LEVEL != 0,
+            },
+        })
+    }
+
+    /// The whole version line: release, who built it, where and when.
+    pub fn banner(&self) -> Option<&'a str> {
+        self.banner
+    }
+}
+
+impl Image for BzImage<'_> {
+    fn format(&self) -> &'static str {
+        "bzImage"
+    }
+
+    fn release(&self) -> Option<&str> {
+        self.banner?.split(' ').next()
+    }
+
+    fn needs(&self) -> &ImageNeeds {
+        &self.needs
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.payload
+    }
+
+    fn entry_offset(&self) -> u64 {
+        ENTRY_64
+    }
+
+    fn setup_header(&self) -> &[u8] {
+        self.header
+    }
+}
+
+fn require(
+    field: &'static str,
+    offset: usize,
+    value: u64,
+    wanted: &'static str,
+    holds: impl FnOnce(u64) -> bool,
+) -> Result<(), ImageError> {
+    if holds(value) {
+        return Ok(());
+    }
+    Err(ImageError::Corrupt(BadField {
+        field,
+        offset: len64(offset),
+        value,
+        wanted,
+    }))
+}
+
+/// The version string, `kernel_version + 0x200` bytes into the file and inside the setup part.
+fn banner(file: &[u8], kernel_version: u16, setup_len: usize) -> Result<Option<&str>, ImageError> {
+    if kernel_version == 0 {
+        return Ok(None);
+    }
+    let text = file
+        .get(usize::from(kernel_version) + SECTOR..setup_len)
+        .and_then(|rest| {
+            rest.split(|b| *b == 0)
+                .next()
+                .filter(|text| text.len() < rest.len())
+        })
+        .filter(|text| !text.is_empty() && text.iter().all(|b| (0x20..0x7f).contains(b)))
+        .and_then(|text| std::str::from_utf8(text).ok());
+    let wanted = "not the place of a printable version string in the setup part";
+    require(
+        "kernel_version",
+        offset!(kernel_version),
+        kernel_version.into(),
+        wanted,
+        |_| text.is_some(),
+    )?;
+    Ok(text)
+}

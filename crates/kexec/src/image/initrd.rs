@@ -1,0 +1,55 @@
+//! Is this an initrd? A wrong file is cheaper to refuse now than to find out about in early boot.
+
+use thiserror::Error;
+
+use super::sniff::{Compression, Found, identify};
+
+/// What an initrd begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InitrdKind {
+    /// A newc archive; more may follow it (early microcode, then the compressed rest).
+    Cpio,
+    /// Compressed from the first byte on.
+    Compressed(Compression),
+}
+
+/// Why a file is no initrd.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum InitrdError {
+    /// No bytes.
+    #[error("the initrd is empty; leave the option out to boot without one")]
+    Empty,
+    /// Neither a cpio archive nor compressed.
+    #[error("the initrd is {found}; needed is a cpio archive (newc), compressed or not")]
+    WrongFormat {
+        /// What the file is.
+        found: Found,
+    },
+}
+
+/// Checks that the kernel's `unpack_to_rootfs` (`init/initramfs.c`) can begin to unpack `file`: it skips
+/// zeros, then takes "newc" archives and the compression formats of `lib/decompress.c`.
+///
+/// # Errors
+///
+/// [`InitrdError`], with what the file is instead.
+pub fn check_initrd(file: &[u8]) -> Result<InitrdKind, InitrdError> {
+    if file.is_empty() {
+        return Err(InitrdError::Empty);
+    }
+    let zeros = file.iter().take_while(|b| **b == 0).count();
+    let rest = file.get(zeros..).unwrap_or_default();
+    // The kernel's LZ4 decoder knows the legacy frame only.
+    match Compression::of(rest) {
+        Some(format) if format != Compression::Lz4 => return Ok(InitrdKind::Compressed(format)),
+        _ => {}
+    }
+    if rest.starts_with(b"070701") || rest.starts_with(b"070702") {
+        return Ok(InitrdKind::Cpio);
+    }
+    Err(InitrdError::WrongFormat {
+        found: identify(rest),
+    })
+}

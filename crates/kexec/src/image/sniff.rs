@@ -1,0 +1,291 @@
+//! What kind of file is this? For errors that name what was given instead of a kernel.
+
+use std::fmt;
+
+use super::bzimage::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};
+use crate::bytes::{u16_at, u32_at};
+
+/// A compression format, by its magic number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// gzip (RFC 1952).
+    Gzip,
+    /// xz.
+    Xz,
+    /// LZMA alone.
+    Lzma,
+    /// Zstandard (RFC 8878).
+    Zstd,
+    /// The legacy LZ4 frame that kernels and initrds use.
+    Lz4Legacy,
+    /// The current LZ4 frame.
+    Lz4,
+    /// bzip2.
+    Bzip2,
+    /// lzop.
+    Lzo,
+}
+
+impl Compression {
+    /// The format of `bytes`, by their first bytes.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        const MAGICS: [(&[u8], Compression); 8] = [
+            (b"\x1f\x8b", Compression::Gzip),
+            (b"\xfd7zXZ\0", Compression::Xz),
+            (b"\x5d\0\0", Compression::Lzma),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+            (b"\x02\x21\x4c\x18", Compression::Lz4Legacy),
+            (b"\x04\x22\x4d\x18", Compression::Lz4),
+            (b"BZh", Compression::Bzip2),
+            (b"\x89LZO\0", Compression::Lzo),
+        ];
+        MAGICS
+            .iter()
+            .find(|(magic, _)| bytes.starts_with(magic))
+            .map(|(_, format)| *format)
+    }
+
+    /// The format's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Lzma => "lzma",
+            Self::Zstd => "zstd",
+            Self::Lz4Legacy | Self::Lz4 => "lz4",
+            Self::Bzip2 => "bzip2",
+            Self::Lzo => "lzo",
+        }
+    }
+}
+
+/// What a file was recognised as. `Display` completes the sentence "this is …".
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Found {
+    /// An x86 kernel with a setup header. Whether it can be booted is for its parser to say.
+    BzImage,
+    /// `Documentation/arch/arm64/booting.rst`: "ARM\x64" at 56.
+    Arm64Image,
+    /// 0x016f2818 at 0x24.
+    Arm32ZImage,
+    /// `Documentation/arch/riscv/boot-image-header.rst`: "RSC\x05" at 56.
+    RiscvImage,
+    /// `Documentation/arch/loongarch/booting.rst`: 0x818223cd at 56.
+    LoongarchImage,
+    /// An ELF file, such as `vmlinux`.
+    Elf {
+        /// `e_machine`.
+        machine: u16,
+        /// 64-bit class.
+        wide: bool,
+        /// Big-endian.
+        big_endian: bool,
+    },
+    /// A unified kernel image: a PE file with a `.linux` section.
+    Uki {
+        /// The COFF machine number.
+        machine: u16,
+    },
+    /// Any other PE file.
+    Pe {
+        /// The COFF machine number.
+        machine: u16,
+    },
+    /// A kernel that decompresses itself in the EFI stub (`CONFIG_EFI_ZBOOT`).
+    EfiZboot,
+    /// A U-Boot image (legacy header).
+    UBoot,
+    /// A flattened device tree: a devicetree or a FIT image.
+    Fdt,
+    /// A cpio archive: an initramfs that is not compressed, or begins with CPU microcode.
+    Cpio,
+    /// A compressed file.
+    Compressed(Compression),
+    /// A boot sector without the magic number of boot protocol 2.00.
+    BootSector,
+    /// Nothing known; the first bytes.
+    Unknown([u8; 8]),
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BzImage => f.write_str("a bzImage"),
+            Self::Arm64Image => f.write_str("an arm64 Image"),
+            Self::Arm32ZImage => f.write_str("a 32-bit arm zImage"),
+            Self::RiscvImage => f.write_str("a RISC-V Image"),
+            Self::LoongarchImage => f.write_str("a LoongArch Image"),
+            Self::Elf {
+                machine,
+                wide,
+                big_endian,
+            } => {
+                let bits = if *wide { 64 } else { 32 };
+                let order = if *big_endian { ", big-endian" } else { "" };
+                match elf_machine(*machine) {
+                    Some(name) => write!(f, "an ELF file for {name} ({bits}-bit{order})"),
+                    None => write!(
+                        f,
+                        "an ELF file for machine {machine:#x} ({bits}-bit{order})"
+                    ),
+                }
+            }
+            Self::Uki { machine } => {
+                write!(
+                    f,
+                    "a unified kernel image for {} (its .linux section holds the kernel)",
+                    Coff(*machine)
+                )
+            }
+            Self::Pe { machine } => write!(f, "a PE program for {}", Coff(*machine)),
+            Self::EfiZboot => f.write_str("an EFI zboot kernel, which only firmware can start"),
+            Self::UBoot => f.write_str("a U-Boot image"),
+            Self::Fdt => f.write_str("a flattened device tree or FIT image"),
+            Self::Cpio => f.write_str("a cpio archive, an initrd and not a kernel"),
+            Self::Compressed(format) => {
+                write!(
+                    f,
+                    "a {}-compressed file, an initrd or a kernel that has to be decompressed first",
+                    format.name()
+                )
+            }
+            Self::BootSector => f.write_str(
+                "a boot sector without a kernel header (boot protocol before 2.00, or no kernel)",
+            ),
+            Self::Unknown(first) => {
+                f.write_str("no known format (it begins with")?;
+                first.iter().try_for_each(|b| write!(f, " {b:02x}"))?;
+                f.write_str(")")
+            }
+        }
+    }
+}
+
+/// A COFF machine number's name.
+struct Coff(u16);
+
+impl fmt::Display for Coff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // "PE Format", Microsoft, section "Machine Types".
+        match self.0 {
+            0x014c => f.write_str("i386"),
+            0x8664 => f.write_str("x86_64"),
+            0xaa64 => f.write_str("arm64"),
+            0x01c0 | 0x01c2 | 0x01c4 => f.write_str("32-bit arm"),
+            0x5032 | 0x5064 => f.write_str("RISC-V"),
+            0x6232 | 0x6264 => f.write_str("LoongArch"),
+            other => write!(f, "machine {other:#x}"),
+        }
+    }
+}
+
+/// `include/uapi/linux/elf-em.h`.
+fn elf_machine(machine: u16) -> Option<&'static str> {
+    Some(match machine {
+        3 => "i386",
+        8 => "MIPS",
+        20 => "PowerPC",
+        21 => "PowerPC 64",
+        22 => "s390",
+        40 => "32-bit arm",
+        62 => "x86_64",
+        183 => "arm64",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        _ => return None,
+    })
+}
+
+/// Recognises a file by its contents.
+pub fn identify(file: &[u8]) -> Found {
+    // An x86 kernel is a PE file too, so its own magic number goes first.
+    if u32_at(file, AT_MAGIC) == Some(MAGIC) {
+        return Found::BzImage;
+    }
+    let at = |offset: usize, magic: &[u8]| {
+        file.get(offset..)
+            .is_some_and(|rest| rest.starts_with(magic))
+    };
+    if at(56, b"ARM\x64") {
+        return Found::Arm64Image;
+    }
+    if at(56, b"RSC\x05") || at(48, b"RISCV\0\0\0") {
+        return Found::RiscvImage;
+    }
+    if at(0, b"MZ") && at(56, &[0xcd, 0x23, 0x82, 0x81]) {
+        return Found::LoongarchImage;
+    }
+    if at(0x24, &[0x18, 0x28, 0x6f, 0x01]) || at(0x24, &[0x01, 0x6f, 0x28, 0x18]) {
+        return Found::Arm32ZImage;
+    }
+    if at(0, b"MZ\0\0zimg") {
+        return Found::EfiZboot;
+    }
+    if at(0, b"\x7fELF") {
+        return elf(file);
+    }
+    if at(0, b"070701") || at(0, b"070702") {
+        return Found::Cpio;
+    }
+    if let Some(found) = portable_executable(file) {
+        return found;
+    }
+    if at(0, &[0x27, 0x05, 0x19, 0x56]) {
+        return Found::UBoot;
+    }
+    if at(0, &[0xd0, 0x0d, 0xfe, 0xed]) {
+        return Found::Fdt;
+    }
+    if let Some(format) = Compression::of(file) {
+        return Found::Compressed(format);
+    }
+    if u16_at(file, AT_BOOT_FLAG) == Some(BOOT_FLAG) {
+        return Found::BootSector;
+    }
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(file) {
+        *to = *from;
+    }
+    Found::Unknown(first)
+}
+
+fn elf(file: &[u8]) -> Found {
+    let big_endian = file.get(5) == Some(&2);
+    let machine = u16_at(file, 18).unwrap_or_default();
+    Found::Elf {
+        machine: if big_endian {
+            machine.swap_bytes()
+        } else {
+            machine
+        },
+        wide: file.get(4) == Some(&2),
+        big_endian,
+    }
+}
+
+/// "PE Format", Microsoft: the signature's offset at 0x3c, then the COFF header, then the sections.
+fn portable_executable(file: &[u8]) -> Option<Found> {
+    if !file.starts_with(b"MZ") {
+        return None;
+    }
+    let pe = file.get(usize::try_from(u32_at(file, 0x3c)?).ok()?..)?;
+    if !pe.starts_with(b"PE\0\0") {
+        return None;
+    }
+    let machine = u16_at(pe, 4)?;
+    let sections = usize::from(u16_at(pe, 6)?);
+    let table = 24usize.checked_add(usize::from(u16_at(pe, 20)?))?;
+    let uki = pe
+        .get(table..)
+        .unwrap_or_default()
+        .chunks_exact(40)
+        .take(sections)
+        .any(|section| section.starts_with(b".linux\0"));
+    Some(if uki {
+        Found::Uki { machine }
+    } else {
+        Found::Pe { machine }
+    })
+}
