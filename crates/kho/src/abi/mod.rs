@@ -70,10 +70,20 @@
 //! Labels 1 to [`MAX_LABEL`] bytes, paths 1 to [`MAX_PATH`] bytes, `previous-release` and `machine` 1 to
 //! [`MAX_UTS`] bytes without control characters; the container's own limits for everything else.
 
+mod check;
+mod handover;
 mod label;
+mod problem;
 pub mod setup_data;
+mod write;
 
+pub use handover::{Blob, Content, Handover, Unknown};
 pub use label::{Label, LabelError, PathError, check_path};
+pub use problem::{AbiError, Problem, ProblemKind, StateError};
+pub use write::{
+    BlobDescription, Description, HandoverWriteError, measure_handover, measure_handover_with,
+    write_handover, write_handover_with,
+};
 
 /// Property of every node: the versioned name of its layout. Written by the producer of the node.
 pub const COMPATIBLE: &str = "compatible";
@@ -107,6 +117,12 @@ pub const MEM_CACHE: &str = "mem-cache";
 
 /// Root, u32: bytes of a page.
 pub const PAGE_SIZE: &str = "page-size";
+
+/// Value of [`PAGE_SIZE`] in version 1.
+pub const PAGE_BYTES: u32 = 4096;
+
+// The page of the contract is the page of the arithmetic.
+const _: () = assert!(PAGE_BYTES as u64 == crate::addr::PAGE_SIZE);
 
 pub use crate::tree::CHECKSUM;
 

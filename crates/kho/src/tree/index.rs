@@ -96,6 +96,11 @@ impl<'a> Index<'a> {
         self.entries.is_empty()
     }
 
+    /// The node with this number in the order of the tree; the root has 0.
+    pub fn nth(&self, number: usize) -> Option<Node<'a>> {
+        self.entries.get(number).map(|entry| entry.node)
+    }
+
     /// The node at `path`: `/`, or names each after a slash.
     pub fn path(&self, path: &str) -> Option<Node<'a>> {
         let rest = path.strip_prefix('/')?;

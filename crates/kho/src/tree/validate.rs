@@ -19,6 +19,9 @@ const FEW: usize = 16;
 /// Entries of the cache of validated property names; a power of two.
 const CACHE: usize = 64;
 
+/// Offset of no name: beyond every strings block.
+const NOWHERE: u32 = u32::MAX;
+
 /// Where the blocks are: enough to validate, and to turn positions into offsets of bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Blocks<'a> {
@@ -253,9 +256,8 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     fn new(blocks: Blocks<'a>) -> Self {
-        // No name is at this offset: a strings block is smaller.
         let none = Known {
-            offset: u32::MAX,
+            offset: NOWHERE,
             name: &[],
             bit: 0,
         };
@@ -271,7 +273,8 @@ impl<'a> Names<'a> {
     fn get(&mut self, at: usize, offset: u32) -> Result<&Known<'a>, TreeError> {
         let index = (offset.wrapping_mul(0x9e37_79b1) >> 26) as usize & CACHE.wrapping_sub(1);
         let slot = self.cache.get_mut(index).unwrap_or(&mut self.spare);
-        if slot.offset != offset {
+        // An empty slot must not answer a property that asks for the mark of an empty slot.
+        if slot.offset != offset || offset == NOWHERE {
             *slot = validated(self.blocks, at, offset)?;
         }
         Ok(slot)

@@ -1,0 +1,171 @@
+//! A tree that was checked, as typed values.
+
+use super::check::{Stop, inspect};
+use super::{AbiError, Label, MEM, Problem, StateError};
+use crate::addr::PhysRange;
+use crate::ranges::OutOfMemory;
+use crate::tree::{Node, Reader, Value};
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+/// Everything a version 1 tree says, checked against every rule of the [module documentation](super) that
+/// needs only the tree. Whether the ranges are really reserved, and inside RAM, is for the caller to ask
+/// of the running kernel.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Handover<'a> {
+    /// The random number that binds plan, load and exec.
+    pub generation: u64,
+    /// Handovers since the cold boot, this one counted.
+    pub hop: u64,
+    /// Release of the kernel that ran when the tree was written.
+    pub previous_release: &'a str,
+    /// The kind of machine it ran on. Not compared with anything.
+    pub machine: &'a str,
+    /// When the tree was written, in ns since the Unix epoch.
+    pub time: u64,
+    /// The scratch region.
+    pub scratch: PhysRange,
+    /// The mem cache in the order of the tree: entry 0 is the state.
+    pub mem_cache: Vec<PhysRange>,
+    /// The blobs, in order, without those of unknown versions.
+    pub blobs: Vec<Blob<'a>>,
+    /// Nodes below the root or below `/blobs` that this reader leaves alone.
+    pub unknown: Vec<Unknown<'a>>,
+    pub(super) tree: Reader<'a>,
+}
+
+/// A blob.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Blob<'a> {
+    /// The node it is read from.
+    pub node: Node<'a>,
+    /// The name that the user sees.
+    pub label: Label<'a>,
+    /// What the content is.
+    pub content: Content<'a>,
+    /// Bytes of content.
+    pub size: u64,
+    /// BLAKE3 of the content.
+    pub blake3: [u8; 32],
+    /// When the content was read, in ns since the Unix epoch.
+    pub taken: u64,
+    /// `hop` of the first tree that carried the content.
+    pub arrived_hop: u64,
+    pub(super) mem: Value<'a>,
+}
+
+impl<'a> Blob<'a> {
+    /// Where the content is: page-aligned pieces in order, of which the last may have bytes after the end.
+    pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + 'a {
+        self.mem.mem().into_iter().flatten().filter_map(Result::ok)
+    }
+}
+
+/// What the content of a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// A pax archive of the file or directory at this path.
+    Files {
+        /// The absolute path, in the encoding of the filesystem.
+        path: &'a [u8],
+    },
+    /// Bytes as they came.
+    Raw,
+}
+
+/// A node of an unknown version.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Unknown<'a> {
+    /// The node.
+    pub node: Node<'a>,
+    /// Whether the node is below `/blobs`, not below the root.
+    pub in_blobs: bool,
+    /// What it says it is.
+    pub compatible: &'a str,
+}
+
+impl<'a> Handover<'a> {
+    /// Checks the tree and reads all of it. O(n log n) in its nodes and ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`AbiError::Problem`] with the first thing that is wrong, [`AbiError::OutOfMemory`].
+    pub fn parse(tree: &Reader<'a>) -> Result<Self, AbiError> {
+        let mut first = None;
+        let found = inspect(tree, &mut |problem| {
+            first = Some(problem);
+            ControlFlow::Break(())
+        });
+        match (found, first) {
+            (_, Some(problem)) => Err(AbiError::Problem(problem)),
+            (Ok(Some(handover)), None) => Ok(handover),
+            // Without a problem there is a handover, or there was no memory for it.
+            (Ok(None) | Err(_), None) => Err(AbiError::OutOfMemory(OutOfMemory)),
+        }
+    }
+
+    /// Checks the tree and tells `report` of everything that is wrong with it; returns how much that was.
+    /// A tree of another version has one problem: the rest of it is not for this reader to judge.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; what was reported until then is still true.
+    pub fn check_all(
+        tree: &Reader<'a>,
+        mut report: impl FnMut(Problem),
+    ) -> Result<usize, OutOfMemory> {
+        let mut count = 0usize;
+        let found = inspect(tree, &mut |problem| {
+            count = count.saturating_add(1);
+            report(problem);
+            ControlFlow::Continue(())
+        });
+        match found {
+            Ok(_) | Err(Stop::Asked) => Ok(count),
+            Err(Stop::OutOfMemory(error)) => Err(error),
+        }
+    }
+
+    /// The blob with this label.
+    pub fn blob(&self, label: &str) -> Option<&Blob<'a>> {
+        self.blobs.iter().find(|blob| blob.label.as_str() == label)
+    }
+
+    /// Every range of every `mem` property, with its node, in the order of the tree.
+    pub fn mem(&self) -> impl Iterator<Item = (Node<'a>, PhysRange)> + 'a {
+        self.tree.nodes().flat_map(|(_, node)| {
+            let value = node.prop(MEM).map(|prop| prop.value());
+            value
+                .and_then(|value| value.mem().ok())
+                .into_iter()
+                .flatten()
+                .filter_map(move |range| Some((node, range.ok()?)))
+        })
+    }
+
+    /// Checks what a tree cannot say of itself: that it may lie at `found`, the range of the chain and
+    /// the tree, or of the tree alone. That is inside entry 0 of the mem cache and apart from every `mem`
+    /// range.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn check_state(&self, found: PhysRange) -> Result<(), StateError> {
+        match self.mem_cache.first() {
+            Some(entry) if !entry.contains_range(found) => {
+                return Err(StateError::Outside {
+                    found,
+                    entry: *entry,
+                });
+            }
+            _ => {}
+        }
+        match self.mem().find(|(_, range)| range.overlaps(found)) {
+            Some((_, range)) => Err(StateError::Overlap { found, range }),
+            None => Ok(()),
+        }
+    }
+}
