@@ -246,6 +246,9 @@ fn choose_cuts(
     let mut cuts = Vec::new();
     cuts.try_reserve_exact(gap_count).map_err(|_| OutOfMemory)?;
     let mut closable: Vec<(u64, usize)> = Vec::new();
+    closable
+        .try_reserve_exact(gap_count)
+        .map_err(|_| OutOfMemory)?;
     for (index, pair) in pieces.windows(2).enumerate() {
         let &[before, after] = pair else { continue };
         let forced = match PhysRange::from_bounds(before.end(), after.start()) {
@@ -293,7 +296,6 @@ fn has_border(borders: &[PhysAddr], gap: PhysRange) -> bool {
 /// Entries and slack from the pieces and where to cut between them.
 fn assemble(pieces: &[PhysRange], cuts: &[bool]) -> Result<MemCache, CoverError> {
     let mut cache = MemCache::default();
-    let mut slack = Vec::new();
     // An entry starts at the first piece and after every cut.
     let starts = core::iter::once(true).chain(cuts.iter().copied());
     for (piece, starts_entry) in pieces.iter().zip(starts) {
@@ -303,7 +305,7 @@ fn assemble(pieces: &[PhysRange], cuts: &[bool]) -> Result<MemCache, CoverError>
                 if let Ok(gap) = PhysRange::from_bounds(entry.range.end(), piece.start()) {
                     entry.slack_bytes = entry.slack_bytes.saturating_add(gap.len());
                     cache.slack_bytes = cache.slack_bytes.saturating_add(gap.len());
-                    push(&mut slack, gap)?;
+                    cache.slack.push_merged(gap)?;
                 }
                 entry.range =
                     PhysRange::from_bounds(entry.range.start(), piece.end()).unwrap_or(entry.range);
@@ -321,7 +323,6 @@ fn assemble(pieces: &[PhysRange], cuts: &[bool]) -> Result<MemCache, CoverError>
             )?,
         }
     }
-    cache.slack = RangeSet::from_ranges(slack)?;
     Ok(cache)
 }
 

@@ -350,7 +350,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         scratch,
         image,
     };
-    attempt.check_size(&space)?;
+    attempt.check_load_limit(&space)?;
     let mut refusal = None;
     for order in payload::Order::ALL {
         match attempt.build(&space, order) {
@@ -417,29 +417,35 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Refuses a payload that is too large for the system call or for the memory there is, naming the
-    /// largest that no bound of this plan would refuse.
-    fn check_size(&self, space: &payload::Space<'_>) -> Result<(), PlanError> {
-        let (need, image) = (space.need(), self.request.image.copied_bytes());
+    /// Refuses a payload that is too large for the system call.
+    fn check_load_limit(&self, space: &payload::Space<'_>) -> Result<(), PlanError> {
+        // `kexec_load` counts the whole pages of all segments.
+        let need = self
+            .request
+            .image
+            .copied_bytes()
+            .saturating_add(space.need());
         let limit = self.request.limits.load_limit;
-        let loadable = limit.saturating_sub(image);
-        let capacity = space.capacity()?;
-        if need <= loadable && need <= capacity {
+        if need <= limit {
             return Ok(());
         }
-        let bare = headroom::report(&self.headroom_input(self.in_place))?;
-        let spare = bare.free_total.saturating_sub(bare.need_total);
-        let largest = loadable.min(capacity).min(spare);
-        let largest = largest.saturating_sub(largest.checked_rem(PAGE_SIZE).unwrap_or(0));
-        if need > capacity {
-            return Err(PlanError::PayloadDoesNotFit { need, largest });
-        }
         Err(PlanError::LoadLimit {
-            // `kexec_load` counts the whole pages of all segments.
-            need: image.saturating_add(need),
+            need,
             limit,
-            largest,
+            largest: self.largest_payload(space)?,
         })
+    }
+
+    /// The largest payload, with the state, that no bound of this plan would refuse. (Slack can still do so, but
+    /// a payload this large is one or a few runs.)
+    fn largest_payload(&self, space: &payload::Space<'_>) -> Result<u64, OutOfMemory> {
+        let bare = headroom::report(&self.headroom_input(self.in_place))?;
+        let limit = self.request.limits.load_limit;
+        let largest = limit
+            .saturating_sub(self.request.image.copied_bytes())
+            .min(space.capacity()?)
+            .min(bare.free_total.saturating_sub(bare.need_total));
+        Ok(largest.saturating_sub(largest.checked_rem(PAGE_SIZE).unwrap_or(0)))
     }
 
     fn headroom_input<'r>(&'r self, reserved: &'r RangeSet) -> HeadroomInput<'r> {
@@ -454,7 +460,12 @@ impl Attempt<'_> {
 
     fn build(&self, space: &payload::Space<'_>, order: payload::Order) -> Result<Plan, PlanError> {
         let request = self.request;
-        let layout = space.place(order)?;
+        let Some(layout) = space.place(order)? else {
+            return Err(PlanError::PayloadDoesNotFit {
+                need: space.need(),
+                largest: self.largest_payload(space)?,
+            });
+        };
         let payload_set = RangeSet::from_ranges(layout.segments.iter().map(|s| s.dest))?;
         let kept = self.in_place.union(&payload_set)?;
         let cap = request.limits.max_entries;

@@ -277,7 +277,7 @@ impl RangeSet {
     }
 
     /// Appends a range that starts at or after the start of the last one.
-    fn push_merged(&mut self, range: PhysRange) -> Result<(), OutOfMemory> {
+    pub(crate) fn push_merged(&mut self, range: PhysRange) -> Result<(), OutOfMemory> {
         if let Some(last) = self.ranges.last_mut()
             && range.start() <= last.end()
         {

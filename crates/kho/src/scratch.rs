@@ -152,14 +152,6 @@ pub fn choose(request: &ScratchRequest<'_>) -> Result<PhysRange, ScratchError> {
             .unwrap_or(u64::MAX),
         None => derived_size(request.image, request.ram.total()),
     };
-    let mut free = request
-        .ram
-        .subtract(&request.kept.page_outer()?)?
-        .subtract(&request.pinned.page_outer()?)?;
-    if let Ok(low) = PhysRange::from_bounds(PhysAddr::new(0), LOW_MEMORY_END) {
-        free.remove(low)?;
-    }
-    let preferred = free.intersect(request.prefer)?;
     let zones = [
         (ISA_DMA_END, FOUR_GIB),
         (LOW_MEMORY_END, FOUR_GIB),
@@ -176,6 +168,12 @@ pub fn choose(request: &ScratchRequest<'_>) -> Result<PhysRange, ScratchError> {
         let Ok(zone) = PhysRange::from_bounds(*low, *high) else {
             continue;
         };
+        // Zone by zone, so that only what lies in it is ever copied.
+        let free = RangeSet::from_ranges([zone])?
+            .intersect(request.ram)?
+            .subtract(request.kept)?
+            .subtract(request.pinned)?;
+        let preferred = free.intersect(request.prefer)?;
         for source in [&preferred, &free] {
             for run in source.iter().filter_map(|r| r.intersection(zone)) {
                 let Some(run) = run.align_inner(SCRATCH_ALIGN) else {

@@ -9,7 +9,6 @@ use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::headroom::CmdlineMemory;
 use crate::ranges::{OutOfMemory, RangeSet, push};
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 
 /// What a piece holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +62,35 @@ impl Order {
     pub(super) const ALL: [Self; 3] = [Self::LandingFirst, Self::HighFirst, Self::FewestRuns];
 }
 
+/// A part of the address space.
+#[derive(Clone, Copy)]
+enum Zone {
+    /// From 4 GiB on.
+    High,
+    /// Below 4 GiB.
+    Low,
+    /// Everything.
+    Any,
+}
+
+impl Zone {
+    /// The part of `range` in this zone.
+    fn clip(self, range: PhysRange) -> Option<PhysRange> {
+        match self {
+            Self::High => PhysRange::from_bounds(range.start().max(FOUR_GIB), range.end()).ok(),
+            Self::Low => PhysRange::from_bounds(range.start(), range.end().min(FOUR_GIB)).ok(),
+            Self::Any => Some(range),
+        }
+    }
+}
+
+/// Memory of one degree of preference.
+#[derive(Clone, Copy)]
+struct Tier<'a> {
+    set: &'a RangeSet,
+    zone: Zone,
+}
+
 /// Segments and pieces of a placed payload.
 pub(super) struct Layout {
     pub(super) segments: Vec<PayloadSegment>,
@@ -76,6 +104,8 @@ pub(super) struct Space<'a> {
     tiers: Vec<RangeSet>,
     /// All landing zones together.
     landing: RangeSet,
+    /// Node borders, rounded down to pages and sorted.
+    borders: Vec<PhysAddr>,
     state: u64,
     need: u64,
 }
@@ -104,11 +134,12 @@ impl<'a> Space<'a> {
                 blobs: request.payload.blobs.len(),
             });
         };
+        // Whole pages in, whole pages out: rounding the few ranges first saves a copy of the many.
         let allowed = terrain
             .ram
-            .subtract(&terrain.forbidden)?
-            .subtract(in_place)?
-            .align_inner(PAGE_SIZE)?;
+            .align_inner(PAGE_SIZE)?
+            .subtract(&terrain.forbidden.page_outer()?)?
+            .subtract(in_place)?;
         let mut tiers = Vec::new();
         let mut landing = RangeSet::new();
         for zone in request.landing {
@@ -119,7 +150,11 @@ impl<'a> Space<'a> {
             landing = landing.union(&usable)?;
             push(&mut tiers, usable)?;
         }
-        let mut rest = allowed.subtract(&landing)?;
+        let mut rest = if landing.is_empty() {
+            allowed
+        } else {
+            allowed.subtract(&landing)?
+        };
         let crash_kernel = cmdline
             .crash_at
             .and_then(|at| PhysRange::new(at, cmdline.crash).ok())
@@ -129,10 +164,19 @@ impl<'a> Space<'a> {
             rest.remove(avoid)?;
         }
         push(&mut tiers, rest)?;
+        let mut borders = Vec::new();
+        for border in request.borders {
+            push(
+                &mut borders,
+                border.align_down(PAGE_SIZE).unwrap_or(*border),
+            )?;
+        }
+        borders.sort_unstable();
         Ok(Self {
             request,
             tiers,
             landing,
+            borders,
             state,
             need,
         })
@@ -149,14 +193,23 @@ impl<'a> Space<'a> {
         for tier in &self.tiers {
             all = all.union(tier)?;
         }
-        let runs = self.runs(&all)?;
-        if runs.first().is_none_or(|r| r.len() < self.state) {
-            return Ok(0);
+        let all = Tier {
+            set: &all,
+            zone: Zone::Any,
+        };
+        let mut taken = Vec::new();
+        let mut sum = 0u64;
+        while taken.len() < self.max_segments() {
+            let Some(run) = self.pick(all, &taken, u64::MAX) else {
+                break;
+            };
+            if taken.is_empty() && run.len() < self.state {
+                break;
+            }
+            sum = sum.saturating_add(run.len());
+            push(&mut taken, run)?;
         }
-        Ok(runs
-            .iter()
-            .take(self.max_segments())
-            .fold(0, |sum, r| sum.saturating_add(r.len())))
+        Ok(sum)
     }
 
     /// Bytes of `placed` that lie in a landing zone.
@@ -168,41 +221,54 @@ impl<'a> Space<'a> {
         self.request.limits.max_payload_segments
     }
 
-    /// The runs of `set`, cut at node borders, largest first.
-    fn runs(&self, set: &RangeSet) -> Result<Vec<PhysRange>, OutOfMemory> {
-        let mut runs = Vec::new();
-        for range in set.iter() {
-            push(&mut runs, range)?;
-        }
-        for border in self.request.borders.iter().copied() {
-            let Some(border) = border.align_down(PAGE_SIZE) else {
+    /// The run of `tier` to take next for `len` bytes: the smallest that holds them, or else the largest;
+    /// of equals the lowest. Runs are cut at the zone's end and at node borders; those in `taken` do not count.
+    ///
+    /// A scan rather than a sorted list, because few runs are taken and there may be very many.
+    fn pick(&self, tier: Tier<'_>, taken: &[PhysRange], len: u64) -> Option<PhysRange> {
+        let mut best: Option<PhysRange> = None;
+        let mut consider = |run: PhysRange| {
+            let better = best.is_none_or(|b| match (b.len() >= len, run.len() >= len) {
+                (false, false) => run.len() > b.len(),
+                (false, true) => true,
+                (true, false) => false,
+                (true, true) => run.len() < b.len(),
+            });
+            if better && !taken.contains(&run) {
+                best = Some(run);
+            }
+        };
+        for range in tier.set.iter() {
+            let Some(mut rest) = tier.zone.clip(range) else {
                 continue;
             };
-            let crossed = runs
-                .iter()
-                .position(|r: &PhysRange| r.start() < border && border < r.end());
-            if let Some(slot) = crossed.and_then(|i| runs.get_mut(i))
-                && let Some(below) = border.offset_from(slot.start())
-                && let Some((first, second)) = slot.split_at(below)
-            {
-                *slot = first;
-                push(&mut runs, second)?;
+            for border in &self.borders {
+                if let Some((first, second)) = border
+                    .offset_from(rest.start())
+                    .and_then(|below| rest.split_at(below))
+                {
+                    consider(first);
+                    rest = second;
+                }
             }
+            consider(rest);
         }
-        runs.sort_unstable_by_key(|r| (Reverse(r.len()), r.start()));
-        Ok(runs)
+        best
     }
 
     /// The tiers in the given order of preference, cut at 4 GiB.
-    fn ordered(&self, order: Order) -> Result<Vec<RangeSet>, OutOfMemory> {
-        let low = RangeSet::from_ranges(PhysRange::from_bounds(PhysAddr::new(0), FOUR_GIB).ok())?;
+    fn ordered(&self, order: Order) -> Result<Vec<Tier<'_>>, OutOfMemory> {
         let (mut first, mut last) = (Vec::new(), Vec::new());
-        for tier in &self.tiers {
-            push(&mut first, tier.subtract(&low)?)?;
-            let below = tier.intersect(&low)?;
+        for set in &self.tiers {
+            let high = Zone::High;
+            push(&mut first, Tier { set, zone: high })?;
+            let low = Tier {
+                set,
+                zone: Zone::Low,
+            };
             match order {
-                Order::LandingFirst => push(&mut first, below)?,
-                Order::HighFirst | Order::FewestRuns => push(&mut last, below)?,
+                Order::LandingFirst => push(&mut first, low)?,
+                Order::HighFirst | Order::FewestRuns => push(&mut last, low)?,
             }
         }
         for tier in last {
@@ -211,8 +277,8 @@ impl<'a> Space<'a> {
         Ok(first)
     }
 
-    /// Places state and blobs.
-    pub(super) fn place(&self, order: Order) -> Result<Layout, PlanError> {
+    /// Places state and blobs; `None` if they do not fit.
+    pub(super) fn place(&self, order: Order) -> Result<Option<Layout>, OutOfMemory> {
         let tiers = self.ordered(order)?;
         let preferred = match order {
             Order::LandingFirst | Order::HighFirst => self.by_preference(&tiers)?,
@@ -223,65 +289,72 @@ impl<'a> Space<'a> {
             None => self.fewest(&tiers)?,
         };
         match runs {
-            Some(runs) => Ok(self.lay_out(&runs)?),
-            None => Err(PlanError::PayloadDoesNotFit {
-                need: self.need,
-                largest: self.capacity()?,
-            }),
+            Some(runs) => Ok(Some(self.lay_out(&runs)?)),
+            None => Ok(None),
         }
     }
 
     /// Runs from the most preferred tiers; the first one is for the state. `None` if that takes too many.
-    fn by_preference(&self, tiers: &[RangeSet]) -> Result<Option<Vec<PhysRange>>, OutOfMemory> {
-        let mut lists = Vec::new();
-        for tier in tiers {
-            push(&mut lists, self.runs(tier)?)?;
-        }
+    fn by_preference(&self, tiers: &[Tier<'_>]) -> Result<Option<Vec<PhysRange>>, OutOfMemory> {
+        // The state needs one whole run: from the first tier that has one large enough.
+        let first = tiers.iter().find_map(|tier| {
+            self.pick(*tier, &[], self.need)
+                .filter(|run| run.len() >= self.state)
+        });
         let mut chosen = Vec::new();
         let mut open = self.need;
-        // The state needs one whole run: from the first tier that has one large enough.
-        if let Some(list) = lists
-            .iter_mut()
-            .find(|l| l.first().is_some_and(|r| r.len() >= self.state))
-            && let Some(run) = take_best(list, open)
-        {
+        if let Some(run) = first {
             open = open.saturating_sub(run.len());
             push(&mut chosen, run)?;
-        } else {
-            return Ok(None);
         }
-        for list in &mut lists {
-            while open > 0 && chosen.len() < self.max_segments() {
-                let Some(run) = take_best(list, open) else {
-                    break;
-                };
-                open = open.saturating_sub(run.len());
-                push(&mut chosen, run)?;
-            }
+        for tier in tiers {
+            self.take(*tier, &mut chosen, &mut open)?;
         }
-        Ok((open == 0 && chosen.len() <= self.max_segments()).then_some(chosen))
+        Ok(self.enough(chosen, open))
     }
 
     /// The largest runs of as few tiers as suffice, joined where they touch.
-    fn fewest(&self, tiers: &[RangeSet]) -> Result<Option<Vec<PhysRange>>, OutOfMemory> {
+    fn fewest(&self, tiers: &[Tier<'_>]) -> Result<Option<Vec<PhysRange>>, OutOfMemory> {
         let mut joined = RangeSet::new();
         for tier in tiers {
-            joined = joined.union(tier)?;
-            let mut list = self.runs(&joined)?;
-            let mut chosen: Vec<PhysRange> = Vec::new();
-            let mut open = self.need;
-            while open > 0 && chosen.len() < self.max_segments() {
-                let Some(run) = take_best(&mut list, open) else {
-                    break;
-                };
-                open = open.saturating_sub(run.len());
-                push(&mut chosen, run)?;
-            }
-            if open == 0 && chosen.first().is_some_and(|r| r.len() >= self.state) {
+            let clipped = tier.set.iter().filter_map(|r| tier.zone.clip(r));
+            joined = joined.union(&RangeSet::from_ranges(clipped)?)?;
+            let all = Tier {
+                set: &joined,
+                zone: Zone::Any,
+            };
+            let (mut chosen, mut open) = (Vec::new(), self.need);
+            self.take(all, &mut chosen, &mut open)?;
+            if let Some(chosen) = self.enough(chosen, open) {
                 return Ok(Some(chosen));
             }
         }
         Ok(None)
+    }
+
+    /// Takes runs from `tier` until nothing is `open` or there are as many as allowed.
+    fn take(
+        &self,
+        tier: Tier<'_>,
+        chosen: &mut Vec<PhysRange>,
+        open: &mut u64,
+    ) -> Result<(), OutOfMemory> {
+        while *open > 0 && chosen.len() < self.max_segments() {
+            let Some(run) = self.pick(tier, chosen, *open) else {
+                break;
+            };
+            *open = open.saturating_sub(run.len());
+            push(chosen, run)?;
+        }
+        Ok(())
+    }
+
+    /// `chosen` if nothing is left `open`, it is not too many, and the first run holds the state.
+    fn enough(&self, chosen: Vec<PhysRange>, open: u64) -> Option<Vec<PhysRange>> {
+        let fits = open == 0
+            && chosen.len() <= self.max_segments()
+            && chosen.first().is_some_and(|r| r.len() >= self.state);
+        fits.then_some(chosen)
     }
 
     /// Fills `runs` in order. The first is large enough for the state.
@@ -340,13 +413,6 @@ impl<'a> Space<'a> {
         }
         Ok(Layout { segments, pieces })
     }
-}
-
-/// Takes from `runs` (largest first) the smallest run that holds `len` bytes, or else the largest.
-fn take_best(runs: &mut Vec<PhysRange>, len: u64) -> Option<PhysRange> {
-    let enough = runs.partition_point(|r| r.len() >= len);
-    let index = enough.saturating_sub(1);
-    (index < runs.len()).then(|| runs.remove(index))
 }
 
 /// `len` rounded up to whole pages.

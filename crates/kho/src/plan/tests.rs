@@ -355,6 +355,33 @@ fn a_payload_next_to_a_node_border_is_not_merged_over_it() {
     );
 }
 
+/// A tebibyte kept in place in 2 MiB chunks. Prints its time; benches hold it to its budget.
+#[test]
+fn a_tebibyte_in_place() {
+    const CHUNK: u64 = 2 * MIB;
+    let mut at = 8 * GIB;
+    let mut kept = StdVec::new();
+    for i in 0..524_288u64 {
+        kept.push(range(at, at + CHUNK));
+        at += CHUNK + (1 + i.wrapping_mul(2_654_435_761) % 64) * PAGE_SIZE;
+    }
+    let mut case = Case::large();
+    case.in_place = set(kept);
+    case.ram = case.ram.union(&set([range(7 * GIB, 2048 * GIB)])).unwrap();
+    case.limits.load_limit = 512 * GIB;
+    let begin = std::time::Instant::now();
+    let plan = plan(&case.request()).unwrap();
+    std::eprintln!(
+        "plan of {} ranges: {:?}",
+        case.in_place.len(),
+        begin.elapsed()
+    );
+    assert_eq!(plan.totals.in_place, 1 << 40);
+    let begin = std::time::Instant::now();
+    plan.check_invariants(&case.request()).unwrap();
+    std::eprintln!("second look: {:?}", begin.elapsed());
+}
+
 /// Every way in which a plan could be dangerous is seen by the second look.
 #[test]
 fn tampering_is_noticed() {
