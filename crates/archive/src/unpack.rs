@@ -1,5 +1,7 @@
 //! Putting an archive back.
 
+mod make;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -7,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
 use crate::commit::{Commit, Merged};
@@ -15,7 +17,6 @@ use crate::decode::{Decode, Entry};
 use crate::error::{Conflict, Problem, UnpackError};
 use crate::meta::Meta;
 use crate::place::Place;
-use crate::sparse::Extent;
 use crate::stage::Stage;
 use crate::sys::{self, Stat};
 use crate::walk::kind_name;
@@ -32,6 +33,8 @@ struct Frame {
     /// Length of the current path at this directory.
     path_len: usize,
     state: State,
+    /// The innermost merged directory that this is, or is in.
+    merged: usize,
     /// Name of the last entry directly in it.
     last: Option<Vec<u8>>,
 }
@@ -136,6 +139,16 @@ fn below<'a>(path: &'a [u8], dir: &[u8]) -> Option<&'a [u8]> {
     path.strip_prefix(dir)?.strip_prefix(b"/")
 }
 
+/// Path in a stage of what has the path `rest` in the merged directory number `index`.
+fn inside(index: usize, rest: &[u8]) -> Vec<u8> {
+    let mut path = index.to_string().into_bytes();
+    if !rest.is_empty() {
+        path.push(b'/');
+        path.extend_from_slice(rest);
+    }
+    path
+}
+
 impl<R: Read> Unpack<'_, R> {
     fn stream(&mut self) -> Result<(), UnpackError> {
         let Some(first) = self.next()? else {
@@ -220,14 +233,14 @@ impl<R: Read> Unpack<'_, R> {
                     self.path = path;
                 }
                 Err(Errno::NOENT) => missing.push(name.to_vec()),
-                Err(e @ (Errno::LOOP | Errno::NOTDIR)) => {
-                    let symlink = sys::stat_at(fd.as_fd(), name)
-                        .map_or(e == Errno::LOOP, |s| s.kind == FileType::Symlink);
-                    let path = self.place.shown(&path);
-                    return Err(if symlink {
-                        UnpackError::Symlink { path }
-                    } else {
-                        UnpackError::NotADirectory { path }
+                Err(Errno::LOOP) => {
+                    return Err(UnpackError::Symlink {
+                        path: self.place.shown(&path),
+                    });
+                }
+                Err(Errno::NOTDIR) => {
+                    return Err(UnpackError::NotADirectory {
+                        path: self.place.shown(&path),
                     });
                 }
                 Err(Errno::XDEV) => {
@@ -267,6 +280,7 @@ impl<R: Read> Unpack<'_, R> {
         self.frames.push(Frame {
             path_len: self.path.len(),
             state: State::Merged(index),
+            merged: index,
             last: None,
         });
         self.there = Some(fd);
@@ -321,6 +335,7 @@ impl<R: Read> Unpack<'_, R> {
             )));
         }
         frame.last = Some(name.to_vec());
+        let merged = frame.merged;
         let name = name.to_vec();
         if let State::Merged(index) = frame.state {
             let there = self.open_there(index)?;
@@ -341,6 +356,7 @@ impl<R: Read> Unpack<'_, R> {
                 self.frames.push(Frame {
                     path_len: self.path.len(),
                     state: State::Counting,
+                    merged,
                     last: None,
                 });
                 self.there = None;
@@ -431,30 +447,32 @@ impl<R: Read> Unpack<'_, R> {
         }
     }
 
-    /// Stage and path in it of something in the archive, by the directory that its topmost new part goes into.
+    /// Where something in the archive is in the stage: which merged directory its topmost new part goes into, and the
+    /// path in the stage of that.
+    ///
+    /// Merged directories are all below the first one without gaps, so the search goes down from there.
     fn staged(&self, path: &[u8]) -> Option<(usize, Vec<u8>)> {
-        let mut dir = path;
-        loop {
-            if let Some(index) = self.by_path.get(dir) {
-                let rest = below(path, dir).filter(|_| dir != path).unwrap_or_default();
-                let mut inner = index.to_string().into_bytes();
-                if !rest.is_empty() {
-                    inner.push(b'/');
-                    inner.extend_from_slice(rest);
-                }
-                return Some((*index, inner));
+        let first = self.merged.first()?;
+        let mut rest = below(path, &first.path)?;
+        let mut index = 0;
+        while let Some(slash) = rest.iter().position(|b| *b == b'/') {
+            let dir = path.get(..path.len() - rest.len() + slash)?;
+            match self.by_path.get(dir) {
+                Some(deeper) => index = *deeper,
+                None => break,
             }
-            if dir.is_empty() {
-                return None;
-            }
-            dir = split(dir).0;
+            rest = rest.get(slash + 1..)?;
         }
+        Some((index, inside(index, rest)))
     }
 
     /// Opens the innermost directory as it is in the stage.
     fn open_here(&mut self, offset: u64) -> Result<BorrowedFd<'_>, UnpackError> {
         if self.here.is_none() {
-            let (index, inner) = self.staged(&self.path).unwrap_or_default();
+            let index = self.frames.last().map_or(0, |f| f.merged);
+            let dir = self.merged.get(index).map(|m| m.path.as_slice());
+            let rest = dir.and_then(|d| below(&self.path, d)).unwrap_or_default();
+            let inner = inside(index, rest);
             let stage = self.stage(index, offset)?;
             let io = |e| self.place.io("open the stage of", &self.path, offset, e);
             let Some(stage) = self.stages.get(stage) else {
@@ -508,152 +526,5 @@ impl<R: Read> Unpack<'_, R> {
             }
         }
         Err(io(last))
-    }
-
-    fn make(&mut self, name: &[u8], entry: Entry) -> Result<(), UnpackError> {
-        match entry.kind {
-            Kind::Directory => {
-                let meta = self.meta(entry)?;
-                self.directory(name, meta)?;
-                self.stats.directories += 1;
-            }
-            Kind::File => self.file(name, entry)?,
-            Kind::Symlink => self.symlink(name, entry)?,
-            Kind::HardLink => self.hard_link(name, &entry)?,
-        }
-        Ok(())
-    }
-
-    /// Makes a directory in the current one and enters it.
-    fn directory(&mut self, name: &[u8], meta: Meta) -> Result<(), UnpackError> {
-        let offset = meta.offset;
-        let here = self.open_here(offset)?;
-        let made =
-            rustix::fs::mkdirat(here, name, Mode::RWXU).and_then(|()| sys::open_dir(here, name));
-        if !self.path.is_empty() {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name);
-        let fd = made.map_err(|e| self.place.io("make the directory", &self.path, offset, e))?;
-        self.here = Some(fd);
-        self.there = None;
-        self.frames.push(Frame {
-            path_len: self.path.len(),
-            state: State::New(meta),
-            last: None,
-        });
-        Ok(())
-    }
-
-    fn file(&mut self, name: &[u8], mut entry: Entry) -> Result<(), UnpackError> {
-        let (path, offset, size) = (entry.path.clone(), entry.offset, entry.size);
-        let here = self.open_here(offset)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let opened = sys::open_beneath(here, name, flags);
-        let fd = opened.map_err(|e| self.place.io("make the file", &path, offset, e))?;
-        if let Some(map) = entry.sparse.take() {
-            rustix::fs::ftruncate(&fd, size)
-                .map_err(|e| self.place.io("set the size of", &path, offset, e))?;
-            for extent in map {
-                self.data(fd.as_fd(), &path, offset, extent)?;
-            }
-        } else {
-            let whole = Extent {
-                offset: 0,
-                len: size,
-            };
-            self.data(fd.as_fd(), &path, offset, whole)?;
-        }
-        let meta = self.meta(entry)?;
-        meta.apply(
-            fd.as_fd(),
-            FileType::RegularFile,
-            self.options,
-            &mut self.stats,
-        )
-        .map_err(|(action, e)| self.place.io(action, &path, offset, e))?;
-        self.stats.files += 1;
-        Ok(())
-    }
-
-    /// Copies the next `extent.len` bytes of content to where they belong.
-    fn data(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        path: &[u8],
-        offset: u64,
-        extent: Extent,
-    ) -> Result<(), UnpackError> {
-        let mut at = extent.offset;
-        let end = extent.offset.saturating_add(extent.len);
-        while at < end {
-            let want = usize::try_from(end - at).map_or(BUFFER, |n| n.min(BUFFER));
-            let got = self
-                .decode
-                .read(self.buffer.get_mut(..want).unwrap_or_default())?;
-            let mut rest = self.buffer.get(..got).unwrap_or_default();
-            if rest.is_empty() {
-                return Err(self.bad(Problem::Sparse("its extents hold more than the entry")));
-            }
-            while !rest.is_empty() {
-                match rustix::io::pwrite(fd, rest, at) {
-                    Ok(0) => return Err(self.place.io("write", path, offset, Errno::NOSPC)),
-                    Ok(n) => {
-                        rest = rest.get(n..).unwrap_or_default();
-                        at += n as u64;
-                        self.stats.content_bytes += n as u64;
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(e) => return Err(self.place.io("write", path, offset, e)),
-                }
-            }
-            (self.progress)(self.decode.offset());
-            self.limit("bytes", self.decode.offset(), self.options.max_bytes)?;
-        }
-        Ok(())
-    }
-
-    fn symlink(&mut self, name: &[u8], mut entry: Entry) -> Result<(), UnpackError> {
-        let (path, offset) = (entry.path.clone(), entry.offset);
-        let text = std::mem::take(&mut entry.link);
-        let meta = self.meta(entry)?;
-        let mut stats = std::mem::take(&mut self.stats);
-        let options = self.options;
-        let here = self.open_here(offset)?;
-        let done = rustix::fs::symlinkat(text.as_slice(), here, name)
-            .and_then(|()| sys::open_beneath(here, name, OFlags::PATH))
-            .map_err(|e| ("make the symlink", e))
-            .and_then(|fd| meta.apply_symlink(here, name, fd.as_fd(), options, &mut stats));
-        self.stats = stats;
-        done.map_err(|(action, e)| self.place.io(action, &path, offset, e))?;
-        self.stats.symlinks += 1;
-        Ok(())
-    }
-
-    fn hard_link(&mut self, name: &[u8], entry: &Entry) -> Result<(), UnpackError> {
-        let unknown = || Problem::LinkTarget {
-            target: PathBuf::from(OsStr::from_bytes(&entry.link)),
-        };
-        self.open_here(entry.offset)?;
-        let found = self.staged(&entry.link).and_then(|(index, inner)| {
-            let stage = self.merged.get(index)?.stage?;
-            let stage = self.stages.get(stage)?;
-            let (dir, file) = split(&inner);
-            if dir.is_empty() {
-                return None;
-            }
-            let dir = sys::open_dir(stage.fd.as_fd(), dir).ok()?;
-            let stat = sys::stat_at(dir.as_fd(), file).ok()?;
-            (!stat.is_dir()).then(|| (dir, file.to_vec()))
-        });
-        let (Some((dir, file)), Some(here)) = (found, &self.here) else {
-            return Err(self.bad(unknown()));
-        };
-        rustix::fs::linkat(&dir, file, here, name, AtFlags::empty()).map_err(|e| {
-            self.place
-                .io("make the hard link", &entry.path, entry.offset, e)
-        })?;
-        self.stats.hard_links += 1;
-        Ok(())
     }
 }

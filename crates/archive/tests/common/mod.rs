@@ -1,6 +1,8 @@
 //! What all tests share: scratch directories, trees with everything in them, and comparing trees entry by entry.
 #![allow(dead_code)]
 
+pub mod made;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -239,7 +241,7 @@ pub fn everything(root: &Path) {
     fs::write(root.join("empty"), b"").unwrap();
     fs::create_dir(root.join("empty directory")).unwrap();
     for n in [511_usize, 512, 513, 262_144, 700_001] {
-        let body: Vec<u8> = (0..n).map(|i| (i * 7 + i / 255) as u8).collect();
+        let body: Vec<u8> = (0..n).map(|i| (i * 7 + i / 255).to_le_bytes()[0]).collect();
         fs::write(root.join(format!("size-{n}")), body).unwrap();
     }
     fs::write(root.join("set-id"), b"#!/bin/true").unwrap();
