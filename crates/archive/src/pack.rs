@@ -14,7 +14,7 @@ use crate::{BUFFER, END_LEN, Kind, MAX_HEAD, PackOptions, PackStats};
 
 /// What a path takes in an archive, taken without reading any content.
 ///
-/// Holds 48 bytes per entry and the maps of sparse files, so that [`Measure::pack`] can name what changed since.
+/// Holds 40 bytes per entry and the maps of sparse files, so that [`Measure::pack`] can name what changed since.
 #[derive(Debug, Clone)]
 pub struct Measure {
     /// Length of the archive in bytes; [`Measure::pack`] writes exactly this many.
