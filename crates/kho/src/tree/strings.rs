@@ -138,8 +138,17 @@ pub(super) fn store(buf: &mut [u8], offset: usize, name: &[u8]) {
 fn stored(buf: &[u8], offset: usize, name: &[u8]) -> bool {
     let end = buf.len().saturating_sub(offset);
     let start = end.saturating_sub(name.len());
-    buf.get(start..end)
-        .is_some_and(|bytes| bytes.iter().rev().eq(name.iter()))
+    let Some(bytes) = buf.get(start..end) else {
+        return false;
+    };
+    // Eight bytes at a time: the last eight stored are the first eight of the name, turned round.
+    let (words, rest) = name.as_chunks::<8>();
+    let (stored_rest, stored_words) = bytes.as_rchunks::<8>();
+    let same = |(word, stored): (&[u8; 8], &[u8; 8])| {
+        u64::from_le_bytes(*word) == u64::from_be_bytes(*stored)
+    };
+    words.iter().zip(stored_words.iter().rev()).all(same)
+        && rest.iter().eq(stored_rest.iter().rev())
 }
 
 /// A hash of `name`, eight bytes at a time.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho::abi::{
-    self, BlobDescription, Content, Description, Label, MACHINE_X86_64, measure_handover,
+    self, BlobDescription, Content, Description, Handover, Label, MACHINE_X86_64, measure_handover,
     write_handover,
 };
 use kho::tree::{Node, Reader, WriteError, Writer, seal};
@@ -153,4 +153,23 @@ pub fn stranger(w: &mut Writer<'_>, name: &str, mem: &[PhysRange]) -> Result<(),
     w.prop_mem(abi::MEM, mem.iter().copied())?;
     w.end_node()?;
     w.end_node()
+}
+
+/// Every problem as a line.
+pub fn problems(bytes: &[u8]) -> Vec<String> {
+    let tree = Reader::new(bytes).unwrap();
+    let mut lines = Vec::new();
+    let count = Handover::check_all(&tree, |problem| lines.push(problem.to_string())).unwrap();
+    assert_eq!(count, lines.len());
+    // The first of all is the one that parsing stops at.
+    match Handover::parse(&tree) {
+        Ok(_) => assert_eq!(lines, Vec::<String>::new()),
+        Err(error) => assert_eq!(Some(&error.to_string()), lines.first()),
+    }
+    lines
+}
+
+#[track_caller]
+pub fn broken(path: &str, name: &str, value: Option<Vec<u8>>, expected: &[&str]) {
+    assert_eq!(problems(&with_prop(path, name, value)), expected);
 }
