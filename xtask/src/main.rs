@@ -8,6 +8,8 @@ mod host;
 mod kernel;
 mod lab;
 mod qemu;
+mod scenarios;
+mod test;
 mod vm;
 mod workspace;
 
@@ -25,11 +27,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    Test(test::Arguments),
     Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     };
     result.unwrap_or_else(|error| {

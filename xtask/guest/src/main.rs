@@ -1,5 +1,6 @@
 //! The program of the test guests: PID 1 when started as `/init`, a box of tools for scripts otherwise.
 
+mod chain;
 mod control;
 mod fill;
 mod init;
@@ -59,9 +60,23 @@ enum Tool {
         /// Print one line per entry as well.
         #[arg(short, long)]
         verbose: bool,
+        /// Also tell the host the digest, which must be the same each time, and the bytes hashed.
+        #[arg(long, value_name = "KEY")]
+        same: Option<String>,
     },
     /// Print the digest of standard input.
-    Hash,
+    Hash {
+        /// Also tell the host the digest, which must be the same each time, and the bytes hashed.
+        #[arg(long, value_name = "KEY")]
+        same: Option<String>,
+    },
+    /// Print each range that this boot's setup_data chain names, read from the memory of the kernel itself, and check
+    /// that all of its pages, and all of the chain's, are reserved.
+    Ranges {
+        /// Fail unless there are at least so many.
+        #[arg(long, default_value_t = 0)]
+        at_least: usize,
+    },
     /// Check in /proc/kpageflags that every page of a physical range is reserved.
     Reserved {
         /// First address, decimal or 0x….
@@ -122,9 +137,10 @@ fn run(tool: Tool) -> anyhow::Result<()> {
             user_xattrs,
         } => tree::make(&dir, bytes, seed, user_xattrs),
         Tool::Bytes { len, seed } => tree::bytes(len, seed),
-        Tool::HashTree { dir, verbose } => tree::print_hash(&dir, verbose),
-        Tool::Hash => tree::hash_stdin(),
-        Tool::Reserved { start, len } => memory::reserved(&start, &len),
+        Tool::HashTree { dir, verbose, same } => tree::print_hash(&dir, verbose, same),
+        Tool::Hash { same } => tree::hash_stdin(same),
+        Tool::Ranges { at_least } => chain::check(at_least),
+        Tool::Reserved { start, len } => memory::print_reserved(&start, &len),
         Tool::Boottime => {
             println!("{:.3}", init::since_boot().as_secs_f64());
             Ok(())

@@ -10,9 +10,15 @@ const PAGE: u64 = 4096;
 /// `KPF_RESERVED`: include/linux/kernel-page-flags.h, 6.1 to 7.3.
 const RESERVED: u64 = 1 << 32;
 
-/// Fails at the first page of the range that is not reserved.
-pub fn reserved(start: &str, len: &str) -> Result<()> {
-    let (start, len) = (number(start)?, number(len)?);
+/// `kho-guest reserved`
+pub fn print_reserved(start: &str, len: &str) -> Result<()> {
+    let pages = reserved(number(start)?, number(len)?)?;
+    println!("reserved: {pages} pages from {start}");
+    Ok(())
+}
+
+/// Fails at the first page of the range that is not reserved; gives the number of pages.
+pub fn reserved(start: u64, len: u64) -> Result<u64> {
     let Some(end) = start.checked_add(len).filter(|_| len > 0) else {
         bail!("{start:#x}+{len:#x} is not a range");
     };
@@ -42,8 +48,7 @@ pub fn reserved(start: &str, len: &str) -> Result<()> {
             page += 1;
         }
     }
-    println!("reserved: {} pages from {:#x}", past - first, first * PAGE);
-    Ok(())
+    Ok(past - first)
 }
 
 fn number(text: &str) -> Result<u64> {

@@ -51,12 +51,15 @@ pub struct Host<'a> {
     pub lives: &'a [Life],
 }
 
+/// What a step does.
+pub type Act = Box<dyn Fn(&mut Host<'_>) -> Result<()> + Send + Sync>;
+
 /// A step that the host does when a guest reaches `kho-guest mark NAME`.
 pub struct Step {
     /// The mark.
     pub mark: String,
     /// What to do. An error fails the test.
-    pub act: Box<dyn Fn(&mut Host<'_>) -> Result<()> + Send + Sync>,
+    pub act: Act,
 }
 
 /// A guest to run.
@@ -217,7 +220,7 @@ impl Lab {
             observer,
             dir: dir.path(),
         };
-        let end = run.to_end()?;
+        let end = run.finish()?;
         run.log.note(&format!("{end:?}"))?;
         Ok((end, run.judge.lives))
     }
@@ -234,7 +237,7 @@ struct Run<'a, 'b> {
 }
 
 impl Run<'_, '_> {
-    fn to_end(&mut self) -> Result<End> {
+    fn finish(&mut self) -> Result<End> {
         let limit = Instant::now() + self.job.timeout;
         let mut silence = Instant::now() + SILENCE;
         let mut stop: Option<Instant> = None;

@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Prints the digest of the tree and, when asked, a line per entry.
-pub fn print_hash(dir: &Path, verbose: bool) -> Result<()> {
+use crate::control;
+
+/// Prints the digest of the tree and, when asked, a line per entry; tells the host when there is a key for it.
+pub fn print_hash(dir: &Path, verbose: bool, same: Option<String>) -> Result<()> {
     let mut walk = Walk {
         root: dir,
         first_names: HashMap::new(),
         lines: Vec::new(),
+        bytes: 0,
     };
     walk.visit(Path::new("."))?;
     let mut digest = blake3::Hasher::new();
@@ -27,16 +30,22 @@ pub fn print_hash(dir: &Path, verbose: bool) -> Result<()> {
             writeln!(out, "{line}").context("writing to standard output")?;
         }
     }
-    writeln!(out, "{}", digest.finalize().to_hex()).context("writing to standard output")
+    let digest = digest.finalize().to_hex().to_string();
+    writeln!(out, "{digest}").context("writing to standard output")?;
+    tell(same, digest, walk.bytes)
 }
 
-/// Prints the digest of standard input.
-pub fn hash_stdin() -> Result<()> {
-    println!(
-        "{}",
-        hash(&mut std::io::stdin().lock()).context("reading standard input")?
-    );
-    Ok(())
+/// Prints the digest of standard input; tells the host when there is a key for it.
+pub fn hash_stdin(same: Option<String>) -> Result<()> {
+    let (digest, bytes) = hash(&mut std::io::stdin().lock()).context("reading standard input")?;
+    println!("{digest}");
+    tell(same, digest.to_hex().to_string(), bytes)
+}
+
+fn tell(key: Option<String>, digest: String, bytes: u64) -> Result<()> {
+    let Some(key) = key else { return Ok(()) };
+    control::report(format!("{key}.bytes"), Some(bytes.to_string()))?;
+    control::same(key, Some(digest))
 }
 
 struct Walk<'a> {
@@ -44,6 +53,8 @@ struct Walk<'a> {
     /// First name under which each multiply linked file was met.
     first_names: HashMap<(u64, u64), PathBuf>,
     lines: Vec<String>,
+    /// Bytes of contents read.
+    bytes: u64,
 }
 
 impl Walk<'_> {
@@ -105,7 +116,9 @@ impl Walk<'_> {
             return Ok("special".into());
         }
         let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        let digest = hash(&mut file).with_context(|| format!("reading {}", path.display()))?;
+        let (digest, bytes) =
+            hash(&mut file).with_context(|| format!("reading {}", path.display()))?;
+        self.bytes += bytes;
         Ok(format!(
             "links {} len {} {digest}",
             metadata.nlink(),
@@ -114,13 +127,13 @@ impl Walk<'_> {
     }
 }
 
-fn hash(from: &mut impl Read) -> std::io::Result<blake3::Hash> {
+fn hash(from: &mut impl Read) -> std::io::Result<(blake3::Hash, u64)> {
     let mut digest = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     loop {
         let len = from.read(&mut buffer)?;
         if len == 0 {
-            return Ok(digest.finalize());
+            return Ok((digest.finalize(), digest.count()));
         }
         digest.update(&buffer[..len]);
     }

@@ -1,0 +1,125 @@
+//! The setup_data chain of this boot, read from the kernel's memory: an opinion that does not depend on `kho`.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::memory::reserved;
+
+/// `hdr.setup_data` in `struct boot_params`: arch/x86/include/uapi/asm/bootparam.h, Documentation/arch/x86/boot.rst.
+const SETUP_DATA: u64 = 0x250;
+
+/// `SETUP_INDIRECT`: the data of such a node is `struct setup_indirect { u32 type, reserved; u64 len, addr; }`.
+const INDIRECT: u32 = 1 << 31;
+
+/// Bytes of `struct setup_data { u64 next; u32 type, len; }`.
+const HEADER: usize = 16;
+
+/// A chain this long is a loop.
+const LONGEST: usize = 10_000;
+
+/// Prints the ranges; fails at a page that is not reserved and when there are too few.
+pub fn check(at_least: usize) -> Result<()> {
+    let memory = Memory::open()?;
+    let parameters =
+        File::open("/sys/kernel/boot_params/data").context("opening the boot parameters")?;
+    let mut word = [0; 8];
+    parameters
+        .read_exact_at(&mut word, SETUP_DATA)
+        .context("reading the boot parameters")?;
+    let mut node = u64::from_ne_bytes(word);
+    let mut found = 0;
+    for _ in 0..LONGEST {
+        if node == 0 {
+            println!("{found} ranges, all reserved");
+            ensure!(
+                found >= at_least,
+                "{found} ranges where at least {at_least} were expected"
+            );
+            return Ok(());
+        }
+        let header: [u8; HEADER] = memory.read(node)?;
+        let (next, kind, len) = (u64_at(&header, 0), u32_at(&header, 8), u32_at(&header, 12));
+        reserved(node, HEADER as u64 + u64::from(len)).context("a node of the chain")?;
+        if kind == INDIRECT {
+            let data: [u8; 24] = memory.read(node + HEADER as u64)?;
+            let (kind, len, start) = (u32_at(&data, 0), u64_at(&data, 8), u64_at(&data, 16));
+            println!("{start:#x}+{len:#x} type {kind:#x}");
+            reserved(start, len)
+                .with_context(|| format!("the range {start:#x}+{len:#x} of type {kind:#x}"))?;
+            found += 1;
+        }
+        node = next;
+    }
+    bail!("the setup_data chain has no end")
+}
+
+/// Physical memory by /proc/kcore, whose segments tell their physical addresses.
+struct Memory {
+    kcore: File,
+    /// Physical start, length, offset in the file.
+    segments: Vec<(u64, u64, u64)>,
+}
+
+impl Memory {
+    fn open() -> Result<Self> {
+        let kcore = File::open("/proc/kcore").context("opening /proc/kcore")?;
+        let mut header = [0; 64];
+        kcore
+            .read_exact_at(&mut header, 0)
+            .context("reading /proc/kcore")?;
+        // e_phoff, e_phentsize and e_phnum of an ELF64 header.
+        let table = u64_at(&header, 32);
+        let (size, count) = (
+            u64::from(u16_at(&header, 54)),
+            u64::from(u16_at(&header, 56)),
+        );
+        let mut segments = Vec::new();
+        for index in 0..count {
+            let mut entry = [0; 56];
+            kcore
+                .read_exact_at(&mut entry, table + index * size)
+                .context("reading /proc/kcore")?;
+            segments.push((u64_at(&entry, 24), u64_at(&entry, 32), u64_at(&entry, 8)));
+        }
+        Ok(Self { kcore, segments })
+    }
+
+    fn read<const N: usize>(&self, at: u64) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        let inside = |(start, len, _): &&(u64, u64, u64)| {
+            at.checked_sub(*start).is_some_and(|into| into < *len)
+        };
+        let (start, _, offset) = self
+            .segments
+            .iter()
+            .find(inside)
+            .with_context(|| format!("/proc/kcore does not have {at:#x}"))?;
+        self.kcore
+            .read_exact_at(&mut bytes, offset + (at - start))
+            .with_context(|| format!("reading memory at {at:#x}"))?;
+        Ok(bytes)
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes
+        .get(at..at + 8)
+        .and_then(|word| word.try_into().ok())
+        .map_or(0, u64::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 4)
+        .and_then(|word| word.try_into().ok())
+        .map_or(0, u32::from_le_bytes)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes
+        .get(at..at + 2)
+        .and_then(|word| word.try_into().ok())
+        .map_or(0, u16::from_le_bytes)
+}

@@ -1,0 +1,50 @@
+//! Things kept over hop after hop.
+
+use super::Scenario;
+use crate::lab::hop_times;
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "hop-6.1-6.12-7.3-6.1",
+            "a tree and a blob over three hops, memory filled after each",
+        )
+        .kernels(&["6.1", "6.12", "7.3", "6.1"])
+        .first("keep_tree_and_blob 32")
+        .each("check_tree_and_blob")
+        .check(|outcome| {
+            let times: Vec<_> = hop_times(&outcome.lives)
+                .iter()
+                .map(|time| format!("{:.1} s", time.as_secs_f64()))
+                .collect();
+            Ok(format!("hops took {}", times.join(", ")))
+        }),
+        Scenario::new("nokaslr", "the same without address space randomization")
+            .kernels(&["6.1", "7.3", "6.12"])
+            .append("nokaslr")
+            .first("keep_tree_and_blob 16")
+            .each("check_tree_and_blob"),
+        Scenario::new(
+            "hops-20",
+            "twenty hops with a blob that grows by a MiB each time",
+        )
+        .kernels(&["6.1", "6.12"].repeat(11)[..21])
+        .first("kho-guest bytes 1048576 --seed 0 | kho keep --name growing -")
+        .each(
+            "kho-guest ranges --at-least 1
+                 kho-guest fill
+                 size=$(kho get growing | wc -c)
+                 [ \"$size\" = $((KHO_HOP << 20)) ]
+                 kho get growing >/tmp/blob
+                 kho-guest bytes $((KHO_HOP << 20)) --seed 0 | cmp - /tmp/blob
+                 kho-guest bytes $(((KHO_HOP + 1) << 20)) --seed 0 >/tmp/blob
+                 kho keep --remove growing
+                 kho keep --name growing - </tmp/blob
+                 rm /tmp/blob
+                 free -m | head -2",
+        )
+        .timeout_s(900)
+        .slow(),
+    ]
+}

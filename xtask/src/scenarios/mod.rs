@@ -1,0 +1,233 @@
+//! Guest tests. To add one: write a [`Scenario`] in one of the files here (or in a new file, listed in [`all`]).
+//!
+//! ```ignore
+//! Scenario::new("name", "what it shows")
+//!     .kernels(&["6.1", "6.12"])
+//!     .first("echo hello | kho keep --name greeting -")
+//!     .each("[ \"$(kho get greeting)\" = hello ]")
+//! ```
+//!
+//! Scripts run as root by `sh -eu`, after `prelude.sh`, with `kho` and `kho-guest` (see its `--help`) in PATH; `cargo
+//! xtask vm --help` lists their environment. A test fails when a script does, when a hop does not arrive, and when any
+//! kernel prints a warning.
+
+mod chain;
+mod firmware;
+mod size;
+mod smoke;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::guest::Contents;
+use crate::lab::{Host, Lab, Outcome, Step};
+use crate::qemu::{Firmware, Machine};
+
+/// Shell functions that all scripts have.
+const PRELUDE: &str = include_str!("prelude.sh");
+
+/// A look at what came out of a guest that passed: an error makes it fail, text is shown beside its name.
+type Check = fn(&Outcome) -> Result<String>;
+
+/// A guest test.
+pub struct Scenario {
+    /// Short, unique, without spaces.
+    pub name: String,
+    /// What it shows, for `--list`.
+    pub about: String,
+    /// Only run on demand.
+    pub slow: bool,
+    /// Machine.
+    pub machine: Machine,
+    /// Limit for all of it.
+    pub timeout: Duration,
+    /// What the host does at marks.
+    pub steps: Vec<Step>,
+    /// What the host looks at in the end.
+    pub check: Option<Check>,
+    kernels: Vec<&'static str>,
+    first: Option<String>,
+    each: Option<String>,
+    at: Vec<(usize, String)>,
+    append: String,
+    modules: Vec<String>,
+}
+
+/// Every guest test.
+pub fn all() -> Vec<Scenario> {
+    [
+        smoke::scenarios(),
+        chain::scenarios(),
+        firmware::scenarios(),
+        size::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+// Scenarios are written by adding what they need; not every kind of need exists in every version of the tests.
+#[allow(dead_code)]
+impl Scenario {
+    /// A test that boots 6.1 and does nothing.
+    pub fn new(name: impl Into<String>, about: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            about: about.into(),
+            slow: false,
+            machine: Machine::default(),
+            timeout: Duration::from_secs(240),
+            steps: Vec::new(),
+            check: None,
+            kernels: vec!["6.1"],
+            first: None,
+            each: None,
+            at: Vec::new(),
+            append: String::new(),
+            modules: Vec::new(),
+        }
+    }
+
+    /// The kernels, from first to last.
+    pub fn kernels(mut self, kernels: &[&'static str]) -> Self {
+        self.kernels = kernels.to_vec();
+        self
+    }
+
+    /// The script of the first kernel.
+    pub fn first(mut self, script: &str) -> Self {
+        self.first = Some(script.to_owned());
+        self
+    }
+
+    /// The script of every kernel that is reached by a hop.
+    pub fn each(mut self, script: &str) -> Self {
+        self.each = Some(script.to_owned());
+        self
+    }
+
+    /// The script after so many hops, instead of the above.
+    pub fn at(mut self, hop: usize, script: &str) -> Self {
+        self.at.push((hop, script.to_owned()));
+        self
+    }
+
+    /// Memory; 1024 MiB otherwise.
+    pub fn mem_mib(mut self, mib: u64) -> Self {
+        self.machine.mem_mib = mib;
+        self
+    }
+
+    /// Processors; 2 otherwise.
+    pub fn smp(mut self, processors: u32) -> Self {
+        self.machine.smp = processors;
+        self
+    }
+
+    /// Firmware; BIOS otherwise.
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.machine.firmware = firmware;
+        self
+    }
+
+    /// More QEMU arguments.
+    pub fn qemu(mut self, arguments: &[&str]) -> Self {
+        self.machine
+            .extra
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// More kernel parameters, for every kernel.
+    pub fn append(mut self, parameters: &str) -> Self {
+        self.append = parameters.to_owned();
+        self
+    }
+
+    /// More kernel modules, with what they depend on.
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// Limit for all of it; 240 s otherwise.
+    pub fn timeout_s(mut self, seconds: u64) -> Self {
+        self.timeout = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Something the host does while a script waits in `kho-guest mark MARK`.
+    pub fn step(
+        mut self,
+        mark: &str,
+        act: impl Fn(&mut Host<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.steps.push(Step {
+            mark: mark.to_owned(),
+            act: Box::new(act),
+        });
+        self
+    }
+
+    /// Something the host looks at after a pass.
+    pub fn check(mut self, check: Check) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    /// Only with `--all`.
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
+    /// What the guest boots and runs.
+    pub fn contents(&self, lab: &Lab) -> Result<Contents> {
+        let kernels = self
+            .kernels
+            .iter()
+            .map(|name| lab.kernel(name))
+            .collect::<Result<Vec<_>>>()?;
+        let script = |hop: usize| {
+            let special = self
+                .at
+                .iter()
+                .find(|(at, _)| *at == hop)
+                .map(|(_, script)| script);
+            let usual = if hop == 0 {
+                self.first.as_ref()
+            } else {
+                self.each.as_ref()
+            };
+            special
+                .or(usual)
+                .map(|script| format!("{PRELUDE}\n{script}\n"))
+        };
+        Ok(Contents {
+            scripts: (0..kernels.len()).map(script).collect(),
+            kernels,
+            append: self.append.clone(),
+            modules: self.modules.clone(),
+            files: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_for_file_names() {
+        let names: Vec<_> = all().into_iter().map(|scenario| scenario.name).collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{name} twice");
+            assert!(
+                name.chars()
+                    .all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter)),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,36 @@
+# Functions for the scripts of guest tests.
+
+# Keeps a tree of all kinds of entries (in MiB) and a blob, and tells the host what they must look like for ever.
+keep_tree_and_blob() {
+	kho-guest make-tree /srv/tree --bytes $(($1 << 20)) --seed 1
+	kho-guest hash-tree /srv/tree --same tree
+	kho-guest bytes 3000001 --seed 2 >/tmp/blob
+	kho-guest hash --same blob </tmp/blob
+	kho keep /srv/tree
+	kho keep --name blob - </tmp/blob
+	rm /tmp/blob
+}
+
+# Overwrites all free memory, then checks that everything arrived as it was.
+check_tree_and_blob() {
+	kho-guest ranges --at-least 1
+	kho-guest fill
+	kho restore
+	kho-guest hash-tree /srv/tree --same tree
+	kho get blob | kho-guest hash --same blob
+}
+
+# refused WORDS COMMAND…: the command must fail and say WORDS on standard error.
+refused() {
+	words=$1
+	shift
+	if "$@" >/tmp/refused 2>&1; then
+		echo "not refused: $*"
+		return 1
+	fi
+	cat /tmp/refused
+	grep -q -e "$words" /tmp/refused || {
+		echo "does not say $words: $*"
+		return 1
+	}
+}

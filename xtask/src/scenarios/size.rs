@@ -1,0 +1,43 @@
+//! Large machines, large blobs.
+
+use anyhow::Context;
+
+use super::Scenario;
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("above-4g", "a guest with 6 GiB, of which a part lies above 4 GiB")
+            .kernels(&["6.1", "6.12"])
+            .mem_mib(6144)
+            .first("keep_tree_and_blob 64")
+            .each("check_tree_and_blob"),
+        Scenario::new("blobs-1g", "1 GiB of blobs in a guest with 4 GiB; the load time is shown")
+            .kernels(&["6.1", "6.12"])
+            .mem_mib(4096)
+            .first(
+                "for number in 1 2 3 4; do
+                     kho-guest bytes $((256 << 20)) --seed $number >/tmp/blob
+                     kho-guest hash --same blob$number </tmp/blob
+                     kho keep --name blob$number - </tmp/blob
+                     rm /tmp/blob
+                 done
+                 before=$(kho-guest boottime)
+                 kho load \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
+                 after=$(kho-guest boottime)
+                 echo \"$before $after\" | awk '{print $2 - $1}' | kho-guest report load-seconds
+                 kho-guest loaded",
+            )
+            .each(
+                "kho-guest ranges --at-least 1
+                 kho-guest fill
+                 for number in 1 2 3 4; do kho get blob$number | kho-guest hash --same blob$number; done",
+            )
+            .timeout_s(480)
+            .check(|outcome| {
+                let first = outcome.lives.first().context("a first kernel")?;
+                let seconds = first.values.get("load-seconds").context("a load time")?;
+                Ok(format!("kho load of 1 GiB took {seconds} s in the guest"))
+            }),
+    ]
+}

@@ -1,0 +1,175 @@
+//! Runs guest tests, several at a time.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+
+use super::Tally;
+use crate::lab::{End, Job, Lab, Outcome, log};
+use crate::scenarios::{self, Scenario};
+
+/// What QEMU needs besides the guest's own memory, in MiB.
+const OVERHEAD_MIB: u64 = 300;
+
+/// The tests to run. Says how many slow ones it leaves out.
+pub fn choose(filter: &str, slow_too: bool) -> Vec<Scenario> {
+    let matching = scenarios::all()
+        .into_iter()
+        .filter(|scenario| scenario.name.contains(filter));
+    let (chosen, left): (Vec<_>, Vec<_>) =
+        matching.partition(|scenario| slow_too || !scenario.slow);
+    if !left.is_empty() {
+        let names: Vec<_> = left.iter().map(|scenario| scenario.name.as_str()).collect();
+        println!("not run without --all, because slow: {}", names.join(", "));
+    }
+    chosen
+}
+
+/// Runs the tests and counts them.
+pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut Tally) {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = jobs
+        .unwrap_or(processors.min(4))
+        .clamp(1, scenarios.len().max(1));
+    let memory = Memory::new(available_mib() * 85 / 100);
+    let queue = Mutex::new(VecDeque::from(scenarios));
+    let (sender, results) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let sender = sender.clone();
+            let (queue, memory) = (&queue, &memory);
+            // Each guest is started by the thread that waits for it: it is killed when that thread ends.
+            scope.spawn(move || {
+                while let Some(scenario) = lock(queue).pop_front() {
+                    let result = run_one(lab, &scenario, memory);
+                    if sender.send((scenario, result)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (scenario, (outcome, remark)) in results {
+            let took = format!("{:.1} s {remark}", outcome.took.as_secs_f64());
+            tally.add(&scenario.name, &outcome.end, took.trim_end(), || {
+                format!(
+                    "{}\n(all of it: {})",
+                    log::tail(&outcome.log, 40),
+                    outcome.log.display()
+                )
+            });
+        }
+    });
+}
+
+/// Runs one test; gives its outcome and what is worth saying about it.
+fn run_one(lab: &Lab, scenario: &Scenario, memory: &Memory) -> (Outcome, String) {
+    let ended = |end| Outcome {
+        end,
+        lives: Vec::new(),
+        log: "no log".into(),
+        took: std::time::Duration::ZERO,
+    };
+    let mib = scenario.machine.mem_mib + OVERHEAD_MIB;
+    let Some(_claim) = memory.claim(mib) else {
+        let why = format!(
+            "it needs {mib} MiB of memory where {} MiB are available",
+            memory.total
+        );
+        return (ended(End::Skip(why)), String::new());
+    };
+    let contents = match scenario.contents(lab) {
+        Ok(contents) => contents,
+        Err(error) => return (ended(End::Broken(format!("{error:#}"))), String::new()),
+    };
+    let job = Job {
+        name: &scenario.name,
+        machine: &scenario.machine,
+        contents: &contents,
+        timeout: scenario.timeout,
+        steps: &scenario.steps,
+    };
+    let mut outcome = lab.run(&job, &mut |_, _| {});
+    if outcome.end != End::Pass {
+        return (outcome, String::new());
+    }
+    match scenario.check.map(|check| check(&outcome)) {
+        None => (outcome, String::new()),
+        Some(Ok(remark)) => (outcome, remark),
+        Some(Err(error)) => {
+            outcome.end = End::Fail(format!("{error:#}"));
+            (outcome, String::new())
+        }
+    }
+}
+
+/// The host's memory, given out to guests.
+struct Memory {
+    total: u64,
+    free: Mutex<u64>,
+    returned: Condvar,
+}
+
+/// Memory of one guest; given back when dropped.
+struct Claim<'a>(&'a Memory, u64);
+
+impl Memory {
+    fn new(total: u64) -> Self {
+        Self {
+            total,
+            free: Mutex::new(total),
+            returned: Condvar::new(),
+        }
+    }
+
+    /// Waits until there is so much; never comes when there is not that much in all.
+    fn claim(&self, mib: u64) -> Option<Claim<'_>> {
+        if mib > self.total {
+            return None;
+        }
+        let mut free = lock(&self.free);
+        while *free < mib {
+            free = self
+                .returned
+                .wait(free)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= mib;
+        Some(Claim(self, mib))
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += self.1;
+        self.0.returned.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn available_mib() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kib| kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back() {
+        let memory = Memory::new(100);
+        assert!(memory.claim(101).is_none());
+        let first = memory.claim(60);
+        assert!(first.is_some());
+        assert_eq!(*lock(&memory.free), 40);
+        drop(first);
+        assert_eq!(*lock(&memory.free), 100);
+    }
+}

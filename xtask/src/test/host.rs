@@ -1,0 +1,242 @@
+//! Formatting, lints and unit tests.
+
+use std::process::Command;
+
+use super::Tally;
+use crate::lab::End;
+use crate::workspace::cargo;
+
+/// Runs everything that needs no guest.
+pub fn run(filter: &str, tally: &mut Tally) {
+    let checks: [(&str, &str, &[&str]); 2] = [
+        ("host:fmt", "fmt", &["fmt", "--all", "--check"]),
+        (
+            "host:clippy",
+            "clippy",
+            &[
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+    ];
+    for (name, tool, arguments) in checks {
+        if !name.contains(filter) {
+            continue;
+        }
+        let (end, output) = match has(tool) {
+            true => judge(cargo().args(arguments)),
+            false => (
+                End::Skip(format!("cargo {tool} is not installed")),
+                String::new(),
+            ),
+        };
+        tally.add(name, &end, "", || output);
+    }
+    unit_tests(filter, tally);
+}
+
+/// Each unit test counts. Those that print a line starting with SKIP count as skipped.
+fn unit_tests(filter: &str, tally: &mut Tally) {
+    if has("nextest") {
+        let mut command = cargo();
+        command.args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--no-fail-fast",
+            "--no-tests=pass",
+            "--color=never",
+        ]);
+        command.args(["--status-level=none", "--final-status-level=none"]);
+        command.args(["--success-output=final", "--failure-output=final"]);
+        command.args((!filter.is_empty()).then_some(filter));
+        // What a filter leaves out nextest calls skipped too.
+        let counts = |output: &str| {
+            let counts = nextest_counts(output);
+            Counts {
+                ignored: if filter.is_empty() { counts.ignored } else { 0 },
+                ..counts
+            }
+        };
+        count(&mut command, "host:tests", counts, tally);
+        // nextest does not run the examples in the documentation.
+        let mut examples = cargo();
+        examples.args([
+            "test",
+            "--quiet",
+            "--workspace",
+            "--doc",
+            "--no-fail-fast",
+            "--",
+        ]);
+        examples.args((!filter.is_empty()).then_some(filter));
+        count(&mut examples, "host:examples", libtest_counts, tally);
+    } else {
+        let mut command = cargo();
+        command.args([
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ]);
+        command.args((!filter.is_empty()).then_some(filter));
+        count(&mut command, "host:tests", libtest_counts, tally);
+    }
+}
+
+/// Numbers of tests.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+fn count(command: &mut Command, name: &str, counts: impl Fn(&str) -> Counts, tally: &mut Tally) {
+    let (end, output) = judge(command);
+    let counts = counts(&output);
+    let skips = output
+        .lines()
+        .filter(|line| line.trim_start().starts_with("SKIP"))
+        .collect::<Vec<_>>();
+    skips.iter().for_each(|line| println!("{}", line.trim()));
+    let skipped = skips.len().min(counts.passed);
+    tally.add_many(counts.passed - skipped, skipped + counts.ignored);
+    if end == End::Pass {
+        println!(
+            "PASS {name}: {} tests, {} skipped",
+            counts.passed - skipped,
+            skipped + counts.ignored
+        );
+        return;
+    }
+    if counts.failed == 0 {
+        // It did not get as far as running tests.
+        tally.add(name, &end, "", || output);
+        return;
+    }
+    let end = End::Fail("see below".into());
+    for number in 1..counts.failed {
+        tally.add(
+            &format!("{name} ({number} of {})", counts.failed),
+            &end,
+            "",
+            String::new,
+        );
+    }
+    tally.add(
+        &format!("{name} ({0} of {0})", counts.failed),
+        &end,
+        "",
+        || output,
+    );
+}
+
+fn judge(command: &mut Command) -> (End, String) {
+    match command.output() {
+        Ok(output) => {
+            let text = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+            let end = match output.status.success() {
+                true => End::Pass,
+                false => End::Fail(format!("{}", output.status)),
+            };
+            (end, text)
+        }
+        Err(error) => (
+            End::Broken(format!("cannot start cargo: {error}")),
+            String::new(),
+        ),
+    }
+}
+
+fn has(tool: &str) -> bool {
+    cargo()
+        .args([tool, "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// `Summary [   0.1s] 3 tests run: 2 passed, 1 failed, 4 skipped`; parts that are zero may be missing.
+fn nextest_counts(output: &str) -> Counts {
+    let Some(line) = output
+        .lines()
+        .rev()
+        .find(|line| line.trim_start().starts_with("Summary ["))
+    else {
+        return Counts::default();
+    };
+    let text = line.split_once("run:").map_or("", |(_, text)| text);
+    Counts {
+        passed: number_before(text, "passed"),
+        failed: number_before(text, "failed") + number_before(text, "timed out"),
+        ignored: number_before(text, "skipped"),
+    }
+}
+
+/// `test result: ok. 2 passed; 0 failed; 1 ignored; …`, once per program.
+fn libtest_counts(output: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in output
+        .lines()
+        .filter(|line| line.starts_with("test result:"))
+    {
+        counts.passed += number_before(line, "passed");
+        counts.failed += number_before(line, "failed");
+        counts.ignored += number_before(line, "ignored");
+    }
+    counts
+}
+
+fn number_before(text: &str, word: &str) -> usize {
+    let before = text
+        .split_once(&format!(" {word}"))
+        .map_or("", |(before, _)| before);
+    before
+        .rsplit([' ', '('])
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_both_runners() {
+        let nextest =
+            "noise\n     Summary [   1.2s] 17 tests run: 15 passed (1 slow), 2 failed, 3 skipped\n";
+        assert_eq!(
+            nextest_counts(nextest),
+            Counts {
+                passed: 15,
+                failed: 2,
+                ignored: 3
+            }
+        );
+        let libtest = "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured\n\
+                       test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured\n";
+        assert_eq!(
+            libtest_counts(libtest),
+            Counts {
+                passed: 3,
+                failed: 3,
+                ignored: 1
+            }
+        );
+        assert_eq!(
+            libtest_counts("error: could not compile"),
+            Counts::default()
+        );
+    }
+}
