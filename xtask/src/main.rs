@@ -3,6 +3,7 @@
 mod cache;
 mod cpio;
 mod deb;
+mod demo;
 mod guest;
 mod host;
 mod kernel;
@@ -27,12 +28,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    Demo(demo::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     };

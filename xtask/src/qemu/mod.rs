@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 pub use machine::{Accelerator, Firmware, Machine};
 pub use qmp::Qmp;
@@ -131,15 +131,15 @@ impl Guest {
             Port::Control,
             sender,
         );
-        let qmp = Qmp::open(qmp).with_context(|| {
+        let qmp = Qmp::open(qmp).map_err(|error| {
             // A QEMU that dies this early says why.
             let said = errors
                 .recv_timeout(Duration::from_secs(1))
                 .unwrap_or_default();
-            format!(
-                "QEMU did not start: {}",
-                said.trim().lines().last().unwrap_or_default()
-            )
+            match said.trim().lines().last() {
+                Some(said) => anyhow!("QEMU did not start: {said}"),
+                None => error.context("QEMU did not start"),
+            }
         })?;
         let qemu = children.0.pop().context("QEMU was just started")?;
         let companions = std::mem::take(&mut children.0);

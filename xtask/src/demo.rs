@@ -1,0 +1,217 @@
+//! `cargo xtask demo`: the whole thing, on real kernels, in one command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kho_guest::Event;
+
+use crate::guest::Contents;
+use crate::lab::{End, Job, Lab, Life, Outcome, hop_times, is_script_output, log};
+use crate::qemu::{Line, Machine};
+use crate::vm::describe_end;
+
+const CHAIN: [&str; 3] = ["6.1", "6.12", "6.1"];
+
+/// Keep files and blobs over two hops between unmodified Debian kernels, and show that every byte arrived.
+///
+/// A guest boots Debian 12's 6.1 kernel, makes a tree of random files and two blobs, keeps them, hops to 6.12 and from
+/// there to 6.1. Each kernel that is reached first overwrites all of its free memory, then restores and compares.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Bytes of random files, in MiB.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    tree: u64,
+    /// Show everything that the guest says.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Use this static kho command instead of building it.
+    #[arg(long, value_name = "PROGRAM")]
+    kho: Option<PathBuf>,
+}
+
+/// What is compared: its key, and what people call it.
+const KEPT: [(&str, &str); 3] = [
+    ("tree", "/srv/demo"),
+    ("letter", "blob `letter`"),
+    ("random", "blob `random`"),
+];
+
+const EACH: &str = "
+echo 'overwriting all free memory'
+kho-guest fill
+kho-guest ranges --at-least 1
+kho restore
+kho-guest hash-tree /srv/demo --same tree
+kho get letter | kho-guest hash --same letter
+kho get random | kho-guest hash --same random
+";
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let lab = Lab::open(arguments.kho.as_deref())?;
+    let kernels = CHAIN
+        .iter()
+        .map(|name| lab.kernel(name))
+        .collect::<Result<Vec<_>>>()?;
+    let scripts = vec![
+        Some(first(arguments.tree)),
+        Some(EACH.to_owned()),
+        Some(EACH.to_owned()),
+    ];
+    let contents = Contents {
+        kernels,
+        scripts,
+        ..Contents::default()
+    };
+    // Three times the tree: the files, the image that carries them, and room for what is restored.
+    let machine = Machine {
+        mem_mib: 1024 + 4 * arguments.tree,
+        ..Machine::default()
+    };
+    let timeout = Duration::from_secs(600);
+    let job = Job {
+        name: "demo",
+        machine: &machine,
+        contents: &contents,
+        timeout,
+        steps: &[],
+    };
+
+    println!(
+        "demo: {}, with {} MiB of files and two blobs",
+        CHAIN.join(" -> "),
+        arguments.tree
+    );
+    let outcome = lab.run(&job, &mut |line, event| {
+        show(line, event, arguments.verbose)
+    });
+    println!("\n{}", table(&outcome));
+    println!("(everything the guest said: {})", outcome.log.display());
+    if outcome.end == End::Pass {
+        match complete(&outcome.lives) {
+            Ok(()) => {
+                println!("demo: PASS");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(error) => println!("demo: FAIL: {error:#}"),
+        }
+    } else {
+        println!("{}", log::tail(&outcome.log, 25));
+        println!(
+            "demo: FAIL: {}",
+            describe_end(&outcome.end).replace('\n', " ")
+        );
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn first(tree_mib: u64) -> String {
+    format!(
+        "
+kho-guest make-tree /srv/demo --bytes {} --seed $(date +%s)
+kho-guest hash-tree /srv/demo --same tree
+echo 'Dear next kernel, the memory is yours, but these bytes are mine.' >/tmp/letter
+kho-guest bytes 5000000 --seed $(date +%N) >/tmp/random
+kho-guest hash --same letter </tmp/letter
+kho-guest hash --same random </tmp/random
+kho keep /srv/demo
+kho keep --name letter - </tmp/letter
+kho keep --name random - </tmp/random
+rm /tmp/letter /tmp/random
+",
+        tree_mib << 20
+    )
+}
+
+/// A pass means that no comparison failed; this looks that each was made.
+fn complete(lives: &[Life]) -> Result<()> {
+    for (hop, life) in lives.iter().enumerate() {
+        for (key, name) in KEPT {
+            bytes(life, key).with_context(|| {
+                format!("{name} was not compared under {} (hop {hop})", life.release)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn bytes(life: &Life, key: &str) -> Option<u64> {
+    life.values.get(&format!("{key}.bytes"))?.parse().ok()
+}
+
+fn table(outcome: &Outcome) -> String {
+    let mut text =
+        String::from("hop  kernel                     bytes        verified  exec to init\n");
+    let times = hop_times(&outcome.lives);
+    for (hop, life) in outcome.lives.iter().enumerate() {
+        let bytes: Vec<u64> = KEPT
+            .iter()
+            .filter_map(|(key, _)| bytes(life, key))
+            .collect();
+        let verified = match hop {
+            0 => "(made)".into(),
+            _ => format!("{} of {}", bytes.len(), KEPT.len()),
+        };
+        let time = match hop.checked_sub(1).and_then(|hop| times.get(hop)) {
+            Some(time) => format!("{:.1} s", time.as_secs_f64()),
+            None => "-".into(),
+        };
+        let sum: u64 = bytes.iter().sum();
+        text.push_str(&format!(
+            "{hop:>3}  {:<25}  {sum:<11}  {verified:<8}  {time}\n",
+            life.release
+        ));
+    }
+    text
+}
+
+fn show(line: &Line, event: Option<&Event>, verbose: bool) {
+    match event {
+        Some(Event::Boot { hop, release, .. }) => println!("\n[{hop}] {release}"),
+        Some(Event::Same { key, .. }) => {
+            let name = KEPT
+                .iter()
+                .find(|(known, _)| known == key)
+                .map_or(key.as_str(), |(_, name)| name);
+            println!("    {name}: hash taken and compared by the host");
+        }
+        Some(Event::Exec { hop }) => println!("[{hop}] kho exec"),
+        Some(_) => {}
+        None if is_script_output(line, event) => println!("    {}", line.text),
+        None if verbose => println!("    kernel: {}", line.text),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn life(values: &[(&str, &str)]) -> Life {
+        let values = values
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Life {
+            booted: Instant::now(),
+            release: "6.1.0".into(),
+            left: None,
+            values,
+        }
+    }
+
+    #[test]
+    fn nothing_compared_is_no_pass() {
+        let all = [
+            ("tree.bytes", "10"),
+            ("letter.bytes", "1"),
+            ("random.bytes", "2"),
+        ];
+        assert!(complete(&[life(&all), life(&all)]).is_ok());
+        let error = complete(&[life(&all), life(&all[..2])]).expect_err("one is missing");
+        assert!(format!("{error:#}").contains("random"));
+    }
+}
