@@ -14,10 +14,10 @@
 //! | [`lock`] | one `kho` at a time |
 //! | [`doctor`] | all findings about this machine in one list |
 
-// pub mod doctor;
+pub mod doctor;
 pub mod facts;
-// pub mod landing;
-// pub mod loaded;
+pub mod landing;
+pub mod loaded;
 pub mod lock;
 pub mod pageflags;
 pub mod physmem;

@@ -159,3 +159,6 @@ pub fn read_range(memory: &dyn PhysMemory, range: PhysRange) -> Result<Vec<u8>, 
     memory.read_at(range.start(), &mut out)?;
     Ok(out)
 }
+
+#[cfg(test)]
+pub(crate) use kcore::tests::core_file as core_file_for_tests;

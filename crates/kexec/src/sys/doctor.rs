@@ -1,0 +1,252 @@
+//! Findings about this machine: what stands in the way of a handover, and what to do about it.
+//!
+//! Facts only, in the words that a user sees; printing is the command's business. Memory headroom is not
+//! here: only the planner knows what a handover needs.
+
+mod memory;
+mod policy;
+
+use crate::sys::facts::host::{CpuFlags, Hypervisor, KernelId, KernelLog, cmdline};
+use crate::sys::facts::iomem::Iomem;
+use crate::sys::facts::kexec::KexecState;
+use crate::sys::facts::meminfo::MemInfo;
+use crate::sys::facts::memmap::FirmwareMap;
+use crate::sys::facts::process::Process;
+use crate::sys::root::Root;
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Fine, or only for information.
+    Ok,
+    /// A handover is possible; read this first.
+    Warn,
+    /// A handover would be refused, or would not be safe.
+    Block,
+}
+
+impl core::fmt::Display for Severity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Block => "block",
+        })
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about, for machines: stays the same between versions. See [`IDS`].
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub what: String,
+    /// What to do; empty when there is nothing to do.
+    pub fix: String,
+}
+
+/// Every [`Finding::id`], in the order of [`examine`].
+pub const IDS: &[&str] = &[
+    "kernel",
+    "privileges",
+    "kexec",
+    "lockdown",
+    "ima",
+    "firmware-map",
+    "memory-encryption",
+    "hardware-corrupted",
+    "kdump",
+    "page-flags",
+    "kernel-memory",
+    "page-map",
+    "dma",
+    "hypervisor",
+];
+
+/// The worst of some findings.
+pub fn worst(findings: &[Finding]) -> Severity {
+    let all = findings.iter().map(|f| f.severity);
+    all.max().unwrap_or(Severity::Ok)
+}
+
+/// Findings as they are collected.
+#[derive(Debug, Default)]
+struct Findings {
+    list: Vec<Finding>,
+}
+
+impl Findings {
+    fn ok(&mut self, id: &'static str, what: impl Into<String>) {
+        self.add(id, Severity::Ok, what, "");
+    }
+
+    fn warn(&mut self, id: &'static str, what: impl Into<String>, fix: &str) {
+        self.add(id, Severity::Warn, what, fix);
+    }
+
+    fn block(&mut self, id: &'static str, what: impl Into<String>, fix: &str) {
+        self.add(id, Severity::Block, what, fix);
+    }
+
+    fn add(&mut self, id: &'static str, severity: Severity, what: impl Into<String>, fix: &str) {
+        self.list.push(Finding {
+            id,
+            severity,
+            what: what.into(),
+            fix: fix.to_owned(),
+        });
+    }
+
+    /// A fact that could not be read is a finding, too.
+    fn unreadable(&mut self, id: &'static str, error: &dyn std::error::Error) {
+        let mut what = error.to_string();
+        let mut cause = error.source();
+        while let Some(e) = cause {
+            what.push_str(": ");
+            what.push_str(&e.to_string());
+            cause = e.source();
+        }
+        self.block(id, what, "run as root, with /proc and /sys mounted");
+    }
+}
+
+/// Looks at everything: one or more findings for each of [`IDS`], in that order. Never fails: what cannot
+/// be read is a finding.
+pub fn examine(root: &Root) -> Vec<Finding> {
+    let mut out = Findings::default();
+    kernel(root, &mut out);
+    privileges(root, &mut out);
+    let state = kexec(root, &mut out);
+    policy::lockdown(root, &mut out);
+    let line = cmdline(root).unwrap_or_default();
+    policy::ima(root, &line, &mut out);
+    let iomem = Iomem::read(root);
+    memory::firmware_map(
+        root,
+        FirmwareMap::read(root),
+        iomem.as_ref(),
+        &line,
+        &mut out,
+    );
+    let cpu = CpuFlags::read(root).unwrap_or_default();
+    memory::encryption(&cpu, &line, &KernelLog::read(root), &mut out);
+    memory::corrupted(MemInfo::read(root), &mut out);
+    memory::kdump(state.as_ref(), iomem.as_ref(), &mut out);
+    memory::access(root, &mut out);
+    policy::dma(root, &mut out);
+    hypervisor(root, &cpu, &mut out);
+    out.list
+}
+
+/// Versions on which handovers are tested: from, to.
+const TESTED: [(u32, u32); 2] = [(6, 1), (7, 3)];
+
+fn kernel(root: &Root, out: &mut Findings) {
+    const ID: &str = "kernel";
+    let id = match KernelId::read(root) {
+        Ok(id) => id,
+        Err(e) => return out.unreadable(ID, &e),
+    };
+    let name = format!("Linux {} on {}", id.release, id.machine);
+    if id.machine != "x86_64" {
+        return out.block(
+            ID,
+            format!("{name}: this version hands over on x86_64 only"),
+            "use an x86_64 machine",
+        );
+    }
+    match id.version() {
+        None => out.warn(
+            ID,
+            format!("{name}: not a release that begins with two numbers"),
+            "try a handover in a virtual machine first",
+        ),
+        // SETUP_INDIRECT came with boot protocol 2.15 in 5.5.
+        Some(v) if v < (5, 5) => out.block(
+            ID,
+            format!("{name}: too old, kernels before 5.5 reserve nothing for a handover"),
+            "install a kernel of 6.1 or later",
+        ),
+        Some(v) if v < TESTED[0] || v > TESTED[1] => out.warn(
+            ID,
+            format!("{name}: handovers are tested on 6.1 to 7.3"),
+            "try a handover in a virtual machine with this kernel first",
+        ),
+        Some(_) => out.ok(ID, name),
+    }
+}
+
+fn privileges(root: &Root, out: &mut Findings) {
+    const ID: &str = "privileges";
+    match Process::read(root) {
+        Err(e) => out.unreadable(ID, &e),
+        Ok(me) => {
+            let missing = me.missing();
+            if missing.is_empty() {
+                return out.ok(ID, "all capabilities that a handover needs");
+            }
+            out.block(
+                ID,
+                format!("user {} lacks {}", me.uid, missing.join(", ")),
+                "run as root, outside containers",
+            );
+        }
+    }
+}
+
+fn kexec(root: &Root, out: &mut Findings) -> Option<KexecState> {
+    const ID: &str = "kexec";
+    let state = match KexecState::read(root) {
+        Ok(state) => state,
+        Err(e) => {
+            out.unreadable(ID, &e);
+            return None;
+        }
+    };
+    if let Some(why) = state.refusal() {
+        let fix = if state.loaded.is_none() {
+            "boot a kernel with CONFIG_KEXEC=y, or mount /sys"
+        } else {
+            "only a reboot clears it: find what sets it (sysctl.d), remove it, and reboot"
+        };
+        out.block(ID, why, fix);
+    } else if let Some(n @ 1..) = state.load_limit_reboot {
+        out.warn(
+            ID,
+            format!("{n} more loads or unloads are allowed (kernel.kexec_load_limit_reboot)"),
+            "every load and unload takes one",
+        );
+    } else {
+        out.ok(ID, "images may be loaded");
+    }
+    if state.loaded == Some(true) {
+        out.warn(
+            ID,
+            "an image is loaded already; its pages count as reserved while it is",
+            "kho status says whose it is; kho load replaces it, kho unload removes it",
+        );
+    }
+    Some(state)
+}
+
+fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
+    const ID: &str = "hypervisor";
+    match Hypervisor::read(root, cpu) {
+        Hypervisor::None => out.ok(ID, "no hypervisor: this is the machine itself"),
+        Hypervisor::Some(name) => out.ok(
+            ID,
+            format!(
+                "runs under a hypervisor ({name}): memory that a balloon took is not there to hand over, \
+                 and whoever runs the hypervisor can read and lose what is kept"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! Findings about memory.
+
+use super::Findings;
+use crate::sys::facts::encryption::Encryption;
+use crate::sys::facts::host::{CpuFlags, KernelLog};
+use crate::sys::facts::iomem::Iomem;
+use crate::sys::facts::kexec::{Kdump, KexecState};
+use crate::sys::facts::meminfo::MemInfo;
+use crate::sys::facts::memmap::{FirmwareMap, compare};
+use crate::sys::pageflags::PageFlags;
+use crate::sys::physmem::Kcore;
+use crate::sys::root::{FactError, Root};
+use kho::RangeSet;
+
+/// A size for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{} KiB", bytes.div_ceil(1024)),
+        1_048_576..10_737_418_240 => format!("{} MiB", bytes.div_ceil(1 << 20)),
+        _ => format!("{} GiB", bytes.div_ceil(1 << 30)),
+    }
+}
+
+fn first_of(set: &RangeSet) -> String {
+    let Some(first) = set.iter().next() else {
+        return String::new();
+    };
+    let more = if set.len() > 1 { ", ..." } else { "" };
+    format!("{} at {first}{more}", size(set.total()))
+}
+
+pub(super) fn firmware_map(
+    root: &Root,
+    map: Result<FirmwareMap, FactError>,
+    iomem: Result<&Iomem, &FactError>,
+    cmdline: &str,
+    out: &mut Findings,
+) {
+    const ID: &str = "firmware-map";
+    let map = match map {
+        Ok(map) if !map.ram().is_empty() => map,
+        Ok(_) => {
+            return out.block(
+                ID,
+                "/sys/firmware/memmap names no RAM",
+                "report this: no kernel is known to do so",
+            );
+        }
+        Err(e) if e.is_missing() => {
+            return out.block(
+                ID,
+                e.to_string(),
+                "boot a kernel with CONFIG_FIRMWARE_MEMMAP=y (Debian's have it)",
+            );
+        }
+        Err(e) => return out.unreadable(ID, &e),
+    };
+    let iomem = match iomem {
+        Ok(iomem) => iomem,
+        Err(e) => return out.unreadable(ID, e),
+    };
+    let Ok(check) = compare(&map, iomem) else {
+        return out.unreadable(ID, &kho::OutOfMemory);
+    };
+    let mut said = false;
+    if !check.driver_managed.is_empty() || root.exists("sys/bus/virtio/drivers/virtio_mem/bind") {
+        let mut names: Vec<&str> = check.driver_managed.iter().map(|d| d.1.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if !names.is_empty() {
+            said = true;
+            out.warn(
+                ID,
+                format!(
+                    "RAM was added by a driver ({}) and is not in the firmware map: nothing is handed over \
+                     there, and the next kernel has it only after the driver added it again",
+                    names.join(", ")
+                ),
+                "unplug it before the handover if the rest is enough",
+            );
+        }
+    }
+    let drivers = RangeSet::from_ranges(check.driver_managed.iter().map(|d| d.0));
+    let unknown = drivers.and_then(|d| check.unknown_to_firmware.subtract(&d));
+    if let Ok(unknown) = unknown
+        && !unknown.is_empty()
+    {
+        said = true;
+        out.warn(
+            ID,
+            format!(
+                "the kernel uses RAM that the firmware map does not name ({}), for example because it was \
+                 plugged in: nothing is handed over there and the next kernel will not know it",
+                first_of(&unknown)
+            ),
+            "a cold boot lets the firmware name it",
+        );
+    }
+    // A few pages for quirks are usual.
+    if check.unused_by_kernel.total() > 16 << 20 {
+        said = true;
+        let why = cmdline
+            .split_whitespace()
+            .find(|w| w.starts_with("mem=") || w.starts_with("memmap="));
+        let why = why.map_or_else(
+            || "firmware quirks, stolen graphics memory or a persistent-memory region".to_owned(),
+            |w| format!("{w} on the command line"),
+        );
+        out.warn(
+            ID,
+            format!(
+                "RAM of the firmware map is not used by this kernel ({}): {why}. The next kernel uses it \
+                 unless its command line says the same",
+                first_of(&check.unused_by_kernel)
+            ),
+            "give the next kernel the same mem= and memmap=",
+        );
+    }
+    if !said {
+        out.ok(
+            ID,
+            format!(
+                "{} of RAM in {} ranges, complete",
+                size(map.ram().total()),
+                map.ram().len()
+            ),
+        );
+    }
+}
+
+pub(super) fn encryption(cpu: &CpuFlags, cmdline: &str, log: &KernelLog, out: &mut Findings) {
+    const ID: &str = "memory-encryption";
+    match Encryption::decide(cpu, cmdline, log) {
+        Encryption::Off => out.ok(ID, "memory is not encrypted by the kernel"),
+        Encryption::Active(kind) => out.block(
+            ID,
+            format!("memory is encrypted: {kind}. What is kept would read as noise in the next kernel"),
+            "on a host boot with mem_encrypt=off; a confidential guest cannot hand over",
+        ),
+        Encryption::Unknown(why) => out.warn(
+            ID,
+            why,
+            "look for \"Memory Encryption Features active\" in the journal of this boot (journalctl -kb); if it \
+             is there, do not hand over",
+        ),
+    }
+}
+
+pub(super) fn corrupted(info: Result<MemInfo, FactError>, out: &mut Findings) {
+    const ID: &str = "hardware-corrupted";
+    match info {
+        Err(e) => out.unreadable(ID, &e),
+        Ok(MemInfo {
+            hardware_corrupted: 0,
+            ..
+        }) => out.ok(ID, "no page was lost to a hardware error"),
+        Ok(info) => out.warn(
+            ID,
+            format!(
+                "{} of memory were lost to hardware errors: this kernel avoids them, the next one does not \
+                 know them",
+                size(info.hardware_corrupted)
+            ),
+            "replace the module; until then name the pages to the next kernel (memmap=SIZE$ADDRESS)",
+        ),
+    }
+}
+
+pub(super) fn kdump(
+    state: Option<&KexecState>,
+    iomem: Result<&Iomem, &FactError>,
+    out: &mut Findings,
+) {
+    const ID: &str = "kdump";
+    let (Some(state), Ok(iomem)) = (state, iomem) else {
+        return out.warn(
+            ID,
+            "whether a crash kernel is armed cannot be read",
+            "run as root",
+        );
+    };
+    let Ok(kdump) = Kdump::new(state, iomem) else {
+        return out.unreadable(ID, &kho::OutOfMemory);
+    };
+    let reserved = size(kdump.reserved.total());
+    match (kdump.armed, kdump.reserved.is_empty()) {
+        (true, _) => out.warn(
+            ID,
+            format!(
+                "a crash kernel is armed ({reserved} reserved). It stays armed until the jump; the next kernel \
+                 starts without one, and a crash before its kdump service has run leaves no dump. It needs \
+                 crashkernel= on its own command line, and finds that memory only beside what is handed over"
+            ),
+            "pass crashkernel= on, and see that the kdump service is enabled",
+        ),
+        (false, false) => out.ok(ID, format!("{reserved} reserved for a crash kernel, none loaded")),
+        (false, true) => out.ok(ID, "no crash kernel"),
+    }
+}
+
+pub(super) fn access(root: &Root, out: &mut Findings) {
+    match PageFlags::open(root).and_then(|f| f.of(kho::PhysAddr::new(1 << 20))) {
+        Ok(Some(_)) => out.ok("page-flags", "/proc/kpageflags can be read"),
+        Ok(None) => out.block(
+            "page-flags",
+            "/proc/kpageflags is empty",
+            "boot a kernel with CONFIG_PROC_PAGE_MONITOR=y",
+        ),
+        Err(e) => out.unreadable("page-flags", &e),
+    }
+    match Kcore::open(root) {
+        Ok(kcore) => {
+            let bytes: u64 = kcore.ram().map(|r| r.len()).sum();
+            out.ok(
+                "kernel-memory",
+                format!("/proc/kcore can be read ({} of RAM)", size(bytes)),
+            );
+        }
+        Err(e) => out.warn(
+            "kernel-memory",
+            format!("{e}: what arrived is read a page at a time, and whose image is loaded cannot be told"),
+            "run as root, without lockdown, on a kernel with CONFIG_PROC_KCORE=y",
+        ),
+    }
+    if root.exists("proc/self/pagemap") {
+        out.ok("page-map", "/proc/self/pagemap is there");
+    } else {
+        out.warn(
+            "page-map",
+            "/proc/self/pagemap is missing: loading a large handover takes long",
+            "boot a kernel with CONFIG_PROC_PAGE_MONITOR=y",
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! Findings about what forbids a handover, and about devices.
+
+use super::Findings;
+use crate::sys::facts::efi::Efi;
+use crate::sys::facts::security::{Ima, Lockdown};
+use crate::sys::root::Root;
+
+pub(super) fn lockdown(root: &Root, out: &mut Findings) {
+    const ID: &str = "lockdown";
+    let level = match Lockdown::read(root) {
+        Ok(level) => level,
+        Err(e) => return out.unreadable(ID, &e),
+    };
+    let secure = Efi::read(root).ok().flatten().and_then(|e| e.secure_boot);
+    let cause = match secure {
+        Some(true) => "Secure Boot is on, which locks Debian's kernels down",
+        Some(false) | None => {
+            "something asked for it (lockdown= on the command line, or securityfs)"
+        }
+    };
+    match level {
+        Lockdown::Integrity | Lockdown::Confidentiality => out.block(
+            ID,
+            format!("the kernel is locked down and forbids kexec_load: {cause}"),
+            "switch Secure Boot off in the firmware, or boot without lockdown=; it cannot be lifted at run time",
+        ),
+        Lockdown::None => out.ok(ID, "not locked down"),
+        Lockdown::Unknown if secure == Some(true) => out.warn(
+            ID,
+            "Secure Boot is on, and /sys/kernel/security does not say whether the kernel is locked down",
+            "mount -t securityfs securityfs /sys/kernel/security",
+        ),
+        Lockdown::Unknown => out.ok(ID, "no lockdown module, or securityfs is not mounted"),
+    }
+}
+
+pub(super) fn ima(root: &Root, cmdline: &str, out: &mut Findings) {
+    const ID: &str = "ima";
+    match Ima::read(root, cmdline) {
+        Err(e) => out.unreadable(ID, &e),
+        Ok(Ima::Allows) => out.ok(ID, "no IMA policy that appraises kernels"),
+        Ok(Ima::Refuses) => out.block(
+            ID,
+            "the IMA policy appraises kernels, and kexec_load gives it no file to appraise",
+            "load a policy without appraise func=KEXEC_KERNEL_CHECK",
+        ),
+        Ok(Ima::Likely) => out.warn(
+            ID,
+            "the command line asks for the IMA policy secure_boot, which appraises kernels: kexec_load will \
+             be refused with EACCES",
+            "boot without ima_policy=secure_boot",
+        ),
+        Ok(Ima::Unknown) => out.warn(
+            ID,
+            "IMA measures with a policy that cannot be read; if it appraises kernels, kexec_load is refused \
+             with EACCES",
+            "kho load changes nothing when it is refused: try it",
+        ),
+    }
+}
+
+/// PCI functions that may write memory on their own and that no driver will stop.
+struct Devices {
+    undriven: Vec<String>,
+    bus_masters: usize,
+    readable: bool,
+}
+
+fn devices(root: &Root) -> Devices {
+    /// Command register, bit 2: bus master enable (PCI Local Bus 3.0, 6.2.2).
+    const BUS_MASTER: u8 = 1 << 2;
+    /// Base class: bridge.
+    const BRIDGE: u8 = 6;
+    let mut found = Devices {
+        undriven: Vec::new(),
+        bus_masters: 0,
+        readable: false,
+    };
+    let dir = "sys/bus/pci/devices";
+    let Ok(entries) = std::fs::read_dir(root.path(dir)) else {
+        return found;
+    };
+    found.readable = true;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(config) = root.bytes(&format!("{dir}/{name}/config"), 8192) else {
+            continue;
+        };
+        let (Some(command), Some(class)) = (config.get(4), config.get(11)) else {
+            continue;
+        };
+        if command & BUS_MASTER == 0 || *class == BRIDGE {
+            continue;
+        }
+        found.bus_masters += 1;
+        if !root.exists(&format!("{dir}/{name}/driver")) {
+            found.undriven.push(name);
+        }
+    }
+    found.undriven.sort();
+    found
+}
+
+pub(super) fn dma(root: &Root, out: &mut Findings) {
+    const ID: &str = "dma";
+    let found = devices(root);
+    if !found.readable {
+        return out.ok(ID, "no PCI devices to be seen");
+    }
+    if !found.undriven.is_empty() {
+        let shown = found.undriven.get(..4).unwrap_or(&found.undriven);
+        let dots = if found.undriven.len() > 4 {
+            ", ..."
+        } else {
+            ""
+        };
+        return out.warn(
+            ID,
+            format!(
+                "{} PCI devices may write memory and have no driver that would stop them at kexec ({}{dots})",
+                found.undriven.len(),
+                shown.join(", ")
+            ),
+            "load their driver, or clear bus mastering (setpci -s DEVICE COMMAND=0:4)",
+        );
+    }
+    out.ok(
+        ID,
+        format!(
+            "{} PCI devices may write memory and have a driver. Whether a driver stops its device at kexec \
+             cannot be seen from outside: a device that goes on writing can corrupt memory of the next \
+             kernel, as with any kexec. Checksums find what was hit among the things handed over",
+            found.bus_masters
+        ),
+    );
+}

@@ -1,0 +1,243 @@
+//! A healthy machine, and one thing wrong with it at a time.
+
+use super::*;
+use crate::sys::facts::iomem::tests::DEBIAN;
+use crate::sys::facts::memmap::tests::put_qemu_map;
+use crate::sys::root::fixture::Fixture;
+
+fn healthy() -> Fixture {
+    let f = Fixture::new();
+    put_qemu_map(&f);
+    let core = crate::sys::physmem::core_file_for_tests(&[(
+        0xffff_8880_0010_0000,
+        0x10_0000,
+        vec![0; 0x1000],
+    )]);
+    f.put("proc/sys/kernel/osrelease", "6.1.0-50-cloud-amd64\n")
+        .put("proc/sys/kernel/arch", "x86_64\n")
+        .put("proc/sys/kernel/random/boot_id", "x\n")
+        .put("proc/sys/kernel/kexec_load_disabled", "0\n")
+        .put("proc/stat", "btime 1763856401\n")
+        .put("proc/uptime", "10.00 9.00\n")
+        .put("proc/cmdline", "root=/dev/vda1 quiet\n")
+        .put("proc/cpuinfo", "flags : fpu sse2 hypervisor\n")
+        .put(
+            "proc/self/status",
+            "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n",
+        )
+        .put("proc/self/pagemap", "")
+        .put("proc/kpageflags", vec![0u8; 8192])
+        .put("proc/kcore", core)
+        .put(
+            "proc/iomem",
+            DEBIAN.replace("  63000000-6effffff : Crash kernel\n", ""),
+        )
+        .put(
+            "proc/meminfo",
+            "MemTotal: 2 kB\nMemFree: 1 kB\nMemAvailable: 1 kB\nHardwareCorrupted: 0 kB\n",
+        )
+        .put("sys/kernel/kexec_loaded", "0\n")
+        .put("sys/kernel/kexec_crash_loaded", "0\n")
+        .put(
+            "sys/kernel/security/lockdown",
+            "[none] integrity confidentiality\n",
+        )
+        .put("sys/bus/pci/devices/0000:00:03.0/config", pci(4, 2))
+        .put("sys/bus/pci/devices/0000:00:03.0/driver/bind", "");
+    f
+}
+
+fn pci(command: u8, class: u8) -> Vec<u8> {
+    let mut config = vec![0u8; 64];
+    config[4] = command;
+    config[11] = class;
+    config
+}
+
+fn worst_of(findings: &[Finding], id: &str) -> (Severity, String) {
+    findings
+        .iter()
+        .filter(|f| f.id == id)
+        .map(|f| (f.severity, format!("{} / {}", f.what, f.fix)))
+        .max_by_key(|f| f.0)
+        .unwrap()
+}
+
+#[test]
+fn a_healthy_machine_has_one_finding_each() {
+    let f = healthy();
+    let findings = examine(&f.root());
+    assert_eq!(worst(&findings), Severity::Ok, "{findings:#?}");
+    let ids: Vec<&str> = findings.iter().map(|f| f.id).collect();
+    assert_eq!(ids, IDS);
+}
+
+#[test]
+fn nothing_readable_is_findings_and_no_panic() {
+    let findings = examine(&Fixture::new().root());
+    for id in IDS {
+        assert!(findings.iter().any(|f| f.id == *id), "{id}");
+    }
+    assert_eq!(worst(&findings), Severity::Block);
+    for f in &findings {
+        assert!(f.severity == Severity::Ok || !f.fix.is_empty(), "{f:?}");
+    }
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_found() {
+    use Severity::{Block, Warn};
+    let crash = "  63000000-6effffff : Crash kernel\n";
+    let smaller = DEBIAN
+        .replace("2fc00000-7ffdcfff", "2fc00000-3fffffff")
+        .replace(crash, "");
+    let more = format!("{DEBIAN}100000000-10fffffff : System RAM\n").replace(crash, "");
+    let virtio =
+        format!("{DEBIAN}100000000-10fffffff : System RAM (virtio_mem)\n").replace(crash, "");
+    let caps = "Uid:\t1000\t1000\t0\t0\nCapEff:\t0000000000000000\n";
+    let cases: [(&str, &str, &str, Severity, &str); 21] = [
+        (
+            "proc/sys/kernel/osrelease",
+            "5.4.0",
+            "kernel",
+            Block,
+            "too old",
+        ),
+        (
+            "proc/sys/kernel/osrelease",
+            "7.4.0",
+            "kernel",
+            Warn,
+            "tested",
+        ),
+        (
+            "proc/sys/kernel/osrelease",
+            "5.10.0",
+            "kernel",
+            Warn,
+            "tested",
+        ),
+        (
+            "proc/sys/kernel/arch",
+            "aarch64",
+            "kernel",
+            Block,
+            "x86_64 only",
+        ),
+        (
+            "proc/self/status",
+            caps,
+            "privileges",
+            Block,
+            "CAP_SYS_BOOT",
+        ),
+        (
+            "proc/sys/kernel/kexec_load_disabled",
+            "1",
+            "kexec",
+            Block,
+            "kexec_load_disabled",
+        ),
+        (
+            "proc/sys/kernel/kexec_load_limit_reboot",
+            "0",
+            "kexec",
+            Block,
+            "limit",
+        ),
+        (
+            "proc/sys/kernel/kexec_load_limit_reboot",
+            "3",
+            "kexec",
+            Warn,
+            "3 more",
+        ),
+        (
+            "sys/kernel/kexec_loaded",
+            "1",
+            "kexec",
+            Warn,
+            "loaded already",
+        ),
+        (
+            "sys/kernel/security/lockdown",
+            "none [integrity] x",
+            "lockdown",
+            Block,
+            "locked down",
+        ),
+        (
+            "proc/cmdline",
+            "ima_policy=secure_boot",
+            "ima",
+            Warn,
+            "secure_boot",
+        ),
+        (
+            "proc/iomem",
+            &smaller,
+            "firmware-map",
+            Warn,
+            "not used by this kernel",
+        ),
+        ("proc/iomem", &more, "firmware-map", Warn, "does not name"),
+        ("proc/iomem", &virtio, "firmware-map", Warn, "virtio_mem"),
+        (
+            "proc/cpuinfo",
+            "flags : tdx_guest",
+            "memory-encryption",
+            Block,
+            "TDX",
+        ),
+        (
+            "proc/cpuinfo",
+            "flags : sme",
+            "memory-encryption",
+            Warn,
+            "journalctl",
+        ),
+        (
+            "proc/meminfo",
+            "MemTotal: 2 kB\nMemFree: 1 kB\nMemAvailable: 1 kB\nHardwareCorrupted: 8 kB\n",
+            "hardware-corrupted",
+            Warn,
+            "8 KiB",
+        ),
+        (
+            "sys/kernel/kexec_crash_loaded",
+            "1",
+            "kdump",
+            Warn,
+            "crash kernel is armed",
+        ),
+        ("proc/kpageflags", "", "page-flags", Block, "empty"),
+        ("proc/kcore", "x", "kernel-memory", Warn, "kcore"),
+        (
+            "sys/bus/pci/devices/0000:00:04.0/config",
+            "\0\0\0\0\x04\0\0\0\0\0\0\x02",
+            "dma",
+            Warn,
+            "04.0",
+        ),
+    ];
+    for (file, content, id, severity, word) in cases {
+        let f = healthy();
+        if id == "ima" {
+            f.put(
+                "sys/kernel/security/ima/runtime_measurements_count",
+                "900\n",
+            );
+        }
+        f.put(file, content);
+        let findings = examine(&f.root());
+        let (found, text) = worst_of(&findings, id);
+        assert_eq!(found, severity, "{file} {content}: {text}");
+        assert!(text.contains(word), "{word} not in {text}");
+        let others = findings.iter().filter(|f| f.id != id);
+        assert!(
+            others.clone().all(|f| f.severity == Severity::Ok),
+            "{file}: {:?}",
+            others.collect::<Vec<_>>()
+        );
+    }
+}

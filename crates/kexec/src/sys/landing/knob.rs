@@ -1,0 +1,80 @@
+//! `nr_overcommit_hugepages`, raised for a moment.
+
+use super::HUGE;
+use crate::sys::root::Root;
+use std::path::PathBuf;
+
+/// The raised limit of surplus huge pages. Restored when dropped, unless somebody else changed it.
+///
+/// The limit only says how many pages *may* be made from free memory when a mapping wants them and the pool
+/// has none; they return to the system when unmapped (`gather_surplus_pages`, `free_huge_folio`,
+/// `mm/hugetlb.c`). So the memory outlives neither the process nor this value.
+#[derive(Debug)]
+pub(super) struct Overcommit {
+    path: PathBuf,
+    before: u64,
+    raised: u64,
+}
+
+impl Overcommit {
+    /// Allows `pages` more surplus pages than there are now; `None` when this kernel has no 2 MiB hugetlb
+    /// pages or the limit cannot be set.
+    pub(super) fn raise(root: &Root, pages: u64) -> Option<Self> {
+        let dir = format!("sys/kernel/mm/hugepages/hugepages-{}kB", HUGE / 1024);
+        let file = format!("{dir}/nr_overcommit_hugepages");
+        let before = root.number(&file).ok()?;
+        let surplus = root
+            .number(&format!("{dir}/surplus_hugepages"))
+            .unwrap_or(0);
+        let raised = before.max(surplus.saturating_add(pages));
+        let path = root.path(&file);
+        if raised != before {
+            std::fs::write(&path, raised.to_string()).ok()?;
+        }
+        Some(Self {
+            path,
+            before,
+            raised,
+        })
+    }
+}
+
+impl Drop for Overcommit {
+    fn drop(&mut self) {
+        if self.raised == self.before {
+            return;
+        }
+        let now = std::fs::read_to_string(&self.path);
+        if now.is_ok_and(|n| n.trim().parse() == Ok(self.raised)) {
+            let _ = std::fs::write(&self.path, self.before.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::root::fixture::Fixture;
+
+    const DIR: &str = "sys/kernel/mm/hugepages/hugepages-2048kB";
+
+    #[test]
+    fn restored_unless_somebody_else_changed_it() {
+        let f = Fixture::new();
+        assert!(Overcommit::raise(&f.root(), 5).is_none());
+        let file = format!("{DIR}/nr_overcommit_hugepages");
+        f.put(&file, "3\n")
+            .put(&format!("{DIR}/surplus_hugepages"), "2\n");
+        let value = || f.root().number(&file).unwrap();
+        let raised = Overcommit::raise(&f.root(), 5).unwrap();
+        assert_eq!(value(), 7);
+        drop(raised);
+        assert_eq!(value(), 3);
+        drop(Overcommit::raise(&f.root(), 1).unwrap());
+        assert_eq!(value(), 3);
+        let raised = Overcommit::raise(&f.root(), 50).unwrap();
+        f.put(&file, "8\n");
+        drop(raised);
+        assert_eq!(value(), 8);
+    }
+}

@@ -1,0 +1,434 @@
+//! The landing zone: memory of ours at the physical addresses where segments will land.
+//!
+//! # Why `kexec_load` is quadratic, and what makes it linear
+//!
+//! For every page of the image the kernel allocates a source page (`kimage_alloc_page`,
+//! `kernel/kexec_core.c`, the same in 6.1, 6.12 and 7.3), and must never use as a *source* a page that is the
+//! *destination* of another page of the image, because the copy at the jump would overwrite it too early.
+//! When the allocator hands out such a page, which it does as long as destinations are free memory,
+//!
+//! - and that destination was loaded already, the kernel looks for its entry from the start of the list of
+//!   all pages (`kimage_dst_used`) and swaps;
+//! - and it was not loaded yet, the page is put on `dest_pages`, a list that is walked from the start for
+//!   *every* later page.
+//!
+//! Both walks grow with the image: loads of 100 MB took 12 to 74 s on arm64 under TCG. When the destinations
+//! are *not free* the allocator never hands them out, neither happens, and a page costs a look at the at most
+//! 16 segments. So the loader owns the destinations while it loads: it takes memory, asks `/proc/self/pagemap`
+//! where it is, and makes these addresses the destinations. The same memory is the buffer that the kernel
+//! copies the segments from, so nothing is held twice: an image of N bytes needs N here and N in the kernel,
+//! as it would with any buffer. After the load the zone can go: the kernel has its own copy, and the copy at
+//! the jump does not ask who owns the destination.
+//!
+//! **Ranges that an earlier hop reserved need no zone**: they are outside the page allocator (PageReserved),
+//! so they are owned already. Plain buffers do for these; reusing an old reservation costs nothing.
+//!
+//! What is placed in **scratch** (kernel, initrd, parameters) has free destinations. Put these segments
+//! *first*: a scratch page that the allocator hands out later is then found by `kimage_dst_used` among the
+//! first entries, once per page, while the other order puts up to all of them on `dest_pages` for the whole
+//! load.
+//!
+//! # What is guaranteed
+//!
+//! hugetlb pages are not swapped, compacted or collapsed; they can still move when memory is taken offline,
+//! soft-offlined after an error, or wanted by a contiguous allocation (CMA). Transparent huge pages and
+//! small pages are locked (`mlock`), which keeps them in memory and *not in place*: compaction
+//! (`vm.compact_unevictable_allowed`), NUMA balancing and khugepaged may migrate them. Nothing in user space
+//! can forbid this, so [`LandingZone::re_verify`] looks again just before the load.
+//!
+//! **A page that moved costs time, not correctness.** The kernel copies the segment from the *virtual*
+//! address, which is right wherever the page is. The destination stays the planned physical address,
+//! which is ordinary movable RAM that was checked against everything that must not be overwritten; it is
+//! merely free, or somebody else's, again, and both are handled by `kimage_alloc_page` as above and end
+//! with the jump anyway.
+//!
+//! # What it costs the system
+//!
+//! hugetlb pages come from the pool's free pages first and then as *surplus* pages: the limit
+//! `nr_overcommit_hugepages` is raised while the zone is taken and restored at once. Surplus pages go back to
+//! the system when unmapped, so even a killed process leaves no memory behind. A limit
+//! ([`Request::reserve`]) keeps the machine away from OOM: nothing is taken that would leave less available,
+//! and the kernel's own copy is counted.
+
+mod choose;
+mod knob;
+mod map;
+
+use crate::sys::facts::meminfo::MemInfo;
+use crate::sys::root::{FactError, Root};
+use choose::{Piece, choose};
+use kho::{PhysAddr, PhysRange, RangeSet};
+use map::Mapping;
+use std::io;
+use thiserror::Error;
+
+/// A huge page of x86_64, and of arm64 with 4 KiB pages.
+pub const HUGE: u64 = 2 << 20;
+/// The same as a length in this address space.
+const HUGE_LEN: usize = 2 << 20;
+/// Taken at a time, so that the available memory is looked at often enough.
+const STEP: u64 = 64 << 20;
+/// More pieces would come near `vm.max_map_count` (65530 by default).
+const MAX_PIECES: usize = 30_000;
+
+/// Why there is no landing zone. A loader can go on without one; it takes longer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LandingError {
+    /// The zone and the kernel's copy would leave too little.
+    #[error(
+        "not enough memory for the handover: {bytes:#x} bytes are needed twice (here and in the kernel's \
+         copy) and {reserve:#x} must stay free, and {available:#x} are available"
+    )]
+    NotEnough {
+        /// Bytes asked for.
+        bytes: u64,
+        /// Bytes that must stay available.
+        reserve: u64,
+        /// `MemAvailable`.
+        available: u64,
+    },
+    /// Memory could be taken, but not in few enough contiguous runs.
+    #[error(
+        "memory is too fragmented: the {max_runs} longest contiguous runs hold {covered:#x} of {bytes:#x} \
+         bytes; drop caches (vm.drop_caches), compact (vm.compact_memory) or hand over less"
+    )]
+    Fragmented {
+        /// Bytes asked for.
+        bytes: u64,
+        /// What the runs hold.
+        covered: u64,
+        /// How many runs there may be.
+        max_runs: usize,
+    },
+    /// Physical addresses are hidden from this process.
+    #[error(
+        "/proc/self/pagemap shows no addresses to this process: CAP_SYS_ADMIN is needed, run as root"
+    )]
+    Hidden,
+    /// A fact could not be read.
+    #[error(transparent)]
+    Fact(#[from] FactError),
+    /// A system call failed.
+    #[error("{call} of {bytes:#x} bytes failed")]
+    Call {
+        /// Name of the call.
+        call: &'static str,
+        /// Size it was about.
+        bytes: u64,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<kho::OutOfMemory> for LandingError {
+    fn from(e: kho::OutOfMemory) -> Self {
+        Self::Fact(e.into())
+    }
+}
+
+/// What the zone must be.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Bytes in all; rounded up to whole huge pages where the memory has them.
+    pub bytes: u64,
+    /// At most this many contiguous runs: each becomes at least one of the 16 segments.
+    pub max_runs: usize,
+    /// `MemAvailable` that must remain, see [`default_reserve`].
+    pub reserve: u64,
+    /// Where segments may land: firmware RAM without scratch, the first MiB, pinned pages and whatever else
+    /// the planner excludes. Pages outside are held while the zone is taken (or they would be handed out
+    /// again) and then returned.
+    pub allowed: &'a RangeSet,
+}
+
+/// A sixteenth of memory, at least 64 MiB and at most 2 GiB.
+pub fn default_reserve(mem_total: u64) -> u64 {
+    (mem_total / 16).clamp(64 << 20, 2 << 30)
+}
+
+/// What backs a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Backing {
+    /// Bytes in hugetlb pages.
+    pub hugetlb: u64,
+    /// Bytes in ordinary pages, transparent huge ones where the kernel had some.
+    pub ordinary: u64,
+}
+
+/// One run: contiguous physical memory behind contiguous virtual memory.
+#[derive(Debug)]
+struct Run {
+    range: PhysRange,
+    memory: Mapping,
+}
+
+/// Memory at known physical addresses. Zeroed at first. Given back when dropped.
+#[derive(Debug)]
+pub struct LandingZone {
+    runs: Vec<Run>,
+    set: RangeSet,
+    backing: Backing,
+    root: Root,
+}
+
+/// One mapping as it was taken, with what it turned out to be.
+struct Taken {
+    mapping: Mapping,
+    hugetlb: bool,
+    pieces: Vec<Piece>,
+}
+
+impl LandingZone {
+    /// Takes memory.
+    ///
+    /// # Errors
+    ///
+    /// [`LandingError`]; everything that was taken is given back then.
+    pub fn take(root: &Root, request: &Request<'_>) -> Result<Self, LandingError> {
+        let available = MemInfo::read(root)?.available;
+        let needed = request
+            .bytes
+            .saturating_mul(2)
+            .saturating_add(request.reserve);
+        if needed > available {
+            return Err(LandingError::NotEnough {
+                bytes: request.bytes,
+                reserve: request.reserve,
+                available,
+            });
+        }
+        // In search of longer runs as much is taken as the kernel will take for its copy afterwards, so the
+        // machine loses no more page cache than to the load itself.
+        let limit = available
+            .saturating_sub(request.reserve)
+            .min(request.bytes.saturating_mul(2).saturating_add(STEP));
+        let mut taker = Taker {
+            root,
+            request,
+            taken: Vec::new(),
+            total: 0,
+            limit,
+            step: STEP,
+            knob: knob::Overcommit::raise(root, limit / HUGE),
+        };
+        let runs = taker.take_enough()?;
+        let taken = core::mem::take(&mut taker.taken);
+        drop(taker); // restores the knob
+        assemble(root, taken, &runs)
+    }
+
+    /// The physical ranges, sorted. Together at least the bytes that were asked for.
+    pub fn runs(&self) -> &RangeSet {
+        &self.set
+    }
+
+    /// What backs them.
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// Which run, and where in its memory.
+    fn locate(&self, range: PhysRange) -> Option<(usize, core::ops::Range<usize>)> {
+        let at = self
+            .runs
+            .iter()
+            .position(|r| r.range.contains_range(range))?;
+        let offset = range.start().offset_from(self.runs[at].range.start())?;
+        let offset = usize::try_from(offset).ok()?;
+        let len = usize::try_from(range.len()).ok()?;
+        Some((at, offset..offset.checked_add(len)?))
+    }
+
+    /// The memory at a physical range: what is written here is what a segment with this destination brings.
+    /// `None` unless one run holds all of it.
+    pub fn slice_mut(&mut self, range: PhysRange) -> Option<&mut [u8]> {
+        let (at, bytes) = self.locate(range)?;
+        self.runs[at].memory.bytes_mut().get_mut(bytes)
+    }
+
+    /// As [`LandingZone::slice_mut`], to hand to `kexec_load`.
+    pub fn slice(&self, range: PhysRange) -> Option<&[u8]> {
+        let (at, bytes) = self.locate(range)?;
+        self.runs[at].memory.bytes().get(bytes)
+    }
+
+    /// Which pages of the zone are elsewhere by now. Empty is usual; anything else makes the load slower and
+    /// not wrong (see the module's documentation).
+    ///
+    /// # Errors
+    ///
+    /// [`LandingError`] when the page map cannot be read.
+    pub fn re_verify(&self) -> Result<RangeSet, LandingError> {
+        let mut moved = self.set.try_clone()?;
+        for run in &self.runs {
+            let base = run.range.start();
+            for (offset, found) in map::locate(&self.root, &run.memory)? {
+                // A piece is where it should be when physical and virtual offset agree.
+                if base.checked_add(offset as u64) == Some(found.start()) {
+                    moved.remove(found)?;
+                }
+            }
+        }
+        Ok(moved)
+    }
+}
+
+struct Taker<'a> {
+    root: &'a Root,
+    request: &'a Request<'a>,
+    taken: Vec<Taken>,
+    total: u64,
+    limit: u64,
+    step: u64,
+    knob: Option<knob::Overcommit>,
+}
+
+impl Taker<'_> {
+    /// Takes until few enough runs are long enough; says which.
+    fn take_enough(&mut self) -> Result<RangeSet, LandingError> {
+        let want = self
+            .request
+            .bytes
+            .checked_next_multiple_of(HUGE)
+            .unwrap_or(u64::MAX);
+        let mut goal = want;
+        loop {
+            while self.total < goal && self.take_one()? {}
+            let pieces = self.taken.iter().flat_map(|t| &t.pieces);
+            let all = RangeSet::from_ranges(pieces.map(|p| p.phys))?;
+            let (runs, covered) = choose(&all, self.request.bytes, self.request.max_runs)?;
+            if covered >= self.request.bytes {
+                return Ok(runs);
+            }
+            if self.total < goal {
+                // No more memory to be had within the limit.
+                return Err(LandingError::Fragmented {
+                    bytes: self.request.bytes,
+                    covered,
+                    max_runs: self.request.max_runs,
+                });
+            }
+            goal = self.total.saturating_add((want / 8).max(STEP));
+        }
+    }
+
+    /// Takes one more mapping; false at the limit.
+    fn take_one(&mut self) -> Result<bool, LandingError> {
+        let available = MemInfo::read(self.root)?.available;
+        let room = available
+            .saturating_sub(self.request.reserve)
+            .min(self.limit.saturating_sub(self.total));
+        if self.knob.is_some() {
+            let bytes = self.step.min(room) / HUGE * HUGE;
+            match Mapping::hugetlb(bytes) {
+                Ok(mapping) => return self.keep(mapping, true).map(|()| true),
+                Err(_) if bytes > HUGE => {
+                    // The kernel gives all pages of a mapping or none: ask for less.
+                    self.step = (bytes / 2).max(HUGE);
+                    return Ok(true);
+                }
+                // No huge page left to be had, or no hugetlb in this kernel.
+                Err(_) => {
+                    self.knob = None;
+                    self.step = STEP;
+                }
+            }
+        }
+        let bytes = self.step.min(room) / HUGE * HUGE;
+        if bytes == 0 {
+            return Ok(false);
+        }
+        let mapping = Mapping::ordinary(bytes)?;
+        self.keep(mapping, false)?;
+        Ok(true)
+    }
+
+    fn keep(&mut self, mapping: Mapping, hugetlb: bool) -> Result<(), LandingError> {
+        let unit = if hugetlb { HUGE } else { kho::PAGE_SIZE };
+        let mut pieces = Vec::new();
+        for (offset, phys) in map::locate(self.root, &mapping)? {
+            choose::usable(offset, phys, unit, self.request.allowed, &mut pieces)?;
+        }
+        self.total = self.total.saturating_add(mapping.len() as u64);
+        self.taken.push(Taken {
+            mapping,
+            hugetlb,
+            pieces,
+        });
+        Ok(())
+    }
+}
+
+/// Moves the chosen pages behind contiguous virtual memory and gives the rest back.
+fn assemble(
+    root: &Root,
+    taken: Vec<Taken>,
+    chosen: &RangeSet,
+) -> Result<LandingZone, LandingError> {
+    let mut runs = Vec::new();
+    for range in chosen.iter() {
+        runs.push(Run {
+            range,
+            memory: Mapping::window(range)?,
+        });
+    }
+    let mut backing = Backing::default();
+    let mut cuts_of = Vec::with_capacity(taken.len());
+    let mut count = 0usize;
+    for one in &taken {
+        let cuts = choose::cuts(&one.pieces, chosen);
+        count = count.saturating_add(cuts.len());
+        let bytes: u64 = cuts.iter().map(|c| c.phys.len()).sum();
+        *(if one.hugetlb {
+            &mut backing.hugetlb
+        } else {
+            &mut backing.ordinary
+        }) += bytes;
+        cuts_of.push(cuts);
+    }
+    if count > MAX_PIECES {
+        return Err(LandingError::Fragmented {
+            bytes: chosen.total(),
+            covered: 0,
+            max_runs: chosen.len(),
+        });
+    }
+    for (one, cuts) in taken.into_iter().zip(cuts_of) {
+        let mut rest = one.mapping;
+        let mut gone = 0usize;
+        for cut in cuts {
+            // Pieces are in the order of their offsets: cut off what is before, then the piece.
+            let (before, from) = rest.split(cut.offset - gone);
+            drop(before);
+            let len = usize::try_from(cut.phys.len()).unwrap_or(usize::MAX);
+            let (piece, after) = from.split(len);
+            gone = cut.offset + len;
+            rest = after;
+            let Some(run) = runs.iter_mut().find(|r| r.range.contains_range(cut.phys)) else {
+                continue; // not reachable: a cut is inside a chosen run
+            };
+            let at = cut.phys.start().offset_from(run.range.start()).unwrap_or(0);
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            run.memory.accept(at, piece)?;
+        }
+    }
+    for run in &runs {
+        run.memory.lock()?;
+    }
+    Ok(LandingZone {
+        runs,
+        set: chosen.try_clone()?,
+        backing,
+        root: root.clone(),
+    })
+}
+
+/// The first MiB, in which nothing ever lands.
+pub fn low_memory() -> Option<PhysRange> {
+    PhysRange::from_bounds(PhysAddr::new(0), PhysAddr::new(1 << 20)).ok()
+}
+
+#[cfg(test)]
+mod tests;

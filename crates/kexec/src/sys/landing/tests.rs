@@ -1,0 +1,144 @@
+//! The zone on the machine that runs the tests, as far as it permits.
+
+use super::*;
+use crate::sys::facts::memmap::FirmwareMap;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The knob and the free memory are the machine's: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Memory of this machine without the first MiB; `None`, with the reason printed, when it cannot be known.
+fn allowed(root: &Root) -> Option<RangeSet> {
+    let skip = |why: String| {
+        println!("SKIP: {why}");
+        None
+    };
+    let probe = match Mapping::ordinary(HUGE) {
+        Ok(mapping) => mapping,
+        Err(e) => return skip(format!("no memory to probe with: {e}")),
+    };
+    match map::locate(root, &probe) {
+        Ok(found) if !found.is_empty() => {}
+        Ok(_) => return skip("pagemap shows no page".into()),
+        Err(e) => return skip(e.to_string()),
+    }
+    let mut ram = match FirmwareMap::read(root) {
+        Ok(map) => map.ram().try_clone().unwrap(),
+        Err(e) => return skip(e.to_string()),
+    };
+    ram.remove(low_memory().unwrap()).unwrap();
+    Some(ram)
+}
+
+fn request(allowed: &RangeSet, bytes: u64) -> Request<'_> {
+    Request {
+        bytes,
+        max_runs: 12,
+        reserve: 64 << 20,
+        allowed,
+    }
+}
+
+#[test]
+fn the_zone_is_where_it_says_and_holds_what_is_written() {
+    let _alone = alone();
+    let root = Root::system();
+    let Some(ram) = allowed(&root) else { return };
+    let knob = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages";
+    let before = root.number(knob).ok();
+    let mut zone = match LandingZone::take(&root, &request(&ram, 48 << 20)) {
+        Ok(zone) => zone,
+        Err(e @ (LandingError::NotEnough { .. } | LandingError::Fragmented { .. })) => {
+            println!("SKIP: {e}");
+            return;
+        }
+        Err(e) => panic!("{e:?}"),
+    };
+    assert_eq!(root.number(knob).ok(), before, "the knob was not restored");
+    let runs = zone.runs().try_clone().unwrap();
+    assert!(runs.total() >= 48 << 20 && runs.len() <= 12, "{runs:?}");
+    assert!(runs.subtract(&ram).unwrap().is_empty());
+    assert!(zone.re_verify().unwrap().is_empty());
+    for run in runs.iter() {
+        let bytes = zone.slice_mut(run).unwrap();
+        assert!(bytes.iter().all(|b| *b == 0));
+        for (page, n) in bytes.chunks_mut(4096).zip(run.start().get() / 4096..) {
+            page[..8].copy_from_slice(&n.to_le_bytes());
+        }
+    }
+    assert!(zone.re_verify().unwrap().is_empty());
+    for run in runs.iter() {
+        let last = PhysRange::new(PhysAddr::new(run.end().get() - 4096), 4096).unwrap();
+        let frame = last.start().get() / 4096;
+        assert_eq!(zone.slice(last).unwrap()[..8], frame.to_le_bytes());
+        let past = PhysRange::new(last.start(), 8192).unwrap();
+        assert!(zone.slice(past).is_none());
+    }
+    println!("zone: {:?}, {} runs", zone.backing(), runs.len());
+}
+
+#[test]
+fn ordinary_pages_do_when_there_are_no_huge_ones() {
+    let _alone = alone();
+    let root = Root::system();
+    let Some(ram) = allowed(&root) else { return };
+    // Everything that a zone is made of, without the knob.
+    let mut taker = Taker {
+        root: &root,
+        request: &request(&ram, 8 << 20),
+        taken: Vec::new(),
+        total: 0,
+        limit: 64 << 20,
+        step: STEP,
+        knob: None,
+    };
+    while taker.total < 8 << 20 {
+        assert!(taker.take_one().unwrap());
+    }
+    let found: BTreeSet<u64> = taker
+        .taken
+        .iter()
+        .flat_map(|t| &t.pieces)
+        .flat_map(|p| (p.phys.start().get()..p.phys.end().get()).step_by(4096))
+        .collect();
+    let all = RangeSet::from_ranges(taker.taken.iter().flat_map(|t| &t.pieces).map(|p| p.phys));
+    let all = all.unwrap();
+    assert_eq!(all.total(), found.len() as u64 * 4096);
+    let (runs, covered) = choose(&all, 8 << 20, usize::MAX).unwrap();
+    assert!(covered >= 8 << 20);
+    let mut zone = assemble(&root, core::mem::take(&mut taker.taken), &runs).unwrap();
+    assert_eq!(zone.backing().hugetlb, 0);
+    assert!(zone.re_verify().unwrap().is_empty());
+    for run in runs.iter() {
+        zone.slice_mut(run).unwrap().fill(7);
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_given_back() {
+    let _alone = alone();
+    let root = Root::system();
+    let Some(_) = allowed(&root) else { return };
+    let nowhere = RangeSet::new();
+    let mut small = request(&nowhere, 2 << 20);
+    // Leave nearly everything alone: the search for better memory is bounded by the reserve.
+    let available = MemInfo::read(&root).unwrap().available;
+    small.reserve = available.saturating_sub(128 << 20);
+    let error = LandingZone::take(&root, &small).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            LandingError::Fragmented { covered: 0, .. } | LandingError::NotEnough { .. }
+        ),
+        "{error:?}"
+    );
+    small.reserve = u64::MAX;
+    assert!(matches!(
+        LandingZone::take(&root, &small),
+        Err(LandingError::NotEnough { .. })
+    ));
+}

@@ -1,0 +1,393 @@
+//! Whose image is loaded.
+//!
+//! `/sys/kernel/kexec_loaded` says only that *something* is. Before `kho exec` destroys the running system it
+//! must know that what starts is what it loaded, and not what somebody else loaded meanwhile. The kernel
+//! keeps the segments as they were given in `struct kimage` (`include/linux/kexec.h`), and root can read them:
+//! the address of the pointer `kexec_image` is in `/proc/kallsyms` (with CONFIG_KALLSYMS_ALL, as in Debian),
+//! and both the pointer and what it points to are in `/proc/kcore`.
+//!
+//! In 6.1, 6.12 and 7.3 the struct begins with the same members on 64-bit machines:
+//!
+//! | offset | member |
+//! | --- | --- |
+//! | 0, 8, 16 | `head`, `entry`, `last_entry` |
+//! | 24 | `start`: the entry point |
+//! | 32, 40, 48 | `control_code_page`, `swap_page`, `vmcoreinfo_data_copy` |
+//! | 56 | `nr_segments` |
+//! | 64 | `segment[16]`: `{buf, bufsz, mem, memsz}` of 8 bytes each |
+//!
+//! A later kernel may move them, so the array is searched for in the first KiB, and what does not look
+//! like a `struct kimage` is [`Identity::CannotTell`], never a match.
+//!
+//! Two loads of the same files must differ: the loader gives one segment a random `bufsz` (its memory is
+//! zeroed behind it anyway), which makes the [`Fingerprint`] unique.
+
+use crate::sys::facts::kexec::KexecState;
+use crate::sys::physmem::{Kcore, PhysError};
+use crate::sys::root::{FactError, Root};
+use crate::sys::syscalls::{SEGMENT_MAX, SegmentRef};
+use kho::{PAGE_SIZE, PhysAddr};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Read};
+
+/// Bytes of the struct that are looked at: enough for the array at any offset below 512.
+const WINDOW: usize = 1024;
+/// Bytes of `struct kexec_segment`.
+const SEGMENT: usize = 32;
+/// Where the members are in the kernels that were looked at.
+const START: usize = 24;
+const COUNT: usize = 56;
+
+/// One segment as the kernel remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentPrint {
+    /// Physical destination.
+    pub mem: u64,
+    /// Bytes occupied there.
+    pub memsz: u64,
+    /// Bytes that were given.
+    pub bufsz: u64,
+}
+
+/// What identifies a loaded image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Entry point.
+    pub start: u64,
+    /// The segments in the order they were given.
+    pub segments: Vec<SegmentPrint>,
+}
+
+impl Fingerprint {
+    /// The fingerprint that an image will have once loaded.
+    pub fn of(entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Self {
+        Self {
+            start: entry.get(),
+            segments: segments
+                .iter()
+                .map(|s| SegmentPrint {
+                    mem: s.dest.get(),
+                    memsz: s.memsz,
+                    bufsz: s.buf.len() as u64,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Nothing is loaded.
+    Nothing,
+    /// What is loaded has the fingerprint.
+    Ours,
+    /// Something else is loaded: this.
+    SomebodyElses(Fingerprint),
+    /// Something is loaded, and whose it is cannot be found out. Do not start it.
+    CannotTell(String),
+}
+
+/// Compares what is loaded with `ours`. Never fails: what prevents the comparison is
+/// [`Identity::CannotTell`] with the reason.
+pub fn identify(root: &Root, ours: &Fingerprint) -> Identity {
+    match KexecState::read(root) {
+        Ok(state) if state.loaded == Some(true) => {}
+        Ok(_) => return Identity::Nothing,
+        Err(e) => return Identity::CannotTell(in_full(&e)),
+    }
+    let address = match symbol(root, "kexec_image") {
+        Ok(address) => address,
+        Err(why) => return Identity::CannotTell(why),
+    };
+    let kcore = match Kcore::open(root) {
+        Ok(kcore) => kcore,
+        Err(e) => return Identity::CannotTell(in_full(&e)),
+    };
+    match read_image(&kcore, address) {
+        Ok(None) => Identity::Nothing,
+        Ok(Some(window)) => judge(&window, ours),
+        Err(e) => Identity::CannotTell(in_full(&e)),
+    }
+}
+
+/// The message with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}
+
+/// The beginning of `*kexec_image`; `None` when the pointer is null.
+fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysError> {
+    let pointer = || -> Result<u64, PhysError> {
+        let mut word = [0; 8];
+        kcore.read_virtual(address, &mut word)?;
+        Ok(u64::from_le_bytes(word))
+    };
+    let mut at = pointer()?;
+    // Somebody may load meanwhile: what was read counts only if the pointer is still the same. Whoever loads
+    // in a loop deserves the last word.
+    for _ in 0..4 {
+        if at == 0 {
+            return Ok(None);
+        }
+        let mut window = [0; WINDOW];
+        kcore.read_virtual(at, &mut window)?;
+        let now = pointer()?;
+        if now == at {
+            return Ok(Some(window));
+        }
+        at = now;
+    }
+    Err(PhysError::NotMappedVirtual {
+        path: "/proc/kcore (kexec_image keeps changing)".into(),
+        addr: at,
+    })
+}
+
+fn word(window: &[u8], at: usize) -> Option<u64> {
+    let bytes = window.get(at..at.checked_add(8)?)?.try_into().ok()?;
+    Some(u64::from_le_bytes(bytes))
+}
+
+/// `nr_segments` and the array behind it at this offset, if they make sense as such.
+fn array_at(window: &[u8], at: usize) -> Option<Vec<SegmentPrint>> {
+    let count = usize::try_from(word(window, at)?).ok()?;
+    if !(1..=SEGMENT_MAX).contains(&count) {
+        return None;
+    }
+    (0..count)
+        .map(|i| {
+            let base = at + 8 + i * SEGMENT;
+            let print = SegmentPrint {
+                bufsz: word(window, base + 8)?,
+                mem: word(window, base + 16)?,
+                memsz: word(window, base + 24)?,
+            };
+            let whole = |n: u64| n.is_multiple_of(PAGE_SIZE);
+            let sane = whole(print.mem)
+                && whole(print.memsz)
+                && print.memsz > 0
+                && print.bufsz <= print.memsz
+                && print.mem.checked_add(print.memsz).is_some();
+            sane.then_some(print)
+        })
+        .collect()
+}
+
+fn judge(window: &[u8], ours: &Fingerprint) -> Identity {
+    // The known place first, then any other in which our own segments are found.
+    if let Some(segments) = array_at(window, COUNT) {
+        let start = word(window, START).unwrap_or(0);
+        let found = Fingerprint { start, segments };
+        return if found == *ours {
+            Identity::Ours
+        } else {
+            Identity::SomebodyElses(found)
+        };
+    }
+    let moved = (0..WINDOW)
+        .step_by(8)
+        .find(|at| array_at(window, *at).is_some_and(|s| s == ours.segments));
+    match moved {
+        // The entry point is before the array in every version so far.
+        Some(at) if (0..at).step_by(8).any(|o| word(window, o) == Some(ours.start)) => {
+            Identity::Ours
+        }
+        _ => Identity::CannotTell(
+            "the running kernel's struct kimage is not laid out as in 6.1 to 7.3, and our segments are \
+             not in its first KiB"
+                .into(),
+        ),
+    }
+}
+
+/// The address of a symbol of the kernel itself.
+fn symbol(root: &Root, name: &str) -> Result<u64, String> {
+    let path = root.path("proc/kallsyms");
+    let file = std::fs::File::open(&path)
+        .map_err(|e| in_full(&FactError::io(&path, e)))?
+        // Some 200,000 lines of 60 bytes; the bound is against a file that never ends.
+        .take(256 << 20);
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|e| in_full(&FactError::io(&path, e)))?;
+        let mut words = line.split_whitespace();
+        let (Some(address), Some(_), Some(found)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        // A module's symbol of the same name has its module behind it.
+        if found != name || words.next().is_some() {
+            continue;
+        }
+        return match crate::sys::root::parse_hex(address) {
+            Some(0) => Err(format!(
+                "{} hides addresses: kernel.kptr_restrict is 2, or CAP_SYSLOG is missing",
+                path.display()
+            )),
+            Some(address) => Ok(address),
+            None => Err(format!(
+                "{}: {name} has the address {address:?}",
+                path.display()
+            )),
+        };
+    }
+    Err(format!(
+        "{} does not name {name} (CONFIG_KALLSYMS_ALL)",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::physmem::core_file_for_tests as core_file;
+    use crate::sys::root::fixture::Fixture;
+
+    const SYMBOL: u64 = 0xffff_ffff_8300_0100;
+    const IMAGE: u64 = 0xffff_8880_0010_0800;
+
+    fn ours() -> Fingerprint {
+        Fingerprint {
+            start: 0x10_0000,
+            segments: vec![
+                SegmentPrint {
+                    mem: 0x100_0000,
+                    memsz: 0x80_0000,
+                    bufsz: 0x7f_1234,
+                },
+                SegmentPrint {
+                    mem: 0x10_0000,
+                    memsz: 0x3000,
+                    bufsz: 0x2f01,
+                },
+            ],
+        }
+    }
+
+    /// The struct with `pad` bytes of something new in front.
+    fn kimage(image: &Fingerprint, pad: usize) -> Vec<u8> {
+        let mut words = vec![0xffff_8880_dead_b000u64; pad / 8];
+        words.extend([0x1000 | 2, IMAGE, IMAGE, image.start, 1, 2, 0]);
+        words.push(image.segments.len() as u64);
+        for s in &image.segments {
+            words.extend([0x7f00_0000_1000, s.bufsz, s.mem, s.memsz]);
+        }
+        words.resize(WINDOW / 8, 0);
+        words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    }
+
+    fn machine(pointer: u64, kimage: &[u8]) -> Fixture {
+        let f = Fixture::new();
+        let mut data = vec![0u8; 0x1000];
+        data[0x100..0x108].copy_from_slice(&pointer.to_le_bytes());
+        let mut page = vec![0u8; 0x1000];
+        page[0x800..0x800 + kimage.len()].copy_from_slice(kimage);
+        f.put(
+            "proc/kcore",
+            core_file(&[
+                (SYMBOL - 0x100, 0x300_0000, data),
+                (IMAGE - 0x800, 0x10_0000, page),
+            ]),
+        )
+        .put("sys/kernel/kexec_loaded", "1\n")
+        .put(
+            "proc/kallsyms",
+            format!(
+                "{:016x} d kexec_image\t[evil]\n{SYMBOL:016x} B kexec_image\n",
+                1
+            ),
+        );
+        f
+    }
+
+    fn ask(f: &Fixture) -> Identity {
+        identify(&f.root(), &ours())
+    }
+
+    #[test]
+    fn ours_and_somebody_elses() {
+        assert_eq!(ask(&machine(IMAGE, &kimage(&ours(), 0))), Identity::Ours);
+        let mut other = ours();
+        other.segments[1].bufsz += 1;
+        assert_eq!(
+            ask(&machine(IMAGE, &kimage(&other, 0))),
+            Identity::SomebodyElses(other)
+        );
+        let mut other = ours();
+        other.start += 8;
+        assert_eq!(
+            ask(&machine(IMAGE, &kimage(&other, 0))),
+            Identity::SomebodyElses(other)
+        );
+        let mut fewer = ours();
+        fewer.segments.pop();
+        assert_eq!(
+            ask(&machine(IMAGE, &kimage(&fewer, 0))),
+            Identity::SomebodyElses(fewer)
+        );
+    }
+
+    #[test]
+    fn another_layout_is_a_match_only_when_everything_is_there() {
+        assert_eq!(ask(&machine(IMAGE, &kimage(&ours(), 24))), Identity::Ours);
+        let mut other = ours();
+        other.segments[0].bufsz -= 1;
+        for layout in [kimage(&other, 24), vec![0; WINDOW], vec![0xff; WINDOW]] {
+            assert!(matches!(
+                ask(&machine(IMAGE, &layout)),
+                Identity::CannotTell(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn what_prevents_an_answer_is_said() {
+        let f = machine(0, &[]);
+        assert_eq!(ask(&f), Identity::Nothing);
+        f.put("sys/kernel/kexec_loaded", "0\n");
+        assert_eq!(ask(&f), Identity::Nothing);
+        let reason = |f: &Fixture| match ask(f) {
+            Identity::CannotTell(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let f = machine(0x1234, &kimage(&ours(), 0));
+        assert!(reason(&f).contains("0x1234"));
+        f.put("proc/kallsyms", "0000000000000000 B kexec_image\n");
+        assert!(reason(&f).contains("kptr_restrict"));
+        f.put("proc/kallsyms", "ffffffff81000000 T _text\n");
+        assert!(reason(&f).contains("KALLSYMS_ALL"));
+        f.put("proc/kallsyms", "xyz B kexec_image\n");
+        assert!(reason(&f).contains("xyz"));
+        let f = machine(IMAGE, &kimage(&ours(), 0));
+        f.remove("proc/kcore");
+        assert!(reason(&f).contains("kcore"));
+    }
+
+    #[test]
+    fn the_fingerprint_of_an_image() {
+        let buf = [0u8; 5];
+        let segments = [SegmentRef {
+            buf: &buf,
+            dest: PhysAddr::new(0x1000),
+            memsz: 4096,
+        }];
+        assert_eq!(
+            Fingerprint::of(PhysAddr::new(7), &segments),
+            Fingerprint {
+                start: 7,
+                segments: vec![SegmentPrint {
+                    mem: 0x1000,
+                    memsz: 4096,
+                    bufsz: 5
+                }]
+            }
+        );
+    }
+}
