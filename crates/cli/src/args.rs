@@ -1,0 +1,232 @@
+//! The command line: what every verb takes, and its help.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Carry memory and state across kexec, on the kernel that you already run.
+#[derive(Debug, Parser)]
+#[command(name = "kho", version, max_term_width = 100, disable_help_subcommand = true,
+    after_help = "Examples:
+  kho keep /srv/cache                 what the next kernel shall find again
+  echo secret | kho keep --name token -
+  kho plan /boot/vmlinuz-6.12         what a load would do, and what it needs
+  kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
+  kho exec                            stop this kernel, start the next one
+  kho restore                         in the next kernel: everything back to where it came from
+
+Exit statuses are listed by `kho status --exit-statuses`.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Print one JSON document instead of text (errors too, on standard error).
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// No progress bars and no remarks: only results and errors.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+
+    /// Where kho keeps its runtime state.
+    #[arg(long, global = true, hide = true, env = "KHO_STATE_DIR", default_value = "/run/kho")]
+    pub state_dir: PathBuf,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check whether this machine can hand over, one line per finding.
+    #[command(after_help = "Examples:
+  kho doctor
+  kho doctor --json | jq '.findings[] | select(.severity == \"block\")'
+
+Exits 0 when nothing blocks a handover, otherwise with the status that `kho load` would have.")]
+    Doctor,
+    /// Add to, show, or take from what is kept.
+    Keep(Keep),
+    /// Show what a load would do, without doing it.
+    Plan(Plan),
+    /// Read the kept content and load the next kernel. Nothing happens to the running system yet.
+    Load(Load),
+    /// Start the loaded kernel, now, without stopping services.
+    Exec(Exec),
+    /// Load and exec in one step.
+    Reboot(Reboot),
+    /// Forget the loaded kernel.
+    #[command(after_help = "Example:
+  kho unload
+
+Refuses when the loaded image is not kho's, unless --force.")]
+    Unload {
+        /// Unload even an image that somebody else loaded.
+        #[arg(long)]
+        force: bool,
+    },
+    /// What arrived, what is kept, what is loaded, and whether every reservation holds.
+    #[command(after_help = "Examples:
+  kho status
+  kho status --json | jq .hop")]
+    Status {
+        /// List the exit statuses of all verbs and their meaning.
+        #[arg(long)]
+        exit_statuses: bool,
+    },
+    /// Put what arrived back to where it came from.
+    Restore(Restore),
+    /// Write one blob that arrived to standard output.
+    #[command(after_help = "Examples:
+  kho get token
+  kho get srv-cache | tar -tv        a kept directory is a tar stream
+
+The content is checked against its recorded hash; a mismatch is reported after the bytes were
+written, by the exit status.")]
+    Get {
+        /// The blob's name, as `kho status` shows it.
+        name: OsString,
+    },
+    /// Print the state tree that arrived.
+    #[command(after_help = "Examples:
+  kho dump
+  kho dump --json
+  kho dump --file state.dtb
+  kho dump --raw > state.dtb; dtc -I dtb -O dts state.dtb")]
+    Dump {
+        /// Dump this file instead of what arrived.
+        #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+        file: Option<PathBuf>,
+        /// Write the blob itself to standard output.
+        #[arg(long)]
+        raw: bool,
+    },
+}
+
+/// Arguments of `keep`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho keep /srv/cache /var/lib/redis   directories and files; content is read at load time
+  kho keep --name token - < secret     a blob from standard input, taken at once
+  kho keep --list
+  kho keep --remove srv-cache          by name or by path
+
+The list travels: what was kept stays kept over every further hop, until it is removed.")]
+pub struct Keep {
+    /// Files, directories or symlinks; `-` with --name takes standard input.
+    #[arg(required_unless_present_any = ["list", "remove"], value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The name of the blob (default for a path: its escaped form, as systemd-escape --path).
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<OsString>,
+    /// Leave out sockets, devices and pipes found in a kept directory instead of refusing it.
+    #[arg(long)]
+    pub skip_special: bool,
+    /// Do not descend into other file systems mounted below a kept directory.
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Show the list.
+    #[arg(long, conflicts_with_all = ["paths", "name", "remove"])]
+    pub list: bool,
+    /// Take these off the list.
+    #[arg(long, num_args = 1.., value_name = "NAME|PATH", conflicts_with_all = ["paths", "name"])]
+    pub remove: Vec<OsString>,
+}
+
+/// The next kernel, as `plan`, `load` and `reboot` take it.
+#[derive(Debug, Clone, Args)]
+pub struct Next {
+    /// The kernel image (a bzImage, as in /boot/vmlinuz-*).
+    pub kernel: PathBuf,
+    /// Its initial RAM file system.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Start from the running kernel's command line.
+    #[arg(long)]
+    pub reuse_cmdline: bool,
+    /// The whole command line (as given, before --append).
+    #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
+    pub command_line: Option<String>,
+    /// Added at the end of the command line.
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Size of the scratch region if none was recorded by an earlier hop (for example 256M).
+    #[arg(long, value_name = "SIZE")]
+    pub scratch: Option<String>,
+    /// At most this many early reservations (never more than is known to be safe for the firmware).
+    #[arg(long, value_name = "N")]
+    pub max_ranges: Option<usize>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho plan /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
+  kho plan /boot/vmlinuz-6.12 --json
+
+Exits with the status that `kho load` would have.")]
+pub struct Plan {
+    /// What to boot.
+    #[command(flatten)]
+    pub next: Next,
+}
+
+/// Arguments of `load`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
+  kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --command-line 'root=/dev/vda1 ro'
+
+A refused load changes nothing: an image that was loaded before stays loaded.")]
+pub struct Load {
+    /// What to boot.
+    #[command(flatten)]
+    pub next: Next,
+}
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho exec
+  kho exec --stale-ok     hand over what was read at load time although it changed since
+
+Services are not stopped and file systems are only synced. Use it from a rescue shell or as the last
+step of a shutdown.")]
+pub struct Exec {
+    /// Go although kept files or the list changed since the load.
+    #[arg(long)]
+    pub stale_ok: bool,
+}
+
+/// Arguments of `reboot`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  kho reboot /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline")]
+pub struct Reboot {
+    /// What to boot.
+    #[command(flatten)]
+    pub next: Next,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho restore                      everything, to where it came from
+  kho restore --into /mnt          everything, below a directory (blobs as files)
+  kho restore --force srv-cache    one entry, over files that exist
+
+Nothing is half restored: each entry is written beside its place and renamed. Symlinks are never
+followed. Blobs without a path are skipped unless --into is given (use `kho get`).")]
+pub struct Restore {
+    /// Only these entries (names as `kho status` shows them).
+    #[arg(value_name = "NAME")]
+    pub names: Vec<OsString>,
+    /// Put everything below this directory instead.
+    #[arg(long, value_name = "DIR")]
+    pub into: Option<PathBuf>,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub force: bool,
+    /// Restore set-user-ID bits and security.* attributes too.
+    #[arg(long)]
+    pub privileged: bool,
+}

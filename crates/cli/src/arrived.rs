@@ -1,0 +1,76 @@
+//! What the previous kernel left, as the verbs see it.
+
+use crate::exit::{Fail, OrStatus, Status};
+use kho::{PhysRange, RangeSet};
+use std::path::PathBuf;
+
+/// A state tree that arrived, checked, and taken apart.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The tree itself.
+    pub tree: Vec<u8>,
+    /// Random number that binds the load to its tree.
+    pub generation: u64,
+    /// Handovers since the last cold boot, at least 1.
+    pub hop: u64,
+    /// Release of the kernel that handed over.
+    pub previous_release: String,
+    /// When it was loaded, nanoseconds since the epoch.
+    pub time: u64,
+    /// The scratch region, which every later hop uses again.
+    pub scratch: PhysRange,
+    /// Everything that this kernel was told to reserve, in the order of the carrier.
+    pub mem_cache: Vec<PhysRange>,
+    /// Blobs, in the order of the keep list.
+    pub blobs: Vec<Blob>,
+    /// Nodes that this kho does not know: path and compatible.
+    pub unknown: Vec<(String, String)>,
+}
+
+/// One blob that arrived.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// Its name.
+    pub label: String,
+    /// The path it belongs to; none for a raw blob.
+    pub path: Option<PathBuf>,
+    /// Leave out sockets, devices and pipes when the path is read again.
+    pub skip_special: bool,
+    /// Do not descend into other file systems when the path is read again.
+    pub one_file_system: bool,
+    /// Bytes.
+    pub size: u64,
+    /// Where they are, in order; whole pages.
+    pub mem: Vec<PhysRange>,
+    /// BLAKE3 of the bytes.
+    pub blake3: [u8; 32],
+    /// When the content was taken, nanoseconds since the epoch.
+    pub taken: u64,
+    /// Hop count at which the bytes first arrived.
+    pub arrived_hop: u64,
+}
+
+impl Arrived {
+    /// All reserved bytes as a set.
+    ///
+    /// # Errors
+    ///
+    /// When memory runs out.
+    pub fn reserved(&self) -> Result<RangeSet, Fail> {
+        RangeSet::from_ranges(self.mem_cache.iter().copied()).or_status(Status::Failed)
+    }
+
+    /// The blob called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoSuchEntry`], with the names there are.
+    pub fn blob(&self, name: &std::ffi::OsStr) -> Result<&Blob, Fail> {
+        self.blobs.iter().find(|b| name == b.label.as_str()).ok_or_else(|| {
+            let names: Vec<&str> = self.blobs.iter().map(|b| b.label.as_str()).collect();
+            let have = if names.is_empty() { "no blob did".to_owned() } else { names.join(", ") };
+            Fail::new(Status::NoSuchEntry, format!("nothing named {} arrived", name.display()))
+                .fix(format!("what arrived: {have}"))
+        })
+    }
+}

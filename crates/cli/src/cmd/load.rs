@@ -1,0 +1,73 @@
+//! `kho load`, `kho unload`, `kho reboot`.
+
+use crate::args;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::handover::load;
+use crate::output::{self, Output};
+use crate::session::Session;
+use kho_kexec::sys::facts::kexec::KexecState;
+use kho_kexec::sys::syscalls::{Kernel, System};
+
+/// Runs `kho load`.
+///
+/// # Errors
+///
+/// As [`load::run`].
+pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
+    let _lock = session.lock()?;
+    load_now(&args.next, session, out)
+}
+
+/// Runs `kho reboot`.
+///
+/// # Errors
+///
+/// As `kho load` and `kho exec`.
+pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(), Fail> {
+    let _lock = session.lock()?;
+    load_now(&args.next, session, out)?;
+    super::exec::go(false, session, out)
+}
+
+fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fail> {
+    let loaded = load::run(args, session, &System, out)?;
+    out.result(&loaded, || {
+        println!(
+            "loaded {} for hop {}: {} {}, {} copied, {} in place, {} early {}; {:.1} s",
+            loaded.release,
+            loaded.hop,
+            loaded.entries,
+            if loaded.entries == 1 { "entry" } else { "entries" },
+            output::bytes(loaded.copied),
+            output::bytes(loaded.in_place),
+            loaded.ranges,
+            if loaded.ranges == 1 { "range" } else { "ranges" },
+            loaded.seconds,
+        );
+        if loaded.entries == 0 {
+            println!("nothing is kept, so the next kernel finds nothing: kho keep PATH...");
+        }
+        println!("kho exec starts it");
+    });
+    Ok(())
+}
+
+/// Runs `kho unload`.
+///
+/// # Errors
+///
+/// [`Status::NothingLoaded`]; [`Status::NotOurs`] unless `force`.
+pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
+    let _lock = session.lock()?;
+    if KexecState::read(&session.root).or_status(Status::Failed)?.loaded == Some(false) {
+        session.state.clear_loaded()?;
+        return Err(Fail::new(Status::NothingLoaded, "no kernel is loaded"));
+    }
+    if !force {
+        super::exec::require_ours(session)?;
+    }
+    System.kexec_unload().map_err(|err| load::call_fail(&err))?;
+    session.state.clear_loaded()?;
+    out.result(&serde_json::json!({ "unloaded": true }), || println!("unloaded"));
+    Ok(())
+}

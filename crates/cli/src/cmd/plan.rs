@@ -1,0 +1,169 @@
+//! `kho plan`: what a load would do.
+
+use crate::args;
+use crate::exit::Fail;
+use crate::handover::next::Files;
+use crate::handover::prepare::Inputs;
+use crate::map::{self, Kind};
+use crate::output::{self, Output, bytes};
+use crate::session::Session;
+use kho::plan::{Content, Plan};
+use kho::{PhysRange, RangeSet};
+use serde_json::{Value, json};
+
+/// Rows and columns of the memory map.
+const MAP: (usize, usize) = (12, 64);
+
+/// Runs `kho plan`.
+///
+/// # Errors
+///
+/// The same as `kho load` would have, with nothing done.
+pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail> {
+    let files = Files::read(&args.next)?;
+    let next = files.parse(&args.next, &session.root)?;
+    let arrived = session.arrived()?.as_ref();
+    let inputs = Inputs::gather(session, arrived, &next, args.next.max_ranges)?;
+    let plan = inputs.plan(&RangeSet::new())?;
+    out.result(&to_json(&inputs, &plan), || print(&inputs, &plan));
+    Ok(())
+}
+
+fn range(range: PhysRange) -> Value {
+    json!({ "addr": format!("{:#x}", range.start().get()), "len": range.len() })
+}
+
+fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
+    let entries: Vec<Value> = inputs
+        .items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| {
+            json!({
+                "name": item.entry.label,
+                "size": item.size,
+                "copied": item.is_copied(),
+                "mem": plan.blob_pieces(index).map(|p| range(p.dest)).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let cache: Vec<Value> = plan
+        .mem_cache
+        .entries()
+        .iter()
+        .map(|e| json!({ "range": range(e.range), "kept": e.kept_bytes, "slack": e.slack_bytes, "kept_ranges": e.kept_ranges }))
+        .collect();
+    let headroom: Vec<Value> = plan
+        .headroom
+        .terms
+        .iter()
+        .map(|t| json!({ "for": t.kind.label(), "total": t.total, "below_4g": t.low }))
+        .collect();
+    json!({
+        "kernel": inputs.next.path,
+        "release": inputs.next.image.release(),
+        "hop": inputs.hop,
+        "scratch": range(plan.scratch),
+        "image": {
+            "kernel": range(plan.image.kernel.segment()),
+            "initrd": plan.image.initrd.map(|p| range(p.segment())),
+            "params": range(plan.image.params.segment()),
+        },
+        "state": plan.state().map(range),
+        "entries": entries,
+        "mem_cache": cache,
+        "early_ranges": plan.totals.early_entries,
+        "early_ranges_cap": inputs.limits.max_entries,
+        "bytes": {
+            "image": plan.totals.image,
+            "payload": plan.totals.payload,
+            "in_place": plan.totals.in_place,
+            "slack": plan.totals.slack,
+            "memory_at_load": plan.totals.memory_at_load,
+            "load_limit": inputs.limits.load_limit,
+            "available": inputs.machine.memory.available,
+        },
+        "headroom": {
+            "terms": headroom,
+            "need_total": plan.headroom.need_total,
+            "free_total": plan.headroom.free_total,
+            "need_below_4g": plan.headroom.need_low,
+            "free_below_4g": plan.headroom.free_low,
+        },
+        "command_line": String::from_utf8_lossy(&inputs.next.cmdline.line),
+    })
+}
+
+fn print(inputs: &Inputs<'_>, plan: &Plan) {
+    let totals = &plan.totals;
+    println!(
+        "next     {} ({}), hop {}",
+        inputs.next.image.release().unwrap_or("unknown release"),
+        inputs.next.path,
+        inputs.hop
+    );
+    println!("scratch  {}  {}", plan.scratch, bytes(plan.scratch.len()));
+    let mut rows = vec![["KEPT", "SIZE", "HOW", "PIECES"].map(str::to_owned).to_vec()];
+    for (index, item) in inputs.items.iter().enumerate() {
+        let how = if item.is_copied() { "copied" } else { "stays in place" };
+        rows.push(vec![
+            item.entry.label.clone(),
+            bytes(item.size),
+            how.to_owned(),
+            plan.blob_pieces(index).count().to_string(),
+        ]);
+    }
+    if inputs.items.is_empty() {
+        println!("\nnothing is kept");
+    } else {
+        println!();
+        print!("{}", output::table(&rows, &[1, 3]));
+    }
+    println!();
+    let mut rows = vec![["RESERVED EARLY", "SIZE", "KEPT", "SLACK", "RANGES"].map(str::to_owned).to_vec()];
+    for entry in plan.mem_cache.entries() {
+        rows.push(vec![
+            entry.range.to_string(),
+            bytes(entry.range.len()),
+            bytes(entry.kept_bytes),
+            bytes(entry.slack_bytes),
+            entry.kept_ranges.to_string(),
+        ]);
+    }
+    print!("{}", output::table(&rows, &[1, 2, 3, 4]));
+    println!("{} of at most {} early reservations", totals.early_entries, inputs.limits.max_entries);
+    println!();
+    println!(
+        "load     needs {} of memory until the exec, {} is available; kexec_load takes {} of at most {}",
+        bytes(totals.memory_at_load),
+        bytes(inputs.machine.memory.available),
+        bytes(totals.image.saturating_add(totals.payload)),
+        bytes(inputs.limits.load_limit)
+    );
+    let headroom = &plan.headroom;
+    println!("headroom the next kernel finds {} free and needs {}:", bytes(headroom.free_total), bytes(headroom.need_total));
+    if headroom.has_high {
+        println!("         below 4 GiB {} and {}:", bytes(headroom.free_low), bytes(headroom.need_low));
+    }
+    let terms: Vec<Vec<String>> = headroom
+        .terms
+        .iter()
+        .filter(|t| t.total > 0 || t.low > 0)
+        .map(|t| vec![String::from("        "), bytes(t.total), t.kind.label().to_owned()])
+        .collect();
+    print!("{}", output::table(&terms, &[1]));
+    println!();
+    print!("{}", map::draw(&inputs.machine.ram, &parts(inputs, plan), MAP.0, MAP.1));
+}
+
+fn parts(inputs: &Inputs<'_>, plan: &Plan) -> Vec<(PhysRange, Kind)> {
+    let mut parts = vec![(plan.scratch, Kind::Scratch), (plan.image.kernel.segment(), Kind::Kernel)];
+    parts.extend(plan.image.initrd.map(|p| (p.segment(), Kind::Initrd)));
+    parts.extend(plan.mem_cache.slack().iter().map(|r| (r, Kind::Slack)));
+    parts.extend(inputs.in_place.iter().map(|r| (r, Kind::InPlace)));
+    parts.extend(plan.pieces.iter().map(|p| {
+        let kind = if p.content == Content::State { Kind::State } else { Kind::Blob };
+        (p.dest, kind)
+    }));
+    parts
+}

@@ -1,0 +1,211 @@
+//! `kho status`: what arrived, what is kept, what is loaded.
+
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::list::{self, Entry};
+use crate::output::{self, Output, bytes};
+use crate::session::Session;
+use kho::{PhysAddr, PhysRange};
+use kho_kexec::sys::facts::boot::SetupData;
+use kho_kexec::sys::facts::kexec::KexecState;
+use kho_kexec::sys::pageflags::PageFlags;
+use serde_json::{Value, json};
+
+/// What was found of one reserved range.
+struct Reservation {
+    range: PhysRange,
+    /// First page that is not reserved.
+    broken_at: Option<PhysAddr>,
+}
+
+/// Runs `kho status`.
+///
+/// # Errors
+///
+/// [`Status::NotReserved`] when a range is not reserved, after everything was printed;
+/// [`Status::TreeCorrupt`] and the like when something arrived that cannot be read.
+pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
+    let arrived = session.arrived()?.as_ref();
+    let keep = session.state.keep()?;
+    let entries = list::effective(arrived, &keep);
+    let reservations = match arrived {
+        Some(arrived) => check(arrived, session)?,
+        None => Vec::new(),
+    };
+    let closed = SetupData::read(&session.root).or_status(Status::NotPermitted)?.is_none_or(|data| data.is_closed());
+    let loaded = loaded(session)?;
+    let doc = json!({
+        "arrived": arrived.map(|a| arrived_json(a, &keep.restored, &reservations)),
+        "hop": arrived.map_or(0, |a| a.hop),
+        "closed_to_users": closed,
+        "keep": entries.iter().map(Entry::json).collect::<Vec<_>>(),
+        "loaded": loaded,
+    });
+    out.result(&doc, || {
+        match arrived {
+            Some(arrived) => print_arrived(arrived, &keep.restored, &reservations, closed),
+            None => println!("arrived   nothing: this was an ordinary boot"),
+        }
+        println!();
+        println!("{}", print_keep(&entries));
+        match &loaded {
+            Value::Null => println!("loaded    nothing"),
+            doc => println!("loaded    {}", doc["text"].as_str().unwrap_or_default()),
+        }
+    });
+    match reservations.iter().find_map(|r| Some((r.range, r.broken_at?))) {
+        Some((range, at)) => Err(Fail::new(
+            Status::NotReserved,
+            format!("{range} was handed over, but the page at {at} is not reserved in this kernel"),
+        )
+        .fix("treat the content of entries there as lost, and report it with the output of kho dump")),
+        None if !closed => Err(Fail::new(
+            Status::NotReserved,
+            "any user can read what was handed over: /sys/kernel/boot_params/setup_data is not closed",
+        )
+        .fix("chmod 0700 /sys/kernel/boot_params/setup_data; the arrival program did not run")),
+        None => Ok(()),
+    }
+}
+
+fn check(arrived: &Arrived, session: &Session) -> Result<Vec<Reservation>, Fail> {
+    let flags = PageFlags::open(&session.root)
+        .or_status(Status::NotPermitted)
+        .map_err(|fail| fail.fix("run as root: reservations are checked in /proc/kpageflags"))?;
+    arrived
+        .mem_cache
+        .iter()
+        .map(|range| {
+            let broken_at = flags.first_not_reserved(*range).or_status(Status::NotPermitted)?;
+            Ok(Reservation { range: *range, broken_at })
+        })
+        .collect()
+}
+
+fn loaded(session: &Session) -> Result<Value, Fail> {
+    let state = KexecState::read(&session.root).or_status(Status::Failed)?;
+    if state.loaded != Some(true) {
+        return Ok(Value::Null);
+    }
+    Ok(match super::exec::require_ours(session) {
+        Ok(record) => json!({
+            "by": "kho",
+            "release": record.release,
+            "hop": record.hop,
+            "bytes": record.bytes,
+            "generation": format!("{:#x}", record.generation),
+            "time": record.time,
+            "text": format!("{} for hop {}, {} kept, at {}", record.release, record.hop, bytes(record.bytes), output::time(record.time)),
+        }),
+        Err(fail) => json!({ "by": "unknown", "text": fail.what }),
+    })
+}
+
+fn arrived_json(arrived: &Arrived, restored: &[String], reservations: &[Reservation]) -> Value {
+    let blobs: Vec<Value> = arrived
+        .blobs
+        .iter()
+        .map(|b| {
+            json!({
+                "name": b.label,
+                "path": b.path,
+                "size": b.size,
+                "taken": b.taken,
+                "arrived_hop": b.arrived_hop,
+                "restored": restored.contains(&b.label),
+                "blake3": blake3::Hash::from_bytes(b.blake3).to_hex().to_string(),
+            })
+        })
+        .collect();
+    let ranges: Vec<Value> = reservations
+        .iter()
+        .map(|r| {
+            json!({
+                "addr": format!("{:#x}", r.range.start().get()),
+                "len": r.range.len(),
+                "reserved": r.broken_at.is_none(),
+            })
+        })
+        .collect();
+    let unknown: Vec<Value> =
+        arrived.unknown.iter().map(|(node, compatible)| json!({ "node": node, "compatible": compatible })).collect();
+    json!({
+        "hop": arrived.hop,
+        "generation": format!("{:#x}", arrived.generation),
+        "previous_release": arrived.previous_release,
+        "time": arrived.time,
+        "scratch": { "addr": format!("{:#x}", arrived.scratch.start().get()), "len": arrived.scratch.len() },
+        "blobs": blobs,
+        "ranges": ranges,
+        "ranges_reserved": reservations.iter().all(|r| r.broken_at.is_none()),
+        "unknown": unknown,
+    })
+}
+
+fn print_arrived(arrived: &Arrived, restored: &[String], reservations: &[Reservation], closed: bool) {
+    println!(
+        "arrived   hop {} from {}, loaded {}",
+        arrived.hop,
+        arrived.previous_release,
+        output::time(arrived.time)
+    );
+    let held = reservations.iter().filter(|r| r.broken_at.is_none()).count();
+    println!(
+        "reserved  {held} of {} {} verified, {}; {}",
+        reservations.len(),
+        if reservations.len() == 1 { "range" } else { "ranges" },
+        bytes(reservations.iter().map(|r| r.range.len()).sum()),
+        if closed { "closed to other users" } else { "OPEN TO ALL USERS" }
+    );
+    println!("scratch   {}  {}", arrived.scratch, bytes(arrived.scratch.len()));
+    if !arrived.blobs.is_empty() {
+        println!();
+        let mut rows = vec![["NAME", "SIZE", "SINCE HOP", "STATE", "PATH"].map(str::to_owned).to_vec()];
+        for blob in &arrived.blobs {
+            let state = match (&blob.path, restored.contains(&blob.label)) {
+                (_, true) => "restored",
+                (Some(_), false) => "not restored",
+                (None, false) => "kho get",
+            };
+            rows.push(vec![
+                blob.label.clone(),
+                bytes(blob.size),
+                blob.arrived_hop.to_string(),
+                state.to_owned(),
+                blob.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            ]);
+        }
+        print!("{}", output::table(&rows, &[1, 2]));
+    }
+    for (node, compatible) in &arrived.unknown {
+        println!("unknown   node {node} ({compatible}) is left alone; a newer kho may know it");
+    }
+}
+
+fn print_keep(entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return "kept      nothing: kho keep PATH...".to_owned();
+    }
+    let names: Vec<String> = entries.iter().map(|e| e.label.clone()).collect();
+    format!("kept      {}: {}", entries.len(), names.join(", "))
+}
+
+/// Runs `kho status --exit-statuses`.
+///
+/// # Errors
+///
+/// None.
+pub fn exit_statuses(out: Output) -> Result<(), Fail> {
+    let doc: Vec<Value> = Status::ALL
+        .iter()
+        .map(|s| json!({ "status": s.code(), "name": s.name(), "meaning": s.meaning() }))
+        .collect();
+    out.result(&doc, || {
+        let rows: Vec<Vec<String>> = Status::ALL
+            .iter()
+            .map(|s| vec![s.code().to_string(), s.name().to_owned(), s.meaning().to_owned()])
+            .collect();
+        print!("{}", output::table(&rows, &[0]));
+    });
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Exit statuses: one per reason, so that scripts need not read messages.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Declares the statuses once: number, name in JSON, meaning.
+macro_rules! statuses {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal, $meaning:literal;)*) => {
+        /// Why a verb did not do what it was asked.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Status { $(#[doc = $meaning] $variant,)* }
+
+        impl Status {
+            /// Every status, in order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The process's exit status.
+            pub const fn code(self) -> u8 {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The name used in JSON.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it means, in one line.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)* }
+            }
+        }
+    };
+}
+
+statuses! {
+    Failed = 1, "failed", "something else went wrong; the message says what";
+    Usage = 2, "usage", "the command line was wrong";
+    NotPermitted = 10, "not-permitted", "not root, or a needed capability or file is missing";
+    KexecDisabled = 11, "kexec-disabled", "kexec_load is switched off or used up (sysctl)";
+    LockedDown = 12, "locked-down", "lockdown or IMA policy forbids kexec_load";
+    MemoryEncrypted = 13, "memory-encrypted", "memory encryption: kept ranges would read as noise";
+    FirmwareMap = 14, "firmware-map", "the firmware memory map is missing, incomplete or contradictory";
+    Unsupported = 15, "unsupported", "this machine or kernel cannot do it";
+    BadImage = 20, "bad-image", "the kernel image is truncated, corrupt or of another kind";
+    BadInitrd = 21, "bad-initrd", "the initrd is missing or unreadable";
+    BadCommandLine = 22, "bad-command-line", "the next kernel's command line is too long or malformed";
+    BadName = 30, "bad-name", "not a name for a blob";
+    BadSource = 31, "bad-source", "what should be kept cannot be (socket, device, missing, not absolute)";
+    SourceChanged = 32, "source-changed", "what should be kept changed while it was read";
+    TooLarge = 33, "too-large", "the kept content does not fit; the message says what fits";
+    NoSuchEntry = 34, "no-such-entry", "no entry of that name";
+    Headroom = 40, "headroom", "the next kernel would have too little free memory";
+    TooManyRanges = 41, "too-many-ranges", "more early reservations than are safe";
+    Scratch = 42, "scratch", "the scratch region is absent, too small or unusable";
+    Overlap = 43, "overlap", "ranges overlap or lie outside RAM";
+    LoadLimit = 44, "load-limit", "more than kexec_load takes";
+    LoadFailed = 50, "load-failed", "the kernel refused kexec_load";
+    Stale = 51, "stale", "what is loaded is no longer what would be handed over";
+    NotOurs = 52, "not-ours", "the loaded image is not the one kho loaded";
+    NothingLoaded = 53, "nothing-loaded", "no kernel is loaded";
+    Busy = 54, "busy", "another kho is at work";
+    NothingArrived = 60, "nothing-arrived", "the previous kernel handed nothing over";
+    TreeCorrupt = 61, "tree-corrupt", "the state tree that arrived is damaged";
+    UnknownVersion = 62, "unknown-version", "the state tree that arrived has an unknown version";
+    BlobCorrupt = 63, "blob-corrupt", "a blob's content does not match its recorded hash";
+    Exists = 64, "exists", "restoring would replace existing files";
+    UnsafePath = 65, "unsafe-path", "a symlink or a hostile name is in the way";
+    NoSpace = 66, "no-space", "the target file system is full";
+    NotReserved = 67, "not-reserved", "a handed-over range is not reserved in this kernel";
+}
+
+/// A verb's failure: what happened, what to do about it, and the status.
+#[derive(Debug)]
+pub struct Fail {
+    /// The exit status.
+    pub status: Status,
+    /// What was wrong and where.
+    pub what: String,
+    /// What to do; may be empty.
+    pub fix: String,
+}
+
+impl Fail {
+    /// A failure with nothing to advise.
+    pub fn new(status: Status, what: impl fmt::Display) -> Self {
+        Self { status, what: what.to_string(), fix: String::new() }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn fix(mut self, fix: impl fmt::Display) -> Self {
+        self.fix = fix.to_string();
+        self
+    }
+}
+
+impl fmt::Display for Fail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)?;
+        if !self.fix.is_empty() {
+            write!(f, "\n  -> {}", self.fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Fail {}
+
+/// The JSON form of a failure.
+#[derive(Serialize)]
+pub struct FailJson<'a> {
+    /// Name of the status.
+    pub error: &'a str,
+    /// Its number.
+    pub status: u8,
+    /// What was wrong.
+    pub what: &'a str,
+    /// What to do.
+    pub fix: &'a str,
+}
+
+impl<'a> From<&'a Fail> for FailJson<'a> {
+    fn from(fail: &'a Fail) -> Self {
+        Self { error: fail.status.name(), status: fail.status.code(), what: &fail.what, fix: &fail.fix }
+    }
+}
+
+/// Gives any error a status: `result.or_status(Status::BadInitrd)?`.
+pub trait OrStatus<T> {
+    /// The error's whole chain becomes the message.
+    fn or_status(self, status: Status) -> Result<T, Fail>;
+}
+
+impl<T, E: std::error::Error> OrStatus<T> for Result<T, E> {
+    fn or_status(self, status: Status) -> Result<T, Fail> {
+        self.map_err(|err| Fail::new(status, chain(&err)))
+    }
+}
+
+/// An error and its sources, joined by colons; a source that its parent already quotes is left out.
+pub fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        let next = err.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = err.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn codes_and_names_are_distinct() {
+        let codes: BTreeSet<u8> = Status::ALL.iter().map(|s| s.code()).collect();
+        let names: BTreeSet<&str> = Status::ALL.iter().map(|s| s.name()).collect();
+        assert_eq!(codes.len(), Status::ALL.len());
+        assert_eq!(names.len(), Status::ALL.len());
+        assert!(!codes.contains(&0));
+    }
+}

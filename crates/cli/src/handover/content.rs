@@ -1,0 +1,129 @@
+//! What is kept, measured before it is placed.
+
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::list::{Entry, Source};
+use crate::session::Session;
+use kho_archive::{Measure, PackError, PackOptions};
+use std::io::{Read, Write};
+
+/// An entry of the keep list with its size.
+pub struct Item {
+    /// The entry.
+    pub entry: Entry,
+    /// Bytes of content.
+    pub size: u64,
+    /// How the content is had.
+    pub supply: Supply,
+}
+
+/// How the content of an [`Item`] is had.
+pub enum Supply {
+    /// Packed from the file system.
+    Pack(Box<Measure>),
+    /// Copied from a file of the state directory.
+    Copy {
+        /// Number of the file.
+        file: u64,
+        /// When its bytes were taken.
+        taken: u64,
+    },
+    /// Named again where it is: nothing is copied.
+    InPlace {
+        /// Index among the arrived blobs.
+        index: usize,
+    },
+}
+
+/// Measures every entry.
+///
+/// # Errors
+///
+/// [`Status::BadSource`] or [`Status::SourceChanged`], naming the path.
+pub fn measure(entries: Vec<Entry>, arrived: Option<&Arrived>, session: &Session) -> Result<Vec<Item>, Fail> {
+    entries.into_iter().map(|entry| item(entry, arrived, session)).collect()
+}
+
+fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<Item, Fail> {
+    let (size, supply) = match (&entry.source, &entry.path) {
+        (Source::Path { skip_special, one_file_system }, Some(path)) => {
+            let options = PackOptions { skip_special: *skip_special, one_file_system: *one_file_system };
+            let measure = kho_archive::measure(path, &options).map_err(|err| pack_fail(&entry.label, &err))?;
+            (measure.bytes, Supply::Pack(Box::new(measure)))
+        }
+        (Source::Taken { file, size, taken }, _) => {
+            let path = session.state.blob_path(*file);
+            let found = std::fs::metadata(&path).map(|m| m.len()).or_status(Status::BadSource)?;
+            if found != *size {
+                return Err(Fail::new(
+                    Status::SourceChanged,
+                    format!("{}: {} has {found:#x} bytes, {size:#x} were taken", entry.label, path.display()),
+                )
+                .fix(format!("kho keep --remove {} and take it again", entry.label)));
+            }
+            (*size, Supply::Copy { file: *file, taken: *taken })
+        }
+        (Source::Arrived { index }, _) => {
+            let blob = arrived.and_then(|a| a.blobs.get(*index)).ok_or_else(crate::session::nothing_arrived)?;
+            (blob.size, Supply::InPlace { index: *index })
+        }
+        (Source::Path { .. }, None) => {
+            return Err(Fail::new(Status::Failed, format!("{} is on the list without a path", entry.label)));
+        }
+    };
+    Ok(Item { entry, size, supply })
+}
+
+impl Item {
+    /// Whether the content is copied by the load.
+    pub fn is_copied(&self) -> bool {
+        !matches!(self.supply, Supply::InPlace { .. })
+    }
+
+    /// What tells whether the source changed since: none where it cannot.
+    pub fn fingerprint(&self) -> Option<String> {
+        match &self.supply {
+            Supply::Pack(measure) => Some(blake3::Hash::from_bytes(measure.fingerprint).to_hex().to_string()),
+            Supply::Copy { .. } | Supply::InPlace { .. } => None,
+        }
+    }
+
+    /// Writes the content; exactly `self.size` bytes, or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::SourceChanged`] and what reading says.
+    pub fn write(&self, out: &mut impl Write, session: &Session, progress: &mut dyn FnMut(u64)) -> Result<(), Fail> {
+        match &self.supply {
+            Supply::Pack(measure) => {
+                measure.pack(out, progress).map_err(|err| pack_fail(&self.entry.label, &err))?;
+            }
+            Supply::Copy { file, .. } => {
+                let path = session.state.blob_path(*file);
+                let mut input = std::fs::File::open(&path).or_status(Status::BadSource)?.take(self.size);
+                let copied = std::io::copy(&mut input, out).or_status(Status::Failed)?;
+                if copied != self.size {
+                    return Err(Fail::new(
+                        Status::SourceChanged,
+                        format!("{}: {} ended after {copied:#x} of {:#x} bytes", self.entry.label, path.display(), self.size),
+                    ));
+                }
+                progress(copied);
+            }
+            Supply::InPlace { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+fn pack_fail(label: &str, err: &PackError) -> Fail {
+    let status = match err {
+        PackError::Changed { .. } => Status::SourceChanged,
+        _ => Status::BadSource,
+    };
+    let fail = Fail::new(status, format!("cannot keep {label}: {}", chain(err)));
+    match status {
+        Status::SourceChanged => fail.fix("stop what writes there and load again; nothing was loaded"),
+        _ => fail.fix("kho keep --skip-special leaves out sockets, devices and pipes"),
+    }
+}

@@ -1,0 +1,438 @@
+//! Carrying the plan out.
+
+use super::content::{Item, Supply};
+use super::next::Files;
+use super::prepare::{Inputs, blob_content};
+use crate::args;
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::list;
+use crate::output::Output;
+use crate::session::Session;
+use crate::state::{KeepFile, LoadedFile};
+use kho::abi::{BlobDescription, Description, Label, MACHINE_X86_64};
+use kho::phase::{Fingerprint, Generation, Machine as Phases};
+use kho::plan::{Content, Piece, Plan};
+use kho::{PhysRange, RangeSet};
+use kho_kexec::assemble::{self, Assembled, Load, Placement};
+use kho_kexec::carrier::SetupDataCarrier;
+use kho_kexec::sys::landing::{self, LandingZone};
+use kho_kexec::sys::loaded;
+use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef};
+use serde::Serialize;
+use std::io::Write;
+use std::time::Instant;
+
+/// What a load did.
+#[derive(Serialize)]
+pub struct Loaded {
+    /// Release that the image says it is.
+    pub release: String,
+    /// Hop count that the next kernel will see.
+    pub hop: u64,
+    /// Entries handed over.
+    pub entries: usize,
+    /// Bytes of content that were copied.
+    pub copied: u64,
+    /// Bytes of content that stay where they are.
+    pub in_place: u64,
+    /// Early reservations of the next kernel.
+    pub ranges: usize,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// Of them in the `kexec_load` system call.
+    pub kexec_load_seconds: f64,
+}
+
+/// Reads, plans, fills and loads. Until the system call nothing on the machine has changed.
+///
+/// # Errors
+///
+/// One [`Status`] per reason. An image loaded before stays loaded unless the system call itself failed
+/// after it was unloaded.
+pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Output) -> Result<Loaded, Fail> {
+    let started = Instant::now();
+    let files = Files::read(args)?;
+    let next = files.parse(args, &session.root)?;
+    let arrived = session.arrived()?.as_ref();
+    let inputs = Inputs::gather(session, arrived, &next, args.max_ranges)?;
+    // A first plan without a landing zone: whatever must be refused is refused before memory is taken.
+    let first = inputs.plan(&RangeSet::new())?;
+    let mut zone = landing_zone(&inputs, &first, session)?;
+    let plan = match &zone {
+        Some(zone) => inputs.plan(zone.runs())?,
+        None => first,
+    };
+    let mut buffers = Buffers::new(&plan, zone.as_mut());
+    let hashes = fill(&inputs, &plan, &mut buffers, session, out)?;
+
+    let mut phases = Phases::new(random()?);
+    let generation = phases.activate().or_status(Status::Failed)?;
+    let keep = session.state.keep()?;
+    let sources = sources(&inputs.items);
+    let fingerprint = fingerprint(&keep, arrived, &sources);
+    let reserved = reserved(&plan);
+    let tree = tree(&inputs, &plan, arrived, &hashes, generation, &reserved)?;
+    let seed = random_bytes()?;
+    let load = Load {
+        image: &*next.image,
+        initrd: next.initrd,
+        cmdline: &next.cmdline,
+        arrive: true,
+        running: &inputs.machine.boot_params,
+        memory_map: &inputs.machine.memory_map,
+        efi: inputs.machine.efi.as_ref(),
+        rng_seed: &seed,
+        tree: Some(&tree),
+        reserved: &reserved,
+        placement: placement(&plan)?,
+    };
+    let mut assembled = assemble::assemble(&load, &SetupDataCarrier)
+        .map_err(|err| Fail::new(Status::Failed, format!("cannot assemble the image: {}", chain(&err))))?;
+    make_unique(&mut assembled)?;
+    buffers.put_state(&plan, &assembled)?;
+    let segments = buffers.segments(&plan, &assembled)?;
+
+    let before = Instant::now();
+    session.state.clear_loaded()?;
+    // A failed load would leave the old image armed, with what it would hand over out of date.
+    kernel.kexec_unload().map_err(|err| call_fail(&err))?;
+    kernel.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT).map_err(|err| call_fail(&err))?;
+    let kexec_load_seconds = before.elapsed().as_secs_f64();
+    phases.load(generation, fingerprint).or_status(Status::Failed)?;
+    let identity = loaded::Fingerprint::of(assembled.entry, &segments);
+    let record = LoadedFile {
+        generation: generation.get(),
+        kernel: next.path.clone(),
+        release: next.image.release().unwrap_or("unknown").to_owned(),
+        hop: inputs.hop,
+        identity,
+        content_digest: fingerprint.to_string(),
+        sources,
+        bytes: inputs.items.iter().map(|i| i.size).sum(),
+        time: crate::now_ns(),
+    };
+    if let Err(fail) = session.state.set_loaded(&record) {
+        // An image that nobody can vouch for must not stay armed.
+        let _ = kernel.kexec_unload();
+        return Err(fail);
+    }
+    let copied = |want: bool| inputs.items.iter().filter(|i| i.is_copied() == want).map(|i| i.size).sum();
+    Ok(Loaded {
+        release: record.release,
+        hop: inputs.hop,
+        entries: inputs.items.len(),
+        copied: copied(true),
+        in_place: copied(false),
+        ranges: plan.totals.early_entries,
+        seconds: started.elapsed().as_secs_f64(),
+        kexec_load_seconds,
+    })
+}
+
+/// Memory whose physical place is known, for what the old reservations cannot take. None when nothing is
+/// missing or none could be had: the load then only takes longer.
+fn landing_zone(inputs: &Inputs<'_>, first: &Plan, session: &Session) -> Result<Option<LandingZone>, Fail> {
+    let missing = inputs.payload_bytes().saturating_sub(first.totals.landed);
+    if missing == 0 {
+        return Ok(None);
+    }
+    let request = landing::Request {
+        // The planner may have to leave a part of a run: one more huge page for each.
+        bytes: missing,
+        max_runs: inputs.limits.max_payload_segments / 2,
+        reserve: landing::default_reserve(inputs.machine.memory.total),
+        allowed: &inputs.may_land(first.scratch)?,
+    };
+    Ok(LandingZone::take(&session.root, &request).ok())
+}
+
+/// The user memory behind every payload segment.
+struct Buffers<'z> {
+    zone: Option<&'z mut LandingZone>,
+    /// One per payload segment; empty where the zone holds the destination.
+    own: Vec<Vec<u8>>,
+    dests: Vec<PhysRange>,
+}
+
+impl<'z> Buffers<'z> {
+    fn new(plan: &Plan, zone: Option<&'z mut LandingZone>) -> Self {
+        let in_zone = |dest: PhysRange| zone.as_ref().is_some_and(|z| z.slice(dest).is_some());
+        let own = plan
+            .segments
+            .iter()
+            .map(|s| if in_zone(s.dest) { Vec::new() } else { vec![0; usize::try_from(s.dest.len()).unwrap_or(0)] })
+            .collect();
+        Self { zone, own, dests: plan.segments.iter().map(|s| s.dest).collect() }
+    }
+
+    fn get(&self, segment: usize) -> &[u8] {
+        match (self.own.get(segment), self.dests.get(segment), &self.zone) {
+            (Some(own), Some(dest), Some(zone)) if own.is_empty() => zone.slice(*dest).unwrap_or_default(),
+            (Some(own), ..) => own,
+            _ => &[],
+        }
+    }
+
+    fn get_mut(&mut self, segment: usize) -> &mut [u8] {
+        match (self.own.get_mut(segment), self.dests.get(segment), &mut self.zone) {
+            (Some(own), Some(dest), Some(zone)) if own.is_empty() => zone.slice_mut(*dest).unwrap_or_default(),
+            (Some(own), ..) => own,
+            _ => &mut [],
+        }
+    }
+
+    /// The bytes of one piece.
+    fn piece(&mut self, piece: &Piece) -> Option<&mut [u8]> {
+        let start = usize::try_from(piece.segment_offset).ok()?;
+        let end = start.checked_add(usize::try_from(piece.dest.len()).ok()?)?;
+        self.get_mut(piece.segment).get_mut(start..end)
+    }
+
+    /// Copies chain and tree to their piece.
+    fn put_state(&mut self, plan: &Plan, assembled: &Assembled<'_>) -> Result<(), Fail> {
+        let state = assembled.segments.iter().find(|s| s.kind == assemble::SegmentKind::State);
+        let piece = plan.pieces.iter().find(|p| p.content == Content::State);
+        if let (Some(state), Some(piece)) = (state, piece)
+            && let Some(room) = self.piece(piece)
+            && let Some((head, tail)) = room.split_at_mut_checked(state.bytes.len())
+        {
+            head.copy_from_slice(&state.bytes);
+            tail.fill(0);
+            return Ok(());
+        }
+        Err(Fail::new(Status::Failed, "the state segment does not fit the room planned for it")
+            .fix("this is a bug in kho; please report it with the output of kho plan --json"))
+    }
+
+    /// Everything for the system call: the image first, then the payload.
+    fn segments<'s>(&'s self, plan: &Plan, assembled: &'s Assembled<'_>) -> Result<Vec<SegmentRef<'s>>, Fail> {
+        let mut segments: Vec<SegmentRef<'s>> = assembled
+            .segments
+            .iter()
+            .filter(|s| s.kind != assemble::SegmentKind::State)
+            .map(|s| SegmentRef { buf: &s.bytes, dest: s.dest.start(), memsz: s.dest.len() })
+            .collect();
+        for (index, segment) in plan.segments.iter().enumerate() {
+            let buf = self.get(index);
+            if buf.len() as u64 != segment.dest.len() {
+                return Err(Fail::new(
+                    Status::Failed,
+                    format!("{:#x} bytes were prepared for {}", buf.len(), segment.dest),
+                ));
+            }
+            segments.push(SegmentRef { buf, dest: segment.dest.start(), memsz: segment.dest.len() });
+        }
+        Ok(segments)
+    }
+}
+
+/// Writes a stream over the pieces of one blob and hashes it.
+struct PieceWriter<'b, 'z> {
+    buffers: &'b mut Buffers<'z>,
+    pieces: Vec<Piece>,
+    at: usize,
+    done: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Write for PieceWriter<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let full = || std::io::Error::new(std::io::ErrorKind::StorageFull, "more content than was measured");
+        while let Some(piece) = self.pieces.get(self.at).copied() {
+            if self.done == piece.len {
+                self.at += 1;
+                self.done = 0;
+                continue;
+            }
+            let start = usize::try_from(self.done).map_err(|_| full())?;
+            let end = usize::try_from(piece.len).map_err(|_| full())?;
+            let room = self.buffers.piece(&piece).and_then(|b| b.get_mut(start..end)).ok_or_else(full)?;
+            let n = room.len().min(buf.len());
+            let (head, _) = buf.split_at(n);
+            room[..n].copy_from_slice(head);
+            self.hasher.update(head);
+            self.done += n as u64;
+            return Ok(n);
+        }
+        if buf.is_empty() { Ok(0) } else { Err(full()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Takes the content of every copied entry; returns the hash of each.
+fn fill(
+    inputs: &Inputs<'_>,
+    plan: &Plan,
+    buffers: &mut Buffers<'_>,
+    session: &Session,
+    out: Output,
+) -> Result<Vec<[u8; 32]>, Fail> {
+    let mut hashes = Vec::new();
+    for (index, item) in inputs.items.iter().enumerate() {
+        if !item.is_copied() {
+            hashes.push([0; 32]);
+            continue;
+        }
+        let bar = out.progress(&format!("reading {}", item.entry.label), item.size);
+        let pieces: Vec<Piece> = plan.blob_pieces(index).copied().collect();
+        let mut writer = PieceWriter { buffers, pieces, at: 0, done: 0, hasher: blake3::Hasher::new() };
+        item.write(&mut writer, session, &mut |n| bar.set_position(n))?;
+        let hasher = writer.hasher;
+        bar.finish_and_clear();
+        if hasher.count() != item.size {
+            return Err(Fail::new(
+                Status::SourceChanged,
+                format!("{}: {:#x} bytes came, {:#x} were measured", item.entry.label, hasher.count(), item.size),
+            ));
+        }
+        hashes.push(*hasher.finalize().as_bytes());
+    }
+    // The rest of a blob's last page must not show what this process had in its memory.
+    for piece in &plan.pieces {
+        if let (Content::Blob { .. }, Ok(len)) = (piece.content, usize::try_from(piece.len))
+            && let Some(tail) = buffers.piece(piece).and_then(|b| b.get_mut(len..))
+        {
+            tail.fill(0);
+        }
+    }
+    Ok(hashes)
+}
+
+/// The mem cache in the order of the tree: the entry with the state first, the others as they are.
+fn reserved(plan: &Plan) -> Vec<PhysRange> {
+    let state = plan.mem_cache.ranges().nth(plan.state_entry);
+    let others = plan.mem_cache.ranges().enumerate().filter(|(i, _)| *i != plan.state_entry).map(|(_, r)| r);
+    state.into_iter().chain(others).collect()
+}
+
+fn placement(plan: &Plan) -> Result<Placement, Fail> {
+    let state = plan.state().ok_or_else(|| Fail::new(Status::Failed, "the plan has no place for the state"))?;
+    Ok(Placement {
+        kernel: plan.image.kernel.segment(),
+        initrd: plan.image.initrd.map(|p| p.segment()),
+        params: plan.image.params.segment(),
+        state,
+    })
+}
+
+/// Lets this load be told from any other with the same content: the kernel remembers how many bytes were
+/// given for each segment, and zeros at the end of the parameters make no difference.
+fn make_unique(assembled: &mut Assembled<'_>) -> Result<(), Fail> {
+    let Some(params) = assembled.segments.iter_mut().find(|s| s.kind == assemble::SegmentKind::Params) else {
+        return Ok(());
+    };
+    let room = params.dest.len().saturating_sub(params.bytes.len() as u64);
+    let extra = usize::try_from(random()? % room.saturating_add(1)).unwrap_or(0);
+    let len = params.bytes.len();
+    params.bytes.to_mut().resize(len + extra, 0);
+    Ok(())
+}
+
+/// Writes the state tree and reads it back as the next kernel will.
+fn tree(
+    inputs: &Inputs<'_>,
+    plan: &Plan,
+    arrived: Option<&Arrived>,
+    hashes: &[[u8; 32]],
+    generation: Generation,
+    reserved: &[PhysRange],
+) -> Result<Vec<u8>, Fail> {
+    let now = crate::now_ns();
+    let places: Vec<Vec<PhysRange>> =
+        (0..inputs.items.len()).map(|index| plan.blob_pieces(index).map(|p| p.dest).collect()).collect();
+    let mut blobs = Vec::new();
+    for ((item, hash), place) in inputs.items.iter().zip(hashes).zip(&places) {
+        let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
+        let content = blob_content(item.entry.path.as_deref());
+        let stays = match &item.supply {
+            Supply::InPlace { index } => arrived.and_then(|a| a.blobs.get(*index)),
+            _ => None,
+        };
+        blobs.push(match stays {
+            Some(blob) => BlobDescription {
+                label,
+                content,
+                size: blob.size,
+                mem: &blob.mem,
+                blake3: blob.blake3,
+                taken: blob.taken,
+                arrived_hop: blob.arrived_hop,
+            },
+            None => BlobDescription {
+                label,
+                content,
+                size: item.size,
+                mem: place,
+                blake3: *hash,
+                taken: if let Supply::Copy { taken, .. } = item.supply { taken } else { now },
+                arrived_hop: inputs.hop,
+            },
+        });
+    }
+    let description = Description {
+        generation: generation.get(),
+        hop: inputs.hop,
+        previous_release: &inputs.machine.kernel.release,
+        machine: MACHINE_X86_64,
+        time: now,
+        scratch: plan.scratch,
+        mem_cache: reserved,
+        blobs: &blobs,
+    };
+    let len = kho::abi::measure_handover(&description).or_status(Status::Failed)?;
+    let mut bytes = vec![0; len];
+    let written = kho::abi::write_handover(&description, &mut bytes)
+        .map_err(|err| Fail::new(Status::Failed, format!("cannot describe the handover: {}", chain(&err))))?;
+    bytes.truncate(written);
+    Ok(bytes)
+}
+
+/// Path and digest of everything that was read from the file system.
+pub fn sources(items: &[Item]) -> Vec<(std::ffi::OsString, String)> {
+    items
+        .iter()
+        .filter_map(|item| Some((item.entry.path.clone()?.into_os_string(), item.fingerprint()?)))
+        .collect()
+}
+
+/// Digest of everything that would be handed over, as far as it can change between load and exec.
+pub fn fingerprint(keep: &KeepFile, arrived: Option<&Arrived>, sources: &[(std::ffi::OsString, String)]) -> Fingerprint {
+    use std::os::unix::ffi::OsStrExt;
+    let mut hasher = blake3::Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for entry in list::effective(arrived, keep) {
+        field(entry.label.as_bytes());
+        field(entry.path.as_deref().map(|p| p.as_os_str().as_bytes()).unwrap_or_default());
+        field(format!("{:?}", entry.source).as_bytes());
+    }
+    for (path, digest) in sources {
+        field(path.as_bytes());
+        field(digest.as_bytes());
+    }
+    Fingerprint(*hasher.finalize().as_bytes())
+}
+
+/// A refused system call.
+pub fn call_fail(err: &kho_kexec::sys::syscalls::CallError) -> Fail {
+    Fail::new(Status::LoadFailed, chain(err))
+}
+
+fn random_bytes<const N: usize>() -> Result<[u8; N], Fail> {
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .map_err(|err| Fail::new(Status::Failed, format!("cannot read /dev/urandom: {err}")))?;
+    Ok(bytes)
+}
+
+fn random() -> Result<u64, Fail> {
+    Ok(u64::from_ne_bytes(random_bytes()?))
+}
+

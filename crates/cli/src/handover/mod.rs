@@ -1,0 +1,10 @@
+//! From the keep list to a loaded kernel.
+//!
+//! [`next`] reads the next kernel's files, [`machine`] what the planner has to know of this machine,
+//! [`content`] what is kept and how large it is, [`prepare`] makes the plan, and [`load`] carries it out.
+
+pub mod content;
+pub mod load;
+pub mod machine;
+pub mod next;
+pub mod prepare;

@@ -1,0 +1,270 @@
+//! The question put to the planner, and its answer.
+
+use super::content::{self, Item, Supply};
+use super::machine::Machine;
+use super::next::Next;
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::list;
+use crate::output;
+use crate::session::Session;
+use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
+use kho::plan::{self, ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
+use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
+use kho_kexec::assemble;
+use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
+use kho_kexec::sys::syscalls::SEGMENT_MAX;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Most early reservations that are planned for, chain and tree included.
+///
+/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and
+/// firmwares takes is 120; the rest is a margin for firmware that reserves more for itself.
+pub const EARLY_RANGES: usize = 96;
+
+/// Segments that are not payload: kernel, initrd, parameters.
+const IMAGE_SEGMENTS: usize = 3;
+
+/// Everything that a plan depends on, owned.
+pub struct Inputs<'a> {
+    /// The machine.
+    pub machine: Machine,
+    /// The next kernel.
+    pub next: &'a Next<'a>,
+    /// The kept content, in the order of the list.
+    pub items: Vec<Item>,
+    /// Kept where it is.
+    pub in_place: RangeSet,
+    /// Where scratch comes from.
+    pub scratch: ScratchSource,
+    /// Reserved since the last hop and no longer needed.
+    pub reusable: RangeSet,
+    /// Hop count that the next kernel will see.
+    pub hop: u64,
+    /// Bounds.
+    pub limits: Limits,
+    blob_sizes: Vec<u64>,
+    state_len: u64,
+    image: ImageNeeds,
+}
+
+impl<'a> Inputs<'a> {
+    /// Reads the machine and measures what is kept.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes a load impossible before memory is planned.
+    pub fn gather(
+        session: &Session,
+        arrived: Option<&Arrived>,
+        next: &'a Next<'a>,
+        max_ranges: Option<usize>,
+    ) -> Result<Self, Fail> {
+        let machine = Machine::read(session, arrived)?;
+        let items = content::measure(list::effective(arrived, &session.state.keep()?), arrived, session)?;
+        let mut in_place = RangeSet::new();
+        for item in &items {
+            if let (Supply::InPlace { index }, Some(arrived)) = (&item.supply, arrived) {
+                for range in arrived.blobs.get(*index).map(|b| b.mem.as_slice()).unwrap_or_default() {
+                    in_place.insert(*range).or_status(Status::Failed)?;
+                }
+            }
+        }
+        let (scratch, reusable, hop) = match arrived {
+            Some(arrived) => {
+                let reusable = arrived.reserved()?.subtract(&in_place).or_status(Status::Failed)?;
+                (ScratchSource::Recorded(Some(arrived.scratch)), reusable, arrived.hop.saturating_add(1))
+            }
+            None => (ScratchSource::Choose { size: next.scratch }, RangeSet::new(), 1),
+        };
+        let cap = max_ranges.unwrap_or(EARLY_RANGES);
+        if cap > EARLY_RANGES || cap < 2 {
+            return Err(Fail::new(Status::Usage, format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"))
+                .fix("more than that is not known to boot"));
+        }
+        let limits = Limits {
+            max_entries: cap,
+            max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
+            load_limit: machine.memory.total / 2 / PAGE_SIZE * PAGE_SIZE,
+        };
+        // A blob that stays in place needs no room; the index among the blobs stays that of the item.
+        let blob_sizes: Vec<u64> = items.iter().map(|i| if i.is_copied() { i.size } else { 0 }).collect();
+        let state_len = state_len(&machine, &items, arrived, &limits)?;
+        let image = image_needs(next, limits.max_entries)?;
+        Ok(Self { machine, next, items, in_place, scratch, reusable, hop, limits, blob_sizes, state_len, image })
+    }
+
+    /// Asks the planner, with `landing` as memory that was taken for the purpose.
+    ///
+    /// # Errors
+    ///
+    /// One [`Status`] per reason to refuse.
+    pub fn plan(&self, landing: &RangeSet) -> Result<Plan, Fail> {
+        self.with_request(landing, |request| {
+            let plan = plan::plan(request).map_err(|err| plan_fail(&err))?;
+            // The planner's word is not taken for it: this derives every safety property again.
+            plan.check_invariants(request).map_err(|err| {
+                Fail::new(Status::Failed, format!("the plan is unsafe and was not used: {}", chain(&err)))
+                    .fix("this is a bug in kho; please report it with the output of kho plan --json")
+            })?;
+            Ok(plan)
+        })
+    }
+
+    fn with_request<T>(&self, landing: &RangeSet, with: impl FnOnce(&PlanRequest<'_>) -> T) -> T {
+        let landing = [self.reusable.clone(), landing.clone()];
+        with(&PlanRequest {
+            ram: &self.machine.ram,
+            pinned: &self.machine.pinned,
+            in_place: &self.in_place,
+            borders: &[],
+            scratch: self.scratch,
+            image: self.image,
+            payload: PayloadNeeds { state: self.state_len, blobs: &self.blob_sizes },
+            landing: &landing,
+            cmdline: &self.next.cmdline.line,
+            limits: self.limits,
+        })
+    }
+
+    /// RAM where state and blobs may go once scratch is known.
+    ///
+    /// # Errors
+    ///
+    /// When memory runs out.
+    pub fn may_land(&self, scratch: PhysRange) -> Result<RangeSet, Fail> {
+        let without = |set: RangeSet, less: &RangeSet| set.subtract(less).or_status(Status::Failed);
+        let mut set = self.machine.ram.try_clone().or_status(Status::Failed)?;
+        set = without(set, &self.machine.pinned)?;
+        set = without(set, &self.in_place)?;
+        set.remove(scratch).or_status(Status::Failed)?;
+        if let Ok(low) = PhysRange::from_bounds(PhysAddr::new(0), plan::LOW_MEMORY_END) {
+            set.remove(low).or_status(Status::Failed)?;
+        }
+        Ok(set)
+    }
+
+    /// Bytes of state and blobs that are copied, in whole pages.
+    pub fn payload_bytes(&self) -> u64 {
+        self.blob_sizes.iter().map(|size| size.next_multiple_of(PAGE_SIZE)).sum::<u64>() + self.state_len
+    }
+}
+
+/// Bytes of the state segment at most: as many ranges as the limits allow.
+fn state_len(machine: &Machine, items: &[Item], arrived: Option<&Arrived>, limits: &Limits) -> Result<u64, Fail> {
+    let ranges = dummy_ranges(limits.max_entries + limits.max_payload_segments)?;
+    let release = &machine.kernel.release;
+    let blobs = items
+        .iter()
+        .map(|item| {
+            let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
+            // A copied blob has at most one piece per payload segment, one that stays has those it has.
+            let pieces = match &item.supply {
+                Supply::InPlace { index } => {
+                    arrived.and_then(|a| a.blobs.get(*index)).map(|b| b.mem.as_slice()).unwrap_or_default()
+                }
+                _ => ranges.get(..limits.max_payload_segments).unwrap_or_default(),
+            };
+            Ok(BlobDescription {
+                label,
+                content: blob_content(item.entry.path.as_deref()),
+                size: item.size,
+                mem: pieces,
+                blake3: [0; 32],
+                taken: 0,
+                arrived_hop: 1,
+            })
+        })
+        .collect::<Result<Vec<_>, Fail>>()?;
+    let description = Description {
+        generation: 0,
+        hop: 1,
+        previous_release: release,
+        machine: MACHINE_X86_64,
+        time: 0,
+        scratch: ranges[0],
+        mem_cache: &ranges[..limits.max_entries],
+        blobs: &blobs,
+    };
+    let tree_len = kho::abi::measure_handover(&description).or_status(Status::TooLarge)?;
+    let shape = StateShape {
+        tree_len: Some(tree_len as u64),
+        reserved: limits.max_entries,
+        memory_map: machine.memory_map.len(),
+        efi_regions: machine.efi.as_ref().map(|efi| efi.runtime_map.len()),
+        rng_seed: true,
+    };
+    SetupDataCarrier.state_len(&shape).or_status(Status::TooManyRanges)
+}
+
+/// `count` pages, none next to another, for measuring.
+fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
+    (1..=count as u64)
+        .map(|n| PhysRange::new(PhysAddr::new(n * 2 * PAGE_SIZE), PAGE_SIZE).or_status(Status::Failed))
+        .collect()
+}
+
+/// What the tree says of an entry's content.
+pub fn blob_content(path: Option<&Path>) -> Content<'_> {
+    match path {
+        Some(path) => Content::Files { path: path.as_os_str().as_bytes() },
+        None => Content::Raw,
+    }
+}
+
+fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
+    let needs = next.image.needs();
+    let initrd = next.initrd.map_or(0, <[u8]>::len) as u64;
+    let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref()).or_status(Status::BadInitrd)?;
+    Ok(ImageNeeds {
+        kernel: KernelNeeds {
+            file_len: needs.payload_len,
+            mem_size: needs.mem_size,
+            align: needs.alignment,
+            // The planner never goes below the address it is told to prefer.
+            preferred: needs.lowest,
+            relocatable: true,
+            above_4g: needs.above_4g,
+        },
+        initrd: Some(InitrdNeeds {
+            len,
+            max_addr: needs.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
+            unpacked: None,
+        }),
+        params_len: assemble::params_len(next.cmdline.line.len() as u64),
+    })
+}
+
+/// The planner's refusals, each with its status and what to do.
+fn plan_fail(err: &PlanError) -> Fail {
+    let what = chain(err);
+    match err {
+        PlanError::OutsideRam { .. } | PlanError::Overlap { .. } => {
+            Fail::new(Status::Overlap, what).fix("kho keep --remove the entry, or restore it and load again")
+        }
+        PlanError::ExactMap => Fail::new(Status::FirmwareMap, what),
+        PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what),
+        PlanError::Scratch(_) | PlanError::ImageDoesNotFit(_) => Fail::new(Status::Scratch, what)
+            .fix("boot once without a handover and give a larger --scratch (or kho_scratch=) on the first load"),
+        PlanError::PayloadDoesNotFit { need, largest } => Fail::new(
+            Status::TooLarge,
+            format!("what is kept takes {} and at most {} fit", output::bytes(*need), output::bytes(*largest)),
+        )
+        .fix("keep less, or free memory"),
+        PlanError::LoadLimit { need, limit, largest } => Fail::new(
+            Status::LoadLimit,
+            format!(
+                "loading takes {}, this kernel accepts {} (half of its memory); at most {} of kept content fit",
+                output::bytes(*need),
+                output::bytes(*limit),
+                output::bytes(*largest)
+            ),
+        )
+        .fix("keep less; memory of earlier hops that is still reserved does not count as the kernel's"),
+        PlanError::Headroom(_) => {
+            Fail::new(Status::Headroom, what).fix("keep less, or lower crashkernel= and hugepages= of the next kernel")
+        }
+        _ => Fail::new(Status::Failed, what),
+    }
+}

@@ -1,0 +1,68 @@
+//! The `kho` command: carry memory and state across kexec.
+
+mod args;
+mod arrived;
+mod cmd;
+mod exit;
+mod handover;
+mod list;
+mod map;
+mod output;
+mod session;
+mod state;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use exit::{Fail, FailJson, Status};
+use output::Output;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) => {
+            // Printing can fail only when nobody listens.
+            let _ = err.print();
+            let asked = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(Status::Usage.code()) };
+        }
+    };
+    let out = Output { json: cli.json, quiet: cli.quiet };
+    match run(cli, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fail) => {
+            if out.json {
+                eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
+            } else {
+                eprintln!("kho: {fail}");
+            }
+            ExitCode::from(fail.status.code())
+        }
+    }
+}
+
+fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
+    use args::Command;
+    let session = session::Session::new(cli.state_dir);
+    match &cli.command {
+        Command::Doctor => cmd::doctor::run(&session, out),
+        Command::Keep(args) => cmd::keep::run(args, &session, out),
+        Command::Plan(args) => cmd::plan::run(args, &session, out),
+        Command::Load(args) => cmd::load::run(args, &session, out),
+        Command::Exec(args) => cmd::exec::run(args.stale_ok, &session, out),
+        Command::Reboot(args) => cmd::load::reboot(args, &session, out),
+        Command::Unload { force } => cmd::load::unload(*force, &session, out),
+        Command::Status { exit_statuses: true } => cmd::status::exit_statuses(out),
+        Command::Status { .. } => cmd::status::run(&session, out),
+        Command::Restore(args) => cmd::restore::run(args, &session, out),
+        Command::Get { name } => cmd::get::run(name, &session, out),
+        Command::Dump { file, raw } => cmd::dump::run(file.as_deref(), *raw, &session, out),
+    }
+}
+
+/// Nanoseconds since the Unix epoch; 0 before it.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

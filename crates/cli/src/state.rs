@@ -1,0 +1,345 @@
+//! What `kho` remembers between two commands of one boot, under `/run/kho` (mode 0700).
+//!
+//! Nothing here has to survive a kexec: the list of what is kept travels in the state tree. The files
+//! are bound to the boot they were written in; leftovers of another boot are ignored.
+
+use crate::exit::{Fail, OrStatus, Status};
+use kho_kexec::sys::loaded::Fingerprint;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The state directory.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+/// An entry of the keep list that was added in this boot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Local {
+    /// Name of the blob.
+    pub label: String,
+    /// Where its content comes from.
+    pub content: Content,
+}
+
+/// Where the content of a [`Local`] comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// A file, directory or symlink that is read at load time.
+    Files {
+        /// Absolute, with no symlink in its parents.
+        path: OsString,
+        /// Leave out sockets, devices and pipes.
+        skip_special: bool,
+        /// Do not descend into other mounted file systems.
+        one_file_system: bool,
+    },
+    /// Bytes that were taken from standard input, in `blobs/<number>`.
+    Raw {
+        /// Number of the file.
+        file: u64,
+        /// Its length in bytes.
+        size: u64,
+        /// When they were taken, nanoseconds since the epoch.
+        taken: u64,
+    },
+}
+
+/// `keep.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct KeepFile {
+    /// Entries added in this boot, in order.
+    pub entries: Vec<Local>,
+    /// Names of arrived entries that were taken off the list.
+    pub removed: Vec<String>,
+    /// Names of arrived entries that were restored to their place: their path is read again.
+    pub restored: Vec<String>,
+    /// Number of the next file in `blobs/`.
+    pub next_file: u64,
+}
+
+/// `loaded.json`: what the last `kho load` loaded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoadedFile {
+    /// Generation in the state tree that was loaded.
+    pub generation: u64,
+    /// Path of the kernel image, for messages.
+    pub kernel: String,
+    /// Release that the image says it is.
+    pub release: String,
+    /// Hop count that the next kernel will see.
+    pub hop: u64,
+    /// Identity of the image inside the kernel.
+    pub identity: Fingerprint,
+    /// Digest over everything that can change between load and exec.
+    pub content_digest: String,
+    /// Per kept path: its digest over metadata at load time.
+    pub sources: Vec<(OsString, String)>,
+    /// Bytes that the image hands over.
+    pub bytes: u64,
+    /// When it was loaded, nanoseconds since the epoch.
+    pub time: u64,
+}
+
+/// A JSON file of this directory: the content, and the boot it belongs to.
+#[derive(Serialize, Deserialize)]
+struct Bound<T> {
+    version: u32,
+    boot_id: String,
+    #[serde(flatten)]
+    content: T,
+}
+
+/// Version of the files; another version is refused, not guessed at.
+const VERSION: u32 = 1;
+
+impl StateDir {
+    /// The directory, which is made (0700) when something is first written.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the directory and refuses one that others can write to.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made, is not a directory, belongs to somebody else or is open to others.
+    pub fn prepare(&self) -> Result<(), Fail> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.path) {
+            Ok(()) => {}
+            Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(err) => {
+                return Err(Fail::new(
+                    Status::NotPermitted,
+                    format!("cannot make the state directory {}: {err}", self.path.display()),
+                )
+                .fix("run as root"));
+            }
+        }
+        let meta = fs::symlink_metadata(&self.path).or_status(Status::Failed)?;
+        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+            return Err(Fail::new(
+                Status::NotPermitted,
+                format!(
+                    "state directory {} is not a directory of this user with mode 0700 (mode {:#o}, owner {})",
+                    self.path.display(),
+                    meta.mode() & 0o7777,
+                    meta.uid()
+                ),
+            )
+            .fix("remove it, or chmod 0700 it if you know where it comes from"));
+        }
+        Ok(())
+    }
+
+    /// The keep list of this boot; empty when nothing was kept yet.
+    ///
+    /// # Errors
+    ///
+    /// When the file exists and cannot be read or is not what `kho` writes.
+    pub fn keep(&self) -> Result<KeepFile, Fail> {
+        Ok(self.read("keep.json")?.unwrap_or_default())
+    }
+
+    /// Replaces the keep list.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written; the old one is then intact.
+    pub fn set_keep(&self, keep: &KeepFile) -> Result<(), Fail> {
+        self.write("keep.json", keep)
+    }
+
+    /// What `kho load` recorded in this boot.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::keep`].
+    pub fn loaded(&self) -> Result<Option<LoadedFile>, Fail> {
+        self.read("loaded.json")
+    }
+
+    /// Records a load.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn set_loaded(&self, loaded: &LoadedFile) -> Result<(), Fail> {
+        self.write("loaded.json", loaded)
+    }
+
+    /// Forgets the recorded load.
+    ///
+    /// # Errors
+    ///
+    /// When the file exists and cannot be removed.
+    pub fn clear_loaded(&self) -> Result<(), Fail> {
+        match fs::remove_file(self.path.join("loaded.json")) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err).or_status(Status::Failed),
+            _ => Ok(()),
+        }
+    }
+
+    /// File that holds the bytes of a raw entry.
+    pub fn blob_path(&self, file: u64) -> PathBuf {
+        self.path.join("blobs").join(file.to_string())
+    }
+
+    /// Copies `input` to the file of raw entry `file` and returns its length.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoSpace`] when the state directory's file system is full (the message says how much it
+    /// takes); the partial file is removed.
+    pub fn take_blob(&self, file: u64, input: &mut dyn Read) -> Result<u64, Fail> {
+        self.prepare()?;
+        let dir = self.path.join("blobs");
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => return Err(err).or_status(Status::Failed),
+            _ => {}
+        }
+        let path = self.blob_path(file);
+        // A leftover of a command that was killed belongs to no entry.
+        let _ = fs::remove_file(&path);
+        let mut out = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .or_status(Status::Failed)?;
+        std::io::copy(input, &mut out).map_err(|err| {
+            let held = out.metadata().map(|m| m.len()).unwrap_or(0);
+            let _ = fs::remove_file(&path);
+            let status = if err.kind() == std::io::ErrorKind::StorageFull { Status::NoSpace } else { Status::Failed };
+            Fail::new(status, format!("cannot take the blob: {err} after {}", crate::output::bytes(held))).fix(format!(
+                "{} holds blobs until the load; keep a file by its path instead, or enlarge that file system",
+                dir.display()
+            ))
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fail> {
+        let path = self.path.join(name);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(Fail::new(Status::NotPermitted, format!("cannot read {}: {err}", path.display()))
+                    .fix("run as root"));
+            }
+            Err(err) => return Err(Fail::new(Status::Failed, format!("cannot read {}: {err}", path.display()))),
+        };
+        let bound: Bound<T> = serde_json::from_str(&text).map_err(|err| {
+            Fail::new(Status::Failed, format!("{} is not what kho writes: {err}", path.display()))
+                .fix("remove it to start afresh; what it listed is then no longer kept")
+        })?;
+        if bound.version != VERSION {
+            return Err(Fail::new(
+                Status::Failed,
+                format!("{} has version {}, this kho writes {VERSION}", path.display(), bound.version),
+            )
+            .fix("use the kho that wrote it, or remove it"));
+        }
+        Ok((bound.boot_id == boot_id()?).then_some(bound.content))
+    }
+
+    /// Writes beside and renames, so that a reader never sees half a file.
+    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Fail> {
+        self.prepare()?;
+        let bound = Bound { version: VERSION, boot_id: boot_id()?, content };
+        let text = serde_json::to_vec_pretty(&bound).or_status(Status::Failed)?;
+        let beside = self.path.join(format!(".{name}.new"));
+        let write = || -> std::io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            file.write_all(&text)?;
+            fs::rename(&beside, self.path.join(name))
+        };
+        write().map_err(|err| {
+            let _ = fs::remove_file(&beside);
+            Fail::new(Status::Failed, format!("cannot write {}: {err}", self.path.join(name).display()))
+        })
+    }
+}
+
+/// Identity of this boot (`/proc/sys/kernel/random/boot_id`, random(4)).
+fn boot_id() -> Result<String, Fail> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(path).map_err(|err| Fail::new(Status::Failed, format!("cannot read {path}: {err}")))?;
+    Ok(id.trim().to_owned())
+}
+
+/// The name a path gets when none is given: as `systemd-escape --path` (systemd.unit(5), "String
+/// Escaping for Inclusion in Unit Names"), so that two paths never share one.
+pub fn escape_path(path: &Path) -> String {
+    use std::fmt::Write;
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let trimmed: Vec<&[u8]> = bytes.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+    if trimmed.is_empty() {
+        return "-".to_owned();
+    }
+    let mut name = String::new();
+    for (at, byte) in trimmed.join(&b'/').into_iter().enumerate() {
+        match byte {
+            b'/' => name.push('-'),
+            b'.' if at == 0 => name.push_str("\\x2e"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            _ => drop(write!(name, "\\x{byte:02x}")),
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaped_paths_follow_systemd() {
+        for (path, name) in [
+            ("/", "-"),
+            ("/srv/cache", "srv-cache"),
+            ("/srv//cache/", "srv-cache"),
+            ("/srv-cache", "srv\\x2dcache"),
+            ("/.hidden/a b", "\\x2ehidden-a\\x20b"),
+        ] {
+            assert_eq!(escape_path(Path::new(path)), name);
+        }
+    }
+
+    #[test]
+    fn files_of_another_boot_are_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().join("kho"));
+        state.set_keep(&KeepFile { removed: vec!["x".into()], ..KeepFile::default() }).unwrap();
+        assert_eq!(state.keep().unwrap().removed, ["x"]);
+        let path = state.path().join("keep.json");
+        let text = fs::read_to_string(&path).unwrap().replace(&boot_id().unwrap(), "another-boot");
+        fs::write(&path, text).unwrap();
+        assert!(state.keep().unwrap().removed.is_empty());
+        fs::write(&path, "{}").unwrap();
+        assert_eq!(state.keep().unwrap_err().status, Status::Failed);
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().join("kho"));
+        state.prepare().unwrap();
+        fs::set_permissions(state.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(state.prepare().unwrap_err().status, Status::NotPermitted);
+    }
+}
