@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * C glue of kho.ko: wraps macros, inline functions and op tables. Decisions are made in Rust (src/).
+ */
+#include <linux/fs.h>
+#include <linux/gfp.h>
+#include <linux/init.h>
+#include <linux/io.h>
+#include <linux/kobject.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/random.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+#include <linux/utsname.h>
+#include <linux/version.h>
+#include <linux/vmalloc.h>
+
+#include "glue.h"
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#include <linux/pgalloc_tag.h>
+#else
+/* No allocation tags before 6.10. */
+static inline void clear_page_tag_ref(struct page *page) { }
+#endif
+
+/* Memory, locks, log */
+
+void *kho_c_alloc(size_t size)
+{
+	return kvmalloc(size, GFP_KERNEL | __GFP_NOWARN);
+}
+
+void kho_c_free(void *p)
+{
+	kvfree(p);
+}
+
+/* Taken in ascending order. 0: phase and producers. 1: what arrived, arenas. 2: the sealed tree. 3: none. */
+static struct mutex locks[4] = {
+	__MUTEX_INITIALIZER(locks[0]),
+	__MUTEX_INITIALIZER(locks[1]),
+	__MUTEX_INITIALIZER(locks[2]),
+	__MUTEX_INITIALIZER(locks[3]),
+};
+
+void kho_c_lock(u32 which)
+{
+	mutex_lock(&locks[which & 3]);
+}
+
+void kho_c_unlock(u32 which)
+{
+	mutex_unlock(&locks[which & 3]);
+}
+
+void kho_c_log(u32 level, const char *text, size_t len)
+{
+	if (level == 0)
+		pr_err("kho: %.*s\n", (int)len, text);
+	else if (level == 1)
+		pr_warn("kho: %.*s\n", (int)len, text);
+	else
+		pr_info("kho: %.*s\n", (int)len, text);
+}
+
+void kho_c_bug(void)
+{
+	BUG();
+}
+
+u64 kho_c_random(void)
+{
+	return get_random_u64();
+}
+
+const char *kho_c_release(void)
+{
+	return init_utsname()->release;
+}
+
+void *kho_c_open(const char *path, int *error)
+{
+	struct file *file = filp_open(path, O_RDONLY, 0);
+
+	*error = PTR_ERR_OR_ZERO(file);
+	return IS_ERR(file) ? NULL : file;
+}
+
+ssize_t kho_c_read(void *file, void *buf, size_t size, u64 offset)
+{
+	loff_t pos = offset;
+
+	return kernel_read(file, buf, size, &pos);
+}
+
+void kho_c_close(void *file)
+{
+	filp_close(file, NULL);
+}
+
+/* Pages */
+
+bool kho_c_pfn_valid(u64 pfn)
+{
+	return pfn_valid(pfn);
+}
+
+bool kho_c_page_reserved(u64 pfn)
+{
+	return PageReserved(pfn_to_page(pfn));
+}
+
+unsigned long kho_c_page_private(u64 pfn)
+{
+	return page_private(pfn_to_page(pfn));
+}
+
+void kho_c_set_page_private(u64 pfn, unsigned long value)
+{
+	set_page_private(pfn_to_page(pfn), value);
+}
+
+void kho_c_page_claim(u64 pfn)
+{
+	struct page *page = pfn_to_page(pfn);
+
+	clear_page_tag_ref(page);
+	ClearPageReserved(page);
+	init_page_count(page);
+}
+
+/* As memblock gives a block to the buddy allocator: only the first page has a reference. */
+void kho_c_reserved_free(u64 pfn, u32 order)
+{
+	struct page *page = pfn_to_page(pfn);
+	unsigned long i;
+
+	for (i = 0; i < 1UL << order; i++) {
+		clear_page_tag_ref(page + i);
+		ClearPageReserved(page + i);
+		set_page_count(page + i, 0);
+	}
+	init_page_count(page);
+	__free_pages(page, order);
+}
+
+void kho_c_adjust_managed(u64 pfn, long count)
+{
+	adjust_managed_page_count(pfn_to_page(pfn), count);
+}
+
+void *kho_c_virt(u64 phys)
+{
+	return phys_to_virt(phys);
+}
+
+u64 kho_c_vmalloc_pfn(const void *addr)
+{
+	return vmalloc_to_pfn(addr);
+}
+
+u64 kho_c_alloc_order(u32 order)
+{
+	struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY, order);
+
+	if (!page)
+		return 0;
+	split_page(page, order);
+	return page_to_pfn(page);
+}
+
+int kho_c_alloc_contig(u64 first, u64 end)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+	return alloc_contig_range(first, end, ACR_FLAGS_NONE, GFP_KERNEL | __GFP_NOWARN);
+#else
+	return alloc_contig_range(first, end, MIGRATE_MOVABLE, GFP_KERNEL | __GFP_NOWARN);
+#endif
+}
+
+void kho_c_page_put(u64 pfn)
+{
+	__free_page(pfn_to_page(pfn));
+}
+
+void kho_c_relax(void)
+{
+	cond_resched();
+}
+
+/* Producers */
+
+int kho_c_serialize(struct kho_producer *producer, struct kho_context *ctx)
+{
+	return producer->serialize(ctx, producer->data);
+}
+
+void kho_c_abort(struct kho_producer *producer)
+{
+	if (producer->abort)
+		producer->abort(producer->data);
+}
+
+bool kho_c_hold(struct kho_producer *producer)
+{
+	return try_module_get(producer->owner);
+}
+
+void kho_c_unhold(struct kho_producer *producer)
+{
+	module_put(producer->owner);
+}
+
+void kho_c_hold_self(void)
+{
+	__module_get(THIS_MODULE);
+}
+
+void kho_c_unhold_self(void)
+{
+	module_put(THIS_MODULE);
+}
+
+int kho_register_producer_owned(struct kho_producer *producer, struct module *owner)
+{
+	if (!producer || !producer->name || !producer->serialize)
+		return -EINVAL;
+	producer->owner = owner;
+	return kho_rs_register(producer, producer->name, producer->priority);
+}
+EXPORT_SYMBOL_GPL(kho_register_producer_owned);
+
+void kho_unregister_producer(struct kho_producer *producer)
+{
+	kho_rs_unregister(producer);
+}
+EXPORT_SYMBOL_GPL(kho_unregister_producer);
+
+int kho_begin_node(struct kho_context *ctx, const char *name)
+{
+	return kho_rs_begin_node(ctx, name);
+}
+EXPORT_SYMBOL_GPL(kho_begin_node);
+
+int kho_end_node(struct kho_context *ctx)
+{
+	return kho_rs_end_node(ctx);
+}
+EXPORT_SYMBOL_GPL(kho_end_node);
+
+int kho_prop_u32(struct kho_context *ctx, const char *name, u32 value)
+{
+	return kho_rs_prop_u32(ctx, name, value);
+}
+EXPORT_SYMBOL_GPL(kho_prop_u32);
+
+int kho_prop_u64(struct kho_context *ctx, const char *name, u64 value)
+{
+	return kho_rs_prop_u64(ctx, name, value);
+}
+EXPORT_SYMBOL_GPL(kho_prop_u64);
+
+int kho_prop_str(struct kho_context *ctx, const char *name, const char *value)
+{
+	return kho_rs_prop_str(ctx, name, value);
+}
+EXPORT_SYMBOL_GPL(kho_prop_str);
+
+int kho_prop_bytes(struct kho_context *ctx, const char *name, const void *value, size_t len)
+{
+	return kho_rs_prop_bytes(ctx, name, value, len);
+}
+EXPORT_SYMBOL_GPL(kho_prop_bytes);
+
+int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count)
+{
+	return kho_rs_prop_mem(ctx, ranges, count);
+}
+EXPORT_SYMBOL_GPL(kho_prop_mem);
+
+int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size)
+{
+	if (!is_vmalloc_addr(area))
+		return -EINVAL;
+	return kho_rs_prop_mem_vmalloc(ctx, area, size);
+}
+EXPORT_SYMBOL_GPL(kho_prop_mem_vmalloc);
+
+s64 kho_find(const char *path)
+{
+	return kho_rs_find(path);
+}
+EXPORT_SYMBOL_GPL(kho_find);
+
+s64 kho_find_compatible(const char *compatible, s64 after)
+{
+	return kho_rs_find_compatible(compatible, after);
+}
+EXPORT_SYMBOL_GPL(kho_find_compatible);
+
+s64 kho_find_child(s64 node, const char *name)
+{
+	return kho_rs_find_child(node, name);
+}
+EXPORT_SYMBOL_GPL(kho_find_child);
+
+int kho_get_u32(s64 node, const char *name, u32 *value)
+{
+	return kho_rs_get_u32(node, name, value);
+}
+EXPORT_SYMBOL_GPL(kho_get_u32);
+
+int kho_get_u64(s64 node, const char *name, u64 *value)
+{
+	return kho_rs_get_u64(node, name, value);
+}
+EXPORT_SYMBOL_GPL(kho_get_u64);
+
+ssize_t kho_get_str(s64 node, const char *name, char *buf, size_t size)
+{
+	return kho_rs_get_str(node, name, buf, size);
+}
+EXPORT_SYMBOL_GPL(kho_get_str);
+
+ssize_t kho_get_bytes(s64 node, const char *name, void *buf, size_t size)
+{
+	return kho_rs_get_bytes(node, name, buf, size);
+}
+EXPORT_SYMBOL_GPL(kho_get_bytes);
+
+int kho_get_mem(s64 node, size_t index, struct kho_mem *range)
+{
+	return kho_rs_get_mem(node, index, range);
+}
+EXPORT_SYMBOL_GPL(kho_get_mem);
+
+int kho_claim(u64 addr, u64 len)
+{
+	return kho_rs_claim(addr, len);
+}
+EXPORT_SYMBOL_GPL(kho_claim);
+
+int kho_claim_node(s64 node)
+{
+	return kho_rs_claim_node(node);
+}
+EXPORT_SYMBOL_GPL(kho_claim_node);
+
+int kho_release(u64 addr, u64 len)
+{
+	return kho_rs_release(addr, len);
+}
+EXPORT_SYMBOL_GPL(kho_release);
+
+struct page *kho_alloc_pages(size_t count)
+{
+	u64 pfn = kho_rs_alloc_pages(count);
+
+	return pfn ? pfn_to_page(pfn) : NULL;
+}
+EXPORT_SYMBOL_GPL(kho_alloc_pages);
+
+void kho_free_pages(struct page *page, size_t count)
+{
+	if (page)
+		kho_rs_free_pages(page_to_pfn(page), count);
+}
+EXPORT_SYMBOL_GPL(kho_free_pages);
+
+/* sysfs */
+
+#define SHOW(_name)                                                                            \
+	static ssize_t _name##_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf) \
+	{                                                                                      \
+		return kho_rs_##_name##_show(buf, PAGE_SIZE);                                  \
+	}
+#define STORE(_name)                                                                 \
+	static ssize_t _name##_store(struct kobject *kobj, struct kobj_attribute *attr, \
+				     const char *buf, size_t count)                  \
+	{                                                                            \
+		return kho_rs_##_name##_store(buf, count);                           \
+	}
+
+SHOW(active)
+STORE(active)
+SHOW(generation)
+SHOW(scratch)
+STORE(scratch)
+SHOW(release)
+STORE(release)
+SHOW(status)
+
+static struct kobj_attribute active_attr = __ATTR(active, 0600, active_show, active_store);
+static struct kobj_attribute generation_attr = __ATTR(generation, 0400, generation_show, NULL);
+static struct kobj_attribute scratch_attr = __ATTR(scratch, 0600, scratch_show, scratch_store);
+static struct kobj_attribute release_attr = __ATTR(release, 0600, release_show, release_store);
+static struct kobj_attribute status_attr = __ATTR(status, 0400, status_show, NULL);
+
+static const struct attribute *attrs[] = {
+	&active_attr.attr, &generation_attr.attr, &scratch_attr.attr,
+	&release_attr.attr, &status_attr.attr,    NULL,
+};
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#define BIN_CONST const
+#else
+#define BIN_CONST
+#endif
+
+static ssize_t dt_read(struct file *file, struct kobject *kobj, BIN_CONST struct bin_attribute *attr,
+		       char *buf, loff_t offset, size_t count)
+{
+	return kho_rs_dt_read(buf, offset, count);
+}
+
+static ssize_t in_dt_read(struct file *file, struct kobject *kobj,
+			  BIN_CONST struct bin_attribute *attr, char *buf, loff_t offset, size_t count)
+{
+	return kho_rs_in_dt_read(buf, offset, count);
+}
+
+static struct bin_attribute dt_attr = {
+	.attr = { .name = "dt", .mode = 0400 },
+	.read = dt_read,
+};
+static struct bin_attribute in_dt_attr = {
+	.attr = { .name = "dt", .mode = 0400 },
+	.read = in_dt_read,
+};
+
+static struct kobject *kho_kobj, *in_kobj;
+
+int kho_c_dt_publish(void)
+{
+	return sysfs_create_bin_file(kho_kobj, &dt_attr);
+}
+
+void kho_c_dt_withdraw(void)
+{
+	sysfs_remove_bin_file(kho_kobj, &dt_attr);
+}
+
+static int __init publish(void)
+{
+	int error = -ENOMEM;
+
+	kho_kobj = kobject_create_and_add("kho", kernel_kobj);
+	if (!kho_kobj)
+		return error;
+	in_kobj = kobject_create_and_add("in", kho_kobj);
+	if (!in_kobj)
+		goto put_kho;
+	if (kho_rs_in_dt_size()) {
+		in_dt_attr.size = kho_rs_in_dt_size();
+		error = sysfs_create_bin_file(in_kobj, &in_dt_attr);
+		if (error)
+			goto put_in;
+	}
+	error = sysfs_create_files(kho_kobj, attrs);
+	if (!error)
+		return 0;
+put_in:
+	kobject_put(in_kobj);
+put_kho:
+	kobject_put(kho_kobj);
+	return error;
+}
+
+static int __init kho_init(void)
+{
+	int error = kho_rs_init();
+
+	if (error)
+		return error;
+	error = publish();
+	if (error)
+		kho_rs_exit();
+	return error;
+}
+
+/* Never runs in the active phase, which holds a reference on the module. */
+static void __exit kho_exit(void)
+{
+	kobject_put(in_kobj);
+	kobject_put(kho_kobj);
+	kho_rs_exit();
+}
+
+module_init(kho_init);
+module_exit(kho_exit);
+MODULE_DESCRIPTION("Kexec HandOver: drivers' state and memory across kexec, on unmodified kernels");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1.0");

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * kho_ring: a driver whose state survives kexec. Read it as an example; it is short on purpose.
+ *
+ * State: a counter, a ring of pages with text records, and the position in it. The pages stay where they are;
+ * the counter and the position are copied into the state tree. In the next kernel the driver finds its node,
+ * claims the pages and goes on counting where it stopped.
+ *
+ *   echo text > /sys/kernel/kho_ring/add      counts, and appends a record "NUMBER text"
+ *   cat /sys/kernel/kho_ring/counter          records since the ring was made, in whatever kernel
+ *   cat /sys/kernel/kho_ring/origin           "new", or "inherited from RELEASE"
+ *   cat /sys/kernel/kho_ring/ring             the records
+ */
+#include <linux/init.h>
+#include <linux/io.h>
+#include <linux/kobject.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+#include <linux/utsname.h>
+#include <linux/version.h>
+
+#include <kho.h>
+
+/*
+ * The version is part of the compatible: a driver that lays its state out in another way uses another one,
+ * and leaves nodes that it does not know alone.
+ */
+#define COMPATIBLE "kho-ring-v1"
+#define PAGES 16
+#define RECORD 64
+#define RECORDS (PAGES * (PAGE_SIZE / RECORD))
+
+static DEFINE_MUTEX(lock);
+static struct page *pages[PAGES];
+/* Whether pages[] came from kho_alloc_pages(), or was claimed and is freed page by page. */
+static bool inherited;
+static bool frozen;
+static u64 counter;
+static char from[65];
+
+static char *record(u64 number)
+{
+	u64 at = number % RECORDS;
+
+	return (char *)page_address(pages[at / (PAGE_SIZE / RECORD)]) +
+	       (at % (PAGE_SIZE / RECORD)) * RECORD;
+}
+
+/*
+ * Before kexec. What is written down here must not change until abort: from now on add() refuses.
+ */
+static int ring_serialize(struct kho_context *ctx, void *data)
+{
+	struct kho_mem mem[PAGES];
+	int i, error;
+
+	for (i = 0; i < PAGES; i++) {
+		mem[i].addr = page_to_phys(pages[i]);
+		mem[i].len = PAGE_SIZE;
+	}
+	mutex_lock(&lock);
+	error = kho_prop_str(ctx, "compatible", COMPATIBLE);
+	if (!error)
+		error = kho_prop_u64(ctx, "counter", counter);
+	if (!error)
+		error = kho_prop_u32(ctx, "record-size", RECORD);
+	if (!error)
+		error = kho_prop_str(ctx, "release", init_utsname()->release);
+	if (!error)
+		error = kho_prop_mem(ctx, mem, PAGES);
+	frozen = !error;
+	mutex_unlock(&lock);
+	return error;
+}
+
+/* The handover does not take place after all. */
+static void ring_abort(void *data)
+{
+	mutex_lock(&lock);
+	frozen = false;
+	mutex_unlock(&lock);
+}
+
+static struct kho_producer producer = {
+	.name = "ring",
+	.serialize = ring_serialize,
+	.abort = ring_abort,
+};
+
+/*
+ * After kexec: believe nothing that was not checked, and claim last, when everything else is known to fit.
+ * -ENOENT means that there is nothing to inherit.
+ */
+static int ring_inherit(void)
+{
+	s64 node = kho_find_compatible(COMPATIBLE, -1);
+	struct kho_mem mem;
+	u32 size;
+	u64 count;
+	int i, n = 0, error;
+
+	if (node < 0)
+		return node;
+	error = kho_get_u64(node, "counter", &count);
+	if (!error)
+		error = kho_get_u32(node, "record-size", &size);
+	if (error)
+		return error;
+	if (kho_get_str(node, "release", from, sizeof(from)) < 0 || size != RECORD)
+		return -EINVAL;
+	for (i = 0; !kho_get_mem(node, i, &mem); i++)
+		for (; mem.len && n < PAGES; mem.addr += PAGE_SIZE, mem.len -= PAGE_SIZE)
+			pages[n++] = pfn_to_page(PHYS_PFN(mem.addr));
+	if (n != PAGES)
+		return -EINVAL;
+	error = kho_claim_node(node);
+	if (error)
+		return error;
+	counter = count;
+	inherited = true;
+	return 0;
+}
+
+static int ring_create(void)
+{
+	struct page *first = kho_alloc_pages(PAGES);
+	int i;
+
+	if (!first)
+		return -ENOMEM;
+	for (i = 0; i < PAGES; i++)
+		pages[i] = first + i;
+	return 0;
+}
+
+static void ring_free(void)
+{
+	int i;
+
+	if (!inherited) {
+		kho_free_pages(pages[0], PAGES);
+		return;
+	}
+	for (i = 0; i < PAGES; i++)
+		__free_page(pages[i]);
+}
+
+static ssize_t counter_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", counter);
+}
+
+static ssize_t origin_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	if (inherited)
+		return sysfs_emit(buf, "inherited from %s\n", from);
+	return sysfs_emit(buf, "new\n");
+}
+
+static ssize_t add_store(struct kobject *kobj, struct kobj_attribute *attr, const char *buf, size_t count)
+{
+	ssize_t result = count;
+
+	mutex_lock(&lock);
+	if (frozen) {
+		result = -EBUSY;
+	} else {
+		char *to = record(counter);
+
+		memset(to, 0, RECORD);
+		snprintf(to, RECORD, "%llu %.*s", counter, (int)strcspn(buf, "\n"), buf);
+		counter++;
+	}
+	mutex_unlock(&lock);
+	return result;
+}
+
+static ssize_t ring_read(struct kobject *kobj, char *buf, loff_t offset, size_t count)
+{
+	u64 at, first = counter > RECORDS ? counter - RECORDS : 0;
+	char *text = kvmalloc(RECORDS * (RECORD + 1), GFP_KERNEL);
+	size_t len = 0;
+	ssize_t result;
+
+	if (!text)
+		return -ENOMEM;
+	mutex_lock(&lock);
+	for (at = first; at < counter; at++)
+		len += scnprintf(text + len, RECORD + 1, "%.*s\n", RECORD - 1, record(at));
+	mutex_unlock(&lock);
+	result = memory_read_from_buffer(buf, count, &offset, text, len);
+	kvfree(text);
+	return result;
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+static ssize_t ring_bin_read(struct file *file, struct kobject *kobj, const struct bin_attribute *attr,
+			     char *buf, loff_t offset, size_t count)
+#else
+static ssize_t ring_bin_read(struct file *file, struct kobject *kobj, struct bin_attribute *attr,
+			     char *buf, loff_t offset, size_t count)
+#endif
+{
+	return ring_read(kobj, buf, offset, count);
+}
+
+static struct kobj_attribute counter_attr = __ATTR(counter, 0400, counter_show, NULL);
+static struct kobj_attribute origin_attr = __ATTR(origin, 0400, origin_show, NULL);
+static struct kobj_attribute add_attr = __ATTR(add, 0200, NULL, add_store);
+static const struct attribute *attrs[] = { &counter_attr.attr, &origin_attr.attr, &add_attr.attr, NULL };
+static struct bin_attribute ring_attr = {
+	.attr = { .name = "ring", .mode = 0400 },
+	.read = ring_bin_read,
+};
+static struct kobject *kobj;
+
+static int __init ring_init(void)
+{
+	int error = ring_inherit();
+
+	if (error)
+		error = ring_create();
+	if (error)
+		return error;
+	error = kho_register_producer(&producer);
+	if (error)
+		goto free;
+	error = -ENOMEM;
+	kobj = kobject_create_and_add("kho_ring", kernel_kobj);
+	if (!kobj)
+		goto unregister;
+	error = sysfs_create_files(kobj, attrs);
+	if (!error)
+		error = sysfs_create_bin_file(kobj, &ring_attr);
+	if (!error)
+		return 0;
+	kobject_put(kobj);
+unregister:
+	kho_unregister_producer(&producer);
+free:
+	ring_free();
+	return error;
+}
+
+static void __exit ring_exit(void)
+{
+	kobject_put(kobj);
+	kho_unregister_producer(&producer);
+	ring_free();
+}
+
+module_init(ring_init);
+module_exit(ring_exit);
+MODULE_DESCRIPTION("Sample: a ring of pages and a counter that survive kexec");
+MODULE_LICENSE("GPL");

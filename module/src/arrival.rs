@@ -1,0 +1,369 @@
+//! What the previous kernel left, and whether to believe it.
+//!
+//! The user's tree (written by the loader) has a node `/kernel`, `kho-kernel-part-v1`, that refers to the
+//! kernel's part: `mem` (one range), `size` and `generation`. The kernel's part is a tree of its own, in pages
+//! that the previous kernel's module owned until kexec: root `kho-kernel-v1` with the same `generation`, its own
+//! range as `mem`, and one child for each producer. An abort destroys it, so an image that was loaded before
+//! refers to nothing.
+
+use crate::boundary::kernel::copy_reserved;
+use crate::boundary::pages::{Boot, Reserved};
+use crate::boundary::tree::Tree;
+use crate::errno::{ENODATA, ENOMEM, Errno};
+use crate::iomem::Map;
+use crate::text::{Level, log};
+use alloc::string::String;
+use kho::abi::{AbiError, COMPATIBLE, GENERATION, Handover, MEM, SIZE};
+use kho::tree::{Node, TreeError, Value, verify};
+use kho::{OutOfMemory, PhysRange, RangeSet};
+
+/// `compatible` of the node of the user's tree that refers to the kernel's part.
+pub const KERNEL_PART_V1: &str = "kho-kernel-part-v1";
+
+/// `compatible` of the root of the kernel's part.
+pub const KERNEL_V1: &str = "kho-kernel-v1";
+
+/// Property of the root of the kernel's part: `uname -r` of who wrote it.
+pub const RELEASE: &str = "release";
+
+/// What arrived and was believed.
+pub struct Arrival {
+    /// The user's tree.
+    pub user: Tree,
+    /// The kernel's part.
+    pub kernel: Option<Tree>,
+    /// Why the kernel's part was not believed.
+    pub refused: Option<&'static str>,
+    /// Where the next kernel goes at every hop.
+    pub scratch: PhysRange,
+    /// Handovers since the cold boot.
+    pub hop: u64,
+    /// The kernel before this one.
+    pub previous: String,
+    /// Covered memory that nobody handed over, given back at once; bytes.
+    pub slack: u64,
+    /// Pages of `mem` that are not reserved any more.
+    pub missing: u64,
+}
+
+/// Why nothing arrived.
+#[derive(Clone, Copy, Debug)]
+pub enum Nothing {
+    /// An ordinary boot.
+    Ordinary,
+    /// A tree that is not believed; its ranges stay reserved.
+    Refused(&'static str),
+    /// This kernel failed at reading it.
+    Failed(Errno),
+}
+
+impl From<Errno> for Nothing {
+    fn from(error: Errno) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<OutOfMemory> for Nothing {
+    fn from(_: OutOfMemory) -> Self {
+        Self::Failed(ENOMEM)
+    }
+}
+
+/// Reads and checks what arrived, and gives the slack back unless that was done before.
+///
+/// # Errors
+///
+/// [`Nothing`].
+pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
+    let boot = match Boot::read(map) {
+        Ok(boot) => boot,
+        Err(ENOMEM) => return Err(Nothing::Failed(ENOMEM)),
+        Err(error) => {
+            log!(Level::Info, "no readable setup_data chain (error {}), so nothing arrived", error.0);
+            return Err(Nothing::Ordinary);
+        }
+    };
+    let Some(at) = boot.chain().tree else {
+        return Err(Nothing::Ordinary);
+    };
+    let bytes = copy_reserved(map, at).map_err(|error| match error {
+        ENOMEM => Nothing::Failed(error),
+        _ => Nothing::Refused("the state tree is not in memory that early boot reserved"),
+    })?;
+    let user = Tree::new(bytes).map_err(|error| match error {
+        TreeError::OutOfMemory(_) => Nothing::Failed(ENOMEM),
+        error => {
+            log!(Level::Error, "state tree at {at}: {error}");
+            Nothing::Refused("the state tree is damaged")
+        }
+    })?;
+    let found = check_user(&user, &boot, at)?;
+    let (kernel, refused) = match kernel_part(&user, map, &found) {
+        Ok(kernel) => (kernel, None),
+        Err(Why::Memory) => return Err(Nothing::Failed(ENOMEM)),
+        Err(Why::Refused(why)) => {
+            log!(Level::Error, "the kernel's part of the handover is ignored, and its memory stays reserved: {why}");
+            (None, Some(why))
+        }
+    };
+    let wanted = match &kernel {
+        Some(part) => found.user_mem.union(&part.mem)?,
+        // Which of it is slack, nobody can say: all of it waits for root to release it.
+        None if refused.is_some() => found.cache.try_clone()?,
+        None => found.user_mem.try_clone()?,
+    };
+    let again = boot.was_handled();
+    let (reserved, missing) = Reserved::adopt(&boot, map, &wanted, again).map_err(|e| match e {
+        ENOMEM => Nothing::Failed(e),
+        _ => Nothing::Refused("a range is not RAM that early boot reserved for it"),
+    })?;
+    if missing != 0 && !again {
+        log!(Level::Warning, "{missing} pages that were handed over are not reserved in this kernel");
+    }
+    let slack = if again {
+        0
+    } else {
+        release_slack(&boot, map, &found.cache, &wanted, kernel.as_ref())?
+    };
+    boot.mark_handled();
+    let arrival = Arrival {
+        kernel: kernel.map(|part| part.tree),
+        refused,
+        scratch: found.scratch,
+        hop: found.hop,
+        previous: found.previous,
+        user,
+        slack,
+        missing,
+    };
+    Ok((arrival, reserved))
+}
+
+/// What [`check_user`] found.
+struct Found {
+    cache: RangeSet,
+    /// All `mem`, without that of the kernel's part itself.
+    user_mem: RangeSet,
+    /// The kernel's part: where, and its generation.
+    part: Option<(PhysRange, u64, u64)>,
+    scratch: PhysRange,
+    hop: u64,
+    previous: String,
+}
+
+/// Checks the user's tree by the contract and against the chain of this boot.
+fn check_user(user: &Tree, boot: &Boot, at: PhysRange) -> Result<Found, Nothing> {
+    let handover = Handover::parse(user.reader()).map_err(|error| match error {
+        AbiError::OutOfMemory(_) => Nothing::Failed(ENOMEM),
+        other => {
+            log!(Level::Error, "state tree at {at}: {other}");
+            Nothing::Refused("the state tree is not valid")
+        }
+    })?;
+    handover
+        .check_state(at)
+        .map_err(|_| Nothing::Refused("the state tree is not where it says"))?;
+    let chain = RangeSet::from_ranges(boot.chain().reserved.iter().copied())?;
+    let cache = RangeSet::from_ranges(handover.mem_cache.iter().copied())?;
+    if !cache.subtract(&chain)?.is_empty() {
+        return Err(Nothing::Refused("early boot was not asked to reserve all of the mem cache"));
+    }
+    let mut user_mem = RangeSet::new();
+    let mut part = None;
+    for (node, range) in handover.mem() {
+        if is_kernel_part(&node) {
+            part = part_of(&node, range).filter(|_| part.is_none());
+        } else {
+            user_mem.insert(range)?;
+        }
+    }
+    let state = handover.mem_cache.first().copied();
+    let mut beyond = cache;
+    if let Some(state) = state {
+        beyond.remove(state)?;
+    }
+    let mut previous = String::new();
+    previous
+        .try_reserve_exact(handover.previous_release.len())
+        .map_err(|_| OutOfMemory)?;
+    previous.push_str(handover.previous_release);
+    Ok(Found {
+        cache: beyond,
+        user_mem,
+        part,
+        scratch: handover.scratch,
+        hop: handover.hop,
+        previous,
+    })
+}
+
+fn is_kernel_part(node: &Node<'_>) -> bool {
+    string(node, COMPATIBLE) == Some(KERNEL_PART_V1)
+}
+
+/// Where the part is, its size, its generation.
+fn part_of(node: &Node<'_>, range: PhysRange) -> Option<(PhysRange, u64, u64)> {
+    let size = number(node, SIZE)?;
+    let generation = number(node, GENERATION)?;
+    (size > 0 && size <= range.len()).then_some((range, size, generation))
+}
+
+/// The string property `name`.
+pub fn string<'a>(node: &Node<'a>, name: &str) -> Option<&'a str> {
+    node.prop(name)?.value().str().ok()
+}
+
+fn number(node: &Node<'_>, name: &str) -> Option<u64> {
+    node.prop(name)?.value().u64().ok()
+}
+
+/// The ranges of a node's `mem`, in its order; none when there is no such property or it is malformed.
+pub fn mem<'a>(node: &Node<'a>) -> impl Iterator<Item = PhysRange> + use<'a> {
+    let value = node.prop(MEM).map(|prop| prop.value());
+    value
+        .and_then(|value: Value<'a>| value.mem().ok())
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+}
+
+/// The kernel's part, once it was believed.
+struct Part {
+    tree: Tree,
+    /// What its producers hand over.
+    mem: RangeSet,
+    /// Its own pages.
+    own: PhysRange,
+}
+
+/// Why there is no [`Part`].
+enum Why {
+    Memory,
+    Refused(&'static str),
+}
+
+impl From<OutOfMemory> for Why {
+    fn from(_: OutOfMemory) -> Self {
+        Self::Memory
+    }
+}
+
+/// Reads the kernel's part, if the user's tree refers to one.
+fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Why> {
+    let Some((range, size, generation)) = found.part else {
+        if user.reader().root().children().any(|n| is_kernel_part(&n)) {
+            return Err(Why::Refused("its node has no proper mem, size and generation"));
+        }
+        return Ok(None);
+    };
+    let exact =
+        PhysRange::new(range.start(), size).map_err(|_| Why::Refused("its size is wrong"))?;
+    let bytes = copy_reserved(map, exact).map_err(|error| match error {
+        ENOMEM => Why::Memory,
+        _ => Why::Refused("its pages are not reserved"),
+    })?;
+    let tree = Tree::new(bytes).map_err(|error| match error {
+        TreeError::OutOfMemory(_) => Why::Memory,
+        error => {
+            log!(Level::Info, "kernel's part at {range}: {error}");
+            Why::Refused("it is no tree: aborted after the image was loaded, or overwritten")
+        }
+    })?;
+    let root = tree.reader().root();
+    let problem = if string(&root, COMPATIBLE) != Some(KERNEL_V1) {
+        Some("it is of another version")
+    } else if verify(tree.reader()).is_err() {
+        Some("its checksum is wrong")
+    } else if number(&root, GENERATION) != Some(generation) {
+        Some("its generation is not the one that was loaded")
+    } else if !mem(&root).eq([range]) {
+        Some("it says that it is somewhere else")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        return Err(Why::Refused(problem));
+    }
+    let mem = part_mem(&tree, found, range)?;
+    Ok(Some(Part {
+        tree,
+        mem,
+        own: range,
+    }))
+}
+
+/// The ranges of the kernel's part: in the mem cache, outside scratch, each page once in both trees.
+fn part_mem(tree: &Tree, found: &Found, own: PhysRange) -> Result<RangeSet, Why> {
+    let mut list = RangeSet::from_ranges([own])?;
+    // The root's `mem` is the part itself.
+    for (_, node) in tree.reader().nodes().filter(|(depth, _)| *depth != 0) {
+        let Some(prop) = node.prop(MEM) else { continue };
+        let ranges = prop.value().mem();
+        let ranges = ranges.map_err(|_| Why::Refused("a mem property is no list of ranges"))?;
+        for range in ranges {
+            let range = range.map_err(|_| Why::Refused("a range is empty or wraps"))?;
+            let problem = if !range.is_page_aligned() {
+                Some("a range is not page-aligned")
+            } else if !found.cache.contains_range(range) {
+                Some("a range is not in the mem cache")
+            } else if range.overlaps(found.scratch) {
+                Some("a range is in scratch")
+            } else if list.overlaps(range) || found.user_mem.overlaps(range) {
+                Some("two ranges overlap")
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                log!(Level::Info, "kernel's part: {range}: {problem}");
+                return Err(Why::Refused(problem));
+            }
+            list.insert(range)?;
+        }
+    }
+    list.remove(own)?;
+    Ok(list)
+}
+
+/// Gives back what the mem cache covers and no `mem` names. Returns the bytes.
+fn release_slack(
+    boot: &Boot,
+    map: &Map,
+    cache: &RangeSet,
+    wanted: &RangeSet,
+    part: Option<&Part>,
+) -> Result<u64, Nothing> {
+    let mut slack = cache.subtract(wanted)?;
+    if let Some(part) = part {
+        slack.remove(part.own)?;
+    }
+    let (mut pages, missing) = match Reserved::adopt(boot, map, &slack, false) {
+        Ok(adopted) => adopted,
+        Err(ENOMEM) => return Err(Nothing::Failed(ENOMEM)),
+        Err(_) => {
+            log!(Level::Warning, "the mem cache covers what is not RAM: no slack is released");
+            return Ok(0);
+        }
+    };
+    if missing != 0 {
+        log!(Level::Warning, "{missing} pages of slack were not reserved");
+    }
+    let list = pages.set().try_clone()?;
+    for range in list.iter() {
+        // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
+        if let Err(error) = pages.free(range, false) {
+            log!(Level::Warning, "slack at {range} stays reserved (error {})", error.0);
+        }
+    }
+    Ok(list.total())
+}
+
+impl Arrival {
+    /// The kernel's part as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ENODATA`] when there is none.
+    pub fn kernel_bytes(&self) -> Result<&[u8], Errno> {
+        self.kernel.as_ref().map(Tree::bytes).ok_or(ENODATA)
+    }
+}

@@ -1,0 +1,43 @@
+//! The kernel's allocator as Rust's.
+
+use super::ffi;
+use core::alloc::{GlobalAlloc, Layout};
+use core::panic::PanicInfo;
+
+struct Kernel;
+
+#[global_allocator]
+static KERNEL: Kernel = Kernel;
+
+// SAFETY: kho_c_alloc gives NULL or memory of at least the size asked for that stays ours until
+// kho_c_free; alignment is argued in `padded`.
+unsafe impl GlobalAlloc for Kernel {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match padded(layout) {
+            // SAFETY: no requirement.
+            Some(size) => unsafe { ffi::kho_c_alloc(size) }.cast(),
+            None => core::ptr::null_mut(),
+        }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, _: Layout) {
+        // SAFETY: the caller gives a pointer from `alloc`, once.
+        unsafe { ffi::kho_c_free(ptr.cast()) }
+    }
+}
+
+/// The size to ask for. kmalloc aligns to 8 (`ARCH_KMALLOC_MINALIGN` on x86_64), and a size that is a power of
+/// two to itself up to a page (`Documentation/core-api/memory-allocation.rst`).
+fn padded(layout: Layout) -> Option<usize> {
+    match layout.align() {
+        0..=8 => Some(layout.size()),
+        9..=4096 => layout.size().max(layout.align()).checked_next_power_of_two(),
+        _ => None,
+    }
+}
+
+/// Not reached: nothing here panics, and the build turns what the compiler cannot exclude into `ud2`.
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    ffi::kho_c_bug()
+}

@@ -1,0 +1,463 @@
+//! What C calls; `glue.h` declares the same, and `include/kho.h` says what drivers are promised.
+//!
+//! Every pointer here comes from `glue.c`, which passes on what the kernel or a driver gave. What is
+//! required of them is what the C side of any such function requires: strings end with a NUL, buffers have
+//! their length, contexts come from a `serialize` that has not returned.
+
+use super::pages::vmalloc_page;
+use super::producer::Handle;
+use crate::control;
+use crate::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
+use crate::phase::PHASE;
+use crate::session::Session;
+use crate::store::STORE;
+use crate::text::Text;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use kho::abi::COMPATIBLE;
+use kho::tree::{Node, Value};
+use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+
+/// `struct kho_mem`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Mem {
+    addr: u64,
+    len: u64,
+}
+
+const _: () = assert!(size_of::<Mem>() == 16);
+
+fn status(result: Result<(), Errno>) -> c_int {
+    result.map_or_else(Errno::code, |()| 0)
+}
+
+fn number(result: Result<i64, Errno>) -> i64 {
+    result.unwrap_or_else(|error| i64::from(error.code()))
+}
+
+fn size(result: Result<usize, Errno>) -> isize {
+    match result {
+        Ok(size) => isize::try_from(size).unwrap_or(isize::MAX),
+        Err(error) => isize::try_from(error.code()).unwrap_or(-1),
+    }
+}
+
+fn range(addr: u64, len: u64) -> Result<PhysRange, Errno> {
+    PhysRange::new(PhysAddr::new(addr), len).map_err(|_| EINVAL)
+}
+
+/// # Safety
+///
+/// NULL, or ends with a NUL and does not change during `'a`.
+unsafe fn text<'a>(p: *const c_char) -> Result<&'a str, Errno> {
+    if p.is_null() {
+        return Err(EINVAL);
+    }
+    // SAFETY: the caller's.
+    let text = unsafe { CStr::from_ptr(p) };
+    text.to_str().map_err(|_| EINVAL)
+}
+
+/// # Safety
+///
+/// NULL, or `len` bytes that are readable and do not change during `'a`.
+unsafe fn bytes<'a>(p: *const c_void, len: usize) -> Result<&'a [u8], Errno> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if p.is_null() {
+        return Err(EINVAL);
+    }
+    // SAFETY: the caller's.
+    Ok(unsafe { core::slice::from_raw_parts(p.cast(), len) })
+}
+
+/// # Safety
+///
+/// NULL, or `len` initialized bytes that only the caller uses during `'a`.
+unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
+    if p.is_null() || len == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller's.
+    unsafe { core::slice::from_raw_parts_mut(p.cast(), len) }
+}
+
+/// # Safety
+///
+/// NULL, or the context of a `serialize` that has not returned, in the thread that runs it.
+unsafe fn session<'a>(ctx: *mut Session) -> Result<&'a mut Session, Errno> {
+    // SAFETY: `Held::serialize` lends it, and uses it no other way until the driver returns.
+    unsafe { ctx.as_mut() }.ok_or(EINVAL)
+}
+
+// Module
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_init() -> c_int {
+    let mut store = STORE.lock();
+    let result = store.open();
+    if result.is_err() {
+        store.close();
+    }
+    status(result)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_exit() {
+    STORE.lock().close();
+}
+
+// sysfs
+
+/// # Safety
+///
+/// `buf` has `len` bytes.
+unsafe fn show(
+    buf: *mut c_char,
+    len: usize,
+    write: fn(&mut Text<'_>) -> Result<(), Errno>,
+) -> isize {
+    // SAFETY: sysfs gives a zeroed page of its own to each `show`.
+    let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
+    let result = write(&mut text);
+    size(result.map(|()| text.len()))
+}
+
+/// # Safety
+///
+/// `buf` has `len` bytes.
+unsafe fn store(buf: *const c_char, len: usize, read: fn(&[u8]) -> Result<(), Errno>) -> isize {
+    // SAFETY: sysfs gives a copy of its own to each `store`.
+    let text = unsafe { bytes(buf.cast(), len) };
+    size(text.and_then(read).map(|()| len))
+}
+
+macro_rules! files {
+    ($($name:ident => $do:ident($call:path, $buf:ty);)*) => { $(
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(buf: $buf, len: usize) -> isize {
+            // SAFETY: as sysfs gives it.
+            unsafe { $do(buf, len, $call) }
+        }
+    )* };
+}
+
+files! {
+    kho_rs_active_show => show(control::active_show, *mut c_char);
+    kho_rs_active_store => store(control::active_store, *const c_char);
+    kho_rs_generation_show => show(control::generation_show, *mut c_char);
+    kho_rs_scratch_show => show(control::scratch_show, *mut c_char);
+    kho_rs_scratch_store => store(control::scratch_store, *const c_char);
+    kho_rs_release_show => show(control::release_show, *mut c_char);
+    kho_rs_release_store => store(control::release_store, *const c_char);
+    kho_rs_status_show => show(control::status_show, *mut c_char);
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_dt_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
+    // SAFETY: as sysfs gives it.
+    size(Ok(control::dt_read(unsafe { bytes_mut(buf.cast(), len) }, offset)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_in_dt_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
+    // SAFETY: as sysfs gives it.
+    size(Ok(control::in_dt_read(unsafe { bytes_mut(buf.cast(), len) }, offset)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_in_dt_size() -> usize {
+    control::in_dt_size()
+}
+
+// Producers
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_register(p: *mut c_void, name: *const c_char, priority: c_int) -> c_int {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: kho.h makes the driver keep the structure until it unregisters.
+    let handle = unsafe { Handle::new(p) }.ok_or(EINVAL);
+    status(name.and_then(|name| PHASE.lock().register(handle?, name, priority)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_unregister(p: *mut c_void) {
+    // SAFETY: registered until this returns.
+    if let Some(handle) = unsafe { Handle::new(p) } {
+        PHASE.lock().unregister(handle);
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_begin_node(ctx: *mut Session, name: *const c_char) -> c_int {
+    // SAFETY: a driver's context and string.
+    let (session, name) = unsafe { (session(ctx), text(name)) };
+    status(session.and_then(|s| s.begin(name?)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_end_node(ctx: *mut Session) -> c_int {
+    // SAFETY: a driver's context.
+    status(unsafe { session(ctx) }.and_then(Session::end))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_prop_u32(ctx: *mut Session, name: *const c_char, value: u32) -> c_int {
+    // SAFETY: a driver's context and string.
+    let (session, name) = unsafe { (session(ctx), text(name)) };
+    status(session.and_then(|s| s.prop(name?, &value.to_ne_bytes())))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_prop_u64(ctx: *mut Session, name: *const c_char, value: u64) -> c_int {
+    // SAFETY: a driver's context and string.
+    let (session, name) = unsafe { (session(ctx), text(name)) };
+    status(session.and_then(|s| s.prop(name?, &value.to_ne_bytes())))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_prop_str(
+    ctx: *mut Session,
+    name: *const c_char,
+    value: *const c_char,
+) -> c_int {
+    // SAFETY: a driver's context and strings.
+    let (session, name, value) = unsafe { (session(ctx), text(name), text(value)) };
+    status(session.and_then(|s| s.prop_str(name?, value?.as_bytes())))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_prop_bytes(
+    ctx: *mut Session,
+    name: *const c_char,
+    value: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: a driver's context, string and buffer.
+    let (session, name, value) = unsafe { (session(ctx), text(name), bytes(value, len)) };
+    status(session.and_then(|s| s.prop(name?, value?)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_prop_mem(ctx: *mut Session, list: *const Mem, count: usize) -> c_int {
+    // SAFETY: a driver's context.
+    let session = unsafe { session(ctx) };
+    if list.is_null() && count != 0 {
+        return status(Err(EINVAL));
+    }
+    let list = if count == 0 {
+        &[]
+    } else {
+        // SAFETY: a driver's array of `count` ranges.
+        unsafe { core::slice::from_raw_parts(list, count) }
+    };
+    status(session.and_then(|s| s.mem(list.iter().map(|m| range(m.addr, m.len)))))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_prop_mem_vmalloc(
+    ctx: *mut Session,
+    area: *const c_void,
+    len: usize,
+) -> c_int {
+    // SAFETY: a driver's context.
+    let session = unsafe { session(ctx) };
+    let page_size = usize::try_from(PAGE_SIZE).unwrap_or(4096);
+    let pages = (0..len).step_by(page_size).map(|offset| {
+        // SAFETY: glue.c checked that the address is in the vmalloc space, the driver's area has `len` bytes.
+        unsafe { vmalloc_page(area.wrapping_byte_add(offset)) }.ok_or(EINVAL)
+    });
+    if !area.addr().is_multiple_of(page_size) || !len.is_multiple_of(page_size) || len == 0 {
+        return status(Err(EINVAL));
+    }
+    status(session.and_then(|s| s.mem(Runs { pages, last: None })))
+}
+
+/// Pages in order, neighbours merged.
+struct Runs<I> {
+    pages: I,
+    last: Option<PhysRange>,
+}
+
+impl<I: Iterator<Item = Result<PhysRange, Errno>>> Iterator for Runs<I> {
+    type Item = Result<PhysRange, Errno>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let page = match self.pages.next() {
+                Some(Ok(page)) => page,
+                Some(Err(error)) => return Some(Err(error)),
+                None => return self.last.take().map(Ok),
+            };
+            match self.last {
+                Some(last) if last.end() == page.start() => {
+                    self.last = PhysRange::from_bounds(last.start(), page.end()).ok();
+                }
+                _ => {
+                    if let Some(last) = self.last.replace(page) {
+                        return Some(Ok(last));
+                    }
+                }
+            }
+        }
+    }
+}
+
+// What arrived
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_find(path: *const c_char) -> i64 {
+    // SAFETY: a driver's string.
+    let path = unsafe { text(path) };
+    number(path.and_then(|path| STORE.lock().find_path(path)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_find_compatible(compatible: *const c_char, after: i64) -> i64 {
+    // SAFETY: a driver's string.
+    let wanted = unsafe { text(compatible) };
+    let from = usize::try_from(after.saturating_add(1)).map_err(|_| EINVAL);
+    number(wanted.and_then(|wanted| {
+        STORE.lock().find(from?, |node| {
+            crate::arrival::string(node, COMPATIBLE) == Some(wanted)
+        })
+    }))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_find_child(node: i64, name: *const c_char) -> i64 {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    number(name.and_then(|name| STORE.lock().find_child(node, name)))
+}
+
+fn prop<'a>(node: &Node<'a>, name: &str) -> Result<Value<'a>, Errno> {
+    node.prop(name).map(|prop| prop.value()).ok_or(ENOENT)
+}
+
+/// # Safety
+///
+/// `to` is NULL or writable.
+unsafe fn put<T>(to: *mut T, value: Result<T, Errno>) -> c_int {
+    match value {
+        Ok(_) if to.is_null() => EINVAL.code(),
+        Ok(value) => {
+            // SAFETY: the caller's.
+            unsafe { to.write(value) };
+            0
+        }
+        Err(error) => error.code(),
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_u32(node: i64, name: *const c_char, to: *mut u32) -> c_int {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    let store = STORE.lock();
+    let value = name.and_then(|name| Ok(prop(&store.node(node)?, name)?.u32()?));
+    // SAFETY: a driver's variable.
+    unsafe { put(to, value) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_u64(node: i64, name: *const c_char, to: *mut u64) -> c_int {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    let store = STORE.lock();
+    let value = name.and_then(|name| Ok(prop(&store.node(node)?, name)?.u64()?));
+    // SAFETY: a driver's variable.
+    unsafe { put(to, value) }
+}
+
+fn copy(value: &[u8], to: &mut [u8]) -> Result<usize, Errno> {
+    let room = to.get_mut(..value.len()).ok_or(ENOSPC)?;
+    for (to, from) in room.iter_mut().zip(value) {
+        *to = *from;
+    }
+    Ok(value.len())
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_str(
+    node: i64,
+    name: *const c_char,
+    buf: *mut c_char,
+    len: usize,
+) -> isize {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's buffer.
+    let buf = unsafe { bytes_mut(buf.cast(), len) };
+    let store = STORE.lock();
+    size(name.and_then(|name| {
+        let value = prop(&store.node(node)?, name)?;
+        value.str().map_err(|_| EBADMSG)?;
+        copy(value.bytes(), buf)
+    }))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_bytes(
+    node: i64,
+    name: *const c_char,
+    buf: *mut c_void,
+    len: usize,
+) -> isize {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's buffer.
+    let buf = unsafe { bytes_mut(buf, len) };
+    let store = STORE.lock();
+    size(name.and_then(|name| copy(prop(&store.node(node)?, name)?.bytes(), buf)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_mem(node: i64, index: usize, to: *mut Mem) -> c_int {
+    let store = STORE.lock();
+    let value = store.node(node).and_then(|node| {
+        let range = crate::arrival::mem(&node).nth(index).ok_or(ENOENT)?;
+        Ok(Mem {
+            addr: range.start().get(),
+            len: range.len(),
+        })
+    });
+    // SAFETY: a driver's variable.
+    unsafe { put(to, value) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_claim(addr: u64, len: u64) -> c_int {
+    status(range(addr, len).and_then(|range| STORE.lock().claim(range)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_claim_node(node: i64) -> c_int {
+    status(STORE.lock().claim_node(node))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_release(addr: u64, len: u64) -> c_int {
+    status(range(addr, len).and_then(|range| STORE.lock().release(range)))
+}
+
+// Memory
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_alloc_pages(count: usize) -> u64 {
+    let lent = STORE.lock().lend(count);
+    lent.map_or(0, |range| range.start().get() / PAGE_SIZE)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_free_pages(pfn: u64, count: usize) {
+    let len = u64::try_from(count).ok().and_then(|c| c.checked_mul(PAGE_SIZE));
+    let addr = pfn.checked_mul(PAGE_SIZE);
+    if let (Some(addr), Some(len)) = (addr, len)
+        && let Ok(range) = range(addr, len)
+    {
+        STORE.lock().take_back(range);
+    }
+}

@@ -1,0 +1,138 @@
+//! Safe calls of the kernel that are not about owning pages.
+
+use super::{ffi, pages};
+use crate::errno::{EINVAL, ENXIO, Errno};
+use crate::iomem::Map;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_void};
+use kho::{PAGE_SIZE, PhysRange};
+
+/// No file read here is larger: 1 MiB.
+const MAX_FILE: usize = 1 << 20;
+
+/// A line for the log; 0 error, 1 warning, 2 information.
+pub fn log(level: u32, text: &[u8]) {
+    // SAFETY: a slice is readable for its length.
+    unsafe { ffi::kho_c_log(level, text.as_ptr(), text.len()) }
+}
+
+/// A random number.
+pub fn random() -> u64 {
+    ffi::kho_c_random()
+}
+
+/// `uname -r`.
+pub fn release() -> &'static str {
+    // SAFETY: kho_c_release gives a NUL-terminated string that lives as long as the kernel.
+    let text = unsafe { CStr::from_ptr(ffi::kho_c_release()) };
+    text.to_str().unwrap_or("unknown")
+}
+
+/// Lets others run in long loops.
+pub fn relax() {
+    ffi::kho_c_relax();
+}
+
+/// The content of a file.
+///
+/// # Errors
+///
+/// What opening or reading gives; [`EINVAL`] past 1 MiB; no memory.
+pub fn read_file(path: &CStr) -> Result<Vec<u8>, Errno> {
+    let mut error = 0;
+    // SAFETY: `path` is NUL-terminated, `error` writable.
+    let file = unsafe { ffi::kho_c_open(path.as_ptr(), &raw mut error) };
+    if file.is_null() {
+        return Err(Errno::check(i64::from(error)).err().unwrap_or(EINVAL));
+    }
+    let content = read_open(file);
+    // SAFETY: `file` was opened above and is not used after this.
+    unsafe { ffi::kho_c_close(file) };
+    content
+}
+
+fn read_open(file: *mut c_void) -> Result<Vec<u8>, Errno> {
+    let mut content = Vec::new();
+    loop {
+        if content.len() >= MAX_FILE {
+            return Err(EINVAL);
+        }
+        let mut piece = zeros(PAGE_SIZE as usize)?;
+        // SAFETY: `piece` is writable for its length, and the caller opened `file`.
+        let got = unsafe {
+            ffi::kho_c_read(
+                file,
+                piece.as_mut_ptr().cast(),
+                piece.len(),
+                content.len() as u64,
+            )
+        };
+        let got = usize::try_from(Errno::check(got as i64)?).map_err(|_| EINVAL)?;
+        if got == 0 {
+            return Ok(content);
+        }
+        content.try_reserve(got)?;
+        content.extend_from_slice(piece.get(..got).ok_or(EINVAL)?);
+    }
+}
+
+/// `len` bytes of zero.
+pub fn zeros(len: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len)?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// The bytes of `range`, whose pages all have to be RAM that early boot reserved.
+///
+/// # Errors
+///
+/// [`ENXIO`] when they are not; no memory.
+pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
+    let outer = range.page_outer().ok_or(ENXIO)?;
+    if !map.ram.contains_range(outer) || !pages::all_reserved(outer) {
+        return Err(ENXIO);
+    }
+    let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;
+    let mut bytes = zeros(len)?;
+    let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
+    // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and
+    // readable; `bytes` has `len` bytes and was just allocated, so the two do not overlap. Nothing
+    // writes reserved memory that arrived.
+    unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
+    Ok(bytes)
+}
+
+/// Creates `/sys/kernel/kho/dt`.
+///
+/// # Errors
+///
+/// What sysfs says.
+pub fn publish_dt() -> Result<(), Errno> {
+    Errno::check(i64::from(ffi::kho_c_dt_publish())).map(|_| ())
+}
+
+/// Removes `/sys/kernel/kho/dt`, which was published; waits for its readers, who take [`crate::phase::SEALED`].
+pub fn withdraw_dt() {
+    // SAFETY: called in the active phase only, without SEALED.
+    unsafe { ffi::kho_c_dt_withdraw() }
+}
+
+/// Keeps this module loaded until dropped.
+pub struct SelfHold(());
+
+impl SelfHold {
+    /// One reference. The caller runs in the module, so it is alive.
+    pub fn new() -> Self {
+        ffi::kho_c_hold_self();
+        Self(())
+    }
+}
+
+impl Drop for SelfHold {
+    fn drop(&mut self) {
+        // SAFETY: `new` took the reference.
+        unsafe { ffi::kho_c_unhold_self() }
+    }
+}

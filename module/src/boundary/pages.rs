@@ -1,0 +1,410 @@
+//! Ownership of pages.
+
+use super::ffi;
+use super::kernel::{copy_reserved, read_file, relax};
+use crate::chain::{self, Chain};
+use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
+use crate::iomem::Map;
+use core::ops::Range;
+use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
+
+/// Bytes of the largest piece that is accounted or freed at once: 2 MiB, so that no piece crosses a zone.
+const CHUNK: u64 = 2 << 20;
+
+/// `page_private` of a page that arrived and has not been claimed: what tells it from a page that was
+/// released and that somebody else reserved since, when this module was unloaded and loaded again.
+const UNCLAIMED: usize = 0x6b68_6f75;
+
+/// `page_private` of the first page of a state tree whose arrival was handled.
+const HANDLED: usize = 0x6b68_6f68;
+
+/// First and last-plus-one page frame of a page-aligned range.
+fn pfns(range: PhysRange) -> Range<u64> {
+    range.start().get() / PAGE_SIZE..range.end().get() / PAGE_SIZE
+}
+
+/// The range of `count` pages from `pfn`.
+fn range_of(pfn: u64, count: u64) -> Option<PhysRange> {
+    PhysRange::new(
+        PhysAddr::new(pfn.checked_mul(PAGE_SIZE)?),
+        count.checked_mul(PAGE_SIZE)?,
+    )
+    .ok()
+}
+
+/// `range` in pieces that end at multiples of [`CHUNK`].
+fn chunks(range: PhysRange) -> impl Iterator<Item = PhysRange> {
+    let mut rest = Some(range);
+    core::iter::from_fn(move || {
+        let now = rest?;
+        let next = now.start().checked_add(1).and_then(|a| a.align_up(CHUNK));
+        let end = next.filter(|n| *n < now.end()).unwrap_or(now.end());
+        rest = PhysRange::from_bounds(end, now.end()).ok();
+        PhysRange::from_bounds(now.start(), end).ok()
+    })
+}
+
+fn is_reserved(pfn: u64) -> bool {
+    // SAFETY: asked of a valid page frame only.
+    ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_reserved(pfn) }
+}
+
+fn private(pfn: u64) -> usize {
+    if !ffi::kho_c_pfn_valid(pfn) {
+        return 0;
+    }
+    // SAFETY: valid.
+    unsafe { ffi::kho_c_page_private(pfn) }
+}
+
+/// Whether every page has a page frame and is PageReserved.
+pub fn all_reserved(range: PhysRange) -> bool {
+    pfns(range).all(is_reserved)
+}
+
+/// Whether no page is PageReserved.
+pub fn none_reserved(range: PhysRange) -> bool {
+    pfns(range).all(|pfn| ffi::kho_c_pfn_valid(pfn) && !is_reserved(pfn))
+}
+
+/// The page frame behind an address of a vmalloc area.
+///
+/// # Safety
+///
+/// `addr` is inside one.
+#[cfg_attr(test, allow(dead_code))]
+pub unsafe fn vmalloc_page(addr: *const core::ffi::c_void) -> Option<PhysRange> {
+    // SAFETY: the caller's.
+    range_of(unsafe { ffi::kho_c_vmalloc_pfn(addr) }, 1)
+}
+
+/// The chain that this boot honoured.
+///
+/// # Invariants
+///
+/// Read from `boot_params` of the running kernel: early boot reserved what is in `handed`, before it
+/// allocated anything, because the chain says so (`memblock_x86_reserve_range_setup_data()`). `handed` has
+/// neither the pages of the chain's nodes nor those of the tree.
+pub struct Boot {
+    chain: Chain,
+    handed: RangeSet,
+}
+
+impl Boot {
+    /// Walks the chain.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or is none; no memory.
+    pub fn read(map: &Map) -> Result<Self, Errno> {
+        let params = read_file(c"/sys/kernel/boot_params/data")?;
+        let chain = chain::walk(&params, |range| copy_reserved(map, range))?;
+        let mut handed = RangeSet::from_ranges(chain.reserved.iter().copied())?;
+        for range in chain.nodes.iter().chain(chain.tree.iter()) {
+            handed.remove(range.page_outer().ok_or(EINVAL)?)?;
+        }
+        // INVARIANT: as computed.
+        Ok(Self { chain, handed })
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Whether this arrival was handled before, by an earlier instance of this module.
+    pub fn was_handled(&self) -> bool {
+        self.tree_page()
+            .is_some_and(|pfn| private(pfn) == HANDLED)
+    }
+
+    /// Says so to a later instance.
+    pub fn mark_handled(&self) {
+        if let Some(pfn) = self.tree_page() {
+            // SAFETY: valid; the state tree's own page, which nothing in this kernel uses.
+            unsafe { ffi::kho_c_set_page_private(pfn, HANDLED) };
+        }
+    }
+
+    fn tree_page(&self) -> Option<u64> {
+        let pfn = self.chain.tree?.start().get() / PAGE_SIZE;
+        is_reserved(pfn).then_some(pfn)
+    }
+}
+
+/// Memory that arrived and that nobody has claimed yet.
+///
+/// # Invariants
+///
+/// The set is page-aligned, inside RAM and outside of this kernel's image. Every page of it has a page
+/// frame, is PageReserved, carries the mark [`UNCLAIMED`], and was reserved in early boot for this purpose
+/// only, so that nothing in this kernel uses it.
+pub struct Reserved {
+    set: RangeSet,
+}
+
+impl Reserved {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self {
+            set: RangeSet::new(),
+        }
+    }
+
+    /// What is left unclaimed.
+    pub fn set(&self) -> &RangeSet {
+        &self.set
+    }
+
+    /// Takes over those pages of `wanted` that are still reserved; returns how many are not. With `again`
+    /// only pages that an earlier instance had marked.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when `wanted` is not page-aligned, not RAM outside the kernel's image, or not what the chain
+    /// of this boot reserved; no memory.
+    pub fn adopt(
+        boot: &Boot,
+        map: &Map,
+        wanted: &RangeSet,
+        again: bool,
+    ) -> Result<(Self, u64), Errno> {
+        let mut set = RangeSet::new();
+        let mut missing = 0u64;
+        for range in wanted.iter() {
+            if !range.is_page_aligned()
+                || !map.ram.contains_range(range)
+                || map.taken.overlaps(range)
+                || !boot.handed.contains_range(range)
+            {
+                return Err(EINVAL);
+            }
+        }
+        for range in wanted.iter() {
+            let mut run: Option<Range<u64>> = None;
+            for pfn in pfns(range) {
+                let mark = private(pfn);
+                let fresh = mark == 0 && !again;
+                if !(is_reserved(pfn) && (fresh || mark == UNCLAIMED)) {
+                    missing = missing.saturating_add(1);
+                    continue;
+                }
+                match &mut run {
+                    Some(run) if run.end == pfn => run.end = pfn.saturating_add(1),
+                    _ => {
+                        insert(&mut set, run.take())?;
+                        run = Some(pfn..pfn.saturating_add(1));
+                    }
+                }
+            }
+            insert(&mut set, run)?;
+            relax();
+        }
+        for pfn in set.iter().flat_map(pfns) {
+            // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
+            unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
+        }
+        // INVARIANT: RAM, image, frame and reservation were checked above, `Boot` says why they are
+        // reserved, and they were marked just now.
+        Ok((Self { set }, missing))
+    }
+
+    /// Checks that all of `range` is unclaimed and takes it out of the set.
+    fn take(&mut self, range: PhysRange) -> Result<(), Errno> {
+        if !range.is_page_aligned() {
+            return Err(EINVAL);
+        }
+        if !self.set.contains_range(range) {
+            return Err(EBUSY);
+        }
+        // Somebody else's code may have cleared a flag: look again before anything changes.
+        if !pfns(range).all(|pfn| is_reserved(pfn) && private(pfn) == UNCLAIMED) {
+            return Err(EBUSY);
+        }
+        self.set.remove(range)?;
+        Ok(())
+    }
+
+    /// Makes the pages ordinary ones that the caller owns, with one reference each.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
+    pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
+        self.take(range)?;
+        for chunk in chunks(range) {
+            for pfn in pfns(chunk) {
+                // SAFETY: by the # Invariants the page is valid, reserved and unused, and `take` removed it
+                // from the set, so this happens once.
+                unsafe { ffi::kho_c_set_page_private(pfn, 0) };
+                // SAFETY: as above.
+                unsafe { ffi::kho_c_page_claim(pfn) };
+            }
+            adjust(chunk);
+            relax();
+        }
+        Ok(())
+    }
+
+    /// Gives the pages back to the system, zeroed if `zero`.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim).
+    pub fn free(&mut self, range: PhysRange, zero: bool) -> Result<(), Errno> {
+        self.take(range)?;
+        for chunk in chunks(range) {
+            if zero {
+                // SAFETY: RAM that nobody uses, by the # Invariants.
+                unsafe { clear(chunk) };
+            }
+            for pfn in pfns(chunk) {
+                // SAFETY: by the # Invariants the page is valid, reserved and unused.
+                unsafe { ffi::kho_c_set_page_private(pfn, 0) };
+            }
+            adjust(chunk);
+            free_chunk(chunk);
+            relax();
+        }
+        Ok(())
+    }
+}
+
+fn insert(set: &mut RangeSet, run: Option<Range<u64>>) -> Result<(), Errno> {
+    if let Some(run) = run
+        && let Some(range) = range_of(run.start, run.end.saturating_sub(run.start))
+    {
+        set.insert(range)?;
+    }
+    Ok(())
+}
+
+/// Counts the pages of a chunk as memory of the system.
+fn adjust(chunk: PhysRange) {
+    let count = isize::try_from(chunk.pages()).unwrap_or(0);
+    // SAFETY: a page of RAM with a page frame; a chunk is inside one zone.
+    unsafe { ffi::kho_c_adjust_managed(chunk.start().get() / PAGE_SIZE, count) };
+}
+
+/// Frees the reserved pages of a chunk that [`Reserved::free`] took.
+fn free_chunk(chunk: PhysRange) {
+    let order = CHUNK.ilog2().saturating_sub(PAGE_SIZE.ilog2());
+    if chunk.len() == CHUNK {
+        // SAFETY: `chunks` cuts at multiples of CHUNK, so this is a naturally aligned block; valid,
+        // reserved and unused by the # Invariants of `Reserved`.
+        unsafe { ffi::kho_c_reserved_free(chunk.start().get() / PAGE_SIZE, order) };
+        return;
+    }
+    for pfn in pfns(chunk) {
+        // SAFETY: valid, reserved and unused by the # Invariants of `Reserved`.
+        unsafe { ffi::kho_c_reserved_free(pfn, 0) };
+    }
+}
+
+/// Zeroes memory.
+///
+/// # Safety
+///
+/// RAM with page frames that the caller owns.
+unsafe fn clear(range: PhysRange) {
+    let at = ffi::kho_c_virt(range.start().get()).cast::<u8>();
+    let len = usize::try_from(range.len()).unwrap_or(0);
+    // SAFETY: in the direct map, and the caller's.
+    unsafe { core::ptr::write_bytes(at, 0, len) };
+}
+
+/// Contiguous pages that were allocated, freed when dropped.
+///
+/// # Invariants
+///
+/// Every page of `range` has exactly the one reference that this value owns, and is in the direct map.
+pub struct Block {
+    range: PhysRange,
+}
+
+impl Block {
+    /// 2^`order` pages from the page allocator, anywhere.
+    pub fn any(order: u32) -> Option<Self> {
+        let pfn = ffi::kho_c_alloc_order(order);
+        if pfn == 0 {
+            return None;
+        }
+        // INVARIANT: split_page gave each page its reference.
+        range_of(pfn, 1u64.checked_shl(order)?).map(|range| Self { range })
+    }
+
+    /// Exactly the pages of `range`, if what is in them can be moved elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, as a rule that the range is busy; [`EINVAL`] if it is not RAM.
+    pub fn at(map: &Map, range: PhysRange) -> Result<Self, Errno> {
+        if !range.is_page_aligned()
+            || !map.ram.contains_range(range)
+            || !pfns(range).all(|pfn| ffi::kho_c_pfn_valid(pfn))
+        {
+            return Err(EINVAL);
+        }
+        let bounds = pfns(range);
+        // SAFETY: valid page frames; ranges of `crate::arena` do not cross the zones' borders, and
+        // alloc_contig_range refuses a range that does.
+        let result = unsafe { ffi::kho_c_alloc_contig(bounds.start, bounds.end) };
+        Errno::check(i64::from(result))?;
+        // INVARIANT: alloc_contig_range gives each page one reference.
+        let mut block = Self { range };
+        block.zero(range);
+        Ok(block)
+    }
+
+    /// Where it is.
+    pub fn range(&self) -> PhysRange {
+        self.range
+    }
+
+    /// Frees what is beyond the first `count` pages; all of it when that is 0.
+    pub fn shorten(self, count: u64) -> Option<Self> {
+        let keep = count.checked_mul(PAGE_SIZE)?;
+        match self.range.split_at(keep) {
+            Some((first, rest)) => {
+                core::mem::forget(self);
+                // INVARIANT: the references of one block, divided between two.
+                drop(Self { range: rest });
+                Some(Self { range: first })
+            }
+            None if keep == self.range.len() => Some(self),
+            None => None,
+        }
+    }
+
+    /// Zeroes the part of `range` that is in the block.
+    pub fn zero(&mut self, range: PhysRange) {
+        if let Some(both) = self.range.intersection(range) {
+            // SAFETY: owned by the # Invariants.
+            unsafe { clear(both) };
+        }
+    }
+
+    /// Copies `bytes` to the beginning of the block.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] when they do not fit.
+    pub fn fill(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        if u64::try_from(bytes.len()).map_err(|_| ENOMEM)? > self.range.len() {
+            return Err(ENOMEM);
+        }
+        let at = ffi::kho_c_virt(self.range.start().get()).cast::<u8>();
+        // SAFETY: owned and large enough; `bytes` is other memory, as nothing else refers to the block.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) };
+        Ok(())
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        for pfn in pfns(self.range) {
+            // SAFETY: the one reference of the # Invariants.
+            unsafe { ffi::kho_c_page_put(pfn) };
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Producers and the context that is lent to them.
+
+use super::ffi;
+use crate::errno::Errno;
+use crate::session::Session;
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+/// A C driver's `struct kho_producer`.
+///
+/// # Invariants
+///
+/// Points to a structure that the driver registered and has not unregistered yet; `kho.h` says that it stays
+/// as it is until then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Handle(NonNull<c_void>);
+
+// SAFETY: a handle only names the structure; who calls through it holds the phase lock.
+unsafe impl Send for Handle {}
+
+impl Handle {
+    /// The producer at `pointer`.
+    ///
+    /// # Safety
+    ///
+    /// The # Invariants hold as long as the handle or a copy is used for more than comparing.
+    #[cfg_attr(test, allow(dead_code))]
+    pub unsafe fn new(pointer: *mut c_void) -> Option<Self> {
+        NonNull::new(pointer).map(Self)
+    }
+
+    /// A reference on the driver's module, or `None` when it is about to go.
+    pub fn hold(self) -> Option<Held> {
+        // SAFETY: registered, by the # Invariants.
+        unsafe { ffi::kho_c_hold(self.0.as_ptr()) }.then_some(Held(self))
+    }
+}
+
+/// A producer whose module stays loaded until this is dropped.
+pub struct Held(Handle);
+
+impl Held {
+    /// Lets the driver write into `session`.
+    ///
+    /// # Errors
+    ///
+    /// What the driver returns.
+    pub fn serialize(&self, session: &mut Session) -> Result<(), Errno> {
+        let ctx: *mut Session = session;
+        // SAFETY: registered, and its module is held. `ctx` is the only access to the session during the
+        // call, which is as long as the driver may use it (kho.h).
+        let result = unsafe { ffi::kho_c_serialize(self.0.0.as_ptr(), ctx.cast()) };
+        if result == 0 {
+            Ok(())
+        } else {
+            // A positive number is no success either.
+            let code = i64::from(result).checked_abs().and_then(i64::checked_neg);
+            Errno::check(code.unwrap_or(-22)).map(|_| ())
+        }
+    }
+
+    /// Lets the driver undo what it did.
+    pub fn abort(&self) {
+        // SAFETY: registered, and its module is held.
+        unsafe { ffi::kho_c_abort(self.0.0.as_ptr()) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: this is the one reference that `hold` took.
+        unsafe { ffi::kho_c_unhold(self.0.0.as_ptr()) }
+    }
+}

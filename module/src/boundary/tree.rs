@@ -1,0 +1,52 @@
+//! A state tree together with its bytes.
+
+use alloc::vec::Vec;
+use kho::tree::{Index, Reader, TreeError};
+
+/// A validated tree, its index, and the memory both read.
+///
+/// # Invariants
+///
+/// `reader` and `index` borrow the heap memory of `bytes`, which is neither changed nor moved until they
+/// are dropped: the fields are private, nothing hands out `bytes` mutably, and moving a `Vec` does not move
+/// what it points to. `bytes` is dropped last.
+pub struct Tree {
+    reader: Reader<'static>,
+    index: Index<'static>,
+    bytes: Vec<u8>,
+}
+
+impl Tree {
+    /// Validates `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, or no memory.
+    pub fn new(bytes: Vec<u8>) -> Result<Self, TreeError> {
+        // SAFETY: the slice outlives both borrowers by the # Invariants.
+        let slice: &'static [u8] =
+            unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
+        let reader = Reader::new(slice)?;
+        let index = Index::new(&reader)?;
+        Ok(Self {
+            reader,
+            index,
+            bytes,
+        })
+    }
+
+    /// The reader.
+    pub fn reader(&self) -> &Reader<'_> {
+        &self.reader
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index<'_> {
+        &self.index
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,159 @@
+//! The `setup_data` chain that this boot honoured.
+//!
+//! `boot_params` is not exported to modules, but sysfs gives its bytes: `hdr.setup_data` is the u64 at 0x250
+//! (`Documentation/arch/x86/boot.rst`, offset 0x1f1 + 0x5f). From there `struct setup_data` `{u64 next; u32 type;
+//! u32 len; u8 data[len]}`, and for `SETUP_INDIRECT` `struct setup_indirect` `{u32 type; u32 reserved; u64 len;
+//! u64 addr}` in the data (`arch/x86/include/uapi/asm/setup_data.h`).
+
+use crate::errno::{EINVAL, Errno};
+use alloc::vec::Vec;
+use kho::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::{PhysAddr, PhysRange};
+
+/// Offset of `hdr.setup_data` in `boot_params`.
+const HEAD: usize = 0x250;
+
+/// Bytes of `struct setup_data` without its data.
+const NODE: u64 = 16;
+
+/// Bytes of `struct setup_indirect`.
+const INDIRECT: u64 = 24;
+
+/// More nodes than early boot could have reserved.
+const MAX_NODES: usize = 512;
+
+/// What the chain says.
+#[derive(Default, Debug)]
+pub struct Chain {
+    /// Where the state tree is.
+    pub tree: Option<PhysRange>,
+    /// What early boot reserved, in the order of the chain.
+    pub reserved: Vec<PhysRange>,
+    /// The nodes themselves, those of other types too. Never released: the kernel walks them whenever
+    /// somebody reads sysfs.
+    pub nodes: Vec<PhysRange>,
+}
+
+/// Walks the chain that begins where `boot_params` says; `read` gives the bytes of physical memory.
+///
+/// # Errors
+///
+/// [`EINVAL`] for what is no chain; what `read` fails with; no memory.
+pub fn walk(
+    boot_params: &[u8],
+    mut read: impl FnMut(PhysRange) -> Result<Vec<u8>, Errno>,
+) -> Result<Chain, Errno> {
+    let mut chain = Chain::default();
+    let mut next = u64_at(boot_params, HEAD).ok_or(EINVAL)?;
+    let mut count = 0usize;
+    while next != 0 {
+        count = count.saturating_add(1);
+        if count > MAX_NODES {
+            return Err(EINVAL);
+        }
+        let at = PhysAddr::new(next);
+        let header = read(range(at, NODE)?)?;
+        let (kind, len) = (
+            u32_at(&header, 8).ok_or(EINVAL)?,
+            u32_at(&header, 12).ok_or(EINVAL)?,
+        );
+        let whole = range(at, NODE.saturating_add(u64::from(len)))?;
+        push(&mut chain.nodes, whole)?;
+        if kind == SETUP_INDIRECT && u64::from(len) >= INDIRECT {
+            let data = read(range(at.checked_add(NODE).ok_or(EINVAL)?, INDIRECT)?)?;
+            indirect(&mut chain, &data)?;
+        }
+        next = u64_at(&header, 0).ok_or(EINVAL)?;
+    }
+    Ok(chain)
+}
+
+fn indirect(chain: &mut Chain, data: &[u8]) -> Result<(), Errno> {
+    let kind = u32_at(data, 0).ok_or(EINVAL)?;
+    if kind != SETUP_KHO_TREE && kind != SETUP_KHO_RESERVE {
+        return Ok(());
+    }
+    let len = u64_at(data, 8).ok_or(EINVAL)?;
+    let at = range(PhysAddr::new(u64_at(data, 16).ok_or(EINVAL)?), len)?;
+    if kind == SETUP_KHO_RESERVE {
+        push(&mut chain.reserved, at)
+    } else if chain.tree.replace(at).is_some() {
+        Err(EINVAL) // two trees
+    } else {
+        Ok(())
+    }
+}
+
+fn range(at: PhysAddr, len: u64) -> Result<PhysRange, Errno> {
+    PhysRange::new(at, len).map_err(|_| EINVAL)
+}
+
+fn push(list: &mut Vec<PhysRange>, item: PhysRange) -> Result<(), Errno> {
+    list.try_reserve(1)?;
+    list.push(item);
+    Ok(())
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let value = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(value.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let value = bytes.get(at..at.checked_add(8)?)?;
+    Some(u64::from_ne_bytes(value.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    fn node(memory: &mut [u8], at: usize, next: u64, kind: u32, inner: (u32, u64, u64)) {
+        memory[at..at + 8].copy_from_slice(&next.to_ne_bytes());
+        memory[at + 8..at + 12].copy_from_slice(&kind.to_ne_bytes());
+        memory[at + 12..at + 16].copy_from_slice(&24u32.to_ne_bytes());
+        memory[at + 16..at + 20].copy_from_slice(&inner.0.to_ne_bytes());
+        memory[at + 24..at + 32].copy_from_slice(&inner.1.to_ne_bytes());
+        memory[at + 32..at + 40].copy_from_slice(&inner.2.to_ne_bytes());
+    }
+
+    fn params(head: u64) -> Vec<u8> {
+        let mut params = vec![0u8; 4096];
+        params[HEAD..HEAD + 8].copy_from_slice(&head.to_ne_bytes());
+        params
+    }
+
+    fn run(memory: &[u8], head: u64) -> Result<Chain, Errno> {
+        walk(&params(head), |r| {
+            let (from, to) = (r.start().get() as usize, r.end().get() as usize);
+            memory.get(from..to).map(<[u8]>::to_vec).ok_or(EINVAL)
+        })
+    }
+
+    #[test]
+    fn finds_the_tree_and_the_reservations() {
+        let mut memory = vec![0u8; 400];
+        node(&mut memory, 40, 80, SETUP_INDIRECT, (SETUP_KHO_TREE, 100, 0x5000));
+        node(&mut memory, 80, 120, SETUP_INDIRECT, (SETUP_KHO_RESERVE, 0x2000, 0x4000));
+        node(&mut memory, 120, 0, 9, (0, 0, 0));
+        let chain = run(&memory, 40).unwrap();
+        assert_eq!(chain.tree.unwrap().start().get(), 0x5000);
+        assert_eq!(chain.tree.unwrap().len(), 100);
+        assert_eq!(chain.reserved.len(), 1);
+        assert_eq!(chain.nodes.len(), 3);
+        assert!(run(&memory, 0).unwrap().tree.is_none());
+    }
+
+    #[test]
+    fn refuses_loops_two_trees_and_wrapping_ranges() {
+        let mut memory = vec![0u8; 400];
+        node(&mut memory, 40, 40, SETUP_INDIRECT, (SETUP_KHO_RESERVE, 0x2000, 0x4000));
+        assert_eq!(run(&memory, 40).unwrap_err(), EINVAL);
+        node(&mut memory, 40, 80, SETUP_INDIRECT, (SETUP_KHO_TREE, 100, 0x5000));
+        node(&mut memory, 80, 0, SETUP_INDIRECT, (SETUP_KHO_TREE, 100, 0x6000));
+        assert_eq!(run(&memory, 40).unwrap_err(), EINVAL);
+        node(&mut memory, 80, 0, SETUP_INDIRECT, (SETUP_KHO_RESERVE, u64::MAX, 0x6000));
+        assert_eq!(run(&memory, 40).unwrap_err(), EINVAL);
+    }
+}

@@ -1,0 +1,86 @@
+//! Errors as the kernel's callers see them.
+
+use kho::OutOfMemory;
+use kho::tree::{ChecksumError, TreeError, ValueError, WriteError};
+
+/// A positive errno of `include/uapi/asm-generic/errno*.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+/// No such node, property or range.
+pub const ENOENT: Errno = Errno(2);
+/// Not RAM.
+pub const ENXIO: Errno = Errno(6);
+/// No memory.
+pub const ENOMEM: Errno = Errno(12);
+/// Not in this phase; claimed or reserved already.
+pub const EBUSY: Errno = Errno(16);
+/// Name taken.
+pub const EEXIST: Errno = Errno(17);
+/// Bad argument.
+pub const EINVAL: Errno = Errno(22);
+/// Tree too large.
+pub const EFBIG: Errno = Errno(27);
+/// Buffer too small.
+pub const ENOSPC: Errno = Errno(28);
+/// Nothing to say.
+pub const ENODATA: Errno = Errno(61);
+/// A value of another type.
+pub const EBADMSG: Errno = Errno(74);
+/// Kept already.
+pub const EADDRINUSE: Errno = Errno(98);
+/// In scratch.
+pub const EADDRNOTAVAIL: Errno = Errno(99);
+
+impl Errno {
+    /// What a C function returns: the negative number.
+    pub const fn code(self) -> i32 {
+        self.0.wrapping_neg()
+    }
+
+    /// From what a C function returned: the value, or the error it stands for.
+    pub fn check(value: i64) -> Result<u64, Self> {
+        u64::try_from(value).map_err(|_| {
+            let code = value.checked_neg().and_then(|v| i32::try_from(v).ok());
+            Self(code.filter(|c| *c < 4096).unwrap_or(EINVAL.0))
+        })
+    }
+}
+
+impl From<OutOfMemory> for Errno {
+    fn from(_: OutOfMemory) -> Self {
+        ENOMEM
+    }
+}
+
+impl From<alloc::collections::TryReserveError> for Errno {
+    fn from(_: alloc::collections::TryReserveError) -> Self {
+        ENOMEM
+    }
+}
+
+impl From<ValueError> for Errno {
+    fn from(_: ValueError) -> Self {
+        EBADMSG
+    }
+}
+
+impl From<WriteError> for Errno {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::TooLarge => EFBIG,
+            WriteError::Duplicate { .. } => EEXIST,
+            _ => EINVAL,
+        }
+    }
+}
+
+impl From<ChecksumError> for Errno {
+    fn from(error: ChecksumError) -> Self {
+        match error {
+            ChecksumError::Tree(TreeError::DuplicateChild { .. }) => EEXIST,
+            ChecksumError::Tree(TreeError::OutOfMemory(_)) => ENOMEM,
+            _ => EINVAL,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The resource tree as `/proc/iomem` prints it: what is RAM, and where this kernel runs.
+//!
+//! Format (`r_show()` in `kernel/resource.c`, Linux 6.1 to 7.3): two spaces for each level, then
+//! `START-END : NAME`, both addresses in hexadecimal and the last one included. Whoever may not know the
+//! addresses gets zeros.
+
+use kho::{OutOfMemory, PhysAddr, PhysRange, RangeSet};
+
+/// Memory of this machine.
+#[derive(Default, Debug)]
+pub struct Map {
+    /// System RAM in whole pages, above the first MiB, without what the firmware or ACPI keeps.
+    pub ram: RangeSet,
+    /// Where this kernel's image is, and the crash kernel's reservation: never ours.
+    pub taken: RangeSet,
+}
+
+/// Real-mode and firmware memory that nothing is ever handed over in.
+const LOW: u64 = 1 << 20;
+
+/// Reads the text of `/proc/iomem`. Lines of other shapes are skipped.
+///
+/// # Errors
+///
+/// [`OutOfMemory`].
+pub fn parse(text: &[u8]) -> Result<Map, OutOfMemory> {
+    let mut map = Map::default();
+    for line in text.split(|byte| *byte == b'\n') {
+        let Some((range, name, top)) = line_parts(line) else {
+            continue;
+        };
+        if name == b"System RAM" && top {
+            if let Some(inner) = range.page_inner() {
+                map.ram.insert(inner)?;
+            }
+        } else if (name.starts_with(b"Kernel ") || name.starts_with(b"Crash kernel"))
+            && let Some(outer) = range.page_outer()
+        {
+            map.taken.insert(outer)?;
+        }
+    }
+    if let Ok(low) = PhysRange::new(PhysAddr::new(0), LOW) {
+        map.ram.remove(low)?;
+    }
+    Ok(map)
+}
+
+/// Range, name, and whether the line is of the top level.
+fn line_parts(line: &[u8]) -> Option<(PhysRange, &[u8], bool)> {
+    let trimmed = line.trim_ascii_start();
+    let colon = trimmed.windows(3).position(|w| w == b" : ")?;
+    let (bounds, name) = trimmed.split_at_checked(colon)?;
+    let dash = bounds.iter().position(|byte| *byte == b'-')?;
+    let (start, last) = bounds.split_at_checked(dash)?;
+    let start = hex(start)?;
+    let end = hex(last.get(1..)?)?.checked_add(1)?;
+    let range = PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).ok()?;
+    Some((range, name.get(3..)?, trimmed.len() == line.len()))
+}
+
+/// A number in hexadecimal digits, nothing else.
+pub fn hex(digits: &[u8]) -> Option<u64> {
+    let text = core::str::from_utf8(digits).ok()?;
+    if text.starts_with('+') {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &[u8] = b"00000000-00000fff : Reserved\n\
+        00001000-0009fbff : System RAM\n\
+        00100000-3ffdffff : System RAM\n\
+        \x20 01000000-01ffffff : Kernel code\n\
+        \x20 2a000000-2fffffff : Crash kernel\n\
+        feffc000-feffffff : Reserved\n\
+        100000000-13fffffff : System RAM\n\
+        garbage\n-: \n1-0 : System RAM\n";
+
+    fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
+    }
+
+    #[test]
+    fn ram_is_the_top_level_above_one_mib() {
+        let map = parse(TEXT).unwrap();
+        assert_eq!(
+            map.ram.as_slice(),
+            &[range(0x100000, 0x3ffe0000), range(0x100000000, 0x140000000)]
+        );
+        assert_eq!(
+            map.taken.as_slice(),
+            &[range(0x1000000, 0x2000000), range(0x2a000000, 0x30000000)]
+        );
+    }
+
+    #[test]
+    fn hidden_addresses_give_no_ram() {
+        let map = parse(b"00000000-00000000 : System RAM\n").unwrap();
+        assert!(map.ram.is_empty());
+    }
+}

@@ -1,0 +1,349 @@
+//! Who may have which page: what arrived, and memory lent to producers.
+
+use crate::arena::{self, Arenas};
+use crate::arrival::{self, Arrival, Nothing, mem};
+use crate::boundary::kernel::read_file;
+use crate::boundary::pages::{Block, Reserved};
+use crate::boundary::sync::Lock;
+use crate::errno::{EBUSY, EINVAL, ENOENT, ENOMEM, Errno};
+use crate::iomem::{self, Map};
+use crate::session::Limits;
+use crate::text::{Level, log};
+use alloc::vec::Vec;
+use kho::tree::Node;
+use kho::{PhysRange, RangeSet};
+
+/// The store of this machine.
+pub static STORE: Lock<Store, 1> = Lock::new(Store::new());
+
+/// Everything about pages.
+pub struct Store {
+    map: Map,
+    arrival: Result<Arrival, Nothing>,
+    reserved: Reserved,
+    arenas: Arenas,
+    /// Scratch as root told it, on a boot where none arrived.
+    told_scratch: Option<PhysRange>,
+}
+
+impl Store {
+    const fn new() -> Self {
+        Self {
+            map: Map {
+                ram: RangeSet::new(),
+                taken: RangeSet::new(),
+            },
+            arrival: Err(Nothing::Ordinary),
+            reserved: Reserved::new(),
+            arenas: Arenas::new(),
+            told_scratch: None,
+        }
+    }
+
+    /// Reads the machine and what arrived. A handover that is not believed is no error: this kernel then
+    /// works as after an ordinary boot.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; what reading `/proc/iomem` gives.
+    pub fn open(&mut self) -> Result<(), Errno> {
+        let text = read_file(c"/proc/iomem")?;
+        let mut map = iomem::parse(&text)?;
+        map.ram = map.ram.subtract(&map.taken)?;
+        if map.ram.is_empty() {
+            log!(Level::Error, "/proc/iomem shows no RAM: the module has to be loaded by root");
+            return Err(EINVAL);
+        }
+        self.arrival = match arrival::receive(&map) {
+            Ok((arrival, reserved)) => {
+                self.reserved = reserved;
+                log!(
+                    Level::Info,
+                    "handover {} from {}: {} KiB handed over, {} KiB of slack released",
+                    arrival.hop,
+                    arrival.previous,
+                    self.reserved.set().total() / 1024,
+                    arrival.slack / 1024
+                );
+                Ok(arrival)
+            }
+            Err(Nothing::Failed(ENOMEM)) => return Err(ENOMEM),
+            Err(nothing) => {
+                if let Nothing::Refused(why) = nothing {
+                    log!(Level::Error, "what arrived is ignored and stays reserved: {why}");
+                }
+                Err(nothing)
+            }
+        };
+        self.map = map;
+        Ok(())
+    }
+
+    /// Lets go of everything; what is unclaimed stays reserved.
+    pub fn close(&mut self) {
+        let lent = self.arenas.lent_bytes();
+        if lent != 0 {
+            log!(Level::Warning, "{lent} bytes that drivers did not give back are lost");
+        }
+        self.arenas.abandon();
+        *self = Self::new();
+    }
+
+    /// What arrived.
+    pub fn arrival(&self) -> Result<&Arrival, Nothing> {
+        self.arrival.as_ref().map_err(|nothing| *nothing)
+    }
+
+    /// The nodes of what drivers handed over, and the user's.
+    fn trees(&self) -> Option<&Arrival> {
+        self.arrival.as_ref().ok()
+    }
+
+    /// Node number `node` of the kernel's part.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn node(&self, node: i64) -> Result<Node<'_>, Errno> {
+        let number = usize::try_from(node).map_err(|_| ENOENT)?;
+        let tree = self.trees().and_then(|a| a.kernel.as_ref());
+        tree.and_then(|t| t.index().nth(number)).ok_or(ENOENT)
+    }
+
+    /// Number of the first node of the kernel's part that `matches`, from number `from` on.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn find(&self, from: usize, matches: impl Fn(&Node<'_>) -> bool) -> Result<i64, Errno> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref()).ok_or(ENOENT)?;
+        let found = (from..tree.index().len())
+            .find(|n| tree.index().nth(*n).is_some_and(|node| matches(&node)));
+        found.and_then(|n| i64::try_from(n).ok()).ok_or(ENOENT)
+    }
+
+    /// The number of the node at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn find_path(&self, path: &str) -> Result<i64, Errno> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref()).ok_or(ENOENT)?;
+        let wanted = tree.index().path(path).ok_or(ENOENT)?;
+        self.find(0, |node| same(node, &wanted))
+    }
+
+    /// The number of the child `name` of node number `node`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn find_child(&self, node: i64, name: &str) -> Result<i64, Errno> {
+        let wanted = self.node(node)?.child(name).ok_or(ENOENT)?;
+        self.find(0, |node| same(node, &wanted))
+    }
+
+    /// Hands `range` to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released; no memory.
+    pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
+        self.named(range)?;
+        self.reserved.claim(range)
+    }
+
+    /// Hands all ranges of a node to the caller, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim), and [`ENOENT`].
+    pub fn claim_node(&mut self, node: i64) -> Result<(), Errno> {
+        let ranges = ranges(mem(&self.node(node)?))?;
+        if !ranges.iter().all(|r| self.reserved.set().contains_range(*r)) {
+            return Err(EBUSY);
+        }
+        for (at, range) in ranges.iter().enumerate() {
+            if let Err(error) = self.reserved.claim(*range) {
+                log!(Level::Error, "claim of {range} failed (error {}) after {at} others", error.0);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives `range` back to the system, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim).
+    pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
+        self.named(range)?;
+        self.reserved.free(range, true)
+    }
+
+    /// Tells what never arrived from what is gone.
+    fn named(&self, range: PhysRange) -> Result<(), Errno> {
+        let within = |node: &Node<'_>| mem(node).any(|m| m.contains_range(range));
+        let arrival = self.trees().ok_or(EINVAL)?;
+        let user = arrival.user.reader().nodes();
+        let part = arrival.kernel.as_ref().map(|t| t.reader().nodes());
+        let mut all = user.chain(part.into_iter().flatten());
+        if self.reserved.set().contains_range(range) || all.any(|(_, node)| within(&node)) {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    /// Releases what is unclaimed of the node at `path` and of the nodes below it; of everything for
+    /// `all`. Returns the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] for no such node, [`EBUSY`] when nothing of it is left; no memory.
+    pub fn release_path(&mut self, path: &str) -> Result<u64, Errno> {
+        let wanted = if path == "all" {
+            self.reserved.set().try_clone()?
+        } else {
+            let named = self.mem_below(path)?;
+            let left = named.intersect(self.reserved.set())?;
+            if left.is_empty() {
+                return Err(EBUSY);
+            }
+            left
+        };
+        for range in wanted.iter() {
+            self.reserved.free(range, true)?;
+        }
+        Ok(wanted.total())
+    }
+
+    /// All `mem` of the node at `path` and below: of the user's tree, else of the kernel's part.
+    fn mem_below(&self, path: &str) -> Result<RangeSet, Errno> {
+        let arrival = self.trees().ok_or(ENOENT)?;
+        let kernel = arrival.kernel.as_ref();
+        let node = arrival
+            .user
+            .index()
+            .path(path)
+            .filter(|_| path != "/")
+            .or_else(|| kernel.and_then(|t| t.index().path(path)))
+            .ok_or(ENOENT)?;
+        let mut set = RangeSet::new();
+        for event in node.walk() {
+            if let kho::tree::Event::Begin(node) = event {
+                for range in mem(&node) {
+                    set.insert(range)?;
+                }
+            }
+        }
+        Ok(set)
+    }
+
+    /// Calls `tell` with the path of each node that has unclaimed memory, and how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn leftovers(&self, mut tell: impl FnMut(&str, u64)) -> Result<(), Errno> {
+        let Some(arrival) = self.trees() else {
+            return Ok(());
+        };
+        for tree in [Some(&arrival.user), arrival.kernel.as_ref()].into_iter().flatten() {
+            for (_, node) in tree.reader().nodes() {
+                let mut bytes = 0u64;
+                for range in mem(&node) {
+                    let left = RangeSet::from_ranges([range])?.intersect(self.reserved.set())?;
+                    bytes = bytes.saturating_add(left.total());
+                }
+                if bytes != 0 {
+                    tell(&tree.index().path_of(&node)?, bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that nobody has claimed.
+    pub fn unclaimed(&self) -> u64 {
+        self.reserved.set().total()
+    }
+
+    /// The scratch region: what arrived, else what root told.
+    pub fn scratch(&self) -> Option<PhysRange> {
+        self.trees().map(|a| a.scratch).or(self.told_scratch)
+    }
+
+    /// Root tells where scratch will be, so that memory for producers is chosen elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] when one arrived, [`EINVAL`] unless it is page-aligned RAM.
+    pub fn tell_scratch(&mut self, range: PhysRange) -> Result<(), Errno> {
+        if self.trees().is_some() {
+            return Err(EBUSY);
+        }
+        if !range.is_page_aligned() || !self.map.ram.contains_range(range) {
+            return Err(EINVAL);
+        }
+        self.told_scratch = Some(range);
+        Ok(())
+    }
+
+    /// What producers may keep.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn limits(&self) -> Result<Limits, Errno> {
+        Ok(Limits {
+            ram: self.map.ram.try_clone()?,
+            scratch: self.scratch(),
+        })
+    }
+
+    /// Pages for a producer.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn lend(&mut self, count: usize) -> Result<PhysRange, Errno> {
+        let scratch = self.scratch();
+        self.arenas.lend(&self.map, scratch, count)
+    }
+
+    /// Pages back from a producer.
+    pub fn take_back(&mut self, range: PhysRange) {
+        if !self.arenas.take_back(range) {
+            log!(Level::Error, "{range} was given back, but had not been lent as such; it is kept");
+        }
+    }
+
+    /// Bytes lent to producers.
+    pub fn lent(&self) -> u64 {
+        self.arenas.lent_bytes()
+    }
+
+    /// Pages for the sealed tree.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn block(&self, pages: u64) -> Result<Block, Errno> {
+        arena::block(&self.map, self.scratch(), pages)
+    }
+}
+
+fn same(a: &Node<'_>, b: &Node<'_>) -> bool {
+    core::ptr::eq(a.name_bytes(), b.name_bytes())
+}
+
+fn ranges(list: impl Iterator<Item = PhysRange>) -> Result<Vec<PhysRange>, Errno> {
+    let mut out = Vec::new();
+    for range in list {
+        out.try_reserve(1)?;
+        out.push(range);
+    }
+    Ok(out)
+}

@@ -1,0 +1,74 @@
+//! Text into fixed buffers: for the log and for sysfs, where nothing may be allocated or fail.
+
+use crate::boundary::kernel;
+use core::fmt;
+
+/// Text that stops at the end of its buffer.
+pub struct Text<'b> {
+    buf: &'b mut [u8],
+    len: usize,
+}
+
+impl<'b> Text<'b> {
+    /// An empty text in `buf`.
+    pub fn new(buf: &'b mut [u8]) -> Self {
+        Self { buf, len: 0 }
+    }
+
+    /// Bytes written.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes written.
+    pub fn bytes(&self) -> &[u8] {
+        self.buf.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.buf.get_mut(self.len..).unwrap_or(&mut []);
+        let fits = room.len().min(text.len());
+        for (to, from) in room.iter_mut().zip(text.bytes()) {
+            *to = from;
+        }
+        self.len = self.len.saturating_add(fits);
+        if fits == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
+/// How much a message matters.
+#[derive(Clone, Copy)]
+pub enum Level {
+    /// Something that was asked for was not done.
+    Error,
+    /// Something is odd, and was coped with.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+/// One line into the kernel log, cut off at 400 bytes.
+pub fn write_log(level: Level, message: fmt::Arguments<'_>) {
+    let mut buf = [0u8; 400];
+    let mut text = Text::new(&mut buf);
+    // Cut off is what the buffer is for.
+    let _ = fmt::Write::write_fmt(&mut text, message);
+    let level = match level {
+        Level::Error => 0,
+        Level::Warning => 1,
+        Level::Info => 2,
+    };
+    kernel::log(level, text.bytes());
+}
+
+/// `log!(Level::Info, "...", ...)`.
+macro_rules! log {
+    ($level:expr, $($arg:tt)*) => { $crate::text::write_log($level, format_args!($($arg)*)) };
+}
+pub(crate) use log;
