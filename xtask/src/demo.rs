@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use kho_guest::Event;
@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Bytes of random files, in MiB.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1024))]
     tree: u64,
+    /// Number from which all contents follow [default: another one each time].
+    #[arg(long)]
+    seed: Option<u64>,
     /// Show everything that the guest says.
     #[arg(short, long)]
     verbose: bool,
@@ -51,12 +54,13 @@ kho get random | kho-guest hash --same random
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let lab = Lab::open(arguments.kho.as_deref())?;
+    let seed = arguments.seed.unwrap_or_else(any_seed);
     let kernels = CHAIN
         .iter()
         .map(|name| lab.kernel(name))
         .collect::<Result<Vec<_>>>()?;
     let scripts = vec![
-        Some(first(arguments.tree)),
+        Some(first(arguments.tree, seed)),
         Some(EACH.to_owned()),
         Some(EACH.to_owned()),
     ];
@@ -80,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
 
     println!(
-        "demo: {}, with {} MiB of files and two blobs",
+        "demo: {}, with {} MiB of files and two blobs (seed {seed})",
         CHAIN.join(" -> "),
         arguments.tree
     );
@@ -99,21 +103,26 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     } else {
         println!("{}", log::tail(&outcome.log, 25));
-        println!(
-            "demo: FAIL: {}",
-            describe_end(&outcome.end).replace('\n', " ")
-        );
+        let why = describe_end(&outcome.end).replace('\n', " ");
+        println!("demo: FAIL: {}", why.strip_prefix("FAIL: ").unwrap_or(&why));
     }
     Ok(ExitCode::FAILURE)
 }
 
-fn first(tree_mib: u64) -> String {
+fn any_seed() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    now.as_secs() ^ u64::from(now.subsec_nanos())
+}
+
+fn first(tree_mib: u64, seed: u64) -> String {
     format!(
         "
-kho-guest make-tree /srv/demo --bytes {} --seed $(date +%s)
+kho-guest make-tree /srv/demo --bytes {} --seed {seed}
 kho-guest hash-tree /srv/demo --same tree
 echo 'Dear next kernel, the memory is yours, but these bytes are mine.' >/tmp/letter
-kho-guest bytes 5000000 --seed $(date +%N) >/tmp/random
+kho-guest bytes 5000000 --seed {} >/tmp/random
 kho-guest hash --same letter </tmp/letter
 kho-guest hash --same random </tmp/random
 kho keep /srv/demo
@@ -121,7 +130,8 @@ kho keep --name letter - </tmp/letter
 kho keep --name random - </tmp/random
 rm /tmp/letter /tmp/random
 ",
-        tree_mib << 20
+        tree_mib << 20,
+        seed ^ 1,
     )
 }
 
