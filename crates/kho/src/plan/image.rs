@@ -83,10 +83,13 @@ impl ImageNeeds {
             .saturating_add(pages(self.params_len.max(1)))
     }
 
-    /// Bytes that are copied into scratch, in whole pages (`u64::MAX` on overflow).
+    /// Bytes of all segments in scratch, in whole pages (`u64::MAX` on overflow): the kernel takes a page of
+    /// memory for each of them, filled or not.
     pub fn copied_bytes(&self) -> u64 {
         let pages = |len: u64| len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
-        pages(self.kernel.file_len)
+        self.kernel
+            .reserve_len()
+            .unwrap_or(u64::MAX)
             .saturating_add(self.initrd().map_or(0, |i| pages(i.len)))
             .saturating_add(pages(self.params_len))
     }
@@ -118,19 +121,18 @@ impl fmt::Display for ImagePart {
 pub struct Placement {
     /// What belongs to this part alone. For the kernel all of `init_size`. Page-aligned.
     pub reserved: PhysRange,
-    /// Bytes that are really copied to the start of `reserved`; the rest need not be a segment.
+    /// Bytes of content at the start of `reserved`; the rest is zero.
     pub len: u64,
 }
 
 impl Placement {
-    /// The destination of the segment: `len` rounded up to pages.
-    pub fn segment(&self) -> PhysRange {
-        self.len
-            .max(1)
-            .checked_next_multiple_of(PAGE_SIZE)
-            .and_then(|len| PhysRange::new(self.reserved.start(), len).ok())
-            .filter(|r| self.reserved.contains_range(*r))
-            .unwrap_or(self.reserved)
+    /// The destination of the segment: all of `reserved`, also where the content is shorter.
+    ///
+    /// The kernel decompresses itself inside its `init_size` while it still runs on the page tables that
+    /// kexec made, and kexec keeps those (its control pages) away from destinations only
+    /// (`kimage_alloc_normal_control_pages` in `kernel/kexec_core.c`).
+    pub const fn segment(&self) -> PhysRange {
+        self.reserved
     }
 }
 
