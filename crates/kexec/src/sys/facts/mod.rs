@@ -11,5 +11,6 @@ pub mod iomem;
 pub mod kexec;
 pub mod meminfo;
 pub mod memmap;
+mod next;
 pub mod process;
 pub mod security;

@@ -1,0 +1,66 @@
+//! Facts about this machine in the form that the next kernel's parameters take.
+
+use super::efi::Efi;
+use super::memmap::{FirmwareMap, MemoryType};
+use crate::bootparam::{E820Kind, EfiFacts, EfiRegion, MemoryMapEntry};
+use kho::PhysAddr;
+
+impl FirmwareMap {
+    /// The map as the boot protocol has it.
+    pub fn to_boot(&self) -> Vec<MemoryMapEntry> {
+        self.entries()
+            .iter()
+            .map(|entry| MemoryMapEntry {
+                range: entry.range,
+                kind: (&entry.kind).into(),
+            })
+            .collect()
+    }
+}
+
+impl From<&MemoryType> for E820Kind {
+    /// What no e820 type stands for is reserved: nobody touches it.
+    fn from(kind: &MemoryType) -> Self {
+        match kind {
+            MemoryType::Ram => Self::Ram,
+            MemoryType::AcpiTables => Self::Acpi,
+            MemoryType::AcpiNvs => Self::Nvs,
+            MemoryType::Unusable => Self::Unusable,
+            MemoryType::Persistent => Self::Pmem,
+            MemoryType::PersistentLegacy => Self::Pram,
+            MemoryType::SoftReserved => Self::SoftReserved,
+            MemoryType::Reserved | MemoryType::Unknown(_) => Self::Reserved,
+        }
+    }
+}
+
+impl Efi {
+    /// What the next kernel has to be told; `None` when the running kernel has no runtime services
+    /// (`efi=noruntime`), so that none can be passed on.
+    pub fn for_next_kernel(&self) -> Option<EfiFacts> {
+        if self.runtime_map.is_empty() {
+            return None;
+        }
+        Some(EfiFacts {
+            fw_vendor: self.fw_vendor.unwrap_or(0),
+            runtime: self.runtime.unwrap_or(0),
+            config_table: self.config_table?,
+            smbios: self.table("SMBIOS"),
+            acpi: self
+                .table("ACPI20")
+                .or_else(|| self.table("ACPI"))
+                .map(PhysAddr::new),
+            runtime_map: self
+                .runtime_map
+                .iter()
+                .map(|region| EfiRegion {
+                    kind: region.kind,
+                    attribute: region.attribute,
+                    num_pages: region.pages,
+                    phys_addr: region.phys,
+                    virt_addr: region.virt,
+                })
+                .collect(),
+        })
+    }
+}
