@@ -151,6 +151,18 @@ impl Plan {
             .map(|p| p.dest)
     }
 
+    /// The mem cache in the order of the state tree and the `setup_data` chain: the entry with the state
+    /// first, the others by address.
+    pub fn mem_cache_state_first(&self) -> impl Iterator<Item = PhysRange> + '_ {
+        let state = self.mem_cache.entries().get(self.state_entry);
+        let others = self.mem_cache.ranges().enumerate();
+        state.map(|e| e.range).into_iter().chain(
+            others
+                .filter(|(index, _)| *index != self.state_entry)
+                .map(|(_, range)| range),
+        )
+    }
+
     /// The pieces of blob `index`, in order.
     pub fn blob_pieces(&self, index: usize) -> impl Iterator<Item = &Piece> + '_ {
         self.pieces

@@ -1,0 +1,176 @@
+//! Machines: what the firmware says, and what only memblock knows.
+
+use kho::plan::{ImageNeeds, InitrdNeeds, KernelNeeds};
+use kho::{PhysAddr, PhysRange, RangeSet};
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+/// One gibibyte.
+pub const GIB: u64 = 1 << 30;
+
+/// A machine as it comes from the factory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// For messages.
+    pub name: &'static str,
+    /// RAM in the firmware's map.
+    pub ram: RangeSet,
+    /// Firmware data inside RAM that no map names: only the running kernel's own reservations tell (the TPM
+    /// event log, EFI configuration tables).
+    pub hidden: RangeSet,
+    /// Whether it booted by UEFI. A kernel that comes by kexec then finds an EFI map of runtime services only, in
+    /// which KASLR sees no free memory: it stays where it was loaded (`process_efi_entries` in
+    /// `arch/x86/boot/compressed/kaslr.c`, Linux 6.12 and 7.3). That is what keeps it off firmware data that
+    /// the e820 map calls RAM.
+    pub efi: bool,
+    /// First addresses of NUMA nodes but the first.
+    pub borders: Vec<PhysAddr>,
+    /// Early reservations that a kernel takes from us here. One more and it dies before its console.
+    pub cap: usize,
+}
+
+/// A range from bounds.
+///
+/// # Panics
+///
+/// If it is empty.
+pub fn range(start: u64, end: u64) -> PhysRange {
+    PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end))
+        .unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A set of ranges.
+///
+/// # Panics
+///
+/// When memory runs out.
+pub fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
+    RangeSet::from_ranges(ranges).unwrap_or_else(|e| panic!("{e}"))
+}
+
+impl Template {
+    /// A BIOS guest with 2 GiB.
+    pub fn bios_2g() -> Self {
+        Self {
+            name: "bios-2g",
+            efi: false,
+            ram: set([range(0, 0x9_fc00), range(MIB, 2 * GIB - 0x2_0000)]),
+            hidden: RangeSet::new(),
+            borders: vec![],
+            cap: 100,
+        }
+    }
+
+    /// A BIOS guest with 6 GiB, of which 3 above 4 GiB.
+    pub fn bios_6g() -> Self {
+        Self {
+            name: "bios-6g",
+            efi: false,
+            ram: set([
+                range(0, 0x9_fc00),
+                range(MIB, 3 * GIB - 0x2_0000),
+                range(4 * GIB, 7 * GIB),
+            ]),
+            hidden: RangeSet::new(),
+            borders: vec![],
+            cap: 100,
+        }
+    }
+
+    /// A UEFI machine with 4 GiB, a map full of small holes, firmware data that only memblock knows, and a
+    /// low cap.
+    pub fn uefi_4g() -> Self {
+        let mut ram = set([
+            range(0, 0x9_f000),
+            range(MIB, 2 * GIB),
+            range(4 * GIB, 6 * GIB),
+        ]);
+        // Runtime services, ACPI tables and the like, in the upper part below 4 GiB as OVMF puts them.
+        for i in 0..14 {
+            let at = 0x7a00_0000 + i * 0x45_3000;
+            ram = ram
+                .subtract(&set([range(at, at + (1 + i % 5) * 0x1000)]))
+                .unwrap_or_default();
+        }
+        let hidden = set([
+            range(0x7950_0000, 0x7951_0000),
+            range(0x6123_4018, 0x6123_4818),
+            range(0x2345_6000, 0x2345_7000),
+            range(0x1_4000_0000, 0x1_4000_3000),
+        ]);
+        Self {
+            name: "uefi-4g",
+            efi: true,
+            ram,
+            hidden,
+            borders: vec![],
+            cap: 40,
+        }
+    }
+
+    /// Two NUMA nodes of 4 GiB.
+    pub fn numa_8g() -> Self {
+        Self {
+            name: "numa-8g",
+            efi: true,
+            ram: set([
+                range(0, 0x9_fc00),
+                range(MIB, 3 * GIB),
+                range(4 * GIB, 9 * GIB),
+            ]),
+            hidden: set([range(5 * GIB + 0x1000, 5 * GIB + 0x2000)]),
+            borders: vec![PhysAddr::new(5 * GIB + 512 * MIB)],
+            cap: 60,
+        }
+    }
+
+    /// A small guest where almost everything is tight.
+    pub fn tiny_512m() -> Self {
+        Self {
+            name: "tiny-512m",
+            efi: true,
+            ram: set([range(0, 0x9_fc00), range(MIB, 512 * MIB)]),
+            hidden: set([range(0x1800_0000, 0x1800_1000)]),
+            borders: vec![],
+            cap: 12,
+        }
+    }
+
+    /// All of the above.
+    pub fn all() -> Vec<Self> {
+        vec![
+            Self::bios_2g(),
+            Self::bios_6g(),
+            Self::uefi_4g(),
+            Self::numa_8g(),
+            Self::tiny_512m(),
+        ]
+    }
+}
+
+/// The image of a kernel by number, with an initrd of so many MiB (0 for none).
+pub fn image(kernel: u8, initrd_mib: u64) -> ImageNeeds {
+    let (file, init, above_4g, relocatable) = match kernel % 4 {
+        0 => (8 * MIB + 123, 42 * MIB, true, true),
+        1 => (12 * MIB, 60 * MIB, true, true),
+        2 => (6 * MIB + 4096, 30 * MIB, false, true),
+        // A kernel that cannot move: fits only where scratch happens to hold 16 MiB.
+        _ => (5 * MIB, 24 * MIB, true, false),
+    };
+    ImageNeeds {
+        kernel: KernelNeeds {
+            file_len: file,
+            mem_size: init,
+            align: 2 * MIB,
+            preferred: PhysAddr::new(16 * MIB),
+            relocatable,
+            above_4g,
+        },
+        initrd: (initrd_mib > 0).then_some(InitrdNeeds {
+            len: initrd_mib * MIB + 777,
+            max_addr: PhysAddr::new(0x7fff_ffff),
+            unpacked: None,
+        }),
+        params_len: 9000,
+    }
+}

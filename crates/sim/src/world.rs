@@ -1,0 +1,523 @@
+//! The whole: a machine, its kernel, its users, and what happens to them.
+
+use crate::kernel::{Boot, Entry, Kernel, Library};
+use crate::machine::{Template, image, range, set};
+use crate::memory::{Content, Memory};
+use crate::op::{Op, Outcome};
+use crate::sets::{Rng, add, both, minus, plus};
+use kho::phase::{Fingerprint, Generation, Machine, Phase};
+use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Bytes that a user wants to be handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Blob {
+    pub(crate) label: u64,
+    pub(crate) id: u64,
+    pub(crate) size: u64,
+    /// Where they are, if they arrived, and on which hop they were first handed over.
+    pub(crate) arrived: Option<(Vec<PhysRange>, u64)>,
+    /// Whether they also exist in the running system.
+    pub(crate) live: bool,
+}
+
+/// Pages of a producer, kept in place. The content runs through the ranges in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) id: u64,
+    pub(crate) ranges: RangeSet,
+}
+
+impl Held {
+    /// Each range with what it has to hold.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (PhysRange, Content)> + '_ {
+        let mut offset = 0;
+        self.ranges.iter().map(move |range| {
+            let content = Content {
+                id: self.id,
+                offset,
+            };
+            offset += range.len();
+            (range, content)
+        })
+    }
+}
+
+/// What `kexec_load` has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Armed {
+    pub(crate) generation: Generation,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) entry: Entry,
+    /// Destination and content, in the order of the segments.
+    pub(crate) copies: Vec<(PhysRange, Content)>,
+    pub(crate) promise: Promise,
+}
+
+/// What the next kernel has to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Promise {
+    pub(crate) scratch: PhysRange,
+    pub(crate) covered: RangeSet,
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) held: Vec<Held>,
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Handovers.
+    pub hops: u64,
+    /// Starts from nothing, the first not counted.
+    pub cold_boots: u64,
+    /// Operations that were refused.
+    pub refused: u64,
+    /// Blobs and producers' ranges found intact after a hop.
+    pub verified: u64,
+    /// Most mem-cache entries in one handover.
+    pub most_entries: usize,
+    /// Most slack in one handover, in bytes.
+    pub most_slack: u64,
+}
+
+/// A mistake that the planner's caller could make. The checks of this crate have to notice each of them, which is
+/// how we know that they would notice the planner's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// The planner is told that no page is pinned.
+    NothingPinned,
+    /// The planner is told that nothing is kept in place.
+    NothingInPlace,
+    /// The planner is told that early boot takes any number of reservations.
+    NoCap,
+    /// The recorded scratch is not passed on.
+    NewScratch,
+    /// The chain lacks its last node.
+    ShortChain,
+    /// A blob is read before the last change to it.
+    OldBlob,
+}
+
+/// A machine, its kernel and its users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    pub(crate) template: Template,
+    pub(crate) memory: Memory,
+    pub(crate) kernel: Kernel,
+    pub(crate) library: Library,
+    pub(crate) rng: Rng,
+    pub(crate) machine: Machine,
+    pub(crate) armed: Option<Armed>,
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) held: Vec<Held>,
+    /// As recorded by the last handover.
+    pub(crate) scratch: Option<PhysRange>,
+    pub(crate) hop: u64,
+    /// The state segment of the tree that arrived.
+    pub(crate) state: Option<PhysRange>,
+    generations: BTreeSet<u64>,
+    last_id: u64,
+    pub(crate) stats: Stats,
+    pub(crate) mistake: Option<Mistake>,
+}
+
+/// A broken promise, with the script that breaks it.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was broken.
+    pub what: String,
+    /// The machine.
+    pub template: &'static str,
+    /// Everything up to and including the operation that did it, with its outcome.
+    pub script: Vec<(Op, Option<Outcome>)>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.template, self.what)?;
+        for (step, (op, outcome)) in self.script.iter().enumerate() {
+            match outcome {
+                Some(outcome) => writeln!(f, "{step:4}  {op}  ->  {outcome:?}")?,
+                None => writeln!(f, "{step:4}  {op}  ->  broken")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs a script on a new machine.
+///
+/// # Errors
+///
+/// The first broken promise.
+pub fn run(template: Template, seed: u64, ops: &[Op]) -> Result<World, Box<Failure>> {
+    let name = template.name;
+    let mut script = Vec::new();
+    let fail = |what, script| {
+        Box::new(Failure {
+            what,
+            template: name,
+            script,
+        })
+    };
+    let mut world = World::new(template, seed).map_err(|what| fail(what, Vec::new()))?;
+    for op in ops {
+        match world.step(op) {
+            Ok(outcome) => script.push((op.clone(), Some(outcome))),
+            Err(what) => {
+                script.push((op.clone(), None));
+                return Err(fail(what, script));
+            }
+        }
+    }
+    Ok(world)
+}
+
+impl World {
+    /// A machine that was just switched on.
+    ///
+    /// # Errors
+    ///
+    /// If it is too small for a kernel.
+    pub fn new(template: Template, seed: u64) -> Result<Self, String> {
+        let mut world = Self {
+            template,
+            memory: Memory::default(),
+            kernel: Kernel {
+                pinned: RangeSet::new(),
+                reserved: RangeSet::new(),
+                held: RangeSet::new(),
+                managed: 0,
+            },
+            library: Library::new(),
+            rng: Rng::new(seed),
+            machine: Machine::new(0),
+            armed: None,
+            blobs: Vec::new(),
+            held: Vec::new(),
+            scratch: None,
+            hop: 0,
+            state: None,
+            generations: BTreeSet::new(),
+            last_id: 0,
+            stats: Stats::default(),
+            mistake: None,
+        };
+        world.switch_on()?;
+        Ok(world)
+    }
+
+    /// Has every load from now on make a mistake.
+    pub fn make(&mut self, mistake: Mistake) {
+        self.mistake = Some(mistake);
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Scratch as recorded.
+    pub fn scratch(&self) -> Option<PhysRange> {
+        self.scratch
+    }
+
+    /// Reserved bytes in the running kernel.
+    pub fn reserved(&self) -> u64 {
+        self.kernel.reserved.total()
+    }
+
+    /// Number of intervals of memory, a measure of the cost of a step.
+    pub fn intervals(&self) -> usize {
+        self.memory.intervals()
+    }
+
+    pub(crate) fn fresh(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Notes a generation.
+    ///
+    /// # Errors
+    ///
+    /// If it was used before.
+    pub(crate) fn note(&mut self, generation: Generation) -> Result<(), String> {
+        if self.generations.insert(generation.get()) {
+            Ok(())
+        } else {
+            Err(format!("generation {generation} came back"))
+        }
+    }
+
+    /// Does one thing, and checks every promise.
+    ///
+    /// # Errors
+    ///
+    /// The broken promise.
+    pub fn step(&mut self, op: &Op) -> Result<Outcome, String> {
+        let mut before = self.clone();
+        let outcome = self.perform(op)?;
+        if let Outcome::Refused(why) = &outcome {
+            // Chance and fresh names may be used up; nothing else.
+            before.rng = self.rng.clone();
+            before.last_id = self.last_id;
+            if before != *self {
+                return Err(format!("refused ({why}), but something has changed"));
+            }
+            self.stats.refused += 1;
+        }
+        self.check()?;
+        Ok(outcome)
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<Outcome, String> {
+        let frozen = self.machine.phase() != Phase::Idle;
+        match *op {
+            Op::Keep(size) => {
+                let (label, id) = (self.fresh(), self.fresh());
+                self.blobs.push(Blob {
+                    label,
+                    id,
+                    size: size.into(),
+                    arrived: None,
+                    live: true,
+                });
+            }
+            Op::Touch(which, size) => {
+                let id = self.fresh();
+                let Some(blob) = pick(&mut self.blobs, which) else {
+                    return Ok(Outcome::Nothing);
+                };
+                (blob.id, blob.size) = (id, size.into());
+                (blob.arrived, blob.live) = (None, true);
+            }
+            Op::Drop(which) => {
+                if self.blobs.is_empty() {
+                    return Ok(Outcome::Nothing);
+                }
+                self.blobs.remove(usize::from(which) % self.blobs.len());
+            }
+            Op::Restore(which) => match pick(&mut self.blobs, which) {
+                Some(blob) => blob.live = true,
+                None => return Ok(Outcome::Nothing),
+            },
+            Op::Hold(..) | Op::Foreign(..) | Op::Release(_) | Op::ReleaseSlack if frozen => {
+                return Ok(Outcome::Refused(format!(
+                    "{op} while a handover is under way"
+                )));
+            }
+            Op::Hold(ranges, pages) => return Ok(self.hold(ranges, pages)),
+            Op::Foreign(page, pages) => return Ok(self.foreign(page, pages)),
+            Op::Release(which) => {
+                if self.held.is_empty() {
+                    return Ok(Outcome::Nothing);
+                }
+                let held = self.held.remove(usize::from(which) % self.held.len());
+                self.kernel.give_back(&held.ranges);
+                self.churn();
+            }
+            Op::ReleaseSlack => {
+                let needed = self.kept_in_place();
+                let needed = plus(&needed, &set(self.state));
+                let slack = minus(&self.kernel.reserved, &needed);
+                self.kernel.give_back(&slack);
+                self.churn();
+            }
+            Op::Churn => self.churn(),
+            Op::Load(kernel, mib, landing, cut) => {
+                return self.load(&image(kernel, mib.into()), landing, cut);
+            }
+            Op::Abort => {
+                self.unload()?;
+            }
+            Op::Exec(kaslr) => return self.exec(kaslr),
+            Op::CrashInExec(segments) => {
+                let Some(armed) = self.armed.clone() else {
+                    return Ok(Outcome::Nothing);
+                };
+                for (dest, content) in armed.copies.iter().take(segments.into()) {
+                    self.memory.write(*dest, *content);
+                }
+                return self.power_failure();
+            }
+            Op::PowerFailure => return self.power_failure(),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Back to idle, with nothing loaded.
+    pub(crate) fn unload(&mut self) -> Result<(), String> {
+        self.armed = None;
+        self.machine.abort().map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    fn power_failure(&mut self) -> Result<Outcome, String> {
+        self.stats.cold_boots += 1;
+        self.switch_on()?;
+        Ok(Outcome::ColdBoot)
+    }
+
+    fn switch_on(&mut self) -> Result<(), String> {
+        self.memory = Memory::default();
+        self.library.clear();
+        self.machine = Machine::new(self.rng.draw());
+        (self.armed, self.scratch, self.hop) = (None, None, 0);
+        self.state = None;
+        self.blobs.clear();
+        self.held.clear();
+        let garbage = self.fresh();
+        self.kernel = Boot {
+            template: &self.template,
+            memory: &mut self.memory,
+            library: &self.library,
+            rng: &mut self.rng,
+            kaslr: true,
+            garbage,
+        }
+        .cold(&image(0, 16))?;
+        Ok(())
+    }
+
+    fn churn(&mut self) {
+        let id = self.fresh();
+        self.kernel.churn(&self.template, &mut self.memory, id);
+    }
+
+    /// Everything that the next handover keeps without copying it.
+    pub(crate) fn kept_in_place(&self) -> RangeSet {
+        let blobs = self.blobs.iter().filter(|b| !b.live);
+        let blobs = blobs.filter_map(|b| b.arrived.as_ref());
+        let blobs = blobs.flat_map(|(pieces, _)| pieces.iter().copied());
+        let held = self.held.iter().flat_map(|h| h.ranges.iter());
+        set(blobs.chain(held))
+    }
+
+    /// A producer allocates contiguous memory outside scratch.
+    fn hold(&mut self, ranges: u8, pages: u8) -> Outcome {
+        let len = (u64::from(pages) + 1) * PAGE_SIZE;
+        let mut free = minus(&self.kernel.free(&self.template), &set(self.scratch));
+        let mut mine = RangeSet::new();
+        for _ in 0..=ranges {
+            let Some(place) = self.rng.place(&free, len, PAGE_SIZE) else {
+                return Outcome::Refused("no contiguous memory for a producer".into());
+            };
+            free = minus(&free, &set([place]));
+            add(&mut mine, place);
+        }
+        self.take(mine);
+        Outcome::Done
+    }
+
+    /// Somebody wants pages to be kept that are where they are.
+    fn foreign(&mut self, page: u32, pages: u8) -> Outcome {
+        let top = self.template.ram.span().map_or(0, |s| s.end().get());
+        let start = (u64::from(page) * PAGE_SIZE) % top;
+        let Ok(wanted) = PhysRange::new(PhysAddr::new(start), (u64::from(pages) + 1) * PAGE_SIZE)
+        else {
+            return Outcome::Nothing;
+        };
+        if self.scratch.is_some_and(|s| s.overlaps(wanted)) {
+            return Outcome::Refused(format!("{wanted} is in scratch"));
+        }
+        if !self.kernel.free(&self.template).contains_range(wanted) {
+            return Outcome::Refused(format!("{wanted} is not this producer's to keep"));
+        }
+        self.take(set([wanted]));
+        Outcome::Done
+    }
+
+    fn take(&mut self, ranges: RangeSet) {
+        let held = Held {
+            id: self.fresh(),
+            ranges,
+        };
+        for (range, content) in held.contents() {
+            self.memory.write(range, content);
+        }
+        self.kernel.held = plus(&self.kernel.held, &held.ranges);
+        self.held.push(held);
+    }
+
+    /// The promises that hold at any time.
+    fn check(&self) -> Result<(), String> {
+        for held in &self.held {
+            for (range, content) in held.contents() {
+                self.holds(range, content, "a producer's range")?;
+            }
+        }
+        for blob in &self.blobs {
+            self.check_blob(blob)?;
+        }
+        for (number, table) in (1u64..).zip(self.template.hidden.iter()) {
+            let content = Content::start(crate::kernel::firmware_id(number));
+            self.holds(table, content, "a firmware table")?;
+        }
+        let kernel = &self.kernel;
+        let pairs = [
+            ("pinned", &kernel.pinned, "reserved", &kernel.reserved),
+            ("pinned", &kernel.pinned, "held", &kernel.held),
+            ("reserved", &kernel.reserved, "held", &kernel.held),
+        ];
+        for (a, x, b, y) in pairs {
+            if let Some(both) = both(x, y).iter().next() {
+                return Err(format!("{both} is {a} and {b}"));
+            }
+        }
+        // Nothing is lost: all RAM is free, pinned, reserved or held.
+        let whole = minus(&self.template.ram, &set([range(0, 1 << 20)]));
+        let known = plus(
+            &plus(&kernel.free(&self.template), &kernel.pinned),
+            &plus(&kernel.reserved, &kernel.held),
+        );
+        let lost = minus(&whole, &known).total();
+        // The odd bytes at the ends of RAM ranges are in no page.
+        if lost >= PAGE_SIZE * 2 * u64::try_from(whole.len()).unwrap_or(0) {
+            return Err(format!("{lost:#x} bytes are lost"));
+        }
+        if let Some(scratch) = self.scratch {
+            let inside = both(&self.kept_in_place(), &set([scratch]));
+            if let Some(kept) = inside.iter().next() {
+                return Err(format!("{kept} is kept and in scratch {scratch}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// That an arrived blob is where it is said to be.
+    pub(crate) fn check_blob(&self, blob: &Blob) -> Result<(), String> {
+        let mut offset = 0;
+        for piece in blob.arrived.iter().flat_map(|(pieces, _)| pieces) {
+            if blob.live && !set([*piece]).eq(&both(&set([*piece]), &self.kernel.reserved)) {
+                return Ok(()); // restored, and its old place was given back
+            }
+            let content = Content {
+                id: blob.id,
+                offset,
+            };
+            self.holds(*piece, content, "a blob")?;
+            offset += piece.len();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn holds(&self, at: PhysRange, want: Content, what: &str) -> Result<(), String> {
+        match self.memory.first_difference(at, want) {
+            None => Ok(()),
+            Some(addr) => Err(format!(
+                "{what} at {at} was overwritten at {addr} by {:?}",
+                self.memory.at(addr)
+            )),
+        }
+    }
+}
+
+/// Element `which`, counted modulo.
+fn pick<T>(list: &mut [T], which: u8) -> Option<&mut T> {
+    let len = list.len();
+    list.get_mut(usize::from(which).checked_rem(len)?)
+}
