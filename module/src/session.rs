@@ -8,6 +8,7 @@ use crate::boundary::pages::none_reserved;
 use crate::errno::{
     EADDRINUSE, EADDRNOTAVAIL, EBUSY, EINVAL, ENXIO, Errno,
 };
+use crate::text::{Level, log};
 use alloc::vec::Vec;
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{WriteError, Writer};
@@ -225,22 +226,21 @@ impl Session {
     }
 
     fn check(&self, range: PhysRange) -> Result<(), Errno> {
-        if !range.is_page_aligned() {
-            return Err(EINVAL);
-        }
-        if !self.limits.ram.contains_range(range) {
-            return Err(ENXIO);
-        }
-        if self.limits.scratch.is_some_and(|s| s.overlaps(range)) {
-            return Err(EADDRNOTAVAIL);
-        }
-        if self.kept.overlaps(range) {
-            return Err(EADDRINUSE);
-        }
-        if !none_reserved(range) {
-            return Err(EBUSY);
-        }
-        Ok(())
+        let (error, why) = if !range.is_page_aligned() {
+            (EINVAL, "is not page-aligned")
+        } else if !self.limits.ram.contains_range(range) {
+            (ENXIO, "is not RAM that a handover may use")
+        } else if self.limits.scratch.is_some_and(|s| s.overlaps(range)) {
+            (EADDRNOTAVAIL, "is in scratch")
+        } else if self.kept.overlaps(range) {
+            (EADDRINUSE, "is kept already")
+        } else if !none_reserved(range) {
+            (EBUSY, "is reserved")
+        } else {
+            return Ok(());
+        };
+        log!(Level::Error, "a producer wants to keep {range}, which {why}");
+        Err(error)
     }
 
     /// Everything that is kept.

@@ -48,8 +48,7 @@ impl Store {
     /// [`ENOMEM`]; what reading `/proc/iomem` gives.
     pub fn open(&mut self) -> Result<(), Errno> {
         let text = read_file(c"/proc/iomem")?;
-        let mut map = iomem::parse(&text)?;
-        map.ram = map.ram.subtract(&map.taken)?;
+        let map = iomem::parse(&text)?;
         if map.ram.is_empty() {
             log!(Level::Error, "/proc/iomem shows no RAM: the module has to be loaded by root");
             return Err(EINVAL);
