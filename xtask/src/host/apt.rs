@@ -132,12 +132,12 @@ impl Apt {
         packages.iter().map(file_of).collect()
     }
 
-    /// Installs packages on this machine; `name/suite` picks a suite.
-    pub fn install(&self, packages: &[&str]) -> Result<()> {
+    /// Installs packages on this machine, with their dependencies preferably from `suite`.
+    pub fn install(&self, packages: &[&str], suite: Option<&str>) -> Result<()> {
         let mut command = self.command("apt-get");
-        command
-            .args(["-q", "-y", "--no-install-recommends", "install"])
-            .args(packages);
+        command.args(["-q", "-y", "--no-install-recommends"]);
+        command.args(suite.map(|suite| format!("--target-release={suite}")));
+        command.arg("install").args(packages);
         command.env("DEBIAN_FRONTEND", "noninteractive");
         self.succeed(&mut command, "apt-get install")
     }

@@ -14,8 +14,13 @@ use apt::Apt;
 /// The Debian release that this prepares, and from which the first guest kernel comes.
 pub const CODENAME: &str = "bookworm";
 
+/// Has the QEMU that is new enough.
+const BACKPORTS: &str = "bookworm-backports";
+
+const QEMU: &str = "qemu-system-x86";
+
 /// The suites that packages for this machine come from.
-const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", "bookworm-backports"];
+const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", BACKPORTS];
 
 /// Older ones corrupt guests under TCG with several processors.
 const OLDEST_QEMU: (u32, u32) = (10, 0);
@@ -36,7 +41,7 @@ struct Need {
 const NEEDS: [Need; 9] = [
     Need {
         sign: Sign::Qemu,
-        package: "qemu-system-x86/bookworm-backports",
+        package: QEMU,
     },
     Need {
         sign: Sign::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
@@ -95,7 +100,7 @@ pub fn prepare(cache: &Cache) -> Result<()> {
         eprintln!("xtask:   {package}: {why}");
     }
     let by_hand = format!(
-        "install these Debian packages and run this again: {}",
+        "install these Debian packages and run this again: {} ({QEMU} from {BACKPORTS})",
         packages.join(" ")
     );
     if !is_bookworm() {
@@ -110,7 +115,14 @@ pub fn prepare(cache: &Cache) -> Result<()> {
     );
     let apt = Apt::open(cache, "host", &SUITES)?;
     apt.update()?;
-    apt.install(&packages)?;
+    let (qemu, others): (Vec<&str>, Vec<&str>) =
+        packages.iter().partition(|package| **package == QEMU);
+    if !qemu.is_empty() {
+        apt.install(&qemu, Some(BACKPORTS))?;
+    }
+    if !others.is_empty() {
+        apt.install(&others, None)?;
+    }
     for need in &NEEDS {
         if let Some(why) = lacks(&need.sign)? {
             bail!("{} was installed, and still: {why}", need.package);

@@ -115,10 +115,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         match Lab::open(arguments.kho.as_deref()) {
             Ok(lab) => guests::run(&lab, chosen, arguments.jobs, &mut tally),
             Err(error) => {
-                let end = End::Broken(format!("{error:#}"));
-                chosen
-                    .iter()
-                    .for_each(|scenario| tally.add(&scenario.name, &end, "", String::new));
+                let end = End::Broken("guests cannot be run, see the first of these".into());
+                let mut details = format!("{error:#}");
+                for scenario in &chosen {
+                    tally.add(&scenario.name, &end, "", || std::mem::take(&mut details));
+                }
             }
         }
     }
