@@ -74,6 +74,7 @@ mod check;
 mod handover;
 mod label;
 mod problem;
+pub mod kernel_part;
 pub mod setup_data;
 mod write;
 
