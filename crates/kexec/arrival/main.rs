@@ -32,10 +32,15 @@ use sys::Errno;
 /// `KPF_RESERVED`, `include/linux/kernel-page-flags.h`: the page is `PageReserved`.
 const KPF_RESERVED: u64 = 1 << 32;
 const PAGE_SIZE: u64 = 4096;
-/// Up to so many pages in all, each one is looked at. `/proc/kpageflags` gives about ten million a second.
-const CHECK_ALL: u64 = 1 << 20;
-/// Above that, the pages at both ends of a range and one in so many between.
+/// Up to so many pages in all (256 MiB), each one is looked at: a reservation is made or lost as a whole, so
+/// more would only delay the boot.
+const CHECK_ALL: u64 = 1 << 16;
+/// Above that, so many pages at both ends of each range,
+const EDGE: u64 = 64;
+/// and one in so many between: one in each huge page.
 const STRIDE: u64 = 512;
+/// Pages whose flags are read at once.
+const CHUNK: u64 = 512;
 /// Ranges that get a line of their own in the log.
 const MAX_COMPLAINTS: u64 = 8;
 
@@ -244,12 +249,12 @@ struct Range {
 impl Range {
     /// The first page found that is not reserved.
     fn first_not_reserved(&self, flags: &sys::File, all: bool, looked_at: &mut u64) -> Option<u64> {
-        if all || self.pages <= 2 * STRIDE {
+        if all || self.pages <= 2 * EDGE {
             return look(flags, self.first, self.pages, looked_at);
         }
-        let last = self.first.saturating_add(self.pages - STRIDE);
-        let mut between = self.first.saturating_add(STRIDE);
-        look(flags, self.first, STRIDE, looked_at).or_else(|| {
+        let last = self.first.saturating_add(self.pages - EDGE);
+        let mut between = self.first.saturating_add(EDGE);
+        look(flags, self.first, EDGE, looked_at).or_else(|| {
             while between < last {
                 let bad = look(flags, between, 1, looked_at);
                 if bad.is_some() {
@@ -257,7 +262,7 @@ impl Range {
                 }
                 between += STRIDE;
             }
-            look(flags, last, STRIDE, looked_at)
+            look(flags, last, EDGE, looked_at)
         })
     }
 }
@@ -269,7 +274,7 @@ fn look(flags: &sys::File, first: u64, count: u64, looked_at: &mut u64) -> Optio
     let mut done = 0;
     while done < count {
         let page = first.saturating_add(done);
-        let want = (count - done).min(STRIDE);
+        let want = (count - done).min(CHUNK);
         let bytes = buffer.get_mut(..want as usize * 8)?;
         let got = page
             .checked_mul(8)

@@ -83,6 +83,10 @@ const STACK_BOTTOM: usize = ENTRY_LEN - 16;
 /// 64-bit; data: read and write.
 const DESCRIPTORS: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 
+/// Offset of the table's last byte.
+const GDT_LIMIT: u16 = 31;
+
+const _: () = assert!(size_of::<[u64; 4]>() == GDT_LIMIT as usize + 1);
 const _: () = assert!(CODE.len() <= BOOT_PARAMS && BOOT_PARAMS + 8 == KERNEL_ENTRY);
 const _: () = assert!(KERNEL_ENTRY + 8 <= GDTR && GDTR + 10 == IDTR && IDTR + 10 <= GDT);
 const _: () = assert!((GDTR + 2).is_multiple_of(8) && GDT.is_multiple_of(16));
@@ -110,8 +114,7 @@ pub fn code(at: PhysAddr, boot_params: PhysAddr, kernel_entry: PhysAddr) -> [u8;
     put(0, &CODE);
     put(BOOT_PARAMS, &boot_params.get().to_le_bytes());
     put(KERNEL_ENTRY, &kernel_entry.get().to_le_bytes());
-    let limit = (size_of::<[u64; 4]>() - 1) as u8;
-    put(GDTR, &u16::from(limit).to_le_bytes());
+    put(GDTR, &GDT_LIMIT.to_le_bytes());
     put(GDTR + 2, &at.get().saturating_add(GDT as u64).to_le_bytes());
     for (n, descriptor) in DESCRIPTORS.iter().enumerate() {
         put(GDT + 8 * n, &descriptor.to_le_bytes());
@@ -120,6 +123,10 @@ pub fn code(at: PhysAddr, boot_params: PhysAddr, kernel_entry: PhysAddr) -> [u8;
 }
 
 #[cfg(test)]
+#[allow(
+    unsafe_code,
+    reason = "one test reads the bytes between two labels of its own assembly"
+)]
 mod tests {
     use super::*;
 
@@ -141,43 +148,41 @@ mod tests {
         assert_eq!(long(GDT + 0x18), 0x00cf_9300_0000_ffff, "selector 0x18");
     }
 
+    #[cfg(target_arch = "x86_64")]
+    core::arch::global_asm!(
+        ".pushsection .rodata.kho_entry_listing, \"a\"",
+        "kho_entry_listing:",
+        "cli",
+        "cld",
+        "lea rsp, [rip + kho_entry_listing + 0x100]",
+        "lidt [rip + kho_entry_listing + 0xa0]",
+        "lgdt [rip + kho_entry_listing + 0x96]",
+        "mov eax, 0x18",
+        "mov ds, eax",
+        "mov es, eax",
+        "mov ss, eax",
+        "xor eax, eax",
+        "mov fs, eax",
+        "mov gs, eax",
+        "lea rax, [rip + 2f]",
+        "push 0x10",
+        "push rax",
+        "retfq",
+        "2:",
+        "mov rsi, [rip + kho_entry_listing + 0x80]",
+        "mov rax, [rip + kho_entry_listing + 0x88]",
+        "xor ebx, ebx",
+        "xor ebp, ebp",
+        "xor edi, edi",
+        "jmp rax",
+        "kho_entry_listing_end:",
+        ".popsection",
+    );
+
     /// The listing in the module's documentation, assembled, is the code.
     #[cfg(target_arch = "x86_64")]
     #[test]
-    #[allow(
-        unsafe_code,
-        reason = "reads the bytes between two labels of this test's own assembly"
-    )]
     fn code_is_what_the_listing_assembles_to() {
-        core::arch::global_asm!(
-            ".pushsection .rodata.kho_entry_listing, \"a\"",
-            "kho_entry_listing:",
-            "cli",
-            "cld",
-            "lea rsp, [rip + kho_entry_listing + 0x100]",
-            "lidt [rip + kho_entry_listing + 0xa0]",
-            "lgdt [rip + kho_entry_listing + 0x96]",
-            "mov eax, 0x18",
-            "mov ds, eax",
-            "mov es, eax",
-            "mov ss, eax",
-            "xor eax, eax",
-            "mov fs, eax",
-            "mov gs, eax",
-            "lea rax, [rip + 2f]",
-            "push 0x10",
-            "push rax",
-            "retfq",
-            "2:",
-            "mov rsi, [rip + kho_entry_listing + 0x80]",
-            "mov rax, [rip + kho_entry_listing + 0x88]",
-            "xor ebx, ebx",
-            "xor ebp, ebp",
-            "xor edi, edi",
-            "jmp rax",
-            "kho_entry_listing_end:",
-            ".popsection",
-        );
         unsafe extern "C" {
             static kho_entry_listing: u8;
             static kho_entry_listing_end: u8;

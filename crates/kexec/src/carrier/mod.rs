@@ -15,8 +15,13 @@
 //!   Each range that touches no other costs one. This runs before `memblock_allow_resize` (in
 //!   `e820__memblock_setup`), with a static table of 128 regions that also holds the kernel, the initrd, the
 //!   first 64 KiB, the BIOS area and what firmware drivers reserve. A reservation that does not fit is
-//!   dropped without a word. Ranges that touch or overlap, such as the tree and the mem-cache entry that
-//!   covers it, count once, but a table that is exactly full can miss one more.
+//!   dropped without a word in 6.1 and a panic before there is a console in 6.12 and 7.3
+//!   (`memblock_double_array`, `mm/memblock.c`). The one that is dropped need not be ours: what the
+//!   kernel reserves for itself afterwards (its early page tables, `reserve_brk`) goes into the same table. A
+//!   6.1 guest with 124 ranges started, had every one of them reserved, and died when its memory was filled.
+//!   So finding all ranges reserved after boot does not show that there were few enough. Ranges that touch or
+//!   overlap, such as the tree and the mem-cache entry that covers it, count once, but need a free slot while
+//!   they are merged.
 //! * **e820, 6.1 and 6.12 only** (`e820__reserve_setup_data`, gone in 7.3): every node and every indirect
 //!   range becomes `E820_TYPE_RESERVED_KERN` in `e820_table` (6.1: in `e820_table_kexec` too). A range
 //!   inside a RAM entry splits it: two more entries; a node that begins where the last one ended: one more.

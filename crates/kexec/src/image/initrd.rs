@@ -50,6 +50,6 @@ pub fn check_initrd(file: &[u8]) -> Result<InitrdKind, InitrdError> {
         return Ok(InitrdKind::Cpio);
     }
     Err(InitrdError::WrongFormat {
-        found: identify(rest),
+        found: identify(file),
     })
 }

@@ -57,6 +57,20 @@ pub struct ImageNeeds {
     pub five_level: bool,
 }
 
+impl From<&ImageNeeds> for kho::plan::KernelNeeds {
+    /// As the planner wants it.
+    fn from(needs: &ImageNeeds) -> Self {
+        Self {
+            file_len: needs.payload_len,
+            mem_size: needs.mem_size,
+            align: needs.alignment,
+            preferred: needs.lowest,
+            relocatable: true,
+            above_4g: needs.above_4g,
+        }
+    }
+}
+
 /// A kernel that can be placed in memory and entered.
 pub trait Image: fmt::Debug {
     /// The format, for people: `bzImage`.
