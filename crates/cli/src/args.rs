@@ -52,6 +52,15 @@ Exits 0 when nothing blocks a handover, otherwise with the status that `kho load
     Load(Load),
     /// Start the loaded kernel, now, without stopping services.
     Exec(Exec),
+    /// At shutdown: take the content for the kernel that `load --arm` took, and load both.
+    Capture(Capture),
+    /// As kexec(8): the same options and exit statuses, with a handover.
+    #[command(disable_help_flag = true, after_help = "kho kexec --help lists the options.")]
+    Kexec {
+        /// Options of kexec(8).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION|KERNEL")]
+        args: Vec<OsString>,
+    },
     /// Load and exec in one step.
     Reboot(Reboot),
     /// Forget the loaded kernel.
@@ -109,11 +118,12 @@ written, by the exit status.")]
   kho keep --name token - < secret     a blob from standard input, taken at once
   kho keep --list
   kho keep --remove srv-cache          by name or by path
+  kho keep --from-config               what /etc/kho/keep.d/*.conf say, in place of what they said before
 
 The list travels: what was kept stays kept over every further hop, until it is removed.")]
 pub struct Keep {
     /// Files, directories or symlinks; `-` with --name takes standard input.
-    #[arg(required_unless_present_any = ["list", "remove"], value_name = "PATH")]
+    #[arg(required_unless_present_any = ["list", "remove", "from_config"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// The name of the blob (default for a path: its escaped form, as systemd-escape --path).
     #[arg(long, value_name = "NAME")]
@@ -127,6 +137,9 @@ pub struct Keep {
     /// Show the list.
     #[arg(long, conflicts_with_all = ["paths", "name", "remove"])]
     pub list: bool,
+    /// Make the list agree with keep.d/*.conf, see keep.d(5); entries added by hand stay.
+    #[arg(long, conflicts_with_all = ["paths", "name", "remove", "list", "skip_special", "one_file_system"])]
+    pub from_config: bool,
     /// Take these off the list.
     #[arg(long, num_args = 1.., value_name = "NAME|PATH", conflicts_with_all = ["paths", "name"])]
     pub remove: Vec<OsString>,
@@ -155,6 +168,10 @@ pub struct Next {
     /// At most this many early reservations (never more than is known to be safe for the firmware).
     #[arg(long, value_name = "N")]
     pub max_ranges: Option<usize>,
+    /// Begin a new chain: what arrived in this boot is dropped, with its scratch region. The way out of
+    /// a boot whose state tree arrived damaged.
+    #[arg(long)]
+    pub forget_arrived: bool,
 }
 
 /// Arguments of `plan`.
@@ -175,12 +192,49 @@ pub struct Plan {
 #[command(after_help = "Examples:
   kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
   kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --command-line 'root=/dev/vda1 ro'
+  kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline && systemctl kexec
 
 A refused load changes nothing: an image that was loaded before stays loaded.")]
 pub struct Load {
     /// What to boot.
     #[command(flatten)]
     pub next: Next,
+    /// Take the kernel now and the content when the system stops (kho-capture.service), for `systemctl kexec`.
+    #[arg(long)]
+    pub arm: bool,
+    /// With --arm: what to do at shutdown when the content cannot be taken.
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t, requires = "arm")]
+    pub on_failure: OnFailure,
+}
+
+/// What happens at shutdown when the content cannot be taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Start the same kernel without a handover.
+    Plain,
+    /// Reboot through the firmware.
+    #[default]
+    Cold,
+    /// Do not go down: stay in the emergency shell with file systems mounted.
+    Stop,
+}
+
+/// Arguments of `capture`.
+#[derive(Debug, Args)]
+#[command(after_help = "Started by kho-capture.service when services have stopped and file systems are still there.
+
+The image that was loaded is unloaded first: a failure never leaves an old one armed.")]
+pub struct Capture {
+    /// Only when systemd is on its way to kexec.target; otherwise do nothing.
+    #[arg(long)]
+    pub if_kexec: bool,
+    /// In place of what `load --arm` said.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_failure: Option<OnFailure>,
+    /// Do nothing but what is to be done after a capture that did not finish (killed, timed out).
+    #[arg(long)]
+    pub settle: bool,
 }
 
 /// Arguments of `exec`.
@@ -229,4 +283,8 @@ pub struct Restore {
     /// Restore set-user-ID bits and security.* attributes too.
     #[arg(long)]
     pub privileged: bool,
+    /// As kho-restore.service does at boot: every entry as keep.d says, going on after a failure; then
+    /// apply keep.d and publish status.json.
+    #[arg(long, conflicts_with_all = ["names", "into", "force", "privileged"])]
+    pub boot: bool,
 }

@@ -49,6 +49,7 @@ statuses! {
     SourceChanged = 32, "source-changed", "what should be kept changed while it was read";
     TooLarge = 33, "too-large", "the kept content does not fit; the message says what fits";
     NoSuchEntry = 34, "no-such-entry", "no entry of that name";
+    BadConfig = 35, "bad-config", "a line of keep.d is wrong";
     Headroom = 40, "headroom", "the next kernel would have too little free memory";
     TooManyRanges = 41, "too-many-ranges", "more early reservations than are safe";
     Scratch = 42, "scratch", "the scratch region is absent, too small or unusable";

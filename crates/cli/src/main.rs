@@ -5,6 +5,7 @@ mod arrived;
 mod cmd;
 mod exit;
 mod handover;
+mod keepd;
 mod list;
 mod map;
 mod output;
@@ -19,6 +20,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 fn main() -> ExitCode {
+    // kexec(8)'s own rules for its arguments differ from every other verb's, so nobody else reads them.
+    if let Some(status) = cmd::kexec::called(std::env::args_os()) {
+        return status;
+    }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {
@@ -50,6 +55,8 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Keep(args) => cmd::keep::run(args, &session, out),
         Command::Plan(args) => cmd::plan::run(args, &session, out),
         Command::Load(args) => cmd::load::run(args, &session, out),
+        Command::Capture(args) => cmd::capture::run(args, &session, out),
+        Command::Kexec { args } => cmd::kexec::from_verb(args),
         Command::Exec(args) => cmd::exec::run(args.stale_ok, &session, out),
         Command::Reboot(args) => cmd::load::reboot(args, &session, out),
         Command::Unload { force } => cmd::load::unload(*force, &session, out),

@@ -25,6 +25,11 @@ impl Output {
         }
     }
 
+    /// The same without remarks, where one was made already or will be.
+    pub fn silent(self) -> Self {
+        Self { quiet: true, ..self }
+    }
+
     /// A remark beside the result, on standard error.
     pub fn remark(self, text: &str) {
         if !self.json && !self.quiet {

@@ -2,6 +2,7 @@
 
 use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status};
+use crate::output::Output;
 use crate::state::StateDir;
 use kho::abi::{Content, Handover};
 use kho::tree::Reader;
@@ -52,8 +53,7 @@ impl Session {
             Ok(physmem::Arrived::Nothing) => Ok(None),
             Ok(physmem::Arrived::Tree { bytes, .. }) => Ok(Some(bytes)),
             Ok(physmem::Arrived::Corrupt { why }) => {
-                Err(Fail::new(Status::TreeCorrupt, format!("what arrived is damaged: {why}"))
-                    .fix("it stays reserved; the system runs on without it"))
+                Err(Fail::new(Status::TreeCorrupt, format!("what arrived is damaged: {why}")).fix(STAYS))
             }
             Err(err) => {
                 let text = crate::exit::chain(&err);
@@ -72,7 +72,47 @@ impl Session {
             return Ok(arrived);
         }
         let arrived = self.tree_bytes()?.map(take_apart).transpose()?;
+        if let Some(arrived) = &arrived {
+            self.match_chain(arrived)?;
+        }
         Ok(self.arrived.get_or_init(|| arrived))
+    }
+
+    /// The tree is only believed as far as this boot's chain says the same: what it calls reserved must be.
+    fn match_chain(&self, arrived: &Arrived) -> Result<(), Fail> {
+        let Ok(physmem::Arrived::Tree { reserved, .. }) = physmem::find_tree(&self.root) else {
+            return Ok(());
+        };
+        physmem::SetupMemory::pair(&arrived.mem_cache, &reserved).map(|_| ()).map_err(|why| {
+            Fail::new(Status::TreeCorrupt, format!("the state tree that arrived does not belong to this boot: {why}"))
+                .fix(STAYS)
+        })
+    }
+
+    /// What the next load carries on: nothing when it was told to forget what arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::arrived`], unless `forget`.
+    pub fn carried(&self, forget: bool) -> Result<Option<&Arrived>, Fail> {
+        if forget { Ok(None) } else { Ok(self.arrived()?.as_ref()) }
+    }
+
+    /// What arrived; with a remark, none when it arrived damaged or in an unknown version. For verbs that
+    /// only have to know what is on the list: nothing that cannot be read is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::arrived`] for any other reason.
+    pub fn readable(&self, out: Output) -> Result<Option<&Arrived>, Fail> {
+        match self.arrived() {
+            Ok(arrived) => Ok(arrived.as_ref()),
+            Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => {
+                out.remark(&format!("note: {}; what it kept is not on the list", fail.what));
+                Ok(None)
+            }
+            Err(fail) => Err(fail),
+        }
     }
 
     /// What arrived.
@@ -113,13 +153,20 @@ pub fn nothing_arrived() -> Fail {
         .fix("kho load and kho exec in the previous kernel hand over; kho doctor says whether they can")
 }
 
+/// What becomes of a handover that cannot be used, and the way out.
+const STAYS: &str = "it stays reserved and the system runs on without it; kho dump shows it, and \
+                     kho load --forget-arrived begins a new chain";
+
 fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
-    let stays = "it stays reserved; the system runs on without it; kho dump shows it";
-    let reader = Reader::new(&tree).or_status(Status::TreeCorrupt).map_err(|fail| fail.fix(stays))?;
+    let reader = Reader::new(&tree)
+        .map_err(|err| {
+            let what = format!("the state tree that arrived is damaged: {}", crate::exit::chain(&err));
+            Fail::new(Status::TreeCorrupt, what).fix(STAYS)
+        })?;
     let handover = Handover::parse(&reader).map_err(|err| {
         let unknown = matches!(&err, kho::abi::AbiError::Problem(p) if matches!(p.kind, kho::abi::ProblemKind::RootVersion { .. }));
         let status = if unknown { Status::UnknownVersion } else { Status::TreeCorrupt };
-        Fail::new(status, format!("the state tree that arrived is refused: {}", crate::exit::chain(&err))).fix(stays)
+        Fail::new(status, format!("the state tree that arrived is refused: {}", crate::exit::chain(&err))).fix(STAYS)
     })?;
     let blobs = handover
         .blobs

@@ -85,6 +85,8 @@ pub struct LoadedFile {
     pub bytes: u64,
     /// When it was loaded, nanoseconds since the epoch.
     pub time: u64,
+    /// What arrived in this boot is not part of it (`--forget-arrived`).
+    pub forget_arrived: bool,
 }
 
 /// A JSON file of this directory: the content, and the boot it belongs to.

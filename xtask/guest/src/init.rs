@@ -21,6 +21,9 @@ use crate::control::Control;
 /// Made by `kho-guest loaded`.
 pub const LOADED: &str = "/run/next-kernel-is-loaded";
 
+/// What [`LOADED`] holds when the loaded image is to be started without `kho exec`.
+pub const BARE: &str = "bare";
+
 const DISK: &str = "/dev/vda";
 const PATH: &str = "/media/bin:/bin:/sbin:/usr/bin:/usr/sbin";
 
@@ -145,6 +148,10 @@ fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
         }
     }
     control.send(&Event::Exec { hop })?;
+    if std::fs::read_to_string(LOADED).is_ok_and(|how| how == BARE) {
+        rustix::fs::sync();
+        rustix::system::reboot(RebootCommand::Kexec).context("starting the loaded kernel")?;
+    }
     let status = shell("/bin/sh", &["-eu", "-c", "kho exec"])?;
     bail!("kho exec came back: {status}");
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod control;
+mod damage;
 mod fill;
 mod init;
 mod memory;
@@ -111,7 +112,15 @@ enum Tool {
         name: String,
     },
     /// Say that this script has loaded the next kernel itself: only `kho exec` remains to be done.
-    Loaded,
+    Loaded {
+        /// Start it by the bare system call: for an image that `kho exec` would rightly not start.
+        #[arg(long)]
+        bare: bool,
+    },
+    /// Load a page of nothing, as somebody else's kexec would: it must never be started.
+    LoadStranger,
+    /// Load the next kernel with a damaged state tree, placed where `kho plan --json` (on standard input) says.
+    LoadDamaged(damage::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -149,6 +158,11 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Report { key, value } => control::report(key, value),
         Tool::Skip { why } => control::skip(why),
         Tool::Mark { name } => control::mark(name),
-        Tool::Loaded => Ok(std::fs::write(init::LOADED, "")?),
+        Tool::Loaded { bare } => Ok(std::fs::write(
+            init::LOADED,
+            if bare { init::BARE } else { "" },
+        )?),
+        Tool::LoadStranger => damage::load_stranger(),
+        Tool::LoadDamaged(arguments) => damage::load(&arguments),
     }
 }

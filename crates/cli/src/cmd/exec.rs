@@ -69,7 +69,7 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
 /// Refuses when what would be handed over is no longer what was read.
 fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let keep = session.state.keep()?;
-    let arrived = session.arrived()?.as_ref();
+    let arrived = session.carried(record.forget_arrived)?;
     let items = content::measure(list::effective(arrived, &keep), arrived, session).map_err(|fail| {
         Fail::new(Status::Stale, format!("what is kept changed since the load: {}", fail.what))
             .fix("kho load again, or kho exec --stale-ok to hand over what was read then")

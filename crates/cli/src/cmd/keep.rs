@@ -21,12 +21,17 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
         return show(session, out);
     }
     let _lock = session.lock()?;
+    if args.from_config {
+        super::boot::report(&crate::keepd::apply(session)?, out);
+        drop_unused_files(session, &session.state.keep()?);
+        return show(session, out);
+    }
     let mut keep = session.state.keep()?;
     if args.remove.is_empty() {
         add(args, session, &mut keep, out)?;
     } else {
         for name in &args.remove {
-            remove(name, session, &mut keep)?;
+            remove(name, session, &mut keep, out)?;
         }
     }
     session.state.set_keep(&keep)?;
@@ -35,7 +40,7 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
 }
 
 fn show(session: &Session, out: Output) -> Result<(), Fail> {
-    let entries = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
+    let entries = list::effective(session.readable(out)?, &session.state.keep()?);
     let shown: Vec<list::EntryJson> = entries.iter().map(Entry::json).collect();
     out.result(&serde_json::json!({ "keep": shown }), || {
         if shown.is_empty() {
@@ -60,7 +65,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             return Err(Fail::new(Status::Usage, "standard input has no name").fix("kho keep --name NAME -"));
         };
         let label = label(name)?;
-        refuse_taken(session, keep, &label)?;
+        refuse_taken(session, keep, &label, out)?;
         let file = keep.next_file;
         let size = session.state.take_blob(file, &mut std::io::stdin().lock())?;
         keep.next_file += 1;
@@ -87,7 +92,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             old.content = content;
             continue;
         }
-        let entries = list::effective(session.arrived()?.as_ref(), keep);
+        let entries = list::effective(session.readable(out.silent())?, keep);
         if let Some(other) = entries.iter().find(|e| e.path.as_deref() == Some(&*path) && e.label != label) {
             return Err(Fail::new(Status::BadName, format!("{} is kept already, as {}", path.display(), other.label))
                 .fix(format!("kho keep --remove {}", other.label)));
@@ -101,24 +106,23 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
                 ));
             }
         }
-        refuse_taken(session, keep, &label)?;
+        refuse_taken(session, keep, &label, out)?;
         keep.entries.push(Local { label, content });
     }
     Ok(())
 }
 
 /// A name already on the list must be removed first: replacing it silently would lose what it holds.
-fn refuse_taken(session: &Session, keep: &KeepFile, label: &str) -> Result<(), Fail> {
-    let arrived = session.arrived()?;
-    match list::effective(arrived.as_ref(), keep).into_iter().find(|e| e.label == *label) {
+fn refuse_taken(session: &Session, keep: &KeepFile, label: &str, out: Output) -> Result<(), Fail> {
+    match list::effective(session.readable(out.silent())?, keep).into_iter().find(|e| e.label == *label) {
         None => Ok(()),
         Some(entry) => Err(Fail::new(Status::BadName, format!("{label} is on the list already ({})", entry.json().from))
             .fix(format!("choose another --name, or kho keep --remove {label}"))),
     }
 }
 
-fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile) -> Result<(), Fail> {
-    let entries = list::effective(session.arrived()?.as_ref(), keep);
+fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> Result<(), Fail> {
+    let entries = list::effective(session.readable(out.silent())?, keep);
     let found = entries.iter().find(|e| OsStr::new(&e.label) == name).or_else(|| {
         let path = resolve(Path::new(name)).ok()?;
         entries.iter().find(|e| e.path.as_deref() == Some(&*path))

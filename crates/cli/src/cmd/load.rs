@@ -66,7 +66,7 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     if !force {
         super::exec::require_ours(session)?;
     }
-    System.kexec_unload().map_err(|err| load::call_fail(&err))?;
+    System.kexec_unload().map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     out.result(&serde_json::json!({ "unloaded": true }), || println!("unloaded"));
     Ok(())

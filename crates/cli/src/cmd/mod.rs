@@ -1,10 +1,14 @@
 //! The verbs.
 
+pub mod arm;
+pub mod boot;
+pub mod capture;
 pub mod doctor;
 pub mod dump;
 pub mod exec;
 pub mod get;
 pub mod keep;
+pub mod kexec;
 pub mod load;
 pub mod plan;
 pub mod restore;

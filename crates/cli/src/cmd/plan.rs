@@ -21,8 +21,8 @@ const MAP: (usize, usize) = (12, 64);
 /// The same as `kho load` would have, with nothing done.
 pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail> {
     let files = Files::read(&args.next)?;
-    let next = files.parse(&args.next, &session.root)?;
-    let arrived = session.arrived()?.as_ref();
+    let arrived = session.carried(args.next.forget_arrived)?;
+    let next = files.parse(&args.next, &session.root, arrived.is_none())?;
     let inputs = Inputs::gather(session, arrived, &next, args.next.max_ranges)?;
     let plan = inputs.plan(&RangeSet::new())?;
     out.result(&to_json(&inputs, &plan), || print(&inputs, &plan));

@@ -6,6 +6,7 @@ use crate::list::{self, Entry};
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
 use kho::{PhysAddr, PhysRange};
+use kho::abi::setup_data::SETUP_KHO_RESERVE;
 use kho_kexec::sys::facts::boot::SetupData;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::pageflags::PageFlags;
@@ -25,17 +26,36 @@ struct Reservation {
 /// [`Status::NotReserved`] when a range is not reserved, after everything was printed;
 /// [`Status::TreeCorrupt`] and the like when something arrived that cannot be read.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
-    let arrived = session.arrived()?.as_ref();
+    // A damaged handover is the first thing to know here, and no reason not to show the rest.
+    let (arrived, damaged) = match session.arrived() {
+        Ok(arrived) => (arrived.as_ref(), None),
+        Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => (None, Some(fail)),
+        Err(fail) => return Err(fail),
+    };
     let keep = session.state.keep()?;
     let entries = list::effective(arrived, &keep);
     let reservations = match arrived {
         Some(arrived) => check(arrived, session)?,
         None => Vec::new(),
     };
-    let closed = SetupData::read(&session.root).or_status(Status::NotPermitted)?.is_none_or(|data| data.is_closed());
+    let setup = SetupData::read(&session.root).or_status(Status::NotPermitted)?;
+    let held: Vec<u64> = setup
+        .iter()
+        .flat_map(|data| &data.nodes)
+        .filter(|node| node.kind == SETUP_KHO_RESERVE)
+        .map(|node| node.len)
+        .collect();
+    // Firmware and other loaders leave nodes too; theirs are none of ours to close.
+    let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
     let doc = json!({
         "arrived": arrived.map(|a| arrived_json(a, &keep.restored, &reservations)),
+        "damaged": damaged.as_ref().map(|fail| json!({
+            "error": fail.status.name(),
+            "what": fail.what,
+            "ranges": held.len(),
+            "bytes": held.iter().sum::<u64>(),
+        })),
         "hop": arrived.map_or(0, |a| a.hop),
         "closed_to_users": closed,
         "keep": entries.iter().map(Entry::json).collect::<Vec<_>>(),
@@ -44,6 +64,13 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     out.result(&doc, || {
         match arrived {
             Some(arrived) => print_arrived(arrived, &keep.restored, &reservations, closed),
+            None if damaged.is_some() => println!(
+                "arrived   DAMAGED: {} {} of it, {}, held by this kernel; {}",
+                held.len(),
+                if held.len() == 1 { "range" } else { "ranges" },
+                bytes(held.iter().sum()),
+                if closed { "closed to other users" } else { "OPEN TO ALL USERS" }
+            ),
             None => println!("arrived   nothing: this was an ordinary boot"),
         }
         println!();
@@ -53,6 +80,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
             doc => println!("loaded    {}", doc["text"].as_str().unwrap_or_default()),
         }
     });
+    if let Some(fail) = damaged {
+        return Err(fail);
+    }
     match reservations.iter().find_map(|r| Some((r.range, r.broken_at?))) {
         Some((range, at)) => Err(Fail::new(
             Status::NotReserved,

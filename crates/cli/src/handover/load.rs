@@ -18,7 +18,8 @@ use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
 use kho_kexec::sys::landing::{self, LandingZone};
 use kho_kexec::sys::loaded;
-use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef};
+use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
+use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -53,8 +54,8 @@ pub struct Loaded {
 pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Output) -> Result<Loaded, Fail> {
     let started = Instant::now();
     let files = Files::read(args)?;
-    let next = files.parse(args, &session.root)?;
-    let arrived = session.arrived()?.as_ref();
+    let arrived = session.carried(args.forget_arrived)?;
+    let next = files.parse(args, &session.root, arrived.is_none())?;
     let inputs = Inputs::gather(session, arrived, &next, args.max_ranges)?;
     // A first plan without a landing zone: whatever must be refused is refused before memory is taken.
     let first = inputs.plan(&RangeSet::new())?;
@@ -94,10 +95,13 @@ pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Outpu
     let segments = buffers.segments(&plan, &assembled)?;
 
     let before = Instant::now();
+    // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes
+    // after it: an unload that is refused changes nothing. Each call takes one of a limited number.
+    if inputs.machine.kexec.loaded != Some(false) {
+        kernel.kexec_unload().map_err(|err| call_fail(&err, session))?;
+    }
     session.state.clear_loaded()?;
-    // A failed load would leave the old image armed, with what it would hand over out of date.
-    kernel.kexec_unload().map_err(|err| call_fail(&err))?;
-    kernel.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT).map_err(|err| call_fail(&err))?;
+    kernel.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT).map_err(|err| call_fail(&err, session))?;
     let kexec_load_seconds = before.elapsed().as_secs_f64();
     phases.load(generation, fingerprint).or_status(Status::Failed)?;
     let identity = loaded::Fingerprint::of(assembled.entry, &segments);
@@ -111,6 +115,7 @@ pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Outpu
         sources,
         bytes: inputs.items.iter().map(|i| i.size).sum(),
         time: crate::now_ns(),
+        forget_arrived: args.forget_arrived,
     };
     if let Err(fail) = session.state.set_loaded(&record) {
         // An image that nobody can vouch for must not stay armed.
@@ -419,8 +424,20 @@ pub fn fingerprint(keep: &KeepFile, arrived: Option<&Arrived>, sources: &[(std::
     Fingerprint(*hasher.finalize().as_bytes())
 }
 
-/// A refused system call.
-pub fn call_fail(err: &kho_kexec::sys::syscalls::CallError) -> Fail {
+/// A refused system call: the reason that this system shows, where it shows one.
+pub fn call_fail(err: &CallError, session: &Session) -> Fail {
+    /// `EPERM` and `EACCES` of errno(3).
+    const REFUSED: [i32; 2] = [1, 13];
+    if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
+        let locked = KernelLockdown::read(&session.root).is_ok_and(|lockdown| lockdown.blocks_kexec_load());
+        let asked = session.root.bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT).is_ok_and(|line| {
+            line.split(u8::is_ascii_whitespace).any(|word| word.starts_with(b"lockdown="))
+        });
+        if locked || asked {
+            return Fail::new(Status::LockedDown, chain(err))
+                .fix("switch Secure Boot off in the firmware, or boot without lockdown=; it cannot be lifted at run time");
+        }
+    }
     Fail::new(Status::LoadFailed, chain(err))
 }
 

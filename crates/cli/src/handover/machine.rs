@@ -9,6 +9,7 @@ use kho_kexec::sys::doctor;
 use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::KernelId;
+use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::pageflags::PageFlags;
@@ -29,6 +30,8 @@ pub struct Machine {
     pub efi: Option<EfiFacts>,
     /// Memory figures, in bytes.
     pub memory: MemInfo,
+    /// What is loaded, and whether more may be.
+    pub kexec: KexecState,
 }
 
 impl Machine {
@@ -45,10 +48,19 @@ impl Machine {
         let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
         let mut pinned = flags.reserved_in(&ram).or_status(Status::NotPermitted)?;
         if let Some(arrived) = arrived {
+            require_reserved(arrived, &pinned)?;
             pinned = pinned.subtract(&arrived.reserved()?).or_status(Status::Failed)?;
         }
         let poisoned = flags.poisoned_in(&ram).or_status(Status::NotPermitted)?;
         let pinned = pinned.union(&poisoned).or_status(Status::Failed)?;
+        let kexec = KexecState::read(root).or_status(Status::Failed)?;
+        if kexec.loaded == Some(true) && kexec.load_limit_reboot == Some(1) {
+            return Err(Fail::new(
+                Status::KexecDisabled,
+                "one more load or unload is allowed (kernel.kexec_load_limit_reboot), and replacing the loaded kernel takes two",
+            )
+            .fix("kho exec starts what is loaded; only a reboot clears the limit"));
+        }
         let file = BootParamsFile::read(root).or_status(Status::NotPermitted)?;
         Ok(Self {
             kernel: KernelId::read(root).or_status(Status::Failed)?,
@@ -58,6 +70,19 @@ impl Machine {
             boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
             efi: Efi::read(root).or_status(Status::NotPermitted)?.and_then(|efi| efi.for_next_kernel()),
             memory: MemInfo::read(root).or_status(Status::Failed)?,
+            kexec,
         })
+    }
+}
+
+/// Memory that arrived and is not reserved in this kernel may hold anything by now: it is not carried on.
+fn require_reserved(arrived: &Arrived, reserved: &RangeSet) -> Result<(), Fail> {
+    match arrived.mem_cache.iter().find(|range| !reserved.contains_range(**range)) {
+        None => Ok(()),
+        Some(range) => Err(Fail::new(
+            Status::NotReserved,
+            format!("{range} was handed over, but not all of it is reserved in this kernel"),
+        )
+        .fix("kho status says where; kho load --forget-arrived begins a new chain without what arrived")),
     }
 }

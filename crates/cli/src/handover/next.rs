@@ -52,12 +52,12 @@ impl Files {
         Ok(Self { kernel_path: args.kernel.clone(), kernel, initrd })
     }
 
-    /// Checks them and builds the command line.
+    /// Checks them and builds the command line. A scratch size counts on the `first` handover of a chain only.
     ///
     /// # Errors
     ///
     /// [`Status::BadImage`], [`Status::BadCommandLine`], [`Status::Scratch`] for a size that is none.
-    pub fn parse(&self, args: &args::Next, root: &Root) -> Result<Next<'_>, Fail> {
+    pub fn parse(&self, args: &args::Next, root: &Root, first: bool) -> Result<Next<'_>, Fail> {
         let image = image::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
         let running = root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
@@ -70,6 +70,7 @@ impl Files {
         let append = args.append.clone().unwrap_or_default().into_bytes();
         let cmdline = cmdline::build(&base, &append, true, image.needs().cmdline_max).or_status(Status::BadCommandLine)?;
         let scratch = match &args.scratch {
+            _ if !first => None,
             Some(text) => Some(
                 kho::scratch::parse_size(text)
                     .map_err(|err| Fail::new(Status::Scratch, format!("--scratch {text}: {err}")))?,

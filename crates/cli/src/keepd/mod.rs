@@ -1,0 +1,305 @@
+//! `keep.d/*.conf`: what an administrator or a package wants kept, in the style of tmpfiles.d.
+//!
+//! An entry of the keep list that comes from here has a name with a prefix. The name travels with the
+//! content, so that the next kernel's `kho` knows without any record on a disk which entries the files
+//! speak for: what is no longer configured leaves the list, what somebody kept by hand does not.
+
+pub mod parse;
+
+use crate::arrived::Arrived;
+use crate::exit::{Fail, Status};
+use crate::list;
+use crate::session::Session;
+use crate::state::{Content, KeepFile, Local, escape_path};
+use parse::{Kind, Rule};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Start of the name of every entry that `keep.d` put on the list.
+pub const PREFIX: &str = "keep.d:";
+
+/// Most rules in all files together.
+const MAX_RULES: usize = 1024;
+
+/// Where the files are; a file in an earlier folder hides those of the same name in later ones.
+pub fn dirs(session: &Session) -> Vec<PathBuf> {
+    vec!["/etc/kho/keep.d".into(), session.state.path().join("keep.d"), "/usr/lib/kho/keep.d".into()]
+}
+
+impl Rule {
+    /// Name of its entry on the keep list.
+    pub fn label(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{PREFIX}{name}"),
+            None => format!("{PREFIX}{}", escape_path(&self.path)),
+        }
+    }
+
+    fn content(&self) -> Content {
+        Content::Files {
+            path: self.path.clone().into_os_string(),
+            skip_special: self.skip_special,
+            one_file_system: self.one_file_system,
+        }
+    }
+}
+
+/// Reads all rules.
+///
+/// # Errors
+///
+/// [`Status::BadConfig`] with every file and line that is wrong; nothing is taken from the others then.
+pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
+    let (mut rules, mut errors) = (Vec::new(), Vec::new());
+    for path in files(dirs, &mut errors).into_values() {
+        match text(&path) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => match parse::file(&path, &bytes) {
+                Ok(more) => rules.extend(more),
+                Err(more) => errors.extend(more.iter().map(ToString::to_string)),
+            },
+            Err(why) => errors.push(format!("{}: {why}", path.display())),
+        }
+    }
+    let mut seen: BTreeMap<String, &Rule> = BTreeMap::new();
+    for rule in &rules {
+        let label = rule.label();
+        if label.len() > 255 {
+            errors.push(format!("{}: the path is too long for a name; give it one with name=", rule.place));
+        }
+        if let Some(first) = seen.insert(label, rule) {
+            errors.push(format!("{}: same name as at {}; give it another with name=", rule.place, first.place));
+        }
+    }
+    for (at, rule) in rules.iter().enumerate() {
+        if let Some(other) = rules.iter().take(at).find(|other| overlap(&rule.path, &other.path)) {
+            errors.push(format!("{}: {} is kept by {} too", rule.place, rule.path.display(), other.place));
+        }
+    }
+    if rules.len() > MAX_RULES {
+        errors.push(format!("{} rules are more than {MAX_RULES}", rules.len()));
+    }
+    if errors.is_empty() {
+        return Ok(rules);
+    }
+    let shown = errors.iter().take(20).cloned().collect::<Vec<_>>().join("\n  ");
+    let more = match errors.len().saturating_sub(20) {
+        0 => String::new(),
+        n => format!("\n  and {n} more"),
+    };
+    Err(Fail::new(Status::BadConfig, format!("what to keep is not clear:\n  {shown}{more}"))
+        .fix("correct these lines; a file of the same name in /etc/kho/keep.d replaces one in /usr/lib/kho/keep.d"))
+}
+
+/// One inside the other, or the same: what is shared would be carried and restored twice.
+fn overlap(a: &Path, b: &Path) -> bool {
+    a.starts_with(b) || b.starts_with(a)
+}
+
+/// The files that count, by name.
+fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathBuf> {
+    let mut files = BTreeMap::new();
+    for dir in dirs {
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(err) => {
+                errors.push(format!("{}: {err}", dir.display()));
+                continue;
+            }
+        };
+        for entry in entries {
+            match entry {
+                Ok(entry) => {
+                    let name = entry.file_name();
+                    let hidden = name.as_encoded_bytes().starts_with(b".");
+                    if !hidden && name.as_encoded_bytes().ends_with(b".conf") {
+                        files.entry(name).or_insert_with(|| entry.path());
+                    }
+                }
+                Err(err) => errors.push(format!("{}: {err}", dir.display())),
+            }
+        }
+    }
+    files
+}
+
+/// The content of one file; none when it is masked by a link to /dev/null.
+fn text(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    // O_NONBLOCK: a pipe in the place of a file must not stop a boot or a shutdown.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
+        .open(path)
+        .map_err(|err| err.to_string())?;
+    let meta = file.metadata().map_err(|err| err.to_string())?;
+    if meta.file_type().is_char_device() {
+        let null = std::fs::metadata("/dev/null").map_err(|err| err.to_string())?;
+        return if meta.rdev() == null.rdev() { Ok(None) } else { Err("it is a device".to_owned()) };
+    }
+    if !meta.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    // Whoever can write here chooses what root reads and writes.
+    let owner = rustix::process::geteuid().as_raw();
+    if (meta.uid() != 0 && meta.uid() != owner) || meta.mode() & 0o022 != 0 {
+        let (mode, uid) = (meta.mode() & 0o7777, meta.uid());
+        return Err(format!("others than root may write to it (mode {mode:#o}, owner {uid})"));
+    }
+    let mut bytes = Vec::new();
+    file.take(parse::MAX_FILE + 1).read_to_end(&mut bytes).map_err(|err| err.to_string())?;
+    if bytes.len() as u64 > parse::MAX_FILE {
+        return Err(format!("it is longer than {:#x} bytes", parse::MAX_FILE));
+    }
+    Ok(Some(bytes))
+}
+
+/// What a sync did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Entries that are new.
+    pub added: Vec<String>,
+    /// Entries that left the list.
+    pub removed: Vec<String>,
+    /// What an administrator should know.
+    pub remarks: Vec<String>,
+}
+
+/// Makes the list agree with the rules.
+///
+/// # Errors
+///
+/// [`Status::BadSource`] when a path that must exist does not, or is something else than the rule says.
+pub fn sync(rules: &[Rule], arrived: Option<&Arrived>, keep: &mut KeepFile) -> Result<Changes, Fail> {
+    let mut changes = Changes::default();
+    let wanted: BTreeMap<String, &Rule> = rules.iter().map(|rule| (rule.label(), rule)).collect();
+    drop_gone(&wanted, arrived, keep, &mut changes);
+    for (label, rule) in &wanted {
+        let waiting = arrived.is_some_and(|a| a.blobs.iter().any(|b| b.label == *label))
+            && !keep.restored.contains(label)
+            && !keep.removed.contains(label);
+        if waiting {
+            // Never reads a path whose content of before is still to be put back there.
+            changes.remarks.push(format!("{label} arrived and is not restored: the bytes that arrived are carried on"));
+            continue;
+        }
+        if !present(rule)? {
+            let before = keep.entries.len();
+            keep.entries.retain(|local| local.label != *label);
+            let arrived = list::effective(arrived, keep).iter().any(|entry| entry.label == *label);
+            if arrived {
+                keep.removed.push(label.clone());
+            }
+            if arrived || keep.entries.len() != before {
+                changes.removed.push(label.clone());
+            }
+            continue;
+        }
+        match keep.entries.iter_mut().find(|local| local.label == *label) {
+            Some(local) => local.content = rule.content(),
+            None => {
+                let on_list = list::effective(arrived, keep).into_iter().find(|entry| entry.label == *label);
+                if on_list.is_some() {
+                    // It came with the handover and is restored: from now on the rule's options hold.
+                    keep.removed.push(label.clone());
+                } else {
+                    changes.added.push(label.clone());
+                }
+                keep.entries.push(Local { label: label.clone(), content: rule.content() });
+            }
+        }
+    }
+    let entries = list::effective(arrived, keep);
+    for entry in entries.iter().filter(|entry| !entry.label.starts_with(PREFIX)) {
+        let shared = entries.iter().find(|other| {
+            other.label.starts_with(PREFIX)
+                && matches!((&entry.path, &other.path), (Some(a), Some(b)) if overlap(a, b))
+        });
+        if let Some(other) = shared {
+            changes.remarks.push(format!("{} and {} overlap; the shared part is carried twice", entry.label, other.label));
+        }
+    }
+    Ok(changes)
+}
+
+/// Takes off what the rules no longer name.
+fn drop_gone(wanted: &BTreeMap<String, &Rule>, arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Changes) {
+    let gone = |label: &str| label.starts_with(PREFIX) && !wanted.contains_key(label);
+    for local in keep.entries.iter().filter(|local| gone(&local.label)) {
+        changes.removed.push(local.label.clone());
+    }
+    keep.entries.retain(|local| !gone(&local.label));
+    for blob in arrived.map(|a| a.blobs.as_slice()).unwrap_or_default() {
+        let label = &blob.label;
+        if !gone(label) || keep.removed.contains(label) {
+            continue;
+        }
+        if keep.restored.contains(label) {
+            keep.removed.push(label.clone());
+            changes.removed.push(label.clone());
+        } else {
+            changes.remarks.push(format!(
+                "{label} arrived, was not restored and is no longer configured: it is carried on; kho keep --remove {label}"
+            ));
+        }
+    }
+}
+
+/// Whether there is something to keep, of the right kind.
+fn present(rule: &Rule) -> Result<bool, Fail> {
+    let bad = |what: String| Fail::new(Status::BadSource, format!("{}: {what}", rule.place));
+    let path = rule.path.display();
+    let meta = match std::fs::symlink_metadata(&rule.path) {
+        Ok(meta) => meta,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+            return if rule.optional {
+                Ok(false)
+            } else {
+                Err(bad(format!("{path} does not exist")).fix("write - after the type if it need not"))
+            };
+        }
+        Err(err) => return Err(bad(format!("{path}: {err}"))),
+    };
+    let right = match rule.kind {
+        Kind::File => meta.is_file(),
+        Kind::Directory => meta.is_dir(),
+        Kind::Link => meta.is_symlink(),
+    };
+    if !right {
+        return Err(bad(format!("{path} is not {}", rule.kind.label())).fix("f is a file, d a directory, L a symbolic link"));
+    }
+    // A link on the way would make two paths of one, and may point anywhere at restore time.
+    let parent = rule.path.parent().unwrap_or(Path::new("/"));
+    let real = parent.canonicalize().map_err(|err| bad(format!("{}: {err}", parent.display())))?;
+    if real != parent {
+        return Err(bad(format!("{} is {} by a symbolic link", parent.display(), real.display()))
+            .fix("write the path without the link"));
+    }
+    Ok(true)
+}
+
+/// Reads the rules and makes the list of this boot agree with them, with the lock held.
+///
+/// # Errors
+///
+/// As [`read`] and [`sync`]; the list is unchanged then.
+pub fn apply(session: &Session) -> Result<Changes, Fail> {
+    let rules = read(&dirs(session))?;
+    let mut keep = session.state.keep()?;
+    if let Some(rule) = rules.iter().find(|rule| overlap(&rule.path, session.state.path())) {
+        return Err(Fail::new(
+            Status::BadSource,
+            format!("{}: kho's own state is in {}", rule.place, rule.path.display()),
+        ));
+    }
+    let changes = sync(&rules, session.arrived()?.as_ref(), &mut keep)?;
+    session.state.set_keep(&keep)?;
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests;

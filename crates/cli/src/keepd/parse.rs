@@ -1,0 +1,356 @@
+//! One `keep.d` file: lines of `TYPE PATH [OPTION…]`.
+//!
+//! The text comes from a file that root owns, but a typing error must never be worse than a refusal: every
+//! line is understood in full or reported with its place.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use thiserror::Error;
+
+/// Longest file that is read, in bytes.
+pub const MAX_FILE: u64 = 64 << 10;
+
+/// Longest line, in bytes: a path of PATH_MAX with every byte escaped would not be typed by anybody.
+const MAX_LINE: usize = 8 << 10;
+
+/// What a path must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `f`: a regular file.
+    File,
+    /// `d`: a directory with everything below it.
+    Directory,
+    /// `L`: a symbolic link, kept as such.
+    Link,
+}
+
+impl Kind {
+    /// For messages.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::File => "a regular file",
+            Self::Directory => "a directory",
+            Self::Link => "a symbolic link",
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What the path must be.
+    pub kind: Kind,
+    /// `-` after the type: when the path does not exist, there is nothing to keep and no error.
+    pub optional: bool,
+    /// Absolute, without `.`, `..` and doubled slashes.
+    pub path: PathBuf,
+    /// `name=`: instead of the escaped path.
+    pub name: Option<String>,
+    /// `skip-special`: leave out sockets, devices and pipes.
+    pub skip_special: bool,
+    /// `one-file-system`: do not descend into other mounts.
+    pub one_file_system: bool,
+    /// `replace`: at boot, replace files that exist.
+    pub replace: bool,
+    /// `privileged`: at boot, restore set-user-ID bits and `security.*` attributes.
+    pub privileged: bool,
+    /// `manual`: not restored at boot, only by `kho restore NAME`.
+    pub manual: bool,
+    /// Where it stands, as `FILE:LINE`.
+    pub place: String,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LineError {
+    /// Longer than any sensible line.
+    #[error("the line has {0:#x} bytes, at most {MAX_LINE:#x} are read")]
+    TooLong(usize),
+    /// A control character.
+    #[error("byte {0:#04x} is a control character; write it as \\x{0:02x} if a path really has it")]
+    Control(u8),
+    /// A quote without its end.
+    #[error("a quoted field has no end")]
+    Quote,
+    /// `a"b"`.
+    #[error("a quote ends in the middle of a field")]
+    Glued,
+    /// An escape that means nothing, or a NUL.
+    #[error("\\{0} is no escape; there are \\\\ \\\" \\' \\s (blank) and \\xHH other than \\x00")]
+    Escape(String),
+    /// The first field.
+    #[error("{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent")]
+    Type(String),
+    /// Nothing after the type.
+    #[error("there is no path")]
+    NoPath,
+    /// Relative, or with dots.
+    #[error("{0:?} is not an absolute path without `.` and `..`")]
+    Path(OsString),
+    /// `%` is kept for later, as in tmpfiles.d.
+    #[error("% has no meaning here; write %% for a percent sign")]
+    Percent,
+    /// An option that is not known.
+    #[error("{0:?} is no option; there are name=NAME skip-special one-file-system replace privileged manual")]
+    Option(String),
+    /// An option given twice.
+    #[error("the option {0:?} is given twice")]
+    Twice(String),
+    /// Not a name.
+    #[error("{0:?} is no name: 1 to 200 bytes without '/' and control characters")]
+    Name(String),
+}
+
+/// An error and its place.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{place}: {error}")]
+pub struct Located {
+    /// `FILE:LINE`.
+    pub place: String,
+    /// What is wrong.
+    #[source]
+    pub error: LineError,
+}
+
+/// Reads a whole file; all its errors rather than the first, so that one look repairs it.
+///
+/// # Errors
+///
+/// Every line that is wrong.
+pub fn file(name: &Path, text: &[u8]) -> Result<Vec<Rule>, Vec<Located>> {
+    let (mut rules, mut errors) = (Vec::new(), Vec::new());
+    for (number, text) in (1_usize..).zip(text.split(|byte| *byte == b'\n')) {
+        let place = format!("{}:{number}", name.display());
+        match line(text, &place) {
+            Ok(rule) => rules.extend(rule),
+            Err(error) => errors.push(Located { place, error }),
+        }
+    }
+    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
+    if text.len() > MAX_LINE {
+        return Err(LineError::TooLong(text.len()));
+    }
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let fields = fields(text)?;
+    let mut fields = fields.into_iter();
+    let Some(kind) = fields.next() else {
+        return Ok(None);
+    };
+    let (letter, optional) = match kind.strip_suffix(b"-") {
+        Some(letter) => (letter, true),
+        None => (&*kind, false),
+    };
+    let kind = match letter {
+        b"f" => Kind::File,
+        b"d" => Kind::Directory,
+        b"L" => Kind::Link,
+        _ => return Err(LineError::Type(String::from_utf8_lossy(&kind).into_owned())),
+    };
+    let path = path(&fields.next().ok_or(LineError::NoPath)?)?;
+    let mut rule = Rule {
+        kind,
+        optional,
+        path,
+        name: None,
+        skip_special: false,
+        one_file_system: false,
+        replace: false,
+        privileged: false,
+        manual: false,
+        place: place.to_owned(),
+    };
+    for field in fields {
+        option(&mut rule, &String::from_utf8_lossy(&field))?;
+    }
+    Ok(Some(rule))
+}
+
+fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
+    let twice = || LineError::Twice(text.to_owned());
+    if let Some(name) = text.strip_prefix("name=") {
+        let bad = name.is_empty() || name.len() > 200 || name == "." || name == "..";
+        if bad || name.contains(['/', '\u{fffd}']) || name.chars().any(char::is_control) {
+            return Err(LineError::Name(name.to_owned()));
+        }
+        return if rule.name.replace(name.to_owned()).is_some() { Err(twice()) } else { Ok(()) };
+    }
+    let flag = match text {
+        "skip-special" => &mut rule.skip_special,
+        "one-file-system" => &mut rule.one_file_system,
+        "replace" => &mut rule.replace,
+        "privileged" => &mut rule.privileged,
+        "manual" => &mut rule.manual,
+        _ => return Err(LineError::Option(text.to_owned())),
+    };
+    if std::mem::replace(flag, true) { Err(twice()) } else { Ok(()) }
+}
+
+/// Absolute and plain: two spellings of one path would be two entries.
+fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' && rest.next() != Some(b'%') {
+            return Err(LineError::Percent);
+        }
+        plain.push(byte);
+    }
+    let bad = || LineError::Path(OsString::from_vec(bytes.to_vec()));
+    let given = Path::new(OsStr::from_bytes(&plain));
+    // `components` swallows `.` in the middle, so it is looked for in the bytes.
+    if !given.is_absolute() || plain.split(|byte| *byte == b'/').any(|part| part == b"." || part == b"..") {
+        return Err(bad());
+    }
+    let clean: PathBuf = given.components().collect();
+    if clean.components().any(|part| !matches!(part, Component::RootDir | Component::Normal(_))) {
+        return Err(bad());
+    }
+    Ok(clean)
+}
+
+/// Fields between blanks, unquoted and unescaped; a `#` at the start of a line ends it.
+fn fields(text: &[u8]) -> Result<Vec<Vec<u8>>, LineError> {
+    let mut fields = Vec::new();
+    let mut rest = text.iter().copied().peekable();
+    loop {
+        while rest.next_if(|byte| matches!(byte, b' ' | b'\t')).is_some() {}
+        match rest.peek() {
+            None => return Ok(fields),
+            Some(b'#') if fields.is_empty() => return Ok(fields),
+            Some(_) => {}
+        }
+        let quote = rest.next_if(|byte| matches!(byte, b'"' | b'\''));
+        let mut field = Vec::new();
+        loop {
+            let Some(byte) = rest.next() else {
+                if quote.is_some() {
+                    return Err(LineError::Quote);
+                }
+                break;
+            };
+            match (byte, quote) {
+                (byte, Some(quote)) if byte == quote => {
+                    if rest.peek().is_some_and(|next| !matches!(next, b' ' | b'\t')) {
+                        return Err(LineError::Glued);
+                    }
+                    break;
+                }
+                (b' ' | b'\t', None) => break,
+                (b'\\', _) => field.push(escape(&mut rest)?),
+                (b' ', Some(_)) => field.push(b' '),
+                (0..0x20 | 0x7f, _) => return Err(LineError::Control(byte)),
+                _ => field.push(byte),
+            }
+        }
+        fields.push(field);
+    }
+}
+
+fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, LineError> {
+    let bad = |text: &[u8]| LineError::Escape(String::from_utf8_lossy(text).into_owned());
+    match rest.next() {
+        Some(byte @ (b'\\' | b'"' | b'\'')) => Ok(byte),
+        Some(b's') => Ok(b' '),
+        Some(b'x') => {
+            let digits: Vec<u8> = rest.take(2).collect();
+            let value = std::str::from_utf8(&digits)
+                .ok()
+                .filter(|text| text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_hexdigit()))
+                .and_then(|text| u8::from_str_radix(text, 16).ok());
+            match value {
+                Some(value) if value != 0 => Ok(value),
+                _ => Err(bad(&[b"x", &*digits].concat())),
+            }
+        }
+        Some(other) => Err(bad(&[other])),
+        None => Err(bad(b"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(text: &str) -> Result<Rule, LineError> {
+        line(text.as_bytes(), "x:1").map(|rule| rule.expect("not empty"))
+    }
+
+    #[test]
+    fn lines_mean_what_they_say() {
+        let rule = one("d- /var//lib/redis/ name=redis skip-special\tone-file-system replace privileged manual\r").unwrap();
+        assert_eq!(rule.path, Path::new("/var/lib/redis"));
+        assert_eq!(rule.path.as_os_str(), "/var/lib/redis");
+        assert_eq!((rule.kind, rule.optional, rule.name.as_deref()), (Kind::Directory, true, Some("redis")));
+        assert!(rule.skip_special && rule.one_file_system && rule.replace && rule.privileged && rule.manual);
+        let rule = one(r#"f "/srv/a b\x2f..\"c""#);
+        assert!(matches!(rule, Err(LineError::Path(_))), "an escaped slash is a slash: {rule:?}");
+        assert_eq!(one(r#"L "/srv/a b\"c""#).unwrap().path, Path::new("/srv/a b\"c"));
+        assert_eq!(one(r"f /srv/a\sb%%\xff").unwrap().path, Path::new(OsStr::from_bytes(b"/srv/a b%\xff")));
+        assert_eq!(line(b"  # d /x", "x:1"), Ok(None));
+        assert_eq!(line(b" \t", "x:1"), Ok(None));
+    }
+
+    #[test]
+    fn every_error_has_its_place() {
+        for (text, error) in [
+            ("x /a", LineError::Type("x".into())),
+            ("d", LineError::NoPath),
+            ("d a", LineError::Path("a".into())),
+            ("d /a/../b", LineError::Path("/a/../b".into())),
+            ("d /a/./b", LineError::Path("/a/./b".into())),
+            ("d /a%h", LineError::Percent),
+            ("d /a repalce", LineError::Option("repalce".into())),
+            ("d /a replace replace", LineError::Twice("replace".into())),
+            ("d /a name=a name=b", LineError::Twice("name=b".into())),
+            ("d /a name=", LineError::Name("".into())),
+            ("d /a name=b/c", LineError::Name("b/c".into())),
+            ("d \"/a", LineError::Quote),
+            ("d \"/a\"b", LineError::Glued),
+            ("d /a\\x00", LineError::Escape("x00".into())),
+            ("d /a\\x+f", LineError::Escape("x+f".into())),
+            ("d /a\\q", LineError::Escape("q".into())),
+            ("d /a\u{1}", LineError::Control(1)),
+        ] {
+            assert_eq!(one(text), Err(error), "{text}");
+        }
+        assert_eq!(line(&[b'd'; MAX_LINE + 1], "x:1"), Err(LineError::TooLong(MAX_LINE + 1)));
+        let errors = file(Path::new("/etc/kho/keep.d/a.conf"), b"d /a\nd b\n\nq /c\n").unwrap_err();
+        let places: Vec<_> = errors.iter().map(|error| error.place.as_str()).collect();
+        assert_eq!(places, ["/etc/kho/keep.d/a.conf:2", "/etc/kho/keep.d/a.conf:4"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_understood_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(rules) = file(Path::new("x"), &bytes) {
+                for rule in rules {
+                    prop_assert!(rule.path.is_absolute());
+                    prop_assert!(!rule.path.as_os_str().as_bytes().contains(&0));
+                    prop_assert!(rule.path.components().skip(1).all(|part| matches!(part, Component::Normal(_))));
+                }
+            }
+        }
+
+        #[test]
+        fn an_escaped_path_comes_back(parts in proptest::collection::vec(proptest::collection::vec(1_u8.., 1..9), 1..5)) {
+            let mut path = Vec::new();
+            for part in &parts {
+                path.push(b'/');
+                path.extend(part.iter().map(|byte| if *byte == b'/' { b'-' } else { *byte }));
+            }
+            let dots = path.split(|byte| *byte == b'/').any(|part| part == b"." || part == b"..");
+            prop_assume!(!dots);
+            let text: String = path
+                .iter()
+                .map(|byte| if *byte == b'%' { "%%".to_owned() } else { format!("\\x{byte:02x}") })
+                .collect();
+            let rule = one(&format!("d {text}")).unwrap();
+            prop_assert_eq!(rule.path.as_os_str().as_bytes(), path);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+use super::*;
+use crate::arrived::Blob;
+use kho::{PhysAddr, PhysRange};
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+fn three(root: &Path) -> Vec<PathBuf> {
+    ["etc", "run", "usr"].map(|name| root.join(name)).to_vec()
+}
+
+#[test]
+fn earlier_folders_win_and_null_masks() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = three(root.path());
+    write(&dirs[2].join("a.conf"), "d /usr-a\n");
+    write(&dirs[2].join("b.conf"), "d /usr-b\n");
+    write(&dirs[2].join("c.conf"), "d /usr-c\n");
+    write(&dirs[2].join("ignored"), "nonsense\n");
+    write(&dirs[2].join(".hidden.conf"), "nonsense\n");
+    write(&dirs[1].join("a.conf"), "d /run-a\n");
+    write(&dirs[0].join("a.conf"), "d /etc-a\n");
+    symlink("/dev/null", dirs[0].join("b.conf")).unwrap();
+    let paths: Vec<_> = read(&dirs).unwrap().into_iter().map(|rule| rule.path).collect();
+    assert_eq!(paths, [Path::new("/etc-a"), Path::new("/usr-c")]);
+}
+
+#[test]
+fn files_that_others_may_write_and_things_that_are_no_files_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = three(root.path());
+    let open = dirs[0].join("open.conf");
+    write(&open, "d /a\n");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o666)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, dirs[0].join("pipe.conf"), rustix::fs::Mode::RUSR).unwrap();
+    std::fs::create_dir(dirs[0].join("dir.conf")).unwrap();
+    symlink("nowhere", dirs[0].join("dangling.conf")).unwrap();
+    let long = "#".repeat(usize::try_from(parse::MAX_FILE).unwrap() + 1);
+    write(&dirs[0].join("long.conf"), &long);
+    let fail = read(&dirs).unwrap_err();
+    assert_eq!(fail.status, Status::BadConfig);
+    for name in ["open.conf: others", "pipe.conf: it is not a regular", "dir.conf: ", "dangling.conf: ", "long.conf: it is longer"] {
+        assert!(fail.what.contains(name), "{name} in {}", fail.what);
+    }
+}
+
+#[test]
+fn two_rules_for_one_thing_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = three(root.path());
+    write(&dirs[0].join("a.conf"), "d /a name=x\nd /b name=x\nd /c\nf /c/d\n");
+    let what = read(&dirs).unwrap_err().what;
+    assert!(what.contains("a.conf:2: same name as at") && what.contains("a.conf:4: /c/d is kept by"), "{what}");
+}
+
+fn rules(text: &str) -> Vec<Rule> {
+    parse::file(Path::new("x"), text.as_bytes()).unwrap()
+}
+
+fn arrived(labels: &[(&str, &Path)]) -> Arrived {
+    let range = PhysRange::new(PhysAddr::new(0x10_0000), 0x1000).unwrap();
+    let blob = |(label, path): &(&str, &Path)| Blob {
+        label: (*label).to_owned(),
+        path: Some(path.to_path_buf()),
+        skip_special: false,
+        one_file_system: false,
+        size: 1,
+        mem: vec![range],
+        blake3: [0; 32],
+        taken: 0,
+        arrived_hop: 1,
+    };
+    Arrived {
+        tree: Vec::new(),
+        generation: 1,
+        hop: 1,
+        previous_release: "6.1".to_owned(),
+        time: 0,
+        scratch: range,
+        mem_cache: vec![range],
+        blobs: labels.iter().map(blob).collect(),
+        unknown: Vec::new(),
+    }
+}
+
+fn labels(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<String> {
+    list::effective(arrived, keep).into_iter().map(|entry| entry.label).collect()
+}
+
+#[test]
+fn the_list_follows_the_files_and_leaves_the_rest_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("a")).unwrap();
+    std::fs::write(root.join("f"), "").unwrap();
+    let mut keep = KeepFile::default();
+    let by_hand = Local {
+        label: "hand".into(),
+        content: Content::Files { path: "/srv".into(), skip_special: false, one_file_system: false },
+    };
+    keep.entries.push(by_hand);
+    let text = format!("d {0}/a name=a\nf {0}/f name=f\nd- {0}/absent name=no\n", root.display());
+    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    assert_eq!(changes.added, ["keep.d:a", "keep.d:f"]);
+    assert_eq!(labels(None, &keep), ["hand", "keep.d:a", "keep.d:f"]);
+    // Again: nothing to do but an option that changed.
+    let text = format!("d {0}/a name=a skip-special\n", root.display());
+    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    assert_eq!((changes.added.len(), changes.removed), (0, vec!["keep.d:f".to_owned()]));
+    assert!(matches!(keep.entries[1].content, Content::Files { skip_special: true, .. }));
+    sync(&[], None, &mut keep).unwrap();
+    assert_eq!(labels(None, &keep), ["hand"]);
+}
+
+#[test]
+fn wrong_kinds_absent_paths_and_links_on_the_way_are_refused_before_anything_changes() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("a")).unwrap();
+    symlink("a", root.join("l")).unwrap();
+    for (text, what) in [
+        (format!("f {}/a", root.display()), "is not a regular file"),
+        (format!("d {}/b", root.display()), "does not exist"),
+        (format!("d {}/l", root.display()), "is not a directory"),
+        (format!("L {}/a", root.display()), "is not a symbolic link"),
+    ] {
+        let fail = sync(&rules(&text), None, &mut KeepFile::default()).unwrap_err();
+        assert!(fail.what.starts_with("x:1: ") && fail.what.contains(what), "{}", fail.what);
+    }
+    std::fs::create_dir(root.join("a/in")).unwrap();
+    let fail = sync(&rules(&format!("d {}/l/in", root.display())), None, &mut KeepFile::default()).unwrap_err();
+    assert!(fail.what.contains("by a symbolic link"), "{}", fail.what);
+}
+
+#[test]
+fn what_arrived_is_carried_on_until_it_is_restored() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let a = root.join("a");
+    std::fs::create_dir(&a).unwrap();
+    let arrived = arrived(&[("keep.d:a", &a), ("keep.d:gone", &root.join("gone")), ("hand", Path::new("/srv"))]);
+    let text = format!("d {} name=a skip-special", a.display());
+    let mut keep = KeepFile::default();
+    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    assert!(changes.added.is_empty() && changes.removed.is_empty());
+    assert_eq!(changes.remarks.len(), 2, "{:?}", changes.remarks);
+    assert_eq!(labels(Some(&arrived), &keep), ["keep.d:a", "keep.d:gone", "hand"]);
+
+    keep.restored = vec!["keep.d:a".into(), "keep.d:gone".into(), "hand".into()];
+    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    assert_eq!(changes.removed, ["keep.d:gone"]);
+    let list = list::effective(Some(&arrived), &keep);
+    assert_eq!(labels(Some(&arrived), &keep), ["hand", "keep.d:a"]);
+    assert!(matches!(list[1].source, list::Source::Path { skip_special: true, .. }), "the rule's options hold");
+    // Twice is once.
+    let before = format!("{keep:?}");
+    sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    assert_eq!(format!("{keep:?}"), before);
+}
+
+#[test]
+fn an_entry_that_may_be_absent_leaves_the_list_and_comes_back() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let a = root.join("a");
+    let arrived = arrived(&[("keep.d:a", &a)]);
+    let text = format!("d- {} name=a", a.display());
+    let mut keep = KeepFile { restored: vec!["keep.d:a".into()], ..KeepFile::default() };
+    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    assert_eq!(changes.removed, ["keep.d:a"]);
+    assert!(labels(Some(&arrived), &keep).is_empty());
+    std::fs::create_dir(&a).unwrap();
+    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    assert_eq!(changes.added, ["keep.d:a"]);
+    assert_eq!(labels(Some(&arrived), &keep), ["keep.d:a"]);
+}
