@@ -53,6 +53,7 @@
 mod choose;
 mod knob;
 mod map;
+mod withhold;
 
 use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::root::{FactError, Root};
@@ -61,6 +62,8 @@ use kho::{PhysAddr, PhysRange, RangeSet};
 use map::Mapping;
 use std::io;
 use thiserror::Error;
+
+pub use withhold::Withheld;
 
 /// A huge page of x86_64, and of arm64 with 4 KiB pages.
 pub const HUGE: u64 = 2 << 20;

@@ -142,3 +142,30 @@ fn what_is_not_allowed_is_given_back() {
         Err(LandingError::NotEnough { .. })
     ));
 }
+
+#[test]
+fn only_pages_of_the_ranges_are_withheld() {
+    let _alone = alone();
+    let root = Root::system();
+    let Some(ram) = allowed(&root) else { return };
+    let drawn = 32 << 20;
+    // All memory that the firmware names: what is drawn is kept.
+    let all = Withheld::draw(&root, &ram, drawn, 64 << 20).unwrap();
+    assert!((1..=drawn).contains(&all.pages().total()), "{all:?}");
+    assert!(all.pages().subtract(&ram).unwrap().is_empty());
+    // Every other 2 MiB of it, again: what is kept is inside, and less than everything.
+    let half = RangeSet::from_ranges(ram.iter().flat_map(|r| {
+        (r.start().get().next_multiple_of(HUGE)..r.end().get())
+            .step_by(2 * HUGE_LEN)
+            .filter_map(|at| PhysRange::new(PhysAddr::new(at), HUGE).ok())
+    }))
+    .unwrap();
+    drop(all);
+    let some = Withheld::draw(&root, &half, drawn, 64 << 20).unwrap();
+    assert!(some.pages().subtract(&half).unwrap().is_empty());
+    assert!(some.pages().total() <= drawn);
+    let none = Withheld::draw(&root, &RangeSet::new(), drawn, 64 << 20).unwrap();
+    assert!(none.pages().is_empty());
+    let poor = Withheld::draw(&root, &ram, drawn, u64::MAX).unwrap();
+    assert!(poor.pages().is_empty());
+}
