@@ -35,7 +35,14 @@ fn a_thousand_hops() {
         let mut world = World::new(template, 7).unwrap();
         let mut scratch = None;
         let mut most = 0;
+        let mut rounds = 0;
         while world.stats().hops < 500 {
+            rounds += 1;
+            assert!(
+                rounds < 2000,
+                "{:?}: hardly any hop succeeds",
+                world.stats()
+            );
             let pick = u8::try_from(rng.below(200)).unwrap();
             let size = mib(rng.below(40)) + u32::try_from(rng.below(5000)).unwrap();
             let op = match rng.below(8) {
