@@ -1,6 +1,7 @@
 //! What the previous kernel left, as the verbs see it.
 
 use crate::exit::{Fail, OrStatus, Status};
+use kho::abi::LeaveOut;
 use kho::{PhysRange, RangeSet};
 use std::path::PathBuf;
 
@@ -34,10 +35,8 @@ pub struct Blob {
     pub label: String,
     /// The path it belongs to; none for a raw blob.
     pub path: Option<PathBuf>,
-    /// Leave out sockets, devices and pipes when the path is read again.
-    pub skip_special: bool,
-    /// Do not descend into other file systems when the path is read again.
-    pub one_file_system: bool,
+    /// What is left out when the path is read again.
+    pub leave_out: LeaveOut,
     /// Bytes.
     pub size: u64,
     /// Where they are, in order; whole pages.

@@ -2,6 +2,7 @@
 
 use crate::arrived::Arrived;
 use crate::state::{Content, KeepFile};
+use kho::abi::LeaveOut;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -12,6 +13,8 @@ pub struct Entry {
     pub label: String,
     /// Path it belongs to; none for a raw blob.
     pub path: Option<PathBuf>,
+    /// What is left out whenever the path is read.
+    pub leave_out: LeaveOut,
     /// Where the content comes from.
     pub source: Source,
 }
@@ -20,12 +23,7 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The file system, read at load time.
-    Path {
-        /// Leave out sockets, devices and pipes.
-        skip_special: bool,
-        /// Do not descend into other mounted file systems.
-        one_file_system: bool,
-    },
+    Path,
     /// Bytes taken from standard input, in this file of the state directory.
     Taken {
         /// Number of the file.
@@ -59,8 +57,8 @@ impl Entry {
     /// For people and scripts.
     pub fn json(&self) -> EntryJson {
         let from = match (&self.source, &self.path) {
-            (Source::Path { .. }, Some(path)) => path.display().to_string(),
-            (Source::Path { .. }, None) => String::new(), // not built: a path source has a path
+            (Source::Path, Some(path)) => path.display().to_string(),
+            (Source::Path, None) => String::new(), // not built: a path source has a path
             (Source::Taken { size, .. }, _) => format!("standard input, {}", crate::output::bytes(*size)),
             (Source::Arrived { .. }, Some(path)) => format!("arrived, not yet restored to {}", path.display()),
             (Source::Arrived { .. }, None) => "arrived".to_owned(),
@@ -78,23 +76,24 @@ pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<Entry> {
             continue;
         }
         let source = if blob.path.is_some() && keep.restored.contains(&blob.label) {
-            Source::Path { skip_special: false, one_file_system: false }
+            Source::Path
         } else {
             Source::Arrived { index }
         };
-        list.push(Entry { label: blob.label.clone(), path: blob.path.clone(), source });
+        list.push(Entry { label: blob.label.clone(), path: blob.path.clone(), leave_out: blob.leave_out, source });
     }
     for local in &keep.entries {
-        let (path, source) = match &local.content {
+        let (path, leave_out, source) = match &local.content {
             Content::Files { path, skip_special, one_file_system } => (
                 Some(PathBuf::from(path)),
-                Source::Path { skip_special: *skip_special, one_file_system: *one_file_system },
+                LeaveOut { special: *skip_special, other_file_systems: *one_file_system },
+                Source::Path,
             ),
             Content::Raw { file, size, taken } => {
-                (None, Source::Taken { file: *file, size: *size, taken: *taken })
+                (None, LeaveOut::default(), Source::Taken { file: *file, size: *size, taken: *taken })
             }
         };
-        list.push(Entry { label: local.label.clone(), path, source });
+        list.push(Entry { label: local.label.clone(), path, leave_out, source });
     }
     list
 }

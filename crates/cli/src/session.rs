@@ -4,7 +4,7 @@ use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status};
 use crate::output::Output;
 use crate::state::StateDir;
-use kho::abi::{Content, Handover};
+use kho::abi::{Content, Handover, LeaveOut};
 use kho::tree::Reader;
 use kho_kexec::sys::lock::Lock;
 use kho_kexec::sys::physmem::{self, PhysMemory};
@@ -174,11 +174,13 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
         .map(|blob| Blob {
             label: blob.label.as_str().to_owned(),
             path: match blob.content {
-                Content::Files { path } => Some(PathBuf::from(OsStr::from_bytes(path))),
+                Content::Files { path, .. } => Some(PathBuf::from(OsStr::from_bytes(path))),
                 Content::Raw => None,
             },
-            skip_special: false,
-            one_file_system: false,
+            leave_out: match blob.content {
+                Content::Files { leave_out, .. } => leave_out,
+                Content::Raw => LeaveOut::default(),
+            },
             size: blob.size,
             mem: blob.ranges().collect(),
             blake3: blob.blake3,

@@ -298,7 +298,7 @@ proptest! {
             .iter()
             .map(|blob| BlobDescription {
                 label: Label::new(&blob.label).unwrap(),
-                content: blob.path.as_deref().map_or(Content::Raw, |path| Content::Files { path }),
+                content: blob.path.as_deref().map_or(Content::Raw, |path| Content::Files { path, leave_out: kho::abi::LeaveOut { special: blob.hop % 2 == 1, other_file_systems: blob.hop % 3 == 1 } }),
                 size: blob.size,
                 mem: &blob.mem,
                 blake3: blob.blake3,

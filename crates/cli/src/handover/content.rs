@@ -46,8 +46,11 @@ pub fn measure(entries: Vec<Entry>, arrived: Option<&Arrived>, session: &Session
 
 fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<Item, Fail> {
     let (size, supply) = match (&entry.source, &entry.path) {
-        (Source::Path { skip_special, one_file_system }, Some(path)) => {
-            let options = PackOptions { skip_special: *skip_special, one_file_system: *one_file_system };
+        (Source::Path, Some(path)) => {
+            let options = PackOptions {
+                skip_special: entry.leave_out.special,
+                one_file_system: entry.leave_out.other_file_systems,
+            };
             let measure = kho_archive::measure(path, &options).map_err(|err| pack_fail(&entry.label, &err))?;
             (measure.bytes, Supply::Pack(Box::new(measure)))
         }
@@ -67,7 +70,7 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
             let blob = arrived.and_then(|a| a.blobs.get(*index)).ok_or_else(crate::session::nothing_arrived)?;
             (blob.size, Supply::InPlace { index: *index })
         }
-        (Source::Path { .. }, None) => {
+        (Source::Path, None) => {
             return Err(Fail::new(Status::Failed, format!("{} is on the list without a path", entry.label)));
         }
     };

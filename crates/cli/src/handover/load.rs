@@ -352,7 +352,7 @@ fn tree(
     let mut blobs = Vec::new();
     for ((item, hash), place) in inputs.items.iter().zip(hashes).zip(&places) {
         let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
-        let content = blob_content(item.entry.path.as_deref());
+        let content = blob_content(&item.entry);
         let stays = match &item.supply {
             Supply::InPlace { index } => arrived.and_then(|a| a.blobs.get(*index)),
             _ => None,
@@ -415,7 +415,7 @@ pub fn fingerprint(keep: &KeepFile, arrived: Option<&Arrived>, sources: &[(std::
     for entry in list::effective(arrived, keep) {
         field(entry.label.as_bytes());
         field(entry.path.as_deref().map(|p| p.as_os_str().as_bytes()).unwrap_or_default());
-        field(format!("{:?}", entry.source).as_bytes());
+        field(format!("{:?} {:?}", entry.leave_out, entry.source).as_bytes());
     }
     for (path, digest) in sources {
         field(path.as_bytes());

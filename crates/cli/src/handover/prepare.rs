@@ -5,7 +5,7 @@ use super::machine::Machine;
 use super::next::Next;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::list;
+use crate::list::{self, Entry};
 use crate::output;
 use crate::session::Session;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
@@ -15,7 +15,6 @@ use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
 use kho_kexec::sys::syscalls::SEGMENT_MAX;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// Most early reservations that are planned for, chain and tree included.
 ///
@@ -168,7 +167,7 @@ fn state_len(machine: &Machine, items: &[Item], arrived: Option<&Arrived>, limit
             };
             Ok(BlobDescription {
                 label,
-                content: blob_content(item.entry.path.as_deref()),
+                content: blob_content(&item.entry),
                 size: item.size,
                 mem: pieces,
                 blake3: [0; 32],
@@ -206,9 +205,9 @@ fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
 }
 
 /// What the tree says of an entry's content.
-pub fn blob_content(path: Option<&Path>) -> Content<'_> {
-    match path {
-        Some(path) => Content::Files { path: path.as_os_str().as_bytes() },
+pub fn blob_content(entry: &Entry) -> Content<'_> {
+    match &entry.path {
+        Some(path) => Content::Files { path: path.as_os_str().as_bytes(), leave_out: entry.leave_out },
         None => Content::Raw,
     }
 }

@@ -4,9 +4,9 @@ use super::handover::{Blob, Content, Handover, Unknown};
 use super::problem::shown;
 use super::{
     ARRIVED_HOP, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, COMPATIBLE, GENERATION,
-    HANDOVER_V1, HOP, KIND, KIND_FILES, KIND_RAW, LABEL, Label, MACHINE, MAX_UTS, MEM, MEM_CACHE,
-    PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE, Problem, ProblemKind, SCRATCH, SIZE, TAKEN,
-    TIME, check_path,
+    HANDOVER_V1, HOP, KIND, KIND_FILES, KIND_RAW, LABEL, Label, LeaveOut, MACHINE, MAX_UTS, MEM,
+    MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE, Problem,
+    ProblemKind, SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME, check_path,
 };
 use crate::addr::PhysRange;
 use crate::ranges::{OutOfMemory, RangeSet, push};
@@ -468,7 +468,11 @@ impl<'a> Check<'a, '_, '_> {
                     self.report(node, ProblemKind::Path(error))?;
                     return Ok(None);
                 }
-                Ok(Some(Content::Files { path }))
+                let leave_out = LeaveOut {
+                    special: node.prop(SKIP_SPECIAL).is_some(),
+                    other_file_systems: node.prop(ONE_FILE_SYSTEM).is_some(),
+                };
+                Ok(Some(Content::Files { path, leave_out }))
             }
             Some(KIND_RAW) => {
                 if path.is_some() {

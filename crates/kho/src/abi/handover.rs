@@ -70,9 +70,20 @@ pub enum Content<'a> {
     Files {
         /// The absolute path, in the encoding of the filesystem.
         path: &'a [u8],
+        /// What a load leaves out when it reads the path again.
+        leave_out: LeaveOut,
     },
     /// Bytes as they came.
     Raw,
+}
+
+/// What is left out of a kept path whenever it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LeaveOut {
+    /// Sockets, devices and pipes, which are refused otherwise.
+    pub special: bool,
+    /// File systems mounted below the path.
+    pub other_file_systems: bool,
 }
 
 /// A node of an unknown version.

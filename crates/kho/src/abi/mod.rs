@@ -39,6 +39,8 @@
 //! | [`label`](LABEL) | string | the name that the user sees, a [`Label`], unique among the blobs |
 //! | [`kind`](KIND) | string | [`KIND_FILES`]: a pax archive of a kept path; [`KIND_RAW`]: bytes as they came |
 //! | [`path`](PATH) | bytes, for files only | the absolute path that the content came from, as on disk, without a NUL; see [`check_path`] |
+//! | [`skip-special`](SKIP_SPECIAL) | empty, optional, for files only | when the path is read again, sockets, devices and pipes are left out |
+//! | [`one-file-system`](ONE_FILE_SYSTEM) | empty, optional, for files only | when the path is read again, file systems mounted below it are left out |
 //! | [`size`](SIZE) | u64 | length of the content |
 //! | [`mem`](MEM) | pairs | where the content is: page-aligned pieces in order, in all `size` rounded up to a page; empty when `size` is 0 |
 //! | [`blake3`](BLAKE3) | 32 bytes | BLAKE3 of the `size` bytes of content |
@@ -72,13 +74,13 @@
 
 mod check;
 mod handover;
+pub mod kernel_part;
 mod label;
 mod problem;
-pub mod kernel_part;
 pub mod setup_data;
 mod write;
 
-pub use handover::{Blob, Content, Handover, Unknown};
+pub use handover::{Blob, Content, Handover, LeaveOut, Unknown};
 pub use label::{Label, LabelError, PathError, check_path};
 pub use problem::{AbiError, Problem, ProblemKind, StateError};
 pub use write::{
@@ -157,6 +159,12 @@ pub const KIND_RAW: &str = "raw";
 
 /// Blob of [`KIND_FILES`], bytes: the absolute path that was kept.
 pub const PATH: &str = "path";
+
+/// Blob of [`KIND_FILES`], empty and optional: leave out sockets, devices and pipes when reading again.
+pub const SKIP_SPECIAL: &str = "skip-special";
+
+/// Blob of [`KIND_FILES`], empty and optional: leave out other file systems when reading again.
+pub const ONE_FILE_SYSTEM: &str = "one-file-system";
 
 /// Blob, u64: length of the content in bytes.
 pub const SIZE: &str = "size";

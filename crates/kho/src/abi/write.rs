@@ -3,8 +3,8 @@
 use super::{
     ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, CHECKSUM, COMPATIBLE,
     Content, GENERATION, HANDOVER_V1, HOP, Handover, KIND, KIND_FILES, KIND_RAW, LABEL, Label,
-    MACHINE, MEM, MEM_CACHE, PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE, SCRATCH, SIZE, TAKEN,
-    TIME,
+    MACHINE, MEM, MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE,
+    SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME,
 };
 use crate::addr::PhysRange;
 use crate::tree::{ChecksumError, Reader, TreeError, WriteError, Writer, seal};
@@ -167,9 +167,15 @@ fn write_blob(
     w.prop_str(COMPATIBLE, BLOB_V1)?;
     w.prop_str(LABEL, blob.label.as_str())?;
     match blob.content {
-        Content::Files { path } => {
+        Content::Files { path, leave_out } => {
             w.prop_str(KIND, KIND_FILES)?;
             w.prop_bytes(PATH, path)?;
+            if leave_out.special {
+                w.prop_empty(SKIP_SPECIAL)?;
+            }
+            if leave_out.other_file_systems {
+                w.prop_empty(ONE_FILE_SYSTEM)?;
+            }
         }
         Content::Raw => w.prop_str(KIND, KIND_RAW)?,
     }

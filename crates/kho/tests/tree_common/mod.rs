@@ -46,6 +46,7 @@ pub fn with_example<T>(use_it: impl FnOnce(&Description<'_>) -> T) -> T {
                 "/srv data".trim_start_matches('/'),
                 Content::Files {
                     path: b"/srv/d\xff",
+                    leave_out: kho::abi::LeaveOut::default(),
                 },
                 MIB + 1,
                 &first,
