@@ -18,7 +18,7 @@
 //!   dropped without a word in 6.1 and a panic before there is a console in 6.12 and 7.3
 //!   (`memblock_double_array`, `mm/memblock.c`). The one that is dropped need not be ours: what the
 //!   kernel reserves for itself afterwards (its early page tables, `reserve_brk`) goes into the same table. A
-//!   6.1 guest with 124 ranges started, had every one of them reserved, and died when its memory was filled.
+//!   6.1 guest with 124 ranges started, had every one of them reserved, and hung when its memory was filled.
 //!   So finding all ranges reserved after boot does not show that there were few enough. Ranges that touch or
 //!   overlap, such as the tree and the mem-cache entry that covers it, count once, but need a free slot while
 //!   they are merged.
