@@ -231,7 +231,12 @@ impl StateDir {
         })
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fail> {
+    /// Reads a file of this directory; none when it is absent or of another boot.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::keep`].
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fail> {
         let path = self.path.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -257,7 +262,11 @@ impl StateDir {
     }
 
     /// Writes beside and renames, so that a reader never sees half a file.
-    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Fail> {
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written; the old one is then intact.
+    pub fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Fail> {
         self.prepare()?;
         let bound = Bound { version: VERSION, boot_id: boot_id()?, content };
         let text = serde_json::to_vec_pretty(&bound).or_status(Status::Failed)?;

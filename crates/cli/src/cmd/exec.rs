@@ -67,7 +67,11 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
 }
 
 /// Refuses when what would be handed over is no longer what was read.
-fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
+///
+/// # Errors
+///
+/// [`Status::Stale`], naming what changed.
+pub fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let keep = session.state.keep()?;
     let arrived = session.carried(record.forget_arrived)?;
     let items = content::measure(list::effective(arrived, &keep), arrived, session).map_err(|fail| {

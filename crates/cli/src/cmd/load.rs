@@ -15,6 +15,9 @@ use kho_kexec::sys::syscalls::{Kernel, System};
 /// As [`load::run`].
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
+    if args.arm {
+        return super::arm::run(&args.next, args.on_failure, session, out);
+    }
     load_now(&args.next, session, out)
 }
 
@@ -61,13 +64,15 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if KexecState::read(&session.root).or_status(Status::Failed)?.loaded == Some(false) {
         session.state.clear_loaded()?;
+        super::arm::disarm(session)?;
         return Err(Fail::new(Status::NothingLoaded, "no kernel is loaded"));
     }
-    if !force {
+    if !force && super::arm::armed(session)?.is_none() {
         super::exec::require_ours(session)?;
     }
     System.kexec_unload().map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
+    super::arm::disarm(session)?;
     out.result(&serde_json::json!({ "unloaded": true }), || println!("unloaded"));
     Ok(())
 }

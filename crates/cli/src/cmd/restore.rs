@@ -11,12 +11,13 @@ use std::path::Path;
 
 /// What happened to one entry.
 #[derive(Serialize)]
-struct Outcome {
+pub struct Outcome {
     name: String,
     bytes: u64,
     /// Where it went, or why it was skipped.
     to: String,
-    restored: bool,
+    /// Whether it was.
+    pub restored: bool,
     files: u64,
     replaced: u64,
     setid_dropped: u64,
@@ -31,6 +32,9 @@ struct Outcome {
 /// The first entry's failure; entries before it are restored (and recorded as such), it and those after
 /// it are not.
 pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), Fail> {
+    if args.boot {
+        return super::boot::run(session, out);
+    }
     let _lock = session.lock()?;
     let arrived = session.require_arrived()?;
     let mut chosen: Vec<&Blob> = Vec::new();
@@ -82,7 +86,12 @@ fn skipped(blob: &Blob, why: &str) -> Outcome {
     }
 }
 
-fn one(blob: &Blob, args: &args::Restore, session: &Session, out: Output) -> Result<Outcome, Fail> {
+/// One entry, checked before it is written.
+///
+/// # Errors
+///
+/// As [`run`]; nothing of it is at its place then.
+pub fn one(blob: &Blob, args: &args::Restore, session: &Session, out: Output) -> Result<Outcome, Fail> {
     let Some(path) = &blob.path else {
         return match &args.into {
             Some(dir) => raw_into(blob, dir, args.force, session, out),
@@ -180,7 +189,8 @@ fn status_of(err: &UnpackError) -> Status {
     }
 }
 
-fn print(outcomes: &[Outcome], out: Output) {
+/// What happened, for people or scripts.
+pub fn print(outcomes: &[Outcome], out: Output) {
     out.result(&serde_json::json!({ "entries": outcomes }), || {
         for outcome in outcomes {
             let verb = if outcome.restored { "restored" } else { "skipped " };

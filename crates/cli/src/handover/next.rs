@@ -62,12 +62,7 @@ impl Files {
         let running = root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
-        let base = match (&args.command_line, args.reuse_cmdline) {
-            (Some(line), _) => line.clone().into_bytes(),
-            (None, true) => cmdline::reuse(&running, arrived_rdinit().as_deref()),
-            (None, false) => Vec::new(),
-        };
-        let append = args.append.clone().unwrap_or_default().into_bytes();
+        let (base, append) = base_line(args, &running);
         let cmdline = cmdline::build(&base, &append, true, image.needs().cmdline_max).or_status(Status::BadCommandLine)?;
         let scratch = match &args.scratch {
             _ if !first => None,
@@ -80,6 +75,27 @@ impl Files {
         };
         Ok(Next { image, path: self.kernel_path.display().to_string(), initrd: self.initrd.as_deref(), cmdline, scratch })
     }
+}
+
+/// The command line before the arrival program: what it starts from, and what is added.
+fn base_line(args: &args::Next, running: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let base = match (&args.command_line, args.reuse_cmdline) {
+        (Some(line), _) => line.clone().into_bytes(),
+        (None, true) => cmdline::reuse(running, arrived_rdinit().as_deref()),
+        (None, false) => Vec::new(),
+    };
+    (base, args.append.clone().unwrap_or_default().into_bytes())
+}
+
+/// The command line for a kernel that is started without a handover.
+///
+/// # Errors
+///
+/// [`Status::BadCommandLine`].
+pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, Fail> {
+    let running = root.bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT).or_status(Status::Failed)?;
+    let (base, append) = base_line(args, &running);
+    Ok(cmdline::build(&base, &append, false, max).or_status(Status::BadCommandLine)?.line)
 }
 
 /// The `rdinit=` that the user had before the arrival program took its place, as long as the initial file

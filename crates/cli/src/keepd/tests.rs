@@ -1,5 +1,6 @@
 use super::*;
 use crate::arrived::Blob;
+use kho::abi::LeaveOut;
 use kho::{PhysAddr, PhysRange};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -66,8 +67,7 @@ fn arrived(labels: &[(&str, &Path)]) -> Arrived {
     let blob = |(label, path): &(&str, &Path)| Blob {
         label: (*label).to_owned(),
         path: Some(path.to_path_buf()),
-        skip_special: false,
-        one_file_system: false,
+        leave_out: LeaveOut::default(),
         size: 1,
         mem: vec![range],
         blake3: [0; 32],
@@ -155,7 +155,7 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
     assert_eq!(changes.removed, ["keep.d:gone"]);
     let list = list::effective(Some(&arrived), &keep);
     assert_eq!(labels(Some(&arrived), &keep), ["hand", "keep.d:a"]);
-    assert!(matches!(list[1].source, list::Source::Path { skip_special: true, .. }), "the rule's options hold");
+    assert!(matches!(list[1].source, list::Source::Path) && list[1].leave_out.special, "the rule's options hold");
     // Twice is once.
     let before = format!("{keep:?}");
     sync(&rules(&text), Some(&arrived), &mut keep).unwrap();

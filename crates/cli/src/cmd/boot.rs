@@ -1,0 +1,118 @@
+//! `kho restore --boot`: what `kho-restore.service` does before the services start.
+
+use super::restore;
+use crate::args;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::keepd::{self, Changes, parse::Rule};
+use crate::output::Output;
+use crate::session::Session;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+
+/// Restores, applies keep.d, publishes. Goes on after a failure: one entry that cannot be restored must not
+/// cost the others, and what is not restored stays reserved for `kho restore NAME`.
+///
+/// # Errors
+///
+/// The first failure, after everything was tried.
+pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
+    let lock = session.lock()?;
+    let mut failures = Vec::new();
+    let rules = keepd::read(&keepd::dirs(session)).unwrap_or_else(|fail| {
+        failures.push(fail);
+        Vec::new()
+    });
+    if let Err(fail) = restore_all(&rules, session, out, &mut failures) {
+        failures.push(fail);
+    }
+    // After the restore: an entry that is back is read from its path at the next handover.
+    match keepd::apply(session) {
+        Ok(changes) => report(&changes, out),
+        Err(fail) if failures.iter().any(|earlier| earlier.status == Status::BadConfig) => drop(fail),
+        Err(fail) => failures.push(fail),
+    }
+    drop(lock);
+    if let Err(fail) = publish(session) {
+        failures.push(fail);
+    }
+    for fail in failures.iter().skip(1) {
+        eprintln!("<3>kho: {fail}");
+    }
+    failures.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn restore_all(rules: &[Rule], session: &Session, out: Output, failures: &mut Vec<Fail>) -> Result<(), Fail> {
+    let Some(arrived) = session.arrived()?.as_ref() else {
+        out.remark("nothing arrived: this was an ordinary boot");
+        return Ok(());
+    };
+    out.remark(&format!("hop {} from {}: {} entries arrived", arrived.hop, arrived.previous_release, arrived.blobs.len()));
+    let mut outcomes = Vec::new();
+    for blob in &arrived.blobs {
+        let mut keep = session.state.keep()?;
+        if blob.path.is_none() || keep.restored.contains(&blob.label) {
+            continue;
+        }
+        let rule = rules.iter().find(|rule| rule.label() == blob.label);
+        if rule.is_some_and(|rule| rule.manual) {
+            out.remark(&format!("{}: left for kho restore, as {} says", blob.label, rule.map_or("", |r| &r.place)));
+            continue;
+        }
+        let how = args::Restore {
+            names: Vec::new(),
+            into: None,
+            force: rule.is_some_and(|rule| rule.replace),
+            privileged: rule.is_some_and(|rule| rule.privileged),
+            boot: false,
+        };
+        match restore::one(blob, &how, session, out) {
+            Ok(outcome) => {
+                if outcome.restored {
+                    keep.restored.push(blob.label.clone());
+                    session.state.set_keep(&keep)?;
+                }
+                outcomes.push(outcome);
+            }
+            Err(fail) => failures.push(fail),
+        }
+    }
+    restore::print(&outcomes, out);
+    Ok(())
+}
+
+/// Writes what `kho status --json` prints to `status.json`, for whoever may read the state directory.
+fn publish(session: &Session) -> Result<(), Fail> {
+    let me = std::env::current_exe().or_status(Status::Failed)?;
+    let output = Command::new(me)
+        .args(["--json", "--state-dir"])
+        .arg(session.state.path())
+        .arg("status")
+        .stdin(Stdio::null())
+        .output()
+        .or_status(Status::Failed)?;
+    let (path, beside) = (session.state.path().join("status.json"), session.state.path().join(".status.json.new"));
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&output.stdout)?;
+        std::fs::rename(&beside, &path)
+    };
+    write().map_err(|err| Fail::new(Status::Failed, format!("cannot write {}: {err}", path.display())))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Fail::new(Status::Failed, format!("kho status: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+/// What keep.d changed.
+pub fn report(changes: &Changes, out: Output) {
+    for (names, what) in [(&changes.added, "keep.d adds"), (&changes.removed, "keep.d takes off")] {
+        if !names.is_empty() {
+            out.remark(&format!("{what} {}", names.join(", ")));
+        }
+    }
+    for remark in &changes.remarks {
+        out.remark(&format!("note: {remark}"));
+    }
+}
