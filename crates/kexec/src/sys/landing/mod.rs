@@ -203,20 +203,11 @@ impl LandingZone {
             });
         }
         // In search of longer runs as much is taken as the kernel will take for its copy afterwards, so the
-        // machine loses no more page cache than to the load itself.
-        let limit = available
-            .saturating_sub(request.reserve)
-            .min(request.bytes.saturating_mul(2).saturating_add(STEP));
-        let mut taker = Taker {
-            root,
-            request,
-            taken: Vec::new(),
-            total: 0,
-            limit,
-            step: STEP,
-            knob: knob::Overcommit::raise(root, limit / HUGE),
-        };
-        let runs = taker.take_enough()?;
+        // machine loses no more page cache than to the load itself. What turns out not to be allowed, such as
+        // scratch on a machine that has just booted, comes on top: it is given back before the copy.
+        let accept = request.bytes.saturating_mul(2).saturating_add(STEP);
+        let mut taker = Taker::new(root, request, u64::MAX, available);
+        let runs = taker.take_enough(accept)?;
         let taken = core::mem::take(&mut taker.taken);
         drop(taker); // restores the knob
         assemble(root, taken, &runs)
@@ -282,15 +273,34 @@ struct Taker<'a> {
     root: &'a Root,
     request: &'a Request<'a>,
     taken: Vec<Taken>,
-    total: u64,
-    limit: u64,
+    /// Bytes taken in all, and at most.
+    drawn: u64,
+    draw_limit: u64,
+    /// Of them where the request allows.
+    accepted: u64,
     step: u64,
     knob: Option<knob::Overcommit>,
 }
 
-impl Taker<'_> {
-    /// Takes until few enough runs are long enough; says which.
-    fn take_enough(&mut self) -> Result<RangeSet, LandingError> {
+impl<'a> Taker<'a> {
+    /// Takes nothing yet; at most `draw_limit` bytes later. `available` is `MemAvailable` now.
+    fn new(root: &'a Root, request: &'a Request<'a>, draw_limit: u64, available: u64) -> Self {
+        let most = draw_limit.min(available.saturating_sub(request.reserve));
+        Self {
+            root,
+            request,
+            taken: Vec::new(),
+            drawn: 0,
+            draw_limit,
+            accepted: 0,
+            step: STEP,
+            knob: knob::Overcommit::raise(root, most.div_ceil(HUGE)),
+        }
+    }
+
+    /// Takes until few enough runs are long enough; says which. Gives up when there are more than
+    /// `accept` bytes to choose from, or no more memory.
+    fn take_enough(&mut self, accept: u64) -> Result<RangeSet, LandingError> {
         let want = self
             .request
             .bytes
@@ -298,22 +308,24 @@ impl Taker<'_> {
             .unwrap_or(u64::MAX);
         let mut goal = want;
         loop {
-            while self.total < goal && self.take_one()? {}
+            while self.accepted < goal && self.take_one()? {}
             let pieces = self.taken.iter().flat_map(|t| &t.pieces);
             let all = RangeSet::from_ranges(pieces.map(|p| p.phys))?;
             let (runs, covered) = choose(&all, self.request.bytes, self.request.max_runs)?;
             if covered >= self.request.bytes {
                 return Ok(runs);
             }
-            if self.total < goal {
-                // No more memory to be had within the limit.
+            if self.accepted < goal || goal >= accept {
                 return Err(LandingError::Fragmented {
                     bytes: self.request.bytes,
                     covered,
                     max_runs: self.request.max_runs,
                 });
             }
-            goal = self.total.saturating_add((want / 8).max(STEP));
+            goal = self
+                .accepted
+                .saturating_add((want / 8).max(STEP))
+                .min(accept);
         }
     }
 
@@ -322,7 +334,7 @@ impl Taker<'_> {
         let available = MemInfo::read(self.root)?.available;
         let room = available
             .saturating_sub(self.request.reserve)
-            .min(self.limit.saturating_sub(self.total));
+            .min(self.draw_limit.saturating_sub(self.drawn));
         if self.knob.is_some() {
             let bytes = self.step.min(room) / HUGE * HUGE;
             match Mapping::hugetlb(bytes) {
@@ -354,7 +366,9 @@ impl Taker<'_> {
         for (offset, phys) in map::locate(self.root, &mapping)? {
             choose::usable(offset, phys, unit, self.request.allowed, &mut pieces)?;
         }
-        self.total = self.total.saturating_add(mapping.len() as u64);
+        self.drawn = self.drawn.saturating_add(mapping.len() as u64);
+        let accepted: u64 = pieces.iter().map(|p| p.phys.len()).sum();
+        self.accepted = self.accepted.saturating_add(accepted);
         self.taken.push(Taken {
             mapping,
             hugetlb,

@@ -87,16 +87,10 @@ fn ordinary_pages_do_when_there_are_no_huge_ones() {
     let root = Root::system();
     let Some(ram) = allowed(&root) else { return };
     // Everything that a zone is made of, without the knob.
-    let mut taker = Taker {
-        root: &root,
-        request: &request(&ram, 8 << 20),
-        taken: Vec::new(),
-        total: 0,
-        limit: 64 << 20,
-        step: STEP,
-        knob: None,
-    };
-    while taker.total < 8 << 20 {
+    let request = request(&ram, 8 << 20);
+    let mut taker = Taker::new(&root, &request, u64::MAX, 0);
+    taker.knob = None;
+    while taker.drawn < 8 << 20 {
         assert!(taker.take_one().unwrap());
     }
     let found: BTreeSet<u64> = taker

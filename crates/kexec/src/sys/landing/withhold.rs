@@ -1,8 +1,7 @@
 //! Free destinations kept away from the allocator.
 
-use super::{LandingError, MAX_PIECES, Mapping, Request, STEP, Taken, Taker, knob};
+use super::{LandingError, MAX_PIECES, Mapping, Request, Taken, Taker};
 use crate::sys::facts::meminfo::MemInfo;
-use crate::sys::landing::HUGE;
 use crate::sys::root::Root;
 use kho::RangeSet;
 
@@ -41,16 +40,8 @@ impl Withheld {
             reserve,
             allowed: ranges,
         };
-        let mut taker = Taker {
-            root,
-            request: &request,
-            taken: Vec::new(),
-            total: 0,
-            limit,
-            step: STEP,
-            knob: knob::Overcommit::raise(root, limit.div_ceil(HUGE)),
-        };
-        while taker.total < limit && taker.take_one()? {}
+        let mut taker = Taker::new(root, &request, limit, available);
+        while taker.drawn < limit && taker.take_one()? {}
         let taken = core::mem::take(&mut taker.taken);
         drop(taker); // restores the knob
         let mut pages = RangeSet::new();
