@@ -1,10 +1,8 @@
 //! What the previous kernel left, and whether to believe it.
 //!
-//! The user's tree (written by the loader) has a node `/kernel`, `kho-kernel-part-v1`, that refers to the
-//! kernel's part: `mem` (one range), `size` and `generation`. The kernel's part is a tree of its own, in pages
-//! that the previous kernel's module owned until kexec: root `kho-kernel-v1` with the same `generation`, its own
-//! range as `mem`, and one child for each producer. An abort destroys it, so an image that was loaded before
-//! refers to nothing.
+//! The user's tree (written by the loader) has a node `/kernel` that refers to the kernel's part, a tree of its own in
+//! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so
+//! an image that was loaded before refers to nothing.
 
 use crate::boundary::kernel::copy_reserved;
 use crate::boundary::pages::{Boot, Reserved};
@@ -13,18 +11,10 @@ use crate::errno::{ENODATA, ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::text::{Level, log};
 use alloc::string::String;
-use kho::abi::{AbiError, COMPATIBLE, GENERATION, Handover, MEM, SIZE};
-use kho::tree::{Node, TreeError, Value, verify};
+use kho::abi::kernel_part::{KernelPart, PartError, Reference, is_reference};
+use kho::abi::{AbiError, Handover, MEM};
+use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
-
-/// `compatible` of the node of the user's tree that refers to the kernel's part.
-pub const KERNEL_PART_V1: &str = "kho-kernel-part-v1";
-
-/// `compatible` of the root of the kernel's part.
-pub const KERNEL_V1: &str = "kho-kernel-v1";
-
-/// Property of the root of the kernel's part: `uname -r` of who wrote it.
-pub const RELEASE: &str = "release";
 
 /// What arrived and was believed.
 pub struct Arrival {
@@ -144,8 +134,6 @@ struct Found {
     cache: RangeSet,
     /// All `mem`, without that of the kernel's part itself.
     user_mem: RangeSet,
-    /// The kernel's part: where, and its generation.
-    part: Option<(PhysRange, u64, u64)>,
     scratch: PhysRange,
     hop: u64,
     previous: String,
@@ -169,13 +157,8 @@ fn check_user(user: &Tree, boot: &Boot, at: PhysRange) -> Result<Found, Nothing>
         return Err(Nothing::Refused("early boot was not asked to reserve all of the mem cache"));
     }
     let mut user_mem = RangeSet::new();
-    let mut part = None;
-    for (node, range) in handover.mem() {
-        if is_kernel_part(&node) {
-            part = part_of(&node, range).filter(|_| part.is_none());
-        } else {
-            user_mem.insert(range)?;
-        }
+    for (_, range) in handover.mem().filter(|(node, _)| !is_reference(node)) {
+        user_mem.insert(range)?;
     }
     let state = handover.mem_cache.first().copied();
     let mut beyond = cache;
@@ -190,31 +173,15 @@ fn check_user(user: &Tree, boot: &Boot, at: PhysRange) -> Result<Found, Nothing>
     Ok(Found {
         cache: beyond,
         user_mem,
-        part,
         scratch: handover.scratch,
         hop: handover.hop,
         previous,
     })
 }
 
-fn is_kernel_part(node: &Node<'_>) -> bool {
-    string(node, COMPATIBLE) == Some(KERNEL_PART_V1)
-}
-
-/// Where the part is, its size, its generation.
-fn part_of(node: &Node<'_>, range: PhysRange) -> Option<(PhysRange, u64, u64)> {
-    let size = number(node, SIZE)?;
-    let generation = number(node, GENERATION)?;
-    (size > 0 && size <= range.len()).then_some((range, size, generation))
-}
-
 /// The string property `name`.
 pub fn string<'a>(node: &Node<'a>, name: &str) -> Option<&'a str> {
     node.prop(name)?.value().str().ok()
-}
-
-fn number(node: &Node<'_>, name: &str) -> Option<u64> {
-    node.prop(name)?.value().u64().ok()
 }
 
 /// The ranges of a node's `mem`, in its order; none when there is no such property or it is malformed.
@@ -250,14 +217,17 @@ impl From<OutOfMemory> for Why {
 
 /// Reads the kernel's part, if the user's tree refers to one.
 fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Why> {
-    let Some((range, size, generation)) = found.part else {
-        if user.reader().root().children().any(|n| is_kernel_part(&n)) {
-            return Err(Why::Refused("its node has no proper mem, size and generation"));
-        }
+    let mut nodes = user.reader().root().children().filter(is_reference);
+    let Some(node) = nodes.next() else {
         return Ok(None);
     };
-    let exact =
-        PhysRange::new(range.start(), size).map_err(|_| Why::Refused("its size is wrong"))?;
+    if nodes.next().is_some() {
+        return Err(Why::Refused("two nodes refer to one"));
+    }
+    let said = Reference::read(&node)
+        .ok_or(Why::Refused("its node has no proper mem, size and generation"))?;
+    let exact = PhysRange::new(said.mem.start(), said.size)
+        .map_err(|_| Why::Refused("its size is wrong"))?;
     let bytes = copy_reserved(map, exact).map_err(|error| match error {
         ENOMEM => Why::Memory,
         _ => Why::Refused("its pages are not reserved"),
@@ -265,63 +235,41 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
     let tree = Tree::new(bytes).map_err(|error| match error {
         TreeError::OutOfMemory(_) => Why::Memory,
         error => {
-            log!(Level::Info, "kernel's part at {range}: {error}");
+            log!(Level::Info, "kernel's part at {}: {error}", said.mem);
             Why::Refused("it is no tree: aborted after the image was loaded, or overwritten")
         }
     })?;
-    let root = tree.reader().root();
-    let problem = if string(&root, COMPATIBLE) != Some(KERNEL_V1) {
-        Some("it is of another version")
-    } else if verify(tree.reader()).is_err() {
-        Some("its checksum is wrong")
-    } else if number(&root, GENERATION) != Some(generation) {
-        Some("its generation is not the one that was loaded")
-    } else if !mem(&root).eq([range]) {
-        Some("it says that it is somewhere else")
-    } else {
-        None
-    };
-    if let Some(problem) = problem {
+    let part = KernelPart::parse(tree.reader()).map_err(|error| match error {
+        PartError::OutOfMemory(_) => Why::Memory,
+        error => {
+            log!(Level::Info, "kernel's part at {}: {error}", said.mem);
+            Why::Refused(match error {
+                PartError::Version => "it is of another version",
+                _ => "it is damaged or contradicts itself",
+            })
+        }
+    })?;
+    if part.reference != said {
+        return Err(Why::Refused("it is not the one that was loaded"));
+    }
+    for range in part.mem.iter() {
+        let problem = if !found.cache.contains_range(range) {
+            "a range is not in the mem cache"
+        } else if range.overlaps(found.scratch) {
+            "a range is in scratch"
+        } else if found.user_mem.overlaps(range) {
+            "a range is a blob's too"
+        } else {
+            continue;
+        };
+        log!(Level::Info, "kernel's part: {range}: {problem}");
         return Err(Why::Refused(problem));
     }
-    let mem = part_mem(&tree, found, range)?;
     Ok(Some(Part {
         tree,
-        mem,
-        own: range,
+        own: said.mem,
+        mem: part.mem,
     }))
-}
-
-/// The ranges of the kernel's part: in the mem cache, outside scratch, each page once in both trees.
-fn part_mem(tree: &Tree, found: &Found, own: PhysRange) -> Result<RangeSet, Why> {
-    let mut list = RangeSet::from_ranges([own])?;
-    // The root's `mem` is the part itself.
-    for (_, node) in tree.reader().nodes().filter(|(depth, _)| *depth != 0) {
-        let Some(prop) = node.prop(MEM) else { continue };
-        let ranges = prop.value().mem();
-        let ranges = ranges.map_err(|_| Why::Refused("a mem property is no list of ranges"))?;
-        for range in ranges {
-            let range = range.map_err(|_| Why::Refused("a range is empty or wraps"))?;
-            let problem = if !range.is_page_aligned() {
-                Some("a range is not page-aligned")
-            } else if !found.cache.contains_range(range) {
-                Some("a range is not in the mem cache")
-            } else if range.overlaps(found.scratch) {
-                Some("a range is in scratch")
-            } else if list.overlaps(range) || found.user_mem.overlaps(range) {
-                Some("two ranges overlap")
-            } else {
-                None
-            };
-            if let Some(problem) = problem {
-                log!(Level::Info, "kernel's part: {range}: {problem}");
-                return Err(Why::Refused(problem));
-            }
-            list.insert(range)?;
-        }
-    }
-    list.remove(own)?;
-    Ok(list)
 }
 
 /// Gives back what the mem cache covers and no `mem` names. Returns the bytes.

@@ -1,6 +1,5 @@
 //! The active phase: who takes part, and all or nothing.
 
-use crate::arrival::{KERNEL_V1, RELEASE};
 use crate::boundary::kernel::{SelfHold, publish_dt, random, release, withdraw_dt};
 use crate::boundary::pages::Block;
 use crate::boundary::producer::{Handle, Held};
@@ -11,6 +10,7 @@ use crate::store::STORE;
 use crate::text::{Level, log};
 use alloc::string::String;
 use alloc::vec::Vec;
+use kho::abi::kernel_part::{KERNEL, KERNEL_V1, RELEASE};
 use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
 use kho::{PAGE_SIZE, PhysRange};
@@ -21,9 +21,6 @@ pub static PHASE: Lock<Phase, 0> = Lock::new(Phase::new());
 /// The tree of the active phase, as `dt` shows it. A lock of its own, which readers of `dt` take: removing that
 /// file waits for them while [`PHASE`] is held.
 pub static SEALED: Lock<Vec<u8>, 2> = Lock::new(Vec::new());
-
-/// Name of the node of the user's tree that refers to the kernel's part.
-pub const KERNEL_NODE: &str = "kernel";
 
 struct Entry {
     handle: Handle,
@@ -74,7 +71,7 @@ impl Phase {
         if self.active.is_some() {
             return Err(EBUSY);
         }
-        if name == BLOBS || name == KERNEL_NODE {
+        if name == BLOBS || name == KERNEL {
             return Err(EINVAL);
         }
         let mut check = Writer::measuring();
