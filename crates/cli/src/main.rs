@@ -27,9 +27,17 @@ fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {
+            let asked = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // Whoever asked for JSON gets JSON, also when the rest could not be understood.
+            if !asked && std::env::args_os().any(|arg| arg == "--json") {
+                let text = err.render().to_string();
+                let what = text.trim().strip_prefix("error: ").unwrap_or(&text).to_owned();
+                let fail = Fail::new(Status::Usage, what).fix("kho --help");
+                eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
+                return ExitCode::from(fail.status.code());
+            }
             // Printing can fail only when nobody listens.
             let _ = err.print();
-            let asked = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return if asked { ExitCode::SUCCESS } else { ExitCode::from(Status::Usage.code()) };
         }
     };

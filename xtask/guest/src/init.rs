@@ -18,7 +18,7 @@ use rustix::system::RebootCommand;
 
 use crate::control::Control;
 
-/// Made by `kho-guest loaded`.
+/// Made by `kho-guest loaded`: [`BARE`], or the options for `kho exec`.
 pub const LOADED: &str = "/run/next-kernel-is-loaded";
 
 /// What [`LOADED`] holds when the loaded image is to be started without `kho exec`.
@@ -148,11 +148,12 @@ fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
         }
     }
     control.send(&Event::Exec { hop })?;
-    if std::fs::read_to_string(LOADED).is_ok_and(|how| how == BARE) {
+    let how = std::fs::read_to_string(LOADED).unwrap_or_default();
+    if how == BARE {
         rustix::fs::sync();
         rustix::system::reboot(RebootCommand::Kexec).context("starting the loaded kernel")?;
     }
-    let status = shell("/bin/sh", &["-eu", "-c", "kho exec"])?;
+    let status = shell("/bin/sh", &["-eu", "-c", &format!("kho exec {how}")])?;
     bail!("kho exec came back: {status}");
 }
 

@@ -116,6 +116,14 @@ enum Tool {
         /// Start it by the bare system call: for an image that `kho exec` would rightly not start.
         #[arg(long)]
         bare: bool,
+        /// Start it by `kho exec --stale-ok`.
+        #[arg(long, conflicts_with = "bare")]
+        stale_ok: bool,
+    },
+    /// Make a socket that nobody listens to.
+    Socket {
+        /// Where.
+        path: PathBuf,
     },
     /// Load a page of nothing, as somebody else's kexec would: it must never be started.
     LoadStranger,
@@ -158,10 +166,18 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Report { key, value } => control::report(key, value),
         Tool::Skip { why } => control::skip(why),
         Tool::Mark { name } => control::mark(name),
-        Tool::Loaded { bare } => Ok(std::fs::write(
-            init::LOADED,
-            if bare { init::BARE } else { "" },
-        )?),
+        Tool::Loaded { bare, stale_ok } => {
+            let how = match (bare, stale_ok) {
+                (true, _) => init::BARE,
+                (_, true) => "--stale-ok",
+                _ => "",
+            };
+            Ok(std::fs::write(init::LOADED, how)?)
+        }
+        Tool::Socket { path } => {
+            std::os::unix::net::UnixListener::bind(path)?;
+            Ok(())
+        }
         Tool::LoadStranger => damage::load_stranger(),
         Tool::LoadDamaged(arguments) => damage::load(&arguments),
     }

@@ -18,6 +18,7 @@ use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
 use kho_kexec::sys::landing::{self, LandingZone};
 use kho_kexec::sys::loaded;
+use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
 use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
 use serde::Serialize;
@@ -429,6 +430,10 @@ pub fn call_fail(err: &CallError, session: &Session) -> Fail {
     /// `EPERM` and `EACCES` of errno(3).
     const REFUSED: [i32; 2] = [1, 13];
     if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
+        let switched_off = KexecState::read(&session.root).ok().and_then(|state| state.refusal());
+        if switched_off.is_some() {
+            return Fail::new(Status::KexecDisabled, chain(err));
+        }
         let locked = KernelLockdown::read(&session.root).is_ok_and(|lockdown| lockdown.blocks_kexec_load());
         let asked = session.root.bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT).is_ok_and(|line| {
             line.split(u8::is_ascii_whitespace).any(|word| word.starts_with(b"lockdown="))

@@ -107,6 +107,8 @@ fn arrived_rdinit() -> Option<Vec<u8>> {
 }
 
 fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {
-    Fail::new(Status::BadImage, format!("{}: {}", args.kernel.display(), chain(err)))
+    let (path, why) = (args.kernel.display().to_string(), chain(err));
+    let what = if why.contains(&path) { why } else { format!("{path}: {why}") };
+    Fail::new(Status::BadImage, what)
         .fix("kho boots x86 bzImages of the 64-bit boot protocol, as in /boot/vmlinuz-*")
 }
