@@ -1,0 +1,232 @@
+//! Which node versions a build reads and writes, and whether another build would understand it.
+
+use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1};
+use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::abi::{BLOB_V1, BLOBS_V1, COMPATIBLE, HANDOVER_V1, MACHINE_X86_64, PAGE_BYTES};
+use kho::tree::Reader;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use thiserror::Error;
+
+/// Where an initrd carries the catalogue of the `kho` in it.
+pub const INITRD_PATH: &str = "usr/lib/kho/catalogue.json";
+
+/// The version of a catalogue itself.
+const FORMAT: u32 = 1;
+
+/// Most bytes that a catalogue has.
+const LIMIT: usize = 1 << 20;
+
+/// What a build reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// The version of this layout: 1.
+    #[serde(rename = "kho-catalogue")]
+    pub format: u32,
+    /// Version of the build, for people.
+    pub build: String,
+    /// How the tree reaches the next kernel.
+    pub carriers: BTreeSet<String>,
+    /// Values of `machine`.
+    pub machines: BTreeSet<String>,
+    /// Bytes of a page.
+    pub page_size: u32,
+    /// `compatible`s that it acts on.
+    pub reads: BTreeSet<String>,
+    /// `compatible`s that it writes.
+    pub writes: BTreeSet<String>,
+}
+
+/// Why a text is no catalogue.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CatalogueError {
+    /// Beyond the limit.
+    #[error("a catalogue of {len} bytes is longer than {LIMIT}")]
+    TooLong {
+        /// Bytes it has.
+        len: usize,
+    },
+    /// Not JSON, or not of this shape.
+    #[error("not a catalogue of node versions")]
+    Malformed(#[source] serde_json::Error),
+    /// Of a later layout.
+    #[error("catalogue version {found} is not known here, only {FORMAT}")]
+    Format {
+        /// The version in it.
+        found: u32,
+    },
+}
+
+/// What the next side would not do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ignored {
+    /// The `compatible`, carrier, machine or page size.
+    pub what: String,
+    /// What follows from it.
+    pub effect: String,
+    /// Whether nothing of the handover would be believed.
+    pub everything: bool,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.effect)
+    }
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+impl Catalogue {
+    /// The catalogue of this build.
+    pub fn this() -> Self {
+        Self {
+            format: FORMAT,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            carriers: [format!(
+                "x86-setup-data:{SETUP_KHO_TREE:#x},{SETUP_KHO_RESERVE:#x}"
+            )]
+            .into(),
+            machines: set(&[MACHINE_X86_64]),
+            page_size: PAGE_BYTES,
+            reads: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1, KERNEL_V1]),
+            writes: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1]),
+        }
+    }
+
+    /// Reads a catalogue.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogueError`].
+    pub fn parse(text: &[u8]) -> Result<Self, CatalogueError> {
+        if text.len() > LIMIT {
+            return Err(CatalogueError::TooLong { len: text.len() });
+        }
+        let catalogue: Self = serde_json::from_slice(text).map_err(CatalogueError::Malformed)?;
+        if catalogue.format == FORMAT {
+            Ok(catalogue)
+        } else {
+            Err(CatalogueError::Format {
+                found: catalogue.format,
+            })
+        }
+    }
+
+    /// What `next` would ignore of anything that this build may write.
+    pub fn ignored_by(&self, next: &Self) -> Vec<Ignored> {
+        let mut out = self.carried_to(next);
+        out.extend(versions(self.writes.iter().map(String::as_str), next));
+        out
+    }
+
+    /// What `next` would ignore of this very tree, written by this build.
+    pub fn ignored_of(&self, tree: &Reader<'_>, next: &Self) -> Vec<Ignored> {
+        let used: BTreeSet<&str> = tree
+            .nodes()
+            // Nodes of producers below a node of theirs are for the producer's driver to read.
+            .filter_map(|(_, node)| node.prop(COMPATIBLE)?.value().str().ok())
+            .filter(|compatible| self.writes.contains(*compatible))
+            .collect();
+        let mut out = self.carried_to(next);
+        out.extend(versions(used.into_iter(), next));
+        out
+    }
+
+    fn carried_to(&self, next: &Self) -> Vec<Ignored> {
+        let all = |what: String, effect: &str| Ignored {
+            what,
+            effect: effect.to_owned(),
+            everything: true,
+        };
+        let mut out = Vec::new();
+        if self.carriers.is_disjoint(&next.carriers) {
+            let names: Vec<&str> = self.carriers.iter().map(String::as_str).collect();
+            out.push(all(
+                format!("carrier {}", names.join(", ")),
+                "the next side does not look there, so it finds nothing",
+            ));
+        }
+        if self.machines.is_disjoint(&next.machines) {
+            let names: Vec<&str> = self.machines.iter().map(String::as_str).collect();
+            out.push(all(
+                format!("machine {}", names.join(", ")),
+                "the next side is for another kind of machine",
+            ));
+        }
+        if self.page_size != next.page_size {
+            out.push(all(
+                format!("pages of {:#x} bytes", self.page_size),
+                "the next side has pages of another size and refuses the tree",
+            ));
+        }
+        out
+    }
+}
+
+fn versions<'a>(used: impl Iterator<Item = &'a str>, next: &Catalogue) -> Vec<Ignored> {
+    used.filter(|compatible| !next.reads.contains(*compatible))
+        .map(|compatible| Ignored {
+            what: compatible.to_owned(),
+            effect: if compatible == HANDOVER_V1 {
+                "the next side refuses the whole tree; its ranges stay reserved".to_owned()
+            } else {
+                "the next side leaves nodes of this version alone; their ranges stay reserved"
+                    .to_owned()
+            },
+            everything: compatible == HANDOVER_V1,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_build_understands_itself() {
+        let this = Catalogue::this();
+        assert_eq!(this.ignored_by(&this), []);
+        assert!(this.writes.is_subset(&this.reads));
+        let text = serde_json::to_vec(&this).unwrap();
+        assert_eq!(Catalogue::parse(&text).unwrap(), this);
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let this = Catalogue::this();
+        let mut next = this.clone();
+        next.reads.remove(BLOB_V1);
+        next.reads.insert("kho-blob-v2".to_owned());
+        let found = this.ignored_by(&next);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].what, BLOB_V1);
+        assert!(!found[0].everything);
+        next.reads.remove(HANDOVER_V1);
+        next.carriers = set(&["arm64-chosen"]);
+        next.page_size = 65536;
+        next.machines = set(&["aarch64"]);
+        let found = this.ignored_by(&next);
+        assert_eq!(found.iter().filter(|ignored| ignored.everything).count(), 4);
+        assert_eq!(found.len(), 5);
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        let refused = |text: &[u8]| Catalogue::parse(text).unwrap_err().to_string();
+        assert_eq!(refused(b"{}"), "not a catalogue of node versions");
+        let mut later = Catalogue::this();
+        later.format = 2;
+        assert_eq!(
+            refused(&serde_json::to_vec(&later).unwrap()),
+            "catalogue version 2 is not known here, only 1"
+        );
+        assert_eq!(
+            refused(&vec![b' '; LIMIT + 1]),
+            "a catalogue of 1048577 bytes is longer than 1048576"
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! What people and tools do with a state tree besides handing over: see it ([`text`], [`view`], [`dts`]), check it
+//! against the schemas and the contract ([`schema`], [`validate`]), compare two of them ([`diff`]) and ask whether
+//! another build would understand what this one writes ([`catalogue`]). [`mainline`] reads the state of a kernel
+//! that has its own Kexec HandOver built in.
+//!
+//! # How a tree becomes JSON
+//!
+//! The schemas in `schemas/` apply to one node at a time. A node becomes
+//! `{"name", "schema", "properties", "children"}`; `schema` is the `compatible` that a schema exists for, or `null`;
+//! the schema applies to `properties`. There, by the schema's `x-kho-type`:
+//!
+//! | `x-kho-type` | JSON |
+//! | --- | --- |
+//! | `u32`, `u64` | an integer, exact up to 2^64 - 1 (some readers round above 2^53) |
+//! | `str` | a string, without the NUL |
+//! | `bytes` | a string of lower-case hexadecimal digits; with `x-kho-show: path` the text, where `\` is `\\` and every byte that is not printable UTF-8 is `\x..` |
+//! | `flag` | `true`; the property has no bytes |
+//! | `mem` | an array of `{"addr": integer, "len": integer}` |
+//!
+//! A value that is not of its type is `{"error", "bytes"}`, which no schema accepts. Values that no schema knows are
+//! guessed: nothing is `true`, then printable text, an integer of four or eight bytes, else hexadecimal digits; `mem` is always ranges.
+
+#![forbid(unsafe_code)]
+
+pub mod catalogue;
+pub mod diff;
+pub mod dts;
+pub mod human;
+pub mod mainline;
+pub mod schema;
+pub mod svg;
+pub mod text;
+pub mod validate;
+pub mod view;

@@ -1,0 +1,392 @@
+//! The state of a kernel that has Kexec HandOver built in, as its debugfs shows it.
+//!
+//! `/sys/kernel/debug/kho/in` is what such a kernel found, `/sys/kernel/debug/kho/out` what it will leave; each has a
+//! tree `fdt` and a folder `sub_fdts` with what its children point at, `out` also `scratch_phys` and `scratch_len`
+//! (`kernel/liveupdate/kexec_handover_debugfs.c`, Linux 7.3; 6.16 has `finalize` and `abort` files beside them).
+//!
+//! | version | root | child | preserved memory |
+//! | --- | --- | --- | --- |
+//! | `kho-v1` | `preserved-memory-map`: u64, address | `fdt`: u64, address of another tree | linked chunks of bitmaps |
+//! | `kho-v2` | the same | the same | a radix tree of pages |
+//! | `kho-v3` | the same | `preserved-data`: u64, address; `blob-size`: u64; the content may be anything | the same |
+//! | `kho-v4` | the same | the same | the same, with blocks of entries (`include/linux/kho/abi/block.h`) |
+//!
+//! Sources: `include/linux/kho/abi/{kexec_handover,kexec_metadata,luo,memblock}.h` (Linux 7.3) and, for the older ones,
+//! `kernel/kexec_handover.c` (6.16). A child is decoded by what it holds, not by the version: with either property.
+//! The kernel gives no promise for any of this. The memory behind the addresses is not read here.
+
+use crate::view;
+use crate::{human, text};
+use kho::tree::{Node, Reader, TreeError};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+use std::fmt::Write;
+use thiserror::Error;
+
+/// Roots that are decoded.
+pub const VERSIONS: [&str; 4] = ["kho-v1", "kho-v2", "kho-v3", "kho-v4"];
+
+/// One of the two sides, as read from debugfs.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The file `fdt`.
+    pub fdt: Vec<u8>,
+    /// Name and content of every file in `sub_fdts`.
+    pub sub: Vec<(String, Vec<u8>)>,
+    /// Addresses and lengths of the scratch regions; only `out` says.
+    pub scratch: Vec<(u64, u64)>,
+}
+
+/// Why a side cannot be decoded.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MainlineError {
+    /// The bytes are no tree.
+    #[error("the kernel's `fdt` is no tree")]
+    Tree(#[from] TreeError),
+    /// A root of another version.
+    #[error("the kernel's tree is a {found:?}, known are kho-v1 to kho-v4")]
+    Version {
+        /// The root's `compatible`.
+        found: String,
+    },
+}
+
+/// A decoded side.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct State {
+    /// `kho-v1` to `kho-v4`.
+    pub version: String,
+    /// Address of the first node or chunk that describes preserved memory; 0 when nothing is.
+    pub preserved_memory_map: Option<u64>,
+    /// Scratch regions: address and length.
+    pub scratch: Vec<(u64, u64)>,
+    /// What subsystems left.
+    pub entries: Vec<Entry>,
+    /// What does not fit the version.
+    pub remarks: Vec<String>,
+}
+
+/// What one subsystem left.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub addr: Option<u64>,
+    /// Bytes, when the tree says.
+    pub size: Option<u64>,
+    /// What it is.
+    pub format: String,
+    /// Its decoded content; null when there was no file.
+    pub content: Json,
+}
+
+/// Decodes one side.
+///
+/// # Errors
+///
+/// [`MainlineError`].
+pub fn decode(files: &Files) -> Result<State, MainlineError> {
+    let tree = Reader::new(&files.fdt)?;
+    let root = tree.root();
+    let found = string(&root, "compatible").unwrap_or_default();
+    if !VERSIONS.contains(&found) {
+        return Err(MainlineError::Version {
+            found: found.to_owned(),
+        });
+    }
+    let mut remarks = Vec::new();
+    let map = number(&root, "preserved-memory-map");
+    if map.is_none() {
+        remarks.push("/: there is no 64-bit `preserved-memory-map`".to_owned());
+    }
+    let sized = matches!(found, "kho-v3" | "kho-v4");
+    let entries = root
+        .children()
+        .map(|node| {
+            let name = node.name();
+            let addr = number(&node, if sized { "preserved-data" } else { "fdt" });
+            let addr = addr.or_else(|| number(&node, if sized { "fdt" } else { "preserved-data" }));
+            if addr.is_none() {
+                remarks.push(format!("/{name}: there is no 64-bit address"));
+            }
+            let size = number(&node, "blob-size");
+            if sized && size.is_none() {
+                remarks.push(format!("/{name}: there is no 64-bit `blob-size`"));
+            }
+            let content = files.sub.iter().find(|(file, _)| file == name);
+            let (format, content) = content.map_or_else(
+                || ("not shown by the kernel".to_owned(), Json::Null),
+                |(_, bytes)| entry(name, bytes),
+            );
+            Entry {
+                name: name.to_owned(),
+                addr,
+                size,
+                format,
+                content,
+            }
+        })
+        .collect();
+    for (name, _) in &files.sub {
+        if root.child(name).is_none() {
+            remarks.push(format!("sub_fdts/{name} belongs to no child of the root"));
+        }
+    }
+    Ok(State {
+        version: found.to_owned(),
+        preserved_memory_map: map,
+        scratch: files.scratch.clone(),
+        entries,
+        remarks,
+    })
+}
+
+/// What an entry holds.
+fn entry(name: &str, bytes: &[u8]) -> (String, Json) {
+    if let Ok(tree) = Reader::new(bytes) {
+        let version = string(&tree.root(), "compatible").unwrap_or("tree without a version");
+        return (version.to_owned(), view::json(tree.root()));
+    }
+    let known = match name {
+        "kexec-metadata" => metadata(bytes),
+        "LUO" => luo(bytes),
+        _ => None,
+    };
+    known.unwrap_or_else(|| {
+        let shown = bytes.get(..64).unwrap_or(bytes);
+        (
+            "unknown bytes".to_owned(),
+            json!({ "len": bytes.len(), "first": human::hex(shown) }),
+        )
+    })
+}
+
+/// `struct kho_kexec_metadata`, packed: u32 version, 65 bytes of release, u32 count.
+fn metadata(bytes: &[u8]) -> Option<(String, Json)> {
+    const RELEASE: usize = 65;
+    let version = u32_at(bytes, 0)?;
+    let release = c_string(bytes.get(4..4 + RELEASE)?)?;
+    let count = u32_at(bytes, 4 + RELEASE)?;
+    (version == 1).then(|| {
+        (
+            "kexec-metadata version 1".to_owned(),
+            json!({ "previous_release": release, "kexec_count": count }),
+        )
+    })
+}
+
+/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Before it was a tree.
+fn luo(bytes: &[u8]) -> Option<(String, Json)> {
+    let version = c_string(bytes.get(..8)?)?;
+    let [number, sessions, flbs] = [8, 16, 24].map(|at| u64_at(bytes, at));
+    version.starts_with("luo-v").then(|| {
+        (
+            version.to_owned(),
+            json!({ "liveupdate_num": number, "sessions_pa": sessions, "flbs_pa": flbs }),
+        )
+    })
+}
+
+/// A decoded side as text.
+pub fn show(state: &State) -> String {
+    let mut out = format!("{}\n", state.version);
+    // Writing to a String cannot fail.
+    if let Some(map) = state.preserved_memory_map {
+        let _ = match map {
+            0 => writeln!(out, "  preserved memory: none"),
+            _ => writeln!(out, "  preserved memory: described at {map:#x}"),
+        };
+    }
+    for pair in &state.scratch {
+        let _ = writeln!(out, "  scratch: {}", text::range(*pair));
+    }
+    for entry in &state.entries {
+        let at = entry
+            .addr
+            .map_or("nowhere".to_owned(), |addr| format!("{addr:#x}"));
+        let size = entry
+            .size
+            .map_or(String::new(), |size| format!(", {}", human::bytes(size)));
+        let _ = writeln!(out, "  {}: {} at {at}{size}", entry.name, entry.format);
+        lines(&entry.content, 2, &mut out);
+    }
+    for remark in &state.remarks {
+        let _ = writeln!(out, "  ! {remark}");
+    }
+    out
+}
+
+/// Decoded content, indented. Depth is bounded by the reader.
+fn lines(content: &Json, depth: usize, out: &mut String) {
+    let pad = "  ".repeat(depth);
+    let Json::Object(object) = content else {
+        return;
+    };
+    if let (Some(Json::Object(properties)), Some(Json::Array(children))) =
+        (object.get("properties"), object.get("children"))
+    {
+        for (name, value) in properties {
+            let _ = writeln!(out, "{pad}{name} = {value}");
+        }
+        for child in children {
+            let name = child.get("name").and_then(Json::as_str).unwrap_or("");
+            let _ = writeln!(out, "{pad}{name}");
+            lines(child, depth + 1, out);
+        }
+        return;
+    }
+    for (name, value) in object {
+        let _ = writeln!(out, "{pad}{name} = {value}");
+    }
+}
+
+fn string<'a>(node: &Node<'a>, name: &str) -> Option<&'a str> {
+    node.prop(name)?.value().str().ok()
+}
+
+fn number(node: &Node<'_>, name: &str) -> Option<u64> {
+    node.prop(name)?.value().u64().ok()
+}
+
+fn c_string(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    core::str::from_utf8(bytes.get(..end)?).ok()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u32::from_ne_bytes(*b))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes
+        .get(at..)?
+        .first_chunk()
+        .map(|b| u64::from_ne_bytes(*b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kho::tree::{WriteError, Writer};
+
+    fn tree(fill: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) -> Vec<u8> {
+        let mut buf = vec![0; 8192];
+        let mut w = Writer::new(&mut buf);
+        w.begin_node("").unwrap();
+        fill(&mut w).unwrap();
+        w.end_node().unwrap();
+        let len = w.finish().unwrap();
+        buf.truncate(len);
+        buf
+    }
+
+    #[test]
+    fn version_1_points_at_trees() {
+        let sub = tree(|w| {
+            w.prop_str("compatible", "memblock-v1")?;
+            w.begin_node("trace")?;
+            w.prop_str("compatible", "reserve-mem-v1")?;
+            w.prop_u64("start", 0xc06b_0000)?;
+            w.prop_u64("size", 0x4000)?;
+            w.end_node()
+        });
+        let fdt = tree(|w| {
+            w.prop_str("compatible", "kho-v1")?;
+            w.prop_u64("preserved-memory-map", 0x1000)?;
+            w.begin_node("memblock")?;
+            w.prop_u64("fdt", 0x2000)?;
+            w.end_node()
+        });
+        let files = Files {
+            fdt,
+            sub: vec![("memblock".into(), sub)],
+            scratch: vec![(0x10_0000, 0x20_0000)],
+        };
+        let state = decode(&files).unwrap();
+        assert_eq!(
+            show(&state),
+            "kho-v1\n  preserved memory: described at 0x1000\n  scratch: [0x100000-0x300000) 2.00 MiB\n  \
+             memblock: memblock-v1 at 0x2000\n    compatible = \"memblock-v1\"\n    trace\n      \
+             compatible = \"reserve-mem-v1\"\n      size = 16384\n      start = 3228237824\n"
+        );
+        assert_eq!(state.remarks, Vec::<String>::new());
+    }
+
+    #[test]
+    fn version_4_points_at_anything() {
+        let mut metadata = 1_u32.to_ne_bytes().to_vec();
+        metadata.extend(b"7.3.4-peer");
+        metadata.resize(4 + 65, 0);
+        metadata.extend(3_u32.to_ne_bytes());
+        let mut luo = b"luo-v5\0\0".to_vec();
+        for word in [7_u64, 0x5000, 0] {
+            luo.extend(word.to_ne_bytes());
+        }
+        let fdt = tree(|w| {
+            w.prop_str("compatible", "kho-v4")?;
+            w.prop_u64("preserved-memory-map", 0)?;
+            for name in ["LUO", "kexec-metadata", "mystery", "gone"] {
+                w.begin_node(name)?;
+                w.prop_u64("preserved-data", 0x2000)?;
+                if name != "gone" {
+                    w.prop_u64("blob-size", 73)?;
+                }
+                w.end_node()?;
+            }
+            Ok(())
+        });
+        let files = Files {
+            fdt,
+            sub: vec![
+                ("LUO".into(), luo),
+                ("kexec-metadata".into(), metadata),
+                ("mystery".into(), vec![0xab; 3]),
+                ("stray".into(), Vec::new()),
+            ],
+            scratch: Vec::new(),
+        };
+        let state = decode(&files).unwrap();
+        let formats: Vec<&str> = state.entries.iter().map(|e| e.format.as_str()).collect();
+        assert_eq!(
+            formats,
+            [
+                "luo-v5",
+                "kexec-metadata version 1",
+                "unknown bytes",
+                "not shown by the kernel"
+            ]
+        );
+        assert_eq!(state.entries[0].content["liveupdate_num"], 7);
+        assert_eq!(state.entries[1].content["previous_release"], "7.3.4-peer");
+        assert_eq!(state.entries[1].content["kexec_count"], 3);
+        assert_eq!(
+            state.remarks,
+            [
+                "/gone: there is no 64-bit `blob-size`",
+                "sub_fdts/stray belongs to no child of the root"
+            ]
+        );
+    }
+
+    #[test]
+    fn other_roots_are_refused() {
+        let ours = tree(|w| w.prop_str("compatible", "kho-handover-v1"));
+        let files = Files {
+            fdt: ours,
+            ..Files::default()
+        };
+        assert_eq!(
+            decode(&files).unwrap_err().to_string(),
+            "the kernel's tree is a \"kho-handover-v1\", known are kho-v1 to kho-v4"
+        );
+        assert!(matches!(
+            decode(&Files::default()),
+            Err(MainlineError::Tree(_))
+        ));
+    }
+}

@@ -1,0 +1,125 @@
+//! A handover to look at, and where the golden files are.
+#![allow(dead_code, reason = "every test uses a part")]
+
+use kho::abi::kernel_part::Reference;
+use kho::abi::{
+    BlobDescription, Content, Description, Label, LeaveOut, MACHINE_X86_64, measure_handover_with,
+    write_handover_with,
+};
+use kho::tree::{WriteError, Writer, seal};
+use kho::{PhysAddr, PhysRange};
+use std::path::{Path, PathBuf};
+
+pub const MIB: u64 = 1 << 20;
+
+pub fn range(start: u64, len: u64) -> PhysRange {
+    PhysRange::new(PhysAddr::new(start), len).unwrap()
+}
+
+/// A handover as the loader writes it: files in two pieces, a raw blob, an empty one, the kernel's part and a
+/// node of a stranger.
+pub fn handover() -> Vec<u8> {
+    let (first, second) = (
+        [range(0x4000_0000, MIB), range(0x5000_0000, 0x1000)],
+        [range(0x4010_0000, 0x3000)],
+    );
+    let blob = |label, content, size, mem, arrived_hop| BlobDescription {
+        label: Label::new(label).unwrap(),
+        content,
+        size,
+        mem,
+        blake3: [7; 32],
+        taken: 1_763_000_000_000_000_000,
+        arrived_hop,
+    };
+    let blobs = [
+        blob(
+            "srv-data",
+            Content::Files {
+                path: b"/srv/d\xff*/ \"x\"\\",
+                leave_out: LeaveOut {
+                    special: true,
+                    other_file_systems: false,
+                },
+            },
+            MIB + 1,
+            &first,
+            2,
+        ),
+        blob("état \"1\"", Content::Raw, 0x2001, &second, 3),
+        blob("empty", Content::Raw, 0, &[], 1),
+    ];
+    let description = Description {
+        generation: 0x0123_4567_89ab_cdef,
+        hop: 3,
+        previous_release: "6.1.0-42-amd64",
+        machine: MACHINE_X86_64,
+        time: 1_763_000_000_000_000_001,
+        scratch: range(0x1000_0000, 512 * MIB),
+        mem_cache: &[
+            range(0x6000_0000, 0x10_0000),
+            range(0x4000_0000, MIB + 0x3000),
+            range(0x5000_0000, 0x4000),
+        ],
+        blobs: &blobs,
+    };
+    let others = |w: &mut Writer<'_>| -> Result<(), WriteError> {
+        Reference {
+            mem: range(0x5000_1000, 0x1000),
+            size: 0x7c0,
+            generation: 0xfeed_face_cafe_f00d,
+        }
+        .write(w)?;
+        w.begin_node("ring")?;
+        w.prop_str("compatible", "example-ring-v1")?;
+        w.prop_u32("entries", 1)?;
+        w.prop_empty("armed")?;
+        w.prop_bytes("odd", &[1, 2, 3])?;
+        w.prop_mem("mem", [range(0x5000_2000, 0x1000)])?;
+        w.end_node()
+    };
+    let mut buf = vec![0; measure_handover_with(&description, others).unwrap()];
+    write_handover_with(&description, &mut buf, others).unwrap();
+    buf
+}
+
+/// A kernel's part as the module writes it.
+pub fn kernel_part() -> Vec<u8> {
+    let mut buf = vec![0; 4096];
+    let mut w = Writer::new(&mut buf);
+    w.begin_node("").unwrap();
+    w.prop_str("compatible", "kho-kernel-v1").unwrap();
+    w.prop_u64("generation", 0xfeed_face_cafe_f00d).unwrap();
+    w.prop_str("release", "6.12.95-cloud-amd64").unwrap();
+    w.prop_u32("checksum", 0).unwrap();
+    w.prop_mem("mem", [range(0x5000_1000, 0x1000)]).unwrap();
+    w.begin_node("ring").unwrap();
+    w.prop_str("compatible", "example-ring-v1").unwrap();
+    w.prop_mem("mem", [range(0x5000_3000, 0x1000)]).unwrap();
+    w.end_node().unwrap();
+    w.end_node().unwrap();
+    let len = w.finish().unwrap();
+    buf.truncate(len);
+    seal(&mut buf).unwrap();
+    buf
+}
+
+/// The workspace's root.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Compares with a file that is kept in the repository; `KHO_BLESS=1` writes it instead.
+pub fn golden(path: &Path, found: &str) {
+    if std::env::var_os("KHO_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, found).unwrap();
+        return;
+    }
+    let wanted = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        wanted == found,
+        "{} is not what comes out now; KHO_BLESS=1 writes it anew.\n--- now ---\n{found}",
+        path.display()
+    );
+}

@@ -1,0 +1,98 @@
+//! Dumps: golden text, JSON and source for dtc, and the way back from that source.
+
+mod common;
+
+use kho::tree::Reader;
+use kho_format::{diff, dts, text, view};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+fn golden(name: &str, found: &str) {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    common::golden(&dir.join(name), found);
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn dumps_are_as_before() {
+    for (name, bytes) in [
+        ("handover", common::handover()),
+        ("kernel", common::kernel_part()),
+    ] {
+        let tree = Reader::new(&bytes).unwrap();
+        golden(&format!("{name}.txt"), &text::text(&tree));
+        golden(&format!("{name}.dts"), &dts::dts(&tree));
+        let json = serde_json::to_string_pretty(&view::json(tree.root())).unwrap();
+        golden(&format!("{name}.json"), &(json + "\n"));
+    }
+}
+
+/// `source` through dtc; `None` when there is none.
+fn dtc(source: &str) -> Option<Vec<u8>> {
+    let child = Command::new("dtc")
+        .args(["-I", "dts", "-O", "dtb", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("SKIP: dtc is not installed (Debian: device-tree-compiler)");
+            return None;
+        }
+        Err(error) => panic!("dtc: {error}"),
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    let input = source.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "dtc: {messages}\n{source}");
+    assert_eq!(messages, "", "dtc has remarks");
+    Some(output.stdout)
+}
+
+#[test]
+fn dtc_makes_the_same_tree_of_the_source() {
+    for bytes in [common::handover(), common::kernel_part()] {
+        let tree = Reader::new(&bytes).unwrap();
+        let Some(made) = dtc(&dts::dts(&tree)) else {
+            return;
+        };
+        let made = Reader::new(&made).unwrap();
+        assert_eq!(diff::diff(&tree, &made), []);
+        assert_eq!(view::json(made.root()), view::json(tree.root()));
+        // The checksum is over bytes, and dtc lays the same tree out in its own way.
+        assert_eq!(made.node_count(), tree.node_count());
+    }
+}
+
+#[test]
+fn differences_are_named() {
+    let a = common::handover();
+    let b = common::kernel_part();
+    let (a, b) = (Reader::new(&a).unwrap(), Reader::new(&b).unwrap());
+    assert_eq!(diff::diff(&a, &a), []);
+    let lines: Vec<String> = diff::diff(&a, &b).iter().map(ToString::to_string).collect();
+    for wanted in [
+        "~ / compatible: \"kho-handover-v1\" -> \"kho-kernel-v1\"",
+        "~ / generation: 0x123456789abcdef -> 0xfeedfacecafef00d",
+        "- / hop: 3",
+        "+ / release: \"6.12.95-cloud-amd64\"",
+        "- /blobs: kho-blobs-v1",
+        "~ /ring mem: [[0x50002000-0x50003000) 4096 B] -> [[0x50003000-0x50004000) 4096 B]",
+        "- /ring armed: ",
+    ] {
+        assert!(
+            lines
+                .iter()
+                .any(|line| line == wanted.trim_end_matches(": ")),
+            "{wanted} is not in {lines:#?}"
+        );
+    }
+    let back: Vec<String> = diff::diff(&b, &a).iter().map(ToString::to_string).collect();
+    assert_eq!(back.len(), lines.len());
+}
