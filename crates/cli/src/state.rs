@@ -140,7 +140,11 @@ impl StateDir {
                     meta.uid()
                 ),
             )
-            .fix("remove it, or chmod 0700 it if you know where it comes from"));
+            .fix(if meta.uid() == 0 && !rustix::process::geteuid().is_root() {
+                "run as root"
+            } else {
+                "remove it, or chmod 0700 it if you know where it comes from"
+            }));
         }
         Ok(())
     }
