@@ -64,13 +64,13 @@ enum Damage {
 }
 
 /// The places that the plan chose.
-struct Places {
-    placement: Placement,
-    scratch: PhysRange,
+pub(crate) struct Places {
+    pub(crate) placement: Placement,
+    pub(crate) scratch: PhysRange,
     /// The mem cache in the tree's order: the entry with the state first.
     reserved: Vec<PhysRange>,
     /// The entry's only piece.
-    blob: PhysRange,
+    pub(crate) blob: PhysRange,
     /// Bytes of the entry.
     size: u64,
 }
@@ -267,7 +267,7 @@ fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn places(plan: &Value) -> Result<Places> {
+pub(crate) fn places(plan: &Value) -> Result<Places> {
     let range = |pointer: &str| -> Result<PhysRange> {
         to_range(plan.pointer(pointer).with_context(|| format!("the plan has no {pointer}"))?)
     };

@@ -2,6 +2,7 @@
 
 mod chain;
 mod control;
+mod crowd;
 mod damage;
 mod fill;
 mod init;
@@ -111,6 +112,8 @@ enum Tool {
         /// Name of the step.
         name: String,
     },
+    /// Load a kernel with this many early reservations; `kho plan --json` with one entry comes on standard input.
+    LoadCrowd(crowd::Arguments),
     /// Say that this script has loaded the next kernel itself: only `kho exec` remains to be done.
     Loaded {
         /// Start it by the bare system call: for an image that `kho exec` would rightly not start.
@@ -166,6 +169,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Report { key, value } => control::report(key, value),
         Tool::Skip { why } => control::skip(why),
         Tool::Mark { name } => control::mark(name),
+        Tool::LoadCrowd(arguments) => crowd::load(&arguments),
         Tool::Loaded { bare, stale_ok } => {
             let how = match (bare, stale_ok) {
                 (true, _) => init::BARE,
