@@ -4,6 +4,8 @@ mod cache;
 mod cpio;
 mod deb;
 mod demo;
+mod dist;
+mod early;
 mod guest;
 mod host;
 mod kernel;
@@ -29,6 +31,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     Demo(demo::Arguments),
+    Dist(dist::Arguments),
+    EarlyRanges(early::Arguments),
+    PeerKernel(kernel::peer::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -36,6 +41,9 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::EarlyRanges(arguments) => early::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
+        Task::PeerKernel(arguments) => kernel::peer::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     };

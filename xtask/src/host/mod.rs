@@ -1,7 +1,7 @@
 //! Makes the machine ready: finds what is missing, says what it will install, installs it.
 
 pub mod apt;
-mod sources;
+pub mod sources;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,172 @@
+//! `cargo xtask dist`: Debian packages.
+
+mod deb;
+mod pages;
+mod system;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::workspace;
+use deb::Package;
+
+/// Make the Debian packages. The same sources give the same bytes.
+///
+/// The time of everything in them is SOURCE_DATE_EPOCH, or that of the last commit.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where to put them.
+    #[arg(long, value_name = "FOLDER", default_value = "target/dist")]
+    out: PathBuf,
+    /// Use this static kho command instead of building it.
+    #[arg(long, value_name = "PROGRAM")]
+    kho: Option<PathBuf>,
+    /// Check them with lintian, which must be installed.
+    #[arg(long)]
+    lintian: bool,
+    /// Try them in full systems of these releases, with systemd and Redis; minutes each.
+    #[arg(long, value_enum, value_name = "RELEASE")]
+    boot: Vec<system::Release>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let programs = workspace::build(arguments.kho.as_deref())?;
+    let out = workspace::root().join(&arguments.out);
+    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    let file = write_kho(&programs.kho, &out)?;
+    println!("{}", file.display());
+    if arguments.lintian {
+        let status = Command::new("lintian")
+            .args([
+                "--no-cfg",
+                "--allow-root",
+                "--info",
+                "--fail-on=error,warning",
+            ])
+            .arg(&file)
+            .status()
+            .context("running lintian")?;
+        ensure!(status.success(), "lintian found something: {status}");
+    }
+    for release in &arguments.boot {
+        system::run(*release, &file).with_context(|| format!("in a system of {release:?}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the package of the tool; gives its path.
+pub fn write_kho(program: &Path, out: &Path) -> Result<PathBuf> {
+    let version = env!("CARGO_PKG_VERSION");
+    let package = kho(program, version, time()?)?;
+    let file = out.join(format!("kho_{version}_amd64.deb"));
+    std::fs::write(&file, package.write()?)
+        .with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
+}
+
+fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
+    let control = packaging("debian/kho/control")?;
+    let mut fields = vec![];
+    for (name, default) in [
+        ("Package", "kho"),
+        ("Version", version),
+        ("Architecture", "amd64"),
+    ] {
+        fields.push((name, default.to_owned()));
+    }
+    for name in [
+        "Maintainer",
+        "Section",
+        "Priority",
+        "Depends",
+        "Recommends",
+        "Suggests",
+        "Homepage",
+        "Description",
+    ] {
+        if let Some(value) = field(&control, name) {
+            fields.push((name, value));
+        }
+    }
+    let mut package = Package::new(fields, time);
+    let bytes =
+        std::fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+    package.file("usr/bin/kho", 0o755, bytes);
+    for unit in ["kho-restore.service", "kho-capture.service"] {
+        let text = packaging(&format!("systemd/{unit}"))?;
+        package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
+    }
+    // An opt-in: linked as /usr/local/sbin/kexec or diverted to, it takes the place of kexec(8).
+    package.link("usr/lib/kho/kexec", "../../bin/kho");
+    package.directory("etc/kho/keep.d");
+    package.directory("usr/lib/kho/keep.d");
+    let doc = "usr/share/doc/kho";
+    package.file(
+        format!("{doc}/copyright"),
+        0o644,
+        packaging("debian/copyright")?,
+    );
+    package.file(
+        format!("{doc}/examples/keep.d/example.conf"),
+        0o644,
+        packaging("keep.d/example.conf")?,
+    );
+    let changelog = packaging("debian/changelog")?;
+    ensure!(
+        changelog.starts_with(&format!("kho ({version}) ")),
+        "packaging/debian/changelog does not begin with version {version}"
+    );
+    package.gzip(&format!("{doc}/changelog"), changelog.as_bytes())?;
+    package.file(
+        "usr/share/lintian/overrides/kho",
+        0o644,
+        packaging("debian/kho/lintian-overrides")?,
+    );
+    package.gzip(
+        "usr/share/man/man5/keep.d.5",
+        packaging("man/keep.d.5")?.as_bytes(),
+    )?;
+    pages::add(&mut package)?;
+    for script in ["postinst", "prerm", "postrm"] {
+        let text = packaging(&format!("debian/kho/{script}"))?;
+        package.scripts.insert(script, text);
+    }
+    Ok(package)
+}
+
+fn packaging(name: &str) -> Result<String> {
+    let path = workspace::root().join("packaging").join(name);
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// The value of a field, with the lines that continue it.
+fn field(text: &str, name: &str) -> Option<String> {
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with(&format!("{name}: ")));
+    let mut value = lines.next()?[name.len() + 2..].to_owned();
+    for line in lines.take_while(|line| line.starts_with(' ')) {
+        value.push('\n');
+        value.push_str(line);
+    }
+    Some(value)
+}
+
+/// SOURCE_DATE_EPOCH, or the time of the last commit.
+fn time() -> Result<u64> {
+    if let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") {
+        return text.parse().context("SOURCE_DATE_EPOCH is no number");
+    }
+    let output = Command::new("git")
+        .args(["log", "-1", "--format=%ct"])
+        .current_dir(workspace::root())
+        .output()
+        .context("running git; without it, set SOURCE_DATE_EPOCH")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim()
+        .parse()
+        .context("git names no time of the last commit; set SOURCE_DATE_EPOCH")
+}
