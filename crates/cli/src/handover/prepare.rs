@@ -10,6 +10,7 @@ use crate::output;
 use crate::session::Session;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
 use kho::plan::{self, ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
+use kho::scratch::ScratchError;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
@@ -244,6 +245,8 @@ fn plan_fail(err: &PlanError) -> Fail {
         }
         PlanError::ExactMap => Fail::new(Status::FirmwareMap, what),
         PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what),
+        // Its message says what to do: the opposite of the next one.
+        PlanError::Scratch(ScratchError::NoPlace { .. }) => Fail::new(Status::Scratch, what),
         PlanError::Scratch(_) | PlanError::ImageDoesNotFit(_) => Fail::new(Status::Scratch, what)
             .fix("boot once without a handover and give a larger --scratch (or kho_scratch=) on the first load"),
         PlanError::PayloadDoesNotFit { need, largest } => Fail::new(
