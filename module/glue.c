@@ -282,6 +282,12 @@ int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t c
 }
 EXPORT_SYMBOL_GPL(kho_prop_mem);
 
+int kho_may_keep(u64 addr, u64 len)
+{
+	return kho_rs_may_keep(addr, len);
+}
+EXPORT_SYMBOL_GPL(kho_may_keep);
+
 int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size)
 {
 	if (!is_vmalloc_addr(area))

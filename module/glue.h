@@ -33,6 +33,7 @@ int kho_rs_prop_u64(struct kho_context *ctx, const char *name, u64 value);
 int kho_rs_prop_str(struct kho_context *ctx, const char *name, const char *value);
 int kho_rs_prop_bytes(struct kho_context *ctx, const char *name, const void *value, size_t len);
 int kho_rs_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count);
+int kho_rs_may_keep(u64 addr, u64 len);
 int kho_rs_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size);
 s64 kho_rs_find(const char *path);
 s64 kho_rs_find_compatible(const char *compatible, s64 after);

@@ -82,7 +82,9 @@ int kho_prop_bytes(struct kho_context *ctx, const char *name, const void *value,
  *   -EBUSY    reserved: what arrived has to be claimed before it can be kept
  */
 int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count);
-/* The same for the pages behind a vmalloc'ed or vmapped area, in the order of the area; neighbours merge. */
+/* Whether kho_prop_mem() would take the range, as far as that is known before: 0, or the errno. */
+int kho_may_keep(u64 addr, u64 len);
+/* kho_prop_mem() for the pages behind a vmalloc'ed or vmapped area, in the order of the area; neighbours merge. */
 int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size);
 
 /*

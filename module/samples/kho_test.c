@@ -2,7 +2,7 @@
 /*
  * kho_test: exercises kho.ko for the tests; not for use.
  *
- * Keeps `pages` scattered single pages, a vmalloc'ed area, and one contiguous piece, each word of which is a
+ * Keeps `pages` scattered single pages, a vmapped area, and one contiguous piece, each word of which is a
  * function of its place; in the next kernel it checks every byte. Parameters make it misbehave.
  */
 #include <linux/init.h>
@@ -44,6 +44,7 @@ module_param(verified, int, 0400);
 MODULE_PARM_DESC(verified, "-1: nothing arrived, else pages that arrived wrong (read only)");
 
 static struct page **single;
+static struct page *area_pages[AREA / PAGE_SIZE];
 static void *area;
 static struct page *piece;
 
@@ -192,8 +193,31 @@ static void give_back(void)
 		if (single[i])
 			__free_page(single[i]);
 	kvfree(single);
-	vfree(area);
+	vunmap(area);
+	for (i = 0; i < AREA / PAGE_SIZE; i++)
+		if (area_pages[i])
+			__free_page(area_pages[i]);
 	kho_free_pages(piece, PIECE);
+}
+
+/* A page that may be kept; what may not is held until one was found, so that it does not come again. */
+static struct page *alloc_outside(void)
+{
+	LIST_HEAD(refused);
+	struct page *page, *next, *found = NULL;
+
+	while (!found) {
+		page = alloc_page(GFP_KERNEL);
+		if (!page)
+			break;
+		if (kho_may_keep(page_to_phys(page), PAGE_SIZE))
+			list_add(&page->lru, &refused);
+		else
+			found = page;
+	}
+	list_for_each_entry_safe(page, next, &refused, lru)
+		__free_page(page);
+	return found;
 }
 
 static int __init test_init(void)
@@ -205,12 +229,17 @@ static int __init test_init(void)
 	check_arrival();
 	single = kvcalloc(pages, sizeof(*single), GFP_KERNEL);
 	between = kvcalloc(pages, sizeof(*between), GFP_KERNEL);
-	area = vmalloc(AREA);
+	for (i = 0; i < AREA / PAGE_SIZE; i++) {
+		area_pages[i] = alloc_outside();
+		if (!area_pages[i])
+			goto out;
+	}
+	area = vmap(area_pages, AREA / PAGE_SIZE, VM_MAP, PAGE_KERNEL);
 	piece = kho_alloc_pages(PIECE);
 	if (!single || !between || !area || !piece)
 		goto out;
 	for (i = 0; i < pages; i++) {
-		single[i] = alloc_page(GFP_KERNEL);
+		single[i] = alloc_outside();
 		between[i] = alloc_page(GFP_KERNEL);
 		if (!single[i] || !between[i])
 			goto out;

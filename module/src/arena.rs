@@ -182,7 +182,9 @@ pub fn block(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Result<Block,
         // Kept until the end, so that the same pages are not given again.
         let mut refused: [Option<Block>; TRIES] = Default::default();
         for slot in &mut refused {
-            let Some(block) = Block::any(order) else { break };
+            let Some(block) = Block::any(order) else {
+                break;
+            };
             if scratch.is_some_and(|s| s.overlaps(block.range())) {
                 *slot = Some(block);
                 continue;

@@ -69,7 +69,11 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
         Ok(boot) => boot,
         Err(ENOMEM) => return Err(Nothing::Failed(ENOMEM)),
         Err(error) => {
-            log!(Level::Info, "no readable setup_data chain (error {}), so nothing arrived", error.0);
+            log!(
+                Level::Info,
+                "no readable setup_data chain (error {}), so nothing arrived",
+                error.0
+            );
             return Err(Nothing::Ordinary);
         }
     };
@@ -92,7 +96,10 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
         Ok(kernel) => (kernel, None),
         Err(Why::Memory) => return Err(Nothing::Failed(ENOMEM)),
         Err(Why::Refused(why)) => {
-            log!(Level::Error, "the kernel's part of the handover is ignored, and its memory stays reserved: {why}");
+            log!(
+                Level::Error,
+                "the kernel's part of the handover is ignored, and its memory stays reserved: {why}"
+            );
             (None, Some(why))
         }
     };
@@ -108,7 +115,10 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
         _ => Nothing::Refused("a range is not RAM that early boot reserved for it"),
     })?;
     if missing != 0 && !again {
-        log!(Level::Warning, "{missing} pages that were handed over are not reserved in this kernel");
+        log!(
+            Level::Warning,
+            "{missing} pages that were handed over are not reserved in this kernel"
+        );
     }
     let slack = if again {
         0
@@ -154,7 +164,9 @@ fn check_user(user: &Tree, boot: &Boot, at: PhysRange) -> Result<Found, Nothing>
     let chain = RangeSet::from_ranges(boot.chain().reserved.iter().copied())?;
     let cache = RangeSet::from_ranges(handover.mem_cache.iter().copied())?;
     if !cache.subtract(&chain)?.is_empty() {
-        return Err(Nothing::Refused("early boot was not asked to reserve all of the mem cache"));
+        return Err(Nothing::Refused(
+            "early boot was not asked to reserve all of the mem cache",
+        ));
     }
     let mut user_mem = RangeSet::new();
     for (_, range) in handover.mem().filter(|(node, _)| !is_reference(node)) {
@@ -224,8 +236,9 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
     if nodes.next().is_some() {
         return Err(Why::Refused("two nodes refer to one"));
     }
-    let said = Reference::read(&node)
-        .ok_or(Why::Refused("its node has no proper mem, size and generation"))?;
+    let said = Reference::read(&node).ok_or(Why::Refused(
+        "its node has no proper mem, size and generation",
+    ))?;
     let exact = PhysRange::new(said.mem.start(), said.size)
         .map_err(|_| Why::Refused("its size is wrong"))?;
     let bytes = copy_reserved(map, exact).map_err(|error| match error {
@@ -288,7 +301,10 @@ fn release_slack(
         Ok(adopted) => adopted,
         Err(ENOMEM) => return Err(Nothing::Failed(ENOMEM)),
         Err(_) => {
-            log!(Level::Warning, "the mem cache covers what is not RAM: no slack is released");
+            log!(
+                Level::Warning,
+                "the mem cache covers what is not RAM: no slack is released"
+            );
             return Ok(0);
         }
     };
@@ -299,7 +315,11 @@ fn release_slack(
     for range in list.iter() {
         // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
         if let Err(error) = pages.free(range, false) {
-            log!(Level::Warning, "slack at {range} stays reserved (error {})", error.0);
+            log!(
+                Level::Warning,
+                "slack at {range} stays reserved (error {})",
+                error.0
+            );
         }
     }
     Ok(list.total())

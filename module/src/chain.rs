@@ -134,8 +134,20 @@ mod tests {
     #[test]
     fn finds_the_tree_and_the_reservations() {
         let mut memory = vec![0u8; 400];
-        node(&mut memory, 40, 80, SETUP_INDIRECT, (SETUP_KHO_TREE, 100, 0x5000));
-        node(&mut memory, 80, 120, SETUP_INDIRECT, (SETUP_KHO_RESERVE, 0x2000, 0x4000));
+        node(
+            &mut memory,
+            40,
+            80,
+            SETUP_INDIRECT,
+            (SETUP_KHO_TREE, 100, 0x5000),
+        );
+        node(
+            &mut memory,
+            80,
+            120,
+            SETUP_INDIRECT,
+            (SETUP_KHO_RESERVE, 0x2000, 0x4000),
+        );
         node(&mut memory, 120, 0, 9, (0, 0, 0));
         let chain = run(&memory, 40).unwrap();
         assert_eq!(chain.tree.unwrap().start().get(), 0x5000);
@@ -148,12 +160,36 @@ mod tests {
     #[test]
     fn refuses_loops_two_trees_and_wrapping_ranges() {
         let mut memory = vec![0u8; 400];
-        node(&mut memory, 40, 40, SETUP_INDIRECT, (SETUP_KHO_RESERVE, 0x2000, 0x4000));
+        node(
+            &mut memory,
+            40,
+            40,
+            SETUP_INDIRECT,
+            (SETUP_KHO_RESERVE, 0x2000, 0x4000),
+        );
         assert_eq!(run(&memory, 40).unwrap_err(), EINVAL);
-        node(&mut memory, 40, 80, SETUP_INDIRECT, (SETUP_KHO_TREE, 100, 0x5000));
-        node(&mut memory, 80, 0, SETUP_INDIRECT, (SETUP_KHO_TREE, 100, 0x6000));
+        node(
+            &mut memory,
+            40,
+            80,
+            SETUP_INDIRECT,
+            (SETUP_KHO_TREE, 100, 0x5000),
+        );
+        node(
+            &mut memory,
+            80,
+            0,
+            SETUP_INDIRECT,
+            (SETUP_KHO_TREE, 100, 0x6000),
+        );
         assert_eq!(run(&memory, 40).unwrap_err(), EINVAL);
-        node(&mut memory, 80, 0, SETUP_INDIRECT, (SETUP_KHO_RESERVE, u64::MAX, 0x6000));
+        node(
+            &mut memory,
+            80,
+            0,
+            SETUP_INDIRECT,
+            (SETUP_KHO_RESERVE, u64::MAX, 0x6000),
+        );
         assert_eq!(run(&memory, 40).unwrap_err(), EINVAL);
     }
 }

@@ -99,7 +99,10 @@ impl Phase {
     /// Takes a producer off the list; aborts first in the active phase.
     pub fn unregister(&mut self, handle: Handle) {
         if self.active.is_some() {
-            log!(Level::Warning, "a producer goes away in the active phase, which is aborted");
+            log!(
+                Level::Warning,
+                "a producer goes away in the active phase, which is aborted"
+            );
             self.abort();
         }
         self.producers.retain(|p| p.handle != handle);
@@ -158,7 +161,12 @@ impl Phase {
             session.begin_producer(&producer.name)?;
             let result = held.serialize(&mut session);
             if let Err(error) = result {
-                log!(Level::Error, "producer {} failed (error {})", producer.name, error.0);
+                log!(
+                    Level::Error,
+                    "producer {} failed (error {})",
+                    producer.name,
+                    error.0
+                );
                 return Err(error);
             }
             // From here on it has something to undo.
@@ -187,7 +195,10 @@ impl Phase {
         *SEALED.lock() = Vec::new();
         withdraw_dt();
         roll_back(&mut active.done);
-        log!(Level::Info, "aborted: an image that was loaded hands over nothing of the kernel's");
+        log!(
+            Level::Info,
+            "aborted: an image that was loaded hands over nothing of the kernel's"
+        );
     }
 }
 
@@ -217,7 +228,11 @@ fn finish(session: &Session) -> Result<(u64, Block, Vec<u8>), Errno> {
     let size = u64::try_from(write(page)?.len()).map_err(|_| ENOMEM)?;
     let mut block = STORE.lock().block(size.div_ceil(PAGE_SIZE))?;
     if session.kept().overlaps(block.range()) {
-        log!(Level::Error, "a producer keeps pages at {} that it does not own", block.range());
+        log!(
+            Level::Error,
+            "a producer keeps pages at {} that it does not own",
+            block.range()
+        );
         return Err(EINVAL);
     }
     let mut bytes = write(block.range())?;

@@ -5,15 +5,13 @@
 
 use crate::boundary::kernel::zeros;
 use crate::boundary::pages::none_reserved;
-use crate::errno::{
-    EADDRINUSE, EADDRNOTAVAIL, EBUSY, EINVAL, ENXIO, Errno,
-};
+use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EINVAL, ENXIO, Errno};
 use crate::text::{Level, log};
 use alloc::vec::Vec;
+use core::ops::Range;
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{WriteError, Writer};
 use kho::{PhysRange, RangeSet};
-use core::ops::Range;
 
 /// What the machine allows to keep.
 #[derive(Debug)]
@@ -41,6 +39,27 @@ pub struct Session {
     depth: usize,
     has_compatible: bool,
     error: Option<Errno>,
+}
+
+impl Limits {
+    /// Whether the pages of `range` may be kept, and why not.
+    ///
+    /// # Errors
+    ///
+    /// As `kho_prop_mem` in `include/kho.h`.
+    pub fn check(&self, range: PhysRange) -> Result<(), (Errno, &'static str)> {
+        if !range.is_page_aligned() {
+            Err((EINVAL, "is not page-aligned"))
+        } else if !self.ram.contains_range(range) {
+            Err((ENXIO, "is not RAM that a handover may use"))
+        } else if self.scratch.is_some_and(|s| s.overlaps(range)) {
+            Err((EADDRNOTAVAIL, "is in scratch"))
+        } else if !none_reserved(range) {
+            Err((EBUSY, "is reserved"))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl Session {
@@ -226,21 +245,17 @@ impl Session {
     }
 
     fn check(&self, range: PhysRange) -> Result<(), Errno> {
-        let (error, why) = if !range.is_page_aligned() {
-            (EINVAL, "is not page-aligned")
-        } else if !self.limits.ram.contains_range(range) {
-            (ENXIO, "is not RAM that a handover may use")
-        } else if self.limits.scratch.is_some_and(|s| s.overlaps(range)) {
-            (EADDRNOTAVAIL, "is in scratch")
-        } else if self.kept.overlaps(range) {
-            (EADDRINUSE, "is kept already")
-        } else if !none_reserved(range) {
-            (EBUSY, "is reserved")
-        } else {
-            return Ok(());
+        let result = match self.limits.check(range) {
+            Ok(()) if self.kept.overlaps(range) => Err((EADDRINUSE, "is kept already")),
+            other => other,
         };
-        log!(Level::Error, "a producer wants to keep {range}, which {why}");
-        Err(error)
+        result.map_err(|(error, why)| {
+            log!(
+                Level::Error,
+                "a producer wants to keep {range}, which {why}"
+            );
+            error
+        })
     }
 
     /// Everything that is kept.
@@ -293,5 +308,96 @@ impl Session {
 
     fn text(&self, range: &Range<usize>) -> Result<&str, Errno> {
         core::str::from_utf8(self.bytes(range)?).map_err(|_| EINVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errno::EEXIST;
+    use kho::tree::Reader;
+    use kho::{PAGE_SIZE, PhysAddr};
+
+    fn pages(first: u64, count: u64) -> Result<PhysRange, Errno> {
+        PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).map_err(|_| EINVAL)
+    }
+
+    fn session() -> Session {
+        let ram = RangeSet::from_ranges([pages(256, 1000).unwrap()]).unwrap();
+        let scratch = Some(pages(600, 100).unwrap());
+        Session::new(Limits { ram, scratch }).unwrap()
+    }
+
+    fn keep(list: &[Result<PhysRange, Errno>]) -> Result<(), Errno> {
+        let mut session = session();
+        session.begin_producer("p").unwrap();
+        session.mem(list.iter().copied())
+    }
+
+    #[test]
+    fn what_was_written_is_in_the_tree() {
+        let mut session = session();
+        session.begin_producer("ring").unwrap();
+        session.prop_str("compatible", b"ring-v1").unwrap();
+        session
+            .mem([pages(300, 2), pages(256, 1)].into_iter())
+            .unwrap();
+        session.begin("child").unwrap();
+        session.prop("x", &7u64.to_ne_bytes()).unwrap();
+        session.end().unwrap();
+        session.end_producer().unwrap();
+        let bytes = session
+            .tree(|w| w.prop_str("compatible", "root-v1"))
+            .unwrap();
+        let tree = Reader::new(&bytes).unwrap();
+        let node = tree.path("/ring").unwrap();
+        let mem = node.prop("mem").unwrap().value().mem().unwrap();
+        // In the order of the producer, not sorted.
+        assert_eq!(
+            mem.map(|r| r.unwrap().start().get() / PAGE_SIZE)
+                .collect::<Vec<_>>(),
+            [300, 256]
+        );
+        let child = tree.path("/ring/child").unwrap();
+        assert_eq!(child.prop("x").unwrap().value().u64(), Ok(7));
+    }
+
+    #[test]
+    fn ranges_that_cannot_be_kept_have_their_own_errors() {
+        let odd = PhysRange::new(PhysAddr::new(300 * PAGE_SIZE + 8), PAGE_SIZE).map_err(|_| EINVAL);
+        assert_eq!(keep(&[odd]), Err(EINVAL));
+        assert_eq!(keep(&[pages(1255, 2)]), Err(ENXIO));
+        assert_eq!(keep(&[pages(599, 2)]), Err(EADDRNOTAVAIL));
+        assert_eq!(keep(&[pages(300, 2), pages(301, 1)]), Err(EADDRINUSE));
+        assert_eq!(keep(&[pages(300, 2), pages(302, 1)]), Ok(()));
+    }
+
+    #[test]
+    fn an_ignored_error_ends_the_activation() {
+        let mut session = session();
+        session.begin_producer("p").unwrap();
+        session.prop_str("compatible", b"p-v1").unwrap();
+        assert_eq!(session.prop("compatible", &[]), Err(EEXIST));
+        assert_eq!(session.prop("fine", &[]), Err(EEXIST));
+        assert_eq!(session.end_producer(), Err(EEXIST));
+    }
+
+    #[test]
+    fn open_nodes_and_nodes_without_compatible_are_refused() {
+        let mut one = session();
+        one.begin_producer("p").unwrap();
+        assert_eq!(one.end_producer(), Err(EINVAL));
+        let mut two = session();
+        two.begin_producer("p").unwrap();
+        two.prop_str("compatible", b"p-v1").unwrap();
+        two.begin("left-open").unwrap();
+        assert_eq!(two.end_producer(), Err(EINVAL));
+        let mut three = session();
+        three.begin_producer("p").unwrap();
+        assert_eq!(
+            three.end(),
+            Err(EINVAL),
+            "the producer's own node is not its to end"
+        );
     }
 }

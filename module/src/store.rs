@@ -50,7 +50,10 @@ impl Store {
         let text = read_file(c"/proc/iomem")?;
         let map = iomem::parse(&text)?;
         if map.ram.is_empty() {
-            log!(Level::Error, "/proc/iomem shows no RAM: the module has to be loaded by root");
+            log!(
+                Level::Error,
+                "/proc/iomem shows no RAM: the module has to be loaded by root"
+            );
             return Err(EINVAL);
         }
         self.arrival = match arrival::receive(&map) {
@@ -69,7 +72,10 @@ impl Store {
             Err(Nothing::Failed(ENOMEM)) => return Err(ENOMEM),
             Err(nothing) => {
                 if let Nothing::Refused(why) = nothing {
-                    log!(Level::Error, "what arrived is ignored and stays reserved: {why}");
+                    log!(
+                        Level::Error,
+                        "what arrived is ignored and stays reserved: {why}"
+                    );
                 }
                 Err(nothing)
             }
@@ -82,7 +88,10 @@ impl Store {
     pub fn close(&mut self) {
         let lent = self.arenas.lent_bytes();
         if lent != 0 {
-            log!(Level::Warning, "{lent} bytes that drivers did not give back are lost");
+            log!(
+                Level::Warning,
+                "{lent} bytes that drivers did not give back are lost"
+            );
         }
         self.arenas.abandon();
         *self = Self::new();
@@ -159,12 +168,19 @@ impl Store {
     /// As [`claim`](Self::claim), and [`ENOENT`].
     pub fn claim_node(&mut self, node: i64) -> Result<(), Errno> {
         let ranges = ranges(mem(&self.node(node)?))?;
-        if !ranges.iter().all(|r| self.reserved.set().contains_range(*r)) {
+        if !ranges
+            .iter()
+            .all(|r| self.reserved.set().contains_range(*r))
+        {
             return Err(EBUSY);
         }
         for (at, range) in ranges.iter().enumerate() {
             if let Err(error) = self.reserved.claim(*range) {
-                log!(Level::Error, "claim of {range} failed (error {}) after {at} others", error.0);
+                log!(
+                    Level::Error,
+                    "claim of {range} failed (error {}) after {at} others",
+                    error.0
+                );
                 return Err(error);
             }
         }
@@ -249,7 +265,10 @@ impl Store {
         let Some(arrival) = self.trees() else {
             return Ok(());
         };
-        for tree in [Some(&arrival.user), arrival.kernel.as_ref()].into_iter().flatten() {
+        for tree in [Some(&arrival.user), arrival.kernel.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             for (_, node) in tree.reader().nodes() {
                 let mut bytes = 0u64;
                 for range in mem(&node) {
@@ -302,6 +321,15 @@ impl Store {
         })
     }
 
+    /// Whether a producer may keep `range`, as far as that can be said outside of an activation.
+    ///
+    /// # Errors
+    ///
+    /// As `kho_prop_mem` in `include/kho.h`.
+    pub fn may_keep(&self, range: PhysRange) -> Result<(), Errno> {
+        self.limits()?.check(range).map_err(|(error, _)| error)
+    }
+
     /// Pages for a producer.
     ///
     /// # Errors
@@ -315,7 +343,10 @@ impl Store {
     /// Pages back from a producer.
     pub fn take_back(&mut self, range: PhysRange) {
         if !self.arenas.take_back(range) {
-            log!(Level::Error, "{range} was given back, but had not been lent as such; it is kept");
+            log!(
+                Level::Error,
+                "{range} was given back, but had not been lent as such; it is kept"
+            );
         }
     }
 

@@ -31,7 +31,10 @@ unsafe impl GlobalAlloc for Kernel {
 fn padded(layout: Layout) -> Option<usize> {
     match layout.align() {
         0..=8 => Some(layout.size()),
-        9..=4096 => layout.size().max(layout.align()).checked_next_power_of_two(),
+        9..=4096 => layout
+            .size()
+            .max(layout.align())
+            .checked_next_power_of_two(),
         _ => None,
     }
 }

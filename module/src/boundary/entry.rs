@@ -157,13 +157,19 @@ files! {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_dt_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
     // SAFETY: as sysfs gives it.
-    size(Ok(control::dt_read(unsafe { bytes_mut(buf.cast(), len) }, offset)))
+    size(Ok(control::dt_read(
+        unsafe { bytes_mut(buf.cast(), len) },
+        offset,
+    )))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_in_dt_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
     // SAFETY: as sysfs gives it.
-    size(Ok(control::in_dt_read(unsafe { bytes_mut(buf.cast(), len) }, offset)))
+    size(Ok(control::in_dt_read(
+        unsafe { bytes_mut(buf.cast(), len) },
+        offset,
+    )))
 }
 
 #[unsafe(no_mangle)]
@@ -174,7 +180,11 @@ extern "C" fn kho_rs_in_dt_size() -> usize {
 // Producers
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn kho_rs_register(p: *mut c_void, name: *const c_char, priority: c_int) -> c_int {
+unsafe extern "C" fn kho_rs_register(
+    p: *mut c_void,
+    name: *const c_char,
+    priority: c_int,
+) -> c_int {
     // SAFETY: a driver's string.
     let name = unsafe { text(name) };
     // SAFETY: kho.h makes the driver keep the structure until it unregisters.
@@ -254,6 +264,11 @@ unsafe extern "C" fn kho_rs_prop_mem(ctx: *mut Session, list: *const Mem, count:
         unsafe { core::slice::from_raw_parts(list, count) }
     };
     status(session.and_then(|s| s.mem(list.iter().map(|m| range(m.addr, m.len)))))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_may_keep(addr: u64, len: u64) -> c_int {
+    status(range(addr, len).and_then(|range| STORE.lock().may_keep(range)))
 }
 
 #[unsafe(no_mangle)]
@@ -453,7 +468,9 @@ extern "C" fn kho_rs_alloc_pages(count: usize) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_free_pages(pfn: u64, count: usize) {
-    let len = u64::try_from(count).ok().and_then(|c| c.checked_mul(PAGE_SIZE));
+    let len = u64::try_from(count)
+        .ok()
+        .and_then(|c| c.checked_mul(PAGE_SIZE));
     let addr = pfn.checked_mul(PAGE_SIZE);
     if let (Some(addr), Some(len)) = (addr, len)
         && let Ok(range) = range(addr, len)

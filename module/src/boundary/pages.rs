@@ -114,8 +114,7 @@ impl Boot {
 
     /// Whether this arrival was handled before, by an earlier instance of this module.
     pub fn was_handled(&self) -> bool {
-        self.tree_page()
-            .is_some_and(|pfn| private(pfn) == HANDLED)
+        self.tree_page().is_some_and(|pfn| private(pfn) == HANDLED)
     }
 
     /// Says so to a later instance.
