@@ -11,6 +11,7 @@
 //! xtask vm --help` lists their environment. A test fails when a script does, when a hop does not arrive, and when any
 //! kernel prints a warning.
 
+mod bad_input;
 mod chain;
 mod firmware;
 mod size;
@@ -57,6 +58,7 @@ pub struct Scenario {
 /// Every guest test.
 pub fn all() -> Vec<Scenario> {
     [
+        bad_input::scenarios(),
         smoke::scenarios(),
         chain::scenarios(),
         firmware::scenarios(),

@@ -1,0 +1,257 @@
+# In the first kernel: nothing arrived; everything that keep, load and exec can be given.
+K=$KHO_NEXT_KERNEL I=$KHO_NEXT_INITRD C=$KHO_NEXT_CMDLINE
+# The command line of this kernel says kho_scratch=1M.
+load() {
+	kho load "$K" --initrd "$I" --append "$C" --scratch 160M "$@"
+}
+load_with() {
+	kho load "$K" --initrd "$I" --scratch 160M --append "$@"
+}
+
+echo '== nothing arrived, nothing loaded'
+expect 60 'nothing arrived' -- kho restore
+expect 60 'nothing arrived' -- kho get token
+expect 60 'nothing arrived' -- kho dump
+expect 53 'no kernel is loaded' -- kho exec
+expect 53 'no kernel is loaded' -- kho unload
+
+mkdir -p /srv/data /srv/deep/tree
+echo secret >/srv/data/secret
+chmod 600 /srv/data/secret
+echo public >/srv/data/public
+echo deep >/srv/deep/tree/file
+kho-guest bytes 5000000 --seed 3 >/srv/big
+kho keep /srv/data /srv/deep/tree /srv/big
+kho-guest bytes 3000000 --seed 4 | kho keep --name bulk -
+echo sesame | kho keep --name token -
+load
+still_ours
+watch=/srv
+
+echo '== names'
+long=$(head -c 300 /dev/zero | tr '\0' n)
+expect 30 'may not be `..`' -- kho keep --name .. -
+expect 30 'may not be `.`' -- kho keep --name . -
+expect 30 'a `/`' -- kho keep --name ../../etc/passwd -
+expect 30 '300 bytes' -- kho keep --name "$long" -
+expect 30 'empty' -- kho keep --name '' -
+expect 30 'control character 0x0a' -- kho keep --name 'two
+lines' -
+expect 30 'control character 0x1b' -- kho keep --name "$(printf 'red\033[31m')" -
+expect 30 'UTF-8' -- kho keep --name "$(printf 'a\377')" -
+expect 30 'token is on the list already' -- kho keep --name token -
+expect 30 'token is on the list already' -- kho keep --name token /srv/deep
+expect 30 'is kept already, as srv-data' -- kho keep --name other /srv/data
+expect 34 'nosuch' -- kho keep --remove nosuch
+expect 34 'nosuch' -- kho keep --remove token nosuch
+expect 2 'kho keep --name NAME -' -- kho keep -
+
+echo '== sources'
+kho-guest socket /tmp/socket
+mkfifo /tmp/fifo
+expect 31 '/tmp/socket: it is a socket' -- kho keep /tmp/socket
+expect 31 '/tmp/fifo: it is a named pipe' -- kho keep /tmp/fifo
+expect 31 '/dev/null: it is a character device' -- kho keep /dev/null
+expect 31 '/dev/vda: it is a block device' -- kho keep /dev/vda
+expect 31 '/srv/missing' -- kho keep /srv/missing
+expect 31 '/srv/missing' -- kho keep /srv/data/public /srv/missing
+expect 31 'proc' -- kho keep /proc
+expect 31 'proc' -- kho keep /proc/version
+expect 31 'sysfs' -- kho keep /sys/kernel
+expect 31 '/: it holds' -- kho keep /
+expect 31 "kho's own state" -- kho keep /run
+expect 31 "kho's own state" -- kho keep /run/kho
+still_ours
+
+echo '== images'
+size=$(stat -c %s "$K")
+damaged() {
+	cp "$K" /tmp/damaged
+	printf "$2" | dd of=/tmp/damaged bs=1 seek=$(($1)) conv=notrunc 2>/dev/null
+}
+head -c 700 "$K" >/tmp/short
+head -c $((size / 2)) "$K" >/tmp/half
+: >/tmp/empty
+{ printf 'MZ'; head -c 54 /dev/zero; printf 'ARM\144'; head -c 5000 /dev/zero; } >/tmp/arm64
+gzip -c /tmp/half >/tmp/gzip
+expect 20 'truncated' -- kho load /tmp/short --initrd "$I"
+expect 20 'truncated' -- kho load /tmp/half --initrd "$I"
+expect 20 'empty' -- kho load /tmp/empty --initrd "$I"
+expect 20 'No such file' -- kho load /tmp/none --initrd "$I"
+expect 20 'a directory' -- kho load /srv --initrd "$I"
+expect 20 'not a regular file' -- kho load /tmp/fifo --initrd "$I"
+expect 20 'arm64' -- kho load /tmp/arm64 --initrd "$I"
+expect 20 'ELF' -- kho load /bin/busybox --initrd "$I"
+expect 20 'gzip' -- kho load /tmp/gzip --initrd "$I"
+expect 20 'cpio' -- kho load "$I" --initrd "$I"
+damaged 0x202 'XXXX'
+expect 20 'needed is a bzImage' -- kho load /tmp/damaged --initrd "$I"
+damaged 0x1f1 '\377'
+expect 20 'truncated|corrupt' -- kho load /tmp/damaged --initrd "$I"
+damaged 0x260 '\0\0\0\0'
+expect 20 'corrupt.*init_size' -- kho load /tmp/damaged --initrd "$I"
+damaged 0x206 '\4\2'
+expect 20 'protocol 2.4' -- kho load /tmp/damaged --initrd "$I"
+damaged 0x236 '\0\0'
+expect 20 '32-bit' -- kho load /tmp/damaged --initrd "$I"
+expect 21 '/tmp/none' -- kho load "$K" --initrd /tmp/none
+expect 21 'empty' -- kho load "$K" --initrd /tmp/empty
+expect 21 'ELF' -- kho load "$K" --initrd /bin/busybox
+expect 21 'bzImage' -- kho load "$K" --initrd "$K"
+expect 21 '/srv' -- kho load "$K" --initrd /srv
+still_ours
+
+echo '== command lines'
+line=$(head -c 3000 /dev/zero | tr '\0' x)
+expect 22 'takes at most 2047' -- load_with "$line"
+expect 22 'line break|newline|line feed' -- load_with 'a
+b'
+expect 22 'quote' -- load_with 'a="b'
+expect 14 'exactmap' -- load_with "$C memmap=exactmap"
+
+echo '== scratch and headroom'
+expect 42 'scratch is 0x100000 bytes' -- kho load "$K" --initrd "$I" --append "$C"
+expect 42 'scratch is 0x100000 bytes' -- kho load "$K" --initrd "$I" --append "$C" --scratch 1M
+expect 42 'banana' -- kho load "$K" --initrd "$I" --append "$C" --scratch banana
+expect 42 'zero' -- kho load "$K" --initrd "$I" --append "$C" --scratch 0
+expect 42 'no contiguous place' -- kho load "$K" --initrd "$I" --append "$C" --scratch 1000G
+expect 40 'needs .* of free memory' -- load_with "$C crashkernel=900M"
+expect 40 'needs .* of free memory' -- load_with "$C hugepages=450"
+expect 40 'needs .* of free memory' -- load_with "$C hugepagesz=1G hugepages=1"
+expect 2 'max-ranges 1 is not between' -- load --max-ranges 1
+expect 2 'max-ranges 1000 is not between' -- load --max-ranges 1000
+still_ours
+
+echo '== size and number of what is kept'
+head -c $((300 << 20)) /dev/zero >/tmp/large
+kho keep --name large /tmp/large
+# The kernel would take it, but not beside so large a scratch.
+expect 33 'at most .*iB fit' -- kho load "$K" --initrd "$I" --append "$C" --scratch 700M
+# Every 128 MiB a page that the next kernel shall not use: two ranges cannot hold it all.
+holes=
+for mib in $(seq 128 128 896); do holes="$holes memmap=4K\$${mib}M"; done
+expect 41 'separate reservations and early boot has room for 2' -- \
+	kho load "$K" --initrd "$I" --append "$C$holes" --scratch 110M --max-ranges 2
+head -c $((300 << 20)) /dev/zero >>/tmp/large
+expect 44 'at most .*iB of kept content fit' -- load
+kho keep --remove large
+rm /tmp/large
+load
+still_ours
+
+echo '== sources that change'
+mkdir /srv/busy /srv/swap /srv/special
+for number in $(seq 50); do kho-guest bytes 200000 --seed $number >/srv/busy/$number; done
+kho keep /srv/busy
+load
+watch=
+while :; do echo more >>/srv/busy/49; done &
+writer=$!
+expect 32 '/srv/busy/49.* changed while it was being kept' -- load
+kill $writer
+wait $writer || true
+kho keep --remove /srv/busy
+cp -r /srv/busy /srv/swap/inner
+kho keep /srv/swap
+load
+while :; do
+	mv /srv/swap /srv/aside
+	ln -s /etc /srv/swap
+	rm /srv/swap
+	mv /srv/aside /srv/swap
+done 2>/dev/null &
+swapper=$!
+# It may be carried as what it is at a moment; whatever else is found has to be told.
+got=0
+for try in $(seq 40); do
+	fingerprint >/tmp/before
+	load >/tmp/out 2>/tmp/err && continue
+	got=$?
+	break
+done
+expect "$got" '/srv/swap' -- sh -c "cat /tmp/err >&2; exit $got"
+case $got in 31 | 32) ;; *) wrong "exit status $got of a load while the directory is swapped" ;; esac
+fingerprint | cmp -s - /tmp/before || wrong 'a load that failed changed something'
+kill $swapper
+wait $swapper || true
+[ -d /srv/swap ] || mv /srv/aside /srv/swap
+kho keep --remove /srv/swap
+kho-guest socket /srv/special/socket
+echo file >/srv/special/file
+kho keep /srv/special
+expect 31 '/srv/special/socket.* is a socket' -- load
+kho keep --remove srv-special
+kho keep --skip-special /srv/special
+mv /srv/special /srv/gone
+expect 31 '/srv/special' -- load
+mv /srv/gone /srv/special
+load
+still_ours
+watch=/srv
+
+echo '== exec of something else than was meant'
+echo changed >>/srv/data/public
+expect 51 'changed since the load: /srv/data' -- kho exec
+rm /srv/data/public
+expect 51 'changed since the load: /srv/data' -- kho exec
+mv /srv/data /srv/away
+expect 51 'changed since the load: .*/srv/data' -- kho exec
+mv /srv/away /srv/data
+echo public >/srv/data/public
+load
+kho keep --name late - </dev/null
+expect 51 'the list of what is kept changed' -- kho exec
+kho keep --remove late
+still_ours
+kho-guest load-stranger
+expect 52 'somebody else' -- kho exec
+expect 52 'somebody else' -- kho unload
+kho status --json | grep -q '"by": "unknown"' || wrong 'kho status takes the image for its own'
+holds kho unload --force
+expect 53 'no kernel is loaded' -- kho exec
+kho-guest load-stranger
+expect 52 'not by kho' -- kho exec
+load
+still_ours
+
+echo '== two at once'
+mkfifo /tmp/slow
+kho keep --name slow - </tmp/slow &
+other=$!
+exec 5>/tmp/slow
+until grep -q $other /run/kho/lock; do sleep 0.1; done
+kill -STOP $other
+expect 54 "another kho is working \(process $other\)" -- load
+expect 54 "process $other" -- kho keep /srv/deep
+expect 54 "process $other" -- kho exec
+expect 54 "process $other" -- kho unload
+kill -KILL $other
+wait $other || true
+exec 5>&-
+still_ours
+load
+
+echo '== not root'
+mkdir -m 777 /tmp/nobody
+expect 10 'run as root' -- nobody "kho load $K --initrd $I"
+expect 10 'run as root' -- nobody "kho plan $K --initrd $I"
+expect 10 'run as root' -- nobody kho exec
+expect 10 'run as root' -- nobody kho unload --force
+expect 10 'run as root' -- nobody kho keep /tmp/nobody
+expect 10 'run as root' -- nobody kho keep --list
+expect 10 'run as root' -- nobody kho status
+expect 10 'run as root' -- nobody kho restore
+expect 10 'lacks|run as root' -- nobody "kho --state-dir /tmp/nobody/state load $K --initrd $I"
+still_ours
+
+echo '== kexec_load_disabled'
+# What was read at load time is handed over, not this.
+echo later >>/srv/data/public
+sysctl -w kernel.kexec_load_disabled=1
+expect 11 'kexec_load_disabled is 1' -- load
+expect 11 'kexec_load_disabled is 1' -- kho plan "$K" --initrd "$I" --scratch 160M
+expect 11 'kexec_load_disabled is 1' -- kho unload
+expect 51 'changed since the load' -- kho exec
+still_ours
+finish
+kho-guest loaded --stale-ok

@@ -1,0 +1,66 @@
+# After a hop: what arrived, and all that can be in its way.
+K=/media/kernels/1/bzImage I=/media/kernels/1/initrd
+kho-guest ranges --at-least 1
+kho-guest fill
+
+echo '== others'
+closed_to_nobody
+
+echo '== in the way'
+expect 34 'nothing named nosuch arrived' -- kho get nosuch
+expect 34 'what arrived: .*token' -- kho restore nosuch
+expect 30 'token is on the list already' -- kho keep --name token -
+mkdir -p /srv/data /mnt/into /mnt/link/srv /mnt/small
+echo old >/srv/data/public
+watch='/srv /mnt /etc'
+expect 64 '/srv/data' -- kho restore
+expect 64 '/srv/data' -- kho restore srv-data
+ln -s /etc /srv/deep
+expect 65 '/srv/deep.* is a symlink' -- kho restore srv-deep-tree
+expect 65 '/srv/deep.* is a symlink' -- kho restore --force srv-deep-tree
+[ "$(readlink /srv/deep)" = /etc ] && [ ! -e /etc/tree ] || wrong 'the symlink was followed'
+rm /srv/deep
+echo no directory >/srv/deep
+expect 65 '/srv/deep.* is not a directory' -- kho restore --force srv-deep-tree
+rm /srv/deep
+ln -s /etc /mnt/link/srv/data
+expect '64|65' '/srv/data' -- kho restore --into /mnt/link srv-data
+ln -s /etc/passwd /mnt/link/token
+expect 64 'token' -- kho restore --into /mnt/link token
+holds kho restore --into /mnt/link --force token
+[ ! -L /mnt/link/token ] && grep -q '^root:' /etc/passwd || wrong 'a blob was written through a symlink'
+expect 31 '/mnt/missing' -- kho restore --into /mnt/missing
+
+echo '== a full disk'
+mount -t tmpfs -o size=1m tmpfs /mnt/small
+expect 66 'No space left' -- kho restore --into /mnt/small srv-big
+expect 66 'No space left' -- kho restore --into /mnt/small bulk
+[ -z "$(ls -A /mnt/small)" ] || wrong "something is left: $(ls -lA /mnt/small)"
+umount /mnt/small
+
+echo '== all is still there'
+watch=
+holds kho restore --into /mnt/into
+[ "$(cat /mnt/into/srv/data/public)" = public ] || wrong 'not what was loaded'
+holds kho restore --force
+[ "$(cat /srv/data/public)" = public ] || wrong 'not what was loaded'
+[ "$(cat /srv/deep/tree/file)" = deep ] || wrong 'not what was loaded'
+kho-guest bytes 5000000 --seed 3 | cmp - /srv/big || wrong 'not what was loaded'
+kho get bulk >/tmp/bulk
+kho-guest bytes 3000000 --seed 4 | cmp - /tmp/bulk || wrong 'not what was loaded'
+[ "$(kho get token)" = sesame ] || wrong 'not what was loaded'
+fails nobody cat /srv/data/secret
+fails nobody cat /mnt/into/token
+fails nobody 'cat /sys/kernel/boot_params/setup_data/0/data'
+
+echo '== a limited number of loads'
+# The scratch of this chain is recorded: neither kho_scratch=1M of this kernel nor an option counts any more.
+sysctl -w kernel.kexec_load_limit_reboot=2
+holds kho load "$K" --initrd "$I" --scratch 1M
+[ "$(cat /proc/sys/kernel/kexec_load_limit_reboot)" = 1 ] || wrong 'a load took more than one'
+expect 11 'takes two' -- kho load "$K" --initrd "$I"
+sysctl -w kernel.kexec_load_limit_reboot=0
+expect 11 'kexec_load_limit_reboot is used up' -- kho load "$K" --initrd "$I"
+expect 11 'kexec_load_limit_reboot is used up' -- kho unload
+still_ours
+finish
