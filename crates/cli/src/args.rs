@@ -96,19 +96,109 @@ written, by the exit status.")]
         name: OsString,
     },
     /// Print the state tree that arrived.
-    #[command(after_help = "Examples:
+    Dump(Dump),
+    /// Say everything that is wrong with a state tree.
+    Validate(Validate),
+    /// Show what differs between two state trees.
+    Diff(Diff),
+    /// Ask whether one build of kho would understand what another writes.
+    Compat(CompatArgs),
+}
+
+/// Arguments of `dump`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
   kho dump
   kho dump --json
   kho dump --file state.dtb
-  kho dump --raw > state.dtb; dtc -I dtb -O dts state.dtb")]
-    Dump {
-        /// Dump this file instead of what arrived.
-        #[arg(long, value_name = "FILE", conflicts_with = "raw")]
-        file: Option<PathBuf>,
-        /// Write the blob itself to standard output.
-        #[arg(long)]
-        raw: bool,
-    },
+  kho dump --dts | dtc -I dts -O dtb > copy.dtb
+  kho dump --raw > state.dtb
+  kho dump --mainline                 what a kernel with its own KHO found (in) and leaves (out)")]
+pub struct Dump {
+    /// Dump this file instead of what arrived.
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    pub file: Option<PathBuf>,
+    /// Write the blob itself to standard output.
+    #[arg(long)]
+    pub raw: bool,
+    /// Write source for dtc. Integers are bytes there, because they are native endian.
+    #[arg(long, conflicts_with = "raw")]
+    pub dts: bool,
+    /// Decode the state of a kernel that has Kexec HandOver built in (kho-v1 to kho-v4).
+    #[arg(long, conflicts_with_all = ["file", "raw", "dts"])]
+    pub mainline: bool,
+    /// Where that kernel shows it.
+    #[arg(long, value_name = "DIR", requires = "mainline", default_value = "/sys/kernel/debug/kho")]
+    pub debugfs: PathBuf,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho validate state.dtb
+  kho validate --in                   what arrived, held against this machine's memory too
+  kho validate --out                  what the module's producers hand over, while active
+  kho validate --json state.dtb | jq '.problems[]'
+
+Prints every problem with the path of its node, all at once. Exits 0 when there is none, 61 when the
+tree is wrong, 62 when its version is unknown, 67 when only the machine disagrees.")]
+#[group(required = true, multiple = false)]
+pub struct Validate {
+    /// The file to look at.
+    pub file: Option<PathBuf>,
+    /// What arrived.
+    #[arg(long = "in")]
+    pub incoming: bool,
+    /// What is about to be handed over (needs the module).
+    #[arg(long)]
+    pub out: bool,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho diff before.dtb after.dtb
+  kho diff before.dtb --in            against what arrived
+
+Exits 0 when the trees say the same, 70 when they differ. The order of nodes and properties does not count.")]
+pub struct Diff {
+    /// The first tree.
+    pub first: PathBuf,
+    /// The second tree.
+    #[arg(required_unless_present = "incoming", conflicts_with = "incoming")]
+    pub second: Option<PathBuf>,
+    /// Compare with what arrived.
+    #[arg(long = "in")]
+    pub incoming: bool,
+}
+
+/// Arguments of `compat`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho compat --this --json > this.json
+  kho compat this.json next.json      would the kho of next.json understand this one?
+
+Exits 0 when everything that OLD may write is read by NEW, 71 otherwise.")]
+pub struct CompatArgs {
+    /// Catalogue of the side that hands over.
+    #[arg(required_unless_present = "this", conflicts_with = "this", requires = "new")]
+    pub old: Option<PathBuf>,
+    /// Catalogue of the side that takes over.
+    pub new: Option<PathBuf>,
+    /// Print the catalogue of this build.
+    #[arg(long)]
+    pub this: bool,
+}
+
+/// What is known of the next side.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Compat {
+    /// The next side's catalogue (kho compat --this --json there); its initrd may carry one too.
+    #[arg(long, value_name = "FILE")]
+    pub next_catalogue: Option<PathBuf>,
+    /// Hand over although the next side would ignore it.
+    #[arg(long)]
+    pub ignore_compat: bool,
 }
 
 /// Arguments of `keep`.
@@ -172,6 +262,9 @@ pub struct Next {
     /// a boot whose state tree arrived damaged.
     #[arg(long)]
     pub forget_arrived: bool,
+    /// What is known of the next side.
+    #[command(flatten)]
+    pub compat: Compat,
 }
 
 /// Arguments of `plan`.
@@ -179,12 +272,16 @@ pub struct Next {
 #[command(after_help = "Examples:
   kho plan /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
   kho plan /boot/vmlinuz-6.12 --json
+  kho plan /boot/vmlinuz-6.12 --svg map.svg
 
 Exits with the status that `kho load` would have.")]
 pub struct Plan {
     /// What to boot.
     #[command(flatten)]
     pub next: Next,
+    /// Draw the memory map as an SVG image too.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 /// Arguments of `load`.

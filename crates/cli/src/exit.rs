@@ -68,6 +68,8 @@ statuses! {
     UnsafePath = 65, "unsafe-path", "a symlink or a hostile name is in the way";
     NoSpace = 66, "no-space", "the target file system is full";
     NotReserved = 67, "not-reserved", "a handed-over range is not reserved in this kernel";
+    Different = 70, "different", "the two trees differ";
+    Ignored = 71, "would-be-ignored", "the next side would ignore what is handed over";
 }
 
 /// A verb's failure: what happened, what to do about it, and the status.

@@ -72,7 +72,10 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Status { .. } => cmd::status::run(&session, out),
         Command::Restore(args) => cmd::restore::run(args, &session, out),
         Command::Get { name } => cmd::get::run(name, &session, out),
-        Command::Dump { file, raw } => cmd::dump::run(file.as_deref(), *raw, &session, out),
+        Command::Dump(args) => cmd::dump::run(args, &session, out),
+        Command::Validate(args) => cmd::validate::run(args, &session, out),
+        Command::Diff(args) => cmd::diff::run(args, &session, out),
+        Command::Compat(args) => cmd::compat::run(args, out),
     }
 }
 

@@ -29,7 +29,7 @@ impl Kind {
         [Self::Ram, Self::Scratch, Self::Slack, Self::InPlace, Self::Blob, Self::State, Self::Initrd, Self::Kernel];
 
     /// The character of a cell, and its legend.
-    const fn legend(self) -> (char, &'static str) {
+    pub const fn legend(self) -> (char, &'static str) {
         match self {
             Self::Ram => ('.', "free for the next kernel"),
             Self::Scratch => ('s', "scratch"),
@@ -39,6 +39,22 @@ impl Kind {
             Self::State => ('T', "state tree"),
             Self::Initrd => ('I', "initrd"),
             Self::Kernel => ('K', "kernel"),
+        }
+    }
+}
+
+impl Kind {
+    /// Its colour in an image.
+    pub const fn colour(self) -> &'static str {
+        match self {
+            Self::Ram => "#e4e7eb",
+            Self::Scratch => "#ffe3ae",
+            Self::Slack => "#d9b8e8",
+            Self::InPlace => "#2e9e6b",
+            Self::Blob => "#2f7ed8",
+            Self::State => "#d64545",
+            Self::Initrd => "#f0932b",
+            Self::Kernel => "#8d4f19",
         }
     }
 }

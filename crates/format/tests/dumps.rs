@@ -71,6 +71,34 @@ fn dtc_makes_the_same_tree_of_the_source() {
 }
 
 #[test]
+fn a_map_is_drawn_as_before() {
+    use common::{MIB, range};
+    use kho::RangeSet;
+    use kho_format::svg::{Part, draw};
+    let ram = RangeSet::from_ranges([
+        range(0x1000, 0x9_e000),
+        range(MIB, 3071 * MIB),
+        range(4096 * MIB, 1024 * MIB),
+    ])
+    .unwrap();
+    let part = |start: u64, mib: u64, kind, colour| Part {
+        range: range(start * MIB, mib * MIB),
+        kind,
+        colour,
+    };
+    let parts = [
+        part(512, 448, "scratch", "#ffe3ae"),
+        part(512, 64, "kernel", "#8d4f19"),
+        part(640, 96, "initrd", "#f0932b"),
+        part(1536, 512, "kept in place", "#2e9e6b"),
+        part(2048, 24, "slack", "#d9b8e8"),
+        part(4100, 640, "blobs", "#2f7ed8"),
+        part(4096, 1, "state tree", "#d64545"),
+    ];
+    golden("map.svg", &draw("Memory at hop 2: /boot/vmlinuz-6.12", &ram, &parts));
+}
+
+#[test]
 fn differences_are_named() {
     let a = common::handover();
     let b = common::kernel_part();

@@ -148,6 +148,8 @@ impl Armed {
             scratch: self.scratch.clone(),
             max_ranges: self.max_ranges,
             forget_arrived: self.forget_arrived,
+            // Asked when it was armed: at shutdown nobody is there to answer.
+            compat: crate::args::Compat { next_catalogue: None, ignore_compat: true },
         }
     }
 }

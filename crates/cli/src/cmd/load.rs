@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::handover::load;
+use crate::handover::{compat, load};
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
@@ -16,6 +16,8 @@ use kho_kexec::sys::syscalls::{Kernel, System};
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if args.arm {
+        let initrd = args.next.initrd.as_ref().and_then(|path| std::fs::read(path).ok());
+        compat::check_early(&args.next.compat, initrd.as_deref(), out)?;
         return super::arm::run(&args.next, args.on_failure, session, out);
     }
     load_now(&args.next, session, out)

@@ -3,6 +3,8 @@
 pub mod arm;
 pub mod boot;
 pub mod capture;
+pub mod compat;
+pub mod diff;
 pub mod doctor;
 pub mod dump;
 pub mod exec;
@@ -13,3 +15,4 @@ pub mod load;
 pub mod plan;
 pub mod restore;
 pub mod status;
+pub mod validate;

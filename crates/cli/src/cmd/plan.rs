@@ -1,7 +1,7 @@
 //! `kho plan`: what a load would do.
 
 use crate::args;
-use crate::exit::Fail;
+use crate::exit::{Fail, Status};
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
 use crate::map::{self, Kind};
@@ -9,7 +9,9 @@ use crate::output::{self, Output, bytes};
 use crate::session::Session;
 use kho::plan::{Content, Plan};
 use kho::{PhysRange, RangeSet};
+use kho_format::svg::{self, Part};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Rows and columns of the memory map.
 const MAP: (usize, usize) = (12, 64);
@@ -25,6 +27,9 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     let next = files.parse(&args.next, &session.root, arrived.is_none())?;
     let inputs = Inputs::gather(session, arrived, &next, args.next.max_ranges)?;
     let plan = inputs.plan(&RangeSet::new())?;
+    if let Some(path) = &args.svg {
+        write_svg(path, &inputs, &plan)?;
+    }
     out.result(&to_json(&inputs, &plan), || print(&inputs, &plan));
     Ok(())
 }
@@ -154,6 +159,18 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
     print!("{}", output::table(&terms, &[1]));
     println!();
     print!("{}", map::draw(&inputs.machine.ram, &parts(inputs, plan), MAP.0, MAP.1));
+}
+
+/// Draws the map as an image.
+fn write_svg(path: &Path, inputs: &Inputs<'_>, plan: &Plan) -> Result<(), Fail> {
+    let parts = parts(inputs, plan);
+    let parts: Vec<Part<'_>> = parts
+        .iter()
+        .map(|(range, kind)| Part { range: *range, kind: kind.legend().1, colour: kind.colour() })
+        .collect();
+    let title = format!("Memory at hop {}: {}", inputs.hop, inputs.next.path);
+    std::fs::write(path, svg::draw(&title, &inputs.machine.ram, &parts))
+        .map_err(|err| Fail::new(Status::Failed, format!("cannot write {}: {err}", path.display())))
 }
 
 fn parts(inputs: &Inputs<'_>, plan: &Plan) -> Vec<(PhysRange, Kind)> {

@@ -75,6 +75,7 @@ pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Outpu
     let fingerprint = fingerprint(&keep, arrived, &sources);
     let reserved = reserved(&plan);
     let tree = tree(&inputs, &plan, arrived, &hashes, generation, &reserved)?;
+    super::compat::check(&args.compat, next.initrd, &tree, out)?;
     let seed = random_bytes()?;
     let load = Load {
         image: &*next.image,

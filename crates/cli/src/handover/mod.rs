@@ -1,8 +1,10 @@
 //! From the keep list to a loaded kernel.
 //!
 //! [`next`] reads the next kernel's files, [`machine`] what the planner has to know of this machine,
-//! [`content`] what is kept and how large it is, [`prepare`] makes the plan, and [`load`] carries it out.
+//! [`content`] what is kept and how large it is, [`prepare`] makes the plan, and [`load`] carries it out, after
+//! [`compat`] has asked whether the next side would understand it.
 
+pub mod compat;
 pub mod content;
 pub mod load;
 pub mod machine;

@@ -173,6 +173,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         return load_file(&next, session, out);
     }
     // Services still run: what is read now would be old when they have stopped.
+        compat: crate::args::Compat::default(),
     let later = wanted.said_load && !wanted.exec && arm::capture_unit_is_active();
     if later {
         arm::run(&next, OnFailure::default(), session, out)?;
