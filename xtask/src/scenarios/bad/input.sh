@@ -165,11 +165,11 @@ swapper=$!
 got=0
 for try in $(seq 40); do
 	fingerprint >/tmp/before
-	load >/tmp/out 2>/tmp/err && continue
+	load >/tmp/out 2>/tmp/lost && continue
 	got=$?
 	break
 done
-expect "$got" '/srv/swap' -- sh -c "cat /tmp/err >&2; exit $got"
+expect "$got" '/srv/swap' -- sh -c "cat /tmp/lost >&2; exit $got"
 case $got in 31 | 32) ;; *) wrong "exit status $got of a load while the directory is swapped" ;; esac
 fingerprint | cmp -s - /tmp/before || wrong 'a load that failed changed something'
 kill $swapper
