@@ -1,6 +1,7 @@
 //! The kernels that guests run, by name or by path.
 
 mod modules;
+pub mod peer;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -77,6 +78,9 @@ impl<'a> Store<'a> {
                 newest(apt, series, suite, flavour)
             })?;
             return in_packages(name, &dir);
+        }
+        if name == peer::NAME {
+            return peer::find(self.cache).context("it was not built: cargo xtask peer-kernel");
         }
         let path = Path::new(name);
         if path.is_file() {

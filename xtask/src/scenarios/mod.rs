@@ -15,6 +15,7 @@ mod bad_input;
 mod chain;
 mod firmware;
 mod size;
+mod mainline;
 mod smoke;
 
 use std::time::Duration;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Scenario> {
         firmware::scenarios(),
         size::scenarios(),
     ]
+        mainline::scenarios(),
     .into_iter()
     .flatten()
     .collect()
@@ -186,6 +188,13 @@ impl Scenario {
 
     /// What the guest boots and runs.
     pub fn contents(&self, lab: &Lab) -> Result<Contents> {
+    /// Why it cannot be run here although nothing is broken: a kernel that has to be built first.
+    pub fn lacks(&self, lab: &Lab) -> Option<String> {
+        let peer = self.kernels.contains(&crate::kernel::peer::NAME);
+        (peer && lab.kernel(crate::kernel::peer::NAME).is_err())
+            .then(|| "the peer kernel was not built (cargo xtask peer-kernel)".to_owned())
+    }
+
         let kernels = self
             .kernels
             .iter()

@@ -77,6 +77,9 @@ fn run_one(lab: &Lab, scenario: &Scenario, memory: &Memory) -> (Outcome, String)
         );
         return (ended(End::Skip(why)), String::new());
     };
+    if let Some(why) = scenario.lacks(lab) {
+        return (ended(End::Skip(why)), String::new());
+    }
     let contents = match scenario.contents(lab) {
         Ok(contents) => contents,
         Err(error) => return (ended(End::Broken(format!("{error:#}"))), String::new()),
