@@ -69,10 +69,10 @@ pub fn build(kho: Option<&Path>) -> Result<Programs> {
     eprintln!("xtask: building {} for guests", packages.join(" and "));
     let output = command.output().context("running cargo build")?;
     if !output.status.success() {
-        bail!(
-            "building the guests' programs failed:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        let end = lines[lines.len().saturating_sub(40)..].join("\n");
+        bail!("building the guests' programs failed; cargo's last lines:\n{end}");
     }
     let release = target_dir()?.join(TARGET).join("release");
     let kho = match kho {

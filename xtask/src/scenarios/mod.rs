@@ -13,9 +13,10 @@
 
 mod bad_input;
 mod chain;
+mod early;
 mod firmware;
-mod size;
 mod mainline;
+mod size;
 mod smoke;
 
 use std::time::Duration;
@@ -62,10 +63,11 @@ pub fn all() -> Vec<Scenario> {
         bad_input::scenarios(),
         smoke::scenarios(),
         chain::scenarios(),
+        early::scenarios(),
         firmware::scenarios(),
+        mainline::scenarios(),
         size::scenarios(),
     ]
-        mainline::scenarios(),
     .into_iter()
     .flatten()
     .collect()
@@ -186,8 +188,6 @@ impl Scenario {
         self
     }
 
-    /// What the guest boots and runs.
-    pub fn contents(&self, lab: &Lab) -> Result<Contents> {
     /// Why it cannot be run here although nothing is broken: a kernel that has to be built first.
     pub fn lacks(&self, lab: &Lab) -> Option<String> {
         let peer = self.kernels.contains(&crate::kernel::peer::NAME);
@@ -195,6 +195,8 @@ impl Scenario {
             .then(|| "the peer kernel was not built (cargo xtask peer-kernel)".to_owned())
     }
 
+    /// What the guest boots and runs.
+    pub fn contents(&self, lab: &Lab) -> Result<Contents> {
         let kernels = self
             .kernels
             .iter()
