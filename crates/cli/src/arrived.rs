@@ -8,8 +8,6 @@ use std::path::PathBuf;
 /// A state tree that arrived, checked, and taken apart.
 #[derive(Debug)]
 pub struct Arrived {
-    /// The tree itself.
-    pub tree: Vec<u8>,
     /// Random number that binds the load to its tree.
     pub generation: u64,
     /// Handovers since the last cold boot, at least 1.

@@ -199,7 +199,6 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
         mem_cache: handover.mem_cache.clone(),
         blobs,
         unknown,
-        tree,
     })
 }
 
