@@ -92,9 +92,7 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         }
     }
     let mut package = Package::new(fields, time);
-    let bytes =
-        std::fs::read(program).with_context(|| format!("reading {}", program.display()))?;
-    package.file("usr/bin/kho", 0o755, bytes);
+    package.file("usr/bin/kho", 0o755, stripped(program)?);
     for unit in ["kho-restore.service", "kho-capture.service"] {
         let text = packaging(&format!("systemd/{unit}"))?;
         package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
@@ -135,6 +133,21 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         package.scripts.insert(script, text);
     }
     Ok(package)
+}
+
+/// A program without its symbols, as policy wants it.
+fn stripped(program: &Path) -> Result<Vec<u8>> {
+    let copy = workspace::target_dir()?.join(format!("kho-stripped-{}", std::process::id()));
+    let status = Command::new("strip")
+        .args(["--strip-all", "--remove-section=.comment", "-o"])
+        .arg(&copy)
+        .arg(program)
+        .status()
+        .context("running strip")?;
+    ensure!(status.success(), "strip: {status}");
+    let bytes = std::fs::read(&copy).with_context(|| format!("reading {}", copy.display()))?;
+    std::fs::remove_file(&copy).with_context(|| format!("removing {}", copy.display()))?;
+    Ok(bytes)
 }
 
 fn packaging(name: &str) -> Result<String> {
