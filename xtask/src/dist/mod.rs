@@ -33,10 +33,13 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let programs = workspace::build(arguments.kho.as_deref())?;
+    let program = match &arguments.kho {
+        Some(program) => program.clone(),
+        None => workspace::build(None)?.kho,
+    };
     let out = workspace::root().join(&arguments.out);
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    let file = write_kho(&programs.kho, &out)?;
+    let file = write_kho(&program, &out)?;
     println!("{}", file.display());
     if arguments.lintian {
         let status = Command::new("lintian")

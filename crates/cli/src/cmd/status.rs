@@ -127,7 +127,17 @@ fn loaded(session: &Session) -> Result<Value, Fail> {
             "time": record.time,
             "text": format!("{} for hop {}, {} kept, at {}", record.release, record.hop, bytes(record.bytes), output::time(record.time)),
         }),
-        Err(fail) => json!({ "by": "unknown", "text": fail.what }),
+        Err(fail) => match super::arm::armed(session)? {
+            Some(armed) => json!({
+                "by": "kho",
+                "armed": true,
+                "release": armed.release,
+                "on_failure": armed.on_failure,
+                "time": armed.time,
+                "text": format!("{} is armed; its content is taken when the system stops", armed.release),
+            }),
+            None => json!({ "by": "unknown", "text": fail.what }),
+        },
     })
 }
 

@@ -60,7 +60,8 @@ struct Refusal(u8, String);
 
 impl From<Fail> for Refusal {
     fn from(fail: Fail) -> Self {
-        Self(FAILED, fail.to_string())
+        let status = if fail.status == Status::BadInitrd { USAGE } else { FAILED };
+        Self(status, fail.to_string())
     }
 }
 
@@ -120,7 +121,8 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     if wanted.status {
         let state = KexecState::read(&session.root).or_status(Status::Failed)?;
         let loaded = if wanted.panic { state.crash_loaded } else { state.loaded };
-        return Ok(u8::from(loaded == Some(true)));
+        // Without the kernel's file kexec(8) fails, too.
+        return Ok(loaded.map_or(FAILED, u8::from));
     }
     if wanted.panic {
         return Err(real(args));
@@ -152,6 +154,10 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     let Some(kernel) = &wanted.kernel else {
         return Err(Refusal(FAILED, format!("No kernel specified\n{HELP}")));
     };
+    // Its functions that read files die, with another status than those that load.
+    if let Err(err) = File::open(kernel) {
+        return Err(Refusal(USAGE, format!("Cannot open `{}': {err}", kernel.display())));
+    }
     if let Some(kind) = wanted.kind.as_deref().filter(|kind| *kind != "bzImage" && *kind != "bzImage64") {
         return Err(Refusal(FAILED, format!("Unsupported kernel type {}", kind.display())));
     }
@@ -167,13 +173,13 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         scratch: None,
         max_ranges: None,
         forget_arrived: false,
+        compat: crate::args::Compat::default(),
     };
     let _lock = session.lock()?;
     if wanted.syscall == Syscall::File {
         return load_file(&next, session, out);
     }
     // Services still run: what is read now would be old when they have stopped.
-        compat: crate::args::Compat::default(),
     let later = wanted.said_load && !wanted.exec && arm::capture_unit_is_active();
     if later {
         arm::run(&next, OnFailure::default(), session, out)?;
