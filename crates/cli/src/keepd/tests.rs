@@ -75,7 +75,6 @@ fn arrived(labels: &[(&str, &Path)]) -> Arrived {
         arrived_hop: 1,
     };
     Arrived {
-        tree: Vec::new(),
         generation: 1,
         hop: 1,
         previous_release: "6.1".to_owned(),
