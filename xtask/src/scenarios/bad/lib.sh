@@ -24,10 +24,9 @@ wrong() {
 
 # expect 'STATUS|STATUS' 'REGEX' -- COMMAND…: as above. REGEX is looked for in what the command says on standard error.
 expect() {
-	want=$1 words=$2
+	local want=$1 say=$2 got=0
 	shift 3
 	fingerprint >/tmp/before
-	got=0
 	"$@" >/tmp/out 2>/tmp/err || got=$?
 	fingerprint >/tmp/after
 	checks=$((checks + 1))
@@ -37,7 +36,7 @@ expect() {
 	*) wrong "exit status $got, expected $want: $*" ;;
 	esac
 	[ "$want" = 0 ] || [ -s /tmp/err ] || wrong "says nothing: $*"
-	grep -Eq -e "$words" /tmp/err || wrong "does not say $words: $*"
+	grep -Eq -e "$say" /tmp/err || wrong "does not say $say: $*"
 	[ "$want" = 0 ] || cmp -s /tmp/before /tmp/after || {
 		wrong "changed something: $*"
 		diff /tmp/before /tmp/after || true
