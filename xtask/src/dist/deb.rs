@@ -307,9 +307,7 @@ mod tests {
             package.file("usr/bin/x", 0o755, "program");
             package.link("usr/bin/y", "x");
             package.directory("etc/x");
-            package
-                .scripts
-                .insert("postinst", "#!/bin/sh\n".to_owned());
+            package.scripts.insert("postinst", "#!/bin/sh\n".to_owned());
             package.write().expect("a package")
         };
         let bytes = make();

@@ -215,7 +215,14 @@ fn boot(dir: &Path) -> Result<()> {
             "-cpu",
             "max,-erms,-fsrm",
         ])
-        .args(["-m", "1536M", "-serial", "file:console", "-serial", "file:said"])
+        .args([
+            "-m",
+            "1536M",
+            "-serial",
+            "file:console",
+            "-serial",
+            "file:said",
+        ])
         .args([
             "-drive",
             "if=none,id=disk,format=raw,cache=unsafe,file=disk",
@@ -277,9 +284,11 @@ fn judge(dir: &Path) -> Result<()> {
             "stage {stage} was not reached"
         );
     }
-    let complaint = console
-        .lines()
-        .find(|line| ["BUG:", "WARNING:", "Oops", "Call Trace"].iter().any(|word| line.contains(word)));
+    let complaint = console.lines().find(|line| {
+        ["BUG:", "WARNING:", "Oops", "Call Trace"]
+            .iter()
+            .any(|word| line.contains(word))
+    });
     ensure!(
         complaint.is_none(),
         "a kernel complained: {}",
