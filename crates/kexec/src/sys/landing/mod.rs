@@ -26,7 +26,16 @@
 //! What is placed in **scratch** (kernel, initrd, parameters) has free destinations. Put these segments
 //! *first*: a scratch page that the allocator hands out later is then found by `kimage_dst_used` among the
 //! first entries, once per page, while the other order puts up to all of them on `dest_pages` for the whole
-//! load.
+//! load. And keep the free part of scratch away from the allocator meanwhile, with [`Withheld`].
+//!
+//! Measured in a 2 GiB guest with 6.1 that had just booted (one CPU, instructions as time, 1 ns each):
+//!
+//! | load | seconds |
+//! | --- | --- |
+//! | 64, 128, 256, 400 MiB into a zone | 0.22, 0.44, 0.88, 1.37 |
+//! | 100 MiB into a zone and 110 MiB into scratch, scratch last | 17 to 19 |
+//! | the same, scratch first | 8.0 |
+//! | the same, scratch first and withheld (0.44 more to draw it) | 0.67 |
 //!
 //! # What is guaranteed
 //!
@@ -63,7 +72,7 @@ use map::Mapping;
 use std::io;
 use thiserror::Error;
 
-pub use withhold::Withheld;
+pub use withhold::{DRAW_LIMIT, Withheld};
 
 /// A huge page of x86_64, and of arm64 with 4 KiB pages.
 pub const HUGE: u64 = 2 << 20;

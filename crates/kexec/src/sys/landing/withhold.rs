@@ -1,18 +1,24 @@
 //! Free destinations kept away from the allocator.
 
+use super::HUGE;
 use super::{LandingError, MAX_PIECES, Mapping, Request, Taken, Taker};
 use crate::sys::facts::meminfo::MemInfo;
+use crate::sys::pageflags::{PageFlags, flag};
 use crate::sys::root::Root;
 use kho::RangeSet;
 
-/// Pages of scratch that the allocator would have handed out, held until dropped.
+/// The most that it is worth to draw: zeroing this much takes about as long as the walks that it saves.
+pub const DRAW_LIMIT: u64 = 4 << 30;
+
+/// Pages of scratch, held until dropped so that the allocator cannot hand them out.
 ///
 /// The destinations of kernel, initrd and parameters are free memory at addresses that cannot be chosen (the
-/// recorded scratch). They can be kept out of the load all the same: draw as much memory as the kernel is
-/// going to take for its copy, keep what happens to lie in scratch, and give the rest back. The allocator
-/// hands out first what was given back last, so the kernel gets pages that were looked at.
+/// recorded scratch). They can be kept out of the load all the same: draw memory, keep what lies in scratch,
+/// until all of scratch that is free in whole huge pages is held, and give the rest back.
 ///
-/// This only saves time; a page that slips through costs a walk (see the [module](super)'s documentation).
+/// This only saves time; a page that is not held costs a walk (see the [module](super)'s documentation). It
+/// helps most on a system that has just booted, whose next free memory may be scratch itself. It cannot
+/// reach pages in small pieces or on the per-CPU lists, which a load that was unloaded a moment ago fills.
 #[derive(Debug)]
 pub struct Withheld {
     pages: RangeSet,
@@ -20,28 +26,30 @@ pub struct Withheld {
 }
 
 impl Withheld {
-    /// Draws `bytes` (what all segments together take, since the kernel copies them all) and keeps the pages in
-    /// `ranges`. Draws less when `reserve` would not stay available.
+    /// Holds the free huge pages of `ranges`. Gives up, with what it has, after drawing `limit` bytes
+    /// ([`DRAW_LIMIT`]) or when `reserve` would not stay available; what the kernel needs for its copy of the
+    /// image belongs to the reserve.
     ///
     /// # Errors
     ///
-    /// [`LandingError`], when physical addresses are hidden or a call fails. A loader goes on without.
+    /// [`LandingError`], when pages or their addresses are hidden or a call fails. A loader goes on without.
     pub fn draw(
         root: &Root,
         ranges: &RangeSet,
-        bytes: u64,
+        limit: u64,
         reserve: u64,
     ) -> Result<Self, LandingError> {
+        let flags = PageFlags::open(root)?;
+        let free = flags.pages_with(ranges, flag::BUDDY)?.align_inner(HUGE)?;
         let available = MemInfo::read(root)?.available;
-        let limit = available.saturating_sub(reserve).min(bytes);
         let request = Request {
-            bytes: limit,
+            bytes: free.total(),
             max_runs: 0,
             reserve,
             allowed: ranges,
         };
         let mut taker = Taker::new(root, &request, limit, available);
-        while taker.drawn < limit && taker.take_one()? {}
+        while taker.accepted < free.total() && taker.drawn < limit && taker.take_one()? {}
         let taken = core::mem::take(&mut taker.taken);
         drop(taker); // restores the knob
         let mut pages = RangeSet::new();
