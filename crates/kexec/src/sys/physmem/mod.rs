@@ -5,10 +5,18 @@
 //! | [`Kcore`] | all RAM, by physical address | any length per call; the kernel copies page by page through a bounce buffer |
 //! | [`SetupMemory`] | the ranges of the setup_data chain | a page per call, and each call walks the chain up to the node |
 //!
-//! Measured after a hop on 6.12 in a guest (one CPU, instructions as time, 1 ns each; a node of 17 MiB
-//! or more): `/proc/kcore` 190 MB/s, setup_data 145 MB/s; on 7.3 under TCG by the clock
-//! 204 and 123. The two are close with few nodes, and the chain's walk makes setup_data slower with every node
-//! (the 90th costs some 90 mappings per page).
+//! Measured after hops in a guest with three nodes, with [`read_range`] (so with the buffer's allocation; one
+//! CPU, instructions as time, 1 ns each), MB/s:
+//!
+//! | kernel, node | kcore | setup_data |
+//! | --- | --- | --- |
+//! | 6.12, 84 MB (16 MiB of it through setup_data) | 97 | 146 |
+//! | 6.12, 18 MB | 194 | 145 |
+//! | 7.3, 88 MB (16 MiB of it through setup_data) | 104 | 169 |
+//!
+//! So neither is faster as such while the chain is short: both copy page by page. The chain's walk makes
+//! setup_data slower with every node (a page of the 90th takes some 90 mappings), and kcore names physical
+//! addresses, so it comes first.
 //!
 //! [`open`] takes the first and falls back to the second, which also works where `/proc/kcore` is not
 //! configured, or is refused by lockdown (confidentiality).
