@@ -10,9 +10,9 @@
 //!
 //! | kernel, node | kcore | setup_data |
 //! | --- | --- | --- |
-//! | 6.12, 84 MB (16 MiB of it through setup_data) | 97 | 146 |
-//! | 6.12, 18 MB | 194 | 145 |
-//! | 7.3, 88 MB (16 MiB of it through setup_data) | 104 | 169 |
+//! | 6.12, 84 MiB (16 MiB of it through setup_data) | 97 | 146 |
+//! | 6.12, 16 MiB | 194 | 145 |
+//! | 7.3, 100 MiB (16 MiB of it through setup_data) | 104 | 169 |
 //!
 //! So neither is faster as such while the chain is short: both copy page by page. The chain's walk makes
 //! setup_data slower with every node (a page of the 90th takes some 90 mappings), and kcore names physical
