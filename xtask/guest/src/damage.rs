@@ -213,7 +213,11 @@ fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
             return Ok(tree);
         }
         Damage::Checksum => {
-            replace(&mut tree, &0x600d_u64.to_ne_bytes(), &0xbad_u64.to_ne_bytes())?;
+            replace(
+                &mut tree,
+                &0x600d_u64.to_ne_bytes(),
+                &0xbad_u64.to_ne_bytes(),
+            )?;
             return Ok(tree);
         }
         Damage::Version => {
@@ -269,7 +273,10 @@ fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
 
 pub(crate) fn places(plan: &Value) -> Result<Places> {
     let range = |pointer: &str| -> Result<PhysRange> {
-        to_range(plan.pointer(pointer).with_context(|| format!("the plan has no {pointer}"))?)
+        to_range(
+            plan.pointer(pointer)
+                .with_context(|| format!("the plan has no {pointer}"))?,
+        )
     };
     let state = range("/state")?;
     let list = |pointer: &str| {
@@ -280,8 +287,9 @@ pub(crate) fn places(plan: &Value) -> Result<Places> {
         .iter()
         .map(|entry| to_range(entry.get("range").context("an entry without range")?))
         .collect::<Result<Vec<_>>>()?;
-    let (mut reserved, others): (Vec<_>, Vec<_>) =
-        cache.into_iter().partition(|entry| entry.contains_range(state));
+    let (mut reserved, others): (Vec<_>, Vec<_>) = cache
+        .into_iter()
+        .partition(|entry| entry.contains_range(state));
     reserved.extend(others);
     ensure!(list("/entries")?.len() == 1, "exactly one entry is needed");
     ensure!(
@@ -307,7 +315,10 @@ pub(crate) fn places(plan: &Value) -> Result<Places> {
 
 /// `{"addr": "0x…", "len": …}`
 fn to_range(value: &Value) -> Result<PhysRange> {
-    let addr = value.get("addr").and_then(Value::as_str).context("no addr")?;
+    let addr = value
+        .get("addr")
+        .and_then(Value::as_str)
+        .context("no addr")?;
     let addr = addr.strip_prefix("0x").context("no hexadecimal addr")?;
     let len = value.get("len").and_then(Value::as_u64).context("no len")?;
     Ok(PhysRange::new(
