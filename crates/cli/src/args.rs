@@ -6,7 +6,11 @@ use std::path::PathBuf;
 
 /// Carry memory and state across kexec, on the kernel that you already run.
 #[derive(Debug, Parser)]
-#[command(name = "kho", version, max_term_width = 100, disable_help_subcommand = true,
+#[command(
+    name = "kho",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
     after_help = "Examples:
   kho keep /srv/cache                 what the next kernel shall find again
   echo secret | kho keep --name token -
@@ -15,7 +19,8 @@ use std::path::PathBuf;
   kho exec                            stop this kernel, start the next one
   kho restore                         in the next kernel: everything back to where it came from
 
-Exit statuses are listed by `kho status --exit-statuses`.")]
+Exit statuses are listed by `kho status --exit-statuses`."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -30,7 +35,13 @@ pub struct Cli {
     pub quiet: bool,
 
     /// Where kho keeps its runtime state.
-    #[arg(long, global = true, hide = true, env = "KHO_STATE_DIR", default_value = "/run/kho")]
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        env = "KHO_STATE_DIR",
+        default_value = "/run/kho"
+    )]
     pub state_dir: PathBuf,
 }
 
@@ -55,10 +66,17 @@ Exits 0 when nothing blocks a handover, otherwise with the status that `kho load
     /// At shutdown: take the content for the kernel that `load --arm` took, and load both.
     Capture(Capture),
     /// As kexec(8): the same options and exit statuses, with a handover.
-    #[command(disable_help_flag = true, after_help = "kho kexec --help lists the options.")]
+    #[command(
+        disable_help_flag = true,
+        after_help = "kho kexec --help lists the options."
+    )]
     Kexec {
         /// Options of kexec(8).
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION|KERNEL")]
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "OPTION|KERNEL"
+        )]
         args: Vec<OsString>,
     },
     /// Load and exec in one step.
@@ -128,7 +146,12 @@ pub struct Dump {
     #[arg(long, conflicts_with_all = ["file", "raw", "dts"])]
     pub mainline: bool,
     /// Where that kernel shows it.
-    #[arg(long, value_name = "DIR", requires = "mainline", default_value = "/sys/kernel/debug/kho")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "mainline",
+        default_value = "/sys/kernel/debug/kho"
+    )]
     pub debugfs: PathBuf,
 }
 
@@ -181,7 +204,11 @@ pub struct Diff {
 Exits 0 when everything that OLD may write is read by NEW, 71 otherwise.")]
 pub struct CompatArgs {
     /// Catalogue of the side that hands over.
-    #[arg(required_unless_present = "this", conflicts_with = "this", requires = "new")]
+    #[arg(
+        required_unless_present = "this",
+        conflicts_with = "this",
+        requires = "new"
+    )]
     pub old: Option<PathBuf>,
     /// Catalogue of the side that takes over.
     pub new: Option<PathBuf>,
@@ -247,7 +274,12 @@ pub struct Next {
     #[arg(long)]
     pub reuse_cmdline: bool,
     /// The whole command line (as given, before --append).
-    #[arg(long, value_name = "STRING", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "STRING",
+        conflicts_with = "reuse_cmdline",
+        allow_hyphen_values = true
+    )]
     pub command_line: Option<String>,
     /// Added at the end of the command line.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
@@ -300,12 +332,28 @@ pub struct Load {
     #[arg(long)]
     pub arm: bool,
     /// With --arm: what to do at shutdown when the content cannot be taken.
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t, requires = "arm")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value_t,
+        requires = "arm"
+    )]
     pub on_failure: OnFailure,
 }
 
 /// What happens at shutdown when the content cannot be taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
     /// Start the same kernel without a handover.
@@ -319,9 +367,11 @@ pub enum OnFailure {
 
 /// Arguments of `capture`.
 #[derive(Debug, Args)]
-#[command(after_help = "Started by kho-capture.service when services have stopped and file systems are still there.
+#[command(
+    after_help = "Started by kho-capture.service when services have stopped and file systems are still there.
 
-The image that was loaded is unloaded first: a failure never leaves an old one armed.")]
+The image that was loaded is unloaded first: a failure never leaves an old one armed."
+)]
 pub struct Capture {
     /// Only when systemd is on its way to kexec.target; otherwise do nothing.
     #[arg(long)]

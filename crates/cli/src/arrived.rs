@@ -63,11 +63,21 @@ impl Arrived {
     ///
     /// [`Status::NoSuchEntry`], with the names there are.
     pub fn blob(&self, name: &std::ffi::OsStr) -> Result<&Blob, Fail> {
-        self.blobs.iter().find(|b| name == b.label.as_str()).ok_or_else(|| {
-            let names: Vec<&str> = self.blobs.iter().map(|b| b.label.as_str()).collect();
-            let have = if names.is_empty() { "no blob did".to_owned() } else { names.join(", ") };
-            Fail::new(Status::NoSuchEntry, format!("nothing named {} arrived", name.display()))
+        self.blobs
+            .iter()
+            .find(|b| name == b.label.as_str())
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.blobs.iter().map(|b| b.label.as_str()).collect();
+                let have = if names.is_empty() {
+                    "no blob did".to_owned()
+                } else {
+                    names.join(", ")
+                };
+                Fail::new(
+                    Status::NoSuchEntry,
+                    format!("nothing named {} arrived", name.display()),
+                )
                 .fix(format!("what arrived: {have}"))
-        })
+            })
     }
 }

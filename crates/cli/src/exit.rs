@@ -86,7 +86,11 @@ pub struct Fail {
 impl Fail {
     /// A failure with nothing to advise.
     pub fn new(status: Status, what: impl fmt::Display) -> Self {
-        Self { status, what: what.to_string(), fix: String::new() }
+        Self {
+            status,
+            what: what.to_string(),
+            fix: String::new(),
+        }
     }
 
     /// Adds what to do about it.
@@ -124,7 +128,12 @@ pub struct FailJson<'a> {
 
 impl<'a> From<&'a Fail> for FailJson<'a> {
     fn from(fail: &'a Fail) -> Self {
-        Self { error: fail.status.name(), status: fail.status.code(), what: &fail.what, fix: &fail.fix }
+        Self {
+            error: fail.status.name(),
+            status: fail.status.code(),
+            what: &fail.what,
+            fix: &fail.fix,
+        }
     }
 }
 

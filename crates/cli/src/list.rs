@@ -59,19 +59,33 @@ impl Entry {
         let from = match (&self.source, &self.path) {
             (Source::Path, Some(path)) => path.display().to_string(),
             (Source::Path, None) => String::new(), // not built: a path source has a path
-            (Source::Taken { size, .. }, _) => format!("standard input, {}", crate::output::bytes(*size)),
-            (Source::Arrived { .. }, Some(path)) => format!("arrived, not yet restored to {}", path.display()),
+            (Source::Taken { size, .. }, _) => {
+                format!("standard input, {}", crate::output::bytes(*size))
+            }
+            (Source::Arrived { .. }, Some(path)) => {
+                format!("arrived, not yet restored to {}", path.display())
+            }
             (Source::Arrived { .. }, None) => "arrived".to_owned(),
         };
         let kind = if self.path.is_some() { "files" } else { "raw" };
-        EntryJson { name: self.label.clone(), kind, path: self.path.clone(), from }
+        EntryJson {
+            name: self.label.clone(),
+            kind,
+            path: self.path.clone(),
+            from,
+        }
     }
 }
 
 /// The list as the next load sees it: arrived entries in their order, then those of this boot.
 pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<Entry> {
     let mut list: Vec<Entry> = Vec::new();
-    for (index, blob) in arrived.map(|a| a.blobs.as_slice()).unwrap_or_default().iter().enumerate() {
+    for (index, blob) in arrived
+        .map(|a| a.blobs.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
         if keep.removed.contains(&blob.label) {
             continue;
         }
@@ -80,20 +94,43 @@ pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<Entry> {
         } else {
             Source::Arrived { index }
         };
-        list.push(Entry { label: blob.label.clone(), path: blob.path.clone(), leave_out: blob.leave_out, source });
+        list.push(Entry {
+            label: blob.label.clone(),
+            path: blob.path.clone(),
+            leave_out: blob.leave_out,
+            source,
+        });
     }
     for local in &keep.entries {
         let (path, leave_out, source) = match &local.content {
-            Content::Files { path, skip_special, one_file_system } => (
+            Content::Files {
+                path,
+                skip_special,
+                one_file_system,
+            } => (
                 Some(PathBuf::from(path)),
-                LeaveOut { special: *skip_special, other_file_systems: *one_file_system },
+                LeaveOut {
+                    special: *skip_special,
+                    other_file_systems: *one_file_system,
+                },
                 Source::Path,
             ),
-            Content::Raw { file, size, taken } => {
-                (None, LeaveOut::default(), Source::Taken { file: *file, size: *size, taken: *taken })
-            }
+            Content::Raw { file, size, taken } => (
+                None,
+                LeaveOut::default(),
+                Source::Taken {
+                    file: *file,
+                    size: *size,
+                    taken: *taken,
+                },
+            ),
         };
-        list.push(Entry { label: local.label.clone(), path, leave_out, source });
+        list.push(Entry {
+            label: local.label.clone(),
+            path,
+            leave_out,
+            source,
+        });
     }
     list
 }

@@ -27,21 +27,35 @@ fn main() -> ExitCode {
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(err) => {
-            let asked = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let asked = matches!(
+                err.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
             // Whoever asked for JSON gets JSON, also when the rest could not be understood.
             if !asked && std::env::args_os().any(|arg| arg == "--json") {
                 let text = err.render().to_string();
-                let what = text.trim().strip_prefix("error: ").unwrap_or(&text).to_owned();
+                let what = text
+                    .trim()
+                    .strip_prefix("error: ")
+                    .unwrap_or(&text)
+                    .to_owned();
                 let fail = Fail::new(Status::Usage, what).fix("kho --help");
                 eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
                 return ExitCode::from(fail.status.code());
             }
             // Printing can fail only when nobody listens.
             let _ = err.print();
-            return if asked { ExitCode::SUCCESS } else { ExitCode::from(Status::Usage.code()) };
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(Status::Usage.code())
+            };
         }
     };
-    let out = Output { json: cli.json, quiet: cli.quiet };
+    let out = Output {
+        json: cli.json,
+        quiet: cli.quiet,
+    };
     match run(cli, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {
@@ -68,7 +82,9 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Exec(args) => cmd::exec::run(args.stale_ok, &session, out),
         Command::Reboot(args) => cmd::load::reboot(args, &session, out),
         Command::Unload { force } => cmd::load::unload(*force, &session, out),
-        Command::Status { exit_statuses: true } => cmd::status::exit_statuses(out),
+        Command::Status {
+            exit_statuses: true,
+        } => cmd::status::exit_statuses(out),
         Command::Status { .. } => cmd::status::run(&session, out),
         Command::Restore(args) => cmd::restore::run(args, &session, out),
         Command::Get { name } => cmd::get::run(name, &session, out),
@@ -81,6 +97,8 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
 
 /// Nanoseconds since the Unix epoch; 0 before it.
 fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

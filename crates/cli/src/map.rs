@@ -25,8 +25,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] =
-        [Self::Ram, Self::Scratch, Self::Slack, Self::InPlace, Self::Blob, Self::State, Self::Initrd, Self::Kernel];
+    const ALL: [Self; 8] = [
+        Self::Ram,
+        Self::Scratch,
+        Self::Slack,
+        Self::InPlace,
+        Self::Blob,
+        Self::State,
+        Self::Initrd,
+        Self::Kernel,
+    ];
 
     /// The character of a cell, and its legend.
     pub const fn legend(self) -> (char, &'static str) {
@@ -80,7 +88,9 @@ pub fn draw(ram: &RangeSet, parts: &[(PhysRange, Kind)], rows: usize, width: usi
     let mut skipped = false;
     let mut at = span.start().get() / row_bytes * row_bytes;
     while at < span.end().get() {
-        let Ok(row) = PhysRange::new(PhysAddr::new(at), row_bytes) else { break };
+        let Ok(row) = PhysRange::new(PhysAddr::new(at), row_bytes) else {
+            break;
+        };
         if ram.overlaps(row) {
             if skipped {
                 text.push_str("             ...\n");
@@ -132,7 +142,11 @@ fn occupied_rows(ram: &RangeSet, cell: u64, width: u64) -> u64 {
 
 fn cell_kind(ram: &RangeSet, parts: &[(PhysRange, Kind)], start: u64, len: u64) -> Option<Kind> {
     let cell = PhysRange::new(PhysAddr::new(start), len).ok()?;
-    let top = parts.iter().filter(|(range, _)| range.overlaps(cell)).map(|(_, kind)| *kind).max();
+    let top = parts
+        .iter()
+        .filter(|(range, _)| range.overlaps(cell))
+        .map(|(_, kind)| *kind)
+        .max();
     top.or_else(|| ram.overlaps(cell).then_some(Kind::Ram))
 }
 
@@ -146,14 +160,22 @@ mod tests {
 
     #[test]
     fn every_part_is_visible_and_holes_are_left_out() {
-        let ram = RangeSet::from_ranges([range(0, 0xa_0000), range(0x10_0000, 0x7ff0_0000), range(1 << 32, 1 << 30)]).unwrap();
+        let ram = RangeSet::from_ranges([
+            range(0, 0xa_0000),
+            range(0x10_0000, 0x7ff0_0000),
+            range(1 << 32, 1 << 30),
+        ])
+        .unwrap();
         let parts = [
             (range(0x100_0000, 0x1000_0000), Kind::Scratch),
             (range(0x100_0000, 0x400_0000), Kind::Kernel),
             (range((1 << 32) + 4096, 4096), Kind::State),
         ];
         let text = draw(&ram, &parts, 12, 64);
-        assert!(text.contains('K') && text.contains('s') && text.contains('T') && text.contains("..."), "{text}");
+        assert!(
+            text.contains('K') && text.contains('s') && text.contains('T') && text.contains("..."),
+            "{text}"
+        );
         assert!(text.lines().count() <= 15, "{text}");
         assert!(!text.contains('~'));
     }

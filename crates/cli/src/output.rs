@@ -27,7 +27,10 @@ impl Output {
 
     /// The same without remarks, where one was made already or will be.
     pub fn silent(self) -> Self {
-        Self { quiet: true, ..self }
+        Self {
+            quiet: true,
+            ..self
+        }
     }
 
     /// A remark beside the result, on standard error.
@@ -43,7 +46,9 @@ impl Output {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
-        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}") {
+        if let Ok(style) = ProgressStyle::with_template(
+            "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        ) {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(what.to_owned());
@@ -63,15 +68,26 @@ pub use kho_format::human::{bytes, time};
 /// A table whose columns are as wide as their widest cell; columns listed in `right` align right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width: Vec<usize> =
-        (0..columns).map(|c| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0)).collect();
+    let width: Vec<usize> = (0..columns)
+        .map(|c| {
+            rows.iter()
+                .filter_map(|r| r.get(c))
+                .map(|s| s.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let mut text = String::new();
     for row in rows {
         let cells: Vec<String> = row
             .iter()
             .enumerate()
             .map(|(c, cell)| {
-                if right.contains(&c) { format!("{cell:>w$}", w = width[c]) } else { format!("{cell:<w$}", w = width[c]) }
+                if right.contains(&c) {
+                    format!("{cell:>w$}", w = width[c])
+                } else {
+                    format!("{cell:<w$}", w = width[c])
+                }
             })
             .collect();
         text.push_str(cells.join("  ").trim_end());
@@ -86,7 +102,10 @@ mod tests {
 
     #[test]
     fn tables_line_up() {
-        let rows = vec![vec!["a".into(), "1".into()], vec!["bbb".into(), "22".into()]];
+        let rows = vec![
+            vec!["a".into(), "1".into()],
+            vec!["bbb".into(), "22".into()],
+        ];
         assert_eq!(table(&rows, &[1]), "a     1\nbbb  22\n");
     }
 }

@@ -28,7 +28,12 @@ pub struct Session {
 impl Session {
     /// A run with its state in `state_dir`.
     pub fn new(state_dir: PathBuf) -> Self {
-        Self { state: StateDir::new(state_dir), root: Root::system(), arrived: OnceCell::new(), memory: OnceCell::new() }
+        Self {
+            state: StateDir::new(state_dir),
+            root: Root::system(),
+            arrived: OnceCell::new(),
+            memory: OnceCell::new(),
+        }
     }
 
     /// Keeps every other `kho` that would change something out, until dropped.
@@ -39,7 +44,8 @@ impl Session {
     pub fn lock(&self) -> Result<Lock, Fail> {
         self.state.prepare()?;
         Lock::take_at(&self.state.path().join("lock")).map_err(|err| {
-            Fail::new(Status::Busy, crate::exit::chain(&err)).fix("wait for it, or see what it is doing")
+            Fail::new(Status::Busy, crate::exit::chain(&err))
+                .fix("wait for it, or see what it is doing")
         })
     }
 
@@ -52,12 +58,18 @@ impl Session {
         match physmem::find_tree(&self.root) {
             Ok(physmem::Arrived::Nothing) => Ok(None),
             Ok(physmem::Arrived::Tree { bytes, .. }) => Ok(Some(bytes)),
-            Ok(physmem::Arrived::Corrupt { why }) => {
-                Err(Fail::new(Status::TreeCorrupt, format!("what arrived is damaged: {why}")).fix(STAYS))
-            }
+            Ok(physmem::Arrived::Corrupt { why }) => Err(Fail::new(
+                Status::TreeCorrupt,
+                format!("what arrived is damaged: {why}"),
+            )
+            .fix(STAYS)),
             Err(err) => {
                 let text = crate::exit::chain(&err);
-                Err(Fail::new(Status::NotPermitted, format!("cannot look for what arrived: {text}")).fix("run as root"))
+                Err(Fail::new(
+                    Status::NotPermitted,
+                    format!("cannot look for what arrived: {text}"),
+                )
+                .fix("run as root"))
             }
         }
     }
@@ -83,10 +95,15 @@ impl Session {
         let Ok(physmem::Arrived::Tree { reserved, .. }) = physmem::find_tree(&self.root) else {
             return Ok(());
         };
-        physmem::SetupMemory::pair(&arrived.mem_cache, &reserved).map(|_| ()).map_err(|why| {
-            Fail::new(Status::TreeCorrupt, format!("the state tree that arrived does not belong to this boot: {why}"))
+        physmem::SetupMemory::pair(&arrived.mem_cache, &reserved)
+            .map(|_| ())
+            .map_err(|why| {
+                Fail::new(
+                    Status::TreeCorrupt,
+                    format!("the state tree that arrived does not belong to this boot: {why}"),
+                )
                 .fix(STAYS)
-        })
+            })
     }
 
     /// What the next load carries on: nothing when it was told to forget what arrived.
@@ -95,7 +112,11 @@ impl Session {
     ///
     /// As [`Session::arrived`], unless `forget`.
     pub fn carried(&self, forget: bool) -> Result<Option<&Arrived>, Fail> {
-        if forget { Ok(None) } else { Ok(self.arrived()?.as_ref()) }
+        if forget {
+            Ok(None)
+        } else {
+            Ok(self.arrived()?.as_ref())
+        }
     }
 
     /// What arrived; with a remark, none when it arrived damaged or in an unknown version. For verbs that
@@ -108,7 +129,10 @@ impl Session {
         match self.arrived() {
             Ok(arrived) => Ok(arrived.as_ref()),
             Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => {
-                out.remark(&format!("note: {}; what it kept is not on the list", fail.what));
+                out.remark(&format!(
+                    "note: {}; what it kept is not on the list",
+                    fail.what
+                ));
                 Ok(None)
             }
             Err(fail) => Err(fail),
@@ -142,15 +166,23 @@ impl Session {
                 self.memory.get_or_init(|| memory)
             }
         };
-        let inner = physmem::Reader::new(&**memory, &blob.mem, blob.size).or_status(Status::TreeCorrupt)?;
-        Ok(BlobReader { inner, hasher: blake3::Hasher::new(), blob })
+        let inner =
+            physmem::Reader::new(&**memory, &blob.mem, blob.size).or_status(Status::TreeCorrupt)?;
+        Ok(BlobReader {
+            inner,
+            hasher: blake3::Hasher::new(),
+            blob,
+        })
     }
 }
 
 /// The failure of a verb that needs something to have arrived.
 pub fn nothing_arrived() -> Fail {
-    Fail::new(Status::NothingArrived, "nothing arrived: this kernel was not started by kho")
-        .fix("kho load and kho exec in the previous kernel hand over; kho doctor says whether they can")
+    Fail::new(
+        Status::NothingArrived,
+        "nothing arrived: this kernel was not started by kho",
+    )
+    .fix("kho load and kho exec in the previous kernel hand over; kho doctor says whether they can")
 }
 
 /// What becomes of a handover that cannot be used, and the way out.
@@ -158,11 +190,13 @@ const STAYS: &str = "it stays reserved and the system runs on without it; kho du
                      kho load --forget-arrived begins a new chain";
 
 fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
-    let reader = Reader::new(&tree)
-        .map_err(|err| {
-            let what = format!("the state tree that arrived is damaged: {}", crate::exit::chain(&err));
-            Fail::new(Status::TreeCorrupt, what).fix(STAYS)
-        })?;
+    let reader = Reader::new(&tree).map_err(|err| {
+        let what = format!(
+            "the state tree that arrived is damaged: {}",
+            crate::exit::chain(&err)
+        );
+        Fail::new(Status::TreeCorrupt, what).fix(STAYS)
+    })?;
     let handover = Handover::parse(&reader).map_err(|err| {
         let unknown = matches!(&err, kho::abi::AbiError::Problem(p) if matches!(p.kind, kho::abi::ProblemKind::RootVersion { .. }));
         let status = if unknown { Status::UnknownVersion } else { Status::TreeCorrupt };
@@ -188,8 +222,11 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
             arrived_hop: blob.arrived_hop,
         })
         .collect();
-    let unknown =
-        handover.unknown.iter().map(|u| (u.node.name().to_owned(), u.compatible.to_owned())).collect();
+    let unknown = handover
+        .unknown
+        .iter()
+        .map(|u| (u.node.name().to_owned(), u.compatible.to_owned()))
+        .collect();
     Ok(Arrived {
         generation: handover.generation,
         hop: handover.hop,

@@ -85,6 +85,9 @@ pub struct LoadedFile {
     pub bytes: u64,
     /// When it was loaded, nanoseconds since the epoch.
     pub time: u64,
+    /// The scratch region: address and length.
+    #[serde(default)]
+    pub scratch: Option<[u64; 2]>,
     /// What arrived in this boot is not part of it (`--forget-arrived`).
     pub forget_arrived: bool,
 }
@@ -124,13 +127,19 @@ impl StateDir {
             Err(err) => {
                 return Err(Fail::new(
                     Status::NotPermitted,
-                    format!("cannot make the state directory {}: {err}", self.path.display()),
+                    format!(
+                        "cannot make the state directory {}: {err}",
+                        self.path.display()
+                    ),
                 )
                 .fix("run as root"));
             }
         }
         let meta = fs::symlink_metadata(&self.path).or_status(Status::Failed)?;
-        if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        if !meta.is_dir()
+            || meta.uid() != rustix::process::geteuid().as_raw()
+            || meta.mode() & 0o077 != 0
+        {
             return Err(Fail::new(
                 Status::NotPermitted,
                 format!(
@@ -192,7 +201,9 @@ impl StateDir {
     /// When the file exists and cannot be removed.
     pub fn clear_loaded(&self) -> Result<(), Fail> {
         match fs::remove_file(self.path.join("loaded.json")) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err).or_status(Status::Failed),
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                Err(err).or_status(Status::Failed)
+            }
             _ => Ok(()),
         }
     }
@@ -212,7 +223,9 @@ impl StateDir {
         self.prepare()?;
         let dir = self.path.join("blobs");
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => return Err(err).or_status(Status::Failed),
+            Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(err).or_status(Status::Failed);
+            }
             _ => {}
         }
         let path = self.blob_path(file);
@@ -246,19 +259,34 @@ impl StateDir {
             Ok(text) => text,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Err(Fail::new(Status::NotPermitted, format!("cannot read {}: {err}", path.display()))
-                    .fix("run as root"));
+                return Err(Fail::new(
+                    Status::NotPermitted,
+                    format!("cannot read {}: {err}", path.display()),
+                )
+                .fix("run as root"));
             }
-            Err(err) => return Err(Fail::new(Status::Failed, format!("cannot read {}: {err}", path.display()))),
+            Err(err) => {
+                return Err(Fail::new(
+                    Status::Failed,
+                    format!("cannot read {}: {err}", path.display()),
+                ));
+            }
         };
         let bound: Bound<T> = serde_json::from_str(&text).map_err(|err| {
-            Fail::new(Status::Failed, format!("{} is not what kho writes: {err}", path.display()))
-                .fix("remove it to start afresh; what it listed is then no longer kept")
+            Fail::new(
+                Status::Failed,
+                format!("{} is not what kho writes: {err}", path.display()),
+            )
+            .fix("remove it to start afresh; what it listed is then no longer kept")
         })?;
         if bound.version != VERSION {
             return Err(Fail::new(
                 Status::Failed,
-                format!("{} has version {}, this kho writes {VERSION}", path.display(), bound.version),
+                format!(
+                    "{} has version {}, this kho writes {VERSION}",
+                    path.display(),
+                    bound.version
+                ),
             )
             .fix("use the kho that wrote it, or remove it"));
         }
@@ -272,17 +300,29 @@ impl StateDir {
     /// When it cannot be written; the old one is then intact.
     pub fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Fail> {
         self.prepare()?;
-        let bound = Bound { version: VERSION, boot_id: boot_id()?, content };
+        let bound = Bound {
+            version: VERSION,
+            boot_id: boot_id()?,
+            content,
+        };
         let text = serde_json::to_vec_pretty(&bound).or_status(Status::Failed)?;
         let beside = self.path.join(format!(".{name}.new"));
         let write = || -> std::io::Result<()> {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&beside)?;
             file.write_all(&text)?;
             fs::rename(&beside, self.path.join(name))
         };
         write().map_err(|err| {
             let _ = fs::remove_file(&beside);
-            Fail::new(Status::Failed, format!("cannot write {}: {err}", self.path.join(name).display()))
+            Fail::new(
+                Status::Failed,
+                format!("cannot write {}: {err}", self.path.join(name).display()),
+            )
         })
     }
 }
@@ -290,7 +330,8 @@ impl StateDir {
 /// Identity of this boot (`/proc/sys/kernel/random/boot_id`, random(4)).
 fn boot_id() -> Result<String, Fail> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let id = fs::read_to_string(path).map_err(|err| Fail::new(Status::Failed, format!("cannot read {path}: {err}")))?;
+    let id = fs::read_to_string(path)
+        .map_err(|err| Fail::new(Status::Failed, format!("cannot read {path}: {err}")))?;
     Ok(id.trim().to_owned())
 }
 
@@ -300,7 +341,10 @@ pub fn escape_path(path: &Path) -> String {
     use std::fmt::Write;
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
-    let trimmed: Vec<&[u8]> = bytes.split(|b| *b == b'/').filter(|part| !part.is_empty()).collect();
+    let trimmed: Vec<&[u8]> = bytes
+        .split(|b| *b == b'/')
+        .filter(|part| !part.is_empty())
+        .collect();
     if trimmed.is_empty() {
         return "-".to_owned();
     }
@@ -309,7 +353,9 @@ pub fn escape_path(path: &Path) -> String {
         match byte {
             b'/' => name.push('-'),
             b'.' if at == 0 => name.push_str("\\x2e"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => name.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b':' | b'_' | b'.' => {
+                name.push(char::from(byte))
+            }
             // Writing to a String cannot fail.
             _ => drop(write!(name, "\\x{byte:02x}")),
         }
@@ -338,10 +384,17 @@ mod tests {
     fn files_of_another_boot_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("kho"));
-        state.set_keep(&KeepFile { removed: vec!["x".into()], ..KeepFile::default() }).unwrap();
+        state
+            .set_keep(&KeepFile {
+                removed: vec!["x".into()],
+                ..KeepFile::default()
+            })
+            .unwrap();
         assert_eq!(state.keep().unwrap().removed, ["x"]);
         let path = state.path().join("keep.json");
-        let text = fs::read_to_string(&path).unwrap().replace(&boot_id().unwrap(), "another-boot");
+        let text = fs::read_to_string(&path)
+            .unwrap()
+            .replace(&boot_id().unwrap(), "another-boot");
         fs::write(&path, text).unwrap();
         assert!(state.keep().unwrap().removed.is_empty());
         fs::write(&path, "{}").unwrap();

@@ -15,7 +15,9 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn path(&self) -> &Path {
@@ -30,7 +32,11 @@ impl Place {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kho"));
-        command.env_remove("KHO_STATE_DIR").arg("--state-dir").arg(self.path().join("state")).args(arguments);
+        command
+            .env_remove("KHO_STATE_DIR")
+            .arg("--state-dir")
+            .arg(self.path().join("state"))
+            .args(arguments);
         command
     }
 
@@ -58,19 +64,29 @@ impl Place {
             assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
             assert!(output.stdout.is_empty(), "{arguments:?} prints a result");
             for word in words {
-                assert!(said.contains(word), "{arguments:?} does not say {word}: {said}");
+                assert!(
+                    said.contains(word),
+                    "{arguments:?} does not say {word}: {said}"
+                );
             }
             if json {
                 let document: Value = serde_json::from_str(&said).unwrap();
                 assert_eq!(document["error"], name, "{said}");
                 assert_eq!(document["status"], status, "{said}");
-                assert!(document["what"].is_string() && document["fix"].is_string(), "{said}");
+                assert!(
+                    document["what"].is_string() && document["fix"].is_string(),
+                    "{said}"
+                );
                 assert_eq!(document.as_object().unwrap().len(), 4, "{said}");
             } else {
                 assert!(said.starts_with("kho: ") || status == 2, "{said}");
             }
         }
-        assert_eq!(before, listing(self.path()), "{arguments:?} changed something");
+        assert_eq!(
+            before,
+            listing(self.path()),
+            "{arguments:?} changed something"
+        );
     }
 }
 
@@ -90,7 +106,10 @@ fn listing(dir: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 fn kho(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kho")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_kho"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -101,22 +120,37 @@ fn stdout(output: &Output) -> String {
 fn every_verb_has_help_with_examples() {
     let overview = stdout(&kho(&["--help"]));
     assert!(overview.contains("Examples:"), "{overview}");
-    let commands = overview.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let commands = overview
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("Options:")
+        .next()
+        .unwrap();
     // A verb stands two columns in; what goes on from the line before stands further right.
     let verbs: Vec<&str> = commands
         .lines()
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    for verb in ["doctor", "keep", "plan", "load", "exec", "reboot", "unload", "status", "restore", "get", "dump"] {
+    for verb in [
+        "doctor", "keep", "plan", "load", "exec", "reboot", "unload", "status", "restore", "get",
+        "dump",
+    ] {
         assert!(verbs.contains(&verb), "{verb} is not in the overview");
     }
     for verb in verbs {
         let output = kho(&[verb, "--help"]);
         let help = stdout(&output);
         assert!(output.status.success(), "{verb}");
-        assert!(help.contains("Example"), "kho {verb} --help has no example: {help}");
-        assert!(help.contains(&format!("  kho {verb}")), "kho {verb} --help shows no use of itself: {help}");
+        assert!(
+            help.contains("Example"),
+            "kho {verb} --help has no example: {help}"
+        );
+        assert!(
+            help.contains(&format!("  kho {verb}")),
+            "kho {verb} --help shows no use of itself: {help}"
+        );
         assert!(help.contains("--json"), "{verb}");
     }
 }
@@ -128,11 +162,17 @@ fn wrong_command_lines_are_usage_errors() {
         (&["frobnicate"][..], "frobnicate"),
         (&["load"], "<KERNEL>"),
         (&["load", "a", "b"], "'b'"),
-        (&["load", "a", "--command-line", "x", "--reuse-cmdline"], "--reuse-cmdline"),
+        (
+            &["load", "a", "--command-line", "x", "--reuse-cmdline"],
+            "--reuse-cmdline",
+        ),
         (&["load", "a", "--max-ranges", "many"], "many"),
         (&["keep"], "<PATH"),
         (&["keep", "--list", "/srv"], "--list"),
-        (&["keep", "--name", "x", "/etc/hostname", "/etc/passwd"], "--name"),
+        (
+            &["keep", "--name", "x", "/etc/hostname", "/etc/passwd"],
+            "--name",
+        ),
         (&["keep", "-"], "--name"),
         (&["keep", "-", "/etc"], "standard input"),
         (&["get"], "<NAME>"),
@@ -158,11 +198,31 @@ fn names_that_are_none() {
         ("two\nlines", "0x0a"),
         ("\u{1b}[31m", "0x1b"),
     ] {
-        place.refuses(30, "bad-name", &[words, "a name has 1 to 255 bytes"], &["keep", "--name", name, "-"]);
+        place.refuses(
+            30,
+            "bad-name",
+            &[words, "a name has 1 to 255 bytes"],
+            &["keep", "--name", name, "-"],
+        );
     }
-    assert!(place.run(&["keep", "--name", "token", "-"], b"sesame").status.success());
-    place.refuses(30, "bad-name", &["token is on the list already"], &["keep", "--name", "token", "-"]);
-    place.refuses(34, "no-such-entry", &["nosuch"], &["keep", "--remove", "token", "nosuch"]);
+    assert!(
+        place
+            .run(&["keep", "--name", "token", "-"], b"sesame")
+            .status
+            .success()
+    );
+    place.refuses(
+        30,
+        "bad-name",
+        &["token is on the list already"],
+        &["keep", "--name", "token", "-"],
+    );
+    place.refuses(
+        34,
+        "no-such-entry",
+        &["nosuch"],
+        &["keep", "--remove", "token", "nosuch"],
+    );
 }
 
 #[test]
@@ -185,7 +245,8 @@ fn sources_that_cannot_be_kept() {
         // The state directory has to be there to be refused.
         assert!(place.run(&["keep", "--list"], b"").status.success());
         std::fs::create_dir_all(&state).unwrap();
-        std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
         place.refuses(31, "bad-source", &[path, words], &["keep", path]);
     }
 }
@@ -201,8 +262,16 @@ fn images_and_initrds_that_are_none() {
         ("text", b"#!/bin/sh\n".to_vec(), "needed is a bzImage"),
         ("arm64", arm64, "arm64"),
         ("elf", std::fs::read("/proc/self/exe").unwrap(), "ELF"),
-        ("gzip", [&[0x1f, 0x8b, 8, 0][..], &[0; 600]].concat(), "gzip"),
-        ("initrd", [b"070701".as_slice(), &[b'0'; 1024]].concat(), "cpio"),
+        (
+            "gzip",
+            [&[0x1f, 0x8b, 8, 0][..], &[0; 600]].concat(),
+            "gzip",
+        ),
+        (
+            "initrd",
+            [b"070701".as_slice(), &[b'0'; 1024]].concat(),
+            "cpio",
+        ),
     ];
     for (name, bytes, words) in cases {
         let path = place.file(name, &bytes);
@@ -216,34 +285,66 @@ fn images_and_initrds_that_are_none() {
     let empty = place.path().join("empty");
     for (path, words) in [(&missing, "No such file"), (&elf, "ELF"), (&empty, "empty")] {
         let path = path.to_str().unwrap();
-        place.refuses(21, "bad-initrd", &[path, words], &["load", &kernel, "--initrd", path]);
+        place.refuses(
+            21,
+            "bad-initrd",
+            &[path, words],
+            &["load", &kernel, "--initrd", path],
+        );
     }
     let missing = missing.to_str().unwrap();
-    place.refuses(20, "bad-image", &[missing, "No such file"], &["load", missing]);
+    place.refuses(
+        20,
+        "bad-image",
+        &[missing, "No such file"],
+        &["load", missing],
+    );
 }
 
 #[test]
 fn trees_that_are_none() {
     let place = Place::new();
     let garbage = place.file("garbage", &[0x5a; 4096]);
-    place.refuses(61, "tree-corrupt", &["first word is 0x5a5a5a5a"], &["dump", "--file", &garbage]);
+    place.refuses(
+        61,
+        "tree-corrupt",
+        &["first word is 0x5a5a5a5a"],
+        &["dump", "--file", &garbage],
+    );
     let short = place.file("short", &[0xd0, 0x0d]);
     place.refuses(61, "tree-corrupt", &[], &["dump", "--file", &short]);
-    place.refuses(1, "failed", &["/nosuch/file"], &["dump", "--file", "/nosuch/file"]);
+    place.refuses(
+        1,
+        "failed",
+        &["/nosuch/file"],
+        &["dump", "--file", "/nosuch/file"],
+    );
 }
 
 #[test]
 fn the_exit_statuses_are_listed_as_they_are() {
-    let listed: Value = serde_json::from_str(&stdout(&kho(&["status", "--exit-statuses", "--json"]))).unwrap();
+    let listed: Value =
+        serde_json::from_str(&stdout(&kho(&["status", "--exit-statuses", "--json"]))).unwrap();
     let text = stdout(&kho(&["status", "--exit-statuses"]));
     let listed = listed.as_array().unwrap();
     for entry in listed {
         for field in ["status", "name", "meaning"] {
-            let value = entry[field].as_str().map_or_else(|| entry[field].to_string(), str::to_owned);
-            assert!(!value.is_empty() && text.contains(&value), "{field} of {entry}: {text}");
+            let value = entry[field]
+                .as_str()
+                .map_or_else(|| entry[field].to_string(), str::to_owned);
+            assert!(
+                !value.is_empty() && text.contains(&value),
+                "{field} of {entry}: {text}"
+            );
         }
     }
-    for (status, name) in [(2, "usage"), (20, "bad-image"), (30, "bad-name"), (51, "stale"), (61, "tree-corrupt")] {
+    for (status, name) in [
+        (2, "usage"),
+        (20, "bad-image"),
+        (30, "bad-name"),
+        (51, "stale"),
+        (61, "tree-corrupt"),
+    ] {
         let found = listed.iter().find(|entry| entry["status"] == status);
         assert_eq!(found.unwrap()["name"], name);
     }
@@ -258,7 +359,8 @@ fn somebody_without_rights_is_told_so() {
     let kernel = place.file("kernel", b"x");
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(place.path(), open).unwrap();
-    let root = std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+    let root = std::fs::metadata("/proc/self")
+        .is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
     for arguments in [
         &["load", kernel.as_str()][..],
         &["reboot", kernel.as_str()],
@@ -269,7 +371,10 @@ fn somebody_without_rights_is_told_so() {
     ] {
         let mut command = Command::new(&program);
         // A directory that only root can make.
-        command.env_remove("KHO_STATE_DIR").args(["--state-dir", "/kho-state-of-root"]).args(arguments);
+        command
+            .env_remove("KHO_STATE_DIR")
+            .args(["--state-dir", "/kho-state-of-root"])
+            .args(arguments);
         if root {
             command.uid(65534).gid(65534);
         }

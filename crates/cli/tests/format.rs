@@ -66,18 +66,29 @@ fn validate_names_everything_and_exits_by_kind() {
     let at = damaged.windows(6).position(|w| w == b"6.1.0-").unwrap();
     damaged[at] = b'5';
     std::fs::write(dir.join("damaged"), &damaged).unwrap();
-    assert!(stdout(&["validate", "damaged"], dir, 61).starts_with("/: checksum over the state tree is 0x"));
+    assert!(
+        stdout(&["validate", "damaged"], dir, 61)
+            .starts_with("/: checksum over the state tree is 0x")
+    );
 
     let mut later = good.clone();
-    let at = later.windows(15).position(|w| w == b"kho-handover-v1").unwrap();
+    let at = later
+        .windows(15)
+        .position(|w| w == b"kho-handover-v1")
+        .unwrap();
     later[at + 14] = b'2';
     std::fs::write(dir.join("later"), &later).unwrap();
-    let doc: Json = serde_json::from_str(&stdout(&["--json", "validate", "later"], dir, 62)).unwrap();
+    let doc: Json =
+        serde_json::from_str(&stdout(&["--json", "validate", "later"], dir, 62)).unwrap();
     assert_eq!(doc["valid"], false);
     assert_eq!(doc["problems"][0]["layer"], "version");
     assert_eq!(doc["problems"][0]["node"], "/");
 
-    std::fs::write(dir.join("text"), "no tree at all, but long enough to be looked at").unwrap();
+    std::fs::write(
+        dir.join("text"),
+        "no tree at all, but long enough to be looked at",
+    )
+    .unwrap();
     assert!(stdout(&["validate", "text"], dir, 61).contains("not a state tree"));
     assert_eq!(stdout(&["validate"], dir, 2), "");
     assert_eq!(stdout(&["validate", "good", "--in"], dir, 2), "");
@@ -89,10 +100,14 @@ fn dump_shows_numbers_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     std::fs::write(dir.join("a"), tree(1)).unwrap();
-    let doc: Json = serde_json::from_str(&stdout(&["dump", "--json", "--file", "a"], dir, 0)).unwrap();
+    let doc: Json =
+        serde_json::from_str(&stdout(&["dump", "--json", "--file", "a"], dir, 0)).unwrap();
     assert_eq!(doc["schema"], "kho-handover-v1");
     assert_eq!(doc["properties"]["generation"], u64::MAX);
-    assert_eq!(doc["children"][0]["children"][0]["properties"]["label"], "token");
+    assert_eq!(
+        doc["children"][0]["children"][0]["properties"]["label"],
+        "token"
+    );
     assert!(stdout(&["dump", "--dts", "--file", "a"], dir, 0).starts_with("/dts-v1/;\n"));
     assert!(stdout(&["dump", "--file", "a"], dir, 0).contains("generation = 0xffffffffffffffff"));
 }
@@ -105,7 +120,10 @@ fn diff_has_a_status_of_its_own() {
     std::fs::write(dir.join("b"), tree(2)).unwrap();
     assert_eq!(stdout(&["diff", "a", "a"], dir, 0), "");
     let text = stdout(&["diff", "a", "b"], dir, 70);
-    assert!(text.contains("~ / hop: 1 -> 2\n") && text.lines().count() == 2, "{text}");
+    assert!(
+        text.contains("~ / hop: 1 -> 2\n") && text.lines().count() == 2,
+        "{text}"
+    );
     let doc: Json = serde_json::from_str(&stdout(&["diff", "--json", "a", "b"], dir, 70)).unwrap();
     assert_eq!(doc["changes"].as_array().unwrap().len(), 2);
 }
@@ -152,5 +170,8 @@ fn mainline_state_is_decoded_from_a_folder() {
          scratch: [0x40000000-0x41000000) 16.0 MiB\n  thing: unknown bytes at 0x2000, 3 B\n    \
          first = \"616263\"\n    len = 3\n"
     );
-    assert_eq!(stdout(&["dump", "--mainline", "--debugfs", "nowhere"], dir, 60), "");
+    assert_eq!(
+        stdout(&["dump", "--mainline", "--debugfs", "nowhere"], dir, 60),
+        ""
+    );
 }

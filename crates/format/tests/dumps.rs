@@ -95,7 +95,10 @@ fn a_map_is_drawn_as_before() {
         part(4100, 640, "blobs", "#2f7ed8"),
         part(4096, 1, "state tree", "#d64545"),
     ];
-    golden("map.svg", &draw("Memory at hop 2: /boot/vmlinuz-6.12", &ram, &parts));
+    golden(
+        "map.svg",
+        &draw("Memory at hop 2: /boot/vmlinuz-6.12", &ram, &parts),
+    );
 }
 
 #[test]

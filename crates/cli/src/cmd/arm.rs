@@ -99,7 +99,11 @@ pub fn run(args: &Next, on_failure: OnFailure, session: &Session, out: Output) -
             "armed {}: {} {} ({} as of now) are taken when the system stops",
             armed.release,
             inputs.items.len(),
-            if inputs.items.len() == 1 { "entry" } else { "entries" },
+            if inputs.items.len() == 1 {
+                "entry"
+            } else {
+                "entries"
+            },
             output::bytes(bytes),
         );
         println!("systemctl kexec starts it");
@@ -128,7 +132,9 @@ pub fn armed(session: &Session) -> Result<Option<Armed>, Fail> {
 /// When a file cannot be removed.
 pub fn disarm(session: &Session) -> Result<(), Fail> {
     let gone = |result: std::io::Result<()>| match result {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err).or_status(Status::Failed),
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            Err(err).or_status(Status::Failed)
+        }
         _ => Ok(()),
     };
     gone(std::fs::remove_file(session.state.path().join(RECORD)))?;
@@ -149,7 +155,10 @@ impl Armed {
             max_ranges: self.max_ranges,
             forget_arrived: self.forget_arrived,
             // Asked when it was armed: at shutdown nobody is there to answer.
-            compat: crate::args::Compat { next_catalogue: None, ignore_compat: true },
+            compat: crate::args::Compat {
+                next_catalogue: None,
+                ignore_compat: true,
+            },
         }
     }
 }
@@ -162,15 +171,29 @@ impl Armed {
 pub fn load_plain(armed: &Armed, session: &Session) -> Result<(), Fail> {
     let next = armed.next(session);
     let open = |path: &Path| {
-        File::open(path).map_err(|err| Fail::new(Status::Failed, format!("cannot read {}: {err}", path.display())))
+        File::open(path).map_err(|err| {
+            Fail::new(
+                Status::Failed,
+                format!("cannot read {}: {err}", path.display()),
+            )
+        })
     };
     let kernel = open(&next.kernel)?;
     let initrd = next.initrd.as_deref().map(open).transpose()?;
-    System.kexec_unload().map_err(|err| crate::handover::load::call_fail(&err, session))?;
+    System
+        .kexec_unload()
+        .map_err(|err| crate::handover::load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     file_load::load(&kernel, initrd.as_ref(), &armed.plain_line).map_err(|err| {
-        Fail::new(Status::LoadFailed, format!("{} without a handover: {}", armed.kernel.display(), chain(&err)))
-            .fix("kho load takes kernel and content at once")
+        Fail::new(
+            Status::LoadFailed,
+            format!(
+                "{} without a handover: {}",
+                armed.kernel.display(),
+                chain(&err)
+            ),
+        )
+        .fix("kho load takes kernel and content at once")
     })
 }
 
@@ -178,20 +201,37 @@ pub fn load_plain(armed: &Armed, session: &Session) -> Result<(), Fail> {
 fn copies(args: &Next, session: &Session) -> Result<(), Fail> {
     session.state.prepare()?;
     let dir = session.state.path().join(FOLDER);
-    DirBuilder::new().mode(0o700).create(&dir).or_status(Status::Failed)?;
-    for (from, name) in [(Some(&args.kernel), "kernel"), (args.initrd.as_ref(), "initrd")] {
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&dir)
+        .or_status(Status::Failed)?;
+    for (from, name) in [
+        (Some(&args.kernel), "kernel"),
+        (args.initrd.as_ref(), "initrd"),
+    ] {
         let Some(from) = from else { continue };
         let to = dir.join(name);
         let copy = || -> std::io::Result<u64> {
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&to)?;
+            let mut out = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&to)?;
             std::io::copy(&mut File::open(from)?, &mut out)
         };
         if let Err(err) = copy() {
             disarm(session)?;
             let full = err.kind() == std::io::ErrorKind::StorageFull;
-            let status = if full { Status::NoSpace } else { Status::Failed };
-            return Err(Fail::new(status, format!("cannot copy {} to {}: {err}", from.display(), to.display()))
-                .fix("the copies stay in RAM until the system stops; enlarge that file system"));
+            let status = if full {
+                Status::NoSpace
+            } else {
+                Status::Failed
+            };
+            return Err(Fail::new(
+                status,
+                format!("cannot copy {} to {}: {err}", from.display(), to.display()),
+            )
+            .fix("the copies stay in RAM until the system stops; enlarge that file system"));
         }
     }
     Ok(())

@@ -30,7 +30,13 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     // After the restore: an entry that is back is read from its path at the next handover.
     match keepd::apply(session) {
         Ok(changes) => report(&changes, out),
-        Err(fail) if failures.iter().any(|earlier| earlier.status == Status::BadConfig) => drop(fail),
+        Err(fail)
+            if failures
+                .iter()
+                .any(|earlier| earlier.status == Status::BadConfig) =>
+        {
+            drop(fail)
+        }
         Err(fail) => failures.push(fail),
     }
     drop(lock);
@@ -43,12 +49,22 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
-fn restore_all(rules: &[Rule], session: &Session, out: Output, failures: &mut Vec<Fail>) -> Result<(), Fail> {
+fn restore_all(
+    rules: &[Rule],
+    session: &Session,
+    out: Output,
+    failures: &mut Vec<Fail>,
+) -> Result<(), Fail> {
     let Some(arrived) = session.arrived()?.as_ref() else {
         out.remark("nothing arrived: this was an ordinary boot");
         return Ok(());
     };
-    out.remark(&format!("hop {} from {}: {} entries arrived", arrived.hop, arrived.previous_release, arrived.blobs.len()));
+    out.remark(&format!(
+        "hop {} from {}: {} entries arrived",
+        arrived.hop,
+        arrived.previous_release,
+        arrived.blobs.len()
+    ));
     let mut outcomes = Vec::new();
     for blob in &arrived.blobs {
         let mut keep = session.state.keep()?;
@@ -57,7 +73,11 @@ fn restore_all(rules: &[Rule], session: &Session, out: Output, failures: &mut Ve
         }
         let rule = rules.iter().find(|rule| rule.label() == blob.label);
         if rule.is_some_and(|rule| rule.manual) {
-            out.remark(&format!("{}: left for kho restore, as {} says", blob.label, rule.map_or("", |r| &r.place)));
+            out.remark(&format!(
+                "{}: left for kho restore, as {} says",
+                blob.label,
+                rule.map_or("", |r| &r.place)
+            ));
             continue;
         }
         let how = args::Restore {
@@ -92,22 +112,44 @@ fn publish(session: &Session) -> Result<(), Fail> {
         .stdin(Stdio::null())
         .output()
         .or_status(Status::Failed)?;
-    let (path, beside) = (session.state.path().join("status.json"), session.state.path().join(".status.json.new"));
+    let (path, beside) = (
+        session.state.path().join("status.json"),
+        session.state.path().join(".status.json.new"),
+    );
     let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
         file.write_all(&output.stdout)?;
         std::fs::rename(&beside, &path)
     };
-    write().map_err(|err| Fail::new(Status::Failed, format!("cannot write {}: {err}", path.display())))?;
+    write().map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot write {}: {err}", path.display()),
+        )
+    })?;
     if output.status.success() {
         return Ok(());
     }
-    Err(Fail::new(Status::Failed, format!("kho status: {}", String::from_utf8_lossy(&output.stderr).trim())))
+    Err(Fail::new(
+        Status::Failed,
+        format!(
+            "kho status: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ),
+    ))
 }
 
 /// What keep.d changed.
 pub fn report(changes: &Changes, out: Output) {
-    for (names, what) in [(&changes.added, "keep.d adds"), (&changes.removed, "keep.d takes off")] {
+    for (names, what) in [
+        (&changes.added, "keep.d adds"),
+        (&changes.removed, "keep.d takes off"),
+    ] {
         if !names.is_empty() {
             out.remark(&format!("{what} {}", names.join(", ")));
         }

@@ -25,13 +25,19 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     }
     let _lock = session.lock()?;
     let armed = arm::armed(session)?;
-    let on_failure = args.on_failure.or(armed.as_ref().map(|a| a.on_failure)).unwrap_or_default();
+    let on_failure = args
+        .on_failure
+        .or(armed.as_ref().map(|a| a.on_failure))
+        .unwrap_or_default();
     let mark = session.state.path().join(MARK);
     if args.settle {
         if !mark.exists() {
             return Ok(());
         }
-        let fail = Fail::new(Status::Failed, "the capture did not come to its end (killed or timed out)");
+        let fail = Fail::new(
+            Status::Failed,
+            "the capture did not come to its end (killed or timed out)",
+        );
         return Err(fall_back(fail, on_failure, armed.as_ref(), session));
     }
     std::fs::write(&mark, "").or_status(Status::Failed)?;
@@ -49,7 +55,9 @@ fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), 
         return not_armed(session, out);
     };
     // From here on a failure leaves nothing loaded, least of all something out of date.
-    System.kexec_unload().map_err(|err| load::call_fail(&err, session))?;
+    System
+        .kexec_unload()
+        .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     super::boot::report(&crate::keepd::apply(session)?, out);
     let loaded = load::run(&armed.next(session), session, &System, out)?;
@@ -57,7 +65,11 @@ fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), 
         println!(
             "captured {} {} for {} (hop {}): {} copied, {} in place, {:.1} s",
             loaded.entries,
-            if loaded.entries == 1 { "entry" } else { "entries" },
+            if loaded.entries == 1 {
+                "entry"
+            } else {
+                "entries"
+            },
             loaded.release,
             loaded.hop,
             output::bytes(loaded.copied),
@@ -70,14 +82,21 @@ fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), 
 
 /// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now.
 fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
-    if KexecState::read(&session.root).or_status(Status::Failed)?.loaded != Some(true) {
+    if KexecState::read(&session.root)
+        .or_status(Status::Failed)?
+        .loaded
+        != Some(true)
+    {
         loud("kho: no kernel is armed or loaded: nothing is handed over");
         return Ok(());
     }
     match super::exec::require_ours(session) {
         Ok(record) => {
             super::exec::require_fresh(&record, session)?;
-            out.remark(&format!("{} was loaded before and still holds what is kept", record.release));
+            out.remark(&format!(
+                "{} was loaded before and still holds what is kept",
+                record.release
+            ));
             Ok(())
         }
         // Somebody wanted a plain kexec. That is not a failed handover, but not a silent one either.
@@ -90,10 +109,18 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
 }
 
 /// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
-fn fall_back(mut fail: Fail, on_failure: OnFailure, armed: Option<&Armed>, session: &Session) -> Fail {
+fn fall_back(
+    mut fail: Fail,
+    on_failure: OnFailure,
+    armed: Option<&Armed>,
+    session: &Session,
+) -> Fail {
     let unloaded = System.kexec_unload();
     if let Err(err) = &unloaded {
-        fail.what.push_str(&format!("; and the loaded image cannot be unloaded: {}", crate::exit::chain(err)));
+        fail.what.push_str(&format!(
+            "; and the loaded image cannot be unloaded: {}",
+            crate::exit::chain(err)
+        ));
     }
     let then = match (on_failure, armed) {
         (OnFailure::Plain, Some(armed)) => match arm::load_plain(armed, session) {
@@ -107,7 +134,10 @@ fn fall_back(mut fail: Fail, on_failure: OnFailure, armed: Option<&Armed>, sessi
             Err(why) => format!("the shutdown cannot be stopped ({why}), so the machine reboots"),
         },
     };
-    loud(&format!("kho: NOTHING IS HANDED OVER: {}", fail.what.replace('\n', " ")));
+    loud(&format!(
+        "kho: NOTHING IS HANDED OVER: {}",
+        fail.what.replace('\n', " ")
+    ));
     loud(&format!("kho: {then}"));
     // It is settled: nothing is left for whoever comes after us.
     remove(&session.state.path().join(MARK));
@@ -118,7 +148,15 @@ fn fall_back(mut fail: Fail, on_failure: OnFailure, armed: Option<&Armed>, sessi
 
 /// Calls the shutdown off and asks for the emergency shell.
 fn stop() -> Result<(), String> {
-    for arguments in [&["cancel"][..], &["--no-block", "--job-mode=replace-irreversibly", "start", "emergency.target"]] {
+    for arguments in [
+        &["cancel"][..],
+        &[
+            "--no-block",
+            "--job-mode=replace-irreversibly",
+            "start",
+            "emergency.target",
+        ],
+    ] {
         let output = systemctl(arguments).map_err(|err| err.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
@@ -129,11 +167,15 @@ fn stop() -> Result<(), String> {
 
 /// Whether systemd is on its way to `kexec.target`.
 fn is_kexec() -> Result<bool, Fail> {
-    let output = systemctl(&["show", "--property=Job", "--value", "kexec.target"]).or_status(Status::Failed)?;
+    let output = systemctl(&["show", "--property=Job", "--value", "kexec.target"])
+        .or_status(Status::Failed)?;
     if !output.status.success() {
         return Err(Fail::new(
             Status::Failed,
-            format!("cannot ask systemd where it is going: {}", String::from_utf8_lossy(&output.stderr).trim()),
+            format!(
+                "cannot ask systemd where it is going: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
         ));
     }
     let job = String::from_utf8_lossy(&output.stdout);
@@ -141,7 +183,10 @@ fn is_kexec() -> Result<bool, Fail> {
 }
 
 fn systemctl(arguments: &[&str]) -> std::io::Result<std::process::Output> {
-    Command::new("systemctl").args(arguments).stdin(Stdio::null()).output()
+    Command::new("systemctl")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
 }
 
 /// To the journal and the console: whoever watches a machine go down reads the latter.

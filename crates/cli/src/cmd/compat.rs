@@ -18,23 +18,35 @@ pub fn run(args: &args::CompatArgs, out: Output) -> Result<(), Fail> {
         return Ok(());
     };
     let ignored = compat::open(old)?.ignored_by(&compat::open(new)?);
-    out.result(&json!({ "compatible": ignored.is_empty(), "ignored": ignored }), || {
-        if ignored.is_empty() {
-            println!("everything that {} may write is read by {}", old.display(), new.display());
-        }
-        for item in &ignored {
-            println!("{item}");
-        }
-    });
+    out.result(
+        &json!({ "compatible": ignored.is_empty(), "ignored": ignored }),
+        || {
+            if ignored.is_empty() {
+                println!(
+                    "everything that {} may write is read by {}",
+                    old.display(),
+                    new.display()
+                );
+            }
+            for item in &ignored {
+                println!("{item}");
+            }
+        },
+    );
     if ignored.is_empty() {
         return Ok(());
     }
-    Err(Fail::new(Status::Ignored, format!("{} would not understand {}", new.display(), old.display()))
-        .fix("restore or unkeep what it would ignore before the hop, or boot a newer next side"))
+    Err(Fail::new(
+        Status::Ignored,
+        format!("{} would not understand {}", new.display(), old.display()),
+    )
+    .fix("restore or unkeep what it would ignore before the hop, or boot a newer next side"))
 }
 
 fn print(this: &Catalogue, out: Output) {
-    let join = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(" ");
+    let join = |names: &std::collections::BTreeSet<String>| {
+        names.iter().cloned().collect::<Vec<_>>().join(" ")
+    };
     out.result(this, || {
         println!("build     {}", this.build);
         println!("machines  {}", join(&this.machines));

@@ -17,19 +17,32 @@ pub fn run(args: &args::Diff, session: &Session, out: Output) -> Result<(), Fail
     let first = read_file(&args.first)?;
     let second = match &args.second {
         Some(path) => read_file(path)?,
-        None => session.tree_bytes()?.ok_or_else(crate::session::nothing_arrived)?,
+        None => session
+            .tree_bytes()?
+            .ok_or_else(crate::session::nothing_arrived)?,
     };
     let changes = diff(&open(&first)?, &open(&second)?);
-    out.result(&json!({ "different": !changes.is_empty(), "changes": changes }), || {
-        for change in &changes {
-            println!("{change}");
-        }
-    });
+    out.result(
+        &json!({ "different": !changes.is_empty(), "changes": changes }),
+        || {
+            for change in &changes {
+                println!("{change}");
+            }
+        },
+    );
     if changes.is_empty() {
         return Ok(());
     }
     Err(Fail::new(
         Status::Different,
-        format!("{} {}", changes.len(), if changes.len() == 1 { "difference" } else { "differences" }),
+        format!(
+            "{} {}",
+            changes.len(),
+            if changes.len() == 1 {
+                "difference"
+            } else {
+                "differences"
+            }
+        ),
     ))
 }

@@ -22,14 +22,24 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     out.result(&json!({ "findings": doc, "ready": ready }), || {
         let mut rows = Vec::new();
         for finding in list {
-            rows.push(vec![finding.severity.to_string(), finding.id.to_owned(), finding.what.clone()]);
+            rows.push(vec![
+                finding.severity.to_string(),
+                finding.id.to_owned(),
+                finding.what.clone(),
+            ]);
             if !finding.fix.is_empty() {
-                rows.push(vec![String::new(), String::new(), format!("-> {}", finding.fix)]);
+                rows.push(vec![
+                    String::new(),
+                    String::new(),
+                    format!("-> {}", finding.fix),
+                ]);
             }
         }
         print!("{}", output::table(&rows, &[]));
         if ready {
-            println!("\nthis machine can hand over; headroom depends on the next kernel: kho plan KERNEL");
+            println!(
+                "\nthis machine can hand over; headroom depends on the next kernel: kho plan KERNEL"
+            );
         }
     });
     refuse(list)

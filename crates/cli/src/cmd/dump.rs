@@ -24,10 +24,14 @@ pub fn run(args: &args::Dump, session: &Session, out: Output) -> Result<(), Fail
     }
     let bytes = match &args.file {
         Some(path) => read_file(path)?,
-        None => session.tree_bytes()?.ok_or_else(crate::session::nothing_arrived)?,
+        None => session
+            .tree_bytes()?
+            .ok_or_else(crate::session::nothing_arrived)?,
     };
     if args.raw {
-        return std::io::stdout().write_all(&bytes).or_status(Status::Failed);
+        return std::io::stdout()
+            .write_all(&bytes)
+            .or_status(Status::Failed);
     }
     let tree = open(&bytes)?;
     if args.dts {
@@ -47,9 +51,13 @@ pub fn run(args: &args::Dump, session: &Session, out: Output) -> Result<(), Fail
 ///
 /// [`Status::TreeCorrupt`].
 pub fn open(bytes: &[u8]) -> Result<Reader<'_>, Fail> {
-    Reader::new(bytes).or_status(Status::TreeCorrupt).map_err(|fail| {
-        fail.fix("what arrived stays reserved; kho dump --raw writes the bytes for a closer look")
-    })
+    Reader::new(bytes)
+        .or_status(Status::TreeCorrupt)
+        .map_err(|fail| {
+            fail.fix(
+                "what arrived stays reserved; kho dump --raw writes the bytes for a closer look",
+            )
+        })
 }
 
 /// A file that should hold a tree.
@@ -58,12 +66,19 @@ pub fn open(bytes: &[u8]) -> Result<Reader<'_>, Fail> {
 ///
 /// [`Status::Failed`] when it cannot be read, [`Status::TreeCorrupt`] when it is larger than any tree.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Fail> {
-    let bytes = read_up_to(path)
-        .map_err(|err| Fail::new(Status::Failed, format!("cannot read {}: {err}", path.display())))?;
+    let bytes = read_up_to(path).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot read {}: {err}", path.display()),
+        )
+    })?;
     if bytes.len() as u64 > LIMIT {
         return Err(Fail::new(
             Status::TreeCorrupt,
-            format!("{} is larger than any state tree ({LIMIT:#x} bytes)", path.display()),
+            format!(
+                "{} is larger than any state tree ({LIMIT:#x} bytes)",
+                path.display()
+            ),
         ));
     }
     Ok(bytes)
@@ -71,7 +86,9 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, Fail> {
 
 fn read_up_to(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?
+        .take(LIMIT + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -92,7 +109,10 @@ fn dump_mainline(dir: &Path, out: Output) -> Result<(), Fail> {
             Fail::new(status, format!("{}: {}", dir.display(), chain(&err)))
         })?;
         shown.push_str(&format!("{side}: {}", mainline::show(&state)));
-        doc.insert(side.to_owned(), serde_json::to_value(&state).or_status(Status::Failed)?);
+        doc.insert(
+            side.to_owned(),
+            serde_json::to_value(&state).or_status(Status::Failed)?,
+        );
     }
     if doc.is_empty() {
         return Err(Fail::new(Status::NothingArrived, format!("{} has neither in/fdt nor out/fdt", dir.display())).fix(
@@ -105,10 +125,18 @@ fn dump_mainline(dir: &Path, out: Output) -> Result<(), Fail> {
 
 fn side_files(dir: &Path) -> Result<mainline::Files, Fail> {
     let read = |path: &Path| {
-        read_up_to(path)
-            .map_err(|err| Fail::new(Status::NotPermitted, format!("cannot read {}: {err}", path.display())).fix("run as root"))
+        read_up_to(path).map_err(|err| {
+            Fail::new(
+                Status::NotPermitted,
+                format!("cannot read {}: {err}", path.display()),
+            )
+            .fix("run as root")
+        })
     };
-    let mut files = mainline::Files { fdt: read(&dir.join("fdt"))?, ..mainline::Files::default() };
+    let mut files = mainline::Files {
+        fdt: read(&dir.join("fdt"))?,
+        ..mainline::Files::default()
+    };
     if let Ok(entries) = std::fs::read_dir(dir.join("sub_fdts")) {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -122,6 +150,9 @@ fn side_files(dir: &Path) -> Result<mainline::Files, Fail> {
             .filter_map(|line| u64::from_str_radix(line.trim().strip_prefix("0x")?, 16).ok())
             .collect()
     };
-    files.scratch = numbers("scratch_phys").into_iter().zip(numbers("scratch_len")).collect();
+    files.scratch = numbers("scratch_phys")
+        .into_iter()
+        .zip(numbers("scratch_len"))
+        .collect();
     Ok(files)
 }

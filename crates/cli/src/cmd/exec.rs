@@ -45,7 +45,11 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
 ///
 /// [`Status::NothingLoaded`], [`Status::NotOurs`].
 pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
-    if KexecState::read(&session.root).or_status(Status::Failed)?.loaded == Some(false) {
+    if KexecState::read(&session.root)
+        .or_status(Status::Failed)?
+        .loaded
+        == Some(false)
+    {
         return Err(Fail::new(Status::NothingLoaded, "no kernel is loaded").fix("kho load KERNEL"));
     }
     let reload = "kho load replaces it; kexec -e starts it without a handover";
@@ -54,10 +58,14 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
     };
     match loaded::identify(&session.root, &record.identity) {
         Identity::Ours => Ok(record),
-        Identity::Nothing => Err(Fail::new(Status::NothingLoaded, "no kernel is loaded").fix("kho load KERNEL")),
-        Identity::SomebodyElses(_) => {
-            Err(Fail::new(Status::NotOurs, "the loaded kernel was loaded by somebody else, after kho").fix(reload))
+        Identity::Nothing => {
+            Err(Fail::new(Status::NothingLoaded, "no kernel is loaded").fix("kho load KERNEL"))
         }
+        Identity::SomebodyElses(_) => Err(Fail::new(
+            Status::NotOurs,
+            "the loaded kernel was loaded by somebody else, after kho",
+        )
+        .fix(reload)),
         Identity::CannotTell(why) => Err(Fail::new(
             Status::NotOurs,
             format!("cannot tell whether the loaded kernel is the one that kho loaded: {why}"),
@@ -74,10 +82,14 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
 pub fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let keep = session.state.keep()?;
     let arrived = session.carried(record.forget_arrived)?;
-    let items = content::measure(list::effective(arrived, &keep), arrived, session).map_err(|fail| {
-        Fail::new(Status::Stale, format!("what is kept changed since the load: {}", fail.what))
+    let items =
+        content::measure(list::effective(arrived, &keep), arrived, session).map_err(|fail| {
+            Fail::new(
+                Status::Stale,
+                format!("what is kept changed since the load: {}", fail.what),
+            )
             .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
-    })?;
+        })?;
     let sources = load::sources(&items);
     let now = load::fingerprint(&keep, arrived, &sources);
     let generation = Generation::from_raw(record.generation);
@@ -94,12 +106,19 @@ pub fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail>
         } else {
             format!("changed since the load: {}", changed.join(", "))
         };
-        Fail::new(Status::Stale, what).fix("kho load again, or kho exec --stale-ok to hand over what was read then")
+        Fail::new(Status::Stale, what)
+            .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
     })
 }
 
 fn parse_fingerprint(hex: &str) -> Result<Fingerprint, Fail> {
     blake3::Hash::from_hex(hex)
         .map(|hash| Fingerprint(*hash.as_bytes()))
-        .map_err(|err| Fail::new(Status::Failed, format!("the record of the load is damaged: {err}")).fix("kho load again"))
+        .map_err(|err| {
+            Fail::new(
+                Status::Failed,
+                format!("the record of the load is damaged: {err}"),
+            )
+            .fix("kho load again")
+        })
 }

@@ -16,13 +16,21 @@ pub fn run(name: &OsStr, session: &Session, out: Output) -> Result<(), Fail> {
     let blob = arrived.blob(name)?;
     let mut reader = session.open_blob(blob)?;
     let bar = out.progress(&blob.label, blob.size);
-    let copied = std::io::copy(&mut bar.wrap_read(&mut reader), &mut std::io::stdout().lock());
+    let copied = std::io::copy(
+        &mut bar.wrap_read(&mut reader),
+        &mut std::io::stdout().lock(),
+    );
     bar.finish_and_clear();
     match copied {
         Ok(_) => {}
         // The reader of a pipe went away: not our error, and nothing left to tell it.
         Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-        Err(err) => return Err(Fail::new(Status::Failed, format!("cannot copy {}: {err}", blob.label))),
+        Err(err) => {
+            return Err(Fail::new(
+                Status::Failed,
+                format!("cannot copy {}: {err}", blob.label),
+            ));
+        }
     }
     std::io::stdout().flush().or_status(Status::Failed)?;
     reader.finish()

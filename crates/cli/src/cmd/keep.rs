@@ -48,7 +48,11 @@ fn show(session: &Session, out: Output) -> Result<(), Fail> {
             return;
         }
         let mut rows = vec![["NAME", "KIND", "FROM"].map(str::to_owned).to_vec()];
-        rows.extend(shown.iter().map(|e| vec![e.name.clone(), e.kind.to_owned(), e.from.clone()]));
+        rows.extend(
+            shown
+                .iter()
+                .map(|e| vec![e.name.clone(), e.kind.to_owned(), e.from.clone()]),
+        );
         print!("{}", output::table(&rows, &[]));
     });
     Ok(())
@@ -57,23 +61,39 @@ fn show(session: &Session, out: Output) -> Result<(), Fail> {
 fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -> Result<(), Fail> {
     let from_stdin = args.paths.iter().any(|p| p == Path::new("-"));
     if from_stdin && args.paths.len() > 1 {
-        return Err(Fail::new(Status::Usage, "`-` (standard input) cannot be combined with paths")
-            .fix("keep the paths in a command of their own"));
+        return Err(Fail::new(
+            Status::Usage,
+            "`-` (standard input) cannot be combined with paths",
+        )
+        .fix("keep the paths in a command of their own"));
     }
     if from_stdin {
         let Some(name) = &args.name else {
-            return Err(Fail::new(Status::Usage, "standard input has no name").fix("kho keep --name NAME -"));
+            return Err(Fail::new(Status::Usage, "standard input has no name")
+                .fix("kho keep --name NAME -"));
         };
         let label = label(name)?;
         refuse_taken(session, keep, &label, out)?;
         let file = keep.next_file;
-        let size = session.state.take_blob(file, &mut std::io::stdin().lock())?;
+        let size = session
+            .state
+            .take_blob(file, &mut std::io::stdin().lock())?;
         keep.next_file += 1;
-        keep.entries.push(Local { label, content: Content::Raw { file, size, taken: crate::now_ns() } });
+        keep.entries.push(Local {
+            label,
+            content: Content::Raw {
+                file,
+                size,
+                taken: crate::now_ns(),
+            },
+        });
         return Ok(());
     }
     if args.name.is_some() && args.paths.len() > 1 {
-        return Err(Fail::new(Status::Usage, "--name names one path, not several"));
+        return Err(Fail::new(
+            Status::Usage,
+            "--name names one path, not several",
+        ));
     }
     for path in &args.paths {
         let path = resolve(path)?;
@@ -88,16 +108,30 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             one_file_system: args.one_file_system,
         };
         // The same path again only updates its options.
-        if let Some(old) = keep.entries.iter_mut().find(|l| l.label == label && same_path(&l.content, &path)) {
+        if let Some(old) = keep
+            .entries
+            .iter_mut()
+            .find(|l| l.label == label && same_path(&l.content, &path))
+        {
             old.content = content;
             continue;
         }
         let entries = list::effective(session.readable(out.silent())?, keep);
-        if let Some(other) = entries.iter().find(|e| e.path.as_deref() == Some(&*path) && e.label != label) {
-            return Err(Fail::new(Status::BadName, format!("{} is kept already, as {}", path.display(), other.label))
-                .fix(format!("kho keep --remove {}", other.label)));
+        if let Some(other) = entries
+            .iter()
+            .find(|e| e.path.as_deref() == Some(&*path) && e.label != label)
+        {
+            return Err(Fail::new(
+                Status::BadName,
+                format!("{} is kept already, as {}", path.display(), other.label),
+            )
+            .fix(format!("kho keep --remove {}", other.label)));
         }
-        for other in entries.iter().filter_map(|e| e.path.as_deref()).filter(|other| **other != *path) {
+        for other in entries
+            .iter()
+            .filter_map(|e| e.path.as_deref())
+            .filter(|other| **other != *path)
+        {
             if path.starts_with(other) || other.starts_with(&path) {
                 out.remark(&format!(
                     "note: {} and {} overlap; the shared part is carried twice",
@@ -114,22 +148,36 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
 
 /// A name already on the list must be removed first: replacing it silently would lose what it holds.
 fn refuse_taken(session: &Session, keep: &KeepFile, label: &str, out: Output) -> Result<(), Fail> {
-    match list::effective(session.readable(out.silent())?, keep).into_iter().find(|e| e.label == *label) {
+    match list::effective(session.readable(out.silent())?, keep)
+        .into_iter()
+        .find(|e| e.label == *label)
+    {
         None => Ok(()),
-        Some(entry) => Err(Fail::new(Status::BadName, format!("{label} is on the list already ({})", entry.json().from))
-            .fix(format!("choose another --name, or kho keep --remove {label}"))),
+        Some(entry) => Err(Fail::new(
+            Status::BadName,
+            format!("{label} is on the list already ({})", entry.json().from),
+        )
+        .fix(format!(
+            "choose another --name, or kho keep --remove {label}"
+        ))),
     }
 }
 
 fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> Result<(), Fail> {
     let entries = list::effective(session.readable(out.silent())?, keep);
-    let found = entries.iter().find(|e| OsStr::new(&e.label) == name).or_else(|| {
-        let path = resolve(Path::new(name)).ok()?;
-        entries.iter().find(|e| e.path.as_deref() == Some(&*path))
-    });
+    let found = entries
+        .iter()
+        .find(|e| OsStr::new(&e.label) == name)
+        .or_else(|| {
+            let path = resolve(Path::new(name)).ok()?;
+            entries.iter().find(|e| e.path.as_deref() == Some(&*path))
+        });
     let Some(entry) = found else {
-        return Err(Fail::new(Status::NoSuchEntry, format!("nothing is kept by the name or path {}", name.display()))
-            .fix("kho keep --list shows what is"));
+        return Err(Fail::new(
+            Status::NoSuchEntry,
+            format!("nothing is kept by the name or path {}", name.display()),
+        )
+        .fix("kho keep --list shows what is"));
     };
     let before = keep.entries.len();
     keep.entries.retain(|local| local.label != entry.label);
@@ -142,7 +190,10 @@ fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> 
 /// Bytes taken for an entry that is gone. Failing to remove one costs memory, nothing else.
 fn drop_unused_files(session: &Session, keep: &KeepFile) {
     for file in 0..keep.next_file {
-        let used = keep.entries.iter().any(|l| matches!(l.content, Content::Raw { file: f, .. } if f == file));
+        let used = keep
+            .entries
+            .iter()
+            .any(|l| matches!(l.content, Content::Raw { file: f, .. } if f == file));
         if !used {
             let _ = std::fs::remove_file(session.state.blob_path(file));
         }
@@ -151,7 +202,10 @@ fn drop_unused_files(session: &Session, keep: &KeepFile) {
 
 fn label(name: &OsStr) -> Result<String, Fail> {
     let Some(text) = name.to_str() else {
-        return Err(Fail::new(Status::BadName, format!("the name {name:?} is not UTF-8")).fix("choose another --name"));
+        return Err(
+            Fail::new(Status::BadName, format!("the name {name:?} is not UTF-8"))
+                .fix("choose another --name"),
+        );
     };
     Label::new(text).or_status(Status::BadName).map_err(|fail| {
         fail.fix("a name has 1 to 255 bytes, no '/' and no control characters, and is neither '.' nor '..'")
@@ -169,21 +223,28 @@ fn resolve(path: &Path) -> Result<PathBuf, Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, what);
     let Some(name) = path.file_name() else {
         // "/", "..", "." and the like: there is nothing but parents.
-        return path.canonicalize().map_err(|err| bad(format!("cannot keep {}: {err}", path.display())));
+        return path
+            .canonicalize()
+            .map_err(|err| bad(format!("cannot keep {}: {err}", path.display())));
     };
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let parent =
-        parent.canonicalize().map_err(|err| bad(format!("cannot keep {}: {}: {err}", path.display(), parent.display())))?;
+    let parent = parent.canonicalize().map_err(|err| {
+        bad(format!(
+            "cannot keep {}: {}: {err}",
+            path.display(),
+            parent.display()
+        ))
+    })?;
     Ok(parent.join(name))
 }
 
 fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, what);
-    let meta =
-        std::fs::symlink_metadata(path).map_err(|err| bad(format!("cannot keep {}: {err}", path.display())))?;
+    let meta = std::fs::symlink_metadata(path)
+        .map_err(|err| bad(format!("cannot keep {}: {err}", path.display())))?;
     let kind = meta.file_type();
     let special = if kind.is_socket() {
         Some("a socket")
@@ -197,18 +258,32 @@ fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
         None
     };
     if let Some(what) = special {
-        return Err(bad(format!("cannot keep {}: it is {what}, which has no content to carry", path.display()))
-            .fix("keep what its user writes to, or send the bytes with: ... | kho keep --name NAME -"));
+        return Err(bad(format!(
+            "cannot keep {}: it is {what}, which has no content to carry",
+            path.display()
+        ))
+        .fix(
+            "keep what its user writes to, or send the bytes with: ... | kho keep --name NAME -",
+        ));
     }
     if path == Path::new("/") {
-        return Err(bad("cannot keep /: it holds /proc, /sys and the state of kho itself".to_owned())
-            .fix("name the directories that matter"));
+        return Err(bad(
+            "cannot keep /: it holds /proc, /sys and the state of kho itself".to_owned(),
+        )
+        .fix("name the directories that matter"));
     }
     if path.starts_with(session.state.path()) || session.state.path().starts_with(path) {
-        return Err(bad(format!("cannot keep {}: kho's own state is there", path.display())));
+        return Err(bad(format!(
+            "cannot keep {}: kho's own state is there",
+            path.display()
+        )));
     }
     // Kernel interfaces look like files but are not content.
-    let dir = if meta.is_dir() { path } else { path.parent().unwrap_or(path) };
+    let dir = if meta.is_dir() {
+        path
+    } else {
+        path.parent().unwrap_or(path)
+    };
     if let Ok(fs) = rustix::fs::statfs(dir) {
         const PSEUDO: [(u32, &str); 6] = [
             (0x9fa0, "proc"),
@@ -221,7 +296,10 @@ fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
         // The magic numbers of statfs(2) are 32-bit values in a wider field.
         let magic = u64::try_from(fs.f_type).unwrap_or(0);
         if let Some((_, name)) = PSEUDO.iter().find(|(m, _)| u64::from(*m) == magic) {
-            return Err(bad(format!("cannot keep {}: {name} shows the kernel, it holds no files", path.display())));
+            return Err(bad(format!(
+                "cannot keep {}: {name} shows the kernel, it holds no files",
+                path.display()
+            )));
         }
     }
     Ok(())

@@ -16,7 +16,11 @@ use kho_kexec::sys::syscalls::{Kernel, System};
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if args.arm {
-        let initrd = args.next.initrd.as_ref().and_then(|path| std::fs::read(path).ok());
+        let initrd = args
+            .next
+            .initrd
+            .as_ref()
+            .and_then(|path| std::fs::read(path).ok());
         compat::check_early(&args.next.compat, initrd.as_deref(), out)?;
         return super::arm::run(&args.next, args.on_failure, session, out);
     }
@@ -42,11 +46,19 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
             loaded.release,
             loaded.hop,
             loaded.entries,
-            if loaded.entries == 1 { "entry" } else { "entries" },
+            if loaded.entries == 1 {
+                "entry"
+            } else {
+                "entries"
+            },
             output::bytes(loaded.copied),
             output::bytes(loaded.in_place),
             loaded.ranges,
-            if loaded.ranges == 1 { "range" } else { "ranges" },
+            if loaded.ranges == 1 {
+                "range"
+            } else {
+                "ranges"
+            },
             loaded.seconds,
         );
         if loaded.entries == 0 {
@@ -64,7 +76,11 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
 /// [`Status::NothingLoaded`]; [`Status::NotOurs`] unless `force`.
 pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
-    if KexecState::read(&session.root).or_status(Status::Failed)?.loaded == Some(false) {
+    if KexecState::read(&session.root)
+        .or_status(Status::Failed)?
+        .loaded
+        == Some(false)
+    {
         session.state.clear_loaded()?;
         super::arm::disarm(session)?;
         return Err(Fail::new(Status::NothingLoaded, "no kernel is loaded"));
@@ -72,9 +88,13 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     if !force && super::arm::armed(session)?.is_none() {
         super::exec::require_ours(session)?;
     }
-    System.kexec_unload().map_err(|err| load::call_fail(&err, session))?;
+    System
+        .kexec_unload()
+        .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     super::arm::disarm(session)?;
-    out.result(&serde_json::json!({ "unloaded": true }), || println!("unloaded"));
+    out.result(&serde_json::json!({ "unloaded": true }), || {
+        println!("unloaded")
+    });
     Ok(())
 }

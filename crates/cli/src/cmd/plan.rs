@@ -108,9 +108,17 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         inputs.hop
     );
     println!("scratch  {}  {}", plan.scratch, bytes(plan.scratch.len()));
-    let mut rows = vec![["KEPT", "SIZE", "HOW", "PIECES"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["KEPT", "SIZE", "HOW", "PIECES"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for (index, item) in inputs.items.iter().enumerate() {
-        let how = if item.is_copied() { "copied" } else { "stays in place" };
+        let how = if item.is_copied() {
+            "copied"
+        } else {
+            "stays in place"
+        };
         rows.push(vec![
             item.entry.label.clone(),
             bytes(item.size),
@@ -125,7 +133,11 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         print!("{}", output::table(&rows, &[1, 3]));
     }
     println!();
-    let mut rows = vec![["RESERVED EARLY", "SIZE", "KEPT", "SLACK", "RANGES"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["RESERVED EARLY", "SIZE", "KEPT", "SLACK", "RANGES"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for entry in plan.mem_cache.entries() {
         rows.push(vec![
             entry.range.to_string(),
@@ -136,7 +148,10 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         ]);
     }
     print!("{}", output::table(&rows, &[1, 2, 3, 4]));
-    println!("{} of at most {} early reservations", totals.early_entries, inputs.limits.max_entries);
+    println!(
+        "{} of at most {} early reservations",
+        totals.early_entries, inputs.limits.max_entries
+    );
     println!();
     println!(
         "load     needs {} of memory until the exec, {} is available; kexec_load takes {} of at most {}",
@@ -146,19 +161,36 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         bytes(inputs.limits.load_limit)
     );
     let headroom = &plan.headroom;
-    println!("headroom the next kernel finds {} free and needs {}:", bytes(headroom.free_total), bytes(headroom.need_total));
+    println!(
+        "headroom the next kernel finds {} free and needs {}:",
+        bytes(headroom.free_total),
+        bytes(headroom.need_total)
+    );
     if headroom.has_high {
-        println!("         below 4 GiB {} and {}:", bytes(headroom.free_low), bytes(headroom.need_low));
+        println!(
+            "         below 4 GiB {} and {}:",
+            bytes(headroom.free_low),
+            bytes(headroom.need_low)
+        );
     }
     let terms: Vec<Vec<String>> = headroom
         .terms
         .iter()
         .filter(|t| t.total > 0 || t.low > 0)
-        .map(|t| vec![String::from("        "), bytes(t.total), t.kind.label().to_owned()])
+        .map(|t| {
+            vec![
+                String::from("        "),
+                bytes(t.total),
+                t.kind.label().to_owned(),
+            ]
+        })
         .collect();
     print!("{}", output::table(&terms, &[1]));
     println!();
-    print!("{}", map::draw(&inputs.machine.ram, &parts(inputs, plan), MAP.0, MAP.1));
+    print!(
+        "{}",
+        map::draw(&inputs.machine.ram, &parts(inputs, plan), MAP.0, MAP.1)
+    );
 }
 
 /// Draws the map as an image.
@@ -166,20 +198,35 @@ fn write_svg(path: &Path, inputs: &Inputs<'_>, plan: &Plan) -> Result<(), Fail> 
     let parts = parts(inputs, plan);
     let parts: Vec<Part<'_>> = parts
         .iter()
-        .map(|(range, kind)| Part { range: *range, kind: kind.legend().1, colour: kind.colour() })
+        .map(|(range, kind)| Part {
+            range: *range,
+            kind: kind.legend().1,
+            colour: kind.colour(),
+        })
         .collect();
     let title = format!("Memory at hop {}: {}", inputs.hop, inputs.next.path);
-    std::fs::write(path, svg::draw(&title, &inputs.machine.ram, &parts))
-        .map_err(|err| Fail::new(Status::Failed, format!("cannot write {}: {err}", path.display())))
+    std::fs::write(path, svg::draw(&title, &inputs.machine.ram, &parts)).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot write {}: {err}", path.display()),
+        )
+    })
 }
 
 fn parts(inputs: &Inputs<'_>, plan: &Plan) -> Vec<(PhysRange, Kind)> {
-    let mut parts = vec![(plan.scratch, Kind::Scratch), (plan.image.kernel.segment(), Kind::Kernel)];
+    let mut parts = vec![
+        (plan.scratch, Kind::Scratch),
+        (plan.image.kernel.segment(), Kind::Kernel),
+    ];
     parts.extend(plan.image.initrd.map(|p| (p.segment(), Kind::Initrd)));
     parts.extend(plan.mem_cache.slack().iter().map(|r| (r, Kind::Slack)));
     parts.extend(inputs.in_place.iter().map(|r| (r, Kind::InPlace)));
     parts.extend(plan.pieces.iter().map(|p| {
-        let kind = if p.content == Content::State { Kind::State } else { Kind::Blob };
+        let kind = if p.content == Content::State {
+            Kind::State
+        } else {
+            Kind::Blob
+        };
         (p.dest, kind)
     }));
     parts

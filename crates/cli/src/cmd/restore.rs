@@ -91,7 +91,12 @@ fn skipped(blob: &Blob, why: &str) -> Outcome {
 /// # Errors
 ///
 /// As [`run`]; nothing of it is at its place then.
-pub fn one(blob: &Blob, args: &args::Restore, session: &Session, out: Output) -> Result<Outcome, Fail> {
+pub fn one(
+    blob: &Blob,
+    args: &args::Restore,
+    session: &Session,
+    out: Output,
+) -> Result<Outcome, Fail> {
     let Some(path) = &blob.path else {
         return match &args.into {
             Some(dir) => raw_into(blob, dir, args.force, session, out),
@@ -102,8 +107,11 @@ pub fn one(blob: &Blob, args: &args::Restore, session: &Session, out: Output) ->
     verify(blob, session, out)?;
     let dest = match &args.into {
         Some(dir) => Dest::Into(dir.canonicalize().map_err(|err| {
-            Fail::new(Status::BadSource, format!("cannot restore into {}: {err}", dir.display()))
-                .fix("make the directory first")
+            Fail::new(
+                Status::BadSource,
+                format!("cannot restore into {}: {err}", dir.display()),
+            )
+            .fix("make the directory first")
         })?),
         None => Dest::Original,
     };
@@ -115,7 +123,9 @@ pub fn one(blob: &Blob, args: &args::Restore, session: &Session, out: Output) ->
         ..UnpackOptions::default()
     };
     let bar = out.progress(&format!("restoring {}", blob.label), blob.size);
-    let stats = kho_archive::unpack(session.open_blob(blob)?, &dest, &options, &mut |n| bar.set_position(n));
+    let stats = kho_archive::unpack(session.open_blob(blob)?, &dest, &options, &mut |n| {
+        bar.set_position(n)
+    });
     bar.finish_and_clear();
     let stats = stats.map_err(|err| unpack_fail(&blob.label, &err))?;
     let to = match &args.into {
@@ -146,24 +156,44 @@ fn verify(blob: &Blob, session: &Session, out: Output) -> Result<(), Fail> {
 }
 
 /// A raw blob becomes a file of its name below the directory, mode 0600: nobody said who may read it.
-fn raw_into(blob: &Blob, dir: &Path, force: bool, session: &Session, out: Output) -> Result<Outcome, Fail> {
+fn raw_into(
+    blob: &Blob,
+    dir: &Path,
+    force: bool,
+    session: &Session,
+    out: Output,
+) -> Result<Outcome, Fail> {
     use std::os::unix::fs::OpenOptionsExt;
     verify(blob, session, out)?;
     let target = dir.join(&blob.label);
     let beside = dir.join(format!(".kho-restore-{}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
         let mut reader = session.open_blob(blob).map_err(std::io::Error::other)?;
         std::io::copy(&mut reader, &mut file)?;
-        let flags = if force { rustix::fs::RenameFlags::empty() } else { rustix::fs::RenameFlags::NOREPLACE };
+        let flags = if force {
+            rustix::fs::RenameFlags::empty()
+        } else {
+            rustix::fs::RenameFlags::NOREPLACE
+        };
         rustix::fs::renameat_with(rustix::fs::CWD, &beside, rustix::fs::CWD, &target, flags)?;
         Ok(())
     };
     write().map_err(|err| {
         let _ = std::fs::remove_file(&beside);
-        let what = format!("cannot restore {} to {}: {err}", blob.label, target.display());
+        let what = format!(
+            "cannot restore {} to {}: {err}",
+            blob.label,
+            target.display()
+        );
         match err.kind() {
-            std::io::ErrorKind::AlreadyExists => Fail::new(Status::Exists, what).fix("--force replaces it"),
+            std::io::ErrorKind::AlreadyExists => {
+                Fail::new(Status::Exists, what).fix("--force replaces it")
+            }
             std::io::ErrorKind::StorageFull => Fail::new(Status::NoSpace, what),
             _ => Fail::new(Status::Failed, what),
         }
@@ -175,7 +205,10 @@ fn raw_into(blob: &Blob, dir: &Path, force: bool, session: &Session, out: Output
 }
 
 fn unpack_fail(label: &str, err: &UnpackError) -> Fail {
-    Fail::new(status_of(err), format!("cannot restore {label}: {}", chain(err)))
+    Fail::new(
+        status_of(err),
+        format!("cannot restore {label}: {}", chain(err)),
+    )
 }
 
 fn status_of(err: &UnpackError) -> Status {
@@ -183,7 +216,9 @@ fn status_of(err: &UnpackError) -> Status {
         UnpackError::Format(_) => Status::BlobCorrupt,
         UnpackError::Conflicts { .. } => Status::Exists,
         UnpackError::Symlink { .. } | UnpackError::NotADirectory { .. } => Status::UnsafePath,
-        UnpackError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Status::NoSpace,
+        UnpackError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Status::NoSpace
+        }
         UnpackError::Incomplete { cause, .. } => status_of(cause),
         _ => Status::Failed,
     }
@@ -193,12 +228,30 @@ fn status_of(err: &UnpackError) -> Status {
 pub fn print(outcomes: &[Outcome], out: Output) {
     out.result(&serde_json::json!({ "entries": outcomes }), || {
         for outcome in outcomes {
-            let verb = if outcome.restored { "restored" } else { "skipped " };
-            println!("{verb} {}  {}  {}", outcome.name, output::bytes(outcome.bytes), outcome.to);
+            let verb = if outcome.restored {
+                "restored"
+            } else {
+                "skipped "
+            };
+            println!(
+                "{verb} {}  {}  {}",
+                outcome.name,
+                output::bytes(outcome.bytes),
+                outcome.to
+            );
             for (count, what) in [
-                (outcome.setid_dropped, "set-user-ID or set-group-ID bits left off (--privileged restores them)"),
-                (outcome.security_dropped, "security.* attributes left out (--privileged restores them)"),
-                (outcome.unsupported_dropped, "extended attributes left out that this file system does not take"),
+                (
+                    outcome.setid_dropped,
+                    "set-user-ID or set-group-ID bits left off (--privileged restores them)",
+                ),
+                (
+                    outcome.security_dropped,
+                    "security.* attributes left out (--privileged restores them)",
+                ),
+                (
+                    outcome.unsupported_dropped,
+                    "extended attributes left out that this file system does not take",
+                ),
             ] {
                 if count > 0 {
                     println!("         note: {count} {what}");

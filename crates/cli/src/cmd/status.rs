@@ -5,8 +5,8 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::list::{self, Entry};
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
-use kho::{PhysAddr, PhysRange};
 use kho::abi::setup_data::SETUP_KHO_RESERVE;
+use kho::{PhysAddr, PhysRange};
 use kho_kexec::sys::facts::boot::SetupData;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::pageflags::PageFlags;
@@ -29,7 +29,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     // A damaged handover is the first thing to know here, and no reason not to show the rest.
     let (arrived, damaged) = match session.arrived() {
         Ok(arrived) => (arrived.as_ref(), None),
-        Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => (None, Some(fail)),
+        Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => {
+            (None, Some(fail))
+        }
         Err(fail) => return Err(fail),
     };
     let keep = session.state.keep()?;
@@ -69,7 +71,11 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
                 held.len(),
                 if held.len() == 1 { "range" } else { "ranges" },
                 bytes(held.iter().sum()),
-                if closed { "closed to other users" } else { "OPEN TO ALL USERS" }
+                if closed {
+                    "closed to other users"
+                } else {
+                    "OPEN TO ALL USERS"
+                }
             ),
             None => println!("arrived   nothing: this was an ordinary boot"),
         }
@@ -106,8 +112,13 @@ fn check(arrived: &Arrived, session: &Session) -> Result<Vec<Reservation>, Fail>
         .mem_cache
         .iter()
         .map(|range| {
-            let broken_at = flags.first_not_reserved(*range).or_status(Status::NotPermitted)?;
-            Ok(Reservation { range: *range, broken_at })
+            let broken_at = flags
+                .first_not_reserved(*range)
+                .or_status(Status::NotPermitted)?;
+            Ok(Reservation {
+                range: *range,
+                broken_at,
+            })
         })
         .collect()
 }
@@ -167,8 +178,11 @@ fn arrived_json(arrived: &Arrived, restored: &[String], reservations: &[Reservat
             })
         })
         .collect();
-    let unknown: Vec<Value> =
-        arrived.unknown.iter().map(|(node, compatible)| json!({ "node": node, "compatible": compatible })).collect();
+    let unknown: Vec<Value> = arrived
+        .unknown
+        .iter()
+        .map(|(node, compatible)| json!({ "node": node, "compatible": compatible }))
+        .collect();
     json!({
         "hop": arrived.hop,
         "generation": format!("{:#x}", arrived.generation),
@@ -182,25 +196,49 @@ fn arrived_json(arrived: &Arrived, restored: &[String], reservations: &[Reservat
     })
 }
 
-fn print_arrived(arrived: &Arrived, restored: &[String], reservations: &[Reservation], closed: bool) {
+fn print_arrived(
+    arrived: &Arrived,
+    restored: &[String],
+    reservations: &[Reservation],
+    closed: bool,
+) {
     println!(
         "arrived   hop {} from {}, loaded {}",
         arrived.hop,
         arrived.previous_release,
         output::time(arrived.time)
     );
-    let held = reservations.iter().filter(|r| r.broken_at.is_none()).count();
+    let held = reservations
+        .iter()
+        .filter(|r| r.broken_at.is_none())
+        .count();
     println!(
         "reserved  {held} of {} {} verified, {}; {}",
         reservations.len(),
-        if reservations.len() == 1 { "range" } else { "ranges" },
+        if reservations.len() == 1 {
+            "range"
+        } else {
+            "ranges"
+        },
         bytes(reservations.iter().map(|r| r.range.len()).sum()),
-        if closed { "closed to other users" } else { "OPEN TO ALL USERS" }
+        if closed {
+            "closed to other users"
+        } else {
+            "OPEN TO ALL USERS"
+        }
     );
-    println!("scratch   {}  {}", arrived.scratch, bytes(arrived.scratch.len()));
+    println!(
+        "scratch   {}  {}",
+        arrived.scratch,
+        bytes(arrived.scratch.len())
+    );
     if !arrived.blobs.is_empty() {
         println!();
-        let mut rows = vec![["NAME", "SIZE", "SINCE HOP", "STATE", "PATH"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["NAME", "SIZE", "SINCE HOP", "STATE", "PATH"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         for blob in &arrived.blobs {
             let state = match (&blob.path, restored.contains(&blob.label)) {
                 (_, true) => "restored",
@@ -212,7 +250,10 @@ fn print_arrived(arrived: &Arrived, restored: &[String], reservations: &[Reserva
                 bytes(blob.size),
                 blob.arrived_hop.to_string(),
                 state.to_owned(),
-                blob.path.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+                blob.path
+                    .as_ref()
+                    .map(|p| p.display().to_string())
+                    .unwrap_or_default(),
             ]);
         }
         print!("{}", output::table(&rows, &[1, 2]));
@@ -243,7 +284,13 @@ pub fn exit_statuses(out: Output) -> Result<(), Fail> {
     out.result(&doc, || {
         let rows: Vec<Vec<String>> = Status::ALL
             .iter()
-            .map(|s| vec![s.code().to_string(), s.name().to_owned(), s.meaning().to_owned()])
+            .map(|s| {
+                vec![
+                    s.code().to_string(),
+                    s.name().to_owned(),
+                    s.meaning().to_owned(),
+                ]
+            })
             .collect();
         print!("{}", output::table(&rows, &[0]));
     });

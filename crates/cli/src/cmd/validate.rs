@@ -27,14 +27,17 @@ pub fn run(args: &args::Validate, session: &Session, out: Output) -> Result<(), 
         None if args.out => check(&outgoing()?, None)?,
         None => arrived(session)?,
     };
-    out.result(&json!({ "valid": problems.is_empty(), "problems": problems }), || {
-        for problem in &problems {
-            println!("{problem}");
-        }
-        if problems.is_empty() {
-            println!("valid");
-        }
-    });
+    out.result(
+        &json!({ "valid": problems.is_empty(), "problems": problems }),
+        || {
+            for problem in &problems {
+                println!("{problem}");
+            }
+            if problems.is_empty() {
+                println!("valid");
+            }
+        },
+    );
     let has = |layer: fn(&Layer) -> bool| problems.iter().any(|problem| layer(&problem.layer));
     let status = if problems.is_empty() {
         return Ok(());
@@ -46,7 +49,13 @@ pub fn run(args: &args::Validate, session: &Session, out: Output) -> Result<(), 
         Status::NotReserved
     };
     let count = problems.len();
-    Err(Fail::new(status, format!("{count} {}", if count == 1 { "problem" } else { "problems" })))
+    Err(Fail::new(
+        status,
+        format!(
+            "{count} {}",
+            if count == 1 { "problem" } else { "problems" }
+        ),
+    ))
 }
 
 fn check(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, Fail> {
@@ -55,16 +64,30 @@ fn check(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, Fai
 
 /// What arrived, held against this machine's memory and this boot's chain too.
 fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
-    let bytes = session.tree_bytes()?.ok_or_else(crate::session::nothing_arrived)?;
+    let bytes = session
+        .tree_bytes()?
+        .ok_or_else(crate::session::nothing_arrived)?;
     let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
     let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
-    let reserved: RangeSet = flags.reserved_in(map.ram()).or_status(Status::NotPermitted)?;
-    let mut problems = check(&bytes, Some(Machine { ram: map.ram(), reserved: Some(&reserved) }))?;
+    let reserved: RangeSet = flags
+        .reserved_in(map.ram())
+        .or_status(Status::NotPermitted)?;
+    let mut problems = check(
+        &bytes,
+        Some(Machine {
+            ram: map.ram(),
+            reserved: Some(&reserved),
+        }),
+    )?;
     // A tree that is wrong by itself has been told of; one that is right may still be of another boot.
     if problems.is_empty()
         && let Err(fail) = session.arrived()
     {
-        problems.push(Problem { node: "/".to_owned(), layer: Layer::Contract, what: fail.what });
+        problems.push(Problem {
+            node: "/".to_owned(),
+            layer: Layer::Contract,
+            what: fail.what,
+        });
     }
     Ok(problems)
 }
@@ -74,7 +97,10 @@ fn outgoing() -> Result<Vec<u8>, Fail> {
         Ok(bytes) => Ok(bytes),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
             let (what, fix) = if Path::new("/sys/kernel/kho").exists() {
-                (format!("{OUT} does not exist: the handover is not active"), "kho activate serializes the producers")
+                (
+                    format!("{OUT} does not exist: the handover is not active"),
+                    "kho activate serializes the producers",
+                )
             } else {
                 (
                     "what is loaded cannot be read back from the kernel, and the module, whose part could be, is not there"
@@ -84,6 +110,8 @@ fn outgoing() -> Result<Vec<u8>, Fail> {
             };
             Err(Fail::new(Status::Unsupported, what).fix(fix))
         }
-        Err(err) => Err(Fail::new(Status::NotPermitted, format!("cannot read {OUT}: {err}")).fix("run as root")),
+        Err(err) => Err(
+            Fail::new(Status::NotPermitted, format!("cannot read {OUT}: {err}")).fix("run as root"),
+        ),
     }
 }

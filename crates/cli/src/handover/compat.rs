@@ -13,7 +13,10 @@ use std::path::Path;
 /// # Errors
 ///
 /// [`Status::Failed`] when the file cannot be read, or one of them is no catalogue.
-fn next_side(args: &args::Compat, initrd: Option<&[u8]>) -> Result<Option<(String, Catalogue)>, Fail> {
+fn next_side(
+    args: &args::Compat,
+    initrd: Option<&[u8]>,
+) -> Result<Option<(String, Catalogue)>, Fail> {
     let (from, text) = match (&args.next_catalogue, initrd.and_then(in_initrd)) {
         (Some(path), _) => (path.display().to_string(), read(path)?),
         (None, Some(text)) => (format!("{INITRD_PATH} of the initrd"), text.to_vec()),
@@ -34,16 +37,26 @@ pub fn open(path: &Path) -> Result<Catalogue, Fail> {
 
 fn read(path: &Path) -> Result<Vec<u8>, Fail> {
     use std::io::Read;
-    let fail = |err| Fail::new(Status::Failed, format!("cannot read {}: {err}", path.display()));
+    let fail = |err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot read {}: {err}", path.display()),
+        )
+    };
     let mut text = Vec::new();
     // One byte more than the reader takes, so that it is the one to refuse.
-    std::fs::File::open(path).map_err(fail)?.take((1 << 20) + 1).read_to_end(&mut text).map_err(fail)?;
+    std::fs::File::open(path)
+        .map_err(fail)?
+        .take((1 << 20) + 1)
+        .read_to_end(&mut text)
+        .map_err(fail)?;
     Ok(text)
 }
 
 fn parse(from: &str, text: &[u8]) -> Result<Catalogue, Fail> {
     Catalogue::parse(text).map_err(|err| {
-        Fail::new(Status::Failed, format!("{from}: {}", chain(&err))).fix("kho compat --this --json writes one")
+        Fail::new(Status::Failed, format!("{from}: {}", chain(&err)))
+            .fix("kho compat --this --json writes one")
     })
 }
 
@@ -51,7 +64,9 @@ fn parse(from: &str, text: &[u8]) -> Result<Catalogue, Fail> {
 /// a catalogue there puts it first, as microcode is.
 fn in_initrd(initrd: &[u8]) -> Option<&[u8]> {
     cpio::entries(initrd)
-        .find(|entry| entry.name.strip_prefix(b"./").unwrap_or(entry.name) == INITRD_PATH.as_bytes())
+        .find(|entry| {
+            entry.name.strip_prefix(b"./").unwrap_or(entry.name) == INITRD_PATH.as_bytes()
+        })
         .map(|entry| entry.data)
 }
 
@@ -60,12 +75,22 @@ fn in_initrd(initrd: &[u8]) -> Option<&[u8]> {
 /// # Errors
 ///
 /// [`Status::Ignored`], unless told otherwise; [`Status::Failed`] when the catalogue cannot be read.
-pub fn check(args: &args::Compat, initrd: Option<&[u8]>, tree: &[u8], out: Output) -> Result<(), Fail> {
+pub fn check(
+    args: &args::Compat,
+    initrd: Option<&[u8]>,
+    tree: &[u8],
+    out: Output,
+) -> Result<(), Fail> {
     let Some((from, next)) = next_side(args, initrd)? else {
         return Ok(());
     };
     let tree = Reader::new(tree).or_status(Status::Failed)?;
-    refuse(&from, &Catalogue::this().ignored_of(&tree, &next), args.ignore_compat, out)
+    refuse(
+        &from,
+        &Catalogue::this().ignored_of(&tree, &next),
+        args.ignore_compat,
+        out,
+    )
 }
 
 /// The same before there is a tree: of everything that this build may write.
@@ -77,7 +102,12 @@ pub fn check_early(args: &args::Compat, initrd: Option<&[u8]>, out: Output) -> R
     let Some((from, next)) = next_side(args, initrd)? else {
         return Ok(());
     };
-    refuse(&from, &Catalogue::this().ignored_by(&next), args.ignore_compat, out)
+    refuse(
+        &from,
+        &Catalogue::this().ignored_by(&next),
+        args.ignore_compat,
+        out,
+    )
 }
 
 fn refuse(from: &str, ignored: &[Ignored], anyway: bool, out: Output) -> Result<(), Fail> {
@@ -85,28 +115,44 @@ fn refuse(from: &str, ignored: &[Ignored], anyway: bool, out: Output) -> Result<
     if lines.is_empty() {
         return Ok(());
     }
-    let what = format!("the next side ({from}) would ignore what is handed over: {}", lines.join("; "));
+    let what = format!(
+        "the next side ({from}) would ignore what is handed over: {}",
+        lines.join("; ")
+    );
     if anyway {
         out.remark(&format!("kho: {what}"));
         return Ok(());
     }
-    Err(Fail::new(Status::Ignored, what)
-        .fix("give the next side a kho that reads it, or hand over all the same with --ignore-compat"))
+    Err(Fail::new(Status::Ignored, what).fix(
+        "give the next side a kho that reads it, or hand over all the same with --ignore-compat",
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const QUIET: Output = Output { json: false, quiet: true };
+    const QUIET: Output = Output {
+        json: false,
+        quiet: true,
+    };
 
     fn args(next_catalogue: Option<&Path>, ignore_compat: bool) -> args::Compat {
-        args::Compat { next_catalogue: next_catalogue.map(Path::to_owned), ignore_compat }
+        args::Compat {
+            next_catalogue: next_catalogue.map(Path::to_owned),
+            ignore_compat,
+        }
     }
 
     fn initrd(catalogue: &Catalogue) -> Vec<u8> {
         let mut archive = cpio::Writer::new();
-        archive.file(INITRD_PATH.as_bytes(), 0o644, &serde_json::to_vec(catalogue).unwrap()).unwrap();
+        archive
+            .file(
+                INITRD_PATH.as_bytes(),
+                0o644,
+                &serde_json::to_vec(catalogue).unwrap(),
+            )
+            .unwrap();
         archive.finish()
     }
 
@@ -132,7 +178,10 @@ mod tests {
         next.reads.remove(kho::abi::HANDOVER_V1);
         let fail = check(&none, Some(&initrd(&next)), &tree(), QUIET).unwrap_err();
         assert_eq!(fail.status, Status::Ignored);
-        assert!(fail.what.contains("kho-handover-v1") && fail.what.contains("initrd"), "{fail}");
+        assert!(
+            fail.what.contains("kho-handover-v1") && fail.what.contains("initrd"),
+            "{fail}"
+        );
         assert!(check(&args(None, true), Some(&initrd(&next)), &tree(), QUIET).is_ok());
     }
 
@@ -145,8 +194,16 @@ mod tests {
         next.reads.clear();
         std::fs::write(&path, serde_json::to_vec(&next).unwrap()).unwrap();
         let named = args(Some(&path), false);
-        assert_eq!(check(&named, Some(&old), &tree(), QUIET).unwrap_err().status, Status::Ignored);
-        assert_eq!(check_early(&named, None, QUIET).unwrap_err().status, Status::Ignored);
+        assert_eq!(
+            check(&named, Some(&old), &tree(), QUIET)
+                .unwrap_err()
+                .status,
+            Status::Ignored
+        );
+        assert_eq!(
+            check_early(&named, None, QUIET).unwrap_err().status,
+            Status::Ignored
+        );
         std::fs::write(&path, "{}").unwrap();
         let fail = check_early(&named, None, QUIET).unwrap_err();
         assert!(fail.what.contains("not a catalogue"), "{fail}");

@@ -40,8 +40,15 @@ pub enum Supply {
 /// # Errors
 ///
 /// [`Status::BadSource`] or [`Status::SourceChanged`], naming the path.
-pub fn measure(entries: Vec<Entry>, arrived: Option<&Arrived>, session: &Session) -> Result<Vec<Item>, Fail> {
-    entries.into_iter().map(|entry| item(entry, arrived, session)).collect()
+pub fn measure(
+    entries: Vec<Entry>,
+    arrived: Option<&Arrived>,
+    session: &Session,
+) -> Result<Vec<Item>, Fail> {
+    entries
+        .into_iter()
+        .map(|entry| item(entry, arrived, session))
+        .collect()
 }
 
 fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<Item, Fail> {
@@ -51,30 +58,55 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
                 skip_special: entry.leave_out.special,
                 one_file_system: entry.leave_out.other_file_systems,
             };
-            let measure = kho_archive::measure(path, &options).map_err(|err| pack_fail(&entry.label, &err))?;
+            let measure = kho_archive::measure(path, &options)
+                .map_err(|err| pack_fail(&entry.label, &err))?;
             (measure.bytes, Supply::Pack(Box::new(measure)))
         }
         (Source::Taken { file, size, taken }, _) => {
             let path = session.state.blob_path(*file);
-            let found = std::fs::metadata(&path).map(|m| m.len()).or_status(Status::BadSource)?;
+            let found = std::fs::metadata(&path)
+                .map(|m| m.len())
+                .or_status(Status::BadSource)?;
             if found != *size {
                 return Err(Fail::new(
                     Status::SourceChanged,
-                    format!("{}: {} has {found:#x} bytes, {size:#x} were taken", entry.label, path.display()),
+                    format!(
+                        "{}: {} has {found:#x} bytes, {size:#x} were taken",
+                        entry.label,
+                        path.display()
+                    ),
                 )
-                .fix(format!("kho keep --remove {} and take it again", entry.label)));
+                .fix(format!(
+                    "kho keep --remove {} and take it again",
+                    entry.label
+                )));
             }
-            (*size, Supply::Copy { file: *file, taken: *taken })
+            (
+                *size,
+                Supply::Copy {
+                    file: *file,
+                    taken: *taken,
+                },
+            )
         }
         (Source::Arrived { index }, _) => {
-            let blob = arrived.and_then(|a| a.blobs.get(*index)).ok_or_else(crate::session::nothing_arrived)?;
+            let blob = arrived
+                .and_then(|a| a.blobs.get(*index))
+                .ok_or_else(crate::session::nothing_arrived)?;
             (blob.size, Supply::InPlace { index: *index })
         }
         (Source::Path, None) => {
-            return Err(Fail::new(Status::Failed, format!("{} is on the list without a path", entry.label)));
+            return Err(Fail::new(
+                Status::Failed,
+                format!("{} is on the list without a path", entry.label),
+            ));
         }
     };
-    Ok(Item { entry, size, supply })
+    Ok(Item {
+        entry,
+        size,
+        supply,
+    })
 }
 
 impl Item {
@@ -86,7 +118,11 @@ impl Item {
     /// What tells whether the source changed since: none where it cannot.
     pub fn fingerprint(&self) -> Option<String> {
         match &self.supply {
-            Supply::Pack(measure) => Some(blake3::Hash::from_bytes(measure.fingerprint).to_hex().to_string()),
+            Supply::Pack(measure) => Some(
+                blake3::Hash::from_bytes(measure.fingerprint)
+                    .to_hex()
+                    .to_string(),
+            ),
             Supply::Copy { .. } | Supply::InPlace { .. } => None,
         }
     }
@@ -96,19 +132,33 @@ impl Item {
     /// # Errors
     ///
     /// [`Status::SourceChanged`] and what reading says.
-    pub fn write(&self, out: &mut impl Write, session: &Session, progress: &mut dyn FnMut(u64)) -> Result<(), Fail> {
+    pub fn write(
+        &self,
+        out: &mut impl Write,
+        session: &Session,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Fail> {
         match &self.supply {
             Supply::Pack(measure) => {
-                measure.pack(out, progress).map_err(|err| pack_fail(&self.entry.label, &err))?;
+                measure
+                    .pack(out, progress)
+                    .map_err(|err| pack_fail(&self.entry.label, &err))?;
             }
             Supply::Copy { file, .. } => {
                 let path = session.state.blob_path(*file);
-                let mut input = std::fs::File::open(&path).or_status(Status::BadSource)?.take(self.size);
+                let mut input = std::fs::File::open(&path)
+                    .or_status(Status::BadSource)?
+                    .take(self.size);
                 let copied = std::io::copy(&mut input, out).or_status(Status::Failed)?;
                 if copied != self.size {
                     return Err(Fail::new(
                         Status::SourceChanged,
-                        format!("{}: {} ended after {copied:#x} of {:#x} bytes", self.entry.label, path.display(), self.size),
+                        format!(
+                            "{}: {} ended after {copied:#x} of {:#x} bytes",
+                            self.entry.label,
+                            path.display(),
+                            self.size
+                        ),
                     ));
                 }
                 progress(copied);
@@ -126,7 +176,9 @@ fn pack_fail(label: &str, err: &PackError) -> Fail {
     };
     let fail = Fail::new(status, format!("cannot keep {label}: {}", chain(err)));
     match status {
-        Status::SourceChanged => fail.fix("stop what writes there and load again; nothing was loaded"),
+        Status::SourceChanged => {
+            fail.fix("stop what writes there and load again; nothing was loaded")
+        }
         _ => fail.fix("kho keep --skip-special leaves out sockets, devices and pipes"),
     }
 }

@@ -16,10 +16,10 @@ use kho::plan::{Content, Piece, Plan};
 use kho::{PhysRange, RangeSet};
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
-use kho_kexec::sys::landing::{self, LandingZone};
-use kho_kexec::sys::loaded;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
+use kho_kexec::sys::landing::{self, DRAW_LIMIT, LandingZone, Withheld};
+use kho_kexec::sys::loaded;
 use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
 use serde::Serialize;
 use std::io::Write;
@@ -52,7 +52,12 @@ pub struct Loaded {
 ///
 /// One [`Status`] per reason. An image loaded before stays loaded unless the system call itself failed
 /// after it was unloaded.
-pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Output) -> Result<Loaded, Fail> {
+pub fn run(
+    args: &args::Next,
+    session: &Session,
+    kernel: &dyn Kernel,
+    out: Output,
+) -> Result<Loaded, Fail> {
     let started = Instant::now();
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
@@ -90,22 +95,34 @@ pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Outpu
         reserved: &reserved,
         placement: placement(&plan)?,
     };
-    let mut assembled = assemble::assemble(&load, &SetupDataCarrier)
-        .map_err(|err| Fail::new(Status::Failed, format!("cannot assemble the image: {}", chain(&err))))?;
+    let mut assembled = assemble::assemble(&load, &SetupDataCarrier).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot assemble the image: {}", chain(&err)),
+        )
+    })?;
     make_unique(&mut assembled)?;
     buffers.put_state(&plan, &assembled)?;
     let segments = buffers.segments(&plan, &assembled)?;
 
+    let withheld = withhold(&inputs, &plan, session);
     let before = Instant::now();
     // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes
     // after it: an unload that is refused changes nothing. Each call takes one of a limited number.
     if inputs.machine.kexec.loaded != Some(false) {
-        kernel.kexec_unload().map_err(|err| call_fail(&err, session))?;
+        kernel
+            .kexec_unload()
+            .map_err(|err| call_fail(&err, session))?;
     }
     session.state.clear_loaded()?;
-    kernel.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT).map_err(|err| call_fail(&err, session))?;
+    kernel
+        .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)
+        .map_err(|err| call_fail(&err, session))?;
     let kexec_load_seconds = before.elapsed().as_secs_f64();
-    phases.load(generation, fingerprint).or_status(Status::Failed)?;
+    drop(withheld);
+    phases
+        .load(generation, fingerprint)
+        .or_status(Status::Failed)?;
     let identity = loaded::Fingerprint::of(assembled.entry, &segments);
     let record = LoadedFile {
         generation: generation.get(),
@@ -118,13 +135,21 @@ pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Outpu
         bytes: inputs.items.iter().map(|i| i.size).sum(),
         time: crate::now_ns(),
         forget_arrived: args.forget_arrived,
+        scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
     };
     if let Err(fail) = session.state.set_loaded(&record) {
         // An image that nobody can vouch for must not stay armed.
         let _ = kernel.kexec_unload();
         return Err(fail);
     }
-    let copied = |want: bool| inputs.items.iter().filter(|i| i.is_copied() == want).map(|i| i.size).sum();
+    let copied = |want: bool| {
+        inputs
+            .items
+            .iter()
+            .filter(|i| i.is_copied() == want)
+            .map(|i| i.size)
+            .sum()
+    };
     Ok(Loaded {
         release: record.release,
         hop: inputs.hop,
@@ -139,7 +164,11 @@ pub fn run(args: &args::Next, session: &Session, kernel: &dyn Kernel, out: Outpu
 
 /// Memory whose physical place is known, for what the old reservations cannot take. None when nothing is
 /// missing or none could be had: the load then only takes longer.
-fn landing_zone(inputs: &Inputs<'_>, first: &Plan, session: &Session) -> Result<Option<LandingZone>, Fail> {
+fn landing_zone(
+    inputs: &Inputs<'_>,
+    first: &Plan,
+    session: &Session,
+) -> Result<Option<LandingZone>, Fail> {
     let missing = inputs.payload_bytes().saturating_sub(first.totals.landed);
     if missing == 0 {
         return Ok(None);
@@ -152,6 +181,17 @@ fn landing_zone(inputs: &Inputs<'_>, first: &Plan, session: &Session) -> Result<
         allowed: &inputs.may_land(first.scratch)?,
     };
     Ok(LandingZone::take(&session.root, &request).ok())
+}
+
+/// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel
+/// searches a list for every destination page that it gets as a source (`kimage_alloc_page`,
+/// `kernel/kexec_core.c`). None when none could be had: the load then only takes longer.
+fn withhold(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
+    let scratch = RangeSet::from_ranges([plan.scratch]).ok()?;
+    // The kernel's copy of every segment has to fit as well.
+    let copy = plan.totals.image.saturating_add(plan.totals.payload);
+    let reserve = copy.saturating_add(landing::default_reserve(inputs.machine.memory.total));
+    Withheld::draw(&session.root, &scratch, DRAW_LIMIT, reserve).ok()
 }
 
 /// The user memory behind every payload segment.
@@ -168,22 +208,40 @@ impl<'z> Buffers<'z> {
         let own = plan
             .segments
             .iter()
-            .map(|s| if in_zone(s.dest) { Vec::new() } else { vec![0; usize::try_from(s.dest.len()).unwrap_or(0)] })
+            .map(|s| {
+                if in_zone(s.dest) {
+                    Vec::new()
+                } else {
+                    vec![0; usize::try_from(s.dest.len()).unwrap_or(0)]
+                }
+            })
             .collect();
-        Self { zone, own, dests: plan.segments.iter().map(|s| s.dest).collect() }
+        Self {
+            zone,
+            own,
+            dests: plan.segments.iter().map(|s| s.dest).collect(),
+        }
     }
 
     fn get(&self, segment: usize) -> &[u8] {
         match (self.own.get(segment), self.dests.get(segment), &self.zone) {
-            (Some(own), Some(dest), Some(zone)) if own.is_empty() => zone.slice(*dest).unwrap_or_default(),
+            (Some(own), Some(dest), Some(zone)) if own.is_empty() => {
+                zone.slice(*dest).unwrap_or_default()
+            }
             (Some(own), ..) => own,
             _ => &[],
         }
     }
 
     fn get_mut(&mut self, segment: usize) -> &mut [u8] {
-        match (self.own.get_mut(segment), self.dests.get(segment), &mut self.zone) {
-            (Some(own), Some(dest), Some(zone)) if own.is_empty() => zone.slice_mut(*dest).unwrap_or_default(),
+        match (
+            self.own.get_mut(segment),
+            self.dests.get(segment),
+            &mut self.zone,
+        ) {
+            (Some(own), Some(dest), Some(zone)) if own.is_empty() => {
+                zone.slice_mut(*dest).unwrap_or_default()
+            }
             (Some(own), ..) => own,
             _ => &mut [],
         }
@@ -198,7 +256,10 @@ impl<'z> Buffers<'z> {
 
     /// Copies chain and tree to their piece.
     fn put_state(&mut self, plan: &Plan, assembled: &Assembled<'_>) -> Result<(), Fail> {
-        let state = assembled.segments.iter().find(|s| s.kind == assemble::SegmentKind::State);
+        let state = assembled
+            .segments
+            .iter()
+            .find(|s| s.kind == assemble::SegmentKind::State);
         let piece = plan.pieces.iter().find(|p| p.content == Content::State);
         if let (Some(state), Some(piece)) = (state, piece)
             && let Some(room) = self.piece(piece)
@@ -208,17 +269,28 @@ impl<'z> Buffers<'z> {
             tail.fill(0);
             return Ok(());
         }
-        Err(Fail::new(Status::Failed, "the state segment does not fit the room planned for it")
-            .fix("this is a bug in kho; please report it with the output of kho plan --json"))
+        Err(Fail::new(
+            Status::Failed,
+            "the state segment does not fit the room planned for it",
+        )
+        .fix("this is a bug in kho; please report it with the output of kho plan --json"))
     }
 
     /// Everything for the system call: the image first, then the payload.
-    fn segments<'s>(&'s self, plan: &Plan, assembled: &'s Assembled<'_>) -> Result<Vec<SegmentRef<'s>>, Fail> {
+    fn segments<'s>(
+        &'s self,
+        plan: &Plan,
+        assembled: &'s Assembled<'_>,
+    ) -> Result<Vec<SegmentRef<'s>>, Fail> {
         let mut segments: Vec<SegmentRef<'s>> = assembled
             .segments
             .iter()
             .filter(|s| s.kind != assemble::SegmentKind::State)
-            .map(|s| SegmentRef { buf: &s.bytes, dest: s.dest.start(), memsz: s.dest.len() })
+            .map(|s| SegmentRef {
+                buf: &s.bytes,
+                dest: s.dest.start(),
+                memsz: s.dest.len(),
+            })
             .collect();
         for (index, segment) in plan.segments.iter().enumerate() {
             let buf = self.get(index);
@@ -228,7 +300,11 @@ impl<'z> Buffers<'z> {
                     format!("{:#x} bytes were prepared for {}", buf.len(), segment.dest),
                 ));
             }
-            segments.push(SegmentRef { buf, dest: segment.dest.start(), memsz: segment.dest.len() });
+            segments.push(SegmentRef {
+                buf,
+                dest: segment.dest.start(),
+                memsz: segment.dest.len(),
+            });
         }
         Ok(segments)
     }
@@ -245,7 +321,12 @@ struct PieceWriter<'b, 'z> {
 
 impl Write for PieceWriter<'_, '_> {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let full = || std::io::Error::new(std::io::ErrorKind::StorageFull, "more content than was measured");
+        let full = || {
+            std::io::Error::new(
+                std::io::ErrorKind::StorageFull,
+                "more content than was measured",
+            )
+        };
         while let Some(piece) = self.pieces.get(self.at).copied() {
             if self.done == piece.len {
                 self.at += 1;
@@ -254,7 +335,11 @@ impl Write for PieceWriter<'_, '_> {
             }
             let start = usize::try_from(self.done).map_err(|_| full())?;
             let end = usize::try_from(piece.len).map_err(|_| full())?;
-            let room = self.buffers.piece(&piece).and_then(|b| b.get_mut(start..end)).ok_or_else(full)?;
+            let room = self
+                .buffers
+                .piece(&piece)
+                .and_then(|b| b.get_mut(start..end))
+                .ok_or_else(full)?;
             let n = room.len().min(buf.len());
             let (head, _) = buf.split_at(n);
             room[..n].copy_from_slice(head);
@@ -286,14 +371,25 @@ fn fill(
         }
         let bar = out.progress(&format!("reading {}", item.entry.label), item.size);
         let pieces: Vec<Piece> = plan.blob_pieces(index).copied().collect();
-        let mut writer = PieceWriter { buffers, pieces, at: 0, done: 0, hasher: blake3::Hasher::new() };
+        let mut writer = PieceWriter {
+            buffers,
+            pieces,
+            at: 0,
+            done: 0,
+            hasher: blake3::Hasher::new(),
+        };
         item.write(&mut writer, session, &mut |n| bar.set_position(n))?;
         let hasher = writer.hasher;
         bar.finish_and_clear();
         if hasher.count() != item.size {
             return Err(Fail::new(
                 Status::SourceChanged,
-                format!("{}: {:#x} bytes came, {:#x} were measured", item.entry.label, hasher.count(), item.size),
+                format!(
+                    "{}: {:#x} bytes came, {:#x} were measured",
+                    item.entry.label,
+                    hasher.count(),
+                    item.size
+                ),
             ));
         }
         hashes.push(*hasher.finalize().as_bytes());
@@ -312,12 +408,19 @@ fn fill(
 /// The mem cache in the order of the tree: the entry with the state first, the others as they are.
 fn reserved(plan: &Plan) -> Vec<PhysRange> {
     let state = plan.mem_cache.ranges().nth(plan.state_entry);
-    let others = plan.mem_cache.ranges().enumerate().filter(|(i, _)| *i != plan.state_entry).map(|(_, r)| r);
+    let others = plan
+        .mem_cache
+        .ranges()
+        .enumerate()
+        .filter(|(i, _)| *i != plan.state_entry)
+        .map(|(_, r)| r);
     state.into_iter().chain(others).collect()
 }
 
 fn placement(plan: &Plan) -> Result<Placement, Fail> {
-    let state = plan.state().ok_or_else(|| Fail::new(Status::Failed, "the plan has no place for the state"))?;
+    let state = plan
+        .state()
+        .ok_or_else(|| Fail::new(Status::Failed, "the plan has no place for the state"))?;
     Ok(Placement {
         kernel: plan.image.kernel.segment(),
         initrd: plan.image.initrd.map(|p| p.segment()),
@@ -329,7 +432,11 @@ fn placement(plan: &Plan) -> Result<Placement, Fail> {
 /// Lets this load be told from any other with the same content: the kernel remembers how many bytes were
 /// given for each segment, and zeros at the end of the parameters make no difference.
 fn make_unique(assembled: &mut Assembled<'_>) -> Result<(), Fail> {
-    let Some(params) = assembled.segments.iter_mut().find(|s| s.kind == assemble::SegmentKind::Params) else {
+    let Some(params) = assembled
+        .segments
+        .iter_mut()
+        .find(|s| s.kind == assemble::SegmentKind::Params)
+    else {
         return Ok(());
     };
     let room = params.dest.len().saturating_sub(params.bytes.len() as u64);
@@ -349,8 +456,9 @@ fn tree(
     reserved: &[PhysRange],
 ) -> Result<Vec<u8>, Fail> {
     let now = crate::now_ns();
-    let places: Vec<Vec<PhysRange>> =
-        (0..inputs.items.len()).map(|index| plan.blob_pieces(index).map(|p| p.dest).collect()).collect();
+    let places: Vec<Vec<PhysRange>> = (0..inputs.items.len())
+        .map(|index| plan.blob_pieces(index).map(|p| p.dest).collect())
+        .collect();
     let mut blobs = Vec::new();
     for ((item, hash), place) in inputs.items.iter().zip(hashes).zip(&places) {
         let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
@@ -375,7 +483,11 @@ fn tree(
                 size: item.size,
                 mem: place,
                 blake3: *hash,
-                taken: if let Supply::Copy { taken, .. } = item.supply { taken } else { now },
+                taken: if let Supply::Copy { taken, .. } = item.supply {
+                    taken
+                } else {
+                    now
+                },
                 arrived_hop: inputs.hop,
             },
         });
@@ -392,8 +504,12 @@ fn tree(
     };
     let len = kho::abi::measure_handover(&description).or_status(Status::Failed)?;
     let mut bytes = vec![0; len];
-    let written = kho::abi::write_handover(&description, &mut bytes)
-        .map_err(|err| Fail::new(Status::Failed, format!("cannot describe the handover: {}", chain(&err))))?;
+    let written = kho::abi::write_handover(&description, &mut bytes).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot describe the handover: {}", chain(&err)),
+        )
+    })?;
     bytes.truncate(written);
     Ok(bytes)
 }
@@ -402,12 +518,21 @@ fn tree(
 pub fn sources(items: &[Item]) -> Vec<(std::ffi::OsString, String)> {
     items
         .iter()
-        .filter_map(|item| Some((item.entry.path.clone()?.into_os_string(), item.fingerprint()?)))
+        .filter_map(|item| {
+            Some((
+                item.entry.path.clone()?.into_os_string(),
+                item.fingerprint()?,
+            ))
+        })
         .collect()
 }
 
 /// Digest of everything that would be handed over, as far as it can change between load and exec.
-pub fn fingerprint(keep: &KeepFile, arrived: Option<&Arrived>, sources: &[(std::ffi::OsString, String)]) -> Fingerprint {
+pub fn fingerprint(
+    keep: &KeepFile,
+    arrived: Option<&Arrived>,
+    sources: &[(std::ffi::OsString, String)],
+) -> Fingerprint {
     use std::os::unix::ffi::OsStrExt;
     let mut hasher = blake3::Hasher::new();
     let mut field = |bytes: &[u8]| {
@@ -416,7 +541,13 @@ pub fn fingerprint(keep: &KeepFile, arrived: Option<&Arrived>, sources: &[(std::
     };
     for entry in list::effective(arrived, keep) {
         field(entry.label.as_bytes());
-        field(entry.path.as_deref().map(|p| p.as_os_str().as_bytes()).unwrap_or_default());
+        field(
+            entry
+                .path
+                .as_deref()
+                .map(|p| p.as_os_str().as_bytes())
+                .unwrap_or_default(),
+        );
         field(format!("{:?} {:?}", entry.leave_out, entry.source).as_bytes());
     }
     for (path, digest) in sources {
@@ -431,14 +562,21 @@ pub fn call_fail(err: &CallError, session: &Session) -> Fail {
     /// `EPERM` and `EACCES` of errno(3).
     const REFUSED: [i32; 2] = [1, 13];
     if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
-        let switched_off = KexecState::read(&session.root).ok().and_then(|state| state.refusal());
+        let switched_off = KexecState::read(&session.root)
+            .ok()
+            .and_then(|state| state.refusal());
         if switched_off.is_some() {
             return Fail::new(Status::KexecDisabled, chain(err));
         }
-        let locked = KernelLockdown::read(&session.root).is_ok_and(|lockdown| lockdown.blocks_kexec_load());
-        let asked = session.root.bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT).is_ok_and(|line| {
-            line.split(u8::is_ascii_whitespace).any(|word| word.starts_with(b"lockdown="))
-        });
+        let locked =
+            KernelLockdown::read(&session.root).is_ok_and(|lockdown| lockdown.blocks_kexec_load());
+        let asked = session
+            .root
+            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+            .is_ok_and(|line| {
+                line.split(u8::is_ascii_whitespace)
+                    .any(|word| word.starts_with(b"lockdown="))
+            });
         if locked || asked {
             return Fail::new(Status::LockedDown, chain(err))
                 .fix("switch Secure Boot off in the firmware, or boot without lockdown=; it cannot be lifted at run time");
@@ -458,4 +596,3 @@ fn random_bytes<const N: usize>() -> Result<[u8; N], Fail> {
 fn random() -> Result<u64, Fail> {
     Ok(u64::from_ne_bytes(random_bytes()?))
 }
-

@@ -49,7 +49,9 @@ impl Machine {
         let mut pinned = flags.reserved_in(&ram).or_status(Status::NotPermitted)?;
         if let Some(arrived) = arrived {
             require_reserved(arrived, &pinned)?;
-            pinned = pinned.subtract(&arrived.reserved()?).or_status(Status::Failed)?;
+            pinned = pinned
+                .subtract(&arrived.reserved()?)
+                .or_status(Status::Failed)?;
         }
         let poisoned = flags.poisoned_in(&ram).or_status(Status::NotPermitted)?;
         let pinned = pinned.union(&poisoned).or_status(Status::Failed)?;
@@ -68,7 +70,9 @@ impl Machine {
             ram,
             pinned,
             boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
-            efi: Efi::read(root).or_status(Status::NotPermitted)?.and_then(|efi| efi.for_next_kernel()),
+            efi: Efi::read(root)
+                .or_status(Status::NotPermitted)?
+                .and_then(|efi| efi.for_next_kernel()),
             memory: MemInfo::read(root).or_status(Status::Failed)?,
             kexec,
         })

@@ -40,16 +40,26 @@ impl Files {
         let initrd = match &args.initrd {
             None => None,
             Some(path) => Some(std::fs::read(path).map_err(|err| {
-                Fail::new(Status::BadInitrd, format!("cannot read the initrd {}: {err}", path.display()))
-                    .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
+                Fail::new(
+                    Status::BadInitrd,
+                    format!("cannot read the initrd {}: {err}", path.display()),
+                )
+                .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
             })?),
         };
         if let (Some(bytes), Some(path)) = (&initrd, &args.initrd) {
             image::check_initrd(bytes).map_err(|err| {
-                Fail::new(Status::BadInitrd, format!("{}: {}", path.display(), chain(&err)))
+                Fail::new(
+                    Status::BadInitrd,
+                    format!("{}: {}", path.display(), chain(&err)),
+                )
             })?;
         }
-        Ok(Self { kernel_path: args.kernel.clone(), kernel, initrd })
+        Ok(Self {
+            kernel_path: args.kernel.clone(),
+            kernel,
+            initrd,
+        })
     }
 
     /// Checks them and builds the command line. A scratch size counts on the `first` handover of a chain only.
@@ -63,17 +73,28 @@ impl Files {
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
         let (base, append) = base_line(args, &running);
-        let cmdline = cmdline::build(&base, &append, true, image.needs().cmdline_max).or_status(Status::BadCommandLine)?;
-        let scratch = match &args.scratch {
-            _ if !first => None,
-            Some(text) => Some(
-                kho::scratch::parse_size(text)
-                    .map_err(|err| Fail::new(Status::Scratch, format!("--scratch {text}: {err}")))?,
-            ),
-            None => kho::scratch::size_from_cmdline(&running)
-                .map_err(|err| Fail::new(Status::Scratch, format!("kho_scratch= on the running kernel's command line: {err}")))?,
-        };
-        Ok(Next { image, path: self.kernel_path.display().to_string(), initrd: self.initrd.as_deref(), cmdline, scratch })
+        let cmdline = cmdline::build(&base, &append, true, image.needs().cmdline_max)
+            .or_status(Status::BadCommandLine)?;
+        let scratch =
+            match &args.scratch {
+                _ if !first => None,
+                Some(text) => Some(kho::scratch::parse_size(text).map_err(|err| {
+                    Fail::new(Status::Scratch, format!("--scratch {text}: {err}"))
+                })?),
+                None => kho::scratch::size_from_cmdline(&running).map_err(|err| {
+                    Fail::new(
+                        Status::Scratch,
+                        format!("kho_scratch= on the running kernel's command line: {err}"),
+                    )
+                })?,
+            };
+        Ok(Next {
+            image,
+            path: self.kernel_path.display().to_string(),
+            initrd: self.initrd.as_deref(),
+            cmdline,
+            scratch,
+        })
     }
 }
 
@@ -93,9 +114,13 @@ fn base_line(args: &args::Next, running: &[u8]) -> (Vec<u8>, Vec<u8>) {
 ///
 /// [`Status::BadCommandLine`].
 pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, Fail> {
-    let running = root.bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT).or_status(Status::Failed)?;
+    let running = root
+        .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+        .or_status(Status::Failed)?;
     let (base, append) = base_line(args, &running);
-    Ok(cmdline::build(&base, &append, false, max).or_status(Status::BadCommandLine)?.line)
+    Ok(cmdline::build(&base, &append, false, max)
+        .or_status(Status::BadCommandLine)?
+        .line)
 }
 
 /// The `rdinit=` that the user had before the arrival program took its place, as long as the initial file
@@ -108,7 +133,11 @@ fn arrived_rdinit() -> Option<Vec<u8>> {
 
 fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {
     let (path, why) = (args.kernel.display().to_string(), chain(err));
-    let what = if why.contains(&path) { why } else { format!("{path}: {why}") };
+    let what = if why.contains(&path) {
+        why
+    } else {
+        format!("{path}: {why}")
+    };
     Fail::new(Status::BadImage, what)
         .fix("kho boots x86 bzImages of the 64-bit boot protocol, as in /boot/vmlinuz-*")
 }

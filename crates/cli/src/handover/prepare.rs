@@ -9,7 +9,10 @@ use crate::list::{self, Entry};
 use crate::output;
 use crate::session::Session;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
-use kho::plan::{self, ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
+use kho::plan::{
+    self, ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, Plan, PlanError, PlanRequest,
+    ScratchSource,
+};
 use kho::scratch::ScratchError;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
@@ -62,26 +65,45 @@ impl<'a> Inputs<'a> {
         max_ranges: Option<usize>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
-        let items = content::measure(list::effective(arrived, &session.state.keep()?), arrived, session)?;
+        let items = content::measure(
+            list::effective(arrived, &session.state.keep()?),
+            arrived,
+            session,
+        )?;
         let mut in_place = RangeSet::new();
         for item in &items {
             if let (Supply::InPlace { index }, Some(arrived)) = (&item.supply, arrived) {
-                for range in arrived.blobs.get(*index).map(|b| b.mem.as_slice()).unwrap_or_default() {
+                for range in arrived
+                    .blobs
+                    .get(*index)
+                    .map(|b| b.mem.as_slice())
+                    .unwrap_or_default()
+                {
                     in_place.insert(*range).or_status(Status::Failed)?;
                 }
             }
         }
         let (scratch, reusable, hop) = match arrived {
             Some(arrived) => {
-                let reusable = arrived.reserved()?.subtract(&in_place).or_status(Status::Failed)?;
-                (ScratchSource::Recorded(Some(arrived.scratch)), reusable, arrived.hop.saturating_add(1))
+                let reusable = arrived
+                    .reserved()?
+                    .subtract(&in_place)
+                    .or_status(Status::Failed)?;
+                (
+                    ScratchSource::Recorded(Some(arrived.scratch)),
+                    reusable,
+                    arrived.hop.saturating_add(1),
+                )
             }
-            None => (ScratchSource::Choose { size: next.scratch }, RangeSet::new(), 1),
+            None => (first_scratch(session, next, &machine)?, RangeSet::new(), 1),
         };
         let cap = max_ranges.unwrap_or(EARLY_RANGES);
-        if cap > EARLY_RANGES || cap < 2 {
-            return Err(Fail::new(Status::Usage, format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"))
-                .fix("more than that is not known to boot"));
+        if !(2..=EARLY_RANGES).contains(&cap) {
+            return Err(Fail::new(
+                Status::Usage,
+                format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"),
+            )
+            .fix("more than that is not known to boot"));
         }
         let limits = Limits {
             max_entries: cap,
@@ -89,10 +111,25 @@ impl<'a> Inputs<'a> {
             load_limit: machine.memory.total / 2 / PAGE_SIZE * PAGE_SIZE,
         };
         // A blob that stays in place needs no room; the index among the blobs stays that of the item.
-        let blob_sizes: Vec<u64> = items.iter().map(|i| if i.is_copied() { i.size } else { 0 }).collect();
+        let blob_sizes: Vec<u64> = items
+            .iter()
+            .map(|i| if i.is_copied() { i.size } else { 0 })
+            .collect();
         let state_len = state_len(&machine, &items, arrived, &limits)?;
         let image = image_needs(next, limits.max_entries)?;
-        Ok(Self { machine, next, items, in_place, scratch, reusable, hop, limits, blob_sizes, state_len, image })
+        Ok(Self {
+            machine,
+            next,
+            items,
+            in_place,
+            scratch,
+            reusable,
+            hop,
+            limits,
+            blob_sizes,
+            state_len,
+            image,
+        })
     }
 
     /// Asks the planner, with `landing` as memory that was taken for the purpose.
@@ -105,8 +142,11 @@ impl<'a> Inputs<'a> {
             let plan = plan::plan(request).map_err(|err| plan_fail(&err))?;
             // The planner's word is not taken for it: this derives every safety property again.
             plan.check_invariants(request).map_err(|err| {
-                Fail::new(Status::Failed, format!("the plan is unsafe and was not used: {}", chain(&err)))
-                    .fix("this is a bug in kho; please report it with the output of kho plan --json")
+                Fail::new(
+                    Status::Failed,
+                    format!("the plan is unsafe and was not used: {}", chain(&err)),
+                )
+                .fix("this is a bug in kho; please report it with the output of kho plan --json")
             })?;
             Ok(plan)
         })
@@ -121,7 +161,10 @@ impl<'a> Inputs<'a> {
             borders: &[],
             scratch: self.scratch,
             image: self.image,
-            payload: PayloadNeeds { state: self.state_len, blobs: &self.blob_sizes },
+            payload: PayloadNeeds {
+                state: self.state_len,
+                blobs: &self.blob_sizes,
+            },
             landing: &landing,
             cmdline: &self.next.cmdline.line,
             limits: self.limits,
@@ -147,12 +190,40 @@ impl<'a> Inputs<'a> {
 
     /// Bytes of state and blobs that are copied, in whole pages.
     pub fn payload_bytes(&self) -> u64 {
-        self.blob_sizes.iter().map(|size| size.next_multiple_of(PAGE_SIZE)).sum::<u64>() + self.state_len
+        self.blob_sizes
+            .iter()
+            .map(|size| size.next_multiple_of(PAGE_SIZE))
+            .sum::<u64>()
+            + self.state_len
     }
 }
 
+/// Scratch on a boot that nothing arrived in.
+///
+/// A second load chooses what the first one did: the pages of the image that is loaded are PageReserved
+/// (`kimage_alloc_pages`, `kernel/kexec_core.c`), so the region that was chosen then would look taken now.
+fn first_scratch(
+    session: &Session,
+    next: &Next<'_>,
+    machine: &Machine,
+) -> Result<ScratchSource, Fail> {
+    if next.scratch.is_none()
+        && machine.kexec.loaded == Some(true)
+        && let Some([start, len]) = session.state.loaded()?.and_then(|loaded| loaded.scratch)
+        && let Ok(range) = PhysRange::new(PhysAddr::new(start), len)
+    {
+        return Ok(ScratchSource::Recorded(Some(range)));
+    }
+    Ok(ScratchSource::Choose { size: next.scratch })
+}
+
 /// Bytes of the state segment at most: as many ranges as the limits allow.
-fn state_len(machine: &Machine, items: &[Item], arrived: Option<&Arrived>, limits: &Limits) -> Result<u64, Fail> {
+fn state_len(
+    machine: &Machine,
+    items: &[Item],
+    arrived: Option<&Arrived>,
+    limits: &Limits,
+) -> Result<u64, Fail> {
     let ranges = dummy_ranges(limits.max_entries + limits.max_payload_segments)?;
     let release = &machine.kernel.release;
     let blobs = items
@@ -161,10 +232,13 @@ fn state_len(machine: &Machine, items: &[Item], arrived: Option<&Arrived>, limit
             let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
             // A copied blob has at most one piece per payload segment, one that stays has those it has.
             let pieces = match &item.supply {
-                Supply::InPlace { index } => {
-                    arrived.and_then(|a| a.blobs.get(*index)).map(|b| b.mem.as_slice()).unwrap_or_default()
-                }
-                _ => ranges.get(..limits.max_payload_segments).unwrap_or_default(),
+                Supply::InPlace { index } => arrived
+                    .and_then(|a| a.blobs.get(*index))
+                    .map(|b| b.mem.as_slice())
+                    .unwrap_or_default(),
+                _ => ranges
+                    .get(..limits.max_payload_segments)
+                    .unwrap_or_default(),
             };
             Ok(BlobDescription {
                 label,
@@ -195,20 +269,27 @@ fn state_len(machine: &Machine, items: &[Item], arrived: Option<&Arrived>, limit
         efi_regions: machine.efi.as_ref().map(|efi| efi.runtime_map.len()),
         rng_seed: true,
     };
-    SetupDataCarrier.state_len(&shape).or_status(Status::TooManyRanges)
+    SetupDataCarrier
+        .state_len(&shape)
+        .or_status(Status::TooManyRanges)
 }
 
 /// `count` pages, none next to another, for measuring.
 fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
     (1..=count as u64)
-        .map(|n| PhysRange::new(PhysAddr::new(n * 2 * PAGE_SIZE), PAGE_SIZE).or_status(Status::Failed))
+        .map(|n| {
+            PhysRange::new(PhysAddr::new(n * 2 * PAGE_SIZE), PAGE_SIZE).or_status(Status::Failed)
+        })
         .collect()
 }
 
 /// What the tree says of an entry's content.
 pub fn blob_content(entry: &Entry) -> Content<'_> {
     match &entry.path {
-        Some(path) => Content::Files { path: path.as_os_str().as_bytes(), leave_out: entry.leave_out },
+        Some(path) => Content::Files {
+            path: path.as_os_str().as_bytes(),
+            leave_out: entry.leave_out,
+        },
         None => Content::Raw,
     }
 }
@@ -216,7 +297,8 @@ pub fn blob_content(entry: &Entry) -> Content<'_> {
 fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
     let needs = next.image.needs();
     let initrd = next.initrd.map_or(0, <[u8]>::len) as u64;
-    let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref()).or_status(Status::BadInitrd)?;
+    let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref())
+        .or_status(Status::BadInitrd)?;
     Ok(ImageNeeds {
         kernel: KernelNeeds {
             file_len: needs.payload_len,

@@ -26,7 +26,11 @@ const MAX_RULES: usize = 1024;
 
 /// Where the files are; a file in an earlier folder hides those of the same name in later ones.
 pub fn dirs(session: &Session) -> Vec<PathBuf> {
-    vec!["/etc/kho/keep.d".into(), session.state.path().join("keep.d"), "/usr/lib/kho/keep.d".into()]
+    vec![
+        "/etc/kho/keep.d".into(),
+        session.state.path().join("keep.d"),
+        "/usr/lib/kho/keep.d".into(),
+    ]
 }
 
 impl Rule {
@@ -68,15 +72,30 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
     for rule in &rules {
         let label = rule.label();
         if label.len() > 255 {
-            errors.push(format!("{}: the path is too long for a name; give it one with name=", rule.place));
+            errors.push(format!(
+                "{}: the path is too long for a name; give it one with name=",
+                rule.place
+            ));
         }
         if let Some(first) = seen.insert(label, rule) {
-            errors.push(format!("{}: same name as at {}; give it another with name=", rule.place, first.place));
+            errors.push(format!(
+                "{}: same name as at {}; give it another with name=",
+                rule.place, first.place
+            ));
         }
     }
     for (at, rule) in rules.iter().enumerate() {
-        if let Some(other) = rules.iter().take(at).find(|other| overlap(&rule.path, &other.path)) {
-            errors.push(format!("{}: {} is kept by {} too", rule.place, rule.path.display(), other.place));
+        if let Some(other) = rules
+            .iter()
+            .take(at)
+            .find(|other| overlap(&rule.path, &other.path))
+        {
+            errors.push(format!(
+                "{}: {} is kept by {} too",
+                rule.place,
+                rule.path.display(),
+                other.place
+            ));
         }
     }
     if rules.len() > MAX_RULES {
@@ -85,7 +104,12 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
     if errors.is_empty() {
         return Ok(rules);
     }
-    let shown = errors.iter().take(20).cloned().collect::<Vec<_>>().join("\n  ");
+    let shown = errors
+        .iter()
+        .take(20)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n  ");
     let more = match errors.len().saturating_sub(20) {
         0 => String::new(),
         n => format!("\n  and {n} more"),
@@ -139,7 +163,11 @@ fn text(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let meta = file.metadata().map_err(|err| err.to_string())?;
     if meta.file_type().is_char_device() {
         let null = std::fs::metadata("/dev/null").map_err(|err| err.to_string())?;
-        return if meta.rdev() == null.rdev() { Ok(None) } else { Err("it is a device".to_owned()) };
+        return if meta.rdev() == null.rdev() {
+            Ok(None)
+        } else {
+            Err("it is a device".to_owned())
+        };
     }
     if !meta.is_file() {
         return Err("it is not a regular file".to_owned());
@@ -148,10 +176,14 @@ fn text(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let owner = rustix::process::geteuid().as_raw();
     if (meta.uid() != 0 && meta.uid() != owner) || meta.mode() & 0o022 != 0 {
         let (mode, uid) = (meta.mode() & 0o7777, meta.uid());
-        return Err(format!("others than root may write to it (mode {mode:#o}, owner {uid})"));
+        return Err(format!(
+            "others than root may write to it (mode {mode:#o}, owner {uid})"
+        ));
     }
     let mut bytes = Vec::new();
-    file.take(parse::MAX_FILE + 1).read_to_end(&mut bytes).map_err(|err| err.to_string())?;
+    file.take(parse::MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|err| err.to_string())?;
     if bytes.len() as u64 > parse::MAX_FILE {
         return Err(format!("it is longer than {:#x} bytes", parse::MAX_FILE));
     }
@@ -174,7 +206,11 @@ pub struct Changes {
 /// # Errors
 ///
 /// [`Status::BadSource`] when a path that must exist does not, or is something else than the rule says.
-pub fn sync(rules: &[Rule], arrived: Option<&Arrived>, keep: &mut KeepFile) -> Result<Changes, Fail> {
+pub fn sync(
+    rules: &[Rule],
+    arrived: Option<&Arrived>,
+    keep: &mut KeepFile,
+) -> Result<Changes, Fail> {
     let mut changes = Changes::default();
     let wanted: BTreeMap<String, &Rule> = rules.iter().map(|rule| (rule.label(), rule)).collect();
     drop_gone(&wanted, arrived, keep, &mut changes);
@@ -184,13 +220,17 @@ pub fn sync(rules: &[Rule], arrived: Option<&Arrived>, keep: &mut KeepFile) -> R
             && !keep.removed.contains(label);
         if waiting {
             // Never reads a path whose content of before is still to be put back there.
-            changes.remarks.push(format!("{label} arrived and is not restored: the bytes that arrived are carried on"));
+            changes.remarks.push(format!(
+                "{label} arrived and is not restored: the bytes that arrived are carried on"
+            ));
             continue;
         }
         if !present(rule)? {
             let before = keep.entries.len();
             keep.entries.retain(|local| local.label != *label);
-            let arrived = list::effective(arrived, keep).iter().any(|entry| entry.label == *label);
+            let arrived = list::effective(arrived, keep)
+                .iter()
+                .any(|entry| entry.label == *label);
             if arrived {
                 keep.removed.push(label.clone());
             }
@@ -202,32 +242,48 @@ pub fn sync(rules: &[Rule], arrived: Option<&Arrived>, keep: &mut KeepFile) -> R
         match keep.entries.iter_mut().find(|local| local.label == *label) {
             Some(local) => local.content = rule.content(),
             None => {
-                let on_list = list::effective(arrived, keep).into_iter().find(|entry| entry.label == *label);
+                let on_list = list::effective(arrived, keep)
+                    .into_iter()
+                    .find(|entry| entry.label == *label);
                 if on_list.is_some() {
                     // It came with the handover and is restored: from now on the rule's options hold.
                     keep.removed.push(label.clone());
                 } else {
                     changes.added.push(label.clone());
                 }
-                keep.entries.push(Local { label: label.clone(), content: rule.content() });
+                keep.entries.push(Local {
+                    label: label.clone(),
+                    content: rule.content(),
+                });
             }
         }
     }
     let entries = list::effective(arrived, keep);
-    for entry in entries.iter().filter(|entry| !entry.label.starts_with(PREFIX)) {
+    for entry in entries
+        .iter()
+        .filter(|entry| !entry.label.starts_with(PREFIX))
+    {
         let shared = entries.iter().find(|other| {
             other.label.starts_with(PREFIX)
                 && matches!((&entry.path, &other.path), (Some(a), Some(b)) if overlap(a, b))
         });
         if let Some(other) = shared {
-            changes.remarks.push(format!("{} and {} overlap; the shared part is carried twice", entry.label, other.label));
+            changes.remarks.push(format!(
+                "{} and {} overlap; the shared part is carried twice",
+                entry.label, other.label
+            ));
         }
     }
     Ok(changes)
 }
 
 /// Takes off what the rules no longer name.
-fn drop_gone(wanted: &BTreeMap<String, &Rule>, arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Changes) {
+fn drop_gone(
+    wanted: &BTreeMap<String, &Rule>,
+    arrived: Option<&Arrived>,
+    keep: &mut KeepFile,
+    changes: &mut Changes,
+) {
     let gone = |label: &str| label.starts_with(PREFIX) && !wanted.contains_key(label);
     for local in keep.entries.iter().filter(|local| gone(&local.label)) {
         changes.removed.push(local.label.clone());
@@ -259,7 +315,8 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
             return if rule.optional {
                 Ok(false)
             } else {
-                Err(bad(format!("{path} does not exist")).fix("write - after the type if it need not"))
+                Err(bad(format!("{path} does not exist"))
+                    .fix("write - after the type if it need not"))
             };
         }
         Err(err) => return Err(bad(format!("{path}: {err}"))),
@@ -270,14 +327,21 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
         Kind::Link => meta.is_symlink(),
     };
     if !right {
-        return Err(bad(format!("{path} is not {}", rule.kind.label())).fix("f is a file, d a directory, L a symbolic link"));
+        return Err(bad(format!("{path} is not {}", rule.kind.label()))
+            .fix("f is a file, d a directory, L a symbolic link"));
     }
     // A link on the way would make two paths of one, and may point anywhere at restore time.
     let parent = rule.path.parent().unwrap_or(Path::new("/"));
-    let real = parent.canonicalize().map_err(|err| bad(format!("{}: {err}", parent.display())))?;
+    let real = parent
+        .canonicalize()
+        .map_err(|err| bad(format!("{}: {err}", parent.display())))?;
     if real != parent {
-        return Err(bad(format!("{} is {} by a symbolic link", parent.display(), real.display()))
-            .fix("write the path without the link"));
+        return Err(bad(format!(
+            "{} is {} by a symbolic link",
+            parent.display(),
+            real.display()
+        ))
+        .fix("write the path without the link"));
     }
     Ok(true)
 }
@@ -290,10 +354,17 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
 pub fn apply(session: &Session) -> Result<Changes, Fail> {
     let rules = read(&dirs(session))?;
     let mut keep = session.state.keep()?;
-    if let Some(rule) = rules.iter().find(|rule| overlap(&rule.path, session.state.path())) {
+    if let Some(rule) = rules
+        .iter()
+        .find(|rule| overlap(&rule.path, session.state.path()))
+    {
         return Err(Fail::new(
             Status::BadSource,
-            format!("{}: kho's own state is in {}", rule.place, rule.path.display()),
+            format!(
+                "{}: kho's own state is in {}",
+                rule.place,
+                rule.path.display()
+            ),
         ));
     }
     let changes = sync(&rules, session.arrived()?.as_ref(), &mut keep)?;

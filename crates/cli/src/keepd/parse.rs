@@ -80,7 +80,9 @@ pub enum LineError {
     #[error("\\{0} is no escape; there are \\\\ \\\" \\' \\s (blank) and \\xHH other than \\x00")]
     Escape(String),
     /// The first field.
-    #[error("{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent")]
+    #[error(
+        "{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent"
+    )]
     Type(String),
     /// Nothing after the type.
     #[error("there is no path")]
@@ -92,7 +94,9 @@ pub enum LineError {
     #[error("% has no meaning here; write %% for a percent sign")]
     Percent,
     /// An option that is not known.
-    #[error("{0:?} is no option; there are name=NAME skip-special one-file-system replace privileged manual")]
+    #[error(
+        "{0:?} is no option; there are name=NAME skip-special one-file-system replace privileged manual"
+    )]
     Option(String),
     /// An option given twice.
     #[error("the option {0:?} is given twice")]
@@ -127,7 +131,11 @@ pub fn file(name: &Path, text: &[u8]) -> Result<Vec<Rule>, Vec<Located>> {
             Err(error) => errors.push(Located { place, error }),
         }
     }
-    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(rules)
+    } else {
+        Err(errors)
+    }
 }
 
 fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
@@ -176,7 +184,11 @@ fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
         if bad || name.contains(['/', '\u{fffd}']) || name.chars().any(char::is_control) {
             return Err(LineError::Name(name.to_owned()));
         }
-        return if rule.name.replace(name.to_owned()).is_some() { Err(twice()) } else { Ok(()) };
+        return if rule.name.replace(name.to_owned()).is_some() {
+            Err(twice())
+        } else {
+            Ok(())
+        };
     }
     let flag = match text {
         "skip-special" => &mut rule.skip_special,
@@ -186,7 +198,11 @@ fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
         "manual" => &mut rule.manual,
         _ => return Err(LineError::Option(text.to_owned())),
     };
-    if std::mem::replace(flag, true) { Err(twice()) } else { Ok(()) }
+    if std::mem::replace(flag, true) {
+        Err(twice())
+    } else {
+        Ok(())
+    }
 }
 
 /// Absolute and plain: two spellings of one path would be two entries.
@@ -202,11 +218,18 @@ fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
     let bad = || LineError::Path(OsString::from_vec(bytes.to_vec()));
     let given = Path::new(OsStr::from_bytes(&plain));
     // `components` swallows `.` in the middle, so it is looked for in the bytes.
-    if !given.is_absolute() || plain.split(|byte| *byte == b'/').any(|part| part == b"." || part == b"..") {
+    if !given.is_absolute()
+        || plain
+            .split(|byte| *byte == b'/')
+            .any(|part| part == b"." || part == b"..")
+    {
         return Err(bad());
     }
     let clean: PathBuf = given.components().collect();
-    if clean.components().any(|part| !matches!(part, Component::RootDir | Component::Normal(_))) {
+    if clean
+        .components()
+        .any(|part| !matches!(part, Component::RootDir | Component::Normal(_)))
+    {
         return Err(bad());
     }
     Ok(clean)
@@ -234,7 +257,10 @@ fn fields(text: &[u8]) -> Result<Vec<Vec<u8>>, LineError> {
             };
             match (byte, quote) {
                 (byte, Some(quote)) if byte == quote => {
-                    if rest.peek().is_some_and(|next| !matches!(next, b' ' | b'\t')) {
+                    if rest
+                        .peek()
+                        .is_some_and(|next| !matches!(next, b' ' | b'\t'))
+                    {
                         return Err(LineError::Glued);
                     }
                     break;
@@ -259,7 +285,9 @@ fn escape(rest: &mut impl Iterator<Item = u8>) -> Result<u8, LineError> {
             let digits: Vec<u8> = rest.take(2).collect();
             let value = std::str::from_utf8(&digits)
                 .ok()
-                .filter(|text| text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_hexdigit()))
+                .filter(|text| {
+                    text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+                })
                 .and_then(|text| u8::from_str_radix(text, 16).ok());
             match value {
                 Some(value) if value != 0 => Ok(value),
@@ -285,12 +313,30 @@ mod tests {
         let rule = one("d- /var//lib/redis/ name=redis skip-special\tone-file-system replace privileged manual\r").unwrap();
         assert_eq!(rule.path, Path::new("/var/lib/redis"));
         assert_eq!(rule.path.as_os_str(), "/var/lib/redis");
-        assert_eq!((rule.kind, rule.optional, rule.name.as_deref()), (Kind::Directory, true, Some("redis")));
-        assert!(rule.skip_special && rule.one_file_system && rule.replace && rule.privileged && rule.manual);
+        assert_eq!(
+            (rule.kind, rule.optional, rule.name.as_deref()),
+            (Kind::Directory, true, Some("redis"))
+        );
+        assert!(
+            rule.skip_special
+                && rule.one_file_system
+                && rule.replace
+                && rule.privileged
+                && rule.manual
+        );
         let rule = one(r"f /srv/a\x2f../b");
-        assert!(matches!(rule, Err(LineError::Path(_))), "an escaped slash is a slash: {rule:?}");
-        assert_eq!(one(r#"L "/srv/a b\"c""#).unwrap().path, Path::new("/srv/a b\"c"));
-        assert_eq!(one(r"f /srv/a\sb%%\xff").unwrap().path, Path::new(OsStr::from_bytes(b"/srv/a b%\xff")));
+        assert!(
+            matches!(rule, Err(LineError::Path(_))),
+            "an escaped slash is a slash: {rule:?}"
+        );
+        assert_eq!(
+            one(r#"L "/srv/a b\"c""#).unwrap().path,
+            Path::new("/srv/a b\"c")
+        );
+        assert_eq!(
+            one(r"f /srv/a\sb%%\xff").unwrap().path,
+            Path::new(OsStr::from_bytes(b"/srv/a b%\xff"))
+        );
         assert_eq!(line(b"  # d /x", "x:1"), Ok(None));
         assert_eq!(line(b" \t", "x:1"), Ok(None));
     }
@@ -318,10 +364,16 @@ mod tests {
         ] {
             assert_eq!(one(text), Err(error), "{text}");
         }
-        assert_eq!(line(&[b'd'; MAX_LINE + 1], "x:1"), Err(LineError::TooLong(MAX_LINE + 1)));
+        assert_eq!(
+            line(&[b'd'; MAX_LINE + 1], "x:1"),
+            Err(LineError::TooLong(MAX_LINE + 1))
+        );
         let errors = file(Path::new("/etc/kho/keep.d/a.conf"), b"d /a\nd b\n\nq /c\n").unwrap_err();
         let places: Vec<_> = errors.iter().map(|error| error.place.as_str()).collect();
-        assert_eq!(places, ["/etc/kho/keep.d/a.conf:2", "/etc/kho/keep.d/a.conf:4"]);
+        assert_eq!(
+            places,
+            ["/etc/kho/keep.d/a.conf:2", "/etc/kho/keep.d/a.conf:4"]
+        );
     }
 
     proptest! {

@@ -26,7 +26,11 @@ fn earlier_folders_win_and_null_masks() {
     write(&dirs[1].join("a.conf"), "d /run-a\n");
     write(&dirs[0].join("a.conf"), "d /etc-a\n");
     symlink("/dev/null", dirs[0].join("b.conf")).unwrap();
-    let paths: Vec<_> = read(&dirs).unwrap().into_iter().map(|rule| rule.path).collect();
+    let paths: Vec<_> = read(&dirs)
+        .unwrap()
+        .into_iter()
+        .map(|rule| rule.path)
+        .collect();
     assert_eq!(paths, [Path::new("/etc-a"), Path::new("/usr-c")]);
 }
 
@@ -37,14 +41,25 @@ fn files_that_others_may_write_and_things_that_are_no_files_are_refused() {
     let open = dirs[0].join("open.conf");
     write(&open, "d /a\n");
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o666)).unwrap();
-    rustix::fs::mkfifoat(rustix::fs::CWD, dirs[0].join("pipe.conf"), rustix::fs::Mode::RUSR).unwrap();
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        dirs[0].join("pipe.conf"),
+        rustix::fs::Mode::RUSR,
+    )
+    .unwrap();
     std::fs::create_dir(dirs[0].join("dir.conf")).unwrap();
     symlink("nowhere", dirs[0].join("dangling.conf")).unwrap();
     let long = "#".repeat(usize::try_from(parse::MAX_FILE).unwrap() + 1);
     write(&dirs[0].join("long.conf"), &long);
     let fail = read(&dirs).unwrap_err();
     assert_eq!(fail.status, Status::BadConfig);
-    for name in ["open.conf: others", "pipe.conf: it is not a regular", "dir.conf: ", "dangling.conf: ", "long.conf: it is longer"] {
+    for name in [
+        "open.conf: others",
+        "pipe.conf: it is not a regular",
+        "dir.conf: ",
+        "dangling.conf: ",
+        "long.conf: it is longer",
+    ] {
         assert!(fail.what.contains(name), "{name} in {}", fail.what);
     }
 }
@@ -53,9 +68,15 @@ fn files_that_others_may_write_and_things_that_are_no_files_are_refused() {
 fn two_rules_for_one_thing_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let dirs = three(root.path());
-    write(&dirs[0].join("a.conf"), "d /a name=x\nd /b name=x\nd /c\nf /c/d\n");
+    write(
+        &dirs[0].join("a.conf"),
+        "d /a name=x\nd /b name=x\nd /c\nf /c/d\n",
+    );
     let what = read(&dirs).unwrap_err().what;
-    assert!(what.contains("a.conf:2: same name as at") && what.contains("a.conf:4: /c/d is kept by"), "{what}");
+    assert!(
+        what.contains("a.conf:2: same name as at") && what.contains("a.conf:4: /c/d is kept by"),
+        "{what}"
+    );
 }
 
 fn rules(text: &str) -> Vec<Rule> {
@@ -87,7 +108,10 @@ fn arrived(labels: &[(&str, &Path)]) -> Arrived {
 }
 
 fn labels(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<String> {
-    list::effective(arrived, keep).into_iter().map(|entry| entry.label).collect()
+    list::effective(arrived, keep)
+        .into_iter()
+        .map(|entry| entry.label)
+        .collect()
 }
 
 #[test]
@@ -99,18 +123,34 @@ fn the_list_follows_the_files_and_leaves_the_rest_alone() {
     let mut keep = KeepFile::default();
     let by_hand = Local {
         label: "hand".into(),
-        content: Content::Files { path: "/srv".into(), skip_special: false, one_file_system: false },
+        content: Content::Files {
+            path: "/srv".into(),
+            skip_special: false,
+            one_file_system: false,
+        },
     };
     keep.entries.push(by_hand);
-    let text = format!("d {0}/a name=a\nf {0}/f name=f\nd- {0}/absent name=no\n", root.display());
+    let text = format!(
+        "d {0}/a name=a\nf {0}/f name=f\nd- {0}/absent name=no\n",
+        root.display()
+    );
     let changes = sync(&rules(&text), None, &mut keep).unwrap();
     assert_eq!(changes.added, ["keep.d:a", "keep.d:f"]);
     assert_eq!(labels(None, &keep), ["hand", "keep.d:a", "keep.d:f"]);
     // Again: nothing to do but an option that changed.
     let text = format!("d {0}/a name=a skip-special\n", root.display());
     let changes = sync(&rules(&text), None, &mut keep).unwrap();
-    assert_eq!((changes.added.len(), changes.removed), (0, vec!["keep.d:f".to_owned()]));
-    assert!(matches!(keep.entries[1].content, Content::Files { skip_special: true, .. }));
+    assert_eq!(
+        (changes.added.len(), changes.removed),
+        (0, vec!["keep.d:f".to_owned()])
+    );
+    assert!(matches!(
+        keep.entries[1].content,
+        Content::Files {
+            skip_special: true,
+            ..
+        }
+    ));
     sync(&[], None, &mut keep).unwrap();
     assert_eq!(labels(None, &keep), ["hand"]);
 }
@@ -128,10 +168,19 @@ fn wrong_kinds_absent_paths_and_links_on_the_way_are_refused_before_anything_cha
         (format!("L {}/a", root.display()), "is not a symbolic link"),
     ] {
         let fail = sync(&rules(&text), None, &mut KeepFile::default()).unwrap_err();
-        assert!(fail.what.starts_with("x:1: ") && fail.what.contains(what), "{}", fail.what);
+        assert!(
+            fail.what.starts_with("x:1: ") && fail.what.contains(what),
+            "{}",
+            fail.what
+        );
     }
     std::fs::create_dir(root.join("a/in")).unwrap();
-    let fail = sync(&rules(&format!("d {}/l/in", root.display())), None, &mut KeepFile::default()).unwrap_err();
+    let fail = sync(
+        &rules(&format!("d {}/l/in", root.display())),
+        None,
+        &mut KeepFile::default(),
+    )
+    .unwrap_err();
     assert!(fail.what.contains("by a symbolic link"), "{}", fail.what);
 }
 
@@ -141,20 +190,30 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
     let root = root.path().canonicalize().unwrap();
     let a = root.join("a");
     std::fs::create_dir(&a).unwrap();
-    let arrived = arrived(&[("keep.d:a", &a), ("keep.d:gone", &root.join("gone")), ("hand", Path::new("/srv"))]);
+    let arrived = arrived(&[
+        ("keep.d:a", &a),
+        ("keep.d:gone", &root.join("gone")),
+        ("hand", Path::new("/srv")),
+    ]);
     let text = format!("d {} name=a skip-special", a.display());
     let mut keep = KeepFile::default();
     let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
     assert!(changes.added.is_empty() && changes.removed.is_empty());
     assert_eq!(changes.remarks.len(), 2, "{:?}", changes.remarks);
-    assert_eq!(labels(Some(&arrived), &keep), ["keep.d:a", "keep.d:gone", "hand"]);
+    assert_eq!(
+        labels(Some(&arrived), &keep),
+        ["keep.d:a", "keep.d:gone", "hand"]
+    );
 
     keep.restored = vec!["keep.d:a".into(), "keep.d:gone".into(), "hand".into()];
     let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
     assert_eq!(changes.removed, ["keep.d:gone"]);
     let list = list::effective(Some(&arrived), &keep);
     assert_eq!(labels(Some(&arrived), &keep), ["hand", "keep.d:a"]);
-    assert!(matches!(list[1].source, list::Source::Path) && list[1].leave_out.special, "the rule's options hold");
+    assert!(
+        matches!(list[1].source, list::Source::Path) && list[1].leave_out.special,
+        "the rule's options hold"
+    );
     // Twice is once.
     let before = format!("{keep:?}");
     sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
@@ -168,7 +227,10 @@ fn an_entry_that_may_be_absent_leaves_the_list_and_comes_back() {
     let a = root.join("a");
     let arrived = arrived(&[("keep.d:a", &a)]);
     let text = format!("d- {} name=a", a.display());
-    let mut keep = KeepFile { restored: vec!["keep.d:a".into()], ..KeepFile::default() };
+    let mut keep = KeepFile {
+        restored: vec!["keep.d:a".into()],
+        ..KeepFile::default()
+    };
     let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
     assert_eq!(changes.removed, ["keep.d:a"]);
     assert!(labels(Some(&arrived), &keep).is_empty());

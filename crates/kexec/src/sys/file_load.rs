@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn a_nul_and_a_file_that_is_no_kernel_are_refused() {
         let file = File::open("/proc/self/exe").unwrap();
-        assert!(matches!(load(&file, None, b"a\0b"), Err(FileLoadError::Nul(1))));
+        assert!(matches!(
+            load(&file, None, b"a\0b"),
+            Err(FileLoadError::Nul(1))
+        ));
         // Not root: EPERM; root: not a kernel (ENOEXEC), or no such call.
         assert!(load(&file, None, b"").unwrap_err().errno().is_some());
     }

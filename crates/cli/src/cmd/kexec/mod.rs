@@ -27,7 +27,12 @@ const USAGE: u8 = 1;
 const FAILED: u8 = 255;
 
 /// Names under which a real kexec(8) may be found when this program has taken its place.
-const REAL: [&str; 4] = ["/usr/sbin/kexec.distrib", "/sbin/kexec.distrib", "/usr/sbin/kexec", "/sbin/kexec"];
+const REAL: [&str; 4] = [
+    "/usr/sbin/kexec.distrib",
+    "/sbin/kexec.distrib",
+    "/usr/sbin/kexec",
+    "/sbin/kexec",
+];
 
 const HELP: &str = "\
 Usage: kho kexec [OPTION]... [KERNEL]
@@ -60,7 +65,11 @@ struct Refusal(u8, String);
 
 impl From<Fail> for Refusal {
     fn from(fail: Fail) -> Self {
-        let status = if fail.status == Status::BadInitrd { USAGE } else { FAILED };
+        let status = if fail.status == Status::BadInitrd {
+            USAGE
+        } else {
+            FAILED
+        };
         Self(status, fail.to_string())
     }
 }
@@ -83,15 +92,23 @@ pub fn called(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
 ///
 /// Always.
 pub fn from_verb(_: &[OsString]) -> Result<(), Fail> {
-    Err(Fail::new(Status::Usage, "kho kexec takes kexec(8)'s options only").fix("put kexec right after kho"))
+    Err(
+        Fail::new(Status::Usage, "kho kexec takes kexec(8)'s options only")
+            .fix("put kexec right after kho"),
+    )
 }
 
 fn run(args: &[OsString]) -> u8 {
     match options::parse(args.iter().cloned()) {
         Ok(Request::Help) => println!("{HELP}"),
-        Ok(Request::Version) => println!("kexec-tools 2.0.29 as kho {} does it", env!("CARGO_PKG_VERSION")),
+        Ok(Request::Version) => println!(
+            "kexec-tools 2.0.29 as kho {} does it",
+            env!("CARGO_PKG_VERSION")
+        ),
         Ok(Request::CrashSize) => {
-            let size = KexecState::read(&kho_kexec::sys::Root::system()).ok().and_then(|state| state.crash_size);
+            let size = KexecState::read(&kho_kexec::sys::Root::system())
+                .ok()
+                .and_then(|state| state.crash_size);
             println!("{}", size.unwrap_or(0));
         }
         Ok(Request::Work(wanted)) => match work(&wanted, args) {
@@ -112,15 +129,24 @@ fn run(args: &[OsString]) -> u8 {
 fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     let dir = std::env::var_os("KHO_STATE_DIR").unwrap_or_else(|| "/run/kho".into());
     let session = Session::new(PathBuf::from(dir));
-    let out = Output { json: false, quiet: false };
+    let out = Output {
+        json: false,
+        quiet: false,
+    };
     if wanted.debug {
         for option in &wanted.moot {
-            eprintln!("kexec: {option} has no effect: the plan decides where things go, and the kernel stops its devices");
+            eprintln!(
+                "kexec: {option} has no effect: the plan decides where things go, and the kernel stops its devices"
+            );
         }
     }
     if wanted.status {
         let state = KexecState::read(&session.root).or_status(Status::Failed)?;
-        let loaded = if wanted.panic { state.crash_loaded } else { state.loaded };
+        let loaded = if wanted.panic {
+            state.crash_loaded
+        } else {
+            state.loaded
+        };
         // Without the kernel's file kexec(8) fails, too.
         return Ok(loaded.map_or(FAILED, u8::from));
     }
@@ -129,7 +155,9 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     }
     if wanted.unload {
         let _lock = session.lock()?;
-        System.kexec_unload().map_err(|err| load::call_fail(&err, &session))?;
+        System
+            .kexec_unload()
+            .map_err(|err| load::call_fail(&err, &session))?;
         session.state.clear_loaded()?;
         arm::disarm(&session)?;
     }
@@ -156,13 +184,25 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     };
     // Its functions that read files die, with another status than those that load.
     if let Err(err) = File::open(kernel) {
-        return Err(Refusal(USAGE, format!("Cannot open `{}': {err}", kernel.display())));
+        return Err(Refusal(
+            USAGE,
+            format!("Cannot open `{}': {err}", kernel.display()),
+        ));
     }
-    if let Some(kind) = wanted.kind.as_deref().filter(|kind| *kind != "bzImage" && *kind != "bzImage64") {
-        return Err(Refusal(FAILED, format!("Unsupported kernel type {}", kind.display())));
+    if let Some(kind) = wanted
+        .kind
+        .as_deref()
+        .filter(|kind| *kind != "bzImage" && *kind != "bzImage64")
+    {
+        return Err(Refusal(
+            FAILED,
+            format!("Unsupported kernel type {}", kind.display()),
+        ));
     }
     let text = |text: &OsString| {
-        text.clone().into_string().map_err(|_| Refusal(FAILED, "the command line is not UTF-8".to_owned()))
+        text.clone()
+            .into_string()
+            .map_err(|_| Refusal(FAILED, "the command line is not UTF-8".to_owned()))
     };
     let next = Next {
         kernel: kernel.into(),
@@ -188,7 +228,10 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         let loaded = load::run(&next, session, &System, out)?;
         arm::disarm(session)?;
         if wanted.debug {
-            eprintln!("kexec: {} for hop {}, {} entries handed over", loaded.release, loaded.hop, loaded.entries);
+            eprintln!(
+                "kexec: {} for hop {}, {} entries handed over",
+                loaded.release, loaded.hop, loaded.entries
+            );
         }
     }
     Ok(())
@@ -209,12 +252,22 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
         ));
     }
     out.remark("kexec: -s: nothing is kept, so this is a plain kexec");
-    let bytes = image::read(&next.kernel)
-        .map_err(|err| Refusal(FAILED, format!("{}: {}", next.kernel.display(), chain(&err))))?;
-    let parsed =
-        image::parse(&bytes).map_err(|err| Refusal(FAILED, format!("{}: {}", next.kernel.display(), chain(&err))))?;
+    let bytes = image::read(&next.kernel).map_err(|err| {
+        Refusal(
+            FAILED,
+            format!("{}: {}", next.kernel.display(), chain(&err)),
+        )
+    })?;
+    let parsed = image::parse(&bytes).map_err(|err| {
+        Refusal(
+            FAILED,
+            format!("{}: {}", next.kernel.display(), chain(&err)),
+        )
+    })?;
     let line = next::plain_line(next, &session.root, parsed.needs().cmdline_max)?;
-    let open = |path: &Path| File::open(path).map_err(|err| Refusal(FAILED, format!("{}: {err}", path.display())));
+    let open = |path: &Path| {
+        File::open(path).map_err(|err| Refusal(FAILED, format!("{}: {err}", path.display())))
+    };
     let kernel = open(&next.kernel)?;
     let initrd = next.initrd.as_deref().map(open).transpose()?;
     session.state.clear_loaded()?;
@@ -228,7 +281,11 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     match arm::armed(session) {
         Ok(None) => {}
         Ok(Some(_)) => {
-            let capture = args::Capture { if_kexec: false, on_failure: None, settle: false };
+            let capture = args::Capture {
+                if_kexec: false,
+                on_failure: None,
+                settle: false,
+            };
             if let Err(fail) = super::capture::run(&capture, session, out) {
                 return fail.into();
             }
@@ -246,7 +303,9 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
 
 /// Hands over to the real kexec(8); comes back only with a reason.
 fn real(args: &[OsString]) -> Refusal {
-    let me = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
+    let me = std::env::current_exe()
+        .and_then(|path| path.canonicalize())
+        .ok();
     for path in REAL {
         let found = Path::new(path).canonicalize().ok();
         if found.is_some() && found != me {
@@ -254,5 +313,9 @@ fn real(args: &[OsString]) -> Refusal {
             return Refusal(FAILED, format!("{path}: {err}"));
         }
     }
-    Refusal(FAILED, "-p: the crash kernel is loaded by kexec(8) of kexec-tools, which is not installed".to_owned())
+    Refusal(
+        FAILED,
+        "-p: the crash kernel is loaded by kexec(8) of kexec-tools, which is not installed"
+            .to_owned(),
+    )
 }

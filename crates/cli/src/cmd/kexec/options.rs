@@ -57,9 +57,24 @@ const OPTIONS: &[(&str, Option<u8>, bool, Opt)] = &[
     ("exec", Some(b'e'), false, Opt::Known(Name::Exec)),
     ("load-panic", Some(b'p'), false, Opt::Known(Name::Panic)),
     ("type", Some(b't'), true, Opt::Known(Name::Type)),
-    ("kexec-file-syscall", Some(b's'), false, Opt::Known(Name::FileSyscall)),
-    ("kexec-syscall", Some(b'c'), false, Opt::Known(Name::LoadSyscall)),
-    ("kexec-syscall-auto", Some(b'a'), false, Opt::Known(Name::AutoSyscall)),
+    (
+        "kexec-file-syscall",
+        Some(b's'),
+        false,
+        Opt::Known(Name::FileSyscall),
+    ),
+    (
+        "kexec-syscall",
+        Some(b'c'),
+        false,
+        Opt::Known(Name::LoadSyscall),
+    ),
+    (
+        "kexec-syscall-auto",
+        Some(b'a'),
+        false,
+        Opt::Known(Name::AutoSyscall),
+    ),
     ("status", Some(b'S'), false, Opt::Known(Name::Status)),
     ("print-ckr-size", None, false, Opt::Known(Name::CrashSize)),
     ("mem-min", None, true, Opt::Known(Name::Address)),
@@ -199,7 +214,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         for (name, opt, value) in found {
             match opt {
                 Opt::Moot => wanted.moot.push(name),
-                Opt::Cannot => return Err(format!("{name}: kho cannot do this; use kexec(8) of kexec-tools")),
+                Opt::Cannot => {
+                    return Err(format!(
+                        "{name}: kho cannot do this; use kexec(8) of kexec-tools"
+                    ));
+                }
                 Opt::Known(Name::Help) => return Ok(Request::Help),
                 Opt::Known(Name::Version) => return Ok(Request::Version),
                 Opt::Known(Name::CrashSize) => return Ok(Request::CrashSize),
@@ -224,7 +243,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         wanted.panic |= !wanted.said_load;
         (wanted.load, wanted.unload, wanted.exec, wanted.shutdown) = (false, false, false, false);
     }
-    if !wanted.load && (wanted.append.is_some() || wanted.initrd.is_some() || wanted.reuse_cmdline) {
+    if !wanted.load && (wanted.append.is_some() || wanted.initrd.is_some() || wanted.reuse_cmdline)
+    {
         return Err("options of a load without a load".to_owned());
     }
     Ok(Request::Work(Box::new(wanted)))
@@ -235,13 +255,19 @@ impl Wanted {
     fn apply(&mut self, name: Name, value: Option<OsString>) {
         match name {
             Name::Debug => self.debug = true,
-            Name::Force => (self.load, self.shutdown, self.sync, self.exec) = (true, false, true, true),
+            Name::Force => {
+                (self.load, self.shutdown, self.sync, self.exec) = (true, false, true, true)
+            }
             Name::Load => {
                 self.said_load = true;
                 (self.load, self.exec, self.shutdown) = (true, false, false);
             }
-            Name::Unload => (self.load, self.shutdown, self.sync, self.unload) = (false, false, false, true),
-            Name::Exec => (self.load, self.shutdown, self.sync, self.exec) = (false, false, true, true),
+            Name::Unload => {
+                (self.load, self.shutdown, self.sync, self.unload) = (false, false, false, true)
+            }
+            Name::Exec => {
+                (self.load, self.shutdown, self.sync, self.exec) = (false, false, true, true)
+            }
             Name::Panic => {
                 (self.load, self.exec, self.shutdown, self.sync) = (true, false, false, false);
                 self.panic = true;
@@ -265,17 +291,27 @@ type Found = (String, Opt, Option<OsString>);
 fn long_option(text: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Result<Found, String> {
     let mut halves = text.splitn(2, |byte| *byte == b'=');
     let given = halves.next().unwrap_or_default();
-    let inline = halves.next().map(|value| OsString::from_vec(value.to_vec()));
+    let inline = halves
+        .next()
+        .map(|value| OsString::from_vec(value.to_vec()));
     let shown = String::from_utf8_lossy(given).into_owned();
     let exact = OPTIONS.iter().find(|(long, ..)| long.as_bytes() == given);
-    let mut begins = OPTIONS.iter().filter(|(long, ..)| long.as_bytes().starts_with(given));
+    let mut begins = OPTIONS
+        .iter()
+        .filter(|(long, ..)| long.as_bytes().starts_with(given));
     let (long, _, takes_value, opt) = match (exact, begins.next(), begins.next()) {
         (Some(exact), ..) | (None, Some(exact), None) => exact,
         (None, None, _) => return Err(format!("unrecognized option '--{shown}'")),
         (None, Some(first), Some(second)) => {
-            let names: Vec<String> =
-                [first, second].into_iter().chain(begins).map(|(long, ..)| format!("'--{long}'")).collect();
-            return Err(format!("option '--{shown}' is ambiguous; possibilities: {}", names.join(" ")));
+            let names: Vec<String> = [first, second]
+                .into_iter()
+                .chain(begins)
+                .map(|(long, ..)| format!("'--{long}'"))
+                .collect();
+            return Err(format!(
+                "option '--{shown}' is ambiguous; possibilities: {}",
+                names.join(" ")
+            ));
         }
     };
     let name = format!("--{long}");
@@ -290,10 +326,12 @@ fn long_option(text: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Result
     }
 }
 
-fn short_options(text: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Result<Vec<Found>, String> {
+fn short_options(
+    text: &[u8],
+    rest: &mut impl Iterator<Item = OsString>,
+) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
-    let mut letters = text.iter().copied().enumerate();
-    while let Some((at, letter)) = letters.next() {
+    for (at, letter) in text.iter().copied().enumerate() {
         let known = OPTIONS.iter().find(|(_, short, ..)| *short == Some(letter));
         let Some((_, _, takes_value, opt)) = known else {
             return Err(format!("invalid option -- '{}'", char::from(letter)));
@@ -304,9 +342,14 @@ fn short_options(text: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Resu
             continue;
         }
         let inline = text.get(at + 1..).filter(|value| !value.is_empty());
-        let value = inline.map(|value| OsString::from_vec(value.to_vec())).or_else(|| rest.next());
+        let value = inline
+            .map(|value| OsString::from_vec(value.to_vec()))
+            .or_else(|| rest.next());
         let Some(value) = value else {
-            return Err(format!("option requires an argument -- '{}'", char::from(letter)));
+            return Err(format!(
+                "option requires an argument -- '{}'",
+                char::from(letter)
+            ));
         };
         found.push((name, *opt, Some(value)));
         break;
@@ -316,7 +359,9 @@ fn short_options(text: &[u8], rest: &mut impl Iterator<Item = OsString>) -> Resu
 
 /// As strtoul(3) with base 0 takes it, all of it.
 fn is_number(text: &[u8]) -> bool {
-    let digits = |text: &[u8], radix| !text.is_empty() && text.iter().all(|byte| char::from(*byte).is_digit(radix));
+    let digits = |text: &[u8], radix| {
+        !text.is_empty() && text.iter().all(|byte| char::from(*byte).is_digit(radix))
+    };
     match text {
         [b'0', b'x' | b'X', hex @ ..] => digits(hex, 16),
         [b'0', octal @ ..] => octal.is_empty() || digits(octal, 8),
@@ -350,7 +395,10 @@ mod tests {
         assert_eq!(wanted.initrd.as_deref(), Some("/boot/i".as_ref()));
         // kexec-load of kexec-tools.
         let wanted = work("-l /vmlinuz --initrd=/initrd.img --append=ro");
-        assert_eq!((wanted.initrd.as_deref(), wanted.append.as_deref()), (Some("/initrd.img".as_ref()), Some("ro".as_ref())));
+        assert_eq!(
+            (wanted.initrd.as_deref(), wanted.append.as_deref()),
+            (Some("/initrd.img".as_ref()), Some("ro".as_ref()))
+        );
         // systemd-shutdown.
         let wanted = work("-e");
         assert!(wanted.exec && wanted.sync && !wanted.load && !wanted.shutdown);
@@ -362,12 +410,24 @@ mod tests {
 
     #[test]
     fn quirks_of_getopt() {
-        assert!(work("k").shutdown, "without an option: load, then shut down");
-        assert_eq!(work("-sltbzImage --app x k").kind.as_deref(), Some("bzImage".as_ref()));
-        assert_eq!(work("k -l --append=a --command-line b").append.as_deref(), Some("b".as_ref()));
+        assert!(
+            work("k").shutdown,
+            "without an option: load, then shut down"
+        );
+        assert_eq!(
+            work("-sltbzImage --app x k").kind.as_deref(),
+            Some("bzImage".as_ref())
+        );
+        assert_eq!(
+            work("k -l --append=a --command-line b").append.as_deref(),
+            Some("b".as_ref())
+        );
         assert_eq!(work("-l -- -e").kernel.as_deref(), Some("-e".as_ref()));
         assert_eq!(work("-l -").kernel.as_deref(), Some("-".as_ref()));
-        assert_eq!(work("-l --mem-min=0x10000 --dtb x -i -x k").moot, ["--mem-min", "--dtb", "-i", "-x"]);
+        assert_eq!(
+            work("-l --mem-min=0x10000 --dtb x -i -x k").moot,
+            ["--mem-min", "--dtb", "-i", "-x"]
+        );
         let wanted = work("-l -e");
         assert!(wanted.exec && !wanted.load, "the later one counts");
         let wanted = work("-f -y k");
@@ -391,7 +451,10 @@ mod tests {
         ] {
             assert_eq!(error(line), text);
         }
-        assert!(error("--re").starts_with("option '--re' is ambiguous; possibilities: '--reuse-cmdline'"));
+        assert!(
+            error("--re")
+                .starts_with("option '--re' is ambiguous; possibilities: '--reuse-cmdline'")
+        );
         assert!(error("--load-jump-back-helper").contains("kho cannot do this"));
     }
 
