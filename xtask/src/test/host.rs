@@ -121,6 +121,7 @@ fn count(command: &mut Command, name: &str, counts: impl Fn(&str) -> Counts, tal
         tally.add(name, &end, "", || output);
         return;
     }
+    let output = without_passes(&output);
     let end = End::Fail("see below".into());
     for number in 1..counts.failed {
         tally.add(
@@ -136,6 +137,26 @@ fn count(command: &mut Command, name: &str, counts: impl Fn(&str) -> Counts, tal
         "",
         || output,
     );
+}
+
+/// nextest's report without what passing tests printed; other reports as they are.
+fn without_passes(output: &str) -> String {
+    let mut shown = true;
+    let mut text = String::new();
+    for line in output.lines() {
+        let head = line.trim_start().split_once(" [").map(|(head, _)| head);
+        match head {
+            Some("PASS") => shown = false,
+            Some("FAIL" | "TIMEOUT" | "Summary") => shown = true,
+            Some(head) if head.starts_with("SIG") => shown = true,
+            _ => {}
+        }
+        if shown {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn judge(command: &mut Command) -> (End, String) {
@@ -211,6 +232,16 @@ fn number_before(text: &str, word: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passing_tests_are_left_out_of_failures() {
+        let output =
+            "noise\n        PASS [   0.1s] a\n  SKIP: b\n        FAIL [   0.1s] c\n  panicked\n";
+        assert_eq!(
+            without_passes(output),
+            "noise\n        FAIL [   0.1s] c\n  panicked\n"
+        );
+    }
 
     #[test]
     fn summaries_of_both_runners() {
