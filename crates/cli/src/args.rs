@@ -370,7 +370,11 @@ pub enum OnFailure {
 #[command(
     after_help = "Started by kho-capture.service when services have stopped and file systems are still there.
 
-The image that was loaded is unloaded first: a failure never leaves an old one armed."
+The image that was loaded is unloaded first: a failure never leaves an old one armed.
+
+Examples:
+  kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
+  kho capture              take the content now and load what was armed"
 )]
 pub struct Capture {
     /// Only when systemd is on its way to kexec.target; otherwise do nothing.
