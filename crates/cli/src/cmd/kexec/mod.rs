@@ -58,7 +58,11 @@ The options and exit statuses of kexec(8), with what is kept handed over.
      --print-ckr-size     Size of the crash kernel's region.
  -h, --help   -v, --version
 
-Without effect here: -i -x --mem-min --mem-max --dtb --hotplug and options of the console.";
+Without effect here: -i -x --mem-min --mem-max --dtb --hotplug and options of the console.
+
+Examples:
+  kho kexec -l /boot/vmlinuz-6.12 --initrd=/boot/initrd.img-6.12 --reuse-cmdline
+  kho kexec -e";
 
 /// Why it failed, and the exit status.
 struct Refusal(u8, String);
