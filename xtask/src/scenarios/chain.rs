@@ -44,7 +44,6 @@ pub fn scenarios() -> Vec<Scenario> {
                  rm /tmp/blob
                  free -m | head -2",
         )
-        .timeout_s(900)
-        .slow(),
+        .timeout_s(900),
     ]
 }

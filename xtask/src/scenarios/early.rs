@@ -7,11 +7,10 @@ use crate::qemu::Firmware;
 /// `EARLY_RANGES` of `crates/cli/src/handover/prepare.rs`.
 const CAP: u64 = 96;
 
-/// The tests of this file. The combinations that reserve most for themselves are run always.
+/// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
-    let all = |firmware| ["6.1", "6.12", "7.3"].map(|kernel| scenario(kernel, firmware, CAP));
-    let mut list: Vec<Scenario> = all(Firmware::UefiTpm).into();
-    list.extend(all(Firmware::Bios).map(Scenario::slow));
-    list.extend(all(Firmware::Uefi).map(Scenario::slow));
-    list
+    [Firmware::Bios, Firmware::Uefi, Firmware::UefiTpm]
+        .into_iter()
+        .flat_map(|firmware| ["6.1", "6.12", "7.3"].map(|kernel| scenario(kernel, firmware, CAP)))
+        .collect()
 }
