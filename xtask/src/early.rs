@@ -103,5 +103,5 @@ pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
          kho-guest ranges --at-least {count}
          kho status"
     ))
-    .timeout_s(180)
+    .timeout_s(90)
 }

@@ -1,10 +1,18 @@
 //! `kho doctor`: can this machine hand over?
 
-use crate::exit::{Fail, Status};
+use crate::exit::{Fail, OrStatus, Status};
 use crate::output::{self, Output};
 use crate::session::Session;
+use kho::headroom::{self, CmdlineMemory, HeadroomInput};
+use kho::plan::{ImageNeeds, InitrdNeeds, KernelNeeds};
+use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
+use kho_kexec::sys::facts::memmap::FirmwareMap;
+use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
+
+/// What a kernel and an initrd of Debian take at most, for an estimate without either.
+const TYPICAL: (u64, u64) = (64 << 20, 48 << 20);
 
 /// Runs `kho doctor`.
 ///
@@ -12,7 +20,9 @@ use serde_json::json;
 ///
 /// The status of the first finding that blocks, after everything was printed.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
-    let findings = doctor::examine(&session.root);
+    let mut findings = doctor::examine(&session.root);
+    // Where the map or the command line cannot be read there is a finding about that already.
+    findings.extend(estimate(session).ok());
     let list = findings.as_slice();
     let ready = doctor::worst(list) < Severity::Block;
     let doc: Vec<_> = list
@@ -38,11 +48,70 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         print!("{}", output::table(&rows, &[]));
         if ready {
             println!(
-                "\nthis machine can hand over; headroom depends on the next kernel: kho plan KERNEL"
+                "\nthis machine can hand over; what fits beside a certain kernel says kho plan KERNEL"
             );
         }
     });
     refuse(list)
+}
+
+/// How much can be kept beside a usual kernel that gets the running one's command line.
+fn estimate(session: &Session) -> Result<Finding, Fail> {
+    let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
+    let line = session
+        .root
+        .bytes("proc/cmdline", ATTRIBUTE_LIMIT)
+        .or_status(Status::Failed)?;
+    let cmdline = CmdlineMemory::parse(&line, map.ram().total()).or_status(Status::Failed)?;
+    let image = ImageNeeds {
+        kernel: KernelNeeds {
+            file_len: TYPICAL.0,
+            mem_size: TYPICAL.0,
+            align: 2 << 20,
+            preferred: PhysAddr::new(16 << 20),
+            relocatable: true,
+            above_4g: true,
+        },
+        initrd: Some(InitrdNeeds {
+            len: TYPICAL.1,
+            max_addr: PhysAddr::new(u64::MAX),
+            unpacked: None,
+        }),
+        params_len: kho::PAGE_SIZE,
+    };
+    let report = headroom::report(&HeadroomInput {
+        ram: &cmdline.usable(map.ram()).or_status(Status::Failed)?,
+        reserved: &RangeSet::new(),
+        scratch: PhysRange::new(PhysAddr::new(16 << 20), 128 << 20).or_status(Status::Failed)?,
+        image: &image,
+        cmdline: &cmdline,
+    })
+    .or_status(Status::Failed)?;
+    // kexec_load takes half of memory, the image included, and everything that is not there yet is copied.
+    let spare = report
+        .free_total
+        .saturating_sub(report.need_total)
+        .min((map.ram().total() / 2).saturating_sub(TYPICAL.0 + TYPICAL.1));
+    let figures = format!(
+        "a kernel like Debian's with this command line needs about {} of {} to start",
+        output::bytes(report.need_total),
+        output::bytes(report.free_total)
+    );
+    Ok(if spare > 0 {
+        Finding {
+            id: "headroom",
+            severity: Severity::Ok,
+            what: format!("{figures}: about {} can be kept", output::bytes(spare)),
+            fix: String::new(),
+        }
+    } else {
+        Finding {
+            id: "headroom",
+            severity: Severity::Warn,
+            what: format!("{figures}: nothing can be kept"),
+            fix: "lower crashkernel= and hugepages= of the next kernel".to_owned(),
+        }
+    })
 }
 
 /// Stops at the first finding that makes a handover impossible or unsafe.
