@@ -26,6 +26,26 @@ pub fn scenarios() -> Vec<Scenario> {
             .first("keep_tree_and_blob 16")
             .each("check_tree_and_blob"),
         Scenario::new(
+            "reload",
+            "a second load on a first boot keeps scratch although the first one's pages are reserved",
+        )
+        .kernels(&["6.1", "6.12"])
+        .first(
+            "scratch() { grep -A 2 '\"scratch\"' /tmp/plan | tr -d ' \\n'; }
+             keep_tree_and_blob 64
+             load() { kho $1 \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json; }
+             load plan >/tmp/plan
+             before=$(scratch)
+             load load
+             load plan >/tmp/plan
+             echo \"$before $(scratch)\"
+             [ \"$before\" = \"$(scratch)\" ]
+             load load
+             load load
+             kho-guest loaded",
+        )
+        .each("check_tree_and_blob"),
+        Scenario::new(
             "hops-20",
             "twenty hops with a blob that grows by a MiB each time",
         )
