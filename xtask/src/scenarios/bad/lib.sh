@@ -12,7 +12,9 @@ fingerprint() {
 	ls -lni /run/kho/blobs 2>/dev/null || true
 	grep HugePages_Total /proc/meminfo
 	[ -n "$watch" ] || return 0
-	find $watch -exec stat -c '%n %F %a %u %s %Y %i' {} + | sort
+	# A stage that came and went leaves its mark in the time of the directory it was in.
+	find $watch -type d -exec stat -c '%n %F %a %u %i' {} + | sort
+	find $watch ! -type d -exec stat -c '%n %F %a %u %s %Y %i' {} + | sort
 	# Under emulation a hash of much would take longer than all the rest.
 	find $watch -type f -size -64k -exec sha256sum {} + | sort
 }
