@@ -78,7 +78,7 @@ pub fn run(
     let keep = session.state.keep()?;
     let sources = sources(&inputs.items);
     let fingerprint = fingerprint(&keep, arrived, &sources);
-    let reserved = reserved(&plan);
+    let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();
     let tree = tree(&inputs, &plan, arrived, &hashes, generation, &reserved)?;
     super::compat::check(&args.compat, next.initrd, &tree, out)?;
     let seed = random_bytes()?;
@@ -403,18 +403,6 @@ fn fill(
         }
     }
     Ok(hashes)
-}
-
-/// The mem cache in the order of the tree: the entry with the state first, the others as they are.
-fn reserved(plan: &Plan) -> Vec<PhysRange> {
-    let state = plan.mem_cache.ranges().nth(plan.state_entry);
-    let others = plan
-        .mem_cache
-        .ranges()
-        .enumerate()
-        .filter(|(i, _)| *i != plan.state_entry)
-        .map(|(_, r)| r);
-    state.into_iter().chain(others).collect()
 }
 
 fn placement(plan: &Plan) -> Result<Placement, Fail> {

@@ -300,15 +300,7 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
     let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref())
         .or_status(Status::BadInitrd)?;
     Ok(ImageNeeds {
-        kernel: KernelNeeds {
-            file_len: needs.payload_len,
-            mem_size: needs.mem_size,
-            align: needs.alignment,
-            // The planner never goes below the address it is told to prefer.
-            preferred: needs.lowest,
-            relocatable: true,
-            above_4g: needs.above_4g,
-        },
+        kernel: KernelNeeds::from(needs),
         initrd: Some(InitrdNeeds {
             len,
             max_addr: needs.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
