@@ -2,12 +2,17 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Unpacks those regular files and symbolic links of a .deb whose path (without a leading `./`) is wanted.
+/// Unpacks those regular files and links of a .deb whose path (without a leading `./`) is wanted.
 pub fn unpack(deb: &Path, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
+    unpack_at(deb, into, |path| wanted(path).then(|| path.to_owned()))
+}
+
+/// Unpacks regular files and links of a .deb to where `place` says for each path (without a leading `./`), if it does.
+pub fn unpack_at(deb: &Path, into: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
     let file = File::open(deb).with_context(|| format!("opening {}", deb.display()))?;
     let mut members = ar::Archive::new(file);
     while let Some(member) = members.next_entry() {
@@ -18,7 +23,7 @@ pub fn unpack(deb: &Path, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result
         if let Some(compression) = name.strip_prefix("data.tar") {
             let data = decoder(compression, member)
                 .with_context(|| format!("{name} of {}", deb.display()))?;
-            return unpack_tar(data, into, wanted)
+            return unpack_tar(data, into, place)
                 .with_context(|| format!("unpacking {}", deb.display()));
         }
     }
@@ -38,35 +43,53 @@ pub fn decoder<'a>(suffix: &str, from: impl Read + 'a) -> Result<Box<dyn Read + 
     })
 }
 
-fn unpack_tar(data: impl Read, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
+fn unpack_tar(
+    data: impl Read,
+    into: &Path,
+    place: impl Fn(&Path) -> Option<PathBuf>,
+) -> Result<()> {
     let mut archive = tar::Archive::new(data);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
-        if !kind.is_file() && !kind.is_symlink() {
+        if !kind.is_file() && !kind.is_symlink() && !kind.is_hard_link() {
             continue;
         }
-        let path = entry.path()?.into_owned();
-        let path = path.strip_prefix("./").unwrap_or(&path);
-        if !path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-        {
-            bail!("the path {} leaves the package", path.display());
-        }
-        if !wanted(path) {
+        let path = inside(&entry.path()?)?;
+        let Some(target) = place(&path) else {
             continue;
-        }
-        let target = into.join(path);
+        };
+        let target = into.join(target);
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent)
                 .with_context(|| format!("making {}", parent.display()))?;
+        }
+        if kind.is_hard_link() {
+            let other = entry.link_name()?.context("a link to nothing")?;
+            // What it links to came before, unless it was not wanted.
+            if let Some(from) = place(&inside(&other)?) {
+                std::fs::hard_link(into.join(from), &target)
+                    .with_context(|| format!("linking {}", target.display()))?;
+            }
+            continue;
         }
         entry
             .unpack(&target)
             .with_context(|| format!("writing {}", target.display()))?;
     }
     Ok(())
+}
+
+/// A path of a package, relative, if it does not leave it.
+fn inside(path: &Path) -> Result<PathBuf> {
+    let path = path.strip_prefix("./").unwrap_or(path);
+    if !path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
+        bail!("the path {} leaves the package", path.display());
+    }
+    Ok(path.to_owned())
 }
 
 #[cfg(test)]

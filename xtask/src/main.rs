@@ -10,6 +10,7 @@ mod guest;
 mod host;
 mod kernel;
 mod lab;
+mod module;
 mod qemu;
 mod scenarios;
 mod test;
@@ -33,6 +34,7 @@ enum Task {
     Demo(demo::Arguments),
     Dist(dist::Arguments),
     EarlyRanges(early::Arguments),
+    Module(module::Arguments),
     PeerKernel(kernel::peer::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::EarlyRanges(arguments) => early::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
+        Task::Module(arguments) => module::run(&arguments),
         Task::PeerKernel(arguments) => kernel::peer::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),

@@ -43,9 +43,13 @@ pub struct Arguments {
     /// A file for the scripts, found in $KHO_FILES; may be repeated.
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
-    /// A kernel module, with what it depends on, to load in every kernel; may be repeated.
+    /// A module of the kernel, with what it depends on, to load in every kernel; may be repeated.
     #[arg(long, value_name = "NAME")]
-    module: Vec<String>,
+    modprobe: Vec<String>,
+    /// Build kho.ko and its companions for each kernel and load kho.ko before the scripts run, or those that are named
+    /// (kho,kho_ring). All are at /lib/modules/$KHO_RELEASE/updates/NAME.ko.
+    #[arg(long, value_name = "NAMES", num_args = 0..=1, default_missing_value = "kho", value_delimiter = ',')]
+    module: Option<Vec<String>>,
     /// Firmware.
     #[arg(long, value_enum, default_value_t)]
     firmware: Firmware,
@@ -89,7 +93,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let lab = Lab::open(arguments.kho.as_deref())?;
     let names = std::iter::once(&arguments.kernel).chain(&arguments.then);
     let kernels = names
-        .map(|name| lab.kernel(name))
+        .map(|name| {
+            let kernel = lab.kernel(name)?;
+            match arguments.module {
+                Some(_) => lab.with_module(kernel),
+                None => Ok(kernel),
+            }
+        })
         .collect::<Result<Vec<_>>>()?;
     let (first, each) = (
         read(arguments.first.as_deref())?,
@@ -103,7 +113,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         kernels,
         scripts,
         append: format!("{}{kaslr}", arguments.append),
-        modules: arguments.module.clone(),
+        modules: arguments.modprobe.clone(),
+        ours: arguments.module.clone().unwrap_or_default(),
         files: arguments.file.clone(),
     };
     let machine = Machine {

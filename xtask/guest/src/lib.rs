@@ -22,6 +22,9 @@ pub const MEDIA: &str = "/media";
 /// The [`Plan`] as JSON, on the disk.
 pub const PLAN: &str = "plan.json";
 
+/// Folder of the disk that is `/lib/modules` in the guest: modules of ours by release.
+pub const INSTALLED: &str = "modules";
+
 /// Directory of the initramfs whose files are loaded as kernel modules, in the order of their names.
 pub const MODULES: &str = "/lib/guest-modules";
 

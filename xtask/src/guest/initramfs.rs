@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use kho_guest::{INSTALLED, MEDIA};
 
 use crate::cpio::Archive;
 use crate::kernel::Module;
@@ -48,6 +49,7 @@ pub fn build(init: &Path, busybox: &Path, modules: &[Module]) -> Result<Vec<u8>>
     for applet in applets(busybox)? {
         archive.symlink(&format!("bin/{applet}"), "busybox");
     }
+    archive.symlink("lib/modules", &format!("{MEDIA}/{INSTALLED}"));
     for (index, module) in modules.iter().enumerate() {
         archive.file(
             &format!("lib/guest-modules/{index:03}-{}.ko", module.name),

@@ -6,9 +6,9 @@ mod initramfs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use kho_guest::{HOP_PARAMETER, PLAN, Plan, Stage, TOKEN_PARAMETER};
+use kho_guest::{HOP_PARAMETER, INSTALLED, PLAN, Plan, Stage, TOKEN_PARAMETER};
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Module};
 use crate::workspace::Programs;
 
 /// Modules that every guest needs to find its disk.
@@ -30,6 +30,8 @@ pub struct Contents {
     pub append: String,
     /// More modules.
     pub modules: Vec<String>,
+    /// Our own modules to load, in this order, in kernels that they were built for.
+    pub ours: Vec<String>,
     /// Files for the scripts, found at `$KHO_FILES`.
     pub files: Vec<PathBuf>,
 }
@@ -78,7 +80,9 @@ pub fn prepare(
             let to = tree.join(&folder);
             std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
             copy(&kernel.image, &to.join("bzImage"))?;
-            let initrd = initramfs::build(&programs.guest, busybox, &kernel.modules(&modules)?)?;
+            let mut load = kernel.modules(&modules)?;
+            load.append(&mut own_modules(kernel, &contents.ours, &tree)?);
+            let initrd = initramfs::build(&programs.guest, busybox, &load)?;
             write(&to.join("initrd"), &initrd)?;
         }
         let script = match script {
@@ -115,6 +119,28 @@ pub fn prepare(
     }
     disk::make(&tree, &media.disk)?;
     Ok(media)
+}
+
+/// Puts all of our modules that were built for a kernel on the disk, as if they were installed; gives those to load.
+fn own_modules(kernel: &Kernel, wanted: &[String], tree: &Path) -> Result<Vec<Module>> {
+    let Some(folder) = &kernel.ours else {
+        return Ok(Vec::new());
+    };
+    let built = crate::module::read(folder)?;
+    let installed = tree.join(INSTALLED).join(kernel.release()?).join("updates");
+    for module in &built {
+        write(
+            &installed.join(format!("{}.ko", module.name)),
+            &module.content,
+        )?;
+    }
+    let load = wanted.iter().map(|name| {
+        let module = built.iter().find(|module| module.name == *name);
+        module
+            .cloned()
+            .with_context(|| format!("there is no module {name}"))
+    });
+    load.collect()
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -132,6 +132,69 @@ impl Apt {
         packages.iter().map(file_of).collect()
     }
 
+    /// Downloads packages and everything that they depend on, as for a machine that has nothing, into `to`. They come
+    /// from `suites` alone, which are among those of this apt, preferably from the last.
+    pub fn download_closure(
+        &self,
+        packages: &[&str],
+        suites: &[&str],
+        to: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        eprintln!(
+            "xtask: downloading {} and what it needs",
+            packages.first().unwrap_or(&"nothing")
+        );
+        for (file, what) in [
+            ("status", "installed packages"),
+            ("extended", "their states"),
+        ] {
+            std::fs::write(self.dir.join("empty").join(file), "")
+                .with_context(|| format!("writing an empty list of {what}"))?;
+        }
+        let source = sources::debian(Path::new("/etc/apt"), super::CODENAME)?;
+        let list = self.dir.join("closure.sources");
+        std::fs::write(&list, sources::render(&source, suites))
+            .with_context(|| format!("writing {}", list.display()))?;
+        let archives = to.join("archives");
+        std::fs::create_dir_all(archives.join("partial"))
+            .with_context(|| format!("making {}", archives.display()))?;
+        let mut command = self.command("apt-get");
+        let empty = self.dir.join("empty");
+        for option in [
+            format!("Dir::State::status={}", empty.join("status").display()),
+            format!(
+                "Dir::State::extended_states={}",
+                empty.join("extended").display()
+            ),
+            format!("Dir::Cache::archives={}", archives.display()),
+            // What is installed here is part of those caches.
+            "Dir::Cache::pkgcache=".to_owned(),
+            "Dir::Cache::srcpkgcache=".to_owned(),
+            format!("Dir::Etc::sourcelist={}", list.display()),
+            "APT::Sandbox::User=root".to_owned(),
+            "APT::Keep-Downloaded-Packages=true".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command.args(["-q", "-y", "--no-install-recommends", "--download-only"]);
+        command.args(
+            suites
+                .last()
+                .map(|suite| format!("--target-release={suite}")),
+        );
+        command.arg("install").args(packages);
+        self.succeed(&mut command, "apt-get install --download-only")?;
+        let entries = std::fs::read_dir(&archives)
+            .with_context(|| format!("reading {}", archives.display()))?;
+        let files = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(files
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect())
+    }
+
     /// Installs packages on this machine, with their dependencies preferably from `suite`.
     pub fn install(&self, packages: &[&str], suite: Option<&str>) -> Result<()> {
         let mut command = self.command("apt-get");

@@ -26,16 +26,29 @@ const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", BACKPORTS];
 const OLDEST_QEMU: (u32, u32) = (10, 0);
 
 /// How to see that something is there.
-enum Sign {
+pub enum Sign {
+    /// A program of this name.
     Program(&'static str),
+    /// This file.
     File(&'static str),
+    /// A QEMU that is new enough.
     Qemu,
 }
 
-/// Something that guests need, and the package that has it.
-struct Need {
+/// Something that is needed, and the package that has it.
+pub struct Need {
     sign: Sign,
     package: &'static str,
+}
+
+impl Need {
+    /// A program.
+    pub const fn program(name: &'static str, package: &'static str) -> Self {
+        Self {
+            sign: Sign::Program(name),
+            package,
+        }
+    }
 }
 
 const NEEDS: [Need; 9] = [
@@ -79,6 +92,11 @@ const NEEDS: [Need; 9] = [
 
 /// Checks everything that guests need and installs what is missing.
 pub fn prepare(cache: &Cache) -> Result<()> {
+    require(cache, "run guests", &NEEDS)
+}
+
+/// Checks everything that is needed for a purpose (`run guests`) and installs what is missing, after saying so.
+pub fn require(cache: &Cache, purpose: &str, needs: &[Need]) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(
             "guests are x86_64 and their programs are built natively; this machine is {}",
@@ -86,7 +104,7 @@ pub fn prepare(cache: &Cache) -> Result<()> {
         );
     }
     let mut missing = Vec::new();
-    for need in &NEEDS {
+    for need in needs {
         if let Some(why) = lacks(&need.sign)? {
             missing.push((need.package, why));
         }
@@ -95,7 +113,7 @@ pub fn prepare(cache: &Cache) -> Result<()> {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
-    eprintln!("xtask: this machine lacks what guests need:");
+    eprintln!("xtask: this machine lacks what is needed to {purpose}:");
     for (package, why) in &missing {
         eprintln!("xtask:   {package}: {why}");
     }
@@ -123,7 +141,7 @@ pub fn prepare(cache: &Cache) -> Result<()> {
     if !others.is_empty() {
         apt.install(&others, None)?;
     }
-    for need in &NEEDS {
+    for need in needs {
         if let Some(why) = lacks(&need.sign)? {
             bail!("{} was installed, and still: {why}", need.package);
         }

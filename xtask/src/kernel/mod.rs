@@ -20,7 +20,7 @@ pub use modules::Module;
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The suites that guest packages come from.
-const SUITES: [&str; 4] = [
+pub const SUITES: [&str; 4] = [
     "bookworm",
     "bookworm-backports",
     "trixie",
@@ -44,11 +44,26 @@ pub struct Kernel {
     pub name: String,
     /// The bzImage.
     pub image: PathBuf,
+    /// The suite that it came from.
+    pub suite: Option<&'static str>,
+    /// Folder with our modules built for it, if they are wanted.
+    pub ours: Option<PathBuf>,
     /// `/lib/modules/RELEASE`, if it came with one.
     modules: Option<PathBuf>,
 }
 
 impl Kernel {
+    /// What `uname -r` says.
+    pub fn release(&self) -> Result<&str> {
+        let dir = self.modules.as_deref().and_then(Path::file_name);
+        dir.and_then(|name| name.to_str()).with_context(|| {
+            format!(
+                "the release of {} is not known: it has no modules",
+                self.name
+            )
+        })
+    }
+
     /// The modules that the guest needs from this kernel, decompressed, in the order in which to load them.
     /// What is built in, or does not exist in this kernel, is left out.
     pub fn modules(&self, wanted: &[&str]) -> Result<Vec<Module>> {
@@ -77,7 +92,7 @@ impl<'a> Store<'a> {
             let dir = self.packages(&format!("linux-{series}-{flavour}"), |apt| {
                 newest(apt, series, suite, flavour)
             })?;
-            return in_packages(name, &dir);
+            return in_packages(name, &dir, suite);
         }
         if name == peer::NAME {
             return peer::find(self.cache).context("it was not built: cargo xtask peer-kernel");
@@ -90,6 +105,8 @@ impl<'a> Store<'a> {
             return Ok(Kernel {
                 name: name.to_owned(),
                 image,
+                suite: None,
+                ours: None,
                 modules: None,
             });
         }
@@ -109,6 +126,25 @@ impl<'a> Store<'a> {
             ])
         })?;
         first_existing(&dir, &["bin/busybox", "usr/bin/busybox"])
+    }
+
+    /// The folder with the unpacked source of the Rust library of this version (`1.91.0`).
+    pub fn rust_source(&self, version: &str) -> Result<PathBuf> {
+        self.packages(&format!("rust-src-{version}"), |apt| {
+            let mut found = Vec::new();
+            for suite in SUITES {
+                found.extend(apt.packages(suite, |name| name == "rust-src")?);
+            }
+            // The upstream version is followed by what Debian did to it: `+dfsg1-2`.
+            found.retain(|package| {
+                let rest = package.version.strip_prefix(version);
+                rest.is_some_and(|rest| rest.starts_with(['+', '-']))
+            });
+            let newest = version::newest(found);
+            Ok(vec![newest.with_context(|| {
+                format!("Debian has no rust-src {version}")
+            })?])
+        })
     }
 
     /// The folder with the unpacked packages that `find` names. What was found is remembered for some days, and for
@@ -230,7 +266,7 @@ fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Pac
 }
 
 /// The kernel in a folder of unpacked packages, whichever way they are laid out.
-fn in_packages(name: &str, dir: &Path) -> Result<Kernel> {
+fn in_packages(name: &str, dir: &Path, suite: &'static str) -> Result<Kernel> {
     let modules = first_existing(dir, &["lib/modules", "usr/lib/modules"])?;
     let modules = only_entry(&modules, "")?;
     let image = modules.join("vmlinuz");
@@ -242,6 +278,8 @@ fn in_packages(name: &str, dir: &Path) -> Result<Kernel> {
     Ok(Kernel {
         name: name.to_owned(),
         image,
+        suite: Some(suite),
+        ours: None,
         modules: Some(modules),
     })
 }

@@ -61,6 +61,8 @@ pub fn find(cache: &Cache) -> Option<Kernel> {
     image.is_file().then(|| Kernel {
         name: NAME.to_owned(),
         image,
+        suite: None,
+        ours: None,
         modules: None,
     })
 }

@@ -116,6 +116,12 @@ impl Lab {
         Store::new(&self.cache).kernel(name)
     }
 
+    /// The same kernel with our modules, built for it if need be.
+    pub fn with_module(&self, mut kernel: Kernel) -> Result<Kernel> {
+        kernel.ours = Some(crate::module::build(&self.cache, &kernel)?);
+        Ok(kernel)
+    }
+
     /// Runs a guest to its end.
     pub fn run(&self, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
         let accelerator = *self.accelerator.get_or_init(|| self.probe());

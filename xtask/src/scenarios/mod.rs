@@ -16,6 +16,7 @@ mod chain;
 mod early;
 mod firmware;
 mod mainline;
+mod module;
 mod size;
 mod smoke;
 
@@ -55,6 +56,9 @@ pub struct Scenario {
     at: Vec<(usize, String)>,
     append: String,
     modules: Vec<String>,
+    ours: Vec<String>,
+    built: bool,
+    without: Vec<usize>,
 }
 
 /// Every guest test.
@@ -66,6 +70,7 @@ pub fn all() -> Vec<Scenario> {
         early::scenarios(),
         firmware::scenarios(),
         mainline::scenarios(),
+        module::scenarios(),
         size::scenarios(),
     ]
     .into_iter()
@@ -92,6 +97,9 @@ impl Scenario {
             at: Vec::new(),
             append: String::new(),
             modules: Vec::new(),
+            ours: Vec::new(),
+            built: false,
+            without: Vec::new(),
         }
     }
 
@@ -157,6 +165,25 @@ impl Scenario {
         self
     }
 
+    /// kho.ko in every kernel, loaded before the scripts run. All modules that are built with it, samples too, are
+    /// at `/lib/modules/$KHO_RELEASE/updates/NAME.ko`.
+    pub fn kho_module(self) -> Self {
+        self.kho_modules(&["kho"])
+    }
+
+    /// As [`kho_module`](Self::kho_module), with these loaded in this order (`kho`, `kho_ring` …); may be none.
+    pub fn kho_modules(mut self, names: &[&str]) -> Self {
+        self.ours = names.iter().map(|name| (*name).to_owned()).collect();
+        self.built = true;
+        self
+    }
+
+    /// The kernel after so many hops has no module of ours.
+    pub fn without_module(mut self, hop: usize) -> Self {
+        self.without.push(hop);
+        self
+    }
+
     /// Limit for all of it; 240 s otherwise.
     pub fn timeout_s(mut self, seconds: u64) -> Self {
         self.timeout = Duration::from_secs(seconds);
@@ -200,7 +227,14 @@ impl Scenario {
         let kernels = self
             .kernels
             .iter()
-            .map(|name| lab.kernel(name))
+            .enumerate()
+            .map(|(hop, name)| {
+                let kernel = lab.kernel(name)?;
+                match self.built && !self.without.contains(&hop) {
+                    true => lab.with_module(kernel),
+                    false => Ok(kernel),
+                }
+            })
             .collect::<Result<Vec<_>>>()?;
         let script = |hop: usize| {
             let special = self
@@ -222,6 +256,7 @@ impl Scenario {
             kernels,
             append: self.append.clone(),
             modules: self.modules.clone(),
+            ours: self.ours.clone(),
             files: Vec::new(),
         })
     }

@@ -1,0 +1,251 @@
+//! kho.ko and its companions, built for the kernels that guests run.
+
+mod root;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::Cache;
+use crate::host;
+use crate::kernel::{Kernel, Module, Store};
+use crate::workspace;
+use root::BuildRoot;
+
+/// What `make -C module` leaves that guests may load, below its output folder.
+const BUILT: [&str; 3] = ["kho.ko", "samples/kho_ring.ko", "samples/kho_test.ko"];
+
+/// What the modules are made of, below the workspace.
+const SOURCES: [&str; 3] = ["module", "crates/kho/src", "crates/kho/Cargo.toml"];
+
+/// Builds of other sources are thrown away when they are older than this.
+const KEEP: std::time::Duration = std::time::Duration::from_secs(3 * 24 * 3600);
+
+/// Build the kernel module for kernels that guests run, into the cache, and say where it is.
+///
+/// Headers and compiler come from the kernel's own suite and are only unpacked, not installed; so does the Rust
+/// library's source when rustup has none.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Kernel: 6.1, 6.12, 7.3 (also 6.1-amd64 …); may be repeated [default: these three].
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let names = match arguments.kernel.is_empty() {
+        true => ["6.1", "6.12", "7.3"].map(str::to_owned).to_vec(),
+        false => arguments.kernel.clone(),
+    };
+    for name in &names {
+        let kernel = Store::new(&cache).kernel(name)?;
+        println!("{}", build(&cache, &kernel)?.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The modules in a folder that [`build`] gave.
+pub fn read(folder: &Path) -> Result<Vec<Module>> {
+    let module = |file: &&str| {
+        let path = folder.join(Path::new(file).file_name().unwrap_or_default());
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Ok(Module {
+            name: name.into_owned(),
+            content: std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?,
+        })
+    };
+    BUILT.iter().map(module).collect()
+}
+
+/// Builds the modules for a kernel unless they are there; gives the folder that holds them.
+pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
+    host::require(cache, "build the kernel module", &NEEDS)?;
+    let root = BuildRoot::of(cache, kernel)?;
+    let rustc = rustc()?;
+    let release = kernel.release()?;
+    // One at a time: they share cargo's folder.
+    let _lock = cache.lock("module")?;
+    let name = format!("modules/{release}/{:016x}", fingerprint(&rustc)?);
+    if cache.path(&name).exists() {
+        return Ok(cache.path(&name));
+    }
+    forget_old(&cache.dir(&format!("modules/{release}"))?);
+    let source = rust_source(cache, &rustc)?;
+    cache.make_dir(&name, |dir| {
+        eprintln!("xtask: building the kernel module for {release}");
+        let target = workspace::target_dir()?.join("module");
+        let out = target.join("out").join(release);
+        let make = |mut command: Command, headers: &str, what: &str| -> Result<()> {
+            command
+                .arg("-s")
+                .arg("-C")
+                .arg(workspace::root().join("module"))
+                .arg(what)
+                .arg(format!("KDIR={headers}"))
+                .arg(format!("OUT={}", out.display()))
+                .args(
+                    source
+                        .as_ref()
+                        .map(|path| format!("RUST_SRC={}", path.display())),
+                )
+                .env("CARGO_TARGET_DIR", &target);
+            // Those of the cargo that started this are about another package.
+            for variable in [
+                "RUSTFLAGS",
+                "CARGO_ENCODED_RUSTFLAGS",
+                "MAKEFLAGS",
+                "CARGO_MAKEFLAGS",
+            ] {
+                command.env_remove(variable);
+            }
+            succeed(&mut command, release)
+        };
+        let headers = root.headers();
+        make(Command::new("make"), &headers.to_string_lossy(), "rust")?;
+        make(root.command("make"), &root.headers_inside(), "kbuild")?;
+        for file in BUILT {
+            let from = out.join(file);
+            let to = dir.join(from.file_name().unwrap_or_default());
+            std::fs::copy(&from, &to).with_context(|| format!("keeping {}", from.display()))?;
+        }
+        Ok(())
+    })
+}
+
+/// What the build needs on this machine; the rest is unpacked.
+const NEEDS: [host::Need; 4] = [
+    host::Need::program("make", "make"),
+    host::Need::program("gcc", "gcc"),
+    host::Need::program("nm", "binutils"),
+    host::Need::program("unshare", "util-linux"),
+];
+
+/// The compiler, as it describes itself.
+struct Rustc {
+    verbose: String,
+    version: String,
+    sysroot: PathBuf,
+}
+
+fn rustc() -> Result<Rustc> {
+    let ask = |arguments: &[&str]| -> Result<String> {
+        let output = Command::new("rustc")
+            .args(arguments)
+            .output()
+            .context("running rustc")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let verbose = ask(&["-vV"])?;
+    let version = verbose
+        .lines()
+        .find_map(|line| line.strip_prefix("release: "))
+        .context("rustc -vV names no release")?
+        .to_owned();
+    Ok(Rustc {
+        verbose,
+        version,
+        sysroot: ask(&["--print", "sysroot"])?.into(),
+    })
+}
+
+/// The Rust library's source, where rustup did not bring it: that of Debian's package of the same version.
+fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {
+    let library = "library/core/src/lib.rs";
+    if rustc
+        .sysroot
+        .join("lib/rustlib/src/rust")
+        .join(library)
+        .exists()
+    {
+        return Ok(None);
+    }
+    let version = &rustc.version;
+    let dir = Store::new(cache).rust_source(version).with_context(|| {
+        format!(
+            "no source of the Rust library {version}: `rustup component add rust-src` brings it"
+        )
+    })?;
+    let source = dir.join(format!("usr/src/rustc-{version}"));
+    if !source.join(library).exists() {
+        bail!("{} holds no {library}", source.display());
+    }
+    Ok(Some(source))
+}
+
+/// A number that changes with the sources and the compiler.
+fn fingerprint(rustc: &Rustc) -> Result<u64> {
+    let mut files = Vec::new();
+    for source in SOURCES {
+        list(&workspace::root().join(source), &mut files)
+            .with_context(|| format!("listing {source}"))?;
+    }
+    files.sort();
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes.iter().chain(&[0]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    add(rustc.verbose.as_bytes());
+    for file in &files {
+        add(file
+            .strip_prefix(workspace::root())
+            .unwrap_or(file)
+            .as_os_str()
+            .as_encoded_bytes());
+        add(&std::fs::read(file).with_context(|| format!("reading {}", file.display()))?);
+    }
+    Ok(hash)
+}
+
+/// The files of a folder, without what was built there.
+fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let built =
+            name == "target" || name == "build" || name.as_encoded_bytes().starts_with(b".");
+        if !built && !entry.file_type()?.is_symlink() {
+            list(&entry.path(), files)?;
+        }
+    }
+    Ok(())
+}
+
+/// Other builds for the same kernel, if nobody made them lately.
+fn forget_old(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let age = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > KEEP) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Runs quietly; shows what was said when it fails.
+fn succeed(command: &mut Command, release: &str) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("running {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The compiler, objtool and modpost warn on standard error.
+    if output.status.success() && !said.contains("warning") {
+        return Ok(());
+    }
+    bail!(
+        "building the kernel module for {release}: {}\n{}{said}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    )
+}
