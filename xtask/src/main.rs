@@ -6,6 +6,7 @@ mod deb;
 mod demo;
 mod dist;
 mod early;
+mod fuzz;
 mod guest;
 mod host;
 mod kernel;
@@ -34,6 +35,7 @@ enum Task {
     Demo(demo::Arguments),
     Dist(dist::Arguments),
     EarlyRanges(early::Arguments),
+    Fuzz(fuzz::Arguments),
     Module(module::Arguments),
     PeerKernel(kernel::peer::Arguments),
     Test(test::Arguments),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::EarlyRanges(arguments) => early::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Module(arguments) => module::run(&arguments),
         Task::PeerKernel(arguments) => kernel::peer::run(&arguments),

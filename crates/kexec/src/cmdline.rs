@@ -170,13 +170,18 @@ pub fn reuse(running: &[u8], arrived_rdinit: Option<&[u8]>) -> Vec<u8> {
     kept.join(&b' ')
 }
 
+/// The argument that gives this path. A quote inside of a value counts as one, so whether the value needs quotes, and
+/// whether the last of them would close anything, is found by reading back.
 fn rdinit(path: &[u8]) -> Vec<u8> {
-    let quote: &[u8] = if path.iter().copied().any(is_space) {
-        b"\""
-    } else {
-        b""
+    let written = |before: &[u8], after: &[u8]| [b"rdinit=", before, path, after].concat();
+    let quoted = written(b"\"", b"\"");
+    let reads_back = |line: &Vec<u8>| {
+        let mut all = arguments(line);
+        let first = all.next();
+        first.is_some_and(|a| a.value == Some(path) && !a.open) && all.next().is_none()
     };
-    [b"rdinit=", quote, path, quote].concat()
+    let forms = [written(b"", b""), quoted.clone(), written(b"\"", b"")];
+    forms.into_iter().find(reads_back).unwrap_or(quoted)
 }
 
 /// Builds the line: `base`, then `append`, with `rdinit=` pointing to the arrival program when `arrive`.

@@ -38,6 +38,7 @@ pub fn run(filter: &str, tally: &mut Tally) {
         tally.add(name, &end, "", || output);
     }
     unit_tests(filter, tally);
+    crate::fuzz::short(filter, tally);
 }
 
 /// Each unit test counts. Those that print a line starting with SKIP count as skipped.

@@ -1,0 +1,97 @@
+//! Files that are loaded.
+
+use kho_kexec::bootparam::HDR_MAX;
+use kho_kexec::cpio;
+use kho_kexec::image::{self, Compression};
+
+/// A kernel file.
+pub fn kernel(data: &[u8]) {
+    let found = image::identify(data);
+    let _ = found.to_string();
+    match image::parse(data) {
+        Ok(image) => {
+            let needs = image.needs();
+            let payload = image.payload();
+            assert_eq!(needs.payload_len, payload.len() as u64);
+            assert!(payload.len() <= data.len());
+            assert!(image.entry_offset() < needs.payload_len, "entered outside");
+            assert!(needs.mem_size >= needs.payload_len && needs.mem_size.is_multiple_of(4096));
+            assert!(needs.alignment.is_power_of_two() && needs.alignment >= 4096);
+            assert!(image.setup_header().len() <= HDR_MAX);
+            let _ = image.release();
+        }
+        Err(error) => {
+            let _ = error.to_string();
+        }
+    }
+}
+
+/// An initrd.
+pub fn initrd(data: &[u8]) {
+    let _ = image::check_initrd(data).map_err(|error| error.to_string());
+    let _ = Compression::of(data);
+    let mut entries = cpio::entries(data);
+    let mut last = 0;
+    while let Some(entry) = entries.next() {
+        let _ = (entry.name, entry.mode, entry.inode);
+        let offset = entries.offset();
+        assert!(offset > last && offset <= data.len(), "no progress");
+        last = offset;
+    }
+}
+
+/// The setup header of Debian's 6.12 cloud kernel, from 0x1f1 on.
+const HEADER: &[u8] = b"\x27\x01\x00\x20\x0e\x0b\x00\x00\x00\xff\xff\x00\x00\x55\xaa\xeb\x6aHdrS\x0f\x02\x00\x00\x00\x00\x00\
+\x10\xc0\x42\x00\x01\x00\x80\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x5c\x00\x00\x00\x00\x00\x00\xff\xff\xff\x7f\
+\x00\x00\x20\x00\x01\x15\x7f\x00\xff\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xcc\x02\x00\x00\
+\xda\x75\xad\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\xc0\x7d\x03\xd0\xab\xaf\x00\x1c\xb4\xb0\x00";
+
+fn write(file: &mut [u8], at: usize, bytes: &[u8]) {
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+pub fn kernels() -> Vec<Vec<u8>> {
+    // One sector of setup code would do; the header says how many there are.
+    let sectors = 3_usize;
+    let mut kernel = vec![0; (sectors + 1) * 512];
+    write(&mut kernel, 0x1f1, HEADER);
+    kernel[0x1f1] = 3;
+    write(&mut kernel, 0x1f4, &(0x1000_u32 / 16).to_le_bytes());
+    write(&mut kernel, 0x20e, &0x100_u16.to_le_bytes());
+    write(&mut kernel, 0x300, b"6.12.95-cloud-amd64 (debian) #1 SMP\0");
+    kernel.extend([0x90; 0x1000]);
+
+    // A PE file with one section, called as in a unified kernel image.
+    let mut uki = vec![0; 0x200];
+    write(&mut uki, 0, b"MZ");
+    write(&mut uki, 0x3c, &0x80_u32.to_le_bytes());
+    write(&mut uki, 0x80, b"PE\0\0");
+    write(&mut uki, 0x84, &0x8664_u16.to_le_bytes());
+    write(&mut uki, 0x86, &1_u16.to_le_bytes());
+    write(&mut uki, 0x94, &0x70_u16.to_le_bytes());
+    write(&mut uki, 0x98, &0x20b_u16.to_le_bytes());
+    write(&mut uki, 0x108, b".linux\0\0");
+
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    elf.resize(64, 0);
+    vec![kernel, uki, elf]
+}
+
+pub fn initrds() -> Vec<Vec<u8>> {
+    let mut writer = cpio::Writer::new();
+    let mut write = || {
+        writer.dir(b"dev", 0o755)?;
+        writer.file(b"init", 0o755, b"#!/bin/sh")?;
+        writer.linked(&[b"a", b"b"], 0o644, b"twice")?;
+        writer.symlink(b"bin", b"usr/bin")
+    };
+    write().expect("a small archive");
+    vec![
+        writer.finish(),
+        b"\x1f\x8b\x08\0\0\0\0\0".to_vec(),
+        b"\x28\xb5\x2f\xfd\0\0\0\0".to_vec(),
+        b"\xfd7zXZ\0\0\0".to_vec(),
+    ]
+}
