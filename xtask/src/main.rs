@@ -14,6 +14,7 @@ mod lab;
 mod module;
 mod qemu;
 mod scenarios;
+mod system;
 mod test;
 mod vm;
 mod workspace;

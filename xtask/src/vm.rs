@@ -116,6 +116,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         modules: arguments.modprobe.clone(),
         ours: arguments.module.clone().unwrap_or_default(),
         files: arguments.file.clone(),
+        ..Contents::default()
     };
     let machine = Machine {
         mem_mib: arguments.mem,

@@ -158,7 +158,7 @@ fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
 }
 
 /// Runs a command and shows its output line by line, so that no event can end up inside a line of it.
-fn run_shown(control: &Arc<Control>, mut command: Command) -> Result<ExitStatus> {
+pub fn run_shown(control: &Arc<Control>, mut command: Command) -> Result<ExitStatus> {
     let (output, input) = std::io::pipe().context("making a pipe")?;
     command
         .stdin(Stdio::null())
@@ -261,11 +261,13 @@ pub fn since_boot() -> Duration {
     )
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn release() -> String {
+/// `uname -r`
+pub fn release() -> String {
     rustix::system::uname()
         .release()
         .to_string_lossy()

@@ -7,6 +7,7 @@ mod damage;
 mod fill;
 mod init;
 mod memory;
+mod system;
 mod tree;
 
 use std::path::PathBuf;
@@ -123,6 +124,13 @@ enum Tool {
         #[arg(long, conflicts_with = "bare")]
         stale_ok: bool,
     },
+    /// Run the script for this boot of a full system, then leave as it says.
+    System,
+    /// Say how to leave this boot of a full system, instead of by `systemctl kexec`.
+    Leave {
+        /// A shell command.
+        command: String,
+    },
     /// Make a socket that nobody listens to.
     Socket {
         /// Where.
@@ -178,6 +186,8 @@ fn run(tool: Tool) -> anyhow::Result<()> {
             };
             Ok(std::fs::write(init::LOADED, how)?)
         }
+        Tool::System => system::run(),
+        Tool::Leave { command } => Ok(std::fs::write(system::LEAVE, command)?),
         Tool::Socket { path } => {
             std::os::unix::net::UnixListener::bind(path)?;
             Ok(())

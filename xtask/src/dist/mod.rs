@@ -2,15 +2,14 @@
 
 mod deb;
 mod pages;
-mod system;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::workspace;
-use deb::Package;
+use deb::{Body, Package};
 
 /// Make the Debian packages. The same sources give the same bytes.
 ///
@@ -26,9 +25,6 @@ pub struct Arguments {
     /// Check them with lintian, which must be installed.
     #[arg(long)]
     lintian: bool,
-    /// Try them in full systems of these releases, with systemd and Redis; minutes each.
-    #[arg(long, value_enum, value_name = "RELEASE")]
-    boot: Vec<system::Release>,
 }
 
 /// Runs the command.
@@ -54,21 +50,46 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             .context("running lintian")?;
         ensure!(status.success(), "lintian found something: {status}");
     }
-    for release in &arguments.boot {
-        system::run(*release, &file).with_context(|| format!("in a system of {release:?}"))?;
-    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Version of the packages.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A version that guests upgrade to.
+const LATER: &str = concat!(env!("CARGO_PKG_VERSION"), "+later");
+
 /// Writes the package of the tool; gives its path.
-pub fn write_kho(program: &Path, out: &Path) -> Result<PathBuf> {
-    let version = env!("CARGO_PKG_VERSION");
-    let package = kho(program, version, time()?)?;
-    let file = out.join(format!("kho_{version}_amd64.deb"));
+fn write_kho(program: &Path, out: &Path) -> Result<PathBuf> {
+    write(&kho(program, VERSION, time()?)?, "kho", VERSION, out)
+}
+
+fn write(package: &Package, name: &str, version: &str, out: &Path) -> Result<PathBuf> {
+    let file = out.join(format!("{name}_{version}_amd64.deb"));
     std::fs::write(&file, package.write()?)
         .with_context(|| format!("writing {}", file.display()))?;
     Ok(file)
 }
+
+/// The packages for full systems in guests, and a later version of the tool's, whose configuration differs.
+pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    let mut later = kho(program, LATER, time()?)?;
+    for path in CONFFILES {
+        let Some(Body::File(text)) = later.files.get_mut(Path::new(path)).map(|entry| &mut entry.body)
+        else {
+            bail!("{path} is not in the package");
+        };
+        text.extend_from_slice(b"# A line of the later version.\n");
+    }
+    Ok(vec![
+        write_kho(program, out)?,
+        write(&later, "kho", LATER, out)?,
+    ])
+}
+
+/// Files of the package that belong to the administrator.
+const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
 fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     let control = packaging("debian/kho/control")?;
@@ -101,6 +122,12 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
     }
     // An opt-in: linked as /usr/local/sbin/kexec or diverted to, it takes the place of kexec(8).
+    for path in CONFFILES {
+        let name = path.trim_start_matches("etc/");
+        package.file(path, 0o644, packaging(name)?);
+    }
+    let conffiles = CONFFILES.map(|path| format!("/{path}\n")).concat();
+    package.scripts.insert("conffiles", conffiles);
     package.link("usr/lib/kho/kexec", "../../bin/kho");
     package.directory("etc/kho/keep.d");
     package.directory("usr/lib/kho/keep.d");
@@ -117,8 +144,8 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     );
     let changelog = packaging("debian/changelog")?;
     ensure!(
-        changelog.starts_with(&format!("kho ({version}) ")),
-        "packaging/debian/changelog does not begin with version {version}"
+        changelog.starts_with(&format!("kho ({VERSION}) ")),
+        "packaging/debian/changelog does not begin with version {VERSION}"
     );
     package.gzip(&format!("{doc}/changelog"), changelog.as_bytes())?;
     package.file(

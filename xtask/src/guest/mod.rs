@@ -2,6 +2,7 @@
 
 mod disk;
 mod initramfs;
+mod system;
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use kho_guest::{HOP_PARAMETER, INSTALLED, PLAN, Plan, Stage, TOKEN_PARAMETER};
 
 use crate::kernel::{Kernel, Module};
+use crate::system::System;
 use crate::workspace::Programs;
 
 /// Modules that every guest needs to find its disk.
@@ -34,6 +36,15 @@ pub struct Contents {
     pub ours: Vec<String>,
     /// Files for the scripts, found at `$KHO_FILES`.
     pub files: Vec<PathBuf>,
+    /// A full system that boots by itself, in place of `kernels`: there is one script for each of its boots.
+    pub system: Option<System>,
+}
+
+impl Contents {
+    /// How many kernels are to be started.
+    pub fn stages(&self) -> usize {
+        self.scripts.len()
+    }
 }
 
 /// Files to start a guest with.
@@ -47,6 +58,8 @@ pub struct Media {
     pub cmdline: String,
     /// The disk.
     pub disk: PathBuf,
+    /// The disk of a full system, which comes before the above. What is written goes to a copy.
+    pub system: Option<PathBuf>,
 }
 
 /// Writes everything that a guest boots from into a folder.
@@ -57,6 +70,9 @@ pub fn prepare(
     token: &str,
     dir: &Path,
 ) -> Result<Media> {
+    if let Some(system) = &contents.system {
+        return system::prepare(system, contents, programs, token, dir);
+    }
     ensure!(
         contents.kernels.len() == contents.scripts.len(),
         "a script (or none) for each kernel"
@@ -85,14 +101,7 @@ pub fn prepare(
             let initrd = initramfs::build(&programs.guest, busybox, &load)?;
             write(&to.join("initrd"), &initrd)?;
         }
-        let script = match script {
-            Some(text) => {
-                let name = format!("scripts/{hop}.sh");
-                write(&tree.join(&name), text.as_bytes())?;
-                Some(name)
-            }
-            None => None,
-        };
+        let script = write_script(hop, script.as_deref(), &tree)?;
         let cmdline = format!("{CMDLINE} {TOKEN_PARAMETER}={token} {}", contents.append);
         plan.stages.push(Stage {
             kernel: kernel.name.clone(),
@@ -107,9 +116,29 @@ pub fn prepare(
         initrd: tree.join(&first.folder).join("initrd"),
         cmdline: format!("{} {HOP_PARAMETER}=0", first.cmdline),
         disk: dir.join("disk.img"),
+        system: None,
     };
-    write(&tree.join(PLAN), &serde_json::to_vec_pretty(&plan)?)?;
     copy(&programs.kho, &tree.join("bin/kho"))?;
+    finish(&plan, contents, programs, &tree, &media.disk)?;
+    Ok(media)
+}
+
+fn write_script(hop: usize, text: Option<&str>, tree: &Path) -> Result<Option<String>> {
+    let Some(text) = text else { return Ok(None) };
+    let name = format!("scripts/{hop}.sh");
+    write(&tree.join(&name), text.as_bytes())?;
+    Ok(Some(name))
+}
+
+/// What is on the disk of every guest; then the disk itself.
+fn finish(
+    plan: &Plan,
+    contents: &Contents,
+    programs: &Programs,
+    tree: &Path,
+    disk: &Path,
+) -> Result<()> {
+    write(&tree.join(PLAN), &serde_json::to_vec_pretty(plan)?)?;
     copy(&programs.guest, &tree.join("bin/kho-guest"))?;
     for file in &contents.files {
         let name = file
@@ -117,8 +146,7 @@ pub fn prepare(
             .with_context(|| format!("{} has no name", file.display()))?;
         copy(file, &tree.join("files").join(name))?;
     }
-    disk::make(&tree, &media.disk)?;
-    Ok(media)
+    disk::make(tree, disk)
 }
 
 /// Puts all of our modules that were built for a kernel on the disk, as if they were installed; gives those to load.

@@ -51,7 +51,7 @@ impl Need {
     }
 }
 
-const NEEDS: [Need; 9] = [
+const NEEDS: [Need; 10] = [
     Need {
         sign: Sign::Qemu,
         package: QEMU,
@@ -83,6 +83,10 @@ const NEEDS: [Need; 9] = [
     Need {
         sign: Sign::Program("dtc"),
         package: "device-tree-compiler",
+    },
+    Need {
+        sign: Sign::Program("mmdebstrap"),
+        package: "mmdebstrap",
     },
     Need {
         sign: Sign::Program("setpriv"),

@@ -2,7 +2,7 @@
 
 mod modules;
 pub mod peer;
-mod version;
+pub mod version;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -147,9 +147,14 @@ impl<'a> Store<'a> {
         })
     }
 
-    /// The folder with the unpacked packages that `find` names. What was found is remembered for some days, and for
-    /// longer when the mirror cannot be reached.
+    /// The folder with the unpacked packages that `find` names.
     fn packages(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<PathBuf> {
+        self.remembered(name, || self.fetch(name, &find))
+    }
+
+    /// The folder of the cache that `make` names and fills. The name is remembered for some days, and for longer
+    /// when `make` fails, as it does when the mirror cannot be reached.
+    pub fn remembered(&self, name: &str, make: impl Fn() -> Result<String>) -> Result<PathBuf> {
         let _lock = self.cache.lock(name)?;
         let record = self.cache.dir("found")?.join(format!("{name}.json"));
         let known: Option<Found> = std::fs::read(&record)
@@ -161,8 +166,9 @@ impl<'a> Store<'a> {
         {
             return Ok(self.cache.path(&found.folder));
         }
-        match self.fetch(name, find) {
-            Ok(found) => {
+        match make() {
+            Ok(folder) => {
+                let found = Found { folder };
                 let beside = record.with_extension("partial");
                 std::fs::write(&beside, serde_json::to_vec(&found)?)?;
                 std::fs::rename(&beside, &record)
@@ -181,8 +187,13 @@ impl<'a> Store<'a> {
         }
     }
 
-    fn fetch(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<Found> {
-        let apt = Apt::open(self.cache, "guest", &SUITES)?;
+    /// apt with the lists of all suites that guests are made of.
+    pub fn apt(&self) -> Result<Apt> {
+        Apt::open(self.cache, "guest", &SUITES)
+    }
+
+    fn fetch(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<String> {
+        let apt = self.apt()?;
         apt.update()?;
         let packages = find(&apt)?;
         let first = packages.first().context("no package was found")?;
@@ -195,7 +206,7 @@ impl<'a> Store<'a> {
             }
             std::fs::remove_dir_all(&debs).with_context(|| format!("removing {}", debs.display()))
         })?;
-        Ok(Found { folder })
+        Ok(folder)
     }
 }
 

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use kho_guest::{Event, go};
 
 use crate::cache::Cache;
+use crate::dist;
 use crate::guest::{self, Contents};
 use crate::host;
 use crate::kernel::{Kernel, Store};
 use crate::qemu::{Accelerator, Guest, Line, Machine, Next, Port, Qmp};
+use crate::system::{self, Release, System};
 use crate::workspace::{self, Programs};
 use log::Log;
 
@@ -39,6 +41,7 @@ pub struct Lab {
     /// Where guests have their files and logs.
     dir: PathBuf,
     accelerator: OnceLock<Accelerator>,
+    packages: OnceLock<Result<Vec<PathBuf>, String>>,
 }
 
 /// What the host does while a guest waits at a mark.
@@ -108,6 +111,7 @@ impl Lab {
             busybox,
             dir,
             accelerator: OnceLock::new(),
+            packages: OnceLock::new(),
         })
     }
 
@@ -120,6 +124,20 @@ impl Lab {
     pub fn with_module(&self, mut kernel: Kernel) -> Result<Kernel> {
         kernel.ours = Some(crate::module::build(&self.cache, &kernel)?);
         Ok(kernel)
+    }
+
+    /// A full system.
+    pub fn system(&self, release: Release) -> Result<System> {
+        system::find(&self.cache, release)
+    }
+
+    /// The packages that full systems install, made once.
+    pub fn packages(&self) -> Result<Vec<PathBuf>> {
+        let made = self.packages.get_or_init(|| {
+            dist::for_guests(&self.programs.kho, &self.dir.join("packages"))
+                .map_err(|error| format!("{error:#}"))
+        });
+        made.clone().map_err(|error| anyhow!("making packages: {error}"))
     }
 
     /// Runs a guest to its end.
@@ -217,7 +235,7 @@ impl Lab {
             dir.path(),
         )?;
         let guest = Guest::start(job.machine, accelerator, &media, dir.path())?;
-        let judge = Judge::new(&token, job.contents.kernels.len());
+        let judge = Judge::new(&token, job.contents.stages());
         let mut run = Run {
             job,
             guest,

@@ -92,7 +92,6 @@ impl Machine {
         command.args([
             "-nodefaults",
             "-no-user-config",
-            "-no-reboot",
             "-display",
             "none",
             "-nic",
@@ -128,6 +127,24 @@ impl Machine {
             "-device",
             "virtio-rng-pci",
         ]);
+        match &media.system {
+            // A reset is the end of a guest whose stages are all reached by kexec.
+            None => {
+                command.arg("-no-reboot");
+            }
+            Some(disk) => {
+                // What is written goes to a file beside the guest's others, which vanishes with QEMU.
+                command.env("TMPDIR", dir).args([
+                    "-drive",
+                    &format!(
+                        "if=none,id=system,format=raw,snapshot=on,file={}",
+                        option_value(disk)?
+                    ),
+                    "-device",
+                    "virtio-blk-pci,drive=system",
+                ]);
+            }
+        }
         command.args([
             "-drive",
             &format!(

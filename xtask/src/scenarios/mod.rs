@@ -19,6 +19,7 @@ mod mainline;
 mod module;
 mod size;
 mod smoke;
+mod systems;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use anyhow::Result;
 use crate::guest::Contents;
 use crate::lab::{Host, Lab, Outcome, Step};
 use crate::qemu::{Firmware, Machine};
+use crate::system::Release;
 
 /// Shell functions that all scripts have.
 const PRELUDE: &str = include_str!("prelude.sh");
@@ -59,6 +61,7 @@ pub struct Scenario {
     ours: Vec<String>,
     built: bool,
     without: Vec<usize>,
+    system: Option<Release>,
 }
 
 /// Every guest test.
@@ -72,6 +75,7 @@ pub fn all() -> Vec<Scenario> {
         mainline::scenarios(),
         module::scenarios(),
         size::scenarios(),
+        systems::scenarios(),
     ]
     .into_iter()
     .flatten()
@@ -100,7 +104,17 @@ impl Scenario {
             ours: Vec::new(),
             built: false,
             without: Vec::new(),
+            system: None,
         }
+    }
+
+    /// A full Debian system instead of single kernels. Its scripts (by [`Self::at`], one for each boot) run with
+    /// `systems/prelude.sh` when its services are up.
+    pub fn system(mut self, release: Release) -> Self {
+        self.system = Some(release);
+        self.machine.mem_mib = 1536;
+        self.timeout = Duration::from_secs(900);
+        self
     }
 
     /// The kernels, from first to last.
@@ -224,6 +238,18 @@ impl Scenario {
 
     /// What the guest boots and runs.
     pub fn contents(&self, lab: &Lab) -> Result<Contents> {
+        if let Some(release) = self.system {
+            let script = |(_, script): &(usize, String)| {
+                Some(format!("{}\n{script}\n", systems::PRELUDE))
+            };
+            return Ok(Contents {
+                scripts: self.at.iter().map(script).collect(),
+                append: self.append.clone(),
+                files: lab.packages()?,
+                system: Some(lab.system(release)?),
+                ..Contents::default()
+            });
+        }
         let kernels = self
             .kernels
             .iter()
@@ -257,7 +283,7 @@ impl Scenario {
             append: self.append.clone(),
             modules: self.modules.clone(),
             ours: self.ours.clone(),
-            files: Vec::new(),
+            ..Contents::default()
         })
     }
 }

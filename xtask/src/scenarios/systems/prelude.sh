@@ -1,0 +1,79 @@
+# Functions for the scripts of full systems. The package is at $KHO_FILES; the second kernel is that of backports.
+
+# The newest installed kernel of a series, as the path of its image.
+kernel() { ls -d /boot/vmlinuz-"$1".* | tail -n 1; }
+initrd_of() { echo "/boot/initrd.img-${1#/boot/vmlinuz-}"; }
+
+# Arms a kernel of a series: arm SERIES [OPTION…]
+arm() {
+	image=$(kernel "$1")
+	shift
+	kho load --arm "$image" --initrd "$(initrd_of "$image")" --reuse-cmdline "$@"
+}
+
+fails() { if "$@"; then echo "succeeded and should not have: $*"; return 1; fi; }
+
+says() {
+	words=$1
+	shift
+	"$@" > /tmp/said 2>&1 || true
+	grep -q -e "$words" /tmp/said || { cat /tmp/said; echo "does not say $words: $*"; return 1; }
+}
+
+# refused STATUS WORDS COMMAND…
+refused() {
+	status=$1
+	words=$2
+	shift 2
+	code=0
+	"$@" > /tmp/said 2>&1 || code=$?
+	if [ "$code" != "$status" ] || ! grep -q -e "$words" /tmp/said; then
+		cat /tmp/said
+		echo "status $code, expected $status and $words: $*"
+		return 1
+	fi
+}
+
+# Everything that was to start has started, and nothing failed: the system is ready.
+ready() {
+	state=$(systemctl is-system-running --wait) || true
+	[ "$state" = running ] || { systemctl --failed --no-pager; echo "the system is $state"; return 1; }
+}
+
+# Warnings and errors of our units in a boot (0 this one, -1 the one before).
+complaints() {
+	journalctl -b "$1" --no-pager -o short-monotonic -p warning -u kho-restore.service -u kho-capture.service
+	journalctl -b "$1" --no-pager -o short-monotonic -p warning -k | grep -i kho || true
+}
+
+clean_journal() {
+	for boot in "$@"; do
+		complaints "$boot" | grep -v '^-- ' > /tmp/complaints || true
+		[ ! -s /tmp/complaints ] || { cat /tmp/complaints; echo "boot $boot complains"; return 1; }
+	done
+}
+
+# journal_says BOOT WORDS
+journal_says() {
+	journalctl -b "$1" --no-pager -o cat > /tmp/journal
+	grep -q -e "$2" /tmp/journal || {
+		journalctl -b "$1" --no-pager -o short-monotonic -u kho-restore.service -u kho-capture.service
+		echo "the journal of boot $1 does not say $2"
+		return 1
+	}
+}
+
+arrived_hop() { kho --json status | tr -d ' \n' | grep -q "\"hop\":$1,"; }
+
+# PostgreSQL's cluster, in RAM: the one on the disk is copied to a tmpfs that fstab mounts.
+postgres_to_ram() {
+	version=$(ls /usr/lib/postgresql)
+	data=/var/lib/postgresql/$version
+	cp -a "$data/main" /tmp/cluster
+	echo "tmpfs $data tmpfs size=300M,mode=0755,uid=$(id -u postgres),gid=$(id -g postgres) 0 0" >> /etc/fstab
+	systemctl daemon-reload
+	mount "$data"
+	mv /tmp/cluster "$data/main"
+	systemctl enable --quiet --now postgresql
+}
+sql() { runuser -u postgres -- psql -qAt -v ON_ERROR_STOP=1 -d postgres -c "$1"; }
