@@ -331,15 +331,10 @@ pub struct Load {
     /// Take the kernel now and the content when the system stops (kho-capture.service), for `systemctl kexec`.
     #[arg(long)]
     pub arm: bool,
-    /// With --arm: what to do at shutdown when the content cannot be taken.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "WHAT",
-        default_value_t,
-        requires = "arm"
-    )]
-    pub on_failure: OnFailure,
+    /// With --arm: what to do at shutdown when the content cannot be taken [default: as /etc/default/kho
+    /// says, cold without it].
+    #[arg(long, value_enum, value_name = "WHAT", requires = "arm")]
+    pub on_failure: Option<OnFailure>,
 }
 
 /// What happens at shutdown when the content cannot be taken.
@@ -371,6 +366,9 @@ pub enum OnFailure {
     after_help = "Started by kho-capture.service when services have stopped and file systems are still there.
 
 The image that was loaded is unloaded first: a failure never leaves an old one armed.
+
+What then happens is said by, in this order: --on-failure, what `kho load --arm` was told, KHO_ON_FAILURE in
+the environment (the unit reads /etc/default/kho), and without any of these `cold`.
 
 Examples:
   kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline

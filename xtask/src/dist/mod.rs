@@ -76,7 +76,10 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let mut later = kho(program, LATER, time()?)?;
     for path in CONFFILES {
-        let Some(Body::File(text)) = later.files.get_mut(Path::new(path)).map(|entry| &mut entry.body)
+        let Some(Body::File(text)) = later
+            .files
+            .get_mut(Path::new(path))
+            .map(|entry| &mut entry.body)
         else {
             bail!("{path} is not in the package");
         };

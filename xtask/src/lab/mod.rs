@@ -137,7 +137,8 @@ impl Lab {
             dist::for_guests(&self.programs.kho, &self.dir.join("packages"))
                 .map_err(|error| format!("{error:#}"))
         });
-        made.clone().map_err(|error| anyhow!("making packages: {error}"))
+        made.clone()
+            .map_err(|error| anyhow!("making packages: {error}"))
     }
 
     /// Runs a guest to its end.

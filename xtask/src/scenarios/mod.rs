@@ -239,9 +239,8 @@ impl Scenario {
     /// What the guest boots and runs.
     pub fn contents(&self, lab: &Lab) -> Result<Contents> {
         if let Some(release) = self.system {
-            let script = |(_, script): &(usize, String)| {
-                Some(format!("{}\n{script}\n", systems::PRELUDE))
-            };
+            let script =
+                |(_, script): &(usize, String)| Some(format!("{}\n{script}\n", systems::PRELUDE));
             return Ok(Contents {
                 scripts: self.at.iter().map(script).collect(),
                 append: self.append.clone(),

@@ -145,7 +145,12 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
     std::fs::write(&list, sources::render(&source, &suites))
         .with_context(|| format!("writing {}", list.display()))?;
     let mut command = Command::new(program);
-    command.args(["--quiet", "--mode=root", "--variant=minbase", "--format=directory"]);
+    command.args([
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        "--format=directory",
+    ]);
     command.args([
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=force-unsafe-io",
@@ -168,10 +173,7 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
     for script in &recipe.after {
         command.arg(format!("--customize-hook={script}"));
     }
-    command
-        .arg(recipe.release.codename())
-        .arg(tree)
-        .arg(&list);
+    command.arg(recipe.release.codename()).arg(tree).arg(&list);
     succeed(&mut command)?;
     std::fs::remove_file(&list).with_context(|| format!("removing {}", list.display()))
 }
@@ -220,7 +222,9 @@ fn own_kernel(release: Release, tree: &Path) -> Result<(PathBuf, PathBuf)> {
         .with_context(|| format!("reading {}", boot.display()))?
         .filter_map(Result::ok)
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .find_map(|name| Some(name.strip_prefix("vmlinuz-")?.to_owned()).filter(|of| of.starts_with(series)))
+        .find_map(|name| {
+            Some(name.strip_prefix("vmlinuz-")?.to_owned()).filter(|of| of.starts_with(series))
+        })
         .with_context(|| format!("{} holds no vmlinuz-{series}*", boot.display()))?;
     Ok((
         boot.join(format!("vmlinuz-{kernel}")),

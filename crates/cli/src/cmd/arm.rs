@@ -45,8 +45,8 @@ pub struct Armed {
     forget_arrived: bool,
     /// Command line of the plain image.
     plain_line: Vec<u8>,
-    /// What to do when the content cannot be taken.
-    pub on_failure: OnFailure,
+    /// What to do when the content cannot be taken, if it was said.
+    pub on_failure: Option<OnFailure>,
     /// When, nanoseconds since the epoch.
     pub time: u64,
 }
@@ -57,8 +57,16 @@ pub struct Armed {
 ///
 /// Everything that would make a load fail now; what was loaded or armed before is then untouched, unless
 /// the plain image itself was refused.
-pub fn run(args: &Next, on_failure: OnFailure, session: &Session, out: Output) -> Result<(), Fail> {
+pub fn run(
+    args: &Next,
+    on_failure: Option<OnFailure>,
+    session: &Session,
+    out: Output,
+) -> Result<(), Fail> {
     super::boot::report(&crate::keepd::apply(session)?, out);
+    for left in crate::keepd::effort::leave_out_unreadable(session)? {
+        out.remark(&format!("warning: {left}, as of now"));
+    }
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;

@@ -157,4 +157,7 @@ pub fn report(changes: &Changes, out: Output) {
     for remark in &changes.remarks {
         out.remark(&format!("note: {remark}"));
     }
+    for left in &changes.left_out {
+        out.remark(&format!("note: {left}"));
+    }
 }

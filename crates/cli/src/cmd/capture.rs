@@ -4,6 +4,7 @@ use super::arm::{self, Armed};
 use crate::args::{self, OnFailure};
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::load;
+use crate::keepd::{self, effort};
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
@@ -13,6 +14,9 @@ use std::process::{Command, Stdio};
 
 /// In the state directory while a capture is at work: left there by one that was killed.
 const MARK: &str = "capturing";
+
+/// The administrator's usual choice, in the environment: the unit reads it from /etc/default/kho.
+const ON_FAILURE: &str = "KHO_ON_FAILURE";
 
 /// Runs `kho capture`.
 ///
@@ -27,8 +31,8 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     let armed = arm::armed(session)?;
     let on_failure = args
         .on_failure
-        .or(armed.as_ref().map(|a| a.on_failure))
-        .unwrap_or_default();
+        .or(armed.as_ref().and_then(|armed| armed.on_failure))
+        .unwrap_or_else(usual);
     let mark = session.state.path().join(MARK);
     if args.settle {
         if !mark.exists() {
@@ -59,8 +63,25 @@ fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), 
         .kexec_unload()
         .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
-    super::boot::report(&crate::keepd::apply(session)?, out);
-    let loaded = load::run(&armed.next(session), session, &System, out)?;
+    let changes = keepd::apply(session)?;
+    super::boot::report(&changes, out);
+    let unreadable = effort::leave_out_unreadable(session)?;
+    for left in changes.left_out.iter().chain(&unreadable) {
+        loud(&format!("kho: {left}"));
+    }
+    let next = armed.next(session);
+    let loaded = load::run(&next, session, &System, out).or_else(|fail| {
+        let left = effort::leave_out_all(&fail, session)?;
+        if left.is_empty() {
+            return Err(fail);
+        }
+        loud(&format!(
+            "kho: once more without the best-effort entries {}: {}",
+            left.join(", "),
+            fail.what.replace('\n', " ")
+        ));
+        load::run(&next, session, &System, out)
+    })?;
     out.result(&loaded, || {
         println!(
             "captured {} {} for {} (hop {}): {} copied, {} in place, {:.1} s",
@@ -144,6 +165,23 @@ fn fall_back(
     let _ = session.state.clear_loaded();
     let _ = arm::disarm(session);
     fail.fix(then)
+}
+
+/// What the administrator chose for every handover.
+fn usual() -> OnFailure {
+    let Some(text) = std::env::var_os(ON_FAILURE).filter(|text| !text.is_empty()) else {
+        return OnFailure::default();
+    };
+    let known = text
+        .to_str()
+        .and_then(|text| <OnFailure as clap::ValueEnum>::from_str(text, false).ok());
+    known.unwrap_or_else(|| {
+        // A typing error must not be worse than no choice at all.
+        loud(&format!(
+            "kho: {ON_FAILURE} is {text:?}, which is none of plain, cold, stop: taken as cold"
+        ));
+        OnFailure::default()
+    })
 }
 
 /// Calls the shutdown off and asks for the emergency shell.

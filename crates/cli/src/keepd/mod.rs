@@ -4,6 +4,7 @@
 //! content, so that the next kernel's `kho` knows without any record on a disk which entries the files
 //! speak for: what is no longer configured leaves the list, what somebody kept by hand does not.
 
+pub mod effort;
 pub mod parse;
 
 use crate::arrived::Arrived;
@@ -199,6 +200,8 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// What an administrator should know.
     pub remarks: Vec<String>,
+    /// Best-effort entries that are not on the list because their path is not as it should be, and why.
+    pub left_out: Vec<effort::LeftOut>,
 }
 
 /// Makes the list agree with the rules.
@@ -225,7 +228,14 @@ pub fn sync(
             ));
             continue;
         }
-        if !present(rule)? {
+        let present = match present(rule) {
+            Err(fail) if rule.best_effort => {
+                changes.left_out.push(effort::LeftOut::new(label, &fail));
+                false
+            }
+            answer => answer?,
+        };
+        if !present {
             let before = keep.entries.len();
             keep.entries.retain(|local| local.label != *label);
             let arrived = list::effective(arrived, keep)
@@ -234,7 +244,7 @@ pub fn sync(
             if arrived {
                 keep.removed.push(label.clone());
             }
-            if arrived || keep.entries.len() != before {
+            if !rule.best_effort && (arrived || keep.entries.len() != before) {
                 changes.removed.push(label.clone());
             }
             continue;

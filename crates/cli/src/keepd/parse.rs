@@ -51,6 +51,8 @@ pub struct Rule {
     pub skip_special: bool,
     /// `one-file-system`: do not descend into other mounts.
     pub one_file_system: bool,
+    /// `best-effort`: when its content cannot be taken, the others are handed over without it.
+    pub best_effort: bool,
     /// `replace`: at boot, replace files that exist.
     pub replace: bool,
     /// `privileged`: at boot, restore set-user-ID bits and `security.*` attributes.
@@ -95,7 +97,7 @@ pub enum LineError {
     Percent,
     /// An option that is not known.
     #[error(
-        "{0:?} is no option; there are name=NAME skip-special one-file-system replace privileged manual"
+        "{0:?} is no option; there are name=NAME skip-special one-file-system best-effort replace privileged manual"
     )]
     Option(String),
     /// An option given twice.
@@ -166,6 +168,7 @@ fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
         name: None,
         skip_special: false,
         one_file_system: false,
+        best_effort: false,
         replace: false,
         privileged: false,
         manual: false,
@@ -193,6 +196,7 @@ fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
     let flag = match text {
         "skip-special" => &mut rule.skip_special,
         "one-file-system" => &mut rule.one_file_system,
+        "best-effort" => &mut rule.best_effort,
         "replace" => &mut rule.replace,
         "privileged" => &mut rule.privileged,
         "manual" => &mut rule.manual,

@@ -239,3 +239,34 @@ fn an_entry_that_may_be_absent_leaves_the_list_and_comes_back() {
     assert_eq!(changes.added, ["keep.d:a"]);
     assert_eq!(labels(Some(&arrived), &keep), ["keep.d:a"]);
 }
+
+#[test]
+fn a_best_effort_entry_that_is_not_there_costs_nobody_else() {
+    let root = tempfile::tempdir().unwrap();
+    let real = root.path().canonicalize().unwrap();
+    std::fs::create_dir(real.join("good")).unwrap();
+    write(&real.join("file"), "x");
+    let text = format!(
+        "d {0}/good\nd {0}/gone best-effort\nd {0}/file best-effort\n",
+        real.display()
+    );
+    let mut keep = KeepFile::default();
+    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    assert_eq!(labels(None, &keep).len(), 1);
+    let why: Vec<_> = changes.left_out.iter().map(ToString::to_string).collect();
+    assert!(
+        why.len() == 2
+            && why
+                .iter()
+                .any(|why| why.contains("gone") && why.contains("does not exist"))
+            && why
+                .iter()
+                .any(|why| why.contains("file is not a directory")),
+        "{why:?}"
+    );
+    // It is taken once it is as it should be.
+    std::fs::create_dir(real.join("gone")).unwrap();
+    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    assert_eq!((changes.added.len(), changes.left_out.len()), (1, 1));
+    assert_eq!(labels(None, &keep).len(), 2);
+}

@@ -3,7 +3,7 @@
 mod options;
 
 use super::arm;
-use crate::args::{self, Next, OnFailure};
+use crate::args::{self, Next};
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::{load, next};
 use crate::list;
@@ -226,7 +226,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     // Services still run: what is read now would be old when they have stopped.
     let later = wanted.said_load && !wanted.exec && arm::capture_unit_is_active();
     if later {
-        arm::run(&next, OnFailure::default(), session, out)?;
+        arm::run(&next, None, session, out)?;
     } else {
         super::boot::report(&crate::keepd::apply(session)?, out);
         let loaded = load::run(&next, session, &System, out)?;
