@@ -9,7 +9,8 @@
  * abort what it wrote down must not change: the pages named stay allocated, though their content may.
  *
  * In the next kernel the driver asks kho_find() for its node, reads it, and claims the memory. What nobody
- * claims stays reserved until root releases it.
+ * claims stays reserved until root releases it, and is handed over again at the next kexec. While that is active
+ * a claim of it fails with -EBUSY.
  *
  * All calls may sleep and must come from process context. Integers are native endian. Errors are negative
  * errnos. Symbols are exported to GPL modules only.
@@ -110,7 +111,10 @@ int kho_get_mem(s64 node, size_t index, struct kho_mem *range);
  * before, -EINVAL for what did not arrive; then nothing is claimed.
  */
 int kho_claim(u64 addr, u64 len);
-/* All ranges of the node's `mem`, or none. */
+/*
+ * All ranges of the node's `mem`, or none. This also says that the node is this driver's: what nobody takes is handed
+ * to the kernel after this one again, so do it for a node without `mem` too, once its state was read.
+ */
 int kho_claim_node(s64 node);
 /* Unclaimed pages, zeroed, back to the system. Errors as kho_claim(). */
 int kho_release(u64 addr, u64 len);

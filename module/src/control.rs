@@ -127,6 +127,7 @@ pub fn status_show(out: &mut Text<'_>) -> Result<(), Errno> {
             };
             writeln!(out, "kernel-part: {part}")?;
             writeln!(out, "unclaimed: {}", store.unclaimed())?;
+            writeln!(out, "untouched-nodes: {}", store.untouched()?)?;
             writeln!(out, "slack-released: {}", arrival.slack)?;
             writeln!(out, "not-reserved-pages: {}", arrival.missing)?;
         }

@@ -124,6 +124,7 @@ impl Phase {
                 *SEALED.lock() = bytes;
                 if let Err(error) = publish_dt() {
                     *SEALED.lock() = Vec::new();
+                    STORE.lock().thaw();
                     roll_back(&mut done);
                     return Err(error);
                 }
@@ -143,6 +144,7 @@ impl Phase {
                 Ok(())
             }
             Err(error) => {
+                STORE.lock().thaw();
                 roll_back(&mut done);
                 Err(error)
             }
@@ -181,6 +183,14 @@ impl Phase {
                 return Err(error);
             }
         }
+        let taken = |name: &str| self.producers.iter().any(|p| p.name == name);
+        let again = STORE.lock().carry(&mut session, taken)?;
+        if again != 0 {
+            log!(
+                Level::Info,
+                "{again} nodes that arrived and that nobody took are handed over again"
+            );
+        }
         finish(&session)
     }
 
@@ -194,6 +204,7 @@ impl Phase {
         active.block.zero(active.block.range());
         *SEALED.lock() = Vec::new();
         withdraw_dt();
+        STORE.lock().thaw();
         roll_back(&mut active.done);
         log!(
             Level::Info,

@@ -10,7 +10,7 @@ use crate::text::{Level, log};
 use alloc::vec::Vec;
 use core::ops::Range;
 use kho::abi::{COMPATIBLE, MEM};
-use kho::tree::{WriteError, Writer};
+use kho::tree::{Event, Node, WriteError, Writer};
 use kho::{PhysRange, RangeSet};
 
 /// What the machine allows to keep.
@@ -244,6 +244,42 @@ impl Session {
         self.try_prop(MEM, &value)
     }
 
+    /// Names again, as `name`, a node that arrived and that nobody touched, with all that is below it. Its pages are
+    /// reserved, and were checked when they arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`EADDRINUSE`] when a producer keeps one of its pages; a name that is no name; no memory.
+    pub fn carry(&mut self, name: &str, node: &Node<'_>) -> Result<(), Errno> {
+        self.good()?;
+        let result = self.try_carry(name, node);
+        self.depth = 0;
+        self.sticky(result)
+    }
+
+    fn try_carry(&mut self, name: &str, node: &Node<'_>) -> Result<(), Errno> {
+        let mut outermost = Some(name);
+        for event in node.walk() {
+            match event {
+                Event::Begin(node) => self.try_begin(outermost.take().unwrap_or(node.name()))?,
+                Event::Prop(prop) => {
+                    if prop.is(MEM) {
+                        for range in prop.value().mem().map_err(|_| EINVAL)? {
+                            let range = range.map_err(|_| EINVAL)?;
+                            if self.kept.overlaps(range) {
+                                return Err(EADDRINUSE);
+                            }
+                            self.kept.insert(range)?;
+                        }
+                    }
+                    self.try_prop(prop.name(), prop.value().bytes())?;
+                }
+                Event::End => self.note_end()?,
+            }
+        }
+        Ok(())
+    }
+
     fn check(&self, range: PhysRange) -> Result<(), Errno> {
         let result = match self.limits.check(range) {
             Ok(()) if self.kept.overlaps(range) => Err((EADDRINUSE, "is kept already")),
@@ -360,6 +396,37 @@ mod tests {
         );
         let child = tree.path("/ring/child").unwrap();
         assert_eq!(child.prop("x").unwrap().value().u64(), Ok(7));
+    }
+
+    #[test]
+    fn a_node_that_arrived_is_named_again_as_it_was() {
+        let mut before = session();
+        before.begin_producer("ring").unwrap();
+        before.prop_str("compatible", b"ring-v1").unwrap();
+        before.mem([pages(300, 2)].into_iter()).unwrap();
+        before.begin("child").unwrap();
+        before.prop("x", &7u64.to_ne_bytes()).unwrap();
+        before.mem([pages(310, 1)].into_iter()).unwrap();
+        before.end().unwrap();
+        before.end_producer().unwrap();
+        let root = |w: &mut Writer<'_>| w.prop_str("compatible", "root-v1");
+        let old = before.tree(root).unwrap();
+        let old = Reader::new(&old).unwrap();
+        let node = old.path("/ring").unwrap();
+
+        let mut after = session();
+        after.carry("ring", &node).unwrap();
+        let new = after.tree(root).unwrap();
+        assert_eq!(old.bytes(), new);
+        assert_eq!(after.kept().total(), 3 * PAGE_SIZE);
+
+        // Beside a producer of the same name, and under it when that keeps the same pages.
+        let mut beside = session();
+        beside.begin_producer("ring").unwrap();
+        beside.prop_str("compatible", b"ring-v1").unwrap();
+        beside.end_producer().unwrap();
+        beside.carry("ring,left", &node).unwrap();
+        assert_eq!(beside.carry("again", &node), Err(EADDRINUSE));
     }
 
     #[test]

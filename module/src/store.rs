@@ -5,12 +5,14 @@ use crate::arrival::{self, Arrival, Nothing, mem};
 use crate::boundary::kernel::read_file;
 use crate::boundary::pages::{Block, Reserved};
 use crate::boundary::sync::Lock;
-use crate::errno::{EBUSY, EINVAL, ENOENT, ENOMEM, Errno};
+use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::iomem::{self, Map};
-use crate::session::Limits;
+use crate::session::{Limits, Session};
 use crate::text::{Level, log};
+use alloc::string::String;
 use alloc::vec::Vec;
-use kho::tree::Node;
+use core::fmt::Write;
+use kho::tree::{Event, Node};
 use kho::{PhysRange, RangeSet};
 
 /// The store of this machine.
@@ -24,6 +26,28 @@ pub struct Store {
     arenas: Arenas,
     /// Scratch as root told it, on a boot where none arrived.
     told_scratch: Option<PhysRange>,
+    /// Numbers of nodes of the kernel's part that a driver took over as a whole.
+    claimed: Vec<i64>,
+    /// What is named again in the active phase: nobody may have it until that is left.
+    frozen: RangeSet,
+}
+
+/// A node below the root of the kernel's part.
+struct Top<'a> {
+    node: Node<'a>,
+    /// Its number, and that of the one after it and all below it.
+    numbers: core::ops::Range<i64>,
+}
+
+/// What became of a node that arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nobody had any of it.
+    Untouched,
+    /// Some of its memory is gone.
+    Partly,
+    /// It is somebody's, or was released.
+    Gone,
 }
 
 impl Store {
@@ -37,6 +61,8 @@ impl Store {
             reserved: Reserved::new(),
             arenas: Arenas::new(),
             told_scratch: None,
+            claimed: Vec::new(),
+            frozen: RangeSet::new(),
         }
     }
 
@@ -158,7 +184,17 @@ impl Store {
     /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released; no memory.
     pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
         self.named(range)?;
+        self.thawed(range)?;
         self.reserved.claim(range)
+    }
+
+    /// Refuses to give away what is named again in the active phase.
+    fn thawed(&self, range: PhysRange) -> Result<(), Errno> {
+        if self.frozen.overlaps(range) {
+            Err(EBUSY)
+        } else {
+            Ok(())
+        }
     }
 
     /// Hands all ranges of a node to the caller, or none.
@@ -168,12 +204,13 @@ impl Store {
     /// As [`claim`](Self::claim), and [`ENOENT`].
     pub fn claim_node(&mut self, node: i64) -> Result<(), Errno> {
         let ranges = ranges(mem(&self.node(node)?))?;
-        if !ranges
-            .iter()
-            .all(|r| self.reserved.set().contains_range(*r))
-        {
+        let free = |range: &PhysRange| {
+            self.reserved.set().contains_range(*range) && self.thawed(*range).is_ok()
+        };
+        if !ranges.iter().all(free) || self.claimed.contains(&node) {
             return Err(EBUSY);
         }
+        self.claimed.try_reserve(1)?;
         for (at, range) in ranges.iter().enumerate() {
             if let Err(error) = self.reserved.claim(*range) {
                 log!(
@@ -184,6 +221,7 @@ impl Store {
                 return Err(error);
             }
         }
+        self.claimed.push(node);
         Ok(())
     }
 
@@ -194,6 +232,7 @@ impl Store {
     /// As [`claim`](Self::claim).
     pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
         self.named(range)?;
+        self.thawed(range)?;
         self.reserved.free(range, true)
     }
 
@@ -228,6 +267,13 @@ impl Store {
             }
             left
         };
+        if !wanted.intersect(&self.frozen)?.is_empty() {
+            log!(
+                Level::Error,
+                "{path} is handed over again: it can be released after an abort"
+            );
+            return Err(EBUSY);
+        }
         for range in wanted.iter() {
             self.reserved.free(range, true)?;
         }
@@ -245,15 +291,7 @@ impl Store {
             .filter(|_| path != "/")
             .or_else(|| kernel.and_then(|t| t.index().path(path)))
             .ok_or(ENOENT)?;
-        let mut set = RangeSet::new();
-        for event in node.walk() {
-            if let kho::tree::Event::Begin(node) = event {
-                for range in mem(&node) {
-                    set.insert(range)?;
-                }
-            }
-        }
-        Ok(set)
+        mem_below(&node)
     }
 
     /// Calls `tell` with the path of each node that has unclaimed memory, and how many bytes.
@@ -281,6 +319,112 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The nodes below the root of the kernel's part.
+    fn tops(&self) -> impl Iterator<Item = Top<'_>> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref());
+        let mut nodes = tree
+            .map(|t| t.reader().nodes())
+            .into_iter()
+            .flatten()
+            .zip(0i64..)
+            .skip(1)
+            .peekable();
+        core::iter::from_fn(move || {
+            let ((_, node), first) = nodes.next()?;
+            let mut end = first.saturating_add(1);
+            while nodes.next_if(|((depth, _), _)| *depth > 1).is_some() {
+                end = end.saturating_add(1);
+            }
+            Some(Top {
+                node,
+                numbers: first..end,
+            })
+        })
+    }
+
+    fn fate(&self, top: &Top<'_>) -> Result<Fate, Errno> {
+        let set = mem_below(&top.node)?;
+        let left = set.intersect(self.reserved.set())?.total();
+        let had = self.claimed.iter().any(|n| top.numbers.contains(n));
+        Ok(if left == set.total() && !had {
+            Fate::Untouched
+        } else if left == 0 {
+            Fate::Gone
+        } else {
+            Fate::Partly
+        })
+    }
+
+    /// How many nodes that arrived nobody has touched.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn untouched(&self) -> Result<usize, Errno> {
+        let mut count = 0usize;
+        for top in self.tops() {
+            if self.fate(&top)? == Fate::Untouched {
+                count = count.saturating_add(1);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Names again in `session` what arrived and nobody touched, and keeps it as it is until
+    /// [`thaw`](Self::thaw): a kernel without the driver must not cost its state. `taken` says which names
+    /// producers have. Returns the number of nodes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::carry`].
+    pub fn carry(
+        &mut self,
+        session: &mut Session,
+        taken: impl Fn(&str) -> bool,
+    ) -> Result<usize, Errno> {
+        let mut frozen = RangeSet::new();
+        let mut count = 0usize;
+        for top in self.tops() {
+            let name = top.node.name();
+            match self.fate(&top)? {
+                Fate::Gone => continue,
+                Fate::Partly => {
+                    log!(
+                        Level::Warning,
+                        "/{name} was claimed in part: the rest of it is not handed over again"
+                    );
+                    continue;
+                }
+                Fate::Untouched => {}
+            }
+            let mut other = String::new();
+            let name = if taken(name) {
+                if !mem_below(&top.node)?.is_empty() {
+                    free_name(&mut other, name, |name| {
+                        taken(name) || self.tops().any(|top| top.node.name() == name)
+                    })?;
+                    log!(Level::Warning, "/{name} is handed over again as /{other}");
+                    other.as_str()
+                } else {
+                    // Its producer describes the same state as it is now.
+                    continue;
+                }
+            } else {
+                name
+            };
+            session.carry(name, &top.node)?;
+            frozen = frozen.union(&mem_below(&top.node)?)?;
+            count = count.saturating_add(1);
+        }
+        self.frozen = frozen;
+        Ok(count)
+    }
+
+    /// What was named again may be claimed and released again.
+    pub fn thaw(&mut self) {
+        self.frozen = RangeSet::new();
     }
 
     /// Bytes that nobody has claimed.
@@ -363,6 +507,39 @@ impl Store {
     pub fn block(&self, pages: u64) -> Result<Block, Errno> {
         arena::block(&self.map, self.scratch(), pages)
     }
+}
+
+/// All `mem` of a node and of those below it.
+fn mem_below(node: &Node<'_>) -> Result<RangeSet, Errno> {
+    let mut set = RangeSet::new();
+    for event in node.walk() {
+        if let Event::Begin(node) = event {
+            for range in mem(&node) {
+                set.insert(range)?;
+            }
+        }
+    }
+    Ok(set)
+}
+
+/// A name like `name` that is not taken.
+fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Result<(), Errno> {
+    /// Longer than any suffix below.
+    const SUFFIX: usize = 16;
+    out.try_reserve(name.len().saturating_add(SUFFIX))?;
+    for number in 1u32..=1000 {
+        out.clear();
+        out.push_str(name);
+        // INVARIANT: there is room.
+        let _ = match number {
+            1 => write!(out, ",left"),
+            _ => write!(out, ",left-{number}"),
+        };
+        if !taken(out) {
+            return Ok(());
+        }
+    }
+    Err(EEXIST)
 }
 
 fn same(a: &Node<'_>, b: &Node<'_>) -> bool {

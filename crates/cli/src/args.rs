@@ -91,6 +91,28 @@ Refuses when the loaded image is not kho's, unless --force.")]
         #[arg(long)]
         force: bool,
     },
+    /// Let drivers write down what they hand over, and freeze it (needs kho.ko).
+    #[command(after_help = "Examples:
+  kho activate
+  kho load ... && kho exec
+
+kho load does this by itself; --no-activate makes it refuse instead.")]
+    Activate,
+    /// Leave the active phase and forget the loaded kernel: drivers go on as before.
+    #[command(after_help = "Example:
+  kho abort")]
+    Abort,
+    /// Give memory that arrived and that nobody claimed back to the system, zeroed (needs kho.ko).
+    #[command(after_help = "Examples:
+  kho release token            a blob: it is not kept any more
+  kho release /ring            what a driver that is not here any more kept
+  kho release all
+
+kho restore does this by itself for what it has put back.")]
+    Release {
+        /// The name of a blob, the path of a node (`kho status` lists both), or `all`.
+        what: String,
+    },
     /// What arrived, what is kept, what is loaded, and whether every reservation holds.
     #[command(after_help = "Examples:
   kho status
@@ -290,6 +312,12 @@ pub struct Next {
     /// At most this many early reservations (never more than is known to be safe for the firmware).
     #[arg(long, value_name = "N")]
     pub max_ranges: Option<usize>,
+    /// Do not enter the active phase: refuse when drivers have something to hand over.
+    #[arg(long)]
+    pub no_activate: bool,
+    /// Keep drivers' memory in place although the next kernel has no kho.ko to give it to them.
+    #[arg(long)]
+    pub no_module_check: bool,
     /// Begin a new chain: what arrived in this boot is dropped, with its scratch region. The way out of
     /// a boot whose state tree arrived damaged.
     #[arg(long)]

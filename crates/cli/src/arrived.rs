@@ -2,6 +2,7 @@
 
 use crate::exit::{Fail, OrStatus, Status};
 use kho::abi::LeaveOut;
+use kho::abi::kernel_part::Reference;
 use kho::{PhysRange, RangeSet};
 use std::path::PathBuf;
 
@@ -22,6 +23,8 @@ pub struct Arrived {
     pub mem_cache: Vec<PhysRange>,
     /// Blobs, in the order of the keep list.
     pub blobs: Vec<Blob>,
+    /// What drivers handed over, as the tree refers to it.
+    pub kernel: Option<Reference>,
     /// Nodes that this kho does not know: path and compatible.
     pub unknown: Vec<(String, String)>,
 }

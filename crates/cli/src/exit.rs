@@ -60,6 +60,8 @@ statuses! {
     NotOurs = 52, "not-ours", "the loaded image is not the one kho loaded";
     NothingLoaded = 53, "nothing-loaded", "no kernel is loaded";
     Busy = 54, "busy", "another kho is at work";
+    Module = 55, "module", "the kernel module or one of its producers refused";
+    NoModule = 56, "no-module", "drivers keep memory in place, and the next kernel has no kho.ko";
     NothingArrived = 60, "nothing-arrived", "the previous kernel handed nothing over";
     TreeCorrupt = 61, "tree-corrupt", "the state tree that arrived is damaged";
     UnknownVersion = 62, "unknown-version", "the state tree that arrived has an unknown version";

@@ -8,6 +8,7 @@ mod handover;
 mod keepd;
 mod list;
 mod map;
+mod module;
 mod output;
 mod session;
 mod state;
@@ -82,6 +83,9 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Exec(args) => cmd::exec::run(args.stale_ok, &session, out),
         Command::Reboot(args) => cmd::load::reboot(args, &session, out),
         Command::Unload { force } => cmd::load::unload(*force, &session, out),
+        Command::Activate => cmd::module::activate(&session, out),
+        Command::Abort => cmd::module::abort(&session, out),
+        Command::Release { what } => cmd::module::release(what, &session, out),
         Command::Status {
             exit_statuses: true,
         } => cmd::status::exit_statuses(out),

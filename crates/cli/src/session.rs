@@ -4,6 +4,8 @@ use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status};
 use crate::output::Output;
 use crate::state::StateDir;
+use kho::PhysRange;
+use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::{Content, Handover, LeaveOut};
 use kho::tree::Reader;
 use kho_kexec::sys::lock::Lock;
@@ -154,6 +156,32 @@ impl Session {
     ///
     /// When kept memory cannot be read.
     pub fn open_blob<'a>(&'a self, blob: &'a Blob) -> Result<BlobReader<'a>, Fail> {
+        if self.state.keep()?.released.contains(&blob.label) {
+            return Err(Fail::new(
+                Status::NotReserved,
+                format!("the memory of {} was given back in this boot", blob.label),
+            )
+            .fix("what kho restore put back is at its place; anything else is gone"));
+        }
+        let inner = physmem::Reader::new(self.kept_memory()?, &blob.mem, blob.size)
+            .or_status(Status::TreeCorrupt)?;
+        Ok(BlobReader {
+            inner,
+            hasher: blake3::Hasher::new(),
+            blob,
+        })
+    }
+
+    /// The bytes of a range that arrived.
+    ///
+    /// # Errors
+    ///
+    /// When kept memory cannot be read.
+    pub fn memory(&self, range: PhysRange) -> Result<Vec<u8>, Fail> {
+        physmem::read_range(self.kept_memory()?, range).or_status(Status::NotPermitted)
+    }
+
+    fn kept_memory(&self) -> Result<&(dyn PhysMemory + 'static), Fail> {
         let memory = match self.memory.get() {
             Some(memory) => memory,
             None => {
@@ -166,13 +194,7 @@ impl Session {
                 self.memory.get_or_init(|| memory)
             }
         };
-        let inner =
-            physmem::Reader::new(&**memory, &blob.mem, blob.size).or_status(Status::TreeCorrupt)?;
-        Ok(BlobReader {
-            inner,
-            hasher: blake3::Hasher::new(),
-            blob,
-        })
+        Ok(&**memory)
     }
 }
 
@@ -225,6 +247,7 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
     let unknown = handover
         .unknown
         .iter()
+        .filter(|u| !is_reference(&u.node))
         .map(|u| (u.node.name().to_owned(), u.compatible.to_owned()))
         .collect();
     Ok(Arrived {
@@ -235,6 +258,11 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
         scratch: handover.scratch,
         mem_cache: handover.mem_cache.clone(),
         blobs,
+        kernel: reader
+            .root()
+            .children()
+            .find(is_reference)
+            .and_then(|node| Reference::read(&node)),
         unknown,
     })
 }

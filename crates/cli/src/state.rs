@@ -60,6 +60,9 @@ pub struct KeepFile {
     pub removed: Vec<String>,
     /// Names of arrived entries that were restored to their place: their path is read again.
     pub restored: Vec<String>,
+    /// Names of arrived entries whose memory was given back.
+    #[serde(default)]
+    pub released: Vec<String>,
     /// Number of the next file in `blobs/`.
     pub next_file: u64,
 }
@@ -69,6 +72,15 @@ pub struct KeepFile {
 pub struct LoadedFile {
     /// Generation in the state tree that was loaded.
     pub generation: u64,
+    /// Generation of the drivers' active phase that it belongs to; 0 when there was none.
+    #[serde(default)]
+    pub kernel_generation: u64,
+    /// The load entered that phase, so forgetting the load leaves it.
+    #[serde(default)]
+    pub entered: bool,
+    /// It names again what drivers left for a kernel with the module, which this one was not.
+    #[serde(default)]
+    pub again: bool,
     /// Path of the kernel image, for messages.
     pub kernel: String,
     /// Release that the image says it is.

@@ -44,6 +44,10 @@ fn chunks(range: PhysRange) -> impl Iterator<Item = PhysRange> {
     })
 }
 
+fn is_valid(pfn: u64) -> bool {
+    ffi::kho_c_pfn_valid(pfn)
+}
+
 fn is_reserved(pfn: u64) -> bool {
     // SAFETY: asked of a valid page frame only.
     ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_reserved(pfn) }
@@ -338,9 +342,7 @@ impl Block {
     ///
     /// What the kernel says, as a rule that the range is busy; [`EINVAL`] if it is not RAM.
     pub fn at(map: &Map, range: PhysRange) -> Result<Self, Errno> {
-        if !range.is_page_aligned()
-            || !map.ram.contains_range(range)
-            || !pfns(range).all(|pfn| ffi::kho_c_pfn_valid(pfn))
+        if !range.is_page_aligned() || !map.ram.contains_range(range) || !pfns(range).all(is_valid)
         {
             return Err(EINVAL);
         }

@@ -6,7 +6,8 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
-    KERNELS.map(loads).into_iter().collect()
+    let loads = KERNELS.map(loads);
+    loads.into_iter().chain([ring_20()]).collect()
 }
 
 fn loads(kernel: &'static str) -> Scenario {
@@ -33,4 +34,37 @@ fn loads(kernel: &'static str) -> Scenario {
          insmod /lib/modules/$KHO_RELEASE/updates/kho.ko
          [ -e /sys/kernel/kho/active ]",
     )
+}
+
+/// Checks that the ring of the sample driver holds what earlier kernels added, then adds two records.
+const RING: &str = "
+    ring=/sys/kernel/kho_ring
+    records=$((2 * KHO_HOP))
+    [ \"$(cat $ring/counter)\" = $records ]
+    [ \"$(wc -l <$ring/ring)\" = $records ]
+    number=0
+    while read -r found text; do
+        [ \"$found $text\" = \"$number record of hop $((number / 2))\" ]
+        number=$((number + 1))
+    done <$ring/ring
+    echo \"record of hop $KHO_HOP\" >$ring/add
+    echo \"record of hop $KHO_HOP\" >$ring/add
+    awk '/^MemTotal/ {print $2}' /proc/meminfo | kho-guest report MemTotal
+    cat /sys/kernel/kho/status";
+
+fn ring_20() -> Scenario {
+    let kernels = ["6.1", "6.12", "7.3"].repeat(7);
+    Scenario::new(
+        "module-ring-20",
+        "a driver's ring of pages and its counter through twenty hops, memory filled after each",
+    )
+    .kernels(&kernels)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(RING)
+    .each(&format!(
+        "kho-guest fill
+         case $(cat /sys/kernel/kho_ring/origin) in 'inherited from '*) ;; *) exit 1 ;; esac
+         {RING}"
+    ))
+    .timeout_s(1200)
 }

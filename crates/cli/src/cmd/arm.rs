@@ -42,6 +42,10 @@ pub struct Armed {
     append: Option<String>,
     scratch: Option<String>,
     max_ranges: Option<usize>,
+    #[serde(default)]
+    no_activate: bool,
+    #[serde(default)]
+    no_module_check: bool,
     forget_arrived: bool,
     /// Command line of the plain image.
     plain_line: Vec<u8>,
@@ -73,7 +77,13 @@ pub fn run(
     let release = next.image.release().unwrap_or("unknown").to_owned();
     let plain_line = next::plain_line(args, &session.root, next.image.needs().cmdline_max)?;
     // What cannot work now will hardly work in a shutdown: say so while somebody listens.
-    let inputs = Inputs::gather(session, arrived, &next, args.max_ranges)?;
+    let inputs = Inputs::gather(
+        session,
+        arrived,
+        &next,
+        args.max_ranges,
+        crate::module::look(session, arrived)?,
+    )?;
     inputs.plan(&RangeSet::new())?;
     let bytes: u64 = inputs.items.iter().map(|item| item.size).sum();
     let armed = Armed {
@@ -85,6 +95,8 @@ pub fn run(
         append: args.append.clone(),
         scratch: args.scratch.clone(),
         max_ranges: args.max_ranges,
+        no_activate: args.no_activate,
+        no_module_check: args.no_module_check,
         forget_arrived: args.forget_arrived,
         plain_line,
         on_failure,
@@ -161,6 +173,8 @@ impl Armed {
             append: self.append.clone(),
             scratch: self.scratch.clone(),
             max_ranges: self.max_ranges,
+            no_activate: self.no_activate,
+            no_module_check: self.no_module_check,
             forget_arrived: self.forget_arrived,
             // Asked when it was armed: at shutdown nobody is there to answer.
             compat: crate::args::Compat {

@@ -113,6 +113,7 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     }
     match super::exec::require_ours(session) {
         Ok(record) => {
+            super::exec::require_phase(&record, session)?;
             super::exec::require_fresh(&record, session)?;
             out.remark(&format!(
                 "{} was loaded before and still holds what is kept",

@@ -28,6 +28,7 @@ pub fn run(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
 /// As [`run`].
 pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let record = require_ours(session)?;
+    require_phase(&record, session)?;
     if !stale_ok {
         require_fresh(&record, session)?;
     }
@@ -72,6 +73,24 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
         )
         .fix("run as root with /proc/kcore and /proc/kallsyms readable")),
     }
+}
+
+/// Refuses when drivers are not frozen as they were for the load. Not even `--stale-ok` starts such an image: the
+/// memory that it keeps in place may be somebody else's by now.
+///
+/// # Errors
+///
+/// [`Status::Stale`].
+pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
+    let now = crate::module::generation(&session.root)?;
+    let what = if now != record.kernel_generation {
+        "the active phase is not the one that was loaded: drivers were frozen or went on since"
+    } else if record.again && crate::module::present(&session.root) {
+        "the module was loaded since, and takes care of what drivers left"
+    } else {
+        return Ok(());
+    };
+    Err(Fail::new(Status::Stale, what).fix("kho load again"))
 }
 
 /// Refuses when what would be handed over is no longer what was read.

@@ -183,6 +183,9 @@ fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> 
     keep.entries.retain(|local| local.label != entry.label);
     if keep.entries.len() == before {
         keep.removed.push(entry.label.clone());
+        if super::module::release_blob(&entry.label, session) {
+            keep.released.push(entry.label.clone());
+        }
     }
     Ok(())
 }

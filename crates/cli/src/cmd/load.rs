@@ -3,6 +3,7 @@
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::{compat, load};
+use crate::module;
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
@@ -42,7 +43,7 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
     let loaded = load::run(args, session, &System, out)?;
     out.result(&loaded, || {
         println!(
-            "loaded {} for hop {}: {} {}, {} copied, {} in place, {} early {}; {:.1} s",
+            "loaded {} for hop {}: {} {}, {} copied, {} in place{}, {} early {}; {:.1} s",
             loaded.release,
             loaded.hop,
             loaded.entries,
@@ -53,6 +54,10 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
             },
             output::bytes(loaded.copied),
             output::bytes(loaded.in_place),
+            match loaded.drivers {
+                0 => String::new(),
+                bytes => format!(", {} of drivers", output::bytes(bytes)),
+            },
             loaded.ranges,
             if loaded.ranges == 1 {
                 "range"
@@ -61,7 +66,7 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
             },
             loaded.seconds,
         );
-        if loaded.entries == 0 {
+        if loaded.entries == 0 && loaded.drivers == 0 {
             println!("nothing is kept, so the next kernel finds nothing: kho keep PATH...");
         }
         println!("kho exec starts it");
@@ -88,11 +93,18 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     if !force && super::arm::armed(session)?.is_none() {
         super::exec::require_ours(session)?;
     }
+    let entered = session.state.loaded()?.filter(|record| record.entered);
     System
         .kexec_unload()
         .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     super::arm::disarm(session)?;
+    // The load froze the drivers for this image alone.
+    if let Some(record) = entered
+        && module::generation(&session.root)? == record.kernel_generation
+    {
+        module::write(&session.root, "active", "0")?;
+    }
     out.result(&serde_json::json!({ "unloaded": true }), || {
         println!("unloaded")
     });

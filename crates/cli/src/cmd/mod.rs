@@ -12,6 +12,7 @@ pub mod get;
 pub mod keep;
 pub mod kexec;
 pub mod load;
+pub mod module;
 pub mod plan;
 pub mod restore;
 pub mod status;

@@ -5,6 +5,7 @@ use crate::exit::{Fail, Status};
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
 use crate::map::{self, Kind};
+use crate::module;
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
 use kho::plan::{Content, Plan};
@@ -25,7 +26,13 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     let files = Files::read(&args.next)?;
     let arrived = session.carried(args.next.forget_arrived)?;
     let next = files.parse(&args.next, &session.root, arrived.is_none())?;
-    let inputs = Inputs::gather(session, arrived, &next, args.next.max_ranges)?;
+    let inputs = Inputs::gather(
+        session,
+        arrived,
+        &next,
+        args.next.max_ranges,
+        module::look(session, arrived)?,
+    )?;
     let plan = inputs.plan(&RangeSet::new())?;
     if let Some(path) = &args.svg {
         write_svg(path, &inputs, &plan)?;

@@ -3,14 +3,19 @@
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::list::{self, Entry};
+use crate::module;
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
+use crate::state::KeepFile;
+use drivers::Drivers;
 use kho::abi::setup_data::SETUP_KHO_RESERVE;
 use kho::{PhysAddr, PhysRange};
 use kho_kexec::sys::facts::boot::SetupData;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::pageflags::PageFlags;
 use serde_json::{Value, json};
+
+mod drivers;
 
 /// What was found of one reserved range.
 struct Reservation {
@@ -37,7 +42,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let keep = session.state.keep()?;
     let entries = list::effective(arrived, &keep);
     let reservations = match arrived {
-        Some(arrived) => check(arrived, session)?,
+        Some(arrived) => check(arrived, &keep.released, session)?,
         None => Vec::new(),
     };
     let setup = SetupData::read(&session.root).or_status(Status::NotPermitted)?;
@@ -50,8 +55,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     // Firmware and other loaders leave nodes too; theirs are none of ours to close.
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
+    let drivers = Drivers::look(session)?;
     let doc = json!({
-        "arrived": arrived.map(|a| arrived_json(a, &keep.restored, &reservations)),
+        "arrived": arrived.map(|a| arrived_json(a, &keep, &reservations)),
         "damaged": damaged.as_ref().map(|fail| json!({
             "error": fail.status.name(),
             "what": fail.what,
@@ -62,10 +68,11 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         "closed_to_users": closed,
         "keep": entries.iter().map(Entry::json).collect::<Vec<_>>(),
         "loaded": loaded,
+        "module": drivers.as_ref().map(Drivers::json),
     });
     out.result(&doc, || {
         match arrived {
-            Some(arrived) => print_arrived(arrived, &keep.restored, &reservations, closed),
+            Some(arrived) => print_arrived(arrived, &keep, &reservations, closed),
             None if damaged.is_some() => println!(
                 "arrived   DAMAGED: {} {} of it, {}, held by this kernel; {}",
                 held.len(),
@@ -84,6 +91,13 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         match &loaded {
             Value::Null => println!("loaded    nothing"),
             doc => println!("loaded    {}", doc["text"].as_str().unwrap_or_default()),
+        }
+        match &drivers {
+            Some(drivers) => drivers.print(),
+            None if arrived.is_some_and(|a| a.kernel.is_some()) => println!(
+                "module    not loaded; what drivers left stays reserved, and the next load names it again"
+            ),
+            None => {}
         }
     });
     if let Some(fail) = damaged {
@@ -104,21 +118,33 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     }
 }
 
-fn check(arrived: &Arrived, session: &Session) -> Result<Vec<Reservation>, Fail> {
+/// Looks at everything that has to be reserved. With the module those are the blobs that it has not given back: whose
+/// the rest is by now it knows better.
+fn check(
+    arrived: &Arrived,
+    released: &[String],
+    session: &Session,
+) -> Result<Vec<Reservation>, Fail> {
+    let ranges: Vec<PhysRange> = if module::present(&session.root) {
+        arrived
+            .blobs
+            .iter()
+            .filter(|blob| !released.contains(&blob.label))
+            .flat_map(|blob| blob.mem.iter().copied())
+            .collect()
+    } else {
+        arrived.mem_cache.clone()
+    };
     let flags = PageFlags::open(&session.root)
         .or_status(Status::NotPermitted)
         .map_err(|fail| fail.fix("run as root: reservations are checked in /proc/kpageflags"))?;
-    arrived
-        .mem_cache
-        .iter()
+    ranges
+        .into_iter()
         .map(|range| {
             let broken_at = flags
-                .first_not_reserved(*range)
+                .first_not_reserved(range)
                 .or_status(Status::NotPermitted)?;
-            Ok(Reservation {
-                range: *range,
-                broken_at,
-            })
+            Ok(Reservation { range, broken_at })
         })
         .collect()
 }
@@ -152,7 +178,7 @@ fn loaded(session: &Session) -> Result<Value, Fail> {
     })
 }
 
-fn arrived_json(arrived: &Arrived, restored: &[String], reservations: &[Reservation]) -> Value {
+fn arrived_json(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation]) -> Value {
     let blobs: Vec<Value> = arrived
         .blobs
         .iter()
@@ -163,7 +189,8 @@ fn arrived_json(arrived: &Arrived, restored: &[String], reservations: &[Reservat
                 "size": b.size,
                 "taken": b.taken,
                 "arrived_hop": b.arrived_hop,
-                "restored": restored.contains(&b.label),
+                "restored": keep.restored.contains(&b.label),
+                "released": keep.released.contains(&b.label),
                 "blake3": blake3::Hash::from_bytes(b.blake3).to_hex().to_string(),
             })
         })
@@ -196,12 +223,7 @@ fn arrived_json(arrived: &Arrived, restored: &[String], reservations: &[Reservat
     })
 }
 
-fn print_arrived(
-    arrived: &Arrived,
-    restored: &[String],
-    reservations: &[Reservation],
-    closed: bool,
-) {
+fn print_arrived(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation], closed: bool) {
     println!(
         "arrived   hop {} from {}, loaded {}",
         arrived.hop,
@@ -240,10 +262,12 @@ fn print_arrived(
                 .to_vec(),
         ];
         for blob in &arrived.blobs {
-            let state = match (&blob.path, restored.contains(&blob.label)) {
-                (_, true) => "restored",
-                (Some(_), false) => "not restored",
-                (None, false) => "kho get",
+            let has = |list: &[String]| list.contains(&blob.label);
+            let state = match &blob.path {
+                _ if has(&keep.restored) => "restored",
+                _ if has(&keep.released) => "released",
+                Some(_) => "not restored",
+                None => "kho get",
             };
             rows.push(vec![
                 blob.label.clone(),

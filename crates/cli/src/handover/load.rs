@@ -2,17 +2,19 @@
 
 use super::content::{Item, Supply};
 use super::next::Files;
-use super::prepare::{Inputs, blob_content};
+use super::prepare::{Inputs, blob_content, write_part};
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list;
+use crate::module::{self, Entered, Part};
 use crate::output::Output;
 use crate::session::Session;
 use crate::state::{KeepFile, LoadedFile};
 use kho::abi::{BlobDescription, Description, Label, MACHINE_X86_64};
 use kho::phase::{Fingerprint, Generation, Machine as Phases};
 use kho::plan::{Content, Piece, Plan};
+use kho::tree::Writer;
 use kho::{PhysRange, RangeSet};
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
@@ -38,6 +40,8 @@ pub struct Loaded {
     pub copied: u64,
     /// Bytes of content that stay where they are.
     pub in_place: u64,
+    /// Bytes that drivers keep in place.
+    pub drivers: u64,
     /// Early reservations of the next kernel.
     pub ranges: usize,
     /// Seconds in all.
@@ -62,7 +66,21 @@ pub fn run(
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
-    let inputs = Inputs::gather(session, arrived, &next, args.max_ranges)?;
+    // From here on drivers are frozen, until exec or abort; a load that fails leaves the phase again.
+    let before = session.state.loaded()?.filter(|record| record.entered);
+    let mut entered = Entered::enter(
+        &session.root,
+        !args.no_activate,
+        before.map_or(0, |record| record.kernel_generation),
+    )?;
+    let part = match entered.part.take() {
+        Some(part) => Some(part),
+        None => module::again(session, arrived)?,
+    };
+    let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+    if let Some(part) = inputs.kernel.as_ref().filter(|_| !args.no_module_check) {
+        module::require_in_next(&session.root, part, next.image.release())?;
+    }
     // A first plan without a landing zone: whatever must be refused is refused before memory is taken.
     let first = inputs.plan(&RangeSet::new())?;
     let mut zone = landing_zone(&inputs, &first, session)?;
@@ -115,6 +133,7 @@ pub fn run(
             .map_err(|err| call_fail(&err, session))?;
     }
     session.state.clear_loaded()?;
+    entered.unloaded();
     kernel
         .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)
         .map_err(|err| call_fail(&err, session))?;
@@ -124,8 +143,20 @@ pub fn run(
         .load(generation, fingerprint)
         .or_status(Status::Failed)?;
     let identity = loaded::Fingerprint::of(assembled.entry, &segments);
-    let record = LoadedFile {
+    // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
+    let frozen = inputs.kernel.as_ref().map_or(0, Part::generation);
+    if module::generation(&session.root)? != frozen && frozen != 0 {
+        let _ = kernel.kexec_unload();
+        return Err(
+            Fail::new(Status::Module, "the active phase was left during the load")
+                .fix("kho load again; the kernel log says which driver went away"),
+        );
+    }
+    let mut record = LoadedFile {
         generation: generation.get(),
+        kernel_generation: frozen,
+        entered: false,
+        again: inputs.kernel.as_ref().is_some_and(|part| part.again),
         kernel: next.path.clone(),
         release: next.image.release().unwrap_or("unknown").to_owned(),
         hop: inputs.hop,
@@ -137,10 +168,15 @@ pub fn run(
         forget_arrived: args.forget_arrived,
         scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
     };
+    record.entered = entered.ours();
     if let Err(fail) = session.state.set_loaded(&record) {
         // An image that nobody can vouch for must not stay armed.
         let _ = kernel.kexec_unload();
         return Err(fail);
+    }
+    entered.keep();
+    if arrived.is_none() {
+        module::tell_scratch(&session.root, plan.scratch);
     }
     let copied = |want: bool| {
         inputs
@@ -156,6 +192,10 @@ pub fn run(
         entries: inputs.items.len(),
         copied: copied(true),
         in_place: copied(false),
+        drivers: inputs
+            .kernel
+            .as_ref()
+            .map_or(0, |part| part.kernel.mem.total()),
         ranges: plan.totals.early_entries,
         seconds: started.elapsed().as_secs_f64(),
         kexec_load_seconds,
@@ -490,14 +530,16 @@ fn tree(
         mem_cache: reserved,
         blobs: &blobs,
     };
-    let len = kho::abi::measure_handover(&description).or_status(Status::Failed)?;
+    let kernel = |w: &mut Writer<'_>| write_part(inputs.kernel.as_ref(), w);
+    let len = kho::abi::measure_handover_with(&description, kernel).or_status(Status::Failed)?;
     let mut bytes = vec![0; len];
-    let written = kho::abi::write_handover(&description, &mut bytes).map_err(|err| {
-        Fail::new(
-            Status::Failed,
-            format!("cannot describe the handover: {}", chain(&err)),
-        )
-    })?;
+    let written =
+        kho::abi::write_handover_with(&description, &mut bytes, kernel).map_err(|err| {
+            Fail::new(
+                Status::Failed,
+                format!("cannot describe the handover: {}", chain(&err)),
+            )
+        })?;
     bytes.truncate(written);
     Ok(bytes)
 }

@@ -3,7 +3,7 @@
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
-use kho::RangeSet;
+use kho::{PhysRange, RangeSet};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
 use kho_kexec::sys::doctor;
 use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
@@ -24,6 +24,8 @@ pub struct Machine {
     pub memory_map: Vec<MemoryMapEntry>,
     /// Pages that the running kernel holds as reserved and that did not arrive with a handover.
     pub pinned: RangeSet,
+    /// All pages that the running kernel holds as reserved.
+    pub reserved: RangeSet,
     /// The running kernel's boot parameters.
     pub boot_params: Box<BootParams>,
     /// UEFI runtime services.
@@ -46,9 +48,13 @@ impl Machine {
         let map = FirmwareMap::read(root).or_status(Status::FirmwareMap)?;
         let ram = map.ram().try_clone().or_status(Status::Failed)?;
         let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
-        let mut pinned = flags.reserved_in(&ram).or_status(Status::NotPermitted)?;
+        let reserved = flags.reserved_in(&ram).or_status(Status::NotPermitted)?;
+        let mut pinned = reserved.try_clone().or_status(Status::Failed)?;
         if let Some(arrived) = arrived {
-            require_reserved(arrived, &pinned)?;
+            // With the module, slack and what was claimed or released is ordinary memory by now.
+            if !crate::module::present(root) {
+                require_reserved(arrived, &reserved)?;
+            }
             pinned = pinned
                 .subtract(&arrived.reserved()?)
                 .or_status(Status::Failed)?;
@@ -69,6 +75,7 @@ impl Machine {
             memory_map: map.to_boot(),
             ram,
             pinned,
+            reserved,
             boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
             efi: Efi::read(root)
                 .or_status(Status::NotPermitted)?
@@ -76,6 +83,24 @@ impl Machine {
             memory: MemInfo::read(root).or_status(Status::Failed)?,
             kexec,
         })
+    }
+}
+
+impl Machine {
+    /// Refuses to carry content on where it is when that is not reserved any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NotReserved`].
+    pub fn require_still_reserved(&self, range: PhysRange, label: &str) -> Result<(), Fail> {
+        if self.reserved.contains_range(range) {
+            return Ok(());
+        }
+        Err(Fail::new(
+            Status::NotReserved,
+            format!("{label}: its memory at {range} was given back, and its content with it"),
+        )
+        .fix(format!("kho keep --remove {label}")))
     }
 }
 

@@ -6,6 +6,7 @@ use super::next::Next;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list::{self, Entry};
+use crate::module::Part;
 use crate::output;
 use crate::session::Session;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
@@ -14,6 +15,7 @@ use kho::plan::{
     ScratchSource,
 };
 use kho::scratch::ScratchError;
+use kho::tree::{WriteError, Writer};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
@@ -39,6 +41,8 @@ pub struct Inputs<'a> {
     pub items: Vec<Item>,
     /// Kept where it is.
     pub in_place: RangeSet,
+    /// What drivers hand over.
+    pub kernel: Option<Part>,
     /// Where scratch comes from.
     pub scratch: ScratchSource,
     /// Reserved since the last hop and no longer needed.
@@ -63,6 +67,7 @@ impl<'a> Inputs<'a> {
         arrived: Option<&Arrived>,
         next: &'a Next<'a>,
         max_ranges: Option<usize>,
+        kernel: Option<Part>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
         let items = content::measure(
@@ -79,15 +84,32 @@ impl<'a> Inputs<'a> {
                     .map(|b| b.mem.as_slice())
                     .unwrap_or_default()
                 {
+                    machine.require_still_reserved(*range, &item.entry.label)?;
                     in_place.insert(*range).or_status(Status::Failed)?;
                 }
             }
         }
+        let kernel = match kernel {
+            Some(part) => {
+                let kept = part.kernel.kept().or_status(Status::Failed)?;
+                let whole = !part.again
+                    || kept
+                        .iter()
+                        .all(|range| machine.reserved.contains_range(range));
+                if whole {
+                    in_place = in_place.union(&kept).or_status(Status::Failed)?;
+                }
+                // An earlier module of this boot has given some of it away: it is not what arrived any more.
+                whole.then_some(part)
+            }
+            None => None,
+        };
         let (scratch, reusable, hop) = match arrived {
             Some(arrived) => {
                 let reusable = arrived
                     .reserved()?
-                    .subtract(&in_place)
+                    .intersect(&machine.reserved)
+                    .and_then(|still| still.subtract(&in_place))
                     .or_status(Status::Failed)?;
                 (
                     ScratchSource::Recorded(Some(arrived.scratch)),
@@ -115,13 +137,14 @@ impl<'a> Inputs<'a> {
             .iter()
             .map(|i| if i.is_copied() { i.size } else { 0 })
             .collect();
-        let state_len = state_len(&machine, &items, arrived, &limits)?;
+        let state_len = state_len(&machine, &items, arrived, &limits, kernel.as_ref())?;
         let image = image_needs(next, limits.max_entries)?;
         Ok(Self {
             machine,
             next,
             items,
             in_place,
+            kernel,
             scratch,
             reusable,
             hop,
@@ -223,6 +246,7 @@ fn state_len(
     items: &[Item],
     arrived: Option<&Arrived>,
     limits: &Limits,
+    kernel: Option<&Part>,
 ) -> Result<u64, Fail> {
     let ranges = dummy_ranges(limits.max_entries + limits.max_payload_segments)?;
     let release = &machine.kernel.release;
@@ -261,7 +285,8 @@ fn state_len(
         mem_cache: &ranges[..limits.max_entries],
         blobs: &blobs,
     };
-    let tree_len = kho::abi::measure_handover(&description).or_status(Status::TooLarge)?;
+    let tree_len = kho::abi::measure_handover_with(&description, |w| write_part(kernel, w))
+        .or_status(Status::TooLarge)?;
     let shape = StateShape {
         tree_len: Some(tree_len as u64),
         reserved: limits.max_entries,
@@ -272,6 +297,15 @@ fn state_len(
     SetupDataCarrier
         .state_len(&shape)
         .or_status(Status::TooManyRanges)
+}
+
+/// The node that refers to what drivers hand over.
+///
+/// # Errors
+///
+/// As the writer.
+pub fn write_part(kernel: Option<&Part>, writer: &mut Writer<'_>) -> Result<(), WriteError> {
+    kernel.map_or(Ok(()), |part| part.kernel.reference.write(writer))
 }
 
 /// `count` pages, none next to another, for measuring.

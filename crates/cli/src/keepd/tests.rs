@@ -103,6 +103,7 @@ fn arrived(labels: &[(&str, &Path)]) -> Arrived {
         scratch: range,
         mem_cache: vec![range],
         blobs: labels.iter().map(blob).collect(),
+        kernel: None,
         unknown: Vec::new(),
     }
 }

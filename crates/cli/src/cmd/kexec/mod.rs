@@ -209,6 +209,8 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
             .map_err(|_| Refusal(FAILED, "the command line is not UTF-8".to_owned()))
     };
     let next = Next {
+        no_activate: false,
+        no_module_check: false,
         kernel: kernel.into(),
         initrd: wanted.initrd.as_ref().map(PathBuf::from),
         reuse_cmdline: wanted.reuse_cmdline,

@@ -1,0 +1,154 @@
+//! What the kernel module says.
+
+use crate::exit::{Fail, Status};
+use crate::module;
+use crate::output::bytes;
+use crate::session::Session;
+use kho::tree::{MAX_SIZE, Reader};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A node with memory: its path, the bytes, the ranges.
+struct Node {
+    path: String,
+    bytes: u64,
+    ranges: usize,
+}
+
+/// The module's side of a handover.
+pub struct Drivers {
+    facts: BTreeMap<String, String>,
+    generation: u64,
+    /// What is frozen, node by node.
+    frozen: Vec<Node>,
+    /// What arrived and nobody claimed: path and bytes.
+    unclaimed: Vec<(String, u64)>,
+}
+
+impl Drivers {
+    /// Asks the module; none when it is not loaded.
+    ///
+    /// # Errors
+    ///
+    /// When it does not say.
+    pub fn look(session: &Session) -> Result<Option<Self>, Fail> {
+        let root = &session.root;
+        if !module::present(root) {
+            return Ok(None);
+        }
+        // The file goes away with the active phase, also between two looks.
+        let tree = root
+            .bytes("sys/kernel/kho/dt", MAX_SIZE as u64)
+            .unwrap_or_default();
+        Ok(Some(Self {
+            facts: module::facts(root)?,
+            generation: module::generation(root)?,
+            frozen: if tree.is_empty() {
+                Vec::new()
+            } else {
+                nodes(&tree)?
+            },
+            unclaimed: module::unclaimed(root)?,
+        }))
+    }
+
+    fn fact(&self, name: &str) -> &str {
+        self.facts.get(name).map_or("", String::as_str)
+    }
+
+    /// For scripts.
+    pub fn json(&self) -> Value {
+        let frozen: Vec<Value> = self
+            .frozen
+            .iter()
+            .map(|n| json!({ "node": n.path, "bytes": n.bytes, "ranges": n.ranges }))
+            .collect();
+        let unclaimed: Vec<Value> = self
+            .unclaimed
+            .iter()
+            .map(|(node, bytes)| json!({ "node": node, "bytes": bytes }))
+            .collect();
+        json!({
+            "active": self.generation != 0,
+            "generation": format!("{:#x}", self.generation),
+            "facts": self.facts,
+            "in_place": frozen,
+            "unclaimed": unclaimed,
+        })
+    }
+
+    /// For people.
+    pub fn print(&self) {
+        let active = if self.generation == 0 {
+            "not active"
+        } else {
+            "ACTIVE, drivers are frozen"
+        };
+        let producers = self.fact("producers");
+        println!(
+            "module    {active}; {producers} {}; arrival: {}",
+            if producers == "1" {
+                "producer"
+            } else {
+                "producers"
+            },
+            self.fact("arrival"),
+        );
+        if let Some(part) = self.facts.get("kernel-part")
+            && part != "arrived"
+            && part != "none"
+        {
+            println!("          what drivers left is ignored and stays reserved: {part}");
+        }
+        for node in &self.frozen {
+            println!(
+                "in place  {}  {} in {} {}",
+                node.path,
+                bytes(node.bytes),
+                node.ranges,
+                if node.ranges == 1 { "range" } else { "ranges" }
+            );
+        }
+        for (node, size) in &self.unclaimed {
+            println!(
+                "unclaimed {node}  {}; kho release {node} gives it back",
+                bytes(*size)
+            );
+        }
+    }
+}
+
+/// The nodes of a sealed tree that keep memory; its own pages, which the root names, are none.
+fn nodes(tree: &[u8]) -> Result<Vec<Node>, Fail> {
+    let wrong = |err: &dyn std::fmt::Display| {
+        Fail::new(
+            Status::Module,
+            format!("/sys/kernel/kho/dt is no state tree: {err}"),
+        )
+    };
+    let tree = Reader::new(tree).map_err(|err| wrong(&err))?;
+    let mut path: Vec<&str> = Vec::new();
+    let mut found = Vec::new();
+    for (depth, node) in tree.nodes() {
+        path.truncate(depth.saturating_sub(1));
+        if depth == 0 {
+            continue;
+        }
+        path.push(node.name());
+        let Some(mem) = node.prop(kho::abi::MEM) else {
+            continue;
+        };
+        let ranges: Vec<_> = mem
+            .value()
+            .mem()
+            .map_err(|err| wrong(&err))?
+            .flatten()
+            .collect();
+        found.push(Node {
+            path: format!("/{}", path.join("/")),
+            bytes: ranges.iter().map(|range| range.len()).sum(),
+            ranges: ranges.len(),
+        });
+    }
+    Ok(found)
+}

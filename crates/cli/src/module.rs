@@ -1,0 +1,349 @@
+//! The kernel module's part of a handover, through `/sys/kernel/kho`.
+//!
+//! Without the module there is none of this boot; one that arrived is then named again as it is, so that a hop through a
+//! kernel without the module loses nothing.
+
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::session::Session;
+use kho::PhysRange;
+use kho::abi::kernel_part::KernelPart;
+use kho::tree::{MAX_SIZE, Reader};
+use kho_kexec::sys::root::{ATTRIBUTE_LIMIT, Root};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// The module's folder.
+const DIR: &str = "sys/kernel/kho";
+
+/// A kernel's part that the next load hands over.
+#[derive(Debug)]
+pub struct Part {
+    /// The part.
+    pub kernel: KernelPart,
+    /// It arrived and is named again; there is no active phase behind it.
+    pub again: bool,
+}
+
+impl Part {
+    /// Generation of the active phase that it belongs to; 0 when it arrived.
+    pub fn generation(&self) -> u64 {
+        if self.again {
+            0
+        } else {
+            self.kernel.reference.generation
+        }
+    }
+}
+
+/// Whether the module is loaded.
+pub fn present(root: &Root) -> bool {
+    root.exists(&format!("{DIR}/active"))
+}
+
+fn attribute(root: &Root, name: &str) -> Result<String, Fail> {
+    root.attribute(&format!("{DIR}/{name}"))
+        .or_status(Status::NotPermitted)
+        .map_err(|fail| fail.fix("run as root"))
+}
+
+/// Whether drivers are frozen.
+///
+/// # Errors
+///
+/// When the module is there and does not say.
+pub fn is_active(root: &Root) -> Result<bool, Fail> {
+    Ok(present(root) && attribute(root, "active")? == "1")
+}
+
+/// Generation of the active phase; 0 without the module or outside of it.
+///
+/// # Errors
+///
+/// When the module is there and does not say.
+pub fn generation(root: &Root) -> Result<u64, Fail> {
+    if !present(root) {
+        return Ok(0);
+    }
+    let text = attribute(root, "generation")?;
+    let digits = text.strip_prefix("0x").unwrap_or(&text);
+    u64::from_str_radix(digits, 16).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("/{DIR}/generation says `{text}`: {err}"),
+        )
+    })
+}
+
+/// The lines `name: value` of the module's status; none without the module.
+///
+/// # Errors
+///
+/// When the module is there and does not say.
+pub fn facts(root: &Root) -> Result<BTreeMap<String, String>, Fail> {
+    if !present(root) {
+        return Ok(BTreeMap::new());
+    }
+    let text = attribute(root, "status")?;
+    let line = |line: &str| {
+        line.split_once(": ")
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
+/// Nodes that arrived and have memory that nobody claimed, and the bytes; as many as the module lists.
+///
+/// # Errors
+///
+/// When the module is there and does not say.
+pub fn unclaimed(root: &Root) -> Result<Vec<(String, u64)>, Fail> {
+    if !present(root) {
+        return Ok(Vec::new());
+    }
+    let text = attribute(root, "release")?;
+    let line = |line: &str| {
+        let (path, bytes) = line.rsplit_once(' ')?;
+        Some((path.to_owned(), bytes.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
+/// Writes to one of the module's files.
+///
+/// # Errors
+///
+/// [`Status::Unsupported`] without the module, [`Status::Module`] with what the kernel said.
+pub fn write(root: &Root, name: &str, text: &str) -> Result<(), Fail> {
+    if !present(root) {
+        return Err(Fail::new(
+            Status::Unsupported,
+            "the kernel module kho.ko is not loaded",
+        )
+        .fix("modprobe kho; blobs and kept files need no module"));
+    }
+    let path = root.path(&format!("{DIR}/{name}"));
+    let result = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(text.as_bytes()));
+    result.map_err(|err| {
+        if err.kind() == std::io::ErrorKind::PermissionDenied {
+            return Fail::new(
+                Status::NotPermitted,
+                format!("cannot write {}: {err}", path.display()),
+            )
+            .fix("run as root");
+        }
+        Fail::new(
+            Status::Module,
+            format!("{text} to {}: {}", path.display(), chain(&err)),
+        )
+        .fix("the kernel log (dmesg) says which producer or range it was")
+    })
+}
+
+/// The active phase, as a load sees it: left again when dropped, unless the machine was in it before or the load
+/// succeeded.
+pub struct Entered<'r> {
+    root: &'r Root,
+    /// It is ours to leave: some `kho load` entered it, not root by hand.
+    ours: bool,
+    armed: bool,
+    /// What is handed over; none without the module, or when there is nothing to hand over.
+    pub part: Option<Part>,
+}
+
+impl<'r> Entered<'r> {
+    /// Enters the active phase unless the machine is in it, or there is nothing to enter. `ours`: the generation of
+    /// a phase that an earlier load entered, 0 if none did.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::Module`] when a producer fails, or without `activate` when there is something to hand over.
+    pub fn enter(root: &'r Root, activate: bool, ours: u64) -> Result<Self, Fail> {
+        let mut entered = Self {
+            root,
+            ours: false,
+            armed: false,
+            part: None,
+        };
+        if !present(root) {
+            return Ok(entered);
+        }
+        if is_active(root)? {
+            entered.ours = ours != 0 && ours == generation(root)?;
+        } else {
+            if !has_something(root)? {
+                return Ok(entered);
+            }
+            if !activate {
+                return Err(Fail::new(
+                    Status::Module,
+                    "drivers want to hand over, and the active phase is not entered",
+                )
+                .fix("kho activate, or load without --no-activate"));
+            }
+            write(root, "active", "1")?;
+            entered.ours = true;
+            entered.armed = true;
+        }
+        entered.part = Some(read(root)?);
+        Ok(entered)
+    }
+
+    /// The image of an earlier load is gone: a failure from here on leaves the phase that it was for.
+    pub fn unloaded(&mut self) {
+        self.armed = self.ours;
+    }
+
+    /// Whether forgetting the load is to leave the phase.
+    pub fn ours(&self) -> bool {
+        self.ours
+    }
+
+    /// The load succeeded: the active phase stays.
+    pub fn keep(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // The load failed, and says why; this one cannot say more.
+            let _ = write(self.root, "active", "0");
+        }
+    }
+}
+
+/// What a load would hand over, with nothing changed: what is frozen, or what arrived and is named again.
+///
+/// # Errors
+///
+/// [`Status::Module`] when what the module wrote is not valid.
+pub fn look(session: &Session, arrived: Option<&Arrived>) -> Result<Option<Part>, Fail> {
+    if is_active(&session.root)? {
+        return read(&session.root).map(Some);
+    }
+    again(session, arrived)
+}
+
+/// The part that arrived, when there is no module to take care of it.
+///
+/// # Errors
+///
+/// When kept memory cannot be read.
+pub fn again(session: &Session, arrived: Option<&Arrived>) -> Result<Option<Part>, Fail> {
+    let Some(reference) = arrived.and_then(|a| a.kernel) else {
+        return Ok(None);
+    };
+    if present(&session.root) || reference.size > MAX_SIZE as u64 {
+        return Ok(None);
+    }
+    let mut bytes = session.memory(reference.mem)?;
+    bytes.truncate(usize::try_from(reference.size).unwrap_or(0));
+    // An aborted part hands over nothing; that is no failure, and the module that reads it says so.
+    let kernel = Reader::new(&bytes)
+        .ok()
+        .and_then(|tree| KernelPart::parse(&tree).ok());
+    Ok(kernel
+        .filter(|part| part.reference == reference)
+        .map(|kernel| Part {
+            kernel,
+            again: true,
+        }))
+}
+
+fn has_something(root: &Root) -> Result<bool, Fail> {
+    let facts = facts(root)?;
+    let some = |name: &str| facts.get(name).is_some_and(|count| count != "0");
+    Ok(some("producers") || some("untouched-nodes"))
+}
+
+fn read(root: &Root) -> Result<Part, Fail> {
+    let bytes = root
+        .bytes(&format!("{DIR}/dt"), MAX_SIZE as u64)
+        .or_status(Status::Module)?;
+    let tree = Reader::new(&bytes).or_status(Status::Module)?;
+    Ok(Part {
+        kernel: KernelPart::parse(&tree).or_status(Status::Module)?,
+        again: false,
+    })
+}
+
+/// Tells the module where the next kernel will be placed, so that what drivers allocate from now on lies elsewhere.
+/// After a handover it knows.
+pub fn tell_scratch(root: &Root, scratch: PhysRange) {
+    if present(root) {
+        let text = format!("{:#x} {:#x}", scratch.start().get(), scratch.len());
+        // Without it the next load may refuse a driver's page, and says so.
+        let _ = write(root, "scratch", &text);
+    }
+}
+
+/// Refuses to keep memory in place for a kernel in which nobody could take it over.
+///
+/// # Errors
+///
+/// [`Status::NoModule`].
+pub fn require_in_next(root: &Root, part: &Part, release: Option<&str>) -> Result<(), Fail> {
+    let nodes = part.kernel.mem.total();
+    if nodes == 0 {
+        return Ok(());
+    }
+    let fix = "install it there, or --no-module-check: what drivers keep then stays reserved until the hop after it";
+    let Some(release) = release else {
+        return Err(Fail::new(
+            Status::NoModule,
+            "the image does not say its release, so nobody knows whether it has kho.ko for what drivers keep in place",
+        )
+        .fix(fix));
+    };
+    let dir = format!("lib/modules/{release}");
+    if installed(root, &dir) {
+        return Ok(());
+    }
+    Err(Fail::new(
+        Status::NoModule,
+        format!(
+            "drivers keep {} in place, and /{dir} has no kho.ko to give it to those of the next kernel",
+            crate::output::bytes(nodes)
+        ),
+    )
+    .fix(fix))
+}
+
+/// Whether a release's folder holds the module, compressed or not, where packages, dkms and `make modules_install` put
+/// what does not come with the kernel.
+fn installed(root: &Root, dir: &str) -> bool {
+    fn holds(dir: &Path, depth: usize) -> bool {
+        std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| {
+                let path = entry.path();
+                let name = entry.file_name();
+                let module = name
+                    .to_str()
+                    .and_then(|name| name.strip_prefix("kho.ko"))
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+                module || (depth > 0 && path.is_dir() && holds(&path, depth - 1))
+            })
+    }
+    ["updates", "extra", "kernel/extra"]
+        .iter()
+        .any(|place| holds(&root.path(&format!("{dir}/{place}")), 3))
+}
+
+/// Releases the memory of a node that arrived.
+///
+/// # Errors
+///
+/// As [`write`].
+pub fn release(root: &Root, node: &str) -> Result<(), Fail> {
+    debug_assert!(node.len() as u64 <= ATTRIBUTE_LIMIT);
+    write(root, "release", node)
+}
