@@ -1,6 +1,11 @@
 //! The kernel module: producers, memory in place, consumers.
 
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
 use super::Scenario;
+use crate::lab::Outcome;
 
 const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
@@ -59,6 +64,7 @@ fn ring_20() -> Scenario {
         "a driver's ring of pages and its counter through twenty hops, memory filled after each",
     )
     .kernels(&kernels)
+    .mem_mib(640)
     .kho_modules(&["kho", "kho_ring"])
     .first(RING)
     .each(&format!(
@@ -66,5 +72,32 @@ fn ring_20() -> Scenario {
          case $(cat /sys/kernel/kho_ring/origin) in 'inherited from '*) ;; *) exit 1 ;; esac
          {RING}"
     ))
+    .check(memory_came_back)
     .timeout_s(1200)
+}
+
+/// The system's memory under each kernel is what it was the first time, but for the pages of the state (chain and
+/// trees), which the kernel reads for as long as it runs.
+fn memory_came_back(outcome: &Outcome) -> Result<String> {
+    const STATE_KIB: u64 = 128;
+    let mut first: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut worst = 0;
+    for (hop, life) in outcome.lives.iter().enumerate() {
+        let value = life
+            .values
+            .get("MemTotal")
+            .context("no MemTotal was reported")?;
+        let kib: u64 = value.trim().parse()?;
+        let before = *first.entry(&life.release).or_insert(kib);
+        let lost = before.saturating_sub(kib);
+        ensure!(
+            lost <= STATE_KIB,
+            "{lost} KiB of memory are lost under {} at hop {hop}",
+            life.release
+        );
+        worst = worst.max(lost);
+    }
+    Ok(format!(
+        "MemTotal is at most {worst} KiB below its first value"
+    ))
 }
