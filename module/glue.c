@@ -370,6 +370,14 @@ struct page *kho_alloc_pages(size_t count)
 }
 EXPORT_SYMBOL_GPL(kho_alloc_pages);
 
+struct page *kho_take_pages(size_t count)
+{
+	u64 pfn = kho_rs_take_pages(count);
+
+	return pfn ? pfn_to_page(pfn) : NULL;
+}
+EXPORT_SYMBOL_GPL(kho_take_pages);
+
 void kho_free_pages(struct page *page, size_t count)
 {
 	if (page)

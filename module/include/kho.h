@@ -80,7 +80,7 @@ int kho_prop_bytes(struct kho_context *ctx, const char *name, const void *value,
  *   -ENXIO    not RAM
  *   -EADDRINUSE  already kept by this or another node
  *   -EADDRNOTAVAIL  in scratch, where the next kernel will be placed
- *   -EBUSY    reserved: what arrived has to be claimed before it can be kept
+ *   -EBUSY    reserved by somebody else. What arrived may be handed on unclaimed, as it is
  */
 int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count);
 /* Whether kho_prop_mem() would take the range, as far as that is known before: 0, or the errno. */
@@ -126,5 +126,12 @@ int kho_release(u64 addr, u64 len);
  */
 struct page *kho_alloc_pages(size_t count);
 void kho_free_pages(struct page *page, size_t count);
+
+/*
+ * For drivers that manage their own memory: @count contiguous zeroed pages outside scratch, each with one
+ * reference that is the caller's, to be freed one by one with __free_page() in any order. Ask for 512 at a time
+ * where you can.
+ */
+struct page *kho_take_pages(size_t count);
 
 #endif /* KHO_H */

@@ -20,6 +20,8 @@ pub struct Limits {
     pub ram: RangeSet,
     /// Where the next kernel goes, once that is known.
     pub scratch: Option<PhysRange>,
+    /// What arrived and nobody has claimed: reserved, and may be handed on as it is.
+    pub unclaimed: RangeSet,
 }
 
 enum Note {
@@ -54,11 +56,23 @@ impl Limits {
             Err((ENXIO, "is not RAM that a handover may use"))
         } else if self.scratch.is_some_and(|s| s.overlaps(range)) {
             Err((EADDRNOTAVAIL, "is in scratch"))
-        } else if !none_reserved(range) {
+        } else if !self
+            .only_ours(range)
+            .map_err(|e| (e, "cannot be checked"))?
+        {
             Err((EBUSY, "is reserved"))
         } else {
             Ok(())
         }
+    }
+
+    /// Whether every page of `range` that is reserved is so because it arrived and was not claimed.
+    fn only_ours(&self, range: PhysRange) -> Result<bool, Errno> {
+        if !self.unclaimed.overlaps(range) {
+            return Ok(none_reserved(range));
+        }
+        let rest = RangeSet::from_ranges([range])?.subtract(&self.unclaimed)?;
+        Ok(rest.iter().all(none_reserved))
     }
 }
 
@@ -361,7 +375,12 @@ mod tests {
     fn session() -> Session {
         let ram = RangeSet::from_ranges([pages(256, 1000).unwrap()]).unwrap();
         let scratch = Some(pages(600, 100).unwrap());
-        Session::new(Limits { ram, scratch }).unwrap()
+        Session::new(Limits {
+            ram,
+            scratch,
+            unclaimed: RangeSet::new(),
+        })
+        .unwrap()
     }
 
     fn keep(list: &[Result<PhysRange, Errno>]) -> Result<(), Errno> {

@@ -462,6 +462,7 @@ impl Store {
         Ok(Limits {
             ram: self.map.ram.try_clone()?,
             scratch: self.scratch(),
+            unclaimed: self.reserved.set().try_clone()?,
         })
     }
 
@@ -492,6 +493,16 @@ impl Store {
                 "{range} was given back, but had not been lent as such; it is kept"
             );
         }
+    }
+
+    /// Pages that are the caller's from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn give_away(&self, count: usize) -> Result<PhysRange, Errno> {
+        let pages = u64::try_from(count).map_err(|_| ENOMEM)?;
+        Ok(self.block(pages)?.give_away())
     }
 
     /// Bytes lent to producers.

@@ -467,6 +467,12 @@ extern "C" fn kho_rs_alloc_pages(count: usize) -> u64 {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn kho_rs_take_pages(count: usize) -> u64 {
+    let taken = STORE.lock().give_away(count);
+    taken.map_or(0, |range| range.start().get() / PAGE_SIZE)
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn kho_rs_free_pages(pfn: u64, count: usize) {
     let len = u64::try_from(count)
         .ok()

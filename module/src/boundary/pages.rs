@@ -362,6 +362,13 @@ impl Block {
         self.range
     }
 
+    /// The pages, with the references, which are the caller's from here on.
+    pub fn give_away(self) -> PhysRange {
+        let range = self.range;
+        core::mem::forget(self);
+        range
+    }
+
     /// Frees what is beyond the first `count` pages; all of it when that is 0.
     pub fn shorten(self, count: u64) -> Option<Self> {
         let keep = count.checked_mul(PAGE_SIZE)?;

@@ -14,7 +14,12 @@ use crate::workspace;
 use root::BuildRoot;
 
 /// What `make -C module` leaves that guests may load, below its output folder.
-const BUILT: [&str; 3] = ["kho.ko", "samples/kho_ring.ko", "samples/kho_test.ko"];
+const BUILT: [&str; 4] = [
+    "kho.ko",
+    "khofs/khofs.ko",
+    "samples/kho_ring.ko",
+    "samples/kho_test.ko",
+];
 
 /// What the modules are made of, below the workspace.
 const SOURCES: [&str; 3] = ["module", "crates/kho/src", "crates/kho/Cargo.toml"];

@@ -15,6 +15,7 @@ mod bad_input;
 mod chain;
 mod early;
 mod firmware;
+mod khofs;
 mod mainline;
 mod module;
 mod size;
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Scenario> {
         chain::scenarios(),
         early::scenarios(),
         firmware::scenarios(),
+        khofs::scenarios(),
         mainline::scenarios(),
         module::scenarios(),
         size::scenarios(),

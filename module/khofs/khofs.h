@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The boundary between the C glue of khofs.ko and its Rust half. khofs_c_*: kernel macros, inline functions and
+ * version differences, given to Rust (src/boundary/ffi.rs declares the same). khofs_rs_*: what Rust gives to the
+ * glue (src/boundary/entry.rs defines them).
+ */
+#ifndef KHOFS_H
+#define KHOFS_H
+
+#include <linux/fs.h>
+#include <linux/pagemap.h>
+#include <linux/percpu-rwsem.h>
+#include <linux/types.h>
+#include <linux/version.h>
+#include <linux/wait.h>
+
+#include <kho.h>
+
+#define KHOFS_MAGIC 0x6b686f66
+
+/* An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet. */
+struct khofs_inode {
+	void *file;
+	unsigned long lazy;
+	struct inode vfs;
+};
+
+static inline struct khofs_inode *khofs_i(const struct inode *inode)
+{
+	return container_of(inode, struct khofs_inode, vfs);
+}
+
+/* Number of the instance that a superblock shows, never 0. */
+static inline u32 khofs_id(const struct super_block *sb)
+{
+	return (u32)(unsigned long)sb->s_fs_info;
+}
+
+/* What stat(2) says of an inode, and what is written down of it. Times are seconds and nanoseconds. */
+struct khofs_attr {
+	u64 ino;
+	u64 size;
+	s64 atime;
+	s64 mtime;
+	s64 ctime;
+	u32 atime_ns;
+	u32 mtime_ns;
+	u32 ctime_ns;
+	u32 mode;
+	u32 uid;
+	u32 gid;
+	u32 nlink;
+	u32 rdev;
+};
+
+/* A run of pages in the page cache. */
+struct khofs_run {
+	u64 index;
+	u64 pfn;
+	u64 count;
+};
+
+/*
+ * The active phase. Whatever changes what is written down of the file system (names, sizes, which page is where)
+ * happens between enter and exit. khofs_enter() fails with -EBUSY while frozen. Nothing in between may fault on
+ * user memory.
+ */
+extern wait_queue_head_t khofs_thawed;
+extern bool khofs_frozen;
+int khofs_enter(void);
+void khofs_exit(void);
+
+extern const struct address_space_operations khofs_aops;
+extern const struct file_operations khofs_file_operations;
+extern const struct inode_operations khofs_file_inode_operations;
+extern const struct inode_operations khofs_dir_inode_operations;
+extern const struct inode_operations khofs_special_inode_operations;
+extern const struct inode_operations khofs_symlink_inode_operations;
+extern const struct xattr_handler * const khofs_xattr_handlers[];
+int khofs_setattr_size(struct inode *inode, loff_t size);
+void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev);
+ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
+
+/* Rust: module */
+int khofs_rs_init(void);
+void khofs_rs_exit(void);
+int khofs_rs_serialize(struct kho_context *ctx);
+void khofs_rs_thaw(void);
+ssize_t khofs_rs_status_show(char *buf, size_t size);
+ssize_t khofs_rs_release_store(const char *buf, size_t size);
+/* Gives empty chunks back to the system; true: come again. */
+bool khofs_rs_reap(void);
+
+/* Rust: instances. Options: NULL when there is no memory. */
+void *khofs_rs_options_new(void);
+void khofs_rs_options_free(void *options);
+/* -ENOPARAM: no such option; -EINVAL: a bad value. @value may be NULL. */
+int khofs_rs_option(void *options, const char *key, const char *value);
+/* The number of the instance that the options name, which is made unless it exists; negative errno. */
+int khofs_rs_instance(void *options);
+/* Fills a new superblock with the root alone, or with what arrived. */
+int khofs_rs_fill(u32 id, struct super_block *sb, void *options);
+int khofs_rs_reconfigure(u32 id, void *options);
+/* Ends what khofs_rs_instance() began. */
+void khofs_rs_instance_done(u32 id);
+void khofs_rs_super_gone(u32 id);
+/* Limit in pages, pages used, limit of inodes, inodes used. */
+void khofs_rs_statfs(u32 id, u64 out[4]);
+ssize_t khofs_rs_show_options(u32 id, char *buf, size_t size);
+
+/* Rust: files. khofs_rs_file_new counts an inode: an ERR_PTR is -ENOSPC or -ENOMEM. */
+void *khofs_rs_file_new(u32 id, u64 *ino);
+void khofs_rs_file_free(u32 id, void *file);
+/* Brings what arrived for page @index and its neighbours into the page cache: pages brought, or negative errno. */
+int khofs_rs_bring(u32 id, void *file, struct inode *inode, u64 index);
+/* Puts new memory into the page cache: the locked page's frame number, or negative errno. -EEXIST: somebody did. */
+/* @pages: what the file is expected to have. */
+s64 khofs_rs_grow(u32 id, void *file, struct inode *inode, u64 index, u64 pages, bool zero);
+/* -ENOSPC unless so many pages more may be used. */
+int khofs_rs_room(u32 id, u64 pages);
+/* What arrived for pages @first to @last is not wanted any more. */
+int khofs_rs_forget(u32 id, void *file, struct inode *inode, u64 first, u64 last);
+/* The first page from @index on that holds data (or, @hole, that does not). */
+u64 khofs_rs_seek(void *file, struct inode *inode, u64 index, bool hole);
+void khofs_rs_page_freed(u64 pfn, u64 count);
+ssize_t khofs_rs_xattr_get(void *file, const char *name, void *buf, size_t size);
+/* @value NULL: remove. @flags: XATTR_CREATE, XATTR_REPLACE. */
+int khofs_rs_xattr_set(void *file, const char *name, const void *value, size_t size, int flags);
+ssize_t khofs_rs_xattr_list(void *file, bool trusted, char *buf, size_t size);
+
+/* C: see src/boundary/ffi.rs for what is promised and asked. */
+/* The first ones have the names that kho.ko gives them, whose Rust source is shared. */
+void *kho_c_alloc(size_t size);
+void kho_c_free(void *p);
+void kho_c_lock(u32 which);
+void kho_c_unlock(u32 which);
+void kho_c_log(u32 level, const char *text, size_t len);
+void kho_c_bug(void) __noreturn;
+void kho_c_relax(void);
+u64 khofs_c_ram_pages(void);
+void *kho_c_virt(u64 phys);
+void khofs_c_freeze(bool frozen);
+void khofs_c_reap_later(void);
+int khofs_c_page_count(u64 pfn);
+void khofs_c_page_put(u64 pfn);
+void khofs_c_page_zero(u64 pfn);
+u64 khofs_c_take_pages(size_t count);
+u64 khofs_c_alloc_pages(size_t count);
+void khofs_c_free_pages(u64 pfn, size_t count);
+int khofs_c_insert(struct inode *inode, u64 index, u64 pfn, bool locked);
+bool khofs_c_next_run(struct inode *inode, u64 from, struct khofs_run *run);
+void khofs_c_set_lazy(struct inode *inode, u64 pages);
+struct inode *khofs_c_make_inode(struct super_block *sb, const struct khofs_attr *attr, void *file,
+				 const char *target, size_t target_len);
+void khofs_c_put_inode(struct inode *inode);
+void khofs_c_hold_inode(struct inode *inode);
+void khofs_c_set_links(struct inode *inode, u32 links);
+void khofs_c_now(s64 *seconds, u32 *nanoseconds);
+bool khofs_c_reserved(u64 pfn);
+int khofs_c_set_root(struct super_block *sb, struct inode *inode);
+struct dentry *khofs_c_root(struct super_block *sb);
+struct dentry *khofs_c_attach(struct dentry *parent, const char *name, size_t len, struct inode *inode);
+struct dentry *khofs_c_next_child(struct dentry *parent, struct dentry *after);
+void khofs_c_put_dentry(struct dentry *dentry);
+struct inode *khofs_c_dentry(struct dentry *dentry, const char **name, size_t *len);
+void khofs_c_attr(struct inode *inode, struct khofs_attr *attr);
+const char *khofs_c_target(struct inode *inode);
+void *khofs_c_file(struct inode *inode);
+int khofs_c_drop_super(struct super_block *sb);
+
+#endif

@@ -1,0 +1,425 @@
+//! What C calls; `khofs.h` declares the same.
+//!
+//! Every pointer here comes from the C files, which pass on what the kernel gave: strings end with a NUL, buffers have
+//! their length, inodes and superblocks stay during the call, a file is the one of its inode.
+
+use super::handover::Context;
+use super::vfs::{Content, File, Inode, Super};
+use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
+use crate::options::Options;
+use crate::state::{self, STATE};
+use crate::text::Text;
+use crate::{carry, control, restore, xattr};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_char, c_int, c_void};
+
+fn status(result: Result<(), Errno>) -> c_int {
+    result.map_or_else(Errno::code, |()| 0)
+}
+
+fn number(result: Result<u64, Errno>) -> i64 {
+    match result {
+        Ok(value) => i64::try_from(value).unwrap_or(i64::MAX),
+        Err(error) => i64::from(error.code()),
+    }
+}
+
+fn size(result: Result<usize, Errno>) -> isize {
+    match result {
+        Ok(size) => isize::try_from(size).unwrap_or(isize::MAX),
+        Err(error) => isize::try_from(error.code()).unwrap_or(-1),
+    }
+}
+
+/// An `ERR_PTR`.
+fn error_pointer(error: Errno) -> *mut c_void {
+    core::ptr::without_provenance_mut(error.code() as isize as usize)
+}
+
+/// # Safety
+///
+/// NULL, or ends with a NUL and does not change during `'a`.
+unsafe fn bytes_of<'a>(p: *const c_char) -> Result<&'a [u8], Errno> {
+    if p.is_null() {
+        return Err(EINVAL);
+    }
+    // SAFETY: the caller's.
+    Ok(unsafe { CStr::from_ptr(p) }.to_bytes())
+}
+
+/// # Safety
+///
+/// NULL, or ends with a NUL and does not change during `'a`.
+unsafe fn text<'a>(p: *const c_char) -> Result<&'a str, Errno> {
+    // SAFETY: the caller's.
+    let bytes = unsafe { bytes_of(p) };
+    core::str::from_utf8(bytes?).map_err(|_| EINVAL)
+}
+
+/// # Safety
+///
+/// NULL, or `len` readable bytes that do not change during `'a`.
+unsafe fn bytes<'a>(p: *const c_void, len: usize) -> &'a [u8] {
+    if p.is_null() || len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's.
+    unsafe { core::slice::from_raw_parts(p.cast(), len) }
+}
+
+/// # Safety
+///
+/// NULL, or `len` initialized bytes that only the caller uses during `'a`.
+unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
+    if p.is_null() || len == 0 {
+        return &mut [];
+    }
+    // SAFETY: the caller's.
+    unsafe { core::slice::from_raw_parts_mut(p.cast(), len) }
+}
+
+// Module
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_init() -> c_int {
+    status(carry::receive())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_exit() {
+    state::reap();
+    // What arrived and was not mounted stays reserved; a later instance of this module finds it.
+    STATE.lock().instances = Vec::new();
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_serialize(ctx: *mut c_void) -> c_int {
+    // SAFETY: from kho.ko, valid until this returns.
+    let ctx = unsafe { Context::new(ctx) };
+    status(ctx.and_then(|mut ctx| carry::serialize(&mut ctx)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_thaw() {
+    carry::thaw();
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_status_show(buf: *mut c_char, len: usize) -> isize {
+    // SAFETY: sysfs gives a zeroed page of its own to each `show`.
+    let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
+    let result = control::status_show(&mut text);
+    size(result.map(|()| text.len()))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_release_store(buf: *const c_char, len: usize) -> isize {
+    // SAFETY: sysfs gives a copy of its own to each `store`.
+    let text = unsafe { bytes(buf.cast(), len) };
+    size(control::release_store(text).map(|()| len))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_reap() -> bool {
+    state::reap()
+}
+
+// Instances
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_options_new() -> *mut c_void {
+    let mut one: Vec<Options> = Vec::new();
+    if one.try_reserve_exact(1).is_err() {
+        return core::ptr::null_mut();
+    }
+    one.push(Options::default());
+    Box::into_raw(one.into_boxed_slice()).cast()
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_options_free(options: *mut c_void) {
+    if !options.is_null() {
+        let one = core::ptr::slice_from_raw_parts_mut(options.cast::<Options>(), 1);
+        // SAFETY: from khofs_rs_options_new, which made it from a box of a slice of one; C frees it once.
+        drop(unsafe { Box::from_raw(one) });
+    }
+}
+
+/// # Safety
+///
+/// From `khofs_rs_options_new`, not freed, and used by one thread.
+unsafe fn options<'a>(options: *mut c_void) -> Result<&'a mut Options, Errno> {
+    // SAFETY: the caller's.
+    unsafe { options.cast::<Options>().as_mut() }.ok_or(EINVAL)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_option(
+    given: *mut c_void,
+    key: *const c_char,
+    value: *const c_char,
+) -> c_int {
+    // SAFETY: the options of a context that is being set up, which its lock protects.
+    let given = unsafe { options(given) };
+    // SAFETY: strings, or NULL.
+    let (key, value) = unsafe { (text(key), text(value)) };
+    let ram = super::kernel::ram_pages();
+    status(given.and_then(|given| given.set(key?, value.ok(), ram)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_instance(given: *mut c_void) -> c_int {
+    // SAFETY: as in khofs_rs_option.
+    let given = unsafe { options(given) };
+    let id = given.and_then(|given| STATE.lock().mount(given));
+    id.map_or_else(Errno::code, |id| {
+        c_int::try_from(id).unwrap_or(ENOMEM.code())
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_instance_done(id: u32) {
+    STATE.lock().mount_done(id);
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_fill(id: u32, sb: *mut c_void, given: *mut c_void) -> c_int {
+    // SAFETY: as in khofs_rs_option.
+    let given = unsafe { options(given) };
+    // SAFETY: being filled.
+    let sb = unsafe { Super::new(sb) };
+    status(given.and_then(|given| restore::fill(id, sb?, given)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_reconfigure(id: u32, given: *mut c_void) -> c_int {
+    // SAFETY: as in khofs_rs_option.
+    let given = unsafe { options(given) };
+    status(given.and_then(|given| STATE.lock().limit(id, given)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_super_gone(id: u32) {
+    STATE.lock().super_gone(id);
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_statfs(id: u32, out: *mut [u64; 4]) {
+    let mut state = STATE.lock();
+    let numbers = state
+        .instance(id)
+        .map_or([0; 4], |i| [i.limit, i.used, i.inode_limit, i.inodes]);
+    // SAFETY: an array of four.
+    unsafe { out.write(numbers) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_show_options(id: u32, buf: *mut c_char, len: usize) -> isize {
+    // SAFETY: a buffer; what is in it before is not read.
+    unsafe { core::ptr::write_bytes(buf, 0, len) };
+    // SAFETY: initialized just now.
+    let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
+    let result = control::options_show(id, &mut text);
+    size(result.map(|()| text.len()))
+}
+
+// Files
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_file_new(id: u32, ino: *mut u64) -> *mut c_void {
+    let file = match File::new(Content::default()) {
+        Ok(file) => file,
+        Err(error) => return error_pointer(error),
+    };
+    match STATE.lock().new_inode(id) {
+        Ok(number) => {
+            // SAFETY: a variable.
+            unsafe { ino.write(number) };
+            file.pointer()
+        }
+        Err(error) => {
+            // SAFETY: it belongs to no inode yet.
+            drop(unsafe { file.free() });
+            error_pointer(error)
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_file_free(id: u32, file: *mut c_void) {
+    // SAFETY: of an inode that is being evicted.
+    if let Ok(file) = unsafe { File::from_pointer(file) } {
+        let mut state = STATE.lock();
+        // SAFETY: nobody else reaches the inode any more.
+        let content = unsafe { file.free() };
+        state.inode_gone(id, content);
+    }
+}
+
+/// Runs `act` with the content of an inode, under the lock.
+///
+/// # Safety
+///
+/// The file of an inode that stays during the call.
+unsafe fn with<T>(
+    file: *mut c_void,
+    act: impl FnOnce(&mut state::State, &mut Content) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    // SAFETY: the caller's.
+    let file = unsafe { File::from_pointer(file) }?;
+    let mut state = STATE.lock();
+    // SAFETY: the lock is held, and this is the only reference to the content.
+    let content = unsafe { file.get_mut() };
+    act(&mut state, content)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_bring(
+    id: u32,
+    file: *mut c_void,
+    inode: *mut c_void,
+    index: u64,
+) -> c_int {
+    // SAFETY: an inode that stays.
+    let inode = unsafe { Inode::new(inode) };
+    // SAFETY: its file.
+    let result = unsafe {
+        with(file, |state, content| {
+            state.bring(id, content, inode?, index)
+        })
+    };
+    result.map_or_else(Errno::code, |count| {
+        c_int::try_from(count).unwrap_or(c_int::MAX)
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_grow(
+    id: u32,
+    file: *mut c_void,
+    inode: *mut c_void,
+    index: u64,
+    pages: u64,
+    zero: bool,
+) -> i64 {
+    // SAFETY: an inode that stays.
+    let inode = unsafe { Inode::new(inode) };
+    // SAFETY: its file.
+    number(unsafe {
+        with(file, |state, content| {
+            state.grow(id, content, inode?, index, pages, zero)
+        })
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_room(id: u32, pages: u64) -> c_int {
+    status(STATE.lock().room(id, pages))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_forget(
+    id: u32,
+    file: *mut c_void,
+    inode: *mut c_void,
+    first: u64,
+    last: u64,
+) -> c_int {
+    // SAFETY: an inode that stays.
+    let inode = unsafe { Inode::new(inode) };
+    // SAFETY: its file.
+    status(unsafe {
+        with(file, |state, content| {
+            state.forget(id, content, inode?, first, last.saturating_add(1))
+        })
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_seek(
+    file: *mut c_void,
+    inode: *mut c_void,
+    index: u64,
+    hole: bool,
+) -> u64 {
+    // SAFETY: an inode that stays.
+    let inode = unsafe { Inode::new(inode) };
+    // SAFETY: its file.
+    let found = unsafe {
+        with(file, |_, content| {
+            let inode = inode?;
+            Ok(if hole {
+                inode.next_hole(content, index)
+            } else {
+                inode.next_data(content, index)
+            })
+        })
+    };
+    found.unwrap_or(u64::MAX)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_page_freed(pfn: u64, count: u64) {
+    let mut state = STATE.lock();
+    for page in pfn..pfn.saturating_add(count) {
+        state.page_freed(page);
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_xattr_get(
+    file: *mut c_void,
+    name: *const c_char,
+    buf: *mut c_void,
+    len: usize,
+) -> isize {
+    // SAFETY: a string.
+    let name = unsafe { bytes_of(name) };
+    // SAFETY: a buffer, or NULL and 0 to ask for the length.
+    let buf = unsafe { bytes_mut(buf, len) };
+    let get = |_: &mut state::State, content: &mut Content| {
+        let value = content.attributes.get(name?)?;
+        if !buf.is_empty() {
+            let room = buf.get_mut(..value.len()).ok_or(xattr::ERANGE)?;
+            room.copy_from_slice(value);
+        }
+        Ok(value.len())
+    };
+    // SAFETY: the file of an inode that stays.
+    size(unsafe { with(file, get) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_xattr_set(
+    file: *mut c_void,
+    name: *const c_char,
+    value: *const c_void,
+    len: usize,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: a string.
+    let name = unsafe { bytes_of(name) };
+    // SAFETY: a buffer, or NULL.
+    let given = (!value.is_null()).then(|| unsafe { bytes(value, len) });
+    if len > 1 << 20 {
+        return ENOSPC.code();
+    }
+    let set =
+        |_: &mut state::State, content: &mut Content| content.attributes.set(name?, given, flags);
+    // SAFETY: the file of an inode that stays.
+    status(unsafe { with(file, set) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_xattr_list(
+    file: *mut c_void,
+    trusted: bool,
+    buf: *mut c_char,
+    len: usize,
+) -> isize {
+    // SAFETY: a buffer, or NULL and 0 to ask for the length.
+    let buf = unsafe { bytes_mut(buf.cast(), len) };
+    // SAFETY: the file of an inode that stays.
+    size(unsafe { with(file, |_, content| content.attributes.names(trusted, buf)) })
+}

@@ -1,0 +1,245 @@
+//! kho.ko: writing nodes, and reading what arrived.
+
+use super::ffi;
+use crate::errno::{EINVAL, ENOSPC, Errno};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ffi::{CStr, c_int, c_void};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use kho::{PhysAddr, PhysRange, RangeSet};
+
+/// A string of at most 63 bytes with its NUL.
+struct Text([u8; 64]);
+
+impl Text {
+    fn new(text: &str) -> Result<Self, Errno> {
+        let mut buf = [0u8; 64];
+        let room = buf.get_mut(..text.len()).filter(|room| room.len() < 64);
+        room.ok_or(EINVAL)?.copy_from_slice(text.as_bytes());
+        Ok(Self(buf))
+    }
+
+    fn as_ptr(&self) -> *const core::ffi::c_char {
+        self.0.as_ptr().cast()
+    }
+}
+
+fn check(result: c_int) -> Result<(), Errno> {
+    Errno::check(i64::from(result)).map(|_| ())
+}
+
+/// The node that is open.
+///
+/// # Invariants
+///
+/// The context of a `serialize` that does not return during `'a`.
+pub struct Context<'a>(NonNull<c_void>, PhantomData<&'a mut ()>);
+
+impl Context<'_> {
+    /// What kho.ko gave.
+    ///
+    /// # Safety
+    ///
+    /// The # Invariants.
+    #[cfg_attr(test, allow(dead_code))]
+    pub unsafe fn new(ctx: *mut c_void) -> Result<Self, Errno> {
+        NonNull::new(ctx)
+            .map(|p| Self(p, PhantomData))
+            .ok_or(EINVAL)
+    }
+
+    /// Begins a child.
+    ///
+    /// # Errors
+    ///
+    /// As `include/kho.h` says; so for all that follow.
+    pub fn begin(&mut self, name: &str) -> Result<(), Errno> {
+        let name = Text::new(name)?;
+        // SAFETY: the context by the # Invariants, a string with its NUL; so for all that follow.
+        check(unsafe { ffi::kho_begin_node(self.0.as_ptr(), name.as_ptr()) })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    ///
+    /// See [`begin`](Self::begin).
+    pub fn end(&mut self) -> Result<(), Errno> {
+        // SAFETY: as in `begin`.
+        check(unsafe { ffi::kho_end_node(self.0.as_ptr()) })
+    }
+
+    /// A property.
+    ///
+    /// # Errors
+    ///
+    /// See [`begin`](Self::begin).
+    pub fn u32(&mut self, name: &CStr, value: u32) -> Result<(), Errno> {
+        // SAFETY: as in `begin`.
+        check(unsafe { ffi::kho_prop_u32(self.0.as_ptr(), name.as_ptr(), value) })
+    }
+
+    /// A property.
+    ///
+    /// # Errors
+    ///
+    /// See [`begin`](Self::begin).
+    pub fn u64(&mut self, name: &CStr, value: u64) -> Result<(), Errno> {
+        // SAFETY: as in `begin`.
+        check(unsafe { ffi::kho_prop_u64(self.0.as_ptr(), name.as_ptr(), value) })
+    }
+
+    /// A property.
+    ///
+    /// # Errors
+    ///
+    /// See [`begin`](Self::begin).
+    pub fn text(&mut self, name: &CStr, value: &str) -> Result<(), Errno> {
+        let value = Text::new(value)?;
+        // SAFETY: as in `begin`.
+        check(unsafe { ffi::kho_prop_str(self.0.as_ptr(), name.as_ptr(), value.as_ptr()) })
+    }
+
+    /// `mem`; no property for no range.
+    ///
+    /// # Errors
+    ///
+    /// See [`begin`](Self::begin); no memory.
+    pub fn mem(&mut self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Errno> {
+        let mut list: Vec<[u64; 2]> = Vec::new();
+        for range in ranges {
+            list.try_reserve(1)?;
+            list.push([range.start().get(), range.len()]);
+        }
+        if list.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: as in `begin`, and an array of that many pairs, which is what `struct kho_mem` is.
+        check(unsafe { ffi::kho_prop_mem(self.0.as_ptr(), list.as_ptr(), list.len()) })
+    }
+}
+
+/// A node that arrived.
+#[derive(Clone, Copy)]
+pub struct Node(i64);
+
+impl Node {
+    /// The nodes with this `compatible`.
+    pub fn all(compatible: &'static CStr) -> impl Iterator<Item = Self> {
+        let mut after = -1i64;
+        core::iter::from_fn(move || {
+            // SAFETY: a string with its NUL.
+            after = unsafe { ffi::kho_find_compatible(compatible.as_ptr(), after) };
+            (after >= 0).then_some(Self(after))
+        })
+    }
+
+    /// Its child of this name.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`.
+    pub fn child(self, name: &CStr) -> Result<Self, Errno> {
+        // SAFETY: a string with its NUL.
+        let node = unsafe { ffi::kho_find_child(self.0, name.as_ptr()) };
+        Errno::check(node).map(|_| Self(node))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    ///
+    /// As `include/kho.h` says; so for all that follow.
+    pub fn u32(self, name: &CStr) -> Result<u32, Errno> {
+        let mut value = 0;
+        // SAFETY: a string with its NUL and a variable.
+        check(unsafe { ffi::kho_get_u32(self.0, name.as_ptr(), &raw mut value) })?;
+        Ok(value)
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    ///
+    /// See [`u32`](Self::u32).
+    pub fn u64(self, name: &CStr) -> Result<u64, Errno> {
+        let mut value = 0;
+        // SAFETY: a string with its NUL and a variable.
+        check(unsafe { ffi::kho_get_u64(self.0, name.as_ptr(), &raw mut value) })?;
+        Ok(value)
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    ///
+    /// See [`u32`](Self::u32); no memory.
+    pub fn text(self, name: &CStr) -> Result<String, Errno> {
+        let mut buf = [0u8; 64];
+        // SAFETY: a string with its NUL and a buffer.
+        let len =
+            unsafe { ffi::kho_get_str(self.0, name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };
+        Errno::check(len as i64)?;
+        let text = CStr::from_bytes_until_nul(&buf).map_err(|_| EINVAL)?;
+        let text = text.to_str().map_err(|_| EINVAL)?;
+        let mut copy = String::new();
+        copy.try_reserve_exact(text.len())?;
+        copy.push_str(text);
+        Ok(copy)
+    }
+
+    /// `mem` in its order, empty when there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`u32`](Self::u32); no memory.
+    pub fn mem(self) -> Result<Vec<PhysRange>, Errno> {
+        let mut buf: Vec<u8> = Vec::new();
+        let mut size = 4096usize;
+        let len = loop {
+            buf.try_reserve_exact(size.saturating_sub(buf.len()))?;
+            buf.resize(size, 0);
+            // SAFETY: a string with its NUL and a buffer of that size.
+            let len = unsafe {
+                ffi::kho_get_bytes(self.0, c"mem".as_ptr(), buf.as_mut_ptr().cast(), size)
+            };
+            match Errno::check(len as i64) {
+                Ok(len) => break usize::try_from(len).map_err(|_| EINVAL)?,
+                Err(ENOSPC) if size < 1 << 27 => size = size.saturating_mul(4),
+                Err(Errno(2)) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        };
+        let mut list = Vec::new();
+        let (pairs, _) = buf.get(..len).ok_or(EINVAL)?.as_chunks::<16>();
+        list.try_reserve_exact(pairs.len())?;
+        for pair in pairs {
+            let (words, _) = pair.as_chunks::<8>();
+            let [addr, len] = words else {
+                return Err(EINVAL);
+            };
+            let addr = PhysAddr::new(u64::from_ne_bytes(*addr));
+            list.push(PhysRange::new(addr, u64::from_ne_bytes(*len)).map_err(|_| EINVAL)?);
+        }
+        Ok(list)
+    }
+}
+
+/// Takes pages that arrived, each with one reference from here on.
+///
+/// # Errors
+///
+/// As `include/kho.h` says.
+pub fn claim(range: PhysRange) -> Result<(), Errno> {
+    check(ffi::kho_claim(range.start().get(), range.len()))
+}
+
+/// Gives pages that arrived back to the system; those that are somebody's are left alone.
+pub fn release(set: &RangeSet) {
+    for range in set.iter() {
+        // What root released before, or somebody claimed, is no loss.
+        let _ = check(ffi::kho_release(range.start().get(), range.len()));
+        super::kernel::relax();
+    }
+}

@@ -1,0 +1,140 @@
+//! Calls of the kernel about pages, time and the log.
+
+use super::ffi;
+use crate::errno::{EINVAL, ENOMEM, Errno};
+use alloc::vec::Vec;
+use kho::{PAGE_SIZE, PhysRange};
+
+/// A line for the log; 0 error, 1 warning, 2 information.
+pub fn log(level: u32, text: &[u8]) {
+    // SAFETY: a slice is readable for its length.
+    unsafe { ffi::kho_c_log(level, text.as_ptr(), text.len()) }
+}
+
+/// Lets others run in long loops.
+pub fn relax() {
+    ffi::kho_c_relax();
+}
+
+/// Pages of the machine.
+pub fn ram_pages() -> u64 {
+    ffi::khofs_c_ram_pages()
+}
+
+/// Lets nothing change that is written down, or ends that. Not with the state's lock.
+pub fn freeze(frozen: bool) {
+    ffi::khofs_c_freeze(frozen);
+}
+
+/// Calls [`crate::state::reap`] in a while.
+pub fn reap_later() {
+    ffi::khofs_c_reap_later();
+}
+
+/// Seconds since 1970 and nanoseconds.
+pub fn now() -> (i64, u32) {
+    let (mut seconds, mut nanoseconds) = (0, 0);
+    // SAFETY: writable variables.
+    unsafe { ffi::khofs_c_now(&raw mut seconds, &raw mut nanoseconds) };
+    (seconds, nanoseconds)
+}
+
+/// `count` pages from the system, zero, next to each other, each with one reference: the first page frame.
+pub fn take_pages(count: u64) -> Option<u64> {
+    let count = usize::try_from(count).ok()?;
+    Some(ffi::khofs_c_take_pages(count)).filter(|pfn| *pfn != 0)
+}
+
+/// Whether nobody but khofs holds a free page that [`crate::chunks::Chunks`] owns.
+pub fn is_idle(pfn: u64) -> bool {
+    // SAFETY: asked for pages that are owned, so they are RAM.
+    unsafe { ffi::khofs_c_page_count(pfn) == 1 }
+}
+
+/// Zeroes a page that was taken from the free ones and is in no file yet.
+pub fn zero(pfn: u64) {
+    // SAFETY: by the caller nobody else uses it.
+    unsafe { ffi::khofs_c_page_zero(pfn) }
+}
+
+/// Gives a page back to the system that [`crate::chunks::Chunks`] has forgotten.
+pub fn put_page(pfn: u64) {
+    // SAFETY: khofs has one reference on each page that it owns, and this was forgotten just now.
+    unsafe { ffi::khofs_c_page_put(pfn) }
+}
+
+/// Whether a page of what arrived is still reserved, so not claimed.
+pub fn is_reserved(pfn: u64) -> bool {
+    // SAFETY: kho.ko believed the range, so it is RAM with page frames.
+    unsafe { ffi::khofs_c_reserved(pfn) }
+}
+
+/// Pages of kho.ko's arenas with content.
+///
+/// # Invariants
+///
+/// What `khofs_c_alloc_pages` gave, not given back yet.
+pub struct Block {
+    pfn: u64,
+    pages: usize,
+}
+
+impl Block {
+    /// As many pages as `bytes` need, with them.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn with(bytes: &[u8]) -> Result<Self, Errno> {
+        let pages = bytes.len().div_ceil(PAGE_SIZE as usize);
+        let pfn = ffi::khofs_c_alloc_pages(pages);
+        if pfn == 0 {
+            return Err(ENOMEM);
+        }
+        // INVARIANT: just allocated.
+        let block = Self { pfn, pages };
+        let to = ffi::kho_c_virt(pfn.saturating_mul(PAGE_SIZE)).cast::<u8>();
+        // SAFETY: `pages` pages in the direct map that only this block uses, enough for the bytes.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(block)
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    ///
+    /// None in practice.
+    pub fn range(&self) -> Result<PhysRange, Errno> {
+        crate::pack::range(crate::extents::Extent {
+            index: 0,
+            pfn: self.pfn,
+            count: self.pages as u64,
+        })
+        .ok_or(EINVAL)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: by the # Invariants.
+        unsafe { ffi::khofs_c_free_pages(self.pfn, self.pages) }
+    }
+}
+
+/// Adds the bytes of a range that arrived and that nobody has claimed.
+///
+/// # Errors
+///
+/// [`EINVAL`] when it is not reserved any more; no memory.
+pub fn read_arrived(range: PhysRange, limit: usize, to: &mut Vec<u8>) -> Result<(), Errno> {
+    let first = range.start().get() / PAGE_SIZE;
+    if !(first..first.saturating_add(range.pages())).all(is_reserved) {
+        return Err(EINVAL);
+    }
+    let len = usize::try_from(range.len()).map_err(|_| EINVAL)?.min(limit);
+    to.try_reserve_exact(len)?;
+    let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
+    // SAFETY: RAM that arrived and is reserved (checked above), so it is in the direct map and nobody writes it.
+    to.extend_from_slice(unsafe { core::slice::from_raw_parts(from, len) });
+    Ok(())
+}

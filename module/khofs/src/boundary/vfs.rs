@@ -1,0 +1,466 @@
+//! Inodes, dentries and superblocks, and what Rust keeps for an inode.
+
+use super::ffi;
+use crate::errno::{EINVAL, ENOMEM, Errno};
+use crate::extents::{Extent, Extents};
+use crate::pack::Attr;
+use crate::state::State;
+use crate::xattr::Attributes;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::ffi::{CStr, c_void};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+/// A run of pages in the page cache, `struct khofs_run`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Run {
+    /// First page in the file.
+    pub index: u64,
+    /// Its page frame.
+    pub pfn: u64,
+    /// Pages.
+    pub count: u64,
+}
+
+/// What is kept for an inode besides the kernel's.
+#[derive(Default)]
+pub struct Content {
+    /// What arrived and is not in the page cache.
+    pub lazy: Extents,
+    /// Extended attributes.
+    pub attributes: Attributes,
+    /// While the tree is written down: the activation, and the number of the inode in the order of writing.
+    pub written: Cell<(u64, u64)>,
+}
+
+/// The content of an inode, where the kernel's inode points to.
+///
+/// # Invariants
+///
+/// Points to a [`Content`] made by [`new`](Self::new) that was not freed. It is reached with the state's lock held
+/// only, which the methods ask for by a borrow of the [`State`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct File(NonNull<Content>);
+
+impl File {
+    /// A content for a new inode.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn new(content: Content) -> Result<Self, Errno> {
+        let mut one = Vec::new();
+        one.try_reserve_exact(1)?;
+        one.push(content);
+        let raw: *mut [Content] = Box::into_raw(one.into_boxed_slice());
+        // INVARIANT: just made.
+        NonNull::new(raw.cast::<Content>()).map(Self).ok_or(ENOMEM)
+    }
+
+    /// What C stores.
+    pub fn pointer(self) -> *mut c_void {
+        self.0.as_ptr().cast()
+    }
+
+    /// From what C stored.
+    ///
+    /// # Safety
+    ///
+    /// The pointer of an inode that is alive.
+    pub unsafe fn from_pointer(pointer: *mut c_void) -> Result<Self, Errno> {
+        NonNull::new(pointer.cast()).map(Self).ok_or(EINVAL)
+    }
+
+    /// The content.
+    pub fn get<'a>(&'a self, _: &'a State) -> &'a Content {
+        // SAFETY: alive by the # Invariants; who has the state has its lock, and borrows it meanwhile.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The content, to change it.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the state's lock and no other reference to this content.
+    pub unsafe fn get_mut<'a>(self) -> &'a mut Content {
+        // SAFETY: alive by the # Invariants, and not shared, says the caller.
+        unsafe { &mut *self.0.as_ptr() }
+    }
+
+    /// Frees it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses it any more: its inode is gone, or was never made.
+    pub unsafe fn free(self) -> Content {
+        let one = core::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), 1);
+        // SAFETY: made by `new` from a box of a slice of one, and by the caller not used after this.
+        let one = unsafe { Box::from_raw(one) };
+        one.into_vec().pop().unwrap_or_default()
+    }
+}
+
+/// An inode during a call.
+///
+/// # Invariants
+///
+/// An inode of khofs that stays during `'a`.
+#[derive(Clone, Copy)]
+pub struct Inode<'a>(NonNull<c_void>, PhantomData<&'a ()>);
+
+impl<'a> Inode<'a> {
+    /// What C gave.
+    ///
+    /// # Safety
+    ///
+    /// The # Invariants.
+    pub unsafe fn new(pointer: *mut c_void) -> Result<Self, Errno> {
+        NonNull::new(pointer)
+            .map(|p| Self(p, PhantomData))
+            .ok_or(EINVAL)
+    }
+
+    fn raw(self) -> *mut c_void {
+        self.0.as_ptr()
+    }
+
+    /// Puts a page that an instance owns and that was taken from the free ones, or arrived, into the page cache:
+    /// `locked` and not uptodate, or ready for use.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`; no memory.
+    pub fn insert(self, index: u64, pfn: u64, locked: bool) -> Result<(), Errno> {
+        // SAFETY: the inode by the # Invariants, the page by the rules of the module's documentation.
+        let result = unsafe { ffi::khofs_c_insert(self.raw(), index, pfn, locked) };
+        Errno::check(i64::from(result)).map(|_| ())
+    }
+
+    /// The first run of the page cache that ends behind page `from`.
+    pub fn next_run(self, from: u64) -> Option<Run> {
+        let mut run = Run::default();
+        // SAFETY: the inode by the # Invariants, and a variable.
+        unsafe { ffi::khofs_c_next_run(self.raw(), from, &raw mut run) }.then_some(run)
+    }
+
+    /// Tells C how many pages are not in the page cache yet.
+    pub fn set_lazy(self, pages: u64) {
+        // SAFETY: by the # Invariants.
+        unsafe { ffi::khofs_c_set_lazy(self.raw(), pages) }
+    }
+
+    /// What stat(2) says.
+    pub fn attr(self) -> Attr {
+        let mut attr = Attr::default();
+        // SAFETY: the inode by the # Invariants, and a variable.
+        unsafe { ffi::khofs_c_attr(self.raw(), &raw mut attr) };
+        attr
+    }
+
+    /// Where a symbolic link points, empty for others.
+    pub fn target(self) -> &'a [u8] {
+        // SAFETY: by the # Invariants.
+        let target = unsafe { ffi::khofs_c_target(self.raw()) };
+        if target.is_null() {
+            return &[];
+        }
+        // SAFETY: a string that lives as long as the inode.
+        unsafe { CStr::from_ptr(target) }.to_bytes()
+    }
+
+    /// Its content.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: every inode that has a name has one.
+    pub fn file(self) -> Result<File, Errno> {
+        // SAFETY: by the # Invariants.
+        let file = unsafe { ffi::khofs_c_file(self.raw()) };
+        // SAFETY: the inode is alive.
+        unsafe { File::from_pointer(file) }
+    }
+
+    /// The first page from `index` on that has data, `u64::MAX` for none.
+    pub fn next_data(self, content: &Content, index: u64) -> u64 {
+        let cached = self.next_run(index).map(|run| run.index.max(index));
+        let lazy = content.lazy.next(index);
+        cached.into_iter().chain(lazy).min().unwrap_or(u64::MAX)
+    }
+
+    /// The first page from `index` on that has none.
+    pub fn next_hole(self, content: &Content, index: u64) -> u64 {
+        let mut at = index;
+        loop {
+            let gap = content.lazy.gap(at);
+            match self.next_run(gap).filter(|run| run.index <= gap) {
+                Some(run) => at = run.index.saturating_add(run.count),
+                None => return gap,
+            }
+        }
+    }
+
+    /// All extents of a regular file: what is in the page cache and what is not, ascending.
+    pub fn extents(self, content: &Content) -> impl Iterator<Item = Extent> {
+        let mut at = Some(0u64);
+        core::iter::from_fn(move || {
+            let from = at?;
+            let cached = self.next_run(from).map(|run| Extent {
+                index: run.index,
+                pfn: run.pfn,
+                count: run.count,
+            });
+            let lazy = content.lazy.find(from, u64::MAX);
+            let next = match (cached, lazy) {
+                (Some(a), Some(b)) => Some(if a.index < b.index { a } else { b }),
+                (a, b) => a.or(b),
+            };
+            at = next.map(|e| e.end());
+            next
+        })
+    }
+}
+
+/// A superblock.
+///
+/// # Invariants
+///
+/// Alive: being filled, or until `khofs_rs_super_gone` says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Super(NonNull<c_void>);
+
+// SAFETY: it only names the superblock, whose functions may be called by anybody.
+unsafe impl Send for Super {}
+
+/// A directory entry of a superblock that is alive.
+#[derive(Clone, Copy)]
+pub struct Dentry(NonNull<c_void>);
+
+/// An inode that was made and that the caller still has to attach.
+pub struct Loose(NonNull<c_void>);
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        // SAFETY: one reference.
+        unsafe { ffi::khofs_c_put_inode(self.0.as_ptr()) }
+    }
+}
+
+impl Loose {
+    fn into_raw(self) -> *mut c_void {
+        let raw = self.0.as_ptr();
+        core::mem::forget(self);
+        raw
+    }
+}
+
+/// The tree of a superblock that is being filled.
+///
+/// # Invariants
+///
+/// All inodes and dentries are attached to the superblock, which nobody can reach yet, so they stay as long as it
+/// does: longer than this value.
+pub struct Tree {
+    sb: Super,
+    inodes: Vec<NonNull<c_void>>,
+    /// Of each inode, its entry if it is a directory.
+    dirs: Vec<Option<Dentry>>,
+}
+
+impl Tree {
+    /// Begins with the root.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn new(sb: Super, root: Loose) -> Result<Self, Errno> {
+        let mut tree = Self {
+            sb,
+            inodes: Vec::new(),
+            dirs: Vec::new(),
+        };
+        tree.reserve()?;
+        tree.inodes.push(root.0);
+        // SAFETY: alive by the # Invariants of `Super`; the reference goes over.
+        let result = unsafe { ffi::khofs_c_set_root(sb.0.as_ptr(), root.into_raw()) };
+        Errno::check(i64::from(result))?;
+        tree.dirs.push(Some(sb.root()?));
+        Ok(tree)
+    }
+
+    fn reserve(&mut self) -> Result<(), Errno> {
+        self.inodes.try_reserve(1)?;
+        self.dirs.try_reserve(1)?;
+        Ok(())
+    }
+
+    /// The superblock.
+    pub fn sb(&self) -> Super {
+        self.sb
+    }
+
+    /// Number of inodes.
+    pub fn len(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Adds an entry with a new inode, in the directory with that number.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when that is no directory; no memory.
+    pub fn add(
+        &mut self,
+        parent: usize,
+        name: &[u8],
+        inode: Loose,
+        dir: bool,
+    ) -> Result<(), Errno> {
+        self.reserve()?;
+        let pointer = inode.0;
+        let made = self.attach(parent, name, inode)?;
+        self.inodes.push(pointer);
+        self.dirs.push(dir.then_some(made));
+        Ok(())
+    }
+
+    /// Adds an entry for the inode with number `number`.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub fn link(&mut self, parent: usize, name: &[u8], number: usize) -> Result<(), Errno> {
+        let pointer = *self.inodes.get(number).ok_or(EINVAL)?;
+        // SAFETY: alive by the # Invariants.
+        unsafe { ffi::khofs_c_hold_inode(pointer.as_ptr()) };
+        self.attach(parent, name, Loose(pointer)).map(|_| ())
+    }
+
+    fn attach(&self, parent: usize, name: &[u8], inode: Loose) -> Result<Dentry, Errno> {
+        let parent = self.dirs.get(parent).copied().flatten().ok_or(EINVAL)?;
+        let inode = inode.into_raw();
+        // SAFETY: a directory by the # Invariants; the reference goes over.
+        let made =
+            unsafe { ffi::khofs_c_attach(parent.0.as_ptr(), name.as_ptr(), name.len(), inode) };
+        NonNull::new(made).map(Dentry).ok_or(ENOMEM)
+    }
+
+    /// Sets the number of links of each inode.
+    pub fn set_links(&self, links: &[u32]) {
+        for (pointer, links) in self.inodes.iter().zip(links) {
+            // SAFETY: alive by the # Invariants.
+            unsafe { ffi::khofs_c_set_links(pointer.as_ptr(), *links) }
+        }
+    }
+}
+
+impl Super {
+    /// What C gave.
+    ///
+    /// # Safety
+    ///
+    /// The # Invariants.
+    pub unsafe fn new(pointer: *mut c_void) -> Result<Self, Errno> {
+        NonNull::new(pointer).map(Self).ok_or(EINVAL)
+    }
+
+    /// A new inode with that content.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn make_inode(self, attr: &Attr, content: Content, target: &[u8]) -> Result<Loose, Errno> {
+        let lazy = content.lazy.pages();
+        let file = File::new(content)?;
+        // SAFETY: alive by the # Invariants; the other pointers are variables'.
+        let made = unsafe {
+            ffi::khofs_c_make_inode(
+                self.0.as_ptr(),
+                attr,
+                file.pointer(),
+                target.as_ptr(),
+                target.len(),
+            )
+        };
+        match NonNull::new(made) {
+            Some(pointer) => {
+                let inode = Loose(pointer);
+                Inode(inode.0, PhantomData).set_lazy(lazy);
+                Ok(inode)
+            }
+            None => {
+                // SAFETY: the inode was not made.
+                drop(unsafe { file.free() });
+                Err(ENOMEM)
+            }
+        }
+    }
+
+    /// The root.
+    ///
+    /// # Errors
+    ///
+    /// None in practice.
+    pub fn root(self) -> Result<Dentry, Errno> {
+        // SAFETY: alive by the # Invariants.
+        let root = unsafe { ffi::khofs_c_root(self.0.as_ptr()) };
+        NonNull::new(root).map(Dentry).ok_or(EINVAL)
+    }
+
+    /// Lets go of the instance's hold on it. Not with the state's lock.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` when it is mounted.
+    pub fn let_go(self) -> Result<(), Errno> {
+        // SAFETY: alive by the # Invariants; the instance has its reference until this succeeds.
+        Errno::check(i64::from(unsafe {
+            ffi::khofs_c_drop_super(self.0.as_ptr())
+        }))
+        .map(|_| ())
+    }
+}
+
+impl Dentry {
+    /// Its inode.
+    pub fn inode(self) -> Inode<'static> {
+        self.parts().1
+    }
+
+    fn parts(self) -> (&'static [u8], Inode<'static>) {
+        let (mut name, mut len) = (core::ptr::null(), 0);
+        // SAFETY: a dentry with an inode, pinned while the superblock is alive.
+        let inode = unsafe { ffi::khofs_c_dentry(self.0.as_ptr(), &raw mut name, &raw mut len) };
+        // SAFETY: the name stays while names are frozen, which is when this is called.
+        let name = unsafe { core::slice::from_raw_parts(name, len) };
+        let inode = NonNull::new(inode).unwrap_or(NonNull::dangling());
+        (name, Inode(inode, PhantomData))
+    }
+
+    /// Calls `each` with every entry of a directory: its name and its inode. Only while names are frozen.
+    ///
+    /// # Errors
+    ///
+    /// What `each` returns.
+    pub fn children(
+        self,
+        mut each: impl FnMut(Self, &[u8], Inode<'_>) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut at = core::ptr::null_mut();
+        loop {
+            // SAFETY: a directory; the reference on `at` goes over.
+            at = unsafe { ffi::khofs_c_next_child(self.0.as_ptr(), at) };
+            let Some(child) = NonNull::new(at).map(Self) else {
+                return Ok(());
+            };
+            let (name, inode) = child.parts();
+            if let Err(error) = each(child, name, inode) {
+                // SAFETY: the reference that next_child gave.
+                unsafe { ffi::khofs_c_put_dentry(at) };
+                return Err(error);
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Handing over: writing down every instance, and freezing. And finding what arrived.
+
+use crate::boundary::handover::{Context, Node};
+use crate::boundary::kernel::{self, Block};
+use crate::boundary::vfs::{Content, Dentry, Inode, Super};
+use crate::errno::{EINVAL, ENOMEM, Errno};
+use crate::extents::Extent;
+use crate::pack::{S_IFDIR, S_IFREG, Writer, range};
+use crate::state::{Arrived, Body, Instance, STATE, State};
+use crate::text::{Level, log};
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
+use kho::{PAGE_SIZE, PhysRange, RangeSet};
+
+const KHOFS_V1: &str = "khofs-v1";
+const INSTANCE_V1: &str = "khofs-instance-v1";
+const TREE_V1: &str = "khofs-tree-v1";
+const COMPATIBLE: &CStr = c"compatible";
+const TREE: &str = "tree";
+
+/// Bytes of a piece of memory that a tree is written into: what the page allocator has in one piece.
+const PIECE: usize = 2 << 20;
+
+/// The checksum of a tree.
+pub const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
+
+/// Writes down every instance and freezes them.
+///
+/// # Errors
+///
+/// No memory; what kho.ko says. Then nothing is frozen.
+pub fn serialize(ctx: &mut Context<'_>) -> Result<(), Errno> {
+    // Who is in the middle of a change needs the lock to finish it.
+    kernel::freeze(true);
+    let result = {
+        let mut state = STATE.lock();
+        state.frozen = true;
+        state.epoch = state.epoch.wrapping_add(1).max(1);
+        write(&mut state, ctx)
+    };
+    if result.is_err() {
+        thaw();
+    }
+    result
+}
+
+/// Everything may change again.
+pub fn thaw() {
+    {
+        let mut state = STATE.lock();
+        state.frozen = false;
+        state.written = Vec::new();
+    }
+    kernel::freeze(false);
+}
+
+fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
+    ctx.text(COMPATIBLE, KHOFS_V1)?;
+    let mut blocks = Vec::new();
+    for instance in &state.instances {
+        match &instance.body {
+            Body::New => {}
+            Body::Arrived(arrived) => {
+                let tree = arrived.tree.iter().copied();
+                let facts = (arrived.size, arrived.checksum, arrived.inodes);
+                node(ctx, instance, &arrived.data, tree, facts)?;
+            }
+            Body::Live(sb) => {
+                let (bytes, data) = tree(state, instance, *sb)?;
+                let first = blocks.len();
+                for piece in bytes.chunks(PIECE) {
+                    blocks.try_reserve(1)?;
+                    blocks.push(Block::with(piece)?);
+                }
+                let pieces = blocks.iter().skip(first).map(Block::range);
+                let mut ranges: Vec<PhysRange> = Vec::new();
+                for range in pieces {
+                    ranges.try_reserve(1)?;
+                    ranges.push(range?);
+                }
+                let facts = (bytes.len(), CRC.checksum(&bytes), instance.inodes);
+                node(ctx, instance, &data, ranges.into_iter(), facts)?;
+            }
+        }
+    }
+    state.written = blocks;
+    Ok(())
+}
+
+fn node(
+    ctx: &mut Context<'_>,
+    instance: &Instance,
+    data: &RangeSet,
+    tree: impl Iterator<Item = PhysRange>,
+    (size, checksum, inodes): (usize, u32, u64),
+) -> Result<(), Errno> {
+    ctx.begin(&instance.name)?;
+    ctx.text(COMPATIBLE, INSTANCE_V1)?;
+    ctx.text(c"name", &instance.name)?;
+    ctx.u64(c"size-limit", instance.limit.saturating_mul(PAGE_SIZE))?;
+    ctx.u64(c"inode-limit", instance.inode_limit)?;
+    ctx.u64(c"inodes", inodes)?;
+    ctx.mem(data.iter())?;
+    ctx.begin(TREE)?;
+    ctx.text(COMPATIBLE, TREE_V1)?;
+    ctx.u64(c"size", size as u64)?;
+    ctx.u32(c"checksum", checksum)?;
+    ctx.mem(tree)?;
+    ctx.end()?;
+    ctx.end()
+}
+
+/// The tree of an instance as bytes, and the pages of its files.
+fn tree(state: &State, instance: &Instance, sb: Super) -> Result<(Vec<u8>, RangeSet), Errno> {
+    let mut out = Output {
+        writer: Writer::new(instance.next_ino)?,
+        runs: Vec::new(),
+        count: 0,
+        epoch: state.epoch,
+    };
+    let root = sb.root()?;
+    out.inode(state, root.inode())?;
+    let mut dirs: Vec<(Dentry, u64)> = Vec::new();
+    dirs.try_reserve(1)?;
+    dirs.push((root, 0));
+    let mut next = 0usize;
+    while let Some((dir, number)) = dirs.get(next).copied() {
+        next = next.saturating_add(1);
+        dir.children(|entry, name, inode| {
+            let file = inode.file()?;
+            let (epoch, known) = file.get(state).written.get();
+            if epoch == state.epoch {
+                return out.writer.entry(number, name, known);
+            }
+            let fresh = out.count;
+            out.writer.entry(number, name, fresh)?;
+            if out.inode(state, inode)? {
+                dirs.try_reserve(1)?;
+                dirs.push((entry, fresh));
+            }
+            Ok(())
+        })?;
+        kernel::relax();
+    }
+    out.writer.end()?;
+    Ok((out.writer.finish(), RangeSet::from_ranges(out.runs)?))
+}
+
+struct Output {
+    writer: Writer,
+    runs: Vec<PhysRange>,
+    count: u64,
+    epoch: u64,
+}
+
+impl Output {
+    /// Writes an inode; whether it is a directory.
+    fn inode(&mut self, state: &State, inode: Inode<'_>) -> Result<bool, Errno> {
+        let file = inode.file()?;
+        let content = file.get(state);
+        content.written.set((self.epoch, self.count));
+        self.count = self.count.saturating_add(1);
+        let attr = inode.attr();
+        let attributes = content.attributes.iter();
+        let pairs = attributes.map(|a| (a.name.as_slice(), a.value.as_slice()));
+        self.writer.inode(&attr, inode.target(), pairs)?;
+        if attr.kind() == S_IFREG {
+            self.extents(inode, content)?;
+        }
+        Ok(attr.kind() == S_IFDIR)
+    }
+
+    fn extents(&mut self, inode: Inode<'_>, content: &Content) -> Result<(), Errno> {
+        let mut run: Option<Extent> = None;
+        for next in inode.extents(content) {
+            match &mut run {
+                Some(run)
+                    if run.end() == next.index && run.pfn.saturating_add(run.count) == next.pfn =>
+                {
+                    run.count = run.count.saturating_add(next.count);
+                }
+                _ => {
+                    let before = run.replace(next);
+                    self.extent(before)?;
+                }
+            }
+        }
+        self.extent(run)?;
+        self.writer.extents_end()
+    }
+
+    fn extent(&mut self, extent: Option<Extent>) -> Result<(), Errno> {
+        let Some(extent) = extent else { return Ok(()) };
+        self.writer.extent(extent)?;
+        let range = range(extent).ok_or(EINVAL)?;
+        // Small files lie next to each other.
+        if let Some(last) = self.runs.last_mut()
+            && last.end() == range.start()
+            && let Ok(both) = PhysRange::from_bounds(last.start(), range.end())
+        {
+            *last = both;
+            return Ok(());
+        }
+        self.runs.try_reserve(1)?;
+        self.runs.push(range);
+        Ok(())
+    }
+}
+
+/// Notes the instances that the previous kernel left.
+///
+/// # Errors
+///
+/// No memory. An instance that is not understood stays reserved, and the log says so.
+pub fn receive() -> Result<(), Errno> {
+    for node in Node::all(c"khofs-instance-v1") {
+        match arrived(node) {
+            Ok(()) => {}
+            Err(ENOMEM) => return Err(ENOMEM),
+            Err(error) => log!(
+                Level::Error,
+                "an instance that arrived is not understood (error {}) and stays reserved",
+                error.0
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn arrived(node: Node) -> Result<(), Errno> {
+    let name = node.text(c"name")?;
+    let written = node.child(c"tree")?;
+    let arrived = Arrived {
+        tree: written.mem()?,
+        size: usize::try_from(written.u64(c"size")?).map_err(|_| EINVAL)?,
+        checksum: written.u32(c"checksum")?,
+        data: RangeSet::from_ranges(node.mem()?)?,
+        inodes: node.u64(c"inodes")?,
+    };
+    let first = arrived.tree.first().ok_or(EINVAL)?;
+    if !kernel::is_reserved(first.start().get() / PAGE_SIZE) {
+        // It was mounted or released in an earlier life of this module.
+        return Ok(());
+    }
+    let (limit, inode_limit) = (node.u64(c"size-limit")?, node.u64(c"inode-limit")?);
+    let pages = arrived.data.total() / PAGE_SIZE;
+    log!(
+        Level::Info,
+        "instance {name} arrived: {} inodes, {} KiB in {} ranges",
+        arrived.inodes,
+        pages.saturating_mul(PAGE_SIZE / 1024),
+        arrived.data.len()
+    );
+    let mut state = STATE.lock();
+    let instance = state.add(name, Body::Arrived(arrived))?;
+    instance.limit = limit / PAGE_SIZE;
+    instance.inode_limit = inode_limit;
+    instance.used = pages;
+    Ok(())
+}

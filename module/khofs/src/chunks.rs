@@ -1,0 +1,568 @@
+//! Which pages the file system owns, and which of them are free.
+//!
+//! Memory is taken from the system and given back in chunks of 2 MiB (naturally aligned), so that what has to stay in
+//! place is few ranges. Pages of small files share chunks; a large file fills chunks of its own, each page at the
+//! place in the chunk that it has in the file.
+
+use crate::errno::{ENOMEM, Errno};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// Pages of a chunk.
+pub const PAGES: u64 = 512;
+
+/// Chunks that one table of the index covers: 8 GiB.
+const TABLE: u64 = 4096;
+
+/// A set of pages of a chunk.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Bits([u64; 8]);
+
+impl Bits {
+    fn word(page: u64) -> (usize, u64) {
+        let word = usize::try_from((page % PAGES) / 64).unwrap_or(0);
+        (word, 1u64.wrapping_shl((page % 64) as u32))
+    }
+
+    /// Whether `page` is in the set.
+    pub fn has(&self, page: u64) -> bool {
+        let (word, bit) = Self::word(page);
+        self.0.get(word).is_some_and(|w| w & bit != 0)
+    }
+
+    fn set(&mut self, page: u64) {
+        let (word, bit) = Self::word(page);
+        if let Some(w) = self.0.get_mut(word) {
+            *w |= bit;
+        }
+    }
+
+    fn clear(&mut self, page: u64) {
+        let (word, bit) = Self::word(page);
+        if let Some(w) = self.0.get_mut(word) {
+            *w &= !bit;
+        }
+    }
+
+    /// Number of pages.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|w| u64::from(w.count_ones())).sum()
+    }
+
+    /// The pages, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..PAGES).filter(|page| self.has(*page))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|w| *w == 0)
+    }
+}
+
+/// A chunk.
+struct Chunk {
+    /// First page frame.
+    base: u64,
+    /// The instance.
+    owner: u32,
+    /// For one large file.
+    large: bool,
+    /// Whether it is in the pool's list.
+    listed: bool,
+    owned: Bits,
+    free: Bits,
+    /// Free pages that are zero.
+    clean: Bits,
+}
+
+/// The chunks of an instance that may have free pages; the last is asked first. Entries can be out of date.
+struct Pool {
+    owner: u32,
+    small: Vec<u32>,
+    large: Vec<u32>,
+    /// A chunk without a used page that is kept for a moment.
+    spare: Option<u64>,
+    owned: u64,
+    free: u64,
+}
+
+/// A page to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// Page frame.
+    pub pfn: u64,
+    /// Whether it is zero.
+    pub clean: bool,
+}
+
+/// What to give back to the system.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// First page frame of the chunk.
+    pub base: u64,
+    /// The pages.
+    pub pages: Bits,
+}
+
+/// All chunks of all instances.
+#[derive(Default)]
+pub struct Chunks {
+    /// By chunk number: slot plus one, 0 for none.
+    index: Vec<Option<Box<[u32]>>>,
+    slots: Vec<Chunk>,
+    /// Slots that are not used.
+    vacant: Vec<u32>,
+    pools: Vec<Pool>,
+}
+
+impl Chunks {
+    /// None.
+    pub const fn new() -> Self {
+        Self {
+            index: Vec::new(),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+
+    fn place(pfn: u64) -> (usize, usize) {
+        let number = pfn / PAGES;
+        let table = usize::try_from(number / TABLE).unwrap_or(usize::MAX);
+        (table, usize::try_from(number % TABLE).unwrap_or(0))
+    }
+
+    fn slot(&self, pfn: u64) -> Option<u32> {
+        let (table, at) = Self::place(pfn);
+        let table = self.index.get(table)?.as_ref()?;
+        table.get(at)?.checked_sub(1)
+    }
+
+    fn chunk(&self, slot: u32) -> Option<&Chunk> {
+        self.slots.get(slot as usize)
+    }
+
+    fn chunk_mut(&mut self, slot: u32) -> Option<&mut Chunk> {
+        self.slots.get_mut(slot as usize)
+    }
+
+    fn pool(&mut self, owner: u32) -> Result<&mut Pool, Errno> {
+        let at = match self.pools.iter().position(|p| p.owner == owner) {
+            Some(at) => at,
+            None => {
+                self.pools.try_reserve(1)?;
+                self.pools.push(Pool {
+                    owner,
+                    small: Vec::new(),
+                    large: Vec::new(),
+                    spare: None,
+                    owned: 0,
+                    free: 0,
+                });
+                self.pools.len().saturating_sub(1)
+            }
+        };
+        self.pools.get_mut(at).ok_or(ENOMEM)
+    }
+
+    /// The owner of a page, `None` when it is nobody's.
+    pub fn owner(&self, pfn: u64) -> Option<u32> {
+        let chunk = self.chunk(self.slot(pfn)?)?;
+        chunk.owned.has(pfn).then_some(chunk.owner)
+    }
+
+    /// Pages that `owner` owns, and how many of them are free.
+    pub fn totals(&self, owner: u32) -> (u64, u64) {
+        let pool = self.pools.iter().find(|p| p.owner == owner);
+        pool.map_or((0, 0), |p| (p.owned, p.free))
+    }
+
+    fn make(&mut self, pfn: u64, owner: u32, large: bool) -> Result<u32, Errno> {
+        let (table, at) = Self::place(pfn);
+        if table >= self.index.len() {
+            let more = table.saturating_add(1).saturating_sub(self.index.len());
+            self.index.try_reserve(more)?;
+            self.index.resize_with(table.saturating_add(1), || None);
+        }
+        let entry = self.index.get_mut(table).ok_or(ENOMEM)?;
+        if entry.is_none() {
+            let mut fresh = Vec::new();
+            fresh.try_reserve_exact(TABLE as usize)?;
+            fresh.resize(TABLE as usize, 0u32);
+            *entry = Some(fresh.into_boxed_slice());
+        }
+        let chunk = Chunk {
+            base: pfn & !(PAGES.saturating_sub(1)),
+            owner,
+            large,
+            listed: false,
+            owned: Bits::default(),
+            free: Bits::default(),
+            clean: Bits::default(),
+        };
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                *self.slots.get_mut(slot as usize).ok_or(ENOMEM)? = chunk;
+                slot
+            }
+            None => {
+                let slot = u32::try_from(self.slots.len()).map_err(|_| ENOMEM)?;
+                self.slots.try_reserve(1)?;
+                // So that taking a slot back never has to allocate.
+                let wanted = self.slots.len().saturating_add(1);
+                self.vacant
+                    .try_reserve(wanted.saturating_sub(self.vacant.len()))?;
+                self.slots.push(chunk);
+                slot
+            }
+        };
+        if let Some(cell) = self
+            .index
+            .get_mut(table)
+            .and_then(Option::as_mut)
+            .and_then(|t| t.get_mut(at))
+        {
+            *cell = slot.saturating_add(1);
+        }
+        Ok(slot)
+    }
+
+    /// Notes that `count` pages from `pfn` on, within one chunk, belong to `owner`: free and zero, or in use.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; also when the chunk is another instance's.
+    pub fn add(
+        &mut self,
+        owner: u32,
+        pfn: u64,
+        count: u64,
+        free: bool,
+        large: bool,
+    ) -> Result<(), Errno> {
+        self.pool(owner)?;
+        let slot = match self.slot(pfn) {
+            Some(slot) => slot,
+            None => self.make(pfn, owner, large)?,
+        };
+        let chunk = self.chunk_mut(slot).ok_or(ENOMEM)?;
+        if chunk.owner != owner {
+            return Err(ENOMEM);
+        }
+        let mut fresh = 0u64;
+        for page in pfn..pfn
+            .saturating_add(count)
+            .min(chunk.base.saturating_add(PAGES))
+        {
+            if chunk.owned.has(page) {
+                continue;
+            }
+            fresh = fresh.saturating_add(1);
+            chunk.owned.set(page);
+            if free {
+                chunk.free.set(page);
+                chunk.clean.set(page);
+            }
+        }
+        let pool = self.pool(owner)?;
+        pool.owned = pool.owned.saturating_add(fresh);
+        if free {
+            pool.free = pool.free.saturating_add(fresh);
+            self.list(slot);
+        }
+        Ok(())
+    }
+
+    /// Puts a chunk into its pool's list. Without memory for that it is found again when one of its pages
+    /// is freed next.
+    fn list(&mut self, slot: u32) {
+        let Some((owner, large)) = self
+            .chunk(slot)
+            .filter(|c| !c.listed)
+            .map(|c| (c.owner, c.large))
+        else {
+            return;
+        };
+        let Ok(pool) = self.pool(owner) else { return };
+        let list = if large {
+            &mut pool.large
+        } else {
+            &mut pool.small
+        };
+        if list.try_reserve(1).is_err() {
+            return;
+        }
+        list.push(slot);
+        if let Some(chunk) = self.chunk_mut(slot) {
+            chunk.listed = true;
+        }
+    }
+
+    fn use_page(&mut self, slot: u32, pfn: u64) -> Option<Page> {
+        let chunk = self.chunk_mut(slot)?;
+        let page = Page {
+            pfn,
+            clean: chunk.clean.has(pfn),
+        };
+        chunk.free.clear(pfn);
+        chunk.clean.clear(pfn);
+        let (owner, base) = (chunk.owner, chunk.base);
+        let pool = self.pool(owner).ok()?;
+        pool.free = pool.free.saturating_sub(1);
+        if pool.spare == Some(base) {
+            pool.spare = None;
+        }
+        Some(page)
+    }
+
+    /// Page `pfn`, if it is a free one of `owner` and nobody still holds it (`idle`).
+    pub fn take_at(&mut self, owner: u32, pfn: u64, idle: impl Fn(u64) -> bool) -> Option<Page> {
+        let slot = self.slot(pfn)?;
+        let chunk = self.chunk(slot)?;
+        if chunk.owner != owner || !chunk.free.has(pfn) || !idle(pfn) {
+            return None;
+        }
+        self.use_page(slot, pfn)
+    }
+
+    /// A free page out of the chunks for small files, or, with `any`, out of any chunk.
+    pub fn take(&mut self, owner: u32, any: bool, idle: impl Fn(u64) -> bool) -> Option<Page> {
+        self.take_from(owner, false, &idle)
+            .or_else(|| any.then(|| self.take_from(owner, true, &idle)).flatten())
+    }
+
+    fn take_from(&mut self, owner: u32, large: bool, idle: &impl Fn(u64) -> bool) -> Option<Page> {
+        let mut depth = 0usize;
+        loop {
+            let pool = self.pools.iter_mut().find(|p| p.owner == owner)?;
+            let list = if large {
+                &mut pool.large
+            } else {
+                &mut pool.small
+            };
+            let at = list.len().checked_sub(depth.saturating_add(1))?;
+            let slot = *list.get(at)?;
+            let chunk = self.slots.get_mut(slot as usize)?;
+            if chunk.owner != owner || chunk.large != large || chunk.free.is_empty() {
+                // Out of date: the slot may even be another chunk by now.
+                if chunk.owner == owner && chunk.large == large {
+                    chunk.listed = false;
+                }
+                list.swap_remove(at);
+                continue;
+            }
+            let base = chunk.base;
+            let found = chunk
+                .free
+                .iter()
+                .map(|page| base.saturating_add(page))
+                .find(|pfn| idle(*pfn));
+            if let Some(pfn) = found {
+                return self.use_page(slot, pfn);
+            }
+            // All of its free pages are still held by somebody; look at a few others.
+            depth = depth.saturating_add(1);
+            if depth > 8 {
+                return None;
+            }
+        }
+    }
+
+    /// Takes a page back. The chunk, if that was the last page in use and the pool has a spare chunk already.
+    pub fn give(&mut self, pfn: u64) -> Option<Idle> {
+        let slot = self.slot(pfn)?;
+        let chunk = self.chunk_mut(slot)?;
+        if !chunk.owned.has(pfn) || chunk.free.has(pfn) {
+            return None;
+        }
+        chunk.free.set(pfn);
+        let (owner, base, idle) = (chunk.owner, chunk.base, chunk.free == chunk.owned);
+        let pool = self.pool(owner).ok()?;
+        pool.free = pool.free.saturating_add(1);
+        if !idle {
+            self.list(slot);
+            return None;
+        }
+        if pool.spare.is_none() {
+            pool.spare = Some(base);
+            self.list(slot);
+            return None;
+        }
+        self.remove(base)
+    }
+
+    /// Forgets a chunk without a used page.
+    fn remove(&mut self, base: u64) -> Option<Idle> {
+        let slot = self.slot(base)?;
+        let chunk = self.chunk_mut(slot)?;
+        if chunk.free != chunk.owned {
+            return None;
+        }
+        let (owner, pages) = (chunk.owner, chunk.owned);
+        chunk.owned = Bits::default();
+        chunk.free = Bits::default();
+        chunk.clean = Bits::default();
+        // An entry of the pool's list stays behind and is found to be out of date.
+        chunk.owner = u32::MAX;
+        let (table, at) = Self::place(base);
+        if let Some(cell) = self
+            .index
+            .get_mut(table)
+            .and_then(Option::as_mut)
+            .and_then(|t| t.get_mut(at))
+        {
+            *cell = 0;
+        }
+        self.vacant.push(slot); // `make` reserved the room
+        if let Ok(pool) = self.pool(owner) {
+            pool.owned = pool.owned.saturating_sub(pages.count());
+            pool.free = pool.free.saturating_sub(pages.count());
+            if pool.spare == Some(base) {
+                pool.spare = None;
+            }
+            pool.small.retain(|s| *s != slot);
+            pool.large.retain(|s| *s != slot);
+        }
+        Some(Idle { base, pages })
+    }
+
+    /// The spare chunk of the first pool that has one.
+    pub fn next_spare(&mut self) -> Option<Idle> {
+        let base = self.pools.iter().find_map(|p| p.spare)?;
+        self.remove(base)
+    }
+
+    /// Whether a pool has a spare chunk.
+    pub fn has_spare(&self) -> bool {
+        self.pools.iter().any(|p| p.spare.is_some())
+    }
+
+    /// Takes free pages out of the chunks of a pool that has more than `keep` of them, at most those of one chunk.
+    pub fn trim(&mut self, keep: impl Fn(u64, u64) -> u64) -> Option<Idle> {
+        let pool = self.pools.iter().find(|p| p.free > keep(p.owned, p.free))?;
+        let owner = pool.owner;
+        let slot = self
+            .slots
+            .iter()
+            .position(|c| c.owner == owner && !c.free.is_empty() && c.free != c.owned)?;
+        let chunk = self.slots.get_mut(slot)?;
+        let (base, pages) = (chunk.base, chunk.free);
+        for page in pages.iter() {
+            chunk.owned.clear(page);
+        }
+        chunk.free = Bits::default();
+        chunk.clean = Bits::default();
+        let pool = self.pool(owner).ok()?;
+        pool.owned = pool.owned.saturating_sub(pages.count());
+        pool.free = pool.free.saturating_sub(pages.count());
+        Some(Idle { base, pages })
+    }
+
+    /// Runs of used pages of `owner`.
+    pub fn runs(&self, owner: u32) -> u64 {
+        let mut runs = 0u64;
+        let mut last = None;
+        for slot in self.index.iter().flatten().flat_map(|t| t.iter()) {
+            let chunk = slot.checked_sub(1).and_then(|slot| self.chunk(slot));
+            let Some(chunk) = chunk.filter(|c| c.owner == owner) else {
+                continue;
+            };
+            for page in chunk.owned.iter().filter(|page| !chunk.free.has(*page)) {
+                let pfn = chunk.base.saturating_add(page);
+                if last != pfn.checked_sub(1) {
+                    runs = runs.saturating_add(1);
+                }
+                last = Some(pfn);
+            }
+        }
+        runs
+    }
+
+    /// Whether `pfn` is a free page.
+    pub fn is_free(&self, pfn: u64) -> bool {
+        let chunk = self.slot(pfn).and_then(|slot| self.chunk(slot));
+        chunk.is_some_and(|c| c.free.has(pfn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_chunk() -> Chunks {
+        let mut chunks = Chunks::new();
+        chunks.add(1, 1024, 512, true, false).unwrap();
+        chunks
+    }
+
+    #[test]
+    fn pages_are_lent_once_in_order() {
+        let mut chunks = with_chunk();
+        let all: Vec<u64> = (0..512)
+            .map(|_| chunks.take(1, false, |_| true).unwrap().pfn)
+            .collect();
+        assert_eq!(all, (1024..1536).collect::<Vec<_>>());
+        assert_eq!(chunks.take(1, true, |_| true), None);
+        assert_eq!(chunks.totals(1), (512, 0));
+    }
+
+    #[test]
+    fn a_page_that_is_still_held_is_not_lent_again() {
+        let mut chunks = with_chunk();
+        let page = chunks.take_at(1, 1030, |_| true).unwrap();
+        assert!(page.clean);
+        assert_eq!(chunks.give(1030), None);
+        assert_eq!(chunks.take_at(1, 1030, |_| false), None);
+        let again = chunks.take_at(1, 1030, |_| true).unwrap();
+        assert!(!again.clean, "it was used");
+    }
+
+    #[test]
+    fn the_second_idle_chunk_goes_back() {
+        let mut chunks = with_chunk();
+        chunks.add(1, 2048, 512, true, true).unwrap();
+        chunks.take_at(1, 1024, |_| true).unwrap();
+        chunks.take_at(1, 2050, |_| true).unwrap();
+        assert_eq!(chunks.give(1024), None);
+        let idle = chunks.give(2050).unwrap();
+        assert_eq!((idle.base, idle.pages.count()), (2048, 512));
+        assert_eq!(chunks.owner(2050), None);
+        let spare = chunks.next_spare().unwrap();
+        assert_eq!(spare.base, 1024);
+        assert_eq!(chunks.totals(1), (0, 0));
+        assert!(!chunks.has_spare());
+    }
+
+    #[test]
+    fn arrived_pieces_of_a_chunk_come_one_by_one_and_go_together() {
+        let mut chunks = Chunks::new();
+        chunks.add(7, 512, 3, false, false).unwrap();
+        chunks.add(7, 600, 1, false, false).unwrap();
+        assert_eq!(chunks.owner(513), Some(7));
+        assert_eq!(chunks.owner(515), None);
+        assert_eq!(chunks.add(8, 700, 1, false, false), Err(ENOMEM));
+        for pfn in [512, 513, 514] {
+            assert_eq!(chunks.give(pfn), None);
+        }
+        assert_eq!(chunks.give(514), None, "twice");
+        assert_eq!(chunks.give(600), None, "kept as the spare one");
+        let idle = chunks.next_spare().unwrap();
+        assert_eq!(idle.pages.iter().collect::<Vec<_>>(), [0, 1, 2, 88]);
+    }
+
+    #[test]
+    fn too_many_free_pages_go_back_without_their_chunk() {
+        let mut chunks = with_chunk();
+        for pfn in 1024..1536 {
+            chunks.take_at(1, pfn, |_| true).unwrap();
+        }
+        for pfn in (1024..1536).step_by(2) {
+            chunks.give(pfn);
+        }
+        assert_eq!(chunks.trim(|_, free| free), None);
+        let idle = chunks.trim(|_, _| 0).unwrap();
+        assert_eq!(idle.pages.count(), 256);
+        assert_eq!(chunks.totals(1), (256, 0));
+        assert_eq!(chunks.take(1, true, |_| true), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! What arrived of a file and is not in the page cache yet.
+
+use crate::errno::Errno;
+use alloc::vec::Vec;
+
+/// A run of pages of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// First page, counted from the beginning of the file.
+    pub index: u64,
+    /// Its page frame.
+    pub pfn: u64,
+    /// Pages.
+    pub count: u64,
+}
+
+impl Extent {
+    /// The page after the last.
+    pub fn end(&self) -> u64 {
+        self.index.saturating_add(self.count)
+    }
+
+    /// The part from page `first` to before page `end`.
+    fn part(&self, first: u64, end: u64) -> Option<Self> {
+        let from = self.index.max(first);
+        let count = self.end().min(end).checked_sub(from).filter(|c| *c > 0)?;
+        Some(Self {
+            index: from,
+            pfn: self.pfn.saturating_add(from.saturating_sub(self.index)),
+            count,
+        })
+    }
+}
+
+/// Extents of a file, ascending, none overlapping another.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Extents {
+    list: Vec<Extent>,
+    pages: u64,
+}
+
+impl Extents {
+    /// Adds one behind the others, and merges it with the last where it continues that.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn push(&mut self, extent: Extent) -> Result<(), Errno> {
+        self.pages = self.pages.saturating_add(extent.count);
+        if let Some(last) = self.list.last_mut()
+            && last.end() == extent.index
+            && last.pfn.saturating_add(last.count) == extent.pfn
+        {
+            last.count = last.count.saturating_add(extent.count);
+            return Ok(());
+        }
+        self.list.try_reserve(1)?;
+        self.list.push(extent);
+        Ok(())
+    }
+
+    /// Pages in all.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// All extents.
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.list.iter().copied()
+    }
+
+    fn first_after(&self, index: u64) -> usize {
+        self.list.partition_point(|e| e.end() <= index)
+    }
+
+    /// Whether page `index` is in one.
+    pub fn has(&self, index: u64) -> bool {
+        let found = self.list.get(self.first_after(index));
+        found.is_some_and(|e| e.index <= index)
+    }
+
+    /// The first page from `index` on that is in one.
+    pub fn next(&self, index: u64) -> Option<u64> {
+        let found = self.list.get(self.first_after(index))?;
+        Some(found.index.max(index))
+    }
+
+    /// The first page from `index` on that is in none.
+    pub fn gap(&self, index: u64) -> u64 {
+        let mut at = index;
+        for extent in self.list.iter().skip(self.first_after(index)) {
+            if extent.index > at {
+                break;
+            }
+            at = extent.end();
+        }
+        at
+    }
+
+    /// The first extent that has pages from `first` to before `end`, cut to them.
+    pub fn find(&self, first: u64, end: u64) -> Option<Extent> {
+        self.list.get(self.first_after(first))?.part(first, end)
+    }
+
+    /// Takes out the first run of pages from `first` to before `end`.
+    ///
+    /// # Errors
+    ///
+    /// No memory to cut an extent in two; then nothing is taken out.
+    pub fn take(&mut self, first: u64, end: u64) -> Result<Option<Extent>, Errno> {
+        let at = self.first_after(first);
+        let Some(extent) = self.list.get(at).copied() else {
+            return Ok(None);
+        };
+        let Some(part) = extent.part(first, end) else {
+            return Ok(None);
+        };
+        let before = extent.part(0, part.index);
+        let after = extent.part(part.end(), u64::MAX);
+        match (before, after) {
+            (None, None) => {
+                self.list.remove(at);
+            }
+            (Some(rest), None) | (None, Some(rest)) => {
+                if let Some(slot) = self.list.get_mut(at) {
+                    *slot = rest;
+                }
+            }
+            (Some(before), Some(after)) => {
+                self.list.try_reserve(1)?;
+                if let Some(slot) = self.list.get_mut(at) {
+                    *slot = before;
+                }
+                self.list.insert(at.saturating_add(1), after);
+            }
+        }
+        self.pages = self.pages.saturating_sub(part.count);
+        Ok(Some(part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(index: u64, pfn: u64, count: u64) -> Extent {
+        Extent { index, pfn, count }
+    }
+
+    fn some() -> Extents {
+        let mut extents = Extents::default();
+        for e in [extent(0, 100, 4), extent(4, 104, 4), extent(10, 200, 5)] {
+            extents.push(e).unwrap();
+        }
+        extents
+    }
+
+    #[test]
+    fn neighbours_merge_and_lookups_agree() {
+        let extents = some();
+        assert_eq!(extents.iter().count(), 2);
+        assert_eq!(extents.pages(), 13);
+        for index in 0..20 {
+            let has = index < 8 || (10..15).contains(&index);
+            assert_eq!(extents.has(index), has, "{index}");
+            let next = (index..20).find(|i| extents.has(*i));
+            assert_eq!(extents.next(index), next, "{index}");
+            let gap = (index..).find(|i| !extents.has(*i)).unwrap();
+            assert_eq!(extents.gap(index), gap, "{index}");
+        }
+    }
+
+    #[test]
+    fn taking_from_the_middle_leaves_both_ends() {
+        let mut extents = some();
+        assert_eq!(extents.take(2, 5), Ok(Some(extent(2, 102, 3))));
+        assert_eq!(extents.take(2, 5), Ok(None));
+        assert_eq!(
+            extents.iter().collect::<Vec<_>>(),
+            [extent(0, 100, 2), extent(5, 105, 3), extent(10, 200, 5)]
+        );
+        assert_eq!(extents.take(0, u64::MAX), Ok(Some(extent(0, 100, 2))));
+        assert_eq!(extents.take(6, 12), Ok(Some(extent(6, 106, 2))));
+        assert_eq!(extents.take(6, 12), Ok(Some(extent(10, 200, 2))));
+        assert_eq!(extents.pages(), 4);
+    }
+}

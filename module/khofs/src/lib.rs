@@ -1,0 +1,51 @@
+//! The Rust half of `khofs.ko`, a RAM file system whose files survive kexec in place.
+//!
+//! What is decided, is decided here, on [`kho`], the core that the loader uses too. What only the kernel's
+//! headers can say (macros, inline functions, op tables) is in the C files. All unsafe code is in [`boundary`].
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | [`chunks`] | which pages the file system owns, and which one is used next |
+//! | [`extents`] | what of a file arrived and is not in the page cache yet |
+//! | [`pack`] | how a tree is written down, and whether to believe one |
+//! | [`state`] | instances, their limits, and pages on their way in and out of files |
+//! | [`carry`] | handing over, and receiving |
+//! | [`control`] | what `/sys/fs/khofs` says and does |
+//!
+//! One lock, [`state::STATE`], is around all of it. It may be taken with page locks and inode locks held, never the
+//! other way round.
+#![no_std]
+#![deny(unsafe_code)]
+#![cfg_attr(
+    test,
+    // Host tests reach the logic, not the entries that C calls.
+    allow(
+        dead_code,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod boundary;
+mod carry;
+mod chunks;
+mod control;
+#[path = "../../src/errno.rs"]
+#[allow(dead_code, reason = "shared with kho.ko, which uses all of it")]
+mod errno;
+mod extents;
+mod options;
+mod pack;
+mod restore;
+mod state;
+#[path = "../../src/text.rs"]
+#[allow(dead_code, reason = "shared with kho.ko, which uses all of it")]
+mod text;
+mod xattr;

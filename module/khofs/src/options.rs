@@ -1,0 +1,150 @@
+//! Mount options.
+
+use crate::errno::{EINVAL, Errno};
+use alloc::string::String;
+
+/// Name of the instance of a mount that names none.
+pub const DEFAULT_NAME: &str = "default";
+
+/// Longest name; what a node of the state tree can be called.
+const MAX_NAME: usize = 63;
+
+/// An option that is not ours (`ENOPARAM` of `include/linux/errno.h`).
+pub const ENOPARAM: Errno = Errno(519);
+
+/// What was given; `None` for what was not.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `name=`.
+    pub name: Option<String>,
+    /// `size=`, in pages.
+    pub pages: Option<u64>,
+    /// `nr_inodes=`.
+    pub inodes: Option<u64>,
+    /// `mode=`.
+    pub mode: Option<u32>,
+    /// `uid=`.
+    pub uid: Option<u32>,
+    /// `gid=`.
+    pub gid: Option<u32>,
+}
+
+impl Options {
+    /// Takes one option. `ram` is the pages of the machine, for percentages.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOPARAM`] for an option of another name, [`EINVAL`] for a bad value.
+    pub fn set(&mut self, key: &str, value: Option<&str>, ram: u64) -> Result<(), Errno> {
+        let text = || value.ok_or(EINVAL);
+        match key {
+            "name" => self.name = Some(name(text()?)?),
+            "size" => self.pages = Some(size(text()?, ram)?),
+            "nr_inodes" => self.inodes = Some(number(text()?)?),
+            "mode" => self.mode = Some(mode(text()?)?),
+            "uid" => self.uid = Some(id(text()?)?),
+            "gid" => self.gid = Some(id(text()?)?),
+            _ => return Err(ENOPARAM),
+        }
+        Ok(())
+    }
+
+    /// The instance's name.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(DEFAULT_NAME)
+    }
+}
+
+fn name(text: &str) -> Result<String, Errno> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b",._+-".contains(&b);
+    if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(good) {
+        return Err(EINVAL);
+    }
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len())?;
+    copy.push_str(text);
+    Ok(copy)
+}
+
+/// A number with `k`, `m`, `g` or `t`.
+fn number(text: &str) -> Result<u64, Errno> {
+    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
+        Some(b'k') => (text.len().saturating_sub(1), 10u32),
+        Some(b'm') => (text.len().saturating_sub(1), 20),
+        Some(b'g') => (text.len().saturating_sub(1), 30),
+        Some(b't') => (text.len().saturating_sub(1), 40),
+        _ => (text.len(), 0),
+    };
+    let number: u64 = text
+        .get(..digits)
+        .ok_or(EINVAL)?
+        .parse()
+        .map_err(|_| EINVAL)?;
+    number.checked_mul(1u64.wrapping_shl(shift)).ok_or(EINVAL)
+}
+
+fn size(text: &str, ram: u64) -> Result<u64, Errno> {
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: u64 = percent.parse().map_err(|_| EINVAL)?;
+        return ram.checked_mul(percent).map(|n| n / 100).ok_or(EINVAL);
+    }
+    Ok(number(text)?.div_ceil(kho::PAGE_SIZE))
+}
+
+fn mode(text: &str) -> Result<u32, Errno> {
+    let mode = u32::from_str_radix(text, 8).map_err(|_| EINVAL)?;
+    if mode > 0o7777 { Err(EINVAL) } else { Ok(mode) }
+}
+
+/// (u32) -1 is no user.
+fn id(text: &str) -> Result<u32, Errno> {
+    text.parse().ok().filter(|id| *id != u32::MAX).ok_or(EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(key: &str, value: &str) -> Result<Options, Errno> {
+        let mut options = Options::default();
+        options.set(key, Some(value), 1000)?;
+        Ok(options)
+    }
+
+    #[test]
+    fn values_as_tmpfs_takes_them() {
+        for (text, pages) in [
+            ("4096", 1),
+            ("1k", 1),
+            ("5000", 2),
+            ("1M", 256),
+            ("2g", 1 << 19),
+            ("50%", 500),
+        ] {
+            assert_eq!(one("size", text).unwrap().pages, Some(pages), "{text}");
+        }
+        assert_eq!(one("mode", "1777").unwrap().mode, Some(0o1777));
+        assert_eq!(one("nr_inodes", "10k").unwrap().inodes, Some(10240));
+        assert_eq!(one("name", "vm-1").unwrap().name(), "vm-1");
+        assert_eq!(Options::default().name(), "default");
+    }
+
+    #[test]
+    fn bad_values_and_foreign_options() {
+        for (key, value) in [
+            ("size", ""),
+            ("size", "-1"),
+            ("size", "17179869184g"),
+            ("mode", "9"),
+            ("mode", "10000"),
+            ("uid", "4294967295"),
+            ("gid", "x"),
+            ("name", ""),
+            ("name", "a/b"),
+        ] {
+            assert_eq!(one(key, value), Err(EINVAL), "{key}={value}");
+        }
+        assert_eq!(one("huge", "always"), Err(ENOPARAM));
+        assert_eq!(Options::default().set("size", None, 1), Err(EINVAL));
+    }
+}

@@ -1,0 +1,146 @@
+//! Filling a superblock: with a root, or with what arrived.
+
+use crate::boundary::handover::claim;
+use crate::boundary::kernel::{self, read_arrived};
+use crate::boundary::vfs::{Content, Super, Tree};
+use crate::carry::CRC;
+use crate::errno::{EBADMSG, EINVAL, Errno};
+use crate::options::Options;
+use crate::pack::{self, Attr, Reader, S_IFDIR, S_IFREG};
+use crate::state::{Body, STATE, State};
+use crate::text::{Level, log};
+use alloc::vec::Vec;
+use kho::{PAGE_SIZE, RangeSet};
+
+/// Fills the superblock of an instance.
+///
+/// # Errors
+///
+/// No memory; [`EBADMSG`] when what arrived cannot be understood, which then stays reserved.
+pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
+    let arrived = {
+        let mut state = STATE.lock();
+        match &state.instance(id)?.body {
+            Body::Arrived(arrived) => {
+                let mut bytes = Vec::new();
+                let mut left = arrived.size;
+                for range in &arrived.tree {
+                    read_arrived(*range, left, &mut bytes)?;
+                    left = arrived.size.saturating_sub(bytes.len());
+                }
+                if bytes.len() != arrived.size || CRC.checksum(&bytes) != arrived.checksum {
+                    log!(Level::Error, "the tree that arrived is damaged");
+                    return Err(EBADMSG);
+                }
+                Some((bytes, arrived.data.try_clone()?))
+            }
+            Body::New => None,
+            Body::Live(_) => return Err(EINVAL),
+        }
+    };
+    match arrived {
+        Some((bytes, data)) => restore(id, sb, &bytes, data),
+        None => begin(id, sb, options),
+    }
+}
+
+/// A new file system: the root alone.
+fn begin(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
+    let (seconds, nanoseconds) = kernel::now();
+    let attr = Attr {
+        ino: 1,
+        mode: S_IFDIR | options.mode.unwrap_or(0o1777),
+        uid: options.uid.unwrap_or(0),
+        gid: options.gid.unwrap_or(0),
+        atime: seconds,
+        mtime: seconds,
+        ctime: seconds,
+        atime_ns: nanoseconds,
+        mtime_ns: nanoseconds,
+        ctime_ns: nanoseconds,
+        nlink: 2,
+        ..Attr::default()
+    };
+    let root = sb.make_inode(&attr, Content::default(), &[])?;
+    Tree::new(sb, root)?;
+    let mut state = STATE.lock();
+    let instance = state.instance(id)?;
+    instance.inodes = 1;
+    instance.body = Body::Live(sb);
+    Ok(())
+}
+
+fn restore(id: u32, sb: Super, bytes: &[u8], data: RangeSet) -> Result<(), Errno> {
+    let summary = pack::check(bytes, &data).inspect_err(|_| {
+        log!(Level::Error, "the tree that arrived is malformed");
+    })?;
+    let (mut reader, _) = Reader::new(bytes)?;
+    let root = inode(&mut reader, sb)?;
+    let mut tree = Tree::new(sb, root.0)?;
+    while let Some(entry) = reader.entry()? {
+        let parent = usize::try_from(entry.parent).map_err(|_| EBADMSG)?;
+        let number = usize::try_from(entry.inode).map_err(|_| EBADMSG)?;
+        if number == tree.len() {
+            let (inode, dir) = inode(&mut reader, sb)?;
+            tree.add(parent, entry.name, inode, dir)?;
+            if number.is_multiple_of(256) {
+                kernel::relax();
+            }
+        } else {
+            tree.link(parent, entry.name, number)?;
+        }
+    }
+    tree.set_links(&summary.links);
+    let mut state = STATE.lock();
+    finish(&mut state, id, tree.sb(), data, &summary)
+}
+
+/// From here on the files are there.
+fn finish(
+    state: &mut State,
+    id: u32,
+    sb: Super,
+    data: RangeSet,
+    summary: &pack::Summary,
+) -> Result<(), Errno> {
+    let instance = state.instance(id)?;
+    let body = core::mem::replace(&mut instance.body, Body::Live(sb));
+    instance.used = summary.pages;
+    instance.inodes = summary.links.len() as u64;
+    instance.next_ino = summary.next_ino;
+    instance.unclaimed = data;
+    if let Body::Arrived(arrived) = body {
+        // Its tree is in inodes and dentries now.
+        for range in arrived.tree {
+            if claim(range).is_err() {
+                continue;
+            }
+            let first = range.start().get() / PAGE_SIZE;
+            for pfn in first..first.saturating_add(range.pages()) {
+                kernel::put_page(pfn);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the next inode; whether it is a directory.
+fn inode(reader: &mut Reader<'_>, sb: Super) -> Result<(crate::boundary::vfs::Loose, bool), Errno> {
+    let read = reader.inode()?;
+    let mut content = Content::default();
+    for attribute in read.attributes() {
+        let (name, value) = attribute?;
+        content.attributes.set(name, Some(value), 0)?;
+    }
+    if read.attr.kind() == S_IFREG {
+        while let Some(extent) = reader.extent()? {
+            content.lazy.push(extent)?;
+        }
+    }
+    let attr = Attr {
+        nlink: 1,
+        ..read.attr
+    };
+    let made = sb.make_inode(&attr, content, read.target)?;
+    Ok((made, read.attr.kind() == S_IFDIR))
+}

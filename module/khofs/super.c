@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * C glue of khofs: the module, superblocks and mount options.
+ *
+ * An instance owns its superblock by an active reference that no umount drops, so the files stay when nothing
+ * is mounted. Every mount of a name is one more mount of the same superblock.
+ */
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/init.h>
+#include <linux/io.h>
+#include <linux/kobject.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/statfs.h>
+#include <linux/sysfs.h>
+#include <linux/workqueue.h>
+
+#include "khofs.h"
+
+/* Memory, locks, log */
+
+void *kho_c_alloc(size_t size)
+{
+	return kvmalloc(size, GFP_KERNEL | __GFP_NOWARN);
+}
+
+void kho_c_free(void *p)
+{
+	kvfree(p);
+}
+
+/* Number 0 holds the state. Nothing that is allocated under it may wait for a file system. */
+static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
+static unsigned int nofs;
+
+void kho_c_lock(u32 which)
+{
+	unsigned int flags = memalloc_nofs_save();
+
+	mutex_lock(&locks[0]);
+	nofs = flags;
+}
+
+void kho_c_unlock(u32 which)
+{
+	unsigned int flags = nofs;
+
+	mutex_unlock(&locks[0]);
+	memalloc_nofs_restore(flags);
+}
+
+void kho_c_log(u32 level, const char *text, size_t len)
+{
+	if (level == 0)
+		pr_err("khofs: %.*s\n", (int)len, text);
+	else if (level == 1)
+		pr_warn("khofs: %.*s\n", (int)len, text);
+	else
+		pr_info("khofs: %.*s\n", (int)len, text);
+}
+
+void kho_c_bug(void)
+{
+	BUG();
+}
+
+void kho_c_relax(void)
+{
+	cond_resched();
+}
+
+/* Pages */
+
+u64 khofs_c_ram_pages(void)
+{
+	return totalram_pages();
+}
+
+void *kho_c_virt(u64 phys)
+{
+	return phys_to_virt(phys);
+}
+
+int khofs_c_page_count(u64 pfn)
+{
+	return page_count(pfn_to_page(pfn));
+}
+
+bool khofs_c_reserved(u64 pfn)
+{
+	return PageReserved(pfn_to_page(pfn));
+}
+
+void khofs_c_page_put(u64 pfn)
+{
+	put_page(pfn_to_page(pfn));
+}
+
+void khofs_c_page_zero(u64 pfn)
+{
+	clear_page(page_address(pfn_to_page(pfn)));
+}
+
+u64 khofs_c_take_pages(size_t count)
+{
+	struct page *page = kho_take_pages(count);
+
+	return page ? page_to_pfn(page) : 0;
+}
+
+u64 khofs_c_alloc_pages(size_t count)
+{
+	struct page *page = kho_alloc_pages(count);
+
+	return page ? page_to_pfn(page) : 0;
+}
+
+void khofs_c_free_pages(u64 pfn, size_t count)
+{
+	kho_free_pages(pfn_to_page(pfn), count);
+}
+
+static void reap(struct work_struct *work);
+static DECLARE_DELAYED_WORK(reaper, reap);
+
+static void reap(struct work_struct *work)
+{
+	if (khofs_rs_reap())
+		schedule_delayed_work(&reaper, 2 * HZ);
+}
+
+void khofs_c_reap_later(void)
+{
+	schedule_delayed_work(&reaper, 2 * HZ);
+}
+
+void khofs_c_now(s64 *seconds, u32 *nanoseconds)
+{
+	struct timespec64 now;
+
+	ktime_get_real_ts64(&now);
+	*seconds = now.tv_sec;
+	*nanoseconds = now.tv_nsec;
+}
+
+/* Superblocks */
+
+static struct kmem_cache *inodes;
+
+static struct inode *new_khofs_inode(struct super_block *sb)
+{
+	struct khofs_inode *info = alloc_inode_sb(sb, inodes, GFP_KERNEL);
+
+	if (!info)
+		return NULL;
+	info->file = NULL;
+	info->lazy = 0;
+	return &info->vfs;
+}
+
+static void free_khofs_inode(struct inode *inode)
+{
+	if (S_ISLNK(inode->i_mode))
+		kfree(inode->i_link);
+	kmem_cache_free(inodes, khofs_i(inode));
+}
+
+static void evict_inode(struct inode *inode)
+{
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+	if (khofs_i(inode)->file)
+		khofs_rs_file_free(khofs_id(inode->i_sb), khofs_i(inode)->file);
+}
+
+static int statfs(struct dentry *dentry, struct kstatfs *buf)
+{
+	u64 id = huge_encode_dev(dentry->d_sb->s_dev), n[4];
+
+	khofs_rs_statfs(khofs_id(dentry->d_sb), n);
+	buf->f_type = KHOFS_MAGIC;
+	buf->f_bsize = PAGE_SIZE;
+	buf->f_namelen = NAME_MAX;
+	buf->f_blocks = n[0];
+	buf->f_bavail = buf->f_bfree = n[0] > n[1] ? n[0] - n[1] : 0;
+	buf->f_files = n[2];
+	buf->f_ffree = n[2] > n[3] ? n[2] - n[3] : 0;
+	buf->f_fsid = u64_to_fsid(id);
+	return 0;
+}
+
+static int show_options(struct seq_file *m, struct dentry *root)
+{
+	char text[160];
+
+	if (khofs_rs_show_options(khofs_id(root->d_sb), text, sizeof(text)) > 0)
+		seq_puts(m, text);
+	return 0;
+}
+
+static const struct super_operations super_ops = {
+	.alloc_inode = new_khofs_inode,
+	.free_inode = free_khofs_inode,
+	.evict_inode = evict_inode,
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+	.drop_inode = inode_just_drop,
+#else
+	.drop_inode = generic_delete_inode,
+#endif
+	.statfs = statfs,
+	.show_options = show_options,
+};
+
+static int fill(struct super_block *sb, struct fs_context *fc)
+{
+	int error;
+
+	sb->s_maxbytes = MAX_LFS_FILESIZE;
+	sb->s_blocksize = PAGE_SIZE;
+	sb->s_blocksize_bits = PAGE_SHIFT;
+	sb->s_magic = KHOFS_MAGIC;
+	sb->s_op = &super_ops;
+	sb->s_time_gran = 1;
+	sb->s_xattr = (void *)khofs_xattr_handlers;
+	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
+	/* The instance's own reference. */
+	if (!error)
+		atomic_inc(&sb->s_active);
+	return error;
+}
+
+/* Drops the instance's reference: -EBUSY when it is mounted. */
+int khofs_c_drop_super(struct super_block *sb)
+{
+	if (atomic_read(&sb->s_active) != 1)
+		return -EBUSY;
+	deactivate_super(sb);
+	return 0;
+}
+
+static int get_tree(struct fs_context *fc)
+{
+	int id = khofs_rs_instance(fc->fs_private);
+	int error;
+
+	if (id < 0)
+		return id;
+	error = get_tree_keyed(fc, fill, (void *)(unsigned long)id);
+	if (!error)
+		error = khofs_rs_reconfigure(id, fc->fs_private);
+	khofs_rs_instance_done(id);
+	return error;
+}
+
+static int reconfigure(struct fs_context *fc)
+{
+	return khofs_rs_reconfigure(khofs_id(fc->root->d_sb), fc->fs_private);
+}
+
+static int parse_param(struct fs_context *fc, struct fs_parameter *param)
+{
+	const char *value = param->type == fs_value_is_string ? param->string : NULL;
+	int error = vfs_parse_fs_param_source(fc, param);
+
+	if (error != -ENOPARAM)
+		return error;
+	error = khofs_rs_option(fc->fs_private, param->key, value);
+	if (error == -EINVAL)
+		return invalf(fc, "khofs: bad value '%s' of option '%s'", value ? value : "", param->key);
+	return error;
+}
+
+static void free_context(struct fs_context *fc)
+{
+	khofs_rs_options_free(fc->fs_private);
+}
+
+static const struct fs_context_operations context_ops = {
+	.parse_param = parse_param,
+	.get_tree = get_tree,
+	.reconfigure = reconfigure,
+	.free = free_context,
+};
+
+static int init_context(struct fs_context *fc)
+{
+	fc->fs_private = khofs_rs_options_new();
+	if (!fc->fs_private)
+		return -ENOMEM;
+	fc->ops = &context_ops;
+	return 0;
+}
+
+static void kill_sb(struct super_block *sb)
+{
+	u32 id = khofs_id(sb);
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
+	kill_anon_super(sb);
+#else
+	kill_litter_super(sb);
+#endif
+	khofs_rs_super_gone(id);
+}
+
+static struct file_system_type khofs_type = {
+	.owner = THIS_MODULE,
+	.name = "khofs",
+	.init_fs_context = init_context,
+	.kill_sb = kill_sb,
+};
+MODULE_ALIAS_FS("khofs");
+
+/* Handing over */
+
+static int hand_over(struct kho_context *ctx, void *data)
+{
+	return khofs_rs_serialize(ctx);
+}
+
+static void thaw(void *data)
+{
+	khofs_rs_thaw();
+}
+
+static struct kho_producer producer = {
+	.name = "khofs",
+	/* After drivers, which may hold khofs files. */
+	.priority = 100,
+	.serialize = hand_over,
+	.abort = thaw,
+};
+
+/* /sys/fs/khofs */
+
+static ssize_t status_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return khofs_rs_status_show(buf, PAGE_SIZE);
+}
+
+static ssize_t release_store(struct kobject *kobj, struct kobj_attribute *attr, const char *buf, size_t count)
+{
+	return khofs_rs_release_store(buf, count);
+}
+
+static struct kobj_attribute status_attr = __ATTR(status, 0400, status_show, NULL);
+static struct kobj_attribute release_attr = __ATTR(release, 0200, NULL, release_store);
+static const struct attribute *attrs[] = { &status_attr.attr, &release_attr.attr, NULL };
+static struct kobject *kobj;
+
+static void init_once(void *p)
+{
+	inode_init_once(&((struct khofs_inode *)p)->vfs);
+}
+
+static int __init khofs_init(void)
+{
+	int error = -ENOMEM;
+
+	inodes = kmem_cache_create("khofs_inode", sizeof(struct khofs_inode), 0,
+				   SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, init_once);
+	if (!inodes)
+		return error;
+	error = khofs_rs_init();
+	if (error)
+		goto no_rust;
+	error = -ENOMEM;
+	kobj = kobject_create_and_add("khofs", fs_kobj);
+	if (!kobj)
+		goto no_kobj;
+	error = sysfs_create_files(kobj, attrs);
+	if (error)
+		goto no_files;
+	error = kho_register_producer(&producer);
+	if (error)
+		goto no_files;
+	error = register_filesystem(&khofs_type);
+	if (!error)
+		return 0;
+	kho_unregister_producer(&producer);
+no_files:
+	kobject_put(kobj);
+no_kobj:
+	khofs_rs_exit();
+no_rust:
+	kmem_cache_destroy(inodes);
+	return error;
+}
+
+/* Only when no instance has files in memory: each holds the module. */
+static void __exit khofs_finish(void)
+{
+	unregister_filesystem(&khofs_type);
+	kho_unregister_producer(&producer);
+	kobject_put(kobj);
+	cancel_delayed_work_sync(&reaper);
+	khofs_rs_exit();
+	rcu_barrier();
+	kmem_cache_destroy(inodes);
+}
+
+module_init(khofs_init);
+module_exit(khofs_finish);
+MODULE_DESCRIPTION("khofs: a RAM file system whose files survive kexec in place");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1.0");

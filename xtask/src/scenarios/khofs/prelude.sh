@@ -1,0 +1,16 @@
+# Functions for the scripts of khofs tests.
+
+# One word of the status of an instance: status_of NAME KEY.
+status_of() {
+	sed -n "s/^$1 .*\\<$2=\\([^ ]*\\).*/\\1/p" /sys/fs/khofs/status
+}
+
+# mount_khofs PLACE [OPTIONS]
+mount_khofs() {
+	mkdir -p "$1"
+	mount -t khofs none "$1" ${2:+-o "$2"}
+}
+
+free_kib() {
+	sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo
+}
