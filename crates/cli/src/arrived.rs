@@ -1,6 +1,7 @@
 //! What the previous kernel left, as the verbs see it.
 
 use crate::exit::{Fail, OrStatus, Status};
+use crate::trace::arrived::ArrivedTraces;
 use kho::abi::LeaveOut;
 use kho::abi::kernel_part::Reference;
 use kho::{PhysRange, RangeSet};
@@ -25,6 +26,8 @@ pub struct Arrived {
     pub blobs: Vec<Blob>,
     /// What drivers handed over, as the tree refers to it.
     pub kernel: Option<Reference>,
+    /// Traces of earlier kernels.
+    pub traces: Option<ArrivedTraces>,
     /// Nodes that this kho does not know: path and compatible.
     pub unknown: Vec<(String, String)>,
 }

@@ -12,6 +12,7 @@ mod module;
 mod output;
 mod session;
 mod state;
+mod trace;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -91,6 +92,8 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         } => cmd::status::exit_statuses(out),
         Command::Status { .. } => cmd::status::run(&session, out),
         Command::Restore(args) => cmd::restore::run(args, &session, out),
+        Command::Trace(args) => cmd::trace::run(args, &session, out),
+        Command::Log(args) => cmd::trace::log(args, &session, out),
         Command::Get { name } => cmd::get::run(name, &session, out),
         Command::Dump(args) => cmd::dump::run(args, &session, out),
         Command::Validate(args) => cmd::validate::run(args, &session, out),

@@ -163,12 +163,25 @@ impl Session {
             )
             .fix("what kho restore put back is at its place; anything else is gone"));
         }
-        let inner = physmem::Reader::new(self.kept_memory()?, &blob.mem, blob.size)
-            .or_status(Status::TreeCorrupt)?;
+        self.open_checked(&blob.label, &blob.mem, blob.size, &blob.blake3)
+    }
+
+    /// Opens content that arrived in these pieces; `name` is for messages.
+    fn open_checked<'a>(
+        &'a self,
+        name: &'a str,
+        mem: &'a [PhysRange],
+        size: u64,
+        blake3: &'a [u8; 32],
+    ) -> Result<BlobReader<'a>, Fail> {
+        let inner =
+            physmem::Reader::new(self.kept_memory()?, mem, size).or_status(Status::TreeCorrupt)?;
         Ok(BlobReader {
             inner,
             hasher: blake3::Hasher::new(),
-            blob,
+            name,
+            size,
+            blake3,
         })
     }
 
@@ -195,6 +208,27 @@ impl Session {
             }
         };
         Ok(&**memory)
+    }
+
+    /// Content that arrived in these pieces; `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BlobCorrupt`] when it is not what its hash says.
+    pub fn read_checked(
+        &self,
+        name: &str,
+        mem: &[PhysRange],
+        size: u64,
+        blake3: &[u8; 32],
+    ) -> Result<Vec<u8>, Fail> {
+        let mut reader = self.open_checked(name, mem, size, blake3)?;
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map_err(|err| {
+            Fail::new(Status::Failed, format!("cannot read {name}: {err}"))
+        })?;
+        reader.finish()?;
+        Ok(bytes)
     }
 }
 
@@ -263,6 +297,7 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
             .children()
             .find(is_reference)
             .and_then(|node| Reference::read(&node)),
+        traces: handover.traces.as_ref().map(Into::into),
         unknown,
     })
 }
@@ -271,7 +306,9 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
 pub struct BlobReader<'a> {
     inner: physmem::Reader<'a, dyn PhysMemory>,
     hasher: blake3::Hasher,
-    blob: &'a Blob,
+    name: &'a str,
+    size: u64,
+    blake3: &'a [u8; 32],
 }
 
 impl BlobReader<'_> {
@@ -282,17 +319,17 @@ impl BlobReader<'_> {
     /// [`Status::BlobCorrupt`].
     pub fn finish(&self) -> Result<(), Fail> {
         let found = self.hasher.finalize();
-        if found.as_bytes() == &self.blob.blake3 {
+        if found.as_bytes() == self.blake3 {
             return Ok(());
         }
         Err(Fail::new(
             Status::BlobCorrupt,
             format!(
                 "{}: its {:#x} bytes hash to {}, the tree says {}",
-                self.blob.label,
-                self.blob.size,
+                self.name,
+                self.size,
                 found.to_hex(),
-                blake3::Hash::from_bytes(self.blob.blake3).to_hex()
+                blake3::Hash::from_bytes(*self.blake3).to_hex()
             ),
         )
         .fix("the memory was overwritten or is faulty; nothing was restored from it"))

@@ -65,6 +65,9 @@ pub struct KeepFile {
     pub released: Vec<String>,
     /// Number of the next file in `blobs/`.
     pub next_file: u64,
+    /// What was said of the trace.
+    #[serde(default)]
+    pub trace: crate::trace::wish::Said,
 }
 
 /// `loaded.json`: what the last `kho load` loaded.

@@ -16,4 +16,5 @@ pub mod module;
 pub mod plan;
 pub mod restore;
 pub mod status;
+pub mod trace;
 pub mod validate;

@@ -580,6 +580,9 @@ pub fn fingerprint(
         );
         field(format!("{:?} {:?}", entry.leave_out, entry.source).as_bytes());
     }
+    if let Some(wish) = crate::trace::wish::effective(arrived, keep) {
+        field(format!("{wish:?}").as_bytes());
+    }
     for (path, digest) in sources {
         field(path.as_bytes());
         field(digest.as_bytes());

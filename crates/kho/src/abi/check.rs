@@ -1,5 +1,6 @@
 //! The rules of the contract.
 
+use super::ftrace::{FTRACE, FTRACE_V1, Traces};
 use super::handover::{Blob, Content, Handover, Unknown};
 use super::problem::shown;
 use super::{
@@ -77,7 +78,7 @@ pub(super) fn inspect<'a>(
     let scratch = check.scratch(root)?;
     let mem_cache = check.mem_cache(root, scratch)?;
     check.mem(&mem_cache, scratch)?;
-    let (blobs, unknown) = check.children(root, hop)?;
+    let children = check.children(root, hop)?;
     let (Some(generation), Some(hop), Some(time), Some(previous_release), Some(machine)) =
         (generation, hop, time, previous_release, machine)
     else {
@@ -92,16 +93,24 @@ pub(super) fn inspect<'a>(
             time,
             scratch,
             mem_cache,
-            blobs,
-            unknown,
+            blobs: children.blobs,
+            traces: children.traces,
+            unknown: children.unknown,
             tree: *tree,
         }),
         _ => None,
     })
 }
 
+/// What is below the root.
+struct Children<'a> {
+    blobs: Vec<Blob<'a>>,
+    traces: Option<Traces<'a>>,
+    unknown: Vec<Unknown<'a>>,
+}
+
 /// An inspection under way.
-struct Check<'a, 's, 't> {
+pub(super) struct Check<'a, 's, 't> {
     tree: Reader<'a>,
     /// Built for the paths in problems, when there is a first one.
     index: Option<Index<'a>>,
@@ -125,7 +134,7 @@ impl<'a> Check<'a, '_, '_> {
 
     /// Tells of a problem.
     #[cold]
-    fn report(&mut self, node: Node<'a>, kind: ProblemKind) -> Result<(), Stop> {
+    pub(super) fn report(&mut self, node: Node<'a>, kind: ProblemKind) -> Result<(), Stop> {
         let node = self.path(&node)?;
         self.problems = self.problems.saturating_add(1);
         match (self.sink)(Problem { node, kind }) {
@@ -135,7 +144,7 @@ impl<'a> Check<'a, '_, '_> {
     }
 
     /// A property that has to be there, read with `read`.
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         node: Node<'a>,
         property: &'static str,
@@ -150,16 +159,28 @@ impl<'a> Check<'a, '_, '_> {
         Ok(None)
     }
 
-    fn u64(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<u64>, Stop> {
+    pub(super) fn u64(
+        &mut self,
+        node: Node<'a>,
+        property: &'static str,
+    ) -> Result<Option<u64>, Stop> {
         self.read(node, property, Value::u64)
     }
 
-    fn str(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<&'a str>, Stop> {
+    pub(super) fn str(
+        &mut self,
+        node: Node<'a>,
+        property: &'static str,
+    ) -> Result<Option<&'a str>, Stop> {
         self.read(node, property, Value::str)
     }
 
     /// A string as `uname` gives them.
-    fn text(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<&'a str>, Stop> {
+    pub(super) fn text(
+        &mut self,
+        node: Node<'a>,
+        property: &'static str,
+    ) -> Result<Option<&'a str>, Stop> {
         let text = self.str(node, property)?;
         if let Some(text) = text
             && (text.is_empty() || text.len() > MAX_UTS || text.contains(char::is_control))
@@ -355,18 +376,17 @@ impl<'a> Check<'a, '_, '_> {
     }
 
     /// What is below the root.
-    fn children(
-        &mut self,
-        root: Node<'a>,
-        hop: Option<u64>,
-    ) -> Result<(Vec<Blob<'a>>, Vec<Unknown<'a>>), Stop> {
+    fn children(&mut self, root: Node<'a>, hop: Option<u64>) -> Result<Children<'a>, Stop> {
         let (mut blobs, mut unknown) = (Vec::new(), Vec::new());
+        let mut traces = None;
         for node in root.children() {
             let Some(compatible) = self.str(node, COMPATIBLE)? else {
                 continue;
             };
             if node.name() == BLOBS && compatible == BLOBS_V1 {
                 self.blobs(node, hop, &mut blobs, &mut unknown)?;
+            } else if node.name() == FTRACE && compatible == FTRACE_V1 {
+                traces = self.traces(node, hop, &mut unknown)?;
             } else {
                 let leave = Unknown {
                     node,
@@ -377,7 +397,11 @@ impl<'a> Check<'a, '_, '_> {
             }
         }
         self.labels(&blobs)?;
-        Ok((blobs, unknown))
+        Ok(Children {
+            blobs,
+            traces,
+            unknown,
+        })
     }
 
     /// What is below `/blobs`.
@@ -421,19 +445,7 @@ impl<'a> Check<'a, '_, '_> {
         };
         let content = self.content(node)?;
         let size = self.u64(node, SIZE)?;
-        // Its ranges were looked at with those of all other nodes.
-        let mem = self.read(node, MEM, Ok)?;
-        if let (Some(size), Some(mem)) = (size, mem) {
-            let total = mem
-                .mem()
-                .into_iter()
-                .flatten()
-                .flatten()
-                .fold(0u64, |sum, range| sum.saturating_add(range.len()));
-            if size.checked_next_multiple_of(crate::addr::PAGE_SIZE) != Some(total) {
-                self.report(node, ProblemKind::Size { size, mem: total })?;
-            }
-        }
+        let mem = self.sized_mem(node, size)?;
         let blake3 = self.read(node, BLAKE3, Value::array)?;
         let taken = self.u64(node, TAKEN)?;
         let arrived_hop = self.u64(node, ARRIVED_HOP)?;
@@ -454,6 +466,27 @@ impl<'a> Check<'a, '_, '_> {
                 mem: mem?,
             })
         })())
+    }
+
+    /// The `mem` of a node whose content has `size` bytes. Its ranges were looked at with those of all others.
+    pub(super) fn sized_mem(
+        &mut self,
+        node: Node<'a>,
+        size: Option<u64>,
+    ) -> Result<Option<Value<'a>>, Stop> {
+        let mem = self.read(node, MEM, Ok)?;
+        if let (Some(size), Some(mem)) = (size, mem) {
+            let total = mem
+                .mem()
+                .into_iter()
+                .flatten()
+                .flatten()
+                .fold(0u64, |sum, range| sum.saturating_add(range.len()));
+            if size.checked_next_multiple_of(crate::addr::PAGE_SIZE) != Some(total) {
+                self.report(node, ProblemKind::Size { size, mem: total })?;
+            }
+        }
+        Ok(mem)
     }
 
     /// What a blob says of its content.

@@ -1,6 +1,7 @@
 //! A tree that was checked, as typed values.
 
 use super::check::{Stop, inspect};
+use super::ftrace::Traces;
 use super::{AbiError, Label, MEM, Problem, StateError};
 use crate::addr::PhysRange;
 use crate::ranges::OutOfMemory;
@@ -30,6 +31,8 @@ pub struct Handover<'a> {
     pub mem_cache: Vec<PhysRange>,
     /// The blobs, in order, without those of unknown versions.
     pub blobs: Vec<Blob<'a>>,
+    /// Traces of earlier kernels; none when there is no node for them.
+    pub traces: Option<Traces<'a>>,
     /// Nodes below the root or below `/blobs` that this reader leaves alone.
     pub unknown: Vec<Unknown<'a>>,
     pub(super) tree: Reader<'a>,

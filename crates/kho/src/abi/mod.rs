@@ -47,6 +47,10 @@
 //! | [`taken`](TAKEN) | u64 | when the content was read |
 //! | [`arrived-hop`](ARRIVED_HOP) | u64 | the `hop` of the first tree that carried these bytes: 1 up to this tree's `hop`, equal when they were read for this handover |
 //!
+//! # `/ftrace`: `kho-ftrace-v1`
+//!
+//! Traces of earlier kernels, optional: see [`ftrace`].
+//!
 //! # Every node
 //!
 //! A node may have a `mem` property: ranges that the next kernel leaves alone. In every node, known or
@@ -73,6 +77,7 @@
 //! [`MAX_UTS`] bytes without control characters; the container's own limits for everything else.
 
 mod check;
+pub mod ftrace;
 mod handover;
 pub mod kernel_part;
 mod label;

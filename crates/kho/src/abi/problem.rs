@@ -230,6 +230,49 @@ pub enum ProblemKind {
         /// The tree's `hop`.
         hop: u64,
     },
+    /// A trace of a handover that was not.
+    #[error("`hop` is {arrived}, not within 1 and {hop}")]
+    TraceHop {
+        /// The value.
+        arrived: u64,
+        /// The tree's `hop`.
+        hop: u64,
+    },
+    /// A trace that is not behind the one before it.
+    #[error("the trace of hop {hop} does not come after that of an earlier hop")]
+    HopOrder {
+        /// Its hop.
+        hop: u64,
+    },
+    /// No trace at all is to be carried.
+    #[error("`keep-hops` is 0; without traces there is no such node")]
+    KeepHops,
+    /// A node whose name is not its number.
+    #[error("the node has to be called {prefix}-{number}")]
+    NodeName {
+        /// What the name starts with.
+        prefix: &'static str,
+        /// The number.
+        number: u64,
+    },
+    /// The name of a trace array that cannot be one.
+    #[error(
+        "`name` of {len} bytes is no name of an instance: up to 255 without `/` and control characters"
+    )]
+    ArrayName {
+        /// Bytes it has.
+        len: usize,
+    },
+    /// Pages of the ring buffer that cannot be.
+    #[error(
+        "`size` {size:#x} is not a number of pages of {sub_buffer:#x} bytes (`sub-buffer`: 0x1000 to 0x80000, a power of two)"
+    )]
+    SubBuffer {
+        /// Bytes of a page.
+        sub_buffer: u32,
+        /// Bytes of the content.
+        size: u64,
+    },
 }
 
 /// Why a tree cannot lie where it was found.

@@ -160,8 +160,8 @@ fn write_blob(
     number: usize,
     blob: &BlobDescription<'_>,
 ) -> Result<(), WriteError> {
-    let mut name = BlobName::default();
-    // INVARIANT: the prefix and the digits of any usize fit; see `BlobName`.
+    let mut name = NumberedName::default();
+    // INVARIANT: the prefix and the digits of any usize fit; see `NumberedName`.
     let _ = write!(name, "{BLOB_PREFIX}{number}");
     w.begin_node(name.as_str())?;
     w.prop_str(COMPATIBLE, BLOB_V1)?;
@@ -187,21 +187,21 @@ fn write_blob(
     w.end_node()
 }
 
-/// The name of a blob's node, built without allocating: 5 bytes and at most 20 digits.
+/// The name of a numbered node, built without allocating: up to 6 bytes and at most 20 digits.
 #[derive(Default)]
-struct BlobName {
+pub(super) struct NumberedName {
     bytes: [u8; 32],
     len: usize,
 }
 
-impl BlobName {
-    fn as_str(&self) -> &str {
+impl NumberedName {
+    pub(super) fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
         core::str::from_utf8(bytes).unwrap_or("")
     }
 }
 
-impl Write for BlobName {
+impl Write for NumberedName {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         let end = self.len.saturating_add(text.len());
         self.bytes

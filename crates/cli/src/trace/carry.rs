@@ -1,0 +1,203 @@
+//! What a load hands over of traces.
+
+use super::arrived::{ArrivedPart, Kind};
+use super::take;
+use super::wish::{self, Wish};
+use crate::arrived::Arrived;
+use crate::exit::Fail;
+use crate::session::Session;
+use kho::PhysRange;
+use kho::abi::ftrace::{TraceHopDescription, TracePartDescription, TracesDescription};
+
+/// Everything for `/ftrace`.
+pub struct Carry {
+    wish: Wish,
+    hops: Vec<CarryHop>,
+}
+
+/// The trace of one kernel.
+struct CarryHop {
+    hop: u64,
+    release: String,
+    taken: u64,
+    parts: Vec<Part>,
+}
+
+/// Bytes of a trace.
+pub struct Part {
+    /// What they are.
+    pub kind: Kind,
+    /// How many.
+    pub size: u64,
+    /// Where they come from.
+    pub supply: Supply,
+}
+
+/// Where the bytes of a [`Part`] come from.
+pub enum Supply {
+    /// Taken from the running kernel.
+    Taken(Vec<u8>),
+    /// They arrived, and are named again where they are.
+    Stays(ArrivedPart),
+}
+
+impl Part {
+    /// Whether the load copies it.
+    pub fn is_copied(&self) -> bool {
+        matches!(self.supply, Supply::Taken(_))
+    }
+
+    /// Where it stays.
+    pub fn stays(&self) -> &[PhysRange] {
+        match &self.supply {
+            Supply::Stays(part) => &part.mem,
+            Supply::Taken(_) => &[],
+        }
+    }
+}
+
+/// Place and hash of every part, in the order of [`Carry::parts`].
+pub type Places = Vec<(Vec<PhysRange>, [u8; 32])>;
+
+impl Carry {
+    /// Takes the running kernel's trace, for handover number `hop`, and adds those that arrived and are still to be
+    /// carried. None when no trace is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`take::take`].
+    pub fn gather(session: &Session, arrived: Option<&Arrived>, hop: u64) -> Result<Option<Self>, Fail> {
+        let Some(wish) = wish::effective(arrived, &session.state.keep()?) else {
+            return Ok(None);
+        };
+        let taken = take::take(wish.limit, session)?;
+        let meta = take::meta_bytes(&taken.meta)?;
+        let part = |kind, bytes: Vec<u8>| Part {
+            kind,
+            size: bytes.len() as u64,
+            supply: Supply::Taken(bytes),
+        };
+        let mut parts = vec![part(Kind::Meta, meta), part(Kind::Log, taken.log)];
+        for buffer in taken.buffers {
+            let kind = Kind::Cpu {
+                array: buffer.array,
+                cpu: buffer.cpu,
+                sub_buffer: u32::try_from(buffer.page_size).unwrap_or(0),
+            };
+            parts.push(part(kind, buffer.bytes));
+        }
+        let mut hops = Vec::new();
+        let before = arrived.and_then(|a| a.traces.as_ref()).map(|t| t.hops.as_slice());
+        let before = before.unwrap_or_default();
+        // The running kernel's trace is one of those that are kept.
+        let room = usize::try_from(wish.hops.saturating_sub(1)).unwrap_or(usize::MAX);
+        for old in before.iter().skip(before.len().saturating_sub(room)) {
+            hops.push(CarryHop {
+                hop: old.hop,
+                release: old.release.clone(),
+                taken: old.taken,
+                parts: old
+                    .parts
+                    .iter()
+                    .map(|part| Part {
+                        kind: part.kind.clone(),
+                        size: part.size,
+                        supply: Supply::Stays(part.clone()),
+                    })
+                    .collect(),
+            });
+        }
+        hops.push(CarryHop {
+            hop,
+            release: taken.meta.release,
+            taken: taken.meta.taken,
+            parts,
+        });
+        Ok(Some(Self { wish, hops }))
+    }
+
+    /// Every part, oldest kernel first.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.hops.iter().flat_map(|hop| &hop.parts)
+    }
+
+    /// Number, release, and whether it is copied, with bytes of buffers, log and the rest, of each kernel's trace.
+    pub fn rows(&self) -> Vec<Row> {
+        self.hops
+            .iter()
+            .map(|hop| Row {
+                hop: hop.hop,
+                release: hop.release.clone(),
+                copied: hop.parts.iter().all(Part::is_copied),
+                buffers: sum(&hop.parts, |kind| matches!(kind, Kind::Cpu { .. })),
+                log: sum(&hop.parts, |kind| *kind == Kind::Log),
+                other: sum(&hop.parts, |kind| *kind == Kind::Meta),
+            })
+            .collect()
+    }
+
+    /// Calls `with` with what `/ftrace` shall say.
+    pub fn describe<T>(&self, places: &Places, with: impl FnOnce(&TracesDescription<'_>) -> T) -> T {
+        let mut places = places.iter();
+        let parts: Vec<Vec<TracePartDescription<'_>>> = self
+            .hops
+            .iter()
+            .map(|hop| {
+                hop.parts
+                    .iter()
+                    .zip(&mut places)
+                    .map(|(part, (place, hash))| TracePartDescription {
+                        kind: part.kind.describe(),
+                        size: part.size,
+                        mem: match &part.supply {
+                            Supply::Stays(part) => &part.mem,
+                            Supply::Taken(_) => place,
+                        },
+                        blake3: match &part.supply {
+                            Supply::Stays(part) => part.blake3,
+                            Supply::Taken(_) => *hash,
+                        },
+                    })
+                    .collect()
+            })
+            .collect();
+        let hops: Vec<TraceHopDescription<'_>> = self
+            .hops
+            .iter()
+            .zip(&parts)
+            .map(|(hop, parts)| TraceHopDescription {
+                hop: hop.hop,
+                release: &hop.release,
+                taken: hop.taken,
+                parts,
+            })
+            .collect();
+        with(&TracesDescription {
+            limit: self.wish.limit,
+            keep_hops: self.wish.hops,
+            configured: self.wish.configured,
+            hops: &hops,
+        })
+    }
+}
+
+/// The cost of one kernel's trace.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Row {
+    /// The handover that the kernel ends with.
+    pub hop: u64,
+    /// Its release.
+    pub release: String,
+    /// Whether the load copies it; otherwise it stays where it is.
+    pub copied: bool,
+    /// Bytes of ring buffer pages.
+    pub buffers: u64,
+    /// Bytes of the kernel log.
+    pub log: u64,
+    /// Bytes of formats, symbols and names.
+    pub other: u64,
+}
+
+fn sum(parts: &[Part], of: impl Fn(&Kind) -> bool) -> u64 {
+    parts.iter().filter(|part| of(&part.kind)).map(|part| part.size).sum()
+}

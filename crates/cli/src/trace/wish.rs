@@ -1,0 +1,86 @@
+//! Whether the trace is kept, and how much of it.
+
+use crate::arrived::Arrived;
+use crate::state::KeepFile;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of pages that are taken when nobody says otherwise.
+pub const DEFAULT_LIMIT: u64 = 16 << 20;
+/// Bytes of the kernel log that are taken at most: its buffer has 128 KiB to 1 MiB on Debian, and each record gets
+/// some 20 bytes longer as text.
+pub const LOG_LIMIT: usize = 4 << 20;
+
+/// That the trace is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Bytes of ring buffer pages at most.
+    pub limit: u64,
+    /// Of how many kernels.
+    pub hops: u32,
+    /// Whether `keep.d` asked for it.
+    pub configured: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_LIMIT,
+            hops: 1,
+            configured: false,
+        }
+    }
+}
+
+/// What was said in this boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Said {
+    /// Nothing: what arrived holds.
+    #[default]
+    Nothing,
+    /// Keep it.
+    Keep(Wish),
+    /// Do not keep it any more.
+    Drop,
+}
+
+/// What the next load does.
+pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Option<Wish> {
+    match keep.trace {
+        Said::Keep(wish) => Some(wish),
+        Said::Drop => None,
+        Said::Nothing => arrived?.traces.as_ref().map(|traces| traces.wish),
+    }
+}
+
+/// `16M`, `1G`, a number of bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: a number of bytes, or with K, M or G behind it");
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (text.get(..text.len() - 1), 1 << 10),
+        Some(b'M' | b'm') => (text.get(..text.len() - 1), 1 << 20),
+        Some(b'G' | b'g') => (text.get(..text.len() - 1), 1 << 30),
+        _ => (Some(text), 1u64),
+    };
+    let value: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
+    match value.checked_mul(factor) {
+        Some(size) if size >= 4096 => Ok(size),
+        Some(size) => Err(format!("{size:#x} bytes are less than one page of a trace buffer (0x1000)")),
+        None => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("16M"), Ok(16 << 20));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("1g"), Ok(1 << 30));
+        for bad in ["", "M", "x", "-1M", "99999999999G", "1.5M", "1", "4095", "é"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

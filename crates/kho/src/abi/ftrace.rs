@@ -1,0 +1,451 @@
+//! `/ftrace`: the trace of earlier kernels, and how much of this one's is wanted by the next.
+//!
+//! # `/ftrace`: `kho-ftrace-v1`
+//!
+//! Optional. Laid out like the first proposal of KHO for ftrace: an array for the top level and for each instance,
+//! below it a node for each CPU whose `mem` are pages of the ring buffer.
+//!
+//! | property | type | meaning |
+//! | --- | --- | --- |
+//! | `compatible` | string | [`FTRACE_V1`] |
+//! | [`limit`](LIMIT) | u64 | bytes of ring buffer pages that each load takes at most, newest first |
+//! | [`keep-hops`](KEEP_HOPS) | u32 | of how many kernels the trace is carried on, at least 1 |
+//! | [`configured`](CONFIGURED) | empty, optional | a file of `keep.d` asked for it, not a person |
+//!
+//! # `/ftrace/hop-N`: `kho-ftrace-hop-v1`
+//!
+//! The trace of one kernel: the one that ended with handover N.
+//!
+//! | property | type | meaning |
+//! | --- | --- | --- |
+//! | `compatible` | string | [`FTRACE_HOP_V1`] |
+//! | `hop` | u64 | N: 1 up to the tree's `hop`, each once, ascending |
+//! | [`release`](RELEASE) | string | `uname -r` of that kernel |
+//! | [`taken`](super::TAKEN) | u64 | when it was taken |
+//!
+//! Its children are `meta` ([`FTRACE_META_V1`]: what explains the pages, as JSON), `log` ([`KMSG_V1`]: records as
+//! `/dev/kmsg` gives them) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`name`](NAME), empty for the top
+//! level), which have children `cpu-N` ([`FTRACE_CPU_V1`]) for each CPU with something in its buffer.
+//!
+//! `meta`, `log` and `cpu-N` are *parts*: they have `size`, `mem` and `blake3` as a blob has them. A `cpu-N` has
+//! [`cpu`](CPU) (u32) and [`sub-buffer`](SUB_BUFFER) (u32) too, the bytes of a page of the ring buffer, of which its
+//! `size` is a multiple: whole pages as `trace_pipe_raw` gives them, oldest first.
+
+use super::check::{Check, Stop};
+use super::handover::Unknown;
+use super::{BLAKE3, COMPATIBLE, HOP, MEM, ProblemKind, SIZE, TAKEN};
+use crate::addr::{PAGE_SIZE, PhysRange};
+use crate::ranges::push;
+use crate::tree::{Node, Value, WriteError, Writer};
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// Name of the node below the root.
+pub const FTRACE: &str = "ftrace";
+/// `compatible` of it.
+pub const FTRACE_V1: &str = "kho-ftrace-v1";
+/// `compatible` of `/ftrace/hop-N`.
+pub const FTRACE_HOP_V1: &str = "kho-ftrace-hop-v1";
+/// `compatible` of `/ftrace/hop-N/meta`.
+pub const FTRACE_META_V1: &str = "kho-ftrace-meta-v1";
+/// `compatible` of `/ftrace/hop-N/array-N`.
+pub const FTRACE_ARRAY_V1: &str = "kho-ftrace-array-v1";
+/// `compatible` of `/ftrace/hop-N/array-N/cpu-N`.
+pub const FTRACE_CPU_V1: &str = "kho-ftrace-cpu-v1";
+/// `compatible` of `/ftrace/hop-N/log`.
+pub const KMSG_V1: &str = "kho-kmsg-v1";
+/// `/ftrace`, u64: bytes of pages to take at most.
+pub const LIMIT: &str = "limit";
+/// `/ftrace`, u32: how many kernels' traces are carried.
+pub const KEEP_HOPS: &str = "keep-hops";
+/// `/ftrace`, empty and optional: a file of `keep.d` asked for it.
+pub const CONFIGURED: &str = "configured";
+/// `hop-N`, string: release of the kernel.
+pub const RELEASE: &str = "release";
+/// `array-N`, string: name of the instance.
+pub const NAME: &str = "name";
+/// `cpu-N`, u32: number of the CPU.
+pub const CPU: &str = "cpu";
+/// `cpu-N`, u32: bytes of a page of the ring buffer.
+pub const SUB_BUFFER: &str = "sub-buffer";
+/// Largest [`SUB_BUFFER`]: 128 pages (`buffer_subbuf_order_write`, `kernel/trace/trace.c`, 6.12).
+pub const MAX_SUB_BUFFER: u32 = 128 << 12;
+/// Longest [`NAME`], in bytes: Linux's `NAME_MAX` (`include/uapi/linux/limits.h`).
+pub const MAX_NAME: usize = 255;
+
+/// What `/ftrace` says.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Traces<'a> {
+    /// Bytes of pages that each load takes at most.
+    pub limit: u64,
+    /// Of how many kernels the trace is carried on.
+    pub keep_hops: u32,
+    /// Whether a file of `keep.d` asked for it.
+    pub configured: bool,
+    /// One per kernel, oldest first.
+    pub hops: Vec<TraceHop<'a>>,
+}
+
+/// The trace of one kernel.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TraceHop<'a> {
+    /// The handover that it ended with.
+    pub hop: u64,
+    /// Its release.
+    pub release: &'a str,
+    /// When the trace was taken, in ns since the Unix epoch.
+    pub taken: u64,
+    /// Everything that was taken.
+    pub parts: Vec<TracePart<'a>>,
+}
+
+/// What a part of a trace is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceKind<'a> {
+    /// What explains the pages.
+    Meta,
+    /// The kernel log.
+    Log,
+    /// The buffer of one CPU.
+    Cpu {
+        /// Name of the array, empty for the top level.
+        array: &'a str,
+        /// The CPU.
+        cpu: u32,
+        /// Bytes of a page of the ring buffer.
+        sub_buffer: u32,
+    },
+}
+
+/// Bytes of a trace and where they are.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct TracePart<'a> {
+    /// What it is.
+    pub kind: TraceKind<'a>,
+    /// Bytes of content.
+    pub size: u64,
+    /// BLAKE3 of the content.
+    pub blake3: [u8; 32],
+    mem: Value<'a>,
+}
+
+impl<'a> TracePart<'a> {
+    /// Where the content is: page-aligned pieces in order, of which the last may have bytes after the end.
+    pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + 'a {
+        self.mem.mem().into_iter().flatten().filter_map(Result::ok)
+    }
+}
+
+/// What `/ftrace` shall say.
+#[derive(Clone, Copy, Debug)]
+pub struct TracesDescription<'a> {
+    /// See [`Traces::limit`].
+    pub limit: u64,
+    /// See [`Traces::keep_hops`].
+    pub keep_hops: u32,
+    /// See [`Traces::configured`].
+    pub configured: bool,
+    /// One per kernel, oldest first.
+    pub hops: &'a [TraceHopDescription<'a>],
+}
+
+/// What `/ftrace/hop-N` shall say.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceHopDescription<'a> {
+    /// The handover that the kernel ends with.
+    pub hop: u64,
+    /// Its release.
+    pub release: &'a str,
+    /// When the trace was taken.
+    pub taken: u64,
+    /// Its parts; those of one array stand together.
+    pub parts: &'a [TracePartDescription<'a>],
+}
+
+/// What a part shall say.
+#[derive(Clone, Copy, Debug)]
+pub struct TracePartDescription<'a> {
+    /// What it is.
+    pub kind: TraceKind<'a>,
+    /// Bytes of content.
+    pub size: u64,
+    /// Where the content is.
+    pub mem: &'a [PhysRange],
+    /// BLAKE3 of the content.
+    pub blake3: [u8; 32],
+}
+
+/// Writes `/ftrace`, for [`write_handover_with`](super::write_handover_with).
+///
+/// # Errors
+///
+/// [`WriteError`].
+pub fn write_traces(w: &mut Writer<'_>, traces: &TracesDescription<'_>) -> Result<(), WriteError> {
+    w.begin_node(FTRACE)?;
+    w.prop_str(COMPATIBLE, FTRACE_V1)?;
+    w.prop_u64(LIMIT, traces.limit)?;
+    w.prop_u32(KEEP_HOPS, traces.keep_hops)?;
+    if traces.configured {
+        w.prop_empty(CONFIGURED)?;
+    }
+    for hop in traces.hops {
+        numbered(w, "hop", hop.hop)?;
+        w.prop_str(COMPATIBLE, FTRACE_HOP_V1)?;
+        w.prop_u64(HOP, hop.hop)?;
+        w.prop_str(RELEASE, hop.release)?;
+        w.prop_u64(TAKEN, hop.taken)?;
+        write_parts(w, hop.parts)?;
+        w.end_node()?;
+    }
+    w.end_node()
+}
+
+fn write_parts(w: &mut Writer<'_>, parts: &[TracePartDescription<'_>]) -> Result<(), WriteError> {
+    let mut open: Option<&str> = None;
+    let mut arrays = 0u64;
+    for part in parts {
+        let array = match part.kind {
+            TraceKind::Cpu { array, .. } => Some(array),
+            TraceKind::Meta | TraceKind::Log => None,
+        };
+        if open.is_some() && open != array {
+            w.end_node()?;
+            open = None;
+        }
+        match part.kind {
+            TraceKind::Meta => {
+                w.begin_node("meta")?;
+                w.prop_str(COMPATIBLE, FTRACE_META_V1)?;
+            }
+            TraceKind::Log => {
+                w.begin_node("log")?;
+                w.prop_str(COMPATIBLE, KMSG_V1)?;
+            }
+            TraceKind::Cpu {
+                array,
+                cpu,
+                sub_buffer,
+            } => {
+                if open.is_none() {
+                    numbered(w, "array", arrays)?;
+                    w.prop_str(COMPATIBLE, FTRACE_ARRAY_V1)?;
+                    w.prop_str(NAME, array)?;
+                    arrays = arrays.saturating_add(1);
+                    open = Some(array);
+                }
+                numbered(w, "cpu", u64::from(cpu))?;
+                w.prop_str(COMPATIBLE, FTRACE_CPU_V1)?;
+                w.prop_u32(CPU, cpu)?;
+                w.prop_u32(SUB_BUFFER, sub_buffer)?;
+            }
+        }
+        w.prop_u64(SIZE, part.size)?;
+        w.prop_mem(MEM, part.mem.iter().copied())?;
+        w.prop_bytes(BLAKE3, &part.blake3)?;
+        w.end_node()?;
+    }
+    if open.is_some() {
+        w.end_node()?;
+    }
+    Ok(())
+}
+
+/// Begins a node called `prefix-number`.
+fn numbered(w: &mut Writer<'_>, prefix: &str, number: u64) -> Result<(), WriteError> {
+    let mut name = super::write::NumberedName::default();
+    // INVARIANT: a prefix of up to 6 bytes and the digits of any u64 fit; see `NumberedName`.
+    let _ = write!(name, "{prefix}-{number}");
+    w.begin_node(name.as_str())
+}
+
+impl<'a> Check<'a, '_, '_> {
+    /// `/ftrace` and everything below it. Nodes of unknown versions are left alone.
+    pub(super) fn traces(
+        &mut self,
+        node: Node<'a>,
+        tree_hop: Option<u64>,
+        unknown: &mut Vec<Unknown<'a>>,
+    ) -> Result<Option<Traces<'a>>, Stop> {
+        let limit = self.u64(node, LIMIT)?;
+        let keep_hops = self.read(node, KEEP_HOPS, Value::u32)?;
+        if keep_hops == Some(0) {
+            self.report(node, ProblemKind::KeepHops)?;
+        }
+        let mut hops: Vec<TraceHop<'a>> = Vec::new();
+        for child in node.children() {
+            if !self.known(child, FTRACE_HOP_V1, unknown)? {
+                continue;
+            }
+            let Some(hop) = self.trace_hop(child, tree_hop, unknown)? else {
+                continue;
+            };
+            self.named(child, "hop", hop.hop)?;
+            if hops.last().is_some_and(|before| before.hop >= hop.hop) {
+                self.report(child, ProblemKind::HopOrder { hop: hop.hop })?;
+            }
+            push(&mut hops, hop)?;
+        }
+        Ok((|| {
+            Some(Traces {
+                limit: limit?,
+                keep_hops: keep_hops?,
+                configured: node.prop(CONFIGURED).is_some(),
+                hops,
+            })
+        })())
+    }
+
+    /// Whether a node is of the version `wanted`; another one is noted as unknown.
+    fn known(
+        &mut self,
+        node: Node<'a>,
+        wanted: &str,
+        unknown: &mut Vec<Unknown<'a>>,
+    ) -> Result<bool, Stop> {
+        let Some(compatible) = self.str(node, COMPATIBLE)? else {
+            return Ok(false);
+        };
+        if compatible == wanted {
+            return Ok(true);
+        }
+        let leave = Unknown {
+            node,
+            in_blobs: false,
+            compatible,
+        };
+        push(unknown, leave)?;
+        Ok(false)
+    }
+
+    /// That a node is called `prefix-number`.
+    fn named(&mut self, node: Node<'a>, prefix: &'static str, number: u64) -> Result<(), Stop> {
+        let digits = node
+            .name()
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.strip_prefix('-'));
+        let right = digits.is_some_and(|digits| {
+            digits.bytes().all(|digit| digit.is_ascii_digit())
+                && (digits == "0" || !digits.starts_with('0'))
+                && digits.parse() == Ok(number)
+        });
+        if right {
+            return Ok(());
+        }
+        self.report(node, ProblemKind::NodeName { prefix, number })
+    }
+
+    fn trace_hop(
+        &mut self,
+        node: Node<'a>,
+        tree_hop: Option<u64>,
+        unknown: &mut Vec<Unknown<'a>>,
+    ) -> Result<Option<TraceHop<'a>>, Stop> {
+        let hop = self.u64(node, HOP)?;
+        if let (Some(arrived), Some(hop)) = (hop, tree_hop)
+            && (arrived == 0 || arrived > hop)
+        {
+            self.report(node, ProblemKind::TraceHop { arrived, hop })?;
+        }
+        let release = self.text(node, RELEASE)?;
+        let taken = self.u64(node, TAKEN)?;
+        let mut parts = Vec::new();
+        let mut arrays = 0u64;
+        for child in node.children() {
+            let kind = match (child.name(), self.str(child, COMPATIBLE)?) {
+                (_, None) => continue,
+                ("meta", Some(FTRACE_META_V1)) => TraceKind::Meta,
+                ("log", Some(KMSG_V1)) => TraceKind::Log,
+                (_, Some(FTRACE_ARRAY_V1)) => {
+                    self.named(child, "array", arrays)?;
+                    arrays = arrays.saturating_add(1);
+                    self.trace_array(child, unknown, &mut parts)?;
+                    continue;
+                }
+                (_, Some(compatible)) => {
+                    let leave = Unknown {
+                        node: child,
+                        in_blobs: false,
+                        compatible,
+                    };
+                    push(unknown, leave)?;
+                    continue;
+                }
+            };
+            if let Some(part) = self.trace_part(child, kind)? {
+                push(&mut parts, part)?;
+            }
+        }
+        Ok((|| {
+            Some(TraceHop {
+                hop: hop?,
+                release: release?,
+                taken: taken?,
+                parts,
+            })
+        })())
+    }
+
+    fn trace_array(
+        &mut self,
+        node: Node<'a>,
+        unknown: &mut Vec<Unknown<'a>>,
+        parts: &mut Vec<TracePart<'a>>,
+    ) -> Result<(), Stop> {
+        let Some(array) = self.str(node, NAME)? else {
+            return Ok(());
+        };
+        if array.len() > MAX_NAME || array.contains(char::is_control) || array.contains('/') {
+            self.report(node, ProblemKind::ArrayName { len: array.len() })?;
+        }
+        for child in node.children() {
+            if !self.known(child, FTRACE_CPU_V1, unknown)? {
+                continue;
+            }
+            let cpu = self.read(child, CPU, Value::u32)?;
+            let sub_buffer = self.read(child, SUB_BUFFER, Value::u32)?;
+            let (Some(cpu), Some(sub_buffer)) = (cpu, sub_buffer) else {
+                continue;
+            };
+            self.named(child, "cpu", u64::from(cpu))?;
+            let kind = TraceKind::Cpu {
+                array,
+                cpu,
+                sub_buffer,
+            };
+            let part = self.trace_part(child, kind)?;
+            let size = part.map_or(0, |part| part.size);
+            let right = sub_buffer.is_power_of_two()
+                && u64::from(sub_buffer) >= PAGE_SIZE
+                && sub_buffer <= MAX_SUB_BUFFER
+                && size.is_multiple_of(u64::from(sub_buffer));
+            if !right {
+                self.report(child, ProblemKind::SubBuffer { sub_buffer, size })?;
+            }
+            if let Some(part) = part {
+                push(parts, part)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn trace_part(
+        &mut self,
+        node: Node<'a>,
+        kind: TraceKind<'a>,
+    ) -> Result<Option<TracePart<'a>>, Stop> {
+        let size = self.u64(node, SIZE)?;
+        let mem = self.sized_mem(node, size)?;
+        let blake3 = self.read(node, BLAKE3, Value::array)?;
+        Ok((|| {
+            Some(TracePart {
+                kind,
+                size: size?,
+                blake3: blake3?,
+                mem: mem?,
+            })
+        })())
+    }
+}

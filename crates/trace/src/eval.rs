@@ -1,0 +1,350 @@
+//! What a `print fmt` says of one record.
+
+use crate::bytes::until_nul;
+use crate::expr::{Expr, Op};
+use crate::format::{EventFormat, Print, element, extend, size_of_type};
+use crate::names::Names;
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'r> {
+    /// An integer.
+    Int {
+        /// Its bits; a signed one has its sign extended.
+        bits: u64,
+        /// Whether it is signed.
+        signed: bool,
+    },
+    /// Bytes of the record: text, or an array of elements of `size` bytes.
+    Bytes {
+        /// The bytes.
+        bytes: Cow<'r, [u8]>,
+        /// Bytes of an element.
+        size: usize,
+        /// Whether elements are signed.
+        signed: bool,
+    },
+}
+
+/// A record and what is known of it.
+pub struct Scope<'r> {
+    /// The kind of event.
+    pub format: &'r EventFormat,
+    /// The record.
+    pub record: &'r [u8],
+    /// Symbols, printk formats.
+    pub names: &'r Names,
+}
+
+const fn int(bits: u64) -> Value<'static> {
+    Value::Int { bits, signed: true }
+}
+
+fn text(text: impl Into<Vec<u8>>) -> Value<'static> {
+    Value::Bytes {
+        bytes: Cow::Owned(text.into()),
+        size: 1,
+        signed: false,
+    }
+}
+
+impl<'r> Value<'r> {
+    /// As an integer: the first 8 bytes of an array.
+    pub fn bits(&self) -> u64 {
+        match self {
+            Self::Int { bits, .. } => *bits,
+            Self::Bytes { bytes, .. } => {
+                crate::bytes::uint_at(bytes, 0, bytes.len().min(8)).unwrap_or(0)
+            }
+        }
+    }
+
+    fn signed(&self) -> bool {
+        matches!(self, Self::Int { signed: true, .. })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes { bytes, .. } => bytes,
+            Self::Int { .. } => &[],
+        }
+    }
+}
+
+impl<'r> Scope<'r> {
+    /// The line of `print`; none when it needs something that is not known.
+    pub fn line(&self, print: &Print) -> Option<String> {
+        let mut values = Vec::new();
+        for argument in &print.arguments {
+            values.push(self.eval(argument)?);
+        }
+        crate::printf::format(&print.template, &values, self.names)
+    }
+
+    fn field(&self, name: &str) -> Option<Value<'r>> {
+        let field = self.format.field(name)?;
+        if field.element.is_some() || field.size > 8 || field.size == 0 {
+            return Some(Value::Bytes {
+                bytes: Cow::Borrowed(field.bytes(self.record)?),
+                size: field.element.unwrap_or(1),
+                signed: field.signed,
+            });
+        }
+        Some(Value::Int {
+            bits: field.integer(self.record)?,
+            signed: field.signed,
+        })
+    }
+
+    /// The value of an expression.
+    pub fn eval(&self, expr: &Expr) -> Option<Value<'r>> {
+        match expr {
+            Expr::Int(value) => Some(int(*value)),
+            Expr::Text(bytes) => Some(text(bytes.clone())),
+            Expr::Field(name) => self.field(name),
+            // A constant that the kernel did not replace by its number.
+            Expr::Name(_) | Expr::Pair(..) => None,
+            Expr::Index(array, index) => {
+                let array = self.eval(array)?;
+                let index = usize::try_from(self.eval(index)?.bits()).ok()?;
+                let Value::Bytes {
+                    bytes,
+                    size,
+                    signed,
+                } = array
+                else {
+                    return None;
+                };
+                Some(Value::Int {
+                    bits: element(&bytes, index, size, signed)?,
+                    signed,
+                })
+            }
+            Expr::Unary(op, inner) => self.unary(*op, inner),
+            Expr::Binary(op, left, right) => self.binary(*op, left, right),
+            Expr::Choice(condition, yes, no) => {
+                let chosen = if self.eval(condition)?.bits() != 0 {
+                    yes
+                } else {
+                    no
+                };
+                self.eval(chosen)
+            }
+            Expr::Cast(kind, inner) => {
+                let value = self.eval(inner)?;
+                if kind.ends_with('*') {
+                    return Some(value);
+                }
+                let size = size_of_type(kind).unwrap_or(8);
+                let unsigned = kind.contains("unsigned")
+                    || kind.trim_start_matches('_').starts_with('u')
+                    || matches!(&**kind, "size_t" | "gfp_t" | "sector_t" | "bool");
+                let mask = if size >= 8 {
+                    u64::MAX
+                } else {
+                    (1u64 << (size * 8)) - 1
+                };
+                let bits = value.bits() & mask;
+                Some(Value::Int {
+                    bits: if unsigned { bits } else { extend(bits, size) },
+                    signed: !unsigned,
+                })
+            }
+            Expr::Call(name, arguments) => self.call(name, arguments),
+        }
+    }
+
+    fn unary(&self, op: Op, inner: &Expr) -> Option<Value<'r>> {
+        let value = self.eval(inner)?;
+        Some(match op {
+            Op::Not => int(u64::from(value.bits() == 0)),
+            Op::Flip => Value::Int {
+                bits: !value.bits(),
+                signed: value.signed(),
+            },
+            Op::Neg => int(value.bits().wrapping_neg()),
+            // `*(type *)__get_dynamic_array(x)` and `&REC->x`: the bytes are at hand already.
+            _ => value,
+        })
+    }
+
+    fn binary(&self, op: Op, left: &Expr, right: &Expr) -> Option<Value<'r>> {
+        let left = self.eval(left)?;
+        match op {
+            Op::LogicAnd if left.bits() == 0 => return Some(int(0)),
+            Op::LogicOr if left.bits() != 0 => return Some(int(1)),
+            _ => {}
+        }
+        let right = self.eval(right)?;
+        let signed = left.signed() && right.signed();
+        let (a, b) = (left.bits(), right.bits());
+        let (sa, sb) = (a.cast_signed(), b.cast_signed());
+        let bits = match op {
+            Op::Add => a.wrapping_add(b),
+            Op::Sub => a.wrapping_sub(b),
+            Op::Mul => a.wrapping_mul(b),
+            Op::Div if signed => sa.checked_div(sb)?.cast_unsigned(),
+            Op::Div => a.checked_div(b)?,
+            Op::Rem if signed => sa.checked_rem(sb)?.cast_unsigned(),
+            Op::Rem => a.checked_rem(b)?,
+            Op::And => a & b,
+            Op::Or => a | b,
+            Op::Xor => a ^ b,
+            Op::Shl => a.checked_shl(u32::try_from(b).ok()?).unwrap_or(0),
+            Op::Shr if left.signed() => (sa >> b.min(63)).cast_unsigned(),
+            Op::Shr => a.checked_shr(u32::try_from(b).ok()?).unwrap_or(0),
+            Op::LogicAnd | Op::LogicOr => u64::from(b != 0),
+            Op::Eq => u64::from(a == b),
+            Op::Ne => u64::from(a != b),
+            Op::Lt => u64::from(if signed { sa < sb } else { a < b }),
+            Op::Le => u64::from(if signed { sa <= sb } else { a <= b }),
+            Op::Gt => u64::from(if signed { sa > sb } else { a > b }),
+            Op::Ge => u64::from(if signed { sa >= sb } else { a >= b }),
+            _ => return None,
+        };
+        let signed = match op {
+            Op::Shl | Op::Shr => left.signed(),
+            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Rem | Op::And | Op::Or | Op::Xor => signed,
+            _ => true,
+        };
+        Some(Value::Int { bits, signed })
+    }
+
+    /// The bytes of the field that the first argument names.
+    fn named(&self, arguments: &[Expr]) -> Option<Value<'r>> {
+        match arguments.first()? {
+            Expr::Name(name) | Expr::Field(name) => {
+                let field = self.format.field(name)?;
+                Some(Value::Bytes {
+                    bytes: Cow::Borrowed(field.bytes(self.record)?),
+                    size: field.element.unwrap_or(1),
+                    signed: field.signed,
+                })
+            }
+            other => self.eval(other),
+        }
+    }
+
+    fn integer(&self, arguments: &[Expr], index: usize) -> Option<u64> {
+        Some(self.eval(arguments.get(index)?)?.bits())
+    }
+
+    fn call(&self, name: &str, arguments: &[Expr]) -> Option<Value<'r>> {
+        Some(match name {
+            "__get_str" | "__get_rel_str" => {
+                let value = self.named(arguments)?;
+                text(until_nul(value.bytes()))
+            }
+            "__get_dynamic_array"
+            | "__get_rel_dynamic_array"
+            | "__get_sockaddr"
+            | "__get_rel_sockaddr" => self.named(arguments)?,
+            "__get_dynamic_array_len" | "__get_rel_dynamic_array_len" => {
+                int(self.named(arguments)?.bytes().len() as u64)
+            }
+            "__get_bitmask" | "__get_rel_bitmask" | "__get_cpumask" | "__get_rel_cpumask" => {
+                text(bitmask(self.named(arguments)?.bytes()))
+            }
+            "__print_flags" | "__print_flags_u64" => {
+                let mut rest = self.integer(arguments, 0)?;
+                let delimiter = self.eval(arguments.get(1)?)?;
+                let mut parts: Vec<u8> = Vec::new();
+                // As `trace_print_flags_seq`: each flag that is fully set, until nothing is left.
+                for pair in arguments.get(2..)? {
+                    if rest == 0 {
+                        break;
+                    }
+                    let (mask, shown) = self.pair(pair)?;
+                    if rest & mask == mask {
+                        rest &= !mask;
+                        add(&mut parts, delimiter.bytes(), &shown);
+                    }
+                }
+                if rest != 0 {
+                    add(
+                        &mut parts,
+                        delimiter.bytes(),
+                        format!("{rest:#x}").as_bytes(),
+                    );
+                }
+                text(parts)
+            }
+            "__print_symbolic" | "__print_symbolic_u64" => {
+                let value = self.integer(arguments, 0)?;
+                let mut shown = None;
+                for pair in arguments.get(1..)? {
+                    let (key, name) = self.pair(pair)?;
+                    if key == value {
+                        shown = Some(name);
+                        break;
+                    }
+                }
+                text(shown.unwrap_or_else(|| format!("{value:#x}").into_bytes()))
+            }
+            "__print_hex" | "__print_hex_str" => {
+                let value = self.named(arguments)?;
+                let len = usize::try_from(self.integer(arguments, 1)?).ok()?;
+                let separator = if name == "__print_hex" { " " } else { "" };
+                let bytes = value.bytes().get(..len).unwrap_or(value.bytes());
+                text(hex(bytes, separator))
+            }
+            "__print_array" => {
+                let value = self.named(arguments)?;
+                let count = usize::try_from(self.integer(arguments, 1)?).ok()?;
+                let size = usize::try_from(self.integer(arguments, 2)?).ok()?;
+                let mut out = String::from("{");
+                for index in 0..count {
+                    let Some(item) = element(value.bytes(), index, size, false) else {
+                        break;
+                    };
+                    let _ = write!(out, "{}{item:#x}", if index > 0 { "," } else { "" });
+                }
+                out.push('}');
+                text(out)
+            }
+            "__print_ns_to_secs" => int(self.integer(arguments, 0)? / 1_000_000_000),
+            "__print_ns_without_secs" => int(self.integer(arguments, 0)? % 1_000_000_000),
+            "__builtin_expect" | "__builtin_constant_p" => self.eval(arguments.first()?)?,
+            _ => return None,
+        })
+    }
+
+    fn pair(&self, expr: &Expr) -> Option<(u64, Vec<u8>)> {
+        let Expr::Pair(key, name) = expr else {
+            return None;
+        };
+        Some((self.eval(key)?.bits(), self.eval(name)?.bytes().to_vec()))
+    }
+}
+
+fn add(out: &mut Vec<u8>, delimiter: &[u8], part: &[u8]) {
+    if !out.is_empty() {
+        out.extend_from_slice(delimiter);
+    }
+    out.extend_from_slice(part);
+}
+
+/// Bytes as pairs of digits.
+pub fn hex(bytes: &[u8], separator: &str) -> String {
+    let mut out = String::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        let _ = write!(out, "{}{byte:02x}", if index > 0 { separator } else { "" });
+    }
+    out
+}
+
+/// Words of 32 bits, the highest first (`bitmap_print`, `%*pb`).
+fn bitmask(bytes: &[u8]) -> String {
+    let words: Vec<u32> = bytes
+        .chunks(4)
+        .filter_map(|word| crate::bytes::uint_at(word, 0, word.len()))
+        .filter_map(|word| u32::try_from(word).ok())
+        .collect();
+    let mut out = String::new();
+    for (index, word) in words.iter().rev().enumerate() {
+        let _ = write!(out, "{}{word:08x}", if index > 0 { "," } else { "" });
+    }
+    out
+}

@@ -1,0 +1,249 @@
+//! What the kernel says of the records of one event: the file `format` in `events/SYSTEM/EVENT`.
+//!
+//! `field:TYPE NAME;  offset:N;  size:N;  signed:N;` lines and a `print fmt:` line, as
+//! `f_show` and `f_next` print them (`kernel/trace/trace_events.c`, 6.1 to 7.3).
+
+use crate::bytes::{array, u32_at, uint_at};
+use crate::expr::{self, Expr};
+use thiserror::Error;
+
+/// One field of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its type as written, without the name.
+    pub kind: String,
+    /// Offset in the record, bytes.
+    pub offset: usize,
+    /// Bytes; 0 when it reaches to the end of the record.
+    pub size: usize,
+    /// Whether integers of it are signed.
+    pub signed: bool,
+    /// Size of an element when it is an array; none otherwise.
+    pub element: Option<usize>,
+    /// How the bytes are found.
+    pub place: Place,
+}
+
+/// How the bytes of a field are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At its offset.
+    Here,
+    /// `__data_loc`: a word there says where in the record they are.
+    DataLoc,
+    /// `__rel_loc`: the same, counted from the end of the word.
+    RelLoc,
+}
+
+/// A format that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// A line that has to be there is not.
+    #[error("the format of an event has no `{0}` line")]
+    Missing(&'static str),
+}
+
+/// What is known of one kind of event.
+#[derive(Clone, Debug)]
+pub struct EventFormat {
+    /// `sched`, `ftrace` …
+    pub system: String,
+    /// `sched_switch` …
+    pub name: String,
+    /// Number in the records, for this boot of this kernel only.
+    pub id: u16,
+    /// The fields that every event has come first.
+    pub fields: Vec<Field>,
+    /// The template of the line that people see, and its arguments; none when it cannot be understood.
+    pub print: Option<Print>,
+}
+
+/// A `print fmt`.
+#[derive(Clone, Debug)]
+pub struct Print {
+    /// As for printf.
+    pub template: Vec<u8>,
+    /// What it shows.
+    pub arguments: Vec<Expr>,
+}
+
+impl Field {
+    /// Reads a `field:` line; none when it is none.
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = line.trim_start().strip_prefix("field:")?;
+        let mut parts = rest.split(';').map(str::trim);
+        let declaration = parts.next()?;
+        let number =
+            |part: Option<&str>, key: &str| part?.strip_prefix(key)?.trim().parse::<usize>().ok();
+        let offset = number(parts.next(), "offset:")?;
+        let size = number(parts.next(), "size:")?;
+        let signed = number(parts.next(), "signed:")? != 0;
+        let (place, declaration) = match declaration.split_once(' ') {
+            Some(("__data_loc", rest)) => (Place::DataLoc, rest.trim()),
+            Some(("__rel_loc", rest)) => (Place::RelLoc, rest.trim()),
+            _ => (Place::Here, declaration),
+        };
+        // `char name[16]`, but `char[] name` where the bytes are elsewhere.
+        let (before, count) = match declaration.rsplit_once('[') {
+            Some((before, count)) if count.trim_end().ends_with(']') => (
+                before.trim_end(),
+                Some(count.trim_end().trim_end_matches(']')),
+            ),
+            _ => (declaration, None),
+        };
+        let at = before
+            .rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .map_or(0, |at| at + 1);
+        let (kind, name) = before.split_at(at);
+        if name.is_empty() {
+            return None;
+        }
+        let kind = kind.trim();
+        let is_array = count.is_some() || kind.ends_with("[]");
+        let element = is_array.then(|| {
+            let whole = count.and_then(|count| count.parse::<usize>().ok());
+            match whole {
+                Some(count) if count > 0 && size > 0 && size.is_multiple_of(count) => size / count,
+                _ => size_of_type(kind.trim_end_matches("[]").trim()).unwrap_or(1),
+            }
+        });
+        Some(Self {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            offset,
+            size,
+            signed,
+            element,
+            place,
+        })
+    }
+
+    /// The bytes of this field in a record.
+    pub fn bytes<'r>(&self, record: &'r [u8]) -> Option<&'r [u8]> {
+        let (start, len) = match self.place {
+            Place::Here if self.size == 0 => return record.get(self.offset..),
+            Place::Here => (self.offset, self.size),
+            Place::DataLoc | Place::RelLoc => {
+                let word = u32_at(record, self.offset)?;
+                let base = if self.place == Place::RelLoc {
+                    self.offset.checked_add(4)?
+                } else {
+                    0
+                };
+                let offset = usize::try_from(word & 0xffff).ok()?;
+                (base.checked_add(offset)?, usize::try_from(word >> 16).ok()?)
+            }
+        };
+        record.get(start..start.checked_add(len)?)
+    }
+
+    /// The integer of a field of up to 8 bytes, its sign extended.
+    pub fn integer(&self, record: &[u8]) -> Option<u64> {
+        if self.place != Place::Here {
+            return uint_at(record, self.offset, 4);
+        }
+        element(record.get(self.offset..)?, 0, self.size, self.signed)
+    }
+
+    /// Whether the field holds text.
+    pub fn is_text(&self) -> bool {
+        let kind = self.kind.trim_end_matches("[]").trim_end();
+        self.element == Some(1) && (kind == "char" || kind.ends_with(" char"))
+    }
+}
+
+/// Integer `index` of an array of integers of `size` bytes.
+pub fn element(bytes: &[u8], index: usize, size: usize, signed: bool) -> Option<u64> {
+    let value = uint_at(bytes, index.checked_mul(size)?, size)?;
+    Some(if signed { extend(value, size) } else { value })
+}
+
+/// `value` of `size` bytes with its sign extended to 8.
+pub fn extend(value: u64, size: usize) -> u64 {
+    match size {
+        1 => i64::from(i8::from_le_bytes([value.to_le_bytes()[0]])).cast_unsigned(),
+        2 => array(&value.to_le_bytes(), 0)
+            .map_or(value, |b| i64::from(i16::from_le_bytes(b)).cast_unsigned()),
+        4 => array(&value.to_le_bytes(), 0)
+            .map_or(value, |b| i64::from(i32::from_le_bytes(b)).cast_unsigned()),
+        _ => value,
+    }
+}
+
+/// Bytes of a C type that the kernel uses in formats, on a 64-bit machine.
+pub fn size_of_type(kind: &str) -> Option<usize> {
+    if kind.ends_with('*') {
+        return Some(8);
+    }
+    let words: Vec<&str> = kind
+        .split_whitespace()
+        .filter(|word| !matches!(*word, "const" | "volatile" | "signed" | "unsigned" | "int"))
+        .collect();
+    Some(match words.as_slice() {
+        // `int`, `unsigned`, `unsigned int`.
+        [] => 4,
+        ["char" | "u8" | "s8" | "__u8" | "__s8" | "bool" | "uint8_t" | "int8_t"] => 1,
+        [
+            "short" | "u16" | "s16" | "__u16" | "__s16" | "__le16" | "__be16" | "uint16_t"
+            | "umode_t",
+        ] => 2,
+        [
+            "u32" | "s32" | "__u32" | "__s32" | "__le32" | "__be32" | "uint32_t" | "int32_t"
+            | "pid_t" | "uid_t" | "gid_t" | "gfp_t" | "dev_t" | "enum",
+            ..,
+        ] => 4,
+        [
+            "long" | "u64" | "s64" | "__u64" | "__s64" | "__le64" | "__be64" | "uint64_t"
+            | "int64_t" | "size_t" | "ssize_t" | "loff_t" | "sector_t" | "ino_t" | "pgoff_t",
+        ]
+        | ["long", "long"] => 8,
+        _ => return None,
+    })
+}
+
+impl EventFormat {
+    /// Reads a `format` file.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`]; a `print fmt` that is not understood is none.
+    pub fn parse(system: &str, text: &str) -> Result<Self, FormatError> {
+        let line = |key: &'static str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key))
+                .map(str::trim)
+                .ok_or(FormatError::Missing(key))
+        };
+        let name = line("name:")?.to_owned();
+        let id = line("ID:")?
+            .parse()
+            .map_err(|_| FormatError::Missing("ID:"))?;
+        let fields: Vec<Field> = text.lines().filter_map(Field::parse).collect();
+        // The template may go over several lines.
+        let print = text
+            .split_once("print fmt:")
+            .and_then(|(_, print)| expr::parse_print(print.trim()));
+        Ok(Self {
+            system: system.to_owned(),
+            name,
+            id,
+            fields,
+            print,
+        })
+    }
+
+    /// The field called `name`.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The fields of this event alone.
+    pub fn own_fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields
+            .iter()
+            .filter(|field| !field.name.starts_with("common_"))
+    }
+}

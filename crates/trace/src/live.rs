@@ -1,0 +1,341 @@
+//! The ring buffers of the running kernel, read where they are.
+//!
+//! A per-CPU buffer is a ring of `struct buffer_page`, each with its data page, and one more page, the *reader
+//! page*, that was taken out of the ring for whoever reads. The order of time is: what is unread of the
+//! reader page, then the ring from the *head* on up to the page that is being committed to
+//! (`kernel/trace/ring_buffer.c`, 6.1 to 7.3). The pointer to the head has one of its low two bits set
+//! (`RB_PAGE_HEAD`, `RB_PAGE_UPDATE`).
+//!
+//! Tracing goes on while this reads, so everything is checked: the ring has to close after as many pages as
+//! the kernel says, and a page counts only if its time stamp is the same after it was copied. Events up to
+//! `commit` do not change any more (`rb_set_commit_to_write`).
+
+use crate::btf::{BtfError, Structs};
+use crate::bytes::{u64_at, uint_at, until_nul};
+use crate::ring::{MAX_PAGE, PAGE, Page, PageLayout, unread};
+use thiserror::Error;
+
+/// Most pages of a ring: 64 GiB of 4 KiB pages.
+const MAX_PAGES: u64 = 16 << 20;
+/// Most arrays; each is a folder of `instances`.
+const MAX_ARRAYS: usize = 4096;
+/// How often a ring that changes under the walk is walked again.
+const TRIES: usize = 20;
+
+/// Kernel memory by virtual address.
+pub trait KernelMemory {
+    /// Fills `buf` with what is at `addr`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot.
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), String>;
+}
+
+/// Why a buffer cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LiveError {
+    /// Memory that cannot be read.
+    #[error("{0}")]
+    Memory(String),
+    /// Offsets that the kernel does not state.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// Not the structure that it should be.
+    #[error("{what} is {value:#x}, which cannot be")]
+    Value {
+        /// What.
+        what: &'static str,
+        /// The value.
+        value: u64,
+    },
+    /// It changed in every try.
+    #[error("the ring buffer changed under every one of {TRIES} walks")]
+    Busy,
+}
+
+/// Where the members of the kernel's structures are.
+#[derive(Clone, Copy, Debug)]
+pub struct Offsets {
+    array: [usize; 3],
+    array_buffer: usize,
+    buffers: usize,
+    cpu: [usize; 5],
+    cpu_size: usize,
+    page: [usize; 3],
+    page_size: usize,
+    order: Option<usize>,
+}
+
+const STRUCTS: [&str; 5] = [
+    "trace_array",
+    "array_buffer",
+    "trace_buffer",
+    "ring_buffer_per_cpu",
+    "buffer_page",
+];
+
+impl Offsets {
+    /// From the kernel's BTF.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError`].
+    pub fn new(btf: &[u8]) -> Result<Self, BtfError> {
+        let structs = Structs::parse(btf, &STRUCTS)?;
+        let (array, _) = structs.offsets("trace_array", ["list", "name", "array_buffer"])?;
+        let ([array_buffer], _) = structs.offsets("array_buffer", ["buffer"])?;
+        let ([buffers], _) = structs.offsets("trace_buffer", ["buffers"])?;
+        let (cpu, cpu_size) = structs.offsets(
+            "ring_buffer_per_cpu",
+            ["cpu", "nr_pages", "head_page", "commit_page", "reader_page"],
+        )?;
+        let (page, page_size) = structs.offsets("buffer_page", ["list", "read", "page"])?;
+        // Sub-buffers of several pages came with 6.8.
+        let order = structs
+            .offsets("buffer_page", ["order"])
+            .ok()
+            .map(|([at], _)| at);
+        if !(8..=PAGE).contains(&cpu_size) || !(8..=PAGE).contains(&page_size) {
+            return Err(BtfError::Format("a struct has an impossible size"));
+        }
+        Ok(Self {
+            array,
+            array_buffer,
+            buffers,
+            cpu,
+            cpu_size,
+            page,
+            page_size,
+            order,
+        })
+    }
+}
+
+/// One page that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivePage {
+    /// Its time.
+    pub time: u64,
+    /// All of its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The buffer of one CPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LiveBuffer {
+    /// Bytes of a page.
+    pub page_size: usize,
+    /// What is unread, oldest first.
+    pub pages: Vec<LivePage>,
+    /// Pages that tracing went over while they were read, or that were not asked for.
+    pub left_out: u64,
+}
+
+/// The kernel's trace arrays.
+pub struct Live<'m> {
+    memory: &'m dyn KernelMemory,
+    offsets: Offsets,
+    layout: PageLayout,
+}
+
+impl<'m> Live<'m> {
+    /// Reads through `memory`.
+    pub fn new(memory: &'m dyn KernelMemory, offsets: Offsets, layout: PageLayout) -> Self {
+        Self {
+            memory,
+            offsets,
+            layout,
+        }
+    }
+
+    fn bytes(&self, addr: u64, len: usize) -> Result<Vec<u8>, LiveError> {
+        let mut buf = vec![0; len];
+        self.memory
+            .read(addr, &mut buf)
+            .map_err(LiveError::Memory)?;
+        Ok(buf)
+    }
+
+    fn word(&self, addr: u64, offset: usize) -> Result<u64, LiveError> {
+        let addr = addr.checked_add(offset as u64).ok_or(LiveError::Value {
+            what: "a kernel address",
+            value: addr,
+        })?;
+        let bytes = self.bytes(addr, 8)?;
+        Ok(u64_at(&bytes, 0).unwrap_or(0))
+    }
+
+    /// Name and buffer of every array, from the addresses of `ftrace_trace_arrays` (the list of all) and of
+    /// `global_trace` (the top level, which gets the empty name).
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub fn arrays(&self, list: u64, global: u64) -> Result<Vec<(String, u64)>, LiveError> {
+        let [link, name, buffer] = self.offsets.array;
+        let mut arrays = Vec::new();
+        let mut at = self.word(list, 0)?;
+        while at != list {
+            if arrays.len() >= MAX_ARRAYS {
+                return Err(LiveError::Value {
+                    what: "the number of trace arrays",
+                    value: arrays.len() as u64,
+                });
+            }
+            let array = at.wrapping_sub(link as u64);
+            let name = match self.word(array, name)? {
+                _ if array == global => String::new(),
+                0 => String::from("?"),
+                // Names are allocated: less than the page that they may be at the end of is read.
+                text => self.text(text)?,
+            };
+            let buffer = self.word(array, buffer.saturating_add(self.offsets.array_buffer))?;
+            arrays.push((name, buffer));
+            at = self.word(at, 0)?;
+        }
+        Ok(arrays)
+    }
+
+    fn text(&self, addr: u64) -> Result<String, LiveError> {
+        // To the end of the page at most: what is behind it may not be memory.
+        let room = PAGE as u64 - addr % PAGE as u64;
+        let bytes = self.bytes(addr, usize::try_from(room.min(256)).unwrap_or(256))?;
+        Ok(String::from_utf8_lossy(until_nul(&bytes)).into_owned())
+    }
+
+    /// The buffer of one CPU: at most the newest `limit` bytes of it. None when the CPU has none.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`].
+    pub fn cpu(&self, buffer: u64, cpu: u32, limit: u64) -> Result<Option<LiveBuffer>, LiveError> {
+        let table = self.word(buffer, self.offsets.buffers)?;
+        let slot = table.wrapping_add(8 * u64::from(cpu));
+        let cpu_buffer = self.word(slot, 0)?;
+        if cpu_buffer == 0 {
+            return Ok(None);
+        }
+        let mut last = LiveError::Busy;
+        for _ in 0..TRIES {
+            match self.walk(cpu_buffer, cpu, limit) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => last = LiveError::Busy,
+                // A pointer of a moment ago may lead to anything by now.
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// One try: none when the ring changed under it.
+    fn walk(&self, cpu_buffer: u64, cpu: u32, limit: u64) -> Result<Option<LiveBuffer>, LiveError> {
+        let state = self.bytes(cpu_buffer, self.offsets.cpu_size)?;
+        let [number, count, head, commit, reader] = self.offsets.cpu;
+        let word = |at: usize| u64_at(&state, at).unwrap_or(0);
+        let found = uint_at(&state, number, 4).unwrap_or(u64::MAX);
+        if found != u64::from(cpu) {
+            return Err(LiveError::Value {
+                what: "the CPU of a per-CPU buffer",
+                value: found,
+            });
+        }
+        let (count, hint, commit, reader) = (word(count), word(head), word(commit), word(reader));
+        if count == 0 || count > MAX_PAGES {
+            return Err(LiveError::Value {
+                what: "the number of pages of a ring buffer",
+                value: count,
+            });
+        }
+        let mut order = vec![reader];
+        if commit != reader {
+            let Some(ring) = self.ring(hint, count)? else {
+                return Ok(None);
+            };
+            let Some(end) = ring.iter().position(|page| *page == commit) else {
+                return Ok(None);
+            };
+            order.extend(ring.get(..=end).unwrap_or_default());
+        }
+        self.copy(&order, limit).map(Some)
+    }
+
+    /// The pages of the ring from its head on; none when it does not close.
+    fn ring(&self, hint: u64, count: u64) -> Result<Option<Vec<u64>>, LiveError> {
+        let link = self.offsets.page[0];
+        let mut ring = Vec::new();
+        let (mut at, mut head) = (hint, 0usize);
+        for index in 0..count {
+            ring.push(at);
+            let next = self.word(at, link)?;
+            if next & 3 != 0 {
+                head = usize::try_from(index + 1).unwrap_or(0);
+            }
+            at = (next & !3).wrapping_sub(link as u64);
+        }
+        if at != hint {
+            return Ok(None);
+        }
+        let len = ring.len();
+        ring.rotate_left(head % len.max(1));
+        Ok(Some(ring))
+    }
+
+    /// Copies pages in this order, the newest `limit` bytes.
+    fn copy(&self, order: &[u64], limit: u64) -> Result<LiveBuffer, LiveError> {
+        let mut buffer = LiveBuffer {
+            page_size: PAGE,
+            ..LiveBuffer::default()
+        };
+        let mut copied = Vec::new();
+        let mut bytes_left = limit;
+        // Newest first, so that the limit leaves out the oldest.
+        for (index, page) in order.iter().enumerate().rev() {
+            let state = self.bytes(*page, self.offsets.page_size)?;
+            let [_, read, data] = self.offsets.page;
+            let read = usize::try_from(uint_at(&state, read, 4).unwrap_or(0)).unwrap_or(0);
+            let data = u64_at(&state, data).unwrap_or(0);
+            let order = self
+                .offsets
+                .order
+                .and_then(|at| uint_at(&state, at, 4))
+                .unwrap_or(0);
+            let size = u32::try_from(order)
+                .ok()
+                .and_then(|order| PAGE.checked_shl(order));
+            let size = size
+                .filter(|size| *size <= MAX_PAGE)
+                .ok_or(LiveError::Value {
+                    what: "the order of a sub-buffer",
+                    value: order,
+                })?;
+            buffer.page_size = size;
+            if bytes_left < size as u64 {
+                buffer.left_out = index as u64 + 1;
+                break;
+            }
+            let bytes = self.bytes(data, size)?;
+            copied.push((data, read, bytes));
+            bytes_left -= size as u64;
+        }
+        for (data, read, bytes) in copied.into_iter().rev() {
+            let time = u64_at(&bytes, 0).unwrap_or(0);
+            if self.word(data, 0)? != time {
+                buffer.left_out += 1;
+                continue;
+            }
+            let kept = unread(&bytes, &self.layout, read);
+            match kept {
+                Ok(Some(bytes)) => {
+                    let time = Page::new(&bytes, &self.layout).map_or(time, |page| page.time);
+                    buffer.pages.push(LivePage { time, bytes });
+                }
+                Ok(None) => {}
+                // Half written over when it was copied.
+                Err(_) => buffer.left_out += 1,
+            }
+        }
+        Ok(buffer)
+    }
+}

@@ -1,0 +1,141 @@
+//! What is needed beside the buffers to read them when the kernel that wrote them is gone.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Version of [`Meta`] that is written.
+pub const VERSION: u32 = 1;
+
+/// The files of tracefs that belong to a trace, as they were, and the symbols that it mentions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// [`VERSION`].
+    pub version: u32,
+    /// `uname -r` of the kernel that was traced.
+    pub release: String,
+    /// `uname -m` of it.
+    pub machine: String,
+    /// When the trace was taken, nanoseconds since the Unix epoch.
+    pub taken: u64,
+    /// Nanoseconds since that kernel booted (`CLOCK_MONOTONIC`), at the same moment.
+    pub uptime: u64,
+    /// `events/header_page`.
+    pub header_page: String,
+    /// `events/header_event`.
+    pub header_event: String,
+    /// `saved_cmdlines`: names of tasks.
+    pub cmdlines: String,
+    /// `saved_tgids`: processes of tasks.
+    pub tgids: String,
+    /// `printk_formats`: strings that records point to.
+    pub printk_formats: String,
+    /// Lines of `/proc/kallsyms`: the symbols that records point into, and the one after each.
+    pub symbols: String,
+    /// The format of every kind of event that is in a buffer, and those of ftrace itself.
+    pub events: Vec<EventText>,
+    /// The top level, which has no name, and the instances.
+    pub arrays: Vec<ArrayMeta>,
+}
+
+/// One `format` file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventText {
+    /// Folder below `events`.
+    pub system: String,
+    /// Its text.
+    pub format: String,
+}
+
+/// Settings of one trace array.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrayMeta {
+    /// Name of the instance; empty for the top level.
+    pub name: String,
+    /// The clock in use, from `trace_clock`.
+    pub clock: String,
+    /// `current_tracer`.
+    pub tracer: String,
+    /// `trace_options`, a line each.
+    pub options: String,
+    /// `tracing_on`.
+    pub on: bool,
+    /// Every possible CPU, also those with an empty buffer.
+    pub cpus: Vec<CpuMeta>,
+}
+
+/// One CPU of an array.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuMeta {
+    /// Its number.
+    pub cpu: u32,
+    /// `per_cpu/cpuN/stats`.
+    pub stats: String,
+    /// Pages that the size limit left out, or that tracing went over while they were read; older than what is there.
+    pub left_out: u64,
+}
+
+/// Why a description cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MetaError {
+    /// Not what a producer writes.
+    #[error("the description of the trace is damaged")]
+    Damaged(#[from] serde_json::Error),
+    /// Of a version that is not known.
+    #[error("the description of the trace has version {0}, this kho knows {VERSION}")]
+    Version(u32),
+}
+
+impl Meta {
+    /// As bytes for the handover.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: strings and numbers can always be written.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, MetaError> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// From the bytes of a handover.
+    ///
+    /// # Errors
+    ///
+    /// [`MetaError`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetaError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_slice(bytes)?;
+        if version != VERSION {
+            return Err(MetaError::Version(version));
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The array called `name`.
+    pub fn array(&self, name: &str) -> Option<&ArrayMeta> {
+        self.arrays.iter().find(|array| array.name == name)
+    }
+}
+
+impl ArrayMeta {
+    /// Whether the clock counts nanoseconds, so that times are shown as seconds (`trace_clocks`,
+    /// `kernel/trace/trace.c`).
+    pub fn in_ns(&self) -> bool {
+        !matches!(self.clock.as_str(), "counter" | "uptime" | "x86-tsc")
+    }
+
+    /// Whether an option is set; `default` when the kernel does not know it.
+    pub fn option(&self, name: &str, default: bool) -> bool {
+        for line in self.options.lines() {
+            if line == name {
+                return true;
+            }
+            if line.strip_prefix("no") == Some(name) {
+                return false;
+            }
+        }
+        default
+    }
+}

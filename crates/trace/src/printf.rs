@@ -1,0 +1,373 @@
+//! The kernel's printf (`vsnprintf`, `lib/vsprintf.c`), as far as trace events use it.
+
+use crate::bytes::{array, until_nul};
+use crate::eval::{Value, hex};
+use crate::names::Names;
+use std::fmt::Write;
+
+/// Widest field that is believed; the kernel's own limit is 32767.
+const MAX_WIDTH: usize = 4096;
+
+/// One `%` directive.
+#[derive(Default)]
+struct Spec {
+    left: bool,
+    plus: bool,
+    space: bool,
+    zero: bool,
+    hash: bool,
+    width: usize,
+    precision: Option<usize>,
+    /// Bytes of an integer argument.
+    size: usize,
+}
+
+/// Fills the template in; none when an argument is missing or a directive is not known.
+pub fn format(template: &[u8], values: &[Value<'_>], names: &Names) -> Option<String> {
+    let mut out = Vec::new();
+    let mut values = values.iter();
+    let mut rest = template;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'%' {
+            out.push(*byte);
+            continue;
+        }
+        if let Some(after) = rest.strip_prefix(b"%") {
+            out.push(b'%');
+            rest = after;
+            continue;
+        }
+        let (spec, after) = spec(rest, &mut values)?;
+        let (conversion, after) = after.split_first()?;
+        rest = after;
+        let shown: Vec<u8> = match conversion {
+            b'd' | b'i' => number(&spec, values.next()?.bits(), 10, true, false),
+            b'u' => number(&spec, values.next()?.bits(), 10, false, false),
+            b'x' => number(&spec, values.next()?.bits(), 16, false, false),
+            b'X' => number(&spec, values.next()?.bits(), 16, false, true),
+            b'o' => number(&spec, values.next()?.bits(), 8, false, false),
+            b'c' => vec![values.next()?.bits().to_le_bytes()[0]],
+            b's' => string(&spec, values.next()?, names),
+            b'p' => {
+                let len = rest
+                    .iter()
+                    .take_while(|b| b.is_ascii_alphanumeric())
+                    .count();
+                let (kind, after) = rest.split_at_checked(len)?;
+                let (shown, used) = pointer(&spec, kind, values.next()?, names);
+                // `%ps: ` has one letter of its own, what follows is text.
+                rest = kind
+                    .get(used..)
+                    .map_or(after, |_| rest.get(used..).unwrap_or_default());
+                shown
+            }
+            _ => return None,
+        };
+        pad(&mut out, &spec, &shown);
+    }
+    Some(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Flags, width, precision and length.
+fn spec<'t, 'v>(
+    mut rest: &'t [u8],
+    values: &mut impl Iterator<Item = &'v Value<'v>>,
+) -> Option<(Spec, &'t [u8])> {
+    let mut spec = Spec {
+        size: 4,
+        ..Spec::default()
+    };
+    while let Some((flag, after)) = rest.split_first() {
+        match flag {
+            b'-' => spec.left = true,
+            b'+' => spec.plus = true,
+            b' ' => spec.space = true,
+            b'0' => spec.zero = true,
+            b'#' => spec.hash = true,
+            _ => break,
+        }
+        rest = after;
+    }
+    let mut measure = |rest: &mut &'t [u8]| -> Option<usize> {
+        if let Some(after) = rest.strip_prefix(b"*") {
+            *rest = after;
+            return Some(
+                usize::try_from(values.next()?.bits())
+                    .unwrap_or(0)
+                    .min(MAX_WIDTH),
+            );
+        }
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        let (number, after) = rest.split_at_checked(digits)?;
+        *rest = after;
+        Some(number.iter().fold(0usize, |sum, digit| {
+            sum.saturating_mul(10)
+                .saturating_add(usize::from(digit - b'0'))
+                .min(MAX_WIDTH)
+        }))
+    };
+    spec.width = measure(&mut rest)?;
+    if let Some(after) = rest.strip_prefix(b".") {
+        rest = after;
+        spec.precision = Some(measure(&mut rest)?);
+    }
+    for (prefix, size) in [
+        (&b"hh"[..], 1),
+        (b"h", 2),
+        (b"ll", 8),
+        (b"l", 8),
+        (b"L", 8),
+        (b"z", 8),
+        (b"j", 8),
+        (b"t", 8),
+        (b"q", 8),
+    ] {
+        if let Some(after) = rest.strip_prefix(prefix) {
+            spec.size = size;
+            rest = after;
+            break;
+        }
+    }
+    Some((spec, rest))
+}
+
+fn number(spec: &Spec, bits: u64, base: u32, signed: bool, upper: bool) -> Vec<u8> {
+    let mask = if spec.size >= 8 {
+        u64::MAX
+    } else {
+        (1 << (spec.size * 8)) - 1
+    };
+    let bits = bits & mask;
+    let (negative, value) = if signed {
+        let value = crate::format::extend(bits, spec.size).cast_signed();
+        (value < 0, value.unsigned_abs())
+    } else {
+        (false, bits)
+    };
+    let mut digits = match base {
+        8 => format!("{value:o}"),
+        16 if upper => format!("{value:X}"),
+        16 => format!("{value:x}"),
+        _ => value.to_string(),
+    };
+    if let Some(precision) = spec.precision {
+        digits = format!("{digits:0>precision$}");
+    }
+    let sign = match (negative, spec.plus, spec.space, spec.hash, base) {
+        (true, ..) => "-",
+        (_, true, ..) if signed => "+",
+        (_, _, true, ..) if signed => " ",
+        (_, _, _, true, 16) => {
+            if upper {
+                "0X"
+            } else {
+                "0x"
+            }
+        }
+        (_, _, _, true, 8) => "0",
+        _ => "",
+    };
+    if spec.zero && !spec.left && spec.precision.is_none() {
+        let width = spec.width.saturating_sub(sign.len());
+        digits = format!("{digits:0>width$}");
+    }
+    format!("{sign}{digits}").into_bytes()
+}
+
+fn string(spec: &Spec, value: &Value<'_>, names: &Names) -> Vec<u8> {
+    let text: Vec<u8> = match value {
+        Value::Bytes { bytes, .. } => until_nul(bytes).to_vec(),
+        // A pointer to a string that the kernel exports with its formats.
+        Value::Int { bits: 0, .. } => b"(null)".to_vec(),
+        Value::Int { bits, .. } => names.printk(*bits).map_or_else(
+            || format!("{bits:#x}").into_bytes(),
+            |s| s.as_bytes().to_vec(),
+        ),
+    };
+    match spec.precision.and_then(|precision| text.get(..precision)) {
+        Some(cut) => cut.to_vec(),
+        None => text,
+    }
+}
+
+/// A pointer, and how many letters behind the `p` belong to it.
+fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> (Vec<u8>, usize) {
+    let bytes: &[u8] = match value {
+        Value::Bytes { bytes, .. } => bytes,
+        Value::Int { .. } => &[],
+    };
+    let bits = value.bits();
+    match kind {
+        [b'S' | b'F' | b'B', rest @ ..] => {
+            let more = usize::from(matches!(rest, [b'b' | b'R', ..]));
+            (names.symbol_offset(bits).into_bytes(), 1 + more)
+        }
+        [b's' | b'f', ..] => (names.symbol(bits).into_bytes(), 1),
+        [b'M', rest @ ..] => {
+            let more = usize::from(matches!(rest, [b'F' | b'R', ..]));
+            let separator = if matches!(rest, [b'F', ..]) { "-" } else { ":" };
+            (
+                hex(bytes.get(..6).unwrap_or(bytes), separator).into_bytes(),
+                1 + more,
+            )
+        }
+        [b'm', ..] => (hex(bytes.get(..6).unwrap_or(bytes), "").into_bytes(), 1),
+        [b'I' | b'i', b'4', ..] => {
+            let quad = array::<4>(bytes, 0).unwrap_or_default();
+            (std::net::Ipv4Addr::from(quad).to_string().into_bytes(), 2)
+        }
+        [b'I', b'6', rest @ ..] => {
+            let address = std::net::Ipv6Addr::from(array::<16>(bytes, 0).unwrap_or_default());
+            match rest {
+                [b'c', ..] => (address.to_string().into_bytes(), 3),
+                _ => {
+                    let groups: Vec<String> = address
+                        .segments()
+                        .iter()
+                        .map(|s| format!("{s:04x}"))
+                        .collect();
+                    (groups.join(":").into_bytes(), 2)
+                }
+            }
+        }
+        [b'I', b'S', rest @ ..] => {
+            let more = rest
+                .iter()
+                .take_while(|b| matches!(b, b'p' | b'c' | b'f' | b's'))
+                .count();
+            (socket(bytes).into_bytes(), 2 + more)
+        }
+        [b'U', rest @ ..] => {
+            let more = usize::from(matches!(rest, [b'b' | b'B' | b'l' | b'L', ..]));
+            let text = hex(bytes.get(..16).unwrap_or(bytes), "");
+            let mut out = String::new();
+            for (index, letter) in text.chars().enumerate() {
+                if matches!(index, 8 | 12 | 16 | 20) {
+                    out.push('-');
+                }
+                out.push(letter);
+            }
+            (out.into_bytes(), 1 + more)
+        }
+        [b'h', rest @ ..] => {
+            let (separator, more) = match rest {
+                [b'C', ..] => (":", 1),
+                [b'D', ..] => ("-", 1),
+                [b'N', ..] => ("", 1),
+                _ => (" ", 0),
+            };
+            let len = spec.width.clamp(1, 64);
+            (
+                hex(bytes.get(..len).unwrap_or(bytes), separator).into_bytes(),
+                1 + more,
+            )
+        }
+        [b'K' | b'x', ..] => (format!("{bits:016x}").into_bytes(), 1),
+        // The kernel hashes these; whoever reads a trace of a kernel that is gone wants to compare them.
+        _ => (format!("{bits:016x}").into_bytes(), 0),
+    }
+}
+
+/// `struct sockaddr_in` or `sockaddr_in6`.
+fn socket(bytes: &[u8]) -> String {
+    let port = array::<2>(bytes, 2).map_or(0, u16::from_be_bytes);
+    match crate::bytes::uint_at(bytes, 0, 2) {
+        Some(2) => {
+            let quad = array::<4>(bytes, 4).unwrap_or_default();
+            format!("{}:{port}", std::net::Ipv4Addr::from(quad))
+        }
+        Some(10) => {
+            let address = array::<16>(bytes, 8).unwrap_or_default();
+            format!("[{}]:{port}", std::net::Ipv6Addr::from(address))
+        }
+        _ => hex(bytes, ""),
+    }
+}
+
+fn pad(out: &mut Vec<u8>, spec: &Spec, shown: &[u8]) {
+    let missing = spec.width.saturating_sub(shown.len());
+    if !spec.left {
+        out.resize(out.len() + missing, b' ');
+    }
+    out.extend_from_slice(shown);
+    if spec.left {
+        out.resize(out.len() + missing, b' ');
+    }
+}
+
+/// The line of a `bprint` event: its arguments lie in the record as 32-bit words, in the order of the template
+/// (`vbin_printf`, `lib/vsprintf.c`). None when they are not understood.
+pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String> {
+    let mut values = Vec::new();
+    let mut at = 0usize;
+    let mut rest = template.as_bytes();
+    while let Some(position) = rest.iter().position(|b| *b == b'%') {
+        rest = rest.get(position + 1..)?;
+        if let Some(after) = rest.strip_prefix(b"%") {
+            rest = after;
+            continue;
+        }
+        let stars = rest
+            .iter()
+            .take_while(|b| !b.is_ascii_alphabetic())
+            .filter(|b| **b == b'*')
+            .count();
+        for _ in 0..stars {
+            values.push(take(arguments, &mut at, 4)?);
+        }
+        let none: [Value<'_>; 2] = [
+            Value::Int {
+                bits: 0,
+                signed: true,
+            },
+            Value::Int {
+                bits: 0,
+                signed: true,
+            },
+        ];
+        let (spec, after) = spec(rest, &mut none.iter())?;
+        let (conversion, after) = after.split_first()?;
+        rest = after;
+        match conversion {
+            b's' => {
+                let text = until_nul(arguments.get(at..)?);
+                values.push(Value::Bytes {
+                    bytes: text.to_vec().into(),
+                    size: 1,
+                    signed: false,
+                });
+                at = at.checked_add(text.len())?.checked_add(1)?;
+            }
+            b'p' => values.push(take(arguments, &mut at, 8)?),
+            b'd' | b'i' | b'u' | b'x' | b'X' | b'o' | b'c' => {
+                let size = if *conversion == b'c' { 1 } else { spec.size };
+                values.push(take(arguments, &mut at, size)?);
+            }
+            _ => return None,
+        }
+    }
+    format(template.as_bytes(), &values, names)
+}
+
+/// An integer at the next place that is aligned for it, 8-byte ones to 4.
+fn take(bytes: &[u8], at: &mut usize, size: usize) -> Option<Value<'static>> {
+    *at = at.checked_next_multiple_of(size.min(4))?;
+    let bits = crate::bytes::uint_at(bytes, *at, size)?;
+    *at = at.checked_add(size)?;
+    Some(Value::Int {
+        bits,
+        signed: false,
+    })
+}
+
+/// Appends `text` with control characters shown as escapes, so that a trace cannot drive a terminal.
+pub fn push_safe(out: &mut String, text: &str) {
+    for letter in text.chars() {
+        if letter.is_control() && letter != '\n' && letter != '\t' {
+            let _ = write!(out, "{}", letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! A trace as events in the order of time.
+
+use crate::bytes::uint_at;
+use crate::eval::{Scope, Value};
+use crate::format::{EventFormat, Field};
+use crate::meta::Meta;
+use crate::names::Names;
+use crate::printf::{binary, push_safe};
+use crate::ring::{Event, Events, MAX_PAGE, PAGE, Page, PageError, PageLayout};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt::Write;
+use thiserror::Error;
+
+/// The pages of one CPU of one array.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer<'a> {
+    /// Name of the array; empty for the top level.
+    pub array: &'a str,
+    /// The CPU.
+    pub cpu: u32,
+    /// Bytes of a page (a *sub-buffer*).
+    pub page_size: usize,
+    /// The pages, oldest first.
+    pub bytes: &'a [u8],
+}
+
+/// Something in a buffer that cannot be trusted; what comes before it in the same buffer can.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}CPU {cpu}, page {page}: {what}", Instance(array))]
+pub struct BufferProblem {
+    /// Name of the array.
+    pub array: String,
+    /// The CPU.
+    pub cpu: u32,
+    /// The page, from 0.
+    pub page: usize,
+    /// What is wrong.
+    pub what: PageError,
+}
+
+struct Instance<'a>(&'a str);
+
+impl std::fmt::Display for Instance<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            write!(f, "instance {}, ", self.0)
+        }
+    }
+}
+
+/// Everything needed to understand records.
+pub struct Knowledge {
+    /// Where things are in a page.
+    pub layout: PageLayout,
+    /// Tasks, symbols, strings.
+    pub names: Names,
+    formats: BTreeMap<u16, EventFormat>,
+}
+
+/// One event with where it was recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Which of the buffers it is from.
+    pub buffer: usize,
+    /// The event.
+    pub event: Event<'a>,
+    /// Events lost right before it; 0 when nobody knows how many.
+    pub missed: Option<u64>,
+}
+
+impl Knowledge {
+    /// From the description of a trace. Formats that are not understood are left out: their events are shown
+    /// as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError::Header`] when pages cannot be read at all.
+    pub fn new(meta: &Meta) -> Result<Self, PageError> {
+        let formats = meta
+            .events
+            .iter()
+            .filter_map(|event| EventFormat::parse(&event.system, &event.format).ok())
+            .map(|format| (format.id, format))
+            .collect();
+        Ok(Self {
+            layout: PageLayout::parse(&meta.header_page)?,
+            names: Names::parse(
+                &meta.cmdlines,
+                &meta.tgids,
+                &meta.printk_formats,
+                &meta.symbols,
+            ),
+            formats,
+        })
+    }
+
+    /// The format of a record.
+    pub fn format(&self, record: &[u8]) -> Option<&EventFormat> {
+        self.formats.get(&kind(record)?)
+    }
+
+    /// The task that a record is of.
+    pub fn pid(record: &[u8]) -> u32 {
+        uint_at(record, 4, 4)
+            .and_then(|pid| u32::try_from(pid).ok())
+            .unwrap_or(0)
+    }
+
+    /// Interrupt and preemption state as the kernel shows it, 5 letters (`trace_print_lat_fmt`,
+    /// `kernel/trace/trace_output.c`). Bit 1 is 7.x's lazy rescheduling; earlier kernels never set it on x86.
+    pub fn flags(record: &[u8]) -> String {
+        let byte = |at: usize| record.get(at).copied().unwrap_or(0);
+        let (flags, count) = (byte(2), byte(3));
+        let set = |bit: u8| flags & bit != 0;
+        let off = match (set(0x01), set(0x80)) {
+            (true, true) => 'D',
+            (true, false) => 'd',
+            (false, true) => 'b',
+            _ => '.',
+        };
+        let resched = match (set(0x04), set(0x02), set(0x20)) {
+            (true, true, true) => 'B',
+            (true, false, true) => 'N',
+            (false, true, true) => 'L',
+            (true, true, false) => 'b',
+            (true, false, false) => 'n',
+            (false, true, false) => 'l',
+            (false, false, true) => 'p',
+            _ => '.',
+        };
+        let (nmi, hard, soft) = (set(0x40), set(0x08), set(0x10));
+        let context = match (nmi, hard, soft) {
+            (true, true, _) => 'Z',
+            (true, ..) => 'z',
+            (_, true, true) => 'H',
+            (_, true, _) => 'h',
+            (_, _, true) => 's',
+            _ => '.',
+        };
+        let digit = |value: u8| match value {
+            0 => '.',
+            value => char::from_digit(u32::from(value), 16).unwrap_or('.'),
+        };
+        [off, resched, context, digit(count & 0xf), digit(count >> 4)]
+            .iter()
+            .collect()
+    }
+
+    /// What the event says, as the kernel's file `trace` shows it, without control characters.
+    pub fn body(&self, record: &[u8]) -> String {
+        let mut out = String::new();
+        let Some(format) = self.format(record) else {
+            let id = kind(record).unwrap_or(0);
+            let rest = record.get(8..).unwrap_or_default();
+            let _ = write!(out, "unknown event {id}: {}", crate::eval::hex(rest, " "));
+            return out;
+        };
+        let text = if format.system == "ftrace" {
+            self.ftrace(format, record)
+        } else {
+            None
+        };
+        let text = text.unwrap_or_else(|| {
+            let shown = self
+                .printed(format, record)
+                .unwrap_or_else(|| fields_text(format, record));
+            format!("{}: {shown}", format.name)
+        });
+        push_safe(&mut out, text.trim_end_matches('\n'));
+        out
+    }
+
+    /// The `print fmt`.
+    fn printed(&self, format: &EventFormat, record: &[u8]) -> Option<String> {
+        let print = format.print.as_ref()?;
+        let scope = Scope {
+            format,
+            record,
+            names: &self.names,
+        };
+        // Probes: the kernel shows a place where the format has a number (`print_kprobe_event`).
+        let probe = ["__probe_ip", "__probe_func"]
+            .iter()
+            .any(|name| format.field(name).is_some());
+        if probe && let Some(rest) = print.template.strip_prefix(b"(%lx") {
+            let mut changed = print.clone();
+            changed.template = match rest.strip_prefix(b" <- %lx") {
+                Some(rest) => {
+                    // The function comes first among the arguments, the return address is shown first.
+                    changed.arguments.swap(0, 1);
+                    [b"(%pS <- %ps", rest].concat()
+                }
+                None => [b"(%pS", rest].concat(),
+            };
+            return scope.line(&changed);
+        }
+        scope.line(print)
+    }
+
+    /// Events of ftrace itself, which the kernel does not print by their format.
+    fn ftrace(&self, format: &EventFormat, record: &[u8]) -> Option<String> {
+        let names = &self.names;
+        let word = |name: &str| format.field(name)?.integer(record);
+        let bytes = |name: &str| format.field(name)?.bytes(record);
+        Some(match format.name.as_str() {
+            "function" => {
+                let (ip, parent) = (names.symbol(word("ip")?), names.symbol(word("parent_ip")?));
+                format!("{ip} <-{parent}")
+            }
+            "print" => {
+                let text = String::from_utf8_lossy(crate::bytes::until_nul(bytes("buf")?));
+                format!("{}: {text}", names.symbol(word("ip")?))
+            }
+            "bputs" => format!(
+                "{}: {}",
+                names.symbol(word("ip")?),
+                names.printk(word("str")?)?
+            ),
+            "bprint" => {
+                let template = names.printk(word("fmt")?)?;
+                format!(
+                    "{}: {}",
+                    names.symbol(word("ip")?),
+                    binary(template, bytes("buf")?, names)?
+                )
+            }
+            "kernel_stack" => {
+                let callers = record.get(format.field("caller")?.offset..)?;
+                let mut out = String::from("<stack trace>");
+                for caller in callers.chunks_exact(8).filter_map(|c| uint_at(c, 0, 8)) {
+                    match caller {
+                        u64::MAX => break,
+                        // `FTRACE_TRAMPOLINE_MARKER` (INT_MAX), kernel/trace/trace.h.
+                        0x7fff_ffff => {
+                            out.push_str("\n => [FTRACE TRAMPOLINE]");
+                        }
+                        value => {
+                            let _ = write!(out, "\n => {}", names.symbol(value));
+                        }
+                    }
+                }
+                out
+            }
+            _ => return None,
+        })
+    }
+
+    /// The line of an event as the kernel's file `trace` has it.
+    pub fn line(&self, meta: &Meta, buffer: &Buffer<'_>, event: &Event<'_>) -> String {
+        let array = meta.array(buffer.array);
+        let pid = Self::pid(event.data);
+        let mut out = String::new();
+        let mut task = String::new();
+        push_safe(&mut task, self.names.task(pid));
+        let _ = write!(out, "{task:>16}-{pid:<7} ");
+        if array.is_some_and(|a| a.option("record-tgid", false)) {
+            let _ = match self.names.group(pid) {
+                Some(group) => write!(out, "({group:>7}) "),
+                None => write!(out, "(-------) "),
+            };
+        }
+        let _ = write!(out, "[{:03}] ", buffer.cpu);
+        if array.is_none_or(|a| a.option("irq-info", true)) {
+            out.push_str(&Self::flags(event.data));
+        }
+        let _ = write!(
+            out,
+            " {}: ",
+            time(event.time, array.is_none_or(|a| a.in_ns()))
+        );
+        out.push_str(&self.body(event.data));
+        out
+    }
+
+    /// Name and value of each field of an event, for scripts.
+    pub fn fields(&self, record: &[u8]) -> serde_json::Map<String, serde_json::Value> {
+        let Some(format) = self.format(record) else {
+            return serde_json::Map::new();
+        };
+        format
+            .own_fields()
+            .filter_map(|field| Some((field.name.clone(), field_json(field, record)?)))
+            .collect()
+    }
+}
+
+/// A time as the kernel shows it: seconds with microseconds, rounded (`trace_print_time`), or a plain number.
+pub fn time(time: u64, in_ns: bool) -> String {
+    if !in_ns {
+        return format!("{time:>12}");
+    }
+    let us = time.saturating_add(500) / 1000;
+    format!("{:>5}.{:06}", us / 1_000_000, us % 1_000_000)
+}
+
+/// The number of a record's kind.
+pub fn kind(record: &[u8]) -> Option<u16> {
+    uint_at(record, 0, 2).and_then(|id| u16::try_from(id).ok())
+}
+
+fn field_json(field: &Field, record: &[u8]) -> Option<serde_json::Value> {
+    if field.is_text() {
+        let text =
+            String::from_utf8_lossy(crate::bytes::until_nul(field.bytes(record)?)).into_owned();
+        return Some(text.into());
+    }
+    if let Some(size) = field.element {
+        let bytes = field.bytes(record)?;
+        let items = bytes
+            .chunks_exact(size.max(1))
+            .filter_map(|item| uint_at(item, 0, item.len()));
+        return Some(items.collect::<Vec<_>>().into());
+    }
+    let bits = field.integer(record)?;
+    Some(if field.signed {
+        bits.cast_signed().into()
+    } else {
+        bits.into()
+    })
+}
+
+/// `name=value` for each field: for a format whose line cannot be made.
+fn fields_text(format: &EventFormat, record: &[u8]) -> String {
+    let fields: Vec<String> = format
+        .own_fields()
+        .filter_map(|field| Some(format!("{}={}", field.name, field_json(field, record)?)))
+        .collect();
+    fields.join(" ")
+}
+
+/// One buffer under way.
+struct Stream<'a> {
+    buffer: Buffer<'a>,
+    page: usize,
+    events: Option<Events<'a>>,
+    missed: Option<u64>,
+}
+
+/// The events of several buffers, merged by time; equal times in the order of the buffers.
+pub struct Merge<'a> {
+    layout: PageLayout,
+    streams: Vec<Stream<'a>>,
+    heap: BinaryHeap<Reverse<(u64, usize)>>,
+    waiting: Vec<Option<(Event<'a>, Option<u64>)>>,
+    problems: Vec<BufferProblem>,
+}
+
+impl<'a> Merge<'a> {
+    /// Begins with the oldest event.
+    pub fn new(buffers: &[Buffer<'a>], layout: PageLayout) -> Self {
+        let mut merge = Self {
+            layout,
+            streams: Vec::new(),
+            heap: BinaryHeap::new(),
+            waiting: vec![None; buffers.len()],
+            problems: Vec::new(),
+        };
+        for (index, buffer) in buffers.iter().enumerate() {
+            merge.streams.push(Stream {
+                buffer: *buffer,
+                page: 0,
+                events: None,
+                missed: None,
+            });
+            merge.advance(index);
+        }
+        merge
+    }
+
+    /// What could not be read so far.
+    pub fn problems(&self) -> &[BufferProblem] {
+        &self.problems
+    }
+
+    fn advance(&mut self, index: usize) {
+        let Some(stream) = self.streams.get_mut(index) else {
+            return;
+        };
+        match stream.next(&self.layout) {
+            Ok(Some(found)) => {
+                self.heap.push(Reverse((found.0.time, index)));
+                if let Some(place) = self.waiting.get_mut(index) {
+                    *place = Some(found);
+                }
+            }
+            Ok(None) => {}
+            Err(what) => self.problems.push(BufferProblem {
+                array: stream.buffer.array.to_owned(),
+                cpu: stream.buffer.cpu,
+                page: stream.page.saturating_sub(1),
+                what,
+            }),
+        }
+    }
+}
+
+impl<'a> Stream<'a> {
+    fn next(&mut self, layout: &PageLayout) -> Result<Option<(Event<'a>, Option<u64>)>, PageError> {
+        let size = self.buffer.page_size;
+        if !(PAGE..=MAX_PAGE).contains(&size) {
+            return Err(PageError::Short(size));
+        }
+        loop {
+            if let Some(event) = self.events.as_mut().and_then(Iterator::next) {
+                return Ok(Some((event?, self.missed.take())));
+            }
+            let start = self.page.saturating_mul(size).min(self.buffer.bytes.len());
+            let rest = self.buffer.bytes.get(start..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            self.page += 1;
+            let bytes = rest.get(..size).ok_or(PageError::Short(rest.len()))?;
+            let page = Page::new(bytes, layout)?;
+            self.missed = page.missed;
+            self.events = Some(page.events());
+        }
+    }
+}
+
+impl<'a> Iterator for Merge<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        let Reverse((_, buffer)) = self.heap.pop()?;
+        let (event, missed) = self.waiting.get_mut(buffer)?.take()?;
+        self.advance(buffer);
+        Some(Record {
+            buffer,
+            event,
+            missed,
+        })
+    }
+}
+
+// Values of records are borrowed or small.
+const _: () = assert!(size_of::<Value<'_>>() <= 64);

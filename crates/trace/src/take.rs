@@ -1,0 +1,525 @@
+//! Taking the trace of the running kernel.
+
+use crate::live::{KernelMemory, Live, LiveError, Offsets};
+use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION};
+use crate::read::Buffer;
+use crate::ring::{Page, PageError, PageLayout};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Lowest kernel address: what is below is per-CPU or no symbol.
+const KERNEL: u64 = 0xffff_8000_0000_0000;
+
+/// Where a kernel shows itself.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// tracefs.
+    pub tracefs: PathBuf,
+    /// `/proc/kallsyms`.
+    pub kallsyms: PathBuf,
+    /// `/sys/kernel/btf/vmlinux`.
+    pub btf: PathBuf,
+    /// `/dev/kmsg`.
+    pub kmsg: PathBuf,
+}
+
+impl Paths {
+    /// Below `root`, `/` for the running system.
+    pub fn below(root: &Path) -> Self {
+        Self {
+            tracefs: root.join("sys/kernel/tracing"),
+            kallsyms: root.join("proc/kallsyms"),
+            btf: root.join("sys/kernel/btf/vmlinux"),
+            kmsg: root.join("dev/kmsg"),
+        }
+    }
+}
+
+/// Facts about the moment, which the caller asks the system for.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// `uname -r`.
+    pub release: String,
+    /// `uname -m`.
+    pub machine: String,
+    /// Nanoseconds since the Unix epoch.
+    pub time: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub uptime: u64,
+}
+
+/// How much to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of pages of all buffers together, newest first.
+    pub pages: u64,
+    /// Bytes of the kernel log, newest first.
+    pub log: usize,
+}
+
+/// Why there is no trace.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TakeError {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// tracefs is not there.
+    #[error("{} is not a tracefs", path.display())]
+    NoTracefs {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A symbol that is not named.
+    #[error("{} does not give the address of {symbol}", path.display())]
+    Symbol {
+        /// The file.
+        path: PathBuf,
+        /// The symbol.
+        symbol: &'static str,
+    },
+    /// The layout of pages is not known.
+    #[error(transparent)]
+    Layout(#[from] PageError),
+    /// A buffer.
+    #[error("cannot read the trace buffer of {array} CPU {cpu}: {cause}")]
+    Buffer {
+        /// Of which array.
+        array: String,
+        /// Of which CPU.
+        cpu: u32,
+        /// Why.
+        cause: LiveError,
+    },
+    /// The list of arrays.
+    #[error("cannot find the trace buffers: {0}")]
+    Live(#[from] LiveError),
+    /// There is a folder of an instance, but no such array.
+    #[error("the instance {0} is not in the kernel's list of trace arrays")]
+    NoArray(String),
+}
+
+/// The pages of one CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakenBuffer {
+    /// Name of the array; empty for the top level.
+    pub array: String,
+    /// The CPU.
+    pub cpu: u32,
+    /// Bytes of a page.
+    pub page_size: usize,
+    /// Pages, oldest first.
+    pub bytes: Vec<u8>,
+}
+
+/// A trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What explains it.
+    pub meta: Meta,
+    /// Every buffer that has something in it.
+    pub buffers: Vec<TakenBuffer>,
+    /// Records of the kernel log.
+    pub log: Vec<u8>,
+}
+
+impl Taken {
+    /// The buffers for a reader.
+    pub fn views(&self) -> Vec<Buffer<'_>> {
+        self.buffers
+            .iter()
+            .map(|buffer| Buffer {
+                array: &buffer.array,
+                cpu: buffer.cpu,
+                page_size: buffer.page_size,
+                bytes: &buffer.bytes,
+            })
+            .collect()
+    }
+}
+
+/// Takes the trace. Nothing of the running kernel changes.
+///
+/// # Errors
+///
+/// [`TakeError`].
+pub fn take(
+    paths: &Paths,
+    memory: &dyn KernelMemory,
+    moment: Moment,
+    limits: Limits,
+) -> Result<Taken, TakeError> {
+    let tracefs = &paths.tracefs;
+    if !tracefs.join("events/header_page").exists() {
+        return Err(TakeError::NoTracefs {
+            path: tracefs.clone(),
+        });
+    }
+    let header_page = text(&tracefs.join("events/header_page"))?;
+    let layout = PageLayout::parse(&header_page)?;
+    let symbols = Symbols::read(&paths.kallsyms)?;
+    let btf = read(&paths.btf)?;
+    let offsets = Offsets::new(&btf).map_err(LiveError::from)?;
+    let live = Live::new(memory, offsets, layout);
+    let arrays = live.arrays(
+        symbols.address("ftrace_trace_arrays")?,
+        symbols.address("global_trace")?,
+    )?;
+    let mut meta = Meta {
+        version: VERSION,
+        release: moment.release,
+        machine: moment.machine,
+        taken: moment.time,
+        uptime: moment.uptime,
+        header_event: text(&tracefs.join("events/header_event"))?,
+        header_page,
+        ..Meta::default()
+    };
+    let mut pages = Vec::new();
+    for (name, folder) in folders(tracefs)? {
+        let Some((_, buffer)) = arrays.iter().find(|(array, _)| *array == name) else {
+            return Err(TakeError::NoArray(name));
+        };
+        meta.arrays.push(array(
+            &live,
+            &name,
+            &folder,
+            *buffer,
+            limits.pages,
+            &mut pages,
+        )?);
+    }
+    let buffers = newest(pages, limits.pages, &mut meta);
+    // After the pages: names that tasks got meanwhile are known.
+    meta.cmdlines = text(&tracefs.join("saved_cmdlines"))?;
+    meta.tgids = text_if_there(&tracefs.join("saved_tgids"));
+    meta.printk_formats = text_if_there(&tracefs.join("printk_formats"));
+    let (used, addresses) = mentioned(&buffers, &layout);
+    meta.symbols = symbols.lines(&addresses);
+    meta.events = formats(tracefs, &used)?;
+    Ok(Taken {
+        meta,
+        buffers,
+        log: log(&paths.kmsg, limits.log)?,
+    })
+}
+
+/// Pages of one CPU of one array, while it is not yet clear how many of them are kept.
+struct Found {
+    array: usize,
+    name: String,
+    cpu: u32,
+    page_size: usize,
+    pages: Vec<crate::live::LivePage>,
+}
+
+fn array(
+    live: &Live<'_>,
+    name: &str,
+    folder: &Path,
+    buffer: u64,
+    limit: u64,
+    found: &mut Vec<Found>,
+) -> Result<ArrayMeta, TakeError> {
+    let index = found.last().map_or(0, |last| last.array + 1);
+    let mut cpus = Vec::new();
+    for cpu in cpu_folders(&folder.join("per_cpu"))? {
+        let pages = live
+            .cpu(buffer, cpu, limit)
+            .map_err(|cause| TakeError::Buffer {
+                array: name.to_owned(),
+                cpu,
+                cause,
+            })?;
+        let pages = pages.unwrap_or_default();
+        cpus.push(CpuMeta {
+            cpu,
+            stats: text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
+            left_out: pages.left_out,
+        });
+        found.push(Found {
+            array: index,
+            name: name.to_owned(),
+            cpu,
+            page_size: pages.page_size,
+            pages: pages.pages,
+        });
+    }
+    let line = |file: &str| text_if_there(&folder.join(file)).trim().to_owned();
+    let clocks = line("trace_clock");
+    let clock = clocks
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .map_or("local", |(clock, _)| clock);
+    Ok(ArrayMeta {
+        name: name.to_owned(),
+        clock: clock.to_owned(),
+        tracer: line("current_tracer"),
+        options: text_if_there(&folder.join("trace_options")),
+        on: line("tracing_on") == "1",
+        cpus,
+    })
+}
+
+/// Keeps the newest pages that fit, whatever CPU and array they are of.
+fn newest(mut found: Vec<Found>, limit: u64, meta: &mut Meta) -> Vec<TakenBuffer> {
+    let mut all: Vec<(u64, usize)> = Vec::new();
+    for (index, buffer) in found.iter().enumerate() {
+        all.extend(buffer.pages.iter().map(|page| (page.time, index)));
+    }
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    let mut kept = vec![0usize; found.len()];
+    let mut left = limit;
+    for (_, index) in all {
+        let size = found.get(index).map_or(0, |buffer| buffer.page_size as u64);
+        // The first that does not fit ends it: an older one in its place would leave a gap.
+        let Some(rest) = left.checked_sub(size) else {
+            break;
+        };
+        left = rest;
+        if let Some(count) = kept.get_mut(index) {
+            *count += 1;
+        }
+    }
+    let mut buffers = Vec::new();
+    for (buffer, kept) in found.iter_mut().zip(kept) {
+        let skip = buffer.pages.len().saturating_sub(kept);
+        let left_out = meta
+            .arrays
+            .iter_mut()
+            .find(|array| array.name == buffer.name)
+            .and_then(|array| array.cpus.iter_mut().find(|cpu| cpu.cpu == buffer.cpu));
+        if let Some(cpu) = left_out {
+            cpu.left_out += skip as u64;
+        }
+        let bytes: Vec<u8> = buffer
+            .pages
+            .drain(..)
+            .skip(skip)
+            .flat_map(|page| page.bytes)
+            .collect();
+        if !bytes.is_empty() {
+            buffers.push(TakenBuffer {
+                array: std::mem::take(&mut buffer.name),
+                cpu: buffer.cpu,
+                page_size: buffer.page_size,
+                bytes,
+            });
+        }
+    }
+    buffers
+}
+
+/// Kinds of events that are in the buffers, and every number in them that may be the address of a symbol.
+fn mentioned(buffers: &[TakenBuffer], layout: &PageLayout) -> (BTreeSet<u16>, BTreeSet<u64>) {
+    let (mut kinds, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for buffer in buffers {
+        for page in buffer.bytes.chunks(buffer.page_size) {
+            let Ok(page) = Page::new(page, layout) else {
+                continue;
+            };
+            for event in page.events().map_while(Result::ok) {
+                kinds.extend(crate::read::kind(event.data));
+                let words = (0..event.data.len())
+                    .step_by(4)
+                    .filter_map(|at| crate::bytes::u64_at(event.data, at));
+                addresses.extend(words.filter(|word| *word >= KERNEL));
+            }
+        }
+    }
+    (kinds, addresses)
+}
+
+/// The top level and the instances.
+fn folders(tracefs: &Path) -> Result<Vec<(String, PathBuf)>, TakeError> {
+    let mut folders = vec![(String::new(), tracefs.to_owned())];
+    let mut names = names(&tracefs.join("instances"))?;
+    names.sort();
+    folders.extend(names.into_iter().map(|name| {
+        let path = tracefs.join("instances").join(&name);
+        (name, path)
+    }));
+    Ok(folders)
+}
+
+fn cpu_folders(dir: &Path) -> Result<Vec<u32>, TakeError> {
+    let mut cpus: Vec<u32> = names(dir)?
+        .iter()
+        .filter_map(|name| name.strip_prefix("cpu")?.parse().ok())
+        .collect();
+    cpus.sort_unstable();
+    Ok(cpus)
+}
+
+fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeError> {
+    let events = tracefs.join("events");
+    let mut found = Vec::new();
+    for system in names(&events)? {
+        let folder = events.join(&system);
+        for event in names(&folder)? {
+            let path = folder.join(event).join("format");
+            // Files such as `enable`, and an event that was removed meanwhile.
+            let Ok(format) = fs::read_to_string(&path) else {
+                continue;
+            };
+            let id = format
+                .lines()
+                .find_map(|line| line.strip_prefix("ID:")?.trim().parse::<u16>().ok());
+            if system == "ftrace" || id.is_some_and(|id| used.contains(&id)) {
+                found.push(EventText {
+                    system: system.clone(),
+                    format,
+                });
+            }
+        }
+    }
+    found.sort_by(|a, b| (&a.system, &a.format).cmp(&(&b.system, &b.format)));
+    Ok(found)
+}
+
+/// The records that `/dev/kmsg` holds now, the newest `limit` bytes.
+fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
+    let failed = |cause| TakeError::Io {
+        path: path.to_owned(),
+        cause,
+    };
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(failed)?;
+    let mut out = Vec::new();
+    // A record has at most 8 KiB with its properties (`PRINTKRB_RECORD_MAX` and what is escaped).
+    let mut record = vec![0; 32 << 10];
+    loop {
+        match file.read(&mut record) {
+            Ok(0) => break,
+            Ok(len) => out.extend_from_slice(record.get(..len).unwrap_or_default()),
+            Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => break,
+            // Records were overwritten before they were read: the next read goes on behind them.
+            Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => {}
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(failed(err)),
+        }
+        if out.len() > limit.saturating_mul(2).max(64 << 20) {
+            break;
+        }
+    }
+    Ok(crate::kmsg::newest(&out, limit).to_vec())
+}
+
+/// Symbols of the running kernel, sorted by address.
+struct Symbols {
+    path: PathBuf,
+    text: String,
+    /// Address, and where its line is in the text.
+    lines: Vec<(u64, std::ops::Range<usize>)>,
+}
+
+impl Symbols {
+    fn read(path: &Path) -> Result<Self, TakeError> {
+        let text = text(path)?;
+        let mut lines = Vec::new();
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let range = at..at + line.len();
+            at = range.end;
+            if let Some((address, _)) = line.split_once(' ')
+                && let Ok(address) = u64::from_str_radix(address, 16)
+                && address >= KERNEL
+            {
+                lines.push((address, range));
+            }
+        }
+        lines.sort_by_key(|(address, range)| (*address, range.start));
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+            lines,
+        })
+    }
+
+    /// The address of a symbol of the kernel itself.
+    fn address(&self, symbol: &'static str) -> Result<u64, TakeError> {
+        self.lines
+            .iter()
+            .find(|(_, range)| {
+                let line = self.text.get(range.clone()).unwrap_or_default();
+                let mut words = line.split_whitespace().skip(2);
+                // A module's symbol of the same name has its module behind it.
+                words.next() == Some(symbol) && words.next().is_none()
+            })
+            .map(|(address, _)| *address)
+            .ok_or_else(|| TakeError::Symbol {
+                path: self.path.clone(),
+                symbol,
+            })
+    }
+
+    /// The lines of all symbols that one of `addresses` is in, and of the symbols behind those, which say where
+    /// they end.
+    fn lines(&self, addresses: &BTreeSet<u64>) -> String {
+        let mut wanted = BTreeSet::new();
+        for address in addresses {
+            let after = self.lines.partition_point(|(start, _)| start <= address);
+            let Some((start, _)) = after.checked_sub(1).and_then(|at| self.lines.get(at)) else {
+                continue;
+            };
+            let Some((next, _)) = self.lines.get(after) else {
+                continue;
+            };
+            for value in [start, next] {
+                let from = self.lines.partition_point(|(other, _)| other < value);
+                let to = self.lines.partition_point(|(other, _)| other <= value);
+                wanted.extend(from..to);
+            }
+        }
+        wanted
+            .into_iter()
+            .filter_map(|at| self.text.get(self.lines.get(at)?.1.clone()))
+            .collect()
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TakeError {
+    let path = path.to_owned();
+    move |cause| TakeError::Io { path, cause }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
+    fs::read(path).map_err(failed(path))
+}
+
+/// Names of tasks may be any bytes.
+fn text(path: &Path) -> Result<String, TakeError> {
+    let bytes = read(path)?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(err) => String::from_utf8_lossy(err.as_bytes()).into_owned(),
+    })
+}
+
+fn text_if_there(path: &Path) -> String {
+    text(path).unwrap_or_default()
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, TakeError> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()),
+        // Files among the folders.
+        Err(err) if err.kind() == std::io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        Err(err) => Err(failed(dir)(err)),
+    }
+}
