@@ -124,6 +124,10 @@ kho restore does this by itself for what it has put back.")]
     },
     /// Put what arrived back to where it came from.
     Restore(Restore),
+    /// Show what the previous kernel traced.
+    Trace(Trace),
+    /// Show the previous kernel's messages.
+    Log(Log),
     /// Write one blob that arrived to standard output.
     #[command(after_help = "Examples:
   kho get token
@@ -143,6 +147,55 @@ written, by the exit status.")]
     Diff(Diff),
     /// Ask whether one build of kho would understand what another writes.
     Compat(CompatArgs),
+}
+
+/// Arguments of `trace`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho keep --trace                    before the handover; the trace goes along from then on
+  kho trace                           lines as in the old kernel's /sys/kernel/tracing/trace
+  kho trace --since -2 --cpu 3        the last two seconds of one CPU
+  kho trace --output trace.dat        for trace-cmd report and KernelShark
+  kho trace --json | jq '.kernels[].events[] | select(.event == \"sched_switch\")'
+  kho trace --live                    the running kernel's, consuming nothing
+
+What cannot be trusted is left out and named; the exit status is then 63.")]
+pub struct Trace {
+    /// Only this CPU; may be repeated.
+    #[arg(long, value_name = "N")]
+    pub cpu: Vec<u32>,
+    /// Not before this time of the trace's clock, in seconds; with a minus sign, so long before the newest event.
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    pub since: Option<String>,
+    /// Only this instance.
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<String>,
+    /// All kernels whose trace was carried on, oldest first.
+    #[arg(long, conflicts_with_all = ["hop", "output", "live"])]
+    pub follow_hops: bool,
+    /// The kernel that ended with this hop, instead of the newest.
+    #[arg(long, value_name = "N", conflicts_with = "live")]
+    pub hop: Option<u64>,
+    /// The running kernel's trace, as a load would take it now.
+    #[arg(long)]
+    pub live: bool,
+    /// Write a trace.dat (version 6) instead; whole pages, so --since has no say.
+    #[arg(long, value_name = "FILE", conflicts_with = "since")]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `log`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho log | tail
+  kho log --json | jq -r '.kernels[].messages[] | select(.level <= 3).text'")]
+pub struct Log {
+    /// All kernels whose log was carried on, oldest first.
+    #[arg(long, conflicts_with = "hop")]
+    pub follow_hops: bool,
+    /// The kernel that ended with this hop, instead of the newest.
+    #[arg(long, value_name = "N")]
+    pub hop: Option<u64>,
 }
 
 /// Arguments of `dump`.
@@ -255,6 +308,7 @@ pub struct Compat {
 #[command(after_help = "Examples:
   kho keep /srv/cache /var/lib/redis   directories and files; content is read at load time
   kho keep --name token - < secret     a blob from standard input, taken at once
+  kho keep --trace --trace-size 64M    the trace buffers and the kernel log, newest first
   kho keep --list
   kho keep --remove srv-cache          by name or by path
   kho keep --from-config               what /etc/kho/keep.d/*.conf say, in place of what they said before
@@ -262,7 +316,7 @@ pub struct Compat {
 The list travels: what was kept stays kept over every further hop, until it is removed.")]
 pub struct Keep {
     /// Files, directories or symlinks; `-` with --name takes standard input.
-    #[arg(required_unless_present_any = ["list", "remove", "from_config"], value_name = "PATH")]
+    #[arg(required_unless_present_any = ["list", "remove", "from_config", "trace", "no_trace"], value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// The name of the blob (default for a path: its escaped form, as systemd-escape --path).
     #[arg(long, value_name = "NAME")]
@@ -273,11 +327,23 @@ pub struct Keep {
     /// Do not descend into other file systems mounted below a kept directory.
     #[arg(long)]
     pub one_file_system: bool,
+    /// Keep the trace buffers and the log of the kernel that is running when the content is taken.
+    #[arg(long)]
+    pub trace: bool,
+    /// At most so much of the trace buffers, the newest (default 16M).
+    #[arg(long, value_name = "SIZE", requires = "trace")]
+    pub trace_size: Option<String>,
+    /// The traces of so many kernels (default 1).
+    #[arg(long, value_name = "N", requires = "trace", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub trace_hops: Option<u32>,
+    /// Do not keep the trace any more.
+    #[arg(long, conflicts_with = "trace")]
+    pub no_trace: bool,
     /// Show the list.
-    #[arg(long, conflicts_with_all = ["paths", "name", "remove"])]
+    #[arg(long, conflicts_with_all = ["paths", "name", "remove", "trace", "no_trace"])]
     pub list: bool,
     /// Make the list agree with keep.d/*.conf, see keep.d(5); entries added by hand stay.
-    #[arg(long, conflicts_with_all = ["paths", "name", "remove", "list", "skip_special", "one_file_system"])]
+    #[arg(long, conflicts_with_all = ["paths", "name", "remove", "list", "skip_special", "one_file_system", "trace", "no_trace"])]
     pub from_config: bool,
     /// Take these off the list.
     #[arg(long, num_args = 1.., value_name = "NAME|PATH", conflicts_with_all = ["paths", "name"])]

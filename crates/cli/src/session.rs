@@ -224,9 +224,9 @@ impl Session {
     ) -> Result<Vec<u8>, Fail> {
         let mut reader = self.open_checked(name, mem, size, blake3)?;
         let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(|err| {
-            Fail::new(Status::Failed, format!("cannot read {name}: {err}"))
-        })?;
+        reader
+            .read_to_end(&mut bytes)
+            .map_err(|err| Fail::new(Status::Failed, format!("cannot read {name}: {err}")))?;
         reader.finish()?;
         Ok(bytes)
     }

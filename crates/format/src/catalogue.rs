@@ -1,5 +1,6 @@
 //! Which node versions a build reads and writes, and whether another build would understand it.
 
+use kho::abi::ftrace;
 use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1};
 use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::abi::{BLOB_V1, BLOBS_V1, COMPATIBLE, HANDOVER_V1, MACHINE_X86_64, PAGE_BYTES};
@@ -76,6 +77,16 @@ impl fmt::Display for Ignored {
     }
 }
 
+/// Nodes of traces.
+const TRACE_VERSIONS: [&str; 6] = [
+    ftrace::FTRACE_V1,
+    ftrace::FTRACE_HOP_V1,
+    ftrace::FTRACE_META_V1,
+    ftrace::KMSG_V1,
+    ftrace::FTRACE_ARRAY_V1,
+    ftrace::FTRACE_CPU_V1,
+];
+
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
@@ -92,8 +103,14 @@ impl Catalogue {
             .into(),
             machines: set(&[MACHINE_X86_64]),
             page_size: PAGE_BYTES,
-            reads: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1, KERNEL_V1]),
-            writes: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1]),
+            reads: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1, KERNEL_V1])
+                .into_iter()
+                .chain(set(&TRACE_VERSIONS))
+                .collect(),
+            writes: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1])
+                .into_iter()
+                .chain(set(&TRACE_VERSIONS))
+                .collect(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use kho::abi::{self, Handover, ProblemKind, kernel_part};
+use kho::abi::{self, Handover, ProblemKind, ftrace, kernel_part};
 use kho::tree::{Reader, Writer, seal};
 use kho_format::schema::{self, KEYWORDS, Type};
 use kho_format::view;
@@ -124,7 +124,7 @@ fn they_use_what_is_understood_and_say_what_is_needed() {
 /// Valid values of every schema, as trees give them.
 fn values() -> Vec<(&'static schema::Schema, Json)> {
     let mut out = Vec::new();
-    for bytes in [common::handover(), common::kernel_part()] {
+    for bytes in [common::traced(), common::kernel_part()] {
         let tree = Reader::new(&bytes).unwrap();
         for (_, node) in tree.nodes() {
             if let Some(schema) = schema::of(&node) {
@@ -218,6 +218,12 @@ fn both_validators_say_the_same() {
 /// The contract's own list.
 fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
     use Type::{Bytes, Flag, Mem, Str, U32, U64};
+    let part = [
+        (abi::COMPATIBLE, Str),
+        (abi::SIZE, U64),
+        (abi::MEM, Mem),
+        (abi::BLAKE3, Bytes),
+    ];
     vec![
         (
             abi::HANDOVER_V1,
@@ -250,6 +256,38 @@ fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
                 (abi::SKIP_SPECIAL, Flag),
                 (abi::ONE_FILE_SYSTEM, Flag),
             ],
+        ),
+        (
+            ftrace::FTRACE_V1,
+            vec![
+                (abi::COMPATIBLE, Str),
+                (ftrace::LIMIT, U64),
+                (ftrace::KEEP_HOPS, U32),
+                (ftrace::CONFIGURED, Flag),
+            ],
+        ),
+        (
+            ftrace::FTRACE_HOP_V1,
+            vec![
+                (abi::COMPATIBLE, Str),
+                (abi::HOP, U64),
+                (ftrace::RELEASE, Str),
+                (abi::TAKEN, U64),
+            ],
+        ),
+        (
+            ftrace::FTRACE_ARRAY_V1,
+            vec![(abi::COMPATIBLE, Str), (ftrace::INSTANCE, Str)],
+        ),
+        (ftrace::FTRACE_META_V1, part.to_vec()),
+        (ftrace::KMSG_V1, part.to_vec()),
+        (
+            ftrace::FTRACE_CPU_V1,
+            [(ftrace::CPU, U32), (ftrace::SUB_BUFFER, U32)]
+                .iter()
+                .chain(&part)
+                .copied()
+                .collect(),
         ),
         (
             kernel_part::KERNEL_PART_V1,
@@ -329,11 +367,17 @@ fn without(bytes: &[u8], path: &str, name: &str) -> Vec<u8> {
 
 #[test]
 fn what_is_required_is_what_the_contract_misses() {
-    let bytes = common::handover();
+    let bytes = common::traced();
     for (path, compatible) in [
         ("/", abi::HANDOVER_V1),
         ("/blobs", abi::BLOBS_V1),
         ("/blobs/blob-0", abi::BLOB_V1),
+        ("/ftrace", ftrace::FTRACE_V1),
+        ("/ftrace/hop-3", ftrace::FTRACE_HOP_V1),
+        ("/ftrace/hop-3/meta", ftrace::FTRACE_META_V1),
+        ("/ftrace/hop-3/log", ftrace::KMSG_V1),
+        ("/ftrace/hop-3/array-1", ftrace::FTRACE_ARRAY_V1),
+        ("/ftrace/hop-3/array-1/cpu-1", ftrace::FTRACE_CPU_V1),
     ] {
         let document = &schema::find(compatible).unwrap().document;
         let required: BTreeSet<&str> = document["required"]

@@ -13,6 +13,9 @@ const OPTION_UNAME: u16 = 5;
 /// Pages that the data of CPUs begins at.
 const ALIGN: u64 = 4096;
 
+/// Where the table of an array is, and place and bytes of each CPU's data.
+type Section<'a> = (u64, Vec<(u64, &'a [u8])>);
+
 /// Writes the trace of one kernel.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
     let section = 10 + 16 * u64::from(cpus);
     let mut at = head.len() as u64 + options_len + section;
     let mut places: Vec<u64> = Vec::new();
-    let mut sections: Vec<(u64, Vec<(u64, &[u8])>)> = Vec::new();
+    let mut sections: Vec<Section<'_>> = Vec::new();
     for (index, array) in arrays.iter().enumerate() {
         let start = if index == 0 {
             head.len() as u64 + options_len

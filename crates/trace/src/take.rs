@@ -496,8 +496,20 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TakeError {
     move |cause| TakeError::Io { path, cause }
 }
 
+/// Reads a file in large pieces: `header_page` and `header_event` give what the first read has room for and nothing more
+/// (`show_header`, `kernel/trace/trace_events.c`), and the standard library begins with a small one.
 fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
-    fs::read(path).map_err(failed(path))
+    let mut file = fs::File::open(path).map_err(failed(path))?;
+    let mut out = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(out),
+            Ok(len) => out.extend_from_slice(piece.get(..len).unwrap_or_default()),
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(failed(path)(err)),
+        }
+    }
 }
 
 /// Names of tasks may be any bytes.

@@ -6,6 +6,7 @@ use crate::list::{self, Entry};
 use crate::output::{self, Output};
 use crate::session::Session;
 use crate::state::{Content, KeepFile, Local, escape_path};
+use crate::trace::wish::{self, Said, Wish};
 use kho::abi::Label;
 use std::ffi::OsStr;
 use std::os::unix::fs::FileTypeExt;
@@ -27,6 +28,19 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
         return show(session, out);
     }
     let mut keep = session.state.keep()?;
+    if args.no_trace {
+        keep.trace = Said::Drop;
+    } else if args.trace {
+        let limit = match &args.trace_size {
+            Some(size) => wish::parse_size(size).map_err(|what| Fail::new(Status::Usage, what))?,
+            None => wish::DEFAULT_LIMIT,
+        };
+        keep.trace = Said::Keep(Wish {
+            limit,
+            hops: args.trace_hops.unwrap_or(1),
+            configured: false,
+        });
+    }
     if args.remove.is_empty() {
         add(args, session, &mut keep, out)?;
     } else {
@@ -40,21 +54,31 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
 }
 
 fn show(session: &Session, out: Output) -> Result<(), Fail> {
-    let entries = list::effective(session.readable(out)?, &session.state.keep()?);
+    let (arrived, keep) = (session.readable(out)?, session.state.keep()?);
+    let entries = list::effective(arrived, &keep);
+    let trace = wish::effective(arrived, &keep);
     let shown: Vec<list::EntryJson> = entries.iter().map(Entry::json).collect();
-    out.result(&serde_json::json!({ "keep": shown }), || {
-        if shown.is_empty() {
-            println!("nothing is kept");
-            return;
-        }
-        let mut rows = vec![["NAME", "KIND", "FROM"].map(str::to_owned).to_vec()];
-        rows.extend(
-            shown
-                .iter()
-                .map(|e| vec![e.name.clone(), e.kind.to_owned(), e.from.clone()]),
-        );
-        print!("{}", output::table(&rows, &[]));
-    });
+    out.result(
+        &serde_json::json!({ "keep": shown, "trace": trace }),
+        || {
+            if shown.is_empty() && trace.is_none() {
+                println!("nothing is kept");
+                return;
+            }
+            let mut rows = vec![["NAME", "KIND", "FROM"].map(str::to_owned).to_vec()];
+            rows.extend(
+                shown
+                    .iter()
+                    .map(|e| vec![e.name.clone(), e.kind.to_owned(), e.from.clone()]),
+            );
+            if !shown.is_empty() {
+                print!("{}", output::table(&rows, &[]));
+            }
+            if let Some(trace) = trace {
+                println!("{}", trace.text());
+            }
+        },
+    );
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::map::{self, Kind};
 use crate::module;
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
+use crate::trace::carry::Carry;
 use kho::plan::{Content, Plan};
 use kho::{PhysRange, RangeSet};
 use kho_format::svg::{self, Part};
@@ -82,6 +83,7 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
             "params": range(plan.image.params.segment()),
         },
         "state": plan.state().map(range),
+        "traces": inputs.traces.as_ref().map(Carry::rows),
         "entries": entries,
         "mem_cache": cache,
         "early_ranges": plan.totals.early_entries,
@@ -133,7 +135,24 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
             plan.blob_pieces(index).count().to_string(),
         ]);
     }
-    if inputs.items.is_empty() {
+    for row in inputs.traces.iter().flat_map(Carry::rows) {
+        rows.push(vec![
+            format!("trace of {} (hop {})", row.release, row.hop),
+            bytes(
+                row.buffers
+                    .saturating_add(row.log)
+                    .saturating_add(row.other),
+            ),
+            if row.copied {
+                "copied"
+            } else {
+                "stays in place"
+            }
+            .to_owned(),
+            format!("buffers {}, log {}", bytes(row.buffers), bytes(row.log)),
+        ]);
+    }
+    if rows.len() == 1 {
         println!("\nnothing is kept");
     } else {
         println!();

@@ -7,6 +7,7 @@ use crate::module;
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
 use crate::state::KeepFile;
+use crate::trace::wish;
 use drivers::Drivers;
 use kho::abi::setup_data::SETUP_KHO_RESERVE;
 use kho::{PhysAddr, PhysRange};
@@ -41,6 +42,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     };
     let keep = session.state.keep()?;
     let entries = list::effective(arrived, &keep);
+    let trace = wish::effective(arrived, &keep);
     let reservations = match arrived {
         Some(arrived) => check(arrived, &keep.released, session)?,
         None => Vec::new(),
@@ -67,6 +69,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         "hop": arrived.map_or(0, |a| a.hop),
         "closed_to_users": closed,
         "keep": entries.iter().map(Entry::json).collect::<Vec<_>>(),
+        "keep_trace": trace,
         "loaded": loaded,
         "module": drivers.as_ref().map(Drivers::json),
     });
@@ -88,6 +91,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         }
         println!();
         println!("{}", print_keep(&entries));
+        if let Some(trace) = trace {
+            println!("          {}", trace.text());
+        }
         match &loaded {
             Value::Null => println!("loaded    nothing"),
             doc => println!("loaded    {}", doc["text"].as_str().unwrap_or_default()),
@@ -205,6 +211,12 @@ fn arrived_json(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation]
             })
         })
         .collect();
+    let traces: Vec<Value> = arrived
+        .traces
+        .iter()
+        .flat_map(|traces| &traces.hops)
+        .map(|hop| json!({ "hop": hop.hop, "release": hop.release, "taken": hop.taken, "size": hop.size() }))
+        .collect();
     let unknown: Vec<Value> = arrived
         .unknown
         .iter()
@@ -219,6 +231,7 @@ fn arrived_json(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation]
         "blobs": blobs,
         "ranges": ranges,
         "ranges_reserved": reservations.iter().all(|r| r.broken_at.is_none()),
+        "traces": traces,
         "unknown": unknown,
     })
 }
@@ -281,6 +294,14 @@ fn print_arrived(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation
             ]);
         }
         print!("{}", output::table(&rows, &[1, 2]));
+    }
+    for hop in arrived.traces.iter().flat_map(|traces| &traces.hops) {
+        println!(
+            "trace     hop {}, {}, {}: kho trace, kho log",
+            hop.hop,
+            hop.release,
+            bytes(hop.size())
+        );
     }
     for (node, compatible) in &arrived.unknown {
         println!("unknown   node {node} ({compatible}) is left alone; a newer kho may know it");

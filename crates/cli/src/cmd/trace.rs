@@ -24,7 +24,12 @@ pub fn run(args: &args::Trace, session: &Session, out: Output) -> Result<(), Fai
     let choice = Choice {
         cpus: args.cpu.clone(),
         instance: args.instance.clone(),
-        since: args.since,
+        since: args
+            .since
+            .as_deref()
+            .map(str::parse)
+            .transpose()
+            .map_err(|what: String| Fail::new(Status::Usage, what))?,
     };
     if args.live {
         let taken = take::take(u64::MAX, session)?;
@@ -68,7 +73,12 @@ fn traces(session: &Session) -> Result<&ArrivedTraces, Fail> {
     })
 }
 
-fn show(kernels: Vec<Kernel>, args: &args::Trace, choice: &Choice, out: Output) -> Result<(), Fail> {
+fn show(
+    kernels: Vec<Kernel>,
+    args: &args::Trace,
+    choice: &Choice,
+    out: Output,
+) -> Result<(), Fail> {
     let mut problems: Vec<String> = Vec::new();
     let mut documents: Vec<Value> = Vec::new();
     let many = kernels.len() > 1;
@@ -78,12 +88,24 @@ fn show(kernels: Vec<Kernel>, args: &args::Trace, choice: &Choice, out: Output) 
         let meta = &kernel.taken.meta;
         if let Some(path) = &args.output {
             write(path, |file| shown.dat(file))?;
-            out.result(&json!({ "output": path, "hop": kernel.hop, "release": meta.release }), || {
-                println!("{}: the trace of {} up to hop {}", path.display(), meta.release, kernel.hop);
-            });
+            out.result(
+                &json!({ "output": path, "hop": kernel.hop, "release": meta.release }),
+                || {
+                    println!(
+                        "{}: the trace of {} up to hop {}",
+                        path.display(),
+                        meta.release,
+                        kernel.hop
+                    );
+                },
+            );
         } else if out.json {
             let (events, unread) = shown.json().or_status(Status::Failed)?;
-            problems.extend(unread.iter().map(|what| format!("trace of hop {}, {what}", kernel.hop)));
+            problems.extend(
+                unread
+                    .iter()
+                    .map(|what| format!("trace of hop {}, {what}", kernel.hop)),
+            );
             documents.push(json!({
                 "hop": kernel.hop,
                 "release": meta.release,
@@ -95,7 +117,13 @@ fn show(kernels: Vec<Kernel>, args: &args::Trace, choice: &Choice, out: Output) 
             let mut stdout = BufWriter::new(std::io::stdout().lock());
             let mut text = || -> std::io::Result<Vec<String>> {
                 if many {
-                    writeln!(stdout, "# hop {}: {}, {}", kernel.hop, meta.release, output::time(meta.taken))?;
+                    writeln!(
+                        stdout,
+                        "# hop {}: {}, {}",
+                        kernel.hop,
+                        meta.release,
+                        output::time(meta.taken)
+                    )?;
                 }
                 let unread = shown.text(&mut stdout)?;
                 stdout.flush()?;
@@ -103,7 +131,11 @@ fn show(kernels: Vec<Kernel>, args: &args::Trace, choice: &Choice, out: Output) 
             };
             match text() {
                 Ok(unread) => {
-                    problems.extend(unread.iter().map(|what| format!("trace of hop {}, {what}", kernel.hop)));
+                    problems.extend(
+                        unread
+                            .iter()
+                            .map(|what| format!("trace of hop {}, {what}", kernel.hop)),
+                    );
                 }
                 // The reader of a pipe went away: nothing left to tell it.
                 Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
@@ -112,14 +144,20 @@ fn show(kernels: Vec<Kernel>, args: &args::Trace, choice: &Choice, out: Output) 
         }
     }
     if out.json && args.output.is_none() {
-        out.result(&json!({ "kernels": documents, "problems": problems }), || {});
+        out.result(
+            &json!({ "kernels": documents, "problems": problems }),
+            || {},
+        );
     }
     if problems.is_empty() {
         return Ok(());
     }
     Err(Fail::new(
         Status::BlobCorrupt,
-        format!("not all of the trace can be trusted:\n  {}", problems.join("\n  ")),
+        format!(
+            "not all of the trace can be trusted:\n  {}",
+            problems.join("\n  ")
+        ),
     )
     .fix("what was shown is intact"))
 }
@@ -129,7 +167,10 @@ fn show(kernels: Vec<Kernel>, args: &args::Trace, choice: &Choice, out: Output) 
 /// # Errors
 ///
 /// [`Status::NoSpace`] and whatever else writing says.
-pub fn write(path: &Path, with: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>) -> Result<(), Fail> {
+pub fn write(
+    path: &Path,
+    with: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>,
+) -> Result<(), Fail> {
     let result = OpenOptions::new()
         .write(true)
         .create(true)

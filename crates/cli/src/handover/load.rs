@@ -1,8 +1,8 @@
 //! Carrying the plan out.
 
-use super::content::{Item, Supply};
+use super::content::{self, Item};
 use super::next::Files;
-use super::prepare::{Inputs, blob_content, write_part};
+use super::prepare::{Inputs, blob_content, write_others};
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -11,6 +11,7 @@ use crate::module::{self, Entered, Part};
 use crate::output::Output;
 use crate::session::Session;
 use crate::state::{KeepFile, LoadedFile};
+use crate::trace::carry::{Carry, Places, Supply};
 use kho::abi::{BlobDescription, Description, Label, MACHINE_X86_64};
 use kho::phase::{Fingerprint, Generation, Machine as Phases};
 use kho::plan::{Content, Piece, Plan};
@@ -179,11 +180,12 @@ pub fn run(
         module::tell_scratch(&session.root, plan.scratch);
     }
     let copied = |want: bool| {
-        inputs
-            .items
-            .iter()
-            .filter(|i| i.is_copied() == want)
-            .map(|i| i.size)
+        let items = inputs.items.iter().map(|i| (i.is_copied(), i.size));
+        let parts = inputs.traces.iter().flat_map(Carry::parts);
+        items
+            .chain(parts.map(|part| (part.is_copied(), part.size)))
+            .filter(|(copied, _)| *copied == want)
+            .map(|(_, size)| size)
             .sum()
     };
     Ok(Loaded {
@@ -359,6 +361,19 @@ struct PieceWriter<'b, 'z> {
     hasher: blake3::Hasher,
 }
 
+impl<'b, 'z> PieceWriter<'b, 'z> {
+    /// For blob number `index` of the plan.
+    fn new(buffers: &'b mut Buffers<'z>, plan: &Plan, index: usize) -> Self {
+        Self {
+            buffers,
+            pieces: plan.blob_pieces(index).copied().collect(),
+            at: 0,
+            done: 0,
+            hasher: blake3::Hasher::new(),
+        }
+    }
+}
+
 impl Write for PieceWriter<'_, '_> {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
         let full = || {
@@ -395,7 +410,7 @@ impl Write for PieceWriter<'_, '_> {
     }
 }
 
-/// Takes the content of every copied entry; returns the hash of each.
+/// Takes the content of every copied entry and of every part of a trace; returns the hash of each.
 fn fill(
     inputs: &Inputs<'_>,
     plan: &Plan,
@@ -410,14 +425,7 @@ fn fill(
             continue;
         }
         let bar = out.progress(&format!("reading {}", item.entry.label), item.size);
-        let pieces: Vec<Piece> = plan.blob_pieces(index).copied().collect();
-        let mut writer = PieceWriter {
-            buffers,
-            pieces,
-            at: 0,
-            done: 0,
-            hasher: blake3::Hasher::new(),
-        };
+        let mut writer = PieceWriter::new(buffers, plan, index);
         item.write(&mut writer, session, &mut |n| bar.set_position(n))?;
         let hasher = writer.hasher;
         bar.finish_and_clear();
@@ -433,6 +441,13 @@ fn fill(
             ));
         }
         hashes.push(*hasher.finalize().as_bytes());
+    }
+    for (index, part) in (inputs.items.len()..).zip(inputs.traces.iter().flat_map(Carry::parts)) {
+        let mut writer = PieceWriter::new(buffers, plan, index);
+        if let Supply::Taken(bytes) = &part.supply {
+            writer.write_all(bytes).or_status(Status::Failed)?;
+        }
+        hashes.push(*writer.hasher.finalize().as_bytes());
     }
     // The rest of a blob's last page must not show what this process had in its memory.
     for piece in &plan.pieces {
@@ -492,7 +507,7 @@ fn tree(
         let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
         let content = blob_content(&item.entry);
         let stays = match &item.supply {
-            Supply::InPlace { index } => arrived.and_then(|a| a.blobs.get(*index)),
+            content::Supply::InPlace { index } => arrived.and_then(|a| a.blobs.get(*index)),
             _ => None,
         };
         blobs.push(match stays {
@@ -511,7 +526,7 @@ fn tree(
                 size: item.size,
                 mem: place,
                 blake3: *hash,
-                taken: if let Supply::Copy { taken, .. } = item.supply {
+                taken: if let content::Supply::Copy { taken, .. } = item.supply {
                     taken
                 } else {
                     now
@@ -530,11 +545,22 @@ fn tree(
         mem_cache: reserved,
         blobs: &blobs,
     };
-    let kernel = |w: &mut Writer<'_>| write_part(inputs.kernel.as_ref(), w);
-    let len = kho::abi::measure_handover_with(&description, kernel).or_status(Status::Failed)?;
+    let parts = inputs.traces.iter().flat_map(Carry::parts);
+    let trace_places: Places = (inputs.items.len()..)
+        .zip(parts)
+        .map(|(index, _)| {
+            let place = plan.blob_pieces(index).map(|p| p.dest).collect();
+            (place, hashes.get(index).copied().unwrap_or_default())
+        })
+        .collect();
+    let others = |w: &mut Writer<'_>| {
+        let traces = inputs.traces.as_ref().map(|traces| (traces, &trace_places));
+        write_others(inputs.kernel.as_ref(), traces, w)
+    };
+    let len = kho::abi::measure_handover_with(&description, others).or_status(Status::Failed)?;
     let mut bytes = vec![0; len];
     let written =
-        kho::abi::write_handover_with(&description, &mut bytes, kernel).map_err(|err| {
+        kho::abi::write_handover_with(&description, &mut bytes, others).map_err(|err| {
             Fail::new(
                 Status::Failed,
                 format!("cannot describe the handover: {}", chain(&err)),

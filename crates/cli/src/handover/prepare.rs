@@ -9,6 +9,8 @@ use crate::list::{self, Entry};
 use crate::module::Part;
 use crate::output;
 use crate::session::Session;
+use crate::trace::carry::{self, Carry, Places};
+use kho::abi::ftrace::write_traces;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
 use kho::plan::{
     self, ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, Plan, PlanError, PlanRequest,
@@ -47,6 +49,8 @@ pub struct Inputs<'a> {
     pub scratch: ScratchSource,
     /// Reserved since the last hop and no longer needed.
     pub reusable: RangeSet,
+    /// Traces: this kernel's, and those that arrived and are carried on.
+    pub traces: Option<Carry>,
     /// Hop count that the next kernel will see.
     pub hop: u64,
     /// Bounds.
@@ -104,20 +108,25 @@ impl<'a> Inputs<'a> {
             }
             None => None,
         };
-        let (scratch, reusable, hop) = match arrived {
+        let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
+        let traces = Carry::gather(session, arrived, hop, &machine.reserved)?;
+        for range in traces
+            .iter()
+            .flat_map(Carry::parts)
+            .flat_map(carry::Part::stays)
+        {
+            in_place.insert(*range).or_status(Status::Failed)?;
+        }
+        let (scratch, reusable) = match arrived {
             Some(arrived) => {
                 let reusable = arrived
                     .reserved()?
                     .intersect(&machine.reserved)
                     .and_then(|still| still.subtract(&in_place))
                     .or_status(Status::Failed)?;
-                (
-                    ScratchSource::Recorded(Some(arrived.scratch)),
-                    reusable,
-                    arrived.hop.saturating_add(1),
-                )
+                (ScratchSource::Recorded(Some(arrived.scratch)), reusable)
             }
-            None => (first_scratch(session, next, &machine)?, RangeSet::new(), 1),
+            None => (first_scratch(session, next, &machine)?, RangeSet::new()),
         };
         let cap = max_ranges.unwrap_or(EARLY_RANGES);
         if !(2..=EARLY_RANGES).contains(&cap) {
@@ -132,17 +141,28 @@ impl<'a> Inputs<'a> {
             max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
             load_limit: machine.memory.total / 2 / PAGE_SIZE * PAGE_SIZE,
         };
-        // A blob that stays in place needs no room; the index among the blobs stays that of the item.
-        let blob_sizes: Vec<u64> = items
-            .iter()
-            .map(|i| if i.is_copied() { i.size } else { 0 })
+        // What stays in place needs no room; the index among the blobs is that of the item, and parts of traces come
+        // after them.
+        let sizes = items.iter().map(|i| (i.is_copied(), i.size));
+        let parts = traces.iter().flat_map(Carry::parts);
+        let blob_sizes: Vec<u64> = sizes
+            .chain(parts.map(|part| (part.is_copied(), part.size)))
+            .map(|(copied, size)| if copied { size } else { 0 })
             .collect();
-        let state_len = state_len(&machine, &items, arrived, &limits, kernel.as_ref())?;
+        let state_len = state_len(
+            &machine,
+            &items,
+            arrived,
+            &limits,
+            kernel.as_ref(),
+            traces.as_ref(),
+        )?;
         let image = image_needs(next, limits.max_entries)?;
         Ok(Self {
             machine,
             next,
             items,
+            traces,
             in_place,
             kernel,
             scratch,
@@ -247,6 +267,7 @@ fn state_len(
     arrived: Option<&Arrived>,
     limits: &Limits,
     kernel: Option<&Part>,
+    traces: Option<&Carry>,
 ) -> Result<u64, Fail> {
     let ranges = dummy_ranges(limits.max_entries + limits.max_payload_segments)?;
     let release = &machine.kernel.release;
@@ -285,8 +306,19 @@ fn state_len(
         mem_cache: &ranges[..limits.max_entries],
         blobs: &blobs,
     };
-    let tree_len = kho::abi::measure_handover_with(&description, |w| write_part(kernel, w))
-        .or_status(Status::TooLarge)?;
+    // As for blobs: a part that is copied has at most one piece per payload segment.
+    let pieces = ranges
+        .get(..limits.max_payload_segments)
+        .unwrap_or_default();
+    let places: Places = traces
+        .iter()
+        .flat_map(|traces| traces.parts())
+        .map(|_| (pieces.to_vec(), [0; 32]))
+        .collect();
+    let tree_len = kho::abi::measure_handover_with(&description, |w| {
+        write_others(kernel, traces.map(|traces| (traces, &places)), w)
+    })
+    .or_status(Status::TooLarge)?;
     let shape = StateShape {
         tree_len: Some(tree_len as u64),
         reserved: limits.max_entries,
@@ -299,13 +331,22 @@ fn state_len(
         .or_status(Status::TooManyRanges)
 }
 
-/// The node that refers to what drivers hand over.
+/// The node that refers to what drivers hand over, and that of traces.
 ///
 /// # Errors
 ///
 /// As the writer.
-pub fn write_part(kernel: Option<&Part>, writer: &mut Writer<'_>) -> Result<(), WriteError> {
-    kernel.map_or(Ok(()), |part| part.kernel.reference.write(writer))
+pub fn write_others(
+    kernel: Option<&Part>,
+    traces: Option<(&Carry, &Places)>,
+    writer: &mut Writer<'_>,
+) -> Result<(), WriteError> {
+    if let Some(part) = kernel {
+        part.kernel.reference.write(writer)?;
+    }
+    traces.map_or(Ok(()), |(traces, places)| {
+        traces.describe(places, |traces| write_traces(writer, traces))
+    })
 }
 
 /// `count` pages, none next to another, for measuring.

@@ -208,7 +208,8 @@ impl ArrivedHop {
             )
             .fix("it was handed over by a newer kho, which can read it")
         })?;
-        let meta = Meta::from_bytes(&self.read(part, session)?).or_status(Status::UnknownVersion)?;
+        let meta =
+            Meta::from_bytes(&self.read(part, session)?).or_status(Status::UnknownVersion)?;
         let (mut buffers, mut damaged) = (Vec::new(), Vec::new());
         for part in &self.parts {
             let Kind::Cpu {

@@ -6,8 +6,8 @@ use super::wish::{self, Wish};
 use crate::arrived::Arrived;
 use crate::exit::Fail;
 use crate::session::Session;
-use kho::PhysRange;
 use kho::abi::ftrace::{TraceHopDescription, TracePartDescription, TracesDescription};
+use kho::{PhysRange, RangeSet};
 
 /// Everything for `/ftrace`.
 pub struct Carry {
@@ -61,12 +61,17 @@ pub type Places = Vec<(Vec<PhysRange>, [u8; 32])>;
 
 impl Carry {
     /// Takes the running kernel's trace, for handover number `hop`, and adds those that arrived and are still to be
-    /// carried. None when no trace is kept.
+    /// carried, as far as their memory is still among what is `reserved`. None when no trace is kept.
     ///
     /// # Errors
     ///
     /// As [`take::take`].
-    pub fn gather(session: &Session, arrived: Option<&Arrived>, hop: u64) -> Result<Option<Self>, Fail> {
+    pub fn gather(
+        session: &Session,
+        arrived: Option<&Arrived>,
+        hop: u64,
+        reserved: &RangeSet,
+    ) -> Result<Option<Self>, Fail> {
         let Some(wish) = wish::effective(arrived, &session.state.keep()?) else {
             return Ok(None);
         };
@@ -87,11 +92,18 @@ impl Carry {
             parts.push(part(kind, buffer.bytes));
         }
         let mut hops = Vec::new();
-        let before = arrived.and_then(|a| a.traces.as_ref()).map(|t| t.hops.as_slice());
+        let before = arrived
+            .and_then(|a| a.traces.as_ref())
+            .map(|t| t.hops.as_slice());
         let before = before.unwrap_or_default();
         // The running kernel's trace is one of those that are kept.
         let room = usize::try_from(wish.hops.saturating_sub(1)).unwrap_or(usize::MAX);
         for old in before.iter().skip(before.len().saturating_sub(room)) {
+            // Memory that was given back in this boot holds something else by now.
+            let mut ranges = old.parts.iter().flat_map(|part| &part.mem);
+            if !ranges.all(|range| reserved.contains_range(*range)) {
+                continue;
+            }
             hops.push(CarryHop {
                 hop: old.hop,
                 release: old.release.clone(),
@@ -137,7 +149,11 @@ impl Carry {
     }
 
     /// Calls `with` with what `/ftrace` shall say.
-    pub fn describe<T>(&self, places: &Places, with: impl FnOnce(&TracesDescription<'_>) -> T) -> T {
+    pub fn describe<T>(
+        &self,
+        places: &Places,
+        with: impl FnOnce(&TracesDescription<'_>) -> T,
+    ) -> T {
         let mut places = places.iter();
         let parts: Vec<Vec<TracePartDescription<'_>>> = self
             .hops
@@ -199,5 +215,9 @@ pub struct Row {
 }
 
 fn sum(parts: &[Part], of: impl Fn(&Kind) -> bool) -> u64 {
-    parts.iter().filter(|part| of(&part.kind)).map(|part| part.size).sum()
+    parts
+        .iter()
+        .filter(|part| of(&part.kind))
+        .map(|part| part.size)
+        .sum()
 }

@@ -36,7 +36,9 @@ impl std::str::FromStr for Since {
             .strip_suffix('s')
             .unwrap_or(number)
             .parse()
-            .map_err(|_| format!("{text:?} is no time: seconds such as 12.5, or -3 for the last three"))?;
+            .map_err(|_| {
+                format!("{text:?} is no time: seconds such as 12.5, or -3 for the last three")
+            })?;
         if !value.is_finite() || value < 0.0 {
             return Err(format!("{text:?} is no time"));
         }
@@ -71,7 +73,12 @@ impl<'a> Shown<'a> {
             .views()
             .into_iter()
             .filter(|b| choice.cpus.is_empty() || choice.cpus.contains(&b.cpu))
-            .filter(|b| choice.instance.as_deref().is_none_or(|name| name == b.array))
+            .filter(|b| {
+                choice
+                    .instance
+                    .as_deref()
+                    .is_none_or(|name| name == b.array)
+            })
             .collect();
         let mut shown = Self {
             taken,
@@ -104,7 +111,10 @@ impl<'a> Shown<'a> {
     }
 
     /// Calls `each` with every event that is chosen, oldest first; gives what could not be read.
-    fn each(&self, mut each: impl FnMut(&Buffer<'_>, &Record<'_>) -> std::io::Result<()>) -> std::io::Result<Vec<String>> {
+    fn each(
+        &self,
+        mut each: impl FnMut(&Buffer<'_>, &Record<'_>) -> std::io::Result<()>,
+    ) -> std::io::Result<Vec<String>> {
         let mut merge = self.merge();
         for record in merge.by_ref() {
             if record.event.time < self.since {
@@ -127,7 +137,11 @@ impl<'a> Shown<'a> {
         let meta = &self.taken.meta;
         self.each(|buffer, record| {
             if let Some(missed) = record.missed {
-                let count = if missed > 0 { format!("{missed} ") } else { String::new() };
+                let count = if missed > 0 {
+                    format!("{missed} ")
+                } else {
+                    String::new()
+                };
                 writeln!(out, "CPU:{} [LOST {count}EVENTS]", buffer.cpu)?;
             }
             if !buffer.array.is_empty() {
@@ -184,13 +198,30 @@ fn check(meta: &Meta, choice: &Choice) -> Result<(), Fail> {
     if let Some(name) = &choice.instance
         && meta.array(name).is_none()
     {
-        let names = meta.arrays.iter().map(|a| a.name.clone()).filter(|n| !n.is_empty());
-        return Err(missing(format!("the trace has no instance {name}"), names.collect()));
+        let names = meta
+            .arrays
+            .iter()
+            .map(|a| a.name.clone())
+            .filter(|n| !n.is_empty());
+        return Err(missing(
+            format!("the trace has no instance {name}"),
+            names.collect(),
+        ));
     }
-    let cpus: Vec<u32> = meta.arrays.iter().flat_map(|a| a.cpus.iter().map(|c| c.cpu)).collect();
+    let cpus: Vec<u32> = meta
+        .arrays
+        .iter()
+        .flat_map(|a| a.cpus.iter().map(|c| c.cpu))
+        .collect();
     if let Some(cpu) = choice.cpus.iter().find(|cpu| !cpus.contains(cpu)) {
-        let highest = cpus.iter().max().map_or_else(|| "none".to_owned(), |max| format!("0 to {max}"));
-        return Err(missing(format!("the traced kernel had no CPU {cpu}"), vec![highest]));
+        let highest = cpus
+            .iter()
+            .max()
+            .map_or_else(|| "none".to_owned(), |max| format!("0 to {max}"));
+        return Err(missing(
+            format!("the traced kernel had no CPU {cpu}"),
+            vec![highest],
+        ));
     }
     Ok(())
 }

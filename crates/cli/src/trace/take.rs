@@ -50,8 +50,10 @@ fn fail(err: &TakeError) -> Fail {
     let what = format!("cannot take the trace: {}", chain(err));
     let fix = "kho keep --no-trace does without it";
     match err {
-        TakeError::NoTracefs { path } => Fail::new(Status::Unsupported, what)
-            .fix(format!("mount -t tracefs tracefs {}, or {fix}", path.display())),
+        TakeError::NoTracefs { path } => Fail::new(Status::Unsupported, what).fix(format!(
+            "mount -t tracefs tracefs {}, or {fix}",
+            path.display()
+        )),
         TakeError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
             Fail::new(Status::NotPermitted, what).fix("run as root")
         }

@@ -31,6 +31,20 @@ impl Default for Wish {
     }
 }
 
+impl Wish {
+    /// For people.
+    pub fn text(&self) -> String {
+        let hops = match self.hops {
+            1 => "one kernel".to_owned(),
+            hops => format!("{hops} kernels"),
+        };
+        format!(
+            "the trace of {hops}, at most {} of each, and its log",
+            crate::output::bytes(self.limit)
+        )
+    }
+}
+
 /// What was said in this boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,7 +79,9 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let value: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
     match value.checked_mul(factor) {
         Some(size) if size >= 4096 => Ok(size),
-        Some(size) => Err(format!("{size:#x} bytes are less than one page of a trace buffer (0x1000)")),
+        Some(size) => Err(format!(
+            "{size:#x} bytes are less than one page of a trace buffer (0x1000)"
+        )),
         None => Err(wrong()),
     }
 }
@@ -79,7 +95,17 @@ mod tests {
         assert_eq!(parse_size("16M"), Ok(16 << 20));
         assert_eq!(parse_size("4096"), Ok(4096));
         assert_eq!(parse_size("1g"), Ok(1 << 30));
-        for bad in ["", "M", "x", "-1M", "99999999999G", "1.5M", "1", "4095", "é"] {
+        for bad in [
+            "",
+            "M",
+            "x",
+            "-1M",
+            "99999999999G",
+            "1.5M",
+            "1",
+            "4095",
+            "é",
+        ] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,9 @@
 //! A handover to look at, and where the golden files are.
 #![allow(dead_code, reason = "every test uses a part")]
 
+use kho::abi::ftrace::{
+    TraceHopDescription, TraceKind, TracePartDescription, TracesDescription, write_traces,
+};
 use kho::abi::kernel_part::Reference;
 use kho::abi::{
     BlobDescription, Content, Description, Label, LeaveOut, MACHINE_X86_64, measure_handover_with,
@@ -19,6 +22,19 @@ pub fn range(start: u64, len: u64) -> PhysRange {
 /// A handover as the loader writes it: files in two pieces, a raw blob, an empty one, the kernel's part and a
 /// node of a stranger.
 pub fn handover() -> Vec<u8> {
+    handover_with(0x4000, |_| Ok(()))
+}
+
+/// The same with a trace.
+pub fn traced() -> Vec<u8> {
+    handover_with(0x8000, traces)
+}
+
+/// With `len` bytes of memory for the small nodes, and more nodes.
+fn handover_with(
+    len: u64,
+    more: impl Copy + Fn(&mut Writer<'_>) -> Result<(), WriteError>,
+) -> Vec<u8> {
     let (first, second) = (
         [range(0x4000_0000, MIB), range(0x5000_0000, 0x1000)],
         [range(0x4010_0000, 0x3000)],
@@ -59,7 +75,7 @@ pub fn handover() -> Vec<u8> {
         mem_cache: &[
             range(0x6000_0000, 0x10_0000),
             range(0x4000_0000, MIB + 0x3000),
-            range(0x5000_0000, 0x4000),
+            range(0x5000_0000, len),
         ],
         blobs: &blobs,
     };
@@ -70,6 +86,7 @@ pub fn handover() -> Vec<u8> {
             generation: 0xfeed_face_cafe_f00d,
         }
         .write(w)?;
+        more(w)?;
         w.begin_node("ring")?;
         w.prop_str("compatible", "example-ring-v1")?;
         w.prop_u32("entries", 1)?;
@@ -81,6 +98,46 @@ pub fn handover() -> Vec<u8> {
     let mut buf = vec![0; measure_handover_with(&description, others).unwrap()];
     write_handover_with(&description, &mut buf, others).unwrap();
     buf
+}
+
+/// The trace of the kernel before: formats, log, and the buffers of one CPU at the top level and in an instance.
+fn traces(w: &mut Writer<'_>) -> Result<(), WriteError> {
+    let mem = [0x4000, 0x5000, 0x6000, 0x7000].map(|at| [range(0x5000_0000 + at, 0x1000)]);
+    let cpu = |array| TraceKind::Cpu {
+        array,
+        cpu: 1,
+        sub_buffer: 0x1000,
+    };
+    let kinds = [
+        (TraceKind::Meta, 0x765),
+        (TraceKind::Log, 0x432),
+        (cpu(""), 0x1000),
+        (cpu("net"), 0x1000),
+    ];
+    let parts: Vec<_> = kinds
+        .into_iter()
+        .zip(&mem)
+        .map(|((kind, size), mem)| TracePartDescription {
+            kind,
+            size,
+            mem,
+            blake3: [9; 32],
+        })
+        .collect();
+    write_traces(
+        w,
+        &TracesDescription {
+            limit: 16 * MIB,
+            keep_hops: 2,
+            configured: true,
+            hops: &[TraceHopDescription {
+                hop: 3,
+                release: "6.1.0-42-amd64",
+                taken: 1_763_000_000_000_000_000,
+                parts: &parts,
+            }],
+        },
+    )
 }
 
 /// A kernel's part as the module writes it.

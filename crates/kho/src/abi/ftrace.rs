@@ -24,7 +24,7 @@
 //! | [`taken`](super::TAKEN) | u64 | when it was taken |
 //!
 //! Its children are `meta` ([`FTRACE_META_V1`]: what explains the pages, as JSON), `log` ([`KMSG_V1`]: records as
-//! `/dev/kmsg` gives them) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`name`](NAME), empty for the top
+//! `/dev/kmsg` gives them) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`instance`](INSTANCE), empty for the top
 //! level), which have children `cpu-N` ([`FTRACE_CPU_V1`]) for each CPU with something in its buffer.
 //!
 //! `meta`, `log` and `cpu-N` are *parts*: they have `size`, `mem` and `blake3` as a blob has them. A `cpu-N` has
@@ -63,14 +63,14 @@ pub const CONFIGURED: &str = "configured";
 /// `hop-N`, string: release of the kernel.
 pub const RELEASE: &str = "release";
 /// `array-N`, string: name of the instance.
-pub const NAME: &str = "name";
+pub const INSTANCE: &str = "instance";
 /// `cpu-N`, u32: number of the CPU.
 pub const CPU: &str = "cpu";
 /// `cpu-N`, u32: bytes of a page of the ring buffer.
 pub const SUB_BUFFER: &str = "sub-buffer";
 /// Largest [`SUB_BUFFER`]: 128 pages (`buffer_subbuf_order_write`, `kernel/trace/trace.c`, 6.12).
 pub const MAX_SUB_BUFFER: u32 = 128 << 12;
-/// Longest [`NAME`], in bytes: Linux's `NAME_MAX` (`include/uapi/linux/limits.h`).
+/// Longest [`INSTANCE`], in bytes: Linux's `NAME_MAX` (`include/uapi/linux/limits.h`).
 pub const MAX_NAME: usize = 255;
 
 /// What `/ftrace` says.
@@ -232,7 +232,7 @@ fn write_parts(w: &mut Writer<'_>, parts: &[TracePartDescription<'_>]) -> Result
                 if open.is_none() {
                     numbered(w, "array", arrays)?;
                     w.prop_str(COMPATIBLE, FTRACE_ARRAY_V1)?;
-                    w.prop_str(NAME, array)?;
+                    w.prop_str(INSTANCE, array)?;
                     arrays = arrays.saturating_add(1);
                     open = Some(array);
                 }
@@ -394,7 +394,7 @@ impl<'a> Check<'a, '_, '_> {
         unknown: &mut Vec<Unknown<'a>>,
         parts: &mut Vec<TracePart<'a>>,
     ) -> Result<(), Stop> {
-        let Some(array) = self.str(node, NAME)? else {
+        let Some(array) = self.str(node, INSTANCE)? else {
             return Ok(());
         };
         if array.len() > MAX_NAME || array.contains(char::is_control) || array.contains('/') {

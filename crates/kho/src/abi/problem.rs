@@ -257,7 +257,7 @@ pub enum ProblemKind {
     },
     /// The name of a trace array that cannot be one.
     #[error(
-        "`name` of {len} bytes is no name of an instance: up to 255 without `/` and control characters"
+        "`instance` of {len} bytes is no name of one: up to 255 without `/` and control characters"
     )]
     ArrayName {
         /// Bytes it has.
