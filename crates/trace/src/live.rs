@@ -12,7 +12,7 @@
 
 use crate::btf::{BtfError, Structs};
 use crate::bytes::{u64_at, uint_at, until_nul};
-use crate::ring::{MAX_PAGE, PAGE, Page, PageLayout, unread};
+use crate::ring::{PAGE, Page, PageLayout, unread};
 use thiserror::Error;
 
 /// Most pages of a ring: 64 GiB of 4 KiB pages.
@@ -114,12 +114,18 @@ impl Offsets {
 }
 
 /// One page that was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LivePage {
     /// Its time.
     pub time: u64,
     /// All of its bytes.
     pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for LivePage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "page of {:#x} bytes at {}", self.bytes.len(), self.time)
+    }
 }
 
 /// The buffer of one CPU.
@@ -301,11 +307,11 @@ impl<'m> Live<'m> {
                 .order
                 .and_then(|at| uint_at(&state, at, 4))
                 .unwrap_or(0);
+            // More than 7 is not offered, and a shift by more than fits would give anything.
             let size = u32::try_from(order)
                 .ok()
-                .and_then(|order| PAGE.checked_shl(order));
-            let size = size
-                .filter(|size| *size <= MAX_PAGE)
+                .filter(|order| *order <= 7)
+                .map(|order| PAGE << order)
                 .ok_or(LiveError::Value {
                     what: "the order of a sub-buffer",
                     value: order,

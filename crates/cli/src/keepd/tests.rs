@@ -104,6 +104,7 @@ fn arrived(labels: &[(&str, &Path)]) -> Arrived {
         mem_cache: vec![range],
         blobs: labels.iter().map(blob).collect(),
         kernel: None,
+        traces: None,
         unknown: Vec::new(),
     }
 }

@@ -1,0 +1,108 @@
+//! A trace of a real kernel reads as that kernel showed it.
+
+mod common;
+
+use kho_trace::dat;
+use kho_trace::read::{Knowledge, Merge};
+
+#[test]
+fn lines_are_the_kernels_own() {
+    let taken = common::taken();
+    let knowledge = Knowledge::new(&taken.meta).unwrap();
+    let buffers: Vec<_> = taken
+        .views()
+        .into_iter()
+        .filter(|b| b.array.is_empty())
+        .collect();
+    let mut merge = Merge::new(&buffers, knowledge.layout);
+    let lines: Vec<String> = merge
+        .by_ref()
+        .map(|record| knowledge.line(&taken.meta, &buffers[record.buffer], &record.event))
+        .collect();
+    assert_eq!(lines, common::TEXT.lines().collect::<Vec<_>>());
+    assert_eq!(merge.problems(), []);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("myprobe: (do_sys_openat2+0x0/"))
+    );
+}
+
+#[test]
+fn the_instance_has_events_of_its_own() {
+    let taken = common::taken();
+    let knowledge = Knowledge::new(&taken.meta).unwrap();
+    let buffers: Vec<_> = taken
+        .views()
+        .into_iter()
+        .filter(|b| b.array == "other")
+        .collect();
+    let records: Vec<_> = Merge::new(&buffers, knowledge.layout).collect();
+    assert!(!records.is_empty());
+    for record in records {
+        let format = knowledge.format(record.event.data).unwrap();
+        assert_eq!(
+            (format.system.as_str(), format.name.as_str()),
+            ("sched", "sched_wakeup")
+        );
+        let fields = knowledge.fields(record.event.data);
+        assert!(
+            fields["comm"].is_string() && fields["pid"].is_i64(),
+            "{fields:?}"
+        );
+    }
+}
+
+#[test]
+fn a_trace_dat_is_what_was_read_from_one() {
+    let taken = common::taken();
+    let mut bytes = Vec::new();
+    dat::write(&taken.meta, &taken.views(), &mut bytes).unwrap();
+    let again = common::read_dat(&bytes);
+    assert_eq!(again.buffers, taken.buffers);
+    assert_eq!(again.meta, taken.meta);
+    assert_eq!(bytes.len() % 4096, 0, "pages end the file");
+}
+
+#[test]
+fn a_description_comes_back_and_another_version_is_refused() {
+    use kho_trace::meta::{Meta, MetaError};
+    let mut meta = common::taken().meta;
+    assert_eq!(Meta::from_bytes(&meta.to_bytes().unwrap()).unwrap(), meta);
+    meta.version = 2;
+    let error = Meta::from_bytes(&meta.to_bytes().unwrap()).unwrap_err();
+    assert!(matches!(error, MetaError::Version(2)), "{error}");
+    for bad in [&b""[..], b"{}", b"[", b"{\"version\":1}"] {
+        assert!(Meta::from_bytes(bad).is_err());
+    }
+}
+
+#[test]
+fn a_kind_of_event_that_nobody_describes_is_shown_as_bytes() {
+    let mut taken = common::taken();
+    taken.meta.events.retain(|event| event.system != "kprobes");
+    let knowledge = Knowledge::new(&taken.meta).unwrap();
+    let buffers = taken.views();
+    let unknown = Merge::new(&buffers, knowledge.layout)
+        .map(|record| knowledge.body(record.event.data))
+        .filter(|body| body.starts_with("unknown event "))
+        .count();
+    assert!(unknown > 5, "{unknown}");
+}
+
+#[test]
+fn a_buffer_that_was_cut_is_reported_and_the_rest_is_shown() {
+    let taken = common::taken();
+    let knowledge = Knowledge::new(&taken.meta).unwrap();
+    let mut buffers = taken.views();
+    let whole = Merge::new(&buffers, knowledge.layout).count();
+    buffers[0].bytes = &buffers[0].bytes[..4000];
+    let mut merge = Merge::new(&buffers, knowledge.layout);
+    let rest = merge.by_ref().count();
+    assert!(rest > 0 && rest < whole);
+    assert_eq!(merge.problems().len(), 1);
+    assert_eq!(
+        merge.problems()[0].to_string(),
+        "CPU 0, page 0: a page of 0xfa0 bytes has no header"
+    );
+}

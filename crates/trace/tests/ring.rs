@@ -1,0 +1,218 @@
+//! Pages, and rings of pages in a kernel's memory.
+
+#[path = "common/ring.rs"]
+mod made;
+
+use kho_trace::live::{Live, LiveBuffer, LiveError, Offsets};
+use kho_trace::ring::{Page, PageLayout, unread};
+
+const LAYOUT: PageLayout = PageLayout {
+    commit: 8,
+    commit_size: 8,
+    data: 16,
+};
+
+fn words(time: u64, words: &[u32]) -> Vec<u8> {
+    let mut out = time.to_le_bytes().to_vec();
+    out.extend((words.len() as u64 * 4).to_le_bytes());
+    out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    out.resize(4096, 0);
+    out
+}
+
+fn times(page: &[u8]) -> Vec<u64> {
+    let page = Page::new(page, &LAYOUT).unwrap();
+    page.events().map(|event| event.unwrap().time).collect()
+}
+
+#[test]
+fn every_kind_of_event() {
+    // A record of 4 bytes, 3 later; an extension of 2^27 + 5; a record with its length in a word; padding of 8 bytes
+    // that is skipped with its delta; an absolute time; a record; the end.
+    let page = words(
+        100,
+        &[
+            (3 << 5) | 1,
+            7,
+            (5 << 5) | 30,
+            1,
+            (1 << 5),
+            8,
+            9,
+            (2 << 5) | 29,
+            8,
+            0,
+            (77 << 5) | 31,
+            2,
+            (1 << 5) | 1,
+            7,
+            29,
+            0,
+        ],
+    );
+    let after = 103 + (1 << 27) + 5 + 1;
+    assert_eq!(times(&page), [103, after, (2 << 27) + 77 + 1]);
+    let page = Page::new(&page, &LAYOUT).unwrap();
+    let lens: Vec<_> = page
+        .events()
+        .map(|event| event.unwrap().data.len())
+        .collect();
+    assert_eq!(lens, [4, 4, 4]);
+    // An absolute time lacks the upper five bits, which those before it have.
+    let high = 0xf8u64 << 56;
+    let page = words(high | 5, &[(9 << 5) | 31, 0, 1, 7]);
+    assert_eq!(times(&page), [high | 9]);
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    for bad in [&[(1u32 << 5) | 28, 7][..], &[0, 100, 1], &[30], &[0]] {
+        let page = words(1, bad);
+        let last = Page::new(&page, &LAYOUT).unwrap().events().last().unwrap();
+        assert!(last.is_err(), "{bad:?}");
+    }
+    let mut page = words(1, &[1, 7]);
+    page[8..16].copy_from_slice(&0x1000u64.to_le_bytes());
+    let error = Page::new(&page, &LAYOUT).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "0x1000 committed bytes in a page with room for 0xff0"
+    );
+    // Lost events: the flag alone, and with their number behind the events.
+    page[8..16].copy_from_slice(&(8u64 | 1 << 31).to_le_bytes());
+    assert_eq!(Page::new(&page, &LAYOUT).unwrap().missed, Some(0));
+    page[8..16].copy_from_slice(&(8u64 | 3 << 30).to_le_bytes());
+    page[24] = 42;
+    assert_eq!(Page::new(&page, &LAYOUT).unwrap().missed, Some(42));
+}
+
+#[test]
+fn the_unread_part_of_a_page_keeps_its_times() {
+    let page = made::page(1000, 5);
+    assert_eq!(times(&page), [1000, 1010, 1020, 1030, 1040]);
+    let rest = unread(&page, &LAYOUT, 16).unwrap().unwrap();
+    assert_eq!(times(&rest), [1020, 1030, 1040]);
+    assert_eq!(unread(&page, &LAYOUT, 40).unwrap(), None);
+    assert_eq!(unread(&page, &LAYOUT, 0).unwrap().unwrap(), page);
+    // An extension in front of the first unread event counts.
+    let page = words(5, &[1, 7, (5 << 5) | 30, 1, (2 << 5) | 1, 7]);
+    let rest = unread(&page, &LAYOUT, 8).unwrap().unwrap();
+    assert_eq!(times(&rest), [5 + (1 << 27) + 5 + 2]);
+}
+
+fn read(memory: &made::Memory, limit: u64) -> Result<LiveBuffer, LiveError> {
+    let live = Live::new(memory, Offsets::new(&made::btf()).unwrap(), LAYOUT);
+    let arrays = live.arrays(made::LIST, made::GLOBAL).unwrap();
+    let names: Vec<_> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["net", ""]);
+    assert_eq!(
+        live.cpu(arrays[0].1, 1, limit),
+        Ok(None),
+        "a CPU without a buffer"
+    );
+    live.cpu(arrays[0].1, 0, limit).map(Option::unwrap)
+}
+
+fn page_times(buffer: &LiveBuffer) -> Vec<u64> {
+    buffer.pages.iter().map(|page| page.time).collect()
+}
+
+#[test]
+fn a_ring_is_read_from_its_head_to_what_is_committed() {
+    // Wrapped: the oldest page is in the middle of the ring.
+    let memory = made::kernel(5, 0, &[5000, 6000, 3000, 4000], 2, 3);
+    assert_eq!(
+        page_times(&read(&memory, u64::MAX).unwrap()),
+        [1000, 3000, 4000, 5000, 6000]
+    );
+    // Only part of it is written yet.
+    let memory = made::kernel(5, 0, &[2000, 3000, 0, 0], 0, 1);
+    assert_eq!(
+        page_times(&read(&memory, u64::MAX).unwrap()),
+        [1000, 2000, 3000]
+    );
+    // A part of the reader page is consumed, or all of it.
+    let memory = made::kernel(5, 24, &[2000], 0, 0);
+    let buffer = read(&memory, u64::MAX).unwrap();
+    // A page has the time before its first event.
+    assert_eq!(page_times(&buffer), [1020, 2000]);
+    assert_eq!(times(&buffer.pages[0].bytes), [1030, 1040]);
+    let memory = made::kernel(5, 40, &[2000], 0, 0);
+    assert_eq!(page_times(&read(&memory, u64::MAX).unwrap()), [2000]);
+}
+
+#[test]
+fn the_limit_leaves_out_the_oldest() {
+    let memory = made::kernel(5, 0, &[5000, 6000, 3000, 4000], 2, 3);
+    let buffer = read(&memory, 3 * 4096 + 5).unwrap();
+    assert_eq!(page_times(&buffer), [4000, 5000, 6000]);
+    assert_eq!(buffer.left_out, 2);
+}
+
+#[test]
+fn an_empty_buffer_has_no_pages() {
+    // Nothing on the reader page, which is the page that is committed to.
+    let memory = made::kernel(0, 0, &[0], 0, 0);
+    let cpu = 0xffff_8000_0001_2000u64;
+    memory.put(cpu + 24, 0xffff_8000_0001_4000);
+    let buffer = read(&memory, u64::MAX).unwrap();
+    assert_eq!((buffer.pages.len(), buffer.left_out), (0, 0));
+}
+
+#[test]
+fn a_page_that_is_written_over_meanwhile_is_left_out() {
+    let count = {
+        let memory = made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);
+        read(&memory, u64::MAX).unwrap();
+        memory.reads.get()
+    };
+    let mut seen = 0;
+    for when in 1..=count {
+        let memory = made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);
+        let data = 0xffff_8000_0011_1000u64;
+        *memory.change.borrow_mut() = Some((when, data, made::page(9000, 5)));
+        let found = read(&memory, u64::MAX).unwrap();
+        // Either it was new from the start, or it was old and is gone, or it was read and checked before.
+        let times = page_times(&found);
+        if times == [1000, 3000, 4000] {
+            assert_eq!(found.left_out, 1);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn a_ring_that_makes_no_sense_is_refused() {
+    let cpu = 0xffff_8000_0001_2000u64;
+    for (offset, value, message) in [
+        (0, 9, "the CPU of a per-CPU buffer is 0x9, which cannot be"),
+        (
+            8,
+            0,
+            "the number of pages of a ring buffer is 0x0, which cannot be",
+        ),
+        (
+            8,
+            u64::MAX,
+            "the number of pages of a ring buffer is 0xffffffffffffffff, which cannot be",
+        ),
+        (8, 3, "the ring buffer changed under every one of 20 walks"),
+        (
+            24,
+            0x1234,
+            "the ring buffer changed under every one of 20 walks",
+        ),
+    ] {
+        let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
+        memory.put(cpu + offset, value);
+        assert_eq!(read(&memory, u64::MAX).unwrap_err().to_string(), message);
+    }
+    let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
+    memory.put(0xffff_8000_0001_4000 + 24, 60 << 32);
+    let error = read(&memory, u64::MAX).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the order of a sub-buffer is 0x3c, which cannot be"
+    );
+}
