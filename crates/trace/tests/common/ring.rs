@@ -5,8 +5,11 @@ use kho_trace::live::KernelMemory;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+/// Name, size, and offsets of members.
+type Struct = (&'static str, u32, &'static [(&'static str, u32)]);
+
 /// Structs and the offsets of their members; none of them as in a real kernel.
-const STRUCTS: [(&str, u32, &[(&str, u32)]); 5] = [
+const STRUCTS: [Struct; 5] = [
     (
         "trace_array",
         64,
