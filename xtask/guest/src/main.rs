@@ -6,6 +6,7 @@ mod crowd;
 mod damage;
 mod fill;
 mod init;
+mod mallory;
 mod memory;
 mod system;
 mod tree;
@@ -124,6 +125,8 @@ enum Tool {
         #[arg(long, conflicts_with = "bare")]
         stale_ok: bool,
     },
+    /// Attack a restore as a user without privileges, until killed.
+    Mallory(mallory::Arguments),
     /// Run the script for this boot of a full system, then leave as it says.
     System,
     /// Say how to leave this boot of a full system, instead of by `systemctl kexec`.
@@ -186,6 +189,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
             };
             Ok(std::fs::write(init::LOADED, how)?)
         }
+        Tool::Mallory(arguments) => mallory::run(&arguments),
         Tool::System => system::run(),
         Tool::Leave { command } => Ok(std::fs::write(system::LEAVE, command)?),
         Tool::Socket { path } => {

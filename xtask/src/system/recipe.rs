@@ -27,7 +27,7 @@ printf 'virtio_pci\nvirtio_blk\next4\n' > "$1/etc/initramfs-tools/modules""#;
 /// Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a test wants it.
 /// What a server does not need, and an emulated one has no time for, is off.
 const FURNITURE: &str = r#"root=$1
-printf '%s\n' '/dev/vda / ext4 rw,noatime 0 1' '/dev/vdb /media ext4 ro,nofail 0 0' \
+printf '%s\n' '/dev/vda / ext4 rw,noatime 0 1' '/dev/vdb /media ext4 ro 0 0' \
 	"tmpfs /var/lib/redis tmpfs size=64M,mode=0750,uid=$(chroot "$root" id -u redis),gid=$(chroot "$root" id -g redis) 0 0" \
 	> "$root/etc/fstab"
 echo guest > "$root/etc/hostname"

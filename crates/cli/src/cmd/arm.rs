@@ -67,7 +67,10 @@ pub fn run(
     session: &Session,
     out: Output,
 ) -> Result<(), Fail> {
-    super::boot::report(&crate::keepd::apply(session)?, out);
+    super::boot::report(
+        &crate::keepd::apply(session, crate::keepd::When::Handover)?,
+        out,
+    );
     for left in crate::keepd::effort::leave_out_unreadable(session)? {
         out.remark(&format!("warning: {left}, as of now"));
     }

@@ -28,7 +28,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         failures.push(fail);
     }
     // After the restore: an entry that is back is read from its path at the next handover.
-    match keepd::apply(session) {
+    match keepd::apply(session, keepd::When::Boot) {
         Ok(changes) => report(&changes, out),
         Err(fail)
             if failures

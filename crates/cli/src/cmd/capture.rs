@@ -63,7 +63,7 @@ fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), 
         .kexec_unload()
         .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
-    let changes = keepd::apply(session)?;
+    let changes = keepd::apply(session, keepd::When::Handover)?;
     super::boot::report(&changes, out);
     let unreadable = effort::leave_out_unreadable(session)?;
     for left in changes.left_out.iter().chain(&unreadable) {

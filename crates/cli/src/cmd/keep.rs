@@ -23,7 +23,10 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
     }
     let _lock = session.lock()?;
     if args.from_config {
-        super::boot::report(&crate::keepd::apply(session)?, out);
+        super::boot::report(
+            &crate::keepd::apply(session, crate::keepd::When::Handover)?,
+            out,
+        );
         drop_unused_files(session, &session.state.keep()?);
         return show(session, out);
     }

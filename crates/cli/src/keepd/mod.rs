@@ -204,14 +204,24 @@ pub struct Changes {
     pub left_out: Vec<effort::LeftOut>,
 }
 
+/// When the list is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At boot: services may still make what is to be kept, and a failure would help nobody.
+    Boot,
+    /// For a handover, or because somebody asked.
+    Handover,
+}
+
 /// Makes the list agree with the rules.
 ///
 /// # Errors
 ///
-/// [`Status::BadSource`] when a path that must exist does not, or is something else than the rule says.
+/// [`Status::BadSource`] when a path that must exist for a handover does not, or is something else than the rule says.
 pub fn sync(
     rules: &[Rule],
     arrived: Option<&Arrived>,
+    when: When,
     keep: &mut KeepFile,
 ) -> Result<Changes, Fail> {
     let mut changes = Changes::default();
@@ -231,6 +241,13 @@ pub fn sync(
         let present = match present(rule) {
             Err(fail) if rule.best_effort => {
                 changes.left_out.push(effort::LeftOut::new(label, &fail));
+                false
+            }
+            Err(fail) if when == When::Boot => {
+                let what = fail.what;
+                changes
+                    .remarks
+                    .push(format!("{what}: no handover until it is as it should be"));
                 false
             }
             answer => answer?,
@@ -361,7 +378,7 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
 /// # Errors
 ///
 /// As [`read`] and [`sync`]; the list is unchanged then.
-pub fn apply(session: &Session) -> Result<Changes, Fail> {
+pub fn apply(session: &Session, when: When) -> Result<Changes, Fail> {
     let rules = read(&dirs(session))?;
     let mut keep = session.state.keep()?;
     if let Some(rule) = rules
@@ -377,7 +394,7 @@ pub fn apply(session: &Session) -> Result<Changes, Fail> {
             ),
         ));
     }
-    let changes = sync(&rules, session.arrived()?.as_ref(), &mut keep)?;
+    let changes = sync(&rules, session.arrived()?.as_ref(), when, &mut keep)?;
     session.state.set_keep(&keep)?;
     Ok(changes)
 }

@@ -136,12 +136,12 @@ fn the_list_follows_the_files_and_leaves_the_rest_alone() {
         "d {0}/a name=a\nf {0}/f name=f\nd- {0}/absent name=no\n",
         root.display()
     );
-    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!(changes.added, ["keep.d:a", "keep.d:f"]);
     assert_eq!(labels(None, &keep), ["hand", "keep.d:a", "keep.d:f"]);
     // Again: nothing to do but an option that changed.
     let text = format!("d {0}/a name=a skip-special\n", root.display());
-    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!(
         (changes.added.len(), changes.removed),
         (0, vec!["keep.d:f".to_owned()])
@@ -153,7 +153,7 @@ fn the_list_follows_the_files_and_leaves_the_rest_alone() {
             ..
         }
     ));
-    sync(&[], None, &mut keep).unwrap();
+    sync(&[], None, When::Handover, &mut keep).unwrap();
     assert_eq!(labels(None, &keep), ["hand"]);
 }
 
@@ -169,7 +169,13 @@ fn wrong_kinds_absent_paths_and_links_on_the_way_are_refused_before_anything_cha
         (format!("d {}/l", root.display()), "is not a directory"),
         (format!("L {}/a", root.display()), "is not a symbolic link"),
     ] {
-        let fail = sync(&rules(&text), None, &mut KeepFile::default()).unwrap_err();
+        let fail = sync(
+            &rules(&text),
+            None,
+            When::Handover,
+            &mut KeepFile::default(),
+        )
+        .unwrap_err();
         assert!(
             fail.what.starts_with("x:1: ") && fail.what.contains(what),
             "{}",
@@ -180,6 +186,7 @@ fn wrong_kinds_absent_paths_and_links_on_the_way_are_refused_before_anything_cha
     let fail = sync(
         &rules(&format!("d {}/l/in", root.display())),
         None,
+        When::Handover,
         &mut KeepFile::default(),
     )
     .unwrap_err();
@@ -199,7 +206,7 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
     ]);
     let text = format!("d {} name=a skip-special", a.display());
     let mut keep = KeepFile::default();
-    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    let changes = sync(&rules(&text), Some(&arrived), When::Handover, &mut keep).unwrap();
     assert!(changes.added.is_empty() && changes.removed.is_empty());
     assert_eq!(changes.remarks.len(), 2, "{:?}", changes.remarks);
     assert_eq!(
@@ -208,7 +215,7 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
     );
 
     keep.restored = vec!["keep.d:a".into(), "keep.d:gone".into(), "hand".into()];
-    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    let changes = sync(&rules(&text), Some(&arrived), When::Handover, &mut keep).unwrap();
     assert_eq!(changes.removed, ["keep.d:gone"]);
     let list = list::effective(Some(&arrived), &keep);
     assert_eq!(labels(Some(&arrived), &keep), ["hand", "keep.d:a"]);
@@ -218,7 +225,7 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
     );
     // Twice is once.
     let before = format!("{keep:?}");
-    sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    sync(&rules(&text), Some(&arrived), When::Handover, &mut keep).unwrap();
     assert_eq!(format!("{keep:?}"), before);
 }
 
@@ -233,11 +240,11 @@ fn an_entry_that_may_be_absent_leaves_the_list_and_comes_back() {
         restored: vec!["keep.d:a".into()],
         ..KeepFile::default()
     };
-    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    let changes = sync(&rules(&text), Some(&arrived), When::Handover, &mut keep).unwrap();
     assert_eq!(changes.removed, ["keep.d:a"]);
     assert!(labels(Some(&arrived), &keep).is_empty());
     std::fs::create_dir(&a).unwrap();
-    let changes = sync(&rules(&text), Some(&arrived), &mut keep).unwrap();
+    let changes = sync(&rules(&text), Some(&arrived), When::Handover, &mut keep).unwrap();
     assert_eq!(changes.added, ["keep.d:a"]);
     assert_eq!(labels(Some(&arrived), &keep), ["keep.d:a"]);
 }
@@ -253,7 +260,7 @@ fn a_best_effort_entry_that_is_not_there_costs_nobody_else() {
         real.display()
     );
     let mut keep = KeepFile::default();
-    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!(labels(None, &keep).len(), 1);
     let why: Vec<_> = changes.left_out.iter().map(ToString::to_string).collect();
     assert!(
@@ -266,9 +273,29 @@ fn a_best_effort_entry_that_is_not_there_costs_nobody_else() {
                 .any(|why| why.contains("file is not a directory")),
         "{why:?}"
     );
+    // At boot no entry is a reason to fail: what is to be kept may be made later.
+    let text = format!("d {0}/good\nd {0}/later\n", real.display());
+    let changes = sync(&rules(&text), None, When::Boot, &mut KeepFile::default()).unwrap();
+    assert!(
+        changes
+            .remarks
+            .iter()
+            .any(|remark| remark.contains("later does not exist"))
+    );
+    let strict = sync(
+        &rules(&text),
+        None,
+        When::Handover,
+        &mut KeepFile::default(),
+    );
+    assert_eq!(strict.unwrap_err().status, Status::BadSource);
+    let text = format!(
+        "d {0}/gone best-effort\nd {0}/file best-effort\nd {0}/good\n",
+        real.display()
+    );
     // It is taken once it is as it should be.
     std::fs::create_dir(real.join("gone")).unwrap();
-    let changes = sync(&rules(&text), None, &mut keep).unwrap();
+    let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!((changes.added.len(), changes.left_out.len()), (1, 1));
     assert_eq!(labels(None, &keep).len(), 2);
 }

@@ -14,15 +14,55 @@ pub fn scenarios() -> Vec<Scenario> {
         (Release::Trixie, "6.12", "7.3"),
     ] {
         let with = |script: &str| script.replace("@OWN@", own).replace("@OTHER@", other);
-        all.push(
+        let stages = |scenario: Scenario, scripts: &[&str]| {
+            let numbered = scripts.iter().enumerate();
+            numbered.fold(scenario.system(release), |scenario, (boot, script)| {
+                scenario.at(boot, &with(script))
+            })
+        };
+        let name = |what: &str| format!("debian-{}-{what}", release.number());
+        all.push(stages(
             Scenario::new(
-                format!("debian-{}-services", release.number()),
+                name("services"),
                 "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel and back",
+            ),
+            &[
+                include_str!("services-0.sh"),
+                include_str!("services-1.sh"),
+                include_str!("services-2.sh"),
+            ],
+        ));
+        all.push(stages(
+            Scenario::new(
+                name("failures"),
+                "captures that fail, time out, or leave something out; plain, cold and stop",
+            ),
+            &[
+                include_str!("failures-0.sh"),
+                include_str!("failures-1.sh"),
+                include_str!("failures-2.sh"),
+                include_str!("failures-3.sh"),
+                include_str!("failures-4.sh"),
+                include_str!("failures-5.sh"),
+                include_str!("failures-6.sh"),
+            ],
+        ));
+        all.push(stages(
+            Scenario::new(
+                name("packages"),
+                "the package installed, upgraded, removed, purged; kho kexec beside kexec(8)",
+            ),
+            &[include_str!("packages.sh")],
+        ));
+        all.push(
+            stages(
+                Scenario::new(
+                    name("hostile"),
+                    "a hostile user at work during the restore; a crash kernel; kho in place of kexec(8); an upgrade while armed",
+                ),
+                &[include_str!("hostile-0.sh"), include_str!("hostile-1.sh")],
             )
-            .system(release)
-            .at(0, &with(include_str!("services-0.sh")))
-            .at(1, &with(include_str!("services-1.sh")))
-            .at(2, &with(include_str!("services-2.sh"))),
+            .append("crashkernel=160M"),
         );
     }
     all

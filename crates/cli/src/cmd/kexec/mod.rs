@@ -230,7 +230,10 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     if later {
         arm::run(&next, None, session, out)?;
     } else {
-        super::boot::report(&crate::keepd::apply(session)?, out);
+        super::boot::report(
+            &crate::keepd::apply(session, crate::keepd::When::Handover)?,
+            out,
+        );
         let loaded = load::run(&next, session, &System, out)?;
         arm::disarm(session)?;
         if wanted.debug {
@@ -245,7 +248,10 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
 
 /// `-s`: what the kernel itself can do.
 fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal> {
-    super::boot::report(&crate::keepd::apply(session)?, out);
+    super::boot::report(
+        &crate::keepd::apply(session, crate::keepd::When::Handover)?,
+        out,
+    );
     let kept = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
     if !kept.is_empty() {
         return Err(Refusal(

@@ -1,0 +1,63 @@
+# A crash kernel is armed, kho stands in for kexec(8), a later version is installed meanwhile, and mallory waits.
+ready
+dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
+# A directory in a place where everybody may write, on a tmpfs: in the next boot mallory is there first.
+mkdir /srv/drop /srv/target
+echo "tmpfs /srv/drop tmpfs size=64M,mode=0777 0 0" >> /etc/fstab
+systemctl daemon-reload
+mount /srv/drop
+echo untouched > /srv/target/file
+mkdir -p /srv/drop/victim/deep /srv/drop/quiet
+chmod 700 /srv/drop/quiet
+secret=$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
+kho-guest same secret "$secret"
+echo open > /srv/drop/victim/deep/open
+for file in victim/file quiet/secret; do echo "$secret" > /srv/drop/$file; done
+chmod 600 /srv/drop/quiet/secret /srv/drop/victim/file
+kho-guest bytes 8000000 --seed 5 > /srv/drop/quiet/large
+mkdir -p /var/lib/quiet && mount -t tmpfs -o size=64M tmpfs /var/lib/quiet
+echo "tmpfs /var/lib/quiet tmpfs size=64M,mode=755 0 0" >> /etc/fstab
+kho-guest make-tree /var/lib/quiet/tree --bytes 4000000
+kho-guest hash-tree /var/lib/quiet/tree --same quiet
+printf '%s\n' 'd /srv/drop/victim replace' 'd /srv/drop/quiet replace' 'd /var/lib/quiet/tree replace' > /etc/kho/keep.d/drop.conf
+kho-guest hash-tree /srv/target --same target
+
+# The attack: from before the restore until well after it.
+cp /media/bin/kho-guest /usr/local/bin/
+cat > /etc/systemd/system/mallory.service <<END
+[Unit]
+DefaultDependencies=no
+After=local-fs.target systemd-tmpfiles-setup.service
+Before=kho-restore.service
+[Service]
+Type=notify
+NotifyAccess=all
+User=mallory
+ExecStart=/usr/local/bin/kho-guest mallory --drop /srv/drop --target /srv/target --loot /home/mallory/loot
+TimeoutStartSec=60
+END
+mkdir -p /etc/systemd/system/sysinit.target.wants
+ln -s ../mallory.service /etc/systemd/system/sysinit.target.wants/
+systemctl daemon-reload
+
+# A crash kernel is something else, and stays. kho hands what it does not do itself to the kexec(8) it stands in for.
+crash=$(kernel @OWN@)
+kexec -p "$crash" --initrd="$(initrd_of "$crash")" --reuse-cmdline
+[ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
+says "crash kernel is armed" kho doctor
+tools=$(command -v kexec)
+dpkg-divert --local --rename --divert "$tools.distrib" --add "$tools"
+ln -s /usr/lib/kho/kexec "$tools"
+next=$(kernel @OTHER@)
+kexec -l "$next" --initrd="$(initrd_of "$next")" --reuse-cmdline
+[ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
+says "is armed" kho status
+kexec -u
+[ "$(cat /sys/kernel/kexec_loaded) $(cat /sys/kernel/kexec_crash_loaded)" = "0 1" ]
+kexec -p -u
+[ "$(cat /sys/kernel/kexec_crash_loaded)" = 0 ]
+kexec -p "$crash" --initrd="$(initrd_of "$crash")" --reuse-cmdline
+kexec -l "$next" --initrd="$(initrd_of "$next")" --reuse-cmdline
+[ "$(cat /sys/kernel/kexec_loaded) $(cat /sys/kernel/kexec_crash_loaded)" = "1 1" ]
+# Armed by one version, taken by a later one.
+dpkg -i "$KHO_FILES"/kho_0.1.0+later_amd64.deb

@@ -1,0 +1,28 @@
+case $KHO_RELEASE in @OTHER@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esac
+arrived_hop 1
+systemctl is-active --quiet mallory.service
+kho-guest hash-tree /srv/target --same target
+systemctl stop mallory.service
+cat /home/mallory/loot
+grep -q "^tried" /home/mallory/loot
+fails grep -q "^got" /home/mallory/loot
+# What she could not reach is back whatever she does.
+kho-guest hash-tree /var/lib/quiet/tree --same quiet
+# What she could: all of it or nothing of it, and never anywhere else.
+for name in victim quiet; do
+	if journalctl -b --no-pager -o cat -u kho-restore.service | grep -q "^restored keep.d:srv-drop-$name"; then
+		echo "$name was restored"
+	else
+		journalctl -b --no-pager -o cat -u kho-restore.service | grep "keep.d:srv-drop-$name"
+		kho restore --force --into /root "keep.d:srv-drop-$name"
+	fi
+done
+find /srv/target /etc/kho /run/kho -newer /proc/1 -ls
+[ "$(find / -xdev -name '*deep*' -path '*/open' | grep -v '^/root/srv/drop/victim/deep/open')" = "" ]
+kho-guest hash-tree /srv/target --same target
+# Left by mallory, a stage would be a hole for the next restore.
+find / -xdev -name '.kho-*' > /tmp/stages
+find /srv/drop -name '.kho-*' -user root >> /tmp/stages
+if [ -s /tmp/stages ]; then cat /tmp/stages; exit 1; fi
+# A crash kernel is reserved memory for in this one too.
+[ "$(cat /sys/kernel/kexec_crash_size)" -gt 0 ]
