@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: Debian packages.
 
 mod deb;
+mod dkms;
 mod pages;
 
 use std::path::{Path, PathBuf};
@@ -35,8 +36,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let out = workspace::root().join(&arguments.out);
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    let file = write_kho(&program, &out)?;
-    println!("{}", file.display());
+    let files = [write_kho(&program, &out)?, write_dkms(&out)?];
+    for file in &files {
+        println!("{}", file.display());
+    }
     if arguments.lintian {
         let status = Command::new("lintian")
             .args([
@@ -45,7 +48,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 "--info",
                 "--fail-on=error,warning",
             ])
-            .arg(&file)
+            .args(&files)
             .status()
             .context("running lintian")?;
         ensure!(status.success(), "lintian found something: {status}");
@@ -94,11 +97,39 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
 /// Files of the package that belong to the administrator.
 const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
-fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
-    let control = packaging("debian/kho/control")?;
+/// Writes the package of the module; gives its path.
+fn write_dkms(out: &Path) -> Result<PathBuf> {
+    let package = dkms(VERSION, time()?)?;
+    write(&package, "kho-dkms", VERSION, out)
+}
+
+fn dkms(version: &str, time: u64) -> Result<Package> {
+    let mut package = start("kho-dkms", version, time)?;
+    dkms::add(&mut package, version)?;
+    for name in ["kho_ring.c", "kho_test.c"] {
+        let path = workspace::root().join("module/samples").join(name);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        package.file(
+            format!("usr/share/doc/kho-dkms/examples/{name}"),
+            0o644,
+            text,
+        );
+    }
+    package.gzip(
+        "usr/share/doc/kho-dkms/README.md",
+        &std::fs::read(workspace::root().join("module/README.md"))
+            .context("reading the module's README")?,
+    )?;
+    Ok(package)
+}
+
+/// What every package has: the fields, the documents that policy wants, the scripts.
+fn start(name: &str, version: &str, time: u64) -> Result<Package> {
+    let control = packaging(&format!("debian/{name}/control"))?;
     let mut fields = vec![];
     for (name, default) in [
-        ("Package", "kho"),
+        ("Package", name),
         ("Version", version),
         ("Architecture", "amd64"),
     ] {
@@ -119,6 +150,35 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         }
     }
     let mut package = Package::new(fields, time);
+    let doc = format!("usr/share/doc/{name}");
+    package.file(
+        format!("{doc}/copyright"),
+        0o644,
+        packaging("debian/copyright")?,
+    );
+    let changelog = packaging("debian/changelog")?;
+    ensure!(
+        changelog.starts_with(&format!("kho ({VERSION}) ")),
+        "packaging/debian/changelog does not begin with version {VERSION}"
+    );
+    package.gzip(&format!("{doc}/changelog"), changelog.as_bytes())?;
+    package.file(
+        format!("usr/share/lintian/overrides/{name}"),
+        0o644,
+        packaging(&format!("debian/{name}/lintian-overrides"))?,
+    );
+    for script in ["postinst", "prerm", "postrm"] {
+        let path = format!("debian/{name}/{script}");
+        if workspace::root().join("packaging").join(&path).exists() {
+            let text = packaging(&path)?.replace("@VERSION@", version);
+            package.scripts.insert(script, text);
+        }
+    }
+    Ok(package)
+}
+
+fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
+    let mut package = start("kho", version, time)?;
     package.file("usr/bin/kho", 0o755, stripped(program)?);
     for unit in ["kho-restore.service", "kho-capture.service"] {
         let text = packaging(&format!("systemd/{unit}"))?;
@@ -134,37 +194,16 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     package.link("usr/lib/kho/kexec", "../../bin/kho");
     package.directory("etc/kho/keep.d");
     package.directory("usr/lib/kho/keep.d");
-    let doc = "usr/share/doc/kho";
     package.file(
-        format!("{doc}/copyright"),
-        0o644,
-        packaging("debian/copyright")?,
-    );
-    package.file(
-        format!("{doc}/examples/keep.d/example.conf"),
+        "usr/share/doc/kho/examples/keep.d/example.conf",
         0o644,
         packaging("keep.d/example.conf")?,
-    );
-    let changelog = packaging("debian/changelog")?;
-    ensure!(
-        changelog.starts_with(&format!("kho ({VERSION}) ")),
-        "packaging/debian/changelog does not begin with version {VERSION}"
-    );
-    package.gzip(&format!("{doc}/changelog"), changelog.as_bytes())?;
-    package.file(
-        "usr/share/lintian/overrides/kho",
-        0o644,
-        packaging("debian/kho/lintian-overrides")?,
     );
     package.gzip(
         "usr/share/man/man5/keep.d.5",
         packaging("man/keep.d.5")?.as_bytes(),
     )?;
     pages::add(&mut package)?;
-    for script in ["postinst", "prerm", "postrm"] {
-        let text = packaging(&format!("debian/kho/{script}"))?;
-        package.scripts.insert(script, text);
-    }
     Ok(package)
 }
 

@@ -97,19 +97,11 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
                         .map(|path| format!("RUST_SRC={}", path.display())),
                 )
                 .env("CARGO_TARGET_DIR", &target);
-            // Those of the cargo that started this are about another package.
-            for variable in [
-                "RUSTFLAGS",
-                "CARGO_ENCODED_RUSTFLAGS",
-                "MAKEFLAGS",
-                "CARGO_MAKEFLAGS",
-            ] {
-                command.env_remove(variable);
-            }
+            alone(&mut command);
             succeed(&mut command, release)
         };
         let headers = root.headers();
-        make(Command::new("make"), &headers.to_string_lossy(), "rust")?;
+        make(Command::new("make"), &headers.to_string_lossy(), "object")?;
         make(root.command("make"), &root.headers_inside(), "kbuild")?;
         for file in BUILT {
             let from = out.join(file);
@@ -118,6 +110,48 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
         }
         Ok(())
     })
+}
+
+/// The Rust half alone, of the sources in `dir`, for kernels with these mitigations (as the Makefile names them):
+/// `kho_module.full.o` in `out`.
+pub fn object(
+    cache: &Cache,
+    dir: &Path,
+    mitigations: &str,
+    target: &Path,
+    out: &Path,
+) -> Result<()> {
+    host::require(cache, "build the kernel module", &NEEDS)?;
+    let source = rust_source(cache, &rustc()?)?;
+    let _lock = cache.lock("module")?;
+    let mut command = Command::new("make");
+    command
+        .arg("-s")
+        .arg("-C")
+        .arg(dir)
+        .arg("object")
+        .arg(format!("MITIGATIONS={mitigations}"))
+        .arg(format!("OUT={}", out.display()))
+        .args(
+            source
+                .as_ref()
+                .map(|path| format!("RUST_SRC={}", path.display())),
+        )
+        .env("CARGO_TARGET_DIR", target);
+    alone(&mut command);
+    succeed(&mut command, mitigations)
+}
+
+/// Takes away what the cargo that started this says about another package.
+fn alone(command: &mut Command) {
+    for variable in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "MAKEFLAGS",
+        "CARGO_MAKEFLAGS",
+    ] {
+        command.env_remove(variable);
+    }
 }
 
 /// What the build needs on this machine; the rest is unpacked.

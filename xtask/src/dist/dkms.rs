@@ -1,0 +1,156 @@
+//! The package of the kernel module: sources for dkms, with the Rust half compiled.
+//!
+//! Debian 12 and 13 have an older Rust than the module needs, and a machine that runs databases should not need one at
+//! all. What the Rust half knows of a kernel it asks the C half, which is compiled on the machine, so one object
+//! serves every kernel with the same mitigations.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::deb::Package;
+use crate::cache::Cache;
+use crate::module;
+use crate::workspace;
+
+/// Sets of mitigations, as `module/Makefile` names them: those of 6.1, and of 6.12 and later.
+const MITIGATIONS: [&str; 2] = ["retpoline rethunk", "retpoline rethunk ibt padding16"];
+
+/// What is not for the package, in the folders that are copied.
+const LEFT_OUT: [&str; 8] = [
+    "target",
+    "build",
+    ".gitignore",
+    "samples",
+    "Cargo.toml.orig",
+    ".cargo_vcs_info.json",
+    "README.md",
+    "tests",
+];
+
+/// Adds the sources and the objects.
+pub fn add(package: &mut Package, version: &str) -> Result<()> {
+    let work = workspace::target_dir()?.join("dkms");
+    let stage = work.join(format!("kho-{version}"));
+    if stage.exists() {
+        std::fs::remove_dir_all(&stage).with_context(|| format!("removing {}", stage.display()))?;
+    }
+    stage_sources(&stage, version)?;
+    let cache = Cache::open()?;
+    for mitigations in MITIGATIONS {
+        let name = mitigations.replace(' ', "-");
+        let out = work.join(&name);
+        module::object(&cache, &stage, mitigations, &work.join("target"), &out)?;
+        let object = stage.join("prebuilt").join(format!("{name}.o"));
+        std::fs::create_dir_all(stage.join("prebuilt")).context("making a folder")?;
+        // The producer's name is the compiler's version, which the sources tell better.
+        let status = Command::new("objcopy")
+            .args(["--strip-debug", "--remove-section=.comment"])
+            .arg(out.join("kho_module.full.o"))
+            .arg(&object)
+            .status()
+            .context("running objcopy")?;
+        ensure!(status.success(), "objcopy: {status}");
+    }
+    let to = format!("usr/src/kho-{version}");
+    pack(package, &stage, Path::new(&to))
+}
+
+/// What is compiled, in the layout that is installed: the core crate lies inside.
+fn stage_sources(stage: &Path, version: &str) -> Result<()> {
+    let root = workspace::root();
+    copy_tree(&root.join("module"), stage)?;
+    let core = stage.join("crates/kho");
+    let crate_file = publish("kho")?;
+    unpack_crate(&crate_file, &core)?;
+    let edit = |name: &str, from: &str, to: &str| -> Result<()> {
+        let path = stage.join(name);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        ensure!(text.contains(from), "{name} does not say {from:?}");
+        std::fs::write(&path, text.replace(from, to))
+            .with_context(|| format!("writing {}", path.display()))
+    };
+    edit("Cargo.toml", "\"../crates/kho\"", "\"crates/kho\"")?;
+    // What lies inside would be a member otherwise, and its tests would want their own dependencies.
+    edit(
+        "Cargo.toml",
+        "\n[workspace]\n",
+        "\n[workspace]\nexclude = [\"crates/kho\"]\n",
+    )?;
+    let own = format!("PACKAGE_VERSION=\"{}\"", super::VERSION);
+    edit("dkms.conf", &own, &format!("PACKAGE_VERSION=\"{version}\""))
+}
+
+/// `cargo package` of one crate, without building it; gives the file.
+fn publish(name: &str) -> Result<PathBuf> {
+    let target = workspace::target_dir()?.join("dkms/package");
+    let mut command = workspace::cargo();
+    command.args([
+        "package",
+        "--quiet",
+        "--no-verify",
+        "--allow-dirty",
+        "-p",
+        name,
+    ]);
+    command.arg("--target-dir").arg(&target);
+    crate::system::succeed(&mut command)?;
+    Ok(target.join(format!("package/{name}-{}.crate", super::VERSION)))
+}
+
+fn unpack_crate(file: &Path, to: &Path) -> Result<()> {
+    let reader =
+        std::fs::File::open(file).with_context(|| format!("opening {}", file.display()))?;
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(reader));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let inside: PathBuf = path.components().skip(1).collect();
+        let name = inside.file_name().unwrap_or_default().to_string_lossy();
+        if LEFT_OUT.contains(&&*name) || inside.starts_with("tests") || name == "Cargo.lock" {
+            continue;
+        }
+        let target = to.join(&inside);
+        std::fs::create_dir_all(target.parent().unwrap_or(to)).context("making a folder")?;
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        std::fs::write(&target, bytes).with_context(|| format!("writing {}", target.display()))?;
+    }
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry.with_context(|| format!("reading {}", from.display()))?;
+        let name = entry.file_name();
+        if LEFT_OUT.contains(&&*name.to_string_lossy()) {
+            continue;
+        }
+        let (path, target) = (entry.path(), to.join(&name));
+        if entry.file_type()?.is_dir() {
+            copy_tree(&path, &target)?;
+        } else {
+            std::fs::copy(&path, &target).with_context(|| format!("copying {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn pack(package: &mut Package, from: &Path, to: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry.with_context(|| format!("reading {}", from.display()))?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            pack(package, &entry.path(), &target)?;
+        } else {
+            let bytes = std::fs::read(entry.path())
+                .with_context(|| format!("reading {}", entry.path().display()))?;
+            package.file(target, 0o644, bytes);
+        }
+    }
+    Ok(())
+}
