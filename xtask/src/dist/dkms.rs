@@ -4,6 +4,7 @@
 //! all. What the Rust half knows of a kernel it asks the C half, which is compiled on the machine, so one object
 //! serves every kernel with the same mitigations.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,14 +31,17 @@ const LEFT_OUT: [&str; 8] = [
     "tests",
 ];
 
-/// Adds the sources and the objects.
-pub fn add(package: &mut Package, version: &str) -> Result<()> {
+/// Files of the package, by their path in its folder.
+pub type Sources = BTreeMap<PathBuf, Vec<u8>>;
+
+/// The sources and the objects.
+pub fn sources() -> Result<Sources> {
     let work = workspace::target_dir()?.join("dkms");
-    let stage = work.join(format!("kho-{version}"));
+    let stage = work.join("kho");
     if stage.exists() {
         std::fs::remove_dir_all(&stage).with_context(|| format!("removing {}", stage.display()))?;
     }
-    stage_sources(&stage, version)?;
+    stage_sources(&stage)?;
     let cache = Cache::open()?;
     for mitigations in MITIGATIONS {
         let name = mitigations.replace(' ', "-");
@@ -54,12 +58,28 @@ pub fn add(package: &mut Package, version: &str) -> Result<()> {
             .context("running objcopy")?;
         ensure!(status.success(), "objcopy: {status}");
     }
-    let to = format!("usr/src/kho-{version}");
-    pack(package, &stage, Path::new(&to))
+    let mut sources = Sources::new();
+    collect(&stage, Path::new(""), &mut sources)?;
+    Ok(sources)
+}
+
+/// Adds them to a package of this version.
+pub fn add(package: &mut Package, version: &str, sources: &Sources) {
+    for (path, bytes) in sources {
+        let target = Path::new(&format!("usr/src/kho-{version}")).join(path);
+        let mut bytes = bytes.clone();
+        if path == Path::new("dkms.conf") {
+            let text = String::from_utf8_lossy(&bytes);
+            let version = format!("PACKAGE_VERSION=\"{version}\"");
+            let own = format!("PACKAGE_VERSION=\"{}\"", super::VERSION);
+            bytes = text.replace(&own, &version).into_bytes();
+        }
+        package.file(target, 0o644, bytes);
+    }
 }
 
 /// What is compiled, in the layout that is installed: the core crate lies inside.
-fn stage_sources(stage: &Path, version: &str) -> Result<()> {
+fn stage_sources(stage: &Path) -> Result<()> {
     let root = workspace::root();
     copy_tree(&root.join("module"), stage)?;
     let core = stage.join("crates/kho");
@@ -81,7 +101,7 @@ fn stage_sources(stage: &Path, version: &str) -> Result<()> {
         "\n[workspace]\nexclude = [\"crates/kho\"]\n",
     )?;
     let own = format!("PACKAGE_VERSION=\"{}\"", super::VERSION);
-    edit("dkms.conf", &own, &format!("PACKAGE_VERSION=\"{version}\""))
+    edit("dkms.conf", &own, &own)
 }
 
 /// `cargo package` of one crate, without building it; gives the file.
@@ -140,16 +160,16 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn pack(package: &mut Package, from: &Path, to: &Path) -> Result<()> {
+fn collect(from: &Path, to: &Path, sources: &mut Sources) -> Result<()> {
     for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
         let entry = entry.with_context(|| format!("reading {}", from.display()))?;
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            pack(package, &entry.path(), &target)?;
+            collect(&entry.path(), &target, sources)?;
         } else {
             let bytes = std::fs::read(entry.path())
                 .with_context(|| format!("reading {}", entry.path().display()))?;
-            package.file(target, 0o644, bytes);
+            sources.insert(target, bytes);
         }
     }
     Ok(())

@@ -9,6 +9,8 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::cache::Cache;
+use crate::host;
 use crate::workspace;
 use deb::{Body, Package};
 
@@ -23,7 +25,7 @@ pub struct Arguments {
     /// Use this static kho command instead of building it.
     #[arg(long, value_name = "PROGRAM")]
     kho: Option<PathBuf>,
-    /// Check them with lintian, which must be installed.
+    /// Check them with lintian.
     #[arg(long)]
     lintian: bool,
 }
@@ -41,19 +43,32 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("{}", file.display());
     }
     if arguments.lintian {
-        let status = Command::new("lintian")
-            .args([
-                "--no-cfg",
-                "--allow-root",
-                "--info",
-                "--fail-on=error,warning",
-            ])
-            .args(&files)
-            .status()
-            .context("running lintian")?;
-        ensure!(status.success(), "lintian found something: {status}");
+        lintian(&Cache::open()?, &files)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Crates that are published, each after those that it needs.
+pub const PUBLISHED: [&str; 2] = ["kho", "kho-kexec"];
+
+/// What is in lintian's package.
+const LINTIAN: [host::Need; 1] = [host::Need::program("lintian", "lintian")];
+
+/// Lets lintian look at packages; everything it finds is an error.
+pub fn lintian(cache: &Cache, files: &[PathBuf]) -> Result<()> {
+    host::require(cache, "check packages", &LINTIAN)?;
+    let status = Command::new("lintian")
+        .args([
+            "--no-cfg",
+            "--allow-root",
+            "--info",
+            "--fail-on=error,warning",
+        ])
+        .args(files)
+        .status()
+        .context("running lintian")?;
+    ensure!(status.success(), "lintian found something: {status}");
+    Ok(())
 }
 
 /// Version of the packages.
@@ -88,9 +103,12 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
         };
         text.extend_from_slice(b"# A line of the later version.\n");
     }
+    let sources = dkms::sources()?;
     Ok(vec![
         write_kho(program, out)?,
         write(&later, "kho", LATER, out)?,
+        write(&dkms(VERSION, time()?, &sources)?, "kho-dkms", VERSION, out)?,
+        write(&dkms(LATER, time()?, &sources)?, "kho-dkms", LATER, out)?,
     ])
 }
 
@@ -99,13 +117,13 @@ const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
 /// Writes the package of the module; gives its path.
 fn write_dkms(out: &Path) -> Result<PathBuf> {
-    let package = dkms(VERSION, time()?)?;
+    let package = dkms(VERSION, time()?, &dkms::sources()?)?;
     write(&package, "kho-dkms", VERSION, out)
 }
 
-fn dkms(version: &str, time: u64) -> Result<Package> {
+fn dkms(version: &str, time: u64, sources: &dkms::Sources) -> Result<Package> {
     let mut package = start("kho-dkms", version, time)?;
-    dkms::add(&mut package, version)?;
+    dkms::add(&mut package, version, sources);
     for name in ["kho_ring.c", "kho_test.c"] {
         let path = workspace::root().join("module/samples").join(name);
         let text = std::fs::read_to_string(&path)
@@ -241,7 +259,7 @@ fn field(text: &str, name: &str) -> Option<String> {
 }
 
 /// SOURCE_DATE_EPOCH, or the time of the last commit.
-fn time() -> Result<u64> {
+pub fn time() -> Result<u64> {
     if let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") {
         return text.parse().context("SOURCE_DATE_EPOCH is no number");
     }

@@ -3,14 +3,15 @@
 mod recipe;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cache::Cache;
 use crate::host::{self, sources};
 use crate::kernel::{Store, version};
-use recipe::Recipe;
+use crate::workspace;
+pub use recipe::Recipe;
 
 /// Room for what a system itself writes, in bytes. The file is sparse.
 const ROOM: u64 = 1 << 30;
@@ -66,6 +67,56 @@ pub fn find(cache: &Cache, release: Release) -> Result<System> {
         kernel: folder.join("kernel"),
         initrd: folder.join("initrd"),
     })
+}
+
+/// Runs a script as root in a copy of a tree made by this recipe, and throws the copy away. The files are at `/mnt`.
+pub fn run_in(cache: &Cache, recipe: &Recipe, files: &[PathBuf], script: &str) -> Result<String> {
+    let tree = make(cache, recipe, |_, _| Ok(()))?.join("tree");
+    let work = workspace::target_dir()?.join(format!("chroot-{}", recipe.name));
+    if work.exists() {
+        std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    }
+    for folder in ["root", "upper", "work", "files"] {
+        let folder = work.join(folder);
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    for file in files {
+        let name = file.file_name().context("a file has a name")?;
+        std::fs::copy(file, work.join("files").join(name))
+            .with_context(|| format!("copying {}", file.display()))?;
+    }
+    std::fs::write(work.join("files/script"), script).context("writing the script")?;
+    // In a name space of its own, so that the mounts vanish with it.
+    let inside = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
+mount -t proc proc "$2/root/proc"
+mount --bind "$2/files" "$2/root/mnt"
+exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+	DEBIAN_FRONTEND=noninteractive /bin/sh -eu /mnt/script"#;
+    let unshare = host::program("unshare").context("there is no unshare")?;
+    let output = Command::new(unshare)
+        .args([
+            "--mount",
+            "--fork",
+            "--propagation",
+            "private",
+            "/bin/sh",
+            "-eu",
+            "-c",
+        ])
+        .args([inside, "sh"])
+        .arg(&tree)
+        .arg(&work)
+        .stdin(Stdio::null())
+        .output()
+        .context("running unshare")?;
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(output.status.success(), "{}\n{said}", output.status);
+    std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    Ok(said)
 }
 
 /// The folder that `finish` makes of a tree by this recipe: another one for another recipe, and for other

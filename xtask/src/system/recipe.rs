@@ -47,8 +47,11 @@ ExecStart=/media/bin/kho-guest system
 KillMode=mixed
 END
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
-ln -s ../guest-test.service "$root/etc/systemd/system/multi-user.target.wants/"
-rm -rf "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*"#;
+ln -s ../guest-test.service "$root/etc/systemd/system/multi-user.target.wants/""#;
+
+/// What only apt needs.
+const CLEAN: &str =
+    r#"rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*"#;
 
 impl Recipe {
     /// A system for guests.
@@ -73,7 +76,19 @@ impl Recipe {
             ],
             backports: vec!["linux-image-cloud-amd64"],
             before: vec![INITRD.to_owned()],
-            after: vec![FURNITURE.to_owned()],
+            after: vec![FURNITURE.to_owned(), CLEAN.to_owned()],
+        }
+    }
+
+    /// A place to build modules in, with the headers of every kernel and no Rust.
+    pub fn dkms(release: Release) -> Self {
+        Self {
+            name: format!("{}-dkms", release.codename()),
+            release,
+            packages: vec!["dkms", "kmod", "linux-headers-cloud-amd64"],
+            backports: vec!["linux-headers-cloud-amd64"],
+            before: Vec::new(),
+            after: vec![CLEAN.to_owned()],
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod guests;
 mod host;
+mod packages;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -96,6 +97,9 @@ impl Tally {
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
+        for (name, slow) in packages::names() {
+            println!("{name:24} {}", if slow { "(slow)" } else { "" });
+        }
         for scenario in scenarios::all() {
             println!(
                 "{:24} {}{}",
@@ -113,7 +117,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.host {
         let chosen = guests::choose(&arguments.filter, arguments.all);
         match Lab::open(arguments.kho.as_deref()) {
-            Ok(lab) => guests::run(&lab, chosen, arguments.jobs, &mut tally),
+            Ok(lab) => {
+                packages::run(&lab, &arguments.filter, arguments.all, &mut tally);
+                guests::run(&lab, chosen, arguments.jobs, &mut tally);
+            }
             Err(error) => {
                 let end = End::Broken("guests cannot be run, see the first of these".into());
                 let mut details = format!("{error:#}");

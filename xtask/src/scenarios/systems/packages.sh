@@ -62,7 +62,7 @@ done <<END
 -u --initrd=x
 -e
 -u
--l $next --initrd=/nonexistent
+-c -l $next --initrd=/nonexistent
 -l $next --initrd=$(initrd_of "$next") --reuse-cmdline
 -S
 -u

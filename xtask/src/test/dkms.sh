@@ -1,0 +1,29 @@
+# kho-dkms in a place with the headers of every kernel and no Rust: built for each, again by an upgrade, gone when purged.
+if command -v rustc cargo; then
+	echo "there is a Rust here"
+	exit 1
+fi
+cd /lib/modules
+kernels=$(ls)
+built() {
+	for kernel in $kernels; do
+		dkms status -m kho -v "$1" -k "$kernel" | grep -q ": installed" || {
+			dkms status
+			cat /var/lib/dkms/kho/*/build/make.log
+			exit 1
+		}
+		file=$(ls /lib/modules/"$kernel"/updates/dkms/kho.ko*)
+		case $(modinfo -F vermagic "$file") in "$kernel "*) ;; *) exit 1 ;; esac
+		[ "$(modinfo -F license "$file")" = GPL ] || [ "$(modinfo -F license "$file")" = "GPL v2" ]
+	done
+}
+dpkg -i /mnt/kho-dkms_0.1.0_amd64.deb
+built 0.1.0
+if grep -iE 'warning|objtool' /var/lib/dkms/kho/*/*/*/log/make.log; then exit 1; fi
+dpkg -i /mnt/kho-dkms_0.1.0+later_amd64.deb
+built 0.1.0+later
+[ -z "$(dkms status -m kho -v 0.1.0)" ]
+for kernel in $kernels; do echo "built for $kernel"; done
+dpkg -P kho-dkms
+left=$(find /lib/modules /usr/src /var/lib/dkms /usr/share/doc -name '*kho*')
+[ -z "$left" ] || { echo "left: $left"; exit 1; }

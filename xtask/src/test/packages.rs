@@ -1,0 +1,152 @@
+//! The packages and the crates, without booting anything.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::Tally;
+use crate::cache::Cache;
+use crate::dist;
+use crate::lab::{End, Lab};
+use crate::system::{self, Recipe, Release};
+use crate::workspace;
+
+/// What is done in a place with headers of every kernel and no Rust.
+const DKMS: &str = include_str!("dkms.sh");
+
+/// A test: its name, whether only `--all` runs it, what it does.
+type Test = (
+    &'static str,
+    bool,
+    fn(&Cache, &[std::path::PathBuf]) -> Result<String>,
+);
+
+const TESTS: [Test; 6] = [
+    ("packages:lintian", false, lintian),
+    ("packages:dkms-12", false, |cache, debs| {
+        dkms(cache, Release::Bookworm, debs)
+    }),
+    ("packages:dkms-13", false, |cache, debs| {
+        dkms(cache, Release::Trixie, debs)
+    }),
+    ("packages:crates", false, |_, _| crates()),
+    ("packages:cargo-install", true, |_, _| install()),
+    ("packages:reproducible", true, |_, debs| reproducible(debs)),
+];
+
+/// Names and whether they are slow, for `--list`.
+pub fn names() -> impl Iterator<Item = (&'static str, bool)> {
+    TESTS.iter().map(|(name, slow, _)| (*name, *slow))
+}
+
+/// Runs them.
+pub fn run(lab: &Lab, filter: &str, slow_too: bool, tally: &mut Tally) {
+    for (name, slow, test) in TESTS {
+        if !name.contains(filter) || (slow && !slow_too) {
+            continue;
+        }
+        let start = Instant::now();
+        let result = Cache::open().and_then(|cache| test(&cache, &lab.packages()?));
+        let took = format!("{:.1} s", start.elapsed().as_secs_f64());
+        match result {
+            Ok(remark) => tally.add(name, &End::Pass, &format!("{took} {remark}"), String::new),
+            Err(error) => tally.add(name, &End::Fail("see below".into()), &took, || {
+                format!("{error:#}")
+            }),
+        }
+    }
+}
+
+fn lintian(cache: &Cache, debs: &[std::path::PathBuf]) -> Result<String> {
+    dist::lintian(cache, debs)?;
+    Ok(format!("{} packages", debs.len()))
+}
+
+/// Installed, built for every kernel, upgraded, purged.
+fn dkms(cache: &Cache, release: Release, debs: &[std::path::PathBuf]) -> Result<String> {
+    let said = system::run_in(cache, &Recipe::dkms(release), debs, DKMS)?;
+    let built: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("built for "))
+        .collect();
+    ensure!(built.len() == 2, "built for {built:?}: {said}");
+    Ok(built.join(", "))
+}
+
+/// The crates that are published are complete: each is built from what would be uploaded.
+fn crates() -> Result<String> {
+    let mut command = workspace::cargo();
+    command.args(["package", "--quiet", "--allow-dirty"]);
+    command.args(dist::PUBLISHED.iter().flat_map(|name| ["-p", name]));
+    command
+        .arg("--target-dir")
+        .arg(workspace::target_dir()?.join("published"));
+    system::succeed(&mut command)?;
+    Ok(dist::PUBLISHED.join(", "))
+}
+
+/// `cargo install` gives a command that runs.
+fn install() -> Result<String> {
+    let root = workspace::target_dir()?.join("installed");
+    let mut command = workspace::cargo();
+    command.args([
+        "install",
+        "--quiet",
+        "--locked",
+        "--force",
+        "--path",
+        "crates/cli",
+    ]);
+    command.arg("--root").arg(&root);
+    system::succeed(&mut command)?;
+    let output = std::process::Command::new(root.join("bin/kho"))
+        .arg("--version")
+        .output()?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    ensure!(
+        version.starts_with("kho "),
+        "kho --version says {version:?}"
+    );
+    Ok(version)
+}
+
+/// The same packages from a copy of the sources in another folder.
+fn reproducible(debs: &[std::path::PathBuf]) -> Result<String> {
+    let copy = workspace::target_dir()?.join("elsewhere/with a longer name");
+    if copy.exists() {
+        std::fs::remove_dir_all(&copy)?;
+    }
+    std::fs::create_dir_all(&copy)?;
+    let mut archive = std::process::Command::new("sh");
+    archive.args([
+        "-euc",
+        "cd \"$1\" && git ls-files -z --cached --others --exclude-standard \
+         | tar -c --null --ignore-failed-read -T - | tar -x -C \"$2\"",
+        "sh",
+    ]);
+    archive.arg(workspace::root()).arg(&copy);
+    system::succeed(&mut archive)?;
+    let mut command = std::process::Command::new("cargo");
+    command.current_dir(&copy).args(["xtask", "dist"]);
+    command.env("SOURCE_DATE_EPOCH", dist::time()?.to_string());
+    command.env_remove("CARGO_TARGET_DIR");
+    system::succeed(&mut command)?;
+    let mut same = Vec::new();
+    for deb in debs {
+        let name = deb.file_name().unwrap_or_default();
+        let other = copy.join("target/dist").join(name);
+        if other.exists() {
+            ensure!(
+                std::fs::read(deb)? == std::fs::read(&other)?,
+                "{} and {} differ",
+                deb.display(),
+                other.display()
+            );
+            same.push(name.to_string_lossy().into_owned());
+        }
+    }
+    ensure!(same.len() == 2, "only {same:?} could be compared");
+    std::fs::remove_dir_all(Path::new(&copy))?;
+    Ok(same.join(", "))
+}
