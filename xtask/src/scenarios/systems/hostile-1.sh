@@ -2,6 +2,13 @@ case $KHO_RELEASE in @OTHER@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esa
 arrived_hop 1
 systemctl is-active --quiet mallory.service
 kho-guest hash-tree /srv/target --same target
+# And again, as often as an administrator may try.
+tries=0
+while [ $tries -lt 12 ]; do
+	kho --quiet restore --force keep.d:srv-drop-victim keep.d:srv-drop-quiet > /dev/null 2>&1 && echo "restored in try $tries"
+	tries=$((tries + 1))
+done
+kho-guest hash-tree /srv/target --same target
 systemctl stop mallory.service
 cat /home/mallory/loot
 grep -q "^tried" /home/mallory/loot
