@@ -19,6 +19,9 @@ use crate::workspace;
 /// Sets of mitigations, as `module/Makefile` names them: those of 6.1, and of 6.12 and later.
 const MITIGATIONS: [&str; 2] = ["retpoline rethunk", "retpoline rethunk ibt padding16"];
 
+/// The Rust halves of kho.ko and khofs.ko.
+const HALVES: [&str; 2] = ["kho_module.full.o", "khofs_module.full.o"];
+
 /// What is not for the package, in the folders that are copied.
 const LEFT_OUT: [&str; 8] = [
     "target",
@@ -47,16 +50,18 @@ pub fn sources() -> Result<Sources> {
         let name = mitigations.replace(' ', "-");
         let out = work.join(&name);
         module::object(&cache, &stage, mitigations, &work.join("target"), &out)?;
-        let object = stage.join("prebuilt").join(format!("{name}.o"));
-        std::fs::create_dir_all(stage.join("prebuilt")).context("making a folder")?;
-        // The producer's name is the compiler's version, which the sources tell better.
-        let status = Command::new("objcopy")
-            .args(["--strip-debug", "--remove-section=.comment"])
-            .arg(out.join("kho_module.full.o"))
-            .arg(&object)
-            .status()
-            .context("running objcopy")?;
-        ensure!(status.success(), "objcopy: {status}");
+        let to = stage.join("prebuilt").join(&name);
+        std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+        for half in HALVES {
+            // The producer's name is the compiler's version, which the sources tell better.
+            let status = Command::new("objcopy")
+                .args(["--strip-debug", "--remove-section=.comment"])
+                .arg(out.join(half))
+                .arg(to.join(half))
+                .status()
+                .context("running objcopy")?;
+            ensure!(status.success(), "objcopy: {status}");
+        }
     }
     let mut sources = Sources::new();
     collect(&stage, Path::new(""), &mut sources)?;
@@ -94,6 +99,11 @@ fn stage_sources(stage: &Path) -> Result<()> {
             .with_context(|| format!("writing {}", path.display()))
     };
     edit("Cargo.toml", "\"../crates/kho\"", "\"crates/kho\"")?;
+    edit(
+        "khofs/Cargo.toml",
+        "\"../../crates/kho\"",
+        "\"../crates/kho\"",
+    )?;
     // What lies inside would be a member otherwise, and its tests would want their own dependencies.
     edit(
         "Cargo.toml",

@@ -12,9 +12,11 @@ built() {
 			cat /var/lib/dkms/kho/*/build/make.log
 			exit 1
 		}
-		file=$(ls /lib/modules/"$kernel"/updates/dkms/kho.ko*)
-		case $(modinfo -F vermagic "$file") in "$kernel "*) ;; *) exit 1 ;; esac
-		[ "$(modinfo -F license "$file")" = GPL ] || [ "$(modinfo -F license "$file")" = "GPL v2" ]
+		for module in kho khofs; do
+			file=$(ls /lib/modules/"$kernel"/updates/dkms/$module.ko*)
+			case $(modinfo -F vermagic "$file") in "$kernel "*) ;; *) exit 1 ;; esac
+			case $(modinfo -F license "$file") in GPL*) ;; *) exit 1 ;; esac
+		done
 	done
 }
 dpkg -i /mnt/kho-dkms_0.1.0_amd64.deb
