@@ -27,5 +27,5 @@ built 0.1.0+later
 [ -z "$(dkms status -m kho -v 0.1.0)" ]
 for kernel in $kernels; do echo "built for $kernel"; done
 dpkg -P kho-dkms
-left=$(find /lib/modules /usr/src /var/lib/dkms /usr/share/doc -name '*kho*')
+left=$(find /lib/modules /usr/src /var/lib/dkms /usr/share/doc -name '*kho*' ! -path '/usr/src/linux-headers-*')
 [ -z "$left" ] || { echo "left: $left"; exit 1; }
