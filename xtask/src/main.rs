@@ -1,5 +1,6 @@
 //! Project tasks: everything here is started by `cargo xtask`.
 
+mod book;
 mod cache;
 mod cpio;
 mod deb;
@@ -33,6 +34,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    Book(book::Arguments),
     Demo(demo::Arguments),
     Dist(dist::Arguments),
     EarlyRanges(early::Arguments),
@@ -45,6 +47,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        Task::Book(arguments) => book::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::EarlyRanges(arguments) => early::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),

@@ -1,5 +1,9 @@
 //! The `kho` command: carry memory and state across kexec.
 
+// First, for its macros.
+#[macro_use]
+mod output;
+
 mod args;
 mod arrived;
 mod cmd;
@@ -9,7 +13,6 @@ mod keepd;
 mod list;
 mod map;
 mod module;
-mod output;
 mod session;
 mod state;
 mod trace;
@@ -58,7 +61,14 @@ fn main() -> ExitCode {
         json: cli.json,
         quiet: cli.quiet,
     };
-    match run(cli, out) {
+    let done = run(cli, out).and_then(|()| match output::all_written() {
+        true => Ok(()),
+        false => Err(Fail::new(
+            Status::Failed,
+            "the result could not be written to standard output",
+        )),
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {
             if out.json {

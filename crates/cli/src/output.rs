@@ -1,7 +1,51 @@
 //! What people and scripts see: sizes, tables, JSON, progress.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Whether something that was to be printed was not, for another reason than that nobody reads it any more.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// As the standard library's, which panics when whoever read the output has gone (`kho dump | head`). A verb that
+/// changes something must not stop halfway for that.
+macro_rules! print {
+    ($($arg:tt)*) => { $crate::output::write(format_args!($($arg)*)) };
+}
+
+/// See [`print!`].
+macro_rules! println {
+    () => { $crate::output::write(format_args!("\n")) };
+    ($($arg:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($arg)*))) };
+}
+
+/// As the standard library's; there is nobody left to tell when standard error cannot be written.
+macro_rules! eprintln {
+    ($($arg:tt)*) => { $crate::output::complain(format_args!("{}\n", format_args!($($arg)*))) };
+}
+
+/// Writes to standard error.
+pub fn complain(text: Arguments<'_>) {
+    let _ = std::io::stderr().write_fmt(text);
+}
+
+/// Writes to standard output.
+pub fn write(text: Arguments<'_>) {
+    if let Err(err) = std::io::stdout().write_fmt(text)
+        && err.kind() != ErrorKind::BrokenPipe
+    {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether all results could be written, at the end.
+pub fn all_written() -> bool {
+    let flushed = std::io::stdout().flush();
+    let lost = flushed.is_err_and(|err| err.kind() != ErrorKind::BrokenPipe);
+    !lost && !LOST.load(Ordering::Relaxed)
+}
 
 /// How to speak.
 #[derive(Clone, Copy, Debug)]

@@ -175,3 +175,27 @@ fn mainline_state_is_decoded_from_a_folder() {
         ""
     );
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_accident_and_a_full_disk_is() {
+    let run = |stdout: std::process::Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_kho"))
+            .args(["status", "--exit-statuses"])
+            .stdout(stdout)
+            .output()
+            .unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = run(writer.into());
+    assert_eq!(gone.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&gone.stderr), "");
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let full = run(full.into());
+    assert_eq!(full.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&full.stderr);
+    assert!(said.contains("could not be written"), "{said}");
+}

@@ -14,6 +14,11 @@
 //! Sources: `include/linux/kho/abi/{kexec_handover,kexec_metadata,luo,memblock}.h` (Linux 7.3) and, for the older ones,
 //! `kernel/kexec_handover.c` (6.16). A child is decoded by what it holds, not by the version: with either property.
 //! The kernel gives no promise for any of this. The memory behind the addresses is not read here.
+//!
+//! Linux 7.3 shows `out/fdt` as long as the tree was when the file was made, although subsystems add to it later, and
+//! does not make the file at all after it was handed something (`kho_init()` in `kernel/liveupdate/kexec_handover.c`).
+//! What can be known all the same is then taken from the tree's beginning and from `sub_fdts`, with a remark. And it
+//! goes on showing `in/sub_fdts/LUO` after the orchestrator has freed that memory: any bytes can be there.
 
 use crate::view;
 use crate::{human, text};
@@ -29,8 +34,8 @@ pub const VERSIONS: [&str; 4] = ["kho-v1", "kho-v2", "kho-v3", "kho-v4"];
 /// One of the two sides, as read from debugfs.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// The file `fdt`.
-    pub fdt: Vec<u8>,
+    /// The file `fdt`, if there is one.
+    pub fdt: Option<Vec<u8>>,
     /// Name and content of every file in `sub_fdts`.
     pub sub: Vec<(String, Vec<u8>)>,
     /// Addresses and lengths of the scratch regions; only `out` says.
@@ -55,8 +60,8 @@ pub enum MainlineError {
 /// A decoded side.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct State {
-    /// `kho-v1` to `kho-v4`.
-    pub version: String,
+    /// `kho-v1` to `kho-v4`; none when the kernel shows no tree.
+    pub version: Option<String>,
     /// Address of the first node or chunk that describes preserved memory; 0 when nothing is.
     pub preserved_memory_map: Option<u64>,
     /// Scratch regions: address and length.
@@ -88,14 +93,100 @@ pub struct Entry {
 ///
 /// [`MainlineError`].
 pub fn decode(files: &Files) -> Result<State, MainlineError> {
-    let tree = Reader::new(&files.fdt)?;
-    let root = tree.root();
-    let found = string(&root, "compatible").unwrap_or_default();
-    if !VERSIONS.contains(&found) {
-        return Err(MainlineError::Version {
-            found: found.to_owned(),
-        });
+    let Some(fdt) = &files.fdt else {
+        let remark = "the kernel does not show its tree; the entries are the files in sub_fdts";
+        return Ok(without_tree(files, None, None, remark.to_owned()));
+    };
+    match Reader::new(fdt) {
+        Ok(tree) => whole(&tree, files),
+        Err(TreeError::Truncated { needed, available }) if available >= HEADER => {
+            let (version, map) = beginning(fdt);
+            let version = known(version.unwrap_or_default())?.to_owned();
+            let remark = format!(
+                "the kernel shows {available:#x} of the {needed:#x} bytes of its tree; the entries are the files in sub_fdts"
+            );
+            Ok(without_tree(files, Some(version), map, remark))
+        }
+        Err(err) => Err(err.into()),
     }
+}
+
+fn known(version: &str) -> Result<&str, MainlineError> {
+    match VERSIONS.contains(&version) {
+        true => Ok(version),
+        false => Err(MainlineError::Version {
+            found: version.to_owned(),
+        }),
+    }
+}
+
+/// What the files beside the tree say.
+fn without_tree(
+    files: &Files,
+    version: Option<String>,
+    preserved_memory_map: Option<u64>,
+    remark: String,
+) -> State {
+    let entries = files.sub.iter().map(|(name, bytes)| {
+        let (format, content) = entry(name, bytes);
+        Entry {
+            name: name.clone(),
+            addr: None,
+            size: u64::try_from(bytes.len()).ok(),
+            format,
+            content,
+        }
+    });
+    State {
+        version,
+        preserved_memory_map,
+        scratch: files.scratch.clone(),
+        entries: entries.collect(),
+        remarks: vec![remark],
+    }
+}
+
+/// Bytes of a container's header.
+const HEADER: usize = 40;
+
+/// `compatible` and `preserved-memory-map` of the root of a tree whose end is missing, and with it the names of
+/// properties. The root has one string and one u64.
+fn beginning(fdt: &[u8]) -> (Option<&str>, Option<u64>) {
+    const BEGIN_NODE: u32 = 1;
+    const PROP: u32 = 3;
+    let word = |at: usize| {
+        let bytes = fdt.get(at..)?.first_chunk()?;
+        Some(u32::from_be_bytes(*bytes))
+    };
+    let size = |at: usize| usize::try_from(word(at)?).ok();
+    let (mut version, mut map) = (None, None);
+    let Some(mut at) = size(8).filter(|at| word(*at) == Some(BEGIN_NODE)) else {
+        return (None, None);
+    };
+    // The token, and the root's empty name.
+    at = at.saturating_add(8);
+    while word(at) == Some(PROP) {
+        let (start, len) = (at.saturating_add(12), size(at.saturating_add(4)));
+        let Some(end) = len.and_then(|len| start.checked_add(len)) else {
+            break;
+        };
+        let Some(value) = fdt.get(start..end) else {
+            break;
+        };
+        match value {
+            [text @ .., 0] if text.starts_with(b"kho-") => {
+                version = core::str::from_utf8(text).ok()
+            }
+            _ => map = map.or(value.try_into().ok().map(u64::from_ne_bytes)),
+        }
+        at = end.next_multiple_of(4);
+    }
+    (version, map)
+}
+
+fn whole(tree: &Reader<'_>, files: &Files) -> Result<State, MainlineError> {
+    let root = tree.root();
+    let found = known(string(&root, "compatible").unwrap_or_default())?;
     let mut remarks = Vec::new();
     let map = number(&root, "preserved-memory-map");
     if map.is_none() {
@@ -135,7 +226,7 @@ pub fn decode(files: &Files) -> Result<State, MainlineError> {
         }
     }
     Ok(State {
-        version: found.to_owned(),
+        version: Some(found.to_owned()),
         preserved_memory_map: map,
         scratch: files.scratch.clone(),
         entries,
@@ -191,7 +282,11 @@ fn luo(bytes: &[u8]) -> Option<(String, Json)> {
 
 /// A decoded side as text.
 pub fn show(state: &State) -> String {
-    let mut out = format!("{}\n", state.version);
+    let version = state.version.as_deref();
+    let mut out = format!(
+        "{}\n",
+        version.unwrap_or("a version that the kernel does not show")
+    );
     // Writing to a String cannot fail.
     if let Some(map) = state.preserved_memory_map {
         let _ = match map {
@@ -200,16 +295,20 @@ pub fn show(state: &State) -> String {
         };
     }
     for pair in &state.scratch {
-        let _ = writeln!(out, "  scratch: {}", text::range(*pair));
+        // A machine without memory for one of the kinds has an empty region of it.
+        let _ = match *pair {
+            (addr, 0) => writeln!(out, "  scratch: empty, at {addr:#x}"),
+            pair => writeln!(out, "  scratch: {}", text::range(pair)),
+        };
     }
     for entry in &state.entries {
         let at = entry
             .addr
-            .map_or("nowhere".to_owned(), |addr| format!("{addr:#x}"));
+            .map_or(String::new(), |addr| format!(" at {addr:#x}"));
         let size = entry
             .size
             .map_or(String::new(), |size| format!(", {}", human::bytes(size)));
-        let _ = writeln!(out, "  {}: {} at {at}{size}", entry.name, entry.format);
+        let _ = writeln!(out, "  {}: {}{at}{size}", entry.name, entry.format);
         lines(&entry.content, 2, &mut out);
     }
     for remark in &state.remarks {
@@ -303,15 +402,15 @@ mod tests {
             w.end_node()
         });
         let files = Files {
-            fdt,
+            fdt: Some(fdt),
             sub: vec![("memblock".into(), sub)],
-            scratch: vec![(0x10_0000, 0x20_0000)],
+            scratch: vec![(0x10_0000, 0x20_0000), (0x30_0000, 0)],
         };
         let state = decode(&files).unwrap();
         assert_eq!(
             show(&state),
             "kho-v1\n  preserved memory: described at 0x1000\n  scratch: [0x100000-0x300000) 2.00 MiB\n  \
-             memblock: memblock-v1 at 0x2000\n    compatible = \"memblock-v1\"\n    trace\n      \
+             scratch: empty, at 0x300000\n  memblock: memblock-v1 at 0x2000\n    compatible = \"memblock-v1\"\n    trace\n      \
              compatible = \"reserve-mem-v1\"\n      size = 16384\n      start = 3228237824\n"
         );
         assert_eq!(state.remarks, Vec::<String>::new());
@@ -341,7 +440,7 @@ mod tests {
             Ok(())
         });
         let files = Files {
-            fdt,
+            fdt: Some(fdt),
             sub: vec![
                 ("LUO".into(), luo),
                 ("kexec-metadata".into(), metadata),
@@ -377,16 +476,68 @@ mod tests {
     fn other_roots_are_refused() {
         let ours = tree(|w| w.prop_str("compatible", "kho-handover-v1"));
         let files = Files {
-            fdt: ours,
+            fdt: Some(ours),
             ..Files::default()
         };
         assert_eq!(
             decode(&files).unwrap_err().to_string(),
             "the kernel's tree is a \"kho-handover-v1\", known are kho-v1 to kho-v4"
         );
+        for bytes in [&b""[..], &[0; 64]] {
+            let files = Files {
+                fdt: Some(bytes.to_vec()),
+                ..Files::default()
+            };
+            assert!(matches!(decode(&files), Err(MainlineError::Tree(_))));
+        }
+    }
+
+    #[test]
+    fn a_tree_that_the_kernel_cuts_short_is_told_of() {
+        let fdt = |version: &str| {
+            tree(|w| {
+                w.prop_str("compatible", version)?;
+                w.prop_u64("preserved-memory-map", 0x7000)?;
+                w.begin_node("LUO")?;
+                w.prop_u64("preserved-data", 0x2000)?;
+                w.prop_u64("blob-size", 32)?;
+                w.end_node()
+            })
+        };
+        let files = |fdt| Files {
+            fdt,
+            sub: vec![("thing".into(), vec![0xab; 3])],
+            scratch: Vec::new(),
+        };
+        let whole = fdt("kho-v4");
+        // From the first byte on, nothing that is cut may panic or pass for whole.
+        for len in 0..whole.len() {
+            match decode(&files(Some(whole[..len].to_vec()))) {
+                Ok(state) => {
+                    assert!(len > HEADER);
+                    assert_eq!(state.version.as_deref(), Some("kho-v4"));
+                    assert_eq!(state.remarks.len(), 1);
+                }
+                Err(_) => assert!(len < 0x60, "{len:#x}"),
+            }
+        }
+        let state = decode(&files(Some(whole[..0x80].to_vec()))).unwrap();
+        assert_eq!(
+            show(&state),
+            format!(
+                "kho-v4\n  preserved memory: described at 0x7000\n  thing: unknown bytes, 3 B\n    first = \"ababab\"\n    \
+                 len = 3\n  ! the kernel shows 0x80 of the {:#x} bytes of its tree; the entries are the files in sub_fdts\n",
+                whole.len()
+            )
+        );
         assert!(matches!(
-            decode(&Files::default()),
-            Err(MainlineError::Tree(_))
+            decode(&files(Some(fdt("kho-v9")[..0x80].to_vec()))),
+            Err(MainlineError::Version { found }) if found == "kho-v9"
         ));
+        let none = decode(&files(None)).unwrap();
+        assert_eq!(
+            (none.version, none.entries.len(), none.remarks.len()),
+            (None, 1, 1)
+        );
     }
 }

@@ -4,6 +4,7 @@ mod chain;
 mod control;
 mod crowd;
 mod damage;
+mod expect;
 mod fill;
 mod init;
 mod mallory;
@@ -134,6 +135,11 @@ enum Tool {
         /// A shell command.
         command: String,
     },
+    /// Compare standard input with what a page of the book shows.
+    Expect {
+        /// What it shows.
+        wanted: PathBuf,
+    },
     /// Make a socket that nobody listens to.
     Socket {
         /// Where.
@@ -192,6 +198,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Mallory(arguments) => mallory::run(&arguments),
         Tool::System => system::run(),
         Tool::Leave { command } => Ok(std::fs::write(system::LEAVE, command)?),
+        Tool::Expect { wanted } => expect::expect(&wanted),
         Tool::Socket { path } => {
             std::os::unix::net::UnixListener::bind(path)?;
             Ok(())

@@ -2,7 +2,7 @@
 
 mod deb;
 mod dkms;
-mod pages;
+pub mod pages;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

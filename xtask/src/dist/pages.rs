@@ -11,9 +11,14 @@ use clap_complete::Shell;
 
 use super::deb::Package;
 
+/// The command line's definition.
+pub fn command() -> clap::Command {
+    args::Cli::command()
+}
+
 /// Adds them.
 pub fn add(package: &mut Package) -> Result<()> {
-    let mut command = args::Cli::command();
+    let mut command = command();
     command.build();
     page(package, command.clone(), "kho")?;
     for verb in command.get_subcommands() {

@@ -12,6 +12,7 @@
 //! kernel prints a warning.
 
 mod bad_input;
+mod book;
 mod chain;
 mod early;
 mod firmware;
@@ -69,6 +70,7 @@ pub struct Scenario {
 pub fn all() -> Vec<Scenario> {
     [
         bad_input::scenarios(),
+        book::scenarios(),
         smoke::scenarios(),
         chain::scenarios(),
         early::scenarios(),

@@ -98,7 +98,7 @@ fn dump_mainline(dir: &Path, out: Output) -> Result<(), Fail> {
     let mut shown = String::new();
     for side in ["in", "out"] {
         let dir = dir.join(side);
-        if !dir.join("fdt").exists() {
+        if !dir.exists() {
             continue;
         }
         let state = mainline::decode(&side_files(&dir)?).map_err(|err| {
@@ -115,7 +115,7 @@ fn dump_mainline(dir: &Path, out: Output) -> Result<(), Fail> {
         );
     }
     if doc.is_empty() {
-        return Err(Fail::new(Status::NothingArrived, format!("{} has neither in/fdt nor out/fdt", dir.display())).fix(
+        return Err(Fail::new(Status::NothingArrived, format!("{} has neither in nor out", dir.display())).fix(
             "this kernel has no Kexec HandOver of its own (CONFIG_KEXEC_HANDOVER_DEBUGFS, kho=on), or debugfs is not mounted",
         ));
     }
@@ -133,8 +133,9 @@ fn side_files(dir: &Path) -> Result<mainline::Files, Fail> {
             .fix("run as root")
         })
     };
+    let fdt = dir.join("fdt");
     let mut files = mainline::Files {
-        fdt: read(&dir.join("fdt"))?,
+        fdt: fdt.exists().then(|| read(&fdt)).transpose()?,
         ..mainline::Files::default()
     };
     if let Ok(entries) = std::fs::read_dir(dir.join("sub_fdts")) {

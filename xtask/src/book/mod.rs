@@ -1,0 +1,130 @@
+//! `cargo xtask book`: the book as web pages. Its commands are run by the guest tests `book-*`.
+
+pub mod blocks;
+mod fill;
+pub mod links;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cache::Cache;
+use crate::workspace::{cargo, root, target_dir};
+
+/// The version of mdbook that renders it.
+const MDBOOK: &str = "0.5.4";
+
+/// Render the book: `target/book/html/index.html`.
+///
+/// mdbook is built from crates.io once, which takes some minutes, and kept in the user's cache directory.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where the pages go instead.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let work = target_dir()?.join("book");
+    let out = arguments.out.clone().unwrap_or_else(|| work.join("html"));
+    let out = std::path::absolute(&out).with_context(|| format!("finding {}", out.display()))?;
+    let broken = links::broken(&blocks::pages()?)?;
+    ensure!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+    let mdbook = mdbook(&Cache::open()?)?;
+    let source = work.join("source");
+    if source.exists() {
+        std::fs::remove_dir_all(&source)
+            .with_context(|| format!("removing {}", source.display()))?;
+    }
+    copy(&root().join("docs"), &source)?;
+    let output = Command::new(&mdbook)
+        .arg("build")
+        .arg("--dest-dir")
+        .arg(&out)
+        .arg(&source)
+        .output()
+        .with_context(|| format!("running {}", mdbook.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // mdbook goes on after what it calls a warning, with pages that lack something.
+    ensure!(
+        output.status.success() && !said.contains("WARN"),
+        "mdbook: {}\n{said}",
+        output.status
+    );
+    println!("{}", out.join("index.html").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The program, built on first use.
+fn mdbook(cache: &Cache) -> Result<PathBuf> {
+    let _lock = cache.lock("mdbook")?;
+    let made = cache.make_dir(&format!("mdbook-{MDBOOK}"), |dir| {
+        eprintln!("xtask: building mdbook {MDBOOK} from crates.io, to render the book");
+        let status = cargo()
+            .args([
+                "install",
+                "mdbook",
+                "--locked",
+                "--quiet",
+                "--no-default-features",
+                "--features=search",
+            ])
+            .arg(format!("--version=={MDBOOK}"))
+            .arg("--root")
+            .arg(dir)
+            .status()
+            .context("running cargo install")?;
+        ensure!(status.success(), "cargo install mdbook: {status}");
+        Ok(())
+    })?;
+    Ok(made.join("bin/mdbook"))
+}
+
+/// Copies a folder; pages are completed on the way.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to)?;
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            std::fs::write(&to, fill::fill(&blocks::read(&path)?))
+                .with_context(|| format!("writing {}", to.display()))?;
+        } else {
+            std::fs::copy(&path, &to).with_context(|| format!("copying {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
+        let mut pages = blocks::pages().unwrap();
+        let broken = links::broken(&pages).unwrap();
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
+        // Pages that no table of contents lists are not rendered.
+        let mut there = Vec::new();
+        find(&root().join("docs/src"), &mut there);
+        pages.retain(|page| page.starts_with(root().join("docs/src")));
+        there.retain(|page| !page.ends_with("SUMMARY.md") && !pages.contains(page));
+        assert!(there.is_empty(), "not in SUMMARY.md: {there:?}");
+    }
+
+    fn find(dir: &Path, out: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                find(&path, out);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                out.push(path);
+            }
+        }
+    }
+}
