@@ -141,7 +141,7 @@ pub fn mainline(data: &[u8]) {
         cursor.bytes(len).to_vec()
     };
     let mut files = mainline::Files {
-        fdt: part(&mut cursor),
+        fdt: Some(part(&mut cursor)),
         ..mainline::Files::default()
     };
     for name in ["memblock", "ftrace", "luo", "test"] {

@@ -226,6 +226,9 @@ pub fn scripts(name: &str, blocks: &[Block]) -> Result<Vec<String>> {
                     "echo '== {page}:{}: prepares'\n{}",
                     command.line, command.text
                 );
+                if command.text.contains("kho-guest loaded") {
+                    out.push(String::new());
+                }
             }
             continue;
         }

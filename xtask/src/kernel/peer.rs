@@ -37,7 +37,7 @@ const LIBELF: (&str, &str) = ("/usr/include/gelf.h", "libelf-dev");
 /// Build a mainline kernel that has Kexec HandOver built in, for the tests that decode its state.
 ///
 /// It is made of Debian's linux-source-7.3 and a small configuration, takes some minutes, and is kept in the user's
-/// cache directory. The test `mainline` is skipped until it is there.
+/// cache directory. `cargo xtask test` does it by itself when it is needed.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Build again even if it is there.
@@ -77,7 +77,7 @@ fn folder(cache: &Cache) -> PathBuf {
 }
 
 /// Builds it unless it is there; gives the bzImage.
-fn build(cache: &Cache) -> Result<PathBuf> {
+pub fn build(cache: &Cache) -> Result<PathBuf> {
     let _lock = cache.lock("peer")?;
     let path = folder(cache);
     let name = path

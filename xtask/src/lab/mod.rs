@@ -15,7 +15,7 @@ use crate::cache::Cache;
 use crate::dist;
 use crate::guest::{self, Contents};
 use crate::host;
-use crate::kernel::{Kernel, Store};
+use crate::kernel::{Kernel, Store, peer};
 use crate::qemu::{Accelerator, Guest, Line, Machine, Next, Port, Qmp};
 use crate::system::{self, Release, System};
 use crate::workspace::{self, Programs};
@@ -139,6 +139,13 @@ impl Lab {
         });
         made.clone()
             .map_err(|error| anyhow!("making packages: {error}"))
+    }
+
+    /// Makes the kernel with Kexec HandOver of its own, which takes some minutes the first time.
+    pub fn build_peer(&self) -> Result<()> {
+        peer::build(&self.cache)
+            .map(drop)
+            .context("building the peer kernel")
     }
 
     /// Runs a guest to its end.

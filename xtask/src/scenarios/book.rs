@@ -7,7 +7,11 @@ use crate::book::blocks::{self, Block};
 const LIB: &str = include_str!("book/lib.sh");
 
 /// A guest that pages name, its kernels and its parameters.
-const GUESTS: [(&str, &[&str], &str); 1] = [("tutorial", &["6.1", "6.12", "6.1"], "")];
+const GUESTS: [(&str, &[&str], &str); 3] = [
+    ("readme", &["6.1", "6.12"], ""),
+    ("tutorial", &["6.1", "6.12", "6.1"], ""),
+    ("format", &["6.1", "6.12", "6.1"], ""),
+];
 
 /// The tests of this file. A page that cannot be read is one that fails.
 pub fn scenarios() -> Vec<Scenario> {

@@ -233,11 +233,9 @@ impl Scenario {
         self
     }
 
-    /// Why it cannot be run here although nothing is broken: a kernel that has to be built first.
-    pub fn lacks(&self, lab: &Lab) -> Option<String> {
-        let peer = self.kernels.contains(&crate::kernel::peer::NAME);
-        (peer && lab.kernel(crate::kernel::peer::NAME).is_err())
-            .then(|| "the peer kernel was not built (cargo xtask peer-kernel)".to_owned())
+    /// Whether it boots the kernel that is built here.
+    pub fn needs_peer(&self) -> bool {
+        self.kernels.contains(&crate::kernel::peer::NAME)
     }
 
     /// What the guest boots and runs.

@@ -6,6 +6,9 @@ if [ -n "${KHO_NEXT:-}" ]; then
 	ln -sf "$KHO_NEXT_INITRD" "/boot/initrd.img-$KHO_NEXT"
 	echo "$KHO_NEXT_CMDLINE" >/tmp/cmdline
 	mount --bind /tmp/cmdline /proc/cmdline
+elif [ -e "/media/kernels/$KHO_HOP/bzImage" ]; then
+	# Whoever runs a kernel has it in /boot.
+	ln -sf "/media/kernels/$KHO_HOP/bzImage" "/boot/vmlinuz-$KHO_KERNEL"
 fi
 
 # book PLACE STATUS COMMAND: runs a command of the book, which must exit so and print what is in /tmp/book.wanted.
