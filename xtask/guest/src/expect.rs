@@ -89,6 +89,13 @@ fn numbers(word: &str, out: &mut String) {
             if let Some(end @ (',' | '.' | ':')) = last.next() {
                 out.push(end);
             }
+        } else if let Some(time) = token.strip_prefix('T')
+            && out.ends_with('#')
+            && time.bytes().all(|b| b.is_ascii_digit())
+        {
+            // The T between a date and a time.
+            out.push('T');
+            rest = &rest[1..];
         } else if run > 0 {
             // A digit inside a name is part of the name: vda1, kho-blob-v1.
             out.push_str(token);
@@ -120,6 +127,7 @@ mod tests {
                 "from 6.1.0-42-cloud-amd64, at 2026-11-25 11:24:01 UTC",
                 "from 6.1.176-1-cloud-amd64, at 2027-01-02 03:04:05 UTC",
             ),
+            ("at 2026-11-25T11:30:50Z", "at 2027-01-02T12:59:59Z"),
             ("blake3 deadbeef00112233", "blake3 0123456789abcdef"),
         ] {
             assert_eq!(plain(a), plain(b));

@@ -4,6 +4,11 @@
 #[allow(dead_code, missing_docs)]
 #[path = "../../../crates/cli/src/args.rs"]
 mod args;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../crates/cli/src/exit.rs"]
+mod exit;
+
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -16,28 +21,63 @@ pub fn command() -> clap::Command {
     args::Cli::command()
 }
 
+/// Every exit status: number, name, meaning.
+pub fn statuses() -> impl Iterator<Item = (u8, &'static str, &'static str)> {
+    let all = exit::Status::ALL.iter();
+    all.map(|status| (status.code(), status.name(), status.meaning()))
+}
+
 /// Adds them.
 pub fn add(package: &mut Package) -> Result<()> {
-    let mut command = command();
-    command.build();
-    page(package, command.clone(), "kho")?;
-    for verb in command.get_subcommands() {
-        let name = format!("kho-{}", verb.get_name());
-        page(package, verb.clone(), &name)?;
+    for (name, text) in manuals()? {
+        package.gzip(&format!("usr/share/man/man8/{name}.8"), text.as_bytes())?;
     }
     for (shell, path) in [
         (Shell::Bash, "usr/share/bash-completion/completions/kho"),
         (Shell::Zsh, "usr/share/zsh/vendor-completions/_kho"),
         (Shell::Fish, "usr/share/fish/vendor_completions.d/kho.fish"),
     ] {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut args::Cli::command(), "kho", &mut text);
-        package.file(path, 0o644, text);
+        package.file(path, 0o644, completion(shell));
     }
     Ok(())
 }
 
-fn page(package: &mut Package, command: clap::Command, name: &str) -> Result<()> {
+fn completion(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command(), "kho", &mut text);
+    text
+}
+
+/// The manual pages: name and source, `kho` first.
+fn manuals() -> Result<Vec<(String, String)>> {
+    let mut command = command();
+    command.build();
+    let mut main = manual(command.clone(), "kho")?;
+    main.push_str(".SH \"EXIT STATUS\"\nOf all verbs but\n.BR \"kho kexec\" :\n.TP\n.B 0\ndone\n");
+    for (code, name, meaning) in statuses() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(main, ".TP\n.BR {code} \" ({name})\"\n{meaning}");
+    }
+    let verbs: Vec<String> = command
+        .get_subcommands()
+        .map(|verb| format!("kho-{}", verb.get_name()))
+        .collect();
+    let also: Vec<String> = verbs.iter().map(|verb| format!(".BR {verb} (8)")).collect();
+    let _ = writeln!(
+        main,
+        ".SH \"SEE ALSO\"\n{},\n.BR keep.d (5)",
+        also.join(",\n")
+    );
+    let mut pages = vec![("kho".to_owned(), main)];
+    for (verb, name) in command.get_subcommands().zip(verbs) {
+        let mut page = manual(verb.clone(), &name)?;
+        page.push_str(".SH \"SEE ALSO\"\n.BR kho (8)\n");
+        pages.push((name, page));
+    }
+    Ok(pages)
+}
+
+fn manual(command: clap::Command, name: &str) -> Result<String> {
     let mut text = Vec::new();
     // The date of a page would be that of its making.
     clap_mangen::Man::new(command)
@@ -46,5 +86,78 @@ fn page(package: &mut Package, command: clap::Command, name: &str) -> Result<()>
         .date("")
         .manual("kho")
         .render(&mut text)?;
-    package.gzip(&format!("usr/share/man/man8/{name}.8"), &text)
+    Ok(String::from_utf8(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_and_every_status_has_its_place_in_the_manual() {
+        let pages = manuals().unwrap();
+        assert_eq!(pages.len(), 1 + command().get_subcommands().count());
+        for (name, text) in &pages {
+            for section in [
+                ".SH NAME",
+                ".SH SYNOPSIS",
+                ".SH DESCRIPTION",
+                ".SH \"SEE ALSO\"",
+            ] {
+                assert!(text.contains(section), "{name}(8) has no {section}");
+            }
+            // A line that begins with a dot or an apostrophe and is none of ours would be lost.
+            for line in text.lines().filter(|line| line.starts_with(['.', '\''])) {
+                let request = line.split(' ').next().unwrap_or(line);
+                assert!(
+                    [
+                        ".ie", ".el", ".TH", ".SH", ".SS", ".TP", ".B", ".BR", ".br", ".RS", ".RE",
+                        ".PP", ".nf", ".fi", ".IP"
+                    ]
+                    .contains(&request),
+                    "{name}(8): {line}"
+                );
+            }
+        }
+        let main = &pages[0].1;
+        for (code, name, meaning) in statuses() {
+            assert!(main.contains(&format!(".BR {code} \" ({name})\"\n{meaning}\n")));
+        }
+    }
+
+    #[test]
+    fn shells_complete_every_verb() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = String::from_utf8(completion(shell)).unwrap();
+            for verb in command().get_subcommands() {
+                assert!(
+                    text.contains(verb.get_name()),
+                    "{shell}: {}",
+                    verb.get_name()
+                );
+            }
+        }
+        let bash = std::process::Command::new("bash")
+            .args(["-n", "/dev/stdin"])
+            .stdin(std::process::Stdio::piped())
+            .spawn();
+        let mut bash = bash.unwrap();
+        std::io::Write::write_all(bash.stdin.as_mut().unwrap(), &completion(Shell::Bash)).unwrap();
+        assert!(bash.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_book_says_what_to_do_for_every_status() {
+        let page = crate::workspace::root().join("docs/src/operations/when.md");
+        let page = crate::book::blocks::read(&page).unwrap();
+        let rows: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split(" | ").next())
+            .filter(|cell| cell.starts_with(|letter: char| letter.is_ascii_digit()))
+            .collect();
+        let wanted: Vec<String> = statuses()
+            .map(|(code, name, _)| format!("{code} `{name}`"))
+            .collect();
+        assert_eq!(rows, wanted);
+    }
 }
