@@ -22,11 +22,16 @@ const fn guest(name: &'static str, kernels: &'static [&'static str]) -> Guest {
     }
 }
 
-const GUESTS: [Guest; 5] = [
+const GUESTS: [Guest; 6] = [
     guest("readme", &["6.1", "6.12"]),
     guest("tutorial", &["6.1", "6.12", "6.1"]),
     guest("operations", &["6.1", "6.12"]),
     guest("when", &["6.1", "6.12", "6.1"]),
+    Guest {
+        name: "producers",
+        kernels: &["6.1", "6.12"],
+        modules: &["kho", "kho_ring"],
+    },
     guest("format", &["6.1", "6.12", "6.1"]),
 ];
 

@@ -124,14 +124,10 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     }
 }
 
-/// Looks at everything that has to be reserved. With the module those are the blobs that it has not given back: whose
-/// the rest is by now it knows better.
-fn check(
-    arrived: &Arrived,
-    released: &[String],
-    session: &Session,
-) -> Result<Vec<Reservation>, Fail> {
-    let ranges: Vec<PhysRange> = if module::present(&session.root) {
+/// What has to be reserved. With the module those are the blobs that it has not given back: whose the rest is by now
+/// it knows better.
+pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session) -> Vec<PhysRange> {
+    if module::present(&session.root) {
         arrived
             .blobs
             .iter()
@@ -140,7 +136,16 @@ fn check(
             .collect()
     } else {
         arrived.mem_cache.clone()
-    };
+    }
+}
+
+/// Looks at everything that has to be reserved.
+fn check(
+    arrived: &Arrived,
+    released: &[String],
+    session: &Session,
+) -> Result<Vec<Reservation>, Fail> {
+    let ranges = to_be_reserved(arrived, released, session);
     let flags = PageFlags::open(&session.root)
         .or_status(Status::NotPermitted)
         .map_err(|fail| fail.fix("run as root: reservations are checked in /proc/kpageflags"))?;

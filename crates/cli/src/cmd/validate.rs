@@ -2,10 +2,11 @@
 
 use super::dump::read_file;
 use crate::args;
+use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::module;
 use crate::output::Output;
 use crate::session::Session;
-use kho::RangeSet;
 use kho_format::validate::{Layer, Machine, Problem, validate};
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::pageflags::PageFlags;
@@ -13,7 +14,10 @@ use serde_json::json;
 use std::path::Path;
 
 /// The module's tree of what producers hand over, while the active phase lasts.
-const OUT: &str = "/sys/kernel/kho/dt";
+const OUT: &str = "sys/kernel/kho/dt";
+
+/// The one that arrived.
+const DRIVERS: &str = "sys/kernel/kho/in/dt";
 
 /// Runs `kho validate`.
 ///
@@ -24,7 +28,7 @@ const OUT: &str = "/sys/kernel/kho/dt";
 pub fn run(args: &args::Validate, session: &Session, out: Output) -> Result<(), Fail> {
     let problems = match &args.file {
         Some(path) => check(&read_file(path)?, None)?,
-        None if args.out => check(&outgoing()?, None)?,
+        None if args.out => check(&outgoing(session)?, None)?,
         None => arrived(session)?,
     };
     out.result(
@@ -62,56 +66,99 @@ fn check(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, Fai
     validate(bytes, machine).or_status(Status::Failed)
 }
 
-/// What arrived, held against this machine's memory and this boot's chain too.
+/// What arrived, held against this machine's memory and this boot's chain too, and the drivers' part of it where the
+/// module shows that.
 fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let bytes = session
         .tree_bytes()?
         .ok_or_else(crate::session::nothing_arrived)?;
     let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
-    let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
-    let reserved: RangeSet = flags
-        .reserved_in(map.ram())
-        .or_status(Status::NotPermitted)?;
-    let mut problems = check(
-        &bytes,
-        Some(Machine {
-            ram: map.ram(),
-            reserved: Some(&reserved),
-        }),
-    )?;
+    let with_module = module::present(&session.root);
+    let reserved = if with_module {
+        // Drivers have claimed some of it, and slack was given back: what is left to look at comes below.
+        None
+    } else {
+        let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
+        let reserved = flags.reserved_in(map.ram());
+        Some(reserved.or_status(Status::NotPermitted)?)
+    };
+    let machine = Machine {
+        ram: map.ram(),
+        reserved: reserved.as_ref(),
+    };
+    let mut problems = check(&bytes, Some(machine))?;
     // A tree that is wrong by itself has been told of; one that is right may still be of another boot.
-    if problems.is_empty()
-        && let Err(fail) = session.arrived()
-    {
-        problems.push(Problem {
+    if problems.is_empty() {
+        let contract = |what| Problem {
             node: "/".to_owned(),
             layer: Layer::Contract,
-            what: fail.what,
-        });
+            what,
+        };
+        match session.arrived() {
+            Err(fail) => problems.push(contract(fail.what)),
+            Ok(Some(arrived)) if with_module => {
+                problems.extend(unreserved(arrived, session)?);
+            }
+            Ok(_) => {}
+        }
+    }
+    if let Some(bytes) = read_if_there(&session.root.path(DRIVERS))? {
+        let of_drivers = check(&bytes, None)?.into_iter();
+        problems.extend(of_drivers.map(|problem| Problem {
+            node: format!("drivers' part: {}", problem.node),
+            ..problem
+        }));
     }
     Ok(problems)
 }
 
-fn outgoing() -> Result<Vec<u8>, Fail> {
-    match std::fs::read(OUT) {
-        Ok(bytes) => Ok(bytes),
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            let (what, fix) = if Path::new("/sys/kernel/kho").exists() {
-                (
-                    format!("{OUT} does not exist: the handover is not active"),
-                    "kho activate serializes the producers",
-                )
-            } else {
-                (
-                    "what is loaded cannot be read back from the kernel, and the module, whose part could be, is not there"
-                        .to_owned(),
-                    "kho load checks every tree as the next kernel will before it loads it; kho plan shows what it would say",
-                )
-            };
-            Err(Fail::new(Status::Unsupported, what).fix(fix))
+/// Blobs that are not reserved and should be.
+fn unreserved(arrived: &Arrived, session: &Session) -> Result<Vec<Problem>, Fail> {
+    let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
+    let released = session.state.keep()?.released;
+    let mut out = Vec::new();
+    for range in super::status::to_be_reserved(arrived, &released, session) {
+        let broken = flags.first_not_reserved(range);
+        if let Some(page) = broken.or_status(Status::NotPermitted)? {
+            out.push(Problem {
+                node: "/blobs".to_owned(),
+                layer: Layer::Machine,
+                what: format!("{range} is not reserved in this kernel, at {page}"),
+            });
         }
-        Err(err) => Err(
-            Fail::new(Status::NotPermitted, format!("cannot read {OUT}: {err}")).fix("run as root"),
-        ),
     }
+    Ok(out)
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fail> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(Fail::new(
+            Status::NotPermitted,
+            format!("cannot read {}: {err}", path.display()),
+        )
+        .fix("run as root")),
+    }
+}
+
+/// What producers hand over, while they are frozen.
+fn outgoing(session: &Session) -> Result<Vec<u8>, Fail> {
+    let path = session.root.path(OUT);
+    if let Some(bytes) = read_if_there(&path)? {
+        return Ok(bytes);
+    }
+    let (what, fix) = if module::present(&session.root) {
+        (
+            format!("{} does not exist: the handover is not active", path.display()),
+            "kho activate serializes the producers",
+        )
+    } else {
+        (
+            "what is loaded cannot be read back from the kernel, and the module, whose part could be, is not there"
+                .to_owned(),
+            "kho load checks every tree as the next kernel will before it loads it; kho plan shows what it would say",
+        )
+    };
+    Err(Fail::new(Status::Unsupported, what).fix(fix))
 }
