@@ -150,7 +150,10 @@ fn outgoing(session: &Session) -> Result<Vec<u8>, Fail> {
     }
     let (what, fix) = if module::present(&session.root) {
         (
-            format!("{} does not exist: the handover is not active", path.display()),
+            format!(
+                "{} does not exist: the handover is not active",
+                path.display()
+            ),
             "kho activate serializes the producers",
         )
     } else {
