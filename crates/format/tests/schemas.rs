@@ -482,3 +482,63 @@ fn the_book_has_these_tables() {
     let all: BTreeSet<String> = schema::all().iter().map(|s| s.compatible.clone()).collect();
     assert_eq!(shown, all);
 }
+
+#[test]
+fn every_contract_says_what_the_others_say() {
+    let abi = common::workspace().join("docs/src/abi");
+    let pages = [
+        "container.md",
+        "handover.md",
+        "blobs.md",
+        "kernel.md",
+        "setup_data.md",
+        "chosen.md",
+    ];
+    for page in pages {
+        let text = std::fs::read_to_string(abi.join(page)).unwrap();
+        for needed in [
+            "\n## A version bump\n",
+            "\n## If a kexec fails\n",
+            "```",
+            "nknown",
+        ] {
+            assert!(text.contains(needed), "{page} has no {needed:?}");
+        }
+        assert!(
+            text.contains("Frozen") || page == "chosen.md",
+            "{page} does not say what is frozen"
+        );
+    }
+}
+
+/// The page has a fragment in the form of dt-schema's `chosen.yaml`.
+#[test]
+fn the_properties_of_chosen_are_a_schema_of_their_kind() {
+    let page = common::workspace().join("docs/src/abi/chosen.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (yaml, _) = rest.split_once("```").unwrap();
+    let document = to_json(&YamlLoader::load_from_str(yaml).unwrap()[0]);
+    let properties = document["properties"].as_object().unwrap();
+    assert_eq!(properties.len(), 3);
+    for (name, rules) in properties {
+        assert!(name.starts_with("kho,"), "{name}");
+        assert_eq!(rules["$ref"], "types.yaml#/definitions/uint64-matrix");
+        assert_eq!(rules["items"]["maxItems"], 2, "{name}: address and size");
+        assert!(
+            rules["description"]
+                .as_str()
+                .is_some_and(|text| text.len() > 40)
+        );
+        let mut local = rules.clone();
+        // The type is dt-schema's own file; the rest is JSON Schema.
+        local.as_object_mut().unwrap().remove("$ref");
+        jsonschema::meta::validate(&local).unwrap();
+    }
+    for (name, needs) in document["dependencies"].as_object().unwrap() {
+        assert!(properties.contains_key(name));
+        for needed in needs.as_array().unwrap() {
+            assert!(properties.contains_key(needed.as_str().unwrap()));
+        }
+    }
+}

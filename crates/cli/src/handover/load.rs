@@ -67,6 +67,11 @@ pub fn run(
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
+    for (node, compatible) in arrived.iter().flat_map(|arrived| &arrived.unknown) {
+        out.remark(&format!(
+            "note: node {node} ({compatible}) arrived and is not known here; it is not handed on, and its memory ends with this kernel"
+        ));
+    }
     // From here on drivers are frozen, until exec or abort; a load that fails leaves the phase again.
     let before = session.state.loaded()?.filter(|record| record.entered);
     let mut entered = Entered::enter(
