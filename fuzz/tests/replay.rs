@@ -78,6 +78,11 @@ fn found() {
         for path in files("found", target) {
             let name = path.strip_prefix(&dir).unwrap().display().to_string();
             assert!(stories.contains(&format!("`{name}`")), "no story of {name}");
+            assert_ne!(
+                std::fs::metadata(&path).unwrap().len(),
+                0,
+                "{name} is empty"
+            );
             replay(target, &path);
         }
     }

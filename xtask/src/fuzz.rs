@@ -330,8 +330,14 @@ impl Fuzzer {
             .arg(format!("-exact_artifact_path={}", small.display()))
             .arg(artifact)
             .output();
+        // What comes out may fail for another reason, such as a limit of the fuzzer's, or not at all.
+        let panics = |path: &Path| {
+            let output = self.command(target).arg(path).output();
+            output
+                .is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("panicked at"))
+        };
         match result {
-            Ok(_) if small.exists() => small.display().to_string(),
+            Ok(_) if panics(&small) => small.display().to_string(),
             _ => artifact.display().to_string(),
         }
     }

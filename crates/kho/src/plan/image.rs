@@ -91,7 +91,7 @@ impl ImageNeeds {
             .reserve_len()
             .unwrap_or(u64::MAX)
             .saturating_add(self.initrd().map_or(0, |i| pages(i.len)))
-            .saturating_add(pages(self.params_len))
+            .saturating_add(pages(self.params_len.max(1)))
     }
 }
 
