@@ -15,6 +15,7 @@ mod lab;
 mod module;
 mod qemu;
 mod scenarios;
+mod soak;
 mod system;
 mod test;
 mod vm;
@@ -41,6 +42,7 @@ enum Task {
     Fuzz(fuzz::Arguments),
     Module(module::Arguments),
     PeerKernel(kernel::peer::Arguments),
+    Soak(soak::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Module(arguments) => module::run(&arguments),
         Task::PeerKernel(arguments) => kernel::peer::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     };

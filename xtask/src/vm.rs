@@ -123,6 +123,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         smp: arguments.smp,
         firmware: arguments.firmware,
         extra: arguments.qemu.clone(),
+        ..Machine::default()
     };
     let timeout = Duration::from_secs(arguments.timeout);
     let job = Job {
@@ -198,6 +199,7 @@ fn describe(event: &Event) {
         Event::Same { key, value } | Event::Report { key, value } => {
             eprintln!("xtask: {key}: {value}")
         }
+        Event::Lives => {}
         Event::Mark { name } => eprintln!("xtask: at mark {name}"),
         Event::Skip { why } => eprintln!("xtask: skipped: {why}"),
         Event::Done => {}

@@ -429,6 +429,10 @@ pub struct Load {
     /// says, cold without it].
     #[arg(long, value_enum, value_name = "WHAT", requires = "arm")]
     pub on_failure: Option<OnFailure>,
+    /// First compare what arrived and is handed on where it is with its recorded hashes: memory that has gone bad is
+    /// then found before it travels further. What is copied is hashed by every load, and compared by every restore.
+    #[arg(long, conflicts_with = "arm")]
+    pub verify: bool,
 }
 
 /// What happens at shutdown when the content cannot be taken.

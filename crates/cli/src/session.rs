@@ -45,10 +45,12 @@ impl Session {
     /// [`Status::Busy`] when there is one.
     pub fn lock(&self) -> Result<Lock, Fail> {
         self.state.prepare()?;
-        Lock::take_at(&self.state.path().join("lock")).map_err(|err| {
+        let lock = Lock::take_at(&self.state.path().join("lock")).map_err(|err| {
             Fail::new(Status::Busy, crate::exit::chain(&err))
                 .fix("wait for it, or see what it is doing")
-        })
+        })?;
+        kho_kexec::sys::landing::lower_after_kill(&self.root);
+        Ok(lock)
     }
 
     /// The bytes of the state tree that arrived, unchecked; none on an ordinary boot.

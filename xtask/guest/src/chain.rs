@@ -1,11 +1,12 @@
 //! The setup_data chain of this boot, read from the kernel's memory: an opinion that does not depend on `kho`.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::memory::reserved;
+use crate::memory::{reserved, still_reserved};
 
 /// `hdr.setup_data` in `struct boot_params`: arch/x86/include/uapi/asm/bootparam.h, Documentation/arch/x86/boot.rst.
 const SETUP_DATA: u64 = 0x250;
@@ -21,6 +22,40 @@ const LONGEST: usize = 10_000;
 
 /// Prints the ranges; fails at a page that is not reserved and when there are too few.
 pub fn check(at_least: usize) -> Result<()> {
+    let mut found = 0;
+    walk(|kind, start, len| {
+        let Some(kind) = kind else {
+            return reserved(start, len)
+                .map(|_| ())
+                .context("a node of the chain");
+        };
+        println!("{start:#x}+{len:#x} type {kind:#x}");
+        found += 1;
+        reserved(start, len)
+            .map(|_| ())
+            .with_context(|| format!("the range {start:#x}+{len:#x} of type {kind:#x}"))
+    })?;
+    println!("{found} ranges, all reserved");
+    ensure!(
+        found >= at_least,
+        "{found} ranges where at least {at_least} were expected"
+    );
+    Ok(())
+}
+
+/// Prints the KiB in pages of the chain and its ranges that are still reserved: with the module some are given back.
+pub fn print_kept() -> Result<()> {
+    let mut pages = BTreeSet::new();
+    walk(|_, start, len| {
+        still_reserved(start, len, &mut pages)?;
+        Ok(())
+    })?;
+    println!("{}", pages.len() * 4);
+    Ok(())
+}
+
+/// Calls `each` with every node's own bytes, and with the range and type that it points to.
+fn walk(mut each: impl FnMut(Option<u32>, u64, u64) -> Result<()>) -> Result<()> {
     let memory = Memory::open()?;
     let parameters =
         File::open("/sys/kernel/boot_params/data").context("opening the boot parameters")?;
@@ -29,26 +64,17 @@ pub fn check(at_least: usize) -> Result<()> {
         .read_exact_at(&mut word, SETUP_DATA)
         .context("reading the boot parameters")?;
     let mut node = u64::from_ne_bytes(word);
-    let mut found = 0;
     for _ in 0..LONGEST {
         if node == 0 {
-            println!("{found} ranges, all reserved");
-            ensure!(
-                found >= at_least,
-                "{found} ranges where at least {at_least} were expected"
-            );
             return Ok(());
         }
         let header: [u8; HEADER] = memory.read(node)?;
         let (next, kind, len) = (u64_at(&header, 0), u32_at(&header, 8), u32_at(&header, 12));
-        reserved(node, HEADER as u64 + u64::from(len)).context("a node of the chain")?;
+        each(None, node, HEADER as u64 + u64::from(len))?;
         if kind == INDIRECT {
             let data: [u8; 24] = memory.read(node + HEADER as u64)?;
             let (kind, len, start) = (u32_at(&data, 0), u64_at(&data, 8), u64_at(&data, 16));
-            println!("{start:#x}+{len:#x} type {kind:#x}");
-            reserved(start, len)
-                .with_context(|| format!("the range {start:#x}+{len:#x} of type {kind:#x}"))?;
-            found += 1;
+            each(Some(kind), start, len)?;
         }
         node = next;
     }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 
 use anyhow::{Context, Result, bail};
-use kho_guest::{CONTROL_PORT, Event, TOKEN_PARAMETER, go, parameter};
+use kho_guest::{CONTROL_PORT, Event, LIVES, TOKEN_PARAMETER, go, parameter};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
 /// The control port and the token that makes its lines believable.
@@ -85,6 +85,23 @@ pub fn mark(name: String) -> Result<()> {
         }
     }
     bail!("the host went away at mark {name:?}")
+}
+
+/// `kho-guest lives`
+pub fn lives() -> Result<()> {
+    let control = Control::open()?;
+    control.send(&Event::Lives)?;
+    for line in BufReader::new(&control.port).lines() {
+        if let Some(number) = line
+            .context("waiting for the host")?
+            .trim()
+            .strip_prefix(LIVES)
+        {
+            println!("{number}");
+            return Ok(());
+        }
+    }
+    bail!("the host went away")
 }
 
 fn or_stdin(value: Option<String>) -> Result<String> {

@@ -102,6 +102,8 @@ pub enum Event {
         /// What could not be tried, and why.
         why: String,
     },
+    /// The guest waits here until the host has answered with [`lives`]: how often it was switched on.
+    Lives,
     /// All stages are done; power goes off next.
     Done,
 }
@@ -129,6 +131,9 @@ impl Event {
 pub fn go(name: &str) -> String {
     format!("go {name}")
 }
+
+/// The first word of the host's answer to [`Event::Lives`]; the number follows.
+pub const LIVES: &str = "lives ";
 
 /// The value of `name=value` in a kernel command line; the last one counts.
 #[must_use]

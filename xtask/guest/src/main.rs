@@ -5,6 +5,7 @@ mod control;
 mod crowd;
 mod damage;
 mod expect;
+mod fault;
 mod fill;
 mod init;
 mod mallory;
@@ -82,6 +83,8 @@ enum Tool {
         #[arg(long, default_value_t = 0)]
         at_least: usize,
     },
+    /// Print the KiB of this boot's setup_data chain and its ranges that are still reserved.
+    Kept,
     /// Check in /proc/kpageflags that every page of a physical range is reserved.
     Reserved {
         /// First address, decimal or 0x….
@@ -110,6 +113,10 @@ enum Tool {
         /// What and why.
         why: String,
     },
+    /// Print how often this machine was switched on, this time included.
+    Lives,
+    /// Run a command until its n-th step that changes anything, and kill it there. Exits with 3 when it ended before.
+    KillAt(fault::Arguments),
     /// Wait until the host has done the step of this name.
     Mark {
         /// Name of the step.
@@ -155,8 +162,13 @@ fn main() -> ExitCode {
     if rustix::process::getpid().as_raw_nonzero().get() == 1 {
         init::run();
     }
-    match run(Arguments::parse().tool) {
-        Ok(()) => ExitCode::SUCCESS,
+    let tool = Arguments::parse().tool;
+    let result = match &tool {
+        Tool::KillAt(arguments) => fault::kill_at(arguments),
+        _ => run(tool).map(|()| ExitCode::SUCCESS),
+    };
+    match result {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("kho-guest: {error:#}");
             ExitCode::FAILURE
@@ -176,6 +188,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Bytes { len, seed } => tree::bytes(len, seed),
         Tool::HashTree { dir, verbose, same } => tree::print_hash(&dir, verbose, same),
         Tool::Hash { same } => tree::hash_stdin(same),
+        Tool::Kept => chain::print_kept(),
         Tool::Ranges { at_least } => chain::check(at_least),
         Tool::Reserved { start, len } => memory::print_reserved(&start, &len),
         Tool::Boottime => {
@@ -186,6 +199,8 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Report { key, value } => control::report(key, value),
         Tool::Skip { why } => control::skip(why),
         Tool::Mark { name } => control::mark(name),
+        Tool::Lives => control::lives(),
+        Tool::KillAt(arguments) => fault::kill_at(&arguments).map(|_| ()),
         Tool::LoadCrowd(arguments) => crowd::load(&arguments),
         Tool::Loaded { bare, stale_ok } => {
             let how = match (bare, stale_ok) {

@@ -1,5 +1,6 @@
 //! What /proc/kpageflags says about physical memory.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -19,13 +20,38 @@ pub fn print_reserved(start: &str, len: &str) -> Result<()> {
 
 /// Fails at the first page of the range that is not reserved; gives the number of pages.
 pub fn reserved(start: u64, len: u64) -> Result<u64> {
+    let mut count = 0;
+    flags(start, len, |page, bits| {
+        count += 1;
+        if bits & RESERVED == 0 {
+            bail!(
+                "the page at {:#x} is not reserved (flags {bits:#x})",
+                page * PAGE
+            );
+        }
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Collects the pages of the range that are reserved, by number.
+pub fn still_reserved(start: u64, len: u64, pages: &mut BTreeSet<u64>) -> Result<()> {
+    flags(start, len, |page, bits| {
+        if bits & RESERVED != 0 {
+            pages.insert(page);
+        }
+        Ok(())
+    })
+}
+
+/// Calls `each` with number and flags of each page of the range.
+fn flags(start: u64, len: u64, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
     let Some(end) = start.checked_add(len).filter(|_| len > 0) else {
         bail!("{start:#x}+{len:#x} is not a range");
     };
     let flags = File::open("/proc/kpageflags").context("opening /proc/kpageflags")?;
     let mut buffer = vec![0; 64 << 10];
-    let (first, past) = (start / PAGE, end.div_ceil(PAGE));
-    let mut page = first;
+    let (mut page, past) = (start / PAGE, end.div_ceil(PAGE));
     while page < past {
         let want = usize::try_from((past - page) * 8)
             .unwrap_or(usize::MAX)
@@ -38,17 +64,11 @@ pub fn reserved(start: u64, len: u64) -> Result<u64> {
             )
         })?;
         for entry in chunk.as_chunks::<8>().0 {
-            let bits = u64::from_ne_bytes(*entry);
-            if bits & RESERVED == 0 {
-                bail!(
-                    "the page at {:#x} is not reserved (flags {bits:#x})",
-                    page * PAGE
-                );
-            }
+            each(page, u64::from_ne_bytes(*entry))?;
             page += 1;
         }
     }
-    Ok(past - first)
+    Ok(())
 }
 
 fn number(text: &str) -> Result<u64> {

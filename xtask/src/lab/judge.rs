@@ -43,6 +43,8 @@ pub struct Life {
 pub enum Action {
     /// Nothing.
     None,
+    /// Tell the guest how often it was switched on.
+    Lives,
     /// Do the host's step of this name, then let the guest go on.
     Step(String),
     /// Wait a little for the rest of a message, then stop the guest.
@@ -57,6 +59,14 @@ pub struct Judge {
     stages: usize,
     /// The kernels that were reached.
     pub lives: Vec<Life>,
+    /// The first of them that belongs to the present time since power was switched on.
+    since: usize,
+    /// Times that power was switched on.
+    switched_on: usize,
+    /// The next thing heard is a machine that starts from nothing.
+    cold: bool,
+    /// Kernels that may still die, and are then followed by a start from nothing.
+    may_panic: usize,
     same: BTreeMap<String, String>,
     passed: Vec<bool>,
     skipped: Option<String>,
@@ -72,6 +82,10 @@ impl Judge {
             token: token.to_owned(),
             stages,
             lives: Vec::new(),
+            since: 0,
+            switched_on: 1,
+            cold: false,
+            may_panic: 0,
             same: BTreeMap::new(),
             passed: vec![false; stages],
             skipped: None,
@@ -79,6 +93,21 @@ impl Judge {
             warning: None,
             done: false,
         }
+    }
+
+    /// Expects so many kernels to die.
+    pub fn expect_panics(&mut self, panics: usize) {
+        self.may_panic = panics;
+    }
+
+    /// Power was cut, or is about to be: what comes next is the first stage again.
+    pub fn expect_cold_boot(&mut self) {
+        self.cold = true;
+    }
+
+    /// Times that power was switched on.
+    pub fn switched_on(&self) -> usize {
+        self.switched_on
     }
 
     /// Takes in a line; gives its event, if it is one, and what to do.
@@ -102,10 +131,17 @@ impl Judge {
             return End::Panic(format!("the kernel warns: {warning}"));
         }
         match self.passed.iter().position(|passed| !passed) {
-            Some(hop) if self.lives.len() <= hop => {
+            Some(hop) if self.lives.len() - self.since <= hop => {
                 End::Panic(format!("the guest ended before stage {hop} began"))
             }
             Some(hop) => End::Panic(format!("the guest ended without a verdict of stage {hop}")),
+            None if self.cold => {
+                End::Panic("the guest ended where it should have started again".into())
+            }
+            None if self.may_panic > 0 => End::Fail(format!(
+                "{} kernels that should have died did not",
+                self.may_panic
+            )),
             None if !self.done => {
                 End::Panic("the guest ended after its last verdict without powering off".into())
             }
@@ -128,17 +164,29 @@ impl Judge {
             Some(life) if life.left.is_some() => {
                 format!("in hop {} from {}", self.lives.len(), life.release)
             }
-            Some(life) => format!("in stage {} under {}", self.lives.len() - 1, life.release),
+            Some(life) => format!(
+                "in stage {} under {}",
+                self.lives.len() - self.since - 1,
+                life.release
+            ),
         }
     }
 
     fn console(&mut self, text: &str) -> Action {
         match complaint::find(text) {
             None => Action::None,
+            Some(Complaint::Warning) if self.cold => Action::None,
             Some(Complaint::Warning) => {
                 if self.warning.is_none() {
                     self.warning = Some(format!("{text:?} {}", self.progress()));
                 }
+                Action::None
+            }
+            // Whatever a kernel says that is expected to die.
+            Some(_) if self.cold => Action::None,
+            Some(Complaint::Fatal) if self.may_panic > 0 => {
+                self.may_panic -= 1;
+                self.cold = true;
                 Action::None
             }
             Some(Complaint::Fatal) => {
@@ -184,6 +232,7 @@ impl Judge {
                 }
             }
             Event::Mark { name } => return Action::Step(name.clone()),
+            Event::Lives => return Action::Lives,
             Event::Skip { why } => self.skipped = Some(why.clone()),
             Event::Done => {
                 self.done = true;
@@ -194,11 +243,14 @@ impl Judge {
     }
 
     fn boot(&mut self, hop: usize, release: &str, at: Instant) -> Action {
-        if hop != self.lives.len() || hop >= self.stages {
-            return self.fail(format!(
-                "stage {hop} began where stage {} was due",
-                self.lives.len()
-            ));
+        if std::mem::take(&mut self.cold) {
+            self.since = self.lives.len();
+            self.switched_on += 1;
+            self.passed.fill(false);
+        }
+        let due = self.lives.len() - self.since;
+        if hop != due || hop >= self.stages {
+            return self.fail(format!("stage {hop} began where stage {due} was due"));
         }
         self.lives.push(Life {
             booted: at,

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use kho_guest::{Event, go};
+use kho_guest::{Event, LIVES, go};
 
 use crate::cache::Cache;
 use crate::dist;
@@ -52,6 +52,39 @@ pub struct Host<'a> {
     pub dir: &'a Path,
     /// The kernels so far and what they reported.
     pub lives: &'a [Life],
+    cut: &'a mut bool,
+}
+
+impl Host<'_> {
+    /// Cuts the guest's power and switches it on again; it never hears an answer to its mark.
+    pub fn cut_power(&mut self) -> Result<()> {
+        *self.cut = true;
+        self.qmp
+            .run("system_reset", serde_json::json!({}))
+            .map(|_| ())
+    }
+
+    /// The last value that was reported under this name.
+    pub fn value(&self, key: &str) -> Result<&str> {
+        let found = self
+            .lives
+            .iter()
+            .rev()
+            .find_map(|life| life.values.get(key));
+        found
+            .map(String::as_str)
+            .with_context(|| format!("the guest did not report {key}"))
+    }
+
+    /// The guest's memory as a file, for a machine [with such memory](Machine::memory_in_file).
+    pub fn memory(&self) -> Result<std::fs::File> {
+        let path = self.dir.join(crate::qemu::MEMORY_FILE);
+        std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))
+    }
 }
 
 /// What a step does.
@@ -243,7 +276,8 @@ impl Lab {
             dir.path(),
         )?;
         let guest = Guest::start(job.machine, accelerator, &media, dir.path())?;
-        let judge = Judge::new(&token, job.contents.stages());
+        let mut judge = Judge::new(&token, job.contents.stages());
+        judge.expect_panics(job.machine.panics);
         let mut run = Run {
             job,
             guest,
@@ -282,6 +316,10 @@ impl Run<'_, '_> {
                         Action::None => {}
                         Action::StopSoon => stop = stop.or(Some(line.at + LAST_WORDS)),
                         Action::Off => stop = Some(line.at + POWER_OFF),
+                        Action::Lives => {
+                            let lives = self.judge.switched_on();
+                            self.guest.say(&format!("{LIVES}{lives}"))?;
+                        }
                         Action::Step(name) => {
                             if let Some(end) = self.step(&name)? {
                                 return Ok(end);
@@ -330,17 +368,23 @@ impl Run<'_, '_> {
                 "the host has no step for the mark {name:?}"
             ))));
         };
+        let mut cut = false;
         let mut host = Host {
             qmp: &mut self.guest.qmp,
             dir: self.dir,
             lives: &self.judge.lives,
+            cut: &mut cut,
         };
         if let Err(error) = (step.act)(&mut host) {
             return Ok(Some(End::Fail(format!(
                 "the host's step {name:?}: {error:#}"
             ))));
         }
-        self.guest.say(&go(name))?;
+        if cut {
+            self.judge.expect_cold_boot();
+        } else {
+            self.guest.say(&go(name))?;
+        }
         Ok(None)
     }
 }

@@ -49,6 +49,12 @@ pub struct Machine {
     pub smp: u32,
     /// Firmware.
     pub firmware: Firmware,
+    /// Kernels that must die, each followed by a reset.
+    pub panics: usize,
+    /// A reset starts the machine again instead of ending it.
+    pub restarts: bool,
+    /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
+    pub memory_in_file: bool,
     /// More QEMU arguments.
     pub extra: Vec<String>,
 }
@@ -59,6 +65,9 @@ impl Default for Machine {
             mem_mib: 1024,
             smp: 2,
             firmware: Firmware::Bios,
+            panics: 0,
+            restarts: false,
+            memory_in_file: false,
             extra: Vec::new(),
         }
     }
@@ -73,6 +82,10 @@ pub struct Sockets {
     /// QEMU's monitor.
     pub qmp: PathBuf,
 }
+
+/// Where the memory of a guest is, below its folder. Byte N of the file is byte N of memory up to where the hole below
+/// 4 GiB begins (at 2 GiB and more on this machine).
+pub const MEMORY_FILE: &str = "memory";
 
 /// Code and variables of the firmware, as OVMF's package names them.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -97,6 +110,18 @@ impl Machine {
             "-nic",
             "none",
         ]);
+        if self.memory_in_file {
+            let file = option_value(&dir.join(MEMORY_FILE))?;
+            command.args([
+                "-object",
+                &format!(
+                    "memory-backend-file,id=ram,size={}M,share=on,mem-path={file}",
+                    self.mem_mib
+                ),
+                "-machine",
+                "memory-backend=ram",
+            ]);
+        }
         command.args(["-machine", "q35"]).args(match accelerator {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
             // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
@@ -130,7 +155,9 @@ impl Machine {
         match &media.system {
             // A reset is the end of a guest whose stages are all reached by kexec.
             None => {
-                command.arg("-no-reboot");
+                if !self.restarts {
+                    command.arg("-no-reboot");
+                }
             }
             Some(disk) => {
                 // What is written goes to a file beside the guest's others, which vanishes with QEMU.

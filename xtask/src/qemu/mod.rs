@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-pub use machine::{Accelerator, Firmware, Machine};
+pub use machine::{Accelerator, Firmware, MEMORY_FILE, Machine};
 pub use qmp::Qmp;
 
 use crate::guest::Media;

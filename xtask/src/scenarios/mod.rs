@@ -15,6 +15,7 @@ mod bad_input;
 mod book;
 mod chain;
 mod early;
+mod fault;
 mod firmware;
 mod khofs;
 mod mainline;
@@ -74,11 +75,13 @@ pub fn all() -> Vec<Scenario> {
         smoke::scenarios(),
         chain::scenarios(),
         early::scenarios(),
+        fault::scenarios(),
         firmware::scenarios(),
         khofs::scenarios(),
         mainline::scenarios(),
         module::scenarios(),
         size::scenarios(),
+        vec![crate::soak::scenario("soak-3", 3, 3)],
         systems::scenarios(),
     ]
     .into_iter()
@@ -218,6 +221,24 @@ impl Scenario {
             mark: mark.to_owned(),
             act: Box::new(act),
         });
+        self
+    }
+
+    /// A reset starts the machine again: for tests that cut its power.
+    pub fn restarts(mut self) -> Self {
+        self.machine.restarts = true;
+        self
+    }
+
+    /// So many kernels die in it, each followed by a start from nothing.
+    pub fn panics(mut self, kernels: usize) -> Self {
+        self.machine.panics = kernels;
+        self.restarts()
+    }
+
+    /// The host can read and write its memory, see [`Host::memory`].
+    pub fn memory_in_file(mut self) -> Self {
+        self.machine.memory_in_file = true;
         self
     }
 

@@ -91,10 +91,9 @@ fn restore_all(
             Ok(outcome) => {
                 if outcome.restored {
                     keep.restored.push(blob.label.clone());
-                    if super::module::release_blob(&blob.label, session) {
-                        keep.released.push(blob.label.clone());
-                    }
                     session.state.set_keep(&keep)?;
+                    let label = std::slice::from_ref(&blob.label);
+                    super::module::release_blobs(label, &mut keep, session)?;
                 }
                 outcomes.push(outcome);
             }

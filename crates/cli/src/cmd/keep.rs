@@ -44,6 +44,7 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
             configured: false,
         });
     }
+    let removed = keep.removed.len();
     if args.remove.is_empty() {
         add(args, session, &mut keep, out)?;
     } else {
@@ -52,6 +53,9 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
         }
     }
     session.state.set_keep(&keep)?;
+    let removed = keep.removed.split_off(removed);
+    keep.removed.extend(removed.iter().cloned());
+    super::module::release_blobs(&removed, &mut keep, session)?;
     drop_unused_files(session, &keep);
     show(session, out)
 }
@@ -210,9 +214,6 @@ fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> 
     keep.entries.retain(|local| local.label != entry.label);
     if keep.entries.len() == before {
         keep.removed.push(entry.label.clone());
-        if super::module::release_blob(&entry.label, session) {
-            keep.released.push(entry.label.clone());
-        }
     }
     Ok(())
 }

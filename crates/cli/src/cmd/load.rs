@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::handover::{compat, load};
+use crate::handover::{compat, content, load};
 use crate::module;
 use crate::output::{self, Output};
 use crate::session::Session;
@@ -24,6 +24,9 @@ pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail
             .and_then(|path| std::fs::read(path).ok());
         compat::check_early(&args.next.compat, initrd.as_deref(), out)?;
         return super::arm::run(&args.next, args.on_failure, session, out);
+    }
+    if args.verify {
+        content::verify(session, args.next.forget_arrived, out)?;
     }
     load_now(&args.next, session, out)
 }

@@ -4,6 +4,7 @@ use crate::exit::{Fail, Status};
 use crate::module;
 use crate::output::Output;
 use crate::session::Session;
+use crate::state::KeepFile;
 use kho_kexec::sys::syscalls::{Kernel, System};
 
 /// Enters the active phase.
@@ -74,27 +75,22 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
         )
         .fix("kho unload, release, and load again"));
     }
-    let arrived = session.arrived()?.as_ref();
-    if what.starts_with('/') || what == "all" {
-        module::release(&session.root, what)?;
-    }
-    let mut keep = session.state.keep()?;
-    let mut released = 0usize;
-    for (index, blob) in arrived
-        .map(|a| a.blobs.as_slice())
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
+    let blobs = session
+        .arrived()?
+        .as_ref()
+        .map(|arrived| arrived.blobs.as_slice())
+        .unwrap_or_default();
+    let before = session.state.keep()?;
+    let mut keep = before.clone();
+    // What is released by the path of its node: everything below it, or the blob of that name.
+    let mut path = (what.starts_with('/') || what == "all").then(|| what.to_owned());
+    for (index, blob) in blobs.iter().enumerate() {
         let node = blob_node(index);
         let by_name = blob.label == what;
         if !(by_name || what == "all" || what == node || what == "/blobs") {
             continue;
         }
-        if by_name {
-            module::release(&session.root, &node)?;
-        }
-        released += 1;
+        path = path.or(by_name.then_some(node));
         if !keep.released.contains(&blob.label) {
             keep.released.push(blob.label.clone());
         }
@@ -103,31 +99,59 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
             keep.removed.push(blob.label.clone());
         }
     }
-    if released == 0 && !what.starts_with('/') && what != "all" {
+    let Some(path) = path else {
         return Err(Fail::new(
             Status::NoSuchEntry,
             format!("nothing called {what} arrived, and it is no path of a node"),
         )
         .fix("kho status lists both"));
-    }
+    };
+    // The list first, see `release_blobs`.
     session.state.set_keep(&keep)?;
+    if let Err(fail) = module::release(&session.root, &path) {
+        session.state.set_keep(&before)?;
+        return Err(fail);
+    }
     out.result(&serde_json::json!({ "released": what }), || {
         println!("released {what}");
     });
     Ok(())
 }
 
-/// The memory of a blob that is not needed any more goes back, when there is the module to do it. Gives whether it did.
-pub fn release_blob(label: &str, session: &Session) -> bool {
+/// Gives the memory of blobs that are not needed any more back, when there is the module to do it. The list that says so
+/// must have been written before: it is what the next load goes by, and a command that is killed between the two must not
+/// leave a list that carries on memory which is somebody else's by then.
+///
+/// # Errors
+///
+/// When the list cannot be written; nothing is given back then.
+pub fn release_blobs(
+    labels: &[String],
+    keep: &mut KeepFile,
+    session: &Session,
+) -> Result<(), Fail> {
     // An image that is loaded may name those pages.
     if !module::present(&session.root) || !matches!(session.state.loaded(), Ok(None)) {
-        return false;
+        return Ok(());
     }
     let Ok(Some(arrived)) = session.arrived() else {
-        return false;
+        return Ok(());
     };
-    let index = arrived.blobs.iter().position(|blob| blob.label == label);
-    index.is_some_and(|index| module::release(&session.root, &blob_node(index)).is_ok())
+    for label in labels {
+        let Some(index) = arrived.blobs.iter().position(|blob| blob.label == *label) else {
+            continue;
+        };
+        if keep.released.contains(label) {
+            continue;
+        }
+        keep.released.push(label.clone());
+        session.state.set_keep(keep)?;
+        if module::release(&session.root, &blob_node(index)).is_err() {
+            keep.released.retain(|released| released != label);
+            session.state.set_keep(keep)?;
+        }
+    }
+    Ok(())
 }
 
 /// The node of blob number `index`, as `kho::abi` names it.

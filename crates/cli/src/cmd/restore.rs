@@ -58,11 +58,10 @@ pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), F
                 let in_place = outcome.restored && args.into.is_none();
                 if in_place && !keep.restored.contains(&blob.label) {
                     keep.restored.push(blob.label.clone());
-                    // Its path is read again on the next hop: nobody needs the bytes that arrived any more.
-                    if super::module::release_blob(&blob.label, session) {
-                        keep.released.push(blob.label.clone());
-                    }
                     session.state.set_keep(&keep)?;
+                    // Its path is read again on the next hop: nobody needs the bytes that arrived any more.
+                    let label = std::slice::from_ref(&blob.label);
+                    super::module::release_blobs(label, &mut keep, session)?;
                 }
                 outcomes.push(outcome);
             }

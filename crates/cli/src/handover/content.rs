@@ -3,6 +3,7 @@
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list::{Entry, Source};
+use crate::output::Output;
 use crate::session::Session;
 use kho_archive::{Measure, PackError, PackOptions};
 use std::io::{Read, Write};
@@ -107,6 +108,38 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
         size,
         supply,
     })
+}
+
+/// Compares every entry that is handed on where it is with its recorded hash.
+///
+/// # Errors
+///
+/// [`Status::BlobCorrupt`] for the first that differs.
+pub fn verify(session: &Session, forget: bool, out: Output) -> Result<(), Fail> {
+    let Some(arrived) = session.carried(forget)? else {
+        return Ok(());
+    };
+    let started = std::time::Instant::now();
+    let (mut entries, mut bytes) = (0_u64, 0_u64);
+    for entry in crate::list::effective(Some(arrived), &session.state.keep()?) {
+        let Source::Arrived { index } = entry.source else {
+            continue;
+        };
+        let blob = arrived
+            .blobs
+            .get(index)
+            .ok_or_else(crate::session::nothing_arrived)?;
+        let mut content = session.open_blob(blob)?;
+        bytes += std::io::copy(&mut content, &mut std::io::sink()).or_status(Status::Failed)?;
+        content.finish()?;
+        entries += 1;
+    }
+    out.remark(&format!(
+        "verified {entries} of the arrived entries, {} in {:.2} s",
+        crate::output::bytes(bytes),
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(())
 }
 
 impl Item {

@@ -4,6 +4,30 @@ use super::HUGE;
 use crate::sys::root::Root;
 use std::path::PathBuf;
 
+/// Where the two values are noted while the limit is raised: beside the lock, below `/run`.
+const NOTE: &str = "run/kho/overcommit";
+
+fn dir() -> String {
+    format!("sys/kernel/mm/hugepages/hugepages-{}kB", HUGE / 1024)
+}
+
+/// Puts back a limit that a process raised and, killed, did not lower again; unless somebody else changed it since. To
+/// be called with the lock held.
+pub fn lower_after_kill(root: &Root) {
+    let Ok(note) = root.text(NOTE, 100) else {
+        return;
+    };
+    let mut numbers = note.split_whitespace().map(str::parse::<u64>);
+    if let (Some(Ok(before)), Some(Ok(raised))) = (numbers.next(), numbers.next()) {
+        let file = format!("{}/nr_overcommit_hugepages", dir());
+        if root.number(&file).is_ok_and(|now| now == raised) {
+            // Without the right to, a later command will.
+            let _ = std::fs::write(root.path(&file), before.to_string());
+        }
+    }
+    let _ = std::fs::remove_file(root.path(NOTE));
+}
+
 /// The raised limit of surplus huge pages. Restored when dropped, unless somebody else changed it.
 ///
 /// The limit only says how many pages *may* be made from free memory when a mapping wants them and the pool
@@ -12,6 +36,7 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(super) struct Overcommit {
     path: PathBuf,
+    note: PathBuf,
     before: u64,
     raised: u64,
 }
@@ -20,7 +45,7 @@ impl Overcommit {
     /// Allows `pages` more surplus pages than there are now; `None` when this kernel has no 2 MiB hugetlb
     /// pages or the limit cannot be set.
     pub(super) fn raise(root: &Root, pages: u64) -> Option<Self> {
-        let dir = format!("sys/kernel/mm/hugepages/hugepages-{}kB", HUGE / 1024);
+        let dir = dir();
         let file = format!("{dir}/nr_overcommit_hugepages");
         let before = root.number(&file).ok()?;
         let surplus = root
@@ -28,11 +53,15 @@ impl Overcommit {
             .unwrap_or(0);
         let raised = before.max(surplus.saturating_add(pages));
         let path = root.path(&file);
+        let note = root.path(NOTE);
         if raised != before {
+            // Where there is no state directory nobody would look for it either.
+            let _ = std::fs::write(&note, format!("{before} {raised}\n"));
             std::fs::write(&path, raised.to_string()).ok()?;
         }
         Some(Self {
             path,
+            note,
             before,
             raised,
         })
@@ -48,6 +77,7 @@ impl Drop for Overcommit {
         if now.is_ok_and(|n| n.trim().parse() == Ok(self.raised)) {
             let _ = std::fs::write(&self.path, self.before.to_string());
         }
+        let _ = std::fs::remove_file(&self.note);
     }
 }
 
@@ -76,5 +106,26 @@ mod tests {
         f.put(&file, "8\n");
         drop(raised);
         assert_eq!(value(), 8);
+    }
+
+    /// A sweep that killed `kho load` at every step found the limit raised for ever.
+    #[test]
+    fn a_killed_process_leaves_the_limit_to_the_next_one() {
+        let f = Fixture::new();
+        let file = format!("{DIR}/nr_overcommit_hugepages");
+        f.put(&file, "3\n").put("run/kho/lock", "");
+        let value = || f.root().number(&file).unwrap();
+        std::mem::forget(Overcommit::raise(&f.root(), 50).unwrap());
+        assert_eq!(value(), 50);
+        lower_after_kill(&f.root());
+        assert_eq!(value(), 3);
+        // Once only, and never over somebody else's value.
+        f.put(&file, "50\n");
+        lower_after_kill(&f.root());
+        assert_eq!(value(), 50);
+        std::mem::forget(Overcommit::raise(&f.root(), 70).unwrap());
+        f.put(&file, "9\n");
+        lower_after_kill(&f.root());
+        assert_eq!(value(), 9);
     }
 }

@@ -55,7 +55,8 @@
 //!
 //! hugetlb pages come from the pool's free pages first and then as *surplus* pages: the limit
 //! `nr_overcommit_hugepages` is raised while the zone is taken and restored at once. Surplus pages go back to
-//! the system when unmapped, so even a killed process leaves no memory behind. A limit
+//! the system when unmapped, so even a killed process leaves no memory behind; a limit that it left raised is
+//! lowered by the next command ([`lower_after_kill`]). A limit
 //! ([`Request::reserve`]) keeps the machine away from OOM: nothing is taken that would leave less available,
 //! and the kernel's own copy is counted.
 
@@ -72,6 +73,7 @@ use map::Mapping;
 use std::io;
 use thiserror::Error;
 
+pub use knob::lower_after_kill;
 pub use withhold::{DRAW_LIMIT, Withheld};
 
 /// A huge page of x86_64, and of arm64 with 4 KiB pages.

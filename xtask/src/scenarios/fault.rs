@@ -1,0 +1,105 @@
+//! Faults: commands that are killed, power that fails, kernels that die, memory that goes bad, machines in a bad state.
+
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Scenario;
+use crate::lab::Host;
+
+const LIB: &str = include_str!("fault/lib.sh");
+
+fn script(text: &str) -> String {
+    format!("{LIB}\n{text}")
+}
+
+fn both(scenario: Scenario, text: &str) -> Scenario {
+    scenario.first(&script(text)).each(&script(text))
+}
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    let kill = include_str!("fault/kill.sh");
+    vec![
+        both(
+            Scenario::new(
+                "fault-kill",
+                "every verb is killed at every step that changes something; of a load and a restore, some steps",
+            ),
+            kill,
+        )
+        .kernels(&["6.1", "6.12"])
+        .timeout_s(1200)
+        .check(|outcome| {
+            let kills = |life: &crate::lab::Life| life.values.get("kills").cloned();
+            let kills: Vec<String> = outcome.lives.iter().filter_map(kills).collect();
+            Ok(format!("{} kills", kills.join(" and ")))
+        }),
+        both(
+            Scenario::new("fault-kill-all", "the same at every single step of loads and restores"),
+            &format!("STRIDE=1\nRESTORES=100000\n{kill}"),
+        )
+        .kernels(&["6.12", "7.3"])
+        .timeout_s(7200)
+        .slow(),
+        both(
+            Scenario::new(
+                "fault-power",
+                "power is cut in a load, after a load, and in the next kernel: the machine starts from nothing",
+            ),
+            include_str!("fault/power.sh"),
+        )
+        .kernels(&["6.1", "6.12"])
+        .restarts()
+        .step("cut", |host| host.cut_power()),
+        both(
+            Scenario::new(
+                "fault-panic",
+                "the next kernel dies early: the machine starts from nothing and can hand over again",
+            ),
+            include_str!("fault/panic.sh"),
+        )
+        .kernels(&["6.1", "6.12"])
+        .panics(1),
+        both(
+            Scenario::new(
+                "fault-flip",
+                "a bit of a kept blob flips: found by get, restore and load --verify, carried on without it",
+            ),
+            include_str!("fault/flip.sh"),
+        )
+        .kernels(&["6.1", "6.12", "6.1"])
+        .memory_in_file()
+        .step("flip", flip)
+        .check(|outcome| {
+            let verified = outcome.lives.iter().find_map(|life| life.values.get("verified"));
+            verified.cloned().context("what --verify costs")
+        }),
+        both(
+            Scenario::new(
+                "fault-harsh",
+                "two commands at once, full memory, a full file system, a clock that jumps, a read-only root",
+            ),
+            include_str!("fault/harsh.sh"),
+        )
+        .kernels(&["6.1", "6.12"]),
+    ]
+}
+
+/// Flips a bit of the blob in the guest's memory.
+fn flip(host: &mut Host<'_>) -> Result<()> {
+    let address: u64 = host.value("blob")?.parse().context("the blob's address")?;
+    let address = address + 1000;
+    let memory = host.memory()?;
+    let mut byte = [0];
+    memory.read_exact_at(&mut byte, address)?;
+    // The blob is `kho-guest bytes 3000001 --seed 2`: noise, so one byte says little, but the page is not empty.
+    let mut page = [0; 512];
+    memory.read_exact_at(&mut page, address)?;
+    ensure!(
+        page.iter().any(|byte| *byte != 0),
+        "the blob is not at {address:#x}"
+    );
+    memory.write_all_at(&[byte[0] ^ 0x10], address)?;
+    Ok(())
+}

@@ -1,0 +1,75 @@
+# Machines in a bad state: two commands at once, a full memory, a full file system, a clock that jumps, a read-only root.
+case $KHO_HOP in
+0)
+	keep_tree_and_blob 4
+
+	# Two at once: one of them works, the other says who is at work, and nothing is lost.
+	kho-guest bytes 5000000 --seed 3 >/tmp/x
+	for round in 1 2 3; do
+		kho keep --name x$round - </tmp/x >/tmp/one 2>&1 &
+		other=$!
+		got=0
+		kho keep --name y$round - </tmp/x >/tmp/two 2>&1 || got=$?
+		got2=0
+		wait $other || got2=$?
+		echo "at once: $got and $got2"
+		case $got,$got2 in 0,0 | 0,54 | 54,0) ;; *)
+			cat /tmp/one /tmp/two
+			false
+			;;
+		esac
+		kept=$(kho keep --list --json | grep -c "\"name\": \"[xy]$round\"")
+		[ $kept = $(((got == 0) + (got2 == 0))) ]
+	done
+	load >/tmp/one 2>&1 &
+	other=$!
+	got=0
+	load >/tmp/two 2>&1 || got=$?
+	got2=0
+	wait $other || got2=$?
+	echo "loads at once: $got and $got2"
+	case $got,$got2 in 0,54 | 54,0) ;; *) false ;; esac
+	for name in x y; do for round in 1 2 3; do kho keep --remove $name$round 2>/dev/null || true; done; done
+
+	# A full /run: the list stays as it was.
+	kho keep --list --json >/tmp/list
+	mount -t tmpfs -o size=8m,mode=0755 tmpfs /mnt
+	cp -a /run/kho /mnt/kho
+	mount --bind /mnt /run
+	head -c 100000000 /dev/zero >/run/full 2>/dev/null || true
+	refused 'No space left\|full' kho keep --name z - </tmp/x
+	refused 'No space left\|full' kho keep /tmp/x
+	kho keep --list --json | cmp - /tmp/list
+	umount /run
+	umount /mnt
+
+	# A full memory: refused or slow, never killed (the judge of this test sees the killer), and nothing is changed.
+	free=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
+	mount -t tmpfs -o size=100% tmpfs /mnt
+	head -c $(((free - 70) << 20)) /dev/zero >/mnt/full
+	got=0
+	load >/tmp/out 2>&1 || got=$?
+	tail -n 2 /tmp/out
+	echo "with 70 MiB available a load ends with $got"
+	[ $got != 137 ]
+	umount /mnt
+	kho status --json >/dev/null
+
+	# The clock jumps, and the root file system is read-only.
+	date -s '1970-01-01 00:00:10' >/dev/null
+	kho-guest bytes 1000 --seed 5 | kho keep --name epoch -
+	date -s '2105-12-31 23:59:59' >/dev/null
+	mount -o remount,ro / 2>/dev/null && ! touch /readonly 2>/dev/null && echo 'the root is read-only'
+	load
+	date -s '1999-12-31 23:59:59' >/dev/null
+	kho status
+	kho-guest loaded
+	;;
+*)
+	date -s '1970-01-01 00:00:10' >/dev/null
+	check_tree_and_blob
+	kho get epoch | wc -c
+	kho-guest bytes 1000 --seed 5 >/tmp/want
+	kho get epoch | cmp - /tmp/want
+	;;
+esac

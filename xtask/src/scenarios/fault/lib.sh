@@ -1,0 +1,54 @@
+# Faults: commands that die, and what they must not leave behind.
+
+load() {
+	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
+}
+
+# What a command that was killed must leave as it was.
+knobs() {
+	cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages
+	grep -E '^HugePages_(Total|Surp)' /proc/meminfo
+}
+
+# steps COMMAND…: the number of steps at which it can be killed. Runs it once, to its end.
+steps() {
+	kho-guest kill-at 1000000 -- "$@" >/tmp/steps 2>&1 || [ $? = 3 ]
+	sed -n 's/^ended after \([0-9]*\) steps.*Exited.*, 0)$/\1/p' /tmp/steps | grep . || {
+		cat /tmp/steps >&2
+		return 1
+	}
+}
+
+# sweep NAME FIRST STRIDE CHECK COMMAND…: kills the command at its step FIRST, FIRST + STRIDE and so on, and calls CHECK
+# after each. Ends after the step after which the command cannot be stopped any more.
+points=0
+sweep() {
+	local name=$1 step=$2 stride=$3 check=$4 got before=$points last=
+	shift 4
+	knobs >/tmp/knobs-before
+	while :; do
+		got=0
+		kho-guest kill-at $step -- "$@" >/tmp/kill 2>&1 || got=$?
+		[ $got != 3 ] || break
+		[ $got = 0 ] || {
+			cat /tmp/kill
+			return 1
+		}
+		last=$(tail -n 1 /tmp/kill)
+		points=$((points + 1))
+		$check || {
+			echo "$name, $last: afterwards $check fails"
+			return 1
+		}
+		knobs >/tmp/knobs-after
+		cmp -s /tmp/knobs-before /tmp/knobs-after || {
+			echo "$name, $last: left behind"
+			diff /tmp/knobs-before /tmp/knobs-after || true
+			return 1
+		}
+		case $last in *reboot*) break ;; esac
+		step=$((step + stride))
+	done
+	echo "$name: killed at $((points - before)) steps, the last: $last"
+	[ $points -gt $before ]
+}

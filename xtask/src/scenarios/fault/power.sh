@@ -1,0 +1,43 @@
+# Power is cut in the middle of a load, after it, and in the next kernel. What is kept is in RAM, so it is gone; the
+# machine starts from nothing and nothing of before is in its way.
+
+nothing_arrived() {
+	[ ! -e /sys/kernel/boot_params/setup_data ] || ! kho-guest ranges | grep -q 'type 0x[4k]' || return 1
+	refused 'nothing arrived' kho restore
+	[ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
+}
+
+life=$(kho-guest lives)
+echo "switched on $life times"
+case $KHO_HOP,$life in
+0,1)
+	keep_tree_and_blob 4
+	kho-guest kill-at 30 --then 'kho-guest mark cut' -- \
+		kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+	;;
+0,2)
+	nothing_arrived
+	keep_tree_and_blob 4
+	load
+	kho-guest mark cut
+	;;
+0,3)
+	nothing_arrived
+	keep_tree_and_blob 4
+	;;
+1,3)
+	check_tree_and_blob
+	kho-guest mark cut
+	;;
+0,4)
+	nothing_arrived
+	keep_tree_and_blob 4
+	;;
+1,4)
+	check_tree_and_blob
+	;;
+*)
+	echo "hop $KHO_HOP in life $life"
+	false
+	;;
+esac
