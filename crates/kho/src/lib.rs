@@ -44,3 +44,8 @@ pub mod tree;
 
 pub use addr::{PAGE_SIZE, PhysAddr, PhysRange, RangeError};
 pub use ranges::{OutOfMemory, RangeSet};
+
+/// The example in README.md, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

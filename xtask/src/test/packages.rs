@@ -77,12 +77,20 @@ fn dkms(cache: &Cache, release: Release, debs: &[std::path::PathBuf]) -> Result<
 /// The crates that are published are complete: each is built from what would be uploaded.
 fn crates() -> Result<String> {
     let mut command = workspace::cargo();
-    command.args(["package", "--quiet", "--allow-dirty"]);
+    command.args(["package", "--allow-dirty"]);
     command.args(dist::PUBLISHED.iter().flat_map(|name| ["-p", name]));
     command
         .arg("--target-dir")
         .arg(workspace::target_dir()?.join("published"));
-    system::succeed(&mut command)?;
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // A crate without a description or a licence is packaged with a warning, and refused later.
+    let warned = said.lines().any(|line| line.starts_with("warning"));
+    ensure!(
+        output.status.success() && !warned,
+        "{}\n{said}",
+        output.status
+    );
     Ok(dist::PUBLISHED.join(", "))
 }
 

@@ -31,5 +31,7 @@ kho-guest hash-tree /srv/target --same target
 find / -xdev -name '.kho-*' > /tmp/stages
 find /srv/drop -name '.kho-*' -user root >> /tmp/stages
 if [ -s /tmp/stages ]; then cat /tmp/stages; exit 1; fi
-# A crash kernel is reserved memory for in this one too.
+# The initrd began with something for the kernel itself, behind what kho puts before it.
+journalctl -b -k --no-pager -o cat | grep "SSDT ACPI table found in initrd"
+# There is memory for a crash kernel in this one too, and the service that loads it would find it.
 [ "$(cat /sys/kernel/kexec_crash_size)" -gt 0 ]
