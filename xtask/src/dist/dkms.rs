@@ -37,20 +37,38 @@ const LEFT_OUT: [&str; 8] = [
 /// Files of the package, by their path in its folder.
 pub type Sources = BTreeMap<PathBuf, Vec<u8>>;
 
-/// The sources and the objects.
-pub fn sources() -> Result<Sources> {
-    let work = workspace::target_dir()?.join("dkms");
-    let stage = work.join("kho");
+/// The sources and the objects. Guests do with objects that were compiled before from the same sources.
+pub fn sources(for_guests: bool) -> Result<Sources> {
+    let stage = workspace::target_dir()?.join("dkms/kho");
     if stage.exists() {
         std::fs::remove_dir_all(&stage).with_context(|| format!("removing {}", stage.display()))?;
     }
     stage_sources(&stage)?;
     let cache = Cache::open()?;
+    let mut sources = Sources::new();
+    collect(&stage, Path::new(""), &mut sources)?;
+    let objects = if for_guests {
+        let _lock = cache.lock("module-objects")?;
+        cache.make_dir(&format!("module-objects/{}", module::identity()?), |dir| {
+            compile(&cache, &stage, dir)
+        })?
+    } else {
+        let dir = stage.with_file_name("objects");
+        compile(&cache, &stage, &dir)?;
+        dir
+    };
+    collect(&objects, Path::new("prebuilt"), &mut sources)?;
+    Ok(sources)
+}
+
+/// Compiles the Rust halves of what is in `stage`, for all kernels.
+fn compile(cache: &Cache, stage: &Path, to: &Path) -> Result<()> {
+    let work = stage.with_file_name("work");
     for mitigations in MITIGATIONS {
         let name = mitigations.replace(' ', "-");
         let out = work.join(&name);
-        module::object(&cache, &stage, mitigations, &work.join("target"), &out)?;
-        let to = stage.join("prebuilt").join(&name);
+        module::object(cache, stage, mitigations, &work.join("target"), &out)?;
+        let to = to.join(&name);
         std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
         for half in HALVES {
             // The producer's name is the compiler's version, which the sources tell better.
@@ -63,9 +81,7 @@ pub fn sources() -> Result<Sources> {
             ensure!(status.success(), "objcopy: {status}");
         }
     }
-    let mut sources = Sources::new();
-    collect(&stage, Path::new(""), &mut sources)?;
-    Ok(sources)
+    Ok(())
 }
 
 /// Adds them to a package of this version.

@@ -103,7 +103,7 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
         };
         text.extend_from_slice(b"# A line of the later version.\n");
     }
-    let sources = dkms::sources()?;
+    let sources = dkms::sources(true)?;
     Ok(vec![
         write_kho(program, out)?,
         write(&later, "kho", LATER, out)?,
@@ -117,7 +117,7 @@ const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
 /// Writes the package of the module; gives its path.
 fn write_dkms(out: &Path) -> Result<PathBuf> {
-    let package = dkms(VERSION, time()?, &dkms::sources()?)?;
+    let package = dkms(VERSION, time()?, &dkms::sources(false)?)?;
     write(&package, "kho-dkms", VERSION, out)
 }
 

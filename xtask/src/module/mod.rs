@@ -123,7 +123,6 @@ pub fn object(
 ) -> Result<()> {
     host::require(cache, "build the kernel module", &NEEDS)?;
     let source = rust_source(cache, &rustc()?)?;
-    let _lock = cache.lock("module")?;
     let mut command = Command::new("make");
     command
         .arg("-s")
@@ -140,6 +139,11 @@ pub fn object(
         .env("CARGO_TARGET_DIR", target);
     alone(&mut command);
     succeed(&mut command, mitigations)
+}
+
+/// What [`object`] depends on, as a name.
+pub fn identity() -> Result<String> {
+    Ok(format!("{:016x}", fingerprint(&rustc()?)?))
 }
 
 /// Takes away what the cargo that started this says about another package.
