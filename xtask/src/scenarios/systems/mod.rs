@@ -60,7 +60,11 @@ pub fn scenarios() -> Vec<Scenario> {
                     name("hostile"),
                     "a hostile user at work during the restore; a crash kernel; kho in place of kexec(8); an upgrade while armed",
                 ),
-                &[include_str!("hostile-0.sh"), include_str!("hostile-1.sh")],
+                &[
+                    include_str!("hostile-0.sh"),
+                    include_str!("hostile-1.sh"),
+                    include_str!("hostile-2.sh"),
+                ],
             )
             .append("crashkernel=160M"),
         );
