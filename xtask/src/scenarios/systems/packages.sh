@@ -87,7 +87,7 @@ fails systemctl is-active --quiet kho-capture.service
 test -e /etc/default/kho
 test ! -e /usr/bin/kho
 # Purged: nothing at all.
-dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
+dpkg --force-confold -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 dpkg -P kho
 find / -xdev -name '*kho*' ! -path '/proc/*' ! -path '/media/*' ! -path '/var/log/*' > /tmp/left
 find /run -name '*kho*' >> /tmp/left
