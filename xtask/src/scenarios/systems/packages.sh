@@ -89,7 +89,7 @@ test ! -e /usr/bin/kho
 # Purged: nothing at all.
 dpkg --force-confold -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 dpkg -P kho
-find / -xdev -name '*kho*' ! -path '/proc/*' ! -path '/media/*' ! -path '/var/log/*' > /tmp/left
+find / -xdev \( -name 'kho*' -o -name '_kho*' -o -name '.kho*' -o -name 'keep.d*' \) ! -path '/var/log/*' > /tmp/left
 find /run -name '*kho*' >> /tmp/left
 if [ -s /tmp/left ]; then cat /tmp/left; exit 1; fi
 dpkg --audit
