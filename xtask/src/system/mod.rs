@@ -4,6 +4,7 @@ mod recipe;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -15,6 +16,9 @@ pub use recipe::Recipe;
 
 /// Room for what a system itself writes, in bytes. The file is sparse.
 const ROOM: u64 = 1 << 30;
+
+/// Systems by recipes that are not used any more are thrown away when they are older than this.
+const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// A Debian release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,7 +149,7 @@ fn make(
             std::fs::write(dir.join("versions"), versions.join("\n") + "\n")?;
             finish(&tree, dir)
         })?;
-        forget_older(&made, &name)?;
+        forget_older(&made, recipe, &name)?;
         Ok(folder)
     })
 }
@@ -171,14 +175,24 @@ fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Removes what was made by the same recipe from older packages.
-fn forget_older(made: &Path, name: &str) -> Result<()> {
+/// Removes what was made by the same recipe from older packages, and what other recipes of its name left long ago.
+fn forget_older(made: &Path, recipe: &Recipe, name: &str) -> Result<()> {
     let parent = made.parent().unwrap_or(Path::new("."));
     for entry in std::fs::read_dir(parent)
         .with_context(|| format!("reading {}", parent.display()))?
         .filter_map(Result::ok)
     {
-        let older = entry.file_name().to_string_lossy().starts_with(name);
+        let text = entry.file_name().to_string_lossy().into_owned();
+        let age = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok());
+        // A digest has twelve digits: `system-bookworm-dkms-…` is not one of `bookworm`.
+        let same_name = text
+            .strip_prefix(&format!("system-{}-", recipe.name))
+            .is_some_and(|rest| rest.find('-') == Some(12));
+        let older = text.starts_with(name) || (same_name && age.is_some_and(|age| age > KEEP));
         if older && entry.path() != made {
             std::fs::remove_dir_all(entry.path())
                 .with_context(|| format!("removing {}", entry.path().display()))?;
