@@ -16,6 +16,19 @@ pub struct Lock {
     _file: File,
 }
 
+/// Waits for the lock that this file is.
+pub fn lock(path: &Path) -> Result<Lock> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    flock(&file, FlockOperation::LockExclusive)
+        .with_context(|| format!("locking {}", path.display()))?;
+    Ok(Lock { _file: file })
+}
+
 impl Cache {
     /// Finds and makes the directory.
     pub fn open() -> Result<Self> {
@@ -46,16 +59,7 @@ impl Cache {
 
     /// Waits for the lock of this name.
     pub fn lock(&self, name: &str) -> Result<Lock> {
-        let path = self.root.join(format!("{name}.lock"));
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("opening {}", path.display()))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .with_context(|| format!("locking {}", path.display()))?;
-        Ok(Lock { _file: file })
+        lock(&self.root.join(format!("{name}.lock")))
     }
 
     /// Makes a folder of the cache by a closure that fills an empty one beside it. It appears as a whole or not at

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::deb::Package;
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::module;
 use crate::workspace;
 
@@ -39,7 +39,11 @@ pub type Sources = BTreeMap<PathBuf, Vec<u8>>;
 
 /// The sources and the objects. Guests do with objects that were compiled before from the same sources.
 pub fn sources(for_guests: bool) -> Result<Sources> {
-    let stage = workspace::target_dir()?.join("dkms/kho");
+    let work = workspace::target_dir()?.join("dkms");
+    std::fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
+    // Two of these in one checkout would write to the same folder.
+    let _lock = cache::lock(&work.join("lock"))?;
+    let stage = work.join("kho");
     if stage.exists() {
         std::fs::remove_dir_all(&stage).with_context(|| format!("removing {}", stage.display()))?;
     }

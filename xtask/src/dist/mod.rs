@@ -84,7 +84,10 @@ fn write_kho(program: &Path, out: &Path) -> Result<PathBuf> {
 
 fn write(package: &Package, name: &str, version: &str, out: &Path) -> Result<PathBuf> {
     let file = out.join(format!("{name}_{version}_amd64.deb"));
-    std::fs::write(&file, package.write()?)
+    // Whole or not at all: another run may be reading it.
+    let beside = file.with_extension(format!("deb.{}", std::process::id()));
+    std::fs::write(&beside, package.write()?)
+        .and_then(|()| std::fs::rename(&beside, &file))
         .with_context(|| format!("writing {}", file.display()))?;
     Ok(file)
 }
