@@ -92,6 +92,16 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
+/// Where a file of a package is in a system whose `/bin`, `/lib` and so on are links into `/usr`, if it is in there.
+pub fn merged(path: &Path) -> Option<PathBuf> {
+    const INTO_USR: [&str; 5] = ["bin", "lib", "lib32", "lib64", "sbin"];
+    if INTO_USR.iter().any(|name| path.starts_with(name)) {
+        // Without the link itself.
+        return (path.components().count() > 1).then(|| Path::new("usr").join(path));
+    }
+    path.starts_with("usr").then(|| path.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +144,14 @@ mod tests {
             "{error:#}"
         );
         std::fs::remove_dir_all(&dir).expect("a temporary directory");
+    }
+
+    #[test]
+    fn all_is_in_usr() {
+        let place = |path: &str| merged(Path::new(path));
+        assert_eq!(place("lib64/ld.so"), Some("usr/lib64/ld.so".into()));
+        assert_eq!(place("usr/bin/gcc"), Some("usr/bin/gcc".into()));
+        assert_eq!(place("lib64"), None);
+        assert_eq!(place("etc/x"), None);
     }
 }

@@ -16,6 +16,7 @@ mod module;
 mod qemu;
 mod scenarios;
 mod soak;
+mod suites;
 mod system;
 mod test;
 mod vm;
@@ -43,6 +44,7 @@ enum Task {
     Module(module::Arguments),
     PeerKernel(kernel::peer::Arguments),
     Soak(soak::Arguments),
+    Suites(suites::Arguments),
     Test(test::Arguments),
     Vm(vm::Arguments),
 }
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Task::Module(arguments) => module::run(&arguments),
         Task::PeerKernel(arguments) => kernel::peer::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Suites(arguments) => suites::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Vm(arguments) => vm::run(&arguments),
     };

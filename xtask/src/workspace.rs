@@ -6,8 +6,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Guests have no C library, so what runs there is linked statically.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const STATIC: &str = "-C target-feature=+crt-static";
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Flags for it.
+pub const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Programs for guests.
 #[derive(Debug, Clone)]

@@ -5,12 +5,13 @@ mod initramfs;
 mod system;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use kho_guest::{HOP_PARAMETER, INSTALLED, PLAN, Plan, Stage, TOKEN_PARAMETER};
 
 use crate::kernel::{Kernel, Module};
-use crate::system::System;
+use crate::system::{System, succeed};
 use crate::workspace::Programs;
 
 /// Modules that every guest needs to find its disk.
@@ -36,6 +37,8 @@ pub struct Contents {
     pub ours: Vec<String>,
     /// Files for the scripts, found at `$KHO_FILES`.
     pub files: Vec<PathBuf>,
+    /// Folders whose contents scripts find together at `/media/root`.
+    pub roots: Vec<PathBuf>,
     /// A full system that boots by itself, in place of `kernels`: there is one script for each of its boots.
     pub system: Option<System>,
 }
@@ -145,6 +148,16 @@ fn finish(
             .file_name()
             .with_context(|| format!("{} has no name", file.display()))?;
         copy(file, &tree.join("files").join(name))?;
+    }
+    for root in &contents.roots {
+        let to = tree.join("root");
+        make_parent(&to.join("usr"))?;
+        succeed(
+            Command::new("cp")
+                .args(["-a", "--reflink=auto"])
+                .arg(root.join("usr"))
+                .arg(&to),
+        )?;
     }
     disk::make(tree, disk)
 }

@@ -17,6 +17,7 @@ use crate::guest::{self, Contents};
 use crate::host;
 use crate::kernel::{Kernel, Store, peer};
 use crate::qemu::{Accelerator, Guest, Line, Machine, Next, Port, Qmp};
+use crate::suites::Foreign;
 use crate::system::{self, Release, System};
 use crate::workspace::{self, Programs};
 use log::Log;
@@ -157,6 +158,11 @@ impl Lab {
     pub fn with_module(&self, mut kernel: Kernel) -> Result<Kernel> {
         kernel.ours = Some(crate::module::build(&self.cache, &kernel)?);
         Ok(kernel)
+    }
+
+    /// The folder of a program that nobody here wrote.
+    pub fn foreign(&self, program: Foreign) -> Result<PathBuf> {
+        program.folder(&self.cache)
     }
 
     /// A full system.

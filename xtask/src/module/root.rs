@@ -5,7 +5,7 @@
 //! suite. Both come from packages that are only unpacked. Headers and toolchain name each other by absolute paths under
 //! `/usr`, so that one folder is mounted over the machine's, in a mount namespace of the build alone.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -61,7 +61,9 @@ impl BuildRoot {
             let packages: Vec<&str> = std::iter::once(headers.as_str()).chain(TOOLS).collect();
             let work = dir.join("debs");
             for file in apt.download_closure(&packages, &suites, &work)? {
-                deb::unpack_at(&file, dir, merged)?;
+                deb::unpack_at(&file, dir, |path| {
+                    deb::merged(path).filter(|path| !path.starts_with("usr/share"))
+                })?;
             }
             // Debian's alternatives are links that only an installation makes.
             let awk = dir.join("usr/bin/awk");
@@ -105,34 +107,5 @@ impl BuildRoot {
             .arg(&self.dir)
             .arg(program);
         command
-    }
-}
-
-/// Where a file of a package is in a system whose `/bin`, `/lib` and so on are links into `/usr`. Documentation is
-/// left out.
-fn merged(path: &Path) -> Option<PathBuf> {
-    const INTO_USR: [&str; 5] = ["bin", "lib", "lib32", "lib64", "sbin"];
-    if INTO_USR.iter().any(|name| path.starts_with(name)) {
-        if path.components().count() == 1 {
-            // The link itself.
-            return None;
-        }
-        return Some(Path::new("usr").join(path));
-    }
-    (path.starts_with("usr") && !path.starts_with("usr/share")).then(|| path.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_is_in_usr() {
-        let place = |path: &str| merged(Path::new(path));
-        assert_eq!(place("lib64/ld.so"), Some("usr/lib64/ld.so".into()));
-        assert_eq!(place("usr/bin/gcc"), Some("usr/bin/gcc".into()));
-        assert_eq!(place("usr/share/doc/x"), None);
-        assert_eq!(place("lib64"), None);
-        assert_eq!(place("etc/x"), None);
     }
 }

@@ -22,6 +22,7 @@ mod mainline;
 mod module;
 mod size;
 mod smoke;
+pub mod suites;
 mod systems;
 
 use std::time::Duration;
@@ -31,6 +32,7 @@ use anyhow::Result;
 use crate::guest::Contents;
 use crate::lab::{Host, Lab, Outcome, Step};
 use crate::qemu::{Firmware, Machine};
+use crate::suites::Foreign;
 use crate::system::Release;
 
 /// Shell functions that all scripts have.
@@ -65,6 +67,7 @@ pub struct Scenario {
     built: bool,
     without: Vec<usize>,
     system: Option<Release>,
+    foreign: Vec<Foreign>,
 }
 
 /// Every guest test.
@@ -82,6 +85,7 @@ pub fn all() -> Vec<Scenario> {
         module::scenarios(),
         size::scenarios(),
         vec![crate::soak::scenario("soak-3", 3, 3)],
+        suites::scenarios(),
         systems::scenarios(),
     ]
     .into_iter()
@@ -112,6 +116,7 @@ impl Scenario {
             built: false,
             without: Vec::new(),
             system: None,
+            foreign: Vec::new(),
         }
     }
 
@@ -196,6 +201,12 @@ impl Scenario {
     pub fn kho_modules(mut self, names: &[&str]) -> Self {
         self.ours = names.iter().map(|name| (*name).to_owned()).collect();
         self.built = true;
+        self
+    }
+
+    /// Programs that nobody here wrote, usable in scripts after `foreign`.
+    pub fn foreign(mut self, programs: &[Foreign]) -> Self {
+        self.foreign = programs.to_vec();
         self
     }
 
@@ -305,6 +316,11 @@ impl Scenario {
             append: self.append.clone(),
             modules: self.modules.clone(),
             ours: self.ours.clone(),
+            roots: self
+                .foreign
+                .iter()
+                .map(|program| lab.foreign(*program))
+                .collect::<Result<_>>()?,
             ..Contents::default()
         })
     }

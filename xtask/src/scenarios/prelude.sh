@@ -34,3 +34,14 @@ refused() {
 		return 1
 	}
 }
+
+# Makes the programs of /media/root usable, with their libraries and data.
+foreign() {
+	mkdir -p /lib /usr/lib
+	for name in lib/x86_64-linux-gnu lib64 share; do
+		[ ! -e "/media/root/usr/$name" ] || ln -s "/media/root/usr/$name" "/usr/$name"
+	done
+	[ ! -e /usr/lib64 ] || ln -s usr/lib64 /lib64
+	[ ! -e /usr/lib/x86_64-linux-gnu ] || ln -s ../usr/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu
+	PATH=$PATH:/media/root/usr/bin:/media/root/usr/sbin
+}
