@@ -29,8 +29,28 @@ static inline void clear_page_tag_ref(struct page *page) { }
 
 /* Memory, locks, log */
 
+#ifdef KHO_FAULTS
+/* Only in the build for tests: after so many allocations none succeeds any more. -1: all may. */
+static int fail_after = -1;
+module_param(fail_after, int, 0600);
+
+static bool fault(void)
+{
+	if (fail_after > 0)
+		fail_after--;
+	return fail_after == 0;
+}
+#else
+static inline bool fault(void)
+{
+	return false;
+}
+#endif
+
 void *kho_c_alloc(size_t size)
 {
+	if (fault())
+		return NULL;
 	return kvmalloc(size, GFP_KERNEL | __GFP_NOWARN);
 }
 
@@ -165,8 +185,10 @@ u64 kho_c_vmalloc_pfn(const void *addr)
 
 u64 kho_c_alloc_order(u32 order)
 {
-	struct page *page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY, order);
+	struct page *page = NULL;
 
+	if (!fault())
+		page = alloc_pages(GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY, order);
 	if (!page)
 		return 0;
 	split_page(page, order);
@@ -175,6 +197,8 @@ u64 kho_c_alloc_order(u32 order)
 
 int kho_c_alloc_contig(u64 first, u64 end)
 {
+	if (fault())
+		return -ENOMEM;
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
 	return alloc_contig_range(first, end, ACR_FLAGS_NONE, GFP_KERNEL | __GFP_NOWARN);
 #else

@@ -39,6 +39,8 @@ static struct page *pages[PAGES];
 /* Whether pages[] came from kho_alloc_pages(), or was claimed and is freed page by page. */
 static bool inherited;
 static bool frozen;
+/* Whether there is a ring: the driver is known to kho.ko a little earlier. */
+static bool ready;
 static u64 counter;
 static char from[65];
 
@@ -58,12 +60,12 @@ static int ring_serialize(struct kho_context *ctx, void *data)
 	struct kho_mem mem[PAGES];
 	int i, error;
 
-	for (i = 0; i < PAGES; i++) {
+	mutex_lock(&lock);
+	for (i = 0; ready && i < PAGES; i++) {
 		mem[i].addr = page_to_phys(pages[i]);
 		mem[i].len = PAGE_SIZE;
 	}
-	mutex_lock(&lock);
-	error = kho_prop_str(ctx, "compatible", COMPATIBLE);
+	error = ready ? kho_prop_str(ctx, "compatible", COMPATIBLE) : -EAGAIN;
 	if (!error)
 		error = kho_prop_u64(ctx, "counter", counter);
 	if (!error)
@@ -218,31 +220,40 @@ static struct bin_attribute ring_attr = {
 };
 static struct kobject *kobj;
 
+/*
+ * What can fail without harm comes first, the claim as late as can be: memory that was claimed and has to be given up
+ * is lost. Until then serialize() has nothing to say.
+ */
 static int __init ring_init(void)
 {
-	int error = ring_inherit();
+	int error;
 
-	if (error)
-		error = ring_create();
-	if (error)
-		return error;
-	error = kho_register_producer(&producer);
-	if (error)
-		goto free;
-	error = -ENOMEM;
 	kobj = kobject_create_and_add("kho_ring", kernel_kobj);
 	if (!kobj)
+		return -ENOMEM;
+	error = kho_register_producer(&producer);
+	if (error)
+		goto put;
+	mutex_lock(&lock);
+	error = ring_inherit();
+	/* What cannot be understood is left alone; what cannot be had just now is too good to be replaced. */
+	if (error && error != -ENOMEM)
+		error = ring_create();
+	ready = !error;
+	mutex_unlock(&lock);
+	if (error)
 		goto unregister;
 	error = sysfs_create_files(kobj, attrs);
 	if (!error)
 		error = sysfs_create_bin_file(kobj, &ring_attr);
 	if (!error)
 		return 0;
-	kobject_put(kobj);
+	ready = false;
+	ring_free();
 unregister:
 	kho_unregister_producer(&producer);
-free:
-	ring_free();
+put:
+	kobject_put(kobj);
 	return error;
 }
 

@@ -10,18 +10,31 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 #include <linux/vmalloc.h>
 #include <linux/io.h>
 
 #include <kho.h>
 
-#define COMPATIBLE "kho-test-v1"
+#define BLOCK 512
 #define AREA (64 * PAGE_SIZE)
 #define PIECE 32
 
 static unsigned int pages = 2000;
 module_param(pages, uint, 0400);
 MODULE_PARM_DESC(pages, "scattered single pages to keep");
+
+static char *compatible = "kho-test-v1";
+module_param(compatible, charp, 0400);
+MODULE_PARM_DESC(compatible, "of the node to write and to look for");
+
+static unsigned int blocks;
+module_param(blocks, uint, 0400);
+MODULE_PARM_DESC(blocks, "contiguous pieces of 2 MiB to keep, at most 256");
+
+static ulong around;
+module_param(around, ulong, 0400);
+MODULE_PARM_DESC(around, "also keep the nearest free page below and above this address");
 
 static int fail;
 module_param(fail, int, 0600);
@@ -47,6 +60,8 @@ static struct page **single;
 static struct page *area_pages[AREA / PAGE_SIZE];
 static void *area;
 static struct page *piece;
+static struct page *block[256];
+static struct page *beside[2];
 
 static void pattern(void *p, u64 tag)
 {
@@ -96,13 +111,45 @@ static int do_misuse(struct kho_context *ctx)
 	return 0;
 }
 
+static int keep_blocks(struct kho_context *ctx)
+{
+	struct kho_mem *mem = kvmalloc_array(blocks, sizeof(*mem), GFP_KERNEL);
+	unsigned int i;
+	int error = kho_begin_node(ctx, "blocks");
+
+	if (!mem)
+		return -ENOMEM;
+	for (i = 0; i < blocks; i++)
+		mem[i] = (struct kho_mem){ page_to_phys(block[i]), BLOCK * PAGE_SIZE };
+	if (!error)
+		error = kho_prop_mem(ctx, mem, blocks);
+	if (!error)
+		error = kho_end_node(ctx);
+	kvfree(mem);
+	return error;
+}
+
+static int keep_beside(struct kho_context *ctx)
+{
+	struct kho_mem mem[2] = {
+		{ page_to_phys(beside[0]), PAGE_SIZE }, { page_to_phys(beside[1]), PAGE_SIZE }
+	};
+	int error = kho_begin_node(ctx, "beside");
+
+	if (!error)
+		error = kho_prop_mem(ctx, mem, 2);
+	if (!error)
+		error = kho_end_node(ctx);
+	return error;
+}
+
 static int test_serialize(struct kho_context *ctx, void *data)
 {
 	struct kho_mem *mem;
 	unsigned int i;
 	int error;
 
-	error = kho_prop_str(ctx, "compatible", COMPATIBLE);
+	error = kho_prop_str(ctx, "compatible", compatible);
 	if (!error)
 		error = kho_prop_u32(ctx, "pages", pages);
 	if (!error && misuse[0])
@@ -128,6 +175,10 @@ static int test_serialize(struct kho_context *ctx, void *data)
 		error = mem_of(ctx, page_to_phys(piece), PIECE * PAGE_SIZE);
 	if (!error)
 		error = kho_end_node(ctx);
+	if (!error && blocks)
+		error = keep_blocks(ctx);
+	if (!error && beside[0])
+		error = keep_beside(ctx);
 	return error;
 }
 
@@ -176,12 +227,14 @@ static void check_arrival(void)
 {
 	s64 node = kho_find("/test");
 
-	if (node < 0 || kho_find_compatible(COMPATIBLE, -1) != node)
+	if (node < 0 || kho_find_compatible(compatible, -1) != node)
 		return;
 	verified = 0;
 	check_node(node, 1ULL << 32);
 	check_node(kho_find("/test/area"), 2ULL << 32);
 	check_node(kho_find_child(node, "piece"), 3ULL << 32);
+	check_node(kho_find_child(node, "blocks"), 4ULL << 32);
+	check_node(kho_find_child(node, "beside"), 5ULL << 32);
 	pr_info("kho_test: arrived, %d pages wrong\n", verified);
 }
 
@@ -197,7 +250,35 @@ static void give_back(void)
 	for (i = 0; i < AREA / PAGE_SIZE; i++)
 		if (area_pages[i])
 			__free_page(area_pages[i]);
-	kho_free_pages(piece, PIECE);
+	if (piece)
+		kho_free_pages(piece, PIECE);
+	for (i = 0; i < blocks; i++)
+		if (block[i])
+			kho_free_pages(block[i], BLOCK);
+	for (i = 0; i < 2; i++)
+		if (beside[i])
+			__free_page(beside[i]);
+}
+
+/* The nearest page from @pfn on, in steps of @step, that can be had and kept. */
+static struct page *alloc_near(unsigned long pfn, long step)
+{
+	unsigned int tries;
+	int error;
+
+	for (tries = 0; tries < 65536; tries++) {
+		pfn += step;
+		if (!pfn_valid(pfn) || kho_may_keep(PFN_PHYS(pfn), PAGE_SIZE))
+			continue;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+		error = alloc_contig_range(pfn, pfn + 1, ACR_FLAGS_NONE, GFP_KERNEL | __GFP_NOWARN);
+#else
+		error = alloc_contig_range(pfn, pfn + 1, MIGRATE_MOVABLE, GFP_KERNEL | __GFP_NOWARN);
+#endif
+		if (!error)
+			return pfn_to_page(pfn);
+	}
+	return NULL;
 }
 
 /* A page that may be kept; what may not is held until one was found, so that it does not come again. */
@@ -238,6 +319,28 @@ static int __init test_init(void)
 	piece = kho_alloc_pages(PIECE);
 	if (!single || !between || !area || !piece)
 		goto out;
+	if (blocks > ARRAY_SIZE(block)) {
+		error = -EINVAL;
+		blocks = 0;
+		goto out;
+	}
+	for (i = 0; i < blocks; i++) {
+		u64 tag = (4ULL << 32) + (u64)i * BLOCK;
+		unsigned int n;
+
+		block[i] = kho_alloc_pages(BLOCK);
+		if (!block[i])
+			goto out;
+		for (n = 0; n < BLOCK; n++)
+			pattern(page_address(block[i] + n), tag + n);
+	}
+	for (i = 0; around && i < 2; i++) {
+		beside[i] = alloc_near(PHYS_PFN(around), i ? 1 : -1);
+		if (!beside[i])
+			goto out;
+		pattern(page_address(beside[i]), (5ULL << 32) + i);
+		pr_info("kho_test: keeps the page at %#llx\n", (u64)page_to_phys(beside[i]));
+	}
 	for (i = 0; i < pages; i++) {
 		single[i] = alloc_outside();
 		between[i] = alloc_page(GFP_KERNEL);

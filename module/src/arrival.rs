@@ -141,6 +141,7 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
 
 /// What [`check_user`] found.
 struct Found {
+    /// What was covered for the handover, without the chain and the tree.
     cache: RangeSet,
     /// All `mem`, without that of the kernel's part itself.
     user_mem: RangeSet,
@@ -172,18 +173,14 @@ fn check_user(user: &Tree, boot: &Boot, at: PhysRange) -> Result<Found, Nothing>
     for (_, range) in handover.mem().filter(|(node, _)| !is_reference(node)) {
         user_mem.insert(range)?;
     }
-    let state = handover.mem_cache.first().copied();
-    let mut beyond = cache;
-    if let Some(state) = state {
-        beyond.remove(state)?;
-    }
     let mut previous = String::new();
     previous
         .try_reserve_exact(handover.previous_release.len())
         .map_err(|_| OutOfMemory)?;
     previous.push_str(handover.previous_release);
     Ok(Found {
-        cache: beyond,
+        // Without what this kernel goes on reading.
+        cache: cache.intersect(boot.handed())?,
         user_mem,
         scratch: handover.scratch,
         hop: handover.hop,
@@ -312,15 +309,15 @@ fn release_slack(
         log!(Level::Warning, "{missing} pages of slack were not reserved");
     }
     let list = pages.set().try_clone()?;
-    for range in list.iter() {
-        // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
-        if let Err(error) = pages.free(range, false) {
-            log!(
-                Level::Warning,
-                "slack at {range} stays reserved (error {})",
-                error.0
-            );
-        }
+    // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
+    if let Err(error) = pages.free(&list, false) {
+        log!(
+            Level::Warning,
+            "{} KiB of slack stay reserved (error {})",
+            list.total() / 1024,
+            error.0
+        );
+        return Ok(0);
     }
     Ok(list.total())
 }

@@ -185,7 +185,7 @@ impl Store {
     pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
         self.named(range)?;
         self.thawed(range)?;
-        self.reserved.claim(range)
+        self.reserved.claim(&RangeSet::from_ranges([range])?)
     }
 
     /// Refuses to give away what is named again in the active phase.
@@ -203,24 +203,16 @@ impl Store {
     ///
     /// As [`claim`](Self::claim), and [`ENOENT`].
     pub fn claim_node(&mut self, node: i64) -> Result<(), Errno> {
-        let ranges = ranges(mem(&self.node(node)?))?;
-        let free = |range: &PhysRange| {
-            self.reserved.set().contains_range(*range) && self.thawed(*range).is_ok()
-        };
-        if !ranges.iter().all(free) || self.claimed.contains(&node) {
+        let mut wanted = RangeSet::new();
+        for range in mem(&self.node(node)?) {
+            self.thawed(range)?;
+            wanted.insert(range)?;
+        }
+        if self.claimed.contains(&node) {
             return Err(EBUSY);
         }
         self.claimed.try_reserve(1)?;
-        for (at, range) in ranges.iter().enumerate() {
-            if let Err(error) = self.reserved.claim(*range) {
-                log!(
-                    Level::Error,
-                    "claim of {range} failed (error {}) after {at} others",
-                    error.0
-                );
-                return Err(error);
-            }
-        }
+        self.reserved.claim(&wanted)?;
         self.claimed.push(node);
         Ok(())
     }
@@ -233,7 +225,7 @@ impl Store {
     pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
         self.named(range)?;
         self.thawed(range)?;
-        self.reserved.free(range, true)
+        self.reserved.free(&RangeSet::from_ranges([range])?, true)
     }
 
     /// Tells what never arrived from what is gone.
@@ -274,9 +266,7 @@ impl Store {
             );
             return Err(EBUSY);
         }
-        for range in wanted.iter() {
-            self.reserved.free(range, true)?;
-        }
+        self.reserved.free(&wanted, true)?;
         Ok(wanted.total())
     }
 
@@ -555,13 +545,4 @@ fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Resu
 
 fn same(a: &Node<'_>, b: &Node<'_>) -> bool {
     core::ptr::eq(a.name_bytes(), b.name_bytes())
-}
-
-fn ranges(list: impl Iterator<Item = PhysRange>) -> Result<Vec<PhysRange>, Errno> {
-    let mut out = Vec::new();
-    for range in list {
-        out.try_reserve(1)?;
-        out.push(range);
-    }
-    Ok(out)
 }

@@ -41,10 +41,22 @@ const KEPT: [(&str, &str); 3] = [
     ("random", "blob `random`"),
 ];
 
+/// What a driver keeps in place, where the module could be built: beside the blobs, and never copied.
+const DRIVER: (&str, &str) = ("ring", "ring of pages of a driver");
+
+/// The scripts' part for it.
+const RING: &str = "
+if [ -e /sys/kernel/kho_ring ]; then
+    echo \"a driver's ring: $(cat /sys/kernel/kho_ring/counter) records, $(cat /sys/kernel/kho_ring/origin)\"
+    kho-guest hash --same ring </sys/kernel/kho_ring/ring
+fi
+";
+
 const EACH: &str = "
 echo 'overwriting all free memory'
 kho-guest fill
-kho-guest ranges --at-least 1
+# The module gives memory away: to drivers what they kept, to the system what nobody did.
+[ -e /sys/kernel/kho ] || kho-guest ranges --at-least 1
 kho restore
 kho-guest hash-tree /srv/demo --same tree
 kho get letter | kho-guest hash --same letter
@@ -59,14 +71,31 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .iter()
         .map(|name| lab.kernel(name))
         .collect::<Result<Vec<_>>>()?;
+    let with_module = kernels
+        .iter()
+        .map(|kernel| lab.with_module(kernel.clone()))
+        .collect::<Result<Vec<_>>>();
+    let (kernels, ours) = match with_module {
+        Ok(kernels) => (kernels, vec!["kho".to_owned(), "kho_ring".to_owned()]),
+        Err(error) => {
+            println!("demo: without the kernel module, which cannot be built here: {error:#}");
+            (kernels, Vec::new())
+        }
+    };
+    let mut kept = KEPT.to_vec();
+    if !ours.is_empty() {
+        kept.push(DRIVER);
+    }
+    let each = format!("{EACH}{RING}");
     let scripts = vec![
-        Some(first(arguments.tree, seed)),
-        Some(EACH.to_owned()),
-        Some(EACH.to_owned()),
+        Some(format!("{}{RING}", first(arguments.tree, seed))),
+        Some(each.clone()),
+        Some(each),
     ];
     let contents = Contents {
         kernels,
         scripts,
+        ours,
         ..Contents::default()
     };
     // Three times the tree: the files, the image that carries them, and room for what is restored.
@@ -84,17 +113,22 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
 
     println!(
-        "demo: {}, with {} MiB of files and two blobs (seed {seed})",
+        "demo: {}, with {} MiB of files and two blobs{} (seed {seed})",
         CHAIN.join(" -> "),
-        arguments.tree
+        arguments.tree,
+        if contents.ours.is_empty() {
+            ""
+        } else {
+            ", and memory of a driver in place"
+        },
     );
     let outcome = lab.run(&job, &mut |line, event| {
         show(line, event, arguments.verbose)
     });
-    println!("\n{}", table(&outcome));
+    println!("\n{}", table(&outcome, &kept));
     println!("(everything the guest said: {})", outcome.log.display());
     if outcome.end == End::Pass {
-        match complete(&outcome.lives) {
+        match complete(&outcome.lives, &kept) {
             Ok(()) => {
                 println!("demo: PASS");
                 return Ok(ExitCode::SUCCESS);
@@ -128,6 +162,9 @@ kho-guest hash --same random </tmp/random
 kho keep /srv/demo
 kho keep --name letter - </tmp/letter
 kho keep --name random - </tmp/random
+if [ -e /sys/kernel/kho_ring ]; then
+    for number in $(seq 500); do echo \"record {seed}\" >/sys/kernel/kho_ring/add; done
+fi
 rm /tmp/letter /tmp/random
 ",
         tree_mib << 20,
@@ -136,9 +173,9 @@ rm /tmp/letter /tmp/random
 }
 
 /// A pass means that no comparison failed; this looks that each was made.
-fn complete(lives: &[Life]) -> Result<()> {
+fn complete(lives: &[Life], kept: &[(&str, &str)]) -> Result<()> {
     for (hop, life) in lives.iter().enumerate() {
-        for (key, name) in KEPT {
+        for (key, name) in kept {
             bytes(life, key).with_context(|| {
                 format!("{name} was not compared under {} (hop {hop})", life.release)
             })?;
@@ -151,18 +188,18 @@ fn bytes(life: &Life, key: &str) -> Option<u64> {
     life.values.get(&format!("{key}.bytes"))?.parse().ok()
 }
 
-fn table(outcome: &Outcome) -> String {
+fn table(outcome: &Outcome, kept: &[(&str, &str)]) -> String {
     let mut text =
         String::from("hop  kernel                     bytes        verified  exec to init\n");
     let times = hop_times(&outcome.lives);
     for (hop, life) in outcome.lives.iter().enumerate() {
-        let bytes: Vec<u64> = KEPT
+        let bytes: Vec<u64> = kept
             .iter()
             .filter_map(|(key, _)| bytes(life, key))
             .collect();
         let verified = match hop {
             0 => "(made)".into(),
-            _ => format!("{} of {}", bytes.len(), KEPT.len()),
+            _ => format!("{} of {}", bytes.len(), kept.len()),
         };
         let time = match hop.checked_sub(1).and_then(|hop| times.get(hop)) {
             Some(time) => format!("{:.1} s", time.as_secs_f64()),
@@ -183,6 +220,7 @@ fn show(line: &Line, event: Option<&Event>, verbose: bool) {
         Some(Event::Same { key, .. }) => {
             let name = KEPT
                 .iter()
+                .chain([&DRIVER])
                 .find(|(known, _)| known == key)
                 .map_or(key.as_str(), |(_, name)| name);
             println!("    {name}: hash taken and compared by the host");
@@ -220,8 +258,8 @@ mod tests {
             ("letter.bytes", "1"),
             ("random.bytes", "2"),
         ];
-        assert!(complete(&[life(&all), life(&all)]).is_ok());
-        let error = complete(&[life(&all), life(&all[..2])]).expect_err("one is missing");
+        assert!(complete(&[life(&all), life(&all)], &KEPT).is_ok());
+        let error = complete(&[life(&all), life(&all[..2])], &KEPT).expect_err("one is missing");
         assert!(format!("{error:#}").contains("random"));
     }
 }

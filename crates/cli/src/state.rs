@@ -4,6 +4,7 @@
 //! are bound to the boot they were written in; leftovers of another boot are ignored.
 
 use crate::exit::{Fail, OrStatus, Status};
+use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::sys::loaded::Fingerprint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::OsString;
@@ -119,6 +120,16 @@ struct Bound<T> {
 /// Version of the files; another version is refused, not guessed at.
 const VERSION: u32 = 1;
 
+/// `reserved.json`: pages that were reserved while nothing was loaded.
+#[derive(Serialize, Deserialize)]
+struct ReservedFile {
+    /// Address and length, in bytes.
+    ranges: Vec<[u64; 2]>,
+}
+
+/// Name of that file.
+const RESERVED: &str = "reserved.json";
+
 impl StateDir {
     /// The directory, which is made (0700) when something is first written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -189,6 +200,37 @@ impl StateDir {
     /// When it cannot be written; the old one is then intact.
     pub fn set_keep(&self, keep: &KeepFile) -> Result<(), Fail> {
         self.write("keep.json", keep)
+    }
+
+    /// The pages that were reserved when something was first loaded in this boot.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::keep`].
+    pub fn reserved(&self) -> Result<Option<RangeSet>, Fail> {
+        let Some(file) = self.read::<ReservedFile>(RESERVED)? else {
+            return Ok(None);
+        };
+        let ranges = file
+            .ranges
+            .into_iter()
+            .map(|[start, len]| PhysRange::new(PhysAddr::new(start), len))
+            .collect::<Result<Vec<_>, _>>()
+            .or_status(Status::Failed)?;
+        RangeSet::from_ranges(ranges)
+            .or_status(Status::Failed)
+            .map(Some)
+    }
+
+    /// Records the pages that are reserved while nothing is loaded.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn set_reserved(&self, reserved: &RangeSet) -> Result<(), Fail> {
+        let pair = |range: PhysRange| [range.start().get(), range.len()];
+        let ranges = reserved.iter().map(pair).collect();
+        self.write(RESERVED, &ReservedFile { ranges })
     }
 
     /// What `kho load` recorded in this boot.

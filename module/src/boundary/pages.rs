@@ -116,6 +116,11 @@ impl Boot {
         &self.chain
     }
 
+    /// What early boot reserved for the handover, in whole pages, without the chain's nodes and the tree.
+    pub fn handed(&self) -> &RangeSet {
+        &self.handed
+    }
+
     /// Whether this arrival was handled before, by an earlier instance of this module.
     pub fn was_handled(&self) -> bool {
         self.tree_page().is_some_and(|pfn| private(pfn) == HANDLED)
@@ -212,19 +217,21 @@ impl Reserved {
         Ok((Self { set }, missing))
     }
 
-    /// Checks that all of `range` is unclaimed and takes it out of the set.
-    fn take(&mut self, range: PhysRange) -> Result<(), Errno> {
-        if !range.is_page_aligned() {
-            return Err(EINVAL);
+    /// Checks that all of `wanted` is unclaimed and takes it out of the set, or changes nothing.
+    fn take(&mut self, wanted: &RangeSet) -> Result<(), Errno> {
+        for range in wanted.iter() {
+            if !range.is_page_aligned() {
+                return Err(EINVAL);
+            }
+            if !self.set.contains_range(range) {
+                return Err(EBUSY);
+            }
+            // Somebody else's code may have cleared a flag: look again before anything changes.
+            if !pfns(range).all(|pfn| is_reserved(pfn) && private(pfn) == UNCLAIMED) {
+                return Err(EBUSY);
+            }
         }
-        if !self.set.contains_range(range) {
-            return Err(EBUSY);
-        }
-        // Somebody else's code may have cleared a flag: look again before anything changes.
-        if !pfns(range).all(|pfn| is_reserved(pfn) && private(pfn) == UNCLAIMED) {
-            return Err(EBUSY);
-        }
-        self.set.remove(range)?;
+        self.set = self.set.subtract(wanted)?;
         Ok(())
     }
 
@@ -233,9 +240,9 @@ impl Reserved {
     /// # Errors
     ///
     /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
-    pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
-        self.take(range)?;
-        for chunk in chunks(range) {
+    pub fn claim(&mut self, wanted: &RangeSet) -> Result<(), Errno> {
+        self.take(wanted)?;
+        for chunk in wanted.iter().flat_map(chunks) {
             for pfn in pfns(chunk) {
                 // SAFETY: by the # Invariants the page is valid, reserved and unused, and `take` removed it
                 // from the set, so this happens once.
@@ -254,9 +261,9 @@ impl Reserved {
     /// # Errors
     ///
     /// As [`claim`](Self::claim).
-    pub fn free(&mut self, range: PhysRange, zero: bool) -> Result<(), Errno> {
-        self.take(range)?;
-        for chunk in chunks(range) {
+    pub fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<(), Errno> {
+        self.take(wanted)?;
+        for chunk in wanted.iter().flat_map(chunks) {
             if zero {
                 // SAFETY: RAM that nobody uses, by the # Invariants.
                 unsafe { clear(chunk) };

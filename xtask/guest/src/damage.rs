@@ -20,11 +20,16 @@ use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
 use kho_kexec::{cmdline, image};
 use serde_json::Value;
 
+use crate::part::{self, Forgery};
+
 /// What `kho-guest load-damaged` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to break.
     damage: Damage,
+    /// Hand over a forged kernel's part too, in the second half of the content.
+    #[arg(long)]
+    part: Option<Forgery>,
     /// The kernel.
     kernel: PathBuf,
     /// Its initrd.
@@ -68,7 +73,7 @@ pub(crate) struct Places {
     pub(crate) placement: Placement,
     pub(crate) scratch: PhysRange,
     /// The mem cache in the tree's order: the entry with the state first.
-    reserved: Vec<PhysRange>,
+    pub(crate) reserved: Vec<PhysRange>,
     /// The entry's only piece.
     pub(crate) blob: PhysRange,
     /// Bytes of the entry.
@@ -109,9 +114,22 @@ pub fn load(arguments: &Arguments) -> Result<()> {
         content.len(),
         places.size
     );
-    let tree = tree(arguments.damage, &places, &content)?;
+    let (first, second) = halves(&places)?;
+    let (tree, reserved) = match arguments.part {
+        None => (
+            tree(arguments.damage, &places, &content)?,
+            places.reserved.clone(),
+        ),
+        Some(forgery) => {
+            let split = usize::try_from(first.len())?;
+            let sound = content.get(..split).context("the content is too short")?;
+            let forged = part::forge(forgery, &places, (sound, first), second)?;
+            content.truncate(split);
+            content.extend_from_slice(&forged.part);
+            (forged.tree, forged.reserved)
+        }
+    };
     content.resize(usize::try_from(places.blob.len())?, 0);
-    let (_, second) = halves(&places)?;
     if arguments.damage == Damage::Content {
         content[usize::try_from(second.start().get() - places.blob.start().get())?] ^= 1;
     }
@@ -127,7 +145,7 @@ pub fn load(arguments: &Arguments) -> Result<()> {
             efi: None,
             rng_seed: &seed,
             tree: Some(&tree),
-            reserved: &places.reserved,
+            reserved: &reserved,
             placement: places.placement,
         },
         &SetupDataCarrier,
@@ -151,7 +169,7 @@ pub fn load(arguments: &Arguments) -> Result<()> {
         memsz: places.blob.len(),
     });
     System.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)?;
-    println!("loaded, {} ranges reserved", places.reserved.len());
+    println!("loaded, {} ranges reserved", reserved.len());
     Ok(())
 }
 

@@ -10,6 +10,7 @@ mod fill;
 mod init;
 mod mallory;
 mod memory;
+mod part;
 mod system;
 mod tree;
 

@@ -13,12 +13,15 @@ use crate::kernel::{Kernel, Module, Store};
 use crate::workspace;
 use root::BuildRoot;
 
-/// What `make -C module` leaves that guests may load, below its output folder.
-const BUILT: [&str; 4] = [
-    "kho.ko",
-    "khofs/khofs.ko",
-    "samples/kho_ring.ko",
-    "samples/kho_test.ko",
+/// The modules that guests may load: the name, the options of the build, and the file that `make -C module` leaves
+/// below its output folder.
+const BUILT: [(&str, &[&str], &str); 5] = [
+    ("kho", &[], "kho.ko"),
+    ("khofs", &[], "khofs/khofs.ko"),
+    ("kho_ring", &[], "samples/kho_ring.ko"),
+    ("kho_test", &[], "samples/kho_test.ko"),
+    // In the place of kho: its allocations can be made to fail.
+    ("kho_faults", &["KHO_FAULTS=y", "SAMPLES="], "kho.ko"),
 ];
 
 /// What the modules are made of, below the workspace.
@@ -54,11 +57,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// The modules in a folder that [`build`] gave.
 pub fn read(folder: &Path) -> Result<Vec<Module>> {
-    let module = |file: &&str| {
-        let path = folder.join(Path::new(file).file_name().unwrap_or_default());
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let module = |(name, ..): &(&str, &[&str], &str)| {
+        let path = folder.join(format!("{name}.ko"));
         Ok(Module {
-            name: name.into_owned(),
+            name: (*name).to_owned(),
             content: std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?,
         })
     };
@@ -71,9 +73,11 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let root = BuildRoot::of(cache, kernel)?;
     let rustc = rustc()?;
     let release = kernel.release()?;
-    // One at a time: they share cargo's folder.
-    let _lock = cache.lock("module")?;
-    let name = format!("modules/{release}/{:016x}", fingerprint(&rustc)?);
+    let fingerprint = fingerprint(&rustc)?;
+    cache.dir("modules")?;
+    // Builds of one checkout share cargo's folder; those of others do not have to wait.
+    let _lock = cache.lock(&format!("modules/{fingerprint:016x}"))?;
+    let name = format!("modules/{release}/{fingerprint:016x}");
     if cache.path(&name).exists() {
         return Ok(cache.path(&name));
     }
@@ -82,13 +86,14 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     cache.make_dir(&name, |dir| {
         eprintln!("xtask: building the kernel module for {release}");
         let target = workspace::target_dir()?.join("module");
-        let out = target.join("out").join(release);
-        let make = |mut command: Command, headers: &str, what: &str| -> Result<()> {
+        let make = |mut command: Command, headers: &str, what: &str, options: &[&str]| {
+            let out = out(&target, release, options);
             command
                 .arg("-s")
                 .arg("-C")
                 .arg(workspace::root().join("module"))
                 .arg(what)
+                .args(options)
                 .arg(format!("KDIR={headers}"))
                 .arg(format!("OUT={}", out.display()))
                 .args(
@@ -101,12 +106,26 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
             succeed(&mut command, release)
         };
         let headers = root.headers();
-        make(Command::new("make"), &headers.to_string_lossy(), "object")?;
-        make(root.command("make"), &root.headers_inside(), "kbuild")?;
-        for file in BUILT {
-            let from = out.join(file);
-            let to = dir.join(from.file_name().unwrap_or_default());
-            std::fs::copy(&from, &to).with_context(|| format!("keeping {}", from.display()))?;
+        let mut done: Vec<&[&str]> = Vec::new();
+        for (name, options, file) in BUILT {
+            if !done.contains(&options) {
+                make(
+                    Command::new("make"),
+                    &headers.to_string_lossy(),
+                    "object",
+                    options,
+                )?;
+                make(
+                    root.command("make"),
+                    &root.headers_inside(),
+                    "kbuild",
+                    options,
+                )?;
+                done.push(options);
+            }
+            let from = out(&target, release, options).join(file);
+            std::fs::copy(&from, dir.join(format!("{name}.ko")))
+                .with_context(|| format!("keeping {}", from.display()))?;
         }
         Ok(())
     })
@@ -156,6 +175,12 @@ fn alone(command: &mut Command) {
     ] {
         command.env_remove(variable);
     }
+}
+
+/// Where one kind of build is made.
+fn out(target: &Path, release: &str, options: &[&str]) -> PathBuf {
+    let kind = options.join("_").replace('=', "");
+    target.join("out").join(format!("{release}{kind}"))
 }
 
 /// What the build needs on this machine; the rest is unpacked.

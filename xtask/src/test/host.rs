@@ -6,9 +6,37 @@ use super::Tally;
 use crate::lab::End;
 use crate::workspace::cargo;
 
+/// The target of this machine: xtask runs on no other.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
 /// Runs everything that needs no guest.
 pub fn run(filter: &str, tally: &mut Tally) {
-    let checks: [(&str, &str, &[&str]); 2] = [
+    // The kernel modules' Rust halves are a workspace of their own, for another target; their tests run here.
+    let module = "module/Cargo.toml";
+    let checks: [(&str, &str, &[&str]); 4] = [
+        (
+            "host:fmt-module",
+            "fmt",
+            &["fmt", "--all", "--check", "--manifest-path", module],
+        ),
+        (
+            "host:clippy-module",
+            "clippy",
+            &[
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--tests",
+                "--locked",
+                "--manifest-path",
+                module,
+                "--target",
+                HOST,
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
         ("host:fmt", "fmt", &["fmt", "--all", "--check"]),
         (
             "host:clippy",
@@ -38,6 +66,16 @@ pub fn run(filter: &str, tally: &mut Tally) {
         tally.add(name, &end, "", || output);
     }
     unit_tests(filter, tally);
+    let mut module_tests = cargo();
+    module_tests.args(["test", "--workspace", "--no-fail-fast", "--locked"]);
+    module_tests.args(["--manifest-path", module, "--target", HOST, "--"]);
+    module_tests.args((!filter.is_empty()).then_some(filter));
+    count(
+        &mut module_tests,
+        "host:tests-module",
+        libtest_counts,
+        tally,
+    );
     crate::fuzz::short(filter, tally);
 }
 

@@ -129,6 +129,9 @@ pub fn run(
     buffers.put_state(&plan, &assembled)?;
     let segments = buffers.segments(&plan, &assembled)?;
 
+    if inputs.machine.kexec.loaded == Some(false) {
+        session.state.set_reserved(&inputs.machine.reserved)?;
+    }
     let withheld = withhold(&inputs, &plan, session);
     let before = Instant::now();
     // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes

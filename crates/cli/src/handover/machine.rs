@@ -49,7 +49,17 @@ impl Machine {
         let ram = map.ram().try_clone().or_status(Status::Failed)?;
         let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
         let reserved = flags.reserved_in(&ram).or_status(Status::NotPermitted)?;
-        let mut pinned = reserved.try_clone().or_status(Status::Failed)?;
+        // What is reserved since an image was loaded is that image (`kimage_alloc_pages`, `kernel/kexec_core.c`),
+        // and nothing that only the firmware knows of.
+        let kexec = KexecState::read(root).or_status(Status::Failed)?;
+        let mut pinned = match session
+            .state
+            .reserved()?
+            .filter(|_| kexec.loaded != Some(false))
+        {
+            Some(before) => reserved.intersect(&before).or_status(Status::Failed)?,
+            None => reserved.try_clone().or_status(Status::Failed)?,
+        };
         if let Some(arrived) = arrived {
             // With the module, slack and what was claimed or released is ordinary memory by now.
             if !crate::module::present(root) {
@@ -61,7 +71,6 @@ impl Machine {
         }
         let poisoned = flags.poisoned_in(&ram).or_status(Status::NotPermitted)?;
         let pinned = pinned.union(&poisoned).or_status(Status::Failed)?;
-        let kexec = KexecState::read(root).or_status(Status::Failed)?;
         if kexec.loaded == Some(true) && kexec.load_limit_reboot == Some(1) {
             return Err(Fail::new(
                 Status::KexecDisabled,

@@ -1,0 +1,53 @@
+# Functions for the tests of the kernel module.
+sys=/sys/kernel/kho
+ring=/sys/kernel/kho_ring
+modules=/lib/modules/$KHO_RELEASE/updates
+
+# fact NAME: what the module's status says of it.
+fact() {
+	sed -n "s/^$1: //p" $sys/status
+}
+
+# fails COMMAND…: it must.
+fails() {
+	if "$@" 2>/tmp/fails; then
+		echo "did not fail: $*"
+		return 1
+	fi
+}
+
+# ring_is FIRST PAST: the ring holds the records of these numbers, each "NUMBER record", and nothing else.
+ring_is() {
+	[ "$(cat $ring/counter)" = "$2" ]
+	number=$1
+	while read -r found text; do
+		[ "$found $text" = "$number record" ]
+		number=$((number + 1))
+	done <$ring/ring
+	[ "$number" = "$2" ]
+}
+
+# Adds so many records.
+ring_add() {
+	for _ in $(seq "$1"); do echo record >$ring/add; done
+}
+
+thawed() {
+	[ "$(cat $sys/active)" = 0 ]
+	[ ! -e $sys/dt ]
+	[ "$(cat $sys/generation)" = 0x0000000000000000 ]
+}
+
+frozen() {
+	[ "$(cat $sys/active)" = 1 ]
+	[ "$(wc -c <$sys/dt)" -gt 100 ]
+	[ "$(cat $sys/generation)" != 0x0000000000000000 ]
+}
+
+load() {
+	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
+}
+
+mem_total() {
+	awk '/^MemTotal/ {print $2}' /proc/meminfo
+}

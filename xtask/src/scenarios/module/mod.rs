@@ -1,0 +1,363 @@
+//! The kernel module: producers, memory in place, consumers.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Scenario;
+use crate::lab::Outcome;
+use crate::qemu::Firmware;
+
+const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
+
+/// Each kernel hands to each.
+const PAIRS: [&str; 7] = ["6.1", "6.12", "7.3", "6.1", "7.3", "6.12", "6.1"];
+
+/// Shell functions of these tests.
+const LIB: &str = include_str!("lib.sh");
+
+fn script(text: &str) -> String {
+    format!("{LIB}\n{text}")
+}
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    let phases = KERNELS.map(phase);
+    let rest = [
+        ring_20(),
+        scattered(),
+        faults(),
+        forged(),
+        abort_then_exec(),
+        kernel_without(),
+        somebody_elses_image(),
+        event_log("6.12"),
+        event_log("7.3"),
+        huge_pages(),
+    ];
+    phases.into_iter().chain(rest).collect()
+}
+
+fn phase(kernel: &'static str) -> Scenario {
+    Scenario::new(
+        format!("module-phase-{kernel}"),
+        "active and abort, failing producers, wrong calls, two writers, nobody but root, unloading",
+    )
+    .kernels(&[kernel])
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&script(include_str!("phase.sh")))
+}
+
+fn scattered() -> Scenario {
+    let each = "
+        # At most so many early ranges, whatever is scattered.
+        if [ $KHO_HOP -gt 0 ]; then
+            kho-guest ranges --at-least 2 >/tmp/ranges || { cat /tmp/ranges; grep . /tmp/ranges; }
+            kho-guest fill
+            insmod $modules/kho_test.ko
+            [ $(cat /sys/module/kho_test/parameters/verified) = 0 ]
+            ring_is 0 $((2 * KHO_HOP))
+            echo all >$sys/release || true
+            [ $(fact unclaimed) = 0 ]
+            rmmod kho_test
+        fi
+        mem_total | kho-guest report MemTotal
+        insmod $modules/kho_test.ko
+        ring_add 2
+        [ -z \"$KHO_NEXT\" ] || {
+            load
+            kho status
+            dmesg | grep 'kho:'
+            kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json >/tmp/plan
+            entries=$(sed -n 's/.*\"early_ranges\": \\([0-9]*\\),/\\1/p' /tmp/plan)
+            echo \"early ranges: $entries\"
+            [ $entries -le 100 ]
+            kho-guest loaded
+        }";
+    Scenario::new(
+        "module-scattered-2000",
+        "2,000 scattered pages, a vmapped area and a ring in place, each kernel to each, memory filled",
+    )
+    .kernels(&PAIRS)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&script(each))
+    .each(&script(each))
+    .check(memory_came_back)
+    .timeout_s(900)
+}
+
+fn faults() -> Scenario {
+    Scenario::new(
+        "module-faults",
+        "every allocation of the module fails once, on arrival, on claim, and on activation",
+    )
+    .kernels(&["6.12", "6.1", "7.3"])
+    .mem_mib(512)
+    .kho_modules(&[])
+    .first(&script(include_str!("faults.sh")))
+    .each(&script(include_str!("faults.sh")))
+    .timeout_s(600)
+}
+
+fn forged() -> Scenario {
+    let kernels = ["6.1", "6.12", "7.3"].repeat(5);
+    Scenario::new(
+        "module-forged",
+        "kernel's parts of other versions, damaged and hostile ones: text, ACPI, scratch, twice the same page …",
+    )
+    .kernels(&kernels)
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&script(include_str!("forged.sh")))
+    .each(&script(include_str!("forged.sh")))
+    .timeout_s(900)
+}
+
+fn abort_then_exec() -> Scenario {
+    Scenario::new(
+        "module-abort-exec",
+        "abort with an image loaded, then a bare kexec: nothing is handed over, nothing is corrupted",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.1"])
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&script(
+        "ring_add 2
+         load
+         echo 0 >$sys/active
+         refused 'the active phase is not the one that was loaded' kho exec
+         refused 'the active phase is not the one that was loaded' kho exec --stale-ok
+         echo 1 >$sys/active
+         refused 'the active phase is not the one that was loaded' kho exec
+         # A load that is refused leaves the phase as it was, and one that froze the drivers thaws them.
+         kho abort
+         thawed
+         refused 'scratch' load --scratch 1M
+         thawed
+         refused 'the active phase is not entered' load --no-activate
+         thawed
+         load
+         frozen
+         kho unload
+         thawed
+         kho activate
+         load --no-activate
+         kho unload
+         frozen
+         kho abort
+         load
+         echo 0 >$sys/active
+         # The pages are recycled before the image is started.
+         ring_add 2
+         kho-guest fill
+         kho-guest loaded --bare",
+    ))
+    .at(1, &script(
+        "case $(fact kernel-part) in 'it is no tree'*) ;; *) cat $sys/status; exit 1 ;; esac
+         [ ! -e $sys/in/dt ]
+         [ $(cat $ring/origin) = new ]
+         kho status | grep 'is ignored and stays reserved'
+         kho-guest fill
+         kho release all
+         [ $(fact unclaimed) = 0 ]
+         kho-guest fill
+         ring_add 4",
+    ))
+    .each(&script("kho-guest fill; ring_is 0 4; kho status"))
+}
+
+fn kernel_without() -> Scenario {
+    Scenario::new(
+        "module-kernel-without",
+        "kernels without the module and with another kernel's: refused by default, carried on when told to",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.1"])
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_ring"])
+    .without_module(1)
+    .first(&script(
+        "ring_add 6
+         echo kept | kho keep --name blob -
+         refused 'has no kho.ko' load
+         thawed
+         load --no-module-check
+         kho-guest loaded",
+    ))
+    .at(1, &script(
+        "[ ! -e $sys ]
+         kho status
+         kho status | grep -q 'module    not loaded; what drivers left stays reserved'
+         for module in /lib/modules/*/updates/kho.ko; do fails insmod $module; done
+         kho-guest ranges --at-least 2
+         kho-guest fill
+         [ $(kho get blob) = kept ]
+         refused 'kho.ko is not loaded' kho release blob",
+    ))
+    .each(&script(
+        "kho-guest fill
+         ring_is 0 6
+         kho status
+         [ $(kho get blob) = kept ]
+         # With the driver away for a hop its node goes on untouched.
+         [ $KHO_HOP = 2 ] || exit 0
+         before=$(mem_total)
+         kho release blob
+         [ $(mem_total) -gt $before ]
+         refused 'given back' kho get blob
+         echo kept | kho keep --name blob -",
+    ))
+}
+
+fn somebody_elses_image() -> Scenario {
+    Scenario::new(
+        "module-plain-kexec",
+        "an image that kho did not load, started while active: an ordinary boot, stated as such",
+    )
+    .kernels(&["6.12", "6.1"])
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&script(
+        "ring_add 2
+         kho load --arm \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
+         kho activate
+         frozen
+         kho-guest loaded --bare",
+    ))
+    .each(&script(
+        "[ \"$(fact arrival)\" = 'none, an ordinary boot' ]
+         [ ! -e $sys/in/dt ]
+         [ $(cat $ring/origin) = new ]
+         kho status | grep -q 'nothing: this was an ordinary boot'
+         kho-guest fill
+         echo 1 >$sys/active
+         frozen
+         echo 0 >$sys/active",
+    ))
+}
+
+fn event_log(next: &'static str) -> Scenario {
+    let each = "
+        mount -t securityfs securityfs /sys/kernel/security 2>/dev/null || true
+        log=$(dmesg | sed -n 's/.*TPMEventLog=\\(0x[0-9a-f]*\\).*/\\1/p' | head -1)
+        [ -n \"$log\" ]
+        kho-guest hash --same 'TPM event log' </sys/kernel/security/tpm0/binary_bios_measurements
+        kho-guest reserved $log 4096
+        if [ $KHO_HOP -gt 0 ]; then
+            echo \"slack released: $(fact slack-released)\"
+            [ $(fact slack-released) -gt 0 ]
+            kho-guest fill
+            kho-guest reserved $log 4096
+            kho-guest hash --same 'TPM event log' </sys/kernel/security/tpm0/binary_bios_measurements
+            insmod $modules/kho_test.ko
+            [ $(cat /sys/module/kho_test/parameters/verified) = 0 ]
+        else
+            insmod $modules/kho_test.ko around=$log
+        fi";
+    Scenario::new(
+        format!("module-event-log-{next}"),
+        "UEFI with a TPM: its log lies between kept pages, and slack is released on both sides of it",
+    )
+    .kernels(&["6.1", next])
+    .firmware(Firmware::UefiTpm)
+    .kho_module()
+    .first(&script(each))
+    .each(&script(each))
+    .timeout_s(480)
+}
+
+fn huge_pages() -> Scenario {
+    // How many of the wanted huge pages there are; the kernel compacts and takes what is free.
+    let count = "
+        huge() {
+            echo 3 >/proc/sys/vm/drop_caches
+            echo 1 >/proc/sys/vm/compact_memory
+            echo $1 >/proc/sys/vm/nr_hugepages
+            cat /proc/sys/vm/nr_hugepages
+            echo 0 >/proc/sys/vm/nr_hugepages
+        }
+        # Nearly all that is free, but some for the system to live on.
+        spare() {
+            awk '/^MemFree/ {print int(($2 - 98304) / 2048)}' /proc/meminfo
+        }";
+    Scenario::new(
+        "module-huge-pages",
+        "huge pages can be had again out of what was kept and released",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.12"])
+    .kho_module()
+    .first(&script("insmod $modules/kho_test.ko blocks=128"))
+    .each(&script(&format!(
+        "{count}
+         kho-guest fill
+         before=$(huge $(spare))
+         [ $(fact unclaimed) -ge $((256 << 20)) ]
+         kho release all
+         after=$(huge $((before + 120)))
+         echo \"$before huge pages before, $after after 128 were released\"
+         [ $after = $((before + 120)) ]
+         insmod $modules/kho_test.ko blocks=128"
+    )))
+    .timeout_s(480)
+}
+
+/// Checks that the ring of the sample driver holds what earlier kernels added, then adds two records.
+const RING: &str = "
+    ring=/sys/kernel/kho_ring
+    records=$((2 * KHO_HOP))
+    [ \"$(cat $ring/counter)\" = $records ]
+    [ \"$(wc -l <$ring/ring)\" = $records ]
+    number=0
+    while read -r found text; do
+        [ \"$found $text\" = \"$number record of hop $((number / 2))\" ]
+        number=$((number + 1))
+    done <$ring/ring
+    echo \"record of hop $KHO_HOP\" >$ring/add
+    echo \"record of hop $KHO_HOP\" >$ring/add
+    awk '/^MemTotal/ {print $2}' /proc/meminfo | kho-guest report MemTotal
+    cat /sys/kernel/kho/status";
+
+fn ring_20() -> Scenario {
+    let kernels = ["6.1", "6.12", "7.3"].repeat(7);
+    Scenario::new(
+        "module-ring-20",
+        "a driver's ring of pages and its counter through twenty hops, memory filled after each",
+    )
+    .kernels(&kernels)
+    .mem_mib(640)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(RING)
+    .each(&format!(
+        "kho-guest fill
+         case $(cat /sys/kernel/kho_ring/origin) in 'inherited from '*) ;; *) exit 1 ;; esac
+         {RING}"
+    ))
+    .check(memory_came_back)
+    .timeout_s(1200)
+}
+
+/// The system's memory under each kernel is what it was the first time, but for the pages of the state (chain and
+/// trees), which the kernel reads for as long as it runs.
+fn memory_came_back(outcome: &Outcome) -> Result<String> {
+    const STATE_KIB: u64 = 128;
+    let mut first: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut worst = 0;
+    for (hop, life) in outcome.lives.iter().enumerate() {
+        let value = life
+            .values
+            .get("MemTotal")
+            .context("no MemTotal was reported")?;
+        let kib: u64 = value.trim().parse()?;
+        let before = *first.entry(&life.release).or_insert(kib);
+        let lost = before.saturating_sub(kib);
+        ensure!(
+            lost <= STATE_KIB,
+            "{lost} KiB of memory are lost under {} at hop {hop}",
+            life.release
+        );
+        worst = worst.max(lost);
+    }
+    Ok(format!(
+        "MemTotal is at most {worst} KiB below its first value"
+    ))
+}

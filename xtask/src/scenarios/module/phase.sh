@@ -1,0 +1,105 @@
+# One kernel: entering and leaving the active phase, and everything that may go wrong.
+thawed
+ring_add 3
+
+# As the seed says, and what abort is for.
+for round in 1 2; do
+	echo 1 >$sys/active
+	frozen
+	fails sh -c "echo 1 >$sys/active"
+	fails sh -c "echo record >$ring/add"
+	fails rmmod kho_ring
+	fails rmmod kho
+	kho validate --out
+	kho status | grep -q 'in place  /ring'
+	fails insmod $modules/kho_test.ko
+	echo 0 >$sys/active
+	thawed
+	ring_add 1
+done
+echo 0 >$sys/active
+fails sh -c "echo 2 >$sys/active"
+ring_is 0 5
+
+# The same by the command.
+kho activate
+frozen
+fails kho activate
+kho abort
+thawed
+
+# A producer in the middle fails: its errno, everything before it undone in reverse order, nothing to see.
+insmod $modules/kho_test.ko pages=50
+p=/sys/module/kho_test/parameters
+for errno in 5 12 110; do
+	before=$(cat $p/aborts)
+	echo $errno >$p/fail
+	fails sh -c "echo 1 >$sys/active"
+	thawed
+	[ "$(cat $p/aborts)" = $((before + 1)) ]
+	ring_add 1
+	fails kho activate
+done
+echo 0 >$p/fail
+ring_is 0 8
+
+# Wrong calls of a driver, each with its own refusal.
+text=$(sed -n 's/^ *\([0-9a-f]*\)-.* : Kernel code$/\1/p' /proc/iomem)
+echo $((0xfee00000)) >$p/bad
+for misuse in twice unaligned node ignore notram; do
+	printf $misuse >$p/misuse
+	fails sh -c "echo 1 >$sys/active"
+	thawed
+done
+# The kernel's own text, and the memory of the page frames.
+echo $((0x$text)) >$p/bad
+printf reserved >$p/misuse
+fails sh -c "echo 1 >$sys/active"
+thawed
+# In scratch, once that is known: a page of the driver's own.
+printf none >$p/misuse
+echo '0x4000000 0x8000000' >$sys/scratch
+[ "$(cat $sys/scratch)" = '0x4000000 0x8000000' ]
+echo $((0x5000000)) >$p/bad
+printf scratch >$p/misuse
+fails sh -c "echo 1 >$sys/active"
+thawed
+printf none >$p/misuse
+
+# Two writers and a reader at once.
+writer() {
+	for _ in $(seq 100); do echo $1 >$sys/active 2>/dev/null || true; done
+}
+writer 1 &
+one=$!
+writer 0 &
+two=$!
+for _ in $(seq 100); do cat $sys/dt 2>/dev/null | wc -c; done | sort -u
+wait $one $two
+echo 0 >$sys/active
+thawed
+ring_is 0 8
+kho activate
+frozen
+kho abort
+rmmod kho_test
+
+# Nobody but root.
+echo nobody:x:65534:65534::/tmp:/bin/sh >>/etc/passwd
+for file in $sys/* $ring/*; do
+	[ -d $file ] || fails su nobody -c "PATH=$PATH; cat $file"
+done
+fails su nobody -c "PATH=$PATH; echo 1 >$sys/active"
+refused 'root' su nobody -c "PATH=$PATH; kho activate"
+thawed
+
+# Out and in again, with nothing left behind.
+before=$(grep MemFree /proc/meminfo)
+rmmod kho_ring
+rmmod kho
+[ ! -e $sys ]
+refused 'kho.ko is not loaded' kho activate
+insmod $modules/kho.ko
+insmod $modules/kho_ring.ko
+[ "$(cat $ring/origin)" = new ]
+echo "$before, then $(grep MemFree /proc/meminfo)"
