@@ -45,7 +45,11 @@ pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut
             let (queue, memory) = (&queue, &memory);
             // Each guest is started by the thread that waits for it: it is killed when that thread ends.
             scope.spawn(move || {
-                while let Some(scenario) = lock(queue).pop_front() {
+                // Not `while let`: that would hold the queue's lock while a guest runs, and let one run at a time only.
+                loop {
+                    let Some(scenario) = lock(queue).pop_front() else {
+                        return;
+                    };
                     let result = run_one(lab, &scenario, memory);
                     if sender.send((scenario, result)).is_err() {
                         return;
