@@ -86,7 +86,22 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
         .date("")
         .manual("kho")
         .render(&mut text)?;
-    Ok(String::from_utf8(text)?)
+    let text = String::from_utf8(text)?;
+    // What follows the options in the help is examples: lines that must stay lines.
+    Ok(match text.split_once(".SH EXTRA\n") {
+        None => text,
+        Some((before, after)) => {
+            let (examples, rest) = match after.find("\n.SH ") {
+                Some(end) => after.split_at(end + 1),
+                None => (after, ""),
+            };
+            let lines: Vec<&str> = examples.lines().filter(|line| *line != ".br").collect();
+            format!(
+                "{before}.SH EXAMPLES\n.nf\n{}\n.fi\n{rest}",
+                lines.join("\n")
+            )
+        }
+    })
 }
 
 #[cfg(test)]
@@ -119,6 +134,12 @@ mod tests {
                 );
             }
         }
+        let load = pages.iter().find(|(name, _)| name == "kho-load");
+        let (_, load) = load.unwrap();
+        assert!(
+            load.contains(".SH EXAMPLES\n.nf\nExamples:\n  kho load /boot/vmlinuz"),
+            "{load}"
+        );
         let main = &pages[0].1;
         for (code, name, meaning) in statuses() {
             assert!(main.contains(&format!(".BR {code} \" ({name})\"\n{meaning}\n")));
