@@ -20,7 +20,6 @@ mod firmware;
 mod khofs;
 mod mainline;
 mod module;
-mod producers;
 mod size;
 mod smoke;
 pub mod suites;
@@ -84,7 +83,6 @@ pub fn all() -> Vec<Scenario> {
         khofs::scenarios(),
         mainline::scenarios(),
         module::scenarios(),
-        producers::scenarios(),
         size::scenarios(),
         vec![crate::soak::scenario("soak-3", 3, 3)],
         suites::scenarios(),
