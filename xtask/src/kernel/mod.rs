@@ -147,6 +147,52 @@ impl<'a> Store<'a> {
         })
     }
 
+    /// trace-cmd with everything that it needs to run where no system is: the loader, the C library, its libraries.
+    pub fn trace_cmd(&self) -> Result<Vec<PathBuf>> {
+        const PACKAGES: [&str; 6] = [
+            "trace-cmd",
+            "libtracecmd1",
+            "libtracefs1",
+            "libtraceevent1",
+            "libzstd1",
+            "libc6",
+        ];
+        let dir = self.packages("trace-cmd", |apt| {
+            PACKAGES
+                .iter()
+                .map(|wanted| {
+                    let found = apt.packages("bookworm", |name| name == *wanted)?;
+                    version::newest(found).with_context(|| format!("bookworm has no {wanted}"))
+                })
+                .collect()
+        })?;
+        let libraries = [
+            "ld-linux-x86-64.so.2",
+            "libc.so.6",
+            "libtraceevent.so.1",
+            "libtracefs.so.1",
+            "libtracecmd.so.1",
+            "libzstd.so.1",
+        ];
+        let found = libraries.iter().map(|name| {
+            let places = [
+                "usr/lib/x86_64-linux-gnu",
+                "lib/x86_64-linux-gnu",
+                "lib64",
+                "usr/lib64",
+            ];
+            let places: Vec<String> = places
+                .iter()
+                .map(|place| format!("{place}/{name}"))
+                .collect();
+            let places: Vec<&str> = places.iter().map(String::as_str).collect();
+            first_existing(&dir, &places)
+        });
+        std::iter::once(first_existing(&dir, &["usr/bin/trace-cmd"]))
+            .chain(found)
+            .collect()
+    }
+
     /// The folder with the unpacked packages that `find` names.
     fn packages(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<PathBuf> {
         self.remembered(name, || self.fetch(name, &find))

@@ -170,6 +170,11 @@ impl Lab {
         system::find(&self.cache, release)
     }
 
+    /// Debian's trace-cmd, downloading it if needed.
+    pub fn trace_cmd(&self) -> Result<Vec<PathBuf>> {
+        Store::new(&self.cache).trace_cmd()
+    }
+
     /// The packages that full systems install, made once.
     pub fn packages(&self) -> Result<Vec<PathBuf>> {
         let made = self.packages.get_or_init(|| {

@@ -24,6 +24,7 @@ mod size;
 mod smoke;
 pub mod suites;
 mod systems;
+mod trace;
 
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ pub struct Scenario {
     without: Vec<usize>,
     system: Option<Release>,
     foreign: Vec<Foreign>,
+    trace_cmd: bool,
 }
 
 /// Every guest test.
@@ -87,6 +89,7 @@ pub fn all() -> Vec<Scenario> {
         vec![crate::soak::scenario("soak-3", 3, 3)],
         suites::scenarios(),
         systems::scenarios(),
+        trace::scenarios(),
     ]
     .into_iter()
     .flatten()
@@ -117,6 +120,7 @@ impl Scenario {
             without: Vec::new(),
             system: None,
             foreign: Vec::new(),
+            trace_cmd: false,
         }
     }
 
@@ -213,6 +217,12 @@ impl Scenario {
     /// The kernel after so many hops has no module of ours.
     pub fn without_module(mut self, hop: usize) -> Self {
         self.without.push(hop);
+        self
+    }
+
+    /// Debian's trace-cmd is among the files: the function `trace_cmd` of the trace scripts runs it.
+    pub fn trace_cmd(mut self) -> Self {
+        self.trace_cmd = true;
         self
     }
 
@@ -321,6 +331,10 @@ impl Scenario {
                 .iter()
                 .map(|program| lab.foreign(*program))
                 .collect::<Result<_>>()?,
+            files: match self.trace_cmd {
+                true => lab.trace_cmd()?,
+                false => Vec::new(),
+            },
             ..Contents::default()
         })
     }

@@ -39,6 +39,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         }
         Err(fail) => failures.push(fail),
     }
+    failures.extend(crate::trace::publish::all(session));
     drop(lock);
     if let Err(fail) = publish(session) {
         failures.push(fail);

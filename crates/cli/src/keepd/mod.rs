@@ -12,6 +12,7 @@ use crate::exit::{Fail, Status};
 use crate::list;
 use crate::session::Session;
 use crate::state::{Content, KeepFile, Local, escape_path};
+use crate::trace::wish::{self, Said};
 use parse::{Kind, Rule};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -352,6 +353,8 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
         Kind::File => meta.is_file(),
         Kind::Directory => meta.is_dir(),
         Kind::Link => meta.is_symlink(),
+        // It is no file, and does not come here.
+        Kind::Trace => true,
     };
     if !right {
         return Err(bad(format!("{path} is not {}", rule.kind.label()))
@@ -394,9 +397,42 @@ pub fn apply(session: &Session, when: When) -> Result<Changes, Fail> {
             ),
         ));
     }
-    let changes = sync(&rules, session.arrived()?.as_ref(), when, &mut keep)?;
+    let arrived = session.arrived()?.as_ref();
+    let (traces, rules): (Vec<Rule>, Vec<Rule>) =
+        rules.into_iter().partition(|rule| rule.kind == Kind::Trace);
+    let mut changes = sync(&rules, arrived, when, &mut keep)?;
+    sync_trace(traces.first(), arrived, &mut keep, &mut changes);
     session.state.set_keep(&keep)?;
     Ok(changes)
+}
+
+/// What somebody said by hand in this boot holds; otherwise the rule does, and without one a trace that was kept
+/// because of a rule is not kept any more.
+fn sync_trace(
+    rule: Option<&Rule>,
+    arrived: Option<&Arrived>,
+    keep: &mut KeepFile,
+    changes: &mut Changes,
+) {
+    let before = wish::effective(arrived, keep);
+    let by_hand = match keep.trace {
+        Said::Keep(wish) => !wish.configured,
+        Said::Drop => true,
+        Said::Nothing => before.is_some_and(|wish| !wish.configured),
+    };
+    if by_hand {
+        return;
+    }
+    keep.trace = match rule {
+        Some(rule) => Said::Keep(rule.trace),
+        None if before.is_some() => Said::Drop,
+        None => Said::Nothing,
+    };
+    match (before, rule) {
+        (None, Some(_)) => changes.added.push("the trace".to_owned()),
+        (Some(_), None) => changes.removed.push("the trace".to_owned()),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

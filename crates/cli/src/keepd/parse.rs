@@ -3,6 +3,7 @@
 //! The text comes from a file that root owns, but a typing error must never be worse than a refusal: every
 //! line is understood in full or reported with its place.
 
+use crate::trace::wish::{self, Wish};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -23,6 +24,8 @@ pub enum Kind {
     Directory,
     /// `L`: a symbolic link, kept as such.
     Link,
+    /// `t`: the trace of the running kernel.
+    Trace,
 }
 
 impl Kind {
@@ -32,6 +35,7 @@ impl Kind {
             Self::File => "a regular file",
             Self::Directory => "a directory",
             Self::Link => "a symbolic link",
+            Self::Trace => "a trace",
         }
     }
 }
@@ -59,6 +63,8 @@ pub struct Rule {
     pub privileged: bool,
     /// `manual`: not restored at boot, only by `kho restore NAME`.
     pub manual: bool,
+    /// `size=` and `hops=` of a trace.
+    pub trace: Wish,
     /// Where it stands, as `FILE:LINE`.
     pub place: String,
 }
@@ -83,7 +89,7 @@ pub enum LineError {
     Escape(String),
     /// The first field.
     #[error(
-        "{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent"
+        "{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent, and t (trace)"
     )]
     Type(String),
     /// Nothing after the type.
@@ -100,6 +106,14 @@ pub enum LineError {
         "{0:?} is no option; there are name=NAME skip-special one-file-system best-effort replace privileged manual"
     )]
     Option(String),
+    /// A trace with a path.
+    #[error("a trace has no path: write `t -`")]
+    TracePath,
+    /// An option of a trace that is wrong, or an option that a trace does not have.
+    #[error(
+        "{0:?} is no option of a trace; there are size=SIZE (such as 16M) and hops=N (1 to 64)"
+    )]
+    TraceOption(String),
     /// An option given twice.
     #[error("the option {0:?} is given twice")]
     Twice(String),
@@ -158,9 +172,15 @@ fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
         b"f" => Kind::File,
         b"d" => Kind::Directory,
         b"L" => Kind::Link,
+        b"t" if !optional => Kind::Trace,
         _ => return Err(LineError::Type(String::from_utf8_lossy(&kind).into_owned())),
     };
-    let path = path(&fields.next().ok_or(LineError::NoPath)?)?;
+    let field = fields.next().ok_or(LineError::NoPath)?;
+    let path = match kind {
+        Kind::Trace if field == b"-" => PathBuf::from("/sys/kernel/tracing"),
+        Kind::Trace => return Err(LineError::TracePath),
+        _ => path(&field)?,
+    };
     let mut rule = Rule {
         kind,
         optional,
@@ -172,6 +192,10 @@ fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
         replace: false,
         privileged: false,
         manual: false,
+        trace: Wish {
+            configured: true,
+            ..Wish::default()
+        },
         place: place.to_owned(),
     };
     for field in fields {
@@ -182,6 +206,9 @@ fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
 
 fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
     let twice = || LineError::Twice(text.to_owned());
+    if rule.kind == Kind::Trace {
+        return trace_option(&mut rule.trace, text);
+    }
     if let Some(name) = text.strip_prefix("name=") {
         let bad = name.is_empty() || name.len() > 200 || name == "." || name == "..";
         if bad || name.contains(['/', '\u{fffd}']) || name.chars().any(char::is_control) {
@@ -207,6 +234,22 @@ fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
     } else {
         Ok(())
     }
+}
+
+fn trace_option(trace: &mut Wish, text: &str) -> Result<(), LineError> {
+    let wrong = || LineError::TraceOption(text.to_owned());
+    match text.split_once('=') {
+        Some(("size", size)) => trace.limit = wish::parse_size(size).map_err(|_| wrong())?,
+        Some(("hops", hops)) => {
+            trace.hops = hops
+                .parse()
+                .ok()
+                .filter(|hops| (1..=64).contains(hops))
+                .ok_or_else(wrong)?;
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(())
 }
 
 /// Absolute and plain: two spellings of one path would be two entries.
@@ -310,6 +353,31 @@ mod tests {
 
     fn one(text: &str) -> Result<Rule, LineError> {
         line(text.as_bytes(), "x:1").map(|rule| rule.expect("not empty"))
+    }
+
+    #[test]
+    fn a_trace_has_options_of_its_own() {
+        let rule = one("t - size=1M hops=3").unwrap();
+        assert_eq!(
+            (rule.kind, rule.trace),
+            (
+                Kind::Trace,
+                Wish {
+                    limit: 1 << 20,
+                    hops: 3,
+                    configured: true
+                }
+            )
+        );
+        assert_eq!(one("t -").unwrap().trace.hops, 1);
+        assert_eq!(one("t /sys"), Err(LineError::TracePath));
+        assert_eq!(one("t- -"), Err(LineError::Type("t-".to_owned())));
+        for bad in ["size=1", "size=x", "hops=0", "hops=65", "manual", "hops"] {
+            assert_eq!(
+                one(&format!("t - {bad}")),
+                Err(LineError::TraceOption(bad.to_owned()))
+            );
+        }
     }
 
     #[test]

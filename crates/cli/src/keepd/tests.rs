@@ -299,3 +299,29 @@ fn a_best_effort_entry_that_is_not_there_costs_nobody_else() {
     assert_eq!((changes.added.len(), changes.left_out.len()), (1, 1));
     assert_eq!(labels(None, &keep).len(), 2);
 }
+
+#[test]
+fn a_trace_that_a_file_asked_for_ends_with_its_line() {
+    use crate::trace::wish::{Said, Wish};
+    let rules = parse::file(Path::new("a.conf"), b"t - size=1M").unwrap();
+    let rule = rules.first();
+    let mut keep = KeepFile::default();
+    let mut sync = |rule: Option<&Rule>, keep: &mut KeepFile| {
+        let mut changes = Changes::default();
+        sync_trace(rule, None, keep, &mut changes);
+        (changes.added.len(), changes.removed.len())
+    };
+    assert_eq!(sync(None, &mut keep), (0, 0));
+    assert_eq!(sync(rule, &mut keep), (1, 0));
+    assert!(matches!(keep.trace, Said::Keep(wish) if wish.limit == 1 << 20 && wish.configured));
+    assert_eq!(sync(rule, &mut keep), (0, 0));
+    assert_eq!(sync(None, &mut keep), (0, 1));
+    assert_eq!(keep.trace, Said::Drop);
+    // What somebody said by hand stays.
+    for said in [Said::Keep(Wish::default()), Said::Drop] {
+        keep.trace = said;
+        assert_eq!(sync(rule, &mut keep), (0, 0));
+        assert_eq!(sync(None, &mut keep), (0, 0));
+        assert_eq!(keep.trace, said);
+    }
+}

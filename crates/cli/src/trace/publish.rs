@@ -1,0 +1,112 @@
+//! Traces and logs as text under `/run/kho/trace`, for whoever looks with a pager.
+
+use super::arrived::ArrivedHop;
+use super::show::{Choice, Shown};
+use crate::cmd::trace::write;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::session::Session;
+use kho_trace::kmsg;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A record of some 40 bytes becomes a line of some 120: room that is left for text, beside what it takes.
+const GROWTH: u64 = 4;
+
+/// Writes `hop-N.trace` and `hop-N.log` for every trace that arrived; gives what could not be.
+pub fn all(session: &Session) -> Vec<Fail> {
+    let hops = match session.arrived() {
+        Ok(Some(arrived)) => arrived.traces.as_ref().map(|traces| traces.hops.as_slice()),
+        Ok(None) | Err(_) => None,
+    };
+    let hops = hops.unwrap_or_default();
+    if hops.is_empty() {
+        return Vec::new();
+    }
+    let dir = session.state.path().join("trace");
+    if let Err(fail) = make(&dir) {
+        return vec![fail];
+    }
+    let mut failures = Vec::new();
+    // The newest first: room may not be enough for all.
+    for hop in hops.iter().rev() {
+        if let Err(fail) = one(hop, &dir, session, &mut failures) {
+            failures.push(fail);
+        }
+    }
+    failures
+}
+
+fn make(dir: &Path) -> Result<(), Fail> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(err).or_status(Status::Failed)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn one(
+    hop: &ArrivedHop,
+    dir: &Path,
+    session: &Session,
+    failures: &mut Vec<Fail>,
+) -> Result<(), Fail> {
+    room(hop, dir)?;
+    let path = |ending: &str| dir.join(format!("hop-{}.{ending}", hop.hop));
+    let log = kmsg::parse(&hop.log(session)?);
+    whole(&path("log"), |out| {
+        log.iter()
+            .try_for_each(|message| writeln!(out, "{}", message.line()))
+    })?;
+    let (taken, damaged) = hop.open(session)?;
+    failures.extend(damaged);
+    let shown = Shown::new(&taken, &Choice::default())?;
+    let mut unread = Vec::new();
+    whole(&path("trace"), |out| {
+        unread = shown.text(out)?;
+        Ok(())
+    })?;
+    failures.extend(unread.into_iter().map(|what| {
+        Fail::new(
+            Status::BlobCorrupt,
+            format!("trace of hop {}, {what}", hop.hop),
+        )
+    }));
+    Ok(())
+}
+
+/// That the text leaves at least half of the file system's free space to others.
+fn room(hop: &ArrivedHop, dir: &Path) -> Result<(), Fail> {
+    let fs = rustix::fs::statvfs(dir).or_status(Status::Failed)?;
+    let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+    if hop.size().saturating_mul(GROWTH) <= free / 2 {
+        return Ok(());
+    }
+    Err(Fail::new(
+        Status::NoSpace,
+        format!(
+            "the text of hop {}'s trace was not written to {}: it may take {} of the {} that are free",
+            hop.hop,
+            dir.display(),
+            crate::output::bytes(hop.size().saturating_mul(GROWTH)),
+            crate::output::bytes(free)
+        ),
+    )
+    .fix(format!("kho trace --hop {} shows it", hop.hop)))
+}
+
+/// A file that is there whole or not at all.
+fn whole(
+    path: &PathBuf,
+    with: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), Fail> {
+    let beside = path.with_extension("new");
+    let written = write(&beside, |out| with(out))
+        .and_then(|()| std::fs::rename(&beside, path).or_status(Status::Failed));
+    if written.is_err() {
+        // Half a file would only take room.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}

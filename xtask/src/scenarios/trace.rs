@@ -1,0 +1,162 @@
+//! The old kernel's trace in the new kernel.
+
+use super::Scenario;
+use crate::lab::Outcome;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+
+const LIB: &str = include_str!("trace/lib.sh");
+
+fn script(text: &str) -> String {
+    format!("{LIB}\n{text}")
+}
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "trace",
+            "what 6.1 and 6.12 traced reads in the next kernel as it did there, with trace-cmd and without",
+        )
+        .kernels(&["6.1", "6.12", "7.3"])
+        .smp(8)
+        .trace_cmd()
+        .first(&script(
+            "kho keep --trace --trace-hops 2
+             kho keep --list | grep -q 'the trace of 2 kernels'
+             record
+             kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" >/tmp/plan
+             grep 'trace of 6.1.*(hop 1).*copied' /tmp/plan
+             hand_over",
+        ))
+        // Buffers that wrap: two pages for each CPU, and far more events.
+        .at(
+            1,
+            &script(
+                "kho-guest fill
+                 arrived
+                 ! kho trace --hop 7
+                 [ \"$(kho trace --cpu 0 | grep -vc '\\[000\\]')\" = 0 ]
+                 [ \"$(kho trace --json | grep -c '\"event\": \"opened\"')\" -gt 2 ]
+                 echo 8 >$T/buffer_size_kb
+                 record
+                 echo 1 >$T/tracing_on
+                 for round in 1 2 3 4 5 6; do ls -R /proc/1 >/dev/null; ls -R /proc/2 >/dev/null & wait; done
+                 echo 0 >$T/tracing_on
+                 grep '^overrun: [1-9]' $T/per_cpu/cpu*/stats
+                 hand_over",
+            ),
+        )
+        .at(
+            2,
+            &script(
+                "kho-guest fill
+                 arrived
+                 # The first kernel's is still there, and the format of its probe is known to no kernel here.
+                 kho trace --hop 1 | grep -q 'opened: (do_sys_openat2+0x0/0x.*) dfd=-100 name=\"/proc/version\"'
+                 kho trace --hop 1 | grep -q 'open_returned: (.*+0x.*/0x.* <- do_sys_openat2) arg1=0x'
+                 kho trace --hop 1 --instance nothing >/tmp/nothing
+                 [ ! -s /tmp/nothing ]
+                 kho trace --follow-hops | grep -q '^# hop 1: 6.1'
+                 kho log --hop 1 | head -1 | grep 'Linux version 6.1'
+                 kho validate --in",
+            ),
+        )
+        .timeout_s(600)
+        .check(compare),
+        Scenario::new(
+            "trace-live",
+            "a trace is taken while tracing goes on, within the size that was asked for",
+        )
+        .kernels(&["6.12", "6.12"])
+        .smp(4)
+        .first(&script(
+            "kho keep --trace --trace-size 64K
+             echo 1 >$T/events/sched/enable
+             echo function >$T/current_tracer
+             dd if=/dev/zero of=/dev/null bs=512 count=200000 2>/dev/null &
+             for round in 1 2 3; do
+                 kho trace --live | tail -n 3
+                 kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" | grep 'trace of'
+             done
+             load
+             [ \"$(cat $T/tracing_on)\" = 1 ]
+             # A trace that cannot be taken is a refusal that changes nothing.
+             umount $T
+             refused 'is not a tracefs' kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
+             mount -t tracefs tracefs $T",
+        ))
+        .each(&script(
+            "kho trace >/tmp/trace
+             [ \"$(wc -l </tmp/trace)\" -gt 100 ]
+             # In the order of time.
+             sed 's/^.* \\([0-9]*\\.[0-9]*\\): .*/\\1/' /tmp/trace | sort -n -c
+             kho status --json >/tmp/status
+             grep -A 4 '\"traces\"' /tmp/status",
+        )),
+    ]
+}
+
+/// Lines that a kernel told, by what they are and by the kernel's number.
+fn told(log: &str) -> BTreeMap<(usize, String), Vec<String>> {
+    let mut told: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    let mut kernel = 0;
+    for line in log.lines() {
+        // Time, kind, text: see the log's first lines.
+        let Some((_, text)) = line.split_once(" s ") else {
+            continue;
+        };
+        if text.contains("\"event\":\"boot\"") {
+            kernel += 1;
+        }
+        if let Some((what, text)) = text.split_once(" | ")
+            && (what.starts_with("before") || what.starts_with("after"))
+        {
+            told.entry((kernel, what.to_owned()))
+                .or_default()
+                .push(text.trim_end().to_owned());
+        }
+    }
+    told
+}
+
+/// Line by line.
+fn compare(outcome: &Outcome) -> Result<String> {
+    let log = std::fs::read_to_string(&outcome.log)
+        .with_context(|| format!("reading {}", outcome.log.display()))?;
+    let told = told(&log);
+    let mut compared = 0;
+    for ((kernel, what), before) in &told {
+        let Some(kind) = what.strip_prefix("before") else {
+            continue;
+        };
+        let after = told.get(&(kernel + 1, format!("after{kind}")));
+        let after =
+            after.with_context(|| format!("kernel {} told nothing after{kind}", kernel + 1))?;
+        for (number, (old, new)) in before.iter().zip(after).enumerate() {
+            ensure!(
+                old == new,
+                "line {number} of{kind}, kernel {kernel}\nbefore: {old}\nafter:  {new}"
+            );
+        }
+        ensure!(
+            before.len() == after.len(),
+            "{} lines before, {} after ({what}, kernel {kernel})",
+            before.len(),
+            after.len()
+        );
+        compared += before.len();
+    }
+    for word in [
+        "sched_switch:",
+        "opened:",
+        "vfs_open <-",
+        "tracing_mark_write: marker line 1 of hop 0",
+        "net:",
+    ] {
+        let has = |(_, lines): (_, &Vec<String>)| lines.iter().any(|line| line.contains(word));
+        ensure!(told.iter().any(has), "nobody told of {word}");
+    }
+    ensure!(told.len() == 12, "{} lists were told, not 12", told.len());
+    Ok(format!("{compared} lines are the same"))
+}

@@ -1,0 +1,75 @@
+# Functions for the tests of traces.
+T=/sys/kernel/tracing
+
+trace_cmd() {
+	"$KHO_FILES/ld-linux-x86-64.so.2" --library-path "$KHO_FILES" "$KHO_FILES/trace-cmd" "$@"
+}
+
+# What trace-cmd makes of a file: every line but the first, which counts CPUs.
+report() {
+	trace_cmd report "$1" | tail -n +2
+}
+
+# Events of all kinds on several CPUs, an instance with events of its own and an empty one; then all of it stands still.
+record() {
+	echo 1 >$T/events/sched/sched_switch/enable
+	echo 'p:opened do_sys_openat2 dfd=%di:s32 name=+0(%si):ustring' >>$T/kprobe_events
+	echo 'r:open_returned do_sys_openat2 $retval' >>$T/kprobe_events
+	echo 1 >$T/events/kprobes/enable
+	echo 'vfs_open vfs_write' >$T/set_ftrace_filter
+	echo function >$T/current_tracer
+	mkdir $T/instances/net $T/instances/nothing
+	echo 1 >$T/instances/net/events/sched/sched_wakeup/enable
+	for line in 1 2 3; do
+		echo "marker line $line of hop $KHO_HOP" >$T/trace_marker
+		cat /proc/version >/dev/null &
+		cat /proc/uptime >/dev/null
+		wait
+	done
+	echo 0 >$T/instances/net/tracing_on
+	echo 0 >$T/tracing_on
+}
+
+# Lines for the host, which compares those of one kernel with those of the next.
+tell() {
+	sed "s/^/$1 | /"
+}
+
+load() {
+	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+	kho-guest loaded
+}
+
+# Takes the trace along, shows that it is still in the live buffers as it was, and tells the host what it is: as the kernel
+# itself shows it, and as trace-cmd does that takes it out.
+hand_over() {
+	grep -v '^#' $T/trace >/tmp/trace
+	grep -v '^#' $T/instances/net/trace >/tmp/net
+	[ -s /tmp/trace ]
+	[ -s /tmp/net ]
+	cat $T/per_cpu/cpu*/stats >/tmp/stats
+	load
+	grep -v '^#' $T/trace | cmp - /tmp/trace
+	grep -v '^#' $T/instances/net/trace | cmp - /tmp/net
+	# Clocks go on, nothing else does.
+	cat $T/per_cpu/cpu*/stats | grep -v '^now ts' >/tmp/stats.after
+	grep -v '^now ts' /tmp/stats | cmp - /tmp/stats.after
+	{
+		cat /tmp/trace
+		sed 's/^/net: /' /tmp/net
+	} | tell 'before'
+	dmesg | head -n 20 | tell 'before log'
+	trace_cmd extract -a -o /tmp/old.dat >/dev/null
+	report /tmp/old.dat | tell 'before trace-cmd'
+}
+
+# Tells the host what arrived.
+arrived() {
+	{
+		kho trace --instance ''
+		kho trace --instance net
+	} | tell 'after'
+	kho log | head -n 20 | tell 'after log'
+	kho trace --output /tmp/arrived.dat
+	report /tmp/arrived.dat | tell 'after trace-cmd'
+}
