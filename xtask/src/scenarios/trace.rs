@@ -73,8 +73,9 @@ pub fn scenarios() -> Vec<Scenario> {
         .first(&script(
             "kho keep --trace --trace-size 64K
              echo 1 >$T/events/sched/enable
+             echo 'vfs_read vfs_write' >$T/set_ftrace_filter
              echo function >$T/current_tracer
-             dd if=/dev/zero of=/dev/null bs=512 count=200000 2>/dev/null &
+             dd if=/dev/zero of=/dev/null bs=512 count=100000 2>/dev/null &
              for round in 1 2 3; do
                  kho trace --live | tail -n 3
                  kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" | grep 'trace of'
