@@ -339,10 +339,17 @@ fn mentioned(buffers: &[TakenBuffer], layout: &PageLayout) -> (BTreeSet<u16>, BT
     (kinds, addresses)
 }
 
+/// Whether an instance holds the text of an earlier kernel's trace (`kho-N`), which is carried as such.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix("kho-")
+        .is_some_and(|hop| !hop.is_empty() && hop.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
 /// The top level and the instances.
 fn folders(tracefs: &Path) -> Result<Vec<(String, PathBuf)>, TakeError> {
     let mut folders = vec![(String::new(), tracefs.to_owned())];
     let mut names = names(&tracefs.join("instances"))?;
+    names.retain(|name| !is_ours(name));
     names.sort();
     folders.extend(names.into_iter().map(|name| {
         let path = tracefs.join("instances").join(&name);

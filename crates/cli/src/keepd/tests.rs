@@ -306,7 +306,7 @@ fn a_trace_that_a_file_asked_for_ends_with_its_line() {
     let rules = parse::file(Path::new("a.conf"), b"t - size=1M").unwrap();
     let rule = rules.first();
     let mut keep = KeepFile::default();
-    let mut sync = |rule: Option<&Rule>, keep: &mut KeepFile| {
+    let sync = |rule: Option<&Rule>, keep: &mut KeepFile| {
         let mut changes = Changes::default();
         sync_trace(rule, None, keep, &mut changes);
         (changes.added.len(), changes.removed.len())

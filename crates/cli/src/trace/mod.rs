@@ -2,10 +2,12 @@
 //!
 //! [`wish`] says whether it is kept, [`take`] takes it, [`carry`] is what a load hands over, [`arrived`] is what a load
 //! left, [`show`] prints, and
-//! [`publish`] writes text at boot.
+//! [`publish`] and [`instance`] make
+//! text of it at boot.
 
 pub mod arrived;
 pub mod carry;
+pub mod instance;
 pub mod publish;
 pub mod show;
 pub mod take;

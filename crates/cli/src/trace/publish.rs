@@ -67,6 +67,9 @@ fn one(
         unread = shown.text(out)?;
         Ok(())
     })?;
+    if let Err(fail) = super::instance::fill(hop.hop, &shown, session) {
+        failures.push(fail);
+    }
     failures.extend(unread.into_iter().map(|what| {
         Fail::new(
             Status::BlobCorrupt,
