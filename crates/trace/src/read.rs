@@ -2,7 +2,8 @@
 
 use crate::bytes::uint_at;
 use crate::eval::{Scope, Value};
-use crate::format::{EventFormat, Field};
+use crate::expr::Expr;
+use crate::format::{EventFormat, Field, Print};
 use crate::meta::Meta;
 use crate::names::Names;
 use crate::printf::{binary, push_safe};
@@ -195,7 +196,7 @@ impl Knowledge {
                 }
                 None => [b"(%pS", rest].concat(),
             };
-            return scope.line(&changed);
+            return scope.line(&with_faults(changed, format, record));
         }
         scope.line(print)
     }
@@ -299,6 +300,54 @@ pub fn time(time: u64, in_ns: bool) -> String {
 /// The number of a record's kind.
 pub fn kind(record: &[u8]) -> Option<u16> {
     uint_at(record, 0, 2).and_then(|id| u16::try_from(id).ok())
+}
+
+/// Strings of a probe that could not be read are shown as `(fault)`, without quotes: their length is 0
+/// (`print_type_string`, `kernel/trace/trace_probe.c`). Templates of probes have one directive for each argument.
+fn with_faults(print: Print, format: &EventFormat, record: &[u8]) -> Print {
+    let is_fault = |argument: &Expr| {
+        let Expr::Call(name, arguments) = argument else {
+            return false;
+        };
+        let Some(Expr::Name(field)) = arguments.first() else {
+            return false;
+        };
+        name == "__get_str"
+            && format
+                .field(field)
+                .and_then(|field| field.bytes(record))
+                .is_some_and(<[u8]>::is_empty)
+    };
+    if !print.arguments.iter().any(is_fault) {
+        return print;
+    }
+    let mut changed = Print {
+        template: Vec::new(),
+        arguments: Vec::new(),
+    };
+    let mut rest = print.template.as_slice();
+    for argument in print.arguments {
+        let Some(at) = rest.iter().position(|byte| *byte == b'%') else {
+            break;
+        };
+        let (before, after) = rest.split_at(at);
+        rest = after;
+        if is_fault(&argument)
+            && let Some(behind) = after.strip_prefix(b"%s\"")
+            && let Some(before) = before.strip_suffix(b"\"")
+        {
+            changed.template.extend_from_slice(before);
+            changed.template.extend_from_slice(b"(fault)");
+            rest = behind;
+            continue;
+        }
+        changed.template.extend_from_slice(before);
+        changed.template.push(b'%');
+        rest = rest.get(1..).unwrap_or_default();
+        changed.arguments.push(argument);
+    }
+    changed.template.extend_from_slice(rest);
+    changed
 }
 
 fn field_json(field: &Field, record: &[u8]) -> Option<serde_json::Value> {

@@ -106,3 +106,31 @@ fn a_buffer_that_was_cut_is_reported_and_the_rest_is_shown() {
         "CPU 0, page 0: a page of 0xfa0 bytes has no header"
     );
 }
+
+#[test]
+fn a_string_that_a_probe_could_not_read_is_a_fault() {
+    use kho_trace::meta::{EventText, Meta};
+    let format = "name: opened\nID: 7\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\tfield:unsigned long __probe_ip;\toffset:8;\tsize:8;\tsigned:0;\n\tfield:s32 dfd;\toffset:16;\tsize:4;\tsigned:1;\n\tfield:__data_loc char[] name;\toffset:20;\tsize:4;\tsigned:1;\n\nprint fmt: \"(%lx) dfd=%d name=\\\"%s\\\" again=%d\", REC->__probe_ip, REC->dfd, __get_str(name), REC->dfd\n";
+    let meta = Meta {
+        events: vec![EventText {
+            system: "kprobes".to_owned(),
+            format: format.to_owned(),
+        }],
+        ..common::taken().meta
+    };
+    let knowledge = Knowledge::new(&meta).unwrap();
+    let mut record = vec![0; 28];
+    record[0] = 7;
+    record[16] = 3;
+    assert_eq!(
+        knowledge.body(&record),
+        "opened: (0x0) dfd=3 name=(fault) again=3"
+    );
+    // Two bytes at 24: a letter and the end.
+    record[20..24].copy_from_slice(&((2u32 << 16) | 24).to_le_bytes());
+    record[24] = b'x';
+    assert_eq!(
+        knowledge.body(&record),
+        "opened: (0x0) dfd=3 name=\"x\" again=3"
+    );
+}

@@ -144,7 +144,7 @@ fn compare(outcome: &Outcome) -> Result<String> {
         for (number, (old, new)) in before.iter().zip(after).enumerate() {
             ensure!(
                 old == new,
-                "line {number} of{kind}, kernel {kernel}\nbefore: {old}\nafter:  {new}"
+                "line {number} of what kernel {kernel} told{kind}\nbefore: {old}\nafter:  {new}"
             );
         }
         ensure!(

@@ -39,7 +39,10 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         }
         Err(fail) => failures.push(fail),
     }
-    failures.extend(crate::trace::publish::all(session));
+    // A trace that cannot be shown is no reason for a service not to start.
+    for fail in crate::trace::publish::all(session) {
+        eprintln!("<4>kho: {fail}");
+    }
     drop(lock);
     if let Err(fail) = publish(session) {
         failures.push(fail);
