@@ -24,9 +24,11 @@ type Section<'a> = (u64, Vec<(u64, &'a [u8])>);
 pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::Result<()> {
     let cpus = cpus(meta, buffers);
     let mut arrays: Vec<&str> = vec![""];
-    for buffer in buffers {
-        if !arrays.contains(&buffer.array) {
-            arrays.push(buffer.array);
+    // Empty ones too: they were there.
+    let described = meta.arrays.iter().map(|array| array.name.as_str());
+    for name in described.chain(buffers.iter().map(|buffer| buffer.array)) {
+        if !arrays.contains(&name) {
+            arrays.push(name);
         }
     }
     let mut head = header(meta, cpus);

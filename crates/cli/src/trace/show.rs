@@ -56,6 +56,7 @@ pub struct Shown<'a> {
     knowledge: Knowledge,
     buffers: Vec<Buffer<'a>>,
     since: u64,
+    instance: Option<String>,
 }
 
 impl<'a> Shown<'a> {
@@ -85,6 +86,7 @@ impl<'a> Shown<'a> {
             knowledge,
             buffers,
             since: 0,
+            instance: choice.instance.clone(),
         };
         shown.since = shown.since(choice.since);
         Ok(shown)
@@ -186,7 +188,11 @@ impl<'a> Shown<'a> {
     ///
     /// What writing says.
     pub fn dat(&self, out: &mut impl Write) -> std::io::Result<()> {
-        kho_trace::dat::write(&self.taken.meta, &self.buffers, out)
+        let mut meta = self.taken.meta.clone();
+        if let Some(name) = &self.instance {
+            meta.arrays.retain(|array| array.name == *name);
+        }
+        kho_trace::dat::write(&meta, &self.buffers, out)
     }
 }
 

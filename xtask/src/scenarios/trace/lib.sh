@@ -5,9 +5,10 @@ trace_cmd() {
 	"$KHO_FILES/ld-linux-x86-64.so.2" --library-path "$KHO_FILES" "$KHO_FILES/trace-cmd" "$@"
 }
 
-# What trace-cmd makes of a file: every line but the first, which counts CPUs.
+# What trace-cmd makes of a file: every line but the first, which counts CPUs, and the one that says how many events were
+# overwritten before the oldest: the kernel tells that only to a reader that takes pages out.
 report() {
-	trace_cmd report "$1" | tail -n +2
+	trace_cmd report "$1" | tail -n +2 | grep -v 'EVENTS DROPPED'
 }
 
 # Events of all kinds on several CPUs, an instance with events of its own and an empty one; then all of it stands still.
