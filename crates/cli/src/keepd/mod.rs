@@ -12,7 +12,7 @@ use crate::exit::{Fail, Status};
 use crate::list;
 use crate::session::Session;
 use crate::state::{Content, KeepFile, Local, escape_path};
-use crate::trace::wish::{self, Said};
+use crate::trace::wish::{self, Said, Wish};
 use parse::{Kind, Rule};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -424,7 +424,11 @@ fn sync_trace(
         return;
     }
     keep.trace = match rule {
-        Some(rule) => Said::Keep(rule.trace),
+        Some(rule) => Said::Keep(Wish {
+            limit: rule.trace.size.unwrap_or(wish::DEFAULT_LIMIT),
+            hops: rule.trace.hops.unwrap_or(1),
+            configured: true,
+        }),
         None if before.is_some() => Said::Drop,
         None => Said::Nothing,
     };

@@ -3,7 +3,6 @@
 //! The text comes from a file that root owns, but a typing error must never be worse than a refusal: every
 //! line is understood in full or reported with its place.
 
-use crate::trace::wish::{self, Wish};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -40,6 +39,15 @@ impl Kind {
     }
 }
 
+/// Options of a line `t`; what is not said is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// `size=`: bytes of the buffers at most.
+    pub size: Option<u64>,
+    /// `hops=`: of how many kernels.
+    pub hops: Option<u32>,
+}
+
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -63,8 +71,8 @@ pub struct Rule {
     pub privileged: bool,
     /// `manual`: not restored at boot, only by `kho restore NAME`.
     pub manual: bool,
-    /// `size=` and `hops=` of a trace.
-    pub trace: Wish,
+    /// Options of a trace.
+    pub trace: TraceOptions,
     /// Where it stands, as `FILE:LINE`.
     pub place: String,
 }
@@ -192,10 +200,7 @@ fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
         replace: false,
         privileged: false,
         manual: false,
-        trace: Wish {
-            configured: true,
-            ..Wish::default()
-        },
+        trace: TraceOptions::default(),
         place: place.to_owned(),
     };
     for field in fields {
@@ -236,20 +241,36 @@ fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
     }
 }
 
-fn trace_option(trace: &mut Wish, text: &str) -> Result<(), LineError> {
+fn trace_option(trace: &mut TraceOptions, text: &str) -> Result<(), LineError> {
     let wrong = || LineError::TraceOption(text.to_owned());
     match text.split_once('=') {
-        Some(("size", size)) => trace.limit = wish::parse_size(size).map_err(|_| wrong())?,
+        Some(("size", size)) => trace.size = Some(parse_size(size).map_err(|_| wrong())?),
         Some(("hops", hops)) => {
-            trace.hops = hops
-                .parse()
-                .ok()
-                .filter(|hops| (1..=64).contains(hops))
-                .ok_or_else(wrong)?;
+            let hops = hops.parse().ok().filter(|hops| (1..=64).contains(hops));
+            trace.hops = Some(hops.ok_or_else(wrong)?);
         }
         _ => return Err(wrong()),
     }
     Ok(())
+}
+
+/// `16M`, `1G`, a number of bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: a number of bytes, or with K, M or G behind it");
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (text.get(..text.len() - 1), 1 << 10),
+        Some(b'M' | b'm') => (text.get(..text.len() - 1), 1 << 20),
+        Some(b'G' | b'g') => (text.get(..text.len() - 1), 1 << 30),
+        _ => (Some(text), 1u64),
+    };
+    let value: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
+    match value.checked_mul(factor) {
+        Some(size) if size >= 4096 => Ok(size),
+        Some(size) => Err(format!(
+            "{size:#x} bytes are less than one page of a trace buffer (0x1000)"
+        )),
+        None => Err(wrong()),
+    }
 }
 
 /// Absolute and plain: two spellings of one path would be two entries.
@@ -356,20 +377,39 @@ mod tests {
     }
 
     #[test]
+    fn sizes() {
+        assert_eq!(parse_size("16M"), Ok(16 << 20));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        assert_eq!(parse_size("1g"), Ok(1 << 30));
+        for bad in [
+            "",
+            "M",
+            "x",
+            "-1M",
+            "99999999999G",
+            "1.5M",
+            "1",
+            "4095",
+            "é",
+        ] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_trace_has_options_of_its_own() {
         let rule = one("t - size=1M hops=3").unwrap();
         assert_eq!(
             (rule.kind, rule.trace),
             (
                 Kind::Trace,
-                Wish {
-                    limit: 1 << 20,
-                    hops: 3,
-                    configured: true
+                TraceOptions {
+                    size: Some(1 << 20),
+                    hops: Some(3)
                 }
             )
         );
-        assert_eq!(one("t -").unwrap().trace.hops, 1);
+        assert_eq!(one("t -").unwrap().trace, TraceOptions::default());
         assert_eq!(one("t /sys"), Err(LineError::TracePath));
         assert_eq!(one("t- -"), Err(LineError::Type("t-".to_owned())));
         for bad in ["size=1", "size=x", "hops=0", "hops=65", "manual", "hops"] {

@@ -1,6 +1,7 @@
 //! Whether the trace is kept, and how much of it.
 
 use crate::arrived::Arrived;
+pub use crate::keepd::parse::parse_size;
 use crate::state::KeepFile;
 use serde::{Deserialize, Serialize};
 
@@ -64,49 +65,5 @@ pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Option<Wish> {
         Said::Keep(wish) => Some(wish),
         Said::Drop => None,
         Said::Nothing => arrived?.traces.as_ref().map(|traces| traces.wish),
-    }
-}
-
-/// `16M`, `1G`, a number of bytes.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: a number of bytes, or with K, M or G behind it");
-    let (digits, factor) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (text.get(..text.len() - 1), 1 << 10),
-        Some(b'M' | b'm') => (text.get(..text.len() - 1), 1 << 20),
-        Some(b'G' | b'g') => (text.get(..text.len() - 1), 1 << 30),
-        _ => (Some(text), 1u64),
-    };
-    let value: u64 = digits.unwrap_or_default().parse().map_err(|_| wrong())?;
-    match value.checked_mul(factor) {
-        Some(size) if size >= 4096 => Ok(size),
-        Some(size) => Err(format!(
-            "{size:#x} bytes are less than one page of a trace buffer (0x1000)"
-        )),
-        None => Err(wrong()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        assert_eq!(parse_size("16M"), Ok(16 << 20));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("1g"), Ok(1 << 30));
-        for bad in [
-            "",
-            "M",
-            "x",
-            "-1M",
-            "99999999999G",
-            "1.5M",
-            "1",
-            "4095",
-            "é",
-        ] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
     }
 }
