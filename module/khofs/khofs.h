@@ -104,6 +104,8 @@ int khofs_rs_reconfigure(u32 id, void *options);
 /* Ends what khofs_rs_instance() began. */
 void khofs_rs_instance_done(u32 id);
 void khofs_rs_super_gone(u32 id);
+/* The superblock of the next live instance after number @id, which is set, with an active reference. */
+struct super_block *khofs_rs_hold_super(u32 *id);
 /* Limit in pages, pages used, limit of inodes, inodes used. */
 void khofs_rs_statfs(u32 id, u64 out[4]);
 ssize_t khofs_rs_show_options(u32 id, char *buf, size_t size);
@@ -113,6 +115,8 @@ void *khofs_rs_file_new(u32 id, u64 *ino);
 void khofs_rs_file_free(u32 id, void *file);
 /* Brings what arrived for page @index and its neighbours into the page cache: pages brought, or negative errno. */
 int khofs_rs_bring(u32 id, void *file, struct inode *inode, u64 index);
+/* The first page from @index on that is not in the page cache; U64_MAX for none. */
+u64 khofs_rs_next_lazy(void *file, u64 index);
 /* Puts new memory into the page cache: the locked page's frame number, or negative errno. -EEXIST: somebody did. */
 /* @pages: what the file is expected to have. */
 s64 khofs_rs_grow(u32 id, void *file, struct inode *inode, u64 index, u64 pages, bool zero);
@@ -166,6 +170,7 @@ struct inode *khofs_c_dentry(struct dentry *dentry, const char **name, size_t *l
 void khofs_c_attr(struct inode *inode, struct khofs_attr *attr);
 const char *khofs_c_target(struct inode *inode);
 void *khofs_c_file(struct inode *inode);
+void khofs_c_hold_super(struct super_block *sb);
 int khofs_c_drop_super(struct super_block *sb);
 
 #endif

@@ -148,6 +148,61 @@ void khofs_c_now(s64 *seconds, u32 *nanoseconds)
 	*nanoseconds = now.tv_nsec;
 }
 
+/*
+ * What arrived comes into the page cache when it is touched, and, a while after the mount, here, in a kernel thread,
+ * so that the machine's memory is counted right and nobody waits for it.
+ */
+static void bring_inode(struct inode *inode)
+{
+	u32 id = khofs_id(inode->i_sb);
+	void *file = khofs_i(inode)->file;
+	u64 index = 0;
+
+	while (READ_ONCE(khofs_i(inode)->lazy)) {
+		index = khofs_rs_next_lazy(file, index);
+		if (index == U64_MAX || khofs_rs_bring(id, file, inode, index) <= 0)
+			return;
+		cond_resched();
+	}
+}
+
+static void bring_super(struct super_block *sb)
+{
+	struct inode *inode, *done = NULL;
+
+	spin_lock(&sb->s_inode_list_lock);
+	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
+		if (!READ_ONCE(khofs_i(inode)->lazy) || !igrab(inode))
+			continue;
+		spin_unlock(&sb->s_inode_list_lock);
+		/* Only now that another one holds our place in the list. */
+		iput(done);
+		bring_inode(inode);
+		done = inode;
+		spin_lock(&sb->s_inode_list_lock);
+	}
+	spin_unlock(&sb->s_inode_list_lock);
+	iput(done);
+}
+
+static void bring_all(struct work_struct *work)
+{
+	struct super_block *sb;
+	u32 id = 0;
+
+	while ((sb = khofs_rs_hold_super(&id))) {
+		bring_super(sb);
+		deactivate_super(sb);
+	}
+}
+
+static DECLARE_DELAYED_WORK(bringer, bring_all);
+
+void khofs_c_hold_super(struct super_block *sb)
+{
+	atomic_inc(&sb->s_active);
+}
+
 /* Superblocks */
 
 static struct kmem_cache *inodes;
@@ -228,17 +283,22 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	sb->s_time_gran = 1;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
+	if (error)
+		return error;
 	/* The instance's own reference. */
-	if (!error)
-		atomic_inc(&sb->s_active);
-	return error;
+	atomic_inc(&sb->s_active);
+	mod_delayed_work(system_unbound_wq, &bringer, 5 * HZ);
+	return 0;
 }
 
 /* Drops the instance's reference: -EBUSY when it is mounted. */
 int khofs_c_drop_super(struct super_block *sb)
 {
-	if (atomic_read(&sb->s_active) != 1)
+	cancel_delayed_work_sync(&bringer);
+	if (atomic_read(&sb->s_active) != 1) {
+		schedule_delayed_work(&bringer, 5 * HZ);
 		return -EBUSY;
+	}
 	deactivate_super(sb);
 	return 0;
 }
@@ -398,6 +458,7 @@ static void __exit khofs_finish(void)
 	unregister_filesystem(&khofs_type);
 	kho_unregister_producer(&producer);
 	kobject_put(kobj);
+	cancel_delayed_work_sync(&bringer);
 	cancel_delayed_work_sync(&reaper);
 	khofs_rs_exit();
 	rcu_barrier();

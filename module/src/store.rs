@@ -378,6 +378,11 @@ impl Store {
         let mut count = 0usize;
         for top in self.tops() {
             let name = top.node.name();
+            let left = mem_below(&top.node)?.intersect(self.reserved.set())?;
+            if !left.is_empty() && left.subtract(session.kept())?.is_empty() {
+                // Its producer hands it on as it is.
+                continue;
+            }
             match self.fate(&top)? {
                 Fate::Gone => continue,
                 Fate::Partly => {

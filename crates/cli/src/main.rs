@@ -10,6 +10,7 @@ mod cmd;
 mod exit;
 mod handover;
 mod keepd;
+mod khofs;
 mod list;
 mod map;
 mod module;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use kho::abi::{self, Handover, ProblemKind, ftrace, kernel_part};
+use kho::abi::{self, Handover, ProblemKind, ftrace, kernel_part, khofs};
 use kho::tree::{Reader, Writer, seal};
 use kho_format::schema::{self, KEYWORDS, Type};
 use kho_format::view;
@@ -306,6 +306,27 @@ fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
                 (kernel_part::RELEASE, Str),
                 (abi::MEM, Mem),
                 (abi::CHECKSUM, U32),
+            ],
+        ),
+        (khofs::KHOFS_V1, vec![(abi::COMPATIBLE, Str)]),
+        (
+            khofs::INSTANCE_V1,
+            vec![
+                (abi::COMPATIBLE, Str),
+                (khofs::INSTANCE, Str),
+                (khofs::SIZE_LIMIT, U64),
+                (khofs::INODE_LIMIT, U64),
+                (khofs::INODES, U64),
+                (abi::MEM, Mem),
+            ],
+        ),
+        (
+            khofs::TREE_V1,
+            vec![
+                (abi::COMPATIBLE, Str),
+                (abi::SIZE, U64),
+                (abi::CHECKSUM, U32),
+                (abi::MEM, Mem),
             ],
         ),
     ]

@@ -9,15 +9,12 @@ use crate::pack::{S_IFDIR, S_IFREG, Writer, range};
 use crate::state::{Arrived, Body, Instance, STATE, State};
 use crate::text::{Level, log};
 use alloc::vec::Vec;
-use core::ffi::CStr;
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
+use kho::abi::khofs::{
+    INODE_LIMIT, INODES, INSTANCE, INSTANCE_V1, KHOFS_V1, SIZE_LIMIT, TREE, TREE_V1,
+};
+use kho::abi::{CHECKSUM, COMPATIBLE, SIZE};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
-
-const KHOFS_V1: &str = "khofs-v1";
-const INSTANCE_V1: &str = "khofs-instance-v1";
-const TREE_V1: &str = "khofs-tree-v1";
-const COMPATIBLE: &CStr = c"compatible";
-const TREE: &str = "tree";
 
 /// Bytes of a piece of memory that a tree is written into: what the page allocator has in one piece.
 const PIECE: usize = 2 << 20;
@@ -97,15 +94,15 @@ fn node(
 ) -> Result<(), Errno> {
     ctx.begin(&instance.name)?;
     ctx.text(COMPATIBLE, INSTANCE_V1)?;
-    ctx.text(c"name", &instance.name)?;
-    ctx.u64(c"size-limit", instance.limit.saturating_mul(PAGE_SIZE))?;
-    ctx.u64(c"inode-limit", instance.inode_limit)?;
-    ctx.u64(c"inodes", inodes)?;
+    ctx.text(INSTANCE, &instance.name)?;
+    ctx.u64(SIZE_LIMIT, instance.limit.saturating_mul(PAGE_SIZE))?;
+    ctx.u64(INODE_LIMIT, instance.inode_limit)?;
+    ctx.u64(INODES, inodes)?;
     ctx.mem(data.iter())?;
     ctx.begin(TREE)?;
     ctx.text(COMPATIBLE, TREE_V1)?;
-    ctx.u64(c"size", size as u64)?;
-    ctx.u32(c"checksum", checksum)?;
+    ctx.u64(SIZE, size as u64)?;
+    ctx.u32(CHECKSUM, checksum)?;
     ctx.mem(tree)?;
     ctx.end()?;
     ctx.end()
@@ -214,7 +211,7 @@ impl Output {
 ///
 /// No memory. An instance that is not understood stays reserved, and the log says so.
 pub fn receive() -> Result<(), Errno> {
-    for node in Node::all(c"khofs-instance-v1") {
+    for node in Node::all(INSTANCE_V1) {
         match arrived(node) {
             Ok(()) => {}
             Err(ENOMEM) => return Err(ENOMEM),
@@ -229,21 +226,21 @@ pub fn receive() -> Result<(), Errno> {
 }
 
 fn arrived(node: Node) -> Result<(), Errno> {
-    let name = node.text(c"name")?;
-    let written = node.child(c"tree")?;
+    let name = node.text(INSTANCE)?;
+    let written = node.child(TREE)?;
     let arrived = Arrived {
         tree: written.mem()?,
-        size: usize::try_from(written.u64(c"size")?).map_err(|_| EINVAL)?,
-        checksum: written.u32(c"checksum")?,
+        size: usize::try_from(written.u64(SIZE)?).map_err(|_| EINVAL)?,
+        checksum: written.u32(CHECKSUM)?,
         data: RangeSet::from_ranges(node.mem()?)?,
-        inodes: node.u64(c"inodes")?,
+        inodes: node.u64(INODES)?,
     };
     let first = arrived.tree.first().ok_or(EINVAL)?;
     if !kernel::is_reserved(first.start().get() / PAGE_SIZE) {
         // It was mounted or released in an earlier life of this module.
         return Ok(());
     }
-    let (limit, inode_limit) = (node.u64(c"size-limit")?, node.u64(c"inode-limit")?);
+    let (limit, inode_limit) = (node.u64(SIZE_LIMIT)?, node.u64(INODE_LIMIT)?);
     let pages = arrived.data.total() / PAGE_SIZE;
     log!(
         Level::Info,

@@ -1,6 +1,7 @@
 //! The program of the test guests: PID 1 when started as `/init`, a box of tools for scripts otherwise.
 
 mod chain;
+mod churn;
 mod control;
 mod crowd;
 mod damage;
@@ -9,6 +10,7 @@ mod fault;
 mod fill;
 mod init;
 mod mallory;
+mod mapping;
 mod memory;
 mod part;
 mod system;
@@ -71,6 +73,11 @@ enum Tool {
         #[arg(long, value_name = "KEY")]
         same: Option<String>,
     },
+    /// Do random operations to a directory, the same for the same numbers.
+    Churn(churn::Arguments),
+    /// Use a file through a mapping.
+    #[command(subcommand)]
+    Map(mapping::Tool),
     /// Print the digest of standard input.
     Hash {
         /// Also tell the host the digest, which must be the same each time, and the bytes hashed.
@@ -188,6 +195,8 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         } => tree::make(&dir, bytes, seed, user_xattrs),
         Tool::Bytes { len, seed } => tree::bytes(len, seed),
         Tool::HashTree { dir, verbose, same } => tree::print_hash(&dir, verbose, same),
+        Tool::Churn(arguments) => churn::run(&arguments),
+        Tool::Map(tool) => mapping::run(&tool),
         Tool::Hash { same } => tree::hash_stdin(same),
         Tool::Kept => chain::print_kept(),
         Tool::Ranges { at_least } => chain::check(at_least),

@@ -220,10 +220,12 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         0o644,
         packaging("keep.d/example.conf")?,
     );
-    package.gzip(
-        "usr/share/man/man5/keep.d.5",
-        packaging("man/keep.d.5")?.as_bytes(),
-    )?;
+    for page in ["keep.d.5", "khofs.5"] {
+        package.gzip(
+            &format!("usr/share/man/man5/{page}"),
+            packaging(&format!("man/{page}"))?.as_bytes(),
+        )?;
+    }
     pages::add(&mut package)?;
     Ok(package)
 }

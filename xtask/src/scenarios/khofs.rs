@@ -9,7 +9,14 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
-    KERNELS.into_iter().map(as_tmpfs).collect()
+    let mut all: Vec<_> = KERNELS.into_iter().map(as_tmpfs).collect();
+    all.extend([
+        hops(),
+        frozen(),
+        memory(128, 768),
+        memory(2048, 4096).slow(),
+    ]);
+    all
 }
 
 /// A test with khofs loaded in every kernel.
@@ -28,4 +35,43 @@ fn as_tmpfs(kernel: &'static str) -> Scenario {
     )
     .kernels(&[kernel])
     .first(&script(include_str!("khofs/behaves.sh")))
+}
+
+fn hops() -> Scenario {
+    khofs(
+        "khofs-hops".to_owned(),
+        "every pair of kernels: a tree, a large file, a mapping written to up to kexec, random operations compared with \
+         tmpfs, an instance that is not mounted; all memory comes back",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.12", "6.1", "7.3", "6.1"])
+    .first(&script(include_str!("khofs/hops-first.sh")))
+    .each(&script(include_str!("khofs/hops-each.sh")))
+    .timeout_s(600)
+}
+
+fn frozen() -> Scenario {
+    khofs(
+        "khofs-frozen".to_owned(),
+        "what goes on and what is refused in the active phase; abort and go on, then hop",
+    )
+    .kernels(&KERNELS)
+    .first(&script(include_str!("khofs/frozen.sh")))
+    .each(&script(
+        "mount_khofs /k && kho-guest hash-tree /k --same tree",
+    ))
+}
+
+/// A file of so many MiB in a machine of so many.
+fn memory(file: u64, machine: u64) -> Scenario {
+    let with_size = |text: &str| script(&format!("KHO_BIG={file}\n{text}"));
+    khofs(
+        format!("khofs-memory-{file}"),
+        "a file that fills much of memory is few ranges; a task with little memory that reads it pays nothing; direct \
+         reads into it; it comes into the page cache by itself; rm gives all of it back, also as huge pages",
+    )
+    .kernels(&["6.12", "6.1", "7.3"])
+    .mem_mib(machine)
+    .first(&with_size(include_str!("khofs/memory-first.sh")))
+    .each(&with_size(include_str!("khofs/memory-each.sh")))
+    .timeout_s(1200)
 }

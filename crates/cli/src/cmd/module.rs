@@ -1,6 +1,7 @@
 //! `kho activate`, `kho abort`, `kho release`.
 
 use crate::exit::{Fail, Status};
+use crate::khofs;
 use crate::module;
 use crate::output::Output;
 use crate::session::Session;
@@ -74,6 +75,12 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
             "the loaded kernel may be handed the same memory",
         )
         .fix("kho unload, release, and load again"));
+    }
+    if khofs::release(&session.root, what)? {
+        out.result(&serde_json::json!({ "released": what }), || {
+            println!("released {what}");
+        });
+        return Ok(());
     }
     let blobs = session
         .arrived()?

@@ -2,6 +2,7 @@
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::khofs;
 use crate::list::{self, Entry};
 use crate::module;
 use crate::output::{self, Output, bytes};
@@ -58,6 +59,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
     let drivers = Drivers::look(session)?;
+    let instances = khofs::instances(&session.root)?;
     let doc = json!({
         "arrived": arrived.map(|a| arrived_json(a, &keep, &reservations)),
         "damaged": damaged.as_ref().map(|fail| json!({
@@ -72,6 +74,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         "keep_trace": trace,
         "loaded": loaded,
         "module": drivers.as_ref().map(Drivers::json),
+        "khofs": khofs::json(instances.as_deref()),
     });
     out.result(&doc, || {
         match arrived {
@@ -105,6 +108,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
             ),
             None => {}
         }
+        khofs::print(instances.as_deref());
     });
     if let Some(fail) = damaged {
         return Err(fail);

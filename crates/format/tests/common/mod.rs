@@ -154,7 +154,23 @@ pub fn kernel_part() -> Vec<u8> {
     w.prop_str("compatible", "example-ring-v1").unwrap();
     w.prop_mem("mem", [range(0x5000_3000, 0x1000)]).unwrap();
     w.end_node().unwrap();
-    w.end_node().unwrap();
+    w.begin_node("khofs").unwrap();
+    w.prop_str("compatible", "khofs-v1").unwrap();
+    w.begin_node("vm").unwrap();
+    w.prop_str("compatible", "khofs-instance-v1").unwrap();
+    w.prop_str("instance", "vm").unwrap();
+    w.prop_u64("size-limit", 1 << 30).unwrap();
+    w.prop_u64("inode-limit", 1000).unwrap();
+    w.prop_u64("inodes", 3).unwrap();
+    w.prop_mem("mem", [range(0x5020_0000, 0x20_0000)]).unwrap();
+    w.begin_node("tree").unwrap();
+    w.prop_str("compatible", "khofs-tree-v1").unwrap();
+    w.prop_u64("size", 300).unwrap();
+    w.prop_u32("checksum", 0x1234_5678).unwrap();
+    w.prop_mem("mem", [range(0x5000_4000, 0x1000)]).unwrap();
+    for _ in 0..4 {
+        w.end_node().unwrap();
+    }
     let len = w.finish().unwrap();
     buf.truncate(len);
     seal(&mut buf).unwrap();

@@ -66,6 +66,7 @@ pub const IDS: &[&str] = &[
     "page-map",
     "dma",
     "hypervisor",
+    "khofs",
 ];
 
 /// The worst of some findings.
@@ -140,6 +141,7 @@ pub fn examine(root: &Root) -> Vec<Finding> {
     memory::access(root, &mut out);
     policy::dma(root, &mut out);
     hypervisor(root, &cpu, &mut out);
+    khofs(root, &mut out);
     out.list
 }
 
@@ -245,6 +247,35 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
                  and whoever runs the hypervisor can read and lose what is kept"
             ),
         ),
+    }
+}
+
+/// Files on khofs are for those who want them: that it is not there stands in nobody's way.
+fn khofs(root: &Root, out: &mut Findings) {
+    const ID: &str = "khofs";
+    let lists = |file: &str| {
+        let text = root.text(file, 4 << 20).unwrap_or_default();
+        text.lines().any(|line| line.contains("khofs"))
+    };
+    let installed = || {
+        let release = root.attribute("proc/sys/kernel/osrelease");
+        release.is_ok_and(|release| lists(&format!("lib/modules/{release}/modules.dep")))
+    };
+    if lists("proc/filesystems") {
+        out.ok(
+            ID,
+            "khofs is loaded: files on it stay in memory over a handover",
+        );
+    } else if installed() {
+        out.ok(
+            ID,
+            "khofs is installed and not in use: mount -t khofs none /PLACE loads it",
+        );
+    } else {
+        out.ok(
+            ID,
+            "khofs is not installed for this kernel: only blobs and kept files are handed over",
+        );
     }
 }
 

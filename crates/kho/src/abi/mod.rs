@@ -80,6 +80,7 @@ mod check;
 pub mod ftrace;
 mod handover;
 pub mod kernel_part;
+pub mod khofs;
 mod label;
 mod problem;
 pub mod setup_data;

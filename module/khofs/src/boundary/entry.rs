@@ -7,7 +7,7 @@ use super::handover::Context;
 use super::vfs::{Content, File, Inode, Super};
 use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
 use crate::options::Options;
-use crate::state::{self, STATE};
+use crate::state::{self, Body, STATE};
 use crate::text::Text;
 use crate::{carry, control, restore, xattr};
 use alloc::boxed::Box;
@@ -205,6 +205,23 @@ extern "C" fn khofs_rs_super_gone(id: u32) {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_hold_super(id: *mut u32) -> *mut c_void {
+    let state = STATE.lock();
+    // SAFETY: a variable.
+    let after = unsafe { id.read() };
+    let live = state.instances.iter().filter_map(|i| match i.body {
+        Body::Live(sb) if i.id > after && i.mounting == 0 => Some((i.id, sb)),
+        _ => None,
+    });
+    let Some((number, sb)) = live.min_by_key(|(number, _)| *number) else {
+        return core::ptr::null_mut();
+    };
+    // SAFETY: as above.
+    unsafe { id.write(number) };
+    sb.hold()
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_statfs(id: u32, out: *mut [u64; 4]) {
     let mut state = STATE.lock();
     let numbers = state
@@ -292,6 +309,13 @@ unsafe extern "C" fn khofs_rs_bring(
     result.map_or_else(Errno::code, |count| {
         c_int::try_from(count).unwrap_or(c_int::MAX)
     })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn khofs_rs_next_lazy(file: *mut c_void, index: u64) -> u64 {
+    // SAFETY: the file of an inode that stays.
+    let next = unsafe { with(file, |_, content| Ok(content.lazy.next(index))) };
+    next.ok().flatten().unwrap_or(u64::MAX)
 }
 
 #[unsafe(no_mangle)]

@@ -127,3 +127,4 @@ pub fn kho_claim(_: u64, _: u64) -> c_int {
 pub fn kho_release(_: u64, _: u64) -> c_int {
     -12
 }
+pub unsafe fn khofs_c_hold_super(_: *mut c_void) {}

@@ -75,6 +75,8 @@ unsafe extern "C" {
     // NULL, or a string that lives as long as the inode.
     pub fn khofs_c_target(inode: *mut c_void) -> *const c_char;
     pub fn khofs_c_file(inode: *mut c_void) -> *mut c_void;
+    // A superblock with an active reference of its instance.
+    pub fn khofs_c_hold_super(sb: *mut c_void);
     // Without the state's lock: inodes are evicted.
     pub fn khofs_c_drop_super(sb: *mut c_void) -> c_int;
 

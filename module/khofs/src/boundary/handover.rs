@@ -75,7 +75,8 @@ impl Context<'_> {
     /// # Errors
     ///
     /// See [`begin`](Self::begin).
-    pub fn u32(&mut self, name: &CStr, value: u32) -> Result<(), Errno> {
+    pub fn u32(&mut self, name: &str, value: u32) -> Result<(), Errno> {
+        let name = Text::new(name)?;
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_prop_u32(self.0.as_ptr(), name.as_ptr(), value) })
     }
@@ -85,7 +86,8 @@ impl Context<'_> {
     /// # Errors
     ///
     /// See [`begin`](Self::begin).
-    pub fn u64(&mut self, name: &CStr, value: u64) -> Result<(), Errno> {
+    pub fn u64(&mut self, name: &str, value: u64) -> Result<(), Errno> {
+        let name = Text::new(name)?;
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_prop_u64(self.0.as_ptr(), name.as_ptr(), value) })
     }
@@ -95,8 +97,8 @@ impl Context<'_> {
     /// # Errors
     ///
     /// See [`begin`](Self::begin).
-    pub fn text(&mut self, name: &CStr, value: &str) -> Result<(), Errno> {
-        let value = Text::new(value)?;
+    pub fn text(&mut self, name: &str, value: &str) -> Result<(), Errno> {
+        let (name, value) = (Text::new(name)?, Text::new(value)?);
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_prop_str(self.0.as_ptr(), name.as_ptr(), value.as_ptr()) })
     }
@@ -126,9 +128,11 @@ pub struct Node(i64);
 
 impl Node {
     /// The nodes with this `compatible`.
-    pub fn all(compatible: &'static CStr) -> impl Iterator<Item = Self> {
+    pub fn all(compatible: &'static str) -> impl Iterator<Item = Self> {
         let mut after = -1i64;
+        let compatible = Text::new(compatible);
         core::iter::from_fn(move || {
+            let compatible = compatible.as_ref().ok()?;
             // SAFETY: a string with its NUL.
             after = unsafe { ffi::kho_find_compatible(compatible.as_ptr(), after) };
             (after >= 0).then_some(Self(after))
@@ -140,7 +144,8 @@ impl Node {
     /// # Errors
     ///
     /// `ENOENT`.
-    pub fn child(self, name: &CStr) -> Result<Self, Errno> {
+    pub fn child(self, name: &str) -> Result<Self, Errno> {
+        let name = Text::new(name)?;
         // SAFETY: a string with its NUL.
         let node = unsafe { ffi::kho_find_child(self.0, name.as_ptr()) };
         Errno::check(node).map(|_| Self(node))
@@ -151,8 +156,8 @@ impl Node {
     /// # Errors
     ///
     /// As `include/kho.h` says; so for all that follow.
-    pub fn u32(self, name: &CStr) -> Result<u32, Errno> {
-        let mut value = 0;
+    pub fn u32(self, name: &str) -> Result<u32, Errno> {
+        let (name, mut value) = (Text::new(name)?, 0);
         // SAFETY: a string with its NUL and a variable.
         check(unsafe { ffi::kho_get_u32(self.0, name.as_ptr(), &raw mut value) })?;
         Ok(value)
@@ -163,8 +168,8 @@ impl Node {
     /// # Errors
     ///
     /// See [`u32`](Self::u32).
-    pub fn u64(self, name: &CStr) -> Result<u64, Errno> {
-        let mut value = 0;
+    pub fn u64(self, name: &str) -> Result<u64, Errno> {
+        let (name, mut value) = (Text::new(name)?, 0);
         // SAFETY: a string with its NUL and a variable.
         check(unsafe { ffi::kho_get_u64(self.0, name.as_ptr(), &raw mut value) })?;
         Ok(value)
@@ -175,8 +180,8 @@ impl Node {
     /// # Errors
     ///
     /// See [`u32`](Self::u32); no memory.
-    pub fn text(self, name: &CStr) -> Result<String, Errno> {
-        let mut buf = [0u8; 64];
+    pub fn text(self, name: &str) -> Result<String, Errno> {
+        let (name, mut buf) = (Text::new(name)?, [0u8; 64]);
         // SAFETY: a string with its NUL and a buffer.
         let len =
             unsafe { ffi::kho_get_str(self.0, name.as_ptr(), buf.as_mut_ptr().cast(), buf.len()) };

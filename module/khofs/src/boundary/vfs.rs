@@ -409,6 +409,13 @@ impl Super {
         NonNull::new(root).map(Dentry).ok_or(EINVAL)
     }
 
+    /// One more active reference, which C drops. The instance has one while its body says that it is live.
+    pub fn hold(self) -> *mut c_void {
+        // SAFETY: alive, with a reference, as said above.
+        unsafe { ffi::khofs_c_hold_super(self.0.as_ptr()) };
+        self.0.as_ptr()
+    }
+
     /// Lets go of the instance's hold on it. Not with the state's lock.
     ///
     /// # Errors

@@ -11,10 +11,11 @@ use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, utimensat};
 
 /// SplitMix64: enough to make bytes that no compressor and no coincidence reproduces.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,15 +23,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    /// One of them.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[usize::try_from(self.below(of.len() as u64)).unwrap_or(0)]
     }
 
-    fn write(&mut self, mut len: u64, to: &mut impl Write) -> std::io::Result<()> {
+    /// Writes so many bytes.
+    pub fn write(&mut self, mut len: u64, to: &mut impl Write) -> std::io::Result<()> {
         let mut block = [0_u8; 8192];
         while len > 0 {
             for word in block.as_chunks_mut::<8>().0 {

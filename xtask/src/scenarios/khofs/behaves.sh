@@ -55,6 +55,13 @@ diff /tmp/t /tmp/k
 cat /tmp/k
 [ "$(stat -c %Y /k/dir/one)" = "$(stat -c %Y /k/dir/one)" ]
 
+# Random operations.
+mkdir /k/churn /t/churn
+kho-guest churn /k/churn --last 4
+kho-guest churn /t/churn --last 4
+same_trees /k/churn /t/churn
+rm -r /k/churn /t/churn
+
 # A full disk, and one that is too small to become smaller.
 for place in /k /t; do
 	! dd if=/dev/zero of=$place/full bs=1M count=80 2>/dev/null

@@ -14,3 +14,11 @@ mount_khofs() {
 free_kib() {
 	sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo
 }
+
+# Two trees are the same in every respect that hash-tree knows.
+same_trees() {
+	kho-guest hash-tree -v "$1" >/tmp/one
+	kho-guest hash-tree -v "$2" >/tmp/other
+	diff /tmp/one /tmp/other | head -20
+	cmp -s /tmp/one /tmp/other
+}

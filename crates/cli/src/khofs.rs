@@ -1,0 +1,148 @@
+//! khofs, through `/sys/fs/khofs`: the instances, and ending one.
+
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::output::bytes;
+use kho_kexec::sys::root::Root;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// khofs's folder.
+const DIR: &str = "sys/fs/khofs";
+
+/// Its node in the state tree.
+const NODE: &str = "/khofs/";
+
+/// One instance.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Instance {
+    name: String,
+    /// What else the line says.
+    words: BTreeMap<String, String>,
+}
+
+impl Instance {
+    /// `NAME key=value …`
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        let name = words.next()?.to_owned();
+        let words = words
+            .filter_map(|word| word.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Some(Self { name, words })
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        let word = self.words.get(key).map(|word| word.parse().ok());
+        word.flatten().unwrap_or(0)
+    }
+
+    fn arrived(&self) -> bool {
+        self.words
+            .get("state")
+            .is_some_and(|state| state == "arrived")
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "state": self.words.get("state"),
+            "inodes": self.number("inodes"),
+            "bytes": self.number("bytes"),
+            "ranges": self.number("ranges"),
+            "slack": self.number("slack"),
+            "unclaimed": self.number("unclaimed"),
+            "limit": self.number("limit"),
+        })
+    }
+
+    fn print(&self) {
+        let (name, ranges) = (&self.name, self.number("ranges"));
+        println!(
+            "khofs     {name}  {} inodes, {} of {} in {ranges} {}, {} of slack; {}",
+            self.number("inodes"),
+            bytes(self.number("bytes")),
+            bytes(self.number("limit")),
+            if ranges == 1 { "range" } else { "ranges" },
+            bytes(self.number("slack")),
+            if self.arrived() {
+                format!("arrived: mount -t khofs -o name={name} none /PLACE shows it")
+            } else {
+                format!("umount keeps it, kho release {NODE}{name} ends it")
+            }
+        );
+    }
+}
+
+/// The instances; `None` when khofs is not loaded.
+///
+/// # Errors
+///
+/// When it does not say.
+pub fn instances(root: &Root) -> Result<Option<Vec<Instance>>, Fail> {
+    let file = format!("{DIR}/status");
+    if !root.exists(&file) {
+        return Ok(None);
+    }
+    let text = root
+        .attribute(&file)
+        .or_status(Status::NotPermitted)
+        .map_err(|fail| fail.fix("run as root"))?;
+    Ok(Some(text.lines().filter_map(Instance::parse).collect()))
+}
+
+/// For scripts; null when khofs is not loaded.
+pub fn json(instances: Option<&[Instance]>) -> Value {
+    instances.map_or(Value::Null, |list| {
+        list.iter().map(Instance::json).collect()
+    })
+}
+
+/// For people.
+pub fn print(instances: Option<&[Instance]>) {
+    instances.into_iter().flatten().for_each(Instance::print);
+}
+
+/// Ends the instance that `path`, a node of the state tree, stands for; false when it stands for none.
+///
+/// # Errors
+///
+/// [`Status::Module`] with what the kernel said: as a rule that it is mounted.
+pub fn release(root: &Root, path: &str) -> Result<bool, Fail> {
+    let Some(name) = path.strip_prefix(NODE) else {
+        return Ok(false);
+    };
+    let known = instances(root)?.is_some_and(|list| list.iter().any(|i| i.name == name));
+    if !known {
+        return Ok(false);
+    }
+    let file = root.path(&format!("{DIR}/release"));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&file)
+        .and_then(|mut file| file.write_all(name.as_bytes()))
+        .map_err(|err| {
+            Fail::new(
+                Status::Module,
+                format!("{name} to {}: {}", file.display(), chain(&err)),
+            )
+            .fix("umount it everywhere first; in the active phase, kho abort")
+        })?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_module() {
+        let line = "vm state=live inodes=12 bytes=4096 ranges=1 slack=8192 unclaimed=0 limit=1048576 inode-limit=5";
+        let instance = Instance::parse(line).unwrap();
+        assert!(!instance.arrived());
+        assert_eq!(instance.json()["bytes"], 4096);
+        assert_eq!(instance.json()["name"], "vm");
+        assert_eq!(Instance::parse(""), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! `kho-guest map-…`: files used through mappings.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+const PAGE: usize = 4096;
+
+/// What to do with a mapping.
+#[derive(clap::Subcommand)]
+pub enum Tool {
+    /// Write an ever larger number into each page, from first to last, again and again; never ends.
+    Write {
+        /// File.
+        file: PathBuf,
+    },
+    /// Check that a file was written by the above, up to some page of some pass, and by nothing else.
+    Check {
+        /// File.
+        file: PathBuf,
+    },
+    /// Print the digest of a file, read through a private mapping that is written to afterwards.
+    Hash {
+        /// File.
+        file: PathBuf,
+    },
+    /// Read a file past the page cache (O_DIRECT) into a mapping of another one.
+    Direct {
+        /// What is read.
+        from: PathBuf,
+        /// Where to; at least as large.
+        to: PathBuf,
+    },
+}
+
+/// Runs the tool.
+pub fn run(tool: &Tool) -> Result<()> {
+    match tool {
+        Tool::Write { file } => {
+            let map = Map::of(file, MapFlags::SHARED)?;
+            println!("writing");
+            std::io::stdout().flush()?;
+            for number in 1.. {
+                map.counters()
+                    .for_each(|page| page.store(number, Ordering::Relaxed));
+            }
+            Ok(())
+        }
+        Tool::Check { file } => {
+            let map = Map::of(file, MapFlags::SHARED)?;
+            let numbers: Vec<u64> = map.counters().map(|p| p.load(Ordering::Relaxed)).collect();
+            let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
+            ensure!(first > 0, "nothing was written");
+            ensure!(
+                numbers.is_sorted_by(|a, b| a >= b) && first - last <= 1,
+                "from {first} to {last}, and not in order: {numbers:?}"
+            );
+            println!("pass {first}");
+            Ok(())
+        }
+        Tool::Hash { file } => {
+            let mut map = Map::of(file, MapFlags::PRIVATE)?;
+            println!("{}", blake3::hash(map.bytes()).to_hex());
+            map.bytes_mut().fill(0xff);
+            Ok(())
+        }
+        Tool::Direct { from, to } => {
+            let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits())?;
+            let mut source = OpenOptions::new()
+                .read(true)
+                .custom_flags(direct)
+                .open(from)
+                .with_context(|| format!("opening {} for direct reads", from.display()))?;
+            let len = usize::try_from(source.metadata()?.len())?;
+            let mut map = Map::of(to, MapFlags::SHARED)?;
+            let room = len.next_multiple_of(PAGE);
+            ensure!(map.len >= room, "{} is too small", to.display());
+            let mut done = 0;
+            while done < len {
+                let got = source.read(&mut map.bytes_mut()[done..room])?;
+                ensure!(got > 0, "only {done} of {len} bytes");
+                done += got;
+            }
+            println!("{len} bytes");
+            Ok(())
+        }
+    }
+}
+
+/// A mapping of a whole file.
+///
+/// # Invariants
+///
+/// `len` readable and writable bytes at `at`, mapped until the process ends.
+struct Map {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Map {
+    fn of(path: &Path, flags: MapFlags) -> Result<Self> {
+        let file: File = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        let len = usize::try_from(file.metadata()?.len())?;
+        ensure!(len >= PAGE, "{} is empty", path.display());
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, &file, 0) }
+            .context("mapping the file")?;
+        // INVARIANT: just mapped, and never unmapped.
+        Ok(Self { at: at.cast(), len })
+    }
+
+    /// The first word of each page.
+    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+        (0..self.len / PAGE).map(|page| {
+            // SAFETY: aligned and mapped by the # Invariants; everybody uses it as an atomic.
+            unsafe { AtomicU64::from_ptr(self.at.add(page * PAGE).cast()) }
+        })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped by the # Invariants; nobody else writes the file meanwhile, as the test's script sees to.
+        unsafe { std::slice::from_raw_parts(self.at, self.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
+    }
+}

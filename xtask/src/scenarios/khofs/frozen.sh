@@ -1,0 +1,38 @@
+mount_khofs /k
+kho-guest bytes 1000000 --seed 1 >/k/data
+truncate -s 100000 /k/sparse
+mkdir /k/dir
+echo 1 >/sys/kernel/kho/active
+# In place: goes on.
+dd if=/dev/zero of=/k/data bs=4096 count=3 conv=notrunc 2>/dev/null
+[ "$(dd if=/k/data bs=4096 count=1 2>/dev/null | tr -d '\0' | wc -c)" = 0 ]
+wc -c </k/sparse
+# What is written down: refused, with EBUSY.
+for command in \
+	'echo x >/k/new' 'mkdir /k/new' 'ln -s x /k/new' 'ln /k/data /k/new' 'rm /k/data' 'rmdir /k/dir' \
+	'mv /k/data /k/new' 'truncate -s 5 /k/data' 'echo more >>/k/data' 'chmod 600 /k/data' \
+	'touch -d @5 /k/data' 'fallocate -l 2000000 /k/data' \
+	'dd if=/dev/zero of=/k/sparse bs=4096 count=1 conv=notrunc' 'mount -t khofs none /mnt -o name=new' \
+	'rmmod khofs' 'echo default >/sys/fs/khofs/release'; do
+	! sh -c "$command" 2>/tmp/said || { echo "not refused: $command"; exit 1; }
+	grep -q 'busy\|unavailable' /tmp/said || { cat /tmp/said; echo "$command"; exit 1; }
+done
+# A hole that is written to through a mapping waits, and can be killed.
+kho-guest map write /k/sparse >/dev/null &
+writer=$!
+sleep 1
+kill -0 $writer
+kho-guest map write /k/sparse >/dev/null &
+second=$!
+sleep 1
+kill -9 $second
+wait $second || true
+echo 0 >/sys/kernel/kho/active
+sleep 1
+kill -9 $writer
+kho-guest map check /k/sparse
+echo more >>/k/data
+rm /k/data
+mv /k/sparse /k/full
+echo done >/k/dir/file
+kho-guest hash-tree /k --same tree

@@ -1,0 +1,18 @@
+mount_khofs /k name=vm,mode=750
+kho-guest make-tree /k/tree --bytes $((16 << 20)) --seed 1 --user-xattrs
+kho-guest hash-tree /k/tree --same tree
+kho-guest bytes $((24 << 20)) --seed 3 >/k/big
+kho-guest hash --same big </k/big
+mkdir /k/churn
+kho-guest churn /k/churn --last 0
+echo 0 >/k/rounds
+dd if=/dev/zero of=/k/map bs=1M count=2 2>/dev/null
+mount_khofs /cold name=cold,size=8m
+echo cold >/cold/file
+kho-guest hash-tree /cold --same cold
+umount /cold
+# Writes through a mapping up to the moment of kexec, whatever happens to the mount.
+setsid kho-guest map write /k/map >/dev/null &
+sleep 1
+kho-guest map check /k/map
+umount -l /k

@@ -1,0 +1,42 @@
+before=$(cut -d ' ' -f 1 /proc/uptime)
+mount_khofs /k name=vm
+echo "mounted from $before to $(cut -d ' ' -f 1 /proc/uptime)"
+[ "$(status_of vm unclaimed)" = $((KHO_BIG << 20)) ]
+if [ $KHO_HOP = 1 ]; then
+	# A task with little memory reads all of it, before anybody else did.
+	mkdir -p /cg
+	mount -t cgroup2 none /cg
+	echo +memory >/cg/cgroup.subtree_control
+	mkdir /cg/small
+	echo $((16 << 20)) >/cg/small/memory.max
+	sh -c 'echo $$ >/cg/small/cgroup.procs; exec kho-guest hash --same vm </k/vm'
+	cat /cg/small/memory.events /cg/small/memory.current
+	grep -q '^oom_kill 0$' /cg/small/memory.events
+	grep -q '^max 0$' /cg/small/memory.events
+	# A direct read into pages that arrived: they can be pinned, written by the device, and stay where they are.
+	kho=$(which kho)
+	kho-guest map direct $kho /k/vm
+	size=$(stat -L -c %s $kho)
+	head -c $size /k/vm | cmp - $kho
+	kho-guest bytes $((KHO_BIG << 20)) --seed 9 | dd of=/k/vm bs=1M conv=notrunc 2>/dev/null
+else
+	# Nobody touches it: a while after the mount it comes by itself.
+	waited=0
+	while [ "$(status_of vm unclaimed)" != 0 ]; do
+		sleep 1
+		waited=$((waited + 1))
+		[ $waited -lt 60 ]
+	done
+	kho-guest hash --same vm </k/vm
+	before=$(free_kib)
+	rm /k/vm
+	sleep 4
+	after=$(free_kib)
+	echo "free before rm $before KiB, after $after KiB"
+	[ $((after - before)) -ge $(((KHO_BIG << 10) * 98 / 100)) ]
+	# Not only pages, but huge ones.
+	huge=$((KHO_BIG / 4))
+	echo $huge >/proc/sys/vm/nr_hugepages
+	grep HugePages_Total /proc/meminfo
+	[ "$(cat /proc/sys/vm/nr_hugepages)" -ge $((huge * 9 / 10)) ]
+fi
