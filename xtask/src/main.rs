@@ -13,6 +13,7 @@ mod host;
 mod kernel;
 mod lab;
 mod module;
+mod proofs;
 mod qemu;
 mod scenarios;
 mod soak;

@@ -15,9 +15,6 @@ case $KHO_HOP in
 	# Nothing is wrong yet; the time is that of hashing under emulation.
 	load --verify 2>&1 | tee /tmp/verified
 	grep -o 'verified.*' /tmp/verified | kho-guest report verified
-	address() {
-		kho dump --json | tr -d ' \n' | sed -n "s/.*\"label\":\"$1\",\"mem\":\[{\"addr\":\([0-9]*\).*/\1/p" | grep .
-	}
 	address blob | kho-guest report blob
 	kho-guest mark flip
 	kho-guest fill

@@ -52,3 +52,8 @@ sweep() {
 	echo "$name: killed at $((points - before)) steps, the last: $last"
 	[ $points -gt $before ]
 }
+
+# address NAME: where the first range of the arrived blob begins, decimal.
+address() {
+	kho dump --json | tr -d ' \n' | sed -n "s/.*\"label\":\"$1\",\"mem\":\[{\"addr\":\([0-9]*\).*/\1/p" | grep .
+}

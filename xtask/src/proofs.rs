@@ -1,0 +1,200 @@
+//! Every unsafe block has its proof and is where unsafe code may be, and every sentence of the security model has its tests.
+//!
+//! clippy's `undocumented_unsafe_blocks` sees what the workspace compiles. This looks at every Rust file, so also at the
+//! kernel modules and at the arrival program, which a build script compiles.
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use crate::workspace::root;
+
+    /// Where unsafe code may be, as ARCHITECTURE.md says.
+    const ALLOWED: [&str; 8] = [
+        // Its tests run the entry code.
+        "crates/kexec/src/entry.rs",
+        "crates/kexec/src/sys/syscalls",
+        "crates/kexec/src/sys/file_load.rs",
+        "crates/kexec/src/sys/landing/map.rs",
+        "crates/kexec/arrival/",
+        "module/src/boundary/",
+        "module/src/lib.rs",
+        "module/khofs/src/",
+    ];
+
+    fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let (path, name) = (entry.path(), entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                if name != "target" && name != "build" && name != ".git" {
+                    files(&path, found);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// The code of a line, without a comment at its end and without what is in string literals.
+    fn code(line: &str) -> String {
+        let line = line.trim_start();
+        let mut code = String::new();
+        let mut quoted = false;
+        let mut letters = line.chars().peekable();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '\\' if quoted => {
+                    letters.next();
+                }
+                '"' => quoted = !quoted,
+                '/' if !quoted && letters.peek() == Some(&'/') => break,
+                _ if !quoted => code.push(letter),
+                _ => {}
+            }
+        }
+        code
+    }
+
+    /// Whether the lines before line `at` hold the proof: comments and attributes, or the beginning of the statement.
+    fn proved(lines: &[&str], at: usize) -> bool {
+        let proof = |line: &str| line.contains("SAFETY:") || line.contains("# Safety");
+        let mut left = 4;
+        for line in lines[..at].iter().rev() {
+            let line = line.trim();
+            if proof(line) {
+                return true;
+            }
+            if !(line.starts_with("//") || line.starts_with('#')) {
+                // A statement may begin some lines above its unsafe part; a blank line or the end of another ends it.
+                if line.is_empty() || line.ends_with(';') || line.ends_with('}') || left == 0 {
+                    return false;
+                }
+                left -= 1;
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn every_unsafe_block_has_a_proof_and_its_place() {
+        let mut all = Vec::new();
+        files(root(), &mut all);
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for path in all {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root()).unwrap().display().to_string();
+            let lines: Vec<&str> = text.lines().collect();
+            for (at, line) in lines.iter().enumerate() {
+                let code = code(line);
+                let begins = ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"];
+                if !begins.iter().any(|begin| code.contains(begin)) {
+                    continue;
+                }
+                // A type, or a declaration that says nothing about who calls it.
+                if code.contains(": unsafe")
+                    || code.contains("= unsafe extern")
+                    || code.contains("(unsafe")
+                {
+                    continue;
+                }
+                seen += 1;
+                if !ALLOWED.iter().any(|place| path.starts_with(place)) {
+                    wrong.push(format!("{path}:{}: unsafe code has no place here", at + 1));
+                } else if (code.contains("unsafe {") || code.contains("unsafe impl"))
+                    && !proved(&lines, at)
+                {
+                    wrong.push(format!("{path}:{}: no proof: {}", at + 1, line.trim()));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(
+            seen > 50,
+            "only {seen} were found: this test looks at the wrong files"
+        );
+    }
+
+    /// Sentences of the security model, each with the names in the parentheses at its end.
+    fn sentences(text: &str) -> Vec<(String, Vec<String>)> {
+        let mut items: Vec<String> = Vec::new();
+        let mut inside = false;
+        for line in text.lines() {
+            if let Some(item) = line.strip_prefix("- ") {
+                items.push(item.to_owned());
+                inside = true;
+            } else if inside && line.starts_with("  ") {
+                let last = items.last_mut().unwrap();
+                last.push(' ');
+                last.push_str(line.trim());
+            } else {
+                inside = false;
+            }
+        }
+        let names = |item: &str| {
+            let last = item
+                .strip_suffix(')')
+                .and_then(|item| item.rsplit_once('('));
+            let names = last.map_or("", |(_, names)| names).split(", ");
+            names
+                .filter_map(|name| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned()))
+                .collect()
+        };
+        items
+            .into_iter()
+            .map(|item| (item.clone(), names(&item)))
+            .collect()
+    }
+
+    #[test]
+    fn every_sentence_of_the_security_model_names_tests_that_exist() {
+        let text = std::fs::read_to_string(root().join("docs/src/security.md")).unwrap();
+        let guests: Vec<String> = crate::scenarios::all()
+            .into_iter()
+            .map(|s| s.name)
+            .collect();
+        let mut all = Vec::new();
+        files(root(), &mut all);
+        let sources: Vec<String> = all
+            .iter()
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        let is_test = |name: &str| {
+            let head = format!("fn {name}(");
+            // The attribute is one of the few lines above.
+            sources.iter().any(|source| {
+                source.match_indices(&head).any(|(at, _)| {
+                    let above: Vec<&str> = source[..at].lines().rev().take(6).collect();
+                    above.iter().any(|line| line.trim() == "#[test]")
+                })
+            })
+        };
+        let mut wrong = Vec::new();
+        let sentences = sentences(&text);
+        for (sentence, names) in &sentences {
+            if names.is_empty() {
+                wrong.push(format!("no test is named: {sentence}"));
+            }
+            for name in names {
+                if !guests.contains(name) && !is_test(name) {
+                    wrong.push(format!("there is no test {name}: {sentence}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(sentences.len() >= 15, "{} sentences", sentences.len());
+    }
+
+    #[test]
+    fn what_it_looks_at() {
+        assert_eq!(code("let a = \"unsafe {\"; // unsafe {"), "let a = ; ");
+        let lines = [
+            "// SAFETY: x",
+            "let a =",
+            "    unsafe { b };",
+            "unsafe { c }",
+        ];
+        assert!(proved(&lines, 2));
+        assert!(!proved(&lines, 3));
+    }
+}
