@@ -104,7 +104,9 @@ impl World {
             let ranges = value(MEM).and_then(|v| v.mem().ok()).ok_or("no mem")?;
             let ranges = RangeSet::from_ranges(ranges.flatten()).map_err(|e| e.to_string())?;
             self.held.push(Held {
-                id: id.ok_or("no id")?,
+                id: id
+                    .map(|id| armed.rewritten.get(&id).copied().unwrap_or(id))
+                    .ok_or("no id")?,
                 ranges,
             });
         }

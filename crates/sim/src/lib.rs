@@ -12,7 +12,7 @@
 //! - memory that only the firmware and memblock know of is never covered and never overwritten;
 //! - no generation comes back, and nothing but the image that was loaded last is executed.
 //!
-//! A violation is a [`Failure`], which prints the script that led to it.
+//! A violation is a [`Failure`], which prints the [`script`] that led to it; saved below `scripts/` it is a regression test.
 
 mod arrive;
 pub mod chain;
@@ -21,6 +21,8 @@ mod load;
 pub mod machine;
 pub mod memory;
 pub mod op;
+mod producers;
+pub mod script;
 mod sets;
 mod world;
 

@@ -15,6 +15,7 @@ use kho::phase::{Fingerprint, Generation, Phase};
 use kho::plan::{ImageNeeds, Limits, PayloadNeeds, Plan, PlanRequest, ScratchSource, plan};
 use kho::tree::{WriteError, Writer};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Segments for state and blobs.
@@ -337,6 +338,7 @@ impl World {
                 blobs: promised,
                 held: self.held.clone(),
             },
+            rewritten: BTreeMap::new(),
         })
     }
 }

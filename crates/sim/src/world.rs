@@ -4,10 +4,10 @@ use crate::kernel::{Boot, Entry, Kernel, Library};
 use crate::machine::{Template, image, range, set};
 use crate::memory::{Content, Memory};
 use crate::op::{Op, Outcome};
-use crate::sets::{Rng, add, both, minus, plus};
+use crate::sets::{Rng, both, minus, plus};
 use kho::phase::{Fingerprint, Generation, Machine, Phase};
-use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
-use std::collections::BTreeSet;
+use kho::{PAGE_SIZE, PhysRange, RangeSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Bytes that a user wants to be handed over.
@@ -53,6 +53,8 @@ pub(crate) struct Armed {
     /// Destination and content, in the order of the segments.
     pub(crate) copies: Vec<(PhysRange, Content)>,
     pub(crate) promise: Promise,
+    /// Content that was written over since it was written down: what the tree says, and what there is.
+    pub(crate) rewritten: BTreeMap<u64, u64>,
 }
 
 /// What the next kernel has to find.
@@ -129,17 +131,27 @@ pub struct Failure {
     pub what: String,
     /// The machine.
     pub template: &'static str,
+    /// The seed of everything that is left to chance.
+    pub seed: u64,
     /// Everything up to and including the operation that did it, with its outcome.
     pub script: Vec<(Op, Option<Outcome>)>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.template, self.what)?;
-        for (step, (op, outcome)) in self.script.iter().enumerate() {
+        writeln!(
+            f,
+            "# {}\nmachine {}\nseed {}",
+            self.what.replace('\n', " "),
+            self.template,
+            self.seed
+        )?;
+        for (op, outcome) in &self.script {
             match outcome {
-                Some(outcome) => writeln!(f, "{step:4}  {op}  ->  {outcome:?}")?,
-                None => writeln!(f, "{step:4}  {op}  ->  broken")?,
+                Some(outcome) => {
+                    writeln!(f, "{op}  # {}", format!("{outcome:?}").replace('\n', " "))?
+                }
+                None => writeln!(f, "{op}  # broken")?,
             }
         }
         Ok(())
@@ -160,6 +172,7 @@ pub fn run(template: Template, seed: u64, ops: &[Op]) -> Result<World, Box<Failu
         Box::new(Failure {
             what,
             template: name,
+            seed,
             script,
         })
     };
@@ -305,13 +318,28 @@ impl World {
                 Some(blob) => blob.live = true,
                 None => return Ok(Outcome::Nothing),
             },
-            Op::Hold(..) | Op::Foreign(..) | Op::Release(_) | Op::ReleaseSlack if frozen => {
+            Op::Hold(..)
+            | Op::Foreign(..)
+            | Op::Claim(_)
+            | Op::Grow(..)
+            | Op::Release(_)
+            | Op::ReleaseSlack
+            | Op::Activate
+                if frozen =>
+            {
                 return Ok(Outcome::Refused(format!(
                     "{op} while a handover is under way"
                 )));
             }
             Op::Hold(ranges, pages) => return Ok(self.hold(ranges, pages)),
             Op::Foreign(page, pages) => return Ok(self.foreign(page, pages)),
+            Op::Claim(which) => return Ok(self.claim(which)),
+            Op::Grow(which, pages) => return Ok(self.grow(which, pages)),
+            Op::Write(which) => return Ok(self.write(which)),
+            Op::Activate => {
+                let generation = self.machine.activate().map_err(|e| e.to_string())?;
+                self.note(generation)?;
+            }
             Op::Release(which) => {
                 if self.held.is_empty() {
                     return Ok(Outcome::Nothing);
@@ -397,52 +425,6 @@ impl World {
         set(blobs.chain(held))
     }
 
-    /// A producer allocates contiguous memory outside scratch.
-    fn hold(&mut self, ranges: u8, pages: u8) -> Outcome {
-        let len = (u64::from(pages) + 1) * PAGE_SIZE;
-        let mut free = minus(&self.kernel.free(&self.template), &set(self.scratch));
-        let mut mine = RangeSet::new();
-        for _ in 0..=ranges {
-            let Some(place) = self.rng.place(&free, len, PAGE_SIZE) else {
-                return Outcome::Refused("no contiguous memory for a producer".into());
-            };
-            free = minus(&free, &set([place]));
-            add(&mut mine, place);
-        }
-        self.take(mine);
-        Outcome::Done
-    }
-
-    /// Somebody wants pages to be kept that are where they are.
-    fn foreign(&mut self, page: u32, pages: u8) -> Outcome {
-        let top = self.template.ram.span().map_or(0, |s| s.end().get());
-        let start = (u64::from(page) * PAGE_SIZE) % top;
-        let Ok(wanted) = PhysRange::new(PhysAddr::new(start), (u64::from(pages) + 1) * PAGE_SIZE)
-        else {
-            return Outcome::Nothing;
-        };
-        if self.scratch.is_some_and(|s| s.overlaps(wanted)) {
-            return Outcome::Refused(format!("{wanted} is in scratch"));
-        }
-        if !self.kernel.free(&self.template).contains_range(wanted) {
-            return Outcome::Refused(format!("{wanted} is not this producer's to keep"));
-        }
-        self.take(set([wanted]));
-        Outcome::Done
-    }
-
-    fn take(&mut self, ranges: RangeSet) {
-        let held = Held {
-            id: self.fresh(),
-            ranges,
-        };
-        for (range, content) in held.contents() {
-            self.memory.write(range, content);
-        }
-        self.kernel.held = plus(&self.kernel.held, &held.ranges);
-        self.held.push(held);
-    }
-
     /// The promises that hold at any time.
     fn check(&self) -> Result<(), String> {
         for held in &self.held {
@@ -517,7 +499,7 @@ impl World {
 }
 
 /// Element `which`, counted modulo.
-fn pick<T>(list: &mut [T], which: u8) -> Option<&mut T> {
+pub(crate) fn pick<T>(list: &mut [T], which: u8) -> Option<&mut T> {
     let len = list.len();
     list.get_mut(usize::from(which).checked_rem(len)?)
 }

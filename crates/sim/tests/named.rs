@@ -45,7 +45,7 @@ fn a_thousand_hops() {
             );
             let pick = u8::try_from(rng.below(200)).unwrap();
             let size = mib(rng.below(40)) + u32::try_from(rng.below(5000)).unwrap();
-            let op = match rng.below(8) {
+            let op = match rng.below(11) {
                 0 => Op::Keep(size),
                 1 => Op::Touch(pick, size),
                 2 => Op::Drop(pick),
@@ -53,6 +53,9 @@ fn a_thousand_hops() {
                 4 => Op::Hold(pick % 6, pick),
                 5 => Op::Release(pick),
                 6 => Op::ReleaseSlack,
+                7 => Op::Claim(pick),
+                8 => Op::Grow(pick, pick),
+                9 => Op::Write(pick),
                 _ => Op::Foreign(u32::try_from(rng.below(1 << 32)).unwrap(), pick),
             };
             let kernel = u8::try_from(rng.below(3)).unwrap();

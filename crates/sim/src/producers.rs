@@ -1,0 +1,122 @@
+//! Those whose memory stays in place: drivers with their arenas, consumers, file systems in RAM.
+
+use crate::machine::set;
+use crate::op::Outcome;
+use crate::sets::{add, both, minus, plus};
+use crate::world::{Held, World, pick};
+use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
+
+impl World {
+    /// A producer allocates contiguous memory outside scratch.
+    pub(crate) fn hold(&mut self, ranges: u8, pages: u8) -> Outcome {
+        let len = (u64::from(pages) + 1) * PAGE_SIZE;
+        let mut free = minus(&self.kernel.free(&self.template), &set(self.scratch));
+        let mut mine = RangeSet::new();
+        for _ in 0..=ranges {
+            let Some(place) = self.rng.place(&free, len, PAGE_SIZE) else {
+                return Outcome::Refused("no contiguous memory for a producer".into());
+            };
+            free = minus(&free, &set([place]));
+            add(&mut mine, place);
+        }
+        self.take(mine);
+        Outcome::Done
+    }
+
+    /// Somebody wants pages to be kept that are where they are.
+    pub(crate) fn foreign(&mut self, page: u32, pages: u8) -> Outcome {
+        let top = self.template.ram.span().map_or(0, |s| s.end().get());
+        let start = (u64::from(page) * PAGE_SIZE) % top;
+        let Ok(wanted) = PhysRange::new(PhysAddr::new(start), (u64::from(pages) + 1) * PAGE_SIZE)
+        else {
+            return Outcome::Nothing;
+        };
+        if self.scratch.is_some_and(|s| s.overlaps(wanted)) {
+            return Outcome::Refused(format!("{wanted} is in scratch"));
+        }
+        if !self.kernel.free(&self.template).contains_range(wanted) {
+            return Outcome::Refused(format!("{wanted} is not this producer's to keep"));
+        }
+        self.take(set([wanted]));
+        Outcome::Done
+    }
+
+    /// What arrived for a consumer becomes its own.
+    pub(crate) fn claim(&mut self, which: u8) -> Outcome {
+        let Some(held) = pick(&mut self.held, which) else {
+            return Outcome::Nothing;
+        };
+        let arrived = both(&held.ranges, &self.kernel.reserved);
+        if arrived.is_empty() {
+            return Outcome::Refused("claimed before".into());
+        }
+        self.kernel.managed += arrived.total();
+        self.kernel.reserved = minus(&self.kernel.reserved, &arrived);
+        self.kernel.held = plus(&self.kernel.held, &arrived);
+        Outcome::Done
+    }
+
+    /// An arena takes another piece of contiguous memory, outside scratch as the first.
+    pub(crate) fn grow(&mut self, which: u8, pages: u8) -> Outcome {
+        let len = (u64::from(pages) + 1) * PAGE_SIZE;
+        let free = minus(&self.kernel.free(&self.template), &set(self.scratch));
+        let place = self.rng.place(&free, len, PAGE_SIZE);
+        let id = self.fresh();
+        let Some(held) = pick(&mut self.held, which) else {
+            return Outcome::Nothing;
+        };
+        if !both(&held.ranges, &self.kernel.reserved).is_empty() {
+            return Outcome::Refused("not claimed yet".into());
+        }
+        let Some(place) = place else {
+            return Outcome::Refused("no contiguous memory for an arena".into());
+        };
+        held.id = id;
+        add(&mut held.ranges, place);
+        let contents: Vec<_> = held.contents().collect();
+        for (range, content) in contents {
+            self.memory.write(range, content);
+        }
+        self.kernel.held = plus(&self.kernel.held, &set([place]));
+        Outcome::Done
+    }
+
+    /// Data in place is written over; where it is stays as it is.
+    pub(crate) fn write(&mut self, which: u8) -> Outcome {
+        let id = self.fresh();
+        let Some(held) = pick(&mut self.held, which) else {
+            return Outcome::Nothing;
+        };
+        let old = held.id;
+        held.id = id;
+        let contents: Vec<_> = held.contents().collect();
+        for (range, content) in contents {
+            self.memory.write(range, content);
+        }
+        if let Some(armed) = &mut self.armed {
+            // The tree goes on saying what it said; what arrives is what is there.
+            for promised in armed.promise.held.iter_mut().filter(|held| held.id == old) {
+                promised.id = id;
+            }
+            let said = armed
+                .rewritten
+                .iter()
+                .find(|(_, now)| **now == old)
+                .map(|(said, _)| *said);
+            armed.rewritten.insert(said.unwrap_or(old), id);
+        }
+        Outcome::Done
+    }
+
+    fn take(&mut self, ranges: RangeSet) {
+        let held = Held {
+            id: self.fresh(),
+            ranges,
+        };
+        for (range, content) in held.contents() {
+            self.memory.write(range, content);
+        }
+        self.kernel.held = plus(&self.kernel.held, &held.ranges);
+        self.held.push(held);
+    }
+}
