@@ -27,6 +27,8 @@
         clippy::arithmetic_side_effects
     )
 )]
+// `kani` is set by Kani alone, see `proofs`.
+#![allow(unexpected_cfgs)]
 
 extern crate alloc;
 #[cfg(test)]
@@ -38,6 +40,8 @@ pub mod headroom;
 pub mod memcache;
 pub mod phase;
 pub mod plan;
+#[cfg(kani)]
+mod proofs;
 pub mod ranges;
 pub mod scratch;
 pub mod tree;
