@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote, on khofs and on tmpfs.
+//! Programs that nobody here wrote, on khofs: file system suites beside tmpfs, and users of files.
 
 use super::Scenario;
 use crate::suites::{self, Foreign};
@@ -8,7 +8,37 @@ const SUITES: &str = include_str!("suites/suites.sh");
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
     let all = ["6.1", "6.12", "7.3"].map(|kernel| full(kernel).slow());
-    all.into_iter().chain([slice()]).collect()
+    all.into_iter().chain([slice(), sqlite(), qemu()]).collect()
+}
+
+/// Writers that the kexec stops in the middle of whatever they do.
+fn sqlite() -> Scenario {
+    users(
+        "khofs-sqlite",
+        "SQLite in three journal modes: after each kexec the databases are whole and what was committed is there",
+        Foreign::Sqlite,
+        include_str!("suites/sqlite.sh"),
+    )
+}
+
+/// The update of a host under a virtual machine.
+fn qemu() -> Scenario {
+    users(
+        "khofs-qemu",
+        "a virtual machine with its memory in a file goes on after kexec, the memory identical by hash",
+        Foreign::Qemu,
+        include_str!("suites/qemu.sh"),
+    )
+    .timeout_s(600)
+}
+
+fn users(name: &str, about: &str, program: Foreign, script: &str) -> Scenario {
+    Scenario::new(name, about)
+        .kernels(&["6.1", "6.12", "7.3", "6.1"])
+        .kho_modules(&["kho", "khofs"])
+        .foreign(&[program])
+        .first(script)
+        .each(script)
 }
 
 fn compared(name: String, about: &str, kernel: &'static str, amount: &str) -> Scenario {

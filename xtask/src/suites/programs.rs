@@ -19,6 +19,10 @@ pub enum Foreign {
     Fsx,
     /// fio.
     Fio,
+    /// The shell of SQLite.
+    Sqlite,
+    /// QEMU for x86, with its firmware.
+    Qemu,
 }
 
 impl Foreign {
@@ -28,6 +32,12 @@ impl Foreign {
             Self::Pjdfstest => from_crate(cache, "pjdfstest", "0.2.2"),
             Self::Fsx => from_crate(cache, "fsx", "0.3.2"),
             Self::Fio => from_debian(cache, "fio", &["bookworm"]),
+            Self::Sqlite => from_debian(cache, "sqlite3", &["bookworm"]),
+            Self::Qemu => from_debian(
+                cache,
+                "qemu-system-x86",
+                &["bookworm", "bookworm-backports"],
+            ),
         }
     }
 }

@@ -11,23 +11,18 @@ use anyhow::{Context, Result, ensure};
 pub const STATED: [(&str, &str, &str); 0] = [];
 
 /// Why something does not pass on tmpfs either, for the report: suite, beginning of the test's name, reason.
-const ON_BOTH: [(&str, &str, &str); 6] = [
+const ON_BOTH: [(&str, &str, &str); 2] = [
     (
         "fio",
         "direct",
         "tmpfs takes `O_DIRECT` since 6.6, khofs on every kernel",
     ),
-    ("pjdfstest", "link::erofs_named", BUSY),
-    ("pjdfstest", "mkfifo::erofs_new_file", BUSY),
-    ("pjdfstest", "open::erofs_new_file", BUSY),
-    ("pjdfstest", "rmdir::erofs_named", BUSY),
     (
         "pjdfstest",
         "link::link_count_max",
         "the C library knows no limit for either",
     ),
 ];
-const BUSY: &str = "the test's own `mount -o remount,ro` is refused with EBUSY";
 
 /// How a test went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
