@@ -34,7 +34,7 @@ fn qemu() -> Scenario {
 
 fn users(name: &str, about: &str, program: Foreign, script: &str) -> Scenario {
     Scenario::new(name, about)
-        .kernels(&["6.1", "6.12", "7.3", "6.1"])
+        .kernels(&["6.1", "6.12", "7.3"])
         .kho_modules(&["kho", "khofs"])
         .foreign(&[program])
         .first(script)
