@@ -114,10 +114,19 @@ bool khofs_c_next_run(struct inode *inode, u64 from, struct khofs_run *run)
  */
 static struct page *get_page_at(struct inode *inode, pgoff_t index)
 {
+	bool last = false;
+
 	for (;;) {
-		struct page *page = find_get_page(inode->i_mapping, index);
+		struct page *page;
 		int brought;
 
+		/*
+		 * Somebody else may bring the page at any time: it is in the page cache before it is off the list of what
+		 * is not, so only a look after that list was found not to have it says that there is a hole.
+		 */
+		if (!smp_load_acquire(&khofs_i(inode)->lazy))
+			last = true;
+		page = find_get_page(inode->i_mapping, index);
 		if (page) {
 			struct folio *folio = page_folio(page);
 
@@ -132,13 +141,12 @@ static struct page *get_page_at(struct inode *inode, pgoff_t index)
 			}
 			return page;
 		}
-		if (!READ_ONCE(khofs_i(inode)->lazy))
+		if (last)
 			return NULL;
 		brought = khofs_rs_bring(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index);
 		if (brought < 0)
 			return ERR_PTR(brought);
-		if (!brought)
-			return NULL;
+		last = !brought;
 	}
 }
 

@@ -386,7 +386,8 @@ void *khofs_c_file(struct inode *inode)
 
 void khofs_c_set_lazy(struct inode *inode, u64 pages)
 {
-	WRITE_ONCE(khofs_i(inode)->lazy, pages);
+	/* After the pages got into the page cache, see get_page_at(). */
+	smp_store_release(&khofs_i(inode)->lazy, pages);
 }
 
 struct inode *khofs_c_make_inode(struct super_block *sb, const struct khofs_attr *attr, void *file,
