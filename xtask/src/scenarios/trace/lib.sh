@@ -6,9 +6,10 @@ trace_cmd() {
 }
 
 # What trace-cmd makes of a file: every line but the first, which counts CPUs, and the one that says how many events were
-# overwritten before the oldest: the kernel tells that only to a reader that takes pages out.
+# overwritten before the oldest: the kernel tells that only to a reader that takes pages out. After that line trace-cmd indents
+# by another width, so what lines begin with does not count.
 report() {
-	trace_cmd report "$1" | tail -n +2 | grep -v 'EVENTS DROPPED'
+	trace_cmd report "$1" | tail -n +2 | grep -v 'EVENTS DROPPED' | sed 's/^ *//'
 }
 
 # Events of all kinds on several CPUs, an instance with events of its own and an empty one; then all of it stands still.
