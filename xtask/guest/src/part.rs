@@ -38,7 +38,7 @@ pub enum Forgery {
     Unreserved,
     /// The firmware's tables: reserved early, and no RAM.
     Acpi,
-    /// The next kernel's own text, reserved early too, with scratch moved out of its way.
+    /// The next kernel's own text. The loader refuses to reserve it early, as it does for any part of the image.
     Text,
 }
 
@@ -64,7 +64,7 @@ pub fn forge(
     let held = PhysRange::from_bounds(own.end(), room.end())?;
     let one = |start: PhysAddr| PhysRange::new(start, PAGE_SIZE);
     let mut reserved = places.reserved.clone();
-    let mut scratch = places.scratch;
+    let scratch = places.scratch;
     let mut ranges = vec![held];
     match forgery {
         Forgery::Twice => ranges.push(one(held.start())?),
@@ -82,12 +82,7 @@ pub fn forge(
             reserved.push(page);
             ranges.push(page);
         }
-        Forgery::Text => {
-            let text = places.placement.kernel;
-            reserved.push(text);
-            ranges.push(text);
-            scratch = PhysRange::from_bounds(text.end(), scratch.end())?;
-        }
+        Forgery::Text => ranges.push(one(places.placement.kernel.start())?),
         _ => {}
     }
     let mut part = vec![0; usize::try_from(PAGE_SIZE)?];

@@ -75,7 +75,10 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let release = kernel.release()?;
     let fingerprint = fingerprint(&rustc)?;
     cache.dir("modules")?;
-    // Builds of one checkout share cargo's folder; those of others do not have to wait.
+    // Builds of one checkout share cargo's folder, and two checkouts may have the same sources.
+    let target = workspace::target_dir()?.join("module");
+    std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
+    let _here = cache.lock(&target.to_string_lossy())?;
     let _lock = cache.lock(&format!("modules/{fingerprint:016x}"))?;
     let name = format!("modules/{release}/{fingerprint:016x}");
     if cache.path(&name).exists() {
@@ -85,7 +88,6 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let source = rust_source(cache, &rustc)?;
     cache.make_dir(&name, |dir| {
         eprintln!("xtask: building the kernel module for {release}");
-        let target = workspace::target_dir()?.join("module");
         let make = |mut command: Command, headers: &str, what: &str, options: &[&str]| {
             let out = out(&target, release, options);
             command

@@ -11,10 +11,10 @@ case $KHO_HOP in
 8) want='it is damaged or contradicts itself' next=own ;;
 9) want='it is damaged or contradicts itself' next=blob ;;
 10) want="a range is a blob's too" next=scratch ;;
-11) want='a range is in scratch' next=unreserved ;;
+11) want='a range is not in the mem cache' next=unreserved ;;
 12) want='a range is not in the mem cache' next=acpi ;;
 13) want='refused, a range is not RAM that early boot reserved for it' next=text ;;
-14) want='refused, a range is not RAM that early boot reserved for it' next= ;;
+14) want='a range is not in the mem cache' next= ;;
 esac
 cat $sys/status
 if [ "$KHO_HOP" -gt 0 ]; then
