@@ -68,13 +68,13 @@ struct Model {
 
 impl Model {
     fn step(&mut self, random: &mut Random, number: u64, dir: Option<&Path>) -> Result<()> {
-        let parent = match random.below(self.dirs.len() as u64 + 1) {
+        let parent = match random.index(self.dirs.len() + 1) {
             0 => String::new(),
-            at => format!("{}/", self.dirs[at as usize - 1]),
+            at => format!("{}/", self.dirs[at - 1]),
         };
         let fresh = format!("{parent}{number}");
         let file = (!self.files.is_empty()).then(|| {
-            let at = random.below(self.files.len() as u64) as usize;
+            let at = random.index(self.files.len());
             (at, self.files[at].clone())
         });
         let (offset, len) = (random.below(REACH), random.below(200_000) + 1);
@@ -100,7 +100,7 @@ impl Model {
                 self.links.push(fresh);
             }
             (28..=30, _) if !self.dirs.is_empty() => {
-                let at = random.below(self.dirs.len() as u64) as usize;
+                let at = random.index(self.dirs.len());
                 let inside = format!("{}/", self.dirs[at]);
                 let empty = [&self.dirs, &self.files, &self.links]
                     .into_iter()
@@ -154,7 +154,7 @@ impl Model {
                 self.files[at] = fresh;
             }
             (87..=89, Some((_, path))) => {
-                let other = self.files[random.below(self.files.len() as u64) as usize].clone();
+                let other = self.files[random.index(self.files.len())].clone();
                 if let Some(dir) = dir.filter(|_| other != path) {
                     let (a, b) = (dir.join(&path), dir.join(&other));
                     renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?;
@@ -168,7 +168,7 @@ impl Model {
             }
             (94..=96, Some((_, path))) => {
                 if let Some(dir) = dir {
-                    let mode = 0o400 | (number as u32 & 0o377);
+                    let mode = 0o400 | u32::try_from(number & 0o377)?;
                     std::fs::set_permissions(
                         dir.join(path),
                         PermissionsExt::from_mode(mode | 0o600),

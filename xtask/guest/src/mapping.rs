@@ -123,8 +123,10 @@ impl Map {
     /// The first word of each page.
     fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
         (0..self.len / PAGE).map(|page| {
-            // SAFETY: aligned and mapped by the # Invariants; everybody uses it as an atomic.
-            unsafe { AtomicU64::from_ptr(self.at.add(page * PAGE).cast()) }
+            // SAFETY: inside of the mapping, by the # Invariants and the bound of the range above.
+            let word = unsafe { self.at.add(page * PAGE) };
+            // SAFETY: page-aligned and mapped by the # Invariants; everybody uses it as an atomic.
+            unsafe { AtomicU64::from_ptr(word.cast()) }
         })
     }
 

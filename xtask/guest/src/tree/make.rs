@@ -28,9 +28,14 @@ impl Random {
         self.next() % limit.max(1)
     }
 
+    /// An index below `len`.
+    pub fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap_or(0)
+    }
+
     /// One of them.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).unwrap_or(0)]
+        of[self.index(of.len())]
     }
 
     /// Writes so many bytes.
