@@ -10,7 +10,9 @@ mod tests {
     use crate::workspace::root;
 
     /// Where unsafe code may be, as ARCHITECTURE.md says.
-    const ALLOWED: [&str; 8] = [
+    const ALLOWED: [&str; 9] = [
+        // A tool of the test guests that maps files and looks at the pages.
+        "xtask/guest/src/mapping.rs",
         // Its tests run the entry code.
         "crates/kexec/src/entry.rs",
         "crates/kexec/src/sys/syscalls",
