@@ -20,6 +20,7 @@ mod firmware;
 mod khofs;
 mod mainline;
 mod module;
+mod producers;
 mod size;
 mod smoke;
 pub mod suites;
@@ -85,6 +86,7 @@ pub fn all() -> Vec<Scenario> {
         khofs::scenarios(),
         mainline::scenarios(),
         module::scenarios(),
+        producers::scenarios(),
         size::scenarios(),
         vec![crate::soak::scenario("soak-3", 3, 3)],
         suites::scenarios(),
