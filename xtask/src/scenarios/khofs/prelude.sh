@@ -11,8 +11,10 @@ mount_khofs() {
 	mount -t khofs none "$1" ${2:+-o "$2"}
 }
 
+# Free memory with what each processor keeps for itself, which MemFree leaves out.
 free_kib() {
-	sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo
+	awk '/^MemFree:/ { kib += $2 } $1 == "pagesets" { sets = 1 } sets && $1 == "count:" { kib += $2 * 4 } END { print kib }' \
+		/proc/meminfo /proc/zoneinfo
 }
 
 # Two trees are the same in every respect that hash-tree knows.
