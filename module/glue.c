@@ -409,6 +409,32 @@ void kho_free_pages(struct page *page, size_t count)
 }
 EXPORT_SYMBOL_GPL(kho_free_pages);
 
+u64 kho_alloc_range(size_t count)
+{
+	return PFN_PHYS(kho_rs_alloc_pages(count));
+}
+EXPORT_SYMBOL_GPL(kho_alloc_range);
+
+void kho_free_range(u64 addr, size_t count)
+{
+	if (addr)
+		kho_rs_free_pages(PHYS_PFN(addr), count);
+}
+EXPORT_SYMBOL_GPL(kho_free_range);
+
+void kho_put_range(u64 addr, size_t count)
+{
+	for (; count; count--, addr += PAGE_SIZE)
+		__free_page(pfn_to_page(PHYS_PFN(addr)));
+}
+EXPORT_SYMBOL_GPL(kho_put_range);
+
+void *kho_range_address(u64 addr)
+{
+	return phys_to_virt(addr);
+}
+EXPORT_SYMBOL_GPL(kho_range_address);
+
 /* sysfs */
 
 #define SHOW(_name)                                                                            \

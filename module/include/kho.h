@@ -134,4 +134,14 @@ void kho_free_pages(struct page *page, size_t count);
  */
 struct page *kho_take_pages(size_t count);
 
+/*
+ * The same by address, for drivers that cannot use the kernel's inline functions (see driver/, which wraps them for
+ * Rust). kho_alloc_range() gives 0 when there is no memory; kho_free_range() takes exactly that back.
+ * kho_put_range() frees claimed pages; kho_range_address() is where pages of the driver are mapped.
+ */
+u64 kho_alloc_range(size_t count);
+void kho_free_range(u64 addr, size_t count);
+void kho_put_range(u64 addr, size_t count);
+void *kho_range_address(u64 addr);
+
 #endif /* KHO_H */

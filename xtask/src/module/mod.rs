@@ -15,10 +15,11 @@ use root::BuildRoot;
 
 /// The modules that guests may load: the name, the options of the build, and the file that `make -C module` leaves
 /// below its output folder.
-const BUILT: [(&str, &[&str], &str); 5] = [
+const BUILT: [(&str, &[&str], &str); 6] = [
     ("kho", &[], "kho.ko"),
     ("khofs", &[], "khofs/khofs.ko"),
     ("kho_ring", &[], "samples/kho_ring.ko"),
+    ("kho_note", &[], "samples/note/kho_note.ko"),
     ("kho_test", &[], "samples/kho_test.ko"),
     // In the place of kho: its allocations can be made to fail.
     ("kho_faults", &["KHO_FAULTS=y", "SAMPLES="], "kho.ko"),

@@ -34,6 +34,7 @@ pub fn scenarios() -> Vec<Scenario> {
         event_log("6.12"),
         event_log("7.3"),
         huge_pages(),
+        note(),
     ];
     phases.into_iter().chain(rest).collect()
 }
@@ -264,6 +265,35 @@ fn event_log(next: &'static str) -> Scenario {
     .first(&script(each))
     .each(&script(each))
     .timeout_s(480)
+}
+
+fn note() -> Scenario {
+    Scenario::new(
+        "module-note",
+        "a driver in Rust: its note survives in place, is frozen while active, and is lost with the driver",
+    )
+    .kernels(&["6.1", "6.12", "7.3"])
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_note"])
+    .first(&script(
+        "text=/sys/kernel/kho_note/text
+         [ -z \"$(cat $text)\" ]
+         echo first >$text
+         echo 1 >$sys/active
+         fails sh -c \"echo no >$text\"
+         kho validate --out
+         echo 0 >$sys/active
+         rmmod kho_note
+         insmod $modules/kho_note.ko
+         [ -z \"$(cat $text)\" ]
+         echo \"hop 0\" >$text",
+    ))
+    .each(&script(
+        "text=/sys/kernel/kho_note/text
+         kho-guest fill
+         [ \"$(cat $text)\" = \"hop $((KHO_HOP - 1))\" ]
+         echo \"hop $KHO_HOP\" >$text",
+    ))
 }
 
 fn huge_pages() -> Scenario {

@@ -1,0 +1,162 @@
+//! kho.ko for host tests: one node with a number and one claimable page.
+
+use crate::ffi::{Mem, RawProducer};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use std::boxed::Box;
+use std::string::String;
+use std::vec::Vec;
+
+/// What a context takes down.
+#[derive(Default)]
+pub struct Notes(pub Vec<String>);
+
+fn note(ctx: *mut c_void, text: String) -> c_int {
+    // SAFETY: tests give a `Notes`.
+    unsafe { &mut *ctx.cast::<Notes>() }.0.push(text);
+    0
+}
+
+fn text(p: *const c_char) -> &'static str {
+    // SAFETY: tests give constants.
+    unsafe { CStr::from_ptr(p) }.to_str().unwrap()
+}
+
+pub unsafe fn kho_register_producer_owned(_: *mut RawProducer, _: *mut c_void) -> c_int {
+    0
+}
+pub unsafe fn kho_unregister_producer(_: *mut RawProducer) {}
+pub unsafe fn kho_begin_node(ctx: *mut c_void, name: *const c_char) -> c_int {
+    note(ctx, std::format!("begin {}", text(name)))
+}
+pub unsafe fn kho_end_node(ctx: *mut c_void) -> c_int {
+    note(ctx, "end".into())
+}
+pub unsafe fn kho_prop_bytes(
+    ctx: *mut c_void,
+    name: *const c_char,
+    _: *const c_void,
+    len: usize,
+) -> c_int {
+    if text(name) == "refused" {
+        return -17;
+    }
+    note(ctx, std::format!("{} of {len}", text(name)))
+}
+pub unsafe fn kho_prop_mem(ctx: *mut c_void, _: *const Mem, count: usize) -> c_int {
+    note(ctx, std::format!("mem of {count}"))
+}
+pub fn kho_may_keep(addr: u64, _: u64) -> c_int {
+    if addr == 0 { -6 } else { 0 }
+}
+pub unsafe fn kho_find(path: *const c_char) -> i64 {
+    if text(path) == "/note" { 1 } else { -2 }
+}
+pub unsafe fn kho_find_compatible(_: *const c_char, after: i64) -> i64 {
+    if after < 1 { 1 } else { -2 }
+}
+pub unsafe fn kho_find_child(_: i64, _: *const c_char) -> i64 {
+    -2
+}
+pub unsafe fn kho_get_bytes(_: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize {
+    if text(name) != "len" {
+        return -2;
+    }
+    if size < 4 {
+        return -28;
+    }
+    // SAFETY: so many bytes may be written.
+    unsafe { buf.cast::<[u8; 4]>().write(7u32.to_ne_bytes()) };
+    4
+}
+pub unsafe fn kho_get_mem(_: i64, index: usize, range: *mut Mem) -> c_int {
+    if index > 0 {
+        return -2;
+    }
+    // SAFETY: a place to write to.
+    unsafe {
+        range.write(Mem {
+            addr: 0x1000,
+            len: 4096,
+        });
+    }
+    0
+}
+pub fn kho_claim_node(_: i64) -> c_int {
+    0
+}
+pub fn kho_alloc_range(count: usize) -> u64 {
+    if count == 1 { 0x2000 } else { 0 }
+}
+pub unsafe fn kho_free_range(_: u64, _: usize) {}
+pub unsafe fn kho_put_range(_: u64, _: usize) {}
+pub unsafe fn kho_range_address(_: u64) -> *mut c_void {
+    // Leaked: a test's memory.
+    Box::into_raw(Box::new([0u8; 4096])).cast()
+}
+
+mod tests {
+    use super::Notes;
+    use crate::producer::run_for_test;
+    use crate::{Context, Errno, Memory, Node, Producer, Range};
+    use core::ffi::CStr;
+
+    struct Good;
+
+    impl Producer for Good {
+        const NAME: &'static CStr = c"good";
+
+        fn serialize(&self, ctx: &mut Context<'_>) -> Result<(), Errno> {
+            ctx.string(c"compatible", c"good-v1")?;
+            ctx.u64(c"count", 1)?;
+            ctx.mem(&[Range {
+                addr: 0x1000,
+                len: 4096,
+            }])?;
+            ctx.node(c"child", |ctx| ctx.u32(c"x", 1))
+        }
+    }
+
+    struct Bad;
+
+    impl Producer for Bad {
+        const NAME: &'static CStr = c"bad";
+
+        fn serialize(&self, ctx: &mut Context<'_>) -> Result<(), Errno> {
+            ctx.u32(c"refused", 1)
+        }
+    }
+
+    #[test]
+    fn what_a_producer_writes_and_what_it_fails_with() {
+        let mut notes = Notes::default();
+        assert_eq!(run_for_test(&Good, &mut notes), 0);
+        assert_eq!(
+            notes.0,
+            [
+                "compatible of 8",
+                "count of 8",
+                "mem of 1",
+                "begin child",
+                "x of 4",
+                "end"
+            ]
+        );
+        assert_eq!(run_for_test(&Bad, &mut notes), -17);
+    }
+
+    #[test]
+    fn what_arrived_is_read_and_claimed() {
+        let node = Node::find(c"/note").unwrap();
+        assert_eq!(Node::find(c"/other"), None);
+        assert_eq!(Node::find_compatible(c"x", Some(node)), None);
+        assert_eq!(node.u32(c"len"), Ok(7));
+        assert_eq!(node.u64(c"len"), Err(Errno::EBADMSG));
+        assert_eq!(node.u64(c"none"), Err(Errno::ENOENT));
+        assert_eq!(node.mem().count(), 1);
+        assert_eq!(node.claim().unwrap().len(), 4096);
+        assert_eq!(node.take(), Err(Errno::EINVAL));
+        assert!(Memory::new(1).is_ok());
+        assert_eq!(Memory::new(2).unwrap_err(), Errno::ENOMEM);
+        assert!(Range { addr: 0, len: 4096 }.may_keep().is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! What `include/kho.h` declares. All may sleep and come from process context only.
+
+use core::ffi::{c_char, c_int, c_void};
+
+/// `struct kho_mem`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mem {
+    pub addr: u64,
+    pub len: u64,
+}
+
+/// `struct kho_producer`
+#[repr(C)]
+pub struct RawProducer {
+    pub name: *const c_char,
+    pub priority: c_int,
+    pub serialize: Option<unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int>,
+    pub abort: Option<unsafe extern "C" fn(*mut c_void)>,
+    pub data: *mut c_void,
+    pub owner: *mut c_void,
+}
+
+#[cfg(not(test))]
+unsafe extern "C" {
+    // A structure that stays as it is until it is unregistered, and the module of its functions.
+    pub fn kho_register_producer_owned(producer: *mut RawProducer, owner: *mut c_void) -> c_int;
+    // A registered one.
+    pub fn kho_unregister_producer(producer: *mut RawProducer);
+    // A context that is valid now; NUL-terminated names; as many readable bytes or ranges as said.
+    pub fn kho_begin_node(ctx: *mut c_void, name: *const c_char) -> c_int;
+    pub fn kho_end_node(ctx: *mut c_void) -> c_int;
+    pub fn kho_prop_bytes(
+        ctx: *mut c_void,
+        name: *const c_char,
+        value: *const c_void,
+        len: usize,
+    ) -> c_int;
+    pub fn kho_prop_mem(ctx: *mut c_void, ranges: *const Mem, count: usize) -> c_int;
+    pub safe fn kho_may_keep(addr: u64, len: u64) -> c_int;
+    // NUL-terminated.
+    pub fn kho_find(path: *const c_char) -> i64;
+    pub fn kho_find_compatible(compatible: *const c_char, after: i64) -> i64;
+    pub fn kho_find_child(node: i64, name: *const c_char) -> i64;
+    // NUL-terminated names; so many writable bytes.
+    pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
+    pub fn kho_get_mem(node: i64, index: usize, range: *mut Mem) -> c_int;
+    pub safe fn kho_claim_node(node: i64) -> c_int;
+    pub safe fn kho_alloc_range(count: usize) -> u64;
+    // What kho_alloc_range gave, once.
+    pub fn kho_free_range(addr: u64, count: usize);
+    // Claimed pages, once.
+    pub fn kho_put_range(addr: u64, count: usize);
+    // Pages of the caller.
+    pub fn kho_range_address(addr: u64) -> *mut c_void;
+}
+
+#[cfg(test)]
+pub use crate::fake::*;

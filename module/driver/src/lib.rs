@@ -1,0 +1,83 @@
+//! For drivers written in Rust: hand state and memory to the kernel that comes after this one, and take what the kernel
+//! before this one left.
+//!
+//! This is `include/kho.h`, which is the reference, in Rust's terms: a [`Producer`] in a [`Slot`] writes its node into a
+//! [`Context`] when the system enters the active phase; in the next kernel [`Node::find`] gives it back, and
+//! [`Node::claim`] its memory, a [`Memory`]. Errors are kernel [`Errno`]s. Nothing here allocates or panics.
+//!
+//! All functions may sleep: call them from process context only. `samples/note` is a driver that uses all of it; the
+//! module's entry points and its op tables remain C, which gives [`ThisModule`].
+#![no_std]
+#![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+#[cfg(test)]
+extern crate std;
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "in the place of the boundary")]
+mod fake;
+#[allow(unsafe_code, reason = "the boundary to kho.ko")]
+mod ffi;
+#[allow(unsafe_code, reason = "the boundary to kho.ko")]
+mod memory;
+#[allow(unsafe_code, reason = "the boundary to kho.ko")]
+mod node;
+#[allow(unsafe_code, reason = "the boundary to kho.ko")]
+mod producer;
+
+pub use memory::Memory;
+pub use node::Node;
+pub use producer::{Context, Producer, Slot, ThisModule};
+
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A negative error number of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(i32);
+
+impl Errno {
+    /// No memory.
+    pub const ENOMEM: Self = Self(-12);
+    /// No such node or property.
+    pub const ENOENT: Self = Self(-2);
+    /// Not valid.
+    pub const EINVAL: Self = Self(-22);
+    /// Claimed, released, or frozen.
+    pub const EBUSY: Self = Self(-16);
+    /// Not now.
+    pub const EAGAIN: Self = Self(-11);
+    /// Not what was expected.
+    pub const EBADMSG: Self = Self(-74);
+
+    /// As C gives it: below zero.
+    pub const fn code(self) -> i32 {
+        self.0
+    }
+
+    /// What a function of the kernel returned: an error if it is negative.
+    fn check(value: i64) -> Result<u64, Self> {
+        u64::try_from(value).map_err(|_| Self(i32::try_from(value).unwrap_or(Self::EINVAL.0)))
+    }
+}
+
+/// A range of physical memory: page-aligned address and length, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Range {
+    /// Whether `kho_prop_mem` would take it, as far as that is known before.
+    ///
+    /// # Errors
+    ///
+    /// As `kho_prop_mem` in `include/kho.h`.
+    pub fn may_keep(self) -> Result<(), Errno> {
+        Errno::check(ffi::kho_may_keep(self.addr, self.len).into()).map(|_| ())
+    }
+}

@@ -1,0 +1,88 @@
+//! Pages of the driver.
+
+use crate::ffi;
+use crate::{Errno, PAGE_SIZE, Range};
+use core::ops::{Deref, DerefMut};
+
+/// Contiguous whole pages that a driver owns and may keep in place; freed when dropped.
+///
+/// # Invariants
+///
+/// Nobody else uses the pages, they are in the direct map, and they are freed as `claimed` says.
+#[derive(Debug)]
+pub struct Memory {
+    range: Range,
+    /// They arrived; otherwise they are out of kho.ko's arenas.
+    claimed: bool,
+}
+
+impl Memory {
+    /// So many zeroed pages outside scratch, out of few large arenas, so that many small pieces are few ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ENOMEM`].
+    pub fn new(pages: usize) -> Result<Self, Errno> {
+        let len = pages.checked_mul(PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        let len = u64::try_from(len).map_err(|_| Errno::ENOMEM)?;
+        match ffi::kho_alloc_range(pages) {
+            0 => Err(Errno::ENOMEM),
+            // INVARIANT: just allocated.
+            addr => Ok(Self {
+                range: Range { addr, len },
+                claimed: false,
+            }),
+        }
+    }
+
+    /// Pages that the caller has claimed.
+    pub(crate) const fn claimed(range: Range) -> Self {
+        Self {
+            range,
+            claimed: true,
+        }
+    }
+
+    /// Where it is.
+    pub const fn range(&self) -> Range {
+        self.range
+    }
+
+    fn len(&self) -> usize {
+        // INVARIANT: a range that was allocated or claimed fits the address space.
+        usize::try_from(self.range.len).unwrap_or(0)
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: owned by the # Invariants.
+        let at = unsafe { ffi::kho_range_address(self.range.addr) };
+        // SAFETY: owned and mapped by the # Invariants.
+        unsafe { core::slice::from_raw_parts(at.cast(), self.len()) }
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: owned by the # Invariants.
+        let at = unsafe { ffi::kho_range_address(self.range.addr) };
+        // SAFETY: owned and mapped by the # Invariants, and borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(at.cast(), self.len()) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let pages = self.len() / PAGE_SIZE;
+        if self.claimed {
+            // SAFETY: claimed by the # Invariants, and this happens once.
+            unsafe { ffi::kho_put_range(self.range.addr, pages) }
+        } else {
+            // SAFETY: allocated by the # Invariants, and this happens once.
+            unsafe { ffi::kho_free_range(self.range.addr, pages) }
+        }
+    }
+}

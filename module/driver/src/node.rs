@@ -1,0 +1,113 @@
+//! Reading what arrived.
+
+use crate::ffi::{self, Mem};
+use crate::{Errno, Memory, Range};
+use core::ffi::CStr;
+
+/// A node that arrived. Valid as long as kho.ko is loaded, which it is while a module that uses it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node(i64);
+
+impl Node {
+    /// The node at `path` (`/ring`).
+    pub fn find(path: &CStr) -> Option<Self> {
+        // SAFETY: a C string.
+        Self::known(unsafe { ffi::kho_find(path.as_ptr()) })
+    }
+
+    /// The first node with this `compatible`, after `after` if that is given.
+    pub fn find_compatible(compatible: &CStr, after: Option<Self>) -> Option<Self> {
+        let after = after.map_or(-1, |node| node.0);
+        // SAFETY: a C string.
+        Self::known(unsafe { ffi::kho_find_compatible(compatible.as_ptr(), after) })
+    }
+
+    /// The child of this name.
+    pub fn child(self, name: &CStr) -> Option<Self> {
+        // SAFETY: a C string.
+        Self::known(unsafe { ffi::kho_find_child(self.0, name.as_ptr()) })
+    }
+
+    fn known(number: i64) -> Option<Self> {
+        (number >= 0).then_some(Self(number))
+    }
+
+    /// The value of a property, as the beginning of `buf`.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ENOENT`] for none, `ENOSPC` when `buf` is too small.
+    pub fn bytes<'b>(self, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8], Errno> {
+        let at = buf.as_mut_ptr().cast();
+        // SAFETY: a C string, and a slice to write to.
+        let len = unsafe { ffi::kho_get_bytes(self.0, name.as_ptr(), at, buf.len()) };
+        let len = Errno::check(i64::try_from(len).unwrap_or(-22))?;
+        let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+        buf.get(..len).ok_or(Errno::EINVAL)
+    }
+
+    /// A u32.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ENOENT`] for none, [`Errno::EBADMSG`] for another size.
+    pub fn u32(self, name: &CStr) -> Result<u32, Errno> {
+        self.array(name).map(u32::from_ne_bytes)
+    }
+
+    /// A u64.
+    ///
+    /// # Errors
+    ///
+    /// As [`u32`](Self::u32).
+    pub fn u64(self, name: &CStr) -> Result<u64, Errno> {
+        self.array(name).map(u64::from_ne_bytes)
+    }
+
+    fn array<const N: usize>(self, name: &CStr) -> Result<[u8; N], Errno> {
+        let mut buf = [0; N];
+        let found = self.bytes(name, &mut buf)?;
+        found.try_into().map_err(|_| Errno::EBADMSG)
+    }
+
+    /// The ranges of the node's `mem`, in its order.
+    pub fn mem(self) -> impl Iterator<Item = Range> {
+        (0usize..).map_while(move |index| {
+            let mut mem = Mem { addr: 0, len: 0 };
+            // SAFETY: a place to write to.
+            let code = unsafe { ffi::kho_get_mem(self.0, index, &mut mem) };
+            (code == 0).then_some(Range {
+                addr: mem.addr,
+                len: mem.len,
+            })
+        })
+    }
+
+    /// The memory of a node with one range, which is the caller's from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::EINVAL`] unless there is exactly one range, [`Errno::EBUSY`] when it was claimed or released before,
+    /// or the system is in the active phase.
+    pub fn claim(self) -> Result<Memory, Errno> {
+        let mut ranges = self.mem();
+        let (Some(range), None) = (ranges.next(), ranges.next()) else {
+            return Err(Errno::EINVAL);
+        };
+        Errno::check(ffi::kho_claim_node(self.0).into())?;
+        // INVARIANT: claimed just now, which succeeds once.
+        Ok(Memory::claimed(range))
+    }
+
+    /// Says that a node without `mem` was taken over; it is handed over again otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::EINVAL`] for a node with `mem`; [`Errno::EBUSY`] when it was before.
+    pub fn take(self) -> Result<(), Errno> {
+        if self.mem().next().is_some() {
+            return Err(Errno::EINVAL);
+        }
+        Errno::check(ffi::kho_claim_node(self.0).into()).map(|_| ())
+    }
+}
