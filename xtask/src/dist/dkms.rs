@@ -23,11 +23,10 @@ const MITIGATIONS: [&str; 2] = ["retpoline rethunk", "retpoline rethunk ibt padd
 const HALVES: [&str; 2] = ["kho_module.full.o", "khofs_module.full.o"];
 
 /// What is not for the package, in the folders that are copied.
-const LEFT_OUT: [&str; 8] = [
+const LEFT_OUT: [&str; 7] = [
     "target",
     "build",
     ".gitignore",
-    "samples",
     "Cargo.toml.orig",
     ".cargo_vcs_info.json",
     "README.md",
