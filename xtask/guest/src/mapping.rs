@@ -67,7 +67,8 @@ pub fn run(tool: &Tool) -> Result<()> {
         Tool::Hash { file } => {
             let mut map = Map::of(file, MapFlags::PRIVATE)?;
             // A copy is hashed, because QEMU's TCG reads 32 bytes for the 16 of a vinsertf128, also past the end.
-            println!("{}", blake3::hash(&map.bytes().to_vec()).to_hex());
+            let copy = Vec::from(map.bytes());
+            println!("{}", blake3::hash(&copy).to_hex());
             map.bytes_mut().fill(0xff);
             Ok(())
         }
