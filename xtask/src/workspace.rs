@@ -54,6 +54,39 @@ pub fn target_dir() -> Result<PathBuf> {
         .into())
 }
 
+/// Flags that keep the places of this machine out of what is built, so that the same sources give the same bytes
+/// anywhere: the checkout, cargo's registry, and the Rust library's source, which has one name without rust-src and
+/// another with it.
+fn remaps() -> Result<String> {
+    let ask = |arguments: &[&str]| -> Result<String> {
+        let output = Command::new("rustc")
+            .args(arguments)
+            .output()
+            .context("running rustc")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let verbose = ask(&["-vV"])?;
+    let commit = verbose
+        .lines()
+        .find_map(|line| line.strip_prefix("commit-hash: "))
+        .unwrap_or("unknown");
+    let library = PathBuf::from(ask(&["--print", "sysroot"])?).join("lib/rustlib/src/rust");
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let mut places = vec![(root().to_owned(), "/kho".to_owned())];
+    places.extend(cargo_home.map(|home| (home, "/cargo".to_owned())));
+    let name = format!("/rustc/{commit}");
+    places.extend(library.canonicalize().ok().map(|real| (real, name.clone())));
+    places.push((library, name));
+    // RUSTFLAGS is split at blanks: a place with one stays as it is.
+    let flags = places
+        .iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .filter(|flag| !flag.contains(char::is_whitespace));
+    Ok(flags.collect::<Vec<_>>().join(" "))
+}
+
 /// Builds the guests' programs, unless `kho` is a given one.
 pub fn build(kho: Option<&Path>) -> Result<Programs> {
     let mut packages = vec!["kho-guest"];
@@ -65,7 +98,8 @@ pub fn build(kho: Option<&Path>) -> Result<Programs> {
     command.args(packages.iter().flat_map(|package| ["-p", package]));
     // With an explicit target these flags concern neither build scripts nor the builds of everyday work.
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    command.env("RUSTFLAGS", format!("{flags} {STATIC}").trim());
+    let flags = format!("{flags} {STATIC} {}", remaps()?);
+    command.env("RUSTFLAGS", flags.trim());
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     eprintln!("xtask: building {} for guests", packages.join(" and "));
     let output = command.output().context("running cargo build")?;

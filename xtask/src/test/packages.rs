@@ -127,7 +127,7 @@ fn install() -> Result<String> {
 
 /// The same packages from a copy of the sources in another folder.
 fn reproducible(debs: &[std::path::PathBuf]) -> Result<String> {
-    let copy = workspace::target_dir()?.join("elsewhere/with a longer name");
+    let copy = workspace::target_dir()?.join("elsewhere/with-a-longer-name");
     if copy.exists() {
         std::fs::remove_dir_all(&copy)?;
     }
