@@ -233,6 +233,15 @@ impl StateDir {
         self.write(RESERVED, &ReservedFile { ranges })
     }
 
+    /// Forgets the above: nothing was loaded after all.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and cannot be removed.
+    pub fn clear_reserved(&self) -> Result<(), Fail> {
+        self.remove(RESERVED)
+    }
+
     /// What `kho load` recorded in this boot.
     ///
     /// # Errors
@@ -257,7 +266,11 @@ impl StateDir {
     ///
     /// When the file exists and cannot be removed.
     pub fn clear_loaded(&self) -> Result<(), Fail> {
-        match fs::remove_file(self.path.join("loaded.json")) {
+        self.remove("loaded.json")
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Fail> {
+        match fs::remove_file(self.path.join(name)) {
             Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
                 Err(err).or_status(Status::Failed)
             }

@@ -145,7 +145,11 @@ pub fn run(
     entered.unloaded();
     kernel
         .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)
-        .map_err(|err| call_fail(&err, session))?;
+        .map_err(|err| {
+            // Nothing is loaded: no later load needs to know what was reserved before this one.
+            let _ = session.state.clear_reserved();
+            call_fail(&err, session)
+        })?;
     let kexec_load_seconds = before.elapsed().as_secs_f64();
     drop(withheld);
     phases

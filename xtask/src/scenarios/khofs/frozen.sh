@@ -30,6 +30,7 @@ wait $second || true
 echo 0 >/sys/kernel/kho/active
 sleep 1
 kill -9 $writer
+wait $writer || true
 kho-guest map check /k/sparse
 echo more >>/k/data
 rm /k/data

@@ -13,6 +13,7 @@ kho-guest hash-tree /cold --same cold
 umount /cold
 # Writes through a mapping up to the moment of kexec, whatever happens to the mount.
 setsid kho-guest map write /k/map >/dev/null &
+# It goes on meanwhile: what it writes is checked in the next kernel, where it has stopped.
 sleep 1
-kho-guest map check /k/map
+[ "$(od -An -tu8 -N8 /k/map)" -gt 0 ]
 umount -l /k
