@@ -14,7 +14,7 @@ use crate::vm::describe_end;
 
 const CHAIN: [&str; 3] = ["6.1", "6.12", "6.1"];
 
-/// Keep files and blobs over two hops between unmodified Debian kernels, and show that every byte arrived.
+/// Keep files, blobs and memory in place over two hops between unmodified Debian kernels, and show that every byte arrived.
 ///
 /// A guest boots Debian 12's 6.1 kernel, makes a tree of random files and two blobs, keeps them, hops to 6.12 and from
 /// there to 6.1. Each kernel that is reached first overwrites all of its free memory, then restores and compares.
@@ -41,14 +41,22 @@ const KEPT: [(&str, &str); 3] = [
     ("random", "blob `random`"),
 ];
 
-/// What a driver keeps in place, where the module could be built: beside the blobs, and never copied.
-const DRIVER: (&str, &str) = ("ring", "ring of pages of a driver");
+/// What stays in place where the modules could be built: beside the blobs, and never copied.
+const IN_PLACE: [(&str, &str); 2] = [
+    ("ring", "ring of pages of a driver"),
+    ("image", "/srv/vm/image on khofs"),
+];
 
-/// The scripts' part for it.
-const RING: &str = "
+/// The modules that do it.
+const MODULES: [&str; 3] = ["kho", "kho_ring", "khofs"];
+
+/// The scripts' part for them.
+const LOOK_IN_PLACE: &str = "
 if [ -e /sys/kernel/kho_ring ]; then
     echo \"a driver's ring: $(cat /sys/kernel/kho_ring/counter) records, $(cat /sys/kernel/kho_ring/origin)\"
     kho-guest hash --same ring </sys/kernel/kho_ring/ring
+    [ -e /srv/vm/image ] || { mkdir -p /srv/vm && mount -t khofs none /srv/vm; }
+    kho-guest hash --same image </srv/vm/image
 fi
 ";
 
@@ -76,19 +84,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .map(|kernel| lab.with_module(kernel.clone()))
         .collect::<Result<Vec<_>>>();
     let (kernels, ours) = match with_module {
-        Ok(kernels) => (kernels, vec!["kho".to_owned(), "kho_ring".to_owned()]),
+        Ok(kernels) => (kernels, MODULES.map(str::to_owned).to_vec()),
         Err(error) => {
-            println!("demo: without the kernel module, which cannot be built here: {error:#}");
+            println!("demo: without the kernel modules, which cannot be built here: {error:#}");
             (kernels, Vec::new())
         }
     };
     let mut kept = KEPT.to_vec();
     if !ours.is_empty() {
-        kept.push(DRIVER);
+        kept.extend(IN_PLACE);
     }
-    let each = format!("{EACH}{RING}");
+    let each = format!("{EACH}{LOOK_IN_PLACE}");
     let scripts = vec![
-        Some(format!("{}{RING}", first(arguments.tree, seed))),
+        Some(format!("{}{LOOK_IN_PLACE}", first(arguments.tree, seed))),
         Some(each.clone()),
         Some(each),
     ];
@@ -98,9 +106,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         ours,
         ..Contents::default()
     };
-    // Three times the tree: the files, the image that carries them, and room for what is restored.
+    // Four times the tree: the files, the image that carries them, room for what is restored, and the file on khofs.
     let machine = Machine {
-        mem_mib: 1024 + 4 * arguments.tree,
+        mem_mib: 1024 + 5 * arguments.tree,
         ..Machine::default()
     };
     let timeout = Duration::from_secs(600);
@@ -119,7 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if contents.ours.is_empty() {
             ""
         } else {
-            ", and memory of a driver in place"
+            ", and in place the memory of a driver and a file on khofs"
         },
     );
     let outcome = lab.run(&job, &mut |line, event| {
@@ -164,11 +172,15 @@ kho keep --name letter - </tmp/letter
 kho keep --name random - </tmp/random
 if [ -e /sys/kernel/kho_ring ]; then
     for number in $(seq 500); do echo \"record {seed}\" >/sys/kernel/kho_ring/add; done
+    mkdir -p /srv/vm && mount -t khofs none /srv/vm
+    kho-guest bytes {} --seed {} >/srv/vm/image
 fi
 rm /tmp/letter /tmp/random
 ",
         tree_mib << 20,
         seed ^ 1,
+        tree_mib << 20,
+        seed ^ 2,
     )
 }
 
@@ -220,7 +232,7 @@ fn show(line: &Line, event: Option<&Event>, verbose: bool) {
         Some(Event::Same { key, .. }) => {
             let name = KEPT
                 .iter()
-                .chain([&DRIVER])
+                .chain(&IN_PLACE)
                 .find(|(known, _)| known == key)
                 .map_or(key.as_str(), |(_, name)| name);
             println!("    {name}: hash taken and compared by the host");

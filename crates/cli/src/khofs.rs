@@ -38,6 +38,11 @@ impl Instance {
         word.flatten().unwrap_or(0)
     }
 
+    /// Whether `node` is that of this instance.
+    pub fn is_at(&self, node: &str) -> bool {
+        node.strip_prefix(NODE) == Some(&self.name)
+    }
+
     fn arrived(&self) -> bool {
         self.words
             .get("state")
@@ -75,6 +80,12 @@ impl Instance {
     }
 }
 
+/// The node of the instance that `path` is part of; `None` when it is of no instance.
+pub fn instance_node(path: &str) -> Option<&str> {
+    let name = path.strip_prefix(NODE)?.split('/').next()?;
+    path.get(..NODE.len() + name.len())
+}
+
 /// The instances; `None` when khofs is not loaded.
 ///
 /// # Errors
@@ -108,11 +119,22 @@ pub fn print(instances: Option<&[Instance]>) {
 ///
 /// # Errors
 ///
-/// [`Status::Module`] with what the kernel said: as a rule that it is mounted.
+/// [`Status::Module`] with what the kernel said: as a rule that it is mounted. [`Status::NoSuchEntry`] when it is a
+/// part of an instance: without it the rest would be lost.
 pub fn release(root: &Root, path: &str) -> Result<bool, Fail> {
     let Some(name) = path.strip_prefix(NODE) else {
         return Ok(false);
     };
+    match instance_node(path) {
+        Some(node) if node != path => {
+            return Err(Fail::new(
+                Status::NoSuchEntry,
+                format!("{path} is a part of {node} and cannot be released alone"),
+            )
+            .fix(format!("kho release {node}")));
+        }
+        _ => {}
+    }
     let known = instances(root)?.is_some_and(|list| list.iter().any(|i| i.name == name));
     if !known {
         return Ok(false);
@@ -135,6 +157,25 @@ pub fn release(root: &Root, path: &str) -> Result<bool, Fail> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_of_an_instance() {
+        assert_eq!(instance_node("/khofs/vm"), Some("/khofs/vm"));
+        assert_eq!(instance_node("/khofs/vm/tree"), Some("/khofs/vm"));
+        assert_eq!(instance_node("/khofs"), None);
+        assert_eq!(instance_node("/ring/vm"), None);
+        let line = "vm state=live inodes=1 bytes=0 ranges=0 slack=0";
+        let instance = Instance::parse(line).unwrap();
+        assert!(instance.is_at("/khofs/vm"));
+        assert!(!instance.is_at("/khofs/vm2") && !instance.is_at("/khofs/v"));
+    }
+
+    #[test]
+    fn part_of_an_instance_is_not_released_alone() {
+        let fail = release(&Root::at("/nonexistent"), "/khofs/vm/tree").unwrap_err();
+        assert_eq!(fail.status, Status::NoSuchEntry);
+        assert!(fail.what.contains("part of /khofs/vm"), "{}", fail.what);
+    }
 
     #[test]
     fn a_line_of_the_module() {

@@ -22,7 +22,7 @@ const fn guest(name: &'static str, kernels: &'static [&'static str]) -> Guest {
     }
 }
 
-const GUESTS: [Guest; 6] = [
+const GUESTS: [Guest; 7] = [
     guest("readme", &["6.1", "6.12"]),
     guest("tutorial", &["6.1", "6.12", "6.1"]),
     guest("operations", &["6.1", "6.12"]),
@@ -31,6 +31,11 @@ const GUESTS: [Guest; 6] = [
         name: "producers",
         kernels: &["6.1", "6.12"],
         modules: &["kho", "kho_ring"],
+    },
+    Guest {
+        name: "khofs",
+        kernels: &["6.1", "6.12"],
+        modules: &["kho", "khofs"],
     },
     guest("format", &["6.1", "6.12", "6.1"]),
 ];

@@ -59,7 +59,7 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
             output::bytes(loaded.in_place),
             match loaded.drivers {
                 0 => String::new(),
-                bytes => format!(", {} of drivers", output::bytes(bytes)),
+                bytes => format!(", {} of drivers and khofs", output::bytes(bytes)),
             },
             loaded.ranges,
             if loaded.ranges == 1 {

@@ -102,7 +102,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
             doc => println!("loaded    {}", doc["text"].as_str().unwrap_or_default()),
         }
         match &drivers {
-            Some(drivers) => drivers.print(),
+            Some(drivers) => drivers.print(instances.as_deref().unwrap_or_default()),
             None if arrived.is_some_and(|a| a.kernel.is_some()) => println!(
                 "module    not loaded; what drivers left stays reserved, and the next load names it again"
             ),

@@ -1,6 +1,7 @@
 //! What the kernel module says.
 
 use crate::exit::{Fail, Status};
+use crate::khofs;
 use crate::module;
 use crate::output::bytes;
 use crate::session::Session;
@@ -77,8 +78,8 @@ impl Drivers {
         })
     }
 
-    /// For people.
-    pub fn print(&self) {
+    /// For people. What is of one of `instances` is left to their own lines.
+    pub fn print(&self, instances: &[khofs::Instance]) {
         let active = if self.generation == 0 {
             "not active"
         } else {
@@ -109,10 +110,19 @@ impl Drivers {
                 if node.ranges == 1 { "range" } else { "ranges" }
             );
         }
+        let mut unclaimed: Vec<(&str, u64)> = Vec::new();
         for (node, size) in &self.unclaimed {
+            let node = khofs::instance_node(node).unwrap_or(node);
+            match unclaimed.last_mut() {
+                _ if instances.iter().any(|instance| instance.is_at(node)) => {}
+                Some((last, sum)) if *last == node => *sum = sum.saturating_add(*size),
+                _ => unclaimed.push((node, *size)),
+            }
+        }
+        for (node, size) in unclaimed {
             println!(
                 "unclaimed {node}  {}; kho release {node} gives it back",
-                bytes(*size)
+                bytes(size)
             );
         }
     }
