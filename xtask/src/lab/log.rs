@@ -87,11 +87,16 @@ pub fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// The last lines of a log.
+/// The longest line of a log that is worth showing whole, in characters.
+const LONGEST_LINE: usize = 400;
+
+/// The last lines of a log; of long ones their beginning.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = std::fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
+    let cut = |line: &&str| line.chars().take(LONGEST_LINE).collect::<String>();
+    let last = &all[all.len().saturating_sub(lines)..];
+    last.iter().map(cut).collect::<Vec<_>>().join("\n")
 }

@@ -85,6 +85,10 @@ impl Tally {
         for (name, what, details) in &self.failures {
             let _ = write!(text, "\n==== {name}: {what}\n{}\n", details.trim_end());
         }
+        // Once more in short: whoever sees only the end of this learns which.
+        for (name, what, _) in &self.failures {
+            let _ = writeln!(text, "{name}: {}", what.lines().next().unwrap_or_default());
+        }
         let _ = write!(
             text,
             "{} passed, {} failed, {} skipped",
@@ -147,11 +151,10 @@ mod tests {
         let mut tally = Tally::default();
         tally.add("a", &End::Pass, "", String::new);
         tally.add("b", &End::Hang("silence".into()), "", || "tail".into());
-        tally.add("c", &End::Skip("no reason".into()), "", String::new);
-        tally.add_many(10, 2);
+        tally.add_many(10, 3);
         assert_eq!(
             tally.summary(),
-            "\n==== b: HANG: silence\ntail\n11 passed, 1 failed, 3 skipped"
+            "\n==== b: HANG: silence\ntail\nb: HANG: silence\n11 passed, 1 failed, 3 skipped"
         );
     }
 }
