@@ -479,9 +479,25 @@ pub struct Capture {
     /// In place of what `load --arm` said.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub on_failure: Option<OnFailure>,
+    /// With --if-kexec: wait so long for another kho that is at work, then kill it.
+    #[arg(long, value_name = "SECONDS", default_value_t = Capture::WAIT)]
+    pub wait: u64,
     /// Do nothing but what is to be done after a capture that did not finish (killed, timed out).
     #[arg(long)]
     pub settle: bool,
+}
+
+impl Capture {
+    /// Seconds that a shutdown waits for another `kho`.
+    const WAIT: u64 = 30;
+
+    /// What the content is taken with at once, by hand or by `kho kexec -e`.
+    pub const NOW: Self = Self {
+        if_kexec: false,
+        on_failure: None,
+        wait: Self::WAIT,
+        settle: false,
+    };
 }
 
 /// Arguments of `exec`.

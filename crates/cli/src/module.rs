@@ -5,6 +5,7 @@
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::khofs;
 use crate::session::Session;
 use kho::PhysRange;
 use kho::abi::kernel_part::KernelPart;
@@ -289,15 +290,43 @@ pub fn tell_scratch(root: &Root, scratch: PhysRange) {
 ///
 /// [`Status::NoModule`].
 pub fn require_in_next(root: &Root, part: &Part, release: Option<&str>) -> Result<(), Fail> {
-    let nodes = part.kernel.mem.total();
-    if nodes == 0 {
+    let bytes = part.kernel.mem.total();
+    if bytes == 0 {
         return Ok(());
     }
-    let fix = "install it there, or --no-module-check: what drivers keep then stays reserved until the hop after it";
+    require_installed(
+        root,
+        &format!("keep {} in place", crate::output::bytes(bytes)),
+        release,
+    )
+}
+
+/// As [`require_in_next`] before drivers are frozen, when it is not known yet how much they keep.
+///
+/// # Errors
+///
+/// [`Status::NoModule`], or when the module is there and does not say.
+pub fn require_for_drivers(root: &Root, release: Option<&str>) -> Result<(), Fail> {
+    if !present(root) || !has_something(root)? {
+        return Ok(());
+    }
+    let facts = facts(root)?;
+    let count = |name: &str| facts.get(name).map_or("0", String::as_str);
+    // khofs is a producer as soon as it is loaded, and without instances has nothing to keep.
+    let empty = khofs::instances(root)?.is_some_and(|instances| instances.is_empty());
+    if empty && count("producers") == "1" && count("untouched-nodes") == "0" {
+        return Ok(());
+    }
+    require_installed(root, "want to keep memory in place", release)
+}
+
+fn require_installed(root: &Root, drivers: &str, release: Option<&str>) -> Result<(), Fail> {
+    let fix = "install it there (kho-dkms, and the headers of that kernel), or --no-module-check: what drivers keep \
+               then stays reserved until the hop after it";
     let Some(release) = release else {
         return Err(Fail::new(
             Status::NoModule,
-            "the image does not say its release, so nobody knows whether it has kho.ko for what drivers keep in place",
+            format!("drivers {drivers}, and the image does not say its release, so nobody knows whether it has kho.ko"),
         )
         .fix(fix));
     };
@@ -308,8 +337,7 @@ pub fn require_in_next(root: &Root, part: &Part, release: Option<&str>) -> Resul
     Err(Fail::new(
         Status::NoModule,
         format!(
-            "drivers keep {} in place, and /{dir} has no kho.ko to give it to those of the next kernel",
-            crate::output::bytes(nodes)
+            "drivers {drivers}, and /{dir} has no kho.ko to give it to those of the next kernel"
         ),
     )
     .fix(fix))
@@ -346,4 +374,43 @@ fn installed(root: &Root, dir: &str) -> bool {
 pub fn release(root: &Root, node: &str) -> Result<(), Fail> {
     debug_assert!(node.len() as u64 <= ATTRIBUTE_LIMIT);
     write(root, "release", node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn the_module_of_the_next_kernel_is_found_where_it_is_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let kernel = dir.path().join("lib/modules/6.12");
+        for place in [
+            "updates/dkms/kho.ko",
+            "updates/dkms/kho.ko.xz",
+            "updates/kho.ko.zst",
+            "extra/kho.ko.gz",
+            "kernel/extra/kho/kho.ko",
+        ] {
+            let file = kernel.join(place);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let refused =
+                require_installed(&root, "want to keep memory in place", Some("6.12")).unwrap_err();
+            assert_eq!(refused.status, Status::NoModule, "{place}");
+            fs::write(&file, "").unwrap();
+            require_installed(&root, "want to keep memory in place", Some("6.12")).unwrap();
+            fs::remove_file(&file).unwrap();
+        }
+        // Neither another module, nor another kernel's, nor one that the image does not name.
+        for place in ["updates/dkms/khofs.ko", "updates/kho.kobj"] {
+            fs::write(kernel.join(place), "").unwrap();
+        }
+        fs::create_dir_all(dir.path().join("lib/modules/6.1/updates")).unwrap();
+        fs::write(dir.path().join("lib/modules/6.1/updates/kho.ko"), "").unwrap();
+        for release in [Some("6.12"), None] {
+            let refused = require_installed(&root, "want to", release).unwrap_err();
+            assert_eq!(refused.status, Status::NoModule);
+        }
+    }
 }

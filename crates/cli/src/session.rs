@@ -8,7 +8,7 @@ use kho::PhysRange;
 use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::{Content, Handover, LeaveOut};
 use kho::tree::Reader;
-use kho_kexec::sys::lock::Lock;
+use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::physmem::{self, PhysMemory};
 use kho_kexec::sys::root::Root;
 use std::cell::OnceCell;
@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One run of the command: where its state is, and what it has already read of the machine.
 pub struct Session {
@@ -45,10 +46,16 @@ impl Session {
     /// [`Status::Busy`] when there is one.
     pub fn lock(&self) -> Result<Lock, Fail> {
         self.state.prepare()?;
-        let lock = Lock::take_at(&self.state.path().join("lock")).map_err(|err| {
-            Fail::new(Status::Busy, crate::exit::chain(&err))
-                .fix("wait for it, or see what it is doing")
-        })?;
+        self.lock_within(Duration::ZERO).map_err(|err| busy(&err))
+    }
+
+    /// As [`Session::lock`], waiting at most so long for another `kho` to end.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Held`] says which one did not.
+    pub fn lock_within(&self, limit: Duration) -> Result<Lock, LockError> {
+        let lock = Lock::take_within(&self.state.path().join("lock"), limit)?;
         kho_kexec::sys::landing::lower_after_kill(&self.root);
         Ok(lock)
     }
@@ -232,6 +239,11 @@ impl Session {
         reader.finish()?;
         Ok(bytes)
     }
+}
+
+/// The failure of a verb that did not get the lock.
+pub fn busy(err: &LockError) -> Fail {
+    Fail::new(Status::Busy, crate::exit::chain(err)).fix("wait for it, or see what it is doing")
 }
 
 /// The failure of a verb that needs something to have arrived.

@@ -8,6 +8,7 @@ use crate::args::{Next, OnFailure};
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::next::{self, Files};
 use crate::handover::prepare::Inputs;
+use crate::module;
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho::RangeSet;
@@ -80,15 +81,28 @@ pub fn run(
     let release = next.image.release().unwrap_or("unknown").to_owned();
     let plain_line = next::plain_line(args, &session.root, next.image.needs().cmdline_max)?;
     // What cannot work now will hardly work in a shutdown: say so while somebody listens.
-    let inputs = Inputs::gather(
-        session,
-        arrived,
-        &next,
-        args.max_ranges,
-        crate::module::look(session, arrived)?,
-    )?;
-    inputs.plan(&RangeSet::new())?;
-    let bytes: u64 = inputs.items.iter().map(|item| item.size).sum();
+    if !args.no_module_check {
+        module::require_for_drivers(&session.root, next.image.release())?;
+    }
+    let measure = || -> Result<(usize, u64), Fail> {
+        let part = module::look(session, arrived)?;
+        let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+        inputs.plan(&RangeSet::new())?;
+        let sizes = inputs.items.iter().map(|item| item.size);
+        Ok((inputs.items.len(), sizes.sum()))
+    };
+    let (entries, bytes) = measure().or_else(|fail| {
+        let left = crate::keepd::effort::leave_out_all(&fail, session)?;
+        if left.is_empty() {
+            return Err(fail);
+        }
+        out.remark(&format!(
+            "warning: without the best-effort entries {}, as of now: {}",
+            left.join(", "),
+            fail.what
+        ));
+        measure()
+    })?;
     let armed = Armed {
         kernel: args.kernel.clone(),
         release,
@@ -114,20 +128,16 @@ pub fn run(
     }
     let unit = capture_unit_is_active();
     let doc = serde_json::json!({
-        "armed": armed.release, "on_failure": armed.on_failure, "entries": inputs.items.len(),
+        "armed": armed.release, "on_failure": armed.on_failure, "entries": entries,
         "bytes_now": bytes, "capture_unit_active": unit,
     });
     out.result(&doc, || {
         println!(
-            "armed {}: {} {} ({} as of now) are taken when the system stops",
+            "armed {}: {entries} {} ({} as of now) {} taken when the system stops",
             armed.release,
-            inputs.items.len(),
-            if inputs.items.len() == 1 {
-                "entry"
-            } else {
-                "entries"
-            },
+            if entries == 1 { "entry" } else { "entries" },
             output::bytes(bytes),
+            if entries == 1 { "is" } else { "are" },
         );
         println!("systemctl kexec starts it");
     });

@@ -6,17 +6,30 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::load;
 use crate::keepd::{self, effort};
 use crate::output::{self, Output};
-use crate::session::Session;
+use crate::session::{Session, busy};
 use kho_kexec::sys::facts::kexec::KexecState;
+use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::syscalls::{Kernel, System};
-use std::path::PathBuf;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-/// In the state directory while a capture is at work: left there by one that was killed.
-const MARK: &str = "capturing";
+/// In the state directory once the unit's capture has come to an end, good or bad. Where it is missing, something cut the
+/// capture off, however early, and what is loaded must not be started.
+const DONE: &str = "captured";
 
 /// The administrator's usual choice, in the environment: the unit reads it from /etc/default/kho.
 const ON_FAILURE: &str = "KHO_ON_FAILURE";
+
+/// How long what is left to do after a capture that was cut off waits for another `kho`.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a `kho` that was killed may take to end: the kernel finishes a system call first.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// What a fall back is given at least, whatever `TimeoutStopSec=` says: it reads a kernel and loads it.
+const FALL_BACK_TIME: Duration = Duration::from_secs(120);
 
 /// Runs `kho capture`.
 ///
@@ -24,33 +37,87 @@ const ON_FAILURE: &str = "KHO_ON_FAILURE";
 ///
 /// What made the capture fail, after the fallback was prepared.
 pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
-    if args.if_kexec && !is_kexec()? {
+    if args.settle {
+        return settle(args, session);
+    }
+    if !args.if_kexec {
+        let _lock = session.lock()?;
+        return take(args, session, out);
+    }
+    remove(&session.state.path().join(DONE));
+    // From here on, whatever goes wrong, the kernel that was loaded to be replaced must not start as if nothing had.
+    let locked = is_kexec().and_then(|kexec| {
+        kexec
+            .then(|| seize(Duration::from_secs(args.wait), session))
+            .transpose()
+    });
+    let result = match locked {
+        Ok(None) => return Ok(()),
+        Ok(Some(_lock)) => take(args, session, out),
+        Err(fail) => Err(fall_back(fail, args, session)),
+    };
+    // Without it the fall back is done once more, to no harm.
+    let _ = std::fs::write(session.state.path().join(DONE), "");
+    result
+}
+
+/// The capture, with the lock held, and what was chosen if it fails.
+fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
+    let armed = arm::armed(session);
+    match armed.and_then(|armed| capture(armed.as_ref(), session, out)) {
+        Ok(()) => arm::disarm(session),
+        Err(fail) => Err(fall_back(fail, args, session)),
+    }
+}
+
+/// After the unit's capture: nothing when it came to an end, otherwise what was chosen for a failure.
+fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
+    let done = session.state.path().join(DONE);
+    if done.exists() {
+        remove(&done);
         return Ok(());
     }
-    let _lock = session.lock()?;
-    let armed = arm::armed(session)?;
-    let on_failure = args
-        .on_failure
-        .or(armed.as_ref().and_then(|armed| armed.on_failure))
-        .unwrap_or_else(usual);
-    let mark = session.state.path().join(MARK);
-    if args.settle {
-        if !mark.exists() {
-            return Ok(());
-        }
-        let fail = Fail::new(
-            Status::Failed,
-            "the capture did not come to its end (killed or timed out)",
-        );
-        return Err(fall_back(fail, on_failure, armed.as_ref(), session));
+    // Where systemd does not say, it is taken for a kexec: to unload does no harm on any other way down.
+    if args.if_kexec && matches!(is_kexec(), Ok(false)) {
+        return Ok(());
     }
-    std::fs::write(&mark, "").or_status(Status::Failed)?;
-    match capture(armed.as_ref(), session, out) {
-        Ok(()) => {
-            remove(&mark);
-            arm::disarm(session)
-        }
-        Err(fail) => Err(fall_back(fail, on_failure, armed.as_ref(), session)),
+    give_time();
+    let cut_off = "the capture did not come to its end (killed or timed out)";
+    if matches!(arm::armed(session), Ok(None))
+        && let Err(fail) = super::exec::require_ours(session)
+    {
+        loud(&format!("kho: {cut_off}; {}: left as it is", fail.what));
+        return Ok(());
+    }
+    let _lock = seize(GRACE, session);
+    Err(fall_back(Fail::new(Status::Failed, cut_off), args, session))
+}
+
+/// The lock. A `kho` that has it for longer than `wait` is killed: it would be a little later, when everything is that
+/// still runs, and might load something until then. A command that dies leaves all or nothing.
+///
+/// # Errors
+///
+/// [`Status::Busy`] when that did not help either.
+fn seize(wait: Duration, session: &Session) -> Result<Lock, Fail> {
+    session.state.prepare()?;
+    let held = match session.lock_within(wait) {
+        Ok(lock) => return Ok(lock),
+        Err(held) => held,
+    };
+    let LockError::Held { pid: Some(pid), .. } = held else {
+        return Err(busy(&held));
+    };
+    loud(&format!(
+        "kho: another kho (process {pid}) is still at work: it is killed"
+    ));
+    let killed = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+    match killed {
+        Some(Ok(())) => session.lock_within(KILLED).map_err(|held| busy(&held)),
+        _ => Err(busy(&held)),
     }
 }
 
@@ -131,12 +198,7 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
 }
 
 /// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
-fn fall_back(
-    mut fail: Fail,
-    on_failure: OnFailure,
-    armed: Option<&Armed>,
-    session: &Session,
-) -> Fail {
+fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     let unloaded = System.kexec_unload();
     if let Err(err) = &unloaded {
         fail.what.push_str(&format!(
@@ -144,6 +206,13 @@ fn fall_back(
             crate::exit::chain(err)
         ));
     }
+    // A record that cannot be read is as good as none.
+    let armed = arm::armed(session).ok().flatten();
+    let on_failure = args
+        .on_failure
+        .or(armed.as_ref().and_then(|armed| armed.on_failure))
+        .unwrap_or_else(usual);
+    let armed = armed.as_ref();
     let then = match (on_failure, armed) {
         (OnFailure::Plain, Some(armed)) => match arm::load_plain(armed, session) {
             Ok(()) => format!("{} starts without a handover", armed.release),
@@ -162,7 +231,6 @@ fn fall_back(
     ));
     loud(&format!("kho: {then}"));
     // It is settled: nothing is left for whoever comes after us.
-    remove(&session.state.path().join(MARK));
     let _ = session.state.clear_loaded();
     let _ = arm::disarm(session);
     fail.fix(then)
@@ -235,7 +303,22 @@ fn loud(text: &str) {
     let _ = std::fs::write("/dev/kmsg", format!("<2>{text}\n"));
 }
 
-fn remove(mark: &PathBuf) {
-    // The worst that a mark left over does is to ask for the same fallback once more.
+fn remove(mark: &Path) {
+    // It is not there, as a rule.
     let _ = std::fs::remove_file(mark);
+}
+
+/// Asks systemd for the time that a fall back takes (sd_notify(3), `EXTEND_TIMEOUT_USEC=`): a short `TimeoutStopSec=` is
+/// meant for the capture, and must not cut off what is done when it was too short.
+fn give_time() {
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let text = format!("EXTEND_TIMEOUT_USEC={}", FALL_BACK_TIME.as_micros());
+    let sent =
+        UnixDatagram::unbound().and_then(|from| from.send_to(text.as_bytes(), Path::new(&socket)));
+    if let Err(err) = sent {
+        // Then it has to do with what there is.
+        eprintln!("<4>kho: {}: {err}", socket.display());
+    }
 }

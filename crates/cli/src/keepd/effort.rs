@@ -69,6 +69,7 @@ pub fn leave_out_all(after: &Fail, session: &Session) -> Result<Vec<String>, Fai
             | Status::TooLarge
             | Status::TooManyRanges
             | Status::Headroom
+            | Status::LoadLimit
     );
     if !about_content {
         return Ok(Vec::new());

@@ -10,7 +10,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use thiserror::Error;
+
+/// How often somebody who waits looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where the lock is, below a [`Root`].
 pub const DEFAULT: &str = "run/kho/lock";
@@ -123,6 +127,25 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// As [`take_at`](Self::take_at), waiting at most so long for whoever has it.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`].
+    pub fn take_within(path: &Path, limit: Duration) -> Result<Self, LockError> {
+        let started = Instant::now();
+        loop {
+            match Self::take_at(path) {
+                Err(LockError::Held { .. }) if started.elapsed() < limit => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // The file stays: removing it would let two processes lock two different files.
@@ -159,6 +182,19 @@ mod tests {
         let mode = |p: &str| std::fs::metadata(f.root().path(p)).unwrap().mode() & 0o777;
         assert_eq!(mode("run/kho"), 0o700);
         assert_eq!(mode("run/kho/lock"), 0o600);
+    }
+
+    #[test]
+    fn waiting_ends_with_the_lock_or_with_the_limit() {
+        let f = Fixture::new();
+        f.put("run/x", "");
+        let path = f.root().path(DEFAULT);
+        let first = Lock::take_at(&path).unwrap();
+        let error = Lock::take_within(&path, Duration::from_millis(150)).unwrap_err();
+        assert!(matches!(error, LockError::Held { .. }), "{error}");
+        let second = std::thread::spawn(move || Lock::take_within(&path, Duration::from_secs(60)));
+        drop(first);
+        second.join().unwrap().unwrap();
     }
 
     #[test]

@@ -7,7 +7,19 @@ says "NOTHING IS HANDED OVER" journalctl -b -1 -k --no-pager
 journal_says -1 "kho-capture.service: .*status=31"
 journal_says 0 "/srv/must does not exist: no handover until"
 clean_journal 0
-# What was said when it was armed counts before the file: cold.
+# What was said when it was armed counts before the file: cold. The capture does not get so far as to begin: something
+# holds the lock, and its time is up before it stops waiting. What is left to do then has more time than that.
 mv /srv/gone /srv/must
+cat > /etc/systemd/system/holder.service <<'END'
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/usr/bin/flock /run/kho/lock sleep infinity
+END
+mkdir -p /etc/systemd/system/kho-capture.service.d
+printf '[Service]\nTimeoutStopSec=3s\n' > /etc/systemd/system/kho-capture.service.d/time.conf
+systemctl daemon-reload
 arm @OTHER@ --on-failure cold
-mv /srv/must /srv/gone
+systemctl start holder.service
+sleep 1
+refused 54 "another kho is working" kho unload

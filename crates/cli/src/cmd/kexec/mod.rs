@@ -293,12 +293,7 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     match arm::armed(session) {
         Ok(None) => {}
         Ok(Some(_)) => {
-            let capture = args::Capture {
-                if_kexec: false,
-                on_failure: None,
-                settle: false,
-            };
-            if let Err(fail) = super::capture::run(&capture, session, out) {
+            if let Err(fail) = super::capture::run(&args::Capture::NOW, session, out) {
                 return fail.into();
             }
         }
