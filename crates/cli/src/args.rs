@@ -68,7 +68,7 @@ Exits 0 when nothing blocks a handover, otherwise with the status that `kho load
     /// As kexec(8): the same options and exit statuses, with a handover.
     #[command(
         disable_help_flag = true,
-        after_help = "kho kexec --help lists the options."
+        after_help = KEXEC_HELP
     )]
     Kexec {
         /// Options of kexec(8).
@@ -499,6 +499,52 @@ impl Capture {
         settle: false,
     };
 }
+
+/// What `kho kexec --help` and its manual say.
+pub const KEXEC_HELP: &str = "\
+Usage: kho kexec [OPTION]... [KERNEL]
+The options and exit statuses of kexec(8), with what is kept handed over.
+
+ -l, --load               Load KERNEL with what is kept. Where kho-capture.service is active the
+                          content is taken when the system stops (as kho load --arm does).
+ -e, --exec               Start what is loaded.
+ -f, --force              Load and start at once, without a shutdown.
+ -u, --unload             Unload.
+ -S, --status             Exit with 1 if the crash kernel (with -l: the next kernel) is loaded, else 0.
+     --initrd=FILE, --ramdisk=FILE
+     --append=STRING, --command-line=STRING
+     --reuse-cmdline      Start from the running kernel's command line.
+ -t, --type=TYPE          bzImage or bzImage64.
+ -c, --kexec-syscall      Use kexec_load, which hands over.
+ -a, --kexec-syscall-auto The same: kexec_file_load cannot hand over.
+ -s, --kexec-file-syscall Use kexec_file_load. The kernel itself then writes what it tells its successor, so
+                          nothing can be handed over: refused as long as something is kept.
+ -y, --no-sync            Do not write dirty data before the start.
+ -d, --debug              Say what is ignored, and why.
+ -p, --load-panic         Given to kexec(8) of kexec-tools: the crash kernel is not kho's.
+     --print-ckr-size     Size of the crash kernel's region.
+ -h, --help   -v, --version
+
+Without effect here: -i -x --mem-min --mem-max --dtb --hotplug and options of the console.
+
+What differs from kexec-tools 2.0.25 and 2.0.29:
+  -l          arms, as kho load --arm, while kho-capture.service is active: the image that is loaded at once
+              hands nothing over, and the content is taken when the system stops.
+  -a, none    kexec_load, never kexec_file_load.
+  -s          fails with 255 while something is kept.
+  -e          first takes the content for what is armed. Network interfaces are not taken down.
+  -p          fails with 255 where kexec-tools is not installed. A command line copied from a kernel that kho
+              started gets rdinit=/init at its end: what kho put there is not in the crash kernel's initrd.
+  -t          only bzImage and bzImage64; other kernels fail with 255.
+  --dtb --hotplug   accepted, as 2.0.29 does; 2.0.25 does not know them.
+  --serial --serial-baud   values are not checked.
+  --entry --module --args-elf --args-none --noefi --entry-32bit --reuseinitrd and the options of Xen and of
+              jumping back fail with 1.
+Whatever kho refuses to load fails with 255, and a missing file with 1, as they do. Messages differ.
+
+Examples:
+  kho kexec -l /boot/vmlinuz-6.12 --initrd=/boot/initrd.img-6.12 --reuse-cmdline
+  kho kexec -e";
 
 /// Arguments of `exec`.
 #[derive(Debug, Args)]

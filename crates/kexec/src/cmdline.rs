@@ -184,7 +184,14 @@ fn rdinit(path: &[u8]) -> Vec<u8> {
     forms.into_iter().find(reads_back).unwrap_or(quoted)
 }
 
-/// Builds the line: `base`, then `append`, with `rdinit=` pointing to the arrival program when `arrive`.
+/// Whether a kernel with this line starts the arrival program, which is only in an initrd that was loaded with it: the
+/// line of a kernel that we loaded, or a copy of it.
+pub fn starts_arrival(line: &[u8]) -> bool {
+    value(line.strip_suffix(b"\n").unwrap_or(line), "rdinit") == Some(ARRIVE_PATH.as_bytes())
+}
+
+/// Builds the line: `base`, then `append`, with `rdinit=` pointing to the arrival program when `arrive`, and else to
+/// anything but that.
 ///
 /// What `append` holds goes before a `--` of `base`, so that it reaches the kernel. The kernel forgets the
 /// arguments for init that it saw before an `rdinit=` (`rdinit_setup` in `init/main.c`): so ours takes the
@@ -231,6 +238,8 @@ pub fn build(
         match (arrive && is_rdinit(argument), Some(at) == last) {
             (true, true) => words.push(&ours),
             (true, false) => {}
+            (false, _) if is_rdinit(argument) && argument.value == Some(ARRIVE_PATH.as_bytes()) => {
+            }
             (false, _) => words.push(argument.raw),
         }
     }

@@ -205,6 +205,11 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         let text = packaging(&format!("systemd/{unit}"))?;
         package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
     }
+    package.file(
+        "usr/lib/systemd/system/kdump-tools.service.d/kho.conf",
+        0o644,
+        packaging("systemd/kdump-tools.conf")?,
+    );
     // An opt-in: linked as /usr/local/sbin/kexec or diverted to, it takes the place of kexec(8).
     for path in CONFFILES {
         let name = path.trim_start_matches("etc/");

@@ -96,8 +96,14 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
                 None => (after, ""),
             };
             let lines: Vec<&str> = examples.lines().filter(|line| *line != ".br").collect();
+            // That of another program has all its options there.
+            let heading = if name == "kho-kexec" {
+                "\"OPTIONS OF KEXEC(8)\""
+            } else {
+                "EXAMPLES"
+            };
             format!(
-                "{before}.SH EXAMPLES\n.nf\n{}\n.fi\n{rest}",
+                "{before}.SH {heading}\n.nf\n{}\n.fi\n{rest}",
                 lines.join("\n")
             )
         }

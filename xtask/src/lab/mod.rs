@@ -18,7 +18,7 @@ use crate::host;
 use crate::kernel::{Kernel, Store, peer};
 use crate::qemu::{Accelerator, Guest, Line, Machine, Next, Port, Qmp};
 use crate::suites::Foreign;
-use crate::system::{self, Release, System};
+use crate::system::{self, Recipe, Release, System};
 use crate::workspace::{self, Programs};
 use log::Log;
 
@@ -43,7 +43,20 @@ pub struct Lab {
     dir: PathBuf,
     accelerator: OnceLock<Accelerator>,
     packages: OnceLock<Result<Vec<PathBuf>, String>>,
+    dkms: [OnceLock<Result<Dkms, String>>; Release::ALL.len()],
 }
+
+/// What kho-dkms makes in a release.
+#[derive(Debug, Clone)]
+pub struct Dkms {
+    /// The kernels that it was built for.
+    pub kernels: Vec<String>,
+    /// An archive of the modules of all of them, to be unpacked at the root.
+    pub modules: PathBuf,
+}
+
+/// What is done in a place with the headers of every kernel and no Rust.
+const DKMS: &str = include_str!("../test/dkms.sh");
 
 /// What the host does while a guest waits at a mark.
 pub struct Host<'a> {
@@ -146,7 +159,13 @@ impl Lab {
             dir,
             accelerator: OnceLock::new(),
             packages: OnceLock::new(),
+            dkms: Default::default(),
         })
+    }
+
+    /// Downloads, and what was made of them.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// A kernel by name or path.
@@ -183,6 +202,26 @@ impl Lab {
         });
         made.clone()
             .map_err(|error| anyhow!("making packages: {error}"))
+    }
+
+    /// Installs kho-dkms in a release, upgrades and purges it, once; gives what it built.
+    pub fn dkms(&self, release: Release) -> Result<Dkms> {
+        let make = || -> Result<Dkms> {
+            let recipe = Recipe::dkms(release);
+            let out = self.dir.join(&recipe.name);
+            let said = system::run_in(&self.cache, &recipe, &self.packages()?, DKMS, &out)?;
+            let kernels = said
+                .lines()
+                .filter_map(|line| line.strip_prefix("built for "));
+            Ok(Dkms {
+                kernels: kernels.map(str::to_owned).collect(),
+                modules: out.join("modules.tar"),
+            })
+        };
+        let made = self.dkms[release as usize]
+            .get_or_init(|| make().map_err(|error| format!("{error:#}")));
+        made.clone()
+            .map_err(|error| anyhow!("building the modules by dkms: {error}"))
     }
 
     /// Makes the kernel with Kexec HandOver of its own, which takes some minutes the first time.

@@ -71,6 +71,7 @@ pub struct Scenario {
     system: Option<Release>,
     foreign: Vec<Foreign>,
     trace_cmd: bool,
+    dkms: bool,
 }
 
 /// Every guest test.
@@ -123,6 +124,7 @@ impl Scenario {
             system: None,
             foreign: Vec::new(),
             trace_cmd: false,
+            dkms: false,
         }
     }
 
@@ -132,6 +134,12 @@ impl Scenario {
         self.system = Some(release);
         self.machine.mem_mib = 1536;
         self.timeout = Duration::from_secs(900);
+        self
+    }
+
+    /// The modules that kho-dkms makes in this release, for all its kernels, are in `$KHO_FILES/modules.tar`.
+    pub fn dkms(mut self) -> Self {
+        self.dkms = true;
         self
     }
 
@@ -287,10 +295,14 @@ impl Scenario {
         if let Some(release) = self.system {
             let script =
                 |(_, script): &(usize, String)| Some(format!("{}\n{script}\n", systems::PRELUDE));
+            let mut files = lab.packages()?;
+            if self.dkms {
+                files.push(lab.dkms(release)?.modules);
+            }
             return Ok(Contents {
                 scripts: self.at.iter().map(script).collect(),
                 append: self.append.clone(),
-                files: lab.packages()?,
+                files,
                 system: Some(lab.system(release)?),
                 ..Contents::default()
             });

@@ -30,6 +30,9 @@ pub enum Release {
 }
 
 impl Release {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
+
     /// Its code name.
     pub fn codename(self) -> &'static str {
         match self {
@@ -73,14 +76,21 @@ pub fn find(cache: &Cache, release: Release) -> Result<System> {
     })
 }
 
-/// Runs a script as root in a copy of a tree made by this recipe, and throws the copy away. The files are at `/mnt`.
-pub fn run_in(cache: &Cache, recipe: &Recipe, files: &[PathBuf], script: &str) -> Result<String> {
+/// Runs a script as root in a copy of a tree made by this recipe, and throws the copy away. The files are at `/mnt`; what
+/// the script leaves in `/mnt/out` becomes the folder `out`. Gives what the script said.
+pub fn run_in(
+    cache: &Cache,
+    recipe: &Recipe,
+    files: &[PathBuf],
+    script: &str,
+    out: &Path,
+) -> Result<String> {
     let tree = make(cache, recipe, |_, _| Ok(()))?.join("tree");
     let work = workspace::target_dir()?.join(format!("chroot-{}", recipe.name));
     if work.exists() {
         std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     }
-    for folder in ["root", "upper", "work", "files"] {
+    for folder in ["root", "upper", "work", "files", "files/out"] {
         let folder = work.join(folder);
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     }
@@ -119,6 +129,11 @@ exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
         String::from_utf8_lossy(&output.stderr)
     );
     ensure!(output.status.success(), "{}\n{said}", output.status);
+    if out.exists() {
+        std::fs::remove_dir_all(out).with_context(|| format!("removing {}", out.display()))?;
+    }
+    std::fs::rename(work.join("files/out"), out)
+        .with_context(|| format!("making {}", out.display()))?;
     std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     Ok(said)
 }

@@ -49,6 +49,9 @@ END
 mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
 ln -s ../guest-test.service "$root/etc/systemd/system/multi-user.target.wants/""#;
 
+/// Most guests have no memory for a crash kernel.
+const KDUMP: &str = r#"systemctl --root="$1" --quiet disable kdump-tools.service"#;
+
 /// What only apt needs.
 const CLEAN: &str =
     r#"rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*"#;
@@ -56,27 +59,34 @@ const CLEAN: &str =
 impl Recipe {
     /// A system for guests.
     pub fn guest(release: Release) -> Self {
+        let mut packages = vec![
+            "systemd",
+            "systemd-sysv",
+            "udev",
+            "dbus",
+            "kmod",
+            "initramfs-tools",
+            "lz4",
+            "procps",
+            "init-system-helpers",
+            "kexec-tools",
+            "redis-server",
+            "postgresql",
+            "linux-image-cloud-amd64",
+        ];
+        let mut after = vec![FURNITURE.to_owned()];
+        if release == Release::Bookworm {
+            packages.extend(["kdump-tools", "makedumpfile"]);
+            after.push(KDUMP.to_owned());
+        }
+        after.push(CLEAN.to_owned());
         Self {
             name: release.codename().to_owned(),
             release,
-            packages: vec![
-                "systemd",
-                "systemd-sysv",
-                "udev",
-                "dbus",
-                "kmod",
-                "initramfs-tools",
-                "lz4",
-                "procps",
-                "init-system-helpers",
-                "kexec-tools",
-                "redis-server",
-                "postgresql",
-                "linux-image-cloud-amd64",
-            ],
+            packages,
             backports: vec!["linux-image-cloud-amd64"],
             before: vec![INITRD.to_owned()],
-            after: vec![FURNITURE.to_owned(), CLEAN.to_owned()],
+            after,
         }
     }
 

@@ -133,9 +133,9 @@ pub fn run(
     });
     out.result(&doc, || {
         println!(
-            "armed {}: {entries} {} ({} as of now) {} taken when the system stops",
+            "armed {}: {} ({} as of now) {} taken when the system stops",
             armed.release,
-            if entries == 1 { "entry" } else { "entries" },
+            output::count(entries, "entry", "entries"),
             output::bytes(bytes),
             if entries == 1 { "is" } else { "are" },
         );

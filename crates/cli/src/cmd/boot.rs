@@ -3,6 +3,7 @@
 use super::restore;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::handover::next;
 use crate::keepd::{self, Changes, parse::Rule};
 use crate::output::Output;
 use crate::session::Session;
@@ -44,8 +45,8 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         eprintln!("<4>kho: {fail}");
     }
     drop(lock);
-    if let Err(fail) = publish(session) {
-        failures.push(fail);
+    for result in [publish(session), publish_line(session)] {
+        failures.extend(result.err());
     }
     for fail in failures.iter().skip(1) {
         eprintln!("<3>kho: {fail}");
@@ -108,6 +109,15 @@ fn restore_all(
     Ok(())
 }
 
+/// Writes the command line to `cmdline`, without the arrival program, when that is in it. kdump-tools copies the command line
+/// for a kernel that has another initrd: it is shown this one (`kdump-tools.service.d/kho.conf`).
+fn publish_line(session: &Session) -> Result<(), Fail> {
+    match next::line_without_arrival(&session.root)? {
+        Some(line) => write_beside("cmdline", &[&line, &b"\n"[..]].concat(), session),
+        None => Ok(()),
+    }
+}
+
 /// Writes what `kho status --json` prints to `status.json`, for whoever may read the state directory.
 fn publish(session: &Session) -> Result<(), Fail> {
     let me = std::env::current_exe().or_status(Status::Failed)?;
@@ -118,26 +128,7 @@ fn publish(session: &Session) -> Result<(), Fail> {
         .stdin(Stdio::null())
         .output()
         .or_status(Status::Failed)?;
-    let (path, beside) = (
-        session.state.path().join("status.json"),
-        session.state.path().join(".status.json.new"),
-    );
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&output.stdout)?;
-        std::fs::rename(&beside, &path)
-    };
-    write().map_err(|err| {
-        Fail::new(
-            Status::Failed,
-            format!("cannot write {}: {err}", path.display()),
-        )
-    })?;
+    write_beside("status.json", &output.stdout, session)?;
     if output.status.success() {
         return Ok(());
     }
@@ -148,6 +139,28 @@ fn publish(session: &Session) -> Result<(), Fail> {
             String::from_utf8_lossy(&output.stderr).trim()
         ),
     ))
+}
+
+/// A file in the state directory, whole or not at all.
+fn write_beside(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail> {
+    let path = session.state.path().join(name);
+    let beside = session.state.path().join(format!(".{name}.new"));
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(bytes)?;
+        std::fs::rename(&beside, &path)
+    };
+    write().map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot write {}: {err}", path.display()),
+        )
+    })
 }
 
 /// What keep.d changed.

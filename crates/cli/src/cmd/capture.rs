@@ -5,6 +5,7 @@ use crate::args::{self, OnFailure};
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::load;
 use crate::keepd::{self, effort};
+use crate::module;
 use crate::output::{self, Output};
 use crate::session::{Session, busy};
 use kho_kexec::sys::facts::kexec::KexecState;
@@ -151,18 +152,11 @@ fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), 
     })?;
     out.result(&loaded, || {
         println!(
-            "captured {} {} for {} (hop {}): {} copied, {} in place, {:.1} s",
-            loaded.entries,
-            if loaded.entries == 1 {
-                "entry"
-            } else {
-                "entries"
-            },
+            "captured {} for {} (hop {}): {}",
+            output::count(loaded.entries, "entry", "entries"),
             loaded.release,
             loaded.hop,
-            output::bytes(loaded.copied),
-            output::bytes(loaded.in_place),
-            loaded.seconds,
+            loaded.amounts(),
         );
     });
     Ok(())
@@ -205,6 +199,10 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
             "; and the loaded image cannot be unloaded: {}",
             crate::exit::chain(err)
         ));
+    }
+    // A capture that was cut off may have left drivers frozen, for an image that is gone.
+    if matches!(module::is_active(&session.root), Ok(true)) {
+        let _ = module::write(&session.root, "active", "0");
     }
     // A record that cannot be read is as good as none.
     let armed = arm::armed(session).ok().flatten();

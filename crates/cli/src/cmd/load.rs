@@ -46,28 +46,11 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
     let loaded = load::run(args, session, &System, out)?;
     out.result(&loaded, || {
         println!(
-            "loaded {} for hop {}: {} {}, {} copied, {} in place{}, {} early {}; {:.1} s",
+            "loaded {} for hop {}: {}, {}",
             loaded.release,
             loaded.hop,
-            loaded.entries,
-            if loaded.entries == 1 {
-                "entry"
-            } else {
-                "entries"
-            },
-            output::bytes(loaded.copied),
-            output::bytes(loaded.in_place),
-            match loaded.drivers {
-                0 => String::new(),
-                bytes => format!(", {} of drivers and khofs", output::bytes(bytes)),
-            },
-            loaded.ranges,
-            if loaded.ranges == 1 {
-                "range"
-            } else {
-                "ranges"
-            },
-            loaded.seconds,
+            output::count(loaded.entries, "entry", "entries"),
+            loaded.amounts(),
         );
         if loaded.entries == 0 && loaded.drivers == 0 {
             println!("nothing is kept, so the next kernel finds nothing: kho keep PATH...");

@@ -8,7 +8,7 @@ use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list;
 use crate::module::{self, Entered, Part};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::session::Session;
 use crate::state::{KeepFile, LoadedFile};
 use crate::trace::carry::{Carry, Places, Supply};
@@ -49,6 +49,23 @@ pub struct Loaded {
     pub seconds: f64,
     /// Of them in the `kexec_load` system call.
     pub kexec_load_seconds: f64,
+}
+
+impl Loaded {
+    /// How much, and how long it took, for people.
+    pub fn amounts(&self) -> String {
+        let drivers = match self.drivers {
+            0 => String::new(),
+            bytes => format!(", {} of drivers and khofs", output::bytes(bytes)),
+        };
+        format!(
+            "{} copied, {} in place{drivers}, {}; {:.1} s",
+            output::bytes(self.copied),
+            output::bytes(self.in_place),
+            output::count(self.ranges, "early range", "early ranges"),
+            self.seconds
+        )
+    }
 }
 
 /// Reads, plans, fills and loads. Until the system call nothing on the machine has changed.

@@ -123,6 +123,19 @@ pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, F
         .line)
 }
 
+/// The running kernel's command line as it would be without the arrival program; none when it is so anyway.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn line_without_arrival(root: &Root) -> Result<Option<Vec<u8>>, Fail> {
+    let running = root
+        .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+        .or_status(Status::Failed)?;
+    Ok(cmdline::starts_arrival(&running)
+        .then(|| cmdline::reuse(&running, arrived_rdinit().as_deref())))
+}
+
 /// The `rdinit=` that the user had before the arrival program took its place, as long as the initial file
 /// system that says so is still there.
 fn arrived_rdinit() -> Option<Vec<u8>> {

@@ -1,4 +1,4 @@
-use kho_kexec::cmdline::{CmdlineError, arguments, build, reuse, value};
+use kho_kexec::cmdline::{CmdlineError, arguments, build, reuse, starts_arrival, value};
 use proptest::prelude::*;
 
 fn split(line: &str) -> Vec<(String, Option<String>)> {
@@ -14,6 +14,19 @@ fn some(name: &str, value: &str) -> (String, Option<String>) {
 
 fn flag(name: &str) -> (String, Option<String>) {
     (name.into(), None)
+}
+
+#[test]
+fn a_kernel_without_the_arrival_program_is_not_told_to_start_it() {
+    let copied: &[u8] = b"root=/dev/vda rdinit=/.kho/arrive quiet\n";
+    assert!(starts_arrival(copied));
+    assert!(!starts_arrival(b"root=/dev/vda -- rdinit=/.kho/arrive"));
+    assert!(!starts_arrival(b"rdinit=/.kho/arrive rdinit=/init"));
+    let plain = build(copied, b"", false, 2048).unwrap();
+    assert_eq!(plain.line, b"root=/dev/vda quiet");
+    assert!(starts_arrival(
+        &build(copied, b"", true, 2048).unwrap().line
+    ));
 }
 
 /// Each expectation was worked out from `next_arg` in `lib/cmdline.c`.

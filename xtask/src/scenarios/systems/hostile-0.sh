@@ -40,14 +40,14 @@ mkdir -p /etc/systemd/system/sysinit.target.wants
 ln -s ../mallory.service /etc/systemd/system/sysinit.target.wants/
 systemctl daemon-reload
 
-# A crash kernel is something else, and stays. kho hands what it does not do itself to the kexec(8) it stands in for.
-crash=$(kernel @OWN@)
-kexec -p "$crash" --initrd="$(initrd_of "$crash")" --reuse-cmdline
+# A crash kernel is something else, and stays: here that of Debian's service. kho hands what it does not do itself to the
+# kexec(8) it stands in for.
+systemctl enable --quiet --now kdump-tools.service
+says "ready to kdump" kdump-config show
 [ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
 says "crash kernel is armed" kho doctor
-tools=$(command -v kexec)
-dpkg-divert --local --rename --divert "$tools.distrib" --add "$tools"
-ln -s /usr/lib/kho/kexec "$tools"
+crash=$(kernel @OWN@)
+in_place_of_kexec
 next=$(kernel @OTHER@)
 # What the kernel itself looks for in the initrd, as CPU microcode is: here an ACPI table, whose loading it reports.
 mkdir -p /tmp/early/kernel/firmware/acpi

@@ -33,8 +33,14 @@ find /srv/drop -name '.kho-*' -user root >> /tmp/stages
 if [ -s /tmp/stages ]; then cat /tmp/stages; exit 1; fi
 # The initrd began with something for the kernel itself, behind what kho puts before it.
 journalctl -b -k --no-pager -o cat | grep "SSDT ACPI table found in initrd"
-# There is memory for a crash kernel in this one too, and the service that loads it would find it.
+# Debian's service armed a crash kernel in this one too, and did not copy what only kho's initrd has.
 [ "$(cat /sys/kernel/kexec_crash_size)" -gt 0 ]
+[ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
+says "ready to kdump" kdump-config show
+grep -q 'rdinit=/.kho/arrive' /proc/cmdline
+cat /var/crash/kexec_cmd
+grep -q 'root=/dev/vda' /var/crash/kexec_cmd
+fails grep -q rdinit /var/crash/kexec_cmd
 # A reboot is a reboot: on Debian 12 kexec-tools' hook loads a kernel meanwhile, through kho, which stands in for kexec(8).
 [ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
 kho-guest leave "systemctl reboot"

@@ -29,17 +29,20 @@ pub fn scenarios() -> Vec<Scenario> {
             }
         };
         let name = |what: &str| format!("debian-{}-{what}", release.number());
-        all.push(stages(
-            Scenario::new(
-                name("services"),
-                "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel and back",
-            ),
-            &[
-                include_str!("services-0.sh"),
-                include_str!("services-1.sh"),
-                include_str!("services-2.sh"),
-            ],
-        ));
+        all.push(
+            stages(
+                Scenario::new(
+                    name("services"),
+                    "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel: copied, and back on khofs",
+                ),
+                &[
+                    include_str!("services-0.sh"),
+                    include_str!("services-1.sh"),
+                    include_str!("services-2.sh"),
+                ],
+            )
+            .dkms(),
+        );
         all.push(only_on(
             Release::Trixie,
             stages(

@@ -11,6 +11,24 @@ arm() {
 	kho load --arm "$image" --initrd "$(initrd_of "$image")" --reuse-cmdline "$@"
 }
 
+# kho in the place of kexec-tools' program, as docs/src/operations/systemctl-kexec.md says.
+in_place_of_kexec() {
+	tools=$(command -v kexec)
+	dpkg-divert --local --rename --divert "$tools.distrib" --add "$tools"
+	ln -s /usr/lib/kho/kexec "$tools"
+}
+
+# An entry of the Boot Loader Specification, where systemd looks first on any machine: boot_loader_entry SERIES
+boot_loader_entry() {
+	image=$(kernel "$1")
+	entries=/run/boot-loader-entries
+	mkdir -p $entries/loader/entries
+	ln -s "$image" $entries/linux
+	ln -s "$(initrd_of "$image")" $entries/initrd
+	printf '%s\n' "title Debian" "linux /linux" "initrd /initrd" "options $(cat /proc/cmdline) by_entry" \
+		> $entries/loader/entries/debian.conf
+}
+
 fails() { if "$@"; then echo "succeeded and should not have: $*"; return 1; fi; }
 
 says() {
@@ -43,7 +61,8 @@ ready() {
 # Warnings and errors of our units in a boot (0 this one, -1 the one before).
 complaints() {
 	journalctl -b "$1" --no-pager -o short-monotonic -p warning -u kho-restore.service -u kho-capture.service
-	journalctl -b "$1" --no-pager -o short-monotonic -p warning -k | grep -i kho || true
+	# Every kernel says of every module that is not its own that it taints it.
+	journalctl -b "$1" --no-pager -o short-monotonic -p warning -k | grep -i kho | grep -v 'taint' || true
 }
 
 clean_journal() {
@@ -77,3 +96,16 @@ postgres_to_ram() {
 	systemctl enable --quiet --now postgresql
 }
 sql() { runuser -u postgres -- psql -qAt -v ON_ERROR_STOP=1 -d postgres -c "$1"; }
+
+# Moves a place that fstab has on a tmpfs to khofs: to_khofs NAME PLACE OPTIONS
+to_khofs() {
+	owner="mode=$(stat -c %a "$2"),uid=$(stat -c %u "$2"),gid=$(stat -c %g "$2")"
+	cp -a "$2" /tmp/moved
+	umount "$2"
+	sed -i "s|^tmpfs $2 .*|none $2 khofs name=$1,$3,$owner 0 0|" /etc/fstab
+	grep -q "^none $2 khofs" /etc/fstab
+	systemctl daemon-reload
+	mount "$2"
+	cp -a /tmp/moved/. "$2"
+	rm -r /tmp/moved
+}

@@ -3,19 +3,20 @@
 mod options;
 
 use super::arm;
-use crate::args::{self, Next};
+use crate::args::{self, KEXEC_HELP, Next};
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::{load, next};
 use crate::list;
 use crate::output::Output;
 use crate::session::Session;
-use kho_kexec::image;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::file_load;
 use kho_kexec::sys::syscalls::{Kernel, System};
+use kho_kexec::{cmdline, image};
 use options::{Request, Syscall, Wanted};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -33,36 +34,6 @@ const REAL: [&str; 4] = [
     "/usr/sbin/kexec",
     "/sbin/kexec",
 ];
-
-const HELP: &str = "\
-Usage: kho kexec [OPTION]... [KERNEL]
-The options and exit statuses of kexec(8), with what is kept handed over.
-
- -l, --load               Load KERNEL with what is kept. Where kho-capture.service is active the
-                          content is taken when the system stops (as kho load --arm does).
- -e, --exec               Start what is loaded.
- -f, --force              Load and start at once, without a shutdown.
- -u, --unload             Unload.
- -S, --status             Exit with 1 if the crash kernel (with -l: the next kernel) is loaded, else 0.
-     --initrd=FILE, --ramdisk=FILE
-     --append=STRING, --command-line=STRING
-     --reuse-cmdline      Start from the running kernel's command line.
- -t, --type=TYPE          bzImage or bzImage64.
- -c, --kexec-syscall      Use kexec_load, which hands over.
- -a, --kexec-syscall-auto The same: kexec_file_load cannot hand over.
- -s, --kexec-file-syscall Use kexec_file_load. The kernel itself then writes what it tells its successor, so
-                          nothing can be handed over: refused as long as something is kept.
- -y, --no-sync            Do not write dirty data before the start.
- -d, --debug              Say what is ignored, and why.
- -p, --load-panic         Given to kexec(8) of kexec-tools: the crash kernel is not kho's.
-     --print-ckr-size     Size of the crash kernel's region.
- -h, --help   -v, --version
-
-Without effect here: -i -x --mem-min --mem-max --dtb --hotplug and options of the console.
-
-Examples:
-  kho kexec -l /boot/vmlinuz-6.12 --initrd=/boot/initrd.img-6.12 --reuse-cmdline
-  kho kexec -e";
 
 /// Why it failed, and the exit status.
 struct Refusal(u8, String);
@@ -104,7 +75,7 @@ pub fn from_verb(_: &[OsString]) -> Result<(), Fail> {
 
 fn run(args: &[OsString]) -> u8 {
     match options::parse(args.iter().cloned()) {
-        Ok(Request::Help) => println!("{HELP}"),
+        Ok(Request::Help) => println!("{KEXEC_HELP}"),
         Ok(Request::Version) => println!(
             "kexec-tools 2.0.29 as kho {} does it",
             env!("CARGO_PKG_VERSION")
@@ -123,7 +94,7 @@ fn run(args: &[OsString]) -> u8 {
             }
         },
         Err(what) => {
-            eprintln!("kexec: {what}\n{HELP}");
+            eprintln!("kexec: {what}\n{KEXEC_HELP}");
             return USAGE;
         }
     }
@@ -155,7 +126,16 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
         return Ok(loaded.map_or(FAILED, u8::from));
     }
     if wanted.panic {
-        return Err(real(args));
+        let mut args = args.to_vec();
+        if wanted.load && starts_arrival(wanted, &session)? {
+            // The later one counts, for kexec(8) and for the kernel. A crash kernel has an initrd of its own.
+            let mut append = OsString::from("--append=");
+            append.push(wanted.append.as_deref().unwrap_or_default());
+            append.push(" rdinit=/init");
+            let end = args.iter().position(|arg| arg == "--");
+            args.insert(end.unwrap_or(args.len()), append);
+        }
+        return Err(real(&args));
     }
     if wanted.unload {
         let _lock = session.lock()?;
@@ -182,9 +162,26 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     Ok(0)
 }
 
+/// Whether the wanted command line is that of a kernel which kho loaded, with the arrival program in it.
+fn starts_arrival(wanted: &Wanted, session: &Session) -> Result<bool, Fail> {
+    let mut line = Vec::new();
+    if wanted.reuse_cmdline {
+        line = session
+            .root
+            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+            .or_status(Status::Failed)?;
+        line.push(b' ');
+    }
+    line.extend_from_slice(wanted.append.as_deref().unwrap_or_default().as_bytes());
+    Ok(cmdline::starts_arrival(&line))
+}
+
 fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Refusal> {
     let Some(kernel) = &wanted.kernel else {
-        return Err(Refusal(FAILED, format!("No kernel specified\n{HELP}")));
+        return Err(Refusal(
+            FAILED,
+            format!("No kernel specified\n{KEXEC_HELP}"),
+        ));
     };
     // Its functions that read files die, with another status than those that load.
     if let Err(err) = File::open(kernel) {
