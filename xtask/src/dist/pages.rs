@@ -164,13 +164,31 @@ mod tests {
                 );
             }
         }
-        let bash = std::process::Command::new("bash")
-            .args(["-n", "/dev/stdin"])
-            .stdin(std::process::Stdio::piped())
-            .spawn();
-        let mut bash = bash.unwrap();
-        std::io::Write::write_all(bash.stdin.as_mut().unwrap(), &completion(Shell::Bash)).unwrap();
-        assert!(bash.wait().unwrap().success());
+        // As bash does when somebody types a beginning and the tabulator key.
+        for (words, wanted) in [
+            ("kho lo", "load log"),
+            ("kho capture --se", "--settle"),
+            ("kho load --arm --on-failure ", "plain cold stop"),
+        ] {
+            let script = format!(
+                "source /dev/stdin; COMP_WORDS=({words}{last}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+                 _kho kho \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[*]}}\"",
+                last = if words.ends_with(' ') { "''" } else { "" }
+            );
+            let bash = std::process::Command::new("bash")
+                .args(["-euc", &script])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn();
+            let mut bash = bash.unwrap();
+            let mut input = bash.stdin.take().unwrap();
+            std::io::Write::write_all(&mut input, &completion(Shell::Bash)).unwrap();
+            drop(input);
+            let output = bash.wait_with_output().unwrap();
+            assert!(output.status.success(), "{words}");
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(said.trim(), wanted, "{words}");
+        }
     }
 
     #[test]

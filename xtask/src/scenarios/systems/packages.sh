@@ -41,6 +41,9 @@ side_by_side() {
 	echo "both say $ours: kexec $*"
 }
 kho unload
+[ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
+says "nothing" kho status
+test ! -e /run/kho/armed
 next=$(kernel @OTHER@)
 while read -r line; do
 	# shellcheck disable=SC2086
