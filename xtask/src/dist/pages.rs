@@ -96,15 +96,32 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
                 None => (after, ""),
             };
             let lines: Vec<&str> = examples.lines().filter(|line| *line != ".br").collect();
+            let begin = lines
+                .iter()
+                .position(|line| line.starts_with("Example"))
+                .unwrap_or(lines.len());
+            let (before_them, examples) = lines.split_at(begin);
+            let examples = examples.get(1..).unwrap_or_default();
+            let end = examples
+                .iter()
+                .position(|line| !line.is_empty() && !line.starts_with(' '))
+                .unwrap_or(examples.len());
+            let (examples, after_them) = examples.split_at(end);
+            let notes = [before_them, after_them].concat();
             // That of another program has all its options there.
             let heading = if name == "kho-kexec" {
                 "\"OPTIONS OF KEXEC(8)\""
             } else {
-                "EXAMPLES"
+                "NOTES"
+            };
+            let section = |heading: &str, lines: &[&str]| match lines.join("\n").trim() {
+                "" => String::new(),
+                text => format!(".SH {heading}\n.nf\n{text}\n.fi\n"),
             };
             format!(
-                "{before}.SH {heading}\n.nf\n{}\n.fi\n{rest}",
-                lines.join("\n")
+                "{before}{}{}{rest}",
+                section(heading, &notes),
+                section("EXAMPLES", examples)
             )
         }
     })
@@ -143,7 +160,8 @@ mod tests {
         let load = pages.iter().find(|(name, _)| name == "kho-load");
         let (_, load) = load.unwrap();
         assert!(
-            load.contains(".SH EXAMPLES\n.nf\nExamples:\n  kho load /boot/vmlinuz"),
+            load.contains(".SH EXAMPLES\n.nf\nkho load /boot/vmlinuz")
+                && load.contains(".SH NOTES\n.nf\nA refused load changes nothing"),
             "{load}"
         );
         let main = &pages[0].1;
