@@ -32,6 +32,7 @@ mod names;
 pub mod printf;
 pub mod read;
 pub mod ring;
+mod symbols;
 pub mod take;
 
 pub use names::Names;

@@ -6,13 +6,22 @@
 //! (`kernel/trace/ring_buffer.c`, 6.1 to 7.3). The pointer to the head has one of its low two bits set
 //! (`RB_PAGE_HEAD`, `RB_PAGE_UPDATE`).
 //!
-//! Tracing goes on while this reads, so everything is checked: the ring has to close after as many pages as
-//! the kernel says, and a page counts only if its time stamp is the same after it was copied. Events up to
-//! `commit` do not change any more (`rb_set_commit_to_write`).
+//! Tracing goes on while this reads, and so may others who consume. Nothing can be locked from here, so everything is
+//! looked at twice:
+//!
+//! * the ring has to close after as many pages as the kernel says, with a head, and with the same reader page before and
+//!   after that walk;
+//! * a page counts only if its header after the copy still fits the one that was copied: the same time stamp, and no
+//!   less committed. A writer takes a page by setting `commit` to 0 before it writes an event, and a new
+//!   time stamp before it commits one (`rb_tail_page_update`, `__rb_reserve_next`). Events up to `commit` do not change
+//!   any more (`rb_set_commit_to_write`);
+//! * after the copies, every page still has to be the ring's, with the same data: one that a reader took out, or that was
+//!   freed when the buffer was made smaller, may hold somebody else's bytes by then.
 
 use crate::btf::{BtfError, Structs};
 use crate::bytes::{u64_at, uint_at, until_nul};
 use crate::ring::{PAGE, Page, PageLayout, unread};
+use std::collections::BTreeSet;
 use thiserror::Error;
 
 /// Most pages of a ring: 64 GiB of 4 KiB pages.
@@ -135,7 +144,7 @@ pub struct LiveBuffer {
     pub page_size: usize,
     /// What is unread, oldest first.
     pub pages: Vec<LivePage>,
-    /// Pages that tracing went over while they were read, or that were not asked for.
+    /// Pages that tracing went over, or that a reader took out, while they were read, or that were not asked for.
     pub left_out: u64,
 }
 
@@ -180,6 +189,18 @@ impl<'m> Live<'m> {
     ///
     /// [`LiveError`].
     pub fn arrays(&self, list: u64, global: u64) -> Result<Vec<(String, u64)>, LiveError> {
+        let mut found = self.list(list, global);
+        // An instance that is removed meanwhile may lead anywhere.
+        for _ in 1..TRIES {
+            if found.is_ok() {
+                break;
+            }
+            found = self.list(list, global);
+        }
+        found
+    }
+
+    fn list(&self, list: u64, global: u64) -> Result<Vec<(String, u64)>, LiveError> {
         let [link, name, buffer] = self.offsets.array;
         let mut arrays = Vec::new();
         let mut at = self.word(list, 0)?;
@@ -223,10 +244,35 @@ impl<'m> Live<'m> {
         if cpu_buffer == 0 {
             return Ok(None);
         }
+        let before = self.settled(cpu_buffer, cpu)?;
+        let (mut found, copies) = self.copy(&before, limit)?;
+        let after = self.settled(cpu_buffer, cpu)?;
+        let here: BTreeSet<u64> = after.ring.iter().copied().chain([after.reader]).collect();
+        for copy in copies.into_iter().rev() {
+            let is_here = here.contains(&copy.page)
+                && self.word(copy.page, self.offsets.page[2])? == copy.data;
+            let Some(bytes) = copy.bytes.filter(|_| is_here) else {
+                found.left_out += 1;
+                continue;
+            };
+            match unread(&bytes, &self.layout, copy.read) {
+                Ok(Some(bytes)) => {
+                    let time = Page::new(&bytes, &self.layout).map_or(0, |page| page.time);
+                    found.pages.push(LivePage { time, bytes });
+                }
+                Ok(None) => {}
+                Err(_) => found.left_out += 1,
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// The ring as it is at one moment.
+    fn settled(&self, cpu_buffer: u64, cpu: u32) -> Result<Ring, LiveError> {
         let mut last = LiveError::Busy;
         for _ in 0..TRIES {
-            match self.walk(cpu_buffer, cpu, limit) {
-                Ok(Some(found)) => return Ok(Some(found)),
+            match self.walk(cpu_buffer, cpu) {
+                Ok(Some(ring)) => return Ok(ring),
                 Ok(None) => last = LiveError::Busy,
                 // A pointer of a moment ago may lead to anything by now.
                 Err(error) => last = error,
@@ -235,11 +281,10 @@ impl<'m> Live<'m> {
         Err(last)
     }
 
-    /// One try: none when the ring changed under it.
-    fn walk(&self, cpu_buffer: u64, cpu: u32, limit: u64) -> Result<Option<LiveBuffer>, LiveError> {
+    /// The members of a per-CPU buffer that matter: pages, head, commit page, reader page.
+    fn state(&self, cpu_buffer: u64, cpu: u32) -> Result<[u64; 4], LiveError> {
         let state = self.bytes(cpu_buffer, self.offsets.cpu_size)?;
         let [number, count, head, commit, reader] = self.offsets.cpu;
-        let word = |at: usize| u64_at(&state, at).unwrap_or(0);
         let found = uint_at(&state, number, 4).unwrap_or(u64::MAX);
         if found != u64::from(cpu) {
             return Err(LiveError::Value {
@@ -247,60 +292,75 @@ impl<'m> Live<'m> {
                 value: found,
             });
         }
-        let (count, hint, commit, reader) = (word(count), word(head), word(commit), word(reader));
+        let [count, head, commit, reader] =
+            [count, head, commit, reader].map(|at| u64_at(&state, at).unwrap_or(0));
         if count == 0 || count > MAX_PAGES {
             return Err(LiveError::Value {
                 what: "the number of pages of a ring buffer",
                 value: count,
             });
         }
-        let mut order = vec![reader];
-        if commit != reader {
-            let Some(ring) = self.ring(hint, count)? else {
-                return Ok(None);
-            };
-            let Some(end) = ring.iter().position(|page| *page == commit) else {
-                return Ok(None);
-            };
-            order.extend(ring.get(..=end).unwrap_or_default());
-        }
-        self.copy(&order, limit).map(Some)
+        Ok([count, head, commit, reader])
     }
 
-    /// The pages of the ring from its head on; none when it does not close.
+    /// One try: none when the ring changed under it.
+    fn walk(&self, cpu_buffer: u64, cpu: u32) -> Result<Option<Ring>, LiveError> {
+        let [count, hint, commit, reader] = self.state(cpu_buffer, cpu)?;
+        let Some(ring) = self.ring(hint, count)? else {
+            return Ok(None);
+        };
+        let end = ring.iter().position(|page| *page == commit);
+        if commit != reader && end.is_none() {
+            return Ok(None);
+        }
+        // A reader that took the head out meanwhile has put the old reader page in its place.
+        let [count_after, _, _, reader_after] = self.state(cpu_buffer, cpu)?;
+        Ok(
+            (count_after == count && reader_after == reader).then_some(Ring {
+                reader,
+                written: end.map_or(0, |end| end + 1),
+                ring,
+            }),
+        )
+    }
+
+    /// The pages of the ring from its head on; none when it does not close, or has no head for a moment.
     fn ring(&self, hint: u64, count: u64) -> Result<Option<Vec<u64>>, LiveError> {
         let link = self.offsets.page[0];
         let mut ring = Vec::new();
-        let (mut at, mut head) = (hint, 0usize);
+        let (mut at, mut head) = (hint, None);
         for index in 0..count {
             ring.push(at);
             let next = self.word(at, link)?;
             if next & 3 != 0 {
-                head = usize::try_from(index + 1).unwrap_or(0);
+                head = usize::try_from(index + 1).ok();
             }
             at = (next & !3).wrapping_sub(link as u64);
         }
-        if at != hint {
+        let (Some(head), true) = (head, at == hint) else {
             return Ok(None);
-        }
+        };
         let len = ring.len();
         ring.rotate_left(head % len.max(1));
         Ok(Some(ring))
     }
 
-    /// Copies pages in this order, the newest `limit` bytes.
-    fn copy(&self, order: &[u64], limit: u64) -> Result<LiveBuffer, LiveError> {
+    /// Copies the newest `limit` bytes; newest first.
+    fn copy(&self, ring: &Ring, limit: u64) -> Result<(LiveBuffer, Vec<Copied>), LiveError> {
         let mut buffer = LiveBuffer {
             page_size: PAGE,
             ..LiveBuffer::default()
         };
-        let mut copied = Vec::new();
+        let mut copies = Vec::new();
         let mut bytes_left = limit;
         // Newest first, so that the limit leaves out the oldest.
-        for (index, page) in order.iter().enumerate().rev() {
+        for (index, page) in ring.order().iter().enumerate().rev() {
             let state = self.bytes(*page, self.offsets.page_size)?;
             let [_, read, data] = self.offsets.page;
-            let read = usize::try_from(uint_at(&state, read, 4).unwrap_or(0)).unwrap_or(0);
+            // Only of the reader page: when that comes back into the ring, the number stays, until it is the reader page
+            // again (`rb_get_reader_page`), whatever is written to it.
+            let read = uint_at(&state, read, 4).filter(|_| *page == ring.reader);
+            let read = usize::try_from(read.unwrap_or(0)).unwrap_or(0);
             let data = u64_at(&state, data).unwrap_or(0);
             let order = self
                 .offsets
@@ -322,26 +382,41 @@ impl<'m> Live<'m> {
                 break;
             }
             let bytes = self.bytes(data, size)?;
-            copied.push((data, read, bytes));
+            let header = self.bytes(data, self.layout.data.clamp(8, PAGE))?;
+            copies.push(Copied {
+                page: *page,
+                data,
+                read,
+                bytes: self.layout.still_holds(&bytes, &header).then_some(bytes),
+            });
             bytes_left -= size as u64;
         }
-        for (data, read, bytes) in copied.into_iter().rev() {
-            let time = u64_at(&bytes, 0).unwrap_or(0);
-            if self.word(data, 0)? != time {
-                buffer.left_out += 1;
-                continue;
-            }
-            let kept = unread(&bytes, &self.layout, read);
-            match kept {
-                Ok(Some(bytes)) => {
-                    let time = Page::new(&bytes, &self.layout).map_or(time, |page| page.time);
-                    buffer.pages.push(LivePage { time, bytes });
-                }
-                Ok(None) => {}
-                // Half written over when it was copied.
-                Err(_) => buffer.left_out += 1,
-            }
-        }
-        Ok(buffer)
+        Ok((buffer, copies))
     }
+}
+
+/// Pages of a per-CPU buffer.
+struct Ring {
+    reader: u64,
+    /// From the head on.
+    ring: Vec<u64>,
+    /// How many of the ring are written: up to the one that is committed to.
+    written: usize,
+}
+
+impl Ring {
+    /// The pages that have something in them, oldest first.
+    fn order(&self) -> Vec<u64> {
+        let ring = self.ring.iter().copied().take(self.written);
+        [self.reader].into_iter().chain(ring).collect()
+    }
+}
+
+/// A page that was copied, not yet believed.
+struct Copied {
+    page: u64,
+    data: u64,
+    read: usize,
+    /// None when it was written over meanwhile.
+    bytes: Option<Vec<u8>>,
 }

@@ -99,6 +99,17 @@ impl PageLayout {
             data: data.offset,
         })
     }
+
+    /// Whether what was copied of a page was still whole when `header` was read behind it: a page that is written over
+    /// has less committed first, and then another time.
+    pub(crate) fn still_holds(&self, copied: &[u8], header: &[u8]) -> bool {
+        let commit = |bytes: &[u8]| {
+            let word = crate::bytes::uint_at(bytes, self.commit, self.commit_size)?;
+            Some(word & COMMIT_MASK)
+        };
+        u64_at(copied, 0) == u64_at(header, 0)
+            && commit(header).is_some_and(|now| commit(copied).is_some_and(|then| then <= now))
+    }
 }
 
 /// One page.

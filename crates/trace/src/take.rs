@@ -4,6 +4,7 @@ use crate::live::{KernelMemory, Live, LiveError, Offsets};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION};
 use crate::read::Buffer;
 use crate::ring::{Page, PageError, PageLayout};
+use crate::symbols::Symbols;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
@@ -12,7 +13,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Lowest kernel address: what is below is per-CPU or no symbol.
-const KERNEL: u64 = 0xffff_8000_0000_0000;
+pub(crate) const KERNEL: u64 = 0xffff_8000_0000_0000;
+
+/// How often it is begun anew when instances come and go meanwhile.
+const TRIES: usize = 10;
 
 /// Where a kernel shows itself.
 #[derive(Clone, Debug)]
@@ -170,10 +174,8 @@ pub fn take(
     let btf = read(&paths.btf)?;
     let offsets = Offsets::new(&btf).map_err(LiveError::from)?;
     let live = Live::new(memory, offsets, layout);
-    let arrays = live.arrays(
-        symbols.address("ftrace_trace_arrays")?,
-        symbols.address("global_trace")?,
-    )?;
+    let list = symbols.address("ftrace_trace_arrays")?;
+    let global = symbols.address("global_trace")?;
     let mut meta = Meta {
         version: VERSION,
         release: moment.release,
@@ -184,20 +186,20 @@ pub fn take(
         header_page,
         ..Meta::default()
     };
-    let mut pages = Vec::new();
-    for (name, folder) in folders(tracefs)? {
-        let Some((_, buffer)) = arrays.iter().find(|(array, _)| *array == name) else {
-            return Err(TakeError::NoArray(name));
-        };
-        meta.arrays.push(array(
-            &live,
-            &name,
-            &folder,
-            *buffer,
-            limits.pages,
-            &mut pages,
-        )?);
-    }
+    let mut tries = 0;
+    let pages = loop {
+        tries += 1;
+        let before = folders(tracefs)?;
+        match arrays(&live, [list, global], &before, limits.pages) {
+            Ok((arrays, pages)) => {
+                meta.arrays = arrays;
+                break pages;
+            }
+            // An instance came or went meanwhile: what was found may be another one's, or nobody's.
+            Err(_) if tries < TRIES && folders(tracefs)? != before => {}
+            Err(err) => return Err(err),
+        }
+    };
     let buffers = newest(pages, limits.pages, &mut meta);
     // After the pages: names that tasks got meanwhile are known.
     meta.cmdlines = text(&tracefs.join("saved_cmdlines"))?;
@@ -215,11 +217,30 @@ pub fn take(
 
 /// Pages of one CPU of one array, while it is not yet clear how many of them are kept.
 struct Found {
-    array: usize,
     name: String,
     cpu: u32,
     page_size: usize,
     pages: Vec<crate::live::LivePage>,
+    /// Older ones that were let go already.
+    dropped: u64,
+}
+
+/// Every array that has one of these folders, and its pages.
+fn arrays(
+    live: &Live<'_>,
+    [list, global]: [u64; 2],
+    folders: &[(String, PathBuf)],
+    limit: u64,
+) -> Result<(Vec<ArrayMeta>, Vec<Found>), TakeError> {
+    let known = live.arrays(list, global)?;
+    let (mut described, mut pages) = (Vec::new(), Vec::new());
+    for (name, folder) in folders {
+        let Some((_, buffer)) = known.iter().find(|(array, _)| array == name) else {
+            return Err(TakeError::NoArray(name.clone()));
+        };
+        described.push(array(live, name, folder, *buffer, limit, &mut pages)?);
+    }
+    Ok((described, pages))
 }
 
 fn array(
@@ -230,7 +251,6 @@ fn array(
     limit: u64,
     found: &mut Vec<Found>,
 ) -> Result<ArrayMeta, TakeError> {
-    let index = found.last().map_or(0, |last| last.array + 1);
     let mut cpus = Vec::new();
     for cpu in cpu_folders(&folder.join("per_cpu"))? {
         let pages = live
@@ -247,12 +267,16 @@ fn array(
             left_out: pages.left_out,
         });
         found.push(Found {
-            array: index,
             name: name.to_owned(),
             cpu,
             page_size: pages.page_size,
             pages: pages.pages,
+            dropped: 0,
         });
+        // Each CPU may have as much as all of them shall have: a host with many would need many times that.
+        if found.iter().map(Found::size).sum::<u64>() > limit.saturating_mul(2) {
+            trim(found, limit);
+        }
     }
     let line = |file: &str| text_if_there(&folder.join(file)).trim().to_owned();
     let clocks = line("trace_clock");
@@ -270,8 +294,14 @@ fn array(
     })
 }
 
-/// Keeps the newest pages that fit, whatever CPU and array they are of.
-fn newest(mut found: Vec<Found>, limit: u64, meta: &mut Meta) -> Vec<TakenBuffer> {
+impl Found {
+    fn size(&self) -> u64 {
+        self.page_size as u64 * self.pages.len() as u64
+    }
+}
+
+/// Drops all pages but the newest that fit, whatever CPU and array they are of.
+fn trim(found: &mut [Found], limit: u64) {
     let mut all: Vec<(u64, usize)> = Vec::new();
     for (index, buffer) in found.iter().enumerate() {
         all.extend(buffer.pages.iter().map(|page| (page.time, index)));
@@ -290,26 +320,34 @@ fn newest(mut found: Vec<Found>, limit: u64, meta: &mut Meta) -> Vec<TakenBuffer
             *count += 1;
         }
     }
-    let mut buffers = Vec::new();
     for (buffer, kept) in found.iter_mut().zip(kept) {
         let skip = buffer.pages.len().saturating_sub(kept);
+        buffer.pages.drain(..skip);
+        buffer.dropped += skip as u64;
+    }
+}
+
+/// The newest pages that fit, as buffers; what was dropped is counted in `meta`.
+fn newest(mut found: Vec<Found>, limit: u64, meta: &mut Meta) -> Vec<TakenBuffer> {
+    trim(&mut found, limit);
+    let mut buffers = Vec::new();
+    for buffer in found {
         let left_out = meta
             .arrays
             .iter_mut()
             .find(|array| array.name == buffer.name)
             .and_then(|array| array.cpus.iter_mut().find(|cpu| cpu.cpu == buffer.cpu));
         if let Some(cpu) = left_out {
-            cpu.left_out += skip as u64;
+            cpu.left_out += buffer.dropped;
         }
         let bytes: Vec<u8> = buffer
             .pages
-            .drain(..)
-            .skip(skip)
+            .into_iter()
             .flat_map(|page| page.bytes)
             .collect();
         if !bytes.is_empty() {
             buffers.push(TakenBuffer {
-                array: std::mem::take(&mut buffer.name),
+                array: buffer.name,
                 cpu: buffer.cpu,
                 page_size: buffer.page_size,
                 bytes,
@@ -425,79 +463,6 @@ fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
     Ok(crate::kmsg::newest(&out, limit).to_vec())
 }
 
-/// Symbols of the running kernel, sorted by address.
-struct Symbols {
-    path: PathBuf,
-    text: String,
-    /// Address, and where its line is in the text.
-    lines: Vec<(u64, std::ops::Range<usize>)>,
-}
-
-impl Symbols {
-    fn read(path: &Path) -> Result<Self, TakeError> {
-        let text = text(path)?;
-        let mut lines = Vec::new();
-        let mut at = 0;
-        for line in text.split_inclusive('\n') {
-            let range = at..at + line.len();
-            at = range.end;
-            if let Some((address, _)) = line.split_once(' ')
-                && let Ok(address) = u64::from_str_radix(address, 16)
-                && address >= KERNEL
-            {
-                lines.push((address, range));
-            }
-        }
-        lines.sort_by_key(|(address, range)| (*address, range.start));
-        Ok(Self {
-            path: path.to_owned(),
-            text,
-            lines,
-        })
-    }
-
-    /// The address of a symbol of the kernel itself.
-    fn address(&self, symbol: &'static str) -> Result<u64, TakeError> {
-        self.lines
-            .iter()
-            .find(|(_, range)| {
-                let line = self.text.get(range.clone()).unwrap_or_default();
-                let mut words = line.split_whitespace().skip(2);
-                // A module's symbol of the same name has its module behind it.
-                words.next() == Some(symbol) && words.next().is_none()
-            })
-            .map(|(address, _)| *address)
-            .ok_or_else(|| TakeError::Symbol {
-                path: self.path.clone(),
-                symbol,
-            })
-    }
-
-    /// The lines of all symbols that one of `addresses` is in, and of the symbols behind those, which say where
-    /// they end.
-    fn lines(&self, addresses: &BTreeSet<u64>) -> String {
-        let mut wanted = BTreeSet::new();
-        for address in addresses {
-            let after = self.lines.partition_point(|(start, _)| start <= address);
-            let Some((start, _)) = after.checked_sub(1).and_then(|at| self.lines.get(at)) else {
-                continue;
-            };
-            let Some((next, _)) = self.lines.get(after) else {
-                continue;
-            };
-            for value in [start, next] {
-                let from = self.lines.partition_point(|(other, _)| other < value);
-                let to = self.lines.partition_point(|(other, _)| other <= value);
-                wanted.extend(from..to);
-            }
-        }
-        wanted
-            .into_iter()
-            .filter_map(|at| self.text.get(self.lines.get(at)?.1.clone()))
-            .collect()
-    }
-}
-
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TakeError {
     let path = path.to_owned();
     move |cause| TakeError::Io { path, cause }
@@ -520,7 +485,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
 }
 
 /// Names of tasks may be any bytes.
-fn text(path: &Path) -> Result<String, TakeError> {
+pub(crate) fn text(path: &Path) -> Result<String, TakeError> {
     let bytes = read(path)?;
     Ok(match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -540,5 +505,63 @@ fn names(dir: &Path) -> Result<Vec<String>, TakeError> {
         // Files among the folders.
         Err(err) if err.kind() == std::io::ErrorKind::NotADirectory => Ok(Vec::new()),
         Err(err) => Err(failed(dir)(err)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::LivePage;
+
+    fn found(cpu: u32, times: &[u64]) -> Found {
+        Found {
+            name: String::new(),
+            cpu,
+            page_size: 4096,
+            pages: times
+                .iter()
+                .map(|time| LivePage {
+                    time: *time,
+                    bytes: vec![u8::try_from(*time).unwrap(); 4096],
+                })
+                .collect(),
+            dropped: 0,
+        }
+    }
+
+    #[test]
+    fn the_newest_pages_of_all_cpus_are_kept() {
+        let mut meta = Meta {
+            arrays: vec![ArrayMeta {
+                cpus: (0..3)
+                    .map(|cpu| CpuMeta {
+                        cpu,
+                        left_out: 1,
+                        ..CpuMeta::default()
+                    })
+                    .collect(),
+                ..ArrayMeta::default()
+            }],
+            ..Meta::default()
+        };
+        let all = vec![found(0, &[1, 5, 9]), found(1, &[2, 3]), found(2, &[8])];
+        let kept = newest(all, 4 * 4096 + 4095, &mut meta);
+        let first = |buffer: &TakenBuffer| -> Vec<u8> {
+            buffer.bytes.iter().step_by(4096).copied().collect()
+        };
+        let kept: Vec<_> = kept.iter().map(|b| (b.cpu, first(b))).collect();
+        assert_eq!(kept, [(0, vec![5, 9]), (1, vec![3]), (2, vec![8])]);
+        let left: Vec<_> = meta.arrays[0].cpus.iter().map(|c| c.left_out).collect();
+        assert_eq!(left, [2, 2, 1]);
+        // Letting go early changes nothing.
+        let mut all = vec![found(0, &[1, 5, 9]), found(1, &[2, 3])];
+        trim(&mut all, 4 * 4096);
+        all.push(found(2, &[8]));
+        let mut again = meta.clone();
+        for cpu in &mut again.arrays[0].cpus {
+            cpu.left_out = 1;
+        }
+        assert_eq!(newest(all, 4 * 4096, &mut again).len(), 3);
+        assert_eq!(again, meta);
     }
 }

@@ -139,6 +139,9 @@ fn a_ring_is_read_from_its_head_to_what_is_committed() {
     assert_eq!(times(&buffer.pages[0].bytes), [1030, 1040]);
     let memory = made::kernel(5, 40, &[2000], 0, 0);
     assert_eq!(page_times(&read(&memory, u64::MAX).unwrap()), [2000]);
+    // A page that was the reader page once, and was consumed then, has been written again since.
+    memory.put(made::bpage(1) + 24, 4080);
+    assert_eq!(page_times(&read(&memory, u64::MAX).unwrap()), [2000]);
 }
 
 #[test]
@@ -153,38 +156,111 @@ fn the_limit_leaves_out_the_oldest() {
 fn an_empty_buffer_has_no_pages() {
     // Nothing on the reader page, which is the page that is committed to.
     let memory = made::kernel(0, 0, &[0], 0, 0);
-    let cpu = 0xffff_8000_0001_2000u64;
-    memory.put(cpu + 24, 0xffff_8000_0001_4000);
+    memory.put(made::CPU + 24, made::bpage(0));
     let buffer = read(&memory, u64::MAX).unwrap();
     assert_eq!((buffer.pages.len(), buffer.left_out), (0, 0));
 }
 
+/// Reads a kernel as [`made::kernel`] makes it, with `change` before the first read, before the second, and so on.
+fn at_every_moment(change: fn(&made::Memory), mut check: impl FnMut(&LiveBuffer)) {
+    let kernel = || made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);
+    let memory = kernel();
+    read(&memory, u64::MAX).unwrap();
+    for when in 1..=memory.reads.get() {
+        let memory = kernel();
+        memory.at_read(when, change);
+        check(&read(&memory, u64::MAX).unwrap());
+    }
+}
+
 #[test]
 fn a_page_that_is_written_over_meanwhile_is_left_out() {
-    let count = {
-        let memory = made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);
-        read(&memory, u64::MAX).unwrap();
-        memory.reads.get()
-    };
     let mut seen = 0;
-    for when in 1..=count {
-        let memory = made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);
-        let data = 0xffff_8000_0011_1000u64;
-        *memory.change.borrow_mut() = Some((when, data, made::page(9000, 5)));
-        let found = read(&memory, u64::MAX).unwrap();
-        // Either it was new from the start, or it was old and is gone, or it was read and checked before.
-        let times = page_times(&found);
-        if times == [1000, 3000, 4000] {
-            assert_eq!(found.left_out, 1);
-            seen += 1;
-        }
-    }
+    at_every_moment(
+        |memory| memory.put_page(made::data(1), made::page(9000, 5)),
+        |found| {
+            // Either it was new from the start, or it was old and is gone, or it was read and checked before.
+            if page_times(found) == [1000, 3000, 4000] {
+                assert_eq!(found.left_out, 1);
+                seen += 1;
+            }
+        },
+    );
     assert!(seen > 0);
 }
 
 #[test]
+fn a_page_that_is_somebody_elses_by_now_is_left_out() {
+    let mut seen = 0;
+    at_every_moment(
+        // A reader swaps a spare page for the data (`ring_buffer_read_page`); soon the old one holds anything.
+        |memory| {
+            memory.put(made::bpage(1) + 32, made::data(9));
+            memory.put_page(made::data(9), made::page(0, 0));
+            memory.put_page(made::data(1), made::page(666, 5));
+        },
+        |found| {
+            let times = page_times(found);
+            assert!(!times.contains(&666), "{times:?}");
+            assert!(times.ends_with(&[3000, 4000]), "{times:?}");
+            seen += u64::from(found.left_out == 1);
+        },
+    );
+    assert!(seen > 0);
+    // The buffer is made smaller: the page is not the ring's any more.
+    at_every_moment(
+        |memory| {
+            memory.put(made::CPU + 8, 2);
+            memory.put(made::CPU + 16, made::bpage(2));
+            memory.put(made::bpage(3) + 8, (made::bpage(2) + 8) | 1);
+            memory.put_page(made::data(1), made::page(666, 5));
+        },
+        |found| {
+            let times = page_times(found);
+            assert!(!times.contains(&666), "{times:?}");
+            assert!(times.ends_with(&[3000, 4000]), "{times:?}");
+        },
+    );
+}
+
+#[test]
+fn a_reader_that_takes_the_head_out_hides_nothing() {
+    at_every_moment(
+        // `rb_get_reader_page`: the emptied reader page comes into the ring where the head was.
+        |memory| {
+            memory.put_page(made::data(0), made::page(1000, 0));
+            memory.put(made::bpage(0) + 8, (made::bpage(2) + 8) | 1);
+            memory.put(made::bpage(3) + 8, made::bpage(0) + 8);
+            memory.put(made::bpage(1) + 8, made::bpage(2) + 8);
+            memory.put(made::CPU + 16, made::bpage(2));
+            memory.put(made::CPU + 32, made::bpage(1));
+        },
+        |found| {
+            let times = page_times(found);
+            let rest = times.strip_prefix(&[1000]).unwrap_or(&times);
+            assert_eq!(rest, [2000, 3000, 4000]);
+        },
+    );
+}
+
+#[test]
+fn a_page_with_less_committed_than_was_copied_is_being_written_over() {
+    // The time is still the old one: the writer has only begun.
+    let mut seen = 0;
+    at_every_moment(
+        |memory| memory.put_page(made::data(1), made::page(2000, 0)),
+        |found| seen += found.left_out,
+    );
+    assert!(seen > 0);
+    // More is committed: what was copied stays what it is.
+    at_every_moment(
+        |memory| memory.put_page(made::data(3), made::page(4000, 9)),
+        |found| assert_eq!(page_times(found), [1000, 2000, 3000, 4000]),
+    );
+}
+
+#[test]
 fn a_ring_that_makes_no_sense_is_refused() {
-    let cpu = 0xffff_8000_0001_2000u64;
     for (offset, value, message) in [
         (0, 9, "the CPU of a per-CPU buffer is 0x9, which cannot be"),
         (
@@ -205,11 +281,11 @@ fn a_ring_that_makes_no_sense_is_refused() {
         ),
     ] {
         let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
-        memory.put(cpu + offset, value);
+        memory.put(made::CPU + offset, value);
         assert_eq!(read(&memory, u64::MAX).unwrap_err().to_string(), message);
     }
     let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
-    memory.put(0xffff_8000_0001_4000 + 24, 60 << 32);
+    memory.put(made::bpage(0) + 24, 60 << 32);
     let error = read(&memory, u64::MAX).unwrap_err();
     assert_eq!(
         error.to_string(),

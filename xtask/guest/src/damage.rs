@@ -21,6 +21,7 @@ use kho_kexec::{cmdline, image};
 use serde_json::Value;
 
 use crate::part::{self, Forgery};
+use crate::rings;
 
 /// What `kho-guest load-damaged` takes.
 #[derive(clap::Args)]
@@ -66,6 +67,10 @@ enum Damage {
     Chain,
     /// A byte of the second blob's content flipped.
     Content,
+    /// A trace instead of blobs, whose second page says that more is in it than a page holds.
+    TracePage,
+    /// A trace instead of blobs, the last page of which is not whole.
+    TraceCut,
 }
 
 /// The places that the plan chose.
@@ -116,6 +121,12 @@ pub fn load(arguments: &Arguments) -> Result<()> {
     );
     let (first, second) = halves(&places)?;
     let (tree, reserved) = match arguments.part {
+        None if matches!(arguments.damage, Damage::TracePage | Damage::TraceCut) => {
+            let cut = arguments.damage == Damage::TraceCut;
+            let forged = rings::forge(cut, &places, first, second)?;
+            content = forged.content;
+            (forged.tree, places.reserved.clone())
+        }
         None => (
             tree(arguments.damage, &places, &content)?,
             places.reserved.clone(),
@@ -225,7 +236,9 @@ fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
     kho::abi::write_handover(&description, &mut tree)?;
     let moved_to = |start: u64| pair(start, second.len());
     match damage {
-        Damage::None | Damage::Chain | Damage::Content => return Ok(tree),
+        Damage::None | Damage::Chain | Damage::Content | Damage::TracePage | Damage::TraceCut => {
+            return Ok(tree);
+        }
         Damage::Container => {
             tree[0] ^= 0xff;
             return Ok(tree);

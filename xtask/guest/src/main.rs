@@ -13,6 +13,7 @@ mod mallory;
 mod mapping;
 mod memory;
 mod part;
+mod rings;
 mod system;
 mod tree;
 

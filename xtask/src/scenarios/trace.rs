@@ -102,6 +102,15 @@ pub fn scenarios() -> Vec<Scenario> {
              kho status --json >/tmp/status
              grep -A 4 '\"traces\"' /tmp/status",
         )),
+        Scenario::new(
+            "trace-module",
+            "a trace beside drivers: tracing goes on in the active phase, abort and unload take nothing, hops stay in place until they are released",
+        )
+        .kernels(&["6.1", "6.12", "7.3", "6.12"])
+        .kho_modules(&["kho", "kho_ring"])
+        .first(&script(include_str!("trace/module-first.sh")))
+        .each(&script(include_str!("trace/module-each.sh")))
+        .timeout_s(480),
     ]
 }
 

@@ -84,6 +84,7 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
         },
         "state": plan.state().map(range),
         "traces": inputs.traces.as_ref().map(Carry::rows),
+        "traces_given_back": inputs.traces.as_ref().map(|traces| traces.given_back.iter().map(|(hop, _)| hop).collect::<Vec<_>>()),
         "entries": entries,
         "mem_cache": cache,
         "early_ranges": plan.totals.early_entries,
@@ -157,6 +158,9 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
     } else {
         println!();
         print!("{}", output::table(&rows, &[1, 3]));
+    }
+    for remark in inputs.traces.iter().flat_map(Carry::remarks) {
+        println!("{remark}");
     }
     println!();
     let mut rows = vec![

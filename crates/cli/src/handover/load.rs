@@ -101,6 +101,9 @@ pub fn run(
         None => module::again(session, arrived)?,
     };
     let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+    for remark in inputs.traces.iter().flat_map(Carry::remarks) {
+        out.remark(&remark);
+    }
     if let Some(part) = inputs.kernel.as_ref().filter(|_| !args.no_module_check) {
         module::require_in_next(&session.root, part, next.image.release())?;
     }

@@ -13,6 +13,8 @@ use kho::{PhysRange, RangeSet};
 pub struct Carry {
     wish: Wish,
     hops: Vec<CarryHop>,
+    /// Number and release of traces that would be carried on, had their memory not been given back in this boot.
+    pub given_back: Vec<(u64, String)>,
 }
 
 /// The trace of one kernel.
@@ -91,7 +93,7 @@ impl Carry {
             };
             parts.push(part(kind, buffer.bytes));
         }
-        let mut hops = Vec::new();
+        let (mut hops, mut given_back) = (Vec::new(), Vec::new());
         let before = arrived
             .and_then(|a| a.traces.as_ref())
             .map(|t| t.hops.as_slice());
@@ -102,6 +104,7 @@ impl Carry {
             // Memory that was given back in this boot holds something else by now.
             let mut ranges = old.parts.iter().flat_map(|part| &part.mem);
             if !ranges.all(|range| reserved.contains_range(*range)) {
+                given_back.push((old.hop, old.release.clone()));
                 continue;
             }
             hops.push(CarryHop {
@@ -125,7 +128,20 @@ impl Carry {
             taken: taken.meta.taken,
             parts,
         });
-        Ok(Some(Self { wish, hops }))
+        Ok(Some(Self {
+            wish,
+            hops,
+            given_back,
+        }))
+    }
+
+    /// What is not carried on, for people.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.given_back.iter().map(|(hop, release)| {
+            format!(
+                "note: the trace of {release} (hop {hop}) is not carried on: its memory was given back in this boot"
+            )
+        })
     }
 
     /// Every part, oldest kernel first.

@@ -84,9 +84,21 @@ pub fn btf() -> Vec<u8> {
     out
 }
 
+/// Where the parts of [`kernel`]'s buffer are: the per-CPU buffer, the pages, number 0 the reader page, and their data.
+pub const CPU: u64 = 0xffff_8000_0001_2000;
+pub fn bpage(n: u64) -> u64 {
+    0xffff_8000_0001_4000 + n * 0x100
+}
+pub fn data(n: u64) -> u64 {
+    0xffff_8000_0011_0000 + n * 0x1000
+}
+
 /// Addresses of what is in the memory.
 pub const LIST: u64 = 0xffff_8000_0000_1000;
 pub const GLOBAL: u64 = 0xffff_8000_0000_2000;
+
+/// Something that happens to a memory.
+pub type Change = Box<dyn FnOnce(&Memory)>;
 
 /// Words by address; whoever reads can be made to see a change.
 #[derive(Default)]
@@ -94,7 +106,7 @@ pub struct Memory {
     pub words: RefCell<BTreeMap<u64, u64>>,
     pub pages: RefCell<BTreeMap<u64, Vec<u8>>>,
     /// After so many reads the change happens.
-    pub change: RefCell<Option<(u64, u64, Vec<u8>)>>,
+    pub change: RefCell<Option<(u64, Change)>>,
     pub reads: Cell<u64>,
 }
 
@@ -102,14 +114,24 @@ impl Memory {
     pub fn put(&self, addr: u64, value: u64) {
         self.words.borrow_mut().insert(addr, value);
     }
+
+    pub fn put_page(&self, addr: u64, page: Vec<u8>) {
+        self.pages.borrow_mut().insert(addr, page);
+    }
+
+    /// Right before read number `read`, this happens.
+    pub fn at_read(&self, read: u64, change: impl FnOnce(&Self) + 'static) {
+        *self.change.borrow_mut() = Some((read, Box::new(change)));
+    }
 }
 
 impl KernelMemory for Memory {
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), String> {
         self.reads.set(self.reads.get() + 1);
         let due = matches!(&*self.change.borrow(), Some((when, ..)) if *when <= self.reads.get());
-        if due && let Some((_, at, page)) = self.change.borrow_mut().take() {
-            self.pages.borrow_mut().insert(at, page);
+        let change = due.then(|| self.change.borrow_mut().take()).flatten();
+        if let Some((_, change)) = change {
+            change(self);
         }
         if let Some((start, page)) = self.pages.borrow().range(..=addr).next_back() {
             let skip = usize::try_from(addr - start).unwrap();
@@ -147,8 +169,7 @@ pub fn page(time: u64, events: u32) -> Vec<u8> {
 pub fn kernel(reader: u32, read: u64, times: &[u64], head: usize, commit: usize) -> Memory {
     let m = Memory::default();
     let base = 0xffff_8000_0001_0000u64;
-    let (buffer, table, cpu, data) = (base, base + 0x1000, base + 0x2000, base + 0x10_0000);
-    let bpage = |n: u64| base + 0x4000 + n * 0x100;
+    let (buffer, table, cpu) = (base, base + 0x1000, CPU);
     // Arrays: list (8), name (24), array_buffer (32) with buffer (16).
     let net = GLOBAL + 0x800;
     m.put(LIST, net + 8);
@@ -168,17 +189,15 @@ pub fn kernel(reader: u32, read: u64, times: &[u64], head: usize, commit: usize)
     m.put(cpu + 16, bpage(1));
     m.put(cpu + 32, bpage(0));
     m.put(bpage(0) + 24, read);
-    m.put(bpage(0) + 32, data);
-    m.pages.borrow_mut().insert(data, page(1000, reader));
+    m.put(bpage(0) + 32, data(0));
+    m.put_page(data(0), page(1000, reader));
     for (index, time) in times.iter().enumerate() {
         let n = index as u64 + 1;
         let next = (index + 1) % times.len();
         let flag = u64::from(next == head);
         m.put(bpage(n) + 8, (bpage(next as u64 + 1) + 8) | flag);
-        m.put(bpage(n) + 32, data + n * 0x1000);
-        m.pages
-            .borrow_mut()
-            .insert(data + n * 0x1000, page(*time, 5));
+        m.put(bpage(n) + 32, data(n));
+        m.put_page(data(n), page(*time, 5));
     }
     let last = (head + commit) % times.len();
     m.put(cpu + 24, bpage(last as u64 + 1));

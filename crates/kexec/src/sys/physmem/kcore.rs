@@ -39,7 +39,7 @@ pub struct Kcore {
     path: PathBuf,
     /// RAM by physical address, sorted, disjoint.
     ram: Vec<(PhysRange, u64)>,
-    /// Everything by kernel virtual address, in file order.
+    /// Everything that is RAM by kernel virtual address, in file order.
     all: Vec<Piece>,
 }
 
@@ -104,9 +104,13 @@ impl Kcore {
                     "header of {len:#x} bytes at {virt:#x}, file offset {offset:#x}, wraps"
                 )));
             }
+            if phys == u64::MAX {
+                // Areas of vmalloc: a hole, and whatever is mapped as by ioremap, reads as zeros there.
+                continue;
+            }
             self.all.push(Piece { virt, len, offset });
             // KCORE_TEXT names memory that a RAM piece holds as well.
-            if phys == u64::MAX || virt >= KERNEL_MAP {
+            if virt >= KERNEL_MAP {
                 continue;
             }
             let range = PhysRange::new(PhysAddr::new(phys), len)
@@ -306,6 +310,8 @@ pub(crate) mod tests {
         assert_eq!(word, [9; 8]);
         assert!(core.read_virtual(0xffff_ffff_8100_0ff9, &mut word).is_err());
         assert!(core.read_virtual(u64::MAX, &mut word).is_err());
+        // Memory that is mapped somewhere else too is read where it is RAM, or not at all.
+        assert!(core.read_virtual(0xffff_c900_0000_0000, &mut word).is_err());
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! `/proc/kallsyms` of the running kernel.
+
+use crate::take::{KERNEL, TakeError, text};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Symbols of the running kernel, sorted by address.
+pub struct Symbols {
+    path: PathBuf,
+    text: String,
+    /// Address, and where its line is in the text.
+    lines: Vec<(u64, std::ops::Range<usize>)>,
+}
+
+impl Symbols {
+    /// From the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`TakeError::Io`].
+    pub fn read(path: &Path) -> Result<Self, TakeError> {
+        let text = text(path)?;
+        let mut lines = Vec::new();
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let range = at..at + line.len();
+            at = range.end;
+            if let Some((address, _)) = line.split_once(' ')
+                && let Ok(address) = u64::from_str_radix(address, 16)
+                && address >= KERNEL
+            {
+                lines.push((address, range));
+            }
+        }
+        lines.sort_by_key(|(address, range)| (*address, range.start));
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+            lines,
+        })
+    }
+
+    /// The address of a symbol of the kernel itself.
+    ///
+    /// # Errors
+    ///
+    /// [`TakeError::Symbol`].
+    pub fn address(&self, symbol: &'static str) -> Result<u64, TakeError> {
+        self.lines
+            .iter()
+            .find(|(_, range)| {
+                let line = self.text.get(range.clone()).unwrap_or_default();
+                let mut words = line.split_whitespace().skip(2);
+                // A module's symbol of the same name has its module behind it.
+                words.next() == Some(symbol) && words.next().is_none()
+            })
+            .map(|(address, _)| *address)
+            .ok_or_else(|| TakeError::Symbol {
+                path: self.path.clone(),
+                symbol,
+            })
+    }
+
+    /// The lines of all symbols that one of `addresses` is in, and of the symbols behind those, which say where
+    /// they end.
+    pub fn lines(&self, addresses: &BTreeSet<u64>) -> String {
+        let mut wanted = BTreeSet::new();
+        for address in addresses {
+            let after = self.lines.partition_point(|(start, _)| start <= address);
+            let Some((start, _)) = after.checked_sub(1).and_then(|at| self.lines.get(at)) else {
+                continue;
+            };
+            let Some((next, _)) = self.lines.get(after) else {
+                continue;
+            };
+            for value in [start, next] {
+                let from = self.lines.partition_point(|(other, _)| other < value);
+                let to = self.lines.partition_point(|(other, _)| other <= value);
+                wanted.extend(from..to);
+            }
+        }
+        wanted
+            .into_iter()
+            .filter_map(|at| self.text.get(self.lines.get(at)?.1.clone()))
+            .collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! A trace for the next kernel that no kernel wrote: what `kho-guest load-damaged` hands over as one.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use kho::PhysRange;
+use kho::abi::ftrace::{
+    TraceHopDescription, TraceKind, TracePartDescription, TracesDescription, write_traces,
+};
+use kho::abi::{Description, MACHINE_X86_64};
+use serde_json::json;
+
+use crate::damage::Places;
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const PAGE: usize = 4096;
+
+/// What is handed over.
+pub(crate) struct Forged {
+    pub(crate) tree: Vec<u8>,
+    /// From the start of the first range on.
+    pub(crate) content: Vec<u8>,
+}
+
+/// Two pages of CPU 0, the second of which is not as it should be: it lacks its end, or says that it has more than it
+/// can. Their hashes are right. What explains them goes into the range `first`, the pages into `second`.
+pub(crate) fn forge(
+    cut: bool,
+    places: &Places,
+    first: PhysRange,
+    second: PhysRange,
+) -> Result<Forged> {
+    let read = |path: &str| {
+        let path = Path::new(TRACEFS).join(path);
+        // In one go: `header_page` gives what the first read has room for and nothing more.
+        let mut text = vec![0; 64 << 10];
+        let len = File::open(&path)
+            .and_then(|mut file| file.read(&mut text))
+            .with_context(|| format!("reading {}", path.display()))?;
+        text.truncate(len);
+        String::from_utf8(text).with_context(|| format!("{} is no text", path.display()))
+    };
+    let print = read("events/ftrace/print/format")?;
+    let id = print
+        .lines()
+        .find_map(|line| line.strip_prefix("ID: "))
+        .context("the format of print has no number")?
+        .parse()?;
+    let meta = json!({
+        "version": 1, "release": "a-test", "machine": MACHINE_X86_64, "taken": 1, "uptime": 1,
+        "header_page": read("events/header_page")?, "header_event": read("events/header_event")?,
+        "cmdlines": "", "tgids": "", "printk_formats": "", "symbols": "",
+        "events": [{ "system": "ftrace", "format": print }],
+        "arrays": [{
+            "name": "", "clock": "local", "tracer": "nop", "options": "", "on": false,
+            "cpus": [{ "cpu": 0, "stats": "", "left_out": 0 }],
+        }],
+    });
+    let meta = serde_json::to_vec(&meta)?;
+    let mut pages = page(id, 1_000_000_000, "the last that can be trusted\n");
+    pages.extend(page(id, 2_000_000_000, "of a page that cannot\n"));
+    if cut {
+        pages.truncate(2 * PAGE - 100);
+    } else {
+        pages[PAGE + 8..PAGE + 16].copy_from_slice(&0x1234_u64.to_le_bytes());
+    }
+    ensure!(
+        meta.len() as u64 <= first.len() && pages.len() as u64 <= second.len(),
+        "the content is too short for a trace"
+    );
+    let whole_pages = |range: PhysRange, bytes: &[u8]| {
+        PhysRange::new(range.start(), bytes.len().next_multiple_of(PAGE) as u64)
+    };
+    let first_mem = [whole_pages(first, &meta)?];
+    let second_mem = [whole_pages(second, &pages)?];
+    let part = |kind, bytes: &[u8], mem| TracePartDescription {
+        kind,
+        size: bytes.len() as u64,
+        mem,
+        blake3: *blake3::hash(bytes).as_bytes(),
+    };
+    let cpu = TraceKind::Cpu {
+        array: "",
+        cpu: 0,
+        sub_buffer: u32::try_from(PAGE)?,
+    };
+    let parts = [
+        part(TraceKind::Meta, &meta, &first_mem[..]),
+        part(cpu, &pages, &second_mem[..]),
+    ];
+    let hops = [TraceHopDescription {
+        hop: 1,
+        release: "a-test",
+        taken: 1,
+        parts: &parts,
+    }];
+    let traces = TracesDescription {
+        limit: 1 << 20,
+        keep_hops: 1,
+        configured: false,
+        hops: &hops,
+    };
+    let description = Description {
+        generation: 0x600d,
+        hop: 1,
+        previous_release: "a-test",
+        machine: MACHINE_X86_64,
+        time: 1,
+        scratch: places.scratch,
+        mem_cache: &places.reserved,
+        blobs: &[],
+    };
+    let len = kho::abi::measure_handover_with(&description, |w| write_traces(w, &traces))?;
+    let mut tree = vec![0; len];
+    kho::abi::write_handover_with(&description, &mut tree, |w| write_traces(w, &traces))?;
+    let mut content = meta;
+    content.resize(usize::try_from(first.len())?, 0);
+    content.extend(pages);
+    Ok(Forged { tree, content })
+}
+
+/// A page with one `print` record (`struct print_entry`, `kernel/trace/trace_entries.h`).
+fn page(id: u16, time: u64, text: &str) -> Vec<u8> {
+    let mut record = id.to_le_bytes().to_vec();
+    // Flags, preemption count, task, and where it was called from.
+    record.extend([0; 2]);
+    record.extend(7u32.to_le_bytes());
+    record.extend(0u64.to_le_bytes());
+    record.extend(text.as_bytes());
+    record.push(0);
+    record.resize(record.len().next_multiple_of(4), 0);
+    let mut out = time.to_le_bytes().to_vec();
+    let words = u32::try_from(record.len() / 4).unwrap_or(0);
+    out.extend((4 + record.len() as u64).to_le_bytes());
+    // `struct ring_buffer_event`: words of the record in the low five bits, and no time since the page's.
+    out.extend((words & 31).to_le_bytes());
+    out.extend(record);
+    out.resize(PAGE, 0);
+    out
+}

@@ -1,0 +1,41 @@
+# lines HOP: what it wrote to its instance, in one line.
+lines() {
+	kho trace --hop "$1" --instance mine | sed 's/.*tracing_mark_write: //' | tr '\n' ' '
+}
+kho-guest fill
+[ "$(cat /sys/kernel/kho_ring/counter)" = 1 ]
+case $KHO_HOP in
+1)
+	[ "$(lines 1)" = 'one two three four ' ]
+	;;
+2)
+	# The first kernel's trace is where it was.
+	[ "$(lines 1)" = 'one two three four ' ]
+	[ "$(lines 2)" = 'five ' ]
+	kho trace --follow-hops | grep '^# hop' | cut -d ' ' -f 3 | tr -d ':' | tr '\n' ' ' | grep -q '^1 2 $'
+	kho release all
+	refused 'hop 2' kho trace
+	;;
+3)
+	[ "$(lines 3)" = 'five ' ]
+	refused 'no trace of hop 2 arrived' kho trace --hop 2
+	exit
+	;;
+esac
+mkdir $T/instances/mine
+echo five >$T/instances/mine/trace_marker
+kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/tmp/plan
+cat /tmp/plan
+grep "(hop $((KHO_HOP + 1))).*copied" /tmp/plan
+case $KHO_HOP in
+1) grep 'trace of 6.1.*(hop 1).*stays in place' /tmp/plan ;;
+2)
+	# What was given back is not handed over, and that is said.
+	! grep 'stays in place' /tmp/plan
+	grep 'note: the trace of 6.1.* (hop 1) is not carried on' /tmp/plan
+	load 2>/tmp/said
+	grep 'note: the trace of 6.12.* (hop 2) is not carried on' /tmp/said
+	exit
+	;;
+esac
+load
