@@ -44,6 +44,8 @@ pub struct Kernel {
     pub reserved: RangeSet,
     /// Pages that a producer holds of this kernel's ordinary memory, to be kept in place.
     pub held: RangeSet,
+    /// Allocated for this kernel itself and its users; ends with it.
+    pub busy: RangeSet,
     /// `totalram_pages()` in bytes.
     pub managed: u64,
 }
@@ -62,7 +64,8 @@ pub struct Arrival {
 impl Kernel {
     /// Memory in the page allocator.
     pub fn free(&self, template: &Template) -> RangeSet {
-        let taken = plus(&plus(&self.pinned, &self.reserved), &self.held);
+        let ours = plus(&self.held, &self.busy);
+        let taken = plus(&plus(&self.pinned, &self.reserved), &ours);
         aligned(&minus(&usable(template), &taken), PAGE_SIZE)
     }
 
@@ -267,6 +270,7 @@ impl Boot<'_> {
             pinned,
             reserved: reserved.clone(),
             held: RangeSet::new(),
+            busy: RangeSet::new(),
         };
         kernel.churn(template, self.memory, self.garbage);
         Ok(kernel)

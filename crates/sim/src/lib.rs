@@ -15,6 +15,7 @@
 //! A violation is a [`Failure`], which prints the [`script`] that led to it; saved below `scripts/` it is a regression test.
 
 mod arrive;
+pub mod buddy;
 pub mod chain;
 pub mod kernel;
 mod load;

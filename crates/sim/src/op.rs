@@ -31,6 +31,12 @@ pub enum Op {
     Restore(u8),
     /// A producer takes pages for itself (ranges, pages each), outside scratch, and has them kept in place.
     Hold(u8, u8),
+    /// A producer takes so many blocks of 2^order pages from the page allocator, outside scratch, and gives every other
+    /// one back: what it has kept in place is scattered.
+    Scatter(u8, u8),
+    /// The running kernel takes twice so many blocks of 2^order pages for itself, wherever, and gives every other one
+    /// back: free memory is in pieces from now on, until the next kernel.
+    Busy(u8, u8),
     /// Pages at this page number are to be kept in place, wherever that is.
     Foreign(u32, u8),
     /// A consumer claims what arrived for it: the pages are its own again, and no longer reserved.
@@ -99,6 +105,8 @@ impl FromStr for Op {
             "Drop" => Self::Drop(read(word(0))?),
             "Restore" => Self::Restore(read(word(0))?),
             "Hold" => Self::Hold(read(word(0))?, read(word(1))?),
+            "Scatter" => Self::Scatter(read(word(0))?, read(word(1))?),
+            "Busy" => Self::Busy(read(word(0))?, read(word(1))?),
             "Foreign" => Self::Foreign(read(word(0))?, read(word(1))?),
             "Claim" => Self::Claim(read(word(0))?),
             "Grow" => Self::Grow(read(word(0))?, read(word(1))?),

@@ -1,6 +1,8 @@
 //! Those whose memory stays in place: drivers with their arenas, consumers, file systems in RAM.
 
+use crate::buddy::{Buddy, MAX_ORDER};
 use crate::machine::set;
+use crate::memory::Content;
 use crate::op::Outcome;
 use crate::sets::{add, both, minus, plus};
 use crate::world::{Held, World, pick};
@@ -21,6 +23,50 @@ impl World {
         }
         self.take(mine);
         Outcome::Done
+    }
+
+    /// A producer has pages wherever the page allocator gave them.
+    pub(crate) fn scatter(&mut self, blocks: u8, order: u8) -> Outcome {
+        let free = minus(&self.kernel.free(&self.template), &set(self.scratch));
+        match self.every_other(&free, blocks, order) {
+            Some(mine) => {
+                self.take(mine);
+                Outcome::Done
+            }
+            None => Outcome::Refused("no memory for a producer".into()),
+        }
+    }
+
+    /// The kernel uses memory for itself, a quarter of it at most.
+    pub(crate) fn busy(&mut self, blocks: u8, order: u8) -> Outcome {
+        let free = self.kernel.free(&self.template);
+        let Some(mine) = self.every_other(&free, blocks, order) else {
+            return Outcome::Refused("no memory for the kernel".into());
+        };
+        let busy = plus(&self.kernel.busy, &mine);
+        if busy.total() > self.template.ram.total() / 4 {
+            return Outcome::Refused("the kernel uses much already".into());
+        }
+        let id = self.fresh();
+        for run in mine.iter() {
+            self.memory.write(run, Content::start(id));
+        }
+        self.kernel.busy = busy;
+        Outcome::Done
+    }
+
+    /// So many blocks, between which as many of the same size are free again.
+    fn every_other(&mut self, free: &RangeSet, blocks: u8, order: u8) -> Option<RangeSet> {
+        let mut buddy = Buddy::of(free);
+        let order = order % (MAX_ORDER + 1);
+        let mut mine = RangeSet::new();
+        for number in 0..=2 * u16::from(blocks) {
+            let block = buddy.allocate(order, &mut self.rng)?;
+            if number % 2 == 0 {
+                add(&mut mine, block);
+            }
+        }
+        Some(mine)
     }
 
     /// Somebody wants pages to be kept that are where they are.

@@ -203,6 +203,7 @@ impl World {
                 pinned: RangeSet::new(),
                 reserved: RangeSet::new(),
                 held: RangeSet::new(),
+                busy: RangeSet::new(),
                 managed: 0,
             },
             library: Library::new(),
@@ -319,6 +320,7 @@ impl World {
                 None => return Ok(Outcome::Nothing),
             },
             Op::Hold(..)
+            | Op::Scatter(..)
             | Op::Foreign(..)
             | Op::Claim(_)
             | Op::Grow(..)
@@ -332,6 +334,8 @@ impl World {
                 )));
             }
             Op::Hold(ranges, pages) => return Ok(self.hold(ranges, pages)),
+            Op::Scatter(blocks, order) => return Ok(self.scatter(blocks, order)),
+            Op::Busy(blocks, order) => return Ok(self.busy(blocks, order)),
             Op::Foreign(page, pages) => return Ok(self.foreign(page, pages)),
             Op::Claim(which) => return Ok(self.claim(which)),
             Op::Grow(which, pages) => return Ok(self.grow(which, pages)),
@@ -444,17 +448,20 @@ impl World {
             ("pinned", &kernel.pinned, "reserved", &kernel.reserved),
             ("pinned", &kernel.pinned, "held", &kernel.held),
             ("reserved", &kernel.reserved, "held", &kernel.held),
+            ("busy", &kernel.busy, "pinned", &kernel.pinned),
+            ("busy", &kernel.busy, "reserved", &kernel.reserved),
+            ("busy", &kernel.busy, "held", &kernel.held),
         ];
         for (a, x, b, y) in pairs {
             if let Some(both) = both(x, y).iter().next() {
                 return Err(format!("{both} is {a} and {b}"));
             }
         }
-        // Nothing is lost: all RAM is free, pinned, reserved or held.
+        // Nothing is lost: all RAM is free, busy, pinned, reserved or held.
         let whole = minus(&self.template.ram, &set([range(0, 1 << 20)]));
         let known = plus(
             &plus(&kernel.free(&self.template), &kernel.pinned),
-            &plus(&kernel.reserved, &kernel.held),
+            &plus(&plus(&kernel.reserved, &kernel.held), &kernel.busy),
         );
         let lost = minus(&whole, &known).total();
         // The odd bytes at the ends of RAM ranges are in no page.

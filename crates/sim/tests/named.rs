@@ -45,7 +45,7 @@ fn a_thousand_hops() {
             );
             let pick = u8::try_from(rng.below(200)).unwrap();
             let size = mib(rng.below(40)) + u32::try_from(rng.below(5000)).unwrap();
-            let op = match rng.below(11) {
+            let op = match rng.below(13) {
                 0 => Op::Keep(size),
                 1 => Op::Touch(pick, size),
                 2 => Op::Drop(pick),
@@ -56,6 +56,8 @@ fn a_thousand_hops() {
                 7 => Op::Claim(pick),
                 8 => Op::Grow(pick, pick),
                 9 => Op::Write(pick),
+                10 => Op::Scatter(pick % 8, pick % 11),
+                11 => Op::Busy(pick, pick % 7),
                 _ => Op::Foreign(u32::try_from(rng.below(1 << 32)).unwrap(), pick),
             };
             let kernel = u8::try_from(rng.below(3)).unwrap();
