@@ -40,7 +40,7 @@ pub mod headroom;
 pub mod memcache;
 pub mod phase;
 pub mod plan;
-#[cfg(kani)]
+#[cfg(any(kani, test))]
 mod proofs;
 pub mod ranges;
 pub mod scratch;
