@@ -8,18 +8,69 @@
 //!
 //! To add a parser, add a function to one of the modules here and a line to [`TARGETS`].
 
+extern crate alloc;
+
 mod archive;
 mod chain;
 mod facts;
 mod image;
 mod lines;
+mod modules;
 mod planner;
+mod state;
+mod trace;
 mod tree;
 
 /// The keep.d parser, which belongs to a program and is compiled in here once more.
 #[path = "../../crates/cli/src/keepd/parse.rs"]
 #[allow(dead_code, missing_docs, reason = "written for another crate")]
 mod keepd_parse;
+
+/// What `/run/kho` holds, of the same program.
+#[path = "../../crates/cli/src/state/records.rs"]
+#[allow(dead_code, reason = "written for another crate")]
+mod state_records;
+
+// The parsers of the kernel modules, which are packages of their own, for a kernel: their sources, compiled in here once
+// more.
+#[path = "../../module/src/errno.rs"]
+#[allow(dead_code, missing_docs, reason = "written for other crates")]
+mod errno;
+#[path = "../../module/khofs/src/extents.rs"]
+#[allow(dead_code, missing_docs, reason = "written for other crates")]
+mod extents;
+#[path = "../../module/khofs/src/options.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    clippy::cast_possible_truncation,
+    reason = "written for other crates"
+)]
+mod khofs_options;
+#[path = "../../module/khofs/src/pack.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    clippy::cast_possible_truncation,
+    reason = "written for other crates"
+)]
+mod khofs_pack;
+#[path = "../../module/src/chain.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    clippy::cast_possible_truncation,
+    reason = "written for other crates"
+)]
+mod module_chain;
+#[path = "../../module/src/iomem.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    clippy::cast_possible_truncation,
+    reason = "written for other crates"
+)]
+mod module_iomem;
 
 /// A parser under test.
 pub struct Target {
@@ -136,6 +187,62 @@ pub const TARGETS: &[Target] = &[
         archive::archive,
         archive::archives,
         16 << 10,
+    ),
+    target(
+        "trace",
+        "a trace as it arrives: its description, formats of events, pages",
+        trace::arrived,
+        trace::arriveds,
+        8192,
+    ),
+    target(
+        "trace-pages",
+        "pages of ring buffers, read with what a real kernel said of its events",
+        trace::pages,
+        trace::page_seeds,
+        8192,
+    ),
+    target(
+        "trace-live",
+        "a kernel's memory with ring buffers in it, under the walk of them",
+        trace::live,
+        trace::lives,
+        4096,
+    ),
+    target(
+        "btf",
+        "BTF: where members of a kernel's structs are",
+        trace::btf,
+        trace::btfs,
+        4096,
+    ),
+    target(
+        "kernel-log",
+        "records of /dev/kmsg, as they arrive",
+        trace::log,
+        trace::logs,
+        4096,
+    ),
+    target(
+        "module-chain",
+        "the setup_data chain and /proc/iomem, as kho.ko reads them",
+        modules::chain,
+        modules::chains,
+        4096,
+    ),
+    target(
+        "khofs-tree",
+        "what khofs.ko reads of the previous kernel's files, and mount options",
+        modules::khofs,
+        modules::khofs_trees,
+        4096,
+    ),
+    target(
+        "run-state",
+        "the files of /run/kho (JSON)",
+        state::records,
+        state::files,
+        4096,
     ),
     target(
         "planner",

@@ -4,14 +4,17 @@
 //! are bound to the boot they were written in; leftovers of another boot are ignored.
 
 use crate::exit::{Fail, OrStatus, Status};
-use kho::{PhysAddr, PhysRange, RangeSet};
-use kho_kexec::sys::loaded::Fingerprint;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::ffi::OsString;
+use kho::{PhysRange, RangeSet};
+use records::{Bound, ReservedFile, Unusable, VERSION};
+use serde::{Serialize, de::DeserializeOwned};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+pub mod records;
+
+pub use records::{Content, KeepFile, LoadedFile, Local};
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -19,115 +22,7 @@ pub struct StateDir {
     path: PathBuf,
 }
 
-/// An entry of the keep list that was added in this boot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Local {
-    /// Name of the blob.
-    pub label: String,
-    /// Where its content comes from.
-    pub content: Content,
-}
-
-/// Where the content of a [`Local`] comes from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Content {
-    /// A file, directory or symlink that is read at load time.
-    Files {
-        /// Absolute, with no symlink in its parents.
-        path: OsString,
-        /// Leave out sockets, devices and pipes.
-        skip_special: bool,
-        /// Do not descend into other mounted file systems.
-        one_file_system: bool,
-    },
-    /// Bytes that were taken from standard input, in `blobs/<number>`.
-    Raw {
-        /// Number of the file.
-        file: u64,
-        /// Its length in bytes.
-        size: u64,
-        /// When they were taken, nanoseconds since the epoch.
-        taken: u64,
-    },
-}
-
-/// `keep.json`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct KeepFile {
-    /// Entries added in this boot, in order.
-    pub entries: Vec<Local>,
-    /// Names of arrived entries that were taken off the list.
-    pub removed: Vec<String>,
-    /// Names of arrived entries that were restored to their place: their path is read again.
-    pub restored: Vec<String>,
-    /// Names of arrived entries whose memory was given back.
-    #[serde(default)]
-    pub released: Vec<String>,
-    /// Number of the next file in `blobs/`.
-    pub next_file: u64,
-    /// What was said of the trace.
-    #[serde(default)]
-    pub trace: crate::trace::wish::Said,
-}
-
-/// `loaded.json`: what the last `kho load` loaded.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LoadedFile {
-    /// Generation in the state tree that was loaded.
-    pub generation: u64,
-    /// Generation of the drivers' active phase that it belongs to; 0 when there was none.
-    #[serde(default)]
-    pub kernel_generation: u64,
-    /// The load entered that phase, so forgetting the load leaves it.
-    #[serde(default)]
-    pub entered: bool,
-    /// It names again what drivers left for a kernel with the module, which this one was not.
-    #[serde(default)]
-    pub again: bool,
-    /// Path of the kernel image, for messages.
-    pub kernel: String,
-    /// Release that the image says it is.
-    pub release: String,
-    /// Hop count that the next kernel will see.
-    pub hop: u64,
-    /// Identity of the image inside the kernel.
-    pub identity: Fingerprint,
-    /// Digest over everything that can change between load and exec.
-    pub content_digest: String,
-    /// Per kept path: its digest over metadata at load time.
-    pub sources: Vec<(OsString, String)>,
-    /// Bytes that the image hands over.
-    pub bytes: u64,
-    /// When it was loaded, nanoseconds since the epoch.
-    pub time: u64,
-    /// The scratch region: address and length.
-    #[serde(default)]
-    pub scratch: Option<[u64; 2]>,
-    /// What arrived in this boot is not part of it (`--forget-arrived`).
-    pub forget_arrived: bool,
-}
-
-/// A JSON file of this directory: the content, and the boot it belongs to.
-#[derive(Serialize, Deserialize)]
-struct Bound<T> {
-    version: u32,
-    boot_id: String,
-    #[serde(flatten)]
-    content: T,
-}
-
-/// Version of the files; another version is refused, not guessed at.
-const VERSION: u32 = 1;
-
-/// `reserved.json`: pages that were reserved while nothing was loaded.
-#[derive(Serialize, Deserialize)]
-struct ReservedFile {
-    /// Address and length, in bytes.
-    ranges: Vec<[u64; 2]>,
-}
-
-/// Name of that file.
+/// Name of the file of pages that were reserved while nothing was loaded.
 const RESERVED: &str = "reserved.json";
 
 impl StateDir {
@@ -211,12 +106,7 @@ impl StateDir {
         let Some(file) = self.read::<ReservedFile>(RESERVED)? else {
             return Ok(None);
         };
-        let ranges = file
-            .ranges
-            .into_iter()
-            .map(|[start, len]| PhysRange::new(PhysAddr::new(start), len))
-            .collect::<Result<Vec<_>, _>>()
-            .or_status(Status::Failed)?;
+        let ranges = file.ranges().or_status(Status::Failed)?;
         RangeSet::from_ranges(ranges)
             .or_status(Status::Failed)
             .map(Some)
@@ -342,25 +232,21 @@ impl StateDir {
                 ));
             }
         };
-        let bound: Bound<T> = serde_json::from_str(&text).map_err(|err| {
-            Fail::new(
+        records::parse(&text, &boot_id()?).map_err(|err| match err {
+            Unusable::Json(err) => Fail::new(
                 Status::Failed,
                 format!("{} is not what kho writes: {err}", path.display()),
             )
-            .fix("remove it to start afresh; what it listed is then no longer kept")
-        })?;
-        if bound.version != VERSION {
-            return Err(Fail::new(
+            .fix("remove it to start afresh; what it listed is then no longer kept"),
+            Unusable::Version(version) => Fail::new(
                 Status::Failed,
                 format!(
-                    "{} has version {}, this kho writes {VERSION}",
-                    path.display(),
-                    bound.version
+                    "{} has version {version}, this kho writes {VERSION}",
+                    path.display()
                 ),
             )
-            .fix("use the kho that wrote it, or remove it"));
-        }
-        Ok((bound.boot_id == boot_id()?).then_some(bound.content))
+            .fix("use the kho that wrote it, or remove it"),
+        })
     }
 
     /// Writes beside and renames, so that a reader never sees half a file.

@@ -3,24 +3,13 @@
 use crate::arrived::Arrived;
 pub use crate::keepd::parse::parse_size;
 use crate::state::KeepFile;
-use serde::{Deserialize, Serialize};
+pub use crate::state::records::{Said, Wish};
 
 /// Bytes of pages that are taken when nobody says otherwise.
 pub const DEFAULT_LIMIT: u64 = 16 << 20;
 /// Bytes of the kernel log that are taken at most: its buffer has 128 KiB to 1 MiB on Debian, and each record gets
 /// some 20 bytes longer as text.
 pub const LOG_LIMIT: usize = 4 << 20;
-
-/// That the trace is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wish {
-    /// Bytes of ring buffer pages at most.
-    pub limit: u64,
-    /// Of how many kernels.
-    pub hops: u32,
-    /// Whether `keep.d` asked for it.
-    pub configured: bool,
-}
 
 impl Default for Wish {
     fn default() -> Self {
@@ -44,19 +33,6 @@ impl Wish {
             crate::output::bytes(self.limit)
         )
     }
-}
-
-/// What was said in this boot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Said {
-    /// Nothing: what arrived holds.
-    #[default]
-    Nothing,
-    /// Keep it.
-    Keep(Wish),
-    /// Do not keep it any more.
-    Drop,
 }
 
 /// What the next load does.

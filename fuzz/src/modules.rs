@@ -1,0 +1,156 @@
+//! What the kernel modules read, by the source that they are built from.
+
+use crate::errno::{EINVAL, Errno};
+use crate::extents::{Extent, Extents};
+use crate::{
+    Cursor, errno, khofs_options as options, khofs_pack as pack, module_chain, module_iomem,
+};
+use kho::{PhysRange, RangeSet};
+
+/// Where the bytes of the input lie in memory.
+const AT: u64 = 0x10_0000;
+
+/// The input as memory, with the chain at its start, and as text of `/proc/iomem`.
+pub fn chain(data: &[u8]) {
+    let mut boot_params = vec![0; 0x258];
+    boot_params[0x250..].copy_from_slice(&AT.to_ne_bytes());
+    let mut reads = 0;
+    let read = |range: PhysRange| -> Result<Vec<u8>, Errno> {
+        reads += 1;
+        let from = range.start().get().checked_sub(AT).ok_or(EINVAL)?;
+        let from = usize::try_from(from).map_err(|_| EINVAL)?;
+        let len = usize::try_from(range.len()).map_err(|_| EINVAL)?;
+        // The kernel maps pages: what is behind the end of this memory is none.
+        let end = from.checked_add(len).ok_or(EINVAL)?;
+        Ok(data.get(from..end).ok_or(EINVAL)?.to_vec())
+    };
+    let walked = module_chain::walk(&boot_params, read);
+    assert!(reads <= 2 * 513, "the walk does not end");
+    if let Ok(chain) = walked {
+        assert!(!chain.nodes.is_empty() && chain.nodes.len() <= 512);
+        assert!(chain.reserved.len() <= chain.nodes.len());
+    }
+    let _ = module_chain::walk(data, |_| Err(EINVAL));
+
+    let map = module_iomem::parse(data).expect("memory");
+    let low = map.ram.iter().all(|range| range.start().get() >= 1 << 20);
+    assert!(low, "memory that nothing is handed over in");
+    assert!(map.ram.iter().all(PhysRange::is_page_aligned));
+}
+
+pub fn chains() -> Vec<Vec<u8>> {
+    let mut seeds = crate::chain::chains();
+    seeds.push(
+        b"00000000-00000fff : Reserved\n00100000-bffdefff : System RAM\n  01000000-01ffffff : Kernel code\n\
+          100000000-13fffffff : System RAM\n  130000000-137ffffff : Crash kernel\n"
+            .to_vec(),
+    );
+    seeds
+}
+
+/// Two numbers, of the first page and of the pages of the `mem` property, and the bytes in it.
+pub fn khofs(data: &[u8]) {
+    let mut cursor = Cursor(data);
+    let (first, count) = (cursor.u8(), cursor.u8());
+    let mem = pack::range(Extent {
+        index: 0,
+        pfn: u64::from(first),
+        count: u64::from(count),
+    });
+    let mem = RangeSet::from_ranges(mem).expect("memory");
+    let bytes = cursor.0;
+    let checked = pack::check(bytes, &mem);
+    if let Ok(summary) = &checked {
+        assert_eq!(summary.pages, u64::from(count), "a page twice, or none's");
+        let mut restored = Vec::new();
+        restore(bytes, &mut restored).expect("what was checked can be made");
+        assert_eq!(restored.len(), summary.links.len());
+        // The root has no entry; it counts its directories' `..` as tmpfs does.
+        assert!(summary.links.iter().skip(1).all(|links| *links > 0));
+    } else {
+        // Also what is refused must not do harm to a reader that believes it.
+        let _ = restore(bytes, &mut Vec::new());
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let mut options = options::Options::default();
+        for part in text.split(',') {
+            let (key, value) = part
+                .split_once('=')
+                .map_or((part, None), |(k, v)| (k, Some(v)));
+            let _ = options.set(key, value, 1 << 18);
+        }
+        assert!(!options.name().is_empty());
+    }
+}
+
+/// As `module/khofs/src/restore.rs` goes through it.
+fn restore(bytes: &[u8], kinds: &mut Vec<u32>) -> Result<(), Errno> {
+    let (mut reader, _) = pack::Reader::new(bytes)?;
+    inode(&mut reader, kinds)?;
+    while let Some(entry) = reader.entry()? {
+        if entry.inode == kinds.len() as u64 {
+            inode(&mut reader, kinds)?;
+        }
+    }
+    Ok(())
+}
+
+fn inode(reader: &mut pack::Reader<'_>, kinds: &mut Vec<u32>) -> Result<(), Errno> {
+    let inode = reader.inode()?;
+    for attribute in inode.attributes() {
+        attribute?;
+    }
+    kinds.push(inode.attr.kind());
+    let mut extents = Extents::default();
+    if inode.attr.kind() == pack::S_IFREG {
+        while let Some(extent) = reader.extent()? {
+            extents.push(extent)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn khofs_trees() -> Vec<Vec<u8>> {
+    let write = || -> Result<Vec<u8>, errno::Errno> {
+        let attr = |ino, mode, size| pack::Attr {
+            ino,
+            mode,
+            size,
+            mtime: 1_700_000_000,
+            mtime_ns: 5,
+            uid: 1000,
+            ..pack::Attr::default()
+        };
+        let none = || std::iter::empty::<(&[u8], &[u8])>();
+        let mut w = pack::Writer::new(9)?;
+        w.inode(&attr(1, pack::S_IFDIR | 0o755, 0), b"", none())?;
+        w.entry(0, b"file", 1)?;
+        let named = [(&b"user.a"[..], &b"b"[..])];
+        w.inode(
+            &attr(2, pack::S_IFREG | 0o644, 9000),
+            b"",
+            named.into_iter(),
+        )?;
+        for (index, pfn, count) in [(0, 100, 2), (2, 104, 1)] {
+            w.extent(Extent { index, pfn, count })?;
+        }
+        w.extents_end()?;
+        w.entry(0, b"again", 1)?;
+        w.entry(0, b"dir", 2)?;
+        w.inode(&attr(3, pack::S_IFDIR | 0o700, 0), b"", none())?;
+        w.entry(2, b"link", 3)?;
+        w.inode(&attr(4, pack::S_IFLNK | 0o777, 4), b"file", none())?;
+        w.end()?;
+        Ok(w.finish())
+    };
+    let tree = write().expect("memory");
+    let seed = |first: u8, count: u8, bytes: &[u8]| {
+        let mut out = vec![first, count];
+        out.extend(bytes);
+        out
+    };
+    vec![
+        seed(100, 5, &tree),
+        seed(0, 0, b"name=a,size=50%,nr_inodes=10k,mode=1777,uid=0,gid=1"),
+    ]
+}

@@ -1,0 +1,57 @@
+//! What a `kho` of the same boot wrote down, or somebody else did.
+
+use crate::state_records::{KeepFile, LoadedFile, ReservedFile, parse};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The boot that files are of.
+const BOOT: &str = "3f1c";
+
+/// A byte that chooses the file, and its text.
+pub fn records(data: &[u8]) {
+    let (Some((which, text)), true) = (data.split_first(), data.len() < 1 << 20) else {
+        return;
+    };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return;
+    };
+    match which % 3 {
+        0 => drop(again::<KeepFile>(text)),
+        1 => drop(again::<LoadedFile>(text)),
+        _ => {
+            if let Some(file) = again::<ReservedFile>(text)
+                && let Ok(ranges) = file.ranges()
+            {
+                assert_eq!(ranges.len(), file.ranges.len());
+            }
+        }
+    }
+}
+
+/// What is accepted can be written again, and is then the same.
+fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
+    let content = parse::<T>(text, BOOT).ok()??;
+    let once = serde_json::to_value(&content).expect("what was read can be written");
+    let back: T = serde_json::from_value(once.clone()).expect("and read again");
+    let twice = serde_json::to_value(&back).expect("and written again");
+    assert_eq!(once, twice);
+    Some(content)
+}
+
+pub fn files() -> Vec<Vec<u8>> {
+    let bound = |which: u8, text: &str| {
+        let mut out = vec![which];
+        out.extend(format!("{{\"version\":1,\"boot_id\":\"{BOOT}\",{text}}}").as_bytes());
+        out
+    };
+    vec![
+        bound(
+            0,
+            r#""entries":[{"label":"a","content":{"files":{"path":{"Unix":[47,97]},"skip_special":true,"one_file_system":false}}},{"label":"b","content":{"raw":{"file":1,"size":3,"taken":5}}}],"removed":["x"],"restored":[],"released":["y"],"next_file":2,"trace":{"keep":{"limit":16777216,"hops":2,"configured":true}}"#,
+        ),
+        bound(
+            1,
+            r#""generation":7,"kernel_generation":9,"entered":true,"again":false,"kernel":"/boot/vmlinuz","release":"6.12","hop":2,"identity":{"start":1048576,"segments":[{"mem":1048576,"memsz":4096,"bufsz":100}]},"content_digest":"00ff","sources":[[{"Unix":[47,97]},"aa"]],"bytes":10,"time":5,"scratch":[16777216,33554432],"forget_arrived":false"#,
+        ),
+        bound(2, r#""ranges":[[4096,8192],[1048576,4096]]"#),
+    ]
+}
