@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::lab::{End, Job, Lab};
+use crate::lab::{End, Lab};
 use crate::qemu::Firmware;
 use crate::scenarios::Scenario;
 
@@ -38,11 +38,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             while from < to {
                 let middle = usize::midpoint(from, to);
                 let count = TRIED[middle];
-                match holds(&lab, kernel, firmware, count)? {
+                let outcome = scenario(kernel, firmware, count).run(&lab, &mut |_, _| {});
+                match outcome.end {
                     End::Pass => {
                         good = Some(count);
                         from = middle + 1;
                     }
+                    End::Broken(why) => bail!("{kernel}, {name}, {count}: {why}"),
                     end => {
                         eprintln!("early-ranges: {kernel}, {name}, {count}: {end:?}");
                         bad = Some(count);
@@ -55,20 +57,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether `kernel` takes `count` reservations.
-fn holds(lab: &Lab, kernel: &str, firmware: Firmware, count: u64) -> Result<End> {
-    let scenario = scenario(kernel, firmware, count);
-    let contents = scenario.contents(lab)?;
-    let job = Job {
-        name: &scenario.name,
-        machine: &scenario.machine,
-        contents: &contents,
-        timeout: scenario.timeout,
-        steps: &scenario.steps,
-    };
-    Ok(lab.run(&job, &mut |_, _| {}).end)
 }
 
 /// One hop from 6.1 into `kernel` with `count` reservations, of which each is checked before and after all free

@@ -3,12 +3,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
+use serde_json::{Value, json};
 
 const PAGE: usize = 4096;
 
@@ -36,6 +37,12 @@ pub enum Tool {
         from: PathBuf,
         /// Where to; at least as large.
         to: PathBuf,
+    },
+    /// Print where the content of files is in physical memory, as JSON: of each its name, size, digest and ranges of
+    /// whole pages, in the order of the content.
+    Where {
+        /// Files without holes.
+        files: Vec<PathBuf>,
     },
 }
 
@@ -92,7 +99,41 @@ pub fn run(tool: &Tool) -> Result<()> {
             println!("{len} bytes");
             Ok(())
         }
+        Tool::Where { files } => {
+            let all = files.iter().map(|file| place(file));
+            let all = all.collect::<Result<Vec<_>>>()?;
+            println!("{}", serde_json::to_string(&all)?);
+            Ok(())
+        }
     }
+}
+
+/// What `where` says of a file.
+fn place(path: &Path) -> Result<Value> {
+    let mut digest = blake3::hash(&[]);
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    if path.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        let map = Map::at_least(path, MapFlags::SHARED, 1)?;
+        // Reading brings every page into the page table; as for the copy, see `hash`.
+        digest = blake3::hash(&Vec::from(map.bytes()));
+        for page in map.frames()? {
+            let at = page * PAGE as u64;
+            match ranges.last_mut() {
+                Some((start, len)) if *start + *len == at => *len += PAGE as u64,
+                _ => ranges.push((at, PAGE as u64)),
+            }
+        }
+    }
+    let ranges: Vec<Value> = ranges
+        .into_iter()
+        .map(|(addr, len)| json!({ "addr": addr, "len": len }))
+        .collect();
+    Ok(json!({
+        "name": path,
+        "size": path.metadata()?.len(),
+        "blake3": digest.to_hex().as_str(),
+        "mem": ranges,
+    }))
 }
 
 /// A mapping of a whole file.
@@ -106,14 +147,24 @@ struct Map {
 }
 
 impl Map {
+    /// Of a file with at least one page.
     fn of(path: &Path, flags: MapFlags) -> Result<Self> {
+        Self::at_least(path, flags, PAGE)
+    }
+
+    /// Of a file with at least so many bytes, of which there is one.
+    fn at_least(path: &Path, flags: MapFlags, least: usize) -> Result<Self> {
         let file: File = OpenOptions::new()
             .read(true)
             .write(true)
             .open(path)
             .with_context(|| format!("opening {}", path.display()))?;
         let len = usize::try_from(file.metadata()?.len())?;
-        ensure!(len >= PAGE, "{} is empty", path.display());
+        ensure!(
+            len >= least,
+            "{} has {len} bytes, not {least}",
+            path.display()
+        );
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at a place that the kernel chooses.
         let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, &file, 0) }
@@ -130,6 +181,33 @@ impl Map {
             // SAFETY: page-aligned and mapped by the # Invariants; everybody uses it as an atomic.
             unsafe { AtomicU64::from_ptr(word.cast()) }
         })
+    }
+
+    /// The page frames that hold it, in order. All of them must be present: Documentation/admin-guide/mm/pagemap.rst,
+    /// bit 63 of an entry; the number is in bits 0 to 54.
+    fn frames(&self) -> Result<Vec<u64>> {
+        let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
+        let mut entries = vec![0; self.len.div_ceil(PAGE) * 8];
+        let offset = (self.at.addr() / PAGE * 8) as u64;
+        pagemap
+            .read_exact_at(&mut entries, offset)
+            .context("reading the page map")?;
+        let frame = |(index, entry): (usize, &[u8; 8])| {
+            let entry = u64::from_ne_bytes(*entry);
+            let frame = entry & ((1 << 55) - 1);
+            ensure!(
+                entry >> 63 == 1 && frame != 0,
+                "page {index} has no frame: {entry:#x}"
+            );
+            Ok(frame)
+        };
+        entries
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .enumerate()
+            .map(frame)
+            .collect()
     }
 
     fn bytes(&self) -> &[u8] {

@@ -139,6 +139,18 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+impl Outcome {
+    /// Of a test whose guest was not even started.
+    pub fn without_guest(end: End) -> Self {
+        Self {
+            end,
+            lives: Vec::new(),
+            log: "no log".into(),
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// Sees each line as it comes, with the event that it is, if it is one.
 pub type Observer<'a> = &'a mut dyn FnMut(&Line, Option<&Event>);
 

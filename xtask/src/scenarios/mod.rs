@@ -32,7 +32,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::guest::Contents;
-use crate::lab::{Host, Lab, Outcome, Step};
+use crate::lab::{End, Host, Job, Lab, Observer, Outcome, Step};
 use crate::qemu::{Firmware, Machine};
 use crate::suites::Foreign;
 use crate::system::Release;
@@ -290,8 +290,24 @@ impl Scenario {
         self.kernels.contains(&crate::kernel::peer::NAME)
     }
 
+    /// Runs it in a guest, without its [`check`](Self::check). What cannot be prepared is a broken harness.
+    pub fn run(&self, lab: &Lab, observer: Observer<'_>) -> Outcome {
+        let contents = match self.contents(lab) {
+            Ok(contents) => contents,
+            Err(error) => return Outcome::without_guest(End::Broken(format!("{error:#}"))),
+        };
+        let job = Job {
+            name: &self.name,
+            machine: &self.machine,
+            contents: &contents,
+            timeout: self.timeout,
+            steps: &self.steps,
+        };
+        lab.run(&job, observer)
+    }
+
     /// What the guest boots and runs.
-    pub fn contents(&self, lab: &Lab) -> Result<Contents> {
+    fn contents(&self, lab: &Lab) -> Result<Contents> {
         if let Some(release) = self.system {
             let script =
                 |(_, script): &(usize, String)| Some(format!("{}\n{script}\n", systems::PRELUDE));

@@ -24,8 +24,27 @@ struct Entry {
     restored: bool,
 }
 
-/// Most bytes kept at a time.
+/// A file on khofs. Its content follows from its seed.
+struct File {
+    name: String,
+    bytes: u64,
+    seed: u64,
+}
+
+/// A directory on khofs to which random operations are done, so many rounds of them.
+struct Churn {
+    seed: u64,
+    rounds: u64,
+    /// After so many it ends.
+    last: u64,
+}
+
+/// Most bytes kept at a time as blobs and directories, and as files on khofs.
 const MOST: u64 = 64 << 20;
+const MOST_ON_KHOFS: u64 = 48 << 20;
+
+/// Content below this size is not read through mappings.
+const PAGE: u64 = 4096;
 
 const COMMON: &str = include_str!("soak.sh");
 
@@ -39,6 +58,10 @@ impl Rng {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % n.max(1)
+    }
+
+    fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap_or(0)
     }
 
     /// Small ones, odd ones, large ones.
@@ -59,20 +82,20 @@ impl Plan {
         let mut kernels = Vec::new();
         let mut scripts = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
+        let mut files: Vec<File> = Vec::new();
+        let mut churn: Option<Churn> = None;
         let mut names = 0;
         let mut last = KERNELS.len();
         for hop in 0..=hops {
             // Never the same kernel twice in a row.
-            let pick =
-                |rng: &mut Rng| usize::try_from(rng.below(KERNELS.len() as u64)).unwrap_or(0);
-            let mut kernel = pick(&mut rng);
+            let mut kernel = rng.index(KERNELS.len());
             while kernel == last {
-                kernel = pick(&mut rng);
+                kernel = rng.index(KERNELS.len());
             }
             last = kernel;
             kernels.push(KERNELS[kernel]);
             let mut script = String::from(COMMON);
-            let _ = writeln!(script, "begin {}", entries.len());
+            let _ = writeln!(script, "begin {} {}", entries.len(), files.len());
             // Before anything is restored: with the module, what was restored goes back to the system.
             script.push_str("outside\n");
             for entry in &mut entries {
@@ -86,11 +109,95 @@ impl Plan {
                     add(&mut entries, &mut rng, &mut names, &mut script, directory);
                 }
             }
-            let _ = writeln!(script, "finish {}", rng.below(64));
+            script.push_str("begin_khofs\n");
+            if rng.below(4) == 0 {
+                // Also what comes from khofs into the page cache is nobody else's memory.
+                script.push_str("kho-guest fill\n");
+            }
+            on_khofs(&mut files, &mut churn, &mut rng, &mut names, &mut script);
+            let _ = writeln!(script, "record_trace\nfinish {}", rng.below(64));
+            if hop < hops {
+                // In the active phase: in place.
+                let at = rng.index(files.len());
+                files[at].seed = rng.below(1 << 30);
+                script.push_str(&files[at].write());
+                script.push_str("leave\n");
+            } else {
+                script.push_str("give_back\n");
+            }
             scripts.push(script);
         }
         Self { kernels, scripts }
     }
+}
+
+impl File {
+    fn write(&self) -> String {
+        format!("write_file {} {} {}\n", self.name, self.bytes, self.seed)
+    }
+}
+
+/// Looks at everything on khofs, then changes some of it.
+fn on_khofs(
+    files: &mut Vec<File>,
+    churn: &mut Option<Churn>,
+    rng: &mut Rng,
+    names: &mut u64,
+    script: &mut String,
+) {
+    for file in files.iter() {
+        let how = match file.bytes >= PAGE && rng.below(2) == 0 {
+            true => "map",
+            false => "read",
+        };
+        let File { name, bytes, seed } = file;
+        let _ = writeln!(script, "check_file {name} {bytes} {seed} {how}");
+    }
+    for _ in 0..rng.below(4) {
+        if files.len() > 1 && rng.below(3) == 0 {
+            let file = files.remove(rng.index(files.len()));
+            let _ = writeln!(script, "remove_file {}", file.name);
+        } else if files.len() > 2 && rng.below(2) == 0 {
+            let at = rng.index(files.len());
+            let kept: u64 = files.iter().map(|file| file.bytes).sum();
+            files[at].bytes = rng.size().min(files[at].bytes + MOST_ON_KHOFS - kept);
+            files[at].seed = rng.below(1 << 30);
+            script.push_str(&files[at].write());
+        } else {
+            script.push_str(&add_file(files, rng, names));
+        }
+    }
+    while files.len() < 3 {
+        script.push_str(&add_file(files, rng, names));
+    }
+    if let Some(Churn { seed, rounds, last }) = churn {
+        let _ = writeln!(script, "check_churn {seed} {rounds}");
+        if rounds == last {
+            let _ = writeln!(script, "end_churn {seed} {rounds}");
+            *churn = None;
+        } else {
+            *rounds += 1;
+        }
+    }
+    let churn = churn.get_or_insert_with(|| Churn {
+        seed: rng.below(1 << 30),
+        rounds: 0,
+        last: 1 + rng.below(6),
+    });
+    let _ = writeln!(script, "churn {} {}", churn.seed, churn.rounds);
+}
+
+fn add_file(files: &mut Vec<File>, rng: &mut Rng, names: &mut u64) -> String {
+    let kept: u64 = files.iter().map(|file| file.bytes).sum();
+    *names += 1;
+    let file = File {
+        name: format!("f{names}"),
+        bytes: rng.size().min(MOST_ON_KHOFS - kept),
+        seed: rng.below(1 << 30),
+    };
+    let script = file.write();
+    files.push(file);
+    script
 }
 
 impl Entry {
@@ -110,8 +217,7 @@ fn change(entries: &mut Vec<Entry>, rng: &mut Rng, names: &mut u64, script: &mut
     for _ in 0..rng.below(3) {
         let remove = !entries.is_empty() && rng.below(2) == 0;
         if remove {
-            let index = usize::try_from(rng.below(entries.len() as u64)).unwrap_or(0);
-            let entry = entries.remove(index);
+            let entry = entries.remove(rng.index(entries.len()));
             let _ = writeln!(script, "remove {}", entry.name);
         } else {
             let directory = rng.below(3) == 0;
@@ -174,6 +280,9 @@ mod tests {
             "\nlook_at_directory",
             "\nremove",
             "\nadd_directory",
+            "\nremove_file",
+            " map\n",
+            "\nend_churn",
         ] {
             assert!(all.contains(word), "{word}");
         }

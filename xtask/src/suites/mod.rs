@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::lab::{Job, Lab, Outcome};
+use crate::lab::{Lab, Outcome};
 use crate::scenarios::suites::full;
 use crate::workspace;
 pub use programs::Foreign;
@@ -36,15 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.from_logs {
         let lab = Lab::open(None)?;
         for scenario in &scenarios {
-            let contents = scenario.contents(&lab)?;
-            let job = Job {
-                name: &scenario.name,
-                machine: &scenario.machine,
-                contents: &contents,
-                timeout: scenario.timeout,
-                steps: &scenario.steps,
-            };
-            let outcome = lab.run(&job, &mut |_, _| {});
+            let outcome = scenario.run(&lab, &mut |_, _| {});
             println!("{}: {:?}", scenario.name, outcome.end);
         }
     }

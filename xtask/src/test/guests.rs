@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use super::Tally;
-use crate::lab::{End, Job, Lab, Outcome, log};
+use crate::lab::{End, Lab, Outcome, log};
 use crate::scenarios::{self, Scenario};
 
 /// What QEMU needs besides the guest's own memory, in MiB.
@@ -73,32 +73,15 @@ pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut
 
 /// Runs one test; gives its outcome and what is worth saying about it.
 fn run_one(lab: &Lab, scenario: &Scenario, memory: &Memory) -> (Outcome, String) {
-    let ended = |end| Outcome {
-        end,
-        lives: Vec::new(),
-        log: "no log".into(),
-        took: std::time::Duration::ZERO,
-    };
     let mib = scenario.machine.mem_mib + OVERHEAD_MIB;
     let Some(_claim) = memory.claim(mib) else {
         let why = format!(
             "it needs {mib} MiB of memory where {} MiB are available",
             memory.total
         );
-        return (ended(End::Skip(why)), String::new());
+        return (Outcome::without_guest(End::Skip(why)), String::new());
     };
-    let contents = match scenario.contents(lab) {
-        Ok(contents) => contents,
-        Err(error) => return (ended(End::Broken(format!("{error:#}"))), String::new()),
-    };
-    let job = Job {
-        name: &scenario.name,
-        machine: &scenario.machine,
-        contents: &contents,
-        timeout: scenario.timeout,
-        steps: &scenario.steps,
-    };
-    let mut outcome = lab.run(&job, &mut |_, _| {});
+    let mut outcome = scenario.run(lab, &mut |_, _| {});
     if outcome.end != End::Pass {
         return (outcome, String::new());
     }
