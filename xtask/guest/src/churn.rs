@@ -6,14 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, RenameFlags, Timespec, Timestamps, XattrFlags, fallocate,
-    renameat_with, utimensat,
+    AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags,
+    fallocate, mknodat, renameat_with, utimensat,
 };
+use rustix::io::Errno;
 
 use crate::tree::Random;
 
 /// Bytes up to which files are written at random places.
 const REACH: u64 = 3 << 20;
+
+/// With so many files, none is made any more: one is removed instead.
+const MOST_FILES: usize = 120;
 
 /// Which operations.
 #[derive(clap::Args)]
@@ -50,7 +54,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     println!(
-        "{} directories, {} files, {} links",
+        "seed {}, rounds {} to {} of {} steps: {} directories, {} files, {} links and others",
+        arguments.seed,
+        arguments.first,
+        arguments.last,
+        arguments.steps,
         model.dirs.len(),
         model.files.len(),
         model.links.len()
@@ -62,8 +70,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 #[derive(Default)]
 struct Model {
     dirs: Vec<String>,
-    files: Vec<String>,
+    files: Vec<Name>,
+    /// Symbolic links, and what else has no content of its own here.
     links: Vec<String>,
+}
+
+/// A name of a regular file.
+#[derive(Clone)]
+struct Name {
+    path: String,
+    /// The step that made the file; the same for all its names.
+    file: u64,
 }
 
 impl Model {
@@ -75,17 +92,24 @@ impl Model {
         let fresh = format!("{parent}{number}");
         let file = (!self.files.is_empty()).then(|| {
             let at = random.index(self.files.len());
-            (at, self.files[at].clone())
+            (at, self.files[at].path.clone())
         });
         let (offset, len) = (random.below(REACH), random.below(200_000) + 1);
-        let what = random.below(100);
+        let what = match random.below(128) {
+            // Half of what would make a file.
+            0..=17 | 90..=93 if self.files.len() >= MOST_FILES => 70,
+            what => what,
+        };
         let open = |dir: &Path, path: &str| OpenOptions::new().write(true).open(dir.join(path));
         match (what, file) {
             (0..=17, _) => {
                 if let Some(dir) = dir {
                     write(&File::create(dir.join(&fresh))?, 0, len, number)?;
                 }
-                self.files.push(fresh);
+                self.files.push(Name {
+                    path: fresh,
+                    file: number,
+                });
             }
             (18..=23, _) => {
                 if let Some(dir) = dir {
@@ -101,14 +125,11 @@ impl Model {
             }
             (28..=30, _) if !self.dirs.is_empty() => {
                 let at = random.index(self.dirs.len());
-                let inside = format!("{}/", self.dirs[at]);
-                let empty = [&self.dirs, &self.files, &self.links]
-                    .into_iter()
-                    .flatten()
-                    .all(|path| !path.starts_with(&inside));
+                let path = self.dirs[at].clone();
+                let empty = self.is_empty(&path);
                 if let Some(dir) = dir {
-                    let removed = std::fs::remove_dir(dir.join(&self.dirs[at]));
-                    anyhow::ensure!(removed.is_ok() == empty, "rmdir of {inside}: {removed:?}");
+                    let removed = std::fs::remove_dir(dir.join(&path));
+                    anyhow::ensure!(removed.is_ok() == empty, "{path}: {removed:?}");
                 }
                 if empty {
                     self.dirs.swap_remove(at);
@@ -151,20 +172,24 @@ impl Model {
                 if let Some(dir) = dir {
                     std::fs::rename(dir.join(&path), dir.join(&fresh))?;
                 }
-                self.files[at] = fresh;
+                self.files[at].path = fresh;
             }
-            (87..=89, Some((_, path))) => {
-                let other = self.files[random.index(self.files.len())].clone();
-                if let Some(dir) = dir.filter(|_| other != path) {
-                    let (a, b) = (dir.join(&path), dir.join(&other));
+            (87..=89, Some((at, path))) => {
+                let with = random.index(self.files.len());
+                let other = self.files[with].clone();
+                if let Some(dir) = dir.filter(|_| at != with) {
+                    let (a, b) = (dir.join(&path), dir.join(&other.path));
                     renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?;
                 }
+                self.files[with].file = self.files[at].file;
+                self.files[at].file = other.file;
             }
-            (90..=93, Some((_, path))) => {
+            (90..=93, Some((at, path))) => {
                 if let Some(dir) = dir {
                     std::fs::hard_link(dir.join(&path), dir.join(&fresh))?;
                 }
-                self.files.push(fresh);
+                let file = self.files[at].file;
+                self.files.push(Name { path: fresh, file });
             }
             (94..=96, Some((_, path))) => {
                 if let Some(dir) = dir {
@@ -175,16 +200,152 @@ impl Model {
                     )?;
                 }
             }
-            (_, Some((_, path))) => {
+            (97..=99, Some((_, path))) => {
                 if let Some(dir) = dir {
                     let value = number.to_le_bytes().repeat(1 + (number % 40) as usize);
                     let name = format!("trusted.{}", number % 3);
                     rustix::fs::setxattr(dir.join(path), &name, &value, XattrFlags::empty())?;
                 }
             }
+            // One of the three of above, where it is.
+            (100..=101, Some((_, path))) => {
+                if let Some(dir) = dir {
+                    let name = format!("trusted.{}", number % 3);
+                    match rustix::fs::removexattr(dir.join(path), &name) {
+                        Ok(()) | Err(Errno::NODATA) => {}
+                        Err(error) => return Err(error).context("removing an attribute"),
+                    }
+                }
+            }
+            (102..=105, Some((at, path))) => {
+                let onto = random.index(self.files.len());
+                if let Some(dir) = dir {
+                    std::fs::rename(dir.join(&path), dir.join(&self.files[onto].path))?;
+                }
+                // Two names of one file both stay: rename(2).
+                if self.files[at].file != self.files[onto].file {
+                    self.files[onto].file = self.files[at].file;
+                    self.files.swap_remove(at);
+                }
+            }
+            (106..=109, _) if !self.dirs.is_empty() => {
+                let from = self.dirs[random.index(self.dirs.len())].clone();
+                let inside = format!("{from}/");
+                let allowed = !fresh.starts_with(&inside);
+                if let Some(dir) = dir {
+                    let renamed = std::fs::rename(dir.join(&from), dir.join(&fresh));
+                    anyhow::ensure!(renamed.is_ok() == allowed, "{from} to {fresh}: {renamed:?}");
+                }
+                if allowed {
+                    self.rename(&from, &fresh);
+                }
+            }
+            // One directory over another, which works when that is empty.
+            (110..=111, _) if self.dirs.len() > 1 => {
+                let from = self.dirs[random.index(self.dirs.len())].clone();
+                let onto = self.dirs[random.index(self.dirs.len())].clone();
+                if from != onto {
+                    let allowed = self.is_empty(&onto) && !onto.starts_with(&format!("{from}/"));
+                    if let Some(dir) = dir {
+                        let renamed = std::fs::rename(dir.join(&from), dir.join(&onto));
+                        anyhow::ensure!(
+                            renamed.is_ok() == allowed,
+                            "{from} to {onto}: {renamed:?}"
+                        );
+                    }
+                    if allowed {
+                        self.dirs.retain(|path| *path != onto);
+                        self.rename(&from, &onto);
+                    }
+                }
+            }
+            (112..=114, _) if !self.links.is_empty() => {
+                let at = random.index(self.links.len());
+                let from = self.links[at].clone();
+                if let Some(dir) = dir {
+                    std::fs::rename(dir.join(&from), dir.join(&fresh))?;
+                }
+                self.links[at] = fresh;
+            }
+            (115..=116, _) if !self.links.is_empty() => {
+                let from = self.links.swap_remove(random.index(self.links.len()));
+                if let Some(dir) = dir {
+                    std::fs::remove_file(dir.join(from))?;
+                }
+            }
+            (117..=118, _) => {
+                if let Some(dir) = dir {
+                    let kind = [FileType::Fifo, FileType::Socket, FileType::CharacterDevice];
+                    let kind = kind[(number % 3) as usize];
+                    mknodat(CWD, dir.join(&fresh), kind, Mode::from(0o640), 0x103)?;
+                }
+                self.links.push(fresh);
+            }
+            (119..=120, Some((_, path))) => {
+                if let Some(dir) = dir {
+                    let (user, group) = ((number % 7) as u32, (number % 5) as u32);
+                    std::os::unix::fs::chown(dir.join(path), Some(user), Some(group))?;
+                }
+            }
+            (121..=122, Some((_, path))) => {
+                let other = &self.files[random.index(self.files.len())].path;
+                if let Some(dir) = dir {
+                    // Refused: there is one already.
+                    let made = std::fs::hard_link(dir.join(&path), dir.join(other));
+                    anyhow::ensure!(made.is_err(), "a link in the place of {other}");
+                }
+            }
+            (123..=124, Some((_, path))) => {
+                if let Some(dir) = dir {
+                    let how = FallocateFlags::KEEP_SIZE;
+                    fallocate(open(dir, &path)?, how, offset / 2, len)?;
+                }
+            }
+            // Content that goes on after its name has gone.
+            (125..=126, Some((at, path))) => {
+                if let Some(dir) = dir {
+                    let file = open(dir, &path)?;
+                    std::fs::remove_file(dir.join(&path))?;
+                    write(&file, offset, len, number)?;
+                    file.set_len(offset)?;
+                }
+                self.files.swap_remove(at);
+            }
+            (_, Some((_, path))) => {
+                if let Some(dir) = dir {
+                    OpenOptions::new()
+                        .write(true)
+                        .truncate(true)
+                        .open(dir.join(path))?;
+                }
+            }
             (_, None) => {}
         }
         Ok(())
+    }
+
+    /// The paths of all that exists.
+    fn paths(&mut self) -> impl Iterator<Item = &mut String> {
+        let files = self.files.iter_mut().map(|name| &mut name.path);
+        self.dirs.iter_mut().chain(&mut self.links).chain(files)
+    }
+
+    /// Nothing that exists is inside of the directory.
+    fn is_empty(&mut self, path: &str) -> bool {
+        let inside = format!("{path}/");
+        self.paths().all(|path| !path.starts_with(&inside))
+    }
+
+    /// A directory has another path, and with it everything inside.
+    fn rename(&mut self, from: &str, to: &str) {
+        let inside = format!("{from}/");
+        for path in self.paths() {
+            if path == from {
+                to.clone_into(path);
+            } else if let Some(rest) = path.strip_prefix(&inside) {
+                *path = format!("{to}/{rest}");
+            }
+        }
     }
 
     /// Gives everything the times of the round: directories last, from the inside out.
@@ -199,7 +360,8 @@ impl Model {
         };
         let mut dirs: Vec<_> = self.dirs.iter().map(String::as_str).chain([""]).collect();
         dirs.sort_by_key(|path| std::cmp::Reverse(path.len()));
-        let others = self.files.iter().chain(&self.links).map(String::as_str);
+        let files = self.files.iter().map(|name| name.path.as_str());
+        let others = files.chain(self.links.iter().map(String::as_str));
         for path in others.chain(dirs) {
             utimensat(CWD, dir.join(path), &times, AtFlags::SYMLINK_NOFOLLOW)
                 .with_context(|| format!("setting the times of {path:?}"))?;
