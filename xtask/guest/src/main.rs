@@ -48,6 +48,9 @@ enum Tool {
         /// Bytes of file contents in all.
         #[arg(long)]
         bytes: u64,
+        /// So many small entries of all kinds beside those.
+        #[arg(long, default_value_t = 0)]
+        entries: u64,
         /// Number from which everything follows.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -191,9 +194,10 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::MakeTree {
             dir,
             bytes,
+            entries,
             seed,
             user_xattrs,
-        } => tree::make(&dir, bytes, seed, user_xattrs),
+        } => tree::make(&dir, bytes, entries, seed, user_xattrs),
         Tool::Bytes { len, seed } => tree::bytes(len, seed),
         Tool::HashTree { dir, verbose, same } => tree::print_hash(&dir, verbose, same),
         Tool::Churn(arguments) => churn::run(&arguments),

@@ -12,6 +12,9 @@ pub fn scenarios() -> Vec<Scenario> {
     let mut all: Vec<_> = KERNELS.into_iter().map(as_tmpfs).collect();
     all.extend([
         hops(),
+        status(),
+        tree(2_000, 768),
+        tree(100_000, 3072).slow(),
         frozen(),
         memory(128, 768),
         memory(2048, 4096).slow(),
@@ -40,13 +43,51 @@ fn as_tmpfs(kernel: &'static str) -> Scenario {
 fn hops() -> Scenario {
     khofs(
         "khofs-hops".to_owned(),
-        "every pair of kernels: a tree, a large file, a mapping written to up to kexec, random operations compared with \
-         tmpfs, an instance that is not mounted; all memory comes back",
+        "every pair of kernels: a tree, a large file, a mapping written to up to kexec, ten rounds of random operations \
+         compared with tmpfs, an instance that is not mounted; all memory comes back",
     )
-    .kernels(&["6.1", "6.12", "7.3", "6.12", "6.1", "7.3", "6.1"])
+    .kernels(&[
+        "6.1", "6.12", "7.3", "6.12", "6.1", "7.3", "6.1", "6.12", "7.3", "6.1", "7.3",
+    ])
     .first(&script(include_str!("khofs/hops-first.sh")))
     .each(&script(include_str!("khofs/hops-each.sh")))
     .timeout_s(600)
+}
+
+fn status() -> Scenario {
+    khofs(
+        "khofs-status".to_owned(),
+        "what kho status and doctor say of khofs; kho release of instances; what nobody mounts stays reserved",
+    )
+    .kernels(&["6.12", "6.1", "7.3"])
+    .first(&script(include_str!("khofs/status-first.sh")))
+    .each(&script(include_str!("khofs/status-each.sh")))
+}
+
+/// So many entries, in a machine of so many MiB.
+fn tree(entries: u64, machine: u64) -> Scenario {
+    let with_entries = |text: &str| script(&format!("KHO_ENTRIES={entries}\n{text}"));
+    khofs(
+        format!("khofs-tree-{entries}"),
+        "a tree of mixed kinds, compared entry by entry after each of five hops",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.1", "7.3", "6.12"])
+    .mem_mib(machine)
+    .first(&with_entries(include_str!("khofs/tree-first.sh")))
+    .each(&with_entries(include_str!("khofs/tree-each.sh")))
+    .timeout_s(300 + entries / 10)
+    .check(|outcome| {
+        let all = |key: &str| {
+            let values = outcome.lives.iter().filter_map(|life| life.values.get(key));
+            values.cloned().collect::<Vec<_>>().join(" ")
+        };
+        Ok(format!(
+            "mounts {} s, loads {} s, early ranges {}",
+            all("mount-seconds"),
+            all("load-seconds"),
+            all("early-ranges")
+        ))
+    })
 }
 
 fn frozen() -> Scenario {

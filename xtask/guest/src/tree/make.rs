@@ -8,7 +8,9 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, utimensat,
+};
 
 /// SplitMix64: enough to make bytes that no compressor and no coincidence reproduces.
 pub struct Random(pub u64);
@@ -63,7 +65,7 @@ pub fn bytes(len: u64, seed: u64) -> Result<()> {
 }
 
 /// Makes the tree. Entries whose mode, owner or times were set are not touched afterwards, directories last.
-pub fn make(dir: &Path, bytes: u64, seed: u64, user_xattrs: bool) -> Result<()> {
+pub fn make(dir: &Path, bytes: u64, entries: u64, seed: u64, user_xattrs: bool) -> Result<()> {
     std::fs::create_dir(dir).with_context(|| format!("making {}", dir.display()))?;
     let mut maker = Maker {
         random: Random(seed),
@@ -75,9 +77,10 @@ pub fn make(dir: &Path, bytes: u64, seed: u64, user_xattrs: bool) -> Result<()> 
     maker.files(bytes)?;
     maker.sparse(dir)?;
     maker.links(dir)?;
+    maker.many(entries)?;
     maker.finish()?;
     println!(
-        "made {} files and {} directories",
+        "made {} files and {} directories, {entries} of the entries small",
         maker.files.len(),
         maker.dirs.len()
     );
@@ -178,6 +181,47 @@ impl Maker {
         Ok(())
     }
 
+    /// So many small entries of all kinds, in random directories.
+    fn many(&mut self, entries: u64) -> Result<()> {
+        for index in 0..entries {
+            let path = self.random_dir().join(format!("m{index}"));
+            match index % 10 {
+                0..=5 => {
+                    let len = self.random.below(6000);
+                    self.file(path, len)?;
+                }
+                6 => {
+                    std::fs::create_dir(&path)
+                        .with_context(|| format!("making {}", path.display()))?;
+                    self.dirs.push(path);
+                }
+                7 => {
+                    let target = "../".repeat(self.random.index(60)) + "somewhere";
+                    symlink(target, &path)?;
+                    lchown(&path, Some(33), Some(self.random.next() as u32 >> 8))?;
+                    self.set_time(&path)?;
+                }
+                8 => {
+                    let file = self.random.index(self.files.len());
+                    std::fs::hard_link(&self.files[file], &path)
+                        .with_context(|| format!("linking {}", path.display()))?;
+                }
+                _ => {
+                    let kind = self.random.pick(&[
+                        FileType::Fifo,
+                        FileType::Socket,
+                        FileType::CharacterDevice,
+                        FileType::BlockDevice,
+                    ]);
+                    let device = rustix::fs::makedev(7, self.random.below(1 << 18) as u32);
+                    mknodat(CWD, &path, kind, Mode::from(0o600), device)?;
+                    self.decorate(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Directories last, deepest first: making entries changes their times.
     fn finish(&mut self) -> Result<()> {
         let mut dirs = self.dirs.clone();
@@ -205,7 +249,8 @@ impl Maker {
             let value = self.random.next().to_le_bytes();
             rustix::fs::setxattr(path, "trusted.kho-guest", &value, XattrFlags::CREATE)
                 .with_context(|| format!("setting an attribute of {}", path.display()))?;
-            if self.user_xattrs {
+            // Only files and directories have user attributes: xattr(7).
+            if self.user_xattrs && path.is_file() {
                 rustix::fs::setxattr(path, "user.note", &value[..3], XattrFlags::CREATE)
                     .with_context(|| format!("setting a user attribute of {}", path.display()))?;
             }

@@ -59,7 +59,8 @@ case $KHO_HOP in
 	date -s '1970-01-01 00:00:10' >/dev/null
 	kho-guest bytes 1000 --seed 5 | kho keep --name epoch -
 	date -s '2105-12-31 23:59:59' >/dev/null
-	mount -o remount,ro / 2>/dev/null && ! touch /readonly 2>/dev/null && echo 'the root is read-only'
+	mount -o remount,ro /
+	refused 'Read-only' touch /readonly
 	load
 	date -s '1999-12-31 23:59:59' >/dev/null
 	kho status

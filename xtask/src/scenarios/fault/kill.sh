@@ -31,6 +31,19 @@ nothing_half_loaded() {
 	kho keep --remove no-such-entry 2>/dev/null || [ $? = 34 ]
 }
 
+# The kernel that was armed is whole, or none is: whatever is loaded, a start of it never misses what is kept silently.
+armed_or_not() {
+	nothing_half_loaded || return 1
+	[ "$(cat /sys/kernel/kexec_loaded)" = 0 ] || kho unload >/dev/null
+}
+
+# What the unit does after a capture that was killed: it falls back, and nothing out of date starts. Then it can be armed anew.
+captured_or_settled() {
+	kho capture --settle >/tmp/settled 2>&1 || true
+	nothing_half_loaded || return 1
+	kho load --arm "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null
+}
+
 # The place holds all of it or nothing.
 whole_or_absent() {
 	[ -e /srv/tree ] || return 0
@@ -62,8 +75,27 @@ case $KHO_HOP in
 	sweep load 3 $stride nothing_half_loaded "$@"
 	load
 	sweep unload 1 1 nothing_half_loaded kho unload
+	# What only looks has few steps, and leaves nothing.
+	sweep status 1 1 fine kho status
+	sweep doctor 1 1 fine kho doctor
+	set -- "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+	total=$(steps kho plan "$@")
+	sweep plan 1 $((total / 4 + 1)) fine kho plan "$@"
+
+	# At shutdown: first the kernel is taken, then the content.
+	total=$(steps kho load --arm "$@")
+	stride=${STRIDE:-$((total / 6 + 1))}
+	echo "arming has $total steps, every ${stride}th is tried"
+	sweep 'load --arm' 1 $stride armed_or_not kho load --arm "$@"
+	# The sweep ended with a run that nothing stopped: it is armed.
+	total=$(steps kho capture)
+	stride=${STRIDE:-$((total / 5 + 1))}
+	echo "a capture has $total steps, every ${stride}th is tried"
+	kho load --arm "$@"
+	sweep capture 2 $stride captured_or_settled kho capture
+	kho unload
+
 	load
-	sweep status 1 5 fine kho status
 	sweep exec 1 1 nothing_half_loaded kho exec
 	kho-guest loaded
 	;;

@@ -5,6 +5,12 @@ status_of() {
 	sed -n "s/^$1 .*\\<$2=\\([^ ]*\\).*/\\1/p" /sys/fs/khofs/status
 }
 
+# The same as kho status tells it: instance NAME KEY.
+instance() {
+	kho status --json | tr -d ' \n' | sed 's/.*"khofs"://' | tr '{' '\n' |
+		sed -n "/\"name\":\"$1\"/s/.*\"$2\":\"*\([^,\"}]*\).*/\1/p"
+}
+
 # mount_khofs PLACE [OPTIONS]
 mount_khofs() {
 	mkdir -p "$1"
@@ -23,4 +29,18 @@ same_trees() {
 	kho-guest hash-tree -v "$2" >/tmp/other
 	diff /tmp/one /tmp/other | head -20
 	cmp -s /tmp/one /tmp/other
+}
+
+# seconds SINCE NAME: reports what passed since that time of kho-guest boottime.
+seconds() {
+	echo "$1 $(kho-guest boottime)" | awk '{ print $2 - $1 }' | kho-guest report "$2"
+}
+
+# Loads the next kernel; reports how long it took and how many early ranges it needs.
+load_and_count() {
+	before=$(kho-guest boottime)
+	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" | tee /tmp/load
+	seconds $before load-seconds
+	sed -n 's/.* \([0-9]*\) early ranges.*/\1/p' /tmp/load | kho-guest report early-ranges
+	kho-guest loaded
 }
