@@ -198,7 +198,8 @@ impl Maker {
                 7 => {
                     let target = "../".repeat(self.random.index(60)) + "somewhere";
                     symlink(target, &path)?;
-                    lchown(&path, Some(33), Some(self.random.next() as u32 >> 8))?;
+                    let group = u32::try_from(self.random.below(1 << 24))?;
+                    lchown(&path, Some(33), Some(group))?;
                     self.set_time(&path)?;
                 }
                 8 => {
@@ -213,7 +214,7 @@ impl Maker {
                         FileType::CharacterDevice,
                         FileType::BlockDevice,
                     ]);
-                    let device = rustix::fs::makedev(7, self.random.below(1 << 18) as u32);
+                    let device = rustix::fs::makedev(7, u32::try_from(self.random.below(1 << 18))?);
                     mknodat(CWD, &path, kind, Mode::from(0o600), device)?;
                     self.decorate(&path)?;
                 }
