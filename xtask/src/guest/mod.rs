@@ -19,7 +19,7 @@ const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_rng"];
 
 /// Kernel command line of every stage: all messages on the first serial port from the first instruction on, and a
 /// panic ends the guest. The timer is not tested: on a host with too much to do an emulated one misses ticks, and the kernel
-/// takes it for broken and panics (KVM guests leave the test out by themselves: arch/x86/kernel/kvm.c, kvmclock.c).
+/// takes it for broken and panics (KVM guests leave the test out by themselves: arch/x86/kernel/kvm.c).
 const CMDLINE: &str = "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 \
                        rcupdate.rcu_cpu_stall_timeout=60 no_timer_check";
 

@@ -13,13 +13,16 @@ use crate::lab::Life;
 pub struct Account {
     /// In the `mem` of all nodes, of the loader's tree and of the drivers'.
     pub owned: u64,
-    /// Chain and tree.
-    pub state: u64,
-    /// Reserved in early boot beside those, because ranges are few.
-    pub slack: u64,
+    /// That part of it which its driver takes when it is loaded, so that it is reserved no longer.
+    pub claimed: u64,
+    /// Reserved in early boot beside what is owned: chain and tree, and slack, because ranges are few.
+    pub beside: u64,
     /// Early reservations.
     pub ranges: usize,
 }
+
+/// The node of the sample driver.
+const CLAIMED: &str = "ring";
 
 impl Account {
     /// Of the trees that a kernel reported; `None` for the first.
@@ -35,21 +38,25 @@ impl Account {
 
     fn add(tree: &Value, drivers: &Value) -> Result<Self> {
         // By first address: the pages of the drivers' tree itself are named in both.
-        let mut owned = BTreeMap::new();
+        let (mut owned, mut claimed) = (BTreeMap::new(), BTreeMap::new());
         collect(tree, &mut owned)?;
         collect(drivers, &mut owned)?;
+        for driver in children(drivers) {
+            if driver.get("name").and_then(Value::as_str) == Some(CLAIMED) {
+                collect(driver, &mut claimed)?;
+            }
+        }
         let cache = tree.pointer("/properties/mem-cache");
         let cache = ranges(cache.context("a tree without a mem cache")?)?;
-        let (_, state) = *cache.first().context("an empty mem cache")?;
-        let owned: u64 = owned.values().sum();
+        let (owned, claimed): (u64, u64) = (owned.values().sum(), claimed.values().sum());
         let all: u64 = cache.iter().map(|(_, len)| len).sum();
-        let slack = all
-            .checked_sub(owned + state)
+        let beside = all
+            .checked_sub(owned)
             .context("less is reserved than is handed over")?;
         Ok(Self {
             owned: owned >> 10,
-            state: state >> 10,
-            slack: slack >> 10,
+            claimed: claimed >> 10,
+            beside: beside >> 10,
             ranges: cache.len(),
         })
     }
@@ -89,15 +96,18 @@ mod tests {
         });
         let drivers = json!({
             "properties": { "mem": mem(0x10_0000, 0x1000) },
-            "children": [{ "properties": { "mem": mem(0x10_8000, 0x8000) } }],
+            "children": [
+                { "name": "ring", "properties": { "mem": mem(0x10_8000, 0x2000) } },
+                { "name": "khofs", "properties": { "mem": mem(0x10_a000, 0x6000) } },
+            ],
         });
         let account = Account::add(&tree, &drivers).expect("all is there");
         assert_eq!(
             account,
             Account {
                 owned: 4 + 12 + 32,
-                state: 8,
-                slack: 16,
+                claimed: 8,
+                beside: 8 + 16,
                 ranges: 2
             }
         );

@@ -42,7 +42,7 @@ pub struct Summary {
     left: u64,
     /// Early reservations, and what they cover beside what is handed over, KiB.
     ranges: Vec<f64>,
-    slack: Vec<f64>,
+    beside: Vec<f64>,
     times: Vec<Duration>,
     loads: Vec<f64>,
     mounts: Vec<f64>,
@@ -97,19 +97,19 @@ impl Summary {
             "{left} KiB are still reserved after everything was given back"
         );
         let mut unowned = 0;
-        let (mut ranges, mut slack) = (Vec::new(), Vec::new());
+        let (mut ranges, mut beside) = (Vec::new(), Vec::new());
         for (hop, (life, reserved)) in lives.iter().zip(&reserved).enumerate() {
             let Some(account) = Account::of(life)? else {
                 continue;
             };
-            let more = reserved.saturating_sub(account.owned + account.state);
+            let more = reserved.saturating_sub(account.owned - account.claimed);
             ensure!(
                 more <= UNOWNED_KIB,
                 "hop {hop}: {more} KiB are reserved and belong to nobody: {account:?}"
             );
             unowned = unowned.max(more);
             ranges.push(account.ranges as f64);
-            slack.push(account.slack as f64 / 1024.0);
+            beside.push(account.beside as f64 / 1024.0);
         }
         let arrived = lives.get(1..).unwrap_or_default();
         Ok(Self {
@@ -127,7 +127,7 @@ impl Summary {
             unowned,
             left,
             ranges,
-            slack,
+            beside,
             times: hop_times(lives),
             loads: measured(lives, "load-seconds"),
             mounts: measured(arrived, "mount-seconds"),
@@ -240,8 +240,8 @@ pub fn text(
         middle(&sum.ranges),
     );
     row(
-        "MiB that they cover beside what is handed over (least / median / most)",
-        middle(&sum.slack),
+        "MiB that they cover beside what is handed over, given back right after boot (least / median / most)",
+        middle(&sum.beside),
     );
     let times: Vec<f64> = sum.times.iter().map(Duration::as_secs_f64).collect();
     row(
