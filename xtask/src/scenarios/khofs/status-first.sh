@@ -1,19 +1,18 @@
 # kho doctor, which is asked before there is a module, and after.
 doctor_says() {
 	kho doctor >/tmp/doctor || true
-	grep '^ok *khofs ' /tmp/doctor | grep -q "$1"
+	grep ' khofs ' /tmp/doctor
+	grep -q "^ok *khofs .*$1" /tmp/doctor
 }
 doctor_says 'is loaded'
 rmmod khofs
 doctor_says 'not installed for this kernel'
 kho status --json >/tmp/status
 grep -q '"khofs": null' /tmp/status
-mkdir /tmp/modules
-echo 'updates/khofs.ko: updates/kho.ko' >/tmp/modules/modules.dep
 modules=$(readlink -f /lib/modules)
 mount -t tmpfs none /mnt
 mkdir /mnt/$KHO_RELEASE
-cp /tmp/modules/modules.dep /mnt/$KHO_RELEASE
+echo 'updates/khofs.ko: updates/kho.ko' >/mnt/$KHO_RELEASE/modules.dep
 rm /lib/modules
 ln -s /mnt /lib/modules
 doctor_says 'installed and not in use'
