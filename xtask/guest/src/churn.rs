@@ -5,13 +5,12 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kho_guest::random::Random;
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags,
     fallocate, mknodat, renameat_with, utimensat,
 };
 use rustix::io::Errno;
-
-use crate::tree::Random;
 
 /// Bytes up to which files are written at random places.
 const REACH: u64 = 3 << 20;

@@ -4,4 +4,4 @@ mod hash;
 mod make;
 
 pub use hash::{hash_stdin, print_hash};
-pub use make::{Random, bytes, make};
+pub use make::{bytes, make};

@@ -45,3 +45,13 @@ foreign() {
 	[ ! -e /usr/lib/x86_64-linux-gnu ] || ln -s ../usr/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu
 	PATH=$PATH:/media/root/usr/bin:/media/root/usr/sbin
 }
+
+# Loads the next kernel, as it is loaded when a script does not do it itself.
+load() {
+	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
+}
+
+# seconds SINCE NAME: reports what passed since that time of kho-guest boottime.
+seconds() {
+	echo "$1 $(kho-guest boottime)" | awk '{ print $2 - $1 }' | kho-guest report "$2"
+}

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use kho_guest::random::Random;
+
 use super::KERNELS;
 
 /// The kernels of a run and what each of them does.
@@ -48,37 +50,20 @@ const PAGE: u64 = 4096;
 
 const COMMON: &str = include_str!("soak.sh");
 
-/// Numbers that follow from a seed (splitmix64).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n.max(1)
-    }
-
-    fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap_or(0)
-    }
-
-    /// Small ones, odd ones, large ones.
-    fn size(&mut self) -> u64 {
-        match self.below(8) {
-            0 => self.below(2) * self.below(5000),
-            1..=3 => self.below(3 << 20),
-            4..=6 => self.below(12 << 20),
-            _ => self.below(40 << 20),
-        }
+/// Small ones, odd ones, large ones.
+fn size(random: &mut Random) -> u64 {
+    match random.below(8) {
+        0 => random.below(2) * random.below(5000),
+        1..=3 => random.below(3 << 20),
+        4..=6 => random.below(12 << 20),
+        _ => random.below(40 << 20),
     }
 }
 
 impl Plan {
     /// Works everything out.
     pub fn new(hops: usize, seed: u64) -> Self {
-        let mut rng = Rng(seed);
+        let mut rng = Random(seed);
         let mut kernels = Vec::new();
         let mut scripts = Vec::new();
         let mut entries: Vec<Entry> = Vec::new();
@@ -141,7 +126,7 @@ impl File {
 fn on_khofs(
     files: &mut Vec<File>,
     churn: &mut Option<Churn>,
-    rng: &mut Rng,
+    rng: &mut Random,
     names: &mut u64,
     script: &mut String,
 ) {
@@ -160,7 +145,7 @@ fn on_khofs(
         } else if files.len() > 2 && rng.below(2) == 0 {
             let at = rng.index(files.len());
             let kept: u64 = files.iter().map(|file| file.bytes).sum();
-            files[at].bytes = rng.size().min(files[at].bytes + MOST_ON_KHOFS - kept);
+            files[at].bytes = size(rng).min(files[at].bytes + MOST_ON_KHOFS - kept);
             files[at].seed = rng.below(1 << 30);
             script.push_str(&files[at].write());
         } else {
@@ -187,12 +172,12 @@ fn on_khofs(
     let _ = writeln!(script, "churn {} {}", churn.seed, churn.rounds);
 }
 
-fn add_file(files: &mut Vec<File>, rng: &mut Rng, names: &mut u64) -> String {
+fn add_file(files: &mut Vec<File>, rng: &mut Random, names: &mut u64) -> String {
     let kept: u64 = files.iter().map(|file| file.bytes).sum();
     *names += 1;
     let file = File {
         name: format!("f{names}"),
-        bytes: rng.size().min(MOST_ON_KHOFS - kept),
+        bytes: size(rng).min(MOST_ON_KHOFS - kept),
         seed: rng.below(1 << 30),
     };
     let script = file.write();
@@ -213,7 +198,7 @@ impl Entry {
 }
 
 /// Up to two changes.
-fn change(entries: &mut Vec<Entry>, rng: &mut Rng, names: &mut u64, script: &mut String) {
+fn change(entries: &mut Vec<Entry>, rng: &mut Random, names: &mut u64, script: &mut String) {
     for _ in 0..rng.below(3) {
         let remove = !entries.is_empty() && rng.below(2) == 0;
         if remove {
@@ -228,7 +213,7 @@ fn change(entries: &mut Vec<Entry>, rng: &mut Rng, names: &mut u64, script: &mut
 
 fn add(
     entries: &mut Vec<Entry>,
-    rng: &mut Rng,
+    rng: &mut Random,
     names: &mut u64,
     script: &mut String,
     directory: bool,
@@ -239,12 +224,7 @@ fn add(
         name: format!("{}{names}", if directory { "d" } else { "b" }),
         directory,
         // A directory of all kinds of entries comes to some ten MiB by itself.
-        bytes: if directory {
-            rng.size() / 8
-        } else {
-            rng.size()
-        }
-        .min(MOST.saturating_sub(kept)),
+        bytes: if directory { size(rng) / 8 } else { size(rng) }.min(MOST.saturating_sub(kept)),
         seed: rng.below(1 << 30),
         restored: false,
     };

@@ -24,11 +24,6 @@ report_memory() {
 	kho-guest kept | kho-guest report $2
 }
 
-# seconds SINCE NAME: reports what passed since that time.
-seconds() {
-	echo "$1 $(kho-guest boottime)" | awk '{ print $2 - $1 }' | kho-guest report $2
-}
-
 # The sample driver's ring: two records per hop, kept in place.
 begin_ring() {
 	ring=/sys/kernel/kho_ring
@@ -209,7 +204,7 @@ finish() {
 	[ -n "$KHO_NEXT" ] || return 0
 	head -c $(($1 << 20)) /dev/zero >/tmp/in-use
 	before=$(kho-guest boottime)
-	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+	load
 	seconds $before load-seconds
 	kho-guest loaded
 }

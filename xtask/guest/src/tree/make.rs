@@ -8,52 +8,10 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kho_guest::random::Random;
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, utimensat,
 };
-
-/// SplitMix64: enough to make bytes that no compressor and no coincidence reproduces.
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    /// An index below `len`.
-    pub fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).unwrap_or(0)
-    }
-
-    /// One of them.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.index(of.len())]
-    }
-
-    /// Writes so many bytes.
-    pub fn write(&mut self, mut len: u64, to: &mut impl Write) -> std::io::Result<()> {
-        let mut block = [0_u8; 8192];
-        while len > 0 {
-            for word in block.as_chunks_mut::<8>().0 {
-                *word = self.next().to_le_bytes();
-            }
-            let now = len.min(block.len() as u64);
-            to.write_all(&block[..usize::try_from(now).unwrap_or(block.len())])?;
-            len -= now;
-        }
-        Ok(())
-    }
-}
 
 /// Writes `len` bytes that follow from `seed` to standard output.
 pub fn bytes(len: u64, seed: u64) -> Result<()> {
@@ -247,7 +205,7 @@ impl Maker {
 
     fn decorate(&mut self, path: &Path) -> Result<()> {
         if self.random.below(4) == 0 {
-            let value = self.random.next().to_le_bytes();
+            let value = self.random.number().to_le_bytes();
             rustix::fs::setxattr(path, "trusted.kho-guest", &value, XattrFlags::CREATE)
                 .with_context(|| format!("setting an attribute of {}", path.display()))?;
             // Only files and directories have user attributes: xattr(7).
@@ -288,28 +246,5 @@ impl Maker {
     fn random_dir(&mut self) -> PathBuf {
         let index = usize::try_from(self.random.below(self.dirs.len() as u64)).unwrap_or(0);
         self.dirs[index].clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_seed_decides_and_lengths_are_exact() {
-        let draw = |seed, len| {
-            let mut out = Vec::new();
-            Random(seed).write(len, &mut out).map(|()| out)
-        };
-        let long = draw(7, 20_000).expect("a vector takes everything");
-        assert_eq!(long.len(), 20_000);
-        assert_eq!(
-            draw(7, 12_345).expect("a vector takes everything")[..],
-            long[..12_345]
-        );
-        assert_ne!(
-            draw(8, 64).expect("a vector takes everything")[..],
-            long[..64]
-        );
     }
 }

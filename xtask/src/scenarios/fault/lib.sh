@@ -1,9 +1,5 @@
 # Faults: commands that die, and what they must not leave behind.
 
-load() {
-	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
-}
-
 # What a command that was killed must leave as it was.
 knobs() {
 	cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages

@@ -31,15 +31,10 @@ same_trees() {
 	cmp -s /tmp/one /tmp/other
 }
 
-# seconds SINCE NAME: reports what passed since that time of kho-guest boottime.
-seconds() {
-	echo "$1 $(kho-guest boottime)" | awk '{ print $2 - $1 }' | kho-guest report "$2"
-}
-
 # Loads the next kernel; reports how long it took and how many early ranges it needs.
 load_and_count() {
 	before=$(kho-guest boottime)
-	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" | tee /tmp/load
+	load | tee /tmp/load
 	seconds $before load-seconds
 	sed -n 's/.* \([0-9]*\) early ranges.*/\1/p' /tmp/load | kho-guest report early-ranges
 	kho-guest loaded

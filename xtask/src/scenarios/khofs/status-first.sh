@@ -54,7 +54,7 @@ umount /b
 kho activate
 refused 'kho abort' kho release /khofs/other
 kho abort
-kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+load
 refused 'kho unload' kho release /khofs/other
 kho abort
 [ "$(instance other bytes)" = 4096 ]

@@ -44,10 +44,6 @@ frozen() {
 	[ "$(cat $sys/generation)" != 0x0000000000000000 ]
 }
 
-load() {
-	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
-}
-
 mem_total() {
 	awk '/^MemTotal/ {print $2}' /proc/meminfo
 }
