@@ -4,4 +4,5 @@ mod hash;
 mod make;
 
 pub use hash::{hash_stdin, print_hash};
+pub use kho_guest::random::Random;
 pub use make::{bytes, make};
