@@ -2,7 +2,7 @@
 
 # One word of the status of an instance: status_of NAME KEY.
 status_of() {
-	sed -n "s/^$1 .*\\<$2=\\([^ ]*\\).*/\\1/p" /sys/fs/khofs/status
+	sed -n "s/^$1 \\(.* \\)*$2=\\([^ ]*\\).*/\\2/p" /sys/fs/khofs/status
 }
 
 # The same as kho status tells it: instance NAME KEY.
