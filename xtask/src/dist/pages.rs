@@ -48,6 +48,31 @@ fn completion(shell: Shell) -> Vec<u8> {
     text
 }
 
+/// What the package has besides the command.
+const FILES: &str = "\
+.SH FILES
+.TP
+.B /etc/kho/keep.d/*.conf
+What is kept, see
+.BR keep.d (5).
+.TP
+.B /etc/default/kho
+What happens when the content cannot be taken at shutdown.
+.TP
+.B kho\\-capture.service
+When it stops, on the way to a kexec, the content is taken for what
+.B kho load \\-\\-arm
+armed.
+.TP
+.B kho\\-restore.service
+Before the services start, what arrived goes back to its place.
+.TP
+.B /run/kho/status.json
+What
+.B kho status \\-\\-json
+said after that.
+";
+
 /// The manual pages: name and source, `kho` first.
 fn manuals() -> Result<Vec<(String, String)>> {
     let mut command = command();
@@ -65,7 +90,7 @@ fn manuals() -> Result<Vec<(String, String)>> {
     let also: Vec<String> = verbs.iter().map(|verb| format!(".BR {verb} (8)")).collect();
     let _ = writeln!(
         main,
-        ".SH \"SEE ALSO\"\n{},\n.BR keep.d (5)",
+        "{FILES}.SH \"SEE ALSO\"\n{},\n.BR keep.d (5),\n.BR khofs (5)",
         also.join(",\n")
     );
     let mut pages = vec![("kho".to_owned(), main)];
@@ -86,7 +111,15 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
         .date("")
         .manual("kho")
         .render(&mut text)?;
-    let text = String::from_utf8(text)?;
+    let mut text = String::from_utf8(text)?;
+    // Its options are kexec(8)'s and no others.
+    if name == "kho-kexec"
+        && let (Some(from), Some(to)) = (text.find(".SH SYNOPSIS"), text.find(".SH EXTRA"))
+    {
+        let instead = ".SH SYNOPSIS\n\\fBkho kexec\\fR [\\fIOPTION\\fR]... [\\fIKERNEL\\fR]\n.SH DESCRIPTION\n\
+                       What\n.BR kexec (8)\ndoes, with what is kept handed over.\n";
+        text.replace_range(from..to, instead);
+    }
     // What follows the options in the help is examples: lines that must stay lines.
     Ok(match text.split_once(".SH EXTRA\n") {
         None => text,
