@@ -54,23 +54,56 @@ pub fn target_dir() -> Result<PathBuf> {
         .into())
 }
 
+/// The compiler, as it describes itself.
+pub struct Rustc {
+    /// All of `rustc -vV`.
+    pub verbose: String,
+    /// As `1.95.0`.
+    pub version: String,
+    /// Where it is installed.
+    pub sysroot: PathBuf,
+}
+
+impl Rustc {
+    /// Asks the one in `PATH`.
+    pub fn ask() -> Result<Self> {
+        let ask = |arguments: &[&str]| -> Result<String> {
+            let output = Command::new("rustc")
+                .args(arguments)
+                .output()
+                .context("running rustc")?;
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let verbose = ask(&["-vV"])?;
+        let version = field(&verbose, "release")
+            .context("rustc -vV names no release")?
+            .to_owned();
+        Ok(Self {
+            verbose,
+            version,
+            sysroot: ask(&["--print", "sysroot"])?.into(),
+        })
+    }
+
+    /// The commit that it was built from.
+    fn commit(&self) -> &str {
+        field(&self.verbose, "commit-hash").unwrap_or("unknown")
+    }
+}
+
+/// `NAME: VALUE` in a line of its own.
+fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
 /// Flags that keep the places of this machine out of what is built, so that the same sources give the same bytes
 /// anywhere: the checkout, cargo's registry, and the Rust library's source, which has one name without rust-src and
 /// another with it.
 fn remaps() -> Result<String> {
-    let ask = |arguments: &[&str]| -> Result<String> {
-        let output = Command::new("rustc")
-            .args(arguments)
-            .output()
-            .context("running rustc")?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let verbose = ask(&["-vV"])?;
-    let commit = verbose
-        .lines()
-        .find_map(|line| line.strip_prefix("commit-hash: "))
-        .unwrap_or("unknown");
-    let library = PathBuf::from(ask(&["--print", "sysroot"])?).join("lib/rustlib/src/rust");
+    let rustc = Rustc::ask()?;
+    let commit = rustc.commit();
+    let library = rustc.sysroot.join("lib/rustlib/src/rust");
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));

@@ -44,6 +44,8 @@ pub mod plan;
 mod proofs;
 pub mod ranges;
 pub mod scratch;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 
 pub use addr::{PAGE_SIZE, PhysAddr, PhysRange, RangeError};

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Cache;
 use crate::host;
 use crate::kernel::{Kernel, Module, Store};
-use crate::workspace;
+use crate::workspace::{self, Rustc};
 use root::BuildRoot;
 
 /// The modules that guests may load: the name, the options of the build, and the file that `make -C module` leaves
@@ -72,7 +72,7 @@ pub fn read(folder: &Path) -> Result<Vec<Module>> {
 pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     host::require(cache, "build the kernel module", &NEEDS)?;
     let root = BuildRoot::of(cache, kernel)?;
-    let rustc = rustc()?;
+    let rustc = Rustc::ask()?;
     let release = kernel.release()?;
     let fingerprint = fingerprint(&rustc)?;
     cache.dir("modules")?;
@@ -144,7 +144,7 @@ pub fn object(
     out: &Path,
 ) -> Result<()> {
     host::require(cache, "build the kernel module", &NEEDS)?;
-    let source = rust_source(cache, &rustc()?)?;
+    let source = rust_source(cache, &Rustc::ask()?)?;
     let mut command = Command::new("make");
     command
         .arg("-s")
@@ -165,7 +165,7 @@ pub fn object(
 
 /// What [`object`] depends on, as a name.
 pub fn identity() -> Result<String> {
-    Ok(format!("{:016x}", fingerprint(&rustc()?)?))
+    Ok(format!("{:016x}", fingerprint(&Rustc::ask()?)?))
 }
 
 /// Takes away what the cargo that started this says about another package.
@@ -193,34 +193,6 @@ const NEEDS: [host::Need; 4] = [
     host::Need::program("nm", "binutils"),
     host::Need::program("unshare", "util-linux"),
 ];
-
-/// The compiler, as it describes itself.
-struct Rustc {
-    verbose: String,
-    version: String,
-    sysroot: PathBuf,
-}
-
-fn rustc() -> Result<Rustc> {
-    let ask = |arguments: &[&str]| -> Result<String> {
-        let output = Command::new("rustc")
-            .args(arguments)
-            .output()
-            .context("running rustc")?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let verbose = ask(&["-vV"])?;
-    let version = verbose
-        .lines()
-        .find_map(|line| line.strip_prefix("release: "))
-        .context("rustc -vV names no release")?
-        .to_owned();
-    Ok(Rustc {
-        verbose,
-        version,
-        sysroot: ask(&["--print", "sysroot"])?.into(),
-    })
-}
 
 /// The Rust library's source, where rustup did not bring it: that of Debian's package of the same version.
 fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {

@@ -1,14 +1,11 @@
 use super::*;
+use crate::testing::set;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::vec::Vec as StdVec;
 
 fn pages(first: u64, count: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).unwrap()
-}
-
-fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
-    RangeSet::from_ranges(ranges).unwrap()
 }
 
 fn page_set(set: &RangeSet) -> BTreeSet<u64> {

@@ -1,29 +1,12 @@
 use super::*;
+use crate::testing::{GIB, KERNEL, MIB, range, set};
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec as StdVec;
 
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-
-fn range(start: u64, end: u64) -> PhysRange {
-    PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
-}
-
-fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
-    RangeSet::from_ranges(ranges).unwrap()
-}
-
 fn image() -> ImageNeeds {
     ImageNeeds {
-        kernel: KernelNeeds {
-            file_len: 12 * MIB,
-            mem_size: 60 * MIB,
-            align: 2 * MIB,
-            preferred: PhysAddr::new(16 * MIB),
-            relocatable: true,
-            above_4g: true,
-        },
+        kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 30 * MIB + 5,
             max_addr: PhysAddr::new(0x7fff_ffff),

@@ -1,30 +1,14 @@
 use super::*;
 use crate::plan::{InitrdNeeds, KernelNeeds};
+use crate::testing::{KERNEL, MIB, range, set};
 use proptest::prelude::*;
 use std::string::ToString;
 use std::vec::Vec as StdVec;
 
-const MIB: u64 = 1 << 20;
-
-fn range(start: u64, end: u64) -> PhysRange {
-    PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
-}
-
-fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
-    RangeSet::from_ranges(ranges).unwrap()
-}
-
 /// Sizes like Debian's 6.12: 12 MiB file, 60 MiB init_size, 40 MiB initrd.
 fn image() -> ImageNeeds {
     ImageNeeds {
-        kernel: KernelNeeds {
-            file_len: 12 * MIB,
-            mem_size: 60 * MIB,
-            align: 2 * MIB,
-            preferred: PhysAddr::new(16 * MIB),
-            relocatable: true,
-            above_4g: true,
-        },
+        kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 40 * MIB + 17,
             max_addr: PhysAddr::new(0x7fff_ffff),

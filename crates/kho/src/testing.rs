@@ -1,0 +1,26 @@
+//! What the unit tests of several modules make their cases from.
+
+use crate::plan::KernelNeeds;
+use crate::{PhysAddr, PhysRange, RangeSet};
+
+pub const MIB: u64 = 1 << 20;
+pub const GIB: u64 = 1 << 30;
+
+/// From the first byte to before the last one.
+pub fn range(start: u64, end: u64) -> PhysRange {
+    PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
+}
+
+pub fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
+    RangeSet::from_ranges(ranges).unwrap()
+}
+
+/// Sizes like those of Debian's 6.12: a file of 12 MiB, `init_size` of 60 MiB.
+pub const KERNEL: KernelNeeds = KernelNeeds {
+    file_len: 12 * MIB,
+    mem_size: 60 * MIB,
+    align: 2 * MIB,
+    preferred: PhysAddr::new(16 * MIB),
+    relocatable: true,
+    above_4g: true,
+};
