@@ -44,30 +44,36 @@ void khofs_c_freeze(bool frozen)
 		wake_up_all(&khofs_thawed);
 }
 
-/* Puts a page with two references of the caller's... one is the cache's from here on. */
+/*
+ * Puts a folio that khofs owns into the page cache, which gets references of its own, one for each page
+ * (__filemap_add_folio() of mm/filemap.c).
+ */
 int khofs_c_insert(struct inode *inode, u64 index, u64 pfn, bool locked)
 {
 	struct address_space *mapping = inode->i_mapping;
-	struct page *page = pfn_to_page(pfn);
-	struct folio *folio = page_folio(page);
-	XA_STATE(xas, &mapping->i_pages, index);
+	struct folio *folio = page_folio(pfn_to_page(pfn));
+	long pages = folio_nr_pages(folio);
+	XA_STATE_ORDER(xas, &mapping->i_pages, index, folio_order(folio));
 
 	__folio_set_locked(folio);
 	if (!locked) {
 		folio_mark_uptodate(folio);
 		folio_set_dirty(folio);
 	}
-	folio_get(folio);
+	folio_ref_add(folio, pages);
 	folio->mapping = mapping;
 	folio->index = index;
 	do {
+		xas_set_order(&xas, index, folio_order(folio));
 		xas_lock_irq(&xas);
-		if (xas_load(&xas))
+		if (xas_find_conflict(&xas))
 			xas_set_err(&xas, -EEXIST);
 		xas_store(&xas, folio);
 		if (!xas_error(&xas)) {
-			mapping->nrpages++;
-			__mod_node_page_state(page_pgdat(page), NR_FILE_PAGES, 1);
+			mapping->nrpages += pages;
+			__mod_node_page_state(folio_pgdat(folio), NR_FILE_PAGES, pages);
+			if (pages > 1)
+				__mod_node_page_state(folio_pgdat(folio), NR_FILE_THPS, pages);
 		}
 		xas_unlock_irq(&xas);
 	} while (xas_nomem(&xas, GFP_NOFS | __GFP_NOWARN));
@@ -76,7 +82,7 @@ int khofs_c_insert(struct inode *inode, u64 index, u64 pfn, bool locked)
 		folio_clear_uptodate(folio);
 		folio_clear_dirty(folio);
 		folio_unlock(folio);
-		folio_put(folio);
+		folio_put_refs(folio, pages);
 		return xas_error(&xas);
 	}
 	if (!locked)
@@ -150,13 +156,26 @@ static struct page *get_page_at(struct inode *inode, pgoff_t index)
 	}
 }
 
+/* Zeros, unless they are there already, and ready for use. */
+static void fill_folio(struct folio *folio, bool clean)
+{
+	long i;
+
+	for (i = 0; !clean && i < folio_nr_pages(folio); i++) {
+		clear_highpage(folio_page(folio, i));
+		cond_resched();
+	}
+	folio_mark_uptodate(folio);
+}
+
 /*
  * The same, locked, and a hole is filled: with zeros, or, @whole, with a page that is not uptodate and that the
  * caller overwrites.
  */
-static struct page *lock_page_at(struct inode *inode, pgoff_t index, u64 pages, bool whole)
+static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool whole)
 {
 	struct page *page;
+	bool clean;
 	s64 pfn;
 
 	for (;;) {
@@ -173,18 +192,18 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, u64 pages, 
 		}
 		if (khofs_enter())
 			return ERR_PTR(-EBUSY);
-		pfn = khofs_rs_grow(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index, pages, !whole);
+		pfn = khofs_rs_grow(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index, want, &clean);
+		if (pfn >= 0) {
+			page = pfn_to_page(pfn);
+			if (!whole || PageCompound(page))
+				fill_folio(page_folio(page), clean);
+			folio_set_dirty(page_folio(page));
+			get_page(page);
+		}
 		khofs_exit();
 		if (pfn == -EEXIST)
 			continue;
-		if (pfn < 0)
-			return ERR_PTR(pfn);
-		page = pfn_to_page(pfn);
-		if (!whole)
-			folio_mark_uptodate(page_folio(page));
-		folio_set_dirty(page_folio(page));
-		get_page(page);
-		return page;
+		return pfn < 0 ? ERR_PTR(pfn) : page;
 	}
 }
 
@@ -193,7 +212,13 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, u64 pages, 
 static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep)
 {
 	bool whole = len >= PAGE_SIZE && !offset_in_page(pos);
-	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, DIV_ROUND_UP(max(pos + len, i_size_read(inode)), PAGE_SIZE), whole);
+	loff_t end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
+	struct khofs_want want = {
+		.pages = DIV_ROUND_UP(max(end, i_size_read(inode)), PAGE_SIZE),
+		.first = pos >> PAGE_SHIFT,
+		.end = DIV_ROUND_UP(end, PAGE_SIZE),
+	};
+	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, whole);
 
 	if (IS_ERR(page))
 		return PTR_ERR(page);
@@ -271,22 +296,47 @@ const struct address_space_operations khofs_aops = {
 	.free_folio = free_folio,
 };
 
-/* What a mapping wrote behind the end of the file must not become part of it. */
+/*
+ * What a mapping wrote behind the end of the file must not become part of it. A folio of several pages may be mapped
+ * as a whole where the file ends in it.
+ */
 static int zero_tail(struct inode *inode)
 {
 	loff_t size = i_size_read(inode);
+	struct folio *folio;
 	struct page *page;
 
-	if (!offset_in_page(size))
+	if (!(size & (PMD_SIZE - 1)))
 		return 0;
 	page = get_page_at(inode, size >> PAGE_SHIFT);
 	if (IS_ERR_OR_NULL(page))
 		return PTR_ERR_OR_ZERO(page);
-	lock_page(page);
-	zero_user_segment(page, offset_in_page(size), PAGE_SIZE);
-	unlock_page(page);
-	put_page(page);
+	folio = page_folio(page);
+	folio_lock(folio);
+	if (folio->mapping == inode->i_mapping)
+		folio_zero_segment(folio, offset_in_folio(folio, size), folio_size(folio));
+	folio_unlock(folio);
+	folio_put(folio);
 	return 0;
+}
+
+/*
+ * A file that grew in small steps has its pages where they would be in folios of 2 MiB: makes such a folio wherever one
+ * was completed by writing from @start to @end.
+ */
+static void collapse(struct inode *inode, loff_t start, loff_t end)
+{
+	u64 window = start >> PMD_SHIFT;
+
+	if (window >= end >> PMD_SHIFT || !khofs_rs_may_collapse(khofs_id(inode->i_sb)) || khofs_enter())
+		return;
+	filemap_invalidate_lock(inode->i_mapping);
+	for (; window < end >> PMD_SHIFT; window++) {
+		khofs_collapse(inode, window << (PMD_SHIFT - PAGE_SHIFT));
+		cond_resched();
+	}
+	filemap_invalidate_unlock(inode->i_mapping);
+	khofs_exit();
 }
 
 static ssize_t write_iter(struct kiocb *iocb, struct iov_iter *from)
@@ -310,8 +360,15 @@ static ssize_t write_iter(struct kiocb *iocb, struct iov_iter *from)
 	result = file_modified(iocb->ki_filp);
 	if (!result && iocb->ki_pos > i_size_read(inode))
 		result = zero_tail(inode);
-	if (!result)
+	if (!result) {
+		loff_t start = iocb->ki_pos;
+
+		khofs_i(inode)->write_end = start + iov_iter_count(from);
 		result = generic_perform_write(iocb, from);
+		khofs_i(inode)->write_end = 0;
+		if (result > 0)
+			collapse(inode, start, start + result);
+	}
 out:
 	inode_unlock(inode);
 	return result;
@@ -326,21 +383,25 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 	int error = 0;
 
 	while (iov_iter_count(to)) {
-		size_t offset = offset_in_page(iocb->ki_pos), want, got;
+		size_t offset = offset_in_page(iocb->ki_pos), room = PAGE_SIZE, want, got;
 		loff_t size = i_size_read(inode);
 		struct page *page;
 
 		if (iocb->ki_pos >= size)
 			break;
-		want = min_t(loff_t, PAGE_SIZE - offset, size - iocb->ki_pos);
-		want = min(want, iov_iter_count(to));
 		page = get_page_at(inode, iocb->ki_pos >> PAGE_SHIFT);
 		if (IS_ERR(page)) {
 			error = PTR_ERR(page);
 			break;
 		}
 		if (page) {
-			got = copy_page_to_iter(page, offset, want, to);
+			offset = offset_in_folio(page_folio(page), iocb->ki_pos);
+			room = folio_size(page_folio(page));
+		}
+		want = min_t(loff_t, room - offset, size - iocb->ki_pos);
+		want = min(want, iov_iter_count(to));
+		if (page) {
+			got = copy_page_to_iter(folio_page(page_folio(page), 0), offset, want, to);
 			put_page(page);
 		} else {
 			got = iov_iter_zero(want, to);
@@ -367,16 +428,19 @@ static vm_fault_t fault(struct vm_fault *vmf)
 {
 	struct inode *inode = file_inode(vmf->vma->vm_file);
 	struct address_space *mapping = inode->i_mapping;
+	struct khofs_want want = {};
 	struct page *page;
-	u64 pages;
 
 	for (;;) {
 		filemap_invalidate_lock_shared(mapping);
-		pages = DIV_ROUND_UP(i_size_read(inode), PAGE_SIZE);
-		if (vmf->pgoff >= pages)
+		want.pages = DIV_ROUND_UP(i_size_read(inode), PAGE_SIZE);
+		/* madvise(MADV_HUGEPAGE) */
+		if (vmf->vma->vm_flags & VM_HUGEPAGE)
+			want.end = want.pages;
+		if (vmf->pgoff >= want.pages)
 			page = ERR_PTR(-EFAULT);
 		else
-			page = lock_page_at(inode, vmf->pgoff, pages, false);
+			page = lock_page_at(inode, vmf->pgoff, &want, false);
 		filemap_invalidate_unlock_shared(mapping);
 		if (!IS_ERR(page)) {
 			vmf->page = page;
@@ -422,6 +486,18 @@ static int bring_ends(struct inode *inode, loff_t start, loff_t end)
 	return 0;
 }
 
+/* Before the page cache is truncated: a folio that is cut in two becomes pages, unless somebody holds it for long. */
+static void split_at(struct inode *inode, loff_t at)
+{
+	int tries;
+
+	for (tries = 0; tries < 8 && (at & (PMD_SIZE - 1)); tries++) {
+		if (khofs_split(inode, at >> PAGE_SHIFT))
+			return;
+		schedule_timeout_uninterruptible(1);
+	}
+}
+
 /* Before the page cache is truncated: what arrived must not get there behind its back. */
 static int forget(struct inode *inode, u64 first, u64 last)
 {
@@ -445,6 +521,8 @@ int khofs_setattr_size(struct inode *inode, loff_t size)
 	filemap_invalidate_lock(inode->i_mapping);
 	if (size < old)
 		error = forget(inode, DIV_ROUND_UP(size, PAGE_SIZE), U64_MAX);
+	if (!error && size < old)
+		split_at(inode, size);
 	if (!error)
 		truncate_setsize(inode, size);
 	filemap_invalidate_unlock(inode->i_mapping);
@@ -461,6 +539,10 @@ static int punch(struct inode *inode, loff_t offset, loff_t len)
 	filemap_invalidate_lock(inode->i_mapping);
 	if (last > first)
 		error = forget(inode, first >> PAGE_SHIFT, (last >> PAGE_SHIFT) - 1);
+	if (!error && last > first) {
+		split_at(inode, first);
+		split_at(inode, last);
+	}
 	if (!error)
 		truncate_pagecache_range(inode, offset, offset + len - 1);
 	filemap_invalidate_unlock(inode->i_mapping);
@@ -469,20 +551,24 @@ static int punch(struct inode *inode, loff_t offset, loff_t len)
 
 static int allocate(struct inode *inode, loff_t offset, loff_t len)
 {
-	u64 index = offset >> PAGE_SHIFT, end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE), at, missing = 0;
+	u64 index = offset >> PAGE_SHIFT, end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE), at, next, missing = 0;
+	const struct khofs_want want = { .pages = end, .first = index, .end = end };
 	u32 id = khofs_id(inode->i_sb);
 	void *file = khofs_i(inode)->file;
 	int error;
 
-	for (at = index; at < end; at++) {
+	for (at = index; at < end; at = next) {
 		at = khofs_rs_seek(file, inode, at, true);
 		if (at >= end)
 			break;
-		missing++;
+		next = min(end, khofs_rs_seek(file, inode, at, false));
+		missing += next - at;
 		cond_resched();
 	}
 	error = khofs_rs_room(id, missing);
 	for (at = index; !error && at < end; at++) {
+		struct folio *folio;
+		bool clean;
 		s64 pfn;
 
 		at = khofs_rs_seek(file, inode, at, true);
@@ -490,14 +576,15 @@ static int allocate(struct inode *inode, loff_t offset, loff_t len)
 			break;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		pfn = khofs_rs_grow(id, file, inode, at, end, true);
+		pfn = khofs_rs_grow(id, file, inode, at, &want, &clean);
 		if (pfn == -EEXIST)
 			continue;
 		if (pfn < 0)
 			return pfn;
-		folio_mark_uptodate(page_folio(pfn_to_page(pfn)));
-		folio_set_dirty(page_folio(pfn_to_page(pfn)));
-		unlock_page(pfn_to_page(pfn));
+		folio = page_folio(pfn_to_page(pfn));
+		fill_folio(folio, clean);
+		folio_set_dirty(folio);
+		folio_unlock(folio);
 		cond_resched();
 	}
 	return error;

@@ -79,6 +79,8 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	inode->i_mapping->a_ops = &khofs_aops;
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
 	mapping_set_unevictable(inode->i_mapping);
+	if (S_ISREG(mode) && khofs_c_large())
+		mapping_set_large_folios(inode->i_mapping);
 	/* Neither are the page cache's own nodes charged to who happens to touch a file. */
 	inode->i_mapping->i_pages.xa_flags &= ~XA_FLAGS_ACCOUNT;
 	switch (mode & S_IFMT) {

@@ -18,10 +18,14 @@
 
 #define KHOFS_MAGIC 0x6b686f66
 
-/* An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet. */
+/*
+ * An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet; @write_end is
+ * where the write(2) under way will end (by the inode's lock).
+ */
 struct khofs_inode {
 	void *file;
 	unsigned long lazy;
+	loff_t write_end;
 	struct inode vfs;
 };
 
@@ -61,6 +65,15 @@ struct khofs_run {
 };
 
 /*
+ * What a page is wanted for: @pages is what the file will have in all; pages @first to before @end are wanted besides it.
+ */
+struct khofs_want {
+	u64 pages;
+	u64 first;
+	u64 end;
+};
+
+/*
  * The active phase. Whatever changes what is written down of the file system (names, sizes, which page is where)
  * happens between enter and exit. khofs_enter() fails with -EBUSY while frozen. Nothing in between may fault on
  * user memory.
@@ -79,6 +92,10 @@ extern const struct inode_operations khofs_symlink_inode_operations;
 extern const struct xattr_handler * const khofs_xattr_handlers[];
 int khofs_setattr_size(struct inode *inode, loff_t size);
 void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev);
+/* False: somebody holds the folio. */
+bool khofs_split(struct inode *inode, pgoff_t index);
+void khofs_collapse(struct inode *inode, pgoff_t index);
+ssize_t khofs_large_show(char *buf);
 ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
 
 /* Rust: module */
@@ -88,8 +105,8 @@ int khofs_rs_serialize(struct kho_context *ctx);
 void khofs_rs_thaw(void);
 ssize_t khofs_rs_status_show(char *buf, size_t size);
 ssize_t khofs_rs_release_store(const char *buf, size_t size);
-/* Gives empty chunks back to the system; true: come again. */
-bool khofs_rs_reap(void);
+/* Gives empty chunks back to the system. */
+void khofs_rs_reap(void);
 
 /* Rust: instances. Options: NULL when there is no memory. */
 void *khofs_rs_options_new(void);
@@ -117,9 +134,15 @@ void khofs_rs_file_free(u32 id, void *file);
 int khofs_rs_bring(u32 id, void *file, struct inode *inode, u64 index);
 /* The first page from @index on that is not in the page cache; U64_MAX for none. */
 u64 khofs_rs_next_lazy(void *file, u64 index);
-/* Puts new memory into the page cache: the locked page's frame number, or negative errno. -EEXIST: somebody did. */
-/* @pages: what the file is expected to have. */
-s64 khofs_rs_grow(u32 id, void *file, struct inode *inode, u64 index, u64 pages, bool zero);
+/*
+ * Puts new memory into the page cache: the page's frame number, in a folio that is locked, not uptodate, and zero if
+ * @clean is set; or negative errno. -EEXIST: somebody did.
+ */
+s64 khofs_rs_grow(u32 id, void *file, struct inode *inode, u64 index, const struct khofs_want *want, bool *clean);
+/* Whether pages may be made folios of 2 MiB. */
+bool khofs_rs_may_collapse(u32 id);
+/* 512 pages in the page cache became one folio, or a folio pages. */
+void khofs_rs_folded(u64 pfn, bool folded);
 /* -ENOSPC unless so many pages more may be used. */
 int khofs_rs_room(u32 id, u64 pages);
 /* What arrived for pages @first to @last is not wanted any more. */
@@ -147,7 +170,10 @@ void khofs_c_freeze(bool frozen);
 void khofs_c_reap_later(void);
 int khofs_c_page_count(u64 pfn);
 void khofs_c_page_put(u64 pfn);
-void khofs_c_page_zero(u64 pfn);
+bool khofs_c_large(void);
+void khofs_c_check_folios(void);
+bool khofs_c_fold(u64 pfn);
+bool khofs_c_unfold(u64 pfn);
 u64 khofs_c_take_pages(size_t count);
 u64 khofs_c_alloc_pages(size_t count);
 void khofs_c_free_pages(u64 pfn, size_t count);

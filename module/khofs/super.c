@@ -101,11 +101,6 @@ void khofs_c_page_put(u64 pfn)
 	put_page(pfn_to_page(pfn));
 }
 
-void khofs_c_page_zero(u64 pfn)
-{
-	clear_page(page_address(pfn_to_page(pfn)));
-}
-
 u64 khofs_c_take_pages(size_t count)
 {
 	struct page *page = kho_take_pages(count);
@@ -125,18 +120,18 @@ void khofs_c_free_pages(u64 pfn, size_t count)
 	kho_free_pages(pfn_to_page(pfn), count);
 }
 
-static void reap(struct work_struct *work);
-static DECLARE_DELAYED_WORK(reaper, reap);
+static struct workqueue_struct *workers;
 
 static void reap(struct work_struct *work)
 {
-	if (khofs_rs_reap())
-		schedule_delayed_work(&reaper, 2 * HZ);
+	khofs_rs_reap();
 }
+
+static DECLARE_DELAYED_WORK(reaper, reap);
 
 void khofs_c_reap_later(void)
 {
-	schedule_delayed_work(&reaper, 2 * HZ);
+	queue_delayed_work(workers, &reaper, 2 * HZ);
 }
 
 void khofs_c_now(s64 *seconds, u32 *nanoseconds)
@@ -215,6 +210,7 @@ static struct inode *new_khofs_inode(struct super_block *sb)
 		return NULL;
 	info->file = NULL;
 	info->lazy = 0;
+	info->write_end = 0;
 	return &info->vfs;
 }
 
@@ -275,6 +271,8 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 {
 	int error;
 
+	/* Again, if there was no memory for it when the module was loaded. */
+	khofs_c_check_folios();
 	sb->s_maxbytes = MAX_LFS_FILESIZE;
 	sb->s_blocksize = PAGE_SIZE;
 	sb->s_blocksize_bits = PAGE_SHIFT;
@@ -287,7 +285,7 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 		return error;
 	/* The instance's own reference. */
 	atomic_inc(&sb->s_active);
-	mod_delayed_work(system_unbound_wq, &bringer, 5 * HZ);
+	mod_delayed_work(workers, &bringer, 5 * HZ);
 	return 0;
 }
 
@@ -296,7 +294,7 @@ int khofs_c_drop_super(struct super_block *sb)
 {
 	cancel_delayed_work_sync(&bringer);
 	if (atomic_read(&sb->s_active) != 1) {
-		schedule_delayed_work(&bringer, 5 * HZ);
+		queue_delayed_work(workers, &bringer, 5 * HZ);
 		return -EBUSY;
 	}
 	deactivate_super(sb);
@@ -408,9 +406,15 @@ static ssize_t release_store(struct kobject *kobj, struct kobj_attribute *attr, 
 	return khofs_rs_release_store(buf, count);
 }
 
+static ssize_t large_folios_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return khofs_large_show(buf);
+}
+
 static struct kobj_attribute status_attr = __ATTR(status, 0400, status_show, NULL);
 static struct kobj_attribute release_attr = __ATTR(release, 0200, NULL, release_store);
-static const struct attribute *attrs[] = { &status_attr.attr, &release_attr.attr, NULL };
+static struct kobj_attribute large_folios_attr = __ATTR_RO(large_folios);
+static const struct attribute *attrs[] = { &status_attr.attr, &release_attr.attr, &large_folios_attr.attr, NULL };
 static struct kobject *kobj;
 
 static void init_once(void *p)
@@ -426,6 +430,10 @@ static int __init khofs_init(void)
 				   SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, init_once);
 	if (!inodes)
 		return error;
+	workers = alloc_workqueue("khofs", WQ_UNBOUND, 0);
+	if (!workers)
+		goto no_workers;
+	khofs_c_check_folios();
 	error = khofs_rs_init();
 	if (error)
 		goto no_rust;
@@ -448,6 +456,8 @@ no_files:
 no_kobj:
 	khofs_rs_exit();
 no_rust:
+	destroy_workqueue(workers);
+no_workers:
 	kmem_cache_destroy(inodes);
 	return error;
 }
@@ -461,6 +471,7 @@ static void __exit khofs_finish(void)
 	cancel_delayed_work_sync(&bringer);
 	cancel_delayed_work_sync(&reaper);
 	khofs_rs_exit();
+	destroy_workqueue(workers);
 	rcu_barrier();
 	kmem_cache_destroy(inodes);
 }

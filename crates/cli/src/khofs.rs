@@ -59,17 +59,19 @@ impl Instance {
             "slack": self.number("slack"),
             "unclaimed": self.number("unclaimed"),
             "limit": self.number("limit"),
+            "huge": self.number("huge"),
         })
     }
 
     fn print(&self) {
         let (name, ranges) = (&self.name, self.number("ranges"));
         println!(
-            "khofs     {name}  {} inodes, {} of {} in {ranges} {}, {} of slack; {}",
+            "khofs     {name}  {} inodes, {} of {} in {ranges} {}, {} in huge pages, {} of slack; {}",
             self.number("inodes"),
             bytes(self.number("bytes")),
             bytes(self.number("limit")),
             if ranges == 1 { "range" } else { "ranges" },
+            bytes(self.number("huge")),
             bytes(self.number("slack")),
             if self.arrived() {
                 format!("arrived: mount -t khofs -o name={name} none /PLACE shows it")
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_line_of_the_module() {
-        let line = "vm state=live inodes=12 bytes=4096 ranges=1 slack=8192 unclaimed=0 limit=1048576 inode-limit=5";
+        let line = "vm state=live inodes=12 bytes=4096 ranges=1 slack=8192 unclaimed=0 limit=1048576 inode-limit=5 huge=0";
         let instance = Instance::parse(line).unwrap();
         assert!(!instance.arrived());
         assert_eq!(instance.json()["bytes"], 4096);

@@ -57,6 +57,10 @@ impl Bits {
     fn is_empty(&self) -> bool {
         self.0.iter().all(|w| *w == 0)
     }
+
+    fn is_full(&self) -> bool {
+        self.0.iter().all(|w| *w == u64::MAX)
+    }
 }
 
 /// A chunk.
@@ -69,6 +73,8 @@ struct Chunk {
     large: bool,
     /// Whether it is in the pool's list.
     listed: bool,
+    /// Whether its pages are one folio; then all of them are in use, or all are free.
+    folded: bool,
     owned: Bits,
     free: Bits,
     /// Free pages that are zero.
@@ -102,6 +108,8 @@ pub struct Idle {
     pub base: u64,
     /// The pages.
     pub pages: Bits,
+    /// Whether they are one folio.
+    pub folded: bool,
 }
 
 /// All chunks of all instances.
@@ -196,6 +204,7 @@ impl Chunks {
             owner,
             large,
             listed: false,
+            folded: false,
             owned: Bits::default(),
             free: Bits::default(),
             clean: Bits::default(),
@@ -315,23 +324,83 @@ impl Chunks {
         Some(page)
     }
 
-    /// Page `pfn`, if it is a free one of `owner` and nobody still holds it (`idle`).
-    pub fn take_at(&mut self, owner: u32, pfn: u64, idle: impl Fn(u64) -> bool) -> Option<Page> {
+    /// Page `pfn`, if it is a free one of `owner` and `ready` for use: nobody still holds it. If `ready` is told that the
+    /// page is of a folio, it has to make pages of that.
+    pub fn take_at(
+        &mut self,
+        owner: u32,
+        pfn: u64,
+        ready: impl Fn(u64, bool) -> bool,
+    ) -> Option<Page> {
         let slot = self.slot(pfn)?;
-        let chunk = self.chunk(slot)?;
-        if chunk.owner != owner || !chunk.free.has(pfn) || !idle(pfn) {
+        let chunk = self.chunk_mut(slot)?;
+        if chunk.owner != owner || !chunk.free.has(pfn) || !ready(pfn, chunk.folded) {
             return None;
         }
+        chunk.folded = false;
         self.use_page(slot, pfn)
     }
 
-    /// A free page out of the chunks for small files, or, with `any`, out of any chunk.
-    pub fn take(&mut self, owner: u32, any: bool, idle: impl Fn(u64) -> bool) -> Option<Page> {
-        self.take_from(owner, false, &idle)
-            .or_else(|| any.then(|| self.take_from(owner, true, &idle)).flatten())
+    /// All pages of a chunk that `owner` has to spare. They are not looked at, unless they are a folio, which is taken
+    /// apart.
+    pub fn take_chunk(&mut self, owner: u32, ready: impl Fn(u64, bool) -> bool) -> Option<Page> {
+        let pool = self.pools.iter().find(|p| p.owner == owner)?;
+        self.take_all(pool.spare?, ready)
     }
 
-    fn take_from(&mut self, owner: u32, large: bool, idle: &impl Fn(u64) -> bool) -> Option<Page> {
+    /// All pages of the chunk at `base`, none of which is in use; otherwise as [`take_chunk`](Self::take_chunk).
+    pub fn take_all(&mut self, base: u64, ready: impl Fn(u64, bool) -> bool) -> Option<Page> {
+        let slot = self.slot(base)?;
+        let chunk = self.chunk_mut(slot)?;
+        if !chunk.free.is_full() || (chunk.folded && !ready(base, true)) {
+            return None;
+        }
+        let page = Page {
+            pfn: chunk.base,
+            clean: chunk.clean.is_full(),
+        };
+        chunk.folded = false;
+        chunk.free = Bits::default();
+        chunk.clean = Bits::default();
+        let owner = chunk.owner;
+        let pool = self.pool(owner).ok()?;
+        pool.free = pool.free.saturating_sub(PAGES);
+        if pool.spare == Some(page.pfn) {
+            pool.spare = None;
+        }
+        Some(page)
+    }
+
+    /// Notes that the pages of a chunk, all in use, are one folio, or are not any more.
+    pub fn set_folded(&mut self, pfn: u64, folded: bool) {
+        if let Some(chunk) = self.slot(pfn).and_then(|slot| self.chunk_mut(slot)) {
+            chunk.folded = folded;
+        }
+    }
+
+    /// Folios of `owner` that are in use.
+    pub fn folios(&self, owner: u32) -> u64 {
+        let folios = self.slots.iter().filter(|c| c.owner == owner && c.folded);
+        folios.filter(|c| c.free.is_empty()).count() as u64
+    }
+
+    /// A free page out of the chunks for small files, or, with `any`, out of any chunk.
+    pub fn take(
+        &mut self,
+        owner: u32,
+        any: bool,
+        ready: impl Fn(u64, bool) -> bool,
+    ) -> Option<Page> {
+        self.take_from(owner, false, &ready)
+            .or_else(|| any.then(|| self.take_from(owner, true, &ready)).flatten())
+    }
+
+    fn take_from(
+        &mut self,
+        owner: u32,
+        large: bool,
+        ready: &impl Fn(u64, bool) -> bool,
+    ) -> Option<Page> {
         let mut depth = 0usize;
         loop {
             let pool = self.pools.iter_mut().find(|p| p.owner == owner)?;
@@ -351,13 +420,15 @@ impl Chunks {
                 list.swap_remove(at);
                 continue;
             }
-            let base = chunk.base;
-            let found = chunk
-                .free
-                .iter()
+            let (base, folded) = (chunk.base, chunk.folded);
+            // None of a folio is ready if one is not.
+            let looked = if folded { 1 } else { 512 };
+            let free = chunk.free.iter().take(looked);
+            let found = free
                 .map(|page| base.saturating_add(page))
-                .find(|pfn| idle(*pfn));
+                .find(|pfn| ready(*pfn, folded));
             if let Some(pfn) = found {
+                chunk.folded = false;
                 return self.use_page(slot, pfn);
             }
             // All of its free pages are still held by somebody; look at a few others.
@@ -376,9 +447,25 @@ impl Chunks {
             return None;
         }
         chunk.free.set(pfn);
+        self.given(slot, 1)
+    }
+
+    /// The same for all pages of a chunk.
+    pub fn give_all(&mut self, pfn: u64) -> Option<Idle> {
+        let slot = self.slot(pfn)?;
+        let chunk = self.chunk_mut(slot)?;
+        if !chunk.owned.is_full() || !chunk.free.is_empty() {
+            return None;
+        }
+        chunk.free = chunk.owned;
+        self.given(slot, PAGES)
+    }
+
+    fn given(&mut self, slot: u32, count: u64) -> Option<Idle> {
+        let chunk = self.chunk(slot)?;
         let (owner, base, idle) = (chunk.owner, chunk.base, chunk.free == chunk.owned);
         let pool = self.pool(owner).ok()?;
-        pool.free = pool.free.saturating_add(1);
+        pool.free = pool.free.saturating_add(count);
         if !idle {
             self.list(slot);
             return None;
@@ -398,7 +485,7 @@ impl Chunks {
         if chunk.free != chunk.owned {
             return None;
         }
-        let (owner, pages) = (chunk.owner, chunk.owned);
+        let (owner, pages, folded) = (chunk.owner, chunk.owned, chunk.folded);
         chunk.owned = Bits::default();
         chunk.free = Bits::default();
         chunk.clean = Bits::default();
@@ -423,7 +510,11 @@ impl Chunks {
             pool.small.retain(|s| *s != slot);
             pool.large.retain(|s| *s != slot);
         }
-        Some(Idle { base, pages })
+        Some(Idle {
+            base,
+            pages,
+            folded,
+        })
     }
 
     /// The spare chunk of the first pool that has one.
@@ -455,7 +546,11 @@ impl Chunks {
         let pool = self.pool(owner).ok()?;
         pool.owned = pool.owned.saturating_sub(pages.count());
         pool.free = pool.free.saturating_sub(pages.count());
-        Some(Idle { base, pages })
+        Some(Idle {
+            base,
+            pages,
+            folded: false,
+        })
     }
 
     /// Runs of used pages of `owner`.
@@ -499,21 +594,21 @@ mod tests {
     fn pages_are_lent_once_in_order() {
         let mut chunks = with_chunk();
         let all: Vec<u64> = (0..512)
-            .map(|_| chunks.take(1, false, |_| true).unwrap().pfn)
+            .map(|_| chunks.take(1, false, |_, _| true).unwrap().pfn)
             .collect();
         assert_eq!(all, (1024..1536).collect::<Vec<_>>());
-        assert_eq!(chunks.take(1, true, |_| true), None);
+        assert_eq!(chunks.take(1, true, |_, _| true), None);
         assert_eq!(chunks.totals(1), (512, 0));
     }
 
     #[test]
     fn a_page_that_is_still_held_is_not_lent_again() {
         let mut chunks = with_chunk();
-        let page = chunks.take_at(1, 1030, |_| true).unwrap();
+        let page = chunks.take_at(1, 1030, |_, _| true).unwrap();
         assert!(page.clean);
         assert_eq!(chunks.give(1030), None);
-        assert_eq!(chunks.take_at(1, 1030, |_| false), None);
-        let again = chunks.take_at(1, 1030, |_| true).unwrap();
+        assert_eq!(chunks.take_at(1, 1030, |_, _| false), None);
+        let again = chunks.take_at(1, 1030, |_, _| true).unwrap();
         assert!(!again.clean, "it was used");
     }
 
@@ -521,8 +616,8 @@ mod tests {
     fn the_second_idle_chunk_goes_back() {
         let mut chunks = with_chunk();
         chunks.add(1, 2048, 512, true, true).unwrap();
-        chunks.take_at(1, 1024, |_| true).unwrap();
-        chunks.take_at(1, 2050, |_| true).unwrap();
+        chunks.take_at(1, 1024, |_, _| true).unwrap();
+        chunks.take_at(1, 2050, |_, _| true).unwrap();
         assert_eq!(chunks.give(1024), None);
         let idle = chunks.give(2050).unwrap();
         assert_eq!((idle.base, idle.pages.count()), (2048, 512));
@@ -551,10 +646,38 @@ mod tests {
     }
 
     #[test]
+    fn a_folio_is_taken_and_given_as_a_whole_and_apart_for_pages() {
+        let mut chunks = with_chunk();
+        chunks.add(1, 2048, 512, true, true).unwrap();
+        assert_eq!(chunks.take_chunk(1, |_, _| true), None, "none to spare");
+        let page = chunks.take_all(1024, |_, _| true).unwrap();
+        assert_eq!((page.pfn, page.clean), (1024, true));
+        assert_eq!(chunks.take_all(1024, |_, _| true), None, "in use");
+        chunks.set_folded(1024, true);
+        assert_eq!((chunks.folios(1), chunks.totals(1)), (1, (1024, 512)));
+        assert_eq!(chunks.give_all(1024), None, "kept as the spare one");
+        assert_eq!(chunks.give_all(1024), None, "twice");
+        assert_eq!(chunks.folios(1), 0);
+        assert_eq!(chunks.take_chunk(1, |_, _| false), None, "still held");
+        let again = chunks.take_chunk(1, |_, folded| folded).unwrap();
+        assert_eq!((again.pfn, again.clean), (1024, false));
+        chunks.set_folded(1024, true);
+        chunks.give_all(1024);
+        // A page of it: it comes apart once.
+        assert!(chunks.take_at(1, 1030, |_, folded| folded).is_some());
+        assert!(chunks.take_at(1, 1031, |_, folded| !folded).is_some());
+        assert_eq!(chunks.give_all(1024), None, "no folio any more");
+        chunks.give(1030);
+        chunks.give(1031);
+        let spare = chunks.next_spare().unwrap();
+        assert_eq!((spare.base, spare.folded), (1024, false));
+    }
+
+    #[test]
     fn too_many_free_pages_go_back_without_their_chunk() {
         let mut chunks = with_chunk();
         for pfn in 1024..1536 {
-            chunks.take_at(1, pfn, |_| true).unwrap();
+            chunks.take_at(1, pfn, |_, _| true).unwrap();
         }
         for pfn in (1024..1536).step_by(2) {
             chunks.give(pfn);
@@ -563,6 +686,6 @@ mod tests {
         let idle = chunks.trim(|_, _| 0).unwrap();
         assert_eq!(idle.pages.count(), 256);
         assert_eq!(chunks.totals(1), (256, 0));
-        assert_eq!(chunks.take(1, true, |_| true), None);
+        assert_eq!(chunks.take(1, true, |_, _| true), None);
     }
 }

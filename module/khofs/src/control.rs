@@ -1,5 +1,6 @@
 //! What `/sys/fs/khofs` says and does.
 
+use crate::chunks::PAGES;
 use crate::errno::{EINVAL, Errno};
 use crate::state::{Body, STATE, release_instance};
 use crate::text::{Level, Text, log};
@@ -30,12 +31,16 @@ pub fn status_show(out: &mut Text<'_>) -> Result<(), Errno> {
         };
         let line = writeln!(
             out,
-            "{} state={what} inodes={inodes} bytes={} ranges={ranges} slack={} unclaimed={unclaimed} limit={} inode-limit={}",
+            "{} state={what} inodes={inodes} bytes={} ranges={ranges} slack={} unclaimed={unclaimed} limit={} inode-limit={} huge={}",
             instance.name,
             instance.used.saturating_mul(PAGE_SIZE),
             free.saturating_mul(PAGE_SIZE),
             instance.limit.saturating_mul(PAGE_SIZE),
             instance.inode_limit,
+            state
+                .chunks
+                .folios(instance.id)
+                .saturating_mul(PAGES * PAGE_SIZE),
         );
         if line.is_err() {
             break;
@@ -66,10 +71,11 @@ pub fn options_show(id: u32, out: &mut Text<'_>) -> Result<(), Errno> {
     let instance = state.instance(id)?;
     write!(
         out,
-        ",name={},size={}k,nr_inodes={}\0",
+        ",name={},size={}k,nr_inodes={},huge={}\0",
         instance.name,
         instance.limit.saturating_mul(PAGE_SIZE / 1024),
-        instance.inode_limit
+        instance.inode_limit,
+        instance.huge.name()
     )
     .map_err(|_| EINVAL)
 }

@@ -12,6 +12,42 @@ const MAX_NAME: usize = 63;
 /// An option that is not ours (`ENOPARAM` of `include/linux/errno.h`).
 pub const ENOPARAM: Errno = Errno(519);
 
+/// `huge=`: when new memory of a file is a folio of 2 MiB, as for tmpfs
+/// (`Documentation/admin-guide/mm/transhuge.rst`).
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub enum Huge {
+    /// Not at all; nor does what arrived become one.
+    Never,
+    /// Where all of it is wanted, by fallocate(2), by one write(2), or one after the other; or where a mapping is advised
+    /// to have them.
+    #[default]
+    Advise,
+    /// Where the file is as large.
+    WithinSize,
+    /// Wherever there is memory for it.
+    Always,
+}
+
+impl Huge {
+    const NAMES: [(&'static str, Self); 4] = [
+        ("never", Self::Never),
+        ("advise", Self::Advise),
+        ("within_size", Self::WithinSize),
+        ("always", Self::Always),
+    ];
+
+    fn from_name(text: &str) -> Result<Self, Errno> {
+        let found = Self::NAMES.into_iter().find(|(name, _)| *name == text);
+        found.map(|(_, huge)| huge).ok_or(EINVAL)
+    }
+
+    /// As it is given.
+    pub fn name(self) -> &'static str {
+        let found = Self::NAMES.into_iter().find(|(_, huge)| *huge == self);
+        found.map_or("", |(name, _)| name)
+    }
+}
+
 /// What was given; `None` for what was not.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -27,6 +63,8 @@ pub struct Options {
     pub uid: Option<u32>,
     /// `gid=`.
     pub gid: Option<u32>,
+    /// `huge=`.
+    pub huge: Option<Huge>,
 }
 
 impl Options {
@@ -44,6 +82,7 @@ impl Options {
             "mode" => self.mode = Some(mode(text()?)?),
             "uid" => self.uid = Some(id(text()?)?),
             "gid" => self.gid = Some(id(text()?)?),
+            "huge" => self.huge = Some(Huge::from_name(text()?)?),
             _ => return Err(ENOPARAM),
         }
         Ok(())
@@ -126,6 +165,10 @@ mod tests {
         assert_eq!(one("mode", "1777").unwrap().mode, Some(0o1777));
         assert_eq!(one("nr_inodes", "10k").unwrap().inodes, Some(10240));
         assert_eq!(one("name", "vm-1").unwrap().name(), "vm-1");
+        for (name, huge) in Huge::NAMES {
+            assert_eq!(one("huge", name).unwrap().huge, Some(huge));
+            assert_eq!(huge.name(), name);
+        }
         assert_eq!(Options::default().name(), "default");
     }
 
@@ -141,10 +184,11 @@ mod tests {
             ("gid", "x"),
             ("name", ""),
             ("name", "a/b"),
+            ("huge", "2M"),
         ] {
             assert_eq!(one(key, value), Err(EINVAL), "{key}={value}");
         }
-        assert_eq!(one("huge", "always"), Err(ENOPARAM));
+        assert_eq!(one("quota", "1"), Err(ENOPARAM));
         assert_eq!(Options::default().set("size", None, 1), Err(EINVAL));
     }
 }

@@ -7,7 +7,7 @@ use crate::boundary::vfs::{Content, Inode, Super};
 use crate::chunks::{Chunks, Idle, PAGES, Page};
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, Errno};
 use crate::extents::Extent;
-use crate::options::Options;
+use crate::options::{Huge, Options};
 use crate::pack::range;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,8 +22,23 @@ const EIO: Errno = Errno(5);
 /// Free pages that an instance keeps for itself, besides an eighth of what it uses: 8 MiB.
 const KEEP: u64 = 2048;
 
+/// Pages of a large file: 64 MiB.
+const LARGE: u64 = 16384;
+
 /// Sizes in pages that are asked for when the system has no 2 MiB in one piece.
 const PIECES: [u64; 3] = [64, 8, 1];
+
+/// What a page is wanted for, `struct khofs_want`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Want {
+    /// Pages that the file will have in all.
+    pub pages: u64,
+    /// First page that is wanted besides it.
+    pub first: u64,
+    /// The page after the last one.
+    pub end: u64,
+}
 
 /// What arrived of an instance that was not mounted yet.
 pub struct Arrived {
@@ -71,6 +86,8 @@ pub struct Instance {
     pub mounting: u32,
     /// Pages of live files that are still reserved.
     pub unclaimed: RangeSet,
+    /// When new memory is a folio of 2 MiB.
+    pub huge: Huge,
 }
 
 /// Everything that the lock is around.
@@ -132,6 +149,7 @@ impl State {
             body,
             mounting: 0,
             unclaimed: RangeSet::new(),
+            huge: Huge::default(),
         };
         self.instances.push(instance);
         self.instances.last_mut().ok_or(ENOMEM)
@@ -200,6 +218,7 @@ impl State {
         }
         instance.limit = options.pages.unwrap_or(instance.limit);
         instance.inode_limit = options.inodes.unwrap_or(instance.inode_limit);
+        instance.huge = options.huge.unwrap_or(instance.huge);
         Ok(())
     }
 
@@ -219,20 +238,6 @@ impl State {
         Ok(ino)
     }
 
-    /// An inode is gone. What arrived of it goes too, unless it goes because a superblock could not be filled.
-    pub fn inode_gone(&mut self, id: u32, mut content: Content) {
-        let Ok(instance) = self.instance(id) else {
-            return;
-        };
-        if !matches!(instance.body, Body::Live(_)) {
-            return;
-        }
-        instance.inodes = instance.inodes.saturating_sub(1);
-        while let Ok(Some(extent)) = content.lazy.take(0, u64::MAX) {
-            self.discard(id, extent);
-        }
-    }
-
     /// Whether so many pages more may be used.
     ///
     /// # Errors
@@ -244,8 +249,8 @@ impl State {
         if left < pages { Err(ENOSPC) } else { Ok(()) }
     }
 
-    /// Puts a new page at `index` into the page cache, locked; zero if `zero`. `pages`: what the file is expected to
-    /// have. Gives the page frame.
+    /// Puts a new page at `index`, or a folio that has it, into the page cache: locked, not uptodate, and zero if it is
+    /// said to be clean. Gives the page.
     ///
     /// # Errors
     ///
@@ -256,24 +261,75 @@ impl State {
         content: &Content,
         inode: Inode<'_>,
         index: u64,
-        pages: u64,
-        zero: bool,
-    ) -> Result<u64, Errno> {
+        want: Want,
+    ) -> Result<Page, Errno> {
         if content.lazy.has(index) {
             return Err(EEXIST);
         }
         self.room(id, 1)?;
-        let page = self.pick(id, inode, index, pages)?;
-        if zero && !page.clean {
-            kernel::zero(page.pfn);
+        if let Some(page) = self.grow_folio(id, content, inode, index, want)? {
+            return Ok(page);
         }
+        let page = self.pick(id, inode, index, want.pages)?;
         if let Err(error) = inode.insert(index, page.pfn, true) {
             self.give(page.pfn);
             return Err(error);
         }
         let instance = self.instance(id)?;
         instance.used = instance.used.saturating_add(1);
-        Ok(page.pfn)
+        Ok(page)
+    }
+
+    /// A folio of 2 MiB in the page cache, if one is wanted and can be had: its page for `index`.
+    fn grow_folio(
+        &mut self,
+        id: u32,
+        content: &Content,
+        inode: Inode<'_>,
+        index: u64,
+        want: Want,
+    ) -> Result<Option<Page>, Errno> {
+        let first = index & !PAGES.saturating_sub(1);
+        let end = first.saturating_add(PAGES);
+        let wanted = kernel::large()
+            && match self.instance(id)?.huge {
+                Huge::Never => false,
+                Huge::Advise => want.first <= first && end <= want.end,
+                Huge::WithinSize => end <= want.pages,
+                Huge::Always => true,
+            };
+        let empty = || {
+            content.lazy.find(first, end).is_none()
+                && inode.next_run(first).is_none_or(|run| run.index >= end)
+        };
+        if !wanted || self.room(id, PAGES).is_err() || !empty() {
+            return Ok(None);
+        }
+        let Some(page) = self.take_chunk(id) else {
+            return Ok(None);
+        };
+        if !kernel::fold(page.pfn) {
+            self.give_all(page.pfn);
+            return Ok(None);
+        }
+        self.chunks.set_folded(page.pfn, true);
+        if let Err(error) = inode.insert(first, page.pfn, true) {
+            self.give_all(page.pfn);
+            return Err(error);
+        }
+        let instance = self.instance(id)?;
+        instance.used = instance.used.saturating_add(PAGES);
+        let pfn = page.pfn.saturating_add(index.saturating_sub(first));
+        Ok(Some(Page { pfn, ..page }))
+    }
+
+    /// A chunk that is not in use.
+    fn take_chunk(&mut self, id: u32) -> Option<Page> {
+        if let Some(page) = self.chunks.take_chunk(id, kernel::is_ready) {
+            return Some(page);
+        }
+        let base = self.acquire(id, PAGES, true)?;
+        self.chunks.take_all(base, kernel::is_ready)
     }
 
     /// The page for page `index` of a file: beside its neighbours, or where it keeps neighbours together.
@@ -284,23 +340,25 @@ impl State {
         if let Some(near) = near {
             let wanted = near.pfn.wrapping_add(index).wrapping_sub(near.index);
             let same = wanted / PAGES == near.pfn / PAGES;
-            let page = same.then(|| self.chunks.take_at(id, wanted, kernel::is_idle));
+            let page = same.then(|| self.chunks.take_at(id, wanted, kernel::is_ready));
             if let Some(page) = page.flatten() {
                 return Ok(page);
             }
-        } else if first > 0 || pages >= end {
-            // The first page of 2 MiB of a large file.
-            if let Some(base) = self.acquire(id, PAGES, true) {
-                let wanted = base.saturating_add(index.saturating_sub(first));
-                let page = self.chunks.take_at(id, wanted, kernel::is_idle);
-                return page.ok_or(ENOMEM);
-            }
+        } else if self.has_place(id, inode, first, pages)
+            && let Some(base) = self.acquire(id, PAGES, true)
+        {
+            let wanted = base.saturating_add(index.saturating_sub(first));
+            let page = self.chunks.take_at(id, wanted, kernel::is_ready);
+            return page.ok_or(ENOMEM);
         }
-        if let Some(page) = self.chunks.take(id, false, kernel::is_idle) {
+        // Holes first, when there are more of them than are kept for the files that they are beside: each new chunk is a
+        // range more.
+        let holes = self.has_slack(id);
+        if let Some(page) = self.chunks.take(id, holes, kernel::is_ready) {
             return Ok(page);
         }
         if self.acquire(id, PAGES, false).is_none() {
-            if let Some(page) = self.chunks.take(id, true, kernel::is_idle) {
+            if let Some(page) = self.chunks.take(id, true, kernel::is_ready) {
                 return Ok(page);
             }
             PIECES
@@ -308,7 +366,29 @@ impl State {
                 .find_map(|count| self.acquire(id, count, false))
                 .ok_or(ENOMEM)?;
         }
-        self.chunks.take(id, false, kernel::is_idle).ok_or(ENOMEM)
+        self.chunks.take(id, false, kernel::is_ready).ok_or(ENOMEM)
+    }
+
+    /// Whether 2 MiB of a file, from `first` on and without a page so far, get a chunk of their own: where it grows by one
+    /// page after the other, and in large files. A few pages of each of many files of some MiB would leave little but
+    /// holes otherwise.
+    fn has_place(&self, id: u32, inode: Inode<'_>, first: u64, pages: u64) -> bool {
+        let grows = || {
+            let before = first.checked_sub(1);
+            before.is_some_and(|before| {
+                inode
+                    .next_run(before)
+                    .is_some_and(|run| run.index <= before)
+            })
+        };
+        let fits = pages >= first.saturating_add(PAGES);
+        grows() || (fits && (pages >= LARGE || !self.has_slack(id)))
+    }
+
+    /// Whether there are more free pages than an instance keeps.
+    fn has_slack(&self, id: u32) -> bool {
+        let (owned, free) = self.chunks.totals(id);
+        free > keep(owned, free)
     }
 
     /// New memory from the system: the first page frame.
@@ -344,17 +424,27 @@ impl State {
         }
     }
 
-    /// A page left the page cache.
-    pub fn page_freed(&mut self, pfn: u64) {
+    /// All pages of a chunk are free again.
+    fn give_all(&mut self, pfn: u64) {
+        if let Some(idle) = self.chunks.give_all(pfn) {
+            put(&idle);
+        }
+    }
+
+    /// A folio of so many pages left the page cache.
+    pub fn folio_freed(&mut self, pfn: u64, count: u64) {
         let Some(owner) = self.chunks.owner(pfn) else {
             return;
         };
         if let Ok(instance) = self.instance(owner) {
-            instance.used = instance.used.saturating_sub(1);
+            instance.used = instance.used.saturating_sub(count);
         }
-        self.give(pfn);
-        let (owned, free) = self.chunks.totals(owner);
-        if self.chunks.has_spare() || free > keep(owned, free) {
+        if count == PAGES {
+            self.give_all(pfn);
+        } else {
+            self.give(pfn);
+        }
+        if self.chunks.has_spare() || self.has_slack(owner) {
             kernel::reap_later();
         }
     }
@@ -413,6 +503,9 @@ impl State {
         while let Some(extent) = content.lazy.find(first, end) {
             let mut done = 0u64;
             let mut result = self.claim(id, extent);
+            if result.is_ok() && self.bring_folio(id, inode, extent)? {
+                done = extent.count;
+            }
             while result.is_ok() && done < extent.count {
                 let (index, pfn) = (
                     extent.index.saturating_add(done),
@@ -435,6 +528,27 @@ impl State {
             }
         }
         Ok(brought)
+    }
+
+    /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio; false
+    /// when it is no such extent, or cannot be one now.
+    fn bring_folio(&mut self, id: u32, inode: Inode<'_>, extent: Extent) -> Result<bool, Errno> {
+        let whole = extent.count == PAGES && extent.pfn.is_multiple_of(PAGES);
+        let aligned = extent.index.is_multiple_of(PAGES);
+        let wanted = whole && aligned && self.instance(id)?.huge != Huge::Never;
+        if !wanted || !kernel::large() || !kernel::fold(extent.pfn) {
+            return Ok(false);
+        }
+        if let Err(error) = inode.insert(extent.index, extent.pfn, false) {
+            // Nobody could get hold of it: it was in no page cache.
+            if !kernel::unfold(extent.pfn) {
+                self.chunks.set_folded(extent.pfn, true);
+                return Err(error);
+            }
+            return Ok(false);
+        }
+        self.chunks.set_folded(extent.pfn, true);
+        Ok(true)
     }
 
     /// What arrived for pages `first` to before `end` of a file is not wanted any more.
@@ -503,21 +617,46 @@ fn keep(owned: u64, free: u64) -> u64 {
 }
 
 fn put(idle: &Idle) {
+    if idle.folded {
+        return kernel::put_page(idle.base);
+    }
     for page in idle.pages.iter() {
         kernel::put_page(idle.base.saturating_add(page));
     }
 }
 
-/// Gives memory that is not needed back to the system; whether to come again.
-pub fn reap() -> bool {
+/// Gives memory that is not needed back to the system.
+pub fn reap() {
     loop {
         let mut state = STATE.lock();
         let spare = state.chunks.next_spare();
         let Some(idle) = spare.or_else(|| state.chunks.trim(keep)) else {
-            return false;
+            return;
         };
         drop(state);
         put(&idle);
+        kernel::relax();
+    }
+}
+
+/// An inode is gone. What arrived of it goes too, unless it goes because a superblock could not be filled. Others get
+/// their turn in between: it may be a large file.
+pub fn inode_gone(id: u32, mut content: Content) {
+    {
+        let mut state = STATE.lock();
+        match state.instance(id) {
+            Ok(instance) if matches!(instance.body, Body::Live(_)) => {
+                instance.inodes = instance.inodes.saturating_sub(1);
+            }
+            _ => return,
+        }
+    }
+    while let Some(index) = content.lazy.next(0) {
+        let window = index | PAGES.saturating_sub(1);
+        let Ok(Some(extent)) = content.lazy.take(index, window.saturating_add(1)) else {
+            return;
+        };
+        STATE.lock().discard(id, extent);
         kernel::relax();
     }
 }

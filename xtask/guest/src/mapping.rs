@@ -3,13 +3,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
 use serde_json::{Value, json};
+
+use crate::tree::Random;
 
 const PAGE: usize = 4096;
 
@@ -43,6 +46,26 @@ pub enum Tool {
     Where {
         /// Files without holes.
         files: Vec<PathBuf>,
+    },
+    /// Write, truncate, punch and map one file of a few huge pages at random, with odd numbers, and compare all of it with
+    /// what it should be after each step.
+    Cut {
+        /// File; made anew.
+        file: PathBuf,
+        /// Number from which everything follows.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Operations.
+        #[arg(long, default_value_t = 40)]
+        steps: u32,
+    },
+    /// Touch each page of a file and print how many KiB of it are mapped by huge pages.
+    Huge {
+        /// File.
+        file: PathBuf,
+        /// Ask for them first (MADV_HUGEPAGE).
+        #[arg(long)]
+        advise: bool,
     },
 }
 
@@ -105,6 +128,24 @@ pub fn run(tool: &Tool) -> Result<()> {
             println!("{}", serde_json::to_string(&all)?);
             Ok(())
         }
+        Tool::Cut { file, seed, steps } => cut(file, *seed, *steps),
+        Tool::Huge { file, advise } => {
+            let map = Map::of(file, MapFlags::SHARED)?;
+            if *advise {
+                // SAFETY: advice about a mapping of our own does not change what is in it.
+                unsafe { madvise(map.at.cast(), map.len, Advice::LinuxHugepage) }
+                    .context("asking for huge pages")?;
+            }
+            // Both kinds of faults: who advises also writes.
+            for page in map.counters() {
+                std::hint::black_box(match *advise {
+                    true => page.fetch_add(1, Ordering::Relaxed),
+                    false => page.load(Ordering::Relaxed),
+                });
+            }
+            println!("{}", huge_kib(map.at as usize)?);
+            Ok(())
+        }
     }
 }
 
@@ -136,6 +177,116 @@ fn place(path: &Path) -> Result<Value> {
     }))
 }
 
+/// KiB that are mapped by huge pages of the mapping at an address.
+fn huge_kib(at: usize) -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/smaps").context("reading smaps")?;
+    let begin = format!("{at:x}-");
+    let lines = text.lines().skip_while(|line| !line.starts_with(&begin));
+    let found = lines
+        .filter_map(|line| line.strip_prefix("FilePmdMapped:"))
+        .next()
+        .context("no such mapping")?;
+    let kib = found.split_whitespace().next().context("no number")?;
+    Ok(kib.parse()?)
+}
+
+/// The most that the file of [`cut`] has.
+const REACH: u64 = 7 << 20;
+
+fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .with_context(|| format!("making {}", path.display()))?;
+    let mut random = Random(seed);
+    let mut model: Vec<u8> = Vec::new();
+    // Mapped all the time, so that what is cut off has to be unmapped.
+    let map = Map::with(&file, usize::try_from(REACH)?, MapFlags::SHARED)?;
+    for step in 0..steps {
+        let said = cut_step(&file, &map, &mut random, &mut model)
+            .with_context(|| format!("step {step}"))?;
+        let len = usize::try_from(file.metadata()?.len())?;
+        ensure!(
+            len == model.len(),
+            "step {step}, {said}: {len} bytes for {}",
+            model.len()
+        );
+        let mut content = vec![0; len];
+        file.read_exact_at(&mut content, 0)?;
+        for (what, bytes) in [("read", content.as_slice()), ("mapped", map.part(len))] {
+            // Compared as a whole first: that is what takes the time.
+            if bytes != model.as_slice() {
+                let at = bytes.iter().zip(&model).position(|(a, b)| a != b);
+                anyhow::bail!("step {step}, {said}: byte {at:#x?} is wrong as {what}");
+            }
+        }
+    }
+    println!("{}", file.metadata()?.blocks());
+    Ok(())
+}
+
+/// One operation, on the file and on what it should be; says which.
+fn cut_step(file: &File, map: &Map, random: &mut Random, model: &mut Vec<u8>) -> Result<String> {
+    let at = random.below(REACH - (4 << 20));
+    // Now and then what begins and ends where a huge page does.
+    let at = match random.below(3) {
+        0 => at & !((2 << 20) - 1),
+        _ => at,
+    };
+    let len = match random.below(4) {
+        0 => 2 << 20,
+        1 => random.below(4 << 20),
+        _ => random.below(20_000),
+    } + 1;
+    let (first, count) = (usize::try_from(at)?, usize::try_from(len)?);
+    let grow = |model: &mut Vec<u8>, to: usize| {
+        if model.len() < to {
+            model.resize(to, 0);
+        }
+    };
+    Ok(match random.below(10) {
+        0..=3 => {
+            let mut bytes = Vec::new();
+            random.write(len, &mut bytes)?;
+            file.write_all_at(&bytes, at)?;
+            grow(model, first + count);
+            model[first..first + count].copy_from_slice(&bytes);
+            format!("write of {len:#x} at {at:#x}")
+        }
+        4..=5 => {
+            file.set_len(at + len)?;
+            model.resize(first + count, 0);
+            format!("truncate to {:#x}", at + len)
+        }
+        6..=7 => {
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(file, how, at, len)?;
+            let end = (first + count).min(model.len());
+            if first < end {
+                model[first..end].fill(0);
+            }
+            format!("hole of {len:#x} at {at:#x}")
+        }
+        8 => {
+            fallocate(file, FallocateFlags::empty(), at, len)?;
+            grow(model, first + count);
+            format!("allocation of {len:#x} at {at:#x}")
+        }
+        _ => {
+            let end = (first + count).min(model.len());
+            let value = u8::try_from(random.below(255))? + 1;
+            if first < end {
+                map.part_mut(end)[first..].fill(value);
+                model[first..end].fill(value);
+            }
+            format!("mapped write of {len:#x} at {at:#x}")
+        }
+    })
+}
+
 /// A mapping of a whole file.
 ///
 /// # Invariants
@@ -165,9 +316,14 @@ impl Map {
             "{} has {len} bytes, not {least}",
             path.display()
         );
+        Self::with(&file, len, flags)
+    }
+
+    /// Of that many bytes. Behind the end of the file there is nothing to touch, says the kernel.
+    fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at a place that the kernel chooses.
-        let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, &file, 0) }
+        let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, file, 0) }
             .context("mapping the file")?;
         // INVARIANT: just mapped, and never unmapped.
         Ok(Self { at: at.cast(), len })
@@ -208,6 +364,22 @@ impl Map {
             .enumerate()
             .map(frame)
             .collect()
+    }
+
+    /// The first bytes, if the file has as many.
+    fn part(&self, len: usize) -> &[u8] {
+        // SAFETY: as in `bytes`, and no more than is mapped.
+        unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
+    }
+
+    /// The same, to write to, by the one thread that there is.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the file is what changes, as by any of its descriptors"
+    )]
+    fn part_mut(&self, len: usize) -> &mut [u8] {
+        // SAFETY: as above, and the caller has no other part meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(self.at, len.min(self.len)) }
     }
 
     fn bytes(&self) -> &[u8] {

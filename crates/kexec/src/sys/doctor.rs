@@ -262,9 +262,17 @@ fn khofs(root: &Root, out: &mut Findings) {
         release.is_ok_and(|release| lists(&format!("lib/modules/{release}/modules.dep")))
     };
     if lists("proc/filesystems") {
+        // Why not, after "no: "; older ones do not say.
+        let large = root
+            .attribute("sys/fs/khofs/large_folios")
+            .unwrap_or_default();
+        let huge = match large.strip_prefix("no: ") {
+            Some(why) => format!("; without huge pages: {why}"),
+            None => String::new(),
+        };
         out.ok(
             ID,
-            "khofs is loaded: files on it stay in memory over a handover",
+            format!("khofs is loaded: files on it stay in memory over a handover{huge}"),
         );
     } else if installed() {
         out.ok(

@@ -6,8 +6,8 @@
 use super::handover::Context;
 use super::vfs::{Content, File, Inode, Super};
 use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
-use crate::options::Options;
-use crate::state::{self, Body, STATE};
+use crate::options::{Huge, Options};
+use crate::state::{self, Body, STATE, Want};
 use crate::text::Text;
 use crate::{carry, control, restore, xattr};
 use alloc::boxed::Box;
@@ -121,8 +121,8 @@ unsafe extern "C" fn khofs_rs_release_store(buf: *const c_char, len: usize) -> i
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn khofs_rs_reap() -> bool {
-    state::reap()
+extern "C" fn khofs_rs_reap() {
+    state::reap();
 }
 
 // Instances
@@ -267,10 +267,9 @@ unsafe extern "C" fn khofs_rs_file_new(id: u32, ino: *mut u64) -> *mut c_void {
 unsafe extern "C" fn khofs_rs_file_free(id: u32, file: *mut c_void) {
     // SAFETY: of an inode that is being evicted.
     if let Ok(file) = unsafe { File::from_pointer(file) } {
-        let mut state = STATE.lock();
         // SAFETY: nobody else reaches the inode any more.
         let content = unsafe { file.free() };
-        state.inode_gone(id, content);
+        state::inode_gone(id, content);
     }
 }
 
@@ -324,17 +323,35 @@ unsafe extern "C" fn khofs_rs_grow(
     file: *mut c_void,
     inode: *mut c_void,
     index: u64,
-    pages: u64,
-    zero: bool,
+    want: *const Want,
+    clean: *mut bool,
 ) -> i64 {
     // SAFETY: an inode that stays.
     let inode = unsafe { Inode::new(inode) };
+    // SAFETY: a variable.
+    let want = unsafe { want.read() };
     // SAFETY: its file.
-    number(unsafe {
+    let page = unsafe {
         with(file, |state, content| {
-            state.grow(id, content, inode?, index, pages, zero)
+            state.grow(id, content, inode?, index, want)
         })
-    })
+    };
+    number(page.map(|page| {
+        // SAFETY: a variable.
+        unsafe { clean.write(page.clean) };
+        page.pfn
+    }))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_may_collapse(id: u32) -> bool {
+    let mut state = STATE.lock();
+    state.instance(id).is_ok_and(|i| i.huge != Huge::Never)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_folded(pfn: u64, folded: bool) {
+    STATE.lock().chunks.set_folded(pfn, folded);
 }
 
 #[unsafe(no_mangle)]
@@ -385,10 +402,7 @@ unsafe extern "C" fn khofs_rs_seek(
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_page_freed(pfn: u64, count: u64) {
-    let mut state = STATE.lock();
-    for page in pfn..pfn.saturating_add(count) {
-        state.page_freed(page);
-    }
+    STATE.lock().folio_freed(pfn, count);
 }
 
 #[unsafe(no_mangle)]

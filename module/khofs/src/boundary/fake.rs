@@ -27,7 +27,15 @@ pub unsafe fn khofs_c_reserved(_: u64) -> bool {
     false
 }
 pub unsafe fn khofs_c_page_put(_: u64) {}
-pub unsafe fn khofs_c_page_zero(_: u64) {}
+pub fn khofs_c_large() -> bool {
+    false
+}
+pub unsafe fn khofs_c_fold(_: u64) -> bool {
+    false
+}
+pub unsafe fn khofs_c_unfold(_: u64) -> bool {
+    false
+}
 pub fn khofs_c_take_pages(_: usize) -> u64 {
     0
 }

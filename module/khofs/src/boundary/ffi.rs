@@ -27,8 +27,11 @@ unsafe extern "C" {
     pub fn khofs_c_reserved(pfn: u64) -> bool;
     // A reference that the caller has.
     pub fn khofs_c_page_put(pfn: u64);
-    // A page that nobody else uses.
-    pub fn khofs_c_page_zero(pfn: u64);
+    pub safe fn khofs_c_large() -> bool;
+    // 512 pages that khofs owns and that are in no file, the first at a multiple of 512; false: nothing changed.
+    pub fn khofs_c_fold(pfn: u64) -> bool;
+    // The folio that they became.
+    pub fn khofs_c_unfold(pfn: u64) -> bool;
     // 0, or pages with one reference each.
     pub safe fn khofs_c_take_pages(count: usize) -> u64;
     // 0, or pages of kho.ko's arenas.

@@ -45,19 +45,34 @@ pub fn take_pages(count: u64) -> Option<u64> {
     Some(ffi::khofs_c_take_pages(count)).filter(|pfn| *pfn != 0)
 }
 
-/// Whether nobody but khofs holds a free page that [`crate::chunks::Chunks`] owns.
-pub fn is_idle(pfn: u64) -> bool {
+/// Whether nobody but khofs holds a free page that [`crate::chunks::Chunks`] owns. A folio (`folded`) is made pages then.
+pub fn is_ready(pfn: u64, folded: bool) -> bool {
+    if folded {
+        return unfold(pfn & !crate::chunks::PAGES.saturating_sub(1));
+    }
     // SAFETY: asked for pages that are owned, so they are RAM.
     unsafe { ffi::khofs_c_page_count(pfn) == 1 }
 }
 
-/// Zeroes a page that was taken from the free ones and is in no file yet.
-pub fn zero(pfn: u64) {
-    // SAFETY: by the caller nobody else uses it.
-    unsafe { ffi::khofs_c_page_zero(pfn) }
+/// Whether there are folios of 2 MiB.
+pub fn large() -> bool {
+    ffi::khofs_c_large()
 }
 
-/// Gives a page back to the system that [`crate::chunks::Chunks`] has forgotten.
+/// Makes one folio of the pages of a chunk, all of which were taken from the free ones or arrived, and are in no file.
+/// False when somebody holds one of them.
+pub fn fold(base: u64) -> bool {
+    // SAFETY: by the caller.
+    unsafe { ffi::khofs_c_fold(base) }
+}
+
+/// Makes pages of a folio that is in no file. False when somebody holds it.
+pub fn unfold(base: u64) -> bool {
+    // SAFETY: by the caller.
+    unsafe { ffi::khofs_c_unfold(base) }
+}
+
+/// Gives a page, or a folio by its first page, back to the system that [`crate::chunks::Chunks`] has forgotten.
 pub fn put_page(pfn: u64) {
     // SAFETY: khofs has one reference on each page that it owns, and this was forgotten just now.
     unsafe { ffi::khofs_c_page_put(pfn) }

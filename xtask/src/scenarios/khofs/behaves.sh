@@ -62,6 +62,69 @@ kho-guest churn /t/churn --last 4
 same_trees /k/churn /t/churn
 rm -r /k/churn /t/churn
 
+# mapped KIB [OPTION] FILE: so much of it is mapped by huge pages once all of it was touched.
+mapped() {
+	kib=$1
+	shift
+	got=$(kho-guest map huge "$@")
+	[ "$got" = "$kib" ] || {
+		echo "$*: $got KiB in huge pages, not $kib"
+		return 1
+	}
+}
+# Files of several folios of 2 MiB, cut at odd places, as they are filled and as they are mapped.
+folios() (
+	cd "$1"
+	for seed in 1 2; do
+		kho-guest map cut cut$seed --seed $seed
+	done
+	fallocate -l 8m solid
+	dd if=/dev/zero of=once bs=4M count=2
+	dd if=/dev/zero of=slowly bs=10000 count=900
+	head -c 6291456 once >most
+	cp most sparse
+	truncate -s 20000001 sparse
+	truncate -s 3000000 most
+	truncate -s 100 once
+	truncate -s 7000000 once
+) 2>/dev/null
+[ "$(cat /sys/fs/khofs/large_folios)" = yes ]
+for place in /k /t; do
+	mkdir $place/folios
+	folios $place/folios >/tmp/blocks$(basename $place)
+done
+diff /tmp/blockst /tmp/blocksk
+(cd /k/folios && stat -c '%n %s %b' * && sha256sum *) >/tmp/k
+(cd /t/folios && stat -c '%n %s %b' * && sha256sum *) >/tmp/t
+diff /tmp/t /tmp/k
+cat /sys/fs/khofs/status
+grep Huge /proc/meminfo
+# What fallocate and large writes made, and what small writes completed behind the first 2 MiB, is mapped by huge pages.
+mapped 8192 /k/folios/solid
+mapped 6144 /k/folios/slowly
+mapped 4096 /k/folios/sparse
+[ "$(status_of default huge)" -ge $((18 << 20)) ]
+rm /k/folios/sparse
+# Holes are filled by huge pages where a mapping asks for them, or the mount does; never against that.
+for huge in advise within_size never; do
+	mount -o remount,huge=$huge /k
+	truncate -s 5001216 /k/folios/$huge
+done
+grep ' /k .*huge=never' /proc/mounts
+mapped 0 --advise /k/folios/never
+[ "$(stat -c %b /k/folios/never)" = 9768 ]
+mount -o remount,huge=within_size /k
+mapped 4096 /k/folios/within_size
+mount -o remount,huge=advise /k
+mapped 0 /k/folios/advise
+rm /k/folios/advise
+truncate -s 5001216 /k/folios/advise
+mapped 4096 --advise /k/folios/advise
+[ "$(stat -c %b /k/folios/advise)" = 9768 ]
+rm -r /k/folios /t/folios
+[ "$(status_of default huge)" = 0 ]
+[ "$(awk '/^FileHugePages/ { print $2 }' /proc/meminfo)" = 0 ]
+
 # A full disk, and one that is too small to become smaller.
 for place in /k /t; do
 	! dd if=/dev/zero of=$place/full bs=1M count=80 2>/dev/null

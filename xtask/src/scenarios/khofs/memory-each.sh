@@ -13,6 +13,10 @@ if [ $KHO_HOP = 1 ]; then
 	cat /cg/small/memory.events /cg/small/memory.current
 	grep -q '^oom_kill 0$' /cg/small/memory.events
 	grep -q '^max 0$' /cg/small/memory.events
+	# What one kernel had as folios of 2 MiB, the next one has again, mapped by huge pages.
+	[ "$(status_of vm huge)" = $((KHO_BIG << 20)) ]
+	[ "$(awk '/^FileHugePages/ { print $2 }' /proc/meminfo)" = $((KHO_BIG << 10)) ]
+	[ "$(kho-guest map huge /k/vm)" = $((KHO_BIG << 10)) ]
 	# A direct read into pages that arrived: they can be pinned, written by the device, and stay where they are.
 	kho=$(which kho)
 	kho-guest map direct $kho /k/vm
@@ -28,6 +32,7 @@ else
 		[ $waited -lt 60 ]
 	done
 	kho-guest hash --same vm </k/vm
+	[ "$(status_of vm huge)" = $((KHO_BIG << 20)) ]
 	before=$(free_kib)
 	rm /k/vm
 	sleep 4

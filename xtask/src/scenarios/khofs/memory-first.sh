@@ -3,6 +3,7 @@ fallocate -l $((KHO_BIG << 20)) /k/vm
 kho-guest bytes $((KHO_BIG << 20)) --seed 9 | dd of=/k/vm bs=1M conv=notrunc 2>/dev/null
 kho-guest hash --same vm </k/vm
 cat /sys/fs/khofs/status
+[ "$(status_of vm huge)" = $((KHO_BIG << 20)) ]
 # One chunk of 2 MiB after the other: few ranges.
 [ "$(status_of vm ranges)" -le 8 ]
 umount /k

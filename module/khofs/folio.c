@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * C glue of khofs: folios of 2 MiB out of pages that are there already.
+ *
+ * What arrived must not go through the page allocator, which would erase it, and the function that makes a compound page of
+ * given pages, prep_compound_page(), is not exported. What it does is done here, as the kernels below do it; for any
+ * other kernel khofs keeps to single pages. When the module is loaded, what is made here is held against a folio that the
+ * kernel made (khofs_c_check_folios()); if they differ, khofs keeps to single pages too.
+ *
+ * A folio of khofs has one reference of khofs besides those of the page cache and its users, for as long as khofs owns the
+ * memory. Therefore the kernel never splits one itself (mm/huge_memory.c counts the references before it changes
+ * anything), which it could not do right: it expects the folio on an LRU list.
+ */
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pagemap.h>
+#include <linux/poison.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+#include <linux/vmstat.h>
+
+#include "khofs.h"
+
+static bool large_folios = true;
+module_param(large_folios, bool, 0444);
+MODULE_PARM_DESC(large_folios, "Use folios of 2 MiB where the layout of this kernel's folios is known");
+
+/* Whether they are used, and why not. */
+static bool verified, failed;
+static const char *reason = "not verified yet";
+
+#if !defined(CONFIG_TRANSPARENT_HUGEPAGE) || !defined(CONFIG_MEMCG) || defined(CONFIG_MEM_ALLOC_PROFILING)
+/* Page cache without entries of several pages; fields that the comparison below names; tags of every page. */
+#define LAYOUT 0
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+#define LAYOUT 61
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define LAYOUT 612
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0) && LINUX_VERSION_CODE < KERNEL_VERSION(7, 4, 0)
+#define LAYOUT 703
+#else
+#define LAYOUT 0
+#endif
+
+bool khofs_c_large(void)
+{
+	return verified;
+}
+
+#if LAYOUT
+
+#define ORDER HPAGE_PMD_ORDER
+#define PAGES HPAGE_PMD_NR
+
+#if LAYOUT == 703
+#define FLAGS(page) ((page)->flags.f)
+#else
+#define FLAGS(page) ((page)->flags)
+#endif
+
+/* As prep_compound_page() and, for file folios, what follows it. The pages' reference counts are 0. */
+static void make(struct page *head)
+{
+	struct folio *folio = (struct folio *)head;
+	int i;
+
+	FLAGS(head) &= ~PAGE_FLAGS_CHECK_AT_PREP;
+	__SetPageHead(head);
+	for (i = 1; i < PAGES; i++) {
+		struct page *tail = head + i;
+
+		FLAGS(tail) &= ~PAGE_FLAGS_CHECK_AT_PREP;
+		tail->mapping = TAIL_MAPPING;
+		set_page_private(tail, 0);
+#if LAYOUT == 703
+		set_compound_head(tail, head, ORDER);
+#else
+		set_compound_head(tail, head);
+#endif
+	}
+#if LAYOUT == 61
+	/* prep_compound_head() of mm/page_alloc.c, prep_transhuge_page() */
+	set_compound_order(head, ORDER);
+	atomic_set(compound_mapcount_ptr(head), -1);
+	atomic_set(compound_pincount_ptr(head), 0);
+	INIT_LIST_HEAD(page_deferred_list(head));
+	set_compound_page_dtor(head, TRANSHUGE_PAGE_DTOR);
+	(void)folio;
+#elif LAYOUT == 612
+	/* prep_compound_head(), folio_set_order(), page_rmappable_folio() of mm/internal.h */
+	folio->_flags_1 = (folio->_flags_1 & ~0xffUL) | ORDER;
+	folio->_folio_nr_pages = PAGES;
+	atomic_set(&folio->_large_mapcount, -1);
+	atomic_set(&folio->_entire_mapcount, -1);
+	atomic_set(&folio->_nr_pages_mapped, 0);
+	atomic_set(&folio->_pincount, 0);
+	INIT_LIST_HEAD(&folio->_deferred_list);
+	folio_set_large_rmappable(folio);
+#else
+	folio->_flags_1 = (folio->_flags_1 & ~0xffUL) | ORDER;
+#ifdef NR_PAGES_IN_LARGE_FOLIO
+	folio->_nr_pages = PAGES;
+#endif
+	atomic_set(&folio->_large_mapcount, -1);
+	atomic_set(&folio->_nr_pages_mapped, 0);
+	folio->_mm_ids = 0;
+	folio->_mm_id_mapcount[0] = -1;
+	folio->_mm_id_mapcount[1] = -1;
+	atomic_set(&folio->_pincount, 0);
+	atomic_set(&folio->_entire_mapcount, -1);
+	INIT_LIST_HEAD(&folio->_deferred_list);
+	folio_set_large_rmappable(folio);
+#endif
+}
+
+/* The reverse, as free_pages_prepare() and __split_folio_to_order() do it. All reference counts are 0. */
+static void unmake(struct page *head)
+{
+	int i;
+
+#if LAYOUT == 703 && defined(NR_PAGES_IN_LARGE_FOLIO)
+	((struct folio *)head)->_nr_pages = 0;
+#endif
+	for (i = PAGES - 1; i >= 1; i--) {
+		struct page *tail = head + i;
+
+		FLAGS(tail) &= ~PAGE_FLAGS_CHECK_AT_PREP;
+		tail->mapping = NULL;
+		set_page_private(tail, 0);
+		/* The page has to be in order before it is one of its own. */
+		smp_wmb();
+		clear_compound_head(tail);
+	}
+	ClearPageCompound(head);
+}
+
+/*
+ * Freezes the reference counts of so many pages, if each is the expected one: then nobody else holds any, and nobody
+ * can get one.
+ */
+static bool freeze(struct page *page, int count, int refs)
+{
+	int i;
+
+	for (i = 0; i < count; i++) {
+		if (page_ref_freeze(page + i, refs))
+			continue;
+		while (i--)
+			page_ref_unfreeze(page + i, refs);
+		return false;
+	}
+	return true;
+}
+
+static void unfreeze(struct page *page, int count, int refs)
+{
+	while (count--)
+		page_ref_unfreeze(page + count, refs);
+}
+
+static bool poisoned(struct page *page)
+{
+	int i;
+
+	for (i = 0; i < PAGES; i++)
+		if (PageHWPoison(page + i))
+			return true;
+	return false;
+}
+
+/* A folio of pages that are in no page cache and have khofs's reference only. False: somebody looks at one. */
+bool khofs_c_fold(u64 pfn)
+{
+	struct page *head = pfn_to_page(pfn);
+
+	if (!verified || poisoned(head) || !freeze(head, PAGES, 1))
+		return false;
+	make(head);
+	page_ref_unfreeze(head, 1);
+	return true;
+}
+
+/* The reverse. */
+bool khofs_c_unfold(u64 pfn)
+{
+	struct page *head = pfn_to_page(pfn);
+
+	if (!page_ref_freeze(head, 1))
+		return false;
+	unmake(head);
+	unfreeze(head, PAGES, 1);
+	return true;
+}
+
+static void count_folio(struct page *head, int pages)
+{
+	mod_node_page_state(page_pgdat(head), NR_FILE_THPS, pages);
+}
+
+/*
+ * Makes single pages of a folio in the page cache, each where it is, so that some of them can go. The caller has the inode's
+ * lock and the mapping's invalidate lock. False when somebody holds the folio: it stays whole then.
+ */
+bool khofs_split(struct inode *inode, pgoff_t index)
+{
+	struct address_space *mapping = inode->i_mapping;
+	struct page *head, *page = find_lock_page(mapping, index);
+	struct folio *folio;
+	bool done = true;
+	int i;
+
+	if (!page)
+		return true;
+	folio = page_folio(page);
+	head = &folio->page;
+	if (folio_test_large(folio) && !poisoned(head)) {
+		XA_STATE(xas, &mapping->i_pages, folio->index);
+
+		unmap_mapping_pages(mapping, folio->index, PAGES, false);
+		xas_split_alloc(&xas, folio, ORDER, GFP_KERNEL);
+		done = !xas_error(&xas);
+		if (!done)
+			goto out;
+		xas_lock_irq(&xas);
+		xas_reset(&xas);
+		/* The page cache's, khofs's and ours. */
+		if (xas_load(&xas) != folio || !folio_ref_freeze(folio, PAGES + 2)) {
+			xas_unlock_irq(&xas);
+			xas_nomem(&xas, GFP_KERNEL); /* frees what was not used */
+			done = false;
+			goto out;
+		}
+		xas_split(&xas, folio, ORDER);
+		unmake(head);
+		for (i = 1; i < PAGES; i++) {
+			struct folio *one = (struct folio *)(head + i);
+
+			one->mapping = mapping;
+			one->index = folio->index + i;
+			folio_mark_uptodate(one);
+			folio_set_dirty(one);
+			__xa_store(&mapping->i_pages, one->index, one, 0);
+		}
+		unfreeze(head + 1, PAGES - 1, 2);
+		page_ref_unfreeze(head, 3);
+		xas_unlock_irq(&xas);
+		/* Nothing leaves the page cache meanwhile: the caller has the locks for that. */
+		khofs_rs_folded(folio_pfn(folio), false);
+		count_folio(head, -PAGES);
+	}
+out:
+	/* If it was split, this is still about its first page, which has our lock and reference. */
+	folio_unlock(folio);
+	folio_put(folio);
+	return done;
+}
+
+/*
+ * Makes one folio of the pages that the file has from @index on, a multiple of 512, if they are 2 MiB in one piece. The
+ * caller has the inode's lock and the mapping's invalidate lock. Without effect when somebody holds one of them.
+ */
+void khofs_collapse(struct inode *inode, pgoff_t index)
+{
+	struct address_space *mapping = inode->i_mapping;
+	struct page *head, *page;
+	int got = 0;
+	XA_STATE_ORDER(xas, &mapping->i_pages, index, ORDER);
+
+	if (!verified)
+		return;
+	head = find_get_page(mapping, index);
+	if (!head)
+		return;
+	if (PageCompound(head) || !IS_ALIGNED(page_to_pfn(head), PAGES)) {
+		put_page(head);
+		return;
+	}
+	for (page = head;; page = find_get_page(mapping, index + got)) {
+		if (page != head + got) {
+			if (page)
+				put_page(page);
+			goto out;
+		}
+		if (!trylock_page(page)) {
+			put_page(page);
+			goto out;
+		}
+		got++;
+		if (!PageUptodate(page) || !PageDirty(page) || PageHWPoison(page) ||
+		    page_folio(page)->mapping != mapping)
+			goto out;
+		if (got == PAGES)
+			break;
+	}
+	unmap_mapping_pages(mapping, index, PAGES, false);
+	xas_lock_irq(&xas);
+	/* The page cache's, khofs's and ours. */
+	if (!freeze(head, PAGES, 3)) {
+		xas_unlock_irq(&xas);
+		goto out;
+	}
+	xas_store(&xas, head);
+	if (xas_error(&xas)) {
+		unfreeze(head, PAGES, 3);
+		xas_unlock_irq(&xas);
+		goto out;
+	}
+	make(head);
+	/* Flags are cleared by that. Nobody waits for a lock: who does holds a reference. */
+	__folio_set_locked((struct folio *)head);
+	folio_mark_uptodate((struct folio *)head);
+	folio_set_dirty((struct folio *)head);
+	page_ref_unfreeze(head, PAGES + 2);
+	xas_unlock_irq(&xas);
+	khofs_rs_folded(page_to_pfn(head), true);
+	count_folio(head, PAGES);
+	got = 1;
+out:
+	while (got--) {
+		folio_unlock(page_folio(head + got));
+		put_page(head + got);
+	}
+}
+
+/* What is compared */
+
+/* Words of struct page number 1 and 2 that mean something in a folio, besides flags, head, and what every page has. */
+static const unsigned long words[2][4] = {
+#if LAYOUT == 61
+	/* dtor and order, mapcount; pincount and number of pages. The deferred list. */
+	{ 0xffffffff0000ffff, ~0UL, 0, 0 }, { 0, ~0UL, ~0UL, 0 },
+#elif LAYOUT == 612
+	/* Mapcounts; pages mapped and pincount; number of pages. The deferred list. */
+	{ ~0UL, ~0UL, 0xffffffff, 0 }, { ~0UL, ~0UL, 0, 0 },
+#else
+	/* Mapcount and pages mapped; entire mapcount and pincount; mapcounts of two processes; who they are. The deferred list. */
+	{ ~0UL, ~0UL, ~0UL, ~0UL }, { ~0UL, ~0UL, 0, 0 },
+#endif
+};
+
+/* The same value, or a pointer to the same place of either folio. */
+static bool same(unsigned long a, unsigned long b, const struct page *first, const struct page *second)
+{
+	return a == b || a - (unsigned long)first == b - (unsigned long)second;
+}
+
+/* What a folio of the kernel's own and one that was made here differ in. */
+static const char *difference(struct page *real, struct page *made)
+{
+	int i, word;
+
+	BUILD_BUG_ON(sizeof(struct page) != 8 * sizeof(long));
+	if (folio_order(page_folio(real)) != ORDER || folio_order(page_folio(made)) != ORDER)
+		return "order";
+	for (i = 0; i < PAGES; i++) {
+		struct page *a = real + i, *b = made + i;
+		const unsigned long *v = (unsigned long *)a, *w = (unsigned long *)b;
+
+		if ((FLAGS(a) ^ FLAGS(b)) & PAGEFLAGS_MASK)
+			return "flags";
+		if (atomic_read(&a->_refcount) != atomic_read(&b->_refcount) ||
+		    atomic_read(&a->_mapcount) != atomic_read(&b->_mapcount))
+			return "counts";
+		if (a->memcg_data != b->memcg_data)
+			return "owner";
+		if (page_folio(b) != (struct folio *)made || (i && !same(v[1], w[1], real, made)))
+			return "head";
+		if ((!i || i > 2) && (a->mapping != b->mapping || page_private(a) != page_private(b)))
+			return "mapping";
+		for (word = 0; (i == 1 || i == 2) && word < 4; word++)
+			if (!same(v[2 + word] & words[i - 1][word], w[2 + word] & words[i - 1][word], real, made))
+				return i == 1 ? "first tail page" : "second tail page";
+	}
+	return NULL;
+}
+
+/* Whether these are pages as the page allocator gives them. */
+static bool single(struct page *page)
+{
+	int i;
+
+	for (i = 0; i < PAGES; i++, page++)
+		if (PageCompound(page) || page_count(page) != 1 || atomic_read(&page->_mapcount) != -1 ||
+		    (FLAGS(page) & PAGEFLAGS_MASK) || page->mapping || page_private(page) || page->memcg_data)
+			return false;
+	return true;
+}
+
+void khofs_c_check_folios(void)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
+	struct folio *real;
+	struct page *block;
+	int i;
+
+	if (verified || failed)
+		return;
+	if (!large_folios) {
+		reason = "switched off by the module's parameter";
+		return;
+	}
+	real = folio_alloc(gfp, ORDER);
+	block = alloc_pages(gfp, ORDER);
+	if (!real || !block) {
+		reason = "no 2 MiB in one piece to verify the layout with";
+		goto free;
+	}
+	split_page(block, ORDER);
+	if (freeze(block, PAGES, 1)) {
+		make(block);
+		page_ref_unfreeze(block, 1);
+		reason = difference(&real->page, block);
+		if (!reason && !khofs_c_unfold(page_to_pfn(block)))
+			reason = "counts";
+		/* If something is wrong with them, they are not given back. */
+		if (!reason && single(block)) {
+			verified = true;
+		} else {
+			reason = reason ? reason : "single pages";
+			pr_err("khofs: a folio made here differs from one of the kernel's (%s)\n", reason);
+			failed = true;
+			block = NULL;
+		}
+	} else {
+		reason = "pages in use while the layout was verified";
+	}
+	if (block)
+		for (i = 0; i < PAGES; i++)
+			__free_page(block + i);
+	block = NULL;
+free:
+	if (real)
+		folio_put(real);
+	if (block)
+		__free_pages(block, ORDER);
+}
+
+#else /* no known layout */
+
+bool khofs_c_fold(u64 pfn)
+{
+	return false;
+}
+
+bool khofs_c_unfold(u64 pfn)
+{
+	return false;
+}
+
+bool khofs_split(struct inode *inode, pgoff_t index)
+{
+	return true;
+}
+
+void khofs_collapse(struct inode *inode, pgoff_t index)
+{
+}
+
+void khofs_c_check_folios(void)
+{
+	reason = "the layout of this kernel's folios is not known";
+}
+
+#endif
+
+/* "yes", or "no: " and why. */
+ssize_t khofs_large_show(char *buf)
+{
+	return verified ? sysfs_emit(buf, "yes\n") : sysfs_emit(buf, "no: %s\n", reason);
+}
