@@ -61,9 +61,7 @@ pub(crate) fn forge(
     let meta = serde_json::to_vec(&meta)?;
     let mut pages = page(id, 1_000_000_000, "the last that can be trusted\n");
     pages.extend(page(id, 2_000_000_000, "of a page that cannot\n"));
-    if cut {
-        pages.truncate(2 * PAGE - 100);
-    } else {
+    if !cut {
         pages[PAGE + 8..PAGE + 16].copy_from_slice(&0x1234_u64.to_le_bytes());
     }
     ensure!(
@@ -115,10 +113,29 @@ pub(crate) fn forge(
     let len = kho::abi::measure_handover_with(&description, |w| write_traces(w, &traces))?;
     let mut tree = vec![0; len];
     kho::abi::write_handover_with(&description, &mut tree, |w| write_traces(w, &traces))?;
+    if cut {
+        // Nothing here writes such a tree.
+        cut_off(&mut tree, parts[1].blake3, pages.len() as u64)?;
+        kho::tree::seal(&mut tree)?;
+    }
     let mut content = meta;
     content.resize(usize::try_from(first.len())?, 0);
     content.extend(pages);
     Ok(Forged { tree, content })
+}
+
+/// Makes the buffer with this hash 100 bytes shorter than its `len`. Its `size` is in front of its `mem`, whose length is the
+/// same, and of the hash.
+fn cut_off(tree: &mut [u8], blake3: [u8; 32], len: u64) -> Result<()> {
+    let hash = tree.windows(32).position(|window| window == blake3);
+    let before = hash.and_then(|at| tree.get_mut(..at)).context("no hash")?;
+    let size = len.to_ne_bytes();
+    let mut places = before.windows(8).enumerate().rev();
+    let mut next = || places.find(|(_, window)| *window == size);
+    let (_, place) = (next(), next());
+    let (at, _) = place.context("no size in front of the hash")?;
+    before[at..at + 8].copy_from_slice(&(len - 100).to_ne_bytes());
+    Ok(())
 }
 
 /// A page with one `print` record (`struct print_entry`, `kernel/trace/trace_entries.h`).

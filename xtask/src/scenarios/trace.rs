@@ -4,6 +4,7 @@ use super::Scenario;
 use crate::lab::Outcome;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 
 const LIB: &str = include_str!("trace/lib.sh");
 
@@ -111,6 +112,24 @@ pub fn scenarios() -> Vec<Scenario> {
         .first(&script(include_str!("trace/module-first.sh")))
         .each(&script(include_str!("trace/module-each.sh")))
         .timeout_s(480),
+        Scenario::new(
+            "trace-damaged",
+            "a flipped bit, a page that says more than it holds and a buffer that is cut off are told, and not shown",
+        )
+        .kernels(&["6.1", "6.12", "6.12", "6.1"])
+        .smp(4)
+        .first(&script(include_str!("trace/damaged.sh")))
+        .each(&script(include_str!("trace/damaged.sh")))
+        .timeout_s(480)
+        .memory_in_file()
+        .step("flip", |host| {
+            let address: u64 = host.value("traced")?.parse().context("where the buffer is")?;
+            let memory = host.memory()?;
+            let mut byte = [0];
+            memory.read_exact_at(&mut byte, address + 40)?;
+            memory.write_all_at(&[byte[0] ^ 0x10], address + 40)?;
+            Ok(())
+        }),
     ]
 }
 
