@@ -29,6 +29,20 @@ int khofs_enter(void)
 	return -EBUSY;
 }
 
+/*
+ * The same with a folio or a mapping's invalidate lock held, which somebody else may wait for between enter and exit: does
+ * not wait for a freeze that is waiting for them.
+ */
+static int enter_locked(void)
+{
+	if (!percpu_down_read_trylock(&gate))
+		return -EBUSY;
+	if (!khofs_frozen)
+		return 0;
+	percpu_up_read(&gate);
+	return -EBUSY;
+}
+
 void khofs_exit(void)
 {
 	percpu_up_read(&gate);
@@ -190,7 +204,7 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 			put_page(page);
 			continue;
 		}
-		if (khofs_enter())
+		if (enter_locked())
 			return ERR_PTR(-EBUSY);
 		pfn = khofs_rs_grow(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index, want, &clean);
 		if (pfn >= 0) {
@@ -239,7 +253,7 @@ static int end(struct inode *inode, loff_t pos, unsigned int copied, struct page
 	}
 	/* i_rwsem is held, so nobody else changes the size. */
 	if (copied && last > inode->i_size) {
-		result = khofs_enter();
+		result = enter_locked();
 		if (!result) {
 			i_size_write(inode, last);
 			khofs_exit();
@@ -446,7 +460,12 @@ static vm_fault_t fault(struct vm_fault *vmf)
 			vmf->page = page;
 			return VM_FAULT_LOCKED;
 		}
-		/* A hole in the active phase: a write into it would be lost, so it does not take place. */
+		/*
+		 * A hole in the active phase: a write into it would be lost, so it does not take place. While the phase is
+		 * entered this comes back here until it is.
+		 */
+		if (PTR_ERR(page) == -EBUSY)
+			cond_resched();
 		if (PTR_ERR(page) != -EBUSY || wait_event_killable(khofs_thawed, !READ_ONCE(khofs_frozen)))
 			return VM_FAULT_SIGBUS;
 	}
