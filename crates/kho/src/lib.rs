@@ -44,6 +44,7 @@ pub mod plan;
 mod proofs;
 pub mod ranges;
 pub mod scratch;
+pub mod sort;
 #[cfg(test)]
 mod testing;
 pub mod tree;

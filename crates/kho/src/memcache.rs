@@ -179,7 +179,7 @@ fn sorted_borders(borders: &[PhysAddr]) -> Result<Vec<PhysAddr>, OutOfMemory> {
     for border in borders.iter().filter_map(|b| b.align_down(PAGE_SIZE)) {
         push(&mut list, border)?;
     }
-    list.sort_unstable();
+    crate::sort::sort(&mut list);
     list.dedup();
     Ok(list)
 }

@@ -36,7 +36,7 @@ impl RangeSet {
         for range in ranges {
             push(&mut list, range)?;
         }
-        list.sort_unstable();
+        crate::sort::sort(&mut list);
         let mut set = Self::new();
         for range in list {
             set.push_merged(range)?;

@@ -443,7 +443,7 @@ pub fn check(bytes: &[u8], mem: &RangeSet) -> Result<Summary, Errno> {
     if !reader.rest.is_empty() {
         return Err(EBADMSG);
     }
-    runs.sort_unstable_by_key(|r| r.start());
+    kho::sort::sort(&mut runs);
     if runs
         .windows(2)
         .any(|w| matches!(w, [a, b] if a.end() > b.start()))

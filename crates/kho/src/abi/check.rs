@@ -338,7 +338,7 @@ impl<'a> Check<'a, '_, '_> {
                 Ok(push(&mut all, (range, number.saturating_sub(1)))?)
             })?;
         }
-        all.sort_unstable();
+        crate::sort::sort(&mut all);
         // Of the ranges so far, the one that reaches highest.
         let mut highest: Option<(PhysRange, usize)> = None;
         for &(range, number) in &all {
@@ -528,7 +528,7 @@ impl<'a> Check<'a, '_, '_> {
         for (place, blob) in blobs.iter().enumerate() {
             push(&mut sorted, (blob.label, place))?;
         }
-        sorted.sort_unstable();
+        crate::sort::sort(&mut sorted);
         for pair in sorted.windows(2) {
             if let [(label, other), (same, place)] = pair
                 && label == same

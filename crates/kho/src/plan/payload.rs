@@ -171,7 +171,7 @@ impl<'a> Space<'a> {
                 border.align_down(PAGE_SIZE).unwrap_or(*border),
             )?;
         }
-        borders.sort_unstable();
+        crate::sort::sort(&mut borders);
         Ok(Self {
             request,
             tiers,

@@ -3,6 +3,7 @@
 use super::name::shortlex;
 use super::{Node, Reader, TreeError};
 use crate::ranges::{OutOfMemory, push};
+use crate::sort::sort_by;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -68,7 +69,7 @@ impl<'a> Index<'a> {
                 .get(number)
                 .map_or((0, &[][..]), |e| (e.parent, e.node.name_bytes()))
         };
-        by_parent.sort_unstable_by(|a, b| {
+        sort_by(&mut by_parent, |a, b| {
             let ((parent_a, name_a), (parent_b, name_b)) = (key(*a), key(*b));
             parent_a
                 .cmp(&parent_b)

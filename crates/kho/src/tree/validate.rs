@@ -11,6 +11,7 @@ use super::name::{READ_NODE, READ_PROP, Unfit, shortlex, terminated};
 use super::words::{BEGIN_NODE, END, END_NODE, NOP, PROP, Words, words_for};
 use super::{MAX_DEPTH, Name, TreeError};
 use crate::ranges::push;
+use crate::sort::sort_by;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
@@ -345,7 +346,7 @@ fn name_error(unfit: Unfit, offset: usize) -> TreeError {
 
 /// The first name that is in `names` twice.
 fn duplicate<'a>(names: &mut [&'a [u8]]) -> Option<&'a [u8]> {
-    names.sort_unstable_by(|a, b| shortlex(a, b));
+    sort_by(names, |a, b| shortlex(a, b));
     names.windows(2).find_map(|pair| match pair {
         [a, b] if a == b => Some(*a),
         _ => None,
