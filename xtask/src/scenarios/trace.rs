@@ -67,42 +67,13 @@ pub fn scenarios() -> Vec<Scenario> {
         .check(compare),
         Scenario::new(
             "trace-live",
-            "a trace is taken while tracing goes on, within the size that was asked for",
+            "a trace is taken while tracing goes on and others consume, for keep.d, at a capture, within the size that was asked for",
         )
         .kernels(&["6.12", "6.12"])
         .smp(4)
-        .first(&script(
-            "kho keep --trace --trace-size 64K
-             echo 1 >$T/events/sched/enable
-             echo 'vfs_read vfs_write' >$T/set_ftrace_filter
-             echo function >$T/current_tracer
-             dd if=/dev/zero of=/dev/null bs=512 count=100000 2>/dev/null &
-             for round in 1 2 3; do
-                 kho trace --live | tail -n 3
-                 kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" | grep 'trace of'
-             done
-             load
-             [ \"$(cat $T/tracing_on)\" = 1 ]
-             # A trace that cannot be taken is a refusal that changes nothing.
-             umount $T
-             refused 'is not a tracefs' kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
-             mount -t tracefs tracefs $T",
-        ))
-        .each(&script(
-            "kho trace >/tmp/trace
-             kho restore --boot
-             cmp /tmp/trace /run/kho/trace/hop-1.trace
-             kho log | cmp - /run/kho/trace/hop-1.log
-             # The newest lines, as far as the instance has room for them.
-             sed -n 's/^tracing_mark_write: //p' $T/instances/kho-1/trace >/tmp/instance
-             [ -s /tmp/instance ]
-             tail -n \"$(wc -l </tmp/instance)\" /tmp/trace | cmp - /tmp/instance
-             [ \"$(wc -l </tmp/trace)\" -gt 100 ]
-             # In the order of time.
-             sed 's/^.* \\([0-9]*\\.[0-9]*\\): .*/\\1/' /tmp/trace | sort -n -c
-             kho status --json >/tmp/status
-             grep -A 4 '\"traces\"' /tmp/status",
-        )),
+        .first(&script(include_str!("trace/live-first.sh")))
+        .each(&script(include_str!("trace/live-each.sh")))
+        .timeout_s(600),
         Scenario::new(
             "trace-module",
             "a trace beside drivers: tracing goes on in the active phase, abort and unload take nothing, hops stay in place until they are released",

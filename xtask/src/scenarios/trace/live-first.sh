@@ -1,0 +1,46 @@
+# Armed with keep.d, traced all the while, captured at the end.
+mkdir -p /etc/kho/keep.d
+echo 't - size=64K hops=1' >/etc/kho/keep.d/trace.conf
+kho load --arm "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+kho keep --list | grep 'the trace of one kernel, at most 64.0 KiB'
+
+mkdir $T/instances/old
+echo 'the oldest line of all' >$T/instances/old/trace_marker
+echo 1 >$T/events/sched/enable
+echo 'vfs_read vfs_write' >$T/set_ftrace_filter
+echo function >$T/current_tracer
+while :; do dd if=/dev/zero of=/dev/null bs=512 count=500 2>/dev/null; done &
+busy=$!
+# Others consume meanwhile.
+cat $T/trace_pipe >/tmp/pipe &
+pipe=$!
+kho trace --live >/dev/null
+kill $pipe
+[ -s /tmp/pipe ]
+# What is behind them is not consumed.
+echo 'behind the pipe' >$T/trace_marker
+kho trace --live --instance '' | grep 'tracing_mark_write: behind the pipe'
+# Now there is more again than is asked for.
+sleep 3
+kho trace --live | tail -n 3
+# What it costs: never more than was asked for, and no less when there is more.
+kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --json >/tmp/plan
+grep -A 8 '"traces"' /tmp/plan
+cost=$(sed -n 's/.*"buffers": \([0-9]*\).*/\1/p' /tmp/plan)
+[ "$cost" -le 65536 ]
+[ "$cost" -gt 49152 ]
+kill $busy
+# Another tracer would begin with empty buffers.
+echo 0 >/proc/sys/kernel/ftrace_enabled
+echo 0 >$T/events/sched/enable
+
+# A trace that cannot be taken is a refusal that changes nothing.
+umount $T
+refused 'is not a tracefs' kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+mount -t tracefs tracefs $T
+
+echo 'armed, and not yet captured' >$T/trace_marker
+kho capture
+[ "$(cat $T/tracing_on)" = 1 ]
+grep -q 'the oldest line of all' $T/instances/old/trace
+kho-guest loaded
