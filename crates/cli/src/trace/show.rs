@@ -244,6 +244,115 @@ pub fn write_fail(what: &str, err: &std::io::Error) -> Fail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kho_trace::meta::{ArrayMeta, CpuMeta, EventText};
+    use kho_trace::take::TakenBuffer;
+
+    const HEADER_PAGE: &str = "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n\
+        \tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n\
+        \tfield: char data;\toffset:16;\tsize:4080;\tsigned:1;\n";
+    const FORMAT: &str = "name: tick\nID: 300\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;\n\
+        \tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n\
+        \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n\
+        \tfield:u32 number;\toffset:8;\tsize:4;\tsigned:0;\n\n\
+        print fmt: \"number=%u\", REC->number\n";
+
+    /// A page with one event, at so many seconds.
+    fn page(seconds: u64, number: u32) -> Vec<u8> {
+        let mut out = (seconds * 1_000_000_000).to_le_bytes().to_vec();
+        out.extend(16u64.to_le_bytes());
+        out.extend(3u32.to_le_bytes());
+        out.extend([300u16.to_le_bytes(), [0, 0]].concat());
+        out.extend(7u32.to_le_bytes());
+        out.extend(number.to_le_bytes());
+        out.resize(4096, 0);
+        out
+    }
+
+    /// Events at 1 to 4 seconds: CPU 0, CPU 1, an instance on CPU 0, CPU 0.
+    fn taken() -> Taken {
+        let cpus = |count| {
+            (0..count)
+                .map(|cpu| CpuMeta {
+                    cpu,
+                    ..CpuMeta::default()
+                })
+                .collect()
+        };
+        let array = |name: &str, count| ArrayMeta {
+            name: name.to_owned(),
+            clock: "local".to_owned(),
+            cpus: cpus(count),
+            ..ArrayMeta::default()
+        };
+        let buffer = |array: &str, cpu, bytes| TakenBuffer {
+            array: array.to_owned(),
+            cpu,
+            page_size: 4096,
+            bytes,
+        };
+        Taken {
+            meta: Meta {
+                version: 1,
+                header_page: HEADER_PAGE.to_owned(),
+                cmdlines: "7 sh\n".to_owned(),
+                events: vec![EventText {
+                    system: "test".to_owned(),
+                    format: FORMAT.to_owned(),
+                }],
+                arrays: vec![array("", 3), array("net", 3)],
+                ..Meta::default()
+            },
+            buffers: vec![
+                buffer("", 0, [page(1, 10), page(4, 40)].concat()),
+                buffer("", 1, page(2, 20)),
+                buffer("net", 0, page(3, 30)),
+            ],
+            log: Vec::new(),
+        }
+    }
+
+    /// The numbers of the events that are shown, in order.
+    fn numbers(choice: &Choice) -> Vec<u64> {
+        let taken = taken();
+        let (events, problems) = Shown::new(&taken, choice).unwrap().json().unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        let number = |event: &Value| event["fields"]["number"].as_u64().unwrap();
+        events.iter().map(number).collect()
+    }
+
+    #[test]
+    fn choices() {
+        let choice = |cpus: &[u32], instance: Option<&str>, since: Option<&str>| Choice {
+            cpus: cpus.to_vec(),
+            instance: instance.map(str::to_owned),
+            since: since.map(|text| text.parse().unwrap()),
+        };
+        assert_eq!(numbers(&Choice::default()), [10, 20, 30, 40]);
+        assert_eq!(numbers(&choice(&[0], None, None)), [10, 30, 40]);
+        assert_eq!(numbers(&choice(&[1, 2], None, None)), [20]);
+        assert_eq!(numbers(&choice(&[2], None, None)), [0u64; 0]);
+        assert_eq!(numbers(&choice(&[], Some("net"), None)), [30]);
+        assert_eq!(numbers(&choice(&[], Some(""), None)), [10, 20, 40]);
+        assert_eq!(numbers(&choice(&[], None, Some("2"))), [20, 30, 40]);
+        assert_eq!(numbers(&choice(&[], None, Some("2.5"))), [30, 40]);
+        assert_eq!(numbers(&choice(&[], None, Some("-1"))), [30, 40]);
+        assert_eq!(numbers(&choice(&[0], Some(""), Some("-2s"))), [40]);
+        let taken = taken();
+        for bad in [choice(&[3], None, None), choice(&[], Some("x"), None)] {
+            let fail = Shown::new(&taken, &bad).err().unwrap();
+            assert_eq!(fail.status, Status::NoSuchEntry);
+        }
+        let mut out = Vec::new();
+        let shown = Shown::new(&taken, &choice(&[0], None, Some("-1"))).unwrap();
+        assert!(shown.text(&mut out).unwrap().is_empty());
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "net:               sh-7       [000] .....     3.000000: tick: number=30\n              sh-7       [000] .....     4.000000: tick: number=40\n"
+        );
+    }
 
     #[test]
     fn times() {
