@@ -239,9 +239,10 @@ void kho_c_unhold(struct kho_producer *producer)
 	module_put(producer->owner);
 }
 
-void kho_c_hold_self(void)
+/* False when the module is being unloaded: its files in sysfs serve writers until they are gone. */
+bool kho_c_hold_self(void)
 {
-	__module_get(THIS_MODULE);
+	return try_module_get(THIS_MODULE);
 }
 
 void kho_c_unhold_self(void)
@@ -454,19 +455,15 @@ STORE(active)
 SHOW(generation)
 SHOW(scratch)
 STORE(scratch)
-SHOW(release)
-STORE(release)
 SHOW(status)
 
 static struct kobj_attribute active_attr = __ATTR(active, 0600, active_show, active_store);
 static struct kobj_attribute generation_attr = __ATTR(generation, 0400, generation_show, NULL);
 static struct kobj_attribute scratch_attr = __ATTR(scratch, 0600, scratch_show, scratch_store);
-static struct kobj_attribute release_attr = __ATTR(release, 0600, release_show, release_store);
 static struct kobj_attribute status_attr = __ATTR(status, 0400, status_show, NULL);
 
 static const struct attribute *attrs[] = {
-	&active_attr.attr, &generation_attr.attr, &scratch_attr.attr,
-	&release_attr.attr, &status_attr.attr,    NULL,
+	&active_attr.attr, &generation_attr.attr, &scratch_attr.attr, &status_attr.attr, NULL,
 };
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
@@ -487,6 +484,18 @@ static ssize_t in_dt_read(struct file *file, struct kobject *kobj,
 	return kho_rs_in_dt_read(buf, offset, count);
 }
 
+static ssize_t release_read(struct file *file, struct kobject *kobj,
+			    BIN_CONST struct bin_attribute *attr, char *buf, loff_t offset, size_t count)
+{
+	return kho_rs_release_read(buf, offset, count);
+}
+
+static ssize_t release_write(struct file *file, struct kobject *kobj,
+			     BIN_CONST struct bin_attribute *attr, char *buf, loff_t offset, size_t count)
+{
+	return kho_rs_release_write(buf, offset, count);
+}
+
 static struct bin_attribute dt_attr = {
 	.attr = { .name = "dt", .mode = 0400 },
 	.read = dt_read,
@@ -494,6 +503,13 @@ static struct bin_attribute dt_attr = {
 static struct bin_attribute in_dt_attr = {
 	.attr = { .name = "dt", .mode = 0400 },
 	.read = in_dt_read,
+};
+
+/* Binary, so that its list of nodes may be longer than a page. */
+static struct bin_attribute release_attr = {
+	.attr = { .name = "release", .mode = 0600 },
+	.read = release_read,
+	.write = release_write,
 };
 
 static struct kobject *kho_kobj, *in_kobj;
@@ -524,6 +540,9 @@ static int __init publish(void)
 		if (error)
 			goto put_in;
 	}
+	error = sysfs_create_bin_file(kho_kobj, &release_attr);
+	if (error)
+		goto put_in;
 	error = sysfs_create_files(kho_kobj, attrs);
 	if (!error)
 		return 0;
@@ -546,7 +565,7 @@ static int __init kho_init(void)
 	return error;
 }
 
-/* Never runs in the active phase, which holds a reference on the module. */
+/* Never runs in the active phase, which holds a reference on the module. Removing the files waits for who uses them. */
 static void __exit kho_exit(void)
 {
 	kobject_put(in_kobj);

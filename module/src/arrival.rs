@@ -65,18 +65,7 @@ impl From<OutOfMemory> for Nothing {
 ///
 /// [`Nothing`].
 pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
-    let boot = match Boot::read(map) {
-        Ok(boot) => boot,
-        Err(ENOMEM) => return Err(Nothing::Failed(ENOMEM)),
-        Err(error) => {
-            log!(
-                Level::Info,
-                "no readable setup_data chain (error {}), so nothing arrived",
-                error.0
-            );
-            return Err(Nothing::Ordinary);
-        }
-    };
+    let boot = Boot::read(map)?;
     let Some(at) = boot.chain().tree else {
         return Err(Nothing::Ordinary);
     };
@@ -262,19 +251,11 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
     if part.reference != said {
         return Err(Why::Refused("it is not the one that was loaded"));
     }
-    for range in part.mem.iter() {
-        let problem = if !found.cache.contains_range(range) {
-            "a range is not in the mem cache"
-        } else if range.overlaps(found.scratch) {
-            "a range is in scratch"
-        } else if found.user_mem.overlaps(range) {
-            "a range is a blob's too"
-        } else {
-            continue;
-        };
-        log!(Level::Info, "kernel's part: {range}: {problem}");
-        return Err(Why::Refused(problem));
-    }
+    part.check_places(&found.cache, found.scratch, &found.user_mem)
+        .map_err(|misplaced| {
+            log!(Level::Info, "kernel's part: {misplaced}");
+            Why::Refused(misplaced.why)
+        })?;
     Ok(Some(Part {
         tree,
         own: said.mem,

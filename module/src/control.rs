@@ -7,6 +7,7 @@ use crate::phase::{PHASE, SEALED};
 use crate::store::STORE;
 use crate::text::{Level, Text, log};
 use core::fmt::Write;
+use core::ops::ControlFlow;
 use kho::{PhysAddr, PhysRange};
 
 impl From<core::fmt::Error> for Errno {
@@ -78,24 +79,30 @@ pub fn scratch_store(text: &[u8]) -> Result<(), Errno> {
     STORE.lock().tell_scratch(range)
 }
 
-/// `release`: a line "PATH BYTES" for each node with unclaimed memory, as many as fit a page.
+/// A piece of `release`: a line "PATH BYTES" for each node with unclaimed memory. Made anew for each piece, so what
+/// changes between two of them can move a line across their border.
 ///
 /// # Errors
 ///
 /// No memory.
-pub fn release_show(out: &mut Text<'_>) -> Result<(), Errno> {
-    let mut fits = true;
+pub fn release_read(buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut out = Text::from_offset(buf, offset);
     STORE.lock().leftovers(|path, bytes| {
-        fits = fits && writeln!(out, "{path} {bytes}").is_ok();
-    })
+        writeln!(out, "{path} {bytes}").map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    })?;
+    Ok(out.len())
 }
 
 /// Releases a node, or `all`.
 ///
 /// # Errors
 ///
-/// See [`crate::store::Store::release_path`].
-pub fn release_store(text: &[u8]) -> Result<(), Errno> {
+/// [`EINVAL`] for a path that comes in pieces, as none that is longer than a page exists; see
+/// [`crate::store::Store::release_path`].
+pub fn release_write(text: &[u8], offset: u64) -> Result<(), Errno> {
+    if offset != 0 {
+        return Err(EINVAL);
+    }
     let path = core::str::from_utf8(text.trim_ascii()).map_err(|_| EINVAL)?;
     let bytes = STORE.lock().release_path(path)?;
     log!(Level::Info, "released {path}: {} KiB", bytes / 1024);

@@ -17,6 +17,8 @@ pub const ENOMEM: Errno = Errno(12);
 pub const EBUSY: Errno = Errno(16);
 /// Name taken.
 pub const EEXIST: Errno = Errno(17);
+/// The module is about to go.
+pub const ENODEV: Errno = Errno(19);
 /// Bad argument.
 pub const EINVAL: Errno = Errno(22);
 /// Tree too large.

@@ -4,7 +4,7 @@ use crate::boundary::kernel::{SelfHold, publish_dt, random, release, withdraw_dt
 use crate::boundary::pages::Block;
 use crate::boundary::producer::{Handle, Held};
 use crate::boundary::sync::Lock;
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENOMEM, Errno};
+use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
 use crate::session::Session;
 use crate::store::STORE;
 use crate::text::{Level, log};
@@ -112,11 +112,13 @@ impl Phase {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] in the active phase; what the producer that failed returned; no memory.
+    /// [`EBUSY`] in the active phase, [`ENODEV`] while the module is being unloaded; what the producer that failed
+    /// returned; no memory.
     pub fn activate(&mut self) -> Result<(), Errno> {
         if self.active.is_some() {
             return Err(EBUSY);
         }
+        let hold = SelfHold::new().ok_or(ENODEV)?;
         let mut done = Vec::new();
         done.try_reserve_exact(self.producers.len())?;
         match self.serialize(&mut done) {
@@ -139,7 +141,7 @@ impl Phase {
                     generation,
                     block,
                     done,
-                    _self: SelfHold::new(),
+                    _self: hold,
                 });
                 Ok(())
             }

@@ -12,6 +12,7 @@ use crate::text::{Level, log};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::ops::ControlFlow;
 use kho::tree::{Event, Node};
 use kho::{PhysRange, RangeSet};
 
@@ -73,7 +74,13 @@ impl Store {
     ///
     /// [`ENOMEM`]; what reading `/proc/iomem` gives.
     pub fn open(&mut self) -> Result<(), Errno> {
-        let text = read_file(c"/proc/iomem")?;
+        let text = read_file(c"/proc/iomem").inspect_err(|error| {
+            log!(
+                Level::Error,
+                "cannot read /proc/iomem (error {}): is /proc mounted?",
+                error.0
+            );
+        })?;
         let map = iomem::parse(&text)?;
         if map.ram.is_empty() {
             log!(
@@ -97,11 +104,19 @@ impl Store {
             }
             Err(Nothing::Failed(ENOMEM)) => return Err(ENOMEM),
             Err(nothing) => {
-                if let Nothing::Refused(why) = nothing {
-                    log!(
+                match nothing {
+                    Nothing::Ordinary => {
+                        log!(Level::Info, "nothing arrived: this was an ordinary boot");
+                    }
+                    Nothing::Refused(why) => log!(
                         Level::Error,
                         "what arrived is ignored and stays reserved: {why}"
-                    );
+                    ),
+                    Nothing::Failed(error) => log!(
+                        Level::Error,
+                        "whether anything arrived is not known (error {}); what did stays reserved",
+                        error.0
+                    ),
                 }
                 Err(nothing)
             }
@@ -284,12 +299,15 @@ impl Store {
         mem_below(&node)
     }
 
-    /// Calls `tell` with the path of each node that has unclaimed memory, and how many bytes.
+    /// Calls `tell` with the path of each node that has unclaimed memory, and how many bytes, until it has enough.
     ///
     /// # Errors
     ///
     /// No memory.
-    pub fn leftovers(&self, mut tell: impl FnMut(&str, u64)) -> Result<(), Errno> {
+    pub fn leftovers(
+        &self,
+        mut tell: impl FnMut(&str, u64) -> ControlFlow<()>,
+    ) -> Result<(), Errno> {
         let Some(arrival) = self.trees() else {
             return Ok(());
         };
@@ -298,13 +316,11 @@ impl Store {
             .flatten()
         {
             for (_, node) in tree.reader().nodes() {
-                let mut bytes = 0u64;
-                for range in mem(&node) {
-                    let left = RangeSet::from_ranges([range])?.intersect(self.reserved.set())?;
-                    bytes = bytes.saturating_add(left.total());
-                }
-                if bytes != 0 {
-                    tell(&tree.index().path_of(&node)?, bytes);
+                let bytes = mem(&node)
+                    .map(|range| self.reserved.set().overlap_len(range))
+                    .fold(0, u64::saturating_add);
+                if bytes != 0 && tell(&tree.index().path_of(&node)?, bytes).is_break() {
+                    return Ok(());
                 }
             }
         }

@@ -7,12 +7,23 @@ use core::fmt;
 pub struct Text<'b> {
     buf: &'b mut [u8],
     len: usize,
+    /// Bytes of the text that are still to be left out, before what the buffer is for.
+    skip: usize,
 }
 
 impl<'b> Text<'b> {
     /// An empty text in `buf`.
     pub fn new(buf: &'b mut [u8]) -> Self {
-        Self { buf, len: 0 }
+        Self::from_offset(buf, 0)
+    }
+
+    /// The part of a text from byte `offset` on.
+    pub fn from_offset(buf: &'b mut [u8], offset: u64) -> Self {
+        Self {
+            buf,
+            len: 0,
+            skip: usize::try_from(offset).unwrap_or(usize::MAX),
+        }
     }
 
     /// Bytes written.
@@ -28,10 +39,13 @@ impl<'b> Text<'b> {
 
 impl fmt::Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left_out = self.skip.min(text.len());
+        self.skip = self.skip.saturating_sub(left_out);
+        let text = text.as_bytes().get(left_out..).unwrap_or(&[]);
         let room = self.buf.get_mut(self.len..).unwrap_or(&mut []);
         let fits = room.len().min(text.len());
-        for (to, from) in room.iter_mut().zip(text.bytes()) {
-            *to = from;
+        for (to, from) in room.iter_mut().zip(text) {
+            *to = *from;
         }
         self.len = self.len.saturating_add(fits);
         if fits == text.len() {
@@ -72,3 +86,33 @@ macro_rules! log {
     ($level:expr, $($arg:tt)*) => { $crate::text::write_log($level, format_args!($($arg)*)) };
 }
 pub(crate) use log;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::fmt::Write;
+    use std::string::String;
+    use std::{format, vec};
+
+    #[test]
+    fn pieces_are_the_text() {
+        let lines = |out: &mut dyn Write| {
+            (0..50).try_for_each(|n| writeln!(out, "/node-{n}/with/a/long/path {n}"))
+        };
+        let mut whole = String::new();
+        lines(&mut whole).unwrap();
+        for size in [1, 7, 64, 4096] {
+            let mut read = String::new();
+            loop {
+                let mut buf = vec![0; size];
+                let mut text = Text::from_offset(&mut buf, read.len() as u64);
+                let _ = lines(&mut text);
+                if text.len() == 0 {
+                    break;
+                }
+                read += core::str::from_utf8(text.bytes()).unwrap();
+            }
+            assert_eq!(read, whole, "{}", format!("in pieces of {size}"));
+        }
+    }
+}

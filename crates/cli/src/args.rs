@@ -98,7 +98,7 @@ Refuses when the loaded image is not kho's, unless --force.")]
 
 kho load does this by itself; --no-activate makes it refuse instead.")]
     Activate,
-    /// Leave the active phase and forget the loaded kernel: drivers go on as before.
+    /// Leave the active phase and forget the loaded or armed kernel: drivers go on as before.
     #[command(after_help = "Example:
   kho abort")]
     Abort,

@@ -6,10 +6,11 @@
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::khofs;
+use crate::output::Output;
 use crate::session::Session;
-use kho::PhysRange;
-use kho::abi::kernel_part::KernelPart;
+use kho::abi::kernel_part::{KernelPart, PartError, Reference};
 use kho::tree::{MAX_SIZE, Reader};
+use kho::{PhysRange, RangeSet};
 use kho_kexec::sys::root::{ATTRIBUTE_LIMIT, Root};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -94,7 +95,7 @@ pub fn facts(root: &Root) -> Result<BTreeMap<String, String>, Fail> {
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// Nodes that arrived and have memory that nobody claimed, and the bytes; as many as the module lists.
+/// Nodes that arrived and have memory that nobody claimed, and the bytes.
 ///
 /// # Errors
 ///
@@ -103,7 +104,11 @@ pub fn unclaimed(root: &Root) -> Result<Vec<(String, u64)>, Fail> {
     if !present(root) {
         return Ok(Vec::new());
     }
-    let text = attribute(root, "release")?;
+    // A line for each node of two trees: never longer than they are.
+    let text = root
+        .text(&format!("{DIR}/release"), 2 * MAX_SIZE as u64)
+        .or_status(Status::NotPermitted)
+        .map_err(|fail| fail.fix("run as root"))?;
     let line = |line: &str| {
         let (path, bytes) = line.rsplit_once(' ')?;
         Some((path.to_owned(), bytes.parse().ok()?))
@@ -224,37 +229,84 @@ impl Drop for Entered<'_> {
 /// # Errors
 ///
 /// [`Status::Module`] when what the module wrote is not valid.
-pub fn look(session: &Session, arrived: Option<&Arrived>) -> Result<Option<Part>, Fail> {
+pub fn look(
+    session: &Session,
+    arrived: Option<&Arrived>,
+    out: Output,
+) -> Result<Option<Part>, Fail> {
     if is_active(&session.root)? {
         return read(&session.root).map(Some);
     }
-    again(session, arrived)
+    again(session, arrived, out)
 }
 
-/// The part that arrived, when there is no module to take care of it.
+/// The part that arrived, when there is no module to take care of it. One that cannot be believed is not handed on, with
+/// a remark: that is what the module would make of it too.
 ///
 /// # Errors
 ///
 /// When kept memory cannot be read.
-pub fn again(session: &Session, arrived: Option<&Arrived>) -> Result<Option<Part>, Fail> {
-    let Some(reference) = arrived.and_then(|a| a.kernel) else {
+pub fn again(
+    session: &Session,
+    arrived: Option<&Arrived>,
+    out: Output,
+) -> Result<Option<Part>, Fail> {
+    if present(&session.root) {
+        return Ok(None);
+    }
+    let Some((arrived, reference)) = arrived.and_then(|a| Some((a, a.kernel?))) else {
         return Ok(None);
     };
-    if present(&session.root) || reference.size > MAX_SIZE as u64 {
-        return Ok(None);
+    match arrived_part(session, arrived, &reference)? {
+        Ok(kernel) => Ok(Some(Part {
+            kernel,
+            again: true,
+        })),
+        Err(why) => {
+            out.remark(&format!(
+                "note: what drivers of an earlier kernel left is not handed on, and its memory ends with this kernel: {why}"
+            ));
+            Ok(None)
+        }
+    }
+}
+
+/// The part that arrived, or why it is not believed.
+fn arrived_part(
+    session: &Session,
+    arrived: &Arrived,
+    reference: &Reference,
+) -> Result<Result<KernelPart, String>, Fail> {
+    if reference.size > MAX_SIZE as u64 {
+        return Ok(Err(format!(
+            "it is said to have {:#x} bytes",
+            reference.size
+        )));
     }
     let mut bytes = session.memory(reference.mem)?;
     bytes.truncate(usize::try_from(reference.size).unwrap_or(0));
-    // An aborted part hands over nothing; that is no failure, and the module that reads it says so.
-    let kernel = Reader::new(&bytes)
-        .ok()
-        .and_then(|tree| KernelPart::parse(&tree).ok());
-    Ok(kernel
-        .filter(|part| part.reference == reference)
-        .map(|kernel| Part {
-            kernel,
-            again: true,
-        }))
+    let part = Reader::new(&bytes)
+        .map_err(PartError::from)
+        .and_then(|tree| KernelPart::parse(&tree));
+    let part = match part {
+        Ok(part) if part.reference == *reference => part,
+        Ok(_) => return Ok(Err("it is not the one that was loaded".to_owned())),
+        Err(err) => return Ok(Err(chain(&err))),
+    };
+    let traces = arrived.traces.iter().flat_map(|traces| &traces.hops);
+    let others = RangeSet::from_ranges(
+        arrived
+            .blobs
+            .iter()
+            .flat_map(|blob| &blob.mem)
+            .chain(traces.flat_map(|hop| &hop.parts).flat_map(|part| &part.mem))
+            .copied(),
+    )
+    .or_status(Status::Failed)?;
+    Ok(part
+        .check_places(&arrived.reserved()?, arrived.scratch, &others)
+        .map(|()| part)
+        .map_err(|misplaced| misplaced.to_string()))
 }
 
 fn has_something(root: &Root) -> Result<bool, Fail> {

@@ -110,6 +110,15 @@ impl RangeSet {
         self.first_overlap(range).is_some()
     }
 
+    /// How many bytes of `range` are in the set. O(log n) and what is found.
+    pub fn overlap_len(&self, range: PhysRange) -> u64 {
+        let from = self.first_ending_after(range.start());
+        let rest = self.ranges.get(from..).unwrap_or_default();
+        rest.iter()
+            .map_while(|r| r.intersection(range))
+            .fold(0, |sum, both| sum.saturating_add(both.len()))
+    }
+
     /// Whether every byte of `range` is in the set.
     pub fn contains_range(&self, range: PhysRange) -> bool {
         self.first_overlap(range)
@@ -353,6 +362,8 @@ mod tests {
                 let inside: vec::Vec<bool> = (r.start().get()..r.end().get()).map(|x| ba.contains(&x)).collect();
                 prop_assert_eq!(sa.overlaps(r), inside.iter().any(|x| *x));
                 prop_assert_eq!(sa.contains_range(r), inside.iter().all(|x| *x));
+                let in_it = inside.iter().filter(|x| **x).count() as u64;
+                prop_assert_eq!(sa.overlap_len(r), in_it);
             }
         }
     }

@@ -149,9 +149,21 @@ files! {
     kho_rs_generation_show => show(control::generation_show, *mut c_char);
     kho_rs_scratch_show => show(control::scratch_show, *mut c_char);
     kho_rs_scratch_store => store(control::scratch_store, *const c_char);
-    kho_rs_release_show => show(control::release_show, *mut c_char);
-    kho_rs_release_store => store(control::release_store, *const c_char);
     kho_rs_status_show => show(control::status_show, *mut c_char);
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_release_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
+    // SAFETY: as sysfs gives it.
+    let buf = unsafe { bytes_mut(buf.cast(), len) };
+    size(control::release_read(buf, offset))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_release_write(buf: *const c_char, offset: u64, len: usize) -> isize {
+    // SAFETY: as sysfs gives it.
+    let text = unsafe { bytes(buf.cast(), len) };
+    size(text.and_then(|text| control::release_write(text, offset).map(|()| len)))
 }
 
 #[unsafe(no_mangle)]

@@ -60,7 +60,9 @@ pub unsafe fn kho_c_hold(_: *mut c_void) -> bool {
     true
 }
 pub unsafe fn kho_c_unhold(_: *mut c_void) {}
-pub fn kho_c_hold_self() {}
+pub fn kho_c_hold_self() -> bool {
+    true
+}
 pub unsafe fn kho_c_unhold_self() {}
 pub fn kho_c_dt_publish() -> c_int {
     0

@@ -53,8 +53,8 @@ unsafe extern "C" {
     pub fn kho_c_hold(producer: *mut c_void) -> bool;
     // Once for each kho_c_hold that was true.
     pub fn kho_c_unhold(producer: *mut c_void);
-    pub safe fn kho_c_hold_self();
-    // Once for each kho_c_hold_self.
+    pub safe fn kho_c_hold_self() -> bool;
+    // Once for each kho_c_hold_self that was true.
     pub fn kho_c_unhold_self();
     pub safe fn kho_c_dt_publish() -> c_int;
     // Published, and no reader of it may wait for a lock of the caller.

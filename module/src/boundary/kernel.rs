@@ -123,10 +123,10 @@ pub fn withdraw_dt() {
 pub struct SelfHold(());
 
 impl SelfHold {
-    /// One reference. The caller runs in the module, so it is alive.
-    pub fn new() -> Self {
-        ffi::kho_c_hold_self();
-        Self(())
+    /// One reference; `None` while the module is being unloaded. Its code is still there then, but only until the
+    /// caller returns.
+    pub fn new() -> Option<Self> {
+        ffi::kho_c_hold_self().then_some(Self(()))
     }
 }
 

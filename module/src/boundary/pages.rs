@@ -5,6 +5,7 @@ use super::kernel::{copy_reserved, read_file, relax};
 use crate::chain::{self, Chain};
 use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
 use crate::iomem::Map;
+use crate::text::{Level, log};
 use core::ops::Range;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
@@ -101,8 +102,21 @@ impl Boot {
     ///
     /// When it cannot be read or is none; no memory.
     pub fn read(map: &Map) -> Result<Self, Errno> {
-        let params = read_file(c"/sys/kernel/boot_params/data")?;
-        let chain = chain::walk(&params, |range| copy_reserved(map, range))?;
+        let params = read_file(c"/sys/kernel/boot_params/data").inspect_err(|error| {
+            log!(
+                Level::Error,
+                "cannot read /sys/kernel/boot_params/data (error {}): is /sys mounted?",
+                error.0
+            );
+        })?;
+        let chain =
+            chain::walk(&params, |range| copy_reserved(map, range)).inspect_err(|error| {
+                log!(
+                    Level::Error,
+                    "the setup_data chain cannot be read (error {})",
+                    error.0
+                );
+            })?;
         let mut handed = RangeSet::from_ranges(chain.reserved.iter().copied())?;
         for range in chain.nodes.iter().chain(chain.tree.iter()) {
             handed.remove(range.page_outer().ok_or(EINVAL)?)?;

@@ -85,7 +85,7 @@ pub fn run(
         module::require_for_drivers(&session.root, next.image.release())?;
     }
     let measure = || -> Result<(usize, u64), Fail> {
-        let part = module::look(session, arrived)?;
+        let part = module::look(session, arrived, out)?;
         let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
         inputs.plan(&RangeSet::new())?;
         let sizes = inputs.items.iter().map(|item| item.size);

@@ -28,13 +28,14 @@ pub fn activate(session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Unloads our image, if one is loaded, and leaves the active phase.
+/// Unloads our image, if one is loaded or armed, and leaves the active phase.
 ///
 /// # Errors
 ///
 /// [`Status::Unsupported`] without the module, when nothing was loaded either.
 pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
+    let armed = super::arm::armed(session)?.is_some();
     let ours = match super::exec::require_ours(session) {
         Ok(_) => true,
         Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => false,
@@ -42,21 +43,32 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     };
     // First what the image refers to, so that nothing can start it with memory that is given back meanwhile.
     let active = module::is_active(&session.root)?;
-    if active || !ours {
+    if active || !(ours || armed) {
         module::write(&session.root, "active", "0")?;
     }
-    if ours {
+    // Of a kernel that is armed the plain image is loaded, which nobody may start after an abort either.
+    if ours || armed {
         System
             .kexec_unload()
             .map_err(|err| crate::handover::load::call_fail(&err, session))?;
         session.state.clear_loaded()?;
+        super::arm::disarm(session)?;
     }
-    let doc = serde_json::json!({ "active": false, "was_active": active, "unloaded": ours });
-    out.result(&doc, || match (active, ours) {
-        (true, true) => println!("aborted: drivers go on, and the loaded kernel was unloaded"),
-        (true, false) => println!("aborted: drivers go on"),
-        (false, true) => println!("the loaded kernel was unloaded"),
-        (false, false) => println!("nothing was active or loaded"),
+    let doc = serde_json::json!({
+        "active": false, "was_active": active, "unloaded": ours, "disarmed": armed,
+    });
+    out.result(&doc, || {
+        let gone = match (ours, armed) {
+            (_, true) => Some("the armed kernel was unloaded"),
+            (true, false) => Some("the loaded kernel was unloaded"),
+            (false, false) => None,
+        };
+        match (active, gone) {
+            (true, Some(gone)) => println!("aborted: drivers go on, and {gone}"),
+            (true, None) => println!("aborted: drivers go on"),
+            (false, Some(gone)) => println!("{gone}"),
+            (false, None) => println!("nothing was active or loaded"),
+        }
     });
     Ok(())
 }

@@ -32,7 +32,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
         arrived,
         &next,
         args.next.max_ranges,
-        module::look(session, arrived)?,
+        module::look(session, arrived, out)?,
     )?;
     let plan = inputs.plan(&RangeSet::new())?;
     if let Some(path) = &args.svg {

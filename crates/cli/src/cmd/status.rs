@@ -170,15 +170,30 @@ fn loaded(session: &Session) -> Result<Value, Fail> {
         return Ok(Value::Null);
     }
     Ok(match super::exec::require_ours(session) {
-        Ok(record) => json!({
-            "by": "kho",
-            "release": record.release,
-            "hop": record.hop,
-            "bytes": record.bytes,
-            "generation": format!("{:#x}", record.generation),
-            "time": record.time,
-            "text": format!("{} for hop {}, {} kept, at {}", record.release, record.hop, bytes(record.bytes), output::time(record.time)),
-        }),
+        Ok(record) => {
+            // What drivers were frozen for may be gone while the image is still there.
+            let stale = super::exec::require_phase(&record, session).err();
+            let mut text = format!(
+                "{} for hop {}, {} kept, at {}",
+                record.release,
+                record.hop,
+                bytes(record.bytes),
+                output::time(record.time)
+            );
+            if let Some(fail) = &stale {
+                text.push_str(&format!("; STALE, {}: {}", fail.what, fail.fix));
+            }
+            json!({
+                "by": "kho",
+                "release": record.release,
+                "hop": record.hop,
+                "bytes": record.bytes,
+                "generation": format!("{:#x}", record.generation),
+                "time": record.time,
+                "stale": stale.map(|fail| fail.what),
+                "text": text,
+            })
+        }
         Err(fail) => match super::arm::armed(session)? {
             Some(armed) => json!({
                 "by": "kho",

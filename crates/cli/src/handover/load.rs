@@ -98,7 +98,7 @@ pub fn run(
     )?;
     let part = match entered.part.take() {
         Some(part) => Some(part),
-        None => module::again(session, arrived)?,
+        None => module::again(session, arrived, out)?,
     };
     let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {

@@ -61,9 +61,10 @@ impl Machine {
             None => reserved.try_clone().or_status(Status::Failed)?,
         };
         if let Some(arrived) = arrived {
-            // With the module, slack and what was claimed or released is ordinary memory by now.
+            // With the module, slack and what was claimed or released is ordinary memory by now. Without it, what a
+            // module gave away earlier in this boot may be in the image that is loaded, and look reserved.
             if !crate::module::present(root) {
-                require_reserved(arrived, &reserved)?;
+                require_reserved(arrived, &pinned)?;
             }
             pinned = pinned
                 .subtract(&arrived.reserved()?)
@@ -121,6 +122,8 @@ fn require_reserved(arrived: &Arrived, reserved: &RangeSet) -> Result<(), Fail> 
             Status::NotReserved,
             format!("{range} was handed over, but not all of it is reserved in this kernel"),
         )
-        .fix("kho status says where; kho load --forget-arrived begins a new chain without what arrived")),
+        .fix(
+            "if kho.ko was loaded in this boot, it gave that away, and knows what is left: load it again; otherwise kho status says where, and kho load --forget-arrived begins a new chain without what arrived",
+        )),
     }
 }

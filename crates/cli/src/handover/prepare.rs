@@ -93,21 +93,11 @@ impl<'a> Inputs<'a> {
                 }
             }
         }
-        let kernel = match kernel {
-            Some(part) => {
-                let kept = part.kernel.kept().or_status(Status::Failed)?;
-                let whole = !part.again
-                    || kept
-                        .iter()
-                        .all(|range| machine.reserved.contains_range(range));
-                if whole {
-                    in_place = in_place.union(&kept).or_status(Status::Failed)?;
-                }
-                // An earlier module of this boot has given some of it away: it is not what arrived any more.
-                whole.then_some(part)
-            }
-            None => None,
-        };
+        // Of a part that arrived, `Machine::read` made sure that all of it is still reserved.
+        if let Some(part) = &kernel {
+            let kept = part.kernel.kept().or_status(Status::Failed)?;
+            in_place = in_place.union(&kept).or_status(Status::Failed)?;
+        }
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
         let traces = Carry::gather(session, arrived, hop, &machine.reserved)?;
         for range in traces

@@ -158,6 +158,45 @@ impl KernelPart {
     }
 }
 
+/// A range of a kernel's part that cannot be what a driver kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{range}: {why}")]
+pub struct Misplaced {
+    /// Which one.
+    pub range: PhysRange,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl KernelPart {
+    /// Holds what is handed over against the loader's tree: `cache` is its mem cache, `scratch` its scratch region,
+    /// `others` everything else that it hands over.
+    ///
+    /// # Errors
+    ///
+    /// [`Misplaced`], for the lowest such range.
+    pub fn check_places(
+        &self,
+        cache: &RangeSet,
+        scratch: PhysRange,
+        others: &RangeSet,
+    ) -> Result<(), Misplaced> {
+        for range in self.mem.iter() {
+            let why = if !cache.contains_range(range) {
+                "a range is not in the mem cache"
+            } else if range.overlaps(scratch) {
+                "a range is in scratch"
+            } else if others.overlaps(range) {
+                "a range is a blob's too"
+            } else {
+                continue;
+            };
+            return Err(Misplaced { range, why });
+        }
+        Ok(())
+    }
+}
+
 impl Reference {
     /// Writes the node [`KERNEL`], for [`write_handover_with`](super::write_handover_with).
     ///
@@ -254,6 +293,31 @@ mod tests {
         let node = tree.path("/kernel").unwrap();
         assert!(is_reference(&node));
         assert_eq!(Reference::read(&node), Some(part.reference));
+    }
+
+    #[test]
+    fn a_part_is_held_against_the_tree_that_refers_to_it() {
+        let bytes = part(pages(16, 1), 7, &[pages(20, 2)]);
+        let part = KernelPart::parse(&Reader::new(&bytes).unwrap()).unwrap();
+        let set = |list: &[PhysRange]| RangeSet::from_ranges(list.iter().copied()).unwrap();
+        let cache = set(&[pages(16, 16)]);
+        let check = |cache: &RangeSet, scratch, others: &[PhysRange]| {
+            part.check_places(cache, scratch, &set(others))
+                .map_err(|misplaced| misplaced.why)
+        };
+        assert_eq!(check(&cache, pages(64, 8), &[pages(22, 1)]), Ok(()));
+        assert_eq!(
+            check(&set(&[pages(16, 5)]), pages(64, 8), &[]),
+            Err("a range is not in the mem cache")
+        );
+        assert_eq!(
+            check(&cache, pages(21, 8), &[]),
+            Err("a range is in scratch")
+        );
+        assert_eq!(
+            check(&cache, pages(64, 8), &[pages(21, 1)]),
+            Err("a range is a blob's too")
+        );
     }
 
     #[test]
