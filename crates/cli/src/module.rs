@@ -8,7 +8,7 @@ use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::khofs;
 use crate::output::Output;
 use crate::session::Session;
-use kho::abi::kernel_part::{KernelPart, PartError, Reference};
+use kho::abi::kernel_part::{KernelPart, PartError};
 use kho::tree::{MAX_SIZE, Reader};
 use kho::{PhysRange, RangeSet};
 use kho_kexec::sys::root::{ATTRIBUTE_LIMIT, Root};
@@ -251,37 +251,41 @@ pub fn again(
     arrived: Option<&Arrived>,
     out: Output,
 ) -> Result<Option<Part>, Fail> {
+    match left(session, arrived)? {
+        Some(Ok(kernel)) => Ok(Some(Part {
+            kernel,
+            again: true,
+        })),
+        Some(Err(why)) => {
+            out.remark(&format!(
+                "note: what drivers of an earlier kernel left is not handed on, and its memory ends with this kernel: {why}"
+            ));
+            Ok(None)
+        }
+        None => Ok(None),
+    }
+}
+
+/// The part that arrived, or why it is not believed; none where the module takes care of it.
+///
+/// # Errors
+///
+/// When kept memory cannot be read.
+pub fn left(
+    session: &Session,
+    arrived: Option<&Arrived>,
+) -> Result<Option<Result<KernelPart, String>>, Fail> {
     if present(&session.root) {
         return Ok(None);
     }
     let Some((arrived, reference)) = arrived.and_then(|a| Some((a, a.kernel?))) else {
         return Ok(None);
     };
-    match arrived_part(session, arrived, &reference)? {
-        Ok(kernel) => Ok(Some(Part {
-            kernel,
-            again: true,
-        })),
-        Err(why) => {
-            out.remark(&format!(
-                "note: what drivers of an earlier kernel left is not handed on, and its memory ends with this kernel: {why}"
-            ));
-            Ok(None)
-        }
-    }
-}
-
-/// The part that arrived, or why it is not believed.
-fn arrived_part(
-    session: &Session,
-    arrived: &Arrived,
-    reference: &Reference,
-) -> Result<Result<KernelPart, String>, Fail> {
     if reference.size > MAX_SIZE as u64 {
-        return Ok(Err(format!(
+        return Ok(Some(Err(format!(
             "it is said to have {:#x} bytes",
             reference.size
-        )));
+        ))));
     }
     let mut bytes = session.memory(reference.mem)?;
     bytes.truncate(usize::try_from(reference.size).unwrap_or(0));
@@ -289,24 +293,18 @@ fn arrived_part(
         .map_err(PartError::from)
         .and_then(|tree| KernelPart::parse(&tree));
     let part = match part {
-        Ok(part) if part.reference == *reference => part,
-        Ok(_) => return Ok(Err("it is not the one that was loaded".to_owned())),
-        Err(err) => return Ok(Err(chain(&err))),
+        Ok(part) if part.reference == reference => part,
+        Ok(_) => return Ok(Some(Err("it is not the one that was loaded".to_owned()))),
+        Err(err) => return Ok(Some(Err(chain(&err)))),
     };
+    let blobs = arrived.blobs.iter().flat_map(|blob| &blob.mem);
     let traces = arrived.traces.iter().flat_map(|traces| &traces.hops);
-    let others = RangeSet::from_ranges(
-        arrived
-            .blobs
-            .iter()
-            .flat_map(|blob| &blob.mem)
-            .chain(traces.flat_map(|hop| &hop.parts).flat_map(|part| &part.mem))
-            .copied(),
-    )
-    .or_status(Status::Failed)?;
-    Ok(part
-        .check_places(&arrived.reserved()?, arrived.scratch, &others)
-        .map(|()| part)
-        .map_err(|misplaced| misplaced.to_string()))
+    let traces = traces.flat_map(|hop| &hop.parts).flat_map(|part| &part.mem);
+    let others = RangeSet::from_ranges(blobs.chain(traces).copied()).or_status(Status::Failed)?;
+    let placed = part.check_places(&arrived.reserved()?, arrived.scratch, &others);
+    Ok(Some(
+        placed.map(|()| part).map_err(|wrong| wrong.to_string()),
+    ))
 }
 
 fn has_something(root: &Root) -> Result<bool, Fail> {

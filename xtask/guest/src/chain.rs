@@ -54,6 +54,46 @@ pub fn print_kept() -> Result<()> {
     Ok(())
 }
 
+/// Prints the middle of the longest run of pages of RAM that are reserved for another reason than the chain, outside of the
+/// kernel's image.
+pub fn print_early_allocation() -> Result<()> {
+    let mut named = BTreeSet::new();
+    walk(|_, start, len| still_reserved(start, len, &mut named))?;
+    let iomem = std::fs::read_to_string("/proc/iomem").context("reading /proc/iomem")?;
+    let mut pages = BTreeSet::new();
+    for line in iomem.lines() {
+        let Some((range, name)) = line.split_once(" : ") else {
+            continue;
+        };
+        let bounds = range.trim().split_once('-').context("a line of iomem")?;
+        let start = u64::from_str_radix(bounds.0, 16)?;
+        let len = u64::from_str_radix(bounds.1, 16)?.saturating_sub(start) + 1;
+        if line.starts_with("  Kernel") || name.starts_with("Kernel") {
+            still_reserved(start, len, &mut named)?;
+        } else if name == "System RAM" {
+            still_reserved(start, len, &mut pages)?;
+        }
+    }
+    let mut best = 0..0;
+    let mut run = 0..0;
+    for page in pages.difference(&named) {
+        run = match run.end == *page {
+            true => run.start..page + 1,
+            false => *page..page + 1,
+        };
+        if run.end - run.start > best.end - best.start {
+            best = run.clone();
+        }
+    }
+    // 64 bytes describe a page (`struct page`), so the memory map is 1/64 of RAM.
+    ensure!(
+        best.end - best.start >= pages.len() as u64 / 64,
+        "no large piece of RAM is reserved"
+    );
+    println!("{:#x}", (best.start + best.end) / 2 * 4096);
+    Ok(())
+}
+
 /// Calls `each` with every node's own bytes, and with the range and type that it points to.
 fn walk(mut each: impl FnMut(Option<u32>, u64, u64) -> Result<()>) -> Result<()> {
     let memory = Memory::open()?;

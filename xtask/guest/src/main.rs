@@ -95,6 +95,9 @@ enum Tool {
         #[arg(long, default_value_t = 0)]
         at_least: usize,
     },
+    /// Print an address in the largest piece of RAM that this kernel took for itself in early boot: as a rule that is its
+    /// memory map, the page frames' descriptions.
+    EarlyAllocation,
     /// Print the KiB of this boot's setup_data chain and its ranges that are still reserved.
     Kept,
     /// Check in /proc/kpageflags that every page of a physical range is reserved.
@@ -204,6 +207,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Map(tool) => mapping::run(&tool),
         Tool::Hash { same } => tree::hash_stdin(same),
         Tool::Kept => chain::print_kept(),
+        Tool::EarlyAllocation => chain::print_early_allocation(),
         Tool::Ranges { at_least } => chain::check(at_least),
         Tool::Reserved { start, len } => memory::print_reserved(&start, &len),
         Tool::Boottime => {

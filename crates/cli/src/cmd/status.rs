@@ -59,6 +59,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
     let drivers = Drivers::look(session)?;
+    let left = module::left(session, arrived)?;
     let instances = khofs::instances(&session.root)?;
     let doc = json!({
         "arrived": arrived.map(|a| arrived_json(a, &keep, &reservations)),
@@ -103,10 +104,15 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         }
         match &drivers {
             Some(drivers) => drivers.print(instances.as_deref().unwrap_or_default()),
-            None if arrived.is_some_and(|a| a.kernel.is_some()) => println!(
-                "module    not loaded; what drivers left stays reserved, and the next load names it again"
-            ),
-            None => {}
+            None => match &left {
+                Some(Ok(_)) => println!(
+                    "module    not loaded; what drivers left stays reserved, and the next load names it again"
+                ),
+                Some(Err(why)) => println!(
+                    "module    not loaded; what drivers left is ignored and stays reserved: {why}"
+                ),
+                None => {}
+            },
         }
         khofs::print(instances.as_deref());
     });

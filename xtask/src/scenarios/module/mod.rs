@@ -1,5 +1,7 @@
 //! The kernel module: producers, memory in place, consumers.
 
+mod hostile;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
@@ -28,11 +30,14 @@ pub fn scenarios() -> Vec<Scenario> {
         scattered(),
         faults(),
         forged(),
+        hostile_trees(),
+        crash(),
+        given_away(),
         abort_then_exec(),
         kernel_without(),
         somebody_elses_image(),
-        event_log("6.12"),
-        event_log("7.3"),
+        event_log("6.1", "6.12"),
+        event_log("6.12", "7.3"),
         huge_pages(),
         note(),
     ];
@@ -113,6 +118,50 @@ fn forged() -> Scenario {
     .first(&script(include_str!("forged.sh")))
     .each(&script(include_str!("forged.sh")))
     .timeout_s(900)
+}
+
+fn hostile_trees() -> Scenario {
+    Scenario::new(
+        "module-hostile",
+        "trees forged in memory: kernel text, memory map, firmware, scratch, twice the same page …; then put right again",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.1"])
+    .mem_mib(512)
+    .kho_modules(&[])
+    .memory_in_file()
+    .first(&script(include_str!("hostile.sh")))
+    .each(&script(include_str!("hostile.sh")))
+    .step("forge", hostile::forge)
+    .step("heal", hostile::heal)
+    .timeout_s(600)
+}
+
+fn crash() -> Scenario {
+    Scenario::new(
+        "module-crash",
+        "panic and power cut while active and with an image loaded: ordinary boots, stated as such",
+    )
+    .kernels(&["6.12", "6.1"])
+    .mem_mib(512)
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&script(include_str!("crash.sh")))
+    .each(&script(include_str!("crash.sh")))
+    .panics(2)
+    .step("cut", |host| host.cut_power())
+    .timeout_s(480)
+}
+
+fn given_away() -> Scenario {
+    Scenario::new(
+        "module-given-away",
+        "what drivers left is never left out silently: a module that gave it away and is gone, a part that is not believed",
+    )
+    .kernels(&["6.12", "6.1", "7.3", "6.12", "6.1", "7.3"])
+    .mem_mib(512)
+    .kho_modules(&[])
+    .first(&script(include_str!("given-away.sh")))
+    .each(&script(include_str!("given-away.sh")))
+    .timeout_s(480)
 }
 
 fn abort_then_exec() -> Scenario {
@@ -237,7 +286,7 @@ fn somebody_elses_image() -> Scenario {
     ))
 }
 
-fn event_log(next: &'static str) -> Scenario {
+fn event_log(first: &'static str, next: &'static str) -> Scenario {
     let each = "
         mount -t securityfs securityfs /sys/kernel/security 2>/dev/null || true
         log=$(dmesg | sed -n 's/.*TPMEventLog=\\(0x[0-9a-f]*\\).*/\\1/p' | head -1)
@@ -256,10 +305,10 @@ fn event_log(next: &'static str) -> Scenario {
             insmod $modules/kho_test.ko around=$log
         fi";
     Scenario::new(
-        format!("module-event-log-{next}"),
+        format!("module-event-log-{first}-{next}"),
         "UEFI with a TPM: its log lies between kept pages, and slack is released on both sides of it",
     )
-    .kernels(&["6.1", next])
+    .kernels(&[first, next])
     .firmware(Firmware::UefiTpm)
     .kho_module()
     .first(&script(each))

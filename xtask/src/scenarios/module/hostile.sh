@@ -1,0 +1,68 @@
+# What arrived is forged in memory before the module looks at it, again and again; then it is put right, and all of it is
+# still there.
+
+# try FORGERY FACT WANT: with it, the module says so, and gives nothing to anybody.
+try() {
+	kho-guest report forgery $1
+	kho-guest mark forge
+	insmod $modules/kho.ko
+	[ "$(fact $2)" = "$3" ] || {
+		echo "$1:"
+		cat $sys/status
+		return 1
+	}
+	[ ! -e $sys/in/dt ]
+	insmod $modules/kho_ring.ko
+	[ "$(cat $ring/origin)" = new ]
+	rmmod kho_ring
+	rmmod kho
+	kho-guest mark heal
+	[ "$(mem_total)" = $total ]
+}
+
+# The first address of the lines of /proc/iomem that are called so.
+place() {
+	sed -n "s/^ *\([0-9a-f]*\)-.* : $1\$/\1/p" /proc/iomem
+}
+
+total=$(mem_total)
+if [ "$KHO_HOP" -gt 0 ]; then
+	od -A n -t u8 -j 592 -N 8 /sys/kernel/boot_params/data | tr -d ' ' | kho-guest report head
+	place 'Kernel code' | kho-guest report text
+	place Reserved | grep -v '^000' | head -n 1 | kho-guest report firmware
+	kho-guest early-allocation | kho-guest report memmap
+	kho status --json | tr -d ' \n' | sed -n 's/.*"scratch":{"addr":"\(0x[0-9a-f]*\)".*/\1/p' | kho-guest report scratch
+	printf %x "$(kho dump --json | tr -d ' \n' | sed -n 's/.*"label":"kept","mem":\[{"addr":\([0-9]*\).*/\1/p')" |
+		kho-guest report blob
+
+	# Nothing of these is believed, and nothing is touched.
+	try cache-text arrival 'refused, early boot was not asked to reserve all of the mem cache'
+	try cache-firmware arrival 'refused, early boot was not asked to reserve all of the mem cache'
+	try reserve-text arrival 'refused, a range is not RAM that early boot reserved for it'
+	try reserve-firmware arrival 'refused, a range is not RAM that early boot reserved for it'
+	# The loader's tree is believed, the drivers' is not. A module that is loaded again only takes what the first one
+	# marked, so each kernel begins with another forgery.
+	set -- text memmap firmware scratch chain blob own twice empty unaligned wraps unsealed
+	shift $((KHO_HOP * 4 - 4))
+	for forgery in "$@" text memmap firmware scratch chain blob own twice empty unaligned wraps unsealed; do
+		case $forgery in
+		blob) want="a range is a blob's too" ;;
+		own | twice | empty | unaligned | wraps | unsealed) want='it is damaged or contradicts itself' ;;
+		*) want='a range is not in the mem cache' ;;
+		esac
+		try $forgery kernel-part "$want"
+	done
+	kho-guest fill
+fi
+insmod $modules/kho.ko
+insmod $modules/kho_ring.ko
+if [ "$KHO_HOP" -gt 0 ]; then
+	ring_is 0 $((3 * KHO_HOP))
+	[ "$(kho get kept | head -c 4)" = kept ]
+	insmod $modules/kho_test.ko pages=20
+	[ "$(cat /sys/module/kho_test/parameters/verified)" = 0 ]
+else
+	{ echo kept && kho-guest bytes 20000; } | kho keep --name kept -
+	insmod $modules/kho_test.ko pages=20
+fi
+ring_add 3
