@@ -183,7 +183,7 @@ static ssize_t add_store(struct kobject *kobj, struct kobj_attribute *attr, cons
 
 static ssize_t ring_read(struct kobject *kobj, char *buf, loff_t offset, size_t count)
 {
-	u64 at, first = counter > RECORDS ? counter - RECORDS : 0;
+	u64 at;
 	char *text = kvmalloc(RECORDS * (RECORD + 1), GFP_KERNEL);
 	size_t len = 0;
 	ssize_t result;
@@ -191,7 +191,7 @@ static ssize_t ring_read(struct kobject *kobj, char *buf, loff_t offset, size_t 
 	if (!text)
 		return -ENOMEM;
 	mutex_lock(&lock);
-	for (at = first; at < counter; at++)
+	for (at = counter > RECORDS ? counter - RECORDS : 0; at < counter; at++)
 		len += scnprintf(text + len, RECORD + 1, "%.*s\n", RECORD - 1, record(at));
 	mutex_unlock(&lock);
 	result = memory_read_from_buffer(buf, count, &offset, text, len);
@@ -248,8 +248,10 @@ static int __init ring_init(void)
 		error = sysfs_create_bin_file(kobj, &ring_attr);
 	if (!error)
 		return 0;
-	ready = false;
+	/* First nobody may ask for the pages any more, then they go; as in ring_exit(). */
+	kho_unregister_producer(&producer);
 	ring_free();
+	goto put;
 unregister:
 	kho_unregister_producer(&producer);
 put:

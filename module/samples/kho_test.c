@@ -32,6 +32,10 @@ static unsigned int blocks;
 module_param(blocks, uint, 0400);
 MODULE_PARM_DESC(blocks, "contiguous pieces of 2 MiB to keep, at most 256");
 
+static unsigned int nodes;
+module_param(nodes, uint, 0400);
+MODULE_PARM_DESC(nodes, "so many of the single pages in nodes of their own");
+
 static ulong around;
 module_param(around, ulong, 0400);
 MODULE_PARM_DESC(around, "also keep the nearest free page below and above this address");
@@ -161,7 +165,18 @@ static int test_serialize(struct kho_context *ctx, void *data)
 		return -ENOMEM;
 	for (i = 0; i < pages; i++)
 		mem[i] = (struct kho_mem){ page_to_phys(single[i]), PAGE_SIZE };
-	error = kho_prop_mem(ctx, mem, pages);
+	nodes = min(nodes, pages);
+	error = kho_prop_mem(ctx, mem, pages - nodes);
+	for (i = pages - nodes; !error && i < pages; i++) {
+		char name[40];
+
+		snprintf(name, sizeof(name), "a-node-with-a-long-name-%u", i);
+		error = kho_begin_node(ctx, name);
+		if (!error)
+			error = kho_prop_mem(ctx, &mem[i], 1);
+		if (!error)
+			error = kho_end_node(ctx);
+	}
 	kvfree(mem);
 	if (!error)
 		error = kho_begin_node(ctx, "area");

@@ -318,8 +318,21 @@ fn read(root: &Root) -> Result<Part, Fail> {
         .bytes(&format!("{DIR}/dt"), MAX_SIZE as u64)
         .or_status(Status::Module)?;
     let tree = Reader::new(&bytes).or_status(Status::Module)?;
+    let kernel = KernelPart::parse(&tree).map_err(|err| {
+        let fail = Fail::new(
+            Status::Module,
+            format!(
+                "what the module wrote cannot be handed over: {}",
+                chain(&err)
+            ),
+        );
+        match err {
+            PartError::Version => fail.fix("use the command that came with the module"),
+            _ => fail.fix("report it with a copy of /sys/kernel/kho/dt"),
+        }
+    })?;
     Ok(Part {
-        kernel: KernelPart::parse(&tree).or_status(Status::Module)?,
+        kernel,
         again: false,
     })
 }

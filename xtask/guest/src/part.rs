@@ -26,20 +26,9 @@ pub enum Forgery {
     Generation,
     /// No tree at all, as after an abort.
     Aborted,
-    /// The same page in two nodes.
-    Twice,
-    /// A page of its own tree.
-    Own,
-    /// A page of a blob.
-    Blob,
-    /// A page in scratch.
-    Scratch,
-    /// A page that is in no reservation.
-    Unreserved,
-    /// The firmware's tables: reserved early, and no RAM.
+    /// The firmware's tables: reserved early, and no RAM. What the loader refuses to load, as a part of the image, is
+    /// forged in memory (`module-hostile`).
     Acpi,
-    /// The next kernel's own text. The loader refuses to reserve it early, as it does for any part of the image.
-    Text,
 }
 
 /// What to load for it.
@@ -62,28 +51,13 @@ pub fn forge(
     const GENERATION: u64 = 0x600d;
     let own = PhysRange::new(room.start(), PAGE_SIZE)?;
     let held = PhysRange::from_bounds(own.end(), room.end())?;
-    let one = |start: PhysAddr| PhysRange::new(start, PAGE_SIZE);
     let mut reserved = places.reserved.clone();
     let scratch = places.scratch;
     let mut ranges = vec![held];
-    match forgery {
-        Forgery::Twice => ranges.push(one(held.start())?),
-        Forgery::Own => ranges.push(own),
-        Forgery::Blob => ranges.push(one(sound.1.start())?),
-        Forgery::Scratch => ranges.push(one(scratch.start())?),
-        Forgery::Unreserved => {
-            let last = reserved.iter().map(|range| range.end().get()).max();
-            ranges.push(one(PhysAddr::new(
-                last.context("a mem cache")? + (16 << 20),
-            ))?);
-        }
-        Forgery::Acpi => {
-            let page = one(PhysAddr::new(firmware_page()?))?;
-            reserved.push(page);
-            ranges.push(page);
-        }
-        Forgery::Text => ranges.push(one(places.placement.kernel.start())?),
-        _ => {}
+    if forgery == Forgery::Acpi {
+        let page = PhysRange::new(PhysAddr::new(firmware_page()?), PAGE_SIZE)?;
+        reserved.push(page);
+        ranges.push(page);
     }
     let mut part = vec![0; usize::try_from(PAGE_SIZE)?];
     let size = write_part(forgery, own, GENERATION, &ranges, &mut part)?;

@@ -124,7 +124,11 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
             Status::NotReserved,
             format!("{range} was handed over, but the page at {at} is not reserved in this kernel"),
         )
-        .fix("treat the content of entries there as lost, and report it with the output of kho dump")),
+        .fix(if drivers.is_some() {
+            "treat the content of entries there as lost, and report it with the output of kho dump"
+        } else {
+            "if kho.ko was loaded in this boot, it gave that away, and knows what is left: load it again; otherwise treat the content of entries there as lost, and report it with the output of kho dump"
+        })),
         None if !closed => Err(Fail::new(
             Status::NotReserved,
             "any user can read what was handed over: /sys/kernel/boot_params/setup_data is not closed",

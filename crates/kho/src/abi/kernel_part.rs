@@ -40,8 +40,13 @@ pub const KERNEL: &str = "kernel";
 /// `compatible` of the node [`KERNEL`].
 pub const KERNEL_PART_V1: &str = "kho-kernel-part-v1";
 
-/// `compatible` of the root of the kernel's part.
-pub const KERNEL_V1: &str = "kho-kernel-v1";
+/// `compatible` of the root of the kernel's part. With the feature `next-contract`, which only a module built for tests
+/// has, it is the next version's.
+pub const KERNEL_V1: &str = if cfg!(feature = "next-contract") {
+    "kho-kernel-v2"
+} else {
+    "kho-kernel-v1"
+};
 
 /// Root of the kernel's part, string: `uname -r` of who wrote it.
 pub const RELEASE: &str = "release";

@@ -7,14 +7,8 @@ case $KHO_HOP in
 4) want=arrived next=damaged ;;
 5) want='it is damaged or contradicts itself' next=generation ;;
 6) want='it is not the one that was loaded' next=aborted ;;
-7) want='it is no tree: aborted after the image was loaded, or overwritten' next=twice ;;
-8) want='it is damaged or contradicts itself' next=own ;;
-9) want='it is damaged or contradicts itself' next=blob ;;
-10) want="a range is a blob's too" next=scratch ;;
-11) want='a range is not in the mem cache' next=unreserved ;;
-12) want='a range is not in the mem cache' next=acpi ;;
-13) want='refused, a range is not RAM that early boot reserved for it' next=text ;;
-14) want='a range is not in the mem cache' next= ;;
+7) want='it is no tree: aborted after the image was loaded, or overwritten' next=acpi ;;
+8) want='refused, a range is not RAM that early boot reserved for it' next= ;;
 esac
 cat $sys/status
 if [ "$KHO_HOP" -gt 0 ]; then

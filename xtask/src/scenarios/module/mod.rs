@@ -33,6 +33,8 @@ pub fn scenarios() -> Vec<Scenario> {
         hostile_trees(),
         crash(),
         given_away(),
+        versions(),
+        kill(),
         abort_then_exec(),
         kernel_without(),
         somebody_elses_image(),
@@ -107,10 +109,10 @@ fn faults() -> Scenario {
 }
 
 fn forged() -> Scenario {
-    let kernels = ["6.1", "6.12", "7.3"].repeat(5);
+    let kernels = ["6.1", "6.12", "7.3"].repeat(3);
     Scenario::new(
         "module-forged",
-        "kernel's parts of other versions, damaged and hostile ones: text, ACPI, scratch, twice the same page …",
+        "kernel's parts of other versions, damaged ones, and one in the firmware's memory, as early boot was told",
     )
     .kernels(&kernels)
     .mem_mib(512)
@@ -164,6 +166,40 @@ fn given_away() -> Scenario {
     .timeout_s(480)
 }
 
+fn versions() -> Scenario {
+    Scenario::new(
+        "module-versions",
+        "a module of the next contract: takes nothing of an older one's, and this command takes nothing of its",
+    )
+    .kernels(&["6.1", "6.12", "7.3"])
+    .mem_mib(512)
+    .kho_modules(&[])
+    .first(&script(include_str!("versions.sh")))
+    .each(&script(include_str!("versions.sh")))
+}
+
+fn kill() -> Scenario {
+    let text = format!(
+        "{}\n{LIB}\n{}",
+        include_str!("../fault/lib.sh"),
+        include_str!("kill.sh")
+    );
+    Scenario::new(
+        "module-kill",
+        "activate, abort, load, exec and release are killed on the way, with drivers taking part",
+    )
+    .kernels(&["6.1", "6.12"])
+    .kho_modules(&["kho", "kho_ring"])
+    .first(&text)
+    .each(&text)
+    .timeout_s(1200)
+    .check(|outcome| {
+        let kills = |life: &crate::lab::Life| life.values.get("kills").cloned();
+        let kills: Vec<String> = outcome.lives.iter().filter_map(kills).collect();
+        Ok(format!("{} kills", kills.join(" and ")))
+    })
+}
+
 fn abort_then_exec() -> Scenario {
     Scenario::new(
         "module-abort-exec",
@@ -176,6 +212,7 @@ fn abort_then_exec() -> Scenario {
         "ring_add 2
          load
          echo 0 >$sys/active
+         kho status | grep 'loaded .*STALE, the active phase is not the one that was loaded'
          refused 'the active phase is not the one that was loaded' kho exec
          refused 'the active phase is not the one that was loaded' kho exec --stale-ok
          echo 1 >$sys/active
@@ -228,6 +265,7 @@ fn kernel_without() -> Scenario {
     .without_module(1)
     .first(&script(
         "ring_add 6
+         insmod $modules/kho_test.ko pages=1001 nodes=1000
          echo kept | kho keep --name blob -
          refused 'has no kho.ko' load
          thawed
@@ -249,6 +287,18 @@ fn kernel_without() -> Scenario {
          ring_is 0 6
          kho status
          [ $(kho get blob) = kept ]
+         # A list of what nobody claimed that is far longer than a page, and all of it at once.
+         if [ $KHO_HOP = 2 ]; then
+             grep -c a-node-with $sys/release
+             [ $(grep -c '^/test/a-node-with-a-long-name-[0-9]* 4096$' $sys/release) = 1000 ]
+             [ $(cat $sys/release | wc -c) -gt 20000 ]
+             [ $(kho status | grep -c 'unclaimed /test/a-node') = 1000 ]
+             fails sh -c \"printf /no-such-node >$sys/release\"
+             kho release /test/a-node-with-a-long-name-7
+             fails sh -c \"printf /test/a-node-with-a-long-name-7 >$sys/release\"
+             [ $(grep -c a-node-with $sys/release) = 999 ]
+             kho release /test
+         fi
          # With the driver away for a hop its node goes on untouched.
          [ $KHO_HOP = 2 ] || exit 0
          before=$(mem_total)
@@ -272,6 +322,14 @@ fn somebody_elses_image() -> Scenario {
          kho load --arm \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
          kho activate
          frozen
+         # An abort forgets an armed kernel too.
+         kho abort
+         thawed
+         [ $(cat /sys/kernel/kexec_loaded) = 0 ]
+         kho status | grep 'loaded    nothing'
+         refused 'nothing is armed' kho capture
+         kho load --arm \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
+         kho activate
          kho-guest loaded --bare",
     ))
     .each(&script(

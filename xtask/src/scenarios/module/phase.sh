@@ -84,6 +84,26 @@ frozen
 kho abort
 rmmod kho_test
 
+# Unloading beside writers: it is refused, or the module goes with no active phase behind it.
+rmmod kho_ring
+for round in 1 2 3 4 5 6 7 8; do
+	writer 1 2>/dev/null &
+	one=$!
+	writer 0 2>/dev/null &
+	two=$!
+	tries=0
+	while [ -d $sys ] && [ $tries -lt 200 ]; do
+		rmmod kho 2>/dev/null || true
+		tries=$((tries + 1))
+	done
+	wait $one $two
+	[ ! -d $sys ] || { echo 0 >$sys/active && rmmod kho; }
+	insmod $modules/kho.ko
+	thawed
+done
+insmod $modules/kho_ring.ko
+ring_add 8
+
 # Nobody but root.
 echo nobody:x:65534:65534::/tmp:/bin/sh >>/etc/passwd
 for file in $sys/* $ring/*; do
