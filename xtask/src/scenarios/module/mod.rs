@@ -327,7 +327,7 @@ fn somebody_elses_image() -> Scenario {
          thawed
          [ $(cat /sys/kernel/kexec_loaded) = 0 ]
          kho status | grep 'loaded    nothing'
-         refused 'nothing is armed' kho capture
+         kho capture 2>&1 | grep 'no kernel is armed or loaded'
          kho load --arm \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
          kho activate
          kho-guest loaded --bare",
@@ -440,7 +440,6 @@ fn huge_pages() -> Scenario {
 
 /// Checks that the ring of the sample driver holds what earlier kernels added, then adds two records.
 const RING: &str = "
-    ring=/sys/kernel/kho_ring
     records=$((2 * KHO_HOP))
     [ \"$(cat $ring/counter)\" = $records ]
     [ \"$(wc -l <$ring/ring)\" = $records ]
@@ -463,12 +462,16 @@ fn ring_20() -> Scenario {
     .kernels(&kernels)
     .mem_mib(640)
     .kho_modules(&["kho", "kho_ring"])
-    .first(RING)
-    .each(&format!(
+    .first(&script(RING))
+    .each(&script(&format!(
         "kho-guest fill
-         case $(cat /sys/kernel/kho_ring/origin) in 'inherited from '*) ;; *) exit 1 ;; esac
+         [ \"$(cat $ring/origin)\" = \"inherited from $(fact previous-release)\" ]
+         [ $(fact hop) = $KHO_HOP ]
+         kho status | grep -q \"hop $KHO_HOP from $(fact previous-release),\"
+         # The same at every hop.
+         kho-guest same scratch \"$(cat $sys/scratch)\"
          {RING}"
-    ))
+    )))
     .check(memory_came_back)
     .timeout_s(1200)
 }
