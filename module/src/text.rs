@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use core::fmt::Write;
     use std::string::String;
-    use std::{format, vec};
+    use std::vec;
 
     #[test]
     fn pieces_are_the_text() {
@@ -112,7 +112,7 @@ mod tests {
                 }
                 read += core::str::from_utf8(text.bytes()).unwrap();
             }
-            assert_eq!(read, whole, "{}", format!("in pieces of {size}"));
+            assert_eq!(read, whole, "in pieces of {size}");
         }
     }
 }
