@@ -162,10 +162,15 @@ impl Arrived {
 
     /// The tree with `place` instead of one range of its mem cache; and where the chain has that range.
     fn cache(&self, tree: &[u8], place: PhysRange) -> Result<(u64, Vec<u8>)> {
-        // The first is the state. Of the others, one that the tree names nowhere else.
-        for (node, range) in self.reserved.iter().skip(1) {
+        // The first is the state; the others ascend, and go on doing so.
+        let others = self.reserved.get(1..).unwrap_or_default();
+        for (index, (node, range)) in others.iter().enumerate() {
+            let below = index.checked_sub(1).and_then(|below| others.get(below));
+            let above = others.get(index + 1);
+            let in_order = below.is_none_or(|(_, below)| below.end() <= place.start())
+                && above.is_none_or(|(_, above)| place.end() <= above.start());
             let mut forged = tree.to_vec();
-            if replace(&mut forged, &pair(*range), &pair(place)).is_ok() {
+            if in_order && replace(&mut forged, &pair(*range), &pair(place)).is_ok() {
                 seal(&mut forged)?;
                 return Ok((*node, forged));
             }
