@@ -4,12 +4,14 @@
 //! `START-END : NAME`, both addresses in hexadecimal and the last one included. Whoever may not know the
 //! addresses gets zeros.
 
-use kho::{OutOfMemory, PhysAddr, PhysRange, RangeSet};
+use kho::{OutOfMemory, PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
 /// Memory of this machine.
 #[derive(Default, Debug)]
 pub struct Map {
-    /// System RAM in whole pages, above the first MiB, without what the firmware or ACPI keeps.
+    /// System RAM in whole pages, without what the firmware or ACPI keeps: what may be read.
+    pub readable: RangeSet,
+    /// The same above the first MiB: what may be handed over.
     pub ram: RangeSet,
     /// Where this kernel's image is, and the crash kernel's reservation: never ours.
     pub taken: RangeSet,
@@ -25,20 +27,22 @@ const LOW: u64 = 1 << 20;
 /// [`OutOfMemory`].
 pub fn parse(text: &[u8]) -> Result<Map, OutOfMemory> {
     let mut map = Map::default();
+    // Kernels before 6.10 begin a new line where somebody's setup_data begins or ends, in the middle of a page.
+    let mut bytes = RangeSet::new();
     for line in text.split(|byte| *byte == b'\n') {
         let Some((range, name, top)) = line_parts(line) else {
             continue;
         };
         if name == b"System RAM" && top {
-            if let Some(inner) = range.page_inner() {
-                map.ram.insert(inner)?;
-            }
+            bytes.insert(range)?;
         } else if (name.starts_with(b"Kernel ") || name.starts_with(b"Crash kernel"))
             && let Some(outer) = range.page_outer()
         {
             map.taken.insert(outer)?;
         }
     }
+    map.readable = bytes.align_inner(PAGE_SIZE)?;
+    map.ram = map.readable.try_clone()?;
     if let Ok(low) = PhysRange::new(PhysAddr::new(0), LOW) {
         map.ram.remove(low)?;
     }
@@ -92,9 +96,24 @@ mod tests {
             &[range(0x100000, 0x3ffe0000), range(0x100000000, 0x140000000)]
         );
         assert_eq!(
+            map.readable.as_slice(),
+            &[
+                range(0x1000, 0x9f000),
+                range(0x100000, 0x3ffe0000),
+                range(0x100000000, 0x140000000)
+            ]
+        );
+        assert_eq!(
             map.taken.as_slice(),
             &[range(0x1000000, 0x2000000), range(0x2a000000, 0x30000000)]
         );
+    }
+
+    #[test]
+    fn lines_that_meet_within_a_page_are_one() {
+        let map =
+            parse(b"00100000-0010407f : System RAM\n00104080-001fffff : System RAM\n").unwrap();
+        assert_eq!(map.ram.as_slice(), &[range(0x100000, 0x200000)]);
     }
 
     #[test]

@@ -154,6 +154,9 @@ impl Phase {
     }
 
     /// Asks every producer, in order; `done` has room for all and gets those that were asked successfully.
+    ///
+    /// Not inlined, as some others on this way: a session and a writer take more than a KiB each of a stack of 16.
+    #[inline(never)]
     fn serialize(&self, done: &mut Vec<Held>) -> Result<(u64, Block, Vec<u8>), Errno> {
         let limits = STORE.lock().limits()?;
         let mut session = Session::new(limits)?;
@@ -222,6 +225,7 @@ fn roll_back(done: &mut Vec<Held>) {
 }
 
 /// Writes and seals the tree, in pages of its own.
+#[inline(never)]
 fn finish(session: &Session) -> Result<(u64, Block, Vec<u8>), Errno> {
     let generation = match random() {
         0 => 1, // 0 means: not active

@@ -323,13 +323,20 @@ impl Session {
         root: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>,
     ) -> Result<Vec<u8>, Errno> {
         self.good()?;
-        let mut measure = Writer::measuring();
-        self.write(&mut measure, &root)?;
-        let mut bytes = zeros(measure.finish()?)?;
-        let mut writer = Writer::new(&mut bytes);
-        self.write(&mut writer, &root)?;
-        writer.finish()?;
+        let mut bytes = zeros(self.write_to(Writer::measuring(), &root)?)?;
+        self.write_to(Writer::new(&mut bytes), &root)?;
         Ok(bytes)
+    }
+
+    /// Gives the number of bytes.
+    #[inline(never)]
+    fn write_to(
+        &self,
+        mut writer: Writer<'_>,
+        root: &impl Fn(&mut Writer<'_>) -> Result<(), WriteError>,
+    ) -> Result<usize, Errno> {
+        self.write(&mut writer, root)?;
+        Ok(writer.finish()?)
     }
 
     fn write(

@@ -55,6 +55,7 @@ impl Store {
     const fn new() -> Self {
         Self {
             map: Map {
+                readable: RangeSet::new(),
                 ram: RangeSet::new(),
                 taken: RangeSet::new(),
             },

@@ -91,7 +91,7 @@ pub fn zeros(len: usize) -> Result<Vec<u8>, Errno> {
 /// [`ENXIO`] when they are not; no memory.
 pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
     let outer = range.page_outer().ok_or(ENXIO)?;
-    if !map.ram.contains_range(outer) || !pages::all_reserved(outer) {
+    if !map.readable.contains_range(outer) || !pages::all_reserved(outer) {
         return Err(ENXIO);
     }
     let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;
