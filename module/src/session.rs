@@ -79,9 +79,12 @@ impl Limits {
 impl Session {
     /// Nothing written yet; the root is open.
     ///
+    /// Not inlined, so that the copies made on the way are off the stack again.
+    ///
     /// # Errors
     ///
     /// No memory.
+    #[inline(never)]
     pub fn new(limits: Limits) -> Result<Self, Errno> {
         let mut session = Self {
             notes: Vec::new(),
