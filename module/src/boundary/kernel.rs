@@ -126,7 +126,8 @@ impl SelfHold {
     /// One reference; `None` while the module is being unloaded. Its code is still there then, but only until the
     /// caller returns.
     pub fn new() -> Option<Self> {
-        ffi::kho_c_hold_self().then_some(Self(()))
+        // Made only then: one that is dropped here would give back a reference that was never taken.
+        ffi::kho_c_hold_self().then(|| Self(()))
     }
 }
 

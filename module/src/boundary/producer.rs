@@ -32,7 +32,9 @@ impl Handle {
     /// A reference on the driver's module, or `None` when it is about to go.
     pub fn hold(self) -> Option<Held> {
         // SAFETY: registered, by the # Invariants.
-        unsafe { ffi::kho_c_hold(self.0.as_ptr()) }.then_some(Held(self))
+        let held = unsafe { ffi::kho_c_hold(self.0.as_ptr()) };
+        // Made only then: one that is dropped here would give back a reference that was never taken.
+        held.then(|| Held(self))
     }
 }
 
