@@ -20,14 +20,6 @@ pub fn scenarios() -> Vec<Scenario> {
                 scenario.at(boot, &with(script))
             })
         };
-        // The longer ones ordinarily run on one release each.
-        let only_on = |one: Release, scenario: Scenario| {
-            if release == one {
-                scenario
-            } else {
-                scenario.slow()
-            }
-        };
         let name = |what: &str| format!("debian-{}-{what}", release.number());
         all.push(
             stages(
@@ -43,24 +35,26 @@ pub fn scenarios() -> Vec<Scenario> {
             )
             .dkms(),
         );
-        all.push(only_on(
-            Release::Trixie,
-            stages(
-                Scenario::new(
-                    name("failures"),
-                    "captures that fail, time out, or leave something out; plain, cold and stop",
-                ),
-                &[
-                    include_str!("failures-0.sh"),
-                    include_str!("failures-1.sh"),
-                    include_str!("failures-2.sh"),
-                    include_str!("failures-3.sh"),
-                    include_str!("failures-4.sh"),
-                    include_str!("failures-5.sh"),
-                    include_str!("failures-6.sh"),
-                ],
+        let failures = stages(
+            Scenario::new(
+                name("failures"),
+                "captures that fail, time out, or leave something out; plain, cold and stop",
             ),
-        ));
+            &[
+                include_str!("failures-0.sh"),
+                include_str!("failures-1.sh"),
+                include_str!("failures-2.sh"),
+                include_str!("failures-3.sh"),
+                include_str!("failures-4.sh"),
+                include_str!("failures-5.sh"),
+                include_str!("failures-6.sh"),
+            ],
+        );
+        // The longest one ordinarily runs on one release.
+        all.push(match release {
+            Release::Trixie => failures,
+            Release::Bookworm => failures.slow(),
+        });
         all.push(stages(
             Scenario::new(
                 name("packages"),
@@ -68,21 +62,19 @@ pub fn scenarios() -> Vec<Scenario> {
             ),
             &[include_str!("packages.sh")],
         ));
-        all.push(only_on(
-            Release::Bookworm,
-            stages(
-                Scenario::new(
-                    name("hostile"),
-                    "a hostile user at work during the restore; a crash kernel; kho in place of kexec(8); an upgrade while armed",
-                ),
-                &[
-                    include_str!("hostile-0.sh"),
-                    include_str!("hostile-1.sh"),
-                    include_str!("hostile-2.sh"),
-                ],
-            )
-            .append("crashkernel=160M"),
-        ));
+        // Its crash kernel is armed by kdump-tools, which only that image has (`crate::system::recipe`).
+        if release == Release::Bookworm {
+            let hostile = Scenario::new(
+                name("hostile"),
+                "a hostile user at work during the restore; a crash kernel; kho in place of kexec(8); an upgrade while armed",
+            );
+            let scripts = [
+                include_str!("hostile-0.sh"),
+                include_str!("hostile-1.sh"),
+                include_str!("hostile-2.sh"),
+            ];
+            all.push(stages(hostile, &scripts).append("crashkernel=160M"));
+        }
     }
     all
 }
