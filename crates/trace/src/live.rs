@@ -125,8 +125,10 @@ impl Offsets {
 /// One page that was read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LivePage {
-    /// Its time.
+    /// When it began.
     pub time: u64,
+    /// When its newest event was: on a quiet CPU long after it began.
+    pub newest: u64,
     /// All of its bytes.
     pub bytes: Vec<u8>,
 }
@@ -257,8 +259,13 @@ impl<'m> Live<'m> {
             };
             match unread(&bytes, &self.layout, copy.read) {
                 Ok(Some(bytes)) => {
-                    let time = Page::new(&bytes, &self.layout).map_or(0, |page| page.time);
-                    found.pages.push(LivePage { time, bytes });
+                    let page = Page::new(&bytes, &self.layout);
+                    let (time, newest) = page.map_or((0, 0), |page| (page.time, page.newest()));
+                    found.pages.push(LivePage {
+                        time,
+                        newest,
+                        bytes,
+                    });
                 }
                 Ok(None) => {}
                 Err(_) => found.left_out += 1,

@@ -176,6 +176,12 @@ impl<'a> Page<'a> {
         self.events.is_empty()
     }
 
+    /// When its last event that can be read was, or the page began if there is none.
+    pub fn newest(&self) -> u64 {
+        let last = self.events().map_while(Result::ok).last();
+        last.map_or(self.time, |event| event.time)
+    }
+
     /// Its events in order. After an error there is no next one.
     pub fn events(&self) -> Events<'a> {
         Events {

@@ -304,7 +304,7 @@ impl Found {
 fn trim(found: &mut [Found], limit: u64) {
     let mut all: Vec<(u64, usize)> = Vec::new();
     for (index, buffer) in found.iter().enumerate() {
-        all.extend(buffer.pages.iter().map(|page| (page.time, index)));
+        all.extend(buffer.pages.iter().map(|page| (page.newest, index)));
     }
     all.sort_unstable_by(|a, b| b.cmp(a));
     let mut kept = vec![0usize; found.len()];
@@ -513,6 +513,7 @@ mod tests {
     use super::*;
     use crate::live::LivePage;
 
+    /// Pages whose newest events are of these times. Each began with the CPU's first one: that does not count.
     fn found(cpu: u32, times: &[u64]) -> Found {
         Found {
             name: String::new(),
@@ -521,7 +522,8 @@ mod tests {
             pages: times
                 .iter()
                 .map(|time| LivePage {
-                    time: *time,
+                    time: times[0],
+                    newest: *time,
                     bytes: vec![u8::try_from(*time).unwrap(); 4096],
                 })
                 .collect(),
