@@ -6,10 +6,11 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use kho::abi::{BlobDescription, Content, Description, HANDOVER_V1, Label, MACHINE_X86_64};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_guest::forge::{pair, raw_pair, replace};
 use kho_kexec::assemble::{self, Load, Placement, SegmentKind};
 use kho_kexec::bootparam::BootParams;
 use kho_kexec::carrier::SetupDataCarrier;
@@ -234,7 +235,7 @@ fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
     };
     let mut tree = vec![0; kho::abi::measure_handover(&description)?];
     kho::abi::write_handover(&description, &mut tree)?;
-    let moved_to = |start: u64| pair(start, second.len());
+    let moved_to = |start: u64| raw_pair(start, second.len());
     match damage {
         Damage::None | Damage::Chain | Damage::Content | Damage::TracePage | Damage::TraceCut => {
             return Ok(tree);
@@ -256,50 +257,24 @@ fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
             replace(&mut tree, HANDOVER_V1.as_bytes(), future.as_bytes())?;
         }
         Damage::Overlap => {
-            replace(&mut tree, &pair_of(second), &moved_to(first.start().get()))?;
+            replace(&mut tree, &pair(second), &moved_to(first.start().get()))?;
         }
         Damage::Wrap => {
             let last_page = u64::MAX - (PAGE_SIZE - 1);
-            replace(&mut tree, &pair_of(second), &moved_to(last_page))?;
+            replace(&mut tree, &pair(second), &moved_to(last_page))?;
         }
         Damage::Scratch => {
             let start = places.scratch.start().get();
-            replace(&mut tree, &pair_of(second), &moved_to(start))?;
+            replace(&mut tree, &pair(second), &moved_to(start))?;
         }
         Damage::Unreserved => {
             let last = places.reserved.iter().map(|range| range.end().get()).max();
             let above = last.context("a mem cache")? + (16 << 20);
-            replace(&mut tree, &pair_of(second), &moved_to(above))?;
+            replace(&mut tree, &pair(second), &moved_to(above))?;
         }
     }
     kho::tree::seal(&mut tree)?;
     Ok(tree)
-}
-
-fn pair_of(range: PhysRange) -> [u8; 16] {
-    pair(range.start().get(), range.len())
-}
-
-/// `{u64 addr; u64 len}`, native endian.
-fn pair(start: u64, len: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&start.to_ne_bytes());
-    bytes[8..].copy_from_slice(&len.to_ne_bytes());
-    bytes
-}
-
-/// Replaces the only place where `old` is.
-fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
-    let found: Vec<usize> = bytes
-        .windows(old.len())
-        .enumerate()
-        .filter_map(|(at, window)| (window == old).then_some(at))
-        .collect();
-    let [at] = found[..] else {
-        bail!("{} places to damage where one was expected", found.len());
-    };
-    bytes[at..at + new.len()].copy_from_slice(new);
-    Ok(())
 }
 
 pub(crate) fn places(plan: &Value) -> Result<Places> {

@@ -5,6 +5,7 @@
 //! that start with [`TAG`] and a random token which the host put on the kernel command line. A script that happens
 //! to print something alike cannot be mistaken for a verdict.
 
+pub mod forge;
 pub mod random;
 
 use serde::{Deserialize, Serialize};

@@ -9,6 +9,7 @@ use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::tree::{Reader, seal};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_guest::forge::{pair, raw_pair, replace};
 
 use crate::lab::Host;
 
@@ -61,9 +62,9 @@ pub fn forge(host: &mut Host<'_>) -> Result<()> {
         )?))?,
         "own" => instead(pair(PhysRange::new(part.start(), PAGE_SIZE)?))?,
         "twice" => instead(pair(*pages.first().context("one page only")?))?,
-        "empty" => instead(raw(victim.start().get(), 0))?,
-        "unaligned" => instead(raw(victim.start().get() + 8, PAGE_SIZE))?,
-        "wraps" => instead(raw(victim.start().get(), u64::MAX - (PAGE_SIZE - 1)))?,
+        "empty" => instead(raw_pair(victim.start().get(), 0))?,
+        "unaligned" => instead(raw_pair(victim.start().get() + 8, PAGE_SIZE))?,
+        "wraps" => instead(raw_pair(victim.start().get(), u64::MAX - (PAGE_SIZE - 1)))?,
         "unsealed" => {
             let mut forged = before.clone();
             replace(&mut forged, &pair(victim), &pair(reported("text")?))?;
@@ -192,30 +193,4 @@ fn ranges(tree: &[u8], path: &str) -> Result<Vec<PhysRange>> {
     let node = tree.path(path).with_context(|| format!("no {path}"))?;
     let mem = node.prop("mem").context("no mem")?;
     Ok(mem.value().mem()?.collect::<Result<_, _>>()?)
-}
-
-fn pair(range: PhysRange) -> [u8; 16] {
-    raw(range.start().get(), range.len())
-}
-
-/// `{u64 addr; u64 len}`, native endian.
-fn raw(start: u64, len: u64) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&start.to_ne_bytes());
-    bytes[8..].copy_from_slice(&len.to_ne_bytes());
-    bytes
-}
-
-/// Replaces the only place where `old` is.
-fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
-    let found: Vec<usize> = bytes
-        .windows(old.len())
-        .enumerate()
-        .filter_map(|(at, window)| (window == old).then_some(at))
-        .collect();
-    let [at] = found[..] else {
-        bail!("{} places to forge where one was expected", found.len());
-    };
-    bytes[at..at + new.len()].copy_from_slice(new);
-    Ok(())
 }

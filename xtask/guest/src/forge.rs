@@ -1,0 +1,35 @@
+//! Bytes of a tree put in the place of others, by tests that want it wrong.
+
+use anyhow::{Result, bail};
+use kho::PhysRange;
+
+/// A range as `mem` has it.
+pub fn pair(range: PhysRange) -> [u8; 16] {
+    raw_pair(range.start().get(), range.len())
+}
+
+/// The same of numbers that make no range: `{u64 addr; u64 len}`, native endian.
+pub fn raw_pair(start: u64, len: u64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&start.to_ne_bytes());
+    bytes[8..].copy_from_slice(&len.to_ne_bytes());
+    bytes
+}
+
+/// Replaces the only place where `old` is by `new`, which is as long.
+///
+/// # Errors
+///
+/// When there is no such place, or more than one.
+pub fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
+    let found: Vec<usize> = bytes
+        .windows(old.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == old).then_some(at))
+        .collect();
+    let [at] = found[..] else {
+        bail!("{} places to forge where one was expected", found.len());
+    };
+    bytes[at..at + new.len()].copy_from_slice(new);
+    Ok(())
+}
