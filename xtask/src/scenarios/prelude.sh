@@ -1,5 +1,8 @@
 # Functions for the scripts of guest tests.
 
+# Which command it was that failed, in a function or outside.
+trap '[ $? = 0 ] || echo "failed at line $LINENO: $(sed -n "${LINENO}p" "$0")"' EXIT
+
 # Keeps a tree of all kinds of entries (in MiB) and a blob, and tells the host what they must look like for ever.
 keep_tree_and_blob() {
 	kho-guest make-tree /srv/tree --bytes $(($1 << 20)) --seed 1

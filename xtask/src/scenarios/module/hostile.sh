@@ -25,6 +25,18 @@ place() {
 	sed -n "s/^ *\([0-9a-f]*\)-.* : $1\$/\1/p" /proc/iomem
 }
 
+# outside PLACE WANT: what a tree that names it is refused for. Address randomisation may put a kernel's text into the scratch
+# region, and a mem cache that reaches into it is refused before its ranges are looked at.
+outside() {
+	kho status --json | tr -d ' \n' | sed -n 's/.*"scratch":{"addr":"\(0x[0-9a-f]*\)","len":\([0-9]*\).*/\1 \2/p' >/tmp/scratch
+	read -r scratch length </tmp/scratch
+	if [ $((0x$1)) -ge $((scratch)) ] && [ $((0x$1)) -lt $((scratch + length)) ]; then
+		echo 'refused, the state tree is not valid'
+	else
+		echo "$2"
+	fi
+}
+
 total=$(mem_total)
 if [ "$KHO_HOP" -gt 0 ]; then
 	od -A n -t u8 -j 592 -N 8 /sys/kernel/boot_params/data | tr -d ' ' | kho-guest report head
@@ -36,10 +48,13 @@ if [ "$KHO_HOP" -gt 0 ]; then
 		kho-guest report blob
 
 	# Nothing of these is believed, and nothing is touched.
-	try cache-text arrival 'refused, early boot was not asked to reserve all of the mem cache'
-	try cache-firmware arrival 'refused, early boot was not asked to reserve all of the mem cache'
-	try reserve-text arrival 'refused, a range is not RAM that early boot reserved for it'
-	try reserve-firmware arrival 'refused, a range is not RAM that early boot reserved for it'
+	text=$(place 'Kernel code')
+	unasked='refused, early boot was not asked to reserve all of the mem cache'
+	unreserved='refused, a range is not RAM that early boot reserved for it'
+	try cache-text arrival "$(outside "$text" "$unasked")"
+	try cache-firmware arrival "$unasked"
+	try reserve-text arrival "$(outside "$text" "$unreserved")"
+	try reserve-firmware arrival "$unreserved"
 	# The loader's tree is believed, the drivers' is not. A module that is loaded again only takes what the first one
 	# marked, so each kernel begins with another forgery.
 	set -- text memmap firmware scratch chain blob own twice empty unaligned wraps unsealed

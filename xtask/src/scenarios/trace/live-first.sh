@@ -15,11 +15,14 @@ busy=$!
 cat $T/trace_pipe >/tmp/pipe &
 pipe=$!
 kho trace --live >/dev/null
+until [ -s /tmp/pipe ]; do sleep 1; done
 kill $pipe
-[ -s /tmp/pipe ]
-# What is behind them is not consumed.
+# What is behind them is not consumed. Nothing is traced meanwhile: the buffer of this CPU could wrap before it is read.
 echo 'behind the pipe' >$T/trace_marker
-kho trace --live --instance '' | grep 'tracing_mark_write: behind the pipe'
+echo 0 >$T/tracing_on
+kho trace --live --instance '' >/tmp/live
+echo 1 >$T/tracing_on
+grep 'tracing_mark_write: behind the pipe' /tmp/live
 # Now there is more again than is asked for.
 sleep 3
 kho trace --live | tail -n 3
