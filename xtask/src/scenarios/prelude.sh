@@ -38,6 +38,18 @@ refused() {
 	}
 }
 
+# Waits until a command succeeds: at most a minute, for a machine that is busy with others. within_a_minute COMMAND…
+within_a_minute() {
+	deadline=$(($(cut -d . -f 1 /proc/uptime) + 60))
+	until "$@"; do
+		[ "$(cut -d . -f 1 /proc/uptime)" -lt $deadline ] || {
+			echo "not within a minute: $*"
+			return 1
+		}
+		sleep 0.2
+	done
+}
+
 # Makes the programs of /media/root usable, with their libraries and data.
 foreign() {
 	mkdir -p /lib /usr/lib

@@ -28,7 +28,7 @@ sleep 1
 kill -9 $second
 wait $second || true
 echo 0 >/sys/kernel/kho/active
-sleep 1
+within_a_minute written /k/sparse
 kill -9 $writer
 wait $writer || true
 kho-guest map check /k/sparse

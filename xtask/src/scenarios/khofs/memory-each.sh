@@ -25,20 +25,13 @@ if [ $KHO_HOP = 1 ]; then
 	kho-guest bytes $((KHO_BIG << 20)) --seed 9 | dd of=/k/vm bs=1M conv=notrunc 2>/dev/null
 else
 	# Nobody touches it: a while after the mount it comes by itself.
-	waited=0
-	while [ "$(status_of vm unclaimed)" != 0 ]; do
-		sleep 1
-		waited=$((waited + 1))
-		[ $waited -lt 60 ]
-	done
+	all_claimed() { [ "$(status_of vm unclaimed)" = 0 ]; }
+	within_a_minute all_claimed
 	kho-guest hash --same vm </k/vm
 	[ "$(status_of vm huge)" = $((KHO_BIG << 20)) ]
 	before=$(free_kib)
 	rm /k/vm
-	sleep 4
-	after=$(free_kib)
-	echo "free before rm $before KiB, after $after KiB"
-	[ $((after - before)) -ge $(((KHO_BIG << 10) * 98 / 100)) ]
+	within_a_minute are_free $((before + (KHO_BIG << 10) * 98 / 100))
 	# Not only pages, but huge ones.
 	huge=$((KHO_BIG / 4))
 	echo $huge >/proc/sys/vm/nr_hugepages

@@ -23,6 +23,16 @@ free_kib() {
 		/proc/meminfo /proc/zoneinfo
 }
 
+# Whether at least so many KiB are free. What was removed is given back by a worker, so this takes a while.
+are_free() {
+	[ "$(free_kib)" -ge "$1" ]
+}
+
+# Whether anything was written to a file by kho-guest map write.
+written() {
+	[ "$(od -An -tu8 -N8 "$1")" -gt 0 ]
+}
+
 # Two trees are the same in every respect that hash-tree knows.
 same_trees() {
 	kho-guest hash-tree -v "$1" >/tmp/one

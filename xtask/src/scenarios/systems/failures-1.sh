@@ -21,5 +21,5 @@ printf '[Service]\nTimeoutStopSec=3s\n' > /etc/systemd/system/kho-capture.servic
 systemctl daemon-reload
 arm @OTHER@ --on-failure cold
 systemctl start holder.service
-sleep 1
+locked
 refused 54 "another kho is working" kho unload

@@ -26,7 +26,7 @@ systemctl daemon-reload
 arm @OWN@
 head -c 800M /dev/zero > /srv/large/file
 systemctl start holder.service
-sleep 1
+locked
 refused 54 "another kho is working" kho unload
 rm -r /srv/extra
 echo changed > /srv/must/file

@@ -52,6 +52,11 @@ refused() {
 	fi
 }
 
+# Waits until another process holds kho's lock.
+locked() {
+	until grep -q ":$(stat -c %i /run/kho/lock) " /proc/locks; do sleep 0.2; done
+}
+
 # Everything that was to start has started, and nothing failed: the system is ready.
 ready() {
 	state=$(systemctl is-system-running --wait) || true
