@@ -26,6 +26,8 @@ mod tree;
 #[allow(dead_code, missing_docs, reason = "written for another crate")]
 mod keepd_parse;
 
+#[path = "../../crates/cli/src/on_failure.rs"]
+mod on_failure;
 /// What `/run/kho` holds, of the same program.
 #[path = "../../crates/cli/src/state/records.rs"]
 #[allow(dead_code, reason = "written for another crate")]
@@ -242,6 +244,13 @@ pub const TARGETS: &[Target] = &[
         "the files of /run/kho (JSON)",
         state::records,
         state::files,
+        4096,
+    ),
+    target(
+        "armed",
+        "/run/kho/armed.json, and the command line that it asks for",
+        state::armed,
+        state::armed_files,
         4096,
     ),
     target(

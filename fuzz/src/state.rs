@@ -1,6 +1,7 @@
 //! What a `kho` of the same boot wrote down, or somebody else did.
 
-use crate::state_records::{KeepFile, LoadedFile, ReservedFile, parse};
+use crate::state_records::{ArmedFile, KeepFile, LoadedFile, ReservedFile, parse};
+use kho_kexec::cmdline;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The boot that files are of.
@@ -35,6 +36,57 @@ fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     let twice = serde_json::to_value(&back).expect("and written again");
     assert_eq!(once, twice);
     Some(content)
+}
+
+/// Longest command line of any kernel that is armed here.
+const LINE_MAX: u64 = 2047;
+
+/// The running kernel's command line.
+const RUNNING: &[u8] = b"root=/dev/vda1 rdinit=/kho-arrive quiet -- single";
+
+/// The text of `armed.json`, and what a capture does with it before it opens a file.
+pub fn armed(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Some(armed) = again::<ArmedFile>(text) else {
+        return;
+    };
+    if let Some(size) = &armed.scratch {
+        let _ = kho::scratch::parse_size(size);
+    }
+    let base = match (&armed.command_line, armed.reuse_cmdline) {
+        (Some(line), _) => line.clone().into_bytes(),
+        (None, true) => cmdline::reuse(RUNNING, Some(b"/init")),
+        (None, false) => Vec::new(),
+    };
+    let append = armed.append.unwrap_or_default();
+    if let Ok(built) = cmdline::build(&base, append.as_bytes(), true, LINE_MAX) {
+        assert!(
+            built.line.len() as u64 <= LINE_MAX,
+            "as long as the kernel takes"
+        );
+        assert!(!built.line.contains(&0), "one line");
+        assert!(cmdline::starts_arrival(&built.line), "it arrives");
+    }
+}
+
+pub fn armed_files() -> Vec<Vec<u8>> {
+    let armed = |text: &str| {
+        format!(
+            r#"{{"version":1,"boot_id":"{BOOT}","kernel":"/boot/vmlinuz","release":"6.12","initrd":true,{text},"time":5}}"#
+        )
+        .into_bytes()
+    };
+    vec![
+        armed(
+            r#""reuse_cmdline":true,"command_line":null,"append":"quiet -- 3","scratch":"64M","max_ranges":20,"no_activate":false,"no_module_check":true,"forget_arrived":false,"plain_line":[114,111],"on_failure":"stop""#,
+        ),
+        // As an older one writes it.
+        armed(
+            r#""reuse_cmdline":false,"command_line":"root=/dev/sda rdinit=/bin/sh \"a=b c\"","append":null,"scratch":null,"max_ranges":null,"forget_arrived":true,"plain_line":[],"on_failure":null"#,
+        ),
+    ]
 }
 
 pub fn files() -> Vec<Vec<u8>> {

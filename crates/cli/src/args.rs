@@ -1,5 +1,6 @@
 //! The command line: what every verb takes, and its help.
 
+use super::on_failure::OnFailure;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -435,27 +436,22 @@ pub struct Load {
     pub verify: bool,
 }
 
-/// What happens at shutdown when the content cannot be taken.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnFailure {
-    /// Start the same kernel without a handover.
-    Plain,
-    /// Reboot through the firmware.
-    #[default]
-    Cold,
-    /// Do not go down: stay in the emergency shell with file systems mounted.
-    Stop,
+impl clap::ValueEnum for OnFailure {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Plain, Self::Cold, Self::Stop]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let (name, help) = match self {
+            Self::Plain => ("plain", "Start the same kernel without a handover"),
+            Self::Cold => ("cold", "Reboot through the firmware"),
+            Self::Stop => (
+                "stop",
+                "Do not go down: stay in the emergency shell with file systems mounted",
+            ),
+        };
+        Some(clap::builder::PossibleValue::new(name).help(help))
+    }
 }
 
 /// Arguments of `capture`.

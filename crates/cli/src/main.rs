@@ -14,6 +14,7 @@ mod khofs;
 mod list;
 mod map;
 mod module;
+mod on_failure;
 mod session;
 mod state;
 mod trace;

@@ -7,6 +7,9 @@ mod args;
 #[allow(dead_code, missing_docs)]
 #[path = "../../../crates/cli/src/exit.rs"]
 mod exit;
+#[allow(dead_code)]
+#[path = "../../../crates/cli/src/on_failure.rs"]
+mod on_failure;
 
 use std::fmt::Write as _;
 

@@ -5,9 +5,10 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 
 use super::Scenario;
-use crate::lab::Host;
+use crate::lab::{Host, Outcome};
 
 const LIB: &str = include_str!("fault/lib.sh");
+const KILL: &str = include_str!("fault/kill.sh");
 
 fn script(text: &str) -> String {
     format!("{LIB}\n{text}")
@@ -19,29 +20,18 @@ fn both(scenario: Scenario, text: &str) -> Scenario {
 
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
-    let kill = include_str!("fault/kill.sh");
-    vec![
+    let mut all = kill_all();
+    all.extend([
         both(
             Scenario::new(
                 "fault-kill",
-                "every verb is killed at every step that changes something; of a load and a restore, some steps",
+                "every verb is killed at every step that changes something; of those that take long, at some",
             ),
-            kill,
+            KILL,
         )
         .kernels(&["6.1", "6.12"])
         .timeout_s(1200)
-        .check(|outcome| {
-            let kills = |life: &crate::lab::Life| life.values.get("kills").cloned();
-            let kills: Vec<String> = outcome.lives.iter().filter_map(kills).collect();
-            Ok(format!("{} kills", kills.join(" and ")))
-        }),
-        both(
-            Scenario::new("fault-kill-all", "the same at every single step of loads and restores"),
-            &format!("STRIDE=1\nRESTORES=100000\n{kill}"),
-        )
-        .kernels(&["6.12", "7.3"])
-        .timeout_s(7200)
-        .slow(),
+        .check(kills),
         both(
             Scenario::new(
                 "fault-power",
@@ -106,7 +96,47 @@ pub fn scenarios() -> Vec<Scenario> {
             include_str!("fault/harsh.sh"),
         )
         .kernels(&["6.1", "6.12"]),
-    ]
+    ]);
+    all
+}
+
+/// The same at every single step, in guests that can be run one by one: together they take an hour.
+fn kill_all() -> Vec<Scenario> {
+    let parts = [
+        ("load", "keep load unload look"),
+        ("arm", "kexec arm"),
+        ("capture", "capture"),
+        ("start", "reboot exec arrived boot"),
+    ];
+    let part = |name: &str, parts: &str, more: &str| {
+        let about = format!("killed at every single step: {parts}");
+        let script = format!("EACH=1\nPARTS='{parts}'\n{more}\n{KILL}");
+        both(
+            Scenario::new(format!("fault-kill-all-{name}"), about),
+            &script,
+        )
+        .kernels(&["6.12", "7.3"])
+        .timeout_s(5400)
+        .slow()
+        .check(kills)
+    };
+    // A restore has many steps.
+    let restores = (1..=4).map(|shard| {
+        let more = format!("SHARD={shard}\nSHARDS=4");
+        part(&format!("restore-{shard}"), "restore", &more)
+    });
+    let others = parts.iter().map(|(name, parts)| part(name, parts, ""));
+    others.chain(restores).collect()
+}
+
+/// How often each verb was killed.
+pub fn kills(outcome: &Outcome) -> Result<String> {
+    let values = outcome.lives.iter().flat_map(|life| &life.values);
+    let kills: Vec<String> = values
+        .filter_map(|(key, count)| Some(format!("{} {count}", key.strip_prefix("kills.")?)))
+        .collect();
+    ensure!(!kills.is_empty(), "nothing was killed");
+    Ok(format!("kills: {}", kills.join(", ")))
 }
 
 /// The first page of the blob, in the machine's memory.

@@ -4,20 +4,21 @@
 //! the meantime a plain image of the same kernel is loaded: `systemctl kexec` (and, since systemd 254,
 //! `reboot`) look at `/sys/kernel/kexec_loaded` before they choose what to do.
 
-use crate::args::{Next, OnFailure};
+use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::next::{self, Files};
 use crate::handover::prepare::Inputs;
 use crate::module;
+use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
 use crate::session::Session;
+use crate::state::ArmedFile;
 use kho::RangeSet;
 use kho_kexec::sys::file_load;
 use kho_kexec::sys::syscalls::{Kernel, System};
-use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Record of what is armed, in the state directory.
@@ -28,33 +29,6 @@ const FOLDER: &str = "armed";
 
 /// The unit that takes the content.
 pub const CAPTURE_UNIT: &str = "kho-capture.service";
-
-/// What was armed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Armed {
-    /// Path of the kernel image when it was taken, for messages.
-    pub kernel: PathBuf,
-    /// Release that the image says it is.
-    pub release: String,
-    /// Whether there is an initrd.
-    initrd: bool,
-    reuse_cmdline: bool,
-    command_line: Option<String>,
-    append: Option<String>,
-    scratch: Option<String>,
-    max_ranges: Option<usize>,
-    #[serde(default)]
-    no_activate: bool,
-    #[serde(default)]
-    no_module_check: bool,
-    forget_arrived: bool,
-    /// Command line of the plain image.
-    plain_line: Vec<u8>,
-    /// What to do when the content cannot be taken, if it was said.
-    pub on_failure: Option<OnFailure>,
-    /// When, nanoseconds since the epoch.
-    pub time: u64,
-}
 
 /// Takes the kernel, with the lock held.
 ///
@@ -103,7 +77,7 @@ pub fn run(
         ));
         measure()
     })?;
-    let armed = Armed {
+    let armed = ArmedFile {
         kernel: args.kernel.clone(),
         release,
         initrd: next.initrd.is_some(),
@@ -154,7 +128,7 @@ pub fn run(
 /// # Errors
 ///
 /// When the record cannot be read.
-pub fn armed(session: &Session) -> Result<Option<Armed>, Fail> {
+pub fn armed(session: &Session) -> Result<Option<ArmedFile>, Fail> {
     session.state.read(RECORD)
 }
 
@@ -174,7 +148,7 @@ pub fn disarm(session: &Session) -> Result<(), Fail> {
     gone(std::fs::remove_dir_all(session.state.path().join(FOLDER)))
 }
 
-impl Armed {
+impl ArmedFile {
     /// The arguments of the load, with the copies in place of the files.
     pub fn next(&self, session: &Session) -> Next {
         let dir = session.state.path().join(FOLDER);
@@ -203,7 +177,7 @@ impl Armed {
 /// # Errors
 ///
 /// [`Status::LoadFailed`].
-pub fn load_plain(armed: &Armed, session: &Session) -> Result<(), Fail> {
+pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
     let next = armed.next(session);
     let open = |path: &Path| {
         File::open(path).map_err(|err| {

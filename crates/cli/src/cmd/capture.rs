@@ -1,13 +1,15 @@
 //! `kho capture`: at shutdown, the content for the kernel that `kho load --arm` took.
 
-use super::arm::{self, Armed};
-use crate::args::{self, OnFailure};
+use super::arm;
+use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::load;
 use crate::keepd::{self, effort};
 use crate::module;
+use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
 use crate::session::{Session, busy};
+use crate::state::ArmedFile;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::syscalls::{Kernel, System};
@@ -122,7 +124,7 @@ fn seize(wait: Duration, session: &Session) -> Result<Lock, Fail> {
     }
 }
 
-fn capture(armed: Option<&Armed>, session: &Session, out: Output) -> Result<(), Fail> {
+fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<(), Fail> {
     let Some(armed) = armed else {
         return not_armed(session, out);
     };

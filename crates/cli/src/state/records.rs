@@ -1,9 +1,11 @@
 //! What the files of the state directory hold, and how their text is read. The fuzz targets compile this file too.
 
+use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
 use kho_kexec::sys::loaded::Fingerprint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// An entry of the keep list that was added in this boot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,6 +94,41 @@ pub struct LoadedFile {
     pub scratch: Option<[u64; 2]>,
     /// What arrived in this boot is not part of it (`--forget-arrived`).
     pub forget_arrived: bool,
+}
+
+/// `armed.json`: what `kho load --arm` took, and how it is to be loaded when the system stops.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ArmedFile {
+    /// Path of the kernel image when it was taken, for messages.
+    pub kernel: PathBuf,
+    /// Release that the image says it is.
+    pub release: String,
+    /// Whether there is an initrd.
+    pub initrd: bool,
+    /// `--reuse-cmdline`
+    pub reuse_cmdline: bool,
+    /// `--command-line`
+    pub command_line: Option<String>,
+    /// `--append`
+    pub append: Option<String>,
+    /// `--scratch`
+    pub scratch: Option<String>,
+    /// `--max-ranges`
+    pub max_ranges: Option<usize>,
+    /// `--no-activate`
+    #[serde(default)]
+    pub no_activate: bool,
+    /// `--no-module-check`
+    #[serde(default)]
+    pub no_module_check: bool,
+    /// `--forget-arrived`
+    pub forget_arrived: bool,
+    /// Command line of the plain image.
+    pub plain_line: Vec<u8>,
+    /// What to do when the content cannot be taken, if it was said.
+    pub on_failure: Option<OnFailure>,
+    /// When, nanoseconds since the epoch.
+    pub time: u64,
 }
 
 /// A JSON file of this directory: the content, and the boot it belongs to.

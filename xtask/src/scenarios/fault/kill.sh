@@ -1,5 +1,21 @@
-# Every verb is killed at every step at which it changes something. STRIDE: of the steps of a load, which takes long,
-# only every so many are tried.
+# Verbs are killed at steps at which they change something. Of those that take long only some are tried; with EACH=1 every
+# single one is, and this guest does the verbs in PARTS only. SHARD of SHARDS: of the steps of a restore, every SHARDSth.
+
+part() {
+	[ -z "${EACH:-}" ] || case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
+# some TRIES NAME CHECK COMMAND…: sweeps over so many of its steps, or all. Called when the command can do its work.
+some() {
+	local tries=$1 name=$2 check=$3 total first stride
+	shift 3
+	total=$(steps "$@")
+	$check
+	first=2 stride=$((total / tries + 1))
+	[ -z "${EACH:-}" ] || first=${SHARD:-1} stride=${SHARDS:-1}
+	echo "$name has $total steps, tried is every ${stride}th from the ${first}th"
+	sweep "$name" "$first" "$stride" "$check" "$@"
+}
 
 # The list of what is kept is the old one or the new one, and is not in the way of the next command.
 list_is_whole() {
@@ -8,14 +24,14 @@ list_is_whole() {
 	0) ;;
 	1)
 		grep -Eq '"from": "(standard input, 195 KiB|/srv/more)"' /tmp/list || return 1
-		kho keep --remove x
+		kho keep --remove x >/dev/null
 		;;
 	*) return 1 ;;
 	esac
 }
 list_has_x_or_not() {
 	kho keep --list --json >/tmp/list || return 1
-	grep -q '"name": "x"' /tmp/list || kho keep --name x - </tmp/x
+	grep -q '"name": "x"' /tmp/list || kho keep --name x - </tmp/x >/dev/null
 }
 
 # Whatever is loaded is ours and whole, or is known not to be ours, or nothing is loaded.
@@ -25,10 +41,15 @@ nothing_half_loaded() {
 		! grep -q '"by": "kho"' /tmp/status || return 1
 	else
 		# An image without its record is refused by kho exec, and replaced by the next load.
-		grep -q '"by": "kho"' /tmp/status || refused '' kho exec
+		grep -q '"by": "kho"' /tmp/status || refused '' kho exec || return 1
 	fi
 	# Any command that changes something clears up behind one that was killed.
 	kho keep --remove no-such-entry 2>/dev/null || [ $? = 34 ]
+}
+
+# The same, and there is something to unload again.
+loaded_again() {
+	nothing_half_loaded && load >/dev/null
 }
 
 # The kernel that was armed is whole, or none is: whatever is loaded, a start of it never misses what is kept silently.
@@ -41,18 +62,30 @@ armed_or_not() {
 captured_or_settled() {
 	kho capture --settle >/tmp/settled 2>&1 || true
 	nothing_half_loaded || return 1
-	kho load --arm "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null
+	kho load --arm "$@" "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null
 }
 
-# The place holds all of it or nothing.
+# The place holds all of it or nothing. What a restore that was killed left beside it, the next one clears up.
 whole_or_absent() {
 	[ -e /srv/tree ] || return 0
 	[ "$(kho-guest hash-tree /srv/tree)" = "$(cat /tmp/digest)" ] || return 1
 	rm -rf /srv/tree
 }
 
+# The same; and the next restore begins with nothing to clear up, so that its steps are those of a restore.
+whole_or_absent_alone() {
+	whole_or_absent || return 1
+	find /srv -mindepth 1 -maxdepth 1 ! -name '.kho*' | grep . && return 1
+	find /srv -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+}
+
 fine() {
 	kho status --json >/dev/null
+}
+
+# looks COMMAND…: it changes nothing, and leaves nothing, wherever it ends.
+looks() {
+	sweep "$1" 1 1 fine kho "$@"
 }
 
 case $KHO_HOP in
@@ -60,55 +93,90 @@ case $KHO_HOP in
 	keep_tree_and_blob 1
 	kho-guest hash-tree /srv/tree | kho keep --name digest -
 	kho-guest bytes 200000 --seed 9 >/tmp/x
-	sweep 'keep from standard input' 1 1 list_is_whole sh -c 'exec kho keep --name x - </tmp/x'
-	# Every sweep ends with a run that nothing stopped.
-	kho keep --remove x
-	mkdir /srv/more
-	cp /tmp/x /srv/more
-	sweep 'keep a path' 1 1 list_is_whole kho keep /srv/more --name x
-	sweep 'keep --remove' 1 1 list_has_x_or_not kho keep --remove x
-
-	set -- kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
-	total=$(steps "$@")
-	stride=${STRIDE:-$((total / 6 + 1))}
-	echo "a load has $total steps, every ${stride}th is tried"
-	sweep load 3 $stride nothing_half_loaded "$@"
-	load
-	sweep unload 1 1 nothing_half_loaded kho unload
-	# What only looks has few steps, and leaves nothing.
-	sweep status 1 1 fine kho status
-	sweep doctor 1 1 fine kho doctor
+	if part keep; then
+		sweep 'keep from standard input' 1 1 list_is_whole sh -c 'exec kho keep --name x - </tmp/x'
+		# Every sweep ends with a run that nothing stopped.
+		kho keep --remove x
+		mkdir /srv/more
+		cp /tmp/x /srv/more
+		sweep 'keep a path' 1 1 list_is_whole kho keep /srv/more --name x
+		sweep 'keep --remove' 1 1 list_has_x_or_not kho keep --remove x
+		sweep 'keep --trace' 1 1 list_is_whole kho keep --trace
+		sweep 'keep --no-trace' 1 1 list_is_whole kho keep --no-trace
+		mkdir -p /etc/kho/keep.d
+		echo 'd /srv/more name=x' >/etc/kho/keep.d/x.conf
+		sweep 'keep --from-config' 1 1 list_is_whole kho keep --from-config
+		rm /etc/kho/keep.d/x.conf
+		kho keep --from-config
+	fi
 	set -- "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
-	total=$(steps kho plan "$@")
-	sweep plan 1 $((total / 4 + 1)) fine kho plan "$@"
-
+	if part load; then
+		some 6 load nothing_half_loaded kho load "$@"
+	fi
+	if part unload; then
+		load
+		sweep unload 1 1 nothing_half_loaded kho unload
+		load
+		sweep 'unload, loaded each time' 1 1 loaded_again kho unload
+		nothing_half_loaded
+	fi
+	if part kexec; then
+		[ "$(cat /sys/kernel/kexec_loaded)" = 0 ] || kho unload
+		some 3 'kexec -l' nothing_half_loaded kho kexec -l "$KHO_NEXT_KERNEL" "--initrd=$KHO_NEXT_INITRD" \
+			"--append=$KHO_NEXT_CMDLINE"
+		load
+		some 3 'kexec -u' loaded_again kho kexec -u
+	fi
+	if part look; then
+		looks status
+		looks doctor
+		looks compat --this
+		looks trace --live
+		some 4 plan fine kho plan "$@"
+	fi
 	# At shutdown: first the kernel is taken, then the content.
-	total=$(steps kho load --arm "$@")
-	stride=${STRIDE:-$((total / 6 + 1))}
-	echo "arming has $total steps, every ${stride}th is tried"
-	sweep 'load --arm' 1 $stride armed_or_not kho load --arm "$@"
-	# The sweep ended with a run that nothing stopped: it is armed.
-	total=$(steps kho capture)
-	stride=${STRIDE:-$((total / 5 + 1))}
-	echo "a capture has $total steps, every ${stride}th is tried"
-	kho load --arm "$@"
-	sweep capture 2 $stride captured_or_settled kho capture
-	kho unload
-
-	load
-	sweep exec 1 1 nothing_half_loaded kho exec
-	kho-guest loaded
+	if part arm; then
+		some 6 'load --arm' armed_or_not kho load --arm "$@"
+		armed_or_not
+	fi
+	if part capture; then
+		kho load --arm "$@"
+		some 5 capture captured_or_settled kho capture
+		kho unload
+	fi
+	# Whatever step is left out might start the hop, so all are tried, or none.
+	if [ -n "${EACH:-}" ] && part reboot; then
+		sweep reboot 1 1 nothing_half_loaded kho reboot "$@"
+	fi
+	if part exec; then
+		load
+		sweep exec 1 1 nothing_half_loaded kho exec
+		kho-guest loaded
+	fi
 	;;
 *)
 	# The exec that was killed so often has happened now.
 	kho get digest >/tmp/digest
-	total=$(steps kho restore srv-tree)
-	whole_or_absent
-	stride=$((total / ${RESTORES:-40} + 1))
-	echo "a restore has $total steps, every ${stride}th is tried"
-	sweep restore 1 $stride whole_or_absent kho restore srv-tree
-	whole_or_absent
-	sweep get 1 1 fine sh -c 'exec kho get blob >/dev/null'
+	if part restore; then
+		if [ -n "${EACH:-}" ]; then
+			some 40 restore whole_or_absent_alone kho restore srv-tree
+		else
+			some 40 restore whole_or_absent kho restore srv-tree
+		fi
+		whole_or_absent
+	fi
+	if part boot; then
+		some 5 'restore --boot' whole_or_absent kho restore --boot
+		whole_or_absent
+	fi
+	if part arrived; then
+		sweep get 1 1 fine sh -c 'exec kho get blob >/dev/null'
+		looks dump
+		looks validate --in
+		looks log
+		kho dump --raw >/tmp/tree
+		looks diff /tmp/tree --in
+	fi
 	kho-guest ranges --at-least 1
 	kho-guest fill
 	kho restore srv-tree
@@ -119,5 +187,5 @@ case $KHO_HOP in
 	echo "restored at last, nothing left behind"
 	;;
 esac
-echo "$points kills" 
+echo "$points kills"
 kho-guest report kills $points

@@ -46,6 +46,7 @@ sweep() {
 		step=$((step + stride))
 	done
 	echo "$name: killed at $((points - before)) steps, the last: $last"
+	kho-guest report "kills.$name" $((points - before))
 	[ $points -gt $before ]
 }
 
