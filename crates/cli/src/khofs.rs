@@ -38,6 +38,11 @@ impl Instance {
         word.flatten().unwrap_or(0)
     }
 
+    /// Its node in the state tree.
+    pub fn node(&self) -> String {
+        format!("{NODE}{}", self.name)
+    }
+
     /// Whether `node` is that of this instance.
     pub fn is_at(&self, node: &str) -> bool {
         node.strip_prefix(NODE) == Some(&self.name)

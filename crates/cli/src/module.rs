@@ -122,6 +122,11 @@ pub fn unclaimed(root: &Root) -> Result<Vec<(String, u64)>, Fail> {
 ///
 /// [`Status::Unsupported`] without the module, [`Status::Module`] with what the kernel said.
 pub fn write(root: &Root, name: &str, text: &str) -> Result<(), Fail> {
+    try_write(root, name, text)?.map_err(|err| refused(root, name, text, &err))
+}
+
+/// The same, with what the kernel said.
+fn try_write(root: &Root, name: &str, text: &str) -> Result<std::io::Result<()>, Fail> {
     if !present(root) {
         return Err(Fail::new(
             Status::Unsupported,
@@ -129,25 +134,26 @@ pub fn write(root: &Root, name: &str, text: &str) -> Result<(), Fail> {
         )
         .fix("modprobe kho; blobs and kept files need no module"));
     }
-    let path = root.path(&format!("{DIR}/{name}"));
-    let result = std::fs::OpenOptions::new()
+    Ok(std::fs::OpenOptions::new()
         .write(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    result.map_err(|err| {
-        if err.kind() == std::io::ErrorKind::PermissionDenied {
-            return Fail::new(
-                Status::NotPermitted,
-                format!("cannot write {}: {err}", path.display()),
-            )
-            .fix("run as root");
-        }
-        Fail::new(
-            Status::Module,
-            format!("{text} to {}: {}", path.display(), chain(&err)),
+        .open(root.path(&format!("{DIR}/{name}")))
+        .and_then(|mut file| file.write_all(text.as_bytes())))
+}
+
+fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
+    let path = root.path(&format!("{DIR}/{name}"));
+    if err.kind() == std::io::ErrorKind::PermissionDenied {
+        return Fail::new(
+            Status::NotPermitted,
+            format!("cannot write {}: {err}", path.display()),
         )
-        .fix("the kernel log (dmesg) says which producer or range it was")
-    })
+        .fix("run as root");
+    }
+    Fail::new(
+        Status::Module,
+        format!("{text} to {}: {}", path.display(), chain(err)),
+    )
+    .fix("the kernel log (dmesg) says which producer or range it was")
 }
 
 /// The active phase, as a load sees it: left again when dropped, unless the machine was in it before or the load
@@ -433,16 +439,63 @@ fn installed(root: &Root, dir: &str) -> bool {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// [`Status::NoSuchEntry`] for no such node, [`Status::Module`] when nothing of it is left; and as [`write`].
 pub fn release(root: &Root, node: &str) -> Result<(), Fail> {
     debug_assert!(node.len() as u64 <= ATTRIBUTE_LIMIT);
-    write(root, "release", node)
+    try_write(root, "release", node)?.map_err(|err| release_refused(root, node, &err))
+}
+
+fn release_refused(root: &Root, node: &str, err: &std::io::Error) -> Fail {
+    match err.kind() {
+        std::io::ErrorKind::NotFound => {
+            Fail::new(Status::NoSuchEntry, format!("no node {node} arrived"))
+        }
+        std::io::ErrorKind::ResourceBusy => Fail::new(
+            Status::Module,
+            format!("nothing of {node} is left to give back: it was taken over or given back before, or is handed over again"),
+        )
+        .fix("kho status lists what nobody took over; kho abort leaves the active phase"),
+        _ => refused(root, "release", node, err),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn why_nothing_was_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let said = |errno| {
+            let err = std::io::Error::from_raw_os_error(errno);
+            let fail = release_refused(&root, "/a/b", &err);
+            (fail.status, fail.to_string())
+        };
+        // ENOENT, EBUSY, EACCES, ENOMEM.
+        let (status, text) = said(2);
+        assert_eq!(status, Status::NoSuchEntry);
+        assert_eq!(text, "no node /a/b arrived");
+        let (status, text) = said(16);
+        assert_eq!(status, Status::Module);
+        assert!(
+            text.starts_with("nothing of /a/b is left to give back"),
+            "{text}"
+        );
+        assert_eq!(said(13).0, Status::NotPermitted);
+        let (status, text) = said(12);
+        assert_eq!(status, Status::Module);
+        assert!(
+            text.contains("/a/b to ") && text.contains("memory"),
+            "{text}"
+        );
+        // Without the module it is none of these.
+        assert_eq!(
+            release(&root, "/a/b").unwrap_err().status,
+            Status::Unsupported
+        );
+    }
 
     #[test]
     fn the_module_of_the_next_kernel_is_found_where_it_is_installed() {

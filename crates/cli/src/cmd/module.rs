@@ -78,7 +78,8 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, [`Status::NoSuchEntry`], [`Status::Module`] when nothing of it is left.
+/// [`Status::Unsupported`] without the module, [`Status::NoSuchEntry`] with what there is, [`Status::Module`] when nothing of
+/// it is left.
 pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if super::exec::require_ours(session).is_ok() {
@@ -123,18 +124,51 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
             Status::NoSuchEntry,
             format!("nothing called {what} arrived, and it is no path of a node"),
         )
-        .fix("kho status lists both"));
+        .fix(there_is(session, keep.released.as_slice())));
     };
     // The list first, see `release_blobs`.
     session.state.set_keep(&keep)?;
     if let Err(fail) = module::release(&session.root, &path) {
         session.state.set_keep(&before)?;
-        return Err(fail);
+        return Err(match fail.status {
+            Status::NoSuchEntry => fail.fix(there_is(session, &before.released)),
+            _ => fail,
+        });
     }
     out.result(&serde_json::json!({ "released": what }), || {
         println!("released {what}");
     });
     Ok(())
+}
+
+/// What could be released instead: blobs but for those that were `released`, instances of khofs, nodes that nobody took over.
+/// A few of them, when there are many.
+fn there_is(session: &Session, released: &[String]) -> String {
+    const FEW: usize = 8;
+    let mut names: Vec<String> = Vec::new();
+    if let Ok(Some(arrived)) = session.arrived() {
+        let labels = arrived.blobs.iter().map(|blob| &blob.label);
+        names.extend(labels.filter(|label| !released.contains(label)).cloned());
+    }
+    if let Ok(Some(instances)) = khofs::instances(&session.root) {
+        names.extend(instances.iter().map(khofs::Instance::node));
+    }
+    for (node, _) in module::unclaimed(&session.root).unwrap_or_default() {
+        // An instance is released as a whole; a blob is named above.
+        let node = khofs::instance_node(&node).unwrap_or(&node);
+        if !node.starts_with("/blobs/") && !names.iter().any(|name| name == node) {
+            names.push(node.to_owned());
+        }
+    }
+    match names.len() {
+        0 => "there is nothing to release".to_owned(),
+        count if count <= FEW => format!("there is {}", names.join(", ")),
+        count => format!(
+            "there is {} and {} more, see kho status",
+            names[..FEW].join(", "),
+            count - FEW
+        ),
+    }
 }
 
 /// Gives the memory of blobs that are not needed any more back, when there is the module to do it. The list that says so

@@ -294,7 +294,11 @@ fn kernel_without() -> Scenario {
              [ $(cat $sys/release | wc -c) -gt 20000 ]
              [ $(kho status | grep -c 'unclaimed /test/a-node') = 1000 ]
              fails sh -c \"printf /no-such-node >$sys/release\"
+             kho release /no-such-node || [ $? = 34 ]
+             refused 'there is blob, /test/.* and 99[0-9] more, see kho status' kho release /no-such-node
+             refused 'there is blob, /test/' kho release no-such-blob
              kho release /test/a-node-with-a-long-name-7
+             refused 'nothing of /test/a-node-with-a-long-name-7 is left' kho release /test/a-node-with-a-long-name-7
              fails sh -c \"printf /test/a-node-with-a-long-name-7 >$sys/release\"
              [ $(grep -c a-node-with $sys/release) = 999 ]
              kho release /test
