@@ -37,6 +37,11 @@ const SERIES: [(&str, &str); 3] = [
     ("7.3", "trixie-backports"),
 ];
 
+/// The kernels that are known by name.
+pub fn names() -> [&'static str; 3] {
+    SERIES.map(|(series, _)| series)
+}
+
 /// A kernel ready to be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
@@ -110,7 +115,7 @@ impl<'a> Store<'a> {
                 modules: None,
             });
         }
-        let names: Vec<_> = SERIES.iter().map(|(series, _)| *series).collect();
+        let names = names();
         bail!(
             "{name:?} is neither a kernel known by name ({}; also with -amd64) nor a file",
             names.join(", ")

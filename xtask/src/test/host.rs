@@ -3,11 +3,16 @@
 use std::process::Command;
 
 use super::Tally;
+use crate::cache::Cache;
+use crate::kernel::Store;
 use crate::lab::End;
 use crate::workspace::cargo;
 
 /// The target of this machine: xtask runs on no other.
 const HOST: &str = "x86_64-unknown-linux-gnu";
+
+/// Where the unit tests of `kho-kexec` find whole kernels.
+const KERNELS: &str = "KHO_TEST_KERNELS";
 
 /// Runs everything that needs no guest.
 pub fn run(filter: &str, tally: &mut Tally) {
@@ -79,6 +84,24 @@ pub fn run(filter: &str, tally: &mut Tally) {
     crate::fuzz::short(filter, tally);
 }
 
+/// The kernels of guests, for the tests that read whole ones; those that cannot be had are left out, after saying so.
+fn kernels() -> std::ffi::OsString {
+    let images = Cache::open().map(|cache| {
+        let image = |name: &&str| match Store::new(&cache).kernel(name) {
+            Ok(kernel) => Some(kernel.image),
+            Err(error) => {
+                eprintln!("xtask: no kernel {name} for the unit tests: {error:#}");
+                None
+            }
+        };
+        crate::kernel::names()
+            .iter()
+            .filter_map(image)
+            .collect::<Vec<_>>()
+    });
+    std::env::join_paths(images.unwrap_or_default()).unwrap_or_default()
+}
+
 /// Each unit test counts. Those that print a line starting with SKIP count as skipped.
 fn unit_tests(filter: &str, tally: &mut Tally) {
     if has("nextest") {
@@ -91,6 +114,7 @@ fn unit_tests(filter: &str, tally: &mut Tally) {
             "--no-tests=pass",
             "--color=never",
         ]);
+        command.env(KERNELS, kernels());
         command.args(["--status-level=none", "--final-status-level=none"]);
         command.args(["--success-output=final", "--failure-output=final"]);
         command.args((!filter.is_empty()).then_some(filter));
@@ -124,6 +148,7 @@ fn unit_tests(filter: &str, tally: &mut Tally) {
             "--",
             "--show-output",
         ]);
+        command.env(KERNELS, kernels());
         command.args((!filter.is_empty()).then_some(filter));
         count(&mut command, "host:tests", libtest_counts, tally);
     }

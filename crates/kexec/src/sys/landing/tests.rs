@@ -50,17 +50,28 @@ fn the_zone_is_where_it_says_and_holds_what_is_written() {
     let Some(ram) = allowed(&root) else { return };
     let knob = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages";
     let before = root.number(knob).ok();
-    let mut zone = match LandingZone::take(&root, &request(&ram, 48 << 20)) {
-        Ok(zone) => zone,
-        Err(e @ (LandingError::NotEnough { .. } | LandingError::Fragmented { .. })) => {
-            println!("SKIP: {e}");
-            return;
+    let mut wanted = request(&ram, 48 << 20);
+    let mut zone = loop {
+        match LandingZone::take(&root, &wanted) {
+            Ok(zone) => break zone,
+            // Whether there are few long runs is the machine's luck; a run for each page there is on any.
+            Err(LandingError::Fragmented { max_runs: 12, .. }) => {
+                assert_eq!(root.number(knob).ok(), before, "the knob was not restored");
+                wanted.max_runs = 48 << 8;
+            }
+            Err(e @ LandingError::NotEnough { .. }) => {
+                println!("SKIP: {e}");
+                return;
+            }
+            Err(e) => panic!("{e:?}"),
         }
-        Err(e) => panic!("{e:?}"),
     };
     assert_eq!(root.number(knob).ok(), before, "the knob was not restored");
     let runs = zone.runs().try_clone().unwrap();
-    assert!(runs.total() >= 48 << 20 && runs.len() <= 12, "{runs:?}");
+    assert!(
+        runs.total() >= 48 << 20 && runs.len() <= wanted.max_runs,
+        "{runs:?}"
+    );
     assert!(runs.subtract(&ram).unwrap().is_empty());
     assert!(zone.re_verify().unwrap().is_empty());
     for run in runs.iter() {
