@@ -67,6 +67,10 @@ pub struct Judge {
     cold: bool,
     /// Kernels that may still die, and are then followed by a start from nothing.
     may_panic: usize,
+    /// Kernels that may still die, and are then followed by a crash kernel and the next stage.
+    may_crash: usize,
+    /// One of these has died, and the next stage has not begun.
+    crashed: bool,
     same: BTreeMap<String, String>,
     passed: Vec<bool>,
     skipped: Option<String>,
@@ -86,6 +90,8 @@ impl Judge {
             switched_on: 1,
             cold: false,
             may_panic: 0,
+            may_crash: 0,
+            crashed: false,
             same: BTreeMap::new(),
             passed: vec![false; stages],
             skipped: None,
@@ -98,6 +104,11 @@ impl Judge {
     /// Expects so many kernels to die.
     pub fn expect_panics(&mut self, panics: usize) {
         self.may_panic = panics;
+    }
+
+    /// Expects so many kernels to die as soon as they have left for the next stage.
+    pub fn expect_crashes(&mut self, crashes: usize) {
+        self.may_crash = crashes;
     }
 
     /// Power was cut, or is about to be: what comes next is the first stage again.
@@ -142,6 +153,10 @@ impl Judge {
                 "{} kernels that should have died did not",
                 self.may_panic
             )),
+            None if self.may_crash > 0 => End::Fail(format!(
+                "{} kernels that should have crashed did not",
+                self.may_crash
+            )),
             None if !self.done => {
                 End::Panic("the guest ended after its last verdict without powering off".into())
             }
@@ -175,7 +190,7 @@ impl Judge {
     fn console(&mut self, text: &str) -> Action {
         match complaint::find(text) {
             None => Action::None,
-            Some(Complaint::Warning) if self.cold => Action::None,
+            Some(Complaint::Warning) if self.cold || self.crashed => Action::None,
             Some(Complaint::Warning) => {
                 if self.warning.is_none() {
                     self.warning = Some(format!("{text:?} {}", self.progress()));
@@ -183,7 +198,12 @@ impl Judge {
                 Action::None
             }
             // Whatever a kernel says that is expected to die.
-            Some(_) if self.cold => Action::None,
+            Some(_) if self.cold || self.crashed => Action::None,
+            Some(Complaint::Fatal) if self.may_crash > 0 && self.left() => {
+                self.may_crash -= 1;
+                self.crashed = true;
+                Action::None
+            }
             Some(Complaint::Fatal) if self.may_panic > 0 => {
                 self.may_panic -= 1;
                 self.cold = true;
@@ -196,6 +216,11 @@ impl Judge {
                 Action::StopSoon
             }
         }
+    }
+
+    /// Whether the running kernel's stage is over.
+    fn left(&self) -> bool {
+        self.lives.last().is_some_and(|life| life.left.is_some())
     }
 
     fn event(&mut self, event: &Event, at: Instant) -> Action {
@@ -243,6 +268,7 @@ impl Judge {
     }
 
     fn boot(&mut self, hop: usize, release: &str, at: Instant) -> Action {
+        self.crashed = false;
         if std::mem::take(&mut self.cold) {
             self.since = self.lives.len();
             self.switched_on += 1;
@@ -375,5 +401,35 @@ mod tests {
         tell(&mut judge, &boot(0));
         tell(&mut judge, &boot(0));
         assert!(matches!(judge.end(), End::Fail(_)));
+    }
+
+    #[test]
+    fn a_crash_is_followed_by_the_next_stage() {
+        let panic = "Kernel panic - not syncing: sysrq triggered crash";
+        let mut judge = Judge::new("t", 2);
+        judge.expect_crashes(1);
+        tell(&mut judge, &boot(0));
+        tell(&mut judge, &pass(0));
+        tell(&mut judge, &Event::Exec { hop: 0 });
+        for text in [panic, "Call Trace:", "BUG: in the crash kernel too"] {
+            assert_eq!(say(&mut judge, Port::Console, text), Action::None);
+        }
+        tell(&mut judge, &boot(1));
+        tell(&mut judge, &pass(1));
+        tell(&mut judge, &Event::Done);
+        assert_eq!(judge.end(), End::Pass);
+        // Only once, and not in the middle of a stage.
+        assert_eq!(say(&mut judge, Port::Console, panic), Action::StopSoon);
+        let mut judge = Judge::new("t", 2);
+        judge.expect_crashes(1);
+        tell(&mut judge, &boot(0));
+        assert_eq!(say(&mut judge, Port::Console, panic), Action::StopSoon);
+        // And it must be.
+        let mut judge = Judge::new("t", 1);
+        judge.expect_crashes(1);
+        for event in [boot(0), pass(0), Event::Done] {
+            tell(&mut judge, &event);
+        }
+        assert!(matches!(judge.end(), End::Fail(why) if why.contains("should have crashed")));
     }
 }

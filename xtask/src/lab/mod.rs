@@ -340,6 +340,7 @@ impl Lab {
         let guest = Guest::start(job.machine, accelerator, &media, dir.path())?;
         let mut judge = Judge::new(&token, job.contents.stages());
         judge.expect_panics(job.machine.panics);
+        judge.expect_crashes(job.machine.crashes);
         let mut run = Run {
             job,
             guest,

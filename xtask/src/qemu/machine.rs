@@ -51,6 +51,8 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Kernels that must die, each followed by a reset.
     pub panics: usize,
+    /// Kernels that die in it once their stage is over, where a crash kernel takes the dump and starts the machine again.
+    pub crashes: usize,
     /// A reset starts the machine again instead of ending it.
     pub restarts: bool,
     /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
@@ -66,6 +68,7 @@ impl Default for Machine {
             smp: 2,
             firmware: Firmware::Bios,
             panics: 0,
+            crashes: 0,
             restarts: false,
             memory_in_file: false,
             extra: Vec::new(),

@@ -107,10 +107,11 @@ fn kill_all() -> Vec<Scenario> {
         ("arm", "kexec arm"),
         ("capture", "capture"),
         ("start", "reboot exec arrived boot"),
+        ("restore", "restore"),
     ];
-    let part = |name: &str, parts: &str, more: &str| {
+    let part = |(name, parts): &(&str, &str)| {
         let about = format!("killed at every single step: {parts}");
-        let script = format!("EACH=1\nPARTS='{parts}'\n{more}\n{KILL}");
+        let script = format!("EACH=1\nPARTS='{parts}'\n{KILL}");
         both(
             Scenario::new(format!("fault-kill-all-{name}"), about),
             &script,
@@ -120,13 +121,7 @@ fn kill_all() -> Vec<Scenario> {
         .slow()
         .check(kills)
     };
-    // A restore has many steps.
-    let restores = (1..=4).map(|shard| {
-        let more = format!("SHARD={shard}\nSHARDS=4");
-        part(&format!("restore-{shard}"), "restore", &more)
-    });
-    let others = parts.iter().map(|(name, parts)| part(name, parts, ""));
-    others.chain(restores).collect()
+    parts.iter().map(part).collect()
 }
 
 /// How often each verb was killed.

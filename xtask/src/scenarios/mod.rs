@@ -267,6 +267,12 @@ impl Scenario {
         self.restarts()
     }
 
+    /// So many kernels of a full system die when they should leave for the next stage; their crash kernel reboots into it.
+    pub fn crashes(mut self, kernels: usize) -> Self {
+        self.machine.crashes = kernels;
+        self
+    }
+
     /// The host can read and write its memory, see [`Host::memory`].
     pub fn memory_in_file(mut self) -> Self {
         self.machine.memory_in_file = true;

@@ -1,5 +1,25 @@
 # Verbs are killed at steps at which they change something. Of those that take long only some are tried; with EACH=1 every
-# single one is, and this guest does the verbs in PARTS only. SHARD of SHARDS: of the steps of a restore, every SHARDSth.
+# single one is, and this guest does the verbs in PARTS only.
+
+# A tree of every kind of entry, and few of each: a step for each call that a restore makes, and not for each file.
+keep_small_tree_and_blob() {
+	mkdir -p /srv/tree/dir/deep /srv/tree/sticky
+	for file in dir/large dir/deep/other; do kho-guest bytes 300000 --seed 3 >/srv/tree/$file; done
+	: >/srv/tree/empty
+	ln /srv/tree/dir/large /srv/tree/sticky/same
+	ln -s dir/large /srv/tree/link
+	truncate -s 1M /srv/tree/hole
+	chmod 1777 /srv/tree/sticky
+	chmod 640 /srv/tree/dir/large
+	chown 5:6 /srv/tree/dir/deep/other /srv/tree/dir
+	touch -d '2001-02-03 04:05:06' /srv/tree/dir/deep/other /srv/tree/dir/deep
+	kho-guest hash-tree /srv/tree --same tree
+	kho-guest bytes 300001 --seed 2 >/tmp/blob
+	kho-guest hash --same blob </tmp/blob
+	kho keep /srv/tree
+	kho keep --name blob - </tmp/blob
+	rm /tmp/blob
+}
 
 part() {
 	[ -z "${EACH:-}" ] || case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac
@@ -12,7 +32,7 @@ some() {
 	total=$(steps "$@")
 	$check
 	first=2 stride=$((total / tries + 1))
-	[ -z "${EACH:-}" ] || first=${SHARD:-1} stride=${SHARDS:-1}
+	[ -z "${EACH:-}" ] || first=1 stride=1
 	echo "$name has $total steps, tried is every ${stride}th from the ${first}th"
 	sweep "$name" "$first" "$stride" "$check" "$@"
 }
@@ -90,7 +110,7 @@ looks() {
 
 case $KHO_HOP in
 0)
-	keep_tree_and_blob 1
+	if [ -n "${EACH:-}" ]; then keep_small_tree_and_blob; else keep_tree_and_blob 1; fi
 	kho-guest hash-tree /srv/tree | kho keep --name digest -
 	kho-guest bytes 200000 --seed 9 >/tmp/x
 	if part keep; then

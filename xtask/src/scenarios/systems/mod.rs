@@ -62,7 +62,7 @@ pub fn scenarios() -> Vec<Scenario> {
             ),
             &[include_str!("packages.sh")],
         ));
-        // Its crash kernel is armed by kdump-tools, which only that image has (`crate::system::recipe`).
+        // Their crash kernels are armed by kdump-tools, which only that image has (`crate::system::recipe`).
         if release == Release::Bookworm {
             let hostile = Scenario::new(
                 name("hostile"),
@@ -74,6 +74,20 @@ pub fn scenarios() -> Vec<Scenario> {
                 include_str!("hostile-2.sh"),
             ];
             all.push(stages(hostile, &scripts).append("crashkernel=160M"));
+            let crash = Scenario::new(
+                name("crash"),
+                "a kernel that was reached by a hop, with another one loaded, crashes: kdump-tools takes its dump",
+            );
+            let scripts = [
+                include_str!("crash-0.sh"),
+                include_str!("crash-1.sh"),
+                include_str!("crash-2.sh"),
+            ];
+            all.push(
+                stages(crash, &scripts)
+                    .append("crashkernel=256M")
+                    .crashes(1),
+            );
         }
     }
     all

@@ -1,0 +1,11 @@
+# A crash kernel is armed by Debian's service, and a hop goes by it.
+ready
+dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
+mkdir /srv/kept
+echo 'd /srv/kept replace' > /etc/kho/keep.d/kept.conf
+echo kept > /srv/kept/file
+systemctl enable --quiet --now kdump-tools.service
+says "ready to kdump" kdump-config show
+[ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
+arm @OWN@
+[ "$(cat /sys/kernel/kexec_loaded) $(cat /sys/kernel/kexec_crash_loaded)" = "1 1" ]

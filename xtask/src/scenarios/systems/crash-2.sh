@@ -1,0 +1,17 @@
+# The crash kernel has written the dump of the kernel that crashed, and started the machine from nothing.
+ready
+case $KHO_RELEASE in @OWN@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esac
+says "nothing: this was an ordinary boot" kho status
+fails grep -q rdinit /proc/cmdline
+find /var/crash -type f -ls
+dump=$(find /var/crash -name 'dump.*')
+[ "$(echo "$dump" | wc -l)" = 1 ]
+# A whole one, of makedumpfile, with the log of that kernel: it is the one that the hop had reached.
+case $dump in *incomplete*) exit 1 ;; esac
+[ "$(head -c 5 "$dump")" = KDUMP ]
+[ "$(stat -c %s "$dump")" -gt 5000000 ]
+makedumpfile --dump-dmesg "$dump" /tmp/dmesg
+grep -q 'sysrq triggered crash' /tmp/dmesg
+grep -q 'Command line: .*rdinit=/.kho/arrive' /tmp/dmesg
+journalctl --list-boots --no-pager
+clean_journal 0
