@@ -9,6 +9,7 @@ mod expect;
 mod fault;
 mod fill;
 mod init;
+mod loader;
 mod mallory;
 mod mapping;
 mod memory;

@@ -3,11 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use kho::abi::kernel_part::{KERNEL_V1, Reference};
-use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
 use kho::tree::{WriteError, Writer};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
-use crate::damage::Places;
+use crate::loader::{GENERATION, Places, RELEASE, blob};
 
 /// What is wrong with the part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -48,11 +47,9 @@ pub fn forge(
     sound: (&[u8], PhysRange),
     room: PhysRange,
 ) -> Result<Forged> {
-    const GENERATION: u64 = 0x600d;
     let own = PhysRange::new(room.start(), PAGE_SIZE)?;
     let held = PhysRange::from_bounds(own.end(), room.end())?;
     let mut reserved = places.reserved.clone();
-    let scratch = places.scratch;
     let mut ranges = vec![held];
     if forgery == Forgery::Acpi {
         let page = PhysRange::new(PhysAddr::new(firmware_page()?), PAGE_SIZE)?;
@@ -82,28 +79,8 @@ pub fn forge(
         },
     };
     let mem = [sound.1];
-    let blobs = [BlobDescription {
-        label: Label::new("sound")?,
-        content: Content::Raw,
-        size: sound.0.len() as u64,
-        mem: &mem,
-        blake3: *blake3::hash(sound.0).as_bytes(),
-        taken: 1,
-        arrived_hop: 1,
-    }];
-    let description = Description {
-        generation: GENERATION,
-        hop: 1,
-        previous_release: "a-test",
-        machine: MACHINE_X86_64,
-        time: 1,
-        scratch,
-        mem_cache: &reserved,
-        blobs: &blobs,
-    };
-    let node = |w: &mut Writer<'_>| reference.write(w);
-    let mut tree = vec![0; kho::abi::measure_handover_with(&description, node)?];
-    kho::abi::write_handover_with(&description, &mut tree, node)?;
+    let blobs = [blob("sound", sound.0, &mem)?];
+    let tree = places.tree(&reserved, &blobs, |w| reference.write(w))?;
     Ok(Forged {
         tree,
         reserved,
@@ -132,7 +109,7 @@ fn write_part(
     w.begin_node("")?;
     w.prop_str("compatible", version)?;
     w.prop_u64("generation", generation)?;
-    w.prop_str("release", "a-test")?;
+    w.prop_str("release", RELEASE)?;
     w.prop_u32("checksum", 0)?;
     w.prop_mem("mem", [own])?;
     if forgery == Forgery::Extra {

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use kho::PhysRange;
+use kho::abi::MACHINE_X86_64;
 use kho::abi::ftrace::{
     TraceHopDescription, TraceKind, TracePartDescription, TracesDescription, write_traces,
 };
-use kho::abi::{Description, MACHINE_X86_64};
 use serde_json::json;
 
-use crate::damage::Places;
+use crate::loader::{Places, RELEASE};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 const PAGE: usize = 4096;
@@ -49,7 +49,7 @@ pub(crate) fn forge(
         .context("the format of print has no number")?
         .parse()?;
     let meta = json!({
-        "version": 1, "release": "a-test", "machine": MACHINE_X86_64, "taken": 1, "uptime": 1,
+        "version": 1, "release": RELEASE, "machine": MACHINE_X86_64, "taken": 1, "uptime": 1,
         "header_page": read("events/header_page")?, "header_event": read("events/header_event")?,
         "cmdlines": "", "tgids": "", "printk_formats": "", "symbols": "",
         "events": [{ "system": "ftrace", "format": print }],
@@ -90,7 +90,7 @@ pub(crate) fn forge(
     ];
     let hops = [TraceHopDescription {
         hop: 1,
-        release: "a-test",
+        release: RELEASE,
         taken: 1,
         parts: &parts,
     }];
@@ -100,19 +100,7 @@ pub(crate) fn forge(
         configured: false,
         hops: &hops,
     };
-    let description = Description {
-        generation: 0x600d,
-        hop: 1,
-        previous_release: "a-test",
-        machine: MACHINE_X86_64,
-        time: 1,
-        scratch: places.scratch,
-        mem_cache: &places.reserved,
-        blobs: &[],
-    };
-    let len = kho::abi::measure_handover_with(&description, |w| write_traces(w, &traces))?;
-    let mut tree = vec![0; len];
-    kho::abi::write_handover_with(&description, &mut tree, |w| write_traces(w, &traces))?;
+    let mut tree = places.tree(&places.reserved, &[], |w| write_traces(w, &traces))?;
     if cut {
         // Nothing here writes such a tree.
         cut_off(&mut tree, parts[1].blake3, pages.len() as u64)?;
