@@ -59,7 +59,7 @@ const CLEAN: &str =
 impl Recipe {
     /// A system for guests.
     pub fn guest(release: Release) -> Self {
-        let mut packages = vec![
+        let packages = vec![
             "systemd",
             "systemd-sysv",
             "udev",
@@ -73,13 +73,10 @@ impl Recipe {
             "redis-server",
             "postgresql",
             "linux-image-cloud-amd64",
+            "kdump-tools",
+            "makedumpfile",
         ];
-        let mut after = vec![FURNITURE.to_owned()];
-        if release == Release::Bookworm {
-            packages.extend(["kdump-tools", "makedumpfile"]);
-            after.push(KDUMP.to_owned());
-        }
-        after.push(CLEAN.to_owned());
+        let after = [FURNITURE, KDUMP, CLEAN].map(str::to_owned).to_vec();
         Self {
             name: release.codename().to_owned(),
             release,

@@ -62,32 +62,37 @@ pub fn scenarios() -> Vec<Scenario> {
             ),
             &[include_str!("packages.sh")],
         ));
-        // Their crash kernels are armed by kdump-tools, which only that image has (`crate::system::recipe`).
-        if release == Release::Bookworm {
-            let hostile = Scenario::new(
+        let hostile = stages(
+            Scenario::new(
                 name("hostile"),
                 "a hostile user at work during the restore; a crash kernel; kho in place of kexec(8); an upgrade while armed",
-            );
-            let scripts = [
+            ),
+            &[
                 include_str!("hostile-0.sh"),
                 include_str!("hostile-1.sh"),
                 include_str!("hostile-2.sh"),
-            ];
-            all.push(stages(hostile, &scripts).append("crashkernel=160M"));
-            let crash = Scenario::new(
+            ],
+        )
+        .append("crashkernel=160M");
+        let crash = stages(
+            Scenario::new(
                 name("crash"),
                 "a kernel that was reached by a hop, with another one loaded, crashes: kdump-tools takes its dump",
-            );
-            let scripts = [
+            ),
+            &[
                 include_str!("crash-0.sh"),
                 include_str!("crash-1.sh"),
                 include_str!("crash-2.sh"),
-            ];
-            all.push(
-                stages(crash, &scripts)
-                    .append("crashkernel=256M")
-                    .crashes(1),
-            );
+            ],
+        )
+        .append("crashkernel=256M")
+        .crashes(1);
+        // They take long and differ little between the releases.
+        for scenario in [hostile, crash] {
+            all.push(match release {
+                Release::Bookworm => scenario,
+                Release::Trixie => scenario.slow(),
+            });
         }
     }
     all
