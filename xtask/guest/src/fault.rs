@@ -35,7 +35,7 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-/// Runs the command until that step. Says where it was killed; an exit status of 3 says that it had fewer steps.
+/// Runs the command until that step, or until it is about to start another kernel. Says where it was killed; an exit status of 3 says that it had fewer steps.
 pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
     // A shell that stops itself can be seized before the command begins.
     let child = Command::new("/bin/sh")
@@ -73,8 +73,9 @@ pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
                 inside.insert(pid, entering);
                 if begun && entering {
                     let registers = ptrace::getregs(pid).context("reading registers")?;
+                    // A command does not take as many steps each time: whatever the number, it never leaves.
                     if let Some(name) = steps.take(&registers)
-                        && steps.count == arguments.step
+                        && (steps.count == arguments.step || name == "reboot")
                     {
                         if let Some(then) = &arguments.then {
                             let status = Command::new("/bin/sh").args(["-euc", then]).status();

@@ -99,6 +99,13 @@ whole_or_absent_alone() {
 	find /srv -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 }
 
+# The same, and it has not been restored yet as far as this boot knows.
+whole_or_absent_unseen() {
+	fine && whole_or_absent_alone || return 1
+	rm -rf /run/kho
+	cp -a /tmp/run-kho /run/kho
+}
+
 fine() {
 	kho status --json >/dev/null
 }
@@ -164,9 +171,9 @@ case $KHO_HOP in
 		some 5 capture captured_or_settled kho capture
 		kho unload
 	fi
-	# Whatever step is left out might start the hop, so all are tried, or none.
-	if [ -n "${EACH:-}" ] && part reboot; then
-		sweep reboot 1 1 nothing_half_loaded kho reboot "$@"
+	# A load and an exec in one: at the last step, the start of the next kernel, it is killed in any case.
+	if part reboot; then
+		sweep reboot 1 ${EACH:-40} nothing_half_loaded kho reboot "$@"
 	fi
 	if part exec; then
 		load
@@ -186,8 +193,9 @@ case $KHO_HOP in
 		whole_or_absent
 	fi
 	if part boot; then
-		some 5 'restore --boot' whole_or_absent kho restore --boot
-		whole_or_absent
+		cp -a /run/kho /tmp/run-kho
+		some 5 'restore --boot' whole_or_absent_unseen kho restore --boot
+		whole_or_absent_unseen
 	fi
 	if part arrived; then
 		sweep get 1 1 fine sh -c 'exec kho get blob >/dev/null'
