@@ -1,5 +1,5 @@
-# Commands that speak to the module are killed at every step that changes anything, of a load at some. Whatever phase the
-# machine is in then, it can be left, drivers go on, and nothing starts an image whose part is gone.
+# Commands that speak to the module are killed at every step that changes anything, of a load at some, with EACH=1 at every
+# one. Whatever phase the machine is in then, it can be left, drivers go on, and nothing starts an image whose part is gone.
 added=0
 
 whole() {
@@ -42,10 +42,10 @@ case $KHO_HOP in
 	set -- kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 	total=$(steps "$@")
 	echo "a load has $total steps"
-	sweep load 2 $((total / 8 + 1)) whole "$@"
+	sweep load ${EACH:-2} ${EACH:-$((total / 8 + 1))} whole "$@"
 	whole
 	load >/dev/null
-	sweep 'abort with an image' 1 2 loaded_again kho abort
+	sweep 'abort with an image' 1 ${EACH:-2} loaded_again kho abort
 	whole
 	load
 	echo $added | kho-guest report added

@@ -35,6 +35,7 @@ pub fn scenarios() -> Vec<Scenario> {
         given_away(),
         versions(),
         kill(),
+        kill_all(),
         abort_then_exec(),
         kernel_without(),
         somebody_elses_image(),
@@ -179,25 +180,31 @@ fn versions() -> Scenario {
 }
 
 fn kill() -> Scenario {
+    let about =
+        "activate, abort, load, exec and release are killed on the way, with drivers taking part";
+    kills("module-kill", about, "").kernels(&["6.1", "6.12"])
+}
+
+fn kill_all() -> Scenario {
+    let about = "the same, a load at every single step too";
+    kills("module-kill-all", about, "EACH=1")
+        .kernels(&["6.12", "7.3"])
+        .timeout_s(5400)
+        .slow()
+}
+
+fn kills(name: &str, about: &str, more: &str) -> Scenario {
     let text = format!(
-        "{}\n{LIB}\n{}",
+        "{more}\n{}\n{LIB}\n{}",
         include_str!("../fault/lib.sh"),
         include_str!("kill.sh")
     );
-    Scenario::new(
-        "module-kill",
-        "activate, abort, load, exec and release are killed on the way, with drivers taking part",
-    )
-    .kernels(&["6.1", "6.12"])
-    .kho_modules(&["kho", "kho_ring"])
-    .first(&text)
-    .each(&text)
-    .timeout_s(1200)
-    .check(|outcome| {
-        let kills = |life: &crate::lab::Life| life.values.get("kills").cloned();
-        let kills: Vec<String> = outcome.lives.iter().filter_map(kills).collect();
-        Ok(format!("{} kills", kills.join(" and ")))
-    })
+    Scenario::new(name, about)
+        .kho_modules(&["kho", "kho_ring"])
+        .first(&text)
+        .each(&text)
+        .timeout_s(1200)
+        .check(super::fault::kills)
 }
 
 fn abort_then_exec() -> Scenario {
