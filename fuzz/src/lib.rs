@@ -57,6 +57,10 @@ mod khofs_options;
     reason = "written for other crates"
 )]
 mod khofs_pack;
+use khofs_pack as pack;
+#[path = "../../module/khofs/src/check.rs"]
+#[allow(dead_code, missing_docs, reason = "written for other crates")]
+mod khofs_check;
 #[path = "../../module/src/chain.rs"]
 #[allow(
     dead_code,

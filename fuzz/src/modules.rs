@@ -59,7 +59,7 @@ pub fn khofs(data: &[u8]) {
     });
     let mem = RangeSet::from_ranges(mem).expect("memory");
     let bytes = cursor.0;
-    let checked = pack::check(bytes, &mem);
+    let checked = crate::khofs_check::check(bytes, &mem);
     if let Ok(summary) = &checked {
         assert_eq!(summary.pages, u64::from(count), "a page twice, or none's");
         let mut restored = Vec::new();

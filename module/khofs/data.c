@@ -9,7 +9,6 @@
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
-#include <linux/falloc.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
 #include <linux/vmstat.h>
@@ -128,11 +127,7 @@ bool khofs_c_next_run(struct inode *inode, u64 from, struct khofs_run *run)
 	return found;
 }
 
-/*
- * A page of the page cache, with a reference, uptodate: NULL for a hole, or an ERR_PTR. The caller keeps
- * truncation away or copes with it.
- */
-static struct page *get_page_at(struct inode *inode, pgoff_t index)
+struct page *khofs_get_page(struct inode *inode, pgoff_t index)
 {
 	bool last = false;
 
@@ -159,6 +154,10 @@ static struct page *get_page_at(struct inode *inode, pgoff_t index)
 					continue;
 				}
 			}
+			if (PageHWPoison(page)) {
+				put_page(page);
+				return ERR_PTR(-EIO);
+			}
 			return page;
 		}
 		if (last)
@@ -170,30 +169,42 @@ static struct page *get_page_at(struct inode *inode, pgoff_t index)
 	}
 }
 
-/* Zeros, unless they are there already, and ready for use. */
-static void fill_folio(struct folio *folio, bool clean)
+/* Zeros from byte @from to before byte @to. */
+static void zero(struct folio *folio, size_t from, size_t to)
 {
-	long i;
+	while (from < to) {
+		size_t end = min(to, round_down(from, PAGE_SIZE) + PAGE_SIZE);
 
-	for (i = 0; !clean && i < folio_nr_pages(folio); i++) {
-		clear_highpage(folio_page(folio, i));
+		folio_zero_segment(folio, from, end);
+		from = end;
 		cond_resched();
 	}
+}
+
+void khofs_fill_folio(struct folio *folio, bool clean)
+{
+	if (!clean)
+		zero(folio, 0, folio_size(folio));
 	folio_mark_uptodate(folio);
 }
 
+/* What lock_page_at() says of a folio that is new: the gate is still held; its pages are not zero. */
+#define GROWN 1UL
+#define STALE 2UL
+
 /*
- * The same, locked, and a hole is filled: with zeros, or, @whole, with a page that is not uptodate and that the
- * caller overwrites.
+ * The same, locked, and a hole is filled: with zeros, or, if @grown is given, with a folio that is not uptodate, which the
+ * caller writes to, zeroing the rest, before it leaves the gate.
  */
-static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool whole)
+static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want,
+				 unsigned long *grown)
 {
 	struct page *page;
 	bool clean;
 	s64 pfn;
 
 	for (;;) {
-		page = get_page_at(inode, index);
+		page = khofs_get_page(inode, index);
 		if (IS_ERR(page))
 			return page;
 		if (page) {
@@ -209,10 +220,13 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 		pfn = khofs_rs_grow(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index, want, &clean);
 		if (pfn >= 0) {
 			page = pfn_to_page(pfn);
-			if (!whole || PageCompound(page))
-				fill_folio(page_folio(page), clean);
 			folio_set_dirty(page_folio(page));
 			get_page(page);
+			if (grown) {
+				*grown = GROWN | (clean ? 0 : STALE);
+				return page;
+			}
+			khofs_fill_folio(page_folio(page), clean);
 		}
 		khofs_exit();
 		if (pfn == -EEXIST)
@@ -223,43 +237,53 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 
 /* Writing */
 
-static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep)
+/* *@fsdata is what end() has to know of the folio. Nothing between them faults on user memory. */
+static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep, void **fsdata)
 {
-	bool whole = len >= PAGE_SIZE && !offset_in_page(pos);
+	unsigned long grown = 0;
 	loff_t end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
 	struct khofs_want want = {
 		.pages = DIV_ROUND_UP(max(end, i_size_read(inode)), PAGE_SIZE),
 		.first = pos >> PAGE_SHIFT,
 		.end = DIV_ROUND_UP(end, PAGE_SIZE),
 	};
-	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, whole);
+	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, &grown);
 
 	if (IS_ERR(page))
 		return PTR_ERR(page);
 	*pagep = page;
+	*fsdata = (void *)grown;
 	return 0;
 }
 
-static int end(struct inode *inode, loff_t pos, unsigned int copied, struct page *page)
+static int end(struct inode *inode, loff_t pos, unsigned int copied, struct folio *folio, void *fsdata)
 {
-	struct folio *folio = page_folio(page);
+	unsigned long grown = (unsigned long)fsdata;
 	loff_t last = pos + copied;
 	int result = copied;
 
-	if (!folio_test_uptodate(folio)) {
-		if (copied < PAGE_SIZE)
-			zero_user_segment(page, copied, PAGE_SIZE);
-		folio_mark_uptodate(folio);
+	if (grown & STALE) {
+		size_t offset = offset_in_folio(folio, pos);
+
+		zero(folio, 0, offset);
+		zero(folio, offset + copied, folio_size(folio));
 	}
+	if (grown)
+		folio_mark_uptodate(folio);
 	/* i_rwsem is held, so nobody else changes the size. */
 	if (copied && last > inode->i_size) {
-		result = enter_locked();
-		if (!result) {
+		int error = grown ? 0 : enter_locked();
+
+		if (error) {
+			result = error;
+		} else {
 			i_size_write(inode, last);
-			khofs_exit();
-			result = copied;
+			if (!grown)
+				khofs_exit();
 		}
 	}
+	if (grown)
+		khofs_exit();
 	folio_mark_dirty(folio);
 	folio_unlock(folio);
 	folio_put(folio);
@@ -277,7 +301,7 @@ static int write_begin(WRITE_ARG arg, struct address_space *mapping, loff_t pos,
 		       struct folio **foliop, void **fsdata)
 {
 	struct page *page;
-	int error = begin(mapping->host, pos, len, &page);
+	int error = begin(mapping->host, pos, len, &page, fsdata);
 
 	if (!error)
 		*foliop = page_folio(page);
@@ -287,52 +311,43 @@ static int write_begin(WRITE_ARG arg, struct address_space *mapping, loff_t pos,
 static int write_end(WRITE_ARG arg, struct address_space *mapping, loff_t pos, unsigned int len,
 		     unsigned int copied, struct folio *folio, void *fsdata)
 {
-	return end(mapping->host, pos, copied, folio_page(folio, 0));
+	return end(mapping->host, pos, copied, folio, fsdata);
 }
 #else
 static int write_begin(WRITE_ARG arg, struct address_space *mapping, loff_t pos, unsigned int len,
 		       struct page **pagep, void **fsdata)
 {
-	return begin(mapping->host, pos, len, pagep);
+	return begin(mapping->host, pos, len, pagep, fsdata);
 }
 
 static int write_end(WRITE_ARG arg, struct address_space *mapping, loff_t pos, unsigned int len,
 		     unsigned int copied, struct page *page, void *fsdata)
 {
-	return end(mapping->host, pos, copied, page);
+	return end(mapping->host, pos, copied, page_folio(page), fsdata);
 }
 #endif
+
+/* Memory that failed stays in its place, so that its content is not taken for a hole: who touches it gets an error. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+static int failed(struct address_space *mapping, struct folio *folio)
+#else
+static int failed(struct address_space *mapping, struct page *page)
+#endif
+{
+	return 0;
+}
 
 const struct address_space_operations khofs_aops = {
 	.write_begin = write_begin,
 	.write_end = write_end,
 	.dirty_folio = noop_dirty_folio,
 	.free_folio = free_folio,
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	.error_remove_folio = failed,
+#else
+	.error_remove_page = failed,
+#endif
 };
-
-/*
- * What a mapping wrote behind the end of the file must not become part of it. A folio of several pages may be mapped
- * as a whole where the file ends in it.
- */
-static int zero_tail(struct inode *inode)
-{
-	loff_t size = i_size_read(inode);
-	struct folio *folio;
-	struct page *page;
-
-	if (!(size & (PMD_SIZE - 1)))
-		return 0;
-	page = get_page_at(inode, size >> PAGE_SHIFT);
-	if (IS_ERR_OR_NULL(page))
-		return PTR_ERR_OR_ZERO(page);
-	folio = page_folio(page);
-	folio_lock(folio);
-	if (folio->mapping == inode->i_mapping)
-		folio_zero_segment(folio, offset_in_folio(folio, size), folio_size(folio));
-	folio_unlock(folio);
-	folio_put(folio);
-	return 0;
-}
 
 /*
  * A file that grew in small steps has its pages where they would be in folios of 2 MiB: makes such a folio wherever one
@@ -373,7 +388,7 @@ static ssize_t write_iter(struct kiocb *iocb, struct iov_iter *from)
 	}
 	result = file_modified(iocb->ki_filp);
 	if (!result && iocb->ki_pos > i_size_read(inode))
-		result = zero_tail(inode);
+		result = khofs_zero_tail(inode);
 	if (!result) {
 		loff_t start = iocb->ki_pos;
 
@@ -403,7 +418,7 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 		if (iocb->ki_pos >= size)
 			break;
-		page = get_page_at(inode, iocb->ki_pos >> PAGE_SHIFT);
+		page = khofs_get_page(inode, iocb->ki_pos >> PAGE_SHIFT);
 		if (IS_ERR(page)) {
 			error = PTR_ERR(page);
 			break;
@@ -454,9 +469,10 @@ static vm_fault_t fault(struct vm_fault *vmf)
 		if (vmf->pgoff >= want.pages)
 			page = ERR_PTR(-EFAULT);
 		else
-			page = lock_page_at(inode, vmf->pgoff, &want, false);
+			page = lock_page_at(inode, vmf->pgoff, &want, NULL);
 		filemap_invalidate_unlock_shared(mapping);
 		if (!IS_ERR(page)) {
+			khofs_note_failure(page_folio(page));
 			vmf->page = page;
 			return VM_FAULT_LOCKED;
 		}
@@ -471,9 +487,21 @@ static vm_fault_t fault(struct vm_fault *vmf)
 	}
 }
 
+/* Whatever is in the page cache around a fault. */
+static vm_fault_t map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
+{
+	struct page *page = find_get_page(vmf->vma->vm_file->f_mapping, vmf->pgoff);
+
+	if (page) {
+		khofs_note_failure(page_folio(page));
+		put_page(page);
+	}
+	return filemap_map_pages(vmf, start, end);
+}
+
 static const struct vm_operations_struct vm_ops = {
 	.fault = fault,
-	.map_pages = filemap_map_pages,
+	.map_pages = map_pages,
 };
 
 static int mmap(struct file *file, struct vm_area_struct *vma)
@@ -483,189 +511,7 @@ static int mmap(struct file *file, struct vm_area_struct *vma)
 	return 0;
 }
 
-/* Size and space */
-
-/* Pages at the two ends of a range that is going to be zeroed in part have to be in the page cache. */
-static int bring_ends(struct inode *inode, loff_t start, loff_t end)
-{
-	loff_t at[2] = { start, end };
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		struct page *page;
-
-		if (!offset_in_page(at[i]))
-			continue;
-		page = get_page_at(inode, at[i] >> PAGE_SHIFT);
-		if (IS_ERR(page))
-			return PTR_ERR(page);
-		if (page)
-			put_page(page);
-	}
-	return 0;
-}
-
-/* Before the page cache is truncated: a folio that is cut in two becomes pages, unless somebody holds it for long. */
-static void split_at(struct inode *inode, loff_t at)
-{
-	int tries;
-
-	for (tries = 0; tries < 8 && (at & (PMD_SIZE - 1)); tries++) {
-		if (khofs_split(inode, at >> PAGE_SHIFT))
-			return;
-		schedule_timeout_uninterruptible(1);
-	}
-}
-
-/* Before the page cache is truncated: what arrived must not get there behind its back. */
-static int forget(struct inode *inode, u64 first, u64 last)
-{
-	if (!READ_ONCE(khofs_i(inode)->lazy) || first > last)
-		return 0;
-	return khofs_rs_forget(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, first, last);
-}
-
-/* Between enter and exit, with i_rwsem. */
-int khofs_setattr_size(struct inode *inode, loff_t size)
-{
-	loff_t old = i_size_read(inode);
-	int error;
-
-	if (size > old)
-		error = zero_tail(inode);
-	else
-		error = bring_ends(inode, size, 0);
-	if (error)
-		return error;
-	filemap_invalidate_lock(inode->i_mapping);
-	if (size < old)
-		error = forget(inode, DIV_ROUND_UP(size, PAGE_SIZE), U64_MAX);
-	if (!error && size < old)
-		split_at(inode, size);
-	if (!error)
-		truncate_setsize(inode, size);
-	filemap_invalidate_unlock(inode->i_mapping);
-	return error;
-}
-
-static int punch(struct inode *inode, loff_t offset, loff_t len)
-{
-	loff_t first = round_up(offset, PAGE_SIZE), last = round_down(offset + len, PAGE_SIZE);
-	int error = bring_ends(inode, offset, offset + len);
-
-	if (error)
-		return error;
-	filemap_invalidate_lock(inode->i_mapping);
-	if (last > first)
-		error = forget(inode, first >> PAGE_SHIFT, (last >> PAGE_SHIFT) - 1);
-	if (!error && last > first) {
-		split_at(inode, first);
-		split_at(inode, last);
-	}
-	if (!error)
-		truncate_pagecache_range(inode, offset, offset + len - 1);
-	filemap_invalidate_unlock(inode->i_mapping);
-	return error;
-}
-
-static int allocate(struct inode *inode, loff_t offset, loff_t len)
-{
-	u64 index = offset >> PAGE_SHIFT, end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE), at, next, missing = 0;
-	const struct khofs_want want = { .pages = end, .first = index, .end = end };
-	u32 id = khofs_id(inode->i_sb);
-	void *file = khofs_i(inode)->file;
-	int error;
-
-	for (at = index; at < end; at = next) {
-		at = khofs_rs_seek(file, inode, at, true);
-		if (at >= end)
-			break;
-		next = min(end, khofs_rs_seek(file, inode, at, false));
-		missing += next - at;
-		cond_resched();
-	}
-	error = khofs_rs_room(id, missing);
-	for (at = index; !error && at < end; at++) {
-		struct folio *folio;
-		bool clean;
-		s64 pfn;
-
-		at = khofs_rs_seek(file, inode, at, true);
-		if (at >= end)
-			break;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		pfn = khofs_rs_grow(id, file, inode, at, &want, &clean);
-		if (pfn == -EEXIST)
-			continue;
-		if (pfn < 0)
-			return pfn;
-		folio = page_folio(pfn_to_page(pfn));
-		fill_folio(folio, clean);
-		folio_set_dirty(folio);
-		folio_unlock(folio);
-		cond_resched();
-	}
-	return error;
-}
-
-static long fallocate(struct file *file, int mode, loff_t offset, loff_t len)
-{
-	struct inode *inode = file_inode(file);
-	bool grows = !(mode & FALLOC_FL_KEEP_SIZE) && offset + len > i_size_read(inode);
-	int error;
-
-	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE))
-		return -EOPNOTSUPP;
-	inode_lock(inode);
-	error = khofs_enter();
-	if (error)
-		goto unlock;
-	if (mode & FALLOC_FL_PUNCH_HOLE) {
-		error = punch(inode, offset, len);
-	} else {
-		if (grows)
-			error = inode_newsize_ok(inode, offset + len);
-		if (!error && grows)
-			error = zero_tail(inode);
-		if (!error)
-			error = allocate(inode, offset, len);
-		if (!error && grows && offset + len > inode->i_size)
-			i_size_write(inode, offset + len);
-	}
-	khofs_exit();
-	if (!error)
-		error = file_modified(file);
-unlock:
-	inode_unlock(inode);
-	return error;
-}
-
-static loff_t llseek(struct file *file, loff_t offset, int whence)
-{
-	struct inode *inode = file_inode(file);
-	loff_t size, found;
-	u64 page;
-
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return generic_file_llseek(file, offset, whence);
-	inode_lock(inode);
-	size = i_size_read(inode);
-	if (offset < 0 || offset >= size) {
-		found = -ENXIO;
-		goto out;
-	}
-	page = khofs_rs_seek(khofs_i(inode)->file, inode, offset >> PAGE_SHIFT, whence == SEEK_HOLE);
-	if (page >= (u64)DIV_ROUND_UP(size, PAGE_SIZE))
-		found = whence == SEEK_HOLE ? size : -ENXIO;
-	else
-		found = max_t(loff_t, offset, page << PAGE_SHIFT);
-	if (found >= 0)
-		found = vfs_setpos(file, found, inode->i_sb->s_maxbytes);
-out:
-	inode_unlock(inode);
-	return found;
-}
+/* The file */
 
 static int open(struct inode *inode, struct file *file)
 {
@@ -676,12 +522,12 @@ static int open(struct inode *inode, struct file *file)
 
 const struct file_operations khofs_file_operations = {
 	.open = open,
-	.llseek = llseek,
+	.llseek = khofs_llseek,
 	.read_iter = read_iter,
 	.write_iter = write_iter,
 	.mmap = mmap,
 	.fsync = noop_fsync,
-	.fallocate = fallocate,
+	.fallocate = khofs_fallocate,
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
 	.splice_read = copy_splice_read,
 #else

@@ -25,6 +25,12 @@ static bool large_folios = true;
 module_param(large_folios, bool, 0444);
 MODULE_PARM_DESC(large_folios, "Use folios of 2 MiB where the layout of this kernel's folios is known");
 
+#ifdef KHO_FAULTS
+/* Only in the build for tests: this bit of the struct pages that are verified is wrong. */
+static int wrong_bit = -1;
+module_param(wrong_bit, int, 0400);
+#endif
+
 /* Whether they are used, and why not. */
 static bool verified, failed;
 static const char *reason = "not verified yet";
@@ -168,6 +174,16 @@ static bool poisoned(struct page *page)
 	return false;
 }
 
+/*
+ * Before a folio is mapped: not as a whole when a part of its memory failed. The kernel notes that itself only if it knows
+ * what the page is used for.
+ */
+void khofs_note_failure(struct folio *folio)
+{
+	if (folio_test_large(folio) && !folio_test_has_hwpoisoned(folio) && poisoned(&folio->page))
+		folio_set_has_hwpoisoned(folio);
+}
+
 /* A folio of pages that are in no page cache and have khofs's reference only. False: somebody looks at one. */
 bool khofs_c_fold(u64 pfn)
 {
@@ -180,16 +196,35 @@ bool khofs_c_fold(u64 pfn)
 	return true;
 }
 
-/* The reverse. */
+/* The reverse. False also when a part of its memory failed: none of it is used again. */
 bool khofs_c_unfold(u64 pfn)
 {
 	struct page *head = pfn_to_page(pfn);
 
-	if (!page_ref_freeze(head, 1))
+	if (poisoned(head) || !page_ref_freeze(head, 1))
 		return false;
 	unmake(head);
 	unfreeze(head, PAGES, 1);
 	return true;
+}
+
+/* Gives a folio that is in no page cache back. The page allocator looks at single pages only whether their memory failed. */
+void khofs_c_put_folio(u64 pfn)
+{
+	struct page *head = pfn_to_page(pfn);
+	int i;
+
+	if (!poisoned(head)) {
+		put_page(head);
+		return;
+	}
+	/* Otherwise it stays with khofs for ever. */
+	if (!page_ref_freeze(head, 1))
+		return;
+	unmake(head);
+	unfreeze(head, PAGES, 1);
+	for (i = 0; i < PAGES; i++)
+		put_page(head + i);
 }
 
 static void count_folio(struct page *head, int pages)
@@ -213,7 +248,7 @@ bool khofs_split(struct inode *inode, pgoff_t index)
 		return true;
 	folio = page_folio(page);
 	head = &folio->page;
-	if (folio_test_large(folio) && !poisoned(head)) {
+	if (folio_test_large(folio)) {
 		XA_STATE(xas, &mapping->i_pages, folio->index);
 
 		unmap_mapping_pages(mapping, folio->index, PAGES, false);
@@ -386,6 +421,14 @@ static bool single(struct page *page)
 	return true;
 }
 
+static void spoil(struct page *block)
+{
+#ifdef KHO_FAULTS
+	if (wrong_bit >= 0 && wrong_bit < PAGES * sizeof(struct page) * BITS_PER_BYTE)
+		change_bit(wrong_bit, (unsigned long *)block);
+#endif
+}
+
 void khofs_c_check_folios(void)
 {
 	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_RETRY_MAYFAIL;
@@ -409,7 +452,9 @@ void khofs_c_check_folios(void)
 	if (freeze(block, PAGES, 1)) {
 		make(block);
 		page_ref_unfreeze(block, 1);
+		spoil(block);
 		reason = difference(&real->page, block);
+		spoil(block);
 		if (!reason && !khofs_c_unfold(page_to_pfn(block)))
 			reason = "counts";
 		/* If something is wrong with them, they are not given back. */
@@ -442,9 +487,17 @@ bool khofs_c_fold(u64 pfn)
 	return false;
 }
 
+void khofs_note_failure(struct folio *folio)
+{
+}
+
 bool khofs_c_unfold(u64 pfn)
 {
 	return false;
+}
+
+void khofs_c_put_folio(u64 pfn)
+{
 }
 
 bool khofs_split(struct inode *inode, pgoff_t index)
@@ -466,5 +519,9 @@ void khofs_c_check_folios(void)
 /* "yes", or "no: " and why. */
 ssize_t khofs_large_show(char *buf)
 {
-	return verified ? sysfs_emit(buf, "yes\n") : sysfs_emit(buf, "no: %s\n", reason);
+	if (verified)
+		return sysfs_emit(buf, "yes\n");
+	if (failed)
+		return sysfs_emit(buf, "no: a folio made here differs from one of the kernel's (%s)\n", reason);
+	return sysfs_emit(buf, "no: %s\n", reason);
 }

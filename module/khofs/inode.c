@@ -136,34 +136,40 @@ static void persist(struct dentry *dentry, struct inode *inode)
 #endif
 }
 
-static int make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
-{
-	struct inode *inode;
-	int error = khofs_enter();
+#define BETWEEN(call)                    \
+	({                               \
+		int _e = khofs_enter();  \
+		if (!_e) {               \
+			_e = (call);     \
+			khofs_exit();    \
+		}                        \
+		_e;                      \
+	})
 
-	if (error)
-		return error;
-	inode = new(dir, mode, dev);
-	if (IS_ERR(inode)) {
-		error = PTR_ERR(inode);
-		goto out;
-	}
+static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
+{
+	struct inode *inode = new(dir, mode, dev);
+
+	if (IS_ERR(inode))
+		return PTR_ERR(inode);
 	if (target) {
 		inode->i_link = kstrdup(target, GFP_KERNEL);
 		inode->i_size = strlen(target);
 		if (!inode->i_link) {
 			iput(inode);
-			error = -ENOMEM;
-			goto out;
+			return -ENOMEM;
 		}
 	}
 	persist(dentry, inode);
 	touch(dir);
 	if (S_ISDIR(mode))
 		inc_nlink(dir);
-out:
-	khofs_exit();
-	return error;
+	return 0;
+}
+
+static int make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
+{
+	return BETWEEN(do_make(dir, dentry, mode, dev, target));
 }
 
 static int mknod(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev)
@@ -213,16 +219,6 @@ static int tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t m
 	return finish_open_simple(file, error);
 }
 
-#define BETWEEN(call)                    \
-	({                               \
-		int _e = khofs_enter();  \
-		if (!_e) {               \
-			_e = (call);     \
-			khofs_exit();    \
-		}                        \
-		_e;                      \
-	})
-
 static int link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 {
 	return BETWEEN(simple_link(old, dir, dentry));
@@ -238,10 +234,40 @@ static int rmdir(struct inode *dir, struct dentry *dentry)
 	return BETWEEN(simple_rmdir(dir, dentry));
 }
 
+/* What an overlay leaves in the place of a file that it renames, made before the file goes, as tmpfs does it. */
+static int whiteout(struct inode *dir, struct dentry *old)
+{
+	struct dentry *dentry = d_alloc(old->d_parent, &old->d_name);
+	int error;
+
+	if (!dentry)
+		return -ENOMEM;
+	error = do_make(dir, dentry, S_IFCHR | WHITEOUT_MODE, WHITEOUT_DEV, NULL);
+	/* It is pinned, or was not made. */
+	dput(dentry);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
+	if (!error)
+		d_rehash(dentry);
+#endif
+	return error;
+}
+
+static int do_rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
+		     struct dentry *new, unsigned int flags)
+{
+	if (flags & RENAME_WHITEOUT) {
+		int error = simple_empty(new) ? whiteout(old_dir, old) : -ENOTEMPTY;
+
+		if (error)
+			return error;
+	}
+	return simple_rename(idmap, old_dir, old, new_dir, new, flags & ~RENAME_WHITEOUT);
+}
+
 static int rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 		  struct dentry *new, unsigned int flags)
 {
-	return BETWEEN(simple_rename(idmap, old_dir, old, new_dir, new, flags));
+	return BETWEEN(do_rename(idmap, old_dir, old, new_dir, new, flags));
 }
 
 static int do_setattr(IDMAP *idmap, struct inode *inode, struct iattr *attr)

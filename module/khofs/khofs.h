@@ -90,10 +90,22 @@ extern const struct inode_operations khofs_dir_inode_operations;
 extern const struct inode_operations khofs_special_inode_operations;
 extern const struct inode_operations khofs_symlink_inode_operations;
 extern const struct xattr_handler * const khofs_xattr_handlers[];
+/*
+ * A page of the page cache, with a reference, uptodate: NULL for a hole, or an ERR_PTR; -EIO when the memory failed, here or
+ * in an earlier kernel. The caller keeps truncation away or copes with it.
+ */
+struct page *khofs_get_page(struct inode *inode, pgoff_t index);
+/* Zeros, unless it is @clean, and ready for use. */
+void khofs_fill_folio(struct folio *folio, bool clean);
+/* Before a file grows, with i_rwsem. */
+int khofs_zero_tail(struct inode *inode);
+long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
+loff_t khofs_llseek(struct file *file, loff_t offset, int whence);
 int khofs_setattr_size(struct inode *inode, loff_t size);
 void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev);
 /* False: somebody holds the folio. */
 bool khofs_split(struct inode *inode, pgoff_t index);
+void khofs_note_failure(struct folio *folio);
 void khofs_collapse(struct inode *inode, pgoff_t index);
 ssize_t khofs_large_show(char *buf);
 ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
@@ -170,10 +182,12 @@ void khofs_c_freeze(bool frozen);
 void khofs_c_reap_later(void);
 int khofs_c_page_count(u64 pfn);
 void khofs_c_page_put(u64 pfn);
+u64 khofs_c_good_pages(u64 pfn, u64 count);
 bool khofs_c_large(void);
 void khofs_c_check_folios(void);
 bool khofs_c_fold(u64 pfn);
 bool khofs_c_unfold(u64 pfn);
+void khofs_c_put_folio(u64 pfn);
 u64 khofs_c_take_pages(size_t count);
 u64 khofs_c_alloc_pages(size_t count);
 void khofs_c_free_pages(u64 pfn, size_t count);

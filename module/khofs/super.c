@@ -101,6 +101,16 @@ void khofs_c_page_put(u64 pfn)
 	put_page(pfn_to_page(pfn));
 }
 
+/* How many pages are good before the first one whose memory failed. */
+u64 khofs_c_good_pages(u64 pfn, u64 count)
+{
+	u64 good;
+
+	for (good = 0; good < count && !PageHWPoison(pfn_to_page(pfn + good)); good++)
+		;
+	return good;
+}
+
 u64 khofs_c_take_pages(size_t count)
 {
 	struct page *page = kho_take_pages(count);
@@ -279,6 +289,8 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	sb->s_magic = KHOFS_MAGIC;
 	sb->s_op = &super_ops;
 	sb->s_time_gran = 1;
+	/* So that not every write looks for an attribute with capabilities that it would have to remove. */
+	sb->s_flags |= SB_NOSEC;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
 	if (error)

@@ -19,6 +19,9 @@ use kho::{PAGE_SIZE, PhysRange, RangeSet};
 /// Bytes of a piece of memory that a tree is written into: what the page allocator has in one piece.
 const PIECE: usize = 2 << 20;
 
+/// Memory that failed.
+const EHWPOISON: Errno = Errno(133);
+
 /// The checksum of a tree.
 pub const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
@@ -59,6 +62,7 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
         match &instance.body {
             Body::New => {}
             Body::Arrived(arrived) => {
+                all_good(instance, &arrived.data)?;
                 let tree = arrived.tree.iter().copied();
                 let facts = (arrived.size, arrived.checksum, arrived.inodes);
                 node(ctx, instance, &arrived.data, tree, facts)?;
@@ -115,6 +119,7 @@ fn tree(state: &State, instance: &Instance, sb: Super) -> Result<(Vec<u8>, Range
         runs: Vec::new(),
         count: 0,
         epoch: state.epoch,
+        lost: 0,
     };
     let root = sb.root()?;
     out.inode(state, root.inode())?;
@@ -141,7 +146,34 @@ fn tree(state: &State, instance: &Instance, sb: Super) -> Result<(Vec<u8>, Range
         kernel::relax();
     }
     out.writer.end()?;
+    if out.lost > 0 {
+        log!(
+            Level::Warning,
+            "{} pages of files of instance {} are lost to failures of memory: to read them is an error",
+            out.lost,
+            instance.name
+        );
+    }
     Ok((out.writer.finish(), RangeSet::from_ranges(out.runs)?))
+}
+
+/// What nobody mounted is handed over as it is. So it has no place to say that a page is lost.
+fn all_good(instance: &Instance, data: &RangeSet) -> Result<(), Errno> {
+    for range in data.iter() {
+        let (first, count) = (range.start().get() / PAGE_SIZE, range.pages());
+        let good = kernel::good_pages(first, count);
+        if good != count {
+            log!(
+                Level::Error,
+                "memory of instance {} failed at page frame {:#x}: mount it, so that its files are handed over without",
+                instance.name,
+                first.saturating_add(good)
+            );
+            return Err(EHWPOISON);
+        }
+        kernel::relax();
+    }
+    Ok(())
 }
 
 struct Output {
@@ -149,6 +181,8 @@ struct Output {
     runs: Vec<PhysRange>,
     count: u64,
     epoch: u64,
+    /// Pages whose content is lost.
+    lost: u64,
 }
 
 impl Output {
@@ -171,25 +205,55 @@ impl Output {
     fn extents(&mut self, inode: Inode<'_>, content: &Content) -> Result<(), Errno> {
         let mut run: Option<Extent> = None;
         for next in inode.extents(content) {
-            match &mut run {
-                Some(run)
-                    if run.end() == next.index && run.pfn.saturating_add(run.count) == next.pfn =>
-                {
-                    run.count = run.count.saturating_add(next.count);
+            let mut rest = Some(next);
+            while let Some(part) = rest {
+                let good = match part.is_lost() {
+                    true => 0,
+                    false => kernel::good_pages(part.pfn, part.count),
+                };
+                if good > 0 {
+                    self.join(
+                        &mut run,
+                        Extent {
+                            count: good,
+                            ..part
+                        },
+                    )?;
                 }
-                _ => {
-                    let before = run.replace(next);
-                    self.extent(before)?;
+                if good < part.count {
+                    // Not what the memory holds by now, and not zeros, but an error, here and in the next kernel.
+                    self.lost = self.lost.saturating_add(1);
+                    self.join(&mut run, Extent::lost(part.index.saturating_add(good)))?;
                 }
+                rest = part.behind(good.saturating_add(1));
             }
         }
         self.extent(run)?;
         self.writer.extents_end()
     }
 
+    /// Makes `next` a part of `run`, or writes that down and begins anew.
+    fn join(&mut self, run: &mut Option<Extent>, next: Extent) -> Result<(), Errno> {
+        match run {
+            Some(run)
+                if run.end() == next.index && run.pfn.saturating_add(run.count) == next.pfn =>
+            {
+                run.count = run.count.saturating_add(next.count);
+                Ok(())
+            }
+            _ => {
+                let before = run.replace(next);
+                self.extent(before)
+            }
+        }
+    }
+
     fn extent(&mut self, extent: Option<Extent>) -> Result<(), Errno> {
         let Some(extent) = extent else { return Ok(()) };
         self.writer.extent(extent)?;
+        if extent.is_lost() {
+            return Ok(());
+        }
         let range = range(extent).ok_or(EINVAL)?;
         // Small files lie next to each other.
         if let Some(last) = self.runs.last_mut()

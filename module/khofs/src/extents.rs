@@ -15,9 +15,28 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// A page of a file whose content is lost, because its memory failed.
+    pub fn lost(index: u64) -> Self {
+        Self {
+            index,
+            pfn: 0, // never handed over: below 1 MiB
+            count: 1,
+        }
+    }
+
+    /// Whether it is such a page.
+    pub fn is_lost(&self) -> bool {
+        self.pfn == 0
+    }
+
     /// The page after the last.
     pub fn end(&self) -> u64 {
         self.index.saturating_add(self.count)
+    }
+
+    /// The part after `pages` pages.
+    pub fn behind(&self, pages: u64) -> Option<Self> {
+        self.part(self.index.saturating_add(pages), u64::MAX)
     }
 
     /// The part from page `first` to before page `end`.
@@ -78,6 +97,13 @@ impl Extents {
     pub fn has(&self, index: u64) -> bool {
         let found = self.list.get(self.first_after(index));
         found.is_some_and(|e| e.index <= index)
+    }
+
+    /// The first page from `index` on that is in one and not lost.
+    pub fn next_good(&self, index: u64) -> Option<u64> {
+        let mut rest = self.list.iter().skip(self.first_after(index));
+        let found = rest.find(|extent| !extent.is_lost())?;
+        Some(found.index.max(index))
     }
 
     /// The first page from `index` on that is in one.
@@ -169,6 +195,29 @@ mod tests {
             let gap = (index..).find(|i| !extents.has(*i)).unwrap();
             assert_eq!(extents.gap(index), gap, "{index}");
         }
+    }
+
+    #[test]
+    fn lost_pages_do_not_merge_and_come_out_one_by_one() {
+        let mut extents = Extents::default();
+        for e in [
+            extent(0, 100, 2),
+            Extent::lost(2),
+            Extent::lost(3),
+            extent(4, 104, 1),
+        ] {
+            extents.push(e).unwrap();
+        }
+        assert_eq!((extents.iter().count(), extents.pages()), (4, 5));
+        assert_eq!(extents.next_good(1), Some(1));
+        assert_eq!(extents.next_good(2), Some(4));
+        assert_eq!(extents.next(2), Some(2));
+        assert_eq!(extents.take(3, 4), Ok(Some(Extent::lost(3))));
+        assert_eq!(extents.take(0, 9), Ok(Some(extent(0, 100, 2))));
+        assert!(extents.find(0, 9).is_some_and(|e| e.is_lost()));
+        let rest = extent(0, 100, 5).behind(2);
+        assert_eq!(rest, Some(extent(2, 102, 3)));
+        assert_eq!(extent(0, 100, 5).behind(5), None);
     }
 
     #[test]

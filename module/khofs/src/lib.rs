@@ -7,8 +7,10 @@
 //! | --- | --- |
 //! | [`chunks`] | which pages the file system owns, and which one is used next |
 //! | [`extents`] | what of a file arrived and is not in the page cache yet |
-//! | [`pack`] | how a tree is written down, and whether to believe one |
-//! | [`state`] | instances, their limits, and pages on their way in and out of files |
+//! | [`pack`] | how a tree is written down |
+//! | [`check`] | whether to believe one |
+//! | [`state`] | instances and their limits |
+//! | [`pages`] | which pages go in and out of files |
 //! | [`carry`] | handing over, and receiving |
 //! | [`control`] | what `/sys/fs/khofs` says and does |
 //!
@@ -33,8 +35,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod bits;
 mod boundary;
 mod carry;
+mod check;
 mod chunks;
 mod control;
 #[path = "../../src/errno.rs"]
@@ -43,6 +47,7 @@ mod errno;
 mod extents;
 mod options;
 mod pack;
+mod pages;
 mod restore;
 mod state;
 #[path = "../../src/text.rs"]

@@ -4,9 +4,10 @@ use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
 use crate::boundary::vfs::{Content, Super, Tree};
 use crate::carry::CRC;
+use crate::check::{self, Summary};
 use crate::errno::{EBADMSG, EINVAL, Errno};
 use crate::options::Options;
-use crate::pack::{self, Attr, Reader, S_IFDIR, S_IFREG};
+use crate::pack::{Attr, Reader, S_IFDIR, S_IFREG};
 use crate::state::{Body, STATE, State};
 use crate::text::{Level, log};
 use alloc::vec::Vec;
@@ -71,7 +72,7 @@ fn begin(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
 }
 
 fn restore(id: u32, sb: Super, bytes: &[u8], data: RangeSet) -> Result<(), Errno> {
-    let summary = pack::check(bytes, &data).inspect_err(|_| {
+    let summary = check::check(bytes, &data).inspect_err(|_| {
         log!(Level::Error, "the tree that arrived is malformed");
     })?;
     let (mut reader, _) = Reader::new(bytes)?;
@@ -101,7 +102,7 @@ fn finish(
     id: u32,
     sb: Super,
     data: RangeSet,
-    summary: &pack::Summary,
+    summary: &Summary,
 ) -> Result<(), Errno> {
     let instance = state.instance(id)?;
     let body = core::mem::replace(&mut instance.body, Body::Live(sb));

@@ -7,7 +7,8 @@ use super::handover::Context;
 use super::vfs::{Content, File, Inode, Super};
 use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
 use crate::options::{Huge, Options};
-use crate::state::{self, Body, STATE, Want};
+use crate::pages::{self, Want};
+use crate::state::{self, Body, STATE};
 use crate::text::Text;
 use crate::{carry, control, restore, xattr};
 use alloc::boxed::Box;
@@ -88,7 +89,7 @@ extern "C" fn khofs_rs_init() -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_exit() {
-    state::reap();
+    pages::reap();
     // What arrived and was not mounted stays reserved; a later instance of this module finds it.
     STATE.lock().instances = Vec::new();
 }
@@ -122,7 +123,7 @@ unsafe extern "C" fn khofs_rs_release_store(buf: *const c_char, len: usize) -> i
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_reap() {
-    state::reap();
+    pages::reap();
 }
 
 // Instances
@@ -269,7 +270,7 @@ unsafe extern "C" fn khofs_rs_file_free(id: u32, file: *mut c_void) {
     if let Ok(file) = unsafe { File::from_pointer(file) } {
         // SAFETY: nobody else reaches the inode any more.
         let content = unsafe { file.free() };
-        state::inode_gone(id, content);
+        pages::inode_gone(id, content);
     }
 }
 
@@ -313,7 +314,7 @@ unsafe extern "C" fn khofs_rs_bring(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_next_lazy(file: *mut c_void, index: u64) -> u64 {
     // SAFETY: the file of an inode that stays.
-    let next = unsafe { with(file, |_, content| Ok(content.lazy.next(index))) };
+    let next = unsafe { with(file, |_, content| Ok(content.lazy.next_good(index))) };
     next.ok().flatten().unwrap_or(u64::MAX)
 }
 

@@ -36,6 +36,10 @@ pub unsafe fn khofs_c_fold(_: u64) -> bool {
 pub unsafe fn khofs_c_unfold(_: u64) -> bool {
     false
 }
+pub unsafe fn khofs_c_put_folio(_: u64) {}
+pub unsafe fn khofs_c_good_pages(_: u64, count: u64) -> u64 {
+    count
+}
 pub fn khofs_c_take_pages(_: usize) -> u64 {
     0
 }

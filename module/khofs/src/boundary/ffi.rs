@@ -25,6 +25,8 @@ unsafe extern "C" {
     // All that take a pfn: of a page of RAM.
     pub fn khofs_c_page_count(pfn: u64) -> c_int;
     pub fn khofs_c_reserved(pfn: u64) -> bool;
+    // `count` pages of RAM.
+    pub fn khofs_c_good_pages(pfn: u64, count: u64) -> u64;
     // A reference that the caller has.
     pub fn khofs_c_page_put(pfn: u64);
     pub safe fn khofs_c_large() -> bool;
@@ -32,6 +34,8 @@ unsafe extern "C" {
     pub fn khofs_c_fold(pfn: u64) -> bool;
     // The folio that they became.
     pub fn khofs_c_unfold(pfn: u64) -> bool;
+    // The folio, which khofs has forgotten.
+    pub fn khofs_c_put_folio(pfn: u64);
     // 0, or pages with one reference each.
     pub safe fn khofs_c_take_pages(count: usize) -> u64;
     // 0, or pages of kho.ko's arenas.

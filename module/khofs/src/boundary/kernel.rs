@@ -26,7 +26,7 @@ pub fn freeze(frozen: bool) {
     ffi::khofs_c_freeze(frozen);
 }
 
-/// Calls [`crate::state::reap`] in a while.
+/// Calls [`crate::pages::reap`] in a while.
 pub fn reap_later() {
     ffi::khofs_c_reap_later();
 }
@@ -45,13 +45,19 @@ pub fn take_pages(count: u64) -> Option<u64> {
     Some(ffi::khofs_c_take_pages(count)).filter(|pfn| *pfn != 0)
 }
 
-/// Whether nobody but khofs holds a free page that [`crate::chunks::Chunks`] owns. A folio (`folded`) is made pages then.
+/// Whether nobody but khofs holds a free page that [`crate::chunks::Chunks`] owns, and its memory is good. A folio (`folded`) is made pages then.
 pub fn is_ready(pfn: u64, folded: bool) -> bool {
     if folded {
         return unfold(pfn & !crate::chunks::PAGES.saturating_sub(1));
     }
     // SAFETY: asked for pages that are owned, so they are RAM.
-    unsafe { ffi::khofs_c_page_count(pfn) == 1 }
+    unsafe { ffi::khofs_c_page_count(pfn) == 1 && ffi::khofs_c_good_pages(pfn, 1) == 1 }
+}
+
+/// How many of `count` pages, from `pfn` on, are good before the first whose memory failed. All of them belong to files.
+pub fn good_pages(pfn: u64, count: u64) -> u64 {
+    // SAFETY: owned, or arrived and believed by kho.ko, so they are RAM with page frames.
+    unsafe { ffi::khofs_c_good_pages(pfn, count) }
 }
 
 /// Whether there are folios of 2 MiB.
@@ -66,13 +72,19 @@ pub fn fold(base: u64) -> bool {
     unsafe { ffi::khofs_c_fold(base) }
 }
 
-/// Makes pages of a folio that is in no file. False when somebody holds it.
+/// Makes pages of a folio that is in no file. False when somebody holds it, or a part of its memory failed.
 pub fn unfold(base: u64) -> bool {
     // SAFETY: by the caller.
     unsafe { ffi::khofs_c_unfold(base) }
 }
 
-/// Gives a page, or a folio by its first page, back to the system that [`crate::chunks::Chunks`] has forgotten.
+/// Gives a folio back to the system that [`crate::chunks::Chunks`] has forgotten.
+pub fn put_folio(base: u64) {
+    // SAFETY: as for `put_page`, and the caller noted it as a folio.
+    unsafe { ffi::khofs_c_put_folio(base) }
+}
+
+/// Gives a page back to the system that [`crate::chunks::Chunks`] has forgotten.
 pub fn put_page(pfn: u64) {
     // SAFETY: khofs has one reference on each page that it owns, and this was forgotten just now.
     unsafe { ffi::khofs_c_page_put(pfn) }

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * C glue of khofs: the size of files, holes, and memory that is allocated before it is written.
+ */
+#include <linux/fs.h>
+#include <linux/falloc.h>
+#include <linux/highmem.h>
+#include <linux/mm.h>
+
+#include "khofs.h"
+
+/*
+ * What a mapping wrote behind the end of the file must not become part of it. A folio of several pages may be mapped
+ * as a whole where the file ends in it.
+ */
+int khofs_zero_tail(struct inode *inode)
+{
+	loff_t size = i_size_read(inode);
+	struct folio *folio;
+	struct page *page;
+
+	if (!(size & (PMD_SIZE - 1)))
+		return 0;
+	page = khofs_get_page(inode, size >> PAGE_SHIFT);
+	if (IS_ERR_OR_NULL(page))
+		return PTR_ERR_OR_ZERO(page);
+	folio = page_folio(page);
+	folio_lock(folio);
+	if (folio->mapping == inode->i_mapping)
+		folio_zero_segment(folio, offset_in_folio(folio, size), folio_size(folio));
+	folio_unlock(folio);
+	folio_put(folio);
+	return 0;
+}
+
+/* Pages at the two ends of a range that is going to be zeroed in part have to be in the page cache. */
+static int bring_ends(struct inode *inode, loff_t start, loff_t end)
+{
+	loff_t at[2] = { start, end };
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		struct page *page;
+
+		if (!offset_in_page(at[i]))
+			continue;
+		page = khofs_get_page(inode, at[i] >> PAGE_SHIFT);
+		if (IS_ERR(page))
+			return PTR_ERR(page);
+		if (page)
+			put_page(page);
+	}
+	return 0;
+}
+
+/* Before the page cache is truncated: a folio that is cut in two becomes pages, unless somebody holds it for long. */
+static void split_at(struct inode *inode, loff_t at)
+{
+	int tries;
+
+	for (tries = 0; tries < 8 && (at & (PMD_SIZE - 1)); tries++) {
+		if (khofs_split(inode, at >> PAGE_SHIFT))
+			return;
+		schedule_timeout_uninterruptible(1);
+	}
+}
+
+/* Before the page cache is truncated: what arrived must not get there behind its back. */
+static int forget(struct inode *inode, u64 first, u64 last)
+{
+	if (!READ_ONCE(khofs_i(inode)->lazy) || first > last)
+		return 0;
+	return khofs_rs_forget(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, first, last);
+}
+
+/* Between enter and exit, with i_rwsem. */
+int khofs_setattr_size(struct inode *inode, loff_t size)
+{
+	loff_t old = i_size_read(inode);
+	int error;
+
+	if (size > old)
+		error = khofs_zero_tail(inode);
+	else
+		error = bring_ends(inode, size, 0);
+	if (error)
+		return error;
+	filemap_invalidate_lock(inode->i_mapping);
+	if (size < old)
+		error = forget(inode, DIV_ROUND_UP(size, PAGE_SIZE), U64_MAX);
+	if (!error && size < old)
+		split_at(inode, size);
+	if (!error)
+		truncate_setsize(inode, size);
+	filemap_invalidate_unlock(inode->i_mapping);
+	return error;
+}
+
+static int punch(struct inode *inode, loff_t offset, loff_t len)
+{
+	loff_t first = round_up(offset, PAGE_SIZE), last = round_down(offset + len, PAGE_SIZE);
+	int error = bring_ends(inode, offset, offset + len);
+
+	if (error)
+		return error;
+	filemap_invalidate_lock(inode->i_mapping);
+	if (last > first)
+		error = forget(inode, first >> PAGE_SHIFT, (last >> PAGE_SHIFT) - 1);
+	if (!error && last > first) {
+		split_at(inode, first);
+		split_at(inode, last);
+	}
+	if (!error)
+		truncate_pagecache_range(inode, offset, offset + len - 1);
+	filemap_invalidate_unlock(inode->i_mapping);
+	return error;
+}
+
+static int allocate(struct inode *inode, loff_t offset, loff_t len)
+{
+	u64 index = offset >> PAGE_SHIFT, end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE), at, next, missing = 0;
+	const struct khofs_want want = { .pages = end, .first = index, .end = end };
+	u32 id = khofs_id(inode->i_sb);
+	void *file = khofs_i(inode)->file;
+	int error;
+
+	for (at = index; at < end; at = next) {
+		at = khofs_rs_seek(file, inode, at, true);
+		if (at >= end)
+			break;
+		next = min(end, khofs_rs_seek(file, inode, at, false));
+		missing += next - at;
+		cond_resched();
+	}
+	error = khofs_rs_room(id, missing);
+	for (at = index; !error && at < end; at++) {
+		struct folio *folio;
+		bool clean;
+		s64 pfn;
+
+		at = khofs_rs_seek(file, inode, at, true);
+		if (at >= end)
+			break;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		pfn = khofs_rs_grow(id, file, inode, at, &want, &clean);
+		if (pfn == -EEXIST)
+			continue;
+		if (pfn < 0)
+			return pfn;
+		folio = page_folio(pfn_to_page(pfn));
+		khofs_fill_folio(folio, clean);
+		folio_set_dirty(folio);
+		folio_unlock(folio);
+		cond_resched();
+	}
+	return error;
+}
+
+long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
+{
+	struct inode *inode = file_inode(file);
+	bool grows = !(mode & FALLOC_FL_KEEP_SIZE) && offset + len > i_size_read(inode);
+	int error;
+
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE))
+		return -EOPNOTSUPP;
+	inode_lock(inode);
+	error = khofs_enter();
+	if (error)
+		goto unlock;
+	if (mode & FALLOC_FL_PUNCH_HOLE) {
+		error = punch(inode, offset, len);
+	} else {
+		if (grows)
+			error = inode_newsize_ok(inode, offset + len);
+		if (!error && grows)
+			error = khofs_zero_tail(inode);
+		if (!error)
+			error = allocate(inode, offset, len);
+		if (!error && grows && offset + len > inode->i_size)
+			i_size_write(inode, offset + len);
+	}
+	khofs_exit();
+	if (!error)
+		error = file_modified(file);
+unlock:
+	inode_unlock(inode);
+	return error;
+}
+
+loff_t khofs_llseek(struct file *file, loff_t offset, int whence)
+{
+	struct inode *inode = file_inode(file);
+	loff_t size, found;
+	u64 page;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return generic_file_llseek(file, offset, whence);
+	inode_lock(inode);
+	size = i_size_read(inode);
+	if (offset < 0 || offset >= size) {
+		found = -ENXIO;
+		goto out;
+	}
+	page = khofs_rs_seek(khofs_i(inode)->file, inode, offset >> PAGE_SHIFT, whence == SEEK_HOLE);
+	if (page >= (u64)DIV_ROUND_UP(size, PAGE_SIZE))
+		found = whence == SEEK_HOLE ? size : -ENXIO;
+	else
+		found = max_t(loff_t, offset, page << PAGE_SHIFT);
+	if (found >= 0)
+		found = vfs_setpos(file, found, inode->i_sb->s_maxbytes);
+out:
+	inode_unlock(inode);
+	return found;
+}

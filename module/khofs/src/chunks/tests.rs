@@ -1,0 +1,106 @@
+use super::*;
+
+fn with_chunk() -> Chunks {
+    let mut chunks = Chunks::new();
+    chunks.add(1, 1024, 512, true, false).unwrap();
+    chunks
+}
+
+#[test]
+fn pages_are_lent_once_in_order() {
+    let mut chunks = with_chunk();
+    let all: Vec<u64> = (0..512)
+        .map(|_| chunks.take(1, false, |_, _| true).unwrap().pfn)
+        .collect();
+    assert_eq!(all, (1024..1536).collect::<Vec<_>>());
+    assert_eq!(chunks.take(1, true, |_, _| true), None);
+    assert_eq!(chunks.totals(1), (512, 0));
+}
+
+#[test]
+fn a_page_that_is_still_held_is_not_lent_again() {
+    let mut chunks = with_chunk();
+    let page = chunks.take_at(1, 1030, |_, _| true).unwrap();
+    assert!(page.clean);
+    assert_eq!(chunks.give(1030), None);
+    assert_eq!(chunks.take_at(1, 1030, |_, _| false), None);
+    let again = chunks.take_at(1, 1030, |_, _| true).unwrap();
+    assert!(!again.clean, "it was used");
+}
+
+#[test]
+fn the_second_idle_chunk_goes_back() {
+    let mut chunks = with_chunk();
+    chunks.add(1, 2048, 512, true, true).unwrap();
+    chunks.take_at(1, 1024, |_, _| true).unwrap();
+    chunks.take_at(1, 2050, |_, _| true).unwrap();
+    assert_eq!(chunks.give(1024), None);
+    let idle = chunks.give(2050).unwrap();
+    assert_eq!((idle.base, idle.pages.count()), (2048, 512));
+    assert_eq!(chunks.owner(2050), None);
+    let spare = chunks.next_spare().unwrap();
+    assert_eq!(spare.base, 1024);
+    assert_eq!(chunks.totals(1), (0, 0));
+    assert!(!chunks.has_spare());
+}
+
+#[test]
+fn arrived_pieces_of_a_chunk_come_one_by_one_and_go_together() {
+    let mut chunks = Chunks::new();
+    chunks.add(7, 512, 3, false, false).unwrap();
+    chunks.add(7, 600, 1, false, false).unwrap();
+    assert_eq!(chunks.owner(513), Some(7));
+    assert_eq!(chunks.owner(515), None);
+    assert_eq!(chunks.add(8, 700, 1, false, false), Err(ENOMEM));
+    for pfn in [512, 513, 514] {
+        assert_eq!(chunks.give(pfn), None);
+    }
+    assert_eq!(chunks.give(514), None, "twice");
+    assert_eq!(chunks.give(600), None, "kept as the spare one");
+    let idle = chunks.next_spare().unwrap();
+    assert_eq!(idle.pages.iter().collect::<Vec<_>>(), [0, 1, 2, 88]);
+}
+
+#[test]
+fn a_folio_is_taken_and_given_as_a_whole_and_apart_for_pages() {
+    let mut chunks = with_chunk();
+    chunks.add(1, 2048, 512, true, true).unwrap();
+    assert_eq!(chunks.take_chunk(1, |_, _| true), None, "none to spare");
+    let page = chunks.take_all(1024, |_, _| true).unwrap();
+    assert_eq!((page.pfn, page.clean), (1024, true));
+    assert_eq!(chunks.take_all(1024, |_, _| true), None, "in use");
+    chunks.set_folded(1024, true);
+    assert_eq!((chunks.folios(1), chunks.totals(1)), (1, (1024, 512)));
+    assert_eq!(chunks.give_all(1024), None, "kept as the spare one");
+    assert_eq!(chunks.give_all(1024), None, "twice");
+    assert_eq!(chunks.folios(1), 0);
+    assert_eq!(chunks.take_chunk(1, |_, _| false), None, "still held");
+    let again = chunks.take_chunk(1, |_, folded| folded).unwrap();
+    assert_eq!((again.pfn, again.clean), (1024, false));
+    chunks.set_folded(1024, true);
+    chunks.give_all(1024);
+    // A page of it: it comes apart once.
+    assert!(chunks.take_at(1, 1030, |_, folded| folded).is_some());
+    assert!(chunks.take_at(1, 1031, |_, folded| !folded).is_some());
+    assert_eq!(chunks.give_all(1024), None, "no folio any more");
+    chunks.give(1030);
+    chunks.give(1031);
+    let spare = chunks.next_spare().unwrap();
+    assert_eq!((spare.base, spare.folded), (1024, false));
+}
+
+#[test]
+fn too_many_free_pages_go_back_without_their_chunk() {
+    let mut chunks = with_chunk();
+    for pfn in 1024..1536 {
+        chunks.take_at(1, pfn, |_, _| true).unwrap();
+    }
+    for pfn in (1024..1536).step_by(2) {
+        chunks.give(pfn);
+    }
+    assert_eq!(chunks.trim(|_, free| free), None);
+    let idle = chunks.trim(|_, _| 0).unwrap();
+    assert_eq!(idle.pages.count(), 256);
+    assert_eq!(chunks.totals(1), (256, 0));
+    assert_eq!(chunks.take(1, true, |_, _| true), None);
+}
