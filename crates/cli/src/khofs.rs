@@ -117,9 +117,12 @@ pub fn json(instances: Option<&[Instance]>) -> Value {
     })
 }
 
-/// For people.
-pub fn print(instances: Option<&[Instance]>) {
+/// For people: the instances, and why their files are single pages where that is so (`single`).
+pub fn print(instances: Option<&[Instance]>, single: Option<&str>) {
     instances.into_iter().flatten().for_each(Instance::print);
+    if let (Some([_, ..]), Some(why)) = (instances, single) {
+        println!("khofs     without huge pages in this kernel: {why}");
+    }
 }
 
 /// Ends the instance that `path`, a node of the state tree, stands for; false when it stands for none.

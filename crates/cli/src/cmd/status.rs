@@ -12,6 +12,7 @@ use crate::trace::wish;
 use drivers::Drivers;
 use kho::abi::setup_data::SETUP_KHO_RESERVE;
 use kho::{PhysAddr, PhysRange};
+use kho_kexec::sys::doctor::without_huge_pages;
 use kho_kexec::sys::facts::boot::SetupData;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::pageflags::PageFlags;
@@ -61,6 +62,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let drivers = Drivers::look(session)?;
     let left = module::left(session, arrived)?;
     let instances = khofs::instances(&session.root)?;
+    let single = without_huge_pages(&session.root);
     let doc = json!({
         "arrived": arrived.map(|a| arrived_json(a, &keep, &reservations)),
         "damaged": damaged.as_ref().map(|fail| json!({
@@ -76,6 +78,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         "loaded": loaded,
         "module": drivers.as_ref().map(Drivers::json),
         "khofs": khofs::json(instances.as_deref()),
+        "khofs_without_huge_pages": single,
     });
     out.result(&doc, || {
         match arrived {
@@ -114,7 +117,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
                 None => {}
             },
         }
-        khofs::print(instances.as_deref());
+        khofs::print(instances.as_deref(), single.as_deref());
     });
     if let Some(fail) = damaged {
         return Err(fail);

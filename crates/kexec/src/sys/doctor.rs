@@ -250,6 +250,12 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
     }
 }
 
+/// Why khofs, which is loaded, keeps to single pages; `None` where it has huge pages, or does not say.
+pub fn without_huge_pages(root: &Root) -> Option<String> {
+    let large = root.attribute("sys/fs/khofs/large_folios").ok()?;
+    large.strip_prefix("no: ").map(str::to_owned)
+}
+
 /// Files on khofs are for those who want them: that it is not there stands in nobody's way.
 fn khofs(root: &Root, out: &mut Findings) {
     const ID: &str = "khofs";
@@ -262,11 +268,7 @@ fn khofs(root: &Root, out: &mut Findings) {
         release.is_ok_and(|release| lists(&format!("lib/modules/{release}/modules.dep")))
     };
     if lists("proc/filesystems") {
-        // Why not, after "no: "; older ones do not say.
-        let large = root
-            .attribute("sys/fs/khofs/large_folios")
-            .unwrap_or_default();
-        let huge = match large.strip_prefix("no: ") {
+        let huge = match without_huge_pages(root) {
             Some(why) => format!("; without huge pages: {why}"),
             None => String::new(),
         };
