@@ -1,5 +1,6 @@
 //! Project tasks: everything here is started by `cargo xtask`.
 
+mod bench;
 mod book;
 mod cache;
 mod cpio;
@@ -37,6 +38,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    #[command(subcommand)]
+    Bench(bench::Task),
     Book(book::Arguments),
     Demo(demo::Arguments),
     Dist(dist::Arguments),
@@ -52,6 +55,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        Task::Bench(task) => bench::run(&task),
         Task::Book(arguments) => book::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::EarlyRanges(arguments) => early::run(&arguments),

@@ -14,7 +14,9 @@ mod mallory;
 mod mapping;
 mod memory;
 mod part;
+mod pinned;
 mod rings;
+mod speed;
 mod system;
 mod tree;
 
@@ -22,6 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// Tools for the scripts of a test guest.
 #[derive(Parser)]
@@ -80,6 +83,28 @@ enum Tool {
     },
     /// Do random operations to a directory, the same for the same numbers.
     Churn(churn::Arguments),
+    /// Rename a file by renameat2(2).
+    Rename {
+        /// What is there already is an error.
+        #[arg(long)]
+        noreplace: bool,
+        /// What is there takes the other name.
+        #[arg(long)]
+        exchange: bool,
+        /// Leave a whiteout, as overlays do.
+        #[arg(long)]
+        whiteout: bool,
+        /// From.
+        old: PathBuf,
+        /// To.
+        new: PathBuf,
+    },
+    /// Do the usual things with files in a directory and print what each took by this machine's clock: a name, nanoseconds,
+    /// and of how many pages or files.
+    Speed {
+        /// Directory.
+        dir: PathBuf,
+    },
     /// Use a file through a mapping.
     #[command(subcommand)]
     Map(mapping::Tool),
@@ -205,6 +230,20 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Bytes { len, seed } => tree::bytes(len, seed),
         Tool::HashTree { dir, verbose, same } => tree::print_hash(&dir, verbose, same),
         Tool::Churn(arguments) => churn::run(&arguments),
+        Tool::Rename {
+            noreplace,
+            exchange,
+            whiteout,
+            old,
+            new,
+        } => {
+            let mut flags = RenameFlags::empty();
+            flags.set(RenameFlags::NOREPLACE, noreplace);
+            flags.set(RenameFlags::EXCHANGE, exchange);
+            flags.set(RenameFlags::WHITEOUT, whiteout);
+            Ok(renameat_with(CWD, &old, CWD, &new, flags)?)
+        }
+        Tool::Speed { dir } => speed::run(&dir),
         Tool::Map(tool) => mapping::run(&tool),
         Tool::Hash { same } => tree::hash_stdin(same),
         Tool::Kept => chain::print_kept(),

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
+use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
 use serde_json::{Value, json};
 
 use crate::tree::Random;
@@ -58,6 +60,29 @@ pub enum Tool {
         /// Operations.
         #[arg(long, default_value_t = 40)]
         steps: u32,
+    },
+    /// Cut holes into a file of 6 MiB, and its end off, while pages of it are held by pipes; compare all of it with what it
+    /// should be.
+    Pinned {
+        /// File; made anew.
+        file: PathBuf,
+        /// Also write behind the end of the file through a mapping.
+        #[arg(long)]
+        past_end: bool,
+    },
+    /// Tell the kernel that the memory of a page of a file failed (MADV_HWPOISON).
+    Poison {
+        /// File.
+        file: PathBuf,
+        /// Page, counted from 0.
+        page: usize,
+    },
+    /// Read the first byte of a page through a mapping.
+    Touch {
+        /// File.
+        file: PathBuf,
+        /// Page, counted from 0.
+        page: usize,
     },
     /// Touch each page of a file and print how many KiB of it are mapped by huge pages.
     Huge {
@@ -128,6 +153,23 @@ pub fn run(tool: &Tool) -> Result<()> {
             println!("{}", serde_json::to_string(&all)?);
             Ok(())
         }
+        Tool::Pinned { file, past_end } => crate::pinned::run(file, *past_end),
+        Tool::Poison { file, page } => {
+            let map = Map::of(file, MapFlags::SHARED)?;
+            let at = map.page(*page)?.as_ptr();
+            // The kernel looks at what is mapped.
+            std::hint::black_box(map.page(*page)?.load(Ordering::Relaxed));
+            // SAFETY: a page of a mapping of our own, which is not used after this.
+            let result = unsafe { madvise(at.cast(), PAGE, Advice::LinuxHwPoison) };
+            // The kernel may say that it does not know such pages; it has noted the failure all the same.
+            println!("page {page}: {result:?}");
+            Ok(())
+        }
+        Tool::Touch { file, page } => {
+            let map = Map::of(file, MapFlags::SHARED)?;
+            println!("{}", map.page(*page)?.load(Ordering::Relaxed) & 0xff);
+            Ok(())
+        }
         Tool::Cut { file, seed, steps } => cut(file, *seed, *steps),
         Tool::Huge { file, advise } => {
             let map = Map::of(file, MapFlags::SHARED)?;
@@ -137,12 +179,7 @@ pub fn run(tool: &Tool) -> Result<()> {
                     .context("asking for huge pages")?;
             }
             // Both kinds of faults: who advises also writes.
-            for page in map.counters() {
-                std::hint::black_box(match *advise {
-                    true => page.fetch_add(1, Ordering::Relaxed),
-                    false => page.load(Ordering::Relaxed),
-                });
-            }
+            map.touch(*advise);
             println!("{}", huge_kib(map.at as usize)?);
             Ok(())
         }
@@ -292,7 +329,7 @@ fn cut_step(file: &File, map: &Map, random: &mut Random, model: &mut Vec<u8>) ->
 /// # Invariants
 ///
 /// `len` readable and writable bytes at `at`, mapped until the process ends.
-struct Map {
+pub struct Map {
     at: *mut u8,
     len: usize,
 }
@@ -320,7 +357,7 @@ impl Map {
     }
 
     /// Of that many bytes. Behind the end of the file there is nothing to touch, says the kernel.
-    fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
+    pub fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at a place that the kernel chooses.
         let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, file, 0) }
@@ -337,6 +374,32 @@ impl Map {
             // SAFETY: page-aligned and mapped by the # Invariants; everybody uses it as an atomic.
             unsafe { AtomicU64::from_ptr(word.cast()) }
         })
+    }
+
+    /// Reads the first word of each page, or adds one to it.
+    pub fn touch(&self, write: bool) {
+        for page in self.counters() {
+            std::hint::black_box(match write {
+                true => page.fetch_add(1, Ordering::Relaxed),
+                false => page.load(Ordering::Relaxed),
+            });
+        }
+    }
+
+    /// Puts the page at a multiple of 4096 into a pipe: not copied, so that the pipe holds the page itself.
+    pub fn lend(&self, at: usize, pipe: &OwnedFd) -> Result<()> {
+        let page = [IoSliceRaw::from_slice(&self.part(at + PAGE)[at..])];
+        // SAFETY: of a mapping that stays until this process ends, by the # Invariants.
+        let lent = unsafe { vmsplice(pipe, &page, SpliceFlags::empty()) }.context("vmsplice")?;
+        ensure!(lent == PAGE, "{lent} bytes are in the pipe");
+        Ok(())
+    }
+
+    /// The first word of a page.
+    fn page(&self, page: usize) -> Result<&AtomicU64> {
+        self.counters()
+            .nth(page)
+            .with_context(|| format!("there is no page {page}"))
     }
 
     /// The page frames that hold it, in order. All of them must be present: Documentation/admin-guide/mm/pagemap.rst,
@@ -367,7 +430,7 @@ impl Map {
     }
 
     /// The first bytes, if the file has as many.
-    fn part(&self, len: usize) -> &[u8] {
+    pub fn part(&self, len: usize) -> &[u8] {
         // SAFETY: as in `bytes`, and no more than is mapped.
         unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
     }
@@ -377,7 +440,7 @@ impl Map {
         clippy::mut_from_ref,
         reason = "the file is what changes, as by any of its descriptors"
     )]
-    fn part_mut(&self, len: usize) -> &mut [u8] {
+    pub fn part_mut(&self, len: usize) -> &mut [u8] {
         // SAFETY: as above, and the caller has no other part meanwhile.
         unsafe { std::slice::from_raw_parts_mut(self.at, len.min(self.len)) }
     }

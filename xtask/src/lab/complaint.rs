@@ -41,12 +41,14 @@ const WARNINGS: [&str; 11] = [
 ];
 
 /// Messages that contain a word of the above and mean no harm.
-const HARMLESS: [&str; 3] = [
+const HARMLESS: [&str; 4] = [
     // Spectre reports about the emulated processor.
     "data leaks possible",
     // The state of a debugging option, printed at every boot.
     "corruption check",
     "for corruption",
+    // Emulated memory fails when a test asks for it.
+    "due to hardware memory corruption",
 ];
 
 /// Judges one line of a kernel's console.

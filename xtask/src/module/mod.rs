@@ -15,7 +15,7 @@ use root::BuildRoot;
 
 /// The modules that guests may load: the name, the options of the build, and the file that `make -C module` leaves
 /// below its output folder.
-const BUILT: [(&str, &[&str], &str); 7] = [
+const BUILT: [(&str, &[&str], &str); 8] = [
     ("kho", &[], "kho.ko"),
     ("khofs", &[], "khofs/khofs.ko"),
     ("kho_ring", &[], "samples/kho_ring.ko"),
@@ -23,6 +23,12 @@ const BUILT: [(&str, &[&str], &str); 7] = [
     ("kho_test", &[], "samples/kho_test.ko"),
     // In the place of kho: its allocations can be made to fail.
     ("kho_faults", &["KHO_FAULTS=y", "SAMPLES="], "kho.ko"),
+    // In the place of khofs: it can be made to find folios wrong.
+    (
+        "khofs_faults",
+        &["KHO_FAULTS=y", "SAMPLES="],
+        "khofs/khofs.ko",
+    ),
     // In the place of kho: of the next version.
     ("kho_next", &["NEXT_CONTRACT=y", "SAMPLES="], "kho.ko"),
 ];

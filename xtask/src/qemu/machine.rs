@@ -57,6 +57,8 @@ pub struct Machine {
     pub restarts: bool,
     /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
     pub memory_in_file: bool,
+    /// Its clock counts instructions: each takes a nanosecond. By QEMU then, and with one processor.
+    pub counting: bool,
     /// More QEMU arguments.
     pub extra: Vec<String>,
 }
@@ -71,6 +73,7 @@ impl Default for Machine {
             crashes: 0,
             restarts: false,
             memory_in_file: false,
+            counting: false,
             extra: Vec::new(),
         }
     }
@@ -125,12 +128,15 @@ impl Machine {
                 "memory-backend=ram",
             ]);
         }
+        if self.counting {
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
         command.args(["-machine", "q35"]).args(match accelerator {
-            Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Kvm if !self.counting => ["-accel", "kvm", "-cpu", "host"],
             // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
             // interrupt controller to a PCI device whose registers are just being moved, and aborts. And without the
             // fast string operations, which are the slowest here: kernels then clear pages by whole words.
-            Accelerator::Tcg => ["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"],
+            _ => ["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"],
         });
         command.args([
             "-m",

@@ -16,6 +16,8 @@ pub fn scenarios() -> Vec<Scenario> {
         tree(2_000, 768),
         tree(100_000, 3072).slow(),
         frozen(),
+        fallback(),
+        poison(),
         memory(128, 768),
         memory(2048, 4096).slow(),
     ]);
@@ -37,6 +39,7 @@ fn as_tmpfs(kernel: &'static str) -> Scenario {
         "the same operations on khofs and on tmpfs leave the same; limits, options, instances, memory given back",
     )
     .kernels(&[kernel])
+    .modules(&["overlay"])
     .first(&script(include_str!("khofs/behaves.sh")))
 }
 
@@ -100,6 +103,30 @@ fn frozen() -> Scenario {
     .each(&script(
         "mount_khofs /k && kho-guest hash-tree /k --same tree",
     ))
+}
+
+/// Kernels with folios of 2 MiB and without take turns.
+fn fallback() -> Scenario {
+    khofs(
+        "khofs-fallback".to_owned(),
+        "folios of 2 MiB switched off, or found to be made wrong, bit by bit: what arrived as folios is read as single \
+         pages and becomes folios again; kho doctor and status say why",
+    )
+    .kho_modules(&["kho"])
+    .kernels(&["6.12", "6.1", "7.3", "6.1"])
+    .first(&script(include_str!("khofs/fallback.sh")))
+    .each(&script(include_str!("khofs/fallback.sh")))
+}
+
+/// 6.1 knows no failures of memory as it is configured here; what earlier ones lost it has to know all the same.
+fn poison() -> Scenario {
+    khofs(
+        "khofs-poison".to_owned(),
+        "pages whose memory failed are errors, in this kernel and in those after it, and never used again",
+    )
+    .kernels(&["6.12", "7.3", "6.12", "6.1"])
+    .first(&script(include_str!("khofs/poison.sh")))
+    .each(&script(include_str!("khofs/poison.sh")))
 }
 
 /// A file of so many MiB in a machine of so many.

@@ -255,6 +255,12 @@ impl Scenario {
         self
     }
 
+    /// The guest's clock counts instructions, one a nanosecond: what it measures does not depend on the host.
+    pub fn counting(mut self) -> Self {
+        self.machine.counting = true;
+        self.smp(1)
+    }
+
     /// A reset starts the machine again: for tests that cut its power.
     pub fn restarts(mut self) -> Self {
         self.machine.restarts = true;

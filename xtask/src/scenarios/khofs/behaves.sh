@@ -62,6 +62,55 @@ kho-guest churn /t/churn --last 4
 same_trees /k/churn /t/churn
 rm -r /k/churn /t/churn
 
+# renameat2(2), with what it says.
+renames() (
+	cd "$1"
+	mkdir d e
+	echo a >a
+	echo b >b
+	echo x >e/x
+	! kho-guest rename --noreplace a b
+	kho-guest rename --noreplace a c
+	kho-guest rename --exchange c b
+	kho-guest rename --exchange d b
+	! kho-guest rename --exchange b none
+	! kho-guest rename --noreplace --exchange b c
+	kho-guest rename --whiteout c w
+	! kho-guest rename --whiteout b e
+	kho-guest rename --whiteout b f
+	kho-guest rename --whiteout d w
+	find . | sort
+	find . -exec stat -c '%n %F %a %h %t %T' {} + | sort
+	cat w
+) 2>&1
+# A lower directory under one on the file system: what is renamed and removed leaves whiteouts.
+overlay() (
+	mkdir $1/upper $1/work /low /over
+	echo low >/low/renamed
+	echo low >/low/removed
+	mkdir /low/dir
+	mount -t overlay none /over -o lowerdir=/low,upperdir=$1/upper,workdir=$1/work
+	mv /over/renamed /over/new
+	rm /over/removed
+	rmdir /over/dir
+	mkdir /over/dir
+	echo up >/over/dir/up
+	(cd /over && find . | sort && cat new)
+	(cd $1/upper && find . ! -type d -exec stat -c '%n %F %t %T' {} + | sort)
+	umount /over
+	rm -r /low /over
+)
+for place in /k /t; do
+	mkdir $place/renames
+	renames $place/renames >/tmp/renames$(basename $place)
+	overlay $place >/tmp/overlay$(basename $place)
+	rm -r $place/renames $place/upper $place/work
+done
+cat /tmp/renamesk /tmp/overlayk
+diff /tmp/renamest /tmp/renamesk
+diff /tmp/overlayt /tmp/overlayk
+grep -q '^./c character special file 0 1 0 0' /tmp/renamesk
+
 # mapped KIB [OPTION] FILE: so much of it is mapped by huge pages once all of it was touched.
 mapped() {
 	kib=$1
@@ -121,6 +170,23 @@ rm /k/folios/advise
 truncate -s 5001216 /k/folios/advise
 mapped 4096 --advise /k/folios/advise
 [ "$(stat -c %b /k/folios/advise)" = 9768 ]
+# always: even one byte is a huge page, of which nothing shows behind it; where there is no room for one it is small.
+mount -o remount,huge=always /k
+echo x >/k/folios/always
+[ "$(stat -c '%s %b' /k/folios/always)" = '2 4096' ]
+truncate -s 4194304 /k/folios/always
+mapped 4096 /k/folios/always
+[ "$(tr -d '\0' </k/folios/always)" = x ]
+refused 'valid argument' mount -o remount,huge=perhaps /k
+mount_khofs /s name=s,size=1m,huge=always
+echo x >/s/small
+[ "$(stat -c %b /s/small) $(status_of s huge)" = '8 0' ]
+umount /s
+echo s >/sys/fs/khofs/release
+mount -o remount,huge=advise /k
+# Cut while somebody holds pages.
+kho-guest map pinned /k/folios/pinned --past-end
+kho-guest map pinned /t/folios/pinned
 rm -r /k/folios /t/folios
 [ "$(status_of default huge)" = 0 ]
 [ "$(awk '/^FileHugePages/ { print $2 }' /proc/meminfo)" = 0 ]

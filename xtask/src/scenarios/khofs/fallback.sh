@@ -1,0 +1,85 @@
+# With folios of 2 MiB first, then without them twice, then with them.
+modules=/lib/modules/$KHO_RELEASE/updates
+
+# says WHY: khofs has no huge pages, and says so everywhere.
+says() {
+	grep "^no: .*$1" /sys/fs/khofs/large_folios
+	kho doctor >/tmp/doctor || true
+	grep "^ok *khofs .*; without huge pages: .*$1" /tmp/doctor
+}
+
+# Whatever is wrong in what is made here is found. Bit b of word w of struct page p: flags, the first page, counts, the order
+# (where 6.1 and where the others have it), the first and second page of a folio in particular, mapping, owner.
+for wrong in 0.0.0 5.1.6 300.6.32 1.2.9 1.0.1 1.2.3 2.3.8 400.3.0 10.7.0 511.0.2; do
+	number=$(echo $wrong | awk -F . '{ print $1 * 512 + $2 * 64 + $3 }')
+	insmod $modules/khofs_faults.ko wrong_bit=$number
+	cat /sys/fs/khofs/large_folios
+	says 'a folio made here differs'
+	rmmod khofs
+done
+insmod $modules/khofs_faults.ko
+[ "$(cat /sys/fs/khofs/large_folios)" = yes ]
+rmmod khofs
+
+large=
+case $KHO_HOP in
+1)
+	insmod $modules/khofs.ko large_folios=0
+	says "switched off by the module's parameter"
+	;;
+2)
+	insmod $modules/khofs_faults.ko wrong_bit=$((512 + 2 * 64 + 3))
+	says 'a folio made here differs from one of the kernel.s (first tail page)'
+	;;
+*)
+	insmod $modules/khofs.ko
+	large=yes
+	;;
+esac
+
+[ "$KHO_HOP" = 0 ] || kho-guest fill
+mount_khofs /k name=vm
+if [ "$KHO_HOP" = 0 ]; then
+	mkdir /k/kept
+	kho-guest make-tree /k/kept/tree --bytes $((4 << 20)) --seed 1 --user-xattrs
+	fallocate -l 6m /k/kept/folios
+	kho-guest bytes $((6 << 20)) --seed 2 | dd of=/k/kept/folios bs=1M conv=notrunc 2>/dev/null
+	kho-guest bytes 9000001 --seed 3 >/k/kept/tail
+	mount -o remount,huge=always /k
+	echo x >/k/kept/always
+	mount -o remount,huge=advise /k
+	kho-guest map cut /k/kept/cut --seed 5
+fi
+kho-guest hash-tree /k/kept --same kept
+for file in /k/kept/folios /k/made*; do
+	[ ! -e "$file" ] || kho-guest map hash "$file" | kho-guest same $(basename "$file")
+done
+cat /sys/fs/khofs/status
+kho status | grep '^khofs' >/tmp/status
+cat /tmp/status
+if [ -n "$large" ]; then
+	! grep 'without huge' /tmp/status || false
+	[ "$(status_of vm huge)" -ge $((14 << 20)) ]
+	[ "$(kho-guest map huge /k/kept/folios)" = 6144 ]
+	# What was made of single pages, each in its place, is as good.
+	[ "$KHO_HOP" = 0 ] || [ "$(kho-guest map huge /k/made-1)" -ge 4096 ]
+else
+	grep '^khofs *without huge pages in this kernel: .' /tmp/status
+	[ "$(status_of vm huge)" = 0 ]
+	[ "$(kho-guest map huge --advise /k/made-0)" = 0 ]
+	mount -o remount,huge=always /k
+	echo x >/k/small
+	[ "$(stat -c %b /k/small)" = 8 ]
+	# A direct read into what was a folio, and all kinds of cuts.
+	kho-guest map direct "$(which kho)" /k/made-0
+	kho-guest bytes $((6 << 20)) --seed 10 | dd of=/k/made-0 bs=1M conv=notrunc 2>/dev/null
+	mount -o remount,huge=advise /k
+fi
+for seed in 1 2; do
+	kho-guest map cut /k/cut --seed $((KHO_HOP * 10 + seed)) --steps 30
+done
+kho-guest map pinned /k/pinned --past-end
+fallocate -l 6m /k/made-$KHO_HOP
+kho-guest bytes $((6 << 20)) --seed $((10 + KHO_HOP)) | dd of=/k/made-$KHO_HOP bs=1M conv=notrunc 2>/dev/null
+kho-guest hash </k/made-$KHO_HOP | kho-guest same made-$KHO_HOP
+rm -f /k/small
