@@ -105,6 +105,12 @@ enum Tool {
         /// Directory.
         dir: PathBuf,
     },
+    /// Run a command, which must succeed, and print the nanoseconds that it took by this machine's clock.
+    Timed {
+        /// The command.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Use a file through a mapping.
     #[command(subcommand)]
     Map(mapping::Tool),
@@ -243,6 +249,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
             flags.set(RenameFlags::WHITEOUT, whiteout);
             Ok(renameat_with(CWD, &old, CWD, &new, flags)?)
         }
+        Tool::Timed { command } => speed::timed(&command),
         Tool::Speed { dir } => speed::run(&dir),
         Tool::Map(tool) => mapping::run(&tool),
         Tool::Hash { same } => tree::hash_stdin(same),

@@ -122,6 +122,20 @@ pub fn run(dir: &Path) -> Result<()> {
     })
 }
 
+/// Runs a command and tells the time.
+pub fn timed(command: &[String]) -> Result<()> {
+    let (program, arguments) = command.split_first().context("no command")?;
+    let since = Instant::now();
+    let status = std::process::Command::new(program)
+        .args(arguments)
+        .status()
+        .with_context(|| format!("starting {program}"))?;
+    let took = since.elapsed();
+    ensure!(status.success(), "{program}: {status}");
+    println!("{}", took.as_nanos());
+    Ok(())
+}
+
 fn make(name: &Path) -> Result<File> {
     OpenOptions::new()
         .read(true)

@@ -43,13 +43,29 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let log = std::fs::read(&outcome.log)
             .with_context(|| format!("reading {}", outcome.log.display()))?;
         let speeds = Speeds::parse(&String::from_utf8_lossy(&log))?;
-        println!("{kernel}\n{}", speeds.table());
-        all.push((kernel, speeds));
+        let outcome = mounts(kernel).run(&lab, &mut |_, _| {});
+        ensure!(
+            matches!(outcome.end, End::Pass),
+            "{kernel}, mounts: {:?}, see {}",
+            outcome.end,
+            outcome.log.display()
+        );
+        let mounts = outcome.lives.iter().flat_map(|life| &life.values);
+        let mounts = mounts
+            .filter_map(|(key, value)| Some(format!("{} {value}", key.strip_prefix("mount-")?)))
+            .collect::<Vec<_>>();
+        println!("{kernel}\n{}\n{}", speeds.table(), mounts.join(", "));
+        all.push((kernel, speeds, mounts));
     }
     if all.len() == 3 {
         let mut text = String::from(include_str!("khofs-head.md"));
-        for (kernel, speeds) in &all {
-            let _ = write!(text, "\n## {kernel}\n\n{}", speeds.table());
+        for (kernel, speeds, mounts) in &all {
+            let _ = write!(
+                text,
+                "\n## {kernel}\n\n{}\nThe first mount after a hop, by the size of the instance's one file: {}.\n",
+                speeds.table(),
+                mounts.join(", ")
+            );
         }
         write_report(Path::new(REPORT), &text)?;
     }
@@ -82,6 +98,30 @@ fn scenario(kernel: &'static str) -> Scenario {
                  done
              done"
         ))
+        .timeout_s(1800)
+}
+
+/// What it costs to mount what arrived: an instance with one file, small or large. The first mount of all does not count.
+fn mounts(kernel: &'static str) -> Scenario {
+    Scenario::new(format!("bench-khofs-mount-{kernel}"), "mounts after a hop")
+        .kernels(&[kernel, kernel])
+        .kho_modules(&["kho", "khofs"])
+        .counting()
+        .first(
+            "for size in 2 1 16 512; do
+                 mkdir /$size
+                 mount -t khofs none /$size -o name=mib-$size,size=90%
+                 fallocate -l ${size}m /$size/file
+             done
+             cat /sys/fs/khofs/status",
+        )
+        .each(
+            "for size in 2 1 16 512; do
+                 mkdir /$size
+                 kho-guest timed mount -t khofs none /$size -o name=mib-$size >/tmp/took
+                 [ $size = 2 ] || kho-guest report mount-${size}MiB </tmp/took
+             done",
+        )
         .timeout_s(1800)
 }
 
