@@ -106,8 +106,8 @@ fn kill_all() -> Vec<Scenario> {
         ("load", "keep load unload look"),
         ("arm", "kexec arm"),
         ("capture", "capture"),
-        ("start", "reboot exec arrived boot"),
-        ("restore", "restore"),
+        ("start", "reboot exec"),
+        ("restore", "restore arrived boot"),
     ];
     let part = |(name, parts): &(&str, &str)| {
         let about = format!("killed at every single step: {parts}");

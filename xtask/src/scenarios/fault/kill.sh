@@ -103,7 +103,6 @@ whole_or_absent_alone() {
 whole_or_absent_unseen() {
 	fine && whole_or_absent_alone || return 1
 	rm -rf /run/kho
-	cp -a /tmp/run-kho /run/kho
 }
 
 fine() {
@@ -193,7 +192,6 @@ case $KHO_HOP in
 		whole_or_absent
 	fi
 	if part boot; then
-		cp -a /run/kho /tmp/run-kho
 		some 5 'restore --boot' whole_or_absent_unseen kho restore --boot
 		whole_or_absent_unseen
 	fi
