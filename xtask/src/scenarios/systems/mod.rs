@@ -86,7 +86,8 @@ pub fn scenarios() -> Vec<Scenario> {
             ],
         )
         .append("crashkernel=256M")
-        .crashes(1);
+        .crashes(1)
+        .timeout_s(1500);
         // They take long and differ little between the releases.
         for scenario in [hostile, crash] {
             all.push(match release {
