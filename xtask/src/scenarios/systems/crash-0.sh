@@ -4,7 +4,7 @@ dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 mkdir /srv/kept
 echo 'd /srv/kept replace' > /etc/kho/keep.d/kept.conf
 echo kept > /srv/kept/file
-systemctl enable --quiet --now kdump-tools.service
+kdump_tools
 says "ready to kdump" kdump-config show
 [ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
 arm @OWN@

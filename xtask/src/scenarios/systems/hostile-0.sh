@@ -42,7 +42,7 @@ systemctl daemon-reload
 
 # A crash kernel is something else, and stays: here that of Debian's service. kho hands what it does not do itself to the
 # kexec(8) it stands in for.
-systemctl enable --quiet --now kdump-tools.service
+kdump_tools
 says "ready to kdump" kdump-config show
 [ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
 says "crash kernel is armed" kho doctor

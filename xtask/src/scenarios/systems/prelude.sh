@@ -18,6 +18,18 @@ in_place_of_kexec() {
 	ln -s /usr/lib/kho/kexec "$tools"
 }
 
+# Debian's service arms a crash kernel. It may make an initrd for that first, and says nothing for as long as that takes.
+kdump_tools() {
+	systemctl enable --quiet kdump-tools.service
+	systemctl start --no-block kdump-tools.service
+	until [ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]; do
+		fails systemctl is-failed --quiet kdump-tools.service
+		echo "kdump-tools is $(systemctl is-active kdump-tools.service)"
+		sleep 10
+	done
+	systemctl start kdump-tools.service
+}
+
 # An entry of the Boot Loader Specification, where systemd looks first on any machine: boot_loader_entry SERIES
 boot_loader_entry() {
 	image=$(kernel "$1")
