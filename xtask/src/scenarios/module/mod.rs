@@ -302,8 +302,8 @@ fn kernel_without() -> Scenario {
              [ $(kho status | grep -c 'unclaimed /test/a-node') = 1000 ]
              fails sh -c \"printf /no-such-node >$sys/release\"
              kho release /no-such-node || [ $? = 34 ]
-             refused 'there is blob, /test/.* and 99[0-9] more, see kho status' kho release /no-such-node
-             refused 'there is blob, /test/' kho release no-such-blob
+             refused 'there is blob, /test, /test/.* and 99[0-9] more, see kho status' kho release /no-such-node
+             refused 'there is blob, /test, ' kho release no-such-blob
              kho release /test/a-node-with-a-long-name-7
              refused 'nothing of /test/a-node-with-a-long-name-7 is left' kho release /test/a-node-with-a-long-name-7
              fails sh -c \"printf /test/a-node-with-a-long-name-7 >$sys/release\"
