@@ -8,10 +8,11 @@ dump=$(find /var/crash -name 'dump.*')
 [ "$(echo "$dump" | wc -l)" = 1 ]
 # A whole one, of makedumpfile, with the log of that kernel: it is the one that the hop had reached.
 case $dump in *incomplete*) exit 1 ;; esac
-[ "$(head -c 5 "$dump")" = KDUMP ]
 [ "$(stat -c %s "$dump")" -gt 5000000 ]
-makedumpfile --dump-dmesg "$dump" /tmp/dmesg
-grep -q 'sysrq triggered crash' /tmp/dmesg
-grep -q 'Command line: .*rdinit=/.kho/arrive' /tmp/dmesg
+# kdump-tools writes it as a stream.
+makedumpfile -R /var/tmp/vmcore < "$dump"
+[ "$(head -c 5 /var/tmp/vmcore)" = KDUMP ]
+grep -q 'sysrq triggered crash' /var/crash/*/dmesg.*
+grep -q 'Command line: .*rdinit=/.kho/arrive' /var/crash/*/dmesg.*
 journalctl --list-boots --no-pager
 clean_journal 0
