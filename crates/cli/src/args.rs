@@ -165,7 +165,8 @@ pub struct Trace {
     /// Only this CPU; may be repeated.
     #[arg(long, value_name = "N")]
     pub cpu: Vec<u32>,
-    /// Not before this time of the trace's clock, in seconds; with a minus sign, so long before the newest event.
+    /// Not before this time of the trace's clock, in seconds; with a minus sign, so long before the newest event (of each
+    /// clock, where instances have different ones).
     #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub since: Option<String>,
     /// Only this instance.

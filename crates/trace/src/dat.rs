@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 /// Options between header and data, by number (`include/trace-cmd/trace-cmd.h` of trace-cmd 3.1).
 const OPTION_BUFFER: u16 = 3;
+const OPTION_TRACECLOCK: u16 = 4;
 const OPTION_UNAME: u16 = 5;
 /// Pages that the data of CPUs begins at.
 const ALIGN: u64 = 4096;
@@ -35,7 +36,10 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
     // Sizes first: options name the places of what comes behind them.
     let options_len = options(meta, &arrays, &[]).len() as u64;
     let section = 10 + 16 * u64::from(cpus);
-    let mut at = head.len() as u64 + options_len + section;
+    // The option says that it is there: behind the table of the top level, as the kernel's file marks the clock in use.
+    let mut clock = Vec::new();
+    sized64(&mut clock, &format!("[{}]", file_clock(meta)));
+    let mut at = head.len() as u64 + options_len + section + clock.len() as u64;
     let mut places: Vec<u64> = Vec::new();
     let mut sections: Vec<Section<'_>> = Vec::new();
     for (index, array) in arrays.iter().enumerate() {
@@ -63,12 +67,15 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
     head.extend(options(meta, &arrays, &places));
     let mut written = head.len() as u64;
     out.write_all(&head)?;
-    for (start, data) in &sections {
+    for (index, (start, data)) in sections.iter().enumerate() {
         pad(out, &mut written, *start)?;
         let mut table = b"flyrecord\0".to_vec();
         for (place, bytes) in data {
             table.extend(place.to_le_bytes());
             table.extend((bytes.len() as u64).to_le_bytes());
+        }
+        if index == 0 {
+            table.extend(&clock);
         }
         out.write_all(&table)?;
         written += table.len() as u64;
@@ -79,6 +86,15 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
         }
     }
     Ok(())
+}
+
+/// The clock of the file. There can be one: that of the top level, or of all instances when they agree on one and the top
+/// level is not described.
+fn file_clock(meta: &Meta) -> &str {
+    let top = meta.array("").or(meta.arrays.first());
+    top.map(|array| array.clock.as_str())
+        .filter(|clock| !clock.is_empty())
+        .unwrap_or("local")
 }
 
 /// Zeros up to offset `to`.
@@ -163,6 +179,7 @@ fn options(meta: &Meta, arrays: &[&str], places: &[u64]) -> Vec<u8> {
         OPTION_UNAME,
         format!("Linux {} {}\0", meta.release, meta.machine).as_bytes(),
     );
+    option(OPTION_TRACECLOCK, &[]);
     for (index, array) in arrays.iter().skip(1).enumerate() {
         let place = places.get(index).copied().unwrap_or(0);
         let mut bytes = place.to_le_bytes().to_vec();

@@ -119,11 +119,29 @@ impl Meta {
     }
 }
 
+/// What times of a clock count from: times of clocks with the same base can be compared, others cannot. `local`, `global` and
+/// `perf` are three ways of reading one counter (`sched_clock`); every other clock has a base of its own.
+pub fn time_base(clock: &str) -> &str {
+    match clock {
+        "global" | "perf" => "local",
+        other => other,
+    }
+}
+
+/// Whether a clock counts nanoseconds, so that times are shown as seconds (`trace_clocks`, `kernel/trace/trace.c`).
+pub fn in_ns(clock: &str) -> bool {
+    !matches!(clock, "counter" | "uptime" | "x86-tsc")
+}
+
 impl ArrayMeta {
-    /// Whether the clock counts nanoseconds, so that times are shown as seconds (`trace_clocks`,
-    /// `kernel/trace/trace.c`).
+    /// [`time_base`] of its clock.
+    pub fn time_base(&self) -> &str {
+        time_base(&self.clock)
+    }
+
+    /// [`in_ns`] of its clock.
     pub fn in_ns(&self) -> bool {
-        !matches!(self.clock.as_str(), "counter" | "uptime" | "x86-tsc")
+        in_ns(&self.clock)
     }
 
     /// Whether an option is set; `default` when the kernel does not know it.

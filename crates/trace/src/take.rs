@@ -1,11 +1,11 @@
 //! Taking the trace of the running kernel.
 
 use crate::live::{KernelMemory, Live, LiveError, Offsets};
-use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION};
+use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
 use crate::read::Buffer;
 use crate::ring::{Page, PageError, PageLayout};
 use crate::symbols::Symbols;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -59,7 +59,8 @@ pub struct Moment {
 /// How much to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of pages of all buffers together, newest first.
+    /// Bytes of pages of all buffers together, newest first. Where arrays have clocks that cannot be compared, each clock has
+    /// the same share, and what one of them has no use for goes to the others.
     pub pages: u64,
     /// Bytes of the kernel log, newest first.
     pub log: usize,
@@ -218,6 +219,8 @@ pub fn take(
 /// Pages of one CPU of one array, while it is not yet clear how many of them are kept.
 struct Found {
     name: String,
+    /// What its times count from.
+    base: String,
     cpu: u32,
     page_size: usize,
     pages: Vec<crate::live::LivePage>,
@@ -251,6 +254,12 @@ fn array(
     limit: u64,
     found: &mut Vec<Found>,
 ) -> Result<ArrayMeta, TakeError> {
+    let line = |file: &str| text_if_there(&folder.join(file)).trim().to_owned();
+    let clocks = line("trace_clock");
+    let clock = clocks
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .map_or("local", |(clock, _)| clock);
     let mut cpus = Vec::new();
     for cpu in cpu_folders(&folder.join("per_cpu"))? {
         let pages = live
@@ -268,6 +277,7 @@ fn array(
         });
         found.push(Found {
             name: name.to_owned(),
+            base: time_base(clock).to_owned(),
             cpu,
             page_size: pages.page_size,
             pages: pages.pages,
@@ -278,12 +288,6 @@ fn array(
             trim(found, limit);
         }
     }
-    let line = |file: &str| text_if_there(&folder.join(file)).trim().to_owned();
-    let clocks = line("trace_clock");
-    let clock = clocks
-        .split_once('[')
-        .and_then(|(_, rest)| rest.split_once(']'))
-        .map_or("local", |(clock, _)| clock);
     Ok(ArrayMeta {
         name: name.to_owned(),
         clock: clock.to_owned(),
@@ -300,22 +304,37 @@ impl Found {
     }
 }
 
-/// Drops all pages but the newest that fit, whatever CPU and array they are of.
+/// Drops all pages but the newest that fit, whatever CPU and array they are of; each clock has its share.
 fn trim(found: &mut [Found], limit: u64) {
-    let mut all: Vec<(u64, usize)> = Vec::new();
+    /// When the newest event of a page was, and in which buffer it is.
+    type Dated = (u64, usize);
+    // The pages of each clock, oldest first, and how much of them is kept.
+    let mut clocks: BTreeMap<&str, (u64, Vec<Dated>)> = BTreeMap::new();
     for (index, buffer) in found.iter().enumerate() {
-        all.extend(buffer.pages.iter().map(|page| (page.newest, index)));
+        let (_, pages) = clocks.entry(&buffer.base).or_default();
+        pages.extend(buffer.pages.iter().map(|page| (page.newest, index)));
     }
-    all.sort_unstable_by(|a, b| b.cmp(a));
+    let mut clocks: Vec<_> = clocks.into_values().collect();
+    for (_, pages) in &mut clocks {
+        pages.sort_unstable();
+    }
     let mut kept = vec![0usize; found.len()];
     let mut left = limit;
-    for (_, index) in all {
+    // The turn is that of the clock with the least.
+    while let Some((used, pages)) = clocks
+        .iter_mut()
+        .filter(|(_, pages)| !pages.is_empty())
+        .min_by_key(|(used, _)| *used)
+    {
+        let Some((_, index)) = pages.pop() else { break };
         let size = found.get(index).map_or(0, |buffer| buffer.page_size as u64);
-        // The first that does not fit ends it: an older one in its place would leave a gap.
+        // The first that does not fit ends it for its clock: an older one in its place would leave a gap.
         let Some(rest) = left.checked_sub(size) else {
-            break;
+            pages.clear();
+            continue;
         };
         left = rest;
+        *used += size;
         if let Some(count) = kept.get_mut(index) {
             *count += 1;
         }
@@ -517,6 +536,7 @@ mod tests {
     fn found(cpu: u32, times: &[u64]) -> Found {
         Found {
             name: String::new(),
+            base: "local".to_owned(),
             cpu,
             page_size: 4096,
             pages: times
@@ -565,5 +585,37 @@ mod tests {
         }
         assert_eq!(newest(all, 4 * 4096, &mut again).len(), 3);
         assert_eq!(again, meta);
+    }
+
+    #[test]
+    fn clocks_that_cannot_be_compared_share_the_room() {
+        let of = |base: &str, cpu, times: &[u64]| Found {
+            base: base.to_owned(),
+            ..found(cpu, times)
+        };
+        let kept = |all: &[Found]| -> Vec<usize> { all.iter().map(|f| f.pages.len()).collect() };
+        // The numbers of one clock are all higher than those of the other.
+        let mut all = [
+            of("local", 0, &[1, 2, 3, 4]),
+            of("mono", 1, &[101, 102, 103, 104]),
+        ];
+        trim(&mut all, 4 * 4096);
+        assert_eq!(kept(&all), [2, 2]);
+        assert_eq!(all[0].pages[0].newest, 3);
+        // What one has no use for the others have.
+        let mut all = [
+            of("local", 0, &[1, 2, 3, 4]),
+            of("mono", 1, &[101]),
+            of("local", 2, &[5]),
+        ];
+        trim(&mut all, 4 * 4096);
+        assert_eq!(kept(&all), [2, 1, 1]);
+        // Letting go early changes nothing: the share of a clock only becomes smaller by what comes later.
+        let mut early = [of("local", 0, &[1, 2, 3, 4, 6, 7]), of("tai", 3, &[9])];
+        trim(&mut early, 4 * 4096);
+        let [local, tai] = early;
+        let mut all = [local, of("mono", 1, &[101, 102]), tai];
+        trim(&mut all, 4 * 4096);
+        assert_eq!(kept(&all), [2, 1, 1]);
     }
 }

@@ -62,6 +62,22 @@ fn a_trace_dat_is_what_was_read_from_one() {
     assert_eq!(again.buffers, taken.buffers);
     assert_eq!(again.meta, taken.meta);
     assert_eq!(bytes.len() % 4096, 0, "pages end the file");
+
+    // The clock of the file is that of the top level, and of the instance where that is alone.
+    let clocks = |meta: &kho_trace::meta::Meta| -> Vec<String> {
+        let mut bytes = Vec::new();
+        dat::write(meta, &taken.views(), &mut bytes).unwrap();
+        let again = common::read_dat(&bytes);
+        assert_eq!(again.buffers, taken.buffers);
+        again.meta.arrays.into_iter().map(|a| a.clock).collect()
+    };
+    let mut meta = taken.meta.clone();
+    assert!(meta.arrays.len() > 1);
+    meta.arrays[0].clock = "counter".to_owned();
+    assert!(clocks(&meta).iter().all(|clock| clock == "counter"));
+    meta.arrays.remove(0);
+    meta.arrays[0].clock = "x86-tsc".to_owned();
+    assert!(clocks(&meta).iter().all(|clock| clock == "x86-tsc"));
 }
 
 #[test]

@@ -88,6 +88,9 @@ fn show(
         let meta = &kernel.taken.meta;
         if let Some(path) = &args.output {
             write(path, |file| shown.dat(file))?;
+            if let Some(remark) = shown.dat_remark() {
+                out.remark(&remark);
+            }
             out.result(
                 &json!({ "output": path, "hop": kernel.hop, "release": meta.release }),
                 || {

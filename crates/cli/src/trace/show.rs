@@ -2,8 +2,9 @@
 
 use crate::exit::{Fail, OrStatus, Status, chain};
 use kho_trace::Taken;
-use kho_trace::meta::Meta;
+use kho_trace::meta::{ArrayMeta, Meta, in_ns};
 use kho_trace::read::{Buffer, Knowledge, Merge, Record};
+use kho_trace::ring::PageLayout;
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -23,7 +24,7 @@ pub struct Choice {
 pub enum Since {
     /// On the clock of the trace: seconds (or units, where the clock does not count time).
     Clock(f64),
-    /// So long before the newest event.
+    /// So long before the newest event; of each clock, when there are several.
     Ago(f64),
 }
 
@@ -54,9 +55,68 @@ impl std::str::FromStr for Since {
 pub struct Shown<'a> {
     taken: &'a Taken,
     knowledge: Knowledge,
-    buffers: Vec<Buffer<'a>>,
-    since: u64,
+    /// What is shown, apart for each clock: times of different clocks say nothing about what came first.
+    clocks: Vec<Clock<'a>>,
     instance: Option<String>,
+}
+
+/// The buffers whose times can be compared.
+struct Clock<'a> {
+    /// What the times count from, see [`time_base`].
+    base: &'a str,
+    buffers: Vec<Buffer<'a>>,
+    /// Older events are not shown.
+    since: u64,
+}
+
+impl<'a> Clock<'a> {
+    /// The buffers of each clock, in the order in which they come.
+    fn sort(meta: &'a Meta, buffers: impl Iterator<Item = Buffer<'a>>) -> Vec<Self> {
+        let mut clocks: Vec<Self> = Vec::new();
+        for buffer in buffers {
+            let base = meta
+                .array(buffer.array)
+                .map_or("local", ArrayMeta::time_base);
+            match clocks.iter_mut().find(|clock| clock.base == base) {
+                Some(clock) => clock.buffers.push(buffer),
+                None => clocks.push(Self {
+                    base,
+                    buffers: vec![buffer],
+                    since: 0,
+                }),
+            }
+        }
+        clocks
+    }
+
+    /// The time that `since` is on this clock.
+    fn time(&self, since: Since, layout: PageLayout) -> u64 {
+        let unit = if in_ns(self.base) { 1e9 } else { 1.0 };
+        // Times beyond 2^53 ns lose their last digits: a hundred days to the nanosecond.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let units = |value: f64| (value * unit).round() as u64;
+        match since {
+            Since::Clock(value) => units(value),
+            Since::Ago(value) => {
+                let times = Merge::new(&self.buffers, layout).map(|record| record.event.time);
+                times.max().unwrap_or(0).saturating_sub(units(value))
+            }
+        }
+    }
+
+    /// Its name, and whose it is.
+    fn title(&self) -> String {
+        let mut names: Vec<&str> = self.buffers.iter().map(|buffer| buffer.array).collect();
+        names.dedup();
+        let names: Vec<String> = names
+            .into_iter()
+            .map(|name| match name {
+                "" => "the top level".to_owned(),
+                name => format!("instance {name}"),
+            })
+            .collect();
+        format!("clock {}: {}", self.base, names.join(", "))
+    }
 }
 
 impl<'a> Shown<'a> {
@@ -65,12 +125,12 @@ impl<'a> Shown<'a> {
     /// # Errors
     ///
     /// [`Status::NoSuchEntry`] for a CPU or an instance that is not there, [`Status::BlobCorrupt`] when pages cannot be
-    /// read at all.
+    /// read at all, [`Status::Usage`] for a time on the clock of the trace where there are several clocks.
     pub fn new(taken: &'a Taken, choice: &Choice) -> Result<Self, Fail> {
         let meta = &taken.meta;
         check(meta, choice)?;
         let knowledge = Knowledge::new(meta).or_status(Status::BlobCorrupt)?;
-        let buffers: Vec<Buffer<'a>> = taken
+        let buffers = taken
             .views()
             .into_iter()
             .filter(|b| choice.cpus.is_empty() || choice.cpus.contains(&b.cpu))
@@ -79,65 +139,78 @@ impl<'a> Shown<'a> {
                     .instance
                     .as_deref()
                     .is_none_or(|name| name == b.array)
-            })
-            .collect();
-        let mut shown = Self {
-            taken,
-            knowledge,
-            buffers,
-            since: 0,
-            instance: choice.instance.clone(),
-        };
-        shown.since = shown.since(choice.since);
-        Ok(shown)
-    }
-
-    fn merge(&self) -> Merge<'_> {
-        Merge::new(&self.buffers, self.knowledge.layout)
-    }
-
-    fn since(&self, since: Option<Since>) -> u64 {
-        let in_ns = self.taken.meta.arrays.iter().all(|array| array.in_ns());
-        let unit = if in_ns { 1e9 } else { 1.0 };
-        // Times beyond 2^53 ns lose their last digits: a hundred days to the nanosecond.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let units = |value: f64| (value * unit).round() as u64;
-        match since {
-            None => 0,
-            Some(Since::Clock(value)) => units(value),
-            Some(Since::Ago(value)) => {
-                let newest = self.merge().map(|record| record.event.time).max();
-                newest.unwrap_or(0).saturating_sub(units(value))
+            });
+        let mut clocks = Clock::sort(meta, buffers);
+        if let Some(since) = choice.since {
+            if matches!(since, Since::Clock(_)) && clocks.len() > 1 {
+                return Err(several(&clocks));
+            }
+            for clock in &mut clocks {
+                clock.since = clock.time(since, knowledge.layout);
             }
         }
+        Ok(Self {
+            taken,
+            knowledge,
+            clocks,
+            instance: choice.instance.clone(),
+        })
     }
 
-    /// Calls `each` with every event that is chosen, oldest first; gives what could not be read.
+    /// What has to be known of the times in a `trace.dat`.
+    pub fn dat_remark(&self) -> Option<String> {
+        (self.clocks.len() > 1).then(|| {
+            format!(
+                "note: the times in it are of different clocks, and trace-cmd sorts by them all the same ({}): \
+                 --instance NAME writes one",
+                titles(&self.clocks)
+            )
+        })
+    }
+
+    /// Calls `each` with every event of this clock that is chosen, oldest first; gives what could not be read.
     fn each(
         &self,
+        clock: &Clock<'_>,
         mut each: impl FnMut(&Buffer<'_>, &Record<'_>) -> std::io::Result<()>,
     ) -> std::io::Result<Vec<String>> {
-        let mut merge = self.merge();
+        let mut merge = Merge::new(&clock.buffers, self.knowledge.layout);
         for record in merge.by_ref() {
-            if record.event.time < self.since {
+            if record.event.time < clock.since {
                 continue;
             }
-            if let Some(buffer) = self.buffers.get(record.buffer) {
+            if let Some(buffer) = clock.buffers.get(record.buffer) {
                 each(buffer, &record)?;
             }
         }
         Ok(merge.problems().iter().map(ToString::to_string).collect())
     }
 
-    /// Lines as the kernel's file `trace` has them; those of an instance have its name in front. Gives what could not
-    /// be read.
+    /// Lines as the kernel's file `trace` has them; those of an instance have its name in front. Where there are several
+    /// clocks, the lines of one come after those of another, each under a title. Gives what could not be read.
     ///
     /// # Errors
     ///
     /// What writing says.
     pub fn text(&self, out: &mut dyn Write) -> std::io::Result<Vec<String>> {
         let meta = &self.taken.meta;
-        self.each(|buffer, record| {
+        let mut problems = Vec::new();
+        for clock in &self.clocks {
+            if self.clocks.len() > 1 {
+                writeln!(out, "# {}", clock.title())?;
+            }
+            problems.extend(self.lines(meta, clock, out)?);
+        }
+        Ok(problems)
+    }
+
+    fn lines(
+        &self,
+        meta: &Meta,
+        clock: &Clock<'_>,
+        out: &mut dyn Write,
+    ) -> std::io::Result<Vec<String>> {
+        self.each(clock, |buffer, record| {
             if let Some(missed) = record.missed {
                 let count = if missed > 0 {
                     format!("{missed} ")
@@ -153,14 +226,22 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// One object for each event, and what could not be read.
+    /// One object for each event, and what could not be read. The events of one clock come after those of another.
     ///
     /// # Errors
     ///
     /// None.
     pub fn json(&self) -> std::io::Result<(Vec<Value>, Vec<String>)> {
-        let mut events = Vec::new();
-        let problems = self.each(|buffer, record| {
+        let (mut events, mut problems) = (Vec::new(), Vec::new());
+        for clock in &self.clocks {
+            problems.extend(self.objects(clock, &mut events)?);
+        }
+        Ok((events, problems))
+    }
+
+    fn objects(&self, clock: &Clock<'_>, events: &mut Vec<Value>) -> std::io::Result<Vec<String>> {
+        let meta = &self.taken.meta;
+        self.each(clock, |buffer, record| {
             let data = record.event.data;
             let pid = Knowledge::pid(data);
             let format = self.knowledge.format(data);
@@ -168,6 +249,7 @@ impl<'a> Shown<'a> {
                 "instance": buffer.array,
                 "cpu": buffer.cpu,
                 "time": record.event.time,
+                "clock": meta.array(buffer.array).map(|array| &array.clock),
                 "task": self.knowledge.names.task(pid),
                 "pid": pid,
                 "process": self.knowledge.names.group(pid),
@@ -178,8 +260,7 @@ impl<'a> Shown<'a> {
                 "text": self.knowledge.body(data),
             }));
             Ok(())
-        })?;
-        Ok((events, problems))
+        })
     }
 
     /// A `trace.dat` of everything that is chosen; `since` has no say, pages stay whole.
@@ -192,8 +273,30 @@ impl<'a> Shown<'a> {
         if let Some(name) = &self.instance {
             meta.arrays.retain(|array| array.name == *name);
         }
-        kho_trace::dat::write(&meta, &self.buffers, out)
+        let buffers: Vec<Buffer<'_>> = self
+            .clocks
+            .iter()
+            .flat_map(|clock| clock.buffers.iter().copied())
+            .collect();
+        kho_trace::dat::write(&meta, &buffers, out)
     }
+}
+
+fn titles(clocks: &[Clock<'_>]) -> String {
+    let titles: Vec<String> = clocks.iter().map(Clock::title).collect();
+    titles.join("; ")
+}
+
+/// That a time means another moment on each clock.
+fn several(clocks: &[Clock<'_>]) -> Fail {
+    Fail::new(
+        Status::Usage,
+        format!(
+            "--since TIME is of one clock, and there are several: {}",
+            titles(clocks)
+        ),
+    )
+    .fix("choose with --instance, or count from the newest event: --since -SECONDS")
 }
 
 /// That what is chosen is there.
@@ -244,7 +347,7 @@ pub fn write_fail(what: &str, err: &std::io::Error) -> Fail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kho_trace::meta::{ArrayMeta, CpuMeta, EventText};
+    use kho_trace::meta::{CpuMeta, EventText};
     use kho_trace::take::TakenBuffer;
 
     const HEADER_PAGE: &str = "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;\n\
@@ -352,6 +455,65 @@ mod tests {
             text,
             "net:               sh-7       [000] .....     3.000000: tick: number=30\n              sh-7       [000] .....     4.000000: tick: number=40\n"
         );
+    }
+
+    /// What is shown when the instance has this clock.
+    fn with_clock(clock: &str, since: Option<&str>) -> Result<(String, Option<String>), Fail> {
+        let mut taken = taken();
+        taken.meta.arrays[1].clock = clock.to_owned();
+        let choice = Choice {
+            since: since.map(|text| text.parse().unwrap()),
+            ..Choice::default()
+        };
+        let shown = Shown::new(&taken, &choice)?;
+        let mut out = Vec::new();
+        assert!(shown.text(&mut out).unwrap().is_empty());
+        let (events, _) = shown.json().unwrap();
+        let numbers: Vec<String> = events
+            .iter()
+            .map(|event| {
+                format!(
+                    "{}{}",
+                    event["clock"].as_str().unwrap(),
+                    event["fields"]["number"]
+                )
+            })
+            .collect();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(|line| line.split("number=").last().unwrap())
+            .collect();
+        Ok((
+            format!("{} | {}", lines.join(" "), numbers.join(" ")),
+            shown.dat_remark(),
+        ))
+    }
+
+    #[test]
+    fn times_of_different_clocks_are_not_sorted_into_each_other() {
+        // Other ways to read the same counter.
+        for same in ["local", "global", "perf"] {
+            let shown = with_clock(same, None).unwrap();
+            let want = format!("10 20 30 40 | local10 local20 {same}30 local40");
+            assert_eq!(shown, (want, None));
+        }
+        let (shown, remark) = with_clock("mono", None).unwrap();
+        assert_eq!(
+            shown,
+            "# clock local: the top level 10 20 40 # clock mono: instance net 30 \
+             | local10 local20 local40 mono30"
+        );
+        assert!(remark.unwrap().contains("clock mono: instance net"));
+        // The newest event of each.
+        let (shown, _) = with_clock("boot", Some("-0")).unwrap();
+        assert!(shown.ends_with(" | local40 boot30"), "{shown}");
+        // Units of a clock that does not count nanoseconds are its own.
+        let (shown, _) = with_clock("counter", Some("-1")).unwrap();
+        assert!(shown.ends_with(" | local40 counter30"), "{shown}");
+        let fail = with_clock("mono", Some("2")).unwrap_err();
+        assert_eq!(fail.status, Status::Usage);
+        assert!(with_clock("global", Some("2")).is_ok());
     }
 
     #[test]

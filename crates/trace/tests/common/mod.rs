@@ -95,6 +95,7 @@ pub fn read_dat(bytes: &[u8]) -> Taken {
     let cpus = c.int(4);
     assert_eq!(c.take(10), b"options  \0");
     let mut arrays = vec![(String::new(), 0)];
+    let mut has_clock = false;
     loop {
         match c.int(2) {
             0 => break,
@@ -107,6 +108,10 @@ pub fn read_dat(bytes: &[u8]) -> Taken {
                     at,
                 ));
             }
+            4 => {
+                assert_eq!(c.int(4), 0);
+                has_clock = true;
+            }
             5 => {
                 let uname = c.sized(4);
                 meta.release = uname.split(' ').nth(1).unwrap().to_owned();
@@ -116,12 +121,20 @@ pub fn read_dat(bytes: &[u8]) -> Taken {
     }
     arrays[0].1 = c.at;
     let mut buffers = Vec::new();
+    let mut clock = "local".to_owned();
     for (name, at) in arrays {
         c.at = at;
         buffers.extend(c.table(&name, cpus));
+        if has_clock && name.is_empty() {
+            let text = c.sized(8);
+            let inside = text
+                .strip_prefix('[')
+                .and_then(|text| text.strip_suffix(']'));
+            clock = inside.unwrap().to_owned();
+        }
         meta.arrays.push(ArrayMeta {
             name,
-            clock: "local".to_owned(),
+            clock: clock.clone(),
             ..ArrayMeta::default()
         });
     }

@@ -20,7 +20,7 @@ hand_over_damaged() {
 case $KHO_HOP in
 0)
 	kho keep --trace
-	record
+	record local global
 	load
 	;;
 1)
@@ -46,7 +46,7 @@ case $KHO_HOP in
 	untrusted kho trace
 	grep 'CPU 0, page 1: 0x1234 committed bytes in a page with room for 0xff0' /tmp/err
 	grep 'the last that can be trusted' /tmp/out
-	! grep 'of a page that cannot' /tmp/out
+	fails grep 'of a page that cannot' /tmp/out
 	hand_over_damaged trace-cut
 	;;
 3)

@@ -12,8 +12,10 @@ report() {
 	trace_cmd report "$1" | tail -n +2 | grep -v 'EVENTS DROPPED' | sed 's/^ *//'
 }
 
-# Events of all kinds on several CPUs, an instance with events of its own and an empty one; then all of it stands still.
+# record CLOCK CLOCK: events of all kinds on several CPUs, an instance with events and a clock of its own and an empty one; then
+# all of it stands still.
 record() {
+	echo $1 >$T/trace_clock
 	echo 1 >$T/events/sched/sched_switch/enable
 	echo 'p:opened do_sys_openat2 dfd=%di:s32 name=+0(%si):ustring' >>$T/kprobe_events
 	echo 'r:open_returned do_sys_openat2 $retval' >>$T/kprobe_events
@@ -21,6 +23,7 @@ record() {
 	echo 'vfs_open vfs_write' >$T/set_ftrace_filter
 	echo function >$T/current_tracer
 	mkdir $T/instances/net $T/instances/nothing
+	echo $2 >$T/instances/net/trace_clock
 	echo 1 >$T/instances/net/events/sched/sched_wakeup/enable
 	for line in 1 2 3; do
 		echo "marker line $line of hop $KHO_HOP" >$T/trace_marker

@@ -31,7 +31,7 @@ case $KHO_HOP in
 1) grep 'trace of 6.1.*(hop 1).*stays in place' /tmp/plan ;;
 2)
 	# What was given back is not handed over, and that is said.
-	! grep 'stays in place' /tmp/plan
+	fails grep 'stays in place' /tmp/plan
 	grep 'note: the trace of 6.1.* (hop 1) is not carried on' /tmp/plan
 	load 2>/tmp/said
 	grep 'note: the trace of 6.12.* (hop 2) is not carried on' /tmp/said
