@@ -73,14 +73,9 @@ impl ImageNeeds {
     }
 
     /// The smallest scratch that can hold the image when it starts at a multiple of the kernel's
-    /// alignment; `u64::MAX` when the sizes overflow.
+    /// alignment, one segment right behind the other; `u64::MAX` when the sizes overflow.
     pub fn min_scratch(&self) -> u64 {
-        let pages = |len: u64| len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
-        self.kernel
-            .reserve_len()
-            .unwrap_or(u64::MAX)
-            .saturating_add(self.initrd().map_or(0, |i| pages(i.len)))
-            .saturating_add(pages(self.params_len.max(1)))
+        self.copied_bytes()
     }
 
     /// Bytes of all segments in scratch, in whole pages (`u64::MAX` on overflow): the kernel takes a page of

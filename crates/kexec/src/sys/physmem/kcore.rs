@@ -11,7 +11,7 @@
 //! fill its last page, belongs to no piece and cannot be read here. 7.x does not split. What is handed over
 //! is page aligned and stays readable; whoever reads the chain itself pads it to whole pages.
 
-use super::{PhysError, PhysMemory};
+use super::{PhysError, PhysMemory, in_pieces};
 use crate::sys::root::{FactError, Root};
 use kho::{PhysAddr, PhysRange};
 use std::fs::File;
@@ -192,28 +192,15 @@ impl Kcore {
 
 impl PhysMemory for Kcore {
     fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
-        let mut at = addr;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let Some((piece, offset)) = self.piece_of(at) else {
-                return Err(PhysError::NotMapped {
-                    path: self.path.clone(),
-                    addr: at,
-                });
-            };
-            let skip = at.offset_from(piece.start()).unwrap_or(0);
-            let here = usize::try_from(piece.len() - skip)
-                .unwrap_or(usize::MAX)
-                .min(rest.len());
-            let (now, later) = rest.split_at_mut(here);
-            self.pread(offset + skip, now)?;
-            rest = later;
-            at = at.checked_add(here as u64).ok_or(PhysError::Wraps {
-                addr,
-                len: here as u64,
-            })?;
-        }
-        Ok(())
+        let find = |at| {
+            self.piece_of(at).ok_or_else(|| PhysError::NotMapped {
+                path: self.path.clone(),
+                addr: at,
+            })
+        };
+        in_pieces(addr, buf, find, |offset, skip, part| {
+            self.pread(offset + skip, part)
+        })
     }
 }
 

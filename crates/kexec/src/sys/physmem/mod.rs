@@ -126,6 +126,33 @@ impl<M: PhysMemory + ?Sized> PhysMemory for Box<M> {
     }
 }
 
+/// Fills `buf` with what is at `addr`, piece by piece: `find` gives the piece that holds an address, `read` fills a part of the
+/// buffer with what is so many bytes into it.
+fn in_pieces<P>(
+    addr: PhysAddr,
+    buf: &mut [u8],
+    find: impl Fn(PhysAddr) -> Result<(PhysRange, P), PhysError>,
+    read: impl Fn(P, u64, &mut [u8]) -> Result<(), PhysError>,
+) -> Result<(), PhysError> {
+    let mut at = addr;
+    let mut rest = buf;
+    while !rest.is_empty() {
+        let (range, piece) = find(at)?;
+        let skip = at.offset_from(range.start()).unwrap_or(0);
+        let here = usize::try_from(range.len() - skip)
+            .unwrap_or(usize::MAX)
+            .min(rest.len());
+        let (now, later) = rest.split_at_mut(here);
+        read(piece, skip, now)?;
+        rest = later;
+        at = at.checked_add(here as u64).ok_or(PhysError::Wraps {
+            addr,
+            len: here as u64,
+        })?;
+    }
+    Ok(())
+}
+
 /// Opens the best way to read `ranges`: [`Kcore`] when it holds all of them, else the setup_data chain.
 ///
 /// `nodes` says which setup_data node holds which range (the chain has one per mem-cache entry, in order,

@@ -4,7 +4,7 @@
 //! (`setup_data_data_read`, `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; every call maps
 //! the nodes of the chain before it one by one, so the cost of a call grows with the position in the chain.
 
-use super::{PhysError, PhysMemory};
+use super::{PhysError, PhysMemory, in_pieces};
 use crate::sys::facts::boot::{SetupData, SetupNode, data_file};
 use crate::sys::root::{FactError, Root};
 use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
@@ -199,26 +199,17 @@ impl SetupMemory {
 
 impl PhysMemory for SetupMemory {
     fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
-        let mut at = addr;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let Some((range, file, path)) = self.nodes.iter().find(|n| n.0.contains(at)) else {
-                let path = PathBuf::from("sys/kernel/boot_params/setup_data");
-                return Err(PhysError::NotMapped { path, addr: at });
-            };
-            let skip = at.offset_from(range.start()).unwrap_or(0);
-            let here = usize::try_from(range.len() - skip)
-                .unwrap_or(usize::MAX)
-                .min(rest.len());
-            let (now, later) = rest.split_at_mut(here);
-            read_pages(file, path, skip, now)?;
-            rest = later;
-            at = at.checked_add(here as u64).ok_or(PhysError::Wraps {
-                addr,
-                len: here as u64,
+        let find = |at| {
+            let node = self.nodes.iter().find(|n| n.0.contains(at));
+            let (range, file, path) = node.ok_or_else(|| PhysError::NotMapped {
+                path: PathBuf::from("sys/kernel/boot_params/setup_data"),
+                addr: at,
             })?;
-        }
-        Ok(())
+            Ok((*range, (file, path)))
+        };
+        in_pieces(addr, buf, find, |(file, path), skip, part| {
+            read_pages(file, path, skip, part)
+        })
     }
 }
 
