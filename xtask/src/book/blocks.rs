@@ -63,10 +63,14 @@ pub struct Block {
     pub commands: Vec<Command>,
 }
 
-/// The pages that readers follow: both READMEs and the book.
+/// The pages that readers follow: the READMEs and the book.
 pub fn pages() -> Result<Vec<PathBuf>> {
     let root = workspace::root();
-    let mut pages = vec![root.join("README.md"), root.join("module/README.md")];
+    let mut pages = vec![
+        root.join("README.md"),
+        root.join("module/README.md"),
+        root.join("module/khofs/README.md"),
+    ];
     // The summary is the order in which the book is read, and so the order in which its commands run.
     let book = root.join("docs/src");
     let summary = read(&book.join("SUMMARY.md"))?;
@@ -117,6 +121,10 @@ pub fn parse(page: &str, text: &str) -> Result<Vec<Block>> {
             continue;
         }
         let Some(info) = line.trim_start().strip_prefix("```") else {
+            ensure!(
+                !line.starts_with("    ") || command(line).is_none(),
+                "{page}:{at}: commands stand in a fenced block that says what becomes of them"
+            );
             continue;
         };
         let indent = line.len() - line.trim_start().len();
@@ -127,6 +135,9 @@ pub fn parse(page: &str, text: &str) -> Result<Vec<Block>> {
             .collect();
         let language = info.split_ascii_whitespace().next().unwrap_or("");
         if !COMMANDS.contains(&language) {
+            if let Some((at, _)) = inside.iter().find(|(_, line)| command(line).is_some()) {
+                bail!("{page}:{at}: a command in a block that is not one of commands");
+            }
             continue;
         }
         let fate = fate(info).with_context(|| {
@@ -161,6 +172,31 @@ pub fn parse(page: &str, text: &str) -> Result<Vec<Block>> {
         });
     }
     Ok(out)
+}
+
+/// The program that a line calls, if it looks like a command for a shell.
+fn command(line: &str) -> Option<&str> {
+    const PROGRAMS: [&str; 12] = [
+        "apt",
+        "cargo",
+        "cat",
+        "dkms",
+        "echo",
+        "insmod",
+        "kho",
+        "make",
+        "modprobe",
+        "mount",
+        "systemctl",
+        "umount",
+    ];
+    let line = line.trim_start();
+    let line = ["# ", "$ "]
+        .iter()
+        .find_map(|prompt| line.strip_prefix(prompt))
+        .unwrap_or(line);
+    let word = line.split_ascii_whitespace().next()?;
+    PROGRAMS.contains(&word).then_some(word)
 }
 
 /// `run=NAME` or `norun="why"` after the language.
@@ -351,5 +387,9 @@ kho: no
         assert!(error.to_string().starts_with("p.md:2: "), "{error}");
         assert!(parse("p.md", "```console norun=\"\"\n# kho exec\n```\n").is_err());
         assert!(parse("p.md", "```sh run=x\nkho exec\n```\n").is_err());
+        // Nor do they hide in another kind of block.
+        assert!(parse("p.md", "x\n\n    kho exec\n").is_err());
+        assert!(parse("p.md", "```text\n# kho exec\n```\n").is_err());
+        assert!(parse("p.md", "```text\nkhofs  vm\n```\n    as kho does\n").is_ok());
     }
 }

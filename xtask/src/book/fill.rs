@@ -1,4 +1,5 @@
-//! What is put into pages when they are rendered: the help of every verb, from the command line's own definition.
+//! What becomes of pages when they are rendered: they get the help of every verb, from the command line's own definition, and
+//! their links lead where mdbook puts pages.
 
 use std::fmt::Write as _;
 
@@ -7,13 +8,30 @@ use crate::dist::pages;
 /// Where the help goes.
 const COMMANDS: &str = "<!-- every verb -->";
 
-/// The page with its marks replaced.
+/// The page with its marks replaced, and with links that fit.
 pub fn fill(page: &str) -> String {
+    let page = links_to_indexes(page);
     if page.contains(COMMANDS) {
         page.replace(COMMANDS, &commands())
     } else {
-        page.to_owned()
+        page
     }
+}
+
+/// mdbook makes `index.html` of a `README.md`, and leaves links to it as they are.
+fn links_to_indexes(page: &str) -> String {
+    let mut out = page.to_owned();
+    for (_, target) in super::links::targets(page) {
+        let (file, fragment) = target.split_once('#').unwrap_or((&target, ""));
+        if let Some(folder) = file.strip_suffix("README.md") {
+            let hash = if fragment.is_empty() { "" } else { "#" };
+            out = out.replace(
+                &format!("]({target})"),
+                &format!("]({folder}index.md{hash}{fragment})"),
+            );
+        }
+    }
+    out
 }
 
 fn commands() -> String {
@@ -45,5 +63,13 @@ mod tests {
         assert!(page.starts_with("before\n") && page.ends_with("\nafter"));
         assert!(page.contains("Usage: kho load [OPTIONS] <KERNEL>"));
         assert_eq!(fill("nothing"), "nothing");
+    }
+
+    #[test]
+    fn links_lead_to_rendered_pages() {
+        assert_eq!(
+            fill("[a](README.md) [b](../x/README.md#c) `[no](README.md)` [d](MY-README)"),
+            "[a](index.md) [b](../x/index.md#c) `[no](index.md)` [d](MY-README)"
+        );
     }
 }

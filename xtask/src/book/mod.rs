@@ -3,6 +3,7 @@
 pub mod blocks;
 mod fill;
 pub mod links;
+mod rendered;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -27,8 +28,14 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    println!("{}", render(arguments.out.as_deref())?.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Renders the book into a folder, and looks where the links of the pages lead; gives the first page.
+pub fn render(out: Option<&Path>) -> Result<PathBuf> {
     let work = target_dir()?.join("book");
-    let out = arguments.out.clone().unwrap_or_else(|| work.join("html"));
+    let out = out.map_or_else(|| work.join("html"), Path::to_owned);
     let out = std::path::absolute(&out).with_context(|| format!("finding {}", out.display()))?;
     let broken = links::broken(&blocks::pages()?)?;
     ensure!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
@@ -53,8 +60,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         "mdbook: {}\n{said}",
         output.status
     );
-    println!("{}", out.join("index.html").display());
-    Ok(ExitCode::SUCCESS)
+    let broken = rendered::broken(&out)?;
+    ensure!(
+        broken.is_empty(),
+        "links of the rendered book lead nowhere:\n{}",
+        broken.join("\n")
+    );
+    Ok(out.join("index.html"))
 }
 
 /// The program, built on first use.
@@ -91,8 +103,13 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         if path.is_dir() {
             copy(&path, &to)?;
         } else if path.extension().is_some_and(|extension| extension == "md") {
-            std::fs::write(&to, fill::fill(&blocks::read(&path)?))
-                .with_context(|| format!("writing {}", to.display()))?;
+            let page = blocks::read(&path)?;
+            // mdbook looks for the files that the summary names.
+            let page = match path.ends_with("SUMMARY.md") {
+                true => page,
+                false => fill::fill(&page),
+            };
+            std::fs::write(&to, page).with_context(|| format!("writing {}", to.display()))?;
         } else {
             std::fs::copy(&path, &to).with_context(|| format!("copying {}", path.display()))?;
         }
@@ -115,6 +132,56 @@ mod tests {
         pages.retain(|page| page.starts_with(root().join("docs/src")));
         there.retain(|page| !page.ends_with("SUMMARY.md") && !pages.contains(page));
         assert!(there.is_empty(), "not in SUMMARY.md: {there:?}");
+        // What is outside of the book is not rendered with it.
+        for page in &pages {
+            for (line, target) in links::targets(&blocks::read(page).unwrap()) {
+                let file = target.split('#').next().unwrap_or("");
+                let path = page.parent().unwrap().join(file).canonicalize().unwrap();
+                assert!(
+                    path.starts_with(root().join("docs").canonicalize().unwrap()),
+                    "{}:{line}: {target} is outside of the book",
+                    page.display()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_contract_says_what_a_contract_has_to_say() {
+        let abi = root().join("docs/src/abi");
+        let overview = blocks::read(&abi.join("README.md")).unwrap();
+        let rows = overview.lines().filter(|line| line.starts_with("| "));
+        let contracts: Vec<String> = rows
+            .flat_map(links::targets)
+            .map(|(_, page)| page)
+            .collect();
+        assert_eq!(contracts.len(), 8, "{contracts:?}");
+        for page in contracts {
+            let text = blocks::read(&abi.join(&page)).unwrap();
+            for part in ["A version bump", "The unknown", "If a kexec fails"] {
+                assert!(text.contains(&format!("\n## {part}\n")), "{page}: {part}");
+            }
+            // A picture or the properties in the form of the specification, and what is frozen.
+            assert!(text.contains("```"), "{page}");
+            assert!(
+                text.contains("Frozen") || page == "chosen.md",
+                "{page}: what is frozen"
+            );
+        }
+    }
+
+    #[test]
+    fn links_of_all_other_pages_lead_somewhere() {
+        let listed = Command::new("git")
+            .args(["ls-files", "*.md"])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let pages: Vec<PathBuf> = listed.lines().map(|page| root().join(page)).collect();
+        assert!(pages.len() > 25, "{listed}");
+        let broken = links::broken(&pages).unwrap();
+        assert!(broken.is_empty(), "{}", broken.join("\n"));
     }
 
     fn find(dir: &Path, out: &mut Vec<PathBuf>) {

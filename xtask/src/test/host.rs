@@ -82,6 +82,16 @@ pub fn run(filter: &str, tally: &mut Tally) {
         tally,
     );
     crate::fuzz::short(filter, tally);
+    if "host:book".contains(filter) {
+        let (end, said) = match crate::book::render(None) {
+            Ok(_) => (End::Pass, String::new()),
+            Err(error) => (
+                End::Fail("the book is not rendered whole".into()),
+                format!("{error:#}"),
+            ),
+        };
+        tally.add("host:book", &end, "", || said);
+    }
 }
 
 /// The kernels of guests, for the tests that read whole ones; those that cannot be had are left out, after saying so.
