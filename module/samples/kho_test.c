@@ -28,6 +28,14 @@ static char *compatible = "kho-test-v1";
 module_param(compatible, charp, 0400);
 MODULE_PARM_DESC(compatible, "of the node to write and to look for");
 
+static char *arrived = "test";
+module_param(arrived, charp, 0400);
+MODULE_PARM_DESC(arrived, "name of the node to look for");
+
+static bool part;
+module_param(part, bool, 0400);
+MODULE_PARM_DESC(part, "claim the first page of the node that arrived and no other");
+
 static unsigned int blocks;
 module_param(blocks, uint, 0400);
 MODULE_PARM_DESC(blocks, "contiguous pieces of 2 MiB to keep, at most 256");
@@ -42,15 +50,19 @@ MODULE_PARM_DESC(around, "also keep the nearest free page below and above this a
 
 static int fail;
 module_param(fail, int, 0600);
-MODULE_PARM_DESC(fail, "errno of a producer that comes after the others; 0: it succeeds");
+MODULE_PARM_DESC(fail, "errno of a producer that comes after the first; 0: it succeeds");
 
 static char *misuse = "";
 module_param(misuse, charp, 0600);
-MODULE_PARM_DESC(misuse, "scratch, twice, notram, unaligned, reserved, node, ignore: a wrong call to make");
+MODULE_PARM_DESC(misuse, "scratch, twice, again, notram, unaligned, reserved, node, ignore: a wrong call to make");
 
-static int aborts;
-module_param(aborts, int, 0400);
-MODULE_PARM_DESC(aborts, "abort calls so far (read only)");
+static bool last;
+module_param(last, bool, 0400);
+MODULE_PARM_DESC(last, "a third producer, which is registered first and comes last");
+
+static char calls[256];
+module_param_string(calls, calls, sizeof(calls), 0600);
+MODULE_PARM_DESC(calls, "producers in the order in which they were called; aborts with a minus sign");
 
 static ulong bad;
 module_param(bad, ulong, 0600);
@@ -147,16 +159,24 @@ static int keep_beside(struct kho_context *ctx)
 	return error;
 }
 
+static void called(const char *how, const char *who)
+{
+	size_t used = strlen(calls);
+
+	scnprintf(calls + used, sizeof(calls) - used, " %s%s", how, who);
+}
+
 static int test_serialize(struct kho_context *ctx, void *data)
 {
 	struct kho_mem *mem;
 	unsigned int i;
 	int error;
 
+	called("", data);
 	error = kho_prop_str(ctx, "compatible", compatible);
 	if (!error)
 		error = kho_prop_u32(ctx, "pages", pages);
-	if (!error && misuse[0])
+	if (!error && misuse[0] && strcmp(misuse, "again"))
 		return do_misuse(ctx);
 	if (error)
 		return error;
@@ -197,22 +217,38 @@ static int test_serialize(struct kho_context *ctx, void *data)
 	return error;
 }
 
-static void count_abort(void *data)
+static void test_abort(void *data)
 {
-	aborts++;
+	called("-", data);
 }
 
-static struct kho_producer producer = { .name = "test", .serialize = test_serialize, .abort = count_abort };
+static struct kho_producer producer = {
+	.name = "test", .serialize = test_serialize, .abort = test_abort, .data = "test"
+};
 
 static int maybe_fail(struct kho_context *ctx, void *data)
 {
 	int error = kho_prop_str(ctx, "compatible", "kho-test-fail-v1");
 
+	called("", data);
+	/* Pages of another producer. */
+	if (!error && !strcmp(misuse, "again"))
+		return mem_of(ctx, page_to_phys(piece), PAGE_SIZE);
 	return error ? error : -fail;
 }
 
 static struct kho_producer failing = {
-	.name = "test-fail", .priority = 10, .serialize = maybe_fail, .abort = count_abort
+	.name = "test-fail", .priority = 10, .serialize = maybe_fail, .abort = test_abort, .data = "test-fail"
+};
+
+static int serialize_last(struct kho_context *ctx, void *data)
+{
+	called("", data);
+	return kho_prop_str(ctx, "compatible", "kho-test-last-v1");
+}
+
+static struct kho_producer comes_last = {
+	.name = "test-last", .priority = 20, .serialize = serialize_last, .abort = test_abort, .data = "test-last"
 };
 
 /* Checks node's pages against tags from @tag on, claims them, frees them. */
@@ -240,13 +276,23 @@ static void check_node(s64 node, u64 tag)
 
 static void check_arrival(void)
 {
-	s64 node = kho_find("/test");
+	s64 node = kho_find_compatible(compatible, -1);
+	struct kho_mem mem;
+	char path[64];
 
-	if (node < 0 || kho_find_compatible(compatible, -1) != node)
+	snprintf(path, sizeof(path), "/%s", arrived);
+	if (node < 0 || kho_find(path) != node)
 		return;
 	verified = 0;
+	if (part) {
+		if (!kho_get_mem(node, 0, &mem) && !kho_claim(mem.addr, PAGE_SIZE))
+			__free_page(pfn_to_page(PHYS_PFN(mem.addr)));
+		else
+			verified++;
+		return;
+	}
 	check_node(node, 1ULL << 32);
-	check_node(kho_find("/test/area"), 2ULL << 32);
+	check_node(kho_find_child(node, "area"), 2ULL << 32);
 	check_node(kho_find_child(node, "piece"), 3ULL << 32);
 	check_node(kho_find_child(node, "blocks"), 4ULL << 32);
 	check_node(kho_find_child(node, "beside"), 5ULL << 32);
@@ -367,12 +413,19 @@ static int __init test_init(void)
 		pattern(area + i * PAGE_SIZE, (2ULL << 32) + i);
 	for (i = 0; i < PIECE; i++)
 		pattern(page_address(piece + i), (3ULL << 32) + i);
-	error = kho_register_producer(&producer);
+	error = last ? kho_register_producer(&comes_last) : 0;
 	if (error)
 		goto out;
-	error = kho_register_producer(&failing);
+	error = kho_register_producer(&producer);
 	if (error)
-		kho_unregister_producer(&producer);
+		goto no_last;
+	error = kho_register_producer(&failing);
+	if (!error)
+		goto out;
+	kho_unregister_producer(&producer);
+no_last:
+	if (last)
+		kho_unregister_producer(&comes_last);
 out:
 	/* Every other page goes back, so that no two of ours are neighbours. */
 	for (i = 0; between && i < pages; i++)
@@ -388,6 +441,8 @@ static void __exit test_exit(void)
 {
 	kho_unregister_producer(&failing);
 	kho_unregister_producer(&producer);
+	if (last)
+		kho_unregister_producer(&comes_last);
 	give_back();
 }
 

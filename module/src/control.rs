@@ -119,6 +119,9 @@ pub fn status_show(out: &mut Text<'_>) -> Result<(), Errno> {
         let phase = PHASE.lock();
         writeln!(out, "active: {}", u8::from(phase.generation().is_some()))?;
         writeln!(out, "producers: {}", phase.producers())?;
+        if let Some(name) = phase.failed() {
+            writeln!(out, "failed-producer: {name}")?;
+        }
     }
     let store = STORE.lock();
     writeln!(out, "lent: {}", store.lent())?;

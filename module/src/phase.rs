@@ -41,6 +41,8 @@ struct Active {
 /// Producers in their order, and the active phase if there is one.
 pub struct Phase {
     producers: Vec<Entry>,
+    /// Whose fault it was that the last activation failed, if it was anybody's.
+    failed: Option<String>,
     active: Option<Active>,
 }
 
@@ -48,6 +50,7 @@ impl Phase {
     const fn new() -> Self {
         Self {
             producers: Vec::new(),
+            failed: None,
             active: None,
         }
     }
@@ -60,6 +63,11 @@ impl Phase {
     /// Number of registered producers.
     pub fn producers(&self) -> usize {
         self.producers.len()
+    }
+
+    /// The producer that made the last activation fail.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
     }
 
     /// Adds a producer.
@@ -80,9 +88,7 @@ impl Phase {
         if self.producers.iter().any(|p| p.name == name) {
             return Err(EEXIST);
         }
-        let mut copy = String::new();
-        copy.try_reserve_exact(name.len())?;
-        copy.push_str(name);
+        let copy = copied(name)?;
         self.producers.try_reserve(1)?;
         let at = self.producers.partition_point(|p| p.priority <= priority);
         self.producers.push(Entry {
@@ -118,6 +124,7 @@ impl Phase {
         if self.active.is_some() {
             return Err(EBUSY);
         }
+        self.failed = None;
         let hold = SelfHold::new().ok_or(ENODEV)?;
         let mut done = Vec::new();
         done.try_reserve_exact(self.producers.len())?;
@@ -157,7 +164,7 @@ impl Phase {
     ///
     /// Not inlined, as some others on this way: a session and a writer take more than a KiB each of a stack of 16.
     #[inline(never)]
-    fn serialize(&self, done: &mut Vec<Held>) -> Result<(u64, Block, Vec<u8>), Errno> {
+    fn serialize(&mut self, done: &mut Vec<Held>) -> Result<(u64, Block, Vec<u8>), Errno> {
         let limits = STORE.lock().limits()?;
         let mut session = Session::new(limits)?;
         for producer in &self.producers {
@@ -168,6 +175,7 @@ impl Phase {
             session.begin_producer(&producer.name)?;
             let result = held.serialize(&mut session);
             if let Err(error) = result {
+                self.failed = copied(&producer.name).ok();
                 log!(
                     Level::Error,
                     "producer {} failed (error {})",
@@ -179,6 +187,7 @@ impl Phase {
             // From here on it has something to undo.
             done.push(held);
             if let Err(error) = session.end_producer() {
+                self.failed = copied(&producer.name).ok();
                 log!(
                     Level::Error,
                     "producer {} ignored an error, left a node open, or has no compatible (error {})",
@@ -216,6 +225,13 @@ impl Phase {
             "aborted: an image that was loaded hands over nothing of the kernel's"
         );
     }
+}
+
+fn copied(name: &str) -> Result<String, Errno> {
+    let mut copy = String::new();
+    copy.try_reserve_exact(name.len())?;
+    copy.push_str(name);
+    Ok(copy)
 }
 
 fn roll_back(done: &mut Vec<Held>) {

@@ -120,21 +120,30 @@ fn remaps() -> Result<String> {
     Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
-/// Builds the guests' programs, unless `kho` is a given one.
-pub fn build(kho: Option<&Path>) -> Result<Programs> {
-    let mut packages = vec!["kho-guest"];
-    if kho.is_none() {
-        packages.push("kho-cli");
-    }
+/// The `kho` command of the next contract: it writes and reads what no other one knows.
+pub fn build_next() -> Result<PathBuf> {
+    eprintln!("xtask: building the kho command of the next contract for guests");
+    let package = ["kho-cli"];
+    let release = build_static(&package, &["--features", "next-contract"])?;
+    let next = release.join("kho-next");
+    std::fs::copy(release.join("kho"), &next)
+        .with_context(|| format!("making {}", next.display()))?;
+    // Both are called `kho` where cargo puts them: back to the one that others expect there.
+    build_static(&package, &[])?;
+    Ok(next)
+}
+
+/// Builds packages for guests; gives the folder that the programs are in.
+fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--release", "--target", TARGET]);
     command.args(packages.iter().flat_map(|package| ["-p", package]));
+    command.args(options);
     // With an explicit target these flags concern neither build scripts nor the builds of everyday work.
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     let flags = format!("{flags} {STATIC} {}", remaps()?);
     command.env("RUSTFLAGS", flags.trim());
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    eprintln!("xtask: building {} for guests", packages.join(" and "));
     let output = command.output().context("running cargo build")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -142,7 +151,17 @@ pub fn build(kho: Option<&Path>) -> Result<Programs> {
         let end = lines[lines.len().saturating_sub(40)..].join("\n");
         bail!("building the guests' programs failed; cargo's last lines:\n{end}");
     }
-    let release = target_dir()?.join(TARGET).join("release");
+    Ok(target_dir()?.join(TARGET).join("release"))
+}
+
+/// Builds the guests' programs, unless `kho` is a given one.
+pub fn build(kho: Option<&Path>) -> Result<Programs> {
+    let mut packages = vec!["kho-guest"];
+    if kho.is_none() {
+        packages.push("kho-cli");
+    }
+    eprintln!("xtask: building {} for guests", packages.join(" and "));
+    let release = build_static(&packages, &[])?;
     let kho = match kho {
         Some(kho) => kho
             .canonicalize()

@@ -149,9 +149,17 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
         )
         .fix("run as root");
     }
+    // Whose fault it was only the module knows.
+    let whose = match (name, text) {
+        ("active", "1") => facts(root)
+            .ok()
+            .and_then(|facts| facts.get("failed-producer").cloned())
+            .map_or_else(String::new, |name| format!("the producer {name} failed: ")),
+        _ => String::new(),
+    };
     Fail::new(
         Status::Module,
-        format!("{text} to {}: {}", path.display(), chain(err)),
+        format!("{text} to {}: {whose}{}", path.display(), chain(err)),
     )
     .fix("the kernel log (dmesg) says which producer or range it was")
 }

@@ -43,6 +43,7 @@ pub struct Lab {
     dir: PathBuf,
     accelerator: OnceLock<Accelerator>,
     packages: OnceLock<Result<Vec<PathBuf>, String>>,
+    next_command: OnceLock<Result<PathBuf, String>>,
     dkms: [OnceLock<Result<Dkms, String>>; Release::ALL.len()],
 }
 
@@ -171,6 +172,7 @@ impl Lab {
             dir,
             accelerator: OnceLock::new(),
             packages: OnceLock::new(),
+            next_command: OnceLock::new(),
             dkms: Default::default(),
         })
     }
@@ -204,6 +206,13 @@ impl Lab {
     /// Debian's trace-cmd, downloading it if needed.
     pub fn trace_cmd(&self) -> Result<Vec<PathBuf>> {
         Store::new(&self.cache).trace_cmd()
+    }
+
+    /// The `kho` command of the next contract, built once. Do it before any guest runs.
+    pub fn next_command(&self) -> Result<PathBuf> {
+        let make = || workspace::build_next().map_err(|error| format!("{error:#}"));
+        let made = self.next_command.get_or_init(make);
+        made.clone().map_err(|error| anyhow!("{error}"))
     }
 
     /// The packages that full systems install, made once.

@@ -252,7 +252,7 @@ fn fingerprint(rustc: &Rustc) -> Result<u64> {
     Ok(hash)
 }
 
-/// The files of a folder, without what was built there.
+/// The files of a folder, without what was built there and what is only read.
 fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if !path.is_dir() {
         files.push(path.to_owned());
@@ -261,9 +261,12 @@ fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name();
-        let built =
-            name == "target" || name == "build" || name.as_encoded_bytes().starts_with(b".");
-        if !built && !entry.file_type()?.is_symlink() {
+        let bytes = name.as_encoded_bytes();
+        let other = name == "target"
+            || name == "build"
+            || bytes.starts_with(b".")
+            || bytes.ends_with(b".md");
+        if !other && !entry.file_type()?.is_symlink() {
             list(&entry.path(), files)?;
         }
     }

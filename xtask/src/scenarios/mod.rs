@@ -71,6 +71,7 @@ pub struct Scenario {
     system: Option<Release>,
     foreign: Vec<Foreign>,
     trace_cmd: bool,
+    next_command: bool,
     dkms: bool,
 }
 
@@ -124,6 +125,7 @@ impl Scenario {
             system: None,
             foreign: Vec::new(),
             trace_cmd: false,
+            next_command: false,
             dkms: false,
         }
     }
@@ -234,6 +236,17 @@ impl Scenario {
     pub fn trace_cmd(mut self) -> Self {
         self.trace_cmd = true;
         self
+    }
+
+    /// The `kho` command that belongs to the module `kho_next` is `$KHO_FILES/kho-next`.
+    pub fn next_command(mut self) -> Self {
+        self.next_command = true;
+        self
+    }
+
+    /// Whether [`next_command`](Self::next_command) was called.
+    pub fn needs_next_command(&self) -> bool {
+        self.next_command
     }
 
     /// Limit for all of it; 240 s otherwise.
@@ -347,6 +360,13 @@ impl Scenario {
                 }
             })
             .collect::<Result<Vec<_>>>()?;
+        let mut files = match self.trace_cmd {
+            true => lab.trace_cmd()?,
+            false => Vec::new(),
+        };
+        if self.next_command {
+            files.push(lab.next_command()?);
+        }
         let script = |hop: usize| {
             let special = self
                 .at
@@ -373,10 +393,7 @@ impl Scenario {
                 .iter()
                 .map(|program| lab.foreign(*program))
                 .collect::<Result<_>>()?,
-            files: match self.trace_cmd {
-                true => lab.trace_cmd()?,
-                false => Vec::new(),
-            },
+            files,
             ..Contents::default()
         })
     }
@@ -385,6 +402,23 @@ impl Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `sh -e` goes on behind `! COMMAND`, whatever became of it: such a line tests nothing, `fails COMMAND` does.
+    #[test]
+    fn no_line_of_a_script_negates_a_command_in_vain() {
+        let mut vain = Vec::new();
+        for scenario in all() {
+            let scripts = scenario.first.iter().chain(&scenario.each);
+            let scripts = scripts.chain(scenario.at.iter().map(|(_, script)| script));
+            for line in scripts.flat_map(|script| script.lines()) {
+                let line = line.trim_start();
+                if line.starts_with("! ") && !line.contains("||") {
+                    vain.push(format!("{}: {line}", scenario.name));
+                }
+            }
+        }
+        assert!(vain.is_empty(), "{}", vain.join("\n"));
+    }
 
     #[test]
     fn names_are_unique_and_fit_for_file_names() {

@@ -23,6 +23,14 @@ check_tree_and_blob() {
 	kho get blob | kho-guest hash --same blob
 }
 
+# fails COMMAND…: it must. (A line `! COMMAND` would prove nothing: `sh -e` goes on behind it.)
+fails() {
+	if "$@" 2>/tmp/fails; then
+		echo "did not fail: $*"
+		return 1
+	fi
+}
+
 # refused WORDS COMMAND…: the command must fail and say WORDS on standard error.
 refused() {
 	words=$1

@@ -32,6 +32,11 @@ pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut
     {
         eprintln!("xtask: {error:#}");
     }
+    if scenarios.iter().any(Scenario::needs_next_command)
+        && let Err(error) = lab.next_command()
+    {
+        eprintln!("xtask: {error:#}");
+    }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = jobs
         .unwrap_or(processors.min(4))

@@ -14,8 +14,7 @@ for command in \
 	'touch -d @5 /k/data' 'fallocate -l 2000000 /k/data' \
 	'dd if=/dev/zero of=/k/sparse bs=4096 count=1 conv=notrunc' 'mount -t khofs none /mnt -o name=new' \
 	'rmmod khofs' 'echo default >/sys/fs/khofs/release'; do
-	! sh -c "$command" 2>/tmp/said || { echo "not refused: $command"; exit 1; }
-	grep -q 'busy\|unavailable' /tmp/said || { cat /tmp/said; echo "$command"; exit 1; }
+	refused 'busy\|unavailable' sh -c "$command"
 done
 # A hole that is written to through a mapping waits, and can be killed.
 kho-guest map write /k/sparse >/dev/null &

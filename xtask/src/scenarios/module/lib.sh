@@ -8,14 +8,6 @@ fact() {
 	sed -n "s/^$1: //p" $sys/status
 }
 
-# fails COMMAND…: it must.
-fails() {
-	if "$@" 2>/tmp/fails; then
-		echo "did not fail: $*"
-		return 1
-	fi
-}
-
 # ring_is FIRST PAST: the ring holds the records of these numbers, each "NUMBER record", and nothing else.
 ring_is() {
 	[ "$(cat $ring/counter)" = "$2" ]

@@ -33,6 +33,7 @@ pub fn scenarios() -> Vec<Scenario> {
         hostile_trees(),
         crash(),
         given_away(),
+        left(),
         versions(),
         kill(),
         kill_all(),
@@ -60,9 +61,8 @@ fn phase(kernel: &'static str) -> Scenario {
 
 fn scattered() -> Scenario {
     let each = "
-        # At most so many early ranges, whatever is scattered.
         if [ $KHO_HOP -gt 0 ]; then
-            kho-guest ranges --at-least 2 >/tmp/ranges || { cat /tmp/ranges; grep . /tmp/ranges; }
+            kho-guest ranges --at-least 2
             kho-guest fill
             insmod $modules/kho_test.ko
             [ $(cat /sys/module/kho_test/parameters/verified) = 0 ]
@@ -79,6 +79,7 @@ fn scattered() -> Scenario {
             kho status
             dmesg | grep 'kho:'
             kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json >/tmp/plan
+            # At most so many early ranges, whatever is scattered.
             entries=$(sed -n 's/.*\"early_ranges\": \\([0-9]*\\),/\\1/p' /tmp/plan)
             echo \"early ranges: $entries\"
             [ $entries -le 100 ]
@@ -167,14 +168,27 @@ fn given_away() -> Scenario {
     .timeout_s(480)
 }
 
+fn left() -> Scenario {
+    Scenario::new(
+        "module-left",
+        "what nobody took goes on beside a driver of its name, what was taken in part does not; a module that cannot find out",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.1"])
+    .mem_mib(512)
+    .kho_modules(&[])
+    .first(&script(include_str!("left.sh")))
+    .each(&script(include_str!("left.sh")))
+}
+
 fn versions() -> Scenario {
     Scenario::new(
         "module-versions",
-        "a module of the next contract: takes nothing of an older one's, and this command takes nothing of its",
+        "command and module of this contract and of the next: what one left stays reserved and whole under the other",
     )
-    .kernels(&["6.1", "6.12", "7.3"])
+    .kernels(&["6.1", "6.12", "7.3", "6.1"])
     .mem_mib(512)
     .kho_modules(&[])
+    .next_command()
     .first(&script(include_str!("versions.sh")))
     .each(&script(include_str!("versions.sh")))
 }

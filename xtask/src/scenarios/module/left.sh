@@ -1,0 +1,81 @@
+# What arrived and nobody took goes on, whatever the kernel between knows of it; and a module that cannot find out what
+# arrived touches nothing.
+
+# modes: every file is root's alone.
+modes() {
+	find $sys -type f -exec stat -c '%a %U' {} + | sort -u >/tmp/modes
+	fails grep -v -x -e '400 root' -e '600 root' /tmp/modes
+	[ "$(find $sys -type d -exec stat -c %a {} + | sort -u)" = 755 ]
+}
+# The bytes of a node that nobody claimed.
+unclaimed() {
+	sed -n "s|^/$1 ||p" $sys/release
+}
+
+case $KHO_HOP in
+0)
+	insmod $modules/kho.ko
+	modes
+	insmod $modules/kho_ring.ko
+	ring_add 3
+	insmod $modules/kho_test.ko pages=6
+	load
+	;;
+1)
+	# Without /proc it does not know this machine's memory, and is not loaded. Without /sys it does not know what arrived: that is
+	# no ordinary boot, and nothing is touched.
+	total=$(mem_total)
+	fails unshare -m sh -c "umount -l /proc && insmod $modules/kho.ko"
+	dmesg | grep 'kho: cannot read /proc/iomem (error 2): is /proc mounted?'
+	[ ! -e $sys ]
+	unshare -m sh -c "umount -l /sys && insmod $modules/kho.ko"
+	[ "$(fact arrival)" = 'failed, error 2' ]
+	[ ! -e $sys/in/dt ]
+	[ "$(mem_total)" = $total ]
+	kho-guest fill
+	rmmod kho
+	insmod $modules/kho.ko
+	[ "$(fact arrival)" = handover ]
+	modes
+	# Scratch is where it was.
+	refused 'busy' sh -c "echo '0x4000000 0x8000000' >$sys/scratch"
+	insmod $modules/kho_ring.ko
+	ring_is 0 3
+	# A driver of the same name that does not know what arrived: that goes on under another name.
+	insmod $modules/kho_test.ko pages=2 compatible=other-v1
+	[ "$(cat /sys/module/kho_test/parameters/verified)" = -1 ]
+	[ "$(unclaimed test)" = $((6 * 4096)) ]
+	echo 1 >$sys/active
+	kho dump --file $sys/dt >/tmp/dt
+	cat /tmp/dt
+	grep -x '    test {' /tmp/dt
+	grep -x '    test,left {' /tmp/dt
+	refused 'busy' sh -c "echo /test >$sys/release"
+	load
+	;;
+2)
+	insmod $modules/kho.ko
+	kho-guest fill
+	[ "$(unclaimed test)" = $((2 * 4096)) ]
+	[ "$(unclaimed test,left)" = $((6 * 4096)) ]
+	insmod $modules/kho_test.ko pages=2 arrived=test,left
+	[ "$(cat /sys/module/kho_test/parameters/verified)" = 0 ]
+	rmmod kho_test
+	# A driver that takes a part and no more: the rest of that node ends here.
+	insmod $modules/kho_test.ko pages=2 compatible=other-v1 part=1
+	[ "$(cat /sys/module/kho_test/parameters/verified)" = 0 ]
+	[ "$(unclaimed test)" = 4096 ]
+	load
+	dmesg | grep 'kho: /test was claimed in part: the rest of it is not handed over again'
+	kho dump --file $sys/dt >/tmp/dt
+	fails grep 'left' /tmp/dt
+	;;
+*)
+	insmod $modules/kho.ko
+	insmod $modules/kho_ring.ko
+	ring_is 0 3
+	# That of the driver that took a part.
+	[ "$(unclaimed test)" = $((2 * 4096)) ]
+	[ -z "$(unclaimed test,left)" ]
+	;;
+esac
