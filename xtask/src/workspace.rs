@@ -123,13 +123,15 @@ fn remaps() -> Result<String> {
 /// The `kho` command of the next contract: it writes and reads what no other one knows.
 pub fn build_next() -> Result<PathBuf> {
     eprintln!("xtask: building the kho command of the next contract for guests");
-    let package = ["kho-cli"];
-    let release = build_static(&package, &["--features", "next-contract"])?;
+    // The same packages as ever, so that what they use is built with the same features, and only the command is.
+    let packages = ["kho-guest", "kho-cli"];
+    let only = ["--bin", "kho", "--features", "kho-cli/next-contract"];
+    let release = build_static(&packages, &only)?;
     let next = release.join("kho-next");
     std::fs::copy(release.join("kho"), &next)
         .with_context(|| format!("making {}", next.display()))?;
     // Both are called `kho` where cargo puts them: back to the one that others expect there.
-    build_static(&package, &[])?;
+    build_static(&packages, &["--bin", "kho"])?;
     Ok(next)
 }
 

@@ -24,6 +24,32 @@ pub fn targets(text: &str) -> Vec<(usize, String)> {
     out
 }
 
+/// Files and folders of the project that a page names between backticks, by their paths from its root.
+#[cfg(test)]
+pub fn paths(text: &str) -> Vec<(usize, String)> {
+    const FOLDERS: [&str; 7] = [
+        "crates/",
+        "docs/",
+        "fuzz/",
+        "module/",
+        "packaging/",
+        "schemas/",
+        "xtask/",
+    ];
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    prose(text)
+        .flat_map(|(at, line)| {
+            line.split('`')
+                .skip(1)
+                .step_by(2)
+                .map(move |code| (at, code))
+        })
+        .filter(|(_, code)| code.chars().all(plain))
+        .filter(|(_, code)| FOLDERS.iter().any(|folder| code.starts_with(folder)))
+        .map(|(at, code)| (at, code.to_owned()))
+        .collect()
+}
+
 /// What is wrong with the links of these pages.
 pub fn broken(pages: &[PathBuf]) -> Result<Vec<String>> {
     let mut headings: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
@@ -108,6 +134,12 @@ mod tests {
             .map(|(_, target)| target)
             .collect();
         assert_eq!(found, ["b.md#c", "e.md", "#g"]);
+    }
+
+    #[test]
+    fn paths_are_those_of_the_project() {
+        let text = "`module/driver` and `src/x.c`, `docs/*`, crates/kho\n```\n`xtask/no`\n```\n";
+        assert_eq!(paths(text), [(1, "module/driver".to_owned())]);
     }
 
     #[test]

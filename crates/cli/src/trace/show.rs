@@ -3,6 +3,7 @@
 use crate::exit::{Fail, OrStatus, Status, chain};
 use kho_trace::Taken;
 use kho_trace::meta::{ArrayMeta, Meta, in_ns};
+use kho_trace::printf::push_safe;
 use kho_trace::read::{Buffer, Knowledge, Merge, Record};
 use kho_trace::ring::PageLayout;
 use serde_json::{Value, json};
@@ -115,7 +116,11 @@ impl<'a> Clock<'a> {
                 name => format!("instance {name}"),
             })
             .collect();
-        format!("clock {}: {}", self.base, names.join(", "))
+        // Both came from another kernel.
+        let mut title = String::new();
+        let whole = format!("clock {}: {}", self.base, names.join(", "));
+        push_safe(&mut title, &whole.replace('\n', " "));
+        title
     }
 }
 
@@ -498,6 +503,11 @@ mod tests {
             let want = format!("10 20 30 40 | local10 local20 {same}30 local40");
             assert_eq!(shown, (want, None));
         }
+        let (shown, _) = with_clock("m\x1b[2J\no", None).unwrap();
+        assert!(
+            shown.contains("# clock m\\u{1b}[2J o: instance net 30"),
+            "{shown}"
+        );
         let (shown, remark) = with_clock("mono", None).unwrap();
         assert_eq!(
             shown,

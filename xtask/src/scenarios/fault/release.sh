@@ -4,6 +4,9 @@ case $KHO_HOP in
 	kho-guest bytes 3000001 --seed 2 | kho keep --name blob -
 	kho-guest bytes 3000001 --seed 3 | kho keep --name other -
 	kho-guest bytes 3000001 --seed 3 | kho-guest hash --same other
+	mkdir -p /srv/kept
+	kho-guest bytes 3000001 --seed 4 >/srv/kept/file
+	kho keep /srv/kept
 	;;
 *)
 	address blob | kho-guest report blob
@@ -12,5 +15,12 @@ case $KHO_HOP in
 	kho-guest mark after
 	refused '' kho get blob
 	kho get other | kho-guest hash --same other
+	# What was restored is given back at once.
+	before=$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)
+	kho restore
+	kho-guest bytes 3000001 --seed 4 | cmp - /srv/kept/file
+	after=$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)
+	echo "MemTotal $before KiB, after the restore $after KiB"
+	[ $((after - before)) -ge 2900 ]
 	;;
 esac

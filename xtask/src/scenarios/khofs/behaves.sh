@@ -29,7 +29,7 @@ operations() (
 	exec 3>open
 	rm open
 	echo still there >&3
-	[ "$(cat /proc/$$/fd/3)" = 'still there' ]
+	[ "$(cat /proc/self/fd/3)" = 'still there' ]
 	exec 3>&-
 	fails rmdir dir
 	fails ln dir hard
