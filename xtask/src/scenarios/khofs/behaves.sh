@@ -62,6 +62,11 @@ kho-guest churn /t/churn --last 4
 same_trees /k/churn /t/churn
 rm -r /k/churn /t/churn
 
+# What a command says that must fail.
+refusal() {
+	fails "$@"
+	cat /tmp/fails
+}
 # renameat2(2), with what it says.
 renames() (
 	cd "$1"
@@ -69,14 +74,14 @@ renames() (
 	echo a >a
 	echo b >b
 	echo x >e/x
-	! kho-guest rename --noreplace a b
+	refusal kho-guest rename --noreplace a b
 	kho-guest rename --noreplace a c
 	kho-guest rename --exchange c b
 	kho-guest rename --exchange d b
-	! kho-guest rename --exchange b none
-	! kho-guest rename --noreplace --exchange b c
+	refusal kho-guest rename --exchange b none
+	refusal kho-guest rename --noreplace --exchange b c
 	kho-guest rename --whiteout c w
-	! kho-guest rename --whiteout b e
+	refusal kho-guest rename --whiteout b e
 	kho-guest rename --whiteout b f
 	kho-guest rename --whiteout d w
 	find . | sort
