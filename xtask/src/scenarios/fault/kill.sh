@@ -192,6 +192,8 @@ case $KHO_HOP in
 		whole_or_absent
 	fi
 	if part boot; then
+		# What was restored before has few steps left.
+		whole_or_absent_unseen
 		some 5 'restore --boot' whole_or_absent_unseen kho restore --boot
 		whole_or_absent_unseen
 	fi
