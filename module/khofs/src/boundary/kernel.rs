@@ -51,7 +51,8 @@ pub fn is_ready(pfn: u64, folded: bool) -> bool {
         return unfold(pfn & !crate::chunks::PAGES.saturating_sub(1));
     }
     // SAFETY: asked for pages that are owned, so they are RAM.
-    unsafe { ffi::khofs_c_page_count(pfn) == 1 && ffi::khofs_c_good_pages(pfn, 1) == 1 }
+    let held_once = unsafe { ffi::khofs_c_page_count(pfn) } == 1;
+    held_once && good_pages(pfn, 1) == 1
 }
 
 /// How many of `count` pages, from `pfn` on, are good before the first whose memory failed. All of them belong to files.
@@ -68,13 +69,13 @@ pub fn large() -> bool {
 /// Makes one folio of the pages of a chunk, all of which were taken from the free ones or arrived, and are in no file.
 /// False when somebody holds one of them.
 pub fn fold(base: u64) -> bool {
-    // SAFETY: by the caller.
+    // SAFETY: RAM with page frames, as only pages that `Chunks` owns are folded, and a folio is made of none that others hold.
     unsafe { ffi::khofs_c_fold(base) }
 }
 
 /// Makes pages of a folio that is in no file. False when somebody holds it, or a part of its memory failed.
 pub fn unfold(base: u64) -> bool {
-    // SAFETY: by the caller.
+    // SAFETY: the head of a folio that `Chunks` owns and noted as one (`folded`), so it has page frames.
     unsafe { ffi::khofs_c_unfold(base) }
 }
 
