@@ -62,7 +62,11 @@ fn phase(kernel: &'static str) -> Scenario {
 fn scattered() -> Scenario {
     let each = "
         if [ $KHO_HOP -gt 0 ]; then
-            kho-guest ranges --at-least 2
+            # Each page was looked at before the module gave back what was reserved without need.
+            arrived=$(dmesg | sed -n 's/.*kho: arrival: \\([0-9]*\\) ranges with .* pages are reserved .*/\\1/p')
+            echo \"early ranges that arrived: $arrived\"
+            [ $arrived -ge 2 ]
+            [ $arrived -le 100 ]
             kho-guest fill
             insmod $modules/kho_test.ko
             [ $(cat /sys/module/kho_test/parameters/verified) = 0 ]
