@@ -188,6 +188,18 @@ void khofs_fill_folio(struct folio *folio, bool clean)
 	folio_mark_uptodate(folio);
 }
 
+/*
+ * How many of @len bytes of a folio, from @offset on, are before the first page whose memory failed: khofs_get_page() looks
+ * at one page, and a folio of 2 MiB is read and written in larger parts.
+ */
+static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
+{
+	u64 first = offset >> PAGE_SHIFT, end = DIV_ROUND_UP(offset + len, PAGE_SIZE);
+	u64 good = khofs_c_good_pages(folio_pfn(folio) + first, end - first);
+
+	return good ? min_t(size_t, len, ((first + good) << PAGE_SHIFT) - offset) : 0;
+}
+
 /* What lock_page_at() says of a folio that is new: the gate is still held; its pages are not zero. */
 #define GROWN 1UL
 #define STALE 2UL
@@ -248,9 +260,20 @@ static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page 
 		.end = DIV_ROUND_UP(end, PAGE_SIZE),
 	};
 	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, &grown);
+	struct folio *folio;
+	size_t offset, here;
 
 	if (IS_ERR(page))
 		return PTR_ERR(page);
+	folio = page_folio(page);
+	offset = offset_in_folio(folio, pos);
+	/* The caller writes no further than to the end of the folio. A new one is good. */
+	here = min_t(size_t, len, folio_size(folio) - offset);
+	if (!grown && good_bytes(folio, offset, here) < here) {
+		folio_unlock(folio);
+		folio_put(folio);
+		return -EIO;
+	}
 	*pagep = page;
 	*fsdata = (void *)grown;
 	return 0;
@@ -430,6 +453,7 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 		want = min_t(loff_t, room - offset, size - iocb->ki_pos);
 		want = min(want, iov_iter_count(to));
 		if (page) {
+			want = good_bytes(page_folio(page), offset, want);
 			got = copy_page_to_iter(folio_page(page_folio(page), 0), offset, want, to);
 			put_page(page);
 		} else {

@@ -11,6 +11,13 @@ fails() {
 	refused 'Input.output error' dd if="$1" of=/dev/null bs=4096 skip="$2" count=1
 	refused 'Input.output error' dd if=/dev/zero of="$1" bs=4096 seek="$2" count=1 conv=notrunc
 	! kho-guest map touch "$1" "$2" || return 1
+	# Nor in one piece with what is beside it: a read ends before it.
+	refused 'Input.output error' dd if="$1" of=/tmp/part bs=4M count=2
+	[ "$(stat -c %s /tmp/part)" = $(($2 * 4096)) ]
+	head -c 8192 /dev/zero >/tmp/two
+	beside=$(($2 ^ 1))
+	dd if="$1" of=/tmp/two bs=4096 skip=$beside seek=$((beside & 1)) count=1 conv=notrunc 2>/dev/null
+	refused 'Input.output error' dd if=/tmp/two of="$1" bs=8192 seek=$(($2 / 2)) count=1 conv=notrunc
 }
 poison() {
 	# The kernel may kill who has it mapped.
