@@ -1,10 +1,13 @@
-//! The rules of the contract.
+//! The rules of the contract: what [`Handover::parse`] and [`Handover::check_all`] hold a tree to.
+
+mod ftrace;
 
 use super::ftrace::{FTRACE, FTRACE_V1, Traces};
 use super::handover::{Blob, Content, Handover, Unknown};
+use super::numbered::is_numbered;
 use super::problem::shown;
 use super::{
-    ARRIVED_HOP, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, COMPATIBLE, GENERATION,
+    ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, COMPATIBLE, GENERATION,
     HANDOVER_V1, HOP, KIND, KIND_FILES, KIND_RAW, LABEL, Label, LeaveOut, MACHINE, MAX_UTS, MEM,
     MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE, Problem,
     ProblemKind, SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME, check_path,
@@ -17,8 +20,8 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 /// Why an inspection ended early.
-pub(super) enum Stop {
-    /// Whoever is told of problems has heard enough.
+enum Stop {
+    /// The caller asked to stop after this problem.
     Asked,
     /// Memory was refused.
     OutOfMemory(OutOfMemory),
@@ -30,14 +33,54 @@ impl From<OutOfMemory> for Stop {
     }
 }
 
-/// Who is told of problems.
+/// Receiver of problems; breaking ends the inspection.
 type Sink<'s> = dyn FnMut(Problem) -> ControlFlow<()> + 's;
 
+impl<'a> Handover<'a> {
+    /// Checks the tree and reads all of it. O(n log n) in its nodes and ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`AbiError::Problem`] with the first thing that is wrong, [`AbiError::OutOfMemory`].
+    pub fn parse(tree: &Reader<'a>) -> Result<Self, AbiError> {
+        let mut first = None;
+        let found = inspect(tree, &mut |problem| {
+            first = Some(problem);
+            ControlFlow::Break(())
+        });
+        match (found, first) {
+            (_, Some(problem)) => Err(AbiError::Problem(problem)),
+            (Ok(Some(handover)), None) => Ok(handover),
+            // Without a problem there is a handover, or there was no memory for it.
+            (Ok(None) | Err(_), None) => Err(AbiError::OutOfMemory(OutOfMemory)),
+        }
+    }
+
+    /// Checks the tree and tells `report` of everything that is wrong with it; returns how much that was.
+    /// A tree of another version has one problem: the rest of it is not for this reader to judge.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]; what was reported until then is still true.
+    pub fn check_all(
+        tree: &Reader<'a>,
+        mut report: impl FnMut(Problem),
+    ) -> Result<usize, OutOfMemory> {
+        let mut count = 0usize;
+        let found = inspect(tree, &mut |problem| {
+            count = count.saturating_add(1);
+            report(problem);
+            ControlFlow::Continue(())
+        });
+        match found {
+            Ok(_) | Err(Stop::Asked) => Ok(count),
+            Err(Stop::OutOfMemory(error)) => Err(error),
+        }
+    }
+}
+
 /// Checks `tree` and tells `sink` of every problem; the handover when there was none.
-pub(super) fn inspect<'a>(
-    tree: &Reader<'a>,
-    sink: &mut Sink<'_>,
-) -> Result<Option<Handover<'a>>, Stop> {
+fn inspect<'a>(tree: &Reader<'a>, sink: &mut Sink<'_>) -> Result<Option<Handover<'a>>, Stop> {
     let mut check = Check {
         tree: *tree,
         index: None,
@@ -110,7 +153,7 @@ struct Children<'a> {
 }
 
 /// An inspection under way.
-pub(super) struct Check<'a, 's, 't> {
+struct Check<'a, 's, 't> {
     tree: Reader<'a>,
     /// Built for the paths in problems, when there is a first one.
     index: Option<Index<'a>>,
@@ -134,7 +177,7 @@ impl<'a> Check<'a, '_, '_> {
 
     /// Tells of a problem.
     #[cold]
-    pub(super) fn report(&mut self, node: Node<'a>, kind: ProblemKind) -> Result<(), Stop> {
+    fn report(&mut self, node: Node<'a>, kind: ProblemKind) -> Result<(), Stop> {
         let node = self.path(&node)?;
         self.problems = self.problems.saturating_add(1);
         match (self.sink)(Problem { node, kind }) {
@@ -144,7 +187,7 @@ impl<'a> Check<'a, '_, '_> {
     }
 
     /// A property that has to be there, read with `read`.
-    pub(super) fn read<T>(
+    fn read<T>(
         &mut self,
         node: Node<'a>,
         property: &'static str,
@@ -159,28 +202,16 @@ impl<'a> Check<'a, '_, '_> {
         Ok(None)
     }
 
-    pub(super) fn u64(
-        &mut self,
-        node: Node<'a>,
-        property: &'static str,
-    ) -> Result<Option<u64>, Stop> {
+    fn u64(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<u64>, Stop> {
         self.read(node, property, Value::u64)
     }
 
-    pub(super) fn str(
-        &mut self,
-        node: Node<'a>,
-        property: &'static str,
-    ) -> Result<Option<&'a str>, Stop> {
+    fn str(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<&'a str>, Stop> {
         self.read(node, property, Value::str)
     }
 
     /// A string as `uname` gives them.
-    pub(super) fn text(
-        &mut self,
-        node: Node<'a>,
-        property: &'static str,
-    ) -> Result<Option<&'a str>, Stop> {
+    fn text(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<&'a str>, Stop> {
         let text = self.str(node, property)?;
         if let Some(text) = text
             && (text.is_empty() || text.len() > MAX_UTS || text.contains(char::is_control))
@@ -413,7 +444,7 @@ impl<'a> Check<'a, '_, '_> {
         unknown: &mut Vec<Unknown<'a>>,
     ) -> Result<(), Stop> {
         for (place, node) in parent.children().enumerate() {
-            if !is_blob_name(node.name(), place) {
+            if !is_numbered(node.name(), BLOB_PREFIX, place as u64) {
                 self.report(node, ProblemKind::BlobName { place })?;
             }
             let Some(compatible) = self.str(node, COMPATIBLE)? else {
@@ -469,11 +500,7 @@ impl<'a> Check<'a, '_, '_> {
     }
 
     /// The `mem` of a node whose content has `size` bytes. Its ranges were looked at with those of all others.
-    pub(super) fn sized_mem(
-        &mut self,
-        node: Node<'a>,
-        size: Option<u64>,
-    ) -> Result<Option<Value<'a>>, Stop> {
+    fn sized_mem(&mut self, node: Node<'a>, size: Option<u64>) -> Result<Option<Value<'a>>, Stop> {
         let mem = self.read(node, MEM, Ok)?;
         if let (Some(size), Some(mem)) = (size, mem) {
             let total = mem
@@ -543,13 +570,4 @@ impl<'a> Check<'a, '_, '_> {
         }
         Ok(())
     }
-}
-
-/// Whether `name` is `blob-` and `place` in decimal.
-fn is_blob_name(name: &str, place: usize) -> bool {
-    name.strip_prefix(BLOB_PREFIX).is_some_and(|digits| {
-        digits.bytes().all(|digit| digit.is_ascii_digit())
-            && (digits == "0" || !digits.starts_with('0'))
-            && digits.parse() == Ok(place)
-    })
 }

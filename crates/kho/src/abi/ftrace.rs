@@ -31,14 +31,11 @@
 //! [`cpu`](CPU) (u32) and [`sub-buffer`](SUB_BUFFER) (u32) too, the bytes of a page of the ring buffer, of which its
 //! `size` is a multiple: whole pages as `trace_pipe_raw` gives them, oldest first.
 
-use super::check::{Check, Stop};
-use super::handover::Unknown;
-use super::{BLAKE3, COMPATIBLE, HOP, MEM, ProblemKind, SIZE, TAKEN};
-use crate::addr::{PAGE_SIZE, PhysRange};
-use crate::ranges::push;
-use crate::tree::{Node, Value, WriteError, Writer};
+use super::numbered::begin_numbered;
+use super::{BLAKE3, COMPATIBLE, HOP, MEM, SIZE, TAKEN};
+use crate::addr::PhysRange;
+use crate::tree::{Value, WriteError, Writer};
 use alloc::vec::Vec;
-use core::fmt::Write;
 
 /// Name of the node below the root.
 pub const FTRACE: &str = "ftrace";
@@ -129,7 +126,7 @@ pub struct TracePart<'a> {
     pub size: u64,
     /// BLAKE3 of the content.
     pub blake3: [u8; 32],
-    mem: Value<'a>,
+    pub(super) mem: Value<'a>,
 }
 
 impl<'a> TracePart<'a> {
@@ -192,7 +189,7 @@ pub fn write_traces(w: &mut Writer<'_>, traces: &TracesDescription<'_>) -> Resul
         w.prop_empty(CONFIGURED)?;
     }
     for hop in traces.hops {
-        numbered(w, "hop", hop.hop)?;
+        begin_numbered(w, "hop", hop.hop)?;
         w.prop_str(COMPATIBLE, FTRACE_HOP_V1)?;
         w.prop_u64(HOP, hop.hop)?;
         w.prop_str(RELEASE, hop.release)?;
@@ -230,13 +227,13 @@ fn write_parts(w: &mut Writer<'_>, parts: &[TracePartDescription<'_>]) -> Result
                 sub_buffer,
             } => {
                 if open.is_none() {
-                    numbered(w, "array", arrays)?;
+                    begin_numbered(w, "array", arrays)?;
                     w.prop_str(COMPATIBLE, FTRACE_ARRAY_V1)?;
                     w.prop_str(INSTANCE, array)?;
                     arrays = arrays.saturating_add(1);
                     open = Some(array);
                 }
-                numbered(w, "cpu", u64::from(cpu))?;
+                begin_numbered(w, "cpu", u64::from(cpu))?;
                 w.prop_str(COMPATIBLE, FTRACE_CPU_V1)?;
                 w.prop_u32(CPU, cpu)?;
                 w.prop_u32(SUB_BUFFER, sub_buffer)?;
@@ -251,201 +248,4 @@ fn write_parts(w: &mut Writer<'_>, parts: &[TracePartDescription<'_>]) -> Result
         w.end_node()?;
     }
     Ok(())
-}
-
-/// Begins a node called `prefix-number`.
-fn numbered(w: &mut Writer<'_>, prefix: &str, number: u64) -> Result<(), WriteError> {
-    let mut name = super::write::NumberedName::default();
-    // INVARIANT: a prefix of up to 6 bytes and the digits of any u64 fit; see `NumberedName`.
-    let _ = write!(name, "{prefix}-{number}");
-    w.begin_node(name.as_str())
-}
-
-impl<'a> Check<'a, '_, '_> {
-    /// `/ftrace` and everything below it. Nodes of unknown versions are left alone.
-    pub(super) fn traces(
-        &mut self,
-        node: Node<'a>,
-        tree_hop: Option<u64>,
-        unknown: &mut Vec<Unknown<'a>>,
-    ) -> Result<Option<Traces<'a>>, Stop> {
-        let limit = self.u64(node, LIMIT)?;
-        let keep_hops = self.read(node, KEEP_HOPS, Value::u32)?;
-        if keep_hops == Some(0) {
-            self.report(node, ProblemKind::KeepHops)?;
-        }
-        let mut hops: Vec<TraceHop<'a>> = Vec::new();
-        for child in node.children() {
-            if !self.known(child, FTRACE_HOP_V1, unknown)? {
-                continue;
-            }
-            let Some(hop) = self.trace_hop(child, tree_hop, unknown)? else {
-                continue;
-            };
-            self.named(child, "hop", hop.hop)?;
-            if hops.last().is_some_and(|before| before.hop >= hop.hop) {
-                self.report(child, ProblemKind::HopOrder { hop: hop.hop })?;
-            }
-            push(&mut hops, hop)?;
-        }
-        Ok((|| {
-            Some(Traces {
-                limit: limit?,
-                keep_hops: keep_hops?,
-                configured: node.prop(CONFIGURED).is_some(),
-                hops,
-            })
-        })())
-    }
-
-    /// Whether a node is of the version `wanted`; another one is noted as unknown.
-    fn known(
-        &mut self,
-        node: Node<'a>,
-        wanted: &str,
-        unknown: &mut Vec<Unknown<'a>>,
-    ) -> Result<bool, Stop> {
-        let Some(compatible) = self.str(node, COMPATIBLE)? else {
-            return Ok(false);
-        };
-        if compatible == wanted {
-            return Ok(true);
-        }
-        let leave = Unknown {
-            node,
-            in_blobs: false,
-            compatible,
-        };
-        push(unknown, leave)?;
-        Ok(false)
-    }
-
-    /// That a node is called `prefix-number`.
-    fn named(&mut self, node: Node<'a>, prefix: &'static str, number: u64) -> Result<(), Stop> {
-        let digits = node
-            .name()
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.strip_prefix('-'));
-        let right = digits.is_some_and(|digits| {
-            digits.bytes().all(|digit| digit.is_ascii_digit())
-                && (digits == "0" || !digits.starts_with('0'))
-                && digits.parse() == Ok(number)
-        });
-        if right {
-            return Ok(());
-        }
-        self.report(node, ProblemKind::NodeName { prefix, number })
-    }
-
-    fn trace_hop(
-        &mut self,
-        node: Node<'a>,
-        tree_hop: Option<u64>,
-        unknown: &mut Vec<Unknown<'a>>,
-    ) -> Result<Option<TraceHop<'a>>, Stop> {
-        let hop = self.u64(node, HOP)?;
-        if let (Some(arrived), Some(hop)) = (hop, tree_hop)
-            && (arrived == 0 || arrived > hop)
-        {
-            self.report(node, ProblemKind::TraceHop { arrived, hop })?;
-        }
-        let release = self.text(node, RELEASE)?;
-        let taken = self.u64(node, TAKEN)?;
-        let mut parts = Vec::new();
-        let mut arrays = 0u64;
-        for child in node.children() {
-            let kind = match (child.name(), self.str(child, COMPATIBLE)?) {
-                (_, None) => continue,
-                ("meta", Some(FTRACE_META_V1)) => TraceKind::Meta,
-                ("log", Some(KMSG_V1)) => TraceKind::Log,
-                (_, Some(FTRACE_ARRAY_V1)) => {
-                    self.named(child, "array", arrays)?;
-                    arrays = arrays.saturating_add(1);
-                    self.trace_array(child, unknown, &mut parts)?;
-                    continue;
-                }
-                (_, Some(compatible)) => {
-                    let leave = Unknown {
-                        node: child,
-                        in_blobs: false,
-                        compatible,
-                    };
-                    push(unknown, leave)?;
-                    continue;
-                }
-            };
-            if let Some(part) = self.trace_part(child, kind)? {
-                push(&mut parts, part)?;
-            }
-        }
-        Ok((|| {
-            Some(TraceHop {
-                hop: hop?,
-                release: release?,
-                taken: taken?,
-                parts,
-            })
-        })())
-    }
-
-    fn trace_array(
-        &mut self,
-        node: Node<'a>,
-        unknown: &mut Vec<Unknown<'a>>,
-        parts: &mut Vec<TracePart<'a>>,
-    ) -> Result<(), Stop> {
-        let Some(array) = self.str(node, INSTANCE)? else {
-            return Ok(());
-        };
-        if array.len() > MAX_NAME || array.contains(char::is_control) || array.contains('/') {
-            self.report(node, ProblemKind::ArrayName { len: array.len() })?;
-        }
-        for child in node.children() {
-            if !self.known(child, FTRACE_CPU_V1, unknown)? {
-                continue;
-            }
-            let cpu = self.read(child, CPU, Value::u32)?;
-            let sub_buffer = self.read(child, SUB_BUFFER, Value::u32)?;
-            let (Some(cpu), Some(sub_buffer)) = (cpu, sub_buffer) else {
-                continue;
-            };
-            self.named(child, "cpu", u64::from(cpu))?;
-            let kind = TraceKind::Cpu {
-                array,
-                cpu,
-                sub_buffer,
-            };
-            let part = self.trace_part(child, kind)?;
-            let size = part.map_or(0, |part| part.size);
-            let right = sub_buffer.is_power_of_two()
-                && u64::from(sub_buffer) >= PAGE_SIZE
-                && sub_buffer <= MAX_SUB_BUFFER
-                && size.is_multiple_of(u64::from(sub_buffer));
-            if !right {
-                self.report(child, ProblemKind::SubBuffer { sub_buffer, size })?;
-            }
-            if let Some(part) = part {
-                push(parts, part)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn trace_part(
-        &mut self,
-        node: Node<'a>,
-        kind: TraceKind<'a>,
-    ) -> Result<Option<TracePart<'a>>, Stop> {
-        let size = self.u64(node, SIZE)?;
-        let mem = self.sized_mem(node, size)?;
-        let blake3 = self.read(node, BLAKE3, Value::array)?;
-        Ok((|| {
-            Some(TracePart {
-                kind,
-                size: size?,
-                blake3: blake3?,
-                mem: mem?,
-            })
-        })())
-    }
 }

@@ -1,13 +1,10 @@
 //! A tree that was checked, as typed values.
 
-use super::check::{Stop, inspect};
 use super::ftrace::Traces;
-use super::{AbiError, Label, MEM, Problem, StateError};
+use super::{Label, MEM, StateError};
 use crate::addr::PhysRange;
-use crate::ranges::OutOfMemory;
 use crate::tree::{Node, Reader, Value};
 use alloc::vec::Vec;
-use core::ops::ControlFlow;
 
 /// Everything a version 1 tree says, checked against every rule of the [module documentation](super) that
 /// needs only the tree. Whether the ranges are really reserved, and inside RAM, is for the caller to ask
@@ -102,47 +99,6 @@ pub struct Unknown<'a> {
 }
 
 impl<'a> Handover<'a> {
-    /// Checks the tree and reads all of it. O(n log n) in its nodes and ranges.
-    ///
-    /// # Errors
-    ///
-    /// [`AbiError::Problem`] with the first thing that is wrong, [`AbiError::OutOfMemory`].
-    pub fn parse(tree: &Reader<'a>) -> Result<Self, AbiError> {
-        let mut first = None;
-        let found = inspect(tree, &mut |problem| {
-            first = Some(problem);
-            ControlFlow::Break(())
-        });
-        match (found, first) {
-            (_, Some(problem)) => Err(AbiError::Problem(problem)),
-            (Ok(Some(handover)), None) => Ok(handover),
-            // Without a problem there is a handover, or there was no memory for it.
-            (Ok(None) | Err(_), None) => Err(AbiError::OutOfMemory(OutOfMemory)),
-        }
-    }
-
-    /// Checks the tree and tells `report` of everything that is wrong with it; returns how much that was.
-    /// A tree of another version has one problem: the rest of it is not for this reader to judge.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`]; what was reported until then is still true.
-    pub fn check_all(
-        tree: &Reader<'a>,
-        mut report: impl FnMut(Problem),
-    ) -> Result<usize, OutOfMemory> {
-        let mut count = 0usize;
-        let found = inspect(tree, &mut |problem| {
-            count = count.saturating_add(1);
-            report(problem);
-            ControlFlow::Continue(())
-        });
-        match found {
-            Ok(_) | Err(Stop::Asked) => Ok(count),
-            Err(Stop::OutOfMemory(error)) => Err(error),
-        }
-    }
-
     /// The blob with this label.
     pub fn blob(&self, label: &str) -> Option<&Blob<'a>> {
         self.blobs.iter().find(|blob| blob.label.as_str() == label)

@@ -82,6 +82,7 @@ mod handover;
 pub mod kernel_part;
 pub mod khofs;
 mod label;
+mod numbered;
 mod problem;
 pub mod setup_data;
 mod write;
@@ -145,8 +146,8 @@ pub const BLOBS: &str = "blobs";
 /// `compatible` of the node [`BLOBS`].
 pub const BLOBS_V1: &str = "kho-blobs-v1";
 
-/// What the names of blob nodes start with; their number follows, decimal, from 0.
-pub const BLOB_PREFIX: &str = "blob-";
+/// First part of the names of blob nodes; a dash and their number follow, decimal, from 0.
+pub const BLOB_PREFIX: &str = "blob";
 
 /// `compatible` of a blob node.
 pub const BLOB_V1: &str = "kho-blob-v1";

@@ -189,7 +189,7 @@ pub enum ProblemKind {
         other_node: String,
     },
     /// A blob whose name is not its place.
-    #[error("the blob in place {place} has to be called {BLOB_PREFIX}{place}")]
+    #[error("the blob in place {place} has to be called {BLOB_PREFIX}-{place}")]
     BlobName {
         /// Its place among the blobs, from 0.
         place: usize,
@@ -198,7 +198,7 @@ pub enum ProblemKind {
     #[error("`label` is no name")]
     Label(#[source] LabelError),
     /// A label that another blob has.
-    #[error("`label` \"{label}\" is that of {BLOB_PREFIX}{other} too")]
+    #[error("`label` \"{label}\" is that of {BLOB_PREFIX}-{other} too")]
     LabelTwice {
         /// The label.
         label: String,

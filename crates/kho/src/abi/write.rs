@@ -1,5 +1,6 @@
 //! Writing a tree of version 1.
 
+use super::numbered::begin_numbered;
 use super::{
     ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, CHECKSUM, COMPATIBLE,
     Content, GENERATION, HANDOVER_V1, HOP, Handover, KIND, KIND_FILES, KIND_RAW, LABEL, Label,
@@ -8,7 +9,6 @@ use super::{
 };
 use crate::addr::PhysRange;
 use crate::tree::{ChecksumError, Reader, TreeError, WriteError, Writer, seal};
-use core::fmt::Write;
 use thiserror::Error;
 
 /// What a tree shall say. Fields are those of the root, see the [module documentation](super).
@@ -146,7 +146,7 @@ fn fill(
     w.prop_u32(CHECKSUM, 0)?;
     w.begin_node(BLOBS)?;
     w.prop_str(COMPATIBLE, BLOBS_V1)?;
-    for (number, blob) in description.blobs.iter().enumerate() {
+    for (number, blob) in (0u64..).zip(description.blobs) {
         write_blob(w, number, blob)?;
     }
     w.end_node()?;
@@ -157,13 +157,10 @@ fn fill(
 /// One blob.
 fn write_blob(
     w: &mut Writer<'_>,
-    number: usize,
+    number: u64,
     blob: &BlobDescription<'_>,
 ) -> Result<(), WriteError> {
-    let mut name = NumberedName::default();
-    // INVARIANT: the prefix and the digits of any usize fit; see `NumberedName`.
-    let _ = write!(name, "{BLOB_PREFIX}{number}");
-    w.begin_node(name.as_str())?;
+    begin_numbered(w, BLOB_PREFIX, number)?;
     w.prop_str(COMPATIBLE, BLOB_V1)?;
     w.prop_str(LABEL, blob.label.as_str())?;
     match blob.content {
@@ -185,30 +182,4 @@ fn write_blob(
     w.prop_u64(TAKEN, blob.taken)?;
     w.prop_u64(ARRIVED_HOP, blob.arrived_hop)?;
     w.end_node()
-}
-
-/// The name of a numbered node, built without allocating: up to 6 bytes and at most 20 digits.
-#[derive(Default)]
-pub(super) struct NumberedName {
-    bytes: [u8; 32],
-    len: usize,
-}
-
-impl NumberedName {
-    pub(super) fn as_str(&self) -> &str {
-        let bytes = self.bytes.get(..self.len).unwrap_or(&[]);
-        core::str::from_utf8(bytes).unwrap_or("")
-    }
-}
-
-impl Write for NumberedName {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        let end = self.len.saturating_add(text.len());
-        self.bytes
-            .get_mut(self.len..end)
-            .ok_or(core::fmt::Error)?
-            .copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
 }
