@@ -1,9 +1,8 @@
 //! The planner: any machine, any wish.
 
 use crate::Cursor;
-use kho::plan::{
-    ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, PlanRequest, ScratchSource, plan,
-};
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
+use kho::plan::{Limits, PayloadNeeds, PlanRequest, ScratchSource, plan};
 use kho::{PhysAddr, PhysRange, RangeSet};
 
 const PAGE: u64 = 4096;

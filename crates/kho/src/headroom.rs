@@ -9,7 +9,7 @@ mod cmdline;
 pub use cmdline::{CmdlineMemory, DEFAULT_CRASH_LOW, params, same_name};
 
 use crate::addr::{PhysAddr, PhysRange};
-use crate::plan::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END};
+use crate::image::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END};
 use crate::ranges::{OutOfMemory, RangeSet};
 use core::fmt;
 use thiserror::Error;

@@ -8,97 +8,27 @@
 //! [`Plan::check_invariants`] re-derives every safety property from the finished plan and the request with
 //! none of the code that built it. A loader calls it right before the system call.
 
-mod image;
+mod error;
 mod payload;
+mod request;
+mod terrain;
 mod verify;
 
-pub use image::{
-    FOUR_GIB, ImageNeeds, ImagePart, ImagePlacement, InitrdNeeds, KernelNeeds, LOW_MEMORY_END,
-    Placement, PlacementError, place_image,
-};
+pub use error::{Barrier, PlanError};
 pub use payload::{Content, PayloadSegment, Piece};
+pub use request::{
+    KEXEC_SEGMENTS, Limits, PayloadNeeds, PlanRequest, STATE_RESERVATIONS, ScratchSource,
+};
 pub use verify::Violation;
 
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
-use crate::headroom::{self, CmdlineMemory, HeadroomError, HeadroomInput, HeadroomReport};
+use crate::addr::{PAGE_SIZE, PhysRange};
+use crate::headroom::{self, CmdlineMemory, HeadroomInput, HeadroomReport};
+use crate::image::{ImagePlacement, place_image};
 use crate::memcache::{self, CoverError, MemCache};
 use crate::ranges::{OutOfMemory, RangeSet};
-use crate::scratch::{self, ScratchError, ScratchRequest};
+use crate::scratch::{self, ScratchRequest};
 use alloc::vec::Vec;
-use core::fmt;
-use thiserror::Error;
-
-/// Early reservations that the state segment costs besides the entry that covers it.
-///
-/// The next kernel reserves the chain's nodes and the tree as it walks to them. They lie in one
-/// mem-cache entry, with which they merge once it is reserved too; until then they count as one more.
-pub const STATE_RESERVATIONS: usize = 1;
-
-/// `KEXEC_SEGMENT_MAX` of `include/uapi/linux/kexec.h`.
-pub const KEXEC_SEGMENTS: usize = 16;
-
-/// Where scratch comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScratchSource {
-    /// This boot arrived by a handover: the interval it recorded. `None` if it recorded none.
-    Recorded(Option<PhysRange>),
-    /// The first boot: choose one, of this many bytes if the user gave a size.
-    Choose {
-        /// From `kho_scratch=`.
-        size: Option<u64>,
-    },
-}
-
-/// Bounds that come from the running and the next kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Early reservations that the next kernel is known to take from us on this firmware, the state
-    /// segment's own ([`STATE_RESERVATIONS`]) included.
-    pub max_entries: usize,
-    /// Segments left for state and blobs (of [`KEXEC_SEGMENTS`], less those for the image).
-    pub max_payload_segments: usize,
-    /// Bytes that `kexec_load` accepts in all segments together: half of the running kernel's
-    /// `totalram_pages()` (`sanity_check_segment_list` in `kernel/kexec_core.c`).
-    pub load_limit: u64,
-}
-
-/// What is handed over by copying.
-#[derive(Clone, Copy, Debug)]
-pub struct PayloadNeeds<'a> {
-    /// Bytes of the state segment (chain and tree): an upper bound, since the tree describes the plan.
-    /// It is placed in one contiguous piece.
-    pub state: u64,
-    /// Bytes of each blob. A blob of zero bytes gets no piece.
-    pub blobs: &'a [u64],
-}
-
-/// Everything a plan depends on. All ranges are physical bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct PlanRequest<'a> {
-    /// RAM according to the firmware's map.
-    pub ram: &'a RangeSet,
-    /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those
-    /// that arrived by the previous hop. Some of them are firmware data that no map names: they are never
-    /// covered by the mem cache, never a destination of the payload, never in a first scratch.
-    pub pinned: &'a RangeSet,
-    /// Ranges that are kept where they are.
-    pub in_place: &'a RangeSet,
-    /// First addresses of NUMA nodes: no mem-cache entry crosses one. May be empty.
-    pub borders: &'a [PhysAddr],
-    /// Where scratch comes from.
-    pub scratch: ScratchSource,
-    /// What goes into scratch.
-    pub image: ImageNeeds,
-    /// What is copied besides.
-    pub payload: PayloadNeeds<'a>,
-    /// Places for the payload in order of preference: memory that is still reserved from the previous hop and no
-    /// longer needed, then memory taken for the purpose. What does not fit goes anywhere in RAM.
-    pub landing: &'a [RangeSet],
-    /// The next kernel's command line.
-    pub cmdline: &'a [u8],
-    /// Bounds.
-    pub limits: Limits,
-}
+use terrain::{Terrain, check_kept};
 
 /// Sums over a plan, in bytes unless they say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -184,144 +114,6 @@ impl Plan {
     }
 }
 
-/// Memory that nothing handed over may lie in, for messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Barrier {
-    /// The scratch region.
-    Scratch,
-    /// A page that the running kernel holds as reserved.
-    Pinned,
-    /// The low 1 MiB.
-    LowMemory,
-}
-
-impl fmt::Display for Barrier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Scratch => "scratch",
-            Self::Pinned => "pages that the running kernel holds as reserved",
-            Self::LowMemory => "the low 1 MiB",
-        })
-    }
-}
-
-/// Why there is no plan. Nothing has been changed when one of these is returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// A range to be kept is not all RAM.
-    #[error("{range} is to be kept but is not all RAM under the next kernel's map: {hole} is not")]
-    OutsideRam {
-        /// The range.
-        range: PhysRange,
-        /// The first part of it that is not RAM.
-        hole: PhysRange,
-    },
-    /// A range to be kept lies where nothing may be kept.
-    #[error("{range} is to be kept but overlaps {with}, which belongs to {barrier}")]
-    Overlap {
-        /// The range.
-        range: PhysRange,
-        /// What it overlaps.
-        with: PhysRange,
-        /// What that is.
-        barrier: Barrier,
-    },
-    /// `memmap=exactmap` on the next command line.
-    #[error(
-        "memmap=exactmap on the next kernel's command line replaces the firmware's memory map, so no range can be known to be RAM: remove it"
-    )]
-    ExactMap,
-    /// More reservations than early boot takes.
-    #[error(
-        "the kept memory needs {need} separate reservations and early boot has room for {cap}: hand over less, or fewer and larger pieces"
-    )]
-    TooManyRanges {
-        /// The smallest possible number, [`STATE_RESERVATIONS`] included.
-        need: usize,
-        /// The number allowed.
-        cap: usize,
-    },
-    /// No scratch, or an unusable one.
-    #[error(transparent)]
-    Scratch(ScratchError),
-    /// Scratch is large enough, but the image's alignment or address limits cannot be met in it.
-    #[error(transparent)]
-    ImageDoesNotFit(PlacementError),
-    /// State and blobs do not fit.
-    #[error(
-        "the blobs take {need:#x} bytes with the state, in whole pages, and the largest that fits is {largest:#x}"
-    )]
-    PayloadDoesNotFit {
-        /// Bytes of state and blobs, in whole pages.
-        need: u64,
-        /// The most that would fit, with the same state.
-        largest: u64,
-    },
-    /// The request has a state segment of no bytes, or sizes that overflow.
-    #[error("a state segment of {state:#x} bytes with {blobs} blobs is impossible")]
-    BadPayload {
-        /// Bytes of the state segment.
-        state: u64,
-        /// Number of blobs.
-        blobs: usize,
-    },
-    /// More bytes than `kexec_load` accepts.
-    #[error(
-        "loading takes {need:#x} bytes and the running kernel accepts {limit:#x} (half of its memory): the largest payload that fits is {largest:#x}"
-    )]
-    LoadLimit {
-        /// Bytes in all segments.
-        need: u64,
-        /// Bytes accepted.
-        limit: u64,
-        /// State and blobs that would be accepted with this image.
-        largest: u64,
-    },
-    /// The next kernel would find too little memory.
-    #[error(transparent)]
-    Headroom(HeadroomError),
-    /// An allocation failed.
-    #[error(transparent)]
-    OutOfMemory(#[from] OutOfMemory),
-}
-
-impl From<ScratchError> for PlanError {
-    fn from(error: ScratchError) -> Self {
-        match error {
-            ScratchError::Image(inner) => inner.into(),
-            ScratchError::OutOfMemory(inner) => inner.into(),
-            other => Self::Scratch(other),
-        }
-    }
-}
-
-impl From<PlacementError> for PlanError {
-    fn from(error: PlacementError) -> Self {
-        match error {
-            PlacementError::OutOfMemory(inner) => inner.into(),
-            other => Self::ImageDoesNotFit(other),
-        }
-    }
-}
-
-impl From<HeadroomError> for PlanError {
-    fn from(error: HeadroomError) -> Self {
-        match error {
-            HeadroomError::OutOfMemory(inner) => inner.into(),
-            other => Self::Headroom(other),
-        }
-    }
-}
-
-/// What is forbidden to whom, derived once.
-struct Terrain {
-    /// RAM under the next command line.
-    ram: RangeSet,
-    /// What no kept byte and no slack may be in: holes, the low 1 MiB, pinned pages, scratch.
-    forbidden: RangeSet,
-}
-
 /// Makes the plan for one hop. A pure function of the request.
 ///
 /// # Errors
@@ -349,7 +141,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         })?,
     };
     let image = place_image(scratch, &request.image)?;
-    let terrain = terrain(ram, request.pinned, scratch)?;
+    let terrain = Terrain::new(ram, request.pinned, scratch)?;
     let space = payload::Space::new(request, &terrain, &in_place, &cmdline)?;
 
     // Landing zones first. If that leaves too little memory or takes too many ranges: high memory first, then
@@ -374,49 +166,6 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         }
     }
     Err(refusal.unwrap_or(PlanError::OutOfMemory(OutOfMemory)))
-}
-
-/// Refuses kept ranges that are not RAM or belong to somebody else.
-fn check_kept(kept: &RangeSet, ram: &RangeSet, pinned: &RangeSet) -> Result<(), PlanError> {
-    for range in kept.iter() {
-        if !ram.contains_range(range) {
-            // A range that is page-rounded past representable memory has no gap; name it whole.
-            let hole = ram.gaps(range)?.iter().next().unwrap_or(range);
-            return Err(PlanError::OutsideRam { range, hole });
-        }
-        if range.start() < LOW_MEMORY_END {
-            return Err(PlanError::Overlap {
-                range,
-                with: low_memory().unwrap_or(range),
-                barrier: Barrier::LowMemory,
-            });
-        }
-        if let Some(with) = pinned.first_overlap(range) {
-            return Err(PlanError::Overlap {
-                range,
-                with,
-                barrier: Barrier::Pinned,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The low 1 MiB.
-fn low_memory() -> Option<PhysRange> {
-    PhysRange::from_bounds(PhysAddr::new(0), LOW_MEMORY_END).ok()
-}
-
-fn terrain(ram: RangeSet, pinned: &RangeSet, scratch: PhysRange) -> Result<Terrain, PlanError> {
-    let mut forbidden = match PhysRange::from_bounds(PhysAddr::new(0), PhysAddr::new(u64::MAX)) {
-        Ok(everything) => ram.gaps(everything)?,
-        Err(_) => RangeSet::new(),
-    };
-    for range in low_memory().into_iter().chain([scratch]) {
-        forbidden.insert(range)?;
-    }
-    let forbidden = forbidden.union(pinned)?;
-    Ok(Terrain { ram, forbidden })
 }
 
 struct Attempt<'a> {

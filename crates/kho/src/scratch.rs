@@ -16,7 +16,7 @@
 //! x86_64 kernel so far) and kernels that cannot be relocated (16 MiB).
 
 use crate::addr::{PhysAddr, PhysRange};
-use crate::plan::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END, PlacementError, place_image};
+use crate::image::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END, PlacementError, place_image};
 use crate::ranges::{OutOfMemory, RangeSet};
 use thiserror::Error;
 

@@ -1,6 +1,6 @@
 //! What the unit tests of several modules make their cases from.
 
-use crate::plan::KernelNeeds;
+use crate::image::KernelNeeds;
 use crate::{PhysAddr, PhysRange, RangeSet};
 
 pub const MIB: u64 = 1 << 20;

@@ -7,8 +7,8 @@
     reason = "numbers of test data are small"
 )]
 
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds, place_image};
 use kho::memcache::{CoverError, cover_with_borders};
-use kho::plan::{ImageNeeds, InitrdNeeds, KernelNeeds, place_image};
 use kho::tree::Reader;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 

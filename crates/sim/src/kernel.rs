@@ -4,7 +4,7 @@ use crate::chain;
 use crate::machine::{GIB, MIB, Template, range, set};
 use crate::memory::{Content, Memory};
 use crate::sets::{Rng, add, aligned, both, minus, outer, plus, take_top};
-use kho::plan::{ImageNeeds, ImagePlacement};
+use kho::image::{ImageNeeds, ImagePlacement};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -11,8 +11,9 @@ use kho::abi::{
     BlobDescription, COMPATIBLE, Content, Description, Label, MACHINE_X86_64, MEM,
     measure_handover_with, write_handover_with,
 };
+use kho::image::ImageNeeds;
 use kho::phase::{Fingerprint, Generation, Phase};
-use kho::plan::{ImageNeeds, Limits, PayloadNeeds, Plan, PlanRequest, ScratchSource, plan};
+use kho::plan::{Limits, PayloadNeeds, Plan, PlanRequest, ScratchSource, plan};
 use kho::tree::{WriteError, Writer};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use std::collections::BTreeMap;

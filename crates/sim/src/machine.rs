@@ -1,6 +1,6 @@
 //! Machines: what the firmware says, and what only memblock knows.
 
-use kho::plan::{ImageNeeds, InitrdNeeds, KernelNeeds};
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::{PhysAddr, PhysRange, RangeSet};
 
 /// One mebibyte.

@@ -4,7 +4,7 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho::headroom::{self, CmdlineMemory, HeadroomInput};
-use kho::plan::{ImageNeeds, InitrdNeeds, KernelNeeds};
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
 use kho_kexec::sys::facts::memmap::FirmwareMap;

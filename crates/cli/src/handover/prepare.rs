@@ -12,10 +12,8 @@ use crate::session::Session;
 use crate::trace::carry::{self, Carry, Places};
 use kho::abi::ftrace::write_traces;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
-use kho::plan::{
-    self, ImageNeeds, InitrdNeeds, KernelNeeds, Limits, PayloadNeeds, Plan, PlanError, PlanRequest,
-    ScratchSource,
-};
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
+use kho::plan::{self, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
 use kho::scratch::ScratchError;
 use kho::tree::{WriteError, Writer};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
@@ -215,7 +213,7 @@ impl<'a> Inputs<'a> {
         set = without(set, &self.machine.pinned)?;
         set = without(set, &self.in_place)?;
         set.remove(scratch).or_status(Status::Failed)?;
-        if let Ok(low) = PhysRange::from_bounds(PhysAddr::new(0), plan::LOW_MEMORY_END) {
+        if let Ok(low) = PhysRange::from_bounds(PhysAddr::new(0), kho::image::LOW_MEMORY_END) {
             set.remove(low).or_status(Status::Failed)?;
         }
         Ok(set)

@@ -57,7 +57,7 @@ pub struct ImageNeeds {
     pub five_level: bool,
 }
 
-impl From<&ImageNeeds> for kho::plan::KernelNeeds {
+impl From<&ImageNeeds> for kho::image::KernelNeeds {
     /// As the planner wants it.
     fn from(needs: &ImageNeeds) -> Self {
         Self {

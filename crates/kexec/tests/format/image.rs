@@ -30,7 +30,7 @@ fn debian_headers_are_understood() {
             (true, None, true)
         );
         assert_eq!(needs.cmdline_max, 2047);
-        let planned = kho::plan::KernelNeeds::from(needs);
+        let planned = kho::image::KernelNeeds::from(needs);
         assert_eq!(planned.reserve_len(), Some(needs.mem_size));
         assert_eq!((planned.file_len, planned.align), (PAYLOAD as u64, 2 << 20));
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::InitrdNeeds;
+use crate::image::InitrdNeeds;
 use crate::testing::{GIB, KERNEL, MIB, range, set};
 use std::string::ToString;
 

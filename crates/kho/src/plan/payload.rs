@@ -4,9 +4,12 @@
 //! possible: every run becomes one `kexec_load` segment, and there are few of those. A blob may be split
 //! between runs at any page; the state may not.
 
-use super::{FOUR_GIB, PlanError, PlanRequest, Terrain};
+use super::error::PlanError;
+use super::request::PlanRequest;
+use super::terrain::Terrain;
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::headroom::CmdlineMemory;
+use crate::image::FOUR_GIB;
 use crate::ranges::{OutOfMemory, RangeSet, push};
 use alloc::vec::Vec;
 

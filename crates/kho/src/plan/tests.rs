@@ -1,4 +1,8 @@
 use super::*;
+use crate::addr::PhysAddr;
+use crate::headroom::HeadroomError;
+use crate::image::{FOUR_GIB, ImageNeeds, ImagePart, InitrdNeeds, PlacementError};
+use crate::scratch::ScratchError;
 use crate::testing::{GIB, KERNEL, MIB, range, set};
 use proptest::prelude::*;
 use std::vec;

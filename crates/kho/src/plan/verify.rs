@@ -1,11 +1,9 @@
 //! A second look at a finished plan, with none of the code that made it.
 
-use super::{
-    Content, FOUR_GIB, ImagePart, LOW_MEMORY_END, Placement, Plan, PlanRequest, STATE_RESERVATIONS,
-    ScratchSource,
-};
+use super::{Content, Plan, PlanRequest, STATE_RESERVATIONS, ScratchSource};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::headroom::{self, CmdlineMemory, HeadroomError, HeadroomInput};
+use crate::image::{FOUR_GIB, ImagePart, LOW_MEMORY_END, Placement};
 use crate::ranges::{OutOfMemory, RangeSet};
 use thiserror::Error;
 

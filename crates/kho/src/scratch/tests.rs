@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::{InitrdNeeds, KernelNeeds};
+use crate::image::{InitrdNeeds, KernelNeeds};
 use crate::testing::{KERNEL, MIB, range, set};
 use proptest::prelude::*;
 use std::string::ToString;
@@ -220,7 +220,7 @@ fn a_recorded_scratch_is_checked_and_kept() {
     assert!(matches!(
         reuse(Some(late), &high, &none, &low_initrd),
         Err(ScratchError::Image(PlacementError::NoRoom {
-            part: crate::plan::ImagePart::Initrd,
+            part: crate::image::ImagePart::Initrd,
             ..
         }))
     ));

@@ -1,0 +1,77 @@
+//! The question to the planner.
+
+use crate::addr::{PhysAddr, PhysRange};
+use crate::image::ImageNeeds;
+use crate::ranges::RangeSet;
+
+/// Early reservations that the state segment costs besides the entry that covers it.
+///
+/// The next kernel reserves the chain's nodes and the tree as it walks to them. They lie in one
+/// mem-cache entry, with which they merge once it is reserved too; until then they count as one more.
+pub const STATE_RESERVATIONS: usize = 1;
+
+/// `KEXEC_SEGMENT_MAX` of `include/uapi/linux/kexec.h`.
+pub const KEXEC_SEGMENTS: usize = 16;
+
+/// Where scratch comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScratchSource {
+    /// This boot arrived by a handover: the interval it recorded. `None` if it recorded none.
+    Recorded(Option<PhysRange>),
+    /// The first boot: choose one, of this many bytes if the user gave a size.
+    Choose {
+        /// From `kho_scratch=`.
+        size: Option<u64>,
+    },
+}
+
+/// Bounds that come from the running and the next kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Early reservations that the next kernel is known to take from us on this firmware, the state
+    /// segment's own ([`STATE_RESERVATIONS`]) included.
+    pub max_entries: usize,
+    /// Segments left for state and blobs (of [`KEXEC_SEGMENTS`], less those for the image).
+    pub max_payload_segments: usize,
+    /// Bytes that `kexec_load` accepts in all segments together: half of the running kernel's
+    /// `totalram_pages()` (`sanity_check_segment_list` in `kernel/kexec_core.c`).
+    pub load_limit: u64,
+}
+
+/// What is handed over by copying.
+#[derive(Clone, Copy, Debug)]
+pub struct PayloadNeeds<'a> {
+    /// Bytes of the state segment (chain and tree): an upper bound, since the tree describes the plan.
+    /// It is placed in one contiguous piece.
+    pub state: u64,
+    /// Bytes of each blob. A blob of zero bytes gets no piece.
+    pub blobs: &'a [u64],
+}
+
+/// Everything a plan depends on. All ranges are physical bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanRequest<'a> {
+    /// RAM according to the firmware's map.
+    pub ram: &'a RangeSet,
+    /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those
+    /// that arrived by the previous hop. Some of them are firmware data that no map names: they are never
+    /// covered by the mem cache, never a destination of the payload, never in a first scratch.
+    pub pinned: &'a RangeSet,
+    /// Ranges that are kept where they are.
+    pub in_place: &'a RangeSet,
+    /// First addresses of NUMA nodes: no mem-cache entry crosses one. May be empty.
+    pub borders: &'a [PhysAddr],
+    /// Where scratch comes from.
+    pub scratch: ScratchSource,
+    /// What goes into scratch.
+    pub image: ImageNeeds,
+    /// What is copied besides.
+    pub payload: PayloadNeeds<'a>,
+    /// Places for the payload in order of preference: memory that is still reserved from the previous hop and no
+    /// longer needed, then memory taken for the purpose. What does not fit goes anywhere in RAM.
+    pub landing: &'a [RangeSet],
+    /// The next kernel's command line.
+    pub cmdline: &'a [u8],
+    /// Bounds.
+    pub limits: Limits,
+}
