@@ -1,32 +1,13 @@
 //! What a `print fmt` says of one record.
 
 use crate::bytes::until_nul;
-use crate::expr::{Expr, Op};
-use crate::format::{EventFormat, Print, element, extend, size_of_type};
+use crate::expr::{Expr, Op, Print};
+use crate::format::{EventFormat, element, extend};
 use crate::names::Names;
+use crate::types::size_of_type;
+use crate::value::{Value, hex};
 use std::borrow::Cow;
 use std::fmt::Write;
-
-/// A value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value<'r> {
-    /// An integer.
-    Int {
-        /// Its bits; a signed one has its sign extended.
-        bits: u64,
-        /// Whether it is signed.
-        signed: bool,
-    },
-    /// Bytes of the record: text, or an array of elements of `size` bytes.
-    Bytes {
-        /// The bytes.
-        bytes: Cow<'r, [u8]>,
-        /// Bytes of an element.
-        size: usize,
-        /// Whether elements are signed.
-        signed: bool,
-    },
-}
 
 /// A record and what is known of it.
 pub struct Scope<'r> {
@@ -324,15 +305,6 @@ fn add(out: &mut Vec<u8>, delimiter: &[u8], part: &[u8]) {
         out.extend_from_slice(delimiter);
     }
     out.extend_from_slice(part);
-}
-
-/// Bytes as pairs of digits.
-pub fn hex(bytes: &[u8], separator: &str) -> String {
-    let mut out = String::new();
-    for (index, byte) in bytes.iter().enumerate() {
-        let _ = write!(out, "{}{byte:02x}", if index > 0 { separator } else { "" });
-    }
-    out
 }
 
 /// Words of 32 bits, the highest first (`bitmap_print`, `%*pb`).

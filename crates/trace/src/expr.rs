@@ -1,7 +1,7 @@
 //! The expressions of a `print fmt`: C without statements, and the helpers of trace events
 //! (`__print_flags`, `__get_str` …).
 
-use crate::format::Print;
+use crate::types::size_of_type;
 
 /// Deepest nesting that is followed; real formats stay below 20.
 const MAX_DEPTH: usize = 64;
@@ -9,6 +9,15 @@ const MAX_DEPTH: usize = 64;
 const MAX_BINARY: usize = 2048;
 /// Longest format that is read: the longest real one (page flags) has some 8 KiB.
 const MAX_LEN: usize = 256 << 10;
+
+/// A `print fmt`.
+#[derive(Clone, Debug)]
+pub struct Print {
+    /// As for printf.
+    pub template: Vec<u8>,
+    /// What it shows.
+    pub arguments: Vec<Expr>,
+}
 
 /// An expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -353,7 +362,7 @@ impl Parser {
         self.need(")")?;
         // `(x)` in front of a sign between operands is no cast; types come in known forms.
         let known = kind.ends_with('*')
-            || crate::format::size_of_type(&kind).is_some()
+            || size_of_type(&kind).is_some()
             || words.len() > 1
             || kind.ends_with("_t");
         known.then_some(kind)
@@ -429,6 +438,6 @@ impl Parser {
             kind.push('*');
         }
         self.need(")")?;
-        crate::format::size_of_type(&kind).map(|size| Expr::Int(size as u64))
+        size_of_type(&kind).map(|size| Expr::Int(size as u64))
     }
 }

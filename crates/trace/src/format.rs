@@ -4,7 +4,8 @@
 //! `f_show` and `f_next` print them (`kernel/trace/trace_events.c`, 6.1 to 7.3).
 
 use crate::bytes::{array, u32_at, uint_at};
-use crate::expr::{self, Expr};
+use crate::expr::{self, Print};
+use crate::types::size_of_type;
 use thiserror::Error;
 
 /// One field of a record.
@@ -59,15 +60,6 @@ pub struct EventFormat {
     pub fields: Vec<Field>,
     /// The template of the line that people see, and its arguments; none when it cannot be understood.
     pub print: Option<Print>,
-}
-
-/// A `print fmt`.
-#[derive(Clone, Debug)]
-pub struct Print {
-    /// As for printf.
-    pub template: Vec<u8>,
-    /// What it shows.
-    pub arguments: Vec<Expr>,
 }
 
 impl Field {
@@ -171,37 +163,6 @@ pub fn extend(value: u64, size: usize) -> u64 {
             .map_or(value, |b| i64::from(i32::from_le_bytes(b)).cast_unsigned()),
         _ => value,
     }
-}
-
-/// Bytes of a C type that the kernel uses in formats, on a 64-bit machine.
-pub fn size_of_type(kind: &str) -> Option<usize> {
-    if kind.ends_with('*') {
-        return Some(8);
-    }
-    let words: Vec<&str> = kind
-        .split_whitespace()
-        .filter(|word| !matches!(*word, "const" | "volatile" | "signed" | "unsigned" | "int"))
-        .collect();
-    Some(match words.as_slice() {
-        // `int`, `unsigned`, `unsigned int`.
-        [] => 4,
-        ["char" | "u8" | "s8" | "__u8" | "__s8" | "bool" | "uint8_t" | "int8_t"] => 1,
-        [
-            "short" | "u16" | "s16" | "__u16" | "__s16" | "__le16" | "__be16" | "uint16_t"
-            | "umode_t",
-        ] => 2,
-        [
-            "u32" | "s32" | "__u32" | "__s32" | "__le32" | "__be32" | "uint32_t" | "int32_t"
-            | "pid_t" | "uid_t" | "gid_t" | "gfp_t" | "dev_t" | "enum",
-            ..,
-        ] => 4,
-        [
-            "long" | "u64" | "s64" | "__u64" | "__s64" | "__le64" | "__be64" | "uint64_t"
-            | "int64_t" | "size_t" | "ssize_t" | "loff_t" | "sector_t" | "ino_t" | "pgoff_t",
-        ]
-        | ["long", "long"] => 8,
-        _ => return None,
-    })
 }
 
 impl EventFormat {

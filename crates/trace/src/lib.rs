@@ -34,6 +34,8 @@ pub mod read;
 pub mod ring;
 mod symbols;
 pub mod take;
+mod types;
+pub mod value;
 
 pub use names::Names;
 pub use take::{Taken, take};

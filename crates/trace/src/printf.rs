@@ -1,8 +1,8 @@
 //! The kernel's printf (`vsnprintf`, `lib/vsprintf.c`), as far as trace events use it.
 
 use crate::bytes::{array, until_nul};
-use crate::eval::{Value, hex};
 use crate::names::Names;
+use crate::value::{Value, hex};
 use std::fmt::Write;
 
 /// Widest field that is believed; the kernel's own limit is 32767.

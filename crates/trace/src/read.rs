@@ -1,13 +1,15 @@
 //! A trace as events in the order of time.
 
 use crate::bytes::uint_at;
-use crate::eval::{Scope, Value};
+use crate::eval::Scope;
 use crate::expr::Expr;
-use crate::format::{EventFormat, Field, Print};
+use crate::expr::Print;
+use crate::format::{EventFormat, Field};
 use crate::meta::Meta;
 use crate::names::Names;
 use crate::printf::{binary, push_safe};
 use crate::ring::{Event, Events, MAX_PAGE, PAGE, Page, PageError, PageLayout};
+use crate::value::{Value, hex};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write;
@@ -156,7 +158,7 @@ impl Knowledge {
         let Some(format) = self.format(record) else {
             let id = kind(record).unwrap_or(0);
             let rest = record.get(8..).unwrap_or_default();
-            let _ = write!(out, "unknown event {id}: {}", crate::eval::hex(rest, " "));
+            let _ = write!(out, "unknown event {id}: {}", hex(rest, " "));
             return out;
         };
         let text = if format.system == "ftrace" {

@@ -1,12 +1,13 @@
 //! What kernels say of pages, events and messages.
 
 use kho_trace::Names;
-use kho_trace::eval::{Scope, Value};
+use kho_trace::eval::Scope;
 use kho_trace::expr::parse_print;
 use kho_trace::format::{EventFormat, Field, Place};
 use kho_trace::kmsg;
 use kho_trace::printf::{binary, format, push_safe};
 use kho_trace::ring::PageLayout;
+use kho_trace::value::Value;
 
 #[test]
 fn the_page_header_of_a_64_bit_kernel() {

@@ -1,0 +1,34 @@
+//! Values of expressions, and their common text form.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'r> {
+    /// An integer.
+    Int {
+        /// Its bits; a signed one has its sign extended.
+        bits: u64,
+        /// Whether it is signed.
+        signed: bool,
+    },
+    /// Bytes of the record: text, or an array of elements of `size` bytes.
+    Bytes {
+        /// The bytes.
+        bytes: Cow<'r, [u8]>,
+        /// Bytes of an element.
+        size: usize,
+        /// Whether elements are signed.
+        signed: bool,
+    },
+}
+
+/// Bytes as pairs of digits.
+pub fn hex(bytes: &[u8], separator: &str) -> String {
+    let mut out = String::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        let _ = write!(out, "{}{byte:02x}", if index > 0 { separator } else { "" });
+    }
+    out
+}
