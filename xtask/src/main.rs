@@ -3,6 +3,8 @@
 mod bench;
 mod book;
 mod cache;
+#[cfg(test)]
+mod circles;
 mod cpio;
 mod deb;
 mod demo;

@@ -115,13 +115,11 @@ impl<'r> Scope<'r> {
             }
             Expr::Cast(kind, inner) => {
                 let value = self.eval(inner)?;
-                if kind.ends_with('*') {
-                    return Some(value);
+                if let Some(kind) = kind.strip_suffix('*') {
+                    return Some(pointed_to(value, kind));
                 }
                 let size = size_of_type(kind).unwrap_or(8);
-                let unsigned = kind.contains("unsigned")
-                    || kind.trim_start_matches('_').starts_with('u')
-                    || matches!(&**kind, "size_t" | "gfp_t" | "sector_t" | "bool");
+                let unsigned = is_unsigned(kind);
                 let mask = if size >= 8 {
                     u64::MAX
                 } else {
@@ -138,6 +136,10 @@ impl<'r> Scope<'r> {
     }
 
     fn unary(&self, op: Op, inner: &Expr) -> Option<Value<'r>> {
+        // `&REC->x`: the bytes of the field, whatever its size.
+        if let (Op::Address, Expr::Field(_)) = (op, inner) {
+            return self.named(std::slice::from_ref(inner));
+        }
         let value = self.eval(inner)?;
         Some(match op {
             Op::Not => int(u64::from(value.bits() == 0)),
@@ -146,7 +148,18 @@ impl<'r> Scope<'r> {
                 signed: value.signed(),
             },
             Op::Neg => int(value.bits().wrapping_neg()),
-            // `*(type *)__get_dynamic_array(x)` and `&REC->x`: the bytes are at hand already.
+            // `*(type *)__get_dynamic_array(x)`: the first element.
+            Op::Deref => match value {
+                Value::Bytes {
+                    ref bytes,
+                    size,
+                    signed,
+                } => Value::Int {
+                    bits: element(bytes, 0, size, signed)?,
+                    signed,
+                },
+                Value::Int { .. } => value,
+            },
             _ => value,
         })
     }
@@ -275,15 +288,12 @@ impl<'r> Scope<'r> {
                 let value = self.named(arguments)?;
                 let count = usize::try_from(self.integer(arguments, 1)?).ok()?;
                 let size = usize::try_from(self.integer(arguments, 2)?).ok()?;
-                let mut out = String::from("{");
-                for index in 0..count {
-                    let Some(item) = element(value.bytes(), index, size, false) else {
-                        break;
-                    };
-                    let _ = write!(out, "{}{item:#x}", if index > 0 { "," } else { "" });
-                }
-                out.push('}');
-                text(out)
+                text(list(value.bytes(), count, size))
+            }
+            "__print_dynamic_array" => {
+                let value = self.named(arguments)?;
+                let size = usize::try_from(self.integer(arguments, 1)?).ok()?;
+                text(list(value.bytes(), usize::MAX, size))
             }
             "__print_ns_to_secs" => int(self.integer(arguments, 0)? / 1_000_000_000),
             "__print_ns_without_secs" => int(self.integer(arguments, 0)? % 1_000_000_000),
@@ -305,6 +315,38 @@ fn add(out: &mut Vec<u8>, delimiter: &[u8], part: &[u8]) {
         out.extend_from_slice(delimiter);
     }
     out.extend_from_slice(part);
+}
+
+/// At most `count` elements of `size` bytes, as `trace_print_array_seq` shows them.
+fn list(bytes: &[u8], count: usize, size: usize) -> String {
+    let mut out = String::from("{");
+    for index in 0..count {
+        let Some(item) = element(bytes, index, size, false) else {
+            break;
+        };
+        let _ = write!(out, "{}{item:#x}", if index > 0 { "," } else { "" });
+    }
+    out.push('}');
+    out
+}
+
+/// A pointer to elements of type `kind`.
+fn pointed_to<'r>(value: Value<'r>, kind: &str) -> Value<'r> {
+    match (value, size_of_type(kind.trim_end())) {
+        (Value::Bytes { bytes, .. }, Some(size)) => Value::Bytes {
+            bytes,
+            size,
+            signed: !is_unsigned(kind),
+        },
+        (value, _) => value,
+    }
+}
+
+/// Whether a C type of the kernel's formats is an unsigned one.
+fn is_unsigned(kind: &str) -> bool {
+    kind.contains("unsigned")
+        || kind.trim_start_matches('_').starts_with('u')
+        || matches!(kind.trim_end(), "size_t" | "gfp_t" | "sector_t" | "bool")
 }
 
 /// Words of 32 bits, the highest first (`bitmap_print`, `%*pb`).

@@ -35,7 +35,9 @@ impl Names {
             if let Some((address, text)) = line.split_once(" : ")
                 && let Some(address) = hex(address.trim())
             {
-                let text = text.trim().trim_start_matches('"').trim_end_matches('"');
+                let text = text.trim();
+                let text = text.strip_prefix('"').unwrap_or(text);
+                let text = text.strip_suffix('"').unwrap_or(text);
                 names.strings.insert(address, unescape(text));
             }
         }

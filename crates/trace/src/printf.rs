@@ -54,13 +54,10 @@ pub fn format(template: &[u8], values: &[Value<'_>], names: &Names) -> Option<St
                     .iter()
                     .take_while(|b| b.is_ascii_alphanumeric())
                     .count();
+                // The kernel skips every letter and digit behind `%p`, known or not.
                 let (kind, after) = rest.split_at_checked(len)?;
-                let (shown, used) = pointer(&spec, kind, values.next()?, names);
-                // `%ps: ` has one letter of its own, what follows is text.
-                rest = kind
-                    .get(used..)
-                    .map_or(after, |_| rest.get(used..).unwrap_or_default());
-                shown
+                rest = after;
+                pointer(&spec, kind, values.next()?, names)
             }
             _ => return None,
         };
@@ -191,82 +188,102 @@ fn string(spec: &Spec, value: &Value<'_>, names: &Names) -> Vec<u8> {
     }
 }
 
-/// A pointer, and how many letters behind the `p` belong to it.
-fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> (Vec<u8>, usize) {
+/// The text of a pointer; `kind` is the letters and digits behind `%p`.
+fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> Vec<u8> {
     let bytes: &[u8] = match value {
         Value::Bytes { bytes, .. } => bytes,
         Value::Int { .. } => &[],
     };
     let bits = value.bits();
     match kind {
-        [b'S' | b'F' | b'B', rest @ ..] => {
-            let more = usize::from(matches!(rest, [b'b' | b'R', ..]));
-            (names.symbol_offset(bits).into_bytes(), 1 + more)
-        }
-        [b's' | b'f', ..] => (names.symbol(bits).into_bytes(), 1),
+        [b'S' | b'F' | b'B', ..] => names.symbol_offset(bits).into_bytes(),
+        [b's' | b'f', ..] => names.symbol(bits).into_bytes(),
         [b'M', rest @ ..] => {
-            let more = usize::from(matches!(rest, [b'F' | b'R', ..]));
             let separator = if matches!(rest, [b'F', ..]) { "-" } else { ":" };
-            (
-                hex(bytes.get(..6).unwrap_or(bytes), separator).into_bytes(),
-                1 + more,
-            )
+            hex(bytes.get(..6).unwrap_or(bytes), separator).into_bytes()
         }
-        [b'm', ..] => (hex(bytes.get(..6).unwrap_or(bytes), "").into_bytes(), 1),
-        [b'I' | b'i', b'4', ..] => {
-            let quad = array::<4>(bytes, 0).unwrap_or_default();
-            (std::net::Ipv4Addr::from(quad).to_string().into_bytes(), 2)
+        [b'm', ..] => hex(bytes.get(..6).unwrap_or(bytes), "").into_bytes(),
+        [style @ (b'I' | b'i'), b'4', order @ ..] => {
+            let mut quad = array::<4>(bytes, 0).unwrap_or_default();
+            if matches!(order, [b'h' | b'l', ..]) {
+                quad.reverse();
+            }
+            let [a, b, c, d] = quad;
+            match style {
+                b'i' => format!("{a:03}.{b:03}.{c:03}.{d:03}").into_bytes(),
+                _ => format!("{a}.{b}.{c}.{d}").into_bytes(),
+            }
         }
-        [b'I', b'6', rest @ ..] => {
+        [style @ (b'I' | b'i'), b'6', rest @ ..] => {
             let address = std::net::Ipv6Addr::from(array::<16>(bytes, 0).unwrap_or_default());
-            match rest {
-                [b'c', ..] => (address.to_string().into_bytes(), 3),
-                _ => {
-                    let groups: Vec<String> = address
-                        .segments()
-                        .iter()
-                        .map(|s| format!("{s:04x}"))
-                        .collect();
-                    (groups.join(":").into_bytes(), 2)
-                }
+            if let (b'I', [b'c', ..]) = (style, rest) {
+                return address.to_string().into_bytes();
             }
-        }
-        [b'I', b'S', rest @ ..] => {
-            let more = rest
+            let groups: Vec<String> = address
+                .segments()
                 .iter()
-                .take_while(|b| matches!(b, b'p' | b'c' | b'f' | b's'))
-                .count();
-            (socket(bytes).into_bytes(), 2 + more)
+                .map(|s| format!("{s:04x}"))
+                .collect();
+            let separator = if *style == b'I' { ":" } else { "" };
+            groups.join(separator).into_bytes()
         }
-        [b'U', rest @ ..] => {
-            let more = usize::from(matches!(rest, [b'b' | b'B' | b'l' | b'L', ..]));
-            let text = hex(bytes.get(..16).unwrap_or(bytes), "");
-            let mut out = String::new();
-            for (index, letter) in text.chars().enumerate() {
-                if matches!(index, 8 | 12 | 16 | 20) {
-                    out.push('-');
-                }
-                out.push(letter);
-            }
-            (out.into_bytes(), 1 + more)
-        }
+        [b'I', b'S', ..] => socket(bytes).into_bytes(),
+        [b'U', rest @ ..] => uuid(bytes, rest).into_bytes(),
+        [b'4', b'c', b'c', ..] => four_letters(bytes).into_bytes(),
         [b'h', rest @ ..] => {
-            let (separator, more) = match rest {
-                [b'C', ..] => (":", 1),
-                [b'D', ..] => ("-", 1),
-                [b'N', ..] => ("", 1),
-                _ => (" ", 0),
+            let separator = match rest {
+                [b'C', ..] => ":",
+                [b'D', ..] => "-",
+                [b'N', ..] => "",
+                _ => " ",
             };
             let len = spec.width.clamp(1, 64);
-            (
-                hex(bytes.get(..len).unwrap_or(bytes), separator).into_bytes(),
-                1 + more,
-            )
+            hex(bytes.get(..len).unwrap_or(bytes), separator).into_bytes()
         }
-        [b'K' | b'x', ..] => (format!("{bits:016x}").into_bytes(), 1),
-        // The kernel hashes these; whoever reads a trace of a kernel that is gone wants to compare them.
-        _ => (format!("{bits:016x}").into_bytes(), 0),
+        // The kernel hashes other pointers; a reader of a trace of a kernel that is gone wants to compare them.
+        _ => format!("{bits:016x}").into_bytes(),
     }
+}
+
+/// A UUID; `order` is `l` or `L` for a little-endian one, capital letters mean capital digits (`uuid_string`).
+fn uuid(bytes: &[u8], order: &[u8]) -> String {
+    let mut uuid = array::<16>(bytes, 0).unwrap_or_default();
+    if matches!(order, [b'l' | b'L', ..]) {
+        for part in [0..4, 4..6, 6..8] {
+            if let Some(part) = uuid.get_mut(part) {
+                part.reverse();
+            }
+        }
+    }
+    let mut out = String::new();
+    for (index, letter) in hex(&uuid, "").chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            out.push('-');
+        }
+        out.push(letter);
+    }
+    match order {
+        [b'B' | b'L', ..] => out.to_uppercase(),
+        _ => out,
+    }
+}
+
+/// A pixel format: four letters, byte order and number (`fourcc_string`).
+fn four_letters(bytes: &[u8]) -> String {
+    let code = u32::from_le_bytes(array::<4>(bytes, 0).unwrap_or_default());
+    let letters: String = (code & !(1 << 31))
+        .to_le_bytes()
+        .iter()
+        .map(|byte| match byte {
+            b' '..=b'~' => char::from(*byte),
+            _ => '.',
+        })
+        .collect();
+    let order = match code >> 31 {
+        0 => "little",
+        _ => "big",
+    };
+    format!("{letters} {order}-endian ({code:#010x})")
 }
 
 /// `struct sockaddr_in` or `sockaddr_in6`.
@@ -299,12 +316,17 @@ fn pad(out: &mut Vec<u8>, spec: &Spec, shown: &[u8]) {
 /// The line of a `bprint` event: its arguments lie in the record as 32-bit words, in the order of the template
 /// (`vbin_printf`, `lib/vsprintf.c`). None when they are not understood.
 pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String> {
+    // As `template`, but a pointer whose text the kernel stored is a string.
+    let mut resolved = Vec::new();
     let mut values = Vec::new();
     let mut at = 0usize;
     let mut rest = template.as_bytes();
     while let Some(position) = rest.iter().position(|b| *b == b'%') {
-        rest = rest.get(position + 1..)?;
+        let (before, directive) = rest.split_at_checked(position)?;
+        resolved.extend_from_slice(before);
+        rest = directive.get(1..)?;
         if let Some(after) = rest.strip_prefix(b"%") {
+            resolved.extend_from_slice(b"%%");
             rest = after;
             continue;
         }
@@ -313,6 +335,7 @@ pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String>
             .take_while(|b| !b.is_ascii_alphabetic())
             .filter(|b| **b == b'*')
             .count();
+        let first = values.len();
         for _ in 0..stars {
             values.push(take(arguments, &mut at, 4)?);
         }
@@ -330,14 +353,18 @@ pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String>
         let (conversion, after) = after.split_first()?;
         rest = after;
         match conversion {
-            b's' => {
-                let text = until_nul(arguments.get(at..)?);
-                values.push(Value::Bytes {
-                    bytes: text.to_vec().into(),
-                    size: 1,
-                    signed: false,
-                });
-                at = at.checked_add(text.len())?.checked_add(1)?;
+            b's' => values.push(take_text(arguments, &mut at)?),
+            b'p' if is_stored_as_text(rest) => {
+                // The text has its width already.
+                values.truncate(first);
+                values.push(take_text(arguments, &mut at)?);
+                resolved.extend_from_slice(b"%s");
+                let letters = rest
+                    .iter()
+                    .take_while(|b| b.is_ascii_alphanumeric())
+                    .count();
+                rest = rest.get(letters..)?;
+                continue;
             }
             b'p' => values.push(take(arguments, &mut at, 8)?),
             b'd' | b'i' | b'u' | b'x' | b'X' | b'o' | b'c' => {
@@ -346,8 +373,30 @@ pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String>
             }
             _ => return None,
         }
+        let len = directive.len().checked_sub(rest.len())?;
+        resolved.extend_from_slice(directive.get(..len)?);
     }
-    format(template.as_bytes(), &values, names)
+    resolved.extend_from_slice(rest);
+    format(&resolved, &values, names)
+}
+
+/// Whether the kernel stores the text of a pointer instead of its value; `kind` follows `%p`.
+fn is_stored_as_text(kind: &[u8]) -> bool {
+    match kind.first() {
+        None | Some(b'S' | b's' | b'x' | b'K' | b'e') => false,
+        Some(letter) => letter.is_ascii_alphanumeric(),
+    }
+}
+
+/// The text at the next place, which is not aligned, and the NUL behind it.
+fn take_text(bytes: &[u8], at: &mut usize) -> Option<Value<'static>> {
+    let text = until_nul(bytes.get(*at..)?);
+    *at = at.checked_add(text.len())?.checked_add(1)?;
+    Some(Value::Bytes {
+        bytes: text.to_vec().into(),
+        size: 1,
+        signed: false,
+    })
 }
 
 /// An integer at the next place that is aligned for it, 8-byte ones to 4.

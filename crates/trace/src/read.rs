@@ -28,7 +28,7 @@ pub struct Buffer<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Something in a buffer that cannot be trusted; what comes before it in the same buffer can.
+/// A page that cannot be trusted from some event on. The pages around it can.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}CPU {cpu}, page {page}: {what}", Instance(array))]
 pub struct BufferProblem {
@@ -388,6 +388,8 @@ struct Stream<'a> {
     page: usize,
     events: Option<Events<'a>>,
     missed: Option<u64>,
+    /// Events of a damaged page were left out since the last event.
+    damaged: bool,
 }
 
 /// The events of several buffers, merged by time; equal times in the order of the buffers.
@@ -415,6 +417,7 @@ impl<'a> Merge<'a> {
                 page: 0,
                 events: None,
                 missed: None,
+                damaged: false,
             });
             merge.advance(index);
         }
@@ -426,37 +429,56 @@ impl<'a> Merge<'a> {
         &self.problems
     }
 
+    /// Gets the next event of one buffer. A page that cannot be read costs its own events only.
     fn advance(&mut self, index: usize) {
         let Some(stream) = self.streams.get_mut(index) else {
             return;
         };
-        match stream.next(&self.layout) {
-            Ok(Some(found)) => {
-                self.heap.push(Reverse((found.0.time, index)));
-                if let Some(place) = self.waiting.get_mut(index) {
-                    *place = Some(found);
+        loop {
+            match stream.next(&self.layout) {
+                Ok(Some(found)) => {
+                    self.heap.push(Reverse((found.0.time, index)));
+                    if let Some(place) = self.waiting.get_mut(index) {
+                        *place = Some(found);
+                    }
+                    return;
                 }
+                Ok(None) => return,
+                Err(what) => self.problems.push(BufferProblem {
+                    array: stream.buffer.array.to_owned(),
+                    cpu: stream.buffer.cpu,
+                    page: stream.page.saturating_sub(1),
+                    what,
+                }),
             }
-            Ok(None) => {}
-            Err(what) => self.problems.push(BufferProblem {
-                array: stream.buffer.array.to_owned(),
-                cpu: stream.buffer.cpu,
-                page: stream.page.saturating_sub(1),
-                what,
-            }),
         }
     }
 }
 
 impl<'a> Stream<'a> {
+    /// The next event, and how many were lost before it: 0 if the number is not known.
     fn next(&mut self, layout: &PageLayout) -> Result<Option<(Event<'a>, Option<u64>)>, PageError> {
+        let found = self.next_or_damage(layout);
+        self.damaged |= found.is_err();
+        found
+    }
+
+    fn next_or_damage(
+        &mut self,
+        layout: &PageLayout,
+    ) -> Result<Option<(Event<'a>, Option<u64>)>, PageError> {
         let size = self.buffer.page_size;
         if !(PAGE..=MAX_PAGE).contains(&size) {
+            // Without a size there are no pages to go on with.
+            self.buffer.page_size = PAGE;
+            self.buffer.bytes = &[];
             return Err(PageError::Short(size));
         }
         loop {
             if let Some(event) = self.events.as_mut().and_then(Iterator::next) {
-                return Ok(Some((event?, self.missed.take())));
+                let event = event?;
+                let damaged = std::mem::take(&mut self.damaged).then_some(0);
+                return Ok(Some((event, self.missed.take().or(damaged))));
             }
             let start = self.page.saturating_mul(size).min(self.buffer.bytes.len());
             let rest = self.buffer.bytes.get(start..).unwrap_or_default();

@@ -93,6 +93,12 @@ fn lines_of_a_print_fmt() {
             r#""%d %u %x", REC->a, REC->a, REC->a"#,
             "-5 4294967291 fffffffb",
         ),
+        (r#""%pI4", &REC->a"#, "251.255.255.255"),
+        (r#""%x %x", ((u16 *)REC->m)[1], *(s16 *)REC->m"#, "ab03 201"),
+        (
+            r#""%s", __print_dynamic_array(m, 2)"#,
+            "{0x201,0xab03,0xefcd}",
+        ),
         (
             r#""%5d|%-5d|%05d|%+d", REC->a, REC->a, REC->a, 3"#,
             "   -5|-5   |-0005|+3",
@@ -191,6 +197,34 @@ fn binary_printk() {
 }
 
 #[test]
+fn pointers_whose_text_was_stored() {
+    // `vbin_printf` stores the text of pointers that it has to follow, and the value of the others.
+    let names = Names::parse(
+        "",
+        "",
+        "",
+        "ffffffff81000000 T start\nffffffff81000100 T end\n",
+    );
+    let mut arguments = 7u32.to_le_bytes().to_vec();
+    arguments.extend(b"10.0.0.1\0");
+    arguments.extend([0; 3]);
+    arguments.extend(0xffff_ffff_8100_0010_u64.to_le_bytes());
+    arguments.extend(b"1b4e28ba-2fa1-11d2-883f-0016d3cca427\0");
+    arguments.extend([0; 3]);
+    arguments.extend(9u32.to_le_bytes());
+    assert_eq!(
+        binary("%d %pI4 %pS %20pUl%% %d", &arguments, &names).as_deref(),
+        Some("7 10.0.0.1 start+0x10/0x100 1b4e28ba-2fa1-11d2-883f-0016d3cca427% 9")
+    );
+}
+
+#[test]
+fn strings_of_the_kernel_that_end_in_a_quote() {
+    let names = Names::parse("", "", "0xffffffff82000000 : \"say \\\"no\\\"\"\n", "");
+    assert_eq!(names.printk(0xffff_ffff_8200_0000), Some("say \"no\""));
+}
+
+#[test]
 fn addresses_of_the_network() {
     let bytes = |bytes: &[u8]| Value::Bytes {
         bytes: bytes.to_vec().into(),
@@ -214,6 +248,22 @@ fn addresses_of_the_network() {
     assert_eq!(
         one("%pU", bytes(&[0x11; 16])),
         "11111111-1111-1111-1111-111111111111"
+    );
+    let uuid: Vec<u8> = (0..16).collect();
+    for (template, shown) in [
+        ("%pUb", "00010203-0405-0607-0809-0a0b0c0d0e0f"),
+        ("%pUl", "03020100-0504-0706-0809-0a0b0c0d0e0f"),
+        ("%pUL", "03020100-0504-0706-0809-0A0B0C0D0E0F"),
+        ("%pi6", "000102030405060708090a0b0c0d0e0f"),
+        ("%pi4", "000.001.002.003"),
+        ("%pI4h", "3.2.1.0"),
+        ("%p4cc", ".... little-endian (0x03020100)"),
+    ] {
+        assert_eq!(one(template, bytes(&uuid)), shown, "{template}");
+    }
+    assert_eq!(
+        one("%p4cc", bytes(b"NV12")),
+        "NV12 little-endian (0x3231564e)"
     );
 }
 

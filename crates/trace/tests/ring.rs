@@ -4,6 +4,7 @@
 mod made;
 
 use kho_trace::live::{Live, LiveBuffer, LiveError, Offsets};
+use kho_trace::read::{Buffer, Merge};
 use kho_trace::ring::{Page, PageLayout, unread};
 
 const LAYOUT: PageLayout = PageLayout {
@@ -23,6 +24,35 @@ fn words(time: u64, words: &[u32]) -> Vec<u8> {
 fn times(page: &[u8]) -> Vec<u64> {
     let page = Page::new(page, &LAYOUT).unwrap();
     page.events().map(|event| event.unwrap().time).collect()
+}
+
+#[test]
+fn a_damaged_page_costs_its_own_events() {
+    let record = |time| words(time, &[(1 << 5) | 1, 7]);
+    let mut pages = [record(100), record(200), record(300), record(400)];
+    // More bytes than the page has; an event that reaches beyond the bytes there are.
+    pages[1][8..16].copy_from_slice(&0x7fff_u64.to_le_bytes());
+    pages[2][16..20].copy_from_slice(&((1u32 << 5) | 28).to_le_bytes());
+    let buffer = Buffer {
+        array: "",
+        cpu: 3,
+        page_size: 4096,
+        bytes: &pages.concat(),
+    };
+    let mut merge = Merge::new(&[buffer], LAYOUT);
+    let seen: Vec<_> = merge
+        .by_ref()
+        .map(|record| (record.event.time, record.missed))
+        .collect();
+    assert_eq!(seen, [(101, None), (401, Some(0))]);
+    let damaged: Vec<_> = merge.problems().iter().map(|p| (p.cpu, p.page)).collect();
+    assert_eq!(damaged, [(3, 1), (3, 2)]);
+    let sizeless = Buffer {
+        page_size: 100,
+        ..buffer
+    };
+    let mut merge = Merge::new(&[sizeless], LAYOUT);
+    assert_eq!((merge.by_ref().count(), merge.problems().len()), (0, 1));
 }
 
 #[test]
