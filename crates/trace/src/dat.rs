@@ -4,6 +4,8 @@
 
 use crate::meta::Meta;
 use crate::read::Buffer;
+use crate::ring::{MAX_PAGE, PAGE};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
@@ -11,11 +13,8 @@ use std::io::{self, Write};
 const OPTION_BUFFER: u16 = 3;
 const OPTION_TRACECLOCK: u16 = 4;
 const OPTION_UNAME: u16 = 5;
-/// Pages that the data of CPUs begins at.
-const ALIGN: u64 = 4096;
-
-/// Where the table of an array is, and place and bytes of each CPU's data.
-type Section<'a> = (u64, Vec<(u64, &'a [u8])>);
+/// Place of an array's table, and place and bytes of each CPU's data.
+type Section<'a> = (u64, Vec<(u64, Cow<'a, [u8]>)>);
 
 /// Writes the trace of one kernel.
 ///
@@ -24,6 +23,7 @@ type Section<'a> = (u64, Vec<(u64, &'a [u8])>);
 /// What writing says; an instance whose name has a NUL is none that a kernel can have had.
 pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::Result<()> {
     let cpus = cpus(meta, buffers);
+    let page_size = page_size(buffers);
     let mut arrays: Vec<&str> = vec![""];
     // Empty ones too: they were there.
     let described = meta.arrays.iter().map(|array| array.name.as_str());
@@ -32,7 +32,7 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
             arrays.push(name);
         }
     }
-    let mut head = header(meta, cpus);
+    let mut head = header(meta, cpus, page_size);
     // Sizes first: options name the places of what comes behind them.
     let options_len = options(meta, &arrays, &[]).len() as u64;
     let section = 10 + 16 * u64::from(cpus);
@@ -57,10 +57,12 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
             let bytes = buffers
                 .iter()
                 .find(|b| b.array == *array && b.cpu == cpu)
-                .map_or(&[][..], |b| b.bytes);
-            at = at.next_multiple_of(ALIGN);
+                .map_or(Cow::Borrowed(&[][..]), |b| resized(b, page_size));
+            // The data of a CPU begins at a page.
+            at = at.next_multiple_of(page_size as u64);
+            let len = bytes.len() as u64;
             data.push((at, bytes));
-            at = at.saturating_add(bytes.len() as u64);
+            at = at.saturating_add(len);
         }
         sections.push((start, data));
     }
@@ -117,11 +119,33 @@ fn cpus(meta: &Meta, buffers: &[Buffer<'_>]) -> u32 {
     highest.map_or(0, |cpu| cpu.saturating_add(1)).min(8192)
 }
 
-fn header(meta: &Meta, cpus: u32) -> Vec<u8> {
+/// Bytes of a page of the file. It has one size, so that of the buffer with the largest.
+fn page_size(buffers: &[Buffer<'_>]) -> usize {
+    let sizes = buffers.iter().map(|buffer| buffer.page_size);
+    sizes
+        .filter(|size| size.is_power_of_two() && (PAGE..=MAX_PAGE).contains(size))
+        .max()
+        .unwrap_or(PAGE)
+}
+
+/// The pages of a buffer, each with zeros up to `page_size` behind it: the rest of a page that was not committed.
+fn resized<'a>(buffer: &Buffer<'a>, page_size: usize) -> Cow<'a, [u8]> {
+    if buffer.page_size >= page_size || buffer.page_size == 0 {
+        return Cow::Borrowed(buffer.bytes);
+    }
+    let mut pages = Vec::new();
+    for page in buffer.bytes.chunks(buffer.page_size) {
+        pages.extend_from_slice(page);
+        pages.resize(pages.len() - page.len() + page_size, 0);
+    }
+    Cow::Owned(pages)
+}
+
+fn header(meta: &Meta, cpus: u32, page_size: usize) -> Vec<u8> {
     let mut out = b"\x17\x08\x44tracing6\0".to_vec();
-    // Little endian, 8 bytes in a long, pages of 4 KiB.
+    // Little endian, 8 bytes in a long, bytes of a page.
     out.extend([0, 8]);
-    out.extend(4096u32.to_le_bytes());
+    out.extend(count(page_size));
     for (name, text) in [
         ("header_page\0", &meta.header_page),
         ("header_event\0", &meta.header_event),

@@ -81,6 +81,28 @@ fn a_trace_dat_is_what_was_read_from_one() {
 }
 
 #[test]
+fn a_trace_dat_has_one_size_of_pages() {
+    let taken = common::taken();
+    let views = taken.views();
+    let mut wide = views[0];
+    wide.array = "wide";
+    // Sub-buffers of two pages (`buffer_subbuf_size_kb`).
+    let doubled: Vec<u8> = wide
+        .bytes
+        .chunks(4096)
+        .flat_map(|page| page.iter().copied().chain([0; 4096]))
+        .collect();
+    (wide.page_size, wide.bytes) = (8192, &doubled);
+    let mut bytes = Vec::new();
+    dat::write(&taken.meta, &[views[0], wide], &mut bytes).unwrap();
+    assert_eq!(bytes[14..18], 8192u32.to_le_bytes());
+    let again = common::read_dat(&bytes);
+    assert!(again.buffers.iter().all(|buffer| buffer.bytes == doubled));
+    assert_eq!(again.buffers.len(), 2);
+    assert_eq!(bytes.len() % 8192, 0, "pages end the file");
+}
+
+#[test]
 fn a_description_comes_back_and_another_version_is_refused() {
     use kho_trace::meta::{Meta, MetaError};
     let mut meta = common::taken().meta;

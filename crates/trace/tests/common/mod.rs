@@ -24,6 +24,7 @@ pub const TEXT: &str = include_str!("../data/6.1.txt");
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
+    page_size: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -55,7 +56,7 @@ impl<'a> Cursor<'a> {
             .map(|(cpu, (at, len))| TakenBuffer {
                 array: array.to_owned(),
                 cpu: u32::try_from(cpu).unwrap(),
-                page_size: 4096,
+                page_size: self.page_size,
                 bytes: self.bytes[*at..*at + *len].to_vec(),
             })
             .collect()
@@ -64,9 +65,15 @@ impl<'a> Cursor<'a> {
 
 /// Reads a version 6 file as its manual page describes it, apart from our writer.
 pub fn read_dat(bytes: &[u8]) -> Taken {
-    let mut c = Cursor { bytes, at: 0 };
+    let mut c = Cursor {
+        bytes,
+        at: 0,
+        page_size: 4096,
+    };
     assert_eq!(c.take(12), b"\x17\x08\x44tracing6\0");
-    assert_eq!((c.int(1), c.int(1), c.int(4)), (0, 8, 4096));
+    assert_eq!((c.int(1), c.int(1)), (0, 8));
+    c.page_size = c.int(4);
+    assert!(c.page_size.is_power_of_two() && c.page_size >= 4096);
     let mut meta = Meta {
         version: 1,
         machine: "x86_64".to_owned(),
