@@ -268,6 +268,13 @@ impl Lab {
             eprintln!("xtask: guests run under TCG: /dev/kvm: {error}");
             return Accelerator::Tcg;
         }
+        // A trial takes 20 s where it fails, and fails the same way until the machine boots again.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let failed = self.cache.path("kvm-failed");
+        if !boot.is_empty() && std::fs::read_to_string(&failed).is_ok_and(|at| at == boot) {
+            eprintln!("xtask: guests run under TCG, because a trial guest under KVM failed before");
+            return Accelerator::Tcg;
+        }
         let outcome = self.kernel("6.1").map(|kernel| {
             let contents = Contents {
                 kernels: vec![kernel],
@@ -304,6 +311,8 @@ impl Lab {
                 eprintln!(
                     "xtask: guests run under TCG, because a trial guest under KVM failed: {why}"
                 );
+                // Without the note the trial is made again.
+                let _ = std::fs::write(&failed, boot);
                 Accelerator::Tcg
             }
             Err(error) => {
