@@ -134,6 +134,7 @@ pub fn run(
         running: &inputs.machine.boot_params,
         memory_map: &inputs.machine.memory_map,
         efi: inputs.machine.efi.as_ref(),
+        acpi: inputs.machine.acpi,
         rng_seed: &seed,
         tree: Some(&tree),
         reserved: &reserved,

@@ -102,6 +102,8 @@ pub struct Load<'a> {
     pub memory_map: &'a [MemoryMapEntry],
     /// UEFI runtime services, where the running kernel has them.
     pub efi: Option<&'a EfiFacts>,
+    /// The ACPI root pointer that UEFI told the running kernel.
+    pub acpi: Option<PhysAddr>,
     /// Fresh random bytes, to be used for this load only.
     pub rng_seed: &'a [u8; RNG_SEED_LEN],
     /// The state tree; `None`: nothing is handed over.
@@ -290,6 +292,7 @@ fn params(
         setup_header: load.image.setup_header(),
         memory_map: load.memory_map,
         efi: load.efi.zip(efi_map),
+        acpi: load.acpi,
         initrd,
         cmdline,
         setup_data,
