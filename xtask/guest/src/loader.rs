@@ -13,6 +13,7 @@ use kho_kexec::bootparam::BootParams;
 use kho_kexec::carrier::SetupDataCarrier;
 use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
+use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::Root;
 use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
@@ -167,6 +168,7 @@ pub fn load(
             memory_map: &memory_map,
             efi: efi.as_ref(),
             acpi,
+            five_level: CpuFlags::read(&root)?.five_level_paging(),
             rng_seed: &seed,
             tree: Some(tree),
             reserved,

@@ -135,7 +135,9 @@ impl Machine {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
         command.args(["-machine", "q35"]).args(match accelerator {
-            Accelerator::Kvm if !(self.counting || self.emulated) => ["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Kvm if !(self.counting || self.emulated) => {
+                ["-accel", "kvm", "-cpu", "host"]
+            }
             // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
             // interrupt controller to a PCI device whose registers are just being moved, and aborts. And without the
             // fast string operations, which are the slowest here: kernels then clear pages by whole words.

@@ -135,6 +135,7 @@ pub fn run(
         memory_map: &inputs.machine.memory_map,
         efi: inputs.machine.efi.as_ref(),
         acpi: inputs.machine.acpi,
+        five_level: next.five_level,
         rng_seed: &seed,
         tree: Some(&tree),
         reserved: &reserved,

@@ -154,10 +154,7 @@ fn the_acpi_root_pointer_comes_from_uefi_if_the_kernel_had_none() {
     let told = crate::fixture::running();
     next.running = &told;
     next.acpi = Some(PhysAddr::new(0x7f77_e014));
-    assert_eq!(
-        build(&next).unwrap().acpi_rsdp_addr.get(),
-        0x000f_5a90
-    );
+    assert_eq!(build(&next).unwrap().acpi_rsdp_addr.get(), 0x000f_5a90);
 }
 
 #[test]
