@@ -44,6 +44,7 @@ statuses! {
     BadImage = 20, "bad-image", "the kernel image is truncated, corrupt or of another kind";
     BadInitrd = 21, "bad-initrd", "the initrd is missing or unreadable";
     BadCommandLine = 22, "bad-command-line", "the next kernel's command line is too long or malformed";
+    NextKernel = 23, "next-kernel", "the next kernel would not keep what is handed over, or cannot be entered from this one";
     BadName = 30, "bad-name", "not a name for a blob";
     BadSource = 31, "bad-source", "what should be kept cannot be (socket, device, missing, not absolute)";
     SourceChanged = 32, "source-changed", "what should be kept changed while it was read";

@@ -12,12 +12,19 @@
 //! | `rsp` | in the control page, 0 on top | the same |
 //! | CR0 | PG, PE on; WP, AM, TS, EM off | the same |
 //! | CR4 | PAE, and LA57 if it was on (MCE in TDX guests) | the same |
+//! | top page table | bit 58 of its entries clear in 6.1, set in 6.12 (`_PAGE_NOPTISHADOW`, `mm/ident_map.c`) | set |
 //!
 //! # What the kernel asks for (`Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol")
 //!
 //! 64-bit mode with identity mapping; interrupts off; a GDT with flat 4 GiB segments in the selectors 0x10
 //! (`__BOOT_CS`, execute and read) and 0x18 (`__BOOT_DS`, read and write); CS = 0x10, DS = ES = SS = 0x18;
 //! `rsi` = address of `boot_params`; a jump to the load address + 0x200.
+//!
+//! A kernel that is entered with LA57 on and does not want it switches it off by itself, from a trampoline below 4 GiB
+//! (`paging_prepare` or `configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`): it copies the table that the first
+//! entry of the top one leads to. Kernels that lack "x86/boot: Fix page table access in 5-level to 4-level paging transition"
+//! (5.10; 6.1 and 6.12 before the end of 2025) take every bit of that entry above the page offset for the address, bit 58
+//! included, and reset the machine. So the entry code leaves nothing but an address in it.
 //!
 //! # The code
 //!
@@ -41,12 +48,21 @@
 //! 2f  push 0x10
 //! 31  push rax
 //! 32  retfq
-//! 34  mov  rsi, [rip + BOOT_PARAMS]
-//! 3b  mov  rax, [rip + KERNEL_ENTRY]
-//! 42  xor  ebx, ebx
-//! 44  xor  ebp, ebp
-//! 46  xor  edi, edi
-//! 48  jmp  rax
+//! 34  mov  rax, cr4
+//! 37  bt   eax, 12                 ; LA57
+//! 3b  jnc  54
+//! 3d  mov  rax, cr3
+//! 40  and  rax, -0x1000            ; the top page table
+//! 46  mov  rcx, [rax]
+//! 49  shl  rcx, 12                 ; bits 52 to 63 of its first entry
+//! 4d  shr  rcx, 12
+//! 51  mov  [rax], rcx
+//! 54  mov  rsi, [rip + BOOT_PARAMS]
+//! 5b  mov  rax, [rip + KERNEL_ENTRY]
+//! 62  xor  ebx, ebx
+//! 64  xor  ebp, ebp
+//! 66  xor  edi, edi
+//! 68  jmp  rax
 //! ```
 
 use kho::PhysAddr;
@@ -56,16 +72,20 @@ pub const ENTRY_LEN: usize = 0x100;
 /// It has to begin at a multiple of this, so that its quadwords are aligned.
 pub const ENTRY_ALIGN: u64 = 16;
 
-const CODE: [u8; 0x4a] = [
+const CODE: [u8; 0x6a] = [
     0xfa, 0xfc, 0x48, 0x8d, 0x25, 0xf7, 0x00, 0x00, 0x00, 0x0f, 0x01, 0x1d, 0x90, 0x00, 0x00,
     0x00, //
     0x0f, 0x01, 0x15, 0x7f, 0x00, 0x00, 0x00, 0xb8, 0x18, 0x00, 0x00, 0x00, 0x8e, 0xd8, 0x8e,
     0xc0, //
     0x8e, 0xd0, 0x31, 0xc0, 0x8e, 0xe0, 0x8e, 0xe8, 0x48, 0x8d, 0x05, 0x05, 0x00, 0x00, 0x00,
     0x6a, //
-    0x10, 0x50, 0x48, 0xcb, 0x48, 0x8b, 0x35, 0x45, 0x00, 0x00, 0x00, 0x48, 0x8b, 0x05, 0x46,
+    0x10, 0x50, 0x48, 0xcb, 0x0f, 0x20, 0xe0, 0x0f, 0xba, 0xe0, 0x0c, 0x73, 0x17, 0x0f, 0x20,
+    0xd8, //
+    0x48, 0x25, 0x00, 0xf0, 0xff, 0xff, 0x48, 0x8b, 0x08, 0x48, 0xc1, 0xe1, 0x0c, 0x48, 0xc1,
+    0xe9, //
+    0x0c, 0x48, 0x89, 0x08, 0x48, 0x8b, 0x35, 0x25, 0x00, 0x00, 0x00, 0x48, 0x8b, 0x05, 0x26,
     0x00, //
-    0x00, 0x00, 0x31, 0xdb, 0x31, 0xed, 0x31, 0xff, 0xff, 0xe0,
+    0x00, 0x00, 0x31, 0xdb, 0x31, 0xed, 0x31, 0xff, 0xff, 0xe0, //
 ];
 
 // Offsets in the data area, as the code above has them.
@@ -95,8 +115,8 @@ const _: () = assert!(GDT + size_of::<[u64; 4]>() <= STACK_BOTTOM);
 const _: () = assert!(displacement(0x05) + 0x09 == ENTRY_LEN);
 const _: () = assert!(displacement(0x0c) + 0x10 == IDTR);
 const _: () = assert!(displacement(0x13) + 0x17 == GDTR);
-const _: () = assert!(displacement(0x37) + 0x3b == BOOT_PARAMS);
-const _: () = assert!(displacement(0x3e) + 0x42 == KERNEL_ENTRY);
+const _: () = assert!(displacement(0x57) + 0x5b == BOOT_PARAMS);
+const _: () = assert!(displacement(0x5e) + 0x62 == KERNEL_ENTRY);
 
 const fn displacement(at: usize) -> usize {
     u32::from_le_bytes([CODE[at], CODE[at + 1], CODE[at + 2], CODE[at + 3]]) as usize
@@ -169,6 +189,16 @@ mod tests {
         "push rax",
         "retfq",
         "2:",
+        "mov rax, cr4",
+        "bt eax, 12",
+        "jnc 3f",
+        "mov rax, cr3",
+        "and rax, -0x1000",
+        "mov rcx, [rax]",
+        "shl rcx, 12",
+        "shr rcx, 12",
+        "mov [rax], rcx",
+        "3:",
         "mov rsi, [rip + kho_entry_listing + 0x80]",
         "mov rax, [rip + kho_entry_listing + 0x88]",
         "xor ebx, ebx",

@@ -13,6 +13,7 @@ use kho_kexec::bootparam::BootParams;
 use kho_kexec::carrier::SetupDataCarrier;
 use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
+use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::Root;
 use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
@@ -151,7 +152,9 @@ pub fn load(
     let append = next.append.as_bytes();
     let line = cmdline::build(b"", append, true, kernel.needs().cmdline_max)?;
     let running = BootParams::from_running(&BootParamsFile::read(&root)?.data)?;
-    let efi = Efi::read(&root)?.and_then(|efi| efi.for_next_kernel());
+    let efi = Efi::read(&root)?;
+    let acpi = efi.as_ref().and_then(Efi::acpi);
+    let efi = efi.and_then(|efi| efi.for_next_kernel());
     let memory_map = FirmwareMap::read(&root)?.to_boot();
     let mut seed = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
@@ -164,6 +167,8 @@ pub fn load(
             running: &running,
             memory_map: &memory_map,
             efi: efi.as_ref(),
+            acpi,
+            five_level: CpuFlags::read(&root)?.five_level_paging(),
             rng_seed: &seed,
             tree: Some(tree),
             reserved,

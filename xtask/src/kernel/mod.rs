@@ -27,18 +27,22 @@ pub const SUITES: [&str; 4] = [
     "trixie-backports",
 ];
 
+/// The suite of the oldest kernel. It has lists of its own: when the mirror drops it, the others remain.
+const OLD_SUITE: &str = "bullseye";
+
 /// What is installed in a guest when its name says nothing else.
 const FLAVOUR: &str = "cloud-amd64";
 
 /// Kernel series and the suite that has it.
-const SERIES: [(&str, &str); 3] = [
+const SERIES: [(&str, &str); 4] = [
+    ("5.10", OLD_SUITE),
     ("6.1", "bookworm"),
     ("6.12", "bookworm-backports"),
     ("7.3", "trixie-backports"),
 ];
 
 /// The kernels that are known by name.
-pub fn names() -> [&'static str; 3] {
+pub fn names() -> [&'static str; 4] {
     SERIES.map(|(series, _)| series)
 }
 
@@ -94,7 +98,8 @@ impl<'a> Store<'a> {
     /// Finds a kernel by name (`6.1`, `6.12-amd64` …) or by the path of its bzImage, downloading it if needed.
     pub fn kernel(&self, name: &str) -> Result<Kernel> {
         if let Some((series, suite, flavour)) = known(name) {
-            let dir = self.packages(&format!("linux-{series}-{flavour}"), |apt| {
+            let name_of_record = format!("linux-{series}-{flavour}");
+            let dir = self.packages_of(suite, &name_of_record, |apt| {
                 newest(apt, series, suite, flavour)
             })?;
             return in_packages(name, &dir, suite);
@@ -200,7 +205,17 @@ impl<'a> Store<'a> {
 
     /// The folder with the unpacked packages that `find` names.
     fn packages(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<PathBuf> {
-        self.remembered(name, || self.fetch(name, &find))
+        self.remembered(name, || self.fetch(self.apt()?, name, &find))
+    }
+
+    /// The same, with packages that are all of this suite.
+    fn packages_of(
+        &self,
+        suite: &str,
+        name: &str,
+        find: impl Fn(&Apt) -> Result<Vec<Package>>,
+    ) -> Result<PathBuf> {
+        self.remembered(name, || self.fetch(self.apt_of(suite)?, name, &find))
     }
 
     /// The folder of the cache that `make` names and fills. The name is remembered for some days, and for longer
@@ -243,8 +258,20 @@ impl<'a> Store<'a> {
         Apt::open(self.cache, "guest", &SUITES)
     }
 
-    fn fetch(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<String> {
-        let apt = self.apt()?;
+    /// apt with the lists that a suite is among.
+    fn apt_of(&self, suite: &str) -> Result<Apt> {
+        match suite == OLD_SUITE {
+            true => Apt::open(self.cache, "guest-old", &[OLD_SUITE]),
+            false => self.apt(),
+        }
+    }
+
+    fn fetch(
+        &self,
+        apt: Apt,
+        name: &str,
+        find: impl Fn(&Apt) -> Result<Vec<Package>>,
+    ) -> Result<String> {
         apt.update()?;
         let packages = find(&apt)?;
         let first = packages.first().context("no package was found")?;
@@ -375,6 +402,7 @@ mod tests {
             Some(("6.12", "bookworm-backports", "amd64"))
         );
         assert_eq!(known("6.1-arm64"), None);
-        assert_eq!(known("5.10"), None);
+        assert_eq!(known("5.10"), Some(("5.10", "bullseye", "cloud-amd64")));
+        assert_eq!(known("5.1"), None);
     }
 }

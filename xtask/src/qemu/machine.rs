@@ -57,6 +57,8 @@ pub struct Machine {
     pub restarts: bool,
     /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
     pub memory_in_file: bool,
+    /// Its processor is QEMU's own, which can do everything, whatever the host has.
+    pub emulated: bool,
     /// Its clock counts instructions: each takes a nanosecond. By QEMU then, and with one processor.
     pub counting: bool,
     /// More QEMU arguments.
@@ -73,6 +75,7 @@ impl Default for Machine {
             crashes: 0,
             restarts: false,
             memory_in_file: false,
+            emulated: false,
             counting: false,
             extra: Vec::new(),
         }
@@ -132,7 +135,9 @@ impl Machine {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
         command.args(["-machine", "q35"]).args(match accelerator {
-            Accelerator::Kvm if !self.counting => ["-accel", "kvm", "-cpu", "host"],
+            Accelerator::Kvm if !(self.counting || self.emulated) => {
+                ["-accel", "kvm", "-cpu", "host"]
+            }
             // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
             // interrupt controller to a PCI device whose registers are just being moved, and aborts. And without the
             // fast string operations, which are the slowest here: kernels then clear pages by whole words.

@@ -20,6 +20,15 @@ pub fn scenarios() -> Vec<Scenario> {
                 .collect();
             Ok(format!("hops took {}", times.join(", ")))
         }),
+        Scenario::new(
+            "5.10",
+            "to 5.10 and back on a processor with five-level paging, which Debian's 5.10 is built without",
+        )
+        .kernels(&["6.12", "5.10", "7.3", "5.10"])
+        .emulated()
+        .first("grep -qw la57 /proc/cpuinfo\nkeep_tree_and_blob 16")
+        .each("fails grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob")
+        .at(2, "grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob"),
         Scenario::new("nokaslr", "the same without address space randomization")
             .kernels(&["6.1", "7.3", "6.12"])
             .append("nokaslr")

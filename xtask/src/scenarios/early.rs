@@ -12,5 +12,6 @@ pub fn scenarios() -> Vec<Scenario> {
     [Firmware::Bios, Firmware::Uefi, Firmware::UefiTpm]
         .into_iter()
         .flat_map(|firmware| ["6.1", "6.12", "7.3"].map(|kernel| scenario(kernel, firmware, CAP)))
+        .chain([Firmware::Bios, Firmware::Uefi].map(|firmware| scenario("5.10", firmware, CAP)))
         .collect()
 }

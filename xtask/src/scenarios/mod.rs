@@ -274,6 +274,12 @@ impl Scenario {
         self.smp(1)
     }
 
+    /// The processor is QEMU's own, with all features that it knows, five-level paging among them.
+    pub fn emulated(mut self) -> Self {
+        self.machine.emulated = true;
+        self
+    }
+
     /// A reset starts the machine again: for tests that cut its power.
     pub fn restarts(mut self) -> Self {
         self.machine.restarts = true;

@@ -134,6 +134,8 @@ pub fn run(
         running: &inputs.machine.boot_params,
         memory_map: &inputs.machine.memory_map,
         efi: inputs.machine.efi.as_ref(),
+        acpi: inputs.machine.acpi,
+        five_level: next.five_level,
         rng_seed: &seed,
         tree: Some(&tree),
         reserved: &reserved,

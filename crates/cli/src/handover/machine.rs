@@ -3,7 +3,7 @@
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
-use kho::{PhysRange, RangeSet};
+use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
 use kho_kexec::sys::doctor;
 use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
@@ -30,6 +30,8 @@ pub struct Machine {
     pub boot_params: Box<BootParams>,
     /// UEFI runtime services.
     pub efi: Option<EfiFacts>,
+    /// The ACPI root pointer that UEFI told this kernel, runtime services or not.
+    pub acpi: Option<PhysAddr>,
     /// Memory figures, in bytes.
     pub memory: MemInfo,
     /// What is loaded, and whether more may be.
@@ -79,6 +81,7 @@ impl Machine {
             )
             .fix("kho exec starts what is loaded; only a reboot clears the limit"));
         }
+        let efi = Efi::read(root).or_status(Status::NotPermitted)?;
         let file = BootParamsFile::read(root).or_status(Status::NotPermitted)?;
         Ok(Self {
             kernel: KernelId::read(root).or_status(Status::Failed)?,
@@ -87,9 +90,8 @@ impl Machine {
             pinned,
             reserved,
             boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
-            efi: Efi::read(root)
-                .or_status(Status::NotPermitted)?
-                .and_then(|efi| efi.for_next_kernel()),
+            acpi: efi.as_ref().and_then(Efi::acpi),
+            efi: efi.and_then(|efi| efi.for_next_kernel()),
             memory: MemInfo::read(root).or_status(Status::Failed)?,
             kexec,
         })

@@ -2,8 +2,10 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use kho_kexec::assemble::{self, AssembleError};
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
+use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::root::Root;
 use std::path::PathBuf;
 
@@ -25,6 +27,8 @@ pub struct Next<'a> {
     pub initrd: Option<&'a [u8]>,
     /// The command line with the arrival program in it.
     pub cmdline: CommandLine,
+    /// The running kernel uses five-level paging.
+    pub five_level: bool,
     /// Scratch size asked for on this command's line, or on the running kernel's.
     pub scratch: Option<u64>,
 }
@@ -66,9 +70,14 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`Status::BadImage`], [`Status::BadCommandLine`], [`Status::Scratch`] for a size that is none.
+    /// [`Status::BadImage`], [`Status::NextKernel`], [`Status::BadCommandLine`], [`Status::Scratch`] for a size that is
+    /// none.
     pub fn parse(&self, args: &args::Next, root: &Root, first: bool) -> Result<Next<'_>, Fail> {
         let image = image::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
+        let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
+        let five_level = cpu.five_level_paging();
+        assemble::check_receiver(image.needs(), five_level)
+            .map_err(|err| bad_receiver(args, &err))?;
         let running = root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
@@ -93,6 +102,7 @@ impl Files {
             path: self.kernel_path.display().to_string(),
             initrd: self.initrd.as_deref(),
             cmdline,
+            five_level,
             scratch,
         })
     }
@@ -123,6 +133,27 @@ pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, F
         .line)
 }
 
+/// Warning about a start without a handover (`kexec_file_load`) of a kernel that has to switch five-level paging off, with
+/// `line` as its command line; none where there is nothing to warn of. Started by a handover it finds what it needs, see
+/// `kho_kexec::entry`; the system call leaves the tables as they are, over which 5.10 resets the machine.
+///
+/// # Errors
+///
+/// When the processor's flags cannot be read.
+pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Option<String>, Fail> {
+    let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
+    let asked = line
+        .split(u8::is_ascii_whitespace)
+        .any(|word| word == b"no5lvl");
+    let leaves = cpu.five_level_paging() && (asked || !image.needs().five_level_on);
+    Ok(leaves.then(|| {
+        format!(
+            "warning: started without a handover, {} has to switch this kernel's five-level paging off, and may reset the machine without a word: boot this kernel with no5lvl",
+            image.release().unwrap_or("that kernel")
+        )
+    }))
+}
+
 /// The running kernel's command line as it would be without the arrival program; none when it is so anyway.
 ///
 /// # Errors
@@ -142,6 +173,17 @@ fn arrived_rdinit() -> Option<Vec<u8>> {
     let path = std::fs::read("/.kho/init").ok()?;
     let path = path.strip_suffix(b"\n").unwrap_or(&path).to_vec();
     (!path.is_empty() && path != b"/init").then_some(path)
+}
+
+fn bad_receiver(args: &args::Next, err: &AssembleError) -> Fail {
+    let fix = match err {
+        AssembleError::FiveLevel => {
+            "boot the running kernel with no5lvl, or hand over to another kernel"
+        }
+        _ => "hand over to Linux 5.5 or later",
+    };
+    let what = format!("{}: {}", args.kernel.display(), chain(err));
+    Fail::new(Status::NextKernel, what).fix(fix)
 }
 
 fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {

@@ -27,6 +27,16 @@ pub enum AssembleError {
     /// A state tree without the arrival program: what is handed over would be readable by everybody.
     #[error("a state tree can only be handed over through the arrival program")]
     NoArrival,
+    /// The image does not say that its kernel knows `SETUP_INDIRECT`.
+    #[error(
+        "this kernel does not know SETUP_INDIRECT (bit 31 of kernel_info.setup_type_max, boot protocol 2.15, Linux 5.5): it would not reserve what is handed over, and would overwrite it"
+    )]
+    NoSetupIndirect,
+    /// The running kernel uses five-level paging, and the image's kernel knows nothing of it.
+    #[error(
+        "the running kernel uses five-level paging (la57), and this kernel cannot be entered with it (bit 5 of xloadflags is clear)"
+    )]
+    FiveLevel,
     /// The kernel does not fit where it was put.
     #[error(
         "the kernel cannot go to {at:?}: it needs {mem_size:#x} bytes at a multiple of {alignment:#x}, at {lowest} or above"

@@ -28,7 +28,7 @@ use crate::bytes::len64;
 use crate::carrier::{Cargo, Carrier, RNG_SEED_LEN};
 use crate::cmdline::CommandLine;
 use crate::entry;
-use crate::image::Image;
+use crate::image::{Image, ImageNeeds};
 
 pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archive_len};
 pub use error::AssembleError;
@@ -102,6 +102,10 @@ pub struct Load<'a> {
     pub memory_map: &'a [MemoryMapEntry],
     /// UEFI runtime services, where the running kernel has them.
     pub efi: Option<&'a EfiFacts>,
+    /// The ACPI root pointer that UEFI told the running kernel.
+    pub acpi: Option<PhysAddr>,
+    /// The running kernel uses five-level paging.
+    pub five_level: bool,
     /// Fresh random bytes, to be used for this load only.
     pub rng_seed: &'a [u8; RNG_SEED_LEN],
     /// The state tree; `None`: nothing is handed over.
@@ -164,8 +168,11 @@ pub fn assemble<'a>(
 ) -> Result<Assembled<'a>, AssembleError> {
     let place = &load.placement;
     let needs = load.image.needs();
-    if load.tree.is_some() && !load.arrive {
-        return Err(AssembleError::NoArrival);
+    if load.tree.is_some() {
+        check_receiver(needs, load.five_level)?;
+        if !load.arrive {
+            return Err(AssembleError::NoArrival);
+        }
     }
     check_kernel(load)?;
 
@@ -219,6 +226,22 @@ pub fn assemble<'a>(
     });
     check_segments(&segments, load)?;
     Ok(Assembled { segments, entry })
+}
+
+/// Checks that the image's kernel keeps what is handed over, and that it can be entered from a kernel that uses
+/// five-level paging or, with `five_level` false, does not.
+///
+/// # Errors
+///
+/// [`AssembleError::NoSetupIndirect`], [`AssembleError::FiveLevel`].
+pub fn check_receiver(needs: &ImageNeeds, five_level: bool) -> Result<(), AssembleError> {
+    if !needs.setup_indirect {
+        return Err(AssembleError::NoSetupIndirect);
+    }
+    if five_level && !needs.five_level {
+        return Err(AssembleError::FiveLevel);
+    }
+    Ok(())
 }
 
 /// The image's own demands on its place.
@@ -290,6 +313,7 @@ fn params(
         setup_header: load.image.setup_header(),
         memory_map: load.memory_map,
         efi: load.efi.zip(efi_map),
+        acpi: load.acpi,
         initrd,
         cmdline,
         setup_data,

@@ -30,6 +30,10 @@ pub struct NextKernel<'a> {
     /// UEFI runtime services and where their memory map was put; `None` after a BIOS boot or where the
     /// running kernel has no runtime services.
     pub efi: Option<(&'a EfiFacts, PhysRange)>,
+    /// The ACPI root pointer that UEFI told the running kernel. It counts where the running kernel's parameters have none:
+    /// the EFI stub of 6.6 and later writes none, and the next kernel finds it by itself only below 1 MiB (BIOS) or
+    /// with `efi`.
+    pub acpi: Option<PhysAddr>,
     /// Where the initrd is: exactly its bytes.
     pub initrd: Option<PhysRange>,
     /// Where the command line is, terminated by NUL.
@@ -108,7 +112,10 @@ pub fn build(next: &NextKernel<'_>) -> Result<Box<BootParams>, BootParamsError> 
 
     let running = next.running;
     params.screen_info = running.screen_info;
-    params.acpi_rsdp_addr = running.acpi_rsdp_addr;
+    params.acpi_rsdp_addr = match running.acpi_rsdp_addr.get() {
+        0 => U64::new(next.acpi.map_or(0, PhysAddr::get)),
+        _ => running.acpi_rsdp_addr,
+    };
     params.edd_mbr_sig_buffer = running.edd_mbr_sig_buffer;
     params.edd_mbr_sig_buf_entries = running.edd_mbr_sig_buf_entries;
     params.eddbuf = running.eddbuf;
@@ -170,9 +177,6 @@ fn efi(
         return Err(BootParamsError::EfiMapLength { at: map_at, needed });
     }
     params.secure_boot = running.secure_boot;
-    if params.acpi_rsdp_addr == U64::ZERO {
-        params.acpi_rsdp_addr = U64::new(facts.acpi.map_or(0, PhysAddr::get));
-    }
     let info = &mut params.efi_info;
     info.efi_loader_signature = old.efi_loader_signature;
     info.efi_systab = old.efi_systab;

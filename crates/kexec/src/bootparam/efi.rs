@@ -9,7 +9,6 @@
 
 use core::mem::{offset_of, size_of};
 
-use kho::PhysAddr;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -24,8 +23,6 @@ pub struct EfiFacts {
     pub config_table: u64,
     /// `SMBIOS=` in `systab`.
     pub smbios: Option<u64>,
-    /// `ACPI20=`, else `ACPI=`, in `systab`.
-    pub acpi: Option<PhysAddr>,
     /// `runtime-map/N`, in order of N.
     pub runtime_map: Vec<EfiRegion>,
 }

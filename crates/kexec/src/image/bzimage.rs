@@ -5,6 +5,7 @@
 //! `bzImage64_load` in `arch/x86/kernel/kexec-bzimage64.c` (6.1, 6.12, 7.3), plus a check of every field
 //! that is used.
 
+use kho::abi::setup_data::SETUP_INDIRECT;
 use kho::{PAGE_SIZE, PhysAddr};
 
 use super::{BadField, Image, ImageError, ImageNeeds};
@@ -27,6 +28,12 @@ const LOADED_HIGH: u8 = 1 << 0;
 const XLF_KERNEL_64: u16 = 1 << 0;
 const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
 const XLF_5LEVEL: u16 = 1 << 5;
+const XLF_5LEVEL_ENABLED: u16 = 1 << 6;
+
+/// The first version with `kernel_info_offset`.
+const KERNEL_INFO_VERSION: u16 = 0x020f;
+/// "LToP", `kernel_info.header`.
+const KERNEL_INFO_MAGIC: u32 = 0x506f_544c;
 
 macro_rules! offset {
     ($field:ident) => {
@@ -194,6 +201,9 @@ impl<'a> BzImage<'a> {
             |v| v >= 16 << 20,
         )?;
 
+        let setup_indirect = knows_setup_indirect(file, version, setup_len, payload.len())
+            .ok_or_else(|| short(head))??;
+
         Ok(Self {
             banner: banner(file, half(offset!(kernel_version))?, setup_len)?,
             header,
@@ -208,6 +218,8 @@ impl<'a> BzImage<'a> {
                 initrd_max: None,
                 cmdline_max,
                 five_level: xloadflags & XLF_5LEVEL != 0,
+                five_level_on: xloadflags & XLF_5LEVEL_ENABLED != 0,
+                setup_indirect,
             },
         })
     }
@@ -260,6 +272,38 @@ fn require(
         value,
         wanted,
     }))
+}
+
+/// Whether `kernel_info.setup_type_max` has the bit of `SETUP_INDIRECT`: "The kernel_info" in
+/// `Documentation/arch/x86/boot.rst`. Images from before boot protocol 2.15 have no `kernel_info`. `None` when
+/// the header is not all there.
+fn knows_setup_indirect(
+    file: &[u8],
+    version: u16,
+    setup_len: usize,
+    payload_len: usize,
+) -> Option<Result<bool, ImageError>> {
+    if version < KERNEL_INFO_VERSION {
+        return Some(Ok(false));
+    }
+    let at_offset = offset!(kernel_info_offset);
+    let offset = u32_at(file, at_offset)?;
+    let info = usize::try_from(offset)
+        .ok()
+        .filter(|at| *at < payload_len)
+        .and_then(|at| file.get(setup_len.checked_add(at)?..));
+    let word = |at| info.and_then(|info| u32_at(info, at));
+    let checked = require(
+        "kernel_info_offset",
+        at_offset,
+        offset.into(),
+        "not the place of a kernel_info in the payload",
+        |_| word(0) == Some(KERNEL_INFO_MAGIC),
+    );
+    // `size` counts the fields of fixed size: without setup_type_max it ends at 12.
+    let has_field = word(4).is_some_and(|size| size >= 16);
+    let type_max = word(12).filter(|_| has_field).unwrap_or(0);
+    Some(checked.map(|()| type_max & SETUP_INDIRECT != 0))
 }
 
 /// The version string, `kernel_version + 0x200` bytes into the file and inside the setup part.

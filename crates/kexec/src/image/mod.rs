@@ -53,8 +53,13 @@ pub struct ImageNeeds {
     pub initrd_max: Option<PhysAddr>,
     /// Bytes of command line the kernel takes, without the terminating NUL.
     pub cmdline_max: u64,
-    /// The kernel can be entered while five-level paging is on (`la57` in use by the running kernel).
+    /// The kernel can be entered while five-level paging is on: `XLF_5LEVEL`.
     pub five_level: bool,
+    /// The kernel uses five-level paging where the processor has it: `XLF_5LEVEL_ENABLED`. Entered with it and without
+    /// this, the kernel switches it off first.
+    pub five_level_on: bool,
+    /// The kernel reserves what `SETUP_INDIRECT` nodes point to, which is all that keeps what is handed over.
+    pub setup_indirect: bool,
 }
 
 impl From<&ImageNeeds> for kho::image::KernelNeeds {

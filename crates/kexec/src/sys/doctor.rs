@@ -146,7 +146,7 @@ pub fn examine(root: &Root) -> Vec<Finding> {
 }
 
 /// Versions on which handovers are tested: from, to.
-const TESTED: [(u32, u32); 2] = [(6, 1), (7, 3)];
+const TESTED: [(u32, u32); 2] = [(5, 10), (7, 3)];
 
 fn kernel(root: &Root, out: &mut Findings) {
     const ID: &str = "kernel";
@@ -172,11 +172,11 @@ fn kernel(root: &Root, out: &mut Findings) {
         Some(v) if v < (5, 5) => out.block(
             ID,
             format!("{name}: too old, kernels before 5.5 reserve nothing for a handover"),
-            "install a kernel of 6.1 or later",
+            "install a kernel of 5.10 or later",
         ),
         Some(v) if v < TESTED[0] || v > TESTED[1] => out.warn(
             ID,
-            format!("{name}: handovers are tested on 6.1 to 7.3"),
+            format!("{name}: handovers are tested on 5.10 to 7.3"),
             "try a handover in a virtual machine with this kernel first",
         ),
         Some(_) => out.ok(ID, name),

@@ -8,7 +8,7 @@ use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
 use kho_kexec::cmdline::{self, CmdlineError, CommandLine};
 use kho_kexec::image::parse;
 
-use crate::fixture::{PAYLOAD, kernel, memory_map, range, running};
+use crate::fixture::{PAYLOAD, kernel, memory_map, old_kernel, put, range, running};
 
 const INITRD: &[u8] = b"\x28\xb5\x2f\xfd the user's initrd";
 const TREE: &[u8] = b"the state tree";
@@ -58,6 +58,8 @@ fn with<R>(
         running: &set.running,
         memory_map: &map,
         efi: None,
+        acpi: None,
+        five_level: true,
         rng_seed: &[7; 32],
         tree: Some(TREE),
         reserved: &set.reserved,
@@ -140,6 +142,8 @@ fn a_plain_kexec_hands_over_nothing() {
         running: &set.running,
         memory_map: &map,
         efi: None,
+        acpi: None,
+        five_level: true,
         rng_seed: &[7; 32],
         tree: None,
         reserved: &[],
@@ -159,6 +163,49 @@ fn a_plain_kexec_hands_over_nothing() {
         PAGE_SIZE,
         "only the seed"
     );
+}
+
+/// A kernel that would overwrite what is handed over, and one that cannot be entered, are refused where there is
+/// something to hand over, and only there.
+#[test]
+fn a_kernel_that_cannot_take_over_is_refused() {
+    let plain = cmdline::build(b"quiet", b"", false, 2047).unwrap();
+    let map = memory_map();
+    let set = setting();
+    let refusal = |file: &[u8], five_level: bool, hand_over: bool| {
+        let image = parse(file).unwrap();
+        let load = Load {
+            image: &*image,
+            initrd: Some(INITRD),
+            cmdline: if hand_over { &set.cmdline } else { &plain },
+            arrive: hand_over,
+            running: &set.running,
+            memory_map: &map,
+            efi: None,
+            acpi: None,
+            five_level,
+            rng_seed: &[7; 32],
+            tree: hand_over.then_some(TREE),
+            reserved: if hand_over { &set.reserved } else { &[] },
+            placement: place(image.needs().mem_size),
+        };
+        assemble(&load, &SetupDataCarrier).err()
+    };
+    let mut without_five_level = kernel();
+    put(&mut without_five_level, 0x236, &[0x1f, 0]);
+    for (file, five_level, error) in [
+        (kernel(), true, None),
+        (old_kernel(), false, Some(AssembleError::NoSetupIndirect)),
+        (
+            without_five_level.clone(),
+            true,
+            Some(AssembleError::FiveLevel),
+        ),
+        (without_five_level, false, None),
+    ] {
+        assert_eq!(refusal(&file, five_level, true), error);
+        assert_eq!(refusal(&file, five_level, false), None);
+    }
 }
 
 #[test]
@@ -310,6 +357,8 @@ fn a_command_line_that_the_image_does_not_take_is_refused() {
         running: &set.running,
         memory_map: &map,
         efi: None,
+        acpi: None,
+        five_level: true,
         rng_seed: &[7; 32],
         tree: Some(TREE),
         reserved: &set.reserved,

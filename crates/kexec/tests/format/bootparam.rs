@@ -21,6 +21,7 @@ fn make(
         setup_header: image.setup_header(),
         memory_map: map,
         efi: facts,
+        acpi: None,
         initrd: Some(range(INITRD.0, INITRD.1)),
         cmdline: PhysAddr::new(0x2_4000_1000),
         setup_data: Some(PhysAddr::new(0x3_4000_0000)),
@@ -136,6 +137,7 @@ fn the_acpi_root_pointer_comes_from_uefi_if_the_kernel_had_none() {
         setup_header: image.setup_header(),
         memory_map: &map,
         efi: Some((&facts, range(0x5000, 240))),
+        acpi: Some(PhysAddr::new(0x7f77_e014)),
         initrd: None,
         cmdline: PhysAddr::new(0x1000),
         setup_data: None,
@@ -143,8 +145,16 @@ fn the_acpi_root_pointer_comes_from_uefi_if_the_kernel_had_none() {
     let params = build(&next).unwrap();
     assert_eq!(params.acpi_rsdp_addr.get(), 0x7f77_e014);
     assert_eq!((params.hdr.ramdisk_size.get(), params.setup_data()), (0, 0));
+    // Without runtime services (efi=noruntime, and every PREEMPT_RT kernel) as well.
     next.efi = None;
+    assert_eq!(build(&next).unwrap().acpi_rsdp_addr.get(), 0x7f77_e014);
+    next.acpi = None;
     assert_eq!(build(&next).unwrap().acpi_rsdp_addr.get(), 0);
+    // What the running kernel was told itself counts more.
+    let told = crate::fixture::running();
+    next.running = &told;
+    next.acpi = Some(PhysAddr::new(0x7f77_e014));
+    assert_eq!(build(&next).unwrap().acpi_rsdp_addr.get(), 0x000f_5a90);
 }
 
 #[test]
@@ -205,6 +215,7 @@ fn what_does_not_fit_together_is_refused() {
         setup_header: &[0; 0x9f],
         memory_map: &map,
         efi: Some((&facts, map_at)),
+        acpi: None,
         initrd: None,
         cmdline: PhysAddr::new(0x1000),
         setup_data: None,

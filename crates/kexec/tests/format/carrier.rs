@@ -25,7 +25,6 @@ pub fn efi() -> EfiFacts {
         runtime: 0xffff_fffe_ff3e_db98,
         config_table: 0x7f5e_d018,
         smbios: Some(0x7f5d_0000),
-        acpi: Some(PhysAddr::new(0x7f77_e014)),
         runtime_map: (0..6).map(region).collect(),
     }
 }

@@ -61,6 +61,28 @@ pub fn kernel_of(release: &Release) -> Vec<u8> {
     let at = 0x200 + usize::from(u16::from_le_bytes([file[0x20e], file[0x20f]]));
     put(&mut file, at, release.banner.as_bytes());
     file.extend((0..PAYLOAD).map(|n| (n % 251) as u8));
+    put(&mut file, 0x268, &u32::to_le_bytes(KERNEL_INFO as u32));
+    put(&mut file, SETUP + KERNEL_INFO, &kernel_info(0x8000_0009));
+    file
+}
+
+/// Where `kernel_info` is in the payload.
+pub const KERNEL_INFO: usize = PAYLOAD - 64;
+
+/// `kernel_info` as all kernels have it so far: magic number, both sizes, `setup_type_max`.
+pub fn kernel_info(setup_type_max: u32) -> Vec<u8> {
+    [0x506f_544c, 16, 16, setup_type_max]
+        .map(u32::to_le_bytes)
+        .concat()
+}
+
+/// A kernel of boot protocol 2.13 (Linux 5.4): its header ends before `kernel_info_offset`.
+pub fn old_kernel() -> Vec<u8> {
+    let mut file = kernel();
+    put(&mut file, 0x201, &[0x66]);
+    put(&mut file, 0x206, &0x020d_u16.to_le_bytes());
+    put(&mut file, 0x268, &[0; 4]);
+    put(&mut file, SETUP + KERNEL_INFO, &[0; 16]);
     file
 }
 

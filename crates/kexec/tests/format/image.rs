@@ -7,7 +7,9 @@ use kho_kexec::image::{
 };
 use proptest::prelude::*;
 
-use crate::fixture::{PAYLOAD, RELEASES, SETUP, kernel, kernel_of, put};
+use crate::fixture::{
+    KERNEL_INFO, PAYLOAD, RELEASES, SETUP, kernel, kernel_info, kernel_of, old_kernel, put,
+};
 
 #[test]
 fn debian_headers_are_understood() {
@@ -29,6 +31,7 @@ fn debian_headers_are_understood() {
             (needs.above_4g, needs.initrd_max, needs.five_level),
             (true, None, true)
         );
+        assert!(needs.five_level_on && needs.setup_indirect);
         assert_eq!(needs.cmdline_max, 2047);
         let planned = kho::image::KernelNeeds::from(needs);
         assert_eq!(planned.reserve_len(), Some(needs.mem_size));
@@ -49,6 +52,7 @@ fn whole_kernels() {
         let image = parse(&file).unwrap();
         let needs = image.needs();
         assert!(image.release().is_some(), "{}", path.display());
+        assert!(needs.setup_indirect && needs.five_level, "{needs:?}");
         assert!(
             needs.payload_len > 1 << 20 && needs.payload_len < needs.mem_size,
             "{needs:?}"
@@ -138,6 +142,40 @@ fn kernels_that_cannot_be_entered_are_refused() {
     ));
     assert!(with(0x206, &[0x0b, 0x02]).to_string().contains("2.11"));
     assert!(with(0x236, &[0, 0]).to_string().contains("32-bit"));
+}
+
+/// What is handed over is kept by `SETUP_INDIRECT` alone, so an image has to say that its kernel knows it.
+#[test]
+fn kernels_say_whether_they_know_setup_indirect() {
+    let knows = |file: &[u8]| parse(file).unwrap().needs().setup_indirect;
+    assert!(!knows(&old_kernel()));
+    let info = |bytes: &[u8]| {
+        let mut file = kernel();
+        put(&mut file, SETUP + KERNEL_INFO, bytes);
+        file
+    };
+    assert!(knows(&info(&kernel_info(0x8000_0000))));
+    assert!(!knows(&info(&kernel_info(0x7fff_ffff))));
+    // A kernel_info that ends before setup_type_max does not have it, whatever follows.
+    let mut short = kernel_info(0x8000_0009);
+    short[4] = 12;
+    assert!(!knows(&info(&short)));
+    // From 2.15 on there has to be one, and inside the payload.
+    let damaged = |file: &[u8]| match parse(file) {
+        Err(ImageError::Corrupt(field)) => field.field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(damaged(&info(b"LToq")), "kernel_info_offset");
+    for at in [0, PAYLOAD as u32, 0xffff_fff0] {
+        assert_eq!(
+            corrupt(0x268, &at.to_le_bytes()).field,
+            "kernel_info_offset"
+        );
+    }
+    let mut last = kernel();
+    put(&mut last, 0x268, &(PAYLOAD as u32 - 4).to_le_bytes());
+    put(&mut last, SETUP + PAYLOAD - 4, b"LToP");
+    assert!(!knows(&last));
 }
 
 #[test]

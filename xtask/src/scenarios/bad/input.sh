@@ -86,6 +86,13 @@ expect 20 'gzip' -- kho load /tmp/gzip --initrd "$I"
 expect 20 'cpio' -- kho load "$I" --initrd "$I"
 damaged 0x202 'XXXX'
 expect 20 'needed is a bzImage' -- kho load /tmp/damaged --initrd "$I"
+damaged 0x206 '\015\002'
+expect 23 'SETUP_INDIRECT' -- kho load /tmp/damaged --initrd "$I"
+expect 23 'SETUP_INDIRECT' -- kho plan /tmp/damaged --initrd "$I"
+if grep -qw la57 /proc/cpuinfo; then
+	damaged 0x236 '\037'
+	expect 23 'five-level paging' -- kho load /tmp/damaged --initrd "$I"
+fi
 damaged 0x1f1 '\377'
 expect 20 'truncated|corrupt' -- kho load /tmp/damaged --initrd "$I"
 damaged 0x260 '\0\0\0\0'

@@ -112,7 +112,7 @@ fn each_thing_that_is_wrong_is_found() {
         ),
         (
             "proc/sys/kernel/osrelease",
-            "5.10.0",
+            "5.9.0",
             "kernel",
             Warn,
             "tested",

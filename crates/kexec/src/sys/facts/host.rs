@@ -107,6 +107,12 @@ impl CpuFlags {
         }
     }
 
+    /// Whether the running kernel uses five-level paging: it hides the flag where it does not (`early_identify_cpu`,
+    /// `arch/x86/kernel/cpu/common.c`, 5.10 to 7.3).
+    pub fn five_level_paging(&self) -> bool {
+        self.has("la57")
+    }
+
     /// Whether the flag is there.
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(flag)

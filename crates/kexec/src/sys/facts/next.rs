@@ -35,6 +35,12 @@ impl From<&MemoryType> for E820Kind {
 }
 
 impl Efi {
+    /// The ACPI root pointer, whether or not runtime services are in use: `ACPI20=`, else `ACPI=`, in `systab`.
+    pub fn acpi(&self) -> Option<PhysAddr> {
+        let table = self.table("ACPI20").or_else(|| self.table("ACPI"));
+        table.filter(|at| *at != 0).map(PhysAddr::new)
+    }
+
     /// What the next kernel has to be told; `None` when the running kernel has no runtime services
     /// (`efi=noruntime`), so that none can be passed on.
     pub fn for_next_kernel(&self) -> Option<EfiFacts> {
@@ -46,10 +52,6 @@ impl Efi {
             runtime: self.runtime.unwrap_or(0),
             config_table: self.config_table?,
             smbios: self.table("SMBIOS"),
-            acpi: self
-                .table("ACPI20")
-                .or_else(|| self.table("ACPI"))
-                .map(PhysAddr::new),
             runtime_map: self
                 .runtime_map
                 .iter()
