@@ -9,11 +9,13 @@ mod arrived;
 mod cmd;
 mod exit;
 mod handover;
+mod hash;
 mod keepd;
 mod khofs;
 mod list;
 mod map;
 mod module;
+mod notify;
 mod on_failure;
 mod session;
 mod state;
@@ -71,7 +73,10 @@ fn main() -> ExitCode {
         )),
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            out.last_warnings();
+            ExitCode::SUCCESS
+        }
         Err(fail) => {
             if out.json {
                 eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
