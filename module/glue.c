@@ -381,6 +381,20 @@ int kho_claim_node(s64 node)
 }
 EXPORT_SYMBOL_GPL(kho_claim_node);
 
+int kho_hold_node(struct kho_producer *producer, s64 node)
+{
+	return kho_rs_hold_node(producer, node);
+}
+EXPORT_SYMBOL_GPL(kho_hold_node);
+
+int kho_release_node(struct kho_producer *producer, s64 node)
+{
+	if (!producer)
+		return -EINVAL;
+	return kho_rs_release_node(producer->name, node);
+}
+EXPORT_SYMBOL_GPL(kho_release_node);
+
 int kho_release(u64 addr, u64 len)
 {
 	return kho_rs_release(addr, len);

@@ -45,6 +45,8 @@ ssize_t kho_rs_get_bytes(s64 node, const char *name, void *buf, size_t size);
 int kho_rs_get_mem(s64 node, size_t index, struct kho_mem *range);
 int kho_rs_claim(u64 addr, u64 len);
 int kho_rs_claim_node(s64 node);
+int kho_rs_hold_node(struct kho_producer *producer, s64 node);
+int kho_rs_release_node(const char *producer, s64 node);
 int kho_rs_release(u64 addr, u64 len);
 /* Page frame number, 0 when there is no memory. */
 u64 kho_rs_alloc_pages(size_t count);

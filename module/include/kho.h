@@ -80,10 +80,10 @@ int kho_prop_bytes(struct kho_context *ctx, const char *name, const void *value,
  *   -ENXIO    not RAM
  *   -EADDRINUSE  already kept by this or another node
  *   -EADDRNOTAVAIL  in scratch, where the next kernel will be placed
- *   -EBUSY    reserved by somebody else. What arrived may be handed on unclaimed, as it is
+ *   -EBUSY    reserved by somebody else. What arrived may be handed on unclaimed, as it is, by who holds it
  */
 int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count);
-/* Whether kho_prop_mem() would take the range, as far as that is known before: 0, or the errno. */
+/* Whether kho_prop_mem() would take the range, of a producer that may hold it, as far as that is known before: 0, or the errno. */
 int kho_may_keep(u64 addr, u64 len);
 /* kho_prop_mem() for the pages behind a vmalloc'ed or vmapped area, in the order of the area; neighbours merge. */
 int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size);
@@ -116,7 +116,23 @@ int kho_claim(u64 addr, u64 len);
  * to the kernel after this one again, so do it for a node without `mem` too, once its state was read.
  */
 int kho_claim_node(s64 node);
-/* Unclaimed pages, zeroed, back to the system. Errors as kho_claim(). */
+/*
+ * Says that a node, with all below it, is @producer's, although its pages stay reserved for now: then serialize() may hand
+ * them on as they are, and nobody but the producer releases them. It claims from them what it wants to use. Ends with
+ * kho_unregister_producer(). -EINVAL when @producer is not registered, -ENOENT for no such node; -EBUSY when some of the
+ * memory was claimed or released, is held already, or is handed over in the active phase. May wait for an activation.
+ */
+int kho_hold_node(struct kho_producer *producer, s64 node);
+/*
+ * The unclaimed pages of a node that @producer holds, zeroed, back to the system: all of them, and the hold ends; or none.
+ * -ENOENT when it does not hold that node, -EBUSY in the active phase when the node is handed over. Does not wait for an
+ * activation.
+ */
+int kho_release_node(struct kho_producer *producer, s64 node);
+/*
+ * Unclaimed pages, zeroed, back to the system. Errors as kho_claim(); -EBUSY also for what a producer holds, and in the
+ * active phase for what is handed over.
+ */
 int kho_release(u64 addr, u64 len);
 
 /*

@@ -131,8 +131,7 @@ int khofs_rs_instance(void *options);
 int khofs_rs_fill(u32 id, struct super_block *sb, void *options);
 int khofs_rs_reconfigure(u32 id, void *options);
 /* Ends what khofs_rs_instance() began. */
-void khofs_rs_instance_done(u32 id);
-void khofs_rs_super_gone(u32 id);
+void khofs_rs_instance_done(void);
 /* The superblock of the next live instance after number @id, which is set, with an active reference. */
 struct super_block *khofs_rs_hold_super(u32 *id);
 /* Limit in pages, pages used, limit of inodes, inodes used. */
@@ -210,6 +209,8 @@ struct inode *khofs_c_dentry(struct dentry *dentry, const char **name, size_t *l
 void khofs_c_attr(struct inode *inode, struct khofs_attr *attr);
 const char *khofs_c_target(struct inode *inode);
 void *khofs_c_file(struct inode *inode);
+int khofs_c_hold_node(s64 node);
+int khofs_c_release_node(s64 node);
 void khofs_c_hold_super(struct super_block *sb);
 int khofs_c_drop_super(struct super_block *sb);
 

@@ -5,6 +5,7 @@
  * An instance owns its superblock by an active reference that no umount drops, so the files stay when nothing
  * is mounted. Every mount of a name is one more mount of the same superblock.
  */
+#include <linux/delay.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/init.h>
@@ -73,6 +74,30 @@ void kho_c_relax(void)
 {
 	cond_resched();
 }
+
+#ifdef KHO_FAULTS
+/*
+ * Only in the build for tests: who comes to the step that `wait_at` names ("fill", "release") waits there until it names
+ * none; `waits` says that somebody does.
+ */
+static char wait_at[16];
+module_param_string(wait_at, wait_at, sizeof(wait_at), 0600);
+static bool waits;
+module_param(waits, bool, 0400);
+
+static void wait_here(const char *step)
+{
+	while (sysfs_streq(wait_at, step)) {
+		WRITE_ONCE(waits, true);
+		msleep(10);
+	}
+	WRITE_ONCE(waits, false);
+}
+#else
+static inline void wait_here(const char *step)
+{
+}
+#endif
 
 /* Pages */
 
@@ -157,13 +182,16 @@ void khofs_c_now(s64 *seconds, u32 *nanoseconds)
  * What arrived comes into the page cache when it is touched, and, a while after the mount, here, in a kernel thread,
  * so that the machine's memory is counted right and nobody waits for it.
  */
+/* Who releases an instance does not wait until all of it was brought. */
+static bool bringer_waits;
+
 static void bring_inode(struct inode *inode)
 {
 	u32 id = khofs_id(inode->i_sb);
 	void *file = khofs_i(inode)->file;
 	u64 index = 0;
 
-	while (READ_ONCE(khofs_i(inode)->lazy)) {
+	while (READ_ONCE(khofs_i(inode)->lazy) && !READ_ONCE(bringer_waits)) {
 		index = khofs_rs_next_lazy(file, index);
 		if (index == U64_MAX || khofs_rs_bring(id, file, inode, index) <= 0)
 			return;
@@ -177,6 +205,8 @@ static void bring_super(struct super_block *sb)
 
 	spin_lock(&sb->s_inode_list_lock);
 	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
+		if (READ_ONCE(bringer_waits))
+			break;
 		if (!READ_ONCE(khofs_i(inode)->lazy) || !igrab(inode))
 			continue;
 		spin_unlock(&sb->s_inode_list_lock);
@@ -195,7 +225,7 @@ static void bring_all(struct work_struct *work)
 	struct super_block *sb;
 	u32 id = 0;
 
-	while ((sb = khofs_rs_hold_super(&id))) {
+	while (!READ_ONCE(bringer_waits) && (sb = khofs_rs_hold_super(&id))) {
 		bring_super(sb);
 		deactivate_super(sb);
 	}
@@ -292,38 +322,58 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	/* So that not every write looks for an attribute with capabilities that it would have to remove. */
 	sb->s_flags |= SB_NOSEC;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
+	wait_here("fill");
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
-	if (error)
-		return error;
-	/* The instance's own reference. */
-	atomic_inc(&sb->s_active);
-	mod_delayed_work(workers, &bringer, 5 * HZ);
-	return 0;
+	if (!error)
+		mod_delayed_work(workers, &bringer, 5 * HZ);
+	return error;
 }
 
-/* Drops the instance's reference: -EBUSY when it is mounted. */
+/*
+ * Instances come by mounts and go by releases, one at a time. An activation waits for both: what it writes down must
+ * neither be in the middle of being filled nor of being given back. Taken before s_umount and with the lock of kho.ko's
+ * phase held (hand_over()), so nothing that waits for that is called under it: of kho.h, neither of the two functions that
+ * register and kho_hold_node().
+ */
+static DEFINE_MUTEX(come_and_go);
+
+/*
+ * Drops the instance's reference: -EBUSY when it is mounted. Others take one of their own in get_tree(), which waits for
+ * come_and_go, from a mount, which has one, and in bring_all(), which stops and does not find this superblock again.
+ */
 int khofs_c_drop_super(struct super_block *sb)
 {
+	int error = 0;
+
+	WRITE_ONCE(bringer_waits, true);
 	cancel_delayed_work_sync(&bringer);
-	if (atomic_read(&sb->s_active) != 1) {
-		queue_delayed_work(workers, &bringer, 5 * HZ);
-		return -EBUSY;
+	WRITE_ONCE(bringer_waits, false);
+	if (atomic_read(&sb->s_active) == 1) {
+		wait_here("release");
+		deactivate_super(sb);
+	} else {
+		error = -EBUSY;
 	}
-	deactivate_super(sb);
-	return 0;
+	/* For the instances that stay. */
+	queue_delayed_work(workers, &bringer, 5 * HZ);
+	return error;
 }
 
 static int get_tree(struct fs_context *fc)
 {
-	int id = khofs_rs_instance(fc->fs_private);
-	int error;
+	int id, error;
 
+	mutex_lock(&come_and_go);
+	id = khofs_rs_instance(fc->fs_private);
+	error = id;
 	if (id < 0)
-		return id;
+		goto out;
 	error = get_tree_keyed(fc, fill, (void *)(unsigned long)id);
 	if (!error)
 		error = khofs_rs_reconfigure(id, fc->fs_private);
-	khofs_rs_instance_done(id);
+	khofs_rs_instance_done();
+out:
+	mutex_unlock(&come_and_go);
 	return error;
 }
 
@@ -368,14 +418,11 @@ static int init_context(struct fs_context *fc)
 
 static void kill_sb(struct super_block *sb)
 {
-	u32 id = khofs_id(sb);
-
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
 	kill_anon_super(sb);
 #else
 	kill_litter_super(sb);
 #endif
-	khofs_rs_super_gone(id);
 }
 
 static struct file_system_type khofs_type = {
@@ -388,9 +435,18 @@ MODULE_ALIAS_FS("khofs");
 
 /* Handing over */
 
+/* Whether it is known what arrived. */
+static bool ready;
+
 static int hand_over(struct kho_context *ctx, void *data)
 {
-	return khofs_rs_serialize(ctx);
+	int error = -EAGAIN;
+
+	mutex_lock(&come_and_go);
+	if (ready)
+		error = khofs_rs_serialize(ctx);
+	mutex_unlock(&come_and_go);
+	return error;
 }
 
 static void thaw(void *data)
@@ -406,6 +462,16 @@ static struct kho_producer producer = {
 	.abort = thaw,
 };
 
+int khofs_c_hold_node(s64 node)
+{
+	return kho_hold_node(&producer, node);
+}
+
+int khofs_c_release_node(s64 node)
+{
+	return kho_release_node(&producer, node);
+}
+
 /* /sys/fs/khofs */
 
 static ssize_t status_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
@@ -415,7 +481,12 @@ static ssize_t status_show(struct kobject *kobj, struct kobj_attribute *attr, ch
 
 static ssize_t release_store(struct kobject *kobj, struct kobj_attribute *attr, const char *buf, size_t count)
 {
-	return khofs_rs_release_store(buf, count);
+	ssize_t result;
+
+	mutex_lock(&come_and_go);
+	result = khofs_rs_release_store(buf, count);
+	mutex_unlock(&come_and_go);
+	return result;
 }
 
 static ssize_t large_folios_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
@@ -446,9 +517,13 @@ static int __init khofs_init(void)
 	if (!workers)
 		goto no_workers;
 	khofs_c_check_folios();
+	/* First, because what arrived is a producer's. */
+	error = kho_register_producer(&producer);
+	if (error)
+		goto no_producer;
 	error = khofs_rs_init();
 	if (error)
-		goto no_rust;
+		goto no_kobj;
 	error = -ENOMEM;
 	kobj = kobject_create_and_add("khofs", fs_kobj);
 	if (!kobj)
@@ -456,18 +531,18 @@ static int __init khofs_init(void)
 	error = sysfs_create_files(kobj, attrs);
 	if (error)
 		goto no_files;
-	error = kho_register_producer(&producer);
-	if (error)
-		goto no_files;
+	mutex_lock(&come_and_go);
+	ready = true;
+	mutex_unlock(&come_and_go);
 	error = register_filesystem(&khofs_type);
 	if (!error)
 		return 0;
-	kho_unregister_producer(&producer);
 no_files:
 	kobject_put(kobj);
 no_kobj:
 	khofs_rs_exit();
-no_rust:
+	kho_unregister_producer(&producer);
+no_producer:
 	destroy_workqueue(workers);
 no_workers:
 	kmem_cache_destroy(inodes);

@@ -36,6 +36,10 @@ static bool part;
 module_param(part, bool, 0400);
 MODULE_PARM_DESC(part, "claim the first page of the node that arrived and no other");
 
+static int as_is;
+module_param(as_is, int, 0400);
+MODULE_PARM_DESC(as_is, "hand on the node that arrived as it is, without claiming it; 1: it is held, 2: it is not");
+
 static unsigned int blocks;
 module_param(blocks, uint, 0400);
 MODULE_PARM_DESC(blocks, "contiguous pieces of 2 MiB to keep, at most 256");
@@ -159,6 +163,46 @@ static int keep_beside(struct kho_context *ctx)
 	return error;
 }
 
+/* The `mem` of a node that arrived, for the open node. */
+static int same_mem(struct kho_context *ctx, s64 node)
+{
+	struct kho_mem *mem = kvmalloc_array(pages, sizeof(*mem), GFP_KERNEL);
+	size_t i = 0;
+	int error;
+
+	if (!mem)
+		return -ENOMEM;
+	while (i < pages && !kho_get_mem(node, i, &mem[i]))
+		i++;
+	error = kho_prop_mem(ctx, mem, i);
+	kvfree(mem);
+	return error;
+}
+
+static s64 arrived_node(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/%s", arrived);
+	return kho_find(path);
+}
+
+static int hand_on(struct kho_context *ctx)
+{
+	static const char *const children[] = { "area", "piece" };
+	s64 node = arrived_node();
+	int i, error = same_mem(ctx, node);
+
+	for (i = 0; !error && i < ARRAY_SIZE(children); i++) {
+		error = kho_begin_node(ctx, children[i]);
+		if (!error)
+			error = same_mem(ctx, kho_find_child(node, children[i]));
+		if (!error)
+			error = kho_end_node(ctx);
+	}
+	return error;
+}
+
 static void called(const char *how, const char *who)
 {
 	size_t used = strlen(calls);
@@ -178,6 +222,8 @@ static int test_serialize(struct kho_context *ctx, void *data)
 		error = kho_prop_u32(ctx, "pages", pages);
 	if (!error && misuse[0] && strcmp(misuse, "again"))
 		return do_misuse(ctx);
+	if (!error && as_is)
+		return hand_on(ctx);
 	if (error)
 		return error;
 	mem = kvmalloc_array(pages, sizeof(*mem), GFP_KERNEL);
@@ -278,10 +324,8 @@ static void check_arrival(void)
 {
 	s64 node = kho_find_compatible(compatible, -1);
 	struct kho_mem mem;
-	char path[64];
 
-	snprintf(path, sizeof(path), "/%s", arrived);
-	if (node < 0 || kho_find(path) != node)
+	if (node < 0 || arrived_node() != node || as_is)
 		return;
 	verified = 0;
 	if (part) {
@@ -419,7 +463,10 @@ static int __init test_init(void)
 	error = kho_register_producer(&producer);
 	if (error)
 		goto no_last;
-	error = kho_register_producer(&failing);
+	if (as_is == 1)
+		error = kho_hold_node(&producer, arrived_node());
+	if (!error)
+		error = kho_register_producer(&failing);
 	if (!error)
 		goto out;
 	kho_unregister_producer(&producer);

@@ -79,16 +79,21 @@ pub fn scratch_store(text: &[u8]) -> Result<(), Errno> {
     STORE.lock().tell_scratch(range)
 }
 
-/// A piece of `release`: a line "PATH BYTES" for each node with unclaimed memory. Made anew for each piece, so what
-/// changes between two of them can move a line across their border.
+/// A piece of `release`: a line "PATH BYTES" for each node with unclaimed memory, with the name of the producer behind it
+/// that has the node, if one has. Made anew for each piece, so what changes between two of them can move a line across
+/// their border.
 ///
 /// # Errors
 ///
 /// No memory.
 pub fn release_read(buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut out = Text::from_offset(buf, offset);
-    STORE.lock().leftovers(|path, bytes| {
-        writeln!(out, "{path} {bytes}").map_or(ControlFlow::Break(()), ControlFlow::Continue)
+    STORE.lock().leftovers(|path, bytes, holder| {
+        let line = match holder {
+            Some(producer) => writeln!(out, "{path} {bytes} {producer}"),
+            None => writeln!(out, "{path} {bytes}"),
+        };
+        line.map_or(ControlFlow::Break(()), ControlFlow::Continue)
     })?;
     Ok(out.len())
 }

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`arrival`] | what the previous kernel left, and whether to believe it |
 //! | [`store`] | who may claim or release which page; memory for producers |
+//! | [`holds`] | which producer has which node that arrived |
 //! | [`session`] | what a producer may write into the tree |
 //! | [`phase`] | when: registration, activation, rollback, abort |
 //! | [`control`] | what the files in `/sys/kernel/kho` say and do |
@@ -37,6 +38,7 @@ mod boundary;
 mod chain;
 mod control;
 mod errno;
+mod holds;
 mod iomem;
 mod phase;
 mod session;

@@ -111,7 +111,25 @@ impl Phase {
             );
             self.abort();
         }
+        if let Ok(name) = self.name(handle) {
+            STORE.lock().let_go(name);
+        }
         self.producers.retain(|p| p.handle != handle);
+    }
+
+    /// The name of a registered producer.
+    fn name(&self, handle: Handle) -> Result<&str, Errno> {
+        let found = self.producers.iter().find(|p| p.handle == handle);
+        found.map(|p| p.name.as_str()).ok_or(EINVAL)
+    }
+
+    /// Notes that a producer has a node that arrived.
+    ///
+    /// # Errors
+    ///
+    /// See `kho_hold_node` in `include/kho.h`.
+    pub fn hold(&self, handle: Handle, node: i64) -> Result<(), Errno> {
+        STORE.lock().hold(self.name(handle)?, node)
     }
 
     /// Serializes all producers and freezes: all, or nothing and the error.
@@ -172,7 +190,8 @@ impl Phase {
             let Some(held) = producer.handle.hold() else {
                 continue;
             };
-            session.begin_producer(&producer.name)?;
+            let has = STORE.lock().held(&producer.name)?;
+            session.begin_producer(&producer.name, has)?;
             let result = held.serialize(&mut session);
             if let Err(error) = result {
                 self.failed = copied(&producer.name).ok();

@@ -20,8 +20,8 @@ pub struct Limits {
     pub ram: RangeSet,
     /// Where the next kernel goes, once that is known.
     pub scratch: Option<PhysRange>,
-    /// What arrived and nobody has claimed: reserved, and may be handed on as it is.
-    pub unclaimed: RangeSet,
+    /// What arrived, nobody has claimed, and is the producer's all the same: reserved, and may be handed on as it is.
+    pub held: RangeSet,
 }
 
 enum Note {
@@ -66,12 +66,12 @@ impl Limits {
         }
     }
 
-    /// Whether every page of `range` that is reserved is so because it arrived and was not claimed.
+    /// Whether every page of `range` that is reserved is so because it arrived and the producer has it.
     fn only_ours(&self, range: PhysRange) -> Result<bool, Errno> {
-        if !self.unclaimed.overlaps(range) {
+        if !self.held.overlaps(range) {
             return Ok(none_reserved(range));
         }
-        let rest = RangeSet::from_ranges([range])?.subtract(&self.unclaimed)?;
+        let rest = RangeSet::from_ranges([range])?.subtract(&self.held)?;
         Ok(rest.iter().all(none_reserved))
     }
 }
@@ -100,13 +100,14 @@ impl Session {
         Ok(session)
     }
 
-    /// The producer's node is open from here to [`end_producer`](Self::end_producer).
+    /// The producer's node is open from here to [`end_producer`](Self::end_producer). `held`: what arrived and is its own.
     ///
     /// # Errors
     ///
     /// As [`begin`](Self::begin).
-    pub fn begin_producer(&mut self, name: &str) -> Result<(), Errno> {
+    pub fn begin_producer(&mut self, name: &str, held: RangeSet) -> Result<(), Errno> {
         self.has_compatible = false;
+        self.limits.held = held;
         self.begin(name)
     }
 
@@ -261,25 +262,46 @@ impl Session {
         self.try_prop(MEM, &value)
     }
 
-    /// Names again, as `name`, a node that arrived and that nobody touched, with all that is below it. Its pages are
-    /// reserved, and were checked when they arrived.
+    /// Names again, as `name`, a node that arrived and that nobody touched, with those of its children that are `wanted`
+    /// and all that is below them. Its pages are reserved, and were checked when they arrived.
     ///
     /// # Errors
     ///
     /// [`EADDRINUSE`] when a producer keeps one of its pages; a name that is no name; no memory.
-    pub fn carry(&mut self, name: &str, node: &Node<'_>) -> Result<(), Errno> {
+    pub fn carry(
+        &mut self,
+        name: &str,
+        node: &Node<'_>,
+        wanted: impl Fn(&Node<'_>) -> bool,
+    ) -> Result<(), Errno> {
         self.good()?;
-        let result = self.try_carry(name, node);
+        let result = self.try_carry(name, node, wanted);
         self.depth = 0;
         self.sticky(result)
     }
 
-    fn try_carry(&mut self, name: &str, node: &Node<'_>) -> Result<(), Errno> {
+    fn try_carry(
+        &mut self,
+        name: &str,
+        node: &Node<'_>,
+        wanted: impl Fn(&Node<'_>) -> bool,
+    ) -> Result<(), Errno> {
         let mut outermost = Some(name);
+        let mut level = 0usize;
+        // The level of a child that is left out, while the walk is in it.
+        let mut left_out = None;
         for event in node.walk() {
             match event {
-                Event::Begin(node) => self.try_begin(outermost.take().unwrap_or(node.name()))?,
-                Event::Prop(prop) => {
+                Event::Begin(node) => {
+                    level = level.saturating_add(1);
+                    if left_out.is_none() && level == 2 && !wanted(&node) {
+                        left_out = Some(level);
+                    }
+                    if left_out.is_none() {
+                        self.try_begin(outermost.take().unwrap_or(node.name()))?;
+                    }
+                }
+                Event::Prop(prop) if left_out.is_none() => {
                     if prop.is(MEM) {
                         for range in prop.value().mem().map_err(|_| EINVAL)? {
                             let range = range.map_err(|_| EINVAL)?;
@@ -291,7 +313,16 @@ impl Session {
                     }
                     self.try_prop(prop.name(), prop.value().bytes())?;
                 }
-                Event::End => self.note_end()?,
+                Event::Prop(_) => {}
+                Event::End => {
+                    if left_out.is_none() {
+                        self.note_end()?;
+                    }
+                    if left_out == Some(level) {
+                        left_out = None;
+                    }
+                    level = level.saturating_sub(1);
+                }
             }
         }
         Ok(())
@@ -388,21 +419,21 @@ mod tests {
         Session::new(Limits {
             ram,
             scratch,
-            unclaimed: RangeSet::new(),
+            held: RangeSet::new(),
         })
         .unwrap()
     }
 
     fn keep(list: &[Result<PhysRange, Errno>]) -> Result<(), Errno> {
         let mut session = session();
-        session.begin_producer("p").unwrap();
+        session.begin_producer("p", RangeSet::new()).unwrap();
         session.mem(list.iter().copied())
     }
 
     #[test]
     fn what_was_written_is_in_the_tree() {
         let mut session = session();
-        session.begin_producer("ring").unwrap();
+        session.begin_producer("ring", RangeSet::new()).unwrap();
         session.prop_str("compatible", b"ring-v1").unwrap();
         session
             .mem([pages(300, 2), pages(256, 1)].into_iter())
@@ -430,7 +461,7 @@ mod tests {
     #[test]
     fn a_node_that_arrived_is_named_again_as_it_was() {
         let mut before = session();
-        before.begin_producer("ring").unwrap();
+        before.begin_producer("ring", RangeSet::new()).unwrap();
         before.prop_str("compatible", b"ring-v1").unwrap();
         before.mem([pages(300, 2)].into_iter()).unwrap();
         before.begin("child").unwrap();
@@ -444,18 +475,25 @@ mod tests {
         let node = old.path("/ring").unwrap();
 
         let mut after = session();
-        after.carry("ring", &node).unwrap();
+        after.carry("ring", &node, |_| true).unwrap();
         let new = after.tree(root).unwrap();
         assert_eq!(old.bytes(), new);
         assert_eq!(after.kept().total(), 3 * PAGE_SIZE);
 
+        let mut part = session();
+        part.carry("ring", &node, |_| false).unwrap();
+        let part = part.tree(root).unwrap();
+        let part = Reader::new(&part).unwrap();
+        assert!(part.path("/ring").unwrap().prop("mem").is_some());
+        assert!(part.path("/ring/child").is_none());
+
         // Beside a producer of the same name, and under it when that keeps the same pages.
         let mut beside = session();
-        beside.begin_producer("ring").unwrap();
+        beside.begin_producer("ring", RangeSet::new()).unwrap();
         beside.prop_str("compatible", b"ring-v1").unwrap();
         beside.end_producer().unwrap();
-        beside.carry("ring,left", &node).unwrap();
-        assert_eq!(beside.carry("again", &node), Err(EADDRINUSE));
+        beside.carry("ring,left", &node, |_| true).unwrap();
+        assert_eq!(beside.carry("again", &node, |_| true), Err(EADDRINUSE));
     }
 
     #[test]
@@ -471,7 +509,7 @@ mod tests {
     #[test]
     fn an_ignored_error_ends_the_activation() {
         let mut session = session();
-        session.begin_producer("p").unwrap();
+        session.begin_producer("p", RangeSet::new()).unwrap();
         session.prop_str("compatible", b"p-v1").unwrap();
         assert_eq!(session.prop("compatible", &[]), Err(EEXIST));
         assert_eq!(session.prop("fine", &[]), Err(EEXIST));
@@ -481,15 +519,15 @@ mod tests {
     #[test]
     fn open_nodes_and_nodes_without_compatible_are_refused() {
         let mut one = session();
-        one.begin_producer("p").unwrap();
+        one.begin_producer("p", RangeSet::new()).unwrap();
         assert_eq!(one.end_producer(), Err(EINVAL));
         let mut two = session();
-        two.begin_producer("p").unwrap();
+        two.begin_producer("p", RangeSet::new()).unwrap();
         two.prop_str("compatible", b"p-v1").unwrap();
         two.begin("left-open").unwrap();
         assert_eq!(two.end_producer(), Err(EINVAL));
         let mut three = session();
-        three.begin_producer("p").unwrap();
+        three.begin_producer("p", RangeSet::new()).unwrap();
         assert_eq!(
             three.end(),
             Err(EINVAL),

@@ -6,6 +6,7 @@ use crate::boundary::kernel::read_file;
 use crate::boundary::pages::{Block, Reserved};
 use crate::boundary::sync::Lock;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use crate::holds::Holds;
 use crate::iomem::{self, Map};
 use crate::session::{Limits, Session};
 use crate::text::{Level, log};
@@ -29,11 +30,24 @@ pub struct Store {
     told_scratch: Option<PhysRange>,
     /// Numbers of nodes of the kernel's part that a driver took over as a whole.
     claimed: Vec<i64>,
+    /// What arrived and producers have, though it is still reserved.
+    holds: Holds,
     /// What is named again in the active phase: nobody may have it until that is left.
     frozen: RangeSet,
+    /// What producers name in the active phase: nobody releases it until that is left. Its holder may claim it.
+    named: RangeSet,
 }
 
-/// A node below the root of the kernel's part.
+/// Why memory is not released.
+#[derive(Debug, PartialEq, Eq)]
+enum Kept<'a> {
+    /// It is handed over in the active phase.
+    Active,
+    /// A producer of this name has it: as node of this number.
+    Held(&'a str, i64),
+}
+
+/// A node of the kernel's part, with all below it.
 struct Top<'a> {
     node: Node<'a>,
     /// Its number, and that of the one after it and all below it.
@@ -64,7 +78,9 @@ impl Store {
             arenas: Arenas::new(),
             told_scratch: None,
             claimed: Vec::new(),
+            holds: Holds::new(),
             frozen: RangeSet::new(),
+            named: RangeSet::new(),
         }
     }
 
@@ -197,9 +213,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released; no memory.
+    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released, or is handed over again in the
+    /// active phase; no memory.
     pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
-        self.named(range)?;
+        self.arrived(range)?;
         self.thawed(range)?;
         self.reserved.claim(&RangeSet::from_ranges([range])?)
     }
@@ -233,19 +250,83 @@ impl Store {
         Ok(())
     }
 
+    /// Notes that `producer`, which is registered, has a node with all below it, and may hand its memory on as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`]; [`EBUSY`] when some of its memory was claimed or released, is a producer's, or is handed over again
+    /// in the active phase; no memory.
+    pub fn hold(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
+        let mem = mem_below(&self.node(node)?)?;
+        if !mem.subtract(self.reserved.set())?.is_empty() || overlap(&mem, &self.frozen) {
+            return Err(EBUSY);
+        }
+        self.holds.add(producer, node, mem)
+    }
+
+    /// What `producer` had is nobody's any more.
+    pub fn let_go(&mut self, producer: &str) {
+        self.holds.remove_all(producer);
+    }
+
+    /// What `producer` may hand on as it is.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn held(&self, producer: &str) -> Result<RangeSet, Errno> {
+        Ok(self
+            .holds
+            .of(Some(producer))?
+            .intersect(self.reserved.set())?)
+    }
+
+    /// Gives what is unclaimed of a node that `producer` has back to the system, zeroed; from then on it does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] when the producer does not have that node; [`EBUSY`] when it is handed over in the active phase; no
+    /// memory. Then nothing changed.
+    pub fn release_held(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
+        let mem = self.holds.mem(producer, node)?;
+        let wanted = mem.intersect(self.reserved.set())?;
+        if self.is_handed_over(&wanted) {
+            return Err(EBUSY);
+        }
+        self.reserved.free(&wanted, true)?;
+        self.holds.remove(node);
+        Ok(())
+    }
+
     /// Gives `range` back to the system, zeroed.
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim).
+    /// As [`claim`](Self::claim), and [`EBUSY`] for what a producer has or names in the active phase.
     pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
-        self.named(range)?;
-        self.thawed(range)?;
-        self.reserved.free(&RangeSet::from_ranges([range])?, true)
+        self.arrived(range)?;
+        let wanted = RangeSet::from_ranges([range])?;
+        self.may_release(&wanted).map_err(|_| EBUSY)?;
+        self.reserved.free(&wanted, true)
+    }
+
+    fn is_handed_over(&self, set: &RangeSet) -> bool {
+        overlap(set, &self.frozen) || overlap(set, &self.named)
+    }
+
+    /// Whether nobody has any of `set`, and it is not handed over in the active phase.
+    fn may_release(&self, set: &RangeSet) -> Result<(), Kept<'_>> {
+        if self.is_handed_over(set) {
+            return Err(Kept::Active);
+        }
+        match self.holds.holder(set) {
+            Some((producer, node)) => Err(Kept::Held(producer, node)),
+            None => Ok(()),
+        }
     }
 
     /// Tells what never arrived from what is gone.
-    fn named(&self, range: PhysRange) -> Result<(), Errno> {
+    fn arrived(&self, range: PhysRange) -> Result<(), Errno> {
         let within = |node: &Node<'_>| mem(node).any(|m| m.contains_range(range));
         let arrival = self.trees().ok_or(EINVAL)?;
         let user = arrival.user.reader().nodes();
@@ -263,7 +344,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] for no such node, [`EBUSY`] when nothing of it is left; no memory.
+    /// [`ENOENT`] for no such node; [`EBUSY`] when nothing of it is left, a producer has some of it, or it is handed
+    /// over in the active phase; no memory. Then nothing changed.
     pub fn release_path(&mut self, path: &str) -> Result<u64, Errno> {
         let wanted = if path == "all" {
             self.reserved.set().try_clone()?
@@ -275,15 +357,31 @@ impl Store {
             }
             left
         };
-        if !wanted.intersect(&self.frozen)?.is_empty() {
-            log!(
-                Level::Error,
-                "{path} is handed over again: it can be released after an abort"
-            );
+        if let Err(kept) = self.may_release(&wanted) {
+            self.log_kept(path, &kept);
             return Err(EBUSY);
         }
         self.reserved.free(&wanted, true)?;
         Ok(wanted.total())
+    }
+
+    fn log_kept(&self, path: &str, kept: &Kept<'_>) {
+        match *kept {
+            Kept::Active => log!(
+                Level::Error,
+                "{path} is not released: it is handed over in the active phase, and can be released after an abort"
+            ),
+            Kept::Held(producer, node) => {
+                let tree = self.trees().and_then(|a| a.kernel.as_ref());
+                let node = self.node(node).ok();
+                let held = tree.zip(node).and_then(|(t, n)| t.index().path_of(&n).ok());
+                log!(
+                    Level::Error,
+                    "{path} is not released: the producer {producer} has {}, which only that producer can release",
+                    held.as_deref().unwrap_or("some of it")
+                );
+            }
+        }
     }
 
     /// All `mem` of the node at `path` and below: of the user's tree, else of the kernel's part.
@@ -300,14 +398,15 @@ impl Store {
         mem_below(&node)
     }
 
-    /// Calls `tell` with the path of each node that has unclaimed memory, and how many bytes, until it has enough.
+    /// Calls `tell` for each node that has unclaimed memory, until it has enough: with its path, how many bytes, and
+    /// the producer that has it, if one has.
     ///
     /// # Errors
     ///
     /// No memory.
     pub fn leftovers(
         &self,
-        mut tell: impl FnMut(&str, u64) -> ControlFlow<()>,
+        mut tell: impl FnMut(&str, u64, Option<&str>) -> ControlFlow<()>,
     ) -> Result<(), Errno> {
         let Some(arrival) = self.trees() else {
             return Ok(());
@@ -320,7 +419,12 @@ impl Store {
                 let bytes = mem(&node)
                     .map(|range| self.reserved.set().overlap_len(range))
                     .fold(0, u64::saturating_add);
-                if bytes != 0 && tell(&tree.index().path_of(&node)?, bytes).is_break() {
+                if bytes == 0 {
+                    continue;
+                }
+                let holder = self.holds.holder(&RangeSet::from_ranges(mem(&node))?);
+                let holder = holder.map(|(producer, _)| producer);
+                if tell(&tree.index().path_of(&node)?, bytes, holder).is_break() {
                     return Ok(());
                 }
             }
@@ -330,18 +434,44 @@ impl Store {
 
     /// The nodes below the root of the kernel's part.
     fn tops(&self) -> impl Iterator<Item = Top<'_>> {
+        self.nodes_at(1, 0..i64::MAX)
+    }
+
+    /// The parts of a node that nobody touched of which each is handed over again by itself: its children, where it has no
+    /// memory of its own.
+    fn parts(&self, top: &Top<'_>) -> Result<Vec<Top<'_>>, Errno> {
+        let mut parts = Vec::new();
+        if mem(&top.node).next().is_some() {
+            return Ok(parts);
+        }
+        for part in self.nodes_at(2, top.numbers.clone()) {
+            let has_memory = !mem_below(&part.node)?.is_empty();
+            if has_memory && self.fate(&part)? == Fate::Untouched {
+                parts.try_reserve(1)?;
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The nodes so many levels below the root of the kernel's part, of those with these numbers.
+    fn nodes_at(
+        &self,
+        level: usize,
+        numbers: core::ops::Range<i64>,
+    ) -> impl Iterator<Item = Top<'_>> {
         let tree = self.trees().and_then(|a| a.kernel.as_ref());
         let mut nodes = tree
             .map(|t| t.reader().nodes())
             .into_iter()
             .flatten()
             .zip(0i64..)
-            .skip(1)
+            .filter(move |((depth, _), number)| *depth >= level && numbers.contains(number))
             .peekable();
         core::iter::from_fn(move || {
             let ((_, node), first) = nodes.next()?;
             let mut end = first.saturating_add(1);
-            while nodes.next_if(|((depth, _), _)| *depth > 1).is_some() {
+            while nodes.next_if(|((depth, _), _)| *depth > level).is_some() {
                 end = end.saturating_add(1);
             }
             Some(Top {
@@ -364,7 +494,7 @@ impl Store {
         })
     }
 
-    /// How many nodes that arrived nobody has touched.
+    /// How many nodes that arrived, or parts of them, nobody has touched.
     ///
     /// # Errors
     ///
@@ -372,9 +502,12 @@ impl Store {
     pub fn untouched(&self) -> Result<usize, Errno> {
         let mut count = 0usize;
         for top in self.tops() {
-            if self.fate(&top)? == Fate::Untouched {
-                count = count.saturating_add(1);
-            }
+            let more = match self.fate(&top)? {
+                Fate::Untouched => 1,
+                Fate::Partly => self.parts(&top)?.len(),
+                Fate::Gone => 0,
+            };
+            count = count.saturating_add(more);
         }
         Ok(count)
     }
@@ -395,48 +528,65 @@ impl Store {
         let mut count = 0usize;
         for top in self.tops() {
             let name = top.node.name();
-            let left = mem_below(&top.node)?.intersect(self.reserved.set())?;
-            if !left.is_empty() && left.subtract(session.kept())?.is_empty() {
-                // Its producer hands it on as it is.
+            let all = mem_below(&top.node)?;
+            let rest = all
+                .intersect(self.reserved.set())?
+                .subtract(session.kept())?;
+            if rest.is_empty() && !all.is_empty() {
+                // Somebody has it, or its producer hands it on as it is.
                 continue;
             }
-            match self.fate(&top)? {
-                Fate::Gone => continue,
-                Fate::Partly => {
-                    log!(
-                        Level::Warning,
-                        "/{name} was claimed in part: the rest of it is not handed over again"
-                    );
-                    continue;
+            let fate = self.fate(&top)?;
+            if fate == Fate::Gone || (all.is_empty() && taken(name)) {
+                // A producer has it, and describes the same state as it is now.
+                continue;
+            }
+            let whole = fate == Fate::Untouched && !overlap(&all, session.kept());
+            let mut parts = Vec::new();
+            let mut again = RangeSet::new();
+            if whole {
+                again = all;
+            } else {
+                parts = self.parts(&top)?;
+                parts.retain(|part| !mem_overlaps(&part.node, session.kept()));
+                for part in &parts {
+                    again = again.union(&mem_below(&part.node)?)?;
                 }
-                Fate::Untouched => {}
+            }
+            if !whole && !rest.subtract(&again)?.is_empty() {
+                log!(
+                    Level::Warning,
+                    "/{name} was claimed in part: the rest of it is not handed over again"
+                );
+            }
+            if !whole && parts.is_empty() {
+                continue;
             }
             let mut other = String::new();
             let name = if taken(name) {
-                if !mem_below(&top.node)?.is_empty() {
-                    free_name(&mut other, name, |name| {
-                        taken(name) || self.tops().any(|top| top.node.name() == name)
-                    })?;
-                    log!(Level::Warning, "/{name} is handed over again as /{other}");
-                    other.as_str()
-                } else {
-                    // Its producer describes the same state as it is now.
-                    continue;
-                }
+                free_name(&mut other, name, |name| {
+                    taken(name) || self.tops().any(|top| top.node.name() == name)
+                })?;
+                log!(Level::Warning, "/{name} is handed over again as /{other}");
+                other.as_str()
             } else {
                 name
             };
-            session.carry(name, &top.node)?;
-            frozen = frozen.union(&mem_below(&top.node)?)?;
+            session.carry(name, &top.node, |child| {
+                whole || parts.iter().any(|part| same(&part.node, child))
+            })?;
+            frozen = frozen.union(&again)?;
             count = count.saturating_add(1);
         }
         self.frozen = frozen;
+        self.named = session.kept().intersect(self.reserved.set())?;
         Ok(count)
     }
 
-    /// What was named again may be claimed and released again.
+    /// What was named in the active phase may be claimed and released again.
     pub fn thaw(&mut self) {
         self.frozen = RangeSet::new();
+        self.named = RangeSet::new();
     }
 
     /// Bytes that nobody has claimed.
@@ -474,7 +624,7 @@ impl Store {
         Ok(Limits {
             ram: self.map.ram.try_clone()?,
             scratch: self.scratch(),
-            unclaimed: self.reserved.set().try_clone()?,
+            held: self.holds.of(None)?.intersect(self.reserved.set())?,
         })
     }
 
@@ -545,6 +695,17 @@ fn mem_below(node: &Node<'_>) -> Result<RangeSet, Errno> {
     Ok(set)
 }
 
+/// Whether a node or one below it has some of `set`.
+fn mem_overlaps(node: &Node<'_>, set: &RangeSet) -> bool {
+    let nodes = node.walk().filter_map(|event| match event {
+        Event::Begin(node) => Some(node),
+        _ => None,
+    });
+    nodes
+        .flat_map(|node| mem(&node))
+        .any(|range| set.overlaps(range))
+}
+
 /// A name like `name` that is not taken.
 fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Result<(), Errno> {
     /// Longer than any suffix below.
@@ -565,6 +726,13 @@ fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Resu
     Err(EEXIST)
 }
 
+fn overlap(one: &RangeSet, other: &RangeSet) -> bool {
+    one.iter().any(|range| other.overlaps(range))
+}
+
 fn same(a: &Node<'_>, b: &Node<'_>) -> bool {
     core::ptr::eq(a.name_bytes(), b.name_bytes())
 }
+
+#[cfg(test)]
+mod tests;

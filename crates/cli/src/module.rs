@@ -95,12 +95,45 @@ pub fn facts(root: &Root) -> Result<BTreeMap<String, String>, Fail> {
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// Nodes that arrived and have memory that nobody claimed, and the bytes.
+/// A node that arrived and has memory that nobody claimed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unclaimed {
+    /// Its path.
+    pub node: String,
+    /// The bytes.
+    pub bytes: u64,
+    /// The producer that has it and may hand it on as it is. Nobody else can release it.
+    pub producer: Option<String>,
+}
+
+impl Unclaimed {
+    /// `PATH BYTES`, or `PATH BYTES PRODUCER`
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let (node, bytes) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+        Some(Self {
+            node,
+            bytes,
+            producer: words.next().map(str::to_owned),
+        })
+    }
+
+    /// Whether it is the node at `path` or below it; `all` is above everything.
+    fn is_below(&self, path: &str) -> bool {
+        path == "all"
+            || self
+                .node
+                .strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// The nodes that arrived and have memory that nobody claimed.
 ///
 /// # Errors
 ///
 /// When the module is there and does not say.
-pub fn unclaimed(root: &Root) -> Result<Vec<(String, u64)>, Fail> {
+pub fn unclaimed(root: &Root) -> Result<Vec<Unclaimed>, Fail> {
     if !present(root) {
         return Ok(Vec::new());
     }
@@ -109,11 +142,54 @@ pub fn unclaimed(root: &Root) -> Result<Vec<(String, u64)>, Fail> {
         .text(&format!("{DIR}/release"), 2 * MAX_SIZE as u64)
         .or_status(Status::NotPermitted)
         .map_err(|fail| fail.root(""))?;
-    let line = |line: &str| {
-        let (path, bytes) = line.rsplit_once(' ')?;
-        Some((path.to_owned(), bytes.parse().ok()?))
+    Ok(text.lines().filter_map(Unclaimed::parse).collect())
+}
+
+/// Refuses to release what a producer has, before anything changes.
+///
+/// # Errors
+///
+/// [`Status::Module`] when a producer has something at `path` or below it; when the module is there and does not say.
+pub fn require_nobodys(root: &Root, path: &str) -> Result<(), Fail> {
+    /// So many nodes are named.
+    const FEW: usize = 8;
+    let nodes = unclaimed(root)?;
+    let held = nodes.iter().filter(|node| node.is_below(path));
+    let held: Vec<_> = held
+        .filter_map(|node| Some((node.producer.as_deref()?, node.node.as_str())))
+        .collect();
+    let Some((producer, _)) = held.first() else {
+        return Ok(());
     };
-    Ok(text.lines().filter_map(line).collect())
+    // An instance of khofs is released as a whole.
+    let mut names: Vec<&str> = Vec::new();
+    for (_, node) in held.iter().filter(|(other, _)| other == producer) {
+        let node = khofs::instance_node(node).unwrap_or(node);
+        if !names.contains(&node) {
+            names.push(node);
+        }
+    }
+    let more = match names.len().saturating_sub(FEW) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names.truncate(FEW);
+    let fix = if names
+        .iter()
+        .any(|name| khofs::instance_node(name).is_some())
+    {
+        "release what is not wanted by its name: an instance of khofs that is not mounted (kho release /khofs/NAME), a blob, a node"
+    } else {
+        "release what is not wanted by its name, or unload that driver first"
+    };
+    Err(Fail::new(
+        Status::Module,
+        format!(
+            "{path} is not released: the producer {producer} has {}{more}, which only that producer can release",
+            names.join(", ")
+        ),
+    )
+    .fix(fix))
 }
 
 /// Writes to one of the module's files.
@@ -465,13 +541,26 @@ fn release_refused(root: &Root, node: &str, err: &std::io::Error) -> Fail {
         std::io::ErrorKind::NotFound => {
             Fail::new(Status::NoSuchEntry, format!("no node {node} arrived"))
         }
+        std::io::ErrorKind::ResourceBusy if is_left(root, node) => Fail::new(
+            Status::Module,
+            format!("{node} is not released: it is handed over in the active phase"),
+        )
+        .fix("kho abort leaves the active phase"),
         std::io::ErrorKind::ResourceBusy => Fail::new(
             Status::Module,
-            format!("nothing of {node} is left to give back: it was taken over or given back before, or is handed over again"),
+            format!(
+                "nothing of {node} is left to give back: it was taken over or given back before"
+            ),
         )
-        .fix("kho status lists what nobody took over; kho abort leaves the active phase"),
+        .fix("kho status lists what nobody took over"),
         _ => refused(root, "release", node, err),
     }
+}
+
+/// Whether there is unclaimed memory at `path` or below it.
+fn is_left(root: &Root, path: &str) -> bool {
+    let nodes = unclaimed(root).unwrap_or_default();
+    nodes.iter().any(|node| node.is_below(path))
 }
 
 #[cfg(test)]
@@ -510,6 +599,56 @@ mod tests {
             release(&root, "/a/b").unwrap_err().status,
             Status::Unsupported
         );
+    }
+
+    #[test]
+    fn what_a_producer_has_is_not_released_with_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        // Without the module the write says why.
+        require_nobodys(&root, "all").unwrap();
+        let folder = dir.path().join(DIR);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("active"), "0\n").unwrap();
+        let lines = "/blobs/blob-0 4096\n/khofs/vm 8192 khofs\n/khofs/vm/tree 4096 khofs\n/khofs/db 4096 khofs\n\
+                     /ring 4096\n/test 4096 test\n/test/area 4096 test\n";
+        fs::write(folder.join("release"), lines).unwrap();
+        let nodes = unclaimed(&root).unwrap();
+        assert_eq!(nodes.len(), 7);
+        assert_eq!(nodes[0].producer, None);
+        assert_eq!(nodes[1].bytes, 8192);
+        assert_eq!(nodes[1].producer.as_deref(), Some("khofs"));
+
+        for path in [
+            "/ring",
+            "/blobs",
+            "/blobs/blob-0",
+            "/khofs/v",
+            "/tes",
+            "/none",
+        ] {
+            require_nobodys(&root, path).unwrap();
+        }
+        let said = |path| {
+            let fail = require_nobodys(&root, path).unwrap_err();
+            assert_eq!(fail.status, Status::Module, "{path}");
+            fail.to_string()
+        };
+        assert!(
+            said("all").starts_with(
+                "all is not released: the producer khofs has /khofs/vm, /khofs/db, which only that producer can release"
+            ),
+            "{}",
+            said("all")
+        );
+        assert!(said("/khofs").contains("kho release /khofs/NAME"));
+        assert!(said("/khofs/db").contains("khofs has /khofs/db,"));
+        assert!(said("/test").contains("test has /test, /test/area,"));
+        assert!(said("/test/area").contains("unload that driver"));
+        // What nobody has is left, and in the active phase stays.
+        let err = std::io::Error::from_raw_os_error(16);
+        let fail = release_refused(&root, "/ring", &err);
+        assert!(fail.to_string().contains("kho abort"), "{fail}");
     }
 
     #[test]

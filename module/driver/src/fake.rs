@@ -84,6 +84,12 @@ pub unsafe fn kho_get_mem(_: i64, index: usize, range: *mut Mem) -> c_int {
 pub fn kho_claim_node(_: i64) -> c_int {
     0
 }
+pub unsafe fn kho_hold_node(_: *mut RawProducer, node: i64) -> c_int {
+    if node == 1 { 0 } else { -16 }
+}
+pub unsafe fn kho_release_node(_: *mut RawProducer, node: i64) -> c_int {
+    if node == 1 { 0 } else { -2 }
+}
 pub fn kho_alloc_range(count: usize) -> u64 {
     if count == 1 { 0x2000 } else { 0 }
 }
@@ -97,7 +103,7 @@ pub unsafe fn kho_range_address(_: u64) -> *mut c_void {
 mod tests {
     use super::Notes;
     use crate::producer::run_for_test;
-    use crate::{Context, Errno, Memory, Node, Producer, Range};
+    use crate::{Context, Errno, Memory, Node, Producer, Range, Slot};
     use core::ffi::CStr;
 
     struct Good;
@@ -154,6 +160,9 @@ mod tests {
         assert_eq!(node.u64(c"none"), Err(Errno::ENOENT));
         assert_eq!(node.mem().count(), 1);
         assert_eq!(node.claim().unwrap().len(), 4096);
+        static SLOT: Slot<Good> = Slot::new(Good);
+        assert_eq!(SLOT.hold(node), Ok(()));
+        assert_eq!(SLOT.release(node), Ok(()));
         assert_eq!(node.take(), Err(Errno::EINVAL));
         assert!(Memory::new(1).is_ok());
         assert_eq!(Memory::new(2).unwrap_err(), Errno::ENOMEM);

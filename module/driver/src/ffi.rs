@@ -46,6 +46,9 @@ unsafe extern "C" {
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     pub fn kho_get_mem(node: i64, index: usize, range: *mut Mem) -> c_int;
     pub safe fn kho_claim_node(node: i64) -> c_int;
+    // A structure that was registered, or never written; its name ends with a NUL.
+    pub fn kho_hold_node(producer: *mut RawProducer, node: i64) -> c_int;
+    pub fn kho_release_node(producer: *mut RawProducer, node: i64) -> c_int;
     pub safe fn kho_alloc_range(count: usize) -> u64;
     // What kho_alloc_range gave, once.
     pub fn kho_free_range(addr: u64, count: usize);

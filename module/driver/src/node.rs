@@ -70,6 +70,11 @@ impl Node {
         found.try_into().map_err(|_| Errno::EBADMSG)
     }
 
+    /// As kho.ko counts it.
+    pub(crate) const fn number(self) -> i64 {
+        self.0
+    }
+
     /// The ranges of the node's `mem`, in its order.
     pub fn mem(self) -> impl Iterator<Item = Range> {
         (0usize..).map_while(move |index| {

@@ -1,7 +1,7 @@
 //! Writing down what is handed over.
 
 use crate::ffi::{self, Mem, RawProducer};
-use crate::{Errno, Range};
+use crate::{Errno, Node, Range};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
@@ -200,6 +200,29 @@ impl<P: Producer> Slot<P> {
         unsafe { raw.write(value) };
         // SAFETY: a static, which stays as it is by the # Invariants.
         check(unsafe { ffi::kho_register_producer_owned(raw, owner.0) })
+    }
+
+    /// Makes a node that arrived the producer's own, with all below it, although its pages stay reserved: from then on it may
+    /// hand them on as they are, and nobody else releases them.
+    ///
+    /// # Errors
+    ///
+    /// As `kho_hold_node` in `include/kho.h`: [`Errno::EINVAL`] when the producer is not registered, [`Errno::EBUSY`] when
+    /// the memory is not all there.
+    pub fn hold(&'static self, node: Node) -> Result<(), Errno> {
+        // SAFETY: a static; kho.ko knows by its address whether it was registered.
+        check(unsafe { ffi::kho_hold_node(self.raw.get(), node.number()) })
+    }
+
+    /// Gives the unclaimed pages of a node that the producer [holds](Self::hold) back to the system, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// As `kho_release_node` in `include/kho.h`: [`Errno::ENOENT`] when it does not hold that node, [`Errno::EBUSY`] in the
+    /// active phase. Then nothing changed.
+    pub fn release(&'static self, node: Node) -> Result<(), Errno> {
+        // SAFETY: as in `hold`. The name is NULL until it is registered, and a string then.
+        check(unsafe { ffi::kho_release_node(self.raw.get(), node.number()) })
     }
 
     /// Makes kho.ko forget the producer; aborts first in the active phase.

@@ -60,7 +60,7 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
     let mut blocks = Vec::new();
     for instance in &state.instances {
         match &instance.body {
-            Body::New => {}
+            Body::New | Body::Ending => {}
             Body::Arrived(arrived) => {
                 all_good(instance, &arrived.data)?;
                 let tree = arrived.tree.iter().copied();
@@ -305,6 +305,14 @@ fn arrived(node: Node) -> Result<(), Errno> {
         return Ok(());
     }
     let (limit, inode_limit) = (node.u64(SIZE_LIMIT)?, node.u64(INODE_LIMIT)?);
+    // From here on nobody else gives its pages away. They are all there, or none of them is handed on.
+    node.hold().inspect_err(|error| {
+        log!(
+            Level::Error,
+            "the memory of instance {name} is not all there (error {})",
+            error.0
+        );
+    })?;
     let pages = arrived.data.total() / PAGE_SIZE;
     log!(
         Level::Info,
@@ -315,6 +323,7 @@ fn arrived(node: Node) -> Result<(), Errno> {
     );
     let mut state = STATE.lock();
     let instance = state.add(name, Body::Arrived(arrived))?;
+    instance.node = Some(node);
     instance.limit = limit / PAGE_SIZE;
     instance.inode_limit = inode_limit;
     instance.used = pages;

@@ -17,7 +17,7 @@ pub fn status_show(out: &mut Text<'_>) -> Result<(), Errno> {
     for instance in &state.instances {
         let (_, free) = state.chunks.totals(instance.id);
         let (what, inodes, unclaimed, ranges) = match &instance.body {
-            Body::New => continue,
+            Body::New | Body::Ending => continue,
             Body::Arrived(a) => ("arrived", a.inodes, a.data.total(), a.data.len() as u64),
             Body::Live(_) => (
                 "live",

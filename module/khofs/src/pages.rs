@@ -420,7 +420,7 @@ pub fn inode_gone(id: u32, mut content: Content) {
     {
         let mut state = STATE.lock();
         match state.instance(id) {
-            Ok(instance) if matches!(instance.body, Body::Live(_)) => {
+            Ok(instance) if matches!(instance.body, Body::Live(_) | Body::Ending) => {
                 instance.inodes = instance.inodes.saturating_sub(1);
             }
             _ => return,

@@ -36,7 +36,7 @@ pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
                 Some((bytes, arrived.data.try_clone()?))
             }
             Body::New => None,
-            Body::Live(_) => return Err(EINVAL),
+            Body::Live(_) | Body::Ending => return Err(EINVAL),
         }
     };
     match arrived {
@@ -67,6 +67,7 @@ fn begin(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     let mut state = STATE.lock();
     let instance = state.instance(id)?;
     instance.inodes = 1;
+    sb.hold();
     instance.body = Body::Live(sb);
     Ok(())
 }
@@ -105,13 +106,14 @@ fn finish(
     summary: &Summary,
 ) -> Result<(), Errno> {
     let instance = state.instance(id)?;
+    sb.hold();
     let body = core::mem::replace(&mut instance.body, Body::Live(sb));
     instance.used = summary.pages;
     instance.inodes = summary.links.len() as u64;
     instance.next_ino = summary.next_ino;
     instance.unclaimed = data;
     if let Body::Arrived(arrived) = body {
-        // Its tree is in inodes and dentries now.
+        // Its tree is in inodes and dentries now. No activation has named these pages: it waits for mounts under way.
         for range in arrived.tree {
             if claim(range).is_err() {
                 continue;

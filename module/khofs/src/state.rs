@@ -1,6 +1,6 @@
 //! Instances and their limits.
 
-use crate::boundary::handover::release;
+use crate::boundary::handover::Node;
 use crate::boundary::kernel::{self, Block};
 use crate::boundary::sync::Lock;
 use crate::boundary::vfs::Super;
@@ -34,8 +34,10 @@ pub enum Body {
     New,
     /// It arrived, and all of it is still reserved.
     Arrived(Arrived),
-    /// Its files are there.
+    /// Its files are there. The instance has an active reference on the superblock.
     Live(Super),
+    /// It is being released, or there was no memory to give back what is left of it.
+    Ending,
 }
 
 /// A file system that has a name.
@@ -56,8 +58,8 @@ pub struct Instance {
     pub next_ino: u64,
     /// What there is of it.
     pub body: Body,
-    /// Mounts under way.
-    pub mounting: u32,
+    /// As what it arrived; khofs has that node for its own.
+    pub node: Option<Node>,
     /// Pages of live files that are still reserved.
     pub unclaimed: RangeSet,
     /// When new memory is a folio of 2 MiB.
@@ -121,7 +123,7 @@ impl State {
             inodes: 0,
             next_ino: 2, // 1 is the root
             body,
-            mounting: 0,
+            node: None,
             unclaimed: RangeSet::new(),
             huge: Huge::default(),
         };
@@ -133,7 +135,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] in the active phase when it is not live; no memory.
+    /// [`EBUSY`] in the active phase when it is not live, and when it ends; no memory.
     pub fn mount(&mut self, options: &Options) -> Result<u32, Errno> {
         let frozen = self.frozen;
         let at = self.instances.iter().position(|i| i.name == options.name());
@@ -152,31 +154,15 @@ impl State {
                 self.add(name, Body::New)?
             }
         };
-        instance.mounting = instance.mounting.saturating_add(1);
-        Ok(instance.id)
+        match instance.body {
+            Body::Ending => Err(EBUSY),
+            _ => Ok(instance.id),
+        }
     }
 
     /// The mount that [`mount`](Self::mount) began is done or has failed.
-    pub fn mount_done(&mut self, id: u32) {
-        if let Ok(instance) = self.instance(id) {
-            instance.mounting = instance.mounting.saturating_sub(1);
-        }
-        self.tidy();
-    }
-
-    /// A superblock is gone: the instance was released, or could not be filled.
-    pub fn super_gone(&mut self, id: u32) {
-        if let Ok(instance) = self.instance(id)
-            && matches!(instance.body, Body::Live(_))
-        {
-            instance.body = Body::New;
-        }
-        self.tidy();
-    }
-
-    fn tidy(&mut self) {
-        self.instances
-            .retain(|i| !(matches!(i.body, Body::New) && i.mounting == 0));
+    pub fn mount_done(&mut self) {
+        self.instances.retain(|i| !matches!(i.body, Body::New));
     }
 
     /// Sets limits.
@@ -223,51 +209,111 @@ impl State {
         if left < pages { Err(ENOSPC) } else { Ok(()) }
     }
 
-    /// Takes an instance that arrived and was never mounted off the list.
+    /// Begins to end an instance: its number, and what there was of it.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] for no such name; [`EBUSY`] when it is live or being mounted, or in the active phase.
-    pub fn forget_arrived(&mut self, name: &str) -> Result<Arrived, Errno> {
+    /// [`ENOENT`] for no such name; [`EBUSY`] in the active phase.
+    fn end(&mut self, name: &str) -> Result<(u32, Body), Errno> {
         let frozen = self.frozen;
-        let at = self
-            .instances
-            .iter()
-            .position(|i| i.name == name)
-            .ok_or(ENOENT)?;
-        let instance = self.instances.get(at).ok_or(ENOENT)?;
-        if frozen || instance.mounting != 0 || !matches!(instance.body, Body::Arrived(_)) {
+        let instance = self.instances.iter_mut().find(|i| i.name == name);
+        let instance = instance.ok_or(ENOENT)?;
+        if frozen {
             return Err(EBUSY);
         }
-        match self.instances.swap_remove(at).body {
-            Body::Arrived(arrived) => Ok(arrived),
-            _ => Err(EBUSY),
-        }
+        let body = core::mem::replace(&mut instance.body, Body::Ending);
+        Ok((instance.id, body))
     }
 }
 
-/// Ends an instance, with all its files.
+/// Ends an instance, with all its files. Neither a mount nor another release is under way, nor an activation.
 ///
 /// # Errors
 ///
-/// [`ENOENT`] for no such name; [`EBUSY`] when it is mounted, being mounted, or in the active phase.
+/// [`ENOENT`] for no such name; [`EBUSY`] when it is mounted, or in the active phase. No memory: then a live instance is
+/// gone as far as its files are concerned, and what arrived of it and they never needed is given back by another attempt.
 pub fn release_instance(name: &str) -> Result<(), Errno> {
-    let live = {
-        let mut state = STATE.lock();
-        let frozen = state.frozen;
-        let instance = state.instances.iter_mut().find(|i| i.name == name);
-        let instance = instance.ok_or(ENOENT)?;
-        match instance.body {
-            Body::Live(sb) if !frozen && instance.mounting == 0 => Some(sb),
-            Body::Live(_) => return Err(EBUSY),
-            _ => None,
-        }
-    };
-    if let Some(sb) = live {
-        return sb.let_go();
+    let (id, body) = STATE.lock().end(name)?;
+    if let Body::Live(sb) = body
+        && let Err(error) = sb.let_go()
+    {
+        STATE.lock().instance(id)?.body = body;
+        return Err(error);
     }
-    let arrived = STATE.lock().forget_arrived(name)?;
-    release(&RangeSet::from_ranges(arrived.tree.iter().copied())?);
-    release(&arrived.data);
-    Ok(())
+    let node = STATE.lock().instance(id)?.node;
+    let released = node.map_or(Ok(()), Node::release);
+    let mut state = STATE.lock();
+    match (released, body) {
+        (Ok(()), _) => state.instances.retain(|i| i.id != id),
+        (Err(_), Body::Live(_)) => {}
+        (Err(_), body) => state.instance(id)?.body = body,
+    }
+    released
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrived() -> Body {
+        Body::Arrived(Arrived {
+            tree: Vec::new(),
+            size: 0,
+            checksum: 0,
+            data: RangeSet::new(),
+            inodes: 1,
+        })
+    }
+
+    fn named(name: &str) -> Options {
+        let mut options = Options::default();
+        options.set("name", Some(name), 0).unwrap();
+        options
+    }
+
+    #[test]
+    fn an_instance_that_ends_is_not_mounted() {
+        let mut state = State::new();
+        state.add("a".into(), arrived()).unwrap();
+        assert_eq!(state.end("b").err(), Some(ENOENT));
+        let id = state.mount(&named("a")).unwrap();
+        let (ending, body) = state.end("a").unwrap();
+        assert_eq!(ending, id);
+        assert!(matches!(body, Body::Arrived(_)));
+        assert_eq!(state.mount(&named("a")), Err(EBUSY));
+        // One that was made for a mount that failed is gone with it, one that ends is not.
+        state.mount(&named("b")).unwrap();
+        state.mount_done();
+        assert_eq!(state.instances.len(), 1);
+        // Another attempt finds it.
+        assert!(matches!(state.end("a").unwrap().1, Body::Ending));
+    }
+
+    #[test]
+    fn in_the_active_phase_no_instance_comes_or_goes() {
+        let mut state = State::new();
+        state.add("a".into(), arrived()).unwrap();
+        state.frozen = true;
+        assert_eq!(state.end("a").err(), Some(EBUSY));
+        assert_eq!(state.mount(&named("a")), Err(EBUSY));
+        assert_eq!(state.mount(&named("b")), Err(EBUSY));
+        assert!(matches!(state.instances[0].body, Body::Arrived(_)));
+        assert_eq!(state.instances.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_given_back_is_there_as_before() {
+        let node = |node| {
+            let mut state = STATE.lock();
+            state.add("a".into(), arrived()).unwrap().node = node;
+        };
+        node(Some(Node::that_stays()));
+        assert_eq!(release_instance("a"), Err(ENOMEM));
+        assert!(matches!(STATE.lock().instances[0].body, Body::Arrived(_)));
+        STATE.lock().instances.clear();
+        node(None);
+        release_instance("a").unwrap();
+        assert!(STATE.lock().instances.is_empty());
+        assert_eq!(release_instance("a"), Err(ENOENT));
+    }
 }

@@ -466,6 +466,21 @@ extern "C" fn kho_rs_claim_node(node: i64) -> c_int {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_hold_node(producer: *mut c_void, node: i64) -> c_int {
+    // SAFETY: kho.h makes the driver keep the structure until it unregisters.
+    let handle = unsafe { Handle::new(producer) }.ok_or(EINVAL);
+    status(handle.and_then(|handle| PHASE.lock().hold(handle, node)))
+}
+
+/// Does not take the phase's lock: a producer may let others wait in `serialize` meanwhile.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_release_node(name: *const c_char, node: i64) -> c_int {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    status(name.and_then(|name| STORE.lock().release_held(name, node)))
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn kho_rs_release(addr: u64, len: u64) -> c_int {
     status(range(addr, len).and_then(|range| STORE.lock().release(range)))
 }

@@ -1,11 +1,27 @@
-//! The kernel's functions for host tests: a machine of [`PAGES`] ordinary pages, none of them reserved, whose page
-//! allocator has nothing left.
+//! The kernel's functions for host tests: a machine of [`PAGES`] ordinary pages, none of them reserved but those that a
+//! test reserves, whose page allocator has nothing left.
 
+use core::cell::RefCell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::null_mut;
+use std::collections::BTreeMap;
+use std::thread_local;
+use std::vec::Vec;
 
 /// Page frames that exist.
 const PAGES: u64 = 1 << 20;
+
+thread_local! {
+    /// Reserved pages, with their `page_private`.
+    static RESERVED: RefCell<BTreeMap<u64, usize>> = const { RefCell::new(BTreeMap::new()) };
+    /// All of memory: every address is its first byte.
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reserves a page for the test that calls it.
+pub fn reserve(pfn: u64, private: usize) {
+    RESERVED.with_borrow_mut(|pages| pages.insert(pfn, private));
+}
 
 pub unsafe fn kho_c_lock(_: u32) {}
 pub unsafe fn kho_c_unlock(_: u32) {}
@@ -28,18 +44,33 @@ pub unsafe fn kho_c_close(_: *mut c_void) {}
 pub fn kho_c_pfn_valid(pfn: u64) -> bool {
     pfn < PAGES
 }
-pub unsafe fn kho_c_page_reserved(_: u64) -> bool {
-    false
+pub unsafe fn kho_c_page_reserved(pfn: u64) -> bool {
+    RESERVED.with_borrow(|pages| pages.contains_key(&pfn))
 }
-pub unsafe fn kho_c_page_private(_: u64) -> usize {
-    0
+pub unsafe fn kho_c_page_private(pfn: u64) -> usize {
+    RESERVED.with_borrow(|pages| pages.get(&pfn).copied().unwrap_or(0))
 }
-pub unsafe fn kho_c_set_page_private(_: u64, _: usize) {}
-pub unsafe fn kho_c_page_claim(_: u64) {}
-pub unsafe fn kho_c_reserved_free(_: u64, _: u32) {}
+pub unsafe fn kho_c_set_page_private(pfn: u64, value: usize) {
+    RESERVED.with_borrow_mut(|pages| {
+        if let Some(private) = pages.get_mut(&pfn) {
+            *private = value;
+        }
+    });
+}
+pub unsafe fn kho_c_page_claim(pfn: u64) {
+    RESERVED.with_borrow_mut(|pages| pages.remove(&pfn));
+}
+pub unsafe fn kho_c_reserved_free(pfn: u64, order: u32) {
+    RESERVED.with_borrow_mut(|pages| pages.retain(|at, _| at.wrapping_sub(pfn) >= 1 << order));
+}
 pub unsafe fn kho_c_adjust_managed(_: u64, _: isize) {}
 pub fn kho_c_virt(_: u64) -> *mut c_void {
-    null_mut()
+    /// The most that is written at once.
+    const MOST: usize = 2 << 20;
+    BYTES.with_borrow_mut(|bytes| {
+        bytes.resize(MOST, 0);
+        bytes.as_mut_ptr().cast()
+    })
 }
 pub unsafe fn kho_c_vmalloc_pfn(_: *const c_void) -> u64 {
     0

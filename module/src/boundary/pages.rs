@@ -294,6 +294,18 @@ impl Reserved {
     }
 }
 
+#[cfg(test)]
+impl Reserved {
+    /// Pages that arrived, on the machine of a test.
+    pub fn of(set: RangeSet) -> Self {
+        for pfn in set.iter().flat_map(pfns) {
+            ffi::reserve(pfn, UNCLAIMED);
+        }
+        // INVARIANT: just reserved, and every page of that machine has a page frame.
+        Self { set }
+    }
+}
+
 fn insert(set: &mut RangeSet, run: Option<Range<u64>>) -> Result<(), Errno> {
     if let Some(run) = run
         && let Some(range) = range_of(run.start, run.end.saturating_sub(run.start))

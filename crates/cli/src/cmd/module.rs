@@ -85,16 +85,16 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
 pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     match super::exec::require_ours(session) {
-        Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => {}
-        // An image of which nobody can tell whose it is may be ours.
-        Err(fail) if fail.status != Status::CannotTell => return Err(fail),
-        _ => {
+        Ok(_) => {
             return Err(Fail::new(
                 Status::Module,
                 "the loaded kernel may be handed the same memory",
             )
             .fix("kho unload, release, and load again"));
         }
+        Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => {}
+        // Whether one of ours is loaded cannot be told.
+        Err(fail) => return Err(fail),
     }
     if khofs::release(&session.root, what)? {
         out.result(&serde_json::json!({ "released": what }), || {
@@ -133,6 +133,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
         )
         .fix(there_is(session, keep.released.as_slice())));
     };
+    module::require_nobodys(&session.root, &path)?;
     // The list first, see `release_blobs`.
     session.state.set_keep(&keep)?;
     if let Err(fail) = module::release(&session.root, &path) {
@@ -160,9 +161,9 @@ fn there_is(session: &Session, released: &[String]) -> String {
     if let Ok(Some(instances)) = khofs::instances(&session.root) {
         names.extend(instances.iter().map(khofs::Instance::node));
     }
-    for (node, _) in module::unclaimed(&session.root).unwrap_or_default() {
+    for unclaimed in module::unclaimed(&session.root).unwrap_or_default() {
         // An instance is released as a whole; a blob is named above.
-        let node = khofs::instance_node(&node).unwrap_or(&node);
+        let node = khofs::instance_node(&unclaimed.node).unwrap_or(&unclaimed.node);
         if !node.starts_with("/blobs/") && !names.iter().any(|name| name == node) {
             names.push(node.to_owned());
         }

@@ -180,8 +180,8 @@ unsafe extern "C" fn khofs_rs_instance(given: *mut c_void) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn khofs_rs_instance_done(id: u32) {
-    STATE.lock().mount_done(id);
+extern "C" fn khofs_rs_instance_done() {
+    STATE.lock().mount_done();
 }
 
 #[unsafe(no_mangle)]
@@ -201,17 +201,12 @@ unsafe extern "C" fn khofs_rs_reconfigure(id: u32, given: *mut c_void) -> c_int 
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn khofs_rs_super_gone(id: u32) {
-    STATE.lock().super_gone(id);
-}
-
-#[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_hold_super(id: *mut u32) -> *mut c_void {
     let state = STATE.lock();
     // SAFETY: a variable.
     let after = unsafe { id.read() };
     let live = state.instances.iter().filter_map(|i| match i.body {
-        Body::Live(sb) if i.id > after && i.mounting == 0 => Some((i.id, sb)),
+        Body::Live(sb) if i.id > after => Some((i.id, sb)),
         _ => None,
     });
     let Some((number, sb)) = live.min_by_key(|(number, _)| *number) else {

@@ -136,7 +136,10 @@ pub unsafe fn kho_get_bytes(_: i64, _: *const c_char, _: *mut c_void, _: usize) 
 pub fn kho_claim(_: u64, _: u64) -> c_int {
     -12
 }
-pub fn kho_release(_: u64, _: u64) -> c_int {
+pub fn khofs_c_hold_node(_: i64) -> c_int {
+    -12
+}
+pub fn khofs_c_release_node(_: i64) -> c_int {
     -12
 }
 pub unsafe fn khofs_c_hold_super(_: *mut c_void) {}

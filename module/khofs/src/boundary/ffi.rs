@@ -82,9 +82,9 @@ unsafe extern "C" {
     // NULL, or a string that lives as long as the inode.
     pub fn khofs_c_target(inode: *mut c_void) -> *const c_char;
     pub fn khofs_c_file(inode: *mut c_void) -> *mut c_void;
-    // A superblock with an active reference of its instance.
+    // A superblock that is being filled, or with an active reference of its instance.
     pub fn khofs_c_hold_super(sb: *mut c_void);
-    // Without the state's lock: inodes are evicted.
+    // Without the state's lock: inodes are evicted. No mount is under way, and khofs_rs_hold_super does not give it.
     pub fn khofs_c_drop_super(sb: *mut c_void) -> c_int;
 
     // kho.ko. Strings end with a NUL; contexts come from a serialize that has not returned.
@@ -102,5 +102,7 @@ unsafe extern "C" {
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     // Any range: kho.ko checks that it arrived and is nobody's.
     pub safe fn kho_claim(addr: u64, len: u64) -> c_int;
-    pub safe fn kho_release(addr: u64, len: u64) -> c_int;
+    // Any node: kho.ko checks that it arrived and is whole, and that khofs has it.
+    pub safe fn khofs_c_hold_node(node: i64) -> c_int;
+    pub safe fn khofs_c_release_node(node: i64) -> c_int;
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use kho::{PhysAddr, PhysRange, RangeSet};
+use kho::{PhysAddr, PhysRange};
 
 /// A string of at most 63 bytes with its NUL.
 struct Text([u8; 64]);
@@ -123,8 +123,16 @@ impl Context<'_> {
 }
 
 /// A node that arrived.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node(i64);
+
+#[cfg(test)]
+impl Node {
+    /// One of a test, whose memory cannot be given back.
+    pub fn that_stays() -> Self {
+        Self(1)
+    }
+}
 
 impl Node {
     /// The nodes with this `compatible`.
@@ -137,6 +145,24 @@ impl Node {
             after = unsafe { ffi::kho_find_compatible(compatible.as_ptr(), after) };
             (after >= 0).then_some(Self(after))
         })
+    }
+
+    /// Makes it khofs's own, with all below it: nobody else releases its memory, and khofs may hand that on as it is.
+    ///
+    /// # Errors
+    ///
+    /// As `include/kho.h` says: `EBUSY` when some of its memory is not there any more.
+    pub fn hold(self) -> Result<(), Errno> {
+        check(ffi::khofs_c_hold_node(self.0))
+    }
+
+    /// Gives what khofs has not claimed of it back to the system.
+    ///
+    /// # Errors
+    ///
+    /// As `include/kho.h` says; then nothing changed.
+    pub fn release(self) -> Result<(), Errno> {
+        check(ffi::khofs_c_release_node(self.0))
     }
 
     /// Its child of this name.
@@ -238,13 +264,4 @@ impl Node {
 /// As `include/kho.h` says.
 pub fn claim(range: PhysRange) -> Result<(), Errno> {
     check(ffi::kho_claim(range.start().get(), range.len()))
-}
-
-/// Gives pages that arrived back to the system; those that are somebody's are left alone.
-pub fn release(set: &RangeSet) {
-    for range in set.iter() {
-        // What root released before, or somebody claimed, is no loss.
-        let _ = check(ffi::kho_release(range.start().get(), range.len()));
-        super::kernel::relax();
-    }
 }

@@ -227,7 +227,7 @@ impl<'a> Inode<'a> {
 ///
 /// # Invariants
 ///
-/// Alive: being filled, or until `khofs_rs_super_gone` says otherwise.
+/// Alive: being filled, or as long as an instance has its reference on it, which is while its body says that it is live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Super(NonNull<c_void>);
 
@@ -409,18 +409,19 @@ impl Super {
         NonNull::new(root).map(Dentry).ok_or(EINVAL)
     }
 
-    /// One more active reference, which C drops. The instance has one while its body says that it is live.
+    /// One more active reference: that of the instance, or one that C drops.
     pub fn hold(self) -> *mut c_void {
-        // SAFETY: alive, with a reference, as said above.
+        // SAFETY: alive by the # Invariants.
         unsafe { ffi::khofs_c_hold_super(self.0.as_ptr()) };
         self.0.as_ptr()
     }
 
-    /// Lets go of the instance's hold on it. Not with the state's lock.
+    /// Drops the instance's reference, with which all its files go. Not with the state's lock, and only of an instance
+    /// whose body says that it ends.
     ///
     /// # Errors
     ///
-    /// `EBUSY` when it is mounted.
+    /// `EBUSY` when it is mounted; then the instance has its reference still.
     pub fn let_go(self) -> Result<(), Errno> {
         // SAFETY: alive by the # Invariants; the instance has its reference until this succeeds.
         Errno::check(i64::from(unsafe {

@@ -49,6 +49,11 @@ if [ "$KHO_HOP" = 0 ]; then
 	echo x >/k/kept/always
 	mount -o remount,huge=advise /k
 	kho-guest map cut /k/kept/cut --seed 5
+	# For later: mounted while an activation begins.
+	mount_khofs /late name=late
+	kho-guest make-tree /late/tree --bytes $((4 << 20)) --seed 4
+	kho-guest hash-tree /late --same late
+	umount /late
 fi
 kho-guest hash-tree /k/kept --same kept
 for file in /k/kept/folios /k/made*; do
@@ -83,3 +88,78 @@ fallocate -l 6m /k/made-$KHO_HOP
 kho-guest bytes $((6 << 20)) --seed $((10 + KHO_HOP)) | dd of=/k/made-$KHO_HOP bs=1M conv=notrunc 2>/dev/null
 kho-guest hash </k/made-$KHO_HOP | kho-guest same made-$KHO_HOP
 rm -f /k/small
+
+# With the build for tests: who comes or goes is waited for at a step in the middle of it.
+active=/sys/kernel/kho/active
+p=/sys/module/khofs/parameters
+somebody_waits() {
+	[ "$(cat $p/waits)" = Y ]
+}
+# ends_at_step: begins to release the instance "gone", which is not mounted, up to the step before its files go.
+ends_at_step() {
+	echo release >$p/wait_at
+	echo gone >/sys/fs/khofs/release &
+	release=$!
+	within_a_minute somebody_waits
+}
+# goes_on PID: it has waited until now, and goes on.
+goes_on() {
+	sleep 1
+	kill -0 $1
+	echo >$p/wait_at
+}
+case $KHO_HOP in
+2)
+	mount_khofs /gone name=gone
+	echo x >/gone/file
+	umount /gone
+	# Of a release, an activation sees all or nothing.
+	ends_at_step
+	echo 1 >$active &
+	other=$!
+	goes_on $other
+	wait $release
+	wait $other
+	kho dump --file /sys/kernel/kho/dt >/tmp/dt
+	grep ' late {' /tmp/dt
+	fails grep ' gone {' /tmp/dt
+	echo 0 >$active
+	# So does a mount.
+	mount_khofs /gone name=gone
+	echo x >/gone/file
+	umount /gone
+	ends_at_step
+	mount -t khofs none /gone -o name=gone &
+	other=$!
+	goes_on $other
+	wait $release
+	wait $other
+	[ -z "$(ls /gone)" ]
+	umount /gone
+	# And another release.
+	ends_at_step
+	sh -c 'echo gone >/sys/fs/khofs/release' &
+	other=$!
+	goes_on $other
+	wait $release
+	fails wait $other
+	[ -z "$(status_of gone state)" ]
+	# A mount that is filling an instance is waited for, too: what is written down is what there is then.
+	echo fill >$p/wait_at
+	mount_khofs /late name=late &
+	mount=$!
+	within_a_minute somebody_waits
+	echo 1 >$active &
+	other=$!
+	goes_on $other
+	wait $mount
+	wait $other
+	kho-guest fill
+	load
+	kho-guest fill
+	;;
+3)
+	mount_khofs /late name=late
+	kho-guest hash-tree /late --same late
+	;;
+esac

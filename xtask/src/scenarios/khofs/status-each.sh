@@ -15,7 +15,47 @@ pages_are_reserved
 [ "$(instance vm ranges)" -ge 1 ]
 kho status | grep '^khofs *vm .*; arrived: mount -t khofs -o name=vm none /PLACE shows it'
 kho doctor | grep '^ok *khofs .*is loaded'
-if [ -z "$KHO_NEXT" ]; then
+mount_khofs /seen name=seen
+# What khofs has files in, also those that nobody has read yet, is not given back behind its back: neither as one of many
+# nor by itself, by the command or not, in the active phase or not.
+nothing_is_given_back() {
+	reserved=$(sed -n 's/^unclaimed: //p' /sys/kernel/kho/status)
+	[ "$reserved" -gt 10000000 ]
+	for what in all /khofs /khofs/left /khofs/left/tree; do
+		refused '[Bb]usy' sh -c "echo $what >/sys/kernel/kho/release"
+	done
+	refused "$1" kho release all
+	kho release all 2>/dev/null || [ $? = 55 ]
+	refused "$1" kho release /khofs
+	[ "$(sed -n 's/^unclaimed: //p' /sys/kernel/kho/status)" = $reserved ]
+	pages_are_reserved
+}
+if [ -n "$KHO_NEXT" ]; then
+	nothing_is_given_back 'the producer khofs has /khofs/'
+	kho activate
+	nothing_is_given_back 'handed over\|the producer khofs has /khofs/'
+	kho abort
+	kho-guest fill
+	kho-guest hash-tree /seen --same seen
+	umount /seen
+	kho activate
+	nothing_is_given_back 'handed over\|the producer khofs has /khofs/'
+	load
+	kho-guest fill
+else
+	mount_khofs /left name=left
+	kho-guest hash-tree /left --same left
+	kho-guest hash-tree /seen --same seen
+	# What nobody touches comes by itself, also if another instance is released meanwhile.
+	mount_khofs /idle name=idle
+	umount /seen
+	kho release /khofs/seen
+	[ -z "$(instance seen state)" ]
+	comes_by_itself() {
+		[ "$(status_of idle unclaimed)" = 0 ]
+	}
+	within_a_minute comes_by_itself
+	kho-guest hash-tree /idle --same idle
 	# Given back unseen.
 	total=$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)
 	kho release /khofs/vm

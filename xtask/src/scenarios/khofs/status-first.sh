@@ -67,6 +67,16 @@ mount_khofs /b name=other
 umount /b
 kho release /khofs/other
 
+# For the next kernels: instances that nobody mounts before the last of them, and one that is mounted and not read.
+for name in left seen idle; do
+	mount_khofs /$name name=$name
+	kho-guest bytes 5000000 --seed 3 >/$name/large
+	mkdir /$name/dir
+	echo $name >/$name/dir/small
+	kho-guest hash-tree /$name --same $name
+	umount /$name
+done
+
 # Where the pages are, for the next kernels.
 kho-guest map where /k/a /k/b >/tmp/where
 tr '{' '\n' </tmp/where | sed -n 's/^"addr":\([0-9]*\),"len":\([0-9]*\)}.*/\1 \2/p' >/tmp/pages

@@ -41,6 +41,34 @@ case $KHO_HOP in
 	refused 'busy' sh -c "echo '0x4000000 0x8000000' >$sys/scratch"
 	insmod $modules/kho_ring.ko
 	ring_is 0 3
+	# A driver that hands on what arrived as it is has to say that it has it.
+	insmod $modules/kho_test.ko pages=6 as_is=2
+	refused 'busy' sh -c "echo 1 >$sys/active"
+	dmesg | grep 'kho: a producer wants to keep .*, which is reserved'
+	thawed
+	rmmod kho_test
+	# Then nobody else gives it away, as long as that driver is there.
+	insmod $modules/kho_test.ko pages=6 as_is=1
+	[ "$(unclaimed test)" = "$((6 * 4096)) test" ]
+	left=$(fact unclaimed)
+	for phase in 0 1; do
+		echo $phase >$sys/active
+		for what in all /test /test/area; do
+			refused 'busy' sh -c "echo $what >$sys/release"
+		done
+		refused 'the producer test has /test, /test/area, /test/piece' kho release all
+		kho release all 2>/dev/null || [ $? = 55 ]
+		refused 'the producer test has /test/area' kho release /test/area
+		[ "$(fact unclaimed)" = $left ]
+	done
+	dmesg | grep 'kho: all is not released: the producer test has /test,'
+	kho status | grep 'unclaimed /test .*; the producer test has it'
+	kho dump --file $sys/dt >/tmp/dt
+	grep -x '    test {' /tmp/dt
+	fails grep 'left' /tmp/dt
+	echo 0 >$sys/active
+	rmmod kho_test
+	[ "$(unclaimed test)" = $((6 * 4096)) ]
 	# A driver of the same name that does not know what arrived: that goes on under another name.
 	insmod $modules/kho_test.ko pages=2 compatible=other-v1
 	[ "$(cat /sys/module/kho_test/parameters/verified)" = -1 ]

@@ -22,8 +22,8 @@ pub struct Drivers {
     generation: u64,
     /// What is frozen, node by node.
     frozen: Vec<Node>,
-    /// What arrived and nobody claimed: path and bytes.
-    unclaimed: Vec<(String, u64)>,
+    /// What arrived and nobody claimed.
+    unclaimed: Vec<module::Unclaimed>,
 }
 
 impl Drivers {
@@ -67,7 +67,7 @@ impl Drivers {
         let unclaimed: Vec<Value> = self
             .unclaimed
             .iter()
-            .map(|(node, bytes)| json!({ "node": node, "bytes": bytes }))
+            .map(|u| json!({ "node": u.node, "bytes": u.bytes, "producer": u.producer }))
             .collect();
         json!({
             "active": self.generation != 0,
@@ -110,20 +110,21 @@ impl Drivers {
                 if node.ranges == 1 { "range" } else { "ranges" }
             );
         }
-        let mut unclaimed: Vec<(&str, u64)> = Vec::new();
-        for (node, size) in &self.unclaimed {
-            let node = khofs::instance_node(node).unwrap_or(node);
+        let mut unclaimed: Vec<(&str, u64, Option<&str>)> = Vec::new();
+        for one in &self.unclaimed {
+            let node = khofs::instance_node(&one.node).unwrap_or(&one.node);
             match unclaimed.last_mut() {
                 _ if instances.iter().any(|instance| instance.is_at(node)) => {}
-                Some((last, sum)) if *last == node => *sum = sum.saturating_add(*size),
-                _ => unclaimed.push((node, *size)),
+                Some((last, sum, _)) if *last == node => *sum = sum.saturating_add(one.bytes),
+                _ => unclaimed.push((node, one.bytes, one.producer.as_deref())),
             }
         }
-        for (node, size) in unclaimed {
-            println!(
-                "unclaimed {node}  {}; kho release {node} gives it back",
-                bytes(size)
-            );
+        for (node, size, producer) in unclaimed {
+            let size = bytes(size);
+            match producer {
+                Some(name) => println!("unclaimed {node}  {size}; the producer {name} has it"),
+                None => println!("unclaimed {node}  {size}; kho release {node} gives it back"),
+            }
         }
     }
 }
