@@ -220,7 +220,7 @@ fn circles(all: &Crate) -> Vec<String> {
             if let Some(next) = edges[last].iter().find(|next| *next == start) {
                 debug_assert_eq!(next, start);
                 let members: BTreeSet<Name> = way.iter().cloned().collect();
-                let shown: Vec<_> = way.iter().chain([start]).map(|name| show(name)).collect();
+                let shown: Vec<_> = way.iter().chain([start]).map(show).collect();
                 found.entry(members).or_insert(shown.join(" -> "));
                 break;
             }

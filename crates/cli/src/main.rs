@@ -19,6 +19,7 @@ mod notify;
 mod on_failure;
 mod session;
 mod state;
+mod status;
 mod trace;
 
 use clap::Parser;

@@ -4,12 +4,12 @@
 #[allow(dead_code, missing_docs)]
 #[path = "../../../crates/cli/src/args.rs"]
 mod args;
-#[allow(dead_code, missing_docs)]
-#[path = "../../../crates/cli/src/exit.rs"]
-mod exit;
 #[allow(dead_code)]
 #[path = "../../../crates/cli/src/on_failure.rs"]
 mod on_failure;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../crates/cli/src/status.rs"]
+mod status;
 
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ pub fn command() -> clap::Command {
 
 /// Every exit status: number, name, meaning.
 pub fn statuses() -> impl Iterator<Item = (u8, &'static str, &'static str)> {
-    let all = exit::Status::ALL.iter();
+    let all = status::Status::ALL.iter();
     all.map(|status| (status.code(), status.name(), status.meaning()))
 }
 
