@@ -32,16 +32,6 @@ impl Fail {
         self.fix = fix.to_string();
         self
     }
-
-    /// Advises to run as root, unless this is root: then something else stands in the way, and `more` may say what.
-    #[must_use]
-    pub fn root(self, more: &str) -> Self {
-        let advice = kho_kexec::sys::root::advice();
-        self.fix(match more {
-            "" => advice.to_owned(),
-            more => format!("{advice}; {more}"),
-        })
-    }
 }
 
 impl fmt::Display for Fail {
@@ -72,14 +62,15 @@ pub struct FailJson<'a> {
     pub warnings: Vec<String>,
 }
 
-impl<'a> From<&'a Fail> for FailJson<'a> {
-    fn from(fail: &'a Fail) -> Self {
+impl<'a> FailJson<'a> {
+    /// Of a failure, and of what was warned of before.
+    pub fn new(fail: &'a Fail, warnings: Vec<String>) -> Self {
         Self {
             error: fail.status.name(),
             status: fail.status.code(),
             what: &fail.what,
             fix: &fail.fix,
-            warnings: crate::output::take_warnings(),
+            warnings,
         }
     }
 }

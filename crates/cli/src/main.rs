@@ -17,6 +17,7 @@ mod map;
 mod module;
 mod notify;
 mod on_failure;
+mod privilege;
 mod session;
 mod state;
 mod status;
@@ -50,7 +51,10 @@ fn main() -> ExitCode {
                     .unwrap_or(&text)
                     .to_owned();
                 let fail = Fail::new(Status::Usage, what).fix("kho --help");
-                eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
+                eprintln!(
+                    "{}",
+                    serde_json::json!(FailJson::new(&fail, output::take_warnings()))
+                );
                 return ExitCode::from(fail.status.code());
             }
             // Printing can fail only when nobody listens.
@@ -80,7 +84,10 @@ fn main() -> ExitCode {
         }
         Err(fail) => {
             if out.json {
-                eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
+                eprintln!(
+                    "{}",
+                    serde_json::json!(FailJson::new(&fail, output::take_warnings()))
+                );
             } else {
                 eprintln!("kho: {fail}");
             }

@@ -50,7 +50,6 @@ impl WhileWorking {
 
     fn telling(socket: PathBuf, period: Duration) -> Option<Self> {
         let (stop, stopped) = mpsc::channel();
-        ask(&socket, GRANT);
         let thread = Builder::new()
             .name("notify".to_owned())
             .spawn(move || {
@@ -126,7 +125,7 @@ mod tests {
         let asking = WhileWorking::telling(socket, Duration::from_millis(20)).unwrap();
         for _ in 0..3 {
             heard.set_nonblocking(true).unwrap();
-            // Work, until that was told: the first message is there at once.
+            // Work, until that was told.
             let len = loop {
                 match heard.recv(&mut text) {
                     Ok(len) => break len,
