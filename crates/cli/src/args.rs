@@ -31,7 +31,7 @@ pub struct Cli {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// No progress bars and no remarks: only results and errors.
+    /// No progress bars and no remarks: only results, warnings and errors.
     #[arg(long, short, global = true)]
     pub quiet: bool,
 
@@ -386,10 +386,16 @@ pub struct Next {
     /// Keep drivers' memory in place although the next kernel has no kho.ko to give it to them.
     #[arg(long)]
     pub no_module_check: bool,
+    /// Load although memory is fragmented and the kernel will need more than a minute for it: nothing interrupts that.
+    #[arg(long)]
+    pub slow_ok: bool,
     /// Begin a new chain: what arrived in this boot is dropped, with its scratch region. The way out of
     /// a boot whose state tree arrived damaged.
     #[arg(long)]
     pub forget_arrived: bool,
+    /// Hand over everything but the running kernel's trace, which could not be taken.
+    #[arg(skip)]
+    pub without_trace: bool,
     /// What is known of the next side.
     #[command(flatten)]
     pub compat: Compat,

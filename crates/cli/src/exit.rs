@@ -41,6 +41,7 @@ statuses! {
     MemoryEncrypted = 13, "memory-encrypted", "memory encryption: kept ranges would read as noise";
     FirmwareMap = 14, "firmware-map", "the firmware memory map is missing, incomplete or contradictory";
     Unsupported = 15, "unsupported", "this machine or kernel cannot do it";
+    StateDir = 16, "state-dir", "the state directory cannot be made or written to";
     BadImage = 20, "bad-image", "the kernel image is truncated, corrupt or of another kind";
     BadInitrd = 21, "bad-initrd", "the initrd is missing or unreadable";
     BadCommandLine = 22, "bad-command-line", "the next kernel's command line is too long or malformed";
@@ -50,11 +51,15 @@ statuses! {
     TooLarge = 33, "too-large", "the kept content does not fit; the message says what fits";
     NoSuchEntry = 34, "no-such-entry", "no entry of that name";
     BadConfig = 35, "bad-config", "a line of keep.d is wrong";
+    Trace = 36, "trace", "the running kernel's trace cannot be taken";
     Headroom = 40, "headroom", "the next kernel would have too little free memory";
     TooManyRanges = 41, "too-many-ranges", "more early reservations than are safe";
     Scratch = 42, "scratch", "the scratch region is absent, too small or unusable";
     Overlap = 43, "overlap", "ranges overlap or lie outside RAM";
     LoadLimit = 44, "load-limit", "more than kexec_load takes";
+    NotEnoughMemory = 45, "not-enough-memory", "this system has too little free memory to load";
+    Fragmented = 46, "fragmented", "memory is fragmented: kexec_load would take too long";
+    TimeLimit = 47, "time-limit", "the capture would take longer than a shutdown may";
     LoadFailed = 50, "load-failed", "the kernel refused kexec_load";
     Stale = 51, "stale", "what is loaded is no longer what would be handed over";
     NotOurs = 52, "not-ours", "the loaded image is not the one kho loaded";
@@ -62,6 +67,7 @@ statuses! {
     Busy = 54, "busy", "another kho is at work";
     Module = 55, "module", "the kernel module or one of its producers refused";
     NoModule = 56, "no-module", "drivers keep memory in place, and the next kernel has no kho.ko";
+    CannotTell = 57, "cannot-tell", "whose image is loaded cannot be found out on this system";
     NothingArrived = 60, "nothing-arrived", "the previous kernel handed nothing over";
     TreeCorrupt = 61, "tree-corrupt", "the state tree that arrived is damaged";
     UnknownVersion = 62, "unknown-version", "the state tree that arrived has an unknown version";
@@ -126,15 +132,20 @@ pub struct FailJson<'a> {
     pub what: &'a str,
     /// What to do.
     pub fix: &'a str,
+    /// What was warned of before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
-impl<'a> From<&'a Fail> for FailJson<'a> {
-    fn from(fail: &'a Fail) -> Self {
+impl<'a> FailJson<'a> {
+    /// Of a failure, and of what was warned of before.
+    pub fn new(fail: &'a Fail, warnings: Vec<String>) -> Self {
         Self {
             error: fail.status.name(),
             status: fail.status.code(),
             what: &fail.what,
             fix: &fail.fix,
+            warnings,
         }
     }
 }

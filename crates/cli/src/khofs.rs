@@ -106,7 +106,7 @@ pub fn instances(root: &Root) -> Result<Option<Vec<Instance>>, Fail> {
     let text = root
         .attribute(&file)
         .or_status(Status::NotPermitted)
-        .map_err(|fail| fail.fix("run as root"))?;
+        .map_err(|fail| fail.root(""))?;
     Ok(Some(text.lines().filter_map(Instance::parse).collect()))
 }
 

@@ -9,12 +9,15 @@ mod arrived;
 mod cmd;
 mod exit;
 mod handover;
+mod hash;
 mod keepd;
 mod khofs;
 mod list;
 mod map;
 mod module;
+mod notify;
 mod on_failure;
+mod privilege;
 mod session;
 mod state;
 mod trace;
@@ -47,7 +50,10 @@ fn main() -> ExitCode {
                     .unwrap_or(&text)
                     .to_owned();
                 let fail = Fail::new(Status::Usage, what).fix("kho --help");
-                eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
+                eprintln!(
+                    "{}",
+                    serde_json::json!(FailJson::new(&fail, output::take_warnings()))
+                );
                 return ExitCode::from(fail.status.code());
             }
             // Printing can fail only when nobody listens.
@@ -71,10 +77,16 @@ fn main() -> ExitCode {
         )),
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            out.last_warnings();
+            ExitCode::SUCCESS
+        }
         Err(fail) => {
             if out.json {
-                eprintln!("{}", serde_json::json!(FailJson::from(&fail)));
+                eprintln!(
+                    "{}",
+                    serde_json::json!(FailJson::new(&fail, output::take_warnings()))
+                );
             } else {
                 eprintln!("kho: {fail}");
             }

@@ -47,7 +47,7 @@ pub fn present(root: &Root) -> bool {
 fn attribute(root: &Root, name: &str) -> Result<String, Fail> {
     root.attribute(&format!("{DIR}/{name}"))
         .or_status(Status::NotPermitted)
-        .map_err(|fail| fail.fix("run as root"))
+        .map_err(|fail| fail.root(""))
 }
 
 /// Whether drivers are frozen.
@@ -108,7 +108,7 @@ pub fn unclaimed(root: &Root) -> Result<Vec<(String, u64)>, Fail> {
     let text = root
         .text(&format!("{DIR}/release"), 2 * MAX_SIZE as u64)
         .or_status(Status::NotPermitted)
-        .map_err(|fail| fail.fix("run as root"))?;
+        .map_err(|fail| fail.root(""))?;
     let line = |line: &str| {
         let (path, bytes) = line.rsplit_once(' ')?;
         Some((path.to_owned(), bytes.parse().ok()?))
@@ -147,7 +147,7 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
             Status::NotPermitted,
             format!("cannot write {}: {err}", path.display()),
         )
-        .fix("run as root");
+        .root("");
     }
     // Whose fault it was only the module knows.
     let whose = match (name, text) {
@@ -168,6 +168,7 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
 /// succeeded.
 pub struct Entered<'r> {
     root: &'r Root,
+    out: Output,
     /// It is ours to leave: some `kho load` entered it, not root by hand.
     ours: bool,
     armed: bool,
@@ -182,9 +183,10 @@ impl<'r> Entered<'r> {
     /// # Errors
     ///
     /// [`Status::Module`] when a producer fails, or without `activate` when there is something to hand over.
-    pub fn enter(root: &'r Root, activate: bool, ours: u64) -> Result<Self, Fail> {
+    pub fn enter(root: &'r Root, activate: bool, ours: u64, out: Output) -> Result<Self, Fail> {
         let mut entered = Self {
             root,
+            out,
             ours: false,
             armed: false,
             part: None,
@@ -232,8 +234,13 @@ impl<'r> Entered<'r> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if self.armed {
-            // The load failed, and says why; this one cannot say more.
-            let _ = write(self.root, "active", "0");
+            // The load failed, and says why.
+            if let Err(fail) = write(self.root, "active", "0") {
+                self.out.warn(&format!(
+                    "drivers stay frozen until kho abort: {}",
+                    fail.what
+                ));
+            }
         }
     }
 }
@@ -255,7 +262,7 @@ pub fn look(
 }
 
 /// The part that arrived, when there is no module to take care of it. One that cannot be believed is not handed on, with
-/// a remark: that is what the module would make of it too.
+/// a warning: that is what the module would make of it too.
 ///
 /// # Errors
 ///
@@ -271,8 +278,8 @@ pub fn again(
             again: true,
         })),
         Some(Err(why)) => {
-            out.remark(&format!(
-                "note: what drivers of an earlier kernel left is not handed on, and its memory ends with this kernel: {why}"
+            out.warn(&format!(
+                "what drivers of an earlier kernel left is not handed on, and its memory ends with this kernel: {why}"
             ));
             Ok(None)
         }

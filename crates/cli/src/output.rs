@@ -3,11 +3,36 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Whether something that was to be printed was not, for another reason than that nobody reads it any more.
 static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Warnings of this run, in order, each once.
+static WARNINGS: Mutex<Warnings> = Mutex::new(Warnings {
+    said: Vec::new(),
+    waiting: Vec::new(),
+});
+
+/// See [`WARNINGS`].
+struct Warnings {
+    /// All of them.
+    said: Vec<String>,
+    /// Those that the JSON document has still to name.
+    waiting: Vec<String>,
+}
+
+fn warnings<T>(with: impl FnOnce(&mut Warnings) -> T) -> T {
+    with(&mut WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The warnings that no JSON document has named yet.
+pub fn take_warnings() -> Vec<String> {
+    warnings(|warnings| std::mem::take(&mut warnings.waiting))
+}
 
 /// As the standard library's, which panics when whoever read the output has gone (`kho dump | head`). A verb that
 /// changes something must not stop halfway for that.
@@ -52,15 +77,16 @@ pub fn all_written() -> bool {
 pub struct Output {
     /// One JSON document on standard output.
     pub json: bool,
-    /// No remarks, no progress.
+    /// No remarks, no progress. Warnings and errors are shown all the same.
     pub quiet: bool,
 }
 
 impl Output {
-    /// Prints `value` as JSON, or runs `text`.
+    /// Prints `value` as JSON, or runs `text`. An object also gets the member `warnings`, when there are any.
     pub fn result<T: serde::Serialize>(self, value: &T, text: impl FnOnce()) {
         if self.json {
-            match serde_json::to_string_pretty(value) {
+            let doc = serde_json::to_value(value).map(with_warnings);
+            match doc.and_then(|doc| serde_json::to_string_pretty(&doc)) {
                 Ok(doc) => println!("{doc}"),
                 Err(err) => eprintln!("kho: cannot print JSON: {err}"),
             }
@@ -69,15 +95,34 @@ impl Output {
         }
     }
 
-    /// The same without remarks, where one was made already or will be.
-    pub fn silent(self) -> Self {
-        Self {
-            quiet: true,
-            ..self
+    /// A warning: something is not handed over, is lost, or is at risk. It is part of the JSON document, and on standard
+    /// error otherwise, whatever [`Output::quiet`] says. The same text is said once in a run.
+    pub fn warn(self, text: &str) {
+        let new = warnings(|warnings| {
+            if warnings.said.iter().any(|said| said == text) {
+                return false;
+            }
+            warnings.said.push(text.to_owned());
+            if self.json {
+                warnings.waiting.push(text.to_owned());
+            }
+            true
+        });
+        if new && !self.json {
+            let priority = if to_journal() { "<4>" } else { "" };
+            eprintln!("{priority}kho: warning: {text}");
         }
     }
 
-    /// A remark beside the result, on standard error.
+    /// Says on standard error, as JSON, what was warned of and stands in no document yet: for a verb that ends without one.
+    pub fn last_warnings(self) {
+        let left = take_warnings();
+        if !left.is_empty() {
+            eprintln!("{}", serde_json::json!({ "warnings": left }));
+        }
+    }
+
+    /// A remark beside the result, on standard error: nothing is lost when nobody reads it.
     pub fn remark(self, text: &str) {
         if !self.json && !self.quiet {
             eprintln!("{text}");
@@ -105,6 +150,36 @@ impl Output {
         });
         bar
     }
+}
+
+/// A duration for people: `45 s`, `12 min`, `3 h`.
+pub fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        secs @ 0..120 => format!("{secs} s"),
+        secs @ 120..7200 => format!("{} min", secs.div_ceil(60)),
+        secs => format!("{} h", secs.div_ceil(3600)),
+    }
+}
+
+/// The document with the warnings that are still to be named, if it can have members.
+fn with_warnings(mut doc: serde_json::Value) -> serde_json::Value {
+    if let Some(object) = doc.as_object_mut()
+        && !object.contains_key("warnings")
+    {
+        let left = take_warnings();
+        if !left.is_empty() {
+            object.insert("warnings".to_owned(), left.into());
+        }
+    }
+    doc
+}
+
+/// Whether standard error is the journal, which reads a priority at the start of a line (sd-daemon(3), `JOURNAL_STREAM` in
+/// systemd.exec(5)).
+fn to_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    std::fs::metadata("/proc/self/fd/2")
+        .is_ok_and(|file| stream == format!("{}:{}", file.dev(), file.ino()))
 }
 
 pub use kho_format::human::{bytes, time};
@@ -148,6 +223,21 @@ pub fn count(number: usize, one: &str, more: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_json_document_names_each_warning_once() {
+        let out = Output {
+            json: true,
+            quiet: true,
+        };
+        out.warn("lost");
+        out.warn("lost");
+        // Where there is no place for members they wait for the next document.
+        assert_eq!(with_warnings([1].as_slice().into()), serde_json::json!([1]));
+        let doc = with_warnings(serde_json::json!({ "a": 1 }));
+        assert_eq!(doc, serde_json::json!({ "a": 1, "warnings": ["lost"] }));
+        assert_eq!(with_warnings(serde_json::json!({})), serde_json::json!({}));
+    }
 
     #[test]
     fn tables_line_up() {

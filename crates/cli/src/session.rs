@@ -8,6 +8,7 @@ use kho::PhysRange;
 use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::{Content, Handover, LeaveOut};
 use kho::tree::Reader;
+use kho_kexec::sys::facts::boot::SetupNode;
 use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::physmem::{self, PhysMemory};
 use kho_kexec::sys::root::Root;
@@ -66,9 +67,16 @@ impl Session {
     ///
     /// When there is one and it cannot be read.
     pub fn tree_bytes(&self) -> Result<Option<Vec<u8>>, Fail> {
+        Ok(self.found()?.map(|found| found.bytes))
+    }
+
+    /// The tree and the chain that it was found in, of one look: a tree without its chain is never believed.
+    fn found(&self) -> Result<Option<Found>, Fail> {
         match physmem::find_tree(&self.root) {
             Ok(physmem::Arrived::Nothing) => Ok(None),
-            Ok(physmem::Arrived::Tree { bytes, .. }) => Ok(Some(bytes)),
+            Ok(physmem::Arrived::Tree {
+                bytes, reserved, ..
+            }) => Ok(Some(Found { bytes, reserved })),
             Ok(physmem::Arrived::Corrupt { why }) => Err(Fail::new(
                 Status::TreeCorrupt,
                 format!("what arrived is damaged: {why}"),
@@ -80,7 +88,7 @@ impl Session {
                     Status::NotPermitted,
                     format!("cannot look for what arrived: {text}"),
                 )
-                .fix("run as root"))
+                .root(""))
             }
         }
     }
@@ -94,27 +102,15 @@ impl Session {
         if let Some(arrived) = self.arrived.get() {
             return Ok(arrived);
         }
-        let arrived = self.tree_bytes()?.map(take_apart).transpose()?;
-        if let Some(arrived) = &arrived {
-            self.match_chain(arrived)?;
-        }
-        Ok(self.arrived.get_or_init(|| arrived))
-    }
-
-    /// The tree is only believed as far as this boot's chain says the same: what it calls reserved must be.
-    fn match_chain(&self, arrived: &Arrived) -> Result<(), Fail> {
-        let Ok(physmem::Arrived::Tree { reserved, .. }) = physmem::find_tree(&self.root) else {
-            return Ok(());
+        let arrived = match self.found()? {
+            Some(Found { bytes, reserved }) => {
+                let arrived = take_apart(bytes)?;
+                match_chain(&arrived, &reserved)?;
+                Some(arrived)
+            }
+            None => None,
         };
-        physmem::SetupMemory::pair(&arrived.mem_cache, &reserved)
-            .map(|_| ())
-            .map_err(|why| {
-                Fail::new(
-                    Status::TreeCorrupt,
-                    format!("the state tree that arrived does not belong to this boot: {why}"),
-                )
-                .fix(STAYS)
-            })
+        Ok(self.arrived.get_or_init(|| arrived))
     }
 
     /// What the next load carries on: nothing when it was told to forget what arrived.
@@ -130,7 +126,7 @@ impl Session {
         }
     }
 
-    /// What arrived; with a remark, none when it arrived damaged or in an unknown version. For verbs that
+    /// What arrived; with a warning, none when it arrived damaged or in an unknown version. For verbs that
     /// only have to know what is on the list: nothing that cannot be read is.
     ///
     /// # Errors
@@ -140,10 +136,7 @@ impl Session {
         match self.arrived() {
             Ok(arrived) => Ok(arrived.as_ref()),
             Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => {
-                out.remark(&format!(
-                    "note: {}; what it kept is not on the list",
-                    fail.what
-                ));
+                out.warn(&format!("{}; what it kept is not on the list", fail.what));
                 Ok(None)
             }
             Err(fail) => Err(fail),
@@ -212,7 +205,7 @@ impl Session {
                 let nodes: Vec<_> = arrived.mem_cache.iter().copied().zip(1u32..).collect();
                 let memory = physmem::open(&self.root, &arrived.mem_cache, &nodes)
                     .or_status(Status::NotPermitted)
-                    .map_err(|fail| fail.fix("run as root"))?;
+                    .map_err(|fail| fail.root(""))?;
                 self.memory.get_or_init(|| memory)
             }
         };
@@ -258,6 +251,27 @@ pub fn nothing_arrived() -> Fail {
 /// What becomes of a handover that cannot be used, and the way out.
 const STAYS: &str = "it stays reserved and the system runs on without it; kho dump shows it, and \
                      kho load --forget-arrived begins a new chain";
+
+/// A tree that was found.
+struct Found {
+    /// The tree, unchecked.
+    bytes: Vec<u8>,
+    /// What this boot's chain says is reserved.
+    reserved: Vec<SetupNode>,
+}
+
+/// The tree is only believed as far as this boot's chain says the same: what it calls reserved must be.
+fn match_chain(arrived: &Arrived, reserved: &[SetupNode]) -> Result<(), Fail> {
+    physmem::SetupMemory::pair(&arrived.mem_cache, reserved)
+        .map(|_| ())
+        .map_err(|why| {
+            Fail::new(
+                Status::TreeCorrupt,
+                format!("the state tree that arrived does not belong to this boot: {why}"),
+            )
+            .fix(STAYS)
+        })
+}
 
 fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
     let reader = Reader::new(&tree).map_err(|err| {

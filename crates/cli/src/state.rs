@@ -46,14 +46,11 @@ impl StateDir {
             Ok(()) => {}
             Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(err) => {
-                return Err(Fail::new(
-                    Status::NotPermitted,
-                    format!(
-                        "cannot make the state directory {}: {err}",
-                        self.path.display()
-                    ),
-                )
-                .fix("run as root"));
+                let what = format!(
+                    "cannot make the state directory {}: {err}",
+                    self.path.display()
+                );
+                return Err(self.not_writable(what, &err));
             }
         }
         let meta = fs::symlink_metadata(&self.path).or_status(Status::Failed)?;
@@ -77,6 +74,22 @@ impl StateDir {
             }));
         }
         Ok(())
+    }
+
+    /// The failure of somebody who cannot write here, with its reason.
+    fn not_writable(&self, what: String, err: &std::io::Error) -> Fail {
+        match err.kind() {
+            std::io::ErrorKind::PermissionDenied => Fail::new(Status::NotPermitted, what).root(""),
+            std::io::ErrorKind::ReadOnlyFilesystem => Fail::new(Status::StateDir, what)
+                .fix("mount it writable: kho keeps its state in a tmpfs such as /run"),
+            std::io::ErrorKind::StorageFull => {
+                Fail::new(Status::NoSpace, what).fix("make room in that file system")
+            }
+            _ => Fail::new(Status::StateDir, what).fix(format!(
+                "{} must be a directory that root can make and write to",
+                self.path.display()
+            )),
+        }
     }
 
     /// The keep list of this boot; empty when nothing was kept yet.
@@ -223,7 +236,7 @@ impl StateDir {
                     Status::NotPermitted,
                     format!("cannot read {}: {err}", path.display()),
                 )
-                .fix("run as root"));
+                .root(""));
             }
             Err(err) => {
                 return Err(Fail::new(
@@ -275,10 +288,8 @@ impl StateDir {
         };
         write().map_err(|err| {
             let _ = fs::remove_file(&beside);
-            Fail::new(
-                Status::Failed,
-                format!("cannot write {}: {err}", self.path.join(name).display()),
-            )
+            let what = format!("cannot write {}: {err}", self.path.join(name).display());
+            self.not_writable(what, &err)
         })
     }
 }

@@ -227,6 +227,40 @@ fn names_that_are_none() {
 }
 
 #[test]
+fn a_warning_of_loss_is_said_whatever_the_form() {
+    let place = Place::new();
+    assert!(
+        place
+            .run(&["keep", "--name", "x", "-"], b"x")
+            .status
+            .success()
+    );
+    let rules = place.path().join("state/keep.d");
+    std::fs::create_dir(&rules).unwrap();
+    std::fs::write(
+        rules.join("gone.conf"),
+        "f /nonexistent/place best-effort\n",
+    )
+    .unwrap();
+    let words = "is not handed over (best-effort)";
+    for quiet in [&[][..], &["--quiet"]] {
+        let text = place.run(&[quiet, &["keep", "--from-config"]].concat(), b"");
+        let said = String::from_utf8(text.stderr).unwrap();
+        assert_eq!(said.matches("kho: warning: ").count(), 1, "{said}");
+        assert!(said.contains(words), "{said}");
+        let json = place.run(&[quiet, &["--json", "keep", "--from-config"]].concat(), b"");
+        assert!(json.stderr.is_empty(), "{json:?}");
+        let document: Value = serde_json::from_slice(&json.stdout).unwrap();
+        let warnings = document["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1, "{document}");
+        assert!(warnings[0].as_str().unwrap().contains(words), "{document}");
+    }
+    // Nothing to warn of: no member.
+    let json = stdout(&place.run(&["--json", "keep", "--list"], b""));
+    assert!(!json.contains("warnings"), "{json}");
+}
+
+#[test]
 fn sources_that_cannot_be_kept() {
     let place = Place::new();
     let socket = place.path().join("socket");

@@ -521,8 +521,16 @@ fn names(dir: &Path) -> Result<Vec<String>, TakeError> {
         Ok(entries) => Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .collect()),
-        // Files among the folders.
-        Err(err) if err.kind() == std::io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        // Files among the folders, and folders that vanished since they were listed: a module or a probe was removed
+        // (`eventfs_root_lookup` and others of `fs/tracefs/event_inode.c` then say ENODEV).
+        Err(err)
+            if matches!(
+                err.kind(),
+                std::io::ErrorKind::NotADirectory | std::io::ErrorKind::NotFound
+            ) || err.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) =>
+        {
+            Ok(Vec::new())
+        }
         Err(err) => Err(failed(dir)(err)),
     }
 }
@@ -549,6 +557,20 @@ mod tests {
                 .collect(),
             dropped: 0,
         }
+    }
+
+    /// A module that is unloaded at shutdown takes its folder of events with it, between the list and the look.
+    #[test]
+    fn a_folder_that_vanished_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let event = dir.path().join("events/sched/switch");
+        fs::create_dir_all(&event).unwrap();
+        fs::write(event.join("format"), "name: switch\nID: 7\n").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("events/gone")).unwrap();
+        let found = formats(dir.path(), &BTreeSet::from([7])).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].system, "sched");
+        assert!(cpu_folders(&dir.path().join("per_cpu")).unwrap().is_empty());
     }
 
     #[test]

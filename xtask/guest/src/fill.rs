@@ -45,7 +45,7 @@ fn pattern(chunk: usize, page: u64) -> u64 {
 }
 
 /// `MemAvailable` in MiB.
-fn available() -> Result<u64> {
+pub fn available() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
     text.lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))

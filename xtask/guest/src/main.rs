@@ -8,6 +8,7 @@ mod damage;
 mod expect;
 mod fault;
 mod fill;
+mod fragment;
 mod init;
 mod loader;
 mod mallory;
@@ -41,6 +42,12 @@ enum Tool {
     /// Whatever the kernel believes to be free is overwritten, so memory that should have been kept and was not is
     /// destroyed before anybody compares it. Prints the MiB written.
     Fill {
+        /// MiB of available memory to leave alone.
+        #[arg(long, default_value_t = 32)]
+        leave: u64,
+    },
+    /// Break all free memory into pieces of less than 64 KiB that nothing can join, until this is killed; says `ready` then.
+    Fragment {
         /// MiB of available memory to leave alone.
         #[arg(long, default_value_t = 32)]
         leave: u64,
@@ -226,6 +233,7 @@ fn main() -> ExitCode {
 fn run(tool: Tool) -> anyhow::Result<()> {
     match tool {
         Tool::Fill { leave } => fill::fill(leave),
+        Tool::Fragment { leave } => fragment::run(leave),
         Tool::MakeTree {
             dir,
             bytes,

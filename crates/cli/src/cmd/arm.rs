@@ -6,8 +6,10 @@
 
 use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::handover::memory;
 use crate::handover::next::{self, Files};
 use crate::handover::prepare::Inputs;
+use crate::handover::time;
 use crate::module;
 use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
@@ -20,6 +22,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Record of what is armed, in the state directory.
 const RECORD: &str = "armed.json";
@@ -47,7 +50,7 @@ pub fn run(
         out,
     );
     for left in crate::keepd::effort::leave_out_unreadable(session)? {
-        out.remark(&format!("warning: {left}, as of now"));
+        out.warn(&format!("{left}, as of now"));
     }
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
@@ -58,25 +61,33 @@ pub fn run(
     if !args.no_module_check {
         module::require_for_drivers(&session.root, next.image.release())?;
     }
-    let measure = || -> Result<(usize, u64), Fail> {
+    let measure = || -> Result<(usize, u64, Duration), Fail> {
         let part = module::look(session, arrived, out)?;
-        let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
-        inputs.plan(&RangeSet::new())?;
+        let inputs = Inputs::gather(session, arrived, &next, args, part)?;
+        let plan = inputs.plan(&RangeSet::new())?;
+        if let Err(fail) = memory::require(&inputs, &plan, session) {
+            out.warn(&format!(
+                "as of now, with all services running: {}",
+                fail.what
+            ));
+        }
         let sizes = inputs.items.iter().map(|item| item.size);
-        Ok((inputs.items.len(), sizes.sum()))
+        let time = time::at_least(plan.totals.payload);
+        Ok((inputs.items.len(), sizes.sum(), time))
     };
-    let (entries, bytes) = measure().or_else(|fail| {
+    let (entries, bytes, time) = measure().or_else(|fail| {
         let left = crate::keepd::effort::leave_out_all(&fail, session)?;
         if left.is_empty() {
             return Err(fail);
         }
-        out.remark(&format!(
-            "warning: without the best-effort entries {}, as of now: {}",
+        out.warn(&format!(
+            "without the best-effort entries {}, as of now: {}",
             left.join(", "),
             fail.what
         ));
         measure()
     })?;
+    time::require(time, time::limit(), args.slow_ok)?;
     let armed = ArmedFile {
         kernel: args.kernel.clone(),
         release,
@@ -101,9 +112,15 @@ pub fn run(
         return Err(fail);
     }
     let unit = capture_unit_is_active();
+    if !unit {
+        out.warn(&format!(
+            "{CAPTURE_UNIT} is not active, so nothing will take the content: systemctl start {CAPTURE_UNIT}"
+        ));
+    }
     let doc = serde_json::json!({
         "armed": armed.release, "on_failure": armed.on_failure, "entries": entries,
         "bytes_now": bytes, "capture_unit_active": unit,
+        "seconds_at_least": time.as_secs(),
     });
     out.result(&doc, || {
         println!(
@@ -113,13 +130,14 @@ pub fn run(
             output::bytes(bytes),
             if entries == 1 { "is" } else { "are" },
         );
+        if time.as_secs() >= 10 {
+            println!(
+                "that takes {} at least, more where a disk is read",
+                output::seconds(time)
+            );
+        }
         println!("systemctl kexec starts it");
     });
-    if !unit {
-        out.remark(&format!(
-            "warning: {CAPTURE_UNIT} is not active, so nothing will take the content: systemctl start {CAPTURE_UNIT}"
-        ));
-    }
     Ok(())
 }
 
@@ -163,6 +181,9 @@ impl ArmedFile {
             no_activate: self.no_activate,
             no_module_check: self.no_module_check,
             forget_arrived: self.forget_arrived,
+            // At shutdown a slow load is better than none.
+            slow_ok: true,
+            without_trace: false,
             // Asked when it was armed: at shutdown nobody is there to answer.
             compat: crate::args::Compat {
                 next_catalogue: None,

@@ -5,6 +5,7 @@ use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::next;
 use crate::keepd::{self, Changes, parse::Rule};
+use crate::notify;
 use crate::output::Output;
 use crate::session::Session;
 use std::fs::OpenOptions;
@@ -20,25 +21,19 @@ use std::process::{Command, Stdio};
 /// The first failure, after everything was tried.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let lock = session.lock()?;
+    let _alive = notify::WhileWorking::start();
     let mut failures = Vec::new();
-    let rules = keepd::read(&keepd::dirs(session)).unwrap_or_else(|fail| {
-        failures.push(fail);
-        Vec::new()
-    });
-    if let Err(fail) = restore_all(&rules, session, out, &mut failures) {
+    let rules = keepd::read(&keepd::dirs(session));
+    if let Err(fail) = restore_all(rules.as_deref().ok(), session, out, &mut failures) {
         failures.push(fail);
     }
-    // After the restore: an entry that is back is read from its path at the next handover.
-    match keepd::apply(session, keepd::When::Boot) {
-        Ok(changes) => report(&changes, out),
-        Err(fail)
-            if failures
-                .iter()
-                .any(|earlier| earlier.status == Status::BadConfig) =>
-        {
-            drop(fail)
-        }
-        Err(fail) => failures.push(fail),
+    match rules {
+        // After the restore: an entry that is back is read from its path at the next handover.
+        Ok(_) => match keepd::apply(session, keepd::When::Boot) {
+            Ok(changes) => report(&changes, out),
+            Err(fail) => failures.push(fail),
+        },
+        Err(fail) => failures.insert(0, fail),
     }
     // A trace that cannot be shown is no reason for a service not to start.
     for fail in crate::trace::publish::all(session) {
@@ -54,8 +49,10 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
+/// Restores every entry as its rule says. Without `rules`, which could not be read, the entries that `keep.d` put on the list
+/// wait: they stay reserved, and nobody knows whether they are to be restored, over what, and with which privileges.
 fn restore_all(
-    rules: &[Rule],
+    rules: Option<&[Rule]>,
     session: &Session,
     out: Output,
     failures: &mut Vec<Fail>,
@@ -76,7 +73,17 @@ fn restore_all(
         if blob.path.is_none() || keep.restored.contains(&blob.label) {
             continue;
         }
-        let rule = rules.iter().find(|rule| rule.label() == blob.label);
+        if rules.is_none() && blob.label.starts_with(keepd::PREFIX) {
+            out.warn(&format!(
+                "{} is NOT RESTORED: its rule in keep.d cannot be read; correct it, then: systemctl restart kho-restore.service",
+                blob.label
+            ));
+            continue;
+        }
+        let rule = rules
+            .unwrap_or_default()
+            .iter()
+            .find(|rule| rule.label() == blob.label);
         if rule.is_some_and(|rule| rule.manual) {
             out.remark(&format!(
                 "{}: left for kho restore, as {} says",
@@ -177,6 +184,11 @@ pub fn report(changes: &Changes, out: Output) {
         out.remark(&format!("note: {remark}"));
     }
     for left in &changes.left_out {
-        out.remark(&format!("note: {left}"));
+        if changes.at_boot {
+            // The path may be there in time for the handover.
+            out.remark(&format!("note: {left}"));
+        } else {
+            out.warn(&left.to_string());
+        }
     }
 }

@@ -6,14 +6,15 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::load;
 use crate::keepd::{self, effort};
 use crate::module;
+use crate::notify;
 use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
 use crate::session::{Session, busy};
 use crate::state::ArmedFile;
+use crate::trace::wish;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::syscalls::{Kernel, System};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -48,6 +49,7 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
         return take(args, session, out);
     }
     remove(&session.state.path().join(DONE));
+    let _alive = notify::WhileWorking::start();
     // From here on, whatever goes wrong, the kernel that was loaded to be replaced must not start as if nothing had.
     let locked = is_kexec().and_then(|kexec| {
         kexec
@@ -84,10 +86,13 @@ fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if args.if_kexec && matches!(is_kexec(), Ok(false)) {
         return Ok(());
     }
-    give_time();
+    // A short `TimeoutStopSec=` is meant for the capture, and must not cut off what is done when it was too short.
+    notify::extend(FALL_BACK_TIME);
     let cut_off = "the capture did not come to its end (killed or timed out)";
+    // An image of which nobody can tell whose it is may be ours, and out of date.
     if matches!(arm::armed(session), Ok(None))
         && let Err(fail) = super::exec::require_ours(session)
+        && matches!(fail.status, Status::NotOurs | Status::NothingLoaded)
     {
         loud(&format!("kho: {cut_off}; {}: left as it is", fail.what));
         return Ok(());
@@ -133,25 +138,14 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         .kexec_unload()
         .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
-    let changes = keepd::apply(session, keepd::When::Handover)?;
+    let mut changes = keepd::apply(session, keepd::When::Handover)?;
+    let left_out = std::mem::take(&mut changes.left_out);
     super::boot::report(&changes, out);
     let unreadable = effort::leave_out_unreadable(session)?;
-    for left in changes.left_out.iter().chain(&unreadable) {
+    for left in left_out.iter().chain(&unreadable) {
         loud(&format!("kho: {left}"));
     }
-    let next = armed.next(session);
-    let loaded = load::run(&next, session, &System, out).or_else(|fail| {
-        let left = effort::leave_out_all(&fail, session)?;
-        if left.is_empty() {
-            return Err(fail);
-        }
-        loud(&format!(
-            "kho: once more without the best-effort entries {}: {}",
-            left.join(", "),
-            fail.what.replace('\n', " ")
-        ));
-        load::run(&next, session, &System, out)
-    })?;
+    let loaded = load_what_can_be(armed.next(session), session, out)?;
     out.result(&loaded, || {
         println!(
             "captured {} for {} (hop {}): {}",
@@ -162,6 +156,54 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         );
     });
     Ok(())
+}
+
+/// Loads, and once more without what is best-effort when that may help: without the trace, without such entries of `keep.d`,
+/// without both.
+fn load_what_can_be(
+    mut next: args::Next,
+    session: &Session,
+    out: Output,
+) -> Result<load::Loaded, Fail> {
+    let mut left_out = false;
+    loop {
+        let fail = match load::run(&next, session, &System, out) {
+            Ok(loaded) => return Ok(loaded),
+            Err(fail) => fail,
+        };
+        let why = fail.what.replace('\n', " ");
+        if fail.status == Status::Trace && !next.without_trace {
+            next.without_trace = true;
+            loud(&format!(
+                "kho: THE TRACE IS NOT HANDED OVER, the rest is tried without it: {why}"
+            ));
+            continue;
+        }
+        let mut without = Vec::new();
+        if !std::mem::replace(&mut left_out, true) {
+            without = effort::leave_out_all(&fail, session)?;
+        }
+        if without.is_empty()
+            && !next.without_trace
+            && effort::too_much(&fail)
+            && trace_is_kept(session)?
+        {
+            without.push("the trace".to_owned());
+            next.without_trace = true;
+        }
+        if without.is_empty() {
+            return Err(fail);
+        }
+        loud(&format!(
+            "kho: once more without the best-effort entries {}: {why}",
+            without.join(", ")
+        ));
+    }
+}
+
+fn trace_is_kept(session: &Session) -> Result<bool, Fail> {
+    let arrived = session.arrived()?.as_ref();
+    Ok(wish::effective(arrived, &session.state.keep()?).is_some())
 }
 
 /// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now.
@@ -194,17 +236,13 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
 }
 
 /// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
-fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
-    let unloaded = System.kexec_unload();
-    if let Err(err) = &unloaded {
-        fail.what.push_str(&format!(
-            "; and the loaded image cannot be unloaded: {}",
-            crate::exit::chain(err)
-        ));
-    }
+fn fall_back(fail: Fail, args: &args::Capture, session: &Session) -> Fail {
+    let fail = load::unloaded_after(fail, &System);
     // A capture that was cut off may have left drivers frozen, for an image that is gone.
-    if matches!(module::is_active(&session.root), Ok(true)) {
-        let _ = module::write(&session.root, "active", "0");
+    if matches!(module::is_active(&session.root), Ok(true))
+        && let Err(thaw) = module::write(&session.root, "active", "0")
+    {
+        loud(&format!("kho: drivers stay frozen: {}", thaw.what));
     }
     // A record that cannot be read is as good as none.
     let armed = arm::armed(session).ok().flatten();
@@ -219,6 +257,9 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
             Err(plain) => format!("a plain start of {} fails too ({}), so the machine reboots", armed.release, plain.what),
         },
         (OnFailure::Plain, None) => "no kernel is armed to start without a handover, so the machine reboots".to_owned(),
+        (OnFailure::Cold, _) if still_loaded(session) => {
+            "an image is still loaded, and starts instead of the firmware".to_owned()
+        }
         (OnFailure::Cold, _) => "nothing is loaded, so the machine reboots through its firmware".to_owned(),
         (OnFailure::Stop, _) => match stop() {
             Ok(()) => "the shutdown is stopped: emergency shell on the console, systemctl reboot leaves it".to_owned(),
@@ -234,6 +275,11 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     let _ = session.state.clear_loaded();
     let _ = arm::disarm(session);
     fail.fix(then)
+}
+
+/// Whether there is an image, or the kernel does not say.
+fn still_loaded(session: &Session) -> bool {
+    !KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false))
 }
 
 /// What the administrator chose for every handover.
@@ -306,19 +352,4 @@ fn loud(text: &str) {
 fn remove(mark: &Path) {
     // It is not there, as a rule.
     let _ = std::fs::remove_file(mark);
-}
-
-/// Asks systemd for the time that a fall back takes (sd_notify(3), `EXTEND_TIMEOUT_USEC=`): a short `TimeoutStopSec=` is
-/// meant for the capture, and must not cut off what is done when it was too short.
-fn give_time() {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let text = format!("EXTEND_TIMEOUT_USEC={}", FALL_BACK_TIME.as_micros());
-    let sent =
-        UnixDatagram::unbound().and_then(|from| from.send_to(text.as_bytes(), Path::new(&socket)));
-    if let Err(err) = sent {
-        // Then it has to do with what there is.
-        eprintln!("<4>kho: {}: {err}", socket.display());
-    }
 }

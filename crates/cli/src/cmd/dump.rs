@@ -130,7 +130,7 @@ fn side_files(dir: &Path) -> Result<mainline::Files, Fail> {
                 Status::NotPermitted,
                 format!("cannot read {}: {err}", path.display()),
             )
-            .fix("run as root")
+            .root("")
         })
     };
     let fdt = dir.join("fdt");

@@ -33,6 +33,7 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
         require_fresh(&record, session)?;
     }
     out.remark(&format!("starting {} (hop {})", record.release, record.hop));
+    out.last_warnings();
     System.sync();
     match System.reboot_kexec() {
         Ok(never) => match never {},
@@ -44,7 +45,7 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
 ///
 /// # Errors
 ///
-/// [`Status::NothingLoaded`], [`Status::NotOurs`].
+/// [`Status::NothingLoaded`], [`Status::NotOurs`], [`Status::CannotTell`].
 pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
     if KexecState::read(&session.root)
         .or_status(Status::Failed)?
@@ -67,12 +68,28 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
             "the loaded kernel was loaded by somebody else, after kho",
         )
         .fix(reload)),
-        Identity::CannotTell(why) => Err(Fail::new(
-            Status::NotOurs,
-            format!("cannot tell whether the loaded kernel is the one that kho loaded: {why}"),
-        )
-        .fix("run as root with /proc/kcore and /proc/kallsyms readable")),
+        Identity::CannotTell(why) => Err(cannot_tell(&why)),
     }
+}
+
+/// The failure where nobody can say whose image is loaded.
+fn cannot_tell(why: &str) -> Fail {
+    Fail::new(
+        Status::CannotTell,
+        format!("cannot tell whether the loaded kernel is the one that kho loaded: {why}"),
+    )
+    .fix(
+        "kho doctor says what is missing; kho load --arm and systemctl kexec do not depend on it, and kho unload --force removes the image",
+    )
+}
+
+/// Refuses where `kho exec` could not find out whose image is loaded: before something is loaded that it would not start.
+///
+/// # Errors
+///
+/// [`Status::CannotTell`].
+pub fn require_can_tell(session: &Session) -> Result<(), Fail> {
+    loaded::can_tell(&session.root).map_err(|why| cannot_tell(&why))
 }
 
 /// Refuses when drivers are not frozen as they were for the load. Not even `--stale-ok` starts such an image: the

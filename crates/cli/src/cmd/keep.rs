@@ -147,7 +147,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             old.content = content;
             continue;
         }
-        let entries = list::effective(session.readable(out.silent())?, keep);
+        let entries = list::effective(session.readable(out)?, keep);
         if let Some(other) = entries
             .iter()
             .find(|e| e.path.as_deref() == Some(&*path) && e.label != label)
@@ -179,7 +179,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
 
 /// A name already on the list must be removed first: replacing it silently would lose what it holds.
 fn refuse_taken(session: &Session, keep: &KeepFile, label: &str, out: Output) -> Result<(), Fail> {
-    match list::effective(session.readable(out.silent())?, keep)
+    match list::effective(session.readable(out)?, keep)
         .into_iter()
         .find(|e| e.label == *label)
     {
@@ -195,7 +195,7 @@ fn refuse_taken(session: &Session, keep: &KeepFile, label: &str, out: Output) ->
 }
 
 fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> Result<(), Fail> {
-    let entries = list::effective(session.readable(out.silent())?, keep);
+    let entries = list::effective(session.readable(out)?, keep);
     let found = entries
         .iter()
         .find(|e| OsStr::new(&e.label) == name)

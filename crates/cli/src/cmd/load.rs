@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::handover::next::Files;
 use crate::handover::{compat, content, load};
 use crate::module;
 use crate::output::{self, Output};
@@ -38,12 +39,18 @@ pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail
 /// As `kho load` and `kho exec`.
 pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
+    // What is wrong with the files is said first.
+    Files::read(&args.next)?.parse(&args.next, &session.root, true)?;
+    super::exec::require_can_tell(session)?;
     load_now(&args.next, session, out)?;
     super::exec::go(false, session, out)
 }
 
 fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fail> {
     let loaded = load::run(args, session, &System, out)?;
+    if let Err(fail) = super::exec::require_can_tell(session) {
+        out.warn(&format!("kho exec will not start this image: {fail}"));
+    }
     out.result(&loaded, || {
         println!(
             "loaded {} for hop {}: {}, {}",

@@ -39,6 +39,8 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     let ours = match super::exec::require_ours(session) {
         Ok(_) => true,
         Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => false,
+        // It may be ours, and then it must not stay.
+        Err(fail) if fail.status == Status::CannotTell => true,
         Err(fail) => return Err(fail),
     };
     // First what the image refers to, so that nothing can start it with memory that is given back meanwhile.
@@ -82,12 +84,17 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
 /// it is left.
 pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
-    if super::exec::require_ours(session).is_ok() {
-        return Err(Fail::new(
-            Status::Module,
-            "the loaded kernel may be handed the same memory",
-        )
-        .fix("kho unload, release, and load again"));
+    match super::exec::require_ours(session) {
+        Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => {}
+        // An image of which nobody can tell whose it is may be ours.
+        Err(fail) if fail.status != Status::CannotTell => return Err(fail),
+        _ => {
+            return Err(Fail::new(
+                Status::Module,
+                "the loaded kernel may be handed the same memory",
+            )
+            .fix("kho unload, release, and load again"));
+        }
     }
     if khofs::release(&session.root, what)? {
         out.result(&serde_json::json!({ "released": what }), || {

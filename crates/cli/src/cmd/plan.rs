@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, Status};
+use crate::handover::memory;
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
 use crate::map::{self, Kind};
@@ -31,10 +32,11 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
         session,
         arrived,
         &next,
-        args.next.max_ranges,
+        &args.next,
         module::look(session, arrived, out)?,
     )?;
     let plan = inputs.plan(&RangeSet::new())?;
+    memory::require(&inputs, &plan, session)?;
     if let Some(path) = &args.svg {
         write_svg(path, &inputs, &plan)?;
     }
@@ -160,7 +162,7 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         print!("{}", output::table(&rows, &[1, 3]));
     }
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {
-        println!("{remark}");
+        println!("note: {remark}");
     }
     println!();
     let mut rows = vec![

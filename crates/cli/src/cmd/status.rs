@@ -165,7 +165,7 @@ fn check(
     let ranges = to_be_reserved(arrived, released, session);
     let flags = PageFlags::open(&session.root)
         .or_status(Status::NotPermitted)
-        .map_err(|fail| fail.fix("run as root: reservations are checked in /proc/kpageflags"))?;
+        .map_err(|fail| fail.root("reservations are checked in /proc/kpageflags"))?;
     ranges
         .into_iter()
         .map(|range| {

@@ -138,7 +138,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fail> {
             Status::NotPermitted,
             format!("cannot read {}: {err}", path.display()),
         )
-        .fix("run as root")),
+        .root("")),
     }
 }
 

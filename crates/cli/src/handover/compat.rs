@@ -120,7 +120,7 @@ fn refuse(from: &str, ignored: &[Ignored], anyway: bool, out: Output) -> Result<
         lines.join("; ")
     );
     if anyway {
-        out.remark(&format!("kho: {what}"));
+        out.warn(&what);
         return Ok(());
     }
     Err(Fail::new(Status::Ignored, what).fix(

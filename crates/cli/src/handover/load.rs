@@ -1,27 +1,29 @@
 //! Carrying the plan out.
 
 use super::content::{self, Item};
+use super::memory::{self, Room};
 use super::next::Files;
 use super::prepare::{Inputs, blob_content, write_others};
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::hash;
 use crate::list;
 use crate::module::{self, Entered, Part};
 use crate::output::{self, Output};
 use crate::session::Session;
 use crate::state::{KeepFile, LoadedFile};
 use crate::trace::carry::{Carry, Places, Supply};
+use kho::PhysRange;
 use kho::abi::{BlobDescription, Description, Label, MACHINE_X86_64};
 use kho::phase::{Fingerprint, Generation, Machine as Phases};
 use kho::plan::{Content, Piece, Plan};
 use kho::tree::Writer;
-use kho::{PhysRange, RangeSet};
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
-use kho_kexec::sys::landing::{self, DRAW_LIMIT, LandingZone, Withheld};
+use kho_kexec::sys::landing::LandingZone;
 use kho_kexec::sys::loaded;
 use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
 use serde::Serialize;
@@ -85,8 +87,8 @@ pub fn run(
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
     for (node, compatible) in arrived.iter().flat_map(|arrived| &arrived.unknown) {
-        out.remark(&format!(
-            "note: node {node} ({compatible}) arrived and is not known here; it is not handed on, and its memory ends with this kernel"
+        out.warn(&format!(
+            "node {node} ({compatible}) arrived and is not known here; it is not handed on, and its memory ends with this kernel"
         ));
     }
     // From here on drivers are frozen, until exec or abort; a load that fails leaves the phase again.
@@ -95,26 +97,25 @@ pub fn run(
         &session.root,
         !args.no_activate,
         before.map_or(0, |record| record.kernel_generation),
+        out,
     )?;
     let part = match entered.part.take() {
         Some(part) => Some(part),
         None => module::again(session, arrived, out)?,
     };
-    let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+    let inputs = Inputs::gather(session, arrived, &next, args, part)?;
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {
-        out.remark(&remark);
+        out.warn(&remark);
     }
     if let Some(part) = inputs.kernel.as_ref().filter(|_| !args.no_module_check) {
         module::require_in_next(&session.root, part, next.image.release())?;
     }
-    // A first plan without a landing zone: whatever must be refused is refused before memory is taken.
-    let first = inputs.plan(&RangeSet::new())?;
-    let mut zone = landing_zone(&inputs, &first, session)?;
-    let plan = match &zone {
-        Some(zone) => inputs.plan(zone.runs())?,
-        None => first,
-    };
-    let mut buffers = Buffers::new(&plan, zone.as_mut());
+    let Room {
+        plan,
+        mut zone,
+        held: _held,
+    } = memory::take(&inputs, session, args.slow_ok, out)?;
+    let mut buffers = Buffers::new(&plan, zone.as_mut())?;
     let hashes = fill(&inputs, &plan, &mut buffers, session, out)?;
 
     let mut phases = Phases::new(random()?);
@@ -152,7 +153,7 @@ pub fn run(
     if inputs.machine.kexec.loaded == Some(false) {
         session.state.set_reserved(&inputs.machine.reserved)?;
     }
-    let withheld = withhold(&inputs, &plan, session);
+    let withheld = memory::withhold_scratch(&inputs, &plan, session);
     let before = Instant::now();
     // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes
     // after it: an unload that is refused changes nothing. Each call takes one of a limited number.
@@ -179,11 +180,9 @@ pub fn run(
     // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
     let frozen = inputs.kernel.as_ref().map_or(0, Part::generation);
     if module::generation(&session.root)? != frozen && frozen != 0 {
-        let _ = kernel.kexec_unload();
-        return Err(
-            Fail::new(Status::Module, "the active phase was left during the load")
-                .fix("kho load again; the kernel log says which driver went away"),
-        );
+        let fail = Fail::new(Status::Module, "the active phase was left during the load")
+            .fix("kho load again; the kernel log says which driver went away");
+        return Err(unloaded_after(fail, kernel));
     }
     let mut record = LoadedFile {
         generation: generation.get(),
@@ -204,8 +203,7 @@ pub fn run(
     record.entered = entered.ours();
     if let Err(fail) = session.state.set_loaded(&record) {
         // An image that nobody can vouch for must not stay armed.
-        let _ = kernel.kexec_unload();
-        return Err(fail);
+        return Err(unloaded_after(fail, kernel));
     }
     entered.keep();
     if arrived.is_none() {
@@ -236,38 +234,6 @@ pub fn run(
     })
 }
 
-/// Memory whose physical place is known, for what the old reservations cannot take. None when nothing is
-/// missing or none could be had: the load then only takes longer.
-fn landing_zone(
-    inputs: &Inputs<'_>,
-    first: &Plan,
-    session: &Session,
-) -> Result<Option<LandingZone>, Fail> {
-    let missing = inputs.payload_bytes().saturating_sub(first.totals.landed);
-    if missing == 0 {
-        return Ok(None);
-    }
-    let request = landing::Request {
-        // The planner may have to leave a part of a run: one more huge page for each.
-        bytes: missing,
-        max_runs: inputs.limits.max_payload_segments / 2,
-        reserve: landing::default_reserve(inputs.machine.memory.total),
-        allowed: &inputs.may_land(first.scratch)?,
-    };
-    Ok(LandingZone::take(&session.root, &request).ok())
-}
-
-/// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel
-/// searches a list for every destination page that it gets as a source (`kimage_alloc_page`,
-/// `kernel/kexec_core.c`). None when none could be had: the load then only takes longer.
-fn withhold(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
-    let scratch = RangeSet::from_ranges([plan.scratch]).ok()?;
-    // The kernel's copy of every segment has to fit as well.
-    let copy = plan.totals.image.saturating_add(plan.totals.payload);
-    let reserve = copy.saturating_add(landing::default_reserve(inputs.machine.memory.total));
-    Withheld::draw(&session.root, &scratch, DRAW_LIMIT, reserve).ok()
-}
-
 /// The user memory behind every payload segment.
 struct Buffers<'z> {
     zone: Option<&'z mut LandingZone>,
@@ -277,24 +243,28 @@ struct Buffers<'z> {
 }
 
 impl<'z> Buffers<'z> {
-    fn new(plan: &Plan, zone: Option<&'z mut LandingZone>) -> Self {
+    fn new(plan: &Plan, zone: Option<&'z mut LandingZone>) -> Result<Self, Fail> {
         let in_zone = |dest: PhysRange| zone.as_ref().is_some_and(|z| z.slice(dest).is_some());
         let own = plan
             .segments
             .iter()
             .map(|s| {
-                if in_zone(s.dest) {
-                    Vec::new()
-                } else {
-                    vec![0; usize::try_from(s.dest.len()).unwrap_or(0)]
+                let mut bytes = Vec::new();
+                if !in_zone(s.dest) {
+                    let len = usize::try_from(s.dest.len()).unwrap_or(usize::MAX);
+                    bytes
+                        .try_reserve_exact(len)
+                        .or_status(Status::NotEnoughMemory)?;
+                    bytes.resize(len, 0);
                 }
+                Ok(bytes)
             })
-            .collect();
-        Self {
+            .collect::<Result<_, Fail>>()?;
+        Ok(Self {
             zone,
             own,
             dests: plan.segments.iter().map(|s| s.dest).collect(),
-        }
+        })
     }
 
     fn get(&self, segment: usize) -> &[u8] {
@@ -326,6 +296,20 @@ impl<'z> Buffers<'z> {
         let start = usize::try_from(piece.segment_offset).ok()?;
         let end = start.checked_add(usize::try_from(piece.dest.len()).ok()?)?;
         self.get_mut(piece.segment).get_mut(start..end)
+    }
+
+    /// The hash of blob number `index` of the plan, once it is written.
+    fn hash(&self, plan: &Plan, index: usize) -> [u8; 32] {
+        let pieces: Vec<&[u8]> = plan
+            .blob_pieces(index)
+            .map(|piece| {
+                let start = usize::try_from(piece.segment_offset).unwrap_or(usize::MAX);
+                let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
+                let end = start.saturating_add(len);
+                self.get(piece.segment).get(start..end).unwrap_or_default()
+            })
+            .collect();
+        *hash::of(&pieces).as_bytes()
     }
 
     /// Copies chain and tree to their piece.
@@ -384,13 +368,14 @@ impl<'z> Buffers<'z> {
     }
 }
 
-/// Writes a stream over the pieces of one blob and hashes it.
+/// Writes a stream over the pieces of one blob.
 struct PieceWriter<'b, 'z> {
     buffers: &'b mut Buffers<'z>,
     pieces: Vec<Piece>,
     at: usize,
     done: u64,
-    hasher: blake3::Hasher,
+    /// Bytes written.
+    written: u64,
 }
 
 impl<'b, 'z> PieceWriter<'b, 'z> {
@@ -401,7 +386,7 @@ impl<'b, 'z> PieceWriter<'b, 'z> {
             pieces: plan.blob_pieces(index).copied().collect(),
             at: 0,
             done: 0,
-            hasher: blake3::Hasher::new(),
+            written: 0,
         }
     }
 }
@@ -430,8 +415,8 @@ impl Write for PieceWriter<'_, '_> {
             let n = room.len().min(buf.len());
             let (head, _) = buf.split_at(n);
             room[..n].copy_from_slice(head);
-            self.hasher.update(head);
             self.done += n as u64;
+            self.written += n as u64;
             return Ok(n);
         }
         if buf.is_empty() { Ok(0) } else { Err(full()) }
@@ -459,27 +444,25 @@ fn fill(
         let bar = out.progress(&format!("reading {}", item.entry.label), item.size);
         let mut writer = PieceWriter::new(buffers, plan, index);
         item.write(&mut writer, session, &mut |n| bar.set_position(n))?;
-        let hasher = writer.hasher;
+        let written = writer.written;
         bar.finish_and_clear();
-        if hasher.count() != item.size {
+        if written != item.size {
             return Err(Fail::new(
                 Status::SourceChanged,
                 format!(
-                    "{}: {:#x} bytes came, {:#x} were measured",
-                    item.entry.label,
-                    hasher.count(),
-                    item.size
+                    "{}: {written:#x} bytes came, {:#x} were measured",
+                    item.entry.label, item.size
                 ),
             ));
         }
-        hashes.push(*hasher.finalize().as_bytes());
+        hashes.push(buffers.hash(plan, index));
     }
     for (index, part) in (inputs.items.len()..).zip(inputs.traces.iter().flat_map(Carry::parts)) {
         let mut writer = PieceWriter::new(buffers, plan, index);
         if let Supply::Taken(bytes) = &part.supply {
             writer.write_all(bytes).or_status(Status::Failed)?;
         }
-        hashes.push(*writer.hasher.finalize().as_bytes());
+        hashes.push(buffers.hash(plan, index));
     }
     // The rest of a blob's last page must not show what this process had in its memory.
     for piece in &plan.pieces {
@@ -646,6 +629,17 @@ pub fn fingerprint(
         field(digest.as_bytes());
     }
     Fingerprint(*hasher.finalize().as_bytes())
+}
+
+/// The failure, after what is loaded was unloaded because of it. It also says when that failed: the image may start then.
+pub fn unloaded_after(mut fail: Fail, kernel: &dyn Kernel) -> Fail {
+    if let Err(err) = kernel.kexec_unload() {
+        fail.what.push_str(&format!(
+            "; and the loaded image CANNOT BE UNLOADED and may start: {}",
+            chain(&err)
+        ));
+    }
+    fail
 }
 
 /// A refused system call: the reason that this system shows, where it shows one.

@@ -1,12 +1,14 @@
 //! From the keep list to a loaded kernel.
 //!
 //! [`next`] reads the next kernel's files, [`machine`] what the planner has to know of this machine,
-//! [`content`] what is kept and how large it is, [`prepare`] makes the plan, and [`load`] carries it out, after
-//! [`compat`] has asked whether the next side would understand it.
+//! [`content`] what is kept and how large it is, [`prepare`] makes the plan, [`memory`] takes what the load needs, and [`load`]
+//! carries it out, after [`compat`] has asked whether the next side would understand it. [`time`] says how long that takes.
 
 pub mod compat;
 pub mod content;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod next;
 pub mod prepare;
+pub mod time;

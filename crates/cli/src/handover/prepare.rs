@@ -3,6 +3,7 @@
 use super::content::{self, Item, Supply};
 use super::machine::Machine;
 use super::next::Next;
+use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list::{self, Entry};
@@ -70,7 +71,7 @@ impl<'a> Inputs<'a> {
         session: &Session,
         arrived: Option<&Arrived>,
         next: &'a Next<'a>,
-        max_ranges: Option<usize>,
+        args: &args::Next,
         kernel: Option<Part>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
@@ -99,7 +100,7 @@ impl<'a> Inputs<'a> {
             in_place = in_place.union(&kept).or_status(Status::Failed)?;
         }
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
-        let traces = Carry::gather(session, arrived, hop, &machine.reserved)?;
+        let traces = Carry::gather(session, arrived, hop, &machine.reserved, args.without_trace)?;
         for range in traces
             .iter()
             .flat_map(Carry::parts)
@@ -118,7 +119,7 @@ impl<'a> Inputs<'a> {
             }
             None => (first_scratch(session, next, &machine)?, RangeSet::new()),
         };
-        let cap = max_ranges.unwrap_or(EARLY_RANGES);
+        let cap = args.max_ranges.unwrap_or(EARLY_RANGES);
         if !(2..=EARLY_RANGES).contains(&cap) {
             return Err(Fail::new(
                 Status::Usage,

@@ -56,22 +56,30 @@ pub fn leave_out_unreadable(session: &Session) -> Result<Vec<LeftOut>, Fail> {
     Ok(left)
 }
 
+/// Whether a handover that failed so may succeed without some of the entries.
+fn may_help(after: &Fail) -> bool {
+    too_much(after) || matches!(after.status, Status::BadSource | Status::SourceChanged)
+}
+
+/// Whether a handover failed for the size of what it takes.
+pub fn too_much(after: &Fail) -> bool {
+    matches!(
+        after.status,
+        Status::TooLarge
+            | Status::TooManyRanges
+            | Status::Headroom
+            | Status::LoadLimit
+            | Status::NotEnoughMemory
+    )
+}
+
 /// Takes all of them off the list after a handover with them failed, if leaving them out may help.
 ///
 /// # Errors
 ///
 /// As [`leave_out_unreadable`].
 pub fn leave_out_all(after: &Fail, session: &Session) -> Result<Vec<String>, Fail> {
-    let about_content = matches!(
-        after.status,
-        Status::BadSource
-            | Status::SourceChanged
-            | Status::TooLarge
-            | Status::TooManyRanges
-            | Status::Headroom
-            | Status::LoadLimit
-    );
-    if !about_content {
+    if !may_help(after) {
         return Ok(Vec::new());
     }
     let labels: Vec<String> = entries(session)?

@@ -203,6 +203,8 @@ pub struct Changes {
     pub remarks: Vec<String>,
     /// Best-effort entries that are not on the list because their path is not as it should be, and why.
     pub left_out: Vec<effort::LeftOut>,
+    /// Whether the list was made at boot, not for a handover.
+    pub at_boot: bool,
 }
 
 /// When the list is brought up to date.
@@ -225,7 +227,10 @@ pub fn sync(
     when: When,
     keep: &mut KeepFile,
 ) -> Result<Changes, Fail> {
-    let mut changes = Changes::default();
+    let mut changes = Changes {
+        at_boot: when == When::Boot,
+        ..Changes::default()
+    };
     let wanted: BTreeMap<String, &Rule> = rules.iter().map(|rule| (rule.label(), rule)).collect();
     drop_gone(&wanted, arrived, keep, &mut changes);
     for (label, rule) in &wanted {

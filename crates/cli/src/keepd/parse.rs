@@ -211,7 +211,7 @@ fn line(text: &[u8], place: &str) -> Result<Option<Rule>, LineError> {
 
 fn option(rule: &mut Rule, text: &str) -> Result<(), LineError> {
     let twice = || LineError::Twice(text.to_owned());
-    if rule.kind == Kind::Trace {
+    if rule.kind == Kind::Trace && text != "best-effort" {
         return trace_option(&mut rule.trace, text);
     }
     if let Some(name) = text.strip_prefix("name=") {

@@ -43,6 +43,34 @@ pub enum Supply {
     Stays(ArrivedPart),
 }
 
+impl CarryHop {
+    /// The running kernel's.
+    fn take(wish: &Wish, hop: u64, session: &Session) -> Result<Self, Fail> {
+        let taken = take::take(wish.limit, session)?;
+        let meta = take::meta_bytes(&taken.meta)?;
+        let part = |kind, bytes: Vec<u8>| Part {
+            kind,
+            size: bytes.len() as u64,
+            supply: Supply::Taken(bytes),
+        };
+        let mut parts = vec![part(Kind::Meta, meta), part(Kind::Log, taken.log)];
+        for buffer in taken.buffers {
+            let kind = Kind::Cpu {
+                array: buffer.array,
+                cpu: buffer.cpu,
+                sub_buffer: u32::try_from(buffer.page_size).unwrap_or(0),
+            };
+            parts.push(part(kind, buffer.bytes));
+        }
+        Ok(Self {
+            hop,
+            release: taken.meta.release,
+            taken: taken.meta.taken,
+            parts,
+        })
+    }
+}
+
 impl Part {
     /// Whether the load copies it.
     pub fn is_copied(&self) -> bool {
@@ -63,7 +91,8 @@ pub type Places = Vec<(Vec<PhysRange>, [u8; 32])>;
 
 impl Carry {
     /// Takes the running kernel's trace, for handover number `hop`, and adds those that arrived and are still to be
-    /// carried, as far as their memory is still among what is `reserved`. None when no trace is kept.
+    /// carried, as far as their memory is still among what is `reserved`. None when no trace is kept. `without_this` carries
+    /// those that arrived and the wish, and takes nothing.
     ///
     /// # Errors
     ///
@@ -73,33 +102,24 @@ impl Carry {
         arrived: Option<&Arrived>,
         hop: u64,
         reserved: &RangeSet,
+        without_this: bool,
     ) -> Result<Option<Self>, Fail> {
         let Some(wish) = wish::effective(arrived, &session.state.keep()?) else {
             return Ok(None);
         };
-        let taken = take::take(wish.limit, session)?;
-        let meta = take::meta_bytes(&taken.meta)?;
-        let part = |kind, bytes: Vec<u8>| Part {
-            kind,
-            size: bytes.len() as u64,
-            supply: Supply::Taken(bytes),
+        let this = if without_this {
+            None
+        } else {
+            Some(CarryHop::take(&wish, hop, session)?)
         };
-        let mut parts = vec![part(Kind::Meta, meta), part(Kind::Log, taken.log)];
-        for buffer in taken.buffers {
-            let kind = Kind::Cpu {
-                array: buffer.array,
-                cpu: buffer.cpu,
-                sub_buffer: u32::try_from(buffer.page_size).unwrap_or(0),
-            };
-            parts.push(part(kind, buffer.bytes));
-        }
         let (mut hops, mut given_back) = (Vec::new(), Vec::new());
         let before = arrived
             .and_then(|a| a.traces.as_ref())
             .map(|t| t.hops.as_slice());
         let before = before.unwrap_or_default();
         // The running kernel's trace is one of those that are kept.
-        let room = usize::try_from(wish.hops.saturating_sub(1)).unwrap_or(usize::MAX);
+        let room = wish.hops.saturating_sub(u32::from(this.is_some()));
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
         for old in before.iter().skip(before.len().saturating_sub(room)) {
             // Memory that was given back in this boot holds something else by now.
             let mut ranges = old.parts.iter().flat_map(|part| &part.mem);
@@ -122,12 +142,7 @@ impl Carry {
                     .collect(),
             });
         }
-        hops.push(CarryHop {
-            hop,
-            release: taken.meta.release,
-            taken: taken.meta.taken,
-            parts,
-        });
+        hops.extend(this);
         Ok(Some(Self {
             wish,
             hops,
@@ -139,7 +154,7 @@ impl Carry {
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         self.given_back.iter().map(|(hop, release)| {
             format!(
-                "note: the trace of {release} (hop {hop}) is not carried on: its memory was given back in this boot"
+                "the trace of {release} (hop {hop}) is not carried on: its memory was given back in this boot"
             )
         })
     }

@@ -23,12 +23,13 @@ impl KernelMemory for Memory {
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] when this kernel does not show what is needed, [`Status::NotPermitted`] when it does not
-/// show it to this user.
+/// [`Status::Trace`] when this kernel does not show what is needed, or not to this user.
 pub fn take(limit: u64, session: &Session) -> Result<Taken, Fail> {
     let kcore = Kcore::open(&session.root)
-        .or_status(Status::NotPermitted)
-        .map_err(|fail| fail.fix("run as root: trace buffers are read in /proc/kcore"))?;
+        .or_status(Status::Trace)
+        .map_err(|fail| {
+            fail.root("trace buffers are read in /proc/kcore; kho keep --no-trace does without")
+        })?;
     let kernel = KernelId::read(&session.root).or_status(Status::Failed)?;
     let uptime = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(uptime.tv_sec).unwrap_or(0);
@@ -49,17 +50,19 @@ pub fn take(limit: u64, session: &Session) -> Result<Taken, Fail> {
 fn fail(err: &TakeError) -> Fail {
     let what = format!("cannot take the trace: {}", chain(err));
     let fix = "kho keep --no-trace does without it";
+    let fail = Fail::new(Status::Trace, what);
     match err {
-        TakeError::NoTracefs { path } => Fail::new(Status::Unsupported, what).fix(format!(
+        TakeError::NoTracefs { path } => fail.fix(format!(
             "mount -t tracefs tracefs {}, or {fix}",
             path.display()
         )),
         TakeError::Io { cause, .. } if cause.kind() == std::io::ErrorKind::PermissionDenied => {
-            Fail::new(Status::NotPermitted, what).fix("run as root")
+            fail.root(fix)
         }
-        TakeError::Symbol { .. } => Fail::new(Status::NotPermitted, what)
-            .fix("kernel.kptr_restrict must not be 2, and CONFIG_KALLSYMS_ALL is needed"),
-        _ => Fail::new(Status::Unsupported, what).fix(fix),
+        TakeError::Symbol { .. } => fail.fix(format!(
+            "kernel.kptr_restrict must not be 2, and CONFIG_KALLSYMS_ALL is needed; {fix}"
+        )),
+        _ => fail.fix(fix),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sys::facts::kexec::KexecState;
 use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::facts::memmap::FirmwareMap;
 use crate::sys::facts::process::Process;
-use crate::sys::root::Root;
+use crate::sys::root::{Root, advice};
 use serde::Serialize;
 
 /// How bad it is.
@@ -63,6 +63,7 @@ pub const IDS: &[&str] = &[
     "kdump",
     "page-flags",
     "kernel-memory",
+    "loaded-image",
     "page-map",
     "dma",
     "hypervisor",
@@ -112,7 +113,11 @@ impl Findings {
             what.push_str(&e.to_string());
             cause = e.source();
         }
-        self.block(id, what, "run as root, with /proc and /sys mounted");
+        self.block(
+            id,
+            what,
+            &format!("{}; /proc and /sys must be mounted", advice()),
+        );
     }
 }
 
@@ -134,8 +139,13 @@ pub fn examine(root: &Root) -> Vec<Finding> {
         &line,
         &mut out,
     );
-    let cpu = CpuFlags::read(root).unwrap_or_default();
-    memory::encryption(&cpu, &line, &KernelLog::read(root), &mut out);
+    let cpu = CpuFlags::read(root);
+    match &cpu {
+        Ok(cpu) => memory::encryption(cpu, &line, &KernelLog::read(root), &mut out),
+        // Not seen is not off.
+        Err(e) => out.unreadable("memory-encryption", e),
+    }
+    let cpu = cpu.unwrap_or_default();
     memory::corrupted(MemInfo::read(root), &mut out);
     memory::kdump(state.as_ref(), iomem.as_ref(), &mut out);
     memory::access(root, &mut out);
@@ -195,7 +205,7 @@ fn privileges(root: &Root, out: &mut Findings) {
             out.block(
                 ID,
                 format!("user {} lacks {}", me.uid, missing.join(", ")),
-                "run as root, outside containers",
+                advice(),
             );
         }
     }

@@ -88,6 +88,18 @@ pub enum Identity {
     CannotTell(String),
 }
 
+/// Whether [`identify`] can find out whose image is loaded, whatever is.
+///
+/// # Errors
+///
+/// What prevents it, in words.
+pub fn can_tell(root: &Root) -> Result<(), String> {
+    let address = symbol(root, "kexec_image")?;
+    Kcore::open(root)
+        .and_then(|kcore| kcore.read_virtual(address, &mut [0; 8]))
+        .map_err(|e| in_full(&e))
+}
+
 /// Compares what is loaded with `ours`. Never fails: what prevents the comparison is
 /// [`Identity::CannotTell`] with the reason.
 pub fn identify(root: &Root, ours: &Fingerprint) -> Identity {
@@ -363,11 +375,14 @@ mod tests {
         assert!(reason(&f).contains("kptr_restrict"));
         f.put("proc/kallsyms", "ffffffff81000000 T _text\n");
         assert!(reason(&f).contains("KALLSYMS_ALL"));
+        assert!(can_tell(&f.root()).unwrap_err().contains("KALLSYMS_ALL"));
         f.put("proc/kallsyms", "xyz B kexec_image\n");
         assert!(reason(&f).contains("xyz"));
         let f = machine(IMAGE, &kimage(&ours(), 0));
+        assert_eq!(can_tell(&f.root()), Ok(()));
         f.remove("proc/kcore");
         assert!(reason(&f).contains("kcore"));
+        assert!(can_tell(&f.root()).unwrap_err().contains("kcore"));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub enum FactError {
         second: PhysRange,
     },
     /// All addresses read as zero: the kernel hides them from this process.
-    #[error("{} shows no addresses to this process: CAP_SYS_ADMIN is needed, run as root", path.display())]
+    #[error("{} shows no addresses to this process: CAP_SYS_ADMIN is needed", path.display())]
     Hidden {
         /// The file.
         path: PathBuf,
@@ -294,6 +294,15 @@ pub(crate) fn parse_hex(text: &str) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(text, 16).ok()
+}
+
+/// What to do about a privilege that is missing: nobody is told to be root who is.
+pub fn advice() -> &'static str {
+    if rustix::process::geteuid().is_root() {
+        "this is root already: look for a missing capability, a container, lockdown or a security policy"
+    } else {
+        "run as root"
+    }
 }
 
 #[cfg(test)]

@@ -342,7 +342,7 @@ impl Kernel for System {
 pub fn explain_reboot(errno: i32) -> &'static str {
     match errno {
         0 => "the call came back without an error; nothing was started",
-        libc::EPERM => "CAP_SYS_BOOT is needed: run as root, outside containers",
+        libc::EPERM => "CAP_SYS_BOOT is needed: root has it, outside containers",
         libc::EINVAL => {
             "no image is loaded, or this process runs in a PID namespace: load first, and run outside \
              containers"
@@ -394,7 +394,7 @@ fn explain_permission(root: &Root) -> String {
     use crate::sys::facts::{kexec::KexecState, process::Capability, process::Process, security};
     let mut causes: Vec<&str> = Vec::new();
     if Process::read(root).is_ok_and(|p| !p.has(Capability::SYS_BOOT)) {
-        causes.push("this process lacks CAP_SYS_BOOT: run as root, outside containers");
+        causes.push("this process lacks CAP_SYS_BOOT: root has it, outside containers");
     }
     if let Ok(state) = KexecState::read(root) {
         if state.load_disabled == Some(true) {

@@ -24,6 +24,11 @@ kho-guest bytes 5000000 --seed 3 >/srv/big
 kho keep /srv/data /srv/deep/tree /srv/big
 kho-guest bytes 3000000 --seed 4 | kho keep --name bulk -
 echo sesame | kho keep --name token -
+mkdir -p /srv/rules /etc/kho/keep.d
+echo program >/srv/rules/program
+chmod 4755 /srv/rules/program
+echo 'd /srv/rules privileged' >/etc/kho/keep.d/rules.conf
+kho keep --from-config
 load
 still_ours
 watch=/srv
@@ -216,6 +221,25 @@ expect 52 'not by kho' -- kho exec
 load
 still_ours
 
+echo '== whose image is loaded cannot be told'
+told=$(cat /proc/sys/kernel/kptr_restrict)
+sysctl -w kernel.kptr_restrict=2
+expect 57 'cannot tell whether .* kptr_restrict' -- kho exec
+expect 57 'cannot tell whether .* kptr_restrict' -- kho unload
+expect 57 'cannot tell whether .* kptr_restrict' -- kho reboot "$K" --initrd "$I" --append "$C" --scratch 160M
+kho doctor | grep -q 'warn *loaded-image .*kho exec and kho reboot start none' || wrong 'kho doctor does not say it'
+holds load
+grep -q 'warning: kho exec will not start this image' /tmp/out || wrong 'kho load does not say it'
+# A capture that cannot tell has failed: an image that may be out of date does not stay.
+got=0
+kho capture >/tmp/out 2>&1 || got=$?
+[ $got = 57 ] || wrong "exit status $got, expected 57, of a capture that cannot tell"
+grep -q 'NOTHING IS HANDED OVER' /tmp/out || wrong 'the capture does not say it'
+[ "$(cat /sys/kernel/kexec_loaded)" = 0 ] || wrong 'the image is still loaded'
+sysctl -w kernel.kptr_restrict=$told
+load
+still_ours
+
 echo '== two at once'
 mkfifo /tmp/slow
 kho keep --name slow - </tmp/slow &
@@ -245,6 +269,14 @@ expect 10 'run as root' -- nobody kho status
 expect 10 'run as root' -- nobody kho restore
 expect 10 'lacks|run as root' -- nobody "kho --state-dir /tmp/nobody/state load $K --initrd $I"
 still_ours
+
+echo '== a read-only state directory'
+mkdir /tmp/fixed
+mount -t tmpfs tmpfs /tmp/fixed
+mount -o remount,ro /tmp/fixed
+expect 16 'Read-only file system' -- kho --state-dir /tmp/fixed/kho keep /srv/deep
+grep -q 'run as root' /tmp/err && wrong 'root is told to be root' || true
+umount /tmp/fixed
 
 echo '== kexec_load_disabled'
 # What was read at load time is handed over, not this.

@@ -38,6 +38,26 @@ expect 66 'No space left' -- kho restore --into /mnt/small bulk
 [ -z "$(ls -A /mnt/small)" ] || wrong "something is left: $(ls -lA /mnt/small)"
 umount /mnt/small
 
+echo '== rules that cannot be read at boot'
+boot() {
+	got=0
+	kho restore --boot >/tmp/out 2>&1 || got=$?
+	cat /tmp/out
+}
+mkdir -p /etc/kho/keep.d
+printf 'd /srv/rules privileged\nnonsense\n' >/etc/kho/keep.d/rules.conf
+boot
+[ $got = 35 ] || wrong "exit status $got, expected 35, of a boot with a bad rule"
+grep -q 'keep.d:srv-rules is NOT RESTORED' /tmp/out || wrong 'not said that the entry waits'
+[ ! -e /srv/rules ] || wrong 'restored without its rule'
+kho keep --list | grep -q 'keep.d:srv-rules .*arrived, not yet restored' || wrong 'not carried on'
+# What was kept by hand does not wait. One of them is in the way.
+[ "$(cat /srv/deep/tree/file)" = deep ] || wrong 'what has no rule was not restored'
+echo 'd /srv/rules privileged' >/etc/kho/keep.d/rules.conf
+boot
+[ $got = 64 ] || wrong "exit status $got, expected 64, of a boot with a mended rule"
+[ "$(stat -c %a /srv/rules/program)" = 4755 ] || wrong 'not restored as its rule says'
+
 echo '== all is still there'
 watch=
 holds kho restore --into /mnt/into

@@ -51,16 +51,53 @@ case $KHO_HOP in
 	umount /run
 	umount /mnt
 
-	# A full memory: refused or slow, never killed (the judge of this test sees the killer), and nothing is changed.
-	free=$(awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo)
+	# Too little memory, of whatever kind: refused before any of it is taken, nobody is killed (the judge of this test sees
+	# the killer), and nothing is changed.
+	available() {
+		awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo
+	}
+	# load_refused STATUS WORDS
+	load_refused() {
+		state >/tmp/before
+		got=0
+		load >/tmp/out 2>&1 || got=$?
+		cat /tmp/out
+		echo "with $(available) MiB available a load ends with $got"
+		[ $got = "$1" ]
+		grep -q "$2" /tmp/out
+		state | cmp - /tmp/before
+	}
+	state() {
+		cat /sys/kernel/kexec_loaded /run/kho/*.json
+		knobs
+	}
 	mount -t tmpfs -o size=100% tmpfs /mnt
-	head -c $(((free - 70) << 20)) /dev/zero >/mnt/full
-	got=0
-	load >/tmp/out 2>&1 || got=$?
-	tail -n 2 /tmp/out
-	echo "with 70 MiB available a load ends with $got"
-	[ $got != 137 ]
+	head -c $((($(available) - 70) << 20)) /dev/zero >/mnt/full
+	load_refused 45 'too little free memory to load'
 	umount /mnt
+	# The kernel's own copy cannot come from a pool of huge pages.
+	echo $((($(available) - 150) / 2)) >/proc/sys/vm/nr_hugepages
+	[ "$(available)" -lt 250 ]
+	load_refused 45 'shrink vm.nr_hugepages'
+	got=0
+	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null 2>&1 || got=$?
+	[ $got = 45 ]
+	echo 0 >/proc/sys/vm/nr_hugepages
+	# Enough of it, in pieces that kexec_load would search for minutes.
+	kho unload
+	mount -t tmpfs -o size=100% tmpfs /mnt
+	head -c 320M /dev/zero >/mnt/large
+	kho keep /mnt/large
+	kho-guest fragment --leave 60 >/tmp/fragment &
+	other=$!
+	within_a_minute grep -q ready /tmp/fragment
+	cat /tmp/fragment
+	load_refused 46 'kexec_load will take about .* of its destinations are free memory; memory is too fragmented'
+	kill $other
+	wait $other || true
+	kho keep --remove /mnt/large
+	umount /mnt
+	load
 	kho status --json >/dev/null
 
 	# The clock jumps, and the root file system is read-only.

@@ -6,5 +6,12 @@ mkdir -p /srv/must /srv/extra
 echo must > /srv/must/file
 echo extra > /srv/extra/file
 printf '%s\n' 'd /srv/must replace' 'd /srv/extra best-effort replace' > /etc/kho/keep.d/srv.conf
+# What cannot be taken in the time that the shutdown has is not armed.
+mkdir -p /run/systemd/system/kexec.target.d
+printf '[Unit]\nJobTimeoutSec=1us\n' > /run/systemd/system/kexec.target.d/time.conf
+systemctl daemon-reload
+refused 47 "may take 0 s (JobTimeoutSec= of kexec.target)" arm @OTHER@
+rm -r /run/systemd/system/kexec.target.d
+systemctl daemon-reload
 arm @OTHER@
 mv /srv/must /srv/gone

@@ -40,7 +40,14 @@ echo 0 >$T/events/sched/enable
 # A trace that cannot be taken is a refusal that changes nothing.
 umount $T
 refused 'is not a tracefs' kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+# Where nobody is there to answer, the rest is handed over without it, and that is said.
+kho capture >/tmp/out 2>&1
+cat /tmp/out
+grep 'THE TRACE IS NOT HANDED OVER.* is not a tracefs' /tmp/out
+[ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
+kho keep --list | grep 'the trace of one kernel'
 mount -t tracefs tracefs $T
+kho load --arm "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 
 echo 'armed, and not yet captured' >$T/trace_marker
 kho capture

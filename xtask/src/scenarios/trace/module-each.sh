@@ -34,7 +34,7 @@ case $KHO_HOP in
 	fails grep 'stays in place' /tmp/plan
 	grep 'note: the trace of 6.1.* (hop 1) is not carried on' /tmp/plan
 	load 2>/tmp/said
-	grep 'note: the trace of 6.12.* (hop 2) is not carried on' /tmp/said
+	grep 'warning: the trace of 6.12.* (hop 2) is not carried on' /tmp/said
 	exit
 	;;
 esac

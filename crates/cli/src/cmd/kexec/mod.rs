@@ -208,6 +208,8 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     let next = Next {
         no_activate: false,
         no_module_check: false,
+        slow_ok: false,
+        without_trace: false,
         kernel: kernel.into(),
         initrd: wanted.initrd.as_ref().map(PathBuf::from),
         reuse_cmdline: wanted.reuse_cmdline,

@@ -7,9 +7,10 @@ use crate::sys::facts::iomem::Iomem;
 use crate::sys::facts::kexec::{Kdump, KexecState};
 use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::facts::memmap::{FirmwareMap, compare};
+use crate::sys::loaded;
 use crate::sys::pageflags::PageFlags;
 use crate::sys::physmem::Kcore;
-use crate::sys::root::{FactError, Root};
+use crate::sys::root::{FactError, Root, advice};
 use kho::RangeSet;
 
 /// A size for people.
@@ -176,7 +177,7 @@ pub(super) fn kdump(
         return out.warn(
             ID,
             "whether a crash kernel is armed cannot be read",
-            "run as root",
+            advice(),
         );
     };
     let Ok(kdump) = Kdump::new(state, iomem) else {
@@ -218,8 +219,20 @@ pub(super) fn access(root: &Root, out: &mut Findings) {
         }
         Err(e) => out.warn(
             "kernel-memory",
-            format!("{e}: what arrived is read a page at a time, and whose image is loaded cannot be told"),
-            "run as root, without lockdown, on a kernel with CONFIG_PROC_KCORE=y",
+            format!("{e}: what arrived is read a page at a time"),
+            "boot a kernel with CONFIG_PROC_KCORE=y, without lockdown",
+        ),
+    }
+    match loaded::can_tell(root) {
+        Ok(()) => out.ok(
+            "loaded-image",
+            "whose image is loaded can be told, so kho exec starts ours only",
+        ),
+        Err(why) => out.warn(
+            "loaded-image",
+            format!("whose image is loaded cannot be told, so kho exec and kho reboot start none: {why}"),
+            "use kho load --arm and systemctl kexec, or boot a kernel with CONFIG_KALLSYMS_ALL=y and CONFIG_PROC_KCORE=y; \
+             kernel.kptr_restrict must not be 2",
         ),
     }
     if root.exists("proc/self/pagemap") {

@@ -60,6 +60,7 @@
 //! ([`Request::reserve`]) keeps the machine away from OOM: nothing is taken that would leave less available,
 //! and the kernel's own copy is counted.
 
+mod budget;
 mod choose;
 mod knob;
 mod map;
@@ -67,12 +68,14 @@ mod withhold;
 
 use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::root::{FactError, Root};
+use budget::pool;
 use choose::{Piece, choose};
 use kho::{PhysAddr, PhysRange, RangeSet};
 use map::Mapping;
 use std::io;
 use thiserror::Error;
 
+pub use budget::{Need, slow_load};
 pub use knob::lower_after_kill;
 pub use withhold::{DRAW_LIMIT, Withheld};
 
@@ -85,21 +88,21 @@ const STEP: u64 = 64 << 20;
 /// More pieces would come near `vm.max_map_count` (65530 by default).
 const MAX_PIECES: usize = 30_000;
 
-/// Why there is no landing zone. A loader can go on without one; it takes longer.
+/// Why there is no landing zone. Without one a load takes longer ([`slow_load`]); without enough memory there must be none.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LandingError {
-    /// The zone and the kernel's copy would leave too little.
+    /// The buffers and the kernel's copy would leave too little.
     #[error(
-        "not enough memory for the handover: {bytes:#x} bytes are needed twice (here and in the kernel's \
-         copy) and {reserve:#x} must stay free, and {available:#x} are available"
+        "not enough memory for the load: it takes {needed:#x} bytes and {reserve:#x} must stay free, but \
+         {available:#x} are available"
     )]
     NotEnough {
-        /// Bytes asked for.
-        bytes: u64,
+        /// Bytes that the load takes.
+        needed: u64,
         /// Bytes that must stay available.
         reserve: u64,
-        /// `MemAvailable`.
+        /// `MemAvailable`, and what an unload gives back first.
         available: u64,
     },
     /// Memory could be taken, but not in few enough contiguous runs.
@@ -116,9 +119,7 @@ pub enum LandingError {
         max_runs: usize,
     },
     /// Physical addresses are hidden from this process.
-    #[error(
-        "/proc/self/pagemap shows no addresses to this process: CAP_SYS_ADMIN is needed, run as root"
-    )]
+    #[error("/proc/self/pagemap shows no addresses to this process: CAP_SYS_ADMIN is needed")]
     Hidden,
     /// A fact could not be read.
     #[error(transparent)]
@@ -201,18 +202,12 @@ impl LandingZone {
     ///
     /// [`LandingError`]; everything that was taken is given back then.
     pub fn take(root: &Root, request: &Request<'_>) -> Result<Self, LandingError> {
-        let available = MemInfo::read(root)?.available;
-        let needed = request
-            .bytes
-            .saturating_mul(2)
-            .saturating_add(request.reserve);
-        if needed > available {
-            return Err(LandingError::NotEnough {
-                bytes: request.bytes,
-                reserve: request.reserve,
-                available,
-            });
+        let available = Need {
+            zone: request.bytes,
+            reserve: request.reserve,
+            ..Need::default()
         }
+        .check(root)?;
         // In search of longer runs as much is taken as the kernel will take for its copy afterwards, so the
         // machine loses no more page cache than to the load itself. What turns out not to be allowed, such as
         // scratch on a machine that has just booted, comes on top: it is given back before the copy.
@@ -287,6 +282,8 @@ struct Taker<'a> {
     /// Bytes taken in all, and at most.
     drawn: u64,
     draw_limit: u64,
+    /// Bytes of the pool of huge pages that are free: they are not in `MemAvailable`.
+    pool: u64,
     /// Of them where the request allows.
     accepted: u64,
     step: u64,
@@ -302,6 +299,7 @@ impl<'a> Taker<'a> {
             request,
             taken: Vec::new(),
             drawn: 0,
+            pool: pool(root),
             draw_limit,
             accepted: 0,
             step: STEP,
@@ -343,13 +341,17 @@ impl<'a> Taker<'a> {
     /// Takes one more mapping; false at the limit.
     fn take_one(&mut self) -> Result<bool, LandingError> {
         let available = MemInfo::read(self.root)?.available;
-        let room = available
-            .saturating_sub(self.request.reserve)
-            .min(self.draw_limit.saturating_sub(self.drawn));
+        let spare = available.saturating_sub(self.request.reserve);
+        let limit = self.draw_limit.saturating_sub(self.drawn);
+        let room = spare.min(limit);
         if self.knob.is_some() {
-            let bytes = self.step.min(room) / HUGE * HUGE;
+            // The kernel takes pages of the pool first (`hugetlb_acct_memory`, `mm/hugetlb.c`).
+            let bytes = self.step.min(spare.saturating_add(self.pool)).min(limit) / HUGE * HUGE;
             match Mapping::hugetlb(bytes) {
-                Ok(mapping) => return self.keep(mapping, true).map(|()| true),
+                Ok(mapping) => {
+                    self.pool = self.pool.saturating_sub(bytes);
+                    return self.keep(mapping, true).map(|()| true);
+                }
                 Err(_) if bytes > HUGE => {
                     // The kernel gives all pages of a mapping or none: ask for less.
                     self.step = (bytes / 2).max(HUGE);

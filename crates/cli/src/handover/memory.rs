@@ -1,0 +1,203 @@
+//! Memory for a load: that there is enough, and that it lies where the load is quick.
+
+use super::prepare::Inputs;
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::output::{self, Output};
+use crate::session::Session;
+use kho::plan::Plan;
+use kho::{PhysRange, RangeSet};
+use kho_kexec::sys::landing::{
+    self, DRAW_LIMIT, LandingError, LandingZone, Need, Withheld, default_reserve,
+};
+use kho_kexec::sys::loaded::{self, Identity};
+use kho_kexec::sys::pageflags::{PageFlags, flag};
+use std::time::Duration;
+
+/// A load that `kexec_load` takes longer for has to be asked for (`--slow-ok`). The call cannot be interrupted.
+const SLOW: Duration = Duration::from_secs(60);
+
+/// What a load was given.
+pub struct Room {
+    /// The plan, with the zone in it.
+    pub plan: Plan,
+    /// Memory whose physical place is known. None when what was reserved before takes everything, or when none could be had.
+    pub zone: Option<LandingZone>,
+    /// Free memory among the destinations, kept away from the allocator until the load is over.
+    pub held: Option<Withheld>,
+}
+
+/// Plans, and takes memory for what the old reservations cannot take.
+///
+/// # Errors
+///
+/// What makes the plan impossible; [`Status::NotEnoughMemory`] before any memory is taken; [`Status::Fragmented`] when the
+/// load would take long and `slow_ok` does not allow it.
+pub fn take(
+    inputs: &Inputs<'_>,
+    session: &Session,
+    slow_ok: bool,
+    out: Output,
+) -> Result<Room, Fail> {
+    // A first plan without a landing zone: whatever must be refused is refused before memory is taken.
+    let first = inputs.plan(&RangeSet::new())?;
+    require(inputs, &first, session)?;
+    let missing = missing(inputs, &first);
+    if missing == 0 {
+        return Ok(Room {
+            plan: first,
+            zone: None,
+            held: None,
+        });
+    }
+    let old = first
+        .segments
+        .iter()
+        .filter(|s| inputs.reusable.contains_range(s.dest));
+    let request = landing::Request {
+        bytes: missing,
+        max_runs: inputs
+            .limits
+            .max_payload_segments
+            .saturating_sub(old.count())
+            .max(1),
+        reserve: default_reserve(inputs.machine.memory.total),
+        allowed: &inputs.may_land(first.scratch)?,
+    };
+    let (plan, zone, why) = match LandingZone::take(&session.root, &request) {
+        Ok(zone) => {
+            let plan = inputs.plan(zone.runs())?;
+            (plan, Some(zone), String::new())
+        }
+        Err(err) if no_memory(&err) => return Err(not_enough(&err)),
+        Err(err) => (first, None, chain(&err)),
+    };
+    let held = hold(inputs, &plan, zone.as_ref(), session, slow_ok, &why, out)?;
+    Ok(Room { plan, zone, held })
+}
+
+/// Refuses before memory is taken that is not there: the kernel would kill processes to find it.
+///
+/// # Errors
+///
+/// [`Status::NotEnoughMemory`].
+pub fn require(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Result<(), Fail> {
+    let zone = missing(inputs, plan);
+    let copy = plan.totals.image.saturating_add(plan.totals.payload);
+    let mut need = Need {
+        own: copy.saturating_sub(zone),
+        zone,
+        copy,
+        freed: 0,
+        reserve: default_reserve(inputs.machine.memory.total),
+    };
+    let mut answer = need.check(&session.root);
+    if matches!(answer, Err(LandingError::NotEnough { .. })) {
+        need.freed = loaded_bytes(session)?;
+        answer = need.check(&session.root);
+    }
+    answer.map(|_| ()).map_err(|err| not_enough(&err))
+}
+
+/// Bytes of the payload that have no place in what was reserved before.
+fn missing(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
+    inputs.payload_bytes().saturating_sub(plan.totals.landed)
+}
+
+/// What the kernel gives back when the image that `kho` loaded is unloaded; 0 where that is not known.
+fn loaded_bytes(session: &Session) -> Result<u64, Fail> {
+    let Some(record) = session.state.loaded()? else {
+        return Ok(0);
+    };
+    Ok(match loaded::identify(&session.root, &record.identity) {
+        Identity::Ours => record.identity.segments.iter().map(|s| s.memsz).sum(),
+        _ => 0,
+    })
+}
+
+fn no_memory(err: &LandingError) -> bool {
+    match err {
+        LandingError::NotEnough { .. } => true,
+        LandingError::Call { source, .. } => source.kind() == std::io::ErrorKind::OutOfMemory,
+        _ => false,
+    }
+}
+
+fn not_enough(err: &LandingError) -> Fail {
+    let what = match err {
+        LandingError::NotEnough {
+            needed,
+            reserve,
+            available,
+        } => format!(
+            "too little free memory to load: it takes {} (buffers and the kernel's copy) and {} must stay free, but {} are available",
+            output::bytes(*needed),
+            output::bytes(*reserve),
+            output::bytes(*available)
+        ),
+        err => chain(err),
+    };
+    Fail::new(Status::NotEnoughMemory, what).fix(
+        "stop what uses memory, shrink vm.nr_hugepages, or keep less; kho load --arm takes the content after services have stopped",
+    )
+}
+
+/// Keeps free memory that is a destination and not in the zone away from the allocator, and says how long the load will take for
+/// what could not be held.
+fn hold(
+    inputs: &Inputs<'_>,
+    plan: &Plan,
+    zone: Option<&LandingZone>,
+    session: &Session,
+    slow_ok: bool,
+    why: &str,
+    out: Output,
+) -> Result<Option<Withheld>, Fail> {
+    let mut rest = RangeSet::from_ranges(plan.segments.iter().map(|s| s.dest))
+        .and_then(|dests| dests.subtract(&inputs.reusable))
+        .or_status(Status::Failed)?;
+    if let Some(zone) = zone {
+        rest = rest.subtract(zone.runs()).or_status(Status::Failed)?;
+    }
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let total = plan.totals.image.saturating_add(plan.totals.payload);
+    let reserve = total
+        .saturating_mul(2)
+        .saturating_add(default_reserve(inputs.machine.memory.total));
+    // What cannot be held costs time, and that is counted below.
+    let held = Withheld::draw(&session.root, &rest, DRAW_LIMIT, reserve).ok();
+    let free = PageFlags::open(&session.root)
+        .and_then(|flags| flags.pages_with(&rest, flag::BUDDY))
+        .or_status(Status::Failed)?;
+    let time = landing::slow_load(free.total(), total);
+    let what = format!(
+        "kexec_load will take about {}: {} of its destinations are free memory{}{why}",
+        output::seconds(time),
+        output::bytes(free.total()),
+        if why.is_empty() { "" } else { "; " },
+    );
+    if time > SLOW && !slow_ok {
+        return Err(Fail::new(Status::Fragmented, what).fix(
+            "free memory (vm.drop_caches, vm.compact_memory) or keep less; --slow-ok loads all the same, and cannot be interrupted",
+        ));
+    }
+    if time > SLOW {
+        out.warn(&what);
+    } else if time >= Duration::from_secs(1) {
+        out.remark(&format!("note: {what}"));
+    }
+    Ok(held)
+}
+
+/// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel
+/// searches a list for every destination page that it gets as a source (`kimage_alloc_page`,
+/// `kernel/kexec_core.c`). None when none could be had: they are loaded first, so that costs seconds at most.
+pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
+    let scratch: PhysRange = plan.scratch;
+    let scratch = RangeSet::from_ranges([scratch]).ok()?;
+    // The kernel's copy of every segment has to fit as well.
+    let copy = plan.totals.image.saturating_add(plan.totals.payload);
+    let reserve = copy.saturating_add(default_reserve(inputs.machine.memory.total));
+    Withheld::draw(&session.root, &scratch, DRAW_LIMIT, reserve).ok()
+}

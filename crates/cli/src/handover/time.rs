@@ -1,0 +1,103 @@
+//! How long a capture takes, and how long it may.
+
+use crate::exit::{Fail, Status};
+use crate::hash;
+use crate::output;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Bytes that are copied and hashed to measure it.
+const SAMPLE: usize = 32 << 20;
+
+/// What a capture of `bytes` takes at least on this machine: every byte is copied twice (into the image, and by the kernel) and
+/// hashed once. What has to be read from a disk, or is in many small files, takes longer.
+pub fn at_least(bytes: u64) -> Duration {
+    if bytes == 0 {
+        return Duration::ZERO;
+    }
+    let source = vec![1_u8; SAMPLE];
+    let mut copy = vec![0_u8; SAMPLE];
+    let started = Instant::now();
+    for _ in 0..2 {
+        copy.copy_from_slice(std::hint::black_box(&source));
+    }
+    std::hint::black_box(hash::of(&[&copy]));
+    scaled(started.elapsed(), bytes)
+}
+
+/// The time of a sample, for so many bytes.
+fn scaled(sample: Duration, bytes: u64) -> Duration {
+    let nanos = sample.as_nanos().saturating_mul(u128::from(bytes)) / SAMPLE as u128;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// How long systemd lets a shutdown take on its way to `kexec.target` (`JobTimeoutUSec`, org.freedesktop.systemd1(5)). None where
+/// it sets no limit, or there is no systemd. The unit of the capture itself asks for more time while it works.
+pub fn limit() -> Option<Duration> {
+    let output = Command::new("busctl")
+        .args([
+            "get-property",
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1/unit/kexec_2etarget",
+            "org.freedesktop.systemd1.Unit",
+            "JobTimeoutUSec",
+        ])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// `t 1800000000`; all ones, and 0, mean no limit.
+fn parse(text: &str) -> Option<Duration> {
+    let micros: u64 = text.trim().strip_prefix("t ")?.parse().ok()?;
+    (!matches!(micros, 0 | u64::MAX)).then(|| Duration::from_micros(micros))
+}
+
+/// Refuses what cannot be captured in time, unless `slow_ok`.
+///
+/// # Errors
+///
+/// [`Status::TimeLimit`].
+pub fn require(time: Duration, limit: Option<Duration>, slow_ok: bool) -> Result<(), Fail> {
+    match limit {
+        Some(limit) if time > limit && !slow_ok => Err(Fail::new(
+            Status::TimeLimit,
+            format!(
+                "the capture takes {} at least, and the whole shutdown may take {} (JobTimeoutSec= of kexec.target)",
+                output::seconds(time),
+                output::seconds(limit)
+            ),
+        )
+        .fix("systemctl edit kexec.target sets another limit; keep less, or --slow-ok arms all the same")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_in_time_is_refused() {
+        assert_eq!(parse("t 1800000000\n"), Some(Duration::from_secs(1800)));
+        for none in ["t 18446744073709551615\n", "t 0", "", "s x", "t -1"] {
+            assert_eq!(parse(none), None, "{none:?}");
+        }
+        let hundred = scaled(Duration::from_millis(32), 100 << 30);
+        assert_eq!(hundred.as_secs(), 102);
+        assert_eq!(
+            scaled(Duration::MAX, u64::MAX),
+            Duration::from_nanos(u64::MAX)
+        );
+        let minute = Some(Duration::from_secs(60));
+        let fail = require(hundred, minute, false).unwrap_err();
+        assert_eq!(fail.status, Status::TimeLimit);
+        assert!(fail.what.contains("102 s at least"), "{}", fail.what);
+        for (limit, slow_ok) in [(minute, true), (None, false), (Some(hundred), false)] {
+            assert!(require(hundred, limit, slow_ok).is_ok());
+        }
+        assert!(at_least(1 << 40) > at_least(0));
+    }
+}

@@ -1,0 +1,158 @@
+//! Time from systemd (sd_notify(3), `EXTEND_TIMEOUT_USEC=`). Nothing is asked for where systemd did not start this.
+
+use rustix::time::{ClockId, clock_gettime};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// How often it is looked whether there is progress.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// How long the next message may take.
+const GRANT: Duration = Duration::from_secs(60);
+
+/// Asks for so much time from now on.
+pub fn extend(time: Duration) {
+    if let Some(socket) = socket() {
+        ask(&socket, time);
+    }
+}
+
+fn socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").map(PathBuf::from)
+}
+
+fn ask(socket: &Path, time: Duration) {
+    let text = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
+    let sent = UnixDatagram::unbound().and_then(|from| from.send_to(text.as_bytes(), socket));
+    if let Err(err) = sent {
+        // Then it has to do with what there is.
+        eprintln!("<4>kho: {}: {err}", socket.display());
+    }
+}
+
+/// Asks for more time as long as this process makes progress: it reads, or it needs the CPU, also inside of a system call. One
+/// that hangs asks for none, and the unit's timeout ends it.
+#[derive(Debug)]
+pub struct WhileWorking {
+    /// The thread ends when this is dropped.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WhileWorking {
+    /// Begins, until it is dropped. None where nobody would hear it.
+    pub fn start() -> Option<Self> {
+        Self::telling(socket()?, PERIOD)
+    }
+
+    fn telling(socket: PathBuf, period: Duration) -> Option<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = Builder::new()
+            .name("notify".to_owned())
+            .spawn(move || {
+                let mut before = Work::now();
+                while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                    let now = Work::now();
+                    if now.went_on_since(&before, period) {
+                        ask(&socket, GRANT);
+                    }
+                    before = now;
+                }
+            })
+            .ok()?;
+        Some(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for WhileWorking {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say any more, whichever way it ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What this process has done.
+struct Work {
+    /// Time of CPUs, of all threads, in system calls too.
+    cpu: Duration,
+    /// Bytes that it read.
+    read: u64,
+}
+
+impl Work {
+    fn now() -> Self {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        // Without CONFIG_TASK_IO_ACCOUNTING the CPU has to tell.
+        let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        Self {
+            cpu: Duration::new(
+                u64::try_from(cpu.tv_sec).unwrap_or(0),
+                u32::try_from(cpu.tv_nsec).unwrap_or(0),
+            ),
+            read: io
+                .lines()
+                .find_map(|line| line.strip_prefix("rchar: ")?.parse().ok())
+                .unwrap_or(0),
+        }
+    }
+
+    /// More than what this look itself takes.
+    fn went_on_since(&self, before: &Self, period: Duration) -> bool {
+        self.cpu.saturating_sub(before.cpu) > period / 100
+            || self.read.saturating_sub(before.read) > 4096
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_asked_for_while_there_is_work_and_no_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("notify");
+        let heard = UnixDatagram::bind(&socket).unwrap();
+        let mut text = [0; 100];
+        let asking = WhileWorking::telling(socket, Duration::from_millis(20)).unwrap();
+        for _ in 0..3 {
+            heard.set_nonblocking(true).unwrap();
+            // Work, until that was told.
+            let len = loop {
+                match heard.recv(&mut text) {
+                    Ok(len) => break len,
+                    Err(err) => assert_eq!(err.kind(), std::io::ErrorKind::WouldBlock),
+                }
+            };
+            assert_eq!(&text[..len], b"EXTEND_TIMEOUT_USEC=60000000");
+        }
+        drop(asking);
+        while heard.recv(&mut text).is_ok() {}
+        assert!(heard.recv(&mut text).is_err());
+    }
+
+    #[test]
+    fn what_hangs_makes_no_progress() {
+        let work = |cpu, read| Work {
+            cpu: Duration::from_millis(cpu),
+            read,
+        };
+        let before = work(1000, 5000);
+        for (now, went_on) in [
+            (work(1000, 5000), false),
+            (work(1049, 5200), false),
+            (work(1051, 5000), true),
+            (work(1000, 9097), true),
+        ] {
+            assert_eq!(now.went_on_since(&before, PERIOD), went_on);
+        }
+    }
+}
