@@ -8,6 +8,7 @@
 use kho::abi::setup_data::SETUP_INDIRECT;
 use kho::{PAGE_SIZE, PhysAddr};
 
+use super::sniff::signature_end;
 use super::{BadField, Image, ImageError, ImageNeeds};
 use crate::bootparam::{HDR_MAX, HDR_OFFSET, SetupHeader};
 use crate::bytes::{len64, u8_at, u16_at, u32_at, u64_at};
@@ -142,9 +143,11 @@ impl<'a> BzImage<'a> {
             "too small to hold the entry point",
             |_| payload_len > ENTRY_64,
         )?;
-        // syssize counts units of 16 bytes, so up to 15 of the last one need not exist.
+        // The build pads the payload to whole units of syssize (`arch/x86/boot/tools/build.c`; since 6.17 the linker), and what
+        // is not all there was cut off, its checksum or its signature at least.
         let needed = len64(setup_len).saturating_add(payload_len);
-        if len.saturating_add(15) < needed {
+        let needed = needed.max(signature_end(file).unwrap_or(0));
+        if len < needed {
             return Err(short(needed));
         }
         let payload = file.get(setup_len..).unwrap_or_default();

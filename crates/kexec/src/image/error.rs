@@ -61,7 +61,7 @@ pub enum ImageError {
     },
     /// The file ends before the image does.
     #[error(
-        "the bzImage is truncated: its header describes {needed:#x} bytes, the file has {len:#x}, \
+        "the bzImage is truncated: {needed:#x} bytes belong to it, the file has {len:#x}, \
          {missing:#x} are missing; copy the file again"
     )]
     Truncated {

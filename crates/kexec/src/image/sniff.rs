@@ -5,6 +5,13 @@ use std::fmt;
 use super::bzimage::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};
 use crate::bytes::{u16_at, u32_at};
 
+/// `include/linux/pe.h`.
+const LINUX_PE_MAGIC: u32 = 0x8182_23cd;
+/// `IMAGE_FILE_MACHINE_I386`, `IMAGE_FILE_MACHINE_AMD64`.
+const COFF_X86: [u16; 2] = [0x014c, 0x8664];
+/// `IMAGE_FILE_MACHINE_LOONGARCH32`, `IMAGE_FILE_MACHINE_LOONGARCH64`.
+const COFF_LOONGARCH: [u16; 2] = [0x6232, 0x6264];
+
 /// A compression format, by its magic number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -72,8 +79,11 @@ pub enum Found {
     Arm32ZImage,
     /// `Documentation/arch/riscv/boot-image-header.rst`: "RSC\x05" at 56.
     RiscvImage,
-    /// `Documentation/arch/loongarch/booting.rst`: 0x818223cd at 56.
+    /// `Documentation/arch/loongarch/booting.rst`: `LINUX_PE_MAGIC` at 56, which x86 kernels and zboot images have too, in a
+    /// PE file for that machine.
     LoongarchImage,
+    /// `LINUX_PE_MAGIC` at 56, and nothing that says for which machine.
+    EfiKernel,
     /// An ELF file, such as `vmlinux`.
     Elf {
         /// `e_machine`.
@@ -117,6 +127,9 @@ impl fmt::Display for Found {
             Self::Arm32ZImage => f.write_str("a 32-bit arm zImage"),
             Self::RiscvImage => f.write_str("a RISC-V Image"),
             Self::LoongarchImage => f.write_str("a LoongArch Image"),
+            Self::EfiKernel => {
+                f.write_str("the beginning of a kernel with an EFI stub, cut short or damaged")
+            }
             Self::Elf {
                 machine,
                 wide,
@@ -214,9 +227,6 @@ pub fn identify(file: &[u8]) -> Found {
     if at(56, b"RSC\x05") || at(48, b"RISCV\0\0\0") {
         return Found::RiscvImage;
     }
-    if at(0, b"MZ") && at(56, &[0xcd, 0x23, 0x82, 0x81]) {
-        return Found::LoongarchImage;
-    }
     if at(0x24, &[0x18, 0x28, 0x6f, 0x01]) || at(0x24, &[0x01, 0x6f, 0x28, 0x18]) {
         return Found::Arm32ZImage;
     }
@@ -231,6 +241,9 @@ pub fn identify(file: &[u8]) -> Found {
     }
     if let Some(found) = portable_executable(file) {
         return found;
+    }
+    if at(0, b"MZ") && u32_at(file, 56) == Some(LINUX_PE_MAGIC) {
+        return Found::EfiKernel;
     }
     if at(0, &[0x27, 0x05, 0x19, 0x56]) {
         return Found::UBoot;
@@ -265,27 +278,77 @@ fn elf(file: &[u8]) -> Found {
     }
 }
 
-/// "PE Format", Microsoft: the signature's offset at 0x3c, then the COFF header, then the sections.
+/// "PE Format", Microsoft: the signature's offset at 0x3c, then the COFF header, the optional header, the sections.
+#[derive(Clone, Copy, Debug)]
+struct Pe {
+    /// Offset of the signature.
+    at: usize,
+    machine: u16,
+    sections: u16,
+    /// Bytes of the optional header.
+    optional: u16,
+}
+
+/// Bytes of the signature and of the COFF header behind it.
+const COFF_LEN: usize = 24;
+
+impl Pe {
+    /// `None` unless the headers up to the COFF header are there.
+    fn of(file: &[u8]) -> Option<Self> {
+        if !file.starts_with(b"MZ") {
+            return None;
+        }
+        let at = usize::try_from(u32_at(file, 0x3c)?).ok()?;
+        let pe = file.get(at..)?;
+        if !pe.starts_with(b"PE\0\0") {
+            return None;
+        }
+        Some(Self {
+            at,
+            machine: u16_at(pe, 4)?,
+            sections: u16_at(pe, 6)?,
+            optional: u16_at(pe, 20)?,
+        })
+    }
+}
+
 fn portable_executable(file: &[u8]) -> Option<Found> {
-    if !file.starts_with(b"MZ") {
-        return None;
+    let pe = Pe::of(file)?;
+    let machine = pe.machine;
+    // No PE program is that small, and every x86 kernel with an EFI stub is one up to its own magic number.
+    if COFF_X86.contains(&machine) && file.len() < AT_MAGIC + size_of_val(&MAGIC) {
+        return Some(Found::BzImage);
     }
-    let pe = file.get(usize::try_from(u32_at(file, 0x3c)?).ok()?..)?;
-    if !pe.starts_with(b"PE\0\0") {
-        return None;
+    if COFF_LOONGARCH.contains(&machine) && u32_at(file, 56) == Some(LINUX_PE_MAGIC) {
+        return Some(Found::LoongarchImage);
     }
-    let machine = u16_at(pe, 4)?;
-    let sections = usize::from(u16_at(pe, 6)?);
-    let table = 24usize.checked_add(usize::from(u16_at(pe, 20)?))?;
-    let uki = pe
+    let table = pe.at.checked_add(COFF_LEN + usize::from(pe.optional))?;
+    let uki = file
         .get(table..)
         .unwrap_or_default()
         .chunks_exact(40)
-        .take(sections)
+        .take(pe.sections.into())
         .any(|section| section.starts_with(b".linux\0"));
     Some(if uki {
         Found::Uki { machine }
     } else {
         Found::Pe { machine }
     })
+}
+
+/// Where the signature behind a PE file ends: the certificate table is number 4 of the data directories, and the only one whose
+/// address is an offset in the file. `None` where there is none.
+pub(super) fn signature_end(file: &[u8]) -> Option<u64> {
+    /// `IMAGE_NT_OPTIONAL_HDR64_MAGIC`.
+    const PE32_PLUS: u16 = 0x20b;
+    const DIRECTORIES: usize = 112;
+    const CERTIFICATES: u32 = 4;
+    let optional = Pe::of(file)?.at.checked_add(COFF_LEN)?;
+    let header = file.get(optional..)?;
+    if u16_at(header, 0)? != PE32_PLUS || u32_at(header, DIRECTORIES - 4)? <= CERTIFICATES {
+        return None;
+    }
+    let entry = DIRECTORIES + 8 * 4;
+    let (at, len) = (u32_at(header, entry)?, u32_at(header, entry + 4)?);
+    (len != 0).then(|| u64::from(at) + u64::from(len))
 }

@@ -57,12 +57,13 @@ fn whole_kernels() {
             needs.payload_len > 1 << 20 && needs.payload_len < needs.mem_size,
             "{needs:?}"
         );
-        let cut = &file[..file.len() / 2];
-        assert!(
-            matches!(parse(cut), Err(ImageError::Truncated { .. })),
-            "{}",
-            path.display()
-        );
+        for len in [file.len() - 1, file.len() - 16, file.len() / 2, 513, 300] {
+            assert!(
+                matches!(parse(&file[..len]), Err(ImageError::Truncated { .. })),
+                "{} cut to {len}",
+                path.display()
+            );
+        }
     }
 }
 
@@ -71,6 +72,58 @@ fn a_signature_behind_the_kernel_is_left_out() {
     let mut file = kernel();
     file.extend([0x5a; 1472]);
     assert_eq!(parse(&file).unwrap().payload().len(), PAYLOAD);
+}
+
+/// As Debian's: a PE file, signed or not.
+fn efi_kernel(signature: u32) -> Vec<u8> {
+    let mut file = kernel();
+    let end = file.len() as u32;
+    put(&mut file, 0, b"MZ");
+    put(&mut file, 56, &0x8182_23cd_u32.to_le_bytes());
+    put(&mut file, 0x3c, &0x40_u32.to_le_bytes());
+    put(&mut file, 0x40, b"PE\0\0");
+    put(&mut file, 0x44, &0x8664_u16.to_le_bytes());
+    put(&mut file, 0x54, &0xa0_u16.to_le_bytes());
+    put(&mut file, 0x58, &0x20b_u16.to_le_bytes());
+    put(&mut file, 0x58 + 108, &6_u32.to_le_bytes());
+    put(&mut file, 0x58 + 112 + 32, &end.to_le_bytes());
+    put(&mut file, 0x58 + 112 + 36, &signature.to_le_bytes());
+    file.extend(vec![0x5a; signature as usize]);
+    file
+}
+
+#[test]
+fn a_signature_that_is_cut_off_is_missed() {
+    assert!(parse(&efi_kernel(0)).is_ok());
+    let file = efi_kernel(1472);
+    assert_eq!(parse(&file).unwrap().payload().len(), PAYLOAD);
+    for cut in [1, 16, 1472] {
+        match parse(&file[..file.len() - cut]) {
+            Err(ImageError::Truncated { missing, .. }) => assert_eq!(missing, cut as u64),
+            other => panic!("{cut}: {other:?}"),
+        }
+    }
+}
+
+/// However short it is cut, it is no other machine's kernel.
+#[test]
+fn a_short_kernel_is_called_one() {
+    let file = efi_kernel(1472);
+    for len in 1..file.len() {
+        let text = parse(&file[..len]).unwrap_err().to_string();
+        let expected = match len {
+            ..60 => "no known format",
+            // The machine is not there yet.
+            60..86 => "the beginning of a kernel with an EFI stub, cut short",
+            _ => "the bzImage is truncated",
+        };
+        assert!(text.contains(expected), "{len}: {text}");
+    }
+    // From before x86 kernels had that magic number.
+    let mut old = file.clone();
+    put(&mut old, 56, &[0; 4]);
+    let text = parse(&old[..300]).unwrap_err().to_string();
+    assert!(text.contains("the bzImage is truncated"), "{text}");
 }
 
 #[test]
@@ -89,8 +142,15 @@ fn truncation_says_how_much_is_missing() {
             other => panic!("{len:#x}: {other:?}"),
         }
     }
-    // syssize counts in units of 16 bytes, so the last few may be absent.
-    assert!(parse(&file[..file.len() - 15]).is_ok());
+    for cut in 1..=16 {
+        assert!(
+            matches!(
+                parse(&file[..file.len() - cut]),
+                Err(ImageError::Truncated { .. })
+            ),
+            "{cut}"
+        );
+    }
     // Not even the header is there.
     assert!(matches!(
         parse(&file[..0x210]),
@@ -261,7 +321,7 @@ fn other_files_are_named() {
     let elf = |class, order, machine: [u8; 2]| {
         file(&[(0, b"\x7fELF"), (4, &[class, order]), (18, &machine)])
     };
-    let cases: [(Vec<u8>, &str); 24] = [
+    let cases: [(Vec<u8>, &str); 26] = [
         (file(&[(56, b"ARM\x64")]), "this is an arm64 Image"),
         (
             file(&[(0, b"MZ"), (56, b"ARM\x64")]),
@@ -276,8 +336,22 @@ fn other_files_are_named() {
             "a RISC-V Image",
         ),
         (
-            file(&[(0, b"MZ"), (56, &0x8182_23cd_u32.to_le_bytes())]),
+            file(&[
+                (0, b"MZ"),
+                (56, &0x8182_23cd_u32.to_le_bytes()),
+                (0x3c, &0x80_u32.to_le_bytes()),
+                (0x80, b"PE\0\0"),
+                (0x84, &0x6264_u16.to_le_bytes()),
+            ]),
             "a LoongArch Image",
+        ),
+        (
+            file(&[(0, b"MZ\0\0zimg"), (56, &0x8182_23cd_u32.to_le_bytes())]),
+            "an EFI zboot kernel",
+        ),
+        (
+            file(&[(0, b"MZ"), (56, &0x8182_23cd_u32.to_le_bytes())]),
+            "a kernel with an EFI stub, cut short or damaged",
         ),
         (elf(2, 1, [62, 0]), "an ELF file for x86_64 (64-bit)"),
         (elf(2, 1, [183, 0]), "an ELF file for arm64 (64-bit)"),

@@ -81,6 +81,10 @@ head -c $((size / 2)) "$K" >/tmp/half
 gzip -c /tmp/half >/tmp/gzip
 expect 20 'truncated' -- kho load /tmp/short --initrd "$I"
 expect 20 'truncated' -- kho load /tmp/half --initrd "$I"
+for size_of_short in 100 300 513 $((size - 16)) $((size - 1)); do
+	head -c $size_of_short "$K" >/tmp/short
+	expect 20 'the bzImage is truncated' -- kho load /tmp/short --initrd "$I"
+done
 expect 20 'empty' -- kho load /tmp/empty --initrd "$I"
 expect 20 'No such file' -- kho load /tmp/none --initrd "$I"
 expect 20 'a directory' -- kho load /srv --initrd "$I"
