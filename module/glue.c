@@ -134,6 +134,16 @@ bool kho_c_page_reserved(u64 pfn)
 	return PageReserved(pfn_to_page(pfn));
 }
 
+bool kho_c_page_failed(u64 pfn)
+{
+	return PageHWPoison(pfn_to_page(pfn));
+}
+
+int kho_c_page_count(u64 pfn)
+{
+	return page_count(pfn_to_page(pfn));
+}
+
 unsigned long kho_c_page_private(u64 pfn)
 {
 	return page_private(pfn_to_page(pfn));
@@ -374,6 +384,12 @@ int kho_claim(u64 addr, u64 len)
 	return kho_rs_claim(addr, len);
 }
 EXPORT_SYMBOL_GPL(kho_claim);
+
+int kho_claim_with_failed(u64 addr, u64 len)
+{
+	return kho_rs_claim_with_failed(addr, len);
+}
+EXPORT_SYMBOL_GPL(kho_claim_with_failed);
 
 int kho_claim_node(s64 node)
 {

@@ -291,16 +291,15 @@ fn release_slack(
     }
     let list = pages.set().try_clone()?;
     // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
-    if let Err(error) = pages.free(&list, false) {
+    pages.free(&list, false).or_else(|error| {
         log!(
             Level::Warning,
             "{} KiB of slack stay reserved (error {})",
             list.total() / 1024,
             error.0
         );
-        return Ok(0);
-    }
-    Ok(list.total())
+        Ok(0)
+    })
 }
 
 impl Arrival {

@@ -3,7 +3,7 @@
 use crate::arena::{self, Arenas};
 use crate::arrival::{self, Arrival, Nothing, mem};
 use crate::boundary::kernel::read_file;
-use crate::boundary::pages::{Block, Reserved};
+use crate::boundary::pages::{Block, Failed, Reserved};
 use crate::boundary::sync::Lock;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::iomem::{self, Map};
@@ -197,11 +197,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released; no memory.
-    pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
+    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released, `EHWPOISON` as `failed` says; no
+    /// memory.
+    pub fn claim(&mut self, range: PhysRange, failed: Failed) -> Result<(), Errno> {
         self.named(range)?;
         self.thawed(range)?;
-        self.reserved.claim(&RangeSet::from_ranges([range])?)
+        self.reserved
+            .claim(&RangeSet::from_ranges([range])?, failed)
     }
 
     /// Refuses to give away what is named again in the active phase.
@@ -228,7 +230,7 @@ impl Store {
             return Err(EBUSY);
         }
         self.claimed.try_reserve(1)?;
-        self.reserved.claim(&wanted)?;
+        self.reserved.claim(&wanted, Failed::Refused)?;
         self.claimed.push(node);
         Ok(())
     }
@@ -241,7 +243,9 @@ impl Store {
     pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
         self.named(range)?;
         self.thawed(range)?;
-        self.reserved.free(&RangeSet::from_ranges([range])?, true)
+        self.reserved
+            .free(&RangeSet::from_ranges([range])?, true)
+            .map(|_| ())
     }
 
     /// Tells what never arrived from what is gone.
@@ -282,8 +286,7 @@ impl Store {
             );
             return Err(EBUSY);
         }
-        self.reserved.free(&wanted, true)?;
-        Ok(wanted.total())
+        self.reserved.free(&wanted, true)
     }
 
     /// All `mem` of the node at `path` and below: of the user's tree, else of the kernel's part.

@@ -4,7 +4,7 @@
 //! required of them is what the C side of any such function requires: strings end with a NUL, buffers have
 //! their length, contexts come from a `serialize` that has not returned.
 
-use super::pages::vmalloc_page;
+use super::pages::{Failed, vmalloc_page};
 use super::producer::Handle;
 use crate::control;
 use crate::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
@@ -457,7 +457,16 @@ unsafe extern "C" fn kho_rs_get_mem(node: i64, index: usize, to: *mut Mem) -> c_
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_claim(addr: u64, len: u64) -> c_int {
-    status(range(addr, len).and_then(|range| STORE.lock().claim(range)))
+    claim(addr, len, Failed::Refused)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_claim_with_failed(addr: u64, len: u64) -> c_int {
+    claim(addr, len, Failed::Taken)
+}
+
+fn claim(addr: u64, len: u64, failed: Failed) -> c_int {
+    status(range(addr, len).and_then(|range| STORE.lock().claim(range, failed)))
 }
 
 #[unsafe(no_mangle)]

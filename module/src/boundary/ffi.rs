@@ -27,6 +27,8 @@ unsafe extern "C" {
     pub safe fn kho_c_pfn_valid(pfn: u64) -> bool;
     // All that follow: a valid pfn.
     pub fn kho_c_page_reserved(pfn: u64) -> bool;
+    pub fn kho_c_page_failed(pfn: u64) -> bool;
+    pub fn kho_c_page_count(pfn: u64) -> c_int;
     pub fn kho_c_page_private(pfn: u64) -> usize;
     // Of a page that the caller owns.
     pub fn kho_c_set_page_private(pfn: u64, value: usize);

@@ -13,7 +13,7 @@ mod entry;
 mod ffi;
 #[cfg(test)]
 #[path = "fake.rs"]
-mod ffi;
+pub mod ffi;
 pub mod kernel;
 pub mod pages;
 pub mod producer;

@@ -3,7 +3,7 @@
 use super::ffi;
 use super::kernel::{copy_reserved, read_file, relax};
 use crate::chain::{self, Chain};
-use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
+use crate::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::text::{Level, log};
 use core::ops::Range;
@@ -60,6 +60,29 @@ fn private(pfn: u64) -> usize {
     }
     // SAFETY: valid.
     unsafe { ffi::kho_c_page_private(pfn) }
+}
+
+/// Whether the memory of the page failed: the kernel found a hardware error in it and uses it no more (PG_hwpoison).
+fn is_failed(pfn: u64) -> bool {
+    // SAFETY: asked of a valid page frame only.
+    ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_failed(pfn) }
+}
+
+/// The first page of `range` whose memory failed.
+pub fn first_failed(range: PhysRange) -> Option<PhysRange> {
+    let pfn = pfns(range).find(|pfn| is_failed(*pfn))?;
+    range_of(pfn, 1)
+}
+
+/// What is left of `range` without the pages whose memory failed.
+fn good_runs(range: PhysRange) -> impl Iterator<Item = PhysRange> {
+    let mut rest = pfns(range);
+    core::iter::from_fn(move || {
+        let first = rest.find(|pfn| !is_failed(*pfn))?;
+        let bad = rest.find(|pfn| is_failed(*pfn));
+        let end = bad.unwrap_or(rest.end);
+        range_of(first, end.saturating_sub(first))
+    })
 }
 
 /// Whether every page has a page frame and is PageReserved.
@@ -253,8 +276,18 @@ impl Reserved {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
-    pub fn claim(&mut self, wanted: &RangeSet) -> Result<(), Errno> {
+    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, [`EHWPOISON`] when the memory of one
+    /// failed and `failed` says that the caller does not know what to do then; no memory. Then nothing changed.
+    pub fn claim(&mut self, wanted: &RangeSet, failed: Failed) -> Result<(), Errno> {
+        if failed == Failed::Refused
+            && let Some(page) = wanted.iter().find_map(first_failed)
+        {
+            log!(
+                Level::Error,
+                "{page} was handed over, but its memory failed since: no driver gets it"
+            );
+            return Err(EHWPOISON);
+        }
         self.take(wanted)?;
         for chunk in wanted.iter().flat_map(chunks) {
             for pfn in pfns(chunk) {
@@ -270,28 +303,49 @@ impl Reserved {
         Ok(())
     }
 
-    /// Gives the pages back to the system, zeroed if `zero`.
+    /// Gives the pages back to the system, zeroed if `zero`; returns the bytes. Pages whose memory failed are
+    /// neither touched nor given back: they stay reserved for as long as this kernel runs.
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim).
-    pub fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<(), Errno> {
+    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
+    pub fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<u64, Errno> {
         self.take(wanted)?;
+        let mut freed = 0u64;
         for chunk in wanted.iter().flat_map(chunks) {
-            if zero {
-                // SAFETY: RAM that nobody uses, by the # Invariants.
-                unsafe { clear(chunk) };
-            }
             for pfn in pfns(chunk) {
                 // SAFETY: by the # Invariants the page is valid, reserved and unused.
                 unsafe { ffi::kho_c_set_page_private(pfn, 0) };
             }
-            adjust(chunk);
-            free_chunk(chunk);
+            for run in good_runs(chunk) {
+                if zero {
+                    // SAFETY: RAM that nobody uses, by the # Invariants.
+                    unsafe { clear(run) };
+                }
+                adjust(run);
+                free_chunk(run);
+                freed = freed.saturating_add(run.len());
+            }
             relax();
         }
-        Ok(())
+        let kept = wanted.total().saturating_sub(freed) / PAGE_SIZE;
+        if kept != 0 {
+            log!(
+                Level::Warning,
+                "{kept} pages whose memory failed stay reserved"
+            );
+        }
+        Ok(freed)
     }
+}
+
+/// What to do with pages whose memory failed when they are claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Nothing is claimed.
+    Refused,
+    /// The caller asks each page, and never reads or writes one that failed.
+    Taken,
 }
 
 fn insert(set: &mut RangeSet, run: Option<Range<u64>>) -> Result<(), Errno> {
@@ -310,7 +364,7 @@ fn adjust(chunk: PhysRange) {
     unsafe { ffi::kho_c_adjust_managed(chunk.start().get() / PAGE_SIZE, count) };
 }
 
-/// Frees the reserved pages of a chunk that [`Reserved::free`] took.
+/// Frees the reserved pages of a chunk, or of a part of it, that [`Reserved::free`] took.
 fn free_chunk(chunk: PhysRange) {
     let order = CHUNK.ilog2().saturating_sub(PAGE_SIZE.ilog2());
     if chunk.len() == CHUNK {
@@ -337,7 +391,8 @@ unsafe fn clear(range: PhysRange) {
     unsafe { core::ptr::write_bytes(at, 0, len) };
 }
 
-/// Contiguous pages that were allocated, freed when dropped.
+/// Contiguous pages that were allocated, freed when dropped. Pages are freed one by one, so the page allocator takes
+/// back none whose memory failed (`free_pages_prepare`, `mm/page_alloc.c`).
 ///
 /// # Invariants
 ///
@@ -357,6 +412,19 @@ impl Block {
         range_of(pfn, 1u64.checked_shl(order)?).map(|range| Self { range })
     }
 
+    /// Whether its memory is good, as far as the kernel knows.
+    pub fn is_good(&self) -> bool {
+        first_failed(self.range).is_none()
+    }
+
+    /// Whether the reference of the # Invariants is the only one of the page at `page`, which is in the block: nobody
+    /// has it mapped, or reads or writes it in the background.
+    pub fn is_only_ours(&self, page: PhysAddr) -> bool {
+        let pfn = page.get() / PAGE_SIZE;
+        // SAFETY: a page of the block is valid, by the # Invariants.
+        self.range.contains(page) && unsafe { ffi::kho_c_page_count(pfn) } == 1
+    }
+
     /// Exactly the pages of `range`, if what is in them can be moved elsewhere.
     ///
     /// # Errors
@@ -374,6 +442,9 @@ impl Block {
         Errno::check(i64::from(result))?;
         // INVARIANT: alloc_contig_range gives each page one reference.
         let mut block = Self { range };
+        if !block.is_good() {
+            return Err(EHWPOISON);
+        }
         block.zero(range);
         Ok(block)
     }
@@ -405,11 +476,11 @@ impl Block {
         }
     }
 
-    /// Zeroes the part of `range` that is in the block.
+    /// Zeroes the part of `range` that is in the block, but for pages whose memory failed.
     pub fn zero(&mut self, range: PhysRange) {
-        if let Some(both) = self.range.intersection(range) {
+        for run in self.range.intersection(range).into_iter().flat_map(good_runs) {
             // SAFETY: owned by the # Invariants.
-            unsafe { clear(both) };
+            unsafe { clear(run) };
         }
     }
 
@@ -434,6 +505,107 @@ impl Drop for Block {
         for pfn in pfns(self.range) {
             // SAFETY: the one reference of the # Invariants.
             unsafe { ffi::kho_c_page_put(pfn) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    /// Pages `first..end`.
+    fn pages(first: u64, end: u64) -> RangeSet {
+        RangeSet::from_ranges(range_of(first, end - first)).unwrap()
+    }
+
+    /// What arrived in pages `first..end`, each full of ones.
+    fn arrived(first: u64, end: u64) -> Reserved {
+        ffi::with(|machine| {
+            for pfn in first..end {
+                let page = machine.page(pfn);
+                page.reserved = true;
+                page.private = UNCLAIMED;
+                machine.bytes(pfn).fill(1);
+            }
+        });
+        Reserved {
+            set: pages(first, end),
+        }
+    }
+
+    fn fail(pfn: u64) {
+        ffi::with(|machine| machine.page(pfn).failed = true);
+    }
+
+    /// Whether the memory of a page is as it arrived.
+    fn untouched(pfn: u64) -> bool {
+        ffi::with(|machine| machine.bytes(pfn).iter().all(|byte| *byte == 1))
+    }
+
+    #[test]
+    fn whole_chunks_are_freed_as_such() {
+        let mut reserved = arrived(510, 1025);
+        let freed = reserved.free(&pages(510, 1025), true).unwrap();
+        assert_eq!(freed, 515 * PAGE_SIZE);
+        ffi::with(|machine| {
+            assert_eq!(machine.freed, [(510, 0), (511, 0), (512, 9), (1024, 0)]);
+            assert_eq!(machine.managed, 515);
+            assert!((510..1025).all(|pfn| machine.bytes(pfn).iter().all(|byte| *byte == 0)));
+        });
+        assert!(reserved.set().is_empty());
+    }
+
+    #[test]
+    fn a_page_whose_memory_failed_is_neither_freed_nor_written_to() {
+        for zero in [false, true] {
+            ffi::with(|machine| *machine = ffi::Machine::default());
+            let mut reserved = arrived(512, 1536);
+            fail(600);
+            fail(1535);
+            let freed = reserved.free(&pages(512, 1536), zero).unwrap();
+            assert_eq!(freed, 1022 * PAGE_SIZE);
+            ffi::with(|machine| {
+                // No larger block has a page that failed in it.
+                assert!(machine.freed.iter().all(|(_, order)| *order == 0));
+                assert_eq!(machine.freed.len(), 1022);
+                assert_eq!(machine.managed, 1022);
+                for bad in [600, 1535] {
+                    assert!(!machine.freed.contains(&(bad, 0)));
+                    assert!(machine.page(bad).reserved);
+                }
+            });
+            assert!(untouched(600) && untouched(1535));
+            assert_eq!(untouched(601), !zero);
+            // It is never offered again.
+            assert!(reserved.set().is_empty());
+            assert_eq!(reserved.free(&pages(600, 601), zero), Err(EBUSY));
+        }
+    }
+
+    #[test]
+    fn only_who_asks_for_it_gets_a_page_whose_memory_failed() {
+        let mut reserved = arrived(512, 520);
+        fail(515);
+        let all = pages(512, 520);
+        assert_eq!(reserved.claim(&all, Failed::Refused), Err(EHWPOISON));
+        assert_eq!(reserved.set(), &all);
+        assert_eq!(reserved.claim(&pages(512, 515), Failed::Refused), Ok(()));
+        assert_eq!(reserved.claim(&pages(515, 520), Failed::Taken), Ok(()));
+        assert!(reserved.set().is_empty());
+        assert!(untouched(515));
+    }
+
+    #[test]
+    fn good_runs_leave_out_what_failed() {
+        for bad in [vec![], vec![10], vec![19], vec![10, 11, 15, 19], (10..20).collect()] {
+            ffi::with(|machine| *machine = ffi::Machine::default());
+            bad.iter().for_each(|pfn| fail(*pfn));
+            let all = range_of(10, 10).unwrap();
+            let good = RangeSet::from_ranges(good_runs(all)).unwrap();
+            let left: vec::Vec<u64> = (10..20).filter(|pfn| !bad.contains(pfn)).collect();
+            assert_eq!(good.iter().flat_map(pfns).collect::<vec::Vec<_>>(), left);
+            assert_eq!(first_failed(all), bad.first().and_then(|pfn| range_of(*pfn, 1)));
         }
     }
 }
