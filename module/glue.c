@@ -190,7 +190,9 @@ void *kho_c_virt(u64 phys)
 
 u64 kho_c_vmalloc_pfn(const void *addr)
 {
-	return vmalloc_to_pfn(addr);
+	struct page *page = is_vmalloc_addr(addr) ? vmalloc_to_page(addr) : NULL;
+
+	return page ? page_to_pfn(page) : 0;
 }
 
 u64 kho_c_alloc_order(u32 order)
@@ -325,8 +327,6 @@ EXPORT_SYMBOL_GPL(kho_may_keep);
 
 int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size)
 {
-	if (!is_vmalloc_addr(area))
-		return -EINVAL;
 	return kho_rs_prop_mem_vmalloc(ctx, area, size);
 }
 EXPORT_SYMBOL_GPL(kho_prop_mem_vmalloc);

@@ -126,8 +126,9 @@ impl Session {
         self.note_end()
     }
 
-    /// Remembers the first error, so that no producer can ignore it.
-    fn sticky<T>(&mut self, result: Result<T, Errno>) -> Result<T, Errno> {
+    /// Remembers the first error, so that no producer can ignore it. What is found wrong with a call before it comes here
+    /// has to be told too.
+    pub fn sticky<T>(&mut self, result: Result<T, Errno>) -> Result<T, Errno> {
         if let Err(error) = result {
             self.error.get_or_insert(error);
         }

@@ -7,7 +7,6 @@
 
 #[cfg(not(test))]
 mod alloc;
-#[cfg(not(test))]
 mod entry;
 #[cfg(not(test))]
 mod ffi;

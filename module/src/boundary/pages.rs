@@ -95,15 +95,15 @@ pub fn none_reserved(range: PhysRange) -> bool {
     pfns(range).all(|pfn| ffi::kho_c_pfn_valid(pfn) && !is_reserved(pfn))
 }
 
-/// The page frame behind an address of a vmalloc area.
+/// The page behind an address of a vmalloc area; none behind any other address.
 ///
 /// # Safety
 ///
-/// `addr` is inside one.
-#[cfg_attr(test, allow(dead_code))]
+/// An area that `addr` is inside of stays mapped during the call.
 pub unsafe fn vmalloc_page(addr: *const core::ffi::c_void) -> Option<PhysRange> {
     // SAFETY: the caller's.
-    range_of(unsafe { ffi::kho_c_vmalloc_pfn(addr) }, 1)
+    let pfn = unsafe { ffi::kho_c_vmalloc_pfn(addr) };
+    range_of(pfn, 1).filter(|_| pfn != 0)
 }
 
 /// The chain that this boot honoured.
