@@ -218,8 +218,10 @@ pub fn block(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Result<Block,
             let Some(block) = Block::any(order) else {
                 break;
             };
-            let in_scratch = scratch.is_some_and(|s| s.overlaps(block.range()));
-            if in_scratch || !block.is_good() {
+            // Memory that was added since, or that a driver added, cannot be kept: the next kernel does not know it.
+            let may_stay = map.ram.contains_range(block.range())
+                && !scratch.is_some_and(|s| s.overlaps(block.range()));
+            if !may_stay || !block.is_good() {
                 *slot = Some(block);
                 continue;
             }
@@ -306,7 +308,10 @@ mod tests {
         assert!(arenas.take_back(pages(512, 3)));
         assert!(!arenas.take_back(pages(512, 3)));
         assert_eq!(pfn(arenas.lend(&map, None, 2)), 512);
-        assert!(ffi::with(|machine| machine.bytes(513).iter().all(|byte| *byte == 0)));
+        assert!(ffi::with(|machine| machine
+            .bytes(513)
+            .iter()
+            .all(|byte| *byte == 0)));
         assert_eq!(arenas.lent_bytes(), 3 * PAGE_SIZE);
     }
 
@@ -325,10 +330,16 @@ mod tests {
         assert_eq!(pfn(arenas.lend(&map, None, 2)), 516);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 514);
-        assert!(ffi::with(|machine| machine.bytes(513).iter().all(|byte| *byte == 7)));
+        assert!(ffi::with(|machine| machine
+            .bytes(513)
+            .iter()
+            .all(|byte| *byte == 7)));
         ffi::with(|machine| machine.page(513).count = 1);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 513);
-        assert!(ffi::with(|machine| machine.bytes(513).iter().all(|byte| *byte == 0)));
+        assert!(ffi::with(|machine| machine
+            .bytes(513)
+            .iter()
+            .all(|byte| *byte == 0)));
     }
 
     #[test]
@@ -357,7 +368,10 @@ mod tests {
         assert_eq!(pfn(arenas.lend(&map, None, 4)), 521);
         assert_eq!(pfn(arenas.lend(&map, None, 2)), 514);
         for bad in [513, 520] {
-            assert!(ffi::with(|machine| machine.bytes(bad).iter().all(|byte| *byte == 7)));
+            assert!(ffi::with(|machine| machine
+                .bytes(bad)
+                .iter()
+                .all(|byte| *byte == 7)));
         }
         // An arena that is idle goes back, and the page allocator does not take what failed.
         for range in [pages(521, 4), pages(514, 2), pages(516, 1)] {
@@ -367,6 +381,16 @@ mod tests {
             assert_eq!(machine.freed.len(), 510);
             assert!((512..1024).all(|pfn| machine.page(pfn).count == 0));
         });
+    }
+
+    #[test]
+    fn memory_that_cannot_be_kept_is_not_lent() {
+        // The first block is beyond the RAM that the next kernel will know of, the second one reaches into scratch.
+        let map = machine(&[1 << 15, 1024, 2048]);
+        let mut arenas = Arenas::new();
+        let scratch = Some(pages(1500, 10));
+        assert_eq!(pfn(arenas.lend(&map, scratch, 1)), 2048);
+        ffi::with(|machine| assert_eq!(machine.page(1 << 15).count, 0));
     }
 
     #[test]
