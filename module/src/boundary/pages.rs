@@ -45,6 +45,13 @@ fn chunks(range: PhysRange) -> impl Iterator<Item = PhysRange> {
     })
 }
 
+/// Lets others run, once for each chunk of a walk over pages.
+fn rest(pfn: u64) {
+    if pfn.is_multiple_of(CHUNK / PAGE_SIZE) {
+        relax();
+    }
+}
+
 fn is_valid(pfn: u64) -> bool {
     ffi::kho_c_pfn_valid(pfn)
 }
@@ -68,10 +75,17 @@ fn is_failed(pfn: u64) -> bool {
     ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_failed(pfn) }
 }
 
+/// The first page of `range` that `wanted` says yes to. Lets others run meanwhile: a range may be all of memory.
+fn first(range: PhysRange, wanted: impl Fn(u64) -> bool) -> Option<u64> {
+    chunks(range).find_map(|chunk| {
+        relax();
+        pfns(chunk).find(|pfn| wanted(*pfn))
+    })
+}
+
 /// The first page of `range` whose memory failed.
 pub fn first_failed(range: PhysRange) -> Option<PhysRange> {
-    let pfn = pfns(range).find(|pfn| is_failed(*pfn))?;
-    range_of(pfn, 1)
+    range_of(first(range, is_failed)?, 1)
 }
 
 /// What is left of `range` without the pages whose memory failed.
@@ -87,12 +101,12 @@ fn good_runs(range: PhysRange) -> impl Iterator<Item = PhysRange> {
 
 /// Whether every page has a page frame and is PageReserved.
 pub fn all_reserved(range: PhysRange) -> bool {
-    pfns(range).all(is_reserved)
+    first(range, |pfn| !is_reserved(pfn)).is_none()
 }
 
 /// Whether no page is PageReserved.
 pub fn none_reserved(range: PhysRange) -> bool {
-    pfns(range).all(|pfn| ffi::kho_c_pfn_valid(pfn) && !is_reserved(pfn))
+    first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
 }
 
 /// The page behind an address of a vmalloc area; none behind any other address.
@@ -228,6 +242,7 @@ impl Reserved {
         for range in wanted.iter() {
             let mut run: Option<Range<u64>> = None;
             for pfn in pfns(range) {
+                rest(pfn);
                 let mark = private(pfn);
                 let fresh = mark == 0 && !again;
                 if !(is_reserved(pfn) && (fresh || mark == UNCLAIMED)) {
@@ -243,9 +258,9 @@ impl Reserved {
                 }
             }
             insert(&mut set, run)?;
-            relax();
         }
         for pfn in set.iter().flat_map(pfns) {
+            rest(pfn);
             // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
             unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
         }
@@ -264,7 +279,7 @@ impl Reserved {
                 return Err(EBUSY);
             }
             // Somebody else's code may have cleared a flag: look again before anything changes.
-            if !pfns(range).all(|pfn| is_reserved(pfn) && private(pfn) == UNCLAIMED) {
+            if first(range, |pfn| !is_reserved(pfn) || private(pfn) != UNCLAIMED).is_some() {
                 return Err(EBUSY);
             }
         }
@@ -478,7 +493,12 @@ impl Block {
 
     /// Zeroes the part of `range` that is in the block, but for pages whose memory failed.
     pub fn zero(&mut self, range: PhysRange) {
-        for run in self.range.intersection(range).into_iter().flat_map(good_runs) {
+        for run in self
+            .range
+            .intersection(range)
+            .into_iter()
+            .flat_map(good_runs)
+        {
             // SAFETY: owned by the # Invariants.
             unsafe { clear(run) };
         }
@@ -598,14 +618,23 @@ mod tests {
 
     #[test]
     fn good_runs_leave_out_what_failed() {
-        for bad in [vec![], vec![10], vec![19], vec![10, 11, 15, 19], (10..20).collect()] {
+        for bad in [
+            vec![],
+            vec![10],
+            vec![19],
+            vec![10, 11, 15, 19],
+            (10..20).collect(),
+        ] {
             ffi::with(|machine| *machine = ffi::Machine::default());
             bad.iter().for_each(|pfn| fail(*pfn));
             let all = range_of(10, 10).unwrap();
             let good = RangeSet::from_ranges(good_runs(all)).unwrap();
             let left: vec::Vec<u64> = (10..20).filter(|pfn| !bad.contains(pfn)).collect();
             assert_eq!(good.iter().flat_map(pfns).collect::<vec::Vec<_>>(), left);
-            assert_eq!(first_failed(all), bad.first().and_then(|pfn| range_of(*pfn, 1)));
+            assert_eq!(
+                first_failed(all),
+                bad.first().and_then(|pfn| range_of(*pfn, 1))
+            );
         }
     }
 }
