@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::store::STORE;
 use crate::text::Text;
 use core::ffi::{CStr, c_char, c_int, c_void};
-use kho::abi::COMPATIBLE;
+use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
@@ -98,10 +98,7 @@ unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
 /// # Safety
 ///
 /// `ctx` is NULL, or the context of a `serialize` that has not returned, in the thread that runs it.
-unsafe fn note(
-    ctx: *mut Session,
-    act: impl FnOnce(&mut Session) -> Result<(), Errno>,
-) -> c_int {
+unsafe fn note(ctx: *mut Session, act: impl FnOnce(&mut Session) -> Result<(), Errno>) -> c_int {
     // SAFETY: `Held::serialize` lends it, and uses it no other way until the driver returns.
     let Some(session) = (unsafe { ctx.as_mut() }) else {
         return EINVAL.code();
@@ -291,7 +288,11 @@ unsafe extern "C" fn kho_rs_prop_mem(ctx: *mut Session, list: *const Mem, count:
     // SAFETY: a driver's array.
     let list = unsafe { array(list, count) };
     // SAFETY: a driver's context.
-    unsafe { note(ctx, |session| session.mem(list?.iter().map(|m| range(m.addr, m.len)))) }
+    unsafe {
+        note(ctx, |session| {
+            session.mem(list?.iter().map(|m| range(m.addr, m.len)))
+        })
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -462,7 +463,9 @@ unsafe extern "C" fn kho_rs_get_bytes(
 unsafe extern "C" fn kho_rs_get_mem(node: i64, index: usize, to: *mut Mem) -> c_int {
     let store = STORE.lock();
     let value = store.node(node).and_then(|node| {
-        let range = crate::arrival::mem(&node).nth(index).ok_or(ENOENT)?;
+        // Drivers ask for one range after the other, of which there may be many: no walk to get there.
+        let range = prop(&node, MEM)?.mem()?.nth(index).ok_or(ENOENT)?;
+        let range = range.map_err(|_| EBADMSG)?;
         Ok(Mem {
             addr: range.start().get(),
             len: range.len(),
@@ -553,7 +556,10 @@ mod tests {
         let (name, none) = (c"value".as_ptr(), null::<c_char>());
         let nothing = null::<c_void>();
         let here = core::ptr::dangling::<Mem>();
-        let odd = [Mem { addr: 1 << 20, len: 1 }];
+        let odd = [Mem {
+            addr: 1 << 20,
+            len: 1,
+        }];
         // SAFETY: the context is the test's, strings end with a NUL, arrays are as long as said or are refused unread.
         let calls: [&dyn Fn(*mut Session) -> c_int; 18] = unsafe {
             [
