@@ -540,6 +540,13 @@ void kho_c_dt_withdraw(void)
 	sysfs_remove_bin_file(kho_kobj, &dt_attr);
 }
 
+/* Its files go now, also when somebody else still has a reference on it. */
+static void withdraw(struct kobject *kobj)
+{
+	kobject_del(kobj);
+	kobject_put(kobj);
+}
+
 static int __init publish(void)
 {
 	int error = -ENOMEM;
@@ -563,9 +570,9 @@ static int __init publish(void)
 	if (!error)
 		return 0;
 put_in:
-	kobject_put(in_kobj);
+	withdraw(in_kobj);
 put_kho:
-	kobject_put(kho_kobj);
+	withdraw(kho_kobj);
 	return error;
 }
 
@@ -584,8 +591,8 @@ static int __init kho_init(void)
 /* Never runs in the active phase, which holds a reference on the module. Removing the files waits for who uses them. */
 static void __exit kho_exit(void)
 {
-	kobject_put(in_kobj);
-	kobject_put(kho_kobj);
+	withdraw(in_kobj);
+	withdraw(kho_kobj);
 	kho_rs_exit();
 }
 
