@@ -54,7 +54,7 @@ MODULE_PARM_DESC(fail, "errno of a producer that comes after the first; 0: it su
 
 static char *misuse = "";
 module_param(misuse, charp, 0600);
-MODULE_PARM_DESC(misuse, "scratch, twice, again, notram, unaligned, reserved, node, ignore: a wrong call to make");
+MODULE_PARM_DESC(misuse, "scratch, twice, again, notram, unaligned, reserved, node, ignore, ignore-value, ignore-area: a wrong call to make");
 
 static bool last;
 module_param(last, bool, 0400);
@@ -120,10 +120,12 @@ static int do_misuse(struct kho_context *ctx)
 		return mem_of(ctx, page_to_phys(piece) + 1, PAGE_SIZE);
 	if (!strcmp(misuse, "node"))
 		return kho_begin_node(ctx, "left-open");
-	if (!strcmp(misuse, "ignore")) {
+	if (!strcmp(misuse, "ignore"))
 		kho_prop_u32(ctx, "bad name", 1);
-		return 0;
-	}
+	if (!strcmp(misuse, "ignore-value"))
+		kho_prop_str(ctx, "text", NULL);
+	if (!strcmp(misuse, "ignore-area"))
+		kho_prop_mem_vmalloc(ctx, page_address(piece), PAGE_SIZE);
 	return 0;
 }
 
@@ -362,6 +364,22 @@ static struct page *alloc_outside(void)
 	return found;
 }
 
+/* Whether a page that was given back while somebody still had it is lent again. */
+static bool lent_while_used(void)
+{
+	struct page *one = kho_alloc_pages(1), *other;
+
+	if (!one)
+		return false;
+	get_page(one);
+	kho_free_pages(one, 1);
+	other = kho_alloc_pages(1);
+	if (other)
+		kho_free_pages(other, 1);
+	put_page(one);
+	return other == one;
+}
+
 static int __init test_init(void)
 {
 	struct page **between;
@@ -380,6 +398,11 @@ static int __init test_init(void)
 	piece = kho_alloc_pages(PIECE);
 	if (!single || !between || !area || !piece)
 		goto out;
+	if (lent_while_used()) {
+		pr_err("kho_test: a page that is in use was lent again\n");
+		error = -EUCLEAN;
+		goto out;
+	}
 	if (blocks > ARRAY_SIZE(block)) {
 		error = -EINVAL;
 		blocks = 0;
