@@ -55,6 +55,7 @@ statuses! {
     Scratch = 42, "scratch", "the scratch region is absent, too small or unusable";
     Overlap = 43, "overlap", "ranges overlap or lie outside RAM";
     LoadLimit = 44, "load-limit", "more than kexec_load takes";
+    MemoryFailed = 45, "memory-failed", "kept memory failed (a hardware error), or memory failed in too many places";
     LoadFailed = 50, "load-failed", "the kernel refused kexec_load";
     Stale = 51, "stale", "what is loaded is no longer what would be handed over";
     NotOurs = 52, "not-ours", "the loaded image is not the one kho loaded";

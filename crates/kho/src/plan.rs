@@ -75,7 +75,7 @@ pub struct PayloadNeeds<'a> {
 /// Everything a plan depends on. All ranges are physical bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanRequest<'a> {
-    /// RAM according to the firmware's map.
+    /// RAM according to the map that the next kernel gets: the firmware's, without memory that failed.
     pub ram: &'a RangeSet,
     /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those
     /// that arrived by the previous hop. Some of them are firmware data that no map names: they are never
@@ -348,7 +348,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
             image: &request.image,
         })?,
     };
-    let image = place_image(scratch, &request.image)?;
+    let image = place_image(scratch, &ram, &request.image)?;
     let terrain = terrain(ram, request.pinned, scratch)?;
     let space = payload::Space::new(request, &terrain, &in_place, &cmdline)?;
 

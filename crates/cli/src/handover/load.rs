@@ -45,6 +45,8 @@ pub struct Loaded {
     pub drivers: u64,
     /// Early reservations of the next kernel.
     pub ranges: usize,
+    /// Bytes of memory that failed in this kernel's time: unusable in the map for the next one.
+    pub failed: u64,
     /// Seconds in all.
     pub seconds: f64,
     /// Of them in the `kexec_load` system call.
@@ -58,8 +60,12 @@ impl Loaded {
             0 => String::new(),
             bytes => format!(", {} of drivers and khofs", output::bytes(bytes)),
         };
+        let failed = match self.failed {
+            0 => String::new(),
+            bytes => format!(", {} of memory that failed left out", output::bytes(bytes)),
+        };
         format!(
-            "{} copied, {} in place{drivers}, {}; {:.1} s",
+            "{} copied, {} in place{drivers}, {}{failed}; {:.1} s",
             output::bytes(self.copied),
             output::bytes(self.in_place),
             output::count(self.ranges, "early range", "early ranges"),
@@ -231,6 +237,7 @@ pub fn run(
             .as_ref()
             .map_or(0, |part| part.kernel.mem.total()),
         ranges: plan.totals.early_entries,
+        failed: inputs.machine.failed.total(),
         seconds: started.elapsed().as_secs_f64(),
         kexec_load_seconds,
     })
