@@ -36,6 +36,14 @@ static bool part;
 module_param(part, bool, 0400);
 MODULE_PARM_DESC(part, "claim the first page of the node that arrived and no other");
 
+static bool take;
+module_param(take, bool, 0400);
+MODULE_PARM_DESC(take, "take over the node test-fail that arrived, which has no memory");
+
+static int took = 1;
+module_param(took, int, 0400);
+MODULE_PARM_DESC(took, "what that gave, 1: nothing arrived (read only)");
+
 static unsigned int blocks;
 module_param(blocks, uint, 0400);
 MODULE_PARM_DESC(blocks, "contiguous pieces of 2 MiB to keep, at most 256");
@@ -263,6 +271,7 @@ static void check_node(s64 node, u64 tag)
 	for (i = 0; !kho_get_mem(node, i, &mem); i++) {
 		if (kho_claim(mem.addr, mem.len)) {
 			verified++;
+			tag += mem.len / PAGE_SIZE;
 			continue;
 		}
 		/* Each page once. */
@@ -282,6 +291,8 @@ static void check_arrival(void)
 	struct kho_mem mem;
 	char path[64];
 
+	if (take && kho_find("/test-fail") >= 0)
+		took = kho_claim_node(kho_find("/test-fail"));
 	snprintf(path, sizeof(path), "/%s", arrived);
 	if (node < 0 || kho_find(path) != node)
 		return;

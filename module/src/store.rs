@@ -3,7 +3,8 @@
 use crate::arena::{self, Arenas};
 use crate::arrival::{self, Arrival, Nothing, mem};
 use crate::boundary::kernel::read_file;
-use crate::boundary::pages::{Block, Failed, Reserved};
+use crate::boundary::pages::{Block, Failed, Reserved, Stays};
+use crate::boundary::record::Record;
 use crate::boundary::sync::Lock;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::iomem::{self, Map};
@@ -29,6 +30,8 @@ pub struct Store {
     told_scratch: Option<PhysRange>,
     /// Numbers of nodes of the kernel's part that a driver took over as a whole.
     claimed: Vec<i64>,
+    /// The same for a later instance of this module.
+    record: Option<Record>,
     /// What is named again in the active phase: nobody may have it until that is left.
     frozen: RangeSet,
 }
@@ -64,6 +67,7 @@ impl Store {
             arenas: Arenas::new(),
             told_scratch: None,
             claimed: Vec::new(),
+            record: None,
             frozen: RangeSet::new(),
         }
     }
@@ -123,6 +127,38 @@ impl Store {
             }
         };
         self.map = map;
+        self.remember()
+    }
+
+    /// Finds out which nodes drivers took over before this module was loaded again.
+    fn remember(&mut self) -> Result<(), Errno> {
+        let Some((part, nodes)) = self.part() else {
+            return Ok(());
+        };
+        let record = Record::find(part, nodes);
+        for number in record.iter().flat_map(Record::numbers) {
+            self.claimed.try_reserve(1)?;
+            self.claimed.extend(i64::try_from(number));
+        }
+        self.record = record;
+        Ok(())
+    }
+
+    /// The pages of the kernel's part, and how many nodes it has.
+    fn part(&self) -> Option<(&Stays, usize)> {
+        let arrival = self.trees()?;
+        Some((
+            arrival.part.as_ref()?,
+            arrival.kernel.as_ref()?.index().len(),
+        ))
+    }
+
+    /// Makes sure that there is a place to note which nodes drivers take over.
+    fn make_record(&mut self) -> Result<(), Errno> {
+        if self.record.is_none() {
+            let (part, nodes) = self.part().ok_or(ENOENT)?;
+            self.record = Some(Record::make(part, nodes, |pages| self.block(pages))?);
+        }
         Ok(())
     }
 
@@ -230,8 +266,12 @@ impl Store {
             return Err(EBUSY);
         }
         self.claimed.try_reserve(1)?;
+        self.make_record()?;
         self.reserved.claim(&wanted, Failed::Refused)?;
         self.claimed.push(node);
+        if let (Some(record), Ok(number)) = (&mut self.record, usize::try_from(node)) {
+            record.add(number);
+        }
         Ok(())
     }
 

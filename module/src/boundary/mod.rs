@@ -16,5 +16,6 @@ pub mod ffi;
 pub mod kernel;
 pub mod pages;
 pub mod producer;
+pub mod record;
 pub mod sync;
 pub mod tree;

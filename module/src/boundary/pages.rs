@@ -19,6 +19,9 @@ const UNCLAIMED: usize = 0x6b68_6f75;
 /// `page_private` of the first page of a state tree whose arrival was handled.
 const HANDLED: usize = 0x6b68_6f68;
 
+/// What `page_private` of the first page of a kernel's part has beside an address.
+const NOTE: u64 = 0x6f6;
+
 /// First and last-plus-one page frame of a page-aligned range.
 fn pfns(range: PhysRange) -> Range<u64> {
     range.start().get() / PAGE_SIZE..range.end().get() / PAGE_SIZE
@@ -188,6 +191,38 @@ impl Boot {
     fn tree_page(&self) -> Option<u64> {
         let pfn = self.chain.tree?.start().get() / PAGE_SIZE;
         is_reserved(pfn).then_some(pfn)
+    }
+}
+
+/// Pages of a tree that arrived, which stay reserved for as long as this kernel runs.
+///
+/// # Invariants
+///
+/// `first` is the page frame of a reserved page that early boot reserved for the tree: nothing in this kernel uses its
+/// `page_private`.
+pub struct Stays {
+    first: u64,
+}
+
+impl Stays {
+    /// The pages of the tree at `range`, which was read from there; none if they are not reserved.
+    pub fn new(range: PhysRange) -> Option<Self> {
+        let first = pfns(range).start;
+        // INVARIANT: reserved, and the caller says for what.
+        is_reserved(first).then_some(Self { first })
+    }
+
+    /// The page-aligned address that was noted there.
+    pub fn noted(&self) -> Option<PhysAddr> {
+        let note = u64::try_from(private(self.first)).ok()?;
+        (note % PAGE_SIZE == NOTE).then_some(PhysAddr::new(note.saturating_sub(NOTE)))
+    }
+
+    /// Notes a page-aligned address for later instances of this module.
+    pub fn note(&self, at: PhysAddr) {
+        let note = usize::try_from(at.get() | NOTE).unwrap_or(0);
+        // SAFETY: a valid page whose field is free for this, by the # Invariants.
+        unsafe { ffi::kho_c_set_page_private(self.first, note) };
     }
 }
 
