@@ -205,6 +205,7 @@ pub fn run(
         bytes: inputs.items.iter().map(|i| i.size).sum(),
         time: crate::now_ns(),
         forget_arrived: args.forget_arrived,
+        memory_failed: Some(inputs.machine.memory.hardware_corrupted),
         scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
     };
     record.entered = entered.ours();

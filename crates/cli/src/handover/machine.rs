@@ -49,6 +49,8 @@ impl Machine {
         crate::cmd::doctor::refuse(&doctor::examine(&session.root))?;
         let root = &session.root;
         let map = FirmwareMap::read(root).or_status(Status::FirmwareMap)?;
+        // Before it is known which pages failed, so that `kho exec` notices every one that is not among them.
+        let memory = MemInfo::read(root).or_status(Status::Failed)?;
         let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
         let reserved = flags
             .reserved_in(map.ram())
@@ -97,7 +99,7 @@ impl Machine {
             efi: Efi::read(root)
                 .or_status(Status::NotPermitted)?
                 .and_then(|efi| efi.for_next_kernel()),
-            memory: MemInfo::read(root).or_status(Status::Failed)?,
+            memory,
             kexec,
         })
     }

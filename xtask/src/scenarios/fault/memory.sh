@@ -1,14 +1,6 @@
 # Memory that fails, in this kernel's own memory, in what arrived, and in scratch: no kernel after this one uses it.
 sys=/sys/kernel/kho
 modules=/lib/modules/$KHO_RELEASE/updates
-POISONED=19
-RESERVED=32
-
-# has ADDRESS BIT: whether /proc/kpageflags has this bit for the page.
-has() {
-	flags=$(dd if=/proc/kpageflags bs=8 skip=$(($1 / 4096)) count=1 2>/dev/null | od -An -t x8 | tr -d ' ')
-	[ $((0x$flags >> $2 & 1)) = 1 ]
-}
 
 # fail_in START END COUNT STEP: so many pages fail, each STEP bytes behind the last one; those that cannot be had are left out.
 fail_in() {
@@ -31,38 +23,16 @@ fail_reserved() {
 	echo $1 >>/tmp/bad
 }
 
-# within FILE ADDRESS: whether one of the ranges, "START LAST" in hexadecimal, has the address in it.
-within() {
-	while read -r start last; do
-		[ $2 -lt $((0x$start)) ] || [ $2 -gt $((0x$last)) ] || return 0
-	done <$1
-	echo "$2 is in none of $(wc -l <$1) ranges"
-	return 1
-}
-
-# What failed in the time of an earlier kernel is unusable in this one: by the map that it got, by what it made of it, and page
-# by page.
-unused() {
-	for entry in /sys/firmware/memmap/*; do
-		[ "$(cat $entry/type)" != 'Unusable memory' ] || echo "$(cat $entry/start) $(cat $entry/end)"
-	done | sed 's/0x//g' >/tmp/memmap
-	sed -n 's/^\([0-9a-f]*\)-\([0-9a-f]*\) : Unusable memory$/\1 \2/p' /proc/iomem >/tmp/iomem
-	while read -r at; do
-		within /tmp/memmap $at
-		within /tmp/iomem $at
-		has $at $RESERVED
-	done </tmp/bad
-	echo "$(wc -l </tmp/bad) pages are unusable, in $(wc -l </tmp/memmap) ranges, $(ls /sys/firmware/memmap | wc -l) entries"
-}
-
 mem_total() {
 	awk '/^MemTotal/ { print $2 }' /proc/meminfo
 }
 
-# plan: where the next kernel would go, decimal.
+# plan: where the next kernel would go, and how many bytes it would take there.
 plan() {
-	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --json >/tmp/plan
-	echo $(($(tr -d ' \n' </tmp/plan | sed 's/.*"image":{[^}]*"kernel":{"addr":"\(0x[0-9a-f]*\)".*/\1/')))
+	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --json | tr -d ' \n' >/tmp/plan
+	set -- $(sed 's/.*"kernel":{"addr":"\(0x[0-9a-f]*\)","len":\([0-9]*\)}.*/\1 \2/' /tmp/plan)
+	first=$(($1))
+	len=$2
 }
 
 case $KHO_HOP in
@@ -81,9 +51,9 @@ case $KHO_HOP in
 	;;
 1)
 	kho get bad >/tmp/bad
-	unused
+	unusable /tmp/bad
 	# More than the boot parameters have room for.
-	[ "$(wc -l </tmp/memmap)" = 150 ]
+	[ "$(wc -l </tmp/unusable)" = 150 ]
 	[ "$(ls /sys/firmware/memmap | wc -l)" -gt 300 ]
 	insmod $modules/kho.ko
 
@@ -121,10 +91,17 @@ case $KHO_HOP in
 	kho keep --remove stays
 
 	# Where the next kernel would go.
-	first=$(plan)
-	fail_in $first $((first + (16 << 20))) 1 4096
-	second=$(plan)
-	[ $second -gt $(tail -n 1 /tmp/bad) ]
+	plan
+	fail_in $first $((first + len)) 1 65536
+	plan
+	[ $first -gt $(tail -n 1 /tmp/bad) ] || [ $((first + len)) -le $(tail -n 1 /tmp/bad) ]
+	kho keep --remove bad
+	kho keep --name bad - </tmp/bad
+	load
+
+	# Since the load.
+	fail_in $((1100 << 20)) $((1200 << 20)) 1 4096
+	refused 'memory failed since the load' kho exec
 	kho keep --remove bad
 	kho keep --name bad - </tmp/bad
 	load
@@ -132,8 +109,8 @@ case $KHO_HOP in
 	;;
 *)
 	kho get bad >/tmp/bad
-	[ "$(wc -l </tmp/bad)" = 153 ]
-	unused
+	[ "$(wc -l </tmp/bad)" = 154 ]
+	unusable /tmp/bad
 	insmod $modules/kho.ko
 	kho-guest fill
 	kho get other | kho-guest hash --same other
