@@ -134,6 +134,16 @@ bool kho_c_page_reserved(u64 pfn)
 	return PageReserved(pfn_to_page(pfn));
 }
 
+bool kho_c_page_failed(u64 pfn)
+{
+	return PageHWPoison(pfn_to_page(pfn));
+}
+
+int kho_c_page_count(u64 pfn)
+{
+	return page_count(pfn_to_page(pfn));
+}
+
 unsigned long kho_c_page_private(u64 pfn)
 {
 	return page_private(pfn_to_page(pfn));
@@ -180,7 +190,9 @@ void *kho_c_virt(u64 phys)
 
 u64 kho_c_vmalloc_pfn(const void *addr)
 {
-	return vmalloc_to_pfn(addr);
+	struct page *page = is_vmalloc_addr(addr) ? vmalloc_to_page(addr) : NULL;
+
+	return page ? page_to_pfn(page) : 0;
 }
 
 u64 kho_c_alloc_order(u32 order)
@@ -315,8 +327,6 @@ EXPORT_SYMBOL_GPL(kho_may_keep);
 
 int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size)
 {
-	if (!is_vmalloc_addr(area))
-		return -EINVAL;
 	return kho_rs_prop_mem_vmalloc(ctx, area, size);
 }
 EXPORT_SYMBOL_GPL(kho_prop_mem_vmalloc);
@@ -374,6 +384,12 @@ int kho_claim(u64 addr, u64 len)
 	return kho_rs_claim(addr, len);
 }
 EXPORT_SYMBOL_GPL(kho_claim);
+
+int kho_claim_with_failed(u64 addr, u64 len)
+{
+	return kho_rs_claim_with_failed(addr, len);
+}
+EXPORT_SYMBOL_GPL(kho_claim_with_failed);
 
 int kho_claim_node(s64 node)
 {
@@ -538,6 +554,13 @@ void kho_c_dt_withdraw(void)
 	sysfs_remove_bin_file(kho_kobj, &dt_attr);
 }
 
+/* Its files go now, also when somebody else still has a reference on it. */
+static void withdraw(struct kobject *kobj)
+{
+	kobject_del(kobj);
+	kobject_put(kobj);
+}
+
 static int __init publish(void)
 {
 	int error = -ENOMEM;
@@ -561,9 +584,9 @@ static int __init publish(void)
 	if (!error)
 		return 0;
 put_in:
-	kobject_put(in_kobj);
+	withdraw(in_kobj);
 put_kho:
-	kobject_put(kho_kobj);
+	withdraw(kho_kobj);
 	return error;
 }
 
@@ -582,8 +605,8 @@ static int __init kho_init(void)
 /* Never runs in the active phase, which holds a reference on the module. Removing the files waits for who uses them. */
 static void __exit kho_exit(void)
 {
-	kobject_put(in_kobj);
-	kobject_put(kho_kobj);
+	withdraw(in_kobj);
+	withdraw(kho_kobj);
 	kho_rs_exit();
 }
 

@@ -44,6 +44,7 @@ ssize_t kho_rs_get_str(s64 node, const char *name, char *buf, size_t size);
 ssize_t kho_rs_get_bytes(s64 node, const char *name, void *buf, size_t size);
 int kho_rs_get_mem(s64 node, size_t index, struct kho_mem *range);
 int kho_rs_claim(u64 addr, u64 len);
+int kho_rs_claim_with_failed(u64 addr, u64 len);
 int kho_rs_claim_node(s64 node);
 int kho_rs_hold_node(struct kho_producer *producer, s64 node);
 int kho_rs_release_node(const char *producer, s64 node);
@@ -67,6 +68,8 @@ void kho_c_close(void *file);
 
 bool kho_c_pfn_valid(u64 pfn);
 bool kho_c_page_reserved(u64 pfn);
+bool kho_c_page_failed(u64 pfn);
+int kho_c_page_count(u64 pfn);
 unsigned long kho_c_page_private(u64 pfn);
 void kho_c_set_page_private(u64 pfn, unsigned long value);
 void kho_c_page_claim(u64 pfn);

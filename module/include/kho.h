@@ -81,6 +81,7 @@ int kho_prop_bytes(struct kho_context *ctx, const char *name, const void *value,
  *   -EADDRINUSE  already kept by this or another node
  *   -EADDRNOTAVAIL  in scratch, where the next kernel will be placed
  *   -EBUSY    reserved by somebody else. What arrived may be handed on unclaimed, as it is, by who holds it
+ *   -EHWPOISON  the memory of a page failed (PageHWPoison): its content is lost, so leave it out and say so
  */
 int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count);
 /* Whether kho_prop_mem() would take the range, of a producer that may hold it, as far as that is known before: 0, or the errno. */
@@ -108,9 +109,15 @@ int kho_get_mem(s64 node, size_t index, struct kho_mem *range);
 /*
  * Takes ownership of pages that arrived and belong to a `mem`. Afterwards they are ordinary pages with one
  * reference each, free them with __free_page() or keep them again. -EBUSY if any was claimed or released
- * before, -EINVAL for what did not arrive; then nothing is claimed.
+ * before, -EINVAL for what did not arrive, -EHWPOISON if the memory of one failed since (PageHWPoison); then nothing is
+ * claimed.
  */
 int kho_claim(u64 addr, u64 len);
+/*
+ * The same for drivers that ask PageHWPoison() of each page before they touch it: pages whose memory failed are claimed
+ * too. __free_page() never gives such a page to anybody.
+ */
+int kho_claim_with_failed(u64 addr, u64 len);
 /*
  * All ranges of the node's `mem`, or none. This also says that the node is this driver's: what nobody takes is handed
  * to the kernel after this one again, so do it for a node without `mem` too, once its state was read.
@@ -131,14 +138,15 @@ int kho_hold_node(struct kho_producer *producer, s64 node);
 int kho_release_node(struct kho_producer *producer, s64 node);
 /*
  * Unclaimed pages, zeroed, back to the system. Errors as kho_claim(); -EBUSY also for what a producer holds, and in the
- * active phase for what is handed over.
+ * active phase for what is handed over. Pages whose memory failed stay reserved.
  */
 int kho_release(u64 addr, u64 len);
 
 /*
  * Memory to keep: @count contiguous zeroed pages outside scratch, out of a few large arenas, so that many
  * small pieces are few ranges. NULL when there is no memory. kho_free_pages() takes exactly what was
- * allocated.
+ * allocated. A page that somebody else still has a reference on then (a user who has it mapped) is lent to nobody before
+ * that reference is gone. Mappings without a reference, as remap_pfn_range() makes them, have to be gone before.
  */
 struct page *kho_alloc_pages(size_t count);
 void kho_free_pages(struct page *page, size_t count);

@@ -39,6 +39,13 @@ MODULE_PARM_DESC(part, "claim the first page of the node that arrived and no oth
 static int as_is;
 module_param(as_is, int, 0400);
 MODULE_PARM_DESC(as_is, "hand on the node that arrived as it is, without claiming it; 1: it is held, 2: it is not");
+static bool take;
+module_param(take, bool, 0400);
+MODULE_PARM_DESC(take, "take over the node test-fail that arrived, which has no memory");
+
+static int took = 1;
+module_param(took, int, 0400);
+MODULE_PARM_DESC(took, "what that gave, 1: nothing arrived (read only)");
 
 static unsigned int blocks;
 module_param(blocks, uint, 0400);
@@ -58,7 +65,7 @@ MODULE_PARM_DESC(fail, "errno of a producer that comes after the first; 0: it su
 
 static char *misuse = "";
 module_param(misuse, charp, 0600);
-MODULE_PARM_DESC(misuse, "scratch, twice, again, notram, unaligned, reserved, node, ignore: a wrong call to make");
+MODULE_PARM_DESC(misuse, "scratch, twice, again, notram, unaligned, reserved, node, ignore, ignore-value, ignore-area: a wrong call to make");
 
 static bool last;
 module_param(last, bool, 0400);
@@ -124,10 +131,12 @@ static int do_misuse(struct kho_context *ctx)
 		return mem_of(ctx, page_to_phys(piece) + 1, PAGE_SIZE);
 	if (!strcmp(misuse, "node"))
 		return kho_begin_node(ctx, "left-open");
-	if (!strcmp(misuse, "ignore")) {
+	if (!strcmp(misuse, "ignore"))
 		kho_prop_u32(ctx, "bad name", 1);
-		return 0;
-	}
+	if (!strcmp(misuse, "ignore-value"))
+		kho_prop_str(ctx, "text", NULL);
+	if (!strcmp(misuse, "ignore-area"))
+		kho_prop_mem_vmalloc(ctx, page_address(piece), PAGE_SIZE);
 	return 0;
 }
 
@@ -307,6 +316,7 @@ static void check_node(s64 node, u64 tag)
 	for (i = 0; !kho_get_mem(node, i, &mem); i++) {
 		if (kho_claim(mem.addr, mem.len)) {
 			verified++;
+			tag += mem.len / PAGE_SIZE;
 			continue;
 		}
 		/* Each page once. */
@@ -325,6 +335,8 @@ static void check_arrival(void)
 	s64 node = kho_find_compatible(compatible, -1);
 	struct kho_mem mem;
 
+	if (take && kho_find("/test-fail") >= 0)
+		took = kho_claim_node(kho_find("/test-fail"));
 	if (node < 0 || arrived_node() != node || as_is)
 		return;
 	verified = 0;
@@ -406,6 +418,22 @@ static struct page *alloc_outside(void)
 	return found;
 }
 
+/* Whether a page that was given back while somebody still had it is lent again. */
+static bool lent_while_used(void)
+{
+	struct page *one = kho_alloc_pages(1), *other;
+
+	if (!one)
+		return false;
+	get_page(one);
+	kho_free_pages(one, 1);
+	other = kho_alloc_pages(1);
+	if (other)
+		kho_free_pages(other, 1);
+	put_page(one);
+	return other == one;
+}
+
 static int __init test_init(void)
 {
 	struct page **between;
@@ -424,6 +452,11 @@ static int __init test_init(void)
 	piece = kho_alloc_pages(PIECE);
 	if (!single || !between || !area || !piece)
 		goto out;
+	if (lent_while_used()) {
+		pr_err("kho_test: a page that is in use was lent again\n");
+		error = -EUCLEAN;
+		goto out;
+	}
 	if (blocks > ARRAY_SIZE(block)) {
 		error = -EINVAL;
 		blocks = 0;

@@ -4,7 +4,7 @@
 //! out of one arena are neighbours, so they merge. An arena is 2 MiB where the system has that in one piece,
 //! less where it has not, and larger for a request that is.
 
-use crate::boundary::pages::Block;
+use crate::boundary::pages::{Block, first_failed};
 use crate::errno::{ENOMEM, Errno};
 use crate::iomem::Map;
 use alloc::vec::Vec;
@@ -16,7 +16,7 @@ const ARENA: u64 = 512;
 /// The largest order that the page allocator serves on every kernel (`MAX_ORDER` of 6.1 less one).
 const MAX_ORDER: u32 = 10;
 
-/// How often the page allocator is asked again when what it gave lies in scratch.
+/// How often the page allocator is asked again when what it gave must not be kept.
 const TRIES: usize = 8;
 
 /// How many places outside scratch are tried by name after that.
@@ -26,24 +26,49 @@ const PLACES: usize = 256;
 /// (`arch/x86/include/asm/dma.h`).
 const ZONE_ENDS: [u64; 2] = [16 << 20, 4 << 30];
 
+/// What became of a page of an arena.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Page {
+    /// It was never lent.
+    New,
+    /// A producer has it.
+    Lent,
+    /// A producer gave it back. Somebody may still have a reference on it: a user who has it mapped, or a device's
+    /// driver. It is not lent before that is gone.
+    Back,
+}
+
 /// One arena.
 struct Arena {
     block: Block,
-    /// One entry for each page: whether it is lent.
-    lent: Vec<bool>,
+    /// One entry for each page.
+    pages: Vec<Page>,
 }
 
 impl Arena {
     fn new(block: Block) -> Result<Self, Errno> {
-        let pages = usize::try_from(block.range().pages()).map_err(|_| ENOMEM)?;
-        let mut lent = Vec::new();
-        lent.try_reserve_exact(pages)?;
-        lent.resize(pages, false);
-        Ok(Self { block, lent })
+        let count = usize::try_from(block.range().pages()).map_err(|_| ENOMEM)?;
+        let mut pages = Vec::new();
+        pages.try_reserve_exact(count)?;
+        pages.resize(count, Page::New);
+        Ok(Self { block, pages })
     }
 
     fn is_idle(&self) -> bool {
-        !self.lent.contains(&true)
+        !self.pages.contains(&Page::Lent)
+    }
+
+    /// Whether page number `number`, of which `page` says what became of it, may be lent.
+    fn may_lend(&self, number: usize, page: Page) -> bool {
+        let Some(range) = self.range(number, 1) else {
+            return false;
+        };
+        let free = match page {
+            Page::New => true,
+            Page::Lent => false,
+            Page::Back => self.block.is_only_ours(range.start()),
+        };
+        free && first_failed(range).is_none()
     }
 
     /// The range of pages `first..first + count`.
@@ -54,10 +79,18 @@ impl Arena {
     }
 
     fn lend(&mut self, count: usize) -> Option<PhysRange> {
-        let first = self.lent.windows(count).position(|w| !w.contains(&true))?;
+        let mut run = 0usize;
+        let last = self.pages.iter().enumerate().position(|(number, page)| {
+            run = match self.may_lend(number, *page) {
+                true => run.saturating_add(1),
+                false => 0,
+            };
+            run == count
+        })?;
+        let first = last.saturating_add(1).checked_sub(count)?;
         let range = self.range(first, count)?;
-        for page in self.lent.iter_mut().skip(first).take(count) {
-            *page = true;
+        for page in self.pages.iter_mut().skip(first).take(count) {
+            *page = Page::Lent;
         }
         self.block.zero(range);
         Some(range)
@@ -76,14 +109,14 @@ impl Arena {
         };
         let Some(pages) = first
             .checked_add(count)
-            .and_then(|end| self.lent.get_mut(first..end))
+            .and_then(|end| self.pages.get_mut(first..end))
         else {
             return false;
         };
-        if pages.contains(&false) {
+        if pages.iter().any(|page| *page != Page::Lent) {
             return false;
         }
-        pages.fill(false);
+        pages.fill(Page::Back);
         true
     }
 }
@@ -155,8 +188,8 @@ impl Arenas {
 
     /// Bytes that are lent.
     pub fn lent_bytes(&self) -> u64 {
-        let pages = self.list.iter().flat_map(|a| &a.lent).filter(|l| **l);
-        u64::try_from(pages.count())
+        let pages = self.list.iter().flat_map(|a| &a.pages);
+        u64::try_from(pages.filter(|page| **page == Page::Lent).count())
             .unwrap_or(u64::MAX)
             .saturating_mul(PAGE_SIZE)
     }
@@ -185,7 +218,10 @@ pub fn block(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Result<Block,
             let Some(block) = Block::any(order) else {
                 break;
             };
-            if scratch.is_some_and(|s| s.overlaps(block.range())) {
+            // Memory that was added since, or that a driver added, cannot be kept: the next kernel does not know it.
+            let may_stay = map.ram.contains_range(block.range())
+                && !scratch.is_some_and(|s| s.overlaps(block.range()));
+            if !may_stay || !block.is_good() {
                 *slot = Some(block);
                 continue;
             }
@@ -233,4 +269,137 @@ fn place(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<Block> {
 /// Whether `border` is inside `range`, not at an end.
 fn splits(range: PhysRange, border: u64) -> bool {
     range.start() < PhysAddr::new(border) && PhysAddr::new(border) < range.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boundary::ffi;
+    use kho::RangeSet;
+
+    /// 64 MiB of RAM above the first, and blocks of 2 MiB at these page frames.
+    fn machine(blocks: &[u64]) -> Map {
+        ffi::with(|machine| {
+            *machine = ffi::Machine::default();
+            machine.free = blocks.iter().rev().copied().collect();
+        });
+        let ram = PhysRange::new(PhysAddr::new(1 << 20), 63 << 20).unwrap();
+        Map {
+            ram: RangeSet::from_ranges([ram]).unwrap(),
+            ..Map::default()
+        }
+    }
+
+    fn pfn(range: Result<PhysRange, Errno>) -> u64 {
+        range.unwrap().start().get() / PAGE_SIZE
+    }
+
+    fn pages(first: u64, count: u64) -> PhysRange {
+        PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).unwrap()
+    }
+
+    #[test]
+    fn what_is_given_back_is_lent_again_zeroed() {
+        let map = machine(&[512]);
+        let mut arenas = Arenas::new();
+        assert_eq!(pfn(arenas.lend(&map, None, 3)), 512);
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 515);
+        ffi::with(|machine| machine.bytes(513).fill(7));
+        assert!(arenas.take_back(pages(512, 3)));
+        assert!(!arenas.take_back(pages(512, 3)));
+        assert_eq!(pfn(arenas.lend(&map, None, 2)), 512);
+        assert!(ffi::with(|machine| machine
+            .bytes(513)
+            .iter()
+            .all(|byte| *byte == 0)));
+        assert_eq!(arenas.lent_bytes(), 3 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn a_page_that_somebody_else_refers_to_is_not_lent_again() {
+        let map = machine(&[512]);
+        let mut arenas = Arenas::new();
+        assert_eq!(pfn(arenas.lend(&map, None, 3)), 512);
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 515);
+        // A user has the middle one mapped.
+        ffi::with(|machine| {
+            machine.page(513).count = 2;
+            machine.bytes(513).fill(7);
+        });
+        assert!(arenas.take_back(pages(512, 3)));
+        assert_eq!(pfn(arenas.lend(&map, None, 2)), 516);
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 514);
+        assert!(ffi::with(|machine| machine
+            .bytes(513)
+            .iter()
+            .all(|byte| *byte == 7)));
+        ffi::with(|machine| machine.page(513).count = 1);
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 513);
+        assert!(ffi::with(|machine| machine
+            .bytes(513)
+            .iter()
+            .all(|byte| *byte == 0)));
+    }
+
+    #[test]
+    fn a_page_that_was_never_lent_may_be_looked_at_by_the_kernel() {
+        let map = machine(&[512]);
+        let mut arenas = Arenas::new();
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
+        ffi::with(|machine| machine.page(513).count = 2);
+        assert_eq!(pfn(arenas.lend(&map, None, 511)), 513);
+    }
+
+    #[test]
+    fn memory_that_failed_is_not_lent() {
+        let map = machine(&[512]);
+        let mut arenas = Arenas::new();
+        assert_eq!(pfn(arenas.lend(&map, None, 4)), 512);
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 516);
+        ffi::with(|machine| {
+            // One that a producer has, and one that nobody ever had.
+            for bad in [513, 520] {
+                machine.page(bad).failed = true;
+                machine.bytes(bad).fill(7);
+            }
+        });
+        assert!(arenas.take_back(pages(512, 4)));
+        assert_eq!(pfn(arenas.lend(&map, None, 4)), 521);
+        assert_eq!(pfn(arenas.lend(&map, None, 2)), 514);
+        for bad in [513, 520] {
+            assert!(ffi::with(|machine| machine
+                .bytes(bad)
+                .iter()
+                .all(|byte| *byte == 7)));
+        }
+        // An arena that is idle goes back, and the page allocator does not take what failed.
+        for range in [pages(521, 4), pages(514, 2), pages(516, 1)] {
+            assert!(arenas.take_back(range));
+        }
+        ffi::with(|machine| {
+            assert_eq!(machine.freed.len(), 510);
+            assert!((512..1024).all(|pfn| machine.page(pfn).count == 0));
+        });
+    }
+
+    #[test]
+    fn memory_that_cannot_be_kept_is_not_lent() {
+        // The first block is beyond the RAM that the next kernel will know of, the second one reaches into scratch.
+        let map = machine(&[1 << 15, 1024, 2048]);
+        let mut arenas = Arenas::new();
+        let scratch = Some(pages(1500, 10));
+        assert_eq!(pfn(arenas.lend(&map, scratch, 1)), 2048);
+        ffi::with(|machine| assert_eq!(machine.page(1 << 15).count, 0));
+    }
+
+    #[test]
+    fn a_block_in_which_memory_failed_is_no_arena() {
+        let map = machine(&[512, 1024]);
+        ffi::with(|machine| machine.page(700).failed = true);
+        let mut arenas = Arenas::new();
+        assert_eq!(pfn(arenas.lend(&map, None, 1)), 1024);
+        let found = block(&map, None, 512);
+        assert!(matches!(found, Err(ENOMEM)));
+    }
 }

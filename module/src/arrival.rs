@@ -5,7 +5,7 @@
 //! an image that was loaded before refers to nothing.
 
 use crate::boundary::kernel::copy_reserved;
-use crate::boundary::pages::{Boot, Reserved};
+use crate::boundary::pages::{Boot, Reserved, Stays};
 use crate::boundary::tree::Tree;
 use crate::errno::{ENODATA, ENOMEM, Errno};
 use crate::iomem::Map;
@@ -22,6 +22,8 @@ pub struct Arrival {
     pub user: Tree,
     /// The kernel's part.
     pub kernel: Option<Tree>,
+    /// The pages of the kernel's part.
+    pub part: Option<Stays>,
     /// Why the kernel's part was not believed.
     pub refused: Option<&'static str>,
     /// Where the next kernel goes at every hop.
@@ -116,6 +118,7 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
     };
     boot.mark_handled();
     let arrival = Arrival {
+        part: kernel.as_ref().and_then(|part| Stays::new(part.own)),
         kernel: kernel.map(|part| part.tree),
         refused,
         scratch: found.scratch,
@@ -291,16 +294,15 @@ fn release_slack(
     }
     let list = pages.set().try_clone()?;
     // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
-    if let Err(error) = pages.free(&list, false) {
+    pages.free(&list, false).or_else(|error| {
         log!(
             Level::Warning,
             "{} KiB of slack stay reserved (error {})",
             list.total() / 1024,
             error.0
         );
-        return Ok(0);
-    }
-    Ok(list.total())
+        Ok(0)
+    })
 }
 
 impl Arrival {

@@ -33,6 +33,8 @@ pub const EBADMSG: Errno = Errno(74);
 pub const EADDRINUSE: Errno = Errno(98);
 /// In scratch.
 pub const EADDRNOTAVAIL: Errno = Errno(99);
+/// Memory that failed.
+pub const EHWPOISON: Errno = Errno(133);
 
 impl Errno {
     /// What a C function returns: the negative number.

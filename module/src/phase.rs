@@ -102,9 +102,11 @@ impl Phase {
         Ok(())
     }
 
-    /// Takes a producer off the list; aborts first in the active phase.
+    /// Takes a producer off the list; aborts first in an active phase that it is part of. It is not when its module was
+    /// about to go when the phase began.
     pub fn unregister(&mut self, handle: Handle) {
-        if self.active.is_some() {
+        let took_part = |active: &Active| active.done.iter().any(|held| held.is(handle));
+        if self.active.as_ref().is_some_and(took_part) {
             log!(
                 Level::Warning,
                 "a producer goes away in the active phase, which is aborted"
@@ -291,4 +293,30 @@ fn finish(session: &Session) -> Result<(u64, Block, Vec<u8>), Errno> {
     seal(&mut bytes)?;
     block.fill(&bytes)?;
     Ok((generation, block, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boundary::ffi;
+    use alloc::vec;
+
+    #[test]
+    fn only_a_producer_that_took_part_ends_the_active_phase() {
+        let [part, gone] = [1, 2].map(|number| Handle::numbered(number.try_into().unwrap()));
+        ffi::with(|machine| machine.free.push(512));
+        let mut phase = Phase::new();
+        phase.register(part, "part", 0).unwrap();
+        phase.register(gone, "gone", 0).unwrap();
+        phase.active = Some(Active {
+            generation: 4,
+            block: Block::any(0).unwrap(),
+            done: vec![part.hold().unwrap()],
+            _self: SelfHold::new().unwrap(),
+        });
+        phase.unregister(gone);
+        assert_eq!((phase.generation(), phase.producers()), (Some(4), 1));
+        phase.unregister(part);
+        assert_eq!((phase.generation(), phase.producers()), (None, 0));
+    }
 }

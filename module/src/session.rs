@@ -4,8 +4,8 @@
 //! that the tree needs is known only then.
 
 use crate::boundary::kernel::zeros;
-use crate::boundary::pages::none_reserved;
-use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EINVAL, ENXIO, Errno};
+use crate::boundary::pages::{first_failed, none_reserved};
+use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EHWPOISON, EINVAL, ENXIO, Errno};
 use crate::text::{Level, log};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -61,6 +61,8 @@ impl Limits {
             .map_err(|e| (e, "cannot be checked"))?
         {
             Err((EBUSY, "is reserved"))
+        } else if first_failed(range).is_some() {
+            Err((EHWPOISON, "has memory that failed"))
         } else {
             Ok(())
         }
@@ -125,8 +127,9 @@ impl Session {
         self.note_end()
     }
 
-    /// Remembers the first error, so that no producer can ignore it.
-    fn sticky<T>(&mut self, result: Result<T, Errno>) -> Result<T, Errno> {
+    /// Remembers the first error, so that no producer can ignore it. What is found wrong with a call before it comes here
+    /// has to be told too.
+    pub fn sticky<T>(&mut self, result: Result<T, Errno>) -> Result<T, Errno> {
         if let Err(error) = result {
             self.error.get_or_insert(error);
         }
@@ -267,7 +270,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`EADDRINUSE`] when a producer keeps one of its pages; a name that is no name; no memory.
+    /// [`EADDRINUSE`] when a producer keeps one of its pages, [`EHWPOISON`] when the memory of one failed since; a name
+    /// that is no name; no memory.
     pub fn carry(
         &mut self,
         name: &str,
@@ -307,6 +311,14 @@ impl Session {
                             let range = range.map_err(|_| EINVAL)?;
                             if self.kept.overlaps(range) {
                                 return Err(EADDRINUSE);
+                            }
+                            if let Some(page) = first_failed(range) {
+                                log!(
+                                    Level::Error,
+                                    "the memory of /{name} at {page} failed, so it is not handed over again as it was: after \
+                                     an abort, its driver can take it, or root can release it"
+                                );
+                                return Err(EHWPOISON);
                             }
                             self.kept.insert(range)?;
                         }
@@ -405,6 +417,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boundary::ffi;
     use crate::errno::EEXIST;
     use kho::tree::Reader;
     use kho::{PAGE_SIZE, PhysAddr};
@@ -504,6 +517,28 @@ mod tests {
         assert_eq!(keep(&[pages(599, 2)]), Err(EADDRNOTAVAIL));
         assert_eq!(keep(&[pages(300, 2), pages(301, 1)]), Err(EADDRINUSE));
         assert_eq!(keep(&[pages(300, 2), pages(302, 1)]), Ok(()));
+    }
+
+    #[test]
+    fn memory_that_failed_is_not_handed_over_as_good() {
+        ffi::with(|machine| machine.page(301).failed = true);
+        assert_eq!(keep(&[pages(300, 2)]), Err(EHWPOISON));
+        assert_eq!(keep(&[pages(300, 1), pages(302, 1)]), Ok(()));
+
+        // Nor what arrived and nobody took.
+        let mut before = session();
+        before.begin_producer("ring", RangeSet::new()).unwrap();
+        before.prop_str("compatible", b"ring-v1").unwrap();
+        before.mem([pages(310, 2)].into_iter()).unwrap();
+        before.end_producer().unwrap();
+        let old = before
+            .tree(|w| w.prop_str("compatible", "root-v1"))
+            .unwrap();
+        let old = Reader::new(&old).unwrap();
+        let node = old.path("/ring").unwrap();
+        assert_eq!(session().carry("ring", &node, |_| true), Ok(()));
+        ffi::with(|machine| machine.page(311).failed = true);
+        assert_eq!(session().carry("ring", &node, |_| true), Err(EHWPOISON));
     }
 
     #[test]

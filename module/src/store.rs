@@ -3,7 +3,8 @@
 use crate::arena::{self, Arenas};
 use crate::arrival::{self, Arrival, Nothing, mem};
 use crate::boundary::kernel::read_file;
-use crate::boundary::pages::{Block, Reserved};
+use crate::boundary::pages::{Block, Failed, Reserved, Stays};
+use crate::boundary::record::Record;
 use crate::boundary::sync::Lock;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::holds::Holds;
@@ -32,6 +33,8 @@ pub struct Store {
     claimed: Vec<i64>,
     /// What arrived and producers have, though it is still reserved.
     holds: Holds,
+    /// The same for a later instance of this module.
+    record: Option<Record>,
     /// What is named again in the active phase: nobody may have it until that is left.
     frozen: RangeSet,
     /// What producers name in the active phase: nobody releases it until that is left. Its holder may claim it.
@@ -79,6 +82,7 @@ impl Store {
             told_scratch: None,
             claimed: Vec::new(),
             holds: Holds::new(),
+            record: None,
             frozen: RangeSet::new(),
             named: RangeSet::new(),
         }
@@ -139,6 +143,38 @@ impl Store {
             }
         };
         self.map = map;
+        self.remember()
+    }
+
+    /// Finds out which nodes drivers took over before this module was loaded again.
+    fn remember(&mut self) -> Result<(), Errno> {
+        let Some((part, nodes)) = self.part() else {
+            return Ok(());
+        };
+        let record = Record::find(part, nodes);
+        for number in record.iter().flat_map(Record::numbers) {
+            self.claimed.try_reserve(1)?;
+            self.claimed.extend(i64::try_from(number));
+        }
+        self.record = record;
+        Ok(())
+    }
+
+    /// The pages of the kernel's part, and how many nodes it has.
+    fn part(&self) -> Option<(&Stays, usize)> {
+        let arrival = self.trees()?;
+        Some((
+            arrival.part.as_ref()?,
+            arrival.kernel.as_ref()?.index().len(),
+        ))
+    }
+
+    /// Makes sure that there is a place to note which nodes drivers take over.
+    fn make_record(&mut self) -> Result<(), Errno> {
+        if self.record.is_none() {
+            let (part, nodes) = self.part().ok_or(ENOENT)?;
+            self.record = Some(Record::make(part, nodes, |pages| self.block(pages))?);
+        }
         Ok(())
     }
 
@@ -214,11 +250,12 @@ impl Store {
     /// # Errors
     ///
     /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released, or is handed over again in the
-    /// active phase; no memory.
-    pub fn claim(&mut self, range: PhysRange) -> Result<(), Errno> {
+    /// active phase, `EHWPOISON` as `failed` says; no memory.
+    pub fn claim(&mut self, range: PhysRange, failed: Failed) -> Result<(), Errno> {
         self.arrived(range)?;
         self.thawed(range)?;
-        self.reserved.claim(&RangeSet::from_ranges([range])?)
+        self.reserved
+            .claim(&RangeSet::from_ranges([range])?, failed)
     }
 
     /// Refuses to give away what is named again in the active phase.
@@ -245,8 +282,12 @@ impl Store {
             return Err(EBUSY);
         }
         self.claimed.try_reserve(1)?;
-        self.reserved.claim(&wanted)?;
+        self.make_record()?;
+        self.reserved.claim(&wanted, Failed::Refused)?;
         self.claimed.push(node);
+        if let (Some(record), Ok(number)) = (&mut self.record, usize::try_from(node)) {
+            record.add(number);
+        }
         Ok(())
     }
 
@@ -307,7 +348,7 @@ impl Store {
         self.arrived(range)?;
         let wanted = RangeSet::from_ranges([range])?;
         self.may_release(&wanted).map_err(|_| EBUSY)?;
-        self.reserved.free(&wanted, true)
+        self.reserved.free(&wanted, true).map(|_| ())
     }
 
     fn is_handed_over(&self, set: &RangeSet) -> bool {
@@ -361,8 +402,7 @@ impl Store {
             self.log_kept(path, &kept);
             return Err(EBUSY);
         }
-        self.reserved.free(&wanted, true)?;
-        Ok(wanted.total())
+        self.reserved.free(&wanted, true)
     }
 
     fn log_kept(&self, path: &str, kept: &Kept<'_>) {

@@ -58,6 +58,7 @@ statuses! {
     NotEnoughMemory = 45, "not-enough-memory", "this system has too little free memory to load";
     Fragmented = 46, "fragmented", "memory is fragmented: kexec_load would take too long";
     TimeLimit = 47, "time-limit", "the capture would take longer than a shutdown may";
+    MemoryFailed = 48, "memory-failed", "kept memory failed (a hardware error), or memory failed in too many places";
     LoadFailed = 50, "load-failed", "the kernel refused kexec_load";
     Stale = 51, "stale", "what is loaded is no longer what would be handed over";
     NotOurs = 52, "not-ours", "the loaded image is not the one kho loaded";

@@ -179,7 +179,7 @@ pub enum PlacementError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Places the image's parts inside `scratch` without overlap.
+/// Places the image's parts inside `scratch` without overlap, on what of it is in `ram`.
 ///
 /// The kernel owns all of its `init_size`, because decompression writes there before anything else
 /// is looked at; so neither initrd nor parameters can be overwritten by it.
@@ -189,13 +189,17 @@ pub enum PlacementError {
 /// See [`PlacementError`].
 pub fn place_image(
     scratch: PhysRange,
+    ram: &RangeSet,
     image: &ImageNeeds,
 ) -> Result<ImagePlacement, PlacementError> {
+    let whole = RangeSet::from_ranges([scratch])?;
+    let free = whole.intersect(ram)?.align_inner(PAGE_SIZE)?;
+    let place = |kernel_first| place_in_order(scratch, free.try_clone()?, image, kernel_first);
     // Kernel first suits almost every machine. Where scratch straddles the initrd's address limit the
     // low part has to be left to the initrd.
-    match place_in_order(scratch, image, true) {
+    match place(true) {
         Err(PlacementError::NoRoom { .. }) if image.initrd().is_some() => {
-            place_in_order(scratch, image, false).or_else(|_| place_in_order(scratch, image, true))
+            place(false).or_else(|_| place(true))
         }
         result => result,
     }
@@ -203,10 +207,10 @@ pub fn place_image(
 
 fn place_in_order(
     scratch: PhysRange,
+    mut free: RangeSet,
     image: &ImageNeeds,
     kernel_first: bool,
 ) -> Result<ImagePlacement, PlacementError> {
-    let mut free = RangeSet::from_ranges([scratch])?;
     let top = PhysAddr::new(u64::MAX);
     let max = if image.kernel.above_4g { top } else { FOUR_GIB };
     let (mut kernel, mut initrd) = (None, None);

@@ -140,7 +140,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
             image: &request.image,
         })?,
     };
-    let image = place_image(scratch, &request.image)?;
+    let image = place_image(scratch, &ram, &request.image)?;
     let terrain = Terrain::new(ram, request.pinned, scratch)?;
     let space = payload::Space::new(request, &terrain, &in_place, &cmdline)?;
 

@@ -80,13 +80,17 @@ pub enum ScratchError {
         /// The recorded interval.
         scratch: PhysRange,
     },
-    /// The recorded interval is not all RAM.
-    #[error("the recorded scratch {scratch} is not all RAM: {hole} is not in the firmware's map")]
+    /// The image would fit into the recorded interval, if all of that were RAM.
+    #[error(
+        "the recorded scratch {scratch} is not all RAM ({hole} is not), and in what is left of it the next kernel finds no room for {need:#x} bytes (its init_size, initrd and parameters)"
+    )]
     NotRam {
         /// The recorded interval.
         scratch: PhysRange,
         /// The first part of it that is not RAM.
         hole: PhysRange,
+        /// Bytes needed.
+        need: u64,
     },
     /// Handed-over memory lies in it.
     #[error(
@@ -182,7 +186,7 @@ pub fn choose(request: &ScratchRequest<'_>) -> Result<PhysRange, ScratchError> {
                 if largest.is_none_or(|l| l.len() < run.len()) {
                     largest = Some(run);
                 }
-                match place_in_run(run, size, request.image) {
+                match place_in_run(run, size, request) {
                     Ok(found) => return Ok(found),
                     Err(ScratchError::NoPlace { .. }) => {}
                     Err(error) => refusal = Some(error),
@@ -193,7 +197,7 @@ pub fn choose(request: &ScratchRequest<'_>) -> Result<PhysRange, ScratchError> {
     if request.size.is_none()
         && let Some(run) = largest
         && run.len() >= need
-        && place_image(run, request.image).is_ok()
+        && place_image(run, request.ram, request.image).is_ok()
     {
         return Ok(run);
     }
@@ -204,7 +208,11 @@ pub fn choose(request: &ScratchRequest<'_>) -> Result<PhysRange, ScratchError> {
 }
 
 /// The lowest place of `size` bytes in `run` into which the image goes.
-fn place_in_run(run: PhysRange, size: u64, image: &ImageNeeds) -> Result<PhysRange, ScratchError> {
+fn place_in_run(
+    run: PhysRange,
+    size: u64,
+    request: &ScratchRequest<'_>,
+) -> Result<PhysRange, ScratchError> {
     let mut error = ScratchError::NoPlace {
         size,
         largest: run.len(),
@@ -212,7 +220,8 @@ fn place_in_run(run: PhysRange, size: u64, image: &ImageNeeds) -> Result<PhysRan
     // A kernel has a lowest address, so where the run starts below it, starting there may help.
     let starts = [
         Some(run.start()),
-        image
+        request
+            .image
             .kernel
             .preferred
             .align_down(SCRATCH_ALIGN)
@@ -225,7 +234,7 @@ fn place_in_run(run: PhysRange, size: u64, image: &ImageNeeds) -> Result<PhysRan
         if !run.contains_range(place) {
             continue;
         }
-        match place_image(place, image) {
+        match place_image(place, request.ram, request.image) {
             Ok(_) => return Ok(place),
             Err(refused) => error = refused.into(),
         }
@@ -236,7 +245,8 @@ fn place_in_run(run: PhysRange, size: u64, image: &ImageNeeds) -> Result<PhysRan
 /// Checks a recorded scratch for use on this boot, and returns it.
 ///
 /// What the running kernel has put there meanwhile does not matter: it is overwritten at the very end. What
-/// must not be there is memory that is handed over.
+/// must not be there is memory that is handed over. Parts of it may be RAM no more, since memory fails: the image goes
+/// beside them.
 ///
 /// # Errors
 ///
@@ -251,9 +261,6 @@ pub fn reuse(
     if !scratch.is_page_aligned() || scratch.start() < LOW_MEMORY_END {
         return Err(ScratchError::Malformed { scratch });
     }
-    if let Some(hole) = ram.gaps(scratch)?.iter().next() {
-        return Err(ScratchError::NotRam { scratch, hole });
-    }
     if let Some(kept) = kept.first_overlap(scratch) {
         return Err(ScratchError::Overlaps { scratch, kept });
     }
@@ -261,8 +268,19 @@ pub fn reuse(
     if have < need {
         return Err(ScratchError::TooSmall { need, have });
     }
-    place_image(scratch, image)?;
-    Ok(scratch)
+    let Err(error) = place_image(scratch, ram, image) else {
+        return Ok(scratch);
+    };
+    let whole = RangeSet::from_ranges([scratch])?;
+    let hole = ram.gaps(scratch)?.iter().next();
+    match hole.filter(|_| place_image(scratch, &whole, image).is_ok()) {
+        Some(hole) => Err(ScratchError::NotRam {
+            scratch,
+            hole,
+            need,
+        }),
+        None => Err(error.into()),
+    }
 }
 
 /// Why a string is not a size.

@@ -356,7 +356,7 @@ fn image_places() {
             };
             let plain =
                 lowest >= start && lowest + kernel + initrd + params <= start + len && fits(lowest);
-            match place_image(scratch, &image) {
+            match place_image(scratch, &RangeSet::from_ranges([scratch]).unwrap(), &image) {
                 Ok(found) => {
                     placed += 1;
                     let kernel_at = found.kernel.reserved;
@@ -373,6 +373,18 @@ fn image_places() {
                     refused += 1;
                     assert!(!plain, "{image:?} fits in {scratch}");
                     missed += u32::from(possible);
+                }
+            }
+            // The same when the memory of one of its pages failed.
+            for bad in start..start + len {
+                let bad = PhysRange::new(PhysAddr::new(page(bad)), PAGE_SIZE).unwrap();
+                let mut ram = RangeSet::from_ranges([scratch]).unwrap();
+                ram.remove(bad).unwrap();
+                if let Ok(found) = place_image(scratch, &ram, &image) {
+                    let parts = [Some(found.kernel), found.initrd, Some(found.params)];
+                    for part in parts.into_iter().flatten() {
+                        assert!(ram.contains_range(part.reserved), "{image:?} on {bad}");
+                    }
                 }
             }
         }

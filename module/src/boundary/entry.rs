@@ -4,7 +4,7 @@
 //! required of them is what the C side of any such function requires: strings end with a NUL, buffers have
 //! their length, contexts come from a `serialize` that has not returned.
 
-use super::pages::vmalloc_page;
+use super::pages::{Failed, vmalloc_page};
 use super::producer::Handle;
 use crate::control;
 use crate::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::store::STORE;
 use crate::text::Text;
 use core::ffi::{CStr, c_char, c_int, c_void};
-use kho::abi::COMPATIBLE;
+use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
@@ -62,14 +62,23 @@ unsafe fn text<'a>(p: *const c_char) -> Result<&'a str, Errno> {
 ///
 /// NULL, or `len` bytes that are readable and do not change during `'a`.
 unsafe fn bytes<'a>(p: *const c_void, len: usize) -> Result<&'a [u8], Errno> {
-    if len == 0 {
+    // SAFETY: the caller's.
+    unsafe { array(p.cast(), len) }
+}
+
+/// # Safety
+///
+/// NULL, or `count` initialized values that do not change during `'a`.
+unsafe fn array<'a, T>(p: *const T, count: usize) -> Result<&'a [T], Errno> {
+    if count == 0 {
         return Ok(&[]);
     }
-    if p.is_null() {
+    let size = count.checked_mul(size_of::<T>());
+    if p.is_null() || size.is_none_or(|size| isize::try_from(size).is_err()) {
         return Err(EINVAL);
     }
-    // SAFETY: the caller's.
-    Ok(unsafe { core::slice::from_raw_parts(p.cast(), len) })
+    // SAFETY: the caller's, and no larger than a slice may be.
+    Ok(unsafe { core::slice::from_raw_parts(p, count) })
 }
 
 /// # Safety
@@ -83,12 +92,19 @@ unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(p.cast(), len) }
 }
 
+/// Does what a producer asks for in its `serialize`. Whatever is wrong with it is remembered in the session, also when it
+/// is found in the arguments: a driver that ignores what its calls return must not lose state silently.
+///
 /// # Safety
 ///
-/// NULL, or the context of a `serialize` that has not returned, in the thread that runs it.
-unsafe fn session<'a>(ctx: *mut Session) -> Result<&'a mut Session, Errno> {
+/// `ctx` is NULL, or the context of a `serialize` that has not returned, in the thread that runs it.
+unsafe fn note(ctx: *mut Session, act: impl FnOnce(&mut Session) -> Result<(), Errno>) -> c_int {
     // SAFETY: `Held::serialize` lends it, and uses it no other way until the driver returns.
-    unsafe { ctx.as_mut() }.ok_or(EINVAL)
+    let Some(session) = (unsafe { ctx.as_mut() }) else {
+        return EINVAL.code();
+    };
+    let result = act(session);
+    status(session.sticky(result))
 }
 
 // Module
@@ -214,29 +230,32 @@ unsafe extern "C" fn kho_rs_unregister(p: *mut c_void) {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_begin_node(ctx: *mut Session, name: *const c_char) -> c_int {
-    // SAFETY: a driver's context and string.
-    let (session, name) = unsafe { (session(ctx), text(name)) };
-    status(session.and_then(|s| s.begin(name?)))
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's context.
+    unsafe { note(ctx, |session| session.begin(name?)) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_end_node(ctx: *mut Session) -> c_int {
     // SAFETY: a driver's context.
-    status(unsafe { session(ctx) }.and_then(Session::end))
+    unsafe { note(ctx, Session::end) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_prop_u32(ctx: *mut Session, name: *const c_char, value: u32) -> c_int {
-    // SAFETY: a driver's context and string.
-    let (session, name) = unsafe { (session(ctx), text(name)) };
-    status(session.and_then(|s| s.prop(name?, &value.to_ne_bytes())))
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's context.
+    unsafe { note(ctx, |session| session.prop(name?, &value.to_ne_bytes())) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_prop_u64(ctx: *mut Session, name: *const c_char, value: u64) -> c_int {
-    // SAFETY: a driver's context and string.
-    let (session, name) = unsafe { (session(ctx), text(name)) };
-    status(session.and_then(|s| s.prop(name?, &value.to_ne_bytes())))
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's context.
+    unsafe { note(ctx, |session| session.prop(name?, &value.to_ne_bytes())) }
 }
 
 #[unsafe(no_mangle)]
@@ -245,9 +264,12 @@ unsafe extern "C" fn kho_rs_prop_str(
     name: *const c_char,
     value: *const c_char,
 ) -> c_int {
-    // SAFETY: a driver's context and strings.
-    let (session, name, value) = unsafe { (session(ctx), text(name), text(value)) };
-    status(session.and_then(|s| s.prop_str(name?, value?.as_bytes())))
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's string.
+    let value = unsafe { text(value) };
+    // SAFETY: a driver's context.
+    unsafe { note(ctx, |session| session.prop_str(name?, value?.as_bytes())) }
 }
 
 #[unsafe(no_mangle)]
@@ -257,25 +279,24 @@ unsafe extern "C" fn kho_rs_prop_bytes(
     value: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: a driver's context, string and buffer.
-    let (session, name, value) = unsafe { (session(ctx), text(name), bytes(value, len)) };
-    status(session.and_then(|s| s.prop(name?, value?)))
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    // SAFETY: a driver's buffer.
+    let value = unsafe { bytes(value, len) };
+    // SAFETY: a driver's context.
+    unsafe { note(ctx, |session| session.prop(name?, value?)) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_prop_mem(ctx: *mut Session, list: *const Mem, count: usize) -> c_int {
+    // SAFETY: a driver's array.
+    let list = unsafe { array(list, count) };
     // SAFETY: a driver's context.
-    let session = unsafe { session(ctx) };
-    if list.is_null() && count != 0 {
-        return status(Err(EINVAL));
+    unsafe {
+        note(ctx, |session| {
+            session.mem(list?.iter().map(|m| range(m.addr, m.len)))
+        })
     }
-    let list = if count == 0 {
-        &[]
-    } else {
-        // SAFETY: a driver's array of `count` ranges.
-        unsafe { core::slice::from_raw_parts(list, count) }
-    };
-    status(session.and_then(|s| s.mem(list.iter().map(|m| range(m.addr, m.len)))))
 }
 
 #[unsafe(no_mangle)]
@@ -289,17 +310,18 @@ unsafe extern "C" fn kho_rs_prop_mem_vmalloc(
     area: *const c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: a driver's context.
-    let session = unsafe { session(ctx) };
     let page_size = usize::try_from(PAGE_SIZE).unwrap_or(4096);
+    let whole = area.addr().is_multiple_of(page_size) && len.is_multiple_of(page_size) && len != 0;
     let pages = (0..len).step_by(page_size).map(|offset| {
-        // SAFETY: glue.c checked that the address is in the vmalloc space, the driver's area has `len` bytes.
+        // SAFETY: a driver's area, which it keeps during the call.
         unsafe { vmalloc_page(area.wrapping_byte_add(offset)) }.ok_or(EINVAL)
     });
-    if !area.addr().is_multiple_of(page_size) || !len.is_multiple_of(page_size) || len == 0 {
-        return status(Err(EINVAL));
-    }
-    status(session.and_then(|s| s.mem(Runs { pages, last: None })))
+    let write = |session: &mut Session| match whole {
+        true => session.mem(Runs { pages, last: None }),
+        false => Err(EINVAL),
+    };
+    // SAFETY: a driver's context.
+    unsafe { note(ctx, write) }
 }
 
 /// Pages in order, neighbours merged.
@@ -445,7 +467,9 @@ unsafe extern "C" fn kho_rs_get_bytes(
 unsafe extern "C" fn kho_rs_get_mem(node: i64, index: usize, to: *mut Mem) -> c_int {
     let store = STORE.lock();
     let value = store.node(node).and_then(|node| {
-        let range = crate::arrival::mem(&node).nth(index).ok_or(ENOENT)?;
+        // Drivers ask for one range after the other, of which there may be many: no walk to get there.
+        let range = prop(&node, MEM)?.mem()?.nth(index).ok_or(ENOENT)?;
+        let range = range.map_err(|_| EBADMSG)?;
         Ok(Mem {
             addr: range.start().get(),
             len: range.len(),
@@ -457,7 +481,16 @@ unsafe extern "C" fn kho_rs_get_mem(node: i64, index: usize, to: *mut Mem) -> c_
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_claim(addr: u64, len: u64) -> c_int {
-    status(range(addr, len).and_then(|range| STORE.lock().claim(range)))
+    claim(addr, len, Failed::Refused)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_claim_with_failed(addr: u64, len: u64) -> c_int {
+    claim(addr, len, Failed::Taken)
+}
+
+fn claim(addr: u64, len: u64, failed: Failed) -> c_int {
+    status(range(addr, len).and_then(|range| STORE.lock().claim(range, failed)))
 }
 
 #[unsafe(no_mangle)]
@@ -509,5 +542,76 @@ extern "C" fn kho_rs_free_pages(pfn: u64, count: usize) {
         && let Ok(range) = range(addr, len)
     {
         STORE.lock().take_back(range);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Limits;
+    use core::ptr::null;
+    use kho::RangeSet;
+
+    /// What becomes of a producer that makes a call, ignores what it returns, and goes on: what it returned, and how the
+    /// producer ends.
+    fn ignored(call: impl FnOnce(*mut Session) -> c_int) -> (Result<(), Errno>, Result<(), Errno>) {
+        let ram = range(1 << 20, 16 << 20).unwrap();
+        let mut session = Session::new(Limits {
+            ram: RangeSet::from_ranges([ram]).unwrap(),
+            scratch: None,
+            held: RangeSet::new(),
+        })
+        .unwrap();
+        session.begin_producer("p", RangeSet::new()).unwrap();
+        session.prop_str("compatible", b"p-v1").unwrap();
+        let said = Errno::check(i64::from(call(&raw mut session))).map(|_| ());
+        let _ = session.prop("more", &[1]);
+        (said, session.end_producer())
+    }
+
+    #[test]
+    fn no_error_of_a_call_can_be_ignored() {
+        let bad = c"\xff".as_ptr();
+        let (name, none) = (c"value".as_ptr(), null::<c_char>());
+        let nothing = null::<c_void>();
+        let here = core::ptr::dangling::<Mem>();
+        let odd = [Mem {
+            addr: 1 << 20,
+            len: 1,
+        }];
+        #[allow(
+            clippy::multiple_unsafe_ops_per_block,
+            reason = "one proof holds for all of these calls"
+        )]
+        // SAFETY: the context is the test's, strings end with a NUL, arrays are as long as said or are refused unread.
+        let calls: [&dyn Fn(*mut Session) -> c_int; 18] = unsafe {
+            [
+                &|ctx| kho_rs_begin_node(ctx, bad),
+                &|ctx| kho_rs_begin_node(ctx, none),
+                &|ctx| kho_rs_begin_node(ctx, c"bad name".as_ptr()),
+                &|ctx| kho_rs_end_node(ctx),
+                &|ctx| kho_rs_prop_u32(ctx, bad, 1),
+                &|ctx| kho_rs_prop_u32(ctx, none, 1),
+                &|ctx| kho_rs_prop_u64(ctx, bad, 1),
+                &|ctx| kho_rs_prop_u64(ctx, none, 1),
+                &|ctx| kho_rs_prop_str(ctx, bad, name),
+                &|ctx| kho_rs_prop_str(ctx, name, bad),
+                &|ctx| kho_rs_prop_str(ctx, name, none),
+                &|ctx| kho_rs_prop_bytes(ctx, bad, name.cast(), 1),
+                &|ctx| kho_rs_prop_bytes(ctx, name, nothing, 1),
+                &|ctx| kho_rs_prop_bytes(ctx, name, name.cast(), usize::MAX),
+                &|ctx| kho_rs_prop_mem(ctx, null(), 1),
+                &|ctx| kho_rs_prop_mem(ctx, here, usize::MAX / 8),
+                &|ctx| kho_rs_prop_mem(ctx, odd.as_ptr(), 1),
+                &|ctx| kho_rs_prop_mem_vmalloc(ctx, nothing, 4096),
+            ]
+        };
+        for (number, call) in calls.into_iter().enumerate() {
+            let (said, end) = ignored(call);
+            assert_eq!((said, end), (Err(EINVAL), Err(EINVAL)), "call {number}");
+        }
+        // SAFETY: as above.
+        let good = ignored(|ctx| unsafe { kho_rs_prop_u32(ctx, name, 1) });
+        assert_eq!(good, (Ok(()), Ok(())));
     }
 }

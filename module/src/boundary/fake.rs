@@ -1,26 +1,85 @@
-//! The kernel's functions for host tests: a machine of [`PAGES`] ordinary pages, none of them reserved but those that a
-//! test reserves, whose page allocator has nothing left.
+//! The kernel's functions for host tests: a machine of [`PAGES`] pages for each test's thread. In the beginning they are
+//! ordinary ones, none of them reserved, and the page allocator has nothing left. [`with`] changes that.
 
 use core::cell::RefCell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::null_mut;
 use std::collections::BTreeMap;
-use std::thread_local;
 use std::vec::Vec;
 
 /// Page frames that exist.
 const PAGES: u64 = 1 << 20;
 
-thread_local! {
-    /// Reserved pages, with their `page_private`.
-    static RESERVED: RefCell<BTreeMap<u64, usize>> = const { RefCell::new(BTreeMap::new()) };
-    /// All of memory: every address is its first byte.
-    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// So many pages, from the first one on, have memory behind them: 64 MiB.
+const BACKED: u64 = 16 << 10;
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
+/// A page that differs from an ordinary one that nobody uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub reserved: bool,
+    /// PG_hwpoison.
+    pub failed: bool,
+    pub private: usize,
+    pub count: c_int,
+}
+
+/// What the functions act on.
+#[derive(Default)]
+pub struct Machine {
+    pub pages: BTreeMap<u64, Page>,
+    /// First page frames of the blocks that the page allocator gives, the last one first.
+    pub free: Vec<u64>,
+    /// What went to the page allocator: first page frame and order.
+    pub freed: Vec<(u64, u32)>,
+    /// Pages that the system counts as its own, more than in the beginning.
+    pub managed: isize,
+    memory: Vec<u64>,
+}
+
+impl Machine {
+    /// The page of a page frame.
+    pub fn page(&mut self, pfn: u64) -> &mut Page {
+        self.pages.entry(pfn).or_default()
+    }
+
+    /// The bytes of a page that has memory.
+    pub fn bytes(&mut self, pfn: u64) -> &mut [u8] {
+        assert!(pfn < BACKED);
+        // SAFETY: inside of the memory, which is borrowed as the machine is.
+        unsafe { core::slice::from_raw_parts_mut(self.at(pfn * PAGE as u64), PAGE) }
+    }
+
+    fn at(&mut self, phys: u64) -> *mut u8 {
+        let bytes = usize::try_from(BACKED).unwrap() * PAGE;
+        self.memory.resize(bytes / 8, 0);
+        let base = self.memory.as_mut_ptr().cast::<u8>();
+        base.wrapping_add(usize::try_from(phys).unwrap())
+    }
+}
+
+std::thread_local! {
+    static MACHINE: RefCell<Machine> = RefCell::default();
+}
+
+/// Looks at this thread's machine, or changes it.
+pub fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
+    MACHINE.with_borrow_mut(act)
+}
+
+fn page(pfn: u64) -> Page {
+    with(|machine| machine.pages.get(&pfn).copied().unwrap_or_default())
 }
 
 /// Reserves a page for the test that calls it.
 pub fn reserve(pfn: u64, private: usize) {
-    RESERVED.with_borrow_mut(|pages| pages.insert(pfn, private));
+    with(|machine| {
+        let page = machine.page(pfn);
+        page.reserved = true;
+        page.private = private;
+    });
 }
 
 pub unsafe fn kho_c_lock(_: u32) {}
@@ -45,43 +104,74 @@ pub fn kho_c_pfn_valid(pfn: u64) -> bool {
     pfn < PAGES
 }
 pub unsafe fn kho_c_page_reserved(pfn: u64) -> bool {
-    RESERVED.with_borrow(|pages| pages.contains_key(&pfn))
+    page(pfn).reserved
+}
+pub unsafe fn kho_c_page_failed(pfn: u64) -> bool {
+    page(pfn).failed
+}
+pub unsafe fn kho_c_page_count(pfn: u64) -> c_int {
+    page(pfn).count
 }
 pub unsafe fn kho_c_page_private(pfn: u64) -> usize {
-    RESERVED.with_borrow(|pages| pages.get(&pfn).copied().unwrap_or(0))
+    page(pfn).private
 }
 pub unsafe fn kho_c_set_page_private(pfn: u64, value: usize) {
-    RESERVED.with_borrow_mut(|pages| {
-        if let Some(private) = pages.get_mut(&pfn) {
-            *private = value;
-        }
-    });
+    with(|machine| machine.page(pfn).private = value);
 }
 pub unsafe fn kho_c_page_claim(pfn: u64) {
-    RESERVED.with_borrow_mut(|pages| pages.remove(&pfn));
+    with(|machine| {
+        let page = machine.page(pfn);
+        assert!(page.reserved);
+        page.reserved = false;
+        page.count = 1;
+    });
 }
 pub unsafe fn kho_c_reserved_free(pfn: u64, order: u32) {
-    RESERVED.with_borrow_mut(|pages| pages.retain(|at, _| at.wrapping_sub(pfn) >= 1 << order));
+    with(|machine| {
+        assert!(pfn.is_multiple_of(1 << order));
+        for pfn in pfn..pfn + (1 << order) {
+            let page = machine.page(pfn);
+            assert!(page.reserved);
+            page.reserved = false;
+            page.count = 0;
+        }
+        machine.freed.push((pfn, order));
+    });
 }
-pub unsafe fn kho_c_adjust_managed(_: u64, _: isize) {}
-pub fn kho_c_virt(_: u64) -> *mut c_void {
-    /// The most that is written at once.
-    const MOST: usize = 2 << 20;
-    BYTES.with_borrow_mut(|bytes| {
-        bytes.resize(MOST, 0);
-        bytes.as_mut_ptr().cast()
-    })
+pub unsafe fn kho_c_adjust_managed(_: u64, count: isize) {
+    with(|machine| machine.managed += count);
+}
+pub fn kho_c_virt(phys: u64) -> *mut c_void {
+    assert!(phys < BACKED * PAGE as u64);
+    with(|machine| machine.at(phys)).cast()
 }
 pub unsafe fn kho_c_vmalloc_pfn(_: *const c_void) -> u64 {
     0
 }
-pub fn kho_c_alloc_order(_: u32) -> u64 {
-    0
+pub fn kho_c_alloc_order(order: u32) -> u64 {
+    with(|machine| {
+        let Some(first) = machine.free.pop() else {
+            return 0;
+        };
+        for pfn in first..first + (1 << order) {
+            machine.page(pfn).count = 1;
+        }
+        first
+    })
 }
 pub unsafe fn kho_c_alloc_contig(_: u64, _: u64) -> c_int {
     -16
 }
-pub unsafe fn kho_c_page_put(_: u64) {}
+pub unsafe fn kho_c_page_put(pfn: u64) {
+    with(|machine| {
+        let page = machine.page(pfn);
+        assert!(page.count > 0);
+        page.count -= 1;
+        if page.count == 0 && !page.failed {
+            machine.freed.push((pfn, 0));
+        }
+    });
+}
 pub fn kho_c_relax() {}
 pub unsafe fn kho_c_serialize(_: *mut c_void, _: *mut c_void) -> c_int {
     0

@@ -27,6 +27,8 @@ unsafe extern "C" {
     pub safe fn kho_c_pfn_valid(pfn: u64) -> bool;
     // All that follow: a valid pfn.
     pub fn kho_c_page_reserved(pfn: u64) -> bool;
+    pub fn kho_c_page_failed(pfn: u64) -> bool;
+    pub fn kho_c_page_count(pfn: u64) -> c_int;
     pub fn kho_c_page_private(pfn: u64) -> usize;
     // Of a page that the caller owns.
     pub fn kho_c_set_page_private(pfn: u64, value: usize);
@@ -37,7 +39,8 @@ unsafe extern "C" {
     pub fn kho_c_adjust_managed(pfn: u64, count: isize);
     // RAM below: a pointer into the direct map.
     pub safe fn kho_c_virt(phys: u64) -> *mut c_void;
-    // An address inside a vmalloc area.
+    // Any address; the area that it is inside of, if any, stays mapped during the call. 0: nothing is mapped there, or
+    // it is no vmalloc area's.
     pub fn kho_c_vmalloc_pfn(addr: *const c_void) -> u64;
     // 0, or the first of 2^order pages with one reference each.
     pub safe fn kho_c_alloc_order(order: u32) -> u64;

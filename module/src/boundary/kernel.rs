@@ -84,14 +84,17 @@ pub fn zeros(len: usize) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// The bytes of `range`, whose pages all have to be RAM that early boot reserved.
+/// The bytes of `range`, whose pages all have to be RAM that early boot reserved, and whose memory has not failed.
 ///
 /// # Errors
 ///
 /// [`ENXIO`] when they are not; no memory.
 pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
     let outer = range.page_outer().ok_or(ENXIO)?;
-    if !map.readable.contains_range(outer) || !pages::all_reserved(outer) {
+    if !map.readable.contains_range(outer)
+        || !pages::all_reserved(outer)
+        || pages::first_failed(outer).is_some()
+    {
         return Err(ENXIO);
     }
     let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;

@@ -7,15 +7,15 @@
 
 #[cfg(not(test))]
 mod alloc;
-#[cfg(not(test))]
 mod entry;
 #[cfg(not(test))]
 mod ffi;
 #[cfg(test)]
 #[path = "fake.rs"]
-mod ffi;
+pub mod ffi;
 pub mod kernel;
 pub mod pages;
 pub mod producer;
+pub mod record;
 pub mod sync;
 pub mod tree;

@@ -3,7 +3,7 @@
 use super::ffi;
 use super::kernel::{copy_reserved, read_file, relax};
 use crate::chain::{self, Chain};
-use crate::errno::{EBUSY, EINVAL, ENOMEM, Errno};
+use crate::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::text::{Level, log};
 use core::ops::Range;
@@ -18,6 +18,9 @@ const UNCLAIMED: usize = 0x6b68_6f75;
 
 /// `page_private` of the first page of a state tree whose arrival was handled.
 const HANDLED: usize = 0x6b68_6f68;
+
+/// What `page_private` of the first page of a kernel's part has beside an address.
+const NOTE: u64 = 0x6f6;
 
 /// First and last-plus-one page frame of a page-aligned range.
 fn pfns(range: PhysRange) -> Range<u64> {
@@ -45,6 +48,13 @@ fn chunks(range: PhysRange) -> impl Iterator<Item = PhysRange> {
     })
 }
 
+/// Lets others run, once for each chunk of a walk over pages.
+fn rest(pfn: u64) {
+    if pfn.is_multiple_of(CHUNK / PAGE_SIZE) {
+        relax();
+    }
+}
+
 fn is_valid(pfn: u64) -> bool {
     ffi::kho_c_pfn_valid(pfn)
 }
@@ -62,25 +72,55 @@ fn private(pfn: u64) -> usize {
     unsafe { ffi::kho_c_page_private(pfn) }
 }
 
+/// Whether the memory of the page failed: the kernel found a hardware error in it and uses it no more (PG_hwpoison).
+fn is_failed(pfn: u64) -> bool {
+    // SAFETY: asked of a valid page frame only.
+    ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_failed(pfn) }
+}
+
+/// The first page of `range` that `wanted` says yes to. Lets others run meanwhile: a range may be all of memory.
+fn first(range: PhysRange, wanted: impl Fn(u64) -> bool) -> Option<u64> {
+    chunks(range).find_map(|chunk| {
+        relax();
+        pfns(chunk).find(|pfn| wanted(*pfn))
+    })
+}
+
+/// The first page of `range` whose memory failed.
+pub fn first_failed(range: PhysRange) -> Option<PhysRange> {
+    range_of(first(range, is_failed)?, 1)
+}
+
+/// What is left of `range` without the pages whose memory failed.
+fn good_runs(range: PhysRange) -> impl Iterator<Item = PhysRange> {
+    let mut rest = pfns(range);
+    core::iter::from_fn(move || {
+        let first = rest.find(|pfn| !is_failed(*pfn))?;
+        let bad = rest.find(|pfn| is_failed(*pfn));
+        let end = bad.unwrap_or(rest.end);
+        range_of(first, end.saturating_sub(first))
+    })
+}
+
 /// Whether every page has a page frame and is PageReserved.
 pub fn all_reserved(range: PhysRange) -> bool {
-    pfns(range).all(is_reserved)
+    first(range, |pfn| !is_reserved(pfn)).is_none()
 }
 
 /// Whether no page is PageReserved.
 pub fn none_reserved(range: PhysRange) -> bool {
-    pfns(range).all(|pfn| ffi::kho_c_pfn_valid(pfn) && !is_reserved(pfn))
+    first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
 }
 
-/// The page frame behind an address of a vmalloc area.
+/// The page behind an address of a vmalloc area; none behind any other address.
 ///
 /// # Safety
 ///
-/// `addr` is inside one.
-#[cfg_attr(test, allow(dead_code))]
+/// An area that `addr` is inside of stays mapped during the call.
 pub unsafe fn vmalloc_page(addr: *const core::ffi::c_void) -> Option<PhysRange> {
     // SAFETY: the caller's.
-    range_of(unsafe { ffi::kho_c_vmalloc_pfn(addr) }, 1)
+    let pfn = unsafe { ffi::kho_c_vmalloc_pfn(addr) };
+    range_of(pfn, 1).filter(|_| pfn != 0)
 }
 
 /// The chain that this boot honoured.
@@ -154,6 +194,38 @@ impl Boot {
     }
 }
 
+/// Pages of a tree that arrived, which stay reserved for as long as this kernel runs.
+///
+/// # Invariants
+///
+/// `first` is the page frame of a reserved page that early boot reserved for the tree: nothing in this kernel uses its
+/// `page_private`.
+pub struct Stays {
+    first: u64,
+}
+
+impl Stays {
+    /// The pages of the tree at `range`, which was read from there; none if they are not reserved.
+    pub fn new(range: PhysRange) -> Option<Self> {
+        let first = pfns(range).start;
+        // INVARIANT: reserved, and the caller says for what.
+        is_reserved(first).then_some(Self { first })
+    }
+
+    /// The page-aligned address that was noted there.
+    pub fn noted(&self) -> Option<PhysAddr> {
+        let note = u64::try_from(private(self.first)).ok()?;
+        (note % PAGE_SIZE == NOTE).then_some(PhysAddr::new(note.saturating_sub(NOTE)))
+    }
+
+    /// Notes a page-aligned address for later instances of this module.
+    pub fn note(&self, at: PhysAddr) {
+        let note = usize::try_from(at.get() | NOTE).unwrap_or(0);
+        // SAFETY: a valid page whose field is free for this, by the # Invariants.
+        unsafe { ffi::kho_c_set_page_private(self.first, note) };
+    }
+}
+
 /// Memory that arrived and that nobody has claimed yet.
 ///
 /// # Invariants
@@ -205,6 +277,7 @@ impl Reserved {
         for range in wanted.iter() {
             let mut run: Option<Range<u64>> = None;
             for pfn in pfns(range) {
+                rest(pfn);
                 let mark = private(pfn);
                 let fresh = mark == 0 && !again;
                 if !(is_reserved(pfn) && (fresh || mark == UNCLAIMED)) {
@@ -220,9 +293,9 @@ impl Reserved {
                 }
             }
             insert(&mut set, run)?;
-            relax();
         }
         for pfn in set.iter().flat_map(pfns) {
+            rest(pfn);
             // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
             unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
         }
@@ -241,7 +314,7 @@ impl Reserved {
                 return Err(EBUSY);
             }
             // Somebody else's code may have cleared a flag: look again before anything changes.
-            if !pfns(range).all(|pfn| is_reserved(pfn) && private(pfn) == UNCLAIMED) {
+            if first(range, |pfn| !is_reserved(pfn) || private(pfn) != UNCLAIMED).is_some() {
                 return Err(EBUSY);
             }
         }
@@ -253,8 +326,18 @@ impl Reserved {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
-    pub fn claim(&mut self, wanted: &RangeSet) -> Result<(), Errno> {
+    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, [`EHWPOISON`] when the memory of one
+    /// failed and `failed` says that the caller does not know what to do then; no memory. Then nothing changed.
+    pub fn claim(&mut self, wanted: &RangeSet, failed: Failed) -> Result<(), Errno> {
+        if failed == Failed::Refused
+            && let Some(page) = wanted.iter().find_map(first_failed)
+        {
+            log!(
+                Level::Error,
+                "{page} was handed over, but its memory failed since: no driver gets it"
+            );
+            return Err(EHWPOISON);
+        }
         self.take(wanted)?;
         for chunk in wanted.iter().flat_map(chunks) {
             for pfn in pfns(chunk) {
@@ -270,27 +353,39 @@ impl Reserved {
         Ok(())
     }
 
-    /// Gives the pages back to the system, zeroed if `zero`.
+    /// Gives the pages back to the system, zeroed if `zero`; returns the bytes. Pages whose memory failed are
+    /// neither touched nor given back: they stay reserved for as long as this kernel runs.
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim).
-    pub fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<(), Errno> {
+    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
+    pub fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<u64, Errno> {
         self.take(wanted)?;
+        let mut freed = 0u64;
         for chunk in wanted.iter().flat_map(chunks) {
-            if zero {
-                // SAFETY: RAM that nobody uses, by the # Invariants.
-                unsafe { clear(chunk) };
-            }
             for pfn in pfns(chunk) {
                 // SAFETY: by the # Invariants the page is valid, reserved and unused.
                 unsafe { ffi::kho_c_set_page_private(pfn, 0) };
             }
-            adjust(chunk);
-            free_chunk(chunk);
+            for run in good_runs(chunk) {
+                if zero {
+                    // SAFETY: RAM that nobody uses, by the # Invariants.
+                    unsafe { clear(run) };
+                }
+                adjust(run);
+                free_chunk(run);
+                freed = freed.saturating_add(run.len());
+            }
             relax();
         }
-        Ok(())
+        let kept = wanted.total().saturating_sub(freed) / PAGE_SIZE;
+        if kept != 0 {
+            log!(
+                Level::Warning,
+                "{kept} pages whose memory failed stay reserved"
+            );
+        }
+        Ok(freed)
     }
 }
 
@@ -304,6 +399,15 @@ impl Reserved {
         // INVARIANT: just reserved, and every page of that machine has a page frame.
         Self { set }
     }
+}
+
+/// What to do with pages whose memory failed when they are claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Nothing is claimed.
+    Refused,
+    /// The caller asks each page, and never reads or writes one that failed.
+    Taken,
 }
 
 fn insert(set: &mut RangeSet, run: Option<Range<u64>>) -> Result<(), Errno> {
@@ -322,7 +426,7 @@ fn adjust(chunk: PhysRange) {
     unsafe { ffi::kho_c_adjust_managed(chunk.start().get() / PAGE_SIZE, count) };
 }
 
-/// Frees the reserved pages of a chunk that [`Reserved::free`] took.
+/// Frees the reserved pages of a chunk, or of a part of it, that [`Reserved::free`] took.
 fn free_chunk(chunk: PhysRange) {
     let order = CHUNK.ilog2().saturating_sub(PAGE_SIZE.ilog2());
     if chunk.len() == CHUNK {
@@ -349,7 +453,8 @@ unsafe fn clear(range: PhysRange) {
     unsafe { core::ptr::write_bytes(at, 0, len) };
 }
 
-/// Contiguous pages that were allocated, freed when dropped.
+/// Contiguous pages that were allocated, freed when dropped. Pages are freed one by one, so the page allocator takes
+/// back none whose memory failed (`free_pages_prepare`, `mm/page_alloc.c`).
 ///
 /// # Invariants
 ///
@@ -369,6 +474,19 @@ impl Block {
         range_of(pfn, 1u64.checked_shl(order)?).map(|range| Self { range })
     }
 
+    /// Whether its memory is good, as far as the kernel knows.
+    pub fn is_good(&self) -> bool {
+        first_failed(self.range).is_none()
+    }
+
+    /// Whether the reference of the # Invariants is the only one of the page at `page`, which is in the block: nobody
+    /// has it mapped, or reads or writes it in the background.
+    pub fn is_only_ours(&self, page: PhysAddr) -> bool {
+        let pfn = page.get() / PAGE_SIZE;
+        // SAFETY: a page of the block is valid, by the # Invariants.
+        self.range.contains(page) && unsafe { ffi::kho_c_page_count(pfn) } == 1
+    }
+
     /// Exactly the pages of `range`, if what is in them can be moved elsewhere.
     ///
     /// # Errors
@@ -386,6 +504,9 @@ impl Block {
         Errno::check(i64::from(result))?;
         // INVARIANT: alloc_contig_range gives each page one reference.
         let mut block = Self { range };
+        if !block.is_good() {
+            return Err(EHWPOISON);
+        }
         block.zero(range);
         Ok(block)
     }
@@ -417,11 +538,16 @@ impl Block {
         }
     }
 
-    /// Zeroes the part of `range` that is in the block.
+    /// Zeroes the part of `range` that is in the block, but for pages whose memory failed.
     pub fn zero(&mut self, range: PhysRange) {
-        if let Some(both) = self.range.intersection(range) {
+        for run in self
+            .range
+            .intersection(range)
+            .into_iter()
+            .flat_map(good_runs)
+        {
             // SAFETY: owned by the # Invariants.
-            unsafe { clear(both) };
+            unsafe { clear(run) };
         }
     }
 
@@ -446,6 +572,116 @@ impl Drop for Block {
         for pfn in pfns(self.range) {
             // SAFETY: the one reference of the # Invariants.
             unsafe { ffi::kho_c_page_put(pfn) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    /// Pages `first..end`.
+    fn pages(first: u64, end: u64) -> RangeSet {
+        RangeSet::from_ranges(range_of(first, end - first)).unwrap()
+    }
+
+    /// What arrived in pages `first..end`, each full of ones.
+    fn arrived(first: u64, end: u64) -> Reserved {
+        ffi::with(|machine| {
+            for pfn in first..end {
+                let page = machine.page(pfn);
+                page.reserved = true;
+                page.private = UNCLAIMED;
+                machine.bytes(pfn).fill(1);
+            }
+        });
+        Reserved {
+            set: pages(first, end),
+        }
+    }
+
+    fn fail(pfn: u64) {
+        ffi::with(|machine| machine.page(pfn).failed = true);
+    }
+
+    /// Whether the memory of a page is as it arrived.
+    fn untouched(pfn: u64) -> bool {
+        ffi::with(|machine| machine.bytes(pfn).iter().all(|byte| *byte == 1))
+    }
+
+    #[test]
+    fn whole_chunks_are_freed_as_such() {
+        let mut reserved = arrived(510, 1025);
+        let freed = reserved.free(&pages(510, 1025), true).unwrap();
+        assert_eq!(freed, 515 * PAGE_SIZE);
+        ffi::with(|machine| {
+            assert_eq!(machine.freed, [(510, 0), (511, 0), (512, 9), (1024, 0)]);
+            assert_eq!(machine.managed, 515);
+            assert!((510..1025).all(|pfn| machine.bytes(pfn).iter().all(|byte| *byte == 0)));
+        });
+        assert!(reserved.set().is_empty());
+    }
+
+    #[test]
+    fn a_page_whose_memory_failed_is_neither_freed_nor_written_to() {
+        for zero in [false, true] {
+            ffi::with(|machine| *machine = ffi::Machine::default());
+            let mut reserved = arrived(512, 1536);
+            fail(600);
+            fail(1535);
+            let freed = reserved.free(&pages(512, 1536), zero).unwrap();
+            assert_eq!(freed, 1022 * PAGE_SIZE);
+            ffi::with(|machine| {
+                // No larger block has a page that failed in it.
+                assert!(machine.freed.iter().all(|(_, order)| *order == 0));
+                assert_eq!(machine.freed.len(), 1022);
+                assert_eq!(machine.managed, 1022);
+                for bad in [600, 1535] {
+                    assert!(!machine.freed.contains(&(bad, 0)));
+                    assert!(machine.page(bad).reserved);
+                }
+            });
+            assert!(untouched(600) && untouched(1535));
+            assert_eq!(untouched(601), !zero);
+            // It is never offered again.
+            assert!(reserved.set().is_empty());
+            assert_eq!(reserved.free(&pages(600, 601), zero), Err(EBUSY));
+        }
+    }
+
+    #[test]
+    fn only_who_asks_for_it_gets_a_page_whose_memory_failed() {
+        let mut reserved = arrived(512, 520);
+        fail(515);
+        let all = pages(512, 520);
+        assert_eq!(reserved.claim(&all, Failed::Refused), Err(EHWPOISON));
+        assert_eq!(reserved.set(), &all);
+        assert_eq!(reserved.claim(&pages(512, 515), Failed::Refused), Ok(()));
+        assert_eq!(reserved.claim(&pages(515, 520), Failed::Taken), Ok(()));
+        assert!(reserved.set().is_empty());
+        assert!(untouched(515));
+    }
+
+    #[test]
+    fn good_runs_leave_out_what_failed() {
+        for bad in [
+            vec![],
+            vec![10],
+            vec![19],
+            vec![10, 11, 15, 19],
+            (10..20).collect(),
+        ] {
+            ffi::with(|machine| *machine = ffi::Machine::default());
+            bad.iter().for_each(|pfn| fail(*pfn));
+            let all = range_of(10, 10).unwrap();
+            let good = RangeSet::from_ranges(good_runs(all)).unwrap();
+            let left: vec::Vec<u64> = (10..20).filter(|pfn| !bad.contains(pfn)).collect();
+            assert_eq!(good.iter().flat_map(pfns).collect::<vec::Vec<_>>(), left);
+            assert_eq!(
+                first_failed(all),
+                bad.first().and_then(|pfn| range_of(*pfn, 1))
+            );
         }
     }
 }

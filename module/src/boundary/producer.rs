@@ -24,9 +24,14 @@ impl Handle {
     /// # Safety
     ///
     /// The # Invariants hold as long as the handle or a copy is used for more than comparing.
-    #[cfg_attr(test, allow(dead_code))]
     pub unsafe fn new(pointer: *mut c_void) -> Option<Self> {
         NonNull::new(pointer).map(Self)
+    }
+
+    /// A handle for tests of what never looks behind it.
+    #[cfg(test)]
+    pub fn numbered(number: core::num::NonZeroUsize) -> Self {
+        Self(NonNull::without_provenance(number))
     }
 
     /// A reference on the driver's module, or `None` when it is about to go.
@@ -42,6 +47,11 @@ impl Handle {
 pub struct Held(Handle);
 
 impl Held {
+    /// Whether it is this producer.
+    pub fn is(&self, handle: Handle) -> bool {
+        self.0 == handle
+    }
+
     /// Lets the driver write into `session`.
     ///
     /// # Errors

@@ -55,6 +55,7 @@ fn arrived() -> Store {
     store.arrival = Ok(Arrival {
         user,
         kernel: Some(kernel),
+        part: None,
         refused: None,
         scratch: pages(900, 10),
         hop: 1,
@@ -138,7 +139,7 @@ fn what_a_producer_has_is_released_by_that_producer_alone() {
     assert_eq!(release(&mut store, "/blob"), Ok(8 * PAGE_SIZE));
     store.release(pages(30, 1)).unwrap();
     // Some of it claimed, the rest given back.
-    store.claim(pages(12, 2)).unwrap();
+    store.claim(pages(12, 2), Failed::Refused).unwrap();
     store.release_held("fs", node).unwrap();
     assert_eq!(store.unclaimed(), 3 * PAGE_SIZE);
     assert_eq!(store.release_held("fs", node), Err(ENOENT));
@@ -166,7 +167,7 @@ fn what_is_not_whole_any_more_is_nobody_s_to_have() {
     store.release(pages(20, 1)).unwrap();
     assert_eq!(store.hold("fs", node), Err(EBUSY));
     let ring = store.find_path("/ring").unwrap();
-    store.claim(pages(50, 1)).unwrap();
+    store.claim(pages(50, 1), Failed::Refused).unwrap();
     assert_eq!(store.hold("fs", ring), Err(EBUSY));
 }
 
@@ -200,8 +201,8 @@ fn what_is_handed_over_is_not_released() {
     assert_eq!(store.release(pages(12, 1)), Err(EBUSY));
     assert_eq!(store.release_held("fs", node), Err(EBUSY));
     // Its producer may go on to use it; what nobody has stays as it is.
-    store.claim(pages(10, 2)).unwrap();
-    assert_eq!(store.claim(pages(50, 1)), Err(EBUSY));
+    store.claim(pages(10, 2), Failed::Refused).unwrap();
+    assert_eq!(store.claim(pages(50, 1), Failed::Refused), Err(EBUSY));
     let ring = store.find_path("/ring").unwrap();
     assert_eq!(store.claim_node(ring), Err(EBUSY));
     assert_eq!(store.hold("ring", ring), Err(EBUSY));
@@ -242,8 +243,8 @@ fn what_nobody_took_goes_on_beside_what_somebody_did() {
     );
     store.thaw();
     // What has memory of its own goes on as a whole, or not at all.
-    store.claim(pages(55, 1)).unwrap();
-    store.claim(pages(30, 1)).unwrap();
+    store.claim(pages(55, 1), Failed::Refused).unwrap();
+    store.claim(pages(30, 1), Failed::Refused).unwrap();
     assert_eq!(store.untouched(), Ok(0));
     let bytes = activate(&mut store, "none", &[]).unwrap();
     assert_eq!(paths(&bytes), ["/none"]);

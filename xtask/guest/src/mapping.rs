@@ -159,10 +159,13 @@ pub fn run(tool: &Tool) -> Result<()> {
             let at = map.page(*page)?.as_ptr();
             // The kernel looks at what is mapped.
             std::hint::black_box(map.page(*page)?.load(Ordering::Relaxed));
+            let frame = map.some_frames(*page, 1)?[0];
+            // Now: the kernel may kill who has it mapped.
+            println!("page {page} is at {}", frame * PAGE as u64);
             // SAFETY: a page of a mapping of our own, which is not used after this.
             let result = unsafe { madvise(at.cast(), PAGE, Advice::LinuxHwPoison) };
             // The kernel may say that it does not know such pages; it has noted the failure all the same.
-            println!("page {page}: {result:?}");
+            println!("madvise: {result:?}");
             Ok(())
         }
         Tool::Touch { file, page } => {
@@ -405,9 +408,14 @@ impl Map {
     /// The page frames that hold it, in order. All of them must be present: Documentation/admin-guide/mm/pagemap.rst,
     /// bit 63 of an entry; the number is in bits 0 to 54.
     fn frames(&self) -> Result<Vec<u64>> {
+        self.some_frames(0, self.len.div_ceil(PAGE))
+    }
+
+    /// The page frames of pages `first..first + count`.
+    fn some_frames(&self, first: usize, count: usize) -> Result<Vec<u64>> {
         let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
-        let mut entries = vec![0; self.len.div_ceil(PAGE) * 8];
-        let offset = (self.at.addr() / PAGE * 8) as u64;
+        let mut entries = vec![0; count * 8];
+        let offset = ((self.at.addr() / PAGE + first) * 8) as u64;
         pagemap
             .read_exact_at(&mut entries, offset)
             .context("reading the page map")?;
@@ -416,7 +424,8 @@ impl Map {
             let frame = entry & ((1 << 55) - 1);
             ensure!(
                 entry >> 63 == 1 && frame != 0,
-                "page {index} has no frame: {entry:#x}"
+                "page {} has no frame: {entry:#x}",
+                first + index
             );
             Ok(frame)
         };

@@ -90,6 +90,15 @@ pub fn scenarios() -> Vec<Scenario> {
         }),
         both(
             Scenario::new(
+                "fault-memory",
+                "pages fail by the hundred, in what arrived, and where the next kernel would go: no later kernel uses them",
+            ),
+            include_str!("fault/memory.sh"),
+        )
+        .kernels(&["7.3", "6.12", "6.1", "7.3"])
+        .kho_modules(&[]),
+        both(
+            Scenario::new(
                 "fault-harsh",
                 "two commands at once, full memory, a full file system, a clock that jumps, a read-only root",
             ),

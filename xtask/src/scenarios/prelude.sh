@@ -69,6 +69,41 @@ foreign() {
 	PATH=$PATH:/media/root/usr/bin:/media/root/usr/sbin
 }
 
+POISONED=19
+RESERVED=32
+# has ADDRESS BIT: whether /proc/kpageflags has this bit for the page.
+has() {
+	flags=$(dd if=/proc/kpageflags bs=8 skip=$(($1 / 4096)) count=1 2>/dev/null | od -An -t x8 | tr -d ' ')
+	[ $((0x$flags >> $2 & 1)) = 1 ]
+}
+
+# pages_of: the address of each page of the ranges "START LAST", in hexadecimal, on standard input.
+pages_of() {
+	while read -r at last; do
+		at=$((0x$at))
+		while [ $at -lt $((0x$last)) ]; do
+			echo $at
+			at=$((at + 4096))
+		done
+	done
+}
+
+# unusable FILE: the pages at these addresses failed in the time of an earlier kernel, and are unusable in this one: by the map
+# that it got, by what it made of it, and page by page.
+unusable() {
+	for entry in /sys/firmware/memmap/*; do
+		[ "$(cat $entry/type)" != 'Unusable memory' ] || echo "$(cat $entry/start) $(cat $entry/end)"
+	done | sed 's/0x//g' >/tmp/unusable
+	pages_of </tmp/unusable >/tmp/memmap
+	sed -n 's/^\([0-9a-f]*\)-\([0-9a-f]*\) : Unusable memory$/\1 \2/p' /proc/iomem | pages_of >/tmp/iomem
+	while read -r bad; do
+		grep -q -x $bad /tmp/memmap
+		grep -q -x $bad /tmp/iomem
+		has $bad $RESERVED
+	done <$1
+	echo "$(wc -l <$1) pages are unusable, in $(wc -l </tmp/unusable) ranges, $(ls /sys/firmware/memmap | wc -l) entries"
+}
+
 # Loads the next kernel, as it is loaded when a script does not do it itself.
 load() {
 	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"

@@ -8,6 +8,7 @@ use crate::session::Session;
 use crate::state::LoadedFile;
 use kho::phase::{Fingerprint, Generation, Machine as Phases, Phase};
 use kho_kexec::sys::facts::kexec::KexecState;
+use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::loaded::{self, Identity};
 use kho_kexec::sys::syscalls::{Kernel, System};
 
@@ -116,6 +117,16 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
 ///
 /// [`Status::Stale`], naming what changed.
 pub fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
+    let failed = MemInfo::read(&session.root)
+        .or_status(Status::Failed)?
+        .hardware_corrupted;
+    if record.memory_failed.is_some_and(|before| failed > before) {
+        return Err(Fail::new(
+            Status::Stale,
+            "memory failed since the load (a hardware error): the image or what is kept may be in it, and the next kernel would use it",
+        )
+        .fix("kho load again"));
+    }
     let keep = session.state.keep()?;
     let arrived = session.carried(record.forget_arrived)?;
     let items =

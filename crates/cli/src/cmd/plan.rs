@@ -98,6 +98,7 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
             "slack": plan.totals.slack,
             "memory_at_load": plan.totals.memory_at_load,
             "load_limit": inputs.limits.load_limit,
+            "failed": inputs.machine.failed.total(),
             "available": inputs.machine.memory.available,
         },
         "headroom": {
@@ -184,6 +185,12 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         "{} of at most {} early reservations",
         totals.early_entries, inputs.limits.max_entries
     );
+    if !inputs.machine.failed.is_empty() {
+        println!(
+            "{} of memory failed: the kernels after this one do not use it",
+            bytes(inputs.machine.failed.total())
+        );
+    }
     println!();
     println!(
         "load     needs {} of memory until the exec, {} is available; kexec_load takes {} of at most {}",

@@ -47,6 +47,8 @@ pub struct Loaded {
     pub drivers: u64,
     /// Early reservations of the next kernel.
     pub ranges: usize,
+    /// Bytes of memory that failed in this kernel's time: unusable in the map for the next one.
+    pub failed: u64,
     /// Seconds in all.
     pub seconds: f64,
     /// Of them in the `kexec_load` system call.
@@ -60,8 +62,12 @@ impl Loaded {
             0 => String::new(),
             bytes => format!(", {} of drivers and khofs", output::bytes(bytes)),
         };
+        let failed = match self.failed {
+            0 => String::new(),
+            bytes => format!(", {} of memory that failed left out", output::bytes(bytes)),
+        };
         format!(
-            "{} copied, {} in place{drivers}, {}; {:.1} s",
+            "{} copied, {} in place{drivers}, {}{failed}; {:.1} s",
             output::bytes(self.copied),
             output::bytes(self.in_place),
             output::count(self.ranges, "early range", "early ranges"),
@@ -200,6 +206,7 @@ pub fn run(
         bytes: inputs.items.iter().map(|i| i.size).sum(),
         time: crate::now_ns(),
         forget_arrived: args.forget_arrived,
+        memory_failed: Some(inputs.machine.memory.hardware_corrupted),
         scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
     };
     record.entered = entered.ours();
@@ -231,6 +238,7 @@ pub fn run(
             .as_ref()
             .map_or(0, |part| part.kernel.mem.total()),
         ranges: plan.totals.early_entries,
+        failed: inputs.machine.failed.total(),
         seconds: started.elapsed().as_secs_f64(),
         kexec_load_seconds,
     })

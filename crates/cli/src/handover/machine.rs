@@ -18,10 +18,13 @@ use kho_kexec::sys::pageflags::PageFlags;
 pub struct Machine {
     /// Who runs.
     pub kernel: KernelId,
-    /// RAM according to the firmware.
+    /// RAM that the next kernel is told of: the firmware's, without memory that failed.
     pub ram: RangeSet,
-    /// The firmware's memory map, to be passed on.
+    /// The memory map for the next kernel: the firmware's, with memory that failed as unusable.
     pub memory_map: Vec<MemoryMapEntry>,
+    /// Pages whose memory failed since this kernel started (PG_hwpoison). What failed in the time of earlier kernels is no
+    /// RAM in the map that this one got.
+    pub failed: RangeSet,
     /// Pages that the running kernel holds as reserved and that did not arrive with a handover.
     pub pinned: RangeSet,
     /// All pages that the running kernel holds as reserved.
@@ -48,9 +51,16 @@ impl Machine {
         crate::cmd::doctor::refuse(&doctor::examine(&session.root))?;
         let root = &session.root;
         let map = FirmwareMap::read(root).or_status(Status::FirmwareMap)?;
-        let ram = map.ram().try_clone().or_status(Status::Failed)?;
+        // Before it is known which pages failed, so that `kho exec` notices every one that is not among them.
+        let memory = MemInfo::read(root).or_status(Status::Failed)?;
         let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
-        let reserved = flags.reserved_in(&ram).or_status(Status::NotPermitted)?;
+        let reserved = flags
+            .reserved_in(map.ram())
+            .or_status(Status::NotPermitted)?;
+        let failed = flags
+            .poisoned_in(map.ram())
+            .or_status(Status::NotPermitted)?;
+        let next_map = without_failed(&map, &failed)?;
         // What is reserved since an image was loaded is that image (`kimage_alloc_pages`, `kernel/kexec_core.c`),
         // and nothing that only the firmware knows of.
         let kexec = KexecState::read(root).or_status(Status::Failed)?;
@@ -72,8 +82,6 @@ impl Machine {
                 .subtract(&arrived.reserved()?)
                 .or_status(Status::Failed)?;
         }
-        let poisoned = flags.poisoned_in(&ram).or_status(Status::NotPermitted)?;
-        let pinned = pinned.union(&poisoned).or_status(Status::Failed)?;
         if kexec.loaded == Some(true) && kexec.load_limit_reboot == Some(1) {
             return Err(Fail::new(
                 Status::KexecDisabled,
@@ -85,20 +93,59 @@ impl Machine {
         let file = BootParamsFile::read(root).or_status(Status::NotPermitted)?;
         Ok(Self {
             kernel: KernelId::read(root).or_status(Status::Failed)?,
-            memory_map: map.to_boot(),
-            ram,
+            memory_map: next_map.to_boot(),
+            ram: next_map.ram().try_clone().or_status(Status::Failed)?,
+            failed,
             pinned,
             reserved,
             boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
             acpi: efi.as_ref().and_then(Efi::acpi),
             efi: efi.and_then(|efi| efi.for_next_kernel()),
-            memory: MemInfo::read(root).or_status(Status::Failed)?,
+            memory,
             kexec,
         })
     }
 }
 
+/// Most entries of the memory map for the next kernel, unless the firmware's has more: what any kernel has room for that
+/// knows of 64 NUMA nodes (`E820_MAX_ENTRIES`, `arch/x86/include/asm/e820/types.h`). One that has no room leaves out the
+/// last ones, and does not use that memory.
+const MAP_ENTRIES: usize = 320;
+
+/// The memory map for the next kernel.
+fn without_failed(map: &FirmwareMap, failed: &RangeSet) -> Result<FirmwareMap, Fail> {
+    let next = map.without(failed).or_status(Status::Failed)?;
+    let entries = next.entries().len();
+    if entries > MAP_ENTRIES.max(map.entries().len()) {
+        return Err(Fail::new(
+            Status::MemoryFailed,
+            format!(
+                "memory failed in {} places, which makes a memory map of {entries} entries for the next kernel: {MAP_ENTRIES} are safe",
+                failed.len()
+            ),
+        )
+        .fix("replace the memory; after a cold boot nothing is known of what failed"));
+    }
+    Ok(next)
+}
+
 impl Machine {
+    /// Refuses to hand over kept memory that failed. `whose` is its owner, `fix` says what to do.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::MemoryFailed`].
+    pub fn require_good(&self, range: PhysRange, whose: &str, fix: &str) -> Result<(), Fail> {
+        match self.failed.first_overlap(range) {
+            None => Ok(()),
+            Some(failed) => Err(Fail::new(
+                Status::MemoryFailed,
+                format!("{whose}: of its memory at {range}, {failed} failed (a hardware error), and its content is lost"),
+            )
+            .fix(fix)),
+        }
+    }
+
     /// Refuses to carry content on where it is when that is not reserved any more.
     ///
     /// # Errors

@@ -87,7 +87,10 @@ impl<'a> Inputs<'a> {
                     .map(|b| b.mem.as_slice())
                     .unwrap_or_default()
                 {
-                    machine.require_still_reserved(*range, &item.entry.label)?;
+                    let label = &item.entry.label;
+                    let fix = format!("kho keep --remove {label}");
+                    machine.require_still_reserved(*range, label)?;
+                    machine.require_good(*range, label, &fix)?;
                     in_place.insert(*range).or_status(Status::Failed)?;
                 }
             }
@@ -95,10 +98,19 @@ impl<'a> Inputs<'a> {
         // Of a part that arrived, `Machine::read` made sure that all of it is still reserved.
         if let Some(part) = &kernel {
             let kept = part.kernel.kept().or_status(Status::Failed)?;
+            for range in kept.iter() {
+                let fix = "kho status says whose it is; kho abort, then let its driver leave the page out, or kho release it";
+                machine.require_good(range, "what drivers hand over", fix)?;
+            }
             in_place = in_place.union(&kept).or_status(Status::Failed)?;
         }
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
-        let traces = Carry::gather(session, arrived, hop, &machine.reserved, args.without_trace)?;
+        // A trace is carried as long as all of it is there.
+        let whole = machine
+            .reserved
+            .subtract(&machine.failed)
+            .or_status(Status::Failed)?;
+        let traces = Carry::gather(session, arrived, hop, &whole, args.without_trace)?;
         for range in traces
             .iter()
             .flat_map(Carry::parts)

@@ -94,6 +94,9 @@ pub struct LoadedFile {
     pub scratch: Option<[u64; 2]>,
     /// What arrived in this boot is not part of it (`--forget-arrived`).
     pub forget_arrived: bool,
+    /// Bytes of memory that had failed then.
+    #[serde(default)]
+    pub memory_failed: Option<u64>,
 }
 
 /// `armed.json`: what `kho load --arm` took, and how it is to be loaded when the system stops.

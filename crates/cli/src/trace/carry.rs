@@ -13,7 +13,7 @@ use kho::{PhysRange, RangeSet};
 pub struct Carry {
     wish: Wish,
     hops: Vec<CarryHop>,
-    /// Number and release of traces that would be carried on, had their memory not been given back in this boot.
+    /// Number and release of traces that would be carried on, had their memory not been given back in this boot, or failed.
     pub given_back: Vec<(u64, String)>,
 }
 
@@ -154,7 +154,7 @@ impl Carry {
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         self.given_back.iter().map(|(hop, release)| {
             format!(
-                "the trace of {release} (hop {hop}) is not carried on: its memory was given back in this boot"
+                "the trace of {release} (hop {hop}) is not carried on: its memory was given back in this boot, or failed"
             )
         })
     }

@@ -31,6 +31,8 @@ pub const CHUNK_PAGES: usize = 128 * 1024;
 pub mod flag {
     /// In the buddy allocator: free.
     pub const BUDDY: u64 = 1 << 10;
+    /// A page of a larger one, but not its first.
+    pub const COMPOUND_TAIL: u64 = 1 << 16;
     /// A hugetlb page.
     pub const HUGE: u64 = 1 << 17;
     /// Poisoned after a hardware error.
@@ -89,13 +91,22 @@ impl PageFlags {
         self.pages_with(within, flag::RESERVED)
     }
 
-    /// The poisoned pages of `within`.
+    /// The poisoned pages of `within`. Of a hugetlb page that is in use the kernel does not say which of its pages failed:
+    /// 6.1 marks the first one, later ones mark all. All of it counts.
     ///
     /// # Errors
     ///
     /// [`FactError`].
     pub fn poisoned_in(&self, within: &RangeSet) -> Result<RangeSet, FactError> {
-        self.pages_with(within, flag::HWPOISON)
+        let mut found = Builder::default();
+        let (mut next, mut in_huge) = (0, false);
+        self.scan(within, |start, flags| {
+            in_huge &= start == next;
+            next = start.saturating_add(flags.len() as u64);
+            poisoned_runs(flags, &mut in_huge, |from, to| found.add(start, from, to));
+            !found.failed
+        })?;
+        found.finish()
     }
 
     /// The first page of `range` that is *not* reserved, if any. A frame without a page, also beyond the end
@@ -216,6 +227,27 @@ fn matching_runs(flags: &[u64], mask: u64, want: bool, mut found: impl FnMut(usi
     }
 }
 
+/// Calls `found(from, to)` for runs of poisoned entries; `in_huge` says whether the entry before the first one belongs to
+/// a hugetlb page that is poisoned, and afterwards the same of the last one.
+fn poisoned_runs(flags: &[u64], in_huge: &mut bool, mut found: impl FnMut(usize, usize)) {
+    const BLOCK: usize = 64;
+    const TAIL: u64 = flag::HUGE | flag::COMPOUND_TAIL;
+    let mut at = 0usize;
+    for block in flags.chunks(BLOCK) {
+        if *in_huge || block.iter().any(|f| f & flag::HWPOISON != 0) {
+            for (i, f) in (at..).zip(block) {
+                let tail = *in_huge && f & TAIL == TAIL;
+                let poisoned = f & flag::HWPOISON != 0;
+                *in_huge = tail || (poisoned && f & flag::HUGE != 0);
+                if tail || poisoned {
+                    found(i, i.saturating_add(1));
+                }
+            }
+        }
+        at = at.saturating_add(block.len());
+    }
+}
+
 /// Collects runs of pages, in ascending order.
 #[derive(Default)]
 struct Builder {
@@ -279,6 +311,42 @@ mod tests {
                 prop_assert_eq!(file.first_not_reserved(pages(s, n)).unwrap(), first);
             }
         }
+    }
+
+    #[test]
+    fn all_of_a_huge_page_counts_as_poisoned() {
+        const HEAD: u64 = flag::HUGE | 1 << 15;
+        const TAIL: u64 = flag::HUGE | flag::COMPOUND_TAIL;
+        let at = CHUNK_PAGES - 100;
+        let mut flags = vec![0; CHUNK_PAGES + 1500];
+        for head in [at, at + 512, at + 1024] {
+            flags[head] = HEAD;
+            flags[head + 1..head + 512].fill(TAIL);
+        }
+        // As 6.1 says it, of the second of three; a page in front of it, and one of a transparent huge page.
+        flags[at + 512] |= flag::HWPOISON;
+        flags[5] = flag::HWPOISON;
+        flags[6] = flag::COMPOUND_TAIL;
+        let (_keep, file) = open(&flags);
+        let all = RangeSet::from_ranges([pages(0, 1 << 20)]).unwrap();
+        let second = pages((at + 512) as u64, 512);
+        let want = [pages(5, 1), second];
+        assert_eq!(file.poisoned_in(&all).unwrap().as_slice(), want);
+        // As later ones say it.
+        flags[at + 512..at + 1024]
+            .iter_mut()
+            .for_each(|f| *f |= flag::HWPOISON);
+        let (_keep, file) = open(&flags);
+        assert_eq!(file.poisoned_in(&all).unwrap().as_slice(), want);
+        // What was not asked for does not count on.
+        let apart = [pages((at + 512) as u64, 1), pages((at + 600) as u64, 4)];
+        flags[at + 513..at + 1024].fill(TAIL);
+        let (_keep, file) = open(&flags);
+        let apart = RangeSet::from_ranges(apart).unwrap();
+        assert_eq!(
+            file.poisoned_in(&apart).unwrap().as_slice(),
+            [pages((at + 512) as u64, 1)]
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct PayloadNeeds<'a> {
 /// Everything a plan depends on. All ranges are physical bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanRequest<'a> {
-    /// RAM according to the firmware's map.
+    /// RAM according to the map that the next kernel gets: the firmware's, without memory that failed.
     pub ram: &'a RangeSet,
     /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those
     /// that arrived by the previous hop. Some of them are firmware data that no map names: they are never

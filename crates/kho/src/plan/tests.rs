@@ -170,6 +170,31 @@ fn too_little_below_4_gib_moves_the_payload_up() {
 }
 
 #[test]
+fn memory_that_failed_is_left_out_of_everything() {
+    let mut case = Case::small();
+    case.scratch = ScratchSource::Recorded(Some(range(16 * MIB, 256 * MIB)));
+    case.in_place = set([range(300 * MIB, 301 * MIB), range(302 * MIB, 303 * MIB)]);
+    let before = case.plan().unwrap();
+    // Between two ranges that are kept, and at the beginning of everything that is copied.
+    let mut bad: StdVec<PhysRange> = before.destinations().collect();
+    bad.push(range(301 * MIB + PAGE_SIZE, 302 * MIB));
+    let bad = bad
+        .iter()
+        .map(|r| PhysRange::new(r.start(), PAGE_SIZE).unwrap());
+    let bad = set(bad);
+    case.ram = case.ram.subtract(&bad).unwrap();
+    let after = case.plan().unwrap();
+    assert!(after.destinations().all(|dest| !bad.overlaps(dest)));
+    assert!(after.mem_cache.ranges().all(|range| !bad.overlaps(range)));
+    assert_eq!(after.scratch, before.scratch);
+    // What is kept cannot be left out.
+    case.ram
+        .remove(range(300 * MIB, 300 * MIB + PAGE_SIZE))
+        .unwrap();
+    assert!(matches!(case.plan(), Err(PlanError::OutsideRam { .. })));
+}
+
+#[test]
 fn every_refusal_has_its_own_error() {
     let kept = range(32 * MIB, 33 * MIB);
     let check = |change: &dyn Fn(&mut Case), want: &dyn Fn(&PlanError) -> bool| {
@@ -217,7 +242,8 @@ fn every_refusal_has_its_own_error() {
     check(&|c| c.scratch = recorded(range(16 * MIB, 48 * MIB)), &|e| {
         matches!(e, PlanError::Scratch(ScratchError::TooSmall { .. }))
     });
-    check(&|c| c.scratch = recorded(range(GIB, 3 * GIB)), &|e| {
+    let mostly_beyond = recorded(range(2 * GIB - 32 * MIB, 3 * GIB));
+    check(&|c| c.scratch = mostly_beyond, &|e| {
         matches!(e, PlanError::Scratch(ScratchError::NotRam { .. }))
     });
     check(

@@ -124,7 +124,7 @@ impl Plan {
         let cmdline = CmdlineMemory::parse(request.cmdline, request.ram.total())?;
         let ram = cmdline.usable(request.ram)?;
         self.check_scratch(request, &ram)?;
-        self.check_image(request)?;
+        self.check_image(request, &ram)?;
         self.check_payload(request, &ram)?;
         self.check_mem_cache(request, &ram)?;
         let need = self
@@ -150,19 +150,22 @@ impl Plan {
     fn check_scratch(&self, request: &PlanRequest<'_>, ram: &RangeSet) -> Result<(), Violation> {
         let scratch = self.scratch;
         whole_pages(scratch)?;
-        in_ram(scratch, ram)?;
         above_low_memory(scratch)?;
         apart(scratch, request.in_place)?;
         match request.scratch {
             ScratchSource::Recorded(recorded) if recorded != Some(scratch) => {
                 Err(Violation::WrongScratch { have: scratch })
             }
-            ScratchSource::Choose { .. } => apart(scratch, request.pinned),
+            ScratchSource::Choose { .. } => {
+                in_ram(scratch, ram)?;
+                apart(scratch, request.pinned)
+            }
+            // What was RAM when it was chosen may have failed since.
             ScratchSource::Recorded(_) => Ok(()),
         }
     }
 
-    fn check_image(&self, request: &PlanRequest<'_>) -> Result<(), Violation> {
+    fn check_image(&self, request: &PlanRequest<'_>, ram: &RangeSet) -> Result<(), Violation> {
         let (needs, image) = (&request.image, &self.image);
         let kernel = image.kernel.reserved;
         let address_max = if needs.kernel.above_4g {
@@ -203,6 +206,10 @@ impl Plan {
         let params_ok =
             image.params.len == needs.params_len && image.params.reserved.end() <= address_max;
         self.check_part(ImagePart::Params, image.params, params_ok)?;
+        let initrd = image.initrd.map(|initrd| initrd.reserved);
+        for part in [kernel, image.params.reserved].into_iter().chain(initrd) {
+            in_ram(part, ram)?;
+        }
         apart_from(image.params.reserved, kernel)
     }
 

@@ -166,7 +166,7 @@ fn a_kernel_that_cannot_move_gets_its_address() {
     image.kernel.relocatable = false;
     image.kernel.preferred = PhysAddr::new(400 * MIB);
     let found = choose(&request(&ram, &none, &none, &image)).unwrap();
-    let placed = place_image(found, &image).unwrap();
+    let placed = place_image(found, &ram, &image).unwrap();
     assert_eq!(placed.kernel.reserved.start(), PhysAddr::new(400 * MIB));
     let pinned = set([range(420 * MIB, 421 * MIB)]);
     assert!(matches!(
@@ -195,7 +195,8 @@ fn a_recorded_scratch_is_checked_and_kept() {
         reuse(Some(beyond), &ram, &none, &image),
         Err(ScratchError::NotRam {
             scratch: beyond,
-            hole: range(2048 * MIB, 2200 * MIB)
+            hole: range(2048 * MIB, 2200 * MIB),
+            need: image.min_scratch()
         })
     );
     let small = range(64 * MIB, 80 * MIB);
@@ -232,6 +233,39 @@ fn a_recorded_scratch_is_checked_and_kept() {
     );
 }
 
+#[test]
+fn the_image_goes_beside_memory_that_failed() {
+    let (image, none) = (image(), RangeSet::new());
+    let recorded = range(64 * MIB, 256 * MIB);
+    // Where each part would go first.
+    let before = place_image(recorded, &bios_2g(), &image).unwrap();
+    let starts = [Some(before.kernel), before.initrd, Some(before.params)];
+    for place in starts.into_iter().flatten() {
+        let bad = PhysRange::new(place.reserved.start(), 4096).unwrap();
+        let ram = bios_2g().subtract(&set([bad])).unwrap();
+        assert_eq!(reuse(Some(recorded), &ram, &none, &image), Ok(recorded));
+        let after = place_image(recorded, &ram, &image).unwrap();
+        let parts = [Some(after.kernel), after.initrd, Some(after.params)];
+        assert!(
+            parts
+                .into_iter()
+                .flatten()
+                .all(|part| ram.contains_range(part.reserved))
+        );
+    }
+    // A page in each 4 MiB leaves no room.
+    let bad = (16..64).map(|n| range(4 * n * MIB, 4 * n * MIB + 4096));
+    let ram = bios_2g().subtract(&set(bad)).unwrap();
+    assert_eq!(
+        reuse(Some(recorded), &ram, &none, &image),
+        Err(ScratchError::NotRam {
+            scratch: recorded,
+            hole: range(64 * MIB, 64 * MIB + 4096),
+            need: image.min_scratch()
+        })
+    );
+}
+
 proptest! {
     #[test]
     fn a_chosen_scratch_keeps_every_promise(
@@ -254,7 +288,7 @@ proptest! {
             prop_assert!(!pinned.overlaps(found));
             prop_assert!(found.start() >= LOW_MEMORY_END);
             prop_assert!(found.start().is_aligned(SCRATCH_ALIGN) && found.end().is_aligned(SCRATCH_ALIGN));
-            let placed = place_image(found, &image).unwrap();
+            let placed = place_image(found, &ram, &image).unwrap();
             prop_assert!(image.kernel.relocatable || placed.kernel.reserved.start() == image.kernel.preferred);
             // What was chosen on the first boot is accepted on every later one.
             prop_assert_eq!(reuse(Some(found), &ram, &none, &image), Ok(found));
@@ -280,7 +314,7 @@ proptest! {
         let none = RangeSet::new();
         let chosen = choose(&ScratchRequest { size, ..request(&ram, &none, &none, &image) });
         if let Ok(found) = chosen {
-            prop_assert!(place_image(found, &image).is_ok());
+            prop_assert!(place_image(found, &ram, &image).is_ok());
         }
         let _ = reuse(Some(range(32 * MIB, 900 * MIB)), &ram, &none, &image);
     }

@@ -165,6 +165,12 @@ impl Iterator for Mem<'_> {
         self.0.next().map(pair)
     }
 
+    /// No walk over those before it: a node may have very many.
+    #[inline]
+    fn nth(&mut self, number: usize) -> Option<Self::Item> {
+        self.0.nth(number).map(pair)
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.0.size_hint()
     }

@@ -133,7 +133,7 @@ pub unsafe fn kho_get_str(_: i64, _: *const c_char, _: *mut c_char, _: usize) ->
 pub unsafe fn kho_get_bytes(_: i64, _: *const c_char, _: *mut c_void, _: usize) -> isize {
     -2
 }
-pub fn kho_claim(_: u64, _: u64) -> c_int {
+pub fn kho_claim_with_failed(_: u64, _: u64) -> c_int {
     -12
 }
 pub fn khofs_c_hold_node(_: i64) -> c_int {

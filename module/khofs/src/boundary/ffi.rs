@@ -101,7 +101,7 @@ unsafe extern "C" {
     pub fn kho_get_str(node: i64, name: *const c_char, buf: *mut c_char, size: usize) -> isize;
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     // Any range: kho.ko checks that it arrived and is nobody's.
-    pub safe fn kho_claim(addr: u64, len: u64) -> c_int;
+    pub safe fn kho_claim_with_failed(addr: u64, len: u64) -> c_int;
     // Any node: kho.ko checks that it arrived and is whole, and that khofs has it.
     pub safe fn khofs_c_hold_node(node: i64) -> c_int;
     pub safe fn khofs_c_release_node(node: i64) -> c_int;

@@ -257,11 +257,12 @@ impl Node {
     }
 }
 
-/// Takes pages that arrived, each with one reference from here on.
+/// Takes pages that arrived, each with one reference from here on. Those whose memory failed are among them: whoever
+/// reads, writes or maps a page of the page cache asks for that.
 ///
 /// # Errors
 ///
 /// As `include/kho.h` says.
 pub fn claim(range: PhysRange) -> Result<(), Errno> {
-    check(ffi::kho_claim(range.start().get(), range.len()))
+    check(ffi::kho_claim_with_failed(range.start().get(), range.len()))
 }

@@ -21,7 +21,8 @@ fails() {
 }
 poison() {
 	# The kernel may kill who has it mapped.
-	kho-guest map poison "$1" "$2" || true
+	kho-guest map poison "$1" "$2" >/tmp/poison || true
+	sed -n 's/^page .* at \([0-9]*\)$/\1/p' /tmp/poison | grep . >>/k/bad
 	fails "$1" "$2"
 }
 # So many pages of files are said to be lost when the next kernel is loaded.
@@ -53,6 +54,8 @@ elif [ "$KHO_HOP" = 2 ]; then
 fi
 kho-guest fill
 [ "$KHO_HOP" = 0 ] || mount_khofs /k name=vm
+# No file has them any more, and nobody else either.
+[ "$KHO_HOP" = 0 ] || unusable /k/bad
 fails /k/large 700
 fails /k/small 2
 but /k/large 700 | kho-guest hash --same large
@@ -84,6 +87,7 @@ case $KHO_HOP in
 	load_without 3
 	;;
 2)
+	cat /tmp/where >>/k/bad
 	fails /k/later 100
 	fails /k/reserved 0
 	but /k/later 100 | kho-guest hash --same but-later

@@ -105,5 +105,14 @@ case $KHO_HOP in
 	# That of the driver that took a part.
 	[ "$(unclaimed test)" = $((2 * 4096)) ]
 	[ -z "$(unclaimed test,left)" ]
+	# A node without memory is taken once, also when the module was not loaded meanwhile.
+	insmod $modules/kho_test.ko pages=2 arrived=none take=1
+	[ "$(cat /sys/module/kho_test/parameters/took)" = 0 ]
+	rmmod kho_test
+	rmmod kho_ring
+	rmmod kho
+	insmod $modules/kho.ko
+	insmod $modules/kho_test.ko pages=2 arrived=none take=1
+	[ "$(cat /sys/module/kho_test/parameters/took)" = -16 ]
 	;;
 esac

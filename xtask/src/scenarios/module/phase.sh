@@ -74,7 +74,9 @@ wrong twice 'in use'
 wrong again 'in use'
 wrong unaligned 'nvalid argument'
 wrong node 'nvalid argument'
-wrong ignore 'nvalid argument'
+for ignored in ignore ignore-value ignore-area; do
+	wrong $ignored 'nvalid argument'
+done
 wrong notram 'No such device or address'
 # The kernel's own text, and the memory of the page frames.
 echo $((0x$text)) >$p/bad

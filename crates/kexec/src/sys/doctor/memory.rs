@@ -158,11 +158,11 @@ pub(super) fn corrupted(info: Result<MemInfo, FactError>, out: &mut Findings) {
         Ok(info) => out.warn(
             ID,
             format!(
-                "{} of memory were lost to hardware errors: this kernel avoids them, the next one does not \
-                 know them",
+                "{} of memory were lost to hardware errors: this kernel avoids them, and a handover tells the \
+                 kernels after it to",
                 size(info.hardware_corrupted)
             ),
-            "replace the module; until then name the pages to the next kernel (memmap=SIZE$ADDRESS)",
+            "replace the memory module",
         ),
     }
 }

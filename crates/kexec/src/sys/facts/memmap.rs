@@ -168,6 +168,38 @@ impl FirmwareMap {
         Ok(Self { entries, ram })
     }
 
+    /// The same map with `failed` as unusable memory, as far as it is RAM: a kernel that is given it uses nothing of that,
+    /// and shows it so in the map that it received. So it goes on from kernel to kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn without(&self, failed: &RangeSet) -> Result<Self, OutOfMemory> {
+        let mut entries = Vec::new();
+        for entry in &self.entries {
+            if entry.kind != MemoryType::Ram || !failed.overlaps(entry.range) {
+                entries.push(entry.clone());
+                continue;
+            }
+            let whole = RangeSet::from_ranges([entry.range])?;
+            let good = whole.subtract(failed)?;
+            let bad = whole.intersect(failed)?;
+            let part = |kind: MemoryType| {
+                move |range| MapEntry {
+                    range,
+                    kind: kind.clone(),
+                }
+            };
+            entries.extend(good.iter().map(part(MemoryType::Ram)));
+            entries.extend(bad.iter().map(part(MemoryType::Unusable)));
+        }
+        entries.sort_by_key(|entry| entry.range);
+        Ok(Self {
+            entries,
+            ram: self.ram.subtract(failed)?,
+        })
+    }
+
     /// The entries, sorted by address.
     pub fn entries(&self) -> &[MapEntry] {
         &self.entries
@@ -328,6 +360,48 @@ pub(crate) mod tests {
         let codes: Vec<u32> = map.e820().map(|(_, c)| c).collect();
         assert_eq!(codes, [2, 0xefff_ffff]);
         assert!(map.ram().is_empty());
+    }
+
+    #[test]
+    fn memory_that_failed_is_unusable() {
+        let f = Fixture::new();
+        put_qemu_map(&f);
+        let map = FirmwareMap::read(&f.root()).unwrap();
+        let page = |start| range(start, start + 0x1000);
+        // Two pages beside each other, the last whole one, and one in what is no RAM.
+        let bad = [0x20_0000, 0x20_1000, 0x9_f000, 0x7ffd_c000, 0x7ffd_d000];
+        let failed = RangeSet::from_ranges(bad.map(page)).unwrap();
+        let less = map.without(&failed).unwrap();
+        let unusable: Vec<PhysRange> = less
+            .entries()
+            .iter()
+            .filter(|entry| entry.kind == MemoryType::Unusable)
+            .map(|entry| entry.range)
+            .collect();
+        assert_eq!(
+            unusable,
+            [
+                range(0x9_f000, 0x9_fc00),
+                range(0x20_0000, 0x20_2000),
+                page(0x7ffd_c000)
+            ]
+        );
+        assert_eq!(
+            less.ram().as_slice(),
+            [
+                range(0, 0x9_f000),
+                range(0x10_0000, 0x20_0000),
+                range(0x20_2000, 0x7ffd_c000)
+            ]
+        );
+        // Every byte is there once, as before, in order.
+        let again = FirmwareMap::from_entries(less.entries().to_vec()).unwrap();
+        assert_eq!(again, less);
+        let bytes = |map: &FirmwareMap| map.entries().iter().map(|e| e.range.len()).sum::<u64>();
+        assert_eq!(bytes(&less), bytes(&map));
+        assert_eq!(map.without(&RangeSet::new()).unwrap(), map);
+        // The kernel after that one finds it in its own map.
+        assert_eq!(less.without(&failed).unwrap(), less);
     }
 
     #[test]
