@@ -10,10 +10,11 @@ use tar::{EntryType, Header};
 
 use crate::encode::padding;
 use crate::error::{FormatError, Problem};
+use crate::limits::{self, MAX_HEAD};
 use crate::pax::Pax;
 use crate::sparse::{Decoder, Extent};
 use crate::sys::{Time, Xattrs};
-use crate::{BLOCK, Kind, MAX_HEAD, MAX_NAME, MAX_PATH};
+use crate::{BLOCK, Kind};
 
 const BLOCK_SIZE: usize = 512;
 
@@ -257,9 +258,8 @@ impl<R: Read> Decode<R> {
             Some(n) => n,
             None => self.field(field, header)?,
         };
-        // The last id means "leave as it is" to chown(2), so nothing can be owned by it.
         match u32::try_from(n) {
-            Ok(n) if n != u32::MAX => Ok(n),
+            Ok(n) if limits::owner(n) => Ok(n),
             _ => Err(self.bad(Problem::Field { field })),
         }
     }
@@ -371,45 +371,17 @@ impl<R: Read> Decode<R> {
     }
 }
 
-/// A name that stays where it belongs: relative, no `.`, no `..`, nothing empty, nothing the kernel would refuse.
+/// A name that stays where it belongs: relative, no `.`, no `..`, nothing empty.
 fn check_path(what: &'static str, path: &[u8]) -> Result<Vec<u8>, Problem> {
-    let why = if path.is_empty() {
-        "it is empty"
-    } else if path.first() == Some(&b'/') {
-        "it is absolute"
-    } else if path.len() > MAX_PATH {
-        "it is longer than 4080 bytes"
-    } else if path.contains(&0) {
-        "it holds a NUL byte"
-    } else {
-        let bad = path.split(|b| *b == b'/').find_map(|c| match c {
-            b"" => Some("it has an empty component"),
-            b"." => Some("it has a `.` component"),
-            b".." => Some("it has a `..` component"),
-            c if c.len() > MAX_NAME => Some("it has a component of more than 255 bytes"),
-            _ => None,
-        });
-        match bad {
-            Some(why) => why,
-            None => return Ok(path.to_vec()),
-        }
-    };
-    Err(Problem::Name { what, why })
+    limits::path(path)
+        .map(|()| path.to_vec())
+        .map_err(|why| Problem::Name { what, why })
 }
 
-/// The text of a symlink is never followed here, so it may say anything that symlink(2) takes.
 fn check_symlink(link: Vec<u8>) -> Result<Vec<u8>, Problem> {
-    let why = if link.is_empty() {
-        "it is empty"
-    } else if link.contains(&0) {
-        "it holds a NUL byte"
-    } else if link.len() > 4095 {
-        "it is longer than 4095 bytes"
-    } else {
-        return Ok(link);
-    };
-    Err(Problem::Name {
+    limits::symlink(&link).map_err(|why| Problem::Name {
         what: "link target",
         why,
-    })
+    })?;
+    Ok(link)
 }

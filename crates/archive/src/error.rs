@@ -71,6 +71,29 @@ pub enum PackError {
         /// Bytes it may take.
         limit: u64,
     },
+    /// The extended attributes of a directory and those of the directories above it exceed what is held while unpacking.
+    #[error(
+        "the extended attributes of {path:?} and of the kept directories above it take {bytes:#x} bytes, at most \
+         {limit:#x} can be kept; remove some, or keep a directory further down"
+    )]
+    NestedAttributes {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes of names and values of all of them.
+        bytes: u64,
+        /// Bytes they may take.
+        limit: u64,
+    },
+    /// An object that a file system can hold and an archive cannot.
+    #[error("{path:?} cannot be kept: {what} cannot be written down: {why}")]
+    Unrepresentable {
+        /// The object.
+        path: PathBuf,
+        /// Part of it that is the reason.
+        what: &'static str,
+        /// What is wrong with that.
+        why: &'static str,
+    },
     /// A path longer than the kernel lets anybody open in one piece.
     #[error(
         "{path:?} is {bytes:#x} bytes long, at most {limit:#x} can be kept; keep a directory further down"

@@ -27,14 +27,18 @@
 //! Packing reads a tree that may change beneath it; unpacking reads a stream that the previous kernel left in memory
 //! into a tree that may hold symlinks set up by somebody else. Both resolve every name with `openat2(2)` below
 //! directories they hold open and follow no symlink. No stream makes [`unpack`] or [`list`] use more memory than 1 MiB
-//! for headers, 16 MiB for a sparse map, 16 MiB for the attributes of directories not finished yet, and about 100 bytes
-//! and its name for every entry put into a directory that existed before.
+//! for headers, 16 MiB for a sparse map, 16 MiB for the attributes of new directories not finished yet, the attributes of
+//! every directory that existed before, and about 100 bytes and its name for every entry put into one of those. What
+//! [`measure`] accepts keeps these bounds (`limits.rs`): what is packed can be unpacked.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod agree;
 mod commit;
 mod decode;
 mod encode;
 mod error;
+mod limits;
 mod list;
 mod meta;
 mod pack;
@@ -61,12 +65,6 @@ pub(crate) const BLOCK: u64 = 512;
 pub(crate) const END_LEN: u64 = 2 * BLOCK;
 /// Bytes moved at a time.
 pub(crate) const BUFFER: usize = 256 * 1024;
-/// Most bytes that the headers of one entry may take, names and extended attributes included.
-pub(crate) const MAX_HEAD: usize = 1 << 20;
-/// Longest path in an archive: `PATH_MAX` (4096 with its NUL) less what the name of a stage takes.
-pub(crate) const MAX_PATH: usize = 4080;
-/// Longest component (`NAME_MAX`).
-pub(crate) const MAX_NAME: usize = 255;
 
 /// Kinds of entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

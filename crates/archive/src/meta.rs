@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
+use crate::decode::Entry;
+use crate::limits;
 use crate::pax::{ACL_ACCESS, ACL_DEFAULT};
 use crate::sys::{self, Stat, Time, XattrTarget, Xattrs};
 use crate::{UnpackOptions, UnpackStats};
@@ -31,9 +33,21 @@ const MODE: &str = "set the mode of";
 const TIME: &str = "set the modification time of";
 
 impl Meta {
+    /// What an entry says.
+    pub(crate) fn of(entry: Entry) -> Self {
+        Self {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: Some(entry.mtime),
+            xattrs: entry.xattrs,
+            offset: entry.offset,
+        }
+    }
+
     /// Bytes of attributes this holds in memory.
     pub(crate) fn weight(&self) -> usize {
-        self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum()
+        limits::weight(&self.xattrs)
     }
 
     /// Sets everything, in the order in which nothing undoes what came before: a change of owner clears set-id bits

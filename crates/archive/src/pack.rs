@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::encode::{Head, padding};
 use crate::error::{Change, PackError};
+use crate::limits::{self, MAX_HEAD};
 use crate::sparse::{self, Extent};
 use crate::sys::{self, Stat};
 use crate::walk::{Found, Visitor, Walk, changed, difference, io, name_still_leads_to, shown};
-use crate::{BUFFER, END_LEN, Kind, MAX_HEAD, PackOptions, PackStats};
+use crate::{BUFFER, END_LEN, Kind, PackOptions, PackStats};
 
 /// What a path takes in an archive, taken without reading any content.
 ///
@@ -172,14 +173,51 @@ fn count(stats: &mut PackStats, head: &Head<'_>) {
 
 struct Measuring {
     bytes: u64,
+    /// Bytes of extended attributes of each directory that the current object is in.
+    open: Vec<usize>,
     stats: PackStats,
     fingerprint: Fingerprint,
     seen: Vec<Seen>,
     maps: BTreeMap<usize, Vec<Extent>>,
 }
 
+impl Measuring {
+    /// Refuses what an archive cannot hold, although a file system may.
+    fn representable(&mut self, found: &Found<'_>) -> Result<(), PackError> {
+        let bad = |what, why| PackError::Unrepresentable {
+            path: shown(found.path),
+            what,
+            why,
+        };
+        limits::path(found.path).map_err(|why| bad("its path", why))?;
+        if found.kind == Kind::Symlink {
+            limits::symlink(found.link).map_err(|why| bad("its text", why))?;
+        }
+        if !limits::owner(found.stat.uid) || !limits::owner(found.stat.gid) {
+            return Err(bad(
+                "its owner or group",
+                "nothing can be given to the number 4294967295",
+            ));
+        }
+        self.open.truncate(found.depth);
+        if found.kind == Kind::Directory {
+            self.open.push(limits::weight(found.xattrs));
+            let bytes: usize = self.open.iter().sum();
+            if bytes > limits::MAX_OPEN_ATTRIBUTES {
+                return Err(PackError::NestedAttributes {
+                    path: shown(found.path),
+                    bytes: bytes as u64,
+                    limit: limits::MAX_OPEN_ATTRIBUTES as u64,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Visitor for Measuring {
     fn found(&mut self, found: &Found<'_>) -> Result<(), PackError> {
+        self.representable(found)?;
         let s = &found.stat;
         let mut map = None;
         if let (Kind::File, Some(fd)) = (found.kind, found.fd)
@@ -231,6 +269,7 @@ impl Visitor for Measuring {
 pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError> {
     let mut m = Measuring {
         bytes: 0,
+        open: Vec::new(),
         stats: PackStats::default(),
         fingerprint: Fingerprint::default(),
         seen: Vec::new(),

@@ -130,7 +130,7 @@ fn time(value: &[u8]) -> Option<Time> {
         None => (false, value),
     };
     let dot = value.iter().position(|b| *b == b'.').unwrap_or(value.len());
-    let seconds = i64::try_from(digits(value.get(..dot)?)?).ok()?;
+    let seconds = digits(value.get(..dot)?)?;
     let fraction = value.get(dot + 1..).unwrap_or_default();
     if !fraction.iter().all(u8::is_ascii_digit) {
         return None;
@@ -142,20 +142,18 @@ fn time(value: &[u8]) -> Option<Time> {
     }
     if !negative {
         return Some(Time {
-            seconds,
+            seconds: i64::try_from(seconds).ok()?,
             nanoseconds,
         });
     }
-    Some(if nanoseconds == 0 {
-        Time {
-            seconds: -seconds,
-            nanoseconds: 0,
-        }
-    } else {
-        Time {
-            seconds: -seconds - 1,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        }
+    // The seconds of a time before 1970 are rounded down, and its nanoseconds count upwards.
+    let (down, nanoseconds) = match nanoseconds {
+        0 => (0, 0),
+        n => (1, 1_000_000_000 - n),
+    };
+    Some(Time {
+        seconds: 0_i64.checked_sub_unsigned(seconds)?.checked_sub(down)?,
+        nanoseconds,
     })
 }
 

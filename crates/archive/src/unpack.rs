@@ -25,9 +25,6 @@ use crate::{BUFFER, Dest, Kind, UnpackOptions, UnpackStats};
 /// Conflicts named one by one; the rest is only counted.
 const NAMED_CONFLICTS: usize = 8;
 
-/// Most bytes of extended attributes waiting for their directory to be finished.
-const MAX_DEFERRED: usize = 16 << 20;
-
 /// A directory between the place's root and the current entry.
 struct Frame {
     /// Length of the current path at this directory.
@@ -62,6 +59,7 @@ struct Unpack<'a, R> {
     path: Vec<u8>,
     conflicts: Vec<Conflict>,
     conflict_total: u64,
+    /// Bytes of extended attributes of the new directories that are not complete.
     deferred: usize,
     /// The innermost directory where it will be, if it existed before.
     there: Option<OwnedFd>,
@@ -384,7 +382,7 @@ impl<R: Read> Unpack<'_, R> {
         })?;
         self.stats.merged += 1;
         let (offset, path) = (entry.offset, entry.path.clone());
-        let meta = self.meta(entry)?;
+        let meta = Meta::of(entry);
         self.path = path;
         self.merge(fd, Some(meta), offset)
     }
@@ -409,26 +407,6 @@ impl<R: Read> Unpack<'_, R> {
             });
         }
         Ok(())
-    }
-
-    fn meta(&mut self, entry: Entry) -> Result<Meta, UnpackError> {
-        let meta = Meta {
-            mode: entry.mode,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: Some(entry.mtime),
-            xattrs: entry.xattrs,
-            offset: entry.offset,
-        };
-        if entry.kind == Kind::Directory {
-            self.deferred += meta.weight();
-            self.limit(
-                "bytes of extended attributes of open directories",
-                self.deferred as u64,
-                MAX_DEFERRED as u64,
-            )?;
-        }
-        Ok(meta)
     }
 
     /// The innermost directory, which existed before.

@@ -10,9 +10,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Change, PackError};
+use crate::limits::{MAX_HEAD, MAX_PATH};
 use crate::pax::kept_attribute;
 use crate::sys::{self, Stat, XattrTarget, Xattrs};
-use crate::{Kind, MAX_HEAD, MAX_PATH, PackOptions};
+use crate::{Kind, PackOptions};
 
 /// Directory levels whose descriptor is kept while a level below is walked; deeper ones are opened again by path.
 const OPEN_LEVELS: usize = 64;
@@ -22,6 +23,8 @@ pub(crate) struct Found<'a> {
     /// Path without the leading slash.
     pub path: &'a [u8],
     pub kind: Kind,
+    /// Number of directories of the archive that it is in.
+    pub depth: usize,
     pub stat: Stat,
     /// The directory it is in, and its name there.
     pub parent: BorrowedFd<'a>,
@@ -57,8 +60,9 @@ pub(crate) struct Walk<'a, V> {
     visitor: &'a mut V,
     root: OwnedFd,
     path: Vec<u8>,
-    /// First name of every object that has several.
-    links: HashMap<(u64, u64), Box<[u8]>>,
+    /// First name of every object that has several, by mount, device and inode: a link cannot lead from one mount to
+    /// another, not even to one of the same file system (do_linkat in fs/namei.c, 6.1 to 7.3).
+    links: HashMap<(u64, u64, u64), Box<[u8]>>,
     /// Device of the kept path.
     device: Option<u64>,
 }
@@ -300,11 +304,12 @@ impl<'a, V: Visitor> Walk<'a, V> {
         };
         if kind != Kind::Directory
             && seen.nlink > 1
-            && let Some(link) = self.links.get(&(seen.dev, seen.ino))
+            && let Some(link) = self.links.get(&(seen.mount, seen.dev, seen.ino))
         {
             self.visitor.found(&Found {
                 path: &self.path,
                 kind: Kind::HardLink,
+                depth: levels.len(),
                 stat: seen,
                 parent,
                 name,
@@ -341,6 +346,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         self.visitor.found(&Found {
             path: &self.path,
             kind,
+            depth: levels.len(),
             stat,
             parent,
             name,
@@ -351,7 +357,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         if kind != Kind::Directory {
             if stat.nlink > 1 {
                 let path = Box::from(self.path.as_slice());
-                self.links.insert((stat.dev, stat.ino), path);
+                self.links.insert((stat.mount, stat.dev, stat.ino), path);
             }
             return Ok(None);
         }
@@ -363,6 +369,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
         // Taken from the end, so that a name goes as soon as it is visited.
         names.sort_unstable_by(|a, b| b.cmp(a));
+        // A listing during which something was renamed may have it twice; an archive cannot.
+        names.dedup();
         levels.push(Level {
             names,
             stat,

@@ -358,3 +358,52 @@ fn too_many_attributes_and_too_long_paths() {
     rustix::fs::unlinkat(&fd, &name, rm).unwrap();
     measure(&src, &PackOptions::default()).unwrap();
 }
+
+#[test]
+fn nested_attributes_are_refused_before_they_cannot_be_restored() {
+    let test = "nested_attributes_are_refused_before_they_cannot_be_restored";
+    // Elsewhere an inode cannot have that many.
+    let Some(s) = Scratch::on_tmpfs(test) else {
+        return;
+    };
+    let src = s.join("src");
+    let value = vec![b'v'; 60_000];
+    let mut dir = src.clone();
+    let mut dirs = Vec::new();
+    for _ in 0..279 {
+        fs::create_dir(&dir).unwrap();
+        set_xattr(&dir, "trusted.large", &value);
+        dirs.push(dir.clone());
+        dir.push("d");
+    }
+    // As much as there can be comes back.
+    let archive = packed(&src);
+    let out = s.join("out");
+    fs::create_dir(&out).unwrap();
+    let options = kho_archive::UnpackOptions::default();
+    let dest = kho_archive::Dest::Into(out.clone());
+    kho_archive::unpack(&archive[..], &dest, &options, &mut |_| {}).unwrap();
+    let there = out.join(src.strip_prefix("/").unwrap());
+    assert_same(&describe(&src), &describe(&there));
+    // And again into directories that are there.
+    kho_archive::unpack(&archive[..], &dest, &options, &mut |_| {}).unwrap();
+
+    fs::create_dir(&dir).unwrap();
+    set_xattr(&dir, "trusted.large", &value);
+    match measure(&src, &PackOptions::default()) {
+        Err(PackError::NestedAttributes { path, .. }) => assert_eq!(path, dir),
+        other => panic!("{other:?}"),
+    }
+    // Beside each other they do not add up, not even where the directories exist.
+    let wide = s.join("wide");
+    fs::create_dir(&wide).unwrap();
+    for i in 0..300 {
+        let dir = wide.join(i.to_string());
+        fs::create_dir(&dir).unwrap();
+        set_xattr(&dir, "trusted.large", &value);
+    }
+    let archive = packed(&wide);
+    let dest = kho_archive::Dest::Original;
+    let stats = kho_archive::unpack(&archive[..], &dest, &options, &mut |_| {}).unwrap();
+    assert_eq!(stats.merged, 301);
+}

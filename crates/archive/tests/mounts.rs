@@ -171,6 +171,24 @@ fn inner_mount_points_inside() {
     assert!(matches!(e, UnpackError::Conflicts { total: 2, .. }), "{e}");
     assert_same(&some, &describe(&src));
 
+    // A link cannot lead from one mount to another, even of the same file system: there are two files then.
+    let (a, b) = (top.join("bound/a"), top.join("bound/b"));
+    fs::create_dir_all(&a).unwrap();
+    fs::create_dir_all(&b).unwrap();
+    fs::write(a.join("f"), b"f").unwrap();
+    fs::hard_link(a.join("f"), a.join("g")).unwrap();
+    let bound = Command::new("mount").arg("--bind").args([&a, &b]).status();
+    assert!(bound.unwrap().success());
+    let archive = packed(&top.join("bound"));
+    fs::remove_file(a.join("f")).unwrap();
+    fs::remove_file(a.join("g")).unwrap();
+    let unbound = Command::new("umount").arg(&b).status();
+    assert!(unbound.unwrap().success());
+    mount(&b);
+    let stats = unpack(&archive[..], &Dest::Original, &options(), &mut |_| {}).unwrap();
+    assert_eq!((stats.files, stats.hard_links), (2, 2));
+    assert_eq!(fs::metadata(b.join("f")).unwrap().nlink(), 2);
+
     // The target itself a mount point, as file systems for data usually are.
     let data = top.join("data");
     fs::create_dir(&data).unwrap();

@@ -245,6 +245,29 @@ fn mapped_sizes_beyond_octal() {
     assert_eq!(after.metadata().unwrap().len(), before.len());
 }
 
+#[test]
+fn times_of_any_size_come_back() {
+    let Some(s) = Scratch::on_tmpfs("times_of_any_size_come_back") else {
+        return;
+    };
+    let src = s.join("src");
+    fs::create_dir(&src).unwrap();
+    for (i, seconds) in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX]
+        .into_iter()
+        .enumerate()
+    {
+        for nanoseconds in [0, 1, 999_999_999] {
+            let path = src.join(format!("{i} {nanoseconds}"));
+            fs::write(&path, b"x").unwrap();
+            set_mtime(&path, seconds, nanoseconds);
+        }
+    }
+    set_mtime(&src, i64::MIN, 0);
+    let before = describe(&src);
+    assert_eq!(before[Path::new("")].mtime, (i64::MIN, 0));
+    assert_same(&before, &into(&packed(&src), &s.join("out"), &src));
+}
+
 /// A tree to make: what, and where in the list of directories made so far.
 #[derive(Debug, Clone)]
 enum Make {

@@ -14,14 +14,13 @@ use crate::decode::Entry;
 use crate::error::{Problem, UnpackError};
 use crate::meta::Meta;
 use crate::sparse::Extent;
-use crate::{BUFFER, Kind, sys};
+use crate::{BUFFER, Kind, limits, sys};
 
 impl<R: Read> Unpack<'_, R> {
     pub(super) fn make(&mut self, name: &[u8], entry: Entry) -> Result<(), UnpackError> {
         match entry.kind {
             Kind::Directory => {
-                let meta = self.meta(entry)?;
-                self.directory(name, meta)?;
+                self.directory(name, Meta::of(entry))?;
                 self.stats.directories += 1;
             }
             Kind::File => self.file(name, entry)?,
@@ -34,6 +33,12 @@ impl<R: Read> Unpack<'_, R> {
     /// Makes a directory in the current one and enters it.
     pub(super) fn directory(&mut self, name: &[u8], meta: Meta) -> Result<(), UnpackError> {
         let offset = meta.offset;
+        self.deferred += meta.weight();
+        self.limit(
+            "bytes of extended attributes of open directories",
+            self.deferred as u64,
+            limits::MAX_OPEN_ATTRIBUTES as u64,
+        )?;
         let here = self.open_here(offset)?;
         let made =
             rustix::fs::mkdirat(here, name, Mode::RWXU).and_then(|()| sys::open_dir(here, name));
@@ -73,14 +78,14 @@ impl<R: Read> Unpack<'_, R> {
             };
             self.data(fd.as_fd(), &path, offset, whole)?;
         }
-        let meta = self.meta(entry)?;
-        meta.apply(
-            fd.as_fd(),
-            FileType::RegularFile,
-            self.options,
-            &mut self.stats,
-        )
-        .map_err(|(action, e)| self.place.io(action, &path, offset, e))?;
+        Meta::of(entry)
+            .apply(
+                fd.as_fd(),
+                FileType::RegularFile,
+                self.options,
+                &mut self.stats,
+            )
+            .map_err(|(action, e)| self.place.io(action, &path, offset, e))?;
         self.stats.files += 1;
         Ok(())
     }
@@ -125,7 +130,7 @@ impl<R: Read> Unpack<'_, R> {
     fn symlink(&mut self, name: &[u8], mut entry: Entry) -> Result<(), UnpackError> {
         let (path, offset) = (entry.path.clone(), entry.offset);
         let text = std::mem::take(&mut entry.link);
-        let meta = self.meta(entry)?;
+        let meta = Meta::of(entry);
         let mut stats = std::mem::take(&mut self.stats);
         let options = self.options;
         let here = self.open_here(offset)?;

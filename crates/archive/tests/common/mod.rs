@@ -30,6 +30,23 @@ impl Scratch {
         Self(dir)
     }
 
+    /// On the tmpfs that most systems have, for what other file systems do not take. Needs root.
+    pub fn on_tmpfs(test: &str) -> Option<Self> {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir =
+            Path::new("/dev/shm").join(format!("kho-archive-test-{}-{n}", std::process::id()));
+        if !is_root(test) {
+            return None;
+        }
+        if rustix::fs::statfs("/dev/shm").is_ok_and(|fs| fs.f_type == 0x0102_1994)
+            && fs::create_dir(&dir).is_ok()
+        {
+            return Some(Self(dir));
+        }
+        skip(test, "needs a tmpfs at /dev/shm");
+        None
+    }
+
     pub fn join(&self, p: impl AsRef<Path>) -> PathBuf {
         self.0.join(p)
     }
