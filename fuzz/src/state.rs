@@ -1,5 +1,7 @@
 //! What a `kho` of the same boot wrote down, or somebody else did.
 
+use std::os::unix::ffi::OsStringExt;
+
 use crate::state_records::{ArmedFile, KeepFile, LoadedFile, ReservedFile, parse};
 use kho_kexec::cmdline;
 use serde::{Serialize, de::DeserializeOwned};
@@ -56,12 +58,12 @@ pub fn armed(data: &[u8]) {
         let _ = kho::scratch::parse_size(size);
     }
     let base = match (&armed.command_line, armed.reuse_cmdline) {
-        (Some(line), _) => line.clone().into_bytes(),
+        (Some(line), _) => line.clone().into_vec(),
         (None, true) => cmdline::reuse(RUNNING, Some(b"/init")),
         (None, false) => Vec::new(),
     };
-    let append = armed.append.unwrap_or_default();
-    if let Ok(built) = cmdline::build(&base, append.as_bytes(), true, LINE_MAX) {
+    let append = armed.append.unwrap_or_default().into_vec();
+    if let Ok(built) = cmdline::build(&base, &append, true, LINE_MAX) {
         assert!(
             built.line.len() as u64 <= LINE_MAX,
             "as long as the kernel takes"

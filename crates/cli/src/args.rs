@@ -370,10 +370,10 @@ pub struct Next {
         conflicts_with = "reuse_cmdline",
         allow_hyphen_values = true
     )]
-    pub command_line: Option<String>,
+    pub command_line: Option<OsString>,
     /// Added at the end of the command line.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
-    pub append: Option<String>,
+    pub append: Option<OsString>,
     /// Size of the scratch region if none was recorded by an earlier hop (for example 256M).
     #[arg(long, value_name = "SIZE")]
     pub scratch: Option<String>,

@@ -368,6 +368,41 @@ mod tests {
         assert_eq!(state.keep().unwrap_err().status, Status::Failed);
     }
 
+    /// As text where it is text, which is how older versions of the command wrote and read it.
+    #[test]
+    fn an_armed_command_line_is_bytes() {
+        use std::os::unix::ffi::OsStringExt;
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().join("kho"));
+        let armed = |append: Option<&[u8]>| ArmedFile {
+            kernel: "/boot/vmlinuz".into(),
+            release: "6.12".into(),
+            initrd: false,
+            reuse_cmdline: false,
+            command_line: Some("root=/dev/vda".into()),
+            append: append.map(|bytes| std::ffi::OsString::from_vec(bytes.to_vec())),
+            scratch: None,
+            max_ranges: None,
+            no_activate: false,
+            no_module_check: false,
+            forget_arrived: false,
+            plain_line: Vec::new(),
+            on_failure: None,
+            time: 1,
+        };
+        for append in [None, Some(&b"quiet"[..]), Some(b"note=gr\xfcn")] {
+            let armed = armed(append);
+            state.write("armed.json", &armed).unwrap();
+            let back: ArmedFile = state.read("armed.json").unwrap().unwrap();
+            assert_eq!(
+                (back.append, back.command_line),
+                (armed.append, armed.command_line)
+            );
+        }
+        let text = fs::read_to_string(state.path().join("armed.json")).unwrap();
+        assert!(text.contains(r#""root=/dev/vda""#), "{text}");
+    }
+
     #[test]
     fn a_directory_open_to_others_is_refused() {
         use std::os::unix::fs::PermissionsExt;

@@ -26,10 +26,14 @@ pub struct CommandLine {
 #[non_exhaustive]
 pub enum CmdlineError {
     /// Longer than the image takes.
-    #[error("the command line is {len} bytes long, this kernel takes at most {max}; shorten it by {}", len.saturating_sub(*max))]
+    #[error("the command line is {len} bytes long{}, this kernel takes at most {max}; shorten it by {}",
+        if *ours == 0 { String::new() } else { format!(" with the {ours} that kho adds for rdinit={ARRIVE_PATH}") },
+        len.saturating_sub(*max))]
     CommandLineTooLong {
         /// Bytes of the line.
         len: u64,
+        /// Bytes of them that stand for the arrival program and that nobody gave.
+        ours: u64,
         /// `cmdline_size` of the image.
         max: u64,
     },
@@ -250,7 +254,12 @@ pub fn build(
     let line = words.join(&b' ');
     let len = len64(line.len());
     if len > max {
-        return Err(CmdlineError::CommandLineTooLong { len, max });
+        let given = user.map_or(0, |path| rdinit(path).len() + 1);
+        let ours = match arrive {
+            true => len64((ours.len() + 1).saturating_sub(given)),
+            false => 0,
+        };
+        return Err(CmdlineError::CommandLineTooLong { len, ours, max });
     }
     Ok(CommandLine {
         line,

@@ -21,7 +21,8 @@ impl Control {
             .write(true)
             .open(CONTROL_PORT)
             .with_context(|| format!("opening {CONTROL_PORT}"))?;
-        let cmdline = std::fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+        let cmdline = std::fs::read("/proc/cmdline").context("reading /proc/cmdline")?;
+        let cmdline = String::from_utf8_lossy(&cmdline);
         let token = parameter(&cmdline, TOKEN_PARAMETER)
             .unwrap_or_default()
             .to_owned();

@@ -58,7 +58,8 @@ fn stage() -> Result<()> {
     for (kind, target, options) in MOUNTS {
         mount_if_absent(kind, target, options)?;
     }
-    let cmdline = std::fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
+    let cmdline = std::fs::read("/proc/cmdline").context("reading /proc/cmdline")?;
+    let cmdline = String::from_utf8_lossy(&cmdline);
     let hop = parameter(&cmdline, HOP_PARAMETER)
         .and_then(|hop| hop.parse().ok())
         .unwrap_or(0);

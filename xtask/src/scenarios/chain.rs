@@ -28,7 +28,20 @@ pub fn scenarios() -> Vec<Scenario> {
         .emulated()
         .first("grep -qw la57 /proc/cpuinfo\nkeep_tree_and_blob 16")
         .each("fails grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob")
-        .at(2, "grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob"),
+        .at(
+            2,
+            // The last hop has a byte on its line that is no UTF-8.
+            "grep -qw la57 /proc/cpuinfo
+             check_tree_and_blob
+             KHO_NEXT_CMDLINE=\"$KHO_NEXT_CMDLINE note=gr$(printf '\\374')n\"
+             load",
+        )
+        .at(
+            3,
+            "fails grep -qw la57 /proc/cpuinfo
+             grep -q \"note=gr$(printf '\\374')n\" /proc/cmdline
+             check_tree_and_blob",
+        ),
         Scenario::new("nokaslr", "the same without address space randomization")
             .kernels(&["6.1", "7.3", "6.12"])
             .append("nokaslr")

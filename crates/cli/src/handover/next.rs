@@ -7,6 +7,7 @@ use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
 use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::root::Root;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// The files as read. [`Files::parse`] looks into them.
@@ -111,11 +112,11 @@ impl Files {
 /// The command line before the arrival program: what it starts from, and what is added.
 fn base_line(args: &args::Next, running: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let base = match (&args.command_line, args.reuse_cmdline) {
-        (Some(line), _) => line.clone().into_bytes(),
+        (Some(line), _) => line.clone().into_vec(),
         (None, true) => cmdline::reuse(running, arrived_rdinit().as_deref()),
         (None, false) => Vec::new(),
     };
-    (base, args.append.clone().unwrap_or_default().into_bytes())
+    (base, args.append.clone().unwrap_or_default().into_vec())
 }
 
 /// The command line for a kernel that is started without a handover.

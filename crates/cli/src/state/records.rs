@@ -111,9 +111,11 @@ pub struct ArmedFile {
     /// `--reuse-cmdline`
     pub reuse_cmdline: bool,
     /// `--command-line`
-    pub command_line: Option<String>,
+    #[serde(default, with = "line")]
+    pub command_line: Option<OsString>,
     /// `--append`
-    pub append: Option<String>,
+    #[serde(default, with = "line")]
+    pub append: Option<OsString>,
     /// `--scratch`
     pub scratch: Option<String>,
     /// `--max-ranges`
@@ -132,6 +134,41 @@ pub struct ArmedFile {
     pub on_failure: Option<OnFailure>,
     /// When, nanoseconds since the epoch.
     pub time: u64,
+}
+
+/// The bytes of a command line in JSON: a string where they are UTF-8, and else an array of numbers.
+mod line {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(
+        line: &Option<OsString>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let form = line.as_ref().map(|line| match line.to_str() {
+            Some(text) => Form::Text(text.to_owned()),
+            None => Form::Bytes(line.as_bytes().to_vec()),
+        });
+        form.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<OsString>, D::Error> {
+        let form = Option::<Form>::deserialize(deserializer)?;
+        Ok(form.map(|form| match form {
+            Form::Text(text) => text.into(),
+            Form::Bytes(bytes) => OsString::from_vec(bytes),
+        }))
+    }
 }
 
 /// A JSON file of this directory: the content, and the boot it belongs to.

@@ -266,6 +266,7 @@ fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
         return Err(AssembleError::Cmdline(
             crate::cmdline::CmdlineError::CommandLineTooLong {
                 len,
+                ours: 0,
                 max: needs.cmdline_max,
             },
         ));

@@ -369,6 +369,7 @@ fn a_command_line_that_the_image_does_not_take_is_refused() {
         error,
         AssembleError::Cmdline(CmdlineError::CommandLineTooLong {
             len: 2048,
+            ours: 0,
             max: 2047
         })
     );

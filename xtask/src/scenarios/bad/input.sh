@@ -120,6 +120,8 @@ still_ours
 echo '== command lines'
 line=$(head -c 3000 /dev/zero | tr '\0' x)
 expect 22 'takes at most 2047' -- load_with "$line"
+line=$(head -c 2040 /dev/zero | tr '\0' x)
+expect 22 'the 20 that kho adds' -- load_with "$line"
 expect 22 'line break|newline|line feed' -- load_with 'a
 b'
 expect 22 'quote' -- load_with 'a="b'

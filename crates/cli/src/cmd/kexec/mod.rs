@@ -200,11 +200,6 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
             format!("Unsupported kernel type {}", kind.display()),
         ));
     }
-    let text = |text: &OsString| {
-        text.clone()
-            .into_string()
-            .map_err(|_| Refusal(FAILED, "the command line is not UTF-8".to_owned()))
-    };
     let next = Next {
         no_activate: false,
         no_module_check: false,
@@ -214,7 +209,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         initrd: wanted.initrd.as_ref().map(PathBuf::from),
         reuse_cmdline: wanted.reuse_cmdline,
         command_line: None,
-        append: wanted.append.as_ref().map(text).transpose()?,
+        append: wanted.append.clone(),
         scratch: None,
         max_ranges: None,
         forget_arrived: false,
