@@ -266,20 +266,28 @@ fn roots(folder: &Path) -> Vec<PathBuf> {
     roots
 }
 
+/// Circles that are left, by the root of their crate. A number may only fall, and falls here when it falls there.
+const LEFT: [(&str, usize); 0] = [];
+
 #[test]
-fn no_crate_has_a_circle_of_files() {
+fn no_crate_has_a_new_circle_of_files() {
     let folder = crate::workspace::root();
     let (mut wrong, mut files) = (Vec::new(), 0);
     for root in roots(folder) {
         let mut all = Crate::new();
         read(&root, Vec::new(), &mut all);
         files += all.len();
-        let shown = root.strip_prefix(folder).unwrap().display();
-        wrong.extend(
-            circles(&all)
-                .into_iter()
-                .map(|circle| format!("{shown}: {circle}")),
-        );
+        let shown = root.strip_prefix(folder).unwrap().display().to_string();
+        let found = circles(&all);
+        let left = LEFT.iter().find(|(root, _)| *root == shown);
+        let left = left.map_or(0, |(_, count)| *count);
+        if found.len() != left {
+            let found_count = found.len();
+            wrong.push(format!(
+                "{shown} has {found_count} circles and is known for {left}:"
+            ));
+            wrong.extend(found.into_iter().map(|circle| format!("  {circle}")));
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(files > 250, "only {files} files were read");
