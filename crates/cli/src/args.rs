@@ -109,6 +109,9 @@ kho load does this by itself; --no-activate makes it refuse instead.")]
   kho release /ring            what a driver that is not here any more kept
   kho release all
 
+What a driver of this kernel has is not released with the rest: the command refuses, and names it. An instance of khofs
+is released by its name (/khofs/NAME) when it is not mounted.
+
 kho restore does this by itself for what it has put back.")]
     Release {
         /// The name of a blob, the path of a node (`kho status` lists both), or `all`.

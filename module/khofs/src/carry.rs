@@ -304,27 +304,34 @@ fn arrived(node: Node) -> Result<(), Errno> {
         return Ok(());
     }
     let (limit, inode_limit) = (node.u64(SIZE_LIMIT)?, node.u64(INODE_LIMIT)?);
+    let pages = arrived.data.total() / PAGE_SIZE;
+    let (inodes, ranges) = (arrived.inodes, arrived.data.len());
+    let id = {
+        let mut state = STATE.lock();
+        let instance = state.add(name, Body::Arrived(arrived))?;
+        instance.node = Some(node);
+        instance.limit = limit / PAGE_SIZE;
+        instance.inode_limit = inode_limit;
+        instance.used = pages;
+        instance.id
+    };
     // From here on nobody else gives its pages away. They are all there, or none of them is handed on.
-    node.hold().inspect_err(|error| {
+    let held = node.hold();
+    let mut state = STATE.lock();
+    let name = &state.instance(id)?.name;
+    if let Err(error) = held {
         log!(
             Level::Error,
             "the memory of instance {name} is not all there (error {})",
             error.0
         );
-    })?;
-    let pages = arrived.data.total() / PAGE_SIZE;
+        state.instances.retain(|i| i.id != id);
+        return Err(error);
+    }
     log!(
         Level::Info,
-        "instance {name} arrived: {} inodes, {} KiB in {} ranges",
-        arrived.inodes,
-        pages.saturating_mul(PAGE_SIZE / 1024),
-        arrived.data.len()
+        "instance {name} arrived: {inodes} inodes, {} KiB in {ranges} ranges",
+        pages.saturating_mul(PAGE_SIZE / 1024)
     );
-    let mut state = STATE.lock();
-    let instance = state.add(name, Body::Arrived(arrived))?;
-    instance.node = Some(node);
-    instance.limit = limit / PAGE_SIZE;
-    instance.inode_limit = inode_limit;
-    instance.used = pages;
     Ok(())
 }
