@@ -101,6 +101,12 @@ pub fn run(
         None => module::again(session, arrived, out)?,
     };
     let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+    if inputs.machine.efi.is_some() && !next.image.needs().efi_kexec {
+        out.remark(&format!(
+            "note: {} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
+            next.image.release().unwrap_or("the next kernel")
+        ));
+    }
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {
         out.remark(&remark);
     }
