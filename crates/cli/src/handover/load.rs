@@ -110,6 +110,12 @@ pub fn run(
         None => module::again(session, arrived, out)?,
     };
     let inputs = Inputs::gather(session, arrived, &next, args, part)?;
+    if inputs.machine.efi.is_some() && !next.image.needs().efi_kexec {
+        out.warn(&format!(
+            "{} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
+            next.image.release().unwrap_or("the next kernel")
+        ));
+    }
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {
         out.warn(&remark);
     }

@@ -100,7 +100,8 @@ pub struct Load<'a> {
     pub running: &'a BootParams,
     /// The firmware's memory map.
     pub memory_map: &'a [MemoryMapEntry],
-    /// UEFI runtime services, where the running kernel has them.
+    /// UEFI runtime services, where the running kernel has them. A kernel that cannot take them over is told nothing of
+    /// them.
     pub efi: Option<&'a EfiFacts>,
     /// The ACPI root pointer that UEFI told the running kernel.
     pub acpi: Option<PhysAddr>,
@@ -180,7 +181,7 @@ pub fn assemble<'a>(
         tree: load.tree,
         reserved: load.reserved,
         memory_map: load.memory_map,
-        efi: load.efi,
+        efi: load.efi.filter(|_| needs.efi_kexec),
         rng_seed: Some(load.rng_seed),
     };
     let state = carrier.encode(place.state.start(), &cargo)?;

@@ -28,6 +28,7 @@ const LOWEST: u64 = 0x10_0000;
 const LOADED_HIGH: u8 = 1 << 0;
 const XLF_KERNEL_64: u16 = 1 << 0;
 const XLF_CAN_BE_LOADED_ABOVE_4G: u16 = 1 << 1;
+const XLF_EFI_KEXEC: u16 = 1 << 4;
 const XLF_5LEVEL: u16 = 1 << 5;
 const XLF_5LEVEL_ENABLED: u16 = 1 << 6;
 
@@ -223,6 +224,7 @@ impl<'a> BzImage<'a> {
                 five_level: xloadflags & XLF_5LEVEL != 0,
                 five_level_on: xloadflags & XLF_5LEVEL_ENABLED != 0,
                 setup_indirect,
+                efi_kexec: xloadflags & XLF_EFI_KEXEC != 0,
             },
         })
     }

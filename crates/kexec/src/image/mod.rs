@@ -60,6 +60,10 @@ pub struct ImageNeeds {
     pub five_level_on: bool,
     /// The kernel reserves what `SETUP_INDIRECT` nodes point to, which is all that keeps what is handed over.
     pub setup_indirect: bool,
+    /// The kernel can take UEFI runtime services over from another kernel: `XLF_EFI_KEXEC`. One that is built without
+    /// kexec would believe that it has them and map nothing for them (`kexec_enter_virtual_mode`,
+    /// `arch/x86/platform/efi/efi.c`).
+    pub efi_kexec: bool,
 }
 
 impl From<&ImageNeeds> for kho::image::KernelNeeds {

@@ -8,6 +8,7 @@ use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
 use kho_kexec::cmdline::{self, CmdlineError, CommandLine};
 use kho_kexec::image::parse;
 
+use crate::carrier::efi;
 use crate::fixture::{PAYLOAD, kernel, memory_map, old_kernel, put, range, running};
 
 const INITRD: &[u8] = b"\x28\xb5\x2f\xfd the user's initrd";
@@ -206,6 +207,41 @@ fn a_kernel_that_cannot_take_over_is_refused() {
         assert_eq!(refusal(&file, five_level, true), error);
         assert_eq!(refusal(&file, five_level, false), None);
     }
+}
+
+/// A kernel without kexec of its own cannot take UEFI over; where ACPI is it has to be told all the same.
+#[test]
+fn uefi_goes_only_to_a_kernel_that_can_take_it_over() {
+    let facts = efi();
+    let map = memory_map();
+    let mut set = setting();
+    set.running.acpi_rsdp_addr = 0.into();
+    let look = |file: &[u8]| {
+        let image = parse(file).unwrap();
+        let load = Load {
+            image: &*image,
+            initrd: Some(INITRD),
+            cmdline: &set.cmdline,
+            arrive: true,
+            running: &set.running,
+            memory_map: &map,
+            efi: Some(&facts),
+            acpi: Some(PhysAddr::new(0x7f77_e014)),
+            five_level: false,
+            rng_seed: &[7; 32],
+            tree: Some(TREE),
+            reserved: &set.reserved,
+            placement: place(image.needs().mem_size),
+        };
+        let assembled = assemble(&load, &SetupDataCarrier).unwrap();
+        let params = &assembled.segments[2].bytes;
+        assert_eq!(params[0x70..0x78], 0x7f77_e014_u64.to_le_bytes());
+        (params[0x1c0..0x1c4].to_vec(), params[0x1d4..0x1d8].to_vec())
+    };
+    assert_eq!(look(&kernel()), (b"EL64".to_vec(), vec![240, 0, 0, 0]));
+    let mut bare = kernel();
+    put(&mut bare, 0x236, &[0x6f, 0]);
+    assert_eq!(look(&bare), (vec![0; 4], vec![0; 4]));
 }
 
 #[test]
