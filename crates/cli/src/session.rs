@@ -371,3 +371,72 @@ impl Read for BlobReader<'_> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kho::PhysAddr;
+    use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+    use kho::abi::{Description, MACHINE_X86_64};
+    use std::fs;
+
+    const MIB: u64 = 1 << 20;
+
+    fn range(start: u64, len: u64) -> PhysRange {
+        PhysRange::new(PhysAddr::new(start), len).unwrap()
+    }
+
+    /// A boot in which a tree arrived that says one MiB is reserved, and a chain with these nodes, by type and length.
+    fn arrived(chain: &[(u32, u64)]) -> Result<(), Status> {
+        let description = Description {
+            generation: 1,
+            hop: 1,
+            previous_release: "6.1",
+            machine: MACHINE_X86_64,
+            time: 1,
+            scratch: range(16 * MIB, 64 * MIB),
+            mem_cache: &[range(256 * MIB, MIB)],
+            blobs: &[],
+        };
+        let len = kho::abi::measure_handover_with(&description, |_| Ok(())).unwrap();
+        let mut tree = vec![0; len];
+        let len = kho::abi::write_handover_with(&description, &mut tree, |_| Ok(())).unwrap();
+        tree.truncate(len);
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("sys/kernel/boot_params/setup_data");
+        let node = |index: usize, kind: u32| {
+            let node = dir.join(index.to_string());
+            fs::create_dir_all(&node).unwrap();
+            fs::write(node.join("type"), format!("{kind:#x}\n")).unwrap();
+            node.join("data")
+        };
+        fs::write(node(0, SETUP_KHO_TREE), &tree).unwrap();
+        for (index, (kind, len)) in (1..).zip(chain) {
+            let data = fs::File::create(node(index, *kind)).unwrap();
+            data.set_len(*len).unwrap();
+        }
+        let session = Session {
+            root: Root::at(root.path()),
+            ..Session::new(root.path().join("state"))
+        };
+        session
+            .require_arrived()
+            .map(|_| ())
+            .map_err(|fail| fail.status)
+    }
+
+    #[test]
+    fn a_tree_is_believed_only_with_its_chain() {
+        const RESERVE: u32 = SETUP_KHO_RESERVE;
+        assert_eq!(arrived(&[(RESERVE, MIB)]), Ok(()));
+        for chain in [
+            &[][..],
+            &[(5, MIB)],
+            &[(RESERVE, 2 * MIB)],
+            &[(RESERVE, MIB), (RESERVE, MIB)],
+            &[(RESERVE, MIB), (SETUP_KHO_TREE, MIB)],
+        ] {
+            assert_eq!(arrived(chain), Err(Status::TreeCorrupt), "{chain:?}");
+        }
+    }
+}
