@@ -16,6 +16,7 @@ mod map;
 mod module;
 mod on_failure;
 mod session;
+mod shown;
 mod state;
 mod trace;
 

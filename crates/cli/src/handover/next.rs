@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::shown;
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
 use kho_kexec::sys::root::Root;
@@ -42,7 +43,7 @@ impl Files {
             Some(path) => Some(std::fs::read(path).map_err(|err| {
                 Fail::new(
                     Status::BadInitrd,
-                    format!("cannot read the initrd {}: {err}", path.display()),
+                    format!("cannot read the initrd {}: {err}", shown::path(path)),
                 )
                 .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
             })?),
@@ -51,7 +52,7 @@ impl Files {
             image::check_initrd(bytes).map_err(|err| {
                 Fail::new(
                     Status::BadInitrd,
-                    format!("{}: {}", path.display(), chain(&err)),
+                    format!("{}: {}", shown::path(path), chain(&err)),
                 )
             })?;
         }
@@ -90,7 +91,7 @@ impl Files {
             };
         Ok(Next {
             image,
-            path: self.kernel_path.display().to_string(),
+            path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),
             cmdline,
             scratch,
@@ -145,7 +146,7 @@ fn arrived_rdinit() -> Option<Vec<u8>> {
 }
 
 fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {
-    let (path, why) = (args.kernel.display().to_string(), chain(err));
+    let (path, why) = (shown::path(&args.kernel), chain(err));
     let what = if why.contains(&path) {
         why
     } else {

@@ -5,7 +5,6 @@ use kho::{PhysAddr, PhysRange, RangeError};
 use kho_kexec::sys::loaded::Fingerprint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 /// An entry of the keep list that was added in this boot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,8 +98,8 @@ pub struct LoadedFile {
 /// `armed.json`: what `kho load --arm` took, and how it is to be loaded when the system stops.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArmedFile {
-    /// Path of the kernel image when it was taken, for messages.
-    pub kernel: PathBuf,
+    /// Path of the kernel image when it was taken, for messages: as `shown::path` writes it.
+    pub kernel: String,
     /// Release that the image says it is.
     pub release: String,
     /// Whether there is an initrd.
