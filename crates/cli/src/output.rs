@@ -77,6 +77,11 @@ impl Output {
         }
     }
 
+    /// A warning: something is not handed over, is lost, or is at risk. It is on standard error whatever was asked for.
+    pub fn warn(self, text: &str) {
+        eprintln!("kho: warning: {text}");
+    }
+
     /// A remark beside the result, on standard error.
     pub fn remark(self, text: &str) {
         if !self.json && !self.quiet {

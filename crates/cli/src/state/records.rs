@@ -4,6 +4,7 @@ use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
 use kho_kexec::sys::loaded::Fingerprint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// An entry of the keep list that was added in this boot.
@@ -84,6 +85,9 @@ pub struct LoadedFile {
     pub content_digest: String,
     /// Per kept path: its digest over metadata at load time.
     pub sources: Vec<(OsString, String)>,
+    /// Per entry that was copied from its path: its name, and the BLAKE3 of what was loaded.
+    #[serde(default)]
+    pub contents: BTreeMap<String, String>,
     /// Bytes that the image hands over.
     pub bytes: u64,
     /// When it was loaded, nanoseconds since the epoch.
