@@ -45,12 +45,12 @@ pub(crate) struct Commit<'a> {
 impl Commit<'_> {
     /// Puts everything in place, or nothing.
     pub(crate) fn run(mut self) -> Result<(), UnpackError> {
-        self.sync()?;
+        self.sync_stages()?;
         let mut log = Vec::new();
         let done = self
             .put(&mut log)
             .and_then(|()| self.times())
-            .and_then(|()| self.sync());
+            .and_then(|()| self.sync_all());
         if let Err(cause) = done {
             return Err(self.undo(log, cause));
         }
@@ -63,17 +63,38 @@ impl Commit<'_> {
             }
         }
         if held_stage {
-            // Removing a stage is a change to the directory that it was in.
+            // Removing a stage is a change to the directory that it was in. Nothing is lost with a stage that a power
+            // cut brings back: the next unpack there removes it.
             self.times()?;
         }
         Ok(())
     }
 
-    fn sync(&self) -> Result<(), UnpackError> {
+    /// Writes the stages to their disks, so that no name can be in place without its content.
+    fn sync_stages(&self) -> Result<(), UnpackError> {
         if self.options.fsync {
             for stage in self.stages.iter() {
                 rustix::fs::syncfs(&stage.fd)
                     .map_err(|e| self.place.io("write back", &stage.dir, 0, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything that was changed to its disk, once for each mount.
+    fn sync_all(&self) -> Result<(), UnpackError> {
+        self.sync_stages()?;
+        if !self.options.fsync {
+            return Ok(());
+        }
+        let mut done: Vec<u64> = self.stages.iter().map(|stage| stage.mount).collect();
+        // Where nothing was made there is no stage, but a directory may have another owner, mode or time.
+        for merged in self.merged.iter().filter(|m| m.meta.is_some()) {
+            if !done.contains(&merged.stat.mount) {
+                let dir = self.place.reopen(&merged.path, &merged.stat)?;
+                rustix::fs::syncfs(&dir)
+                    .map_err(|e| self.place.io("write back", &merged.path, 0, e))?;
+                done.push(merged.stat.mount);
             }
         }
         Ok(())

@@ -73,6 +73,11 @@ impl<R: Read> Decode<R> {
         self.offset
     }
 
+    /// Where the bytes come from.
+    pub(crate) fn reader(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// An error about the current entry.
     pub(crate) fn bad(&self, problem: Problem) -> FormatError {
         FormatError {

@@ -362,6 +362,13 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
+    /// Whoever called looked at the whole archive before it was put in place, and did not want it.
+    #[error("not put in place: {source}")]
+    Refused {
+        /// The reason given.
+        #[source]
+        source: io::Error,
+    },
     /// A directory was moved or replaced while unpacking.
     #[error(
         "{path:?} was replaced while it was being restored to; try again when nothing else changes it"

@@ -55,7 +55,7 @@ pub use list::{EntrySummary, List, list};
 pub use pack::{Measure, measure, pack};
 pub use stage::{RESCUE_PREFIX, STAGE_PREFIX, clean_stale};
 pub use sys::Time;
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_if};
 
 use std::path::PathBuf;
 
@@ -141,7 +141,8 @@ pub struct UnpackOptions {
     pub privileged: bool,
     /// Leave out extended attributes that the target file system does not support and count them, instead of failing.
     pub drop_unsupported_xattrs: bool,
-    /// Write everything to the disk before returning.
+    /// Write everything to the disk before returning, content, names and attributes: what is in place then is there
+    /// after a power cut. Nothing is in place that was not written before. Costs nothing on file systems in memory.
     pub fsync: bool,
     /// Most entries accepted.
     pub max_entries: u64,

@@ -57,6 +57,10 @@ fn short(parts: &[&[u8]]) -> u32 {
     u32::from_le_bytes(out)
 }
 
+fn object(dev: u64, ino: u64) -> u32 {
+    short(&[&dev.to_le_bytes(), &ino.to_le_bytes()])
+}
+
 impl Seen {
     fn new(found: &Found<'_>, head: usize) -> Self {
         let s = &found.stat;
@@ -66,7 +70,7 @@ impl Seen {
             // At most MAX_HEAD.
             head: u32::try_from(head).unwrap_or(u32::MAX),
             path: short(&[found.path]),
-            object: short(&[&s.dev.to_le_bytes(), &s.ino.to_le_bytes()]),
+            object: object(s.dev, s.ino),
             owner: short(&[
                 &s.mode.to_le_bytes(),
                 &s.uid.to_le_bytes(),
@@ -322,6 +326,16 @@ impl Measure {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether this file was found: major and minor number of its device as statx(2) shows them, and its inode. The answer
+    /// is right but for one in 2^32 others.
+    #[must_use]
+    pub fn holds(&self, device: (u32, u32), inode: u64) -> bool {
+        let object = object(sys::device(device.0, device.1), inode);
+        self.seen
+            .iter()
+            .any(|seen| seen.kind == Kind::File && seen.object == object)
     }
 
     /// Writes the archive: exactly [`Measure::bytes`], or it fails.

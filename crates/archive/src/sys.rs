@@ -45,7 +45,7 @@ pub struct Time {
 
 impl Stat {
     fn new(s: &Statx) -> Self {
-        let dev = (u64::from(s.stx_dev_major) << 32) | u64::from(s.stx_dev_minor);
+        let dev = device(s.stx_dev_major, s.stx_dev_minor);
         let mode = u32::from(s.stx_mode);
         Self {
             kind: FileType::from_raw_mode(mode),
@@ -81,6 +81,11 @@ impl Stat {
     pub(crate) fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
+}
+
+/// One number for a device.
+pub(crate) fn device(major: u32, minor: u32) -> u64 {
+    (u64::from(major) << 32) | u64::from(minor)
 }
 
 fn flags() -> StatxFlags {

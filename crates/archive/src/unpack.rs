@@ -88,6 +88,21 @@ pub fn unpack<R: Read>(
     options: &UnpackOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<UnpackStats, UnpackError> {
+    unpack_if(reader, dest, options, progress, |_| Ok(()))
+}
+
+/// As [`unpack`], if `check` says so: it gets the reader when all of the archive is staged and nothing of it is in place,
+/// and may read on.
+///
+/// # Errors
+/// [`UnpackError::Refused`] when it does not, otherwise as [`unpack`].
+pub fn unpack_if<R: Read>(
+    reader: R,
+    dest: &Dest,
+    options: &UnpackOptions,
+    progress: &mut dyn FnMut(u64),
+    check: impl FnOnce(&mut R) -> std::io::Result<()>,
+) -> Result<UnpackStats, UnpackError> {
     let mut unpack = Unpack {
         decode: Decode::new(reader),
         place: Place::open(dest)?,
@@ -107,6 +122,7 @@ pub fn unpack<R: Read>(
         here: None,
     };
     unpack.stream()?;
+    check(unpack.decode.reader()).map_err(|source| UnpackError::Refused { source })?;
     Commit {
         place: &unpack.place,
         merged: &unpack.merged,

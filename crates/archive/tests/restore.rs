@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use kho_archive::{
-    Dest, STAGE_PREFIX, UnpackError, UnpackOptions, UnpackStats, clean_stale, unpack,
+    Dest, STAGE_PREFIX, UnpackError, UnpackOptions, UnpackStats, clean_stale, unpack, unpack_if,
 };
 
 const FORCE: UnpackOptions = UnpackOptions {
@@ -269,6 +269,51 @@ fn a_late_conflict_undoes_everything() {
         assert_same(&before, &describe(&src));
         no_stage_below(&s.0);
     }
+}
+
+#[test]
+fn what_is_refused_when_all_was_read_is_not_put_in_place() {
+    let s = Scratch::new();
+    let src = tree(&s);
+    let before = describe(&src);
+    // What follows the end of the archive is for the check alone.
+    let mut bytes = packed(&src);
+    bytes.extend_from_slice(b"and more");
+    fs::remove_dir_all(&src).unwrap();
+    let fsync = UnpackOptions {
+        fsync: true,
+        ..GENTLE
+    };
+    for (options, wanted) in [(GENTLE, false), (fsync, true)] {
+        let r = unpack_if(
+            &bytes[..],
+            &Dest::Original,
+            &options,
+            &mut |_| {},
+            |reader| {
+                assert_eq!(*reader, b"and more");
+                assert!(!src.exists(), "in place before it was looked at");
+                let staged = fs::read_dir(&s.0).unwrap().map(|e| e.unwrap().path());
+                let staged: Vec<_> = staged.collect();
+                assert_eq!(staged.len(), 1, "{staged:?}");
+                assert_same(&before, &describe(&staged[0].join("0/src")));
+                if wanted {
+                    Ok(())
+                } else {
+                    Err(io::Error::other("not this"))
+                }
+            },
+        );
+        match r {
+            Ok(stats) => assert!(wanted && stats.entries == before.len() as u64),
+            Err(UnpackError::Refused { source }) => {
+                assert!(!wanted && source.to_string() == "not this");
+                assert_eq!(fs::read_dir(&s.0).unwrap().count(), 0);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_same(&before, &describe(&src));
 }
 
 /// A reader that waits for ever after `n` bytes.

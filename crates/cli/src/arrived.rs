@@ -1,6 +1,7 @@
 //! What the previous kernel left, as the verbs see it.
 
 use crate::exit::{Fail, OrStatus, Status};
+use crate::shown;
 use crate::trace::arrived::ArrivedTraces;
 use kho::abi::LeaveOut;
 use kho::abi::kernel_part::Reference;
@@ -81,7 +82,7 @@ impl Arrived {
                 };
                 Fail::new(
                     Status::NoSuchEntry,
-                    format!("nothing named {} arrived", name.display()),
+                    format!("nothing named {} arrived", shown::name(name)),
                 )
                 .fix(format!("what arrived: {have}"))
             })

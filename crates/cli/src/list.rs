@@ -1,6 +1,7 @@
 //! The keep list: what arrived, minus what was removed, plus what was added in this boot.
 
 use crate::arrived::Arrived;
+use crate::shown;
 use crate::state::{Content, KeepFile};
 use kho::abi::LeaveOut;
 use serde::Serialize;
@@ -47,8 +48,8 @@ pub struct EntryJson {
     pub name: String,
     /// `files` or `raw`.
     pub kind: &'static str,
-    /// Path it belongs to.
-    pub path: Option<PathBuf>,
+    /// Path it belongs to, as [`shown::path`] writes it.
+    pub path: Option<String>,
     /// Where the next load takes the content from.
     pub from: String,
 }
@@ -57,13 +58,13 @@ impl Entry {
     /// For people and scripts.
     pub fn json(&self) -> EntryJson {
         let from = match (&self.source, &self.path) {
-            (Source::Path, Some(path)) => path.display().to_string(),
+            (Source::Path, Some(path)) => shown::path(path),
             (Source::Path, None) => String::new(), // not built: a path source has a path
             (Source::Taken { size, .. }, _) => {
                 format!("standard input, {}", crate::output::bytes(*size))
             }
             (Source::Arrived { .. }, Some(path)) => {
-                format!("arrived, not yet restored to {}", path.display())
+                format!("arrived, not yet restored to {}", shown::path(path))
             }
             (Source::Arrived { .. }, None) => "arrived".to_owned(),
         };
@@ -71,7 +72,7 @@ impl Entry {
         EntryJson {
             name: self.label.clone(),
             kind,
-            path: self.path.clone(),
+            path: self.path.as_ref().map(shown::path),
             from,
         }
     }

@@ -19,6 +19,7 @@ mod notify;
 mod on_failure;
 mod privilege;
 mod session;
+mod shown;
 mod state;
 mod status;
 mod trace;

@@ -340,6 +340,18 @@ pub struct BlobReader<'a> {
 }
 
 impl BlobReader<'_> {
+    /// Reads what is left, and says whether all of it is the blob's.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BlobCorrupt`], or what reading says.
+    pub fn rest(&mut self) -> Result<(), Fail> {
+        std::io::copy(self, &mut std::io::sink()).map_err(|err| {
+            Fail::new(Status::Failed, format!("cannot read {}: {err}", self.name))
+        })?;
+        self.finish()
+    }
+
     /// Says whether the bytes read are the blob's: call it after the last one.
     ///
     /// # Errors

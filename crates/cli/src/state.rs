@@ -4,6 +4,7 @@
 //! are bound to the boot they were written in; leftovers of another boot are ignored.
 
 use crate::exit::{Fail, OrStatus, Status};
+use crate::shown;
 use kho::{PhysRange, RangeSet};
 use records::{Bound, ReservedFile, Unusable, VERSION};
 use serde::{Serialize, de::DeserializeOwned};
@@ -48,7 +49,7 @@ impl StateDir {
             Err(err) => {
                 let what = format!(
                     "cannot make the state directory {}: {err}",
-                    self.path.display()
+                    shown::path(&self.path)
                 );
                 return Err(self.not_writable(what, &err));
             }
@@ -62,7 +63,7 @@ impl StateDir {
                 Status::NotPermitted,
                 format!(
                     "state directory {} is not a directory of this user with mode 0700 (mode {:#o}, owner {})",
-                    self.path.display(),
+                    shown::path(&self.path),
                     meta.mode() & 0o7777,
                     meta.uid()
                 ),
@@ -216,7 +217,7 @@ impl StateDir {
             let status = if err.kind() == std::io::ErrorKind::StorageFull { Status::NoSpace } else { Status::Failed };
             Fail::new(status, format!("cannot take the blob: {err} after {}", crate::output::bytes(held))).fix(format!(
                 "{} holds blobs until the load; keep a file by its path instead, or enlarge that file system",
-                dir.display()
+                shown::path(&dir)
             ))
         })
     }
@@ -234,28 +235,28 @@ impl StateDir {
             Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Err(Fail::new(
                     Status::NotPermitted,
-                    format!("cannot read {}: {err}", path.display()),
+                    format!("cannot read {}: {err}", shown::path(&path)),
                 )
                 .root(""));
             }
             Err(err) => {
                 return Err(Fail::new(
                     Status::Failed,
-                    format!("cannot read {}: {err}", path.display()),
+                    format!("cannot read {}: {err}", shown::path(&path)),
                 ));
             }
         };
         records::parse(&text, &boot_id()?).map_err(|err| match err {
             Unusable::Json(err) => Fail::new(
                 Status::Failed,
-                format!("{} is not what kho writes: {err}", path.display()),
+                format!("{} is not what kho writes: {err}", shown::path(&path)),
             )
             .fix("remove it to start afresh; what it listed is then no longer kept"),
             Unusable::Version(version) => Fail::new(
                 Status::Failed,
                 format!(
                     "{} has version {version}, this kho writes {VERSION}",
-                    path.display()
+                    shown::path(&path)
                 ),
             )
             .fix("use the kho that wrote it, or remove it"),
@@ -288,7 +289,7 @@ impl StateDir {
         };
         write().map_err(|err| {
             let _ = fs::remove_file(&beside);
-            let what = format!("cannot write {}: {err}", self.path.join(name).display());
+            let what = format!("cannot write {}: {err}", shown::path(self.path.join(name)));
             self.not_writable(what, &err)
         })
     }

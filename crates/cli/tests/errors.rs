@@ -1,6 +1,8 @@
 //! What the command says to bad input that needs no kernel to be recognised.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -206,6 +208,13 @@ fn names_that_are_none() {
             &["keep", "--name", name, "-"],
         );
     }
+    // Whatever is called so, keep.d takes off the list again.
+    for arguments in [
+        &["keep", "--name", "keep.d:x", "-"][..],
+        &["keep", "--name", "keep.d:x", "/etc/hostname"],
+    ] {
+        place.refuses(30, "bad-name", &["keep.d:x", "another --name"], arguments);
+    }
     assert!(
         place
             .run(&["keep", "--name", "token", "-"], b"sesame")
@@ -284,6 +293,68 @@ fn sources_that_cannot_be_kept() {
             .unwrap();
         place.refuses(31, "bad-source", &[path, words], &["keep", path]);
     }
+}
+
+#[test]
+fn paths_that_overlap_are_kept_once() {
+    let place = Place::new();
+    let outer = place.path().join("outer");
+    let inner = outer.join("inner");
+    std::fs::create_dir_all(&inner).unwrap();
+    let (outer, inner) = (outer.to_str().unwrap(), inner.to_str().unwrap());
+    for (first, second) in [(outer, inner), (inner, outer)] {
+        let kept = place.run(&["keep", "--name", "first", first], b"");
+        assert!(kept.status.success(), "{kept:?}");
+        let words = [first, second, "overlap", "kho keep --remove first"];
+        place.refuses(31, "bad-source", &words, &["keep", second]);
+        let removed = place.run(&["keep", "--remove", "first"], b"");
+        assert!(removed.status.success(), "{removed:?}");
+    }
+    place.refuses(31, "bad-source", &["overlap"], &["keep", inner, outer]);
+}
+
+#[test]
+fn a_path_is_bytes() {
+    let place = Place::new();
+    let raw = OsStr::from_bytes(b"caf\xe9 \x1b[2J\\");
+    let dir = place.path().join(raw);
+    std::fs::create_dir(&dir).unwrap();
+    let base = place.path().canonicalize().unwrap();
+    let shown = format!("{}/caf\\xe9 \\x1b[2J\\\\", base.display());
+    let keep = |arguments: &[&OsStr]| {
+        let output = place.command(&["keep"]).args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{:?}: {said}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = keep(&[dir.as_os_str()]);
+    assert!(text.contains(&shown) && !text.contains('\x1b'), "{text}");
+    let list = || -> Value {
+        serde_json::from_str(&keep(&["--list".as_ref(), "--json".as_ref()])).unwrap()
+    };
+    let document = list();
+    let entry = &document["keep"][0];
+    assert_eq!(
+        (&entry["path"], &entry["from"]),
+        (&shown.clone().into(), &shown.clone().into())
+    );
+    // It is called by its bytes.
+    let document: Value = serde_json::from_str(&keep(&[
+        "--json".as_ref(),
+        "--remove".as_ref(),
+        dir.as_os_str(),
+    ]))
+    .unwrap();
+    assert_eq!(document["keep"].as_array().unwrap().len(), 0);
+    // And a path that is not there is named the same way.
+    let output = place
+        .command(&["keep"])
+        .arg(dir.join(raw))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(31), "{said}");
+    assert!(said.contains(&shown) && !said.contains('\x1b'), "{said}");
 }
 
 #[test]

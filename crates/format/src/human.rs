@@ -60,6 +60,11 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// Whether a character shows as itself, and does nothing to what is around it: Rust's own table for `{:?}`.
+fn printable(character: char) -> bool {
+    matches!(character, '"' | '\'') || character.escape_debug().len() == 1
+}
+
 /// Bytes of a path: printable UTF-8 as it is, a backslash doubled, every other byte as `\x..`.
 pub fn path(bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -67,7 +72,7 @@ pub fn path(bytes: &[u8]) -> String {
         for character in chunk.valid().chars() {
             if character == '\\' {
                 text.push_str("\\\\");
-            } else if character.is_control() {
+            } else if !printable(character) {
                 let mut utf8 = [0; 4];
                 for byte in character.encode_utf8(&mut utf8).bytes() {
                     text.push_str(&format!("\\x{byte:02x}"));

@@ -41,6 +41,13 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .kernels(&["6.1", "6.12"])
         .restarts()
+        // A disk that is empty at first and keeps what is written to it for as long as QEMU runs.
+        .qemu(&[
+            "-drive",
+            "if=none,id=scratch,snapshot=on,format=raw,file.driver=null-co,file.size=64M,file.read-zeroes=on",
+            "-device",
+            "virtio-blk-pci,drive=scratch",
+        ])
         .step("cut", |host| host.cut_power()),
         both(
             Scenario::new(
@@ -54,7 +61,7 @@ pub fn scenarios() -> Vec<Scenario> {
         both(
             Scenario::new(
                 "fault-flip",
-                "a bit of a kept blob flips: found by get, restore and load --verify, carried on without it",
+                "a bit of kept blobs and files flips: found by get, restore and load --verify, carried on without it",
             ),
             include_str!("fault/flip.sh"),
         )
@@ -151,20 +158,23 @@ fn first_page(host: &Host<'_>) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Flips a bit of the blob in the guest's memory.
+/// Flips a bit of each entry in the guest's memory: of bytes that nobody looks into, of an archive's header, and of what is
+/// in a file.
 fn flip(host: &mut Host<'_>) -> Result<()> {
-    let address: u64 = host.value("blob")?.parse().context("the blob's address")?;
-    let address = address + 1000;
-    let memory = host.memory()?;
-    let mut byte = [0];
-    memory.read_exact_at(&mut byte, address)?;
-    // The blob is `kho-guest bytes 3000001 --seed 2`: noise, so one byte says little, but the page is not empty.
-    let mut page = [0; 512];
-    memory.read_exact_at(&mut page, address)?;
-    ensure!(
-        page.iter().any(|byte| *byte != 0),
-        "the blob is not at {address:#x}"
-    );
-    memory.write_all_at(&[byte[0] ^ 0x10], address)?;
+    for (name, offset) in [("blob", 1000), ("srv-head", 520), ("srv-content", 300_000)] {
+        let address: u64 = host.value(name)?.parse().context("an entry's address")?;
+        let address = address + offset;
+        let memory = host.memory()?;
+        let mut byte = [0];
+        memory.read_exact_at(&mut byte, address)?;
+        // One byte says little of whether this is the place, but it is not empty.
+        let mut page = [0; 512];
+        memory.read_exact_at(&mut page, address)?;
+        ensure!(
+            page.iter().any(|byte| *byte != 0),
+            "{name} is not at {address:#x}"
+        );
+        memory.write_all_at(&[byte[0] ^ 0x10], address)?;
+    }
     Ok(())
 }

@@ -92,7 +92,7 @@ pub fn run(
     })?;
     time::require(time, time::limit(), args.slow_ok)?;
     let armed = ArmedFile {
-        kernel: args.kernel.clone(),
+        kernel: crate::shown::path(&args.kernel),
         release,
         initrd: next.initrd.is_some(),
         reuse_cmdline: args.reuse_cmdline,
@@ -220,11 +220,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
     file_load::load(&kernel, initrd.as_ref(), &armed.plain_line).map_err(|err| {
         Fail::new(
             Status::LoadFailed,
-            format!(
-                "{} without a handover: {}",
-                armed.kernel.display(),
-                chain(&err)
-            ),
+            format!("{} without a handover: {}", armed.kernel, chain(&err)),
         )
         .fix("kho load takes kernel and content at once")
     })

@@ -3,7 +3,7 @@
 use super::arm;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::handover::load;
+use crate::handover::{fresh, load};
 use crate::keepd::{self, effort};
 use crate::module;
 use crate::notify;
@@ -219,7 +219,7 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     match super::exec::require_ours(session) {
         Ok(record) => {
             super::exec::require_phase(&record, session)?;
-            super::exec::require_fresh(&record, session)?;
+            fresh::require(&record, session, out)?;
             out.remark(&format!(
                 "{} was loaded before and still holds what is kept",
                 record.release

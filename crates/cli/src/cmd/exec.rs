@@ -1,14 +1,11 @@
 //! `kho exec`: start the loaded kernel, if it is the one that was meant.
 
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::handover::{content, load};
-use crate::list;
+use crate::handover::fresh;
 use crate::output::Output;
 use crate::session::Session;
 use crate::state::LoadedFile;
-use kho::phase::{Fingerprint, Generation, Machine as Phases, Phase};
 use kho_kexec::sys::facts::kexec::KexecState;
-use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::loaded::{self, Identity};
 use kho_kexec::sys::syscalls::{Kernel, System};
 
@@ -31,7 +28,7 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let record = require_ours(session)?;
     require_phase(&record, session)?;
     if !stale_ok {
-        require_fresh(&record, session)?;
+        fresh::require(&record, session, out)?;
     }
     out.remark(&format!("starting {} (hop {})", record.release, record.hop));
     out.last_warnings();
@@ -109,63 +106,4 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
         return Ok(());
     };
     Err(Fail::new(Status::Stale, what).fix("kho load again"))
-}
-
-/// Refuses when what would be handed over is no longer what was read.
-///
-/// # Errors
-///
-/// [`Status::Stale`], naming what changed.
-pub fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
-    let failed = MemInfo::read(&session.root)
-        .or_status(Status::Failed)?
-        .hardware_corrupted;
-    if record.memory_failed.is_some_and(|before| failed > before) {
-        return Err(Fail::new(
-            Status::Stale,
-            "memory failed since the load (a hardware error): the image or what is kept may be in it, and the next kernel would use it",
-        )
-        .fix("kho load again"));
-    }
-    let keep = session.state.keep()?;
-    let arrived = session.carried(record.forget_arrived)?;
-    let items =
-        content::measure(list::effective(arrived, &keep), arrived, session).map_err(|fail| {
-            Fail::new(
-                Status::Stale,
-                format!("what is kept changed since the load: {}", fail.what),
-            )
-            .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
-        })?;
-    let sources = load::sources(&items);
-    let now = load::fingerprint(&keep, arrived, &sources);
-    let generation = Generation::from_raw(record.generation);
-    let loaded = parse_fingerprint(&record.content_digest)?;
-    let mut phases = Phases::restore(Phase::Loaded(generation, loaded), generation);
-    phases.execute(generation, now).map_err(|_| {
-        let changed: Vec<String> = sources
-            .iter()
-            .filter(|source| !record.sources.contains(source))
-            .map(|(path, _)| path.display().to_string())
-            .collect();
-        let what = if changed.is_empty() {
-            "the list of what is kept changed since the load".to_owned()
-        } else {
-            format!("changed since the load: {}", changed.join(", "))
-        };
-        Fail::new(Status::Stale, what)
-            .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
-    })
-}
-
-fn parse_fingerprint(hex: &str) -> Result<Fingerprint, Fail> {
-    blake3::Hash::from_hex(hex)
-        .map(|hash| Fingerprint(*hash.as_bytes()))
-        .map_err(|err| {
-            Fail::new(
-                Status::Failed,
-                format!("the record of the load is damaged: {err}"),
-            )
-            .fix("kho load again")
-        })
 }

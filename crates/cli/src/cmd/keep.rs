@@ -2,9 +2,11 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::keepd::PREFIX;
 use crate::list::{self, Entry};
 use crate::output::{self, Output};
 use crate::session::Session;
+use crate::shown;
 use crate::state::{Content, KeepFile, Local, escape_path};
 use crate::trace::wish::{self, Said, Wish};
 use kho::abi::Label;
@@ -154,22 +156,26 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
         {
             return Err(Fail::new(
                 Status::BadName,
-                format!("{} is kept already, as {}", path.display(), other.label),
+                format!("{} is kept already, as {}", shown::path(path), other.label),
             )
             .fix(format!("kho keep --remove {}", other.label)));
         }
-        for other in entries
-            .iter()
-            .filter_map(|e| e.path.as_deref())
-            .filter(|other| **other != *path)
-        {
-            if path.starts_with(other) || other.starts_with(&path) {
-                out.remark(&format!(
-                    "note: {} and {} overlap; the shared part is carried twice",
-                    path.display(),
-                    other.display()
-                ));
-            }
+        // The second of two that hold the same file could not be restored, and would be carried on as it was for ever.
+        if let Some((other, there)) = entries.iter().find_map(|e| {
+            let there = e.path.as_deref()?;
+            (there != path && (path.starts_with(there) || there.starts_with(&path)))
+                .then_some((e, there))
+        }) {
+            return Err(Fail::new(
+                Status::BadSource,
+                format!(
+                    "{} and {}, which is kept as {}, overlap",
+                    shown::path(&path),
+                    shown::path(there),
+                    other.label
+                ),
+            )
+            .fix(format!("kho keep --remove {}", other.label)));
         }
         refuse_taken(session, keep, &label, out)?;
         keep.entries.push(Local { label, content });
@@ -206,7 +212,7 @@ fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> 
     let Some(entry) = found else {
         return Err(Fail::new(
             Status::NoSuchEntry,
-            format!("nothing is kept by the name or path {}", name.display()),
+            format!("nothing is kept by the name or path {}", shown::name(name)),
         )
         .fix("kho keep --list shows what is"));
     };
@@ -241,6 +247,13 @@ fn label(name: &OsStr) -> Result<String, Fail> {
     Label::new(text).or_status(Status::BadName).map_err(|fail| {
         fail.fix("a name has 1 to 255 bytes, no '/' and no control characters, and is neither '.' nor '..'")
     })?;
+    if text.starts_with(PREFIX) {
+        return Err(Fail::new(
+            Status::BadName,
+            format!("{text}: names that begin with {PREFIX} belong to entries that keep.d puts on the list"),
+        )
+        .fix("choose another --name, or write a line for keep.d, see keep.d(5)"));
+    }
     Ok(text.to_owned())
 }
 
@@ -256,7 +269,7 @@ fn resolve(path: &Path) -> Result<PathBuf, Fail> {
         // "/", "..", "." and the like: there is nothing but parents.
         return path
             .canonicalize()
-            .map_err(|err| bad(format!("cannot keep {}: {err}", path.display())));
+            .map_err(|err| bad(format!("cannot keep {}: {err}", shown::path(path))));
     };
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -265,8 +278,8 @@ fn resolve(path: &Path) -> Result<PathBuf, Fail> {
     let parent = parent.canonicalize().map_err(|err| {
         bad(format!(
             "cannot keep {}: {}: {err}",
-            path.display(),
-            parent.display()
+            shown::path(path),
+            shown::path(parent)
         ))
     })?;
     Ok(parent.join(name))
@@ -275,7 +288,7 @@ fn resolve(path: &Path) -> Result<PathBuf, Fail> {
 fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, what);
     let meta = std::fs::symlink_metadata(path)
-        .map_err(|err| bad(format!("cannot keep {}: {err}", path.display())))?;
+        .map_err(|err| bad(format!("cannot keep {}: {err}", shown::path(path))))?;
     let kind = meta.file_type();
     let special = if kind.is_socket() {
         Some("a socket")
@@ -291,7 +304,7 @@ fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
     if let Some(what) = special {
         return Err(bad(format!(
             "cannot keep {}: it is {what}, which has no content to carry",
-            path.display()
+            shown::path(path)
         ))
         .fix(
             "keep what its user writes to, or send the bytes with: ... | kho keep --name NAME -",
@@ -306,7 +319,7 @@ fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
     if path.starts_with(session.state.path()) || session.state.path().starts_with(path) {
         return Err(bad(format!(
             "cannot keep {}: kho's own state is there",
-            path.display()
+            shown::path(path)
         )));
     }
     // Kernel interfaces look like files but are not content.
@@ -329,7 +342,7 @@ fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
         if let Some((_, name)) = PSEUDO.iter().find(|(m, _)| u64::from(*m) == magic) {
             return Err(bad(format!(
                 "cannot keep {}: {name} shows the kernel, it holds no files",
-                path.display()
+                shown::path(path)
             )));
         }
     }

@@ -5,8 +5,12 @@ use crate::arrived::Blob;
 use crate::exit::{Fail, Status, chain};
 use crate::output::{self, Output};
 use crate::session::Session;
+use crate::shown;
 use kho_archive::{Dest, UnpackError, UnpackOptions};
 use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// What happened to one entry.
@@ -89,7 +93,8 @@ fn skipped(blob: &Blob, why: &str) -> Outcome {
     }
 }
 
-/// One entry, checked before it is written.
+/// One entry: written beside its place, compared with its hash, and moved there. It is on the disk when this returns, as
+/// the memory that it came from may be given back then.
 ///
 /// # Errors
 ///
@@ -106,13 +111,11 @@ pub fn one(
             None => Ok(skipped(blob, "has no path; use kho get, or --into DIR")),
         };
     };
-    // A first pass checks the hash, so that damaged content never reaches a file system.
-    verify(blob, session, out)?;
     let dest = match &args.into {
         Some(dir) => Dest::Into(dir.canonicalize().map_err(|err| {
             Fail::new(
                 Status::BadSource,
-                format!("cannot restore into {}: {err}", dir.display()),
+                format!("cannot restore into {}: {err}", shown::path(dir)),
             )
             .fix("make the directory first")
         })?),
@@ -122,15 +125,33 @@ pub fn one(
         force: args.force,
         privileged: args.privileged,
         drop_unsupported_xattrs: true,
+        fsync: true,
         max_bytes: blob.size,
         ..UnpackOptions::default()
     };
+    let mut reader = session.open_blob(blob)?;
     let bar = out.progress(&format!("restoring {}", blob.label), blob.size);
-    let stats = kho_archive::unpack(session.open_blob(blob)?, &dest, &options, &mut |n| {
-        bar.set_position(n)
-    });
+    let stats = kho_archive::unpack_if(
+        &mut reader,
+        &dest,
+        &options,
+        &mut |n| bar.set_position(n),
+        // The archive says itself where it ends; the hash is over all there is.
+        |reader| {
+            reader
+                .rest()
+                .map_err(|fail| std::io::Error::other(fail.what))
+        },
+    );
     bar.finish_and_clear();
-    let stats = stats.map_err(|err| unpack_fail(&blob.label, &err))?;
+    let stats = match stats {
+        Ok(stats) => stats,
+        Err(err) => {
+            // What is wrong with bytes that are not the blob's means nothing.
+            reader.rest()?;
+            return Err(unpack_fail(&blob.label, &err));
+        }
+    };
     let to = match &args.into {
         Some(dir) => dir.join(path.strip_prefix("/").unwrap_or(path)),
         None => path.clone(),
@@ -138,7 +159,7 @@ pub fn one(
     Ok(Outcome {
         name: blob.label.clone(),
         bytes: blob.size,
-        to: to.display().to_string(),
+        to: shown::path(to),
         restored: true,
         files: stats.files,
         replaced: stats.replaced,
@@ -146,16 +167,6 @@ pub fn one(
         security_dropped: stats.security_dropped,
         unsupported_dropped: stats.unsupported_dropped,
     })
-}
-
-/// Reads all of a blob and compares its hash.
-fn verify(blob: &Blob, session: &Session, out: Output) -> Result<(), Fail> {
-    let bar = out.progress(&format!("checking {}", blob.label), blob.size);
-    let mut reader = session.open_blob(blob)?;
-    let read = std::io::copy(&mut bar.wrap_read(&mut reader), &mut std::io::sink());
-    bar.finish_and_clear();
-    read.map_err(|err| Fail::new(Status::Failed, format!("cannot read {}: {err}", blob.label)))?;
-    reader.finish()
 }
 
 /// A raw blob becomes a file of its name below the directory, mode 0600: nobody said who may read it.
@@ -166,45 +177,61 @@ fn raw_into(
     session: &Session,
     out: Output,
 ) -> Result<Outcome, Fail> {
-    use std::os::unix::fs::OpenOptionsExt;
-    verify(blob, session, out)?;
     let target = dir.join(&blob.label);
     let beside = dir.join(format!(".kho-restore-{}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
-        let mut reader = session.open_blob(blob).map_err(std::io::Error::other)?;
-        std::io::copy(&mut reader, &mut file)?;
-        let flags = if force {
-            rustix::fs::RenameFlags::empty()
-        } else {
-            rustix::fs::RenameFlags::NOREPLACE
-        };
-        rustix::fs::renameat_with(rustix::fs::CWD, &beside, rustix::fs::CWD, &target, flags)?;
-        Ok(())
-    };
-    write().map_err(|err| {
+    let mut reader = session.open_blob(blob)?;
+    let bar = out.progress(&format!("restoring {}", blob.label), blob.size);
+    let staged = stage_raw(&beside, &mut bar.wrap_read(&mut reader));
+    bar.finish_and_clear();
+    // Bytes that are not the blob's do not get its name, and an error about them means nothing.
+    let placed = reader.rest().and_then(|()| {
+        staged
+            .and_then(|file| place_raw(&file, &beside, &target, force))
+            .map_err(|err| raw_fail(blob, &target, &err))
+    });
+    if let Err(fail) = placed {
         let _ = std::fs::remove_file(&beside);
-        let what = format!(
-            "cannot restore {} to {}: {err}",
-            blob.label,
-            target.display()
-        );
-        match err.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Fail::new(Status::Exists, what).fix("--force replaces it")
-            }
-            std::io::ErrorKind::StorageFull => Fail::new(Status::NoSpace, what),
-            _ => Fail::new(Status::Failed, what),
-        }
-    })?;
-    let mut outcome = skipped(blob, &target.display().to_string());
+        return Err(fail);
+    }
+    let mut outcome = skipped(blob, &shown::path(&target));
     outcome.restored = true;
     outcome.files = 1;
     Ok(outcome)
+}
+
+fn stage_raw(beside: &Path, reader: &mut impl Read) -> std::io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(beside)?;
+    std::io::copy(reader, &mut file)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+fn place_raw(file: &File, beside: &Path, target: &Path, force: bool) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+    let flags = if force {
+        RenameFlags::empty()
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    renameat_with(CWD, beside, CWD, target, flags)?;
+    Ok(syncfs(file)?)
+}
+
+fn raw_fail(blob: &Blob, target: &Path, err: &std::io::Error) -> Fail {
+    let what = format!(
+        "cannot restore {} to {}: {err}",
+        blob.label,
+        shown::path(target)
+    );
+    match err.kind() {
+        ErrorKind::AlreadyExists => Fail::new(Status::Exists, what).fix("--force replaces it"),
+        ErrorKind::StorageFull => Fail::new(Status::NoSpace, what),
+        _ => Fail::new(Status::Failed, what),
+    }
 }
 
 fn unpack_fail(label: &str, err: &UnpackError) -> Fail {
@@ -219,7 +246,7 @@ fn status_of(err: &UnpackError) -> Status {
         UnpackError::Format(_) => Status::BlobCorrupt,
         UnpackError::Conflicts { .. } => Status::Exists,
         UnpackError::Symlink { .. } | UnpackError::NotADirectory { .. } => Status::UnsafePath,
-        UnpackError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+        UnpackError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
             Status::NoSpace
         }
         UnpackError::Incomplete { cause, .. } => status_of(cause),

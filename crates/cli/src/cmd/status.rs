@@ -7,6 +7,7 @@ use crate::list::{self, Entry};
 use crate::module;
 use crate::output::{self, Output, bytes};
 use crate::session::Session;
+use crate::shown;
 use crate::state::KeepFile;
 use crate::trace::wish;
 use drivers::Drivers;
@@ -228,7 +229,7 @@ fn arrived_json(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation]
         .map(|b| {
             json!({
                 "name": b.label,
-                "path": b.path,
+                "path": b.path.as_ref().map(shown::path),
                 "size": b.size,
                 "taken": b.taken,
                 "arrived_hop": b.arrived_hop,
@@ -324,10 +325,7 @@ fn print_arrived(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation
                 bytes(blob.size),
                 blob.arrived_hop.to_string(),
                 state.to_owned(),
-                blob.path
-                    .as_ref()
-                    .map(|p| p.display().to_string())
-                    .unwrap_or_default(),
+                blob.path.as_ref().map(shown::path).unwrap_or_default(),
             ]);
         }
         print!("{}", output::table(&rows, &[1, 2]));

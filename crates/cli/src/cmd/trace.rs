@@ -4,6 +4,7 @@ use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::output::{self, Output};
 use crate::session::Session;
+use crate::shown;
 use crate::trace::arrived::{ArrivedHop, ArrivedTraces};
 use crate::trace::show::{Choice, Shown, write_fail};
 use crate::trace::take;
@@ -92,11 +93,11 @@ fn show(
                 out.remark(&remark);
             }
             out.result(
-                &json!({ "output": path, "hop": kernel.hop, "release": meta.release }),
+                &json!({ "output": shown::path(path), "hop": kernel.hop, "release": meta.release }),
                 || {
                     println!(
                         "{}: the trace of {} up to hop {}",
-                        path.display(),
+                        shown::path(path),
                         meta.release,
                         kernel.hop
                     );
@@ -185,7 +186,7 @@ pub fn write(
             with(&mut file)?;
             file.flush()
         });
-    result.map_err(|err| write_fail(&path.display().to_string(), &err))
+    result.map_err(|err| write_fail(&shown::path(path), &err))
 }
 
 /// Runs `kho log`.

@@ -5,6 +5,7 @@ use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list::{Entry, Source};
 use crate::output::Output;
 use crate::session::Session;
+use crate::shown;
 use kho_archive::{Measure, PackError, PackOptions};
 use std::io::{Read, Write};
 
@@ -74,7 +75,7 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
                     format!(
                         "{}: {} has {found:#x} bytes, {size:#x} were taken",
                         entry.label,
-                        path.display()
+                        shown::path(&path)
                     ),
                 )
                 .fix(format!(
@@ -189,7 +190,7 @@ impl Item {
                         format!(
                             "{}: {} ended after {copied:#x} of {:#x} bytes",
                             self.entry.label,
-                            path.display(),
+                            shown::path(&path),
                             self.size
                         ),
                     ));

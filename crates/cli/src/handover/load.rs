@@ -1,6 +1,7 @@
 //! Carrying the plan out.
 
-use super::content::{self, Item};
+use super::content;
+use super::fresh;
 use super::memory::{self, Room};
 use super::next::Files;
 use super::prepare::{Inputs, blob_content, write_others};
@@ -8,15 +9,14 @@ use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::hash;
-use crate::list;
 use crate::module::{self, Entered, Part};
 use crate::output::{self, Output};
 use crate::session::Session;
-use crate::state::{KeepFile, LoadedFile};
+use crate::state::LoadedFile;
 use crate::trace::carry::{Carry, Places, Supply};
 use kho::PhysRange;
 use kho::abi::{BlobDescription, Description, Label, MACHINE_X86_64};
-use kho::phase::{Fingerprint, Generation, Machine as Phases};
+use kho::phase::{Generation, Machine as Phases};
 use kho::plan::{Content, Piece, Plan};
 use kho::tree::Writer;
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
@@ -129,12 +129,13 @@ pub fn run(
     } = memory::take(&inputs, session, args.slow_ok, out)?;
     let mut buffers = Buffers::new(&plan, zone.as_mut())?;
     let hashes = fill(&inputs, &plan, &mut buffers, session, out)?;
+    fresh::settle(&inputs.items, &hashes, session, out)?;
 
     let mut phases = Phases::new(random()?);
     let generation = phases.activate().or_status(Status::Failed)?;
     let keep = session.state.keep()?;
-    let sources = sources(&inputs.items);
-    let fingerprint = fingerprint(&keep, arrived, &sources);
+    let sources = fresh::sources(&inputs.items);
+    let fingerprint = fresh::fingerprint(&keep, arrived, &sources);
     let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();
     let tree = tree(&inputs, &plan, arrived, &hashes, generation, &reserved)?;
     super::compat::check(&args.compat, next.initrd, &tree, out)?;
@@ -209,6 +210,7 @@ pub fn run(
         identity,
         content_digest: fingerprint.to_string(),
         sources,
+        contents: fresh::contents(&inputs.items, &hashes),
         bytes: inputs.items.iter().map(|i| i.size).sum(),
         time: crate::now_ns(),
         forget_arrived: args.forget_arrived,
@@ -599,52 +601,6 @@ fn tree(
         })?;
     bytes.truncate(written);
     Ok(bytes)
-}
-
-/// Path and digest of everything that was read from the file system.
-pub fn sources(items: &[Item]) -> Vec<(std::ffi::OsString, String)> {
-    items
-        .iter()
-        .filter_map(|item| {
-            Some((
-                item.entry.path.clone()?.into_os_string(),
-                item.fingerprint()?,
-            ))
-        })
-        .collect()
-}
-
-/// Digest of everything that would be handed over, as far as it can change between load and exec.
-pub fn fingerprint(
-    keep: &KeepFile,
-    arrived: Option<&Arrived>,
-    sources: &[(std::ffi::OsString, String)],
-) -> Fingerprint {
-    use std::os::unix::ffi::OsStrExt;
-    let mut hasher = blake3::Hasher::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    for entry in list::effective(arrived, keep) {
-        field(entry.label.as_bytes());
-        field(
-            entry
-                .path
-                .as_deref()
-                .map(|p| p.as_os_str().as_bytes())
-                .unwrap_or_default(),
-        );
-        field(format!("{:?} {:?}", entry.leave_out, entry.source).as_bytes());
-    }
-    if let Some(wish) = crate::trace::wish::effective(arrived, keep) {
-        field(format!("{wish:?}").as_bytes());
-    }
-    for (path, digest) in sources {
-        field(path.as_bytes());
-        field(digest.as_bytes());
-    }
-    Fingerprint(*hasher.finalize().as_bytes())
 }
 
 /// The failure, after what is loaded was unloaded because of it. It also says when that failed: the image may start then.

@@ -6,6 +6,7 @@
 
 pub mod compat;
 pub mod content;
+pub mod fresh;
 pub mod load;
 pub mod machine;
 pub mod memory;

@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::shown;
 use kho_kexec::assemble::{self, AssembleError};
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
@@ -47,7 +48,7 @@ impl Files {
             Some(path) => Some(std::fs::read(path).map_err(|err| {
                 Fail::new(
                     Status::BadInitrd,
-                    format!("cannot read the initrd {}: {err}", path.display()),
+                    format!("cannot read the initrd {}: {err}", shown::path(path)),
                 )
                 .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
             })?),
@@ -56,7 +57,7 @@ impl Files {
             image::check_initrd(bytes).map_err(|err| {
                 Fail::new(
                     Status::BadInitrd,
-                    format!("{}: {}", path.display(), chain(&err)),
+                    format!("{}: {}", shown::path(path), chain(&err)),
                 )
             })?;
         }
@@ -100,7 +101,7 @@ impl Files {
             };
         Ok(Next {
             image,
-            path: self.kernel_path.display().to_string(),
+            path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),
             cmdline,
             five_level,
@@ -188,7 +189,7 @@ fn bad_receiver(args: &args::Next, err: &AssembleError) -> Fail {
 }
 
 fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {
-    let (path, why) = (args.kernel.display().to_string(), chain(err));
+    let (path, why) = (shown::path(&args.kernel), chain(err));
     let what = if why.contains(&path) {
         why
     } else {

@@ -9,7 +9,7 @@ pub mod parse;
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, Status};
-use crate::list;
+use crate::list::{self, Entry, Source};
 use crate::session::Session;
 use crate::state::{Content, KeepFile, Local, escape_path};
 use crate::trace::wish::{self, Said, Wish};
@@ -244,6 +244,14 @@ pub fn sync(
             ));
             continue;
         }
+        if let Some(other) = covering(rule, &list::effective(arrived, keep)) {
+            take_off(label, arrived, keep, &mut changes.removed);
+            changes.remarks.push(format!(
+                "{} is part of what {} keeps, which was put on the list by hand: it goes along with that",
+                rule.place, other.label
+            ));
+            continue;
+        }
         let present = match present(rule) {
             Err(fail) if rule.best_effort => {
                 changes.left_out.push(effort::LeftOut::new(label, &fail));
@@ -259,16 +267,10 @@ pub fn sync(
             answer => answer?,
         };
         if !present {
-            let before = keep.entries.len();
-            keep.entries.retain(|local| local.label != *label);
-            let arrived = list::effective(arrived, keep)
-                .iter()
-                .any(|entry| entry.label == *label);
-            if arrived {
-                keep.removed.push(label.clone());
-            }
-            if !rule.best_effort && (arrived || keep.entries.len() != before) {
-                changes.removed.push(label.clone());
+            let mut removed = Vec::new();
+            take_off(label, arrived, keep, &mut removed);
+            if !rule.best_effort {
+                changes.removed.append(&mut removed);
             }
             continue;
         }
@@ -291,23 +293,77 @@ pub fn sync(
             }
         }
     }
+    keep_once(arrived, keep, &mut changes);
+    Ok(changes)
+}
+
+/// The entry that somebody put on the list by hand and that holds all of what the rule names. Of two that hold the same
+/// file the second could not be restored, and would be carried on as it was for ever.
+fn covering(rule: &Rule, entries: &[Entry]) -> Option<Entry> {
+    let covers = |entry: &&Entry| {
+        !entry.label.starts_with(PREFIX)
+            && matches!(entry.source, Source::Path)
+            && !entry.leave_out.other_file_systems
+            && (entry.path.as_deref())
+                .is_some_and(|path| path != rule.path && rule.path.starts_with(path))
+    };
+    entries.iter().find(covers).cloned()
+}
+
+/// Takes an entry off the list.
+fn take_off(
+    label: &str,
+    arrived: Option<&Arrived>,
+    keep: &mut KeepFile,
+    removed: &mut Vec<String>,
+) {
+    let before = keep.entries.len();
+    keep.entries.retain(|local| local.label != label);
+    let arrived = list::effective(arrived, keep)
+        .iter()
+        .any(|entry| entry.label == label);
+    if arrived {
+        keep.removed.push(label.to_owned());
+    }
+    if arrived || keep.entries.len() != before {
+        removed.push(label.to_owned());
+    }
+}
+
+/// Leaves nothing on the list that was put there by hand and that a rule's entry holds too, as [`covering`] the other way
+/// round. What arrived and is not restored stays: nobody else holds it.
+fn keep_once(arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Changes) {
     let entries = list::effective(arrived, keep);
     for entry in entries
         .iter()
         .filter(|entry| !entry.label.starts_with(PREFIX))
     {
-        let shared = entries.iter().find(|other| {
-            other.label.starts_with(PREFIX)
-                && matches!((&entry.path, &other.path), (Some(a), Some(b)) if overlap(a, b))
-        });
-        if let Some(other) = shared {
+        let Some((path, other, there)) = entries
+            .iter()
+            .filter(|other| other.label.starts_with(PREFIX))
+            .find_map(|other| {
+                let (path, there) = (entry.path.as_deref()?, other.path.as_deref()?);
+                overlap(path, there).then_some((path, other, there))
+            })
+        else {
+            continue;
+        };
+        let read = |entry: &Entry| matches!(entry.source, Source::Path);
+        let inside =
+            path == there || (path.starts_with(there) && !other.leave_out.other_file_systems);
+        if inside && read(entry) && read(other) {
+            take_off(&entry.label, arrived, keep, &mut changes.removed);
             changes.remarks.push(format!(
-                "{} and {} overlap; the shared part is carried twice",
+                "{} is kept by {} too, and leaves the list",
+                entry.label, other.label
+            ));
+        } else {
+            changes.remarks.push(format!(
+                "{} and {} overlap; what both hold can be restored once",
                 entry.label, other.label
             ));
         }
     }
-    Ok(changes)
 }
 
 /// Takes off what the rules no longer name.

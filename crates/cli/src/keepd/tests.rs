@@ -230,6 +230,66 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
 }
 
 #[test]
+fn no_file_is_kept_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let (a, inner) = (root.join("a"), root.join("a/inner"));
+    std::fs::create_dir_all(&inner).unwrap();
+    let by_hand = |label: &str, path: &Path| Local {
+        label: label.to_owned(),
+        content: Content::Files {
+            path: path.as_os_str().to_owned(),
+            skip_special: false,
+            one_file_system: false,
+        },
+    };
+    let rule =
+        |path: &Path, options: &str| rules(&format!("d {} name=a {options}", path.display()));
+    let after =
+        |entries: &[Local], restored: &[&str], arrived: Option<&Arrived>, rules: &[Rule]| {
+            let mut keep = KeepFile {
+                entries: entries.to_vec(),
+                restored: restored.iter().map(|label| (*label).to_owned()).collect(),
+                ..KeepFile::default()
+            };
+            let changes = sync(rules, arrived, When::Handover, &mut keep).unwrap();
+            assert_eq!(changes.remarks.len(), 1, "{changes:?}");
+            let mut labels = labels(arrived, &keep);
+            labels.sort();
+            labels
+        };
+    // What is inside of the other goes along with it, whoever it is that keeps that.
+    assert_eq!(
+        after(&[by_hand("x", &inner)], &[], None, &rule(&a, "")),
+        ["keep.d:a"]
+    );
+    assert_eq!(
+        after(&[by_hand("x", &a)], &[], None, &rule(&a, "")),
+        ["keep.d:a"]
+    );
+    assert_eq!(
+        after(&[by_hand("x", &a)], &[], None, &rule(&inner, "")),
+        ["x"]
+    );
+    // Another file system's part may not be in it.
+    let one = rule(&a, "one-file-system");
+    assert_eq!(
+        after(&[by_hand("x", &inner)], &[], None, &one),
+        ["keep.d:a", "x"]
+    );
+    // What arrived is nowhere else until it is restored.
+    let arrived = arrived(&[("x", &inner)]);
+    assert_eq!(
+        after(&[], &[], Some(&arrived), &rule(&a, "")),
+        ["keep.d:a", "x"]
+    );
+    assert_eq!(
+        after(&[], &["x"], Some(&arrived), &rule(&a, "")),
+        ["keep.d:a"]
+    );
+}
+
+#[test]
 fn an_entry_that_may_be_absent_leaves_the_list_and_comes_back() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().canonicalize().unwrap();

@@ -4,8 +4,8 @@ use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
 use kho_kexec::sys::loaded::Fingerprint;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 /// An entry of the keep list that was added in this boot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -85,6 +85,9 @@ pub struct LoadedFile {
     pub content_digest: String,
     /// Per kept path: its digest over metadata at load time.
     pub sources: Vec<(OsString, String)>,
+    /// Per entry that was copied from its path: its name, and the BLAKE3 of what was loaded.
+    #[serde(default)]
+    pub contents: BTreeMap<String, String>,
     /// Bytes that the image hands over.
     pub bytes: u64,
     /// When it was loaded, nanoseconds since the epoch.
@@ -102,8 +105,8 @@ pub struct LoadedFile {
 /// `armed.json`: what `kho load --arm` took, and how it is to be loaded when the system stops.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArmedFile {
-    /// Path of the kernel image when it was taken, for messages.
-    pub kernel: PathBuf,
+    /// Path of the kernel image when it was taken, for messages: as `shown::path` writes it.
+    pub kernel: String,
     /// Release that the image says it is.
     pub release: String,
     /// Whether there is an initrd.

@@ -13,6 +13,7 @@
 //! | [`landing`] | memory at known physical addresses, so that `kexec_load` is linear |
 //! | [`loaded`] | whose image is loaded |
 //! | [`lock`] | one `kho` at a time |
+//! | [`mappings`] | files that processes can write to through memory |
 //! | [`doctor`] | all findings about this machine in one list |
 
 pub mod doctor;
@@ -21,6 +22,7 @@ pub mod file_load;
 pub mod landing;
 pub mod loaded;
 pub mod lock;
+pub mod mappings;
 pub mod pageflags;
 pub mod physmem;
 pub mod root;

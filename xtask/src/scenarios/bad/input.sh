@@ -22,6 +22,12 @@ echo public >/srv/data/public
 echo deep >/srv/deep/tree/file
 kho-guest bytes 5000000 --seed 3 >/srv/big
 kho keep /srv/data /srv/deep/tree /srv/big
+# A path is bytes, whatever they say.
+odd=$(printf '/srv/caf\351 \033[2J')
+mkdir "$odd"
+echo odd >"$odd/file"
+kho keep "$odd" >/tmp/kept
+grep -qF '/srv/caf\xe9 \x1b[2J' /tmp/kept
 kho-guest bytes 3000000 --seed 4 | kho keep --name bulk -
 echo sesame | kho keep --name token -
 mkdir -p /srv/rules /etc/kho/keep.d
@@ -46,6 +52,7 @@ expect 30 'control character 0x1b' -- kho keep --name "$(printf 'red\033[31m')" 
 expect 30 'UTF-8' -- kho keep --name "$(printf 'a\377')" -
 expect 30 'token is on the list already' -- kho keep --name token -
 expect 30 'token is on the list already' -- kho keep --name token /srv/deep
+expect 30 'belong to entries that keep.d puts' -- kho keep --name keep.d:token -
 expect 30 'is kept already, as srv-data' -- kho keep --name other /srv/data
 expect 34 'nosuch' -- kho keep --remove nosuch
 expect 34 'nosuch' -- kho keep --remove token nosuch
@@ -63,6 +70,8 @@ expect 31 '/srv/missing' -- kho keep /srv/data/public /srv/missing
 expect 31 'proc' -- kho keep /proc
 expect 31 'proc' -- kho keep /proc/version
 expect 31 'sysfs' -- kho keep /sys/kernel
+expect 31 '/srv and /srv/data, which is kept as srv-data, overlap' -- kho keep /srv
+expect 31 'overlap' -- kho keep /srv/data/public
 expect 31 '/: it holds' -- kho keep /
 expect 31 "kho's own state" -- kho keep /run
 expect 31 "kho's own state" -- kho keep /run/kho
@@ -222,6 +231,57 @@ load
 kho keep --name late - </dev/null
 expect 51 'the list of what is kept changed' -- kho exec
 kho keep --remove late
+still_ours
+
+echo '== written through a mapping'
+# Its pages are writable from the first pass on, so no time stamp says that they are written again.
+mapped=/srv/data/mapped
+head -c 65536 /dev/zero >$mapped
+kho-guest map write $mapped >/tmp/writer &
+writer=$!
+stop() {
+	kill -STOP $writer
+	until grep -q '^State:.*stopped' /proc/$writer/status; do sleep 0.1; done
+}
+# It writes all of the file once more, and stops.
+writes() {
+	cp $mapped /tmp/mapped
+	while cmp -s $mapped /tmp/mapped || ! kho-guest map check $mapped >/dev/null; do
+		kill -CONT $writer
+		sleep 0.1
+		stop
+	done
+}
+until grep -q writing /tmp/writer; do sleep 0.1; done
+stop
+writes
+time=$(stat -c '%y %z' $mapped)
+load 2>/tmp/warned
+grep -q "/srv/data: process $writer (kho-guest) has files of it mapped" /tmp/warned || wrong "no word of who can write: $(cat /tmp/warned)"
+writes
+[ "$(stat -c '%y %z' $mapped)" = "$time" ] || wrong 'the time stamps show it, and this test shows nothing'
+expect 51 'changed since the load: /srv/data, .*mapping' -- kho exec
+# At a shutdown that nothing was armed for.
+got=0
+kho capture 2>/tmp/err || got=$?
+[ $got = 51 ] && grep -q 'NOTHING IS HANDED OVER: changed since the load: /srv/data' /tmp/err || wrong "a capture says $got: $(cat /tmp/err)"
+[ "$(cat /sys/kernel/kexec_loaded)" = 0 ] || wrong 'what is out of date is still loaded'
+load 2>/tmp/warned
+still_ours
+# What is written while it is read is of no moment at all.
+kill -CONT $writer
+got=0
+for try in $(seq 40); do
+	load >/tmp/out 2>/tmp/err && continue
+	got=$?
+	break
+done
+[ $got = 32 ] && grep -q "/srv/data changed while it was read: process $writer" /tmp/err || wrong "a load of what is being written says $got: $(cat /tmp/err)"
+kill -KILL $writer
+wait $writer || true
+rm $mapped
+load 2>/tmp/warned
+[ ! -s /tmp/warned ] || wrong "warned for nothing: $(cat /tmp/warned)"
 still_ours
 kho-guest load-stranger
 expect 52 'somebody else' -- kho exec

@@ -69,6 +69,14 @@ kho-guest bytes 5000000 --seed 3 | cmp - /srv/big || wrong 'not what was loaded'
 kho get bulk >/tmp/bulk
 kho-guest bytes 3000000 --seed 4 | cmp - /tmp/bulk || wrong 'not what was loaded'
 [ "$(kho get token)" = sesame ] || wrong 'not what was loaded'
+odd=$(printf '/srv/caf\351 \033[2J')
+[ "$(cat "$odd/file")" = odd ] || wrong 'not what was loaded'
+holds kho status
+grep -qF '/srv/caf\xe9 \x1b[2J' /tmp/out || wrong 'a path that is not text is not shown'
+holds kho status --json
+grep -qF '"path": "/srv/caf\\xe9 \\x1b[2J"' /tmp/out || wrong 'a path that is not text is not in the document'
+holds kho restore --boot
+grep -qF 'caf\\xe9' /run/kho/status.json || wrong 'status.json lacks a path'
 fails nobody cat /srv/data/secret
 fails nobody cat /mnt/into/token
 fails nobody 'cat /sys/kernel/boot_params/setup_data/0/data'

@@ -10,19 +10,31 @@ case $KHO_HOP in
 0)
 	keep_tree_and_blob 4
 	kho-guest bytes $((64 << 20)) --seed 3 | kho keep --name large -
+	for name in head content; do
+		mkdir /srv/$name
+		kho-guest bytes 1000000 --seed 5 >/srv/$name/file
+		kho keep /srv/$name
+	done
 	;;
 1)
 	# Nothing is wrong yet; the time is that of hashing under emulation.
 	load --verify 2>&1 | tee /tmp/verified
 	grep -o 'verified.*' /tmp/verified | kho-guest report verified
-	address blob | kho-guest report blob
+	for name in blob srv-head srv-content; do address $name | kho-guest report $name; done
 	kho-guest mark flip
 	kho-guest fill
 	corrupt kho get blob
 	corrupt kho restore --into /tmp blob
 	corrupt load --verify
-	# The others are as they were.
-	kho restore
+	# The others are as they were; of these nothing is left, not even where they were put together. What is wrong is the
+	# content, also where the archive cannot even be read.
+	rm -rf /srv/head /srv/content
+	for name in head content; do
+		corrupt kho restore srv-$name
+		grep -q "srv-$name: its .* bytes hash to" /tmp/err
+	done
+	corrupt kho restore
+	[ "$(ls -A /srv)" = tree ]
 	kho-guest hash-tree /srv/tree --same tree
 	;;
 2)

@@ -1,0 +1,331 @@
+//! Whether what was read is still what would be read: time stamps first, then all of the content.
+//!
+//! Time stamps do not show every write, see [`kho_kexec::sys::mappings`]. So the content of every path that was copied is
+//! read once more before a kernel starts, and its hash compared with that of what was loaded. What changes after that
+//! look, nobody can see: whoever can still write through a mapping is named.
+
+use super::content::{self, Item, Supply};
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::list;
+use crate::output::{self, Output};
+use crate::session::Session;
+use crate::shown;
+use crate::state::{KeepFile, LoadedFile};
+use kho::phase::{Fingerprint, Generation, Machine as Phases, Phase};
+use kho_kexec::sys::facts::meminfo::MemInfo;
+use kho_kexec::sys::mappings::{FileId, Mappings};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+
+/// Processes named one by one for each entry.
+const NAMED: usize = 4;
+
+const AGAIN: &str = "kho load again, or kho exec --stale-ok to hand over what was read then";
+
+/// Refuses when what would be handed over is no longer what was read, and warns of what could change it unseen.
+///
+/// # Errors
+///
+/// [`Status::Stale`], naming what changed.
+pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<(), Fail> {
+    require_memory(record, session)?;
+    let arrived = session.carried(record.forget_arrived)?;
+    let items = unchanged(record, arrived, session)?;
+    let mut unknown = Vec::new();
+    for item in copied(&items) {
+        match record.contents.get(&item.entry.label) {
+            // Stale above all: the command that loaded it did not know better.
+            None => unknown.push(item.entry.label.as_str()),
+            Some(loaded) if *loaded == hash(item, session, out).map_err(stale)? => {}
+            Some(_) => {
+                return Err(Fail::new(
+                    Status::Stale,
+                    format!(
+                        "changed since the load: {}, in a way that no time stamp shows: it is written through a mapping",
+                        shown_path(item)
+                    ),
+                )
+                .fix(format!("stop what writes there; {AGAIN}")));
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        out.warn(&format!(
+            "an older kho loaded this, and noted no hash of {}: writes through a mapping are not noticed",
+            unknown.join(", ")
+        ));
+    }
+    warn(&mapped(&items, session), out);
+    Ok(())
+}
+
+/// Refuses if more memory failed than when the record was made.
+fn require_memory(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
+    let failed = MemInfo::read(&session.root)
+        .or_status(Status::Failed)?
+        .hardware_corrupted;
+    if record.memory_failed.is_some_and(|before| failed > before) {
+        return Err(Fail::new(
+            Status::Stale,
+            "memory failed since the load (a hardware error): the image or what is kept may be in it, and the next kernel would use it",
+        )
+        .fix("kho load again"));
+    }
+    Ok(())
+}
+
+/// Right after `items` were read, with these hashes: what a process can write to through a mapping is read once more.
+///
+/// # Errors
+///
+/// [`Status::SourceChanged`] when it is not the same: what was read may be of no moment at all.
+pub fn settle(
+    items: &[Item],
+    hashes: &[[u8; 32]],
+    session: &Session,
+    out: Output,
+) -> Result<(), Fail> {
+    let mapped = mapped(items, session);
+    for (item, loaded) in items.iter().zip(hashes) {
+        if mapped.by_entry.contains_key(item.entry.label.as_str())
+            && hash(item, session, out)? != hex(loaded)
+        {
+            return Err(Fail::new(
+                Status::SourceChanged,
+                format!(
+                    "{} changed while it was read: {}",
+                    shown_path(item),
+                    mapped.who(&item.entry.label)
+                ),
+            )
+            .fix("stop what writes there and load again; nothing was loaded"));
+        }
+    }
+    warn(&mapped, out);
+    Ok(())
+}
+
+/// The hashes as the record of a load has them: of what was copied from paths, by name.
+pub fn contents(items: &[Item], hashes: &[[u8; 32]]) -> BTreeMap<String, String> {
+    items
+        .iter()
+        .zip(hashes)
+        .filter(|(item, _)| matches!(item.supply, Supply::Pack(_)))
+        .map(|(item, hash)| (item.entry.label.clone(), hex(hash)))
+        .collect()
+}
+
+/// Path and digest of everything that was read from the file system.
+pub fn sources(items: &[Item]) -> Vec<(OsString, String)> {
+    items
+        .iter()
+        .filter_map(|item| {
+            Some((
+                item.entry.path.clone()?.into_os_string(),
+                item.fingerprint()?,
+            ))
+        })
+        .collect()
+}
+
+/// Digest of everything that would be handed over, as far as it can change between load and exec.
+pub fn fingerprint(
+    keep: &KeepFile,
+    arrived: Option<&Arrived>,
+    sources: &[(OsString, String)],
+) -> Fingerprint {
+    let mut hasher = blake3::Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for entry in list::effective(arrived, keep) {
+        field(entry.label.as_bytes());
+        field(
+            entry
+                .path
+                .as_deref()
+                .map(|p| p.as_os_str().as_bytes())
+                .unwrap_or_default(),
+        );
+        field(format!("{:?} {:?}", entry.leave_out, entry.source).as_bytes());
+    }
+    if let Some(wish) = crate::trace::wish::effective(arrived, keep) {
+        field(format!("{wish:?}").as_bytes());
+    }
+    for (path, digest) in sources {
+        field(path.as_bytes());
+        field(digest.as_bytes());
+    }
+    Fingerprint(*hasher.finalize().as_bytes())
+}
+
+/// What would be read now, if names, sizes and times are those of the load.
+fn unchanged(
+    record: &LoadedFile,
+    arrived: Option<&Arrived>,
+    session: &Session,
+) -> Result<Vec<Item>, Fail> {
+    let keep = session.state.keep()?;
+    let items =
+        content::measure(list::effective(arrived, &keep), arrived, session).map_err(stale)?;
+    let sources = sources(&items);
+    let now = fingerprint(&keep, arrived, &sources);
+    let generation = Generation::from_raw(record.generation);
+    let loaded = parse_fingerprint(&record.content_digest)?;
+    let mut phases = Phases::restore(Phase::Loaded(generation, loaded), generation);
+    if phases.execute(generation, now).is_ok() {
+        return Ok(items);
+    }
+    let changed: Vec<String> = sources
+        .iter()
+        .filter(|source| !record.sources.contains(source))
+        .map(|(path, _)| shown::path(path))
+        .collect();
+    let what = if changed.is_empty() {
+        "the list of what is kept changed since the load".to_owned()
+    } else {
+        format!("changed since the load: {}", changed.join(", "))
+    };
+    Err(Fail::new(Status::Stale, what).fix(AGAIN))
+}
+
+fn stale(fail: Fail) -> Fail {
+    Fail::new(
+        Status::Stale,
+        format!("what is kept changed since the load: {}", fail.what),
+    )
+    .fix(AGAIN)
+}
+
+/// The entries whose content is read from paths.
+fn copied(items: &[Item]) -> impl Iterator<Item = &Item> {
+    items
+        .iter()
+        .filter(|item| matches!(item.supply, Supply::Pack(_)))
+}
+
+/// Reads the content once more; its hash.
+fn hash(item: &Item, session: &Session, out: Output) -> Result<String, Fail> {
+    let bar = out.progress(&format!("comparing {}", item.entry.label), item.size);
+    let mut hashing = Hashing(blake3::Hasher::new());
+    let read = item.write(&mut hashing, session, &mut |n| bar.set_position(n));
+    bar.finish_and_clear();
+    read.map(|()| hex(hashing.0.finalize().as_bytes()))
+}
+
+/// Hashes what is written to it, and keeps nothing.
+struct Hashing(blake3::Hasher);
+
+impl Write for Hashing {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.update(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
+fn shown_path(item: &Item) -> String {
+    item.entry
+        .path
+        .as_ref()
+        .map(shown::path)
+        .unwrap_or_default()
+}
+
+/// Who can write to the content of entries through memory.
+struct Mapped {
+    /// Path and processes, by the entry's name.
+    by_entry: BTreeMap<String, (String, Vec<String>)>,
+    /// Number of processes that could not be looked at.
+    hidden: usize,
+}
+
+impl Mapped {
+    fn who(&self, label: &str) -> String {
+        let Some((_, processes)) = self.by_entry.get(label) else {
+            return String::new();
+        };
+        let more = match processes.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let named: Vec<&str> = processes.iter().take(NAMED).map(String::as_str).collect();
+        let (s, have) = match processes.len() {
+            1 => ("", "has"),
+            _ => ("es", "have"),
+        };
+        format!(
+            "process{s} {}{more} {have} files of it mapped, shared and writable",
+            named.join(", ")
+        )
+    }
+}
+
+fn mapped(items: &[Item], session: &Session) -> Mapped {
+    let mut found = Mapped {
+        by_entry: BTreeMap::new(),
+        hidden: 0,
+    };
+    if copied(items).next().is_none() {
+        return found;
+    }
+    let mappings = Mappings::read(&session.root);
+    found.hidden = mappings.hidden.len();
+    for item in items {
+        let Supply::Pack(measure) = &item.supply else {
+            continue;
+        };
+        let holds = |file: FileId| measure.holds(file.device, file.inode);
+        let mut processes: Vec<String> = mappings
+            .writable
+            .iter()
+            .filter(|m| holds(m.mapped) || m.stat.is_some_and(holds))
+            .map(|m| format!("{} ({})", m.process, m.program))
+            .collect();
+        processes.dedup();
+        if !processes.is_empty() {
+            found
+                .by_entry
+                .insert(item.entry.label.clone(), (shown_path(item), processes));
+        }
+    }
+    found
+}
+
+fn warn(mapped: &Mapped, out: Output) {
+    for (label, (path, _)) in &mapped.by_entry {
+        out.warn(&format!(
+            "{path}: {}; what is written from now on is not handed over",
+            mapped.who(label)
+        ));
+    }
+    if mapped.hidden > 0 {
+        out.warn(&format!(
+            "{} may write to what is kept through a mapping: the kernel does not show their memory to kho",
+            output::count(mapped.hidden, "process", "processes")
+        ));
+    }
+}
+
+fn parse_fingerprint(hex: &str) -> Result<Fingerprint, Fail> {
+    blake3::Hash::from_hex(hex)
+        .map(|hash| Fingerprint(*hash.as_bytes()))
+        .map_err(|err| {
+            Fail::new(
+                Status::Failed,
+                format!("the record of the load is damaged: {err}"),
+            )
+            .fix("kho load again")
+        })
+}
