@@ -120,6 +120,8 @@ pub struct PackStats {
     pub skipped_special: u64,
     /// Mount points kept as empty directories.
     pub not_entered: u64,
+    /// Files and directories that `chattr +i` or `+a` locks: an archive does not say so.
+    pub locked: u64,
 }
 
 /// Where to unpack to.
@@ -139,6 +141,9 @@ pub struct UnpackOptions {
     pub force: bool,
     /// Restore setuid and setgid bits of files and `security.*` attributes.
     pub privileged: bool,
+    /// Restore SELinux labels (`security.selinux`): for a system that has a policy, where a file without the right label
+    /// is as good as lost to its service. Only root could give them to what was packed.
+    pub labels: bool,
     /// Leave out extended attributes that the target file system does not support and count them, instead of failing.
     pub drop_unsupported_xattrs: bool,
     /// Write everything to the disk before returning, content, names and attributes: what is in place then is there
@@ -155,6 +160,7 @@ impl Default for UnpackOptions {
         Self {
             force: false,
             privileged: false,
+            labels: false,
             drop_unsupported_xattrs: false,
             fsync: false,
             max_entries: u64::MAX,
@@ -188,6 +194,8 @@ pub struct UnpackStats {
     pub setid_dropped: u64,
     /// `security.*` attributes left out.
     pub security_dropped: u64,
+    /// SELinux labels left out because this system's policy does not take them.
+    pub labels_dropped: u64,
     /// Attributes left out because the file system does not support them.
     pub unsupported_dropped: u64,
     /// Stage directories that could not be removed after everything was in place; the next [`unpack`] there, or

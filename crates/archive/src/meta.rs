@@ -27,6 +27,9 @@ pub(crate) struct Meta {
 /// The step that failed, and how.
 pub(crate) type Failed = (&'static str, Errno);
 
+/// The attribute that holds an SELinux label (`XATTR_NAME_SELINUX`, include/uapi/linux/xattr.h, 6.1 to 7.3).
+const SELINUX: &[u8] = b"security.selinux";
+
 const OWNER: &str = "set the owner of";
 const ATTRIBUTE: &str = "set an extended attribute of";
 const MODE: &str = "set the mode of";
@@ -104,12 +107,17 @@ impl Meta {
     ) -> Result<(), Failed> {
         let target = XattrTarget::new(fd, kind);
         for (name, value) in &self.xattrs {
-            if name.starts_with(b"security.") && !options.privileged {
+            let label = options.labels && name == SELINUX;
+            if name.starts_with(b"security.") && !options.privileged && !label {
                 stats.security_dropped += 1;
                 continue;
             }
             match target.set(name, value) {
                 Ok(()) => {}
+                // Another policy than that of the system that was left may not know it.
+                Err(Errno::INVAL | Errno::ACCESS | Errno::PERM) if label => {
+                    stats.labels_dropped += 1;
+                }
                 Err(Errno::NOTSUP) if options.drop_unsupported_xattrs => {
                     stats.unsupported_dropped += 1;
                 }

@@ -28,6 +28,8 @@ pub struct Measure {
     /// (a tick, up to 10 ms; finer from 6.13 on where the file system has multigrain times) that leaves the size alone
     /// can go unnoticed.
     pub fingerprint: [u8; 32],
+    /// Path of the first object that `chattr` locked.
+    first_locked: Option<PathBuf>,
     path: PathBuf,
     options: PackOptions,
     seen: Vec<Seen>,
@@ -161,8 +163,12 @@ fn head<'a>(found: &Found<'a>, sparse: Option<&'a [Extent]>) -> Head<'a> {
     }
 }
 
-fn count(stats: &mut PackStats, head: &Head<'_>) {
+fn count(stats: &mut PackStats, head: &Head<'_>, found: &Found<'_>) {
     stats.entries += 1;
+    // A symlink is open in a way that shows no flags, and has none.
+    if matches!(head.kind, Kind::File | Kind::Directory) && found.fd.is_some_and(sys::locked) {
+        stats.locked += 1;
+    }
     match head.kind {
         Kind::File => stats.files += 1,
         Kind::Directory => stats.directories += 1,
@@ -177,6 +183,7 @@ fn count(stats: &mut PackStats, head: &Head<'_>) {
 
 struct Measuring {
     bytes: u64,
+    first_locked: Option<PathBuf>,
     /// Bytes of extended attributes of each directory that the current object is in.
     open: Vec<usize>,
     stats: PackStats,
@@ -244,7 +251,10 @@ impl Visitor for Measuring {
             .saturating_add(encoded as u64)
             .saturating_add(stored)
             .saturating_add(padding(stored) as u64);
-        count(&mut self.stats, &head);
+        count(&mut self.stats, &head, found);
+        if self.stats.locked > 0 && self.first_locked.is_none() {
+            self.first_locked = Some(shown(found.path));
+        }
         self.fingerprint.add(found);
         if let Some(map) = map {
             self.maps.insert(self.seen.len(), map);
@@ -273,6 +283,7 @@ impl Visitor for Measuring {
 pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError> {
     let mut m = Measuring {
         bytes: 0,
+        first_locked: None,
         open: Vec::new(),
         stats: PackStats::default(),
         fingerprint: Fingerprint::default(),
@@ -290,6 +301,7 @@ pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError>
         bytes: m.bytes.saturating_add(END_LEN),
         stats: m.stats,
         fingerprint: m.fingerprint.finish(),
+        first_locked: m.first_locked,
         path: path.to_path_buf(),
         options: *options,
         seen: m.seen,
@@ -326,6 +338,12 @@ impl Measure {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// First of the objects that [`PackStats::locked`] counts.
+    #[must_use]
+    pub fn first_locked(&self) -> Option<&Path> {
+        self.first_locked.as_deref()
     }
 
     /// Whether this file was found: major and minor number of its device as statx(2) shows them, and its inode. The answer
@@ -452,7 +470,7 @@ impl<W: Write> Visitor for Packing<'_, W> {
         }
         self.index += 1;
         self.fingerprint.add(found);
-        count(&mut self.stats, &head);
+        count(&mut self.stats, &head, found);
         self.write(&encoded, found.path)?;
         (self.progress)(self.written);
         let (Kind::File, Some(fd)) = (found.kind, found.fd) else {

@@ -4,8 +4,8 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec, Timestamps,
-    Uid,
+    AtFlags, FileType, Gid, IFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, Timespec,
+    Timestamps, Uid,
 };
 use rustix::io::{Errno, Result};
 
@@ -81,6 +81,12 @@ impl Stat {
     pub(crate) fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
+}
+
+/// Whether the object has a flag that forbids changing it (`chattr +i`, `+a`). Not on file systems without flags.
+pub(crate) fn locked(fd: BorrowedFd<'_>) -> bool {
+    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
+    rustix::fs::ioctl_getflags(fd).is_ok_and(|flags| flags.intersects(locks))
 }
 
 /// One number for a device.

@@ -18,6 +18,7 @@ use kho_archive::{
 const FORCE: UnpackOptions = UnpackOptions {
     force: true,
     privileged: true,
+    labels: false,
     drop_unsupported_xattrs: false,
     fsync: true,
     max_entries: u64::MAX,

@@ -148,6 +148,67 @@ fn set_id_and_security_only_when_privileged() {
 }
 
 #[test]
+fn labels_come_back_where_there_is_a_policy() {
+    if !is_root("labels_come_back_where_there_is_a_policy") {
+        return;
+    }
+    let s = Scratch::new();
+    let src = s.join("src");
+    fs::write(&src, b"x").unwrap();
+    set_xattr(&src, "security.selinux", b"system_u:object_r:etc_t:s0\0");
+    set_xattr(&src, "security.other", b"x");
+    let archive = packed(&src);
+    for (labels, dropped) in [(false, 2), (true, 1)] {
+        fs::remove_file(&src).unwrap();
+        let options = UnpackOptions {
+            labels,
+            ..UnpackOptions::default()
+        };
+        let stats = unpack(&archive[..], &Dest::Original, &options, &mut |_| {}).unwrap();
+        assert_eq!((stats.security_dropped, stats.labels_dropped), (dropped, 0));
+        assert_eq!(xattrs(&src).len(), usize::from(labels));
+    }
+}
+
+#[test]
+fn what_is_locked_is_counted() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let test = "what_is_locked_is_counted";
+    if !is_root(test) {
+        return;
+    }
+    let s = Scratch::new();
+    let src = s.join("src");
+    fs::create_dir_all(src.join("d")).unwrap();
+    fs::write(src.join("a"), b"a").unwrap();
+    fs::write(src.join("b"), b"b").unwrap();
+    symlink("a", src.join("c")).unwrap();
+    let free = measure(&src, &PackOptions::default()).unwrap();
+    assert_eq!((free.stats.locked, free.first_locked()), (0, None));
+    let set = |name: &str, flag: IFlags, on: bool| {
+        let file = fs::File::open(src.join(name)).unwrap();
+        let mut flags = ioctl_getflags(&file)?;
+        flags.set(flag, on);
+        ioctl_setflags(&file, flags)
+    };
+    if let Err(e) = set("b", IFlags::IMMUTABLE, true) {
+        return skip(test, &format!("no flags on this file system: {e}"));
+    }
+    set("d", IFlags::APPEND, true).unwrap();
+    let locked = measure(&src, &PackOptions::default());
+    let packed = locked
+        .as_ref()
+        .ok()
+        .map(|m| m.pack(&mut Vec::new(), &mut |_| {}));
+    set("b", IFlags::IMMUTABLE, false).unwrap();
+    set("d", IFlags::APPEND, false).unwrap();
+    assert_eq!(packed.unwrap().unwrap(), locked.as_ref().unwrap().stats);
+    let locked = locked.unwrap();
+    assert_eq!(locked.stats.locked, 2);
+    assert_eq!(locked.first_locked(), Some(src.join("b").as_path()));
+}
+
+#[test]
 fn gnu_tar_reads_it() {
     if !is_root("gnu_tar_reads_it") || !has("gnu_tar_reads_it", "tar") {
         return;

@@ -7,6 +7,7 @@ use crate::output::{self, Output};
 use crate::session::Session;
 use crate::shown;
 use kho_archive::{Dest, UnpackError, UnpackOptions};
+use kho_kexec::sys::facts::security::selinux_policy;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -26,6 +27,7 @@ pub struct Outcome {
     replaced: u64,
     setid_dropped: u64,
     security_dropped: u64,
+    labels_dropped: u64,
     unsupported_dropped: u64,
 }
 
@@ -89,6 +91,7 @@ fn skipped(blob: &Blob, why: &str) -> Outcome {
         replaced: 0,
         setid_dropped: 0,
         security_dropped: 0,
+        labels_dropped: 0,
         unsupported_dropped: 0,
     }
 }
@@ -124,6 +127,7 @@ pub fn one(
     let options = UnpackOptions {
         force: args.force,
         privileged: args.privileged,
+        labels: selinux_policy(&session.root),
         drop_unsupported_xattrs: true,
         fsync: true,
         max_bytes: blob.size,
@@ -165,6 +169,7 @@ pub fn one(
         replaced: stats.replaced,
         setid_dropped: stats.setid_dropped,
         security_dropped: stats.security_dropped,
+        labels_dropped: stats.labels_dropped,
         unsupported_dropped: stats.unsupported_dropped,
     })
 }
@@ -277,6 +282,10 @@ pub fn print(outcomes: &[Outcome], out: Output) {
                 (
                     outcome.security_dropped,
                     "security.* attributes left out (--privileged restores them)",
+                ),
+                (
+                    outcome.labels_dropped,
+                    "SELinux labels left out that this system's policy does not take (restorecon -R gives others)",
                 ),
                 (
                     outcome.unsupported_dropped,

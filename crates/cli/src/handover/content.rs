@@ -149,6 +149,23 @@ impl Item {
         !matches!(self.supply, Supply::InPlace { .. })
     }
 
+    /// What the content has and a handover does not keep: for the administrator.
+    pub fn not_kept(&self) -> Option<String> {
+        let Supply::Pack(measure) = &self.supply else {
+            return None;
+        };
+        let first = measure.first_locked()?;
+        Some(format!(
+            "{}: {} locked by chattr +i or +a, the first is {}: what is restored is not locked",
+            self.entry.label,
+            usize::try_from(measure.stats.locked).map_or_else(
+                |_| "objects are".to_owned(),
+                |n| crate::output::count(n, "object is", "objects are")
+            ),
+            shown::path(first)
+        ))
+    }
+
     /// What tells whether the source changed since: none where it cannot.
     pub fn fingerprint(&self) -> Option<String> {
         match &self.supply {

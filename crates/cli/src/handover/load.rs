@@ -119,6 +119,9 @@ pub fn run(
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {
         out.warn(&remark);
     }
+    for lost in inputs.items.iter().filter_map(content::Item::not_kept) {
+        out.warn(&lost);
+    }
     if let Some(part) = inputs.kernel.as_ref().filter(|_| !args.no_module_check) {
         module::require_in_next(&session.root, part, next.image.release())?;
     }

@@ -52,6 +52,15 @@ impl Lockdown {
     }
 }
 
+/// Whether an SELinux policy is loaded: selinuxfs is mounted, and a process has a label that a policy gave it
+/// (`kernel` is what all have before: `security/selinux/include/initial_sid_to_string.h`, 6.1 to 7.3).
+pub fn selinux_policy(root: &Root) -> bool {
+    root.exists("sys/fs/selinux/enforce")
+        && root
+            .attribute("proc/self/attr/current")
+            .is_ok_and(|label| !matches!(label.trim_end_matches('\0'), "" | "kernel"))
+}
+
 /// Whether IMA will refuse `kexec_load`, which gives it no file to appraise (`ima_load_data`,
 /// `security/integrity/ima/ima_main.c`, 6.1 to 7.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +130,20 @@ fn ima_is_idle(root: &Root) -> bool {
 mod tests {
     use super::*;
     use crate::sys::root::fixture::Fixture;
+
+    #[test]
+    fn a_policy_is_loaded_when_it_gave_us_a_label() {
+        let f = Fixture::new();
+        f.put("proc/self/attr/current", "system_u:system_r:init_t:s0\0");
+        // AppArmor has this file as well.
+        assert!(!selinux_policy(&f.root()));
+        f.put("sys/fs/selinux/enforce", "1");
+        assert!(selinux_policy(&f.root()));
+        for none in ["kernel\0", "kernel\n", ""] {
+            f.put("proc/self/attr/current", none);
+            assert!(!selinux_policy(&f.root()), "{none:?}");
+        }
+    }
 
     #[test]
     fn lockdown_levels() {
