@@ -62,11 +62,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// One hop from 6.1 into `kernel` with `count` reservations, of which each is checked before and after all free
 /// memory was written to.
 pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
-    let kernel = match kernel {
-        "6.12" => "6.12",
-        "7.3" => "7.3",
-        _ => "6.1",
-    };
+    let mut names = crate::kernel::names().into_iter();
+    let kernel = names.find(|name| *name == kernel).unwrap_or("6.1");
     let on = match firmware {
         Firmware::Bios => "bios",
         Firmware::Uefi => "uefi",
