@@ -6,14 +6,11 @@
 
 use crate::boundary::vfs::Content;
 use crate::errno::{EINVAL, ENOENT, ENOSPC, Errno};
-use crate::options::Options;
+use crate::options::{INODE, Options};
 use crate::state::{Instance, State};
 use crate::xattr::Attribute;
 use core::fmt;
 use kho::PAGE_SIZE;
-
-/// Inode space of an inode, and of each further name of one (`BOGO_INODE_SIZE`): such a name has a dentry, which stays.
-pub const INODE: u64 = 1024;
 
 /// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
 const SHORT_TARGET: u64 = 128;

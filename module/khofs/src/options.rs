@@ -1,8 +1,10 @@
 //! Mount options.
 
-use crate::account::INODE;
 use crate::errno::{EINVAL, Errno};
 use alloc::string::String;
+
+/// Inode space of an inode, and of each further name of one (`BOGO_INODE_SIZE`): such a name has a dentry, which stays.
+pub const INODE: u64 = 1024;
 
 /// Name of the instance of a mount that names none.
 pub const DEFAULT_NAME: &str = "default";

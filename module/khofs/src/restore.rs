@@ -1,12 +1,13 @@
 //! Filling a superblock: with a root, or with what arrived.
 
-use crate::account::{INODE, target_pages};
+use crate::account::target_pages;
 use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
 use crate::boundary::vfs::{Content, Super, Tree};
 use crate::carry::CRC;
 use crate::check::{self, Summary};
 use crate::errno::{EBADMSG, EINVAL, Errno};
+use crate::options::INODE;
 use crate::options::Options;
 use crate::pack::{Attr, Reader, S_IFDIR, S_IFREG};
 use crate::state::{Body, STATE, State};

@@ -308,13 +308,13 @@ extern "C" fn khofs_rs_target_pages(len: u64) -> u64 {
 extern "C" fn khofs_rs_name_new(id: u32) -> c_int {
     let mut state = STATE.lock();
     let instance = state.instance(id);
-    status(instance.and_then(|i| i.take_space(account::INODE)))
+    status(instance.and_then(|i| i.take_space(crate::options::INODE)))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_name_gone(id: u32) {
     if let Ok(instance) = STATE.lock().instance(id) {
-        instance.give_space(account::INODE);
+        instance.give_space(crate::options::INODE);
     }
 }
 
