@@ -174,7 +174,8 @@ pub fn run(tool: &Tool) -> Result<()> {
             let len = usize::try_from(file.metadata()?.len())?;
             let map = Map::with(&file, (len + 1).next_multiple_of(2 << 20), MapFlags::SHARED)?;
             // Only a write maps a huge page that can be written.
-            map.page(0)?.fetch_or(0, Ordering::Relaxed);
+            map.page(0)?.fetch_add(1, Ordering::Relaxed);
+            map.page(0)?.fetch_sub(1, Ordering::Relaxed);
             map.part_mut(at + 1)[*at] = b'!';
             println!("written at {at} of {len}");
             Ok(())
