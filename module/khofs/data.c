@@ -411,7 +411,7 @@ static ssize_t write_iter(struct kiocb *iocb, struct iov_iter *from)
 	}
 	result = file_modified(iocb->ki_filp);
 	if (!result && iocb->ki_pos > i_size_read(inode))
-		result = khofs_zero_tail(inode);
+		result = khofs_zero_tail(inode, iocb->ki_pos);
 	if (!result) {
 		loff_t start = iocb->ki_pos;
 

@@ -97,8 +97,8 @@ extern const struct xattr_handler * const khofs_xattr_handlers[];
 struct page *khofs_get_page(struct inode *inode, pgoff_t index);
 /* Zeros, unless it is @clean, and ready for use. */
 void khofs_fill_folio(struct folio *folio, bool clean);
-/* Before a file grows, with i_rwsem. */
-int khofs_zero_tail(struct inode *inode);
+/* Before a file grows to @size or is written from there on, with i_rwsem. */
+int khofs_zero_tail(struct inode *inode, loff_t size);
 long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
 loff_t khofs_llseek(struct file *file, loff_t offset, int whence);
 int khofs_setattr_size(struct inode *inode, loff_t size);

@@ -10,26 +10,40 @@
 #include "khofs.h"
 
 /*
- * What a mapping wrote behind the end of the file must not become part of it. A folio of several pages may be mapped
- * as a whole where the file ends in it.
+ * What a mapping wrote behind the end of the file must not become part of it. Where the file ends in a folio of 2 MiB, that may
+ * be mapped as a whole, and all of it written. It may have become single pages since: by a hole that was cut into it, or because
+ * this kernel, or this mount, makes no folio of what arrived.
  */
-int khofs_zero_tail(struct inode *inode)
+int khofs_zero_tail(struct inode *inode, loff_t size)
 {
-	loff_t size = i_size_read(inode);
-	struct folio *folio;
-	struct page *page;
+	loff_t at = i_size_read(inode), end = min_t(loff_t, size, round_up(at, PMD_SIZE));
 
-	if (!(size & (PMD_SIZE - 1)))
-		return 0;
-	page = khofs_get_page(inode, size >> PAGE_SHIFT);
-	if (IS_ERR_OR_NULL(page))
-		return PTR_ERR_OR_ZERO(page);
-	folio = page_folio(page);
-	folio_lock(folio);
-	if (folio->mapping == inode->i_mapping)
-		folio_zero_segment(folio, offset_in_folio(folio, size), folio_size(folio));
-	folio_unlock(folio);
-	folio_put(folio);
+	while (at < end) {
+		loff_t next = min_t(loff_t, end, round_down(at, PAGE_SIZE) + PAGE_SIZE);
+		struct page *page = khofs_get_page(inode, at >> PAGE_SHIFT);
+		struct folio *folio;
+
+		if (!page) {
+			u64 index = khofs_rs_seek(khofs_i(inode)->file, inode, at >> PAGE_SHIFT, false);
+
+			if (index >= DIV_ROUND_UP_ULL(end, PAGE_SIZE))
+				break;
+			at = max_t(loff_t, at, index << PAGE_SHIFT);
+			continue;
+		}
+		if (!IS_ERR(page)) {
+			folio = page_folio(page);
+			folio_lock(folio);
+			if (folio->mapping == inode->i_mapping)
+				folio_zero_segment(folio, offset_in_folio(folio, at), offset_in_folio(folio, at) + (next - at));
+			folio_unlock(folio);
+			put_page(page);
+		} else if (PTR_ERR(page) != -EIO) {
+			return PTR_ERR(page);
+		} /* Memory that failed, here or in an earlier kernel, is an error to who reads it. */
+		at = next;
+		cond_resched();
+	}
 	return 0;
 }
 
@@ -80,7 +94,7 @@ int khofs_setattr_size(struct inode *inode, loff_t size)
 	int error;
 
 	if (size > old)
-		error = khofs_zero_tail(inode);
+		error = khofs_zero_tail(inode, size);
 	else
 		error = bring_ends(inode, size, 0);
 	if (error)
@@ -175,7 +189,7 @@ long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 		if (grows)
 			error = inode_newsize_ok(inode, offset + len);
 		if (!error && grows)
-			error = khofs_zero_tail(inode);
+			error = khofs_zero_tail(inode, offset + len);
 		if (!error)
 			error = allocate(inode, offset, len);
 		if (!error && grows && offset + len > inode->i_size)
