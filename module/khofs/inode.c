@@ -101,13 +101,13 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	}
 }
 
-/* A new inode: an ERR_PTR is -ENOSPC or -ENOMEM. */
-static struct inode *new(struct inode *dir, umode_t mode, dev_t dev)
+/* A new inode, which links to so many bytes: an ERR_PTR is -ENOSPC or -ENOMEM. */
+static struct inode *new(struct inode *dir, umode_t mode, dev_t dev, size_t target)
 {
 	u32 id = khofs_id(dir->i_sb);
 	struct inode *inode;
 	u64 ino;
-	void *file = khofs_rs_file_new(id, &ino);
+	void *file = khofs_rs_file_new(id, target, &ino);
 
 	if (IS_ERR(file))
 		return ERR_CAST(file);
@@ -148,13 +148,18 @@ static void persist(struct dentry *dentry, struct inode *inode)
 
 static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
 {
-	struct inode *inode = new(dir, mode, dev);
+	size_t len = target ? strlen(target) : 0;
+	struct inode *inode;
 
+	/* No longer than check.rs believes in the next kernel. */
+	if (len >= PATH_MAX)
+		return -ENAMETOOLONG;
+	inode = new(dir, mode, dev, len);
 	if (IS_ERR(inode))
 		return PTR_ERR(inode);
 	if (target) {
 		inode->i_link = kstrdup(target, GFP_KERNEL);
-		inode->i_size = strlen(target);
+		inode->i_size = len;
 		if (!inode->i_link) {
 			iput(inode);
 			return -ENOMEM;
@@ -210,7 +215,7 @@ static int tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t m
 
 	if (error)
 		return error;
-	inode = new(dir, mode, 0);
+	inode = new(dir, mode, 0, 0);
 	if (IS_ERR(inode))
 		error = PTR_ERR(inode);
 	else
@@ -219,14 +224,48 @@ static int tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t m
 	return finish_open_simple(file, error);
 }
 
+/*
+ * Each name costs a dentry, which stays. The first one is counted with its inode, also when a file that was made without a
+ * name (O_TMPFILE) gets it later.
+ */
+static int do_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
+{
+	u32 id = khofs_id(dir->i_sb);
+	bool further = d_inode(old)->i_nlink > 0;
+	int error = further ? khofs_rs_name_new(id) : 0;
+
+	if (error)
+		return error;
+	error = simple_link(old, dir, dentry);
+	if (error && further)
+		khofs_rs_name_gone(id);
+	return error;
+}
+
 static int link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 {
-	return BETWEEN(simple_link(old, dir, dentry));
+	return BETWEEN(do_link(old, dir, dentry));
+}
+
+/* Whether an inode stays when it loses this name, so that a name was counted besides it. */
+static bool has_further_names(struct dentry *dentry)
+{
+	return d_really_is_positive(dentry) && !d_is_dir(dentry) && d_inode(dentry)->i_nlink > 1;
+}
+
+static int do_unlink(struct inode *dir, struct dentry *dentry)
+{
+	bool further = has_further_names(dentry);
+	int error = simple_unlink(dir, dentry);
+
+	if (!error && further)
+		khofs_rs_name_gone(khofs_id(dir->i_sb));
+	return error;
 }
 
 static int unlink(struct inode *dir, struct dentry *dentry)
 {
-	return BETWEEN(simple_unlink(dir, dentry));
+	return BETWEEN(do_unlink(dir, dentry));
 }
 
 static int rmdir(struct inode *dir, struct dentry *dentry)
@@ -255,13 +294,18 @@ static int whiteout(struct inode *dir, struct dentry *old)
 static int do_rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 		     struct dentry *new, unsigned int flags)
 {
-	if (flags & RENAME_WHITEOUT) {
-		int error = simple_empty(new) ? whiteout(old_dir, old) : -ENOTEMPTY;
+	bool further = !(flags & RENAME_EXCHANGE) && has_further_names(new);
+	int error;
 
+	if (flags & RENAME_WHITEOUT) {
+		error = simple_empty(new) ? whiteout(old_dir, old) : -ENOTEMPTY;
 		if (error)
 			return error;
 	}
-	return simple_rename(idmap, old_dir, old, new_dir, new, flags & ~RENAME_WHITEOUT);
+	error = simple_rename(idmap, old_dir, old, new_dir, new, flags & ~RENAME_WHITEOUT);
+	if (!error && further)
+		khofs_rs_name_gone(khofs_id(new_dir->i_sb));
+	return error;
 }
 
 static int rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
@@ -293,13 +337,18 @@ static int setattr(IDMAP *idmap, struct dentry *dentry, struct iattr *attr)
 static int getattr(IDMAP *idmap, const struct path *path, struct kstat *stat, u32 mask, unsigned int flags)
 {
 	struct inode *inode = d_inode(path->dentry);
+	u64 pages;
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 	generic_fillattr(idmap, mask, inode, stat);
 #else
 	generic_fillattr(idmap, inode, stat);
 #endif
-	stat->blocks = (u64)(inode->i_mapping->nrpages + READ_ONCE(khofs_i(inode)->lazy)) << (PAGE_SHIFT - 9);
+	if (S_ISLNK(inode->i_mode))
+		pages = khofs_rs_target_pages(inode->i_size);
+	else
+		pages = inode->i_mapping->nrpages + READ_ONCE(khofs_i(inode)->lazy);
+	stat->blocks = pages << (PAGE_SHIFT - 9);
 	return 0;
 }
 
@@ -349,8 +398,8 @@ static int xattr_get(const struct xattr_handler *handler, struct dentry *dentry,
 static int xattr_set(const struct xattr_handler *handler, IDMAP *idmap, struct dentry *dentry,
 		     struct inode *inode, const char *name, const void *value, size_t size, int flags)
 {
-	int error = BETWEEN(khofs_rs_xattr_set(khofs_i(inode)->file, xattr_full_name(handler, name), value,
-					       size, flags));
+	int error = BETWEEN(khofs_rs_xattr_set(khofs_id(inode->i_sb), khofs_i(inode)->file,
+					       xattr_full_name(handler, name), value, size, flags));
 
 	if (!error)
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)

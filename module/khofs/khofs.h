@@ -129,7 +129,8 @@ int khofs_rs_option(void *options, const char *key, const char *value);
 int khofs_rs_instance(void *options);
 /* Fills a new superblock with the root alone, or with what arrived. */
 int khofs_rs_fill(u32 id, struct super_block *sb, void *options);
-int khofs_rs_reconfigure(u32 id, void *options);
+/* For an instance that is there. When it fails, @why says why, and nothing changed. */
+int khofs_rs_reconfigure(u32 id, void *options, char *why, size_t size);
 /* Ends what khofs_rs_instance() began. */
 void khofs_rs_instance_done(u32 id);
 void khofs_rs_super_gone(u32 id);
@@ -139,9 +140,14 @@ struct super_block *khofs_rs_hold_super(u32 *id);
 void khofs_rs_statfs(u32 id, u64 out[4]);
 ssize_t khofs_rs_show_options(u32 id, char *buf, size_t size);
 
-/* Rust: files. khofs_rs_file_new counts an inode: an ERR_PTR is -ENOSPC or -ENOMEM. */
-void *khofs_rs_file_new(u32 id, u64 *ino);
+/* Rust: files. khofs_rs_file_new counts an inode, and what it links to: an ERR_PTR is -ENOSPC or -ENOMEM. */
+void *khofs_rs_file_new(u32 id, size_t target, u64 *ino);
 void khofs_rs_file_free(u32 id, void *file);
+/* Pages that a symbolic link to so many bytes counts as. */
+u64 khofs_rs_target_pages(u64 len);
+/* Counts a further name of an inode: -ENOSPC. */
+int khofs_rs_name_new(u32 id);
+void khofs_rs_name_gone(u32 id);
 /* Brings what arrived for page @index and its neighbours into the page cache: pages brought, or negative errno. */
 int khofs_rs_bring(u32 id, void *file, struct inode *inode, u64 index);
 /* The first page from @index on that is not in the page cache; U64_MAX for none. */
@@ -164,7 +170,7 @@ u64 khofs_rs_seek(void *file, struct inode *inode, u64 index, bool hole);
 void khofs_rs_page_freed(u64 pfn, u64 count);
 ssize_t khofs_rs_xattr_get(void *file, const char *name, void *buf, size_t size);
 /* @value NULL: remove. @flags: XATTR_CREATE, XATTR_REPLACE. */
-int khofs_rs_xattr_set(void *file, const char *name, const void *value, size_t size, int flags);
+int khofs_rs_xattr_set(u32 id, void *file, const char *name, const void *value, size_t size, int flags);
 ssize_t khofs_rs_xattr_list(void *file, bool trusted, char *buf, size_t size);
 
 /* C: see src/boundary/ffi.rs for what is promised and asked. */

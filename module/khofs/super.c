@@ -76,9 +76,13 @@ void kho_c_relax(void)
 
 /* Pages */
 
+/*
+ * Those of the machine, whoever has them: totalram_pages() leaves out what arrived and nobody has claimed yet, so that a part
+ * of it would be another number on each hop.
+ */
 u64 khofs_c_ram_pages(void)
 {
-	return totalram_pages();
+	return get_num_physpages();
 }
 
 void *kho_c_virt(u64 phys)
@@ -313,23 +317,54 @@ int khofs_c_drop_super(struct super_block *sb)
 	return 0;
 }
 
+/* Sets the limits of an instance that is there. Without effect when it fails. */
+static int change(struct fs_context *fc, u32 id)
+{
+	char why[200];
+	int error = khofs_rs_reconfigure(id, fc->fs_private, why, sizeof(why));
+
+	if (error)
+		errorf(fc, "khofs: %s", why);
+	return error;
+}
+
+/*
+ * What one mount asks for does not decide for the others of the same superblock: each is read-only or not by its own flag
+ * (MNT_READONLY), and the rest means nothing in memory.
+ */
+#define OF_ONE_MOUNT (SB_RDONLY | SB_SYNCHRONOUS | SB_DIRSYNC | SB_MANDLOCK | SB_LAZYTIME)
+
 static int get_tree(struct fs_context *fc)
 {
+	struct super_block *sb;
 	int id = khofs_rs_instance(fc->fs_private);
 	int error;
 
 	if (id < 0)
 		return id;
+	fc->sb_flags &= ~OF_ONE_MOUNT;
 	error = get_tree_keyed(fc, fill, (void *)(unsigned long)id);
-	if (!error)
-		error = khofs_rs_reconfigure(id, fc->fs_private);
+	/*
+	 * What is new was filled with these options, and must not fail any more: it is not SB_BORN before this returns, and who
+	 * finds it would wait for that. What was there is held and locked (s_umount), and an error has to let go of it.
+	 */
+	sb = error ? NULL : fc->root->d_sb;
+	if (sb && (sb->s_flags & SB_BORN)) {
+		error = change(fc, id);
+		if (error) {
+			dput(fc->root);
+			fc->root = NULL;
+			deactivate_locked_super(sb);
+		}
+	}
 	khofs_rs_instance_done(id);
 	return error;
 }
 
 static int reconfigure(struct fs_context *fc)
 {
-	return khofs_rs_reconfigure(khofs_id(fc->root->d_sb), fc->fs_private);
+	fc->sb_flags &= ~OF_ONE_MOUNT;
+	return change(fc, khofs_id(fc->root->d_sb));
 }
 
 static int parse_param(struct fs_context *fc, struct fs_parameter *param)

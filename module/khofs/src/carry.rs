@@ -193,8 +193,7 @@ impl Output {
         content.written.set((self.epoch, self.count));
         self.count = self.count.saturating_add(1);
         let attr = inode.attr();
-        let attributes = content.attributes.iter();
-        let pairs = attributes.map(|a| (a.name.as_slice(), a.value.as_slice()));
+        let pairs = content.attributes.iter().map(|a| (a.name(), a.value()));
         self.writer.inode(&attr, inode.target(), pairs)?;
         if attr.kind() == S_IFREG {
             self.extents(inode, content)?;

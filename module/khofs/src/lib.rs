@@ -9,7 +9,8 @@
 //! | [`extents`] | what of a file arrived and is not in the page cache yet |
 //! | [`pack`] | how a tree is written down |
 //! | [`check`] | whether to believe one |
-//! | [`state`] | instances and their limits |
+//! | [`state`] | instances |
+//! | [`account`] | what they may use, and what they use |
 //! | [`pages`] | which pages go in and out of files |
 //! | [`carry`] | handing over, and receiving |
 //! | [`control`] | what `/sys/fs/khofs` says and does |
@@ -35,6 +36,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod account;
 mod bits;
 mod boundary;
 mod carry;

@@ -1,5 +1,6 @@
 //! Mount options.
 
+use crate::account::INODE;
 use crate::errno::{EINVAL, Errno};
 use alloc::string::String;
 
@@ -68,7 +69,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Takes one option. `ram` is the pages of the machine, for percentages.
+    /// Takes one option. `ram` is the pages of the machine, for percentages. No limit is 0, which means none for tmpfs: an
+    /// instance without limits could take all of a machine, and no handover would fit any more.
     ///
     /// # Errors
     ///
@@ -78,7 +80,7 @@ impl Options {
         match key {
             "name" => self.name = Some(name(text()?)?),
             "size" => self.pages = Some(size(text()?, ram)?),
-            "nr_inodes" => self.inodes = Some(number(text()?)?),
+            "nr_inodes" => self.inodes = Some(inodes(text()?)?),
             "mode" => self.mode = Some(mode(text()?)?),
             "uid" => self.uid = Some(id(text()?)?),
             "gid" => self.gid = Some(id(text()?)?),
@@ -123,11 +125,20 @@ fn number(text: &str) -> Result<u64, Errno> {
 }
 
 fn size(text: &str, ram: u64) -> Result<u64, Errno> {
-    if let Some(percent) = text.strip_suffix('%') {
-        let percent: u64 = percent.parse().map_err(|_| EINVAL)?;
-        return ram.checked_mul(percent).map(|n| n / 100).ok_or(EINVAL);
-    }
-    Ok(number(text)?.div_ceil(kho::PAGE_SIZE))
+    let pages = match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent: u64 = percent.parse().map_err(|_| EINVAL)?;
+            ram.checked_mul(percent).map(|n| n / 100).ok_or(EINVAL)?
+        }
+        None => number(text)?.div_ceil(kho::PAGE_SIZE),
+    };
+    if pages == 0 { Err(EINVAL) } else { Ok(pages) }
+}
+
+fn inodes(text: &str) -> Result<u64, Errno> {
+    let inodes = number(text)?;
+    let counts = inodes > 0 && inodes.checked_mul(INODE).is_some();
+    if counts { Ok(inodes) } else { Err(EINVAL) }
 }
 
 fn mode(text: &str) -> Result<u32, Errno> {
@@ -177,6 +188,13 @@ mod tests {
         for (key, value) in [
             ("size", ""),
             ("size", "-1"),
+            ("size", "0"),
+            ("size", "0%"),
+            ("size", "%"),
+            ("size", "18446744073709551615%"),
+            ("nr_inodes", "0"),
+            ("nr_inodes", "50%"),
+            ("nr_inodes", "16384t"),
             ("size", "17179869184g"),
             ("mode", "9"),
             ("mode", "10000"),

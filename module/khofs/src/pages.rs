@@ -53,7 +53,7 @@ impl State {
         if content.lazy.has(index) {
             return Err(EEXIST);
         }
-        self.room(id, 1)?;
+        self.instance(id)?.room(1)?;
         if let Some(page) = self.grow_folio(id, content, inode, index, want)? {
             return Ok(page);
         }
@@ -89,7 +89,7 @@ impl State {
             content.lazy.find(first, end).is_none()
                 && inode.next_run(first).is_none_or(|run| run.index >= end)
         };
-        if !wanted || self.room(id, PAGES).is_err() || !empty() {
+        if !wanted || self.instance(id)?.room(PAGES).is_err() || !empty() {
             return Ok(None);
         }
         let Some(page) = self.take_chunk(id) else {
@@ -421,7 +421,7 @@ pub fn inode_gone(id: u32, mut content: Content) {
         let mut state = STATE.lock();
         match state.instance(id) {
             Ok(instance) if matches!(instance.body, Body::Live(_)) => {
-                instance.inodes = instance.inodes.saturating_sub(1);
+                instance.inode_gone(&content);
             }
             _ => return,
         }

@@ -1,5 +1,6 @@
 //! Filling a superblock: with a root, or with what arrived.
 
+use crate::account::{INODE, target_pages};
 use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
 use crate::boundary::vfs::{Content, Super, Tree};
@@ -10,6 +11,7 @@ use crate::options::Options;
 use crate::pack::{Attr, Reader, S_IFDIR, S_IFREG};
 use crate::state::{Body, STATE, State};
 use crate::text::{Level, log};
+use crate::xattr::Attribute;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, RangeSet};
 
@@ -40,7 +42,7 @@ pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
         }
     };
     match arrived {
-        Some((bytes, data)) => restore(id, sb, &bytes, data),
+        Some((bytes, data)) => restore(id, sb, &bytes, data, options),
         None => begin(id, sb, options),
     }
 }
@@ -66,34 +68,60 @@ fn begin(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     Tree::new(sb, root)?;
     let mut state = STATE.lock();
     let instance = state.instance(id)?;
+    instance.begin_with(options);
     instance.inodes = 1;
+    instance.space = INODE;
     instance.body = Body::Live(sb);
     Ok(())
 }
 
-fn restore(id: u32, sb: Super, bytes: &[u8], data: RangeSet) -> Result<(), Errno> {
+fn restore(
+    id: u32,
+    sb: Super,
+    bytes: &[u8],
+    data: RangeSet,
+    options: &Options,
+) -> Result<(), Errno> {
     let summary = check::check(bytes, &data).inspect_err(|_| {
         log!(Level::Error, "the tree that arrived is malformed");
     })?;
     let (mut reader, _) = Reader::new(bytes)?;
-    let root = inode(&mut reader, sb)?;
+    let mut used = Used::default();
+    let root = inode(&mut reader, sb, &mut used)?;
     let mut tree = Tree::new(sb, root.0)?;
     while let Some(entry) = reader.entry()? {
         let parent = usize::try_from(entry.parent).map_err(|_| EBADMSG)?;
         let number = usize::try_from(entry.inode).map_err(|_| EBADMSG)?;
         if number == tree.len() {
-            let (inode, dir) = inode(&mut reader, sb)?;
+            let (inode, dir) = inode(&mut reader, sb, &mut used)?;
             tree.add(parent, entry.name, inode, dir)?;
             if number.is_multiple_of(256) {
                 kernel::relax();
             }
         } else {
             tree.link(parent, entry.name, number)?;
+            used.space = used.space.saturating_add(INODE);
         }
     }
     tree.set_links(&summary.links);
+    used.pages = used.pages.saturating_add(summary.pages);
     let mut state = STATE.lock();
-    finish(&mut state, id, tree.sb(), data, &summary)
+    finish(&mut state, id, tree.sb(), data, &summary)?;
+    let instance = state.instance(id)?;
+    (instance.used, instance.space) = (used.pages, used.space);
+    instance.begin_with(options);
+    if instance.is_over() {
+        log!(
+            Level::Warning,
+            "instance {} uses {} KiB and {} inodes, and its limits are {} KiB and {}: it gets nothing more until less is used",
+            instance.name,
+            instance.used.saturating_mul(PAGE_SIZE / 1024),
+            instance.inodes_used(),
+            instance.limit.saturating_mul(PAGE_SIZE / 1024),
+            instance.inode_limit
+        );
+    }
+    Ok(())
 }
 
 /// From here on the files are there.
@@ -106,7 +134,6 @@ fn finish(
 ) -> Result<(), Errno> {
     let instance = state.instance(id)?;
     let body = core::mem::replace(&mut instance.body, Body::Live(sb));
-    instance.used = summary.pages;
     instance.inodes = summary.links.len() as u64;
     instance.next_ino = summary.next_ino;
     instance.unclaimed = data;
@@ -125,14 +152,32 @@ fn finish(
     Ok(())
 }
 
+/// What a tree uses of its instance's limits, see [`crate::account`].
+#[derive(Default)]
+struct Used {
+    pages: u64,
+    space: u64,
+}
+
 /// Makes the next inode; whether it is a directory.
-fn inode(reader: &mut Reader<'_>, sb: Super) -> Result<(crate::boundary::vfs::Loose, bool), Errno> {
+fn inode(
+    reader: &mut Reader<'_>,
+    sb: Super,
+    used: &mut Used,
+) -> Result<(crate::boundary::vfs::Loose, bool), Errno> {
     let read = reader.inode()?;
-    let mut content = Content::default();
+    let mut content = Content {
+        target_pages: target_pages(read.target.len() as u64),
+        ..Content::default()
+    };
     for attribute in read.attributes() {
         let (name, value) = attribute?;
-        content.attributes.set(name, Some(value), 0)?;
+        let attribute = Attribute::new(name, value)?;
+        content.attributes.set(name, Some(attribute), 0)?;
     }
+    let space = INODE.saturating_add(content.attributes.space());
+    used.pages = used.pages.saturating_add(content.target_pages);
+    used.space = used.space.saturating_add(space);
     if read.attr.kind() == S_IFREG {
         while let Some(extent) = reader.extent()? {
             content.lazy.push(extent)?;

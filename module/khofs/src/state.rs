@@ -5,7 +5,7 @@ use crate::boundary::kernel::{self, Block};
 use crate::boundary::sync::Lock;
 use crate::boundary::vfs::Super;
 use crate::chunks::Chunks;
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, ENOSPC, Errno};
+use crate::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
 use crate::options::{Huge, Options};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -46,12 +46,14 @@ pub struct Instance {
     pub name: String,
     /// Pages that may be used.
     pub limit: u64,
-    /// Inodes that may be used.
+    /// Inodes that may be used; it is inode space that is limited by this, see [`crate::account`].
     pub inode_limit: u64,
-    /// Pages in files.
+    /// Pages in files, and of long symbolic links.
     pub used: u64,
     /// Inodes.
     pub inodes: u64,
+    /// Bytes of inode space that are used.
+    pub space: u64,
     /// Number of the next inode.
     pub next_ino: u64,
     /// What there is of it.
@@ -80,7 +82,8 @@ pub struct State {
 }
 
 impl State {
-    const fn new() -> Self {
+    /// No instance.
+    pub const fn new() -> Self {
         Self {
             instances: Vec::new(),
             chunks: Chunks::new(),
@@ -119,6 +122,7 @@ impl State {
             inode_limit: ram / 2,
             used: 0,
             inodes: 0,
+            space: 0,
             next_ino: 2, // 1 is the root
             body,
             mounting: 0,
@@ -177,50 +181,6 @@ impl State {
     fn tidy(&mut self) {
         self.instances
             .retain(|i| !(matches!(i.body, Body::New) && i.mounting == 0));
-    }
-
-    /// Sets limits.
-    ///
-    /// # Errors
-    ///
-    /// [`EINVAL`] for less than is used.
-    pub fn limit(&mut self, id: u32, options: &Options) -> Result<(), Errno> {
-        let instance = self.instance(id)?;
-        let too_small = |wanted: Option<u64>, used: u64| wanted.is_some_and(|w| w < used);
-        if too_small(options.pages, instance.used) || too_small(options.inodes, instance.inodes) {
-            return Err(EINVAL);
-        }
-        instance.limit = options.pages.unwrap_or(instance.limit);
-        instance.inode_limit = options.inodes.unwrap_or(instance.inode_limit);
-        instance.huge = options.huge.unwrap_or(instance.huge);
-        Ok(())
-    }
-
-    /// Counts a new inode, and gives its number.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOSPC`].
-    pub fn new_inode(&mut self, id: u32) -> Result<u64, Errno> {
-        let instance = self.instance(id)?;
-        if instance.inodes >= instance.inode_limit {
-            return Err(ENOSPC);
-        }
-        let ino = instance.next_ino;
-        instance.next_ino = ino.checked_add(1).ok_or(ENOSPC)?;
-        instance.inodes = instance.inodes.saturating_add(1);
-        Ok(ino)
-    }
-
-    /// Whether so many pages more may be used.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOSPC`].
-    pub fn room(&mut self, id: u32, pages: u64) -> Result<(), Errno> {
-        let instance = self.instance(id)?;
-        let left = instance.limit.saturating_sub(instance.used);
-        if left < pages { Err(ENOSPC) } else { Ok(()) }
     }
 
     /// Takes an instance that arrived and was never mounted off the list.

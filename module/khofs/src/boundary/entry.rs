@@ -5,15 +5,18 @@
 
 use super::handover::Context;
 use super::vfs::{Content, File, Inode, Super};
-use crate::errno::{EINVAL, ENOMEM, ENOSPC, Errno};
+use crate::account::Refused;
+use crate::errno::{EINVAL, ENOMEM, Errno};
 use crate::options::{Huge, Options};
 use crate::pages::{self, Want};
 use crate::state::{self, Body, STATE};
 use crate::text::Text;
-use crate::{carry, control, restore, xattr};
+use crate::xattr::{self, Attribute};
+use crate::{account, carry, control, restore};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::fmt::Write;
 
 fn status(result: Result<(), Errno>) -> c_int {
     result.map_or_else(Errno::code, |()| 0)
@@ -194,10 +197,30 @@ unsafe extern "C" fn khofs_rs_fill(id: u32, sb: *mut c_void, given: *mut c_void)
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn khofs_rs_reconfigure(id: u32, given: *mut c_void) -> c_int {
+unsafe extern "C" fn khofs_rs_reconfigure(
+    id: u32,
+    given: *mut c_void,
+    why: *mut c_char,
+    len: usize,
+) -> c_int {
     // SAFETY: as in khofs_rs_option.
-    let given = unsafe { options(given) };
-    status(given.and_then(|given| STATE.lock().limit(id, given)))
+    let given = match unsafe { options(given) } {
+        Ok(given) => given,
+        Err(error) => return error.code(),
+    };
+    let mut state = STATE.lock();
+    let instance = state.instance(id).map_err(|_| Refused::Gone);
+    let Err(refused) = instance.and_then(|instance| instance.change(given)) else {
+        return 0;
+    };
+    drop(state);
+    // SAFETY: a buffer; what is in it before is not read.
+    unsafe { core::ptr::write_bytes(why, 0, len) };
+    // SAFETY: initialized just now; the last byte stays the NUL that ends it.
+    let mut text = Text::new(unsafe { bytes_mut(why.cast(), len.saturating_sub(1)) });
+    // A buffer that is too small cuts the sentence.
+    let _ = write!(text, "{refused}");
+    refused.errno().code()
 }
 
 #[unsafe(no_mangle)]
@@ -225,9 +248,9 @@ unsafe extern "C" fn khofs_rs_hold_super(id: *mut u32) -> *mut c_void {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_statfs(id: u32, out: *mut [u64; 4]) {
     let mut state = STATE.lock();
-    let numbers = state
-        .instance(id)
-        .map_or([0; 4], |i| [i.limit, i.used, i.inode_limit, i.inodes]);
+    let numbers = state.instance(id).map_or([0; 4], |i| {
+        [i.limit, i.used, i.inode_limit, i.inodes_used()]
+    });
     // SAFETY: an array of four.
     unsafe { out.write(numbers) }
 }
@@ -245,12 +268,19 @@ unsafe extern "C" fn khofs_rs_show_options(id: u32, buf: *mut c_char, len: usize
 // Files
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn khofs_rs_file_new(id: u32, ino: *mut u64) -> *mut c_void {
-    let file = match File::new(Content::default()) {
+unsafe extern "C" fn khofs_rs_file_new(id: u32, target: usize, ino: *mut u64) -> *mut c_void {
+    let target_pages = account::target_pages(target as u64);
+    let file = match File::new(Content {
+        target_pages,
+        ..Content::default()
+    }) {
         Ok(file) => file,
         Err(error) => return error_pointer(error),
     };
-    match STATE.lock().new_inode(id) {
+    let mut state = STATE.lock();
+    let number = state.instance(id).and_then(|i| i.new_inode(target_pages));
+    drop(state);
+    match number {
         Ok(number) => {
             // SAFETY: a variable.
             unsafe { ino.write(number) };
@@ -271,6 +301,25 @@ unsafe extern "C" fn khofs_rs_file_free(id: u32, file: *mut c_void) {
         // SAFETY: nobody else reaches the inode any more.
         let content = unsafe { file.free() };
         pages::inode_gone(id, content);
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_target_pages(len: u64) -> u64 {
+    account::target_pages(len)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_name_new(id: u32) -> c_int {
+    let mut state = STATE.lock();
+    let instance = state.instance(id);
+    status(instance.and_then(|i| i.take_space(account::INODE)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn khofs_rs_name_gone(id: u32) {
+    if let Ok(instance) = STATE.lock().instance(id) {
+        instance.give_space(account::INODE);
     }
 }
 
@@ -357,7 +406,7 @@ extern "C" fn khofs_rs_folded(pfn: u64, folded: bool) {
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_room(id: u32, pages: u64) -> c_int {
-    status(STATE.lock().room(id, pages))
+    status(STATE.lock().instance(id).and_then(|i| i.room(pages)))
 }
 
 #[unsafe(no_mangle)]
@@ -431,6 +480,7 @@ unsafe extern "C" fn khofs_rs_xattr_get(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_xattr_set(
+    id: u32,
     file: *mut c_void,
     name: *const c_char,
     value: *const c_void,
@@ -441,13 +491,13 @@ unsafe extern "C" fn khofs_rs_xattr_set(
     let name = unsafe { bytes_of(name) };
     // SAFETY: a buffer, or NULL.
     let given = (!value.is_null()).then(|| unsafe { bytes(value, len) });
-    if len > 1 << 20 {
-        return ENOSPC.code();
-    }
-    let set =
-        |_: &mut state::State, content: &mut Content| content.attributes.set(name?, given, flags);
+    // Copied before the lock is taken, and freed after it was released.
+    let new = given.map(|value| Attribute::new(name?, value)).transpose();
+    let set = |state: &mut state::State, content: &mut Content| {
+        state.set_attribute(id, content, name?, new?, flags)
+    };
     // SAFETY: the file of an inode that stays.
-    status(unsafe { with(file, set) })
+    status(unsafe { with(file, set) }.map(drop))
 }
 
 #[unsafe(no_mangle)]

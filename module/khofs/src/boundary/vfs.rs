@@ -32,6 +32,8 @@ pub struct Content {
     pub lazy: Extents,
     /// Extended attributes.
     pub attributes: Attributes,
+    /// Pages that the target of a symbolic link counts as.
+    pub target_pages: u64,
     /// While the tree is written down: the activation, and the number of the inode in the order of writing.
     pub written: Cell<(u64, u64)>,
 }

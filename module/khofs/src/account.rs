@@ -1,0 +1,331 @@
+//! Limits of an instance, and what it uses of them, as tmpfs counts it (`mm/shmem.c` since 6.6): pages, and *inode space*, in
+//! bytes, for whatever else its users make the kernel keep for them.
+//!
+//! An instance may use more than its limits: it arrived so, or was made by a khofs that did not count all of it. Then it gets
+//! nothing more until enough of it was removed.
+
+use crate::boundary::vfs::Content;
+use crate::errno::{EINVAL, ENOENT, ENOSPC, Errno};
+use crate::options::Options;
+use crate::state::{Instance, State};
+use crate::xattr::Attribute;
+use core::fmt;
+use kho::PAGE_SIZE;
+
+/// Inode space of an inode, and of each further name of one (`BOGO_INODE_SIZE`): such a name has a dentry, which stays.
+pub const INODE: u64 = 1024;
+
+/// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
+const SHORT_TARGET: u64 = 128;
+
+/// Pages that the target of a symbolic link of so many bytes counts as.
+pub fn target_pages(len: u64) -> u64 {
+    u64::from(len >= SHORT_TARGET)
+}
+
+/// The reason why a mount of an instance that is there, or a remount, was refused. Nothing changed then.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The remount names another instance.
+    Name,
+    /// Fewer pages than are used: wanted, used.
+    Pages(u64, u64),
+    /// Fewer inodes than are used: wanted, used.
+    Inodes(u64, u64),
+    /// There is no such instance any more.
+    Gone,
+}
+
+impl Refused {
+    /// The error number.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Gone => ENOENT,
+            _ => EINVAL,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = |pages: u64| pages.saturating_mul(PAGE_SIZE / 1024);
+        match self {
+            Self::Name => write!(
+                f,
+                "name= is of another instance, and a remount cannot change it"
+            ),
+            Self::Pages(wanted, used) => write!(
+                f,
+                "size= asks for {} KiB, and the instance uses {} KiB: remove files first, or leave size= out",
+                kib(*wanted),
+                kib(*used)
+            ),
+            Self::Inodes(wanted, used) => write!(
+                f,
+                "nr_inodes= asks for {wanted}, and the instance uses {used}: remove files first, or leave nr_inodes= out"
+            ),
+            Self::Gone => write!(f, "the instance was released meanwhile"),
+        }
+    }
+}
+
+impl Instance {
+    /// Inode space that there may be, in bytes.
+    fn space_limit(&self) -> u64 {
+        self.inode_limit.saturating_mul(INODE)
+    }
+
+    /// Whether more is used than the limits allow.
+    pub fn is_over(&self) -> bool {
+        self.used > self.limit || self.space > self.space_limit()
+    }
+
+    /// Inodes that are used: inode space in units of an inode, rounded up.
+    pub fn inodes_used(&self) -> u64 {
+        self.space.div_ceil(INODE)
+    }
+
+    /// Whether so many pages more may be used.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`].
+    pub fn room(&self, pages: u64) -> Result<(), Errno> {
+        let left = self.limit.saturating_sub(self.used);
+        if left < pages { Err(ENOSPC) } else { Ok(()) }
+    }
+
+    /// Takes inode space.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`].
+    pub fn take_space(&mut self, bytes: u64) -> Result<(), Errno> {
+        let left = self.space_limit().saturating_sub(self.space);
+        if left < bytes {
+            return Err(ENOSPC);
+        }
+        self.space = self.space.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// Gives inode space back.
+    pub fn give_space(&mut self, bytes: u64) {
+        self.space = self.space.saturating_sub(bytes);
+    }
+
+    /// Counts a new inode, whose target counts as `pages`, and gives its number.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`].
+    pub fn new_inode(&mut self, pages: u64) -> Result<u64, Errno> {
+        let ino = self.next_ino;
+        let next = ino.checked_add(1).ok_or(ENOSPC)?;
+        self.room(pages)?;
+        self.take_space(INODE)?;
+        self.used = self.used.saturating_add(pages);
+        self.next_ino = next;
+        self.inodes = self.inodes.saturating_add(1);
+        Ok(ino)
+    }
+
+    /// An inode is gone, with its attributes and its target.
+    pub fn inode_gone(&mut self, content: &Content) {
+        self.inodes = self.inodes.saturating_sub(1);
+        self.used = self.used.saturating_sub(content.target_pages);
+        self.give_space(INODE.saturating_add(content.attributes.space()));
+    }
+
+    /// Sets the limits that a first mount asks for, whatever is used: no option keeps files that arrived from their users.
+    pub fn begin_with(&mut self, options: &Options) {
+        self.limit = options.pages.unwrap_or(self.limit);
+        self.inode_limit = options.inodes.unwrap_or(self.inode_limit);
+        self.huge = options.huge.unwrap_or(self.huge);
+    }
+
+    /// Sets limits of an instance that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: for less than is used, unless it is no less than it was.
+    pub fn change(&mut self, options: &Options) -> Result<(), Refused> {
+        let (pages, inodes) = (options.pages, options.inodes);
+        if options.name.as_ref().is_some_and(|n| *n != self.name) {
+            return Err(Refused::Name);
+        }
+        if let Some(wanted) = pages.filter(|w| *w < self.used && *w < self.limit) {
+            return Err(Refused::Pages(wanted, self.used));
+        }
+        let used = self.inodes_used();
+        if let Some(wanted) = inodes.filter(|w| *w < used && *w < self.inode_limit) {
+            return Err(Refused::Inodes(wanted, used));
+        }
+        self.begin_with(options);
+        Ok(())
+    }
+}
+
+impl State {
+    /// Sets (`Some`, of that name) or removes an attribute of a file; `flags` as setxattr(2) has them. Gives what it was. Room
+    /// for a new value is needed beside the old one, as on tmpfs.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`]; those of [`Attributes::set`](crate::xattr::Attributes::set). Then nothing changed.
+    pub fn set_attribute(
+        &mut self,
+        id: u32,
+        content: &mut Content,
+        name: &[u8],
+        new: Option<Attribute>,
+        flags: i32,
+    ) -> Result<Option<Attribute>, Errno> {
+        let instance = self.instance(id)?;
+        let taken = new.as_ref().map_or(0, Attribute::space);
+        instance.take_space(taken)?;
+        let result = content.attributes.set(name, new, flags);
+        instance.give_space(match &result {
+            Ok(old) => old.as_ref().map_or(0, Attribute::space),
+            Err(_) => taken,
+        });
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errno::{EEXIST, ENODATA};
+    use crate::state::Body;
+    use alloc::string::String;
+    use std::format;
+
+    fn options(text: &[(&str, &str)]) -> Options {
+        let mut options = Options::default();
+        for (key, value) in text {
+            options.set(key, Some(value), 1000).unwrap();
+        }
+        options
+    }
+
+    fn with(pages: u64, inodes: u64) -> State {
+        let mut state = State::new();
+        let instance = state.add(String::from("vm"), Body::New).unwrap();
+        (instance.limit, instance.inode_limit) = (pages, inodes);
+        state
+    }
+
+    #[test]
+    fn inodes_names_and_attributes_share_the_inode_space() {
+        let mut state = with(10, 4);
+        let id = state.instances[0].id;
+        let mut content = Content::default();
+        let instance = &mut state.instances[0];
+        instance.new_inode(0).unwrap();
+        instance.new_inode(0).unwrap();
+        // A second name.
+        instance.take_space(INODE).unwrap();
+        assert_eq!((instance.inodes, instance.inodes_used()), (2, 3));
+        let mut set = |state: &mut State, value: Option<usize>, flags: i32| {
+            let new = value.map(|len| Attribute::new(b"user.a", &std::vec![0; len]).unwrap());
+            let result = state.set_attribute(id, &mut content, b"user.a", new, flags);
+            (result.map(|_| ()), state.instances[0].space - 3 * INODE)
+        };
+        // 1024 bytes are left; 46 go besides the value.
+        assert_eq!(set(&mut state, Some(979), 0), (Err(ENOSPC), 0));
+        assert_eq!(set(&mut state, Some(0), 2), (Err(ENODATA), 0));
+        assert_eq!(set(&mut state, Some(978), 0), (Ok(()), 1024));
+        // Not even a smaller one, beside it.
+        assert_eq!(set(&mut state, Some(0), 0), (Err(ENOSPC), 1024));
+        assert_eq!(state.instances[0].new_inode(0), Err(ENOSPC));
+        assert_eq!(set(&mut state, None, 2), (Ok(()), 0));
+        assert_eq!(set(&mut state, None, 2), (Err(ENODATA), 0));
+        assert_eq!(set(&mut state, Some(300), 1), (Ok(()), 346));
+        assert_eq!(set(&mut state, Some(1), 1), (Err(EEXIST), 346));
+        assert_eq!(set(&mut state, Some(400), 0), (Ok(()), 446));
+        let instance = &mut state.instances[0];
+        assert_eq!(instance.inodes_used(), 4);
+        instance.inode_gone(&content);
+        assert_eq!((instance.inodes, instance.space), (1, 2 * INODE));
+    }
+
+    #[test]
+    fn long_targets_take_a_page() {
+        assert_eq!([0, 127, 128, 4095].map(target_pages), [0, 0, 1, 1]);
+        let mut state = with(1, 10);
+        let instance = &mut state.instances[0];
+        instance.new_inode(1).unwrap();
+        assert_eq!(instance.new_inode(1), Err(ENOSPC));
+        assert_eq!(
+            (instance.inodes, instance.used, instance.space),
+            (1, 1, INODE)
+        );
+        let content = Content {
+            target_pages: 1,
+            ..Content::default()
+        };
+        instance.inode_gone(&content);
+        assert_eq!((instance.inodes, instance.used, instance.space), (0, 0, 0));
+        instance.new_inode(1).unwrap();
+    }
+
+    #[test]
+    fn limits_below_what_is_used_are_refused_and_change_nothing() {
+        let mut state = with(100, 10);
+        let instance = &mut state.instances[0];
+        (instance.used, instance.space) = (50, 5 * INODE + 1);
+        for (bad, why) in [
+            (
+                &[("size", "196k"), ("huge", "always")][..],
+                Refused::Pages(49, 50),
+            ),
+            (&[("nr_inodes", "5"), ("size", "1m")], Refused::Inodes(5, 6)),
+            (&[("nr_inodes", "1")], Refused::Inodes(1, 6)),
+            (&[("size", "1m"), ("name", "other")], Refused::Name),
+        ] {
+            assert_eq!(instance.change(&options(bad)), Err(why));
+            assert_eq!((instance.limit, instance.inode_limit), (100, 10));
+            assert_eq!(instance.huge, crate::options::Huge::default());
+        }
+        let good = options(&[("size", "5%"), ("nr_inodes", "6"), ("name", "vm")]);
+        instance.change(&good).unwrap();
+        assert_eq!((instance.limit, instance.inode_limit), (50, 6));
+        let said = format!("{}", Refused::Pages(49, 50));
+        assert!(
+            said.starts_with("size= asks for 196 KiB, and the instance uses 200 KiB"),
+            "{said}"
+        );
+    }
+
+    /// It arrived so: it is mounted, keeps what it has, and gets nothing more until there is room again.
+    #[test]
+    fn more_than_the_limits_is_kept() {
+        let mut state = with(100, 10);
+        let id = state.instances[0].id;
+        let instance = &mut state.instances[0];
+        (instance.used, instance.space) = (50, 600 * INODE);
+        let given = options(&[("size", "40k")]);
+        instance.begin_with(&given);
+        assert_eq!(instance.limit, 10);
+        assert!(instance.is_over());
+        assert_eq!(instance.room(1), Err(ENOSPC));
+        assert_eq!(instance.room(0), Ok(()));
+        assert_eq!(instance.new_inode(0), Err(ENOSPC));
+        assert_eq!(instance.take_space(1), Err(ENOSPC));
+        // The same mount once more, and one that makes it better.
+        instance.change(&given).unwrap();
+        instance
+            .change(&options(&[("size", "44k"), ("nr_inodes", "20")]))
+            .unwrap();
+        assert_eq!(instance.change(&given), Err(Refused::Pages(10, 50)));
+        let mut content = Content::default();
+        assert_eq!(
+            state.set_attribute(id, &mut content, b"user.a", None, 2),
+            Err(ENODATA)
+        );
+        let instance = &mut state.instances[0];
+        instance.used = 10;
+        assert_eq!(instance.room(1), Ok(()));
+    }
+}
