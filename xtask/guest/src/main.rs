@@ -9,6 +9,7 @@ mod expect;
 mod fault;
 mod fill;
 mod init;
+mod limits;
 mod loader;
 mod mallory;
 mod mapping;
@@ -110,6 +111,15 @@ enum Tool {
         /// The command.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
+    },
+    /// Make more and more of something until it fails, and print how many there are and why.
+    UntilFull {
+        /// Stop when there are so many.
+        #[arg(long, global = true, default_value_t = 100_000)]
+        most: usize,
+        /// Of what.
+        #[command(subcommand)]
+        tool: limits::Tool,
     },
     /// Use a file through a mapping.
     #[command(subcommand)]
@@ -251,6 +261,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         }
         Tool::Timed { command } => speed::timed(&command),
         Tool::Speed { dir } => speed::run(&dir),
+        Tool::UntilFull { most, tool } => limits::until_full(&tool, most),
         Tool::Map(tool) => mapping::run(&tool),
         Tool::Hash { same } => tree::hash_stdin(same),
         Tool::Kept => chain::print_kept(),

@@ -70,6 +70,21 @@ pub enum Tool {
         #[arg(long)]
         past_end: bool,
     },
+    /// Write a byte through a mapping of 2 MiB more than the file has: behind its end, which is SIGBUS where no huge page is
+    /// mapped.
+    Behind {
+        /// File.
+        file: PathBuf,
+        /// Where in the file.
+        at: usize,
+    },
+    /// Punch a hole of a page.
+    Hole {
+        /// File.
+        file: PathBuf,
+        /// Where in the file.
+        at: u64,
+    },
     /// Tell the kernel that the memory of a page of a file failed (MADV_HWPOISON).
     Poison {
         /// File.
@@ -154,6 +169,22 @@ pub fn run(tool: &Tool) -> Result<()> {
             Ok(())
         }
         Tool::Pinned { file, past_end } => crate::pinned::run(file, *past_end),
+        Tool::Behind { file, at } => {
+            let file = OpenOptions::new().read(true).write(true).open(file)?;
+            let len = usize::try_from(file.metadata()?.len())?;
+            let map = Map::with(&file, (len + 1).next_multiple_of(2 << 20), MapFlags::SHARED)?;
+            // Only a write maps a huge page that can be written.
+            map.page(0)?.fetch_add(1, Ordering::Relaxed);
+            map.page(0)?.fetch_sub(1, Ordering::Relaxed);
+            map.part_mut(at + 1)[*at] = b'!';
+            println!("written at {at} of {len}");
+            Ok(())
+        }
+        Tool::Hole { file, at } => {
+            let file = OpenOptions::new().write(true).open(file)?;
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            Ok(fallocate(&file, how, *at, PAGE as u64)?)
+        }
         Tool::Poison { file, page } => {
             let map = Map::of(file, MapFlags::SHARED)?;
             let at = map.page(*page)?.as_ptr();

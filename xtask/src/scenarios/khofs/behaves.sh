@@ -182,6 +182,25 @@ echo x >/k/folios/always
 truncate -s 4194304 /k/folios/always
 mapped 4096 /k/folios/always
 [ "$(tr -d '\0' </k/folios/always)" = x ]
+# What a mapping writes behind the end of a file, into the huge page in which it ends, does not become part of it: neither when the
+# page was taken apart by a hole since.
+for hole in '' 4096 16384; do
+	file=/k/folios/behind$hole
+	kho-guest bytes 10000 --seed 7 >$file
+	for at in 10001 20000 2097151; do
+		behind $file $at
+	done
+	[ -z "$hole" ] || kho-guest map hole $file $hole
+	kho-guest bytes 10000 --seed 7 | dd of=$file conv=notrunc 2>/dev/null
+	cp $file /tmp/behind
+	truncate -s 15000 $file
+	dd if=/dev/zero of=$file bs=1 seek=30000 count=1 conv=notrunc 2>/dev/null
+	fallocate -l 40000 $file
+	truncate -s 4194304 $file
+	truncate -s 4194304 /tmp/behind
+	cmp $file /tmp/behind
+	rm $file
+done
 refused 'valid argument' mount -o remount,huge=perhaps /k
 mount_khofs /s name=s,size=1m,huge=always
 echo x >/s/small
@@ -208,6 +227,86 @@ for place in /k /t; do
 done
 [ "$(df -k /k | tail -1 | awk '{print $2}')" = 32768 ]
 
+# Limits of inodes: further names and attributes count, as do targets of symbolic links as pages; what is removed is free again.
+space() {
+	stat -f -c '%b blocks, %f free; %c inodes, %d free' .
+}
+limits() (
+	cd "$1"
+	space
+	echo x >file
+	kho-guest until-full names file
+	space
+	fails touch more
+	fails mkdir more
+	fails mknod more p
+	fails ln -s x more
+	# A name that is taken by another file is free again; the last one of a file is the file's own.
+	rm file.3
+	echo y >other
+	mv other file.2
+	ln file file.3
+	fails ln file file.5
+	kho-guest rename --exchange file.2 file.3
+	fails ln file file.5
+	rm file*
+	space
+	kho-guest until-full unnamed .
+	space
+	rm N*
+	mount -o remount,nr_inodes=100 .
+	kho-guest until-full links . --bytes 127
+	space
+	rm L*
+	kho-guest until-full links . --bytes 128
+	stat -c '%n %b' L.* | sort
+	space
+	echo x >more || true
+	rm L.1
+	echo x >more
+	space
+	rm -f L* more
+	fails mount -o remount,nr_inodes=0x .
+	space
+) 2>&1
+attributes() (
+	cd "$1"
+	: >file
+	kho-guest until-full attributes file --prefix trusted.a --bytes 60000
+	kho-guest until-full attributes file --prefix trusted.b --bytes 100
+	kho-guest until-full attributes file --prefix trusted.c --bytes 0
+	space
+	fails touch more
+	rm file
+	: >file
+	kho-guest until-full attributes file --prefix trusted.b --bytes 0
+	fails touch more
+	rm file
+	space
+	for i in 1 2 3 4 5 6; do : >file$i; done
+	for i in 1 2 3 4 5 6; do kho-guest until-full attributes file$i --prefix trusted.long.name.$i --bytes 1; done
+	rm file?
+	space
+) 2>&1
+mount_khofs /k-limits name=limits,size=64k,nr_inodes=8
+mkdir /t-limits
+mount -t tmpfs none /t-limits -o size=64k,nr_inodes=8
+for place in /k /t; do
+	limits $place-limits >/tmp/limits$(basename $place)
+	mount -o remount,nr_inodes=200 $place-limits
+	attributes $place-limits >/tmp/attributes$(basename $place)
+	umount $place-limits
+done
+echo limits >/sys/fs/khofs/release
+cat /tmp/limitsk /tmp/attributesk
+diff /tmp/limitst /tmp/limitsk
+# 200 inodes less the root and the file, in units of 1024 bytes; an attribute takes 40 bytes besides name and value.
+grep -q "^$(((198 * 1024) / (60000 + 51))), then: No space left" /tmp/attributesk
+case $KHO_RELEASE in
+6.1.*) ;; # whose tmpfs does not count attributes
+*) diff /tmp/attributest /tmp/attributesk ;;
+esac
+
 # Instances, and that nothing but release ends one.
 mount_khofs /a name=vm,mode=700,uid=5,gid=6
 [ "$(stat -c '%a %u %g' /a)" = "700 5 6" ]
@@ -226,6 +325,61 @@ echo vm >/sys/fs/khofs/release
 refused 'valid argument' mount -t khofs none /a -o size=much
 refused 'valid argument' mount -t khofs none /a -o name=a/b
 fails rmmod khofs
+
+# An option that cannot be: an error and nothing else, at a first mount, at a later one, and at a remount. Nothing hangs behind it.
+mount_khofs /a name=full,size=64m,nr_inodes=100
+kho-guest bytes 3000000 --seed 8 >/a/data
+for i in 1 2 3; do : >/a/$i; done
+before=$(cat /sys/fs/khofs/status)
+all_as_before() {
+	sync
+	mount_khofs /b name=full
+	cmp /a/data /b/data
+	umount /b
+	[ "$(cat /sys/fs/khofs/status)" = "$before" ]
+}
+for bad in size=1m size=4k nr_inodes=1 nr_inodes=4 huge=always,size=2m size=16m,nr_inodes=3; do
+	refused 'valid argument' mount -t khofs none /b -o name=full,$bad
+	refused 'valid argument' mount -o remount,$bad /a
+	all_as_before
+done
+for bad in size=0 size=0% size= size=1x size=17179869184g nr_inodes=0 nr_inodes=5% nr_inodes=16384t huge=perhaps mode=9 uid=x gid=-1 \
+	name= name=a/b; do
+	refused 'valid argument' mount -t khofs none /b -o name=new,$bad
+	refused 'valid argument' mount -t khofs none /b -o name=full,$bad
+	refused 'valid argument' mount -o remount,$bad /a
+done
+all_as_before
+refused 'valid argument' mount -o remount,name=other /a
+refused 'valid argument' mount -t khofs none /b -o quota=5
+all_as_before
+dmesg | grep 'khofs: size= asks for 1024 KiB, and the instance uses 2932 KiB: remove files first'
+dmesg | grep 'khofs: nr_inodes= asks for 4, and the instance uses 5: remove files first'
+mount_khofs /b name=full,size=4m,nr_inodes=5
+[ "$(status_of full limit) $(status_of full inode-limit)" = "$((4 << 20)) 5" ]
+umount /b
+umount /a
+echo full >/sys/fs/khofs/release
+
+# Each mount is read-only or not, as it asks.
+mount_khofs /a name=one,ro
+refused 'Read-only' touch /a/file
+mount_khofs /b name=one
+touch /b/file
+refused 'Read-only' touch /a/file
+mount_khofs /mnt name=one,ro
+refused 'Read-only' touch /mnt/file
+mount -o remount,ro /b
+refused 'Read-only' touch /b/file
+mount -o remount,rw /a
+touch /a/file
+refused 'Read-only' touch /b/file
+refused 'Read-only' touch /mnt/file
+umount /a /b /mnt
+mount_khofs /a name=one
+touch /a/file
+umount /a
+echo one >/sys/fs/khofs/release
 
 # All memory comes back.
 sync

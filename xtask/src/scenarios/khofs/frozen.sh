@@ -35,4 +35,12 @@ echo more >>/k/data
 rm /k/data
 mv /k/sparse /k/full
 echo done >/k/dir/file
+# What counts, counts the same after the hop.
+ln /k/full /k/again
+ln -s $(printf '%0200d' 0) /k/long
+kho-guest until-full names /k/dir/file --most 20
+kho-guest until-full attributes /k/full --bytes 3000 --most 20
+kho-guest until-full attributes /k/full --bytes 0 --prefix trusted.more --most 300
 kho-guest hash-tree /k --same tree
+mount -o remount,size=64m,nr_inodes=10000 /k
+stat -f -c '%b blocks, %f free; %c inodes, %d free' /k | kho-guest same space

@@ -1,5 +1,6 @@
 before=$(cut -d ' ' -f 1 /proc/uptime)
-mount_khofs /k name=vm
+mount_khofs /k name=vm,size=$KHO_PERCENT%
+is_part_of_memory
 echo "mounted from $before to $(cut -d ' ' -f 1 /proc/uptime)"
 [ "$(status_of vm unclaimed)" = $((KHO_BIG << 20)) ]
 if [ $KHO_HOP = 1 ]; then

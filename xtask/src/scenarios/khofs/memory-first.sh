@@ -1,4 +1,5 @@
-mount_khofs /k name=vm,size=90%
+mount_khofs /k name=vm,size=$KHO_PERCENT%
+is_part_of_memory
 fallocate -l $((KHO_BIG << 20)) /k/vm
 kho-guest bytes $((KHO_BIG << 20)) --seed 9 | dd of=/k/vm bs=1M conv=notrunc 2>/dev/null
 kho-guest hash --same vm </k/vm

@@ -49,3 +49,19 @@ load_and_count() {
 	sed -n 's/.* \([0-9]*\) early ranges.*/\1/p' /tmp/load | kho-guest report early-ranges
 	kho-guest loaded
 }
+
+# The limit of instance vm is so many hundredths of all memory, whoever has it: all but what the firmware keeps.
+is_part_of_memory() {
+	mib=$(($(status_of vm limit) >> 20))
+	echo "$KHO_PERCENT % of $KHO_MACHINE MiB is $mib MiB"
+	[ $mib -le $((KHO_MACHINE * KHO_PERCENT / 100)) ]
+	[ $mib -ge $(((KHO_MACHINE - 8) * KHO_PERCENT / 100)) ]
+}
+
+# Writes behind the end of a file that ends in a huge page, through a mapping. The page where the file ends is always mapped; of those
+# behind it newer kernels map none (mm/memory.c, "PMD across i_size"), so that it is SIGBUS: there is nothing to hide then.
+behind() {
+	status=0
+	kho-guest map behind "$1" "$2" || status=$?
+	[ $status = 0 ] || [ $status = 135 ]
+}
