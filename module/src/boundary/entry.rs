@@ -569,6 +569,16 @@ mod tests {
         (said, session.end_producer())
     }
 
+    /// A call with these arguments behind the context.
+    macro_rules! call {
+        ($name:ident $(, $argument:expr)*) => {
+            |ctx: *mut Session| {
+                // SAFETY: the test's context; strings end with a NUL; arrays have their length, or are refused unread.
+                unsafe { $name(ctx $(, $argument)*) }
+            }
+        };
+    }
+
     #[test]
     fn no_error_of_a_call_can_be_ignored() {
         let bad = c"\xff".as_ptr();
@@ -579,39 +589,31 @@ mod tests {
             addr: 1 << 20,
             len: 1,
         }];
-        #[allow(
-            clippy::multiple_unsafe_ops_per_block,
-            reason = "one proof holds for all of these calls"
-        )]
-        // SAFETY: the context is the test's, strings end with a NUL, arrays are as long as said or are refused unread.
-        let calls: [&dyn Fn(*mut Session) -> c_int; 18] = unsafe {
-            [
-                &|ctx| kho_rs_begin_node(ctx, bad),
-                &|ctx| kho_rs_begin_node(ctx, none),
-                &|ctx| kho_rs_begin_node(ctx, c"bad name".as_ptr()),
-                &|ctx| kho_rs_end_node(ctx),
-                &|ctx| kho_rs_prop_u32(ctx, bad, 1),
-                &|ctx| kho_rs_prop_u32(ctx, none, 1),
-                &|ctx| kho_rs_prop_u64(ctx, bad, 1),
-                &|ctx| kho_rs_prop_u64(ctx, none, 1),
-                &|ctx| kho_rs_prop_str(ctx, bad, name),
-                &|ctx| kho_rs_prop_str(ctx, name, bad),
-                &|ctx| kho_rs_prop_str(ctx, name, none),
-                &|ctx| kho_rs_prop_bytes(ctx, bad, name.cast(), 1),
-                &|ctx| kho_rs_prop_bytes(ctx, name, nothing, 1),
-                &|ctx| kho_rs_prop_bytes(ctx, name, name.cast(), usize::MAX),
-                &|ctx| kho_rs_prop_mem(ctx, null(), 1),
-                &|ctx| kho_rs_prop_mem(ctx, here, usize::MAX / 8),
-                &|ctx| kho_rs_prop_mem(ctx, odd.as_ptr(), 1),
-                &|ctx| kho_rs_prop_mem_vmalloc(ctx, nothing, 4096),
-            ]
-        };
+        let calls: [&dyn Fn(*mut Session) -> c_int; 18] = [
+            &call!(kho_rs_begin_node, bad),
+            &call!(kho_rs_begin_node, none),
+            &call!(kho_rs_begin_node, c"bad name".as_ptr()),
+            &call!(kho_rs_end_node),
+            &call!(kho_rs_prop_u32, bad, 1),
+            &call!(kho_rs_prop_u32, none, 1),
+            &call!(kho_rs_prop_u64, bad, 1),
+            &call!(kho_rs_prop_u64, none, 1),
+            &call!(kho_rs_prop_str, bad, name),
+            &call!(kho_rs_prop_str, name, bad),
+            &call!(kho_rs_prop_str, name, none),
+            &call!(kho_rs_prop_bytes, bad, name.cast(), 1),
+            &call!(kho_rs_prop_bytes, name, nothing, 1),
+            &call!(kho_rs_prop_bytes, name, name.cast(), usize::MAX),
+            &call!(kho_rs_prop_mem, null(), 1),
+            &call!(kho_rs_prop_mem, here, usize::MAX / 8),
+            &call!(kho_rs_prop_mem, odd.as_ptr(), 1),
+            &call!(kho_rs_prop_mem_vmalloc, nothing, 4096),
+        ];
         for (number, call) in calls.into_iter().enumerate() {
             let (said, end) = ignored(call);
             assert_eq!((said, end), (Err(EINVAL), Err(EINVAL)), "call {number}");
         }
-        // SAFETY: as above.
-        let good = ignored(|ctx| unsafe { kho_rs_prop_u32(ctx, name, 1) });
+        let good = ignored(call!(kho_rs_prop_u32, name, 1));
         assert_eq!(good, (Ok(()), Ok(())));
     }
 }
