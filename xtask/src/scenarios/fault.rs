@@ -111,6 +111,7 @@ pub fn scenarios() -> Vec<Scenario> {
             ),
             include_str!("fault/harsh.sh"),
         )
+        .mem_mib(2048)
         .kernels(&["6.1", "6.12"]),
     ]);
     all

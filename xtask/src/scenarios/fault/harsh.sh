@@ -72,12 +72,12 @@ case $KHO_HOP in
 		knobs
 	}
 	mount -t tmpfs -o size=100% tmpfs /mnt
-	head -c $((($(available) - 70) << 20)) /dev/zero >/mnt/full
+	fallocate -l $((($(available) - 70) << 20)) /mnt/full
 	load_refused 45 'too little free memory to load'
 	umount /mnt
 	# The kernel's own copy cannot come from a pool of huge pages.
-	echo $((($(available) - 150) / 2)) >/proc/sys/vm/nr_hugepages
-	[ "$(available)" -lt 250 ]
+	echo $((($(available) - 120) / 2)) >/proc/sys/vm/nr_hugepages
+	[ "$(available)" -lt 190 ]
 	load_refused 45 'shrink vm.nr_hugepages'
 	got=0
 	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null 2>&1 || got=$?
@@ -86,7 +86,7 @@ case $KHO_HOP in
 	# Enough of it, in pieces that kexec_load would search for minutes.
 	kho unload
 	mount -t tmpfs -o size=100% tmpfs /mnt
-	head -c 320M /dev/zero >/mnt/large
+	fallocate -l 360M /mnt/large
 	kho keep /mnt/large
 	kho-guest fragment --leave 60 >/tmp/fragment &
 	other=$!
