@@ -294,7 +294,10 @@ mount -t tmpfs none /t-limits -o size=64k,nr_inodes=8
 for place in /k /t; do
 	limits $place-limits >/tmp/limits$(basename $place)
 	mount -o remount,nr_inodes=200 $place-limits
-	attributes $place-limits >/tmp/attributes$(basename $place)
+	case $place:$KHO_RELEASE in
+	/t:6.1.*) ;; # whose tmpfs does not count attributes: they would fill all memory
+	*) attributes $place-limits >/tmp/attributes$(basename $place) ;;
+	esac
 	umount $place-limits
 done
 echo limits >/sys/fs/khofs/release
@@ -302,10 +305,7 @@ cat /tmp/limitsk /tmp/attributesk
 diff /tmp/limitst /tmp/limitsk
 # 200 inodes less the root and the file, in units of 1024 bytes; an attribute takes 40 bytes besides name and value.
 grep -q "^$(((198 * 1024) / (60000 + 51))), then: No space left" /tmp/attributesk
-case $KHO_RELEASE in
-6.1.*) ;; # whose tmpfs does not count attributes
-*) diff /tmp/attributest /tmp/attributesk ;;
-esac
+[ ! -e /tmp/attributest ] || diff /tmp/attributest /tmp/attributesk
 
 # Instances, and that nothing but release ends one.
 mount_khofs /a name=vm,mode=700,uid=5,gid=6
