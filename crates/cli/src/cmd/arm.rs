@@ -8,6 +8,7 @@ use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::next::{self, Files};
 use crate::handover::prepare::Inputs;
+use crate::keepd;
 use crate::module;
 use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
@@ -42,13 +43,7 @@ pub fn run(
     session: &Session,
     out: Output,
 ) -> Result<(), Fail> {
-    super::boot::report(
-        &crate::keepd::apply(session, crate::keepd::When::Handover)?,
-        out,
-    );
-    for left in crate::keepd::effort::leave_out_unreadable(session)? {
-        out.remark(&format!("warning: {left}, as of now"));
-    }
+    keepd::refresh(session, args.forget_arrived, out)?;
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
@@ -60,13 +55,20 @@ pub fn run(
     }
     let measure = || -> Result<(usize, u64), Fail> {
         let part = module::look(session, arrived, out)?;
-        let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+        let inputs = Inputs::gather(
+            session,
+            &session.state.keep()?,
+            arrived,
+            &next,
+            args.max_ranges,
+            part,
+        )?;
         inputs.plan(&RangeSet::new())?;
         let sizes = inputs.items.iter().map(|item| item.size);
         Ok((inputs.items.len(), sizes.sum()))
     };
     let (entries, bytes) = measure().or_else(|fail| {
-        let left = crate::keepd::effort::leave_out_all(&fail, session)?;
+        let left = keepd::effort::leave_out_all(&fail, session, args.forget_arrived)?;
         if left.is_empty() {
             return Err(fail);
         }

@@ -4,7 +4,7 @@ use super::restore;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::next;
-use crate::keepd::{self, Changes, parse::Rule};
+use crate::keepd::{self, parse::Rule};
 use crate::output::Output;
 use crate::session::Session;
 use std::fs::OpenOptions;
@@ -29,8 +29,13 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         failures.push(fail);
     }
     // After the restore: an entry that is back is read from its path at the next handover.
-    match keepd::apply(session, keepd::When::Boot) {
-        Ok(changes) => report(&changes, out),
+    match keepd::apply(session, false, keepd::When::Boot) {
+        Ok(changes) => {
+            keepd::report(&changes, out);
+            for left in &changes.left_out {
+                out.remark(&format!("note: {left}"));
+            }
+        }
         Err(fail)
             if failures
                 .iter()
@@ -161,22 +166,4 @@ fn write_beside(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail>
             format!("cannot write {}: {err}", path.display()),
         )
     })
-}
-
-/// What keep.d changed.
-pub fn report(changes: &Changes, out: Output) {
-    for (names, what) in [
-        (&changes.added, "keep.d adds"),
-        (&changes.removed, "keep.d takes off"),
-    ] {
-        if !names.is_empty() {
-            out.remark(&format!("{what} {}", names.join(", ")));
-        }
-    }
-    for remark in &changes.remarks {
-        out.remark(&format!("note: {remark}"));
-    }
-    for left in &changes.left_out {
-        out.remark(&format!("note: {left}"));
-    }
 }

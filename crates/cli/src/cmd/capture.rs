@@ -133,15 +133,14 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         .kexec_unload()
         .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
-    let changes = keepd::apply(session, keepd::When::Handover)?;
-    super::boot::report(&changes, out);
-    let unreadable = effort::leave_out_unreadable(session)?;
-    for left in changes.left_out.iter().chain(&unreadable) {
+    let changes = keepd::bring_up_to_date(session, armed.forget_arrived)?;
+    keepd::report(&changes, out);
+    for left in &changes.left_out {
         loud(&format!("kho: {left}"));
     }
     let next = armed.next(session);
     let loaded = load::run(&next, session, &System, out).or_else(|fail| {
-        let left = effort::leave_out_all(&fail, session)?;
+        let left = effort::leave_out_all(&fail, session, armed.forget_arrived)?;
         if left.is_empty() {
             return Err(fail);
         }

@@ -2,6 +2,7 @@
 
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::{content, load};
+use crate::keepd;
 use crate::list;
 use crate::output::Output;
 use crate::session::Session;
@@ -99,32 +100,40 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
 ///
 /// [`Status::Stale`], naming what changed.
 pub fn require_fresh(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
-    let keep = session.state.keep()?;
+    let changed = |fail: Fail| {
+        Fail::new(
+            Status::Stale,
+            format!("what is kept changed since the load: {}", fail.what),
+        )
+        .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
+    };
     let arrived = session.carried(record.forget_arrived)?;
-    let items =
-        content::measure(list::effective(arrived, &keep), arrived, session).map_err(|fail| {
-            Fail::new(
-                Status::Stale,
-                format!("what is kept changed since the load: {}", fail.what),
-            )
-            .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
+    let (keep, changes) =
+        keepd::as_loaded(session, record.forget_arrived).map_err(|fail| match fail.status {
+            Status::BadSource => changed(fail),
+            _ => fail,
         })?;
+    let items =
+        content::measure(list::effective(arrived, &keep), arrived, session).map_err(changed)?;
     let sources = load::sources(&items);
     let now = load::fingerprint(&keep, arrived, &sources);
     let generation = Generation::from_raw(record.generation);
     let loaded = parse_fingerprint(&record.content_digest)?;
     let mut phases = Phases::restore(Phase::Loaded(generation, loaded), generation);
     phases.execute(generation, now).map_err(|_| {
-        let changed: Vec<String> = sources
+        let mut what = "the list of what is kept changed since the load".to_owned();
+        let listed = [(&changes.added, "adds"), (&changes.removed, "takes off")];
+        for (names, verb) in listed.iter().filter(|(names, _)| !names.is_empty()) {
+            what.push_str(&format!("; keep.d {verb} {}", names.join(", ")));
+        }
+        let paths: Vec<String> = sources
             .iter()
             .filter(|source| !record.sources.contains(source))
             .map(|(path, _)| path.display().to_string())
             .collect();
-        let what = if changed.is_empty() {
-            "the list of what is kept changed since the load".to_owned()
-        } else {
-            format!("changed since the load: {}", changed.join(", "))
-        };
+        if listed.iter().all(|(names, _)| names.is_empty()) && !paths.is_empty() {
+            what = format!("changed since the load: {}", paths.join(", "));
+        }
         Fail::new(Status::Stale, what)
             .fix("kho load again, or kho exec --stale-ok to hand over what was read then")
     })

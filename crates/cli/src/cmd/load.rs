@@ -3,6 +3,7 @@
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::{compat, content, load};
+use crate::keepd;
 use crate::module;
 use crate::output::{self, Output};
 use crate::session::Session;
@@ -43,6 +44,7 @@ pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(),
 }
 
 fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fail> {
+    keepd::refresh(session, args.forget_arrived, out)?;
     let loaded = load::run(args, session, &System, out)?;
     out.result(&loaded, || {
         println!(

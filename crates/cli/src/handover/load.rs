@@ -100,7 +100,8 @@ pub fn run(
         Some(part) => Some(part),
         None => module::again(session, arrived, out)?,
     };
-    let inputs = Inputs::gather(session, arrived, &next, args.max_ranges, part)?;
+    let keep = session.state.keep()?;
+    let inputs = Inputs::gather(session, &keep, arrived, &next, args.max_ranges, part)?;
     for remark in inputs.traces.iter().flat_map(Carry::remarks) {
         out.remark(&remark);
     }
@@ -119,7 +120,6 @@ pub fn run(
 
     let mut phases = Phases::new(random()?);
     let generation = phases.activate().or_status(Status::Failed)?;
-    let keep = session.state.keep()?;
     let sources = sources(&inputs.items);
     let fingerprint = fingerprint(&keep, arrived, &sources);
     let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();

@@ -9,6 +9,7 @@ use crate::list::{self, Entry};
 use crate::module::Part;
 use crate::output;
 use crate::session::Session;
+use crate::state::KeepFile;
 use crate::trace::carry::{self, Carry, Places};
 use kho::abi::ftrace::write_traces;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
@@ -68,17 +69,14 @@ impl<'a> Inputs<'a> {
     /// Whatever makes a load impossible before memory is planned.
     pub fn gather(
         session: &Session,
+        keep: &KeepFile,
         arrived: Option<&Arrived>,
         next: &'a Next<'a>,
         max_ranges: Option<usize>,
         kernel: Option<Part>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
-        let items = content::measure(
-            list::effective(arrived, &session.state.keep()?),
-            arrived,
-            session,
-        )?;
+        let items = content::measure(list::effective(arrived, keep), arrived, session)?;
         let mut in_place = RangeSet::new();
         for item in &items {
             if let (Supply::InPlace { index }, Some(arrived)) = (&item.supply, arrived) {
@@ -99,7 +97,7 @@ impl<'a> Inputs<'a> {
             in_place = in_place.union(&kept).or_status(Status::Failed)?;
         }
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
-        let traces = Carry::gather(session, arrived, hop, &machine.reserved)?;
+        let traces = Carry::gather(session, keep, arrived, hop, &machine.reserved)?;
         for range in traces
             .iter()
             .flat_map(Carry::parts)
