@@ -463,7 +463,7 @@ impl clap::ValueEnum for OnFailure {
 The image that was loaded is unloaded first: a failure never leaves an old one armed.
 
 What then happens is said by, in this order: --on-failure, what `kho load --arm` was told, KHO_ON_FAILURE in
-the environment (the unit reads /etc/default/kho), and without any of these `cold`.
+the environment, KHO_ON_FAILURE in /etc/default/kho, and without any of these `cold`.
 
 Examples:
   kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
@@ -482,6 +482,10 @@ pub struct Capture {
     /// Do nothing but what is to be done after a capture that did not finish (killed, timed out).
     #[arg(long)]
     pub settle: bool,
+    /// Do nothing but what is to be done when no capture began: systemd calls it at the end of a shutdown
+    /// (system-shutdown/kho).
+    #[arg(long, conflicts_with_all = ["if_kexec", "settle"])]
+    pub at_end: bool,
 }
 
 impl Capture {
@@ -494,6 +498,7 @@ impl Capture {
         on_failure: None,
         wait: Self::WAIT,
         settle: false,
+        at_end: false,
     };
 }
 

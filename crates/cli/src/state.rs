@@ -25,6 +25,9 @@ pub struct StateDir {
 /// Name of the file of pages that were reserved while nothing was loaded.
 const RESERVED: &str = "reserved.json";
 
+/// Name of the mark that a capture came to an end.
+const SETTLED: &str = "captured";
+
 impl StateDir {
     /// The directory, which is made (0700) when something is first written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -157,6 +160,26 @@ impl StateDir {
     /// When the file exists and cannot be removed.
     pub fn clear_loaded(&self) -> Result<(), Fail> {
         self.remove("loaded.json")
+    }
+
+    /// Whether a capture of this boot came to an end, good or bad, and nothing was loaded or armed since. Where it did
+    /// not, however early it was cut off, what is loaded must not be started as if nothing had happened.
+    pub fn is_settled(&self) -> bool {
+        self.path.join(SETTLED).exists()
+    }
+
+    /// Records the above. Without the record what was chosen for a failure is done once more, to no harm.
+    pub fn set_settled(&self) {
+        let _ = fs::write(self.path.join(SETTLED), "");
+    }
+
+    /// Forgets it: what is loaded or armed now waits for a capture.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub fn clear_settled(&self) -> Result<(), Fail> {
+        self.remove(SETTLED)
     }
 
     fn remove(&self, name: &str) -> Result<(), Fail> {

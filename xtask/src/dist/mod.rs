@@ -206,6 +206,11 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
     }
     package.file(
+        "usr/lib/systemd/system-shutdown/kho",
+        0o755,
+        packaging("systemd/kho.shutdown")?,
+    );
+    package.file(
         "usr/lib/systemd/system/kdump-tools.service.d/kho.conf",
         0o644,
         packaging("systemd/kdump-tools.conf")?,

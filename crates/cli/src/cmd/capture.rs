@@ -18,13 +18,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// In the state directory once the unit's capture has come to an end, good or bad. Where it is missing, something cut the
-/// capture off, however early, and what is loaded must not be started.
-const DONE: &str = "captured";
-
-/// The administrator's usual choice, in the environment: the unit reads it from /etc/default/kho.
-const ON_FAILURE: &str = "KHO_ON_FAILURE";
-
 /// How long what is left to do after a capture that was cut off waits for another `kho`.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -43,11 +36,14 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     if args.settle {
         return settle(args, session);
     }
+    if args.at_end {
+        return at_end(args, session);
+    }
     if !args.if_kexec {
         let _lock = session.lock()?;
         return take(args, session, out);
     }
-    remove(&session.state.path().join(DONE));
+    session.state.clear_settled()?;
     // From here on, whatever goes wrong, the kernel that was loaded to be replaced must not start as if nothing had.
     let locked = is_kexec().and_then(|kexec| {
         kexec
@@ -59,8 +55,7 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
         Ok(Some(_lock)) => take(args, session, out),
         Err(fail) => Err(fall_back(fail, args, session)),
     };
-    // Without it the fall back is done once more, to no harm.
-    let _ = std::fs::write(session.state.path().join(DONE), "");
+    session.state.set_settled();
     result
 }
 
@@ -75,9 +70,7 @@ fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail
 
 /// After the unit's capture: nothing when it came to an end, otherwise what was chosen for a failure.
 fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
-    let done = session.state.path().join(DONE);
-    if done.exists() {
-        remove(&done);
+    if session.state.is_settled() {
         return Ok(());
     }
     // Where systemd does not say, it is taken for a kexec: to unload does no harm on any other way down.
@@ -85,15 +78,43 @@ fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
         return Ok(());
     }
     give_time();
-    let cut_off = "the capture did not come to its end (killed or timed out)";
+    fail_unsettled(
+        "the capture did not come to its end (killed or timed out)",
+        args,
+        session,
+    )
+}
+
+/// When everything has stopped and file systems are gone, right before systemd starts what is loaded: what was chosen for
+/// a failure, unless a capture came to an end. The unit may be masked, may never have been started, and is passed over by
+/// `systemctl kexec --force` and when the time for the shutdown is up.
+fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
+    if session.state.is_settled() {
+        return Ok(());
+    }
+    let nothing = KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false));
+    if nothing && matches!(arm::armed(session), Ok(None)) {
+        return Ok(());
+    }
+    let why = format!(
+        "the system went down without {}, which takes the content",
+        arm::CAPTURE_UNIT
+    );
+    fail_unsettled(&why, args, session)
+}
+
+/// What was chosen for a failure, for what is armed or loaded with a handover and no capture has seen to.
+fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if matches!(arm::armed(session), Ok(None))
         && let Err(fail) = super::exec::require_ours(session)
     {
-        loud(&format!("kho: {cut_off}; {}: left as it is", fail.what));
+        loud(&format!("kho: {why}; {}: left as it is", fail.what));
         return Ok(());
     }
     let _lock = seize(GRACE, session);
-    Err(fall_back(Fail::new(Status::Failed, cut_off), args, session))
+    let fail = fall_back(Fail::new(Status::Failed, why), args, session);
+    session.state.set_settled();
+    Err(fail)
 }
 
 /// The lock. A `kho` that has it for longer than `wait` is killed: it would be a little later, when everything is that
@@ -237,17 +258,9 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
 
 /// What the administrator chose for every handover.
 fn usual() -> OnFailure {
-    let Some(text) = std::env::var_os(ON_FAILURE).filter(|text| !text.is_empty()) else {
-        return OnFailure::default();
-    };
-    let known = text
-        .to_str()
-        .and_then(|text| <OnFailure as clap::ValueEnum>::from_str(text, false).ok());
-    known.unwrap_or_else(|| {
+    arm::usual_choice().unwrap_or_else(|what| {
         // A typing error must not be worse than no choice at all.
-        loud(&format!(
-            "kho: {ON_FAILURE} is {text:?}, which is none of plain, cold, stop: taken as cold"
-        ));
+        loud(&format!("kho: {what}"));
         OnFailure::default()
     })
 }
@@ -300,11 +313,6 @@ fn loud(text: &str) {
     eprintln!("<2>{text}");
     // A console that cannot be written to is no reason to stop here.
     let _ = std::fs::write("/dev/kmsg", format!("<2>{text}\n"));
-}
-
-fn remove(mark: &Path) {
-    // It is not there, as a rule.
-    let _ = std::fs::remove_file(mark);
 }
 
 /// Asks systemd for the time that a fall back takes (sd_notify(3), `EXTEND_TIMEOUT_USEC=`): a short `TimeoutStopSec=` is

@@ -162,6 +162,7 @@ pub fn run(
             .map_err(|err| call_fail(&err, session))?;
     }
     session.state.clear_loaded()?;
+    session.state.clear_settled()?;
     entered.unloaded();
     kernel
         .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)

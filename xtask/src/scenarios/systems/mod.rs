@@ -1,6 +1,9 @@
 //! The packages in full Debian systems: installed, used by `systemctl kexec`, upgraded, purged, attacked.
 
+use anyhow::{Context, Result, ensure};
+
 use super::Scenario;
+use crate::lab::Outcome;
 use crate::system::Release;
 
 /// Shell functions that these scripts have.
@@ -38,7 +41,7 @@ pub fn scenarios() -> Vec<Scenario> {
         let failures = stages(
             Scenario::new(
                 name("failures"),
-                "captures that fail, time out, or leave something out; plain, cold and stop",
+                "captures that fail, time out, never begin, or leave something out; plain, cold and stop",
             ),
             &[
                 include_str!("failures-0.sh"),
@@ -48,8 +51,13 @@ pub fn scenarios() -> Vec<Scenario> {
                 include_str!("failures-4.sh"),
                 include_str!("failures-5.sh"),
                 include_str!("failures-6.sh"),
+                include_str!("failures-7.sh"),
+                include_str!("failures-8.sh"),
+                include_str!("failures-9.sh"),
             ],
-        );
+        )
+        .check(said_at_the_end)
+        .timeout_s(1500);
         // The longest one ordinarily runs on one release.
         all.push(match release {
             Release::Trixie => failures,
@@ -96,4 +104,28 @@ pub fn scenarios() -> Vec<Scenario> {
         all.push(crash.slow());
     }
     all
+}
+
+/// What only the console shows, because the journal has ended by then.
+fn said_at_the_end(outcome: &Outcome) -> Result<String> {
+    let log = std::fs::read_to_string(&outcome.log)
+        .with_context(|| format!("reading {}", outcome.log.display()))?;
+    for (times, words) in [
+        // The kernel's own line, with its time before it.
+        (
+            2,
+            "] kho: NOTHING IS HANDED OVER: the system went down without kho-capture.service",
+        ),
+        (
+            1,
+            "kho: NOTHING IS HANDED OVER: what is armed was started before its content was taken",
+        ),
+    ] {
+        let found = log.matches(words).count();
+        ensure!(
+            found == times,
+            "the console says {found} times, not {times}: {words}"
+        );
+    }
+    Ok(String::new())
 }
