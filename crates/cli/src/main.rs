@@ -14,6 +14,7 @@ mod khofs;
 mod list;
 mod map;
 mod module;
+mod mounts;
 mod on_failure;
 mod session;
 mod state;
@@ -29,6 +30,9 @@ use std::time::SystemTime;
 fn main() -> ExitCode {
     // kexec(8)'s own rules for its arguments differ from every other verb's, so nobody else reads them.
     if let Some(status) = cmd::kexec::called(std::env::args_os()) {
+        return status;
+    }
+    if let Some(status) = cmd::generator::called(std::env::args_os()) {
         return status;
     }
     let cli = match args::Cli::try_parse() {

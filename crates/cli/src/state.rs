@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub mod records;
 
-pub use records::{ArmedFile, Content, KeepFile, LoadedFile, Local};
+pub use records::{ArmedFile, Content, KeepFile, LoadedFile, Local, Place};
 
 /// The state directory.
 #[derive(Clone, Debug)]

@@ -223,6 +223,10 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     let conffiles = CONFFILES.map(|path| format!("/{path}\n")).concat();
     package.scripts.insert("conffiles", conffiles);
     package.link("usr/lib/kho/kexec", "../../bin/kho");
+    package.link(
+        "usr/lib/systemd/system-generators/kho-generator",
+        "../../../bin/kho",
+    );
     package.directory("etc/kho/keep.d");
     package.directory("usr/lib/kho/keep.d");
     package.file(

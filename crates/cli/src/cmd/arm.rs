@@ -10,8 +10,10 @@ use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::load;
 use crate::handover::next::{self, Files};
+use crate::handover::places;
 use crate::handover::prepare::Inputs;
 use crate::keepd;
+use crate::list;
 use crate::module;
 use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
@@ -113,6 +115,7 @@ pub fn run(
         forget_arrived: args.forget_arrived,
         plain_line,
         on_failure,
+        places: places::of(&list::effective(arrived, &session.state.keep()?), session)?,
         time: crate::now_ns(),
     };
     disarm(session)?;
@@ -126,6 +129,7 @@ pub fn run(
         disarm(session)?;
         return Err(fail);
     }
+    super::generator::update(session, out);
     let unit = capture_unit_is_active();
     let doc = serde_json::json!({
         "armed": armed.release, "on_failure": armed.on_failure, "entries": entries,

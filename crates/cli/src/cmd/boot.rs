@@ -10,6 +10,7 @@ use crate::session::Session;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Restores, applies keep.d, publishes. Goes on after a failure: one entry that cannot be restored must not
@@ -75,6 +76,12 @@ fn restore_all(
         arrived.previous_release,
         arrived.blobs.len()
     ));
+    let paths: Vec<&Path> = arrived
+        .blobs
+        .iter()
+        .filter_map(|blob| blob.path.as_deref())
+        .collect();
+    let missing = super::generator::missing_mounts(&paths)?;
     let mut outcomes = Vec::new();
     for blob in &arrived.blobs {
         let mut keep = session.state.keep()?;
@@ -88,6 +95,25 @@ fn restore_all(
                 blob.label,
                 rule.map_or("", |r| &r.place)
             ));
+            continue;
+        }
+        let beneath = blob
+            .path
+            .as_deref()
+            .and_then(|path| missing.iter().find(|mount| mount.concerns(path)));
+        if let Some(mount) = beneath {
+            // It would be written to the directory that the mount covers when it comes.
+            failures.push(
+                Fail::new(
+                    Status::Failed,
+                    format!(
+                        "{} is not restored: {} is not mounted",
+                        blob.label,
+                        mount.at.display()
+                    ),
+                )
+                .fix(format!("mount it, then kho restore {}", blob.label)),
+            );
             continue;
         }
         let how = args::Restore {

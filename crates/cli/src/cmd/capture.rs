@@ -3,8 +3,9 @@
 use super::arm;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::handover::load;
+use crate::handover::{load, places};
 use crate::keepd::{self, effort};
+use crate::list;
 use crate::module;
 use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
@@ -156,7 +157,19 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
     session.state.clear_loaded()?;
     let changes = keepd::bring_up_to_date(session, armed.forget_arrived)?;
     keepd::report(&changes, out);
-    for left in &changes.left_out {
+    let entries = list::effective(
+        session.carried(armed.forget_arrived)?,
+        &session.state.keep()?,
+    );
+    let elsewhere = places::changed(&armed.places, &entries, session)?;
+    let (elsewhere, required) = effort::leave_out(elsewhere, session, armed.forget_arrived)?;
+    if let Some(lost) = required.first() {
+        return Err(Fail::new(
+            Status::BadSource,
+            format!("{}: {}", lost.label, lost.why),
+        ));
+    }
+    for left in changes.left_out.iter().chain(&elsewhere) {
         loud(&format!("kho: {left}"));
     }
     let next = armed.next(session);

@@ -46,6 +46,7 @@ pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(),
 fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fail> {
     keepd::refresh(session, args.forget_arrived, out)?;
     let loaded = load::run(args, session, &System, out)?;
+    super::generator::update(session, out);
     out.result(&loaded, || {
         println!(
             "loaded {} for hop {}: {}, {}",

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod doctor;
 pub mod dump;
 pub mod exec;
+pub mod generator;
 pub mod get;
 pub mod keep;
 pub mod kexec;

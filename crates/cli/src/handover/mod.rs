@@ -2,11 +2,12 @@
 //!
 //! [`next`] reads the next kernel's files, [`machine`] what the planner has to know of this machine,
 //! [`content`] what is kept and how large it is, [`prepare`] makes the plan, and [`load`] carries it out, after
-//! [`compat`] has asked whether the next side would understand it.
+//! [`compat`] has asked whether the next side would understand it. [`places`] remembers the mounts that the content lies on.
 
 pub mod compat;
 pub mod content;
 pub mod load;
 pub mod machine;
 pub mod next;
+pub mod places;
 pub mod prepare;

@@ -96,6 +96,29 @@ pub fn leave_out_all(
     Ok(labels)
 }
 
+/// Takes those of these entries off the list that are best-effort: gives them, and those that are not.
+///
+/// # Errors
+///
+/// As [`leave_out_all`].
+pub fn leave_out(
+    wrong: Vec<LeftOut>,
+    session: &Session,
+    forget_arrived: bool,
+) -> Result<(Vec<LeftOut>, Vec<LeftOut>), Fail> {
+    if wrong.is_empty() {
+        return Ok((wrong, Vec::new()));
+    }
+    let mut keep = session.state.keep()?;
+    let may = entries(session.carried(forget_arrived)?, &keep, session)?;
+    let (left, required): (Vec<LeftOut>, Vec<LeftOut>) = wrong
+        .into_iter()
+        .partition(|left| may.iter().any(|entry| entry.label == left.label));
+    take_off(left.iter().map(|left| left.label.clone()), &mut keep);
+    session.state.set_keep(&keep)?;
+    Ok((left, required))
+}
+
 /// The best-effort entries that would be read. What arrived and was not restored is never one: it would be lost.
 fn entries(
     arrived: Option<&Arrived>,

@@ -130,8 +130,20 @@ pub struct ArmedFile {
     pub plain_line: Vec<u8>,
     /// What to do when the content cannot be taken, if it was said.
     pub on_failure: Option<OnFailure>,
+    /// Mounts that the content lay on.
+    #[serde(default)]
+    pub places: Vec<Place>,
     /// When, nanoseconds since the epoch.
     pub time: u64,
+}
+
+/// The mounts of one entry of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Name of the entry.
+    pub label: String,
+    /// Mount point, and what is mounted there: of the mount that holds its path, and of those below.
+    pub mounts: Vec<(OsString, OsString)>,
 }
 
 /// A JSON file of this directory: the content, and the boot it belongs to.
