@@ -106,14 +106,22 @@ fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
 
 /// What was chosen for a failure, for what is armed or loaded with a handover and no capture has seen to.
 fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<(), Fail> {
+    let mut fail = Fail::new(Status::Failed, why);
     if matches!(arm::armed(session), Ok(None))
-        && let Err(fail) = super::exec::require_ours(session)
+        && let Err(other) = super::exec::require_ours(session)
     {
-        loud(&format!("kho: {why}; {}: left as it is", fail.what));
-        return Ok(());
+        match lost(session) {
+            Some(what) => {
+                fail = Fail::new(other.status, format!("{why}; {}, and {what}", other.what))
+            }
+            None => {
+                loud(&format!("kho: {why}; {}: left as it is", other.what));
+                return Ok(());
+            }
+        }
     }
     let _lock = seize(GRACE, session);
-    let fail = fall_back(Fail::new(Status::Failed, why), args, session);
+    let fail = fall_back(fail, args, session);
     session.state.set_settled();
     Err(fail)
 }
@@ -197,17 +205,10 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
     Ok(())
 }
 
-/// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now.
+/// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now. Where something is kept, a
+/// kernel that somebody else loaded, or none at all, is a handover that failed: what is kept ends with this kernel.
 fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
-    if KexecState::read(&session.root)
-        .or_status(Status::Failed)?
-        .loaded
-        != Some(true)
-    {
-        loud("kho: no kernel is armed or loaded: nothing is handed over");
-        return Ok(());
-    }
-    match super::exec::require_ours(session) {
+    let fail = match super::exec::require_ours(session) {
         Ok(record) => {
             super::exec::require_phase(&record, session)?;
             super::exec::require_fresh(&record, session)?;
@@ -215,20 +216,59 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
                 "{} was loaded before and still holds what is kept",
                 record.release
             ));
-            Ok(())
+            return Ok(());
         }
-        // Somebody wanted a plain kexec. That is not a failed handover, but not a silent one either.
-        Err(fail) if fail.status == Status::NotOurs => {
+        Err(fail) => fail,
+    };
+    if !matches!(fail.status, Status::NotOurs | Status::NothingLoaded) {
+        return Err(fail);
+    }
+    match lost(session) {
+        Some(what) => Err(Fail::new(fail.status, format!("{}, and {what}", fail.what))),
+        // Somebody wanted a plain kexec, and nothing is lost by it.
+        None => {
             loud(&format!("kho: {}: nothing is handed over", fail.what));
             Ok(())
         }
-        Err(fail) => Err(fail),
     }
+}
+
+/// What ends with this kernel unless it is handed over; none when nothing does. A trace alone is no content.
+fn lost(session: &Session) -> Option<String> {
+    let entries = match keepd::for_handover(session, false) {
+        Ok((keep, _)) => {
+            let arrived = session.arrived().ok().and_then(Option::as_ref);
+            list::effective(arrived, &keep).len()
+        }
+        // What cannot be read may name anything.
+        Err(fail) => return Some(fail.what),
+    };
+    if entries > 0 {
+        let kept = output::count(entries, "entry is", "entries are");
+        return Some(format!("{kept} kept"));
+    }
+    module::has_something(&session.root)
+        .unwrap_or(true)
+        .then(|| "drivers or khofs keep something".to_owned())
 }
 
 /// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
 fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
-    let unloaded = System.kexec_unload();
+    // A record that cannot be read is as good as none.
+    let armed = arm::armed(session).ok().flatten();
+    let on_failure = args
+        .on_failure
+        .or(armed.as_ref().and_then(|armed| armed.on_failure))
+        .unwrap_or_else(usual);
+    let armed = armed.as_ref();
+    // A plain start is what whoever loaded it wanted, too.
+    let theirs =
+        armed.is_none() && fail.status == Status::NotOurs && on_failure == OnFailure::Plain;
+    let unloaded = if theirs {
+        Ok(())
+    } else {
+        System.kexec_unload()
+    };
     if let Err(err) = &unloaded {
         fail.what.push_str(&format!(
             "; and the loaded image cannot be unloaded: {}",
@@ -239,18 +279,12 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     if matches!(module::is_active(&session.root), Ok(true)) {
         let _ = module::write(&session.root, "active", "0");
     }
-    // A record that cannot be read is as good as none.
-    let armed = arm::armed(session).ok().flatten();
-    let on_failure = args
-        .on_failure
-        .or(armed.as_ref().and_then(|armed| armed.on_failure))
-        .unwrap_or_else(usual);
-    let armed = armed.as_ref();
     let then = match (on_failure, armed) {
         (OnFailure::Plain, Some(armed)) => match arm::load_plain(armed, session) {
             Ok(()) => format!("{} starts without a handover", armed.release),
             Err(plain) => format!("a plain start of {} fails too ({}), so the machine reboots", armed.release, plain.what),
         },
+        (OnFailure::Plain, None) if theirs => "the kernel that somebody else loaded starts without a handover".to_owned(),
         (OnFailure::Plain, None) => "no kernel is armed to start without a handover, so the machine reboots".to_owned(),
         (OnFailure::Cold, _) => "nothing is loaded, so the machine reboots through its firmware".to_owned(),
         (OnFailure::Stop, _) => match stop() {

@@ -260,6 +260,54 @@ expect 51 'NOTHING IS HANDED OVER: .*keep.d adds keep.d:srv-later' -- sh -c "cat
 expect 53 'no kernel is loaded' -- kho exec
 watch=/srv
 rm -r $rules /srv/late /srv/later
+
+echo '== what is armed'
+# The place is not mounted any more: the directory beneath is not what was kept.
+mkdir /srv/mounted
+mount -t tmpfs tmpfs /srv/mounted
+echo kept >/srv/mounted/file
+kho keep /srv/mounted
+arm() {
+	kho load --arm "$K" --initrd "$I" --append "$C" --scratch 160M "$@"
+}
+arm
+umount /srv/mounted
+got=0
+kho capture 2>/tmp/said || got=$?
+watch=
+expect 31 'NOTHING IS HANDED OVER: srv-mounted: /srv/mounted is not mounted any more' -- sh -c "cat /tmp/said >&2; exit $got"
+expect 53 'no kernel is loaded' -- kho exec
+kho keep --remove srv-mounted
+rmdir /srv/mounted
+# No capture began: at the end of the shutdown what was chosen happens.
+for how in cold plain; do
+	arm --on-failure $how
+	holds [ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
+	got=0
+	kho capture --at-end 2>/tmp/said || got=$?
+	expect 1 'NOTHING IS HANDED OVER: the system went down without kho-capture.service' -- sh -c "cat /tmp/said >&2; exit $got"
+	[ $how = plain ] && left=1 || left=0
+	holds [ "$(cat /sys/kernel/kexec_loaded)" = $left ]
+	fails [ -e /run/kho/armed.json ]
+done
+# After a capture it does nothing.
+arm
+holds kho capture
+touch /run/kho/captured
+holds kho capture --at-end
+still_ours
+# A kernel that somebody else loaded hands nothing over: that is a failure while something is kept.
+for how in plain cold; do
+	kho unload
+	kho-guest load-stranger
+	got=0
+	kho capture --on-failure $how 2>/tmp/said || got=$?
+	expect 52 'NOTHING IS HANDED OVER: a kernel is loaded, but not by kho, and [0-9]+ entries are kept' -- sh -c "cat /tmp/said >&2; exit $got"
+	[ $how = plain ] && left=1 || left=0
+	holds [ "$(cat /sys/kernel/kexec_loaded)" = $left ]
+	[ $how = cold ] || load
+done
+watch=/srv
 load
 still_ours
 

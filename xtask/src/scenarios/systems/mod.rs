@@ -54,6 +54,7 @@ pub fn scenarios() -> Vec<Scenario> {
                 include_str!("failures-7.sh"),
                 include_str!("failures-8.sh"),
                 include_str!("failures-9.sh"),
+                include_str!("failures-10.sh"),
             ],
         )
         .check(said_at_the_end)
