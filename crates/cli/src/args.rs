@@ -148,6 +148,21 @@ written, by the exit status.")]
     Diff(Diff),
     /// Ask whether one build of kho would understand what another writes.
     Compat(CompatArgs),
+    /// Let an initrd boot with the command line of a kernel that kho started.
+    Initrd(Initrd),
+}
+
+/// Arguments of `initrd`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, in a hook of initramfs-tools:
+  kho initrd \"$DESTDIR\"
+
+A kernel that kho started has rdinit=/.kho/arrive on its command line. This writes that program into the folder that an
+initrd is made of: there it starts the init that would have been started without it. The Debian package brings hooks for
+initramfs-tools and dracut that do this. For kho load itself an initrd needs nothing.")]
+pub struct Initrd {
+    /// The folder that becomes the initrd's root.
+    pub folder: PathBuf,
 }
 
 /// Arguments of `trace`.

@@ -115,6 +115,7 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Validate(args) => cmd::validate::run(args, &session, out),
         Command::Diff(args) => cmd::diff::run(args, &session, out),
         Command::Compat(args) => cmd::compat::run(args, out),
+        Command::Initrd(args) => cmd::initrd::run(args, out),
     }
 }
 

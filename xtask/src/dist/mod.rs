@@ -215,6 +215,18 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         0o644,
         packaging("systemd/kdump-tools.conf")?,
     );
+    for (path, source) in [
+        (
+            "usr/share/initramfs-tools/hooks/kho",
+            "initramfs-tools/hook",
+        ),
+        (
+            "usr/lib/dracut/modules.d/50kho/module-setup.sh",
+            "dracut/module-setup.sh",
+        ),
+    ] {
+        package.file(path, 0o755, packaging(source)?);
+    }
     // An opt-in: linked as /usr/local/sbin/kexec or diverted to, it takes the place of kexec(8).
     for path in CONFFILES {
         let name = path.trim_start_matches("etc/");

@@ -10,6 +10,7 @@ pub mod dump;
 pub mod exec;
 pub mod generator;
 pub mod get;
+pub mod initrd;
 pub mod keep;
 pub mod kexec;
 pub mod load;

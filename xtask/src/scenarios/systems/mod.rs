@@ -28,12 +28,13 @@ pub fn scenarios() -> Vec<Scenario> {
             stages(
                 Scenario::new(
                     name("services"),
-                    "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel: copied, and back on khofs",
+                    "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel: copied, and back on khofs; a late mount; a copied command line",
                 ),
                 &[
                     include_str!("services-0.sh"),
                     include_str!("services-1.sh"),
                     include_str!("services-2.sh"),
+                    include_str!("services-3.sh"),
                 ],
             )
             .dkms(),
