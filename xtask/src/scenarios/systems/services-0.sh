@@ -1,18 +1,6 @@
 ready
-initrds yes
-# An administrator's own program, that the initrd can start in place of its init.
-cat > /etc/initramfs-tools/hooks/mine <<'END'
-#!/bin/sh
-[ "$1" != prereqs ] || exit 0
-printf '#!/bin/sh\nexec /init mine_was_here\n' > "$DESTDIR/mine"
-chmod 755 "$DESTDIR/mine"
-END
-chmod 755 /etc/initramfs-tools/hooks/mine
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 systemctl is-active --quiet kho-capture.service
-for initrd in /boot/initrd.img-*; do
-	lsinitramfs "$initrd" | grep -x .kho/arrive
-done
 # A mount that nothing waits for, and that comes late and goes early: what is on it is kept and comes back all the same.
 cat > /etc/systemd/system/late.service <<'END'
 [Unit]

@@ -14,9 +14,3 @@ says "^khofs *redis " kho status
 [ "$(sql "SELECT count(*) FROM rows")" = 20001 ]
 sql "SELECT count(*), md5(string_agg(hash, '' ORDER BY n)) FROM rows WHERE n <= 20000" | kho-guest same rows
 clean_journal 0 -1
-# A command line that was copied, with an initrd that kho did not load: kexec-tools does both. An rdinit= of the
-# administrator's is what the initrd starts then.
-grep -q 'rdinit=/.kho/arrive' /proc/cmdline
-image=$(kernel @OTHER@)
-kexec.distrib -s -l "$image" --initrd="$(initrd_of "$image")" --append="rdinit=/mine $(cat /proc/cmdline) copied"
-kho-guest leave "sync; kexec.distrib -e"
