@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-const SOURCES: [&str; 5] = ["main.rs", "log.rs", "root.rs", "sys.rs", "text.rs"];
+const SOURCES: [&str; 6] = [
+    "main.rs", "log.rs", "pass.rs", "root.rs", "sys.rs", "text.rs",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -59,7 +59,7 @@ pub fn armed(data: &[u8]) {
     }
     let base = match (&armed.command_line, armed.reuse_cmdline) {
         (Some(line), _) => line.clone().into_vec(),
-        (None, true) => cmdline::reuse(RUNNING, Some(b"/init")),
+        (None, true) => cmdline::reuse(RUNNING),
         (None, false) => Vec::new(),
     };
     let append = armed.append.unwrap_or_default().into_vec();

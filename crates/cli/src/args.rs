@@ -151,6 +151,21 @@ written, by the exit status.")]
     Diff(Diff),
     /// Ask whether one build of kho would understand what another writes.
     Compat(CompatArgs),
+    /// Let an initrd boot with the command line of a kernel that kho started.
+    Initrd(Initrd),
+}
+
+/// Arguments of `initrd`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, in a hook of initramfs-tools:
+  kho initrd \"$DESTDIR\"
+
+A kernel that kho started has rdinit=/.kho/arrive on its command line. This writes that program into the folder that an
+initrd is made of: there it starts the init that would have been started without it. The Debian package brings hooks for
+initramfs-tools and dracut that do this. For kho load itself an initrd needs nothing.")]
+pub struct Initrd {
+    /// The folder that becomes the initrd's root.
+    pub folder: PathBuf,
 }
 
 /// Arguments of `trace`.
@@ -472,7 +487,7 @@ impl clap::ValueEnum for OnFailure {
 The image that was loaded is unloaded first: a failure never leaves an old one armed.
 
 What then happens is said by, in this order: --on-failure, what `kho load --arm` was told, KHO_ON_FAILURE in
-the environment (the unit reads /etc/default/kho), and without any of these `cold`.
+the environment, KHO_ON_FAILURE in /etc/default/kho, and without any of these `cold`.
 
 Examples:
   kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
@@ -491,6 +506,10 @@ pub struct Capture {
     /// Do nothing but what is to be done after a capture that did not finish (killed, timed out).
     #[arg(long)]
     pub settle: bool,
+    /// Do nothing but what is to be done when no capture began: systemd calls it at the end of a shutdown
+    /// (system-shutdown/kho).
+    #[arg(long, conflicts_with_all = ["if_kexec", "settle"])]
+    pub at_end: bool,
 }
 
 impl Capture {
@@ -503,6 +522,7 @@ impl Capture {
         on_failure: None,
         wait: Self::WAIT,
         settle: false,
+        at_end: false,
     };
 }
 

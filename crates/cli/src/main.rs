@@ -15,6 +15,7 @@ mod khofs;
 mod list;
 mod map;
 mod module;
+mod mounts;
 mod notify;
 mod on_failure;
 mod privilege;
@@ -34,6 +35,9 @@ use std::time::SystemTime;
 fn main() -> ExitCode {
     // kexec(8)'s own rules for its arguments differ from every other verb's, so nobody else reads them.
     if let Some(status) = cmd::kexec::called(std::env::args_os()) {
+        return status;
+    }
+    if let Some(status) = cmd::generator::called(std::env::args_os()) {
         return status;
     }
     let cli = match args::Cli::try_parse() {
@@ -125,6 +129,7 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Validate(args) => cmd::validate::run(args, &session, out),
         Command::Diff(args) => cmd::diff::run(args, &session, out),
         Command::Compat(args) => cmd::compat::run(args, out),
+        Command::Initrd(args) => cmd::initrd::run(args, out),
     }
 }
 

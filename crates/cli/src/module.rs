@@ -404,7 +404,12 @@ pub fn left(
     ))
 }
 
-fn has_something(root: &Root) -> Result<bool, Fail> {
+/// Whether drivers here would hand something over.
+///
+/// # Errors
+///
+/// [`Status::Module`] when the module does not say.
+pub fn has_something(root: &Root) -> Result<bool, Fail> {
     let facts = facts(root)?;
     let some = |name: &str| facts.get(name).is_some_and(|count| count != "0");
     Ok(some("producers") || some("untouched-nodes"))

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub mod records;
 
-pub use records::{ArmedFile, Content, KeepFile, LoadedFile, Local};
+pub use records::{ArmedFile, Content, KeepFile, LoadedFile, Local, Place};
 
 /// The state directory.
 #[derive(Clone, Debug)]
@@ -25,6 +25,9 @@ pub struct StateDir {
 
 /// Name of the file of pages that were reserved while nothing was loaded.
 const RESERVED: &str = "reserved.json";
+
+/// Name of the mark that a capture came to an end.
+const SETTLED: &str = "captured";
 
 impl StateDir {
     /// The directory, which is made (0700) when something is first written.
@@ -171,6 +174,26 @@ impl StateDir {
     /// When the file exists and cannot be removed.
     pub fn clear_loaded(&self) -> Result<(), Fail> {
         self.remove("loaded.json")
+    }
+
+    /// Whether a capture of this boot came to an end, good or bad, and nothing was loaded or armed since. Where it did
+    /// not, however early it was cut off, what is loaded must not be started as if nothing had happened.
+    pub fn is_settled(&self) -> bool {
+        self.path.join(SETTLED).exists()
+    }
+
+    /// Records the above. Without the record what was chosen for a failure is done once more, to no harm.
+    pub fn set_settled(&self) {
+        let _ = fs::write(self.path.join(SETTLED), "");
+    }
+
+    /// Forgets it: what is loaded or armed now waits for a capture.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub fn clear_settled(&self) -> Result<(), Fail> {
+        self.remove(SETTLED)
     }
 
     fn remove(&self, name: &str) -> Result<(), Fail> {
@@ -389,6 +412,7 @@ mod tests {
             forget_arrived: false,
             plain_line: Vec::new(),
             on_failure: None,
+            places: Vec::new(),
             time: 1,
         };
         for append in [None, Some(&b"quiet"[..]), Some(b"note=gr\xfcn")] {

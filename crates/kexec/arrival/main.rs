@@ -15,11 +15,18 @@
 //! our archive, the program does what the kernel's `prepare_namespace` (`init/do_mounts.c`) would have done:
 //! it mounts the root file system and starts the init there. See `root.rs`.
 //!
+//! A command line with that `rdinit=` may be copied: for a kernel that nobody loads by us, with an initrd of its own. So
+//! that this one boots as well, packages put the program into every initrd, as `/.kho/arrive` (`pass.rs`). There it starts
+//! the init that would have been started without us. The kernel unpacks such an initrd after our archive and replaces
+//! `/.kho/arrive` by it, of whatever version it is. Therefore the loader's program is there twice, and all that the first
+//! one does, in each version, is to start `/.kho/arrival` if there is one.
+//!
 //! No libc and no allocation: system calls, and buffers of fixed size.
 #![no_std]
 #![no_main]
 
 mod log;
+mod pass;
 mod root;
 mod sys;
 mod text;
@@ -29,6 +36,10 @@ use core::ffi::CStr;
 use log::Log;
 use sys::Errno;
 
+/// The program that the loader put beside `/.kho/arrive`.
+const ARRIVAL: &CStr = c"/.kho/arrival";
+/// What has to be reserved; only there when something was handed over.
+const RANGES: &CStr = c"/.kho/ranges";
 /// `KPF_RESERVED`, `include/linux/kernel-page-flags.h`: the page is `PageReserved`.
 const KPF_RESERVED: u64 = 1 << 32;
 const PAGE_SIZE: u64 = 4096;
@@ -68,6 +79,13 @@ unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
     let envp: *const *const u8 = unsafe { argv.add(argc + 1) }.cast();
     let start = sys::Start { argc, argv, envp };
 
+    if !start.is_called(ARRIVAL) {
+        // Comes back only where there is none.
+        let _ = start.exec(ARRIVAL);
+        if sys::open(RANGES, sys::O_RDONLY, 0).is_err() {
+            pass::on(&start);
+        }
+    }
     let mut log = Log::open();
     close_setup_data(&mut log);
     check_ranges(&mut log);
@@ -189,7 +207,6 @@ fn check_ranges(log: &mut Log) {
 type Failure = (&'static CStr, Errno);
 
 fn check_against(flags: &'static CStr, found: &mut Findings, log: &mut Log) -> Result<(), Failure> {
-    const RANGES: &CStr = c"/.kho/ranges";
     let flags_file = sys::open(flags, sys::O_RDONLY, 0).map_err(|why| (flags, why))?;
     let ranges = sys::open(RANGES, sys::O_RDONLY, 0).map_err(|why| (RANGES, why))?;
     // Twice: how many pages there are decides how closely to look.

@@ -21,6 +21,7 @@ const ACCESS: usize = 21;
 const NANOSLEEP: usize = 35;
 const EXECVE: usize = 59;
 const CHDIR: usize = 80;
+const MKDIR: usize = 83;
 const CHMOD: usize = 90;
 const CHROOT: usize = 161;
 const MOUNT: usize = 165;
@@ -118,6 +119,11 @@ pub fn chmod(at: &CStr, mode: usize) -> Result<(), Errno> {
     unsafe { call(CHMOD, [path(at), mode, 0, 0, 0]) }.map(drop)
 }
 
+pub fn make_dir(at: &CStr, mode: usize) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(MKDIR, [path(at), mode, 0, 0, 0]) }.map(drop)
+}
+
 pub fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: usize, data: &CStr) -> Result<(), Errno> {
     // SAFETY: all are terminated by NUL. The kernel copies up to a page of `data` and takes what it can read.
     unsafe { call(MOUNT, [path(what), path(at), path(kind), flags, path(data)]) }.map(drop)
@@ -164,6 +170,21 @@ pub struct Start {
 }
 
 impl Start {
+    /// Whether this is the first argument: by what name the program was started.
+    pub fn is_called(&self, name: &CStr) -> bool {
+        if self.argc == 0 {
+            return false;
+        }
+        // SAFETY: there are `argc` argument pointers, so a first one.
+        let first = unsafe { self.argv.read() };
+        if first.is_null() {
+            return false;
+        }
+        // SAFETY: it is a string of the kernel's, terminated by NUL, which nobody writes to meanwhile.
+        let first = unsafe { CStr::from_ptr(first.cast()) };
+        first == name
+    }
+
     /// Starts another program with the same environment and arguments, except that the first one becomes
     /// its path. Returns only when that failed.
     pub fn exec(&self, program: &CStr) -> Errno {

@@ -16,7 +16,7 @@ pub const ARRIVE_PATH: &str = "/.kho/arrive";
 pub struct CommandLine {
     /// The line, without a terminating NUL.
     pub line: Vec<u8>,
-    /// The user's own `rdinit=`, which the arrival program has to start; `None` for the kernel's default,
+    /// The value of the user's own `rdinit=`, which the arrival program has to start; `None` for the kernel's default,
     /// `/init`.
     pub rdinit: Option<Vec<u8>>,
 }
@@ -153,43 +153,26 @@ fn is_separator(argument: &Argument<'_>) -> bool {
 
 /// The running kernel's line (`/proc/cmdline`) without what belongs to how *it* was loaded: the boot
 /// loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well) and our own `rdinit=`.
-///
-/// The user's original `rdinit=`, if there was one, is not in `/proc/cmdline` of a kernel that we loaded;
-/// give it as `arrived_rdinit` and it is put back.
-pub fn reuse(running: &[u8], arrived_rdinit: Option<&[u8]>) -> Vec<u8> {
+pub fn reuse(running: &[u8]) -> Vec<u8> {
     let running = running.strip_suffix(b"\n").unwrap_or(running);
     let mut before = true;
-    let mut kept: Vec<Vec<u8>> = Vec::new();
+    let mut kept: Vec<&[u8]> = Vec::new();
     for argument in arguments(running) {
         before = before && !is_separator(&argument);
-        if before && argument.name == b"BOOT_IMAGE" && argument.value.is_some() {
-            continue;
+        let is_loaders = argument.name == b"BOOT_IMAGE" && argument.value.is_some();
+        if !before || !(is_loaders || is_ours(&argument)) {
+            kept.push(argument.raw);
         }
-        if before && argument.name == b"rdinit" && argument.value == Some(ARRIVE_PATH.as_bytes()) {
-            kept.extend(arrived_rdinit.map(rdinit));
-            continue;
-        }
-        kept.push(argument.raw.to_vec());
     }
     kept.join(&b' ')
 }
 
-/// The argument that gives this path. A quote inside of a value counts as one, so whether the value needs quotes, and
-/// whether the last of them would close anything, is found by reading back.
-fn rdinit(path: &[u8]) -> Vec<u8> {
-    let written = |before: &[u8], after: &[u8]| [b"rdinit=", before, path, after].concat();
-    let quoted = written(b"\"", b"\"");
-    let reads_back = |line: &Vec<u8>| {
-        let mut all = arguments(line);
-        let first = all.next();
-        first.is_some_and(|a| a.value == Some(path) && !a.open) && all.next().is_none()
-    };
-    let forms = [written(b"", b""), quoted.clone(), written(b"\"", b"")];
-    forms.into_iter().find(reads_back).unwrap_or(quoted)
+/// Whether this is the `rdinit=` that starts the arrival program.
+fn is_ours(argument: &Argument<'_>) -> bool {
+    argument.name == b"rdinit" && argument.value == Some(ARRIVE_PATH.as_bytes())
 }
 
-/// Whether a kernel with this line starts the arrival program, which is only in an initrd that was loaded with it: the
-/// line of a kernel that we loaded, or a copy of it.
+/// Whether a kernel with this line starts the arrival program: the line of a kernel that we loaded, or a copy of it.
 pub fn starts_arrival(line: &[u8]) -> bool {
     value(line.strip_suffix(b"\n").unwrap_or(line), "rdinit") == Some(ARRIVE_PATH.as_bytes())
 }
@@ -197,9 +180,10 @@ pub fn starts_arrival(line: &[u8]) -> bool {
 /// Builds the line: `base`, then `append`, with `rdinit=` pointing to the arrival program when `arrive`, and else to
 /// anything but that.
 ///
-/// What `append` holds goes before a `--` of `base`, so that it reaches the kernel. The kernel forgets the
-/// arguments for init that it saw before an `rdinit=` (`rdinit_setup` in `init/main.c`): so ours takes the
-/// place of the user's last one, or the first place where there is none.
+/// What `append` holds goes before a `--` of `base`, so that it reaches the kernel. The kernel takes the last `rdinit=`, and
+/// forgets the arguments for init that it saw before one (`rdinit_setup` in `init/main.c`): so ours stands right behind the
+/// user's last one, or in the first place where there is none. The user's stays, for whoever copies the line: the
+/// program starts it, also in an initrd that was not loaded with this line.
 ///
 /// # Errors
 ///
@@ -230,22 +214,15 @@ pub fn build(
             }
         }
     }
-    let ours = rdinit(ARRIVE_PATH.as_bytes());
+    // A path without blanks and quotes needs no quotes.
+    let ours = [b"rdinit=", ARRIVE_PATH.as_bytes()].concat();
+    kernel.retain(|argument| !is_ours(argument));
     let is_rdinit = |a: &Argument<'_>| a.name == b"rdinit" && a.value.is_some();
     let last = kernel.iter().rposition(is_rdinit);
     let user = last.and_then(|at| kernel.get(at)).and_then(|a| a.value);
-    let mut words: Vec<&[u8]> = Vec::new();
-    if arrive && last.is_none() {
-        words.push(&ours);
-    }
-    for (at, argument) in kernel.iter().enumerate() {
-        match (arrive && is_rdinit(argument), Some(at) == last) {
-            (true, true) => words.push(&ours),
-            (true, false) => {}
-            (false, _) if is_rdinit(argument) && argument.value == Some(ARRIVE_PATH.as_bytes()) => {
-            }
-            (false, _) => words.push(argument.raw),
-        }
+    let mut words: Vec<&[u8]> = kernel.iter().map(|argument| argument.raw).collect();
+    if arrive {
+        words.insert(last.map_or(0, |at| at.saturating_add(1)), &ours);
     }
     if !init.is_empty() {
         words.push(b"--");
@@ -254,18 +231,16 @@ pub fn build(
     let line = words.join(&b' ');
     let len = len64(line.len());
     if len > max {
-        let given = user.map_or(0, |path| rdinit(path).len() + 1);
         let ours = match arrive {
-            true => len64((ours.len() + 1).saturating_sub(given)),
+            true => len64(ours.len() + 1),
             false => 0,
         };
         return Err(CmdlineError::CommandLineTooLong { len, ours, max });
     }
     Ok(CommandLine {
         line,
-        // Ours is what a kernel that we loaded was started with; starting it again would be a loop.
         rdinit: user
-            .filter(|path| arrive && *path != ARRIVE_PATH.as_bytes() && !path.is_empty())
+            .filter(|path| arrive && !path.is_empty())
             .map(<[u8]>::to_vec),
     })
 }

@@ -12,4 +12,5 @@ pub mod cmdline;
 pub mod cpio;
 pub mod entry;
 pub mod image;
+pub mod stand_in;
 pub mod sys;

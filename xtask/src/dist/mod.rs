@@ -206,10 +206,27 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
         package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
     }
     package.file(
+        "usr/lib/systemd/system-shutdown/kho",
+        0o755,
+        packaging("systemd/kho.shutdown")?,
+    );
+    package.file(
         "usr/lib/systemd/system/kdump-tools.service.d/kho.conf",
         0o644,
         packaging("systemd/kdump-tools.conf")?,
     );
+    for (path, source) in [
+        (
+            "usr/share/initramfs-tools/hooks/kho",
+            "initramfs-tools/hook",
+        ),
+        (
+            "usr/lib/dracut/modules.d/50kho/module-setup.sh",
+            "dracut/module-setup.sh",
+        ),
+    ] {
+        package.file(path, 0o755, packaging(source)?);
+    }
     // An opt-in: linked as /usr/local/sbin/kexec or diverted to, it takes the place of kexec(8).
     for path in CONFFILES {
         let name = path.trim_start_matches("etc/");
@@ -218,6 +235,10 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     let conffiles = CONFFILES.map(|path| format!("/{path}\n")).concat();
     package.scripts.insert("conffiles", conffiles);
     package.link("usr/lib/kho/kexec", "../../bin/kho");
+    package.link(
+        "usr/lib/systemd/system-generators/kho-generator",
+        "../../../bin/kho",
+    );
     package.directory("etc/kho/keep.d");
     package.directory("usr/lib/kho/keep.d");
     package.file(

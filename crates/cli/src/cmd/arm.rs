@@ -1,23 +1,30 @@
 //! `kho load --arm`: the kernel now, the content when the system stops.
 //!
 //! Kernel and initrd are copied to RAM, because `/boot` may be gone or changed when the content is taken. In
-//! the meantime a plain image of the same kernel is loaded: `systemctl kexec` (and, since systemd 254,
-//! `reboot`) look at `/sys/kernel/kexec_loaded` before they choose what to do.
+//! the meantime something must be loaded: `systemctl kexec` (and, since systemd 254, `reboot`) look at
+//! `/sys/kernel/kexec_loaded` before they choose what to do. It does what was chosen for a handover that fails, since
+//! somebody may start it without asking (`kexec -e`): a plain image of the same kernel, or one that is no kernel and resets
+//! the machine ([`kho_kexec::stand_in`]).
 
 use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::handover::load;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
+use crate::handover::places;
 use crate::handover::prepare::Inputs;
 use crate::handover::time;
+use crate::keepd;
+use crate::list;
 use crate::module;
 use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
 use crate::session::Session;
 use crate::state::ArmedFile;
-use kho::RangeSet;
+use kho::{PhysAddr, RangeSet};
+use kho_kexec::stand_in;
 use kho_kexec::sys::file_load;
-use kho_kexec::sys::syscalls::{Kernel, System};
+use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -29,6 +36,15 @@ const RECORD: &str = "armed.json";
 
 /// Folder of the copies, in the state directory.
 const FOLDER: &str = "armed";
+
+/// The administrator's usual choice for a handover that fails: in the environment, and in [`DEFAULTS`].
+const ON_FAILURE: &str = "KHO_ON_FAILURE";
+
+/// Settings of the capture, lines of `NAME=VALUE`.
+const DEFAULTS: &str = "/etc/default/kho";
+
+/// What the serial console shows when somebody starts what is loaded while a kernel is armed.
+const STARTED_TOO_EARLY: &str = "\r\nkho: NOTHING IS HANDED OVER: what is armed was started before its content was taken. Resetting the machine.\r\n";
 
 /// The unit that takes the content.
 pub const CAPTURE_UNIT: &str = "kho-capture.service";
@@ -45,13 +61,7 @@ pub fn run(
     session: &Session,
     out: Output,
 ) -> Result<(), Fail> {
-    super::boot::report(
-        &crate::keepd::apply(session, crate::keepd::When::Handover)?,
-        out,
-    );
-    for left in crate::keepd::effort::leave_out_unreadable(session)? {
-        out.warn(&format!("{left}, as of now"));
-    }
+    keepd::refresh(session, args.forget_arrived, out)?;
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
@@ -64,9 +74,15 @@ pub fn run(
     if !args.no_module_check {
         module::require_for_drivers(&session.root, next.image.release())?;
     }
-    let measure = || -> Result<(usize, u64, Duration), Fail> {
+    let choice = on_failure
+        .map_or_else(usual_choice, Ok)
+        .unwrap_or_else(|what| {
+            out.warn(&what.to_string());
+            OnFailure::default()
+        });
+    let measure = || -> Result<(usize, u64, PhysAddr, Duration), Fail> {
         let part = module::look(session, arrived, out)?;
-        let inputs = Inputs::gather(session, arrived, &next, args, part)?;
+        let inputs = Inputs::gather(session, &session.state.keep()?, arrived, &next, args, part)?;
         let plan = inputs.plan(&RangeSet::new())?;
         if let Err(fail) = memory::require(&inputs, &plan, session) {
             out.warn(&format!(
@@ -75,11 +91,12 @@ pub fn run(
             ));
         }
         let sizes = inputs.items.iter().map(|item| item.size);
+        let memory = plan.image.kernel.segment().start();
         let time = time::at_least(plan.totals.payload);
-        Ok((inputs.items.len(), sizes.sum(), time))
+        Ok((inputs.items.len(), sizes.sum(), memory, time))
     };
-    let (entries, bytes, time) = measure().or_else(|fail| {
-        let left = crate::keepd::effort::leave_out_all(&fail, session)?;
+    let (entries, bytes, memory, time) = measure().or_else(|fail| {
+        let left = keepd::effort::leave_out_all(&fail, session, args.forget_arrived)?;
         if left.is_empty() {
             return Err(fail);
         }
@@ -105,15 +122,21 @@ pub fn run(
         forget_arrived: args.forget_arrived,
         plain_line,
         on_failure,
+        places: places::of(&list::effective(arrived, &session.state.keep()?), session)?,
         time: crate::now_ns(),
     };
     disarm(session)?;
     copies(args, session)?;
     session.state.write(RECORD, &armed)?;
-    if let Err(fail) = load_plain(&armed, session) {
+    let loaded = match choice {
+        OnFailure::Plain => load_plain(&armed, session),
+        OnFailure::Cold | OnFailure::Stop => load_stand_in(memory, session),
+    };
+    if let Err(fail) = loaded.and_then(|()| session.state.clear_settled()) {
         disarm(session)?;
         return Err(fail);
     }
+    super::generator::update(session, out);
     let unit = capture_unit_is_active();
     if !unit {
         out.warn(&format!(
@@ -215,7 +238,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
     let initrd = next.initrd.as_deref().map(open).transpose()?;
     System
         .kexec_unload()
-        .map_err(|err| crate::handover::load::call_fail(&err, session))?;
+        .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     file_load::load(&kernel, initrd.as_ref(), &armed.plain_line).map_err(|err| {
         Fail::new(
@@ -224,6 +247,73 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
         )
         .fix("kho load takes kernel and content at once")
     })
+}
+
+/// Loads what resets the machine, in the page of memory at this address.
+///
+/// # Errors
+///
+/// [`Status::LoadFailed`].
+fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
+    let running = session
+        .root
+        .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+        .or_status(Status::Failed)?;
+    let image = stand_in::image(STARTED_TOO_EARLY, &running);
+    let segment = SegmentRef {
+        buf: &image,
+        dest: at,
+        memsz: stand_in::LEN,
+    };
+    System
+        .kexec_unload()
+        .map_err(|err| load::call_fail(&err, session))?;
+    session.state.clear_loaded()?;
+    System
+        .kexec_load(at, &[segment], LoadFlags::DEFAULT)
+        .map_err(|err| load::call_fail(&err, session))
+}
+
+/// What the administrator chose for every handover that fails: in the environment, else in [`DEFAULTS`], else the default.
+///
+/// # Errors
+///
+/// What is wrong with the choice; the default holds then.
+pub fn usual_choice() -> Result<OnFailure, String> {
+    let in_environment =
+        std::env::var_os(ON_FAILURE).map(|text| text.to_string_lossy().into_owned());
+    let (text, place) = match in_environment.filter(|text| !text.is_empty()) {
+        Some(text) => (text, "the environment"),
+        None => match std::fs::read_to_string(DEFAULTS) {
+            Ok(file) => match setting(&file, ON_FAILURE) {
+                Some(text) => (text, DEFAULTS),
+                None => return Ok(OnFailure::default()),
+            },
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(OnFailure::default());
+            }
+            Err(err) => return Err(format!("{DEFAULTS}: {err}; {ON_FAILURE} is taken as cold")),
+        },
+    };
+    <OnFailure as clap::ValueEnum>::from_str(&text, false).map_err(|_| {
+        format!(
+            "{ON_FAILURE} is {text:?} in {place}, which is none of plain, cold, stop: taken as cold"
+        )
+    })
+}
+
+/// The last value of a name in lines of `NAME=VALUE`, as systemd.exec(5) has them under `EnvironmentFile=`; none when it
+/// is empty.
+fn setting(file: &str, name: &str) -> Option<String> {
+    let value = |line: &str| {
+        let value = line.trim().strip_prefix(name)?.strip_prefix('=')?.trim();
+        let quoted = ['"', '\'']
+            .iter()
+            .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+        Some(quoted.unwrap_or(value).to_owned())
+    };
+    let last = file.lines().rev().find_map(value);
+    last.filter(|value| !value.is_empty())
 }
 
 /// Copies kernel and initrd to the state directory.
@@ -276,4 +366,24 @@ pub fn capture_unit_is_active() -> bool {
             .stderr(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_setting_of_a_name_counts() {
+        let file = "# KHO_ON_FAILURE=stop\nOTHER=1\n KHO_ON_FAILURE=plain\nKHO_ON_FAILURE=\"stop\"\nKHO_ON_FAILURES=cold\n";
+        assert_eq!(setting(file, ON_FAILURE).as_deref(), Some("stop"));
+        assert_eq!(
+            setting("KHO_ON_FAILURE='plain'", ON_FAILURE).as_deref(),
+            Some("plain")
+        );
+        assert_eq!(
+            setting("KHO_ON_FAILURE=plain\nKHO_ON_FAILURE=\n", ON_FAILURE),
+            None
+        );
+        assert_eq!(setting("#KHO_ON_FAILURE=plain\n", ON_FAILURE), None);
+    }
 }

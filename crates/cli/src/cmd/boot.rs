@@ -4,13 +4,14 @@ use super::restore;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::next;
-use crate::keepd::{self, Changes, parse::Rule};
+use crate::keepd::{self, parse::Rule};
 use crate::notify;
 use crate::output::Output;
 use crate::session::Session;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Restores, applies keep.d, publishes. Goes on after a failure: one entry that cannot be restored must not
@@ -29,8 +30,14 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     }
     match rules {
         // After the restore: an entry that is back is read from its path at the next handover.
-        Ok(_) => match keepd::apply(session, keepd::When::Boot) {
-            Ok(changes) => report(&changes, out),
+        Ok(_) => match keepd::apply(session, false, keepd::When::Boot) {
+            Ok(changes) => {
+                keepd::report(&changes, out);
+                // The path may be there in time for the handover.
+                for left in &changes.left_out {
+                    out.remark(&format!("note: {left}"));
+                }
+            }
             Err(fail) => failures.push(fail),
         },
         Err(fail) => failures.insert(0, fail),
@@ -67,6 +74,12 @@ fn restore_all(
         arrived.previous_release,
         arrived.blobs.len()
     ));
+    let paths: Vec<&Path> = arrived
+        .blobs
+        .iter()
+        .filter_map(|blob| blob.path.as_deref())
+        .collect();
+    let missing = super::generator::missing_mounts(&paths)?;
     let mut outcomes = Vec::new();
     for blob in &arrived.blobs {
         let mut keep = session.state.keep()?;
@@ -90,6 +103,25 @@ fn restore_all(
                 blob.label,
                 rule.map_or("", |r| &r.place)
             ));
+            continue;
+        }
+        let beneath = blob
+            .path
+            .as_deref()
+            .and_then(|path| missing.iter().find(|mount| mount.concerns(path)));
+        if let Some(mount) = beneath {
+            // It would be written to the directory that the mount covers when it comes.
+            failures.push(
+                Fail::new(
+                    Status::Failed,
+                    format!(
+                        "{} is not restored: {} is not mounted",
+                        blob.label,
+                        mount.at.display()
+                    ),
+                )
+                .fix(format!("mount it, then kho restore {}", blob.label)),
+            );
             continue;
         }
         let how = args::Restore {
@@ -168,27 +200,4 @@ fn write_beside(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail>
             format!("cannot write {}: {err}", path.display()),
         )
     })
-}
-
-/// What keep.d changed.
-pub fn report(changes: &Changes, out: Output) {
-    for (names, what) in [
-        (&changes.added, "keep.d adds"),
-        (&changes.removed, "keep.d takes off"),
-    ] {
-        if !names.is_empty() {
-            out.remark(&format!("{what} {}", names.join(", ")));
-        }
-    }
-    for remark in &changes.remarks {
-        out.remark(&format!("note: {remark}"));
-    }
-    for left in &changes.left_out {
-        if changes.at_boot {
-            // The path may be there in time for the handover.
-            out.remark(&format!("note: {left}"));
-        } else {
-            out.warn(&left.to_string());
-        }
-    }
 }

@@ -3,8 +3,9 @@
 use super::arm;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::handover::{fresh, load};
+use crate::handover::{fresh, load, places};
 use crate::keepd::{self, effort};
+use crate::list;
 use crate::module;
 use crate::notify;
 use crate::on_failure::OnFailure;
@@ -15,16 +16,8 @@ use crate::trace::wish;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::syscalls::{Kernel, System};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// In the state directory once the unit's capture has come to an end, good or bad. Where it is missing, something cut the
-/// capture off, however early, and what is loaded must not be started.
-const DONE: &str = "captured";
-
-/// The administrator's usual choice, in the environment: the unit reads it from /etc/default/kho.
-const ON_FAILURE: &str = "KHO_ON_FAILURE";
 
 /// How long what is left to do after a capture that was cut off waits for another `kho`.
 const GRACE: Duration = Duration::from_secs(10);
@@ -44,11 +37,14 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     if args.settle {
         return settle(args, session);
     }
+    if args.at_end {
+        return at_end(args, session);
+    }
     if !args.if_kexec {
         let _lock = session.lock()?;
         return take(args, session, out);
     }
-    remove(&session.state.path().join(DONE));
+    session.state.clear_settled()?;
     let _alive = notify::WhileWorking::start();
     // From here on, whatever goes wrong, the kernel that was loaded to be replaced must not start as if nothing had.
     let locked = is_kexec().and_then(|kexec| {
@@ -61,8 +57,7 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
         Ok(Some(_lock)) => take(args, session, out),
         Err(fail) => Err(fall_back(fail, args, session)),
     };
-    // Without it the fall back is done once more, to no harm.
-    let _ = std::fs::write(session.state.path().join(DONE), "");
+    session.state.set_settled();
     result
 }
 
@@ -77,9 +72,7 @@ fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail
 
 /// After the unit's capture: nothing when it came to an end, otherwise what was chosen for a failure.
 fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
-    let done = session.state.path().join(DONE);
-    if done.exists() {
-        remove(&done);
+    if session.state.is_settled() {
         return Ok(());
     }
     // Where systemd does not say, it is taken for a kexec: to unload does no harm on any other way down.
@@ -88,17 +81,53 @@ fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     }
     // A short `TimeoutStopSec=` is meant for the capture, and must not cut off what is done when it was too short.
     notify::extend(FALL_BACK_TIME);
-    let cut_off = "the capture did not come to its end (killed or timed out)";
-    // An image of which nobody can tell whose it is may be ours, and out of date.
-    if matches!(arm::armed(session), Ok(None))
-        && let Err(fail) = super::exec::require_ours(session)
-        && matches!(fail.status, Status::NotOurs | Status::NothingLoaded)
-    {
-        loud(&format!("kho: {cut_off}; {}: left as it is", fail.what));
+    fail_unsettled(
+        "the capture did not come to its end (killed or timed out)",
+        args,
+        session,
+    )
+}
+
+/// When everything has stopped and file systems are gone, right before systemd starts what is loaded: what was chosen for
+/// a failure, unless a capture came to an end. The unit may be masked, may never have been started, and is passed over by
+/// `systemctl kexec --force` and when the time for the shutdown is up.
+fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
+    if session.state.is_settled() {
         return Ok(());
     }
+    let nothing = KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false));
+    if nothing && matches!(arm::armed(session), Ok(None)) {
+        return Ok(());
+    }
+    let why = format!(
+        "the system went down without {}, which takes the content",
+        arm::CAPTURE_UNIT
+    );
+    fail_unsettled(&why, args, session)
+}
+
+/// What was chosen for a failure, for what is armed or loaded with a handover and no capture has seen to.
+fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<(), Fail> {
+    let mut fail = Fail::new(Status::Failed, why);
+    if matches!(arm::armed(session), Ok(None))
+        && let Err(other) = super::exec::require_ours(session)
+        // An image of which nobody can tell whose it is may be ours, and out of date.
+        && matches!(other.status, Status::NotOurs | Status::NothingLoaded)
+    {
+        match lost(session) {
+            Some(what) => {
+                fail = Fail::new(other.status, format!("{why}; {}, and {what}", other.what))
+            }
+            None => {
+                loud(&format!("kho: {why}; {}: left as it is", other.what));
+                return Ok(());
+            }
+        }
+    }
     let _lock = seize(GRACE, session);
-    Err(fall_back(Fail::new(Status::Failed, cut_off), args, session))
+    let fail = fall_back(fail, args, session);
+    session.state.set_settled();
+    Err(fail)
 }
 
 /// The lock. A `kho` that has it for longer than `wait` is killed: it would be a little later, when everything is that
@@ -138,14 +167,24 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         .kexec_unload()
         .map_err(|err| load::call_fail(&err, session))?;
     session.state.clear_loaded()?;
-    let mut changes = keepd::apply(session, keepd::When::Handover)?;
-    let left_out = std::mem::take(&mut changes.left_out);
-    super::boot::report(&changes, out);
-    let unreadable = effort::leave_out_unreadable(session)?;
-    for left in left_out.iter().chain(&unreadable) {
+    let changes = keepd::bring_up_to_date(session, armed.forget_arrived)?;
+    keepd::report(&changes, out);
+    let entries = list::effective(
+        session.carried(armed.forget_arrived)?,
+        &session.state.keep()?,
+    );
+    let elsewhere = places::changed(&armed.places, &entries, session)?;
+    let (elsewhere, required) = effort::leave_out(elsewhere, session, armed.forget_arrived)?;
+    if let Some(lost) = required.first() {
+        return Err(Fail::new(
+            Status::BadSource,
+            format!("{}: {}", lost.label, lost.why),
+        ));
+    }
+    for left in changes.left_out.iter().chain(&elsewhere) {
         loud(&format!("kho: {left}"));
     }
-    let loaded = load_what_can_be(armed.next(session), session, out)?;
+    let loaded = load_what_can_be(armed, session, out)?;
     out.result(&loaded, || {
         println!(
             "captured {} for {} (hop {}): {}",
@@ -161,10 +200,11 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
 /// Loads, and once more without what is best-effort when that may help: without the trace, without such entries of `keep.d`,
 /// without both.
 fn load_what_can_be(
-    mut next: args::Next,
+    armed: &ArmedFile,
     session: &Session,
     out: Output,
 ) -> Result<load::Loaded, Fail> {
+    let mut next = armed.next(session);
     let mut left_out = false;
     loop {
         let fail = match load::run(&next, session, &System, out) {
@@ -181,7 +221,7 @@ fn load_what_can_be(
         }
         let mut without = Vec::new();
         if !std::mem::replace(&mut left_out, true) {
-            without = effort::leave_out_all(&fail, session)?;
+            without = effort::leave_out_all(&fail, session, armed.forget_arrived)?;
         }
         if without.is_empty()
             && !next.without_trace
@@ -206,17 +246,10 @@ fn trace_is_kept(session: &Session) -> Result<bool, Fail> {
     Ok(wish::effective(arrived, &session.state.keep()?).is_some())
 }
 
-/// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now.
+/// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now. Where something is kept, a
+/// kernel that somebody else loaded, or none at all, is a handover that failed: what is kept ends with this kernel.
 fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
-    if KexecState::read(&session.root)
-        .or_status(Status::Failed)?
-        .loaded
-        != Some(true)
-    {
-        loud("kho: no kernel is armed or loaded: nothing is handed over");
-        return Ok(());
-    }
-    match super::exec::require_ours(session) {
+    let fail = match super::exec::require_ours(session) {
         Ok(record) => {
             super::exec::require_phase(&record, session)?;
             fresh::require(&record, session, out)?;
@@ -224,26 +257,44 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
                 "{} was loaded before and still holds what is kept",
                 record.release
             ));
-            Ok(())
+            return Ok(());
         }
-        // Somebody wanted a plain kexec. That is not a failed handover, but not a silent one either.
-        Err(fail) if fail.status == Status::NotOurs => {
+        Err(fail) => fail,
+    };
+    if !matches!(fail.status, Status::NotOurs | Status::NothingLoaded) {
+        return Err(fail);
+    }
+    match lost(session) {
+        Some(what) => Err(Fail::new(fail.status, format!("{}, and {what}", fail.what))),
+        // Somebody wanted a plain kexec, and nothing is lost by it.
+        None => {
             loud(&format!("kho: {}: nothing is handed over", fail.what));
             Ok(())
         }
-        Err(fail) => Err(fail),
     }
 }
 
-/// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
-fn fall_back(fail: Fail, args: &args::Capture, session: &Session) -> Fail {
-    let fail = load::unloaded_after(fail, &System);
-    // A capture that was cut off may have left drivers frozen, for an image that is gone.
-    if matches!(module::is_active(&session.root), Ok(true))
-        && let Err(thaw) = module::write(&session.root, "active", "0")
-    {
-        loud(&format!("kho: drivers stay frozen: {}", thaw.what));
+/// What ends with this kernel unless it is handed over; none when nothing does. A trace alone is no content.
+fn lost(session: &Session) -> Option<String> {
+    let entries = match keepd::for_handover(session, false) {
+        Ok((keep, _)) => {
+            let arrived = session.arrived().ok().and_then(Option::as_ref);
+            list::effective(arrived, &keep).len()
+        }
+        // What cannot be read may name anything.
+        Err(fail) => return Some(fail.what),
+    };
+    if entries > 0 {
+        let kept = output::count(entries, "entry is", "entries are");
+        return Some(format!("{kept} kept"));
     }
+    module::has_something(&session.root)
+        .unwrap_or(true)
+        .then(|| "drivers or khofs keep something".to_owned())
+}
+
+/// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
+fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     // A record that cannot be read is as good as none.
     let armed = arm::armed(session).ok().flatten();
     let on_failure = args
@@ -251,11 +302,24 @@ fn fall_back(fail: Fail, args: &args::Capture, session: &Session) -> Fail {
         .or(armed.as_ref().and_then(|armed| armed.on_failure))
         .unwrap_or_else(usual);
     let armed = armed.as_ref();
+    // A plain start is what whoever loaded it wanted, too.
+    let theirs =
+        armed.is_none() && fail.status == Status::NotOurs && on_failure == OnFailure::Plain;
+    if !theirs {
+        fail = load::unloaded_after(fail, &System);
+    }
+    // A capture that was cut off may have left drivers frozen, for an image that is gone.
+    if matches!(module::is_active(&session.root), Ok(true))
+        && let Err(thaw) = module::write(&session.root, "active", "0")
+    {
+        loud(&format!("kho: drivers stay frozen: {}", thaw.what));
+    }
     let then = match (on_failure, armed) {
         (OnFailure::Plain, Some(armed)) => match arm::load_plain(armed, session) {
             Ok(()) => format!("{} starts without a handover", armed.release),
             Err(plain) => format!("a plain start of {} fails too ({}), so the machine reboots", armed.release, plain.what),
         },
+        (OnFailure::Plain, None) if theirs => "the kernel that somebody else loaded starts without a handover".to_owned(),
         (OnFailure::Plain, None) => "no kernel is armed to start without a handover, so the machine reboots".to_owned(),
         (OnFailure::Cold, _) if still_loaded(session) => {
             "an image is still loaded, and starts instead of the firmware".to_owned()
@@ -284,17 +348,9 @@ fn still_loaded(session: &Session) -> bool {
 
 /// What the administrator chose for every handover.
 fn usual() -> OnFailure {
-    let Some(text) = std::env::var_os(ON_FAILURE).filter(|text| !text.is_empty()) else {
-        return OnFailure::default();
-    };
-    let known = text
-        .to_str()
-        .and_then(|text| <OnFailure as clap::ValueEnum>::from_str(text, false).ok());
-    known.unwrap_or_else(|| {
+    arm::usual_choice().unwrap_or_else(|what| {
         // A typing error must not be worse than no choice at all.
-        loud(&format!(
-            "kho: {ON_FAILURE} is {text:?}, which is none of plain, cold, stop: taken as cold"
-        ));
+        loud(&format!("kho: {what}"));
         OnFailure::default()
     })
 }
@@ -347,9 +403,4 @@ fn loud(text: &str) {
     eprintln!("<2>{text}");
     // A console that cannot be written to is no reason to stop here.
     let _ = std::fs::write("/dev/kmsg", format!("<2>{text}\n"));
-}
-
-fn remove(mark: &Path) {
-    // It is not there, as a rule.
-    let _ = std::fs::remove_file(mark);
 }

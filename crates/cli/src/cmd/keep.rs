@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::keepd::PREFIX;
+use crate::keepd::{self, PREFIX};
 use crate::list::{self, Entry};
 use crate::output::{self, Output};
 use crate::session::Session;
@@ -25,10 +25,11 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
     }
     let _lock = session.lock()?;
     if args.from_config {
-        super::boot::report(
-            &crate::keepd::apply(session, crate::keepd::When::Handover)?,
-            out,
-        );
+        let changes = keepd::apply(session, false, keepd::When::Handover)?;
+        keepd::report(&changes, out);
+        for left in &changes.left_out {
+            out.remark(&format!("note: {left}"));
+        }
         drop_unused_files(session, &session.state.keep()?);
         return show(session, out);
     }

@@ -4,6 +4,7 @@ use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::next::Files;
 use crate::handover::{compat, content, load};
+use crate::keepd;
 use crate::module;
 use crate::output::{self, Output};
 use crate::session::Session;
@@ -47,10 +48,12 @@ pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(),
 }
 
 fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fail> {
+    keepd::refresh(session, args.forget_arrived, out)?;
     let loaded = load::run(args, session, &System, out)?;
     if let Err(fail) = super::exec::require_can_tell(session) {
         out.warn(&format!("kho exec will not start this image: {fail}"));
     }
+    super::generator::update(session, out);
     out.result(&loaded, || {
         println!(
             "loaded {} for hop {}: {}, {}",

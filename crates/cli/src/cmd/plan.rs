@@ -5,6 +5,7 @@ use crate::exit::{Fail, Status};
 use crate::handover::memory;
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
+use crate::keepd;
 use crate::map::{self, Kind};
 use crate::module;
 use crate::output::{self, Output, bytes};
@@ -28,8 +29,14 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     let files = Files::read(&args.next)?;
     let arrived = session.carried(args.next.forget_arrived)?;
     let next = files.parse(&args.next, &session.root, arrived.is_none())?;
+    let (keep, changes) = keepd::for_handover(session, args.next.forget_arrived)?;
+    keepd::report(&changes, out);
+    for left in &changes.left_out {
+        out.remark(&format!("warning: {left}, as of now"));
+    }
     let inputs = Inputs::gather(
         session,
+        &keep,
         arrived,
         &next,
         &args.next,

@@ -7,6 +7,7 @@
 use super::content::{self, Item, Supply};
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::keepd;
 use crate::list;
 use crate::output::{self, Output};
 use crate::session::Session;
@@ -169,7 +170,11 @@ fn unchanged(
     arrived: Option<&Arrived>,
     session: &Session,
 ) -> Result<Vec<Item>, Fail> {
-    let keep = session.state.keep()?;
+    let (keep, changes) =
+        keepd::as_loaded(session, record.forget_arrived).map_err(|fail| match fail.status {
+            Status::BadSource => stale(fail),
+            _ => fail,
+        })?;
     let items =
         content::measure(list::effective(arrived, &keep), arrived, session).map_err(stale)?;
     let sources = sources(&items);
@@ -180,16 +185,19 @@ fn unchanged(
     if phases.execute(generation, now).is_ok() {
         return Ok(items);
     }
-    let changed: Vec<String> = sources
+    let mut what = "the list of what is kept changed since the load".to_owned();
+    let listed = [(&changes.added, "adds"), (&changes.removed, "takes off")];
+    for (names, verb) in listed.iter().filter(|(names, _)| !names.is_empty()) {
+        what.push_str(&format!("; keep.d {verb} {}", names.join(", ")));
+    }
+    let paths: Vec<String> = sources
         .iter()
         .filter(|source| !record.sources.contains(source))
         .map(|(path, _)| shown::path(path))
         .collect();
-    let what = if changed.is_empty() {
-        "the list of what is kept changed since the load".to_owned()
-    } else {
-        format!("changed since the load: {}", changed.join(", "))
-    };
+    if listed.iter().all(|(names, _)| names.is_empty()) && !paths.is_empty() {
+        what = format!("changed since the load: {}", paths.join(", "));
+    }
     Err(Fail::new(Status::Stale, what).fix(AGAIN))
 }
 

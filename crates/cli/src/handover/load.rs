@@ -109,7 +109,8 @@ pub fn run(
         Some(part) => Some(part),
         None => module::again(session, arrived, out)?,
     };
-    let inputs = Inputs::gather(session, arrived, &next, args, part)?;
+    let keep = session.state.keep()?;
+    let inputs = Inputs::gather(session, &keep, arrived, &next, args, part)?;
     if inputs.machine.efi.is_some() && !next.image.needs().efi_kexec {
         out.warn(&format!(
             "{} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
@@ -136,7 +137,6 @@ pub fn run(
 
     let mut phases = Phases::new(random()?);
     let generation = phases.activate().or_status(Status::Failed)?;
-    let keep = session.state.keep()?;
     let sources = fresh::sources(&inputs.items);
     let fingerprint = fresh::fingerprint(&keep, arrived, &sources);
     let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();
@@ -181,6 +181,7 @@ pub fn run(
             .map_err(|err| call_fail(&err, session))?;
     }
     session.state.clear_loaded()?;
+    session.state.clear_settled()?;
     entered.unloaded();
     kernel
         .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)

@@ -3,6 +3,7 @@
 //! [`next`] reads the next kernel's files, [`machine`] what the planner has to know of this machine,
 //! [`content`] what is kept and how large it is, [`prepare`] makes the plan, [`memory`] takes what the load needs, and [`load`]
 //! carries it out, after [`compat`] has asked whether the next side would understand it. [`time`] says how long that takes.
+//! [`places`] remembers the mounts that the content lies on.
 
 pub mod compat;
 pub mod content;
@@ -11,5 +12,6 @@ pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod next;
+pub mod places;
 pub mod prepare;
 pub mod time;

@@ -114,7 +114,7 @@ impl Files {
 fn base_line(args: &args::Next, running: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let base = match (&args.command_line, args.reuse_cmdline) {
         (Some(line), _) => line.clone().into_vec(),
-        (None, true) => cmdline::reuse(running, arrived_rdinit().as_deref()),
+        (None, true) => cmdline::reuse(running),
         (None, false) => Vec::new(),
     };
     (base, args.append.clone().unwrap_or_default().into_vec())
@@ -165,16 +165,7 @@ pub fn line_without_arrival(root: &Root) -> Result<Option<Vec<u8>>, Fail> {
     let running = root
         .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
         .or_status(Status::Failed)?;
-    Ok(cmdline::starts_arrival(&running)
-        .then(|| cmdline::reuse(&running, arrived_rdinit().as_deref())))
-}
-
-/// The `rdinit=` that the user had before the arrival program took its place, as long as the initial file
-/// system that says so is still there.
-fn arrived_rdinit() -> Option<Vec<u8>> {
-    let path = std::fs::read("/.kho/init").ok()?;
-    let path = path.strip_suffix(b"\n").unwrap_or(&path).to_vec();
-    (!path.is_empty() && path != b"/init").then_some(path)
+    Ok(cmdline::starts_arrival(&running).then(|| cmdline::reuse(&running)))
 }
 
 fn bad_receiver(args: &args::Next, err: &AssembleError) -> Fail {

@@ -10,6 +10,7 @@ use crate::list::{self, Entry};
 use crate::module::Part;
 use crate::output;
 use crate::session::Session;
+use crate::state::KeepFile;
 use crate::trace::carry::{self, Carry, Places};
 use kho::abi::ftrace::write_traces;
 use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
@@ -67,17 +68,14 @@ impl<'a> Inputs<'a> {
     /// Whatever makes a load impossible before memory is planned.
     pub fn gather(
         session: &Session,
+        keep: &KeepFile,
         arrived: Option<&Arrived>,
         next: &'a Next<'a>,
         args: &args::Next,
         kernel: Option<Part>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
-        let items = content::measure(
-            list::effective(arrived, &session.state.keep()?),
-            arrived,
-            session,
-        )?;
+        let items = content::measure(list::effective(arrived, keep), arrived, session)?;
         let mut in_place = RangeSet::new();
         for item in &items {
             if let (Supply::InPlace { index }, Some(arrived)) = (&item.supply, arrived) {
@@ -110,7 +108,7 @@ impl<'a> Inputs<'a> {
             .reserved
             .subtract(&machine.failed)
             .or_status(Status::Failed)?;
-        let traces = Carry::gather(session, arrived, hop, &whole, args.without_trace)?;
+        let traces = Carry::gather(session, keep, arrived, hop, &whole, args.without_trace)?;
         for range in traces
             .iter()
             .flat_map(Carry::parts)

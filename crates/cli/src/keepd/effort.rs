@@ -3,10 +3,12 @@
 //! What is left out is left out of one handover only: the next `keep.d` sync puts it on the list again.
 
 use super::{dirs, read};
+use crate::arrived::Arrived;
 use crate::exit::{Fail, Status};
 use crate::handover::content;
 use crate::list::{self, Entry, Source};
 use crate::session::Session;
+use crate::state::KeepFile;
 use std::collections::BTreeSet;
 
 /// An entry that is not handed over, and why.
@@ -42,17 +44,21 @@ impl std::fmt::Display for LeftOut {
 ///
 /// # Errors
 ///
-/// When the list or the rules cannot be read.
-pub fn leave_out_unreadable(session: &Session) -> Result<Vec<LeftOut>, Fail> {
-    let arrived = session.arrived()?.as_ref();
+/// When what arrived or the rules cannot be read.
+pub fn leave_out_unreadable(
+    session: &Session,
+    forget_arrived: bool,
+    keep: &mut KeepFile,
+) -> Result<Vec<LeftOut>, Fail> {
+    let arrived = session.carried(forget_arrived)?;
     let mut left = Vec::new();
-    for entry in entries(session)? {
+    for entry in entries(arrived, keep, session)? {
         let label = entry.label.clone();
         if let Err(fail) = content::measure(vec![entry], arrived, session) {
             left.push(LeftOut::new(&label, &fail));
         }
     }
-    take_off(left.iter().map(|left| left.label.clone()), session)?;
+    take_off(left.iter().map(|left| left.label.clone()), keep);
     Ok(left)
 }
 
@@ -77,40 +83,75 @@ pub fn too_much(after: &Fail) -> bool {
 ///
 /// # Errors
 ///
-/// As [`leave_out_unreadable`].
-pub fn leave_out_all(after: &Fail, session: &Session) -> Result<Vec<String>, Fail> {
+/// As [`leave_out_unreadable`], and when the list cannot be read or written.
+pub fn leave_out_all(
+    after: &Fail,
+    session: &Session,
+    forget_arrived: bool,
+) -> Result<Vec<String>, Fail> {
     if !may_help(after) {
         return Ok(Vec::new());
     }
-    let labels: Vec<String> = entries(session)?
+    let mut keep = session.state.keep()?;
+    let labels: Vec<String> = entries(session.carried(forget_arrived)?, &keep, session)?
         .into_iter()
         .map(|entry| entry.label)
         .collect();
-    take_off(labels.iter().cloned(), session)?;
+    if !labels.is_empty() {
+        take_off(labels.iter().cloned(), &mut keep);
+        session.state.set_keep(&keep)?;
+    }
     Ok(labels)
 }
 
+/// Takes those of these entries off the list that are best-effort: gives them, and those that are not.
+///
+/// # Errors
+///
+/// As [`leave_out_all`].
+pub fn leave_out(
+    wrong: Vec<LeftOut>,
+    session: &Session,
+    forget_arrived: bool,
+) -> Result<(Vec<LeftOut>, Vec<LeftOut>), Fail> {
+    if wrong.is_empty() {
+        return Ok((wrong, Vec::new()));
+    }
+    let mut keep = session.state.keep()?;
+    let may = entries(session.carried(forget_arrived)?, &keep, session)?;
+    let (left, required): (Vec<LeftOut>, Vec<LeftOut>) = wrong
+        .into_iter()
+        .partition(|left| may.iter().any(|entry| entry.label == left.label));
+    take_off(left.iter().map(|left| left.label.clone()), &mut keep);
+    session.state.set_keep(&keep)?;
+    Ok((left, required))
+}
+
 /// The best-effort entries that would be read. What arrived and was not restored is never one: it would be lost.
-fn entries(session: &Session) -> Result<Vec<Entry>, Fail> {
+fn entries(
+    arrived: Option<&Arrived>,
+    keep: &KeepFile,
+    session: &Session,
+) -> Result<Vec<Entry>, Fail> {
     let labels: BTreeSet<String> = read(&dirs(session))?
         .iter()
         .filter(|rule| rule.best_effort)
         .map(super::Rule::label)
         .collect();
-    let list = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
-    Ok(list
+    Ok(list::effective(arrived, keep)
         .into_iter()
         .filter(|entry| labels.contains(&entry.label) && matches!(entry.source, Source::Path))
         .collect())
 }
 
-fn take_off(labels: impl Iterator<Item = String>, session: &Session) -> Result<(), Fail> {
-    let mut keep = session.state.keep()?;
+/// Takes these off the list, until the next `keep.d` sync.
+pub fn take_off(labels: impl Iterator<Item = String>, keep: &mut KeepFile) {
     for label in labels {
         keep.entries.retain(|local| local.label != label);
-        if !keep.removed.contains(&label) {
-            keep.removed.push(label);
+        for list in [&mut keep.removed, &mut keep.left_out] {
+            if !list.contains(&label) {
+                list.push(label.clone());
+            }
         }
     }
-    session.state.set_keep(&keep)
 }

@@ -10,6 +10,7 @@ pub mod parse;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, Status};
 use crate::list::{self, Entry, Source};
+use crate::output::Output;
 use crate::session::Session;
 use crate::state::{Content, KeepFile, Local, escape_path};
 use crate::trace::wish::{self, Said, Wish};
@@ -203,8 +204,6 @@ pub struct Changes {
     pub remarks: Vec<String>,
     /// Best-effort entries that are not on the list because their path is not as it should be, and why.
     pub left_out: Vec<effort::LeftOut>,
-    /// Whether the list was made at boot, not for a handover.
-    pub at_boot: bool,
 }
 
 /// When the list is brought up to date.
@@ -227,10 +226,8 @@ pub fn sync(
     when: When,
     keep: &mut KeepFile,
 ) -> Result<Changes, Fail> {
-    let mut changes = Changes {
-        at_boot: when == When::Boot,
-        ..Changes::default()
-    };
+    let mut changes = Changes::default();
+    keep.left_out.clear();
     let wanted: BTreeMap<String, &Rule> = rules.iter().map(|rule| (rule.label(), rule)).collect();
     drop_gone(&wanted, arrived, keep, &mut changes);
     for (label, rule) in &wanted {
@@ -437,14 +434,29 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
     Ok(true)
 }
 
-/// Reads the rules and makes the list of this boot agree with them, with the lock held.
+/// Reads the rules and makes the list of this boot agree with them, with the lock held. A handover that forgets what
+/// arrived needs nothing of it, so that may be damaged.
 ///
 /// # Errors
 ///
 /// As [`read`] and [`sync`]; the list is unchanged then.
-pub fn apply(session: &Session, when: When) -> Result<Changes, Fail> {
+pub fn apply(session: &Session, forget_arrived: bool, when: When) -> Result<Changes, Fail> {
+    let before = session.state.keep()?;
+    let (keep, changes) = agreed(&before, session, forget_arrived, when)?;
+    if keep != before {
+        session.state.set_keep(&keep)?;
+    }
+    Ok(changes)
+}
+
+/// The list `before` as the rules want it, and what differs.
+fn agreed(
+    before: &KeepFile,
+    session: &Session,
+    forget_arrived: bool,
+    when: When,
+) -> Result<(KeepFile, Changes), Fail> {
     let rules = read(&dirs(session))?;
-    let mut keep = session.state.keep()?;
     if let Some(rule) = rules
         .iter()
         .find(|rule| overlap(&rule.path, session.state.path()))
@@ -458,13 +470,97 @@ pub fn apply(session: &Session, when: When) -> Result<Changes, Fail> {
             ),
         ));
     }
-    let arrived = session.arrived()?.as_ref();
+    let arrived = known(session, forget_arrived)?;
+    let mut keep = before.clone();
     let (traces, rules): (Vec<Rule>, Vec<Rule>) =
         rules.into_iter().partition(|rule| rule.kind == Kind::Trace);
     let mut changes = sync(&rules, arrived, when, &mut keep)?;
     sync_trace(traces.first(), arrived, &mut keep, &mut changes);
-    session.state.set_keep(&keep)?;
+    Ok((keep, changes))
+}
+
+/// What arrived, as far as the list has to know it.
+fn known(session: &Session, forget_arrived: bool) -> Result<Option<&Arrived>, Fail> {
+    if forget_arrived {
+        let silent = Output {
+            json: false,
+            quiet: true,
+        };
+        session.readable(silent)
+    } else {
+        Ok(session.arrived()?.as_ref())
+    }
+}
+
+/// The list as a handover reads it now: as the rules want it, without best-effort entries that cannot be read.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub fn for_handover(session: &Session, forget_arrived: bool) -> Result<(KeepFile, Changes), Fail> {
+    let before = session.state.keep()?;
+    let (mut keep, mut changes) = agreed(&before, session, forget_arrived, When::Handover)?;
+    let unreadable = effort::leave_out_unreadable(session, forget_arrived, &mut keep)?;
+    changes.left_out.extend(unreadable);
+    Ok((keep, changes))
+}
+
+/// Brings the list up to date for a handover.
+///
+/// # Errors
+///
+/// As [`apply`]; the list is unchanged then.
+pub fn bring_up_to_date(session: &Session, forget_arrived: bool) -> Result<Changes, Fail> {
+    let (keep, changes) = for_handover(session, forget_arrived)?;
+    if keep != session.state.keep()? {
+        session.state.set_keep(&keep)?;
+    }
     Ok(changes)
+}
+
+/// As [`bring_up_to_date`], before content is taken that may still change, and says what changed.
+///
+/// # Errors
+///
+/// As [`apply`]; the list is unchanged then.
+pub fn refresh(session: &Session, forget_arrived: bool, out: Output) -> Result<(), Fail> {
+    let changes = bring_up_to_date(session, forget_arrived)?;
+    report(&changes, out);
+    for left in &changes.left_out {
+        out.warn(&format!("{left}, as of now"));
+    }
+    Ok(())
+}
+
+/// The list that a load would read now, and what the rules change of the one that the last load read. What that load left
+/// out stays out: it was said then.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub fn as_loaded(session: &Session, forget_arrived: bool) -> Result<(KeepFile, Changes), Fail> {
+    let before = session.state.keep()?;
+    let (mut keep, mut changes) = agreed(&before, session, forget_arrived, When::Handover)?;
+    changes
+        .added
+        .retain(|label| !before.left_out.contains(label));
+    effort::take_off(before.left_out.iter().cloned(), &mut keep);
+    Ok((keep, changes))
+}
+
+/// Says what the rules changed.
+pub fn report(changes: &Changes, out: Output) {
+    for (names, what) in [
+        (&changes.added, "keep.d adds"),
+        (&changes.removed, "keep.d takes off"),
+    ] {
+        if !names.is_empty() {
+            out.remark(&format!("{what} {}", names.join(", ")));
+        }
+    }
+    for remark in &changes.remarks {
+        out.remark(&format!("note: {remark}"));
+    }
 }
 
 /// What somebody said by hand in this boot holds; otherwise the rule does, and without one a trace that was kept

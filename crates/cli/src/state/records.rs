@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// An entry of the keep list that was added in this boot.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
     /// Name of the blob.
     pub label: String,
@@ -17,7 +17,7 @@ pub struct Local {
 }
 
 /// Where the content of a [`Local`] comes from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Content {
     /// A file, directory or symlink that is read at load time.
@@ -41,7 +41,7 @@ pub enum Content {
 }
 
 /// `keep.json`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepFile {
     /// Entries added in this boot, in order.
     pub entries: Vec<Local>,
@@ -52,6 +52,9 @@ pub struct KeepFile {
     /// Names of arrived entries whose memory was given back.
     #[serde(default)]
     pub released: Vec<String>,
+    /// Names of best-effort entries that the handover at hand goes without; `keep.d` puts them on the list again.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Number of the next file in `blobs/`.
     pub next_file: u64,
     /// What was said of the trace.
@@ -135,6 +138,9 @@ pub struct ArmedFile {
     pub plain_line: Vec<u8>,
     /// What to do when the content cannot be taken, if it was said.
     pub on_failure: Option<OnFailure>,
+    /// Mounts that the content lay on.
+    #[serde(default)]
+    pub places: Vec<Place>,
     /// When, nanoseconds since the epoch.
     pub time: u64,
 }
@@ -172,6 +178,15 @@ mod line {
             Form::Bytes(bytes) => OsString::from_vec(bytes),
         }))
     }
+}
+
+/// The mounts of one entry of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Name of the entry.
+    pub label: String,
+    /// Mount point, and what is mounted there: of the mount that holds its path, and of those below.
+    pub mounts: Vec<(OsString, OsString)>,
 }
 
 /// A JSON file of this directory: the content, and the boot it belongs to.

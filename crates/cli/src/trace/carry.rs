@@ -6,6 +6,7 @@ use super::wish::{self, Wish};
 use crate::arrived::Arrived;
 use crate::exit::Fail;
 use crate::session::Session;
+use crate::state::KeepFile;
 use kho::abi::ftrace::{TraceHopDescription, TracePartDescription, TracesDescription};
 use kho::{PhysRange, RangeSet};
 
@@ -99,12 +100,13 @@ impl Carry {
     /// As [`take::take`].
     pub fn gather(
         session: &Session,
+        keep: &KeepFile,
         arrived: Option<&Arrived>,
         hop: u64,
         reserved: &RangeSet,
         without_this: bool,
     ) -> Result<Option<Self>, Fail> {
-        let Some(wish) = wish::effective(arrived, &session.state.keep()?) else {
+        let Some(wish) = wish::effective(arrived, keep) else {
             return Ok(None);
         };
         let this = if without_this {

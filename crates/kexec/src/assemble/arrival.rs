@@ -3,7 +3,8 @@
 //! | path | what |
 //! | --- | --- |
 //! | `/.kho/` | mode 0700 |
-//! | `/.kho/arrive` | the program, [`ARRIVAL_PROGRAM`] |
+//! | `/.kho/arrive` | the program, [`ARRIVAL_PROGRAM`], which the kernel starts. An initrd may replace it by its own |
+//! | `/.kho/arrival` | the same, which that one starts |
 //! | `/.kho/ranges` | what has to be reserved: pairs of little-endian 64-bit start and length in bytes |
 //! | `/.kho/init` | the path of the init to start, without a line break |
 //! | `/.kho/kmsg` | the kernel log, character device 1:11 |
@@ -85,7 +86,10 @@ fn archive(ranges: &[u8], rdinit: Option<&[u8]>) -> Result<Vec<u8>, ArrivalError
     }
     let mut cpio = Writer::new();
     cpio.dir(b".kho", 0o700)?;
-    cpio.file(b".kho/arrive", 0o700, ARRIVAL_PROGRAM)?;
+    // Not two links of one file: what replaces the first would be written to the other.
+    for path in [&b".kho/arrive"[..], b".kho/arrival"] {
+        cpio.file(path, 0o700, ARRIVAL_PROGRAM)?;
+    }
     cpio.file(b".kho/ranges", 0o600, ranges)?;
     cpio.file(b".kho/init", 0o600, init)?;
     cpio.device(b".kho/kmsg", 0o600, Device::Char(1, 11))?;

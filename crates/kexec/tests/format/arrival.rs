@@ -56,10 +56,12 @@ fn the_archive_holds_what_the_program_reads() {
             .unwrap()
     };
     assert_eq!(find(".kho").mode, 0o040_700);
-    assert_eq!(
-        (find(".kho/arrive").mode, find(".kho/arrive").data),
-        (0o100_700, ARRIVAL_PROGRAM)
-    );
+    for path in [".kho/arrive", ".kho/arrival"] {
+        assert_eq!(
+            (find(path).mode, find(path).data),
+            (0o100_700, ARRIVAL_PROGRAM)
+        );
+    }
     assert_eq!(find(".kho/init").data, b"/my init");
     assert_eq!(
         (find(".kho/kmsg").mode, find(".kho/kmsg").device),
@@ -94,12 +96,10 @@ fn the_archive_holds_what_the_program_reads() {
     );
 }
 
-/// Started as an ordinary process, in a root directory with only this system's programs and our archive's
-/// files: it may mount nothing there, and starts the init all the same, with the arguments and environment
-/// it got itself. The namespaces keep it from touching the real sysfs, even when this test runs as root.
-#[test]
-fn the_real_init_is_started_whatever_fails() {
-    const NAME: &str = "the_real_init_is_started_whatever_fails";
+/// Starts `/.kho/arrive` as an ordinary process, in a root directory with only this system's programs and these files (path,
+/// content, mode): it may mount nothing there. Gives its output, and the arrival's log. None where there are no name
+/// spaces, which keep it from touching the real sysfs, even when this test runs as root.
+fn started(name: &str, files: &[(&str, &[u8], u32)]) -> Option<(String, Option<String>)> {
     const SCRIPT: &str = r#"
         for dir in bin lib lib64 usr; do
             if [ -e "/$dir" ]; then mkdir -p "$1/$dir" && mount --rbind "/$dir" "$1/$dir" || exit 77; fi
@@ -107,14 +107,13 @@ fn the_real_init_is_started_whatever_fails() {
         chroot=$(PATH=/usr/sbin:/sbin:$PATH command -v chroot) || exit 77
         exec env -i KEPT=yes "$chroot" "$1" /.kho/arrive -c 'echo "$0 $1 $KEPT"' argument one
     "#;
-    let root = std::env::temp_dir().join(format!("kho-arrival-{}", std::process::id()));
-    let kho = root.join(".kho");
-    fs::create_dir_all(&kho).unwrap();
-    let program = kho.join("arrive");
-    fs::write(&program, ARRIVAL_PROGRAM).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(kho.join("init"), "/bin/sh").unwrap();
-
+    let root = std::env::temp_dir().join(format!("kho-arrival-{}-{name}", std::process::id()));
+    for (path, content, mode) in files {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+    }
     let unshare = [
         "--user",
         "--map-root-user",
@@ -125,29 +124,71 @@ fn the_real_init_is_started_whatever_fails() {
         "sh",
     ];
     let output = Command::new("unshare").args(unshare).arg(&root).output();
-    let log = fs::read_to_string(kho.join("arrival.log"));
+    let log = fs::read_to_string(root.join(".kho/arrival.log")).ok();
     fs::remove_dir_all(&root).unwrap();
     let output = match output {
         Err(error) => {
-            println!("SKIP {NAME}: cannot run unshare: {error}");
-            return;
+            println!("SKIP {name}: cannot run unshare: {error}");
+            return None;
         }
         Ok(output) => output,
     };
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.code() == Some(77) || stderr.contains("unshare failed") {
-        println!("SKIP {NAME}: no namespaces here: {stderr}");
-        return;
+        println!("SKIP {name}: no namespaces here: {stderr}");
+        return None;
     }
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "argument one yes\n",
-        "{stderr}"
-    );
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    Some((stdout + &stderr, log))
+}
+
+/// With the arguments and environment that the program got itself.
+#[test]
+fn the_real_init_is_started_whatever_fails() {
+    let files: [(&str, &[u8], u32); 4] = [
+        (".kho/arrive", ARRIVAL_PROGRAM, 0o755),
+        (".kho/arrival", ARRIVAL_PROGRAM, 0o755),
+        (".kho/ranges", b"", 0o600),
+        (".kho/init", b"/bin/sh", 0o600),
+    ];
+    let Some((output, log)) = started("the_real_init_is_started_whatever_fails", &files) else {
+        return;
+    };
+    assert_eq!(output, "argument one yes\n");
     let log = log.unwrap();
     assert!(
         log.contains("any user can read what was handed over"),
         "{log}"
     );
     assert!(log.contains("ranges not checked"), "{log}");
+}
+
+/// An initrd that brings the program of another version has replaced the one that the kernel starts.
+#[test]
+fn the_program_that_was_loaded_does_the_work() {
+    let files: [(&str, &[u8], u32); 3] = [
+        (".kho/arrive", ARRIVAL_PROGRAM, 0o755),
+        (".kho/arrival", b"#!/bin/sh\necho $0 $KEPT\n", 0o755),
+        (".kho/ranges", b"", 0o600),
+    ];
+    let Some((output, log)) = started("the_program_that_was_loaded_does_the_work", &files) else {
+        return;
+    };
+    assert_eq!(output, "/.kho/arrival yes\n");
+    assert_eq!(log, None);
+}
+
+/// A command line that was copied, and an initrd that was not loaded by us.
+#[test]
+fn an_initrd_of_somebody_else_is_started_as_without_us() {
+    let files: [(&str, &[u8], u32); 2] = [
+        (".kho/arrive", ARRIVAL_PROGRAM, 0o755),
+        ("init", b"#!/bin/sh\necho $0 $KEPT\n", 0o755),
+    ];
+    let name = "an_initrd_of_somebody_else_is_started_as_without_us";
+    let Some((output, log)) = started(name, &files) else {
+        return;
+    };
+    assert_eq!(output, "/init yes\n");
+    assert_eq!(log, None);
 }

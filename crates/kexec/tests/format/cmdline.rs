@@ -87,17 +87,23 @@ fn our_program_comes_first() {
     assert_eq!(line("a\n", "b\n"), ("rdinit=/.kho/arrive a b".into(), None));
 }
 
-/// `rdinit_setup` forgets the init arguments before it. With ours in the place of the user's, init gets the
-/// same arguments as without us.
+/// `rdinit_setup` forgets the init arguments before it. With ours right behind the user's, init gets the same arguments as
+/// without us.
 #[test]
-fn the_users_rdinit_is_taken_out_where_it_stood() {
+fn ours_counts_and_the_users_rdinit_stays() {
     let (built, rdinit) = line("lost rdinit=/first x", "rdinit=/second kept -- last");
-    assert_eq!(built, "lost x rdinit=/.kho/arrive kept -- last");
+    assert_eq!(
+        built,
+        "lost rdinit=/first x rdinit=/second rdinit=/.kho/arrive kept -- last"
+    );
     assert_eq!(rdinit.as_deref(), Some("/second"));
     let (built, rdinit) = line(r#"rdinit="/my init" quiet"#, "");
     assert_eq!(
         (built.as_str(), rdinit.as_deref()),
-        ("rdinit=/.kho/arrive quiet", Some("/my init"))
+        (
+            r#"rdinit="/my init" rdinit=/.kho/arrive quiet"#,
+            Some("/my init")
+        )
     );
     let (_, rdinit) = line(r#""rdinit=/my init""#, "");
     assert_eq!(rdinit.as_deref(), Some("/my init"));
@@ -111,10 +117,17 @@ fn the_users_rdinit_is_taken_out_where_it_stood() {
         line("rdinit", ""),
         ("rdinit=/.kho/arrive rdinit".into(), None)
     );
-    // Ours, left over from a line that was copied: it must not start itself.
+    // Ours, left over from a line that was copied: it is there once.
     assert_eq!(
         line("rdinit=/.kho/arrive a", ""),
         ("rdinit=/.kho/arrive a".into(), None)
+    );
+    assert_eq!(
+        line("rdinit=/mine rdinit=/.kho/arrive a", "rdinit=/.kho/arrive"),
+        (
+            "rdinit=/mine rdinit=/.kho/arrive a".into(),
+            Some("/mine".into())
+        )
     );
 }
 
@@ -143,33 +156,37 @@ fn appended_arguments_reach_the_kernel() {
 #[test]
 fn the_running_line_is_reused_without_its_loader() {
     let running = b"BOOT_IMAGE=/boot/vmlinuz-6.1 root=UUID=1 ro quiet kho_scratch=256M crashkernel=256M -- BOOT_IMAGE=x\n";
-    let line = String::from_utf8(reuse(running, None)).unwrap();
+    let line = String::from_utf8(reuse(running)).unwrap();
     assert_eq!(
         line,
         "root=UUID=1 ro quiet kho_scratch=256M crashkernel=256M -- BOOT_IMAGE=x"
     );
-    let arrived = b"rdinit=/.kho/arrive root=/dev/vda BOOT_IMAGE foo\n";
-    assert_eq!(reuse(arrived, None), b"root=/dev/vda BOOT_IMAGE foo");
+    let arrived = b"rdinit=/.kho/arrive root=/dev/vda BOOT_IMAGE foo -- rdinit=/.kho/arrive\n";
     assert_eq!(
-        reuse(arrived, Some(b"/my init")),
-        b"rdinit=\"/my init\" root=/dev/vda BOOT_IMAGE foo"
+        reuse(arrived),
+        b"root=/dev/vda BOOT_IMAGE foo -- rdinit=/.kho/arrive"
     );
-    assert_eq!(reuse(b"rdinit=/mine a", None), b"rdinit=/mine a");
+    assert_eq!(
+        reuse(b"rdinit=\"/my init\" rdinit=/.kho/arrive a"),
+        b"rdinit=\"/my init\" a"
+    );
+    assert_eq!(reuse(b"rdinit=/mine a"), b"rdinit=/mine a");
 }
 
 #[test]
 fn hops_do_not_let_the_line_grow() {
     let mut running = b"BOOT_IMAGE=/vmlinuz root=/dev/vda rdinit=/mine quiet".to_vec();
-    let mut rdinit: Option<Vec<u8>> = None;
     let mut lines = Vec::new();
     for _ in 0..3 {
-        let built = build(&reuse(&running, rdinit.as_deref()), b"", true, 2047).unwrap();
-        rdinit = built.rdinit;
+        let built = build(&reuse(&running), b"", true, 2047).unwrap();
         running = built.line;
-        lines.push((running.clone(), rdinit.clone()));
+        lines.push((running.clone(), built.rdinit));
     }
     assert_eq!(lines[0], lines[2]);
-    assert_eq!(lines[0].0, b"root=/dev/vda rdinit=/.kho/arrive quiet");
+    assert_eq!(
+        lines[0].0,
+        b"root=/dev/vda rdinit=/mine rdinit=/.kho/arrive quiet"
+    );
     assert_eq!(lines[0].1.as_deref(), Some(&b"/mine"[..]));
 }
 
@@ -230,24 +247,25 @@ proptest! {
         append in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let _ = value(&base, "root");
-        let _ = reuse(&base, Some(&append));
+        let _ = reuse(&base);
         if let Ok(built) = build(&base, &append, true, 4096) {
             prop_assert!(!built.line.iter().any(|b| matches!(b, 0 | b'\n' | b'\r')));
+            prop_assert!(starts_arrival(&built.line));
             let ours = arguments(&built.line).take_while(|a| a.raw != b"--")
-                .filter(|a| a.name == b"rdinit" && a.value.is_some()).count();
+                .filter(|a| a.name == b"rdinit" && a.value == Some(b"/.kho/arrive")).count();
             prop_assert_eq!(ours, 1);
         }
     }
 
-    /// Nothing but the rdinit= is added or lost, in order, and a second pass changes nothing.
+    /// Nothing but our rdinit= is added, nothing is lost, in order, and a second pass changes nothing.
     #[test]
     fn arguments_are_kept(words in proptest::collection::vec("[a-z]{1,6}(=(\"[a-z ]{0,6}\"|[a-z]{0,4}))?", 0..10)) {
         let base = words.join(" ");
         let built = build(base.as_bytes(), b"", true, 4096).unwrap();
-        let kept: Vec<_> = arguments(&built.line).filter(|a| a.name != b"rdinit").map(|a| a.raw.to_vec()).collect();
-        let want: Vec<_> = words.iter().filter(|w| !w.starts_with("rdinit=")).map(|w| w.as_bytes().to_vec()).collect();
+        let kept: Vec<_> = arguments(&built.line).map(|a| a.raw.to_vec()).filter(|raw| raw != b"rdinit=/.kho/arrive").collect();
+        let want: Vec<_> = words.iter().map(|w| w.as_bytes().to_vec()).collect();
         prop_assert_eq!(kept, want);
-        let again = build(&reuse(&built.line, built.rdinit.as_deref()), b"", true, 4096).unwrap();
+        let again = build(&reuse(&built.line), b"", true, 4096).unwrap();
         prop_assert_eq!(again.line, built.line);
     }
 }

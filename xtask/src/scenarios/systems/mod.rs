@@ -1,6 +1,9 @@
 //! The packages in full Debian systems: installed, used by `systemctl kexec`, upgraded, purged, attacked.
 
+use anyhow::{Context, Result, ensure};
+
 use super::Scenario;
+use crate::lab::Outcome;
 use crate::system::Release;
 
 /// Shell functions that these scripts have.
@@ -21,24 +24,34 @@ pub fn scenarios() -> Vec<Scenario> {
             })
         };
         let name = |what: &str| format!("debian-{}-{what}", release.number());
+        let mut services = [
+            include_str!("services-0.sh"),
+            include_str!("services-1.sh"),
+            include_str!("services-2.sh"),
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        // To make initrds takes long, and differs little between the releases.
+        if release == Release::Trixie {
+            services[0].insert_str(0, include_str!("services-initrds.sh"));
+            services[2].push_str(include_str!("services-copy.sh"));
+            services.push(include_str!("services-copied.sh").to_owned());
+        }
+        let services: Vec<&str> = services.iter().map(String::as_str).collect();
         all.push(
             stages(
                 Scenario::new(
                     name("services"),
-                    "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel: copied, and back on khofs",
+                    "Redis and PostgreSQL in RAM through systemctl kexec into another installed kernel: copied, and back on khofs; a late mount; on 13, a copied command line",
                 ),
-                &[
-                    include_str!("services-0.sh"),
-                    include_str!("services-1.sh"),
-                    include_str!("services-2.sh"),
-                ],
+                &services,
             )
             .dkms(),
         );
         let failures = stages(
             Scenario::new(
                 name("failures"),
-                "captures that fail, time out, or leave something out; plain, cold and stop",
+                "captures that fail, time out, never begin, or leave something out; plain, cold and stop",
             ),
             &[
                 include_str!("failures-0.sh"),
@@ -48,8 +61,14 @@ pub fn scenarios() -> Vec<Scenario> {
                 include_str!("failures-4.sh"),
                 include_str!("failures-5.sh"),
                 include_str!("failures-6.sh"),
+                include_str!("failures-7.sh"),
+                include_str!("failures-8.sh"),
+                include_str!("failures-9.sh"),
+                include_str!("failures-10.sh"),
             ],
-        );
+        )
+        .check(said_at_the_end)
+        .timeout_s(1500);
         // The longest one ordinarily runs on one release.
         all.push(match release {
             Release::Trixie => failures,
@@ -96,4 +115,28 @@ pub fn scenarios() -> Vec<Scenario> {
         all.push(crash.slow());
     }
     all
+}
+
+/// What only the console shows, because the journal has ended by then.
+fn said_at_the_end(outcome: &Outcome) -> Result<String> {
+    let log = std::fs::read_to_string(&outcome.log)
+        .with_context(|| format!("reading {}", outcome.log.display()))?;
+    for (times, words) in [
+        // The kernel's own line, with its time before it.
+        (
+            2,
+            "] kho: NOTHING IS HANDED OVER: the system went down without kho-capture.service",
+        ),
+        (
+            1,
+            "kho: NOTHING IS HANDED OVER: what is armed was started before its content was taken",
+        ),
+    ] {
+        let found = log.matches(words).count();
+        ensure!(
+            found == times,
+            "the console says {found} times, not {times}: {words}"
+        );
+    }
+    Ok(String::new())
 }

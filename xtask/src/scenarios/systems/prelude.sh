@@ -1,5 +1,9 @@
 # Functions for the scripts of full systems. The package is at $KHO_FILES; the second kernel is that of backports.
 
+# To make initrds takes an emulated machine long: only where that is what is tested.
+initrds() { sed -i "s/^update_initramfs=.*/update_initramfs=$1/" /etc/initramfs-tools/update-initramfs.conf; }
+initrds no
+
 # The newest installed kernel of a series, as the path of its image.
 kernel() { ls -d /boot/vmlinuz-"$1".* | tail -n 1; }
 initrd_of() { echo "/boot/initrd.img-${1#/boot/vmlinuz-}"; }

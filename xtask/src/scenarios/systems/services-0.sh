@@ -1,8 +1,33 @@
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 systemctl is-active --quiet kho-capture.service
+# A mount that nothing waits for, and that comes late and goes early: what is on it is kept and comes back all the same.
+cat > /etc/systemd/system/late.service <<'END'
+[Unit]
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sleep 10
+END
+mkdir /srv/late
+echo "tmpfs /srv/late tmpfs nofail,size=1M,x-systemd.requires=late.service,x-systemd.after=late.service 0 0" >> /etc/fstab
+systemctl daemon-reload
+systemctl start srv-late.mount
+echo late > /srv/late/file
+# What still stops when that mount is long gone.
+cat > /etc/systemd/system/slow.service <<'END'
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/bin/sleep 5
+END
+systemctl start slow.service
 postgres_to_ram
-printf '%s\n' 'd /var/lib/redis skip-special replace' "d $data skip-special replace" > /etc/kho/keep.d/services.conf
+printf '%s\n' 'd /var/lib/redis skip-special replace' "d $data skip-special replace" 'd /srv/late replace' > /etc/kho/keep.d/services.conf
 i=0
 while [ $i -lt 500 ]; do echo "SET key:$i value-$i-$(printf %0100d $i)"; i=$((i + 1)); done | redis-cli > /dev/null
 [ "$(redis-cli dbsize)" = 500 ]

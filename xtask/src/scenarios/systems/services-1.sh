@@ -5,7 +5,9 @@ says "hop 1 from @OWN@" kho status
 journal_says 0 "hop 1 from @OWN@"
 journal_says 0 "restored keep.d:var-lib-redis"
 journal_says 0 "restored keep.d:var-lib-postgresql"
-journal_says -1 "captured 2 entries for @OTHER@"
+journal_says -1 "captured 3 entries for @OTHER@"
+findmnt -n /srv/late
+[ "$(cat /srv/late/file)" = late ]
 # What was armed is the boot loader entry.
 grep -qw by_entry /proc/cmdline
 test -s /run/kho/status.json
@@ -17,6 +19,7 @@ clean_journal 0 -1
 redis-cli set key:500 more > /dev/null
 sql "INSERT INTO rows VALUES (20001, md5('20001'))"
 rm /etc/kho/keep.d/services.conf
+sed -i '/^tmpfs .srv.late /d' /etc/fstab
 says "keep.d takes off" kho keep --from-config
 tar -C / -xf "$KHO_FILES"/modules.tar
 for kernel in /lib/modules/*; do depmod "${kernel##*/}"; done

@@ -6,6 +6,7 @@ use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::{load, next};
+use crate::keepd;
 use crate::list;
 use crate::output::Output;
 use crate::session::Session;
@@ -224,10 +225,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     if later {
         arm::run(&next, None, session, out)?;
     } else {
-        super::boot::report(
-            &crate::keepd::apply(session, crate::keepd::When::Handover)?,
-            out,
-        );
+        keepd::refresh(session, next.forget_arrived, out)?;
         let loaded = load::run(&next, session, &System, out)?;
         arm::disarm(session)?;
         if wanted.debug {
@@ -242,10 +240,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
 
 /// `-s`: what the kernel itself can do.
 fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal> {
-    super::boot::report(
-        &crate::keepd::apply(session, crate::keepd::When::Handover)?,
-        out,
-    );
+    keepd::refresh(session, next.forget_arrived, out)?;
     let kept = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
     if !kept.is_empty() {
         return Err(Refusal(

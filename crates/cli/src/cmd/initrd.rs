@@ -1,0 +1,78 @@
+//! `kho initrd`: what an initrd needs to boot with a command line that was copied.
+
+use crate::args;
+use crate::exit::{Fail, Status};
+use crate::output::Output;
+use kho_kexec::assemble::ARRIVAL_PROGRAM;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+/// Where the kernel looks for it, in the folder.
+const PROGRAM: &str = ".kho/arrive";
+
+/// Runs `kho initrd`.
+///
+/// # Errors
+///
+/// [`Status::Unsupported`] when this build has no such program, [`Status::Failed`] when it cannot be written.
+pub fn run(args: &args::Initrd, out: Output) -> Result<(), Fail> {
+    if ARRIVAL_PROGRAM.is_empty() {
+        return Err(Fail::new(
+            Status::Unsupported,
+            "this build has no arrival program: it was made for another architecture",
+        ));
+    }
+    let path = args.folder.join(PROGRAM);
+    write(&args.folder, &path).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("cannot write {}: {err}", path.display()),
+        )
+        .fix("name the folder that the initrd is made of")
+    })?;
+    let doc = serde_json::json!({ "wrote": path.to_string_lossy() });
+    if out.json {
+        out.result(&doc, || ());
+    }
+    Ok(())
+}
+
+fn write(folder: &Path, path: &Path) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder.join(".kho")) {
+        Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => return Err(err),
+        _ => {}
+    }
+    std::fs::write(path, ARRIVAL_PROGRAM)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_put_where_the_kernel_looks_for_it() {
+        let out = Output {
+            json: false,
+            quiet: true,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let args = args::Initrd {
+            folder: folder.path().to_owned(),
+        };
+        // Twice is once.
+        for _ in 0..2 {
+            run(&args, out).unwrap();
+        }
+        let path = folder
+            .path()
+            .join(kho_kexec::cmdline::ARRIVE_PATH.trim_start_matches('/'));
+        assert_eq!(std::fs::read(&path).unwrap(), ARRIVAL_PROGRAM);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let nowhere = args::Initrd {
+            folder: folder.path().join("nowhere"),
+        };
+        assert_eq!(run(&nowhere, out).unwrap_err().status, Status::Failed);
+    }
+}

@@ -1,0 +1,379 @@
+//! Mounts that what is kept lies on: which are there, which are to be there, and the units that systemd makes of them.
+
+use crate::state::escape_path;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// A mount that is there (proc(5), `/proc/PID/mountinfo`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Mount point.
+    pub at: PathBuf,
+    /// Type, source, and the directory of that file system that is at the mount point. Unlike its device number they are
+    /// the same when it was unmounted and mounted again.
+    pub what: OsString,
+}
+
+/// A mount that an administrator wants (fstab(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Mount point.
+    pub at: PathBuf,
+    /// Device, directory or name.
+    source: OsString,
+    /// Type of file system.
+    kind: OsString,
+    /// Options, as they stand there.
+    options: OsString,
+}
+
+/// Types that need a network, as systemd has them (`fstype_is_network`, `src/basic/mountpoint-util.c`, 252 to 257), with
+/// or without `fuse.` before them.
+const NETWORK: [&str; 20] = [
+    "afs",
+    "ceph",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "sshfs",
+    "ncpfs",
+    "ncp",
+    "nfs",
+    "nfs4",
+    "gfs",
+    "gfs2",
+    "glusterfs",
+    "pvfs2",
+    "ocfs2",
+    "lustre",
+    "davfs",
+    "orangefs",
+    "curlftpfs",
+    "s3fs",
+];
+
+/// Reads `/proc/self/mountinfo`. Lines that are not of its form are skipped.
+pub fn mounted(text: &[u8]) -> Vec<Mounted> {
+    let line = |line: &[u8]| {
+        let mut fields = line.split(|b| *b == b' ');
+        let root = fields.nth(3)?;
+        let at = fields.next()?;
+        // Any number of optional fields, then a hyphen.
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let (kind, source) = (fields.next()?, fields.next()?);
+        Some(Mounted {
+            at: PathBuf::from(unescape(at)),
+            what: unescape(&[kind, source, root].join(&b' ')),
+        })
+    };
+    text.split(|b| *b == b'\n').filter_map(line).collect()
+}
+
+/// Reads `/etc/fstab`. Lines without a mount point (swap) and comments are skipped.
+pub fn wanted(text: &[u8]) -> Vec<Wanted> {
+    let line = |line: &[u8]| {
+        let mut fields = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|field| !field.is_empty())
+            .map(unescape);
+        let source = fields.next().filter(|s| !s.as_bytes().starts_with(b"#"))?;
+        let at = PathBuf::from(fields.next()?);
+        Some(Wanted {
+            at: at.components().collect(),
+            source,
+            kind: fields.next()?,
+            options: fields.next().unwrap_or_default(),
+        })
+        .filter(|wanted| wanted.at.is_absolute())
+    };
+    text.split(|b| *b == b'\n').filter_map(line).collect()
+}
+
+/// `\040` and the like.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, behind)) = rest.split_first() {
+        let octal = behind
+            .first_chunk::<3>()
+            .filter(|digits| *first == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)))
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match octal {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = behind.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+/// The mount that holds a path: of those nearest to it the one that was mounted last.
+pub fn holder<'a>(path: &Path, mounted: &'a [Mounted]) -> Option<&'a Mounted> {
+    let above = mounted.iter().filter(|mount| path.starts_with(&mount.at));
+    above.max_by_key(|mount| mount.at.components().count())
+}
+
+/// What is mounted below a path, the last one at each place.
+pub fn below<'a>(path: &Path, mounted: &'a [Mounted]) -> Vec<&'a Mounted> {
+    let inside = |at: &Path| at.starts_with(path) && at != path;
+    mounted
+        .iter()
+        .enumerate()
+        .filter(|(n, mount)| {
+            let mut later = mounted.iter().skip(n + 1);
+            inside(&mount.at) && !later.any(|later| later.at == mount.at)
+        })
+        .map(|(_, mount)| mount)
+        .collect()
+}
+
+/// Whether the mount needs a network: by its type, an option, or because its source lies on one that does.
+fn needs_network(wanted: &Wanted, all: &[Wanted]) -> bool {
+    let by_itself = |wanted: &Wanted| {
+        let kind = wanted.kind.as_bytes();
+        let kind = kind.strip_prefix(b"fuse.").unwrap_or(kind);
+        let mut options = wanted.options.as_bytes().split(|b| *b == b',');
+        NETWORK.iter().any(|network| network.as_bytes() == kind)
+            || options.any(|option| option == b"_netdev")
+    };
+    let source = Path::new(&wanted.source);
+    let is_bind = source.is_absolute() && !source.starts_with("/dev");
+    by_itself(wanted)
+        || (is_bind
+            && all
+                .iter()
+                .any(|other| by_itself(other) && source.starts_with(&other.at)))
+}
+
+/// Names of the mount units that these paths need: on the way to each, and below it. Units that do not exist are named
+/// too: an order after them asks for nothing. What needs a network is left out, since systemd mounts that after the time
+/// at which what is kept must be back.
+pub fn units<'a>(
+    paths: impl IntoIterator<Item = &'a Path>,
+    wanted: &[Wanted],
+    mounted: &[Mounted],
+) -> BTreeSet<String> {
+    let network: BTreeSet<&Path> = wanted
+        .iter()
+        .filter(|one| needs_network(one, wanted))
+        .map(|one| one.at.as_path())
+        .collect();
+    let mut places = BTreeSet::new();
+    for path in paths {
+        let above = path.ancestors().filter(|at| *at != Path::new("/"));
+        let inside = wanted
+            .iter()
+            .map(|one| one.at.as_path())
+            .chain(mounted.iter().map(|one| one.at.as_path()))
+            .filter(|at| at.starts_with(path));
+        places.extend(above.chain(inside));
+    }
+    places
+        .difference(&network)
+        .map(|at| format!("{}.mount", escape_path(at)))
+        .collect()
+}
+
+/// A mount that systemd knows of and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Mount point.
+    pub at: PathBuf,
+    /// Something asks for it at boot. Without this it is mounted when somebody wants it (`noauto`).
+    at_boot: bool,
+}
+
+/// Reads what `systemctl show --property=` with [`SHOWN`] says of mount units.
+pub fn missing(text: &str) -> Vec<Missing> {
+    let unit = |block: &str| {
+        let value = |name: &str| {
+            let mut lines = block.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        };
+        let known = value("LoadState") == Some("loaded");
+        let active = value("ActiveState") == Some("active");
+        // systemd looked, and a condition of the unit's own says that there is nothing to mount.
+        let not_wanted = value("ConditionResult") == Some("no")
+            && value("ConditionTimestampMonotonic").is_some_and(|time| time != "0");
+        let asked = ["WantedBy", "RequiredBy"].map(|name| value(name).unwrap_or_default());
+        (known && !active && !not_wanted).then(|| Missing {
+            at: PathBuf::from(value("Where").unwrap_or_default()),
+            at_boot: asked.iter().any(|units| !units.is_empty()),
+        })
+    };
+    text.split("\n\n").filter_map(unit).collect()
+}
+
+/// Properties that [`missing`] reads.
+pub const SHOWN: &str =
+    "Where,LoadState,ActiveState,WantedBy,RequiredBy,ConditionResult,ConditionTimestampMonotonic";
+
+impl Missing {
+    /// Whether what is written to this path now would not be where it belongs: beneath a mount that comes later.
+    pub fn concerns(&self, path: &Path) -> bool {
+        path.starts_with(&self.at) || (self.at_boot && self.at.starts_with(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &[u8] = b"\
+22 1 254:0 / / rw,noatime shared:1 - ext4 /dev/vda rw
+30 22 0:27 / /srv/a rw shared:12 master:1 - tmpfs tmpfs rw,size=64k
+31 30 0:28 / /srv/a/in\\040side rw - tmpfs tmpfs rw
+32 22 254:16 /sub /srv/disk ro - ext4 /dev/vdb ro
+33 32 0:30 / /srv/disk rw - tmpfs over rw
+not a line
+";
+
+    fn places(list: &[Mounted]) -> Vec<&str> {
+        list.iter().filter_map(|m| m.at.to_str()).collect()
+    }
+
+    #[test]
+    fn what_is_mounted_is_read() {
+        let list = mounted(MOUNTINFO);
+        assert_eq!(
+            places(&list),
+            ["/", "/srv/a", "/srv/a/in side", "/srv/disk", "/srv/disk"]
+        );
+        let what: Vec<_> = list.iter().filter_map(|m| m.what.to_str()).collect();
+        assert_eq!(
+            what,
+            [
+                "ext4 /dev/vda /",
+                "tmpfs tmpfs /",
+                "tmpfs tmpfs /",
+                "ext4 /dev/vdb /sub",
+                "tmpfs over /"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_holder_is_the_nearest_and_the_last() {
+        let list = mounted(MOUNTINFO);
+        for (path, what) in [
+            ("/srv", "ext4 /dev/vda /"),
+            ("/srv/ab", "ext4 /dev/vda /"),
+            ("/srv/a", "tmpfs tmpfs /"),
+            ("/srv/disk/x", "tmpfs over /"),
+        ] {
+            let found = holder(Path::new(path), &list).map(|m| m.what.as_os_str());
+            assert_eq!(found, Some(std::ffi::OsStr::new(what)), "{path}");
+        }
+        let inside: Vec<_> = below(Path::new("/srv"), &list)
+            .iter()
+            .map(|m| m.what.clone())
+            .collect();
+        assert_eq!(inside, ["tmpfs tmpfs /", "tmpfs tmpfs /", "tmpfs over /"]);
+        assert!(below(Path::new("/srv/a/in side"), &list).is_empty());
+    }
+
+    const FSTAB: &[u8] = b"\
+# comment
+/dev/vda / ext4 rw 0 1
+UUID=1 none swap sw 0 0
+tmpfs /srv/a\\040b tmpfs nofail,size=1M 0 0
+/dev/vdc /srv/late/ ext4 nofail
+server:/x /srv/net nfs defaults 0 0
+user@server:/ /srv/fuse fuse.sshfs defaults 0 0
+/dev/sdx /srv/iscsi ext4 nofail,_netdev 0 0
+/srv/net/sub /srv/bound none bind,nofail 0 0
+/srv/late/sub /srv/local none bind,nofail 0 0
+short
+";
+
+    #[test]
+    fn what_is_wanted_is_read() {
+        let list = wanted(FSTAB);
+        let at: Vec<_> = list.iter().filter_map(|w| w.at.to_str()).collect();
+        assert_eq!(
+            at,
+            [
+                "/",
+                "/srv/a b",
+                "/srv/late",
+                "/srv/net",
+                "/srv/fuse",
+                "/srv/iscsi",
+                "/srv/bound",
+                "/srv/local"
+            ]
+        );
+        let network: Vec<_> = list
+            .iter()
+            .filter(|one| needs_network(one, &list))
+            .filter_map(|one| one.at.to_str())
+            .collect();
+        assert_eq!(
+            network,
+            ["/srv/net", "/srv/fuse", "/srv/iscsi", "/srv/bound"]
+        );
+    }
+
+    #[test]
+    fn units_are_those_on_the_way_and_those_below() {
+        let names = |paths: &[&str], fstab: &[u8], mountinfo: &[u8]| {
+            let paths: Vec<&Path> = paths.iter().map(Path::new).collect();
+            let names = units(paths, &wanted(fstab), &mounted(mountinfo));
+            names.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(&["/srv/late/x-y"], b"", b""),
+            ["srv-late-x\\x2dy.mount", "srv-late.mount", "srv.mount"]
+        );
+        assert_eq!(
+            names(&["/srv"], FSTAB, MOUNTINFO),
+            [
+                "srv-a-in\\x20side.mount",
+                "srv-a.mount",
+                "srv-a\\x20b.mount",
+                "srv-disk.mount",
+                "srv-late.mount",
+                "srv-local.mount",
+                "srv.mount"
+            ]
+        );
+        assert_eq!(
+            names(&["/srv/net/x"], FSTAB, b""),
+            ["srv-net-x.mount", "srv.mount"]
+        );
+        assert!(names(&["/"], b"", b"").is_empty());
+    }
+
+    #[test]
+    fn mounts_that_are_missing_concern_what_is_on_the_way() {
+        let text = "Where=/srv/late\nLoadState=loaded\nActiveState=inactive\nWantedBy=dev-vdc.device\nRequiredBy=\n\
+                    ConditionResult=no\nConditionTimestampMonotonic=0\n\n\
+                    Where=/srv/there\nLoadState=loaded\nActiveState=active\nWantedBy=\nRequiredBy=local-fs.target\n\n\
+                    LoadState=not-found\nActiveState=inactive\nWhere=/srv/unknown\n\n\
+                    Where=/var/lib/machines\nLoadState=loaded\nActiveState=inactive\nWantedBy=machines.target\n\
+                    ConditionResult=no\nConditionTimestampMonotonic=1234\n\n\
+                    Where=/mnt/cd\nLoadState=loaded\nActiveState=inactive\nWantedBy=\nRequiredBy=\n";
+        let found = missing(text);
+        let concerned = |path: &str| found.iter().any(|m| m.concerns(Path::new(path)));
+        for path in ["/srv/late", "/srv/late/x", "/srv", "/mnt/cd/x"] {
+            assert!(concerned(path), "{path}");
+        }
+        for path in [
+            "/srv/there/x",
+            "/srv/later",
+            "/srv/unknown",
+            "/mnt",
+            "/mnt/c",
+        ] {
+            assert!(!concerned(path), "{path}");
+        }
+        assert!(missing("").is_empty());
+    }
+}

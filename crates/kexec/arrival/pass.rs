@@ -1,0 +1,30 @@
+//! In an initrd that was not loaded by us, started by a command line that was copied: to the init that would have been
+//! started without us.
+
+use crate::log::Log;
+use crate::root::{MAX_LINE, read_command_line};
+use crate::sys::{self, Start};
+use crate::text::{Text, arguments};
+
+/// The value of the `rdinit=` that starts this program.
+const OURS: &[u8] = b"/.kho/arrive";
+
+/// Starts the last `rdinit=` that is not ours, or `/init`.
+pub fn on(start: &Start) -> ! {
+    // Other programs' initrds have no place to mount at. When there is one, that is as good.
+    let _ = sys::make_dir(c"/.kho/proc", 0o700);
+    let mut buffer = [0; MAX_LINE];
+    // Nothing is said: there is nothing of ours in this boot.
+    let line = read_command_line(&mut buffer, &mut Log::closed()).unwrap_or_default();
+    let theirs = arguments(line)
+        .filter(|(name, value)| *name == b"rdinit" && !value.is_empty() && *value != OURS)
+        .last();
+    if let Some((_, path)) = theirs
+        && let Ok(path) = Text::<4096>::new(&[path])
+    {
+        let _ = start.exec(path.as_cstr());
+    }
+    let _ = start.exec(c"/init");
+    // The kernel panics when PID 1 exits, as it would without any init.
+    sys::exit(1)
+}
