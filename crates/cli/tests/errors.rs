@@ -459,9 +459,12 @@ fn the_exit_statuses_are_listed_as_they_are() {
 #[test]
 fn somebody_without_rights_is_told_so() {
     let place = Place::new();
-    // Where the build is may be closed to others.
+    // The directory of the build may be closed to others. Another process copies: a child that another test starts meanwhile
+    // would inherit a file that is open for writing, and such a file cannot be executed.
     let program = place.path().join("kho");
-    std::fs::copy(env!("CARGO_BIN_EXE_kho"), &program).unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_kho")).arg(&program);
+    assert!(copy.status().unwrap().success());
     let kernel = place.file("kernel", b"x");
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(place.path(), open).unwrap();

@@ -68,7 +68,7 @@ pub fn run(
     let release = next.image.release().unwrap_or("unknown").to_owned();
     let plain_line = next::plain_line(args, &session.root, next.image.needs().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {
-        out.remark(&warning);
+        out.warn(&warning);
     }
     // What cannot work now will hardly work in a shutdown: say so while somebody listens.
     if !args.no_module_check {

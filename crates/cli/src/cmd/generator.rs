@@ -78,8 +78,8 @@ pub fn update(session: &Session, out: Output) {
         .stdin(Stdio::null())
         .status();
     if !reloaded.is_ok_and(|status| status.success()) {
-        out.remark(
-            "warning: systemctl daemon-reload failed: mounts with nofail may go before the content is taken",
+        out.warn(
+            "systemctl daemon-reload failed: mounts with nofail may go before the content is taken",
         );
     }
 }

@@ -28,7 +28,7 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
         let changes = keepd::apply(session, false, keepd::When::Handover)?;
         keepd::report(&changes, out);
         for left in &changes.left_out {
-            out.remark(&format!("note: {left}"));
+            out.warn(&left.to_string());
         }
         drop_unused_files(session, &session.state.keep()?);
         return show(session, out);

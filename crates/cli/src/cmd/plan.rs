@@ -32,7 +32,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     let (keep, changes) = keepd::for_handover(session, args.next.forget_arrived)?;
     keepd::report(&changes, out);
     for left in &changes.left_out {
-        out.remark(&format!("warning: {left}, as of now"));
+        out.warn(&format!("{left}, as of now"));
     }
     let inputs = Inputs::gather(
         session,

@@ -150,7 +150,7 @@ pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Opti
     let leaves = cpu.five_level_paging() && (asked || !image.needs().five_level_on);
     Ok(leaves.then(|| {
         format!(
-            "warning: started without a handover, {} has to switch this kernel's five-level paging off, and may reset the machine without a word: boot this kernel with no5lvl",
+            "started without a handover, {} has to switch this kernel's five-level paging off, and may reset the machine without a word: boot this kernel with no5lvl",
             image.release().unwrap_or("that kernel")
         )
     }))

@@ -267,7 +267,7 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
     })?;
     let line = next::plain_line(next, &session.root, parsed.needs().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*parsed, &line, &session.root)? {
-        out.remark(&format!("kexec: {warning}"));
+        out.warn(&warning);
     }
     let open = |path: &Path| {
         File::open(path).map_err(|err| Refusal(FAILED, format!("{}: {err}", path.display())))
