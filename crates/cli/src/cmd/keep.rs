@@ -161,6 +161,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             )
             .fix(format!("kho keep --remove {}", other.label)));
         }
+        refuse_taken(session, keep, &label, out)?;
         // The second of two that hold the same file could not be restored, and would be carried on as it was for ever.
         if let Some((other, there)) = entries.iter().find_map(|e| {
             let there = e.path.as_deref()?;
@@ -178,7 +179,6 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             )
             .fix(format!("kho keep --remove {}", other.label)));
         }
-        refuse_taken(session, keep, &label, out)?;
         keep.entries.push(Local { label, content });
     }
     Ok(())

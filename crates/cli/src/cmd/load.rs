@@ -8,6 +8,7 @@ use crate::keepd;
 use crate::module;
 use crate::output::{self, Output};
 use crate::session::Session;
+use kho_kexec::sys::doctor;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::syscalls::{Kernel, System};
 
@@ -42,6 +43,7 @@ pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(),
     let _lock = session.lock()?;
     // What is wrong with the files is said first.
     Files::read(&args.next)?.parse(&args.next, &session.root, true)?;
+    super::doctor::refuse(&doctor::examine(&session.root))?;
     super::exec::require_can_tell(session)?;
     load_now(&args.next, session, out)?;
     super::exec::go(false, session, out)
