@@ -151,7 +151,8 @@ pub fn missing_mounts(paths: &[&Path]) -> Result<Vec<mounts::Missing>, Fail> {
         let _ = std::fs::read_dir(path);
     }
     let output = Command::new("systemctl")
-        .args(["show", "--property", mounts::SHOWN, "*.mount"])
+        // Without `--all` a pattern leaves out units that are not active.
+        .args(["show", "--all", "--property", mounts::SHOWN, "*.mount"])
         .stdin(Stdio::null())
         .output();
     match output {

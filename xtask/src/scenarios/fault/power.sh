@@ -34,14 +34,6 @@ case $KHO_HOP,$life in
 	keep_tree_and_blob 4
 	mke2fs -F /dev/vdb >/dev/null
 	disk
-	# That chattr locks something is not handed over, and is said.
-	echo locked >/disk/locked
-	chattr +i /disk/locked
-	kho keep /disk/locked
-	load 2>/tmp/warned
-	grep 'disk-locked: 1 object is locked .* the first is /disk/locked:' /tmp/warned
-	chattr -i /disk/locked
-	kho keep --remove disk-locked
 	kho-guest make-tree /disk/tree --bytes $((4 << 20)) --seed 7
 	kho-guest hash-tree /disk/tree --same disk
 	kho keep /disk/tree
