@@ -8,7 +8,6 @@ mod damage;
 mod expect;
 mod fault;
 mod fill;
-mod fragment;
 mod init;
 mod limits;
 mod loader;
@@ -43,12 +42,6 @@ enum Tool {
     /// Whatever the kernel believes to be free is overwritten, so memory that should have been kept and was not is
     /// destroyed before anybody compares it. Prints the MiB written.
     Fill {
-        /// MiB of available memory to leave alone.
-        #[arg(long, default_value_t = 32)]
-        leave: u64,
-    },
-    /// Break all free memory into pieces of less than 64 KiB that nothing can join, until this is killed; says `ready` then.
-    Fragment {
         /// MiB of available memory to leave alone.
         #[arg(long, default_value_t = 32)]
         leave: u64,
@@ -243,7 +236,6 @@ fn main() -> ExitCode {
 fn run(tool: Tool) -> anyhow::Result<()> {
     match tool {
         Tool::Fill { leave } => fill::fill(leave),
-        Tool::Fragment { leave } => fragment::run(leave),
         Tool::MakeTree {
             dir,
             bytes,

@@ -83,20 +83,6 @@ case $KHO_HOP in
 	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null 2>&1 || got=$?
 	[ $got = 45 ]
 	echo 0 >/proc/sys/vm/nr_hugepages
-	# Enough of it, in pieces that kexec_load would search for minutes.
-	kho unload
-	mount -t tmpfs -o size=100% tmpfs /mnt
-	fallocate -l 360M /mnt/large
-	kho keep /mnt/large
-	kho-guest fragment --leave 60 >/tmp/fragment &
-	other=$!
-	within_a_minute grep -q ready /tmp/fragment
-	cat /tmp/fragment
-	load_refused 46 'kexec_load will take about .* of its destinations are free memory; memory is too fragmented'
-	kill $other
-	wait $other || true
-	kho keep --remove /mnt/large
-	umount /mnt
 	load
 	kho status --json >/dev/null
 
