@@ -10,13 +10,7 @@ journal_says 0 "the shutdown is stopped: emergency shell on the console"
 arrived_hop 1
 # What is kept can be put right and handed over from here.
 mv /srv/gone /srv/must
-# What is on a mount that does not come in the next kernel must not be written to the directory beneath.
-mkdir /srv/disk
-mount -t tmpfs tmpfs /srv/disk
-echo disk > /srv/disk/file
-echo 'd /srv/disk replace' > /etc/kho/keep.d/disk.conf
-echo '/dev/vdz /srv/disk ext4 nofail,x-systemd.device-timeout=2s 0 0' >> /etc/fstab
-image=$(kernel @OTHER@)
+@DISK@image=$(kernel @OTHER@)
 kho load "$image" --initrd "$(initrd_of "$image")" --reuse-cmdline
 [ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
 kho-guest leave "kho exec"

@@ -1,19 +1,6 @@
-systemctl is-system-running --wait || true
-journal_says 0 "keep.d:srv-disk is not restored: /srv/disk is not mounted"
-fails test -e /srv/disk/file
-mount -t tmpfs tmpfs /srv/disk
-kho restore keep.d:srv-disk
-[ "$(cat /srv/disk/file)" = disk ]
-umount /srv/disk
-sed -i '/^.dev.vdz /d' /etc/fstab
-rm /etc/kho/keep.d/disk.conf
-systemctl daemon-reload
-systemctl reset-failed kho-restore.service
-ready
+@NO-DISK@ready
 case $KHO_RELEASE in @OTHER@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esac
 arrived_hop 2
 [ "$(cat /srv/must/file)" = changed ]
 test -e /srv/must/writable
-# By force: systemd stops no unit, so nothing takes the content. What was chosen for a failure happens all the same.
-arm @OTHER@ --on-failure cold
-kho-guest leave "systemctl --force kexec"
+@FORCE@

@@ -48,32 +48,61 @@ pub fn scenarios() -> Vec<Scenario> {
             )
             .dkms(),
         );
-        let failures = stages(
+        let failures = [
+            include_str!("failures-0.sh"),
+            include_str!("failures-1.sh"),
+            include_str!("failures-2.sh"),
+            include_str!("failures-3.sh"),
+            include_str!("failures-4.sh"),
+            include_str!("failures-5.sh"),
+            include_str!("failures-6.sh"),
+        ];
+        let filled = |disk: &str, no_disk: &str, force: &str| {
+            failures.map(|script| {
+                let script = script.replace("@DISK@", disk);
+                script
+                    .replace("@NO-DISK@", no_disk)
+                    .replace("@FORCE@", force)
+            })
+        };
+        let short = filled("", "", "");
+        let short: Vec<&str> = short.iter().map(String::as_str).collect();
+        let captures = stages(
             Scenario::new(
                 name("failures"),
-                "captures that fail, time out, never begin, or leave something out; plain, cold and stop",
+                "captures that fail, time out, or leave something out; plain, cold and stop",
             ),
-            &[
-                include_str!("failures-0.sh"),
-                include_str!("failures-1.sh"),
-                include_str!("failures-2.sh"),
-                include_str!("failures-3.sh"),
-                include_str!("failures-4.sh"),
-                include_str!("failures-5.sh"),
-                include_str!("failures-6.sh"),
-                include_str!("failures-7.sh"),
-                include_str!("failures-8.sh"),
-                include_str!("failures-9.sh"),
-                include_str!("failures-10.sh"),
-            ],
-        )
-        .check(said_at_the_end)
-        .timeout_s(1500);
+            &short,
+        );
         // The longest one ordinarily runs on one release.
         all.push(match release {
-            Release::Trixie => failures,
-            Release::Bookworm => failures.slow(),
+            Release::Trixie => captures,
+            Release::Bookworm => captures.slow(),
         });
+        let long = filled(
+            include_str!("failures-disk.sh"),
+            include_str!("failures-no-disk.sh"),
+            include_str!("failures-force.sh"),
+        );
+        let rest = [
+            include_str!("failures-7.sh"),
+            include_str!("failures-8.sh"),
+            include_str!("failures-9.sh"),
+            include_str!("failures-10.sh"),
+        ];
+        let long: Vec<&str> = long.iter().map(String::as_str).chain(rest).collect();
+        all.push(
+            stages(
+                Scenario::new(
+                    name("never-begins"),
+                    "the same, then captures that never begin, a mount that does not come, and kernels that others loaded",
+                ),
+                &long,
+            )
+            .check(said_at_the_end)
+            .timeout_s(1500)
+            .slow(),
+        );
         all.push(stages(
             Scenario::new(
                 name("packages"),
