@@ -481,14 +481,15 @@ fn agreed(
 
 /// What arrived, as far as the list has to know it.
 fn known(session: &Session, forget_arrived: bool) -> Result<Option<&Arrived>, Fail> {
-    if forget_arrived {
-        let silent = Output {
-            json: false,
-            quiet: true,
-        };
-        session.readable(silent)
-    } else {
-        Ok(session.arrived()?.as_ref())
+    match session.arrived() {
+        // The administrator drops it, damaged or not.
+        Err(fail)
+            if forget_arrived
+                && matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) =>
+        {
+            Ok(None)
+        }
+        arrived => Ok(arrived?.as_ref()),
     }
 }
 
