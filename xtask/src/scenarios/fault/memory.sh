@@ -100,7 +100,7 @@ case $KHO_HOP in
 	load
 
 	# Since the load.
-	fail_in $((1100 << 20)) $((1200 << 20)) 1 4096
+	fail_in $((800 << 20)) $((1000 << 20)) 1 4096
 	refused 'memory failed since the load' kho exec
 	kho keep --remove bad
 	kho keep --name bad - </tmp/bad
