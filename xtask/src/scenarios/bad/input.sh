@@ -316,7 +316,7 @@ sysctl -w kernel.kptr_restrict=$told
 
 echo '== keep.d that changes after the load'
 mkdir -p /etc/kho/keep.d
-rules=/etc/kho/keep.d/rules.conf
+rules=/etc/kho/keep.d/late.conf
 echo 'd- /srv/late' >$rules
 load
 still_ours
@@ -335,8 +335,8 @@ expect 31 '/srv/late does not exist' -- load
 expect 31 '/srv/late does not exist' -- kho plan "$K" --initrd "$I" --scratch 160M
 expect 51 'changed since the load: .*/srv/late does not exist' -- kho exec
 echo 'd srv' >$rules
-expect 35 'rules.conf:1' -- load
-expect 35 'rules.conf:1' -- kho exec
+expect 35 'late.conf:1' -- load
+expect 35 'late.conf:1' -- kho exec
 still_ours
 # One that a load left out is no reason to call what it read old; one that comes later is. A capture says so, and leaves
 # nothing loaded.
