@@ -74,7 +74,9 @@ pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
                 if begun && entering {
                     let registers = ptrace::getregs(pid).context("reading registers")?;
                     // A command does not take as many steps each time: whatever the number, it never leaves.
-                    if let Some(name) = steps.take(&registers)
+                    // `struct open_how` begins with the flags.
+                    let word = |at: u64| ptrace::read(pid, at as ptrace::AddressType).ok();
+                    if let Some(name) = steps.take(&registers, word)
                         && (steps.count == arguments.step || name == "reboot")
                     {
                         if let Some(then) = &arguments.then {
@@ -118,6 +120,9 @@ pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
+/// Looks, and changes nothing: include/uapi/linux/fs.h, 6.1.
+const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+
 /// Counts the steps.
 #[derive(Default)]
 struct Steps {
@@ -128,7 +133,12 @@ struct Steps {
 
 impl Steps {
     /// The name of the call, if it counts as a step. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
-    fn take(&mut self, registers: &nix::libc::user_regs_struct) -> Option<&'static str> {
+    /// `word` reads the command's memory.
+    fn take(
+        &mut self,
+        registers: &nix::libc::user_regs_struct,
+        word: impl Fn(u64) -> Option<i64>,
+    ) -> Option<&'static str> {
         let (number, first, second, third) = (
             registers.orig_rax,
             registers.rdi,
@@ -143,7 +153,7 @@ impl Steps {
             9 if second >= LARGE => "mmap",
             10 if second >= LARGE => "mprotect",
             11 if second >= LARGE => "munmap",
-            16 => "ioctl",
+            16 if second != FS_IOC_GETFLAGS => "ioctl",
             18 => "pwrite64",
             20 => "writev",
             28 if second >= LARGE => "madvise",
@@ -171,7 +181,7 @@ impl Steps {
             280 => "utimensat",
             320 => "kexec_file_load",
             326 => "copy_file_range",
-            437 => "openat2",
+            437 if word(third).is_none_or(|flags| writes(flags.cast_unsigned())) => "openat2",
             _ => return None,
         };
         let kind = (

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
 use kho::abi::kernel_part::{Reference, is_reference};
+use kho::abi::MEM_CACHE;
 use kho::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::tree::{Reader, seal};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -163,6 +164,7 @@ impl Arrived {
 
     /// The tree with `place` instead of one range of its mem cache; and where the chain has that range.
     fn cache(&self, tree: &[u8], place: PhysRange) -> Result<(u64, Vec<u8>)> {
+        let cache = value_of(tree, MEM_CACHE)?;
         // The first is the state; the others ascend, and go on doing so.
         let others = self.reserved.get(1..).unwrap_or_default();
         for (index, (node, range)) in others.iter().enumerate() {
@@ -171,13 +173,25 @@ impl Arrived {
             let in_order = below.is_none_or(|(_, below)| below.end() <= place.start())
                 && above.is_none_or(|(_, above)| place.end() <= above.start());
             let mut forged = tree.to_vec();
-            if in_order && replace(&mut forged, &pair(*range), &pair(place)).is_ok() {
+            // A blob that is a range by itself has the same pair in its own node.
+            let within = forged.get_mut(cache.clone()).context("mem-cache")?;
+            if in_order && replace(within, &pair(*range), &pair(place)).is_ok() {
                 seal(&mut forged)?;
                 return Ok((*node, forged));
             }
         }
-        bail!("no range of the mem cache that can be replaced")
+        let ranges: Vec<_> = others.iter().map(|(_, range)| range.to_string()).collect();
+        bail!("{place} can replace none of {}", ranges.join(", "))
     }
+}
+
+/// Where in the tree the value of this property of its root is.
+fn value_of(tree: &[u8], name: &str) -> Result<std::ops::Range<usize>> {
+    let reader = Reader::new(tree)?;
+    let prop = reader.root().prop(name).with_context(|| format!("no {name}"))?;
+    let bytes = prop.value().bytes();
+    let start = bytes.as_ptr().addr() - tree.as_ptr().addr();
+    Ok(start..start + bytes.len())
 }
 
 /// Where the loader's tree says that the kernel's part is.
