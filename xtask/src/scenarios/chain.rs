@@ -70,7 +70,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .each("check_tree_and_blob"),
         Scenario::new(
             "hops-20",
-            "twenty hops with a blob that grows by a MiB each time",
+            "twenty hops with a blob that grows by a MiB each time, without the module (with it: module-ring-20)",
         )
         .kernels(&["6.1", "6.12"].repeat(11)[..21])
         .first("kho-guest bytes 1048576 --seed 0 | kho keep --name growing -")
@@ -87,6 +87,7 @@ pub fn scenarios() -> Vec<Scenario> {
                  rm /tmp/blob
                  free -m | head -2",
         )
-        .timeout_s(900),
+        .timeout_s(900)
+        .slow(),
     ]
 }

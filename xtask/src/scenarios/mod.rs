@@ -316,6 +316,12 @@ impl Scenario {
         self
     }
 
+    /// How long it takes beside others: in boots of a kernel, of which a full system makes many times the work.
+    pub fn length(&self) -> usize {
+        const SYSTEM: usize = 8;
+        self.kernels.len().max(self.at.len()) * if self.system.is_some() { SYSTEM } else { 1 }
+    }
+
     /// Whether it boots the kernel that is built here.
     pub fn needs_peer(&self) -> bool {
         self.kernels.contains(&crate::kernel::peer::NAME)

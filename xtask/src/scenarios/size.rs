@@ -38,6 +38,7 @@ pub fn scenarios() -> Vec<Scenario> {
                  for number in 1 2 3 4; do kho get blob$number | kho-guest hash --same blob$number; done",
             )
             .timeout_s(480)
+            .slow()
             .check(|outcome| {
                 let first = outcome.lives.first().context("a first kernel")?;
                 let seconds = |size: &str| {

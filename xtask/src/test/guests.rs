@@ -42,6 +42,9 @@ pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut
         .unwrap_or(processors.min(4))
         .clamp(1, scenarios.len().max(1));
     let memory = Memory::new(available_mib() * 85 / 100);
+    // The longest first: one that begins last would leave the other processors idle.
+    let mut scenarios = scenarios;
+    scenarios.sort_by_key(|scenario| std::cmp::Reverse(scenario.length()));
     let queue = Mutex::new(VecDeque::from(scenarios));
     let (sender, results) = mpsc::channel();
     std::thread::scope(|scope| {

@@ -469,6 +469,15 @@ fn huge_pages() -> Scenario {
 
 /// Checks that the ring of the sample driver holds what earlier kernels added, then adds two records.
 const RING: &str = "
+    if [ $KHO_HOP -gt 0 ]; then
+        kho get growing >/tmp/blob
+        kho-guest bytes $((KHO_HOP << 20)) --seed 0 | cmp - /tmp/blob
+        kho keep --remove growing
+        kho release growing
+    fi
+    kho-guest bytes $(((KHO_HOP + 1) << 20)) --seed 0 >/tmp/blob
+    kho keep --name growing - </tmp/blob
+    rm /tmp/blob
     records=$((2 * KHO_HOP))
     [ \"$(cat $ring/counter)\" = $records ]
     [ \"$(wc -l <$ring/ring)\" = $records ]
@@ -486,7 +495,7 @@ fn ring_20() -> Scenario {
     let kernels = ["6.1", "6.12", "7.3"].repeat(7);
     Scenario::new(
         "module-ring-20",
-        "a driver's ring of pages and its counter through twenty hops, memory filled after each",
+        "a driver's ring of pages, its counter, and a blob that grows by a MiB, through twenty hops, memory filled after each",
     )
     .kernels(&kernels)
     .mem_mib(640)

@@ -136,11 +136,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .append("crashkernel=256M")
         .crashes(1)
         .timeout_s(1500);
-        // It takes long and differs little between the releases.
-        all.push(match release {
-            Release::Bookworm => hostile,
-            Release::Trixie => hostile.slow(),
-        });
+        all.push(hostile.slow());
         all.push(crash.slow());
     }
     all
