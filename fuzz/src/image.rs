@@ -10,13 +10,13 @@ pub fn kernel(data: &[u8]) {
     let _ = found.to_string();
     match image::parse(data) {
         Ok(image) => {
-            let needs = image.needs();
+            let header = image.header();
             let payload = image.payload();
-            assert_eq!(needs.payload_len, payload.len() as u64);
+            assert_eq!(header.payload_len, payload.len() as u64);
             assert!(payload.len() <= data.len());
-            assert!(image.entry_offset() < needs.payload_len, "entered outside");
-            assert!(needs.mem_size >= needs.payload_len && needs.mem_size.is_multiple_of(4096));
-            assert!(needs.alignment.is_power_of_two() && needs.alignment >= 4096);
+            assert!(image.entry_offset() < header.payload_len, "entered outside");
+            assert!(header.mem_size >= header.payload_len && header.mem_size.is_multiple_of(4096));
+            assert!(header.alignment.is_power_of_two() && header.alignment >= 4096);
             assert!(image.setup_header().len() <= HDR_MAX);
             let _ = image.release();
         }

@@ -187,7 +187,7 @@ pub fn starts_arrival(line: &[u8]) -> bool {
 ///
 /// # Errors
 ///
-/// See [`CmdlineError`]. `max` is [`ImageNeeds::cmdline_max`](crate::image::ImageNeeds::cmdline_max).
+/// See [`CmdlineError`]. `max` is [`ImageHeader::cmdline_max`](crate::image::ImageHeader::cmdline_max).
 pub fn build(
     base: &[u8],
     append: &[u8],

@@ -150,7 +150,7 @@ pub fn load(
     let kernel = image::parse(&file)?;
     let initrd = std::fs::read(&next.initrd).context("reading the initrd")?;
     let append = next.append.as_bytes();
-    let line = cmdline::build(b"", append, true, kernel.needs().cmdline_max)?;
+    let line = cmdline::build(b"", append, true, kernel.header().cmdline_max)?;
     let running = BootParams::from_running(&BootParamsFile::read(&root)?.data)?;
     let efi = Efi::read(&root)?;
     let acpi = efi.as_ref().and_then(Efi::acpi);

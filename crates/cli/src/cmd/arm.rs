@@ -66,7 +66,7 @@ pub fn run(
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
     let release = next.image.release().unwrap_or("unknown").to_owned();
-    let plain_line = next::plain_line(args, &session.root, next.image.needs().cmdline_max)?;
+    let plain_line = next::plain_line(args, &session.root, next.image.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {
         out.warn(&warning);
     }

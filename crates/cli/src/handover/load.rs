@@ -111,7 +111,7 @@ pub fn run(
     };
     let keep = session.state.keep()?;
     let inputs = Inputs::gather(session, &keep, arrived, &next, args, part)?;
-    if inputs.machine.efi.is_some() && !next.image.needs().efi_kexec {
+    if inputs.machine.efi.is_some() && !next.image.header().efi_kexec {
         out.warn(&format!(
             "{} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
             next.image.release().unwrap_or("the next kernel")

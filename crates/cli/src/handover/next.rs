@@ -78,13 +78,13 @@ impl Files {
         let image = image::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
         let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
         let five_level = cpu.five_level_paging();
-        assemble::check_receiver(image.needs(), five_level)
+        assemble::check_receiver(image.header(), five_level)
             .map_err(|err| bad_receiver(args, &err))?;
         let running = root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
         let (base, append) = base_line(args, &running);
-        let cmdline = cmdline::build(&base, &append, true, image.needs().cmdline_max)
+        let cmdline = cmdline::build(&base, &append, true, image.header().cmdline_max)
             .or_status(Status::BadCommandLine)?;
         let scratch =
             match &args.scratch {
@@ -147,7 +147,7 @@ pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Opti
     let asked = line
         .split(u8::is_ascii_whitespace)
         .any(|word| word == b"no5lvl");
-    let leaves = cpu.five_level_paging() && (asked || !image.needs().five_level_on);
+    let leaves = cpu.five_level_paging() && (asked || !image.header().five_level_on);
     Ok(leaves.then(|| {
         format!(
             "started without a handover, {} has to switch this kernel's five-level paging off, and may reset the machine without a word: boot this kernel with no5lvl",

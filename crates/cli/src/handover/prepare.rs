@@ -369,15 +369,15 @@ pub fn blob_content(entry: &Entry) -> Content<'_> {
 }
 
 fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
-    let needs = next.image.needs();
+    let header = next.image.header();
     let initrd = next.initrd.map_or(0, <[u8]>::len) as u64;
     let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref())
         .or_status(Status::BadInitrd)?;
     Ok(ImageNeeds {
-        kernel: KernelNeeds::from(needs),
+        kernel: KernelNeeds::from(header),
         initrd: Some(InitrdNeeds {
             len,
-            max_addr: needs.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
+            max_addr: header.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
             unpacked: None,
         }),
         params_len: assemble::params_len(next.cmdline.line.len() as u64),

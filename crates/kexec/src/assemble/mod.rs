@@ -28,7 +28,7 @@ use crate::bytes::len64;
 use crate::carrier::{Cargo, Carrier, RNG_SEED_LEN};
 use crate::cmdline::CommandLine;
 use crate::entry;
-use crate::image::{Image, ImageNeeds};
+use crate::image::{Image, ImageHeader};
 
 pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archive_len};
 pub use error::AssembleError;
@@ -71,7 +71,7 @@ pub struct Segment<'a> {
 }
 
 /// Where the planner put the segments. Each range is whole pages and at least as long as [`params_len`],
-/// [`initrd_len`], [`ImageNeeds::mem_size`](crate::image::ImageNeeds::mem_size) and
+/// [`initrd_len`], [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) and
 /// [`Carrier::state_len`] said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
@@ -168,9 +168,9 @@ pub fn assemble<'a>(
     carrier: &dyn Carrier,
 ) -> Result<Assembled<'a>, AssembleError> {
     let place = &load.placement;
-    let needs = load.image.needs();
+    let header = load.image.header();
     if load.tree.is_some() {
-        check_receiver(needs, load.five_level)?;
+        check_receiver(header, load.five_level)?;
         if !load.arrive {
             return Err(AssembleError::NoArrival);
         }
@@ -181,7 +181,7 @@ pub fn assemble<'a>(
         tree: load.tree,
         reserved: load.reserved,
         memory_map: load.memory_map,
-        efi: load.efi.filter(|_| needs.efi_kexec),
+        efi: load.efi.filter(|_| header.efi_kexec),
         rng_seed: Some(load.rng_seed),
     };
     let state = carrier.encode(place.state.start(), &cargo)?;
@@ -196,7 +196,7 @@ pub fn assemble<'a>(
         }
         (Some(bytes), Some(dest)) => PhysRange::new(dest.start(), len64(bytes.len())).ok(),
     };
-    if let (Some(at), Some(max)) = (initrd_at, needs.initrd_max)
+    if let (Some(at), Some(max)) = (initrd_at, header.initrd_max)
         && at.end() > max
     {
         return Err(AssembleError::InitrdTooHigh { at, max });
@@ -235,11 +235,11 @@ pub fn assemble<'a>(
 /// # Errors
 ///
 /// [`AssembleError::NoSetupIndirect`], [`AssembleError::FiveLevel`].
-pub fn check_receiver(needs: &ImageNeeds, five_level: bool) -> Result<(), AssembleError> {
-    if !needs.setup_indirect {
+pub fn check_receiver(header: &ImageHeader, five_level: bool) -> Result<(), AssembleError> {
+    if !header.setup_indirect {
         return Err(AssembleError::NoSetupIndirect);
     }
-    if five_level && !needs.five_level {
+    if five_level && !header.five_level {
         return Err(AssembleError::FiveLevel);
     }
     Ok(())
@@ -247,28 +247,28 @@ pub fn check_receiver(needs: &ImageNeeds, five_level: bool) -> Result<(), Assemb
 
 /// The image's own demands on its place.
 fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
-    let needs = load.image.needs();
+    let header = load.image.header();
     let at = load.placement.kernel;
     let high = at.end().get() > 1 << 32;
-    if !at.start().is_aligned(needs.alignment)
-        || at.start() < needs.lowest
-        || at.len() < needs.mem_size
-        || (high && !needs.above_4g)
+    if !at.start().is_aligned(header.alignment)
+        || at.start() < header.lowest
+        || at.len() < header.mem_size
+        || (high && !header.above_4g)
     {
         return Err(AssembleError::KernelPlace {
             at,
-            mem_size: needs.mem_size,
-            alignment: needs.alignment,
-            lowest: needs.lowest,
+            mem_size: header.mem_size,
+            alignment: header.alignment,
+            lowest: header.lowest,
         });
     }
     let len = len64(load.cmdline.line.len());
-    if len > needs.cmdline_max {
+    if len > header.cmdline_max {
         return Err(AssembleError::Cmdline(
             crate::cmdline::CmdlineError::CommandLineTooLong {
                 len,
                 ours: 0,
-                max: needs.cmdline_max,
+                max: header.cmdline_max,
             },
         ));
     }

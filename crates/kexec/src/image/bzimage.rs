@@ -9,7 +9,7 @@ use kho::abi::setup_data::SETUP_INDIRECT;
 use kho::{PAGE_SIZE, PhysAddr};
 
 use super::sniff::signature_end;
-use super::{BadField, Image, ImageError, ImageNeeds};
+use super::{BadField, Image, ImageError, ImageHeader};
 use crate::bootparam::{HDR_MAX, HDR_OFFSET, SetupHeader};
 use crate::bytes::{len64, u8_at, u16_at, u32_at, u64_at};
 
@@ -51,13 +51,13 @@ pub(super) const AT_MAGIC: usize = offset!(header);
 /// # Invariants
 ///
 /// The setup header is at most [`HDR_MAX`] bytes, the payload holds the entry point, and
-/// `needs.mem_size >= payload.len()`.
+/// `header.mem_size >= payload.len()`.
 #[derive(Clone, Debug)]
 pub struct BzImage<'a> {
     banner: Option<&'a str>,
-    header: &'a [u8],
+    setup_header: &'a [u8],
     payload: &'a [u8],
-    needs: ImageNeeds,
+    header: ImageHeader,
 }
 
 impl<'a> BzImage<'a> {
@@ -210,9 +210,9 @@ impl<'a> BzImage<'a> {
 
         Ok(Self {
             banner: banner(file, half(offset!(kernel_version))?, setup_len)?,
-            header,
+            setup_header: header,
             payload,
-            needs: ImageNeeds {
+            header: ImageHeader {
                 mem_size: init_size.next_multiple_of(PAGE_SIZE),
                 payload_len: len64(payload.len()),
                 alignment,
@@ -244,8 +244,8 @@ impl Image for BzImage<'_> {
         self.banner?.split(' ').next()
     }
 
-    fn needs(&self) -> &ImageNeeds {
-        &self.needs
+    fn header(&self) -> &ImageHeader {
+        &self.header
     }
 
     fn payload(&self) -> &[u8] {
@@ -257,7 +257,7 @@ impl Image for BzImage<'_> {
     }
 
     fn setup_header(&self) -> &[u8] {
-        self.header
+        self.setup_header
     }
 }
 

@@ -30,10 +30,10 @@ pub use sniff::{Compression, Found, identify};
 /// 16 bytes, but `init_size` (which covers the payload) is a 32-bit number of bytes.
 pub const MAX_IMAGE_LEN: u64 = u32::MAX as u64;
 
-/// What an image asks of the memory it is placed in.
+/// The header of an image, checked: the memory that the kernel asks for, and what it can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ImageNeeds {
+pub struct ImageHeader {
     /// Bytes of contiguous RAM from the load address on, a multiple of the page size and at least
     /// `payload_len`. The whole of it has to be the destination of the kernel's segment, not only the
     /// part that the payload fills: the kernel decompresses itself inside it while it still runs on the
@@ -66,16 +66,16 @@ pub struct ImageNeeds {
     pub efi_kexec: bool,
 }
 
-impl From<&ImageNeeds> for kho::image::KernelNeeds {
+impl From<&ImageHeader> for kho::image::KernelNeeds {
     /// As the planner wants it.
-    fn from(needs: &ImageNeeds) -> Self {
+    fn from(header: &ImageHeader) -> Self {
         Self {
-            file_len: needs.payload_len,
-            mem_size: needs.mem_size,
-            align: needs.alignment,
-            preferred: needs.lowest,
+            file_len: header.payload_len,
+            mem_size: header.mem_size,
+            align: header.alignment,
+            preferred: header.lowest,
             relocatable: true,
-            above_4g: needs.above_4g,
+            above_4g: header.above_4g,
         }
     }
 }
@@ -88,10 +88,10 @@ pub trait Image: fmt::Debug {
     /// What `uname -r` will say, if the image tells.
     fn release(&self) -> Option<&str>;
 
-    /// What the image asks of memory.
-    fn needs(&self) -> &ImageNeeds;
+    /// What the image's header says.
+    fn header(&self) -> &ImageHeader;
 
-    /// The bytes that go to the load address, [`ImageNeeds::payload_len`] of them.
+    /// The bytes that go to the load address, [`ImageHeader::payload_len`] of them.
     fn payload(&self) -> &[u8];
 
     /// Bytes from the load address to the 64-bit entry point, inside the payload.

@@ -64,7 +64,7 @@ fn with<R>(
         rng_seed: &[7; 32],
         tree: Some(TREE),
         reserved: &set.reserved,
-        placement: place(image.needs().mem_size),
+        placement: place(image.header().mem_size),
     };
     change(&mut load);
     look(assemble(&load, &SetupDataCarrier))
@@ -148,7 +148,7 @@ fn a_plain_kexec_hands_over_nothing() {
         rng_seed: &[7; 32],
         tree: None,
         reserved: &[],
-        placement: place(image.needs().mem_size),
+        placement: place(image.header().mem_size),
     };
     let assembled = assemble(&load, &SetupDataCarrier).unwrap();
     assert_eq!(&*assembled.segments[1].bytes, INITRD);
@@ -188,7 +188,7 @@ fn a_kernel_that_cannot_take_over_is_refused() {
             rng_seed: &[7; 32],
             tree: hand_over.then_some(TREE),
             reserved: if hand_over { &set.reserved } else { &[] },
-            placement: place(image.needs().mem_size),
+            placement: place(image.header().mem_size),
         };
         assemble(&load, &SetupDataCarrier).err()
     };
@@ -231,7 +231,7 @@ fn uefi_goes_only_to_a_kernel_that_can_take_it_over() {
             rng_seed: &[7; 32],
             tree: Some(TREE),
             reserved: &set.reserved,
-            placement: place(image.needs().mem_size),
+            placement: place(image.header().mem_size),
         };
         let assembled = assemble(&load, &SetupDataCarrier).unwrap();
         let params = &assembled.segments[2].bytes;
@@ -398,7 +398,7 @@ fn a_command_line_that_the_image_does_not_take_is_refused() {
         rng_seed: &[7; 32],
         tree: Some(TREE),
         reserved: &set.reserved,
-        placement: place(image.needs().mem_size),
+        placement: place(image.header().mem_size),
     };
     let error = assemble(&load, &SetupDataCarrier).unwrap_err();
     assert_eq!(

@@ -21,20 +21,20 @@ fn debian_headers_are_understood() {
         assert_eq!(image.payload(), &file[SETUP..]);
         assert_eq!(image.entry_offset(), 0x200);
         assert_eq!(image.setup_header(), &file[0x1f1..0x26c]);
-        let needs = image.needs();
-        assert_eq!(needs.mem_size, release.init_size.next_multiple_of(4096));
-        assert_eq!(needs.payload_len, PAYLOAD as u64);
-        assert_eq!(needs.alignment, 2 << 20);
-        assert_eq!(needs.preferred, PhysAddr::new(16 << 20));
-        assert_eq!(needs.lowest, PhysAddr::new(16 << 20));
+        let header = image.header();
+        assert_eq!(header.mem_size, release.init_size.next_multiple_of(4096));
+        assert_eq!(header.payload_len, PAYLOAD as u64);
+        assert_eq!(header.alignment, 2 << 20);
+        assert_eq!(header.preferred, PhysAddr::new(16 << 20));
+        assert_eq!(header.lowest, PhysAddr::new(16 << 20));
         assert_eq!(
-            (needs.above_4g, needs.initrd_max, needs.five_level),
+            (header.above_4g, header.initrd_max, header.five_level),
             (true, None, true)
         );
-        assert!(needs.five_level_on && needs.setup_indirect);
-        assert_eq!(needs.cmdline_max, 2047);
-        let planned = kho::image::KernelNeeds::from(needs);
-        assert_eq!(planned.reserve_len(), Some(needs.mem_size));
+        assert!(header.five_level_on && header.setup_indirect);
+        assert_eq!(header.cmdline_max, 2047);
+        let planned = kho::image::KernelNeeds::from(header);
+        assert_eq!(planned.reserve_len(), Some(header.mem_size));
         assert_eq!((planned.file_len, planned.align), (PAYLOAD as u64, 2 << 20));
     }
 }
@@ -50,12 +50,12 @@ fn whole_kernels() {
     for path in std::env::split_paths(&paths) {
         let file = read(&path).unwrap();
         let image = parse(&file).unwrap();
-        let needs = image.needs();
+        let header = image.header();
         assert!(image.release().is_some(), "{}", path.display());
-        assert!(needs.setup_indirect && needs.five_level, "{needs:?}");
+        assert!(header.setup_indirect && header.five_level, "{header:?}");
         assert!(
-            needs.payload_len > 1 << 20 && needs.payload_len < needs.mem_size,
-            "{needs:?}"
+            header.payload_len > 1 << 20 && header.payload_len < header.mem_size,
+            "{header:?}"
         );
         for len in [file.len() - 1, file.len() - 16, file.len() / 2, 513, 300] {
             assert!(
@@ -207,7 +207,7 @@ fn kernels_that_cannot_be_entered_are_refused() {
 /// What is handed over is kept by `SETUP_INDIRECT` alone, so an image has to say that its kernel knows it.
 #[test]
 fn kernels_say_whether_they_know_setup_indirect() {
-    let knows = |file: &[u8]| parse(file).unwrap().needs().setup_indirect;
+    let knows = |file: &[u8]| parse(file).unwrap().header().setup_indirect;
     assert!(!knows(&old_kernel()));
     let info = |bytes: &[u8]| {
         let mut file = kernel();
@@ -467,12 +467,12 @@ fn check_invariants(file: &[u8]) {
     match parse(file) {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(image) => {
-            let needs = image.needs();
-            assert_eq!(image.payload().len() as u64, needs.payload_len);
-            assert!(needs.mem_size >= needs.payload_len && needs.mem_size.is_multiple_of(4096));
-            assert!(needs.alignment.is_power_of_two() && needs.alignment >= 4096);
-            assert!(needs.lowest >= PhysAddr::new(1 << 20));
-            assert!(image.entry_offset() < needs.payload_len);
+            let header = image.header();
+            assert_eq!(image.payload().len() as u64, header.payload_len);
+            assert!(header.mem_size >= header.payload_len && header.mem_size.is_multiple_of(4096));
+            assert!(header.alignment.is_power_of_two() && header.alignment >= 4096);
+            assert!(header.lowest >= PhysAddr::new(1 << 20));
+            assert!(image.entry_offset() < header.payload_len);
             assert!(image.setup_header().len() <= kho_kexec::bootparam::HDR_MAX);
         }
     }

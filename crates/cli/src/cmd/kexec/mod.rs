@@ -265,7 +265,7 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
             format!("{}: {}", next.kernel.display(), chain(&err)),
         )
     })?;
-    let line = next::plain_line(next, &session.root, parsed.needs().cmdline_max)?;
+    let line = next::plain_line(next, &session.root, parsed.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*parsed, &line, &session.root)? {
         out.warn(&warning);
     }
