@@ -3,7 +3,7 @@
 use crate::{Cursor, clear, put, scratch};
 use kho::RangeSet;
 use kho_kexec::sys::Root;
-use kho_kexec::sys::facts::boot::BootParams;
+use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::encryption::Encryption;
 use kho_kexec::sys::facts::host::{CpuFlags, KernelLog, release_version};
@@ -164,7 +164,7 @@ pub fn host(data: &[u8]) {
     put("host/sys/kernel/boot_params/version", b"0x020f\n");
     let root = Root::at(scratch().join("host"));
     let _ = MemInfo::read(&root).map_err(|error| error.to_string());
-    if let Ok(params) = BootParams::read(&root) {
+    if let Ok(params) = BootParamsFile::read(&root) {
         assert_eq!(data.len(), 4096);
         let _ = params.setup_data_head();
     }

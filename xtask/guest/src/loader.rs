@@ -11,7 +11,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_kexec::assemble::{self, Load, Placement, SegmentKind};
 use kho_kexec::bootparam::BootParams;
 use kho_kexec::carrier::SetupDataCarrier;
-use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
+use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::facts::memmap::FirmwareMap;

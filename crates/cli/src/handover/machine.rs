@@ -6,7 +6,7 @@ use crate::session::Session;
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
 use kho_kexec::sys::doctor;
-use kho_kexec::sys::facts::boot::BootParams as BootParamsFile;
+use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::KernelId;
 use kho_kexec::sys::facts::kexec::KexecState;

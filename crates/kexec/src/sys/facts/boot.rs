@@ -13,20 +13,20 @@ const MAX_NODES: usize = 4096;
 
 /// The running kernel's own `boot_params` and the boot protocol version of its image.
 #[derive(Clone, PartialEq, Eq)]
-pub struct BootParams {
+pub struct BootParamsFile {
     /// The zero page, [`BOOT_PARAMS_SIZE`] bytes.
     pub data: Vec<u8>,
     /// Boot protocol, for example `0x020f` for 2.15.
     pub version: u16,
 }
 
-impl core::fmt::Debug for BootParams {
+impl core::fmt::Debug for BootParamsFile {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "BootParams {{ version: {:#06x} }}", self.version)
+        write!(f, "BootParamsFile {{ version: {:#06x} }}", self.version)
     }
 }
 
-impl BootParams {
+impl BootParamsFile {
     /// Reads `data` and `version`.
     ///
     /// # Errors
@@ -154,16 +154,16 @@ mod tests {
         page[0x250..0x258].copy_from_slice(&0x1234_5000u64.to_le_bytes());
         f.put("sys/kernel/boot_params/data", &page)
             .put("sys/kernel/boot_params/version", "0x020f\n");
-        let params = BootParams::read(&f.root()).unwrap();
+        let params = BootParamsFile::read(&f.root()).unwrap();
         assert_eq!(params.version, 0x20f);
         assert_eq!(params.setup_data_head(), 0x1234_5000);
         for size in [0, 4095, 4097, 10_000] {
             f.put("sys/kernel/boot_params/data", vec![0u8; size]);
-            assert!(BootParams::read(&f.root()).is_err(), "{size}");
+            assert!(BootParamsFile::read(&f.root()).is_err(), "{size}");
         }
         f.put("sys/kernel/boot_params/data", &page)
             .put("sys/kernel/boot_params/version", "0x12345\n");
-        assert!(BootParams::read(&f.root()).is_err());
+        assert!(BootParamsFile::read(&f.root()).is_err());
     }
 
     #[test]
