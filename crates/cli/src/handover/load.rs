@@ -195,7 +195,7 @@ pub fn run(
     phases
         .load(generation, fingerprint)
         .or_status(Status::Failed)?;
-    let identity = loaded::Fingerprint::of(assembled.entry, &segments);
+    let identity = loaded::LoadedImage::of(assembled.entry, &segments);
     // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
     let frozen = inputs.kernel.as_ref().map_or(0, Part::generation);
     if module::generation(&session.root)? != frozen && frozen != 0 {

@@ -2,7 +2,7 @@
 
 use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
-use kho_kexec::sys::loaded::Fingerprint;
+use kho_kexec::sys::loaded::LoadedImage;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -83,7 +83,7 @@ pub struct LoadedFile {
     /// Hop count that the next kernel will see.
     pub hop: u64,
     /// Identity of the image inside the kernel.
-    pub identity: Fingerprint,
+    pub identity: LoadedImage,
     /// Digest over everything that can change between load and exec.
     pub content_digest: String,
     /// Per kept path: its digest over metadata at load time.

@@ -20,7 +20,7 @@
 //! like a `struct kimage` is [`Identity::CannotTell`], never a match.
 //!
 //! Two loads of the same files must differ: the loader gives one segment a random `bufsz` (its memory is
-//! zeroed behind it anyway), which makes the [`Fingerprint`] unique.
+//! zeroed behind it anyway), which makes the [`LoadedImage`] unique.
 
 use crate::sys::facts::kexec::KexecState;
 use crate::sys::physmem::{Kcore, PhysError};
@@ -40,7 +40,7 @@ const COUNT: usize = 56;
 
 /// One segment as the kernel remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentPrint {
+pub struct LoadedSegment {
     /// Physical destination.
     pub mem: u64,
     /// Bytes occupied there.
@@ -49,23 +49,23 @@ pub struct SegmentPrint {
     pub bufsz: u64,
 }
 
-/// What identifies a loaded image.
+/// An image as the kernel remembers it, which tells it from every other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
+pub struct LoadedImage {
     /// Entry point.
     pub start: u64,
     /// The segments in the order they were given.
-    pub segments: Vec<SegmentPrint>,
+    pub segments: Vec<LoadedSegment>,
 }
 
-impl Fingerprint {
-    /// The fingerprint that an image will have once loaded.
+impl LoadedImage {
+    /// The image that the kernel will remember once it is loaded.
     pub fn of(entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Self {
         Self {
             start: entry.get(),
             segments: segments
                 .iter()
-                .map(|s| SegmentPrint {
+                .map(|s| LoadedSegment {
                     mem: s.dest.get(),
                     memsz: s.memsz,
                     bufsz: s.buf.len() as u64,
@@ -80,10 +80,10 @@ impl Fingerprint {
 pub enum Identity {
     /// Nothing is loaded.
     Nothing,
-    /// What is loaded has the fingerprint.
+    /// What is loaded is the image that was asked about.
     Ours,
     /// Something else is loaded: this.
-    SomebodyElses(Fingerprint),
+    SomebodyElses(LoadedImage),
     /// Something is loaded, and whose it is cannot be found out. Do not start it.
     CannotTell(String),
 }
@@ -102,7 +102,7 @@ pub fn can_tell(root: &Root) -> Result<(), String> {
 
 /// Compares what is loaded with `ours`. Never fails: what prevents the comparison is
 /// [`Identity::CannotTell`] with the reason.
-pub fn identify(root: &Root, ours: &Fingerprint) -> Identity {
+pub fn identify(root: &Root, ours: &LoadedImage) -> Identity {
     match KexecState::read(root) {
         Ok(state) if state.loaded == Some(true) => {}
         Ok(_) => return Identity::Nothing,
@@ -169,7 +169,7 @@ fn word(window: &[u8], at: usize) -> Option<u64> {
 }
 
 /// `nr_segments` and the array behind it at this offset, if they make sense as such.
-fn array_at(window: &[u8], at: usize) -> Option<Vec<SegmentPrint>> {
+fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
     let count = usize::try_from(word(window, at)?).ok()?;
     if !(1..=SEGMENT_MAX).contains(&count) {
         return None;
@@ -177,27 +177,27 @@ fn array_at(window: &[u8], at: usize) -> Option<Vec<SegmentPrint>> {
     (0..count)
         .map(|i| {
             let base = at + 8 + i * SEGMENT;
-            let print = SegmentPrint {
+            let segment = LoadedSegment {
                 bufsz: word(window, base + 8)?,
                 mem: word(window, base + 16)?,
                 memsz: word(window, base + 24)?,
             };
             let whole = |n: u64| n.is_multiple_of(PAGE_SIZE);
-            let sane = whole(print.mem)
-                && whole(print.memsz)
-                && print.memsz > 0
-                && print.bufsz <= print.memsz
-                && print.mem.checked_add(print.memsz).is_some();
-            sane.then_some(print)
+            let sane = whole(segment.mem)
+                && whole(segment.memsz)
+                && segment.memsz > 0
+                && segment.bufsz <= segment.memsz
+                && segment.mem.checked_add(segment.memsz).is_some();
+            sane.then_some(segment)
         })
         .collect()
 }
 
-fn judge(window: &[u8], ours: &Fingerprint) -> Identity {
+fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
     // The known place first, then any other in which our own segments are found.
     if let Some(segments) = array_at(window, COUNT) {
         let start = word(window, START).unwrap_or(0);
-        let found = Fingerprint { start, segments };
+        let found = LoadedImage { start, segments };
         return if found == *ours {
             Identity::Ours
         } else {
@@ -265,16 +265,16 @@ mod tests {
     const SYMBOL: u64 = 0xffff_ffff_8300_0100;
     const IMAGE: u64 = 0xffff_8880_0010_0800;
 
-    fn ours() -> Fingerprint {
-        Fingerprint {
+    fn ours() -> LoadedImage {
+        LoadedImage {
             start: 0x10_0000,
             segments: vec![
-                SegmentPrint {
+                LoadedSegment {
                     mem: 0x100_0000,
                     memsz: 0x80_0000,
                     bufsz: 0x7f_1234,
                 },
-                SegmentPrint {
+                LoadedSegment {
                     mem: 0x10_0000,
                     memsz: 0x3000,
                     bufsz: 0x2f01,
@@ -284,7 +284,7 @@ mod tests {
     }
 
     /// The struct with `pad` bytes of something new in front.
-    fn kimage(image: &Fingerprint, pad: usize) -> Vec<u8> {
+    fn kimage(image: &LoadedImage, pad: usize) -> Vec<u8> {
         let mut words = vec![0xffff_8880_dead_b000u64; pad / 8];
         words.extend([0x1000 | 2, IMAGE, IMAGE, image.start, 1, 2, 0]);
         words.push(image.segments.len() as u64);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_of_an_image() {
+    fn what_the_kernel_will_remember() {
         let buf = [0u8; 5];
         let segments = [SegmentRef {
             buf: &buf,
@@ -394,10 +394,10 @@ mod tests {
             memsz: 4096,
         }];
         assert_eq!(
-            Fingerprint::of(PhysAddr::new(7), &segments),
-            Fingerprint {
+            LoadedImage::of(PhysAddr::new(7), &segments),
+            LoadedImage {
                 start: 7,
-                segments: vec![SegmentPrint {
+                segments: vec![LoadedSegment {
                     mem: 0x1000,
                     memsz: 4096,
                     bufsz: 5
