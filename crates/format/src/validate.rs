@@ -94,7 +94,7 @@ pub fn validate(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Proble
                 .unwrap_or(&text)
                 .to_owned();
             if matches!(error.kind, ProblemKind::PageSize { .. }) {
-                properties.push((error.node.clone(), abi::PAGE_SIZE));
+                properties.push((error.node.clone(), abi::PAGE_SIZE_NAME));
             }
             found.push(problem(&error.node, layer, what));
         })?;

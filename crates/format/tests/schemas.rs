@@ -236,7 +236,7 @@ fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
                 (abi::TIME, U64),
                 (abi::SCRATCH, Mem),
                 (abi::MEM_CACHE, Mem),
-                (abi::PAGE_SIZE, U32),
+                (abi::PAGE_SIZE_NAME, U32),
                 (abi::CHECKSUM, U32),
             ],
         ),

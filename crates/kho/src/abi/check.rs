@@ -9,7 +9,7 @@ use super::problem::shown;
 use super::{
     ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, COMPATIBLE, GENERATION,
     HANDOVER_V1, HOP, KIND, KIND_FILES, KIND_RAW, LABEL, Label, LeaveOut, MACHINE, MAX_UTS, MEM,
-    MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE, Problem,
+    MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE_NAME, PATH, PREVIOUS_RELEASE, Problem,
     ProblemKind, SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME, check_path,
 };
 use crate::addr::PhysRange;
@@ -105,7 +105,7 @@ fn inspect<'a>(tree: &Reader<'a>, sink: &mut Sink<'_>) -> Result<Option<Handover
         };
         check.report(root, kind)?;
     }
-    if let Some(found) = check.read(root, PAGE_SIZE, Value::u32)?
+    if let Some(found) = check.read(root, PAGE_SIZE_NAME, Value::u32)?
         && found != PAGE_BYTES
     {
         check.report(root, ProblemKind::PageSize { found })?;

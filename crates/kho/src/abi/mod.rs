@@ -19,7 +19,7 @@
 //! | [`time`](TIME) | u64 | when the tree was written |
 //! | [`scratch`](SCRATCH) | one pair | the scratch region, page-aligned; nothing handed over lies in it, and the next hop uses it again |
 //! | [`mem-cache`](MEM_CACHE) | pairs, 1 or more | every reserved range, see below |
-//! | [`page-size`](PAGE_SIZE) | u32 | the page that everything here is aligned to: 4096 in version 1 |
+//! | [`page-size`](PAGE_SIZE_NAME) | u32 | the page that everything here is aligned to: 4096 in version 1 |
 //! | [`checksum`](CHECKSUM) | u32 | CRC-32 over the tree, see [`verify`](crate::tree::verify) |
 //! | [`kernel-part`](KERNEL_PART) | reserved | optional; will say where the page with the kernel's part of the tree is. A version 1 reader skips it |
 //!
@@ -126,9 +126,9 @@ pub const SCRATCH: &str = "scratch";
 pub const MEM_CACHE: &str = "mem-cache";
 
 /// Root, u32: bytes of a page.
-pub const PAGE_SIZE: &str = "page-size";
+pub const PAGE_SIZE_NAME: &str = "page-size";
 
-/// Value of [`PAGE_SIZE`] in version 1.
+/// Value of [`PAGE_SIZE_NAME`] in version 1.
 pub const PAGE_BYTES: u32 = 4096;
 
 // The page of the contract is the page of the arithmetic.

@@ -4,7 +4,7 @@ use super::numbered::begin_numbered;
 use super::{
     ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, CHECKSUM, COMPATIBLE,
     Content, GENERATION, HANDOVER_V1, HOP, Handover, KIND, KIND_FILES, KIND_RAW, LABEL, Label,
-    MACHINE, MEM, MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE, PATH, PREVIOUS_RELEASE,
+    MACHINE, MEM, MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE_NAME, PATH, PREVIOUS_RELEASE,
     SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME,
 };
 use crate::addr::PhysRange;
@@ -142,7 +142,7 @@ fn fill(
     w.prop_u64(TIME, description.time)?;
     w.prop_mem(SCRATCH, [description.scratch])?;
     w.prop_mem(MEM_CACHE, description.mem_cache.iter().copied())?;
-    w.prop_u32(PAGE_SIZE, PAGE_BYTES)?;
+    w.prop_u32(PAGE_SIZE_NAME, PAGE_BYTES)?;
     w.prop_u32(CHECKSUM, 0)?;
     w.begin_node(BLOBS)?;
     w.prop_str(COMPATIBLE, BLOBS_V1)?;
