@@ -11,7 +11,7 @@ use crate::errno::{ENODATA, ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::text::{Level, log};
 use alloc::string::String;
-use kho::abi::kernel_part::{KernelPart, PartError, Reference, is_reference};
+use kho::abi::kernel_part::{KernelPart, KernelPartError, Reference, is_reference};
 use kho::abi::{AbiError, Handover, MEM};
 use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
@@ -242,11 +242,11 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
         }
     })?;
     let part = KernelPart::parse(tree.reader()).map_err(|error| match error {
-        PartError::OutOfMemory(_) => Why::Memory,
+        KernelPartError::OutOfMemory(_) => Why::Memory,
         error => {
             log!(Level::Info, "kernel's part at {}: {error}", said.mem);
             Why::Refused(match error {
-                PartError::Version => "it is of another version",
+                KernelPartError::Version => "it is of another version",
                 _ => "it is damaged or contradicts itself",
             })
         }

@@ -8,7 +8,7 @@ use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::khofs;
 use crate::output::Output;
 use crate::session::Session;
-use kho::abi::kernel_part::{KernelPart, PartError};
+use kho::abi::kernel_part::{KernelPart, KernelPartError};
 use kho::tree::{MAX_SIZE, Reader};
 use kho::{PhysRange, RangeSet};
 use kho_kexec::sys::root::{ATTRIBUTE_LIMIT, Root};
@@ -387,7 +387,7 @@ pub fn left(
     let mut bytes = session.memory(reference.mem)?;
     bytes.truncate(usize::try_from(reference.size).unwrap_or(0));
     let part = Reader::new(&bytes)
-        .map_err(PartError::from)
+        .map_err(KernelPartError::from)
         .and_then(|tree| KernelPart::parse(&tree));
     let part = match part {
         Ok(part) if part.reference == reference => part,
@@ -429,7 +429,7 @@ fn read(root: &Root) -> Result<Part, Fail> {
             ),
         );
         match err {
-            PartError::Version => fail.fix("use the command that came with the module"),
+            KernelPartError::Version => fail.fix("use the command that came with the module"),
             _ => fail.fix("report it with a copy of /sys/kernel/kho/dt"),
         }
     })?;

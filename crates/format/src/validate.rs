@@ -74,7 +74,7 @@ pub fn validate(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Proble
     if version == Some(Ok(KERNEL_V1)) {
         if let Err(error) = KernelPart::parse(&tree) {
             let layer = match error {
-                kho::abi::kernel_part::PartError::Checksum(_) => Layer::Checksum,
+                kho::abi::kernel_part::KernelPartError::Checksum(_) => Layer::Checksum,
                 _ => Layer::Contract,
             };
             found.push(problem("/", layer, chain(&error)));

@@ -65,7 +65,7 @@ pub struct Reference {
 /// Why a tree is no kernel's part, or cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum PartError {
+pub enum KernelPartError {
     /// The bytes are no tree.
     #[error("the kernel's part is no state tree: it was aborted, or overwritten")]
     Tree(#[from] TreeError),
@@ -112,30 +112,30 @@ impl KernelPart {
     ///
     /// # Errors
     ///
-    /// [`PartError`].
-    pub fn parse(tree: &Reader<'_>) -> Result<Self, PartError> {
+    /// [`KernelPartError`].
+    pub fn parse(tree: &Reader<'_>) -> Result<Self, KernelPartError> {
         let root = tree.root();
         let version = root.prop(COMPATIBLE).map(|prop| prop.value().str());
         if version != Some(Ok(KERNEL_V1)) {
-            return Err(PartError::Version);
+            return Err(KernelPartError::Version);
         }
         verify(tree)?;
         let generation = number(&root, GENERATION).filter(|generation| *generation != 0);
-        let generation = generation.ok_or(PartError::Root {
+        let generation = generation.ok_or(KernelPartError::Root {
             property: GENERATION,
         })?;
-        let size =
-            u64::try_from(tree.bytes().len()).map_err(|_| PartError::Root { property: SIZE })?;
+        let size = u64::try_from(tree.bytes().len())
+            .map_err(|_| KernelPartError::Root { property: SIZE })?;
         let own = one_range(&root).filter(|own| own.is_page_aligned() && size <= own.len());
-        let own = own.ok_or(PartError::Root { property: MEM })?;
+        let own = own.ok_or(KernelPartError::Root { property: MEM })?;
         let mut set = RangeSet::from_ranges([own])?;
         for (_, node) in tree.nodes().filter(|(depth, _)| *depth != 0) {
             let Some(prop) = node.prop(MEM) else { continue };
-            for range in prop.value().mem().map_err(PartError::Malformed)? {
+            for range in prop.value().mem().map_err(KernelPartError::Malformed)? {
                 let range = range.ok().filter(|range| range.is_page_aligned());
-                let range = range.ok_or(PartError::Range)?;
+                let range = range.ok_or(KernelPartError::Range)?;
                 if set.overlaps(range) {
-                    return Err(PartError::Overlap { range });
+                    return Err(KernelPartError::Overlap { range });
                 }
                 set.insert(range)?;
             }
@@ -331,27 +331,27 @@ mod tests {
         let twice = part(pages(16, 1), 7, &[pages(20, 2), pages(21, 1)]);
         assert_eq!(
             parse(&twice),
-            Err(PartError::Overlap {
+            Err(KernelPartError::Overlap {
                 range: pages(21, 1)
             })
         );
         let itself = part(pages(16, 1), 7, &[pages(16, 1)]);
         assert_eq!(
             parse(&itself),
-            Err(PartError::Overlap {
+            Err(KernelPartError::Overlap {
                 range: pages(16, 1)
             })
         );
         let inactive = part(pages(16, 1), 0, &[]);
         assert_eq!(
             parse(&inactive),
-            Err(PartError::Root {
+            Err(KernelPartError::Root {
                 property: GENERATION
             })
         );
         let mut damaged = part(pages(16, 1), 7, &[pages(20, 1)]);
         let last = damaged.windows(7).position(|w| w == b"ring-v1").unwrap();
         damaged[last] = b'k';
-        assert!(matches!(parse(&damaged), Err(PartError::Checksum(_))));
+        assert!(matches!(parse(&damaged), Err(KernelPartError::Checksum(_))));
     }
 }
