@@ -21,14 +21,14 @@ const DIR: &str = "sys/kernel/kho";
 
 /// A kernel's part that the next load hands over.
 #[derive(Debug)]
-pub struct Part {
+pub struct OutgoingPart {
     /// The part.
     pub kernel: KernelPart,
     /// It arrived and is named again; there is no active phase behind it.
     pub again: bool,
 }
 
-impl Part {
+impl OutgoingPart {
     /// Generation of the active phase that it belongs to; 0 when it arrived.
     pub fn generation(&self) -> u64 {
         if self.again {
@@ -249,7 +249,7 @@ pub struct Entered<'r> {
     ours: bool,
     armed: bool,
     /// What is handed over; none without the module, or when there is nothing to hand over.
-    pub part: Option<Part>,
+    pub part: Option<OutgoingPart>,
 }
 
 impl<'r> Entered<'r> {
@@ -330,7 +330,7 @@ pub fn look(
     session: &Session,
     arrived: Option<&Arrived>,
     out: Output,
-) -> Result<Option<Part>, Fail> {
+) -> Result<Option<OutgoingPart>, Fail> {
     if is_active(&session.root)? {
         return read(&session.root).map(Some);
     }
@@ -347,9 +347,9 @@ pub fn again(
     session: &Session,
     arrived: Option<&Arrived>,
     out: Output,
-) -> Result<Option<Part>, Fail> {
+) -> Result<Option<OutgoingPart>, Fail> {
     match left(session, arrived)? {
-        Some(Ok(kernel)) => Ok(Some(Part {
+        Some(Ok(kernel)) => Ok(Some(OutgoingPart {
             kernel,
             again: true,
         })),
@@ -415,7 +415,7 @@ pub fn has_something(root: &Root) -> Result<bool, Fail> {
     Ok(some("producers") || some("untouched-nodes"))
 }
 
-fn read(root: &Root) -> Result<Part, Fail> {
+fn read(root: &Root) -> Result<OutgoingPart, Fail> {
     let bytes = root
         .bytes(&format!("{DIR}/dt"), MAX_SIZE as u64)
         .or_status(Status::Module)?;
@@ -433,7 +433,7 @@ fn read(root: &Root) -> Result<Part, Fail> {
             _ => fail.fix("report it with a copy of /sys/kernel/kho/dt"),
         }
     })?;
-    Ok(Part {
+    Ok(OutgoingPart {
         kernel,
         again: false,
     })
@@ -454,7 +454,11 @@ pub fn tell_scratch(root: &Root, scratch: PhysRange) {
 /// # Errors
 ///
 /// [`Status::NoModule`].
-pub fn require_in_next(root: &Root, part: &Part, release: Option<&str>) -> Result<(), Fail> {
+pub fn require_in_next(
+    root: &Root,
+    part: &OutgoingPart,
+    release: Option<&str>,
+) -> Result<(), Fail> {
     let bytes = part.kernel.mem.total();
     if bytes == 0 {
         return Ok(());

@@ -9,7 +9,7 @@ use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::hash;
-use crate::module::{self, Entered, Part};
+use crate::module::{self, Entered, OutgoingPart};
 use crate::output::{self, Output};
 use crate::session::Session;
 use crate::state::LoadedFile;
@@ -197,7 +197,7 @@ pub fn run(
         .or_status(Status::Failed)?;
     let identity = loaded::LoadedImage::of(assembled.entry, &segments);
     // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
-    let frozen = inputs.kernel.as_ref().map_or(0, Part::generation);
+    let frozen = inputs.kernel.as_ref().map_or(0, OutgoingPart::generation);
     if module::generation(&session.root)? != frozen && frozen != 0 {
         let fail = Fail::new(Status::Module, "the active phase was left during the load")
             .fix("kho load again; the kernel log says which driver went away");

@@ -7,7 +7,7 @@ use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list::{self, Entry};
-use crate::module::Part;
+use crate::module::OutgoingPart;
 use crate::output;
 use crate::session::Session;
 use crate::state::KeepFile;
@@ -44,7 +44,7 @@ pub struct Inputs<'a> {
     /// Kept where it is.
     pub in_place: RangeSet,
     /// What drivers hand over.
-    pub kernel: Option<Part>,
+    pub kernel: Option<OutgoingPart>,
     /// Where scratch comes from.
     pub scratch: ScratchSource,
     /// Reserved since the last hop and no longer needed.
@@ -72,7 +72,7 @@ impl<'a> Inputs<'a> {
         arrived: Option<&Arrived>,
         next: &'a Next<'a>,
         args: &args::Next,
-        kernel: Option<Part>,
+        kernel: Option<OutgoingPart>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
         let items = content::measure(list::effective(arrived, keep), arrived, session)?;
@@ -265,7 +265,7 @@ fn state_len(
     items: &[Item],
     arrived: Option<&Arrived>,
     limits: &Limits,
-    kernel: Option<&Part>,
+    kernel: Option<&OutgoingPart>,
     traces: Option<&Carry>,
 ) -> Result<u64, Fail> {
     let ranges = dummy_ranges(limits.max_entries + limits.max_payload_segments)?;
@@ -336,7 +336,7 @@ fn state_len(
 ///
 /// As the writer.
 pub fn write_others(
-    kernel: Option<&Part>,
+    kernel: Option<&OutgoingPart>,
     traces: Option<(&Carry, &Places)>,
     writer: &mut Writer<'_>,
 ) -> Result<(), WriteError> {
