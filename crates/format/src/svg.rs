@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 /// Something on the map: later ones are drawn over earlier ones.
 #[derive(Clone, Debug)]
-pub struct Part<'a> {
+pub struct Area<'a> {
     /// Where it is.
     pub range: PhysRange,
     /// What it is, for the legend.
@@ -28,7 +28,7 @@ const LEAST: f64 = 2.0;
 
 /// Draws `parts` over `ram`. Every row shows the same number of bytes, a power of two; rows without RAM are left out.
 #[allow(clippy::cast_precision_loss, reason = "pixels need no more")]
-pub fn draw(title: &str, ram: &RangeSet, parts: &[Part<'_>]) -> String {
+pub fn draw(title: &str, ram: &RangeSet, parts: &[Area<'_>]) -> String {
     let mut row_bytes = 64 * kho::PAGE_SIZE;
     while rows(ram, row_bytes).len() as u64 > ROWS {
         match row_bytes.checked_mul(2) {
@@ -185,7 +185,7 @@ mod tests {
             range(1 << 36, 4096),
         ])
         .unwrap();
-        let part = |range, kind, colour| Part {
+        let part = |range, kind, colour| Area {
             range,
             kind,
             colour,

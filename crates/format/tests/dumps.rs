@@ -74,14 +74,14 @@ fn dtc_makes_the_same_tree_of_the_source() {
 fn a_map_is_drawn_as_before() {
     use common::{MIB, range};
     use kho::RangeSet;
-    use kho_format::svg::{Part, draw};
+    use kho_format::svg::{Area, draw};
     let ram = RangeSet::from_ranges([
         range(0x1000, 0x9_e000),
         range(MIB, 3071 * MIB),
         range(4096 * MIB, 1024 * MIB),
     ])
     .unwrap();
-    let part = |start: u64, mib: u64, kind, colour| Part {
+    let part = |start: u64, mib: u64, kind, colour| Area {
         range: range(start * MIB, mib * MIB),
         kind,
         colour,

@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::trace::carry::Carry;
 use kho::plan::{Content, Plan};
 use kho::{PhysRange, RangeSet};
-use kho_format::svg::{self, Part};
+use kho_format::svg::{self, Area};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -242,9 +242,9 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
 /// Draws the map as an image.
 fn write_svg(path: &Path, inputs: &Inputs<'_>, plan: &Plan) -> Result<(), Fail> {
     let parts = parts(inputs, plan);
-    let parts: Vec<Part<'_>> = parts
+    let parts: Vec<Area<'_>> = parts
         .iter()
-        .map(|(range, kind)| Part {
+        .map(|(range, kind)| Area {
             range: *range,
             kind: kind.legend().1,
             colour: kind.colour(),
