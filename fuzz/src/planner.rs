@@ -32,9 +32,6 @@ pub fn planner(data: &[u8]) {
     let ram = set(&mut c, 6);
     let pinned = set(&mut c, 8);
     let in_place = set(&mut c, 40);
-    let borders: Vec<_> = (0..c.u8() % 3)
-        .map(|_| PhysAddr::new(size(&mut c)))
-        .collect();
     let scratch = match c.u8() % 4 {
         0 => ScratchSource::Recorded(range(&mut c)),
         1 => ScratchSource::Choose {
@@ -65,7 +62,6 @@ pub fn planner(data: &[u8]) {
         ram: &ram,
         pinned: &pinned,
         in_place: &in_place,
-        borders: &borders,
         scratch,
         image,
         payload: PayloadNeeds {
@@ -94,7 +90,6 @@ pub fn machines() -> Vec<Vec<u8>> {
         23, // RAM: 1 MiB less the first page, then 2 GiB less 64 MiB
         1, 200, 0, 4, 12, // pinned: four pages
         2, 60, 0, 3, 12, 70, 0, 2, 20, // in place: three pages, 2 MiB
-        0,  // no borders
         2,  // scratch: choose
         0,  // relocatable, above 4 GiB, an initrd
         8, 20, 42, 20, 21, 1, 24, // 8 MiB of file, 42 MiB of memory, 2 MiB aligned, at 16 MiB

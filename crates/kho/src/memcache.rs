@@ -11,7 +11,7 @@
 //! ordinary memory (firmware tables, holes), or because the next kernel needs it free (scratch). Those
 //! *forced gaps* are kept first, and what is left of the budget goes to the largest of the others.
 
-use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
+use crate::addr::PhysRange;
 use crate::ranges::{OutOfMemory, RangeSet, push};
 use alloc::vec::Vec;
 use thiserror::Error;
@@ -125,7 +125,12 @@ pub enum CoverError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// [`cover_with_borders`] without borders.
+/// At most `max_entries` sorted, disjoint, page-aligned ranges that cover every page of `kept`, no byte of
+/// `forbidden`, and as few other bytes as any such list can.
+///
+/// Between gaps of the same size the one at the lower address is kept open, so the result is a function of the input.
+///
+/// O(n log f) for n kept ranges and f forbidden ranges.
 ///
 /// # Errors
 ///
@@ -146,50 +151,13 @@ pub fn cover(
     forbidden: &RangeSet,
     max_entries: usize,
 ) -> Result<MemCache, CoverError> {
-    cover_with_borders(kept, forbidden, &[], max_entries)
-}
-
-/// At most `max_entries` sorted, disjoint, page-aligned ranges that cover every page of `kept`, no byte of
-/// `forbidden`, and as few other bytes as any such list can.
-///
-/// No entry crosses one of `borders` (the first addresses of NUMA nodes; any order; rounded down to
-/// pages). Kept ranges that touch at a border become two entries that touch. Between gaps of the same
-/// size the one at the lower address is kept open, so the result is a function of the input.
-///
-/// O((n + b) log(f + b)) for n kept ranges, f forbidden ranges and b borders.
-///
-/// # Errors
-///
-/// See [`CoverError`].
-pub fn cover_with_borders(
-    kept: &RangeSet,
-    forbidden: &RangeSet,
-    borders: &[PhysAddr],
-    max_entries: usize,
-) -> Result<MemCache, CoverError> {
-    let borders = sorted_borders(borders)?;
-    let pieces = page_pieces(kept, forbidden, &borders)?;
-    let cuts = choose_cuts(&pieces, forbidden, &borders, max_entries)?;
+    let pieces = page_pieces(kept, forbidden)?;
+    let cuts = choose_cuts(&pieces, forbidden, max_entries)?;
     assemble(&pieces, &cuts)
 }
 
-/// `borders` rounded down to pages and sorted.
-fn sorted_borders(borders: &[PhysAddr]) -> Result<Vec<PhysAddr>, OutOfMemory> {
-    let mut list = Vec::new();
-    for border in borders.iter().filter_map(|b| b.align_down(PAGE_SIZE)) {
-        push(&mut list, border)?;
-    }
-    crate::sort::sort(&mut list);
-    list.dedup();
-    Ok(list)
-}
-
-/// The kept ranges in whole pages, sorted, merged where they touch except across a border.
-fn page_pieces(
-    kept: &RangeSet,
-    forbidden: &RangeSet,
-    borders: &[PhysAddr],
-) -> Result<Vec<PhysRange>, CoverError> {
+/// The kept ranges in whole pages, sorted, merged where they touch.
+fn page_pieces(kept: &RangeSet, forbidden: &RangeSet) -> Result<Vec<PhysRange>, CoverError> {
     let mut pages: Vec<PhysRange> = Vec::new();
     pages
         .try_reserve_exact(kept.len())
@@ -212,34 +180,13 @@ fn page_pieces(
             _ => push(&mut pages, outer)?,
         }
     }
-    if borders.is_empty() {
-        return Ok(pages);
-    }
-    let mut split = Vec::new();
-    for range in pages {
-        let mut start = range.start();
-        let first = borders.partition_point(|b| *b <= start);
-        for border in borders.get(first..).unwrap_or(&[]) {
-            if *border >= range.end() {
-                break;
-            }
-            if let Ok(piece) = PhysRange::from_bounds(start, *border) {
-                push(&mut split, piece)?;
-            }
-            start = *border;
-        }
-        if let Ok(piece) = PhysRange::from_bounds(start, range.end()) {
-            push(&mut split, piece)?;
-        }
-    }
-    Ok(split)
+    Ok(pages)
 }
 
 /// For each piece but the last, whether an entry ends after it.
 fn choose_cuts(
     pieces: &[PhysRange],
     forbidden: &RangeSet,
-    borders: &[PhysAddr],
     max_entries: usize,
 ) -> Result<Vec<bool>, CoverError> {
     let gap_count = pieces.len().saturating_sub(1);
@@ -251,10 +198,8 @@ fn choose_cuts(
         .map_err(|_| OutOfMemory)?;
     for (index, pair) in pieces.windows(2).enumerate() {
         let &[before, after] = pair else { continue };
-        let forced = match PhysRange::from_bounds(before.end(), after.start()) {
-            Ok(gap) => forbidden.overlaps(gap) || has_border(borders, gap),
-            Err(_) => true, // the two touch, which only happens at a border
-        };
+        let gap = PhysRange::from_bounds(before.end(), after.start());
+        let forced = gap.is_ok_and(|gap| forbidden.overlaps(gap));
         cuts.push(forced);
         if !forced {
             let size = after.start().offset_from(before.end()).unwrap_or(0);
@@ -284,13 +229,6 @@ fn choose_cuts(
         }
     }
     Ok(cuts)
-}
-
-/// Whether a border lies in `gap` or at one of its ends, so that closing the gap would cross it.
-fn has_border(borders: &[PhysAddr], gap: PhysRange) -> bool {
-    borders
-        .get(borders.partition_point(|b| *b < gap.start()))
-        .is_some_and(|b| *b <= gap.end())
 }
 
 /// Entries and slack from the pieces and where to cut between them.

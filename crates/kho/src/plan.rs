@@ -230,10 +230,9 @@ impl Attempt<'_> {
         let payload_set = RangeSet::from_ranges(layout.segments.iter().map(|s| s.dest))?;
         let kept = self.in_place.union(&payload_set)?;
         let cap = request.limits.max_entries;
-        let mem_cache = memcache::cover_with_borders(
+        let mem_cache = memcache::cover(
             &kept,
             &self.terrain.forbidden,
-            request.borders,
             cap.saturating_sub(STATE_RESERVATIONS),
         )
         .map_err(|error| self.cover_error(error))?;

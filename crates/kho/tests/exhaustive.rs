@@ -8,7 +8,7 @@
 )]
 
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds, place_image};
-use kho::memcache::{CoverError, cover_with_borders};
+use kho::memcache::{CoverError, cover};
 use kho::tree::Reader;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
@@ -134,8 +134,7 @@ fn whole_pages() {
     }
 }
 
-/// Every choice of kept, forbidden and other pages among 9, every budget, with and without a border at each page: the
-/// cover is complete, touches nothing forbidden, keeps to the budget, and no cover of any kind is smaller.
+/// Every choice of kept, forbidden and other pages among 9, every budget: the cover is complete, touches nothing forbidden, keeps to the budget, and no cover of any kind is smaller.
 #[test]
 fn covers() {
     const PAGES: u32 = 9;
@@ -148,16 +147,6 @@ fn covers() {
         let mut forbidden = !kept & all;
         loop {
             let (x, y) = (set(base, PAGE_SIZE, kept), set(base, PAGE_SIZE, forbidden));
-            // No border, or one: at a page that depends on the case, so that each pair of sets meets some of them.
-            let border = (kept ^ forbidden) % (PAGES + 1);
-            let borders: Vec<PhysAddr> = (border > 0)
-                .then(|| PhysAddr::new(base + u64::from(border) * PAGE_SIZE))
-                .into_iter()
-                .collect();
-            let pieces = |cover: Cells| {
-                let low = cover & ((1 << border) - 1);
-                runs(low).count() + runs(cover & !low).count()
-            };
             // The smallest cover for each number of entries: every superset that avoids the forbidden pages.
             let mut best = [None; MOST + 1];
             let free = all & !kept & !forbidden;
@@ -165,7 +154,8 @@ fn covers() {
             loop {
                 let cover = kept | more;
                 for (budget, best) in best.iter_mut().enumerate() {
-                    if pieces(cover) <= budget && best.is_none_or(|least| more.count_ones() < least)
+                    if runs(cover).count() <= budget
+                        && best.is_none_or(|least| more.count_ones() < least)
                     {
                         *best = Some(more.count_ones());
                     }
@@ -177,17 +167,13 @@ fn covers() {
             }
             for (budget, best) in best.iter().enumerate() {
                 cases += 1;
-                match (cover_with_borders(&x, &y, &borders, budget), best) {
+                match (cover(&x, &y, budget), best) {
                     (Ok(cache), Some(least)) => {
                         let mut cover = 0;
                         for entry in cache.entries() {
                             let one = RangeSet::from_ranges([entry.range]).unwrap();
                             let one = cells(base, PAGE_SIZE, &one);
                             assert_eq!(cover & one, 0, "entries overlap");
-                            assert!(
-                                border == 0 || one >> border == 0 || one & ((1 << border) - 1) == 0,
-                                "an entry crosses the border"
-                            );
                             cover |= one;
                         }
                         assert_eq!(cover & kept, kept);

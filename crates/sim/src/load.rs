@@ -68,7 +68,6 @@ impl World {
             ram: &self.template.ram,
             pinned: unless(Mistake::NothingPinned, &self.kernel.pinned),
             in_place: unless(Mistake::NothingInPlace, &in_place),
-            borders: &self.template.borders,
             scratch: match self.hop {
                 0 => ScratchSource::Choose { size: None },
                 _ if self.mistake == Some(Mistake::NewScratch) => {

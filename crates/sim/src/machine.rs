@@ -23,8 +23,6 @@ pub struct Template {
     /// `arch/x86/boot/compressed/kaslr.c`, Linux 6.12 and 7.3). That is what keeps it off firmware data that
     /// the e820 map calls RAM.
     pub efi: bool,
-    /// First addresses of NUMA nodes but the first.
-    pub borders: Vec<PhysAddr>,
     /// Early reservations that a kernel takes from us here. One more and it dies before its console.
     pub cap: usize,
 }
@@ -56,7 +54,6 @@ impl Template {
             efi: false,
             ram: set([range(0, 0x9_fc00), range(MIB, 2 * GIB - 0x2_0000)]),
             hidden: RangeSet::new(),
-            borders: vec![],
             cap: 100,
         }
     }
@@ -72,7 +69,6 @@ impl Template {
                 range(4 * GIB, 7 * GIB),
             ]),
             hidden: RangeSet::new(),
-            borders: vec![],
             cap: 100,
         }
     }
@@ -103,15 +99,14 @@ impl Template {
             efi: true,
             ram,
             hidden,
-            borders: vec![],
             cap: 40,
         }
     }
 
-    /// Two NUMA nodes of 4 GiB.
-    pub fn numa_8g() -> Self {
+    /// A UEFI machine with 8 GiB and a plain map.
+    pub fn uefi_8g() -> Self {
         Self {
-            name: "numa-8g",
+            name: "uefi-8g",
             efi: true,
             ram: set([
                 range(0, 0x9_fc00),
@@ -119,7 +114,6 @@ impl Template {
                 range(4 * GIB, 9 * GIB),
             ]),
             hidden: set([range(5 * GIB + 0x1000, 5 * GIB + 0x2000)]),
-            borders: vec![PhysAddr::new(5 * GIB + 512 * MIB)],
             cap: 60,
         }
     }
@@ -131,7 +125,6 @@ impl Template {
             efi: true,
             ram: set([range(0, 0x9_fc00), range(MIB, 512 * MIB)]),
             hidden: set([range(0x1800_0000, 0x1800_1000)]),
-            borders: vec![],
             cap: 12,
         }
     }
@@ -142,7 +135,7 @@ impl Template {
             Self::bios_2g(),
             Self::bios_6g(),
             Self::uefi_4g(),
-            Self::numa_8g(),
+            Self::uefi_8g(),
             Self::tiny_512m(),
         ]
     }

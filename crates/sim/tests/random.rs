@@ -123,4 +123,4 @@ macro_rules! machines {
     };
 }
 
-machines!(bios_2g, bios_6g, uefi_4g, numa_8g, tiny_512m);
+machines!(bios_2g, bios_6g, uefi_4g, uefi_8g, tiny_512m);

@@ -200,7 +200,6 @@ impl<'a> Inputs<'a> {
             ram: &self.machine.ram,
             pinned: &self.machine.pinned,
             in_place: &self.in_place,
-            borders: &[],
             scratch: self.scratch,
             image: self.image,
             payload: PayloadNeeds {

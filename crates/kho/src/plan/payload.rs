@@ -107,8 +107,6 @@ pub(super) struct Space<'a> {
     tiers: Vec<RangeSet>,
     /// All landing zones together.
     landing: RangeSet,
-    /// Node borders, rounded down to pages and sorted.
-    borders: Vec<PhysAddr>,
     state: u64,
     need: u64,
 }
@@ -167,19 +165,10 @@ impl<'a> Space<'a> {
             rest.remove(avoid)?;
         }
         push(&mut tiers, rest)?;
-        let mut borders = Vec::new();
-        for border in request.borders {
-            push(
-                &mut borders,
-                border.align_down(PAGE_SIZE).unwrap_or(*border),
-            )?;
-        }
-        crate::sort::sort(&mut borders);
         Ok(Self {
             request,
             tiers,
             landing,
-            borders,
             state,
             need,
         })
@@ -225,7 +214,7 @@ impl<'a> Space<'a> {
     }
 
     /// The run of `tier` to take next for `len` bytes: the smallest that holds them, or else the largest;
-    /// of equals the lowest. Runs are cut at the zone's end and at node borders; those in `taken` do not count.
+    /// of equals the lowest. Runs are cut at the zone's end; those in `taken` do not count.
     ///
     /// A scan rather than a sorted list, because few runs are taken and there may be very many.
     fn pick(&self, tier: Tier<'_>, taken: &[PhysRange], len: u64) -> Option<PhysRange> {
@@ -242,19 +231,9 @@ impl<'a> Space<'a> {
             }
         };
         for range in tier.set.iter() {
-            let Some(mut rest) = tier.zone.clip(range) else {
-                continue;
-            };
-            for border in &self.borders {
-                if let Some((first, second)) = border
-                    .offset_from(rest.start())
-                    .and_then(|below| rest.split_at(below))
-                {
-                    consider(first);
-                    rest = second;
-                }
+            if let Some(run) = tier.zone.clip(range) {
+                consider(run);
             }
-            consider(rest);
         }
         best
     }

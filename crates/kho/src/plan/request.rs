@@ -1,6 +1,6 @@
 //! The question to the planner.
 
-use crate::addr::{PhysAddr, PhysRange};
+use crate::addr::PhysRange;
 use crate::image::ImageNeeds;
 use crate::ranges::RangeSet;
 
@@ -59,8 +59,6 @@ pub struct PlanRequest<'a> {
     pub pinned: &'a RangeSet,
     /// Ranges that are kept where they are.
     pub in_place: &'a RangeSet,
-    /// First addresses of NUMA nodes: no mem-cache entry crosses one. May be empty.
-    pub borders: &'a [PhysAddr],
     /// Where scratch comes from.
     pub scratch: ScratchSource,
     /// What goes into scratch.

@@ -26,7 +26,6 @@ struct Case {
     ram: RangeSet,
     pinned: RangeSet,
     in_place: RangeSet,
-    borders: StdVec<PhysAddr>,
     scratch: ScratchSource,
     image: ImageNeeds,
     state: u64,
@@ -43,7 +42,6 @@ impl Case {
             ram: set([range(0, 0x9_f000), range(MIB, 2 * GIB)]),
             pinned: set([range(900 * MIB, 960 * MIB), range(0x1000, 0x2000)]),
             in_place: RangeSet::new(),
-            borders: vec![],
             scratch: ScratchSource::Choose { size: None },
             image: image(),
             state: 10_000,
@@ -79,7 +77,6 @@ impl Case {
             ram: &self.ram,
             pinned: &self.pinned,
             in_place: &self.in_place,
-            borders: &self.borders,
             scratch: self.scratch,
             image: self.image,
             payload: PayloadNeeds {
@@ -352,22 +349,6 @@ fn a_growing_blob_over_many_hops_stays_in_few_segments() {
     }
 }
 
-#[test]
-fn a_payload_next_to_a_node_border_is_not_merged_over_it() {
-    let mut case = Case::large();
-    let border = 4 * GIB + 32 * MIB;
-    case.borders = vec![PhysAddr::new(border)];
-    case.landing = vec![set([range(border - 40 * MIB, border + 40 * MIB)])];
-    let plan = case.plan().unwrap();
-    assert!(
-        plan.mem_cache
-            .entries()
-            .iter()
-            .all(|e| !e.range.contains(PhysAddr::new(border))
-                || e.range.start() == PhysAddr::new(border))
-    );
-}
-
 /// A tebibyte kept in place in 2 MiB chunks. Prints its time; benches hold it to its budget.
 #[test]
 fn a_tebibyte_in_place() {
@@ -576,7 +557,6 @@ prop_compose! {
         blobs in proptest::collection::vec(0..120 * MIB, 0..6),
         state in 1..200_000u64,
         recorded in proptest::option::of(1..2000u64),
-        borders in proptest::collection::vec(0..7 * GIB, 0..3),
         caps in (0..30usize, 1..13usize),
         size in proptest::option::of(64 * MIB..300 * MIB),
     ) -> Case {
@@ -591,7 +571,6 @@ prop_compose! {
         };
         Case {
             ram, pinned, in_place, landing, blobs, state,
-            borders: borders.into_iter().map(PhysAddr::new).collect(),
             scratch: match recorded {
                 Some(mib) => ScratchSource::Recorded(Some(range(mib * MIB, (mib + 180) * MIB))),
                 None => ScratchSource::Choose { size },

@@ -90,14 +90,6 @@ pub enum Violation {
     /// The mem cache's accounts are wrong.
     #[error("the mem cache's kept and slack bytes do not add up")]
     Accounts,
-    /// A mem-cache entry crosses a node border.
-    #[error("{range} crosses the node border at {border}")]
-    Border {
-        /// The entry.
-        range: PhysRange,
-        /// The border.
-        border: PhysAddr,
-    },
     /// The segments are more than `kexec_load` accepts.
     #[error("{need:#x} bytes to load, {limit:#x} accepted")]
     LoadLimit {
@@ -329,15 +321,6 @@ impl Plan {
                     a: before,
                     b: range,
                 });
-            }
-            for border in request.borders {
-                let page = border.align_down(PAGE_SIZE).unwrap_or(*border);
-                if range.start() < page && page < range.end() {
-                    return Err(Violation::Border {
-                        range,
-                        border: *border,
-                    });
-                }
             }
             if entry.kept_bytes.checked_add(entry.slack_bytes) != Some(range.len()) {
                 return Err(Violation::Accounts);
