@@ -52,7 +52,6 @@ pub fn planner(data: &[u8]) {
         initrd: (flags & 4 == 0).then(|| InitrdNeeds {
             len: size(&mut c),
             max_addr: PhysAddr::new(0x7fff_ffff),
-            unpacked: (flags & 8 == 0).then(|| size(&mut c)),
         }),
         params_len: size(&mut c),
     };
@@ -93,7 +92,7 @@ pub fn machines() -> Vec<Vec<u8>> {
         2,  // scratch: choose
         0,  // relocatable, above 4 GiB, an initrd
         8, 20, 42, 20, 21, 1, 24, // 8 MiB of file, 42 MiB of memory, 2 MiB aligned, at 16 MiB
-        40, 20, 90, 20, // initrd, unpacked
+        40, 20, // initrd
         9, 10, // parameters
         2, 5, 20, 1, 12, // two blobs
         0, 0, // no landing zones

@@ -51,8 +51,6 @@ pub struct InitrdNeeds {
     /// `initrd_addr_max`: the highest address its last byte may have. Ignored when the kernel says
     /// [`KernelNeeds::above_4g`].
     pub max_addr: PhysAddr,
-    /// Bytes of its files once unpacked, where known; `None` to estimate from `len`.
-    pub unpacked: Option<u64>,
 }
 
 /// Everything that goes into scratch.

@@ -317,7 +317,6 @@ fn image_places() {
                 initrd: (initrd > 0).then(|| InitrdNeeds {
                     len: page(initrd) - 7,
                     max_addr: PhysAddr::new(0x7fff_ffff),
-                    unpacked: None,
                 }),
                 params_len: page(params) - 9,
             };

@@ -162,7 +162,6 @@ pub fn image(kernel: u8, initrd_mib: u64) -> ImageNeeds {
         initrd: (initrd_mib > 0).then_some(InitrdNeeds {
             len: initrd_mib * MIB + 777,
             max_addr: PhysAddr::new(0x7fff_ffff),
-            unpacked: None,
         }),
         params_len: 9000,
     }

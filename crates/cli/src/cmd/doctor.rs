@@ -75,7 +75,6 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         initrd: Some(InitrdNeeds {
             len: TYPICAL.1,
             max_addr: PhysAddr::new(u64::MAX),
-            unpacked: None,
         }),
         params_len: kho::PAGE_SIZE,
     };

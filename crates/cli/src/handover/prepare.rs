@@ -377,7 +377,6 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
         initrd: Some(InitrdNeeds {
             len,
             max_addr: header.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
-            unpacked: None,
         }),
         params_len: assemble::params_len(next.cmdline.line.len() as u64),
     })

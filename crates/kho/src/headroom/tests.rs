@@ -9,7 +9,6 @@ fn image() -> ImageNeeds {
         initrd: Some(InitrdNeeds {
             len: 40 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
-            unpacked: Some(100 * MIB),
         }),
         params_len: 4096,
     }
@@ -42,7 +41,7 @@ fn every_term_is_in_the_report() {
     let report = judge(&ram, &reserved, "crashkernel=128M hugepages=8").unwrap();
     assert_eq!(term(&report, TermKind::Kernel), (60 * MIB, 60 * MIB));
     assert_eq!(term(&report, TermKind::Initrd), (40 * MIB, 40 * MIB));
-    assert_eq!(term(&report, TermKind::InitrdFiles), (100 * MIB, 0));
+    assert_eq!(term(&report, TermKind::InitrdFiles), (160 * MIB, 0));
     assert_eq!(term(&report, TermKind::PageStructs), (128 * MIB, 0));
     assert_eq!(term(&report, TermKind::Swiotlb), (64 * MIB, 64 * MIB));
     assert_eq!(term(&report, TermKind::CrashKernel), (128 * MIB, 128 * MIB));

@@ -14,7 +14,6 @@ fn image() -> ImageNeeds {
         initrd: Some(InitrdNeeds {
             len: 30 * MIB + 5,
             max_addr: PhysAddr::new(0x7fff_ffff),
-            unpacked: None,
         }),
         params_len: 5000,
     }

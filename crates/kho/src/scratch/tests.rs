@@ -12,7 +12,6 @@ fn image() -> ImageNeeds {
         initrd: Some(InitrdNeeds {
             len: 40 * MIB + 17,
             max_addr: PhysAddr::new(0x7fff_ffff),
-            unpacked: None,
         }),
         params_len: 3 * 4096,
     }
@@ -307,7 +306,7 @@ proptest! {
                 align: if flags.0 { align } else { 1 << (align % 64) },
                 preferred: PhysAddr::new(preferred >> shift), relocatable: flags.0, above_4g: flags.1,
             },
-            initrd: Some(InitrdNeeds { len: initrd.0 >> shift, max_addr: PhysAddr::new(initrd.1), unpacked: None }),
+            initrd: Some(InitrdNeeds { len: initrd.0 >> shift, max_addr: PhysAddr::new(initrd.1) }),
             params_len: params_len >> shift,
         };
         let ram = bios_2g();
