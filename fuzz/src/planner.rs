@@ -46,10 +46,9 @@ pub fn planner(data: &[u8]) {
             mem_size: size(&mut c),
             align: 1 << (c.u8() % 30),
             preferred: PhysAddr::new(size(&mut c)),
-            relocatable: flags & 1 == 0,
-            above_4g: flags & 2 == 0,
+            above_4g: flags & 1 == 0,
         },
-        initrd: (flags & 4 == 0).then(|| InitrdNeeds {
+        initrd: (flags & 2 == 0).then(|| InitrdNeeds {
             len: size(&mut c),
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
@@ -90,7 +89,7 @@ pub fn machines() -> Vec<Vec<u8>> {
         1, 200, 0, 4, 12, // pinned: four pages
         2, 60, 0, 3, 12, 70, 0, 2, 20, // in place: three pages, 2 MiB
         2,  // scratch: choose
-        0,  // relocatable, above 4 GiB, an initrd
+        0,  // above 4 GiB, an initrd
         8, 20, 42, 20, 21, 1, 24, // 8 MiB of file, 42 MiB of memory, 2 MiB aligned, at 16 MiB
         40, 20, // initrd
         9, 10, // parameters

@@ -14,7 +14,7 @@ pub const FOUR_GIB: PhysAddr = PhysAddr::new(1 << 32);
 /// later), so nothing is placed or kept there.
 pub const LOW_MEMORY_END: PhysAddr = PhysAddr::new(1 << 20);
 
-/// The kernel image, as its setup header describes it (`Documentation/arch/x86/boot.rst`).
+/// A kernel image that can be moved, as its setup header describes it (`Documentation/arch/x86/boot.rst`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelNeeds {
     /// Bytes copied from the file: the protected-mode part.
@@ -24,11 +24,9 @@ pub struct KernelNeeds {
     pub mem_size: u64,
     /// `kernel_alignment`, a power of two.
     pub align: u64,
-    /// `pref_address`. A relocatable kernel loaded below it moves itself up to it
-    /// (`arch/x86/boot/compressed/head_64.S`), so it is never placed below; any other must be exactly there.
+    /// `pref_address`. A kernel loaded below it moves itself up to it (`arch/x86/boot/compressed/head_64.S`), so it is
+    /// never placed below.
     pub preferred: PhysAddr,
-    /// `relocatable_kernel`.
-    pub relocatable: bool,
     /// `XLF_CAN_BE_LOADED_ABOVE_4G`: kernel, initrd, parameters and command line may lie above 4 GiB.
     pub above_4g: bool,
 }
@@ -269,24 +267,15 @@ struct Spot {
 fn kernel_spot(kernel: &KernelNeeds, max: PhysAddr) -> Result<Spot, PlacementError> {
     let fail = || impossible(ImagePart::Kernel, kernel.mem_size, kernel.align);
     let len = kernel.reserve_len().ok_or_else(fail)?;
-    // Headers of kernels that cannot move may leave the alignment at zero.
+    // An image may leave the alignment at zero.
     if kernel.align != 0 && !kernel.align.is_power_of_two() {
         return Err(fail());
     }
-    // Segments are pages, so an alignment below a page is a page.
-    let align = kernel.align.max(PAGE_SIZE);
-    let max = if kernel.relocatable {
-        max
-    } else if kernel.preferred.is_aligned(PAGE_SIZE) {
-        // Exactly there: no room to slide.
-        kernel.preferred.checked_add(len).ok_or_else(fail)?.min(max)
-    } else {
-        return Err(fail());
-    };
     Ok(Spot {
         part: ImagePart::Kernel,
         len,
-        align: if kernel.relocatable { align } else { PAGE_SIZE },
+        // Segments are pages, so an alignment below a page is a page.
+        align: kernel.align.max(PAGE_SIZE),
         min: kernel.preferred,
         max,
     })

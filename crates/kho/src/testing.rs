@@ -21,6 +21,5 @@ pub const KERNEL: KernelNeeds = KernelNeeds {
     mem_size: 60 * MIB,
     align: 2 * MIB,
     preferred: PhysAddr::new(16 * MIB),
-    relocatable: true,
     above_4g: true,
 };

@@ -302,7 +302,7 @@ fn image_places() {
     let page = |n: u64| n * PAGE_SIZE;
     let mut placed = 0;
     let (mut refused, mut missed) = (0, 0);
-    for (start, kernel, initrd, params, align, preferred, relocatable) in cases() {
+    for (start, kernel, initrd, params, align, preferred) in cases() {
         for len in 1..=SCRATCH {
             let scratch = PhysRange::new(PhysAddr::new(page(start)), page(len)).unwrap();
             let image = ImageNeeds {
@@ -311,7 +311,6 @@ fn image_places() {
                     mem_size: page(kernel),
                     align: page(align),
                     preferred: PhysAddr::new(page(preferred)),
-                    relocatable,
                     above_4g: true,
                 },
                 initrd: (initrd > 0).then(|| InitrdNeeds {
@@ -321,11 +320,7 @@ fn image_places() {
                 params_len: page(params) - 9,
             };
             let fits = |at: u64| {
-                let allowed = if relocatable {
-                    at >= preferred && at.is_multiple_of(align)
-                } else {
-                    at == preferred
-                };
+                let allowed = at >= preferred && at.is_multiple_of(align);
                 // The rest is two runs of pages without any rule: before and after the kernel.
                 let (before, after) = (at - start, start + len - at - kernel);
                 let both = initrd + params;
@@ -334,11 +329,7 @@ fn image_places() {
                 allowed && (before >= both || after >= both || apart)
             };
             let possible = (start..=(start + len).saturating_sub(kernel)).any(fits);
-            let lowest = if relocatable {
-                start.max(preferred).next_multiple_of(align)
-            } else {
-                preferred
-            };
+            let lowest = start.max(preferred).next_multiple_of(align);
             let plain =
                 lowest >= start && lowest + kernel + initrd + params <= start + len && fits(lowest);
             match place_image(scratch, &RangeSet::from_ranges([scratch]).unwrap(), &image) {
@@ -378,19 +369,17 @@ fn image_places() {
     assert!(placed > 1000 && refused > 1000, "{placed} {refused}");
 }
 
-/// Start of scratch, pages of kernel, initrd and parameters, alignment, preferred place, whether it can move.
-fn cases() -> impl Iterator<Item = (u64, u64, u64, u64, u64, u64, bool)> {
+/// Start of scratch, pages of kernel, initrd and parameters, alignment, preferred place.
+fn cases() -> impl Iterator<Item = (u64, u64, u64, u64, u64, u64)> {
     let all = |n: u64, m: u64| n..=m;
     all(256, 260).flat_map(move |start| {
         all(1, 4).flat_map(move |kernel| {
             all(0, 2).flat_map(move |initrd| {
                 all(1, 2).flat_map(move |params| {
                     [1, 2, 4].into_iter().flat_map(move |align| {
-                        [0, 256, 258, 260].into_iter().flat_map(move |preferred| {
-                            [true, false].map(|relocatable| {
-                                (start, kernel, initrd, params, align, preferred, relocatable)
-                            })
-                        })
+                        [0, 256, 258, 260]
+                            .into_iter()
+                            .map(move |preferred| (start, kernel, initrd, params, align, preferred))
                     })
                 })
             })

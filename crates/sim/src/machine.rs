@@ -143,20 +143,19 @@ impl Template {
 
 /// The image of a kernel by number, with an initrd of so many MiB (0 for none).
 pub fn image(kernel: u8, initrd_mib: u64) -> ImageNeeds {
-    let (file, init, above_4g, relocatable) = match kernel % 4 {
-        0 => (8 * MIB + 123, 42 * MIB, true, true),
-        1 => (12 * MIB, 60 * MIB, true, true),
-        2 => (6 * MIB + 4096, 30 * MIB, false, true),
-        // A kernel that cannot move: fits only where scratch happens to hold 16 MiB.
-        _ => (5 * MIB, 24 * MIB, true, false),
+    let (file, init, above_4g, preferred) = match kernel % 4 {
+        0 => (8 * MIB + 123, 42 * MIB, true, 16 * MIB),
+        1 => (12 * MIB, 60 * MIB, true, 16 * MIB),
+        2 => (6 * MIB + 4096, 30 * MIB, false, 16 * MIB),
+        // A kernel that moves itself up to 1 GiB: fits only where scratch reaches that far.
+        _ => (5 * MIB, 24 * MIB, true, GIB),
     };
     ImageNeeds {
         kernel: KernelNeeds {
             file_len: file,
             mem_size: init,
             align: 2 * MIB,
-            preferred: PhysAddr::new(16 * MIB),
-            relocatable,
+            preferred: PhysAddr::new(preferred),
             above_4g,
         },
         initrd: (initrd_mib > 0).then_some(InitrdNeeds {

@@ -50,7 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn load() -> impl Strategy<Value = Op> {
-    // Kernel 3 cannot move, and is refused wherever scratch does not hold 16 MiB.
+    // Kernel 3 wants to be at 1 GiB or above, and is refused wherever scratch ends below.
     let kernel = prop_oneof![12 => 0..3u8, 1 => Just(3u8)];
     (kernel, 0..70u8, any::<bool>(), cut())
         .prop_map(|(kernel, mib, landing, cut)| Op::Load(kernel, mib, landing, cut))

@@ -69,7 +69,6 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
             mem_size: TYPICAL.0,
             align: 2 << 20,
             preferred: PhysAddr::new(16 << 20),
-            relocatable: true,
             above_4g: true,
         },
         initrd: Some(InitrdNeeds {

@@ -74,7 +74,6 @@ impl From<&ImageHeader> for kho::image::KernelNeeds {
             mem_size: header.mem_size,
             align: header.alignment,
             preferred: header.lowest,
-            relocatable: true,
             above_4g: header.above_4g,
         }
     }

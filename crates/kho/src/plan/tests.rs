@@ -251,7 +251,7 @@ fn every_refusal_has_its_own_error() {
     );
     check(
         &|c| {
-            c.image.kernel.relocatable = false;
+            c.image.kernel.preferred = PhysAddr::new(512 * MIB);
             c.scratch = recorded(range(32 * MIB, 256 * MIB));
         },
         &|e| matches!(e, PlanError::ImageDoesNotFit(PlacementError::NoRoom { .. })),

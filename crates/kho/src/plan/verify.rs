@@ -169,11 +169,7 @@ impl Plan {
             && image.kernel.len == needs.kernel.file_len
             && kernel.start() >= needs.kernel.preferred
             && kernel.end() <= address_max
-            && if needs.kernel.relocatable {
-                kernel.start().is_aligned(needs.kernel.align.max(PAGE_SIZE))
-            } else {
-                kernel.start() == needs.kernel.preferred
-            };
+            && kernel.start().is_aligned(needs.kernel.align.max(PAGE_SIZE));
         self.check_part(ImagePart::Kernel, image.kernel, kernel_ok)?;
         match (image.initrd, needs.initrd()) {
             (None, None) => {}
