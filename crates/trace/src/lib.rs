@@ -24,6 +24,7 @@ mod bytes;
 pub mod dat;
 pub mod eval;
 pub mod expr;
+mod files;
 pub mod format;
 pub mod kmsg;
 pub mod live;

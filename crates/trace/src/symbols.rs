@@ -1,8 +1,11 @@
 //! `/proc/kallsyms` of the running kernel.
 
-use crate::take::{KERNEL, TakeError, text};
+use crate::files::{TakeError, text};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Lowest kernel address: what is below is per-CPU or no symbol.
+pub(crate) const KERNEL: u64 = 0xffff_8000_0000_0000;
 
 /// Symbols of the running kernel, sorted by address.
 pub struct Symbols {

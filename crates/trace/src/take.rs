@@ -1,19 +1,18 @@
 //! Taking the trace of the running kernel.
 
+use crate::files::{names, read, text, text_if_there};
 use crate::live::{KernelMemory, Live, LiveError, Offsets};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
 use crate::read::Buffer;
-use crate::ring::{Page, PageError, PageLayout};
-use crate::symbols::Symbols;
+use crate::ring::{Page, PageLayout};
+use crate::symbols::{KERNEL, Symbols};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use thiserror::Error;
 
-/// Lowest kernel address: what is below is per-CPU or no symbol.
-pub(crate) const KERNEL: u64 = 0xffff_8000_0000_0000;
+pub use crate::files::TakeError;
 
 /// How often it is begun anew when instances come and go meanwhile.
 const TRIES: usize = 10;
@@ -64,53 +63,6 @@ pub struct Limits {
     pub pages: u64,
     /// Bytes of the kernel log, newest first.
     pub log: usize,
-}
-
-/// Why there is no trace.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TakeError {
-    /// A file that cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// tracefs is not there.
-    #[error("{} is not a tracefs", path.display())]
-    NoTracefs {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// A symbol that is not named.
-    #[error("{} does not give the address of {symbol}", path.display())]
-    Symbol {
-        /// The file.
-        path: PathBuf,
-        /// The symbol.
-        symbol: &'static str,
-    },
-    /// The layout of pages is not known.
-    #[error(transparent)]
-    Layout(#[from] PageError),
-    /// A buffer.
-    #[error("cannot read the trace buffer of {array} CPU {cpu}: {cause}")]
-    Buffer {
-        /// Of which array.
-        array: String,
-        /// Of which CPU.
-        cpu: u32,
-        /// Why.
-        cause: LiveError,
-    },
-    /// The list of arrays.
-    #[error("cannot find the trace buffers: {0}")]
-    Live(#[from] LiveError),
-    /// There is a folder of an instance, but no such array.
-    #[error("the instance {0} is not in the kernel's list of trace arrays")]
-    NoArray(String),
 }
 
 /// The pages of one CPU.
@@ -480,59 +432,6 @@ fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
         }
     }
     Ok(crate::kmsg::newest(&out, limit).to_vec())
-}
-
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TakeError {
-    let path = path.to_owned();
-    move |cause| TakeError::Io { path, cause }
-}
-
-/// Reads a file in large pieces: `header_page` and `header_event` give what the first read has room for and nothing more
-/// (`show_header`, `kernel/trace/trace_events.c`), and the standard library begins with a small one.
-fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
-    let mut file = fs::File::open(path).map_err(failed(path))?;
-    let mut out = Vec::new();
-    let mut piece = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(out),
-            Ok(len) => out.extend_from_slice(piece.get(..len).unwrap_or_default()),
-            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(failed(path)(err)),
-        }
-    }
-}
-
-/// Names of tasks may be any bytes.
-pub(crate) fn text(path: &Path) -> Result<String, TakeError> {
-    let bytes = read(path)?;
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(err) => String::from_utf8_lossy(err.as_bytes()).into_owned(),
-    })
-}
-
-fn text_if_there(path: &Path) -> String {
-    text(path).unwrap_or_default()
-}
-
-fn names(dir: &Path) -> Result<Vec<String>, TakeError> {
-    match fs::read_dir(dir) {
-        Ok(entries) => Ok(entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect()),
-        // Files among the folders, and folders that vanished since they were listed: a module or a probe was removed
-        // (`eventfs_root_lookup` and others of `fs/tracefs/event_inode.c` then say ENODEV).
-        Err(err)
-            if matches!(
-                err.kind(),
-                std::io::ErrorKind::NotADirectory | std::io::ErrorKind::NotFound
-            ) || err.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) =>
-        {
-            Ok(Vec::new())
-        }
-        Err(err) => Err(failed(dir)(err)),
-    }
 }
 
 #[cfg(test)]
