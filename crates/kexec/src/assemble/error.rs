@@ -3,7 +3,8 @@
 use kho::{PhysAddr, PhysRange};
 use thiserror::Error;
 
-use super::{ArrivalError, SegmentKind};
+use super::arrival::ArrivalError;
+use super::segment::SegmentKind;
 use crate::bootparam::BootParamsError;
 use crate::carrier::CarrierError;
 use crate::cmdline::CmdlineError;

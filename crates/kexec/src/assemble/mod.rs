@@ -17,6 +17,7 @@
 
 mod arrival;
 mod error;
+mod segment;
 
 use std::borrow::Cow;
 
@@ -32,43 +33,7 @@ use crate::image::{Image, ImageHeader};
 
 pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archive_len};
 pub use error::AssembleError;
-
-/// Which segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SegmentKind {
-    /// The kernel image.
-    Kernel,
-    /// Arrival archive and initrd.
-    Initrd,
-    /// `boot_params`, command line, entry code.
-    Params,
-    /// Chain and state tree.
-    State,
-}
-
-impl SegmentKind {
-    /// Its name, for people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Initrd => "initrd",
-            Self::Params => "parameters",
-            Self::State => "state",
-        }
-    }
-}
-
-/// A segment for `kexec_load`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment<'a> {
-    /// Which one.
-    pub kind: SegmentKind,
-    /// Where it goes: whole pages, at least as long as `bytes`. The rest becomes zeros.
-    pub dest: PhysRange,
-    /// What goes there.
-    pub bytes: Cow<'a, [u8]>,
-}
+pub use segment::{Segment, SegmentKind};
 
 /// Where the planner put the segments. Each range is whole pages and at least as long as [`params_len`],
 /// [`initrd_len`], [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) and

@@ -1,14 +1,13 @@
 //! The next kernel's `boot_params`, from the running kernel's.
 
 use kho::{PhysAddr, PhysRange};
-use thiserror::Error;
-use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::{
-    BOOT_PARAMS_LEN, BootParams, E820_IN_PAGE, E820Kind, EFI_DESCRIPTOR_LEN,
-    EFI64_LOADER_SIGNATURE, EfiFacts, HDR_MAX, HDR_OFFSET, MemoryMapEntry,
-};
+use super::efi::{EFI_DESCRIPTOR_LEN, EfiFacts};
+use super::error::BootParamsError;
+use super::layout::{BootParams, E820_IN_PAGE, EFI64_LOADER_SIGNATURE, HDR_MAX, HDR_OFFSET};
+use super::memmap::{E820Kind, MemoryMapEntry};
 use crate::bytes::len64;
 
 /// `hdr.type_of_loader` for a loader without an assigned number: `Documentation/arch/x86/boot.rst`.
@@ -42,51 +41,18 @@ pub struct NextKernel<'a> {
     pub setup_data: Option<PhysAddr>,
 }
 
-/// Why no parameters can be made.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum BootParamsError {
-    /// Not a page.
-    #[error(
-        "the running kernel's boot_params are {len:#x} bytes long instead of {BOOT_PARAMS_LEN:#x}; is this x86_64 with /sys mounted?"
-    )]
-    Length {
-        /// Bytes given.
-        len: usize,
-    },
-    /// The image's header does not fit.
-    #[error("the image's setup header is {len:#x} bytes long, there is room for {HDR_MAX:#x}")]
-    SetupHeader {
-        /// Bytes given.
-        len: usize,
-    },
-    /// A memory map without memory.
-    #[error(
-        "the firmware memory map has no usable memory in its {entries} entries; see /sys/firmware/memmap"
-    )]
-    NoMemory {
-        /// Entries given.
-        entries: usize,
-    },
-    /// UEFI facts, but the kernel was not booted by a 64-bit UEFI.
-    #[error("the kernel has UEFI runtime services, but its loader signature is {} instead of 64-bit UEFI's EL64", signature.escape_ascii())]
-    EfiSignature {
-        /// `efi_info.efi_loader_signature` of the running kernel.
-        signature: [u8; 4],
-    },
-    /// UEFI without any runtime region.
-    #[error(
-        "UEFI runtime services without a runtime map; is /sys/firmware/efi/runtime-map there? Boot with efi=noruntime to do without"
-    )]
-    EfiNoMap,
-    /// The range that the map was put in is not as long as the map.
-    #[error("the UEFI memory map takes {needed:#x} bytes, but {at:?} has {} for it", at.len())]
-    EfiMapLength {
-        /// Where it was put.
-        at: PhysRange,
-        /// Its length.
-        needed: u64,
-    },
+impl BootParams {
+    /// The running kernel's parameters, from the bytes of `/sys/kernel/boot_params/data`.
+    ///
+    /// # Errors
+    ///
+    /// [`BootParamsError::Length`] unless there are [`BOOT_PARAMS_LEN`] bytes.
+    pub fn from_running(data: &[u8]) -> Result<Box<Self>, BootParamsError> {
+        match Self::read_from_bytes(data) {
+            Ok(params) => Ok(Box::new(params)),
+            Err(_) => Err(BootParamsError::Length { len: data.len() }),
+        }
+    }
 }
 
 /// Makes the next kernel's parameters.

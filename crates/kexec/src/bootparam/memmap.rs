@@ -3,11 +3,7 @@
 use kho::PhysRange;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
-use super::BootE820Entry;
-
-/// Entries that fit into `boot_params.e820_table`: `E820_MAX_ENTRIES_ZEROPAGE`, `asm/bootparam.h`. More of
-/// them travel in a `SETUP_E820_EXT` node.
-pub const E820_IN_PAGE: usize = 128;
+use super::layout::BootE820Entry;
 
 /// What a range of the firmware's memory map is: `enum e820_type`, `arch/x86/include/asm/e820/types.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

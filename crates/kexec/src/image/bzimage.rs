@@ -8,18 +8,16 @@
 use kho::abi::setup_data::SETUP_INDIRECT;
 use kho::{PAGE_SIZE, PhysAddr};
 
-use super::sniff::signature_end;
-use super::{BadField, Image, ImageError, ImageHeader};
+use super::error::{BadField, ImageError};
+use super::header::{Image, ImageHeader};
+use super::pe::signature_end;
+use super::sniff::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};
 use crate::bootparam::{HDR_MAX, HDR_OFFSET, SetupHeader};
 use crate::bytes::{len64, u8_at, u16_at, u32_at, u64_at};
 
 const SECTOR: usize = 512;
 /// `startup_64` is 0x200 bytes into the protected-mode part; part of the protocol.
 const ENTRY_64: u64 = 0x200;
-/// "HdrS", `hdr.header`.
-pub(super) const MAGIC: u32 = 0x5372_6448;
-/// `hdr.boot_flag`.
-pub(super) const BOOT_FLAG: u16 = 0xaa55;
 /// The first version with `xloadflags`.
 const MIN_VERSION: u16 = 0x020c;
 /// Nothing is loaded into the first MiB.
@@ -42,9 +40,6 @@ macro_rules! offset {
         HDR_OFFSET + core::mem::offset_of!(SetupHeader, $field)
     };
 }
-
-pub(super) const AT_BOOT_FLAG: usize = offset!(boot_flag);
-pub(super) const AT_MAGIC: usize = offset!(header);
 
 /// A bzImage whose header was checked.
 ///

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::Found;
+use super::sniff::Found;
 
 /// A header field with an impossible value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,16 @@
 
 use std::fmt;
 
-use super::bzimage::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};
+use super::pe::{COFF_LEN, Pe};
+use crate::bootparam::{HDR_OFFSET, SetupHeader};
 use crate::bytes::{u16_at, u32_at};
+
+/// "HdrS", `hdr.header`.
+pub(super) const MAGIC: u32 = 0x5372_6448;
+/// `hdr.boot_flag`.
+pub(super) const BOOT_FLAG: u16 = 0xaa55;
+pub(super) const AT_BOOT_FLAG: usize = HDR_OFFSET + core::mem::offset_of!(SetupHeader, boot_flag);
+pub(super) const AT_MAGIC: usize = HDR_OFFSET + core::mem::offset_of!(SetupHeader, header);
 
 /// `include/linux/pe.h`.
 const LINUX_PE_MAGIC: u32 = 0x8182_23cd;
@@ -278,40 +286,6 @@ fn elf(file: &[u8]) -> Found {
     }
 }
 
-/// "PE Format", Microsoft: the signature's offset at 0x3c, then the COFF header, the optional header, the sections.
-#[derive(Clone, Copy, Debug)]
-struct Pe {
-    /// Offset of the signature.
-    at: usize,
-    machine: u16,
-    sections: u16,
-    /// Bytes of the optional header.
-    optional: u16,
-}
-
-/// Bytes of the signature and of the COFF header behind it.
-const COFF_LEN: usize = 24;
-
-impl Pe {
-    /// `None` unless the headers up to the COFF header are there.
-    fn of(file: &[u8]) -> Option<Self> {
-        if !file.starts_with(b"MZ") {
-            return None;
-        }
-        let at = usize::try_from(u32_at(file, 0x3c)?).ok()?;
-        let pe = file.get(at..)?;
-        if !pe.starts_with(b"PE\0\0") {
-            return None;
-        }
-        Some(Self {
-            at,
-            machine: u16_at(pe, 4)?,
-            sections: u16_at(pe, 6)?,
-            optional: u16_at(pe, 20)?,
-        })
-    }
-}
-
 fn portable_executable(file: &[u8]) -> Option<Found> {
     let pe = Pe::of(file)?;
     let machine = pe.machine;
@@ -334,21 +308,4 @@ fn portable_executable(file: &[u8]) -> Option<Found> {
     } else {
         Found::Pe { machine }
     })
-}
-
-/// Where the signature behind a PE file ends: the certificate table is number 4 of the data directories, and the only one whose
-/// address is an offset in the file. `None` where there is none.
-pub(super) fn signature_end(file: &[u8]) -> Option<u64> {
-    /// `IMAGE_NT_OPTIONAL_HDR64_MAGIC`.
-    const PE32_PLUS: u16 = 0x20b;
-    const DIRECTORIES: usize = 112;
-    const CERTIFICATES: u32 = 4;
-    let optional = Pe::of(file)?.at.checked_add(COFF_LEN)?;
-    let header = file.get(optional..)?;
-    if u16_at(header, 0)? != PE32_PLUS || u32_at(header, DIRECTORIES - 4)? <= CERTIFICATES {
-        return None;
-    }
-    let entry = DIRECTORIES + 8 * 4;
-    let (at, len) = (u32_at(header, entry)?, u32_at(header, entry + 4)?);
-    (len != 0).then(|| u64::from(at) + u64::from(len))
 }

@@ -3,6 +3,7 @@
 //! Facts only, in the words that a user sees; printing is the command's business. Memory headroom is not
 //! here: only the planner knows what a handover needs.
 
+mod finding;
 mod memory;
 mod policy;
 
@@ -13,42 +14,9 @@ use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::facts::memmap::FirmwareMap;
 use crate::sys::facts::process::Process;
 use crate::sys::root::{Root, advice};
-use serde::Serialize;
+use finding::Findings;
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Fine, or only for information.
-    Ok,
-    /// A handover is possible; read this first.
-    Warn,
-    /// A handover would be refused, or would not be safe.
-    Block,
-}
-
-impl core::fmt::Display for Severity {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Warn => "warn",
-            Self::Block => "block",
-        })
-    }
-}
-
-/// One finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it is about, for machines: stays the same between versions. See [`IDS`].
-    pub id: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was found.
-    pub what: String,
-    /// What to do; empty when there is nothing to do.
-    pub fix: String,
-}
+pub use finding::{Finding, Severity};
 
 /// Every [`Finding::id`], in the order of [`examine`].
 pub const IDS: &[&str] = &[
@@ -74,51 +42,6 @@ pub const IDS: &[&str] = &[
 pub fn worst(findings: &[Finding]) -> Severity {
     let all = findings.iter().map(|f| f.severity);
     all.max().unwrap_or(Severity::Ok)
-}
-
-/// Findings as they are collected.
-#[derive(Debug, Default)]
-struct Findings {
-    list: Vec<Finding>,
-}
-
-impl Findings {
-    fn ok(&mut self, id: &'static str, what: impl Into<String>) {
-        self.add(id, Severity::Ok, what, "");
-    }
-
-    fn warn(&mut self, id: &'static str, what: impl Into<String>, fix: &str) {
-        self.add(id, Severity::Warn, what, fix);
-    }
-
-    fn block(&mut self, id: &'static str, what: impl Into<String>, fix: &str) {
-        self.add(id, Severity::Block, what, fix);
-    }
-
-    fn add(&mut self, id: &'static str, severity: Severity, what: impl Into<String>, fix: &str) {
-        self.list.push(Finding {
-            id,
-            severity,
-            what: what.into(),
-            fix: fix.to_owned(),
-        });
-    }
-
-    /// A fact that could not be read is a finding, too.
-    fn unreadable(&mut self, id: &'static str, error: &dyn std::error::Error) {
-        let mut what = error.to_string();
-        let mut cause = error.source();
-        while let Some(e) = cause {
-            what.push_str(": ");
-            what.push_str(&e.to_string());
-            cause = e.source();
-        }
-        self.block(
-            id,
-            what,
-            &format!("{}; /proc and /sys must be mounted", advice()),
-        );
-    }
 }
 
 /// Looks at everything: one or more findings for each of [`IDS`], in that order. Never fails: what cannot

@@ -1,6 +1,6 @@
 //! Findings about memory.
 
-use super::Findings;
+use super::finding::Findings;
 use crate::sys::facts::encryption::Encryption;
 use crate::sys::facts::host::{CpuFlags, KernelLog};
 use crate::sys::facts::iomem::Iomem;

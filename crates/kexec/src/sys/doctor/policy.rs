@@ -1,6 +1,6 @@
 //! Findings about what forbids a handover, and about devices.
 
-use super::Findings;
+use super::finding::Findings;
 use crate::sys::facts::efi::Efi;
 use crate::sys::facts::security::{Ima, Lockdown};
 use crate::sys::root::Root;

@@ -1,6 +1,7 @@
 //! How much memory a load takes, and how long it takes where destinations are free memory.
 
-use super::{HUGE, LandingError};
+use super::error::LandingError;
+use super::huge::HUGE;
 use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::root::Root;
 use core::time::Duration;

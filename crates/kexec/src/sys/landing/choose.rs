@@ -1,6 +1,6 @@
 //! Which of the taken pages make the zone. Pure arithmetic.
 
-use super::HUGE;
+use super::huge::HUGE;
 use kho::{OutOfMemory, PhysRange, RangeSet};
 
 /// Physically contiguous memory at an offset of a mapping.
@@ -93,7 +93,7 @@ pub(super) fn cuts(pieces: &[Piece], chosen: &RangeSet) -> Vec<Piece> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HUGE_LEN;
+    use super::super::huge::HUGE_LEN;
     use super::*;
     use kho::PhysAddr;
 

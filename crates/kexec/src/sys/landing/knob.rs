@@ -1,6 +1,6 @@
 //! `nr_overcommit_hugepages`, raised for a moment.
 
-use super::HUGE;
+use super::huge::HUGE;
 use crate::sys::root::Root;
 use std::path::PathBuf;
 

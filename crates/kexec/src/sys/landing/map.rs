@@ -1,7 +1,8 @@
 //! The mappings of the landing zone: the only raw memory in this crate.
 #![allow(unsafe_code)] // mmap, mremap and the slices over what they return
 
-use super::{HUGE, HUGE_LEN, LandingError};
+use super::error::LandingError;
+use super::huge::{HUGE, HUGE_LEN};
 use crate::sys::root::{FactError, Root};
 use core::ffi::c_void;
 use core::ptr::NonNull;

@@ -62,86 +62,29 @@
 
 mod budget;
 mod choose;
+mod error;
+mod huge;
 mod knob;
 mod map;
 mod withhold;
 
 use crate::sys::facts::meminfo::MemInfo;
-use crate::sys::root::{FactError, Root};
+use crate::sys::root::Root;
 use budget::pool;
 use choose::{Piece, choose};
 use kho::{PhysAddr, PhysRange, RangeSet};
 use map::Mapping;
-use std::io;
-use thiserror::Error;
 
 pub use budget::{Need, slow_load};
+pub use error::LandingError;
+pub use huge::HUGE;
 pub use knob::lower_after_kill;
 pub use withhold::{DRAW_LIMIT, Withheld};
 
-/// A huge page of x86_64, and of arm64 with 4 KiB pages.
-pub const HUGE: u64 = 2 << 20;
-/// The same as a length in this address space.
-const HUGE_LEN: usize = 2 << 20;
 /// Taken at a time, so that the available memory is looked at often enough.
 const STEP: u64 = 64 << 20;
 /// More pieces would come near `vm.max_map_count` (65530 by default).
 const MAX_PIECES: usize = 30_000;
-
-/// Why there is no landing zone. Without one a load takes longer ([`slow_load`]); without enough memory there must be none.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum LandingError {
-    /// The buffers and the kernel's copy would leave too little.
-    #[error(
-        "not enough memory for the load: it takes {needed:#x} bytes and {reserve:#x} must stay free, but \
-         {available:#x} are available"
-    )]
-    NotEnough {
-        /// Bytes that the load takes.
-        needed: u64,
-        /// Bytes that must stay available.
-        reserve: u64,
-        /// `MemAvailable`, and what an unload gives back first.
-        available: u64,
-    },
-    /// Memory could be taken, but not in few enough contiguous runs.
-    #[error(
-        "memory is too fragmented: the {max_runs} longest contiguous runs hold {covered:#x} of {bytes:#x} \
-         bytes; drop caches (vm.drop_caches), compact (vm.compact_memory) or hand over less"
-    )]
-    Fragmented {
-        /// Bytes asked for.
-        bytes: u64,
-        /// What the runs hold.
-        covered: u64,
-        /// How many runs there may be.
-        max_runs: usize,
-    },
-    /// Physical addresses are hidden from this process.
-    #[error("/proc/self/pagemap shows no addresses to this process: CAP_SYS_ADMIN is needed")]
-    Hidden,
-    /// A fact could not be read.
-    #[error(transparent)]
-    Fact(#[from] FactError),
-    /// A system call failed.
-    #[error("{call} of {bytes:#x} bytes failed")]
-    Call {
-        /// Name of the call.
-        call: &'static str,
-        /// Size it was about.
-        bytes: u64,
-        /// The operating system's error.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl From<kho::OutOfMemory> for LandingError {
-    fn from(e: kho::OutOfMemory) -> Self {
-        Self::Fact(e.into())
-    }
-}
 
 /// What the zone must be.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,6 @@
 //! The zone on the machine that runs the tests, as far as it permits.
 
+use super::huge::HUGE_LEN;
 use super::*;
 use crate::sys::facts::memmap::FirmwareMap;
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! Free destinations kept away from the allocator.
 
-use super::HUGE;
-use super::{LandingError, MAX_PIECES, Mapping, Request, Taken, Taker};
+use super::error::LandingError;
+use super::huge::HUGE;
+use super::{MAX_PIECES, Mapping, Request, Taken, Taker};
 use crate::sys::facts::meminfo::MemInfo;
 use crate::sys::pageflags::{PageFlags, flag};
 use crate::sys::root::Root;

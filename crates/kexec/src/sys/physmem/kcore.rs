@@ -11,7 +11,7 @@
 //! fill its last page, belongs to no piece and cannot be read here. 7.x does not split. What is handed over
 //! is page aligned and stays readable; whoever reads the chain itself pads it to whole pages.
 
-use super::{PhysError, PhysMemory, in_pieces};
+use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::root::{FactError, Root};
 use kho::{PhysAddr, PhysRange};
 use std::fs::File;

@@ -28,130 +28,17 @@
 //! look at [`crate::sys::pageflags`].
 
 mod kcore;
+mod memory;
 mod reader;
 mod setup;
 
 pub use kcore::Kcore;
+pub use memory::{PhysError, PhysMemory, read_range};
 pub use reader::Reader;
 pub use setup::{Arrived, SetupMemory, find_tree};
 
-use crate::sys::root::{FactError, Root};
-use kho::{PhysAddr, PhysRange};
-use std::io;
-use std::path::PathBuf;
-use thiserror::Error;
-
-/// Why physical memory could not be read.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PhysError {
-    /// A file of `/proc` or `/sys`.
-    #[error(transparent)]
-    Fact(#[from] FactError),
-    /// The file is not what it should be.
-    #[error("{}: {what}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with the value.
-        what: String,
-    },
-    /// No part of the file holds this address.
-    #[error("{} does not hold physical address {addr}", path.display())]
-    NotMapped {
-        /// The file.
-        path: PathBuf,
-        /// The first address that is missing.
-        addr: PhysAddr,
-    },
-    /// A kernel virtual address that the file does not hold.
-    #[error("{} does not hold kernel address {addr:#x}", path.display())]
-    NotMappedVirtual {
-        /// The file.
-        path: PathBuf,
-        /// The address.
-        addr: u64,
-    },
-    /// The file ended early.
-    #[error("{}: nothing to read at offset {offset:#x}", path.display())]
-    Short {
-        /// The file.
-        path: PathBuf,
-        /// Where it ended.
-        offset: u64,
-    },
-    /// The read would wrap past the end of the address space.
-    #[error("a read of {len:#x} bytes at {addr} leaves the address space")]
-    Wraps {
-        /// Where.
-        addr: PhysAddr,
-        /// How much.
-        len: u64,
-    },
-    /// The pieces are smaller than what they should hold.
-    #[error("{size:#x} bytes do not fit in pieces of {room:#x} bytes")]
-    PiecesTooSmall {
-        /// Bytes wanted.
-        size: u64,
-        /// Bytes that the pieces have.
-        room: u64,
-    },
-}
-
-impl From<PhysError> for io::Error {
-    fn from(error: PhysError) -> Self {
-        Self::other(error)
-    }
-}
-
-/// Physical memory that can be read.
-pub trait PhysMemory {
-    /// Fills `buf` with what is at `addr`.
-    ///
-    /// # Errors
-    ///
-    /// [`PhysError`]; `buf` may have been filled in part.
-    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError>;
-}
-
-impl<M: PhysMemory + ?Sized> PhysMemory for &M {
-    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
-        (**self).read_at(addr, buf)
-    }
-}
-
-impl<M: PhysMemory + ?Sized> PhysMemory for Box<M> {
-    fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError> {
-        (**self).read_at(addr, buf)
-    }
-}
-
-/// Fills `buf` with what is at `addr`, piece by piece: `find` gives the piece that holds an address, `read` fills a part of the
-/// buffer with what is so many bytes into it.
-fn in_pieces<P>(
-    addr: PhysAddr,
-    buf: &mut [u8],
-    find: impl Fn(PhysAddr) -> Result<(PhysRange, P), PhysError>,
-    read: impl Fn(P, u64, &mut [u8]) -> Result<(), PhysError>,
-) -> Result<(), PhysError> {
-    let mut at = addr;
-    let mut rest = buf;
-    while !rest.is_empty() {
-        let (range, piece) = find(at)?;
-        let skip = at.offset_from(range.start()).unwrap_or(0);
-        let here = usize::try_from(range.len() - skip)
-            .unwrap_or(usize::MAX)
-            .min(rest.len());
-        let (now, later) = rest.split_at_mut(here);
-        read(piece, skip, now)?;
-        rest = later;
-        at = at.checked_add(here as u64).ok_or(PhysError::Wraps {
-            addr,
-            len: here as u64,
-        })?;
-    }
-    Ok(())
-}
+use crate::sys::root::Root;
+use kho::PhysRange;
 
 /// Opens the best way to read `ranges`: [`Kcore`] when it holds all of them, else the setup_data chain.
 ///
@@ -183,21 +70,6 @@ pub fn open(
         return Ok(Box::new(setup));
     }
     Err(refused)
-}
-
-/// All bytes of one range.
-///
-/// # Errors
-///
-/// [`PhysError`], also when the range is longer than the address space of this process.
-pub fn read_range(memory: &dyn PhysMemory, range: PhysRange) -> Result<Vec<u8>, PhysError> {
-    let mut out = Vec::new();
-    let len = usize::try_from(range.len()).map_err(|_| FactError::from(kho::OutOfMemory))?;
-    out.try_reserve_exact(len)
-        .map_err(|_| FactError::from(kho::OutOfMemory))?;
-    out.resize(len, 0);
-    memory.read_at(range.start(), &mut out)?;
-    Ok(out)
 }
 
 #[cfg(test)]

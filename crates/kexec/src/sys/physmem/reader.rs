@@ -1,6 +1,6 @@
 //! A stream over pieces of physical memory.
 
-use super::{PhysError, PhysMemory};
+use super::memory::{PhysError, PhysMemory};
 use kho::PhysRange;
 use std::io::{self, Read};
 

@@ -4,7 +4,7 @@
 //! (`setup_data_data_read`, `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; every call maps
 //! the nodes of the chain before it one by one, so the cost of a call grows with the position in the chain.
 
-use super::{PhysError, PhysMemory, in_pieces};
+use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::facts::boot::{SetupData, SetupNode, data_file};
 use crate::sys::root::{FactError, Root};
 use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};

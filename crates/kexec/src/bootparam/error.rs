@@ -1,0 +1,53 @@
+//! Why no parameters can be made.
+
+use kho::PhysRange;
+use thiserror::Error;
+
+use super::layout::{BOOT_PARAMS_LEN, HDR_MAX};
+
+/// Why no parameters can be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BootParamsError {
+    /// Not a page.
+    #[error(
+        "the running kernel's boot_params are {len:#x} bytes long instead of {BOOT_PARAMS_LEN:#x}; is this x86_64 with /sys mounted?"
+    )]
+    Length {
+        /// Bytes given.
+        len: usize,
+    },
+    /// The image's header does not fit.
+    #[error("the image's setup header is {len:#x} bytes long, there is room for {HDR_MAX:#x}")]
+    SetupHeader {
+        /// Bytes given.
+        len: usize,
+    },
+    /// A memory map without memory.
+    #[error(
+        "the firmware memory map has no usable memory in its {entries} entries; see /sys/firmware/memmap"
+    )]
+    NoMemory {
+        /// Entries given.
+        entries: usize,
+    },
+    /// UEFI facts, but the kernel was not booted by a 64-bit UEFI.
+    #[error("the kernel has UEFI runtime services, but its loader signature is {} instead of 64-bit UEFI's EL64", signature.escape_ascii())]
+    EfiSignature {
+        /// `efi_info.efi_loader_signature` of the running kernel.
+        signature: [u8; 4],
+    },
+    /// UEFI without any runtime region.
+    #[error(
+        "UEFI runtime services without a runtime map; is /sys/firmware/efi/runtime-map there? Boot with efi=noruntime to do without"
+    )]
+    EfiNoMap,
+    /// The range that the map was put in is not as long as the map.
+    #[error("the UEFI memory map takes {needed:#x} bytes, but {at:?} has {} for it", at.len())]
+    EfiMapLength {
+        /// Where it was put.
+        at: PhysRange,
+        /// Its length.
+        needed: u64,
+    },
+}

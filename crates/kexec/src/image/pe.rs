@@ -1,0 +1,54 @@
+//! PE files, as far as kernels are such files.
+
+use crate::bytes::{u16_at, u32_at};
+
+/// "PE Format", Microsoft: the signature's offset at 0x3c, then the COFF header, the optional header, the sections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pe {
+    /// Offset of the signature.
+    pub(super) at: usize,
+    pub(super) machine: u16,
+    pub(super) sections: u16,
+    /// Bytes of the optional header.
+    pub(super) optional: u16,
+}
+
+/// Bytes of the signature and of the COFF header behind it.
+pub(super) const COFF_LEN: usize = 24;
+
+impl Pe {
+    /// `None` unless the headers up to the COFF header are there.
+    pub(super) fn of(file: &[u8]) -> Option<Self> {
+        if !file.starts_with(b"MZ") {
+            return None;
+        }
+        let at = usize::try_from(u32_at(file, 0x3c)?).ok()?;
+        let pe = file.get(at..)?;
+        if !pe.starts_with(b"PE\0\0") {
+            return None;
+        }
+        Some(Self {
+            at,
+            machine: u16_at(pe, 4)?,
+            sections: u16_at(pe, 6)?,
+            optional: u16_at(pe, 20)?,
+        })
+    }
+}
+
+/// Where the signature behind a PE file ends: the certificate table is number 4 of the data directories, and the only one whose
+/// address is an offset in the file. `None` where there is none.
+pub(super) fn signature_end(file: &[u8]) -> Option<u64> {
+    /// `IMAGE_NT_OPTIONAL_HDR64_MAGIC`.
+    const PE32_PLUS: u16 = 0x20b;
+    const DIRECTORIES: usize = 112;
+    const CERTIFICATES: u32 = 4;
+    let optional = Pe::of(file)?.at.checked_add(COFF_LEN)?;
+    let header = file.get(optional..)?;
+    if u16_at(header, 0)? != PE32_PLUS || u32_at(header, DIRECTORIES - 4)? <= CERTIFICATES {
+        return None;
+    }
+    let entry = DIRECTORIES + 8 * 4;
+    let (at, len) = (u32_at(header, entry)?, u32_at(header, entry + 4)?);
+    (len != 0).then(|| u64::from(at) + u64::from(len))
+}

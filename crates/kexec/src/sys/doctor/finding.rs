@@ -1,0 +1,84 @@
+//! What a finding is, and how findings are collected.
+
+use crate::sys::root::advice;
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Fine, or only for information.
+    Ok,
+    /// A handover is possible; read this first.
+    Warn,
+    /// A handover would be refused, or would not be safe.
+    Block,
+}
+
+impl core::fmt::Display for Severity {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Block => "block",
+        })
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is about, for machines: stays the same between versions. See [`IDS`](super::IDS).
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub what: String,
+    /// What to do; empty when there is nothing to do.
+    pub fix: String,
+}
+
+/// Findings as they are collected.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+}
+
+impl Findings {
+    pub(super) fn ok(&mut self, id: &'static str, what: impl Into<String>) {
+        self.add(id, Severity::Ok, what, "");
+    }
+
+    pub(super) fn warn(&mut self, id: &'static str, what: impl Into<String>, fix: &str) {
+        self.add(id, Severity::Warn, what, fix);
+    }
+
+    pub(super) fn block(&mut self, id: &'static str, what: impl Into<String>, fix: &str) {
+        self.add(id, Severity::Block, what, fix);
+    }
+
+    fn add(&mut self, id: &'static str, severity: Severity, what: impl Into<String>, fix: &str) {
+        self.list.push(Finding {
+            id,
+            severity,
+            what: what.into(),
+            fix: fix.to_owned(),
+        });
+    }
+
+    /// A fact that could not be read is a finding, too.
+    pub(super) fn unreadable(&mut self, id: &'static str, error: &dyn std::error::Error) {
+        let mut what = error.to_string();
+        let mut cause = error.source();
+        while let Some(e) = cause {
+            what.push_str(": ");
+            what.push_str(&e.to_string());
+            cause = e.source();
+        }
+        self.block(
+            id,
+            what,
+            &format!("{}; /proc and /sys must be mounted", advice()),
+        );
+    }
+}

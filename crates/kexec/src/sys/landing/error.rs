@@ -1,0 +1,60 @@
+//! Why there is no landing zone.
+
+use crate::sys::root::FactError;
+use std::io;
+use thiserror::Error;
+
+/// Why there is no landing zone. Without one a load takes longer ([`slow_load`](super::slow_load)); without enough memory there must be none.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LandingError {
+    /// The buffers and the kernel's copy would leave too little.
+    #[error(
+        "not enough memory for the load: it takes {needed:#x} bytes and {reserve:#x} must stay free, but \
+         {available:#x} are available"
+    )]
+    NotEnough {
+        /// Bytes that the load takes.
+        needed: u64,
+        /// Bytes that must stay available.
+        reserve: u64,
+        /// `MemAvailable`, and what an unload gives back first.
+        available: u64,
+    },
+    /// Memory could be taken, but not in few enough contiguous runs.
+    #[error(
+        "memory is too fragmented: the {max_runs} longest contiguous runs hold {covered:#x} of {bytes:#x} \
+         bytes; drop caches (vm.drop_caches), compact (vm.compact_memory) or hand over less"
+    )]
+    Fragmented {
+        /// Bytes asked for.
+        bytes: u64,
+        /// What the runs hold.
+        covered: u64,
+        /// How many runs there may be.
+        max_runs: usize,
+    },
+    /// Physical addresses are hidden from this process.
+    #[error("/proc/self/pagemap shows no addresses to this process: CAP_SYS_ADMIN is needed")]
+    Hidden,
+    /// A fact could not be read.
+    #[error(transparent)]
+    Fact(#[from] FactError),
+    /// A system call failed.
+    #[error("{call} of {bytes:#x} bytes failed")]
+    Call {
+        /// Name of the call.
+        call: &'static str,
+        /// Size it was about.
+        bytes: u64,
+        /// The operating system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl From<kho::OutOfMemory> for LandingError {
+    fn from(e: kho::OutOfMemory) -> Self {
+        Self::Fact(e.into())
+    }
+}

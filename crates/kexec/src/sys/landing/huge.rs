@@ -1,0 +1,6 @@
+//! The size of a huge page.
+
+/// A huge page of x86_64, and of arm64 with 4 KiB pages.
+pub const HUGE: u64 = 2 << 20;
+/// The same as a length in this address space.
+pub(super) const HUGE_LEN: usize = 2 << 20;
