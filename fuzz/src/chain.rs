@@ -1,9 +1,10 @@
 //! What early boot left behind: the setup_data chain, and memory by /proc/kcore.
 
 use crate::{Cursor, clear, put, scratch};
+use kho::chain::{ChainError, Node, Policy, ShortIndirect, walk};
 use kho::{PhysAddr, PhysRange};
 use kho_kexec::bootparam::BootParams;
-use kho_kexec::carrier::{MAX_NODES, read_chain};
+use kho_kexec::carrier::MAX_NODES;
 use kho_kexec::sys::Root;
 use kho_kexec::sys::physmem::{Arrived, Kcore, PhysMemory, find_tree};
 use std::collections::HashSet;
@@ -15,7 +16,11 @@ const AT: u64 = 0x10_0000;
 pub fn chain(data: &[u8]) {
     let _ = BootParams::from_running(data).map(|params| params.setup_data());
     let mut reads = 0;
-    let chain = read_chain(AT, |addr: PhysAddr, buf: &mut [u8]| {
+    let policy = Policy {
+        max_nodes: MAX_NODES,
+        short_indirect: ShortIndirect::Refuse,
+    };
+    let nodes = walk(AT, policy, |addr: PhysAddr, buf: &mut [u8]| {
         reads += 1;
         let from = addr
             .get()
@@ -30,11 +35,12 @@ pub fn chain(data: &[u8]) {
             None => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)),
         }
     });
+    let chain: Result<Vec<Node>, ChainError<std::io::Error>> = nodes.collect();
     assert!(reads <= 2 * (MAX_NODES + 1), "the walk does not end");
     match chain {
         Ok(nodes) => {
             assert!(!nodes.is_empty() && nodes.len() <= MAX_NODES);
-            let places: HashSet<_> = nodes.iter().map(|node| node.at).collect();
+            let places: HashSet<_> = nodes.iter().map(|node| node.place.start()).collect();
             assert_eq!(places.len(), nodes.len(), "a node twice");
         }
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Kexec HandOver (KHO): the parts that know no operating system.
 //!
 //! This crate holds the handover *format* and the *decisions*: the state tree that describes what is
-//! handed over ([`tree`], [`abi`]), physical ranges ([`addr`], [`ranges`]), the needs of an image ([`image`]), the bounded mem cache that early
+//! handed over ([`tree`], [`abi`]), the chain by which it arrives ([`chain`]), physical ranges ([`addr`], [`ranges`]), the needs of an image ([`image`]), the bounded mem cache that early
 //! boot honours ([`memcache`]), where the next kernel and everything handed over go ([`scratch`],
 //! [`plan`]), and the order in which it may happen ([`phase`]).
 //!
@@ -36,6 +36,8 @@ extern crate std;
 
 pub mod abi;
 pub mod addr;
+pub mod bytes;
+pub mod chain;
 pub mod headroom;
 pub mod image;
 pub mod memcache;

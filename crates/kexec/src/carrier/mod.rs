@@ -40,7 +40,6 @@
 //!
 //! The cap that is safe on a firmware is measured, not computed; the planner has it.
 
-mod chain;
 mod setup_data;
 
 use kho::{PhysAddr, PhysRange};
@@ -48,8 +47,7 @@ use thiserror::Error;
 
 use crate::bootparam::{EfiFacts, MemoryMapEntry};
 
-pub use chain::{ChainError, ChainNode, Indirect, MAX_NODES, read_chain};
-pub use setup_data::{SetupDataCarrier, node_type};
+pub use setup_data::{MAX_NODES, SetupDataCarrier, node_type};
 
 /// What is handed to the next kernel.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +144,7 @@ pub enum CarrierError {
         /// Where.
         at: PhysAddr,
     },
-    /// More nodes than can be read back.
+    /// More nodes than [`MAX_NODES`].
     #[error(
         "{nodes} setup_data nodes are needed for {reserved} ranges, at most {max} can be carried"
     )]

@@ -16,15 +16,19 @@
 
 use core::mem::{offset_of, size_of};
 
+use kho::chain::{HEADER_LEN, INDIRECT_LEN};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use zerocopy::byteorder::little_endian::{U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Cargo, Carrier, CarrierError, MAX_NODES, RNG_SEED_LEN, State, StateShape};
+use super::{Cargo, Carrier, CarrierError, RNG_SEED_LEN, State, StateShape};
 use crate::bootparam::{
     BootE820Entry, E820_IN_PAGE, EFI_DESCRIPTOR_LEN, EFI_SETUP_DATA_LEN, EfiFacts,
 };
 use crate::bytes::len64;
+
+/// Nodes that are written at most. Early boot cannot take that many ranges.
+pub const MAX_NODES: usize = 256;
 
 /// Node types.
 pub mod node_type {
@@ -42,28 +46,26 @@ pub mod node_type {
 const _: () = assert!(node_type::INDIRECT == kho::abi::setup_data::SETUP_INDIRECT);
 
 /// `struct setup_data` without its data.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(super) struct Header {
-    pub next: U64,
-    pub kind: U32,
-    pub len: U32,
+struct Header {
+    next: U64,
+    kind: U32,
+    len: U32,
 }
 
 /// `struct setup_indirect`.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub(super) struct IndirectData {
-    pub kind: U32,
+struct IndirectData {
+    kind: U32,
     /// Must be zero.
-    pub reserved: U32,
-    pub len: U64,
-    pub addr: U64,
+    reserved: U32,
+    len: U64,
+    addr: U64,
 }
 
 // arch/x86/include/uapi/asm/setup_data.h (6.1: bootparam.h).
-pub(super) const HEADER_LEN: usize = 16;
-pub(super) const INDIRECT_LEN: usize = 24;
 const _: () = assert!(size_of::<Header>() == HEADER_LEN);
 const _: () = assert!(offset_of!(Header, kind) == 8 && offset_of!(Header, len) == 12);
 const _: () = assert!(size_of::<IndirectData>() == INDIRECT_LEN);

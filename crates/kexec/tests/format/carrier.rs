@@ -1,10 +1,10 @@
 use std::io;
 
+use kho::chain::{ChainError, Node, Policy, ShortIndirect, walk};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_kexec::bootparam::{E820Kind, EfiFacts, EfiRegion, MemoryMapEntry};
 use kho_kexec::carrier::{
-    Cargo, Carrier, CarrierError, ChainError, MAX_NODES, SetupDataCarrier, State, node_type,
-    read_chain,
+    Cargo, Carrier, CarrierError, MAX_NODES, SetupDataCarrier, State, node_type,
 };
 use proptest::prelude::*;
 
@@ -49,6 +49,16 @@ fn memory(state: &State) -> impl FnMut(PhysAddr, &mut [u8]) -> io::Result<()> {
     }
 }
 
+/// The chain of a state segment, if it has one.
+fn read(state: &State) -> Result<Vec<Node>, ChainError<io::Error>> {
+    let policy = Policy {
+        max_nodes: MAX_NODES,
+        short_indirect: ShortIndirect::Refuse,
+    };
+    let first = state.first.map_or(0, PhysAddr::get);
+    walk(first, policy, memory(state)).collect()
+}
+
 fn full_cargo<'a>(
     reserved: &'a [PhysRange],
     map: &'a [MemoryMapEntry],
@@ -78,11 +88,11 @@ fn a_chain_reads_back_in_order_and_packed() {
         SetupDataCarrier.state_len(&cargo.shape()).unwrap()
     );
     assert_eq!(state.first, Some(AT));
-    let nodes = read_chain(AT.get(), memory(&state)).unwrap();
+    let nodes = read(&state).unwrap();
     assert_eq!(nodes.len(), state.nodes);
     let kinds: Vec<_> = nodes
         .iter()
-        .map(|n| (n.kind, n.indirect.map(|i| i.kind)))
+        .map(|n| (n.kind, n.indirect.map(|(kind, _)| kind)))
         .collect();
     assert_eq!(
         kinds,
@@ -97,11 +107,7 @@ fn a_chain_reads_back_in_order_and_packed() {
         ]
     );
     for pair in nodes.windows(2) {
-        assert_eq!(
-            pair[0].at.get() + 16 + u64::from(pair[0].len),
-            pair[1].at.get(),
-            "back to back"
-        );
+        assert_eq!(pair[0].place.end(), pair[1].place.start(), "back to back");
     }
     assert_eq!(
         nodes
@@ -125,12 +131,12 @@ fn ordinary_nodes_hold_what_the_kernel_reads() {
     let state = SetupDataCarrier
         .encode(AT, &full_cargo(&[], &map, &efi))
         .unwrap();
-    let nodes = read_chain(AT.get(), memory(&state)).unwrap();
+    let nodes = read(&state).unwrap();
     let data = |kind| {
         let node = nodes.iter().find(|n| n.kind == kind).unwrap();
-        let start = (node.at.get() - AT.get()) as usize + 16;
+        let start = (node.place.start().get() - AT.get()) as usize + 16;
         (
-            node.at.get() + 16,
+            node.place.start().get() + 16,
             &state.bytes[start..start + node.len as usize],
         )
     };
@@ -254,104 +260,7 @@ fn what_cannot_be_carried_is_refused() {
     ));
 }
 
-fn node(next: u64, kind: u32, data: &[u8]) -> Vec<u8> {
-    [
-        &next.to_le_bytes()[..],
-        &kind.to_le_bytes(),
-        &(data.len() as u32).to_le_bytes(),
-        data,
-    ]
-    .concat()
-}
-
-fn read_bytes(bytes: Vec<u8>) -> Result<usize, ChainError<io::Error>> {
-    let state = State {
-        bytes,
-        first: None,
-        tree: None,
-        efi_map: None,
-        nodes: 0,
-    };
-    read_chain(AT.get(), memory(&state)).map(|nodes| nodes.len())
-}
-
-fn indirect(kind: u32, len: u64, addr: u64) -> Vec<u8> {
-    [
-        &kind.to_le_bytes()[..],
-        &[0; 4],
-        &len.to_le_bytes(),
-        &addr.to_le_bytes(),
-    ]
-    .concat()
-}
-
-#[test]
-fn hostile_chains_are_refused() {
-    assert_eq!(
-        read_chain(0, |_, _| Err(io::Error::other("nothing to read"))).unwrap(),
-        []
-    );
-    // To itself, and to the one before.
-    let looped = read_bytes(node(AT.get(), 1, b""));
-    assert!(
-        matches!(looped, Err(ChainError::Loop { index: 1, at: AT })),
-        "{looped:?}"
-    );
-    let two = [node(AT.get() + 16, 1, b""), node(AT.get(), 1, b"")].concat();
-    assert!(matches!(
-        read_bytes(two),
-        Err(ChainError::Loop { index: 2, .. })
-    ));
-    let endless: Vec<u8> = (1..=MAX_NODES as u64 + 1)
-        .flat_map(|n| node(AT.get() + 16 * n, 1, b""))
-        .collect();
-    assert!(matches!(read_bytes(endless), Err(ChainError::TooLong)));
-    let nowhere = read_bytes(node(0xdead_0000, 1, b""));
-    assert!(
-        matches!(nowhere, Err(ChainError::Read { index: 1, .. })),
-        "{nowhere:?}"
-    );
-    assert!(std::error::Error::source(&nowhere.unwrap_err()).is_some());
-
-    let of = |data: &[u8]| read_bytes(node(0, node_type::INDIRECT, data));
-    assert!(matches!(
-        of(&[0; 23]),
-        Err(ChainError::Short { len: 23, .. })
-    ));
-    assert!(matches!(
-        of(&indirect(node_type::TREE, 0, 0x1000)),
-        Err(ChainError::BadRange { .. })
-    ));
-    assert!(matches!(
-        of(&indirect(node_type::TREE, u64::MAX, 0x1000)),
-        Err(ChainError::BadRange { .. })
-    ));
-    // The kernel ignores what an indirect node of type SETUP_INDIRECT says, so its range need not be one.
-    assert_eq!(of(&indirect(node_type::INDIRECT, 0, 0)).unwrap(), 1);
-
-    let wraps = read_chain(u64::MAX - 15, |_, buffer: &mut [u8]| -> io::Result<()> {
-        buffer.fill(0);
-        Ok(())
-    });
-    assert!(
-        matches!(wraps, Err(ChainError::Wraps { index: 0, .. })),
-        "{wraps:?}"
-    );
-}
-
 proptest! {
-    #[test]
-    fn any_memory_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), first in any::<u64>()) {
-        let _ = read_bytes(bytes.clone());
-        let _ = read_chain(first, |at, buffer: &mut [u8]| -> io::Result<()> {
-            // The same bytes everywhere.
-            for (n, byte) in buffer.iter_mut().enumerate() {
-                *byte = bytes.get((at.get() as usize).wrapping_add(n) % 307).copied().unwrap_or(0);
-            }
-            Ok(())
-        });
-    }
-
     #[test]
     fn damaged_chains_never_panic(damage in proptest::collection::vec((0usize..0x400, any::<u8>()), 1..6)) {
         let (map, efi) = (long_map(130), efi());
@@ -360,7 +269,7 @@ proptest! {
         for (at, byte) in damage {
             state.bytes[at] = byte;
         }
-        let _ = read_chain(AT.get(), memory(&state));
+        let _ = read(&state);
     }
 
     #[test]
@@ -380,7 +289,7 @@ proptest! {
         };
         let state = SetupDataCarrier.encode(AT, &cargo).unwrap();
         prop_assert_eq!(state.bytes.len() as u64, SetupDataCarrier.state_len(&cargo.shape()).unwrap());
-        let nodes = read_chain(state.first.map_or(0, PhysAddr::get), memory(&state)).unwrap();
+        let nodes = read(&state).unwrap();
         prop_assert_eq!(nodes.len(), state.nodes);
         let back: Vec<_> = nodes.iter().filter_map(|n| n.range_of(node_type::RESERVE)).collect();
         prop_assert_eq!(back, reserved);

@@ -1,0 +1,270 @@
+//! The walk over a `setup_data` chain, in memory that nobody vouches for.
+//!
+//! A node is `struct setup_data` `{u64 next; u32 type; u32 len; u8 data[len]}`. The data of a node of type
+//! [`SETUP_INDIRECT`] is `struct setup_indirect` `{u32 type; u32 reserved; u64 len; u64 addr}`, which points to a range
+//! elsewhere (`arch/x86/include/uapi/asm/setup_data.h`; in 6.1 `bootparam.h` beside it). All of it is little-endian. The
+//! first node's address is `hdr.setup_data` of the boot parameters.
+//!
+//! # Example
+//!
+//! ```
+//! use kho::abi::setup_data::SETUP_KHO_TREE;
+//! use kho::chain::{ChainError, Policy, ShortIndirect, walk};
+//!
+//! // One node at 0x1000, which points to 5 bytes at 0x8000.
+//! let mut memory = Vec::new();
+//! memory.extend(0u64.to_le_bytes()); // no next node
+//! memory.extend((1u32 << 31).to_le_bytes()); // SETUP_INDIRECT
+//! memory.extend(24u32.to_le_bytes());
+//! memory.extend(u64::from(SETUP_KHO_TREE).to_le_bytes()); // type and the reserved word
+//! memory.extend(5u64.to_le_bytes());
+//! memory.extend(0x8000u64.to_le_bytes());
+//!
+//! let policy = Policy { max_nodes: 256, short_indirect: ShortIndirect::Refuse };
+//! let nodes = walk(0x1000, policy, |at, buf| {
+//!     let from = (at.get() - 0x1000) as usize;
+//!     buf.copy_from_slice(memory.get(from..from + buf.len()).ok_or(core::fmt::Error)?);
+//!     Ok(())
+//! });
+//! let nodes = nodes.collect::<Result<Vec<_>, ChainError<core::fmt::Error>>>()?;
+//! let tree = nodes[0].range_of(SETUP_KHO_TREE).unwrap();
+//! assert_eq!((tree.start().get(), tree.len()), (0x8000, 5));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use crate::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use crate::addr::{PhysAddr, PhysRange, RangeError};
+use crate::bytes::{u32_at, u64_at};
+use thiserror::Error;
+
+/// Bytes of `struct setup_data` without its data.
+pub const HEADER_LEN: usize = 16;
+
+/// Bytes of `struct setup_indirect`.
+pub const INDIRECT_LEN: usize = 24;
+
+/// The choices that are the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Nodes that are read at most. A chain with more is refused.
+    pub max_nodes: usize,
+    /// A `SETUP_INDIRECT` node with less data than `struct setup_indirect`. The kernel reads behind its end.
+    pub short_indirect: ShortIndirect,
+}
+
+/// The treatment of a `SETUP_INDIRECT` node that is too short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShortIndirect {
+    /// The chain is refused: for who knows that only this project wrote it.
+    Refuse,
+    /// The node points to nothing: for who reads what any boot loader may have written.
+    Ignore,
+}
+
+/// One node of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The node itself with its data.
+    pub place: PhysRange,
+    /// `setup_data.type`.
+    pub kind: u32,
+    /// `setup_data.len`: bytes of data, which follow the header. The kernel sets it to 0 in a `SETUP_RNG_SEED` node once
+    /// the seed was used.
+    pub len: u32,
+    /// The range that a `SETUP_INDIRECT` node points to, with the inner type; `None` for any other node, and for one
+    /// whose inner type is none of ours.
+    pub indirect: Option<(u32, PhysRange)>,
+}
+
+impl Node {
+    /// The range of the given inner type, if this node has one.
+    pub fn range_of(&self, kind: u32) -> Option<PhysRange> {
+        self.indirect
+            .filter(|(inner, _)| *inner == kind)
+            .map(|(_, range)| range)
+    }
+}
+
+/// Why a chain is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChainError<E> {
+    /// Memory could not be read.
+    #[error("cannot read setup_data node {index} at {at}")]
+    Read {
+        /// Which node, from 0.
+        index: usize,
+        /// Its address.
+        at: PhysAddr,
+        /// Why.
+        #[source]
+        source: E,
+    },
+    /// The chain leads back to a node that it led to before.
+    #[error("setup_data node {index} at {at} was visited before: the chain is a loop")]
+    Loop {
+        /// Which node, from 0. Not always the first that is visited again.
+        index: usize,
+        /// Its address.
+        at: PhysAddr,
+    },
+    /// More nodes than [`Policy::max_nodes`].
+    #[error("the setup_data chain has more than {max} nodes")]
+    TooLong {
+        /// The limit.
+        max: usize,
+    },
+    /// The node does not fit into the address space.
+    #[error("setup_data node {index} at {at} with {len:#x} bytes of data leaves the address space")]
+    Wraps {
+        /// Which node, from 0.
+        index: usize,
+        /// Its address.
+        at: PhysAddr,
+        /// Its length.
+        len: u32,
+    },
+    /// A `SETUP_INDIRECT` node too small for what it should hold.
+    #[error(
+        "setup_data node {index} at {at} is SETUP_INDIRECT, but has {len:#x} bytes of data instead of {INDIRECT_LEN:#x}"
+    )]
+    Short {
+        /// Which node, from 0.
+        index: usize,
+        /// Its address.
+        at: PhysAddr,
+        /// Its length.
+        len: u32,
+    },
+    /// A node of ours that points to no range.
+    #[error("setup_data node {index} at {at} points to no range")]
+    BadRange {
+        /// Which node, from 0.
+        index: usize,
+        /// Its address.
+        at: PhysAddr,
+        /// What is wrong with the range.
+        #[source]
+        source: RangeError,
+    },
+}
+
+/// Follows the chain from `first` (0: no chain). `read` fills the whole buffer with what is at a physical address, or fails.
+///
+/// The walk ends with the last node or after the first error.
+pub fn walk<E, R>(first: u64, policy: Policy, read: R) -> Walk<R>
+where
+    R: FnMut(PhysAddr, &mut [u8]) -> Result<(), E>,
+{
+    Walk {
+        next: first,
+        index: 0,
+        policy,
+        read,
+        mark: 0,
+        until_mark: 1,
+    }
+}
+
+/// The walk that [`walk`] begins.
+#[derive(Clone, Debug)]
+pub struct Walk<R> {
+    /// 0: at the end.
+    next: u64,
+    index: usize,
+    policy: Policy,
+    read: R,
+    /// A node that was visited, to find loops without a list of all: the last whose index is a power of two (Brent).
+    mark: u64,
+    /// The index at which the mark moves on.
+    until_mark: usize,
+}
+
+impl<E, R> Walk<R>
+where
+    R: FnMut(PhysAddr, &mut [u8]) -> Result<(), E>,
+{
+    fn node(&mut self) -> Result<Node, ChainError<E>> {
+        let (index, at) = (self.index, PhysAddr::new(self.next));
+        if index >= self.policy.max_nodes {
+            return Err(ChainError::TooLong {
+                max: self.policy.max_nodes,
+            });
+        }
+        if index > 0 && self.mark == self.next {
+            return Err(ChainError::Loop { index, at });
+        }
+        if index == 0 || index == self.until_mark {
+            self.mark = self.next;
+            self.until_mark = index.saturating_mul(2).max(1);
+        }
+        let failed = |source| ChainError::Read { index, at, source };
+        let mut header = [0; HEADER_LEN];
+        (self.read)(at, &mut header).map_err(failed)?;
+        // The header has all of them.
+        let next = u64_at(&header, 0).unwrap_or(0);
+        let kind = u32_at(&header, 8).unwrap_or(0);
+        let len = u32_at(&header, 12).unwrap_or(0);
+        let wraps = ChainError::Wraps { index, at, len };
+        let whole = u64::from(len).saturating_add(HEADER_LEN as u64);
+        let (Ok(place), Some(data)) =
+            (PhysRange::new(at, whole), at.checked_add(HEADER_LEN as u64))
+        else {
+            return Err(wraps);
+        };
+        let mut node = Node {
+            place,
+            kind,
+            len,
+            indirect: None,
+        };
+        if kind == SETUP_INDIRECT {
+            if len as usize >= INDIRECT_LEN {
+                let mut inner = [0; INDIRECT_LEN];
+                (self.read)(data, &mut inner).map_err(failed)?;
+                node.indirect = pointed_to(&inner).map_err(|source| ChainError::BadRange {
+                    index,
+                    at,
+                    source,
+                })?;
+            } else if self.policy.short_indirect == ShortIndirect::Refuse {
+                return Err(ChainError::Short { index, at, len });
+            }
+        }
+        self.next = next;
+        self.index = index.saturating_add(1);
+        Ok(node)
+    }
+}
+
+/// The range of a `struct setup_indirect`, if it is of ours.
+fn pointed_to(inner: &[u8; INDIRECT_LEN]) -> Result<Option<(u32, PhysRange)>, RangeError> {
+    let kind = u32_at(inner, 0).unwrap_or(0);
+    if kind != SETUP_KHO_TREE && kind != SETUP_KHO_RESERVE {
+        return Ok(None);
+    }
+    let (len, start) = (u64_at(inner, 8), u64_at(inner, 16));
+    let start = PhysAddr::new(start.unwrap_or(0));
+    Ok(Some((kind, PhysRange::new(start, len.unwrap_or(0))?)))
+}
+
+impl<E, R> Iterator for Walk<R>
+where
+    R: FnMut(PhysAddr, &mut [u8]) -> Result<(), E>,
+{
+    type Item = Result<Node, ChainError<E>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next == 0 {
+            return None;
+        }
+        let node = self.node();
+        if node.is_err() {
+            self.next = 0;
+        }
+        Some(node)
+    }
+}
+
+#[cfg(test)]
+mod tests;
