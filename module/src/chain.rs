@@ -1,26 +1,23 @@
 //! The `setup_data` chain that this boot honoured.
 //!
 //! `boot_params` is not exported to modules, but sysfs gives its bytes: `hdr.setup_data` is the u64 at 0x250
-//! (`Documentation/arch/x86/boot.rst`, offset 0x1f1 + 0x5f). From there `struct setup_data` `{u64 next; u32 type;
-//! u32 len; u8 data[len]}`, and for `SETUP_INDIRECT` `struct setup_indirect` `{u32 type; u32 reserved; u64 len;
-//! u64 addr}` in the data (`arch/x86/include/uapi/asm/setup_data.h`).
+//! (`Documentation/arch/x86/boot.rst`, offset 0x1f1 + 0x5f). The walk from there is the core's.
 
 use crate::errno::{EINVAL, Errno};
 use alloc::vec::Vec;
-use kho::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::bytes::u64_at;
+use kho::chain::{ChainError, Policy, ShortIndirect};
 use kho::{PhysAddr, PhysRange};
 
 /// Offset of `hdr.setup_data` in `boot_params`.
 const HEAD: usize = 0x250;
 
-/// Bytes of `struct setup_data` without its data.
-const NODE: u64 = 16;
-
-/// Bytes of `struct setup_indirect`.
-const INDIRECT: u64 = 24;
-
-/// More nodes than early boot could have reserved.
-const MAX_NODES: usize = 512;
+/// More nodes than early boot could have reserved; whatever boot loaders put there beside ours.
+const POLICY: Policy = Policy {
+    max_nodes: 512,
+    short_indirect: ShortIndirect::Ignore,
+};
 
 /// What the chain says.
 #[derive(Default, Debug)]
@@ -44,48 +41,28 @@ pub fn walk(
     mut read: impl FnMut(PhysRange) -> Result<Vec<u8>, Errno>,
 ) -> Result<Chain, Errno> {
     let mut chain = Chain::default();
-    let mut next = u64_at(boot_params, HEAD).ok_or(EINVAL)?;
-    let mut count = 0usize;
-    while next != 0 {
-        count = count.saturating_add(1);
-        if count > MAX_NODES {
-            return Err(EINVAL);
+    let head = u64_at(boot_params, HEAD).ok_or(EINVAL)?;
+    let fill = |at: PhysAddr, buf: &mut [u8]| {
+        let bytes = read(PhysRange::new(at, buf.len() as u64).map_err(|_| EINVAL)?)?;
+        buf.copy_from_slice(bytes.get(..buf.len()).ok_or(EINVAL)?);
+        Ok(())
+    };
+    for node in kho::chain::walk(head, POLICY, fill) {
+        let node = node.map_err(|error| match error {
+            ChainError::Read { source, .. } => source,
+            _ => EINVAL,
+        })?;
+        push(&mut chain.nodes, node.place)?;
+        match node.indirect {
+            Some((SETUP_KHO_RESERVE, range)) => push(&mut chain.reserved, range)?,
+            // Two trees.
+            Some((SETUP_KHO_TREE, range)) if chain.tree.replace(range).is_some() => {
+                return Err(EINVAL);
+            }
+            _ => {}
         }
-        let at = PhysAddr::new(next);
-        let header = read(range(at, NODE)?)?;
-        let (kind, len) = (
-            u32_at(&header, 8).ok_or(EINVAL)?,
-            u32_at(&header, 12).ok_or(EINVAL)?,
-        );
-        let whole = range(at, NODE.saturating_add(u64::from(len)))?;
-        push(&mut chain.nodes, whole)?;
-        if kind == SETUP_INDIRECT && u64::from(len) >= INDIRECT {
-            let data = read(range(at.checked_add(NODE).ok_or(EINVAL)?, INDIRECT)?)?;
-            indirect(&mut chain, &data)?;
-        }
-        next = u64_at(&header, 0).ok_or(EINVAL)?;
     }
     Ok(chain)
-}
-
-fn indirect(chain: &mut Chain, data: &[u8]) -> Result<(), Errno> {
-    let kind = u32_at(data, 0).ok_or(EINVAL)?;
-    if kind != SETUP_KHO_TREE && kind != SETUP_KHO_RESERVE {
-        return Ok(());
-    }
-    let len = u64_at(data, 8).ok_or(EINVAL)?;
-    let at = range(PhysAddr::new(u64_at(data, 16).ok_or(EINVAL)?), len)?;
-    if kind == SETUP_KHO_RESERVE {
-        push(&mut chain.reserved, at)
-    } else if chain.tree.replace(at).is_some() {
-        Err(EINVAL) // two trees
-    } else {
-        Ok(())
-    }
-}
-
-fn range(at: PhysAddr, len: u64) -> Result<PhysRange, Errno> {
-    PhysRange::new(at, len).map_err(|_| EINVAL)
 }
 
 fn push(list: &mut Vec<PhysRange>, item: PhysRange) -> Result<(), Errno> {
@@ -94,19 +71,10 @@ fn push(list: &mut Vec<PhysRange>, item: PhysRange) -> Result<(), Errno> {
     Ok(())
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let value = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_ne_bytes(value.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let value = bytes.get(at..at.checked_add(8)?)?;
-    Some(u64::from_ne_bytes(value.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kho::abi::setup_data::SETUP_INDIRECT;
     use std::vec;
 
     fn node(memory: &mut [u8], at: usize, next: u64, kind: u32, inner: (u32, u64, u64)) {
