@@ -21,18 +21,6 @@ mod state;
 mod trace;
 mod tree;
 
-/// The keep.d parser, which belongs to a program and is compiled in here once more.
-#[path = "../../crates/cli/src/keepd/parse.rs"]
-#[allow(dead_code, missing_docs, reason = "written for another crate")]
-mod keepd_parse;
-
-#[path = "../../crates/cli/src/on_failure.rs"]
-mod on_failure;
-/// What `/run/kho` holds, of the same program.
-#[path = "../../crates/cli/src/state/records.rs"]
-#[allow(dead_code, reason = "written for another crate")]
-mod state_records;
-
 // The parsers of the kernel modules, which are packages of their own, for a kernel: their sources, compiled in here once
 // more.
 #[path = "../../module/src/errno.rs"]

@@ -1,6 +1,5 @@
 //! Text that people write.
 
-use crate::keepd_parse;
 use kho::RangeSet;
 use kho::headroom::CmdlineMemory;
 use kho::scratch::{parse_size_bytes, size_from_cmdline};
@@ -65,7 +64,7 @@ pub fn command_lines() -> Vec<Vec<u8>> {
 
 /// A file.
 pub fn keep_d(data: &[u8]) {
-    match keepd_parse::file(Path::new("x.conf"), data) {
+    match kho_cli::keepd::parse::file(Path::new("x.conf"), data) {
         Ok(rules) => {
             for rule in rules {
                 assert!(rule.path.is_absolute());

@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStringExt;
 
-use crate::state_records::{ArmedFile, KeepFile, LoadedFile, ReservedFile, parse};
+use kho_cli::state::records::{ArmedFile, KeepFile, LoadedFile, ReservedFile, parse};
 use kho_kexec::cmdline;
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -1,21 +1,11 @@
 //! Manual pages and completions, from the command line's own definition.
 
-// The definition belongs to a program, not to a library: it is compiled here once more.
-#[allow(dead_code, missing_docs)]
-#[path = "../../../crates/cli/src/args.rs"]
-mod args;
-#[allow(dead_code)]
-#[path = "../../../crates/cli/src/on_failure.rs"]
-mod on_failure;
-#[allow(dead_code, missing_docs)]
-#[path = "../../../crates/cli/src/status.rs"]
-mod status;
-
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::Shell;
+use kho_cli::{args, status};
 
 use super::deb::Package;
 

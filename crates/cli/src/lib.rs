@@ -1,0 +1,145 @@
+//! The `kho` command: carry memory and state across kexec.
+//!
+//! The program is [`main`]; everything else is here so that tests, fuzzers and packages reach it. No stable interface.
+
+// First, for its macros.
+#[macro_use]
+mod output;
+
+pub mod args;
+mod arrived;
+mod cmd;
+mod exit;
+mod handover;
+mod hash;
+pub mod keepd;
+mod khofs;
+mod list;
+mod map;
+mod module;
+mod mounts;
+mod notify;
+pub mod on_failure;
+mod privilege;
+mod session;
+mod shown;
+pub mod state;
+pub mod status;
+mod trace;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use exit::{Fail, FailJson, Status};
+use output::Output;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Reads the arguments, runs the verb, and says how it went.
+pub fn main() -> ExitCode {
+    // kexec(8)'s own rules for its arguments differ from every other verb's, so nobody else reads them.
+    if let Some(status) = cmd::kexec::called(std::env::args_os()) {
+        return status;
+    }
+    if let Some(status) = cmd::generator::called(std::env::args_os()) {
+        return status;
+    }
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) => {
+            let asked = matches!(
+                err.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
+            // Whoever asked for JSON gets JSON, also when the rest could not be understood.
+            if !asked && std::env::args_os().any(|arg| arg == "--json") {
+                let text = err.render().to_string();
+                let what = text
+                    .trim()
+                    .strip_prefix("error: ")
+                    .unwrap_or(&text)
+                    .to_owned();
+                let fail = Fail::new(Status::Usage, what).fix("kho --help");
+                eprintln!(
+                    "{}",
+                    serde_json::json!(FailJson::new(&fail, output::take_warnings()))
+                );
+                return ExitCode::from(fail.status.code());
+            }
+            // Printing can fail only when nobody listens.
+            let _ = err.print();
+            return if asked {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(Status::Usage.code())
+            };
+        }
+    };
+    let out = Output {
+        json: cli.json,
+        quiet: cli.quiet,
+    };
+    let done = run(cli, out).and_then(|()| match output::all_written() {
+        true => Ok(()),
+        false => Err(Fail::new(
+            Status::Failed,
+            "the result could not be written to standard output",
+        )),
+    });
+    match done {
+        Ok(()) => {
+            out.last_warnings();
+            ExitCode::SUCCESS
+        }
+        Err(fail) => {
+            if out.json {
+                eprintln!(
+                    "{}",
+                    serde_json::json!(FailJson::new(&fail, output::take_warnings()))
+                );
+            } else {
+                eprintln!("kho: {fail}");
+            }
+            ExitCode::from(fail.status.code())
+        }
+    }
+}
+
+fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
+    use args::Command;
+    let session = session::Session::new(cli.state_dir);
+    match &cli.command {
+        Command::Doctor => cmd::doctor::run(&session, out),
+        Command::Keep(args) => cmd::keep::run(args, &session, out),
+        Command::Plan(args) => cmd::plan::run(args, &session, out),
+        Command::Load(args) => cmd::load::run(args, &session, out),
+        Command::Capture(args) => cmd::capture::run(args, &session, out),
+        Command::Kexec { args } => cmd::kexec::from_verb(args),
+        Command::Exec(args) => cmd::exec::run(args.stale_ok, &session, out),
+        Command::Reboot(args) => cmd::load::reboot(args, &session, out),
+        Command::Unload { force } => cmd::load::unload(*force, &session, out),
+        Command::Activate => cmd::module::activate(&session, out),
+        Command::Abort => cmd::module::abort(&session, out),
+        Command::Release { what } => cmd::module::release(what, &session, out),
+        Command::Status {
+            exit_statuses: true,
+        } => cmd::status::exit_statuses(out),
+        Command::Status { .. } => cmd::status::run(&session, out),
+        Command::Restore(args) => cmd::restore::run(args, &session, out),
+        Command::Trace(args) => cmd::trace::run(args, &session, out),
+        Command::Log(args) => cmd::trace::log(args, &session, out),
+        Command::Get { name } => cmd::get::run(name, &session, out),
+        Command::Dump(args) => cmd::dump::run(args, &session, out),
+        Command::Validate(args) => cmd::validate::run(args, &session, out),
+        Command::Diff(args) => cmd::diff::run(args, &session, out),
+        Command::Compat(args) => cmd::compat::run(args, out),
+        Command::Initrd(args) => cmd::initrd::run(args, out),
+    }
+}
+
+/// Nanoseconds since the Unix epoch; 0 before it.
+fn now_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
