@@ -7,7 +7,9 @@
 mod output;
 
 pub mod args;
+mod armed;
 mod arrived;
+mod clock;
 mod cmd;
 mod exit;
 mod handover;
@@ -15,12 +17,16 @@ mod hash;
 pub mod keepd;
 mod khofs;
 mod list;
+mod loaded;
 mod map;
 mod module;
 mod mounts;
 mod notify;
 pub mod on_failure;
+mod ordering;
 mod privilege;
+mod release;
+mod restore;
 mod session;
 mod shown;
 pub mod state;
@@ -32,7 +38,6 @@ use clap::error::ErrorKind;
 use exit::{Fail, FailJson, Status};
 use output::Output;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 /// Reads the arguments, runs the verb, and says how it went.
 pub fn main() -> ExitCode {
@@ -134,12 +139,4 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Compat(args) => cmd::compat::run(args, out),
         Command::Initrd(args) => cmd::initrd::run(args, out),
     }
-}
-
-/// Nanoseconds since the Unix epoch; 0 before it.
-fn now_ns() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -12,6 +12,7 @@ use kho_kexec::sys::facts::boot::SetupNode;
 use kho_kexec::sys::lock::{Lock, LockError};
 use kho_kexec::sys::physmem::{self, PhysMemory};
 use kho_kexec::sys::root::Root;
+use kho_kexec::sys::syscalls::{Kernel, System};
 use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -19,12 +20,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One run of the command: where its state is, and what it has already read of the machine.
+/// One run of the command: where its state is, the kernel that it works on, and what it has already read of the machine.
 pub struct Session {
     /// Runtime state.
     pub state: StateDir,
     /// Where `/proc` and `/sys` are.
     pub root: Root,
+    /// What is done to the kernel's kexec state.
+    pub kernel: Box<dyn Kernel>,
     arrived: OnceCell<Option<Arrived>>,
     memory: OnceCell<Box<dyn PhysMemory>>,
 }
@@ -35,6 +38,7 @@ impl Session {
         Self {
             state: StateDir::new(state_dir),
             root: Root::system(),
+            kernel: Box::new(System),
             arrived: OnceCell::new(),
             memory: OnceCell::new(),
         }

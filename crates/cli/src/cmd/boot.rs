@@ -1,12 +1,14 @@
 //! `kho restore --boot`: what `kho-restore.service` does before the services start.
 
-use super::restore;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::next;
 use crate::keepd::{self, parse::Rule};
 use crate::notify;
+use crate::ordering;
 use crate::output::Output;
+use crate::release;
+use crate::restore;
 use crate::session::Session;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -24,7 +26,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let lock = session.lock()?;
     let _alive = notify::WhileWorking::start();
     let mut failures = Vec::new();
-    let rules = keepd::read(&keepd::dirs(session));
+    let rules = keepd::rules::read(&keepd::rules::dirs(session));
     if let Err(fail) = restore_all(rules.as_deref().ok(), session, out, &mut failures) {
         failures.push(fail);
     }
@@ -79,14 +81,14 @@ fn restore_all(
         .iter()
         .filter_map(|blob| blob.path.as_deref())
         .collect();
-    let missing = super::generator::missing_mounts(&paths)?;
+    let missing = ordering::missing_mounts(&paths)?;
     let mut outcomes = Vec::new();
     for blob in &arrived.blobs {
         let mut keep = session.state.keep()?;
         if blob.path.is_none() || keep.restored.contains(&blob.label) {
             continue;
         }
-        if rules.is_none() && blob.label.starts_with(keepd::PREFIX) {
+        if rules.is_none() && blob.label.starts_with(keepd::rules::PREFIX) {
             out.warn(&format!(
                 "{} is NOT RESTORED: its rule in keep.d cannot be read; correct it, then: systemctl restart kho-restore.service",
                 blob.label
@@ -137,7 +139,7 @@ fn restore_all(
                     keep.restored.push(blob.label.clone());
                     session.state.set_keep(&keep)?;
                     let label = std::slice::from_ref(&blob.label);
-                    super::module::release_blobs(label, &mut keep, session)?;
+                    release::blobs(label, &mut keep, session)?;
                 }
                 outcomes.push(outcome);
             }

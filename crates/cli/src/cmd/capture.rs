@@ -1,11 +1,12 @@
 //! `kho capture`: at shutdown, the content for the kernel that `kho load --arm` took.
 
-use super::arm;
 use crate::args;
+use crate::armed;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::{fresh, load, places};
 use crate::keepd::{self, effort};
 use crate::list;
+use crate::loaded;
 use crate::module;
 use crate::notify;
 use crate::on_failure::OnFailure;
@@ -15,7 +16,6 @@ use crate::state::ArmedFile;
 use crate::trace::wish;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::lock::{Lock, LockError};
-use kho_kexec::sys::syscalls::{Kernel, System};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -63,9 +63,9 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
 
 /// The capture, with the lock held, and what was chosen if it fails.
 fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
-    let armed = arm::armed(session);
+    let armed = armed::armed(session);
     match armed.and_then(|armed| capture(armed.as_ref(), session, out)) {
-        Ok(()) => arm::disarm(session),
+        Ok(()) => armed::disarm(session),
         Err(fail) => Err(fall_back(fail, args, session)),
     }
 }
@@ -96,12 +96,12 @@ fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
         return Ok(());
     }
     let nothing = KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false));
-    if nothing && matches!(arm::armed(session), Ok(None)) {
+    if nothing && matches!(armed::armed(session), Ok(None)) {
         return Ok(());
     }
     let why = format!(
         "the system went down without {}, which takes the content",
-        arm::CAPTURE_UNIT
+        armed::CAPTURE_UNIT
     );
     fail_unsettled(&why, args, session)
 }
@@ -109,8 +109,8 @@ fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
 /// What was chosen for a failure, for what is armed or loaded with a handover and no capture has seen to.
 fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<(), Fail> {
     let mut fail = Fail::new(Status::Failed, why);
-    if matches!(arm::armed(session), Ok(None))
-        && let Err(other) = super::exec::require_ours(session)
+    if matches!(armed::armed(session), Ok(None))
+        && let Err(other) = loaded::require_ours(session)
         // An image of which nobody can tell whose it is may be ours, and out of date.
         && matches!(other.status, Status::NotOurs | Status::NothingLoaded)
     {
@@ -163,9 +163,10 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         return not_armed(session, out);
     };
     // From here on a failure leaves nothing loaded, least of all something out of date.
-    System
+    session
+        .kernel
         .kexec_unload()
-        .map_err(|err| load::call_fail(&err, session))?;
+        .map_err(|err| loaded::call_fail(&err, session))?;
     session.state.clear_loaded()?;
     let changes = keepd::bring_up_to_date(session, armed.forget_arrived)?;
     keepd::report(&changes, out);
@@ -207,7 +208,7 @@ fn load_what_can_be(
     let mut next = armed.next(session);
     let mut left_out = false;
     loop {
-        let fail = match load::run(&next, session, &System, out) {
+        let fail = match load::run(&next, session, out) {
             Ok(loaded) => return Ok(loaded),
             Err(fail) => fail,
         };
@@ -249,9 +250,9 @@ fn trace_is_kept(session: &Session) -> Result<bool, Fail> {
 /// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now. Where something is kept, a
 /// kernel that somebody else loaded, or none at all, is a handover that failed: what is kept ends with this kernel.
 fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
-    let fail = match super::exec::require_ours(session) {
+    let fail = match loaded::require_ours(session) {
         Ok(record) => {
-            super::exec::require_phase(&record, session)?;
+            loaded::require_phase(&record, session)?;
             fresh::require(&record, session, out)?;
             out.remark(&format!(
                 "{} was loaded before and still holds what is kept",
@@ -296,7 +297,7 @@ fn lost(session: &Session) -> Option<String> {
 /// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
 fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     // A record that cannot be read is as good as none.
-    let armed = arm::armed(session).ok().flatten();
+    let armed = armed::armed(session).ok().flatten();
     let on_failure = args
         .on_failure
         .or(armed.as_ref().and_then(|armed| armed.on_failure))
@@ -306,7 +307,7 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     let theirs =
         armed.is_none() && fail.status == Status::NotOurs && on_failure == OnFailure::Plain;
     if !theirs {
-        fail = load::unloaded_after(fail, &System);
+        fail = loaded::unloaded_after(fail, session);
     }
     // A capture that was cut off may have left drivers frozen, for an image that is gone.
     if matches!(module::is_active(&session.root), Ok(true))
@@ -315,7 +316,7 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
         loud(&format!("kho: drivers stay frozen: {}", thaw.what));
     }
     let then = match (on_failure, armed) {
-        (OnFailure::Plain, Some(armed)) => match arm::load_plain(armed, session) {
+        (OnFailure::Plain, Some(armed)) => match armed::load_plain(armed, session) {
             Ok(()) => format!("{} starts without a handover", armed.release),
             Err(plain) => format!("a plain start of {} fails too ({}), so the machine reboots", armed.release, plain.what),
         },
@@ -337,7 +338,7 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     loud(&format!("kho: {then}"));
     // It is settled: nothing is left for whoever comes after us.
     let _ = session.state.clear_loaded();
-    let _ = arm::disarm(session);
+    let _ = armed::disarm(session);
     fail.fix(then)
 }
 
@@ -348,7 +349,7 @@ fn still_loaded(session: &Session) -> bool {
 
 /// What the administrator chose for every handover.
 fn usual() -> OnFailure {
-    arm::usual_choice().unwrap_or_else(|what| {
+    armed::usual_choice().unwrap_or_else(|what| {
         // A typing error must not be worse than no choice at all.
         loud(&format!("kho: {what}"));
         OnFailure::default()

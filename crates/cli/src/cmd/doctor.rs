@@ -1,6 +1,7 @@
 //! `kho doctor`: can this machine hand over?
 
 use crate::exit::{Fail, OrStatus, Status};
+use crate::handover::machine::refuse;
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho::headroom::{self, CmdlineMemory, HeadroomInput};
@@ -110,28 +111,4 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
             fix: "lower crashkernel= and hugepages= of the next kernel".to_owned(),
         }
     })
-}
-
-/// Stops at the first finding that makes a handover impossible or unsafe.
-///
-/// # Errors
-///
-/// Its status.
-pub fn refuse(findings: &[Finding]) -> Result<(), Fail> {
-    match findings.iter().find(|f| f.severity == Severity::Block) {
-        Some(finding) => Err(Fail::new(status_of(finding.id), &finding.what).fix(&finding.fix)),
-        None => Ok(()),
-    }
-}
-
-/// The status of a blocking finding.
-fn status_of(id: &str) -> Status {
-    match id {
-        "privileges" | "page-flags" | "kernel-memory" | "page-map" => Status::NotPermitted,
-        "kexec" => Status::KexecDisabled,
-        "lockdown" | "ima" => Status::LockedDown,
-        "firmware-map" | "hardware-corrupted" => Status::FirmwareMap,
-        "memory-encryption" => Status::MemoryEncrypted,
-        _ => Status::Unsupported,
-    }
 }

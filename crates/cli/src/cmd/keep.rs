@@ -2,9 +2,11 @@
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
-use crate::keepd::{self, PREFIX};
+use crate::keepd;
+use crate::keepd::rules::PREFIX;
 use crate::list::{self, Entry};
 use crate::output::{self, Output};
+use crate::release;
 use crate::session::Session;
 use crate::shown;
 use crate::state::{Content, KeepFile, Local, escape_path};
@@ -58,7 +60,7 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
     session.state.set_keep(&keep)?;
     let removed = keep.removed.split_off(removed);
     keep.removed.extend(removed.iter().cloned());
-    super::module::release_blobs(&removed, &mut keep, session)?;
+    release::blobs(&removed, &mut keep, session)?;
     drop_unused_files(session, &keep);
     show(session, out)
 }
@@ -118,7 +120,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             content: Content::Raw {
                 file,
                 size,
-                taken: crate::now_ns(),
+                taken: crate::clock::now_ns(),
             },
         });
         return Ok(());

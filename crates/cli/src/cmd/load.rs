@@ -1,16 +1,19 @@
 //! `kho load`, `kho unload`, `kho reboot`.
 
 use crate::args;
+use crate::armed;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::handover::machine;
 use crate::handover::next::Files;
 use crate::handover::{compat, content, load};
 use crate::keepd;
+use crate::loaded;
 use crate::module;
+use crate::ordering;
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho_kexec::sys::doctor;
 use kho_kexec::sys::facts::kexec::KexecState;
-use kho_kexec::sys::syscalls::{Kernel, System};
 
 /// Runs `kho load`.
 ///
@@ -43,19 +46,19 @@ pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(),
     let _lock = session.lock()?;
     // What is wrong with the files is said first.
     Files::read(&args.next)?.parse(&args.next, &session.root, true)?;
-    super::doctor::refuse(&doctor::examine(&session.root))?;
-    super::exec::require_can_tell(session)?;
+    machine::refuse(&doctor::examine(&session.root))?;
+    loaded::require_can_tell(session)?;
     load_now(&args.next, session, out)?;
     super::exec::go(false, session, out)
 }
 
 fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fail> {
     keepd::refresh(session, args.forget_arrived, out)?;
-    let loaded = load::run(args, session, &System, out)?;
-    if let Err(fail) = super::exec::require_can_tell(session) {
+    let loaded = load::run(args, session, out)?;
+    if let Err(fail) = loaded::require_can_tell(session) {
         out.warn(&format!("kho exec will not start this image: {fail}"));
     }
-    super::generator::update(session, out);
+    ordering::update(session, out);
     out.result(&loaded, || {
         println!(
             "loaded {} for hop {}: {}, {}",
@@ -85,18 +88,19 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
         == Some(false)
     {
         session.state.clear_loaded()?;
-        super::arm::disarm(session)?;
+        armed::disarm(session)?;
         return Err(Fail::new(Status::NothingLoaded, "no kernel is loaded"));
     }
-    if !force && super::arm::armed(session)?.is_none() {
-        super::exec::require_ours(session)?;
+    if !force && armed::armed(session)?.is_none() {
+        loaded::require_ours(session)?;
     }
     let entered = session.state.loaded()?.filter(|record| record.entered);
-    System
+    session
+        .kernel
         .kexec_unload()
-        .map_err(|err| load::call_fail(&err, session))?;
+        .map_err(|err| loaded::call_fail(&err, session))?;
     session.state.clear_loaded()?;
-    super::arm::disarm(session)?;
+    armed::disarm(session)?;
     // The load froze the drivers for this image alone.
     if let Some(record) = entered
         && module::generation(&session.root)? == record.kernel_generation

@@ -1,12 +1,13 @@
 //! `kho activate`, `kho abort`, `kho release`.
 
+use crate::armed;
 use crate::exit::{Fail, Status};
 use crate::khofs;
+use crate::loaded;
 use crate::module;
 use crate::output::Output;
+use crate::release::blob_node;
 use crate::session::Session;
-use crate::state::KeepFile;
-use kho_kexec::sys::syscalls::{Kernel, System};
 
 /// Enters the active phase.
 ///
@@ -35,8 +36,8 @@ pub fn activate(session: &Session, out: Output) -> Result<(), Fail> {
 /// [`Status::Unsupported`] without the module, when nothing was loaded either.
 pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
-    let armed = super::arm::armed(session)?.is_some();
-    let ours = match super::exec::require_ours(session) {
+    let armed = armed::armed(session)?.is_some();
+    let ours = match loaded::require_ours(session) {
         Ok(_) => true,
         Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => false,
         // It may be ours, and then it must not stay.
@@ -50,11 +51,12 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     }
     // Of a kernel that is armed the plain image is loaded, which nobody may start after an abort either.
     if ours || armed {
-        System
+        session
+            .kernel
             .kexec_unload()
-            .map_err(|err| crate::handover::load::call_fail(&err, session))?;
+            .map_err(|err| loaded::call_fail(&err, session))?;
         session.state.clear_loaded()?;
-        super::arm::disarm(session)?;
+        armed::disarm(session)?;
     }
     let doc = serde_json::json!({
         "active": false, "was_active": active, "unloaded": ours, "disarmed": armed,
@@ -84,7 +86,7 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
 /// it is left.
 pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
-    match super::exec::require_ours(session) {
+    match loaded::require_ours(session) {
         Ok(_) => {
             return Err(Fail::new(
                 Status::Module,
@@ -177,45 +179,4 @@ fn there_is(session: &Session, released: &[String]) -> String {
             count - FEW
         ),
     }
-}
-
-/// Gives the memory of blobs that are not needed any more back, when there is the module to do it. The list that says so
-/// must have been written before: it is what the next load goes by, and a command that is killed between the two must not
-/// leave a list that carries on memory which is somebody else's by then.
-///
-/// # Errors
-///
-/// When the list cannot be written; nothing is given back then.
-pub fn release_blobs(
-    labels: &[String],
-    keep: &mut KeepFile,
-    session: &Session,
-) -> Result<(), Fail> {
-    // An image that is loaded may name those pages.
-    if !module::present(&session.root) || !matches!(session.state.loaded(), Ok(None)) {
-        return Ok(());
-    }
-    let Ok(Some(arrived)) = session.arrived() else {
-        return Ok(());
-    };
-    for label in labels {
-        let Some(index) = arrived.blobs.iter().position(|blob| blob.label == *label) else {
-            continue;
-        };
-        if keep.released.contains(label) {
-            continue;
-        }
-        keep.released.push(label.clone());
-        session.state.set_keep(keep)?;
-        if module::release(&session.root, &blob_node(index)).is_err() {
-            keep.released.retain(|released| released != label);
-            session.state.set_keep(keep)?;
-        }
-    }
-    Ok(())
-}
-
-/// The node of blob number `index`, as `kho::abi` names it.
-fn blob_node(index: usize) -> String {
-    format!("/blobs/blob-{index}")
 }

@@ -1,11 +1,14 @@
 //! `kho status`: what arrived, what is kept, what is loaded.
 
+use crate::armed;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::khofs;
 use crate::list::{self, Entry};
+use crate::loaded;
 use crate::module;
 use crate::output::{self, Output, bytes};
+use crate::release::to_be_reserved;
 use crate::session::Session;
 use crate::shown;
 use crate::state::KeepFile;
@@ -142,21 +145,6 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     }
 }
 
-/// What has to be reserved. With the module those are the blobs that it has not given back: whose the rest is by now
-/// it knows better.
-pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session) -> Vec<PhysRange> {
-    if module::present(&session.root) {
-        arrived
-            .blobs
-            .iter()
-            .filter(|blob| !released.contains(&blob.label))
-            .flat_map(|blob| blob.mem.iter().copied())
-            .collect()
-    } else {
-        arrived.mem_cache.clone()
-    }
-}
-
 /// Looks at everything that has to be reserved.
 fn check(
     arrived: &Arrived,
@@ -183,10 +171,10 @@ fn loaded(session: &Session) -> Result<Value, Fail> {
     if state.loaded != Some(true) {
         return Ok(Value::Null);
     }
-    Ok(match super::exec::require_ours(session) {
+    Ok(match loaded::require_ours(session) {
         Ok(record) => {
             // What drivers were frozen for may be gone while the image is still there.
-            let stale = super::exec::require_phase(&record, session).err();
+            let stale = loaded::require_phase(&record, session).err();
             let mut text = format!(
                 "{} for hop {}, {} kept, at {}",
                 record.release,
@@ -208,7 +196,7 @@ fn loaded(session: &Session) -> Result<Value, Fail> {
                 "text": text,
             })
         }
-        Err(fail) => match super::arm::armed(session)? {
+        Err(fail) => match armed::armed(session)? {
             Some(armed) => json!({
                 "by": "kho",
                 "armed": true,

@@ -6,14 +6,12 @@ use crate::output::{self, Output};
 use crate::session::Session;
 use crate::shown;
 use crate::trace::arrived::{ArrivedHop, ArrivedTraces};
-use crate::trace::show::{Choice, Shown, write_fail};
+use crate::trace::file::{write, write_fail};
+use crate::trace::show::{Choice, Shown};
 use crate::trace::take;
 use kho_trace::{Taken, kmsg};
 use serde_json::{Value, json};
-use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 /// Runs `kho trace`.
 ///
@@ -164,29 +162,6 @@ fn show(
         ),
     )
     .fix("what was shown is intact"))
-}
-
-/// Writes a file that only root reads.
-///
-/// # Errors
-///
-/// [`Status::NoSpace`] and whatever else writing says.
-pub fn write(
-    path: &Path,
-    with: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>,
-) -> Result<(), Fail> {
-    let result = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|file| {
-            let mut file = BufWriter::new(file);
-            with(&mut file)?;
-            file.flush()
-        });
-    result.map_err(|err| write_fail(&shown::path(path), &err))
 }
 
 /// Runs `kho log`.

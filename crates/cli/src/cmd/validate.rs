@@ -6,6 +6,7 @@ use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::module;
 use crate::output::Output;
+use crate::release;
 use crate::session::Session;
 use kho_format::validate::{Layer, Machine, Problem, validate};
 use kho_kexec::sys::facts::memmap::FirmwareMap;
@@ -117,7 +118,7 @@ fn unreserved(arrived: &Arrived, session: &Session) -> Result<Vec<Problem>, Fail
     let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
     let released = session.state.keep()?.released;
     let mut out = Vec::new();
-    for range in super::status::to_be_reserved(arrived, &released, session) {
+    for range in release::to_be_reserved(arrived, &released, session) {
         let broken = flags.first_not_reserved(range);
         if let Some(page) = broken.or_status(Status::NotPermitted)? {
             out.push(Problem {

@@ -9,6 +9,7 @@ use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::hash;
+use crate::loaded;
 use crate::module::{self, Entered, OutgoingPart};
 use crate::output::{self, Output};
 use crate::session::Session;
@@ -21,11 +22,9 @@ use kho::plan::{Content, Piece, Plan};
 use kho::tree::Writer;
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
-use kho_kexec::sys::facts::kexec::KexecState;
-use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
 use kho_kexec::sys::landing::LandingZone;
-use kho_kexec::sys::loaded;
-use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
+use kho_kexec::sys::loaded::LoadedImage;
+use kho_kexec::sys::syscalls::{LoadFlags, SegmentRef};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -82,12 +81,7 @@ impl Loaded {
 ///
 /// One [`Status`] per reason. An image loaded before stays loaded unless the system call itself failed
 /// after it was unloaded.
-pub fn run(
-    args: &args::Next,
-    session: &Session,
-    kernel: &dyn Kernel,
-    out: Output,
-) -> Result<Loaded, Fail> {
+pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, Fail> {
     let started = Instant::now();
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
@@ -176,32 +170,34 @@ pub fn run(
     // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes
     // after it: an unload that is refused changes nothing. Each call takes one of a limited number.
     if inputs.machine.kexec.loaded != Some(false) {
-        kernel
+        session
+            .kernel
             .kexec_unload()
-            .map_err(|err| call_fail(&err, session))?;
+            .map_err(|err| loaded::call_fail(&err, session))?;
     }
     session.state.clear_loaded()?;
     session.state.clear_settled()?;
     entered.unloaded();
-    kernel
+    session
+        .kernel
         .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)
         .map_err(|err| {
             // Nothing is loaded: no later load needs to know what was reserved before this one.
             let _ = session.state.clear_reserved();
-            call_fail(&err, session)
+            loaded::call_fail(&err, session)
         })?;
     let kexec_load_seconds = before.elapsed().as_secs_f64();
     drop(withheld);
     phases
         .load(generation, fingerprint)
         .or_status(Status::Failed)?;
-    let identity = loaded::LoadedImage::of(assembled.entry, &segments);
+    let identity = LoadedImage::of(assembled.entry, &segments);
     // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
     let frozen = inputs.kernel.as_ref().map_or(0, OutgoingPart::generation);
     if module::generation(&session.root)? != frozen && frozen != 0 {
         let fail = Fail::new(Status::Module, "the active phase was left during the load")
             .fix("kho load again; the kernel log says which driver went away");
-        return Err(unloaded_after(fail, kernel));
+        return Err(loaded::unloaded_after(fail, session));
     }
     let mut record = LoadedFile {
         generation: generation.get(),
@@ -216,7 +212,7 @@ pub fn run(
         sources,
         contents: fresh::contents(&inputs.items, &hashes),
         bytes: inputs.items.iter().map(|i| i.size).sum(),
-        time: crate::now_ns(),
+        time: crate::clock::now_ns(),
         forget_arrived: args.forget_arrived,
         memory_failed: Some(inputs.machine.memory.hardware_corrupted),
         scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
@@ -224,7 +220,7 @@ pub fn run(
     record.entered = entered.ours();
     if let Err(fail) = session.state.set_loaded(&record) {
         // An image that nobody can vouch for must not stay armed.
-        return Err(unloaded_after(fail, kernel));
+        return Err(loaded::unloaded_after(fail, session));
     }
     entered.keep();
     if arrived.is_none() {
@@ -535,7 +531,7 @@ fn tree(
     generation: Generation,
     reserved: &[PhysRange],
 ) -> Result<Vec<u8>, Fail> {
-    let now = crate::now_ns();
+    let now = crate::clock::now_ns();
     let places: Vec<Vec<PhysRange>> = (0..inputs.items.len())
         .map(|index| plan.blob_pieces(index).map(|p| p.dest).collect())
         .collect();
@@ -605,45 +601,6 @@ fn tree(
         })?;
     bytes.truncate(written);
     Ok(bytes)
-}
-
-/// The failure, after what is loaded was unloaded because of it. It also says when that failed: the image may start then.
-pub fn unloaded_after(mut fail: Fail, kernel: &dyn Kernel) -> Fail {
-    if let Err(err) = kernel.kexec_unload() {
-        fail.what.push_str(&format!(
-            "; and the loaded image CANNOT BE UNLOADED and may start: {}",
-            chain(&err)
-        ));
-    }
-    fail
-}
-
-/// A refused system call: the reason that this system shows, where it shows one.
-pub fn call_fail(err: &CallError, session: &Session) -> Fail {
-    /// `EPERM` and `EACCES` of errno(3).
-    const REFUSED: [i32; 2] = [1, 13];
-    if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
-        let switched_off = KexecState::read(&session.root)
-            .ok()
-            .and_then(|state| state.refusal());
-        if switched_off.is_some() {
-            return Fail::new(Status::KexecDisabled, chain(err));
-        }
-        let locked =
-            KernelLockdown::read(&session.root).is_ok_and(|lockdown| lockdown.blocks_kexec_load());
-        let asked = session
-            .root
-            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
-            .is_ok_and(|line| {
-                line.split(u8::is_ascii_whitespace)
-                    .any(|word| word.starts_with(b"lockdown="))
-            });
-        if locked || asked {
-            return Fail::new(Status::LockedDown, chain(err))
-                .fix("switch Secure Boot off in the firmware, or boot without lockdown=; it cannot be lifted at run time");
-        }
-    }
-    Fail::new(Status::LoadFailed, chain(err))
 }
 
 fn random_bytes<const N: usize>() -> Result<[u8; N], Fail> {

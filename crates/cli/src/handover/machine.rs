@@ -5,7 +5,7 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
-use kho_kexec::sys::doctor;
+use kho_kexec::sys::doctor::{self, Finding, Severity};
 use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::KernelId;
@@ -48,7 +48,7 @@ impl Machine {
     ///
     /// One [`Status`] per reason, the first that `kho doctor` would call blocking.
     pub fn read(session: &Session, arrived: Option<&Arrived>) -> Result<Self, Fail> {
-        crate::cmd::doctor::refuse(&doctor::examine(&session.root))?;
+        refuse(&doctor::examine(&session.root))?;
         let root = &session.root;
         let map = FirmwareMap::read(root).or_status(Status::FirmwareMap)?;
         // Before it is known which pages failed, so that `kho exec` notices every one that is not among them.
@@ -160,6 +160,30 @@ impl Machine {
             format!("{label}: its memory at {range} was given back, and its content with it"),
         )
         .fix(format!("kho keep --remove {label}")))
+    }
+}
+
+/// Stops at the first finding that makes a handover impossible or unsafe.
+///
+/// # Errors
+///
+/// Its status.
+pub fn refuse(findings: &[Finding]) -> Result<(), Fail> {
+    match findings.iter().find(|f| f.severity == Severity::Block) {
+        Some(finding) => Err(Fail::new(status_of(finding.id), &finding.what).fix(&finding.fix)),
+        None => Ok(()),
+    }
+}
+
+/// The status of a blocking finding.
+fn status_of(id: &str) -> Status {
+    match id {
+        "privileges" | "page-flags" | "kernel-memory" | "page-map" => Status::NotPermitted,
+        "kexec" => Status::KexecDisabled,
+        "lockdown" | "ima" => Status::LockedDown,
+        "firmware-map" | "hardware-corrupted" => Status::FirmwareMap,
+        "memory-encryption" => Status::MemoryEncrypted,
+        _ => Status::Unsupported,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What is left out is left out of one handover only: the next `keep.d` sync puts it on the list again.
 
-use super::{dirs, read};
+use super::parse::Rule;
+use super::rules::{dirs, read};
 use crate::arrived::Arrived;
 use crate::exit::{Fail, Status};
 use crate::handover::content;
@@ -136,7 +137,7 @@ fn entries(
     let labels: BTreeSet<String> = read(&dirs(session))?
         .iter()
         .filter(|rule| rule.best_effort)
-        .map(super::Rule::label)
+        .map(Rule::label)
         .collect();
     Ok(list::effective(arrived, keep)
         .into_iter()

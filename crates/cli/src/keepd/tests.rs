@@ -1,8 +1,10 @@
 use super::*;
 use crate::arrived::Blob;
+use crate::state::Content;
 use kho::abi::LeaveOut;
 use kho::{PhysAddr, PhysRange};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 
 fn write(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,8 +1,8 @@
 //! Traces and logs as text under `/run/kho/trace`, for whoever looks with a pager.
 
 use super::arrived::ArrivedHop;
+use super::file::write;
 use super::show::{Choice, Shown};
-use crate::cmd::trace::write;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
 use kho_trace::kmsg;

@@ -1,6 +1,6 @@
 //! A trace for people, for scripts and for `trace-cmd`.
 
-use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::exit::{Fail, OrStatus, Status};
 use kho_trace::Taken;
 use kho_trace::meta::{ArrayMeta, Meta, in_ns};
 use kho_trace::printf::push_safe;
@@ -338,15 +338,6 @@ fn check(meta: &Meta, choice: &Choice) -> Result<(), Fail> {
         ));
     }
     Ok(())
-}
-
-/// What to call an error of writing.
-pub fn write_fail(what: &str, err: &std::io::Error) -> Fail {
-    let status = match err.kind() {
-        std::io::ErrorKind::StorageFull => Status::NoSpace,
-        _ => Status::Failed,
-    };
-    Fail::new(status, format!("cannot write {what}: {}", chain(err)))
 }
 
 #[cfg(test)]

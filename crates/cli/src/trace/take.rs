@@ -36,7 +36,7 @@ pub fn take(limit: u64, session: &Session) -> Result<Taken, Fail> {
     let moment = Moment {
         release: kernel.release,
         machine: kho::abi::MACHINE_X86_64.to_owned(),
-        time: crate::now_ns(),
+        time: crate::clock::now_ns(),
         uptime: seconds * 1_000_000_000 + u64::try_from(uptime.tv_nsec).unwrap_or(0),
     };
     let limits = Limits {

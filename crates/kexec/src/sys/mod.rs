@@ -6,7 +6,6 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`syscalls`] | `kexec_load` and its few companions behind one trait, and a fake |
-//! | [`file_load`] | `kexec_file_load`: the plain kexec that an administrator falls back to |
 //! | [`facts`] | firmware map, resource map, boot parameters, EFI, kexec state, security, meminfo |
 //! | [`pageflags`] | which pages the running kernel has reserved, poisoned or taken offline |
 //! | [`physmem`] | reading physical memory, and finding the state tree that arrived |
@@ -18,7 +17,6 @@
 
 pub mod doctor;
 pub mod facts;
-pub mod file_load;
 pub mod landing;
 pub mod loaded;
 pub mod lock;

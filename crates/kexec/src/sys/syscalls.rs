@@ -14,12 +14,15 @@
 //! an image **cannot be unloaded** either, and every unload counts against `kexec_load_limit_reboot`.
 //!
 //! The crash kernel is left alone: nothing here ever passes `KEXEC_ON_CRASH`.
-#![allow(unsafe_code)] // the kexec_load system call, which no safe crate wraps
+#![allow(unsafe_code)] // kexec_load and kexec_file_load, which no safe crate wraps
 
 use crate::sys::root::Root;
 use core::convert::Infallible;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use thiserror::Error;
 
 /// Most segments of one image: `KEXEC_SEGMENT_MAX` in `include/uapi/linux/kexec.h` (6.1 to 7.3).
@@ -184,6 +187,9 @@ pub enum CallError {
     /// Refused before the call.
     #[error("the image was not given to the kernel")]
     Segments(#[from] SegmentError),
+    /// The command line has a NUL inside.
+    #[error("the command line has a NUL byte at {0:#x}")]
+    Nul(usize),
     /// The kernel said no.
     #[error("{call} failed: {why}")]
     Call {
@@ -202,7 +208,7 @@ impl CallError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Call { source, .. } => source.raw_os_error(),
-            Self::Segments(_) => None,
+            Self::Segments(_) | Self::Nul(_) => None,
         }
     }
 
@@ -236,6 +242,19 @@ pub trait Kernel {
     /// [`CallError`]; needs the same permission as a load.
     fn kexec_unload(&self) -> Result<(), CallError>;
 
+    /// Loads an image for a plain kexec (`kexec_file_load(2)`): the kernel itself places image, initrd and parameters, so
+    /// nothing can be handed over, and no step is shared with a handover.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. What was loaded before **stays armed** then.
+    fn kexec_file_load(
+        &self,
+        kernel: &File,
+        initrd: Option<&File>,
+        cmdline: &[u8],
+    ) -> Result<(), CallError>;
+
     /// Starts the loaded image. Does not sync, stop or unmount anything: the caller has.
     ///
     /// # Errors
@@ -262,6 +281,9 @@ struct RawSegment {
 
 const _: () = assert!(size_of::<RawSegment>() == 4 * size_of::<usize>());
 
+/// `KEXEC_FILE_NO_INITRAMFS` (`include/uapi/linux/kexec.h`, 6.1 to 7.3).
+const NO_INITRAMFS: u64 = 4;
+
 /// `KEXEC_ON_CRASH`, only named to keep it out.
 const ON_CRASH: u64 = 1;
 
@@ -277,6 +299,28 @@ fn raw_kexec_load(entry: u64, segments: &[RawSegment], flags: LoadFlags) -> Resu
             segments.len(),
             segments.as_ptr(),
             flags.bits(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+fn raw_kexec_file_load(kernel: &File, initrd: Option<&File>, cmdline: &CStr) -> Result<(), i32> {
+    let bytes = cmdline.to_bytes_with_nul();
+    let flags = if initrd.is_some() { 0 } else { NO_INITRAMFS };
+    // SAFETY: kexec_file_load(2) takes two file descriptors (-1 with KEXEC_FILE_NO_INITRAMFS), the length of
+    // the command line with its NUL, a pointer to so many bytes, and flags. The descriptors and the string
+    // outlive the call; the kernel copies them and writes nothing to this process's memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initrd.map_or(-1, AsRawFd::as_raw_fd),
+            bytes.len(),
+            bytes.as_ptr(),
+            flags,
         )
     };
     if result == 0 {
@@ -318,6 +362,18 @@ impl Kernel for System {
     fn kexec_unload(&self) -> Result<(), CallError> {
         raw_kexec_load(0, &[], LoadFlags::DEFAULT)
             .map_err(|e| CallError::new("kexec_load (unload)", e, explain_load(e, &Root::system())))
+    }
+
+    fn kexec_file_load(
+        &self,
+        kernel: &File,
+        initrd: Option<&File>,
+        cmdline: &[u8],
+    ) -> Result<(), CallError> {
+        let cmdline = CString::new(cmdline).map_err(|err| CallError::Nul(err.nul_position()))?;
+        raw_kexec_file_load(kernel, initrd, &cmdline).map_err(|e| {
+            CallError::new("kexec_file_load", e, explain_file_load(e, &Root::system()))
+        })
     }
 
     fn reboot_kexec(&self) -> Result<Infallible, CallError> {
@@ -385,6 +441,20 @@ pub fn explain_load(errno: i32, root: &Root) -> String {
             "this platform cannot kexec: on TDX hosts with the partial-write erratum the kernel refuses"
         }
         _ => "an error that kexec_load is not known to give; the kernel log may say more",
+    };
+    fixed.to_owned()
+}
+
+/// What an error of `kexec_file_load` means: as [`explain_load`], with what only this call says (`kernel/kexec_file.c`, 6.1 to
+/// 7.3).
+pub fn explain_file_load(errno: i32, root: &Root) -> String {
+    let fixed = match errno {
+        libc::ENOSYS => "this kernel is built without CONFIG_KEXEC_FILE",
+        libc::ENOEXEC => "the kernel does not know this image format",
+        libc::EKEYREJECTED | libc::ENODATA | libc::ENOPKG => {
+            "the image has no signature that this kernel accepts"
+        }
+        _ => return explain_load(errno, root),
     };
     fixed.to_owned()
 }
@@ -520,6 +590,18 @@ mod tests {
             explain_load(libc::EPERM, &f.root()),
             "kernel.kexec_load_disabled is 1, which only a reboot clears"
         );
+    }
+
+    #[test]
+    fn a_nul_and_a_file_that_is_no_kernel_are_refused() {
+        let file = File::open("/proc/self/exe").unwrap();
+        assert!(matches!(
+            System.kexec_file_load(&file, None, b"a\0b"),
+            Err(CallError::Nul(1))
+        ));
+        // Not root: EPERM; root: not a kernel (ENOEXEC), or no such call.
+        let refused = System.kexec_file_load(&file, None, b"").unwrap_err();
+        assert!(refused.errno().is_some());
     }
 
     #[test]

@@ -4,15 +4,15 @@ mod options;
 
 use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
+use crate::armed;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::{load, next};
 use crate::keepd;
 use crate::list;
+use crate::loaded;
 use crate::output::Output;
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
-use kho_kexec::sys::file_load;
-use kho_kexec::sys::syscalls::{Kernel, System};
 use kho_kexec::{cmdline, image};
 use options::{Request, Syscall, Wanted};
 use std::ffi::{OsStr, OsString};
@@ -140,11 +140,12 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     }
     if wanted.unload {
         let _lock = session.lock()?;
-        System
+        session
+            .kernel
             .kexec_unload()
-            .map_err(|err| load::call_fail(&err, &session))?;
+            .map_err(|err| loaded::call_fail(&err, &session))?;
         session.state.clear_loaded()?;
-        arm::disarm(&session)?;
+        armed::disarm(&session)?;
     }
     if wanted.load {
         load_kernel(wanted, &session, out)?;
@@ -221,13 +222,13 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         return load_file(&next, session, out);
     }
     // Services still run: what is read now would be old when they have stopped.
-    let later = wanted.said_load && !wanted.exec && arm::capture_unit_is_active();
+    let later = wanted.said_load && !wanted.exec && armed::capture_unit_is_active();
     if later {
         arm::run(&next, None, session, out)?;
     } else {
         keepd::refresh(session, next.forget_arrived, out)?;
-        let loaded = load::run(&next, session, &System, out)?;
-        arm::disarm(session)?;
+        let loaded = load::run(&next, session, out)?;
+        armed::disarm(session)?;
         if wanted.debug {
             eprintln!(
                 "kexec: {} for hop {}, {} entries handed over",
@@ -275,14 +276,17 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
     let kernel = open(&next.kernel)?;
     let initrd = next.initrd.as_deref().map(open).transpose()?;
     session.state.clear_loaded()?;
-    arm::disarm(session)?;
-    file_load::load(&kernel, initrd.as_ref(), &line).map_err(|err| Refusal(FAILED, chain(&err)))
+    armed::disarm(session)?;
+    session
+        .kernel
+        .kexec_file_load(&kernel, initrd.as_ref(), &line)
+        .map_err(|err| Refusal(FAILED, chain(&err)))
 }
 
 /// Starts whatever is loaded, as kexec(8) does: systemd calls it when all file systems are gone, where nothing
 /// can be checked any more. What is armed and was not captured is captured first.
 fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
-    match arm::armed(session) {
+    match armed::armed(session) {
         Ok(None) => {}
         Ok(Some(_)) => {
             if let Err(fail) = super::capture::run(&args::Capture::NOW, session, out) {
@@ -292,9 +296,9 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
         Err(fail) => return fail.into(),
     }
     if wanted.sync {
-        System.sync();
+        session.kernel.sync();
     }
-    match System.reboot_kexec() {
+    match session.kernel.reboot_kexec() {
         Ok(never) => match never {},
         Err(err) => Refusal(FAILED, format!("kexec failed: {}", chain(&err))),
     }

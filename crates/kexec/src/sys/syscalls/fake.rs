@@ -1,11 +1,13 @@
 //! A kernel that only writes down what it was asked, for tests of whoever loads and executes.
 
 use super::{
-    CallError, Kernel, LoadFlags, SegmentRef, check_segments, explain_load, explain_reboot,
+    CallError, Kernel, LoadFlags, SegmentRef, check_segments, explain_file_load, explain_load,
+    explain_reboot,
 };
 use crate::sys::root::Root;
 use core::convert::Infallible;
 use kho::PhysAddr;
+use std::fs::File;
 use std::sync::Mutex;
 
 /// A segment as it was given.
@@ -31,6 +33,8 @@ pub enum Call {
         /// Flags.
         flags: LoadFlags,
     },
+    /// [`Kernel::kexec_file_load`] with this command line.
+    FileLoad(Vec<u8>),
     /// [`Kernel::kexec_unload`].
     Unload,
     /// [`Kernel::reboot_kexec`].
@@ -44,6 +48,8 @@ pub enum Call {
 pub enum Which {
     /// [`Kernel::kexec_load`].
     Load,
+    /// [`Kernel::kexec_file_load`].
+    FileLoad,
     /// [`Kernel::kexec_unload`].
     Unload,
     /// [`Kernel::reboot_kexec`].
@@ -130,6 +136,19 @@ impl Kernel for FakeKernel {
         self.call(Which::Load, call)
             .map_err(|e| CallError::new("kexec_load", e, explain_load(e, &nowhere())))?;
         self.with(|s| s.image = Some((entry, segments)));
+        Ok(())
+    }
+
+    /// What the kernel makes of the files is its own business: the image has no segments here.
+    fn kexec_file_load(
+        &self,
+        _kernel: &File,
+        _initrd: Option<&File>,
+        cmdline: &[u8],
+    ) -> Result<(), CallError> {
+        self.call(Which::FileLoad, Call::FileLoad(cmdline.to_vec()))
+            .map_err(|e| CallError::new("kexec_file_load", e, explain_file_load(e, &nowhere())))?;
+        self.with(|s| s.image = Some((PhysAddr::new(0), Vec::new())));
         Ok(())
     }
 

@@ -1,0 +1,11 @@
+//! The time.
+
+use std::time::SystemTime;
+
+/// Nanoseconds since the Unix epoch; 0 before it.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,118 @@
+//! What is loaded: whose it is, and how it goes.
+
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::module;
+use crate::session::Session;
+use crate::state::LoadedFile;
+use kho_kexec::sys::facts::kexec::KexecState;
+use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
+use kho_kexec::sys::loaded::{self, Identity};
+use kho_kexec::sys::syscalls::CallError;
+
+/// The record of our load, if what is loaded is still that.
+///
+/// # Errors
+///
+/// [`Status::NothingLoaded`], [`Status::NotOurs`], [`Status::CannotTell`].
+pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
+    if KexecState::read(&session.root)
+        .or_status(Status::Failed)?
+        .loaded
+        == Some(false)
+    {
+        return Err(Fail::new(Status::NothingLoaded, "no kernel is loaded").fix("kho load KERNEL"));
+    }
+    let reload = "kho load replaces it; kexec -e starts it without a handover";
+    let Some(record) = session.state.loaded()? else {
+        return Err(Fail::new(Status::NotOurs, "a kernel is loaded, but not by kho").fix(reload));
+    };
+    match loaded::identify(&session.root, &record.identity) {
+        Identity::Ours => Ok(record),
+        Identity::Nothing => {
+            Err(Fail::new(Status::NothingLoaded, "no kernel is loaded").fix("kho load KERNEL"))
+        }
+        Identity::SomebodyElses(_) => Err(Fail::new(
+            Status::NotOurs,
+            "the loaded kernel was loaded by somebody else, after kho",
+        )
+        .fix(reload)),
+        Identity::CannotTell(why) => Err(cannot_tell(&why)),
+    }
+}
+
+/// The failure where nobody can say whose image is loaded.
+fn cannot_tell(why: &str) -> Fail {
+    Fail::new(
+        Status::CannotTell,
+        format!("cannot tell whether the loaded kernel is the one that kho loaded: {why}"),
+    )
+    .fix(
+        "kho doctor says what is missing; kho load --arm and systemctl kexec do not depend on it, and kho unload --force removes the image",
+    )
+}
+
+/// Refuses where `kho exec` could not find out whose image is loaded: before something is loaded that it would not start.
+///
+/// # Errors
+///
+/// [`Status::CannotTell`].
+pub fn require_can_tell(session: &Session) -> Result<(), Fail> {
+    loaded::can_tell(&session.root).map_err(|why| cannot_tell(&why))
+}
+
+/// Refuses when drivers are not frozen as they were for the load. Not even `--stale-ok` starts such an image: the
+/// memory that it keeps in place may be somebody else's by now.
+///
+/// # Errors
+///
+/// [`Status::Stale`].
+pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
+    let now = module::generation(&session.root)?;
+    let what = if now != record.kernel_generation {
+        "the active phase is not the one that was loaded: drivers were frozen or went on since"
+    } else if record.again && module::present(&session.root) {
+        "the module was loaded since, and takes care of what drivers left"
+    } else {
+        return Ok(());
+    };
+    Err(Fail::new(Status::Stale, what).fix("kho load again"))
+}
+
+/// The failure, after what is loaded was unloaded because of it. It also says when that failed: the image may start then.
+pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
+    if let Err(err) = session.kernel.kexec_unload() {
+        fail.what.push_str(&format!(
+            "; and the loaded image CANNOT BE UNLOADED and may start: {}",
+            chain(&err)
+        ));
+    }
+    fail
+}
+
+/// A refused system call: the reason that this system shows, where it shows one.
+pub fn call_fail(err: &CallError, session: &Session) -> Fail {
+    /// `EPERM` and `EACCES` of errno(3).
+    const REFUSED: [i32; 2] = [1, 13];
+    if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
+        let switched_off = KexecState::read(&session.root)
+            .ok()
+            .and_then(|state| state.refusal());
+        if switched_off.is_some() {
+            return Fail::new(Status::KexecDisabled, chain(err));
+        }
+        let locked =
+            KernelLockdown::read(&session.root).is_ok_and(|lockdown| lockdown.blocks_kexec_load());
+        let asked = session
+            .root
+            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+            .is_ok_and(|line| {
+                line.split(u8::is_ascii_whitespace)
+                    .any(|word| word.starts_with(b"lockdown="))
+            });
+        if locked || asked {
+            return Fail::new(Status::LockedDown, chain(err))
+                .fix("switch Secure Boot off in the firmware, or boot without lockdown=; it cannot be lifted at run time");
+        }
+    }
+    Fail::new(Status::LoadFailed, chain(err))
+}

@@ -1,0 +1,175 @@
+//! The order of kho's units after the mounts that what is kept lies on (systemd.generator(7)).
+//!
+//! `local-fs.target` waits for every mount but those with `nofail`. Those may come after it, and go while services still
+//! stop: a restore would write beneath them, and a capture would find the directory that they covered.
+
+use crate::exit::{Fail, Status};
+use crate::keepd::{self, parse::Kind};
+use crate::list;
+use crate::mounts;
+use crate::output::Output;
+use crate::session::Session;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Name under which systemd calls this program.
+pub const NAME: &str = "kho-generator";
+
+/// Where the package puts it.
+const INSTALLED: &str = "/usr/lib/systemd/system-generators/kho-generator";
+
+/// Units that use what is kept.
+const UNITS: [&str; 2] = ["kho-restore.service", "kho-capture.service"];
+
+/// Name of the drop-ins.
+const DROP_IN: &str = "50-mounts.conf";
+
+/// Where systemd puts what generators make for the system (the first argument that it calls them with).
+const GENERATED: &str = "/run/systemd/generator";
+
+/// There when systemd runs the system (sd_booted(3)).
+const RUNNING: &str = "/run/systemd/system";
+
+/// What a line of the drop-in begins with.
+const AFTER: &str = "After=";
+
+/// Longest file of mounts that is read, in bytes.
+const LIMIT: u64 = 16 << 20;
+
+/// Lets systemd read the order again when a path came on the list whose mounts are not in it yet.
+pub fn update(session: &Session, out: Output) {
+    if !Path::new(RUNNING).is_dir() || !Path::new(INSTALLED).exists() {
+        return;
+    }
+    let [_, capture] = UNITS;
+    let file = Path::new(GENERATED).join(format!("{capture}.d/{DROP_IN}"));
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let ordered: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(AFTER))
+        .collect();
+    if units(session).iter().all(|unit| ordered.contains(&**unit)) {
+        return;
+    }
+    let reloaded = Command::new("systemctl")
+        .arg("daemon-reload")
+        .stdin(Stdio::null())
+        .status();
+    if !reloaded.is_ok_and(|status| status.success()) {
+        out.warn(
+            "systemctl daemon-reload failed: mounts with nofail may go before the content is taken",
+        );
+    }
+}
+
+/// The mount units of all that is kept: by `keep.d`, by hand, and of what arrived. What cannot be read adds none, and is
+/// said by who needs it.
+pub fn units(session: &Session) -> BTreeSet<String> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    match keepd::rules::read(&keepd::rules::dirs(session)) {
+        Ok(rules) => paths.extend(
+            rules
+                .into_iter()
+                .filter(|rule| rule.kind != Kind::Trace)
+                .map(|rule| rule.path),
+        ),
+        Err(fail) => complain(&fail.what),
+    }
+    let arrived = session.arrived().ok().and_then(Option::as_ref);
+    let keep = session.state.keep().unwrap_or_default();
+    paths.extend(
+        list::effective(arrived, &keep)
+            .into_iter()
+            .filter_map(|entry| entry.path),
+    );
+    let file = |path: &str| session.root.bytes(path, LIMIT).unwrap_or_default();
+    mounts::units(
+        paths.iter().map(PathBuf::as_path),
+        &mounts::wanted(&file("etc/fstab")),
+        &mounts::mounted(&file("proc/self/mountinfo")),
+    )
+}
+
+/// The drop-ins. None without anything to be after.
+pub fn write(folder: &Path, units: &BTreeSet<String>) -> std::io::Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
+    let mut text = "# By kho-generator: what is kept lies on these, or below.\n[Unit]\n".to_owned();
+    for unit in units {
+        text.push_str(&format!("{AFTER}{unit}\n"));
+    }
+    for unit in UNITS {
+        let folder = folder.join(format!("{unit}.d"));
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(DROP_IN), &text)?;
+    }
+    Ok(())
+}
+
+/// To the kernel log: there is no journal yet when systemd first calls generators.
+pub fn complain(what: &str) {
+    let what = what.replace('\n', " ");
+    if std::fs::write("/dev/kmsg", format!("<4>{NAME}: {what}\n")).is_err() {
+        eprintln!("{NAME}: {what}");
+    }
+}
+
+/// Mount units that systemd knows of and that are not mounted. None where there is no systemd.
+///
+/// # Errors
+///
+/// When systemd does not say.
+pub fn missing_mounts(paths: &[&Path]) -> Result<Vec<mounts::Missing>, Fail> {
+    if !Path::new(RUNNING).is_dir() {
+        return Ok(Vec::new());
+    }
+    // A look into it mounts what is mounted on access.
+    for path in paths {
+        let _ = std::fs::read_dir(path);
+    }
+    let output = Command::new("systemctl")
+        // Without `--all` a pattern leaves out units that are not active.
+        .args(["show", "--all", "--property", mounts::SHOWN, "*.mount"])
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            Ok(mounts::missing(&String::from_utf8_lossy(&output.stdout)))
+        }
+        Ok(output) => Err(Fail::new(
+            Status::Failed,
+            format!(
+                "cannot ask systemd which mounts are missing: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
+        )),
+        Err(err) => Err(Fail::new(
+            Status::Failed,
+            format!("cannot run systemctl: {err}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_units_get_the_order_and_nothing_makes_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &BTreeSet::new()).unwrap();
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        let units = ["srv.mount", "srv-a.mount"].map(str::to_owned).into();
+        write(folder.path(), &units).unwrap();
+        for unit in UNITS {
+            let text =
+                std::fs::read_to_string(folder.path().join(format!("{unit}.d/{DROP_IN}"))).unwrap();
+            assert!(
+                text.contains("[Unit]\nAfter=srv-a.mount\nAfter=srv.mount\n"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What arrived, back to where it came from.
+
+use crate::args;
+use crate::arrived::Blob;
+use crate::exit::{Fail, Status, chain};
+use crate::output::{self, Output};
+use crate::session::Session;
+use crate::shown;
+use kho_archive::{Dest, UnpackError, UnpackOptions};
+use kho_kexec::sys::facts::security::selinux_policy;
+use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// What happened to one entry.
+#[derive(Serialize)]
+pub struct Outcome {
+    name: String,
+    bytes: u64,
+    /// Where it went, or why it was skipped.
+    to: String,
+    /// Whether it was.
+    pub restored: bool,
+    files: u64,
+    replaced: u64,
+    setid_dropped: u64,
+    security_dropped: u64,
+    labels_dropped: u64,
+    unsupported_dropped: u64,
+}
+
+/// An entry that was not restored, and why.
+pub fn skipped(blob: &Blob, why: &str) -> Outcome {
+    Outcome {
+        name: blob.label.clone(),
+        bytes: blob.size,
+        to: why.to_owned(),
+        restored: false,
+        files: 0,
+        replaced: 0,
+        setid_dropped: 0,
+        security_dropped: 0,
+        labels_dropped: 0,
+        unsupported_dropped: 0,
+    }
+}
+
+/// One entry: written beside its place, compared with its hash, and moved there. It is on the disk when this returns, as
+/// the memory that it came from may be given back then.
+///
+/// # Errors
+///
+/// As [`run`]; nothing of it is at its place then.
+pub fn one(
+    blob: &Blob,
+    args: &args::Restore,
+    session: &Session,
+    out: Output,
+) -> Result<Outcome, Fail> {
+    let Some(path) = &blob.path else {
+        return match &args.into {
+            Some(dir) => raw_into(blob, dir, args.force, session, out),
+            None => Ok(skipped(blob, "has no path; use kho get, or --into DIR")),
+        };
+    };
+    let dest = match &args.into {
+        Some(dir) => Dest::Into(dir.canonicalize().map_err(|err| {
+            Fail::new(
+                Status::BadSource,
+                format!("cannot restore into {}: {err}", shown::path(dir)),
+            )
+            .fix("make the directory first")
+        })?),
+        None => Dest::Original,
+    };
+    let options = UnpackOptions {
+        force: args.force,
+        privileged: args.privileged,
+        labels: selinux_policy(&session.root),
+        drop_unsupported_xattrs: true,
+        fsync: true,
+        max_bytes: blob.size,
+        ..UnpackOptions::default()
+    };
+    let mut reader = session.open_blob(blob)?;
+    let bar = out.progress(&format!("restoring {}", blob.label), blob.size);
+    let stats = kho_archive::unpack_if(
+        &mut reader,
+        &dest,
+        &options,
+        &mut |n| bar.set_position(n),
+        // The archive says itself where it ends; the hash is over all there is.
+        |reader| {
+            reader
+                .rest()
+                .map_err(|fail| std::io::Error::other(fail.what))
+        },
+    );
+    bar.finish_and_clear();
+    let stats = match stats {
+        Ok(stats) => stats,
+        Err(err) => {
+            // What is wrong with bytes that are not the blob's means nothing.
+            reader.rest()?;
+            return Err(unpack_fail(&blob.label, &err));
+        }
+    };
+    let to = match &args.into {
+        Some(dir) => dir.join(path.strip_prefix("/").unwrap_or(path)),
+        None => path.clone(),
+    };
+    Ok(Outcome {
+        name: blob.label.clone(),
+        bytes: blob.size,
+        to: shown::path(to),
+        restored: true,
+        files: stats.files,
+        replaced: stats.replaced,
+        setid_dropped: stats.setid_dropped,
+        security_dropped: stats.security_dropped,
+        labels_dropped: stats.labels_dropped,
+        unsupported_dropped: stats.unsupported_dropped,
+    })
+}
+
+/// A raw blob becomes a file of its name below the directory, mode 0600: nobody said who may read it.
+fn raw_into(
+    blob: &Blob,
+    dir: &Path,
+    force: bool,
+    session: &Session,
+    out: Output,
+) -> Result<Outcome, Fail> {
+    let target = dir.join(&blob.label);
+    let beside = dir.join(format!(".kho-restore-{}", std::process::id()));
+    let mut reader = session.open_blob(blob)?;
+    let bar = out.progress(&format!("restoring {}", blob.label), blob.size);
+    let staged = stage_raw(&beside, &mut bar.wrap_read(&mut reader));
+    bar.finish_and_clear();
+    // Bytes that are not the blob's do not get its name, and an error about them means nothing.
+    let placed = reader.rest().and_then(|()| {
+        staged
+            .and_then(|file| place_raw(&file, &beside, &target, force))
+            .map_err(|err| raw_fail(blob, &target, &err))
+    });
+    if let Err(fail) = placed {
+        let _ = std::fs::remove_file(&beside);
+        return Err(fail);
+    }
+    let mut outcome = skipped(blob, &shown::path(&target));
+    outcome.restored = true;
+    outcome.files = 1;
+    Ok(outcome)
+}
+
+fn stage_raw(beside: &Path, reader: &mut impl Read) -> std::io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(beside)?;
+    std::io::copy(reader, &mut file)?;
+    file.sync_all()?;
+    Ok(file)
+}
+
+fn place_raw(file: &File, beside: &Path, target: &Path, force: bool) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+    let flags = if force {
+        RenameFlags::empty()
+    } else {
+        RenameFlags::NOREPLACE
+    };
+    renameat_with(CWD, beside, CWD, target, flags)?;
+    Ok(syncfs(file)?)
+}
+
+fn raw_fail(blob: &Blob, target: &Path, err: &std::io::Error) -> Fail {
+    let what = format!(
+        "cannot restore {} to {}: {err}",
+        blob.label,
+        shown::path(target)
+    );
+    match err.kind() {
+        ErrorKind::AlreadyExists => Fail::new(Status::Exists, what).fix("--force replaces it"),
+        ErrorKind::StorageFull => Fail::new(Status::NoSpace, what),
+        _ => Fail::new(Status::Failed, what),
+    }
+}
+
+fn unpack_fail(label: &str, err: &UnpackError) -> Fail {
+    Fail::new(
+        status_of(err),
+        format!("cannot restore {label}: {}", chain(err)),
+    )
+}
+
+fn status_of(err: &UnpackError) -> Status {
+    match err {
+        UnpackError::Format(_) => Status::BlobCorrupt,
+        UnpackError::Conflicts { .. } => Status::Exists,
+        UnpackError::Symlink { .. } | UnpackError::NotADirectory { .. } => Status::UnsafePath,
+        UnpackError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            Status::NoSpace
+        }
+        UnpackError::Incomplete { cause, .. } => status_of(cause),
+        _ => Status::Failed,
+    }
+}
+
+/// What happened, for people or scripts.
+pub fn print(outcomes: &[Outcome], out: Output) {
+    out.result(&serde_json::json!({ "entries": outcomes }), || {
+        for outcome in outcomes {
+            let verb = if outcome.restored {
+                "restored"
+            } else {
+                "skipped "
+            };
+            println!(
+                "{verb} {}  {}  {}",
+                outcome.name,
+                output::bytes(outcome.bytes),
+                outcome.to
+            );
+            for (count, what) in [
+                (
+                    outcome.setid_dropped,
+                    "set-user-ID or set-group-ID bits left off (--privileged restores them)",
+                ),
+                (
+                    outcome.security_dropped,
+                    "security.* attributes left out (--privileged restores them)",
+                ),
+                (
+                    outcome.labels_dropped,
+                    "SELinux labels left out that this system's policy does not take (restorecon -R gives others)",
+                ),
+                (
+                    outcome.unsupported_dropped,
+                    "extended attributes left out that this file system does not take",
+                ),
+            ] {
+                if count > 0 {
+                    println!("         note: {count} {what}");
+                }
+            }
+        }
+    });
+}

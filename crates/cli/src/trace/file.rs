@@ -1,0 +1,40 @@
+//! Text of traces in files.
+
+use crate::exit::{Fail, Status, chain};
+use crate::shown;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Writes a file that only root reads.
+///
+/// # Errors
+///
+/// [`Status::NoSpace`] and whatever else writing says.
+pub fn write(
+    path: &Path,
+    with: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>,
+) -> Result<(), Fail> {
+    let result = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|file| {
+            let mut file = BufWriter::new(file);
+            with(&mut file)?;
+            file.flush()
+        });
+    result.map_err(|err| write_fail(&shown::path(path), &err))
+}
+
+/// What to call an error of writing.
+pub fn write_fail(what: &str, err: &std::io::Error) -> Fail {
+    let status = match err.kind() {
+        std::io::ErrorKind::StorageFull => Status::NoSpace,
+        _ => Status::Failed,
+    };
+    Fail::new(status, format!("cannot write {what}: {}", chain(err)))
+}
