@@ -101,11 +101,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
     };
     let kernel = open(&next.kernel)?;
     let initrd = next.initrd.as_deref().map(open).transpose()?;
-    session
-        .kernel
-        .kexec_unload()
-        .map_err(|err| loaded::call_fail(&err, session))?;
-    session.state.clear_loaded()?;
+    loaded::unload(session)?;
     session
         .kernel
         .kexec_file_load(&kernel, initrd.as_ref(), &armed.plain_line)
@@ -134,11 +130,7 @@ pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
         dest: at,
         memsz: stand_in::LEN,
     };
-    session
-        .kernel
-        .kexec_unload()
-        .map_err(|err| loaded::call_fail(&err, session))?;
-    session.state.clear_loaded()?;
+    loaded::unload(session)?;
     session
         .kernel
         .kexec_load(at, &[segment], LoadFlags::DEFAULT)

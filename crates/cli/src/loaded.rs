@@ -78,6 +78,19 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
     Err(Fail::new(Status::Stale, what).fix("kho load again"))
 }
 
+/// Unloads what is loaded, and forgets it.
+///
+/// # Errors
+///
+/// As [`call_fail`]; nothing has changed then. When the record cannot be removed.
+pub fn unload(session: &Session) -> Result<(), Fail> {
+    session
+        .kernel
+        .kexec_unload()
+        .map_err(|err| call_fail(&err, session))?;
+    session.state.clear_loaded()
+}
+
 /// The failure, after what is loaded was unloaded because of it. It also says when that failed: the image may start then.
 pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
     if let Err(err) = session.kernel.kexec_unload() {

@@ -66,10 +66,10 @@ pub fn run(
                 fail.what
             ));
         }
-        let sizes = inputs.items.iter().map(|item| item.size);
+        let sizes = inputs.payloads.items.iter().map(|item| item.size);
         let memory = plan.image.kernel.segment().start();
         let time = time::at_least(plan.totals.payload);
-        Ok((inputs.items.len(), sizes.sum(), memory, time))
+        Ok((inputs.payloads.items.len(), sizes.sum(), memory, time))
     };
     let (entries, bytes, memory, time) = measure().or_else(|fail| {
         let left = keepd::effort::leave_out_all(&fail, session, args.forget_arrived)?;

@@ -163,11 +163,7 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         return not_armed(session, out);
     };
     // From here on a failure leaves nothing loaded, least of all something out of date.
-    session
-        .kernel
-        .kexec_unload()
-        .map_err(|err| loaded::call_fail(&err, session))?;
-    session.state.clear_loaded()?;
+    loaded::unload(session)?;
     let changes = keepd::bring_up_to_date(session, armed.forget_arrived)?;
     keepd::report(&changes, out);
     let entries = list::effective(

@@ -95,11 +95,7 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
         loaded::require_ours(session)?;
     }
     let entered = session.state.loaded()?.filter(|record| record.entered);
-    session
-        .kernel
-        .kexec_unload()
-        .map_err(|err| loaded::call_fail(&err, session))?;
-    session.state.clear_loaded()?;
+    loaded::unload(session)?;
     armed::disarm(session)?;
     // The load froze the drivers for this image alone.
     if let Some(record) = entered

@@ -51,11 +51,7 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     }
     // Of a kernel that is armed the plain image is loaded, which nobody may start after an abort either.
     if ours || armed {
-        session
-            .kernel
-            .kexec_unload()
-            .map_err(|err| loaded::call_fail(&err, session))?;
-        session.state.clear_loaded()?;
+        loaded::unload(session)?;
         armed::disarm(session)?;
     }
     let doc = serde_json::json!({

@@ -57,6 +57,7 @@ fn range(range: PhysRange) -> Value {
 
 fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
     let entries: Vec<Value> = inputs
+        .payloads
         .items
         .iter()
         .enumerate()
@@ -64,7 +65,7 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
             json!({
                 "name": item.entry.label,
                 "size": item.size,
-                "copied": item.is_copied(),
+                "copied": item.stays().is_none(),
                 "mem": plan.blob_pieces(index).map(|p| range(p.dest)).collect::<Vec<_>>(),
             })
         })
@@ -92,8 +93,8 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
             "params": range(plan.image.params.segment()),
         },
         "state": plan.state().map(range),
-        "traces": inputs.traces.as_ref().map(Carry::rows),
-        "traces_given_back": inputs.traces.as_ref().map(|traces| traces.given_back.iter().map(|(hop, _)| hop).collect::<Vec<_>>()),
+        "traces": inputs.payloads.traces.as_ref().map(Carry::rows),
+        "traces_given_back": inputs.payloads.traces.as_ref().map(|traces| traces.given_back.iter().map(|(hop, _)| hop).collect::<Vec<_>>()),
         "entries": entries,
         "mem_cache": cache,
         "early_ranges": plan.totals.early_entries,
@@ -133,8 +134,8 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
             .map(str::to_owned)
             .to_vec(),
     ];
-    for (index, item) in inputs.items.iter().enumerate() {
-        let how = if item.is_copied() {
+    for (index, item) in inputs.payloads.items.iter().enumerate() {
+        let how = if item.stays().is_none() {
             "copied"
         } else {
             "stays in place"
@@ -146,7 +147,7 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
             plan.blob_pieces(index).count().to_string(),
         ]);
     }
-    for row in inputs.traces.iter().flat_map(Carry::rows) {
+    for row in inputs.payloads.traces.iter().flat_map(Carry::rows) {
         rows.push(vec![
             format!("trace of {} (hop {})", row.release, row.hop),
             bytes(
@@ -169,7 +170,7 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         println!();
         print!("{}", output::table(&rows, &[1, 3]));
     }
-    for remark in inputs.traces.iter().flat_map(Carry::remarks) {
+    for remark in inputs.payloads.traces.iter().flat_map(Carry::remarks) {
         println!("note: {remark}");
     }
     println!();

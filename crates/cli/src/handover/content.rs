@@ -1,6 +1,6 @@
 //! What is kept, measured before it is placed.
 
-use crate::arrived::Arrived;
+use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::list::{Entry, Source};
 use crate::output::Output;
@@ -30,11 +30,8 @@ pub enum Supply {
         /// When its bytes were taken.
         taken: u64,
     },
-    /// Named again where it is: nothing is copied.
-    InPlace {
-        /// Index among the arrived blobs.
-        index: usize,
-    },
+    /// It arrived, and is named again where it is: nothing is copied.
+    Stays(Blob),
 }
 
 /// Measures every entry.
@@ -95,7 +92,7 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
             let blob = arrived
                 .and_then(|a| a.blobs.get(*index))
                 .ok_or_else(crate::session::nothing_arrived)?;
-            (blob.size, Supply::InPlace { index: *index })
+            (blob.size, Supply::Stays(blob.clone()))
         }
         (Source::Path, None) => {
             return Err(Fail::new(
@@ -144,9 +141,12 @@ pub fn verify(session: &Session, forget: bool, out: Output) -> Result<(), Fail> 
 }
 
 impl Item {
-    /// Whether the content is copied by the load.
-    pub fn is_copied(&self) -> bool {
-        !matches!(self.supply, Supply::InPlace { .. })
+    /// The blob that it arrived as, if it stays where it is; none when the load copies it.
+    pub fn stays(&self) -> Option<&Blob> {
+        match &self.supply {
+            Supply::Stays(blob) => Some(blob),
+            Supply::Copy { .. } | Supply::Pack(_) => None,
+        }
     }
 
     /// What the content has and a handover does not keep: for the administrator.
@@ -174,7 +174,7 @@ impl Item {
                     .to_hex()
                     .to_string(),
             ),
-            Supply::Copy { .. } | Supply::InPlace { .. } => None,
+            Supply::Copy { .. } | Supply::Stays(_) => None,
         }
     }
 
@@ -214,7 +214,7 @@ impl Item {
                 }
                 progress(copied);
             }
-            Supply::InPlace { .. } => {}
+            Supply::Stays(_) => {}
         }
         Ok(())
     }

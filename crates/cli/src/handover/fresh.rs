@@ -5,6 +5,7 @@
 //! look, nobody can see: whoever can still write through a mapping is named.
 
 use super::content::{self, Item, Supply};
+use super::placed::Placed;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::keepd;
@@ -13,7 +14,6 @@ use crate::output::{self, Output};
 use crate::session::Session;
 use crate::shown;
 use crate::state::{KeepFile, LoadedFile};
-use kho::phase::{Fingerprint, Generation, Machine as Phases, Phase};
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::mappings::{FileId, Mappings};
 use std::collections::BTreeMap;
@@ -78,21 +78,21 @@ fn require_memory(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Right after `items` were read, with these hashes: what a process can write to through a mapping is read once more.
+/// Right after `items` were read and `placed`: what a process can write to through a mapping is read once more.
 ///
 /// # Errors
 ///
 /// [`Status::SourceChanged`] when it is not the same: what was read may be of no moment at all.
 pub fn settle(
     items: &[Item],
-    hashes: &[[u8; 32]],
+    placed: &[Placed],
     session: &Session,
     out: Output,
 ) -> Result<(), Fail> {
     let mapped = mapped(items, session);
-    for (item, loaded) in items.iter().zip(hashes) {
+    for (item, placed) in items.iter().zip(placed) {
         if mapped.by_entry.contains_key(item.entry.label.as_str())
-            && hash(item, session, out)? != hex(loaded)
+            && hash(item, session, out)? != hex(&placed.blake3)
         {
             return Err(Fail::new(
                 Status::SourceChanged,
@@ -110,12 +110,12 @@ pub fn settle(
 }
 
 /// The hashes as the record of a load has them: of what was copied from paths, by name.
-pub fn contents(items: &[Item], hashes: &[[u8; 32]]) -> BTreeMap<String, String> {
+pub fn contents(items: &[Item], placed: &[Placed]) -> BTreeMap<String, String> {
     items
         .iter()
-        .zip(hashes)
+        .zip(placed)
         .filter(|(item, _)| matches!(item.supply, Supply::Pack(_)))
-        .map(|(item, hash)| (item.entry.label.clone(), hex(hash)))
+        .map(|(item, placed)| (item.entry.label.clone(), hex(&placed.blake3)))
         .collect()
 }
 
@@ -133,11 +133,11 @@ pub fn sources(items: &[Item]) -> Vec<(OsString, String)> {
 }
 
 /// Digest of everything that would be handed over, as far as it can change between load and exec.
-pub fn fingerprint(
+pub fn digest(
     keep: &KeepFile,
     arrived: Option<&Arrived>,
     sources: &[(OsString, String)],
-) -> Fingerprint {
+) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let mut field = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -161,7 +161,7 @@ pub fn fingerprint(
         field(path.as_bytes());
         field(digest.as_bytes());
     }
-    Fingerprint(*hasher.finalize().as_bytes())
+    hasher.finalize()
 }
 
 /// What would be read now, if names, sizes and times are those of the load.
@@ -178,11 +178,7 @@ fn unchanged(
     let items =
         content::measure(list::effective(arrived, &keep), arrived, session).map_err(stale)?;
     let sources = sources(&items);
-    let now = fingerprint(&keep, arrived, &sources);
-    let generation = Generation::from_raw(record.generation);
-    let loaded = parse_fingerprint(&record.content_digest)?;
-    let mut phases = Phases::restore(Phase::Loaded(generation, loaded), generation);
-    if phases.execute(generation, now).is_ok() {
+    if digest(&keep, arrived, &sources) == parse_digest(&record.content_digest)? {
         return Ok(items);
     }
     let mut what = "the list of what is kept changed since the load".to_owned();
@@ -326,14 +322,12 @@ fn warn(mapped: &Mapped, out: Output) {
     }
 }
 
-fn parse_fingerprint(hex: &str) -> Result<Fingerprint, Fail> {
-    blake3::Hash::from_hex(hex)
-        .map(|hash| Fingerprint(*hash.as_bytes()))
-        .map_err(|err| {
-            Fail::new(
-                Status::Failed,
-                format!("the record of the load is damaged: {err}"),
-            )
-            .fix("kho load again")
-        })
+fn parse_digest(hex: &str) -> Result<blake3::Hash, Fail> {
+    blake3::Hash::from_hex(hex).map_err(|err| {
+        Fail::new(
+            Status::Failed,
+            format!("the record of the load is damaged: {err}"),
+        )
+        .fix("kho load again")
+    })
 }

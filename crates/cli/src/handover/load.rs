@@ -1,32 +1,38 @@
-//! Carrying the plan out.
+//! The way of a load, in three steps.
+//!
+//! 1. [`gather`] reads the machine and what is kept, plans, and takes memory. Its effects are guards: drivers that are frozen,
+//!    memory that is held.
+//! 2. [`fill`] and [`assemble`](fn@assemble) copy the content and write the tree into that memory.
+//! 3. [`commit`] replaces what is loaded, and records it. These are the only effects that stay.
+//!
+//! A step that is refused or fails undoes what was done by the fall of its guards.
 
-use super::content;
+use super::buffers::{Buffers, PieceWriter};
+use super::compat;
+use super::content::Item;
+use super::describe::Tree;
 use super::fresh;
 use super::memory::{self, Room};
-use super::next::Files;
-use super::prepare::{Inputs, blob_content, write_others};
+use super::next::{Files, Next};
+use super::placed::Placed;
+use super::prepare::Inputs;
 use crate::args;
 use crate::arrived::Arrived;
-use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::hash;
+use crate::clock;
+use crate::exit::{Fail, Status, chain};
 use crate::loaded;
 use crate::module::{self, Entered, OutgoingPart};
 use crate::output::{self, Output};
 use crate::session::Session;
-use crate::state::LoadedFile;
-use crate::trace::carry::{Carry, Places, Supply};
+use crate::state::{KeepFile, LoadedFile};
+use crate::trace::carry::Carry;
 use kho::PhysRange;
-use kho::abi::{BlobDescription, Description, Label, MACHINE_X86_64};
-use kho::phase::{Generation, Machine as Phases};
-use kho::plan::{Content, Piece, Plan};
-use kho::tree::Writer;
+use kho::plan::Plan;
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
-use kho_kexec::sys::landing::LandingZone;
 use kho_kexec::sys::loaded::LoadedImage;
-use kho_kexec::sys::syscalls::{LoadFlags, SegmentRef};
+use kho_kexec::sys::syscalls::{CallError, LoadFlags};
 use serde::Serialize;
-use std::io::Write;
 use std::time::Instant;
 
 /// What a load did.
@@ -75,82 +81,228 @@ impl Loaded {
     }
 }
 
-/// Reads, plans, fills and loads. Until the system call nothing on the machine has changed.
+/// Gathers, fills and commits.
 ///
 /// # Errors
 ///
-/// One [`Status`] per reason. An image loaded before stays loaded unless the system call itself failed
-/// after it was unloaded.
+/// One [`Status`] per reason. Until [`commit`] an image loaded before stays loaded; from then on it stays only when it could
+/// not be unloaded.
 pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, Fail> {
     let started = Instant::now();
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
+
+    let gathered = gather(args, arrived, &next, session, out)?;
+    let (inputs, keep, frozen) = (gathered.inputs, gathered.keep, gathered.frozen);
+    let Room {
+        plan,
+        mut zone,
+        held: _held,
+    } = gathered.room;
+
+    let mut buffers = Buffers::new(&plan, zone.as_mut())?;
+    let placed = fill(&inputs, &plan, &mut buffers, session, out)?;
+    let generation = random()?.max(1);
+    let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();
+    let tree = tree(&inputs, &plan, &reserved, generation).write(&placed)?;
+    compat::check(&args.compat, next.initrd, &tree, out)?;
+    let seed = random_bytes()?;
+    let image = assemble(&inputs, &plan, &tree, &reserved, &seed)?;
+    buffers.put_state(&plan, &image)?;
+    let segments = buffers.segments(&plan, &image)?;
+
+    let sources = fresh::sources(&inputs.payloads.items);
+    let record = LoadedFile {
+        generation,
+        kernel_generation: inputs.kernel.as_ref().map_or(0, OutgoingPart::generation),
+        entered: frozen.ours(),
+        again: inputs.kernel.as_ref().is_some_and(|part| part.again),
+        kernel: next.path.clone(),
+        release: next.image.release().unwrap_or("unknown").to_owned(),
+        hop: inputs.hop,
+        identity: LoadedImage::of(image.entry, &segments),
+        content_digest: fresh::digest(&keep, arrived, &sources).to_string(),
+        sources,
+        contents: fresh::contents(&inputs.payloads.items, &placed),
+        bytes: inputs.payloads.items.iter().map(|i| i.size).sum(),
+        time: clock::now_ns(),
+        forget_arrived: args.forget_arrived,
+        memory_failed: Some(inputs.machine.memory.hardware_corrupted),
+        scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
+    };
+    let load = || {
+        session
+            .kernel
+            .kexec_load(image.entry, &segments, LoadFlags::DEFAULT)
+    };
+    let kexec_load_seconds = commit(&inputs, &plan, load, &record, frozen, session, out)?;
+    if arrived.is_none() {
+        module::tell_scratch(&session.root, plan.scratch);
+    }
+    let (copied, in_place) = inputs.payloads.bytes();
+    Ok(Loaded {
+        release: record.release,
+        hop: inputs.hop,
+        entries: inputs.payloads.items.len(),
+        copied,
+        in_place,
+        drivers: (inputs.kernel.as_ref()).map_or(0, |part| part.kernel.mem.total()),
+        ranges: plan.totals.early_entries,
+        failed: inputs.machine.failed.total(),
+        seconds: started.elapsed().as_secs_f64(),
+        kexec_load_seconds,
+    })
+}
+
+/// What the first step gives to the others.
+struct Gathered<'a> {
+    inputs: Inputs<'a>,
+    /// The list of what is kept.
+    keep: KeepFile,
+    /// Plan and memory.
+    room: Room,
+    /// Drivers are frozen, until exec or abort; a load that fails lets them go on.
+    frozen: Entered<'a>,
+}
+
+/// The first step: what is handed over, where it goes, and memory for it.
+fn gather<'a>(
+    args: &args::Next,
+    arrived: Option<&Arrived>,
+    next: &'a Next<'a>,
+    session: &'a Session,
+    out: Output,
+) -> Result<Gathered<'a>, Fail> {
     for (node, compatible) in arrived.iter().flat_map(|arrived| &arrived.unknown) {
         out.warn(&format!(
             "node {node} ({compatible}) arrived and is not known here; it is not handed on, and its memory ends with this kernel"
         ));
     }
-    // From here on drivers are frozen, until exec or abort; a load that fails leaves the phase again.
     let before = session.state.loaded()?.filter(|record| record.entered);
-    let mut entered = Entered::enter(
+    let mut frozen = Entered::enter(
         &session.root,
         !args.no_activate,
         before.map_or(0, |record| record.kernel_generation),
         out,
     )?;
-    let part = match entered.part.take() {
+    let part = match frozen.part.take() {
         Some(part) => Some(part),
         None => module::again(session, arrived, out)?,
     };
     let keep = session.state.keep()?;
-    let inputs = Inputs::gather(session, &keep, arrived, &next, args, part)?;
-    if inputs.machine.efi.is_some() && !next.image.header().efi_kexec {
-        out.warn(&format!(
-            "{} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
-            next.image.release().unwrap_or("the next kernel")
-        ));
-    }
-    for remark in inputs.traces.iter().flat_map(Carry::remarks) {
-        out.warn(&remark);
-    }
-    for lost in inputs.items.iter().filter_map(content::Item::not_kept) {
-        out.warn(&lost);
-    }
+    let inputs = Inputs::gather(session, &keep, arrived, next, args, part)?;
+    warn(&inputs, out);
     if let Some(part) = inputs.kernel.as_ref().filter(|_| !args.no_module_check) {
         module::require_in_next(&session.root, part, next.image.release())?;
     }
-    let Room {
-        plan,
-        mut zone,
-        held: _held,
-    } = memory::take(&inputs, session, args.slow_ok, out)?;
-    let mut buffers = Buffers::new(&plan, zone.as_mut())?;
-    let hashes = fill(&inputs, &plan, &mut buffers, session, out)?;
-    fresh::settle(&inputs.items, &hashes, session, out)?;
+    let room = memory::take(&inputs, session, args.slow_ok, out)?;
+    Ok(Gathered {
+        inputs,
+        keep,
+        room,
+        frozen,
+    })
+}
 
-    let mut phases = Phases::new(random()?);
-    let generation = phases.activate().or_status(Status::Failed)?;
-    let sources = fresh::sources(&inputs.items);
-    let fingerprint = fresh::fingerprint(&keep, arrived, &sources);
-    let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();
-    let tree = tree(&inputs, &plan, arrived, &hashes, generation, &reserved)?;
-    super::compat::check(&args.compat, next.initrd, &tree, out)?;
-    let seed = random_bytes()?;
+/// What will be missing in the next kernel.
+fn warn(inputs: &Inputs<'_>, out: Output) {
+    let image = &inputs.next.image;
+    if inputs.machine.efi.is_some() && !image.header().efi_kexec {
+        out.warn(&format!(
+            "{} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
+            image.release().unwrap_or("the next kernel")
+        ));
+    }
+    for remark in inputs.payloads.traces.iter().flat_map(Carry::remarks) {
+        out.warn(&remark);
+    }
+    for lost in inputs.payloads.items.iter().filter_map(Item::not_kept) {
+        out.warn(&lost);
+    }
+}
+
+/// The second step: the content of every payload that is copied. Gives place and hash of each.
+fn fill(
+    inputs: &Inputs<'_>,
+    plan: &Plan,
+    buffers: &mut Buffers<'_>,
+    session: &Session,
+    out: Output,
+) -> Result<Vec<Placed>, Fail> {
+    let mut placed = Vec::new();
+    for (index, payload) in inputs.payloads.iter().enumerate() {
+        if payload.stays().is_some() {
+            placed.push(Placed::default());
+            continue;
+        }
+        let (label, size) = (payload.label(), payload.size());
+        let bar = label.map(|label| out.progress(&format!("reading {label}"), size));
+        let mut writer = PieceWriter::new(buffers, plan, index);
+        payload.write(&mut writer, session, &mut |n| {
+            bar.iter().for_each(|bar| bar.set_position(n));
+        })?;
+        let written = writer.written;
+        bar.iter().for_each(|bar| bar.finish_and_clear());
+        if written != size {
+            return Err(Fail::new(
+                Status::SourceChanged,
+                format!(
+                    "{}: {written:#x} bytes came, {size:#x} were measured",
+                    label.unwrap_or("the trace")
+                ),
+            ));
+        }
+        placed.push(Placed {
+            mem: plan.blob_pieces(index).map(|piece| piece.dest).collect(),
+            blake3: buffers.hash(plan, index),
+        });
+    }
+    buffers.zero_tails(plan);
+    fresh::settle(&inputs.payloads.items, &placed, session, out)?;
+    Ok(placed)
+}
+
+fn tree<'a>(
+    inputs: &'a Inputs<'_>,
+    plan: &Plan,
+    reserved: &'a [PhysRange],
+    generation: u64,
+) -> Tree<'a> {
+    Tree {
+        payloads: &inputs.payloads,
+        kernel: inputs.kernel.as_ref(),
+        release: &inputs.machine.kernel.release,
+        generation,
+        hop: inputs.hop,
+        time: clock::now_ns(),
+        scratch: plan.scratch,
+        mem_cache: reserved,
+    }
+}
+
+/// The image with chain and tree.
+fn assemble<'a>(
+    inputs: &'a Inputs<'_>,
+    plan: &Plan,
+    tree: &'a [u8],
+    reserved: &'a [PhysRange],
+    seed: &'a [u8; 32],
+) -> Result<Assembled<'a>, Fail> {
     let load = Load {
-        image: &*next.image,
-        initrd: next.initrd,
-        cmdline: &next.cmdline,
+        image: &*inputs.next.image,
+        initrd: inputs.next.initrd,
+        cmdline: &inputs.next.cmdline,
         arrive: true,
         running: &inputs.machine.boot_params,
         memory_map: &inputs.machine.memory_map,
         efi: inputs.machine.efi.as_ref(),
         acpi: inputs.machine.acpi,
-        five_level: next.five_level,
-        rng_seed: &seed,
-        tree: Some(&tree),
-        reserved: &reserved,
-        placement: placement(&plan)?,
+        five_level: inputs.next.five_level,
+        rng_seed: seed,
+        tree: Some(tree),
+        reserved,
+        placement: placement(plan)?,
     };
     let mut assembled = assemble::assemble(&load, &SetupDataCarrier).map_err(|err| {
         Fail::new(
@@ -159,338 +311,95 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
         )
     })?;
     make_unique(&mut assembled)?;
-    buffers.put_state(&plan, &assembled)?;
-    let segments = buffers.segments(&plan, &assembled)?;
+    Ok(assembled)
+}
 
-    if inputs.machine.kexec.loaded == Some(false) {
+/// The third step: what is loaded is replaced, by `load`, and recorded. Gives the seconds that it took.
+fn commit(
+    inputs: &Inputs<'_>,
+    plan: &Plan,
+    load: impl FnOnce() -> Result<(), CallError>,
+    record: &LoadedFile,
+    mut frozen: Entered<'_>,
+    session: &Session,
+    out: Output,
+) -> Result<f64, Fail> {
+    let nothing_loaded = inputs.machine.kexec.loaded == Some(false);
+    let mut noted = Noted {
+        session,
+        undo: nothing_loaded,
+    };
+    if nothing_loaded {
         session.state.set_reserved(&inputs.machine.reserved)?;
     }
-    let withheld = memory::withhold_scratch(&inputs, &plan, session);
+    let withheld = memory::withhold_scratch(inputs, plan, session);
     let before = Instant::now();
     // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes
     // after it: an unload that is refused changes nothing. Each call takes one of a limited number.
-    if inputs.machine.kexec.loaded != Some(false) {
-        session
-            .kernel
-            .kexec_unload()
-            .map_err(|err| loaded::call_fail(&err, session))?;
+    if nothing_loaded {
+        session.state.clear_loaded()?;
+    } else {
+        loaded::unload(session)?;
     }
-    session.state.clear_loaded()?;
+    noted.undo = true;
     session.state.clear_settled()?;
-    entered.unloaded();
-    session
-        .kernel
-        .kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)
-        .map_err(|err| {
-            // Nothing is loaded: no later load needs to know what was reserved before this one.
-            let _ = session.state.clear_reserved();
-            loaded::call_fail(&err, session)
-        })?;
-    let kexec_load_seconds = before.elapsed().as_secs_f64();
+    frozen.unloaded();
+    load().map_err(|err| loaded::call_fail(&err, session))?;
+    let seconds = before.elapsed().as_secs_f64();
+    let mut unrecorded = Unrecorded {
+        session,
+        out,
+        undo: true,
+    };
     drop(withheld);
-    phases
-        .load(generation, fingerprint)
-        .or_status(Status::Failed)?;
-    let identity = LoadedImage::of(assembled.entry, &segments);
     // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
-    let frozen = inputs.kernel.as_ref().map_or(0, OutgoingPart::generation);
-    if module::generation(&session.root)? != frozen && frozen != 0 {
-        let fail = Fail::new(Status::Module, "the active phase was left during the load")
-            .fix("kho load again; the kernel log says which driver went away");
-        return Err(loaded::unloaded_after(fail, session));
+    let phase = record.kernel_generation;
+    if phase != 0 && module::generation(&session.root)? != phase {
+        return Err(
+            Fail::new(Status::Module, "the active phase was left during the load")
+                .fix("kho load again; the kernel log says which driver went away"),
+        );
     }
-    let mut record = LoadedFile {
-        generation: generation.get(),
-        kernel_generation: frozen,
-        entered: false,
-        again: inputs.kernel.as_ref().is_some_and(|part| part.again),
-        kernel: next.path.clone(),
-        release: next.image.release().unwrap_or("unknown").to_owned(),
-        hop: inputs.hop,
-        identity,
-        content_digest: fingerprint.to_string(),
-        sources,
-        contents: fresh::contents(&inputs.items, &hashes),
-        bytes: inputs.items.iter().map(|i| i.size).sum(),
-        time: crate::clock::now_ns(),
-        forget_arrived: args.forget_arrived,
-        memory_failed: Some(inputs.machine.memory.hardware_corrupted),
-        scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
-    };
-    record.entered = entered.ours();
-    if let Err(fail) = session.state.set_loaded(&record) {
-        // An image that nobody can vouch for must not stay armed.
-        return Err(loaded::unloaded_after(fail, session));
-    }
-    entered.keep();
-    if arrived.is_none() {
-        module::tell_scratch(&session.root, plan.scratch);
-    }
-    let copied = |want: bool| {
-        let items = inputs.items.iter().map(|i| (i.is_copied(), i.size));
-        let parts = inputs.traces.iter().flat_map(Carry::parts);
-        items
-            .chain(parts.map(|part| (part.is_copied(), part.size)))
-            .filter(|(copied, _)| *copied == want)
-            .map(|(_, size)| size)
-            .sum()
-    };
-    Ok(Loaded {
-        release: record.release,
-        hop: inputs.hop,
-        entries: inputs.items.len(),
-        copied: copied(true),
-        in_place: copied(false),
-        drivers: inputs
-            .kernel
-            .as_ref()
-            .map_or(0, |part| part.kernel.mem.total()),
-        ranges: plan.totals.early_entries,
-        failed: inputs.machine.failed.total(),
-        seconds: started.elapsed().as_secs_f64(),
-        kexec_load_seconds,
-    })
+    session.state.set_loaded(record)?;
+    unrecorded.undo = false;
+    noted.undo = false;
+    frozen.keep();
+    Ok(seconds)
 }
 
-/// The user memory behind every payload segment.
-struct Buffers<'z> {
-    zone: Option<&'z mut LandingZone>,
-    /// One per payload segment; empty where the zone holds the destination.
-    own: Vec<Vec<u8>>,
-    dests: Vec<PhysRange>,
+/// A note of what was reserved before anything was loaded. With nothing loaded, no later load needs it.
+struct Noted<'a> {
+    session: &'a Session,
+    undo: bool,
 }
 
-impl<'z> Buffers<'z> {
-    fn new(plan: &Plan, zone: Option<&'z mut LandingZone>) -> Result<Self, Fail> {
-        let in_zone = |dest: PhysRange| zone.as_ref().is_some_and(|z| z.slice(dest).is_some());
-        let own = plan
-            .segments
-            .iter()
-            .map(|s| {
-                let mut bytes = Vec::new();
-                if !in_zone(s.dest) {
-                    let len = usize::try_from(s.dest.len()).unwrap_or(usize::MAX);
-                    bytes
-                        .try_reserve_exact(len)
-                        .or_status(Status::NotEnoughMemory)?;
-                    bytes.resize(len, 0);
-                }
-                Ok(bytes)
-            })
-            .collect::<Result<_, Fail>>()?;
-        Ok(Self {
-            zone,
-            own,
-            dests: plan.segments.iter().map(|s| s.dest).collect(),
-        })
-    }
-
-    fn get(&self, segment: usize) -> &[u8] {
-        match (self.own.get(segment), self.dests.get(segment), &self.zone) {
-            (Some(own), Some(dest), Some(zone)) if own.is_empty() => {
-                zone.slice(*dest).unwrap_or_default()
-            }
-            (Some(own), ..) => own,
-            _ => &[],
-        }
-    }
-
-    fn get_mut(&mut self, segment: usize) -> &mut [u8] {
-        match (
-            self.own.get_mut(segment),
-            self.dests.get(segment),
-            &mut self.zone,
-        ) {
-            (Some(own), Some(dest), Some(zone)) if own.is_empty() => {
-                zone.slice_mut(*dest).unwrap_or_default()
-            }
-            (Some(own), ..) => own,
-            _ => &mut [],
-        }
-    }
-
-    /// The bytes of one piece.
-    fn piece(&mut self, piece: &Piece) -> Option<&mut [u8]> {
-        let start = usize::try_from(piece.segment_offset).ok()?;
-        let end = start.checked_add(usize::try_from(piece.dest.len()).ok()?)?;
-        self.get_mut(piece.segment).get_mut(start..end)
-    }
-
-    /// The hash of blob number `index` of the plan, once it is written.
-    fn hash(&self, plan: &Plan, index: usize) -> [u8; 32] {
-        let pieces: Vec<&[u8]> = plan
-            .blob_pieces(index)
-            .map(|piece| {
-                let start = usize::try_from(piece.segment_offset).unwrap_or(usize::MAX);
-                let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
-                let end = start.saturating_add(len);
-                self.get(piece.segment).get(start..end).unwrap_or_default()
-            })
-            .collect();
-        *hash::of(&pieces).as_bytes()
-    }
-
-    /// Copies chain and tree to their piece.
-    fn put_state(&mut self, plan: &Plan, assembled: &Assembled<'_>) -> Result<(), Fail> {
-        let state = assembled
-            .segments
-            .iter()
-            .find(|s| s.kind == assemble::SegmentKind::State);
-        let piece = plan.pieces.iter().find(|p| p.content == Content::State);
-        if let (Some(state), Some(piece)) = (state, piece)
-            && let Some(room) = self.piece(piece)
-            && let Some((head, tail)) = room.split_at_mut_checked(state.bytes.len())
-        {
-            head.copy_from_slice(&state.bytes);
-            tail.fill(0);
-            return Ok(());
-        }
-        Err(Fail::new(
-            Status::Failed,
-            "the state segment does not fit the room planned for it",
-        )
-        .fix("this is a bug in kho; please report it with the output of kho plan --json"))
-    }
-
-    /// Everything for the system call: the image first, then the payload.
-    fn segments<'s>(
-        &'s self,
-        plan: &Plan,
-        assembled: &'s Assembled<'_>,
-    ) -> Result<Vec<SegmentRef<'s>>, Fail> {
-        let mut segments: Vec<SegmentRef<'s>> = assembled
-            .segments
-            .iter()
-            .filter(|s| s.kind != assemble::SegmentKind::State)
-            .map(|s| SegmentRef {
-                buf: &s.bytes,
-                dest: s.dest.start(),
-                memsz: s.dest.len(),
-            })
-            .collect();
-        for (index, segment) in plan.segments.iter().enumerate() {
-            let buf = self.get(index);
-            if buf.len() as u64 != segment.dest.len() {
-                return Err(Fail::new(
-                    Status::Failed,
-                    format!("{:#x} bytes were prepared for {}", buf.len(), segment.dest),
-                ));
-            }
-            segments.push(SegmentRef {
-                buf,
-                dest: segment.dest.start(),
-                memsz: segment.dest.len(),
-            });
-        }
-        Ok(segments)
-    }
-}
-
-/// Writes a stream over the pieces of one blob.
-struct PieceWriter<'b, 'z> {
-    buffers: &'b mut Buffers<'z>,
-    pieces: Vec<Piece>,
-    at: usize,
-    done: u64,
-    /// Bytes written.
-    written: u64,
-}
-
-impl<'b, 'z> PieceWriter<'b, 'z> {
-    /// For blob number `index` of the plan.
-    fn new(buffers: &'b mut Buffers<'z>, plan: &Plan, index: usize) -> Self {
-        Self {
-            buffers,
-            pieces: plan.blob_pieces(index).copied().collect(),
-            at: 0,
-            done: 0,
-            written: 0,
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        if self.undo {
+            // The next load writes another.
+            let _ = self.session.state.clear_reserved();
         }
     }
 }
 
-impl Write for PieceWriter<'_, '_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let full = || {
-            std::io::Error::new(
-                std::io::ErrorKind::StorageFull,
-                "more content than was measured",
-            )
-        };
-        while let Some(piece) = self.pieces.get(self.at).copied() {
-            if self.done == piece.len {
-                self.at += 1;
-                self.done = 0;
-                continue;
-            }
-            let start = usize::try_from(self.done).map_err(|_| full())?;
-            let end = usize::try_from(piece.len).map_err(|_| full())?;
-            let room = self
-                .buffers
-                .piece(&piece)
-                .and_then(|b| b.get_mut(start..end))
-                .ok_or_else(full)?;
-            let n = room.len().min(buf.len());
-            let (head, _) = buf.split_at(n);
-            room[..n].copy_from_slice(head);
-            self.done += n as u64;
-            self.written += n as u64;
-            return Ok(n);
-        }
-        if buf.is_empty() { Ok(0) } else { Err(full()) }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Takes the content of every copied entry and of every part of a trace; returns the hash of each.
-fn fill(
-    inputs: &Inputs<'_>,
-    plan: &Plan,
-    buffers: &mut Buffers<'_>,
-    session: &Session,
+/// An image that is loaded and not recorded: nobody can vouch for it, so it must not stay.
+struct Unrecorded<'a> {
+    session: &'a Session,
     out: Output,
-) -> Result<Vec<[u8; 32]>, Fail> {
-    let mut hashes = Vec::new();
-    for (index, item) in inputs.items.iter().enumerate() {
-        if !item.is_copied() {
-            hashes.push([0; 32]);
-            continue;
-        }
-        let bar = out.progress(&format!("reading {}", item.entry.label), item.size);
-        let mut writer = PieceWriter::new(buffers, plan, index);
-        item.write(&mut writer, session, &mut |n| bar.set_position(n))?;
-        let written = writer.written;
-        bar.finish_and_clear();
-        if written != item.size {
-            return Err(Fail::new(
-                Status::SourceChanged,
-                format!(
-                    "{}: {written:#x} bytes came, {:#x} were measured",
-                    item.entry.label, item.size
-                ),
+    undo: bool,
+}
+
+impl Drop for Unrecorded<'_> {
+    fn drop(&mut self) {
+        if self.undo
+            && let Err(err) = self.session.kernel.kexec_unload()
+        {
+            self.out.warn(&format!(
+                "the loaded image CANNOT BE UNLOADED and may start: {}",
+                chain(&err)
             ));
         }
-        hashes.push(buffers.hash(plan, index));
     }
-    for (index, part) in (inputs.items.len()..).zip(inputs.traces.iter().flat_map(Carry::parts)) {
-        let mut writer = PieceWriter::new(buffers, plan, index);
-        if let Supply::Taken(bytes) = &part.supply {
-            writer.write_all(bytes).or_status(Status::Failed)?;
-        }
-        hashes.push(buffers.hash(plan, index));
-    }
-    // The rest of a blob's last page must not show what this process had in its memory.
-    for piece in &plan.pieces {
-        if let (Content::Blob { .. }, Ok(len)) = (piece.content, usize::try_from(piece.len))
-            && let Some(tail) = buffers.piece(piece).and_then(|b| b.get_mut(len..))
-        {
-            tail.fill(0);
-        }
-    }
-    Ok(hashes)
 }
 
 fn placement(plan: &Plan) -> Result<Placement, Fail> {
@@ -520,87 +429,6 @@ fn make_unique(assembled: &mut Assembled<'_>) -> Result<(), Fail> {
     let len = params.bytes.len();
     params.bytes.to_mut().resize(len + extra, 0);
     Ok(())
-}
-
-/// Writes the state tree and reads it back as the next kernel will.
-fn tree(
-    inputs: &Inputs<'_>,
-    plan: &Plan,
-    arrived: Option<&Arrived>,
-    hashes: &[[u8; 32]],
-    generation: Generation,
-    reserved: &[PhysRange],
-) -> Result<Vec<u8>, Fail> {
-    let now = crate::clock::now_ns();
-    let places: Vec<Vec<PhysRange>> = (0..inputs.items.len())
-        .map(|index| plan.blob_pieces(index).map(|p| p.dest).collect())
-        .collect();
-    let mut blobs = Vec::new();
-    for ((item, hash), place) in inputs.items.iter().zip(hashes).zip(&places) {
-        let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
-        let content = blob_content(&item.entry);
-        let stays = match &item.supply {
-            content::Supply::InPlace { index } => arrived.and_then(|a| a.blobs.get(*index)),
-            _ => None,
-        };
-        blobs.push(match stays {
-            Some(blob) => BlobDescription {
-                label,
-                content,
-                size: blob.size,
-                mem: &blob.mem,
-                blake3: blob.blake3,
-                taken: blob.taken,
-                arrived_hop: blob.arrived_hop,
-            },
-            None => BlobDescription {
-                label,
-                content,
-                size: item.size,
-                mem: place,
-                blake3: *hash,
-                taken: if let content::Supply::Copy { taken, .. } = item.supply {
-                    taken
-                } else {
-                    now
-                },
-                arrived_hop: inputs.hop,
-            },
-        });
-    }
-    let description = Description {
-        generation: generation.get(),
-        hop: inputs.hop,
-        previous_release: &inputs.machine.kernel.release,
-        machine: MACHINE_X86_64,
-        time: now,
-        scratch: plan.scratch,
-        mem_cache: reserved,
-        blobs: &blobs,
-    };
-    let parts = inputs.traces.iter().flat_map(Carry::parts);
-    let trace_places: Places = (inputs.items.len()..)
-        .zip(parts)
-        .map(|(index, _)| {
-            let place = plan.blob_pieces(index).map(|p| p.dest).collect();
-            (place, hashes.get(index).copied().unwrap_or_default())
-        })
-        .collect();
-    let others = |w: &mut Writer<'_>| {
-        let traces = inputs.traces.as_ref().map(|traces| (traces, &trace_places));
-        write_others(inputs.kernel.as_ref(), traces, w)
-    };
-    let len = kho::abi::measure_handover_with(&description, others).or_status(Status::Failed)?;
-    let mut bytes = vec![0; len];
-    let written =
-        kho::abi::write_handover_with(&description, &mut bytes, others).map_err(|err| {
-            Fail::new(
-                Status::Failed,
-                format!("cannot describe the handover: {}", chain(&err)),
-            )
-        })?;
-    bytes.truncate(written);
-    Ok(bytes)
 }
 
 fn random_bytes<const N: usize>() -> Result<[u8; N], Fail> {

@@ -5,13 +5,17 @@
 //! carries it out, after [`compat`] has asked whether the next side would understand it. [`time`] says how long that takes.
 //! [`places`] remembers the mounts that the content lies on.
 
+pub mod buffers;
 pub mod compat;
 pub mod content;
+pub mod describe;
 pub mod fresh;
 pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod next;
+pub mod payload;
+pub mod placed;
 pub mod places;
 pub mod prepare;
 pub mod time;

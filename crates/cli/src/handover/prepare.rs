@@ -1,28 +1,23 @@
 //! The question put to the planner, and its answer.
 
-use super::content::{self, Item, Supply};
+use super::describe::{self, Tree};
 use super::machine::Machine;
 use super::next::Next;
+use super::payload::Payloads;
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::list::{self, Entry};
 use crate::module::OutgoingPart;
 use crate::output;
 use crate::session::Session;
 use crate::state::KeepFile;
-use crate::trace::carry::{self, Carry, Places};
-use kho::abi::ftrace::write_traces;
-use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::plan::{self, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
 use kho::scratch::ScratchError;
-use kho::tree::{WriteError, Writer};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
 use kho_kexec::sys::syscalls::SEGMENT_MAX;
-use std::os::unix::ffi::OsStrExt;
 
 /// Most early reservations that are planned for, chain and tree included.
 ///
@@ -39,8 +34,8 @@ pub struct Inputs<'a> {
     pub machine: Machine,
     /// The next kernel.
     pub next: &'a Next<'a>,
-    /// The kept content, in the order of the list.
-    pub items: Vec<Item>,
+    /// What the command hands over.
+    pub payloads: Payloads,
     /// Kept where it is.
     pub in_place: RangeSet,
     /// What drivers hand over.
@@ -49,13 +44,11 @@ pub struct Inputs<'a> {
     pub scratch: ScratchSource,
     /// Reserved since the last hop and no longer needed.
     pub reusable: RangeSet,
-    /// Traces: this kernel's, and those that arrived and are carried on.
-    pub traces: Option<Carry>,
     /// Hop count that the next kernel will see.
     pub hop: u64,
     /// Bounds.
     pub limits: Limits,
-    blob_sizes: Vec<u64>,
+    sizes: Vec<u64>,
     state_len: u64,
     image: ImageNeeds,
 }
@@ -75,46 +68,13 @@ impl<'a> Inputs<'a> {
         kernel: Option<OutgoingPart>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
-        let items = content::measure(list::effective(arrived, keep), arrived, session)?;
-        let mut in_place = RangeSet::new();
-        for item in &items {
-            if let (Supply::InPlace { index }, Some(arrived)) = (&item.supply, arrived) {
-                for range in arrived
-                    .blobs
-                    .get(*index)
-                    .map(|b| b.mem.as_slice())
-                    .unwrap_or_default()
-                {
-                    let label = &item.entry.label;
-                    let fix = format!("kho keep --remove {label}");
-                    machine.require_still_reserved(*range, label)?;
-                    machine.require_good(*range, label, &fix)?;
-                    in_place.insert(*range).or_status(Status::Failed)?;
-                }
-            }
-        }
-        // Of a part that arrived, `Machine::read` made sure that all of it is still reserved.
-        if let Some(part) = &kernel {
-            let kept = part.kernel.kept().or_status(Status::Failed)?;
-            for range in kept.iter() {
-                let fix = "kho status says whose it is; kho abort, then let its driver leave the page out, or kho release it";
-                machine.require_good(range, "what drivers hand over", fix)?;
-            }
-            in_place = in_place.union(&kept).or_status(Status::Failed)?;
-        }
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
-        // A trace is carried as long as all of it is there.
-        let whole = machine
-            .reserved
-            .subtract(&machine.failed)
-            .or_status(Status::Failed)?;
-        let traces = Carry::gather(session, keep, arrived, hop, &whole, args.without_trace)?;
-        for range in traces
-            .iter()
-            .flat_map(Carry::parts)
-            .flat_map(carry::Part::stays)
-        {
-            in_place.insert(*range).or_status(Status::Failed)?;
+        let payloads = Payloads::gather(session, keep, arrived, &machine, hop, args.without_trace)?;
+        let mut in_place = payloads.in_place(&machine)?;
+        if let Some(part) = &kernel {
+            in_place = in_place
+                .union(&of_drivers(part, &machine)?)
+                .or_status(Status::Failed)?;
         }
         let (scratch, reusable) = match arrived {
             Some(arrived) => {
@@ -127,50 +87,20 @@ impl<'a> Inputs<'a> {
             }
             None => (first_scratch(session, next, &machine)?, RangeSet::new()),
         };
-        let cap = args.max_ranges.unwrap_or(EARLY_RANGES);
-        if !(2..=EARLY_RANGES).contains(&cap) {
-            return Err(Fail::new(
-                Status::Usage,
-                format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"),
-            )
-            .fix("more than that is not known to boot"));
-        }
-        let limits = Limits {
-            max_entries: cap,
-            max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
-            load_limit: machine.memory.total / 2 / PAGE_SIZE * PAGE_SIZE,
-        };
-        // What stays in place needs no room; the index among the blobs is that of the item, and parts of traces come
-        // after them.
-        let sizes = items.iter().map(|i| (i.is_copied(), i.size));
-        let parts = traces.iter().flat_map(Carry::parts);
-        let blob_sizes: Vec<u64> = sizes
-            .chain(parts.map(|part| (part.is_copied(), part.size)))
-            .map(|(copied, size)| if copied { size } else { 0 })
-            .collect();
-        let state_len = state_len(
-            &machine,
-            &items,
-            arrived,
-            &limits,
-            kernel.as_ref(),
-            traces.as_ref(),
-        )?;
-        let image = image_needs(next, limits.max_entries)?;
+        let limits = limits(args.max_ranges, &machine)?;
         Ok(Self {
+            sizes: payloads.planned_sizes(),
+            state_len: state_len(&machine, &payloads, kernel.as_ref(), &limits)?,
+            image: image_needs(next, limits.max_entries)?,
             machine,
             next,
-            items,
-            traces,
+            payloads,
             in_place,
             kernel,
             scratch,
             reusable,
             hop,
             limits,
-            blob_sizes,
-            state_len,
-            image,
         })
     }
 
@@ -204,7 +134,7 @@ impl<'a> Inputs<'a> {
             image: self.image,
             payload: PayloadNeeds {
                 state: self.state_len,
-                blobs: &self.blob_sizes,
+                blobs: &self.sizes,
             },
             landing: &landing,
             cmdline: &self.next.cmdline.line,
@@ -231,7 +161,7 @@ impl<'a> Inputs<'a> {
 
     /// Bytes of state and blobs that are copied, in whole pages.
     pub fn payload_bytes(&self) -> u64 {
-        self.blob_sizes
+        self.sizes
             .iter()
             .map(|size| size.next_multiple_of(PAGE_SIZE))
             .sum::<u64>()
@@ -258,67 +188,56 @@ fn first_scratch(
     Ok(ScratchSource::Choose { size: next.scratch })
 }
 
-/// Bytes of the state segment at most: as many ranges as the limits allow.
+/// What drivers keep in place. Of a part that arrived, [`Machine::read`] made sure that all of it is still reserved.
+fn of_drivers(part: &OutgoingPart, machine: &Machine) -> Result<RangeSet, Fail> {
+    let kept = part.kernel.kept().or_status(Status::Failed)?;
+    for range in kept.iter() {
+        let fix = "kho status says whose it is; kho abort, then let its driver leave the page out, or kho release it";
+        machine.require_good(range, "what drivers hand over", fix)?;
+    }
+    Ok(kept)
+}
+
+/// Bounds of the plan, with so many early reservations at most.
+fn limits(max_ranges: Option<usize>, machine: &Machine) -> Result<Limits, Fail> {
+    let cap = max_ranges.unwrap_or(EARLY_RANGES);
+    if !(2..=EARLY_RANGES).contains(&cap) {
+        return Err(Fail::new(
+            Status::Usage,
+            format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"),
+        )
+        .fix("more than that is not known to boot"));
+    }
+    Ok(Limits {
+        max_entries: cap,
+        max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
+        load_limit: machine.memory.total / 2 / PAGE_SIZE * PAGE_SIZE,
+    })
+}
+
+/// Bytes of the state segment at most: as many ranges as the limits allow, and every payload that is copied in as many pieces
+/// as there are payload segments.
 fn state_len(
     machine: &Machine,
-    items: &[Item],
-    arrived: Option<&Arrived>,
-    limits: &Limits,
+    payloads: &Payloads,
     kernel: Option<&OutgoingPart>,
-    traces: Option<&Carry>,
+    limits: &Limits,
 ) -> Result<u64, Fail> {
-    let ranges = dummy_ranges(limits.max_entries + limits.max_payload_segments)?;
-    let release = &machine.kernel.release;
-    let blobs = items
-        .iter()
-        .map(|item| {
-            let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
-            // A copied blob has at most one piece per payload segment, one that stays has those it has.
-            let pieces = match &item.supply {
-                Supply::InPlace { index } => arrived
-                    .and_then(|a| a.blobs.get(*index))
-                    .map(|b| b.mem.as_slice())
-                    .unwrap_or_default(),
-                _ => ranges
-                    .get(..limits.max_payload_segments)
-                    .unwrap_or_default(),
-            };
-            Ok(BlobDescription {
-                label,
-                content: blob_content(&item.entry),
-                size: item.size,
-                mem: pieces,
-                blake3: [0; 32],
-                taken: 0,
-                arrived_hop: 1,
-            })
-        })
-        .collect::<Result<Vec<_>, Fail>>()?;
-    let description = Description {
+    let ranges = dummy_ranges(limits.max_entries.max(limits.max_payload_segments))?;
+    let first = |count| ranges.get(..count).unwrap_or(&ranges);
+    let tree = Tree {
+        payloads,
+        kernel,
+        release: &machine.kernel.release,
         generation: 0,
         hop: 1,
-        previous_release: release,
-        machine: MACHINE_X86_64,
         time: 0,
         scratch: ranges[0],
-        mem_cache: &ranges[..limits.max_entries],
-        blobs: &blobs,
+        mem_cache: first(limits.max_entries),
     };
-    // As for blobs: a part that is copied has at most one piece per payload segment.
-    let pieces = ranges
-        .get(..limits.max_payload_segments)
-        .unwrap_or_default();
-    let places: Places = traces
-        .iter()
-        .flat_map(|traces| traces.parts())
-        .map(|_| (pieces.to_vec(), [0; 32]))
-        .collect();
-    let tree_len = kho::abi::measure_handover_with(&description, |w| {
-        write_others(kernel, traces.map(|traces| (traces, &places)), w)
-    })
-    .or_status(Status::TooLarge)?;
+    let placed = describe::at_most(payloads, first(limits.max_payload_segments));
     let shape = StateShape {
-        tree_len: Some(tree_len as u64),
+        tree_len: Some(tree.measure(&placed)? as u64),
         reserved: limits.max_entries,
         memory_map: machine.memory_map.len(),
         efi_regions: machine.efi.as_ref().map(|efi| efi.runtime_map.len()),
@@ -329,24 +248,6 @@ fn state_len(
         .or_status(Status::TooManyRanges)
 }
 
-/// The node that refers to what drivers hand over, and that of traces.
-///
-/// # Errors
-///
-/// As the writer.
-pub fn write_others(
-    kernel: Option<&OutgoingPart>,
-    traces: Option<(&Carry, &Places)>,
-    writer: &mut Writer<'_>,
-) -> Result<(), WriteError> {
-    if let Some(part) = kernel {
-        part.kernel.reference.write(writer)?;
-    }
-    traces.map_or(Ok(()), |(traces, places)| {
-        traces.describe(places, |traces| write_traces(writer, traces))
-    })
-}
-
 /// `count` pages, none next to another, for measuring.
 fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
     (1..=count as u64)
@@ -354,17 +255,6 @@ fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
             PhysRange::new(PhysAddr::new(n * 2 * PAGE_SIZE), PAGE_SIZE).or_status(Status::Failed)
         })
         .collect()
-}
-
-/// What the tree says of an entry's content.
-pub fn blob_content(entry: &Entry) -> Content<'_> {
-    match &entry.path {
-        Some(path) => Content::Files {
-            path: path.as_os_str().as_bytes(),
-            leave_out: entry.leave_out,
-        },
-        None => Content::Raw,
-    }
 }
 
 fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {

@@ -5,10 +5,11 @@ use super::take;
 use super::wish::{self, Wish};
 use crate::arrived::Arrived;
 use crate::exit::Fail;
+use crate::handover::placed::Placed;
 use crate::session::Session;
 use crate::state::KeepFile;
+use kho::RangeSet;
 use kho::abi::ftrace::{TraceHopDescription, TracePartDescription, TracesDescription};
-use kho::{PhysRange, RangeSet};
 
 /// Everything for `/ftrace`.
 pub struct Carry {
@@ -77,18 +78,7 @@ impl Part {
     pub fn is_copied(&self) -> bool {
         matches!(self.supply, Supply::Taken(_))
     }
-
-    /// Where it stays.
-    pub fn stays(&self) -> &[PhysRange] {
-        match &self.supply {
-            Supply::Stays(part) => &part.mem,
-            Supply::Taken(_) => &[],
-        }
-    }
 }
-
-/// Place and hash of every part, in the order of [`Carry::parts`].
-pub type Places = Vec<(Vec<PhysRange>, [u8; 32])>;
 
 impl Carry {
     /// Takes the running kernel's trace, for handover number `hop`, and adds those that arrived and are still to be
@@ -181,30 +171,30 @@ impl Carry {
             .collect()
     }
 
-    /// Calls `with` with what `/ftrace` shall say.
+    /// Calls `with` with what `/ftrace` shall say; `placed` is in the order of [`Carry::parts`].
     pub fn describe<T>(
         &self,
-        places: &Places,
+        placed: &[Placed],
         with: impl FnOnce(&TracesDescription<'_>) -> T,
     ) -> T {
-        let mut places = places.iter();
+        let mut placed = placed.iter();
         let parts: Vec<Vec<TracePartDescription<'_>>> = self
             .hops
             .iter()
             .map(|hop| {
                 hop.parts
                     .iter()
-                    .zip(&mut places)
-                    .map(|(part, (place, hash))| TracePartDescription {
+                    .zip(&mut placed)
+                    .map(|(part, placed)| TracePartDescription {
                         kind: part.kind.describe(),
                         size: part.size,
                         mem: match &part.supply {
                             Supply::Stays(part) => &part.mem,
-                            Supply::Taken(_) => place,
+                            Supply::Taken(_) => &placed.mem,
                         },
                         blake3: match &part.supply {
                             Supply::Stays(part) => part.blake3,
-                            Supply::Taken(_) => *hash,
+                            Supply::Taken(_) => placed.blake3,
                         },
                     })
                     .collect()

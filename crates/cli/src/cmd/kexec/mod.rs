@@ -140,11 +140,7 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     }
     if wanted.unload {
         let _lock = session.lock()?;
-        session
-            .kernel
-            .kexec_unload()
-            .map_err(|err| loaded::call_fail(&err, &session))?;
-        session.state.clear_loaded()?;
+        loaded::unload(&session)?;
         armed::disarm(&session)?;
     }
     if wanted.load {

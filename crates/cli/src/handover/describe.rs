@@ -1,0 +1,153 @@
+//! The state tree of a load: measured before anything has a place, written when everything has one.
+
+use super::content::{Item, Supply};
+use super::payload::{Payload, Payloads};
+use super::placed::Placed;
+use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::list::Entry;
+use crate::module::OutgoingPart;
+use crate::trace::carry::Carry;
+use kho::PhysRange;
+use kho::abi::ftrace::write_traces;
+use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
+use kho::tree::{WriteError, Writer};
+use std::os::unix::ffi::OsStrExt;
+
+/// Everything that a tree says.
+pub struct Tree<'a> {
+    /// What is handed over.
+    pub payloads: &'a Payloads,
+    /// What drivers hand over.
+    pub kernel: Option<&'a OutgoingPart>,
+    /// Release of the running kernel.
+    pub release: &'a str,
+    /// Random number that binds the load to its tree.
+    pub generation: u64,
+    /// Hop count that the next kernel will see.
+    pub hop: u64,
+    /// Now, nanoseconds since the epoch.
+    pub time: u64,
+    /// The scratch region.
+    pub scratch: PhysRange,
+    /// What early boot reserves, the state first.
+    pub mem_cache: &'a [PhysRange],
+}
+
+impl Tree<'_> {
+    /// Bytes of the tree, with a place for each payload.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BadName`], [`Status::TooLarge`].
+    pub fn measure(&self, placed: &[Placed]) -> Result<usize, Fail> {
+        self.with(placed, |description, others| {
+            kho::abi::measure_handover_with(description, others).or_status(Status::TooLarge)
+        })
+    }
+
+    /// The tree, read back as the next kernel will.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::measure`], and [`Status::Failed`] when the next kernel would refuse it.
+    pub fn write(&self, placed: &[Placed]) -> Result<Vec<u8>, Fail> {
+        let mut bytes = vec![0; self.measure(placed)?];
+        let written = self.with(placed, |description, others| {
+            kho::abi::write_handover_with(description, &mut bytes, others).map_err(|err| {
+                Fail::new(
+                    Status::Failed,
+                    format!("cannot describe the handover: {}", chain(&err)),
+                )
+            })
+        })?;
+        bytes.truncate(written);
+        Ok(bytes)
+    }
+
+    /// Calls `with` with the description, and with what adds the nodes of drivers and traces.
+    fn with<T>(
+        &self,
+        placed: &[Placed],
+        with: impl FnOnce(
+            &Description<'_>,
+            &dyn Fn(&mut Writer<'_>) -> Result<(), WriteError>,
+        ) -> Result<T, Fail>,
+    ) -> Result<T, Fail> {
+        let (entries, parts) = placed
+            .split_at_checked(self.payloads.items.len())
+            .ok_or_else(|| Fail::new(Status::Failed, "not every payload has a place"))?;
+        let blobs = (self.payloads.items.iter().zip(entries))
+            .map(|(item, placed)| self.blob(item, placed))
+            .collect::<Result<Vec<_>, Fail>>()?;
+        let description = Description {
+            generation: self.generation,
+            hop: self.hop,
+            previous_release: self.release,
+            machine: MACHINE_X86_64,
+            time: self.time,
+            scratch: self.scratch,
+            mem_cache: self.mem_cache,
+            blobs: &blobs,
+        };
+        with(&description, &|writer| {
+            if let Some(part) = self.kernel {
+                part.kernel.reference.write(writer)?;
+            }
+            let describe = |traces: &Carry| {
+                traces.describe(parts, |description| write_traces(writer, description))
+            };
+            self.payloads.traces.as_ref().map_or(Ok(()), describe)
+        })
+    }
+
+    fn blob<'b>(&self, item: &'b Item, placed: &'b Placed) -> Result<BlobDescription<'b>, Fail> {
+        let label = Label::new(&item.entry.label).or_status(Status::BadName)?;
+        let content = content(&item.entry);
+        Ok(match &item.supply {
+            Supply::Stays(blob) => BlobDescription {
+                label,
+                content,
+                size: blob.size,
+                mem: &blob.mem,
+                blake3: blob.blake3,
+                taken: blob.taken,
+                arrived_hop: blob.arrived_hop,
+            },
+            Supply::Copy { .. } | Supply::Pack(_) => BlobDescription {
+                label,
+                content,
+                size: item.size,
+                mem: &placed.mem,
+                blake3: placed.blake3,
+                taken: match item.supply {
+                    Supply::Copy { taken, .. } => taken,
+                    _ => self.time,
+                },
+                arrived_hop: self.hop,
+            },
+        })
+    }
+}
+
+/// For each payload a place in as many pieces as there may be.
+pub fn at_most(payloads: &Payloads, pieces: &[PhysRange]) -> Vec<Placed> {
+    let place = |payload: Payload<'_>| match payload.stays() {
+        Some(_) => Placed::default(),
+        None => Placed {
+            mem: pieces.to_vec(),
+            blake3: [0; 32],
+        },
+    };
+    payloads.iter().map(place).collect()
+}
+
+/// The tree's word for an entry's content.
+fn content(entry: &Entry) -> Content<'_> {
+    match &entry.path {
+        Some(path) => Content::Files {
+            path: path.as_os_str().as_bytes(),
+            leave_out: entry.leave_out,
+        },
+        None => Content::Raw,
+    }
+}

@@ -1,0 +1,152 @@
+//! Everything of the command's own that a load hands over, in one list.
+//!
+//! The number of a payload is its place in [`Payloads::iter`]; the planner's blobs, the places in the tree and the hashes
+//! have the same numbers.
+
+use super::content::{self, Item};
+use super::machine::Machine;
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::list;
+use crate::session::Session;
+use crate::state::KeepFile;
+use crate::trace::carry::{Carry, Part, Supply};
+use kho::{PhysRange, RangeSet};
+use std::io::Write;
+
+/// The payloads of one load.
+pub struct Payloads {
+    /// The entries of the keep list, in its order.
+    pub items: Vec<Item>,
+    /// Traces: this kernel's, and those that arrived and are carried on. Their parts come after the entries.
+    pub traces: Option<Carry>,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+pub enum Payload<'a> {
+    /// An entry of the keep list.
+    Entry(&'a Item),
+    /// A part of a trace.
+    Trace(&'a Part),
+}
+
+impl Payloads {
+    /// Measures every entry, and takes the trace for handover number `hop`.
+    ///
+    /// # Errors
+    ///
+    /// As [`content::measure`] and [`Carry::gather`].
+    pub fn gather(
+        session: &Session,
+        keep: &KeepFile,
+        arrived: Option<&Arrived>,
+        machine: &Machine,
+        hop: u64,
+        without_trace: bool,
+    ) -> Result<Self, Fail> {
+        let items = content::measure(list::effective(arrived, keep), arrived, session)?;
+        // A trace is carried as long as all of it is there.
+        let whole = machine
+            .reserved
+            .subtract(&machine.failed)
+            .or_status(Status::Failed)?;
+        let traces = Carry::gather(session, keep, arrived, hop, &whole, without_trace)?;
+        Ok(Self { items, traces })
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Payload<'_>> {
+        let parts = self.traces.iter().flat_map(Carry::parts);
+        let items = self.items.iter().map(Payload::Entry);
+        items.chain(parts.map(Payload::Trace))
+    }
+
+    /// Bytes that each needs a place for: none where it stays.
+    pub fn planned_sizes(&self) -> Vec<u64> {
+        self.iter()
+            .map(|payload| match payload.stays() {
+                Some(_) => 0,
+                None => payload.size(),
+            })
+            .collect()
+    }
+
+    /// Bytes that are copied, and bytes that stay where they are.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.iter()
+            .fold((0, 0), |(copied, stay), payload| match payload.stays() {
+                Some(_) => (copied, stay + payload.size()),
+                None => (copied + payload.size(), stay),
+            })
+    }
+
+    /// Where those are that stay, once it is known that all of it is still there and good.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NotReserved`], [`Status::MemoryFailed`], naming the entry.
+    pub fn in_place(&self, machine: &Machine) -> Result<RangeSet, Fail> {
+        let mut set = RangeSet::new();
+        for payload in self.iter() {
+            for range in payload.stays().unwrap_or_default() {
+                if let Payload::Entry(item) = payload {
+                    let label = &item.entry.label;
+                    machine.require_still_reserved(*range, label)?;
+                    machine.require_good(*range, label, &format!("kho keep --remove {label}"))?;
+                }
+                set.insert(*range).or_status(Status::Failed)?;
+            }
+        }
+        Ok(set)
+    }
+}
+
+impl<'a> Payload<'a> {
+    /// Bytes.
+    pub fn size(self) -> u64 {
+        match self {
+            Self::Entry(item) => item.size,
+            Self::Trace(part) => part.size,
+        }
+    }
+
+    /// Where it is, if it stays there; none when the load copies it.
+    pub fn stays(self) -> Option<&'a [PhysRange]> {
+        match self {
+            Self::Entry(item) => item.stays().map(|blob| blob.mem.as_slice()),
+            Self::Trace(part) => match &part.supply {
+                Supply::Stays(part) => Some(&part.mem),
+                Supply::Taken(_) => None,
+            },
+        }
+    }
+
+    /// Its name, for people, where it takes long to read.
+    pub fn label(self) -> Option<&'a str> {
+        match self {
+            Self::Entry(item) => Some(&item.entry.label),
+            Self::Trace(_) => None,
+        }
+    }
+
+    /// Writes the content of one that is copied.
+    ///
+    /// # Errors
+    ///
+    /// As [`Item::write`].
+    pub fn write(
+        self,
+        out: &mut impl Write,
+        session: &Session,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Fail> {
+        match self {
+            Self::Entry(item) => item.write(out, session, progress),
+            Self::Trace(part) => match &part.supply {
+                Supply::Taken(bytes) => out.write_all(bytes).or_status(Status::Failed),
+                Supply::Stays(_) => Ok(()),
+            },
+        }
+    }
+}
