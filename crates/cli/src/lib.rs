@@ -2,6 +2,8 @@
 //!
 //! The program is [`main`]; everything else is here so that tests, fuzzers and packages reach it. No stable interface.
 
+#![warn(clippy::too_many_lines)]
+
 // First, for its macros.
 #[macro_use]
 mod output;

@@ -8,6 +8,7 @@
 
 use crate::args::Next;
 use crate::armed;
+use crate::arrived::Arrived;
 use crate::exit::Fail;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
@@ -56,34 +57,22 @@ pub fn run(
             out.warn(&what.to_string());
             OnFailure::default()
         });
-    let measure = || -> Result<(usize, u64, PhysAddr, Duration), Fail> {
-        let part = module::look(session, arrived, out)?;
-        let inputs = Inputs::gather(session, &session.state.keep()?, arrived, &next, args, part)?;
-        let plan = inputs.plan(&RangeSet::new())?;
-        if let Err(fail) = memory::require(&inputs, &plan, session) {
+    let now = match measure(args, arrived, &next, session, out) {
+        Ok(now) => now,
+        Err(fail) => {
+            let left = keepd::effort::leave_out_all(&fail, session, args.forget_arrived)?;
+            if left.is_empty() {
+                return Err(fail);
+            }
             out.warn(&format!(
-                "as of now, with all services running: {}",
+                "without the best-effort entries {}, as of now: {}",
+                left.join(", "),
                 fail.what
             ));
+            measure(args, arrived, &next, session, out)?
         }
-        let sizes = inputs.payloads.items.iter().map(|item| item.size);
-        let memory = plan.image.kernel.segment().start();
-        let time = time::at_least(plan.totals.payload);
-        Ok((inputs.payloads.items.len(), sizes.sum(), memory, time))
     };
-    let (entries, bytes, memory, time) = measure().or_else(|fail| {
-        let left = keepd::effort::leave_out_all(&fail, session, args.forget_arrived)?;
-        if left.is_empty() {
-            return Err(fail);
-        }
-        out.warn(&format!(
-            "without the best-effort entries {}, as of now: {}",
-            left.join(", "),
-            fail.what
-        ));
-        measure()
-    })?;
-    time::require(time, time::limit(), args.slow_ok)?;
+    time::require(now.time, time::limit(), args.slow_ok)?;
     let armed = ArmedFile {
         kernel: crate::shown::path(&args.kernel),
         release,
@@ -106,13 +95,53 @@ pub fn run(
     session.state.write(armed::RECORD, &armed)?;
     let loaded = match choice {
         OnFailure::Plain => armed::load_plain(&armed, session),
-        OnFailure::Cold | OnFailure::Stop => armed::load_stand_in(memory, session),
+        OnFailure::Cold | OnFailure::Stop => armed::load_stand_in(now.memory, session),
     };
     if let Err(fail) = loaded.and_then(|()| session.state.clear_settled()) {
         armed::disarm(session)?;
         return Err(fail);
     }
     ordering::update(session, out);
+    report(&armed, &now, out);
+    Ok(())
+}
+
+/// What a capture would take now.
+struct Now {
+    entries: usize,
+    bytes: u64,
+    /// Memory that the plan gives the kernel.
+    memory: PhysAddr,
+    /// The capture takes so long at least.
+    time: Duration,
+}
+
+fn measure(
+    args: &Next,
+    arrived: Option<&Arrived>,
+    next: &next::Next<'_>,
+    session: &Session,
+    out: Output,
+) -> Result<Now, Fail> {
+    let part = module::look(session, arrived, out)?;
+    let inputs = Inputs::gather(session, &session.state.keep()?, arrived, next, args, part)?;
+    let plan = inputs.plan(&RangeSet::new())?;
+    if let Err(fail) = memory::require(&inputs, &plan, session) {
+        out.warn(&format!(
+            "as of now, with all services running: {}",
+            fail.what
+        ));
+    }
+    let items = &inputs.payloads.items;
+    Ok(Now {
+        entries: items.len(),
+        bytes: items.iter().map(|item| item.size).sum(),
+        memory: plan.image.kernel.segment().start(),
+        time: time::at_least(plan.totals.payload),
+    })
+}
+
+fn report(armed: &ArmedFile, now: &Now, out: Output) {
     let unit = armed::capture_unit_is_active();
     if !unit {
         out.warn(&format!(
@@ -121,25 +150,24 @@ pub fn run(
         ));
     }
     let doc = serde_json::json!({
-        "armed": armed.release, "on_failure": armed.on_failure, "entries": entries,
-        "bytes_now": bytes, "capture_unit_active": unit,
-        "seconds_at_least": time.as_secs(),
+        "armed": armed.release, "on_failure": armed.on_failure, "entries": now.entries,
+        "bytes_now": now.bytes, "capture_unit_active": unit,
+        "seconds_at_least": now.time.as_secs(),
     });
     out.result(&doc, || {
         println!(
             "armed {}: {} ({} as of now) {} taken when the system stops",
             armed.release,
-            output::count(entries, "entry", "entries"),
-            output::bytes(bytes),
-            if entries == 1 { "is" } else { "are" },
+            output::count(now.entries, "entry", "entries"),
+            output::bytes(now.bytes),
+            if now.entries == 1 { "is" } else { "are" },
         );
-        if time.as_secs() >= 10 {
+        if now.time.as_secs() >= 10 {
             println!(
                 "that takes {} at least, more where a disk is read",
-                output::seconds(time)
+                output::seconds(now.time)
             );
         }
         println!("systemctl kexec starts it");
     });
-    Ok(())
 }

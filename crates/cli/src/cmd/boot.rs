@@ -1,6 +1,7 @@
 //! `kho restore --boot`: what `kho-restore.service` does before the services start.
 
 use crate::args;
+use crate::arrived::Blob;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::next;
 use crate::keepd::{self, parse::Rule};
@@ -112,18 +113,7 @@ fn restore_all(
             .as_deref()
             .and_then(|path| missing.iter().find(|mount| mount.concerns(path)));
         if let Some(mount) = beneath {
-            // It would be written to the directory that the mount covers when it comes.
-            failures.push(
-                Fail::new(
-                    Status::Failed,
-                    format!(
-                        "{} is not restored: {} is not mounted",
-                        blob.label,
-                        mount.at.display()
-                    ),
-                )
-                .fix(format!("mount it, then kho restore {}", blob.label)),
-            );
+            failures.push(not_mounted(blob, &mount.at));
             continue;
         }
         let how = args::Restore {
@@ -148,6 +138,19 @@ fn restore_all(
     }
     restore::print(&outcomes, out);
     Ok(())
+}
+
+/// It would be written to the directory that the mount covers when it comes.
+fn not_mounted(blob: &Blob, at: &Path) -> Fail {
+    Fail::new(
+        Status::Failed,
+        format!(
+            "{} is not restored: {} is not mounted",
+            blob.label,
+            at.display()
+        ),
+    )
+    .fix(format!("mount it, then kho restore {}", blob.label))
 }
 
 /// Writes the command line to `cmdline`, without the arrival program, when that is in it. kdump-tools copies the command line

@@ -153,35 +153,46 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             continue;
         }
         let entries = list::effective(session.readable(out)?, keep);
-        if let Some(other) = entries
-            .iter()
-            .find(|e| e.path.as_deref() == Some(&*path) && e.label != label)
-        {
-            return Err(Fail::new(
-                Status::BadName,
-                format!("{} is kept already, as {}", shown::path(path), other.label),
-            )
-            .fix(format!("kho keep --remove {}", other.label)));
-        }
+        refuse_kept(&path, &label, &entries)?;
         refuse_taken(session, keep, &label, out)?;
-        // The second of two that hold the same file could not be restored, and would be carried on as it was for ever.
-        if let Some((other, there)) = entries.iter().find_map(|e| {
-            let there = e.path.as_deref()?;
-            (there != path && (path.starts_with(there) || there.starts_with(&path)))
-                .then_some((e, there))
-        }) {
-            return Err(Fail::new(
-                Status::BadSource,
-                format!(
-                    "{} and {}, which is kept as {}, overlap",
-                    shown::path(&path),
-                    shown::path(there),
-                    other.label
-                ),
-            )
-            .fix(format!("kho keep --remove {}", other.label)));
-        }
+        refuse_overlap(&path, &entries)?;
         keep.entries.push(Local { label, content });
+    }
+    Ok(())
+}
+
+/// A path that is kept by another name.
+fn refuse_kept(path: &Path, label: &str, entries: &[Entry]) -> Result<(), Fail> {
+    if let Some(other) = entries
+        .iter()
+        .find(|e| e.path.as_deref() == Some(path) && e.label != label)
+    {
+        return Err(Fail::new(
+            Status::BadName,
+            format!("{} is kept already, as {}", shown::path(path), other.label),
+        )
+        .fix(format!("kho keep --remove {}", other.label)));
+    }
+    Ok(())
+}
+
+/// Of two that hold the same file, the second could not be restored, and would be carried on as it was for ever.
+fn refuse_overlap(path: &Path, entries: &[Entry]) -> Result<(), Fail> {
+    if let Some((other, there)) = entries.iter().find_map(|e| {
+        let there = e.path.as_deref()?;
+        (there != path && (path.starts_with(there) || there.starts_with(path)))
+            .then_some((e, there))
+    }) {
+        return Err(Fail::new(
+            Status::BadSource,
+            format!(
+                "{} and {}, which is kept as {}, overlap",
+                shown::path(path),
+                shown::path(there),
+                other.label
+            ),
+        )
+        .fix(format!("kho keep --remove {}", other.label)));
     }
     Ok(())
 }

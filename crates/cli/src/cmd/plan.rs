@@ -121,7 +121,6 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
 }
 
 fn print(inputs: &Inputs<'_>, plan: &Plan) {
-    let totals = &plan.totals;
     println!(
         "next     {} ({}), hop {}",
         inputs.next.image.release().unwrap_or("unknown release"),
@@ -129,6 +128,17 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         inputs.hop
     );
     println!("scratch  {}  {}", plan.scratch, bytes(plan.scratch.len()));
+    print_kept(inputs, plan);
+    print_reserved(inputs, plan);
+    print_memory(inputs, plan);
+    println!();
+    print!(
+        "{}",
+        map::draw(&inputs.machine.ram, &parts(inputs, plan), MAP.0, MAP.1)
+    );
+}
+
+fn print_kept(inputs: &Inputs<'_>, plan: &Plan) {
     let mut rows = vec![
         ["KEPT", "SIZE", "HOW", "PIECES"]
             .map(str::to_owned)
@@ -173,6 +183,9 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
     for remark in inputs.payloads.traces.iter().flat_map(Carry::remarks) {
         println!("note: {remark}");
     }
+}
+
+fn print_reserved(inputs: &Inputs<'_>, plan: &Plan) {
     println!();
     let mut rows = vec![
         ["RESERVED EARLY", "SIZE", "KEPT", "SLACK", "RANGES"]
@@ -191,7 +204,7 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
     print!("{}", output::table(&rows, &[1, 2, 3, 4]));
     println!(
         "{} of at most {} early reservations",
-        totals.early_entries, inputs.limits.max_entries
+        plan.totals.early_entries, inputs.limits.max_entries
     );
     if !inputs.machine.failed.is_empty() {
         println!(
@@ -199,6 +212,10 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
             bytes(inputs.machine.failed.total())
         );
     }
+}
+
+fn print_memory(inputs: &Inputs<'_>, plan: &Plan) {
+    let totals = &plan.totals;
     println!();
     println!(
         "load     needs {} of memory until the exec, {} is available; kexec_load takes {} of at most {}",
@@ -233,11 +250,6 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         })
         .collect();
     print!("{}", output::table(&terms, &[1]));
-    println!();
-    print!(
-        "{}",
-        map::draw(&inputs.machine.ram, &parts(inputs, plan), MAP.0, MAP.1)
-    );
 }
 
 /// Draws the map as an image.

@@ -14,6 +14,7 @@ use crate::shown;
 use crate::state::KeepFile;
 use crate::trace::wish;
 use drivers::Drivers;
+use kho::abi::kernel_part::KernelPart;
 use kho::abi::setup_data::SETUP_KHO_RESERVE;
 use kho::{PhysAddr, PhysRange};
 use kho_kexec::sys::doctor::without_huge_pages;
@@ -85,20 +86,10 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         "khofs_without_huge_pages": single,
     });
     out.result(&doc, || {
-        match arrived {
-            Some(arrived) => print_arrived(arrived, &keep, &reservations, closed),
-            None if damaged.is_some() => println!(
-                "arrived   DAMAGED: {} {} of it, {}, held by this kernel; {}",
-                held.len(),
-                if held.len() == 1 { "range" } else { "ranges" },
-                bytes(held.iter().sum()),
-                if closed {
-                    "closed to other users"
-                } else {
-                    "OPEN TO ALL USERS"
-                }
-            ),
-            None => println!("arrived   nothing: this was an ordinary boot"),
+        match (arrived, &damaged) {
+            (Some(arrived), _) => print_arrived(arrived, &keep, &reservations, closed),
+            (None, Some(_)) => print_damaged(&held, closed),
+            (None, None) => println!("arrived   nothing: this was an ordinary boot"),
         }
         println!();
         println!("{}", print_keep(&entries));
@@ -111,27 +102,51 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         }
         match &drivers {
             Some(drivers) => drivers.print(instances.as_deref().unwrap_or_default()),
-            None => match &left {
-                Some(Ok(_)) => println!(
-                    "module    not loaded; what drivers left stays reserved, and the next load names it again"
-                ),
-                Some(Err(why)) => println!(
-                    "module    not loaded; what drivers left is ignored and stays reserved: {why}"
-                ),
-                None => {}
-            },
+            None => print_left(left.as_ref()),
         }
         khofs::print(instances.as_deref(), single.as_deref());
     });
     if let Some(fail) = damaged {
         return Err(fail);
     }
+    verdict(&reservations, closed, drivers.is_some())
+}
+
+/// Something arrived that cannot be read: the lengths of its ranges are known.
+fn print_damaged(held: &[u64], closed: bool) {
+    println!(
+        "arrived   DAMAGED: {} of it, {}, held by this kernel; {}",
+        output::count(held.len(), "range", "ranges"),
+        bytes(held.iter().sum()),
+        if closed {
+            "closed to other users"
+        } else {
+            "OPEN TO ALL USERS"
+        }
+    );
+}
+
+/// Without the module: what drivers of an earlier kernel left.
+fn print_left(left: Option<&Result<KernelPart, String>>) {
+    match left {
+        Some(Ok(_)) => println!(
+            "module    not loaded; what drivers left stays reserved, and the next load names it again"
+        ),
+        Some(Err(why)) => {
+            println!("module    not loaded; what drivers left is ignored and stays reserved: {why}")
+        }
+        None => {}
+    }
+}
+
+/// Whether all is as it should be.
+fn verdict(reservations: &[Reservation], closed: bool, module: bool) -> Result<(), Fail> {
     match reservations.iter().find_map(|r| Some((r.range, r.broken_at?))) {
         Some((range, at)) => Err(Fail::new(
             Status::NotReserved,
             format!("{range} was handed over, but the page at {at} is not reserved in this kernel"),
         )
-        .fix(if drivers.is_some() {
+        .fix(if module {
             "treat the content of entries there as lost, and report it with the output of kho dump"
         } else {
             "if kho.ko was loaded in this boot, it gave that away, and knows what is left: load it again; otherwise treat the content of entries there as lost, and report it with the output of kho dump"

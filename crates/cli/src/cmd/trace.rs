@@ -103,11 +103,7 @@ fn show(
             );
         } else if out.json {
             let (events, unread) = shown.json().or_status(Status::Failed)?;
-            problems.extend(
-                unread
-                    .iter()
-                    .map(|what| format!("trace of hop {}, {what}", kernel.hop)),
-            );
+            problems.extend(of_hop(kernel.hop, unread));
             documents.push(json!({
                 "hop": kernel.hop,
                 "release": meta.release,
@@ -116,29 +112,8 @@ fn show(
                 "events": events,
             }));
         } else {
-            let mut stdout = BufWriter::new(std::io::stdout().lock());
-            let mut text = || -> std::io::Result<Vec<String>> {
-                if many {
-                    writeln!(
-                        stdout,
-                        "# hop {}: {}, {}",
-                        kernel.hop,
-                        meta.release,
-                        output::time(meta.taken)
-                    )?;
-                }
-                let unread = shown.text(&mut stdout)?;
-                stdout.flush()?;
-                Ok(unread)
-            };
-            match text() {
-                Ok(unread) => {
-                    problems.extend(
-                        unread
-                            .iter()
-                            .map(|what| format!("trace of hop {}, {what}", kernel.hop)),
-                    );
-                }
+            match print(kernel, &shown, many) {
+                Ok(unread) => problems.extend(of_hop(kernel.hop, unread)),
                 // The reader of a pipe went away: nothing left to tell it.
                 Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
                 Err(err) => return Err(write_fail("the trace", &err)),
@@ -162,6 +137,25 @@ fn show(
         ),
     )
     .fix("what was shown is intact"))
+}
+
+/// Prints one kernel's trace; gives what could not be read.
+fn print(kernel: &Kernel, shown: &Shown<'_>, many: bool) -> std::io::Result<Vec<String>> {
+    let mut stdout = BufWriter::new(std::io::stdout().lock());
+    let meta = &kernel.taken.meta;
+    if many {
+        let time = output::time(meta.taken);
+        writeln!(stdout, "# hop {}: {}, {time}", kernel.hop, meta.release)?;
+    }
+    let unread = shown.text(&mut stdout)?;
+    stdout.flush()?;
+    Ok(unread)
+}
+
+fn of_hop(hop: u64, unread: Vec<String>) -> impl Iterator<Item = String> {
+    unread
+        .into_iter()
+        .map(move |what| format!("trace of hop {hop}, {what}"))
 }
 
 /// Runs `kho log`.
