@@ -14,6 +14,8 @@ mod arrived;
 mod clock;
 mod cmd;
 mod exit;
+#[cfg(test)]
+mod failing_calls;
 mod handover;
 mod hash;
 pub mod keepd;

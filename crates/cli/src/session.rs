@@ -35,10 +35,15 @@ pub struct Session {
 impl Session {
     /// A run with its state in `state_dir`.
     pub fn new(state_dir: PathBuf) -> Self {
+        Self::at(Root::system(), Box::new(System), state_dir)
+    }
+
+    /// The same on another machine than this one: its files, and what takes its system calls.
+    pub fn at(root: Root, kernel: Box<dyn Kernel>, state_dir: PathBuf) -> Self {
         Self {
             state: StateDir::new(state_dir),
-            root: Root::system(),
-            kernel: Box::new(System),
+            root,
+            kernel,
             arrived: OnceCell::new(),
             memory: OnceCell::new(),
         }
@@ -431,10 +436,11 @@ mod tests {
             let data = fs::File::create(node(index, *kind)).unwrap();
             data.set_len(*len).unwrap();
         }
-        let session = Session {
-            root: Root::at(root.path()),
-            ..Session::new(root.path().join("state"))
-        };
+        let session = Session::at(
+            Root::at(root.path()),
+            Box::new(System),
+            root.path().join("state"),
+        );
         session
             .require_arrived()
             .map(|_| ())

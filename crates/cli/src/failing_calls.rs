@@ -1,0 +1,625 @@
+//! Every system call of every verb that makes one fails in turn: its status, its message, and what is unchanged after it.
+//!
+//! The machine is a folder of files, the kernel a fake that keeps those files as a kernel would.
+
+use crate::args;
+use crate::args::Next;
+use crate::cmd;
+use crate::exit::{Fail, Status};
+use crate::on_failure::OnFailure;
+use crate::output::Output;
+use crate::session::Session;
+use crate::state::{Content, KeepFile, Local};
+use kho::PhysAddr;
+use kho_kexec::sys::root::Root;
+use kho_kexec::sys::syscalls::fake::{Call, FakeKernel, Which};
+use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+const EPERM: i32 = 1;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+
+const OUT: Output = Output {
+    json: true,
+    quiet: true,
+};
+
+/// Where the fake kernel has its pointer to the image, and the image (virtual, physical).
+const POINTER: (u64, u64) = (0xffff_ffff_8300_0000, 0x300_0000);
+const IMAGE: (u64, u64) = (0xffff_8880_0010_0000, 0x10_0000);
+
+/// Takes system calls, and lets the machine's files say what a kernel's would.
+struct Machine {
+    fake: Arc<FakeKernel>,
+    dir: PathBuf,
+}
+
+impl Machine {
+    fn show(&self) {
+        show(&self.dir, self.fake.image().as_ref());
+    }
+}
+
+impl Kernel for Machine {
+    fn kexec_load(
+        &self,
+        entry: PhysAddr,
+        segments: &[SegmentRef<'_>],
+        flags: LoadFlags,
+    ) -> Result<(), CallError> {
+        self.fake.kexec_load(entry, segments, flags)?;
+        self.show();
+        Ok(())
+    }
+
+    fn kexec_file_load(
+        &self,
+        kernel: &File,
+        initrd: Option<&File>,
+        cmdline: &[u8],
+    ) -> Result<(), CallError> {
+        self.fake.kexec_file_load(kernel, initrd, cmdline)?;
+        self.show();
+        Ok(())
+    }
+
+    fn kexec_unload(&self) -> Result<(), CallError> {
+        self.fake.kexec_unload()?;
+        self.show();
+        Ok(())
+    }
+
+    fn reboot_kexec(&self) -> Result<Infallible, CallError> {
+        self.fake.reboot_kexec()
+    }
+
+    fn sync(&self) {
+        self.fake.sync();
+    }
+}
+
+/// `/sys/kernel/kexec_loaded` and `/proc/kcore` with this image loaded.
+fn show(dir: &Path, image: Option<&(PhysAddr, Vec<kho_kexec::sys::syscalls::fake::Loaded>)>) {
+    let loaded = if image.is_some() { "1\n" } else { "0\n" };
+    put(dir, "sys/kernel/kexec_loaded", loaded);
+    let mut pointer = vec![0; 4096];
+    let mut page = vec![0; 4096];
+    if let Some((entry, segments)) = image {
+        pointer[..8].copy_from_slice(&IMAGE.0.to_le_bytes());
+        // `struct kimage` (include/linux/kexec.h, 6.1): start at 24, nr_segments at 56, then the segments.
+        let mut words = vec![0, 0, 0, entry.get(), 0, 0, 0, segments.len() as u64];
+        for segment in segments {
+            let len = segment.bytes.len() as u64;
+            words.extend([0, len, segment.dest.get(), segment.memsz]);
+        }
+        for (at, word) in words.into_iter().enumerate() {
+            page[at * 8..at * 8 + 8].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+    put(
+        dir,
+        "proc/kcore",
+        core(&[(POINTER, pointer), (IMAGE, page)]),
+    );
+}
+
+/// A core file with these pieces of memory (elf(5)).
+fn core(pieces: &[((u64, u64), Vec<u8>)]) -> Vec<u8> {
+    const CONTENT: u64 = 0x1_0000;
+    let mut out = vec![0u8; 64];
+    out[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    // ET_CORE, EM_X86_64, program headers of 56 bytes from 64 on.
+    for (at, byte) in [(16, 4), (18, 62), (32, 64), (54, 56)] {
+        out[at] = byte;
+    }
+    out[56] = u8::try_from(pieces.len()).unwrap();
+    let mut at = CONTENT;
+    for ((virt, phys), bytes) in pieces {
+        let len = bytes.len() as u64;
+        // PT_LOAD
+        out.extend(1u32.to_le_bytes());
+        out.extend(7u32.to_le_bytes());
+        for word in [at, *virt, *phys, len, len, 4096] {
+            out.extend(word.to_le_bytes());
+        }
+        at += len;
+    }
+    out.resize(usize::try_from(CONTENT).unwrap(), 0);
+    pieces.iter().for_each(|(_, bytes)| out.extend(bytes));
+    out
+}
+
+fn put(dir: &Path, path: &str, content: impl AsRef<[u8]>) {
+    let path = dir.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// The setup header of Debian's 6.12 cloud kernel, from 0x1f1 on.
+const HEADER: &str = "270100200e0b000000ffff000055aaeb6a486472530f02000000000010c04200010080000010000000000000000000\
+    00000000005c000000000000ffffff7f0000200001157f00ff070000000000000000000000000000cc020000da75ad00\
+    0000000000000000000000010000000000c07d03d0abaf001cb4b000";
+
+/// A kernel of that header with a payload of a few bytes.
+fn kernel() -> Vec<u8> {
+    const SETUP: usize = 40 * 512;
+    const PAYLOAD: usize = 0x4000;
+    const INFO: usize = PAYLOAD - 64;
+    let mut file = vec![0; SETUP];
+    let mut write = |at: usize, bytes: &[u8]| {
+        let end = at + bytes.len();
+        file.resize(file.len().max(end), 0);
+        file[at..end].copy_from_slice(bytes);
+    };
+    let digit = |at: usize| u8::from_str_radix(&HEADER[at..at + 2], 16).unwrap();
+    let header: Vec<u8> = (0..HEADER.len()).step_by(2).map(digit).collect();
+    write(0x1f1, &header);
+    write(0x1f4, &u32::try_from(PAYLOAD / 16).unwrap().to_le_bytes());
+    write(0x268, &u32::try_from(INFO).unwrap().to_le_bytes());
+    write(0x200 + 0x42c0, b"6.12.95+deb12-cloud-amd64 (x) #1 SMP");
+    write(SETUP + PAYLOAD - 1, &[1]);
+    // `kernel_info`: magic number, both sizes, setup_type_max with SETUP_INDIRECT.
+    let info = [0x506f_544c_u32, 16, 16, 0x8000_0009];
+    write(SETUP + INFO, &info.map(u32::to_le_bytes).concat());
+    file
+}
+
+struct World {
+    dir: TempDir,
+    fake: Arc<FakeKernel>,
+}
+
+impl World {
+    /// A healthy machine of 1 GiB, on which a blob and a folder are kept.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |path: &str, content: &str| put(dir.path(), path, content);
+        for (number, start, end, kind) in [
+            (0, 0, 0x9_fbff_u64, "System RAM"),
+            (1, 0x9_fc00, 0x9_ffff, "Reserved"),
+            (2, 0x10_0000, 0x3fff_ffff, "System RAM"),
+        ] {
+            let entry = format!("sys/firmware/memmap/{number}");
+            file(&format!("{entry}/start"), &format!("{start:#x}\n"));
+            file(&format!("{entry}/end"), &format!("{end:#x}\n"));
+            file(&format!("{entry}/type"), &format!("{kind}\n"));
+        }
+        file(
+            "proc/iomem",
+            "00000000-00000fff : Reserved\n00001000-0009fbff : System RAM\n0009fc00-0009ffff : Reserved\n\
+             00100000-3fffffff : System RAM\n  3a000000-3acfffff : Kernel code\n",
+        );
+        for (path, text) in [
+            ("proc/sys/kernel/osrelease", "6.12.95+deb12-cloud-amd64\n"),
+            ("proc/sys/kernel/arch", "x86_64\n"),
+            ("proc/sys/kernel/random/boot_id", "x\n"),
+            ("proc/sys/kernel/kexec_load_disabled", "0\n"),
+            ("proc/stat", "btime 1763856401\n"),
+            ("proc/uptime", "10.00 9.00\n"),
+            ("proc/cmdline", "root=/dev/vda1 quiet\n"),
+            ("proc/cpuinfo", "flags : fpu sse2 hypervisor\n"),
+            (
+                "proc/self/status",
+                "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n",
+            ),
+            ("proc/self/pagemap", ""),
+            (
+                "proc/self/mountinfo",
+                "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n",
+            ),
+            (
+                "proc/kallsyms",
+                &format!("{:016x} B kexec_image\n", POINTER.0),
+            ),
+            (
+                "proc/meminfo",
+                "MemTotal: 1000000 kB\nMemFree: 900000 kB\nMemAvailable: 900000 kB\nHardwareCorrupted: 0 kB\n",
+            ),
+            ("sys/kernel/kexec_crash_loaded", "0\n"),
+            (
+                "sys/kernel/security/lockdown",
+                "[none] integrity confidentiality\n",
+            ),
+            ("sys/kernel/boot_params/version", "0x020f\n"),
+            ("srv/content/file", "kept"),
+        ] {
+            file(path, text);
+        }
+        put(
+            dir.path(),
+            "proc/kpageflags",
+            vec![0; (0x4000_0000 / 4096) * 8],
+        );
+        put(dir.path(), "sys/kernel/boot_params/data", vec![0; 4096]);
+        put(dir.path(), "kernel", kernel());
+        show(dir.path(), None);
+        let world = Self {
+            dir,
+            fake: Arc::new(FakeKernel::new()),
+        };
+        let session = world.session();
+        session.state.prepare().unwrap();
+        let size = session.state.take_blob(0, &mut &b"a blob"[..]).unwrap();
+        let raw = Content::Raw {
+            file: 0,
+            size,
+            taken: 1,
+        };
+        let files = Content::Files {
+            path: world.dir.path().join("srv/content").into_os_string(),
+            skip_special: false,
+            one_file_system: false,
+        };
+        let local = |label: &str, content| Local {
+            label: label.to_owned(),
+            content,
+        };
+        let keep = KeepFile {
+            entries: vec![local("blob", raw), local("content", files)],
+            next_file: 1,
+            ..KeepFile::default()
+        };
+        session.state.set_keep(&keep).unwrap();
+        world
+    }
+
+    /// What one run of the command sees.
+    fn session(&self) -> Session {
+        let kernel = Machine {
+            fake: Arc::clone(&self.fake),
+            dir: self.dir.path().to_owned(),
+        };
+        Session::at(
+            Root::at(self.dir.path()),
+            Box::new(kernel),
+            self.dir.path().join("state"),
+        )
+    }
+
+    fn next(&self) -> Next {
+        Next {
+            kernel: self.dir.path().join("kernel"),
+            initrd: None,
+            reuse_cmdline: true,
+            command_line: None,
+            append: None,
+            scratch: None,
+            max_ranges: None,
+            no_activate: false,
+            no_module_check: false,
+            slow_ok: false,
+            forget_arrived: false,
+            without_trace: false,
+            compat: args::Compat::default(),
+        }
+    }
+
+    fn load(&self) -> Result<(), Fail> {
+        let args = args::Load {
+            next: self.next(),
+            arm: false,
+            on_failure: None,
+            verify: false,
+        };
+        cmd::load::run(&args, &self.session(), OUT)
+    }
+
+    fn arm(&self, on_failure: OnFailure) -> Result<(), Fail> {
+        let session = self.session();
+        let _lock = session.lock()?;
+        cmd::arm::run(&self.next(), Some(on_failure), &session, OUT)
+    }
+
+    fn capture(&self, on_failure: Option<OnFailure>) -> Result<(), Fail> {
+        let args = args::Capture {
+            on_failure,
+            ..args::Capture::NOW
+        };
+        cmd::capture::run(&args, &self.session(), OUT)
+    }
+
+    fn unload(&self) -> Result<(), Fail> {
+        cmd::load::unload(false, &self.session(), OUT)
+    }
+
+    /// Everything that the command remembers, and what is loaded.
+    fn state(&self) -> (BTreeMap<PathBuf, Vec<u8>>, String) {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![self.dir.path().join("state")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.file_name().unwrap() != "lock" {
+                    files.insert(path.clone(), fs::read(path).unwrap());
+                }
+            }
+        }
+        (files, format!("{:?}", self.fake.image()))
+    }
+
+    fn remembers(&self, name: &str) -> bool {
+        self.dir.path().join("state").join(name).exists()
+    }
+
+    /// The call fails; the verb fails with this status and says these words.
+    fn fails(
+        &self,
+        (which, errno): (Which, i32),
+        verb: impl FnOnce(&Self) -> Result<(), Fail>,
+        status: Status,
+        words: &[&str],
+    ) {
+        self.fake.fail_next(which, errno);
+        let calls = self.fake.calls().len();
+        let fail = verb(self).unwrap_err();
+        let said = fail.to_string();
+        assert_eq!(fail.status, status, "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in {said:?}");
+        }
+        assert!(self.fake.calls().len() > calls, "no call was made: {said}");
+    }
+
+    /// The same, and all is as it was.
+    fn fails_and_changes_nothing(
+        &self,
+        call: (Which, i32),
+        verb: impl FnOnce(&Self) -> Result<(), Fail>,
+        status: Status,
+        words: &[&str],
+    ) {
+        let before = self.state();
+        self.fails(call, verb, status, words);
+        assert_eq!(self.state(), before);
+    }
+}
+
+fn exec(world: &World) -> Result<(), Fail> {
+    cmd::exec::run(false, &world.session(), OUT)
+}
+
+fn abort(world: &World) -> Result<(), Fail> {
+    cmd::module::abort(&world.session(), OUT)
+}
+
+#[test]
+fn load() {
+    let world = World::new();
+    // Nothing was loaded, and nothing is.
+    for (errno, word) in [
+        (ENOMEM, "free about the size"),
+        (EBUSY, "try again"),
+        (EPERM, "CAP_SYS_BOOT"),
+    ] {
+        world.fails_and_changes_nothing(
+            (Which::Load, errno),
+            World::load,
+            Status::LoadFailed,
+            &["kexec_load failed", word],
+        );
+    }
+    world.load().unwrap();
+    assert!(world.remembers("loaded.json"));
+    // What was loaded stays when it cannot be unloaded …
+    world.fails_and_changes_nothing(
+        (Which::Unload, EBUSY),
+        World::load,
+        Status::LoadFailed,
+        &["kexec_load (unload) failed", "try again"],
+    );
+    // … and does not when the next one is not taken: it would hand over what is out of date.
+    world.fails(
+        (Which::Load, ENOMEM),
+        World::load,
+        Status::LoadFailed,
+        &["kexec_load failed"],
+    );
+    assert!(world.fake.image().is_none());
+    assert!(!world.remembers("loaded.json") && !world.remembers("reserved.json"));
+    world.load().unwrap();
+}
+
+#[test]
+fn a_load_that_cannot_be_recorded() {
+    let world = World::new();
+    // A folder where the record's new text goes.
+    let beside = world.dir.path().join("state/.loaded.json.new");
+    fs::create_dir(&beside).unwrap();
+    let fail = world.load().unwrap_err();
+    assert!(fail.what.contains("loaded.json"), "{fail}");
+    assert!(world.fake.image().is_none());
+    assert_eq!(world.fake.calls().last(), Some(&Call::Unload));
+    // And where it cannot be unloaded either, that is said.
+    world.fake.fail_next(Which::Unload, EBUSY);
+    crate::output::take_warnings();
+    world.load().unwrap_err();
+    assert!(world.fake.image().is_some());
+    let warnings = crate::output::take_warnings().join("\n");
+    assert!(warnings.contains("CANNOT BE UNLOADED"), "{warnings}");
+}
+
+#[test]
+fn lockdown_is_named() {
+    let world = World::new();
+    put(world.dir.path(), "proc/cmdline", "lockdown=integrity\n");
+    world.fails_and_changes_nothing(
+        (Which::Load, EPERM),
+        World::load,
+        Status::LockedDown,
+        &["Secure Boot"],
+    );
+}
+
+#[test]
+fn unloading() {
+    let world = World::new();
+    assert_eq!(world.unload().unwrap_err().status, Status::NothingLoaded);
+    world.load().unwrap();
+    world.fails_and_changes_nothing(
+        (Which::Unload, EBUSY),
+        World::unload,
+        Status::LoadFailed,
+        &["kexec_load (unload) failed"],
+    );
+    world.unload().unwrap();
+    assert!(world.fake.image().is_none() && !world.remembers("loaded.json"));
+}
+
+#[test]
+fn execution() {
+    let world = World::new();
+    assert_eq!(exec(&world).unwrap_err().status, Status::NothingLoaded);
+    world.load().unwrap();
+    world.fails_and_changes_nothing(
+        (Which::Reboot, EBUSY),
+        exec,
+        Status::LoadFailed,
+        &["reboot(KEXEC) failed", "in progress"],
+    );
+    // File systems are written back before the jump.
+    let calls = world.fake.calls();
+    assert_eq!(calls[calls.len() - 2..], [Call::Sync, Call::Reboot]);
+    // Of an image that is not the recorded one nothing is started.
+    let other = vec![kho_kexec::sys::syscalls::fake::Loaded {
+        bytes: vec![1],
+        dest: PhysAddr::new(0x10_0000),
+        memsz: 4096,
+    }];
+    show(world.dir.path(), Some(&(PhysAddr::new(0x10_0000), other)));
+    assert_eq!(exec(&world).unwrap_err().status, Status::NotOurs);
+    assert_eq!(world.fake.calls().len(), calls.len());
+}
+
+#[test]
+fn aborting() {
+    let world = World::new();
+    world.load().unwrap();
+    world.fails_and_changes_nothing(
+        (Which::Unload, EBUSY),
+        abort,
+        Status::LoadFailed,
+        &["kexec_load (unload) failed"],
+    );
+    abort(&world).unwrap();
+    assert!(world.fake.image().is_none());
+    world.arm(OnFailure::Cold).unwrap();
+    world.fails_and_changes_nothing(
+        (Which::Unload, EBUSY),
+        abort,
+        Status::LoadFailed,
+        &["kexec_load (unload) failed"],
+    );
+    abort(&world).unwrap();
+    assert!(world.fake.image().is_none() && !world.remembers("armed.json"));
+}
+
+#[test]
+fn arming() {
+    for (choice, which) in [
+        (OnFailure::Cold, Which::Load),
+        (OnFailure::Stop, Which::Load),
+        (OnFailure::Plain, Which::FileLoad),
+    ] {
+        let world = World::new();
+        let call = if which == Which::Load {
+            "kexec_load failed"
+        } else {
+            "kexec_file_load failed"
+        };
+        let arm = |world: &World| world.arm(choice);
+        world.fails_and_changes_nothing((which, ENOMEM), arm, Status::LoadFailed, &[call]);
+        world.fails_and_changes_nothing(
+            (Which::Unload, EBUSY),
+            arm,
+            Status::LoadFailed,
+            &["kexec_load (unload) failed"],
+        );
+        // A handover that was loaded before stays when it cannot be replaced.
+        world.load().unwrap();
+        world.fails_and_changes_nothing(
+            (Which::Unload, EBUSY),
+            arm,
+            Status::LoadFailed,
+            &["kexec_load (unload) failed"],
+        );
+        world.arm(choice).unwrap();
+        assert!(world.remembers("armed.json") && !world.remembers("loaded.json"));
+        assert!(world.fake.image().is_some());
+    }
+}
+
+#[test]
+fn capturing() {
+    let cold = |world: &World| world.capture(None);
+    let world = World::new();
+    world.arm(OnFailure::Cold).unwrap();
+    // The new image is not taken: nothing out of date is left to start.
+    world.fails(
+        (Which::Load, ENOMEM),
+        cold,
+        Status::LoadFailed,
+        &[
+            "kexec_load failed",
+            "nothing is loaded, so the machine reboots through its firmware",
+        ],
+    );
+    assert!(world.fake.image().is_none());
+    assert!(!world.remembers("armed.json") && !world.remembers("loaded.json"));
+
+    // The stand-in cannot be unloaded for the capture, but for the fall back.
+    world.arm(OnFailure::Cold).unwrap();
+    world.fails(
+        (Which::Unload, EBUSY),
+        cold,
+        Status::LoadFailed,
+        &["kexec_load (unload) failed", "nothing is loaded"],
+    );
+    assert!(world.fake.image().is_none());
+
+    // Nor for that: then it is said what starts.
+    world.arm(OnFailure::Cold).unwrap();
+    world.fake.fail_next(Which::Unload, EBUSY);
+    world.fails(
+        (Which::Unload, EBUSY),
+        cold,
+        Status::LoadFailed,
+        &["CANNOT BE UNLOADED", "an image is still loaded"],
+    );
+
+    // A plain start instead, and one that fails too.
+    let world = World::new();
+    let plain = |world: &World| world.capture(Some(OnFailure::Plain));
+    world.arm(OnFailure::Plain).unwrap();
+    world.fails(
+        (Which::Load, ENOMEM),
+        plain,
+        Status::LoadFailed,
+        &["kexec_load failed", "starts without a handover"],
+    );
+    assert!(matches!(world.fake.calls().last(), Some(Call::FileLoad(_))));
+    assert!(world.fake.image().is_some());
+    world.arm(OnFailure::Plain).unwrap();
+    world.fake.fail_next(Which::FileLoad, ENOMEM);
+    world.fails(
+        (Which::Load, ENOMEM),
+        plain,
+        Status::LoadFailed,
+        &["fails too", "the machine reboots"],
+    );
+    assert!(world.fake.image().is_none());
+
+    // And when nothing fails, the content is loaded and nothing is armed any more.
+    world.arm(OnFailure::Cold).unwrap();
+    world.capture(None).unwrap();
+    assert!(world.remembers("loaded.json") && !world.remembers("armed.json"));
+    exec(&world).unwrap_err();
+    assert_eq!(world.fake.calls().last(), Some(&Call::Reboot));
+}
