@@ -170,6 +170,46 @@ fn kernel() -> Vec<u8> {
     file
 }
 
+/// What a healthy machine says of itself in single files.
+fn facts(dir: &Path) {
+    for (path, text) in [
+        ("proc/sys/kernel/osrelease", "6.12.95+deb12-cloud-amd64\n"),
+        ("proc/sys/kernel/arch", "x86_64\n"),
+        ("proc/sys/kernel/random/boot_id", "x\n"),
+        ("proc/sys/kernel/kexec_load_disabled", "0\n"),
+        ("proc/stat", "btime 1763856401\n"),
+        ("proc/uptime", "10.00 9.00\n"),
+        ("proc/cmdline", "root=/dev/vda1 quiet\n"),
+        ("proc/cpuinfo", "flags : fpu sse2 hypervisor\n"),
+        (
+            "proc/self/status",
+            "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n",
+        ),
+        ("proc/self/pagemap", ""),
+        (
+            "proc/self/mountinfo",
+            "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n",
+        ),
+        (
+            "proc/kallsyms",
+            &format!("{:016x} B kexec_image\n", POINTER.0),
+        ),
+        (
+            "proc/meminfo",
+            "MemTotal: 1000000 kB\nMemFree: 900000 kB\nMemAvailable: 900000 kB\nHardwareCorrupted: 0 kB\n",
+        ),
+        ("sys/kernel/kexec_crash_loaded", "0\n"),
+        (
+            "sys/kernel/security/lockdown",
+            "[none] integrity confidentiality\n",
+        ),
+        ("sys/kernel/boot_params/version", "0x020f\n"),
+        ("srv/content/file", "kept"),
+    ] {
+        put(dir, path, text);
+    }
+}
+
 struct World {
     dir: TempDir,
     fake: Arc<FakeKernel>,
@@ -195,42 +235,7 @@ impl World {
             "00000000-00000fff : Reserved\n00001000-0009fbff : System RAM\n0009fc00-0009ffff : Reserved\n\
              00100000-3fffffff : System RAM\n  3a000000-3acfffff : Kernel code\n",
         );
-        for (path, text) in [
-            ("proc/sys/kernel/osrelease", "6.12.95+deb12-cloud-amd64\n"),
-            ("proc/sys/kernel/arch", "x86_64\n"),
-            ("proc/sys/kernel/random/boot_id", "x\n"),
-            ("proc/sys/kernel/kexec_load_disabled", "0\n"),
-            ("proc/stat", "btime 1763856401\n"),
-            ("proc/uptime", "10.00 9.00\n"),
-            ("proc/cmdline", "root=/dev/vda1 quiet\n"),
-            ("proc/cpuinfo", "flags : fpu sse2 hypervisor\n"),
-            (
-                "proc/self/status",
-                "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n",
-            ),
-            ("proc/self/pagemap", ""),
-            (
-                "proc/self/mountinfo",
-                "22 1 254:1 / / rw - ext4 /dev/vda1 rw\n",
-            ),
-            (
-                "proc/kallsyms",
-                &format!("{:016x} B kexec_image\n", POINTER.0),
-            ),
-            (
-                "proc/meminfo",
-                "MemTotal: 1000000 kB\nMemFree: 900000 kB\nMemAvailable: 900000 kB\nHardwareCorrupted: 0 kB\n",
-            ),
-            ("sys/kernel/kexec_crash_loaded", "0\n"),
-            (
-                "sys/kernel/security/lockdown",
-                "[none] integrity confidentiality\n",
-            ),
-            ("sys/kernel/boot_params/version", "0x020f\n"),
-            ("srv/content/file", "kept"),
-        ] {
-            file(path, text);
-        }
+        facts(dir.path());
         put(
             dir.path(),
             "proc/kpageflags",
