@@ -142,7 +142,7 @@ pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
 /// # Errors
 ///
 /// What is wrong with the choice; the default holds then.
-pub fn usual_choice() -> Result<OnFailure, String> {
+pub fn configured_choice() -> Result<OnFailure, String> {
     let in_environment =
         std::env::var_os(ON_FAILURE).map(|text| text.to_string_lossy().into_owned());
     let (text, place) = match in_environment.filter(|text| !text.is_empty()) {

@@ -396,7 +396,7 @@ fn abort(world: &World) -> Result<(), Fail> {
 }
 
 #[test]
-fn load() {
+fn loading() {
     let world = World::new();
     // Nothing was loaded, and nothing is.
     for (errno, word) in [

@@ -25,13 +25,13 @@ pub struct OutgoingPart {
     /// The part.
     pub kernel: KernelPart,
     /// It arrived and is named again; there is no active phase behind it.
-    pub again: bool,
+    pub carried_on: bool,
 }
 
 impl OutgoingPart {
     /// Generation of the active phase that it belongs to; 0 when it arrived.
     pub fn generation(&self) -> u64 {
-        if self.again {
+        if self.carried_on {
             0
         } else {
             self.kernel.reference.generation
@@ -326,7 +326,7 @@ impl Drop for Entered<'_> {
 /// # Errors
 ///
 /// [`Status::Module`] when what the module wrote is not valid.
-pub fn look(
+pub fn outgoing_part(
     session: &Session,
     arrived: Option<&Arrived>,
     out: Output,
@@ -334,7 +334,7 @@ pub fn look(
     if is_active(&session.root)? {
         return read(&session.root).map(Some);
     }
-    again(session, arrived, out)
+    part_to_carry_on(session, arrived, out)
 }
 
 /// The part that arrived, when there is no module to take care of it. One that cannot be believed is not handed on, with
@@ -343,15 +343,15 @@ pub fn look(
 /// # Errors
 ///
 /// When kept memory cannot be read.
-pub fn again(
+pub fn part_to_carry_on(
     session: &Session,
     arrived: Option<&Arrived>,
     out: Output,
 ) -> Result<Option<OutgoingPart>, Fail> {
-    match left(session, arrived)? {
+    match arrived_part(session, arrived)? {
         Some(Ok(kernel)) => Ok(Some(OutgoingPart {
             kernel,
-            again: true,
+            carried_on: true,
         })),
         Some(Err(why)) => {
             out.warn(&format!(
@@ -368,7 +368,7 @@ pub fn again(
 /// # Errors
 ///
 /// When kept memory cannot be read.
-pub fn left(
+pub fn arrived_part(
     session: &Session,
     arrived: Option<&Arrived>,
 ) -> Result<Option<Result<KernelPart, String>>, Fail> {
@@ -435,7 +435,7 @@ fn read(root: &Root) -> Result<OutgoingPart, Fail> {
     })?;
     Ok(OutgoingPart {
         kernel,
-        again: false,
+        carried_on: false,
     })
 }
 

@@ -52,7 +52,7 @@ pub fn run(
         module::require_for_drivers(&session.root, next.image.release())?;
     }
     let choice = on_failure
-        .map_or_else(armed::usual_choice, Ok)
+        .map_or_else(armed::configured_choice, Ok)
         .unwrap_or_else(|what| {
             out.warn(&what.to_string());
             OnFailure::default()
@@ -123,7 +123,7 @@ fn measure(
     session: &Session,
     out: Output,
 ) -> Result<Now, Fail> {
-    let part = module::look(session, arrived, out)?;
+    let part = module::outgoing_part(session, arrived, out)?;
     let inputs = Inputs::gather(session, &session.state.keep()?, arrived, next, args, part)?;
     let plan = inputs.plan(&RangeSet::new())?;
     if let Err(fail) = memory::require(&inputs, &plan, session) {

@@ -119,7 +119,7 @@ fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<
                 fail = Fail::new(other.status, format!("{why}; {}, and {what}", other.what))
             }
             None => {
-                loud(
+                alert(
                     session,
                     &format!("kho: {why}; {}: left as it is", other.what),
                 );
@@ -148,7 +148,7 @@ fn seize(wait: Duration, session: &Session) -> Result<Lock, Fail> {
     let LockError::Held { pid: Some(pid), .. } = held else {
         return Err(busy(&held));
     };
-    loud(
+    alert(
         session,
         &format!("kho: another kho (process {pid}) is still at work: it is killed"),
     );
@@ -183,7 +183,7 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         ));
     }
     for left in changes.left_out.iter().chain(&elsewhere) {
-        loud(session, &format!("kho: {left}"));
+        alert(session, &format!("kho: {left}"));
     }
     let loaded = load_what_can_be(armed, session, out)?;
     out.result(&loaded, || {
@@ -215,7 +215,7 @@ fn load_what_can_be(
         let why = fail.what.replace('\n', " ");
         if fail.status == Status::Trace && !next.without_trace {
             next.without_trace = true;
-            loud(
+            alert(
                 session,
                 &format!("kho: THE TRACE IS NOT HANDED OVER, the rest is tried without it: {why}"),
             );
@@ -236,7 +236,7 @@ fn load_what_can_be(
         if without.is_empty() {
             return Err(fail);
         }
-        loud(
+        alert(
             session,
             &format!(
                 "kho: once more without the best-effort entries {}: {why}",
@@ -273,7 +273,7 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
         Some(what) => Err(Fail::new(fail.status, format!("{}, and {what}", fail.what))),
         // Somebody wanted a plain kexec, and nothing is lost by it.
         None => {
-            loud(
+            alert(
                 session,
                 &format!("kho: {}: nothing is handed over", fail.what),
             );
@@ -308,7 +308,7 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     let on_failure = args
         .on_failure
         .or(armed.as_ref().and_then(|armed| armed.on_failure))
-        .unwrap_or_else(|| usual(session));
+        .unwrap_or_else(|| configured(session));
     let armed = armed.as_ref();
     // A plain start is what whoever loaded it wanted, too.
     let theirs =
@@ -320,7 +320,7 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     if matches!(module::is_active(&session.root), Ok(true))
         && let Err(thaw) = module::write(&session.root, "active", "0")
     {
-        loud(session, &format!("kho: drivers stay frozen: {}", thaw.what));
+        alert(session, &format!("kho: drivers stay frozen: {}", thaw.what));
     }
     let then = match (on_failure, armed) {
         (OnFailure::Plain, Some(armed)) => match armed::load_plain(armed, session) {
@@ -338,14 +338,14 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
             Err(why) => format!("the shutdown cannot be stopped ({why}), so the machine reboots"),
         },
     };
-    loud(
+    alert(
         session,
         &format!(
             "kho: NOTHING IS HANDED OVER: {}",
             fail.what.replace('\n', " ")
         ),
     );
-    loud(session, &format!("kho: {then}"));
+    alert(session, &format!("kho: {then}"));
     // It is settled: nothing is left for whoever comes after us.
     let _ = session.state.clear_loaded();
     let _ = armed::disarm(session);
@@ -358,10 +358,10 @@ fn still_loaded(session: &Session) -> bool {
 }
 
 /// What the administrator chose for every handover.
-fn usual(session: &Session) -> OnFailure {
-    armed::usual_choice().unwrap_or_else(|what| {
+fn configured(session: &Session) -> OnFailure {
+    armed::configured_choice().unwrap_or_else(|what| {
         // A typing error must not be worse than no choice at all.
-        loud(session, &format!("kho: {what}"));
+        alert(session, &format!("kho: {what}"));
         OnFailure::default()
     })
 }
@@ -410,7 +410,7 @@ fn systemctl(arguments: &[&str]) -> std::io::Result<std::process::Output> {
 }
 
 /// To the journal and the console: whoever watches a machine go down reads the latter.
-fn loud(session: &Session, text: &str) {
+fn alert(session: &Session, text: &str) {
     eprintln!("<2>{text}");
     // A console that cannot be written to is no reason to stop here.
     let _ = std::fs::write(session.root.path("dev/kmsg"), format!("<2>{text}\n"));

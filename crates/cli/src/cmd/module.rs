@@ -129,7 +129,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
             Status::NoSuchEntry,
             format!("nothing called {what} arrived, and it is no path of a node"),
         )
-        .fix(there_is(session, keep.released.as_slice())));
+        .fix(releasable(session, keep.released.as_slice())));
     };
     module::require_nobodys(&session.root, &path)?;
     // The list first, see `release_blobs`.
@@ -137,7 +137,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     if let Err(fail) = module::release(&session.root, &path) {
         session.state.set_keep(&before)?;
         return Err(match fail.status {
-            Status::NoSuchEntry => fail.fix(there_is(session, &before.released)),
+            Status::NoSuchEntry => fail.fix(releasable(session, &before.released)),
             _ => fail,
         });
     }
@@ -149,7 +149,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
 
 /// What could be released instead: blobs but for those that were `released`, instances of khofs, nodes that nobody took over.
 /// A few of them, when there are many.
-fn there_is(session: &Session, released: &[String]) -> String {
+fn releasable(session: &Session, released: &[String]) -> String {
     const FEW: usize = 8;
     let mut names: Vec<String> = Vec::new();
     if let Ok(Some(arrived)) = session.arrived() {

@@ -40,7 +40,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
         arrived,
         &next,
         &args.next,
-        module::look(session, arrived, out)?,
+        module::outgoing_part(session, arrived, out)?,
     )?;
     let plan = inputs.plan(&RangeSet::new())?;
     memory::require(&inputs, &plan, session)?;

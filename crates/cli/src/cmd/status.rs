@@ -65,7 +65,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
     let drivers = Drivers::look(session)?;
-    let left = module::left(session, arrived)?;
+    let left = module::arrived_part(session, arrived)?;
     let instances = khofs::instances(&session.root)?;
     let single = without_huge_pages(&session.root);
     let doc = json!({

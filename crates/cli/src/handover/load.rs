@@ -117,7 +117,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
         generation,
         kernel_generation: inputs.kernel.as_ref().map_or(0, OutgoingPart::generation),
         entered: frozen.ours(),
-        again: inputs.kernel.as_ref().is_some_and(|part| part.again),
+        again: inputs.kernel.as_ref().is_some_and(|part| part.carried_on),
         kernel: next.path.clone(),
         release: next.image.release().unwrap_or("unknown").to_owned(),
         hop: inputs.hop,
@@ -188,7 +188,7 @@ fn gather<'a>(
     )?;
     let part = match frozen.part.take() {
         Some(part) => Some(part),
-        None => module::again(session, arrived, out)?,
+        None => module::part_to_carry_on(session, arrived, out)?,
     };
     let keep = session.state.keep()?;
     let inputs = Inputs::gather(session, &keep, arrived, next, args, part)?;
