@@ -1,4 +1,19 @@
-//! Sizes and times for people.
+//! Sizes, times and errors for people.
+
+/// An error and its sources, joined by colons; a source that its parent already quotes is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
 
 /// `n` bytes: exact below 10 KiB, otherwise three significant digits.
 pub fn bytes(n: u64) -> String {

@@ -22,6 +22,7 @@
 
 use crate::view;
 use crate::{human, text};
+use kho::bytes::{u32_at, u64_at};
 use kho::tree::{Node, Reader, TreeError};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -352,20 +353,6 @@ fn number(node: &Node<'_>, name: &str) -> Option<u64> {
 fn c_string(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     core::str::from_utf8(bytes.get(..end)?).ok()
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|b| u32::from_ne_bytes(*b))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .map(|b| u64::from_ne_bytes(*b))
 }
 
 #[cfg(test)]

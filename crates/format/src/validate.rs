@@ -1,5 +1,6 @@
 //! Everything that is wrong with a tree, at once.
 
+use crate::human;
 use crate::schema::{self, Violation};
 use crate::view;
 use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1, KernelPart, Reference};
@@ -77,7 +78,7 @@ pub fn validate(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Proble
                 kho::abi::kernel_part::KernelPartError::Checksum(_) => Layer::Checksum,
                 _ => Layer::Contract,
             };
-            found.push(problem("/", layer, chain(&error)));
+            found.push(problem("/", layer, human::chain(&error)));
         }
     } else {
         let mut unknown = false;
@@ -213,19 +214,4 @@ fn misplaced(
     reserved
         .is_some_and(|reserved| !reserved.contains_range(range))
         .then_some("is not reserved in this kernel")
-}
-
-/// An error and its sources, joined by colons; a source that its parent already quotes is left out.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text
 }

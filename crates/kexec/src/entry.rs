@@ -158,10 +158,10 @@ mod tests {
             PhysAddr::new(0x1_0000_1000),
             PhysAddr::new(0x2_0000_0200),
         );
-        let long = |offset| crate::bytes::u64_at(&code, offset).unwrap();
+        let long = |offset| kho::bytes::u64_at(&code, offset).unwrap();
         assert_eq!(long(BOOT_PARAMS), 0x1_0000_1000);
         assert_eq!(long(KERNEL_ENTRY), 0x2_0000_0200);
-        assert_eq!(crate::bytes::u16_at(&code, GDTR), Some(31));
+        assert_eq!(kho::bytes::u16_at(&code, GDTR), Some(31));
         assert_eq!(long(GDTR + 2), at.get() + GDT as u64);
         assert_eq!((code[IDTR..IDTR + 10]), [0; 10]);
         assert_eq!(long(GDT + 0x10), 0x00af_9b00_0000_ffff, "selector 0x10");

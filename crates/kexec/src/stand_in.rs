@@ -134,8 +134,8 @@ mod tests {
             "lost",
             b"root=/dev/vda console=tty0 console=ttyS1,115200n8 quiet",
         );
-        assert_eq!(crate::bytes::u32_at(&image, PORT), Some(0x2f8));
-        assert_eq!(crate::bytes::u32_at(&image, TEXT_LEN), Some(4));
+        assert_eq!(kho::bytes::u32_at(&image, PORT), Some(0x2f8));
+        assert_eq!(kho::bytes::u32_at(&image, TEXT_LEN), Some(4));
         assert_eq!(image.get(TEXT..), Some(&b"lost"[..]));
         assert!(image[CODE.len()..PORT].iter().all(|byte| *byte == 0));
     }
@@ -161,7 +161,7 @@ mod tests {
         let image = image(&long, b"");
         assert_eq!(image.len() as u64, LEN);
         assert_eq!(
-            crate::bytes::u32_at(&image, TEXT_LEN).map(u64::from),
+            kho::bytes::u32_at(&image, TEXT_LEN).map(u64::from),
             Some(LEN - TEXT as u64)
         );
     }

@@ -6,6 +6,7 @@
 //! that is used.
 
 use kho::abi::setup_data::SETUP_INDIRECT;
+use kho::bytes::{u16_at, u32_at, u64_at};
 use kho::{PAGE_SIZE, PhysAddr};
 
 use super::error::{BadField, ImageError};
@@ -13,7 +14,7 @@ use super::header::{Image, ImageHeader};
 use super::pe::signature_end;
 use super::sniff::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};
 use crate::bootparam::{HDR_MAX, HDR_OFFSET, SetupHeader};
-use crate::bytes::{len64, u8_at, u16_at, u32_at, u64_at};
+use crate::bytes::len64;
 
 const SECTOR: usize = 512;
 /// `startup_64` is 0x200 bytes into the protected-mode part; part of the protocol.
@@ -69,7 +70,7 @@ impl<'a> BzImage<'a> {
             missing: needed.saturating_sub(len),
         };
         let head = len64(HDR_OFFSET + HDR_MAX);
-        let byte = |at| u8_at(file, at).ok_or_else(|| short(head));
+        let byte = |at| file.get(at).copied().ok_or_else(|| short(head));
         let half = |at| u16_at(file, at).ok_or_else(|| short(head));
         let word = |at| u32_at(file, at).ok_or_else(|| short(head));
         let long = |at| u64_at(file, at).ok_or_else(|| short(head));

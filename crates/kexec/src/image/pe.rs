@@ -1,6 +1,6 @@
 //! PE files, as far as kernels are such files.
 
-use crate::bytes::{u16_at, u32_at};
+use kho::bytes::{u16_at, u32_at};
 
 /// "PE Format", Microsoft: the signature's offset at 0x3c, then the COFF header, the optional header, the sections.
 #[derive(Clone, Copy, Debug)]

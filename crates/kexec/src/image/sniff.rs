@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::pe::{COFF_LEN, Pe};
 use crate::bootparam::{HDR_OFFSET, SetupHeader};
-use crate::bytes::{u16_at, u32_at};
+use kho::bytes::{u16_at, u32_at};
 
 /// "HdrS", `hdr.header`.
 pub(super) const MAGIC: u32 = 0x5372_6448;

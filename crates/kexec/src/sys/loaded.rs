@@ -24,8 +24,9 @@
 
 use crate::sys::facts::kexec::KexecState;
 use crate::sys::physmem::{Kcore, PhysError};
-use crate::sys::root::{FactError, Root};
+use crate::sys::root::{FactError, Root, in_full};
 use crate::sys::syscalls::{SEGMENT_MAX, SegmentRef};
+use kho::bytes::u64_at;
 use kho::{PAGE_SIZE, PhysAddr};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
@@ -123,18 +124,6 @@ pub fn identify(root: &Root, ours: &LoadedImage) -> Identity {
     }
 }
 
-/// The message with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
-}
-
 /// The beginning of `*kexec_image`; `None` when the pointer is null.
 fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysError> {
     let pointer = || -> Result<u64, PhysError> {
@@ -163,14 +152,9 @@ fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysE
     })
 }
 
-fn word(window: &[u8], at: usize) -> Option<u64> {
-    let bytes = window.get(at..at.checked_add(8)?)?.try_into().ok()?;
-    Some(u64::from_le_bytes(bytes))
-}
-
 /// `nr_segments` and the array behind it at this offset, if they make sense as such.
 fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
-    let count = usize::try_from(word(window, at)?).ok()?;
+    let count = usize::try_from(u64_at(window, at)?).ok()?;
     if !(1..=SEGMENT_MAX).contains(&count) {
         return None;
     }
@@ -178,9 +162,9 @@ fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
         .map(|i| {
             let base = at + 8 + i * SEGMENT;
             let segment = LoadedSegment {
-                bufsz: word(window, base + 8)?,
-                mem: word(window, base + 16)?,
-                memsz: word(window, base + 24)?,
+                bufsz: u64_at(window, base + 8)?,
+                mem: u64_at(window, base + 16)?,
+                memsz: u64_at(window, base + 24)?,
             };
             let whole = |n: u64| n.is_multiple_of(PAGE_SIZE);
             let sane = whole(segment.mem)
@@ -196,7 +180,7 @@ fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
 fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
     // The known place first, then any other in which our own segments are found.
     if let Some(segments) = array_at(window, COUNT) {
-        let start = word(window, START).unwrap_or(0);
+        let start = u64_at(window, START).unwrap_or(0);
         let found = LoadedImage { start, segments };
         return if found == *ours {
             Identity::Ours
@@ -209,7 +193,7 @@ fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
         .find(|at| array_at(window, *at).is_some_and(|s| s == ours.segments));
     match moved {
         // The entry point is before the array in every version so far.
-        Some(at) if (0..at).step_by(8).any(|o| word(window, o) == Some(ours.start)) => {
+        Some(at) if (0..at).step_by(8).any(|o| u64_at(window, o) == Some(ours.start)) => {
             Identity::Ours
         }
         _ => Identity::CannotTell(

@@ -1,6 +1,6 @@
 //! What a finding is, and how findings are collected.
 
-use crate::sys::root::advice;
+use crate::sys::root::{advice, in_full};
 use serde::Serialize;
 
 /// How bad it is.
@@ -68,16 +68,9 @@ impl Findings {
 
     /// A fact that could not be read is a finding, too.
     pub(super) fn unreadable(&mut self, id: &'static str, error: &dyn std::error::Error) {
-        let mut what = error.to_string();
-        let mut cause = error.source();
-        while let Some(e) = cause {
-            what.push_str(": ");
-            what.push_str(&e.to_string());
-            cause = e.source();
-        }
         self.block(
             id,
-            what,
+            in_full(error),
             &format!("{}; /proc and /sys must be mounted", advice()),
         );
     }

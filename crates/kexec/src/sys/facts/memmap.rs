@@ -271,6 +271,7 @@ pub fn compare(firmware: &FirmwareMap, iomem: &Iomem) -> Result<MapCheck, OutOfM
 pub(crate) mod tests {
     use super::*;
     use crate::sys::root::fixture::Fixture;
+    use crate::sys::root::in_full;
 
     pub(crate) fn put_entry(f: &Fixture, n: u32, start: u64, last: u64, kind: &str) {
         let dir = format!("sys/firmware/memmap/{n}");
@@ -321,7 +322,7 @@ pub(crate) mod tests {
             let f = Fixture::new();
             put_qemu_map(&f);
             put_entry(&f, 11, start, last, "Reserved");
-            let error = chain(&FirmwareMap::read(&f.root()).unwrap_err());
+            let error = in_full(&FirmwareMap::read(&f.root()).unwrap_err());
             assert!(error.contains(word), "{error}");
         }
         let f = Fixture::new();
@@ -334,17 +335,6 @@ pub(crate) mod tests {
                 .unwrap_err()
                 .is_missing()
         );
-    }
-
-    fn chain(error: &dyn std::error::Error) -> String {
-        let mut text = error.to_string();
-        let mut at = error.source();
-        while let Some(e) = at {
-            text.push_str(": ");
-            text.push_str(&e.to_string());
-            at = e.source();
-        }
-        text
     }
 
     #[test]

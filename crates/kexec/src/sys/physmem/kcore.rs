@@ -13,6 +13,7 @@
 
 use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::root::{FactError, Root};
+use kho::bytes::{u16_at, u32_at, u64_at};
 use kho::{PhysAddr, PhysRange};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -76,14 +77,15 @@ impl Kcore {
         let mut head = [0u8; HEADER];
         self.pread(0, &mut head)?;
         // Elf64_Ehdr, include/uapi/linux/elf.h.
-        if head[..4] != *b"\x7fELF" || head[4] != 2 || head[5] != 1 || u16_at(&head, 16) != 4 {
-            return Err(self.format("not a little-endian 64-bit ELF core file"));
-        }
-        let (offset, size, count) = (
+        let (true, Some(4), Some(offset), Some(size), Some(count)) = (
+            head.starts_with(b"\x7fELF\x02\x01"),
+            u16_at(&head, 16),
             u64_at(&head, 32),
-            usize::from(u16_at(&head, 54)),
-            usize::from(u16_at(&head, 56)),
-        );
+            u16_at(&head, 54).map(usize::from),
+            u16_at(&head, 56).map(usize::from),
+        ) else {
+            return Err(self.format("not a little-endian 64-bit ELF core file"));
+        };
         if size != PROGRAM_HEADER || count == 0 {
             return Err(self.format(format!(
                 "{count} program headers of {size} bytes, expected at least one of {PROGRAM_HEADER}"
@@ -93,11 +95,15 @@ impl Kcore {
         self.pread(offset, &mut table)?;
         for header in table.chunks_exact(PROGRAM_HEADER) {
             // Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align.
-            let (virt, phys, len) = (u64_at(header, 16), u64_at(header, 24), u64_at(header, 32));
-            if u32_at(header, 0) != PT_LOAD || len == 0 {
+            let (Some(PT_LOAD), Some(offset), Some(virt), Some(phys), Some(len @ 1..)) = (
+                u32_at(header, 0),
+                u64_at(header, 8),
+                u64_at(header, 16),
+                u64_at(header, 24),
+                u64_at(header, 32),
+            ) else {
                 continue;
-            }
-            let offset = u64_at(header, 8);
+            };
             let end = offset.checked_add(len);
             if end.is_none_or(|e| e > i64::MAX as u64) || virt.checked_add(len - 1).is_none() {
                 return Err(self.format(format!(
@@ -202,22 +208,6 @@ impl PhysMemory for Kcore {
             self.pread(offset + skip, part)
         })
     }
-}
-
-fn u16_at(b: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([b[at], b[at + 1]])
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    let mut w = [0; 4];
-    w.copy_from_slice(&b[at..at + 4]);
-    u32::from_le_bytes(w)
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    let mut w = [0; 8];
-    w.copy_from_slice(&b[at..at + 8]);
-    u64::from_le_bytes(w)
 }
 
 #[cfg(test)]
