@@ -5,8 +5,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail, ensure};
-use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::MEM_CACHE;
+use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::tree::{Reader, seal};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -188,7 +188,10 @@ impl Arrived {
 /// Where in the tree the value of this property of its root is.
 fn value_of(tree: &[u8], name: &str) -> Result<std::ops::Range<usize>> {
     let reader = Reader::new(tree)?;
-    let prop = reader.root().prop(name).with_context(|| format!("no {name}"))?;
+    let prop = reader
+        .root()
+        .prop(name)
+        .with_context(|| format!("no {name}"))?;
     let bytes = prop.value().bytes();
     let start = bytes.as_ptr().addr() - tree.as_ptr().addr();
     Ok(start..start + bytes.len())
