@@ -27,17 +27,20 @@ pub enum Release {
     Bookworm,
     /// Debian 13: Linux 6.12, and 7.3 from its backports.
     Trixie,
+    /// Debian 14 while it is made, testing: Linux 7.x, no backports, systemd 262 or later.
+    Forky,
 }
 
 impl Release {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
+    pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
 
     /// Its code name.
     pub fn codename(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Forky => "forky",
         }
     }
 
@@ -46,6 +49,7 @@ impl Release {
         match self {
             Self::Bookworm => 12,
             Self::Trixie => 13,
+            Self::Forky => 14,
         }
     }
 
@@ -171,7 +175,7 @@ fn make(
 
 /// `package version suite` of what the recipe names, as the lists have them now.
 fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
-    let apt = store.apt()?;
+    let apt = store.apt_of(recipe.release.codename())?;
     apt.update()?;
     let mut lines = Vec::new();
     let backports = recipe.release.backports();
@@ -179,6 +183,9 @@ fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
         (recipe.release.codename(), &recipe.packages),
         (&backports, &recipe.backports),
     ] {
+        if wanted.is_empty() {
+            continue;
+        }
         let found = apt.packages(suite, |name| wanted.contains(&name))?;
         for name in wanted.iter() {
             let of_name = found.iter().filter(|package| package.name == *name);
@@ -222,7 +229,11 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
     let source = sources::debian(Path::new("/etc/apt"), host::CODENAME)?;
     let list = tree.with_extension("sources");
     let suites = [recipe.release.codename(), &recipe.release.backports()];
-    std::fs::write(&list, sources::render(&source, &suites))
+    let suites = match recipe.backports.is_empty() {
+        true => &suites[..1],
+        false => &suites[..],
+    };
+    std::fs::write(&list, sources::render(&source, suites))
         .with_context(|| format!("writing {}", list.display()))?;
     let mut command = Command::new(program);
     command.args([
@@ -296,6 +307,7 @@ fn own_kernel(release: Release, tree: &Path) -> Result<(PathBuf, PathBuf)> {
     let series = match release {
         Release::Bookworm => "6.1.",
         Release::Trixie => "6.12.",
+        Release::Forky => "7.",
     };
     let boot = tree.join("boot");
     let kernel = std::fs::read_dir(&boot)

@@ -14,6 +14,7 @@ pub mod initrd;
 pub mod keep;
 pub mod kexec;
 pub mod load;
+pub mod lost;
 pub mod module;
 pub mod plan;
 pub mod restore;
