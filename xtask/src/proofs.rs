@@ -137,24 +137,36 @@ mod tests {
                 inside = false;
             }
         }
-        let names = |item: &str| {
+        let last = |item: &str| {
             let last = item
                 .strip_suffix(')')
                 .and_then(|item| item.rsplit_once('('));
-            let names = last.map_or("", |(_, names)| names).split(", ");
-            names
-                .filter_map(|name| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned()))
-                .collect()
+            names(last.map_or("", |(_, names)| names))
         };
         items
             .into_iter()
-            .map(|item| (item.clone(), names(&item)))
+            .map(|item| (item.clone(), last(&item)))
+            .collect()
+    }
+
+    /// Rows of the tables, each with the names in its last column.
+    fn rows(text: &str) -> Vec<(String, Vec<String>)> {
+        let rows = text.lines().filter(|line| line.starts_with("| "));
+        let cells = rows.filter_map(|row| row.strip_suffix(" |")?.rsplit_once(" | "));
+        let named = cells.map(|(row, last)| (row.to_owned(), names(last)));
+        named.skip(1).collect()
+    }
+
+    fn names(list: &str) -> Vec<String> {
+        list.split(", ")
+            .filter_map(|name| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned()))
             .collect()
     }
 
     #[test]
-    fn every_sentence_of_the_security_model_names_tests_that_exist() {
-        let text = std::fs::read_to_string(root().join("docs/src/security.md")).unwrap();
+    fn every_sentence_of_the_security_model_and_every_failure_names_tests_that_exist() {
+        let read =
+            |page: &str| std::fs::read_to_string(root().join("docs/src").join(page)).unwrap();
         let guests: Vec<String> = crate::scenarios::all()
             .into_iter()
             .map(|s| s.name)
@@ -176,8 +188,9 @@ mod tests {
             })
         };
         let mut wrong = Vec::new();
-        let sentences = sentences(&text);
-        for (sentence, names) in &sentences {
+        let sentences = sentences(&read("security.md"));
+        let rows = rows(&read("abi/failures.md"));
+        for (sentence, names) in sentences.iter().chain(&rows) {
             if names.is_empty() {
                 wrong.push(format!("no test is named: {sentence}"));
             }
@@ -189,6 +202,7 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(sentences.len() >= 15, "{} sentences", sentences.len());
+        assert!(rows.len() >= 15, "{} rows", rows.len());
     }
 
     #[test]
