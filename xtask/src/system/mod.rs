@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cache::Cache;
-use crate::host::{self, sources};
+use crate::host::{self, apt, sources};
 use crate::kernel::{Store, version};
 use crate::workspace;
 pub use recipe::Recipe;
@@ -19,6 +19,9 @@ const ROOM: u64 = 1 << 30;
 
 /// Systems by recipes that are not used any more are thrown away when they are older than this.
 const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Whether apt uses lists that have run out.
+const VALID_UNTIL: &str = "Acquire::Check-Valid-Until";
 
 /// A Debian release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +249,10 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=force-unsafe-io",
     ]);
+    // A mirror that stands still has lists of testing that have run out: mmdebstrap does not see what this machine says of that.
+    if let Some(check) = apt::setting(VALID_UNTIL) {
+        command.arg(format!("--aptopt={VALID_UNTIL} \"{check}\""));
+    }
     for path in ["man", "doc", "locale", "info"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
