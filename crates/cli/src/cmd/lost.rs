@@ -38,7 +38,10 @@ pub fn lost(session: &Session) -> Option<String> {
 
 /// Warns while something is kept, nothing is loaded, and systemd would load a boot loader entry by itself.
 pub fn warn_of_boot_entry(session: &Session, out: Output) {
-    if !KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false)) {
+    let nothing_loaded =
+        KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false));
+    // The command itself says who may read the list.
+    if !nothing_loaded || session.state.keep().is_err() {
         return;
     }
     let Some(entry) = boot_entry(&session.root) else {
