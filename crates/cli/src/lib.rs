@@ -22,6 +22,7 @@ pub mod keepd;
 mod khofs;
 mod list;
 mod loaded;
+mod lost;
 mod map;
 mod module;
 mod mounts;
@@ -117,7 +118,10 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
     use args::Command;
     let session = session::Session::new(cli.state_dir);
     match &cli.command {
-        Command::Doctor => cmd::doctor::run(&session, out),
+        Command::Doctor => {
+            lost::warn_of_boot_entry(&session, out);
+            cmd::doctor::run(&session, out)
+        }
         Command::Keep(args) => cmd::keep::run(args, &session, out),
         Command::Plan(args) => cmd::plan::run(args, &session, out),
         Command::Load(args) => cmd::load::run(args, &session, out),
@@ -132,7 +136,10 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
         Command::Status {
             exit_statuses: true,
         } => cmd::status::exit_statuses(out),
-        Command::Status { .. } => cmd::status::run(&session, out),
+        Command::Status { .. } => {
+            lost::warn_of_boot_entry(&session, out);
+            cmd::status::run(&session, out)
+        }
         Command::Restore(args) => cmd::restore::run(args, &session, out),
         Command::Trace(args) => cmd::trace::run(args, &session, out),
         Command::Log(args) => cmd::trace::log(args, &session, out),

@@ -27,6 +27,17 @@ pub struct Package {
     pub version: String,
 }
 
+/// A setting of this machine's apt, if it has one.
+pub fn setting(name: &str) -> Option<String> {
+    let mut command = Command::new("apt-config");
+    let output = command
+        .args(["dump", "--no-empty", "--format", "%v%n", name])
+        .output()
+        .ok()?;
+    let value = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
 impl Apt {
     /// The apt for `suites`. Waits while another process uses it.
     pub fn open(cache: &Cache, name: &str, suites: &[&str]) -> Result<Self> {

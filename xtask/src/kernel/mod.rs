@@ -30,6 +30,9 @@ pub const SUITES: [&str; 4] = [
 /// The suite of the oldest kernel. It has lists of its own: when the mirror drops it, the others remain.
 const OLD_SUITE: &str = "bullseye";
 
+/// The suite of the release that is being made. It has lists of its own: they change every day.
+const TESTING_SUITE: &str = "forky";
+
 /// What is installed in a guest when its name says nothing else.
 const FLAVOUR: &str = "cloud-amd64";
 
@@ -259,10 +262,11 @@ impl<'a> Store<'a> {
     }
 
     /// apt with the lists that a suite is among.
-    fn apt_of(&self, suite: &str) -> Result<Apt> {
-        match suite == OLD_SUITE {
-            true => Apt::open(self.cache, "guest-old", &[OLD_SUITE]),
-            false => self.apt(),
+    pub fn apt_of(&self, suite: &str) -> Result<Apt> {
+        match suite {
+            OLD_SUITE => Apt::open(self.cache, "guest-old", &[OLD_SUITE]),
+            TESTING_SUITE => Apt::open(self.cache, "guest-testing", &[TESTING_SUITE]),
+            _ => self.apt(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cache::Cache;
-use crate::host::{self, sources};
+use crate::host::{self, apt, sources};
 use crate::kernel::{Store, version};
 use crate::workspace;
 pub use recipe::Recipe;
@@ -20,6 +20,9 @@ const ROOM: u64 = 1 << 30;
 /// Systems by recipes that are not used any more are thrown away when they are older than this.
 const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 
+/// Whether apt uses lists that have run out.
+const VALID_UNTIL: &str = "Acquire::Check-Valid-Until";
+
 /// A Debian release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
@@ -27,17 +30,20 @@ pub enum Release {
     Bookworm,
     /// Debian 13: Linux 6.12, and 7.3 from its backports.
     Trixie,
+    /// Debian 14 while it is made, testing: Linux 7.x, no backports, systemd 262 or later.
+    Forky,
 }
 
 impl Release {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
+    pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
 
     /// Its code name.
     pub fn codename(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
+            Self::Forky => "forky",
         }
     }
 
@@ -46,6 +52,7 @@ impl Release {
         match self {
             Self::Bookworm => 12,
             Self::Trixie => 13,
+            Self::Forky => 14,
         }
     }
 
@@ -171,7 +178,7 @@ fn make(
 
 /// `package version suite` of what the recipe names, as the lists have them now.
 fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
-    let apt = store.apt()?;
+    let apt = store.apt_of(recipe.release.codename())?;
     apt.update()?;
     let mut lines = Vec::new();
     let backports = recipe.release.backports();
@@ -179,6 +186,9 @@ fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
         (recipe.release.codename(), &recipe.packages),
         (&backports, &recipe.backports),
     ] {
+        if wanted.is_empty() {
+            continue;
+        }
         let found = apt.packages(suite, |name| wanted.contains(&name))?;
         for name in wanted.iter() {
             let of_name = found.iter().filter(|package| package.name == *name);
@@ -222,7 +232,11 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
     let source = sources::debian(Path::new("/etc/apt"), host::CODENAME)?;
     let list = tree.with_extension("sources");
     let suites = [recipe.release.codename(), &recipe.release.backports()];
-    std::fs::write(&list, sources::render(&source, &suites))
+    let suites = match recipe.backports.is_empty() {
+        true => &suites[..1],
+        false => &suites[..],
+    };
+    std::fs::write(&list, sources::render(&source, suites))
         .with_context(|| format!("writing {}", list.display()))?;
     let mut command = Command::new(program);
     command.args([
@@ -235,6 +249,10 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=force-unsafe-io",
     ]);
+    // A mirror that stands still has lists of testing that have run out: mmdebstrap does not see what this machine says of that.
+    if let Some(check) = apt::setting(VALID_UNTIL) {
+        command.arg(format!("--aptopt={VALID_UNTIL} \"{check}\""));
+    }
     for path in ["man", "doc", "locale", "info"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
@@ -296,6 +314,7 @@ fn own_kernel(release: Release, tree: &Path) -> Result<(PathBuf, PathBuf)> {
     let series = match release {
         Release::Bookworm => "6.1.",
         Release::Trixie => "6.12.",
+        Release::Forky => "7.",
     };
     let boot = tree.join("boot");
     let kernel = std::fs::read_dir(&boot)

@@ -81,7 +81,10 @@ impl Recipe {
             name: release.codename().to_owned(),
             release,
             packages,
-            backports: vec!["linux-image-cloud-amd64"],
+            backports: match release {
+                Release::Forky => Vec::new(),
+                Release::Bookworm | Release::Trixie => vec!["linux-image-cloud-amd64"],
+            },
             before: vec![INITRD.to_owned()],
             after,
         }

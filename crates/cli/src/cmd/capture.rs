@@ -7,6 +7,7 @@ use crate::handover::{fresh, load, places};
 use crate::keepd::{self, effort};
 use crate::list;
 use crate::loaded;
+use crate::lost::lost;
 use crate::module;
 use crate::notify;
 use crate::on_failure::OnFailure;
@@ -280,25 +281,6 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
             Ok(())
         }
     }
-}
-
-/// What ends with this kernel unless it is handed over; none when nothing does. A trace alone is no content.
-fn lost(session: &Session) -> Option<String> {
-    let entries = match keepd::for_handover(session, false) {
-        Ok((keep, _)) => {
-            let arrived = session.arrived().ok().and_then(Option::as_ref);
-            list::effective(arrived, &keep).len()
-        }
-        // What cannot be read may name anything.
-        Err(fail) => return Some(fail.what),
-    };
-    if entries > 0 {
-        let kept = output::count(entries, "entry is", "entries are");
-        return Some(format!("{kept} kept"));
-    }
-    module::has_something(&session.root)
-        .unwrap_or(true)
-        .then(|| "drivers or khofs keep something".to_owned())
 }
 
 /// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.

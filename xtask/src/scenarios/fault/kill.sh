@@ -80,7 +80,12 @@ armed_or_not() {
 
 # What the unit does after a capture that was killed: it falls back, and nothing out of date starts. Then it can be armed anew.
 captured_or_settled() {
-	kho capture --settle >/tmp/settled 2>&1 || true
+	# Only a capture that the unit calls tells --settle that it has come to its end: here there is something to settle each time.
+	refused 'NOTHING IS HANDED OVER' kho capture --settle >/dev/null || {
+		cat /tmp/refused
+		return 1
+	}
+	[ "$(cat /sys/kernel/kexec_loaded)" = 0 ] && [ ! -e /run/kho/armed.json ] || return 1
 	nothing_half_loaded || return 1
 	kho load --arm "$@" "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null
 }

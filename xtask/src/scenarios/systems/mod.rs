@@ -77,7 +77,7 @@ pub fn scenarios() -> Vec<Scenario> {
         // The longest one ordinarily runs on one release.
         all.push(match release {
             Release::Trixie => captures,
-            Release::Bookworm => captures.slow(),
+            Release::Bookworm | Release::Forky => captures.slow(),
         });
         let long = filled(
             include_str!("failures-disk.sh"),
@@ -139,7 +139,28 @@ pub fn scenarios() -> Vec<Scenario> {
         all.push(hostile.slow());
         all.push(crash.slow());
     }
+    all.push(others_in_testing());
     all
+}
+
+/// It needs a system of its own, and testing changes every day.
+fn others_in_testing() -> Scenario {
+    let scripts = [
+        include_str!("testing-0.sh"),
+        include_str!("testing-1.sh"),
+        include_str!("testing-2.sh"),
+        include_str!("testing-3.sh"),
+    ];
+    let scenario = Scenario::new(
+        "debian-testing-others",
+        "a kernel that systemd 262 loads itself, by a boot loader entry, while something is kept: cold, plain; and armed beforehand",
+    )
+    .system(Release::Forky)
+    .slow();
+    let numbered = scripts.iter().enumerate();
+    numbered.fold(scenario, |scenario, (boot, script)| {
+        scenario.at(boot, script)
+    })
 }
 
 /// What only the console shows, because the journal has ended by then.
