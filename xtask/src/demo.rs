@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use kho_guest::Event;
-
-use crate::guest::Contents;
-use crate::lab::{End, Job, Lab, Life, Outcome, hop_times, is_script_output, log};
-use crate::qemu::{Line, Machine};
-use crate::vm::describe_end;
+use kho_lab::Lab;
+use kho_lab::guest::Contents;
+use kho_lab::qemu::{Line, Machine};
+use kho_lab::run::{End, Job, Life, Outcome, hop_times, is_script_output, log};
 
 const CHAIN: [&str; 3] = ["6.1", "6.12", "6.1"];
 
@@ -145,7 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     } else {
         println!("{}", log::tail(&outcome.log, 25));
-        let why = describe_end(&outcome.end).replace('\n', " ");
+        let why = outcome.end.to_string().replace('\n', " ");
         println!("demo: FAIL: {}", why.strip_prefix("FAIL: ").unwrap_or(&why));
     }
     Ok(ExitCode::FAILURE)

@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::lab::{End, Lab};
-use crate::scenarios::Scenario;
-use crate::workspace;
+use kho_cases::{Scenario, Stock};
+use kho_lab::run::End;
+use kho_lab::workspace;
 
 /// Where the report is, below the workspace.
 const REPORT: &str = "docs/reports/khofs-speed.md";
@@ -27,13 +26,13 @@ pub struct Arguments {
 
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let lab = Lab::open(None)?;
+    let stock = Stock::open(None)?;
     let mut all = Vec::new();
     for kernel in ["6.1", "6.12", "7.3"] {
         if !arguments.kernel.iter().any(|wanted| wanted == kernel) {
             continue;
         }
-        let outcome = scenario(kernel).run(&lab, &mut |_, _| {});
+        let outcome = scenario(kernel).run(&stock, &mut |_, _| {});
         ensure!(
             matches!(outcome.end, End::Pass),
             "{kernel}: {:?}, see {}",
@@ -43,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let log = std::fs::read(&outcome.log)
             .with_context(|| format!("reading {}", outcome.log.display()))?;
         let speeds = Speeds::parse(&String::from_utf8_lossy(&log))?;
-        let outcome = mounts(kernel).run(&lab, &mut |_, _| {});
+        let outcome = mounts(kernel).run(&stock, &mut |_, _| {});
         ensure!(
             matches!(outcome.end, End::Pass),
             "{kernel}, mounts: {:?}, see {}",

@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use super::Tally;
-use crate::cache::Cache;
-use crate::kernel::Store;
-use crate::lab::End;
-use crate::workspace::cargo;
+use kho_lab::cache::Cache;
+use kho_lab::kernel::{self, Store};
+use kho_lab::run::End;
+use kho_lab::workspace::cargo;
+
+use super::tally::Tally;
 
 /// The target of this machine: xtask runs on no other.
 const HOST: &str = "x86_64-unknown-linux-gnu";
@@ -104,10 +105,7 @@ fn kernels() -> std::ffi::OsString {
                 None
             }
         };
-        crate::kernel::names()
-            .iter()
-            .filter_map(image)
-            .collect::<Vec<_>>()
+        kernel::names().iter().filter_map(image).collect::<Vec<_>>()
     });
     std::env::join_paths(images.unwrap_or_default()).unwrap_or_default()
 }

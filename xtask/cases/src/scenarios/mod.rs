@@ -1,0 +1,88 @@
+//! Guest tests. To add one: write a [`Scenario`] in one of the files here (or in a new file, listed in [`all`]).
+//!
+//! ```text
+//! Scenario::new("name", "what it shows")
+//!     .kernels(&["6.1", "6.12"])
+//!     .first("echo hello | kho keep --name greeting -")
+//!     .each("[ \"$(kho get greeting)\" = hello ]")
+//! ```
+//!
+//! Scripts run as root by `sh -eu`, after `prelude.sh`, with `kho` and `kho-guest` (see its `--help`) in PATH; `cargo
+//! xtask vm --help` lists their environment. A test fails when a script does, when a hop does not arrive, and when any
+//! kernel prints a warning.
+
+mod bad_input;
+mod book;
+mod chain;
+pub mod early;
+mod fault;
+mod firmware;
+mod khofs;
+mod mainline;
+mod module;
+mod producers;
+mod size;
+mod smoke;
+pub mod suites;
+mod systems;
+mod trace;
+
+use crate::scenario::Scenario;
+
+/// Every guest test.
+pub fn all() -> Vec<Scenario> {
+    [
+        bad_input::scenarios(),
+        book::scenarios(),
+        smoke::scenarios(),
+        chain::scenarios(),
+        early::scenarios(),
+        fault::scenarios(),
+        firmware::scenarios(),
+        khofs::scenarios(),
+        mainline::scenarios(),
+        module::scenarios(),
+        producers::scenarios(),
+        size::scenarios(),
+        vec![crate::soak::scenario("soak-3", 3, 3)],
+        suites::scenarios(),
+        systems::scenarios(),
+        trace::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `sh -e` goes on behind `! COMMAND`, whatever became of it: such a line tests nothing, `fails COMMAND` does.
+    #[test]
+    fn no_line_of_a_script_negates_a_command_in_vain() {
+        let mut vain = Vec::new();
+        for scenario in all() {
+            for line in scenario.scripts().flat_map(str::lines) {
+                let line = line.trim_start();
+                if line.starts_with("! ") && !line.contains("||") {
+                    vain.push(format!("{}: {line}", scenario.name));
+                }
+            }
+        }
+        assert!(vain.is_empty(), "{}", vain.join("\n"));
+    }
+
+    #[test]
+    fn names_are_unique_and_fit_for_file_names() {
+        let names: Vec<_> = all().into_iter().map(|scenario| scenario.name).collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{name} twice");
+            assert!(
+                name.chars()
+                    .all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter)),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a system is made of.
+
+use super::release::Release;
+
+/// Packages and scripts. Everything here counts for the identity of what is made.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Short name, for folders.
+    pub name: String,
+    /// The release.
+    pub release: Release,
+    /// Packages of the release, besides what is essential.
+    pub packages: Vec<&'static str>,
+    /// Packages of its backports.
+    pub backports: Vec<&'static str>,
+    /// Shell scripts before the packages are installed; `$1` is the root.
+    pub before: Vec<String>,
+    /// Shell scripts in the end.
+    pub after: Vec<String>,
+}
+
+/// Small and quick initrds, that find the disk and no more.
+const INITRD: &str = r#"mkdir -p "$1/etc/initramfs-tools/conf.d"
+printf 'MODULES=list\nCOMPRESS=lz4\n' > "$1/etc/initramfs-tools/conf.d/guest"
+printf 'virtio_pci\nvirtio_blk\next4\n' > "$1/etc/initramfs-tools/modules""#;
+
+/// Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a test wants it.
+/// What a server does not need, and an emulated one has no time for, is off.
+const FURNITURE: &str = r#"root=$1
+printf '%s\n' '/dev/vda / ext4 rw,noatime 0 1' '/dev/vdb /media ext4 ro 0 0' \
+	"tmpfs /var/lib/redis tmpfs size=64M,mode=0750,uid=$(chroot "$root" id -u redis),gid=$(chroot "$root" id -g redis) 0 0" \
+	> "$root/etc/fstab"
+echo guest > "$root/etc/hostname"
+printf '127.0.0.1 localhost guest\n' > "$root/etc/hosts"
+mkdir -p "$root/var/log/journal" "$root/media"
+chroot "$root" useradd --create-home --shell /bin/sh mallory
+systemctl --root="$root" --quiet mask serial-getty@ttyS0.service getty@tty1.service \
+	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
+	systemd-networkd-wait-online.service
+systemctl --root="$root" --quiet disable postgresql.service
+cat > "$root/etc/systemd/system/guest-test.service" <<END
+[Unit]
+Description=The test of this guest
+RequiresMountsFor=/media
+[Service]
+ExecStart=/media/bin/kho-guest system
+KillMode=mixed
+END
+mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+ln -s ../guest-test.service "$root/etc/systemd/system/multi-user.target.wants/""#;
+
+/// Most guests have no memory for a crash kernel.
+const KDUMP: &str = r#"systemctl --root="$1" --quiet disable kdump-tools.service"#;
+
+/// What only apt needs.
+const CLEAN: &str =
+    r#"rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*"#;
+
+impl Recipe {
+    /// A system for guests.
+    pub fn guest(release: Release) -> Self {
+        let packages = vec![
+            "systemd",
+            "systemd-sysv",
+            "udev",
+            "dbus",
+            "kmod",
+            "initramfs-tools",
+            "lz4",
+            "procps",
+            "init-system-helpers",
+            "kexec-tools",
+            "redis-server",
+            "postgresql",
+            "linux-image-cloud-amd64",
+            "kdump-tools",
+            "makedumpfile",
+        ];
+        let after = [FURNITURE, KDUMP, CLEAN].map(str::to_owned).to_vec();
+        Self {
+            name: release.codename().to_owned(),
+            release,
+            packages,
+            backports: vec!["linux-image-cloud-amd64"],
+            before: vec![INITRD.to_owned()],
+            after,
+        }
+    }
+
+    /// A place to build modules in, with the headers of every kernel and no Rust.
+    pub fn dkms(release: Release) -> Self {
+        Self {
+            name: format!("{}-dkms", release.codename()),
+            release,
+            packages: vec!["dkms", "kmod", "linux-headers-cloud-amd64"],
+            backports: vec!["linux-headers-cloud-amd64"],
+            before: Vec::new(),
+            after: vec![CLEAN.to_owned()],
+        }
+    }
+
+    /// Hexadecimal digest of everything.
+    pub fn digest(&self) -> String {
+        blake3::hash(format!("{self:?}").as_bytes())
+            .to_hex()
+            .to_string()
+    }
+}
