@@ -31,11 +31,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .at(
             2,
             // The last hop has a byte on its line that is no UTF-8.
-            "grep -qw la57 /proc/cpuinfo
-             check_tree_and_blob
-             KHO_NEXT_CMDLINE=\"$KHO_NEXT_CMDLINE note=gr$(printf '\\374')n\"
-             load
-             kho-guest loaded",
+            include_str!("chain/five-level.sh"),
         )
         .at(
             3,
@@ -54,18 +50,7 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .kernels(&["6.1", "6.12"])
         .first(
-            "scratch() { grep -A 2 '\"scratch\"' /tmp/plan | tr -d ' \\n'; }
-             keep_tree_and_blob 64
-             load() { kho $1 \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json; }
-             load plan >/tmp/plan
-             before=$(scratch)
-             load load
-             load plan >/tmp/plan
-             echo \"$before $(scratch)\"
-             [ \"$before\" = \"$(scratch)\" ]
-             load load
-             load load
-             kho-guest loaded",
+            include_str!("chain/reload.sh"),
         )
         .each("check_tree_and_blob"),
         Scenario::new(
@@ -75,17 +60,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .kernels(&["6.1", "6.12"].repeat(11)[..21])
         .first("kho-guest bytes 1048576 --seed 0 | kho keep --name growing -")
         .each(
-            "kho-guest ranges --at-least 1
-                 kho-guest fill
-                 size=$(kho get growing | wc -c)
-                 [ \"$size\" = $((KHO_HOP << 20)) ]
-                 kho get growing >/tmp/blob
-                 kho-guest bytes $((KHO_HOP << 20)) --seed 0 | cmp - /tmp/blob
-                 kho-guest bytes $(((KHO_HOP + 1) << 20)) --seed 0 >/tmp/blob
-                 kho keep --remove growing
-                 kho keep --name growing - </tmp/blob
-                 rm /tmp/blob
-                 free -m | head -2",
+            include_str!("chain/growing.sh"),
         )
         .timeout_s(900)
         .slow(),

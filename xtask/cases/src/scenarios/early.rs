@@ -32,17 +32,9 @@ pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
     .kernels(&["6.1", kernel])
     .firmware(firmware)
     .first(&format!(
-        "kho-guest bytes $((4 << 20)) | kho keep --name room -
-         kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json |
-             kho-guest load-crowd {count} \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
-         kho-guest loaded --bare"
+        "count={count}\n{}",
+        include_str!("early/first.sh")
     ))
-    .each(&format!(
-        "kho-guest ranges --at-least {count}
-         kho status
-         kho-guest fill
-         kho-guest ranges --at-least {count}
-         kho status"
-    ))
+    .each(&format!("count={count}\n{}", include_str!("early/each.sh")))
     .timeout_s(90)
 }

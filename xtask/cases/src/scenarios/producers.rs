@@ -57,7 +57,12 @@ pub fn scenarios() -> Vec<Scenario> {
         .iter()
         .map(|producer| format!("{}\n", producer.setup))
         .collect();
-    let (drivers, loaders) = (lines(true, "/tmp/drivers"), lines(false, "/tmp/loaders"));
+    // Functions of the scripts: whether each producer's node is in what was dumped.
+    let lines = format!(
+        "drivers() {{\n{}}}\nloaders() {{\n{}}}\n",
+        lines(true, "/tmp/drivers"),
+        lines(false, "/tmp/loaders")
+    );
     vec![
         Scenario::new(
             "producers",
@@ -65,35 +70,7 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .kernels(&["6.1", "6.12"])
         .kho_modules(&MODULES)
-        .first(&format!(
-            "{setup}
-             kho activate
-             kho validate --out
-             kho dump --file /sys/kernel/kho/dt | tee /tmp/drivers
-             {drivers}
-             cp /sys/kernel/kho/dt /tmp/dt
-             kho diff /tmp/dt /sys/kernel/kho/dt
-             kho abort
-             # What is frozen anew is the same but for its generation.
-             kho activate
-             kho validate --out
-             status=0
-             kho diff /tmp/dt /sys/kernel/kho/dt || status=$?
-             [ $status = 70 ]"
-        ))
-        .each(&format!(
-            "kho-guest fill
-             kho status
-             kho validate --in
-             kho validate --in --json | grep -q '\"valid\": true'
-             kho dump | tee /tmp/loaders
-             {loaders}
-             kho dump --raw >/tmp/tree
-             kho validate /tmp/tree
-             kho diff /tmp/tree --in
-             kho dump --file /sys/kernel/kho/in/dt | tee /tmp/drivers
-             {drivers}
-             kho validate /sys/kernel/kho/in/dt"
-        )),
+        .first(&format!("{lines}{setup}{}", include_str!("producers/first.sh")))
+        .each(&format!("{lines}{}", include_str!("producers/each.sh"))),
     ]
 }

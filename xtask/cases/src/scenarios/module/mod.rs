@@ -60,35 +60,7 @@ fn phase(kernel: &'static str) -> Scenario {
 }
 
 fn scattered() -> Scenario {
-    let each = "
-        if [ $KHO_HOP -gt 0 ]; then
-            # Each page was looked at before the module gave back what was reserved without need.
-            arrived=$(dmesg | sed -n 's/.*kho: arrival: \\([0-9]*\\) ranges with .* pages are reserved .*/\\1/p')
-            echo \"early ranges that arrived: $arrived\"
-            [ $arrived -ge 2 ]
-            [ $arrived -le 100 ]
-            kho-guest fill
-            insmod $modules/kho_test.ko
-            [ $(cat /sys/module/kho_test/parameters/verified) = 0 ]
-            ring_is 0 $((2 * KHO_HOP))
-            echo all >$sys/release || true
-            [ $(fact unclaimed) = 0 ]
-            rmmod kho_test
-        fi
-        mem_total | kho-guest report MemTotal
-        insmod $modules/kho_test.ko
-        ring_add 2
-        [ -z \"$KHO_NEXT\" ] || {
-            load
-            kho status
-            dmesg | grep 'kho:'
-            kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json >/tmp/plan
-            # At most so many early ranges, whatever is scattered.
-            entries=$(sed -n 's/.*\"early_ranges\": \\([0-9]*\\),/\\1/p' /tmp/plan)
-            echo \"early ranges: $entries\"
-            [ $entries -le 100 ]
-            kho-guest loaded
-        }";
+    let each = include_str!("scattered.sh");
     Scenario::new(
         "module-scattered-2000",
         "2,000 scattered pages, a vmapped area and a ring in place, each kernel to each, memory filled",
@@ -234,47 +206,10 @@ fn abort_then_exec() -> Scenario {
     .mem_mib(512)
     .kho_modules(&["kho", "kho_ring"])
     .first(&script(
-        "ring_add 2
-         load
-         echo 0 >$sys/active
-         kho status | grep 'loaded .*STALE, the active phase is not the one that was loaded'
-         refused 'the active phase is not the one that was loaded' kho exec
-         refused 'the active phase is not the one that was loaded' kho exec --stale-ok
-         echo 1 >$sys/active
-         refused 'the active phase is not the one that was loaded' kho exec
-         # A load that is refused leaves the phase as it was, and one that froze the drivers thaws them.
-         kho abort
-         thawed
-         refused 'scratch' load --scratch 1M
-         thawed
-         refused 'the active phase is not entered' load --no-activate
-         thawed
-         load
-         frozen
-         kho unload
-         thawed
-         kho activate
-         load --no-activate
-         kho unload
-         frozen
-         kho abort
-         load
-         echo 0 >$sys/active
-         # The pages are recycled before the image is started.
-         ring_add 2
-         kho-guest fill
-         kho-guest loaded --bare",
+        include_str!("abort-first.sh"),
     ))
     .at(1, &script(
-        "case $(fact kernel-part) in 'it is no tree'*) ;; *) cat $sys/status; exit 1 ;; esac
-         [ ! -e $sys/in/dt ]
-         [ $(cat $ring/origin) = new ]
-         kho status | grep 'is ignored and stays reserved'
-         kho-guest fill
-         kho release all
-         [ $(fact unclaimed) = 0 ]
-         kho-guest fill
-         ring_add 4",
+        include_str!("abort-next.sh"),
     ))
     .each(&script("kho-guest fill; ring_is 0 4; kho status"))
 }
@@ -289,52 +224,13 @@ fn kernel_without() -> Scenario {
     .kho_modules(&["kho", "kho_ring"])
     .without_module(1)
     .first(&script(
-        "ring_add 6
-         insmod $modules/kho_test.ko pages=1001 nodes=1000
-         echo kept | kho keep --name blob -
-         refused 'has no kho.ko' load
-         thawed
-         load --no-module-check
-         kho-guest loaded",
+        include_str!("without-first.sh"),
     ))
     .at(1, &script(
-        "[ ! -e $sys ]
-         kho status
-         kho status | grep -q 'module    not loaded; what drivers left stays reserved'
-         for module in /lib/modules/*/updates/kho.ko; do fails insmod $module; done
-         kho-guest ranges --at-least 2
-         kho-guest fill
-         [ $(kho get blob) = kept ]
-         refused 'kho.ko is not loaded' kho release blob",
+        include_str!("without-it.sh"),
     ))
     .each(&script(
-        "kho-guest fill
-         ring_is 0 6
-         kho status
-         [ $(kho get blob) = kept ]
-         # A list of what nobody claimed that is far longer than a page, and all of it at once.
-         if [ $KHO_HOP = 2 ]; then
-             grep -c a-node-with $sys/release
-             [ $(grep -c '^/test/a-node-with-a-long-name-[0-9]* 4096$' $sys/release) = 1000 ]
-             [ $(cat $sys/release | wc -c) -gt 20000 ]
-             [ $(kho status | grep -c 'unclaimed /test/a-node') = 1000 ]
-             fails sh -c \"printf /no-such-node >$sys/release\"
-             kho release /no-such-node || [ $? = 34 ]
-             refused 'there is blob, /test, /test/.* and 99[0-9] more, see kho status' kho release /no-such-node
-             refused 'there is blob, /test, ' kho release no-such-blob
-             kho release /test/a-node-with-a-long-name-7
-             refused 'nothing of /test/a-node-with-a-long-name-7 is left' kho release /test/a-node-with-a-long-name-7
-             fails sh -c \"printf /test/a-node-with-a-long-name-7 >$sys/release\"
-             [ $(grep -c a-node-with $sys/release) = 999 ]
-             kho release /test
-         fi
-         # With the driver away for a hop its node goes on untouched.
-         [ $KHO_HOP = 2 ] || exit 0
-         before=$(mem_total)
-         kho release blob
-         [ $(mem_total) -gt $before ]
-         refused 'given back' kho get blob
-         echo kept | kho keep --name blob -",
+        include_str!("without-each.sh"),
     ))
 }
 
@@ -346,51 +242,12 @@ fn somebody_elses_image() -> Scenario {
     .kernels(&["6.12", "6.1"])
     .mem_mib(512)
     .kho_modules(&["kho", "kho_ring"])
-    .first(&script(
-        "ring_add 2
-         kho load --arm \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
-         kho activate
-         frozen
-         # An abort forgets an armed kernel too.
-         kho abort
-         thawed
-         [ $(cat /sys/kernel/kexec_loaded) = 0 ]
-         kho status | grep 'loaded    nothing'
-         refused 'no kernel is loaded, and drivers or khofs keep something' kho capture
-         kho load --arm \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
-         kho activate
-         kho-guest loaded --bare",
-    ))
-    .each(&script(
-        "[ \"$(fact arrival)\" = 'none, an ordinary boot' ]
-         [ ! -e $sys/in/dt ]
-         [ $(cat $ring/origin) = new ]
-         kho status | grep -q 'nothing: this was an ordinary boot'
-         kho-guest fill
-         echo 1 >$sys/active
-         frozen
-         echo 0 >$sys/active",
-    ))
+    .first(&script(include_str!("plain-kexec-first.sh")))
+    .each(&script(include_str!("plain-kexec-each.sh")))
 }
 
 fn event_log(first: &'static str, next: &'static str) -> Scenario {
-    let each = "
-        mount -t securityfs securityfs /sys/kernel/security 2>/dev/null || true
-        log=$(dmesg | sed -n 's/.*TPMEventLog=\\(0x[0-9a-f]*\\).*/\\1/p' | head -1)
-        [ -n \"$log\" ]
-        kho-guest hash --same 'TPM event log' </sys/kernel/security/tpm0/binary_bios_measurements
-        kho-guest reserved $log 4096
-        if [ $KHO_HOP -gt 0 ]; then
-            echo \"slack released: $(fact slack-released)\"
-            [ $(fact slack-released) -gt 0 ]
-            kho-guest fill
-            kho-guest reserved $log 4096
-            kho-guest hash --same 'TPM event log' </sys/kernel/security/tpm0/binary_bios_measurements
-            insmod $modules/kho_test.ko
-            [ $(cat /sys/module/kho_test/parameters/verified) = 0 ]
-        else
-            insmod $modules/kho_test.ko around=$log
-        fi";
+    let each = include_str!("event-log.sh");
     Scenario::new(
         format!("module-event-log-{first}-{next}"),
         "UEFI with a TPM: its log lies between kept pages, and slack is released on both sides of it",
@@ -412,17 +269,7 @@ fn note() -> Scenario {
     .mem_mib(512)
     .kho_modules(&["kho", "kho_note"])
     .first(&script(
-        "text=/sys/kernel/kho_note/text
-         [ -z \"$(cat $text)\" ]
-         echo first >$text
-         echo 1 >$sys/active
-         fails sh -c \"echo no >$text\"
-         kho validate --out
-         echo 0 >$sys/active
-         rmmod kho_note
-         insmod $modules/kho_note.ko
-         [ -z \"$(cat $text)\" ]
-         echo \"hop 0\" >$text",
+        include_str!("note-first.sh"),
     ))
     .each(&script(
         "text=/sys/kernel/kho_note/text
@@ -433,19 +280,6 @@ fn note() -> Scenario {
 }
 
 fn huge_pages() -> Scenario {
-    // How many of the wanted huge pages there are; the kernel compacts and takes what is free.
-    let count = "
-        huge() {
-            echo 3 >/proc/sys/vm/drop_caches
-            echo 1 >/proc/sys/vm/compact_memory
-            echo $1 >/proc/sys/vm/nr_hugepages
-            cat /proc/sys/vm/nr_hugepages
-            echo 0 >/proc/sys/vm/nr_hugepages
-        }
-        # Nearly all that is free, but some for the system to live on.
-        spare() {
-            awk '/^MemFree/ {print int(($2 - 98304) / 2048)}' /proc/meminfo
-        }";
     Scenario::new(
         "module-huge-pages",
         "huge pages can be had again out of what was kept and released",
@@ -453,43 +287,12 @@ fn huge_pages() -> Scenario {
     .kernels(&["6.1", "6.12", "7.3", "6.12"])
     .kho_module()
     .first(&script("insmod $modules/kho_test.ko blocks=128"))
-    .each(&script(&format!(
-        "{count}
-         kho-guest fill
-         before=$(huge $(spare))
-         [ $(fact unclaimed) -ge $((256 << 20)) ]
-         kho release all
-         after=$(huge $((before + 120)))
-         echo \"$before huge pages before, $after after 128 were released\"
-         [ $after = $((before + 120)) ]
-         insmod $modules/kho_test.ko blocks=128"
-    )))
+    .each(&script(include_str!("huge-pages.sh")))
     .timeout_s(480)
 }
 
 /// Checks that the ring of the sample driver holds what earlier kernels added, then adds two records.
-const RING: &str = "
-    if [ $KHO_HOP -gt 0 ]; then
-        kho get growing >/tmp/blob
-        kho-guest bytes $((KHO_HOP << 20)) --seed 0 | cmp - /tmp/blob
-        kho keep --remove growing
-        kho release growing
-    fi
-    kho-guest bytes $(((KHO_HOP + 1) << 20)) --seed 0 >/tmp/blob
-    kho keep --name growing - </tmp/blob
-    rm /tmp/blob
-    records=$((2 * KHO_HOP))
-    [ \"$(cat $ring/counter)\" = $records ]
-    [ \"$(wc -l <$ring/ring)\" = $records ]
-    number=0
-    while read -r found text; do
-        [ \"$found $text\" = \"$number record of hop $((number / 2))\" ]
-        number=$((number + 1))
-    done <$ring/ring
-    echo \"record of hop $KHO_HOP\" >$ring/add
-    echo \"record of hop $KHO_HOP\" >$ring/add
-    awk '/^MemTotal/ {print $2}' /proc/meminfo | kho-guest report MemTotal
-    cat /sys/kernel/kho/status";
+const RING: &str = include_str!("ring.sh");
 
 fn ring_20() -> Scenario {
     let kernels = ["6.1", "6.12", "7.3"].repeat(7);
@@ -501,14 +304,9 @@ fn ring_20() -> Scenario {
     .mem_mib(640)
     .kho_modules(&["kho", "kho_ring"])
     .first(&script(RING))
-    .each(&script(&format!(
-        "kho-guest fill
-         [ \"$(cat $ring/origin)\" = \"inherited from $(fact previous-release)\" ]
-         [ $(fact hop) = $KHO_HOP ]
-         kho status | grep -q \"hop $KHO_HOP from $(fact previous-release),\"
-         # The same at every hop.
-         kho-guest same scratch \"$(cat $sys/scratch)\"
-         {RING}"
+    .each(&script(concat!(
+        include_str!("ring-each.sh"),
+        include_str!("ring.sh")
     )))
     .check(memory_came_back)
     .timeout_s(1200)
