@@ -1,4 +1,5 @@
-//! Every unsafe block has its proof and is where unsafe code may be, and every sentence of the security model has its tests.
+//! Every unsafe block has its proof and is where unsafe code may be, every sentence of the security model has its tests, and
+//! every test is run.
 //!
 //! clippy's `undocumented_unsafe_blocks` sees what the workspace compiles. This looks at every Rust file, so also at the
 //! kernel modules and at the arrival program, which a build script compiles.
@@ -189,6 +190,35 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(sentences.len() >= 15, "{} sentences", sentences.len());
+    }
+
+    /// `cargo xtask test` counts ignored tests as halves of others, and not as skipped.
+    #[test]
+    fn a_test_that_is_ignored_is_run_by_another_one() {
+        let mut all = Vec::new();
+        files(root(), &mut all);
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for path in all {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for (at, line) in text.lines().enumerate() {
+                let line = line.trim();
+                // Examples in documentation that are not run count as ignored too.
+                let example =
+                    line.starts_with("//") && line.contains("```") && line.contains("ignore");
+                let ignored = line.starts_with("#[ignore");
+                if !example && !ignored {
+                    continue;
+                }
+                seen += 1;
+                let by = line.strip_prefix("#[ignore = \"run by ");
+                let by = by.and_then(|rest| rest.strip_suffix("\"]"));
+                if !by.is_some_and(|name| text.contains(&format!("fn {name}("))) {
+                    wrong.push(format!("{}:{}: {line}", path.display(), at + 1));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 0, "this test looks at the wrong files");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "SUBSTRING", default_value = "")]
     filter: String,
+    /// A test that is skipped because this machine lacks something fails.
+    #[arg(long)]
+    no_skips: bool,
     /// List the guest tests and do nothing.
     #[arg(long)]
     list: bool,
@@ -58,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(arguments.no_skips);
     if !arguments.guests {
         host::run(&arguments.filter, &mut tally);
     }

@@ -7,6 +7,8 @@ use kho_lab::run::End;
 /// Results so far.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// What is skipped fails.
+    no_skips: bool,
     passed: usize,
     failed: usize,
     skipped: usize,
@@ -15,6 +17,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Nothing so far. With `no_skips`, a test that is skipped fails.
+    pub fn new(no_skips: bool) -> Self {
+        Self {
+            no_skips,
+            ..Self::default()
+        }
+    }
+
     /// Counts one test and says how it went. `remark` follows its name; `details` are shown at the end if it failed.
     pub fn add(&mut self, name: &str, end: &End, remark: &str, details: impl FnOnce() -> String) {
         match end {
@@ -23,8 +33,8 @@ impl Tally {
                 println!("PASS {name} {remark}");
             }
             End::Skip(why) => {
-                self.skipped += 1;
                 println!("SKIP {name}: {why}");
+                self.skip(name, why);
             }
             _ => {
                 self.failed += 1;
@@ -35,10 +45,21 @@ impl Tally {
         }
     }
 
-    /// Counts many tests that another program ran.
-    pub fn add_many(&mut self, passed: usize, skipped: usize) {
+    /// Counts many tests that another program ran and that passed.
+    pub fn add_passes(&mut self, passed: usize) {
         self.passed += passed;
-        self.skipped += skipped;
+    }
+
+    /// Counts a test that could not be tried here, and was said to be so.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        match self.no_skips {
+            true => {
+                self.failed += 1;
+                let what = format!("skipped, which --no-skips does not allow: {why}");
+                self.failures.push((name.to_owned(), what, String::new()));
+            }
+            false => self.skipped += 1,
+        }
     }
 
     /// How many failed.
@@ -74,10 +95,22 @@ mod tests {
         let mut tally = Tally::default();
         tally.add("a", &End::Pass, "", String::new);
         tally.add("b", &End::Hang("silence".into()), "", || "tail".into());
-        tally.add_many(10, 3);
+        tally.add_passes(10);
+        tally.add("c", &End::Skip("no KVM".into()), "", String::new);
         assert_eq!(
             tally.summary(),
-            "\n==== b: HANG: silence\ntail\nb: HANG: silence\n11 passed, 1 failed, 3 skipped"
+            "\n==== b: HANG: silence\ntail\nb: HANG: silence\n11 passed, 1 failed, 1 skipped"
         );
+    }
+
+    #[test]
+    fn what_is_skipped_fails_on_demand() {
+        let mut tally = Tally::new(true);
+        tally.add("a", &End::Pass, "", String::new);
+        tally.skip("b", "no dtc");
+        assert_eq!(tally.failed(), 1);
+        let summary = tally.summary();
+        assert!(summary.contains("\nb: skipped, which --no-skips does not allow: no dtc\n"));
+        assert!(summary.ends_with("1 passed, 1 failed, 0 skipped"));
     }
 }
