@@ -133,6 +133,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         timeout,
         steps: &[],
     };
+    eprintln!(
+        "xtask: making the guest's disk and starting {} ({} firmware, {} MiB)",
+        arguments.kernel, arguments.firmware, arguments.mem
+    );
     let outcome = lab.run(&job, &mut |line, event| {
         if let Some(event) = event {
             describe(event);

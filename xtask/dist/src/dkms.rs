@@ -71,6 +71,7 @@ pub fn sources(for_guests: bool) -> Result<Sources> {
 fn compile(cache: &Cache, stage: &Path, to: &Path) -> Result<()> {
     let work = stage.with_file_name("work");
     for mitigations in MITIGATIONS {
+        eprintln!("xtask: compiling the modules' Rust halves ({mitigations})");
         let name = mitigations.replace(' ', "-");
         let out = work.join(&name);
         module::object(cache, stage, mitigations, &work.join("target"), &out)?;

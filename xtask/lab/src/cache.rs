@@ -24,8 +24,14 @@ pub fn lock(path: &Path) -> Result<Lock> {
         .write(true)
         .open(path)
         .with_context(|| format!("opening {}", path.display()))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .with_context(|| format!("locking {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        eprintln!(
+            "xtask: waiting for another process, which holds {}",
+            path.display()
+        );
+        flock(&file, FlockOperation::LockExclusive)
+            .with_context(|| format!("locking {}", path.display()))?;
+    }
     Ok(Lock { _file: file })
 }
 

@@ -1,6 +1,7 @@
 //! Commands of this machine.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,6 +17,35 @@ pub fn succeed(command: &mut Command) -> Result<()> {
         output.status.success(),
         "{name}: {}: {}",
         output.status,
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    );
+    Ok(())
+}
+
+/// As [`succeed`], for what takes long: each line of its standard error is shown as it comes.
+pub fn succeed_shown(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("running {name}"))?;
+    let mut lines = Vec::new();
+    for line in child
+        .stderr
+        .take()
+        .into_iter()
+        .flat_map(|from| BufReader::new(from).split(b'\n'))
+    {
+        let line = line.with_context(|| format!("listening to {name}"))?;
+        let line = String::from_utf8_lossy(&line).into_owned();
+        eprintln!("{line}");
+        lines.push(line);
+    }
+    let status = child.wait().with_context(|| format!("running {name}"))?;
+    ensure!(
+        status.success(),
+        "{name}: {status}: {}",
         lines[lines.len().saturating_sub(40)..].join("\n")
     );
     Ok(())

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+
+use crate::command::succeed_shown;
 
 /// Guests have no C library, so what runs there is linked statically.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -147,13 +149,7 @@ fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     let flags = format!("{flags} {STATIC} {}", remaps()?);
     command.env("RUSTFLAGS", flags.trim());
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let output = command.output().context("running cargo build")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = said.lines().collect();
-        let end = lines[lines.len().saturating_sub(40)..].join("\n");
-        bail!("building the guests' programs failed; cargo's last lines:\n{end}");
-    }
+    succeed_shown(&mut command).context("building the guests' programs")?;
     Ok(target_dir()?.join(TARGET).join("release"))
 }
 

@@ -60,7 +60,9 @@ impl BuildRoot {
             let headers = format!("linux-headers-{release}");
             let packages: Vec<&str> = std::iter::once(headers.as_str()).chain(TOOLS).collect();
             let work = dir.join("debs");
-            for file in apt.download_closure(&packages, &suites, &work)? {
+            let files = apt.download_closure(&packages, &suites, &work)?;
+            eprintln!("xtask: unpacking headers and compiler of {release}");
+            for file in files {
                 deb::unpack_at(&file, dir, |path| {
                     deb::merged(path).filter(|path| !path.starts_with("usr/share"))
                 })?;
