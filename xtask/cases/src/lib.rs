@@ -1,5 +1,7 @@
 //! The guest tests: scenarios with their scripts, suites that nobody here wrote, the soak, and the commands of the book.
 
+#[cfg(test)]
+mod coverage;
 pub mod pages;
 mod scenario;
 pub mod scenarios;

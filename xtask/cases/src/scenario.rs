@@ -13,10 +13,10 @@ use kho_lab::system::Release;
 use crate::stock::Stock;
 
 /// Shell functions that all scripts have.
-const PRELUDE: &str = include_str!("prelude.sh");
+pub(crate) const PRELUDE: &str = include_str!("prelude.sh");
 
 /// Shell functions that the scripts of full systems have.
-const SYSTEM_PRELUDE: &str = include_str!("scenarios/systems/prelude.sh");
+pub(crate) const SYSTEM_PRELUDE: &str = include_str!("scenarios/systems/prelude.sh");
 
 /// A look at what came out of a guest that passed: an error makes it fail, text is shown beside its name.
 pub type Check = fn(&Outcome) -> Result<String>;
@@ -400,7 +400,7 @@ impl Runs {
         let foreign = self.files.foreign.iter();
         Ok(Contents {
             scripts: (0..kernels.len())
-                .map(|hop| self.scripts.after(hop))
+                .map(|hop| Some(format!("{PRELUDE}\n{}\n", self.scripts.of(hop)?)))
                 .collect(),
             kernels,
             append: self.append.clone(),
@@ -416,14 +416,13 @@ impl Runs {
 }
 
 impl Scripts {
-    /// The script of a single kernel after so many hops, with the functions that all have.
-    fn after(&self, hop: usize) -> Option<String> {
+    /// The script after so many hops, as it is written here.
+    pub fn of(&self, hop: usize) -> Option<&str> {
         let special = self.at.iter().find(|(at, _)| *at == hop);
         let usual = match hop {
-            0 => self.first.as_ref(),
-            _ => self.each.as_ref(),
+            0 => self.first.as_deref(),
+            _ => self.each.as_deref(),
         };
-        let script = special.map(|(_, script)| script).or(usual)?;
-        Some(format!("{PRELUDE}\n{script}\n"))
+        special.map(|(_, script)| script.as_str()).or(usual)
     }
 }

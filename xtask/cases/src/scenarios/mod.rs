@@ -29,29 +29,31 @@ mod trace;
 
 use crate::scenario::Scenario;
 
+/// Every guest test, by what it is about.
+pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
+    vec![
+        ("Bad input", bad_input::scenarios()),
+        ("The commands of the book", book::scenarios()),
+        ("The guests themselves", smoke::scenarios()),
+        ("Hop after hop", chain::scenarios()),
+        ("Early reservations", early::scenarios()),
+        ("Faults", fault::scenarios()),
+        ("Firmware", firmware::scenarios()),
+        ("khofs", khofs::scenarios()),
+        ("Mainline's KHO", mainline::scenarios()),
+        ("The kernel module", module::scenarios()),
+        ("All producers", producers::scenarios()),
+        ("Large machines", size::scenarios()),
+        ("Soak", vec![crate::soak::scenario("soak-3", 3, 3)]),
+        ("Suites and users of files", suites::scenarios()),
+        ("Debian systems", systems::scenarios()),
+        ("Traces", trace::scenarios()),
+    ]
+}
+
 /// Every guest test.
 pub fn all() -> Vec<Scenario> {
-    [
-        bad_input::scenarios(),
-        book::scenarios(),
-        smoke::scenarios(),
-        chain::scenarios(),
-        early::scenarios(),
-        fault::scenarios(),
-        firmware::scenarios(),
-        khofs::scenarios(),
-        mainline::scenarios(),
-        module::scenarios(),
-        producers::scenarios(),
-        size::scenarios(),
-        vec![crate::soak::scenario("soak-3", 3, 3)],
-        suites::scenarios(),
-        systems::scenarios(),
-        trace::scenarios(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    groups().into_iter().flat_map(|(_, all)| all).collect()
 }
 
 #[cfg(test)]
