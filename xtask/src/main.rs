@@ -8,6 +8,8 @@ mod demo;
 mod dist;
 mod early;
 mod fuzz;
+#[cfg(test)]
+mod map;
 mod module;
 mod peer_kernel;
 #[cfg(test)]
