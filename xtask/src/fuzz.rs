@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kho_lab::cache::Cache;
-use kho_lab::command::today;
+use kho_lab::command::{tail, today};
 use kho_lab::host::{self, Need};
 use kho_lab::run::End;
 use kho_lab::workspace::{cargo, root, target_dir};
@@ -386,11 +386,6 @@ fn after(text: &str, word: &str) -> Option<u64> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(rest.len());
     rest.get(..digits)?.parse().ok()
-}
-
-fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 /// `rustc --version`.

@@ -1,5 +1,6 @@
 //! Downloads and what was made of them, in the user's cache directory, shared by all checkouts.
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,30 @@ pub struct Cache {
 /// Held by one process at a time; given back when dropped, or by the kernel when the process ends.
 pub struct Lock {
     _file: File,
+}
+
+/// A name for what something is made of: FNV-1a, in hexadecimal.
+pub struct Fingerprint(u64);
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fingerprint {
+    /// Takes in a part.
+    pub fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:016x}", self.0)
+    }
 }
 
 /// Waits for the lock that this file is.

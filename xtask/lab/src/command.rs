@@ -11,13 +11,11 @@ pub fn succeed(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("running {name}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<&str> = said.lines().collect();
     ensure!(
         output.status.success(),
         "{name}: {}: {}",
         output.status,
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        tail(&String::from_utf8_lossy(&output.stderr), 40)
     );
     Ok(())
 }
@@ -30,7 +28,7 @@ pub fn succeed_shown(command: &mut Command) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("running {name}"))?;
-    let mut lines = Vec::new();
+    let mut said = String::new();
     for line in child
         .stderr
         .take()
@@ -40,15 +38,18 @@ pub fn succeed_shown(command: &mut Command) -> Result<()> {
         let line = line.with_context(|| format!("listening to {name}"))?;
         let line = String::from_utf8_lossy(&line).into_owned();
         eprintln!("{line}");
-        lines.push(line);
+        said.push_str(&line);
+        said.push('\n');
     }
     let status = child.wait().with_context(|| format!("running {name}"))?;
-    ensure!(
-        status.success(),
-        "{name}: {status}: {}",
-        lines[lines.len().saturating_sub(40)..].join("\n")
-    );
+    ensure!(status.success(), "{name}: {status}: {}", tail(&said, 40));
     Ok(())
+}
+
+/// The last lines of a text.
+pub fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 /// The date, as `date` writes it.

@@ -85,17 +85,8 @@ fn scenario(kernel: &'static str) -> Scenario {
         .kho_modules(&["kho", "khofs"])
         .counting()
         .first(&format!(
-            "mkdir /khofs /tmpfs
-             mount -t khofs none /khofs
-             mount -t tmpfs none /tmpfs
-             for fs in tmpfs khofs; do
-                 kho-guest speed /$fs >/tmp/first
-             done
-             for round in $(seq {ROUNDS}); do
-                 for fs in tmpfs khofs; do
-                     kho-guest speed /$fs | sed \"s/^/@speed $fs /\"
-                 done
-             done"
+            "rounds={ROUNDS}\n{}",
+            include_str!("khofs-speed.sh")
         ))
         .timeout_s(1800)
 }
@@ -106,21 +97,8 @@ fn mounts(kernel: &'static str) -> Scenario {
         .kernels(&[kernel, kernel])
         .kho_modules(&["kho", "khofs"])
         .counting()
-        .first(
-            "for size in 2 1 16 512; do
-                 mkdir /$size
-                 mount -t khofs none /$size -o name=mib-$size,size=90%
-                 fallocate -l ${size}m /$size/file
-             done
-             cat /sys/fs/khofs/status",
-        )
-        .each(
-            "for size in 2 1 16 512; do
-                 mkdir /$size
-                 kho-guest timed mount -t khofs none /$size -o name=mib-$size >/tmp/took
-                 [ $size = 2 ] || kho-guest report mount-${size}MiB </tmp/took
-             done",
-        )
+        .first(include_str!("khofs-mounts-first.sh"))
+        .each(include_str!("khofs-mounts-each.sh"))
         .timeout_s(1800)
 }
 

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::image::{Kernel, SUITES};
 use super::version;
-use crate::cache::Cache;
+use crate::cache::{Cache, Fingerprint};
+use crate::command::succeed_shown;
 use crate::deb;
 use crate::host::apt::Apt;
 use crate::host::program;
@@ -49,11 +50,9 @@ pub fn find(cache: &Cache) -> Option<Kernel> {
 
 /// Another configuration is another kernel.
 fn folder(cache: &Cache) -> PathBuf {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in CONFIG.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    }
-    cache.path(&format!("peer/{hash:016x}"))
+    let mut hash = Fingerprint::default();
+    hash.add(CONFIG.as_bytes());
+    cache.path(&format!("peer/{hash}"))
 }
 
 /// Removes what was built, so that it is built again.
@@ -89,7 +88,7 @@ pub fn build(cache: &Cache) -> Result<PathBuf> {
         deb::unpack(deb, &work, |path| path.starts_with("usr/src"))?;
         let archive = work.join(format!("usr/src/{}.tar.xz", PACKAGE.0));
         eprintln!("xtask: unpacking {}", PACKAGE.0);
-        succeed(
+        succeed_shown(
             Command::new("tar")
                 .arg("-xJf")
                 .arg(&archive)
@@ -116,7 +115,7 @@ fn compile(source: &Path, out: &Path) -> Result<()> {
             .arg(source)
             .arg(format!("O={}", out.display()));
         command.args(what);
-        succeed(&mut command)
+        succeed_shown(&mut command)
     };
     make(&["tinyconfig"])?;
     // The last word on an option counts.
@@ -165,14 +164,6 @@ fn tools(cache: &Cache) -> Result<()> {
     let apt = Apt::open(cache, "host", &["bookworm", "bookworm-updates"])?;
     apt.update()?;
     apt.install(&missing, None)
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("running {command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Fingerprint};
 use crate::host;
 use crate::kernel::{Kernel, Module, Store};
 use crate::workspace::{self, Rustc};
@@ -63,8 +63,8 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let target = workspace::target_dir()?.join("module");
     std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
     let _here = cache.lock(&target.to_string_lossy())?;
-    let _lock = cache.lock(&format!("modules/{fingerprint:016x}"))?;
-    let name = format!("modules/{release}/{fingerprint:016x}");
+    let _lock = cache.lock(&format!("modules/{fingerprint}"))?;
+    let name = format!("modules/{release}/{fingerprint}");
     if cache.path(&name).exists() {
         return Ok(cache.path(&name));
     }
@@ -148,7 +148,7 @@ pub fn object(
 
 /// What [`object`] depends on, as a name.
 pub fn identity() -> Result<String> {
-    Ok(format!("{:016x}", fingerprint(&Rustc::ask()?)?))
+    Ok(fingerprint(&Rustc::ask()?)?.to_string())
 }
 
 /// Takes away what the cargo that started this says about another package.
@@ -201,27 +201,23 @@ fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {
     Ok(Some(source))
 }
 
-/// A number that changes with the sources and the compiler.
-fn fingerprint(rustc: &Rustc) -> Result<u64> {
+/// It changes with the sources and the compiler.
+fn fingerprint(rustc: &Rustc) -> Result<Fingerprint> {
     let mut files = Vec::new();
     for source in SOURCES {
         list(&workspace::root().join(source), &mut files)
             .with_context(|| format!("listing {source}"))?;
     }
     files.sort();
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut hash = Fingerprint::default();
     let mut add = |bytes: &[u8]| {
-        for byte in bytes.iter().chain(&[0]) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        }
+        hash.add(bytes);
+        hash.add(&[0]);
     };
     add(rustc.verbose.as_bytes());
     for file in &files {
-        add(file
-            .strip_prefix(workspace::root())
-            .unwrap_or(file)
-            .as_os_str()
-            .as_encoded_bytes());
+        let name = file.strip_prefix(workspace::root()).unwrap_or(file);
+        add(name.as_os_str().as_encoded_bytes());
         add(&std::fs::read(file).with_context(|| format!("reading {}", file.display()))?);
     }
     Ok(hash)

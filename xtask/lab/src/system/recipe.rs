@@ -26,28 +26,7 @@ printf 'virtio_pci\nvirtio_blk\next4\n' > "$1/etc/initramfs-tools/modules""#;
 
 /// Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a test wants it.
 /// What a server does not need, and an emulated one has no time for, is off.
-const FURNITURE: &str = r#"root=$1
-printf '%s\n' '/dev/vda / ext4 rw,noatime 0 1' '/dev/vdb /media ext4 ro 0 0' \
-	"tmpfs /var/lib/redis tmpfs size=64M,mode=0750,uid=$(chroot "$root" id -u redis),gid=$(chroot "$root" id -g redis) 0 0" \
-	> "$root/etc/fstab"
-echo guest > "$root/etc/hostname"
-printf '127.0.0.1 localhost guest\n' > "$root/etc/hosts"
-mkdir -p "$root/var/log/journal" "$root/media"
-chroot "$root" useradd --create-home --shell /bin/sh mallory
-systemctl --root="$root" --quiet mask serial-getty@ttyS0.service getty@tty1.service \
-	apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
-	systemd-networkd-wait-online.service
-systemctl --root="$root" --quiet disable postgresql.service
-cat > "$root/etc/systemd/system/guest-test.service" <<END
-[Unit]
-Description=The test of this guest
-RequiresMountsFor=/media
-[Service]
-ExecStart=/media/bin/kho-guest system
-KillMode=mixed
-END
-mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
-ln -s ../guest-test.service "$root/etc/systemd/system/multi-user.target.wants/""#;
+const FURNITURE: &str = include_str!("furniture.sh");
 
 /// Most guests have no memory for a crash kernel.
 const KDUMP: &str = r#"systemctl --root="$1" --quiet disable kdump-tools.service"#;
@@ -76,14 +55,14 @@ impl Recipe {
             "kdump-tools",
             "makedumpfile",
         ];
-        let after = [FURNITURE, KDUMP, CLEAN].map(str::to_owned).to_vec();
+        let after = [FURNITURE.trim_end(), KDUMP, CLEAN];
         Self {
             name: release.codename().to_owned(),
             release,
             packages,
             backports: vec!["linux-image-cloud-amd64"],
             before: vec![INITRD.to_owned()],
-            after,
+            after: after.map(str::to_owned).to_vec(),
         }
     }
 
