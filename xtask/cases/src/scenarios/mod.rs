@@ -58,6 +58,10 @@ pub fn all() -> Vec<Scenario> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     /// `sh -e` goes on behind `! COMMAND`, whatever became of it: such a line tests nothing, `fails COMMAND` does.
@@ -73,6 +77,27 @@ mod tests {
             }
         }
         assert!(vain.is_empty(), "{}", vain.join("\n"));
+    }
+
+    #[test]
+    fn every_script_can_be_parsed() {
+        let all = all();
+        let mut seen = BTreeSet::new();
+        for scenario in &all {
+            for script in scenario.scripts().filter(|script| seen.insert(*script)) {
+                let mut shell = Command::new("sh");
+                shell.arg("-n").stdin(Stdio::piped());
+                let mut child = shell.stderr(Stdio::piped()).spawn().unwrap();
+                let mut input = child.stdin.take().unwrap();
+                // A shell that gives up early closes its end, and says why.
+                let _ = input.write_all(script.as_bytes());
+                drop(input);
+                let output = child.wait_with_output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{}: {said}", scenario.name);
+            }
+        }
+        assert!(seen.len() > 100, "only {} scripts", seen.len());
     }
 
     #[test]
