@@ -252,7 +252,10 @@ fn roots(folder: &Path) -> Vec<PathBuf> {
         "module/khofs",
         "module/driver",
         "xtask",
+        "xtask/cases",
+        "xtask/dist",
         "xtask/guest",
+        "xtask/lab",
         "fuzz",
     ];
     folders.extend(others.map(|other| folder.join(other)));
@@ -267,17 +270,11 @@ fn roots(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Circles that are left, by the root of their crate. A number may only fall, and falls here when it falls there.
-const LEFT: &[(&str, usize)] = &[
-    ("fuzz/src/lib.rs", 7),
-    ("module/khofs/src/lib.rs", 2),
-    ("module/src/lib.rs", 2),
-    ("xtask/guest/src/main.rs", 1),
-    ("xtask/src/main.rs", 30),
-];
+const LEFT: &[(&str, usize)] = &[("module/khofs/src/lib.rs", 2), ("module/src/lib.rs", 2)];
 
 #[test]
 fn no_crate_has_a_new_circle_of_files() {
-    let folder = crate::workspace::root();
+    let folder = kho_lab::workspace::root();
     let (mut wrong, mut files) = (Vec::new(), 0);
     for root in roots(folder) {
         let mut all = Crate::new();

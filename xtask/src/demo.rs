@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use kho_guest::Event;
-
-use crate::guest::Contents;
-use crate::lab::{End, Job, Lab, Life, Outcome, hop_times, is_script_output, log};
-use crate::qemu::{Line, Machine};
-use crate::vm::describe_end;
+use kho_lab::Lab;
+use kho_lab::guest::Contents;
+use kho_lab::qemu::{Line, Machine};
+use kho_lab::run::{End, Job, Life, Outcome, hop_times, is_script_output, log};
 
 const CHAIN: [&str; 3] = ["6.1", "6.12", "6.1"];
 
@@ -50,26 +49,14 @@ const IN_PLACE: [(&str, &str); 2] = [
 /// The modules that do it.
 const MODULES: [&str; 3] = ["kho", "kho_ring", "khofs"];
 
-/// The scripts' part for them.
-const LOOK_IN_PLACE: &str = "
-if [ -e /sys/kernel/kho_ring ]; then
-    echo \"a driver's ring: $(cat /sys/kernel/kho_ring/counter) records, $(cat /sys/kernel/kho_ring/origin)\"
-    kho-guest hash --same ring </sys/kernel/kho_ring/ring
-    [ -e /srv/vm/image ] || { mkdir -p /srv/vm && mount -t khofs none /srv/vm; }
-    kho-guest hash --same image </srv/vm/image
-fi
-";
+/// The script of the first kernel.
+const FIRST: &str = include_str!("demo/first.sh");
 
-const EACH: &str = "
-echo 'overwriting all free memory'
-kho-guest fill
-# The module gives memory away: to drivers what they kept, to the system what nobody did.
-[ -e /sys/kernel/kho ] || kho-guest ranges --at-least 1
-kho restore
-kho-guest hash-tree /srv/demo --same tree
-kho get letter | kho-guest hash --same letter
-kho get random | kho-guest hash --same random
-";
+/// The script of the others.
+const EACH: &str = include_str!("demo/each.sh");
+
+/// The scripts' part for what stays in place.
+const LOOK_IN_PLACE: &str = include_str!("demo/look.sh");
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -96,7 +83,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let each = format!("{EACH}{LOOK_IN_PLACE}");
     let scripts = vec![
-        Some(format!("{}{LOOK_IN_PLACE}", first(arguments.tree, seed))),
+        Some(format!(
+            "bytes={}\nseed={seed}\nseed_of_random={}\nseed_of_image={}\n{FIRST}{LOOK_IN_PLACE}",
+            arguments.tree << 20,
+            seed ^ 1,
+            seed ^ 2
+        )),
         Some(each.clone()),
         Some(each),
     ];
@@ -145,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     } else {
         println!("{}", log::tail(&outcome.log, 25));
-        let why = describe_end(&outcome.end).replace('\n', " ");
+        let why = outcome.end.to_string().replace('\n', " ");
         println!("demo: FAIL: {}", why.strip_prefix("FAIL: ").unwrap_or(&why));
     }
     Ok(ExitCode::FAILURE)
@@ -156,32 +148,6 @@ fn any_seed() -> u64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     now.as_secs() ^ u64::from(now.subsec_nanos())
-}
-
-fn first(tree_mib: u64, seed: u64) -> String {
-    format!(
-        "
-kho-guest make-tree /srv/demo --bytes {} --seed {seed}
-kho-guest hash-tree /srv/demo --same tree
-echo 'Dear next kernel, the memory is yours, but these bytes are mine.' >/tmp/letter
-kho-guest bytes 5000000 --seed {} >/tmp/random
-kho-guest hash --same letter </tmp/letter
-kho-guest hash --same random </tmp/random
-kho keep /srv/demo
-kho keep --name letter - </tmp/letter
-kho keep --name random - </tmp/random
-if [ -e /sys/kernel/kho_ring ]; then
-    for number in $(seq 500); do echo \"record {seed}\" >/sys/kernel/kho_ring/add; done
-    mkdir -p /srv/vm && mount -t khofs none /srv/vm
-    kho-guest bytes {} --seed {} >/srv/vm/image
-fi
-rm /tmp/letter /tmp/random
-",
-        tree_mib << 20,
-        seed ^ 1,
-        tree_mib << 20,
-        seed ^ 2,
-    )
 }
 
 /// A pass means that no comparison failed; this looks that each was made.

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-
-use crate::lab::{End, Lab};
-use crate::qemu::Firmware;
-use crate::scenarios::Scenario;
+use kho_cases::Stock;
+use kho_cases::scenarios::early::scenario;
+use kho_lab::qemu::Firmware;
+use kho_lab::run::End;
 
 /// Counts that are tried.
 const TRIED: [u64; 8] = [64, 80, 96, 104, 112, 116, 120, 124];
@@ -24,7 +24,7 @@ pub struct Arguments {
 
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let lab = Lab::open(None)?;
+    let stock = Stock::open(None)?;
     println!("| kernel | firmware | largest count that holds | smallest that does not |");
     println!("| --- | --- | --- | --- |");
     for kernel in &arguments.kernel {
@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             while from < to {
                 let middle = usize::midpoint(from, to);
                 let count = TRIED[middle];
-                let outcome = scenario(kernel, firmware, count).run(&lab, &mut |_, _| {});
+                let outcome = scenario(kernel, firmware, count).run(&stock, &mut |_, _| {});
                 match outcome.end {
                     End::Pass => {
                         good = Some(count);
@@ -57,36 +57,4 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// One hop from 6.1 into `kernel` with `count` reservations, of which each is checked before and after all free
-/// memory was written to.
-pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
-    let mut names = crate::kernel::names().into_iter();
-    let kernel = names.find(|name| *name == kernel).unwrap_or("6.1");
-    let on = match firmware {
-        Firmware::Bios => "bios",
-        Firmware::Uefi => "uefi",
-        Firmware::UefiTpm => "uefi-tpm",
-    };
-    Scenario::new(
-        format!("early-{kernel}-{on}"),
-        format!("{kernel} on {on} takes {count} early reservations"),
-    )
-    .kernels(&["6.1", kernel])
-    .firmware(firmware)
-    .first(&format!(
-        "kho-guest bytes $((4 << 20)) | kho keep --name room -
-         kho plan \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\" --json |
-             kho-guest load-crowd {count} \"$KHO_NEXT_KERNEL\" --initrd \"$KHO_NEXT_INITRD\" --append \"$KHO_NEXT_CMDLINE\"
-         kho-guest loaded --bare"
-    ))
-    .each(&format!(
-        "kho-guest ranges --at-least {count}
-         kho status
-         kho-guest fill
-         kho-guest ranges --at-least {count}
-         kho status"
-    ))
-    .timeout_s(90)
 }

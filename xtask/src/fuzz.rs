@@ -8,12 +8,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kho_lab::cache::Cache;
+use kho_lab::command::{tail, today};
+use kho_lab::host::{self, Need};
+use kho_lab::run::End;
+use kho_lab::workspace::{cargo, root, target_dir};
 
-use crate::cache::Cache;
-use crate::host::{self, Need};
-use crate::lab::End;
-use crate::test::Tally;
-use crate::workspace::{cargo, root, target_dir};
+use crate::test::tally::Tally;
 
 /// What the sanitizers and the coverage of libFuzzer need; unstable options, which the stable compiler takes with
 /// RUSTC_BOOTSTRAP=1. Its own AddressSanitizer runtime comes with the standard library.
@@ -387,25 +388,11 @@ fn after(text: &str, word: &str) -> Option<u64> {
     rest.get(..digits)?.parse().ok()
 }
 
-fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
 /// `rustc --version`.
 fn compiler() -> String {
     let output = Command::new("rustc").arg("--version").output();
     output.map_or_else(
         |_| "rustc".into(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
-}
-
-/// The date, as `date` writes it.
-pub fn today() -> String {
-    let output = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
-    output.map_or_else(
-        |_| "an unknown day".into(),
         |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
     )
 }

@@ -2,29 +2,22 @@
 
 mod bench;
 mod book;
-mod cache;
 #[cfg(test)]
 mod circles;
-mod cpio;
-mod deb;
 mod demo;
 mod dist;
 mod early;
 mod fuzz;
-mod guest;
-mod host;
-mod kernel;
-mod lab;
+#[cfg(test)]
+mod map;
 mod module;
+mod peer_kernel;
+#[cfg(test)]
 mod proofs;
-mod qemu;
-mod scenarios;
 mod soak;
 mod suites;
-mod system;
 mod test;
 mod vm;
-mod workspace;
 
 use std::process::ExitCode;
 
@@ -48,7 +41,7 @@ enum Task {
     EarlyRanges(early::Arguments),
     Fuzz(fuzz::Arguments),
     Module(module::Arguments),
-    PeerKernel(kernel::peer::Arguments),
+    PeerKernel(peer_kernel::Arguments),
     Soak(soak::Arguments),
     Suites(suites::Arguments),
     Test(test::Arguments),
@@ -64,7 +57,7 @@ fn main() -> ExitCode {
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Module(arguments) => module::run(&arguments),
-        Task::PeerKernel(arguments) => kernel::peer::run(&arguments),
+        Task::PeerKernel(arguments) => peer_kernel::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Suites(arguments) => suites::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),

@@ -1,30 +1,13 @@
 //! `cargo xtask soak`: many handovers in a row, everything at once, everything compared.
-//!
-//! A number (the seed) decides what is kept in each kernel, how large it is, what becomes of it, how much memory is in use
-//! while the next kernel is loaded (and with it where things land), and which kernel comes next. Kept are blobs, directories,
-//! a sample driver's ring, files on khofs and the trace of each kernel. After each hop the guest overwrites its free memory and
-//! compares the hash of everything; before that the host reads what arrived from the memory of the machine itself and
-//! compares it with the hashes in the state tree, and those of files with what the kernel before said of them.
-
-mod account;
-mod model;
-mod outside;
-mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::lab::{End, Lab, log};
-use crate::scenarios::Scenario;
-use report::Summary;
-
-/// Kernels that take turns.
-pub const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
-
-/// Memory of the guest: all of it below the hole under 4 GiB, so that an address is an offset in the memory file.
-const MEM_MIB: u64 = 768;
+use kho_cases::Stock;
+use kho_cases::soak::report::{self, Summary};
+use kho_cases::soak::scenario;
+use kho_lab::run::{End, log};
 
 /// Hand over again and again between 6.1, 6.12 and 7.3, with content of random sizes at random places.
 #[derive(clap::Args)]
@@ -40,26 +23,6 @@ pub struct Arguments {
     report: Option<PathBuf>,
 }
 
-/// The guest test for so many hops with this seed.
-pub fn scenario(name: &str, hops: usize, seed: u64) -> Scenario {
-    let plan = model::Plan::new(hops, seed);
-    let mut scenario = Scenario::new(
-        name,
-        "hops with blobs, files on khofs, a driver and traces at once, checked inside and outside",
-    )
-    .kernels(&plan.kernels)
-    .mem_mib(MEM_MIB)
-    .memory_in_file()
-    .kho_modules(&["kho", "kho_ring", "khofs"])
-    .timeout_s(120 + 120 * hops as u64)
-    .step("outside", outside::compare)
-    .check(|outcome| Summary::of(outcome).map(|sum| sum.line()));
-    for (hop, script) in plan.scripts.iter().enumerate() {
-        scenario = scenario.at(hop, script);
-    }
-    scenario
-}
-
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     ensure!(arguments.hops > 0, "a soak of no hops shows nothing");
@@ -68,8 +31,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => random()?,
     };
     println!("cargo xtask soak --hops {} --seed {seed}", arguments.hops);
-    let lab = Lab::open(None)?;
-    let outcome = scenario("soak", arguments.hops, seed).run(&lab, &mut |_, event| {
+    let stock = Stock::open(None)?;
+    let outcome = scenario("soak", arguments.hops, seed).run(&stock, &mut |_, event| {
         if let Some(kho_guest::Event::Boot { hop, release, .. }) = event {
             println!("hop {hop}: {release}");
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kho_guest::Event;
-
-use crate::guest::Contents;
-use crate::lab::{End, Job, Lab, hop_times, is_script_output, log};
-use crate::qemu::{Firmware, Machine, Port};
+use kho_lab::Lab;
+use kho_lab::guest::Contents;
+use kho_lab::qemu::{Firmware, Machine, Port};
+use kho_lab::run::{End, Job, hop_times, is_script_output, log};
 
 /// Run your own scripts in a guest, before and after each hop from kernel to kernel.
 ///
@@ -133,6 +133,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         timeout,
         steps: &[],
     };
+    eprintln!(
+        "xtask: making the guest's disk and starting {} ({} firmware, {} MiB)",
+        arguments.kernel, arguments.firmware, arguments.mem
+    );
     let outcome = lab.run(&job, &mut |line, event| {
         if let Some(event) = event {
             describe(event);
@@ -170,22 +174,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         end => {
             eprintln!("{}", log::tail(&outcome.log, 25));
-            eprintln!("vm: {}", describe_end(&end));
+            eprintln!("vm: {}", end);
             ExitCode::FAILURE
         }
     })
-}
-
-/// One word and the reason.
-pub fn describe_end(end: &End) -> String {
-    match end {
-        End::Pass => "PASS".into(),
-        End::Fail(why) => format!("FAIL: {why}"),
-        End::Panic(why) => format!("PANIC: {why}"),
-        End::Hang(why) => format!("HANG: {why}"),
-        End::Broken(why) => format!("BROKEN harness: {why}"),
-        End::Skip(why) => format!("SKIP: {why}"),
-    }
 }
 
 fn describe(event: &Event) {

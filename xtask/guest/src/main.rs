@@ -12,6 +12,7 @@ mod init;
 mod limits;
 mod loader;
 mod mallory;
+mod map;
 mod mapping;
 mod memory;
 mod part;

@@ -1,22 +1,18 @@
 //! `kho-guest map-…`: files used through mappings.
-#![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap};
-use rustix::pipe::{IoSliceRaw, SpliceFlags, vmsplice};
+use rustix::mm::MapFlags;
 use serde_json::{Value, json};
 
+use crate::map::{Map, PAGE};
 use crate::tree::Random;
-
-const PAGE: usize = 4096;
 
 /// What to do with a mapping.
 #[derive(clap::Subcommand)]
@@ -152,7 +148,7 @@ pub fn run(tool: &Tool) -> Result<()> {
             let len = usize::try_from(source.metadata()?.len())?;
             let mut map = Map::of(to, MapFlags::SHARED)?;
             let room = len.next_multiple_of(PAGE);
-            ensure!(map.len >= room, "{} is too small", to.display());
+            ensure!(map.bytes().len() >= room, "{} is too small", to.display());
             let mut done = 0;
             while done < len {
                 let got = source.read(&mut map.bytes_mut()[done..room])?;
@@ -187,14 +183,12 @@ pub fn run(tool: &Tool) -> Result<()> {
         }
         Tool::Poison { file, page } => {
             let map = Map::of(file, MapFlags::SHARED)?;
-            let at = map.page(*page)?.as_ptr();
             // The kernel looks at what is mapped.
             std::hint::black_box(map.page(*page)?.load(Ordering::Relaxed));
             let frame = map.some_frames(*page, 1)?[0];
             // Now: the kernel may kill who has it mapped.
             println!("page {page} is at {}", frame * PAGE as u64);
-            // SAFETY: a page of a mapping of our own, which is not used after this.
-            let result = unsafe { madvise(at.cast(), PAGE, Advice::LinuxHwPoison) };
+            let result = map.poison(*page);
             // The kernel may say that it does not know such pages; it has noted the failure all the same.
             println!("madvise: {result:?}");
             Ok(())
@@ -208,13 +202,11 @@ pub fn run(tool: &Tool) -> Result<()> {
         Tool::Huge { file, advise } => {
             let map = Map::of(file, MapFlags::SHARED)?;
             if *advise {
-                // SAFETY: advice about a mapping of our own does not change what is in it.
-                unsafe { madvise(map.at.cast(), map.len, Advice::LinuxHugepage) }
-                    .context("asking for huge pages")?;
+                map.ask_for_huge_pages()?;
             }
             // Both kinds of faults: who advises also writes.
             map.touch(*advise);
-            println!("{}", huge_kib(map.at as usize)?);
+            println!("{}", huge_kib(map.address())?);
             Ok(())
         }
     }
@@ -356,142 +348,4 @@ fn cut_step(file: &File, map: &Map, random: &mut Random, model: &mut Vec<u8>) ->
             format!("mapped write of {len:#x} at {at:#x}")
         }
     })
-}
-
-/// A mapping of a whole file.
-///
-/// # Invariants
-///
-/// `len` readable and writable bytes at `at`, mapped until the process ends.
-pub struct Map {
-    at: *mut u8,
-    len: usize,
-}
-
-impl Map {
-    /// Of a file with at least one page.
-    fn of(path: &Path, flags: MapFlags) -> Result<Self> {
-        Self::at_least(path, flags, PAGE)
-    }
-
-    /// Of a file with at least so many bytes, of which there is one.
-    fn at_least(path: &Path, flags: MapFlags, least: usize) -> Result<Self> {
-        let file: File = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .with_context(|| format!("opening {}", path.display()))?;
-        let len = usize::try_from(file.metadata()?.len())?;
-        ensure!(
-            len >= least,
-            "{} has {len} bytes, not {least}",
-            path.display()
-        );
-        Self::with(&file, len, flags)
-    }
-
-    /// Of that many bytes. Behind the end of the file there is nothing to touch, says the kernel.
-    pub fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at a place that the kernel chooses.
-        let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, file, 0) }
-            .context("mapping the file")?;
-        // INVARIANT: just mapped, and never unmapped.
-        Ok(Self { at: at.cast(), len })
-    }
-
-    /// The first word of each page.
-    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
-        (0..self.len / PAGE).map(|page| {
-            // SAFETY: inside of the mapping, by the # Invariants and the bound of the range above.
-            let word = unsafe { self.at.add(page * PAGE) };
-            // SAFETY: page-aligned and mapped by the # Invariants; everybody uses it as an atomic.
-            unsafe { AtomicU64::from_ptr(word.cast()) }
-        })
-    }
-
-    /// Reads the first word of each page, or adds one to it.
-    pub fn touch(&self, write: bool) {
-        for page in self.counters() {
-            std::hint::black_box(match write {
-                true => page.fetch_add(1, Ordering::Relaxed),
-                false => page.load(Ordering::Relaxed),
-            });
-        }
-    }
-
-    /// Puts the page at a multiple of 4096 into a pipe: not copied, so that the pipe holds the page itself.
-    pub fn lend(&self, at: usize, pipe: &OwnedFd) -> Result<()> {
-        let page = [IoSliceRaw::from_slice(&self.part(at + PAGE)[at..])];
-        // SAFETY: of a mapping that stays until this process ends, by the # Invariants.
-        let lent = unsafe { vmsplice(pipe, &page, SpliceFlags::empty()) }.context("vmsplice")?;
-        ensure!(lent == PAGE, "{lent} bytes are in the pipe");
-        Ok(())
-    }
-
-    /// The first word of a page.
-    fn page(&self, page: usize) -> Result<&AtomicU64> {
-        self.counters()
-            .nth(page)
-            .with_context(|| format!("there is no page {page}"))
-    }
-
-    /// The page frames that hold it, in order. All of them must be present: Documentation/admin-guide/mm/pagemap.rst,
-    /// bit 63 of an entry; the number is in bits 0 to 54.
-    fn frames(&self) -> Result<Vec<u64>> {
-        self.some_frames(0, self.len.div_ceil(PAGE))
-    }
-
-    /// The page frames of pages `first..first + count`.
-    fn some_frames(&self, first: usize, count: usize) -> Result<Vec<u64>> {
-        let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
-        let mut entries = vec![0; count * 8];
-        let offset = ((self.at.addr() / PAGE + first) * 8) as u64;
-        pagemap
-            .read_exact_at(&mut entries, offset)
-            .context("reading the page map")?;
-        let frame = |(index, entry): (usize, &[u8; 8])| {
-            let entry = u64::from_ne_bytes(*entry);
-            let frame = entry & ((1 << 55) - 1);
-            ensure!(
-                entry >> 63 == 1 && frame != 0,
-                "page {} has no frame: {entry:#x}",
-                first + index
-            );
-            Ok(frame)
-        };
-        entries
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .enumerate()
-            .map(frame)
-            .collect()
-    }
-
-    /// The first bytes, if the file has as many.
-    pub fn part(&self, len: usize) -> &[u8] {
-        // SAFETY: as in `bytes`, and no more than is mapped.
-        unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
-    }
-
-    /// The same, to write to, by the one thread that there is.
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "the file is what changes, as by any of its descriptors"
-    )]
-    pub fn part_mut(&self, len: usize) -> &mut [u8] {
-        // SAFETY: as above, and the caller has no other part meanwhile.
-        unsafe { std::slice::from_raw_parts_mut(self.at, len.min(self.len)) }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped by the # Invariants; nobody else writes the file meanwhile, as the test's script sees to.
-        unsafe { std::slice::from_raw_parts(self.at, self.len) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
-    }
 }

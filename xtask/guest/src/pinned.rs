@@ -11,10 +11,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::MapFlags;
 use rustix::pipe::pipe;
 
-use crate::mapping::Map;
+use crate::map::{Map, PAGE};
 use crate::tree::Random;
 
-const PAGE: usize = 4096;
 const MIB: usize = 1 << 20;
 
 /// A page in a pipe: not copied, so that the pipe holds the page itself.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::MapFlags;
 
-use crate::mapping::Map;
+use crate::map::Map;
 
 const PAGE: u64 = 4096;
 

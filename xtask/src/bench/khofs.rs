@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-
-use crate::lab::{End, Lab};
-use crate::scenarios::Scenario;
-use crate::workspace;
+use kho_cases::{Scenario, Stock};
+use kho_lab::run::End;
+use kho_lab::workspace;
 
 /// Where the report is, below the workspace.
 const REPORT: &str = "docs/reports/khofs-speed.md";
@@ -27,13 +26,13 @@ pub struct Arguments {
 
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let lab = Lab::open(None)?;
+    let stock = Stock::open(None)?;
     let mut all = Vec::new();
     for kernel in ["6.1", "6.12", "7.3"] {
         if !arguments.kernel.iter().any(|wanted| wanted == kernel) {
             continue;
         }
-        let outcome = scenario(kernel).run(&lab, &mut |_, _| {});
+        let outcome = scenario(kernel).run(&stock, &mut |_, _| {});
         ensure!(
             matches!(outcome.end, End::Pass),
             "{kernel}: {:?}, see {}",
@@ -43,7 +42,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let log = std::fs::read(&outcome.log)
             .with_context(|| format!("reading {}", outcome.log.display()))?;
         let speeds = Speeds::parse(&String::from_utf8_lossy(&log))?;
-        let outcome = mounts(kernel).run(&lab, &mut |_, _| {});
+        let outcome = mounts(kernel).run(&stock, &mut |_, _| {});
         ensure!(
             matches!(outcome.end, End::Pass),
             "{kernel}, mounts: {:?}, see {}",
@@ -86,17 +85,8 @@ fn scenario(kernel: &'static str) -> Scenario {
         .kho_modules(&["kho", "khofs"])
         .counting()
         .first(&format!(
-            "mkdir /khofs /tmpfs
-             mount -t khofs none /khofs
-             mount -t tmpfs none /tmpfs
-             for fs in tmpfs khofs; do
-                 kho-guest speed /$fs >/tmp/first
-             done
-             for round in $(seq {ROUNDS}); do
-                 for fs in tmpfs khofs; do
-                     kho-guest speed /$fs | sed \"s/^/@speed $fs /\"
-                 done
-             done"
+            "rounds={ROUNDS}\n{}",
+            include_str!("khofs-speed.sh")
         ))
         .timeout_s(1800)
 }
@@ -107,21 +97,8 @@ fn mounts(kernel: &'static str) -> Scenario {
         .kernels(&[kernel, kernel])
         .kho_modules(&["kho", "khofs"])
         .counting()
-        .first(
-            "for size in 2 1 16 512; do
-                 mkdir /$size
-                 mount -t khofs none /$size -o name=mib-$size,size=90%
-                 fallocate -l ${size}m /$size/file
-             done
-             cat /sys/fs/khofs/status",
-        )
-        .each(
-            "for size in 2 1 16 512; do
-                 mkdir /$size
-                 kho-guest timed mount -t khofs none /$size -o name=mib-$size >/tmp/took
-                 [ $size = 2 ] || kho-guest report mount-${size}MiB </tmp/took
-             done",
-        )
+        .first(include_str!("khofs-mounts-first.sh"))
+        .each(include_str!("khofs-mounts-each.sh"))
         .timeout_s(1800)
 }
 

@@ -3,7 +3,8 @@
 
 use std::fmt::Write as _;
 
-use crate::dist::pages;
+use kho_cases::pages::links;
+use kho_dist::pages;
 
 /// Where the help goes.
 const COMMANDS: &str = "<!-- every verb -->";
@@ -21,7 +22,7 @@ pub fn fill(page: &str) -> String {
 /// mdbook makes `index.html` of a `README.md`, and leaves links to it as they are.
 fn links_to_indexes(page: &str) -> String {
     let mut out = page.to_owned();
-    for (_, target) in super::links::targets(page) {
+    for (_, target) in links::targets(page) {
         let (file, fragment) = target.split_once('#').unwrap_or((&target, ""));
         if let Some(folder) = file.strip_suffix("README.md") {
             let hash = if fragment.is_empty() { "" } else { "#" };

@@ -1,17 +1,15 @@
 //! `cargo xtask book`: the book as web pages. Its commands are run by the guest tests `book-*`.
 
-pub mod blocks;
 mod fill;
-pub mod links;
 mod rendered;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-
-use crate::cache::Cache;
-use crate::workspace::{cargo, root, target_dir};
+use kho_cases::pages::{blocks, links, read};
+use kho_lab::cache::Cache;
+use kho_lab::workspace::{cargo, root, target_dir};
 
 /// The version of mdbook that renders it.
 const MDBOOK: &str = "0.5.4";
@@ -103,7 +101,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         if path.is_dir() {
             copy(&path, &to)?;
         } else if path.extension().is_some_and(|extension| extension == "md") {
-            let page = blocks::read(&path)?;
+            let page = read(&path)?;
             // mdbook looks for the files that the summary names.
             let page = match path.ends_with("SUMMARY.md") {
                 true => page,
@@ -134,7 +132,7 @@ mod tests {
         assert!(there.is_empty(), "not in SUMMARY.md: {there:?}");
         // What is outside of the book is not rendered with it.
         for page in &pages {
-            for (line, target) in links::targets(&blocks::read(page).unwrap()) {
+            for (line, target) in links::targets(&read(page).unwrap()) {
                 let file = target.split('#').next().unwrap_or("");
                 let path = page.parent().unwrap().join(file).canonicalize().unwrap();
                 assert!(
@@ -149,7 +147,7 @@ mod tests {
     #[test]
     fn every_contract_says_what_a_contract_has_to_say() {
         let abi = root().join("docs/src/abi");
-        let overview = blocks::read(&abi.join("README.md")).unwrap();
+        let overview = read(&abi.join("README.md")).unwrap();
         let rows = overview.lines().filter(|line| line.starts_with("| "));
         let contracts: Vec<String> = rows
             .flat_map(links::targets)
@@ -157,7 +155,7 @@ mod tests {
             .collect();
         assert_eq!(contracts.len(), 8, "{contracts:?}");
         for page in contracts {
-            let text = blocks::read(&abi.join(&page)).unwrap();
+            let text = read(&abi.join(&page)).unwrap();
             for part in ["A version bump", "The unknown", "If a kexec fails"] {
                 assert!(text.contains(&format!("\n## {part}\n")), "{page}: {part}");
             }
@@ -182,7 +180,7 @@ mod tests {
         assert!(pages.len() > 25, "{listed}");
         let mut broken = links::broken(&pages).unwrap();
         for page in &pages {
-            for (line, path) in links::paths(&blocks::read(page).unwrap()) {
+            for (line, path) in links::paths(&read(page).unwrap()) {
                 if !root().join(&path).exists() {
                     broken.push(format!("{}:{line}: there is no {path}", page.display()));
                 }

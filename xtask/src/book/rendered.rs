@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
-
-use super::blocks::read;
+use kho_cases::pages::read;
 
 /// What is wrong with the links of the pages in a folder. Those that leave the book are not looked at.
 pub fn broken(dir: &Path) -> Result<Vec<String>> {

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
-use super::Tally;
-use crate::lab::{End, Lab, Outcome, log};
-use crate::scenarios::{self, Scenario};
+use kho_cases::{Scenario, Stock, scenarios};
+use kho_lab::run::{End, Outcome, log};
+
+use super::tally::Tally;
 
 /// What QEMU needs besides the guest's own memory, in MiB.
 const OVERHEAD_MIB: u64 = 300;
@@ -16,7 +17,7 @@ pub fn choose(filter: &str, slow_too: bool) -> Vec<Scenario> {
         .into_iter()
         .filter(|scenario| scenario.name.contains(filter));
     let (chosen, left): (Vec<_>, Vec<_>) =
-        matching.partition(|scenario| slow_too || !scenario.slow);
+        matching.partition(|scenario| slow_too || !scenario.limits.slow);
     if !left.is_empty() {
         let names: Vec<_> = left.iter().map(|scenario| scenario.name.as_str()).collect();
         println!("not run without --all, because slow: {}", names.join(", "));
@@ -25,15 +26,15 @@ pub fn choose(filter: &str, slow_too: bool) -> Vec<Scenario> {
 }
 
 /// Runs the tests and counts them.
-pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut Tally) {
+pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut Tally) {
     // Before any guest runs: a build beside them would make them miss their limits.
     if scenarios.iter().any(Scenario::needs_peer)
-        && let Err(error) = lab.build_peer()
+        && let Err(error) = stock.lab.build_peer()
     {
         eprintln!("xtask: {error:#}");
     }
     if scenarios.iter().any(Scenario::needs_next_command)
-        && let Err(error) = lab.next_command()
+        && let Err(error) = stock.lab.next_command()
     {
         eprintln!("xtask: {error:#}");
     }
@@ -58,7 +59,7 @@ pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut
                     let Some(scenario) = lock(queue).pop_front() else {
                         return;
                     };
-                    let result = run_one(lab, &scenario, memory);
+                    let result = run_one(stock, &scenario, memory);
                     if sender.send((scenario, result)).is_err() {
                         return;
                     }
@@ -80,7 +81,7 @@ pub fn run(lab: &Lab, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut
 }
 
 /// Runs one test; gives its outcome and what is worth saying about it.
-fn run_one(lab: &Lab, scenario: &Scenario, memory: &Memory) -> (Outcome, String) {
+fn run_one(stock: &Stock, scenario: &Scenario, memory: &Memory) -> (Outcome, String) {
     let mib = scenario.machine.mem_mib + OVERHEAD_MIB;
     let Some(_claim) = memory.claim(mib) else {
         let why = format!(
@@ -89,11 +90,11 @@ fn run_one(lab: &Lab, scenario: &Scenario, memory: &Memory) -> (Outcome, String)
         );
         return (Outcome::without_guest(End::Skip(why)), String::new());
     };
-    let mut outcome = scenario.run(lab, &mut |_, _| {});
+    let mut outcome = scenario.run(stock, &mut |_, _| {});
     if outcome.end != End::Pass {
         return (outcome, String::new());
     }
-    match scenario.check.map(|check| check(&outcome)) {
+    match scenario.host.check.map(|check| check(&outcome)) {
         None => (outcome, String::new()),
         Some(Ok(remark)) => (outcome, remark),
         Some(Err(error)) => {

@@ -3,16 +3,15 @@
 mod guests;
 mod host;
 mod packages;
+pub mod tally;
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-
-use crate::lab::{End, Lab};
-use crate::scenarios;
-use crate::vm::describe_end;
+use kho_cases::{Stock, scenarios};
+use kho_lab::run::End;
+use tally::Tally;
 
 /// Run all tests: formatting, lints and unit tests on this machine, then guests.
 ///
@@ -29,6 +28,9 @@ pub struct Arguments {
     /// Only tests whose name contains this.
     #[arg(long, value_name = "SUBSTRING", default_value = "")]
     filter: String,
+    /// A test that is skipped because this machine lacks something fails.
+    #[arg(long)]
+    no_skips: bool,
     /// List the guest tests and do nothing.
     #[arg(long)]
     list: bool,
@@ -43,61 +45,6 @@ pub struct Arguments {
     kho: Option<PathBuf>,
 }
 
-/// Results so far.
-#[derive(Debug, Default)]
-pub struct Tally {
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-    /// Name, reason and details of everything that did not pass.
-    failures: Vec<(String, String, String)>,
-}
-
-impl Tally {
-    /// Counts one test and says how it went. `remark` follows its name; `details` are shown at the end if it failed.
-    pub fn add(&mut self, name: &str, end: &End, remark: &str, details: impl FnOnce() -> String) {
-        match end {
-            End::Pass => {
-                self.passed += 1;
-                println!("PASS {name} {remark}");
-            }
-            End::Skip(why) => {
-                self.skipped += 1;
-                println!("SKIP {name}: {why}");
-            }
-            _ => {
-                self.failed += 1;
-                let what = describe_end(end);
-                println!("{name}: {what} {remark}");
-                self.failures.push((name.to_owned(), what, details()));
-            }
-        }
-    }
-
-    /// Counts many tests that another program ran.
-    pub fn add_many(&mut self, passed: usize, skipped: usize) {
-        self.passed += passed;
-        self.skipped += skipped;
-    }
-
-    fn summary(&self) -> String {
-        let mut text = String::new();
-        for (name, what, details) in &self.failures {
-            let _ = write!(text, "\n==== {name}: {what}\n{}\n", details.trim_end());
-        }
-        // Once more in short: whoever sees only the end of this learns which.
-        for (name, what, _) in &self.failures {
-            let _ = writeln!(text, "{name}: {}", what.lines().next().unwrap_or_default());
-        }
-        let _ = write!(
-            text,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        );
-        text
-    }
-}
-
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
@@ -108,22 +55,22 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             println!(
                 "{:24} {}{}",
                 scenario.name,
-                if scenario.slow { "(slow) " } else { "" },
+                if scenario.limits.slow { "(slow) " } else { "" },
                 scenario.about
             );
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(arguments.no_skips);
     if !arguments.guests {
         host::run(&arguments.filter, &mut tally);
     }
     if !arguments.host {
         let chosen = guests::choose(&arguments.filter, arguments.all);
-        match Lab::open(arguments.kho.as_deref()) {
-            Ok(lab) => {
-                packages::run(&lab, &arguments.filter, arguments.all, &mut tally);
-                guests::run(&lab, chosen, arguments.jobs, &mut tally);
+        match Stock::open(arguments.kho.as_deref()) {
+            Ok(stock) => {
+                packages::run(&stock, &arguments.filter, arguments.all, &mut tally);
+                guests::run(&stock, chosen, arguments.jobs, &mut tally);
             }
             Err(error) => {
                 let end = End::Broken("guests cannot be run, see the first of these".into());
@@ -135,26 +82,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     println!("{}", tally.summary());
-    Ok(if tally.failed == 0 {
+    Ok(if tally.failed() == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_line_counts_and_failures_come_before_it() {
-        let mut tally = Tally::default();
-        tally.add("a", &End::Pass, "", String::new);
-        tally.add("b", &End::Hang("silence".into()), "", || "tail".into());
-        tally.add_many(10, 3);
-        assert_eq!(
-            tally.summary(),
-            "\n==== b: HANG: silence\ntail\nb: HANG: silence\n11 passed, 1 failed, 3 skipped"
-        );
-    }
 }

@@ -4,26 +4,30 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use kho_cases::Stock;
+use kho_dist as dist;
+use kho_lab::command::succeed;
+use kho_lab::run::End;
+use kho_lab::system::Release;
+use kho_lab::workspace;
 
-use super::Tally;
-use crate::dist;
-use crate::lab::{End, Lab};
-use crate::system::{self, Release};
-use crate::workspace;
+use super::tally::Tally;
 
 /// A test: its name, whether only `--all` runs it, what it does.
-type Test = (&'static str, bool, fn(&Lab) -> Result<String>);
+type Test = (&'static str, bool, fn(&Stock) -> Result<String>);
 
 const TESTS: [Test; 6] = [
     ("packages:lintian", false, lintian),
-    ("packages:dkms-12", false, |lab| {
-        dkms(lab, Release::Bookworm)
+    ("packages:dkms-12", false, |stock| {
+        dkms(stock, Release::Bookworm)
     }),
-    ("packages:dkms-13", false, |lab| dkms(lab, Release::Trixie)),
+    ("packages:dkms-13", false, |stock| {
+        dkms(stock, Release::Trixie)
+    }),
     ("packages:crates", false, |_| crates()),
     ("packages:cargo-install", true, |_| install()),
-    ("packages:reproducible", true, |lab| {
-        reproducible(&lab.packages()?)
+    ("packages:reproducible", true, |stock| {
+        reproducible(&stock.packages()?)
     }),
 ];
 
@@ -33,13 +37,13 @@ pub fn names() -> impl Iterator<Item = (&'static str, bool)> {
 }
 
 /// Runs them.
-pub fn run(lab: &Lab, filter: &str, slow_too: bool, tally: &mut Tally) {
+pub fn run(stock: &Stock, filter: &str, slow_too: bool, tally: &mut Tally) {
     for (name, slow, test) in TESTS {
         if !name.contains(filter) || (slow && !slow_too) {
             continue;
         }
         let start = Instant::now();
-        let result = test(lab);
+        let result = test(stock);
         let took = format!("{:.1} s", start.elapsed().as_secs_f64());
         match result {
             Ok(remark) => tally.add(name, &End::Pass, &format!("{took} {remark}"), String::new),
@@ -50,20 +54,20 @@ pub fn run(lab: &Lab, filter: &str, slow_too: bool, tally: &mut Tally) {
     }
 }
 
-fn lintian(lab: &Lab) -> Result<String> {
+fn lintian(stock: &Stock) -> Result<String> {
     // The later versions are for upgrades only.
-    let ours: Vec<_> = lab
+    let ours: Vec<_> = stock
         .packages()?
         .into_iter()
         .filter(|deb| !deb.to_string_lossy().contains("+later"))
         .collect();
-    dist::lintian(lab.cache(), &ours)?;
+    dist::lintian(stock.lab.cache(), &ours)?;
     Ok(format!("{} packages", ours.len()))
 }
 
 /// Installed, built for every kernel, upgraded, purged.
-fn dkms(lab: &Lab, release: Release) -> Result<String> {
-    let built = lab.dkms(release)?.kernels;
+fn dkms(stock: &Stock, release: Release) -> Result<String> {
+    let built = stock.dkms(release)?.kernels;
     ensure!(built.len() == 2, "built for {built:?}");
     Ok(built.join(", "))
 }
@@ -104,7 +108,7 @@ fn install() -> Result<String> {
         "crates/cli",
     ]);
     command.arg("--root").arg(&root);
-    system::succeed(&mut command)?;
+    succeed(&mut command)?;
     let output = std::process::Command::new(root.join("bin/kho"))
         .arg("--version")
         .output()?;
@@ -131,12 +135,12 @@ fn reproducible(debs: &[std::path::PathBuf]) -> Result<String> {
         "sh",
     ]);
     archive.arg(workspace::root()).arg(&copy);
-    system::succeed(&mut archive)?;
+    succeed(&mut archive)?;
     let mut command = std::process::Command::new("cargo");
     command.current_dir(&copy).args(["xtask", "dist"]);
     command.env("SOURCE_DATE_EPOCH", dist::time()?.to_string());
     command.env_remove("CARGO_TARGET_DIR");
-    system::succeed(&mut command)?;
+    succeed(&mut command)?;
     let mut same = Vec::new();
     for deb in debs {
         let name = deb.file_name().unwrap_or_default();

@@ -1,0 +1,428 @@
+//! A guest test: what boots, what runs there, what the host does meanwhile.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kho_lab::guest::Contents;
+use kho_lab::kernel::peer;
+use kho_lab::programs::Foreign;
+use kho_lab::qemu::{Firmware, Machine};
+use kho_lab::run::{End, Host, Job, Observer, Outcome, Step};
+use kho_lab::system::Release;
+
+use crate::stock::Stock;
+
+/// Shell functions that all scripts have.
+pub(crate) const PRELUDE: &str = include_str!("prelude.sh");
+
+/// Shell functions that the scripts of full systems have.
+pub(crate) const SYSTEM_PRELUDE: &str = include_str!("scenarios/systems/prelude.sh");
+
+/// A look at what came out of a guest that passed: an error makes it fail, text is shown beside its name.
+pub type Check = fn(&Outcome) -> Result<String>;
+
+/// A guest test.
+pub struct Scenario {
+    /// Short, unique, without spaces.
+    pub name: String,
+    /// What it shows, for `--list`.
+    pub about: String,
+    /// The machine.
+    pub machine: Machine,
+    /// What boots and runs in it.
+    pub runs: Runs,
+    /// What the host does.
+    pub host: Part,
+    /// What it may take.
+    pub limits: Limits,
+}
+
+/// What boots and runs in the machine.
+#[derive(Default)]
+pub struct Runs {
+    /// A full system, in place of the kernels.
+    pub system: Option<Release>,
+    /// From first to last.
+    pub kernels: Vec<&'static str>,
+    /// More kernel parameters.
+    pub append: String,
+    /// What is loaded into the kernels.
+    pub modules: Modules,
+    /// What runs in them.
+    pub scripts: Scripts,
+    /// What the scripts find on their disk.
+    pub files: Files,
+}
+
+/// Modules of kernels.
+#[derive(Default)]
+pub struct Modules {
+    /// Of Debian's, by name.
+    pub debian: Vec<String>,
+    /// Of ours, in the order in which they are loaded.
+    pub ours: Vec<String>,
+    /// Ours are built and on the disk, whether loaded or not.
+    pub built: bool,
+    /// Hops after which the kernel has none of ours.
+    pub without: Vec<usize>,
+}
+
+/// Scripts of kernels.
+#[derive(Default)]
+pub struct Scripts {
+    /// Of the first.
+    pub first: Option<String>,
+    /// Of every kernel that is reached by a hop.
+    pub each: Option<String>,
+    /// After so many hops, instead of the above.
+    pub at: Vec<(usize, String)>,
+}
+
+/// Files for scripts.
+#[derive(Default)]
+pub struct Files {
+    /// Programs that nobody here wrote.
+    pub foreign: Vec<Foreign>,
+    /// Debian's trace-cmd.
+    pub trace_cmd: bool,
+    /// The `kho` command of the next contract.
+    pub next_command: bool,
+    /// The modules that kho-dkms makes.
+    pub dkms: bool,
+}
+
+/// What the host does.
+#[derive(Default)]
+pub struct Part {
+    /// At marks.
+    pub steps: Vec<Step>,
+    /// In the end, after a pass.
+    pub check: Option<Check>,
+}
+
+/// What a test may take.
+pub struct Limits {
+    /// Only run on demand.
+    pub slow: bool,
+    /// For all of it.
+    pub timeout: Duration,
+}
+
+impl Scenario {
+    /// A test that boots 6.1 and does nothing.
+    pub fn new(name: impl Into<String>, about: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            about: about.into(),
+            machine: Machine::default(),
+            runs: Runs {
+                kernels: vec!["6.1"],
+                ..Runs::default()
+            },
+            host: Part::default(),
+            limits: Limits {
+                slow: false,
+                timeout: Duration::from_secs(240),
+            },
+        }
+    }
+
+    /// A full Debian system instead of single kernels. Its scripts (by [`Self::at`], one for each boot) run with
+    /// `systems/prelude.sh` when its services are up.
+    pub fn system(mut self, release: Release) -> Self {
+        self.runs.system = Some(release);
+        self.machine.mem_mib = 1536;
+        self.limits.timeout = Duration::from_secs(900);
+        self
+    }
+
+    /// The modules that kho-dkms makes in this release, for all its kernels, are in `$KHO_FILES/modules.tar`.
+    pub fn dkms(mut self) -> Self {
+        self.runs.files.dkms = true;
+        self
+    }
+
+    /// The kernels, from first to last.
+    pub fn kernels(mut self, kernels: &[&'static str]) -> Self {
+        self.runs.kernels = kernels.to_vec();
+        self
+    }
+
+    /// The script of the first kernel.
+    pub fn first(mut self, script: &str) -> Self {
+        self.runs.scripts.first = Some(script.to_owned());
+        self
+    }
+
+    /// The script of every kernel that is reached by a hop.
+    pub fn each(mut self, script: &str) -> Self {
+        self.runs.scripts.each = Some(script.to_owned());
+        self
+    }
+
+    /// The script after so many hops, instead of the above.
+    pub fn at(mut self, hop: usize, script: &str) -> Self {
+        self.runs.scripts.at.push((hop, script.to_owned()));
+        self
+    }
+
+    /// Memory; 1024 MiB otherwise.
+    pub fn mem_mib(mut self, mib: u64) -> Self {
+        self.machine.mem_mib = mib;
+        self
+    }
+
+    /// Processors; 2 otherwise.
+    pub fn smp(mut self, processors: u32) -> Self {
+        self.machine.smp = processors;
+        self
+    }
+
+    /// Firmware; BIOS otherwise.
+    pub fn firmware(mut self, firmware: Firmware) -> Self {
+        self.machine.firmware = firmware;
+        self
+    }
+
+    /// More QEMU arguments.
+    pub fn qemu(mut self, arguments: &[&str]) -> Self {
+        self.machine
+            .extra
+            .extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// More kernel parameters, for every kernel.
+    pub fn append(mut self, parameters: &str) -> Self {
+        self.runs.append = parameters.to_owned();
+        self
+    }
+
+    /// More kernel modules, with what they depend on.
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.runs.modules.debian = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// kho.ko in every kernel, loaded before the scripts run. All modules that are built with it, samples too, are
+    /// at `/lib/modules/$KHO_RELEASE/updates/NAME.ko`.
+    pub fn kho_module(self) -> Self {
+        self.kho_modules(&["kho"])
+    }
+
+    /// As [`kho_module`](Self::kho_module), with these loaded in this order (`kho`, `kho_ring` …); may be none.
+    pub fn kho_modules(mut self, names: &[&str]) -> Self {
+        self.runs.modules.ours = names.iter().map(|name| (*name).to_owned()).collect();
+        self.runs.modules.built = true;
+        self
+    }
+
+    /// Programs that nobody here wrote, usable in scripts after `foreign`.
+    pub fn foreign(mut self, programs: &[Foreign]) -> Self {
+        self.runs.files.foreign = programs.to_vec();
+        self
+    }
+
+    /// The kernel after so many hops has no module of ours.
+    pub fn without_module(mut self, hop: usize) -> Self {
+        self.runs.modules.without.push(hop);
+        self
+    }
+
+    /// Debian's trace-cmd is among the files: the function `trace_cmd` of the trace scripts runs it.
+    pub fn trace_cmd(mut self) -> Self {
+        self.runs.files.trace_cmd = true;
+        self
+    }
+
+    /// The `kho` command that belongs to the module `kho_next` is `$KHO_FILES/kho-next`.
+    pub fn next_command(mut self) -> Self {
+        self.runs.files.next_command = true;
+        self
+    }
+
+    /// Whether [`next_command`](Self::next_command) was called.
+    pub fn needs_next_command(&self) -> bool {
+        self.runs.files.next_command
+    }
+
+    /// Limit for all of it; 240 s otherwise.
+    pub fn timeout_s(mut self, seconds: u64) -> Self {
+        self.limits.timeout = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Something the host does while a script waits in `kho-guest mark MARK`.
+    pub fn step(
+        mut self,
+        mark: &str,
+        act: impl Fn(&mut Host<'_>) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.host.steps.push(Step {
+            mark: mark.to_owned(),
+            act: Box::new(act),
+        });
+        self
+    }
+
+    /// The guest's clock counts instructions, one a nanosecond: what it measures does not depend on the host.
+    pub fn counting(mut self) -> Self {
+        self.machine.counting = true;
+        self.smp(1)
+    }
+
+    /// The processor is QEMU's own, with all features that it knows, five-level paging among them.
+    pub fn emulated(mut self) -> Self {
+        self.machine.emulated = true;
+        self
+    }
+
+    /// A reset starts the machine again: for tests that cut its power.
+    pub fn restarts(mut self) -> Self {
+        self.machine.restarts = true;
+        self
+    }
+
+    /// So many kernels die in it, each followed by a start from nothing.
+    pub fn panics(mut self, kernels: usize) -> Self {
+        self.machine.panics = kernels;
+        self.restarts()
+    }
+
+    /// So many kernels of a full system die when they should leave for the next stage; their crash kernel reboots into it.
+    pub fn crashes(mut self, kernels: usize) -> Self {
+        self.machine.crashes = kernels;
+        self
+    }
+
+    /// The host can read and write its memory, see [`Host::memory`].
+    pub fn memory_in_file(mut self) -> Self {
+        self.machine.memory_in_file = true;
+        self
+    }
+
+    /// Something the host looks at after a pass.
+    pub fn check(mut self, check: Check) -> Self {
+        self.host.check = Some(check);
+        self
+    }
+
+    /// Only with `--all`.
+    pub fn slow(mut self) -> Self {
+        self.limits.slow = true;
+        self
+    }
+
+    /// How long it takes beside others: in boots of a kernel, of which a full system makes many times the work.
+    pub fn length(&self) -> usize {
+        const SYSTEM: usize = 8;
+        self.runs.kernels.len().max(self.runs.scripts.at.len())
+            * if self.runs.system.is_some() {
+                SYSTEM
+            } else {
+                1
+            }
+    }
+
+    /// Whether it boots the kernel that is built here.
+    pub fn needs_peer(&self) -> bool {
+        self.runs.kernels.contains(&peer::NAME)
+    }
+
+    /// Every script, as it is written here.
+    pub fn scripts(&self) -> impl Iterator<Item = &str> {
+        let Scripts { first, each, at } = &self.runs.scripts;
+        let usual = first.iter().chain(each);
+        usual
+            .chain(at.iter().map(|(_, script)| script))
+            .map(String::as_str)
+    }
+
+    /// Runs it in a guest, without its [`check`](Self::check). What cannot be prepared is a broken harness.
+    pub fn run(&self, stock: &Stock, observer: Observer<'_>) -> Outcome {
+        let contents = match self.runs.contents(stock) {
+            Ok(contents) => contents,
+            Err(error) => return Outcome::without_guest(End::Broken(format!("{error:#}"))),
+        };
+        let job = Job {
+            name: &self.name,
+            machine: &self.machine,
+            contents: &contents,
+            timeout: self.limits.timeout,
+            steps: &self.host.steps,
+        };
+        stock.lab.run(&job, observer)
+    }
+}
+
+impl Runs {
+    /// What the guest boots and runs.
+    fn contents(&self, stock: &Stock) -> Result<Contents> {
+        match self.system {
+            Some(release) => self.of_system(release, stock),
+            None => self.of_kernels(stock),
+        }
+    }
+
+    fn of_system(&self, release: Release, stock: &Stock) -> Result<Contents> {
+        let script = |(_, script): &(usize, String)| Some(format!("{SYSTEM_PRELUDE}\n{script}\n"));
+        let mut files = stock.packages()?;
+        if self.files.dkms {
+            files.push(stock.dkms(release)?.modules);
+        }
+        Ok(Contents {
+            scripts: self.scripts.at.iter().map(script).collect(),
+            append: self.append.clone(),
+            files,
+            system: Some(stock.lab.system(release)?),
+            ..Contents::default()
+        })
+    }
+
+    fn of_kernels(&self, stock: &Stock) -> Result<Contents> {
+        let lab = &stock.lab;
+        let kernel = |(hop, name): (usize, &&str)| {
+            let kernel = lab.kernel(name)?;
+            match self.modules.built && !self.modules.without.contains(&hop) {
+                true => lab.with_module(kernel),
+                false => Ok(kernel),
+            }
+        };
+        let kernels = self.kernels.iter().enumerate().map(kernel);
+        let kernels = kernels.collect::<Result<Vec<_>>>()?;
+        let mut files = match self.files.trace_cmd {
+            true => lab.trace_cmd()?,
+            false => Vec::new(),
+        };
+        if self.files.next_command {
+            files.push(lab.next_command()?);
+        }
+        let foreign = self.files.foreign.iter();
+        Ok(Contents {
+            scripts: (0..kernels.len())
+                .map(|hop| Some(format!("{PRELUDE}\n{}\n", self.scripts.of(hop)?)))
+                .collect(),
+            kernels,
+            append: self.append.clone(),
+            modules: self.modules.debian.clone(),
+            ours: self.modules.ours.clone(),
+            roots: foreign
+                .map(|program| lab.foreign(*program))
+                .collect::<Result<_>>()?,
+            files,
+            ..Contents::default()
+        })
+    }
+}
+
+impl Scripts {
+    /// The script after so many hops, as it is written here.
+    pub fn of(&self, hop: usize) -> Option<&str> {
+        let special = self.at.iter().find(|(at, _)| *at == hop);
+        let usual = match hop {
+            0 => self.first.as_deref(),
+            _ => self.each.as_deref(),
+        };
+        special.map(|(_, script)| script.as_str()).or(usual)
+    }
+}

@@ -1,0 +1,162 @@
+//! Every command of the book and the READMEs, run in order in guests. How a page says so: `crate::pages::blocks`.
+
+use crate::pages::blocks::{self, Block};
+use crate::scenario::Scenario;
+
+/// What the scripts of these guests begin with.
+const LIB: &str = include_str!("book/lib.sh");
+
+/// A guest that pages name.
+struct Guest {
+    name: &'static str,
+    kernels: &'static [&'static str],
+    /// Modules of this project that are loaded in each kernel.
+    modules: &'static [&'static str],
+}
+
+const fn guest(name: &'static str, kernels: &'static [&'static str]) -> Guest {
+    Guest {
+        name,
+        kernels,
+        modules: &[],
+    }
+}
+
+const GUESTS: [Guest; 8] = [
+    guest("readme", &["6.1", "6.12"]),
+    guest("tutorial", &["6.1", "6.12", "6.1"]),
+    guest("operations", &["6.1", "6.12"]),
+    guest("when", &["6.1", "6.12", "6.1"]),
+    guest("trace", &["6.1", "6.12"]),
+    Guest {
+        name: "producers",
+        kernels: &["6.1", "6.12"],
+        modules: &["kho", "kho_ring"],
+    },
+    Guest {
+        name: "khofs",
+        kernels: &["6.1", "6.12"],
+        modules: &["kho", "khofs"],
+    },
+    guest("format", &["6.1", "6.12", "6.1"]),
+];
+
+/// The tests of this file. A page that cannot be read is one that fails.
+pub fn scenarios() -> Vec<Scenario> {
+    let blocks = blocks::all();
+    let make = |guest: &Guest| {
+        let Guest {
+            name,
+            kernels,
+            modules,
+        } = guest;
+        let scenario = Scenario::new(
+            format!("book-{name}"),
+            format!("the commands of the book that are marked run={name}"),
+        )
+        .kernels(kernels);
+        let scenario = match modules.is_empty() {
+            true => scenario,
+            false => scenario.kho_modules(modules),
+        };
+        match blocks.as_ref().map(|blocks| fit(name, kernels, blocks)) {
+            Ok(Ok(scripts)) => scripts
+                .iter()
+                .enumerate()
+                .fold(scenario, |scenario, (hop, script)| {
+                    scenario.at(hop, &format!("{LIB}\n{script}"))
+                }),
+            Ok(Err(error)) => scenario.first(&broken(&error)),
+            Err(error) => scenario.first(&broken(error)),
+        }
+    };
+    GUESTS.iter().map(make).collect()
+}
+
+fn broken(error: &anyhow::Error) -> String {
+    format!("echo '{}'; false", format!("{error:#}").replace('\'', "’"))
+}
+
+/// A script for each kernel.
+fn fit(name: &str, kernels: &[&str], blocks: &[Block]) -> anyhow::Result<Vec<String>> {
+    let scripts = blocks::scripts(name, blocks)?;
+    anyhow::ensure!(
+        scripts.len() == kernels.len(),
+        "the pages take run={name} through {} kernels, and the guest has {}",
+        scripts.len(),
+        kernels.len()
+    );
+    Ok(scripts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::blocks::Fate;
+    use crate::pages::read;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_command_is_run_or_says_why_not() {
+        let blocks = blocks::all().unwrap();
+        let (mut run, mut not) = (0, Vec::new());
+        let mut named = BTreeSet::new();
+        for block in &blocks {
+            match &block.fate {
+                Fate::Run(name) => {
+                    named.insert(name.as_str());
+                    run += if block.hidden {
+                        0
+                    } else {
+                        block.commands.len()
+                    };
+                }
+                Fate::Not(_) => not.push((block.page.as_str(), block.commands.len())),
+            }
+        }
+        println!("{run} commands of the book are run");
+        assert_eq!(named, GUESTS.iter().map(|guest| guest.name).collect());
+        for guest in &GUESTS {
+            fit(guest.name, guest.kernels, &blocks).unwrap();
+        }
+        // Whoever adds a block that is not run adds it here too, with what runs the like of it.
+        let others_run = [
+            // khofs: `book-khofs`.
+            ("README.md", 1),
+            // The tests themselves.
+            ("README.md", 2),
+            // `packages:cargo-install`, and the packages that every full system installs.
+            ("README.md", 2),
+            // Every scenario with the module, which is built by the same `make`.
+            ("module/README.md", 5),
+            // `book-khofs`.
+            ("module/khofs/README.md", 4),
+            // `debian-*-packages`.
+            ("docs/src/operations/packages.md", 2),
+            // `debian-*-services`; `debian-*-hostile` has kho in the place of kexec.
+            ("docs/src/operations/systemctl-kexec.md", 3),
+            ("docs/src/operations/systemctl-kexec.md", 2),
+            // `khofs-qemu`.
+            ("docs/src/operations/virtual-machines.md", 3),
+        ];
+        assert_eq!(not, others_run);
+        assert!(run > 80, "{run} commands are run");
+    }
+
+    /// A page that shows a driver shows one that is built and tested.
+    #[test]
+    fn the_driver_in_rust_is_the_sample() {
+        let root = kho_lab::workspace::root();
+        let sample = read(&root.join("module/samples/note/src/lib.rs")).unwrap();
+        let page = read(&root.join("docs/src/producers/README.md")).unwrap();
+        let shown: Vec<&str> = page
+            .split("```rust,ignore\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect();
+        assert_eq!(shown.len(), 2);
+        for code in shown {
+            assert!(sample.contains(code), "not in the sample:\n{code}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Things kept over hop after hop.
+
+use crate::scenario::Scenario;
+use kho_lab::run::hop_times;
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "hop-6.1-6.12-7.3-6.1",
+            "a tree and a blob over three hops, memory filled after each",
+        )
+        .kernels(&["6.1", "6.12", "7.3", "6.1"])
+        .first("keep_tree_and_blob 32")
+        .each("check_tree_and_blob")
+        .check(|outcome| {
+            let times: Vec<_> = hop_times(&outcome.lives)
+                .iter()
+                .map(|time| format!("{:.1} s", time.as_secs_f64()))
+                .collect();
+            Ok(format!("hops took {}", times.join(", ")))
+        }),
+        Scenario::new(
+            "5.10",
+            "to 5.10 and back on a processor with five-level paging, which Debian's 5.10 is built without",
+        )
+        .kernels(&["6.12", "5.10", "7.3", "5.10"])
+        .emulated()
+        .first("grep -qw la57 /proc/cpuinfo\nkeep_tree_and_blob 16")
+        .each("fails grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob")
+        .at(
+            2,
+            // The last hop has a byte on its line that is no UTF-8.
+            include_str!("chain/five-level.sh"),
+        )
+        .at(
+            3,
+            "fails grep -qw la57 /proc/cpuinfo
+             grep -q \"note=gr$(printf '\\374')n\" /proc/cmdline
+             check_tree_and_blob",
+        ),
+        Scenario::new("nokaslr", "the same without address space randomization")
+            .kernels(&["6.1", "7.3", "6.12"])
+            .append("nokaslr")
+            .first("keep_tree_and_blob 16")
+            .each("check_tree_and_blob"),
+        Scenario::new(
+            "reload",
+            "a second load on a first boot keeps scratch although the first one's pages are reserved",
+        )
+        .kernels(&["6.1", "6.12"])
+        .first(
+            include_str!("chain/reload.sh"),
+        )
+        .each("check_tree_and_blob"),
+        Scenario::new(
+            "hops-20",
+            "twenty hops with a blob that grows by a MiB each time, without the module (with it: module-ring-20)",
+        )
+        .kernels(&["6.1", "6.12"].repeat(11)[..21])
+        .first("kho-guest bytes 1048576 --seed 0 | kho keep --name growing -")
+        .each(
+            include_str!("chain/growing.sh"),
+        )
+        .timeout_s(900)
+        .slow(),
+    ]
+}

@@ -1,0 +1,40 @@
+//! Early reservations: the cap that `kho` plans for holds on every kernel and firmware.
+
+use crate::scenario::Scenario;
+use kho_lab::qemu::Firmware;
+
+/// `EARLY_RANGES` of `crates/cli/src/handover/prepare.rs`.
+const CAP: u64 = 96;
+
+/// The tests of this file.
+pub fn scenarios() -> Vec<Scenario> {
+    [Firmware::Bios, Firmware::Uefi, Firmware::UefiTpm]
+        .into_iter()
+        .flat_map(|firmware| ["6.1", "6.12", "7.3"].map(|kernel| scenario(kernel, firmware, CAP)))
+        .chain([Firmware::Bios, Firmware::Uefi].map(|firmware| scenario("5.10", firmware, CAP)))
+        .collect()
+}
+
+/// One hop from 6.1 into `kernel` with `count` reservations, of which each is checked before and after all free
+/// memory was written to.
+pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
+    let mut names = kho_lab::kernel::names().into_iter();
+    let kernel = names.find(|name| *name == kernel).unwrap_or("6.1");
+    let on = match firmware {
+        Firmware::Bios => "bios",
+        Firmware::Uefi => "uefi",
+        Firmware::UefiTpm => "uefi-tpm",
+    };
+    Scenario::new(
+        format!("early-{kernel}-{on}"),
+        format!("{kernel} on {on} takes {count} early reservations"),
+    )
+    .kernels(&["6.1", kernel])
+    .firmware(firmware)
+    .first(&format!(
+        "count={count}\n{}",
+        include_str!("early/first.sh")
+    ))
+    .each(&format!("count={count}\n{}", include_str!("early/each.sh")))
+    .timeout_s(90)
+}

@@ -1,0 +1,5 @@
+kho-guest ranges --at-least $count
+kho status
+kho-guest fill
+kho-guest ranges --at-least $count
+kho status

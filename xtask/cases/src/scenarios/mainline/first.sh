@@ -1,0 +1,6 @@
+# On a first boot, whose `out/fdt` there is.
+[ ! -e $D/in ]
+side out | head -1 | grep -x 'out: kho-v4'
+side out | grep -x '  preserved memory: described at 0x[0-9a-f]*'
+status=0
+kho validate $D/out/fdt || status=$?

@@ -1,0 +1,115 @@
+//! Guest tests. To add one: write a [`Scenario`] in one of the files here (or in a new file, listed in [`all`]).
+//!
+//! ```text
+//! Scenario::new("name", "what it shows")
+//!     .kernels(&["6.1", "6.12"])
+//!     .first("echo hello | kho keep --name greeting -")
+//!     .each("[ \"$(kho get greeting)\" = hello ]")
+//! ```
+//!
+//! Scripts run as root by `sh -eu`, after `prelude.sh`, with `kho` and `kho-guest` (see its `--help`) in PATH; `cargo
+//! xtask vm --help` lists their environment. A test fails when a script does, when a hop does not arrive, and when any
+//! kernel prints a warning.
+
+mod bad_input;
+mod book;
+mod chain;
+pub mod early;
+mod fault;
+mod firmware;
+mod khofs;
+mod mainline;
+mod module;
+mod producers;
+mod size;
+mod smoke;
+pub mod suites;
+mod systems;
+mod trace;
+
+use crate::scenario::Scenario;
+
+/// Every guest test, by what it is about.
+pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
+    vec![
+        ("Bad input", bad_input::scenarios()),
+        ("The commands of the book", book::scenarios()),
+        ("The guests themselves", smoke::scenarios()),
+        ("Hop after hop", chain::scenarios()),
+        ("Early reservations", early::scenarios()),
+        ("Faults", fault::scenarios()),
+        ("Firmware", firmware::scenarios()),
+        ("khofs", khofs::scenarios()),
+        ("Mainline's KHO", mainline::scenarios()),
+        ("The kernel module", module::scenarios()),
+        ("All producers", producers::scenarios()),
+        ("Large machines", size::scenarios()),
+        ("Soak", vec![crate::soak::scenario("soak-3", 3, 3)]),
+        ("Suites and users of files", suites::scenarios()),
+        ("Debian systems", systems::scenarios()),
+        ("Traces", trace::scenarios()),
+    ]
+}
+
+/// Every guest test.
+pub fn all() -> Vec<Scenario> {
+    groups().into_iter().flat_map(|(_, all)| all).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// `sh -e` goes on behind `! COMMAND`, whatever became of it: such a line tests nothing, `fails COMMAND` does.
+    #[test]
+    fn no_line_of_a_script_negates_a_command_in_vain() {
+        let mut vain = Vec::new();
+        for scenario in all() {
+            for line in scenario.scripts().flat_map(str::lines) {
+                let line = line.trim_start();
+                if line.starts_with("! ") && !line.contains("||") {
+                    vain.push(format!("{}: {line}", scenario.name));
+                }
+            }
+        }
+        assert!(vain.is_empty(), "{}", vain.join("\n"));
+    }
+
+    #[test]
+    fn every_script_can_be_parsed() {
+        let all = all();
+        let mut seen = BTreeSet::new();
+        for scenario in &all {
+            for script in scenario.scripts().filter(|script| seen.insert(*script)) {
+                let mut shell = Command::new("sh");
+                shell.arg("-n").stdin(Stdio::piped());
+                let mut child = shell.stderr(Stdio::piped()).spawn().unwrap();
+                let mut input = child.stdin.take().unwrap();
+                // A shell that gives up early closes its end, and says why.
+                let _ = input.write_all(script.as_bytes());
+                drop(input);
+                let output = child.wait_with_output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{}: {said}", scenario.name);
+            }
+        }
+        assert!(seen.len() > 100, "only {} scripts", seen.len());
+    }
+
+    #[test]
+    fn names_are_unique_and_fit_for_file_names() {
+        let names: Vec<_> = all().into_iter().map(|scenario| scenario.name).collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{name} twice");
+            assert!(
+                name.chars()
+                    .all(|letter| letter.is_ascii_alphanumeric() || "-._".contains(letter)),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,20 @@
+# How many of the wanted huge pages there are; the kernel compacts and takes what is free.
+huge() {
+	echo 3 >/proc/sys/vm/drop_caches
+	echo 1 >/proc/sys/vm/compact_memory
+	echo $1 >/proc/sys/vm/nr_hugepages
+	cat /proc/sys/vm/nr_hugepages
+	echo 0 >/proc/sys/vm/nr_hugepages
+}
+# Nearly all that is free, but some for the system to live on.
+spare() {
+	awk '/^MemFree/ {print int(($2 - 98304) / 2048)}' /proc/meminfo
+}
+kho-guest fill
+before=$(huge $(spare))
+[ $(fact unclaimed) -ge $((256 << 20)) ]
+kho release all
+after=$(huge $((before + 120)))
+echo "$before huge pages before, $after after 128 were released"
+[ $after = $((before + 120)) ]
+insmod $modules/kho_test.ko blocks=128

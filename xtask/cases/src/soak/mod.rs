@@ -1,0 +1,36 @@
+//! Many handovers in a row, everything at once, everything compared.
+//!
+//! A number (the seed) decides what is kept in each kernel, how large it is, what becomes of it, how much memory is in use
+//! while the next kernel is loaded (and with it where things land), and which kernel comes next. Kept are blobs, directories,
+//! a sample driver's ring, files on khofs and the trace of each kernel. After each hop the guest overwrites its free memory and
+//! compares the hash of everything; before that the host reads what arrived from the memory of the machine itself and
+//! compares it with the hashes in the state tree, and those of files with what the kernel before said of them.
+
+mod account;
+mod model;
+mod outside;
+pub mod report;
+
+use crate::scenario::Scenario;
+use outside::MEM_MIB;
+use report::Summary;
+
+/// The guest test for so many hops with this seed.
+pub fn scenario(name: &str, hops: usize, seed: u64) -> Scenario {
+    let plan = model::Plan::new(hops, seed);
+    let mut scenario = Scenario::new(
+        name,
+        "hops with blobs, files on khofs, a driver and traces at once, checked inside and outside",
+    )
+    .kernels(&plan.kernels)
+    .mem_mib(MEM_MIB)
+    .memory_in_file()
+    .kho_modules(&["kho", "kho_ring", "khofs"])
+    .timeout_s(120 + 120 * hops as u64)
+    .step("outside", outside::compare)
+    .check(|outcome| Summary::of(outcome).map(|sum| sum.line()));
+    for (hop, script) in plan.scripts.iter().enumerate() {
+        scenario = scenario.at(hop, script);
+    }
+    scenario
+}

@@ -1,0 +1,37 @@
+//! What kho-dkms makes where it is installed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use kho_lab::cache::Cache;
+use kho_lab::system::{self, Recipe, Release};
+
+/// What is done in a place with the headers of every kernel and no Rust.
+const SCRIPT: &str = include_str!("installed.sh");
+
+/// What kho-dkms makes in a release.
+#[derive(Debug, Clone)]
+pub struct Dkms {
+    /// The kernels that it was built for.
+    pub kernels: Vec<String>,
+    /// An archive of the modules of all of them, to be unpacked at the root.
+    pub modules: PathBuf,
+}
+
+/// Installs kho-dkms in a release, upgrades and purges it; gives what it built, in a folder of `dir`.
+pub fn dkms(cache: &Cache, release: Release, packages: &[PathBuf], dir: &Path) -> Result<Dkms> {
+    let recipe = Recipe::dkms(release);
+    let out = dir.join(&recipe.name);
+    eprintln!(
+        "xtask: installing kho-dkms in Debian {}, which builds the modules for its kernels",
+        release.number()
+    );
+    let said = system::run_in(cache, &recipe, packages, SCRIPT, &out)?;
+    let kernels = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("built for "));
+    Ok(Dkms {
+        kernels: kernels.map(str::to_owned).collect(),
+        modules: out.join("modules.tar"),
+    })
+}

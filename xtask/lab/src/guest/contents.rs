@@ -1,0 +1,40 @@
+//! What is to run in a guest.
+
+use std::path::PathBuf;
+
+use crate::kernel::Kernel;
+use crate::system::System;
+
+/// Kernel command line of every stage: all messages on the first serial port from the first instruction on, and a
+/// panic ends the guest. The timer is not tested: on a host with too much to do an emulated one misses ticks, and the kernel
+/// takes it for broken and panics (KVM guests leave the test out by themselves: arch/x86/kernel/kvm.c).
+pub(super) const CMDLINE: &str = "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 \
+                       rcupdate.rcu_cpu_stall_timeout=60 no_timer_check";
+
+/// What is to run where.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// The kernels, in the order in which they run; one more than there are hops.
+    pub kernels: Vec<Kernel>,
+    /// Script of each kernel.
+    pub scripts: Vec<Option<String>>,
+    /// More kernel parameters for every kernel.
+    pub append: String,
+    /// More modules.
+    pub modules: Vec<String>,
+    /// Our own modules to load, in this order, in kernels that they were built for.
+    pub ours: Vec<String>,
+    /// Files for the scripts, found at `$KHO_FILES`.
+    pub files: Vec<PathBuf>,
+    /// Folders whose contents scripts find together at `/media/root`.
+    pub roots: Vec<PathBuf>,
+    /// A full system that boots by itself, in place of `kernels`: there is one script for each of its boots.
+    pub system: Option<System>,
+}
+
+impl Contents {
+    /// How many kernels are to be started.
+    pub fn stages(&self) -> usize {
+        self.scripts.len()
+    }
+}

@@ -1,0 +1,106 @@
+//! What a guest boots: an initramfs per kernel and one read-only disk.
+
+mod contents;
+mod cpio;
+mod disk;
+mod initramfs;
+mod system;
+mod tree;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use kho_guest::{HOP_PARAMETER, INSTALLED, Plan, Stage, TOKEN_PARAMETER};
+
+use crate::kernel::{Kernel, Module};
+use crate::qemu::Media;
+use crate::workspace::Programs;
+use contents::CMDLINE;
+pub use contents::Contents;
+use tree::{copy, finish, write, write_script};
+
+/// Modules that every guest needs to find its disk.
+const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_rng"];
+
+/// Writes everything that a guest boots from into a folder.
+pub fn prepare(
+    contents: &Contents,
+    programs: &Programs,
+    busybox: &Path,
+    token: &str,
+    dir: &Path,
+) -> Result<Media> {
+    if let Some(system) = &contents.system {
+        return system::prepare(system, contents, programs, token, dir);
+    }
+    ensure!(
+        contents.kernels.len() == contents.scripts.len(),
+        "a script (or none) for each kernel"
+    );
+    let tree = dir.join("disk");
+    std::fs::create_dir_all(&tree).with_context(|| format!("making {}", tree.display()))?;
+
+    let modules: Vec<&str> = MODULES
+        .into_iter()
+        .chain(contents.modules.iter().map(String::as_str))
+        .collect();
+    let mut plan = Plan { stages: Vec::new() };
+    for (hop, (kernel, script)) in contents.kernels.iter().zip(&contents.scripts).enumerate() {
+        let first = contents
+            .kernels
+            .iter()
+            .position(|other| other == kernel)
+            .unwrap_or(hop);
+        let folder = format!("kernels/{first}");
+        if first == hop {
+            let to = tree.join(&folder);
+            std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
+            copy(&kernel.image, &to.join("bzImage"))?;
+            let mut load = kernel.modules(&modules)?;
+            load.append(&mut own_modules(kernel, &contents.ours, &tree)?);
+            let initrd = initramfs::build(&programs.guest, busybox, &load)?;
+            write(&to.join("initrd"), &initrd)?;
+        }
+        let script = write_script(hop, script.as_deref(), &tree)?;
+        let cmdline = format!("{CMDLINE} {TOKEN_PARAMETER}={token} {}", contents.append);
+        plan.stages.push(Stage {
+            kernel: kernel.name.clone(),
+            folder,
+            script,
+            cmdline: cmdline.trim().to_owned(),
+        });
+    }
+    let first = plan.stages.first().context("a guest needs a kernel")?;
+    let media = Media {
+        kernel: tree.join(&first.folder).join("bzImage"),
+        initrd: tree.join(&first.folder).join("initrd"),
+        cmdline: format!("{} {HOP_PARAMETER}=0", first.cmdline),
+        disk: dir.join("disk.img"),
+        system: None,
+    };
+    copy(&programs.kho, &tree.join("bin/kho"))?;
+    finish(&plan, contents, programs, &tree, &media.disk)?;
+    Ok(media)
+}
+
+/// Puts all of our modules that were built for a kernel on the disk, as if they were installed; gives those to load.
+fn own_modules(kernel: &Kernel, wanted: &[String], tree: &Path) -> Result<Vec<Module>> {
+    let Some(folder) = &kernel.ours else {
+        return Ok(Vec::new());
+    };
+    let built = crate::module::read(folder)?;
+    let installed = tree.join(INSTALLED).join(kernel.release()?).join("updates");
+    for module in &built {
+        write(
+            &installed.join(format!("{}.ko", module.name)),
+            &module.content,
+        )?;
+    }
+    let load = wanted.iter().map(|name| {
+        let module = built.iter().find(|module| module.name == *name);
+        module
+            .cloned()
+            .with_context(|| format!("there is no module {name}"))
+    });
+    load.collect()
+}

@@ -1,0 +1,46 @@
+//! What a full system boots from.
+
+use std::path::Path;
+
+use anyhow::Result;
+use kho_guest::{Plan, Stage, TOKEN_PARAMETER};
+
+use super::contents::{CMDLINE, Contents};
+use super::tree::{finish, write_script};
+use crate::qemu::Media;
+use crate::system::System;
+use crate::workspace::Programs;
+
+/// As [`super::prepare`]: the kernel and the initrd are those of the system, and its own units start the scripts. The
+/// command under test is not on the disk: it comes in a package.
+pub fn prepare(
+    system: &System,
+    contents: &Contents,
+    programs: &Programs,
+    token: &str,
+    dir: &Path,
+) -> Result<Media> {
+    let tree = dir.join("disk");
+    let mut plan = Plan { stages: Vec::new() };
+    for (hop, script) in contents.scripts.iter().enumerate() {
+        plan.stages.push(Stage {
+            kernel: String::new(),
+            folder: String::new(),
+            script: write_script(hop, script.as_deref(), &tree)?,
+            cmdline: String::new(),
+        });
+    }
+    let cmdline = format!(
+        "root=/dev/vda rw {CMDLINE} {TOKEN_PARAMETER}={token} {}",
+        contents.append
+    );
+    let media = Media {
+        kernel: system.kernel.clone(),
+        initrd: system.initrd.clone(),
+        cmdline: cmdline.trim().to_owned(),
+        disk: dir.join("disk.img"),
+        system: Some(system.disk.clone()),
+    };
+    finish(&plan, contents, programs, &tree, &media.disk)?;
+    Ok(media)
+}

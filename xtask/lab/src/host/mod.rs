@@ -1,0 +1,8 @@
+//! This machine: the packages that it lacks, and where it gets Debian from.
+
+pub mod apt;
+mod needs;
+pub mod sources;
+
+pub use needs::{Need, Sign, prepare, program, require};
+pub use sources::CODENAME;

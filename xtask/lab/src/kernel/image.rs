@@ -1,0 +1,53 @@
+//! A kernel that a guest runs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::modules::{self, Module};
+
+/// The suites that guest packages come from.
+pub const SUITES: [&str; 4] = [
+    "bookworm",
+    "bookworm-backports",
+    "trixie",
+    "trixie-backports",
+];
+
+/// A kernel ready to be booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// As the user named it.
+    pub name: String,
+    /// The bzImage.
+    pub image: PathBuf,
+    /// The suite that it came from.
+    pub suite: Option<&'static str>,
+    /// Folder with our modules built for it, if they are wanted.
+    pub ours: Option<PathBuf>,
+    /// `/lib/modules/RELEASE`, if it came with one.
+    pub(super) modules: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// What `uname -r` says.
+    pub fn release(&self) -> Result<&str> {
+        let dir = self.modules.as_deref().and_then(Path::file_name);
+        dir.and_then(|name| name.to_str()).with_context(|| {
+            format!(
+                "the release of {} is not known: it has no modules",
+                self.name
+            )
+        })
+    }
+
+    /// The modules that the guest needs from this kernel, decompressed, in the order in which to load them.
+    /// What is built in, or does not exist in this kernel, is left out.
+    pub fn modules(&self, wanted: &[&str]) -> Result<Vec<Module>> {
+        match &self.modules {
+            Some(dir) => modules::closure(dir, wanted)
+                .with_context(|| format!("modules of kernel {}", self.name)),
+            None => Ok(Vec::new()),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A mainline kernel with Kexec HandOver of its own, built from Debian's sources: no distribution ships one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::image::{Kernel, SUITES};
+use super::version;
+use crate::cache::{Cache, Fingerprint};
+use crate::command::succeed_shown;
+use crate::deb;
+use crate::host::apt::Apt;
+use crate::host::program;
+
+/// The name by which scenarios ask for it.
+pub const NAME: &str = "peer";
+
+/// The package with the sources, and its suite.
+const PACKAGE: (&str, &str) = ("linux-source-7.3", "trixie-backports");
+
+/// What is added to the smallest configuration.
+const CONFIG: &str = include_str!("peer/config");
+
+/// Programs and headers that the build needs, and their packages.
+const TOOLS: [(&str, &str); 7] = [
+    ("make", "make"),
+    ("gcc", "gcc"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("xz", "xz-utils"),
+    ("tar", "tar"),
+];
+
+/// The header that `objtool` is built with, and its package.
+const LIBELF: (&str, &str) = ("/usr/include/gelf.h", "libelf-dev");
+
+/// The kernel, if it was built with the present configuration.
+pub fn find(cache: &Cache) -> Option<Kernel> {
+    let image = folder(cache).join("bzImage");
+    image.is_file().then(|| Kernel {
+        name: NAME.to_owned(),
+        image,
+        suite: None,
+        ours: None,
+        modules: None,
+    })
+}
+
+/// Another configuration is another kernel.
+fn folder(cache: &Cache) -> PathBuf {
+    let mut hash = Fingerprint::default();
+    hash.add(CONFIG.as_bytes());
+    cache.path(&format!("peer/{hash}"))
+}
+
+/// Removes what was built, so that it is built again.
+pub fn forget(cache: &Cache) -> Result<()> {
+    match folder(cache).exists() {
+        true => std::fs::remove_dir_all(folder(cache)).context("removing the kernel that is there"),
+        false => Ok(()),
+    }
+}
+
+/// Builds it unless it is there; gives the bzImage.
+pub fn build(cache: &Cache) -> Result<PathBuf> {
+    let _lock = cache.lock("peer")?;
+    let path = folder(cache);
+    let name = path
+        .strip_prefix(cache.path(""))
+        .ok()
+        .and_then(Path::to_str)
+        .context("the cache has a strange path")?
+        .to_owned();
+    let made = cache.make_dir(&name, |dir| {
+        let apt = Apt::open(cache, "guest", &SUITES)?;
+        apt.update()?;
+        let found = apt.packages(PACKAGE.1, |name| name == PACKAGE.0)?;
+        let package = version::newest(found)
+            .with_context(|| format!("{} has no {}", PACKAGE.1, PACKAGE.0))?;
+        let work = dir.join("work");
+        std::fs::create_dir(&work)?;
+        let deb = apt.download(&[package], &work)?;
+        drop(apt);
+        tools(cache)?;
+        let deb = deb.first().context("nothing was downloaded")?;
+        deb::unpack(deb, &work, |path| path.starts_with("usr/src"))?;
+        let archive = work.join(format!("usr/src/{}.tar.xz", PACKAGE.0));
+        eprintln!("xtask: unpacking {}", PACKAGE.0);
+        succeed_shown(
+            Command::new("tar")
+                .arg("-xJf")
+                .arg(&archive)
+                .arg("-C")
+                .arg(&work),
+        )?;
+        compile(&work.join(PACKAGE.0), &work.join("out"))?;
+        let image = work.join("out/arch/x86/boot/bzImage");
+        std::fs::rename(&image, dir.join("bzImage"))
+            .with_context(|| format!("keeping {}", image.display()))?;
+        std::fs::rename(work.join("out/.config"), dir.join("config"))?;
+        std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))
+    })?;
+    Ok(made.join("bzImage"))
+}
+
+fn compile(source: &Path, out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out)?;
+    let make = |what: &[&str]| {
+        let mut command = Command::new("make");
+        command
+            .arg("-s")
+            .arg("-C")
+            .arg(source)
+            .arg(format!("O={}", out.display()));
+        command.args(what);
+        succeed_shown(&mut command)
+    };
+    make(&["tinyconfig"])?;
+    // The last word on an option counts.
+    let config = out.join(".config");
+    let mut text = std::fs::read_to_string(&config)
+        .with_context(|| format!("reading {}", config.display()))?;
+    text.push_str(CONFIG);
+    std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
+    make(&["olddefconfig"])?;
+    let text = std::fs::read_to_string(&config)?;
+    let lost: Vec<&str> = CONFIG
+        .lines()
+        .filter(|line| line.starts_with("CONFIG_") && !text.lines().any(|have| have == *line))
+        .collect();
+    ensure!(
+        lost.is_empty(),
+        "these sources do not take {}",
+        lost.join(", ")
+    );
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    eprintln!("xtask: building the kernel, this takes some minutes");
+    make(&[&format!("-j{processors}"), "bzImage"])
+}
+
+/// Installs what the build needs and this machine lacks, after saying so.
+fn tools(cache: &Cache) -> Result<()> {
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(tool, _)| program(tool).is_none())
+        .map(|(_, package)| *package)
+        .chain((!Path::new(LIBELF.0).exists()).then_some(LIBELF.1))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!(
+            "building the kernel needs these packages: {}",
+            missing.join(" ")
+        );
+    }
+    eprintln!(
+        "xtask: installing {} to build the kernel",
+        missing.join(" ")
+    );
+    let apt = Apt::open(cache, "host", &["bookworm", "bookworm-updates"])?;
+    apt.update()?;
+    apt.install(&missing, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_has_what_the_test_needs_and_names_nothing_twice() {
+        let names: Vec<&str> = CONFIG
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split('=').next().unwrap_or(line))
+            .collect();
+        for needed in [
+            "CONFIG_KEXEC_HANDOVER",
+            "CONFIG_KEXEC_HANDOVER_DEBUGFS",
+            "CONFIG_TEST_KEXEC_HANDOVER",
+            "CONFIG_LIVEUPDATE",
+        ] {
+            assert!(names.contains(&needed), "{needed}");
+        }
+        for (place, name) in names.iter().enumerate() {
+            assert!(name.starts_with("CONFIG_"), "{name}");
+            assert!(!names[..place].contains(name), "{name} twice");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A machine that is ready to run guests.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::cache::Cache;
+use crate::guest::Contents;
+use crate::host;
+use crate::kernel::{Kernel, Store, peer};
+use crate::module;
+use crate::programs::Foreign;
+use crate::qemu::{Accelerator, Machine};
+use crate::run::{Common, End, Job, Observer, Outcome, log};
+use crate::system::{self, Release, System};
+use crate::workspace::{self, Programs};
+
+/// A machine that is ready to run guests.
+pub struct Lab {
+    cache: Cache,
+    common: Common,
+    accelerator: OnceLock<Accelerator>,
+    next_command: OnceLock<Result<PathBuf, String>>,
+}
+
+impl Lab {
+    /// Prepares the machine, downloads and builds what guests have in common. `kho` replaces the command built here.
+    pub fn open(kho: Option<&Path>) -> Result<Self> {
+        let cache = Cache::open()?;
+        host::prepare(&cache)?;
+        let programs = workspace::build(kho)?;
+        let busybox = Store::new(&cache).busybox()?;
+        let dir = workspace::target_dir()?.join("guests");
+        std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        log::remove_leftovers(&dir);
+        Ok(Self {
+            cache,
+            common: Common {
+                programs,
+                busybox,
+                dir,
+            },
+            accelerator: OnceLock::new(),
+            next_command: OnceLock::new(),
+        })
+    }
+
+    /// Downloads, and what was made of them.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The programs of guests.
+    pub fn programs(&self) -> &Programs {
+        &self.common.programs
+    }
+
+    /// Where guests have their files and logs.
+    pub fn dir(&self) -> &Path {
+        &self.common.dir
+    }
+
+    /// A kernel by name or path.
+    pub fn kernel(&self, name: &str) -> Result<Kernel> {
+        Store::new(&self.cache).kernel(name)
+    }
+
+    /// The same kernel with our modules, built for it if need be.
+    pub fn with_module(&self, mut kernel: Kernel) -> Result<Kernel> {
+        kernel.ours = Some(module::build(&self.cache, &kernel)?);
+        Ok(kernel)
+    }
+
+    /// The folder of a program that nobody here wrote.
+    pub fn foreign(&self, program: Foreign) -> Result<PathBuf> {
+        program.folder(&self.cache)
+    }
+
+    /// A full system.
+    pub fn system(&self, release: Release) -> Result<System> {
+        system::find(&self.cache, release)
+    }
+
+    /// Debian's trace-cmd, downloading it if needed.
+    pub fn trace_cmd(&self) -> Result<Vec<PathBuf>> {
+        Store::new(&self.cache).trace_cmd()
+    }
+
+    /// The `kho` command of the next contract, built once. Do it before any guest runs.
+    pub fn next_command(&self) -> Result<PathBuf> {
+        let make = || workspace::build_next().map_err(|error| format!("{error:#}"));
+        let made = self.next_command.get_or_init(make);
+        made.clone().map_err(|error| anyhow!("{error}"))
+    }
+
+    /// Makes the kernel with Kexec HandOver of its own, which takes some minutes the first time.
+    pub fn build_peer(&self) -> Result<()> {
+        peer::build(&self.cache)
+            .map(drop)
+            .context("building the peer kernel")
+    }
+
+    /// Runs a guest to its end.
+    pub fn run(&self, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
+        let accelerator = *self.accelerator.get_or_init(|| self.probe());
+        self.common.run(accelerator, job, observer)
+    }
+
+    /// Whether KVM really runs a guest here. `/dev/kvm` may exist and not work.
+    fn probe(&self) -> Accelerator {
+        let device = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm");
+        if let Err(error) = device {
+            eprintln!("xtask: guests run under TCG: /dev/kvm: {error}");
+            return Accelerator::Tcg;
+        }
+        // A trial takes 20 s where it fails, and fails the same way until the machine boots again.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let failed = self.cache.path("kvm-failed");
+        if !boot.is_empty() && std::fs::read_to_string(&failed).is_ok_and(|at| at == boot) {
+            eprintln!("xtask: guests run under TCG, because a trial guest under KVM failed before");
+            return Accelerator::Tcg;
+        }
+        eprintln!("xtask: starting a trial guest, to see whether KVM runs one here");
+        let outcome = self.kernel("6.1").map(|kernel| {
+            let contents = Contents {
+                kernels: vec![kernel],
+                scripts: vec![None],
+                ..Contents::default()
+            };
+            let machine = Machine {
+                mem_mib: 512,
+                ..Machine::default()
+            };
+            let timeout = Duration::from_secs(20);
+            let job = Job {
+                name: "kvm-probe",
+                machine: &machine,
+                contents: &contents,
+                timeout,
+                steps: &[],
+            };
+            self.common.run(Accelerator::Kvm, &job, &mut |_, _| {}).end
+        });
+        match outcome {
+            Ok(End::Pass) => {
+                eprintln!("xtask: guests run under KVM");
+                Accelerator::Kvm
+            }
+            Ok(
+                End::Fail(why)
+                | End::Panic(why)
+                | End::Hang(why)
+                | End::Broken(why)
+                | End::Skip(why),
+            ) => {
+                let why = why.lines().next().unwrap_or_default();
+                eprintln!(
+                    "xtask: guests run under TCG, because a trial guest under KVM failed: {why}"
+                );
+                // Without the note the trial is made again.
+                let _ = std::fs::write(&failed, boot);
+                Accelerator::Tcg
+            }
+            Err(error) => {
+                eprintln!(
+                    "xtask: guests run under TCG, because there is no kernel to try KVM with: {error:#}"
+                );
+                Accelerator::Tcg
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! kho.ko and its companions, built for the kernels that guests run.
+
+mod root;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{Cache, Fingerprint};
+use crate::host;
+use crate::kernel::{Kernel, Module, Store};
+use crate::workspace::{self, Rustc};
+use root::BuildRoot;
+
+/// The modules that guests may load: the name, the options of the build, and the file that `make -C module` leaves
+/// below its output folder.
+const BUILT: [(&str, &[&str], &str); 8] = [
+    ("kho", &[], "kho.ko"),
+    ("khofs", &[], "khofs/khofs.ko"),
+    ("kho_ring", &[], "samples/kho_ring.ko"),
+    ("kho_note", &[], "samples/note/kho_note.ko"),
+    ("kho_test", &[], "samples/kho_test.ko"),
+    // In the place of kho: its allocations can be made to fail.
+    ("kho_faults", &["KHO_FAULTS=y", "SAMPLES="], "kho.ko"),
+    // In the place of khofs: it can be made to find folios wrong.
+    (
+        "khofs_faults",
+        &["KHO_FAULTS=y", "SAMPLES="],
+        "khofs/khofs.ko",
+    ),
+    // In the place of kho: of the next version.
+    ("kho_next", &["NEXT_CONTRACT=y", "SAMPLES="], "kho.ko"),
+];
+
+/// What the modules are made of, below the workspace.
+const SOURCES: [&str; 3] = ["module", "crates/kho/src", "crates/kho/Cargo.toml"];
+
+/// Builds of other sources are thrown away when they are older than this.
+const KEEP: std::time::Duration = std::time::Duration::from_secs(3 * 24 * 3600);
+
+/// The modules in a folder that [`build`] gave.
+pub fn read(folder: &Path) -> Result<Vec<Module>> {
+    let module = |(name, ..): &(&str, &[&str], &str)| {
+        let path = folder.join(format!("{name}.ko"));
+        Ok(Module {
+            name: (*name).to_owned(),
+            content: std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?,
+        })
+    };
+    BUILT.iter().map(module).collect()
+}
+
+/// Builds the modules for a kernel unless they are there; gives the folder that holds them.
+pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
+    host::require(cache, "build the kernel module", &NEEDS)?;
+    let root = BuildRoot::of(cache, kernel)?;
+    let rustc = Rustc::ask()?;
+    let release = kernel.release()?;
+    let fingerprint = fingerprint(&rustc)?;
+    cache.dir("modules")?;
+    // Builds of one checkout share cargo's folder, and two checkouts may have the same sources.
+    let target = workspace::target_dir()?.join("module");
+    std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
+    let _here = cache.lock(&target.to_string_lossy())?;
+    let _lock = cache.lock(&format!("modules/{fingerprint}"))?;
+    let name = format!("modules/{release}/{fingerprint}");
+    if cache.path(&name).exists() {
+        return Ok(cache.path(&name));
+    }
+    forget_old(&cache.dir(&format!("modules/{release}"))?);
+    let source = rust_source(cache, &rustc)?;
+    cache.make_dir(&name, |dir| {
+        eprintln!("xtask: building the kernel module for {release}");
+        let make = |mut command: Command, headers: &str, what: &str, options: &[&str]| {
+            let out = out(&target, release, options);
+            command
+                .arg("-s")
+                .arg("-C")
+                .arg(workspace::root().join("module"))
+                .arg(what)
+                .args(options)
+                .arg(format!("KDIR={headers}"))
+                .arg(format!("OUT={}", out.display()))
+                .args(
+                    source
+                        .as_ref()
+                        .map(|path| format!("RUST_SRC={}", path.display())),
+                )
+                .env("CARGO_TARGET_DIR", &target);
+            alone(&mut command);
+            succeed(&mut command, release)
+        };
+        let headers = root.headers();
+        let mut done: Vec<&[&str]> = Vec::new();
+        for (name, options, file) in BUILT {
+            if !done.contains(&options) {
+                make(
+                    Command::new("make"),
+                    &headers.to_string_lossy(),
+                    "object",
+                    options,
+                )?;
+                make(
+                    root.command("make"),
+                    &root.headers_inside(),
+                    "kbuild",
+                    options,
+                )?;
+                done.push(options);
+            }
+            let from = out(&target, release, options).join(file);
+            std::fs::copy(&from, dir.join(format!("{name}.ko")))
+                .with_context(|| format!("keeping {}", from.display()))?;
+        }
+        Ok(())
+    })
+}
+
+/// The Rust half alone, of the sources in `dir`, for kernels with these mitigations (as the Makefile names them):
+/// `kho_module.full.o` in `out`.
+pub fn object(
+    cache: &Cache,
+    dir: &Path,
+    mitigations: &str,
+    target: &Path,
+    out: &Path,
+) -> Result<()> {
+    host::require(cache, "build the kernel module", &NEEDS)?;
+    let source = rust_source(cache, &Rustc::ask()?)?;
+    let mut command = Command::new("make");
+    command
+        .arg("-s")
+        .arg("-C")
+        .arg(dir)
+        .arg("object")
+        .arg(format!("MITIGATIONS={mitigations}"))
+        .arg(format!("OUT={}", out.display()))
+        .args(
+            source
+                .as_ref()
+                .map(|path| format!("RUST_SRC={}", path.display())),
+        )
+        .env("CARGO_TARGET_DIR", target);
+    alone(&mut command);
+    succeed(&mut command, mitigations)
+}
+
+/// What [`object`] depends on, as a name.
+pub fn identity() -> Result<String> {
+    Ok(fingerprint(&Rustc::ask()?)?.to_string())
+}
+
+/// Takes away what the cargo that started this says about another package.
+fn alone(command: &mut Command) {
+    for variable in [
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "MAKEFLAGS",
+        "CARGO_MAKEFLAGS",
+    ] {
+        command.env_remove(variable);
+    }
+}
+
+/// Where one kind of build is made.
+fn out(target: &Path, release: &str, options: &[&str]) -> PathBuf {
+    let kind = options.join("_").replace('=', "");
+    target.join("out").join(format!("{release}{kind}"))
+}
+
+/// What the build needs on this machine; the rest is unpacked.
+const NEEDS: [host::Need; 4] = [
+    host::Need::program("make", "make"),
+    host::Need::program("gcc", "gcc"),
+    host::Need::program("nm", "binutils"),
+    host::Need::program("unshare", "util-linux"),
+];
+
+/// The Rust library's source, where rustup did not bring it: that of Debian's package of the same version.
+fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {
+    let library = "library/core/src/lib.rs";
+    if rustc
+        .sysroot
+        .join("lib/rustlib/src/rust")
+        .join(library)
+        .exists()
+    {
+        return Ok(None);
+    }
+    let version = &rustc.version;
+    let dir = Store::new(cache).rust_source(version).with_context(|| {
+        format!(
+            "no source of the Rust library {version}: `rustup component add rust-src` brings it"
+        )
+    })?;
+    let source = dir.join(format!("usr/src/rustc-{version}"));
+    if !source.join(library).exists() {
+        bail!("{} holds no {library}", source.display());
+    }
+    Ok(Some(source))
+}
+
+/// It changes with the sources and the compiler.
+fn fingerprint(rustc: &Rustc) -> Result<Fingerprint> {
+    let mut files = Vec::new();
+    for source in SOURCES {
+        list(&workspace::root().join(source), &mut files)
+            .with_context(|| format!("listing {source}"))?;
+    }
+    files.sort();
+    let mut hash = Fingerprint::default();
+    let mut add = |bytes: &[u8]| {
+        hash.add(bytes);
+        hash.add(&[0]);
+    };
+    add(rustc.verbose.as_bytes());
+    for file in &files {
+        let name = file.strip_prefix(workspace::root()).unwrap_or(file);
+        add(name.as_os_str().as_encoded_bytes());
+        add(&std::fs::read(file).with_context(|| format!("reading {}", file.display()))?);
+    }
+    Ok(hash)
+}
+
+/// The files of a folder, without what was built there and what is only read.
+fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let bytes = name.as_encoded_bytes();
+        let other = name == "target"
+            || name == "build"
+            || bytes.starts_with(b".")
+            || bytes.ends_with(b".md");
+        if !other && !entry.file_type()?.is_symlink() {
+            list(&entry.path(), files)?;
+        }
+    }
+    Ok(())
+}
+
+/// Other builds for the same kernel, if nobody made them lately.
+fn forget_old(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let age = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > KEEP) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Runs quietly; shows what was said when it fails.
+fn succeed(command: &mut Command, release: &str) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("running {command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The compiler, objtool and modpost warn on standard error.
+    if output.status.success() && !said.contains("warning") {
+        return Ok(());
+    }
+    bail!(
+        "building the kernel module for {release}: {}\n{}{said}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    )
+}

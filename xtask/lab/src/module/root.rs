@@ -1,0 +1,113 @@
+//! Where a kernel's headers and the compiler that fits them are: a folder whose `usr` takes the place of the
+//! machine's while something is built.
+//!
+//! Modules must be built with the compiler of the kernel, and the headers' host tools need the C library of their
+//! suite. Both come from packages that are only unpacked. Headers and toolchain name each other by absolute paths under
+//! `/usr`, so that one folder is mounted over the machine's, in a mount namespace of the build alone.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cache::Cache;
+use crate::deb;
+use crate::host::apt::Apt;
+use crate::kernel::{Kernel, SUITES};
+
+/// What Kbuild calls, besides what the headers depend on.
+const TOOLS: [&str; 11] = [
+    "bash",
+    "binutils",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "gcc",
+    "grep",
+    "make",
+    "mawk",
+    "sed",
+];
+
+/// Headers and compiler of one kernel.
+pub struct BuildRoot {
+    dir: PathBuf,
+    release: String,
+}
+
+impl BuildRoot {
+    /// That of a kernel; downloaded if it is not there.
+    pub fn of(cache: &Cache, kernel: &Kernel) -> Result<Self> {
+        let release = kernel.release()?;
+        let suite = kernel.suite.with_context(|| {
+            format!(
+                "the headers of {} are known for Debian's kernels only",
+                kernel.name
+            )
+        })?;
+        let _lock = cache.lock(&format!("headers-{release}"))?;
+        let dir = cache.make_dir(&format!("headers/{release}"), |dir| {
+            // Not all that SUITES names: what is in two releases of Debian does not go together.
+            let base = suite.trim_end_matches("-backports");
+            let suites: Vec<&str> = if base == suite {
+                vec![base]
+            } else {
+                vec![base, suite]
+            };
+            let apt = Apt::open(cache, "guest", &SUITES)?;
+            apt.update()?;
+            let headers = format!("linux-headers-{release}");
+            let packages: Vec<&str> = std::iter::once(headers.as_str()).chain(TOOLS).collect();
+            let work = dir.join("debs");
+            let files = apt.download_closure(&packages, &suites, &work)?;
+            eprintln!("xtask: unpacking headers and compiler of {release}");
+            for file in files {
+                deb::unpack_at(&file, dir, |path| {
+                    deb::merged(path).filter(|path| !path.starts_with("usr/share"))
+                })?;
+            }
+            // Debian's alternatives are links that only an installation makes.
+            let awk = dir.join("usr/bin/awk");
+            let _ = std::fs::remove_file(&awk);
+            std::os::unix::fs::symlink("mawk", &awk)
+                .with_context(|| format!("making {}", awk.display()))?;
+            std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))
+        })?;
+        let root = Self {
+            dir,
+            release: release.to_owned(),
+        };
+        ensure!(
+            root.headers().join("include/config/auto.conf").is_file(),
+            "{} holds no headers",
+            root.headers().display()
+        );
+        Ok(root)
+    }
+
+    /// The headers, as the machine sees them.
+    pub fn headers(&self) -> PathBuf {
+        self.dir.join(self.headers_inside().trim_start_matches('/'))
+    }
+
+    /// The headers, as a command of [`command`](Self::command) sees them.
+    pub fn headers_inside(&self) -> String {
+        format!("/usr/src/linux-headers-{}", self.release)
+    }
+
+    /// A command that has this folder's `usr`, and all else of the machine.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        command
+            .args(["--mount", "--", "/bin/sh", "-eu", "-c"])
+            .arg(r#"mount --bind "$1/usr" /usr; shift; exec "$@""#)
+            .arg("sh")
+            .arg(&self.dir)
+            .arg(program);
+        command
+    }
+}

@@ -1,0 +1,305 @@
+//! What a virtual machine is made of.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::host;
+
+/// Firmware of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Firmware {
+    /// SeaBIOS.
+    #[default]
+    Bios,
+    /// OVMF.
+    Uefi,
+    /// OVMF with a TPM 2.0.
+    UefiTpm,
+}
+
+impl fmt::Display for Firmware {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
+            Self::UefiTpm => "uefi-tpm",
+        })
+    }
+}
+
+/// How instructions are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// By the processor. Probed, never assumed.
+    Kvm,
+    /// By QEMU.
+    Tcg,
+}
+
+/// A virtual machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Memory in MiB.
+    pub mem_mib: u64,
+    /// Processors.
+    pub smp: u32,
+    /// Firmware.
+    pub firmware: Firmware,
+    /// Kernels that must die, each followed by a reset.
+    pub panics: usize,
+    /// Kernels that die in it once their stage is over, where a crash kernel takes the dump and starts the machine again.
+    pub crashes: usize,
+    /// A reset starts the machine again instead of ending it.
+    pub restarts: bool,
+    /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
+    pub memory_in_file: bool,
+    /// Its processor is QEMU's own, which can do everything, whatever the host has.
+    pub emulated: bool,
+    /// Its clock counts instructions: each takes a nanosecond. By QEMU then, and with one processor.
+    pub counting: bool,
+    /// More QEMU arguments.
+    pub extra: Vec<String>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            mem_mib: 1024,
+            smp: 2,
+            firmware: Firmware::Bios,
+            panics: 0,
+            crashes: 0,
+            restarts: false,
+            memory_in_file: false,
+            emulated: false,
+            counting: false,
+            extra: Vec::new(),
+        }
+    }
+}
+
+/// Files to start a guest with.
+#[derive(Debug)]
+pub struct Media {
+    /// First kernel.
+    pub kernel: PathBuf,
+    /// Its initramfs.
+    pub initrd: PathBuf,
+    /// Its command line.
+    pub cmdline: String,
+    /// The disk.
+    pub disk: PathBuf,
+    /// The disk of a full system, which comes before the above. What is written goes to a copy.
+    pub system: Option<PathBuf>,
+}
+
+/// Paths of the sockets on which the host listens for a guest's QEMU.
+pub struct Sockets {
+    /// The first serial port: the kernel's.
+    pub console: PathBuf,
+    /// The second serial port: scripts and events.
+    pub control: PathBuf,
+    /// QEMU's monitor.
+    pub qmp: PathBuf,
+}
+
+/// Where the memory of a guest is, below its folder. Byte N of the file is byte N of memory up to where the hole below
+/// 4 GiB begins (at 2 GiB and more on this machine).
+pub const MEMORY_FILE: &str = "memory";
+
+/// Code and variables of the firmware, as OVMF's package names them.
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+impl Machine {
+    /// The command that runs this machine. `dir` takes its writable files.
+    pub fn command(
+        &self,
+        accelerator: Accelerator,
+        media: &Media,
+        sockets: &Sockets,
+        dir: &Path,
+    ) -> Result<Command> {
+        let mut command =
+            dying_with_parent(&host::program("qemu-system-x86_64").context("there is no QEMU")?)?;
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-nic",
+            "none",
+        ]);
+        if self.memory_in_file {
+            let file = option_value(&dir.join(MEMORY_FILE))?;
+            command.args([
+                "-object",
+                &format!(
+                    "memory-backend-file,id=ram,size={}M,share=on,mem-path={file}",
+                    self.mem_mib
+                ),
+                "-machine",
+                "memory-backend=ram",
+            ]);
+        }
+        if self.counting {
+            command.args(["-icount", "shift=0,sleep=off"]);
+        }
+        command.args(["-machine", "q35"]).args(match accelerator {
+            Accelerator::Kvm if !(self.counting || self.emulated) => {
+                ["-accel", "kvm", "-cpu", "host"]
+            }
+            // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
+            // interrupt controller to a PCI device whose registers are just being moved, and aborts. And without the
+            // fast string operations, which are the slowest here: kernels then clear pages by whole words.
+            _ => ["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"],
+        });
+        command.args([
+            "-m",
+            &format!("{}M", self.mem_mib),
+            "-smp",
+            &self.smp.to_string(),
+        ]);
+        for (name, path) in [
+            ("console", &sockets.console),
+            ("control", &sockets.control),
+            ("qmp", &sockets.qmp),
+        ] {
+            command.args([
+                "-chardev",
+                &format!("socket,id={name},path={}", option_value(path)?),
+            ]);
+        }
+        command.args(["-serial", "chardev:console", "-serial", "chardev:control"]);
+        command.args([
+            "-mon",
+            "chardev=qmp,mode=control",
+            "-device",
+            "virtio-rng-pci",
+        ]);
+        match &media.system {
+            // A reset is the end of a guest whose stages are all reached by kexec.
+            None => {
+                if !self.restarts {
+                    command.arg("-no-reboot");
+                }
+            }
+            Some(disk) => {
+                // What is written goes to a file beside the guest's others, which vanishes with QEMU.
+                command.env("TMPDIR", dir).args([
+                    "-drive",
+                    &format!(
+                        "if=none,id=system,format=raw,snapshot=on,file={}",
+                        option_value(disk)?
+                    ),
+                    "-device",
+                    "virtio-blk-pci,drive=system",
+                ]);
+            }
+        }
+        command.args([
+            "-drive",
+            &format!(
+                "if=none,id=media,format=raw,readonly=on,file={}",
+                option_value(&media.disk)?
+            ),
+        ]);
+        command.args(["-device", "virtio-blk-pci,drive=media"]);
+        command
+            .arg("-kernel")
+            .arg(&media.kernel)
+            .arg("-initrd")
+            .arg(&media.initrd)
+            .args(["-append", &media.cmdline]);
+        self.add_firmware(&mut command, dir)?;
+        command.args(&self.extra);
+        Ok(command)
+    }
+
+    /// Starts what must run beside QEMU: the TPM.
+    pub fn companions(&self, dir: &Path) -> Result<Vec<Child>> {
+        if self.firmware != Firmware::UefiTpm {
+            return Ok(Vec::new());
+        }
+        let state = dir.join("tpm");
+        std::fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
+        let child = dying_with_parent(&host::program("swtpm").context("there is no swtpm")?)?
+            .args([
+                "socket",
+                "--tpm2",
+                "--tpmstate",
+                &format!("dir={}", option_value(&state)?),
+            ])
+            .args([
+                "--ctrl",
+                &format!("type=unixio,path={}", option_value(&tpm_socket(dir))?),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting swtpm")?;
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !tpm_socket(dir).exists() {
+            if std::time::Instant::now() > patience {
+                bail!("swtpm did not open its socket");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Ok(vec![child])
+    }
+
+    fn add_firmware(&self, command: &mut Command, dir: &Path) -> Result<()> {
+        if self.firmware == Firmware::Bios {
+            return Ok(());
+        }
+        let variables = dir.join("efi-variables.fd");
+        std::fs::copy(OVMF_VARS, &variables).with_context(|| format!("copying {OVMF_VARS}"))?;
+        command.args([
+            "-drive",
+            &format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"),
+        ]);
+        command.args([
+            "-drive",
+            &format!(
+                "if=pflash,format=raw,unit=1,file={}",
+                option_value(&variables)?
+            ),
+        ]);
+        if self.firmware == Firmware::UefiTpm {
+            command.args([
+                "-chardev",
+                &format!("socket,id=tpm,path={}", option_value(&tpm_socket(dir))?),
+            ]);
+            command.args([
+                "-tpmdev",
+                "emulator,id=tpm0,chardev=tpm",
+                "-device",
+                "tpm-crb,tpmdev=tpm0",
+            ]);
+        }
+        Ok(())
+    }
+}
+
+/// The kernel kills the program when the thread that started it ends, however that happens.
+fn dying_with_parent(program: &Path) -> Result<Command> {
+    let mut command = Command::new(host::program("setpriv").context("there is no setpriv")?);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    Ok(command)
+}
+
+fn tpm_socket(dir: &Path) -> PathBuf {
+    dir.join("tpm.socket")
+}
+
+/// A path as the value of a QEMU option, in which commas are doubled.
+fn option_value(path: &Path) -> Result<String> {
+    Ok(path
+        .to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))?
+        .replace(',', ",,"))
+}

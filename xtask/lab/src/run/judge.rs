@@ -1,0 +1,450 @@
+//! Decides from what a guest says how it fares.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use kho_guest::Event;
+
+use super::complaint::{self, Complaint};
+use crate::qemu::{Line, Port};
+
+/// How a guest, or anything else that is tested, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// All as it should be.
+    Pass,
+    /// The guest, or the host's comparison, says that something is wrong.
+    Fail(String),
+    /// The kernel died or complained.
+    Panic(String),
+    /// Nothing more came.
+    Hang(String),
+    /// The harness itself could not do its part.
+    Broken(String),
+    /// Could not be tried here.
+    Skip(String),
+}
+
+impl fmt::Display for End {
+    /// One word and the reason.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => formatter.write_str("PASS"),
+            Self::Fail(why) => write!(formatter, "FAIL: {why}"),
+            Self::Panic(why) => write!(formatter, "PANIC: {why}"),
+            Self::Hang(why) => write!(formatter, "HANG: {why}"),
+            Self::Broken(why) => write!(formatter, "BROKEN harness: {why}"),
+            Self::Skip(why) => write!(formatter, "SKIP: {why}"),
+        }
+    }
+}
+
+/// One kernel's life.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// When its PID 1 spoke first.
+    pub booted: Instant,
+    /// `uname -r`.
+    pub release: String,
+    /// When it began to leave for the next kernel.
+    pub left: Option<Instant>,
+    /// What was measured in it.
+    pub values: BTreeMap<String, String>,
+}
+
+/// What to do about a line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// Tell the guest how often it was switched on.
+    Lives,
+    /// Do the host's step of this name, then let the guest go on.
+    Step(String),
+    /// Wait a little for the rest of a message, then stop the guest.
+    StopSoon,
+    /// The guest powers itself off now.
+    Off,
+}
+
+/// The state of a judgement.
+pub struct Judge {
+    token: String,
+    stages: usize,
+    /// The kernels that were reached.
+    pub lives: Vec<Life>,
+    /// The first of them that belongs to the present time since power was switched on.
+    since: usize,
+    /// Times that power was switched on.
+    switched_on: usize,
+    /// The next thing heard is a machine that starts from nothing.
+    cold: bool,
+    /// Kernels that may still die, and are then followed by a start from nothing.
+    may_panic: usize,
+    /// Kernels that may still die, and are then followed by a crash kernel and the next stage.
+    may_crash: usize,
+    /// One of these has died, and the next stage has not begun.
+    crashed: bool,
+    same: BTreeMap<String, String>,
+    passed: Vec<bool>,
+    skipped: Option<String>,
+    trouble: Option<End>,
+    warning: Option<String>,
+    done: bool,
+}
+
+impl Judge {
+    /// For a guest with this token and so many stages.
+    pub fn new(token: &str, stages: usize) -> Self {
+        Self {
+            token: token.to_owned(),
+            stages,
+            lives: Vec::new(),
+            since: 0,
+            switched_on: 1,
+            cold: false,
+            may_panic: 0,
+            may_crash: 0,
+            crashed: false,
+            same: BTreeMap::new(),
+            passed: vec![false; stages],
+            skipped: None,
+            trouble: None,
+            warning: None,
+            done: false,
+        }
+    }
+
+    /// Expects so many kernels to die.
+    pub fn expect_panics(&mut self, panics: usize) {
+        self.may_panic = panics;
+    }
+
+    /// Expects so many kernels to die as soon as they have left for the next stage.
+    pub fn expect_crashes(&mut self, crashes: usize) {
+        self.may_crash = crashes;
+    }
+
+    /// Power was cut, or is about to be: what comes next is the first stage again.
+    pub fn expect_cold_boot(&mut self) {
+        self.cold = true;
+    }
+
+    /// Times that power was switched on.
+    pub fn switched_on(&self) -> usize {
+        self.switched_on
+    }
+
+    /// Takes in a line; gives its event, if it is one, and what to do.
+    pub fn line(&mut self, line: &Line) -> (Option<Event>, Action) {
+        if line.port == Port::Console {
+            return (None, self.console(&line.text));
+        }
+        let Some(event) = Event::from_line(&line.text, &self.token) else {
+            return (None, Action::None);
+        };
+        let action = self.event(&event, line.at);
+        (Some(event), action)
+    }
+
+    /// The judgement once QEMU has ended.
+    pub fn end(&self) -> End {
+        if let Some(trouble) = &self.trouble {
+            return trouble.clone();
+        }
+        if let Some(warning) = &self.warning {
+            return End::Panic(format!("the kernel warns: {warning}"));
+        }
+        match self.passed.iter().position(|passed| !passed) {
+            Some(hop) if self.lives.len() - self.since <= hop => {
+                End::Panic(format!("the guest ended before stage {hop} began"))
+            }
+            Some(hop) => End::Panic(format!("the guest ended without a verdict of stage {hop}")),
+            None if self.cold => {
+                End::Panic("the guest ended where it should have started again".into())
+            }
+            None if self.may_panic > 0 => End::Fail(format!(
+                "{} kernels that should have died did not",
+                self.may_panic
+            )),
+            None if self.may_crash > 0 => End::Fail(format!(
+                "{} kernels that should have crashed did not",
+                self.may_crash
+            )),
+            None if !self.done => {
+                End::Panic("the guest ended after its last verdict without powering off".into())
+            }
+            None => self.skipped.clone().map_or(End::Pass, End::Skip),
+        }
+    }
+
+    /// The judgement when nothing more came.
+    pub fn hang(&self, how: &str) -> End {
+        match &self.trouble {
+            Some(trouble) => trouble.clone(),
+            None => End::Hang(format!("{how}, {}", self.progress())),
+        }
+    }
+
+    /// Where the guest is.
+    pub fn progress(&self) -> String {
+        match self.lives.last() {
+            None => "before the first kernel reached its init".into(),
+            Some(life) if life.left.is_some() => {
+                format!("in hop {} from {}", self.lives.len(), life.release)
+            }
+            Some(life) => format!(
+                "in stage {} under {}",
+                self.lives.len() - self.since - 1,
+                life.release
+            ),
+        }
+    }
+
+    fn console(&mut self, text: &str) -> Action {
+        match complaint::find(text) {
+            None => Action::None,
+            Some(Complaint::Warning) if self.cold || self.crashed => Action::None,
+            Some(Complaint::Warning) => {
+                if self.warning.is_none() {
+                    self.warning = Some(format!("{text:?} {}", self.progress()));
+                }
+                Action::None
+            }
+            // Whatever a kernel says that is expected to die.
+            Some(_) if self.cold || self.crashed => Action::None,
+            Some(Complaint::Fatal) if self.may_crash > 0 && self.left() => {
+                self.may_crash -= 1;
+                self.crashed = true;
+                Action::None
+            }
+            Some(Complaint::Fatal) if self.may_panic > 0 => {
+                self.may_panic -= 1;
+                self.cold = true;
+                Action::None
+            }
+            Some(Complaint::Fatal) => {
+                if self.trouble.is_none() {
+                    self.trouble = Some(End::Panic(format!("{text:?} {}", self.progress())));
+                }
+                Action::StopSoon
+            }
+        }
+    }
+
+    /// Whether the running kernel's stage is over.
+    fn left(&self) -> bool {
+        self.lives.last().is_some_and(|life| life.left.is_some())
+    }
+
+    fn event(&mut self, event: &Event, at: Instant) -> Action {
+        match event {
+            Event::Boot { hop, release, .. } => return self.boot(*hop, release, at),
+            Event::Verdict {
+                hop, pass: true, ..
+            } => match self.passed.get_mut(*hop) {
+                Some(passed) => *passed = true,
+                None => {
+                    return self.fail(format!("a verdict of stage {hop}, which does not exist"));
+                }
+            },
+            Event::Verdict { hop, why, .. } => return self.fail(format!("stage {hop}: {why}")),
+            Event::Exec { .. } => {
+                if let Some(life) = self.lives.last_mut() {
+                    life.left = Some(at);
+                }
+            }
+            Event::Same { key, value } => {
+                let first = self
+                    .same
+                    .entry(key.clone())
+                    .or_insert_with(|| value.clone())
+                    .clone();
+                if first != *value {
+                    let why = format!("{key} was {first:?} and is {value:?} {}", self.progress());
+                    return self.fail(why);
+                }
+            }
+            Event::Report { key, value } => {
+                if let Some(life) = self.lives.last_mut() {
+                    life.values.insert(key.clone(), value.clone());
+                }
+            }
+            Event::Mark { name } => return Action::Step(name.clone()),
+            Event::Lives => return Action::Lives,
+            Event::Skip { why } => self.skipped = Some(why.clone()),
+            Event::Done => {
+                self.done = true;
+                return Action::Off;
+            }
+        }
+        Action::None
+    }
+
+    fn boot(&mut self, hop: usize, release: &str, at: Instant) -> Action {
+        self.crashed = false;
+        if std::mem::take(&mut self.cold) {
+            self.since = self.lives.len();
+            self.switched_on += 1;
+            self.passed.fill(false);
+        }
+        let due = self.lives.len() - self.since;
+        if hop != due || hop >= self.stages {
+            return self.fail(format!("stage {hop} began where stage {due} was due"));
+        }
+        self.lives.push(Life {
+            booted: at,
+            release: release.to_owned(),
+            left: None,
+            values: BTreeMap::new(),
+        });
+        Action::None
+    }
+
+    fn fail(&mut self, why: String) -> Action {
+        self.trouble.get_or_insert(End::Fail(why));
+        // The guest powers off by itself after a verdict; a comparison that fails must stop it.
+        Action::StopSoon
+    }
+}
+
+/// Time from the start of a hop to the next kernel's init, for each hop.
+pub fn hop_times(lives: &[Life]) -> Vec<Duration> {
+    lives
+        .windows(2)
+        .map(|pair| {
+            pair[1]
+                .booted
+                .saturating_duration_since(pair[0].left.unwrap_or(pair[1].booted))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn say(judge: &mut Judge, port: Port, text: &str) -> Action {
+        judge
+            .line(&Line {
+                at: Instant::now(),
+                port,
+                text: text.into(),
+            })
+            .1
+    }
+
+    fn tell(judge: &mut Judge, event: &Event) -> Action {
+        say(judge, Port::Control, &event.to_line("t"))
+    }
+
+    fn boot(hop: usize) -> Event {
+        Event::Boot {
+            hop,
+            release: "r".into(),
+            uptime_ms: 1,
+        }
+    }
+
+    fn pass(hop: usize) -> Event {
+        Event::Verdict {
+            hop,
+            pass: true,
+            why: String::new(),
+        }
+    }
+
+    #[test]
+    fn everything_must_have_been_said() {
+        let mut judge = Judge::new("t", 2);
+        assert!(matches!(judge.end(), End::Panic(_)));
+        for event in [boot(0), pass(0), Event::Exec { hop: 0 }, boot(1), pass(1)] {
+            assert_eq!(tell(&mut judge, &event), Action::None);
+            assert!(matches!(judge.end(), End::Panic(_)));
+        }
+        assert_eq!(tell(&mut judge, &Event::Done), Action::Off);
+        assert_eq!(judge.end(), End::Pass);
+        assert_eq!(hop_times(&judge.lives).len(), 1);
+    }
+
+    #[test]
+    fn a_kernel_warning_spoils_a_pass_and_a_panic_stops() {
+        let mut judge = Judge::new("t", 1);
+        tell(&mut judge, &boot(0));
+        assert_eq!(
+            say(&mut judge, Port::Console, "[ 1.0] WARNING: CPU: 0"),
+            Action::None
+        );
+        tell(&mut judge, &pass(0));
+        tell(&mut judge, &Event::Done);
+        assert!(matches!(judge.end(), End::Panic(why) if why.contains("WARNING")));
+        assert_eq!(
+            say(&mut judge, Port::Console, "Kernel panic - x"),
+            Action::StopSoon
+        );
+    }
+
+    #[test]
+    fn scripts_may_say_what_they_like() {
+        let mut judge = Judge::new("t", 1);
+        assert_eq!(say(&mut judge, Port::Control, "Kernel panic"), Action::None);
+        assert_eq!(
+            say(&mut judge, Port::Control, &Event::Done.to_line("other")),
+            Action::None
+        );
+        assert!(matches!(judge.end(), End::Panic(_)));
+    }
+
+    #[test]
+    fn values_are_compared_over_hops() {
+        let mut judge = Judge::new("t", 2);
+        let same = |value: &str| Event::Same {
+            key: "tree".into(),
+            value: value.into(),
+        };
+        tell(&mut judge, &boot(0));
+        assert_eq!(tell(&mut judge, &same("a")), Action::None);
+        tell(&mut judge, &boot(1));
+        assert_eq!(tell(&mut judge, &same("b")), Action::StopSoon);
+        assert!(matches!(judge.end(), End::Fail(why) if why.contains("tree")));
+    }
+
+    #[test]
+    fn a_cold_boot_in_the_middle_is_no_hop() {
+        let mut judge = Judge::new("t", 2);
+        tell(&mut judge, &boot(0));
+        tell(&mut judge, &boot(0));
+        assert!(matches!(judge.end(), End::Fail(_)));
+    }
+
+    #[test]
+    fn a_crash_is_followed_by_the_next_stage() {
+        let panic = "Kernel panic - not syncing: sysrq triggered crash";
+        let mut judge = Judge::new("t", 2);
+        judge.expect_crashes(1);
+        tell(&mut judge, &boot(0));
+        tell(&mut judge, &pass(0));
+        tell(&mut judge, &Event::Exec { hop: 0 });
+        for text in [panic, "Call Trace:", "BUG: in the crash kernel too"] {
+            assert_eq!(say(&mut judge, Port::Console, text), Action::None);
+        }
+        tell(&mut judge, &boot(1));
+        tell(&mut judge, &pass(1));
+        tell(&mut judge, &Event::Done);
+        assert_eq!(judge.end(), End::Pass);
+        // Only once, and not in the middle of a stage.
+        assert_eq!(say(&mut judge, Port::Console, panic), Action::StopSoon);
+        let mut judge = Judge::new("t", 2);
+        judge.expect_crashes(1);
+        tell(&mut judge, &boot(0));
+        assert_eq!(say(&mut judge, Port::Console, panic), Action::StopSoon);
+        // And it must be.
+        let mut judge = Judge::new("t", 1);
+        judge.expect_crashes(1);
+        for event in [boot(0), pass(0), Event::Done] {
+            tell(&mut judge, &event);
+        }
+        assert!(matches!(judge.end(), End::Fail(why) if why.contains("should have crashed")));
+    }
+}

@@ -1,0 +1,90 @@
+//! What a system is made of.
+
+use super::release::Release;
+
+/// Packages and scripts. Everything here counts for the identity of what is made.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Short name, for folders.
+    pub name: String,
+    /// The release.
+    pub release: Release,
+    /// Packages of the release, besides what is essential.
+    pub packages: Vec<&'static str>,
+    /// Packages of its backports.
+    pub backports: Vec<&'static str>,
+    /// Shell scripts before the packages are installed; `$1` is the root.
+    pub before: Vec<String>,
+    /// Shell scripts in the end.
+    pub after: Vec<String>,
+}
+
+/// Small and quick initrds, that find the disk and no more.
+const INITRD: &str = r#"mkdir -p "$1/etc/initramfs-tools/conf.d"
+printf 'MODULES=list\nCOMPRESS=lz4\n' > "$1/etc/initramfs-tools/conf.d/guest"
+printf 'virtio_pci\nvirtio_blk\next4\n' > "$1/etc/initramfs-tools/modules""#;
+
+/// Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a test wants it.
+/// What a server does not need, and an emulated one has no time for, is off.
+const FURNITURE: &str = include_str!("furniture.sh");
+
+/// Most guests have no memory for a crash kernel.
+const KDUMP: &str = r#"systemctl --root="$1" --quiet disable kdump-tools.service"#;
+
+/// What only apt needs.
+const CLEAN: &str =
+    r#"rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*"#;
+
+impl Recipe {
+    /// A system for guests.
+    pub fn guest(release: Release) -> Self {
+        let packages = vec![
+            "systemd",
+            "systemd-sysv",
+            "udev",
+            "dbus",
+            "kmod",
+            "initramfs-tools",
+            "lz4",
+            "procps",
+            "init-system-helpers",
+            "kexec-tools",
+            "redis-server",
+            "postgresql",
+            "linux-image-cloud-amd64",
+            "kdump-tools",
+            "makedumpfile",
+        ];
+        let after = [FURNITURE.trim_end(), KDUMP, CLEAN];
+        Self {
+            name: release.codename().to_owned(),
+            release,
+            packages,
+            backports: match release {
+                Release::Forky => Vec::new(),
+                Release::Bookworm | Release::Trixie => vec!["linux-image-cloud-amd64"],
+            },
+            before: vec![INITRD.to_owned()],
+            after: after.map(str::to_owned).to_vec(),
+        }
+    }
+
+    /// A place to build modules in, with the headers of every kernel and no Rust.
+    pub fn dkms(release: Release) -> Self {
+        Self {
+            name: format!("{}-dkms", release.codename()),
+            release,
+            packages: vec!["dkms", "kmod", "linux-headers-cloud-amd64"],
+            backports: vec!["linux-headers-cloud-amd64"],
+            before: Vec::new(),
+            after: vec![CLEAN.to_owned()],
+        }
+    }
+
+    /// Hexadecimal digest of everything.
+    pub fn digest(&self) -> String {
+        blake3::hash(format!("{self:?}").as_bytes())
+            .to_hex()
+            .to_string()
+    }
+}

@@ -1,0 +1,174 @@
+//! The workspace and the programs built from it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::succeed_shown;
+
+/// Guests have no C library, so what runs there is linked statically.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Flags for it.
+pub const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Programs for guests.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The `kho` command.
+    pub kho: PathBuf,
+    /// PID 1 and script helpers.
+    pub guest: PathBuf,
+}
+
+/// Folder of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("."))
+}
+
+/// cargo, the one that started this program if there is one.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> Result<PathBuf> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version=1"])
+        .output()
+        .context("running cargo metadata")?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!(
+                "cargo metadata says {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )
+        })?;
+    let dir = metadata
+        .get("target_directory")
+        .and_then(serde_json::Value::as_str);
+    Ok(dir
+        .context("cargo metadata names no target directory")?
+        .into())
+}
+
+/// The compiler, as it describes itself.
+pub struct Rustc {
+    /// All of `rustc -vV`.
+    pub verbose: String,
+    /// As `1.95.0`.
+    pub version: String,
+    /// Where it is installed.
+    pub sysroot: PathBuf,
+}
+
+impl Rustc {
+    /// Asks the one in `PATH`.
+    pub fn ask() -> Result<Self> {
+        let ask = |arguments: &[&str]| -> Result<String> {
+            let output = Command::new("rustc")
+                .args(arguments)
+                .output()
+                .context("running rustc")?;
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let verbose = ask(&["-vV"])?;
+        let version = field(&verbose, "release")
+            .context("rustc -vV names no release")?
+            .to_owned();
+        Ok(Self {
+            verbose,
+            version,
+            sysroot: ask(&["--print", "sysroot"])?.into(),
+        })
+    }
+
+    /// The commit that it was built from.
+    fn commit(&self) -> &str {
+        field(&self.verbose, "commit-hash").unwrap_or("unknown")
+    }
+}
+
+/// `NAME: VALUE` in a line of its own.
+fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// Flags that keep the places of this machine out of what is built, so that the same sources give the same bytes
+/// anywhere: the checkout, cargo's registry, and the Rust library's source, which has one name without rust-src and
+/// another with it.
+fn remaps() -> Result<String> {
+    let rustc = Rustc::ask()?;
+    let commit = rustc.commit();
+    let library = rustc.sysroot.join("lib/rustlib/src/rust");
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    let mut places = vec![(root().to_owned(), "/kho".to_owned())];
+    places.extend(cargo_home.map(|home| (home, "/cargo".to_owned())));
+    let name = format!("/rustc/{commit}");
+    places.extend(library.canonicalize().ok().map(|real| (real, name.clone())));
+    places.push((library, name));
+    // RUSTFLAGS is split at blanks: a place with one stays as it is.
+    let flags = places
+        .iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .filter(|flag| !flag.contains(char::is_whitespace));
+    Ok(flags.collect::<Vec<_>>().join(" "))
+}
+
+/// The `kho` command of the next contract: it writes and reads what no other one knows.
+pub fn build_next() -> Result<PathBuf> {
+    eprintln!("xtask: building the kho command of the next contract for guests");
+    // The same packages as ever, so that what they use is built with the same features, and only the command is.
+    let packages = ["kho-guest", "kho-cli"];
+    let only = ["--bin", "kho", "--features", "kho-cli/next-contract"];
+    let release = build_static(&packages, &only)?;
+    let next = release.join("kho-next");
+    std::fs::copy(release.join("kho"), &next)
+        .with_context(|| format!("making {}", next.display()))?;
+    // Both are called `kho` where cargo puts them: back to the one that others expect there.
+    build_static(&packages, &["--bin", "kho"])?;
+    Ok(next)
+}
+
+/// Builds packages for guests; gives the folder that the programs are in.
+fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--target", TARGET]);
+    command.args(packages.iter().flat_map(|package| ["-p", package]));
+    command.args(options);
+    // With an explicit target these flags concern neither build scripts nor the builds of everyday work.
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let flags = format!("{flags} {STATIC} {}", remaps()?);
+    command.env("RUSTFLAGS", flags.trim());
+    command.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    succeed_shown(&mut command).context("building the guests' programs")?;
+    Ok(target_dir()?.join(TARGET).join("release"))
+}
+
+/// Builds the guests' programs, unless `kho` is a given one.
+pub fn build(kho: Option<&Path>) -> Result<Programs> {
+    let mut packages = vec!["kho-guest"];
+    if kho.is_none() {
+        packages.push("kho-cli");
+    }
+    eprintln!("xtask: building {} for guests", packages.join(" and "));
+    let release = build_static(&packages, &[])?;
+    let kho = match kho {
+        Some(kho) => kho
+            .canonicalize()
+            .with_context(|| format!("finding {}", kho.display()))?,
+        None => release.join("kho"),
+    };
+    Ok(Programs {
+        kho,
+        guest: release.join("kho-guest"),
+    })
+}
