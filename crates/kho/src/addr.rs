@@ -222,11 +222,6 @@ impl PhysRange {
         .ok()
     }
 
-    /// The largest range of whole pages inside this one; `None` when there is no whole page.
-    pub fn page_inner(self) -> Option<Self> {
-        self.align_inner(PAGE_SIZE)
-    }
-
     /// The largest range inside this one whose both ends are multiples of `align`; `None` when there is
     /// none or `align` is not a power of two.
     pub fn align_inner(self, align: u64) -> Option<Self> {
@@ -299,8 +294,8 @@ mod tests {
     fn outer_grows_and_inner_shrinks() {
         let r = range(0x1001, 0x2000);
         assert_eq!(r.page_outer(), Some(range(0x1000, 0x3000)));
-        assert_eq!(r.page_inner(), Some(range(0x2000, 0x1000)));
-        assert_eq!(range(0x1001, 0x100).page_inner(), None);
+        assert_eq!(r.align_inner(PAGE_SIZE), Some(range(0x2000, 0x1000)));
+        assert_eq!(range(0x1001, 0x100).align_inner(PAGE_SIZE), None);
         let top =
             PhysRange::from_bounds(PhysAddr::new(u64::MAX - 5), PhysAddr::new(u64::MAX)).unwrap();
         assert_eq!(top.page_outer(), None);

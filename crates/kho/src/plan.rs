@@ -16,9 +16,7 @@ mod verify;
 
 pub use error::{Barrier, PlanError};
 pub use payload::{Content, PayloadSegment, Piece};
-pub use request::{
-    KEXEC_SEGMENTS, Limits, PayloadNeeds, PlanRequest, STATE_RESERVATIONS, ScratchSource,
-};
+pub use request::{Limits, PayloadNeeds, PlanRequest, STATE_RESERVATIONS, ScratchSource};
 pub use verify::Violation;
 
 use crate::addr::{PAGE_SIZE, PhysRange};

@@ -267,7 +267,8 @@ fn typed_values_come_back() {
     w.prop_str("d", "").unwrap();
     w.prop_mem("mem", ranges).unwrap();
     w.prop_mem("none", []).unwrap();
-    w.prop_u64s("list", &[1, 2, 3]).unwrap();
+    let list = [1u64, 2, 3].map(u64::to_ne_bytes).concat();
+    w.prop_bytes("list", &list).unwrap();
     w.prop_empty("flag").unwrap();
     w.prop_bytes("bytes", &[1, 2, 3, 4, 5]).unwrap();
     w.end_node().unwrap();

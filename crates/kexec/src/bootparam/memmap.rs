@@ -28,24 +28,6 @@ pub enum E820Kind {
     SoftReserved = 0xefff_ffff,
 }
 
-impl E820Kind {
-    /// From the contents of `/sys/firmware/memmap/N/type`, which come from `e820_type_to_string` in
-    /// `arch/x86/kernel/e820.c`. A name that is not known is
-    /// [`Reserved`](Self::Reserved), as the kernel itself treats it.
-    pub fn from_sysfs(name: &str) -> Self {
-        match name.trim() {
-            "System RAM" => Self::Ram,
-            "ACPI Tables" => Self::Acpi,
-            "ACPI Non-volatile Storage" => Self::Nvs,
-            "Unusable memory" => Self::Unusable,
-            "Persistent Memory" => Self::Pmem,
-            "Persistent Memory (legacy)" => Self::Pram,
-            "Soft Reserved" => Self::SoftReserved,
-            _ => Self::Reserved,
-        }
-    }
-}
-
 /// One range of the firmware's memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryMapEntry {

@@ -38,13 +38,6 @@ pub struct Mapping {
     pub stat: Option<FileId>,
 }
 
-impl Mapping {
-    /// Whether it is of this file.
-    pub fn is_of(&self, file: FileId) -> bool {
-        self.mapped == file || self.stat == Some(file)
-    }
-}
-
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mappings {
@@ -258,7 +251,9 @@ mod tests {
         };
         let stat = mapping.stat.unwrap();
         assert_eq!(stat.inode, meta.ino());
-        assert!(mapping.is_of(stat) && mapping.is_of(file(0, 0x99, 11)));
-        assert!(!mapping.is_of(file(0, 0x99, 12)));
+        assert_eq!(
+            (mapping.mapped, mapping.stat),
+            (file(0, 0x99, 11), Some(stat))
+        );
     }
 }

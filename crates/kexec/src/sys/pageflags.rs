@@ -37,12 +37,6 @@ pub mod flag {
     pub const HUGE: u64 = 1 << 17;
     /// Poisoned after a hardware error.
     pub const HWPOISON: u64 = 1 << 19;
-    /// No `struct page` (not set by 7.3).
-    pub const NOPAGE: u64 = 1 << 20;
-    /// Part of a transparent huge page.
-    pub const THP: u64 = 1 << 22;
-    /// Logically offline: inflated by a balloon, or unplugged by virtio-mem.
-    pub const OFFLINE: u64 = 1 << 23;
     /// Reserved: not managed by the page allocator.
     pub const RESERVED: u64 = 1 << 32;
 }

@@ -184,11 +184,6 @@ impl Root {
         }
     }
 
-    /// Whether this is the running system, so that facts without a file (`uname`) may come from a call.
-    pub fn is_system(&self) -> bool {
-        self.prefix == Path::new("/")
-    }
-
     /// The path of `relative` (for example `proc/iomem`) below the prefix.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.prefix.join(relative.trim_start_matches('/'))

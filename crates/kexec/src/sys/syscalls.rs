@@ -67,10 +67,6 @@ pub struct LoadFlags(u64);
 impl LoadFlags {
     /// The running kernel's own architecture (`KEXEC_ARCH_DEFAULT`).
     pub const DEFAULT: Self = Self(0);
-    /// `KEXEC_ARCH_X86_64`: refused with `EINVAL` on any other kernel.
-    pub const X86_64: Self = Self(62 << 16);
-    /// `KEXEC_ARCH_AARCH64`: refused with `EINVAL` on any other kernel.
-    pub const AARCH64: Self = Self(183 << 16);
 
     /// The flags as the kernel takes them.
     pub const fn bits(self) -> u64 {

@@ -233,30 +233,3 @@ fn what_does_not_fit_together_is_refused() {
         BootParamsError::SetupHeader { len: 0xa0 }
     );
 }
-
-/// The names are those of `e820_type_to_string`.
-#[test]
-fn kinds_of_memory_by_name() {
-    assert_eq!(E820Kind::from_sysfs("System RAM\n"), E820Kind::Ram);
-    assert_eq!(E820Kind::from_sysfs("ACPI Tables"), E820Kind::Acpi);
-    assert_eq!(
-        E820Kind::from_sysfs("ACPI Non-volatile Storage"),
-        E820Kind::Nvs
-    );
-    assert_eq!(E820Kind::from_sysfs("Unusable memory"), E820Kind::Unusable);
-    assert_eq!(E820Kind::from_sysfs("Persistent Memory"), E820Kind::Pmem);
-    assert_eq!(
-        E820Kind::from_sysfs("Persistent Memory (legacy)"),
-        E820Kind::Pram
-    );
-    assert_eq!(
-        E820Kind::from_sysfs("Soft Reserved"),
-        E820Kind::SoftReserved
-    );
-    assert_eq!(E820Kind::from_sysfs("Reserved"), E820Kind::Reserved);
-    assert_eq!(
-        E820Kind::from_sysfs("Unknown E820 type"),
-        E820Kind::Reserved
-    );
-    assert_eq!(E820Kind::SoftReserved as u32, 0xefff_ffff);
-}

@@ -10,9 +10,6 @@ use crate::ranges::RangeSet;
 /// mem-cache entry, with which they merge once it is reserved too; until then they count as one more.
 pub const STATE_RESERVATIONS: usize = 1;
 
-/// `KEXEC_SEGMENT_MAX` of `include/uapi/linux/kexec.h`.
-pub const KEXEC_SEGMENTS: usize = 16;
-
 /// Where scratch comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScratchSource {
@@ -31,7 +28,7 @@ pub struct Limits {
     /// Early reservations that the next kernel is known to take from us on this firmware, the state
     /// segment's own ([`STATE_RESERVATIONS`]) included.
     pub max_entries: usize,
-    /// Segments left for state and blobs (of [`KEXEC_SEGMENTS`], less those for the image).
+    /// Segments left for state and blobs (of `KEXEC_SEGMENT_MAX`, 16, in `include/uapi/linux/kexec.h`, less those for the image).
     pub max_payload_segments: usize,
     /// Bytes that `kexec_load` accepts in all segments together: half of the running kernel's
     /// `totalram_pages()` (`sanity_check_segment_list` in `kernel/kexec_core.c`).

@@ -262,20 +262,6 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// An array of 64-bit integers.
-    ///
-    /// # Errors
-    ///
-    /// As [`prop_bytes`](Self::prop_bytes).
-    pub fn prop_u64s(&mut self, name: &str, values: &[u64]) -> Result<(), WriteError> {
-        if let Some(out) = self.prop(name, values.len().saturating_mul(8))? {
-            for (slot, value) in out.as_chunks_mut::<8>().0.iter_mut().zip(values) {
-                *slot = value.to_ne_bytes();
-            }
-        }
-        Ok(())
-    }
-
     /// A string; the NUL at its end is added.
     ///
     /// # Errors

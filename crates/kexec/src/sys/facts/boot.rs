@@ -56,12 +56,6 @@ impl BootParamsFile {
         })?;
         Ok(Self { data, version })
     }
-
-    /// Physical address of the first setup_data node (`hdr.setup_data`, offset 0x250); 0 when there is none.
-    pub fn setup_data_head(&self) -> u64 {
-        let bytes = self.data.get(0x250..0x258).and_then(|b| b.try_into().ok());
-        bytes.map_or(0, u64::from_le_bytes)
-    }
 }
 
 /// One node of the setup_data chain as sysfs shows it.
@@ -150,13 +144,11 @@ mod tests {
     #[test]
     fn boot_params_have_one_size() {
         let f = Fixture::new();
-        let mut page = vec![0u8; 4096];
-        page[0x250..0x258].copy_from_slice(&0x1234_5000u64.to_le_bytes());
+        let page = vec![0u8; 4096];
         f.put("sys/kernel/boot_params/data", &page)
             .put("sys/kernel/boot_params/version", "0x020f\n");
         let params = BootParamsFile::read(&f.root()).unwrap();
         assert_eq!(params.version, 0x20f);
-        assert_eq!(params.setup_data_head(), 0x1234_5000);
         for size in [0, 4095, 4097, 10_000] {
             f.put("sys/kernel/boot_params/data", vec![0u8; size]);
             assert!(BootParamsFile::read(&f.root()).is_err(), "{size}");

@@ -111,15 +111,6 @@ impl Iomem {
     pub fn crash_kernel(&self) -> Result<RangeSet, OutOfMemory> {
         RangeSet::from_ranges(self.named("Crash kernel"))
     }
-
-    /// Text of the running kernel.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfMemory`].
-    pub fn kernel_code(&self) -> Result<RangeSet, OutOfMemory> {
-        RangeSet::from_ranges(self.named("Kernel code"))
-    }
 }
 
 fn managed_by(name: &str) -> Option<&str> {
@@ -189,7 +180,6 @@ fffc0000-ffffffff : Reserved
             map.crash_kernel().unwrap().as_slice(),
             [range(0x6300_0000, 0x6f00_0000)]
         );
-        assert_eq!(map.kernel_code().unwrap().total(), 0xd0_0000);
         assert_eq!(map.resources()[4].depth, 1);
         assert!(map.driver_managed().is_empty());
     }

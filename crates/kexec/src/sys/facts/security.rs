@@ -45,11 +45,6 @@ impl Lockdown {
     pub const fn blocks_kexec_load(self) -> bool {
         matches!(self, Self::Integrity | Self::Confidentiality)
     }
-
-    /// Whether `/proc/kcore` will be refused with `EPERM`.
-    pub const fn blocks_kcore(self) -> bool {
-        matches!(self, Self::Confidentiality)
-    }
 }
 
 /// Whether an SELinux policy is loaded: selinuxfs is mounted, and a process has a label that a policy gave it
@@ -149,33 +144,23 @@ mod tests {
     fn lockdown_levels() {
         let f = Fixture::new();
         assert_eq!(Lockdown::read(&f.root()).unwrap(), Lockdown::Unknown);
-        for (text, level, load, kcore) in [
-            (
-                "[none] integrity confidentiality\n",
-                Lockdown::None,
-                false,
-                false,
-            ),
+        for (text, level, load) in [
+            ("[none] integrity confidentiality\n", Lockdown::None, false),
             (
                 "none [integrity] confidentiality\n",
                 Lockdown::Integrity,
                 true,
-                false,
             ),
             (
                 "none integrity [confidentiality]\n",
                 Lockdown::Confidentiality,
-                true,
                 true,
             ),
         ] {
             f.put("sys/kernel/security/lockdown", text);
             let found = Lockdown::read(&f.root()).unwrap();
             assert_eq!(found, level);
-            assert_eq!(
-                (found.blocks_kexec_load(), found.blocks_kcore()),
-                (load, kcore)
-            );
+            assert_eq!(found.blocks_kexec_load(), load);
         }
         f.put("sys/kernel/security/lockdown", "none integrity\n");
         assert!(Lockdown::read(&f.root()).is_err());

@@ -43,7 +43,7 @@
 //! soft-offlined after an error, or wanted by a contiguous allocation (CMA). Transparent huge pages and
 //! small pages are locked (`mlock`), which keeps them in memory and *not in place*: compaction
 //! (`vm.compact_unevictable_allowed`), NUMA balancing and khugepaged may migrate them. Nothing in user space
-//! can forbid this, so [`LandingZone::re_verify`] looks again just before the load.
+//! can forbid this.
 //!
 //! **A page that moved costs time, not correctness.** The kernel copies the segment from the *virtual*
 //! address, which is right wherever the page is. The destination stays the planned physical address,
@@ -128,7 +128,6 @@ pub struct LandingZone {
     runs: Vec<Run>,
     set: RangeSet,
     backing: Backing,
-    root: Root,
 }
 
 /// One mapping as it was taken, with what it turned out to be.
@@ -159,7 +158,7 @@ impl LandingZone {
         let runs = taker.take_enough(accept)?;
         let taken = core::mem::take(&mut taker.taken);
         drop(taker); // restores the knob
-        assemble(root, taken, &runs)
+        assemble(taken, &runs)
     }
 
     /// The physical ranges, sorted. Together at least the bytes that were asked for.
@@ -195,26 +194,6 @@ impl LandingZone {
     pub fn slice(&self, range: PhysRange) -> Option<&[u8]> {
         let (at, bytes) = self.locate(range)?;
         self.runs[at].memory.bytes().get(bytes)
-    }
-
-    /// Which pages of the zone are elsewhere by now. Empty is usual; anything else makes the load slower and
-    /// not wrong (see the module's documentation).
-    ///
-    /// # Errors
-    ///
-    /// [`LandingError`] when the page map cannot be read.
-    pub fn re_verify(&self) -> Result<RangeSet, LandingError> {
-        let mut moved = self.set.try_clone()?;
-        for run in &self.runs {
-            let base = run.range.start();
-            for (offset, found) in map::locate(&self.root, &run.memory)? {
-                // A piece is where it should be when physical and virtual offset agree.
-                if base.checked_add(offset as u64) == Some(found.start()) {
-                    moved.remove(found)?;
-                }
-            }
-        }
-        Ok(moved)
     }
 }
 
@@ -335,11 +314,7 @@ impl<'a> Taker<'a> {
 }
 
 /// Moves the chosen pages behind contiguous virtual memory and gives the rest back.
-fn assemble(
-    root: &Root,
-    taken: Vec<Taken>,
-    chosen: &RangeSet,
-) -> Result<LandingZone, LandingError> {
+fn assemble(taken: Vec<Taken>, chosen: &RangeSet) -> Result<LandingZone, LandingError> {
     let mut runs = Vec::new();
     for range in chosen.iter() {
         runs.push(Run {
@@ -394,7 +369,6 @@ fn assemble(
         runs,
         set: chosen.try_clone()?,
         backing,
-        root: root.clone(),
     })
 }
 

@@ -44,6 +44,20 @@ fn request(allowed: &RangeSet, bytes: u64) -> Request<'_> {
     }
 }
 
+/// The pages of a zone that are elsewhere by now.
+fn moved(zone: &LandingZone, root: &Root) -> RangeSet {
+    let mut moved = zone.set.try_clone().unwrap();
+    for run in &zone.runs {
+        for (offset, found) in map::locate(root, &run.memory).unwrap() {
+            // A piece is where it should be when physical and virtual offset agree.
+            if run.range.start().checked_add(offset as u64) == Some(found.start()) {
+                moved.remove(found).unwrap();
+            }
+        }
+    }
+    moved
+}
+
 #[test]
 fn the_zone_is_where_it_says_and_holds_what_is_written() {
     let _alone = alone();
@@ -74,7 +88,7 @@ fn the_zone_is_where_it_says_and_holds_what_is_written() {
         "{runs:?}"
     );
     assert!(runs.subtract(&ram).unwrap().is_empty());
-    assert!(zone.re_verify().unwrap().is_empty());
+    assert!(moved(&zone, &root).is_empty());
     for run in runs.iter() {
         let bytes = zone.slice_mut(run).unwrap();
         assert!(bytes.iter().all(|b| *b == 0));
@@ -82,7 +96,7 @@ fn the_zone_is_where_it_says_and_holds_what_is_written() {
             page[..8].copy_from_slice(&n.to_le_bytes());
         }
     }
-    assert!(zone.re_verify().unwrap().is_empty());
+    assert!(moved(&zone, &root).is_empty());
     for run in runs.iter() {
         let last = PhysRange::new(PhysAddr::new(run.end().get() - 4096), 4096).unwrap();
         let frame = last.start().get() / 4096;
@@ -116,9 +130,9 @@ fn ordinary_pages_do_when_there_are_no_huge_ones() {
     assert_eq!(all.total(), found.len() as u64 * 4096);
     let (runs, covered) = choose(&all, 8 << 20, usize::MAX).unwrap();
     assert!(covered >= 8 << 20);
-    let mut zone = assemble(&root, core::mem::take(&mut taker.taken), &runs).unwrap();
+    let mut zone = assemble(core::mem::take(&mut taker.taken), &runs).unwrap();
     assert_eq!(zone.backing().hugetlb, 0);
-    assert!(zone.re_verify().unwrap().is_empty());
+    assert!(moved(&zone, &root).is_empty());
     for run in runs.iter() {
         zone.slice_mut(run).unwrap().fill(7);
     }

@@ -37,11 +37,6 @@ impl<'a, M: PhysMemory + ?Sized> Reader<'a, M> {
             left: size,
         })
     }
-
-    /// Bytes that are still to come.
-    pub fn remaining(&self) -> u64 {
-        self.left
-    }
 }
 
 impl<M: PhysMemory + ?Sized> Read for Reader<'_, M> {
@@ -102,7 +97,6 @@ mod tests {
                     got.extend(&buf[..n]);
                 }
                 assert_eq!(got, want[..usize::try_from(size).unwrap()]);
-                assert_eq!(reader.remaining(), 0);
             }
         }
         assert!(matches!(

@@ -191,7 +191,7 @@ mod tests {
                     dest: PhysAddr::new(0x10_0000),
                     memsz: 4096,
                 }],
-                LoadFlags::X86_64,
+                LoadFlags::DEFAULT,
             )
         };
         load(1).unwrap();
