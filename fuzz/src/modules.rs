@@ -1,11 +1,12 @@
-//! What the kernel modules read, by the source that they are built from.
+//! What the kernel modules read.
 
-use crate::errno::{EINVAL, Errno};
-use crate::extents::{Extent, Extents};
-use crate::{
-    Cursor, errno, khofs_options as options, khofs_pack as pack, module_chain, module_iomem,
-};
+use crate::Cursor;
 use kho::{PhysRange, RangeSet};
+use kho_decide::errno::{EINVAL, Errno};
+use kho_decide::{chain as setup_data, iomem};
+use khofs_decide::check::check;
+use khofs_decide::extents::{Extent, Extents};
+use khofs_decide::{options, pack};
 
 /// Where the bytes of the input lie in memory.
 const AT: u64 = 0x10_0000;
@@ -24,15 +25,15 @@ pub fn chain(data: &[u8]) {
         let end = from.checked_add(len).ok_or(EINVAL)?;
         Ok(data.get(from..end).ok_or(EINVAL)?.to_vec())
     };
-    let walked = module_chain::walk(&boot_params, read);
+    let walked = setup_data::walk(&boot_params, read);
     assert!(reads <= 2 * 513, "the walk does not end");
     if let Ok(chain) = walked {
         assert!(!chain.nodes.is_empty() && chain.nodes.len() <= 512);
         assert!(chain.reserved.len() <= chain.nodes.len());
     }
-    let _ = module_chain::walk(data, |_| Err(EINVAL));
+    let _ = setup_data::walk(data, |_| Err(EINVAL));
 
-    let map = module_iomem::parse(data).expect("memory");
+    let map = iomem::parse(data).expect("memory");
     let low = map.ram.iter().all(|range| range.start().get() >= 1 << 20);
     assert!(low, "memory that nothing is handed over in");
     assert!(map.ram.iter().all(PhysRange::is_page_aligned));
@@ -59,7 +60,7 @@ pub fn khofs(data: &[u8]) {
     });
     let mem = RangeSet::from_ranges(mem).expect("memory");
     let bytes = cursor.0;
-    let checked = crate::khofs_check::check(bytes, &mem);
+    let checked = check(bytes, &mem);
     if let Ok(summary) = &checked {
         let mut restored = Vec::new();
         let lost = restore(bytes, &mut restored).expect("what was checked can be made");
@@ -117,7 +118,7 @@ fn inode(reader: &mut pack::Reader<'_>, kinds: &mut Vec<u32>) -> Result<u64, Err
 }
 
 pub fn khofs_trees() -> Vec<Vec<u8>> {
-    let write = |extents: &[(u64, u64, u64)]| -> Result<Vec<u8>, errno::Errno> {
+    let write = |extents: &[(u64, u64, u64)]| -> Result<Vec<u8>, Errno> {
         let attr = |ino, mode, size| pack::Attr {
             ino,
             mode,

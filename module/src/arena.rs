@@ -5,10 +5,10 @@
 //! less where it has not, and larger for a request that is.
 
 use crate::boundary::pages::{Block, first_failed};
-use crate::errno::{ENOMEM, Errno};
-use crate::iomem::Map;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_decide::errno::{ENOMEM, Errno};
+use kho_decide::iomem::Map;
 
 /// Pages of an ordinary arena: 2 MiB.
 const ARENA: u64 = 512;

@@ -4,17 +4,17 @@
 //! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so
 //! an image that was loaded before refers to nothing.
 
-use crate::boundary::kernel::copy_reserved;
-use crate::boundary::pages::{Boot, Reserved, Stays};
+use crate::boundary::pages::{Boot, Reserved, Stays, copy_reserved};
 use crate::boundary::tree::Tree;
-use crate::errno::{ENODATA, ENOMEM, Errno};
-use crate::iomem::Map;
-use crate::text::{Level, log};
 use alloc::string::String;
 use kho::abi::kernel_part::{KernelPart, PartError, Reference, is_reference};
 use kho::abi::{AbiError, Handover, MEM};
 use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
+use kho_boundary::log;
+use kho_decide::errno::{ENODATA, ENOMEM, Errno};
+use kho_decide::iomem::Map;
+use kho_decide::text::Level;
 
 /// What arrived and was believed.
 pub struct Arrival {

@@ -1,21 +1,15 @@
 //! What the files in `/sys/kernel/kho` say and do.
 
 use crate::arrival::Nothing;
-use crate::errno::{EINVAL, ENODATA, ENOSPC, Errno};
-use crate::iomem::hex;
 use crate::phase::{PHASE, SEALED};
 use crate::store::STORE;
-use crate::text::{Level, Text, log};
 use core::fmt::Write;
 use core::ops::ControlFlow;
 use kho::{PhysAddr, PhysRange};
-
-impl From<core::fmt::Error> for Errno {
-    /// Text stops when its buffer is full.
-    fn from(_: core::fmt::Error) -> Self {
-        ENOSPC
-    }
-}
+use kho_boundary::log;
+use kho_decide::errno::{EINVAL, ENODATA, Errno};
+use kho_decide::iomem::hex;
+use kho_decide::text::{Level, Text};
 
 /// `active`: 1 or 0.
 ///
@@ -95,7 +89,7 @@ pub fn release_read(buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
         };
         line.map_or(ControlFlow::Break(()), ControlFlow::Continue)
     })?;
-    Ok(out.len())
+    Ok(out.written())
 }
 
 /// Releases a node, or `all`.

@@ -3,17 +3,18 @@
 use crate::boundary::kernel::{SelfHold, publish_dt, random, release, withdraw_dt};
 use crate::boundary::pages::Block;
 use crate::boundary::producer::{Handle, Held};
-use crate::boundary::sync::Lock;
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
 use crate::session::Session;
 use crate::store::STORE;
-use crate::text::{Level, log};
 use alloc::string::String;
 use alloc::vec::Vec;
 use kho::abi::kernel_part::{KERNEL, KERNEL_V1, RELEASE};
 use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
 use kho::{PAGE_SIZE, PhysRange};
+use kho_boundary::log;
+use kho_boundary::sync::Lock;
+use kho_decide::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
+use kho_decide::text::Level;
 
 /// Producers and whether they are frozen.
 pub static PHASE: Lock<Phase, 0> = Lock::new(Phase::new());

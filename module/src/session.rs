@@ -5,13 +5,14 @@
 
 use crate::boundary::kernel::zeros;
 use crate::boundary::pages::{first_failed, none_reserved};
-use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EHWPOISON, EINVAL, ENXIO, Errno};
-use crate::text::{Level, log};
 use alloc::vec::Vec;
 use core::ops::Range;
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Event, Node, WriteError, Writer};
 use kho::{PhysRange, RangeSet};
+use kho_boundary::log;
+use kho_decide::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EHWPOISON, EINVAL, ENXIO, Errno};
+use kho_decide::text::Level;
 
 /// What the machine allows to keep.
 #[derive(Debug)]
@@ -418,9 +419,9 @@ impl Session {
 mod tests {
     use super::*;
     use crate::boundary::ffi;
-    use crate::errno::EEXIST;
     use kho::tree::Reader;
     use kho::{PAGE_SIZE, PhysAddr};
+    use kho_decide::errno::EEXIST;
 
     fn pages(first: u64, count: u64) -> Result<PhysRange, Errno> {
         PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).map_err(|_| EINVAL)

@@ -5,18 +5,19 @@ use crate::arrival::{self, Arrival, Nothing, mem};
 use crate::boundary::kernel::read_file;
 use crate::boundary::pages::{Block, Failed, Reserved, Stays};
 use crate::boundary::record::Record;
-use crate::boundary::sync::Lock;
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
-use crate::holds::Holds;
-use crate::iomem::{self, Map};
 use crate::session::{Limits, Session};
-use crate::text::{Level, log};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::ControlFlow;
 use kho::tree::{Event, Node};
 use kho::{PhysRange, RangeSet};
+use kho_boundary::log;
+use kho_boundary::sync::Lock;
+use kho_decide::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use kho_decide::holds::Holds;
+use kho_decide::iomem::{self, Map};
+use kho_decide::text::Level;
 
 /// The store of this machine.
 pub static STORE: Lock<Store, 1> = Lock::new(Store::new());

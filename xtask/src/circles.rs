@@ -249,8 +249,11 @@ fn roots(folder: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = crates.map(|entry| entry.unwrap().path()).collect();
     let others = [
         "module",
-        "module/khofs",
+        "module/boundary",
+        "module/decide",
         "module/driver",
+        "module/khofs",
+        "module/khofs/decide",
         "xtask",
         "xtask/guest",
         "fuzz",
@@ -267,13 +270,12 @@ fn roots(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Circles that are left, by the root of their crate. A number may only fall, and falls here when it falls there.
-const LEFT: [(&str, usize); 8] = [
+const LEFT: [(&str, usize); 7] = [
     ("crates/cli/src/main.rs", 16),
     ("crates/kexec/src/lib.rs", 15),
     ("crates/trace/src/lib.rs", 1),
     ("fuzz/src/lib.rs", 9),
-    ("module/khofs/src/lib.rs", 2),
-    ("module/src/lib.rs", 2),
+    ("module/khofs/src/lib.rs", 1),
     ("xtask/guest/src/main.rs", 1),
     ("xtask/src/main.rs", 30),
 ];

@@ -5,12 +5,12 @@
 //! nothing more until enough of it was removed.
 
 use crate::boundary::vfs::Content;
-use crate::errno::{EINVAL, ENOENT, ENOSPC, Errno};
-use crate::options::{INODE, Options};
 use crate::state::{Instance, State};
-use crate::xattr::Attribute;
 use core::fmt;
 use kho::PAGE_SIZE;
+use kho_decide::errno::{EINVAL, ENOENT, ENOSPC, Errno};
+use khofs_decide::options::{INODE, Options};
+use khofs_decide::xattr::Attribute;
 
 /// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
 const SHORT_TARGET: u64 = 128;
@@ -169,7 +169,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`]; those of [`Attributes::set`](crate::xattr::Attributes::set). Then nothing changed.
+    /// [`ENOSPC`]; those of [`Attributes::set`](khofs_decide::xattr::Attributes::set). Then nothing changed.
     pub fn set_attribute(
         &mut self,
         id: u32,
@@ -193,9 +193,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::errno::{EEXIST, ENODATA};
     use crate::state::Body;
     use alloc::string::String;
+    use kho_decide::errno::{EEXIST, ENODATA};
     use std::format;
 
     fn options(text: &[(&str, &str)]) -> Options {
@@ -283,7 +283,7 @@ mod tests {
         ] {
             assert_eq!(instance.change(&options(bad)), Err(why));
             assert_eq!((instance.limit, instance.inode_limit), (100, 10));
-            assert_eq!(instance.huge, crate::options::Huge::default());
+            assert_eq!(instance.huge, khofs_decide::options::Huge::default());
         }
         let good = options(&[("size", "5%"), ("nr_inodes", "6"), ("name", "vm")]);
         instance.change(&good).unwrap();

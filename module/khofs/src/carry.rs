@@ -3,11 +3,7 @@
 use crate::boundary::handover::{Context, Node};
 use crate::boundary::kernel::{self, Block};
 use crate::boundary::vfs::{Content, Dentry, Inode, Super};
-use crate::errno::{EINVAL, ENOMEM, Errno};
-use crate::extents::Extent;
-use crate::pack::{S_IFDIR, S_IFREG, Writer, range};
 use crate::state::{Arrived, Body, Instance, STATE, State};
-use crate::text::{Level, log};
 use alloc::vec::Vec;
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use kho::abi::khofs::{
@@ -15,6 +11,12 @@ use kho::abi::khofs::{
 };
 use kho::abi::{CHECKSUM, COMPATIBLE, SIZE};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
+use kho_boundary::log;
+use kho_boundary::relax;
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use kho_decide::text::Level;
+use khofs_decide::extents::Extent;
+use khofs_decide::pack::{S_IFDIR, S_IFREG, Writer, range};
 
 /// Bytes of a piece of memory that a tree is written into: what the page allocator has in one piece.
 const PIECE: usize = 2 << 20;
@@ -143,7 +145,7 @@ fn tree(state: &State, instance: &Instance, sb: Super) -> Result<(Vec<u8>, Range
             }
             Ok(())
         })?;
-        kernel::relax();
+        relax();
     }
     out.writer.end()?;
     if out.lost > 0 {
@@ -171,7 +173,7 @@ fn all_good(instance: &Instance, data: &RangeSet) -> Result<(), Errno> {
             );
             return Err(EHWPOISON);
         }
-        kernel::relax();
+        relax();
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! What `/sys/fs/khofs` says and does.
 
-use crate::chunks::PAGES;
-use crate::errno::{EINVAL, Errno};
 use crate::state::{Body, STATE, release_instance};
-use crate::text::{Level, Text, log};
 use core::fmt::Write;
 use kho::PAGE_SIZE;
+use kho_boundary::log;
+use kho_decide::errno::{EINVAL, Errno};
+use kho_decide::text::{Level, Text};
+use khofs_decide::bits::PAGES;
 
 /// `status`: a line for each instance, as many as fit a page: its name, then `key=value` words. Bytes throughout.
 ///

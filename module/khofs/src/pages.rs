@@ -3,13 +3,15 @@
 use crate::boundary::handover::claim;
 use crate::boundary::kernel;
 use crate::boundary::vfs::{Content, Inode};
-use crate::chunks::{Idle, PAGES, Page};
-use crate::errno::{EEXIST, EINVAL, ENOMEM, Errno};
-use crate::extents::Extent;
-use crate::options::Huge;
-use crate::pack::range;
 use crate::state::{Body, STATE, State};
 use kho::PAGE_SIZE;
+use kho_boundary::relax;
+use kho_decide::errno::{EEXIST, EINVAL, ENOMEM, Errno};
+use khofs_decide::bits::PAGES;
+use khofs_decide::chunks::{Idle, Page};
+use khofs_decide::extents::Extent;
+use khofs_decide::options::Huge;
+use khofs_decide::pack::range;
 
 /// Input or output error: memory that arrived is somebody else's by now.
 const EIO: Errno = Errno(5);
@@ -410,7 +412,7 @@ pub fn reap() {
         };
         drop(state);
         put(&idle);
-        kernel::relax();
+        relax();
     }
 }
 
@@ -432,6 +434,6 @@ pub fn inode_gone(id: u32, mut content: Content) {
             return;
         };
         STATE.lock().discard(id, extent);
-        kernel::relax();
+        relax();
     }
 }

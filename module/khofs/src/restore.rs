@@ -5,16 +5,18 @@ use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
 use crate::boundary::vfs::{Content, Super, Tree};
 use crate::carry::CRC;
-use crate::check::{self, Summary};
-use crate::errno::{EBADMSG, EINVAL, Errno};
-use crate::options::INODE;
-use crate::options::Options;
-use crate::pack::{Attr, Reader, S_IFDIR, S_IFREG};
 use crate::state::{Body, STATE, State};
-use crate::text::{Level, log};
-use crate::xattr::Attribute;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, RangeSet};
+use kho_boundary::log;
+use kho_boundary::relax;
+use kho_decide::errno::{EBADMSG, EINVAL, Errno};
+use kho_decide::text::Level;
+use khofs_decide::check::{self, Summary};
+use khofs_decide::options::INODE;
+use khofs_decide::options::Options;
+use khofs_decide::pack::{Attr, Reader, S_IFDIR, S_IFREG};
+use khofs_decide::xattr::Attribute;
 
 /// Fills the superblock of an instance.
 ///
@@ -98,7 +100,7 @@ fn restore(
             let (inode, dir) = inode(&mut reader, sb, &mut used)?;
             tree.add(parent, entry.name, inode, dir)?;
             if number.is_multiple_of(256) {
-                kernel::relax();
+                relax();
             }
         } else {
             tree.link(parent, entry.name, number)?;

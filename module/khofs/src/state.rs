@@ -2,14 +2,14 @@
 
 use crate::boundary::handover::Node;
 use crate::boundary::kernel::{self, Block};
-use crate::boundary::sync::Lock;
 use crate::boundary::vfs::Super;
-use crate::chunks::Chunks;
-use crate::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
-use crate::options::{Huge, Options};
 use alloc::string::String;
 use alloc::vec::Vec;
 use kho::{PhysRange, RangeSet};
+use kho_boundary::sync::Lock;
+use kho_decide::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
+use khofs_decide::chunks::Chunks;
+use khofs_decide::options::{Huge, Options};
 
 /// Everything.
 pub static STATE: Lock<State, 0> = Lock::new(State::new());

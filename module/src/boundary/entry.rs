@@ -7,15 +7,15 @@
 use super::pages::{Failed, vmalloc_page};
 use super::producer::Handle;
 use crate::control;
-use crate::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
 use crate::phase::PHASE;
 use crate::session::Session;
 use crate::store::STORE;
-use crate::text::Text;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_decide::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
+use kho_decide::text::Text;
 
 /// `struct kho_mem`.
 #[repr(C)]
@@ -137,7 +137,7 @@ unsafe fn show(
     // SAFETY: sysfs gives a zeroed page of its own to each `show`.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
     let result = write(&mut text);
-    size(result.map(|()| text.len()))
+    size(result.map(|()| text.written()))
 }
 
 /// # Safety

@@ -1,13 +1,16 @@
 //! Ownership of pages.
 
 use super::ffi;
-use super::kernel::{copy_reserved, read_file, relax};
-use crate::chain::{self, Chain};
-use crate::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, Errno};
-use crate::iomem::Map;
-use crate::text::{Level, log};
+use super::kernel::{read_file, zeros};
+use alloc::vec::Vec;
 use core::ops::Range;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
+use kho_boundary::log;
+use kho_boundary::relax;
+use kho_decide::chain::{self, Chain};
+use kho_decide::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, ENXIO, Errno};
+use kho_decide::iomem::Map;
+use kho_decide::text::Level;
 
 /// Bytes of the largest piece that is accounted or freed at once: 2 MiB, so that no piece crosses a zone.
 const CHUNK: u64 = 2 << 20;
@@ -110,6 +113,27 @@ pub fn all_reserved(range: PhysRange) -> bool {
 /// Whether no page is PageReserved.
 pub fn none_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
+}
+
+/// The bytes of `range`, whose pages all have to be RAM that early boot reserved, and whose memory has not failed.
+///
+/// # Errors
+///
+/// [`ENXIO`] when they are not; no memory.
+pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
+    let outer = range.page_outer().ok_or(ENXIO)?;
+    if !map.readable.contains_range(outer) || !all_reserved(outer) || first_failed(outer).is_some()
+    {
+        return Err(ENXIO);
+    }
+    let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;
+    let mut bytes = zeros(len)?;
+    let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
+    // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and
+    // readable; `bytes` has `len` bytes and was just allocated, so the two do not overlap. Nothing
+    // writes reserved memory that arrived.
+    unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
+    Ok(bytes)
 }
 
 /// The page behind an address of a vmalloc area; none behind any other address.

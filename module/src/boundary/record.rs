@@ -5,8 +5,8 @@
 
 use super::ffi;
 use super::pages::{Block, Stays};
-use crate::errno::{EINVAL, Errno};
 use kho::{PAGE_SIZE, PhysRange};
+use kho_decide::errno::{EINVAL, Errno};
 
 /// Bits for the nodes of a kernel's part.
 ///
@@ -82,8 +82,8 @@ fn pages(nodes: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::errno::ENOMEM;
     use kho::PhysAddr;
+    use kho_decide::errno::ENOMEM;
     use std::vec::Vec;
 
     #[test]

@@ -6,17 +6,17 @@
 use super::handover::Context;
 use super::vfs::{Content, File, Inode, Super};
 use crate::account::Refused;
-use crate::errno::{EINVAL, ENOMEM, Errno};
-use crate::options::{Huge, Options};
 use crate::pages::{self, Want};
 use crate::state::{self, Body, STATE};
-use crate::text::Text;
-use crate::xattr::{self, Attribute};
 use crate::{account, carry, control, restore};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use kho_decide::text::Text;
+use khofs_decide::options::{Huge, Options};
+use khofs_decide::xattr::{self, Attribute};
 
 fn status(result: Result<(), Errno>) -> c_int {
     result.map_or_else(Errno::code, |()| 0)
@@ -114,7 +114,7 @@ unsafe extern "C" fn khofs_rs_status_show(buf: *mut c_char, len: usize) -> isize
     // SAFETY: sysfs gives a zeroed page of its own to each `show`.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
     let result = control::status_show(&mut text);
-    size(result.map(|()| text.len()))
+    size(result.map(|()| text.written()))
 }
 
 #[unsafe(no_mangle)]
@@ -257,7 +257,7 @@ unsafe extern "C" fn khofs_rs_show_options(id: u32, buf: *mut c_char, len: usize
     // SAFETY: initialized just now.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
     let result = control::options_show(id, &mut text);
-    size(result.map(|()| text.len()))
+    size(result.map(|()| text.written()))
 }
 
 // Files
@@ -308,13 +308,13 @@ extern "C" fn khofs_rs_target_pages(len: u64) -> u64 {
 extern "C" fn khofs_rs_name_new(id: u32) -> c_int {
     let mut state = STATE.lock();
     let instance = state.instance(id);
-    status(instance.and_then(|i| i.take_space(crate::options::INODE)))
+    status(instance.and_then(|i| i.take_space(khofs_decide::options::INODE)))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_name_gone(id: u32) {
     if let Ok(instance) = STATE.lock().instance(id) {
-        instance.give_space(crate::options::INODE);
+        instance.give_space(khofs_decide::options::INODE);
     }
 }
 

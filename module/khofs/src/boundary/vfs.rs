@@ -1,17 +1,17 @@
 //! Inodes, dentries and superblocks, and what Rust keeps for an inode.
 
 use super::ffi;
-use crate::errno::{EINVAL, ENOMEM, Errno};
-use crate::extents::{Extent, Extents};
-use crate::pack::Attr;
 use crate::state::State;
-use crate::xattr::Attributes;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ffi::{CStr, c_void};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use khofs_decide::extents::{Extent, Extents};
+use khofs_decide::pack::Attr;
+use khofs_decide::xattr::Attributes;
 
 /// A run of pages in the page cache, `struct khofs_run`.
 #[repr(C)]
