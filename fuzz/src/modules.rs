@@ -5,8 +5,8 @@ use kho::{PhysRange, RangeSet};
 use kho_decide::errno::{EINVAL, Errno};
 use kho_decide::{chain as setup_data, iomem};
 use khofs_decide::check::check;
-use khofs_decide::extents::{Extent, Extents};
-use khofs_decide::{options, pack};
+use khofs_decide::extents::Extent;
+use khofs_decide::{options, pack, restore};
 
 /// Where the bytes of the input lie in memory.
 const AT: u64 = 0x10_0000;
@@ -88,7 +88,7 @@ pub fn khofs(data: &[u8]) {
     }
 }
 
-/// As `module/khofs/src/restore.rs` goes through it. Gives the number of lost pages.
+/// Makes what khofs.ko makes of it, but for files. Gives the number of lost pages.
 fn restore(bytes: &[u8], kinds: &mut Vec<u32>) -> Result<u64, Errno> {
     let (mut reader, _) = pack::Reader::new(bytes)?;
     let mut lost = inode(&mut reader, kinds)?;
@@ -101,18 +101,12 @@ fn restore(bytes: &[u8], kinds: &mut Vec<u32>) -> Result<u64, Errno> {
 }
 
 fn inode(reader: &mut pack::Reader<'_>, kinds: &mut Vec<u32>) -> Result<u64, Errno> {
-    let inode = reader.inode()?;
-    for attribute in inode.attributes() {
-        attribute?;
-    }
-    kinds.push(inode.attr.kind());
-    let mut extents = Extents::default();
-    let mut lost = 0;
-    if inode.attr.kind() == pack::S_IFREG {
-        while let Some(extent) = reader.extent()? {
-            lost += u64::from(extent.is_lost());
-            extents.push(extent)?;
-        }
+    let made = restore::inode(reader, &mut restore::Used::default())?;
+    kinds.push(made.attr.kind());
+    let (mut from, mut lost) = (0, 0);
+    while let Some(extent) = made.content.lazy.find(from, u64::MAX) {
+        lost += u64::from(extent.is_lost());
+        from = extent.end();
     }
     Ok(lost)
 }

@@ -270,12 +270,11 @@ fn roots(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Circles that are left, by the root of their crate. A number may only fall, and falls here when it falls there.
-const LEFT: [(&str, usize); 7] = [
+const LEFT: [(&str, usize); 6] = [
     ("crates/cli/src/main.rs", 16),
     ("crates/kexec/src/lib.rs", 15),
     ("crates/trace/src/lib.rs", 1),
     ("fuzz/src/lib.rs", 9),
-    ("module/khofs/src/lib.rs", 1),
     ("xtask/guest/src/main.rs", 1),
     ("xtask/src/main.rs", 30),
 ];

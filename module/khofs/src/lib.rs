@@ -3,11 +3,10 @@
 //! What can be decided without the kernel is in [`khofs_decide`]. What only the kernel's headers can say (macros, inline
 //! functions, op tables) is in the C files. All unsafe code is in [`boundary`].
 //!
-//! | module | decides |
+//! | module | does |
 //! | --- | --- |
-//! | [`state`] | instances |
-//! | [`account`] | what they may use, and what they use |
-//! | [`pages`] | which pages go in and out of files |
+//! | [`state`] | how an instance ends |
+//! | [`pages`] | when memory goes back to the system |
 //! | [`carry`] | handing over, and receiving |
 //! | [`control`] | what `/sys/fs/khofs` says and does |
 //!
@@ -32,7 +31,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod account;
 mod boundary;
 mod carry;
 mod control;

@@ -2,10 +2,10 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use super::vfs::Run;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{null, null_mut};
 use khofs_decide::pack::Attr;
+use khofs_decide::system::Run;
 
 pub fn kho_c_virt(_: u64) -> *mut c_void {
     null_mut()

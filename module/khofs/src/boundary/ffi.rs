@@ -1,8 +1,8 @@
 //! What the C files give; `khofs.h` and `include/kho.h` declare the same.
 
-use super::vfs::Run;
 use core::ffi::{c_char, c_int, c_void};
 use khofs_decide::pack::Attr;
+use khofs_decide::system::Run;
 
 unsafe extern "C" {
     // RAM: a pointer into the direct map.

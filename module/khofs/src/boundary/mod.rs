@@ -13,4 +13,5 @@ mod ffi;
 mod ffi;
 pub mod handover;
 pub mod kernel;
+pub mod system;
 pub mod vfs;
