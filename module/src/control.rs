@@ -1,12 +1,12 @@
 //! What the files in `/sys/kernel/kho` say and do.
 
-use crate::arrival::Nothing;
 use crate::phase::{PHASE, SEALED};
 use crate::store::STORE;
 use core::fmt::Write;
 use core::ops::ControlFlow;
 use kho::{PhysAddr, PhysRange};
 use kho_boundary::log;
+use kho_decide::arrival::Nothing;
 use kho_decide::errno::{EINVAL, ENODATA, Errno};
 use kho_decide::iomem::hex;
 use kho_decide::text::{Level, Text};
@@ -97,7 +97,7 @@ pub fn release_read(buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
 /// # Errors
 ///
 /// [`EINVAL`] for a path that comes in pieces, as none that is longer than a page exists; see
-/// [`crate::store::Store::release_path`].
+/// [`kho_decide::store::Store::release_path`].
 pub fn release_write(text: &[u8], offset: u64) -> Result<(), Errno> {
     if offset != 0 {
         return Err(EINVAL);

@@ -5,9 +5,6 @@
 //!
 //! | module | decides |
 //! | --- | --- |
-//! | [`arrival`] | what the previous kernel left, and whether to believe it |
-//! | [`store`] | who may claim or release which page; memory for producers |
-//! | [`session`] | what a producer may write into the tree |
 //! | [`phase`] | when: registration, activation, rollback, abort |
 //! | [`control`] | what the files in `/sys/kernel/kho` say and do |
 //!
@@ -31,10 +28,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod arena;
-mod arrival;
 mod boundary;
 mod control;
 mod phase;
-mod session;
 mod store;

@@ -3,7 +3,6 @@
 use crate::boundary::kernel::{SelfHold, publish_dt, random, release, withdraw_dt};
 use crate::boundary::pages::Block;
 use crate::boundary::producer::{Handle, Held};
-use crate::session::Session;
 use crate::store::STORE;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,6 +13,8 @@ use kho::{PAGE_SIZE, PhysRange};
 use kho_boundary::log;
 use kho_boundary::sync::Lock;
 use kho_decide::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
+use kho_decide::session::Session;
+use kho_decide::system::Block as _;
 use kho_decide::text::Level;
 
 /// Producers and whether they are frozen.

@@ -2,11 +2,15 @@
 //!
 //! | module | decides |
 //! | --- | --- |
+//! | [`arrival`] | what the previous kernel left, and whether to believe it |
+//! | [`store`] | who may claim or release which page; memory for producers |
+//! | [`arena`] | where memory for producers is |
+//! | [`session`] | what a producer may write into the tree |
 //! | [`chain`] | what early boot was told to reserve |
 //! | [`iomem`] | what is RAM, and where this kernel runs |
 //! | [`holds`] | which producer has which node that arrived |
 //!
-//! [`errno`] and [`text`] are the words for it, khofs.ko's too.
+//! The kernel is a [`system::System`] to all of it. [`errno`] and [`text`] are the words for it, khofs.ko's too.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -24,8 +28,16 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod arena;
+pub mod arrival;
 pub mod chain;
 pub mod errno;
+#[cfg(test)]
+mod fake;
 pub mod holds;
 pub mod iomem;
+pub mod pages;
+pub mod session;
+pub mod store;
+pub mod system;
 pub mod text;

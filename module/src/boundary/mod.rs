@@ -15,4 +15,5 @@ pub mod kernel;
 pub mod pages;
 pub mod producer;
 pub mod record;
+pub mod system;
 pub mod tree;

@@ -1,10 +1,10 @@
 //! Producers and the context that is lent to them.
 
 use super::ffi;
-use crate::session::Session;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use kho_decide::errno::Errno;
+use kho_decide::session::Session;
 
 /// A C driver's `struct kho_producer`.
 ///

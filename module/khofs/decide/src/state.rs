@@ -79,10 +79,6 @@ pub struct State<S: System> {
 
 impl<S: System> State<S> {
     /// No instance.
-    #[allow(
-        clippy::new_without_default,
-        reason = "a static is made of it, which needs a constant"
-    )]
     pub const fn new() -> Self {
         Self {
             instances: Vec::new(),
