@@ -3,10 +3,11 @@
 //! What can be decided without the kernel is in [`kho_decide`]. What only the kernel's headers can say (macros, inline
 //! functions, op tables) is in `glue.c`. All unsafe code is in [`boundary`].
 //!
-//! | module | decides |
+//! | module | has |
 //! | --- | --- |
-//! | [`phase`] | when: registration, activation, rollback, abort |
-//! | [`control`] | what the files in `/sys/kernel/kho` say and do |
+//! | [`phase`] | the active phase, as [`kho_decide::phase`] decides it |
+//! | [`store`] | the store of pages, as [`kho_decide::store`] decides it |
+//! | [`control`] | the files in `/sys/kernel/kho` |
 //!
 //! Locks, taken in this order only: [`phase::PHASE`], [`store::STORE`], [`phase::SEALED`].
 #![no_std]

@@ -191,7 +191,10 @@ impl system::Block for Block {
     fn zero(&mut self, range: PhysRange) {
         let part = self.range.intersection(range).unwrap();
         for pfn in good_runs(part, |pfn| page(pfn).failed).flat_map(pfns) {
-            with(|machine| machine.page(pfn).content = 0);
+            with(|machine| {
+                machine.page(pfn).content = 0;
+                machine.memory.remove(&(pfn * PAGE_SIZE));
+            });
         }
     }
 

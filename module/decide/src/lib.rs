@@ -3,12 +3,14 @@
 //! | module | decides |
 //! | --- | --- |
 //! | [`arrival`] | what the previous kernel left, and whether to believe it |
+//! | [`phase`] | when: registration, activation, rollback, abort |
 //! | [`store`] | who may claim or release which page; memory for producers |
 //! | [`arena`] | where memory for producers is |
 //! | [`session`] | what a producer may write into the tree |
 //! | [`chain`] | what early boot was told to reserve |
 //! | [`iomem`] | what is RAM, and where this kernel runs |
 //! | [`holds`] | which producer has which node that arrived |
+//! | [`show`] | what the files in `/sys/kernel/kho` say |
 //!
 //! The kernel is a [`system::System`] to all of it. [`errno`] and [`text`] are the words for it, khofs.ko's too.
 #![no_std]
@@ -37,7 +39,9 @@ mod fake;
 pub mod holds;
 pub mod iomem;
 pub mod pages;
+pub mod phase;
 pub mod session;
+pub mod show;
 pub mod store;
 pub mod system;
 pub mod text;

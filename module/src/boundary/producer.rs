@@ -28,12 +28,6 @@ impl Handle {
         NonNull::new(pointer).map(Self)
     }
 
-    /// A handle for tests of what never looks behind it.
-    #[cfg(test)]
-    pub fn numbered(number: core::num::NonZeroUsize) -> Self {
-        Self(NonNull::without_provenance(number))
-    }
-
     /// A reference on the driver's module, or `None` when it is about to go.
     pub fn hold(self) -> Option<Held> {
         // SAFETY: registered, by the # Invariants.
