@@ -24,51 +24,6 @@ mod tree;
 
 pub use list::{TARGETS, Target};
 
-// The parsers of the kernel modules, which are packages of their own, for a kernel: their sources, compiled in here once
-// more.
-#[path = "../../module/src/errno.rs"]
-#[allow(dead_code, missing_docs, reason = "written for other crates")]
-mod errno;
-#[path = "../../module/khofs/src/extents.rs"]
-#[allow(dead_code, missing_docs, reason = "written for other crates")]
-mod extents;
-#[path = "../../module/khofs/src/options.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    clippy::cast_possible_truncation,
-    reason = "written for other crates"
-)]
-mod khofs_options;
-#[path = "../../module/khofs/src/pack.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    clippy::cast_possible_truncation,
-    reason = "written for other crates"
-)]
-mod khofs_pack;
-use khofs_pack as pack;
-#[path = "../../module/khofs/src/check.rs"]
-#[allow(dead_code, missing_docs, reason = "written for other crates")]
-mod khofs_check;
-#[path = "../../module/src/chain.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    clippy::cast_possible_truncation,
-    reason = "written for other crates"
-)]
-mod module_chain;
-#[path = "../../module/src/iomem.rs"]
-#[allow(
-    dead_code,
-    missing_docs,
-    clippy::cast_possible_truncation,
-    reason = "written for other crates"
-)]
-mod module_iomem;
-
 /// A folder for files that a parser reads by path, one per thread.
 fn scratch() -> &'static std::path::Path {
     thread_local! {

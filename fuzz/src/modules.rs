@@ -1,11 +1,12 @@
-//! What the kernel modules read, by the source that they are built from.
+//! What the kernel modules read.
 
-use crate::errno::{EINVAL, Errno};
-use crate::extents::{Extent, Extents};
-use crate::{
-    Cursor, errno, khofs_options as options, khofs_pack as pack, module_chain, module_iomem,
-};
+use crate::Cursor;
 use kho::{PhysRange, RangeSet};
+use kho_decide::errno::{EINVAL, Errno};
+use kho_decide::{chain as setup_data, iomem};
+use khofs_decide::check::check;
+use khofs_decide::extents::Extent;
+use khofs_decide::{options, pack, restore};
 
 /// Where the bytes of the input lie in memory.
 const AT: u64 = 0x10_0000;
@@ -24,15 +25,15 @@ pub fn chain(data: &[u8]) {
         let end = from.checked_add(len).ok_or(EINVAL)?;
         Ok(data.get(from..end).ok_or(EINVAL)?.to_vec())
     };
-    let walked = module_chain::walk(&boot_params, read);
+    let walked = setup_data::walk(&boot_params, read);
     assert!(reads <= 2 * 513, "the walk does not end");
     if let Ok(chain) = walked {
         assert!(!chain.nodes.is_empty() && chain.nodes.len() <= 512);
         assert!(chain.reserved.len() <= chain.nodes.len());
     }
-    let _ = module_chain::walk(data, |_| Err(EINVAL));
+    let _ = setup_data::walk(data, |_| Err(EINVAL));
 
-    let map = module_iomem::parse(data).expect("memory");
+    let map = iomem::parse(data).expect("memory");
     let low = map.ram.iter().all(|range| range.start().get() >= 1 << 20);
     assert!(low, "memory that nothing is handed over in");
     assert!(map.ram.iter().all(PhysRange::is_page_aligned));
@@ -59,7 +60,7 @@ pub fn khofs(data: &[u8]) {
     });
     let mem = RangeSet::from_ranges(mem).expect("memory");
     let bytes = cursor.0;
-    let checked = crate::khofs_check::check(bytes, &mem);
+    let checked = check(bytes, &mem);
     if let Ok(summary) = &checked {
         let mut restored = Vec::new();
         let lost = restore(bytes, &mut restored).expect("what was checked can be made");
@@ -87,7 +88,7 @@ pub fn khofs(data: &[u8]) {
     }
 }
 
-/// As `module/khofs/src/restore.rs` goes through it. Gives the number of lost pages.
+/// Makes what khofs.ko makes of it, but for files. Gives the number of lost pages.
 fn restore(bytes: &[u8], kinds: &mut Vec<u32>) -> Result<u64, Errno> {
     let (mut reader, _) = pack::Reader::new(bytes)?;
     let mut lost = inode(&mut reader, kinds)?;
@@ -100,24 +101,18 @@ fn restore(bytes: &[u8], kinds: &mut Vec<u32>) -> Result<u64, Errno> {
 }
 
 fn inode(reader: &mut pack::Reader<'_>, kinds: &mut Vec<u32>) -> Result<u64, Errno> {
-    let inode = reader.inode()?;
-    for attribute in inode.attributes() {
-        attribute?;
-    }
-    kinds.push(inode.attr.kind());
-    let mut extents = Extents::default();
-    let mut lost = 0;
-    if inode.attr.kind() == pack::S_IFREG {
-        while let Some(extent) = reader.extent()? {
-            lost += u64::from(extent.is_lost());
-            extents.push(extent)?;
-        }
+    let made = restore::inode(reader, &mut restore::Used::default())?;
+    kinds.push(made.attr.kind());
+    let (mut from, mut lost) = (0, 0);
+    while let Some(extent) = made.content.lazy.find(from, u64::MAX) {
+        lost += u64::from(extent.is_lost());
+        from = extent.end();
     }
     Ok(lost)
 }
 
 pub fn khofs_trees() -> Vec<Vec<u8>> {
-    let write = |extents: &[(u64, u64, u64)]| -> Result<Vec<u8>, errno::Errno> {
+    let write = |extents: &[(u64, u64, u64)]| -> Result<Vec<u8>, Errno> {
         let attr = |ino, mode, size| pack::Attr {
             ino,
             mode,

@@ -1,16 +1,13 @@
 //! The Rust half of `kho.ko`.
 //!
-//! What is decided, is decided here, on [`kho`], the core that the loader uses too. What only the kernel's
-//! headers can say (macros, inline functions, op tables) is in `glue.c`. All unsafe code is in [`boundary`].
+//! What can be decided without the kernel is in [`kho_decide`]. What only the kernel's headers can say (macros, inline
+//! functions, op tables) is in `glue.c`. All unsafe code is in [`boundary`].
 //!
-//! | module | decides |
+//! | module | has |
 //! | --- | --- |
-//! | [`arrival`] | what the previous kernel left, and whether to believe it |
-//! | [`store`] | who may claim or release which page; memory for producers |
-//! | [`holds`] | which producer has which node that arrived |
-//! | [`session`] | what a producer may write into the tree |
-//! | [`phase`] | when: registration, activation, rollback, abort |
-//! | [`control`] | what the files in `/sys/kernel/kho` say and do |
+//! | [`phase`] | the active phase, as [`kho_decide::phase`] decides it |
+//! | [`store`] | the store of pages, as [`kho_decide::store`] decides it |
+//! | [`control`] | the files in `/sys/kernel/kho` |
 //!
 //! Locks, taken in this order only: [`phase::PHASE`], [`store::STORE`], [`phase::SEALED`].
 #![no_std]
@@ -32,15 +29,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod arena;
-mod arrival;
 mod boundary;
-mod chain;
 mod control;
-mod errno;
-mod holds;
-mod iomem;
 mod phase;
-mod session;
 mod store;
-mod text;

@@ -20,9 +20,9 @@ mod tests {
         "crates/kexec/src/sys/syscalls",
         "crates/kexec/src/sys/landing/map.rs",
         "crates/kexec/arrival/",
+        "module/boundary/",
         "module/src/boundary/",
-        "module/src/lib.rs",
-        "module/khofs/src/",
+        "module/khofs/src/boundary/",
         // The boundary to kho.ko for drivers in Rust, and a driver on it with a boundary to its own C half.
         "module/driver/src/",
         "module/samples/note/src/",

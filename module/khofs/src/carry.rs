@@ -2,12 +2,9 @@
 
 use crate::boundary::handover::{Context, Node};
 use crate::boundary::kernel::{self, Block};
-use crate::boundary::vfs::{Content, Dentry, Inode, Super};
-use crate::errno::{EINVAL, ENOMEM, Errno};
-use crate::extents::Extent;
-use crate::pack::{S_IFDIR, S_IFREG, Writer, range};
-use crate::state::{Arrived, Body, Instance, STATE, State};
-use crate::text::{Level, log};
+use crate::boundary::system::{Linux, State, content};
+use crate::boundary::vfs::{Dentry, Inode, Super};
+use crate::state::STATE;
 use alloc::vec::Vec;
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use kho::abi::khofs::{
@@ -15,6 +12,14 @@ use kho::abi::khofs::{
 };
 use kho::abi::{CHECKSUM, COMPATIBLE, SIZE};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
+use kho_boundary::log;
+use kho_boundary::relax;
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use kho_decide::text::Level;
+use khofs_decide::draft::{Draft, Written};
+use khofs_decide::pack::S_IFDIR;
+use khofs_decide::state::{Arrived, Body, Instance};
+use khofs_decide::system::Cache;
 
 /// Bytes of a piece of memory that a tree is written into: what the page allocator has in one piece.
 const PIECE: usize = 2 << 20;
@@ -68,7 +73,7 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
                 node(ctx, instance, &arrived.data, tree, facts)?;
             }
             Body::Live(sb) => {
-                let (bytes, data) = tree(state, instance, *sb)?;
+                let Written { bytes, data, .. } = tree(state, instance, *sb)?;
                 let first = blocks.len();
                 for piece in bytes.chunks(PIECE) {
                     blocks.try_reserve(1)?;
@@ -91,7 +96,7 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
 
 fn node(
     ctx: &mut Context<'_>,
-    instance: &Instance,
+    instance: &Instance<Linux>,
     data: &RangeSet,
     tree: impl Iterator<Item = PhysRange>,
     (size, checksum, inodes): (usize, u32, u64),
@@ -113,52 +118,56 @@ fn node(
 }
 
 /// The tree of an instance as bytes, and the pages of its files.
-fn tree(state: &State, instance: &Instance, sb: Super) -> Result<(Vec<u8>, RangeSet), Errno> {
-    let mut out = Output {
-        writer: Writer::new(instance.next_ino)?,
-        runs: Vec::new(),
-        count: 0,
-        epoch: state.epoch,
-        lost: 0,
-    };
+fn tree(state: &State, instance: &Instance<Linux>, sb: Super) -> Result<Written, Errno> {
+    let mut draft = Draft::new(instance.next_ino)?;
     let root = sb.root()?;
-    out.inode(state, root.inode())?;
+    inode(&mut draft, state, root.inode())?;
     let mut dirs: Vec<(Dentry, u64)> = Vec::new();
     dirs.try_reserve(1)?;
     dirs.push((root, 0));
     let mut next = 0usize;
     while let Some((dir, number)) = dirs.get(next).copied() {
         next = next.saturating_add(1);
-        dir.children(|entry, name, inode| {
-            let file = inode.file()?;
-            let (epoch, known) = file.get(state).written.get();
+        dir.children(|entry, name, child| {
+            let (epoch, known) = content(child.file()?, state).written.get();
             if epoch == state.epoch {
-                return out.writer.entry(number, name, known);
+                return draft.entry(number, name, known);
             }
-            let fresh = out.count;
-            out.writer.entry(number, name, fresh)?;
-            if out.inode(state, inode)? {
+            let fresh = draft.next();
+            draft.entry(number, name, fresh)?;
+            if inode(&mut draft, state, child)? {
                 dirs.try_reserve(1)?;
                 dirs.push((entry, fresh));
             }
             Ok(())
         })?;
-        kernel::relax();
+        relax();
     }
-    out.writer.end()?;
-    if out.lost > 0 {
+    let written = draft.finish()?;
+    if written.lost > 0 {
         log!(
             Level::Warning,
             "{} pages of files of instance {} are lost to failures of memory: to read them is an error",
-            out.lost,
+            written.lost,
             instance.name
         );
     }
-    Ok((out.writer.finish(), RangeSet::from_ranges(out.runs)?))
+    Ok(written)
+}
+
+/// Writes an inode; whether it is a directory.
+fn inode(draft: &mut Draft, state: &State, inode: Inode<'_>) -> Result<bool, Errno> {
+    let content = content(inode.file()?, state);
+    content.written.set((state.epoch, draft.next()));
+    let attr = inode.attr();
+    let pairs = content.attributes.iter().map(|a| (a.name(), a.value()));
+    let extents = inode.extents(content);
+    draft.inode(&attr, inode.target(), pairs, extents, kernel::good_pages)?;
+    Ok(attr.kind() == S_IFDIR)
 }
 
 /// What nobody mounted is handed over as it is. So it has no place to say that a page is lost.
-fn all_good(instance: &Instance, data: &RangeSet) -> Result<(), Errno> {
+fn all_good(instance: &Instance<Linux>, data: &RangeSet) -> Result<(), Errno> {
     for range in data.iter() {
         let (first, count) = (range.start().get() / PAGE_SIZE, range.pages());
         let good = kernel::good_pages(first, count);
@@ -171,101 +180,9 @@ fn all_good(instance: &Instance, data: &RangeSet) -> Result<(), Errno> {
             );
             return Err(EHWPOISON);
         }
-        kernel::relax();
+        relax();
     }
     Ok(())
-}
-
-struct Output {
-    writer: Writer,
-    runs: Vec<PhysRange>,
-    count: u64,
-    epoch: u64,
-    /// Pages whose content is lost.
-    lost: u64,
-}
-
-impl Output {
-    /// Writes an inode; whether it is a directory.
-    fn inode(&mut self, state: &State, inode: Inode<'_>) -> Result<bool, Errno> {
-        let file = inode.file()?;
-        let content = file.get(state);
-        content.written.set((self.epoch, self.count));
-        self.count = self.count.saturating_add(1);
-        let attr = inode.attr();
-        let pairs = content.attributes.iter().map(|a| (a.name(), a.value()));
-        self.writer.inode(&attr, inode.target(), pairs)?;
-        if attr.kind() == S_IFREG {
-            self.extents(inode, content)?;
-        }
-        Ok(attr.kind() == S_IFDIR)
-    }
-
-    fn extents(&mut self, inode: Inode<'_>, content: &Content) -> Result<(), Errno> {
-        let mut run: Option<Extent> = None;
-        for next in inode.extents(content) {
-            let mut rest = Some(next);
-            while let Some(part) = rest {
-                let good = match part.is_lost() {
-                    true => 0,
-                    false => kernel::good_pages(part.pfn, part.count),
-                };
-                if good > 0 {
-                    self.join(
-                        &mut run,
-                        Extent {
-                            count: good,
-                            ..part
-                        },
-                    )?;
-                }
-                if good < part.count {
-                    // Not what the memory holds by now, and not zeros, but an error, here and in the next kernel.
-                    self.lost = self.lost.saturating_add(1);
-                    self.join(&mut run, Extent::lost(part.index.saturating_add(good)))?;
-                }
-                rest = part.behind(good.saturating_add(1));
-            }
-        }
-        self.extent(run)?;
-        self.writer.extents_end()
-    }
-
-    /// Makes `next` a part of `run`, or writes that down and begins anew.
-    fn join(&mut self, run: &mut Option<Extent>, next: Extent) -> Result<(), Errno> {
-        match run {
-            Some(run)
-                if run.end() == next.index && run.pfn.saturating_add(run.count) == next.pfn =>
-            {
-                run.count = run.count.saturating_add(next.count);
-                Ok(())
-            }
-            _ => {
-                let before = run.replace(next);
-                self.extent(before)
-            }
-        }
-    }
-
-    fn extent(&mut self, extent: Option<Extent>) -> Result<(), Errno> {
-        let Some(extent) = extent else { return Ok(()) };
-        self.writer.extent(extent)?;
-        if extent.is_lost() {
-            return Ok(());
-        }
-        let range = range(extent).ok_or(EINVAL)?;
-        // Small files lie next to each other.
-        if let Some(last) = self.runs.last_mut()
-            && last.end() == range.start()
-            && let Ok(both) = PhysRange::from_bounds(last.start(), range.end())
-        {
-            *last = both;
-            return Ok(());
-        }
-        self.runs.try_reserve(1)?;
-        self.runs.push(range);
-        Ok(())
-    }
 }
 
 /// Notes the instances that the previous kernel left.

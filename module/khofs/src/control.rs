@@ -1,52 +1,14 @@
 //! What `/sys/fs/khofs` says and does.
 
-use crate::chunks::PAGES;
-use crate::errno::{EINVAL, Errno};
-use crate::state::{Body, STATE, release_instance};
-use crate::text::{Level, Text, log};
-use core::fmt::Write;
-use kho::PAGE_SIZE;
+use crate::state::{STATE, release_instance};
+use kho_boundary::log;
+use kho_decide::errno::{EINVAL, Errno};
+use kho_decide::text::{Level, Text};
+use khofs_decide::show;
 
-/// `status`: a line for each instance, as many as fit a page: its name, then `key=value` words. Bytes throughout.
-///
-/// # Errors
-///
-/// None in practice.
-pub fn status_show(out: &mut Text<'_>) -> Result<(), Errno> {
-    let state = STATE.lock();
-    for instance in &state.instances {
-        let (_, free) = state.chunks.totals(instance.id);
-        let (what, inodes, unclaimed, ranges) = match &instance.body {
-            Body::New | Body::Ending => continue,
-            Body::Arrived(a) => ("arrived", a.inodes, a.data.total(), a.data.len() as u64),
-            Body::Live(_) => (
-                "live",
-                instance.inodes,
-                instance.unclaimed.total(),
-                state
-                    .chunks
-                    .runs(instance.id)
-                    .saturating_add(instance.unclaimed.len() as u64),
-            ),
-        };
-        let line = writeln!(
-            out,
-            "{} state={what} inodes={inodes} bytes={} ranges={ranges} slack={} unclaimed={unclaimed} limit={} inode-limit={} huge={}",
-            instance.name,
-            instance.used.saturating_mul(PAGE_SIZE),
-            free.saturating_mul(PAGE_SIZE),
-            instance.limit.saturating_mul(PAGE_SIZE),
-            instance.inode_limit,
-            state
-                .chunks
-                .folios(instance.id)
-                .saturating_mul(PAGES * PAGE_SIZE),
-        );
-        if line.is_err() {
-            break;
-        }
-    }
-    Ok(())
+/// `status`: see [`show::status`].
+pub fn status_show(out: &mut Text<'_>) {
+    show::status(&*STATE.lock(), out);
 }
 
 /// `release`: the name of an instance to end, with all its files.
@@ -61,21 +23,11 @@ pub fn release_store(text: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Options as `/proc/mounts` shows them.
+/// Options of an instance as `/proc/mounts` shows them.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when they do not fit.
+/// [`EINVAL`] when they do not fit; `ENOENT`.
 pub fn options_show(id: u32, out: &mut Text<'_>) -> Result<(), Errno> {
-    let mut state = STATE.lock();
-    let instance = state.instance(id)?;
-    write!(
-        out,
-        ",name={},size={}k,nr_inodes={},huge={}\0",
-        instance.name,
-        instance.limit.saturating_mul(PAGE_SIZE / 1024),
-        instance.inode_limit,
-        instance.huge.name()
-    )
-    .map_err(|_| EINVAL)
+    show::options(STATE.lock().instance(id)?, out)
 }

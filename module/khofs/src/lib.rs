@@ -1,17 +1,12 @@
 //! The Rust half of `khofs.ko`, a RAM file system whose files survive kexec in place.
 //!
-//! What is decided, is decided here, on [`kho`], the core that the loader uses too. What only the kernel's
-//! headers can say (macros, inline functions, op tables) is in the C files. All unsafe code is in [`boundary`].
+//! What can be decided without the kernel is in [`khofs_decide`]. What only the kernel's headers can say (macros, inline
+//! functions, op tables) is in the C files. All unsafe code is in [`boundary`].
 //!
-//! | module | decides |
+//! | module | does |
 //! | --- | --- |
-//! | [`chunks`] | which pages the file system owns, and which one is used next |
-//! | [`extents`] | what of a file arrived and is not in the page cache yet |
-//! | [`pack`] | how a tree is written down |
-//! | [`check`] | whether to believe one |
-//! | [`state`] | instances |
-//! | [`account`] | what they may use, and what they use |
-//! | [`pages`] | which pages go in and out of files |
+//! | [`state`] | how an instance ends |
+//! | [`pages`] | when memory goes back to the system |
 //! | [`carry`] | handing over, and receiving |
 //! | [`control`] | what `/sys/fs/khofs` says and does |
 //!
@@ -36,23 +31,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod account;
-mod bits;
 mod boundary;
 mod carry;
-mod check;
-mod chunks;
 mod control;
-#[path = "../../src/errno.rs"]
-#[allow(dead_code, reason = "shared with kho.ko, which uses all of it")]
-mod errno;
-mod extents;
-mod options;
-mod pack;
 mod pages;
 mod restore;
 mod state;
-#[path = "../../src/text.rs"]
-#[allow(dead_code, reason = "shared with kho.ko, which uses all of it")]
-mod text;
-mod xattr;

@@ -1,20 +1,24 @@
 //! Filling a superblock: with a root, or with what arrived.
 
-use crate::account::target_pages;
 use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
-use crate::boundary::vfs::{Content, Super, Tree};
+use crate::boundary::system::State;
+use crate::boundary::vfs::{Loose, Super, Tree};
 use crate::carry::CRC;
-use crate::check::{self, Summary};
-use crate::errno::{EBADMSG, EINVAL, Errno};
-use crate::options::INODE;
-use crate::options::Options;
-use crate::pack::{Attr, Reader, S_IFDIR, S_IFREG};
-use crate::state::{Body, STATE, State};
-use crate::text::{Level, log};
-use crate::xattr::Attribute;
+use crate::state::STATE;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, RangeSet};
+use kho_boundary::log;
+use kho_boundary::relax;
+use kho_decide::errno::{EBADMSG, EINVAL, Errno};
+use kho_decide::text::Level;
+use khofs_decide::check::{self, Summary};
+use khofs_decide::content::Content;
+use khofs_decide::options::INODE;
+use khofs_decide::options::Options;
+use khofs_decide::pack::{Attr, Reader, S_IFDIR};
+use khofs_decide::restore::{self, Used};
+use khofs_decide::state::Body;
 
 /// Fills the superblock of an instance.
 ///
@@ -98,11 +102,11 @@ fn restore(
             let (inode, dir) = inode(&mut reader, sb, &mut used)?;
             tree.add(parent, entry.name, inode, dir)?;
             if number.is_multiple_of(256) {
-                kernel::relax();
+                relax();
             }
         } else {
             tree.link(parent, entry.name, number)?;
-            used.space = used.space.saturating_add(INODE);
+            used.name();
         }
     }
     tree.set_links(&summary.links);
@@ -155,41 +159,9 @@ fn finish(
     Ok(())
 }
 
-/// What a tree uses of its instance's limits, see [`crate::account`].
-#[derive(Default)]
-struct Used {
-    pages: u64,
-    space: u64,
-}
-
 /// Makes the next inode; whether it is a directory.
-fn inode(
-    reader: &mut Reader<'_>,
-    sb: Super,
-    used: &mut Used,
-) -> Result<(crate::boundary::vfs::Loose, bool), Errno> {
-    let read = reader.inode()?;
-    let mut content = Content {
-        target_pages: target_pages(read.target.len() as u64),
-        ..Content::default()
-    };
-    for attribute in read.attributes() {
-        let (name, value) = attribute?;
-        let attribute = Attribute::new(name, value)?;
-        content.attributes.set(name, Some(attribute), 0)?;
-    }
-    let space = INODE.saturating_add(content.attributes.space());
-    used.pages = used.pages.saturating_add(content.target_pages);
-    used.space = used.space.saturating_add(space);
-    if read.attr.kind() == S_IFREG {
-        while let Some(extent) = reader.extent()? {
-            content.lazy.push(extent)?;
-        }
-    }
-    let attr = Attr {
-        nlink: 1,
-        ..read.attr
-    };
-    let made = sb.make_inode(&attr, content, read.target)?;
-    Ok((made, read.attr.kind() == S_IFDIR))
+fn inode(reader: &mut Reader<'_>, sb: Super, used: &mut Used) -> Result<(Loose, bool), Errno> {
+    let read = restore::inode(reader, used)?;
+    let dir = read.is_dir();
+    Ok((sb.make_inode(&read.attr, read.content, read.target)?, dir))
 }

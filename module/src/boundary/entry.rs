@@ -4,18 +4,20 @@
 //! required of them is what the C side of any such function requires: strings end with a NUL, buffers have
 //! their length, contexts come from a `serialize` that has not returned.
 
-use super::pages::{Failed, vmalloc_page};
+use super::pages::vmalloc_page;
 use super::producer::Handle;
+use super::system::Linux;
 use crate::control;
-use crate::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
 use crate::phase::PHASE;
-use crate::session::Session;
 use crate::store::STORE;
-use crate::text::Text;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_decide::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
+use kho_decide::session::Session;
+use kho_decide::system::Failed;
+use kho_decide::text::Text;
 
 /// `struct kho_mem`.
 #[repr(C)]
@@ -137,7 +139,7 @@ unsafe fn show(
     // SAFETY: sysfs gives a zeroed page of its own to each `show`.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
     let result = write(&mut text);
-    size(result.map(|()| text.len()))
+    size(result.map(|()| text.written()))
 }
 
 /// # Safety
@@ -294,7 +296,7 @@ unsafe extern "C" fn kho_rs_prop_mem(ctx: *mut Session, list: *const Mem, count:
     // SAFETY: a driver's context.
     unsafe {
         note(ctx, |session| {
-            session.mem(list?.iter().map(|m| range(m.addr, m.len)))
+            session.mem::<Linux>(list?.iter().map(|m| range(m.addr, m.len)))
         })
     }
 }
@@ -317,7 +319,7 @@ unsafe extern "C" fn kho_rs_prop_mem_vmalloc(
         unsafe { vmalloc_page(area.wrapping_byte_add(offset)) }.ok_or(EINVAL)
     });
     let write = |session: &mut Session| match whole {
-        true => session.mem(Runs { pages, last: None }),
+        true => session.mem::<Linux>(Runs { pages, last: None }),
         false => Err(EINVAL),
     };
     // SAFETY: a driver's context.
@@ -370,7 +372,7 @@ unsafe extern "C" fn kho_rs_find_compatible(compatible: *const c_char, after: i6
     let from = usize::try_from(after.saturating_add(1)).map_err(|_| EINVAL);
     number(wanted.and_then(|wanted| {
         STORE.lock().find(from?, |node| {
-            crate::arrival::string(node, COMPATIBLE) == Some(wanted)
+            kho_decide::arrival::string(node, COMPATIBLE) == Some(wanted)
         })
     }))
 }
@@ -548,9 +550,9 @@ extern "C" fn kho_rs_free_pages(pfn: u64, count: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Limits;
     use core::ptr::null;
     use kho::RangeSet;
+    use kho_decide::session::Limits;
 
     /// What becomes of a producer that makes a call, ignores what it returns, and goes on: what it returned, and how the
     /// producer ends.

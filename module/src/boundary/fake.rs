@@ -82,9 +82,6 @@ pub fn reserve(pfn: u64, private: usize) {
     });
 }
 
-pub unsafe fn kho_c_lock(_: u32) {}
-pub unsafe fn kho_c_unlock(_: u32) {}
-pub unsafe fn kho_c_log(_: u32, _: *const u8, _: usize) {}
 pub fn kho_c_random() -> u64 {
     4 // for tests, the same every time
 }
@@ -172,7 +169,6 @@ pub unsafe fn kho_c_page_put(pfn: u64) {
         }
     });
 }
-pub fn kho_c_relax() {}
 pub unsafe fn kho_c_serialize(_: *mut c_void, _: *mut c_void) -> c_int {
     0
 }

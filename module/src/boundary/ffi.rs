@@ -3,18 +3,6 @@
 use core::ffi::{c_char, c_int, c_void};
 
 unsafe extern "C" {
-    // Any size; NULL when there is no memory. Aligned to 8, and to the size when that is a power of two up
-    // to a page (kmalloc since 5.4), to a page above (vmalloc).
-    pub fn kho_c_alloc(size: usize) -> *mut c_void;
-    // A pointer from kho_c_alloc, once, or NULL.
-    pub fn kho_c_free(p: *mut c_void);
-    // Not while the caller holds it.
-    pub fn kho_c_lock(which: u32);
-    // Only by who holds it.
-    pub fn kho_c_unlock(which: u32);
-    // `len` readable bytes.
-    pub fn kho_c_log(level: u32, text: *const u8, len: usize);
-    pub safe fn kho_c_bug() -> !;
     pub safe fn kho_c_random() -> u64;
     // NUL-terminated and constant.
     pub safe fn kho_c_release() -> *const c_char;
@@ -48,7 +36,6 @@ unsafe extern "C" {
     pub fn kho_c_alloc_contig(first: u64, end: u64) -> c_int;
     // A reference that the caller has.
     pub fn kho_c_page_put(pfn: u64);
-    pub safe fn kho_c_relax();
 
     // A registered producer, and a context that is alive during the call.
     pub fn kho_c_serialize(producer: *mut c_void, ctx: *mut c_void) -> c_int;

@@ -1,20 +1,13 @@
 //! Safe calls of the kernel that are not about owning pages.
 
-use super::{ffi, pages};
-use crate::errno::{EINVAL, ENXIO, Errno};
-use crate::iomem::Map;
+use super::ffi;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_void};
-use kho::{PAGE_SIZE, PhysRange};
+use kho::PAGE_SIZE;
+use kho_decide::errno::{EINVAL, Errno};
 
 /// No file read here is larger: 1 MiB.
 const MAX_FILE: usize = 1 << 20;
-
-/// A line for the log; 0 error, 1 warning, 2 information.
-pub fn log(level: u32, text: &[u8]) {
-    // SAFETY: a slice is readable for its length.
-    unsafe { ffi::kho_c_log(level, text.as_ptr(), text.len()) }
-}
 
 /// A random number.
 pub fn random() -> u64 {
@@ -26,11 +19,6 @@ pub fn release() -> &'static str {
     // SAFETY: kho_c_release gives a NUL-terminated string that lives as long as the kernel.
     let text = unsafe { CStr::from_ptr(ffi::kho_c_release()) };
     text.to_str().unwrap_or("unknown")
-}
-
-/// Lets others run in long loops.
-pub fn relax() {
-    ffi::kho_c_relax();
 }
 
 /// The content of a file.
@@ -81,29 +69,6 @@ pub fn zeros(len: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len)?;
     bytes.resize(len, 0);
-    Ok(bytes)
-}
-
-/// The bytes of `range`, whose pages all have to be RAM that early boot reserved, and whose memory has not failed.
-///
-/// # Errors
-///
-/// [`ENXIO`] when they are not; no memory.
-pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
-    let outer = range.page_outer().ok_or(ENXIO)?;
-    if !map.readable.contains_range(outer)
-        || !pages::all_reserved(outer)
-        || pages::first_failed(outer).is_some()
-    {
-        return Err(ENXIO);
-    }
-    let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;
-    let mut bytes = zeros(len)?;
-    let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
-    // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and
-    // readable; `bytes` has `len` bytes and was just allocated, so the two do not overlap. Nothing
-    // writes reserved memory that arrived.
-    unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
     Ok(bytes)
 }
 

@@ -2,11 +2,9 @@
 //!
 //! Above this module nothing can touch a page that it does not own. Who may is a matter of types here:
 //! [`pages::Block`] is memory that was allocated, [`pages::Reserved`] memory that arrived and that nobody has
-//! claimed, [`kernel::copy_reserved`] reads only what is PageReserved RAM.
+//! claimed, [`pages::copy_reserved`] reads only what is PageReserved RAM.
 #![allow(unsafe_code)]
 
-#[cfg(not(test))]
-mod alloc;
 mod entry;
 #[cfg(not(test))]
 mod ffi;
@@ -17,5 +15,5 @@ pub mod kernel;
 pub mod pages;
 pub mod producer;
 pub mod record;
-pub mod sync;
+pub mod system;
 pub mod tree;

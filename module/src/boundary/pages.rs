@@ -1,16 +1,17 @@
 //! Ownership of pages.
 
 use super::ffi;
-use super::kernel::{copy_reserved, read_file, relax};
-use crate::chain::{self, Chain};
-use crate::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, Errno};
-use crate::iomem::Map;
-use crate::text::{Level, log};
-use core::ops::Range;
+use super::kernel::{read_file, zeros};
+use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
-
-/// Bytes of the largest piece that is accounted or freed at once: 2 MiB, so that no piece crosses a zone.
-const CHUNK: u64 = 2 << 20;
+use kho_boundary::log;
+use kho_boundary::relax;
+use kho_decide::chain::{self, Chain};
+use kho_decide::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, ENXIO, Errno};
+use kho_decide::iomem::Map;
+use kho_decide::pages::{CHUNK, chunks, good_runs, left_of, pfns, range_of};
+use kho_decide::system::{self, Failed};
+use kho_decide::text::Level;
 
 /// `page_private` of a page that arrived and has not been claimed: what tells it from a page that was
 /// released and that somebody else reserved since, when this module was unloaded and loaded again.
@@ -21,32 +22,6 @@ const HANDLED: usize = 0x6b68_6f68;
 
 /// What `page_private` of the first page of a kernel's part has beside an address.
 const NOTE: u64 = 0x6f6;
-
-/// First and last-plus-one page frame of a page-aligned range.
-fn pfns(range: PhysRange) -> Range<u64> {
-    range.start().get() / PAGE_SIZE..range.end().get() / PAGE_SIZE
-}
-
-/// The range of `count` pages from `pfn`.
-fn range_of(pfn: u64, count: u64) -> Option<PhysRange> {
-    PhysRange::new(
-        PhysAddr::new(pfn.checked_mul(PAGE_SIZE)?),
-        count.checked_mul(PAGE_SIZE)?,
-    )
-    .ok()
-}
-
-/// `range` in pieces that end at multiples of [`CHUNK`].
-fn chunks(range: PhysRange) -> impl Iterator<Item = PhysRange> {
-    let mut rest = Some(range);
-    core::iter::from_fn(move || {
-        let now = rest?;
-        let next = now.start().checked_add(1).and_then(|a| a.align_up(CHUNK));
-        let end = next.filter(|n| *n < now.end()).unwrap_or(now.end());
-        rest = PhysRange::from_bounds(end, now.end()).ok();
-        PhysRange::from_bounds(now.start(), end).ok()
-    })
-}
 
 /// Lets others run, once for each chunk of a walk over pages.
 fn rest(pfn: u64) {
@@ -91,17 +66,6 @@ pub fn first_failed(range: PhysRange) -> Option<PhysRange> {
     range_of(first(range, is_failed)?, 1)
 }
 
-/// What is left of `range` without the pages whose memory failed.
-fn good_runs(range: PhysRange) -> impl Iterator<Item = PhysRange> {
-    let mut rest = pfns(range);
-    core::iter::from_fn(move || {
-        let first = rest.find(|pfn| !is_failed(*pfn))?;
-        let bad = rest.find(|pfn| is_failed(*pfn));
-        let end = bad.unwrap_or(rest.end);
-        range_of(first, end.saturating_sub(first))
-    })
-}
-
 /// Whether every page has a page frame and is PageReserved.
 pub fn all_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_reserved(pfn)).is_none()
@@ -110,6 +74,27 @@ pub fn all_reserved(range: PhysRange) -> bool {
 /// Whether no page is PageReserved.
 pub fn none_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
+}
+
+/// The bytes of `range`, whose pages all have to be RAM that early boot reserved, and whose memory has not failed.
+///
+/// # Errors
+///
+/// [`ENXIO`] when they are not; no memory.
+pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
+    let outer = range.page_outer().ok_or(ENXIO)?;
+    if !map.readable.contains_range(outer) || !all_reserved(outer) || first_failed(outer).is_some()
+    {
+        return Err(ENXIO);
+    }
+    let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;
+    let mut bytes = zeros(len)?;
+    let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
+    // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and
+    // readable; `bytes` has `len` bytes and was just allocated, so the two do not overlap. Nothing
+    // writes reserved memory that arrived.
+    unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
+    Ok(bytes)
 }
 
 /// The page behind an address of a vmalloc area; none behind any other address.
@@ -136,12 +121,14 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Walks the chain.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read or is none; no memory.
-    pub fn read(map: &Map) -> Result<Self, Errno> {
+    fn tree_page(&self) -> Option<u64> {
+        let pfn = self.chain.tree?.start().get() / PAGE_SIZE;
+        is_reserved(pfn).then_some(pfn)
+    }
+}
+
+impl system::Boot for Boot {
+    fn read(map: &Map) -> Result<Self, Errno> {
         let params = read_file(c"/sys/kernel/boot_params/data").inspect_err(|error| {
             log!(
                 Level::Error,
@@ -157,40 +144,28 @@ impl Boot {
                     error.0
                 );
             })?;
-        let mut handed = RangeSet::from_ranges(chain.reserved.iter().copied())?;
-        for range in chain.nodes.iter().chain(chain.tree.iter()) {
-            handed.remove(range.page_outer().ok_or(EINVAL)?)?;
-        }
+        let handed = chain.handed()?;
         // INVARIANT: as computed.
         Ok(Self { chain, handed })
     }
 
-    /// The chain.
-    pub fn chain(&self) -> &Chain {
+    fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// What early boot reserved for the handover, in whole pages, without the chain's nodes and the tree.
-    pub fn handed(&self) -> &RangeSet {
+    fn handed(&self) -> &RangeSet {
         &self.handed
     }
 
-    /// Whether this arrival was handled before, by an earlier instance of this module.
-    pub fn was_handled(&self) -> bool {
+    fn was_handled(&self) -> bool {
         self.tree_page().is_some_and(|pfn| private(pfn) == HANDLED)
     }
 
-    /// Says so to a later instance.
-    pub fn mark_handled(&self) {
+    fn mark_handled(&self) {
         if let Some(pfn) = self.tree_page() {
             // SAFETY: valid; the state tree's own page, which nothing in this kernel uses.
             unsafe { ffi::kho_c_set_page_private(pfn, HANDLED) };
         }
-    }
-
-    fn tree_page(&self) -> Option<u64> {
-        let pfn = self.chain.tree?.start().get() / PAGE_SIZE;
-        is_reserved(pfn).then_some(pfn)
     }
 }
 
@@ -238,72 +213,6 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Nothing.
-    pub const fn new() -> Self {
-        Self {
-            set: RangeSet::new(),
-        }
-    }
-
-    /// What is left unclaimed.
-    pub fn set(&self) -> &RangeSet {
-        &self.set
-    }
-
-    /// Takes over those pages of `wanted` that are still reserved; returns how many are not. With `again`
-    /// only pages that an earlier instance had marked.
-    ///
-    /// # Errors
-    ///
-    /// [`EINVAL`] when `wanted` is not page-aligned, not RAM outside the kernel's image, or not what the chain
-    /// of this boot reserved; no memory.
-    pub fn adopt(
-        boot: &Boot,
-        map: &Map,
-        wanted: &RangeSet,
-        again: bool,
-    ) -> Result<(Self, u64), Errno> {
-        let mut set = RangeSet::new();
-        let mut missing = 0u64;
-        for range in wanted.iter() {
-            if !range.is_page_aligned()
-                || !map.ram.contains_range(range)
-                || map.taken.overlaps(range)
-                || !boot.handed.contains_range(range)
-            {
-                return Err(EINVAL);
-            }
-        }
-        for range in wanted.iter() {
-            let mut run: Option<Range<u64>> = None;
-            for pfn in pfns(range) {
-                rest(pfn);
-                let mark = private(pfn);
-                let fresh = mark == 0 && !again;
-                if !(is_reserved(pfn) && (fresh || mark == UNCLAIMED)) {
-                    missing = missing.saturating_add(1);
-                    continue;
-                }
-                match &mut run {
-                    Some(run) if run.end == pfn => run.end = pfn.saturating_add(1),
-                    _ => {
-                        insert(&mut set, run.take())?;
-                        run = Some(pfn..pfn.saturating_add(1));
-                    }
-                }
-            }
-            insert(&mut set, run)?;
-        }
-        for pfn in set.iter().flat_map(pfns) {
-            rest(pfn);
-            // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
-            unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
-        }
-        // INVARIANT: RAM, image, frame and reservation were checked above, `Boot` says why they are
-        // reserved, and they were marked just now.
-        Ok((Self { set }, missing))
-    }
-
     /// Checks that all of `wanted` is unclaimed and takes it out of the set, or changes nothing.
     fn take(&mut self, wanted: &RangeSet) -> Result<(), Errno> {
         for range in wanted.iter() {
@@ -321,14 +230,38 @@ impl Reserved {
         self.set = self.set.subtract(wanted)?;
         Ok(())
     }
+}
 
-    /// Makes the pages ordinary ones that the caller owns, with one reference each.
-    ///
-    /// # Errors
-    ///
-    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, [`EHWPOISON`] when the memory of one
-    /// failed and `failed` says that the caller does not know what to do then; no memory. Then nothing changed.
-    pub fn claim(&mut self, wanted: &RangeSet, failed: Failed) -> Result<(), Errno> {
+impl system::Reserved for Reserved {
+    type Boot = Boot;
+
+    // INVARIANT: of no page.
+    const NOTHING: Self = Self {
+        set: RangeSet::new(),
+    };
+
+    fn set(&self) -> &RangeSet {
+        &self.set
+    }
+
+    fn adopt(boot: &Boot, map: &Map, wanted: &RangeSet, again: bool) -> Result<(Self, u64), Errno> {
+        let (set, missing) = left_of(wanted, map, &boot.handed, |pfn| {
+            rest(pfn);
+            let mark = private(pfn);
+            let fresh = mark == 0 && !again;
+            is_reserved(pfn) && (fresh || mark == UNCLAIMED)
+        })?;
+        for pfn in set.iter().flat_map(pfns) {
+            rest(pfn);
+            // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
+            unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
+        }
+        // INVARIANT: RAM, image, frame and reservation were checked above, `Boot` says why they are
+        // reserved, and they were marked just now.
+        Ok((Self { set }, missing))
+    }
+
+    fn claim(&mut self, wanted: &RangeSet, failed: Failed) -> Result<(), Errno> {
         if failed == Failed::Refused
             && let Some(page) = wanted.iter().find_map(first_failed)
         {
@@ -353,13 +286,7 @@ impl Reserved {
         Ok(())
     }
 
-    /// Gives the pages back to the system, zeroed if `zero`; returns the bytes. Pages whose memory failed are
-    /// neither touched nor given back: they stay reserved for as long as this kernel runs.
-    ///
-    /// # Errors
-    ///
-    /// [`EBUSY`] unless all are unclaimed, [`EINVAL`] when not page-aligned, no memory; then nothing changed.
-    pub fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<u64, Errno> {
+    fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<u64, Errno> {
         self.take(wanted)?;
         let mut freed = 0u64;
         for chunk in wanted.iter().flat_map(chunks) {
@@ -367,7 +294,7 @@ impl Reserved {
                 // SAFETY: by the # Invariants the page is valid, reserved and unused.
                 unsafe { ffi::kho_c_set_page_private(pfn, 0) };
             }
-            for run in good_runs(chunk) {
+            for run in good_runs(chunk, is_failed) {
                 if zero {
                     // SAFETY: RAM that nobody uses, by the # Invariants.
                     unsafe { clear(run) };
@@ -387,36 +314,6 @@ impl Reserved {
         }
         Ok(freed)
     }
-}
-
-#[cfg(test)]
-impl Reserved {
-    /// Pages that arrived, on the machine of a test.
-    pub fn of(set: RangeSet) -> Self {
-        for pfn in set.iter().flat_map(pfns) {
-            ffi::reserve(pfn, UNCLAIMED);
-        }
-        // INVARIANT: just reserved, and every page of that machine has a page frame.
-        Self { set }
-    }
-}
-
-/// What to do with pages whose memory failed when they are claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// Nothing is claimed.
-    Refused,
-    /// The caller asks each page, and never reads or writes one that failed.
-    Taken,
-}
-
-fn insert(set: &mut RangeSet, run: Option<Range<u64>>) -> Result<(), Errno> {
-    if let Some(run) = run
-        && let Some(range) = range_of(run.start, run.end.saturating_sub(run.start))
-    {
-        set.insert(range)?;
-    }
-    Ok(())
 }
 
 /// Counts the pages of a chunk as memory of the system.
@@ -463,9 +360,8 @@ pub struct Block {
     range: PhysRange,
 }
 
-impl Block {
-    /// 2^`order` pages from the page allocator, anywhere.
-    pub fn any(order: u32) -> Option<Self> {
+impl system::Block for Block {
+    fn any(order: u32) -> Option<Self> {
         let pfn = ffi::kho_c_alloc_order(order);
         if pfn == 0 {
             return None;
@@ -474,31 +370,23 @@ impl Block {
         range_of(pfn, 1u64.checked_shl(order)?).map(|range| Self { range })
     }
 
-    /// Whether its memory is good, as far as the kernel knows.
-    pub fn is_good(&self) -> bool {
+    fn is_good(&self) -> bool {
         first_failed(self.range).is_none()
     }
 
-    /// Whether the reference of the # Invariants is the only one of the page at `page`, which is in the block: nobody
-    /// has it mapped, or reads or writes it in the background.
-    pub fn is_only_ours(&self, page: PhysAddr) -> bool {
+    fn is_only_ours(&self, page: PhysAddr) -> bool {
         let pfn = page.get() / PAGE_SIZE;
         // SAFETY: a page of the block is valid, by the # Invariants.
         self.range.contains(page) && unsafe { ffi::kho_c_page_count(pfn) } == 1
     }
 
-    /// Exactly the pages of `range`, if what is in them can be moved elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says, as a rule that the range is busy; [`EINVAL`] if it is not RAM.
-    pub fn at(map: &Map, range: PhysRange) -> Result<Self, Errno> {
+    fn at(map: &Map, range: PhysRange) -> Result<Self, Errno> {
         if !range.is_page_aligned() || !map.ram.contains_range(range) || !pfns(range).all(is_valid)
         {
             return Err(EINVAL);
         }
         let bounds = pfns(range);
-        // SAFETY: valid page frames; ranges of `crate::arena` do not cross the zones' borders, and
+        // SAFETY: valid page frames; ranges of `kho_decide::arena` do not cross the zones' borders, and
         // alloc_contig_range refuses a range that does.
         let result = unsafe { ffi::kho_c_alloc_contig(bounds.start, bounds.end) };
         Errno::check(i64::from(result))?;
@@ -511,20 +399,17 @@ impl Block {
         Ok(block)
     }
 
-    /// Where it is.
-    pub fn range(&self) -> PhysRange {
+    fn range(&self) -> PhysRange {
         self.range
     }
 
-    /// The pages, with the references, which are the caller's from here on.
-    pub fn give_away(self) -> PhysRange {
+    fn give_away(self) -> PhysRange {
         let range = self.range;
         core::mem::forget(self);
         range
     }
 
-    /// Frees what is beyond the first `count` pages; all of it when that is 0.
-    pub fn shorten(self, count: u64) -> Option<Self> {
+    fn shorten(self, count: u64) -> Option<Self> {
         let keep = count.checked_mul(PAGE_SIZE)?;
         match self.range.split_at(keep) {
             Some((first, rest)) => {
@@ -538,25 +423,19 @@ impl Block {
         }
     }
 
-    /// Zeroes the part of `range` that is in the block, but for pages whose memory failed.
-    pub fn zero(&mut self, range: PhysRange) {
+    fn zero(&mut self, range: PhysRange) {
         for run in self
             .range
             .intersection(range)
             .into_iter()
-            .flat_map(good_runs)
+            .flat_map(|part| good_runs(part, is_failed))
         {
             // SAFETY: owned by the # Invariants.
             unsafe { clear(run) };
         }
     }
 
-    /// Copies `bytes` to the beginning of the block.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`] when they do not fit.
-    pub fn fill(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+    fn fill(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         if u64::try_from(bytes.len()).map_err(|_| ENOMEM)? > self.range.len() {
             return Err(ENOMEM);
         }
@@ -579,6 +458,7 @@ impl Drop for Block {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kho_decide::system::{Block as _, Reserved as _};
     use std::vec;
 
     /// Pages `first..end`.
@@ -664,24 +544,35 @@ mod tests {
     }
 
     #[test]
-    fn good_runs_leave_out_what_failed() {
-        for bad in [
-            vec![],
-            vec![10],
-            vec![19],
-            vec![10, 11, 15, 19],
-            (10..20).collect(),
-        ] {
-            ffi::with(|machine| *machine = ffi::Machine::default());
-            bad.iter().for_each(|pfn| fail(*pfn));
-            let all = range_of(10, 10).unwrap();
-            let good = RangeSet::from_ranges(good_runs(all)).unwrap();
-            let left: vec::Vec<u64> = (10..20).filter(|pfn| !bad.contains(pfn)).collect();
-            assert_eq!(good.iter().flat_map(pfns).collect::<vec::Vec<_>>(), left);
-            assert_eq!(
-                first_failed(all),
-                bad.first().and_then(|pfn| range_of(*pfn, 1))
-            );
-        }
+    fn the_first_page_that_failed_is_found() {
+        let all = range_of(500, 50).unwrap();
+        assert_eq!(first_failed(all), None);
+        fail(550);
+        assert_eq!(first_failed(all), None);
+        fail(549);
+        assert_eq!(first_failed(all), range_of(549, 1));
+        fail(500);
+        assert_eq!(first_failed(all), range_of(500, 1));
+    }
+
+    #[test]
+    fn a_block_leaves_what_failed_alone_and_gives_the_rest_back() {
+        ffi::with(|machine| {
+            machine.free = vec![512];
+            (512..520).for_each(|pfn| machine.bytes(pfn).fill(1));
+        });
+        fail(513);
+        let block = Block::any(3).unwrap();
+        assert!(!block.is_good());
+        let mut block = block.shorten(4).unwrap();
+        ffi::with(|machine| assert_eq!(machine.freed, [(516, 0), (517, 0), (518, 0), (519, 0)]));
+        block.zero(range_of(513, 7).unwrap());
+        assert!(untouched(512) && untouched(513) && !untouched(514) && untouched(516));
+        let first = block.range().start();
+        assert!(block.is_only_ours(first));
+        ffi::with(|machine| machine.page(512).count = 2);
+        assert!(!block.is_only_ours(first));
+        drop(block);
+        ffi::with(|machine| assert_eq!(machine.freed[4..], [(514, 0), (515, 0)]));
     }
 }

@@ -1,10 +1,10 @@
 //! Producers and the context that is lent to them.
 
 use super::ffi;
-use crate::errno::Errno;
-use crate::session::Session;
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use kho_decide::errno::Errno;
+use kho_decide::session::Session;
 
 /// A C driver's `struct kho_producer`.
 ///
@@ -26,12 +26,6 @@ impl Handle {
     /// The # Invariants hold as long as the handle or a copy is used for more than comparing.
     pub unsafe fn new(pointer: *mut c_void) -> Option<Self> {
         NonNull::new(pointer).map(Self)
-    }
-
-    /// A handle for tests of what never looks behind it.
-    #[cfg(test)]
-    pub fn numbered(number: core::num::NonZeroUsize) -> Self {
-        Self(NonNull::without_provenance(number))
     }
 
     /// A reference on the driver's module, or `None` when it is about to go.

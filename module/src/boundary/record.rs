@@ -5,8 +5,9 @@
 
 use super::ffi;
 use super::pages::{Block, Stays};
-use crate::errno::{EINVAL, Errno};
 use kho::{PAGE_SIZE, PhysRange};
+use kho_decide::errno::{EINVAL, Errno};
+use kho_decide::system::{self, Block as _};
 
 /// Bits for the nodes of a kernel's part.
 ///
@@ -43,8 +44,16 @@ impl Record {
         Ok(Self { pages, nodes })
     }
 
-    /// The numbers that are noted.
-    pub fn numbers(&self) -> impl Iterator<Item = usize> {
+    /// The byte that has the bit of `number`, and the bit.
+    fn byte(&self, number: usize) -> Option<(*mut u8, u8)> {
+        let bit = 1u8.checked_shl(u32::try_from(number % 8).ok()?)?;
+        let base = ffi::kho_c_virt(self.pages.start().get()).cast::<u8>();
+        (number < self.nodes).then_some((base.wrapping_add(number / 8), bit))
+    }
+}
+
+impl system::Record for Record {
+    fn numbers(&self) -> impl Iterator<Item = usize> {
         (0..self.nodes).filter(|number| {
             let Some((at, bit)) = self.byte(*number) else {
                 return false;
@@ -54,8 +63,7 @@ impl Record {
         })
     }
 
-    /// Notes a number.
-    pub fn add(&mut self, number: usize) {
+    fn add(&mut self, number: usize) {
         let Some((at, bit)) = self.byte(number) else {
             return;
         };
@@ -63,13 +71,6 @@ impl Record {
         let byte = unsafe { at.read() };
         // SAFETY: as in `numbers`.
         unsafe { at.write(byte | bit) };
-    }
-
-    /// The byte that has the bit of `number`, and the bit.
-    fn byte(&self, number: usize) -> Option<(*mut u8, u8)> {
-        let bit = 1u8.checked_shl(u32::try_from(number % 8).ok()?)?;
-        let base = ffi::kho_c_virt(self.pages.start().get()).cast::<u8>();
-        (number < self.nodes).then_some((base.wrapping_add(number / 8), bit))
     }
 }
 
@@ -82,8 +83,9 @@ fn pages(nodes: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::errno::ENOMEM;
     use kho::PhysAddr;
+    use kho_decide::errno::ENOMEM;
+    use kho_decide::system::Record as _;
     use std::vec::Vec;
 
     #[test]

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use kho::tree::{Index, Reader, TreeError};
+use kho_decide::system;
 
 /// A validated tree, its index, and the memory both read.
 ///
@@ -16,13 +17,8 @@ pub struct Tree {
     bytes: Vec<u8>,
 }
 
-impl Tree {
-    /// Validates `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with them, or no memory.
-    pub fn new(bytes: Vec<u8>) -> Result<Self, TreeError> {
+impl system::Tree for Tree {
+    fn new(bytes: Vec<u8>) -> Result<Self, TreeError> {
         // SAFETY: the slice outlives both borrowers by the # Invariants.
         let slice: &'static [u8] =
             unsafe { core::slice::from_raw_parts(bytes.as_ptr(), bytes.len()) };
@@ -35,18 +31,15 @@ impl Tree {
         })
     }
 
-    /// The reader.
-    pub fn reader(&self) -> &Reader<'_> {
+    fn reader(&self) -> &Reader<'_> {
         &self.reader
     }
 
-    /// The index.
-    pub fn index(&self) -> &Index<'_> {
+    fn index(&self) -> &Index<'_> {
         &self.index
     }
 
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }

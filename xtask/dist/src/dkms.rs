@@ -122,11 +122,6 @@ fn stage_sources(stage: &Path) -> Result<()> {
             .with_context(|| format!("writing {}", path.display()))
     };
     edit("Cargo.toml", "\"../crates/kho\"", "\"crates/kho\"")?;
-    edit(
-        "khofs/Cargo.toml",
-        "\"../../crates/kho\"",
-        "\"../crates/kho\"",
-    )?;
     // What lies inside would be a member otherwise, and its tests would want their own dependencies.
     edit(
         "Cargo.toml",

@@ -4,19 +4,24 @@
 //! their length, inodes and superblocks stay during the call, a file is the one of its inode.
 
 use super::handover::Context;
-use super::vfs::{Content, File, Inode, Super};
-use crate::account::Refused;
-use crate::errno::{EINVAL, ENOMEM, Errno};
-use crate::options::{Huge, Options};
-use crate::pages::{self, Want};
-use crate::state::{self, Body, STATE};
-use crate::text::Text;
-use crate::xattr::{self, Attribute};
-use crate::{account, carry, control, restore};
+use super::system::State;
+use super::vfs::{File, Inode, Super};
+use crate::pages;
+use crate::state::STATE;
+use crate::{carry, control, restore};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use kho_decide::text::Text;
+use khofs_decide::account::{self, Refused};
+use khofs_decide::content::Content;
+use khofs_decide::options::{Huge, Options};
+use khofs_decide::pages::Want;
+use khofs_decide::state::Body;
+use khofs_decide::system::Cache;
+use khofs_decide::xattr::{self, Attribute};
 
 fn status(result: Result<(), Errno>) -> c_int {
     result.map_or_else(Errno::code, |()| 0)
@@ -113,8 +118,8 @@ extern "C" fn khofs_rs_thaw() {
 unsafe extern "C" fn khofs_rs_status_show(buf: *mut c_char, len: usize) -> isize {
     // SAFETY: sysfs gives a zeroed page of its own to each `show`.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
-    let result = control::status_show(&mut text);
-    size(result.map(|()| text.len()))
+    control::status_show(&mut text);
+    size(Ok(text.written()))
 }
 
 #[unsafe(no_mangle)]
@@ -257,7 +262,7 @@ unsafe extern "C" fn khofs_rs_show_options(id: u32, buf: *mut c_char, len: usize
     // SAFETY: initialized just now.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
     let result = control::options_show(id, &mut text);
-    size(result.map(|()| text.len()))
+    size(result.map(|()| text.written()))
 }
 
 // Files
@@ -308,13 +313,13 @@ extern "C" fn khofs_rs_target_pages(len: u64) -> u64 {
 extern "C" fn khofs_rs_name_new(id: u32) -> c_int {
     let mut state = STATE.lock();
     let instance = state.instance(id);
-    status(instance.and_then(|i| i.take_space(crate::options::INODE)))
+    status(instance.and_then(|i| i.take_space(khofs_decide::options::INODE)))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_name_gone(id: u32) {
     if let Ok(instance) = STATE.lock().instance(id) {
-        instance.give_space(crate::options::INODE);
+        instance.give_space(khofs_decide::options::INODE);
     }
 }
 
@@ -325,7 +330,7 @@ extern "C" fn khofs_rs_name_gone(id: u32) {
 /// The file of an inode that stays during the call.
 unsafe fn with<T>(
     file: *mut c_void,
-    act: impl FnOnce(&mut state::State, &mut Content) -> Result<T, Errno>,
+    act: impl FnOnce(&mut State, &mut Content) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     // SAFETY: the caller's.
     let file = unsafe { File::from_pointer(file) }?;
@@ -461,7 +466,7 @@ unsafe extern "C" fn khofs_rs_xattr_get(
     let name = unsafe { bytes_of(name) };
     // SAFETY: a buffer, or NULL and 0 to ask for the length.
     let buf = unsafe { bytes_mut(buf, len) };
-    let get = |_: &mut state::State, content: &mut Content| {
+    let get = |_: &mut State, content: &mut Content| {
         let value = content.attributes.get(name?)?;
         if !buf.is_empty() {
             let room = buf.get_mut(..value.len()).ok_or(xattr::ERANGE)?;
@@ -488,7 +493,7 @@ unsafe extern "C" fn khofs_rs_xattr_set(
     let given = (!value.is_null()).then(|| unsafe { bytes(value, len) });
     // Copied before the lock is taken, and freed after it was released.
     let new = given.map(|value| Attribute::new(name?, value)).transpose();
-    let set = |state: &mut state::State, content: &mut Content| {
+    let set = |state: &mut State, content: &mut Content| {
         state.set_attribute(id, content, name?, new?, flags)
     };
     // SAFETY: the file of an inode that stays.

@@ -2,15 +2,11 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use super::vfs::Run;
-use crate::pack::Attr;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{null, null_mut};
+use khofs_decide::pack::Attr;
+use khofs_decide::system::Run;
 
-pub unsafe fn kho_c_lock(_: u32) {}
-pub unsafe fn kho_c_unlock(_: u32) {}
-pub unsafe fn kho_c_log(_: u32, _: *const u8, _: usize) {}
-pub fn kho_c_relax() {}
 pub fn kho_c_virt(_: u64) -> *mut c_void {
     null_mut()
 }

@@ -1,20 +1,12 @@
 //! What the C files give; `khofs.h` and `include/kho.h` declare the same.
 
-use super::vfs::Run;
-use crate::pack::Attr;
 use core::ffi::{c_char, c_int, c_void};
+use khofs_decide::pack::Attr;
+use khofs_decide::system::Run;
 
 unsafe extern "C" {
-    // As in the Rust half of kho.ko (module/src/boundary/ffi.rs).
-    pub fn kho_c_alloc(size: usize) -> *mut c_void;
-    pub fn kho_c_free(p: *mut c_void);
-    pub fn kho_c_lock(which: u32);
-    pub fn kho_c_unlock(which: u32);
-    pub fn kho_c_log(level: u32, text: *const u8, len: usize);
-    pub safe fn kho_c_bug() -> !;
-    pub safe fn kho_c_relax();
+    // RAM: a pointer into the direct map.
     pub safe fn kho_c_virt(phys: u64) -> *mut c_void;
-
     pub safe fn khofs_c_ram_pages() -> u64;
     // Waits for everybody between khofs_enter and khofs_exit: not from there.
     pub safe fn khofs_c_freeze(frozen: bool);

@@ -1,13 +1,13 @@
 //! kho.ko: writing nodes, and reading what arrived.
 
 use super::ffi;
-use crate::errno::{EINVAL, ENOSPC, Errno};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kho::{PhysAddr, PhysRange};
+use kho_decide::errno::{EINVAL, ENOSPC, Errno};
 
 /// A string of at most 63 bytes with its NUL.
 struct Text([u8; 64]);

@@ -1,20 +1,9 @@
 //! Calls of the kernel about pages, time and the log.
 
 use super::ffi;
-use crate::errno::{EINVAL, ENOMEM, Errno};
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysRange};
-
-/// A line for the log; 0 error, 1 warning, 2 information.
-pub fn log(level: u32, text: &[u8]) {
-    // SAFETY: a slice is readable for its length.
-    unsafe { ffi::kho_c_log(level, text.as_ptr(), text.len()) }
-}
-
-/// Lets others run in long loops.
-pub fn relax() {
-    ffi::kho_c_relax();
-}
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
 
 /// Pages of the machine.
 pub fn ram_pages() -> u64 {
@@ -45,10 +34,10 @@ pub fn take_pages(count: u64) -> Option<u64> {
     Some(ffi::khofs_c_take_pages(count)).filter(|pfn| *pfn != 0)
 }
 
-/// Whether nobody but khofs holds a free page that [`crate::chunks::Chunks`] owns, and its memory is good. A folio (`folded`) is made pages then.
+/// Whether nobody but khofs holds a free page that [`khofs_decide::chunks::Chunks`] owns, and its memory is good. A folio (`folded`) is made pages then.
 pub fn is_ready(pfn: u64, folded: bool) -> bool {
     if folded {
-        return unfold(pfn & !crate::chunks::PAGES.saturating_sub(1));
+        return unfold(pfn & !khofs_decide::bits::PAGES.saturating_sub(1));
     }
     // SAFETY: asked for pages that are owned, so they are RAM.
     let held_once = unsafe { ffi::khofs_c_page_count(pfn) } == 1;
@@ -79,13 +68,13 @@ pub fn unfold(base: u64) -> bool {
     unsafe { ffi::khofs_c_unfold(base) }
 }
 
-/// Gives a folio back to the system that [`crate::chunks::Chunks`] has forgotten.
+/// Gives a folio back to the system that [`khofs_decide::chunks::Chunks`] has forgotten.
 pub fn put_folio(base: u64) {
     // SAFETY: as for `put_page`, and the caller noted it as a folio.
     unsafe { ffi::khofs_c_put_folio(base) }
 }
 
-/// Gives a page back to the system that [`crate::chunks::Chunks`] has forgotten.
+/// Gives a page back to the system that [`khofs_decide::chunks::Chunks`] has forgotten.
 pub fn put_page(pfn: u64) {
     // SAFETY: khofs has one reference on each page that it owns, and this was forgotten just now.
     unsafe { ffi::khofs_c_page_put(pfn) }
@@ -133,7 +122,7 @@ impl Block {
     ///
     /// None in practice.
     pub fn range(&self) -> Result<PhysRange, Errno> {
-        crate::pack::range(crate::extents::Extent {
+        khofs_decide::pack::range(khofs_decide::extents::Extent {
             index: 0,
             pfn: self.pfn,
             count: self.pages as u64,

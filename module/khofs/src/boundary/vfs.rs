@@ -1,49 +1,22 @@
 //! Inodes, dentries and superblocks, and what Rust keeps for an inode.
 
 use super::ffi;
-use crate::errno::{EINVAL, ENOMEM, Errno};
-use crate::extents::{Extent, Extents};
-use crate::pack::Attr;
-use crate::state::State;
-use crate::xattr::Attributes;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::ffi::{CStr, c_void};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-
-/// A run of pages in the page cache, `struct khofs_run`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct Run {
-    /// First page in the file.
-    pub index: u64,
-    /// Its page frame.
-    pub pfn: u64,
-    /// Pages.
-    pub count: u64,
-}
-
-/// What is kept for an inode besides the kernel's.
-#[derive(Default)]
-pub struct Content {
-    /// What arrived and is not in the page cache.
-    pub lazy: Extents,
-    /// Extended attributes.
-    pub attributes: Attributes,
-    /// Pages that the target of a symbolic link counts as.
-    pub target_pages: u64,
-    /// While the tree is written down: the activation, and the number of the inode in the order of writing.
-    pub written: Cell<(u64, u64)>,
-}
+use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use khofs_decide::content::Content;
+use khofs_decide::pack::Attr;
+use khofs_decide::system::{Cache, Run};
 
 /// The content of an inode, where the kernel's inode points to.
 ///
 /// # Invariants
 ///
 /// Points to a [`Content`] made by [`new`](Self::new) that was not freed. It is reached with the state's lock held
-/// only, which the methods ask for by a borrow of the [`State`].
+/// only; [`content`](super::system::content) asks for that by a borrow of the state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct File(NonNull<Content>);
 
@@ -77,8 +50,12 @@ impl File {
     }
 
     /// The content.
-    pub fn get<'a>(&'a self, _: &'a State) -> &'a Content {
-        // SAFETY: alive by the # Invariants; who has the state has its lock, and borrows it meanwhile.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the state's lock during `'a`, and nobody changes this content.
+    pub unsafe fn get<'a>(self) -> &'a Content {
+        // SAFETY: alive by the # Invariants, and not changed, says the caller.
         unsafe { self.0.as_ref() }
     }
 
@@ -129,31 +106,6 @@ impl<'a> Inode<'a> {
         self.0.as_ptr()
     }
 
-    /// Puts a page that an instance owns and that was taken from the free ones, or arrived, into the page cache:
-    /// `locked` and not uptodate, or ready for use.
-    ///
-    /// # Errors
-    ///
-    /// `EEXIST`; no memory.
-    pub fn insert(self, index: u64, pfn: u64, locked: bool) -> Result<(), Errno> {
-        // SAFETY: the inode by the # Invariants, the page by the rules of the module's documentation.
-        let result = unsafe { ffi::khofs_c_insert(self.raw(), index, pfn, locked) };
-        Errno::check(i64::from(result)).map(|_| ())
-    }
-
-    /// The first run of the page cache that ends behind page `from`.
-    pub fn next_run(self, from: u64) -> Option<Run> {
-        let mut run = Run::default();
-        // SAFETY: the inode by the # Invariants, and a variable.
-        unsafe { ffi::khofs_c_next_run(self.raw(), from, &raw mut run) }.then_some(run)
-    }
-
-    /// Tells C how many pages are not in the page cache yet.
-    pub fn set_lazy(self, pages: u64) {
-        // SAFETY: by the # Invariants.
-        unsafe { ffi::khofs_c_set_lazy(self.raw(), pages) }
-    }
-
     /// What stat(2) says.
     pub fn attr(self) -> Attr {
         let mut attr = Attr::default();
@@ -184,44 +136,24 @@ impl<'a> Inode<'a> {
         // SAFETY: the inode is alive.
         unsafe { File::from_pointer(file) }
     }
+}
 
-    /// The first page from `index` on that has data, `u64::MAX` for none.
-    pub fn next_data(self, content: &Content, index: u64) -> u64 {
-        let cached = self.next_run(index).map(|run| run.index.max(index));
-        let lazy = content.lazy.next(index);
-        cached.into_iter().chain(lazy).min().unwrap_or(u64::MAX)
+impl Cache for Inode<'_> {
+    fn insert(self, index: u64, pfn: u64, locked: bool) -> Result<(), Errno> {
+        // SAFETY: the inode by the # Invariants, the page by the rules of the module's documentation.
+        let result = unsafe { ffi::khofs_c_insert(self.raw(), index, pfn, locked) };
+        Errno::check(i64::from(result)).map(|_| ())
     }
 
-    /// The first page from `index` on that has none.
-    pub fn next_hole(self, content: &Content, index: u64) -> u64 {
-        let mut at = index;
-        loop {
-            let gap = content.lazy.gap(at);
-            match self.next_run(gap).filter(|run| run.index <= gap) {
-                Some(run) => at = run.index.saturating_add(run.count),
-                None => return gap,
-            }
-        }
+    fn next_run(self, from: u64) -> Option<Run> {
+        let mut run = Run::default();
+        // SAFETY: the inode by the # Invariants, and a variable.
+        unsafe { ffi::khofs_c_next_run(self.raw(), from, &raw mut run) }.then_some(run)
     }
 
-    /// All extents of a regular file: what is in the page cache and what is not, ascending.
-    pub fn extents(self, content: &Content) -> impl Iterator<Item = Extent> {
-        let mut at = Some(0u64);
-        core::iter::from_fn(move || {
-            let from = at?;
-            let cached = self.next_run(from).map(|run| Extent {
-                index: run.index,
-                pfn: run.pfn,
-                count: run.count,
-            });
-            let lazy = content.lazy.find(from, u64::MAX);
-            let next = match (cached, lazy) {
-                (Some(a), Some(b)) => Some(if a.index < b.index { a } else { b }),
-                (a, b) => a.or(b),
-            };
-            at = next.map(|e| e.end());
-            next
-        })
+    fn set_lazy(self, pages: u64) {
+        // SAFETY: by the # Invariants.
+        unsafe { ffi::khofs_c_set_lazy(self.raw(), pages) }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Extended attributes of one inode.
 
-use crate::errno::{EEXIST, ENODATA, Errno};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::iter::Flatten;
 use core::slice::Iter;
+use kho_decide::errno::{EEXIST, ENODATA, Errno};
 
 /// The buffer is too small.
 pub const ERANGE: Errno = Errno(34);

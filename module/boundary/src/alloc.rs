@@ -1,6 +1,6 @@
 //! The kernel's allocator as Rust's.
 
-use super::ffi;
+use crate::ffi;
 use core::alloc::{GlobalAlloc, Layout};
 use core::panic::PanicInfo;
 

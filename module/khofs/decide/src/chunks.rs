@@ -4,13 +4,10 @@
 //! place is few ranges. Pages of small files share chunks; a large file fills chunks of its own, each page at the
 //! place in the chunk that it has in the file.
 
-use crate::bits::Bits;
-use crate::errno::{ENOMEM, Errno};
+use crate::bits::{Bits, PAGES};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-
-/// Pages of a chunk.
-pub const PAGES: u64 = 512;
+use kho_decide::errno::{ENOMEM, Errno};
 
 /// Chunks that one table of the index covers: 8 GiB.
 const TABLE: u64 = 4096;

@@ -1,6 +1,7 @@
 //! Sets of pages of a chunk.
 
-use crate::chunks::PAGES;
+/// Pages of a chunk.
+pub const PAGES: u64 = 512;
 
 /// A set of pages of a chunk.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::bytes::u64_at;
 use kho::chain::{ChainError, Policy, ShortIndirect};
-use kho::{PhysAddr, PhysRange};
+use kho::{PhysAddr, PhysRange, RangeSet};
 
 /// Offset of `hdr.setup_data` in `boot_params`.
 const HEAD: usize = 0x250;
@@ -29,6 +29,21 @@ pub struct Chain {
     /// The nodes themselves, those of other types too. Never released: the kernel walks them whenever
     /// somebody reads sysfs.
     pub nodes: Vec<PhysRange>,
+}
+
+impl Chain {
+    /// What early boot reserved for the handover, in whole pages, without the chain's nodes and the tree.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] for a node at the end of the address space; no memory.
+    pub fn handed(&self) -> Result<RangeSet, Errno> {
+        let mut handed = RangeSet::from_ranges(self.reserved.iter().copied())?;
+        for range in self.nodes.iter().chain(self.tree.iter()) {
+            handed.remove(range.page_outer().ok_or(EINVAL)?)?;
+        }
+        Ok(handed)
+    }
 }
 
 /// Walks the chain that begins where `boot_params` says; `read` gives the bytes of physical memory.

@@ -4,9 +4,9 @@
 //! out of one arena are neighbours, so they merge. An arena is 2 MiB where the system has that in one piece,
 //! less where it has not, and larger for a request that is.
 
-use crate::boundary::pages::{Block, first_failed};
 use crate::errno::{ENOMEM, Errno};
 use crate::iomem::Map;
+use crate::system::{Block, System};
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
@@ -39,14 +39,14 @@ enum Page {
 }
 
 /// One arena.
-struct Arena {
-    block: Block,
+struct Arena<S: System> {
+    block: S::Block,
     /// One entry for each page.
     pages: Vec<Page>,
 }
 
-impl Arena {
-    fn new(block: Block) -> Result<Self, Errno> {
+impl<S: System> Arena<S> {
+    fn new(block: S::Block) -> Result<Self, Errno> {
         let count = usize::try_from(block.range().pages()).map_err(|_| ENOMEM)?;
         let mut pages = Vec::new();
         pages.try_reserve_exact(count)?;
@@ -68,7 +68,7 @@ impl Arena {
             Page::Lent => false,
             Page::Back => self.block.is_only_ours(range.start()),
         };
-        free && first_failed(range).is_none()
+        free && S::first_failed(range).is_none()
     }
 
     /// The range of pages `first..first + count`.
@@ -122,12 +122,11 @@ impl Arena {
 }
 
 /// All arenas.
-#[derive(Default)]
-pub struct Arenas {
-    list: Vec<Arena>,
+pub struct Arenas<S: System> {
+    list: Vec<Arena<S>>,
 }
 
-impl Arenas {
+impl<S: System> Arenas<S> {
     /// None.
     pub const fn new() -> Self {
         Self { list: Vec::new() }
@@ -147,16 +146,16 @@ impl Arenas {
         if count == 0 {
             return Err(ENOMEM);
         }
-        let apart = |arena: &Arena| !scratch.is_some_and(|s| s.overlaps(arena.block.range()));
+        let apart = |arena: &Arena<S>| !scratch.is_some_and(|s| s.overlaps(arena.block.range()));
         for arena in self.list.iter_mut().filter(|a| apart(a)) {
             if let Some(range) = arena.lend(count) {
                 return Ok(range);
             }
         }
         let want = u64::try_from(count).map_err(|_| ENOMEM)?;
-        let block = match block(map, scratch, want.max(ARENA)) {
+        let block = match block::<S>(map, scratch, want.max(ARENA)) {
             Ok(block) => block,
-            Err(_) if want < ARENA => block(map, scratch, want)?,
+            Err(_) if want < ARENA => block::<S>(map, scratch, want)?,
             Err(error) => return Err(error),
         };
         let mut arena = Arena::new(block)?;
@@ -209,13 +208,17 @@ impl Arenas {
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub fn block(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Result<Block, Errno> {
+pub fn block<S: System>(
+    map: &Map,
+    scratch: Option<PhysRange>,
+    pages: u64,
+) -> Result<S::Block, Errno> {
     let order = pages.checked_next_power_of_two().ok_or(ENOMEM)?.ilog2();
     if order <= MAX_ORDER {
         // Kept until the end, so that the same pages are not given again.
-        let mut refused: [Option<Block>; TRIES] = Default::default();
+        let mut refused: [Option<S::Block>; TRIES] = Default::default();
         for slot in &mut refused {
-            let Some(block) = Block::any(order) else {
+            let Some(block) = S::Block::any(order) else {
                 break;
             };
             // Memory that was added since, or that a driver added, cannot be kept: the next kernel does not know it.
@@ -228,11 +231,11 @@ pub fn block(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Result<Block,
             return block.shorten(pages).ok_or(ENOMEM);
         }
     }
-    place(map, scratch, pages).ok_or(ENOMEM)
+    place::<S>(map, scratch, pages).ok_or(ENOMEM)
 }
 
 /// A block at some place of RAM outside `scratch`, from the top of memory down.
-fn place(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<Block> {
+fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<S::Block> {
     let len = pages.checked_mul(PAGE_SIZE)?;
     let step = len.checked_next_multiple_of(ARENA.checked_mul(PAGE_SIZE)?)?;
     let mut free = map.ram.subtract(&map.taken).ok()?;
@@ -258,7 +261,7 @@ fn place(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<Block> {
             if tries > PLACES {
                 return None;
             }
-            if let Ok(block) = Block::at(map, window) {
+            if let Ok(block) = S::Block::at(map, window) {
                 return Some(block);
             }
         }
@@ -274,13 +277,13 @@ fn splits(range: PhysRange, border: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boundary::ffi;
+    use crate::fake::{Fake, Machine, with};
     use kho::RangeSet;
 
     /// 64 MiB of RAM above the first, and blocks of 2 MiB at these page frames.
     fn machine(blocks: &[u64]) -> Map {
-        ffi::with(|machine| {
-            *machine = ffi::Machine::default();
+        with(|machine| {
+            *machine = Machine::default();
             machine.free = blocks.iter().rev().copied().collect();
         });
         let ram = PhysRange::new(PhysAddr::new(1 << 20), 63 << 20).unwrap();
@@ -301,83 +304,71 @@ mod tests {
     #[test]
     fn what_is_given_back_is_lent_again_zeroed() {
         let map = machine(&[512]);
-        let mut arenas = Arenas::new();
+        let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(arenas.lend(&map, None, 3)), 512);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 515);
-        ffi::with(|machine| machine.bytes(513).fill(7));
+        with(|machine| machine.page(513).content = 7);
         assert!(arenas.take_back(pages(512, 3)));
         assert!(!arenas.take_back(pages(512, 3)));
         assert_eq!(pfn(arenas.lend(&map, None, 2)), 512);
-        assert!(ffi::with(|machine| machine
-            .bytes(513)
-            .iter()
-            .all(|byte| *byte == 0)));
+        assert!(with(|machine| machine.page(513).content == 0));
         assert_eq!(arenas.lent_bytes(), 3 * PAGE_SIZE);
     }
 
     #[test]
     fn a_page_that_somebody_else_refers_to_is_not_lent_again() {
         let map = machine(&[512]);
-        let mut arenas = Arenas::new();
+        let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(arenas.lend(&map, None, 3)), 512);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 515);
         // A user has the middle one mapped.
-        ffi::with(|machine| {
+        with(|machine| {
             machine.page(513).count = 2;
-            machine.bytes(513).fill(7);
+            machine.page(513).content = 7;
         });
         assert!(arenas.take_back(pages(512, 3)));
         assert_eq!(pfn(arenas.lend(&map, None, 2)), 516);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 514);
-        assert!(ffi::with(|machine| machine
-            .bytes(513)
-            .iter()
-            .all(|byte| *byte == 7)));
-        ffi::with(|machine| machine.page(513).count = 1);
+        assert!(with(|machine| machine.page(513).content == 7));
+        with(|machine| machine.page(513).count = 1);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 513);
-        assert!(ffi::with(|machine| machine
-            .bytes(513)
-            .iter()
-            .all(|byte| *byte == 0)));
+        assert!(with(|machine| machine.page(513).content == 0));
     }
 
     #[test]
     fn a_page_that_was_never_lent_may_be_looked_at_by_the_kernel() {
         let map = machine(&[512]);
-        let mut arenas = Arenas::new();
+        let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
-        ffi::with(|machine| machine.page(513).count = 2);
+        with(|machine| machine.page(513).count = 2);
         assert_eq!(pfn(arenas.lend(&map, None, 511)), 513);
     }
 
     #[test]
     fn memory_that_failed_is_not_lent() {
         let map = machine(&[512]);
-        let mut arenas = Arenas::new();
+        let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(arenas.lend(&map, None, 4)), 512);
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 516);
-        ffi::with(|machine| {
+        with(|machine| {
             // One that a producer has, and one that nobody ever had.
             for bad in [513, 520] {
                 machine.page(bad).failed = true;
-                machine.bytes(bad).fill(7);
+                machine.page(bad).content = 7;
             }
         });
         assert!(arenas.take_back(pages(512, 4)));
         assert_eq!(pfn(arenas.lend(&map, None, 4)), 521);
         assert_eq!(pfn(arenas.lend(&map, None, 2)), 514);
         for bad in [513, 520] {
-            assert!(ffi::with(|machine| machine
-                .bytes(bad)
-                .iter()
-                .all(|byte| *byte == 7)));
+            assert!(with(|machine| machine.page(bad).content == 7));
         }
         // An arena that is idle goes back, and the page allocator does not take what failed.
         for range in [pages(521, 4), pages(514, 2), pages(516, 1)] {
             assert!(arenas.take_back(range));
         }
-        ffi::with(|machine| {
+        with(|machine| {
             assert_eq!(machine.freed.len(), 510);
             assert!((512..1024).all(|pfn| machine.page(pfn).count == 0));
         });
@@ -387,19 +378,19 @@ mod tests {
     fn memory_that_cannot_be_kept_is_not_lent() {
         // The first block is beyond the RAM that the next kernel will know of, the second one reaches into scratch.
         let map = machine(&[1 << 15, 1024, 2048]);
-        let mut arenas = Arenas::new();
+        let mut arenas = Arenas::<Fake>::new();
         let scratch = Some(pages(1500, 10));
         assert_eq!(pfn(arenas.lend(&map, scratch, 1)), 2048);
-        ffi::with(|machine| assert_eq!(machine.page(1 << 15).count, 0));
+        with(|machine| assert_eq!(machine.page(1 << 15).count, 0));
     }
 
     #[test]
     fn a_block_in_which_memory_failed_is_no_arena() {
         let map = machine(&[512, 1024]);
-        ffi::with(|machine| machine.page(700).failed = true);
-        let mut arenas = Arenas::new();
+        with(|machine| machine.page(700).failed = true);
+        let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 1024);
-        let found = block(&map, None, 512);
+        let found = block::<Fake>(&map, None, 512);
         assert!(matches!(found, Err(ENOMEM)));
     }
 }

@@ -1,6 +1,6 @@
 //! Mutexes of the kernel around Rust values.
 
-use super::ffi;
+use crate::ffi;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 

@@ -4,12 +4,10 @@
 //! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so
 //! an image that was loaded before refers to nothing.
 
-use crate::boundary::kernel::copy_reserved;
-use crate::boundary::pages::{Boot, Reserved, Stays};
-use crate::boundary::tree::Tree;
 use crate::errno::{ENODATA, ENOMEM, Errno};
 use crate::iomem::Map;
-use crate::text::{Level, log};
+use crate::system::{Boot, Reserved, System, Tree, log};
+use crate::text::Level;
 use alloc::string::String;
 use kho::abi::kernel_part::{KernelPart, KernelPartError, Reference, is_reference};
 use kho::abi::{AbiError, Handover, MEM};
@@ -17,13 +15,13 @@ use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
 
 /// What arrived and was believed.
-pub struct Arrival {
+pub struct Arrival<S: System> {
     /// The user's tree.
-    pub user: Tree,
+    pub user: S::Tree,
     /// The kernel's part.
-    pub kernel: Option<Tree>,
+    pub kernel: Option<S::Tree>,
     /// The pages of the kernel's part.
-    pub part: Option<Stays>,
+    pub part: Option<S::Stays>,
     /// Why the kernel's part was not believed.
     pub refused: Option<&'static str>,
     /// Where the next kernel goes at every hop.
@@ -66,28 +64,29 @@ impl From<OutOfMemory> for Nothing {
 /// # Errors
 ///
 /// [`Nothing`].
-pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
-    let boot = Boot::read(map)?;
+pub fn receive<S: System>(map: &Map) -> Result<(Arrival<S>, S::Reserved), Nothing> {
+    let boot = S::Boot::read(map)?;
     let Some(at) = boot.chain().tree else {
         return Err(Nothing::Ordinary);
     };
-    let bytes = copy_reserved(map, at).map_err(|error| match error {
+    let bytes = S::copy_reserved(map, at).map_err(|error| match error {
         ENOMEM => Nothing::Failed(error),
         _ => Nothing::Refused("the state tree is not in memory that early boot reserved"),
     })?;
-    let user = Tree::new(bytes).map_err(|error| match error {
+    let user = S::Tree::new(bytes).map_err(|error| match error {
         TreeError::OutOfMemory(_) => Nothing::Failed(ENOMEM),
         error => {
-            log!(Level::Error, "state tree at {at}: {error}");
+            log!(S, Level::Error, "state tree at {at}: {error}");
             Nothing::Refused("the state tree is damaged")
         }
     })?;
-    let found = check_user(&user, &boot, at)?;
-    let (kernel, refused) = match kernel_part(&user, map, &found) {
+    let found = check_user::<S>(&user, &boot, at)?;
+    let (kernel, refused) = match kernel_part::<S>(&user, map, &found) {
         Ok(kernel) => (kernel, None),
         Err(Why::Memory) => return Err(Nothing::Failed(ENOMEM)),
         Err(Why::Refused(why)) => {
             log!(
+                S,
                 Level::Error,
                 "the kernel's part of the handover is ignored, and its memory stays reserved: {why}"
             );
@@ -101,12 +100,14 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
         None => found.user_mem.try_clone()?,
     };
     let again = boot.was_handled();
-    let (reserved, missing) = Reserved::adopt(&boot, map, &wanted, again).map_err(|e| match e {
-        ENOMEM => Nothing::Failed(e),
-        _ => Nothing::Refused("a range is not RAM that early boot reserved for it"),
-    })?;
+    let (reserved, missing) =
+        S::Reserved::adopt(&boot, map, &wanted, again).map_err(|e| match e {
+            ENOMEM => Nothing::Failed(e),
+            _ => Nothing::Refused("a range is not RAM that early boot reserved for it"),
+        })?;
     if missing != 0 && !again {
         log!(
+            S,
             Level::Warning,
             "{missing} pages that were handed over are not reserved in this kernel"
         );
@@ -114,11 +115,11 @@ pub fn receive(map: &Map) -> Result<(Arrival, Reserved), Nothing> {
     let slack = if again {
         0
     } else {
-        release_slack(&boot, map, &found.cache, &wanted, kernel.as_ref())?
+        release_slack::<S>(&boot, map, &found.cache, &wanted, kernel.as_ref())?
     };
     boot.mark_handled();
     let arrival = Arrival {
-        part: kernel.as_ref().and_then(|part| Stays::new(part.own)),
+        part: kernel.as_ref().and_then(|part| S::stays(part.own)),
         kernel: kernel.map(|part| part.tree),
         refused,
         scratch: found.scratch,
@@ -143,11 +144,11 @@ struct Found {
 }
 
 /// Checks the user's tree by the contract and against the chain of this boot.
-fn check_user(user: &Tree, boot: &Boot, at: PhysRange) -> Result<Found, Nothing> {
+fn check_user<S: System>(user: &S::Tree, boot: &S::Boot, at: PhysRange) -> Result<Found, Nothing> {
     let handover = Handover::parse(user.reader()).map_err(|error| match error {
         AbiError::OutOfMemory(_) => Nothing::Failed(ENOMEM),
         other => {
-            log!(Level::Error, "state tree at {at}: {other}");
+            log!(S, Level::Error, "state tree at {at}: {other}");
             Nothing::Refused("the state tree is not valid")
         }
     })?;
@@ -196,8 +197,8 @@ pub fn mem<'a>(node: &Node<'a>) -> impl Iterator<Item = PhysRange> + use<'a> {
 }
 
 /// The kernel's part, once it was believed.
-struct Part {
-    tree: Tree,
+struct Part<S: System> {
+    tree: S::Tree,
     /// What its producers hand over.
     mem: RangeSet,
     /// Its own pages.
@@ -217,7 +218,11 @@ impl From<OutOfMemory> for Why {
 }
 
 /// Reads the kernel's part, if the user's tree refers to one.
-fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Why> {
+fn kernel_part<S: System>(
+    user: &S::Tree,
+    map: &Map,
+    found: &Found,
+) -> Result<Option<Part<S>>, Why> {
     let mut nodes = user.reader().root().children().filter(is_reference);
     let Some(node) = nodes.next() else {
         return Ok(None);
@@ -230,21 +235,21 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
     ))?;
     let exact = PhysRange::new(said.mem.start(), said.size)
         .map_err(|_| Why::Refused("its size is wrong"))?;
-    let bytes = copy_reserved(map, exact).map_err(|error| match error {
+    let bytes = S::copy_reserved(map, exact).map_err(|error| match error {
         ENOMEM => Why::Memory,
         _ => Why::Refused("its pages are not reserved"),
     })?;
-    let tree = Tree::new(bytes).map_err(|error| match error {
+    let tree = S::Tree::new(bytes).map_err(|error| match error {
         TreeError::OutOfMemory(_) => Why::Memory,
         error => {
-            log!(Level::Info, "kernel's part at {}: {error}", said.mem);
+            log!(S, Level::Info, "kernel's part at {}: {error}", said.mem);
             Why::Refused("it is no tree: aborted after the image was loaded, or overwritten")
         }
     })?;
     let part = KernelPart::parse(tree.reader()).map_err(|error| match error {
         KernelPartError::OutOfMemory(_) => Why::Memory,
         error => {
-            log!(Level::Info, "kernel's part at {}: {error}", said.mem);
+            log!(S, Level::Info, "kernel's part at {}: {error}", said.mem);
             Why::Refused(match error {
                 KernelPartError::Version => "it is of another version",
                 _ => "it is damaged or contradicts itself",
@@ -256,7 +261,7 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
     }
     part.check_places(&found.cache, found.scratch, &found.user_mem)
         .map_err(|misplaced| {
-            log!(Level::Info, "kernel's part: {misplaced}");
+            log!(S, Level::Info, "kernel's part: {misplaced}");
             Why::Refused(misplaced.why)
         })?;
     Ok(Some(Part {
@@ -267,22 +272,23 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
 }
 
 /// Gives back what the mem cache covers and no `mem` names. Returns the bytes.
-fn release_slack(
-    boot: &Boot,
+fn release_slack<S: System>(
+    boot: &S::Boot,
     map: &Map,
     cache: &RangeSet,
     wanted: &RangeSet,
-    part: Option<&Part>,
+    part: Option<&Part<S>>,
 ) -> Result<u64, Nothing> {
     let mut slack = cache.subtract(wanted)?;
     if let Some(part) = part {
         slack.remove(part.own)?;
     }
-    let (mut pages, missing) = match Reserved::adopt(boot, map, &slack, false) {
+    let (mut pages, missing) = match S::Reserved::adopt(boot, map, &slack, false) {
         Ok(adopted) => adopted,
         Err(ENOMEM) => return Err(Nothing::Failed(ENOMEM)),
         Err(_) => {
             log!(
+                S,
                 Level::Warning,
                 "the mem cache covers what is not RAM: no slack is released"
             );
@@ -290,12 +296,17 @@ fn release_slack(
         }
     };
     if missing != 0 {
-        log!(Level::Warning, "{missing} pages of slack were not reserved");
+        log!(
+            S,
+            Level::Warning,
+            "{missing} pages of slack were not reserved"
+        );
     }
     let list = pages.set().try_clone()?;
     // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
     pages.free(&list, false).or_else(|error| {
         log!(
+            S,
             Level::Warning,
             "{} KiB of slack stay reserved (error {})",
             list.total() / 1024,
@@ -305,13 +316,16 @@ fn release_slack(
     })
 }
 
-impl Arrival {
+impl<S: System> Arrival<S> {
     /// The kernel's part as bytes.
     ///
     /// # Errors
     ///
     /// [`ENODATA`] when there is none.
     pub fn kernel_bytes(&self) -> Result<&[u8], Errno> {
-        self.kernel.as_ref().map(Tree::bytes).ok_or(ENODATA)
+        self.kernel.as_ref().map(S::Tree::bytes).ok_or(ENODATA)
     }
 }
+
+#[cfg(test)]
+mod tests;

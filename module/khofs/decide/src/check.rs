@@ -1,10 +1,10 @@
 //! Whether to believe a tree that is written down ([`crate::pack`]): all of it is checked before anything is made of it, so
 //! that what is made later cannot fail for what is written.
 
-use crate::errno::{EBADMSG, Errno};
 use crate::pack::{Inode, Reader, S_IFDIR, S_IFLNK, S_IFREG, range};
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
+use kho_decide::errno::{EBADMSG, Errno};
 
 /// FIFO, character device, block device, socket.
 const OTHERS: [u32; 4] = [0o010_000, 0o020_000, 0o060_000, 0o140_000];

@@ -1,7 +1,7 @@
 //! Mount options.
 
-use crate::errno::{EINVAL, Errno};
 use alloc::string::String;
+use kho_decide::errno::{EINVAL, Errno};
 
 /// Inode space of an inode, and of each further name of one (`BOGO_INODE_SIZE`): such a name has a dentry, which stays.
 pub const INODE: u64 = 1024;

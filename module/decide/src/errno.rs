@@ -88,3 +88,10 @@ impl From<ChecksumError> for Errno {
         }
     }
 }
+
+impl From<core::fmt::Error> for Errno {
+    /// Text stops when its buffer is full.
+    fn from(_: core::fmt::Error) -> Self {
+        ENOSPC
+    }
+}

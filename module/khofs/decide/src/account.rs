@@ -4,13 +4,14 @@
 //! An instance may use more than its limits: it arrived so, or was made by a khofs that did not count all of it. Then it gets
 //! nothing more until enough of it was removed.
 
-use crate::boundary::vfs::Content;
-use crate::errno::{EINVAL, ENOENT, ENOSPC, Errno};
+use crate::content::Content;
 use crate::options::{INODE, Options};
 use crate::state::{Instance, State};
+use crate::system::System;
 use crate::xattr::Attribute;
 use core::fmt;
 use kho::PAGE_SIZE;
+use kho_decide::errno::{EINVAL, ENOENT, ENOSPC, Errno};
 
 /// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
 const SHORT_TARGET: u64 = 128;
@@ -66,7 +67,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl Instance {
+impl<S: System> Instance<S> {
     /// Inode space that there may be, in bytes.
     fn space_limit(&self) -> u64 {
         self.inode_limit.saturating_mul(INODE)
@@ -163,7 +164,7 @@ impl Instance {
     }
 }
 
-impl State {
+impl<S: System> State<S> {
     /// Sets (`Some`, of that name) or removes an attribute of a file; `flags` as setxattr(2) has them. Gives what it was. Room
     /// for a new value is needed beside the old one, as on tmpfs.
     ///
@@ -193,9 +194,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::errno::{EEXIST, ENODATA};
+    use crate::fake::Fake;
     use crate::state::Body;
     use alloc::string::String;
+    use kho_decide::errno::{EEXIST, ENODATA};
     use std::format;
 
     fn options(text: &[(&str, &str)]) -> Options {
@@ -206,7 +208,7 @@ mod tests {
         options
     }
 
-    fn with(pages: u64, inodes: u64) -> State {
+    fn with(pages: u64, inodes: u64) -> State<Fake> {
         let mut state = State::new();
         let instance = state.add(String::from("vm"), Body::New).unwrap();
         (instance.limit, instance.inode_limit) = (pages, inodes);
@@ -224,7 +226,7 @@ mod tests {
         // A second name.
         instance.take_space(INODE).unwrap();
         assert_eq!((instance.inodes, instance.inodes_used()), (2, 3));
-        let mut set = |state: &mut State, value: Option<usize>, flags: i32| {
+        let mut set = |state: &mut State<Fake>, value: Option<usize>, flags: i32| {
             let new = value.map(|len| Attribute::new(b"user.a", &std::vec![0; len]).unwrap());
             let result = state.set_attribute(id, &mut content, b"user.a", new, flags);
             (result.map(|_| ()), state.instances[0].space - 3 * INODE)

@@ -1,7 +1,7 @@
 //! What arrived of a file and is not in the page cache yet.
 
-use crate::errno::Errno;
 use alloc::vec::Vec;
+use kho_decide::errno::Errno;
 
 /// A run of pages of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

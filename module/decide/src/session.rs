@@ -3,10 +3,9 @@
 //! Calls are noted and the tree is written from the notes when every producer is done, because the buffer
 //! that the tree needs is known only then.
 
-use crate::boundary::kernel::zeros;
-use crate::boundary::pages::{first_failed, none_reserved};
 use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EHWPOISON, EINVAL, ENXIO, Errno};
-use crate::text::{Level, log};
+use crate::system::{System, log};
+use crate::text::Level;
 use alloc::vec::Vec;
 use core::ops::Range;
 use kho::abi::{COMPATIBLE, MEM};
@@ -49,7 +48,7 @@ impl Limits {
     /// # Errors
     ///
     /// As `kho_prop_mem` in `include/kho.h`.
-    pub fn check(&self, range: PhysRange) -> Result<(), (Errno, &'static str)> {
+    pub fn check<S: System>(&self, range: PhysRange) -> Result<(), (Errno, &'static str)> {
         if !range.is_page_aligned() {
             Err((EINVAL, "is not page-aligned"))
         } else if !self.ram.contains_range(range) {
@@ -57,11 +56,11 @@ impl Limits {
         } else if self.scratch.is_some_and(|s| s.overlaps(range)) {
             Err((EADDRNOTAVAIL, "is in scratch"))
         } else if !self
-            .only_ours(range)
+            .only_ours::<S>(range)
             .map_err(|e| (e, "cannot be checked"))?
         {
             Err((EBUSY, "is reserved"))
-        } else if first_failed(range).is_some() {
+        } else if S::first_failed(range).is_some() {
             Err((EHWPOISON, "has memory that failed"))
         } else {
             Ok(())
@@ -69,12 +68,12 @@ impl Limits {
     }
 
     /// Whether every page of `range` that is reserved is so because it arrived and the producer has it.
-    fn only_ours(&self, range: PhysRange) -> Result<bool, Errno> {
+    fn only_ours<S: System>(&self, range: PhysRange) -> Result<bool, Errno> {
         if !self.held.overlaps(range) {
-            return Ok(none_reserved(range));
+            return Ok(S::none_reserved(range));
         }
         let rest = RangeSet::from_ranges([range])?.subtract(&self.held)?;
-        Ok(rest.iter().all(none_reserved))
+        Ok(rest.iter().all(S::none_reserved))
     }
 }
 
@@ -240,23 +239,23 @@ impl Session {
     /// # Errors
     ///
     /// See `kho_prop_mem` in `include/kho.h`.
-    pub fn mem(
+    pub fn mem<S: System>(
         &mut self,
         ranges: impl Iterator<Item = Result<PhysRange, Errno>>,
     ) -> Result<(), Errno> {
         self.good()?;
-        let result = self.try_mem(ranges);
+        let result = self.try_mem::<S>(ranges);
         self.sticky(result)
     }
 
-    fn try_mem(
+    fn try_mem<S: System>(
         &mut self,
         ranges: impl Iterator<Item = Result<PhysRange, Errno>>,
     ) -> Result<(), Errno> {
         let mut value: Vec<u8> = Vec::new();
         for range in ranges {
             let range = range?;
-            self.check(range)?;
+            self.check::<S>(range)?;
             self.kept.insert(range)?;
             value.try_reserve(16)?;
             value.extend_from_slice(&range.start().get().to_ne_bytes());
@@ -272,19 +271,19 @@ impl Session {
     ///
     /// [`EADDRINUSE`] when a producer keeps one of its pages, [`EHWPOISON`] when the memory of one failed since; a name
     /// that is no name; no memory.
-    pub fn carry(
+    pub fn carry<S: System>(
         &mut self,
         name: &str,
         node: &Node<'_>,
         wanted: impl Fn(&Node<'_>) -> bool,
     ) -> Result<(), Errno> {
         self.good()?;
-        let result = self.try_carry(name, node, wanted);
+        let result = self.try_carry::<S>(name, node, wanted);
         self.depth = 0;
         self.sticky(result)
     }
 
-    fn try_carry(
+    fn try_carry<S: System>(
         &mut self,
         name: &str,
         node: &Node<'_>,
@@ -312,8 +311,9 @@ impl Session {
                             if self.kept.overlaps(range) {
                                 return Err(EADDRINUSE);
                             }
-                            if let Some(page) = first_failed(range) {
+                            if let Some(page) = S::first_failed(range) {
                                 log!(
+                                    S,
                                     Level::Error,
                                     "the memory of /{name} at {page} failed, so it is not handed over again as it was: after \
                                      an abort, its driver can take it, or root can release it"
@@ -340,13 +340,14 @@ impl Session {
         Ok(())
     }
 
-    fn check(&self, range: PhysRange) -> Result<(), Errno> {
-        let result = match self.limits.check(range) {
+    fn check<S: System>(&self, range: PhysRange) -> Result<(), Errno> {
+        let result = match self.limits.check::<S>(range) {
             Ok(()) if self.kept.overlaps(range) => Err((EADDRINUSE, "is kept already")),
             other => other,
         };
         result.map_err(|(error, why)| {
             log!(
+                S,
                 Level::Error,
                 "a producer wants to keep {range}, which {why}"
             );
@@ -369,7 +370,10 @@ impl Session {
         root: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>,
     ) -> Result<Vec<u8>, Errno> {
         self.good()?;
-        let mut bytes = zeros(self.write_to(Writer::measuring(), &root)?)?;
+        let size = self.write_to(Writer::measuring(), &root)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size)?;
+        bytes.resize(size, 0);
         self.write_to(Writer::new(&mut bytes), &root)?;
         Ok(bytes)
     }
@@ -417,8 +421,8 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boundary::ffi;
     use crate::errno::EEXIST;
+    use crate::fake::{Fake, with};
     use kho::tree::Reader;
     use kho::{PAGE_SIZE, PhysAddr};
 
@@ -440,7 +444,7 @@ mod tests {
     fn keep(list: &[Result<PhysRange, Errno>]) -> Result<(), Errno> {
         let mut session = session();
         session.begin_producer("p", RangeSet::new()).unwrap();
-        session.mem(list.iter().copied())
+        session.mem::<Fake>(list.iter().copied())
     }
 
     #[test]
@@ -449,7 +453,7 @@ mod tests {
         session.begin_producer("ring", RangeSet::new()).unwrap();
         session.prop_str("compatible", b"ring-v1").unwrap();
         session
-            .mem([pages(300, 2), pages(256, 1)].into_iter())
+            .mem::<Fake>([pages(300, 2), pages(256, 1)].into_iter())
             .unwrap();
         session.begin("child").unwrap();
         session.prop("x", &7u64.to_ne_bytes()).unwrap();
@@ -476,10 +480,10 @@ mod tests {
         let mut before = session();
         before.begin_producer("ring", RangeSet::new()).unwrap();
         before.prop_str("compatible", b"ring-v1").unwrap();
-        before.mem([pages(300, 2)].into_iter()).unwrap();
+        before.mem::<Fake>([pages(300, 2)].into_iter()).unwrap();
         before.begin("child").unwrap();
         before.prop("x", &7u64.to_ne_bytes()).unwrap();
-        before.mem([pages(310, 1)].into_iter()).unwrap();
+        before.mem::<Fake>([pages(310, 1)].into_iter()).unwrap();
         before.end().unwrap();
         before.end_producer().unwrap();
         let root = |w: &mut Writer<'_>| w.prop_str("compatible", "root-v1");
@@ -488,13 +492,13 @@ mod tests {
         let node = old.path("/ring").unwrap();
 
         let mut after = session();
-        after.carry("ring", &node, |_| true).unwrap();
+        after.carry::<Fake>("ring", &node, |_| true).unwrap();
         let new = after.tree(root).unwrap();
         assert_eq!(old.bytes(), new);
         assert_eq!(after.kept().total(), 3 * PAGE_SIZE);
 
         let mut part = session();
-        part.carry("ring", &node, |_| false).unwrap();
+        part.carry::<Fake>("ring", &node, |_| false).unwrap();
         let part = part.tree(root).unwrap();
         let part = Reader::new(&part).unwrap();
         assert!(part.path("/ring").unwrap().prop("mem").is_some());
@@ -505,8 +509,11 @@ mod tests {
         beside.begin_producer("ring", RangeSet::new()).unwrap();
         beside.prop_str("compatible", b"ring-v1").unwrap();
         beside.end_producer().unwrap();
-        beside.carry("ring,left", &node, |_| true).unwrap();
-        assert_eq!(beside.carry("again", &node, |_| true), Err(EADDRINUSE));
+        beside.carry::<Fake>("ring,left", &node, |_| true).unwrap();
+        assert_eq!(
+            beside.carry::<Fake>("again", &node, |_| true),
+            Err(EADDRINUSE)
+        );
     }
 
     #[test]
@@ -521,7 +528,7 @@ mod tests {
 
     #[test]
     fn memory_that_failed_is_not_handed_over_as_good() {
-        ffi::with(|machine| machine.page(301).failed = true);
+        with(|machine| machine.page(301).failed = true);
         assert_eq!(keep(&[pages(300, 2)]), Err(EHWPOISON));
         assert_eq!(keep(&[pages(300, 1), pages(302, 1)]), Ok(()));
 
@@ -529,16 +536,19 @@ mod tests {
         let mut before = session();
         before.begin_producer("ring", RangeSet::new()).unwrap();
         before.prop_str("compatible", b"ring-v1").unwrap();
-        before.mem([pages(310, 2)].into_iter()).unwrap();
+        before.mem::<Fake>([pages(310, 2)].into_iter()).unwrap();
         before.end_producer().unwrap();
         let old = before
             .tree(|w| w.prop_str("compatible", "root-v1"))
             .unwrap();
         let old = Reader::new(&old).unwrap();
         let node = old.path("/ring").unwrap();
-        assert_eq!(session().carry("ring", &node, |_| true), Ok(()));
-        ffi::with(|machine| machine.page(311).failed = true);
-        assert_eq!(session().carry("ring", &node, |_| true), Err(EHWPOISON));
+        assert_eq!(session().carry::<Fake>("ring", &node, |_| true), Ok(()));
+        with(|machine| machine.page(311).failed = true);
+        assert_eq!(
+            session().carry::<Fake>("ring", &node, |_| true),
+            Err(EHWPOISON)
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::boundary::tree::Tree;
+use crate::fake::{self, Fake, Leaked};
 use kho::tree::{Reader, Writer};
 use kho::{PAGE_SIZE, PhysAddr};
 use std::vec;
@@ -8,14 +8,14 @@ fn pages(first: u64, count: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).unwrap()
 }
 
-fn tree(write: impl Fn(&mut Writer<'_>)) -> Tree {
+fn tree(write: impl Fn(&mut Writer<'_>)) -> Leaked {
     let mut measure = Writer::measuring();
     write(&mut measure);
     let mut bytes = vec![0; measure.finish().unwrap()];
     let mut writer = Writer::new(&mut bytes);
     write(&mut writer);
     writer.finish().unwrap();
-    Tree::new(bytes).unwrap()
+    Leaked::new(bytes).unwrap()
 }
 
 /// A node with memory (none for 0 pages), whose children `below` writes.
@@ -32,7 +32,7 @@ fn node(w: &mut Writer<'_>, name: &str, mem: (u64, u64), below: impl Fn(&mut Wri
 fn nothing(_: &mut Writer<'_>) {}
 
 /// A file system with two instances, each with a tree, a driver's ring, and a blob of the user's.
-fn arrived() -> Store {
+fn arrived() -> Store<Fake> {
     let kernel = tree(|w| {
         w.begin_node("").unwrap();
         node(w, "fs", (0, 0), |w| {
@@ -47,11 +47,11 @@ fn arrived() -> Store {
         node(w, "blob", (60, 8), nothing);
         w.end_node().unwrap();
     });
-    let mem = |tree: &Tree| mem_below(&tree.reader().root()).unwrap();
+    let mem = |tree: &Leaked| mem_below(&tree.reader().root()).unwrap();
     let all = mem(&kernel).union(&mem(&user)).unwrap();
     let mut store = Store::new();
     store.map.ram.insert(pages(1, 1000)).unwrap();
-    store.reserved = Reserved::of(all);
+    store.reserved = fake::Unclaimed::of(all);
     store.arrival = Ok(Arrival {
         user,
         kernel: Some(kernel),
@@ -67,11 +67,11 @@ fn arrived() -> Store {
 }
 
 /// What a driver that has so much of what arrived writes down, and the rest that goes with it.
-fn activate(store: &mut Store, producer: &str, kept: &[PhysRange]) -> Result<Vec<u8>, Errno> {
+fn activate(store: &mut Store<Fake>, producer: &str, kept: &[PhysRange]) -> Result<Vec<u8>, Errno> {
     let mut session = Session::new(store.limits()?)?;
     session.begin_producer(producer, store.held(producer)?)?;
     session.prop_str("compatible", b"some-v1")?;
-    session.mem(kept.iter().map(|range| Ok(*range)))?;
+    session.mem::<Fake>(kept.iter().map(|range| Ok(*range)))?;
     session.end_producer()?;
     store.carry(&mut session, |name| name == producer)?;
     session.tree(|w| w.prop_str("compatible", "root-v1"))
@@ -79,7 +79,7 @@ fn activate(store: &mut Store, producer: &str, kept: &[PhysRange]) -> Result<Vec
 
 /// The paths that have memory.
 fn paths(bytes: &[u8]) -> Vec<String> {
-    let tree = Tree::new(bytes.to_vec()).unwrap();
+    let tree = Leaked::new(bytes.to_vec()).unwrap();
     let nodes = tree.reader().nodes();
     let with_mem = nodes.filter(|(_, node)| node.prop("mem").is_some());
     with_mem
@@ -87,7 +87,7 @@ fn paths(bytes: &[u8]) -> Vec<String> {
         .collect()
 }
 
-fn release(store: &mut Store, path: &str) -> Result<u64, Errno> {
+fn release(store: &mut Store<Fake>, path: &str) -> Result<u64, Errno> {
     let before = store.unclaimed();
     let result = store.release_path(path);
     let given = result.unwrap_or(0);
@@ -249,4 +249,44 @@ fn what_nobody_took_goes_on_beside_what_somebody_did() {
     let bytes = activate(&mut store, "none", &[]).unwrap();
     assert_eq!(paths(&bytes), ["/none"]);
     Reader::new(&bytes).unwrap();
+}
+
+#[test]
+fn what_a_driver_took_is_known_to_a_later_instance() {
+    let again = || {
+        let mut store = arrived();
+        store.arrival.as_mut().ok().unwrap().part = Some(());
+        store.remember().unwrap();
+        store
+    };
+    let mut store = again();
+    let ring = store.find_path("/ring").unwrap();
+    // There is no page to note it in.
+    assert_eq!(store.claim_node(ring), Err(ENOMEM));
+    assert_eq!(store.untouched(), Ok(2));
+    fake::with(|machine| machine.free.push(512));
+    store.claim_node(ring).unwrap();
+    assert_eq!(store.claim_node(ring), Err(EBUSY));
+    // Its pages are there as before, and it is not handed over again all the same.
+    let mut later = again();
+    assert_eq!(later.untouched(), Ok(1));
+    assert_eq!(later.claim_node(ring), Err(EBUSY));
+    later.claim_node(later.find_path("/fs/b").unwrap()).unwrap();
+}
+
+#[test]
+fn scratch_is_told_once_and_is_ram() {
+    let mut store = arrived();
+    assert_eq!(store.tell_scratch(pages(500, 10)), Err(EBUSY));
+    assert_eq!(store.scratch(), Some(pages(900, 10)));
+    store.arrival = Err(Nothing::Ordinary);
+    assert_eq!(store.tell_scratch(pages(995, 10)), Err(EINVAL));
+    let odd = PhysRange::new(PhysAddr::new(PAGE_SIZE + 1), PAGE_SIZE).unwrap();
+    assert_eq!(store.tell_scratch(odd), Err(EINVAL));
+    store.tell_scratch(pages(500, 10)).unwrap();
+    assert_eq!(
+        store.may_keep(pages(505, 1)),
+        Err(crate::errno::EADDRNOTAVAIL)
+    );
+    assert_eq!(store.may_keep(pages(905, 1)), Ok(()));
 }

@@ -3,10 +3,10 @@
 //!
 //! The reader gives what is written, whatever it means: [`crate::check`] says whether to believe it.
 
-use crate::errno::{EBADMSG, Errno};
 use crate::extents::Extent;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_decide::errno::{EBADMSG, Errno};
 
 /// First bytes.
 const MAGIC: [u8; 8] = *b"khofs\0v1";

@@ -1,6 +1,5 @@
 //! Text into fixed buffers: for the log and for sysfs, where nothing may be allocated or fail.
 
-use crate::boundary::kernel;
 use core::fmt;
 
 /// Text that stops at the end of its buffer.
@@ -27,7 +26,7 @@ impl<'b> Text<'b> {
     }
 
     /// Bytes written.
-    pub fn len(&self) -> usize {
+    pub fn written(&self) -> usize {
         self.len
     }
 
@@ -57,7 +56,7 @@ impl fmt::Write for Text<'_> {
 }
 
 /// How much a message matters.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Something that was asked for was not done.
     Error,
@@ -66,26 +65,6 @@ pub enum Level {
     /// Good to know.
     Info,
 }
-
-/// One line into the kernel log, cut off at 400 bytes.
-pub fn write_log(level: Level, message: fmt::Arguments<'_>) {
-    let mut buf = [0u8; 400];
-    let mut text = Text::new(&mut buf);
-    // Cut off is what the buffer is for.
-    let _ = fmt::Write::write_fmt(&mut text, message);
-    let level = match level {
-        Level::Error => 0,
-        Level::Warning => 1,
-        Level::Info => 2,
-    };
-    kernel::log(level, text.bytes());
-}
-
-/// `log!(Level::Info, "...", ...)`.
-macro_rules! log {
-    ($level:expr, $($arg:tt)*) => { $crate::text::write_log($level, format_args!($($arg)*)) };
-}
-pub(crate) use log;
 
 #[cfg(test)]
 mod tests {
@@ -107,7 +86,7 @@ mod tests {
                 let mut buf = vec![0; size];
                 let mut text = Text::from_offset(&mut buf, read.len() as u64);
                 let _ = lines(&mut text);
-                if text.len() == 0 {
+                if text.written() == 0 {
                     break;
                 }
                 read += core::str::from_utf8(text.bytes()).unwrap();

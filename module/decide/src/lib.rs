@@ -1,0 +1,47 @@
+//! What `kho.ko` decides, on [`kho`], the core that the loader uses too.
+//!
+//! | module | decides |
+//! | --- | --- |
+//! | [`arrival`] | what the previous kernel left, and whether to believe it |
+//! | [`phase`] | when: registration, activation, rollback, abort |
+//! | [`store`] | who may claim or release which page; memory for producers |
+//! | [`arena`] | where memory for producers is |
+//! | [`session`] | what a producer may write into the tree |
+//! | [`chain`] | what early boot was told to reserve |
+//! | [`iomem`] | what is RAM, and where this kernel runs |
+//! | [`holds`] | which producer has which node that arrived |
+//! | [`show`] | what the files in `/sys/kernel/kho` say |
+//!
+//! The kernel is a [`system::System`] to all of it. [`errno`] and [`text`] are the words for it, khofs.ko's too.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod arena;
+pub mod arrival;
+pub mod chain;
+pub mod errno;
+#[cfg(test)]
+mod fake;
+pub mod holds;
+pub mod iomem;
+pub mod pages;
+pub mod phase;
+pub mod session;
+pub mod show;
+pub mod store;
+pub mod system;
+pub mod text;

@@ -1,0 +1,319 @@
+use super::*;
+use crate::fake::{Fake, Machine, with};
+use crate::pages::range_of;
+use core::cell::RefCell;
+use kho::abi::kernel_part::KernelPart;
+use kho::tree::Reader;
+use std::collections::BTreeMap;
+use std::format;
+use std::string::String;
+
+/// A driver.
+#[derive(Clone, Default)]
+struct Driver {
+    /// Whether its module is about to go.
+    going: bool,
+    /// A page that it keeps.
+    page: u64,
+    /// What it returns, if not success.
+    fails: Option<Errno>,
+    /// Whether it leaves out its `compatible`.
+    nameless: bool,
+}
+
+/// What drivers and the kernel do, and what is done with them.
+struct World {
+    drivers: BTreeMap<u8, Driver>,
+    store: Store<Fake>,
+    sealed: Vec<u8>,
+    published: bool,
+    /// What making `dt` fails with.
+    no_file: Option<Errno>,
+    random: u64,
+    /// References on modules.
+    held: i32,
+    calls: Vec<String>,
+}
+
+std::thread_local! {
+    static WORLD: RefCell<World> = const { RefCell::new(World {
+        drivers: BTreeMap::new(),
+        store: Store::new(),
+        sealed: Vec::new(),
+        published: false,
+        no_file: None,
+        random: 7,
+        held: 0,
+        calls: Vec::new(),
+    }) };
+}
+
+fn world<T>(act: impl FnOnce(&mut World) -> T) -> T {
+    WORLD.with_borrow_mut(act)
+}
+
+/// A reference on the module of a driver; on our own for 0.
+pub struct Reference(u8);
+
+impl Reference {
+    fn new(number: u8) -> Self {
+        world(|world| world.held += 1);
+        Self(number)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        world(|world| world.held -= 1);
+    }
+}
+
+impl Drivers for Fake {
+    type Producer = u8;
+    type Held = Reference;
+    type SelfHold = Reference;
+
+    fn hold(producer: u8) -> Option<Reference> {
+        let going = world(|world| world.drivers[&producer].going);
+        (!going).then(|| Reference::new(producer))
+    }
+
+    fn is(held: &Reference, producer: u8) -> bool {
+        held.0 == producer
+    }
+
+    fn serialize(held: &Reference, session: &mut Session) -> Result<(), Errno> {
+        let driver = world(|world| {
+            world.calls.push(format!("serialize {}", held.0));
+            world.drivers[&held.0].clone()
+        });
+        if !driver.nameless {
+            session.prop_str(COMPATIBLE, b"example-v1").unwrap();
+        }
+        // What it returns, the driver may ignore.
+        let _ = session.mem::<Fake>([Ok(range_of(driver.page, 1).unwrap())].into_iter());
+        driver.fails.map_or(Ok(()), Err)
+    }
+
+    fn abort(held: &Reference) {
+        world(|world| world.calls.push(format!("abort {}", held.0)));
+    }
+
+    fn hold_self() -> Option<Reference> {
+        let going = world(|world| world.drivers.get(&0).is_some_and(|own| own.going));
+        (!going).then(|| Reference::new(0))
+    }
+
+    fn random() -> u64 {
+        world(|world| world.random)
+    }
+
+    fn release() -> &'static str {
+        "6.1"
+    }
+
+    fn store<T>(act: impl FnOnce(&mut Store<Self>) -> T) -> T {
+        // Taken out meanwhile, as what is done to it may look at the world.
+        let mut store = world(|world| core::mem::replace(&mut world.store, Store::new()));
+        let result = act(&mut store);
+        world(|world| world.store = store);
+        result
+    }
+
+    fn set_sealed(bytes: Vec<u8>) {
+        world(|world| world.sealed = bytes);
+    }
+
+    fn publish() -> Result<(), Errno> {
+        world(|world| match world.no_file {
+            Some(error) => Err(error),
+            None => {
+                assert!(!core::mem::replace(&mut world.published, true));
+                Ok(())
+            }
+        })
+    }
+
+    fn withdraw() {
+        world(|world| assert!(core::mem::replace(&mut world.published, false)));
+    }
+}
+
+/// Three drivers with a page each, registered so that they are asked in the order 2, 3, 1, on a machine that has a page for
+/// the tree.
+fn registered() -> Phase<Fake> {
+    with(|machine| {
+        *machine = Machine::default();
+        machine.iomem = "00100000-0fffffff : System RAM\n".into();
+        machine.free = [514].into();
+    });
+    Fake::store(|store| {
+        store.close();
+        store.open().unwrap();
+    });
+    let mut phase = Phase::new();
+    for (number, name, priority) in [(1, "one", 5), (2, "two", -1), (3, "three", 0)] {
+        let page = 1000 + u64::from(number);
+        let driver = Driver {
+            page,
+            ..Driver::default()
+        };
+        world(|world| world.drivers.insert(number, driver));
+        phase.register(number, name, priority).unwrap();
+    }
+    phase
+}
+
+fn calls() -> Vec<String> {
+    world(|world| core::mem::take(&mut world.calls))
+}
+
+/// Nothing is left of an active phase.
+fn is_idle(phase: &Phase<Fake>) {
+    assert_eq!(phase.generation(), None);
+    world(|world| {
+        assert_eq!((world.held, world.published), (0, false));
+        assert!(world.sealed.is_empty());
+    });
+    assert_eq!(with(|machine| machine.page(514).count), 0);
+}
+
+#[test]
+fn all_are_asked_in_order_and_undo_in_reverse() {
+    let mut phase = registered();
+    phase.activate().unwrap();
+    assert_eq!(calls(), ["serialize 2", "serialize 3", "serialize 1"]);
+    assert_eq!(phase.generation(), Some(7));
+    let sealed = world(|world| {
+        assert_eq!((world.held, world.published), (4, true));
+        world.sealed.clone()
+    });
+    // The next kernel believes it, and it is in memory as it is shown.
+    let part = KernelPart::parse(&Reader::new(&sealed).unwrap()).unwrap();
+    let own = range_of(514, 1).unwrap();
+    assert_eq!((part.reference.mem, part.reference.generation), (own, 7));
+    let pages = range_of(1001, 3).unwrap();
+    assert_eq!(part.mem.as_slice(), [pages]);
+    let at = own.start().get();
+    assert_eq!(with(|machine| machine.memory[&at].clone()), sealed);
+
+    assert_eq!(phase.activate(), Err(EBUSY));
+    assert_eq!(phase.register(4, "four", 0), Err(EBUSY));
+    assert_eq!(calls(), [""; 0]);
+    phase.abort();
+    assert_eq!(calls(), ["abort 1", "abort 3", "abort 2"]);
+    is_idle(&phase);
+    // An image that refers to it finds nothing there.
+    assert!(with(|machine| machine.memory.is_empty()));
+    phase.abort();
+    assert_eq!(calls(), [""; 0]);
+}
+
+#[test]
+fn a_generation_is_never_zero() {
+    let mut phase = registered();
+    world(|world| world.random = 0);
+    phase.activate().unwrap();
+    assert_eq!(phase.generation(), Some(1));
+}
+
+#[test]
+fn one_that_fails_has_the_others_undo_what_they_did() {
+    type Change = fn(&mut World);
+    let cases: [(Change, Errno, Option<&str>, &[&str]); 6] = [
+        (
+            |world| world.drivers.get_mut(&3).unwrap().fails = Some(ENOMEM),
+            ENOMEM,
+            Some("three"),
+            &["serialize 2", "serialize 3", "abort 2"],
+        ),
+        (
+            |world| world.drivers.get_mut(&3).unwrap().nameless = true,
+            EINVAL,
+            Some("three"),
+            &["serialize 2", "serialize 3", "abort 3", "abort 2"],
+        ),
+        (
+            // Not RAM, and it ignores that.
+            |world| world.drivers.get_mut(&2).unwrap().page = 3,
+            crate::errno::ENXIO,
+            Some("two"),
+            &["serialize 2", "abort 2"],
+        ),
+        (
+            // Not its own: the tree is to be there.
+            |world| world.drivers.get_mut(&1).unwrap().page = 514,
+            EINVAL,
+            None,
+            &[
+                "serialize 2",
+                "serialize 3",
+                "serialize 1",
+                "abort 1",
+                "abort 3",
+                "abort 2",
+            ],
+        ),
+        (
+            |world| world.no_file = Some(EEXIST),
+            EEXIST,
+            None,
+            &[
+                "serialize 2",
+                "serialize 3",
+                "serialize 1",
+                "abort 1",
+                "abort 3",
+                "abort 2",
+            ],
+        ),
+        (
+            |world| {
+                let own = Driver {
+                    going: true,
+                    ..Driver::default()
+                };
+                world.drivers.insert(0, own);
+            },
+            ENODEV,
+            None,
+            &[],
+        ),
+    ];
+    for (change, error, failed, expected) in cases {
+        let mut phase = registered();
+        world(change);
+        assert_eq!(phase.activate(), Err(error));
+        assert_eq!(calls(), expected);
+        assert_eq!(phase.failed(), failed);
+        is_idle(&phase);
+        world(|world| world.no_file = None);
+    }
+}
+
+#[test]
+fn only_a_producer_that_took_part_ends_the_active_phase() {
+    let mut phase = registered();
+    world(|world| world.drivers.get_mut(&3).unwrap().going = true);
+    phase.activate().unwrap();
+    assert_eq!(calls(), ["serialize 2", "serialize 1"]);
+    phase.unregister(3);
+    assert_eq!((phase.generation(), phase.producers()), (Some(7), 2));
+    phase.unregister(1);
+    assert_eq!(calls(), ["abort 1", "abort 2"]);
+    assert_eq!(phase.producers(), 1);
+    is_idle(&phase);
+}
+
+#[test]
+fn names_are_the_tree_s_and_taken_once() {
+    let mut phase = registered();
+    assert_eq!(phase.register(4, "two", 0), Err(EEXIST));
+    for name in ["blobs", "kernel", "a b", ""] {
+        assert_eq!(phase.register(4, name, 0), Err(EINVAL), "{name:?}");
+    }
+    assert_eq!(phase.producers(), 3);
+    phase.unregister(2);
+    assert_eq!(phase.register(4, "two", 0), Ok(()));
+    assert_eq!(phase.hold(5, 1), Err(EINVAL));
+}

@@ -1,0 +1,787 @@
+//! Who may have which page: what arrived, and memory lent to producers.
+
+use crate::arena::{self, Arenas};
+use crate::arrival::{self, Arrival, Nothing, mem};
+use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use crate::holds::Holds;
+use crate::iomem::{self, Map};
+use crate::session::{Limits, Session};
+use crate::system::{Block, Failed, Record, Reserved, System, Tree, log};
+use crate::text::Level;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::ops::ControlFlow;
+use kho::tree::{Event, Node};
+use kho::{PhysRange, RangeSet};
+
+/// Everything about pages.
+pub struct Store<S: System> {
+    map: Map,
+    arrival: Result<Arrival<S>, Nothing>,
+    reserved: S::Reserved,
+    arenas: Arenas<S>,
+    /// Scratch as root told it, on a boot where none arrived.
+    told_scratch: Option<PhysRange>,
+    /// Numbers of nodes of the kernel's part that a driver took over as a whole.
+    claimed: Vec<i64>,
+    /// What arrived and producers have, though it is still reserved.
+    holds: Holds,
+    /// The same for a later instance of this module.
+    record: Option<S::Record>,
+    /// What is named again in the active phase: nobody may have it until that is left.
+    frozen: RangeSet,
+    /// What producers name in the active phase: nobody releases it until that is left. Its holder may claim it.
+    named: RangeSet,
+}
+
+/// Why memory is not released.
+#[derive(Debug, PartialEq, Eq)]
+enum Kept<'a> {
+    /// It is handed over in the active phase.
+    Active,
+    /// A producer of this name has it: as node of this number.
+    Held(&'a str, i64),
+}
+
+/// A node of the kernel's part, with all below it.
+struct Top<'a> {
+    node: Node<'a>,
+    /// Its number, and that of the one after it and all below it.
+    numbers: core::ops::Range<i64>,
+}
+
+/// What became of a node that arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Nobody had any of it.
+    Untouched,
+    /// Some of its memory is gone.
+    Partly,
+    /// It is somebody's, or was released.
+    Gone,
+}
+
+impl<S: System> Store<S> {
+    /// Nothing arrived, nothing is known.
+    pub const fn new() -> Self {
+        Self {
+            map: Map {
+                readable: RangeSet::new(),
+                ram: RangeSet::new(),
+                taken: RangeSet::new(),
+            },
+            arrival: Err(Nothing::Ordinary),
+            reserved: S::Reserved::NOTHING,
+            arenas: Arenas::new(),
+            told_scratch: None,
+            claimed: Vec::new(),
+            holds: Holds::new(),
+            record: None,
+            frozen: RangeSet::new(),
+            named: RangeSet::new(),
+        }
+    }
+
+    /// Reads the machine and what arrived. A handover that is not believed is no error: this kernel then
+    /// works as after an ordinary boot.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`]; what reading `/proc/iomem` gives.
+    pub fn open(&mut self) -> Result<(), Errno> {
+        let text = S::iomem().inspect_err(|error| {
+            log!(
+                S,
+                Level::Error,
+                "cannot read /proc/iomem (error {}): is /proc mounted?",
+                error.0
+            );
+        })?;
+        let map = iomem::parse(&text)?;
+        if map.ram.is_empty() {
+            log!(
+                S,
+                Level::Error,
+                "/proc/iomem shows no RAM: the module has to be loaded by root"
+            );
+            return Err(EINVAL);
+        }
+        self.arrival = match arrival::receive::<S>(&map) {
+            Ok((arrival, reserved)) => {
+                self.reserved = reserved;
+                log!(
+                    S,
+                    Level::Info,
+                    "handover {} from {}: {} KiB handed over, {} KiB of slack released",
+                    arrival.hop,
+                    arrival.previous,
+                    self.reserved.set().total() / 1024,
+                    arrival.slack / 1024
+                );
+                Ok(arrival)
+            }
+            Err(Nothing::Failed(ENOMEM)) => return Err(ENOMEM),
+            Err(nothing) => {
+                match nothing {
+                    Nothing::Ordinary => {
+                        log!(S, Level::Info, "nothing arrived: this was an ordinary boot");
+                    }
+                    Nothing::Refused(why) => log!(
+                        S,
+                        Level::Error,
+                        "what arrived is ignored and stays reserved: {why}"
+                    ),
+                    Nothing::Failed(error) => log!(
+                        S,
+                        Level::Error,
+                        "whether anything arrived is not known (error {}); what did stays reserved",
+                        error.0
+                    ),
+                }
+                Err(nothing)
+            }
+        };
+        self.map = map;
+        self.remember()
+    }
+
+    /// Finds out which nodes drivers took over before this module was loaded again.
+    fn remember(&mut self) -> Result<(), Errno> {
+        let Some((part, nodes)) = self.part() else {
+            return Ok(());
+        };
+        let record = S::find_record(part, nodes);
+        for number in record.iter().flat_map(S::Record::numbers) {
+            self.claimed.try_reserve(1)?;
+            self.claimed.extend(i64::try_from(number));
+        }
+        self.record = record;
+        Ok(())
+    }
+
+    /// The pages of the kernel's part, and how many nodes it has.
+    fn part(&self) -> Option<(&S::Stays, usize)> {
+        let arrival = self.trees()?;
+        Some((
+            arrival.part.as_ref()?,
+            arrival.kernel.as_ref()?.index().len(),
+        ))
+    }
+
+    /// Makes sure that there is a place to note which nodes drivers take over.
+    fn make_record(&mut self) -> Result<(), Errno> {
+        if self.record.is_none() {
+            let (part, nodes) = self.part().ok_or(ENOENT)?;
+            self.record = Some(S::make_record(part, nodes, |pages| self.block(pages))?);
+        }
+        Ok(())
+    }
+
+    /// Lets go of everything; what is unclaimed stays reserved.
+    pub fn close(&mut self) {
+        let lent = self.arenas.lent_bytes();
+        if lent != 0 {
+            log!(
+                S,
+                Level::Warning,
+                "{lent} bytes that drivers did not give back are lost"
+            );
+        }
+        self.arenas.abandon();
+        *self = Self::new();
+    }
+
+    /// What arrived.
+    pub fn arrival(&self) -> Result<&Arrival<S>, Nothing> {
+        self.arrival.as_ref().map_err(|nothing| *nothing)
+    }
+
+    /// The nodes of what drivers handed over, and the user's.
+    fn trees(&self) -> Option<&Arrival<S>> {
+        self.arrival.as_ref().ok()
+    }
+
+    /// Node number `node` of the kernel's part.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn node(&self, node: i64) -> Result<Node<'_>, Errno> {
+        let number = usize::try_from(node).map_err(|_| ENOENT)?;
+        let tree = self.trees().and_then(|a| a.kernel.as_ref());
+        tree.and_then(|t| t.index().nth(number)).ok_or(ENOENT)
+    }
+
+    /// Number of the first node of the kernel's part that `matches`, from number `from` on.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn find(&self, from: usize, matches: impl Fn(&Node<'_>) -> bool) -> Result<i64, Errno> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref()).ok_or(ENOENT)?;
+        let found = (from..tree.index().len())
+            .find(|n| tree.index().nth(*n).is_some_and(|node| matches(&node)));
+        found.and_then(|n| i64::try_from(n).ok()).ok_or(ENOENT)
+    }
+
+    /// The number of the node at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn find_path(&self, path: &str) -> Result<i64, Errno> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref()).ok_or(ENOENT)?;
+        let wanted = tree.index().path(path).ok_or(ENOENT)?;
+        self.find(0, |node| same(node, &wanted))
+    }
+
+    /// The number of the child `name` of node number `node`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn find_child(&self, node: i64, name: &str) -> Result<i64, Errno> {
+        let wanted = self.node(node)?.child(name).ok_or(ENOENT)?;
+        self.find(0, |node| same(node, &wanted))
+    }
+
+    /// Hands `range` to the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released, or is handed over again in the
+    /// active phase, `EHWPOISON` as `failed` says; no memory.
+    pub fn claim(&mut self, range: PhysRange, failed: Failed) -> Result<(), Errno> {
+        self.arrived(range)?;
+        self.thawed(range)?;
+        self.reserved
+            .claim(&RangeSet::from_ranges([range])?, failed)
+    }
+
+    /// Refuses to give away what is named again in the active phase.
+    fn thawed(&self, range: PhysRange) -> Result<(), Errno> {
+        if self.frozen.overlaps(range) {
+            Err(EBUSY)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands all ranges of a node to the caller, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim), and [`ENOENT`].
+    pub fn claim_node(&mut self, node: i64) -> Result<(), Errno> {
+        let mut wanted = RangeSet::new();
+        for range in mem(&self.node(node)?) {
+            self.thawed(range)?;
+            wanted.insert(range)?;
+        }
+        if self.claimed.contains(&node) {
+            return Err(EBUSY);
+        }
+        self.claimed.try_reserve(1)?;
+        self.make_record()?;
+        self.reserved.claim(&wanted, Failed::Refused)?;
+        self.claimed.push(node);
+        if let (Some(record), Ok(number)) = (&mut self.record, usize::try_from(node)) {
+            record.add(number);
+        }
+        Ok(())
+    }
+
+    /// Notes that `producer`, which is registered, has a node with all below it, and may hand its memory on as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`]; [`EBUSY`] when some of its memory was claimed or released, is a producer's, or is handed over again
+    /// in the active phase; no memory.
+    pub fn hold(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
+        let mem = mem_below(&self.node(node)?)?;
+        if !mem.subtract(self.reserved.set())?.is_empty() || overlap(&mem, &self.frozen) {
+            return Err(EBUSY);
+        }
+        self.holds.add(producer, node, mem)
+    }
+
+    /// What `producer` had is nobody's any more.
+    pub fn let_go(&mut self, producer: &str) {
+        self.holds.remove_all(producer);
+    }
+
+    /// What `producer` may hand on as it is.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn held(&self, producer: &str) -> Result<RangeSet, Errno> {
+        Ok(self
+            .holds
+            .of(Some(producer))?
+            .intersect(self.reserved.set())?)
+    }
+
+    /// Gives what is unclaimed of a node that `producer` has back to the system, zeroed; from then on it does not have it.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] when the producer does not have that node; [`EBUSY`] when it is handed over in the active phase; no
+    /// memory. Then nothing changed.
+    pub fn release_held(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
+        let mem = self.holds.mem(producer, node)?;
+        let wanted = mem.intersect(self.reserved.set())?;
+        if self.is_handed_over(&wanted) {
+            return Err(EBUSY);
+        }
+        self.reserved.free(&wanted, true)?;
+        self.holds.remove(node);
+        Ok(())
+    }
+
+    /// Gives `range` back to the system, zeroed.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim), and [`EBUSY`] for what a producer has or names in the active phase.
+    pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
+        self.arrived(range)?;
+        let wanted = RangeSet::from_ranges([range])?;
+        self.may_release(&wanted).map_err(|_| EBUSY)?;
+        self.reserved.free(&wanted, true).map(|_| ())
+    }
+
+    fn is_handed_over(&self, set: &RangeSet) -> bool {
+        overlap(set, &self.frozen) || overlap(set, &self.named)
+    }
+
+    /// Whether nobody has any of `set`, and it is not handed over in the active phase.
+    fn may_release(&self, set: &RangeSet) -> Result<(), Kept<'_>> {
+        if self.is_handed_over(set) {
+            return Err(Kept::Active);
+        }
+        match self.holds.holder(set) {
+            Some((producer, node)) => Err(Kept::Held(producer, node)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells what never arrived from what is gone.
+    fn arrived(&self, range: PhysRange) -> Result<(), Errno> {
+        let within = |node: &Node<'_>| mem(node).any(|m| m.contains_range(range));
+        let arrival = self.trees().ok_or(EINVAL)?;
+        let user = arrival.user.reader().nodes();
+        let part = arrival.kernel.as_ref().map(|t| t.reader().nodes());
+        let mut all = user.chain(part.into_iter().flatten());
+        if self.reserved.set().contains_range(range) || all.any(|(_, node)| within(&node)) {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    /// Releases what is unclaimed of the node at `path` and of the nodes below it; of everything for
+    /// `all`. Returns the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] for no such node; [`EBUSY`] when nothing of it is left, a producer has some of it, or it is handed
+    /// over in the active phase; no memory. Then nothing changed.
+    pub fn release_path(&mut self, path: &str) -> Result<u64, Errno> {
+        let wanted = if path == "all" {
+            self.reserved.set().try_clone()?
+        } else {
+            let named = self.mem_below(path)?;
+            let left = named.intersect(self.reserved.set())?;
+            if left.is_empty() {
+                return Err(EBUSY);
+            }
+            left
+        };
+        if let Err(kept) = self.may_release(&wanted) {
+            self.log_kept(path, &kept);
+            return Err(EBUSY);
+        }
+        self.reserved.free(&wanted, true)
+    }
+
+    fn log_kept(&self, path: &str, kept: &Kept<'_>) {
+        match *kept {
+            Kept::Active => log!(
+                S,
+                Level::Error,
+                "{path} is not released: it is handed over in the active phase, and can be released after an abort"
+            ),
+            Kept::Held(producer, node) => {
+                let tree = self.trees().and_then(|a| a.kernel.as_ref());
+                let node = self.node(node).ok();
+                let held = tree.zip(node).and_then(|(t, n)| t.index().path_of(&n).ok());
+                log!(
+                    S,
+                    Level::Error,
+                    "{path} is not released: the producer {producer} has {}, which only that producer can release",
+                    held.as_deref().unwrap_or("some of it")
+                );
+            }
+        }
+    }
+
+    /// All `mem` of the node at `path` and below: of the user's tree, else of the kernel's part.
+    fn mem_below(&self, path: &str) -> Result<RangeSet, Errno> {
+        let arrival = self.trees().ok_or(ENOENT)?;
+        let kernel = arrival.kernel.as_ref();
+        let node = arrival
+            .user
+            .index()
+            .path(path)
+            .filter(|_| path != "/")
+            .or_else(|| kernel.and_then(|t| t.index().path(path)))
+            .ok_or(ENOENT)?;
+        mem_below(&node)
+    }
+
+    /// Calls `tell` for each node that has unclaimed memory, until it has enough: with its path, how many bytes, and
+    /// the producer that has it, if one has.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn leftovers(
+        &self,
+        mut tell: impl FnMut(&str, u64, Option<&str>) -> ControlFlow<()>,
+    ) -> Result<(), Errno> {
+        let Some(arrival) = self.trees() else {
+            return Ok(());
+        };
+        for tree in [Some(&arrival.user), arrival.kernel.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            for (_, node) in tree.reader().nodes() {
+                let bytes = mem(&node)
+                    .map(|range| self.reserved.set().overlap_len(range))
+                    .fold(0, u64::saturating_add);
+                if bytes == 0 {
+                    continue;
+                }
+                let holder = self.holds.holder(&RangeSet::from_ranges(mem(&node))?);
+                let holder = holder.map(|(producer, _)| producer);
+                if tell(&tree.index().path_of(&node)?, bytes, holder).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes below the root of the kernel's part.
+    fn tops(&self) -> impl Iterator<Item = Top<'_>> {
+        self.nodes_at(1, 0..i64::MAX)
+    }
+
+    /// The parts of a node that nobody touched of which each is handed over again by itself: its children, where it has no
+    /// memory of its own.
+    fn parts(&self, top: &Top<'_>) -> Result<Vec<Top<'_>>, Errno> {
+        let mut parts = Vec::new();
+        if mem(&top.node).next().is_some() {
+            return Ok(parts);
+        }
+        for part in self.nodes_at(2, top.numbers.clone()) {
+            let has_memory = !mem_below(&part.node)?.is_empty();
+            if has_memory && self.fate(&part)? == Fate::Untouched {
+                parts.try_reserve(1)?;
+                parts.push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The nodes so many levels below the root of the kernel's part, of those with these numbers.
+    fn nodes_at(
+        &self,
+        level: usize,
+        numbers: core::ops::Range<i64>,
+    ) -> impl Iterator<Item = Top<'_>> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref());
+        let mut nodes = tree
+            .map(|t| t.reader().nodes())
+            .into_iter()
+            .flatten()
+            .zip(0i64..)
+            .filter(move |((depth, _), number)| *depth >= level && numbers.contains(number))
+            .peekable();
+        core::iter::from_fn(move || {
+            let ((_, node), first) = nodes.next()?;
+            let mut end = first.saturating_add(1);
+            while nodes.next_if(|((depth, _), _)| *depth > level).is_some() {
+                end = end.saturating_add(1);
+            }
+            Some(Top {
+                node,
+                numbers: first..end,
+            })
+        })
+    }
+
+    fn fate(&self, top: &Top<'_>) -> Result<Fate, Errno> {
+        let set = mem_below(&top.node)?;
+        let left = set.intersect(self.reserved.set())?.total();
+        let had = self.claimed.iter().any(|n| top.numbers.contains(n));
+        Ok(if left == set.total() && !had {
+            Fate::Untouched
+        } else if left == 0 {
+            Fate::Gone
+        } else {
+            Fate::Partly
+        })
+    }
+
+    /// How many nodes that arrived, or parts of them, nobody has touched.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn untouched(&self) -> Result<usize, Errno> {
+        let mut count = 0usize;
+        for top in self.tops() {
+            let more = match self.fate(&top)? {
+                Fate::Untouched => 1,
+                Fate::Partly => self.parts(&top)?.len(),
+                Fate::Gone => 0,
+            };
+            count = count.saturating_add(more);
+        }
+        Ok(count)
+    }
+
+    /// Names again in `session` what arrived and nobody touched, and keeps it as it is until
+    /// [`thaw`](Self::thaw): a kernel without the driver must not cost its state. `taken` says which names
+    /// producers have. Returns the number of nodes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::carry`].
+    pub fn carry(
+        &mut self,
+        session: &mut Session,
+        taken: impl Fn(&str) -> bool,
+    ) -> Result<usize, Errno> {
+        let mut frozen = RangeSet::new();
+        let mut count = 0usize;
+        for top in self.tops() {
+            let name = top.node.name();
+            let all = mem_below(&top.node)?;
+            let rest = all
+                .intersect(self.reserved.set())?
+                .subtract(session.kept())?;
+            if rest.is_empty() && !all.is_empty() {
+                // Somebody has it, or its producer hands it on as it is.
+                continue;
+            }
+            let fate = self.fate(&top)?;
+            if fate == Fate::Gone || (all.is_empty() && taken(name)) {
+                // A producer has it, and describes the same state as it is now.
+                continue;
+            }
+            let whole = fate == Fate::Untouched && !overlap(&all, session.kept());
+            let mut parts = Vec::new();
+            let mut again = RangeSet::new();
+            if whole {
+                again = all;
+            } else {
+                parts = self.parts(&top)?;
+                parts.retain(|part| !mem_overlaps(&part.node, session.kept()));
+                for part in &parts {
+                    again = again.union(&mem_below(&part.node)?)?;
+                }
+            }
+            if !whole && !rest.subtract(&again)?.is_empty() {
+                log!(
+                    S,
+                    Level::Warning,
+                    "/{name} was claimed in part: the rest of it is not handed over again"
+                );
+            }
+            if !whole && parts.is_empty() {
+                continue;
+            }
+            let mut other = String::new();
+            let name = if taken(name) {
+                free_name(&mut other, name, |name| {
+                    taken(name) || self.tops().any(|top| top.node.name() == name)
+                })?;
+                log!(
+                    S,
+                    Level::Warning,
+                    "/{name} is handed over again as /{other}"
+                );
+                other.as_str()
+            } else {
+                name
+            };
+            session.carry::<S>(name, &top.node, |child| {
+                whole || parts.iter().any(|part| same(&part.node, child))
+            })?;
+            frozen = frozen.union(&again)?;
+            count = count.saturating_add(1);
+        }
+        self.frozen = frozen;
+        self.named = session.kept().intersect(self.reserved.set())?;
+        Ok(count)
+    }
+
+    /// What was named in the active phase may be claimed and released again.
+    pub fn thaw(&mut self) {
+        self.frozen = RangeSet::new();
+        self.named = RangeSet::new();
+    }
+
+    /// Bytes that nobody has claimed.
+    pub fn unclaimed(&self) -> u64 {
+        self.reserved.set().total()
+    }
+
+    /// The scratch region: what arrived, else what root told.
+    pub fn scratch(&self) -> Option<PhysRange> {
+        self.trees().map(|a| a.scratch).or(self.told_scratch)
+    }
+
+    /// Root tells where scratch will be, so that memory for producers is chosen elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] when one arrived, [`EINVAL`] unless it is page-aligned RAM.
+    pub fn tell_scratch(&mut self, range: PhysRange) -> Result<(), Errno> {
+        if self.trees().is_some() {
+            return Err(EBUSY);
+        }
+        if !range.is_page_aligned() || !self.map.ram.contains_range(range) {
+            return Err(EINVAL);
+        }
+        self.told_scratch = Some(range);
+        Ok(())
+    }
+
+    /// What producers may keep.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    pub fn limits(&self) -> Result<Limits, Errno> {
+        Ok(Limits {
+            ram: self.map.ram.try_clone()?,
+            scratch: self.scratch(),
+            held: self.holds.of(None)?.intersect(self.reserved.set())?,
+        })
+    }
+
+    /// Whether a producer may keep `range`, as far as that can be said outside of an activation.
+    ///
+    /// # Errors
+    ///
+    /// As `kho_prop_mem` in `include/kho.h`.
+    pub fn may_keep(&self, range: PhysRange) -> Result<(), Errno> {
+        self.limits()?.check::<S>(range).map_err(|(error, _)| error)
+    }
+
+    /// Pages for a producer.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn lend(&mut self, count: usize) -> Result<PhysRange, Errno> {
+        let scratch = self.scratch();
+        self.arenas.lend(&self.map, scratch, count)
+    }
+
+    /// Pages back from a producer.
+    pub fn take_back(&mut self, range: PhysRange) {
+        if !self.arenas.take_back(range) {
+            log!(
+                S,
+                Level::Error,
+                "{range} was given back, but had not been lent as such; it is kept"
+            );
+        }
+    }
+
+    /// Pages that are the caller's from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn give_away(&self, count: usize) -> Result<PhysRange, Errno> {
+        let pages = u64::try_from(count).map_err(|_| ENOMEM)?;
+        Ok(self.block(pages)?.give_away())
+    }
+
+    /// Bytes lent to producers.
+    pub fn lent(&self) -> u64 {
+        self.arenas.lent_bytes()
+    }
+
+    /// Pages for the sealed tree.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn block(&self, pages: u64) -> Result<S::Block, Errno> {
+        arena::block::<S>(&self.map, self.scratch(), pages)
+    }
+}
+
+/// All `mem` of a node and of those below it.
+fn mem_below(node: &Node<'_>) -> Result<RangeSet, Errno> {
+    let mut set = RangeSet::new();
+    for event in node.walk() {
+        if let Event::Begin(node) = event {
+            for range in mem(&node) {
+                set.insert(range)?;
+            }
+        }
+    }
+    Ok(set)
+}
+
+/// Whether a node or one below it has some of `set`.
+fn mem_overlaps(node: &Node<'_>, set: &RangeSet) -> bool {
+    let nodes = node.walk().filter_map(|event| match event {
+        Event::Begin(node) => Some(node),
+        _ => None,
+    });
+    nodes
+        .flat_map(|node| mem(&node))
+        .any(|range| set.overlaps(range))
+}
+
+/// A name like `name` that is not taken.
+fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Result<(), Errno> {
+    /// Longer than any suffix below.
+    const SUFFIX: usize = 16;
+    out.try_reserve(name.len().saturating_add(SUFFIX))?;
+    for number in 1u32..=1000 {
+        out.clear();
+        out.push_str(name);
+        // INVARIANT: there is room.
+        let _ = match number {
+            1 => write!(out, ",left"),
+            _ => write!(out, ",left-{number}"),
+        };
+        if !taken(out) {
+            return Ok(());
+        }
+    }
+    Err(EEXIST)
+}
+
+fn overlap(one: &RangeSet, other: &RangeSet) -> bool {
+    one.iter().any(|range| other.overlaps(range))
+}
+
+fn same(a: &Node<'_>, b: &Node<'_>) -> bool {
+    core::ptr::eq(a.name_bytes(), b.name_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! A machine for tests, one for each test's thread.
+
+use crate::system::{Cache, Run, System};
+use core::cell::RefCell;
+use kho::{PAGE_SIZE, PhysRange};
+use kho_decide::errno::{EBUSY, EEXIST, Errno};
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+/// What the functions act on.
+#[derive(Default)]
+pub struct Machine {
+    /// First page frames of the blocks that the system has, of 2 MiB each; the last one first.
+    pub blocks: Vec<u64>,
+    /// What went back to the system.
+    pub put: BTreeSet<u64>,
+    /// Folios, by their first page frame.
+    pub folios: BTreeSet<u64>,
+    /// Pages that somebody else holds.
+    pub held: BTreeSet<u64>,
+    /// Whether there are folios.
+    pub large: bool,
+    /// Pages that arrived and that nobody has claimed.
+    pub arrived: BTreeSet<u64>,
+    /// Whether memory is going to be given back.
+    pub reaping: bool,
+}
+
+std::thread_local! {
+    static MACHINE: RefCell<Machine> = RefCell::default();
+}
+
+/// Looks at this thread's machine, or changes it.
+pub fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
+    MACHINE.with_borrow_mut(act)
+}
+
+/// The machine.
+pub enum Fake {}
+
+fn chunk(base: u64) -> core::ops::Range<u64> {
+    assert!(base.is_multiple_of(512));
+    base..base + 512
+}
+
+impl System for Fake {
+    type Super = ();
+    type Node = ();
+    type Block = ();
+
+    fn ram_pages() -> u64 {
+        0
+    }
+
+    fn large() -> bool {
+        with(|machine| machine.large)
+    }
+
+    fn take_pages(count: u64) -> Option<u64> {
+        let whole = count == 512;
+        with(|machine| whole.then(|| machine.blocks.pop()).flatten())
+    }
+
+    fn put_page(pfn: u64) {
+        with(|machine| assert!(machine.put.insert(pfn), "{pfn} is put twice"));
+    }
+
+    fn put_folio(base: u64) {
+        assert!(with(|machine| machine.folios.remove(&base)));
+        chunk(base).for_each(Self::put_page);
+    }
+
+    fn is_ready(pfn: u64, folded: bool) -> bool {
+        match folded {
+            true => Self::unfold(pfn & !511),
+            false => with(|machine| !machine.held.contains(&pfn)),
+        }
+    }
+
+    fn good_pages(_: u64, count: u64) -> u64 {
+        count
+    }
+
+    fn fold(base: u64) -> bool {
+        with(|machine| {
+            let free = chunk(base).all(|pfn| !machine.held.contains(&pfn));
+            free && machine.folios.insert(base)
+        })
+    }
+
+    fn unfold(base: u64) -> bool {
+        with(|machine| {
+            let free = chunk(base).all(|pfn| !machine.held.contains(&pfn));
+            free && machine.folios.remove(&base)
+        })
+    }
+
+    fn claim(range: PhysRange) -> Result<(), Errno> {
+        let first = range.start().get() / PAGE_SIZE;
+        with(|machine| {
+            let mut all = first..first + range.pages();
+            match all.all(|pfn| machine.arrived.remove(&pfn)) {
+                true => Ok(()),
+                false => Err(EBUSY),
+            }
+        })
+    }
+
+    fn reap_later() {
+        with(|machine| machine.reaping = true);
+    }
+}
+
+/// The page cache of a file: page frames by their place.
+#[derive(Default)]
+pub struct Pages {
+    /// The pages.
+    pub map: RefCell<BTreeMap<u64, u64>>,
+}
+
+impl Cache for &Pages {
+    fn insert(self, index: u64, pfn: u64, _: bool) -> Result<(), Errno> {
+        let mut map = self.map.borrow_mut();
+        let folio = with(|machine| machine.folios.contains(&(pfn & !511)));
+        let count = if folio { 512 } else { 1 };
+        if (index..index + count).any(|index| map.contains_key(&index)) {
+            return Err(EEXIST);
+        }
+        map.extend((index..index + count).zip(pfn..pfn + count));
+        Ok(())
+    }
+
+    fn next_run(self, from: u64) -> Option<Run> {
+        let map = self.map.borrow();
+        let (&(mut index), &(mut pfn)) = map.range(from..).next()?;
+        while index > 0 && pfn > 0 && map.get(&(index - 1)) == Some(&(pfn - 1)) {
+            (index, pfn) = (index - 1, pfn - 1);
+        }
+        let mut count = 1;
+        while map.get(&(index + count)) == Some(&(pfn + count)) {
+            count += 1;
+        }
+        Some(Run { index, pfn, count })
+    }
+
+    fn set_lazy(self, _: u64) {}
+}

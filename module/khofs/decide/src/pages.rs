@@ -1,0 +1,699 @@
+//! Pages on their way in and out of files.
+
+use crate::bits::PAGES;
+use crate::chunks::{Idle, Page};
+use crate::content::Content;
+use crate::extents::Extent;
+use crate::options::Huge;
+use crate::pack::range;
+use crate::state::{Body, State};
+use crate::system::{Cache, System};
+use kho::PAGE_SIZE;
+use kho_decide::errno::{EEXIST, EINVAL, ENOMEM, Errno};
+
+/// Input or output error: memory that arrived is somebody else's by now.
+const EIO: Errno = Errno(5);
+
+/// Free pages that an instance keeps for itself, besides an eighth of what it uses: 8 MiB.
+const KEEP: u64 = 2048;
+
+/// Pages of a large file: 64 MiB.
+const LARGE: u64 = 16384;
+
+/// Sizes in pages that are asked for when the system has no 2 MiB in one piece.
+const PIECES: [u64; 3] = [64, 8, 1];
+
+/// What a page is wanted for, `struct khofs_want`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Want {
+    /// Pages that the file will have in all.
+    pub pages: u64,
+    /// First page that is wanted besides it.
+    pub first: u64,
+    /// The page after the last one.
+    pub end: u64,
+}
+
+impl<S: System> State<S> {
+    /// Puts a new page at `index`, or a folio that has it, into the page cache: locked, not uptodate, and zero if it is
+    /// said to be clean. Gives the page.
+    ///
+    /// # Errors
+    ///
+    /// [`EEXIST`] when there is one already; [`ENOSPC`]; [`ENOMEM`].
+    pub fn grow(
+        &mut self,
+        id: u32,
+        content: &Content,
+        inode: impl Cache,
+        index: u64,
+        want: Want,
+    ) -> Result<Page, Errno> {
+        if content.lazy.has(index) {
+            return Err(EEXIST);
+        }
+        self.instance(id)?.room(1)?;
+        if let Some(page) = self.grow_folio(id, content, inode, index, want)? {
+            return Ok(page);
+        }
+        let page = self.pick(id, inode, index, want.pages)?;
+        if let Err(error) = inode.insert(index, page.pfn, true) {
+            self.give(page.pfn);
+            return Err(error);
+        }
+        let instance = self.instance(id)?;
+        instance.used = instance.used.saturating_add(1);
+        Ok(page)
+    }
+
+    /// A folio of 2 MiB in the page cache, if one is wanted and can be had: its page for `index`.
+    fn grow_folio(
+        &mut self,
+        id: u32,
+        content: &Content,
+        inode: impl Cache,
+        index: u64,
+        want: Want,
+    ) -> Result<Option<Page>, Errno> {
+        let first = index & !PAGES.saturating_sub(1);
+        let end = first.saturating_add(PAGES);
+        let wanted = S::large()
+            && match self.instance(id)?.huge {
+                Huge::Never => false,
+                Huge::Advise => want.first <= first && end <= want.end,
+                Huge::WithinSize => end <= want.pages,
+                Huge::Always => true,
+            };
+        let empty = || {
+            content.lazy.find(first, end).is_none()
+                && inode.next_run(first).is_none_or(|run| run.index >= end)
+        };
+        if !wanted || self.instance(id)?.room(PAGES).is_err() || !empty() {
+            return Ok(None);
+        }
+        let Some(page) = self.take_chunk(id) else {
+            return Ok(None);
+        };
+        if !S::fold(page.pfn) {
+            self.give_all(page.pfn);
+            return Ok(None);
+        }
+        self.chunks.set_folded(page.pfn, true);
+        if let Err(error) = inode.insert(first, page.pfn, true) {
+            self.give_all(page.pfn);
+            return Err(error);
+        }
+        let instance = self.instance(id)?;
+        instance.used = instance.used.saturating_add(PAGES);
+        let pfn = page.pfn.saturating_add(index.saturating_sub(first));
+        Ok(Some(Page { pfn, ..page }))
+    }
+
+    /// A chunk that is not in use.
+    fn take_chunk(&mut self, id: u32) -> Option<Page> {
+        if let Some(page) = self.chunks.take_chunk(id, S::is_ready) {
+            return Some(page);
+        }
+        let base = self.acquire(id, PAGES, true)?;
+        self.chunks.take_all(base, S::is_ready)
+    }
+
+    /// The page for page `index` of a file: beside its neighbours, or where it keeps neighbours together.
+    fn pick(&mut self, id: u32, inode: impl Cache, index: u64, pages: u64) -> Result<Page, Errno> {
+        let first = index & !PAGES.saturating_sub(1);
+        let end = first.saturating_add(PAGES);
+        let near = inode.next_run(first).filter(|run| run.index < end);
+        if let Some(near) = near {
+            let wanted = near.pfn.wrapping_add(index).wrapping_sub(near.index);
+            let same = wanted / PAGES == near.pfn / PAGES;
+            let page = same.then(|| self.chunks.take_at(id, wanted, S::is_ready));
+            if let Some(page) = page.flatten() {
+                return Ok(page);
+            }
+        } else if self.has_place(id, inode, first, pages)
+            && let Some(base) = self.acquire(id, PAGES, true)
+        {
+            let wanted = base.saturating_add(index.saturating_sub(first));
+            let page = self.chunks.take_at(id, wanted, S::is_ready);
+            return page.ok_or(ENOMEM);
+        }
+        // Holes first, when there are more of them than are kept for the files that they are beside: each new chunk is a
+        // range more.
+        let holes = self.has_slack(id);
+        if let Some(page) = self.chunks.take(id, holes, S::is_ready) {
+            return Ok(page);
+        }
+        if self.acquire(id, PAGES, false).is_none() {
+            if let Some(page) = self.chunks.take(id, true, S::is_ready) {
+                return Ok(page);
+            }
+            PIECES
+                .into_iter()
+                .find_map(|count| self.acquire(id, count, false))
+                .ok_or(ENOMEM)?;
+        }
+        self.chunks.take(id, false, S::is_ready).ok_or(ENOMEM)
+    }
+
+    /// Whether 2 MiB of a file, from `first` on and without a page so far, get a chunk of their own: where it grows by one
+    /// page after the other, and in large files. A few pages of each of many files of some MiB would leave little but
+    /// holes otherwise.
+    fn has_place(&self, id: u32, inode: impl Cache, first: u64, pages: u64) -> bool {
+        let grows = || {
+            let before = first.checked_sub(1);
+            before.is_some_and(|before| {
+                inode
+                    .next_run(before)
+                    .is_some_and(|run| run.index <= before)
+            })
+        };
+        let fits = pages >= first.saturating_add(PAGES);
+        grows() || (fits && (pages >= LARGE || !self.has_slack(id)))
+    }
+
+    /// Whether there are more free pages than an instance keeps.
+    fn has_slack(&self, id: u32) -> bool {
+        let (owned, free) = self.chunks.totals(id);
+        free > keep(owned, free)
+    }
+
+    /// New memory from the system: the first page frame.
+    fn acquire(&mut self, id: u32, count: u64, large: bool) -> Option<u64> {
+        let pfn = S::take_pages(count)?;
+        // A chunk that has pages of an instance that arrived is that instance's.
+        let base = pfn & !PAGES.saturating_sub(1);
+        let chunk = range(Extent {
+            index: 0,
+            pfn: base,
+            count: PAGES,
+        })?;
+        let foreign = self.instances.iter().any(|other| {
+            let arrived = match &other.body {
+                Body::Arrived(arrived) => arrived.data.overlaps(chunk),
+                _ => false,
+            };
+            arrived || (other.id != id && other.unclaimed.overlaps(chunk))
+        });
+        let added = !foreign && self.chunks.add(id, pfn, count, true, large).is_ok();
+        if !added {
+            for page in pfn..pfn.saturating_add(count) {
+                S::put_page(page);
+            }
+        }
+        added.then_some(pfn)
+    }
+
+    /// A page is free again.
+    fn give(&mut self, pfn: u64) {
+        if let Some(idle) = self.chunks.give(pfn) {
+            put::<S>(&idle);
+        }
+    }
+
+    /// All pages of a chunk are free again.
+    fn give_all(&mut self, pfn: u64) {
+        if let Some(idle) = self.chunks.give_all(pfn) {
+            put::<S>(&idle);
+        }
+    }
+
+    /// A folio of so many pages left the page cache.
+    pub fn folio_freed(&mut self, pfn: u64, count: u64) {
+        let Some(owner) = self.chunks.owner(pfn) else {
+            return;
+        };
+        if let Ok(instance) = self.instance(owner) {
+            instance.used = instance.used.saturating_sub(count);
+        }
+        if count == PAGES {
+            self.give_all(pfn);
+        } else {
+            self.give(pfn);
+        }
+        if self.chunks.has_spare() || self.has_slack(owner) {
+            S::reap_later();
+        }
+    }
+
+    /// Makes pages that arrived ours: those of the chunks in which the pages of `extent` are.
+    fn claim(&mut self, id: u32, extent: Extent) -> Result<(), Errno> {
+        let last = extent.pfn.saturating_add(extent.count.saturating_sub(1));
+        for number in extent.pfn / PAGES..=last / PAGES {
+            let chunk = range(Extent {
+                index: 0,
+                pfn: number.saturating_mul(PAGES),
+                count: PAGES,
+            })
+            .ok_or(EINVAL)?;
+            loop {
+                let instance = self.instance(id)?;
+                let Some(part) = instance.unclaimed.first_overlap(chunk) else {
+                    break;
+                };
+                let part = part.intersection(chunk).ok_or(EINVAL)?;
+                let (pfn, count) = (part.start().get() / PAGE_SIZE, part.pages());
+                // First whatever may lack memory.
+                self.chunks.add(id, pfn, 0, false, false)?;
+                self.instance(id)?.unclaimed.remove(part)?;
+                S::claim(part).map_err(|_| EIO)?;
+                self.chunks.add(id, pfn, count, false, false)?;
+            }
+        }
+        let ours = |pfn: u64| self.chunks.owner(pfn) == Some(id) && !self.chunks.is_free(pfn);
+        if (extent.pfn..=last).all(ours) {
+            Ok(())
+        } else {
+            Err(EIO)
+        }
+    }
+
+    /// Brings what arrived for page `index` into the page cache, with what is in the same 2 MiB of the file. Gives the
+    /// number of pages.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when the memory was released, or its content lost; no memory.
+    pub fn bring(
+        &mut self,
+        id: u32,
+        content: &mut Content,
+        inode: impl Cache,
+        index: u64,
+    ) -> Result<u64, Errno> {
+        match content.lazy.find(index, index.saturating_add(1)) {
+            None => return Ok(0),
+            Some(extent) if extent.is_lost() => return Err(EIO),
+            Some(_) => {}
+        }
+        let first = index & !PAGES.saturating_sub(1);
+        let end = first.saturating_add(PAGES);
+        let mut brought = 0u64;
+        let mut from = first;
+        while let Some(extent) = content.lazy.find(from, end) {
+            from = extent.end();
+            if extent.is_lost() {
+                continue;
+            }
+            let mut done = 0u64;
+            let mut result = self.claim(id, extent);
+            if result.is_ok() && self.bring_folio(id, inode, extent)? {
+                done = extent.count;
+            }
+            while result.is_ok() && done < extent.count {
+                let (index, pfn) = (
+                    extent.index.saturating_add(done),
+                    extent.pfn.saturating_add(done),
+                );
+                result = inode.insert(index, pfn, false);
+                if result.is_ok() {
+                    done = done.saturating_add(1);
+                }
+            }
+            content
+                .lazy
+                .take(extent.index, extent.index.saturating_add(done))?;
+            inode.set_lazy(content.lazy.pages());
+            brought = brought.saturating_add(done);
+            match result {
+                Err(error) if brought == 0 || content.lazy.has(index) => return Err(error),
+                Err(_) => break,
+                Ok(()) => {}
+            }
+        }
+        Ok(brought)
+    }
+
+    /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio; false
+    /// when it is no such extent, or cannot be one now.
+    fn bring_folio(&mut self, id: u32, inode: impl Cache, extent: Extent) -> Result<bool, Errno> {
+        let whole = extent.count == PAGES && extent.pfn.is_multiple_of(PAGES);
+        let aligned = extent.index.is_multiple_of(PAGES);
+        let wanted = whole && aligned && self.instance(id)?.huge != Huge::Never;
+        if !wanted || !S::large() || !S::fold(extent.pfn) {
+            return Ok(false);
+        }
+        if let Err(error) = inode.insert(extent.index, extent.pfn, false) {
+            // Nobody could get hold of it: it was in no page cache.
+            if !S::unfold(extent.pfn) {
+                self.chunks.set_folded(extent.pfn, true);
+                return Err(error);
+            }
+            return Ok(false);
+        }
+        self.chunks.set_folded(extent.pfn, true);
+        Ok(true)
+    }
+
+    /// What arrived for pages `first` to before `end` of a file is not wanted any more.
+    ///
+    /// # Errors
+    ///
+    /// No memory; then the rest is still there.
+    pub fn forget(
+        &mut self,
+        id: u32,
+        content: &mut Content,
+        inode: impl Cache,
+        first: u64,
+        end: u64,
+    ) -> Result<(), Errno> {
+        while let Some(extent) = content.lazy.take(first, end)? {
+            inode.set_lazy(content.lazy.pages());
+            self.discard(id, extent);
+        }
+        Ok(())
+    }
+
+    /// Frees pages that arrived and never were in the page cache.
+    pub fn discard(&mut self, id: u32, extent: Extent) {
+        if let Ok(instance) = self.instance(id) {
+            instance.used = instance.used.saturating_sub(extent.count);
+        }
+        if extent.is_lost() {
+            return;
+        }
+        // What cannot be claimed was released by root, or stays reserved until the next hop.
+        if self.claim(id, extent).is_err() {
+            return;
+        }
+        for pfn in extent.pfn..extent.pfn.saturating_add(extent.count) {
+            self.give(pfn);
+        }
+        if self.chunks.has_spare() {
+            S::reap_later();
+        }
+    }
+}
+
+impl<S: System> State<S> {
+    /// Memory that is not needed, a part of it at a time.
+    pub fn take_idle(&mut self) -> Option<Idle> {
+        let spare = self.chunks.next_spare();
+        spare.or_else(|| self.chunks.trim(keep))
+    }
+
+    /// An inode is gone. Whether what arrived of it goes too: not when it goes because a superblock could not be filled.
+    pub fn inode_gone(&mut self, id: u32, content: &Content) -> bool {
+        match self.instance(id) {
+            Ok(instance) if matches!(instance.body, Body::Live(_) | Body::Ending) => {
+                instance.inode_gone(content);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// How many free pages a pool keeps that owns `owned` pages of which `free` are free.
+fn keep(owned: u64, free: u64) -> u64 {
+    (owned.saturating_sub(free) / 8).saturating_add(KEEP)
+}
+
+/// Gives what an instance does not need any more back to the system.
+pub fn put<S: System>(idle: &Idle) {
+    if idle.folded {
+        return S::put_folio(idle.base);
+    }
+    for page in idle.pages.iter() {
+        S::put_page(idle.base.saturating_add(page));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, Pages, with};
+    use crate::state::Arrived;
+    use kho::RangeSet;
+    use kho_decide::errno::ENOSPC;
+    use std::vec::Vec;
+
+    /// A file of one page at a time, which wants no folio.
+    const ONE: Want = Want {
+        pages: 1,
+        first: 0,
+        end: 0,
+    };
+
+    /// A live instance without limits, on a machine with so many chunks, the first at page frame 1024.
+    fn live(chunks: u64) -> (State<Fake>, u32) {
+        with(|machine| machine.blocks = (2..2 + chunks).rev().map(|n| n * PAGES).collect());
+        let mut state = State::new();
+        let instance = state.add("a".into(), Body::Live(())).unwrap();
+        instance.limit = 1 << 20;
+        let id = instance.id;
+        (state, id)
+    }
+
+    fn used(state: &mut State<Fake>, id: u32) -> u64 {
+        state.instance(id).unwrap().used
+    }
+
+    /// What arrived of a file, in an instance that is live by now: of each extent, place, page frame and pages.
+    fn arrived(state: &mut State<Fake>, id: u32, extents: &[(u64, u64, u64)]) -> Content {
+        let mut content = Content::default();
+        let instance = state.instance(id).unwrap();
+        for &(index, pfn, count) in extents {
+            let extent = Extent { index, pfn, count };
+            content.lazy.push(extent).unwrap();
+            instance.used += count;
+            if !extent.is_lost() {
+                instance.unclaimed.insert(range(extent).unwrap()).unwrap();
+                with(|machine| machine.arrived.extend(pfn..pfn + count));
+            }
+        }
+        content
+    }
+
+    #[test]
+    fn pages_of_a_file_are_neighbours_and_small_files_share_a_chunk() {
+        let (mut state, id) = live(2);
+        let (content, one, other) = (Content::default(), Pages::default(), Pages::default());
+        let mut grow = |file, index| {
+            let page = state.grow(id, &content, file, index, ONE).unwrap();
+            assert!(page.clean);
+            page.pfn
+        };
+        assert_eq!(grow(&one, 0), 1024);
+        assert_eq!(grow(&other, 0), 1025);
+        // Its neighbour's neighbour is the other file's; then they go apart.
+        assert_eq!(grow(&one, 1), 1026);
+        assert_eq!(grow(&one, 2), 1027);
+        assert_eq!(used(&mut state, id), 4);
+    }
+
+    #[test]
+    fn a_page_is_there_once_and_within_the_limit() {
+        let (mut state, id) = live(1);
+        let file = Pages::default();
+        let content = arrived(&mut state, id, &[(3, 9000, 1)]);
+        assert_eq!(state.grow(id, &content, &file, 3, ONE), Err(EEXIST));
+        state.grow(id, &content, &file, 0, ONE).unwrap();
+        // The page that was taken for it is free again.
+        assert_eq!(state.grow(id, &content, &file, 0, ONE), Err(EEXIST));
+        assert_eq!(
+            (used(&mut state, id), state.chunks.totals(id)),
+            (2, (512, 511))
+        );
+        state.instance(id).unwrap().limit = 2;
+        assert_eq!(state.grow(id, &content, &file, 1, ONE), Err(ENOSPC));
+        state.instance(id).unwrap().limit = 1000;
+        for index in 4..515 {
+            state.grow(id, &content, &file, index, ONE).unwrap();
+        }
+        assert_eq!(state.grow(id, &content, &file, 600, ONE), Err(ENOMEM));
+    }
+
+    #[test]
+    fn a_page_that_somebody_holds_is_not_used() {
+        let (mut state, id) = live(1);
+        let (content, file) = (Content::default(), Pages::default());
+        with(|machine| machine.held.extend([1024, 1026]));
+        let pfns: Vec<u64> = (0..3)
+            .map(|index| state.grow(id, &content, &file, index, ONE).unwrap().pfn)
+            .collect();
+        assert_eq!(pfns, [1025, 1027, 1028]);
+    }
+
+    #[test]
+    fn a_folio_is_made_where_one_is_wanted() {
+        let whole = Want {
+            pages: 1024,
+            first: 512,
+            end: 1024,
+        };
+        for (huge, want, folio) in [
+            (Huge::Never, whole, false),
+            (Huge::Advise, whole, true),
+            (Huge::Advise, Want { end: 1023, ..whole }, false),
+            (Huge::WithinSize, whole, true),
+            (
+                Huge::WithinSize,
+                Want {
+                    pages: 1023,
+                    ..whole
+                },
+                false,
+            ),
+            (Huge::Always, ONE, true),
+        ] {
+            for (large, held) in [(true, false), (false, false), (true, true)] {
+                let (mut state, id) = live(1);
+                with(|machine| {
+                    (machine.large, machine.folios) = (large, Default::default());
+                    machine.held = held.then_some(1535).into_iter().collect();
+                });
+                state.instance(id).unwrap().huge = huge;
+                let (content, file) = (Content::default(), Pages::default());
+                let page = state.grow(id, &content, &file, 700, want).unwrap();
+                let made = folio && large && !held;
+                let expected = if made {
+                    (1024 + 188, 512, 1)
+                } else {
+                    (page.pfn, 1, 0)
+                };
+                let folios = state.chunks.folios(id);
+                assert_eq!((page.pfn, used(&mut state, id), folios), expected);
+                assert_eq!(with(|machine| machine.folios.len()), usize::from(made));
+            }
+        }
+    }
+
+    #[test]
+    fn a_folio_is_none_beside_pages_that_are_there() {
+        let (mut state, id) = live(3);
+        with(|machine| machine.large = true);
+        state.instance(id).unwrap().huge = Huge::Always;
+        let file = Pages::default();
+        let content = arrived(&mut state, id, &[(511, 9000, 1)]);
+        state.grow(id, &content, &file, 0, ONE).unwrap();
+        state.grow(id, &content, &file, 512, ONE).unwrap();
+        assert_eq!(file.map.borrow().len(), 513);
+        // There is no room for all of another one.
+        state.instance(id).unwrap().limit = 600;
+        state.grow(id, &content, &file, 1024, ONE).unwrap();
+        assert_eq!(file.map.borrow().len(), 514);
+    }
+
+    #[test]
+    fn what_arrived_is_brought_with_what_is_beside_it() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(
+            &mut state,
+            id,
+            &[(0, 9000, 3), (5, 0, 1), (7, 9010, 1), (600, 9020, 1)],
+        );
+        assert_eq!(state.bring(id, &mut content, &file, 4), Ok(0));
+        assert_eq!(state.bring(id, &mut content, &file, 5), Err(EIO));
+        assert_eq!(state.bring(id, &mut content, &file, 1), Ok(4));
+        let there: Vec<_> = file.map.borrow().clone().into_iter().collect();
+        assert_eq!(there, [(0, 9000), (1, 9001), (2, 9002), (7, 9010)]);
+        assert!(content.lazy.has(5) && content.lazy.has(600));
+        assert_eq!((content.lazy.pages(), used(&mut state, id)), (2, 6));
+        assert_eq!(state.chunks.owner(9001), Some(id));
+        // Claimed with its neighbours in the chunk, before it was asked for.
+        assert_eq!(state.chunks.owner(9020), Some(id));
+        assert!(with(|machine| machine.arrived.is_empty()));
+    }
+
+    #[test]
+    fn what_was_released_meanwhile_is_an_error() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(&mut state, id, &[(0, 9000, 1)]);
+        with(|machine| machine.arrived.clear());
+        assert_eq!(state.bring(id, &mut content, &file, 0), Err(EIO));
+        assert!(content.lazy.has(0) && file.map.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_whole_chunk_that_arrived_is_a_folio_again() {
+        for (large, held) in [(true, false), (false, false), (true, true)] {
+            let (mut state, id) = live(0);
+            with(|machine| {
+                (machine.large, machine.folios) = (large, Default::default());
+                machine.held = held.then_some(9300).into_iter().collect();
+            });
+            state.instance(id).unwrap().huge = Huge::Advise;
+            let file = Pages::default();
+            let mut content = arrived(&mut state, id, &[(512, 9216, 512)]);
+            assert_eq!(state.bring(id, &mut content, &file, 600), Ok(512));
+            assert_eq!(file.map.borrow().len(), 512);
+            assert_eq!(state.chunks.folios(id), u64::from(large && !held));
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_free_and_given_back() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(&mut state, id, &[(0, 9216, 4), (4, 0, 1), (9, 9727, 1)]);
+        state.forget(id, &mut content, &file, 1, 5).unwrap();
+        assert_eq!(used(&mut state, id), 2);
+        assert!(content.lazy.has(0) && content.lazy.has(9) && !content.lazy.has(1));
+        assert!(state.chunks.is_free(9217) && !state.chunks.is_free(9216));
+        state.forget(id, &mut content, &file, 0, u64::MAX).unwrap();
+        assert_eq!((content.lazy.pages(), used(&mut state, id)), (0, 0));
+        // Nothing of the chunk is in use, and it is given back in a while.
+        assert!(with(|machine| machine.reaping));
+        let idle = state.take_idle().unwrap();
+        assert_eq!(state.take_idle(), None);
+        put::<Fake>(&idle);
+        with(|machine| assert_eq!(machine.put, [9216, 9217, 9218, 9219, 9727].into()));
+    }
+
+    #[test]
+    fn a_page_that_leaves_the_page_cache_is_free() {
+        let (mut state, id) = live(2);
+        let (content, file) = (Content::default(), Pages::default());
+        let page = state.grow(id, &content, &file, 0, ONE).unwrap();
+        state.folio_freed(5, 1);
+        assert_eq!(used(&mut state, id), 1);
+        state.folio_freed(page.pfn, 1);
+        assert_eq!(
+            (used(&mut state, id), state.chunks.totals(id)),
+            (0, (512, 512))
+        );
+        assert!(with(|machine| machine.reaping));
+    }
+
+    #[test]
+    fn memory_in_a_chunk_of_what_arrived_is_not_taken() {
+        let (mut state, id) = live(2);
+        let extent = Extent {
+            index: 0,
+            pfn: 1500,
+            count: 1,
+        };
+        let other = Body::Arrived(Arrived {
+            tree: Vec::new(),
+            size: 0,
+            checksum: 0,
+            data: RangeSet::from_ranges(range(extent)).unwrap(),
+            inodes: 1,
+        });
+        state.add("b".into(), other).unwrap();
+        let (content, file) = (Content::default(), Pages::default());
+        // The block at 1024 is in the way of the other instance, and there are no smaller ones.
+        assert_eq!(state.grow(id, &content, &file, 0, ONE), Err(ENOMEM));
+        with(|machine| assert_eq!(machine.put, (1024..1536).collect()));
+        assert_eq!(
+            state.grow(id, &content, &file, 0, ONE).map(|p| p.pfn),
+            Ok(1536)
+        );
+    }
+
+    #[test]
+    fn the_inode_of_a_superblock_that_was_not_filled_gives_nothing_back() {
+        let (mut state, id) = live(0);
+        state.instance(id).unwrap().inodes = 1;
+        let content = Content::default();
+        assert!(state.inode_gone(id, &content));
+        assert_eq!(state.instance(id).unwrap().inodes, 0);
+        state.instance(id).unwrap().body = Body::New;
+        assert!(!state.inode_gone(id, &content));
+        assert!(!state.inode_gone(id + 1, &content));
+    }
+}

@@ -1,0 +1,233 @@
+//! Instances and their limits.
+
+use crate::chunks::Chunks;
+use crate::options::{Huge, Options};
+use crate::system::System;
+use alloc::string::String;
+use alloc::vec::Vec;
+use kho::{PhysRange, RangeSet};
+use kho_decide::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
+
+/// What arrived of an instance that was not mounted yet.
+pub struct Arrived {
+    /// Where its tree is written down.
+    pub tree: Vec<PhysRange>,
+    /// Bytes of that.
+    pub size: usize,
+    /// CRC-32 of that.
+    pub checksum: u32,
+    /// The pages of its files.
+    pub data: RangeSet,
+    /// Number of inodes, for the status.
+    pub inodes: u64,
+}
+
+/// What an instance consists of.
+pub enum Body<S: System> {
+    /// Nothing yet.
+    New,
+    /// It arrived, and all of it is still reserved.
+    Arrived(Arrived),
+    /// Its files are there. The instance has an active reference on the superblock.
+    Live(S::Super),
+    /// It is being released, or there was no memory to give back what is left of it.
+    Ending,
+}
+
+/// A file system that has a name.
+pub struct Instance<S: System> {
+    /// Its number, not 0.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Pages that may be used.
+    pub limit: u64,
+    /// Inodes that may be used; it is inode space that is limited by this, see [`crate::account`].
+    pub inode_limit: u64,
+    /// Pages in files, and of long symbolic links.
+    pub used: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Bytes of inode space that are used.
+    pub space: u64,
+    /// Number of the next inode.
+    pub next_ino: u64,
+    /// What there is of it.
+    pub body: Body<S>,
+    /// As what it arrived; khofs has that node for its own.
+    pub node: Option<S::Node>,
+    /// Pages of live files that are still reserved.
+    pub unclaimed: RangeSet,
+    /// When new memory is a folio of 2 MiB.
+    pub huge: Huge,
+}
+
+/// Everything that the lock is around.
+pub struct State<S: System> {
+    /// All instances.
+    pub instances: Vec<Instance<S>>,
+    /// Their memory.
+    pub chunks: Chunks,
+    /// Whether names and sizes must not change.
+    pub frozen: bool,
+    /// Number of the activation.
+    pub epoch: u64,
+    /// Trees that were written down for this activation.
+    pub written: Vec<S::Block>,
+    last_id: u32,
+}
+
+impl<S: System> State<S> {
+    /// No instance.
+    pub const fn new() -> Self {
+        Self {
+            instances: Vec::new(),
+            chunks: Chunks::new(),
+            frozen: false,
+            epoch: 0,
+            written: Vec::new(),
+            last_id: 0,
+        }
+    }
+
+    /// The instance with this number.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`].
+    pub fn instance(&mut self, id: u32) -> Result<&mut Instance<S>, Errno> {
+        self.instances.iter_mut().find(|i| i.id == id).ok_or(ENOENT)
+    }
+
+    /// Adds an instance.
+    ///
+    /// # Errors
+    ///
+    /// [`EEXIST`] for a name that is taken; no memory.
+    pub fn add(&mut self, name: String, body: Body<S>) -> Result<&mut Instance<S>, Errno> {
+        if self.instances.iter().any(|i| i.name == name) {
+            return Err(EEXIST);
+        }
+        self.instances.try_reserve(1)?;
+        self.last_id = self.last_id.checked_add(1).ok_or(ENOMEM)?;
+        let ram = S::ram_pages();
+        let instance = Instance {
+            id: self.last_id,
+            name,
+            limit: ram / 2,
+            inode_limit: ram / 2,
+            used: 0,
+            inodes: 0,
+            space: 0,
+            next_ino: 2, // 1 is the root
+            body,
+            node: None,
+            unclaimed: RangeSet::new(),
+            huge: Huge::default(),
+        };
+        self.instances.push(instance);
+        self.instances.last_mut().ok_or(ENOMEM)
+    }
+
+    /// The number of the instance that a mount wants, which is made unless it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] in the active phase when it is not live, and when it ends; no memory.
+    pub fn mount(&mut self, options: &Options) -> Result<u32, Errno> {
+        let frozen = self.frozen;
+        let at = self.instances.iter().position(|i| i.name == options.name());
+        let live = at
+            .and_then(|at| self.instances.get(at))
+            .is_some_and(|i| matches!(i.body, Body::Live(_)));
+        if frozen && !live {
+            return Err(EBUSY);
+        }
+        let instance = match at {
+            Some(at) => self.instances.get_mut(at).ok_or(ENOENT)?,
+            None => {
+                let mut name = String::new();
+                name.try_reserve_exact(options.name().len())?;
+                name.push_str(options.name());
+                self.add(name, Body::New)?
+            }
+        };
+        match instance.body {
+            Body::Ending => Err(EBUSY),
+            _ => Ok(instance.id),
+        }
+    }
+
+    /// The mount that [`mount`](Self::mount) began is done or has failed.
+    pub fn mount_done(&mut self) {
+        self.instances.retain(|i| !matches!(i.body, Body::New));
+    }
+
+    /// Begins to end an instance: its number, and what there was of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] for no such name; [`EBUSY`] in the active phase.
+    pub fn end(&mut self, name: &str) -> Result<(u32, Body<S>), Errno> {
+        let frozen = self.frozen;
+        let instance = self.instances.iter_mut().find(|i| i.name == name);
+        let instance = instance.ok_or(ENOENT)?;
+        if frozen {
+            return Err(EBUSY);
+        }
+        let body = core::mem::replace(&mut instance.body, Body::Ending);
+        Ok((instance.id, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    fn arrived() -> Body<Fake> {
+        Body::Arrived(Arrived {
+            tree: Vec::new(),
+            size: 0,
+            checksum: 0,
+            data: RangeSet::new(),
+            inodes: 1,
+        })
+    }
+
+    fn named(name: &str) -> Options {
+        let mut options = Options::default();
+        options.set("name", Some(name), 0).unwrap();
+        options
+    }
+
+    #[test]
+    fn an_instance_that_ends_is_not_mounted() {
+        let mut state = State::new();
+        state.add("a".into(), arrived()).unwrap();
+        assert_eq!(state.end("b").err(), Some(ENOENT));
+        let id = state.mount(&named("a")).unwrap();
+        let (ending, body) = state.end("a").unwrap();
+        assert_eq!(ending, id);
+        assert!(matches!(body, Body::Arrived(_)));
+        assert_eq!(state.mount(&named("a")), Err(EBUSY));
+        // One that was made for a mount that failed is gone with it, one that ends is not.
+        state.mount(&named("b")).unwrap();
+        state.mount_done();
+        assert_eq!(state.instances.len(), 1);
+        // Another attempt finds it.
+        assert!(matches!(state.end("a").unwrap().1, Body::Ending));
+    }
+
+    #[test]
+    fn in_the_active_phase_no_instance_comes_or_goes() {
+        let mut state = State::new();
+        state.add("a".into(), arrived()).unwrap();
+        state.frozen = true;
+        assert_eq!(state.end("a").err(), Some(EBUSY));
+        assert_eq!(state.mount(&named("a")), Err(EBUSY));
+        assert_eq!(state.mount(&named("b")), Err(EBUSY));
+        assert!(matches!(state.instances[0].body, Body::Arrived(_)));
+        assert_eq!(state.instances.len(), 1);
+    }
+}
