@@ -323,7 +323,7 @@ fn adjust(chunk: PhysRange) {
     unsafe { ffi::kho_c_adjust_managed(chunk.start().get() / PAGE_SIZE, count) };
 }
 
-/// Frees the reserved pages of a chunk, or of a part of it, that [`Reserved::free`] took.
+/// Frees the reserved pages of a chunk, or of a part of it, that [`free`](system::Reserved::free) took.
 fn free_chunk(chunk: PhysRange) {
     let order = CHUNK.ilog2().saturating_sub(PAGE_SIZE.ilog2());
     if chunk.len() == CHUNK {
