@@ -253,11 +253,11 @@ impl system::Reserved for Reserved {
         })?;
         for pfn in set.iter().flat_map(pfns) {
             rest(pfn);
-            // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
+            // SAFETY: valid and reserved, as `left_of` asked, and by the # Invariants of `Boot` only for us.
             unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
         }
-        // INVARIANT: RAM, image, frame and reservation were checked above, `Boot` says why they are
-        // reserved, and they were marked just now.
+        // INVARIANT: `left_of` checked RAM and image and asked for frame and reservation, `Boot` says why they
+        // are reserved, and they were marked just now.
         Ok((Self { set }, missing))
     }
 
