@@ -8,8 +8,6 @@
 //!
 //! To add a parser, add a function to one of the modules here and a line to [`TARGETS`].
 
-extern crate alloc;
-
 mod archive;
 mod chain;
 mod facts;

@@ -26,7 +26,7 @@ impl<T, const N: u32> Lock<T, N> {
 
     /// Waits for the mutex. May sleep.
     pub fn lock(&'static self) -> Guard<T, N> {
-        // SAFETY: locks are taken in ascending order of N and never twice (crate documentation).
+        // SAFETY: locks are taken in ascending order of N and never twice (documentation of each module).
         unsafe { ffi::kho_c_lock(N) };
         Guard { lock: self }
     }

@@ -18,8 +18,10 @@ use std::vec::Vec;
 /// A page that differs from an ordinary one that nobody uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Whether it arrived, and nobody has claimed it.
+    /// Whether it is PageReserved.
     pub reserved: bool,
+    /// Whether an instance of the module took it over as such.
+    pub marked: bool,
     /// Whether its memory failed.
     pub failed: bool,
     /// References.
@@ -233,6 +235,13 @@ impl Unclaimed {
         for pfn in set.iter().flat_map(pfns) {
             with(|machine| machine.page(pfn).reserved = true);
         }
+        Self::marked(set)
+    }
+
+    fn marked(set: RangeSet) -> Self {
+        for pfn in set.iter().flat_map(pfns) {
+            with(|machine| machine.page(pfn).marked = true);
+        }
         Self { set }
     }
 
@@ -257,9 +266,12 @@ impl system::Reserved for Unclaimed {
         set: RangeSet::new(),
     };
 
-    fn adopt(boot: &Boot, map: &Map, wanted: &RangeSet, _: bool) -> Result<(Self, u64), Errno> {
-        let (set, missing) = left_of(wanted, map, &boot.handed, |pfn| page(pfn).reserved)?;
-        Ok((Self { set }, missing))
+    fn adopt(boot: &Boot, map: &Map, wanted: &RangeSet, again: bool) -> Result<(Self, u64), Errno> {
+        let (set, missing) = left_of(wanted, map, &boot.handed, |pfn| {
+            let page = page(pfn);
+            page.reserved && (page.marked || !again)
+        })?;
+        Ok((Self::marked(set), missing))
     }
 
     fn set(&self) -> &RangeSet {
@@ -277,7 +289,7 @@ impl system::Reserved for Unclaimed {
         for pfn in wanted.iter().flat_map(pfns) {
             with(|machine| {
                 let page = machine.page(pfn);
-                (page.reserved, page.count) = (false, 1);
+                (page.reserved, page.marked, page.count) = (false, false, 1);
             });
         }
         Ok(())
@@ -289,6 +301,7 @@ impl system::Reserved for Unclaimed {
         for pfn in wanted.iter().flat_map(pfns) {
             with(|machine| {
                 let page = machine.page(pfn);
+                page.marked = false;
                 if !page.failed {
                     page.reserved = false;
                     freed += PAGE_SIZE;

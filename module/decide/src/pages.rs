@@ -76,6 +76,43 @@ pub fn left_of(
     Ok((set, missing))
 }
 
+/// Pages in order, neighbours merged.
+pub struct Runs<I> {
+    pages: I,
+    last: Option<PhysRange>,
+}
+
+impl<I: Iterator<Item = Result<PhysRange, Errno>>> Runs<I> {
+    /// These pages.
+    pub fn new(pages: I) -> Self {
+        Self { pages, last: None }
+    }
+}
+
+impl<I: Iterator<Item = Result<PhysRange, Errno>>> Iterator for Runs<I> {
+    type Item = Result<PhysRange, Errno>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let page = match self.pages.next() {
+                Some(Ok(page)) => page,
+                Some(Err(error)) => return Some(Err(error)),
+                None => return self.last.take().map(Ok),
+            };
+            match self.last {
+                Some(last) if last.end() == page.start() => {
+                    self.last = PhysRange::from_bounds(last.start(), page.end()).ok();
+                }
+                _ => {
+                    if let Some(last) = self.last.replace(page) {
+                        return Some(Ok(last));
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +182,22 @@ mod tests {
         ] {
             assert_eq!(left(&bad), Err(EINVAL), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn pages_that_follow_each_other_are_one_run_and_others_keep_their_order() {
+        let runs = |pages: &[Result<u64, Errno>]| {
+            let pages = pages
+                .iter()
+                .map(|pfn| pfn.map(|pfn| range_of(pfn, 1).unwrap()));
+            Runs::new(pages)
+                .map(|run| run.map(|run| (pfns(run).start, run.pages())))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(runs(&[]), []);
+        let all = runs(&[Ok(7), Ok(8), Ok(3), Ok(4), Ok(5), Ok(5), Ok(1)]);
+        assert_eq!(all, [(7, 2), (3, 3), (5, 1), (1, 1)].map(Ok));
+        let some = runs(&[Ok(7), Err(EINVAL), Ok(8)]);
+        assert_eq!(some.first(), Some(&Err(EINVAL)));
     }
 }

@@ -6,17 +6,15 @@ use crate::boundary::system::{Linux, State, content};
 use crate::boundary::vfs::{Dentry, Inode, Super};
 use crate::state::STATE;
 use alloc::vec::Vec;
-use crc::{CRC_32_ISO_HDLC, Crc, Table};
-use kho::abi::khofs::{
-    INODE_LIMIT, INODES, INSTANCE, INSTANCE_V1, KHOFS_V1, SIZE_LIMIT, TREE, TREE_V1,
-};
-use kho::abi::{CHECKSUM, COMPATIBLE, SIZE};
+use kho::abi::COMPATIBLE;
+use kho::abi::khofs::{INSTANCE_V1, KHOFS_V1};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use kho_boundary::log;
 use kho_boundary::relax;
-use kho_decide::errno::{EINVAL, ENOMEM, Errno};
+use kho_decide::errno::{ENOMEM, Errno};
 use kho_decide::text::Level;
 use khofs_decide::draft::{Draft, Written};
+use khofs_decide::handover::{self, Output, checksum};
 use khofs_decide::pack::S_IFDIR;
 use khofs_decide::state::{Arrived, Body, Instance};
 use khofs_decide::system::Cache;
@@ -26,9 +24,6 @@ const PIECE: usize = 2 << 20;
 
 /// Memory that failed.
 const EHWPOISON: Errno = Errno(133);
-
-/// The checksum of a tree.
-pub const CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
 /// Writes down every instance and freezes them.
 ///
@@ -68,9 +63,7 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
             Body::New | Body::Ending => {}
             Body::Arrived(arrived) => {
                 all_good(instance, &arrived.data)?;
-                let tree = arrived.tree.iter().copied();
-                let facts = (arrived.size, arrived.checksum, arrived.inodes);
-                node(ctx, instance, &arrived.data, tree, facts)?;
+                handover::write(ctx, instance, arrived)?;
             }
             Body::Live(sb) => {
                 let Written { bytes, data, .. } = tree(state, instance, *sb)?;
@@ -85,36 +78,19 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
                     ranges.try_reserve(1)?;
                     ranges.push(range?);
                 }
-                let facts = (bytes.len(), CRC.checksum(&bytes), instance.inodes);
-                node(ctx, instance, &data, ranges.into_iter(), facts)?;
+                let what = Arrived {
+                    tree: ranges,
+                    size: bytes.len(),
+                    checksum: checksum(&bytes),
+                    data,
+                    inodes: instance.inodes,
+                };
+                handover::write(ctx, instance, &what)?;
             }
         }
     }
     state.written = blocks;
     Ok(())
-}
-
-fn node(
-    ctx: &mut Context<'_>,
-    instance: &Instance<Linux>,
-    data: &RangeSet,
-    tree: impl Iterator<Item = PhysRange>,
-    (size, checksum, inodes): (usize, u32, u64),
-) -> Result<(), Errno> {
-    ctx.begin(&instance.name)?;
-    ctx.text(COMPATIBLE, INSTANCE_V1)?;
-    ctx.text(INSTANCE, &instance.name)?;
-    ctx.u64(SIZE_LIMIT, instance.limit.saturating_mul(PAGE_SIZE))?;
-    ctx.u64(INODE_LIMIT, instance.inode_limit)?;
-    ctx.u64(INODES, inodes)?;
-    ctx.mem(data.iter())?;
-    ctx.begin(TREE)?;
-    ctx.text(COMPATIBLE, TREE_V1)?;
-    ctx.u64(SIZE, size as u64)?;
-    ctx.u32(CHECKSUM, checksum)?;
-    ctx.mem(tree)?;
-    ctx.end()?;
-    ctx.end()
 }
 
 /// The tree of an instance as bytes, and the pages of its files.
@@ -206,32 +182,14 @@ pub fn receive() -> Result<(), Errno> {
 }
 
 fn arrived(node: Node) -> Result<(), Errno> {
-    let name = node.text(INSTANCE)?;
-    let written = node.child(TREE)?;
-    let arrived = Arrived {
-        tree: written.mem()?,
-        size: usize::try_from(written.u64(SIZE)?).map_err(|_| EINVAL)?,
-        checksum: written.u32(CHECKSUM)?,
-        data: RangeSet::from_ranges(node.mem()?)?,
-        inodes: node.u64(INODES)?,
-    };
-    let first = arrived.tree.first().ok_or(EINVAL)?;
-    if !kernel::is_reserved(first.start().get() / PAGE_SIZE) {
+    let found = handover::read(node)?;
+    if !kernel::is_reserved(found.first) {
         // It was mounted or released in an earlier life of this module.
         return Ok(());
     }
-    let (limit, inode_limit) = (node.u64(SIZE_LIMIT)?, node.u64(INODE_LIMIT)?);
-    let pages = arrived.data.total() / PAGE_SIZE;
-    let (inodes, ranges) = (arrived.inodes, arrived.data.len());
-    let id = {
-        let mut state = STATE.lock();
-        let instance = state.add(name, Body::Arrived(arrived))?;
-        instance.node = Some(node);
-        instance.limit = limit / PAGE_SIZE;
-        instance.inode_limit = inode_limit;
-        instance.used = pages;
-        instance.id
-    };
+    let pages = found.arrived.data.total() / PAGE_SIZE;
+    let (inodes, ranges) = (found.arrived.inodes, found.arrived.data.len());
+    let id = STATE.lock().add_found(found, node)?.id;
     // From here on nobody else gives its pages away. They are all there, or none of them is handed on.
     let held = node.hold();
     let mut state = STATE.lock();

@@ -4,7 +4,6 @@ use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
 use crate::boundary::system::State;
 use crate::boundary::vfs::{Loose, Super, Tree};
-use crate::carry::CRC;
 use crate::state::STATE;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, RangeSet};
@@ -14,6 +13,7 @@ use kho_decide::errno::{EBADMSG, EINVAL, Errno};
 use kho_decide::text::Level;
 use khofs_decide::check::{self, Summary};
 use khofs_decide::content::Content;
+use khofs_decide::handover::checksum;
 use khofs_decide::options::INODE;
 use khofs_decide::options::Options;
 use khofs_decide::pack::{Attr, Reader, S_IFDIR};
@@ -36,7 +36,7 @@ pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
                     read_arrived(*range, left, &mut bytes)?;
                     left = arrived.size.saturating_sub(bytes.len());
                 }
-                if bytes.len() != arrived.size || CRC.checksum(&bytes) != arrived.checksum {
+                if bytes.len() != arrived.size || checksum(&bytes) != arrived.checksum {
                     log!(Level::Error, "the tree that arrived is damaged");
                     return Err(EBADMSG);
                 }

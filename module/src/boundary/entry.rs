@@ -15,6 +15,7 @@ use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_decide::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
+use kho_decide::pages::Runs;
 use kho_decide::session::Session;
 use kho_decide::system::Failed;
 use kho_decide::text::Text;
@@ -319,41 +320,11 @@ unsafe extern "C" fn kho_rs_prop_mem_vmalloc(
         unsafe { vmalloc_page(area.wrapping_byte_add(offset)) }.ok_or(EINVAL)
     });
     let write = |session: &mut Session| match whole {
-        true => session.mem::<Linux>(Runs { pages, last: None }),
+        true => session.mem::<Linux>(Runs::new(pages)),
         false => Err(EINVAL),
     };
     // SAFETY: a driver's context.
     unsafe { note(ctx, write) }
-}
-
-/// Pages in order, neighbours merged.
-struct Runs<I> {
-    pages: I,
-    last: Option<PhysRange>,
-}
-
-impl<I: Iterator<Item = Result<PhysRange, Errno>>> Iterator for Runs<I> {
-    type Item = Result<PhysRange, Errno>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let page = match self.pages.next() {
-                Some(Ok(page)) => page,
-                Some(Err(error)) => return Some(Err(error)),
-                None => return self.last.take().map(Ok),
-            };
-            match self.last {
-                Some(last) if last.end() == page.start() => {
-                    self.last = PhysRange::from_bounds(last.start(), page.end()).ok();
-                }
-                _ => {
-                    if let Some(last) = self.last.replace(page) {
-                        return Some(Ok(last));
-                    }
-                }
-            }
-        }
-    }
 }
 
 // What arrived

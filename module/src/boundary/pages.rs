@@ -253,11 +253,11 @@ impl system::Reserved for Reserved {
         })?;
         for pfn in set.iter().flat_map(pfns) {
             rest(pfn);
-            // SAFETY: valid and reserved, checked above, and by the # Invariants of `Boot` only for us.
+            // SAFETY: valid and reserved, as `left_of` asked, and by the # Invariants of `Boot` only for us.
             unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
         }
-        // INVARIANT: RAM, image, frame and reservation were checked above, `Boot` says why they are
-        // reserved, and they were marked just now.
+        // INVARIANT: `left_of` checked RAM and image and asked for frame and reservation, `Boot` says why they
+        // are reserved, and they were marked just now.
         Ok((Self { set }, missing))
     }
 
@@ -323,7 +323,7 @@ fn adjust(chunk: PhysRange) {
     unsafe { ffi::kho_c_adjust_managed(chunk.start().get() / PAGE_SIZE, count) };
 }
 
-/// Frees the reserved pages of a chunk, or of a part of it, that [`Reserved::free`] took.
+/// Frees the reserved pages of a chunk, or of a part of it, that [`free`](system::Reserved::free) took.
 fn free_chunk(chunk: PhysRange) {
     let order = CHUNK.ilog2().saturating_sub(PAGE_SIZE.ilog2());
     if chunk.len() == CHUNK {

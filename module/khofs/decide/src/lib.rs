@@ -11,6 +11,7 @@
 //! | [`pack`] | how a tree is written down |
 //! | [`draft`] | what of one is lost, and where its pages are |
 //! | [`check`] | whether to believe one |
+//! | [`handover`] | what is said of an instance beside its tree |
 //! | [`restore`] | what is made of it |
 //! | [`xattr`] | extended attributes |
 //! | [`show`] | what `/sys/fs/khofs` says |
@@ -42,6 +43,7 @@ pub mod draft;
 pub mod extents;
 #[cfg(test)]
 mod fake;
+pub mod handover;
 pub mod options;
 pub mod pack;
 pub mod pages;

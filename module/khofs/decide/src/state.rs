@@ -5,10 +5,11 @@ use crate::options::{Huge, Options};
 use crate::system::System;
 use alloc::string::String;
 use alloc::vec::Vec;
-use kho::{PhysRange, RangeSet};
+use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use kho_decide::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
 
 /// What arrived of an instance that was not mounted yet.
+#[derive(Debug)]
 pub struct Arrived {
     /// Where its tree is written down.
     pub tree: Vec<PhysRange>,
@@ -20,6 +21,21 @@ pub struct Arrived {
     pub data: RangeSet,
     /// Number of inodes, for the status.
     pub inodes: u64,
+}
+
+/// An instance that arrived.
+#[derive(Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// Pages that may be used.
+    pub limit: u64,
+    /// Inodes that may be used.
+    pub inode_limit: u64,
+    /// What there is of it.
+    pub arrived: Arrived,
+    /// The first page of its tree, which stays reserved until the instance is mounted or released.
+    pub first: u64,
 }
 
 /// What an instance consists of.
@@ -127,6 +143,21 @@ impl<S: System> State<S> {
         };
         self.instances.push(instance);
         self.instances.last_mut().ok_or(ENOMEM)
+    }
+
+    /// Adds an instance that arrived, as that node.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
+    pub fn add_found(&mut self, found: Found, node: S::Node) -> Result<&mut Instance<S>, Errno> {
+        let used = found.arrived.data.total() / PAGE_SIZE;
+        let instance = self.add(found.name, Body::Arrived(found.arrived))?;
+        instance.node = Some(node);
+        instance.limit = found.limit;
+        instance.inode_limit = found.inode_limit;
+        instance.used = used;
+        Ok(instance)
     }
 
     /// The number of the instance that a mount wants, which is made unless it exists.

@@ -8,6 +8,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kho::{PhysAddr, PhysRange};
 use kho_decide::errno::{EINVAL, ENOSPC, Errno};
+use khofs_decide::handover::{Input, Output};
 
 /// A string of at most 63 bytes with its NUL.
 struct Text([u8; 64]);
@@ -48,67 +49,39 @@ impl Context<'_> {
             .map(|p| Self(p, PhantomData))
             .ok_or(EINVAL)
     }
+}
 
-    /// Begins a child.
-    ///
-    /// # Errors
-    ///
-    /// As `include/kho.h` says; so for all that follow.
-    pub fn begin(&mut self, name: &str) -> Result<(), Errno> {
+impl Output for Context<'_> {
+    fn begin(&mut self, name: &str) -> Result<(), Errno> {
         let name = Text::new(name)?;
         // SAFETY: the context by the # Invariants, a string with its NUL; so for all that follow.
         check(unsafe { ffi::kho_begin_node(self.0.as_ptr(), name.as_ptr()) })
     }
 
-    /// Ends it.
-    ///
-    /// # Errors
-    ///
-    /// See [`begin`](Self::begin).
-    pub fn end(&mut self) -> Result<(), Errno> {
+    fn end(&mut self) -> Result<(), Errno> {
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_end_node(self.0.as_ptr()) })
     }
 
-    /// A property.
-    ///
-    /// # Errors
-    ///
-    /// See [`begin`](Self::begin).
-    pub fn u32(&mut self, name: &str, value: u32) -> Result<(), Errno> {
+    fn u32(&mut self, name: &str, value: u32) -> Result<(), Errno> {
         let name = Text::new(name)?;
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_prop_u32(self.0.as_ptr(), name.as_ptr(), value) })
     }
 
-    /// A property.
-    ///
-    /// # Errors
-    ///
-    /// See [`begin`](Self::begin).
-    pub fn u64(&mut self, name: &str, value: u64) -> Result<(), Errno> {
+    fn u64(&mut self, name: &str, value: u64) -> Result<(), Errno> {
         let name = Text::new(name)?;
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_prop_u64(self.0.as_ptr(), name.as_ptr(), value) })
     }
 
-    /// A property.
-    ///
-    /// # Errors
-    ///
-    /// See [`begin`](Self::begin).
-    pub fn text(&mut self, name: &str, value: &str) -> Result<(), Errno> {
+    fn text(&mut self, name: &str, value: &str) -> Result<(), Errno> {
         let (name, value) = (Text::new(name)?, Text::new(value)?);
         // SAFETY: as in `begin`.
         check(unsafe { ffi::kho_prop_str(self.0.as_ptr(), name.as_ptr(), value.as_ptr()) })
     }
 
-    /// `mem`; no property for no range.
-    ///
-    /// # Errors
-    ///
-    /// See [`begin`](Self::begin); no memory.
-    pub fn mem(&mut self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Errno> {
+    fn mem(&mut self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Errno> {
         let mut list: Vec<[u64; 2]> = Vec::new();
         for range in ranges {
             list.try_reserve(1)?;
@@ -164,49 +137,31 @@ impl Node {
     pub fn release(self) -> Result<(), Errno> {
         check(ffi::khofs_c_release_node(self.0))
     }
+}
 
-    /// Its child of this name.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT`.
-    pub fn child(self, name: &str) -> Result<Self, Errno> {
+impl Input for Node {
+    fn child(self, name: &str) -> Result<Self, Errno> {
         let name = Text::new(name)?;
         // SAFETY: a string with its NUL.
         let node = unsafe { ffi::kho_find_child(self.0, name.as_ptr()) };
         Errno::check(node).map(|_| Self(node))
     }
 
-    /// A number.
-    ///
-    /// # Errors
-    ///
-    /// As `include/kho.h` says; so for all that follow.
-    pub fn u32(self, name: &str) -> Result<u32, Errno> {
+    fn u32(self, name: &str) -> Result<u32, Errno> {
         let (name, mut value) = (Text::new(name)?, 0);
         // SAFETY: a string with its NUL and a variable.
         check(unsafe { ffi::kho_get_u32(self.0, name.as_ptr(), &raw mut value) })?;
         Ok(value)
     }
 
-    /// A number.
-    ///
-    /// # Errors
-    ///
-    /// See [`u32`](Self::u32).
-    pub fn u64(self, name: &str) -> Result<u64, Errno> {
+    fn u64(self, name: &str) -> Result<u64, Errno> {
         let (name, mut value) = (Text::new(name)?, 0);
         // SAFETY: a string with its NUL and a variable.
         check(unsafe { ffi::kho_get_u64(self.0, name.as_ptr(), &raw mut value) })?;
         Ok(value)
     }
 
-    /// A string.
-    ///
-    /// # Errors
-    ///
-    /// See [`u32`](Self::u32); no memory.
-    pub fn text(self, name: &str) -> Result<String, Errno> {
+    fn text(self, name: &str) -> Result<String, Errno> {
         let (name, mut buf) = (Text::new(name)?, [0u8; 64]);
         // SAFETY: a string with its NUL and a buffer.
         let len =
@@ -220,12 +175,7 @@ impl Node {
         Ok(copy)
     }
 
-    /// `mem` in its order, empty when there is none.
-    ///
-    /// # Errors
-    ///
-    /// See [`u32`](Self::u32); no memory.
-    pub fn mem(self) -> Result<Vec<PhysRange>, Errno> {
+    fn mem(self) -> Result<Vec<PhysRange>, Errno> {
         let mut buf: Vec<u8> = Vec::new();
         let mut size = 4096usize;
         let len = loop {
