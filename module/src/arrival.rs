@@ -7,6 +7,7 @@
 use crate::boundary::kernel::copy_reserved;
 use crate::boundary::pages::{Boot, Reserved, Stays};
 use crate::boundary::tree::Tree;
+use crate::contract::CONTRACT;
 use crate::errno::{ENODATA, ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::text::{Level, log};
@@ -241,7 +242,7 @@ fn kernel_part(user: &Tree, map: &Map, found: &Found) -> Result<Option<Part>, Wh
             Why::Refused("it is no tree: aborted after the image was loaded, or overwritten")
         }
     })?;
-    let part = KernelPart::parse(tree.reader()).map_err(|error| match error {
+    let part = KernelPart::parse_as(CONTRACT, tree.reader()).map_err(|error| match error {
         KernelPartError::OutOfMemory(_) => Why::Memory,
         error => {
             log!(Level::Info, "kernel's part at {}: {error}", said.mem);

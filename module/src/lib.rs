@@ -36,6 +36,7 @@ mod arena;
 mod arrival;
 mod boundary;
 mod chain;
+mod contract;
 mod control;
 mod errno;
 mod holds;

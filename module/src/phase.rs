@@ -4,13 +4,14 @@ use crate::boundary::kernel::{SelfHold, publish_dt, random, release, withdraw_dt
 use crate::boundary::pages::Block;
 use crate::boundary::producer::{Handle, Held};
 use crate::boundary::sync::Lock;
+use crate::contract::CONTRACT;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
 use crate::session::Session;
 use crate::store::STORE;
 use crate::text::{Level, log};
 use alloc::string::String;
 use alloc::vec::Vec;
-use kho::abi::kernel_part::{KERNEL, KERNEL_V1, RELEASE};
+use kho::abi::kernel_part::{KERNEL, RELEASE};
 use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
 use kho::{PAGE_SIZE, PhysRange};
@@ -270,7 +271,7 @@ fn finish(session: &Session) -> Result<(u64, Block, Vec<u8>), Errno> {
     };
     let write = |own: PhysRange| {
         session.tree(|w| {
-            w.prop_str(COMPATIBLE, KERNEL_V1)?;
+            w.prop_str(COMPATIBLE, CONTRACT)?;
             w.prop_u64(GENERATION, generation)?;
             w.prop_str(RELEASE, release())?;
             w.prop_u32(CHECKSUM, 0)?;
