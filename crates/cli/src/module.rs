@@ -8,7 +8,7 @@ use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::khofs;
 use crate::output::Output;
 use crate::session::Session;
-use kho::abi::kernel_part::{KernelPart, KernelPartError};
+use kho::abi::kernel_part::{KERNEL_V1, KernelPart, KernelPartError};
 use kho::tree::{MAX_SIZE, Reader};
 use kho::{PhysRange, RangeSet};
 use kho_kexec::sys::root::{ATTRIBUTE_LIMIT, Root};
@@ -18,6 +18,13 @@ use std::path::Path;
 
 /// The module's folder.
 const DIR: &str = "sys/kernel/kho";
+
+/// `compatible` of the kernel's part. Tests build a command of the next contract, which knows no other one.
+const CONTRACT: &str = if cfg!(feature = "next-contract") {
+    "kho-kernel-v2"
+} else {
+    KERNEL_V1
+};
 
 /// A kernel's part that the next load hands over.
 #[derive(Debug)]
@@ -388,7 +395,7 @@ pub fn arrived_part(
     bytes.truncate(usize::try_from(reference.size).unwrap_or(0));
     let part = Reader::new(&bytes)
         .map_err(KernelPartError::from)
-        .and_then(|tree| KernelPart::parse(&tree));
+        .and_then(|tree| KernelPart::parse_as(CONTRACT, &tree));
     let part = match part {
         Ok(part) if part.reference == reference => part,
         Ok(_) => return Ok(Some(Err("it is not the one that was loaded".to_owned()))),
@@ -420,7 +427,7 @@ fn read(root: &Root) -> Result<OutgoingPart, Fail> {
         .bytes(&format!("{DIR}/dt"), MAX_SIZE as u64)
         .or_status(Status::Module)?;
     let tree = Reader::new(&bytes).or_status(Status::Module)?;
-    let kernel = KernelPart::parse(&tree).map_err(|err| {
+    let kernel = KernelPart::parse_as(CONTRACT, &tree).map_err(|err| {
         let fail = Fail::new(
             Status::Module,
             format!(

@@ -1,4 +1,4 @@
-//! A tree as JSON; the mapping is described at the [crate](crate).
+//! A tree as JSON; the mapping is described at the [crate].
 
 use crate::human;
 use crate::schema::{self, Schema, Show, Type};

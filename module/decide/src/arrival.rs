@@ -4,6 +4,7 @@
 //! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so
 //! an image that was loaded before refers to nothing.
 
+use crate::contract::CONTRACT;
 use crate::errno::{ENODATA, ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::system::{Boot, Reserved, System, Tree, log};
@@ -249,7 +250,7 @@ fn kernel_part<S: System>(
             Why::Refused("it is no tree: aborted after the image was loaded, or overwritten")
         }
     })?;
-    let part = KernelPart::parse(tree.reader()).map_err(|error| match error {
+    let part = KernelPart::parse_as(CONTRACT, tree.reader()).map_err(|error| match error {
         KernelPartError::OutOfMemory(_) => Why::Memory,
         error => {
             log!(S, Level::Info, "kernel's part at {}: {error}", said.mem);

@@ -33,6 +33,7 @@ extern crate std;
 pub mod arena;
 pub mod arrival;
 pub mod chain;
+mod contract;
 pub mod errno;
 #[cfg(test)]
 mod fake;

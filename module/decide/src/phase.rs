@@ -1,5 +1,6 @@
 //! The active phase: who takes part, and all or nothing.
 
+use crate::contract::CONTRACT;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
 use crate::session::Session;
 use crate::store::Store;
@@ -7,7 +8,7 @@ use crate::system::{Block, System, log};
 use crate::text::Level;
 use alloc::string::String;
 use alloc::vec::Vec;
-use kho::abi::kernel_part::{KERNEL, KERNEL_V1, RELEASE};
+use kho::abi::kernel_part::{KERNEL, RELEASE};
 use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
 use kho::{PAGE_SIZE, PhysRange};
@@ -324,7 +325,7 @@ fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Err
     };
     let write = |own: PhysRange| {
         session.tree(|w| {
-            w.prop_str(COMPATIBLE, KERNEL_V1)?;
+            w.prop_str(COMPATIBLE, CONTRACT)?;
             w.prop_u64(GENERATION, generation)?;
             w.prop_str(RELEASE, S::release())?;
             w.prop_u32(CHECKSUM, 0)?;

@@ -46,7 +46,7 @@ impl BootParams {
     ///
     /// # Errors
     ///
-    /// [`BootParamsError::Length`] unless there are [`BOOT_PARAMS_LEN`] bytes.
+    /// [`BootParamsError::Length`] unless there are [`BOOT_PARAMS_LEN`](super::BOOT_PARAMS_LEN) bytes.
     pub fn from_running(data: &[u8]) -> Result<Box<Self>, BootParamsError> {
         match Self::read_from_bytes(data) {
             Ok(params) => Ok(Box::new(params)),

@@ -40,13 +40,8 @@ pub const KERNEL: &str = "kernel";
 /// `compatible` of the node [`KERNEL`].
 pub const KERNEL_PART_V1: &str = "kho-kernel-part-v1";
 
-/// `compatible` of the root of the kernel's part. With the feature `next-contract`, which only a module built for tests
-/// has, it is the next version's.
-pub const KERNEL_V1: &str = if cfg!(feature = "next-contract") {
-    "kho-kernel-v2"
-} else {
-    "kho-kernel-v1"
-};
+/// `compatible` of the root of the kernel's part.
+pub const KERNEL_V1: &str = "kho-kernel-v1";
 
 /// Root of the kernel's part, string: `uname -r` of who wrote it.
 pub const RELEASE: &str = "release";
@@ -114,9 +109,18 @@ impl KernelPart {
     ///
     /// [`KernelPartError`].
     pub fn parse(tree: &Reader<'_>) -> Result<Self, KernelPartError> {
+        Self::parse_as(KERNEL_V1, tree)
+    }
+
+    /// As [`parse`](Self::parse), where writer and reader agreed on another `compatible` than [`KERNEL_V1`].
+    ///
+    /// # Errors
+    ///
+    /// [`KernelPartError`].
+    pub fn parse_as(compatible: &str, tree: &Reader<'_>) -> Result<Self, KernelPartError> {
         let root = tree.root();
         let version = root.prop(COMPATIBLE).map(|prop| prop.value().str());
-        if version != Some(Ok(KERNEL_V1)) {
+        if version != Some(Ok(compatible)) {
             return Err(KernelPartError::Version);
         }
         verify(tree)?;

@@ -65,7 +65,7 @@ pub(super) fn pool(root: &Root) -> u64 {
 }
 
 /// How long `kexec_load` searches its lists when `free` bytes of the destinations are free memory, in a load of `total`
-/// bytes: the product of both numbers of pages, at [`STEP_NS`] (see the [module](super)'s documentation).
+/// bytes: the product of both numbers of pages, at `STEP_NS` (see the [module](super)'s documentation).
 pub fn slow_load(free: u64, total: u64) -> Duration {
     /// Measured: 6 to 12 instructions.
     const STEP_NS: u64 = 10;
