@@ -97,7 +97,7 @@ pub fn scenarios() -> Vec<Scenario> {
                 &long,
             )
             .check(said_at_the_end)
-            .timeout_s(1500)
+            .timeout_s(2700)
             .slow(),
         );
         all.push(stages(
