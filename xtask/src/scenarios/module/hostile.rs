@@ -71,8 +71,8 @@ pub fn forge(host: &mut Host<'_>) -> Result<()> {
             replace(&mut forged, &pair(victim), &pair(reported("text")?))?;
             changes.push((part.start().get(), forged));
         }
-        // The loader's tree says that early boot reserved this kernel's text or the firmware's tables.
-        place @ ("cache-text" | "cache-firmware") => {
+        // The loader's tree says that early boot reserved this kernel's text or memory map, or the firmware's tables.
+        place @ ("cache-text" | "cache-memmap" | "cache-firmware") => {
             let place = reported(place.trim_start_matches("cache-"))?;
             changes.push((arrived.tree.start().get(), arrived.cache(&tree, place)?.1));
         }
