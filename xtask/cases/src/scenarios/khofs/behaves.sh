@@ -189,6 +189,8 @@ for hole in '' 4096 16384; do
 	kho-guest bytes 10000 --seed 7 >$file
 	for at in 10001 20000 2097151; do
 		behind $file $at
+		# 6.1 maps all of the huge page: there the bytes are written, and would show below.
+		case $KHO_RELEASE in 6.1.*) [ $status = 0 ] ;; esac
 	done
 	[ -z "$hole" ] || kho-guest map hole $file $hole
 	kho-guest bytes 10000 --seed 7 | dd of=$file conv=notrunc 2>/dev/null

@@ -71,8 +71,8 @@ pub fn forge(host: &mut Host<'_>) -> Result<()> {
             replace(&mut forged, &pair(victim), &pair(reported("text")?))?;
             changes.push((part.start().get(), forged));
         }
-        // The loader's tree says that early boot reserved this kernel's text or the firmware's tables.
-        place @ ("cache-text" | "cache-firmware") => {
+        // The loader's tree says that early boot reserved this kernel's text or memory map, or the firmware's tables.
+        place @ ("cache-text" | "cache-memmap" | "cache-firmware") => {
             let place = reported(place.trim_start_matches("cache-"))?;
             changes.push((arrived.tree.start().get(), arrived.cache(&tree, place)?.1));
         }
@@ -165,20 +165,31 @@ impl Arrived {
     /// The tree with `place` instead of one range of its mem cache; and where the chain has that range.
     fn cache(&self, tree: &[u8], place: PhysRange) -> Result<(u64, Vec<u8>)> {
         let cache = value_of(tree, MEM_CACHE)?;
+        let part = reference(tree)?.mem;
         // The first is the state; the others ascend, and go on doing so.
         let others = self.reserved.get(1..).unwrap_or_default();
-        for (index, (node, range)) in others.iter().enumerate() {
-            let below = index.checked_sub(1).and_then(|below| others.get(below));
-            let above = others.get(index + 1);
-            let in_order = below.is_none_or(|(_, below)| below.end() <= place.start())
-                && above.is_none_or(|(_, above)| place.end() <= above.start());
+        for (node, range) in others {
+            // Where the kernel's part is has to stay in it: otherwise the tree is refused for that.
+            if range.overlaps(part) {
+                continue;
+            }
             let mut forged = tree.to_vec();
             // A blob that is a range by itself has the same pair in its own node.
             let within = forged.get_mut(cache.clone()).context("mem-cache")?;
-            if in_order && replace(within, &pair(*range), &pair(place)).is_ok() {
-                seal(&mut forged)?;
-                return Ok((*node, forged));
+            if replace(within, &pair(*range), &pair(place)).is_err() {
+                continue;
             }
+            let mut starts: Vec<PhysRange> = others.iter().map(|(_, other)| *other).collect();
+            starts.retain(|other| other != range);
+            starts.push(place);
+            starts.sort_by_key(|range| range.start());
+            let pairs = starts.iter().flat_map(|range| pair(*range));
+            let rest = within.get_mut(16..).context("one range only")?;
+            let pairs: Vec<u8> = pairs.collect();
+            ensure!(rest.len() == pairs.len(), "the chain is not the mem cache");
+            rest.copy_from_slice(&pairs);
+            seal(&mut forged)?;
+            return Ok((*node, forged));
         }
         let ranges: Vec<_> = others.iter().map(|(_, range)| range.to_string()).collect();
         bail!("{place} can replace none of {}", ranges.join(", "))

@@ -42,7 +42,8 @@ if [ "$KHO_HOP" -gt 0 ]; then
 	od -A n -t u8 -j 592 -N 8 /sys/kernel/boot_params/data | tr -d ' ' | kho-guest report head
 	place 'Kernel code' | kho-guest report text
 	place Reserved | grep -v '^000' | head -n 1 | kho-guest report firmware
-	kho-guest early-allocation | kho-guest report memmap
+	memmap=$(kho-guest early-allocation)
+	echo "$memmap" | kho-guest report memmap
 	kho status --json | tr -d ' \n' | sed -n 's/.*"scratch":{"addr":"\(0x[0-9a-f]*\)".*/\1/p' | kho-guest report scratch
 	printf %x "$(kho dump --json | tr -d ' \n' | sed -n 's/.*"label":"kept","mem":\[{"addr":\([0-9]*\).*/\1/p')" |
 		kho-guest report blob
@@ -52,6 +53,8 @@ if [ "$KHO_HOP" -gt 0 ]; then
 	unasked='refused, early boot was not asked to reserve all of the mem cache'
 	unreserved='refused, a range is not RAM that early boot reserved for it'
 	try cache-text arrival "$(outside "$text" "$unasked")"
+	# Early boot takes this from the top: it is outside of scratch when the text is not.
+	try cache-memmap arrival "$(outside "${memmap#0x}" "$unasked")"
 	try cache-firmware arrival "$unasked"
 	try reserve-text arrival "$(outside "$text" "$unreserved")"
 	try reserve-firmware arrival "$unreserved"
