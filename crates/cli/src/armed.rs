@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::state::ArmedFile;
 use kho::PhysAddr;
 use kho_kexec::stand_in;
-use kho_kexec::sys::syscalls::{LoadFlags, SegmentRef};
+use kho_kexec::sys::syscalls::SegmentRef;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -133,7 +133,7 @@ pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
     loaded::unload(session)?;
     session
         .kernel
-        .kexec_load(at, &[segment], LoadFlags::DEFAULT)
+        .kexec_load(at, &[segment])
         .map_err(|err| loaded::call_fail(&err, session))
 }
 

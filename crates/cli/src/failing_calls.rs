@@ -13,7 +13,7 @@ use crate::state::{Content, KeepFile, Local};
 use kho::PhysAddr;
 use kho_kexec::sys::root::Root;
 use kho_kexec::sys::syscalls::fake::{Call, FakeKernel, Which};
-use kho_kexec::sys::syscalls::{CallError, Kernel, LoadFlags, SegmentRef};
+use kho_kexec::sys::syscalls::{CallError, Kernel, SegmentRef};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -47,13 +47,8 @@ impl Machine {
 }
 
 impl Kernel for Machine {
-    fn kexec_load(
-        &self,
-        entry: PhysAddr,
-        segments: &[SegmentRef<'_>],
-        flags: LoadFlags,
-    ) -> Result<(), CallError> {
-        self.fake.kexec_load(entry, segments, flags)?;
+    fn kexec_load(&self, entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Result<(), CallError> {
+        self.fake.kexec_load(entry, segments)?;
         self.show();
         Ok(())
     }

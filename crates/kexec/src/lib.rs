@@ -18,7 +18,7 @@
 //! use kho_kexec::sys::facts::host::CpuFlags;
 //! use kho_kexec::sys::facts::memmap::FirmwareMap;
 //! use kho_kexec::sys::root::Root;
-//! use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
+//! use kho_kexec::sys::syscalls::{Kernel, SegmentRef, System};
 //! use kho_kexec::{cmdline, image};
 //!
 //! # fn load(placement: Placement, tree: &[u8], reserved: &[PhysRange]) -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +56,7 @@
 //!         memsz: segment.dest.len(),
 //!     })
 //!     .collect(); // and a segment for each piece of a blob
-//! System.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)?;
+//! System.kexec_load(assembled.entry, &segments)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use kho::abi::HANDOVER_V1;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_guest::forge::{pair, raw_pair, replace};
-use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
+use kho_kexec::sys::syscalls::{Kernel, SegmentRef, System};
 
 use crate::loader::{self, GENERATION, Next, Places, blob};
 use crate::part::{self, Forgery};
@@ -68,7 +68,7 @@ pub fn load_stranger() -> Result<()> {
         dest: PhysAddr::new(16 << 20),
         memsz: PAGE_SIZE,
     };
-    System.kexec_load(segment.dest, &[segment], LoadFlags::DEFAULT)?;
+    System.kexec_load(segment.dest, &[segment])?;
     println!("a page of nothing is loaded");
     Ok(())
 }

@@ -16,7 +16,7 @@ use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::Root;
-use kho_kexec::sys::syscalls::{Kernel, LoadFlags, SegmentRef, System};
+use kho_kexec::sys::syscalls::{Kernel, SegmentRef, System};
 use kho_kexec::{cmdline, image};
 use serde_json::Value;
 
@@ -194,7 +194,7 @@ pub fn load(
         dest: place.start(),
         memsz: place.len(),
     }));
-    System.kexec_load(assembled.entry, &segments, LoadFlags::DEFAULT)?;
+    System.kexec_load(assembled.entry, &segments)?;
     println!("loaded, {} ranges reserved", reserved.len());
     Ok(())
 }

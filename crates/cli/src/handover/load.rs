@@ -31,7 +31,7 @@ use kho::plan::Plan;
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
 use kho_kexec::sys::loaded::LoadedImage;
-use kho_kexec::sys::syscalls::{CallError, LoadFlags};
+use kho_kexec::sys::syscalls::CallError;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -131,11 +131,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
         memory_failed: Some(inputs.machine.memory.hardware_corrupted),
         scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
     };
-    let load = || {
-        session
-            .kernel
-            .kexec_load(image.entry, &segments, LoadFlags::DEFAULT)
-    };
+    let load = || session.kernel.kexec_load(image.entry, &segments);
     let kexec_load_seconds = commit(&inputs, &plan, load, &record, frozen, session, out)?;
     if arrived.is_none() {
         module::tell_scratch(&session.root, plan.scratch);

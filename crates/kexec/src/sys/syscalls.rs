@@ -60,20 +60,6 @@ impl core::fmt::Debug for SegmentRef<'_> {
     }
 }
 
-/// Flags of `kexec_load`. The crash-kernel and preserve-context flags are deliberately not offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct LoadFlags(u64);
-
-impl LoadFlags {
-    /// The running kernel's own architecture (`KEXEC_ARCH_DEFAULT`).
-    pub const DEFAULT: Self = Self(0);
-
-    /// The flags as the kernel takes them.
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-}
-
 /// Why a list of segments would be refused, found before the call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -224,12 +210,7 @@ pub trait Kernel {
     /// # Errors
     ///
     /// [`CallError`]. The image that was loaded before **stays armed** then.
-    fn kexec_load(
-        &self,
-        entry: PhysAddr,
-        segments: &[SegmentRef<'_>],
-        flags: LoadFlags,
-    ) -> Result<(), CallError>;
+    fn kexec_load(&self, entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Result<(), CallError>;
 
     /// Unloads what is loaded; succeeds when nothing is. Never touches the crash kernel.
     ///
@@ -280,11 +261,11 @@ const _: () = assert!(size_of::<RawSegment>() == 4 * size_of::<usize>());
 /// `KEXEC_FILE_NO_INITRAMFS` (`include/uapi/linux/kexec.h`, 6.1 to 7.3).
 const NO_INITRAMFS: u64 = 4;
 
-/// `KEXEC_ON_CRASH`, only named to keep it out.
-const ON_CRASH: u64 = 1;
+/// `KEXEC_ARCH_DEFAULT` (`include/uapi/linux/kexec.h`): the running kernel's own architecture. `KEXEC_ON_CRASH` and
+/// `KEXEC_PRESERVE_CONTEXT` are never set.
+const FLAGS: u64 = 0;
 
-fn raw_kexec_load(entry: u64, segments: &[RawSegment], flags: LoadFlags) -> Result<(), i32> {
-    debug_assert_eq!(flags.bits() & ON_CRASH, 0);
+fn raw_kexec_load(entry: u64, segments: &[RawSegment]) -> Result<(), i32> {
     // SAFETY: the four arguments are what kexec_load(2) takes. The kernel reads `segments.len()` records of
     // `struct kexec_segment` layout (checked above) at the pointer, and `bufsz` bytes at each `buf`; both
     // come from slices that outlive the call. It writes nothing to this process's memory.
@@ -294,7 +275,7 @@ fn raw_kexec_load(entry: u64, segments: &[RawSegment], flags: LoadFlags) -> Resu
             entry,
             segments.len(),
             segments.as_ptr(),
-            flags.bits(),
+            FLAGS,
         )
     };
     if result == 0 {
@@ -326,12 +307,7 @@ fn raw_kexec_file_load(kernel: &File, initrd: Option<&File>, cmdline: &CStr) -> 
 }
 
 impl Kernel for System {
-    fn kexec_load(
-        &self,
-        entry: PhysAddr,
-        segments: &[SegmentRef<'_>],
-        flags: LoadFlags,
-    ) -> Result<(), CallError> {
+    fn kexec_load(&self, entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Result<(), CallError> {
         check_segments(segments)?;
         let mut raw = Vec::with_capacity(segments.len());
         for (index, s) in segments.iter().enumerate() {
@@ -351,12 +327,12 @@ impl Kernel for System {
                 memsz,
             });
         }
-        raw_kexec_load(entry.get(), &raw, flags)
+        raw_kexec_load(entry.get(), &raw)
             .map_err(|e| CallError::new("kexec_load", e, explain_load(e, &Root::system())))
     }
 
     fn kexec_unload(&self) -> Result<(), CallError> {
-        raw_kexec_load(0, &[], LoadFlags::DEFAULT)
+        raw_kexec_load(0, &[])
             .map_err(|e| CallError::new("kexec_load (unload)", e, explain_load(e, &Root::system())))
     }
 
@@ -603,7 +579,7 @@ mod tests {
     #[test]
     fn the_real_call_refuses_bad_lists_without_making_it() {
         assert!(matches!(
-            System.kexec_load(PhysAddr::new(0), &[], LoadFlags::DEFAULT),
+            System.kexec_load(PhysAddr::new(0), &[]),
             Err(CallError::Segments(SegmentError::None))
         ));
     }

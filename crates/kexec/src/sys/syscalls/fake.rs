@@ -1,8 +1,7 @@
 //! A kernel that only writes down what it was asked, for tests of whoever loads and executes.
 
 use super::{
-    CallError, Kernel, LoadFlags, SegmentRef, check_segments, explain_file_load, explain_load,
-    explain_reboot,
+    CallError, Kernel, SegmentRef, check_segments, explain_file_load, explain_load, explain_reboot,
 };
 use crate::sys::root::Root;
 use core::convert::Infallible;
@@ -30,8 +29,6 @@ pub enum Call {
         entry: PhysAddr,
         /// Segments.
         segments: Vec<Loaded>,
-        /// Flags.
-        flags: LoadFlags,
     },
     /// [`Kernel::kexec_file_load`] with this command line.
     FileLoad(Vec<u8>),
@@ -113,12 +110,7 @@ fn nowhere() -> Root {
 }
 
 impl Kernel for FakeKernel {
-    fn kexec_load(
-        &self,
-        entry: PhysAddr,
-        segments: &[SegmentRef<'_>],
-        flags: LoadFlags,
-    ) -> Result<(), CallError> {
+    fn kexec_load(&self, entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Result<(), CallError> {
         check_segments(segments)?;
         let segments: Vec<Loaded> = segments
             .iter()
@@ -131,7 +123,6 @@ impl Kernel for FakeKernel {
         let call = Call::Load {
             entry,
             segments: segments.clone(),
-            flags,
         };
         self.call(Which::Load, call)
             .map_err(|e| CallError::new("kexec_load", e, explain_load(e, &nowhere())))?;
@@ -191,7 +182,6 @@ mod tests {
                     dest: PhysAddr::new(0x10_0000),
                     memsz: 4096,
                 }],
-                LoadFlags::DEFAULT,
             )
         };
         load(1).unwrap();
