@@ -6,6 +6,7 @@ use crate::args;
 use crate::args::Next;
 use crate::cmd;
 use crate::exit::{Fail, Status};
+use crate::handover::load;
 use crate::on_failure::OnFailure;
 use crate::output::Output;
 use crate::session::Session;
@@ -444,6 +445,26 @@ fn a_load_that_cannot_be_recorded() {
     assert!(world.fake.image().is_some());
     let warnings = crate::output::take_warnings().join("\n");
     assert!(warnings.contains("CANNOT BE UNLOADED"), "{warnings}");
+}
+
+#[test]
+fn pages_that_failed_are_looked_for_where_the_kernel_counts_some() {
+    const HWPOISON: u64 = 1 << 19;
+    let world = World::new();
+    let mut flags = vec![0; (0x4000_0000 / 4096) * 8];
+    let page = 0x2000_0000 / 4096 * 8;
+    flags[page..page + 8].copy_from_slice(&HWPOISON.to_le_bytes());
+    put(world.dir.path(), "proc/kpageflags", flags);
+    let failed = || {
+        let session = world.session();
+        let _lock = session.lock().unwrap();
+        load::run(&world.next(), &session, OUT).unwrap().failed
+    };
+    assert_eq!(failed(), 0);
+    let meminfo = world.dir.path().join("proc/meminfo");
+    let text = fs::read_to_string(&meminfo).unwrap();
+    fs::write(meminfo, text.replace("Corrupted: 0 kB", "Corrupted: 4 kB")).unwrap();
+    assert_eq!(failed(), 4096);
 }
 
 #[test]

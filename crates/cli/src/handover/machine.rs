@@ -57,9 +57,13 @@ impl Machine {
         let reserved = flags
             .reserved_in(map.ram())
             .or_status(Status::NotPermitted)?;
-        let failed = flags
-            .poisoned_in(map.ram())
-            .or_status(Status::NotPermitted)?;
+        // The kernel counts them: where there is none, no page of all the memory has to be looked at.
+        let failed = match memory.hardware_corrupted {
+            0 => RangeSet::new(),
+            _ => flags
+                .poisoned_in(map.ram())
+                .or_status(Status::NotPermitted)?,
+        };
         let next_map = without_failed(&map, &failed)?;
         // What is reserved since an image was loaded is that image (`kimage_alloc_pages`, `kernel/kexec_core.c`),
         // and nothing that only the firmware knows of.
