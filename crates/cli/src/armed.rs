@@ -220,8 +220,8 @@ pub fn copies(args: &Next, session: &Session) -> Result<(), Fail> {
 }
 
 /// Whether systemd will call `kho capture` when the system stops.
-pub fn capture_unit_is_active() -> bool {
-    Path::new("/run/systemd/system").is_dir()
+pub fn capture_unit_is_active(session: &Session) -> bool {
+    session.has_systemd()
         && Command::new("systemctl")
             .args(["is-active", "--quiet", CAPTURE_UNIT])
             .stdin(Stdio::null())

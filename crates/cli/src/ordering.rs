@@ -28,9 +28,6 @@ const DROP_IN: &str = "50-mounts.conf";
 /// Where systemd puts what generators make for the system (the first argument that it calls them with).
 const GENERATED: &str = "/run/systemd/generator";
 
-/// There when systemd runs the system (sd_booted(3)).
-const RUNNING: &str = "/run/systemd/system";
-
 /// What a line of the drop-in begins with.
 const AFTER: &str = "After=";
 
@@ -39,7 +36,7 @@ const LIMIT: u64 = 16 << 20;
 
 /// Lets systemd read the order again when a path came on the list whose mounts are not in it yet.
 pub fn update(session: &Session, out: Output) {
-    if !Path::new(RUNNING).is_dir() || !Path::new(INSTALLED).exists() {
+    if !session.has_systemd() || !Path::new(INSTALLED).exists() {
         return;
     }
     let [_, capture] = UNITS;
@@ -121,8 +118,8 @@ pub fn complain(what: &str) {
 /// # Errors
 ///
 /// When systemd does not say.
-pub fn missing_mounts(paths: &[&Path]) -> Result<Vec<mounts::Missing>, Fail> {
-    if !Path::new(RUNNING).is_dir() {
+pub fn missing_mounts(paths: &[&Path], session: &Session) -> Result<Vec<mounts::Missing>, Fail> {
+    if !session.has_systemd() {
         return Ok(Vec::new());
     }
     // A look into it mounts what is mounted on access.

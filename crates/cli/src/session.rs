@@ -49,6 +49,11 @@ impl Session {
         }
     }
 
+    /// Whether systemd runs the system (sd_booted(3)).
+    pub fn has_systemd(&self) -> bool {
+        self.root.exists("run/systemd/system")
+    }
+
     /// Keeps every other `kho` that would change something out, until dropped.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ pub fn run(
             measure(args, arrived, &next, session, out)?
         }
     };
-    time::require(now.time, time::limit(), args.slow_ok)?;
+    time::require(now.time, time::limit(session), args.slow_ok)?;
     let armed = ArmedFile {
         kernel: crate::shown::path(&args.kernel),
         release,
@@ -102,7 +102,7 @@ pub fn run(
         return Err(fail);
     }
     ordering::update(session, out);
-    report(&armed, &now, out);
+    report(&armed, &now, session, out);
     Ok(())
 }
 
@@ -141,8 +141,8 @@ fn measure(
     })
 }
 
-fn report(armed: &ArmedFile, now: &Now, out: Output) {
-    let unit = armed::capture_unit_is_active();
+fn report(armed: &ArmedFile, now: &Now, session: &Session, out: Output) {
+    let unit = armed::capture_unit_is_active(session);
     if !unit {
         out.warn(&format!(
             "{unit} is not active, so nothing will take the content: systemctl start {unit}",

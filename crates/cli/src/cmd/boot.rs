@@ -82,7 +82,7 @@ fn restore_all(
         .iter()
         .filter_map(|blob| blob.path.as_deref())
         .collect();
-    let missing = ordering::missing_mounts(&paths)?;
+    let missing = ordering::missing_mounts(&paths, session)?;
     let mut outcomes = Vec::new();
     for blob in &arrived.blobs {
         let mut keep = session.state.keep()?;

@@ -3,6 +3,7 @@
 use crate::exit::{Fail, Status};
 use crate::hash;
 use crate::output;
+use crate::session::Session;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,10 @@ fn scaled(sample: Duration, bytes: u64) -> Duration {
 
 /// How long systemd lets a shutdown take on its way to `kexec.target` (`JobTimeoutUSec`, org.freedesktop.systemd1(5)). None where
 /// it sets no limit, or there is no systemd. The unit of the capture itself asks for more time while it works.
-pub fn limit() -> Option<Duration> {
+pub fn limit(session: &Session) -> Option<Duration> {
+    if !session.has_systemd() {
+        return None;
+    }
     let output = Command::new("busctl")
         .args([
             "get-property",

@@ -218,7 +218,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         return load_file(&next, session, out);
     }
     // Services still run: what is read now would be old when they have stopped.
-    let later = wanted.said_load && !wanted.exec && armed::capture_unit_is_active();
+    let later = wanted.said_load && !wanted.exec && armed::capture_unit_is_active(session);
     if later {
         arm::run(&next, None, session, out)?;
     } else {
