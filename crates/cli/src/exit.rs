@@ -1,6 +1,7 @@
 //! Failures of verbs, each with its exit status.
 
 pub use crate::status::Status;
+pub use kho_format::human::chain;
 
 use serde::Serialize;
 use std::fmt;
@@ -85,21 +86,6 @@ impl<T, E: std::error::Error> OrStatus<T> for Result<T, E> {
     fn or_status(self, status: Status) -> Result<T, Fail> {
         self.map_err(|err| Fail::new(status, chain(&err)))
     }
-}
-
-/// An error and its sources, joined by colons; a source that its parent already quotes is left out.
-pub fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        let next = err.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = err.source();
-    }
-    text
 }
 
 #[cfg(test)]

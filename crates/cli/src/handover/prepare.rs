@@ -17,7 +17,7 @@ use kho::scratch::ScratchError;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
-use kho_kexec::sys::syscalls::SEGMENT_MAX;
+use kho_kexec::sys::syscalls::{SEGMENT_MAX, half_of_memory};
 
 /// Most early reservations that are planned for, chain and tree included.
 ///
@@ -211,7 +211,7 @@ fn limits(max_ranges: Option<usize>, machine: &Machine) -> Result<Limits, Fail> 
     Ok(Limits {
         max_entries: cap,
         max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
-        load_limit: machine.memory.total / 2 / PAGE_SIZE * PAGE_SIZE,
+        load_limit: half_of_memory(machine.memory.total),
     })
 }
 
