@@ -21,6 +21,7 @@ pub mod kernel;
 mod load;
 pub mod machine;
 pub mod memory;
+pub mod module;
 pub mod op;
 mod producers;
 pub mod script;
