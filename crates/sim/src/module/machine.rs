@@ -173,18 +173,19 @@ impl Machine {
         Some(block)
     }
 
-    /// Pages go back to the page allocator, which overwrites them.
+    /// Pages go back to the page allocator. Somebody overwrites them, or they stay as they are for now.
     pub fn free(&mut self, pages: PhysRange) {
+        let overwrite = self.world.rng.below(2) == 0;
         for pfn in pfns(pages) {
             if self.mapped.contains(&pfn) {
                 self.orphans.insert(pfn);
             } else {
-                self.free_page(pfn);
+                self.free_page(pfn, overwrite);
             }
         }
     }
 
-    fn free_page(&mut self, pfn: u64) {
+    fn free_page(&mut self, pfn: u64, overwrite: bool) {
         let one = set([page(pfn)]);
         let low = pfn < 256;
         if !low && both(&self.world.kernel.held, &one).is_empty() {
@@ -197,8 +198,10 @@ impl Machine {
                 self.world.kernel.pinned = plus(&self.world.kernel.pinned, &one);
             }
         } else {
-            let garbage = self.world.fresh();
-            self.world.memory.write(page(pfn), Content::start(garbage));
+            if overwrite {
+                let garbage = self.world.fresh();
+                self.world.memory.write(page(pfn), Content::start(garbage));
+            }
             if low {
                 self.low = plus(&self.low, &one);
             }
@@ -209,7 +212,7 @@ impl Machine {
     pub fn unmap(&mut self, pfn: u64) {
         self.mapped.remove(&pfn);
         if self.orphans.remove(&pfn) {
-            self.free_page(pfn);
+            self.free_page(pfn, true);
         }
     }
 

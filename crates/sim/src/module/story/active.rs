@@ -110,9 +110,9 @@ impl Story {
             }
         }
         // Somebody else's.
-        let all = &self.arrived.unclaimed;
-        if self.rng.below(60) == 0
-            && let Some(range) = minus(all, &self.held()).iter().next()
+        let all = plus(&self.foreign, &minus(&self.arrived.unclaimed, &self.held()));
+        if let Some(range) = all.iter().next()
+            && self.rng.below(60) == 0
         {
             good = false;
             nodes.push(vec![range]);

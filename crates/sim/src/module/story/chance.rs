@@ -1,11 +1,11 @@
 //! Users, root and chance.
 
 use super::{Done, Story, any_of, failed_pages, overlap};
-use crate::machine::MIB;
+use crate::machine::{MIB, set};
 use crate::module::machine::{store, with};
 use crate::op::Op;
-use crate::sets::{both, minus, plus};
-use kho::{PAGE_SIZE, RangeSet};
+use crate::sets::{add, both, minus};
+use kho::PAGE_SIZE;
 use kho_decide::pages::{pfns, range_of};
 
 impl Story {
@@ -26,9 +26,16 @@ impl Story {
     pub(super) fn tell_scratch(&mut self) -> Done {
         let first = with(|m| m.world.hop) == 0;
         let ram = with(|m| m.world.template.ram.clone());
-        let Some(place) = self.rng.place(&ram, 64 * MIB, 2 * MIB) else {
+        let Some(mut place) = self.rng.place(&ram, 64 * MIB, 2 * MIB) else {
             return Ok(());
         };
+        // Now and then where drivers have memory already.
+        if let Some(block) = with(|m| m.blocks.iter().next())
+            && self.chance(2)
+            && ram.contains_range(block)
+        {
+            place = block;
+        }
         let told = self.expect("to tell scratch", first, || {
             store(|s| s.tell_scratch(place))
         })?;
@@ -64,16 +71,17 @@ impl Story {
                 place.map(|page| page.start().get() / PAGE_SIZE)
             }
             _ => with(|m| {
-                // One that the allocator goes on to give, until it notices.
-                let blocks = plus(&m.blocks, &m.world.kernel.free(&m.world.template));
-                let blocks = minus(
-                    &blocks,
-                    &self
-                        .active
-                        .as_ref()
-                        .map_or_else(RangeSet::new, |a| a.own.clone()),
-                );
-                let place = self.rng.place(&blocks, PAGE_SIZE, PAGE_SIZE)?;
+                // One that kho.ko has, or that the allocator goes on to give: it gives small blocks first.
+                let own = self.active.as_ref().map(|active| active.own.clone());
+                let ours = minus(&m.blocks, &own.unwrap_or_default());
+                let free = m.world.kernel.free(&m.world.template);
+                let smallest = set(free.iter().min_by_key(|run| run.len()));
+                let from = match self.rng.below(3) {
+                    0 => free,
+                    1 => smallest,
+                    _ => ours,
+                };
+                let place = self.rng.place(&from, PAGE_SIZE, PAGE_SIZE)?;
                 Some(place.start().get() / PAGE_SIZE)
             }),
         };
@@ -84,6 +92,25 @@ impl Story {
             self.tally.failed += 1;
         }
         Ok(())
+    }
+
+    /// Somebody else reserves a page that had arrived and is free by now.
+    pub(super) fn reserve(&mut self) {
+        let gone = minus(&self.arrived.covered, &self.arrived.unclaimed);
+        // A blob that was restored is taken for one that is where it arrived as long as its pages are reserved.
+        let gone = minus(&gone, &self.blobs);
+        let page = with(|m| {
+            let free = both(&gone, &m.world.kernel.free(&m.world.template));
+            // As a rule where a driver has the rest.
+            let near = both(&free, &self.held());
+            let free = if near.is_empty() { free } else { near };
+            let page = m.world.rng.place(&free, PAGE_SIZE, PAGE_SIZE)?;
+            add(&mut m.world.kernel.reserved, page);
+            Some(page)
+        });
+        if let Some(page) = page {
+            add(&mut self.foreign, page);
+        }
     }
 
     /// What failed and arrived is released, after which the rest can be handed over again.

@@ -8,7 +8,7 @@ use crate::module::drivers::called;
 use crate::module::machine::{store, with};
 use crate::sets::{add, outer};
 use kho::{PAGE_SIZE, PhysRange};
-use kho_decide::pages::pfns;
+use kho_decide::pages::{pfns, range_of};
 
 impl Story {
     pub(super) fn register(&mut self) -> Done {
@@ -225,18 +225,27 @@ impl Story {
 
     /// A driver gives back what it gave back before, or more than it has.
     pub(super) fn give_back_wrongly(&mut self) -> Done {
-        let Some(last) = self.given_back else {
+        let owned = |pfn: &u64| self.owners.contains_key(pfn);
+        let lent = self.producers.values().flat_map(|p| &p.pieces);
+        let lent: Vec<Piece> = lent.filter(|p| p.how == How::Lent).copied().collect();
+        let more = any_of(&mut self.rng, lent.len()).and_then(|n| lent.get(n));
+        let wrong = match more.filter(|_| self.rng.below(2) == 0) {
+            Some(piece) => {
+                let pages = pfns(piece.range);
+                let more = range_of(pages.start, piece.range.pages() + 1);
+                more.filter(|_| !owned(&pages.end))
+            }
+            None => self
+                .given_back
+                .filter(|last| !pfns(*last).any(|pfn| owned(&pfn))),
+        };
+        let Some(wrong) = wrong.filter(|wrong| !overlap(&self.lost_lent, &set([*wrong]))) else {
             return Ok(());
         };
-        if pfns(last).any(|pfn| self.owners.contains_key(&pfn))
-            || overlap(&self.lost_lent, &set([last]))
-        {
-            return Ok(());
-        }
-        let before = snapshot();
-        store(|s| s.take_back(last));
-        ensure(before == snapshot(), || {
-            format!("{last} was given back twice")
+        let before = (snapshot(), store(|s| s.lent()));
+        store(|s| s.take_back(wrong));
+        ensure(before == (snapshot(), store(|s| s.lent())), || {
+            format!("{wrong} was given back, and was not lent")
         })
     }
 

@@ -6,8 +6,8 @@ use crate::machine::set;
 use crate::module::drivers::{Called, called};
 use crate::module::machine::{state_pages, store, with};
 use crate::op::{Cut, Op, Outcome};
-use crate::sets::{add, both, minus, plus};
-use kho::{PAGE_SIZE, PhysAddr, RangeSet};
+use crate::sets::{minus, plus};
+use kho::{PhysAddr, RangeSet};
 use kho_decide::pages::range_of;
 use kho_decide::phase::Phase;
 use kho_decide::store::Store;
@@ -88,6 +88,7 @@ impl Story {
         self.foreign = RangeSet::new();
         let stays = with(|m| m.world.kernel.reserved.clone());
         self.arrived = Arrived {
+            covered: stays.clone(),
             stays,
             ..Arrived::default()
         };
@@ -177,18 +178,7 @@ impl Story {
         })?;
         self.lost = plus(&self.lost, &blocks);
         self.lost_lent = RangeSet::new();
-        // Somebody else reserves what was released meanwhile.
-        let nodes = self.arrived.nodes.iter().flat_map(|node| &node.mem);
-        let gone = minus(&set(nodes.copied()), &self.arrived.unclaimed);
-        let page = with(|m| {
-            let free = both(&gone, &m.world.kernel.free(&m.world.template));
-            let page = m.world.rng.place(&free, PAGE_SIZE, PAGE_SIZE)?;
-            add(&mut m.world.kernel.reserved, page);
-            Some(page)
-        });
-        if let Some(page) = page {
-            add(&mut self.foreign, page);
-        }
+        self.reserve();
         store(Store::open).map_err(|e| format!("the module is not loaded again: {e:?}"))?;
         self.told = None;
         self.tally.reloads += 1;

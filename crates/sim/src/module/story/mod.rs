@@ -68,6 +68,8 @@ struct Arrived {
     nodes: Vec<Node>,
     /// What nobody took.
     unclaimed: RangeSet,
+    /// What was reserved in the beginning.
+    covered: RangeSet,
     /// What stays reserved.
     stays: RangeSet,
     /// Numbers of nodes that drivers took.
@@ -255,6 +257,10 @@ impl Story {
             84 => self.tell_scratch(),
             85 => self.shortage(),
             86 if with(|m| m.exhausted) => self.shortage(),
+            87 => {
+                self.reserve();
+                Ok(())
+            }
             86..89 => self.repair(),
             89 if self.chance(8) => self.power_failure(),
             // Time to go on after an activation, and after an abort.
