@@ -62,6 +62,10 @@ pub struct Machine {
     pub largest: u32,
     /// Whether it has nothing at all.
     pub exhausted: bool,
+    /// Whether memory fails in the next block that kho.ko asks for.
+    pub fails_next: bool,
+    /// What went back last: as a rule it is given again first.
+    last: Option<PhysRange>,
     /// Whether the random number 0 was drawn in this boot.
     pub drew_zero: bool,
     handled: bool,
@@ -104,6 +108,8 @@ pub fn install(world: World) {
         blocks: RangeSet::new(),
         largest: 10,
         exhausted: false,
+        fails_next: false,
+        last: None,
         drew_zero: false,
         handled: false,
         noted: None,
@@ -140,6 +146,7 @@ impl Machine {
         (self.failed, self.mapped) = (BTreeSet::new(), BTreeSet::new());
         self.orphans = BTreeSet::new();
         (self.exhausted, self.largest) = (false, 10);
+        (self.fails_next, self.last) = (false, None);
         (self.handled, self.noted, self.drew_zero) = (false, None, false);
     }
 
@@ -163,8 +170,17 @@ impl Machine {
             }
             None => {
                 let free = world.kernel.free(&world.template);
-                let order = u8::try_from(order).ok()?;
-                let block = Buddy::of(&free).allocate(order, &mut world.rng)?;
+                let last = self
+                    .last
+                    .take()
+                    .filter(|last| last.pages() == 1 << order && free.contains_range(*last));
+                let block = match last.filter(|_| world.rng.below(2) == 0) {
+                    Some(last) => last,
+                    None => {
+                        let order = u8::try_from(order).ok()?;
+                        Buddy::of(&free).allocate(order, &mut world.rng)?
+                    }
+                };
                 add(&mut world.kernel.held, block);
                 block
             }
@@ -176,6 +192,7 @@ impl Machine {
     /// Pages go back to the page allocator. Somebody overwrites them, or they stay as they are for now.
     pub fn free(&mut self, pages: PhysRange) {
         let overwrite = self.world.rng.below(2) == 0;
+        self.last = Some(pages);
         for pfn in pfns(pages) {
             if self.mapped.contains(&pfn) {
                 self.orphans.insert(pfn);
@@ -402,6 +419,10 @@ impl system::Block for Block {
     fn any(order: u32) -> Option<Self> {
         with(|machine| {
             let range = machine.allocate(order)?;
+            if std::mem::take(&mut machine.fails_next) {
+                let page = machine.world.rng.below(range.pages());
+                machine.failed.insert(pfns(range).start + page);
+            }
             Some(Self::of(machine, range))
         })
     }

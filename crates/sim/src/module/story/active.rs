@@ -106,7 +106,15 @@ impl Story {
                     }
                     good = false;
                 }
-                nodes.push(mem.iter().collect());
+                let foreign = both(&self.below(*node), &self.foreign);
+                let whole = plus(&mem, &foreign);
+                if mem != whole && self.rng.below(3) == 0 {
+                    // It freed some of it, and forgot that.
+                    good = false;
+                    nodes.push(whole.iter().collect());
+                } else {
+                    nodes.push(mem.iter().collect());
+                }
             }
         }
         // Somebody else's.

@@ -91,9 +91,13 @@ impl Story {
     }
 
     pub(super) fn claim(&mut self) -> Done {
-        let (Some(handle), Some(range)) = (self.any_producer(), self.any_range()) else {
-            return Ok(());
-        };
+        match (self.any_producer(), self.any_range()) {
+            (Some(handle), Some(range)) => self.claim_range(handle, range),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn claim_range(&mut self, handle: u64, range: PhysRange) -> Done {
         let wanted = set([range]);
         // A driver that claims what another one has, or a user's blob, is wrong; kho.ko does not know who asks.
         if overlap(&wanted, &plus(&self.held_by_others(handle), &self.blobs)) {
@@ -166,11 +170,11 @@ impl Story {
         // As a rule one that somebody has.
         let holds = &self.arrived.holds;
         let held = any_of(&mut self.rng, holds.len()).and_then(|n| holds.keys().nth(n));
-        let node = held
-            .copied()
-            .filter(|_| self.rng.below(4) != 0)
-            .unwrap_or(node);
-        self.release_held_of(handle, node)
+        let held = held.copied().filter(|_| self.rng.below(4) != 0);
+        let node = held.unwrap_or(node);
+        let holder = self.arrived.holds.get(&node).copied();
+        let holder = holder.filter(|_| self.rng.below(4) != 0);
+        self.release_held_of(holder.unwrap_or(handle), node)
     }
 
     pub(super) fn release_held_of(&mut self, handle: u64, node: usize) -> Done {

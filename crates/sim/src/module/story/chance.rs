@@ -71,6 +71,7 @@ impl Story {
                 place.map(|page| page.start().get() / PAGE_SIZE)
             }
             _ => with(|m| {
+                m.fails_next = self.rng.below(2) == 0;
                 // One that kho.ko has, or that the allocator goes on to give: it gives small blocks first.
                 let own = self.active.as_ref().map(|active| active.own.clone());
                 let ours = minus(&m.blocks, &own.unwrap_or_default());
@@ -79,7 +80,13 @@ impl Story {
                 let from = match self.rng.below(3) {
                     0 => free,
                     1 => smallest,
-                    _ => ours,
+                    // What is lent next.
+                    _ => {
+                        let owned = set(owned.iter().filter_map(|pfn| range_of(*pfn, 1)));
+                        let rest = minus(&ours, &owned).iter().next()?;
+                        let first = rest.split_at(4 * PAGE_SIZE);
+                        set([first.map_or(rest, |(first, _)| first)])
+                    }
                 };
                 let place = self.rng.place(&from, PAGE_SIZE, PAGE_SIZE)?;
                 Some(place.start().get() / PAGE_SIZE)
@@ -111,6 +118,27 @@ impl Story {
         if let Some(page) = page {
             add(&mut self.foreign, page);
         }
+    }
+
+    /// A driver takes a page of a node that it has and frees it, and somebody else reserves that page.
+    pub(super) fn recycle(&mut self) -> Done {
+        let holds = &self.arrived.holds;
+        let hold = any_of(&mut self.rng, holds.len()).and_then(|n| holds.iter().nth(n));
+        if let Some((node, handle)) = hold.map(|(node, handle)| (*node, *handle)) {
+            let left = both(&self.below(node), &self.arrived.unclaimed);
+            if let Some(page) = self.rng.place(&left, PAGE_SIZE, PAGE_SIZE) {
+                self.claim_range(handle, page)?;
+                let producer = self.producers.get_mut(&handle);
+                let piece = producer.and_then(|p| p.pieces.pop_if(|p| p.range == page));
+                if let Some(piece) = piece {
+                    self.give_back(piece);
+                }
+            }
+        }
+        self.reserve();
+        // Which its driver may not notice.
+        self.activate()?;
+        Ok(())
     }
 
     /// What failed and arrived is released, after which the rest can be handed over again.

@@ -29,7 +29,7 @@ impl Story {
         if self.loaded {
             match self.rng.below(16) {
                 0 => self.abort()?,
-                1 => {
+                7..10 => {
                     self.abort()?;
                     self.activate()?;
                 }

@@ -247,7 +247,11 @@ impl Story {
             54..57 => self.release_held(),
             57..60 => self.release(),
             60..62 => self.release_path(),
-            62..65 => self.activate().map(|_| ()),
+            62..65 => {
+                self.hold()?;
+                self.activate()?;
+                self.release_held()
+            }
             65..67 => self.abort(),
             67..71 => self.hop(),
             71..73 => self.reload(),
@@ -257,14 +261,11 @@ impl Story {
             84 => self.tell_scratch(),
             85 => self.shortage(),
             86 if with(|m| m.exhausted) => self.shortage(),
-            87 => {
-                self.reserve();
-                Ok(())
-            }
-            86..89 => self.repair(),
+            87..89 => self.recycle(),
+            86 => self.repair(),
             89 if self.chance(8) => self.power_failure(),
             // Time to go on after an activation, and after an abort.
-            90..95 if self.active.is_some() => self.hop(),
+            92..95 if self.active.is_some() => self.hop(),
             _ => Ok(()),
         }
     }
