@@ -6,6 +6,7 @@ use crate::machine::set;
 use crate::op::Outcome;
 use crate::sets::both;
 use crate::world::{Armed, Blob, Held, World};
+use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::{Handover, MEM};
 use kho::phase::Machine;
 use kho::tree::Reader;
@@ -95,7 +96,12 @@ impl World {
                 live: false,
             });
         }
+        let mut reference = None;
         for unknown in &handover.unknown {
+            if is_reference(&unknown.node) {
+                reference = Reference::read(&unknown.node);
+                continue;
+            }
             if unknown.compatible != PRODUCER {
                 return Err(format!("an unknown node {}", unknown.compatible));
             }
@@ -109,6 +115,10 @@ impl World {
                     .ok_or("no id")?,
                 ranges,
             });
+        }
+        self.part.clone_from(&promise.part);
+        if reference != self.part.as_ref().map(|part| part.reference) {
+            return Err(format!("the kernel's part is {reference:?}"));
         }
         if self.blobs != promise.blobs || self.held != promise.held {
             return Err(format!(

@@ -38,6 +38,8 @@ pub struct Entry {
 /// A running kernel's view of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
+    /// Where its image is; pinned too.
+    pub image: PhysRange,
     /// Taken in early boot and never given back: image, page structs, tables that the firmware left.
     pub pinned: RangeSet,
     /// Reserved on behalf of the previous kernel and not yet released.
@@ -266,6 +268,7 @@ impl Boot<'_> {
             self.garbage(piece);
         }
         let kernel = Kernel {
+            image: text,
             managed: minus(&usable(template), &pinned_with(&pinned)).total(),
             pinned,
             reserved: reserved.clone(),

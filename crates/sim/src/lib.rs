@@ -12,6 +12,8 @@
 //! - memory that only the firmware and memblock know of is never covered and never overwritten;
 //! - no generation comes back, and nothing but the image that was loaded last is executed.
 //!
+//! [`module`] adds what kho.ko decides, with drivers that come and go.
+//!
 //! A violation is a [`Failure`], which prints the [`script`] that led to it; saved below `scripts/` it is a regression test.
 
 mod arrive;
@@ -21,6 +23,7 @@ pub mod kernel;
 mod load;
 pub mod machine;
 pub mod memory;
+pub mod module;
 pub mod op;
 mod producers;
 pub mod script;

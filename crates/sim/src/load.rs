@@ -223,7 +223,7 @@ impl World {
         }
     }
 
-    /// The producers' nodes.
+    /// The producers' nodes, and the reference to the kernel's part.
     fn producers(&self, w: &mut Writer<'_>) -> Result<(), WriteError> {
         for (number, held) in self.held.iter().enumerate() {
             w.begin_node(&format!("producer-{number}"))?;
@@ -232,7 +232,10 @@ impl World {
             w.prop_mem(MEM, held.ranges.iter())?;
             w.end_node()?;
         }
-        Ok(())
+        match &self.part {
+            Some(part) => part.reference.write(w),
+            None => Ok(()),
+        }
     }
 
     /// Writes chain and tree, and gathers what is to be copied where.
@@ -337,6 +340,7 @@ impl World {
                 covered: set(plan.mem_cache.ranges()),
                 blobs: promised,
                 held: self.held.clone(),
+                part: self.part.clone(),
             },
             rewritten: BTreeMap::new(),
         })

@@ -5,6 +5,7 @@ use crate::machine::{Template, image, range, set};
 use crate::memory::{Content, Memory};
 use crate::op::{Op, Outcome};
 use crate::sets::{Rng, both, minus, plus};
+use kho::abi::kernel_part::Reference;
 use kho::phase::{Fingerprint, Generation, Machine, Phase};
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,14 @@ impl Held {
     }
 }
 
+/// The kernel's part: what drivers hand over, as a kernel module describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) reference: Reference,
+    /// What it names, and its own pages.
+    pub(crate) kept: RangeSet,
+}
+
 /// What `kexec_load` has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Armed {
@@ -64,6 +73,7 @@ pub(crate) struct Promise {
     pub(crate) covered: RangeSet,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) held: Vec<Held>,
+    pub(crate) part: Option<Part>,
 }
 
 /// What happened so far.
@@ -113,6 +123,8 @@ pub struct World {
     pub(crate) armed: Option<Armed>,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) held: Vec<Held>,
+    /// Handed over by the next load: of the active phase, or as it arrived.
+    pub(crate) part: Option<Part>,
     /// As recorded by the last handover.
     pub(crate) scratch: Option<PhysRange>,
     pub(crate) hop: u64,
@@ -200,6 +212,7 @@ impl World {
             template,
             memory: Memory::default(),
             kernel: Kernel {
+                image: range(0, 1),
                 pinned: RangeSet::new(),
                 reserved: RangeSet::new(),
                 held: RangeSet::new(),
@@ -212,6 +225,7 @@ impl World {
             armed: None,
             blobs: Vec::new(),
             held: Vec::new(),
+            part: None,
             scratch: None,
             hop: 0,
             state: None,
@@ -399,7 +413,7 @@ impl World {
         self.library.clear();
         self.machine = Machine::new(self.rng.draw());
         (self.armed, self.scratch, self.hop) = (None, None, 0);
-        self.state = None;
+        (self.state, self.part) = (None, None);
         self.blobs.clear();
         self.held.clear();
         let garbage = self.fresh();
@@ -426,11 +440,12 @@ impl World {
         let blobs = blobs.filter_map(|b| b.arrived.as_ref());
         let blobs = blobs.flat_map(|(pieces, _)| pieces.iter().copied());
         let held = self.held.iter().flat_map(|h| h.ranges.iter());
-        set(blobs.chain(held))
+        let part = self.part.iter().flat_map(|p| p.kept.iter());
+        set(blobs.chain(held).chain(part))
     }
 
     /// The promises that hold at any time.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         for held in &self.held {
             for (range, content) in held.contents() {
                 self.holds(range, content, "a producer's range")?;

@@ -1,0 +1,175 @@
+//! Drivers, as far as the active phase calls them.
+
+use crate::module::machine::{Sim, store, with};
+use kho::PhysRange;
+use kho::abi::COMPATIBLE;
+use kho_decide::errno::Errno;
+use kho_decide::phase::Drivers;
+use kho_decide::session::Session;
+use kho_decide::store::Store;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// Property of each node: its identity.
+pub const ID: &str = "id";
+
+/// `compatible` of each node.
+pub const NODE: &str = "sim-node-v1";
+
+/// A node that a driver writes.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its identity.
+    pub id: u64,
+    /// Pages, in this order.
+    pub mem: Vec<PhysRange>,
+    /// Nodes below it.
+    pub below: Vec<Written>,
+}
+
+/// A driver's side of an activation.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    /// Its module is about to go.
+    pub going: bool,
+    /// What it returns, if not success.
+    pub fails: Option<Errno>,
+    /// What it writes.
+    pub node: Written,
+}
+
+/// All drivers, and what was done with them.
+#[derive(Default)]
+pub struct Called {
+    /// By their handle.
+    pub drivers: BTreeMap<u64, Driver>,
+    /// Who serialized successfully and did not abort since.
+    pub frozen: Vec<u64>,
+    /// Who was called out of turn.
+    pub broken: Vec<String>,
+    /// The tree of the active phase.
+    pub sealed: Vec<u8>,
+    /// Whether the file `dt` is there.
+    pub published: bool,
+    /// What making it fails with.
+    pub no_file: Option<Errno>,
+    /// References on modules.
+    pub references: i64,
+}
+
+thread_local! {
+    static CALLED: RefCell<Called> = RefCell::default();
+}
+
+/// Looks at this thread's drivers, or changes them.
+pub fn called<T>(act: impl FnOnce(&mut Called) -> T) -> T {
+    CALLED.with_borrow_mut(act)
+}
+
+/// A reference on a module.
+pub struct Reference(u64);
+
+impl Reference {
+    fn new(number: u64) -> Self {
+        called(|all| all.references += 1);
+        Self(number)
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        called(|all| all.references -= 1);
+    }
+}
+
+fn write(session: &mut Session, node: &Written) -> Result<(), Errno> {
+    session.prop_str(COMPATIBLE, NODE.as_bytes())?;
+    session.prop(ID, &node.id.to_ne_bytes())?;
+    if !node.mem.is_empty() {
+        session.mem::<Sim>(node.mem.iter().map(|range| Ok(*range)))?;
+    }
+    for (number, below) in node.below.iter().enumerate() {
+        session.begin(&format!("part-{number}"))?;
+        write(session, below)?;
+        session.end()?;
+    }
+    Ok(())
+}
+
+impl Drivers for Sim {
+    type Producer = u64;
+    type Held = Reference;
+    type SelfHold = Reference;
+
+    fn hold(producer: u64) -> Option<Reference> {
+        let going = called(|all| all.drivers.get(&producer).is_none_or(|driver| driver.going));
+        (!going).then(|| Reference::new(producer))
+    }
+
+    fn is(held: &Reference, producer: u64) -> bool {
+        held.0 == producer
+    }
+
+    fn serialize(held: &Reference, session: &mut Session) -> Result<(), Errno> {
+        let driver = called(|all| all.drivers.get(&held.0).cloned());
+        let Some(driver) = driver else {
+            called(|all| {
+                all.broken
+                    .push(format!("{} is asked, and is not there", held.0))
+            });
+            return Ok(());
+        };
+        if let Some(error) = driver.fails {
+            return Err(error);
+        }
+        // It ignores what it is told, as a driver may.
+        let _ = write(session, &driver.node);
+        called(|all| all.frozen.push(held.0));
+        Ok(())
+    }
+
+    fn abort(held: &Reference) {
+        called(|all| {
+            // In reverse order.
+            if all.frozen.pop() != Some(held.0) {
+                all.broken
+                    .push(format!("{} is to undo what it did not do", held.0));
+            }
+        });
+    }
+
+    fn hold_self() -> Option<Reference> {
+        Some(Reference::new(0))
+    }
+
+    fn random() -> u64 {
+        // Zero once in a boot: what is made of it twice is no generation of its own.
+        with(|machine| match machine.world.rng.below(8) {
+            0 if !std::mem::replace(&mut machine.drew_zero, true) => 0,
+            _ => machine.world.rng.draw(),
+        })
+    }
+
+    fn release() -> &'static str {
+        "6.12.0-sim"
+    }
+
+    fn store<T>(act: impl FnOnce(&mut Store<Self>) -> T) -> T {
+        store(act)
+    }
+
+    fn set_sealed(bytes: Vec<u8>) {
+        called(|all| all.sealed = bytes);
+    }
+
+    fn publish() -> Result<(), Errno> {
+        called(|all| {
+            all.published = all.no_file.is_none();
+            all.no_file.map_or(Ok(()), Err)
+        })
+    }
+
+    fn withdraw() {
+        called(|all| all.published = false);
+    }
+}

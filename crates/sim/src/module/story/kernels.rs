@@ -1,0 +1,187 @@
+//! Other kernels, and other instances of the module.
+
+use super::{Arrived, Done, Outgoing, Story, ensure, nodes, said, within};
+use crate::kernel::{Library, Stored};
+use crate::machine::set;
+use crate::module::drivers::{Called, called};
+use crate::module::machine::{state_pages, store, with};
+use crate::op::{Cut, Op, Outcome};
+use crate::sets::{minus, plus};
+use kho::{PhysAddr, RangeSet};
+use kho_decide::pages::range_of;
+use kho_decide::phase::Phase;
+use kho_decide::store::Store;
+use kho_decide::system::Tree as _;
+
+impl Story {
+    pub(super) fn hop(&mut self) -> Done {
+        if self.loaded && self.active.is_none() && !self.activate()? {
+            return self.repair();
+        }
+        let kernel = u8::try_from(self.rng.below(3)).unwrap_or(0);
+        let load = Op::Load(kernel, 20, self.rng.below(2) == 0, Cut::Never);
+        if let Outcome::Refused(_) = with(|m| m.world.step(&load))? {
+            return match self.loaded {
+                true => self.abort(),
+                false => Ok(()),
+            };
+        }
+        if self.loaded {
+            match self.rng.below(16) {
+                0 => self.abort()?,
+                7..10 => {
+                    self.abort()?;
+                    self.activate()?;
+                }
+                2 => self.unregister_any()?,
+                3..6 => self.rewrite()?,
+                6 => self.claim()?,
+                _ => {}
+            }
+            self.check()?;
+        }
+        let (armed, library) = with(|m| (m.world.armed.clone(), m.world.library.clone()));
+        let Some(armed) = armed else {
+            return Err("nothing is loaded".into());
+        };
+        let kaslr = self.rng.below(2) == 0;
+        match with(|m| m.world.step(&Op::Exec(kaslr)))? {
+            Outcome::Hop => {}
+            other => return Err(format!("no hop: {other:?}")),
+        }
+        let head = match library.get(&armed.entry.ids[2]).map(AsRef::as_ref) {
+            Some(Stored::Params { setup_data }) => *setup_data,
+            other => return Err(format!("boot parameters are {other:?}")),
+        };
+        self.tally.hops += 1;
+        self.tally.without_module += u64::from(!self.loaded);
+        let out = match self.active.take() {
+            Some(active) => Some(active.out),
+            None => self.pending.take(),
+        };
+        let part = armed.promise.part.map(|part| part.reference.generation);
+        let expected = out.filter(|out| Some(out.generation) == part);
+        self.refuse = part.is_some() && expected.is_none();
+        if self.refuse {
+            // Without the module, the loader does not hand it on either.
+            with(|m| m.world.part = None);
+        }
+        self.booted(expected, Some((head, library)));
+        Ok(())
+    }
+
+    /// Another kernel runs.
+    pub(super) fn booted(&mut self, pending: Option<Outgoing>, chain: Option<(PhysAddr, Library)>) {
+        let kept = pending.iter().flat_map(|out| out.promise.values());
+        let kept = set(kept.flat_map(|(_, mem)| mem.iter().copied()));
+        self.contents
+            .retain(|pfn, _| range_of(*pfn, 1).is_some_and(|page| kept.contains_range(page)));
+        with(|m| m.booted(chain));
+        // What belongs to the kernel that ran before is not given to this one.
+        self.phase = Phase::new();
+        store(|s| *s = Store::new());
+        called(|all| *all = Called::default());
+        self.producers.clear();
+        self.owners.clear();
+        self.looked_at.clear();
+        (self.lost, self.lost_lent) = (RangeSet::new(), RangeSet::new());
+        self.foreign = RangeSet::new();
+        let stays = with(|m| m.world.kernel.reserved.clone());
+        self.arrived = Arrived {
+            covered: stays.clone(),
+            stays,
+            ..Arrived::default()
+        };
+        (self.pending, self.active) = (pending, None);
+        self.blobs = with(|m| {
+            let blobs = m
+                .world
+                .blobs
+                .iter()
+                .filter_map(|blob| blob.arrived.as_ref());
+            set(blobs.flat_map(|(pieces, _)| pieces.iter().copied()))
+        });
+        (self.told, self.given_back) = (None, None);
+        self.loaded = false;
+    }
+
+    pub(super) fn power_failure(&mut self) -> Done {
+        with(|m| m.world.step(&Op::PowerFailure))?;
+        self.refuse = false;
+        self.booted(None, None);
+        self.open()
+    }
+
+    /// The module is loaded, for the first time in this boot.
+    pub(super) fn open(&mut self) -> Done {
+        let (state, reserved) = with(|m| (state_pages(&m.world), m.world.kernel.reserved.clone()));
+        let own = with(|m| m.world.part.take());
+        let own = set(own.filter(|_| !self.refuse).map(|part| part.reference.mem));
+        store(Store::open).map_err(|e| format!("the module is not loaded: {e:?}"))?;
+        self.loaded = true;
+        let pending = self.pending.take();
+        if self.refuse {
+            self.tally.aborted += 1;
+            self.arrived.unclaimed = minus(&reserved, &state);
+            self.arrived.stays = state;
+        } else {
+            let mem = pending.iter().flat_map(|out| out.promise.values());
+            let mem = set(mem.flat_map(|(_, mem)| mem.iter().copied()));
+            self.arrived.unclaimed = plus(&mem, &self.blobs);
+            self.arrived.stays = plus(&state, &own);
+        }
+        let (arrived, refused) = store(|s| match s.arrival() {
+            Ok(arrival) => Ok((
+                arrival.kernel.as_ref().map(|tree| nodes(tree.reader())),
+                arrival.refused,
+            )),
+            Err(nothing) => Err(format!("{nothing:?}")),
+        })
+        .or_else(|nothing| match with(|m| m.world.hop) {
+            0 => Ok((None, None)),
+            _ => Err(nothing),
+        })?;
+        ensure(refused.is_some() == self.refuse, || {
+            format!("the part is refused: {refused:?}")
+        })?;
+        let promise = pending.map(|out| out.promise);
+        let said = arrived.as_deref().map(said);
+        ensure(said == promise, || {
+            format!("arrived {said:x?}, not {promise:x?}")
+        })?;
+        self.arrived.nodes = arrived.unwrap_or_default();
+        self.refuse = false;
+        for _ in 0..self.rng.below(4) {
+            self.register()?;
+        }
+        self.check()
+    }
+
+    pub(super) fn reload(&mut self) -> Done {
+        if self.active.is_some() {
+            return Ok(());
+        }
+        let handles: Vec<u64> = self.producers.keys().copied().collect();
+        for handle in handles {
+            self.unregister(handle, false)?;
+        }
+        self.check()?;
+        store(Store::close);
+        self.phase = Phase::new();
+        // Blocks of which a driver lost some stay as they are, and no later instance knows of them.
+        let blocks = with(|m| std::mem::take(&mut m.blocks));
+        ensure(!self.lost_lent.is_empty() || blocks.is_empty(), || {
+            format!("the module kept {blocks:?}")
+        })?;
+        ensure(within(&self.lost_lent, &blocks), || {
+            "the module freed what a driver has".into()
+        })?;
+        self.lost = plus(&self.lost, &blocks);
+        self.lost_lent = RangeSet::new();
+        self.reserve();
+        store(Store::open).map_err(|e| format!("the module is not loaded again: {e:?}"))?;
+        self.told = None;
+        self.tally.reloads += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! What drivers, root and chance do to kho.ko, and the model that it is held against.
+
+use crate::Template;
+use crate::machine::set;
+use crate::memory::Content;
+use crate::module::drivers::{Called, ID, called};
+use crate::module::machine::{Sim, install, with};
+use crate::sets::{Rng, both, minus};
+use crate::world::World;
+use kho::abi::MEM;
+use kho::tree::Reader;
+use kho::{PAGE_SIZE, PhysRange, RangeSet};
+use kho_decide::errno::{ENOMEM, Errno};
+use kho_decide::pages::{pfns, range_of};
+use kho_decide::phase::Phase;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names that drivers have.
+const NAMES: [&str; 6] = ["ring", "fs", "net", "log", "ring,left", "a"];
+
+mod active;
+mod arrived;
+mod chance;
+mod check;
+mod drivers;
+mod kernels;
+mod tally;
+
+pub use tally::Tally;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// By kho.ko, which gets it back.
+    Lent,
+    /// It is the driver's as any page that it allocates.
+    Own,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    range: PhysRange,
+    how: How,
+}
+
+#[derive(Debug)]
+struct Producer {
+    name: &'static str,
+    pieces: Vec<Piece>,
+}
+
+/// A node of the kernel's part that arrived.
+#[derive(Debug)]
+struct Node {
+    id: Option<u64>,
+    name: String,
+    depth: usize,
+    /// The number after the last node below it.
+    end: usize,
+    mem: Vec<PhysRange>,
+}
+
+/// Nodes by identity: that of the node above, and the memory.
+type Promise = BTreeMap<u64, (Option<u64>, Vec<PhysRange>)>;
+
+/// What arrived in this boot, as far as the module has to know.
+#[derive(Debug, Default)]
+struct Arrived {
+    nodes: Vec<Node>,
+    /// What nobody took.
+    unclaimed: RangeSet,
+    /// What was reserved in the beginning.
+    covered: RangeSet,
+    /// What stays reserved.
+    stays: RangeSet,
+    /// Numbers of nodes that drivers took.
+    claimed: BTreeSet<usize>,
+    /// Numbers of nodes that a driver has, with its handle.
+    holds: BTreeMap<usize, u64>,
+}
+
+/// What the next kernel is to find of drivers.
+#[derive(Clone, Debug)]
+struct Outgoing {
+    generation: u64,
+    promise: Promise,
+}
+
+#[derive(Debug)]
+struct Active {
+    out: Outgoing,
+    /// The pages of the tree.
+    own: RangeSet,
+    /// What nobody took and is handed over again.
+    frozen: RangeSet,
+    /// All that arrived and is handed over as it is.
+    named: RangeSet,
+    took_part: Vec<u64>,
+}
+
+/// A machine with kho.ko, and what has to be true of it.
+pub struct Story {
+    rng: Rng,
+    phase: Phase<Sim>,
+    loaded: bool,
+    last_handle: u64,
+    producers: BTreeMap<u64, Producer>,
+    /// By page frame: whose it is.
+    owners: BTreeMap<u64, u64>,
+    /// By page frame: what it has to hold.
+    contents: BTreeMap<u64, Content>,
+    /// Pages without an owner that somebody still looks at.
+    looked_at: BTreeMap<u64, Content>,
+    /// Pages that drivers lost.
+    lost: RangeSet,
+    /// Those of them that are lent.
+    lost_lent: RangeSet,
+    /// Pages that were released and that somebody else reserved.
+    foreign: RangeSet,
+    arrived: Arrived,
+    /// What arrived, until the module reads it.
+    pending: Option<Outgoing>,
+    /// Where blobs arrived.
+    blobs: RangeSet,
+    /// The part that arrived is to be refused.
+    refuse: bool,
+    active: Option<Active>,
+    told: Option<PhysRange>,
+    given_back: Option<PhysRange>,
+    tally: Tally,
+}
+
+type Done = Result<(), String>;
+
+fn ensure(good: bool, what: impl FnOnce() -> String) -> Done {
+    if good { Ok(()) } else { Err(what()) }
+}
+
+fn overlap(a: &RangeSet, b: &RangeSet) -> bool {
+    !both(a, b).is_empty()
+}
+
+fn within(a: &RangeSet, b: &RangeSet) -> bool {
+    minus(a, b).is_empty()
+}
+
+fn of(ranges: &[PhysRange]) -> RangeSet {
+    set(ranges.iter().copied())
+}
+
+fn failed_pages() -> RangeSet {
+    with(|m| set(m.failed.iter().filter_map(|pfn| range_of(*pfn, 1))))
+}
+
+/// What a refusal must not change.
+fn snapshot() -> (RangeSet, RangeSet, RangeSet) {
+    with(|m| {
+        let noted = set(m.noted.iter().map(|noted| noted.pages));
+        let kernel = &m.world.kernel;
+        (
+            kernel.reserved.clone(),
+            minus(&kernel.held, &noted),
+            m.blocks.clone(),
+        )
+    })
+}
+
+/// Index of one of so many.
+fn any_of(rng: &mut Rng, count: usize) -> Option<usize> {
+    (count > 0).then(|| usize::try_from(rng.below(count as u64)).unwrap_or(0))
+}
+
+impl Story {
+    /// A machine that was just switched on, on which the module was loaded. One for each thread at a time.
+    ///
+    /// # Errors
+    ///
+    /// If it is too small for a kernel.
+    pub fn new(template: Template, seed: u64) -> Result<Self, String> {
+        install(World::new(template, seed)?);
+        called(|all| *all = Called::default());
+        let mut story = Self {
+            rng: Rng::new(!seed),
+            phase: Phase::new(),
+            loaded: false,
+            last_handle: 0,
+            producers: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            looked_at: BTreeMap::new(),
+            lost: RangeSet::new(),
+            lost_lent: RangeSet::new(),
+            foreign: RangeSet::new(),
+            arrived: Arrived::default(),
+            pending: None,
+            blobs: RangeSet::new(),
+            refuse: false,
+            active: None,
+            told: None,
+            given_back: None,
+            tally: Tally::default(),
+        };
+        story.open()?;
+        Ok(story)
+    }
+
+    /// What happened so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.rng.below(one_in) == 0
+    }
+
+    /// Does one thing that is left to chance, and checks everything.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and with what it began.
+    pub fn step(&mut self) -> Result<(), String> {
+        let number = self.rng.below(95);
+        self.act(number)
+            .and_then(|()| self.check())
+            .map_err(|what| format!("after step {number}: {what}"))
+    }
+
+    fn act(&mut self, number: u64) -> Done {
+        if !self.loaded {
+            return match number {
+                0..10 => self.hop(),
+                10..80 => self.open(),
+                _ => self.user(),
+            };
+        }
+        match number {
+            0..9 => self.register(),
+            9..11 => self.unregister_any(),
+            11..18 => self.lend(),
+            18..20 => self.give(),
+            20..23 => self.scatter(),
+            23..28 => self.give_back_some(),
+            28..30 => self.give_back_wrongly(),
+            30..33 => self.rewrite(),
+            33..38 => self.claim(),
+            38..44 => self.claim_node(),
+            44..54 => self.hold(),
+            54..57 => self.release_held(),
+            57..60 => self.release(),
+            60..62 => self.release_path(),
+            62..65 => {
+                self.hold()?;
+                self.activate()?;
+                self.release_held()
+            }
+            65..67 => self.abort(),
+            67..71 => self.hop(),
+            71..73 => self.reload(),
+            73..76 => self.fail(),
+            76..80 => self.look(),
+            80..84 => self.user(),
+            84 => self.tell_scratch(),
+            85 => self.shortage(),
+            86 if with(|m| m.exhausted) => self.shortage(),
+            87..89 => self.recycle(),
+            86 => self.repair(),
+            89 if self.chance(8) => self.power_failure(),
+            // Time to go on after an activation, and after an abort.
+            92..95 if self.active.is_some() => self.hop(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Holds what an operation said against what it had to say; what it gave, if it was allowed.
+    fn expect<T>(
+        &mut self,
+        what: &str,
+        may: bool,
+        act: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<Option<T>, String> {
+        let before = snapshot();
+        match act() {
+            Ok(value) if may => Ok(Some(value)),
+            Ok(_) => Err(format!("{what} was allowed")),
+            Err(ENOMEM) if may => {
+                self.tally.no_memory += 1;
+                ensure(before == snapshot(), || {
+                    format!("{what}: no memory, but something changed")
+                })?;
+                Ok(None)
+            }
+            Err(error) if may => Err(format!("{what} was refused: {error:?}")),
+            Err(_) => {
+                self.tally.refused += 1;
+                ensure(before == snapshot(), || {
+                    format!("{what} was refused, but something changed")
+                })?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn any_producer(&mut self) -> Option<u64> {
+        let which = any_of(&mut self.rng, self.producers.len())?;
+        self.producers.keys().nth(which).copied()
+    }
+
+    fn scratch(&self) -> Option<PhysRange> {
+        with(|m| m.world.scratch).or(self.told)
+    }
+
+    /// Fresh content for pages.
+    fn write(&mut self, at: PhysRange) {
+        with(|m| {
+            let mut content = Content::start(m.world.fresh());
+            for pfn in pfns(at) {
+                if !m.failed.contains(&pfn) {
+                    let page = range_of(pfn, 1).unwrap_or(at);
+                    m.world.memory.write(page, content);
+                    self.contents.insert(pfn, content);
+                }
+                content = content.skip(PAGE_SIZE);
+            }
+        });
+    }
+
+    fn own(&mut self, handle: u64, piece: Piece) -> Done {
+        for pfn in pfns(piece.range) {
+            let other = self.owners.insert(pfn, handle);
+            ensure(
+                other.is_none() && !self.looked_at.contains_key(&pfn),
+                || format!("page {pfn:#x} has two owners"),
+            )?;
+        }
+        if let Some(producer) = self.producers.get_mut(&handle) {
+            producer.pieces.push(piece);
+        }
+        Ok(())
+    }
+}
+
+/// The nodes of a kernel's part.
+fn nodes(tree: &Reader<'_>) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for (depth, node) in tree.nodes() {
+        let value = |name| node.prop(name).map(|prop| prop.value());
+        let mem = value(MEM).and_then(|value| value.mem().ok());
+        nodes.push(Node {
+            id: value(ID).and_then(|value| value.u64().ok()),
+            name: node.name().to_owned(),
+            depth,
+            end: 0,
+            mem: mem.into_iter().flatten().flatten().collect(),
+        });
+    }
+    let depths: Vec<usize> = nodes.iter().map(|node| node.depth).collect();
+    for (number, node) in nodes.iter_mut().enumerate() {
+        let after = depths
+            .iter()
+            .skip(number + 1)
+            .position(|depth| *depth <= node.depth);
+        node.end = after.map_or(depths.len(), |after| number + 1 + after);
+    }
+    nodes
+}
+
+/// What they say of drivers' memory.
+fn said(nodes: &[Node]) -> Promise {
+    let mut promise = Promise::new();
+    let mut path: Vec<Option<u64>> = Vec::new();
+    for node in nodes {
+        path.truncate(node.depth);
+        if let Some(id) = node.id {
+            promise.insert(id, (path.last().copied().flatten(), node.mem.clone()));
+        }
+        path.push(node.id);
+    }
+    promise
+}

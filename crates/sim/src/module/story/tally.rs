@@ -1,0 +1,56 @@
+//! What happened in a story.
+
+/// What happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Handovers.
+    pub hops: u64,
+    /// Of those, without the module.
+    pub without_module: u64,
+    /// Kernel's parts that arrived and were refused because their phase had been left.
+    pub aborted: u64,
+    /// Successful activations.
+    pub activations: u64,
+    /// Activations that failed as they had to.
+    pub failed_activations: u64,
+    /// Nodes that were handed over again because nobody took them.
+    pub carried: u64,
+    /// Pages that were lent or given to drivers.
+    pub lent: u64,
+    /// Pages that arrived and that drivers made their own.
+    pub claimed: u64,
+    /// Nodes that drivers made their own.
+    pub nodes: u64,
+    /// Nodes that drivers had as they arrived.
+    pub holds: u64,
+    /// Pages that were released.
+    pub released: u64,
+    /// What was refused as it had to be.
+    pub refused: u64,
+    /// How often the module was loaded again.
+    pub reloads: u64,
+    /// Pages whose memory failed.
+    pub failed: u64,
+    /// Allocations for which there was no memory.
+    pub no_memory: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.hops += other.hops;
+        self.without_module += other.without_module;
+        self.aborted += other.aborted;
+        self.activations += other.activations;
+        self.failed_activations += other.failed_activations;
+        self.carried += other.carried;
+        self.lent += other.lent;
+        self.claimed += other.claimed;
+        self.nodes += other.nodes;
+        self.holds += other.holds;
+        self.released += other.released;
+        self.refused += other.refused;
+        self.reloads += other.reloads;
+        self.failed += other.failed;
+        self.no_memory += other.no_memory;
+    }
+}
