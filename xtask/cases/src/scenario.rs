@@ -132,7 +132,7 @@ impl Scenario {
     pub fn system(mut self, release: Release) -> Self {
         self.runs.system = Some(release);
         self.machine.mem_mib = 1536;
-        self.limits.timeout = Duration::from_secs(900);
+        self.limits.timeout = Duration::from_secs(1800);
         self
     }
 
