@@ -2,7 +2,6 @@ if [ $KHO_HOP -gt 0 ]; then
 	kho get growing >/tmp/blob
 	kho-guest bytes $((KHO_HOP << 20)) --seed 0 | cmp - /tmp/blob
 	kho keep --remove growing
-	kho release growing
 fi
 kho-guest bytes $(((KHO_HOP + 1) << 20)) --seed 0 >/tmp/blob
 kho keep --name growing - </tmp/blob
