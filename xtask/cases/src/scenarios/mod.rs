@@ -51,9 +51,28 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
     ]
 }
 
+/// Tests that wait for `--all`, because others of the standing run show the same beside more: the run has 90 minutes.
+const SHOWN_BY_OTHERS: [&str; 11] = [
+    "bad-lockdown-confidentiality",
+    "debian-12-packages",
+    "early-6.1-uefi",
+    "early-6.12-uefi",
+    "early-7.3-uefi",
+    "khofs-behaves-6.12",
+    "khofs-qemu",
+    "khofs-suites-slice",
+    "module-event-log-6.1-6.12",
+    "nokaslr",
+    "uefi",
+];
+
 /// Every guest test.
 pub fn all() -> Vec<Scenario> {
-    groups().into_iter().flat_map(|(_, all)| all).collect()
+    let mut all: Vec<Scenario> = groups().into_iter().flat_map(|(_, all)| all).collect();
+    for scenario in &mut all {
+        scenario.limits.slow |= SHOWN_BY_OTHERS.contains(&scenario.name.as_str());
+    }
+    all
 }
 
 #[cfg(test)]
@@ -77,6 +96,14 @@ mod tests {
             }
         }
         assert!(vain.is_empty(), "{}", vain.join("\n"));
+    }
+
+    #[test]
+    fn what_waits_for_others_exists() {
+        let all = all();
+        for name in SHOWN_BY_OTHERS {
+            assert!(all.iter().any(|scenario| scenario.name == name), "{name}");
+        }
     }
 
     #[test]
