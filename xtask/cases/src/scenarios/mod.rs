@@ -31,7 +31,7 @@ use crate::scenario::Scenario;
 
 /// Every guest test, by what it is about.
 pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
-    vec![
+    let mut groups = vec![
         ("Bad input", bad_input::scenarios()),
         ("The commands of the book", book::scenarios()),
         ("The guests themselves", smoke::scenarios()),
@@ -48,7 +48,11 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
         ("Suites and users of files", suites::scenarios()),
         ("Debian systems", systems::scenarios()),
         ("Traces", trace::scenarios()),
-    ]
+    ];
+    for scenario in groups.iter_mut().flat_map(|(_, all)| all) {
+        scenario.limits.slow |= SHOWN_BY_OTHERS.contains(&scenario.name.as_str());
+    }
+    groups
 }
 
 /// Tests that wait for `--all`, because others of the standing run show the same beside more: the run has 90 minutes.
@@ -68,11 +72,7 @@ const SHOWN_BY_OTHERS: [&str; 11] = [
 
 /// Every guest test.
 pub fn all() -> Vec<Scenario> {
-    let mut all: Vec<Scenario> = groups().into_iter().flat_map(|(_, all)| all).collect();
-    for scenario in &mut all {
-        scenario.limits.slow |= SHOWN_BY_OTHERS.contains(&scenario.name.as_str());
-    }
-    all
+    groups().into_iter().flat_map(|(_, all)| all).collect()
 }
 
 #[cfg(test)]
