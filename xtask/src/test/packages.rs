@@ -1,7 +1,8 @@
 //! The packages and the crates, without booting anything.
 
+use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use kho_cases::Stock;
@@ -75,12 +76,18 @@ fn dkms(stock: &Stock, release: Release) -> Result<String> {
 /// The crates that are published are complete: each is built from what would be uploaded, and everything is done but the
 /// upload, for which cargo wants an account.
 fn crates() -> Result<String> {
+    // Cargo unpacks what it packed into its home, in a folder named after this path, and unpacks a version only once:
+    // at a path that was used before it would verify against the kho of an earlier commit.
+    let parent = workspace::target_dir()?.join("published");
+    if parent.exists() {
+        fs::remove_dir_all(&parent)?;
+    }
+    let started = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let dir = parent.join(started.as_nanos().to_string());
     let mut command = workspace::cargo();
     command.args(["publish", "--dry-run", "--allow-dirty"]);
     command.args(dist::PUBLISHED.iter().flat_map(|name| ["-p", name]));
-    command
-        .arg("--target-dir")
-        .arg(workspace::target_dir()?.join("published"));
+    command.arg("--target-dir").arg(dir);
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     // A crate without a description or a licence is packaged with a warning, and refused later.
