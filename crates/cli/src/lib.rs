@@ -19,6 +19,7 @@ mod failing_calls;
 mod handover;
 mod hash;
 pub mod keepd;
+mod kexec_target;
 mod khofs;
 mod list;
 mod loaded;
@@ -119,7 +120,7 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
     let session = session::Session::new(cli.state_dir);
     match &cli.command {
         Command::Doctor => {
-            lost::warn_of_boot_entry(&session, out);
+            kexec_target::warn_of_boot_entry(&session, out);
             cmd::doctor::run(&session, out)
         }
         Command::Keep(args) => cmd::keep::run(args, &session, out),
@@ -137,7 +138,7 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
             exit_statuses: true,
         } => cmd::status::exit_statuses(out),
         Command::Status { .. } => {
-            lost::warn_of_boot_entry(&session, out);
+            kexec_target::warn_of_boot_entry(&session, out);
             cmd::status::run(&session, out)
         }
         Command::Restore(args) => cmd::restore::run(args, &session, out),

@@ -1,10 +1,12 @@
-//! The order of kho's units after the mounts that what is kept lies on (systemd.generator(7)).
+//! What kho's generator tells systemd (systemd.generator(7)): the order of kho's units after the mounts that what is kept
+//! lies on, and whether `kexec.target` may be started.
 //!
 //! `local-fs.target` waits for every mount but those with `nofail`. Those may come after it, and go while services still
 //! stop: a restore would write beneath them, and a capture would find the directory that they covered.
 
 use crate::exit::{Fail, Status};
 use crate::keepd::{self, parse::Kind};
+use crate::kexec_target::{self, GENERATED};
 use crate::list;
 use crate::mounts;
 use crate::output::Output;
@@ -25,38 +27,53 @@ const UNITS: [&str; 2] = ["kho-restore.service", "kho-capture.service"];
 /// Name of the drop-ins.
 const DROP_IN: &str = "50-mounts.conf";
 
-/// Where systemd puts what generators make for the system (the first argument that it calls them with).
-const GENERATED: &str = "/run/systemd/generator";
-
 /// What a line of the drop-in begins with.
 const AFTER: &str = "After=";
 
 /// Longest file of mounts that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Lets systemd read the order again when a path came on the list whose mounts are not in it yet.
+/// Lets systemd read its units again when they no longer fit: a path came on the list whose mounts are not in the order yet,
+/// or the start of `kexec.target` is to be refused or allowed.
 pub fn update(session: &Session, out: Output) {
     if !session.has_systemd() || !Path::new(INSTALLED).exists() {
         return;
     }
+    let generated = Path::new(GENERATED);
     let [_, capture] = UNITS;
-    let file = Path::new(GENERATED).join(format!("{capture}.d/{DROP_IN}"));
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = std::fs::read_to_string(generated.join(format!("{capture}.d/{DROP_IN}")));
+    let text = text.unwrap_or_default();
     let ordered: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix(AFTER))
         .collect();
-    if units(session).iter().all(|unit| ordered.contains(&**unit)) {
+    let in_order = units(session).iter().all(|unit| ordered.contains(&**unit));
+    let refused = kexec_target::file(generated).exists();
+    let to_be_refused = kexec_target::to_be_refused(session);
+    if in_order && refused == to_be_refused {
         return;
     }
     let reloaded = Command::new("systemctl")
         .arg("daemon-reload")
         .stdin(Stdio::null())
         .status();
-    if !reloaded.is_ok_and(|status| status.success()) {
-        out.warn(
-            "systemctl daemon-reload failed: mounts with nofail may go before the content is taken",
-        );
+    if reloaded.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let failed = "systemctl daemon-reload failed";
+    if !in_order {
+        out.warn(&format!(
+            "{failed}: mounts with nofail may go before the content is taken"
+        ));
+    }
+    match (refused, to_be_refused) {
+        (false, true) => out.warn(&format!(
+            "{failed}: systemctl kexec would load a kernel itself, and what is kept would end: kho load --arm KERNEL first"
+        )),
+        (true, false) => out.warn(&format!(
+            "{failed}: systemctl kexec stays refused until it succeeds"
+        )),
+        _ => {}
     }
 }
 

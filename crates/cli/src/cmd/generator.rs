@@ -1,5 +1,6 @@
 //! `kho-generator`: what systemd calls when it reads its units, see [`ordering`].
 
+use crate::kexec_target;
 use crate::ordering::{self, NAME, complain};
 use crate::session::Session;
 use std::ffi::{OsStr, OsString};
@@ -17,13 +18,14 @@ pub fn called(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         return Some(ExitCode::FAILURE);
     };
     let session = Session::new("/run/kho".into());
-    Some(
-        match ordering::write(Path::new(&folder), &ordering::units(&session)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(err) => {
-                complain(&err.to_string());
-                ExitCode::FAILURE
-            }
-        },
-    )
+    let folder = Path::new(&folder);
+    let written = ordering::write(folder, &ordering::units(&session))
+        .and_then(|()| kexec_target::write(folder, kexec_target::to_be_refused(&session)));
+    Some(match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            complain(&err.to_string());
+            ExitCode::FAILURE
+        }
+    })
 }

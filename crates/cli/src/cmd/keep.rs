@@ -5,6 +5,7 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::keepd;
 use crate::keepd::rules::PREFIX;
 use crate::list::{self, Entry};
+use crate::ordering;
 use crate::output::{self, Output};
 use crate::release;
 use crate::session::Session;
@@ -33,6 +34,7 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
             out.warn(&left.to_string());
         }
         drop_unused_files(session, &session.state.keep()?);
+        ordering::update(session, out);
         return show(session, out);
     }
     let mut keep = session.state.keep()?;
@@ -62,6 +64,7 @@ pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail
     keep.removed.extend(removed.iter().cloned());
     release::blobs(&removed, &mut keep, session)?;
     drop_unused_files(session, &keep);
+    ordering::update(session, out);
     show(session, out)
 }
 

@@ -103,6 +103,7 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     {
         module::write(&session.root, "active", "0")?;
     }
+    ordering::update(session, out);
     out.result(&serde_json::json!({ "unloaded": true }), || {
         println!("unloaded")
     });

@@ -10,6 +10,7 @@ use crate::handover::{load, next};
 use crate::keepd;
 use crate::list;
 use crate::loaded;
+use crate::ordering;
 use crate::output::Output;
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
@@ -142,6 +143,7 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
         let _lock = session.lock()?;
         loaded::unload(&session)?;
         armed::disarm(&session)?;
+        ordering::update(&session, out);
     }
     if wanted.load {
         load_kernel(wanted, &session, out)?;

@@ -153,7 +153,7 @@ fn others_in_testing() -> Scenario {
     ];
     let scenario = Scenario::new(
         "debian-testing-others",
-        "a kernel that systemd 262 loads itself, by a boot loader entry, while something is kept: cold, plain; and armed beforehand",
+        "a kernel that systemd 262 loads itself, by a boot loader entry, while something is kept: refused, cold, plain; and armed beforehand",
     )
     .system(Release::Forky)
     .slow();

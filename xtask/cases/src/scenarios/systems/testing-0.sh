@@ -1,15 +1,46 @@
-# From systemd 262 on, systemctl kexec loads a boot loader entry itself and asks no kexec program: what is kept would end with
-# this kernel. It is said before, and what was chosen for a handover that fails is done.
+# From systemd 261 on, systemctl kexec loads a boot loader entry itself and asks no kexec program: what is kept would end with
+# this kernel. systemd refuses it while the services still run. Where an administrator allows it all the same, what was chosen
+# for a handover that fails is done.
 ready
-[ "$(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')" -ge 262 ]
+[ "$(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')" -ge 261 ]
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 in_place_of_kexec
+start_is() { [ "$(systemctl show -P RefuseManualStart kexec.target)" = "$1" ]; }
+start_is no
 mkdir /srv/must
 echo must > /srv/must/file
 echo 'd /srv/must replace' > /etc/kho/keep.d/srv.conf
 kho status > /tmp/said 2>&1
-fails grep 'systemctl kexec would load' /tmp/said
+fails grep 'systemctl kexec' /tmp/said
 boot_loader_entry 7
 for verb in status doctor; do
-	says '1 entry is kept, and no kernel is loaded: systemctl kexec would load one by /run/boot-loader-entries/' kho $verb
+	says '1 entry is kept, and no kernel is loaded: kho load --arm KERNEL first; systemctl kexec would load one by /run/boot-loader-entries/' kho $verb
 done
+
+kho keep --from-config
+start_is yes
+says 'systemctl kexec is refused until then' kho status
+refused 1 'Operation refused' systemctl kexec
+says 'refused by kho while something is kept: kho load --arm KERNEL first' systemctl status kexec.target
+# systemd has loaded it by now, and does not start it by another name either.
+[ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
+refused 1 'Operation refused' systemctl reboot
+kho unload --force
+ready
+systemctl is-active kho-capture.service
+
+arm 7
+start_is no
+kho unload
+start_is yes
+echo KHO_ON_FAILURE=plain >> /etc/default/kho
+systemctl daemon-reload
+start_is no
+sed -i '$d' /etc/default/kho
+kho keep --from-config
+start_is yes
+
+mkdir /etc/systemd/system/kexec.target.d
+printf '[Unit]\nRefuseManualStart=no\n' > /etc/systemd/system/kexec.target.d/90-local.conf
+systemctl daemon-reload
+start_is no

@@ -1,0 +1,206 @@
+//! Whether systemd may be told to start `kexec.target`.
+//!
+//! From systemd 261 on, `systemctl kexec` loads a kernel itself and asks no kexec program. `kho-capture.service` notices
+//! such a kernel only after the services have stopped. So the generator has systemd refuse the start beforehand, while
+//! something is kept and kho has loaded no kernel.
+
+use crate::armed;
+use crate::exit::Status;
+use crate::keepd::{self, parse::Kind};
+use crate::loaded;
+use crate::lost::lost;
+use crate::on_failure::OnFailure;
+use crate::output::Output;
+use crate::session::Session;
+use kho_kexec::sys::facts::kexec::KexecState;
+use kho_kexec::sys::root::Root;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// First version of systemd whose `systemctl kexec` loads a kernel by `kexec_file_load` (`load_kexec_kernel`,
+/// src/systemctl/systemctl-start-special.c).
+const LOADS_ITSELF: u32 = 261;
+
+/// Where systemd looks for entries of the Boot Loader Specification (`boot_config_load_auto`, src/shared/bootspec.c, 262),
+/// without asking firmware or partition tables. When there is the first, it looks nowhere else.
+const PLACES: [&str; 4] = ["run/boot-loader-entries", "efi", "boot", "boot/efi"];
+
+/// Folders of entries below such a place, and how their names end.
+const ENTRIES: [(&str, &str); 2] = [("loader/entries", "conf"), ("EFI/Linux", "efi")];
+
+/// Folder that systemd gives generators for what they make for the system (its first argument).
+pub const GENERATED: &str = "/run/systemd/generator";
+
+/// Name of the drop-in.
+const DROP_IN: &str = "kexec.target.d/50-kho.conf";
+
+/// Text of the drop-in. `systemctl status kexec.target`, which systemd's refusal names, shows the description.
+const REFUSED: &str = "\
+# By kho-generator, while kho has loaded no kernel.
+[Unit]
+Description=Reboot via kexec, refused by kho while something is kept: kho load --arm KERNEL first
+RefuseManualStart=yes
+";
+
+/// True if a kernel that systemd loads by itself would end what is kept, against the administrator's choice.
+pub fn to_be_refused(session: &Session) -> bool {
+    let plain = matches!(armed::configured_choice(), Ok(OnFailure::Plain));
+    !plain && !ours_is_loaded(session) && may_be_lost(session) && systemd_loads_itself()
+}
+
+/// Refuses or allows the start, for systemd that reads its units: writes the drop-in to the generator's folder, or none.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn write(folder: &Path, refused: bool) -> std::io::Result<()> {
+    if !refused {
+        return Ok(());
+    }
+    let file = file(folder);
+    if let Some(parent) = file.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    std::fs::write(file, REFUSED)
+}
+
+/// The drop-in in a generator's folder.
+pub fn file(folder: &Path) -> PathBuf {
+    folder.join(DROP_IN)
+}
+
+/// True if a kernel is armed, or what is loaded is kho's. If nobody can tell, the capture says so.
+fn ours_is_loaded(session: &Session) -> bool {
+    if armed::armed(session).is_ok_and(|armed| armed.is_some()) {
+        return KexecState::read(&session.root).is_ok_and(|state| state.loaded != Some(false));
+    }
+    match loaded::require_ours(session) {
+        Ok(_) => true,
+        Err(fail) => fail.status == Status::CannotTell,
+    }
+}
+
+/// True if a rule of keep.d names content, whether or not its path is there yet, or something is kept otherwise.
+fn may_be_lost(session: &Session) -> bool {
+    let ruled = match keepd::rules::read(&keepd::rules::dirs(session)) {
+        Ok(rules) => rules.iter().any(|rule| rule.kind != Kind::Trace),
+        // A file that cannot be read may name anything.
+        Err(_) => true,
+    };
+    ruled || lost(session).is_some()
+}
+
+/// False also if systemctl cannot be asked.
+fn systemd_loads_itself() -> bool {
+    let output = Command::new("systemctl")
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output();
+    output.is_ok_and(|output| {
+        version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|it| it >= LOADS_ITSELF)
+    })
+}
+
+/// Warns while something is kept, nothing is loaded, and systemd would load a boot loader entry by itself.
+pub fn warn_of_boot_entry(session: &Session, out: Output) {
+    let nothing_loaded =
+        KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false));
+    // The command itself says who may read the list.
+    if !nothing_loaded || session.state.keep().is_err() {
+        return;
+    }
+    let Some(entry) = boot_entry(&session.root) else {
+        return;
+    };
+    let Some(what) = lost(session) else { return };
+    let next = if file(Path::new(GENERATED)).exists() {
+        "is refused until then".to_owned()
+    } else {
+        format!(
+            "would load one by {}, from systemd {LOADS_ITSELF} on without asking kho, and what is kept would end",
+            entry.display()
+        )
+    };
+    out.warn(&format!(
+        "{what}, and no kernel is loaded: kho load --arm KERNEL first; systemctl kexec {next}"
+    ));
+}
+
+/// A boot loader entry that systemd finds.
+fn boot_entry(root: &Root) -> Option<PathBuf> {
+    let [special, usual @ ..] = PLACES;
+    let places = if root.exists(special) {
+        &[special][..]
+    } else {
+        &usual[..]
+    };
+    let folders = places
+        .iter()
+        .flat_map(|place| ENTRIES.map(|(folder, end)| (root.path(place).join(folder), end)));
+    let mut found = folders.flat_map(|(folder, end)| {
+        let names = std::fs::read_dir(folder).into_iter().flatten();
+        names
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .filter(move |path| path.extension() == Some(OsStr::new(end)))
+    });
+    found.next()
+}
+
+/// The version in what `systemctl --version` prints first: `systemd 262 (262-2)`, `systemd 263~rc1 (…)`.
+fn version(text: &str) -> Option<u32> {
+    let word = text.strip_prefix("systemd ")?.split_whitespace().next()?;
+    let digits = word.find(|c: char| !c.is_ascii_digit());
+    word[..digits.unwrap_or(word.len())].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_number_after_the_name() {
+        assert_eq!(version("systemd 262 (262-2)\n+PAM +AUDIT\n"), Some(262));
+        assert_eq!(version("systemd 263~rc1 (263~rc1-1)\n"), Some(263));
+        assert_eq!(version("systemd 257.13 (257.13-1~deb13u1)\n"), Some(257));
+        assert_eq!(version("systemd\n"), None);
+        assert_eq!(version("systemd rolling\n"), None);
+        assert_eq!(version(""), None);
+    }
+
+    #[test]
+    fn the_drop_in_is_there_only_for_a_refusal() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), false).unwrap();
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        write(folder.path(), true).unwrap();
+        let text = std::fs::read_to_string(file(folder.path())).unwrap();
+        assert!(text.contains("\nRefuseManualStart=yes\n"), "{text}");
+    }
+
+    #[test]
+    fn a_boot_loader_entry_is_found_where_systemd_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::at(folder.path());
+        let put = |name: &str| {
+            let path = root.path(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        assert_eq!(boot_entry(&root), None);
+        put("boot/loader/loader.conf");
+        put("boot/loader/entries/README");
+        assert_eq!(boot_entry(&root), None);
+        let unified = put("boot/efi/EFI/Linux/6.12.efi");
+        assert_eq!(boot_entry(&root), Some(unified));
+        let entry = put("boot/loader/entries/6.12.conf");
+        assert_eq!(boot_entry(&root), Some(entry));
+        // Somebody's own: systemd then looks nowhere else.
+        std::fs::create_dir_all(root.path("run/boot-loader-entries")).unwrap();
+        assert_eq!(boot_entry(&root), None);
+        let own = put("run/boot-loader-entries/loader/entries/own.conf");
+        assert_eq!(boot_entry(&root), Some(own));
+    }
+}
