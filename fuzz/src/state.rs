@@ -22,7 +22,7 @@ pub fn records(data: &[u8]) {
         1 => drop(again::<LoadedFile>(text)),
         _ => {
             if let Some(file) = again::<ReservedFile>(text)
-                && let Ok(ranges) = file.ranges()
+                && let Ok(ranges) = ReservedFile::ranges(&file.ranges)
             {
                 assert_eq!(ranges.len(), file.ranges.len());
             }

@@ -23,6 +23,15 @@ pub struct StateDir {
     path: PathBuf,
 }
 
+/// Pages whose flags are known.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Asked about.
+    pub asked: RangeSet,
+    /// Reserved (PG_reserved) among them.
+    pub reserved: RangeSet,
+}
+
 /// Name of the file of pages that were reserved while nothing was loaded.
 const RESERVED: &str = "reserved.json";
 
@@ -114,19 +123,27 @@ impl StateDir {
         self.write("keep.json", keep)
     }
 
-    /// The pages that were reserved when something was first loaded in this boot.
+    /// The pages that were asked about and reserved when something was first loaded in this boot. A kho that had to ask
+    /// about all of `ram` did not say so.
     ///
     /// # Errors
     ///
     /// As [`StateDir::keep`].
-    pub fn reserved(&self) -> Result<Option<RangeSet>, Fail> {
+    pub fn reserved(&self, ram: &RangeSet) -> Result<Option<Known>, Fail> {
         let Some(file) = self.read::<ReservedFile>(RESERVED)? else {
             return Ok(None);
         };
-        let ranges = file.ranges().or_status(Status::Failed)?;
-        RangeSet::from_ranges(ranges)
-            .or_status(Status::Failed)
-            .map(Some)
+        let set = |list: &[[u64; 2]]| {
+            let ranges = ReservedFile::ranges(list).or_status(Status::Failed)?;
+            RangeSet::from_ranges(ranges).or_status(Status::Failed)
+        };
+        Ok(Some(Known {
+            reserved: set(&file.ranges)?,
+            asked: match &file.asked {
+                Some(asked) => set(asked)?,
+                None => ram.try_clone().or_status(Status::Failed)?,
+            },
+        }))
     }
 
     /// Records the pages that are reserved while nothing is loaded.
@@ -134,10 +151,16 @@ impl StateDir {
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn set_reserved(&self, reserved: &RangeSet) -> Result<(), Fail> {
-        let pair = |range: PhysRange| [range.start().get(), range.len()];
-        let ranges = reserved.iter().map(pair).collect();
-        self.write(RESERVED, &ReservedFile { ranges })
+    pub fn set_reserved(&self, known: &Known) -> Result<(), Fail> {
+        let list = |set: &RangeSet| {
+            let pair = |range: PhysRange| [range.start().get(), range.len()];
+            set.iter().map(pair).collect()
+        };
+        let file = ReservedFile {
+            ranges: list(&known.reserved),
+            asked: Some(list(&known.asked)),
+        };
+        self.write(RESERVED, &file)
     }
 
     /// Forgets the above: nothing was loaded after all.

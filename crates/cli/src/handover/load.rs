@@ -326,7 +326,7 @@ fn commit(
         undo: nothing_loaded,
     };
     if nothing_loaded {
-        session.state.set_reserved(&inputs.machine.reserved)?;
+        session.state.set_reserved(&inputs.machine.pages.known())?;
     }
     let withheld = memory::withhold_scratch(inputs, plan, session);
     let before = Instant::now();

@@ -1,5 +1,6 @@
 //! What the planner has to know of this machine.
 
+use super::pages::Pages;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
@@ -12,7 +13,6 @@ use kho_kexec::sys::facts::host::KernelId;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
-use kho_kexec::sys::pageflags::PageFlags;
 
 /// Facts read once for a plan.
 pub struct Machine {
@@ -25,10 +25,8 @@ pub struct Machine {
     /// Pages whose memory failed since this kernel started (PG_hwpoison). What failed in the time of earlier kernels is no
     /// RAM in the map that this one got.
     pub failed: RangeSet,
-    /// Pages that the running kernel holds as reserved and that did not arrive with a handover.
-    pub pinned: RangeSet,
-    /// All pages that the running kernel holds as reserved.
-    pub reserved: RangeSet,
+    /// Pages that the running kernel holds as reserved, asked for as they are needed.
+    pub pages: Pages,
     /// The running kernel's boot parameters.
     pub boot_params: Box<BootParams>,
     /// UEFI runtime services.
@@ -53,38 +51,20 @@ impl Machine {
         let map = FirmwareMap::read(root).or_status(Status::FirmwareMap)?;
         // Before it is known which pages failed, so that `kho exec` notices every one that is not among them.
         let memory = MemInfo::read(root).or_status(Status::Failed)?;
-        let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
-        let reserved = flags
-            .reserved_in(map.ram())
-            .or_status(Status::NotPermitted)?;
+        let kexec = KexecState::read(root).or_status(Status::Failed)?;
+        let pages = Pages::open(session, map.ram(), arrived, kexec.loaded != Some(false))?;
         // The kernel counts them: where there is none, no page of all the memory has to be looked at.
         let failed = match memory.hardware_corrupted {
             0 => RangeSet::new(),
-            _ => flags
-                .poisoned_in(map.ram())
-                .or_status(Status::NotPermitted)?,
+            _ => pages.poisoned()?,
         };
         let next_map = without_failed(&map, &failed)?;
-        // What is reserved since an image was loaded is that image (`kimage_alloc_pages`, `kernel/kexec_core.c`),
-        // and nothing that only the firmware knows of.
-        let kexec = KexecState::read(root).or_status(Status::Failed)?;
-        let mut pinned = match session
-            .state
-            .reserved()?
-            .filter(|_| kexec.loaded != Some(false))
+        // With the module, slack and what was claimed or released is ordinary memory by now. Without it, what a
+        // module gave away earlier in this boot may be in the image that is loaded, and look reserved.
+        if let Some(arrived) = arrived
+            && !crate::module::present(root)
         {
-            Some(before) => reserved.intersect(&before).or_status(Status::Failed)?,
-            None => reserved.try_clone().or_status(Status::Failed)?,
-        };
-        if let Some(arrived) = arrived {
-            // With the module, slack and what was claimed or released is ordinary memory by now. Without it, what a
-            // module gave away earlier in this boot may be in the image that is loaded, and look reserved.
-            if !crate::module::present(root) {
-                require_reserved(arrived, &pinned)?;
-            }
-            pinned = pinned
-                .subtract(&arrived.reserved()?)
-                .or_status(Status::Failed)?;
+            require_reserved(arrived, &pages)?;
         }
         if kexec.loaded == Some(true) && kexec.load_limit_reboot == Some(1) {
             return Err(Fail::new(
@@ -100,8 +80,7 @@ impl Machine {
             memory_map: next_map.to_boot(),
             ram: next_map.ram().try_clone().or_status(Status::Failed)?,
             failed,
-            pinned,
-            reserved,
+            pages,
             boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
             acpi: efi.as_ref().and_then(Efi::acpi),
             efi: efi.and_then(|efi| efi.for_next_kernel()),
@@ -156,7 +135,8 @@ impl Machine {
     ///
     /// [`Status::NotReserved`].
     pub fn require_still_reserved(&self, range: PhysRange, label: &str) -> Result<(), Fail> {
-        if self.reserved.contains_range(range) {
+        let one = RangeSet::from_ranges([range]).or_status(Status::Failed)?;
+        if self.pages.reserved_in(&one)?.contains_range(range) {
             return Ok(());
         }
         Err(Fail::new(
@@ -192,7 +172,9 @@ fn status_of(id: &str) -> Status {
 }
 
 /// Memory that arrived and is not reserved in this kernel may hold anything by now: it is not carried on.
-fn require_reserved(arrived: &Arrived, reserved: &RangeSet) -> Result<(), Fail> {
+fn require_reserved(arrived: &Arrived, pages: &Pages) -> Result<(), Fail> {
+    let all = RangeSet::from_ranges(arrived.mem_cache.iter().copied()).or_status(Status::Failed)?;
+    let reserved = pages.held_in(&all)?;
     match arrived.mem_cache.iter().find(|range| !reserved.contains_range(**range)) {
         None => Ok(()),
         Some(range) => Err(Fail::new(

@@ -4,8 +4,9 @@ use super::prepare::Inputs;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::output::{self, Output};
 use crate::session::Session;
+use kho::RangeSet;
 use kho::plan::Plan;
-use kho::{PhysRange, RangeSet};
+use kho_kexec::sys::facts::zones::Zones;
 use kho_kexec::sys::landing::{
     self, DRAW_LIMIT, LandingError, LandingZone, Need, Withheld, default_reserve,
 };
@@ -192,12 +193,18 @@ fn hold(
 
 /// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel
 /// searches a list for every destination page that it gets as a source (`kimage_alloc_page`,
-/// `kernel/kexec_core.c`). None when none could be had: they are loaded first, so that costs seconds at most.
+/// `kernel/kexec_core.c`). None if the kernel takes its pages elsewhere, and if none could be had: they are loaded first, so
+/// that costs seconds at most.
 pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
-    let scratch: PhysRange = plan.scratch;
-    let scratch = RangeSet::from_ranges([scratch]).ok()?;
     // The kernel's copy of every segment has to fit as well.
     let copy = plan.totals.image.saturating_add(plan.totals.payload);
     let reserve = copy.saturating_add(default_reserve(inputs.machine.memory.total));
+    // Twice, because others take memory meanwhile.
+    if Zones::read(&session.root)
+        .is_ok_and(|zones| zones.spare_above(plan.scratch) >= copy.saturating_mul(2))
+    {
+        return None;
+    }
+    let scratch = RangeSet::from_ranges([plan.scratch]).ok()?;
     Withheld::draw(&session.root, &scratch, DRAW_LIMIT, reserve).ok()
 }

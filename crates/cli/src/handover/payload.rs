@@ -47,8 +47,10 @@ impl Payloads {
     ) -> Result<Self, Fail> {
         let items = content::measure(list::effective(arrived, keep), arrived, session)?;
         // A trace is carried as long as all of it is there.
+        let there = arrived.map_or(Ok(RangeSet::new()), Arrived::reserved)?;
         let whole = machine
-            .reserved
+            .pages
+            .reserved_in(&there)?
             .subtract(&machine.failed)
             .or_status(Status::Failed)?;
         let traces = Carry::gather(session, keep, arrived, hop, &whole, without_trace)?;

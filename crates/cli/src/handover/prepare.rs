@@ -78,10 +78,10 @@ impl<'a> Inputs<'a> {
         }
         let (scratch, reusable) = match arrived {
             Some(arrived) => {
-                let reusable = arrived
-                    .reserved()?
-                    .intersect(&machine.reserved)
-                    .and_then(|still| still.subtract(&in_place))
+                let reusable = machine
+                    .pages
+                    .reserved_in(&arrived.reserved()?)?
+                    .subtract(&in_place)
                     .or_status(Status::Failed)?;
                 (ScratchSource::Recorded(Some(arrived.scratch)), reusable)
             }
@@ -110,25 +110,55 @@ impl<'a> Inputs<'a> {
     ///
     /// One [`Status`] per reason to refuse.
     pub fn plan(&self, landing: &RangeSet) -> Result<Plan, Fail> {
-        self.with_request(landing, |request| {
-            let plan = plan::plan(request).map_err(|err| plan_fail(&err))?;
-            // The planner's word is not taken for it: this derives every safety property again.
-            plan.check_invariants(request).map_err(|err| {
+        let mut tries = 0;
+        loop {
+            let pinned = self.machine.pages.pinned()?;
+            let plan = self.with_request(landing, &pinned, |request| {
+                plan::plan(request).map_err(|err| plan_fail(&err))
+            })?;
+            if !self.machine.pages.spoil(&self.used(&plan)?, tries)? {
+                return self.checked(plan, landing);
+            }
+            tries += 1;
+        }
+    }
+
+    /// The pages that a plan relies on: none of them may be pinned.
+    fn used(&self, plan: &Plan) -> Result<RangeSet, Fail> {
+        let chosen = match self.scratch {
+            ScratchSource::Choose { .. } => Some(plan.scratch),
+            // The running kernel may hold what it likes there: it is overwritten at the very end.
+            ScratchSource::Recorded(_) => None,
+        };
+        let payload = plan.segments.iter().map(|segment| segment.dest);
+        let covered = plan.mem_cache.ranges();
+        RangeSet::from_ranges(payload.chain(covered).chain(chosen)).or_status(Status::Failed)
+    }
+
+    /// The plan, if it is safe. The planner's word is not taken for it: this derives every safety property again.
+    fn checked(&self, plan: Plan, landing: &RangeSet) -> Result<Plan, Fail> {
+        let pinned = self.machine.pages.pinned()?;
+        self.with_request(landing, &pinned, |request| plan.check_invariants(request))
+            .map_err(|err| {
                 Fail::new(
                     Status::Failed,
                     format!("the plan is unsafe and was not used: {}", chain(&err)),
                 )
                 .fix("this is a bug in kho; please report it with the output of kho plan --json")
             })?;
-            Ok(plan)
-        })
+        Ok(plan)
     }
 
-    fn with_request<T>(&self, landing: &RangeSet, with: impl FnOnce(&PlanRequest<'_>) -> T) -> T {
+    fn with_request<T>(
+        &self,
+        landing: &RangeSet,
+        pinned: &RangeSet,
+        with: impl FnOnce(&PlanRequest<'_>) -> T,
+    ) -> T {
         let landing = [self.reusable.clone(), landing.clone()];
         with(&PlanRequest {
             ram: &self.machine.ram,
-            pinned: &self.machine.pinned,
+            pinned,
             in_place: &self.in_place,
             scratch: self.scratch,
             image: self.image,
@@ -142,7 +172,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// RAM where state and blobs may go once scratch is known.
+    /// RAM where state and blobs may go once scratch is known. The kernel may hold pages of it; a process gets none of those.
     ///
     /// # Errors
     ///
@@ -150,7 +180,7 @@ impl<'a> Inputs<'a> {
     pub fn may_land(&self, scratch: PhysRange) -> Result<RangeSet, Fail> {
         let without = |set: RangeSet, less: &RangeSet| set.subtract(less).or_status(Status::Failed);
         let mut set = self.machine.ram.try_clone().or_status(Status::Failed)?;
-        set = without(set, &self.machine.pinned)?;
+        set = without(set, &self.machine.pages.pinned()?)?;
         set = without(set, &self.in_place)?;
         set.remove(scratch).or_status(Status::Failed)?;
         if let Ok(low) = PhysRange::from_bounds(PhysAddr::new(0), kho::image::LOW_MEMORY_END) {

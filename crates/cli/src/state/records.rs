@@ -204,22 +204,24 @@ pub struct Bound<T> {
 /// Version of the files; another version is refused, not guessed at.
 pub const VERSION: u32 = 1;
 
-/// `reserved.json`: pages that were reserved while nothing was loaded.
+/// `reserved.json`: pages that were reserved while nothing was loaded. Address and length, in bytes.
 #[derive(Serialize, Deserialize)]
 pub struct ReservedFile {
-    /// Address and length, in bytes.
+    /// Reserved.
     pub ranges: Vec<[u64; 2]>,
+    /// Pages that the load asked about; without it, all of RAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Vec<[u64; 2]>>,
 }
 
 impl ReservedFile {
-    /// The ranges.
+    /// The ranges of a list.
     ///
     /// # Errors
     ///
     /// The first that is none.
-    pub fn ranges(&self) -> Result<Vec<PhysRange>, RangeError> {
-        self.ranges
-            .iter()
+    pub fn ranges(list: &[[u64; 2]]) -> Result<Vec<PhysRange>, RangeError> {
+        list.iter()
             .map(|[start, len]| PhysRange::new(PhysAddr::new(*start), *len))
             .collect()
     }

@@ -14,3 +14,4 @@ pub mod memmap;
 mod next;
 pub mod process;
 pub mod security;
+pub mod zones;

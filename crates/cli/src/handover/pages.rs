@@ -1,0 +1,261 @@
+//! Pages that the running kernel holds as reserved, asked for only where the answer is used.
+//!
+//! The kernel needs some 700 instructions to tell the flags of one page. So a plan is made as if every page that nobody asked
+//! about were free; then the pages that it uses are asked about, and if one of them is reserved, a new plan is made.
+
+use crate::arrived::Arrived;
+use crate::exit::{Fail, OrStatus, Status};
+use crate::session::Session;
+use crate::state::Known;
+use kho::{PhysAddr, PhysRange, RangeSet};
+use kho_kexec::sys::pageflags::PageFlags;
+use std::cell::{Ref, RefCell};
+
+/// Bytes on each side of a page that stood in the way of a plan which are asked about next. What the kernel reserves lies
+/// together: its map of all pages takes 16 MiB for each GiB.
+const BESIDE: u64 = 16 << 20;
+
+/// The pages of this machine's RAM, and what is known of them.
+pub struct Pages {
+    flags: PageFlags,
+    /// RAM according to the firmware. There are no other pages.
+    ram: RangeSet,
+    /// Not reserved while nothing was loaded. What of it is reserved now is the image that is loaded
+    /// (`kimage_alloc_pages`, `kernel/kexec_core.c`), and nothing that only the firmware knows of.
+    image: RangeSet,
+    /// Reserved because it arrived with a handover.
+    arrived: RangeSet,
+    known: RefCell<Known>,
+}
+
+impl Pages {
+    /// Opens the page flags; nothing is asked yet. `loaded`: a kernel is or may be loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NotPermitted`] if the flags cannot be opened. If the record of an earlier load cannot be read.
+    pub fn open(
+        session: &Session,
+        ram: &RangeSet,
+        arrived: Option<&Arrived>,
+        loaded: bool,
+    ) -> Result<Self, Fail> {
+        let before = match loaded {
+            true => session.state.reserved(ram)?,
+            false => None,
+        };
+        Ok(Self {
+            flags: PageFlags::open(&session.root).or_status(Status::NotPermitted)?,
+            ram: ram.page_outer().or_status(Status::Failed)?,
+            image: match before {
+                Some(before) => before
+                    .asked
+                    .subtract(&before.reserved)
+                    .or_status(Status::Failed)?,
+                None => RangeSet::new(),
+            },
+            arrived: arrived.map_or(Ok(RangeSet::new()), Arrived::reserved)?,
+            known: RefCell::default(),
+        })
+    }
+
+    /// Poisoned pages (PG_hwpoison) of all RAM: every page is asked about.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NotPermitted`].
+    pub fn poisoned(&self) -> Result<RangeSet, Fail> {
+        self.flags
+            .poisoned_in(&self.ram)
+            .or_status(Status::NotPermitted)
+    }
+
+    /// The reserved pages of `within`, those of a loaded image among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NotPermitted`] if the flags cannot be read.
+    pub fn reserved_in(&self, within: &RangeSet) -> Result<RangeSet, Fail> {
+        self.ask(within)?;
+        let known = self.known.borrow();
+        known.reserved.intersect(within).or_status(Status::Failed)
+    }
+
+    /// The reserved pages of `within` that are not the loaded image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pages::reserved_in`].
+    pub fn held_in(&self, within: &RangeSet) -> Result<RangeSet, Fail> {
+        let reserved = self.reserved_in(within)?;
+        reserved.subtract(&self.image).or_status(Status::Failed)
+    }
+
+    /// Pages known so far that the kernel holds for itself: reserved, not the loaded image, and not arrived.
+    ///
+    /// # Errors
+    ///
+    /// If memory runs out.
+    pub fn pinned(&self) -> Result<RangeSet, Fail> {
+        let known = self.known.borrow();
+        known
+            .reserved
+            .subtract(&self.image)
+            .and_then(|held| held.subtract(&self.arrived))
+            .or_status(Status::Failed)
+    }
+
+    /// Asks about the pages that a plan uses. True if one of them that nobody asked about before is pinned: then `pinned` has
+    /// grown, and the plan is no good. `tries` plans were no good before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pages::reserved_in`].
+    pub fn spoil(&self, used: &RangeSet, tries: u32) -> Result<bool, Fail> {
+        let before = self.pinned()?;
+        self.ask(used)?;
+        let found = self
+            .pinned()?
+            .intersect(used)
+            .and_then(|pinned| pinned.subtract(&before))
+            .or_status(Status::Failed)?;
+        if found.is_empty() {
+            return Ok(false);
+        }
+        // Twice as far each time, so that a large reserved area takes few plans.
+        let reach = BESIDE.checked_shl(tries).unwrap_or(u64::MAX).max(BESIDE);
+        let highest = self.ram.span().map_or(0, |span| span.end().get());
+        let beside = found.iter().filter_map(|range| {
+            let start = range.start().get().saturating_sub(reach);
+            let end = range.end().get().saturating_add(reach).min(highest);
+            PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).ok()
+        });
+        let beside = RangeSet::from_ranges(beside).or_status(Status::Failed)?;
+        self.ask(&beside)?;
+        Ok(true)
+    }
+
+    /// What is known so far.
+    pub fn known(&self) -> Ref<'_, Known> {
+        self.known.borrow()
+    }
+
+    fn ask(&self, within: &RangeSet) -> Result<(), Fail> {
+        let mut known = self.known.borrow_mut();
+        let new = within
+            .page_outer()
+            .and_then(|within| within.intersect(&self.ram))
+            .and_then(|within| within.subtract(&known.asked))
+            .or_status(Status::Failed)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let reserved = self
+            .flags
+            .reserved_in(&new)
+            .or_status(Status::NotPermitted)?;
+        *known = Known {
+            asked: known.asked.union(&new).or_status(Status::Failed)?,
+            reserved: known.reserved.union(&reserved).or_status(Status::Failed)?,
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kho_kexec::sys::pageflags::flag;
+    use kho_kexec::sys::root::Root;
+    use std::os::unix::fs::FileExt;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    fn set(start: u64, end: u64) -> RangeSet {
+        let range = PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap();
+        RangeSet::from_ranges([range]).unwrap()
+    }
+
+    /// A machine of `size` bytes with one reserved range.
+    fn pages(size: u64, reserved: (u64, u64)) -> (tempfile::TempDir, Pages) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("proc")).unwrap();
+        let file = std::fs::File::create(folder.path().join("proc/kpageflags")).unwrap();
+        file.set_len(size / 4096 * 8).unwrap();
+        let flags = flag::RESERVED
+            .to_ne_bytes()
+            .repeat(((reserved.1 - reserved.0) / 4096) as usize);
+        file.write_all_at(&flags, reserved.0 / 4096 * 8).unwrap();
+        let pages = Pages {
+            flags: PageFlags::open(&Root::at(folder.path())).unwrap(),
+            ram: set(0, size),
+            image: RangeSet::new(),
+            arrived: RangeSet::new(),
+            known: RefCell::default(),
+        };
+        (folder, pages)
+    }
+
+    #[test]
+    fn only_what_is_used_is_asked_about() {
+        let (_folder, pages) = pages(GIB, (64 * MIB, 65 * MIB));
+        assert!(pages.pinned().unwrap().is_empty());
+        let found = pages.reserved_in(&set(60 * MIB, 65 * MIB - 4096)).unwrap();
+        assert_eq!(found, set(64 * MIB, 65 * MIB - 4096));
+        assert_eq!(pages.known().asked, set(60 * MIB, 65 * MIB - 4096));
+        // Beyond the end of memory there are no pages.
+        assert!(pages.reserved_in(&set(GIB, 2 * GIB)).unwrap().is_empty());
+        assert_eq!(pages.known().asked.total(), 5 * MIB - 4096);
+    }
+
+    #[test]
+    fn the_loaded_image_and_what_arrived_are_not_pinned() {
+        let (_folder, mut pages) = pages(GIB, (64 * MIB, 68 * MIB));
+        pages.image = set(64 * MIB, 65 * MIB);
+        pages.arrived = set(65 * MIB, 66 * MIB);
+        let all = set(60 * MIB, 70 * MIB);
+        assert_eq!(pages.reserved_in(&all).unwrap(), set(64 * MIB, 68 * MIB));
+        assert_eq!(pages.held_in(&all).unwrap(), set(65 * MIB, 68 * MIB));
+        assert_eq!(pages.pinned().unwrap(), set(66 * MIB, 68 * MIB));
+    }
+
+    #[test]
+    fn a_plan_on_pinned_pages_is_spoiled_once() {
+        let (_folder, pages) = pages(GIB, (64 * MIB, 65 * MIB));
+        assert!(!pages.spoil(&set(32 * MIB, 33 * MIB), 0).unwrap());
+        let used = set(64 * MIB, 66 * MIB);
+        assert!(pages.spoil(&used, 0).unwrap());
+        assert_eq!(pages.pinned().unwrap(), set(64 * MIB, 65 * MIB));
+        assert!(
+            pages
+                .known()
+                .asked
+                .contains_range(set(48 * MIB, 81 * MIB).as_slice()[0])
+        );
+        // The planner knows of them now; that it uses them all the same is its own business.
+        assert!(!pages.spoil(&used, 1).unwrap());
+    }
+
+    /// The kernel's map of all pages at the end of a node's memory, and a planner that begins there.
+    #[test]
+    fn a_large_reserved_area_takes_few_plans() {
+        const TOP: u64 = 256 * GIB;
+        let (_folder, pages) = pages(TOP, (TOP - 4 * GIB, TOP));
+        let mut tries = 0;
+        loop {
+            let end = pages
+                .pinned()
+                .unwrap()
+                .span()
+                .map_or(TOP, |pinned| pinned.start().get());
+            if !pages.spoil(&set(end - MIB, end), tries).unwrap() {
+                assert_eq!(end, TOP - 4 * GIB);
+                break;
+            }
+            tries += 1;
+        }
+        assert!(tries <= 9, "{tries} plans");
+        assert!(pages.known().asked.total() <= 9 * GIB);
+    }
+}
