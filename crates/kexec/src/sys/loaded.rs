@@ -30,7 +30,10 @@ use kho::bytes::u64_at;
 use kho::{PAGE_SIZE, PhysAddr};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
+use std::sync::OnceLock;
 
+/// Symbol of the kernel's pointer to what is loaded.
+const IMAGE_POINTER: &str = "kexec_image";
 /// Bytes of the struct that are looked at: enough for the array at any offset below 512.
 const WINDOW: usize = 1024;
 /// Bytes of `struct kexec_segment`.
@@ -95,7 +98,7 @@ pub enum Identity {
 ///
 /// What prevents it, in words.
 pub fn can_tell(root: &Root) -> Result<(), String> {
-    let address = symbol(root, "kexec_image")?;
+    let address = image_pointer(root)?;
     Kcore::open(root)
         .and_then(|kcore| kcore.read_virtual(address, &mut [0; 8]))
         .map_err(|e| in_full(&e))
@@ -109,7 +112,7 @@ pub fn identify(root: &Root, ours: &LoadedImage) -> Identity {
         Ok(_) => return Identity::Nothing,
         Err(e) => return Identity::CannotTell(in_full(&e)),
     }
-    let address = match symbol(root, "kexec_image") {
+    let address = match image_pointer(root) {
         Ok(address) => address,
         Err(why) => return Identity::CannotTell(why),
     };
@@ -204,6 +207,19 @@ fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
     }
 }
 
+/// The address of the pointer `kexec_image`. The running kernel's is looked for once: to write the file costs the kernel some
+/// 0.3 G instructions.
+fn image_pointer(root: &Root) -> Result<u64, String> {
+    static RUNNING: OnceLock<u64> = OnceLock::new();
+    if *root != Root::system() {
+        return symbol(root, IMAGE_POINTER);
+    }
+    if let Some(address) = RUNNING.get() {
+        return Ok(*address);
+    }
+    symbol(root, IMAGE_POINTER).map(|address| *RUNNING.get_or_init(|| address))
+}
+
 /// The address of a symbol of the kernel itself.
 fn symbol(root: &Root, name: &str) -> Result<u64, String> {
     let path = root.path("proc/kallsyms");
@@ -211,15 +227,25 @@ fn symbol(root: &Root, name: &str) -> Result<u64, String> {
         .map_err(|e| in_full(&FactError::io(&path, e)))?
         // Some 200,000 lines of 60 bytes; the bound is against a file that never ends.
         .take(256 << 20);
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|e| in_full(&FactError::io(&path, e)))?;
-        let mut words = line.split_whitespace();
+    let mut reader = BufReader::with_capacity(64 << 10, file);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line);
+        if read.map_err(|e| in_full(&FactError::io(&path, e)))? == 0 {
+            break;
+        }
+        // A module's symbol of the same name has its module behind it.
+        if !line.trim_ascii_end().ends_with(name.as_bytes()) {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let mut words = text.split_whitespace();
         let (Some(address), Some(_), Some(found)) = (words.next(), words.next(), words.next())
         else {
             continue;
         };
-        // A module's symbol of the same name has its module behind it.
-        if found != name || words.next().is_some() {
+        if found != name {
             continue;
         }
         return match crate::sys::root::parse_hex(address) {
