@@ -12,6 +12,7 @@ use crate::output::Output;
 use crate::session::Session;
 use crate::state::{Content, KeepFile, Local};
 use kho::PhysAddr;
+use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::Root;
 use kho_kexec::sys::syscalls::fake::{Call, FakeKernel, Which};
 use kho_kexec::sys::syscalls::{CallError, Kernel, SegmentRef};
@@ -465,6 +466,35 @@ fn pages_that_failed_are_looked_for_where_the_kernel_counts_some() {
     let text = fs::read_to_string(&meminfo).unwrap();
     fs::write(meminfo, text.replace("Corrupted: 0 kB", "Corrupted: 4 kB")).unwrap();
     assert_eq!(failed(), 4096);
+}
+
+/// Bytes of memory whose flags a load asks about.
+fn asked(world: &World) -> u64 {
+    world.load().unwrap();
+    let map = FirmwareMap::read(&world.session().root).unwrap();
+    let known = world.session().state.reserved(map.ram()).unwrap().unwrap();
+    known.asked.total()
+}
+
+#[test]
+fn a_large_machine_is_asked_no_more_than_a_small_one() {
+    let small = asked(&World::new());
+    let world = World::new();
+    let put = |path: &str, text: &str| put(world.dir.path(), path, text);
+    put("sys/firmware/memmap/2/end", "0x3fffffffff\n");
+    put(
+        "proc/iomem",
+        "00000000-00000fff : Reserved\n00001000-0009fbff : System RAM\n00100000-3fffffffff : System RAM\n",
+    );
+    put(
+        "proc/meminfo",
+        "MemTotal: 268000000 kB\nMemFree: 267000000 kB\nMemAvailable: 267000000 kB\nHardwareCorrupted: 0 kB\n",
+    );
+    let flags = world.dir.path().join("proc/kpageflags");
+    let flags = fs::File::options().write(true).open(flags).unwrap();
+    flags.set_len((256 << 30) / 4096 * 8).unwrap();
+    assert_eq!(asked(&world), small);
+    assert!(small < 256 << 20, "{small:#x}");
 }
 
 #[test]
