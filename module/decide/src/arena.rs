@@ -8,7 +8,7 @@ use crate::errno::{ENOMEM, Errno};
 use crate::iomem::Map;
 use crate::system::{Block, System};
 use alloc::vec::Vec;
-use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
 /// Pages of an ordinary arena: 2 MiB.
 const ARENA: u64 = 512;
@@ -19,8 +19,8 @@ const MAX_ORDER: u32 = 10;
 /// How often the page allocator is asked again when what it gave must not be kept.
 const TRIES: usize = 8;
 
-/// How many places outside scratch are tried by name after that.
-const PLACES: usize = 256;
+/// How many places outside scratch are tried by name after that, at most.
+const PLACES: u64 = 256;
 
 /// Where zones end: the kernel moves pages out of the way inside one zone only. `MAX_DMA_PFN`, `MAX_DMA32_PFN`
 /// (`arch/x86/include/asm/dma.h`).
@@ -234,39 +234,47 @@ pub fn block<S: System>(
     place::<S>(map, scratch, pages).ok_or(ENOMEM)
 }
 
-/// A block at some place of RAM outside `scratch`, from the top of memory down.
+/// A block at some place of RAM outside `scratch`.
 fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<S::Block> {
     let len = pages.checked_mul(PAGE_SIZE)?;
-    let step = len.checked_next_multiple_of(ARENA.checked_mul(PAGE_SIZE)?)?;
     let mut free = map.ram.subtract(&map.taken).ok()?;
     if let Some(scratch) = scratch {
         free.remove(scratch).ok()?;
     }
-    let mut tries = 0usize;
-    for range in free.iter().rev() {
-        let mut end = range.end();
-        while let Some(start) = end
-            .checked_sub(step)
-            .and_then(|s| s.align_down(ARENA.saturating_mul(PAGE_SIZE)))
-            .filter(|s| *s >= range.start())
-        {
-            end = start;
-            let Ok(window) = PhysRange::new(start, len) else {
-                break;
-            };
-            if ZONE_ENDS.iter().any(|z| splits(window, *z)) {
-                continue;
-            }
-            tries = tries.saturating_add(1);
-            if tries > PLACES {
-                return None;
-            }
-            if let Ok(block) = S::Block::at(map, window) {
-                return Some(block);
-            }
-        }
-    }
-    None
+    windows(&free, len)
+        .filter(|window| !ZONE_ENDS.iter().any(|z| splits(*window, *z)))
+        .find_map(|window| S::Block::at(map, window).ok())
+}
+
+/// At most [`PLACES`] places for `len` bytes, evenly spread over `free` from its end down: the kernel's map of all pages takes
+/// the last part of each node's memory, and more than the last [`PLACES`] places on a large machine.
+fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
+    let align = ARENA.saturating_mul(PAGE_SIZE);
+    let step = len.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+    // The last place of a range, and how many there are from it down.
+    let places = move |range: PhysRange| {
+        let last = range.end().checked_sub(step)?.align_down(align)?;
+        let room = last.offset_from(range.start())?;
+        Some((last, room.checked_div(step)?.checked_add(1)?))
+    };
+    let total = free
+        .iter()
+        .filter_map(places)
+        .fold(0u64, |sum, (_, count)| sum.saturating_add(count));
+    let stride = total.div_ceil(PLACES).max(1);
+    // Places to pass over before the next one that is tried.
+    let mut pass = 0u64;
+    let tried = move |(last, count): (PhysAddr, u64)| {
+        let first = pass;
+        let here = count.saturating_sub(first).div_ceil(stride);
+        let next = here.saturating_mul(stride).saturating_add(first);
+        pass = next.saturating_sub(count);
+        (0..here).filter_map(move |number| {
+            let below = number.checked_mul(stride)?.checked_add(first)?;
+            PhysRange::new(last.checked_sub(below.checked_mul(step)?)?, len).ok()
+        })
+    };
+    free.iter().rev().filter_map(places).flat_map(tried)
 }
 
 /// Whether `border` is inside `range`, not at an end.
@@ -392,5 +400,51 @@ mod tests {
         assert_eq!(pfn(arenas.lend(&map, None, 1)), 1024);
         let found = block::<Fake>(&map, None, 512);
         assert!(matches!(found, Err(ENOMEM)));
+    }
+
+    fn set(ranges: &[(u64, u64)]) -> RangeSet {
+        let range = |&(start, end): &(u64, u64)| {
+            PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
+        };
+        RangeSet::from_ranges(ranges.iter().map(range)).unwrap()
+    }
+
+    fn starts(free: &RangeSet, len: u64) -> Vec<u64> {
+        windows(free, len).map(|w| w.start().get() >> 20).collect()
+    }
+
+    #[test]
+    fn every_place_of_a_small_machine_is_tried_from_the_top() {
+        let free = set(&[
+            (3 << 20, 9 << 20),
+            (12 << 20, 13 << 20),
+            (16 << 20, 20 << 20),
+        ]);
+        assert_eq!(starts(&free, 2 << 20), [18, 16, 6, 4]);
+        assert_eq!(starts(&free, 3 << 20), [16, 4]);
+        assert_eq!(starts(&free, 8 << 20), [0u64; 0]);
+        assert_eq!(starts(&RangeSet::new(), 4096), [0u64; 0]);
+    }
+
+    #[test]
+    fn places_are_spread_over_all_of_a_large_machine() {
+        const GIB: u64 = 1 << 30;
+        // Eight nodes, with holes.
+        let nodes: Vec<_> = (0..8)
+            .map(|n| (n * 33 * GIB + (1 << 20), (n * 33 + 32) * GIB))
+            .collect();
+        let free = set(&nodes);
+        let found = starts(&free, 2 << 20);
+        assert!((250..=256).contains(&found.len()), "{}", found.len());
+        assert!(found.is_sorted_by(|a, b| a > b));
+        for (start, end) in nodes {
+            // The last 16 MiB of each GiB of the node are the kernel's map of pages.
+            let free = found
+                .iter()
+                .filter(|at| **at >= start >> 20 && **at < (end >> 20) - 512);
+            assert!(free.count() >= 28, "{start:#x}");
+        }
+        assert!(windows(&set(&[(0, u64::MAX - 4095)]), 4096).count() <= 256);
+        assert_eq!(windows(&free, u64::MAX).count(), 0);
     }
 }
