@@ -375,9 +375,9 @@ pub struct Keep {
 pub struct Next {
     /// The kernel image (a bzImage, as in /boot/vmlinuz-*).
     pub kernel: PathBuf,
-    /// Its initial RAM file system.
+    /// Its initial RAM file system; of several, each is unpacked over those before it.
     #[arg(long, value_name = "FILE")]
-    pub initrd: Option<PathBuf>,
+    pub initrd: Vec<PathBuf>,
     /// Start from the running kernel's command line.
     #[arg(long)]
     pub reuse_cmdline: bool,

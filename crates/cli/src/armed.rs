@@ -10,6 +10,7 @@ use kho::PhysAddr;
 use kho_kexec::stand_in;
 use kho_kexec::sys::syscalls::SegmentRef;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -63,7 +64,11 @@ impl ArmedFile {
         let dir = session.state.path().join(FOLDER);
         Next {
             kernel: dir.join("kernel"),
-            initrd: self.initrd.then(|| dir.join("initrd")),
+            initrd: self
+                .initrd
+                .then(|| dir.join("initrd"))
+                .into_iter()
+                .collect(),
             reuse_cmdline: self.reuse_cmdline,
             command_line: self.command_line.clone(),
             append: self.append.clone(),
@@ -100,7 +105,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
         })
     };
     let kernel = open(&next.kernel)?;
-    let initrd = next.initrd.as_deref().map(open).transpose()?;
+    let initrd = next.initrd.first().map(|path| open(path)).transpose()?;
     loaded::unload(session)?;
     session
         .kernel
@@ -179,29 +184,23 @@ fn setting(file: &str, name: &str) -> Option<String> {
     last.filter(|value| !value.is_empty())
 }
 
-/// Copies kernel and initrd to the state directory.
-pub fn copies(args: &Next, session: &Session) -> Result<(), Fail> {
+/// Copies the kernel, and the initrds as one, to the state directory.
+pub fn copies(args: &Next, initrd: Option<&[u8]>, session: &Session) -> Result<(), Fail> {
     session.state.prepare()?;
     let dir = session.state.path().join(FOLDER);
     DirBuilder::new()
         .mode(0o700)
         .create(&dir)
         .or_status(Status::Failed)?;
-    for (from, name) in [
-        (Some(&args.kernel), "kernel"),
-        (args.initrd.as_ref(), "initrd"),
-    ] {
-        let Some(from) = from else { continue };
+    let copy = |name: &str, from: &mut dyn Read| -> Result<(), Fail> {
         let to = dir.join(name);
-        let copy = || -> std::io::Result<u64> {
-            let mut out = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&to)?;
-            std::io::copy(&mut File::open(from)?, &mut out)
-        };
-        if let Err(err) = copy() {
+        let copied = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&to)
+            .and_then(|mut out| std::io::copy(from, &mut out));
+        if let Err(err) = copied {
             disarm(session)?;
             let full = err.kind() == std::io::ErrorKind::StorageFull;
             let status = if full {
@@ -211,10 +210,16 @@ pub fn copies(args: &Next, session: &Session) -> Result<(), Fail> {
             };
             return Err(Fail::new(
                 status,
-                format!("cannot copy {} to {}: {err}", from.display(), to.display()),
+                format!("cannot copy the {name} to {}: {err}", to.display()),
             )
             .fix("the copies stay in RAM until the system stops; enlarge that file system"));
         }
+        Ok(())
+    };
+    let kernel = File::open(&args.kernel);
+    copy("kernel", &mut kernel.or_status(Status::Failed)?)?;
+    if let Some(mut initrd) = initrd {
+        copy("initrd", &mut initrd)?;
     }
     Ok(())
 }

@@ -286,7 +286,7 @@ impl World {
     fn next(&self) -> Next {
         Next {
             kernel: self.dir.path().join("kernel"),
-            initrd: None,
+            initrd: Vec::new(),
             reuse_cmdline: true,
             command_line: None,
             append: None,

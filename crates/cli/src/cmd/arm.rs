@@ -91,7 +91,7 @@ pub fn run(
         time: crate::clock::now_ns(),
     };
     armed::disarm(session)?;
-    armed::copies(args, session)?;
+    armed::copies(args, next.initrd, session)?;
     session.state.write(armed::RECORD, &armed)?;
     let loaded = match choice {
         OnFailure::Plain => armed::load_plain(&armed, session),

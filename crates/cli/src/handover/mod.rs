@@ -10,6 +10,7 @@ pub mod compat;
 pub mod content;
 pub mod describe;
 pub mod fresh;
+pub mod initrd;
 pub mod load;
 pub mod machine;
 pub mod memory;

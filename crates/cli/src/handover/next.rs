@@ -1,5 +1,6 @@
 //! The next kernel: image, initrd, command line.
 
+use super::initrd;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::shown;
@@ -43,28 +44,10 @@ impl Files {
     /// [`Status::BadImage`], [`Status::BadInitrd`].
     pub fn read(args: &args::Next) -> Result<Self, Fail> {
         let kernel = image::read(&args.kernel).map_err(|err| bad_image(args, &err))?;
-        let initrd = match &args.initrd {
-            None => None,
-            Some(path) => Some(std::fs::read(path).map_err(|err| {
-                Fail::new(
-                    Status::BadInitrd,
-                    format!("cannot read the initrd {}: {err}", shown::path(path)),
-                )
-                .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
-            })?),
-        };
-        if let (Some(bytes), Some(path)) = (&initrd, &args.initrd) {
-            image::check_initrd(bytes).map_err(|err| {
-                Fail::new(
-                    Status::BadInitrd,
-                    format!("{}: {}", shown::path(path), chain(&err)),
-                )
-            })?;
-        }
         Ok(Self {
             kernel_path: args.kernel.clone(),
             kernel,
-            initrd,
+            initrd: initrd::read(&args.initrd)?,
         })
     }
 

@@ -6,7 +6,7 @@ use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
 use crate::armed;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::handover::{load, next};
+use crate::handover::{initrd, load, next};
 use crate::keepd;
 use crate::list;
 use crate::loaded;
@@ -204,7 +204,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         slow_ok: false,
         without_trace: false,
         kernel: kernel.into(),
-        initrd: wanted.initrd.as_ref().map(PathBuf::from),
+        initrd: wanted.initrd.iter().map(PathBuf::from).collect(),
         reuse_cmdline: wanted.reuse_cmdline,
         command_line: None,
         append: wanted.append.clone(),
@@ -270,7 +270,7 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
         File::open(path).map_err(|err| Refusal(FAILED, format!("{}: {err}", path.display())))
     };
     let kernel = open(&next.kernel)?;
-    let initrd = next.initrd.as_deref().map(open).transpose()?;
+    let initrd = initrd::open(&next.initrd)?;
     session.state.clear_loaded()?;
     armed::disarm(session)?;
     session

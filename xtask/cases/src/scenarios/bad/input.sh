@@ -126,6 +126,9 @@ expect 21 'empty' -- kho load "$K" --initrd /tmp/empty
 expect 21 'ELF' -- kho load "$K" --initrd /bin/busybox
 expect 21 'bzImage' -- kho load "$K" --initrd "$K"
 expect 21 '/srv' -- kho load "$K" --initrd /srv
+expect 21 '/tmp/none' -- kho load "$K" --initrd /tmp/none --initrd "$I"
+expect 21 'ELF' -- kho load "$K" --initrd "$I" --initrd /bin/busybox
+expect 1 '/tmp/none' -- kho kexec -l "$K" --initrd=/tmp/none "--initrd=$I" "--append=$C"
 still_ours
 
 echo '== command lines'
