@@ -63,12 +63,12 @@ impl ArmedFile {
     pub fn next(&self, session: &Session) -> Next {
         let dir = session.state.path().join(FOLDER);
         Next {
-            kernel: dir.join("kernel"),
             initrd: self
                 .initrd
                 .then(|| dir.join("initrd"))
                 .into_iter()
                 .collect(),
+            no_initrd: !self.initrd,
             reuse_cmdline: self.reuse_cmdline,
             command_line: self.command_line.clone(),
             append: self.append.clone(),
@@ -79,12 +79,12 @@ impl ArmedFile {
             forget_arrived: self.forget_arrived,
             // At shutdown a slow load is better than none.
             slow_ok: true,
-            without_trace: false,
             // Asked when it was armed: at shutdown nobody is there to answer.
             compat: crate::args::Compat {
                 next_catalogue: None,
                 ignore_compat: true,
             },
+            ..Next::of_kernel(dir.join("kernel"))
         }
     }
 }

@@ -285,19 +285,8 @@ impl World {
 
     fn next(&self) -> Next {
         Next {
-            kernel: self.dir.path().join("kernel"),
-            initrd: Vec::new(),
-            reuse_cmdline: true,
-            command_line: None,
-            append: None,
-            scratch: None,
-            max_ranges: None,
-            no_activate: false,
-            no_module_check: false,
-            slow_ok: false,
-            forget_arrived: false,
-            without_trace: false,
-            compat: args::Compat::default(),
+            no_initrd: true,
+            ..Next::of_kernel(self.dir.path().join("kernel"))
         }
     }
 

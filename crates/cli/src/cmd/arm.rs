@@ -10,6 +10,7 @@ use crate::args::Next;
 use crate::armed;
 use crate::arrived::Arrived;
 use crate::exit::Fail;
+use crate::handover::initrd;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
 use crate::handover::places;
@@ -42,6 +43,7 @@ pub fn run(
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
+    initrd::report(args, out);
     let release = next.image.release().unwrap_or("unknown").to_owned();
     let plain_line = next::plain_line(args, &session.root, next.image.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {

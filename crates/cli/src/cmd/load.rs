@@ -23,7 +23,7 @@ use kho_kexec::sys::facts::kexec::KexecState;
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if args.arm {
-        let initrd = initrd::read(&args.next.initrd)?;
+        let initrd = initrd::read(&initrd::of(&args.next))?;
         compat::check_early(&args.next.compat, initrd.as_deref(), out)?;
         return super::arm::run(&args.next, args.on_failure, session, out);
     }

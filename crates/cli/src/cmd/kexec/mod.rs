@@ -199,20 +199,23 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         ));
     }
     let next = Next {
-        no_activate: false,
-        no_module_check: false,
-        slow_ok: false,
-        without_trace: false,
-        kernel: kernel.into(),
         initrd: wanted.initrd.iter().map(PathBuf::from).collect(),
+        // As kexec(8): what is not named is not there.
+        no_initrd: wanted.initrd.is_empty(),
         reuse_cmdline: wanted.reuse_cmdline,
-        command_line: None,
-        append: wanted.append.clone(),
-        scratch: None,
-        max_ranges: None,
-        forget_arrived: false,
-        compat: crate::args::Compat::default(),
+        command_line: (!wanted.reuse_cmdline).then(|| wanted.append.clone().unwrap_or_default()),
+        append: wanted.append.clone().filter(|_| wanted.reuse_cmdline),
+        ..Next::of_kernel(kernel)
     };
+    if !wanted.reuse_cmdline && wanted.append.is_none() {
+        let running = session
+            .root
+            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+            .or_status(Status::Failed)?;
+        if next::loses_root(&running, b"") {
+            out.warn("no command line is given, so the next kernel gets an empty one and finds no root file system: --reuse-cmdline takes this kernel's");
+        }
+    }
     let _lock = session.lock()?;
     if wanted.syscall == Syscall::File {
         return load_file(&next, session, out);

@@ -139,6 +139,25 @@ expect 22 'the 20 that kho adds' -- load_with "$line"
 expect 22 'line break|newline|line feed' -- load_with 'a
 b'
 expect 22 'quote' -- load_with 'a="b'
+expect 2 'cannot be used with' -- kho load "$K" --initrd "$I" --no-initrd
+# Without a line it is this kernel's; without a root file system on it an added one is not enough.
+holds kho plan "$K" --initrd "$I" --scratch 160M --json
+grep -q '"command_line": ".*kho_scratch=1M' /tmp/out || wrong 'the line of this kernel is not taken'
+cp "$K" /tmp/vmlinuz-test
+cp "$I" /tmp/initrd.img-test
+holds kho plan /tmp/vmlinuz-test --scratch 160M
+grep -q 'the initrd is /tmp/initrd.img-test' /tmp/out || wrong 'the initrd beside the kernel is not taken'
+holds kho plan /tmp/vmlinuz-test --no-initrd --scratch 160M
+rm /tmp/initrd.img-test
+holds kho plan /tmp/vmlinuz-test --scratch 160M
+grep -q 'warning: no initrd is named, and none is beside /tmp/vmlinuz-test' /tmp/out || wrong 'nobody says that there is no initrd'
+rm /tmp/vmlinuz-test
+sed 's/$/ root=\/dev\/vda/' /proc/cmdline >/tmp/cmdline
+mount --bind /tmp/cmdline /proc/cmdline
+expect 22 'names no root file system' -- load_with quiet
+expect 22 'names no root file system' -- kho plan "$K" --initrd "$I" --scratch 160M --append quiet
+holds kho plan "$K" --initrd "$I" --scratch 160M --command-line quiet
+umount /proc/cmdline
 expect 14 'exactmap' -- load_with "$C memmap=exactmap"
 
 echo '== scratch and headroom'
