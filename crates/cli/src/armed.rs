@@ -184,8 +184,15 @@ fn setting(file: &str, name: &str) -> Option<String> {
     last.filter(|value| !value.is_empty())
 }
 
-/// Copies the kernel, and the initrds as one, to the state directory.
-pub fn copies(args: &Next, initrd: Option<&[u8]>, session: &Session) -> Result<(), Fail> {
+/// Copies the kernel of this release, the initrds as one, and the file with the kernel's configuration to the state directory:
+/// `/boot` may be gone when the content is taken.
+pub fn copies(
+    kernel: &Path,
+    release: &str,
+    initrd: Option<&[u8]>,
+    config: Option<&Path>,
+    session: &Session,
+) -> Result<(), Fail> {
     session.state.prepare()?;
     let dir = session.state.path().join(FOLDER);
     DirBuilder::new()
@@ -216,10 +223,13 @@ pub fn copies(args: &Next, initrd: Option<&[u8]>, session: &Session) -> Result<(
         }
         Ok(())
     };
-    let kernel = File::open(&args.kernel);
-    copy("kernel", &mut kernel.or_status(Status::Failed)?)?;
+    copy("kernel", &mut File::open(kernel).or_status(Status::Failed)?)?;
     if let Some(mut initrd) = initrd {
         copy("initrd", &mut initrd)?;
+    }
+    if let Some(config) = config {
+        let name = format!("config-{release}");
+        copy(&name, &mut File::open(config).or_status(Status::Failed)?)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::args::Next;
 use crate::armed;
 use crate::arrived::Arrived;
 use crate::exit::Fail;
+use crate::handover::early;
 use crate::handover::initrd;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
@@ -93,7 +94,14 @@ pub fn run(
         time: crate::clock::now_ns(),
     };
     armed::disarm(session)?;
-    armed::copies(args, next.initrd, session)?;
+    let config = early::config_file(&args.kernel, &armed.release, &session.root);
+    armed::copies(
+        &args.kernel,
+        &armed.release,
+        next.initrd,
+        config.as_deref(),
+        session,
+    )?;
     session.state.write(armed::RECORD, &armed)?;
     let loaded = match choice {
         OnFailure::Plain => armed::load_plain(&armed, session),

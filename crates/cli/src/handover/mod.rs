@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod compat;
 pub mod content;
 pub mod describe;
+pub mod early;
 pub mod fresh;
 pub mod initrd;
 pub mod load;

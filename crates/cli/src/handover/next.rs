@@ -1,10 +1,12 @@
 //! The next kernel: image, initrd, command line.
 
+use super::early;
 use super::initrd;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::shown;
 use kho_kexec::assemble::{self, AssembleError};
+use kho_kexec::carrier::KernelConfig;
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
 use kho_kexec::sys::facts::host::CpuFlags;
@@ -26,6 +28,8 @@ pub struct Next<'a> {
     pub image: Box<dyn Image + 'a>,
     /// Its path, for messages.
     pub path: String,
+    /// Its configuration, where that was found.
+    pub config: Option<KernelConfig>,
     /// The initrd.
     pub initrd: Option<&'a [u8]>,
     /// The command line with the arrival program in it.
@@ -83,6 +87,7 @@ impl Files {
                 })?,
             };
         Ok(Next {
+            config: early::config(&self.kernel_path, image.release(), root),
             image,
             path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),

@@ -1,6 +1,7 @@
 //! The question put to the planner, and its answer.
 
 use super::describe::{self, Tree};
+use super::early::{self, Early};
 use super::machine::Machine;
 use super::next::Next;
 use super::payload::Payloads;
@@ -18,12 +19,6 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
 use kho_kexec::sys::syscalls::{SEGMENT_MAX, half_of_memory};
-
-/// Most early reservations that are planned for, chain and tree included.
-///
-/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and
-/// firmwares takes is 120; the rest is a margin for firmware that reserves more for itself.
-pub const EARLY_RANGES: usize = 96;
 
 /// Segments that are not payload: kernel, initrd, parameters.
 const IMAGE_SEGMENTS: usize = 3;
@@ -48,6 +43,7 @@ pub struct Inputs<'a> {
     pub hop: u64,
     /// Bounds.
     pub limits: Limits,
+    early: Early,
     sizes: Vec<u64>,
     state_len: u64,
     image: ImageNeeds,
@@ -87,7 +83,13 @@ impl<'a> Inputs<'a> {
             }
             None => (first_scratch(session, next, &machine)?, RangeSet::new()),
         };
-        let limits = limits(args.max_ranges, &machine)?;
+        let early = early::decide(
+            args,
+            next.image.release(),
+            next.config,
+            machine.memory_map.len(),
+        )?;
+        let limits = limits(&early, &machine);
         Ok(Self {
             sizes: payloads.planned_sizes(),
             state_len: state_len(&machine, &payloads, kernel.as_ref(), &limits)?,
@@ -101,6 +103,7 @@ impl<'a> Inputs<'a> {
             reusable,
             hop,
             limits,
+            early,
         })
     }
 
@@ -111,7 +114,7 @@ impl<'a> Inputs<'a> {
     /// One [`Status`] per reason to refuse.
     pub fn plan(&self, landing: &RangeSet) -> Result<Plan, Fail> {
         self.with_request(landing, |request| {
-            let plan = plan::plan(request).map_err(|err| plan_fail(&err))?;
+            let plan = plan::plan(request).map_err(|err| plan_fail(&err, &self.early.fix))?;
             // The planner's word is not taken for it: this derives every safety property again.
             plan.check_invariants(request).map_err(|err| {
                 Fail::new(
@@ -199,20 +202,12 @@ fn of_drivers(part: &OutgoingPart, machine: &Machine) -> Result<RangeSet, Fail> 
 }
 
 /// Bounds of the plan, with so many early reservations at most.
-fn limits(max_ranges: Option<usize>, machine: &Machine) -> Result<Limits, Fail> {
-    let cap = max_ranges.unwrap_or(EARLY_RANGES);
-    if !(2..=EARLY_RANGES).contains(&cap) {
-        return Err(Fail::new(
-            Status::Usage,
-            format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"),
-        )
-        .fix("more than that is not known to boot"));
-    }
-    Ok(Limits {
-        max_entries: cap,
+fn limits(early: &Early, machine: &Machine) -> Limits {
+    Limits {
+        max_entries: early.cap,
         max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
         load_limit: half_of_memory(machine.memory.total),
-    })
+    }
 }
 
 /// Bytes of the state segment at most: as many ranges as the limits allow, and every payload that is copied in as many pieces
@@ -272,15 +267,15 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
     })
 }
 
-/// The planner's refusals, each with its status and what to do.
-fn plan_fail(err: &PlanError) -> Fail {
+/// The planner's refusals, each with its status and what to do; `early` against too many ranges.
+fn plan_fail(err: &PlanError, early: &str) -> Fail {
     let what = chain(err);
     match err {
         PlanError::OutsideRam { .. } | PlanError::Overlap { .. } => {
             Fail::new(Status::Overlap, what).fix("kho keep --remove the entry, or restore it and load again")
         }
         PlanError::ExactMap => Fail::new(Status::FirmwareMap, what),
-        PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what),
+        PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what).fix(early),
         // Its message says what to do: the opposite of the next one.
         PlanError::Scratch(ScratchError::NoPlace { .. }) => Fail::new(Status::Scratch, what),
         PlanError::Scratch(_) | PlanError::ImageDoesNotFit(_) => Fail::new(Status::Scratch, what)
