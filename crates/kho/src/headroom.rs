@@ -31,10 +31,6 @@ pub const BASE_TOTAL: u64 = 96 << 20;
 /// Of [`BASE_TOTAL`], what should be found below 4 GiB: DMA pools and drivers with 32-bit devices.
 pub const BASE_LOW: u64 = 32 << 20;
 
-/// How many times larger than the packed initrd its files are assumed to be. Debian's are
-/// compressed with zstd or gzip and reach 2.5 to 3.5.
-pub const INITRD_RATIO: u64 = 4;
-
 /// What takes memory in the next kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -171,7 +167,7 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
     let image_low = input.scratch.start() < FOUR_GIB;
     let initrd = input.image.initrd();
     let initrd_len = initrd.map_or(0, |i| i.len);
-    let initrd_files = initrd_len.saturating_mul(INITRD_RATIO);
+    let initrd_files = initrd.map_or(0, |i| i.unpacked);
     let swiotlb = match input.cmdline.swiotlb {
         // `force` allocates the buffer whatever the RAM; otherwise only RAM above 4 GiB does
         // (`pci_swiotlb_detect` in `arch/x86/kernel/pci-dma.c`).

@@ -37,7 +37,7 @@
 //!             preferred: PhysAddr::new(16 * MIB),
 //!             above_4g: true,
 //!         },
-//!         initrd: Some(InitrdNeeds { len: 40 * MIB, max_addr: PhysAddr::new(0x7fff_ffff) }),
+//!         initrd: Some(InitrdNeeds { len: 40 * MIB, unpacked: 160 * MIB, max_addr: PhysAddr::new(0x7fff_ffff) }),
 //!         params_len: 8192,
 //!     },
 //!     payload: PayloadNeeds { state: 16 << 10, blobs: &[5 * MIB] },

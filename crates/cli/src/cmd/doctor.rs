@@ -74,6 +74,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         },
         initrd: Some(InitrdNeeds {
             len: TYPICAL.1,
+            unpacked: 4 * TYPICAL.1,
             max_addr: PhysAddr::new(u64::MAX),
         }),
         params_len: kho::PAGE_SIZE,

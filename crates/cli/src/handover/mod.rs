@@ -21,3 +21,4 @@ pub mod placed;
 pub mod places;
 pub mod prepare;
 pub mod time;
+pub mod unpacked;

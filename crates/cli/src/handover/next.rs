@@ -2,6 +2,7 @@
 
 use super::early;
 use super::initrd;
+use super::unpacked;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::shown;
@@ -10,6 +11,7 @@ use kho_kexec::carrier::KernelConfig;
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
 use kho_kexec::sys::facts::host::CpuFlags;
+use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::root::Root;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -32,6 +34,8 @@ pub struct Next<'a> {
     pub config: Option<KernelConfig>,
     /// The initrd.
     pub initrd: Option<&'a [u8]>,
+    /// Bytes that the initrd unpacks to; where they are more than this machine's memory, more than that.
+    pub unpacked: u64,
     /// The command line with the arrival program in it.
     pub cmdline: CommandLine,
     /// The running kernel uses five-level paging.
@@ -87,6 +91,7 @@ impl Files {
                 })?,
             };
         Ok(Next {
+            unpacked: self.unpacked(root)?,
             config: early::config(&self.kernel_path, image.release(), root),
             image,
             path: shown::path(&self.kernel_path),
@@ -94,6 +99,19 @@ impl Files {
             cmdline,
             five_level,
             scratch,
+        })
+    }
+}
+
+impl Files {
+    fn unpacked(&self, root: &Root) -> Result<u64, Fail> {
+        let Some(initrd) = &self.initrd else {
+            return Ok(0);
+        };
+        let memory = MemInfo::read(root).or_status(Status::Failed)?.total;
+        unpacked::measure(initrd, memory).map_err(|damage| {
+            Fail::new(Status::BadInitrd, damage.to_string())
+                .fix("make it again (update-initramfs -u -k VERSION), or copy it again")
         })
     }
 }

@@ -261,6 +261,7 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
         kernel: KernelNeeds::from(header),
         initrd: Some(InitrdNeeds {
             len,
+            unpacked: next.unpacked,
             max_addr: header.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
         }),
         params_len: assemble::params_len(next.cmdline.line.len() as u64),

@@ -8,6 +8,7 @@ fn image() -> ImageNeeds {
         kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 40 * MIB,
+            unpacked: 160 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
         params_len: 4096,

@@ -13,6 +13,7 @@ fn image() -> ImageNeeds {
         kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 30 * MIB + 5,
+            unpacked: 120 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
         params_len: 5000,

@@ -128,6 +128,16 @@ expect 21 'bzImage' -- kho load "$K" --initrd "$K"
 expect 21 '/srv' -- kho load "$K" --initrd /srv
 expect 21 '/tmp/none' -- kho load "$K" --initrd /tmp/none --initrd "$I"
 expect 21 'ELF' -- kho load "$K" --initrd "$I" --initrd /bin/busybox
+gzip -c "$I" >/tmp/packed
+holds kho plan "$K" --initrd /tmp/packed --scratch 160M
+head -c $(($(stat -c %s /tmp/packed) - 9)) /tmp/packed >/tmp/cut
+expect 21 'cut short or damaged: its gzip part at 0x0' -- kho load "$K" --initrd /tmp/cut
+head -c $(($(stat -c %s "$I") / 2)) "$I" >/tmp/cut
+expect 21 'cut short: its cpio archive' -- kho load "$K" --initrd /tmp/cut
+expect 21 'holds no cpio archive' -- kho load "$K" --initrd /tmp/gzip
+printf '\004\042\115\030modern' >/tmp/modern
+expect 21 'lz4 -l' -- kho load "$K" --initrd /tmp/modern
+rm /tmp/packed /tmp/cut /tmp/modern
 expect 1 '/tmp/none' -- kho kexec -l "$K" --initrd=/tmp/none "--initrd=$I" "--append=$C"
 still_ours
 
