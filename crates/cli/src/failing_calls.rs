@@ -381,6 +381,28 @@ fn abort(world: &World) -> Result<(), Fail> {
 }
 
 #[test]
+fn a_kernel_of_a_fixed_place_is_for_kexec_while_nothing_is_kept() {
+    let world = World::new();
+    let path = world.dir.path().join("kernel");
+    let plain = || cmd::kexec::only_plain(path.as_os_str(), &world.session());
+    assert!(!plain(), "a kernel that can be moved");
+    let mut file = kernel();
+    // `relocatable_kernel`.
+    file[0x234] = 0;
+    put(world.dir.path(), "kernel", &file);
+    assert!(!plain(), "what is kept would be lost");
+    let fail = world.load().unwrap_err();
+    assert_eq!(fail.status, Status::BadImage);
+    assert!(fail.what.contains("kho kexec starts it"), "{}", fail.what);
+    world
+        .session()
+        .state
+        .set_keep(&KeepFile::default())
+        .unwrap();
+    assert!(plain());
+}
+
+#[test]
 fn loading() {
     let world = World::new();
     // Nothing was loaded, and nothing is.

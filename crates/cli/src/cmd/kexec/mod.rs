@@ -10,6 +10,7 @@ use crate::handover::{initrd, load, next};
 use crate::keepd;
 use crate::list;
 use crate::loaded;
+use crate::lost::lost;
 use crate::output::Output;
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
@@ -136,7 +137,15 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
             let end = args.iter().position(|arg| arg == "--");
             args.insert(end.unwrap_or(args.len()), append);
         }
-        return Err(real(&args));
+        return Err(real(&args, "-p: the crash kernel is loaded by"));
+    }
+    if wanted.load && (wanted.kernel.as_deref()).is_some_and(|kernel| only_plain(kernel, &session))
+    {
+        let _lock = session.lock()?;
+        session.state.clear_loaded()?;
+        armed::disarm(&session)?;
+        out.remark("kexec: the kernel is not relocatable and nothing is kept: kexec(8) loads it where it wants to be");
+        return Err(real(args, "a kernel that is not relocatable is loaded by"));
     }
     if wanted.unload {
         let _lock = session.lock()?;
@@ -158,6 +167,19 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
         return Err(start(wanted, &session, out));
     }
     Ok(0)
+}
+
+/// Whether there is nothing to hand over to a kernel that has to stay where it was linked for, such as a memory test: then
+/// nothing has to be kept away from it.
+pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
+    let file = image::read(Path::new(kernel));
+    let relocatable = |bytes: &Vec<u8>| {
+        !matches!(
+            image::parse(bytes),
+            Err(image::ImageError::NotRelocatable { .. })
+        )
+    };
+    file.is_ok_and(|bytes| !relocatable(&bytes)) && lost(session).is_none()
 }
 
 /// Whether the wanted command line is that of a kernel which kho loaded, with the arrival program in it.
@@ -303,8 +325,8 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     }
 }
 
-/// Hands over to the real kexec(8); comes back only with a reason.
-fn real(args: &[OsString]) -> Refusal {
+/// Hands over to the real kexec(8) for `what`; comes back only with a reason.
+fn real(args: &[OsString], what: &str) -> Refusal {
     let me = std::env::current_exe()
         .and_then(|path| path.canonicalize())
         .ok();
@@ -317,7 +339,6 @@ fn real(args: &[OsString]) -> Refusal {
     }
     Refusal(
         FAILED,
-        "-p: the crash kernel is loaded by kexec(8) of kexec-tools, which is not installed"
-            .to_owned(),
+        format!("{what} kexec(8) of kexec-tools, which is not installed"),
     )
 }

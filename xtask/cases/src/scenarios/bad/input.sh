@@ -15,6 +15,11 @@ expect 60 'nothing arrived' -- kho dump
 expect 53 'no kernel is loaded' -- kho exec
 expect 53 'no kernel is loaded' -- kho unload
 
+# Nothing is kept: a kernel that has to stay where it was linked for is for kexec(8), which is not here.
+cp "$K" /tmp/fixed-place
+printf '\0' | dd of=/tmp/fixed-place bs=1 seek=$((0x234)) conv=notrunc 2>/dev/null
+expect 255 'not relocatable is loaded by kexec\(8\)' -- kho kexec -l /tmp/fixed-place --append=x
+
 mkdir -p /srv/data /srv/deep/tree
 echo secret >/srv/data/secret
 chmod 600 /srv/data/secret
@@ -106,6 +111,8 @@ expect 20 'gzip' -- kho load /tmp/gzip --initrd "$I"
 expect 20 'cpio' -- kho load "$I" --initrd "$I"
 damaged 0x202 'XXXX'
 expect 20 'needed is a bzImage' -- kho load /tmp/damaged --initrd "$I"
+expect 20 'not relocatable.*with nothing kept, kho kexec starts it' -- kho load /tmp/fixed-place --initrd "$I"
+expect 255 'not relocatable' -- kho kexec -l /tmp/fixed-place --append=x
 damaged 0x206 '\015\002'
 expect 23 'SETUP_INDIRECT' -- kho load /tmp/damaged --initrd "$I"
 expect 23 'SETUP_INDIRECT' -- kho plan /tmp/damaged --initrd "$I"
