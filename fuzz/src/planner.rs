@@ -71,6 +71,7 @@ pub fn planner(data: &[u8]) {
             blobs: &blobs,
         },
         landing: &landing,
+        user_space: kho::headroom::UserSpace::default(),
         limits: Limits {
             max_entries: usize::from(c.u8()),
             max_payload_segments: usize::from(c.u8() % 17),

@@ -5,20 +5,25 @@ use super::early::{self, Early};
 use super::machine::Machine;
 use super::next::Next;
 use super::payload::Payloads;
+use super::places;
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::module::OutgoingPart;
+use crate::module::{self, OutgoingPart};
+use crate::mounts::{self, Mounted};
 use crate::output;
 use crate::session::Session;
 use crate::state::KeepFile;
+use kho::headroom::UserSpace;
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::plan::{self, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
 use kho::scratch::ScratchError;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
+use kho_kexec::sys::facts::host::online_cpus;
 use kho_kexec::sys::syscalls::{SEGMENT_MAX, half_of_memory};
+use std::path::Path;
 
 /// Segments that are not payload: kernel, initrd, parameters.
 const IMAGE_SEGMENTS: usize = 3;
@@ -43,6 +48,7 @@ pub struct Inputs<'a> {
     pub hop: u64,
     /// Bounds.
     pub limits: Limits,
+    user_space: UserSpace,
     early: Early,
     sizes: Vec<u64>,
     state_len: u64,
@@ -94,6 +100,10 @@ impl<'a> Inputs<'a> {
             sizes: payloads.planned_sizes(),
             state_len: state_len(&machine, &payloads, kernel.as_ref(), &limits)?,
             image: image_needs(next, limits.max_entries)?,
+            user_space: UserSpace {
+                cpus: online_cpus(&session.root),
+                copies: copies(&payloads, next.image.release(), session)?,
+            },
             machine,
             next,
             payloads,
@@ -142,6 +152,7 @@ impl<'a> Inputs<'a> {
             landing: &landing,
             cmdline: &self.next.cmdline.line,
             limits: self.limits,
+            user_space: self.user_space,
         })
     }
 
@@ -243,6 +254,32 @@ fn state_len(
         .or_status(Status::TooManyRanges)
 }
 
+/// Bytes that the next kernel restores into memory (tmpfs) while what was handed over is still reserved.
+fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Result<u64, Fail> {
+    let mounted = places::mounted(session)?;
+    let files = payloads.items.iter();
+    let files = files.filter_map(|item| Some((item.entry.path.as_deref()?, item.size)));
+    let gives_back = module::installed_for(&session.root, release);
+    Ok(in_memory(files, &mounted, gives_back))
+}
+
+/// Of these paths and sizes, the bytes of those on file systems that are memory. With kho.ko, which `gives_back` an entry's
+/// memory when that is restored, only the largest is there twice.
+fn in_memory<'a>(
+    files: impl Iterator<Item = (&'a Path, u64)>,
+    mounted: &[Mounted],
+    gives_back: bool,
+) -> u64 {
+    let twice =
+        files.filter(|(path, _)| mounts::holder(path, mounted).is_some_and(Mounted::is_memory));
+    let sizes = twice.map(|(_, size)| size);
+    if gives_back {
+        sizes.max().unwrap_or(0)
+    } else {
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 /// `count` pages, none next to another, for measuring.
 fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
     (1..=count as u64)
@@ -300,5 +337,29 @@ fn plan_fail(err: &PlanError, early: &str) -> Fail {
             Fail::new(Status::Headroom, what).fix("keep less, or lower crashkernel= and hugepages= of the next kernel")
         }
         _ => Fail::new(Status::Failed, what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_on_tmpfs_are_counted() {
+        let mounted = mounts::mounted(
+            b"22 1 254:1 / / rw - ext4 /dev/vda1 rw\n23 22 0:30 / /run rw - tmpfs tmpfs rw\n24 23 8:1 / /run/disk rw - ext4 /dev/sda1 rw\n",
+        );
+        let files = [
+            ("/srv/data", 1 << 40),
+            ("/run/cache", 5),
+            ("/run/other", 7),
+            ("/run/disk/x", 1 << 40),
+            ("/runner", 1 << 40),
+        ];
+        let count = |gives_back| {
+            let files = files.iter().map(|(path, size)| (Path::new(path), *size));
+            in_memory(files, &mounted, gives_back)
+        };
+        assert_eq!((count(false), count(true)), (12, 7));
     }
 }

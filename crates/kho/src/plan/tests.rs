@@ -85,6 +85,7 @@ impl Case {
             },
             landing: &self.landing,
             cmdline: self.cmdline,
+            user_space: crate::headroom::UserSpace::default(),
             limits: self.limits,
         }
     }
