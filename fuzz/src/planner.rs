@@ -48,9 +48,13 @@ pub fn planner(data: &[u8]) {
             preferred: PhysAddr::new(size(&mut c)),
             above_4g: flags & 1 == 0,
         },
-        initrd: (flags & 2 == 0).then(|| InitrdNeeds {
-            len: size(&mut c),
-            max_addr: PhysAddr::new(0x7fff_ffff),
+        initrd: (flags & 2 == 0).then(|| {
+            let len = size(&mut c);
+            InitrdNeeds {
+                len,
+                unpacked: len.saturating_mul(4),
+                max_addr: PhysAddr::new(0x7fff_ffff),
+            }
         }),
         params_len: size(&mut c),
     };
@@ -67,6 +71,7 @@ pub fn planner(data: &[u8]) {
             blobs: &blobs,
         },
         landing: &landing,
+        user_space: kho::headroom::UserSpace::default(),
         limits: Limits {
             max_entries: usize::from(c.u8()),
             max_payload_segments: usize::from(c.u8() % 17),

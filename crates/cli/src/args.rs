@@ -375,10 +375,14 @@ pub struct Keep {
 pub struct Next {
     /// The kernel image (a bzImage, as in /boot/vmlinuz-*).
     pub kernel: PathBuf,
-    /// Its initial RAM file system.
+    /// Its initial RAM file system; of several, each is unpacked over those before it [default: the one beside the kernel, as
+    /// initrd.img-6.12 beside vmlinuz-6.12].
     #[arg(long, value_name = "FILE")]
-    pub initrd: Option<PathBuf>,
-    /// Start from the running kernel's command line.
+    pub initrd: Vec<PathBuf>,
+    /// Boot without an initrd, also where there is one beside the kernel.
+    #[arg(long, conflicts_with = "initrd")]
+    pub no_initrd: bool,
+    /// Start from the running kernel's command line. The default when no other line is given.
     #[arg(long)]
     pub reuse_cmdline: bool,
     /// The whole command line (as given, before --append).
@@ -389,7 +393,7 @@ pub struct Next {
         allow_hyphen_values = true
     )]
     pub command_line: Option<OsString>,
-    /// Added at the end of the command line.
+    /// Added at the end of the command line; alone, it is all of it.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Option<OsString>,
     /// Size of the scratch region if none was recorded by an earlier hop (for example 256M).
@@ -417,6 +421,28 @@ pub struct Next {
     /// What is known of the next side.
     #[command(flatten)]
     pub compat: Compat,
+}
+
+impl Next {
+    /// A kernel, and nothing else said of it.
+    pub fn of_kernel(kernel: impl Into<PathBuf>) -> Self {
+        Self {
+            kernel: kernel.into(),
+            initrd: Vec::new(),
+            no_initrd: false,
+            reuse_cmdline: false,
+            command_line: None,
+            append: None,
+            scratch: None,
+            max_ranges: None,
+            no_activate: false,
+            no_module_check: false,
+            slow_ok: false,
+            forget_arrived: false,
+            without_trace: false,
+            compat: Compat::default(),
+        }
+    }
 }
 
 /// Arguments of `plan`.

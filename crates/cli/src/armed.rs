@@ -10,6 +10,7 @@ use kho::PhysAddr;
 use kho_kexec::stand_in;
 use kho_kexec::sys::syscalls::SegmentRef;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -62,8 +63,12 @@ impl ArmedFile {
     pub fn next(&self, session: &Session) -> Next {
         let dir = session.state.path().join(FOLDER);
         Next {
-            kernel: dir.join("kernel"),
-            initrd: self.initrd.then(|| dir.join("initrd")),
+            initrd: self
+                .initrd
+                .then(|| dir.join("initrd"))
+                .into_iter()
+                .collect(),
+            no_initrd: !self.initrd,
             reuse_cmdline: self.reuse_cmdline,
             command_line: self.command_line.clone(),
             append: self.append.clone(),
@@ -74,12 +79,12 @@ impl ArmedFile {
             forget_arrived: self.forget_arrived,
             // At shutdown a slow load is better than none.
             slow_ok: true,
-            without_trace: false,
             // Asked when it was armed: at shutdown nobody is there to answer.
             compat: crate::args::Compat {
                 next_catalogue: None,
                 ignore_compat: true,
             },
+            ..Next::of_kernel(dir.join("kernel"))
         }
     }
 }
@@ -100,7 +105,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
         })
     };
     let kernel = open(&next.kernel)?;
-    let initrd = next.initrd.as_deref().map(open).transpose()?;
+    let initrd = next.initrd.first().map(|path| open(path)).transpose()?;
     loaded::unload(session)?;
     session
         .kernel
@@ -179,29 +184,30 @@ fn setting(file: &str, name: &str) -> Option<String> {
     last.filter(|value| !value.is_empty())
 }
 
-/// Copies kernel and initrd to the state directory.
-pub fn copies(args: &Next, session: &Session) -> Result<(), Fail> {
+/// Copies the kernel of this release, the initrds as one, and the file with the kernel's configuration to the state directory:
+/// `/boot` may be gone when the content is taken.
+pub fn copies(
+    kernel: &Path,
+    release: &str,
+    initrd: Option<&[u8]>,
+    config: Option<&Path>,
+    session: &Session,
+) -> Result<(), Fail> {
     session.state.prepare()?;
     let dir = session.state.path().join(FOLDER);
     DirBuilder::new()
         .mode(0o700)
         .create(&dir)
         .or_status(Status::Failed)?;
-    for (from, name) in [
-        (Some(&args.kernel), "kernel"),
-        (args.initrd.as_ref(), "initrd"),
-    ] {
-        let Some(from) = from else { continue };
+    let copy = |name: &str, from: &mut dyn Read| -> Result<(), Fail> {
         let to = dir.join(name);
-        let copy = || -> std::io::Result<u64> {
-            let mut out = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&to)?;
-            std::io::copy(&mut File::open(from)?, &mut out)
-        };
-        if let Err(err) = copy() {
+        let copied = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&to)
+            .and_then(|mut out| std::io::copy(from, &mut out));
+        if let Err(err) = copied {
             disarm(session)?;
             let full = err.kind() == std::io::ErrorKind::StorageFull;
             let status = if full {
@@ -211,10 +217,19 @@ pub fn copies(args: &Next, session: &Session) -> Result<(), Fail> {
             };
             return Err(Fail::new(
                 status,
-                format!("cannot copy {} to {}: {err}", from.display(), to.display()),
+                format!("cannot copy the {name} to {}: {err}", to.display()),
             )
             .fix("the copies stay in RAM until the system stops; enlarge that file system"));
         }
+        Ok(())
+    };
+    copy("kernel", &mut File::open(kernel).or_status(Status::Failed)?)?;
+    if let Some(mut initrd) = initrd {
+        copy("initrd", &mut initrd)?;
+    }
+    if let Some(config) = config {
+        let name = format!("config-{release}");
+        copy(&name, &mut File::open(config).or_status(Status::Failed)?)?;
     }
     Ok(())
 }

@@ -286,19 +286,8 @@ impl World {
 
     fn next(&self) -> Next {
         Next {
-            kernel: self.dir.path().join("kernel"),
-            initrd: None,
-            reuse_cmdline: true,
-            command_line: None,
-            append: None,
-            scratch: None,
-            max_ranges: None,
-            no_activate: false,
-            no_module_check: false,
-            slow_ok: false,
-            forget_arrived: false,
-            without_trace: false,
-            compat: args::Compat::default(),
+            no_initrd: true,
+            ..Next::of_kernel(self.dir.path().join("kernel"))
         }
     }
 
@@ -390,6 +379,28 @@ fn exec(world: &World) -> Result<(), Fail> {
 
 fn abort(world: &World) -> Result<(), Fail> {
     cmd::module::abort(&world.session(), OUT)
+}
+
+#[test]
+fn a_kernel_of_a_fixed_place_is_for_kexec_while_nothing_is_kept() {
+    let world = World::new();
+    let path = world.dir.path().join("kernel");
+    let plain = || cmd::kexec::only_plain(path.as_os_str(), &world.session());
+    assert!(!plain(), "a kernel that can be moved");
+    let mut file = kernel();
+    // `relocatable_kernel`.
+    file[0x234] = 0;
+    put(world.dir.path(), "kernel", &file);
+    assert!(!plain(), "what is kept would be lost");
+    let fail = world.load().unwrap_err();
+    assert_eq!(fail.status, Status::BadImage);
+    assert!(fail.what.contains("kho kexec starts it"), "{}", fail.what);
+    world
+        .session()
+        .state
+        .set_keep(&KeepFile::default())
+        .unwrap();
+    assert!(plain());
 }
 
 #[test]

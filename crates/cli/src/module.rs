@@ -521,6 +521,11 @@ fn require_installed(root: &Root, drivers: &str, release: Option<&str>) -> Resul
 
 /// Whether a release's folder holds the module, compressed or not, where packages, dkms and `make modules_install` put
 /// what does not come with the kernel.
+/// Whether the kernel of this release has a kho.ko to load.
+pub fn installed_for(root: &Root, release: Option<&str>) -> bool {
+    release.is_some_and(|release| installed(root, &format!("lib/modules/{release}")))
+}
+
 fn installed(root: &Root, dir: &str) -> bool {
     fn holds(dir: &Path, depth: usize) -> bool {
         std::fs::read_dir(dir)

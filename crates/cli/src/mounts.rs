@@ -29,6 +29,14 @@ pub struct Wanted {
     options: OsString,
 }
 
+impl Mounted {
+    /// Its files are memory, and end with the kernel.
+    pub fn is_memory(&self) -> bool {
+        let kind = self.what.as_bytes().split(|byte| *byte == b' ').next();
+        matches!(kind, Some(b"tmpfs" | b"ramfs"))
+    }
+}
+
 /// Types that need a network, as systemd has them (`fstype_is_network`, `src/basic/mountpoint-util.c`, 252 to 257), with
 /// or without `fuse.` before them.
 const NETWORK: [&str; 20] = [

@@ -24,16 +24,19 @@ pub const HASHES_SHARE: u64 = 400;
 /// `IO_TLB_DEFAULT_SIZE` of `include/linux/swiotlb.h`: the bounce buffer below 4 GiB.
 pub const SWIOTLB_DEFAULT: u64 = 64 << 20;
 
-/// What a kernel and the beginnings of a user space need besides: slab, per-CPU data, init, a service manager
-/// and the command that restores. An allowance, not a measurement.
+/// What a kernel and the beginnings of a user space need besides, on [`BASE_CPUS`] processors: slab, per-CPU data, init, a
+/// service manager and the command that restores. An allowance, not a measurement.
 pub const BASE_TOTAL: u64 = 96 << 20;
+
+/// Processors that [`BASE_TOTAL`] covers.
+pub const BASE_CPUS: u32 = 2;
+
+/// What each processor beyond [`BASE_CPUS`] takes: its per-CPU area, the stacks of its kernel threads, lists of free pages and
+/// slab caches of its own. An allowance, not a measurement.
+pub const PER_CPU: u64 = 1 << 20;
 
 /// Of [`BASE_TOTAL`], what should be found below 4 GiB: DMA pools and drivers with 32-bit devices.
 pub const BASE_LOW: u64 = 32 << 20;
-
-/// How many times larger than the packed initrd its files are assumed to be. Debian's are
-/// compressed with zstd or gzip and reach 2.5 to 3.5.
-pub const INITRD_RATIO: u64 = 4;
 
 /// What takes memory in the next kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub enum TermKind {
     CrashKernel,
     /// `hugepages=`.
     HugePages,
+    /// What is copied out of handed-over memory into file systems that are memory too.
+    Copies,
     /// Everything else, as an allowance.
     Base,
 }
@@ -71,6 +76,7 @@ impl TermKind {
             Self::Swiotlb => "bounce buffer",
             Self::CrashKernel => "crashkernel=",
             Self::HugePages => "hugepages=",
+            Self::Copies => "copies on tmpfs",
             Self::Base => "kernel and user space",
         }
     }
@@ -94,7 +100,7 @@ pub struct Term {
 }
 
 /// Number of terms in a report.
-pub const TERMS: usize = 9;
+pub const TERMS: usize = 10;
 
 /// The sum, term by term, and what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +119,15 @@ pub struct HeadroomReport {
     pub has_high: bool,
 }
 
+/// What the next kernel's user space will do with memory before it can release what was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct UserSpace {
+    /// Processors that are online.
+    pub cpus: u32,
+    /// Bytes that are restored to file systems in memory (tmpfs) while their source is still reserved.
+    pub copies: u64,
+}
+
 /// What [`check`] needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadroomInput<'a> {
@@ -126,6 +141,8 @@ pub struct HeadroomInput<'a> {
     pub image: &'a ImageNeeds,
     /// The next kernel's command line.
     pub cmdline: &'a CmdlineMemory,
+    /// Its user space.
+    pub user_space: UserSpace,
 }
 
 /// Why there is not enough.
@@ -171,7 +188,7 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
     let image_low = input.scratch.start() < FOUR_GIB;
     let initrd = input.image.initrd();
     let initrd_len = initrd.map_or(0, |i| i.len);
-    let initrd_files = initrd_len.saturating_mul(INITRD_RATIO);
+    let initrd_files = initrd.map_or(0, |i| i.unpacked);
     let swiotlb = match input.cmdline.swiotlb {
         // `force` allocates the buffer whatever the RAM; otherwise only RAM above 4 GiB does
         // (`pci_swiotlb_detect` in `arch/x86/kernel/pci-dma.c`).
@@ -180,6 +197,8 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
         None => SWIOTLB_DEFAULT,
     };
     let kernel = input.image.kernel.reserve_len().unwrap_or(u64::MAX);
+    let more_cpus = u64::from(input.user_space.cpus.saturating_sub(BASE_CPUS));
+    let base = BASE_TOTAL.saturating_add(PER_CPU.saturating_mul(more_cpus));
     let term = |kind, total: u64, low: u64| Term { kind, total, low };
     let if_low = |bytes: u64| if image_low { bytes } else { 0 };
     let terms = [
@@ -195,7 +214,8 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
             input.cmdline.crash_low,
         ),
         term(TermKind::HugePages, input.cmdline.hugepages, 0),
-        term(TermKind::Base, BASE_TOTAL, BASE_LOW),
+        term(TermKind::Copies, input.user_space.copies, 0),
+        term(TermKind::Base, base, BASE_LOW),
     ];
     let sum = |value: fn(&Term) -> u64| terms.iter().map(value).fold(0, u64::saturating_add);
     Ok(HeadroomReport {

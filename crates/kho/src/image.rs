@@ -46,6 +46,8 @@ impl KernelNeeds {
 pub struct InitrdNeeds {
     /// Bytes as loaded, everything that is appended to it included. A length of zero means no initrd.
     pub len: u64,
+    /// Bytes of the files that the kernel unpacks it to.
+    pub unpacked: u64,
     /// `initrd_addr_max`: the highest address its last byte may have. Ignored when the kernel says
     /// [`KernelNeeds::above_4g`].
     pub max_addr: PhysAddr,

@@ -16,6 +16,7 @@
 //!
 //! ```
 //! use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64, measure_handover, write_handover};
+//! use kho::headroom::UserSpace;
 //! use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 //! use kho::plan::{Limits, PayloadNeeds, PlanRequest, ScratchSource, plan};
 //! use kho::{PhysAddr, PhysRange, RangeSet};
@@ -37,12 +38,13 @@
 //!             preferred: PhysAddr::new(16 * MIB),
 //!             above_4g: true,
 //!         },
-//!         initrd: Some(InitrdNeeds { len: 40 * MIB, max_addr: PhysAddr::new(0x7fff_ffff) }),
+//!         initrd: Some(InitrdNeeds { len: 40 * MIB, unpacked: 160 * MIB, max_addr: PhysAddr::new(0x7fff_ffff) }),
 //!         params_len: 8192,
 //!     },
 //!     payload: PayloadNeeds { state: 16 << 10, blobs: &[5 * MIB] },
 //!     landing: &[],
 //!     cmdline: b"root=/dev/vda1",
+//!     user_space: UserSpace { cpus: 4, copies: 0 },
 //!     limits: Limits { max_entries: 96, max_payload_segments: 13, load_limit: 1024 * MIB },
 //! };
 //! let plan = plan(&request)?;

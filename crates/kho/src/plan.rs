@@ -214,6 +214,7 @@ impl Attempt<'_> {
             scratch: self.scratch,
             image: &self.request.image,
             cmdline: self.cmdline,
+            user_space: self.request.user_space,
         }
     }
 

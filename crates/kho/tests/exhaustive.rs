@@ -315,6 +315,7 @@ fn image_places() {
                 },
                 initrd: (initrd > 0).then(|| InitrdNeeds {
                     len: page(initrd) - 7,
+                    unpacked: 4 * page(initrd),
                     max_addr: PhysAddr::new(0x7fff_ffff),
                 }),
                 params_len: page(params) - 9,

@@ -82,6 +82,7 @@ impl World {
             },
             landing: &zones,
             cmdline: b"console=ttyS0 quiet",
+            user_space: kho::headroom::UserSpace::default(),
             limits: Limits {
                 max_entries: match self.mistake {
                     Some(Mistake::NoCap) => usize::MAX,

@@ -160,6 +160,7 @@ pub fn image(kernel: u8, initrd_mib: u64) -> ImageNeeds {
         },
         initrd: (initrd_mib > 0).then_some(InitrdNeeds {
             len: initrd_mib * MIB + 777,
+            unpacked: initrd_mib * 4 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
         params_len: 9000,

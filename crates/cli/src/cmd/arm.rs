@@ -10,6 +10,8 @@ use crate::args::Next;
 use crate::armed;
 use crate::arrived::Arrived;
 use crate::exit::Fail;
+use crate::handover::early;
+use crate::handover::initrd;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
 use crate::handover::places;
@@ -42,6 +44,7 @@ pub fn run(
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
+    initrd::report(args, out);
     let release = next.image.release().unwrap_or("unknown").to_owned();
     let plain_line = next::plain_line(args, &session.root, next.image.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {
@@ -91,7 +94,14 @@ pub fn run(
         time: crate::clock::now_ns(),
     };
     armed::disarm(session)?;
-    armed::copies(args, session)?;
+    let config = early::config_file(&args.kernel, &armed.release, &session.root);
+    armed::copies(
+        &args.kernel,
+        &armed.release,
+        next.initrd,
+        config.as_deref(),
+        session,
+    )?;
     session.state.write(armed::RECORD, &armed)?;
     let loaded = match choice {
         OnFailure::Plain => armed::load_plain(&armed, session),

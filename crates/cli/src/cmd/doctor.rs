@@ -4,10 +4,11 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine::refuse;
 use crate::output::{self, Output};
 use crate::session::Session;
-use kho::headroom::{self, CmdlineMemory, HeadroomInput};
+use kho::headroom::{self, CmdlineMemory, HeadroomInput, UserSpace};
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
+use kho_kexec::sys::facts::host::online_cpus;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
@@ -74,6 +75,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         },
         initrd: Some(InitrdNeeds {
             len: TYPICAL.1,
+            unpacked: 4 * TYPICAL.1,
             max_addr: PhysAddr::new(u64::MAX),
         }),
         params_len: kho::PAGE_SIZE,
@@ -84,6 +86,10 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         scratch: PhysRange::new(PhysAddr::new(16 << 20), 128 << 20).or_status(Status::Failed)?,
         image: &image,
         cmdline: &cmdline,
+        user_space: UserSpace {
+            cpus: online_cpus(&session.root),
+            copies: 0,
+        },
     })
     .or_status(Status::Failed)?;
     // kexec_load takes half of memory, the image included, and everything that is not there yet is copied.

@@ -5,7 +5,7 @@ use crate::armed;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine;
 use crate::handover::next::Files;
-use crate::handover::{compat, content, load};
+use crate::handover::{compat, content, initrd, load};
 use crate::keepd;
 use crate::loaded;
 use crate::module;
@@ -23,11 +23,7 @@ use kho_kexec::sys::facts::kexec::KexecState;
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if args.arm {
-        let initrd = args
-            .next
-            .initrd
-            .as_ref()
-            .and_then(|path| std::fs::read(path).ok());
+        let initrd = initrd::read(&initrd::of(&args.next))?;
         compat::check_early(&args.next.compat, initrd.as_deref(), out)?;
         return super::arm::run(&args.next, args.on_failure, session, out);
     }

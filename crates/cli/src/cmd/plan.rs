@@ -2,6 +2,7 @@
 
 use crate::args;
 use crate::exit::{Fail, Status};
+use crate::handover::initrd;
 use crate::handover::memory;
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
@@ -29,6 +30,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     let files = Files::read(&args.next)?;
     let arrived = session.carried(args.next.forget_arrived)?;
     let next = files.parse(&args.next, &session.root, arrived.is_none())?;
+    initrd::report(&args.next, out);
     let (keep, changes) = keepd::for_handover(session, args.next.forget_arrived)?;
     keepd::report(&changes, out);
     for left in &changes.left_out {

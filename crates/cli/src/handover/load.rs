@@ -12,6 +12,7 @@ use super::compat;
 use super::content::Item;
 use super::describe::Tree;
 use super::fresh;
+use super::initrd;
 use super::memory::{self, Room};
 use super::next::{Files, Next};
 use super::placed::Placed;
@@ -92,6 +93,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
+    initrd::report(args, out);
 
     let gathered = gather(args, arrived, &next, session, out)?;
     let (inputs, keep, frozen) = (gathered.inputs, gathered.keep, gathered.frozen);

@@ -1,12 +1,17 @@
 //! The next kernel: image, initrd, command line.
 
+use super::early;
+use super::initrd;
+use super::unpacked;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::shown;
 use kho_kexec::assemble::{self, AssembleError};
+use kho_kexec::carrier::KernelConfig;
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
 use kho_kexec::sys::facts::host::CpuFlags;
+use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::root::Root;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -25,8 +30,12 @@ pub struct Next<'a> {
     pub image: Box<dyn Image + 'a>,
     /// Its path, for messages.
     pub path: String,
+    /// Its configuration, where that was found.
+    pub config: Option<KernelConfig>,
     /// The initrd.
     pub initrd: Option<&'a [u8]>,
+    /// Bytes that the initrd unpacks to; where they are more than this machine's memory, more than that.
+    pub unpacked: u64,
     /// The command line with the arrival program in it.
     pub cmdline: CommandLine,
     /// The running kernel uses five-level paging.
@@ -43,28 +52,10 @@ impl Files {
     /// [`Status::BadImage`], [`Status::BadInitrd`].
     pub fn read(args: &args::Next) -> Result<Self, Fail> {
         let kernel = image::read(&args.kernel).map_err(|err| bad_image(args, &err))?;
-        let initrd = match &args.initrd {
-            None => None,
-            Some(path) => Some(std::fs::read(path).map_err(|err| {
-                Fail::new(
-                    Status::BadInitrd,
-                    format!("cannot read the initrd {}: {err}", shown::path(path)),
-                )
-                .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
-            })?),
-        };
-        if let (Some(bytes), Some(path)) = (&initrd, &args.initrd) {
-            image::check_initrd(bytes).map_err(|err| {
-                Fail::new(
-                    Status::BadInitrd,
-                    format!("{}: {}", shown::path(path), chain(&err)),
-                )
-            })?;
-        }
         Ok(Self {
             kernel_path: args.kernel.clone(),
             kernel,
-            initrd,
+            initrd: initrd::read(&initrd::of(args))?,
         })
     }
 
@@ -83,7 +74,7 @@ impl Files {
         let running = root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
-        let (base, append) = base_line(args, &running);
+        let (base, append) = base_line(args, &running)?;
         let cmdline = cmdline::build(&base, &append, true, image.header().cmdline_max)
             .or_status(Status::BadCommandLine)?;
         let scratch =
@@ -100,6 +91,8 @@ impl Files {
                 })?,
             };
         Ok(Next {
+            unpacked: self.unpacked(root)?,
+            config: early::config(&self.kernel_path, image.release(), root),
             image,
             path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),
@@ -110,14 +103,45 @@ impl Files {
     }
 }
 
+impl Files {
+    fn unpacked(&self, root: &Root) -> Result<u64, Fail> {
+        let Some(initrd) = &self.initrd else {
+            return Ok(0);
+        };
+        let memory = MemInfo::read(root).or_status(Status::Failed)?.total;
+        unpacked::measure(initrd, memory).map_err(|damage| {
+            Fail::new(Status::BadInitrd, damage.to_string())
+                .fix("make it again (update-initramfs -u -k VERSION), or copy it again")
+        })
+    }
+}
+
 /// The command line before the arrival program: what it starts from, and what is added.
-fn base_line(args: &args::Next, running: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let base = match (&args.command_line, args.reuse_cmdline) {
-        (Some(line), _) => line.clone().into_vec(),
-        (None, true) => cmdline::reuse(running),
-        (None, false) => Vec::new(),
+///
+/// # Errors
+///
+/// [`Status::BadCommandLine`] for a line that was only added to, and that names no root file system although the running
+/// kernel's does: the next kernel would not get far, with all that it was handed.
+fn base_line(args: &args::Next, running: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Fail> {
+    let added = args.append.clone().map(OsStringExt::into_vec);
+    let base = match (&args.command_line, args.reuse_cmdline, &added) {
+        (Some(line), _, _) => line.clone().into_vec(),
+        (None, true, _) | (None, false, None) => cmdline::reuse(running),
+        (None, false, Some(line)) if loses_root(running, line) => {
+            return Err(Fail::new(
+                Status::BadCommandLine,
+                "--append alone is all of the command line, and this one names no root file system (root=), as the running kernel's does",
+            )
+            .fix("add --reuse-cmdline; or give a line that is meant so with --command-line"));
+        }
+        (None, false, Some(_)) => Vec::new(),
     };
-    (base, args.append.clone().unwrap_or_default().into_vec())
+    Ok((base, added.unwrap_or_default()))
+}
+
+/// Whether the running kernel's line names a root file system and `line` does not.
+pub fn loses_root(running: &[u8], line: &[u8]) -> bool {
+    cmdline::value(running, "root").is_some() && cmdline::value(line, "root").is_none()
 }
 
 /// The command line for a kernel that is started without a handover.
@@ -129,7 +153,7 @@ pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, F
     let running = root
         .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
         .or_status(Status::Failed)?;
-    let (base, append) = base_line(args, &running);
+    let (base, append) = base_line(args, &running)?;
     Ok(cmdline::build(&base, &append, false, max)
         .or_status(Status::BadCommandLine)?
         .line)
@@ -188,4 +212,42 @@ fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {
     };
     Fail::new(Status::BadImage, what)
         .fix("kho boots x86 bzImages of the 64-bit boot protocol, as in /boot/vmlinuz-*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(reuse: bool, whole: Option<&str>, append: Option<&str>) -> Result<String, Fail> {
+        let args = args::Next {
+            reuse_cmdline: reuse,
+            command_line: whole.map(Into::into),
+            append: append.map(Into::into),
+            ..args::Next::of_kernel("/boot/vmlinuz-6.12")
+        };
+        let running = b"BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro quiet\n";
+        let (base, append) = base_line(&args, running)?;
+        let built = cmdline::build(&base, &append, false, 2047).unwrap();
+        Ok(String::from_utf8(built.line).unwrap())
+    }
+
+    #[test]
+    fn a_line_that_is_not_given_is_the_running_kernels() {
+        let reused = "root=/dev/vda1 ro quiet";
+        assert_eq!(line(false, None, None).unwrap(), reused);
+        assert_eq!(line(true, None, None).unwrap(), reused);
+        let more = format!("{reused} debug");
+        assert_eq!(line(true, None, Some("debug")).unwrap(), more);
+        assert_eq!(line(false, Some("quiet"), None).unwrap(), "quiet");
+        assert_eq!(line(false, Some(""), Some("a")).unwrap(), "a");
+        let other = "root=UUID=x debug";
+        assert_eq!(line(false, None, Some(other)).unwrap(), other);
+        // What is behind -- is not the kernel's.
+        for append in ["debug", "", "debug -- root=/dev/vda1"] {
+            let fail = line(false, None, Some(append)).unwrap_err();
+            assert_eq!(fail.status, Status::BadCommandLine);
+            assert!(fail.to_string().contains("--reuse-cmdline"), "{fail}");
+        }
+        assert!(!loses_root(b"console=ttyS0", b"quiet"), "nothing to lose");
+    }
 }

@@ -18,7 +18,7 @@ const LIMIT: u64 = 16 << 20;
 ///
 /// When the list of mounts cannot be read.
 pub fn of(entries: &[Entry], session: &Session) -> Result<Vec<Place>, Fail> {
-    Ok(all(entries, &read(session)?))
+    Ok(all(entries, &mounted(session)?))
 }
 
 /// Entries that do not lie where they did, and why.
@@ -31,10 +31,15 @@ pub fn changed(
     entries: &[Entry],
     session: &Session,
 ) -> Result<Vec<LeftOut>, Fail> {
-    Ok(compare(before, &all(entries, &read(session)?)))
+    Ok(compare(before, &all(entries, &mounted(session)?)))
 }
 
-fn read(session: &Session) -> Result<Vec<Mounted>, Fail> {
+/// All mounts that are there.
+///
+/// # Errors
+///
+/// When the list of mounts cannot be read.
+pub fn mounted(session: &Session) -> Result<Vec<Mounted>, Fail> {
     let text = session
         .root
         .bytes("proc/self/mountinfo", LIMIT)

@@ -1,29 +1,29 @@
 //! The question put to the planner, and its answer.
 
 use super::describe::{self, Tree};
+use super::early::{self, Early};
 use super::machine::Machine;
 use super::next::Next;
 use super::payload::Payloads;
+use super::places;
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::module::OutgoingPart;
+use crate::module::{self, OutgoingPart};
+use crate::mounts::{self, Mounted};
 use crate::output;
 use crate::session::Session;
 use crate::state::KeepFile;
+use kho::headroom::UserSpace;
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::plan::{self, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
 use kho::scratch::ScratchError;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
 use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
+use kho_kexec::sys::facts::host::online_cpus;
 use kho_kexec::sys::syscalls::{SEGMENT_MAX, half_of_memory};
-
-/// Most early reservations that are planned for, chain and tree included.
-///
-/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and
-/// firmwares takes is 120; the rest is a margin for firmware that reserves more for itself.
-pub const EARLY_RANGES: usize = 96;
+use std::path::Path;
 
 /// Segments that are not payload: kernel, initrd, parameters.
 const IMAGE_SEGMENTS: usize = 3;
@@ -48,6 +48,8 @@ pub struct Inputs<'a> {
     pub hop: u64,
     /// Bounds.
     pub limits: Limits,
+    user_space: UserSpace,
+    early: Early,
     sizes: Vec<u64>,
     state_len: u64,
     image: ImageNeeds,
@@ -87,11 +89,21 @@ impl<'a> Inputs<'a> {
             }
             None => (first_scratch(session, next, &machine)?, RangeSet::new()),
         };
-        let limits = limits(args.max_ranges, &machine)?;
+        let early = early::decide(
+            args,
+            next.image.release(),
+            next.config,
+            machine.memory_map.len(),
+        )?;
+        let limits = limits(&early, &machine);
         Ok(Self {
             sizes: payloads.planned_sizes(),
             state_len: state_len(&machine, &payloads, kernel.as_ref(), &limits)?,
             image: image_needs(next, limits.max_entries)?,
+            user_space: UserSpace {
+                cpus: online_cpus(&session.root),
+                copies: copies(&payloads, next.image.release(), session)?,
+            },
             machine,
             next,
             payloads,
@@ -101,6 +113,7 @@ impl<'a> Inputs<'a> {
             reusable,
             hop,
             limits,
+            early,
         })
     }
 
@@ -114,7 +127,7 @@ impl<'a> Inputs<'a> {
         loop {
             let pinned = self.machine.pages.pinned()?;
             let plan = self.with_request(landing, &pinned, |request| {
-                plan::plan(request).map_err(|err| plan_fail(&err))
+                plan::plan(request).map_err(|err| plan_fail(&err, &self.early.fix))
             })?;
             if !self.machine.pages.spoil(&self.used(&plan)?, tries)? {
                 return self.checked(plan, landing);
@@ -169,6 +182,7 @@ impl<'a> Inputs<'a> {
             landing: &landing,
             cmdline: &self.next.cmdline.line,
             limits: self.limits,
+            user_space: self.user_space,
         })
     }
 
@@ -229,20 +243,12 @@ fn of_drivers(part: &OutgoingPart, machine: &Machine) -> Result<RangeSet, Fail> 
 }
 
 /// Bounds of the plan, with so many early reservations at most.
-fn limits(max_ranges: Option<usize>, machine: &Machine) -> Result<Limits, Fail> {
-    let cap = max_ranges.unwrap_or(EARLY_RANGES);
-    if !(2..=EARLY_RANGES).contains(&cap) {
-        return Err(Fail::new(
-            Status::Usage,
-            format!("--max-ranges {cap} is not between 2 and {EARLY_RANGES}"),
-        )
-        .fix("more than that is not known to boot"));
-    }
-    Ok(Limits {
-        max_entries: cap,
+fn limits(early: &Early, machine: &Machine) -> Limits {
+    Limits {
+        max_entries: early.cap,
         max_payload_segments: SEGMENT_MAX - IMAGE_SEGMENTS,
         load_limit: half_of_memory(machine.memory.total),
-    })
+    }
 }
 
 /// Bytes of the state segment at most: as many ranges as the limits allow, and every payload that is copied in as many pieces
@@ -278,6 +284,32 @@ fn state_len(
         .or_status(Status::TooManyRanges)
 }
 
+/// Bytes that the next kernel restores into memory (tmpfs) while what was handed over is still reserved.
+fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Result<u64, Fail> {
+    let mounted = places::mounted(session)?;
+    let files = payloads.items.iter();
+    let files = files.filter_map(|item| Some((item.entry.path.as_deref()?, item.size)));
+    let gives_back = module::installed_for(&session.root, release);
+    Ok(in_memory(files, &mounted, gives_back))
+}
+
+/// Of these paths and sizes, the bytes of those on file systems that are memory. With kho.ko, which `gives_back` an entry's
+/// memory when that is restored, only the largest is there twice.
+fn in_memory<'a>(
+    files: impl Iterator<Item = (&'a Path, u64)>,
+    mounted: &[Mounted],
+    gives_back: bool,
+) -> u64 {
+    let twice =
+        files.filter(|(path, _)| mounts::holder(path, mounted).is_some_and(Mounted::is_memory));
+    let sizes = twice.map(|(_, size)| size);
+    if gives_back {
+        sizes.max().unwrap_or(0)
+    } else {
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 /// `count` pages, none next to another, for measuring.
 fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
     (1..=count as u64)
@@ -296,21 +328,22 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
         kernel: KernelNeeds::from(header),
         initrd: Some(InitrdNeeds {
             len,
+            unpacked: next.unpacked,
             max_addr: header.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
         }),
         params_len: assemble::params_len(next.cmdline.line.len() as u64),
     })
 }
 
-/// The planner's refusals, each with its status and what to do.
-fn plan_fail(err: &PlanError) -> Fail {
+/// The planner's refusals, each with its status and what to do; `early` against too many ranges.
+fn plan_fail(err: &PlanError, early: &str) -> Fail {
     let what = chain(err);
     match err {
         PlanError::OutsideRam { .. } | PlanError::Overlap { .. } => {
             Fail::new(Status::Overlap, what).fix("kho keep --remove the entry, or restore it and load again")
         }
         PlanError::ExactMap => Fail::new(Status::FirmwareMap, what),
-        PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what),
+        PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what).fix(early),
         // Its message says what to do: the opposite of the next one.
         PlanError::Scratch(ScratchError::NoPlace { .. }) => Fail::new(Status::Scratch, what),
         PlanError::Scratch(_) | PlanError::ImageDoesNotFit(_) => Fail::new(Status::Scratch, what)
@@ -334,5 +367,29 @@ fn plan_fail(err: &PlanError) -> Fail {
             Fail::new(Status::Headroom, what).fix("keep less, or lower crashkernel= and hugepages= of the next kernel")
         }
         _ => Fail::new(Status::Failed, what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_on_tmpfs_are_counted() {
+        let mounted = mounts::mounted(
+            b"22 1 254:1 / / rw - ext4 /dev/vda1 rw\n23 22 0:30 / /run rw - tmpfs tmpfs rw\n24 23 8:1 / /run/disk rw - ext4 /dev/sda1 rw\n",
+        );
+        let files = [
+            ("/srv/data", 1 << 40),
+            ("/run/cache", 5),
+            ("/run/other", 7),
+            ("/run/disk/x", 1 << 40),
+            ("/runner", 1 << 40),
+        ];
+        let count = |gives_back| {
+            let files = files.iter().map(|(path, size)| (Path::new(path), *size));
+            in_memory(files, &mounted, gives_back)
+        };
+        assert_eq!((count(false), count(true)), (12, 7));
     }
 }

@@ -38,8 +38,10 @@
 //!   *not* avoid the UEFI memory map that `efi_info` points to, which is why that map lies inside a node.
 //! * **sysfs** (`arch/x86/kernel/ksysfs.c`): a directory and two files for each node, for good.
 //!
-//! The cap that is safe on a firmware is measured, not computed; the planner has it.
+//! The number of slots of memblock that a firmware leaves is measured ([`EARLY_RANGES`]); what the e820 table leaves is
+//! computed ([`early_ranges`]).
 
+mod early;
 mod setup_data;
 
 use kho::{PhysAddr, PhysRange};
@@ -47,6 +49,7 @@ use thiserror::Error;
 
 use crate::bootparam::{EfiFacts, MemoryMapEntry};
 
+pub use early::{EARLY_RANGES, KernelConfig, early_ranges};
 pub use setup_data::{MAX_NODES, SetupDataCarrier, node_type};
 
 /// What is handed to the next kernel.

@@ -96,7 +96,7 @@ pub enum ImageError {
     },
     /// The kernel has to stay at the address it was linked for, or below 4 GiB.
     #[error(
-        "the kernel is not relocatable (relocatable_kernel {relocatable:#x}, xloadflags {xloadflags:#x}): it cannot be placed in the scratch region; build it with CONFIG_RELOCATABLE=y"
+        "the kernel is not relocatable (relocatable_kernel {relocatable:#x}, xloadflags {xloadflags:#x}): it cannot be placed in the scratch region; with nothing kept, kho kexec starts it without a handover"
     )]
     NotRelocatable {
         /// The field `relocatable_kernel`.

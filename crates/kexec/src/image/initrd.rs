@@ -21,6 +21,11 @@ pub enum InitrdError {
     /// No bytes.
     #[error("the initrd is empty; leave the option out to boot without one")]
     Empty,
+    /// The LZ4 frame that lz4(1) writes unless told otherwise, and that no kernel knows (`lib/decompress_unlz4.c`).
+    #[error(
+        "the initrd is an LZ4 frame of the current format, and kernels read the legacy one only: make it with lz4 -l"
+    )]
+    CurrentLz4,
     /// Neither a cpio archive nor compressed.
     #[error("the initrd is {found}; needed is a cpio archive (newc), compressed or not")]
     WrongFormat {
@@ -41,10 +46,10 @@ pub fn check_initrd(file: &[u8]) -> Result<InitrdKind, InitrdError> {
     }
     let zeros = file.iter().take_while(|b| **b == 0).count();
     let rest = file.get(zeros..).unwrap_or_default();
-    // The kernel's LZ4 decoder knows the legacy frame only.
     match Compression::of(rest) {
-        Some(format) if format != Compression::Lz4 => return Ok(InitrdKind::Compressed(format)),
-        _ => {}
+        Some(Compression::Lz4) => return Err(InitrdError::CurrentLz4),
+        Some(format) => return Ok(InitrdKind::Compressed(format)),
+        None => {}
     }
     if rest.starts_with(b"070701") || rest.starts_with(b"070702") {
         return Ok(InitrdKind::Cpio);

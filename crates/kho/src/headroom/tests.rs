@@ -8,6 +8,7 @@ fn image() -> ImageNeeds {
         kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 40 * MIB,
+            unpacked: 160 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
         params_len: 4096,
@@ -26,6 +27,7 @@ fn judge(
         scratch: range(32 * MIB, 256 * MIB),
         image: &image(),
         cmdline: &cmdline,
+        user_space: UserSpace::default(),
     })
 }
 
@@ -104,4 +106,26 @@ fn an_absurd_command_line_is_a_refusal() {
         error,
         Err(HeadroomError::Total { need: u64::MAX, .. })
     ));
+}
+
+#[test]
+fn processors_and_copies_take_memory() {
+    let ram = set([range(MIB, 8 * GIB)]);
+    let cmdline = CmdlineMemory::parse(b"", ram.total()).unwrap();
+    let need = |cpus, copies| {
+        let input = HeadroomInput {
+            ram: &ram,
+            reserved: &RangeSet::new(),
+            scratch: range(32 * MIB, 256 * MIB),
+            image: &image(),
+            cmdline: &cmdline,
+            user_space: UserSpace { cpus, copies },
+        };
+        report(&input).unwrap().need_total
+    };
+    let base = need(BASE_CPUS, 0);
+    assert_eq!(need(0, 0), base, "no fewer than it was tried with");
+    assert_eq!(need(64, 0), base + 62 * PER_CPU);
+    assert_eq!(need(2, 3 * GIB), base + 3 * GIB);
+    assert_eq!(need(u32::MAX, u64::MAX), u64::MAX);
 }

@@ -1,6 +1,7 @@
 //! The question to the planner.
 
 use crate::addr::PhysRange;
+use crate::headroom::UserSpace;
 use crate::image::ImageNeeds;
 use crate::ranges::RangeSet;
 
@@ -67,6 +68,8 @@ pub struct PlanRequest<'a> {
     pub landing: &'a [RangeSet],
     /// The next kernel's command line.
     pub cmdline: &'a [u8],
+    /// What its user space takes.
+    pub user_space: UserSpace,
     /// Bounds.
     pub limits: Limits,
 }

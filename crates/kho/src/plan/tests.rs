@@ -13,6 +13,7 @@ fn image() -> ImageNeeds {
         kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 30 * MIB + 5,
+            unpacked: 120 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
         params_len: 5000,
@@ -84,6 +85,7 @@ impl Case {
             },
             landing: &self.landing,
             cmdline: self.cmdline,
+            user_space: crate::headroom::UserSpace::default(),
             limits: self.limits,
         }
     }

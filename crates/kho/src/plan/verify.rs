@@ -134,6 +134,7 @@ impl Plan {
             scratch: self.scratch,
             image: &request.image,
             cmdline: &cmdline,
+            user_space: request.user_space,
         })
         .map_err(Violation::Headroom)?;
         Ok(())

@@ -11,6 +11,7 @@ fn image() -> ImageNeeds {
         kernel: KERNEL,
         initrd: Some(InitrdNeeds {
             len: 40 * MIB + 17,
+            unpacked: 160 * MIB,
             max_addr: PhysAddr::new(0x7fff_ffff),
         }),
         params_len: 3 * 4096,
@@ -288,7 +289,7 @@ proptest! {
                 align: if flags.0 { align } else { 1 << (align % 64) },
                 preferred: PhysAddr::new(preferred >> shift), above_4g: flags.1,
             },
-            initrd: Some(InitrdNeeds { len: initrd.0 >> shift, max_addr: PhysAddr::new(initrd.1) }),
+            initrd: Some(InitrdNeeds { len: initrd.0 >> shift, unpacked: 0, max_addr: PhysAddr::new(initrd.1) }),
             params_len: params_len >> shift,
         };
         let ram = bios_2g();

@@ -3,7 +3,7 @@
 use crate::scenario::Scenario;
 use kho_lab::qemu::Firmware;
 
-/// `EARLY_RANGES` of `crates/cli/src/handover/prepare.rs`.
+/// `EARLY_RANGES` of `crates/kexec/src/carrier/early.rs`.
 const CAP: u64 = 96;
 
 /// The tests of this file.

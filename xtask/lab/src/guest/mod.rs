@@ -56,6 +56,10 @@ pub fn prepare(
             let to = tree.join(&folder);
             std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
             copy(&kernel.image, &to.join("bzImage"))?;
+            if let Some(config) = kernel.config() {
+                let name = config.file_name().unwrap_or_default();
+                copy(&config, &to.join(name))?;
+            }
             let mut load = kernel.modules(&modules)?;
             load.append(&mut own_modules(kernel, &contents.ours, &tree)?);
             let initrd = initramfs::build(&programs.guest, busybox, &load)?;

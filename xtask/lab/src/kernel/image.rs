@@ -41,6 +41,15 @@ impl Kernel {
         })
     }
 
+    /// The file with its configuration, where its package brings one.
+    pub fn config(&self) -> Option<PathBuf> {
+        let name = format!("config-{}", self.release().ok()?);
+        // `lib/modules/RELEASE` and `usr/lib/modules/RELEASE`: the package's root is above them.
+        let roots = self.modules.as_deref()?.ancestors().skip(3).take(2);
+        let mut files = roots.map(|root| root.join("boot").join(&name));
+        files.find(|path| path.is_file())
+    }
+
     /// The modules that the guest needs from this kernel, decompressed, in the order in which to load them.
     /// What is built in, or does not exist in this kernel, is left out.
     pub fn modules(&self, wanted: &[&str]) -> Result<Vec<Module>> {

@@ -6,10 +6,11 @@ use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
 use crate::armed;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::handover::{load, next};
+use crate::handover::{initrd, load, next};
 use crate::keepd;
 use crate::list;
 use crate::loaded;
+use crate::lost::lost;
 use crate::ordering;
 use crate::output::Output;
 use crate::session::Session;
@@ -137,7 +138,15 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
             let end = args.iter().position(|arg| arg == "--");
             args.insert(end.unwrap_or(args.len()), append);
         }
-        return Err(real(&args));
+        return Err(real(&args, "-p: the crash kernel is loaded by"));
+    }
+    if wanted.load && (wanted.kernel.as_deref()).is_some_and(|kernel| only_plain(kernel, &session))
+    {
+        let _lock = session.lock()?;
+        session.state.clear_loaded()?;
+        armed::disarm(&session)?;
+        out.remark("kexec: the kernel is not relocatable and nothing is kept: kexec(8) loads it where it wants to be");
+        return Err(real(args, "a kernel that is not relocatable is loaded by"));
     }
     if wanted.unload {
         let _lock = session.lock()?;
@@ -160,6 +169,19 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
         return Err(start(wanted, &session, out));
     }
     Ok(0)
+}
+
+/// Whether there is nothing to hand over to a kernel that has to stay where it was linked for, such as a memory test: then
+/// nothing has to be kept away from it.
+pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
+    let file = image::read(Path::new(kernel));
+    let relocatable = |bytes: &Vec<u8>| {
+        !matches!(
+            image::parse(bytes),
+            Err(image::ImageError::NotRelocatable { .. })
+        )
+    };
+    file.is_ok_and(|bytes| !relocatable(&bytes)) && lost(session).is_none()
 }
 
 /// Whether the wanted command line is that of a kernel which kho loaded, with the arrival program in it.
@@ -201,20 +223,23 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         ));
     }
     let next = Next {
-        no_activate: false,
-        no_module_check: false,
-        slow_ok: false,
-        without_trace: false,
-        kernel: kernel.into(),
-        initrd: wanted.initrd.as_ref().map(PathBuf::from),
+        initrd: wanted.initrd.iter().map(PathBuf::from).collect(),
+        // As kexec(8): what is not named is not there.
+        no_initrd: wanted.initrd.is_empty(),
         reuse_cmdline: wanted.reuse_cmdline,
-        command_line: None,
-        append: wanted.append.clone(),
-        scratch: None,
-        max_ranges: None,
-        forget_arrived: false,
-        compat: crate::args::Compat::default(),
+        command_line: (!wanted.reuse_cmdline).then(|| wanted.append.clone().unwrap_or_default()),
+        append: wanted.append.clone().filter(|_| wanted.reuse_cmdline),
+        ..Next::of_kernel(kernel)
     };
+    if !wanted.reuse_cmdline && wanted.append.is_none() {
+        let running = session
+            .root
+            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+            .or_status(Status::Failed)?;
+        if next::loses_root(&running, b"") {
+            out.warn("no command line is given, so the next kernel gets an empty one and finds no root file system: --reuse-cmdline takes this kernel's");
+        }
+    }
     let _lock = session.lock()?;
     if wanted.syscall == Syscall::File {
         return load_file(&next, session, out);
@@ -272,7 +297,7 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
         File::open(path).map_err(|err| Refusal(FAILED, format!("{}: {err}", path.display())))
     };
     let kernel = open(&next.kernel)?;
-    let initrd = next.initrd.as_deref().map(open).transpose()?;
+    let initrd = initrd::open(&next.initrd)?;
     session.state.clear_loaded()?;
     armed::disarm(session)?;
     session
@@ -302,8 +327,8 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     }
 }
 
-/// Hands over to the real kexec(8); comes back only with a reason.
-fn real(args: &[OsString]) -> Refusal {
+/// Hands over to the real kexec(8) for `what`; comes back only with a reason.
+fn real(args: &[OsString], what: &str) -> Refusal {
     let me = std::env::current_exe()
         .and_then(|path| path.canonicalize())
         .ok();
@@ -316,7 +341,6 @@ fn real(args: &[OsString]) -> Refusal {
     }
     Refusal(
         FAILED,
-        "-p: the crash kernel is loaded by kexec(8) of kexec-tools, which is not installed"
-            .to_owned(),
+        format!("{what} kexec(8) of kexec-tools, which is not installed"),
     )
 }

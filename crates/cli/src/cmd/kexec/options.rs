@@ -151,8 +151,8 @@ pub struct Wanted {
     pub append: Option<OsString>,
     /// `--reuse-cmdline`.
     pub reuse_cmdline: bool,
-    /// `--initrd`.
-    pub initrd: Option<OsString>,
+    /// `--initrd`, each of them: of several, kexec(8) takes the last one and drops the others without a word.
+    pub initrd: Vec<OsString>,
     /// The first operand.
     pub kernel: Option<OsString>,
     /// Options without effect, as they were written.
@@ -192,7 +192,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         kind: None,
         append: None,
         reuse_cmdline: false,
-        initrd: None,
+        initrd: Vec::new(),
         kernel: None,
         moot: Vec::new(),
     };
@@ -243,7 +243,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
         wanted.panic |= !wanted.said_load;
         (wanted.load, wanted.unload, wanted.exec, wanted.shutdown) = (false, false, false, false);
     }
-    if !wanted.load && (wanted.append.is_some() || wanted.initrd.is_some() || wanted.reuse_cmdline)
+    if !wanted.load
+        && (wanted.append.is_some() || !wanted.initrd.is_empty() || wanted.reuse_cmdline)
     {
         return Err("options of a load without a load".to_owned());
     }
@@ -279,7 +280,7 @@ impl Wanted {
             Name::Status => self.status = true,
             Name::Append => self.append = value,
             Name::ReuseCmdline => self.reuse_cmdline = true,
-            Name::Initrd => self.initrd = value,
+            Name::Initrd => self.initrd.extend(value),
             // These were answered before.
             Name::Help | Name::Version | Name::CrashSize | Name::NoSync | Name::Address => {}
         }
@@ -392,12 +393,17 @@ mod tests {
         assert!(wanted.load && wanted.said_load && !wanted.exec && !wanted.shutdown);
         assert_eq!(wanted.kernel.as_deref(), Some("/boot/k".as_ref()));
         assert_eq!(wanted.append.as_deref(), Some("root=/dev/vda1".as_ref()));
-        assert_eq!(wanted.initrd.as_deref(), Some("/boot/i".as_ref()));
+        assert_eq!(wanted.initrd, ["/boot/i"]);
         // kexec-load of kexec-tools.
         let wanted = work("-l /vmlinuz --initrd=/initrd.img --append=ro");
         assert_eq!(
-            (wanted.initrd.as_deref(), wanted.append.as_deref()),
-            (Some("/initrd.img".as_ref()), Some("ro".as_ref()))
+            (wanted.initrd, wanted.append.as_deref()),
+            (vec!["/initrd.img".into()], Some("ro".as_ref()))
+        );
+        // Microcode and the rest, as a boot loader is told.
+        assert_eq!(
+            work("-l /k --initrd=/ucode --ramdisk /initrd").initrd,
+            ["/ucode", "/initrd"]
         );
         // systemd-shutdown.
         let wanted = work("-e");

@@ -79,6 +79,24 @@ pub fn cmdline(root: &Root) -> Result<String, FactError> {
     root.attribute("proc/cmdline")
 }
 
+/// Processors that are online (`Documentation/ABI/testing/sysfs-devices-system-cpu`); 1 where the kernel does not say.
+pub fn online_cpus(root: &Root) -> u32 {
+    let text = root.attribute("sys/devices/system/cpu/online");
+    text.map_or(1, |text| count_cpus(&text)).max(1)
+}
+
+/// How many a list such as `0-3,8` has; what is no list has none.
+fn count_cpus(list: &str) -> u32 {
+    let count = |part: &str| -> Option<u32> {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.split(',')
+        .filter_map(count)
+        .fold(0, u32::saturating_add)
+}
+
 /// The flags of the first CPU.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct CpuFlags {
@@ -231,6 +249,23 @@ mod tests {
         );
         assert_eq!(release_version("7.3.4+deb13-amd64"), Some((7, 3)));
         assert_eq!(release_version("linux"), None);
+    }
+
+    #[test]
+    fn processors_are_counted() {
+        for (list, count) in [
+            ("0", 1),
+            ("0-3", 4),
+            ("0-3,8,10-11", 7),
+            ("", 0),
+            ("3-1,x,0-4294967295", 0),
+        ] {
+            assert_eq!(count_cpus(list), count, "{list}");
+        }
+        let f = Fixture::new();
+        assert_eq!(online_cpus(&f.root()), 1);
+        f.put("sys/devices/system/cpu/online", "0-63\n");
+        assert_eq!(online_cpus(&f.root()), 64);
     }
 
     #[test]

@@ -15,6 +15,11 @@ expect 60 'nothing arrived' -- kho dump
 expect 53 'no kernel is loaded' -- kho exec
 expect 53 'no kernel is loaded' -- kho unload
 
+# Nothing is kept: a kernel that has to stay where it was linked for is for kexec(8), which is not here.
+cp "$K" /tmp/fixed-place
+printf '\0' | dd of=/tmp/fixed-place bs=1 seek=$((0x234)) conv=notrunc 2>/dev/null
+expect 255 'not relocatable is loaded by kexec\(8\)' -- kho kexec -l /tmp/fixed-place --append=x
+
 mkdir -p /srv/data /srv/deep/tree
 echo secret >/srv/data/secret
 chmod 600 /srv/data/secret
@@ -106,6 +111,8 @@ expect 20 'gzip' -- kho load /tmp/gzip --initrd "$I"
 expect 20 'cpio' -- kho load "$I" --initrd "$I"
 damaged 0x202 'XXXX'
 expect 20 'needed is a bzImage' -- kho load /tmp/damaged --initrd "$I"
+expect 20 'not relocatable.*with nothing kept, kho kexec starts it' -- kho load /tmp/fixed-place --initrd "$I"
+expect 255 'not relocatable' -- kho kexec -l /tmp/fixed-place --append=x
 damaged 0x206 '\015\002'
 expect 23 'SETUP_INDIRECT' -- kho load /tmp/damaged --initrd "$I"
 expect 23 'SETUP_INDIRECT' -- kho plan /tmp/damaged --initrd "$I"
@@ -126,6 +133,19 @@ expect 21 'empty' -- kho load "$K" --initrd /tmp/empty
 expect 21 'ELF' -- kho load "$K" --initrd /bin/busybox
 expect 21 'bzImage' -- kho load "$K" --initrd "$K"
 expect 21 '/srv' -- kho load "$K" --initrd /srv
+expect 21 '/tmp/none' -- kho load "$K" --initrd /tmp/none --initrd "$I"
+expect 21 'ELF' -- kho load "$K" --initrd "$I" --initrd /bin/busybox
+gzip -c "$I" >/tmp/packed
+holds kho plan "$K" --initrd /tmp/packed --scratch 160M
+head -c $(($(stat -c %s /tmp/packed) - 9)) /tmp/packed >/tmp/cut
+expect 21 'cut short or damaged: its gzip part at 0x0' -- kho load "$K" --initrd /tmp/cut
+head -c $(($(stat -c %s "$I") / 2)) "$I" >/tmp/cut
+expect 21 'cut short: its cpio archive' -- kho load "$K" --initrd /tmp/cut
+expect 21 'holds no cpio archive' -- kho load "$K" --initrd /tmp/gzip
+printf '\004\042\115\030modern' >/tmp/modern
+expect 21 'lz4 -l' -- kho load "$K" --initrd /tmp/modern
+rm /tmp/packed /tmp/cut /tmp/modern
+expect 1 '/tmp/none' -- kho kexec -l "$K" --initrd=/tmp/none "--initrd=$I" "--append=$C"
 still_ours
 
 echo '== command lines'
@@ -136,6 +156,25 @@ expect 22 'the 20 that kho adds' -- load_with "$line"
 expect 22 'line break|newline|line feed' -- load_with 'a
 b'
 expect 22 'quote' -- load_with 'a="b'
+expect 2 'cannot be used with' -- kho load "$K" --initrd "$I" --no-initrd
+# Without a line it is this kernel's; without a root file system on it an added one is not enough.
+holds kho plan "$K" --initrd "$I" --scratch 160M --json
+grep -q '"command_line": ".*kho_scratch=1M' /tmp/out || wrong 'the line of this kernel is not taken'
+cp "$K" /tmp/vmlinuz-test
+cp "$I" /tmp/initrd.img-test
+holds kho plan /tmp/vmlinuz-test --scratch 160M
+grep -q 'the initrd is /tmp/initrd.img-test' /tmp/out || wrong 'the initrd beside the kernel is not taken'
+holds kho plan /tmp/vmlinuz-test --no-initrd --scratch 160M
+rm /tmp/initrd.img-test
+holds kho plan /tmp/vmlinuz-test --scratch 160M
+grep -q 'warning: no initrd is named, and none is beside /tmp/vmlinuz-test' /tmp/out || wrong 'nobody says that there is no initrd'
+rm /tmp/vmlinuz-test
+sed 's/$/ root=\/dev\/vda/' /proc/cmdline >/tmp/cmdline
+mount --bind /tmp/cmdline /proc/cmdline
+expect 22 'names no root file system' -- load_with quiet
+expect 22 'names no root file system' -- kho plan "$K" --initrd "$I" --scratch 160M --append quiet
+holds kho plan "$K" --initrd "$I" --scratch 160M --command-line quiet
+umount /proc/cmdline
 expect 14 'exactmap' -- load_with "$C memmap=exactmap"
 
 echo '== scratch and headroom'

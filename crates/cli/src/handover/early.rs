@@ -1,0 +1,156 @@
+//! How many early reservations are planned for.
+
+use crate::args;
+use crate::exit::{Fail, Status};
+use kho_kexec::carrier::{EARLY_RANGES, KernelConfig, early_ranges};
+use kho_kexec::sys::facts::host::release_version;
+use kho_kexec::sys::root::{LISTING_LIMIT, Root};
+use std::path::{Path, PathBuf};
+
+/// The number, and why it is not larger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Early {
+    /// Early reservations, chain and tree included.
+    pub cap: usize,
+    /// What to do when that is too few.
+    pub fix: String,
+}
+
+/// The file with the configuration of a kernel, where distributions and `kho load --arm` put it.
+pub fn config_file(kernel: &Path, release: &str, root: &Root) -> Option<PathBuf> {
+    // A release is a name that a file says it has.
+    if release.contains('/') {
+        return None;
+    }
+    let name = format!("config-{release}");
+    let kernel = kernel.canonicalize().unwrap_or_else(|_| kernel.to_owned());
+    let paths = [
+        kernel.with_file_name(&name),
+        root.path(&format!("boot/{name}")),
+        root.path(&format!("lib/modules/{release}/config")),
+    ];
+    paths.into_iter().find(|path| path.is_file())
+}
+
+/// The configuration of a kernel, where it can be found.
+pub fn config(kernel: &Path, release: Option<&str>, root: &Root) -> Option<KernelConfig> {
+    use std::io::Read;
+    let path = config_file(kernel, release?, root)?;
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(LISTING_LIMIT).read_to_end(&mut text).ok()?;
+    Some(KernelConfig::parse(&String::from_utf8_lossy(&text)))
+}
+
+/// How many are planned for: what the kernel of this release takes beside a memory map of so many entries, or fewer when
+/// that was asked for.
+///
+/// # Errors
+///
+/// [`Status::Usage`] when more was asked for than any kernel is known to take, or than a plan can do with;
+/// [`Status::TooManyRanges`] when this kernel takes none.
+pub fn decide(
+    args: &args::Next,
+    release: Option<&str>,
+    config: Option<KernelConfig>,
+    map_entries: usize,
+) -> Result<Early, Fail> {
+    let takes = early_ranges(release.and_then(release_version), config, map_entries);
+    let asked = args.max_ranges.unwrap_or(EARLY_RANGES);
+    if !(2..=EARLY_RANGES).contains(&asked) {
+        return Err(Fail::new(
+            Status::Usage,
+            format!("--max-ranges {asked} is not between 2 and {EARLY_RANGES}"),
+        )
+        .fix("more than that is not known to boot"));
+    }
+    let name = release.unwrap_or("the next kernel");
+    let fix = match config {
+        _ if takes == EARLY_RANGES => "keep less, or fewer and larger pieces".to_owned(),
+        None => format!(
+            "the configuration of {name} is not known, so a small table for them is assumed: put config-{} beside the kernel or into /boot",
+            release.unwrap_or("RELEASE")
+        ),
+        Some(_) => format!(
+            "the e820 table of {name} is small (CONFIG_NODES_SHIFT), and this machine's memory map has {map_entries} entries: hand over to a kernel that is built with more nodes, or to 7.3"
+        ),
+    };
+    if takes < 2 {
+        return Err(Fail::new(
+            Status::TooManyRanges,
+            format!("{name} has no room for early reservations beside a memory map of {map_entries} entries"),
+        )
+        .fix(fix));
+    }
+    Ok(Early {
+        cap: asked.min(takes),
+        fix,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELEASE: &str = "6.12.95+deb12-amd64";
+
+    fn next(max_ranges: Option<usize>) -> args::Next {
+        args::Next {
+            max_ranges,
+            ..args::Next::of_kernel("/boot/vmlinuz")
+        }
+    }
+
+    #[test]
+    fn the_number_comes_from_the_configuration_and_the_map() {
+        let numa = Some(KernelConfig::parse("CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=6\n"));
+        let decide = |max, config, map| decide(&next(max), Some(RELEASE), config, map);
+        assert_eq!(decide(None, numa, 12).unwrap().cap, EARLY_RANGES);
+        assert_eq!(decide(Some(7), numa, 12).unwrap().cap, 7);
+        let long = decide(None, numa, 200).unwrap();
+        assert_eq!(long.cap, 38);
+        assert!(long.fix.contains("200 entries"), "{}", long.fix);
+        let unknown = decide(None, None, 12).unwrap();
+        assert_eq!(unknown.cap, 38);
+        assert!(
+            unknown.fix.contains(&format!("config-{RELEASE}")),
+            "{}",
+            unknown.fix
+        );
+        // More than that kernel takes may be asked for: it is a bound, and so is what it takes.
+        assert_eq!(decide(Some(90), None, 12).unwrap().cap, 38);
+        let none = decide(None, None, 200).unwrap_err();
+        assert_eq!(none.status, Status::TooManyRanges);
+        for wrong in [0, 1, EARLY_RANGES + 1] {
+            assert_eq!(
+                decide(Some(wrong), numa, 12).unwrap_err().status,
+                Status::Usage
+            );
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_where_distributions_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        let kernel = dir.path().join("kernel");
+        let put = |path: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=6\n").unwrap();
+            path
+        };
+        assert_eq!(config(&kernel, Some(RELEASE), &root), None);
+        for path in [
+            format!("lib/modules/{RELEASE}/config"),
+            format!("boot/config-{RELEASE}"),
+            format!("config-{RELEASE}"),
+        ] {
+            let path = put(&path);
+            assert_eq!(config_file(&kernel, RELEASE, &root), Some(path));
+        }
+        assert!(config(&kernel, Some(RELEASE), &root).is_some());
+        assert_eq!(config(&kernel, Some("../x"), &root), None);
+        assert_eq!(config(&kernel, None, &root), None);
+    }
+}

@@ -1,0 +1,364 @@
+//! How much an initrd unpacks to: read as the kernel reads it (`unpack_to_rootfs`, `init/initramfs.c`, 5.10 to 7.3).
+//!
+//! The kernel skips zeros, then takes a "newc" archive, or one compressed stream that holds archives, and begins anew behind
+//! it. A stream that is cut short or damaged is found here, before a kernel is loaded that would unpack a part of it.
+
+use kho_kexec::cpio;
+use kho_kexec::image::Compression;
+use std::io::{Error, ErrorKind, Read, Result};
+use thiserror::Error as Failure;
+
+/// How many times larger than the packed bytes the files are assumed to be where there is no decoder (bzip2, lzo).
+const RATIO: u64 = 4;
+
+/// Most memory that a stream may want for its window; the kernel's own limit for zstd is 128 MiB
+/// (`ZSTD_WINDOWSIZE_MAX`, `lib/decompress_unzstd.c`). What wants more is not decoded but assumed.
+const WINDOW: usize = 256 << 20;
+
+/// Bytes of a chunk of a legacy LZ4 frame, unpacked (`LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE`, `lib/decompress_unlz4.c`).
+const LZ4_CHUNK: usize = 8 << 20;
+const LZ4_MAGIC: u32 = 0x184c_2102;
+
+/// What ends a file with a boot configuration (`get_boot_config_from_initrd`, `init/main.c`).
+const BOOTCONFIG: &[u8] = b"#BOOTCONFIG\n";
+
+/// Why an initrd would not be unpacked whole.
+#[derive(Debug, Failure, PartialEq, Eq)]
+pub enum Damage {
+    /// An archive that ends in the middle of an entry.
+    #[error("the initrd is cut short: its cpio archive at {at:#x} has no end")]
+    Archive {
+        /// Where the archive begins.
+        at: usize,
+    },
+    /// A compressed part that cannot be decoded.
+    #[error(
+        "the initrd is cut short or damaged: its {format} part at {at:#x} ends after {bytes:#x} unpacked bytes ({why})"
+    )]
+    Stream {
+        /// The compression's name.
+        format: &'static str,
+        /// Where the part begins.
+        at: usize,
+        /// Bytes that could be unpacked.
+        bytes: u64,
+        /// What the decoder says.
+        why: String,
+    },
+    /// A compressed part that holds something else.
+    #[error(
+        "the {format} part of the initrd at {at:#x} holds no cpio archive (newc), but {first:02x?} ..."
+    )]
+    NoArchive {
+        /// The compression's name.
+        format: &'static str,
+        /// Where the part begins.
+        at: usize,
+        /// Its first bytes.
+        first: Vec<u8>,
+    },
+}
+
+/// Bytes of all archives in an initrd; no more than a little over `most` are counted.
+///
+/// # Errors
+///
+/// [`Damage`].
+pub fn measure(file: &[u8], most: u64) -> std::result::Result<u64, Damage> {
+    let mut total = 0u64;
+    let mut at = 0usize;
+    while total <= most {
+        let rest = file.get(at..).unwrap_or_default();
+        let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+        at = at.saturating_add(zeros);
+        let rest = file.get(at..).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+        if rest.starts_with(b"07070") {
+            let len = archive(rest).ok_or(Damage::Archive { at })?;
+            total = total.saturating_add(len as u64);
+            at = at.saturating_add(len);
+            continue;
+        }
+        // Behind the first part anything may follow (a boot configuration); the kernel says so and goes on.
+        let Some(format) = Compression::of(rest) else {
+            break;
+        };
+        match stream(format, rest, at, most)? {
+            Some((bytes, used)) => {
+                total = total.saturating_add(bytes);
+                at = at.saturating_add(used);
+            }
+            None => {
+                total = total.saturating_add((rest.len() as u64).saturating_mul(RATIO));
+                break;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Length of the archive at the start of `bytes`, trailer included; `None` when it has none.
+fn archive(bytes: &[u8]) -> Option<usize> {
+    let mut entries = cpio::entries(bytes);
+    entries.by_ref().for_each(drop);
+    let rest = bytes.get(entries.offset()..)?;
+    // The header of 110 bytes, then the name.
+    let name = rest.get(110..)?;
+    (rest.starts_with(b"07070") && name.starts_with(b"TRAILER!!!\0"))
+        .then(|| entries.offset() + (110 + 11usize).next_multiple_of(4))
+}
+
+/// Unpacked and packed bytes of the stream at the start of `bytes`; `None` where it is not decoded.
+fn stream(
+    format: Compression,
+    bytes: &[u8],
+    at: usize,
+    most: u64,
+) -> std::result::Result<Option<(u64, usize)>, Damage> {
+    let mut count = Count::default();
+    let mut left = bytes;
+    let result = match format {
+        Compression::Gzip => count.drain(&mut flate2::bufread::GzDecoder::new(&mut left), most),
+        Compression::Zstd => {
+            ruzstd::decoding::StreamingDecoder::new_with_max_window_size(&mut left, WINDOW as u64)
+                .map_err(|err| Error::other(err.to_string()))
+                .and_then(|mut decoder| count.drain(&mut decoder, most))
+        }
+        Compression::Xz => count.drain(
+            &mut lzma_rust2::XzReader::new_mem_limit(&mut left, false, kib(WINDOW)),
+            most,
+        ),
+        Compression::Lzma => lzma_rust2::LzmaReader::new_mem_limit(&mut left, kib(WINDOW), None)
+            .and_then(|mut decoder| count.drain(&mut decoder, most)),
+        Compression::Lz4Legacy => lz4(&mut left, &mut count, most),
+        _ => return Ok(None),
+    };
+    let damage = |why: String| Damage::Stream {
+        format: format.name(),
+        at,
+        bytes: count.bytes,
+        why,
+    };
+    match result {
+        Ok(()) => {}
+        Err(err) if err.kind() == ErrorKind::OutOfMemory => return Ok(None),
+        Err(err) => return Err(damage(err.to_string())),
+    }
+    let first: Vec<u8> = count
+        .first
+        .iter()
+        .copied()
+        .skip_while(|b| *b == 0)
+        .collect();
+    if !first.is_empty() && !b"07070".starts_with(first.get(..5).unwrap_or(&first)) {
+        return Err(Damage::NoArchive {
+            format: format.name(),
+            at,
+            first,
+        });
+    }
+    Ok(Some((count.bytes, bytes.len().saturating_sub(left.len()))))
+}
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes / 1024).unwrap_or(u32::MAX)
+}
+
+/// What came out of a decoder.
+#[derive(Default)]
+struct Count {
+    bytes: u64,
+    /// The first few of them.
+    first: Vec<u8>,
+}
+
+impl Count {
+    fn add(&mut self, bytes: &[u8]) {
+        const FIRST: usize = 8;
+        let missing = FIRST.saturating_sub(self.first.len());
+        self.first.extend(bytes.iter().take(missing));
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+    }
+
+    /// Takes all that the decoder gives, until it is more than `most`.
+    fn drain(&mut self, decoder: &mut impl Read, most: u64) -> Result<()> {
+        let mut buffer = vec![0; 1 << 18];
+        while self.bytes <= most {
+            match decoder.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => self.add(buffer.get(..n).unwrap_or_default()),
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The legacy frame: a magic number, then chunks, each behind its length; another magic number between them is skipped, and
+/// a length of zero ends it (`unlz4`, `lib/decompress_unlz4.c`).
+fn lz4(left: &mut &[u8], count: &mut Count, most: u64) -> Result<()> {
+    let mut chunk = vec![0; LZ4_CHUNK];
+    while count.bytes <= most {
+        // The kernel stops at less than a length, too.
+        let Some((head, rest)) = left.split_first_chunk::<4>() else {
+            *left = &[];
+            break;
+        };
+        let len = u32::from_le_bytes(*head);
+        if len == LZ4_MAGIC {
+            *left = rest;
+            continue;
+        }
+        if len == 0 || left.ends_with(BOOTCONFIG) && (len as usize) > rest.len() {
+            break;
+        }
+        let packed = rest
+            .get(..len as usize)
+            .ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))?;
+        let n = lz4_flex::block::decompress_into(packed, &mut chunk)
+            .map_err(|err| Error::other(err.to_string()))?;
+        count.add(chunk.get(..n).unwrap_or_default());
+        *left = rest.get(len as usize..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const ALL: u64 = u64::MAX;
+
+    /// An archive with one file of so many bytes.
+    fn archive_of(len: usize) -> Vec<u8> {
+        let mut writer = cpio::Writer::new();
+        let data: Vec<u8> = (0..len).map(|at| (at / 7 % 251) as u8).collect();
+        writer.file(b"file", 0o644, &data).unwrap();
+        writer.finish()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let options = lzma_rust2::XzOptions::with_preset(1);
+        let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn lz4_legacy(bytes: &[u8]) -> Vec<u8> {
+        let mut out = LZ4_MAGIC.to_le_bytes().to_vec();
+        for chunk in bytes.chunks(LZ4_CHUNK) {
+            let packed = lz4_flex::block::compress(chunk);
+            out.extend(u32::try_from(packed.len()).unwrap().to_le_bytes());
+            out.extend(packed);
+        }
+        out
+    }
+
+    type Pack = (&'static str, fn(&[u8]) -> Vec<u8>);
+    const PACKS: [Pack; 4] = [
+        ("gzip", gzip),
+        ("xz", xz),
+        ("zstd", zstd),
+        ("lz4", lz4_legacy),
+    ];
+
+    #[test]
+    fn what_an_initrd_unpacks_to_is_counted() {
+        let (small, large) = (archive_of(1000), archive_of(20 << 20));
+        let trailer = archive(&small).unwrap() as u64;
+        assert!(trailer <= small.len() as u64 && trailer > 1000);
+        assert_eq!(measure(&small, ALL), Ok(trailer));
+        assert_eq!(measure(&[0; 4096], ALL), Ok(0));
+        for (name, pack) in PACKS {
+            let packed = pack(&large);
+            assert!(packed.len() < large.len() / 4, "{name}");
+            assert_eq!(measure(&packed, ALL), Ok(large.len() as u64), "{name}");
+            // Microcode in front, another archive behind, zeros between.
+            let mut joined = small.clone();
+            joined.extend([0; 64]);
+            joined.extend(&packed);
+            joined.extend([0; 8]);
+            joined.extend(&small);
+            let all = large.len() as u64 + 2 * trailer;
+            assert_eq!(measure(&joined, ALL), Ok(all), "{name}");
+            // No more is unpacked than anybody has to know of.
+            let some = measure(&packed, 1 << 20).unwrap();
+            assert!(
+                (1 << 20..large.len() as u64).contains(&some),
+                "{name}: {some:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_initrd_that_is_cut_short_is_found() {
+        let whole = archive_of(3 << 20);
+        assert_eq!(
+            measure(&whole[..whole.len() / 2], ALL),
+            Err(Damage::Archive { at: 0 })
+        );
+        for (name, pack) in PACKS {
+            let packed = pack(&whole);
+            for cut in [packed.len() / 2, packed.len() - 9, 30] {
+                let mut file = archive_of(10);
+                let begin = file.len();
+                file.extend(&packed[..cut]);
+                match measure(&file, ALL) {
+                    Err(Damage::Stream { format, at, .. }) => {
+                        assert_eq!((format, at), (name, begin), "cut at {cut}");
+                    }
+                    other => panic!("{name} cut at {cut}: {other:?}"),
+                }
+            }
+        }
+        // A checksum that does not hold.
+        let mut damaged = gzip(&whole);
+        let at = damaged.len() - 6;
+        damaged[at] ^= 1;
+        assert!(matches!(measure(&damaged, ALL), Err(Damage::Stream { .. })));
+    }
+
+    #[test]
+    fn what_is_no_archive_is_found() {
+        let text = gzip(b"#!/bin/sh\necho no archive\n");
+        assert!(matches!(measure(&text, ALL), Err(Damage::NoArchive { .. })));
+        assert_eq!(measure(&gzip(b""), ALL), Ok(0));
+        // A boot configuration at the very end (`Documentation/admin-guide/bootconfig.rst`).
+        for (name, pack) in PACKS {
+            let mut file = pack(&archive_of(5000));
+            let unpacked = measure(&file, ALL).unwrap();
+            file.resize(file.len().next_multiple_of(4), 0);
+            file.extend(b"kernel.x = 1\0\0\0\0");
+            file.extend([16, 0, 0, 0, 0x34, 0x12, 0, 0]);
+            file.extend(BOOTCONFIG);
+            assert_eq!(measure(&file, ALL), Ok(unpacked), "{name}");
+        }
+        // There is no decoder for these.
+        let bzip2 = [&b"BZh91AY&SY"[..], &[1; 990]].concat();
+        assert_eq!(measure(&bzip2, ALL), Ok(4000));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_measured_or_refused(
+            magic in proptest::sample::select(vec![&b""[..], b"070701", b"\x1f\x8b\x08\0", b"\xfd7zXZ\0", b"\x5d\0\0\x80\0", b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"]),
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+        ) {
+            let _ = measure(&[magic, &bytes].concat(), 1 << 20);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How many early reservations a next kernel takes.
+//!
+//! Two tables bound the number (see the [module above](super)). memblock's 128 slots are the same in every kernel. Neither
+//! NUMA nodes nor entries of the memory map take any of them: the map becomes memblock's memory, and nodes split its
+//! regions, after `memblock_allow_resize` (`e820__memblock_setup` and `initmem_init`, both called late in `setup_arch`, 5.10
+//! to 7.3). The e820 table of kernels before 7.3 takes the ranges *beside* the map, and its size depends on how the kernel
+//! was built.
+
+/// Most early reservations that are planned for, chain and tree included.
+///
+/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and firmwares takes is
+/// 120; the rest is a margin for firmware that reserves more for itself.
+pub const EARLY_RANGES: usize = 96;
+
+/// The first version that is known not to put the ranges into its e820 table.
+const WITHOUT_E820: (u32, u32) = (7, 3);
+
+/// `E820_MAX_ENTRIES_ZEROPAGE`, `arch/x86/include/uapi/asm/bootparam.h`.
+const E820_BASE: usize = 128;
+
+/// `E820_MAX_ENTRIES` has so many entries more for each possible node (`arch/x86/include/asm/e820/types.h`, 5.10 to 7.3).
+const E820_PER_NODE: usize = 3;
+
+/// Entries that each range takes while it is put into the e820 table, and that all together take besides.
+const E820_PER_RANGE: usize = 3;
+const E820_BESIDES: usize = 5;
+
+/// `CONFIG_NODES_SHIFT` is at most this on x86 (`arch/x86/Kconfig`).
+const MAX_NODES_SHIFT: u32 = 10;
+
+/// What a kernel's configuration says of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelConfig {
+    /// `MAX_NUMNODES`, from 1 to 1024.
+    nodes: usize,
+}
+
+impl KernelConfig {
+    /// From the text of a `.config`. What it does not say, or says in a way that no build does, counts as the smallest.
+    pub fn parse(text: &str) -> Self {
+        let value = |name: &str| {
+            let of = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+            text.lines().find_map(of)
+        };
+        let numa = value("CONFIG_NUMA").as_deref() == Some("y");
+        let shift = value("CONFIG_NODES_SHIFT")
+            .and_then(|shift| shift.trim().parse::<u32>().ok())
+            .filter(|shift| numa && *shift <= MAX_NODES_SHIFT);
+        Self {
+            nodes: 1 << shift.unwrap_or(0),
+        }
+    }
+}
+
+/// The number of early reservations, chain and tree included, that a kernel of this version (major, minor) and configuration
+/// takes beside a memory map of `map_entries` entries: from 0 to [`EARLY_RANGES`]. A configuration that is not known counts
+/// as one without NUMA, which has the smallest table.
+pub fn early_ranges(
+    version: Option<(u32, u32)>,
+    config: Option<KernelConfig>,
+    map_entries: usize,
+) -> usize {
+    if version.is_some_and(|version| version >= WITHOUT_E820) {
+        return EARLY_RANGES;
+    }
+    let nodes = config.map_or(1, |config| config.nodes);
+    E820_PER_NODE
+        .saturating_mul(nodes)
+        .saturating_add(E820_BASE)
+        .saturating_sub(map_entries)
+        .saturating_sub(E820_BESIDES)
+        .checked_div(E820_PER_RANGE)
+        .unwrap_or(0)
+        .min(EARLY_RANGES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Option<KernelConfig> {
+        Some(KernelConfig::parse(text))
+    }
+
+    #[test]
+    fn a_small_e820_table_takes_fewer_ranges() {
+        let debian = config("CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=10\n");
+        let upstream = config("# x\nCONFIG_NODES_SHIFT=6\nCONFIG_NUMA=y\n");
+        let without = config("# CONFIG_NUMA is not set\nCONFIG_NODES_SHIFT=10\n");
+        // Version, configuration, entries of the memory map, ranges.
+        for (version, config, map, ranges) in [
+            ((6, 12), debian, 12, EARLY_RANGES),
+            ((6, 12), debian, 1000, EARLY_RANGES),
+            ((6, 12), upstream, 12, EARLY_RANGES),
+            ((6, 12), upstream, 200, 38),
+            ((6, 1), without, 12, 38),
+            ((5, 10), None, 12, 38),
+            ((6, 12), None, 130, 0),
+            ((6, 12), without, usize::MAX, 0),
+            ((7, 3), without, 200, EARLY_RANGES),
+            ((7, 4), None, 200, EARLY_RANGES),
+        ] {
+            let found = early_ranges(Some(version), config, map);
+            assert_eq!(found, ranges, "{version:?} {config:?} {map}");
+            // All of it fits.
+            if version < WITHOUT_E820 {
+                let size = E820_BASE + E820_PER_NODE * config.map_or(1, |config| config.nodes);
+                assert!(found == 0 || map + 3 * found + 5 <= size);
+            }
+        }
+        assert_eq!(early_ranges(None, None, 12), 38);
+    }
+
+    #[test]
+    fn a_configuration_that_no_build_writes_counts_as_the_smallest() {
+        for text in [
+            "",
+            "CONFIG_NUMA=y",
+            "CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=",
+            "CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=11",
+            "CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=99999999999",
+            "CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=-1",
+            "CONFIG_NUMA=m\nCONFIG_NODES_SHIFT=10",
+        ] {
+            assert_eq!(KernelConfig::parse(text).nodes, 1, "{text}");
+        }
+    }
+}
