@@ -1,7 +1,7 @@
 //! Taking the trace of the running kernel.
 
 use crate::files::{names, read, text, text_if_there};
-use crate::live::{KernelMemory, Live, LiveError, Offsets};
+use crate::live::{KernelMemory, Live, LiveError, Offsets, SNAPSHOT};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
 use crate::read::Buffer;
 use crate::ring::{Page, PageLayout};
@@ -194,6 +194,21 @@ fn arrays(
             return Err(TakeError::NoArray(name.clone()));
         };
         described.push(array(live, name, folder, *buffer, limit, &mut pages)?);
+        // A snapshot is there only if something is in it: most kernels have a place for one, and few a snapshot.
+        let snapshot = format!("{name}{SNAPSHOT}");
+        if let Some((_, buffer)) = known.iter().find(|(array, _)| *array == snapshot) {
+            let before = pages.len();
+            let array = array(live, &snapshot, folder, *buffer, limit, &mut pages)?;
+            if pages
+                .iter()
+                .skip(before)
+                .any(|found| !found.pages.is_empty())
+            {
+                described.push(array);
+            } else {
+                pages.truncate(before);
+            }
+        }
     }
     Ok((described, pages))
 }
@@ -222,9 +237,14 @@ fn array(
                 cause,
             })?;
         let pages = pages.unwrap_or_default();
+        // The file is about the live buffer.
+        let stats = match name.ends_with(SNAPSHOT) {
+            true => String::new(),
+            false => text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
+        };
         cpus.push(CpuMeta {
             cpu,
-            stats: text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
+            stats,
             left_out: pages.left_out,
         });
         found.push(Found {
