@@ -95,6 +95,24 @@ impl Output {
         }
     }
 
+    /// Prints `value` as JSON while it is being made: for a document that need not fit into memory, and that names the
+    /// warnings itself ([`take_warnings`]). False if whoever read it went away.
+    pub fn stream<T: serde::Serialize>(self, value: &T) -> bool {
+        let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+        let written = serde_json::to_writer_pretty(&mut stdout, value)
+            .map_err(std::io::Error::from)
+            .and_then(|()| stdout.write_all(b"\n"))
+            .and_then(|()| stdout.flush());
+        match written {
+            Ok(()) => true,
+            Err(err) if err.kind() == ErrorKind::BrokenPipe => false,
+            Err(_) => {
+                LOST.store(true, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
     /// A warning: something is not handed over, is lost, or is at risk. It is part of the JSON document, and on standard
     /// error otherwise, whatever [`Output::quiet`] says. The same text is said once in a run.
     pub fn warn(self, text: &str) {

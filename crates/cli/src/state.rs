@@ -411,6 +411,18 @@ mod tests {
             .replace(&boot_id().unwrap(), "another-boot");
         fs::write(&path, text).unwrap();
         assert!(state.keep().unwrap().removed.is_empty());
+        // Whatever version of the command wrote it then.
+        let later = r#"{"version": 2, "boot_id": "another-boot", "entries": "of another form"}"#;
+        fs::write(&path, later).unwrap();
+        assert_eq!(state.keep().unwrap(), KeepFile::default());
+        let now = later.replace("another-boot", &boot_id().unwrap());
+        fs::write(&path, now).unwrap();
+        let fail = state.keep().unwrap_err();
+        assert!(
+            fail.what.contains("has version 2, this kho writes 1"),
+            "{}",
+            fail.what
+        );
         fs::write(&path, "{}").unwrap();
         assert_eq!(state.keep().unwrap_err().status, Status::Failed);
     }

@@ -28,6 +28,8 @@ use thiserror::Error;
 const MAX_PAGES: u64 = 16 << 20;
 /// Most arrays; each is a folder of `instances`.
 const MAX_ARRAYS: usize = 4096;
+/// What follows the name of an array in the name of its snapshot. No folder of `instances` has such a name.
+pub const SNAPSHOT: &str = "/snapshot";
 /// How often a ring that changes under the walk is walked again.
 const TRIES: usize = 20;
 
@@ -69,6 +71,8 @@ pub enum LiveError {
 pub struct Offsets {
     array: [usize; 3],
     array_buffer: usize,
+    /// Where the array's second buffer is, on kernels that have one.
+    snapshot: Option<usize>,
     buffers: usize,
     cpu: [usize; 5],
     cpu_size: usize,
@@ -94,6 +98,11 @@ impl Offsets {
     pub fn new(btf: &[u8]) -> Result<Self, BtfError> {
         let structs = Structs::parse(btf, &STRUCTS)?;
         let (array, _) = structs.offsets("trace_array", ["list", "name", "array_buffer"])?;
+        // What a snapshot or a latency tracer put aside (CONFIG_TRACER_SNAPSHOT); 7.x has another name for it.
+        let snapshot = ["max_buffer", "snapshot_buffer"]
+            .into_iter()
+            .find_map(|name| structs.offsets("trace_array", [name]).ok())
+            .map(|([at], _)| at);
         let ([array_buffer], _) = structs.offsets("array_buffer", ["buffer"])?;
         let ([buffers], _) = structs.offsets("trace_buffer", ["buffers"])?;
         let (cpu, cpu_size) = structs.offsets(
@@ -112,6 +121,7 @@ impl Offsets {
         Ok(Self {
             array,
             array_buffer,
+            snapshot,
             buffers,
             cpu,
             cpu_size,
@@ -185,7 +195,8 @@ impl<'m> Live<'m> {
     }
 
     /// Name and buffer of every array, from the addresses of `ftrace_trace_arrays` (the list of all) and of
-    /// `global_trace` (the top level, which gets the empty name).
+    /// `global_trace` (the top level, which gets the empty name). The second buffer of an array is an array of its own,
+    /// called as [`SNAPSHOT`] says.
     ///
     /// # Errors
     ///
@@ -220,8 +231,16 @@ impl<'m> Live<'m> {
                 // Names are allocated: less than the page that they may be at the end of is read.
                 text => self.text(text)?,
             };
+            let second = match self.offsets.snapshot {
+                Some(at) => self.word(array, at.saturating_add(self.offsets.array_buffer))?,
+                None => 0,
+            };
             let buffer = self.word(array, buffer.saturating_add(self.offsets.array_buffer))?;
+            let snapshot = format!("{name}{SNAPSHOT}");
             arrays.push((name, buffer));
+            if second != 0 {
+                arrays.push((snapshot, second));
+            }
             at = self.word(at, 0)?;
         }
         Ok(arrays)

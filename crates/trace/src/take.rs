@@ -1,7 +1,7 @@
 //! Taking the trace of the running kernel.
 
 use crate::files::{names, read, text, text_if_there};
-use crate::live::{KernelMemory, Live, LiveError, Offsets};
+use crate::live::{KernelMemory, Live, LiveError, Offsets, SNAPSHOT};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
 use crate::read::Buffer;
 use crate::ring::{Page, PageLayout};
@@ -194,6 +194,21 @@ fn arrays(
             return Err(TakeError::NoArray(name.clone()));
         };
         described.push(array(live, name, folder, *buffer, limit, &mut pages)?);
+        // A snapshot is there only if something is in it: most kernels have a place for one, and few a snapshot.
+        let snapshot = format!("{name}{SNAPSHOT}");
+        if let Some((_, buffer)) = known.iter().find(|(array, _)| *array == snapshot) {
+            let before = pages.len();
+            let array = array(live, &snapshot, folder, *buffer, limit, &mut pages)?;
+            if pages
+                .iter()
+                .skip(before)
+                .any(|found| !found.pages.is_empty())
+            {
+                described.push(array);
+            } else {
+                pages.truncate(before);
+            }
+        }
     }
     Ok((described, pages))
 }
@@ -222,9 +237,14 @@ fn array(
                 cause,
             })?;
         let pages = pages.unwrap_or_default();
+        // The file is about the live buffer.
+        let stats = match name.ends_with(SNAPSHOT) {
+            true => String::new(),
+            false => text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
+        };
         cpus.push(CpuMeta {
             cpu,
-            stats: text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
+            stats,
             left_out: pages.left_out,
         });
         found.push(Found {
@@ -402,6 +422,10 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
     Ok(found)
 }
 
+/// Most bytes of `/dev/kmsg` that are read before it is enough: twice the largest buffer (`LOG_BUF_LEN_MAX`,
+/// `kernel/printk/printk.c`, 6.1 to 7.3). Somebody writes as fast as this reads then.
+const MAX_LOG: u64 = 4 << 30;
+
 /// The records that `/dev/kmsg` holds now, the newest `limit` bytes.
 fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
     let failed = |cause| TakeError::Io {
@@ -414,21 +438,30 @@ fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
         .custom_flags(flags)
         .open(path)
         .map_err(failed)?;
+    newest_records(&mut file, limit).map_err(failed)
+}
+
+/// The newest `limit` bytes of whole records. Never holds much more than twice as many.
+fn newest_records(from: &mut impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     // A record has at most 8 KiB with its properties (`PRINTKRB_RECORD_MAX` and what is escaped).
     let mut record = vec![0; 32 << 10];
-    loop {
-        match file.read(&mut record) {
+    let mut total = 0u64;
+    while total < MAX_LOG {
+        match from.read(&mut record) {
             Ok(0) => break,
-            Ok(len) => out.extend_from_slice(record.get(..len).unwrap_or_default()),
+            Ok(len) => {
+                out.extend_from_slice(record.get(..len).unwrap_or_default());
+                total += len as u64;
+            }
             Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => break,
             // Records were overwritten before they were read: the next read goes on behind them.
             Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => {}
             Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(failed(err)),
+            Err(err) => return Err(err),
         }
-        if out.len() > limit.saturating_mul(2).max(64 << 20) {
-            break;
+        if out.len() > limit.saturating_mul(2).max(1 << 20) {
+            out = crate::kmsg::newest(&out, limit).to_vec();
         }
     }
     Ok(crate::kmsg::newest(&out, limit).to_vec())
@@ -470,6 +503,37 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].system, "sched");
         assert!(cpu_folders(&dir.path().join("per_cpu")).unwrap().is_empty());
+    }
+
+    /// As many records as the kernel's largest buffer holds: a megabyte of them is enough to see which are kept.
+    struct Records {
+        next: u32,
+        count: u32,
+    }
+
+    impl Read for Records {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            if self.next == self.count {
+                return Err(std::io::ErrorKind::WouldBlock.into());
+            }
+            let text = "x".repeat(8000);
+            let record = format!("6,{},{},-;{text}\n KEY=value\n", self.next, self.next);
+            self.next += 1;
+            buf[..record.len()].copy_from_slice(record.as_bytes());
+            Ok(record.len())
+        }
+    }
+
+    #[test]
+    fn the_newest_part_of_a_large_log_is_kept() {
+        let count = 10_000;
+        let mut records = Records { next: 0, count };
+        let log = newest_records(&mut records, 100_000).unwrap();
+        assert_eq!(records.next, count);
+        assert!((80_000..=100_000).contains(&log.len()), "{}", log.len());
+        assert!(log.starts_with(b"6,99"));
+        let last = crate::kmsg::parse(&log).pop().unwrap();
+        assert_eq!(last.sequence, u64::from(count) - 1);
     }
 
     #[test]

@@ -191,6 +191,18 @@ fn an_empty_buffer_has_no_pages() {
     assert_eq!((buffer.pages.len(), buffer.left_out), (0, 0));
 }
 
+#[test]
+fn a_snapshot_is_an_array_of_its_own() {
+    let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
+    // The instance's second buffer.
+    memory.put(made::GLOBAL + 0x800 + 40 + 16, 0x1234);
+    let live = Live::new(&memory, Offsets::new(&made::btf()).unwrap(), LAYOUT);
+    let arrays = live.arrays(made::LIST, made::GLOBAL).unwrap();
+    let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["net", "net/snapshot", ""]);
+    assert_eq!(arrays[1].1, 0x1234);
+}
+
 /// Reads a kernel as [`made::kernel`] makes it, with `change` before the first read, before the second, and so on.
 fn at_every_moment(change: fn(&made::Memory), mut check: impl FnMut(&LiveBuffer)) {
     let kernel = || made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);

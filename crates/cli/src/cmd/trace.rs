@@ -1,7 +1,7 @@
 //! `kho trace` and `kho log`: what the previous kernels traced and said.
 
 use crate::args;
-use crate::exit::{Fail, OrStatus, Status};
+use crate::exit::{Fail, Status};
 use crate::output::{self, Output};
 use crate::session::Session;
 use crate::shown;
@@ -10,8 +10,12 @@ use crate::trace::file::{write, write_fail};
 use crate::trace::show::{Choice, Shown};
 use crate::trace::take;
 use kho_trace::{Taken, kmsg};
-use serde_json::{Value, json};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+use serde_json::json;
+use std::cell::RefCell;
 use std::io::{BufWriter, Write};
+use std::path::Path;
 
 /// Runs `kho trace`.
 ///
@@ -78,54 +82,40 @@ fn show(
     choice: &Choice,
     out: Output,
 ) -> Result<(), Fail> {
-    let mut problems: Vec<String> = Vec::new();
-    let mut documents: Vec<Value> = Vec::new();
-    let many = kernels.len() > 1;
-    for kernel in &kernels {
-        let shown = Shown::new(&kernel.taken, choice)?;
-        problems.extend(kernel.damaged.iter().map(|fail| fail.what.clone()));
-        let meta = &kernel.taken.meta;
+    let shown = kernels
+        .iter()
+        .map(|kernel| Shown::new(&kernel.taken, choice))
+        .collect::<Result<Vec<_>, _>>()?;
+    let damaged = kernels.iter().flat_map(|kernel| &kernel.damaged);
+    let mut problems: Vec<String> = damaged.map(|fail| fail.what.clone()).collect();
+    if out.json && args.output.is_none() {
+        let document = Document {
+            kernels: &kernels,
+            shown: &shown,
+            problems: RefCell::new(problems),
+        };
+        if !out.stream(&document) {
+            return Ok(());
+        }
+        return untrusted(&document.problems.into_inner());
+    }
+    for (kernel, shown) in kernels.iter().zip(&shown) {
         if let Some(path) = &args.output {
-            write(path, |file| shown.dat(file))?;
-            if let Some(remark) = shown.dat_remark() {
-                out.remark(&remark);
-            }
-            out.result(
-                &json!({ "output": shown::path(path), "hop": kernel.hop, "release": meta.release }),
-                || {
-                    println!(
-                        "{}: the trace of {} up to hop {}",
-                        shown::path(path),
-                        meta.release,
-                        kernel.hop
-                    );
-                },
-            );
-        } else if out.json {
-            let (events, unread) = shown.json().or_status(Status::Failed)?;
-            problems.extend(of_hop(kernel.hop, unread));
-            documents.push(json!({
-                "hop": kernel.hop,
-                "release": meta.release,
-                "taken": meta.taken,
-                "arrays": meta.arrays,
-                "events": events,
-            }));
-        } else {
-            match print(kernel, &shown, many) {
-                Ok(unread) => problems.extend(of_hop(kernel.hop, unread)),
-                // The reader of a pipe went away: nothing left to tell it.
-                Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                Err(err) => return Err(write_fail("the trace", &err)),
-            }
+            file(kernel, shown, path, out)?;
+            continue;
+        }
+        match print(kernel, shown, kernels.len() > 1) {
+            Ok(unread) => problems.extend(of_hop(kernel.hop, unread)),
+            // The reader of a pipe went away: nothing left to tell it.
+            Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(err) => return Err(write_fail("the trace", &err)),
         }
     }
-    if out.json && args.output.is_none() {
-        out.result(
-            &json!({ "kernels": documents, "problems": problems }),
-            || {},
-        );
-    }
+    untrusted(&problems)
+}
+
+/// Says what could not be shown, after the rest was.
+fn untrusted(problems: &[String]) -> Result<(), Fail> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -137,6 +127,88 @@ fn show(
         ),
     )
     .fix("what was shown is intact"))
+}
+
+/// What `--json` prints. It is made while it is written: a trace of 16 MiB is a gigabyte of objects.
+struct Document<'a> {
+    kernels: &'a [Kernel],
+    shown: &'a [Shown<'a>],
+    /// What cannot be read; complete when the events of all kernels are written.
+    problems: RefCell<Vec<String>>,
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut document = to.serialize_map(None)?;
+        document.serialize_entry("kernels", &Kernels(self))?;
+        document.serialize_entry("problems", &*self.problems.borrow())?;
+        let warnings = output::take_warnings();
+        if !warnings.is_empty() {
+            document.serialize_entry("warnings", &warnings)?;
+        }
+        document.end()
+    }
+}
+
+/// The member `kernels`.
+struct Kernels<'a>(&'a Document<'a>);
+
+impl Serialize for Kernels<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self(document) = self;
+        let mut kernels = to.serialize_seq(Some(document.kernels.len()))?;
+        for (kernel, shown) in document.kernels.iter().zip(document.shown) {
+            kernels.serialize_element(&One {
+                kernel,
+                shown,
+                problems: &document.problems,
+            })?;
+        }
+        kernels.end()
+    }
+}
+
+/// The trace of one kernel in the document.
+struct One<'a> {
+    kernel: &'a Kernel,
+    shown: &'a Shown<'a>,
+    problems: &'a RefCell<Vec<String>>,
+}
+
+impl Serialize for One<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let meta = &self.kernel.taken.meta;
+        let unread = RefCell::default();
+        let mut one = to.serialize_map(Some(5))?;
+        one.serialize_entry("arrays", &meta.arrays)?;
+        one.serialize_entry("events", &self.shown.events(&unread))?;
+        one.serialize_entry("hop", &self.kernel.hop)?;
+        one.serialize_entry("release", &meta.release)?;
+        one.serialize_entry("taken", &meta.taken)?;
+        let unread = of_hop(self.kernel.hop, unread.into_inner());
+        self.problems.borrow_mut().extend(unread);
+        one.end()
+    }
+}
+
+/// Writes one kernel's `trace.dat`.
+fn file(kernel: &Kernel, shown: &Shown<'_>, path: &Path, out: Output) -> Result<(), Fail> {
+    let release = &kernel.taken.meta.release;
+    write(path, |file| shown.dat(file))?;
+    if let Some(remark) = shown.dat_remark() {
+        out.remark(&remark);
+    }
+    out.result(
+        &json!({ "output": shown::path(path), "hop": kernel.hop, "release": release }),
+        || {
+            println!(
+                "{}: the trace of {release} up to hop {}",
+                shown::path(path),
+                kernel.hop
+            );
+        },
+    );
+    Ok(())
 }
 
 /// Prints one kernel's trace; gives what could not be read.

@@ -201,6 +201,13 @@ pub struct Bound<T> {
     pub content: T,
 }
 
+/// What says whether the rest of a file is to be read: its content may have any form in another version.
+#[derive(Deserialize)]
+struct Envelope {
+    version: u32,
+    boot_id: String,
+}
+
 /// Version of the files; another version is refused, not guessed at.
 pub const VERSION: u32 = 1;
 
@@ -266,9 +273,13 @@ pub enum Unusable {
 ///
 /// [`Unusable`].
 pub fn parse<T: DeserializeOwned>(text: &str, boot_id: &str) -> Result<Option<T>, Unusable> {
-    let bound: Bound<T> = serde_json::from_str(text).map_err(Unusable::Json)?;
-    if bound.version != VERSION {
-        return Err(Unusable::Version(bound.version));
+    let envelope: Envelope = serde_json::from_str(text).map_err(Unusable::Json)?;
+    if envelope.boot_id != boot_id {
+        return Ok(None);
     }
-    Ok((bound.boot_id == boot_id).then_some(bound.content))
+    if envelope.version != VERSION {
+        return Err(Unusable::Version(envelope.version));
+    }
+    let bound: Bound<T> = serde_json::from_str(text).map_err(Unusable::Json)?;
+    Ok(Some(bound.content))
 }

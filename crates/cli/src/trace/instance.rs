@@ -4,12 +4,11 @@
 //! in front of each line is switched off, and the line has its own: that of the old kernel. The pages themselves cannot be
 //! given to a kernel safely, see `docs/src/operations/trace.md`.
 
-use super::show::Shown;
 use crate::exit::{Fail, Status};
 use crate::session::Session;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::Path;
 
 /// Most bytes of a record's text on every kernel (`TRACE_BUF_SIZE`, `kernel/trace/trace.h`, 6.1), with its end.
@@ -21,54 +20,12 @@ const MAX_BUFFER: u64 = 32 << 20;
 /// Smallest buffer.
 const MIN_BUFFER: u64 = 64 << 10;
 
-/// Counts instead of writing.
-#[derive(Default)]
-struct Count {
-    bytes: u64,
-    lines: u64,
-}
-
-impl Write for Count {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.bytes += buf.len() as u64;
-        self.lines += buf.iter().filter(|byte| **byte == b'\n').count() as u64;
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Hands `trace_marker` whole lines, or as much of one as a record takes.
-struct Marker {
-    file: File,
-    line: Vec<u8>,
-}
-
-impl Write for Marker {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        for byte in buf {
-            self.line.push(*byte);
-            if *byte == b'\n' || self.line.len() == MAX_TEXT {
-                self.file.write_all(&self.line)?;
-                self.line.clear();
-            }
-        }
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// Makes the instance `kho-N` and fills it. Nothing happens where there is no tracefs.
+/// Makes the instance `kho-N` and fills it with the lines of the file `text`. Nothing happens where there is no tracefs.
 ///
 /// # Errors
 ///
 /// [`Status::Failed`] when tracefs refuses something; a new instance is removed again then.
-pub fn fill(hop: u64, shown: &Shown<'_>, session: &Session) -> Result<(), Fail> {
+pub fn fill(hop: u64, text: &Path, session: &Session) -> Result<(), Fail> {
     let instances = session.root.path("sys/kernel/tracing/instances");
     if !instances.is_dir() {
         return Ok(());
@@ -89,7 +46,7 @@ pub fn fill(hop: u64, shown: &Shown<'_>, session: &Session) -> Result<(), Fail> 
     }
     // Only one CPU's buffer has to be large.
     let before = sched_getaffinity(None).ok();
-    let filled = write(&dir, shown, before.as_ref());
+    let filled = write(&dir, text, before.as_ref());
     if let Some(before) = &before {
         // It was so before: nothing to refuse.
         let _ = sched_setaffinity(None, before);
@@ -100,20 +57,14 @@ pub fn fill(hop: u64, shown: &Shown<'_>, session: &Session) -> Result<(), Fail> 
     })
 }
 
-fn write(dir: &Path, shown: &Shown<'_>, allowed: Option<&CpuSet>) -> io::Result<()> {
+fn write(dir: &Path, text: &Path, allowed: Option<&CpuSet>) -> io::Result<()> {
     let set = |file: &str, value: &str| -> io::Result<()> {
         OpenOptions::new()
             .write(true)
             .open(dir.join(file))?
             .write_all(value.as_bytes())
     };
-    let mut count = Count::default();
-    shown.text(&mut count)?;
-    let room = count
-        .bytes
-        .saturating_add(count.lines.saturating_mul(RECORD));
-    // A tenth more: records do not cross the borders of pages.
-    let room = room.saturating_add(room / 10).clamp(MIN_BUFFER, MAX_BUFFER);
+    let (room, skip) = measure(&mut BufReader::new(File::open(text)?))?;
     set("buffer_size_kb", "8")?;
     let cpu = allowed.and_then(|set| (0..CpuSet::MAX_CPU).find(|cpu| set.is_set(*cpu)));
     let pinned = cpu.filter(|cpu| {
@@ -127,13 +78,97 @@ fn write(dir: &Path, shown: &Shown<'_>, allowed: Option<&CpuSet>) -> io::Result<
     };
     set(&file, &(room >> 10).to_string())?;
     set("trace_options", "nocontext-info")?;
-    let mut marker = Marker {
-        file: OpenOptions::new()
-            .write(true)
-            .open(dir.join("trace_marker"))?,
-        line: Vec::new(),
-    };
-    shown.text(&mut marker)?;
-    marker.flush()?;
+    let mut marker = OpenOptions::new()
+        .write(true)
+        .open(dir.join("trace_marker"))?;
+    let mut from = File::open(text)?;
+    from.seek(io::SeekFrom::Start(skip))?;
+    records(&mut BufReader::new(from), &mut marker)?;
     set("tracing_on", "0")
+}
+
+/// Bytes of the buffer that takes the lines, and how many bytes of the text would fall out of it again before the last is
+/// written.
+fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
+    // Where each line ends in the text, and what it and those before it take in the buffer.
+    let mut ends = Vec::new();
+    let (mut at, mut taken) = (0u64, 0u64);
+    let mut line = Vec::new();
+    while text.read_until(b'\n', &mut line)? > 0 {
+        let len = line.len() as u64;
+        at += len;
+        taken += len + RECORD * len.div_ceil(MAX_TEXT as u64);
+        ends.push((at, taken));
+        line.clear();
+    }
+    // A tenth more: records do not cross the borders of pages.
+    let room = taken
+        .saturating_add(taken / 10)
+        .clamp(MIN_BUFFER, MAX_BUFFER);
+    let over = taken.saturating_sub(MAX_BUFFER);
+    let first = ends.partition_point(|(_, taken)| *taken <= over);
+    let skip = match first.checked_sub(1).and_then(|last| ends.get(last)) {
+        Some((end, _)) => *end,
+        None => 0,
+    };
+    Ok((room, skip))
+}
+
+/// Hands `trace_marker` a line at a time, or as much of one as a record takes: each call makes one record.
+fn records(text: &mut impl BufRead, marker: &mut impl Write) -> io::Result<()> {
+    let mut line = Vec::new();
+    while text.read_until(b'\n', &mut line)? > 0 {
+        for record in line.chunks(MAX_TEXT) {
+            marker.write_all(record)?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One record for each call.
+    #[derive(Default)]
+    struct Marker(Vec<Vec<u8>>);
+
+    impl Write for Marker {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.0.push(buf.to_vec());
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_record_for_each_line_and_more_for_a_long_one() {
+        let long = "y".repeat(1500);
+        let text = format!("one\n{long}\nlast");
+        let mut marker = Marker::default();
+        records(&mut text.as_bytes(), &mut marker).unwrap();
+        let lens: Vec<usize> = marker.0.iter().map(Vec::len).collect();
+        assert_eq!(lens, [4, 1000, 501, 4]);
+        assert_eq!(marker.0.concat(), text.as_bytes());
+        assert_eq!(measure(&mut text.as_bytes()).unwrap(), (MIN_BUFFER, 0));
+    }
+
+    #[test]
+    fn lines_that_would_fall_out_again_are_not_written() {
+        let line = format!("{}\n", "z".repeat(159));
+        let text = line.repeat(400_000);
+        let (room, skip) = measure(&mut text.as_bytes()).unwrap();
+        assert_eq!(room, MAX_BUFFER);
+        // Whole lines, and as many as the buffer takes.
+        assert_eq!(skip % 160, 0);
+        let written = (text.len() as u64 - skip) / 160;
+        assert!(
+            (MAX_BUFFER / 200..=MAX_BUFFER / 200 + 1).contains(&written),
+            "{written}"
+        );
+    }
 }

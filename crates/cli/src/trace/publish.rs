@@ -67,7 +67,8 @@ fn one(
         unread = shown.text(out)?;
         Ok(())
     })?;
-    if let Err(fail) = super::instance::fill(hop.hop, &shown, session) {
+    // From the file: the text is made once.
+    if let Err(fail) = super::instance::fill(hop.hop, &path("trace"), session) {
         failures.push(fail);
     }
     failures.extend(unread.into_iter().map(|what| {

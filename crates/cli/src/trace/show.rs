@@ -6,7 +6,10 @@ use kho_trace::meta::{ArrayMeta, Meta, in_ns};
 use kho_trace::printf::push_safe;
 use kho_trace::read::{Buffer, Knowledge, Merge, Record};
 use kho_trace::ring::PageLayout;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::io::Write;
 
 /// Which events are shown.
@@ -174,11 +177,11 @@ impl<'a> Shown<'a> {
     }
 
     /// Calls `each` with every event of this clock that is chosen, oldest first; gives what could not be read.
-    fn each(
+    fn each<E>(
         &self,
         clock: &Clock<'_>,
-        mut each: impl FnMut(&Buffer<'_>, &Record<'_>) -> std::io::Result<()>,
-    ) -> std::io::Result<Vec<String>> {
+        mut each: impl FnMut(&Buffer<'_>, &Record<'_>) -> Result<(), E>,
+    ) -> Result<Vec<String>, E> {
         let mut merge = Merge::new(&clock.buffers, self.knowledge.layout);
         for record in merge.by_ref() {
             if record.event.time < clock.since {
@@ -231,40 +234,32 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// One object for each event, and what could not be read. The events of one clock come after those of another.
-    ///
-    /// # Errors
-    ///
-    /// None.
-    pub fn json(&self) -> std::io::Result<(Vec<Value>, Vec<String>)> {
-        let (mut events, mut problems) = (Vec::new(), Vec::new());
-        for clock in &self.clocks {
-            problems.extend(self.objects(clock, &mut events)?);
+    /// One object for each event, which exists only while it is written. The events of one clock come after those of another;
+    /// what could not be read goes to `problems`.
+    pub fn events<'e>(&'e self, problems: &'e RefCell<Vec<String>>) -> impl Serialize + use<'e> {
+        Events {
+            shown: self,
+            problems,
         }
-        Ok((events, problems))
     }
 
-    fn objects(&self, clock: &Clock<'_>, events: &mut Vec<Value>) -> std::io::Result<Vec<String>> {
-        let meta = &self.taken.meta;
-        self.each(clock, |buffer, record| {
-            let data = record.event.data;
-            let pid = Knowledge::pid(data);
-            let format = self.knowledge.format(data);
-            events.push(json!({
-                "instance": buffer.array,
-                "cpu": buffer.cpu,
-                "time": record.event.time,
-                "clock": meta.array(buffer.array).map(|array| &array.clock),
-                "task": self.knowledge.names.task(pid),
-                "pid": pid,
-                "process": self.knowledge.names.group(pid),
-                "flags": Knowledge::flags(data),
-                "system": format.map(|f| &f.system),
-                "event": format.map(|f| &f.name),
-                "fields": self.knowledge.fields(data),
-                "text": self.knowledge.body(data),
-            }));
-            Ok(())
+    fn object(&self, buffer: &Buffer<'_>, record: &Record<'_>) -> Value {
+        let data = record.event.data;
+        let pid = Knowledge::pid(data);
+        let format = self.knowledge.format(data);
+        json!({
+            "instance": buffer.array,
+            "cpu": buffer.cpu,
+            "time": record.event.time,
+            "clock": self.taken.meta.array(buffer.array).map(|array| &array.clock),
+            "task": self.knowledge.names.task(pid),
+            "pid": pid,
+            "process": self.knowledge.names.group(pid),
+            "flags": Knowledge::flags(data),
+            "system": format.map(|f| &f.system),
+            "event": format.map(|f| &f.name),
+            "fields": self.knowledge.fields(data),
+            "text": self.knowledge.body(data),
         })
     }
 
@@ -284,6 +279,25 @@ impl<'a> Shown<'a> {
             .flat_map(|clock| clock.buffers.iter().copied())
             .collect();
         kho_trace::dat::write(&meta, &buffers, out)
+    }
+}
+
+/// See [`Shown::events`].
+struct Events<'a> {
+    shown: &'a Shown<'a>,
+    problems: &'a RefCell<Vec<String>>,
+}
+
+impl Serialize for Events<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut events = to.serialize_seq(None)?;
+        for clock in &self.shown.clocks {
+            let unread = self.shown.each(clock, |buffer, record| {
+                events.serialize_element(&self.shown.object(buffer, record))
+            })?;
+            self.problems.borrow_mut().extend(unread);
+        }
+        events.end()
     }
 }
 
@@ -412,11 +426,51 @@ mod tests {
         }
     }
 
+    /// The events as a script gets them.
+    fn events(shown: &Shown<'_>) -> Vec<Value> {
+        let problems = RefCell::default();
+        let events = serde_json::to_value(shown.events(&problems)).unwrap();
+        assert!(problems.borrow().is_empty(), "{problems:?}");
+        events.as_array().unwrap().clone()
+    }
+
+    /// A reader that goes away.
+    struct Leaves(usize);
+
+    impl Write for Leaves {
+        fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(buf.len())
+                .ok_or(std::io::ErrorKind::BrokenPipe)?;
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn events_are_written_while_others_are_still_to_be_read() {
+        let mut taken = taken();
+        // The last page of all says more than it holds.
+        taken.buffers[0].bytes[4096 + 9] = 0xff;
+        let choice = Choice::default();
+        let shown = Shown::new(&taken, &choice).unwrap();
+        let found = |room| {
+            let problems = RefCell::default();
+            let written = serde_json::to_writer(Leaves(room), &shown.events(&problems));
+            (written.is_ok(), problems.into_inner().len())
+        };
+        assert_eq!(found(1 << 20), (true, 1));
+        assert_eq!(found(10), (false, 0));
+    }
+
     /// The numbers of the events that are shown, in order.
     fn numbers(choice: &Choice) -> Vec<u64> {
         let taken = taken();
-        let (events, problems) = Shown::new(&taken, choice).unwrap().json().unwrap();
-        assert!(problems.is_empty(), "{problems:?}");
+        let events = events(&Shown::new(&taken, choice).unwrap());
         let number = |event: &Value| event["fields"]["number"].as_u64().unwrap();
         events.iter().map(number).collect()
     }
@@ -464,7 +518,7 @@ mod tests {
         let shown = Shown::new(&taken, &choice)?;
         let mut out = Vec::new();
         assert!(shown.text(&mut out).unwrap().is_empty());
-        let (events, _) = shown.json().unwrap();
+        let events = events(&shown);
         let numbers: Vec<String> = events
             .iter()
             .map(|event| {

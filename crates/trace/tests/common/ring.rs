@@ -13,7 +13,12 @@ const STRUCTS: [Struct; 5] = [
     (
         "trace_array",
         64,
-        &[("list", 8), ("name", 24), ("array_buffer", 32)],
+        &[
+            ("list", 8),
+            ("name", 24),
+            ("array_buffer", 32),
+            ("max_buffer", 40),
+        ],
     ),
     ("array_buffer", 24, &[("tr", 0), ("buffer", 16)]),
     ("trace_buffer", 64, &[("flags", 0), ("buffers", 40)]),

@@ -35,6 +35,14 @@ record() {
 	echo 0 >$T/tracing_on
 }
 
+# put_aside TEXT: an instance with a snapshot that has this line, and nothing in its live buffer.
+put_aside() {
+	mkdir $T/instances/aside
+	echo "$1" >$T/instances/aside/trace_marker
+	echo 1 >$T/instances/aside/snapshot
+	grep "tracing_mark_write: $1\$" $T/instances/aside/snapshot
+}
+
 # Lines for the host, which compares those of one kernel with those of the next.
 tell() {
 	sed "s/^/$1 | /"

@@ -7,23 +7,27 @@ kho-guest fill
 case $KHO_HOP in
 1)
 	[ "$(lines 1)" = 'one two three four ' ]
+	kho trace --instance aside/snapshot | grep 'tracing_mark_write: first$'
 	;;
 2)
 	# The first kernel's trace is where it was.
 	[ "$(lines 1)" = 'one two three four ' ]
 	[ "$(lines 2)" = 'five ' ]
+	kho trace --instance aside/snapshot | grep 'tracing_mark_write: hop 1$'
 	kho trace --follow-hops | grep '^# hop' | cut -d ' ' -f 3 | tr -d ':' | tr '\n' ' ' | grep -q '^1 2 $'
 	kho release all
 	refused 'hop 2' kho trace
 	;;
 3)
 	[ "$(lines 3)" = 'five ' ]
+	kho trace --instance aside/snapshot | grep 'tracing_mark_write: hop 2$'
 	refused 'no trace of hop 2 arrived' kho trace --hop 2
 	exit
 	;;
 esac
 mkdir $T/instances/mine
 echo five >$T/instances/mine/trace_marker
+put_aside "hop $KHO_HOP"
 kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/tmp/plan
 cat /tmp/plan
 grep "(hop $((KHO_HOP + 1))).*copied" /tmp/plan
