@@ -1,7 +1,7 @@
 //! Taking the trace of the running kernel.
 
 use crate::files::{names, read, text, text_if_there};
-use crate::live::{KernelMemory, Live, LiveError, Offsets, SNAPSHOT};
+use crate::live::{KernelMemory, Live, LiveError, Offsets};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
 use crate::read::Buffer;
 use crate::ring::{Page, PageLayout};
@@ -158,6 +158,7 @@ pub fn take(
     meta.cmdlines = text(&tracefs.join("saved_cmdlines"))?;
     meta.tgids = text_if_there(&tracefs.join("saved_tgids"));
     meta.printk_formats = text_if_there(&tracefs.join("printk_formats"));
+    meta.probes = text_if_there(&tracefs.join("dynamic_events"));
     let (used, addresses) = mentioned(&buffers, &layout);
     meta.symbols = symbols.lines(&addresses);
     meta.events = formats(tracefs, &used)?;
@@ -190,20 +191,18 @@ fn arrays(
     let known = live.arrays(list, global)?;
     let (mut described, mut pages) = (Vec::new(), Vec::new());
     for (name, folder) in folders {
-        let Some((_, buffer)) = known.iter().find(|(array, _)| array == name) else {
+        let Some(one) = known.iter().find(|array| array.name == *name) else {
             return Err(TakeError::NoArray(name.clone()));
         };
-        described.push(array(live, name, folder, *buffer, limit, &mut pages)?);
+        let from = From { folder, name };
+        described.push(array(live, &from, one.buffer, limit, &mut pages)?);
         // A snapshot is there only if something is in it: most kernels have a place for one, and few a snapshot.
-        let snapshot = format!("{name}{SNAPSHOT}");
-        if let Some((_, buffer)) = known.iter().find(|(array, _)| *array == snapshot) {
+        if let Some(buffer) = one.snapshot {
+            let name = &snapshot_name(name, folders);
             let before = pages.len();
-            let array = array(live, &snapshot, folder, *buffer, limit, &mut pages)?;
-            if pages
-                .iter()
-                .skip(before)
-                .any(|found| !found.pages.is_empty())
-            {
+            let array = array(live, &From { folder, name }, buffer, limit, &mut pages)?;
+            let found = pages.get(before..).unwrap_or_default();
+            if found.iter().any(|found| !found.pages.is_empty()) {
                 described.push(array);
             } else {
                 pages.truncate(before);
@@ -213,14 +212,33 @@ fn arrays(
     Ok((described, pages))
 }
 
+/// The name of an array's snapshot: no other array's, and one that the state tree takes.
+fn snapshot_name(name: &str, folders: &[(String, PathBuf)]) -> String {
+    const END: &str = ":snapshot";
+    let cut = (0..=255 - END.len())
+        .rev()
+        .find_map(|len| name.get(..len.min(name.len())));
+    let mut found = cut.unwrap_or_default().to_owned() + END;
+    while folders.iter().any(|(other, _)| *other == found) {
+        found.pop();
+    }
+    found
+}
+
+/// Where an array is described, and by which name it is handed over.
+struct From<'a> {
+    folder: &'a Path,
+    name: &'a str,
+}
+
 fn array(
     live: &Live<'_>,
-    name: &str,
-    folder: &Path,
+    from: &From<'_>,
     buffer: u64,
     limit: u64,
     found: &mut Vec<Found>,
 ) -> Result<ArrayMeta, TakeError> {
+    let From { folder, name } = *from;
     let line = |file: &str| text_if_there(&folder.join(file)).trim().to_owned();
     let clocks = line("trace_clock");
     let clock = clocks
@@ -237,14 +255,9 @@ fn array(
                 cause,
             })?;
         let pages = pages.unwrap_or_default();
-        // The file is about the live buffer.
-        let stats = match name.ends_with(SNAPSHOT) {
-            true => String::new(),
-            false => text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
-        };
         cpus.push(CpuMeta {
             cpu,
-            stats,
+            stats: text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
             left_out: pages.left_out,
         });
         found.push(Found {
@@ -522,6 +535,17 @@ mod tests {
             buf[..record.len()].copy_from_slice(record.as_bytes());
             Ok(record.len())
         }
+    }
+
+    #[test]
+    fn a_snapshot_has_a_name_that_no_other_array_has() {
+        let folders = |name: &str| vec![(name.to_owned(), PathBuf::new())];
+        assert_eq!(snapshot_name("", &folders("")), ":snapshot");
+        assert_eq!(snapshot_name("net", &folders("net")), "net:snapshot");
+        let taken = snapshot_name("net", &folders("net:snapshot"));
+        assert_eq!(taken, "net:snapsho");
+        let long = snapshot_name(&"é".repeat(127), &[]);
+        assert_eq!((long.len(), long.ends_with("é:snapshot")), (255, true));
     }
 
     #[test]

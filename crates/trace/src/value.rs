@@ -22,6 +22,8 @@ pub enum Value<'r> {
         /// Whether elements are signed.
         signed: bool,
     },
+    /// No value: what the format says instead.
+    Source(String),
 }
 
 /// Bytes as pairs of digits.
