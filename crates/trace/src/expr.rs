@@ -155,6 +155,32 @@ pub fn parse_print(text: &str) -> Option<Print> {
     })
 }
 
+/// Constants in the `print fmt` of a format that the kernel did not replace by their numbers, and where they are in the text.
+pub(crate) fn constants(format: &str) -> Vec<(&str, usize)> {
+    let Some(at) = format.find("print fmt:") else {
+        return Vec::new();
+    };
+    let start = at + "print fmt:".len();
+    let text = format.get(start..).unwrap_or_default();
+    let (tokens, places) = tokens(text).unwrap_or_default();
+    let names = tokens
+        .iter()
+        .zip(places)
+        .enumerate()
+        .filter_map(|(index, (token, place))| {
+            let Token::Name(name) = token else {
+                return None;
+            };
+            let called = tokens.get(index + 1) == Some(&Token::Sign("("));
+            // By convention; names of fields, of types and of functions are not written so.
+            let constant =
+                |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+            let plain = name.bytes().all(constant) && name != "REC" && !called;
+            plain.then(|| Some((text.get(place..place + name.len())?, start + place)))?
+        });
+    names.collect()
+}
+
 /// The tokens of a text, and where each begins.
 fn tokens(text: &str) -> Option<(Vec<Token>, Vec<usize>)> {
     let bytes = text.as_bytes();

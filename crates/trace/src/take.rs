@@ -1,5 +1,7 @@
 //! Taking the trace of the running kernel.
 
+use crate::btf;
+use crate::expr::constants;
 use crate::files::{names, read, text, text_if_there};
 use crate::live::{KernelMemory, Live, LiveError, Offsets};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
@@ -162,6 +164,7 @@ pub fn take(
     let (used, addresses) = mentioned(&buffers, &layout);
     meta.symbols = symbols.lines(&addresses);
     meta.events = formats(tracefs, &used)?;
+    name_constants(&mut meta.events, &btf)?;
     Ok(Taken {
         meta,
         buffers,
@@ -435,6 +438,34 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
     Ok(found)
 }
 
+/// Puts the numbers of constants into formats, as the kernel itself does with those that it was told of (`TRACE_DEFINE_ENUM`):
+/// nobody else knows them.
+fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError> {
+    let names: BTreeSet<String> = events
+        .iter()
+        .flat_map(|event| constants(&event.format))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let known = btf::constants(btf, &names).map_err(LiveError::from)?;
+    for event in events {
+        let found: Vec<(String, usize, i64)> = constants(&event.format)
+            .into_iter()
+            .filter_map(|(name, at)| Some((name.to_owned(), at, *known.get(name)?)))
+            .collect();
+        for (name, at, value) in found.into_iter().rev() {
+            let number = match value {
+                0.. => value.to_string(),
+                _ => format!("({value})"),
+            };
+            event.format.replace_range(at..at + name.len(), &number);
+        }
+    }
+    Ok(())
+}
+
 /// Most bytes of `/dev/kmsg` that are read before it is enough: twice the largest buffer (`LOG_BUF_LEN_MAX`,
 /// `kernel/printk/printk.c`, 6.1 to 7.3). Somebody writes as fast as this reads then.
 const MAX_LOG: u64 = 4 << 30;
@@ -546,6 +577,46 @@ mod tests {
         assert_eq!(taken, "net:snapsho");
         let long = snapshot_name(&"é".repeat(127), &[]);
         assert_eq!((long.len(), long.ends_with("é:snapshot")), (255, true));
+    }
+
+    /// BTF with two enumerations, the second of which knows one of the first's names by another number.
+    fn enumerations() -> Vec<u8> {
+        let strings = b"\0MODE_ABS\0MODE_REL\0TWICE\0";
+        let words =
+            |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+        // btf_type: name, kind and count, size; then name and value of each.
+        let mut types = words(&[0, (6 << 24) | 2, 4, 1, 3, 19, 7]);
+        types.extend(words(&[
+            0,
+            (1 << 31) | (6 << 24) | 2,
+            4,
+            10,
+            u32::MAX,
+            19,
+            8,
+        ]));
+        let mut out = vec![0x9f, 0xeb, 1, 0];
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
+        out.extend(words(&[24, 0, len(&types), len(&types), len(strings)]));
+        out.extend(types);
+        out.extend(strings);
+        out
+    }
+
+    #[test]
+    fn constants_of_formats_get_their_numbers() {
+        let format = "name: x\nID: 1\nformat:\n\tfield:int MODE_ABS;\n\nprint fmt: \"MODE_ABS %s\", __print_symbolic(REC->m, { MODE_ABS, \"MODE_REL\" }, { MODE_REL, \"R\" }, { TWICE, \"T\" }, { NONE, \"N\" }), MODE_ABS(1)\n";
+        let mut events = [EventText {
+            system: "x".to_owned(),
+            format: format.to_owned(),
+        }];
+        name_constants(&mut events, &enumerations()).unwrap();
+        assert_eq!(
+            events[0].format,
+            format
+                .replace("{ MODE_ABS", "{ 3")
+                .replace("{ MODE_REL", "{ (-1)")
+        );
     }
 
     #[test]
