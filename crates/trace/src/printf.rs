@@ -299,7 +299,7 @@ fn words(set: &[usize], width: usize) -> String {
     let mut out = String::new();
     for (index, word) in words.iter().enumerate().rev() {
         // The highest has as many digits as its bits need.
-        let bits = if index + 1 == last && width % 32 != 0 {
+        let bits = if index + 1 == last && !width.is_multiple_of(32) {
             width % 32
         } else {
             32
