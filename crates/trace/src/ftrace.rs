@@ -6,9 +6,8 @@ use crate::format::{EventFormat, Field};
 use crate::meta::ArrayMeta;
 use crate::names::Names;
 use crate::printf::binary;
-use crate::read::time;
 use crate::ring::Event;
-use crate::value::hex;
+use crate::value::{hex, time};
 use std::fmt::Write;
 
 /// Most arguments of a function that are recorded (`FTRACE_REGS_MAX_ARGS` on x86).

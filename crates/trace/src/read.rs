@@ -10,7 +10,7 @@ use crate::meta::{ArrayMeta, Meta};
 use crate::names::Names;
 use crate::printf::push_safe;
 use crate::ring::{Event, Events, MAX_PAGE, PAGE, Page, PageError, PageLayout};
-use crate::value::{Value, hex};
+use crate::value::{Value, hex, time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write;
@@ -273,15 +273,6 @@ fn version(release: &str) -> (u32, u32) {
         .split(|c: char| !c.is_ascii_digit())
         .map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-/// A time as the kernel shows it: seconds with microseconds, rounded (`trace_print_time`), or a plain number.
-pub fn time(time: u64, in_ns: bool) -> String {
-    if !in_ns {
-        return format!("{time:>12}");
-    }
-    let us = time.saturating_add(500) / 1000;
-    format!("{:>5}.{:06}", us / 1_000_000, us % 1_000_000)
 }
 
 /// The number of a record's kind.
