@@ -198,6 +198,10 @@ pub struct UnpackStats {
     pub labels_dropped: u64,
     /// Attributes left out because the file system does not support them.
     pub unsupported_dropped: u64,
+    /// Names of those attributes, each once, the first eight.
+    pub unsupported: Vec<String>,
+    /// What the first of them belonged to: its path in the archive.
+    pub first_unsupported: Option<PathBuf>,
     /// Stage directories that could not be removed after everything was in place; the next [`unpack`] there, or
     /// [`clean_stale`], removes them.
     pub leftover: Vec<PathBuf>,

@@ -1,6 +1,8 @@
 //! Owner, attributes, mode and times of what is unpacked.
 
+use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
@@ -14,6 +16,8 @@ use crate::{UnpackOptions, UnpackStats};
 /// What an entry says about an inode.
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
+    /// Its path in the archive; none for what the archive does not name.
+    pub path: Vec<u8>,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -30,6 +34,9 @@ pub(crate) type Failed = (&'static str, Errno);
 /// The attribute that holds an SELinux label (`XATTR_NAME_SELINUX`, include/uapi/linux/xattr.h, 6.1 to 7.3).
 const SELINUX: &[u8] = b"security.selinux";
 
+/// Attributes left out that are named one by one.
+const NAMED: usize = 8;
+
 const OWNER: &str = "set the owner of";
 const ATTRIBUTE: &str = "set an extended attribute of";
 const MODE: &str = "set the mode of";
@@ -39,6 +46,7 @@ impl Meta {
     /// What an entry says.
     pub(crate) fn of(entry: Entry) -> Self {
         Self {
+            path: entry.path,
             mode: entry.mode,
             uid: entry.uid,
             gid: entry.gid,
@@ -119,12 +127,23 @@ impl Meta {
                     stats.labels_dropped += 1;
                 }
                 Err(Errno::NOTSUP) if options.drop_unsupported_xattrs => {
-                    stats.unsupported_dropped += 1;
+                    self.unsupported(name, stats);
                 }
                 Err(e) => return Err((ATTRIBUTE, e)),
             }
         }
         Ok(())
+    }
+
+    fn unsupported(&self, name: &[u8], stats: &mut UnpackStats) {
+        stats.unsupported_dropped += 1;
+        let name = String::from_utf8_lossy(name);
+        if stats.unsupported.len() < NAMED && !stats.unsupported.iter().any(|n| *n == name) {
+            stats.unsupported.push(name.into_owned());
+        }
+        if stats.first_unsupported.is_none() {
+            stats.first_unsupported = Some(OsStr::from_bytes(&self.path).into());
+        }
     }
 }
 

@@ -240,4 +240,7 @@ fn inner_attributes_that_a_file_system_does_not_take() {
     };
     let stats = unpack(&archive[..], &dest, &lossy, &mut |_| {}).unwrap();
     assert_eq!((stats.unsupported_dropped, stats.files), (1, 1));
+    assert_eq!(stats.unsupported, ["user.x"]);
+    let first = src.strip_prefix("/").unwrap();
+    assert_eq!(stats.first_unsupported.as_deref(), Some(first));
 }

@@ -29,6 +29,34 @@ pub struct Outcome {
     security_dropped: u64,
     labels_dropped: u64,
     unsupported_dropped: u64,
+    /// Names of those attributes, and the file that the first belonged to.
+    unsupported: Vec<String>,
+    first_unsupported: Option<String>,
+}
+
+impl Outcome {
+    /// What the file system did not take, by its names: an ACL that is lost may open a file to others.
+    fn unsupported(&self) -> Option<String> {
+        let first = self.first_unsupported.as_ref()?;
+        let mut names: Vec<&str> = self
+            .unsupported
+            .iter()
+            .map(|name| match name.as_str() {
+                "system.posix_acl_access" => "access ACLs",
+                "system.posix_acl_default" => "default ACLs",
+                name => name,
+            })
+            .collect();
+        names.sort_unstable();
+        Some(format!(
+            "{} left out that this file system does not take: {}; the first belongs to {first}",
+            match self.unsupported_dropped {
+                1 => "an extended attribute".to_owned(),
+                n => format!("{n} extended attributes"),
+            },
+            names.join(", ")
+        ))
+    }
 }
 
 /// An entry that was not restored, and why.
@@ -44,6 +72,8 @@ pub fn skipped(blob: &Blob, why: &str) -> Outcome {
         security_dropped: 0,
         labels_dropped: 0,
         unsupported_dropped: 0,
+        unsupported: Vec::new(),
+        first_unsupported: None,
     }
 }
 
@@ -122,6 +152,11 @@ pub fn one(
         security_dropped: stats.security_dropped,
         labels_dropped: stats.labels_dropped,
         unsupported_dropped: stats.unsupported_dropped,
+        unsupported: stats.unsupported,
+        first_unsupported: stats.first_unsupported.map(|path| {
+            let place = args.into.as_deref().unwrap_or(Path::new("/"));
+            shown::path(place.join(path))
+        }),
     })
 }
 
@@ -238,15 +273,45 @@ pub fn print(outcomes: &[Outcome], out: Output) {
                     outcome.labels_dropped,
                     "SELinux labels left out that this system's policy does not take (restorecon -R gives others)",
                 ),
-                (
-                    outcome.unsupported_dropped,
-                    "extended attributes left out that this file system does not take",
-                ),
             ] {
                 if count > 0 {
                     println!("         note: {count} {what}");
                 }
             }
+            if let Some(lost) = outcome.unsupported() {
+                println!("         note: {lost}");
+            }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_system_does_not_take_is_named() {
+        let mut outcome = Outcome {
+            name: "srv".to_owned(),
+            bytes: 0,
+            to: "/srv".to_owned(),
+            restored: true,
+            files: 2,
+            replaced: 0,
+            setid_dropped: 0,
+            security_dropped: 0,
+            labels_dropped: 0,
+            unsupported_dropped: 0,
+            unsupported: Vec::new(),
+            first_unsupported: None,
+        };
+        assert_eq!(outcome.unsupported(), None);
+        outcome.unsupported_dropped = 3;
+        outcome.unsupported = vec!["user.x".to_owned(), "system.posix_acl_access".to_owned()];
+        outcome.first_unsupported = Some("/srv/a".to_owned());
+        assert_eq!(
+            outcome.unsupported().unwrap(),
+            "3 extended attributes left out that this file system does not take: access ACLs, user.x; the first belongs to /srv/a"
+        );
+    }
 }

@@ -1,13 +1,15 @@
-//! Offsets of struct members, as the running kernel states them (`/sys/kernel/btf/vmlinux`,
+//! Offsets of struct members and numbers of constants, as the running kernel states them (`/sys/kernel/btf/vmlinux`,
 //! `Documentation/bpf/btf.rst`). Debian sets CONFIG_DEBUG_INFO_BTF.
 
 use crate::bytes::{array, u32_at, until_nul};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const ENUM: u32 = 6;
+const ENUM64: u32 = 19;
 
 /// Why offsets cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -48,6 +50,118 @@ struct Struct {
     members: Vec<(String, usize)>,
 }
 
+/// One type, with what follows it.
+struct Type<'b> {
+    kind: u32,
+    /// `kind_flag`, include/uapi/linux/btf.h.
+    flag: bool,
+    name: &'b [u8],
+    size: usize,
+    body: &'b [u8],
+}
+
+/// Calls `each` for every type, with the string at an offset.
+fn walk<'b>(
+    btf: &'b [u8],
+    mut each: impl FnMut(&Type<'b>, &dyn Fn(u32) -> &'b [u8]),
+) -> Result<(), BtfError> {
+    let short = BtfError::Format("it is too short");
+    if array(btf, 0).map(u16::from_le_bytes) != Some(MAGIC) || btf.get(2) != Some(&1) {
+        return Err(BtfError::Format("wrong magic or version"));
+    }
+    // struct btf_header, include/uapi/linux/btf.h: offsets count from its end.
+    let word = |at: usize| {
+        let value = u32_at(btf, at).ok_or(BtfError::Format("it is too short"))?;
+        usize::try_from(value).map_err(|_| BtfError::Format("a size is too large"))
+    };
+    let header = word(4)?;
+    let section = |offset: usize, len: usize| {
+        let start = header.checked_add(offset)?;
+        btf.get(start..start.checked_add(len)?)
+    };
+    let types = section(word(8)?, word(12)?).ok_or(short.clone())?;
+    let strings = section(word(16)?, word(20)?).ok_or(short.clone())?;
+    let string = |offset: u32| {
+        let bytes = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| strings.get(offset..));
+        until_nul(bytes.unwrap_or_default())
+    };
+    let (mut at, mut id) = (0usize, 0u32);
+    while at < types.len() {
+        id = id.saturating_add(1);
+        // struct btf_type: name, info, size or type.
+        let (Some(name), Some(info), Some(size)) = (
+            u32_at(types, at),
+            u32_at(types, at + 4),
+            u32_at(types, at + 8),
+        ) else {
+            return Err(short);
+        };
+        at += 12;
+        let (kind, count) = (
+            (info >> 24) & 31,
+            usize::try_from(info & 0xffff).unwrap_or(0),
+        );
+        let len = match kind {
+            2 | 7..=12 | 16 | 18 => 0,
+            1 | 14 | 17 => 4,
+            3 => 12,
+            STRUCT | UNION | 15 | ENUM64 => 12 * count,
+            ENUM | 13 => 8 * count,
+            kind => return Err(BtfError::Kind { id, kind }),
+        };
+        let body = types.get(at..at + len).ok_or(short.clone())?;
+        at += len;
+        let one = Type {
+            kind,
+            flag: info >> 31 == 1,
+            name: string(name),
+            size: usize::try_from(size).unwrap_or(0),
+            body,
+        };
+        each(&one, &string);
+    }
+    Ok(())
+}
+
+/// The numbers of those of these constants that are in an enumeration. A name with two numbers has none.
+///
+/// # Errors
+///
+/// [`BtfError::Format`] and [`BtfError::Kind`].
+pub fn constants(btf: &[u8], names: &BTreeSet<String>) -> Result<BTreeMap<String, i64>, BtfError> {
+    let mut found: BTreeMap<String, Option<i64>> = BTreeMap::new();
+    walk(btf, |one, string| {
+        let item = match one.kind {
+            ENUM => 8,
+            ENUM64 => 12,
+            _ => return,
+        };
+        for item in one.body.chunks_exact(item) {
+            let name = u32_at(item, 0)
+                .map(string)
+                .and_then(|name| std::str::from_utf8(name).ok());
+            let Some(name) = name.filter(|name| names.contains(*name)) else {
+                continue;
+            };
+            let low = u32_at(item, 4).unwrap_or(0);
+            let value = match (u32_at(item, 8), one.flag) {
+                // struct btf_enum64: the flag says that the numbers are signed.
+                (Some(high), _) => ((u64::from(high) << 32) | u64::from(low)).cast_signed(),
+                (None, true) => i64::from(low.cast_signed()),
+                (None, false) => i64::from(low),
+            };
+            let known = found.entry(name.to_owned()).or_insert(Some(value));
+            *known = known.filter(|known| *known == value);
+        }
+    })?;
+    Ok(found
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect())
+}
+
 impl Structs {
     /// Reads the structs called one of `names`.
     ///
@@ -55,76 +169,29 @@ impl Structs {
     ///
     /// [`BtfError::Format`] and [`BtfError::Kind`].
     pub fn parse(btf: &[u8], names: &[&str]) -> Result<Self, BtfError> {
-        let short = BtfError::Format("it is too short");
-        if array(btf, 0).map(u16::from_le_bytes) != Some(MAGIC) || btf.get(2) != Some(&1) {
-            return Err(BtfError::Format("wrong magic or version"));
-        }
-        // struct btf_header, include/uapi/linux/btf.h: offsets count from its end.
-        let word = |at: usize| {
-            let value = u32_at(btf, at).ok_or(BtfError::Format("it is too short"))?;
-            usize::try_from(value).map_err(|_| BtfError::Format("a size is too large"))
-        };
-        let header = word(4)?;
-        let section = |offset: usize, len: usize| {
-            let start = header.checked_add(offset)?;
-            btf.get(start..start.checked_add(len)?)
-        };
-        let types = section(word(8)?, word(12)?).ok_or(short.clone())?;
-        let strings = section(word(16)?, word(20)?).ok_or(short.clone())?;
-        let string = |offset: u32| {
-            let bytes = usize::try_from(offset)
-                .ok()
-                .and_then(|offset| strings.get(offset..));
-            until_nul(bytes.unwrap_or_default())
-        };
         let mut found: BTreeMap<String, Vec<Struct>> = BTreeMap::new();
-        let (mut at, mut id) = (0usize, 0u32);
-        while at < types.len() {
-            id = id.saturating_add(1);
-            // struct btf_type: name, info, size or type.
-            let (Some(name), Some(info), Some(size)) = (
-                u32_at(types, at),
-                u32_at(types, at + 4),
-                u32_at(types, at + 8),
-            ) else {
-                return Err(short);
-            };
-            at += 12;
-            let (kind, count) = (
-                (info >> 24) & 31,
-                usize::try_from(info & 0xffff).unwrap_or(0),
-            );
-            let each = match kind {
-                2 | 7..=12 | 16 | 18 => 0,
-                1 | 14 | 17 => 4,
-                3 => 12,
-                STRUCT | UNION | 15 | 19 => 12 * count,
-                6 | 13 => 8 * count,
-                kind => return Err(BtfError::Kind { id, kind }),
-            };
-            let body = types.get(at..at + each).ok_or(short.clone())?;
-            at += each;
-            let name = string(name);
-            if kind != STRUCT || !names.iter().any(|wanted| wanted.as_bytes() == name) {
-                continue;
+        walk(btf, |one, string| {
+            let wanted = names.iter().any(|wanted| wanted.as_bytes() == one.name);
+            if one.kind != STRUCT || !wanted {
+                return;
             }
             // With the kind flag, the upper byte of an offset is the width of a bit field.
-            let mask = if info >> 31 == 1 { 0xff_ffff } else { u32::MAX };
-            let members = body
+            let mask = if one.flag { 0xff_ffff } else { u32::MAX };
+            let members = one
+                .body
                 .chunks_exact(12)
                 .filter_map(|member| {
                     let name = String::from_utf8_lossy(string(u32_at(member, 0)?)).into_owned();
                     Some((name, usize::try_from((u32_at(member, 8)? & mask) / 8).ok()?))
                 })
                 .collect();
+            let name = String::from_utf8_lossy(one.name).into_owned();
+            let size = one.size;
             found
-                .entry(String::from_utf8_lossy(name).into_owned())
+                .entry(name)
                 .or_default()
-                .push(Struct {
-                    size: usize::try_from(size).unwrap_or(0),
-                    members,
-                });
-        }
+                .push(Struct { size, members });
+        })?;
         Ok(Self { found })
     }
 

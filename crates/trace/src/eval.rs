@@ -39,6 +39,7 @@ impl<'r> Value<'r> {
             Self::Bytes { bytes, .. } => {
                 crate::bytes::uint_at(bytes, 0, bytes.len().min(8)).unwrap_or(0)
             }
+            Self::Source(_) => 0,
         }
     }
 
@@ -49,19 +50,79 @@ impl<'r> Value<'r> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Bytes { bytes, .. } => bytes,
-            Self::Int { .. } => &[],
+            Self::Int { .. } | Self::Source(_) => &[],
         }
     }
 }
 
 impl<'r> Scope<'r> {
-    /// The line of `print`; none when it needs something that is not known.
+    /// The line of `print`. What calls a function of the kernel or names a constant that nobody knows is shown as it is
+    /// written, with the values that are known. None if that is all there is, or if the template is not understood.
     pub fn line(&self, print: &Print) -> Option<String> {
         let mut values = Vec::new();
+        let mut known = print.arguments.is_empty();
         for argument in &print.arguments {
-            values.push(self.eval(argument)?);
+            values.push(match self.eval(argument) {
+                Some(value) => {
+                    known = true;
+                    value
+                }
+                None => Value::Source(self.source(argument)?),
+            });
         }
-        crate::printf::format(&print.template, &values, self.names)
+        let line = || crate::printf::format(&print.template, &values, self.names);
+        known.then(line).flatten()
+    }
+
+    /// An expression that has no value, for people.
+    fn source(&self, expr: &Expr) -> Option<String> {
+        let list = |expressions: &[Expr]| {
+            let shown: Option<Vec<String>> = expressions
+                .iter()
+                // Names of numbers would fill the line.
+                .filter(|expr| !matches!(expr, Expr::Pair(..)))
+                .map(|expr| self.source_or_value(expr))
+                .collect();
+            Some(shown?.join(", "))
+        };
+        Some(match expr {
+            Expr::Name(name) => name.clone(),
+            Expr::Field(name) => format!("REC->{name}"),
+            // Statements would fill the line.
+            Expr::Source(text) if text.len() > 40 => "(...)".to_owned(),
+            Expr::Source(text) => text.clone(),
+            Expr::Call(name, arguments) => format!("{name}({})", list(arguments)?),
+            Expr::Cast(_, inner) => self.source(inner)?,
+            Expr::Unary(_, inner) => format!("({})", self.source(inner)?),
+            // All is known, and there is no value: a division by zero.
+            Expr::Binary(_, left, right)
+                if self.eval(left).is_some() && self.eval(right).is_some() =>
+            {
+                return None;
+            }
+            Expr::Binary(op, left, right) => format!(
+                "{}{}{}",
+                self.source_or_value(left)?,
+                op.sign(),
+                self.source_or_value(right)?
+            ),
+            Expr::Choice(condition, yes, no) => match self.eval(condition) {
+                Some(value) if value.bits() != 0 => self.source_or_value(yes)?,
+                Some(_) => self.source_or_value(no)?,
+                None => format!("({})", self.source(condition)?),
+            },
+            Expr::Int(_) | Expr::Text(_) | Expr::Index(..) | Expr::Pair(..) => return None,
+        })
+    }
+
+    fn source_or_value(&self, expr: &Expr) -> Option<String> {
+        match self.eval(expr) {
+            Some(Value::Bytes { bytes, size: 1, .. }) => {
+                Some(String::from_utf8_lossy(until_nul(&bytes)).into_owned())
+            }
+            Some(value) => Some(format!("{:#x}", value.bits())),
+            None => self.source(expr),
+        }
     }
 
     fn field(&self, name: &str) -> Option<Value<'r>> {
@@ -85,8 +146,8 @@ impl<'r> Scope<'r> {
             Expr::Int(value) => Some(int(*value)),
             Expr::Text(bytes) => Some(text(bytes.clone())),
             Expr::Field(name) => self.field(name),
-            // A constant that the kernel did not replace by its number.
-            Expr::Name(_) | Expr::Pair(..) => None,
+            // A constant that the kernel did not replace by its number, and statements.
+            Expr::Name(_) | Expr::Pair(..) | Expr::Source(_) => None,
             Expr::Index(array, index) => {
                 let array = self.eval(array)?;
                 let index = usize::try_from(self.eval(index)?.bits()).ok()?;
@@ -158,7 +219,7 @@ impl<'r> Scope<'r> {
                     bits: element(bytes, 0, size, signed)?,
                     signed,
                 },
-                Value::Int { .. } => value,
+                Value::Int { .. } | Value::Source(_) => value,
             },
             _ => value,
         })
@@ -250,7 +311,9 @@ impl<'r> Scope<'r> {
                     if rest == 0 {
                         break;
                     }
-                    let (mask, shown) = self.pair(pair)?;
+                    let Some((mask, shown)) = self.pair(pair)? else {
+                        continue;
+                    };
                     if rest & mask == mask {
                         rest &= !mask;
                         add(&mut parts, delimiter.bytes(), &shown);
@@ -269,8 +332,7 @@ impl<'r> Scope<'r> {
                 let value = self.integer(arguments, 0)?;
                 let mut shown = None;
                 for pair in arguments.get(1..)? {
-                    let (key, name) = self.pair(pair)?;
-                    if key == value {
+                    if let Some((_, name)) = self.pair(pair)?.filter(|(key, _)| *key == value) {
                         shown = Some(name);
                         break;
                     }
@@ -302,11 +364,15 @@ impl<'r> Scope<'r> {
         })
     }
 
-    fn pair(&self, expr: &Expr) -> Option<(u64, Vec<u8>)> {
+    /// A number and its name; inner none if nobody knows the number.
+    fn pair(&self, expr: &Expr) -> Option<Option<(u64, Vec<u8>)>> {
         let Expr::Pair(key, name) = expr else {
             return None;
         };
-        Some((self.eval(key)?.bits(), self.eval(name)?.bytes().to_vec()))
+        let Some(key) = self.eval(key) else {
+            return Some(None);
+        };
+        Some(Some((key.bits(), self.eval(name)?.bytes().to_vec())))
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Expr {
     Call(String, Vec<Expr>),
     /// `{ a, b }`.
     Pair(Box<Expr>, Box<Expr>),
+    /// C that is no expression of this kind, as it was written.
+    Source(String),
 }
 
 /// A sign.
@@ -73,6 +75,16 @@ pub enum Op {
     Neg,
     Deref,
     Address,
+}
+
+impl Op {
+    /// As it is written between operands; none for one that stands in front of one.
+    pub fn sign(self) -> &'static str {
+        let all = LEVELS.iter().copied().flatten();
+        all.into_iter()
+            .find(|(_, op)| *op == self)
+            .map_or("", |(sign, _)| sign)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,8 +120,9 @@ pub fn parse_print(text: &str) -> Option<Print> {
     if text.len() > MAX_LEN {
         return None;
     }
+    let (tokens, places) = tokens(text)?;
     let mut parser = Parser {
-        tokens: tokens(text)?,
+        tokens,
         at: 0,
         depth: 0,
         binaries: 0,
@@ -119,7 +132,22 @@ pub fn parse_print(text: &str) -> Option<Print> {
     };
     let mut arguments = Vec::new();
     while parser.eat(",") {
-        arguments.push(parser.expr()?);
+        let start = parser.at;
+        let found = parser
+            .expr()
+            .filter(|_| parser.at_end() || matches!(parser.peek(), Some(Token::Sign(","))));
+        arguments.push(match found {
+            Some(found) => found,
+            None if parser.binaries > MAX_BINARY => return None,
+            // One argument that is not understood must not cost the others.
+            None => {
+                parser.at = start;
+                parser.skip_argument();
+                let from = places.get(start).copied().unwrap_or(text.len());
+                let to = places.get(parser.at).copied().unwrap_or(text.len());
+                Expr::Source(text.get(from..to)?.trim().to_owned())
+            }
+        });
     }
     parser.at_end().then_some(Print {
         template,
@@ -127,11 +155,39 @@ pub fn parse_print(text: &str) -> Option<Print> {
     })
 }
 
-fn tokens(text: &str) -> Option<Vec<Token>> {
+/// Constants in the `print fmt` of a format that the kernel did not replace by their numbers, and where they are in the text.
+pub(crate) fn constants(format: &str) -> Vec<(&str, usize)> {
+    let Some(at) = format.find("print fmt:") else {
+        return Vec::new();
+    };
+    let start = at + "print fmt:".len();
+    let text = format.get(start..).unwrap_or_default();
+    let (tokens, places) = tokens(text).unwrap_or_default();
+    let names = tokens
+        .iter()
+        .zip(places)
+        .enumerate()
+        .filter_map(|(index, (token, place))| {
+            let Token::Name(name) = token else {
+                return None;
+            };
+            let called = tokens.get(index + 1) == Some(&Token::Sign("("));
+            // By convention; names of fields, of types and of functions are not written so.
+            let constant =
+                |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+            let plain = name.bytes().all(constant) && name != "REC" && !called;
+            plain.then(|| Some((text.get(place..place + name.len())?, start + place)))?
+        });
+    names.collect()
+}
+
+/// The tokens of a text, and where each begins.
+fn tokens(text: &str) -> Option<(Vec<Token>, Vec<usize>)> {
     let bytes = text.as_bytes();
-    let mut out = Vec::new();
+    let (mut out, mut places) = (Vec::new(), Vec::new());
     let mut at = 0;
     while let Some(byte) = bytes.get(at).copied() {
+        let (start, before) = (at, out.len());
         let run = |from: usize| {
             bytes
                 .get(from..)
@@ -182,8 +238,9 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
                 at += sign.len();
             }
         }
+        places.extend((before < out.len()).then_some(start));
     }
-    Some(out)
+    Some((out, places))
 }
 
 /// A constant with its suffixes: `0x10UL`, `017`, `5`.
@@ -244,6 +301,20 @@ impl Parser {
             self.at += 1;
         }
         found
+    }
+
+    /// Moves to the comma behind this argument, or to the end.
+    fn skip_argument(&mut self) {
+        let mut open = 0usize;
+        while let Some(token) = self.peek() {
+            match token {
+                Token::Sign("(" | "[" | "{") => open += 1,
+                Token::Sign(")" | "]" | "}") => open = open.saturating_sub(1),
+                Token::Sign(",") if open == 0 => return,
+                _ => {}
+            }
+            self.at += 1;
+        }
     }
 
     fn need(&mut self, sign: &str) -> Option<()> {
@@ -360,12 +431,16 @@ impl Parser {
             kind.push('*');
         }
         self.need(")")?;
-        // `(x)` in front of a sign between operands is no cast; types come in known forms.
+        // `(x)` in front of a sign between operands is no cast. In front of an operand it is nothing else.
         let known = kind.ends_with('*')
             || size_of_type(&kind).is_some()
             || words.len() > 1
             || kind.ends_with("_t");
-        known.then_some(kind)
+        let operand = matches!(
+            self.peek(),
+            Some(Token::Int(_) | Token::Name(_) | Token::Text(_) | Token::Sign("(" | "~" | "!"))
+        );
+        (known || operand).then_some(kind)
     }
 
     fn primary(&mut self) -> Option<Expr> {
@@ -385,6 +460,17 @@ impl Parser {
             }
             Token::Sign("(") => {
                 self.at += 1;
+                // `(REC)->x`, as macros write it.
+                if self.tokens.get(self.at..self.at + 3)
+                    == Some(&[
+                        Token::Name("REC".into()),
+                        Token::Sign(")"),
+                        Token::Sign("->"),
+                    ])
+                {
+                    self.at += 3;
+                    return self.field();
+                }
                 let inner = self.expr()?;
                 self.need(")")?;
                 Some(inner)
@@ -400,7 +486,7 @@ impl Parser {
             Token::Name(name) => {
                 self.at += 1;
                 if name == "REC" && self.eat("->") {
-                    return Some(Expr::Field(self.name()?));
+                    return self.field();
                 }
                 if !self.eat("(") {
                     return Some(Expr::Name(name));
@@ -426,6 +512,19 @@ impl Parser {
             }
             Token::Sign(_) => None,
         }
+    }
+
+    /// What follows `REC->`.
+    fn field(&mut self) -> Option<Expr> {
+        let mut name = self.name()?;
+        while self.eat(".") {
+            name = format!("{name}.{}", self.name()?);
+        }
+        Some(Expr::Field(match name.strip_prefix("ent.") {
+            // `struct trace_entry`, which formats describe as the common fields.
+            Some(common) => format!("common_{common}"),
+            None => name,
+        }))
     }
 
     fn size_of(&mut self) -> Option<Expr> {

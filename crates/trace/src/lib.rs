@@ -26,6 +26,7 @@ pub mod eval;
 pub mod expr;
 mod files;
 pub mod format;
+mod ftrace;
 pub mod kmsg;
 pub mod live;
 pub mod meta;

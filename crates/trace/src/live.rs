@@ -28,8 +28,6 @@ use thiserror::Error;
 const MAX_PAGES: u64 = 16 << 20;
 /// Most arrays; each is a folder of `instances`.
 const MAX_ARRAYS: usize = 4096;
-/// What follows the name of an array in the name of its snapshot. No folder of `instances` has such a name.
-pub const SNAPSHOT: &str = "/snapshot";
 /// How often a ring that changes under the walk is walked again.
 const TRIES: usize = 20;
 
@@ -160,6 +158,17 @@ pub struct LiveBuffer {
     pub left_out: u64,
 }
 
+/// One trace array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveArray {
+    /// Its name; empty for the top level.
+    pub name: String,
+    /// Address of its buffer.
+    pub buffer: u64,
+    /// Address of the buffer with what a snapshot or a latency tracer put aside, where there is one. It may be empty.
+    pub snapshot: Option<u64>,
+}
+
 /// The kernel's trace arrays.
 pub struct Live<'m> {
     memory: &'m dyn KernelMemory,
@@ -195,13 +204,12 @@ impl<'m> Live<'m> {
     }
 
     /// Name and buffer of every array, from the addresses of `ftrace_trace_arrays` (the list of all) and of
-    /// `global_trace` (the top level, which gets the empty name). The second buffer of an array is an array of its own,
-    /// called as [`SNAPSHOT`] says.
+    /// `global_trace` (the top level, which gets the empty name).
     ///
     /// # Errors
     ///
     /// [`LiveError`].
-    pub fn arrays(&self, list: u64, global: u64) -> Result<Vec<(String, u64)>, LiveError> {
+    pub fn arrays(&self, list: u64, global: u64) -> Result<Vec<LiveArray>, LiveError> {
         let mut found = self.list(list, global);
         // An instance that is removed meanwhile may lead anywhere.
         for _ in 1..TRIES {
@@ -213,7 +221,7 @@ impl<'m> Live<'m> {
         found
     }
 
-    fn list(&self, list: u64, global: u64) -> Result<Vec<(String, u64)>, LiveError> {
+    fn list(&self, list: u64, global: u64) -> Result<Vec<LiveArray>, LiveError> {
         let [link, name, buffer] = self.offsets.array;
         let mut arrays = Vec::new();
         let mut at = self.word(list, 0)?;
@@ -231,16 +239,15 @@ impl<'m> Live<'m> {
                 // Names are allocated: less than the page that they may be at the end of is read.
                 text => self.text(text)?,
             };
-            let second = match self.offsets.snapshot {
-                Some(at) => self.word(array, at.saturating_add(self.offsets.array_buffer))?,
-                None => 0,
-            };
-            let buffer = self.word(array, buffer.saturating_add(self.offsets.array_buffer))?;
-            let snapshot = format!("{name}{SNAPSHOT}");
-            arrays.push((name, buffer));
-            if second != 0 {
-                arrays.push((snapshot, second));
-            }
+            let of = |at: usize| self.word(array, at.saturating_add(self.offsets.array_buffer));
+            arrays.push(LiveArray {
+                name,
+                buffer: of(buffer)?,
+                snapshot: match self.offsets.snapshot {
+                    Some(at) => Some(of(at)?).filter(|buffer| *buffer != 0),
+                    None => None,
+                },
+            });
             at = self.word(at, 0)?;
         }
         Ok(arrays)

@@ -29,6 +29,9 @@ pub struct Meta {
     pub tgids: String,
     /// `printk_formats`: strings that records point to.
     pub printk_formats: String,
+    /// `dynamic_events`: what probes are at. A trace that was taken before this was carried has none.
+    #[serde(default)]
+    pub probes: String,
     /// Lines of `/proc/kallsyms`: the symbols that records point into, and the one after each.
     pub symbols: String,
     /// The format of every kind of event that is in a buffer, and those of ftrace itself.

@@ -41,27 +41,36 @@ pub fn format(template: &[u8], values: &[Value<'_>], names: &Names) -> Option<St
         let (spec, after) = spec(rest, &mut values)?;
         let (conversion, after) = after.split_first()?;
         rest = after;
-        let shown: Vec<u8> = match conversion {
-            b'd' | b'i' => number(&spec, values.next()?.bits(), 10, true, false),
-            b'u' => number(&spec, values.next()?.bits(), 10, false, false),
-            b'x' => number(&spec, values.next()?.bits(), 16, false, false),
-            b'X' => number(&spec, values.next()?.bits(), 16, false, true),
-            b'o' => number(&spec, values.next()?.bits(), 8, false, false),
-            b'c' => vec![values.next()?.bits().to_le_bytes()[0]],
-            b's' => string(&spec, values.next()?, names),
-            b'p' => {
-                let len = rest
-                    .iter()
-                    .take_while(|b| b.is_ascii_alphanumeric())
-                    .count();
-                // The kernel skips every letter and digit behind `%p`, known or not.
-                let (kind, after) = rest.split_at_checked(len)?;
-                rest = after;
-                pointer(&spec, kind, values.next()?, names)
+        let mut kind: &[u8] = &[];
+        if *conversion == b'p' {
+            // The kernel skips every letter and digit behind `%p`, known or not.
+            let len = rest
+                .iter()
+                .take_while(|b| b.is_ascii_alphanumeric())
+                .count();
+            (kind, rest) = rest.split_at_checked(len)?;
+        }
+        let value = values.next()?;
+        let shown: Vec<u8> = match (conversion, value) {
+            (b'd' | b'i' | b'u' | b'x' | b'X' | b'o' | b'c' | b's' | b'p', Value::Source(text)) => {
+                text.clone().into_bytes()
             }
+            (b'd' | b'i', _) => number(&spec, value.bits(), 10, true, false),
+            (b'u', _) => number(&spec, value.bits(), 10, false, false),
+            (b'x', _) => number(&spec, value.bits(), 16, false, false),
+            (b'X', _) => number(&spec, value.bits(), 16, false, true),
+            (b'o', _) => number(&spec, value.bits(), 8, false, false),
+            (b'c', _) => vec![value.bits().to_le_bytes()[0]],
+            (b's', _) => string(&spec, value, names),
+            (b'p', _) => pointer(&spec, kind, value, names),
             _ => return None,
         };
-        pad(&mut out, &spec, &shown);
+        // The width is the number of bytes or bits then.
+        let width = match kind {
+            [b'h' | b'b', ..] => 0,
+            _ => spec.width,
+        };
+        pad(&mut out, &Spec { width, ..spec }, &shown);
     }
     Some(String::from_utf8_lossy(&out).into_owned())
 }
@@ -181,6 +190,7 @@ fn string(spec: &Spec, value: &Value<'_>, names: &Names) -> Vec<u8> {
             || format!("{bits:#x}").into_bytes(),
             |s| s.as_bytes().to_vec(),
         ),
+        Value::Source(text) => text.clone().into_bytes(),
     };
     match spec.precision.and_then(|precision| text.get(..precision)) {
         Some(cut) => cut.to_vec(),
@@ -192,7 +202,7 @@ fn string(spec: &Spec, value: &Value<'_>, names: &Names) -> Vec<u8> {
 fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> Vec<u8> {
     let bytes: &[u8] = match value {
         Value::Bytes { bytes, .. } => bytes,
-        Value::Int { .. } => &[],
+        Value::Int { .. } | Value::Source(_) => &[],
     };
     let bits = value.bits();
     match kind {
@@ -229,6 +239,18 @@ fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> Vec<u8
         }
         [b'I', b'S', ..] => socket(bytes).into_bytes(),
         [b'U', rest @ ..] => uuid(bytes, rest).into_bytes(),
+        [b'b', rest @ ..] => {
+            let bits = bytes.get(..spec.width.div_ceil(8)).unwrap_or(bytes);
+            let set = |bit: &usize| {
+                let byte = bits.get(bit / 8).copied().unwrap_or(0);
+                byte >> (bit % 8) & 1 == 1
+            };
+            let set: Vec<usize> = (0..spec.width.min(bits.len() * 8)).filter(set).collect();
+            match rest {
+                [b'l', ..] => ranges(&set).into_bytes(),
+                _ => words(&set, spec.width).into_bytes(),
+            }
+        }
         [b'4', b'c', b'c', ..] => four_letters(bytes).into_bytes(),
         [b'h', rest @ ..] => {
             let separator = match rest {
@@ -243,6 +265,50 @@ fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> Vec<u8
         // The kernel hashes other pointers; a reader of a trace of a kernel that is gone wants to compare them.
         _ => format!("{bits:016x}").into_bytes(),
     }
+}
+
+/// Numbers of bits as a list, ranges of them as two ends (`bitmap_list_string`).
+fn ranges(set: &[usize]) -> String {
+    let mut out = String::new();
+    let mut rest = set;
+    while let Some(first) = rest.first() {
+        let run = rest
+            .iter()
+            .enumerate()
+            .take_while(|(at, bit)| **bit == first + at)
+            .count();
+        let comma = if out.is_empty() { "" } else { "," };
+        let _ = write!(out, "{comma}{first}");
+        if run > 1 {
+            let _ = write!(out, "-{}", first + run - 1);
+        }
+        rest = rest.get(run..).unwrap_or_default();
+    }
+    out
+}
+
+/// A bitmap of `width` bits as words of 32, the highest first (`bitmap_string`).
+fn words(set: &[usize], width: usize) -> String {
+    let mut words = vec![0u32; width.div_ceil(32)];
+    for bit in set {
+        if let Some(word) = words.get_mut(bit / 32) {
+            *word |= 1 << (bit % 32);
+        }
+    }
+    let last = words.len();
+    let mut out = String::new();
+    for (index, word) in words.iter().enumerate().rev() {
+        // The highest has as many digits as its bits need.
+        let bits = if index + 1 == last && !width.is_multiple_of(32) {
+            width % 32
+        } else {
+            32
+        };
+        let digits = bits.div_ceil(4);
+        let comma = if out.is_empty() { "" } else { "," };
+        let _ = write!(out, "{comma}{word:0digits$x}");
+    }
+    out
 }
 
 /// A UUID; `order` is `l` or `L` for a little-endian one, capital letters mean capital digits (`uuid_string`).
@@ -298,7 +364,8 @@ fn socket(bytes: &[u8]) -> String {
             let address = array::<16>(bytes, 8).unwrap_or_default();
             format!("[{}]:{port}", std::net::Ipv6Addr::from(address))
         }
-        _ => hex(bytes, ""),
+        // As the kernel says for every other family (`ip_addr_string`).
+        _ => "(einval)".to_owned(),
     }
 }
 

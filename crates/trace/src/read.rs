@@ -5,11 +5,12 @@ use crate::eval::Scope;
 use crate::expr::Expr;
 use crate::expr::Print;
 use crate::format::{EventFormat, Field};
-use crate::meta::Meta;
+use crate::ftrace::Line;
+use crate::meta::{ArrayMeta, Meta};
 use crate::names::Names;
-use crate::printf::{binary, push_safe};
+use crate::printf::push_safe;
 use crate::ring::{Event, Events, MAX_PAGE, PAGE, Page, PageError, PageLayout};
-use crate::value::{Value, hex};
+use crate::value::{Value, hex, time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write;
@@ -61,6 +62,9 @@ pub struct Knowledge {
     /// Tasks, symbols, strings.
     pub names: Names,
     formats: BTreeMap<u16, EventFormat>,
+    version: (u32, u32),
+    /// What event probes are at, by folder and name.
+    probed: BTreeMap<(String, String), String>,
 }
 
 /// One event with where it was recorded.
@@ -97,6 +101,8 @@ impl Knowledge {
                 &meta.symbols,
             ),
             formats,
+            version: version(&meta.release),
+            probed: meta.probes.lines().filter_map(probed).collect(),
         })
     }
 
@@ -152,8 +158,9 @@ impl Knowledge {
             .collect()
     }
 
-    /// What the event says, as the kernel's file `trace` shows it, without control characters.
-    pub fn body(&self, record: &[u8]) -> String {
+    /// What an event of an array says, as the kernel's file `trace` shows it, without control characters.
+    pub fn body(&self, array: Option<&ArrayMeta>, event: &Event<'_>) -> String {
+        let record = event.data;
         let mut out = String::new();
         let Some(format) = self.format(record) else {
             let id = kind(record).unwrap_or(0);
@@ -161,12 +168,14 @@ impl Knowledge {
             let _ = write!(out, "unknown event {id}: {}", hex(rest, " "));
             return out;
         };
-        let text = if format.system == "ftrace" {
-            self.ftrace(format, record)
-        } else {
-            None
+        let line = Line {
+            names: &self.names,
+            format,
+            event,
+            array,
+            version: self.version,
         };
-        let text = text.unwrap_or_else(|| {
+        let text = line.body().unwrap_or_else(|| {
             let shown = self
                 .printed(format, record)
                 .unwrap_or_else(|| fields_text(format, record));
@@ -200,54 +209,11 @@ impl Knowledge {
             };
             return scope.line(&with_faults(changed, format, record));
         }
-        scope.line(print)
-    }
-
-    /// Events of ftrace itself, which the kernel does not print by their format.
-    fn ftrace(&self, format: &EventFormat, record: &[u8]) -> Option<String> {
-        let names = &self.names;
-        let word = |name: &str| format.field(name)?.integer(record);
-        let bytes = |name: &str| format.field(name)?.bytes(record);
-        Some(match format.name.as_str() {
-            "function" => {
-                let (ip, parent) = (names.symbol(word("ip")?), names.symbol(word("parent_ip")?));
-                format!("{ip} <-{parent}")
-            }
-            "print" => {
-                let text = String::from_utf8_lossy(crate::bytes::until_nul(bytes("buf")?));
-                format!("{}: {text}", names.symbol(word("ip")?))
-            }
-            "bputs" => format!(
-                "{}: {}",
-                names.symbol(word("ip")?),
-                names.printk(word("str")?)?
-            ),
-            "bprint" => {
-                let template = names.printk(word("fmt")?)?;
-                format!(
-                    "{}: {}",
-                    names.symbol(word("ip")?),
-                    binary(template, bytes("buf")?, names)?
-                )
-            }
-            "kernel_stack" => {
-                let callers = record.get(format.field("caller")?.offset..)?;
-                let mut out = String::from("<stack trace>");
-                for caller in callers.chunks_exact(8).filter_map(|c| uint_at(c, 0, 8)) {
-                    match caller {
-                        u64::MAX => break,
-                        // `FTRACE_TRAMPOLINE_MARKER` (INT_MAX), kernel/trace/trace.h.
-                        0x7fff_ffff => {
-                            out.push_str("\n => [FTRACE TRAMPOLINE]");
-                        }
-                        value => {
-                            let _ = write!(out, "\n => {}", names.symbol(value));
-                        }
-                    }
-                }
-                out
-            }
-            _ => return None,
+        let line = scope.line(print)?;
+        let key = (format.system.clone(), format.name.clone());
+        Some(match self.probed.get(&key) {
+            Some(event) => format!("({event}){line}"),
+            None => line,
         })
     }
 
@@ -274,7 +240,7 @@ impl Knowledge {
             " {}: ",
             time(event.time, array.is_none_or(|a| a.in_ns()))
         );
-        out.push_str(&self.body(event.data));
+        out.push_str(&self.body(array, event));
         out
     }
 
@@ -290,13 +256,23 @@ impl Knowledge {
     }
 }
 
-/// A time as the kernel shows it: seconds with microseconds, rounded (`trace_print_time`), or a plain number.
-pub fn time(time: u64, in_ns: bool) -> String {
-    if !in_ns {
-        return format!("{time:>12}");
-    }
-    let us = time.saturating_add(500) / 1000;
-    format!("{:>5}.{:06}", us / 1_000_000, us % 1_000_000)
+/// Folder, name and event of a line `e:FOLDER/NAME SYSTEM.EVENT …` of `dynamic_events` (`eprobe_dyn_event_show`,
+/// `kernel/trace/trace_eprobe.c`, 6.1 to 7.3); none for another kind of probe.
+fn probed(line: &str) -> Option<((String, String), String)> {
+    let mut words = line.strip_prefix("e:")?.split_whitespace();
+    let (folder, name) = words.next()?.split_once('/')?;
+    Some((
+        (folder.to_owned(), name.to_owned()),
+        words.next()?.to_owned(),
+    ))
+}
+
+/// The first two numbers of a release; zeros where there are none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// The number of a record's kind.

@@ -1,7 +1,9 @@
 //! Taking the trace of the running kernel.
 
+use crate::btf;
+use crate::expr::constants;
 use crate::files::{names, read, text, text_if_there};
-use crate::live::{KernelMemory, Live, LiveError, Offsets, SNAPSHOT};
+use crate::live::{KernelMemory, Live, LiveError, Offsets};
 use crate::meta::{ArrayMeta, CpuMeta, EventText, Meta, VERSION, time_base};
 use crate::read::Buffer;
 use crate::ring::{Page, PageLayout};
@@ -158,9 +160,11 @@ pub fn take(
     meta.cmdlines = text(&tracefs.join("saved_cmdlines"))?;
     meta.tgids = text_if_there(&tracefs.join("saved_tgids"));
     meta.printk_formats = text_if_there(&tracefs.join("printk_formats"));
+    meta.probes = text_if_there(&tracefs.join("dynamic_events"));
     let (used, addresses) = mentioned(&buffers, &layout);
     meta.symbols = symbols.lines(&addresses);
     meta.events = formats(tracefs, &used)?;
+    name_constants(&mut meta.events, &btf)?;
     Ok(Taken {
         meta,
         buffers,
@@ -190,20 +194,18 @@ fn arrays(
     let known = live.arrays(list, global)?;
     let (mut described, mut pages) = (Vec::new(), Vec::new());
     for (name, folder) in folders {
-        let Some((_, buffer)) = known.iter().find(|(array, _)| array == name) else {
+        let Some(one) = known.iter().find(|array| array.name == *name) else {
             return Err(TakeError::NoArray(name.clone()));
         };
-        described.push(array(live, name, folder, *buffer, limit, &mut pages)?);
+        let from = From { folder, name };
+        described.push(array(live, &from, one.buffer, limit, &mut pages)?);
         // A snapshot is there only if something is in it: most kernels have a place for one, and few a snapshot.
-        let snapshot = format!("{name}{SNAPSHOT}");
-        if let Some((_, buffer)) = known.iter().find(|(array, _)| *array == snapshot) {
+        if let Some(buffer) = one.snapshot {
+            let name = &snapshot_name(name, folders);
             let before = pages.len();
-            let array = array(live, &snapshot, folder, *buffer, limit, &mut pages)?;
-            if pages
-                .iter()
-                .skip(before)
-                .any(|found| !found.pages.is_empty())
-            {
+            let array = array(live, &From { folder, name }, buffer, limit, &mut pages)?;
+            let found = pages.get(before..).unwrap_or_default();
+            if found.iter().any(|found| !found.pages.is_empty()) {
                 described.push(array);
             } else {
                 pages.truncate(before);
@@ -213,14 +215,33 @@ fn arrays(
     Ok((described, pages))
 }
 
+/// The name of an array's snapshot: no other array's, and one that the state tree takes.
+fn snapshot_name(name: &str, folders: &[(String, PathBuf)]) -> String {
+    const END: &str = ":snapshot";
+    let cut = (0..=255 - END.len())
+        .rev()
+        .find_map(|len| name.get(..len.min(name.len())));
+    let mut found = cut.unwrap_or_default().to_owned() + END;
+    while folders.iter().any(|(other, _)| *other == found) {
+        found.pop();
+    }
+    found
+}
+
+/// Where an array is described, and by which name it is handed over.
+struct From<'a> {
+    folder: &'a Path,
+    name: &'a str,
+}
+
 fn array(
     live: &Live<'_>,
-    name: &str,
-    folder: &Path,
+    from: &From<'_>,
     buffer: u64,
     limit: u64,
     found: &mut Vec<Found>,
 ) -> Result<ArrayMeta, TakeError> {
+    let From { folder, name } = *from;
     let line = |file: &str| text_if_there(&folder.join(file)).trim().to_owned();
     let clocks = line("trace_clock");
     let clock = clocks
@@ -237,14 +258,9 @@ fn array(
                 cause,
             })?;
         let pages = pages.unwrap_or_default();
-        // The file is about the live buffer.
-        let stats = match name.ends_with(SNAPSHOT) {
-            true => String::new(),
-            false => text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
-        };
         cpus.push(CpuMeta {
             cpu,
-            stats,
+            stats: text_if_there(&folder.join(format!("per_cpu/cpu{cpu}/stats"))),
             left_out: pages.left_out,
         });
         found.push(Found {
@@ -422,6 +438,34 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
     Ok(found)
 }
 
+/// Puts the numbers of constants into formats, as the kernel itself does with those that it was told of (`TRACE_DEFINE_ENUM`):
+/// nobody else knows them.
+fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError> {
+    let names: BTreeSet<String> = events
+        .iter()
+        .flat_map(|event| constants(&event.format))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let known = btf::constants(btf, &names).map_err(LiveError::from)?;
+    for event in events {
+        let found: Vec<(String, usize, i64)> = constants(&event.format)
+            .into_iter()
+            .filter_map(|(name, at)| Some((name.to_owned(), at, *known.get(name)?)))
+            .collect();
+        for (name, at, value) in found.into_iter().rev() {
+            let number = match value {
+                0.. => value.to_string(),
+                _ => format!("({value})"),
+            };
+            event.format.replace_range(at..at + name.len(), &number);
+        }
+    }
+    Ok(())
+}
+
 /// Most bytes of `/dev/kmsg` that are read before it is enough: twice the largest buffer (`LOG_BUF_LEN_MAX`,
 /// `kernel/printk/printk.c`, 6.1 to 7.3). Somebody writes as fast as this reads then.
 const MAX_LOG: u64 = 4 << 30;
@@ -522,6 +566,57 @@ mod tests {
             buf[..record.len()].copy_from_slice(record.as_bytes());
             Ok(record.len())
         }
+    }
+
+    #[test]
+    fn a_snapshot_has_a_name_that_no_other_array_has() {
+        let folders = |name: &str| vec![(name.to_owned(), PathBuf::new())];
+        assert_eq!(snapshot_name("", &folders("")), ":snapshot");
+        assert_eq!(snapshot_name("net", &folders("net")), "net:snapshot");
+        let taken = snapshot_name("net", &folders("net:snapshot"));
+        assert_eq!(taken, "net:snapsho");
+        let long = snapshot_name(&"é".repeat(127), &[]);
+        assert_eq!((long.len(), long.ends_with("é:snapshot")), (255, true));
+    }
+
+    /// BTF with two enumerations, the second of which knows one of the first's names by another number.
+    fn enumerations() -> Vec<u8> {
+        let strings = b"\0MODE_ABS\0MODE_REL\0TWICE\0";
+        let words =
+            |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+        // btf_type: name, kind and count, size; then name and value of each.
+        let mut types = words(&[0, (6 << 24) | 2, 4, 1, 3, 19, 7]);
+        types.extend(words(&[
+            0,
+            (1 << 31) | (6 << 24) | 2,
+            4,
+            10,
+            u32::MAX,
+            19,
+            8,
+        ]));
+        let mut out = vec![0x9f, 0xeb, 1, 0];
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
+        out.extend(words(&[24, 0, len(&types), len(&types), len(strings)]));
+        out.extend(types);
+        out.extend(strings);
+        out
+    }
+
+    #[test]
+    fn constants_of_formats_get_their_numbers() {
+        let format = "name: x\nID: 1\nformat:\n\tfield:int MODE_ABS;\n\nprint fmt: \"MODE_ABS %s\", __print_symbolic(REC->m, { MODE_ABS, \"MODE_REL\" }, { MODE_REL, \"R\" }, { TWICE, \"T\" }, { NONE, \"N\" }), MODE_ABS(1)\n";
+        let mut events = [EventText {
+            system: "x".to_owned(),
+            format: format.to_owned(),
+        }];
+        name_constants(&mut events, &enumerations()).unwrap();
+        assert_eq!(
+            events[0].format,
+            format
+                .replace("{ MODE_ABS", "{ 3")
+                .replace("{ MODE_REL", "{ (-1)")
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Values of expressions, and their common text form.
+//! Values of expressions, and common text forms.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -22,6 +22,8 @@ pub enum Value<'r> {
         /// Whether elements are signed.
         signed: bool,
     },
+    /// No value: what the format says instead.
+    Source(String),
 }
 
 /// Bytes as pairs of digits.
@@ -31,4 +33,13 @@ pub fn hex(bytes: &[u8], separator: &str) -> String {
         let _ = write!(out, "{}{byte:02x}", if index > 0 { separator } else { "" });
     }
     out
+}
+
+/// A time as the kernel shows it: seconds with microseconds, rounded (`trace_print_time`), or a plain number.
+pub fn time(time: u64, in_ns: bool) -> String {
+    if !in_ns {
+        return format!("{time:>12}");
+    }
+    let us = time.saturating_add(500) / 1000;
+    format!("{:>5}.{:06}", us / 1_000_000, us % 1_000_000)
 }

@@ -2,7 +2,7 @@
 
 use kho_trace::Names;
 use kho_trace::eval::Scope;
-use kho_trace::expr::parse_print;
+use kho_trace::expr::{Expr, parse_print};
 use kho_trace::format::{EventFormat, Field, Place};
 use kho_trace::kmsg;
 use kho_trace::printf::{binary, format, push_safe};
@@ -115,6 +115,10 @@ fn lines_of_a_print_fmt() {
             r#""%pM %*ph", REC->m, 2, REC->m"#,
             "01:02:03:ab:cd:ef 01 02",
         ),
+        (
+            r#""%*pb %*pbl", 20, REC->m, 48, REC->m"#,
+            "30201 0,9,16-17,24-25,27,29,31-32,34-35,38-43,45-47",
+        ),
         (r#""%s", REC->a < 0 ? "less" : "more""#, "less"),
         (
             r#""%d", ((REC->a + 1) << 2) * 3 % 7 - (1 | 6 & 4 ^ 1)"#,
@@ -174,10 +178,50 @@ fn what_is_not_understood_is_none() {
     }
     // Deep nesting is refused, not followed.
     for deep in ["(", "!", "-", "~(", "1?", "1+(", "f("] {
-        assert!(parse_print(&format!("\"%d\", {}", deep.repeat(100_000))).is_none());
+        let print = parse_print(&format!("\"%d\", {}", deep.repeat(25_000))).unwrap();
+        assert!(matches!(&print.arguments[..], [Expr::Source(_)]), "{deep}");
     }
     assert!(parse_print(&format!("\"%d\", 1{}", "+1".repeat(100_000))).is_none());
     assert!(show("\"\"", INTS, &[]).is_some_and(|line| line.is_empty()));
+}
+
+#[test]
+fn what_has_no_value_is_shown_as_it_is_written() {
+    let record = ints(1, 0x20);
+    for (print, wanted) in [
+        (
+            r#""%d %s", REC->a, helper(REC->b, "x")"#,
+            "1 helper(0x20, x)",
+        ),
+        (
+            r#""%p %d", ((struct page *)base) + REC->b, REC->a"#,
+            "base+0x20 1",
+        ),
+        (
+            r#""%d %s", REC->a, __print_symbolic(REC->b, { UNKNOWN, "A" }, { 32, "B" })"#,
+            "1 B",
+        ),
+        (
+            r#""%d %s", REC->a, __print_flags(REC->b, "|", { UNKNOWN, "A" }, { 0x20, "B" })"#,
+            "1 B",
+        ),
+        (
+            r#""%lu %d", (jiffies - REC->b) / 250, REC->a"#,
+            "jiffies-0x20/0xfa 1",
+        ),
+        (
+            r#""%d %d", REC->a, ({ int x = REC->a; x; })"#,
+            "1 ({ int x = REC->a; x; })",
+        ),
+        (r#""%u %u", (REC)->a, (OM_uint32) 1ul << 3"#, "1 8"),
+    ] {
+        assert_eq!(
+            show(print, INTS, &record).as_deref(),
+            Some(wanted),
+            "{print}"
+        );
+    }
+    assert_eq!(show(r#""%d %d", REC->a, 1 / 0"#, INTS, &record), None);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use kho_trace::dat;
 use kho_trace::read::{Knowledge, Merge};
+use kho_trace::ring::Event;
 
 #[test]
 fn lines_are_the_kernels_own() {
@@ -122,7 +123,7 @@ fn a_kind_of_event_that_nobody_describes_is_shown_as_bytes() {
     let knowledge = Knowledge::new(&taken.meta).unwrap();
     let buffers = taken.views();
     let unknown = Merge::new(&buffers, knowledge.layout)
-        .map(|record| knowledge.body(record.event.data))
+        .map(|record| knowledge.body(None, &record.event))
         .filter(|body| body.starts_with("unknown event "))
         .count();
     assert!(unknown > 5, "{unknown}");
@@ -145,6 +146,30 @@ fn a_buffer_that_was_cut_is_reported_and_the_rest_is_shown() {
     );
 }
 
+/// What an event probe is at is in no format and in no record.
+#[test]
+fn an_event_probe_names_its_event() {
+    use kho_trace::meta::{EventText, Meta};
+    let format = "name: opened\nID: 7\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\tfield:s32 dfd;\toffset:8;\tsize:4;\tsigned:1;\n\nprint fmt: \" dfd=%d\", REC->dfd\n";
+    let shown = |probes: &str| {
+        let meta = Meta {
+            events: vec![EventText {
+                system: "eprobes".to_owned(),
+                format: format.to_owned(),
+            }],
+            probes: probes.to_owned(),
+            ..common::taken().meta
+        };
+        let data = [7, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
+        let (time, at, data) = (0, 0, &data[..]);
+        let knowledge = Knowledge::new(&meta).unwrap();
+        knowledge.body(None, &Event { time, data, at })
+    };
+    let probes = "p:kprobes/opened do_sys_open dfd=%di\ne:eprobes/opened syscalls.sys_enter_openat dfd=$dfd:s32\n";
+    assert_eq!(shown(probes), "opened: (syscalls.sys_enter_openat) dfd=3");
+    assert_eq!(shown(""), "opened:  dfd=3");
+}
+
 #[test]
 fn a_string_that_a_probe_could_not_read_is_a_fault() {
     use kho_trace::meta::{EventText, Meta};
@@ -160,15 +185,13 @@ fn a_string_that_a_probe_could_not_read_is_a_fault() {
     let mut record = vec![0; 28];
     record[0] = 7;
     record[16] = 3;
-    assert_eq!(
-        knowledge.body(&record),
-        "opened: (0x0) dfd=3 name=(fault) again=3"
-    );
+    let body = |data: &[u8]| {
+        let (time, at) = (0, 0);
+        knowledge.body(None, &Event { time, data, at })
+    };
+    assert_eq!(body(&record), "opened: (0x0) dfd=3 name=(fault) again=3");
     // Two bytes at 24: a letter and the end.
     record[20..24].copy_from_slice(&((2u32 << 16) | 24).to_le_bytes());
     record[24] = b'x';
-    assert_eq!(
-        knowledge.body(&record),
-        "opened: (0x0) dfd=3 name=\"x\" again=3"
-    );
+    assert_eq!(body(&record), "opened: (0x0) dfd=3 name=\"x\" again=3");
 }

@@ -133,14 +133,14 @@ fn the_unread_part_of_a_page_keeps_its_times() {
 fn read(memory: &made::Memory, limit: u64) -> Result<LiveBuffer, LiveError> {
     let live = Live::new(memory, Offsets::new(&made::btf()).unwrap(), LAYOUT);
     let arrays = live.arrays(made::LIST, made::GLOBAL).unwrap();
-    let names: Vec<_> = arrays.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<_> = arrays.iter().map(|array| array.name.as_str()).collect();
     assert_eq!(names, ["net", ""]);
     assert_eq!(
-        live.cpu(arrays[0].1, 1, limit),
+        live.cpu(arrays[0].buffer, 1, limit),
         Ok(None),
         "a CPU without a buffer"
     );
-    live.cpu(arrays[0].1, 0, limit).map(Option::unwrap)
+    live.cpu(arrays[0].buffer, 0, limit).map(Option::unwrap)
 }
 
 fn page_times(buffer: &LiveBuffer) -> Vec<u64> {
@@ -192,15 +192,14 @@ fn an_empty_buffer_has_no_pages() {
 }
 
 #[test]
-fn a_snapshot_is_an_array_of_its_own() {
+fn the_buffer_of_a_snapshot_is_found() {
     let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
     // The instance's second buffer.
     memory.put(made::GLOBAL + 0x800 + 40 + 16, 0x1234);
     let live = Live::new(&memory, Offsets::new(&made::btf()).unwrap(), LAYOUT);
     let arrays = live.arrays(made::LIST, made::GLOBAL).unwrap();
-    let names: Vec<&str> = arrays.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["net", "net/snapshot", ""]);
-    assert_eq!(arrays[1].1, 0x1234);
+    let snapshots: Vec<_> = arrays.iter().map(|array| array.snapshot).collect();
+    assert_eq!(snapshots, [Some(0x1234), None]);
 }
 
 /// Reads a kernel as [`made::kernel`] makes it, with `change` before the first read, before the second, and so on.

@@ -247,11 +247,12 @@ impl<'a> Shown<'a> {
         let data = record.event.data;
         let pid = Knowledge::pid(data);
         let format = self.knowledge.format(data);
+        let array = self.taken.meta.array(buffer.array);
         json!({
             "instance": buffer.array,
             "cpu": buffer.cpu,
             "time": record.event.time,
-            "clock": self.taken.meta.array(buffer.array).map(|array| &array.clock),
+            "clock": array.map(|array| &array.clock),
             "task": self.knowledge.names.task(pid),
             "pid": pid,
             "process": self.knowledge.names.group(pid),
@@ -259,7 +260,7 @@ impl<'a> Shown<'a> {
             "system": format.map(|f| &f.system),
             "event": format.map(|f| &f.name),
             "fields": self.knowledge.fields(data),
-            "text": self.knowledge.body(data),
+            "text": self.knowledge.body(array, &record.event),
         })
     }
 

@@ -12,6 +12,17 @@ report() {
 	trace_cmd report "$1" | tail -n +2 | grep -v 'EVENTS DROPPED' | sed 's/^ *//'
 }
 
+# Events that the kernel does not print by their formats.
+special() {
+	echo 1 >$T/events/syscalls/sys_enter_openat/enable
+	echo 1 >$T/events/syscalls/sys_exit_openat/enable
+	echo 'e:probed syscalls.sys_enter_openat dfd=$dfd:s32' >>$T/dynamic_events
+	echo 1 >$T/events/eprobes/probed/enable
+	printf '\052\000\000\000abcd' >$T/trace_marker_raw
+	echo 1 >$T/options/func-no-repeats
+	dd if=/dev/zero of=/dev/null bs=1 count=5 2>/dev/null
+}
+
 # record CLOCK CLOCK: events of all kinds on several CPUs, an instance with events and a clock of its own and an empty one; then
 # all of it stands still.
 record() {
@@ -22,6 +33,7 @@ record() {
 	echo 1 >$T/events/kprobes/enable
 	echo 'vfs_open vfs_write' >$T/set_ftrace_filter
 	echo function >$T/current_tracer
+	[ "$KHO_HOP" -gt 0 ] || special
 	mkdir $T/instances/net $T/instances/nothing
 	echo $2 >$T/instances/net/trace_clock
 	echo 1 >$T/instances/net/events/sched/sched_wakeup/enable

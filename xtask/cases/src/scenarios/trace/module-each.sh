@@ -7,20 +7,20 @@ kho-guest fill
 case $KHO_HOP in
 1)
 	[ "$(lines 1)" = 'one two three four ' ]
-	kho trace --instance aside/snapshot | grep 'tracing_mark_write: first$'
+	kho trace --instance aside:snapshot | grep 'tracing_mark_write: first$'
 	;;
 2)
 	# The first kernel's trace is where it was.
 	[ "$(lines 1)" = 'one two three four ' ]
 	[ "$(lines 2)" = 'five ' ]
-	kho trace --instance aside/snapshot | grep 'tracing_mark_write: hop 1$'
+	kho trace --instance aside:snapshot | grep 'tracing_mark_write: hop 1$'
 	kho trace --follow-hops | grep '^# hop' | cut -d ' ' -f 3 | tr -d ':' | tr '\n' ' ' | grep -q '^1 2 $'
 	kho release all
 	refused 'hop 2' kho trace
 	;;
 3)
 	[ "$(lines 3)" = 'five ' ]
-	kho trace --instance aside/snapshot | grep 'tracing_mark_write: hop 2$'
+	kho trace --instance aside:snapshot | grep 'tracing_mark_write: hop 2$'
 	refused 'no trace of hop 2 arrived' kho trace --hop 2
 	exit
 	;;
