@@ -6,6 +6,7 @@ use crate::session::Session;
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
+use kho_kexec::sys::facts::blocks;
 use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::KernelId;
@@ -25,7 +26,8 @@ pub struct Machine {
     /// Pages whose memory failed since this kernel started (PG_hwpoison). What failed in the time of earlier kernels is no
     /// RAM in the map that this one got.
     pub failed: RangeSet,
-    /// Pages that the running kernel holds as reserved and that did not arrive with a handover.
+    /// Pages that the running kernel holds as reserved and that did not arrive with a handover, and those that are offline: in a
+    /// block of memory that is, in a balloon, or never brought online.
     pub pinned: RangeSet,
     /// All pages that the running kernel holds as reserved.
     pub reserved: RangeSet,
@@ -54,8 +56,8 @@ impl Machine {
         // Before it is known which pages failed, so that `kho exec` notices every one that is not among them.
         let memory = MemInfo::read(root).or_status(Status::Failed)?;
         let flags = PageFlags::open(root).or_status(Status::NotPermitted)?;
-        let reserved = flags
-            .reserved_in(map.ram())
+        let (reserved, ballooned) = flags
+            .reserved_and_offline(map.ram())
             .or_status(Status::NotPermitted)?;
         // The kernel counts them: where there is none, no page of all the memory has to be looked at.
         let failed = match memory.hardware_corrupted {
@@ -86,6 +88,13 @@ impl Machine {
                 .subtract(&arrived.reserved()?)
                 .or_status(Status::Failed)?;
         }
+        // RAM in the firmware's map, and not there to be written to.
+        pinned = blocks::offline(root)
+            .or_status(Status::FirmwareMap)?
+            .union(&ballooned)
+            .and_then(|gone| gone.intersect(map.ram()))
+            .and_then(|gone| pinned.union(&gone))
+            .or_status(Status::Failed)?;
         if kexec.loaded == Some(true) && kexec.load_limit_reboot == Some(1) {
             return Err(Fail::new(
                 Status::KexecDisabled,
