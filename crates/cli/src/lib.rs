@@ -20,6 +20,7 @@ mod handover;
 mod hash;
 pub mod keepd;
 mod khofs;
+mod last;
 mod list;
 mod loaded;
 mod lost;
