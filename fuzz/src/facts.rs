@@ -5,7 +5,7 @@ use kho::RangeSet;
 use kho_kexec::sys::Root;
 use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
-use kho_kexec::sys::facts::encryption::Encryption;
+use kho_kexec::sys::facts::encryption::{Encryption, EncryptionLeaf};
 use kho_kexec::sys::facts::host::{CpuFlags, KernelLog, release_version};
 use kho_kexec::sys::facts::iomem::Iomem;
 use kho_kexec::sys::facts::meminfo::MemInfo;
@@ -154,7 +154,9 @@ pub fn host(data: &[u8]) {
     let cpu = CpuFlags::parse(&text);
     let log = KernelLog::from_text(&text);
     let _ = (log.is_complete(), log.find("Linux"), release_version(&text));
-    let _ = Encryption::decide(&cpu, &text, &log);
+    for version in [None, Some((5, 10)), Some((6, 12))] {
+        let _ = Encryption::decide(&cpu, EncryptionLeaf::default(), version, &text, &log);
+    }
     put("host/proc/meminfo", data);
     put("host/sys/kernel/boot_params/data", data);
     put("host/sys/kernel/boot_params/version", b"0x020f\n");

@@ -152,7 +152,7 @@ mod tests {
             .collect()
     }
 
-    /// Rows of the table of failures, each with the names in its last column.
+    /// Rows of tables, each with the names in its last column.
     fn rows(text: &str) -> Vec<(String, Vec<String>)> {
         let row = |line: &str| {
             let shown = line.strip_suffix(" |")?.rsplit_once(" | ")?.1;
@@ -161,18 +161,24 @@ mod tests {
                 .filter_map(|name| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned()));
             Some((line.to_owned(), names.collect()))
         };
-        let rows = text.lines().filter(|line| line.starts_with("| "));
-        rows.skip(1).filter_map(row).collect()
+        // Behind the head of each table comes a line of dashes.
+        let lines: Vec<&str> = text.lines().collect();
+        let is_head = |at: usize| lines.get(at + 1).is_some_and(|next| next.starts_with("|-"));
+        let rows = (0..lines.len()).filter(|at| lines[*at].starts_with("| ") && !is_head(*at));
+        rows.filter_map(|at| row(lines[at])).collect()
     }
 
     #[test]
-    fn what_is_promised_of_security_and_failures_names_tests_that_exist() {
+    fn what_is_promised_of_security_failures_and_findings_names_tests_that_exist() {
         let text = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
         let mut sentences = sentences(&text("docs/src/security.md"));
         assert!(sentences.len() >= 15, "{} sentences", sentences.len());
         let failures = rows(&text("docs/src/abi/failures.md"));
         assert!(failures.len() >= 20, "{} rows", failures.len());
         sentences.extend(failures);
+        let findings = rows(&text("docs/src/findings.md"));
+        assert!(findings.len() >= 40, "{} findings", findings.len());
+        sentences.extend(findings);
         let guests: Vec<String> = kho_cases::scenarios::all()
             .into_iter()
             .map(|s| s.name)

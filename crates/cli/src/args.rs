@@ -80,7 +80,7 @@ Exits 0 when nothing blocks a handover, otherwise with the status that `kho load
         )]
         args: Vec<OsString>,
     },
-    /// Load and exec in one step.
+    /// Load and exec in one step: at once, without stopping services (`load --arm` and `systemctl kexec` stop them).
     Reboot(Reboot),
     /// Forget the loaded kernel.
     #[command(after_help = "Example:
@@ -615,7 +615,10 @@ pub struct Exec {
 /// Arguments of `reboot`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  kho reboot /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline")]
+  kho reboot /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
+
+This is no orderly shutdown: no service is told, nothing is unmounted, only what is dirty is written back. An orderly one:
+  kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline && systemctl kexec")]
 pub struct Reboot {
     /// What to boot.
     #[command(flatten)]

@@ -7,6 +7,7 @@ use crate::args::Next;
 use crate::cmd;
 use crate::exit::{Fail, Status};
 use crate::handover::load;
+use crate::last::{Attempt, Outcome};
 use crate::on_failure::OnFailure;
 use crate::output::Output;
 use crate::session::Session;
@@ -635,6 +636,17 @@ fn capturing() {
     );
     assert!(world.fake.image().is_none());
     assert!(!world.remembers("armed.json") && !world.remembers("loaded.json"));
+    let last = || Attempt::last(&Root::at(world.dir.path())).unwrap();
+    let Outcome::Failed { status, why, then } = last().outcome else {
+        panic!("{:?}", last());
+    };
+    assert_eq!(status, "load-failed");
+    assert!(why.contains("kexec_load failed") && then.contains("through its firmware"));
+    assert!(last().release.is_some());
+    world.arm(OnFailure::Cold).unwrap();
+    cold(&world).unwrap();
+    let taken = Outcome::Captured { hop: 1, entries: 2 };
+    assert_eq!(last().outcome, taken);
 
     // The stand-in cannot be unloaded for the capture, but for the fall back.
     world.arm(OnFailure::Cold).unwrap();

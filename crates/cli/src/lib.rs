@@ -21,6 +21,7 @@ mod hash;
 pub mod keepd;
 mod kexec_target;
 mod khofs;
+mod last;
 mod list;
 mod loaded;
 mod lost;

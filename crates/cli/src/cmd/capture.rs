@@ -5,6 +5,7 @@ use crate::armed;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::{fresh, load, places};
 use crate::keepd::{self, effort};
+use crate::last::{Attempt, Outcome};
 use crate::list;
 use crate::loaded;
 use crate::lost::lost;
@@ -187,6 +188,11 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
         alert(session, &format!("kho: {left}"));
     }
     let loaded = load_what_can_be(armed, session, out)?;
+    let taken = Outcome::Captured {
+        hop: loaded.hop,
+        entries: loaded.entries,
+    };
+    remember(&Attempt::now(Some(loaded.release.clone()), taken), session);
     out.result(&loaded, || {
         println!(
             "captured {} for {} (hop {}): {}",
@@ -259,6 +265,11 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
         Ok(record) => {
             loaded::require_phase(&record, session)?;
             fresh::require(&record, session, out)?;
+            let taken = Outcome::Captured {
+                hop: record.hop,
+                entries: list::effective(session.arrived()?.as_ref(), &session.state.keep()?).len(),
+            };
+            remember(&Attempt::now(Some(record.release.clone()), taken), session);
             out.remark(&format!(
                 "{} was loaded before and still holds what is kept",
                 record.release
@@ -328,10 +339,22 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
         ),
     );
     alert(session, &format!("kho: {then}"));
+    let release = armed.map(|armed| armed.release.clone());
+    remember(&Attempt::failed(release, &fail, &then), session);
     // It is settled: nothing is left for whoever comes after us.
     let _ = session.state.clear_loaded();
     let _ = armed::disarm(session);
     fail.fix(then)
+}
+
+/// Leaves a record for the next boot: `kho status` shows it there.
+fn remember(attempt: &Attempt, session: &Session) {
+    if let Err(err) = attempt.record(&session.root) {
+        alert(
+            session,
+            &format!("kho: what came of the capture cannot be recorded for the next boot: {err}"),
+        );
+    }
 }
 
 /// Whether there is an image, or the kernel does not say.

@@ -4,6 +4,7 @@ use crate::armed;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::khofs;
+use crate::last::Attempt;
 use crate::list::{self, Entry};
 use crate::loaded;
 use crate::module;
@@ -64,6 +65,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     // Firmware and other loaders leave nodes too; theirs are none of ours to close.
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
+    let last = Attempt::last(&session.root);
     let drivers = Drivers::look(session)?;
     let left = module::arrived_part(session, arrived)?;
     let instances = khofs::instances(&session.root)?;
@@ -81,6 +83,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         "keep": entries.iter().map(Entry::json).collect::<Vec<_>>(),
         "keep_trace": trace,
         "loaded": loaded,
+        "last_capture": last,
         "module": drivers.as_ref().map(Drivers::json),
         "khofs": khofs::json(instances.as_deref()),
         "khofs_without_huge_pages": single,
@@ -99,6 +102,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         match &loaded {
             Value::Null => println!("loaded    nothing"),
             doc => println!("loaded    {}", doc["text"].as_str().unwrap_or_default()),
+        }
+        if let Some(last) = &last {
+            println!("captured  {}", last.text());
         }
         match &drivers {
             Some(drivers) => drivers.print(instances.as_deref().unwrap_or_default()),

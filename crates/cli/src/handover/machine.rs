@@ -7,6 +7,7 @@ use crate::session::Session;
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
+
 use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::KernelId;
@@ -25,7 +26,7 @@ pub struct Machine {
     /// Pages whose memory failed since this kernel started (PG_hwpoison). What failed in the time of earlier kernels is no
     /// RAM in the map that this one got.
     pub failed: RangeSet,
-    /// Pages that the running kernel holds as reserved, asked for as they are needed.
+    /// Pages that the running kernel holds as reserved or that are offline, asked for as they are needed.
     pub pages: Pages,
     /// The running kernel's boot parameters.
     pub boot_params: Box<BootParams>,

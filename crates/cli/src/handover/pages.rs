@@ -8,6 +8,7 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
 use crate::state::Known;
 use kho::{PhysAddr, PhysRange, RangeSet};
+use kho_kexec::sys::facts::blocks;
 use kho_kexec::sys::pageflags::PageFlags;
 use std::cell::{Ref, RefCell};
 
@@ -25,6 +26,9 @@ pub struct Pages {
     image: RangeSet,
     /// Reserved because it arrived with a handover.
     arrived: RangeSet,
+    /// RAM in the firmware's map that is not there to be written to, as far as is known: in a block of memory that is offline,
+    /// in a balloon, or never brought online.
+    offline: RefCell<RangeSet>,
     known: RefCell<Known>,
 }
 
@@ -44,9 +48,15 @@ impl Pages {
             true => session.state.reserved(ram)?,
             false => None,
         };
+        let ram = ram.page_outer().or_status(Status::Failed)?;
+        let offline = blocks::offline(&session.root)
+            .or_status(Status::FirmwareMap)?
+            .intersect(&ram)
+            .or_status(Status::Failed)?;
         Ok(Self {
+            offline: RefCell::new(offline),
             flags: PageFlags::open(&session.root).or_status(Status::NotPermitted)?,
-            ram: ram.page_outer().or_status(Status::Failed)?,
+            ram,
             image: match before {
                 Some(before) => before
                     .asked
@@ -91,7 +101,7 @@ impl Pages {
         reserved.subtract(&self.image).or_status(Status::Failed)
     }
 
-    /// Pages known so far that the kernel holds for itself: reserved, not the loaded image, and not arrived.
+    /// Pages known so far that no plan may use: reserved, not the loaded image, and not arrived; and those that are offline.
     ///
     /// # Errors
     ///
@@ -102,6 +112,7 @@ impl Pages {
             .reserved
             .subtract(&self.image)
             .and_then(|held| held.subtract(&self.arrived))
+            .and_then(|held| held.union(&self.offline.borrow()))
             .or_status(Status::Failed)
     }
 
@@ -150,10 +161,12 @@ impl Pages {
         if new.is_empty() {
             return Ok(());
         }
-        let reserved = self
+        let (reserved, offline) = self
             .flags
-            .reserved_in(&new)
+            .reserved_and_offline(&new)
             .or_status(Status::NotPermitted)?;
+        let mut all = self.offline.borrow_mut();
+        *all = all.union(&offline).or_status(Status::Failed)?;
         *known = Known {
             asked: known.asked.union(&new).or_status(Status::Failed)?,
             reserved: known.reserved.union(&reserved).or_status(Status::Failed)?,
@@ -192,6 +205,7 @@ mod tests {
             ram: set(0, size),
             image: RangeSet::new(),
             arrived: RangeSet::new(),
+            offline: RefCell::default(),
             known: RefCell::default(),
         };
         (folder, pages)
@@ -235,6 +249,30 @@ mod tests {
         );
         // The planner knows of them now; that it uses them all the same is its own business.
         assert!(!pages.spoil(&used, 1).unwrap());
+    }
+
+    #[test]
+    fn what_is_offline_is_used_by_no_plan() {
+        let (folder, mut pages) = pages(GIB, (64 * MIB, 65 * MIB));
+        pages.offline = RefCell::new(set(512 * MIB, 640 * MIB));
+        assert_eq!(pages.pinned().unwrap(), set(512 * MIB, 640 * MIB));
+        let ballooned = flag::OFFLINE.to_ne_bytes();
+        std::fs::File::options()
+            .write(true)
+            .open(folder.path().join("proc/kpageflags"))
+            .and_then(|file| file.write_all_at(&ballooned, 32 * MIB / 4096 * 8))
+            .unwrap();
+        assert!(pages.spoil(&set(32 * MIB, 33 * MIB), 0).unwrap());
+        let all = set(0, GIB);
+        assert!(
+            !pages
+                .reserved_in(&all)
+                .unwrap()
+                .contains_range(set(32 * MIB, 33 * MIB).as_slice()[0])
+        );
+        let pinned = pages.pinned().unwrap();
+        assert!(pinned.contains_range(set(32 * MIB, 32 * MIB + 4096).as_slice()[0]));
+        assert_eq!(pinned.total(), 129 * MIB + 4096);
     }
 
     /// The kernel's map of all pages at the end of a node's memory, and a planner that begins there.

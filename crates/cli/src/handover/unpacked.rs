@@ -236,7 +236,8 @@ mod tests {
     /// An archive with one file of so many bytes.
     fn archive_of(len: usize) -> Vec<u8> {
         let mut writer = cpio::Writer::new();
-        let data: Vec<u8> = (0..len).map(|at| (at / 7 % 251) as u8).collect();
+        let bytes = (0..=250u8).flat_map(|byte| [byte; 7]);
+        let data: Vec<u8> = bytes.cycle().take(len).collect();
         writer.file(b"file", 0o644, &data).unwrap();
         writer.finish()
     }

@@ -21,6 +21,7 @@ pub fn dirs(session: &Session) -> Vec<PathBuf> {
     vec![
         "/etc/kho/keep.d".into(),
         session.state.path().join("keep.d"),
+        "/usr/local/lib/kho/keep.d".into(),
         "/usr/lib/kho/keep.d".into(),
     ]
 }
@@ -128,6 +129,18 @@ fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathB
                 continue;
             }
         };
+        // Whoever can write here puts files there, of any owner that a link leads to.
+        match std::fs::metadata(dir).map(|meta| foreign(&meta)) {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                errors.push(format!("{}: {why}", dir.display()));
+                continue;
+            }
+            Err(err) => {
+                errors.push(format!("{}: {err}", dir.display()));
+                continue;
+            }
+        }
         for entry in entries {
             match entry {
                 Ok(entry) => {
@@ -142,6 +155,16 @@ fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathB
         }
     }
     files
+}
+
+/// Why a file or folder of rules is not believed; none when it is. Whoever can write there chooses what root reads and writes.
+fn foreign(meta: &std::fs::Metadata) -> Option<String> {
+    let owner = rustix::process::geteuid().as_raw();
+    let others = (meta.uid() != 0 && meta.uid() != owner) || meta.mode() & 0o022 != 0;
+    others.then(|| {
+        let (mode, uid) = (meta.mode() & 0o7777, meta.uid());
+        format!("others than root may write to it (mode {mode:#o}, owner {uid})")
+    })
 }
 
 /// The content of one file; none when it is masked by a link to /dev/null.
@@ -165,13 +188,8 @@ fn text(path: &Path) -> Result<Option<Vec<u8>>, String> {
     if !meta.is_file() {
         return Err("it is not a regular file".to_owned());
     }
-    // Whoever can write here chooses what root reads and writes.
-    let owner = rustix::process::geteuid().as_raw();
-    if (meta.uid() != 0 && meta.uid() != owner) || meta.mode() & 0o022 != 0 {
-        let (mode, uid) = (meta.mode() & 0o7777, meta.uid());
-        return Err(format!(
-            "others than root may write to it (mode {mode:#o}, owner {uid})"
-        ));
+    if let Some(why) = foreign(&meta) {
+        return Err(why);
     }
     let mut bytes = Vec::new();
     file.take(parse::MAX_FILE + 1)

@@ -67,6 +67,32 @@ fn files_that_others_may_write_and_things_that_are_no_files_are_refused() {
 }
 
 #[test]
+fn a_folder_that_others_may_write_to_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("keep.d");
+    std::fs::create_dir(&folder).unwrap();
+    write(&folder.join("a.conf"), "d /srv\n");
+    let set = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&folder, mode).unwrap();
+    };
+    set(0o755);
+    assert_eq!(read(std::slice::from_ref(&folder)).unwrap().len(), 1);
+    for mode in [0o775, 0o1777] {
+        set(mode);
+        let fail = read(std::slice::from_ref(&folder)).unwrap_err();
+        assert_eq!(fail.status, Status::BadConfig);
+        assert!(
+            fail.what.contains("keep.d: others than root"),
+            "{}",
+            fail.what
+        );
+    }
+    let session = Session::new("/run/kho".into());
+    assert!(dirs(&session).contains(&PathBuf::from("/usr/local/lib/kho/keep.d")));
+}
+
+#[test]
 fn two_rules_for_one_thing_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let dirs = three(root.path());

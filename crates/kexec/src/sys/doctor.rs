@@ -64,7 +64,10 @@ pub fn examine(root: &Root) -> Vec<Finding> {
     );
     let cpu = CpuFlags::read(root);
     match &cpu {
-        Ok(cpu) => memory::encryption(cpu, &line, &KernelLog::read(root), &mut out),
+        Ok(cpu) => {
+            let version = KernelId::read(root).ok().and_then(|id| id.version());
+            memory::encryption(cpu, version, &line, &KernelLog::read(root), &mut out);
+        }
         // Not seen is not off.
         Err(e) => out.unreadable("memory-encryption", e),
     }
@@ -171,8 +174,36 @@ fn kexec(root: &Root, out: &mut Findings) -> Option<KexecState> {
 
 fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
     const ID: &str = "hypervisor";
-    match Hypervisor::read(root, cpu) {
+    const TRY: &str = "try a handover in a guest like this one first";
+    let found = Hypervisor::read(root, cpu);
+    if found.takes_memory_away() && memory::gone(root) > 0 {
+        return out.block(
+            ID,
+            format!(
+                "{} of memory were given back to the hypervisor or never brought online: the next kernel is told \
+                 that they are RAM, and stops when it touches them",
+                memory::size(memory::gone(root))
+            ),
+            "give the guest all of its memory (switch ballooning and dynamic memory off, and reboot)",
+        );
+    }
+    match found {
         Hypervisor::None => out.ok(ID, "no hypervisor: this is the machine itself"),
+        Hypervisor::XenPv => out.block(
+            ID,
+            "a paravirtual guest of Xen: it has no memory map of its own, and cannot enter a kernel by kexec",
+            "boot the guest as HVM or PVH",
+        ),
+        Hypervisor::Xen(kind) => out.warn(
+            ID,
+            format!("a guest of Xen ({kind}): no handover was tested there"),
+            TRY,
+        ),
+        Hypervisor::HyperV(name) => out.warn(
+            ID,
+            format!("a guest of Hyper-V ({name}): no handover was tested there"),
+            TRY,
+        ),
         Hypervisor::Some(name) => out.ok(
             ID,
             format!(

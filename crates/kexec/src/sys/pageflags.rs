@@ -37,6 +37,9 @@ pub mod flag {
     pub const HUGE: u64 = 1 << 17;
     /// Poisoned after a hardware error.
     pub const HWPOISON: u64 = 1 << 19;
+    /// Of no use to the kernel: given up to a hypervisor by a balloon, or never brought online (`KPF_OFFLINE`; `PageOffline`
+    /// in `include/linux/page-flags.h`).
+    pub const OFFLINE: u64 = 1 << 23;
     /// Reserved: not managed by the page allocator.
     pub const RESERVED: u64 = 1 << 32;
 }
@@ -83,6 +86,28 @@ impl PageFlags {
     /// [`FactError`].
     pub fn reserved_in(&self, within: &RangeSet) -> Result<RangeSet, FactError> {
         self.pages_with(within, flag::RESERVED)
+    }
+
+    /// The reserved pages of `within`, and those of it that are offline, by one reading.
+    ///
+    /// # Errors
+    ///
+    /// [`FactError`].
+    pub fn reserved_and_offline(
+        &self,
+        within: &RangeSet,
+    ) -> Result<(RangeSet, RangeSet), FactError> {
+        let (mut reserved, mut offline) = (Builder::default(), Builder::default());
+        self.scan(within, |start, flags| {
+            for (mask, found) in [
+                (flag::RESERVED, &mut reserved),
+                (flag::OFFLINE, &mut offline),
+            ] {
+                matching_runs(flags, mask, true, |from, to| found.add(start, from, to));
+            }
+            !reserved.failed && !offline.failed
+        })?;
+        Ok((reserved.finish()?, offline.finish()?))
     }
 
     /// The poisoned pages of `within`. Of a hugetlb page that is in use the kernel does not say which of its pages failed:
@@ -282,6 +307,20 @@ mod tests {
         f.put("proc/kpageflags", bytes);
         let flags = PageFlags::open(&f.root()).unwrap();
         (f, flags)
+    }
+
+    #[test]
+    fn pages_that_a_balloon_took_are_told_from_reserved_ones() {
+        let mut all = vec![0; 40];
+        all[3] = flag::RESERVED;
+        all[10..20].fill(flag::OFFLINE);
+        all[19] = flag::OFFLINE | flag::RESERVED;
+        let (_keep, file) = open(&all);
+        let within = RangeSet::from_ranges([pages(0, 40)]).unwrap();
+        let (reserved, offline) = file.reserved_and_offline(&within).unwrap();
+        assert_eq!(reserved.as_slice(), [pages(3, 1), pages(19, 1)]);
+        assert_eq!(offline.as_slice(), [pages(10, 10)]);
+        assert_eq!(reserved, file.reserved_in(&within).unwrap());
     }
 
     proptest! {

@@ -14,7 +14,7 @@
 //! an image **cannot be unloaded** either, and every unload counts against `kexec_load_limit_reboot`.
 //!
 //! The crash kernel is left alone: nothing here ever passes `KEXEC_ON_CRASH`.
-#![allow(unsafe_code)] // kexec_load and kexec_file_load, which no safe crate wraps
+#![allow(unsafe_code)] // kexec_load and kexec_file_load, which no safe crate wraps, and CPUID
 
 use crate::sys::root::Root;
 use core::convert::Infallible;
@@ -462,6 +462,28 @@ fn explain_permission(root: &Root) -> String {
 }
 
 pub mod fake;
+
+/// EAX of `CPUID 0x8000001f`; zero where the processor does not have that leaf, or is none of x86.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)] // the oldest Rust that builds this takes the function for unsafe
+pub(crate) fn cpuid_encryption() -> u32 {
+    const LARGEST: u32 = 0x8000_0000;
+    const ENCRYPTION: u32 = 0x8000_001f;
+    // SAFETY: every x86_64 processor has the instruction, and it touches no memory.
+    let largest = unsafe { core::arch::x86_64::__cpuid(LARGEST) };
+    if largest.eax < ENCRYPTION {
+        return 0;
+    }
+    // SAFETY: as above.
+    let leaf = unsafe { core::arch::x86_64::__cpuid(ENCRYPTION) };
+    leaf.eax
+}
+
+/// See above.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn cpuid_encryption() -> u32 {
+    0
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,8 @@
 //! Findings about memory.
 
 use super::finding::Findings;
-use crate::sys::facts::encryption::Encryption;
+use crate::sys::facts::blocks;
+use crate::sys::facts::encryption::{Encryption, EncryptionLeaf};
 use crate::sys::facts::host::{CpuFlags, KernelLog};
 use crate::sys::facts::iomem::Iomem;
 use crate::sys::facts::kexec::{Kdump, KexecState};
@@ -13,8 +14,23 @@ use crate::sys::physmem::Kcore;
 use crate::sys::root::{FactError, Root, advice};
 use kho::RangeSet;
 
+/// Bytes of the firmware's RAM that are offline: in blocks that are, or by single pages; what cannot be read counts as none,
+/// and is another finding.
+pub(super) fn gone(root: &Root) -> u64 {
+    let Ok(map) = FirmwareMap::read(root) else {
+        return 0;
+    };
+    let pages = PageFlags::open(root).and_then(|flags| flags.reserved_and_offline(map.ram()));
+    let pages = pages.map(|(_, offline)| offline).unwrap_or_default();
+    let all = blocks::offline(root)
+        .unwrap_or_default()
+        .intersect(map.ram())
+        .and_then(|blocks| blocks.union(&pages));
+    all.map_or(0, |gone| gone.total())
+}
+
 /// A size for people.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_048_576 => format!("{} KiB", bytes.div_ceil(1024)),
         1_048_576..10_737_418_240 => format!("{} MiB", bytes.div_ceil(1 << 20)),
@@ -81,6 +97,25 @@ pub(super) fn firmware_map(
             );
         }
     }
+    let mut unknown: Vec<&str> = map
+        .entries()
+        .iter()
+        .filter_map(|e| e.kind.unknown())
+        .collect();
+    unknown.sort_unstable();
+    unknown.dedup();
+    if !unknown.is_empty() {
+        said = true;
+        out.warn(
+            ID,
+            format!(
+                "the firmware map has memory of a type that this version does not know ({}): the next kernel is told \
+                 that it is reserved",
+                unknown.join(", ")
+            ),
+            "report it, with ls /sys/firmware/memmap/*/type",
+        );
+    }
     let drivers = RangeSet::from_ranges(check.driver_managed.iter().map(|d| d.0));
     let unknown = drivers.and_then(|d| check.unknown_to_firmware.subtract(&d));
     if let Ok(unknown) = unknown
@@ -129,20 +164,26 @@ pub(super) fn firmware_map(
     }
 }
 
-pub(super) fn encryption(cpu: &CpuFlags, cmdline: &str, log: &KernelLog, out: &mut Findings) {
+pub(super) fn encryption(
+    cpu: &CpuFlags,
+    version: Option<(u32, u32)>,
+    cmdline: &str,
+    log: &KernelLog,
+    out: &mut Findings,
+) {
     const ID: &str = "memory-encryption";
-    match Encryption::decide(cpu, cmdline, log) {
+    match Encryption::decide(cpu, EncryptionLeaf::of_processor(), version, cmdline, log) {
         Encryption::Off => out.ok(ID, "memory is not encrypted by the kernel"),
         Encryption::Active(kind) => out.block(
             ID,
             format!("memory is encrypted: {kind}. What is kept would read as noise in the next kernel"),
             "on a host boot with mem_encrypt=off; a confidential guest cannot hand over",
         ),
-        Encryption::Unknown(why) => out.warn(
+        // To be wrong here is to lose everything that is kept.
+        Encryption::Unknown(why) => out.block(
             ID,
             why,
-            "look for \"Memory Encryption Features active\" in the journal of this boot (journalctl -kb); if it \
-             is there, do not hand over",
+            "on a host boot with mem_encrypt=off, which says it; log_buf_len= keeps the beginning of the log longer",
         ),
     }
 }

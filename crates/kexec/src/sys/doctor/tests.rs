@@ -95,7 +95,7 @@ fn each_thing_that_is_wrong_is_found() {
     let virtio =
         format!("{DEBIAN}100000000-10fffffff : System RAM (virtio_mem)\n").replace(crash, "");
     let caps = "Uid:\t1000\t1000\t0\t0\nCapEff:\t0000000000000000\n";
-    let cases: [(&str, &str, &str, Severity, &str); 23] = [
+    let cases: [(&str, &str, &str, Severity, &str); 25] = [
         (
             "proc/sys/kernel/osrelease",
             "5.4.0",
@@ -193,8 +193,8 @@ fn each_thing_that_is_wrong_is_found() {
             "proc/cpuinfo",
             "flags : sme",
             "memory-encryption",
-            Warn,
-            "journalctl",
+            Block,
+            "AMD SME",
         ),
         (
             "proc/meminfo",
@@ -227,12 +227,14 @@ fn each_thing_that_is_wrong_is_found() {
             "kptr_restrict",
         ),
         (
-            "sys/bus/pci/devices/0000:00:04.0/config",
-            "\0\0\0\0\x04\0\0\0\0\0\0\x02",
-            "dma",
+            "sys/firmware/memmap/1/type",
+            "Fancy",
+            "firmware-map",
             Warn,
-            "04.0",
+            "Fancy",
         ),
+        ("sys/hypervisor/type", "xen\n", "hypervisor", Warn, "Xen"),
+        ("sys/bus/vmbus/uevent", "", "hypervisor", Warn, "Hyper-V"),
     ];
     for (file, content, id, severity, word) in cases {
         let f = healthy();
@@ -256,4 +258,54 @@ fn each_thing_that_is_wrong_is_found() {
             others.collect::<Vec<_>>()
         );
     }
+}
+
+#[test]
+fn devices_that_may_write_memory_are_counted_by_their_headers() {
+    let f = healthy();
+    // No driver stops this one; whether one would cannot be known either.
+    f.put("sys/bus/pci/devices/0000:00:04.0/config", pci(4, 2));
+    f.put("sys/bus/pci/devices/0000:00:05.0/config", pci(4, 6));
+    f.put("sys/bus/pci/devices/0000:00:06.0/config", pci(0, 2));
+    f.put("sys/bus/pci/devices/0000:00:07.0/config", "\0\0\0\0");
+    let (severity, text) = worst_of(&examine(&f.root()), "dma");
+    assert_eq!(severity, Severity::Ok);
+    assert!(text.starts_with("2 PCI devices"), "{text}");
+}
+
+#[test]
+fn xen_and_hyper_v() {
+    let f = healthy();
+    f.put("sys/hypervisor/type", "xen\n");
+    f.put("sys/hypervisor/guest_type", "HVM\n");
+    let of = |f: &Fixture| worst_of(&examine(&f.root()), "hypervisor");
+    assert_eq!(of(&f).0, Severity::Warn);
+    f.put("sys/hypervisor/guest_type", "PV\n");
+    assert_eq!(of(&f).0, Severity::Block);
+    // A page that a balloon took.
+    let balloon = |f: &Fixture| {
+        let mut pages = vec![0u8; 8192];
+        pages[8 * 0x80 + 2] = 0x80;
+        f.put("proc/kpageflags", pages);
+    };
+    f.put("sys/hypervisor/guest_type", "HVM\n");
+    balloon(&f);
+    let (severity, text) = of(&f);
+    assert_eq!(severity, Severity::Block);
+    assert!(
+        text.starts_with("4 KiB of memory were given back"),
+        "{text}"
+    );
+    // Elsewhere such pages come back when they are written to, and are only left out.
+    let f = healthy();
+    balloon(&f);
+    assert_eq!(of(&f).0, Severity::Ok);
+    f.put("sys/class/dmi/id/sys_vendor", "Microsoft Corporation\n");
+    f.put("sys/class/dmi/id/product_name", "Virtual Machine\n");
+    assert_eq!(of(&f).0, Severity::Block);
+    let f = healthy();
+    f.put("sys/bus/vmbus/uevent", "");
+    f.put("sys/devices/system/memory/block_size_bytes", "8000000\n");
+    f.put("sys/devices/system/memory/memory1/state", "offline\n");
+    assert_eq!(of(&f).0, Severity::Block, "never onlined");
 }

@@ -6,13 +6,13 @@
 //! image belong to the guest's private memory and the start of a next kernel needs the platform's help.
 //! A handover is refused for all of them.
 //!
-//! What can be known: the CPU's flags, the command line, and one line of the kernel log that every
+//! What can be known: the CPU's flags, its own answer to CPUID (the kernel hides flags), the command line, and one line of the kernel log that every
 //! kernel prints when encryption is active (`print_mem_encrypt_feature_info`,
 //! `arch/x86/mm/mem_encrypt.c`). What cannot: transparent encryption done by the memory controller alone
 //! (Intel TME, AMD TSME); it uses one key for everything until power-off and does no harm.
 
 use super::host::{CpuFlags, KernelLog};
-use crate::sys::root::{FactError, Root};
+use crate::sys::syscalls;
 
 /// Whether memory is encrypted in a way that concerns a handover.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +25,37 @@ pub enum Encryption {
     Unknown(String),
 }
 
+/// `CPUID 0x8000001f`, EAX: AMD's memory encryption (AMD64 Architecture Programmer's Manual, volume 3, appendix E.4.17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EncryptionLeaf(u32);
+
+impl EncryptionLeaf {
+    const SEV: u32 = 1 << 1;
+
+    /// As the processor says; zero where it does not have the leaf.
+    pub fn of_processor() -> Self {
+        Self(syscalls::cpuid_encryption())
+    }
+
+    /// A guest may be one whose memory is encrypted.
+    fn sev(self) -> bool {
+        self.0 & Self::SEV != 0
+    }
+}
+
+/// Kernels since 5.18 clear the flag `sme` when they do not encrypt (`early_detect_mem_encrypt`,
+/// `arch/x86/kernel/cpu/amd.c`, 6.1 to 7.3); those before show what the processor can.
+const SME_IS_ACTIVE: (u32, u32) = (5, 18);
+
 impl Encryption {
-    /// Decides from facts that were read before.
-    pub fn decide(cpu: &CpuFlags, cmdline: &str, log: &KernelLog) -> Self {
+    /// Decides from facts that were read before. `version`: the kernel's, major and minor.
+    pub fn decide(
+        cpu: &CpuFlags,
+        leaf: EncryptionLeaf,
+        version: Option<(u32, u32)>,
+        cmdline: &str,
+        log: &KernelLog,
+    ) -> Self {
         const MARK: &str = "Memory Encryption Features active:";
         if cpu.has("tdx_guest") {
             return Self::Active("Intel TDX guest (CPU flag tdx_guest)".into());
@@ -36,11 +64,16 @@ impl Encryption {
             let kind = line.split_once(MARK).map_or("", |(_, after)| after.trim());
             return Self::Active(format!("{kind} (kernel log)"));
         }
-        if cpu.has("sme") && cmdline.split_whitespace().any(|w| w == "mem_encrypt=on") {
+        let sme = cpu.has("sme");
+        if sme && version.is_some_and(|version| version >= SME_IS_ACTIVE) {
+            return Self::Active("AMD SME (CPU flag sme)".into());
+        }
+        if sme && cmdline.split_whitespace().any(|w| w == "mem_encrypt=on") {
             return Self::Active("AMD SME (mem_encrypt=on on the command line)".into());
         }
-        let capable = cpu.has("sme") || (cpu.has("hypervisor") && cpu.has("sev"));
-        if !capable {
+        // The kernel of a guest clears the flag `sev`: it asks a register that the hypervisor does not show.
+        let guest = cpu.has("hypervisor") && (cpu.has("sev") || leaf.sev());
+        if !sme && !guest {
             return Self::Off;
         }
         if log.is_complete() {
@@ -48,26 +81,14 @@ impl Encryption {
             return Self::Off;
         }
         let explicit_off = cmdline.split_whitespace().any(|w| w == "mem_encrypt=off");
-        if explicit_off && !cpu.has("hypervisor") {
+        if explicit_off && !guest {
             return Self::Off;
         }
         Self::Unknown(
-            "the CPU can encrypt memory (flag sme or sev), and the beginning of the kernel log, which \
+            "the CPU can encrypt memory (SME or SEV), and the beginning of the kernel log, which \
              would say whether it does, is gone or cannot be read"
                 .into(),
         )
-    }
-
-    /// Reads the facts and decides.
-    ///
-    /// # Errors
-    ///
-    /// [`FactError`] when `/proc/cpuinfo` or the command line cannot be read. An unreadable log is not an
-    /// error, it only makes the answer less certain.
-    pub fn read(root: &Root) -> Result<Self, FactError> {
-        let cpu = CpuFlags::read(root)?;
-        let cmdline = super::host::cmdline(root)?;
-        Ok(Self::decide(&cpu, &cmdline, &KernelLog::read(root)))
     }
 }
 
@@ -76,11 +97,46 @@ mod tests {
     use super::*;
 
     fn decide(flags: &str, cmdline: &str, log: &str) -> Encryption {
+        on(flags, 0, (5, 10), cmdline, log)
+    }
+
+    fn on(flags: &str, leaf: u32, version: (u32, u32), cmdline: &str, log: &str) -> Encryption {
         Encryption::decide(
             &CpuFlags::parse(&format!("processor\t: 0\nflags\t\t: {flags}\n")),
+            EncryptionLeaf(leaf),
+            Some(version),
             cmdline,
             &KernelLog::from_text(log),
         )
+    }
+
+    #[test]
+    fn the_flag_of_sme_means_that_it_is_active_since_5_18() {
+        for version in [(5, 18), (6, 1), (7, 3)] {
+            let found = on("fpu sme", 0, version, "quiet", "");
+            assert!(matches!(found, Encryption::Active(_)), "{version:?}");
+        }
+        assert!(matches!(
+            decide("fpu sme", "quiet", ""),
+            Encryption::Unknown(_)
+        ));
+    }
+
+    #[test]
+    fn an_encrypted_guest_is_not_off_when_the_log_has_wrapped() {
+        const FULL: &str = "5,0,0,-;Linux version 6.12.95\n";
+        let sev = 0b10;
+        let on = |flags: &str, leaf, log| on(flags, leaf, (6, 12), "", log);
+        assert!(matches!(
+            on("fpu hypervisor", sev, ""),
+            Encryption::Unknown(_)
+        ));
+        assert_eq!(on("fpu hypervisor", sev, FULL), Encryption::Off);
+        assert_eq!(on("fpu hypervisor", 0, ""), Encryption::Off);
+        // A host that could run such guests.
+        assert_eq!(on("fpu sev", sev, ""), Encryption::Off);
+        // This machine's own answer, whatever it is, is one.
+        let _ = EncryptionLeaf::of_processor();
     }
 
     #[test]

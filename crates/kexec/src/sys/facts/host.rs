@@ -202,22 +202,45 @@ impl KernelLog {
 pub enum Hypervisor {
     /// No CPU flag says that there is one.
     None,
-    /// There is one, named as well as sysfs and DMI can.
+    /// Xen, as a guest whose page tables and whose kexec are Xen's (`guest_type` is PV).
+    XenPv,
+    /// Xen, as another guest: its `guest_type`, which kernels before 4.14 do not tell.
+    Xen(String),
+    /// Microsoft's.
+    HyperV(String),
+    /// Another one, named as well as DMI can.
     Some(String),
 }
 
 impl Hypervisor {
-    /// Looks at the CPU flags, `/sys/hypervisor` and DMI.
+    /// Looks at the CPU flags, `/sys/hypervisor` (`Documentation/ABI/stable/sysfs-hypervisor-xen`) and DMI.
     pub fn read(root: &Root, cpu: &CpuFlags) -> Self {
         let xen = root.attribute("sys/hypervisor/type").ok();
+        if xen.as_deref() == Some("xen") {
+            return match root.attribute("sys/hypervisor/guest_type").as_deref() {
+                Ok("PV") => Self::XenPv,
+                Ok(kind) => Self::Xen(kind.to_owned()),
+                Err(_) => Self::Xen("of an unknown kind".to_owned()),
+            };
+        }
         if !cpu.has("hypervisor") && xen.is_none() {
             return Self::None;
         }
         let dmi = |name: &str| root.attribute(&format!("sys/class/dmi/id/{name}")).ok();
+        let vendor = dmi("sys_vendor");
         let name = xen
-            .or_else(|| Some(format!("{} {}", dmi("sys_vendor")?, dmi("product_name")?)))
+            .or_else(|| Some(format!("{} {}", vendor.as_deref()?, dmi("product_name")?)))
             .unwrap_or_else(|| "unknown".to_owned());
+        // The vendor and the driver that its kernel side is named by (`drivers/hv`).
+        if vendor.as_deref() == Some("Microsoft Corporation") || root.exists("sys/bus/vmbus") {
+            return Self::HyperV(name);
+        }
         Self::Some(name)
+    }
+
+    /// Memory that a guest gave up is not there until the guest asks for it, and touching it stops the guest.
+    pub fn takes_memory_away(&self) -> bool {
+        matches!(self, Self::XenPv | Self::Xen(_) | Self::HyperV(_))
     }
 }
 

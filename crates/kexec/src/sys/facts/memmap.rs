@@ -54,6 +54,14 @@ impl MemoryType {
         }
     }
 
+    /// The name, if this version does not know it.
+    pub fn unknown(&self) -> Option<&str> {
+        match self {
+            Self::Unknown(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The number in an e820 table (`enum e820_type`, `arch/x86/include/asm/e820/types.h`). A range of
     /// unknown type is passed on as reserved, which nobody touches.
     pub const fn e820(&self) -> u32 {

@@ -3,6 +3,7 @@
 //! A reader returns [`FactError`](crate::sys::FactError), which names the file and the value that was
 //! wrong. Where a file may legitimately be absent the field is an `Option`.
 
+pub mod blocks;
 pub mod boot;
 pub mod efi;
 pub mod encryption;

@@ -422,6 +422,7 @@ for how in cold plain; do
 	got=0
 	kho capture --at-end 2>/tmp/said || got=$?
 	expect 1 'NOTHING IS HANDED OVER: the system went down without kho-capture.service' -- sh -c "cat /tmp/said >&2; exit $got"
+	holds sh -c "kho status | grep -q '^captured  FAILED at .*went down without kho-capture.service'"
 	[ $how = plain ] && left=1 || left=0
 	holds [ "$(cat /sys/kernel/kexec_loaded)" = $left ]
 	fails [ -e /run/kho/armed.json ]

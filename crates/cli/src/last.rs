@@ -1,0 +1,160 @@
+//! The last attempt of a capture, on the disk: after a capture that failed the machine starts from nothing, and whoever looks
+//! for what was kept finds an ordinary boot.
+
+use crate::exit::Fail;
+use crate::output;
+use kho_kexec::sys::root::Root;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+
+/// The folder of the record, below a [`Root`]. It outlives boots.
+const DIR: &str = "var/lib/kho";
+const FILE: &str = "last-capture.json";
+
+/// Longest record that is read.
+const LIMIT: u64 = 64 * 1024;
+
+/// Version of the record. One of another version is as good as none.
+const VERSION: u32 = 1;
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Version of the record.
+    version: u32,
+    /// When it ended, in nanoseconds since the epoch.
+    pub time: u64,
+    /// Release of the kernel that was to start; none when nothing was armed or loaded.
+    pub release: Option<String>,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What came of a capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// The content was taken.
+    Captured {
+        /// Hop count that the next kernel was to see.
+        hop: u64,
+        /// Entries handed over.
+        entries: usize,
+    },
+    /// It was not.
+    Failed {
+        /// Name of the exit status.
+        status: String,
+        /// Why.
+        why: String,
+        /// What was done instead.
+        then: String,
+    },
+}
+
+impl Attempt {
+    /// One that ends now.
+    pub fn now(release: Option<String>, outcome: Outcome) -> Self {
+        Self {
+            version: VERSION,
+            time: crate::clock::now_ns(),
+            release,
+            outcome,
+        }
+    }
+
+    /// One that failed, and what was done instead.
+    pub fn failed(release: Option<String>, fail: &Fail, then: &str) -> Self {
+        let outcome = Outcome::Failed {
+            status: fail.status.name().to_owned(),
+            why: fail.what.clone(),
+            then: then.to_owned(),
+        };
+        Self::now(release, outcome)
+    }
+
+    /// A line for people.
+    pub fn text(&self) -> String {
+        let time = output::time(self.time);
+        let release = self.release.as_deref().unwrap_or("no kernel");
+        match &self.outcome {
+            Outcome::Captured { hop, entries } => format!(
+                "{} taken for {release} (hop {hop}) at {time}",
+                output::count(*entries, "entry", "entries")
+            ),
+            Outcome::Failed { why, then, .. } => {
+                format!("FAILED at {time}, for {release}: {why}; {then}")
+            }
+        }
+    }
+
+    /// Writes the record in place of the one before it, and waits until it is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written; the one before it is then as it was.
+    pub fn record(&self, root: &Root) -> std::io::Result<()> {
+        let dir = root.path(DIR);
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let beside = dir.join(format!(".{FILE}.new"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, dir.join(FILE))?;
+        File::open(&dir)?.sync_all()
+    }
+
+    /// The last one; none when there was none, or its record cannot be read.
+    pub fn last(root: &Root) -> Option<Self> {
+        let text = root.text(&format!("{DIR}/{FILE}"), LIMIT).ok()?;
+        let attempt: Self = serde_json::from_str(&text).ok()?;
+        (attempt.version == VERSION).then_some(attempt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Status;
+
+    #[test]
+    fn the_last_attempt_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::at(dir.path());
+        assert_eq!(Attempt::last(&root), None);
+        let captured = Attempt::now(
+            Some("6.12".to_owned()),
+            Outcome::Captured { hop: 3, entries: 2 },
+        );
+        captured.record(&root).unwrap();
+        assert_eq!(Attempt::last(&root), Some(captured));
+        let fail = Fail::new(Status::TooLarge, "it does not fit");
+        let failed = Attempt::failed(Some("6.12".to_owned()), &fail, "the machine reboots");
+        failed.record(&root).unwrap();
+        assert_eq!(Attempt::last(&root), Some(failed.clone()));
+        let text = failed.text();
+        assert!(text.starts_with("FAILED at "), "{text}");
+        assert!(
+            text.ends_with("it does not fit; the machine reboots"),
+            "{text}"
+        );
+        for text in [
+            "",
+            "{}",
+            &serde_json::to_string(&failed)
+                .unwrap()
+                .replace(":1,", ":2,"),
+        ] {
+            std::fs::write(dir.path().join(DIR).join(FILE), text).unwrap();
+            assert_eq!(Attempt::last(&root), None, "{text}");
+        }
+    }
+}
