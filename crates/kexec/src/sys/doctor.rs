@@ -176,13 +176,18 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
     const ID: &str = "hypervisor";
     const TRY: &str = "try a handover in a guest like this one first";
     let found = Hypervisor::read(root, cpu);
-    if found.takes_memory_away() && memory::gone(root) > 0 {
+    // It costs a look at every page.
+    let gone = match found.takes_memory_away() {
+        true => memory::gone(root),
+        false => 0,
+    };
+    if gone > 0 {
         return out.block(
             ID,
             format!(
                 "{} of memory were given back to the hypervisor or never brought online: the next kernel is told \
                  that they are RAM, and stops when it touches them",
-                memory::size(memory::gone(root))
+                memory::size(gone)
             ),
             "give the guest all of its memory (switch ballooning and dynamic memory off, and reboot)",
         );
