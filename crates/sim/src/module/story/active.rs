@@ -5,10 +5,10 @@ use super::{
     snapshot, within,
 };
 use crate::machine::set;
-use crate::module::drivers::{Driver, Written, called};
+use crate::module::drivers::{Driver, Output, Written, called};
+use crate::module::hop;
 use crate::module::machine::with;
 use crate::sets::{both, minus, plus};
-use crate::world::Part;
 use kho::abi::kernel_part::KernelPart;
 use kho::tree::Reader;
 use kho::{PhysRange, RangeSet};
@@ -165,7 +165,13 @@ impl Story {
                 took_part.insert(handle);
                 promised(&node, None, &mut promise);
             }
-            drivers.insert(handle, Driver { going, fails, node });
+            let output = Output::Node(node);
+            let driver = Driver {
+                going,
+                fails,
+                output,
+            };
+            drivers.insert(handle, driver);
         }
         for (_, mem) in promise.values() {
             named = plus(&named, &of(mem));
@@ -225,9 +231,7 @@ impl Story {
             named,
             took_part: took_part.into_iter().collect(),
         });
-        let kept = part.kept().map_err(|e| e.to_string())?;
-        let reference = part.reference;
-        with(|m| m.world.part = Some(Part { reference, kept }));
+        hop::name_sealed()?;
         Ok(true)
     }
 
