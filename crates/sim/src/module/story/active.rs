@@ -236,14 +236,14 @@ impl Story {
     }
 
     /// The active phase was left.
-    pub(super) fn left(&mut self) {
+    pub(super) fn phase_is_left(&mut self) {
         self.active = None;
         with(|m| m.world.part = None);
     }
 
     pub(super) fn abort(&mut self) -> Done {
         self.phase.abort();
-        self.left();
+        self.phase_is_left();
         Ok(())
     }
 }
