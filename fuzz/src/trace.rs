@@ -134,7 +134,11 @@ pub fn live(data: &[u8]) {
     let live = Live::new(&memory, offsets, PageLayout::default());
     let arrays = live.arrays(BASE, BASE + 8).unwrap_or_default();
     assert!(arrays.len() <= 4096);
-    let buffers = arrays.iter().map(|(_, buffer)| *buffer).take(2);
+    let buffers = arrays
+        .iter()
+        .flat_map(|array| [Some(array.buffer), array.snapshot])
+        .flatten()
+        .take(3);
     for buffer in buffers.chain([BASE]) {
         if let Ok(Some(found)) = live.cpu(buffer, 0, 64 << 10) {
             let bytes: usize = found.pages.iter().map(|page| page.bytes.len()).sum();

@@ -1,4 +1,4 @@
-//! The kernel module's part of a handover, through `/sys/kernel/kho`.
+//! kho.ko, through `/sys/kernel/kho`.
 //!
 //! Without the module there is none of this boot; one that arrived is then named again as it is, so that a hop through a
 //! kernel without the module loses nothing.

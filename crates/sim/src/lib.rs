@@ -12,7 +12,7 @@
 //! - memory that only the firmware and memblock know of is never covered and never overwritten;
 //! - no generation comes back, and nothing but the image that was loaded last is executed.
 //!
-//! [`module`] adds what kho.ko decides, with drivers that come and go.
+//! [`module`] adds what kho.ko decides, with drivers that come and go, and [`khofs`] what the file system does.
 //!
 //! A violation is a [`Failure`], which prints the [`script`] that led to it; saved below `scripts/` it is a regression test.
 
@@ -20,6 +20,7 @@ mod arrive;
 pub mod buddy;
 pub mod chain;
 pub mod kernel;
+pub mod khofs;
 mod load;
 pub mod machine;
 pub mod memory;

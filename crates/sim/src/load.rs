@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    /// The producers' nodes, and the reference to the kernel's part.
+    /// The producers' nodes in the loader's tree, and the reference to the kernel's part.
     fn producers(&self, w: &mut Writer<'_>) -> Result<(), WriteError> {
         for (number, held) in self.held.iter().enumerate() {
             w.begin_node(&format!("producer-{number}"))?;

@@ -66,7 +66,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
     let last = Attempt::last(&session.root);
-    let drivers = Drivers::look(session)?;
+    let drivers = Drivers::ask(session)?;
     let left = module::arrived_part(session, arrived)?;
     let instances = khofs::instances(&session.root)?;
     let single = without_huge_pages(&session.root);

@@ -67,7 +67,7 @@ fn check(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, Fai
     validate(bytes, machine).or_status(Status::Failed)
 }
 
-/// What arrived, held against this machine's memory and this boot's chain too, and the drivers' part of it where the
+/// What arrived, held against this machine's memory and this boot's chain too, and the kernel's part where the
 /// module shows that.
 fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let bytes = session
@@ -106,7 +106,7 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     if let Some(bytes) = read_if_there(&session.root.path(DRIVERS))? {
         let of_drivers = check(&bytes, None)?.into_iter();
         problems.extend(of_drivers.map(|problem| Problem {
-            node: format!("drivers' part: {}", problem.node),
+            node: format!("kernel's part: {}", problem.node),
             ..problem
         }));
     }

@@ -35,7 +35,16 @@ pub struct Driver {
     /// What it returns, if not success.
     pub fails: Option<Errno>,
     /// What it writes.
-    pub node: Written,
+    pub output: Output,
+}
+
+/// The way in which a driver serializes.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// This node.
+    Node(Written),
+    /// Whatever this module does, and how it undoes that.
+    Module(fn(&mut Session) -> Result<(), Errno>, fn()),
 }
 
 /// All drivers, and what was done with them.
@@ -122,20 +131,27 @@ impl Drivers for Sim {
         if let Some(error) = driver.fails {
             return Err(error);
         }
-        // It ignores what it is told, as a driver may.
-        let _ = write(session, &driver.node);
+        match &driver.output {
+            // It ignores what it is told, as a driver may.
+            Output::Node(node) => drop(write(session, node)),
+            Output::Module(serialize, _) => serialize(session)?,
+        }
         called(|all| all.frozen.push(held.0));
         Ok(())
     }
 
     fn abort(held: &Reference) {
-        called(|all| {
+        let driver = called(|all| {
             // In reverse order.
             if all.frozen.pop() != Some(held.0) {
                 all.broken
                     .push(format!("{} is to undo what it did not do", held.0));
             }
+            all.drivers.get(&held.0).cloned()
         });
+        if let Some(Output::Module(_, undo)) = driver.map(|driver| driver.output) {
+            undo();
+        }
     }
 
     fn hold_self() -> Option<Reference> {

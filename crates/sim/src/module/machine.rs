@@ -234,7 +234,7 @@ impl Machine {
     }
 
     /// Zeroes what did not fail.
-    fn zero(&mut self, pages: PhysRange) {
+    pub fn zero(&mut self, pages: PhysRange) {
         for run in good_runs(pages, |pfn| self.failed.contains(&pfn)) {
             self.world.memory.write(run, zeros(run));
         }
@@ -268,12 +268,21 @@ impl Machine {
         }
     }
 
-    fn first_failed(&self, range: PhysRange) -> Option<u64> {
+    /// The first page frame of `range` whose memory failed.
+    pub fn first_failed(&self, range: PhysRange) -> Option<u64> {
         page_set(&self.failed, range).next()
     }
 
+    /// Writes bytes that somebody reads back.
+    pub fn store(&mut self, to: PhysRange, bytes: &[u8]) {
+        let id = self.world.fresh();
+        self.world.memory.write(to, Content::start(id));
+        let stored = Rc::new(Stored::State(bytes.to_vec()));
+        self.world.library.insert(id, stored);
+    }
+
     /// The bytes of memory that can be read back; others for what cannot.
-    fn bytes(&self, at: PhysRange) -> Vec<u8> {
+    pub fn bytes(&self, at: PhysRange) -> Vec<u8> {
         let here = self.world.memory.at(at.start());
         let len = usize::try_from(at.len()).unwrap_or(0);
         let stored = self
@@ -493,12 +502,7 @@ impl system::Block for Block {
         if !self.range.contains_range(to) {
             return Err(ENOMEM);
         }
-        with(|machine| {
-            let id = machine.world.fresh();
-            machine.world.memory.write(to, Content::start(id));
-            let stored = Rc::new(Stored::State(bytes.to_vec()));
-            machine.world.library.insert(id, stored);
-        });
+        with(|machine| machine.store(to, bytes));
         Ok(())
     }
 }

@@ -9,8 +9,9 @@
 //! - what is refused changes nothing;
 //! - in the end, when everything was given back, the page allocator has every page.
 
-mod drivers;
-mod machine;
+pub(crate) mod drivers;
+pub(crate) mod hop;
+pub(crate) mod machine;
 mod story;
 
 pub use story::{Story, Tally};

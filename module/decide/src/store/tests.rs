@@ -206,7 +206,7 @@ fn what_is_handed_over_is_not_released() {
     let ring = store.find_path("/ring").unwrap();
     assert_eq!(store.claim_node(ring), Err(EBUSY));
     assert_eq!(store.hold("ring", ring), Err(EBUSY));
-    // The loader's are not in the drivers' tree.
+    // The loader's are not in the kernel's part.
     assert_eq!(release(&mut store, "/blob"), Ok(8 * PAGE_SIZE));
     store.thaw();
     store.release_held("fs", node).unwrap();

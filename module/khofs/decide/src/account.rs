@@ -11,7 +11,7 @@ use crate::system::System;
 use crate::xattr::Attribute;
 use core::fmt;
 use kho::PAGE_SIZE;
-use kho_decide::errno::{EINVAL, ENOENT, ENOSPC, Errno};
+use kho_decide::errno::{EBUSY, EINVAL, ENOENT, ENOSPC, Errno};
 
 /// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
 const SHORT_TARGET: u64 = 128;
@@ -30,6 +30,8 @@ pub enum Refused {
     Pages(u64, u64),
     /// Fewer inodes than are used: wanted, used.
     Inodes(u64, u64),
+    /// Other limits in the active phase, in which those that are handed over are written down.
+    Active,
     /// There is no such instance any more.
     Gone,
 }
@@ -39,6 +41,7 @@ impl Refused {
     pub fn errno(&self) -> Errno {
         match self {
             Self::Gone => ENOENT,
+            Self::Active => EBUSY,
             _ => EINVAL,
         }
     }
@@ -61,6 +64,10 @@ impl fmt::Display for Refused {
             Self::Inodes(wanted, used) => write!(
                 f,
                 "nr_inodes= asks for {wanted}, and the instance uses {used}: remove files first, or leave nr_inodes= out"
+            ),
+            Self::Active => write!(
+                f,
+                "size= and nr_inodes= cannot change in the active phase: leave it first (kho abort), or leave them out"
             ),
             Self::Gone => write!(f, "the instance was released meanwhile"),
         }
@@ -143,11 +150,7 @@ impl<S: System> Instance<S> {
     }
 
     /// Sets limits of an instance that is there.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`]: for less than is used, unless it is no less than it was.
-    pub fn change(&mut self, options: &Options) -> Result<(), Refused> {
+    fn change(&mut self, options: &Options) -> Result<(), Refused> {
         let (pages, inodes) = (options.pages, options.inodes);
         if options.name.as_ref().is_some_and(|n| *n != self.name) {
             return Err(Refused::Name);
@@ -165,6 +168,23 @@ impl<S: System> Instance<S> {
 }
 
 impl<S: System> State<S> {
+    /// Sets limits of an instance that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: for less than is used, unless it is no less than it was; for other limits in the active phase.
+    pub fn change(&mut self, id: u32, options: &Options) -> Result<(), Refused> {
+        let frozen = self.frozen;
+        let instance = self.instance(id).map_err(|_| Refused::Gone)?;
+        let other = |wanted: Option<u64>, limit| wanted.is_some_and(|wanted| wanted != limit);
+        let changes =
+            other(options.pages, instance.limit) || other(options.inodes, instance.inode_limit);
+        if frozen && changes {
+            return Err(Refused::Active);
+        }
+        instance.change(options)
+    }
+
     /// Sets (`Some`, of that name) or removes an attribute of a file; `flags` as setxattr(2) has them. Gives what it was. Room
     /// for a new value is needed beside the old one, as on tmpfs.
     ///
@@ -295,6 +315,25 @@ mod tests {
             said.starts_with("size= asks for 196 KiB, and the instance uses 200 KiB"),
             "{said}"
         );
+    }
+
+    /// The limits that the next kernel gets are written down by then.
+    #[test]
+    fn limits_do_not_change_in_the_active_phase() {
+        let mut state = with(100, 10);
+        let id = state.instances[0].id;
+        state.frozen = true;
+        for bad in [[("size", "396k")], [("nr_inodes", "11")]] {
+            assert_eq!(state.change(id, &options(&bad)), Err(Refused::Active));
+        }
+        let same = options(&[("size", "400k"), ("nr_inodes", "10"), ("huge", "always")]);
+        state.change(id, &same).unwrap();
+        assert_eq!(state.change(id + 1, &same), Err(Refused::Gone));
+        let instance = &state.instances[0];
+        assert_eq!((instance.limit, instance.inode_limit), (100, 10));
+        assert_eq!(instance.huge, crate::options::Huge::Always);
+        state.frozen = false;
+        state.change(id, &options(&[("size", "396k")])).unwrap();
     }
 
     /// It arrived so: it is mounted, keeps what it has, and gets nothing more until there is room again.

@@ -15,7 +15,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
 use kho_decide::errno::{EINVAL, ENOMEM, Errno};
 use kho_decide::text::Text;
-use khofs_decide::account::{self, Refused};
+use khofs_decide::account;
 use khofs_decide::content::Content;
 use khofs_decide::options::{Huge, Options};
 use khofs_decide::pages::Want;
@@ -214,8 +214,7 @@ unsafe extern "C" fn khofs_rs_reconfigure(
         Err(error) => return error.code(),
     };
     let mut state = STATE.lock();
-    let instance = state.instance(id).map_err(|_| Refused::Gone);
-    let Err(refused) = instance.and_then(|instance| instance.change(given)) else {
+    let Err(refused) = state.change(id, given) else {
         return 0;
     };
     drop(state);

@@ -8,7 +8,7 @@ struct Producer {
     setup: &'static str,
     /// `compatible` of its node.
     node: &'static str,
-    /// The node is in the drivers' part, which the module shows; otherwise in the loader's tree.
+    /// The node is in the kernel's part, which the module shows; otherwise in the loader's tree.
     of_module: bool,
 }
 

@@ -37,7 +37,7 @@ impl Account {
     }
 
     fn add(tree: &Value, drivers: &Value) -> Result<Self> {
-        // By first address: the pages of the drivers' tree itself are named in both.
+        // By first address: the pages of the kernel's part itself are named in both.
         let (mut owned, mut claimed) = (BTreeMap::new(), BTreeMap::new());
         collect(tree, &mut owned)?;
         collect(drivers, &mut owned)?;

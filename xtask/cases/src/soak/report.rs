@@ -17,7 +17,7 @@ const SPREAD_KIB: u64 = 2048;
 /// So much may stay reserved, in KiB, that no node of a tree names: the chain and the tree, which have pages of their own.
 const UNOWNED_KIB: u64 = 64;
 
-/// So much may be left, in KiB, when everything was given back in the end: chain, tree, and the drivers' tree.
+/// So much may be left, in KiB, when everything was given back in the end: chain, tree, and the kernel's part.
 const LEFT_KIB: u64 = 1024;
 
 /// What a run came to.

@@ -214,7 +214,7 @@ impl Judge {
             }
             // Whatever a kernel says that is expected to die.
             Some(_) if self.cold || self.crashed => Action::None,
-            Some(Complaint::Fatal) if self.may_crash > 0 && self.left() => {
+            Some(Complaint::Fatal) if self.may_crash > 0 && self.stage_is_over() => {
                 self.may_crash -= 1;
                 self.crashed = true;
                 Action::None
@@ -234,7 +234,7 @@ impl Judge {
     }
 
     /// Whether the running kernel's stage is over.
-    fn left(&self) -> bool {
+    fn stage_is_over(&self) -> bool {
         self.lives.last().is_some_and(|life| life.left.is_some())
     }
 

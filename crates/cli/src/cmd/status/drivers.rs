@@ -32,12 +32,12 @@ impl Drivers {
     /// # Errors
     ///
     /// When it does not say.
-    pub fn look(session: &Session) -> Result<Option<Self>, Fail> {
+    pub fn ask(session: &Session) -> Result<Option<Self>, Fail> {
         let root = &session.root;
         if !module::present(root) {
             return Ok(None);
         }
-        // The file goes away with the active phase, also between two looks.
+        // The file goes away with the active phase, also between two readings.
         let tree = root
             .bytes("sys/kernel/kho/dt", MAX_SIZE as u64)
             .unwrap_or_default();

@@ -5,10 +5,10 @@ use super::{
     snapshot, within,
 };
 use crate::machine::set;
-use crate::module::drivers::{Driver, Written, called};
+use crate::module::drivers::{Driver, Output, Written, called};
+use crate::module::hop;
 use crate::module::machine::with;
 use crate::sets::{both, minus, plus};
-use crate::world::Part;
 use kho::abi::kernel_part::KernelPart;
 use kho::tree::Reader;
 use kho::{PhysRange, RangeSet};
@@ -165,7 +165,13 @@ impl Story {
                 took_part.insert(handle);
                 promised(&node, None, &mut promise);
             }
-            drivers.insert(handle, Driver { going, fails, node });
+            let output = Output::Node(node);
+            let driver = Driver {
+                going,
+                fails,
+                output,
+            };
+            drivers.insert(handle, driver);
         }
         for (_, mem) in promise.values() {
             named = plus(&named, &of(mem));
@@ -225,21 +231,19 @@ impl Story {
             named,
             took_part: took_part.into_iter().collect(),
         });
-        let kept = part.kept().map_err(|e| e.to_string())?;
-        let reference = part.reference;
-        with(|m| m.world.part = Some(Part { reference, kept }));
+        hop::name_sealed()?;
         Ok(true)
     }
 
     /// The active phase was left.
-    pub(super) fn left(&mut self) {
+    pub(super) fn phase_is_left(&mut self) {
         self.active = None;
         with(|m| m.world.part = None);
     }
 
     pub(super) fn abort(&mut self) -> Done {
         self.phase.abort();
-        self.left();
+        self.phase_is_left();
         Ok(())
     }
 }

@@ -163,7 +163,7 @@ impl Story {
     }
 
     /// A user has a driver's page mapped, or has it no more.
-    pub(super) fn look(&mut self) -> Done {
+    pub(super) fn map(&mut self) -> Done {
         let owned: Vec<u64> = self.owners.keys().copied().collect();
         if let Some(pfn) = any_of(&mut self.rng, owned.len()).and_then(|n| owned.get(n)) {
             with(|m| m.mapped.insert(*pfn));
@@ -172,12 +172,12 @@ impl Story {
         if mapped.len() > 3
             && let Some(pfn) = any_of(&mut self.rng, mapped.len()).and_then(|n| mapped.get(n))
         {
-            self.unlook(*pfn);
+            self.unmap(*pfn);
         }
         Ok(())
     }
 
-    pub(super) fn unlook(&mut self, pfn: u64) {
+    pub(super) fn unmap(&mut self, pfn: u64) {
         self.looked_at.remove(&pfn);
         with(|m| m.unmap(pfn));
     }

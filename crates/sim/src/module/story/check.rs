@@ -134,7 +134,7 @@ impl Story {
             self.unregister(handle, false)?;
         }
         let mapped: Vec<u64> = with(|m| m.mapped.iter().copied().collect());
-        mapped.into_iter().for_each(|pfn| self.unlook(pfn));
+        mapped.into_iter().for_each(|pfn| self.unmap(pfn));
         with(|m| m.world.unload())?;
         let wanted = self.arrived.unclaimed.clone();
         let released = self.expect("the release of all", true, || {

@@ -45,7 +45,7 @@ impl Story {
             .as_ref()
             .is_some_and(|a| a.took_part.contains(&handle))
         {
-            self.left();
+            self.phase_is_left();
         }
         self.arrived.holds.retain(|_, holder| *holder != handle);
         let Some(producer) = self.producers.remove(&handle) else {

@@ -1,11 +1,12 @@
 //! Other kernels, and other instances of the module.
 
 use super::{Arrived, Done, Outgoing, Story, ensure, nodes, said, within};
-use crate::kernel::{Library, Stored};
+use crate::kernel::Library;
 use crate::machine::set;
 use crate::module::drivers::{Called, called};
+use crate::module::hop;
 use crate::module::machine::{state_pages, store, with};
-use crate::op::{Cut, Op, Outcome};
+use crate::op::Op;
 use crate::sets::{minus, plus};
 use kho::{PhysAddr, RangeSet};
 use kho_decide::pages::range_of;
@@ -18,9 +19,7 @@ impl Story {
         if self.loaded && self.active.is_none() && !self.activate()? {
             return self.repair();
         }
-        let kernel = u8::try_from(self.rng.below(3)).unwrap_or(0);
-        let load = Op::Load(kernel, 20, self.rng.below(2) == 0, Cut::Never);
-        if let Outcome::Refused(_) = with(|m| m.world.step(&load))? {
+        if !hop::load(&mut self.rng)? {
             return match self.loaded {
                 true => self.abort(),
                 false => Ok(()),
@@ -40,33 +39,21 @@ impl Story {
             }
             self.check()?;
         }
-        let (armed, library) = with(|m| (m.world.armed.clone(), m.world.library.clone()));
-        let Some(armed) = armed else {
-            return Err("nothing is loaded".into());
-        };
-        let kaslr = self.rng.below(2) == 0;
-        match with(|m| m.world.step(&Op::Exec(kaslr)))? {
-            Outcome::Hop => {}
-            other => return Err(format!("no hop: {other:?}")),
-        }
-        let head = match library.get(&armed.entry.ids[2]).map(AsRef::as_ref) {
-            Some(Stored::Params { setup_data }) => *setup_data,
-            other => return Err(format!("boot parameters are {other:?}")),
-        };
+        let started = hop::start(&mut self.rng)?;
         self.tally.hops += 1;
         self.tally.without_module += u64::from(!self.loaded);
         let out = match self.active.take() {
             Some(active) => Some(active.out),
             None => self.pending.take(),
         };
-        let part = armed.promise.part.map(|part| part.reference.generation);
+        let part = started.generation;
         let expected = out.filter(|out| Some(out.generation) == part);
         self.refuse = part.is_some() && expected.is_none();
         if self.refuse {
             // Without the module, the loader does not hand it on either.
             with(|m| m.world.part = None);
         }
-        self.booted(expected, Some((head, library)));
+        self.booted(expected, Some(started.chain));
         Ok(())
     }
 

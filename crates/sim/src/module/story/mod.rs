@@ -256,7 +256,7 @@ impl Story {
             67..71 => self.hop(),
             71..73 => self.reload(),
             73..76 => self.fail(),
-            76..80 => self.look(),
+            76..80 => self.map(),
             80..84 => self.user(),
             84 => self.tell_scratch(),
             85 => self.shortage(),

@@ -13,7 +13,8 @@ for command in \
 	'mv /k/data /k/new' 'truncate -s 5 /k/data' 'echo more >>/k/data' 'chmod 600 /k/data' \
 	'touch -d @5 /k/data' 'fallocate -l 2000000 /k/data' \
 	'dd if=/dev/zero of=/k/sparse bs=4096 count=1 conv=notrunc' 'mount -t khofs none /mnt -o name=new' \
-	'rmmod khofs' 'echo default >/sys/fs/khofs/release'; do
+	'rmmod khofs' 'echo default >/sys/fs/khofs/release' \
+	'mount -o remount,size=64m /k' 'mount -o remount,nr_inodes=10000 /k'; do
 	refused 'busy\|unavailable' sh -c "$command"
 done
 # A hole that is written to through a mapping waits, and can be killed.

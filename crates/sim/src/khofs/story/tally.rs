@@ -1,0 +1,53 @@
+//! What happened in a story.
+
+/// What happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Handovers.
+    pub hops: u64,
+    /// Of those, from a kernel without khofs.
+    pub without: u64,
+    /// Images that were started after their active phase was left.
+    pub aborted: u64,
+    /// Successful activations.
+    pub activations: u64,
+    /// Activations that failed as they had to.
+    pub failed_activations: u64,
+    /// Instances that arrived and were mounted.
+    pub restored: u64,
+    /// Instances that were released.
+    pub released: u64,
+    /// Pages that were written.
+    pub written: u64,
+    /// Pages that were compared.
+    pub compared: u64,
+    /// Folios of 2 MiB that were in a file.
+    pub folios: u64,
+    /// Pages that were lost.
+    pub lost: u64,
+    /// What was refused as it had to be.
+    pub refused: u64,
+    /// Operations for which there was no memory.
+    pub no_memory: u64,
+    /// Pages that went back to the system.
+    pub given_back: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.hops += other.hops;
+        self.without += other.without;
+        self.aborted += other.aborted;
+        self.activations += other.activations;
+        self.failed_activations += other.failed_activations;
+        self.restored += other.restored;
+        self.released += other.released;
+        self.written += other.written;
+        self.compared += other.compared;
+        self.folios += other.folios;
+        self.lost += other.lost;
+        self.refused += other.refused;
+        self.no_memory += other.no_memory;
+        self.given_back += other.given_back;
+    }
+}
