@@ -1,4 +1,4 @@
-//! What early boot left behind: the setup_data chain, and memory by /proc/kcore.
+//! Data that early boot left behind: the setup_data chain, and memory by /proc/kcore.
 
 use crate::{Cursor, clear, put, scratch};
 use kho::chain::{ChainError, Node, Policy, ShortIndirect, walk};
@@ -9,7 +9,7 @@ use kho_kexec::sys::Root;
 use kho_kexec::sys::physmem::{Arrived, Kcore, PhysMemory, find_tree};
 use std::collections::HashSet;
 
-/// Where the bytes of the input lie in memory.
+/// Physical address of the input's first byte.
 const AT: u64 = 0x10_0000;
 
 /// The chain in memory that begins at [`AT`].
@@ -126,7 +126,7 @@ pub fn sysfs_seeds() -> Vec<Vec<u8>> {
     vec![seed]
 }
 
-/// The file, headers first.
+/// The file `/proc/kcore`, headers first.
 pub fn kcore(data: &[u8]) {
     put("kcore/proc/kcore", data);
     let Ok(kcore) = Kcore::open(&Root::at(scratch().join("kcore"))) else {

@@ -1,4 +1,4 @@
-//! What the running kernel says of the machine.
+//! The running kernel's descriptions of the machine.
 
 use crate::{Cursor, clear, put, scratch};
 use kho::RangeSet;
@@ -60,7 +60,7 @@ pub fn firmware_maps() -> Vec<Vec<u8>> {
     vec![seed]
 }
 
-/// The text.
+/// The text of `/proc/iomem`.
 pub fn iomem(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(iomem) = Iomem::parse(&text) else {

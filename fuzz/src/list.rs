@@ -6,13 +6,13 @@ use crate::{archive, chain, facts, image, lines, modules, planner, state, trace,
 pub struct Target {
     /// Short, unique.
     pub name: &'static str,
-    /// What the bytes are.
+    /// Description of the bytes.
     pub about: &'static str,
-    /// Takes any bytes; panics when something is not as it should be.
+    /// Runs the parser on any bytes. Panics if the parser breaks a promise.
     pub run: fn(&[u8]),
     /// Inputs that are accepted: where fuzzing starts.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Longer inputs find nothing more.
+    /// Length of the longest input, in bytes: longer inputs find nothing more.
     pub max_len: usize,
 }
 

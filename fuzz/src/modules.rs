@@ -1,4 +1,4 @@
-//! What the kernel modules read.
+//! Bytes that the kernel modules read.
 
 use crate::Cursor;
 use kho::{PhysRange, RangeSet};
@@ -8,7 +8,7 @@ use khofs_decide::check::check;
 use khofs_decide::extents::Extent;
 use khofs_decide::{options, pack, restore};
 
-/// Where the bytes of the input lie in memory.
+/// Physical address of the input's first byte.
 const AT: u64 = 0x10_0000;
 
 /// The input as memory, with the chain at its start, and as text of `/proc/iomem`.
@@ -88,7 +88,7 @@ pub fn khofs(data: &[u8]) {
     }
 }
 
-/// Makes what khofs.ko makes of it, but for files. Gives the number of lost pages.
+/// Reads a tree as khofs.ko does, but makes no files. Returns the number of lost pages.
 fn restore(bytes: &[u8], kinds: &mut Vec<u32>) -> Result<u64, Errno> {
     let (mut reader, _) = pack::Reader::new(bytes)?;
     let mut lost = inode(&mut reader, kinds)?;

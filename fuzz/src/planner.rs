@@ -26,7 +26,8 @@ fn size(cursor: &mut Cursor<'_>) -> u64 {
     mantissa.checked_shl(exponent.into()).unwrap_or(u64::MAX)
 }
 
-/// A request. Whatever is not refused has to keep every promise, by the second look that shares nothing with the first.
+/// A request. A plan that is not refused has to keep every promise, by the second look that shares nothing with the
+/// first.
 pub fn planner(data: &[u8]) {
     let mut c = Cursor(data);
     let ram = set(&mut c, 6);

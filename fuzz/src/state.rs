@@ -1,4 +1,4 @@
-//! What a `kho` of the same boot wrote down, or somebody else did.
+//! Files that a `kho` of the same boot wrote, or that another program wrote in its place.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -30,7 +30,7 @@ pub fn records(data: &[u8]) {
     }
 }
 
-/// What is accepted can be written again, and is then the same.
+/// Checks that a text that is accepted can be written again, and is then the same.
 fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     let content = parse::<T>(text, BOOT).ok()??;
     let once = serde_json::to_value(&content).expect("what was read can be written");

@@ -1,4 +1,4 @@
-//! What the kernel before traced and said, and a running kernel's buffers.
+//! The trace and the log of the previous kernel, and the buffers of a running kernel.
 
 use crate::Cursor;
 use kho_trace::btf::Structs;
@@ -9,7 +9,7 @@ use kho_trace::ring::{Page, PageLayout, unread};
 use kho_trace::{dat, kmsg};
 use std::cell::Cell;
 
-/// Shows everything in it, in every way.
+/// Shows everything in a trace, in every way.
 fn show(meta: &Meta, bytes: &[u8], page_size: usize) {
     let Ok(knowledge) = Knowledge::new(meta) else {
         return;

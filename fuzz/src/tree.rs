@@ -69,7 +69,7 @@ fn is_only_read(name: &str) -> bool {
     kho::tree::RESERVED_PROPERTIES.contains(&name) || name.contains(['#', '*', '?', '@'])
 }
 
-/// Whatever the reader accepts the writer can write, and it reads back alike.
+/// Checks that the writer can write every tree that the reader accepts, and that the copy reads back alike.
 fn written_again_is_the_same(tree: &Reader<'_>) {
     let mut names = tree.walk().filter_map(|event| match event {
         Event::Begin(node) => Some(node.name()),

@@ -1,4 +1,4 @@
-//! What the files in `/sys/kernel/kho` say and do.
+//! The files in `/sys/kernel/kho`: the text that they show, and the actions of writes to them.
 
 use crate::phase::{PHASE, SEALED};
 use crate::store::STORE;
@@ -20,7 +20,7 @@ pub fn active_show(out: &mut Text<'_>) -> Result<(), Errno> {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] for anything else; what activation fails with.
+/// [`EINVAL`] for any other text; the error of the activation.
 pub fn active_store(text: &[u8]) -> Result<(), Errno> {
     if show::is_activation(text)? {
         PHASE.lock().activate()
@@ -30,7 +30,7 @@ pub fn active_store(text: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// `generation`: of the active phase, 0 when there is none.
+/// `generation`: that of the active phase, or 0 if there is none.
 ///
 /// # Errors
 ///
@@ -43,23 +43,23 @@ pub fn generation_show(out: &mut Text<'_>) -> Result<(), Errno> {
 ///
 /// # Errors
 ///
-/// `ENODATA` while none is known.
+/// `ENODATA` while no scratch region is known.
 pub fn scratch_show(out: &mut Text<'_>) -> Result<(), Errno> {
     show::scratch(&STORE.lock(), out)
 }
 
-/// Root tells where scratch will be.
+/// Sets the scratch region that root tells.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] unless it is "0xbase 0xsize" of RAM; `EBUSY` when one arrived.
+/// [`EINVAL`] unless the text is "0xbase 0xsize" of RAM; `EBUSY` if a scratch region arrived.
 pub fn scratch_store(text: &[u8]) -> Result<(), Errno> {
     let range = show::told_scratch(text)?;
     STORE.lock().tell_scratch(range)
 }
 
-/// A piece of `release`, see [`show::leftovers`]. Made anew for each piece, so what changes between two of them can move a
-/// line across their border.
+/// Reads a piece of `release`, see [`show::leftovers`]. The text is made anew for each piece, so a change between two
+/// pieces can move a line across their border.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ pub fn release_read(buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] for a path that comes in pieces, as none that is longer than a page exists; see
+/// [`EINVAL`] if the path comes in pieces, since no path is longer than a page; see
 /// [`release_path`](kho_decide::store::Store::release_path).
 pub fn release_write(text: &[u8], offset: u64) -> Result<(), Errno> {
     if offset != 0 {
@@ -110,7 +110,7 @@ pub fn in_dt_read(buf: &mut [u8], offset: u64) -> usize {
     }
 }
 
-/// Bytes of `in/dt`, 0 when there is none.
+/// Length of `in/dt` in bytes, 0 if there is no such tree.
 pub fn in_dt_size() -> usize {
     let store = STORE.lock();
     let bytes = store.arrival().ok().map(|a| a.kernel_bytes());

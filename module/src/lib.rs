@@ -1,6 +1,6 @@
 //! The Rust half of `kho.ko`.
 //!
-//! What can be decided without the kernel is in [`kho_decide`]. What only the kernel's headers can say (macros, inline
+//! The decisions, which need no kernel, are in [`kho_decide`]. Code that needs the kernel's headers (macros, inline
 //! functions, op tables) is in `glue.c`. All unsafe code is in [`boundary`].
 //!
 //! | module | has |

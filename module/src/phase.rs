@@ -13,8 +13,8 @@ use kho_decide::session::Session;
 /// Producers and whether they are frozen.
 pub static PHASE: Lock<Phase<Linux>, 0> = Lock::new(Phase::new());
 
-/// The tree of the active phase, as `dt` shows it. A lock of its own, which readers of `dt` take: removing that
-/// file waits for them while [`PHASE`] is held.
+/// The tree of the active phase, which the file `dt` shows. It has a lock of its own, which readers of `dt` take:
+/// removing that file waits for them while [`PHASE`] is held.
 pub static SEALED: Lock<Vec<u8>, 2> = Lock::new(Vec::new());
 
 impl Drivers for Linux {

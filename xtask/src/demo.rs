@@ -33,29 +33,30 @@ pub struct Arguments {
     kho: Option<PathBuf>,
 }
 
-/// What is compared: its key, and what people call it.
+/// Contents that the demo compares: key of the reported value, and name shown to people.
 const KEPT: [(&str, &str); 3] = [
     ("tree", "/srv/demo"),
     ("letter", "blob `letter`"),
     ("random", "blob `random`"),
 ];
 
-/// What stays in place where the modules could be built: beside the blobs, and never copied.
+/// Contents that stay in place, beside the blobs, and are never copied: key and name. They exist only if the modules
+/// could be built.
 const IN_PLACE: [(&str, &str); 2] = [
     ("ring", "ring of pages of a driver"),
     ("image", "/srv/vm/image on khofs"),
 ];
 
-/// The modules that do it.
+/// Modules that keep memory in place.
 const MODULES: [&str; 3] = ["kho", "kho_ring", "khofs"];
 
 /// The script of the first kernel.
 const FIRST: &str = include_str!("demo/first.sh");
 
-/// The script of the others.
+/// The script of every kernel after the first.
 const EACH: &str = include_str!("demo/each.sh");
 
-/// The scripts' part for what stays in place.
+/// Part of every script that looks at the contents in place.
 const LOOK_IN_PLACE: &str = include_str!("demo/look.sh");
 
 /// Runs the command.
@@ -150,7 +151,8 @@ fn any_seed() -> u64 {
     now.as_secs() ^ u64::from(now.subsec_nanos())
 }
 
-/// A pass means that no comparison failed; this looks that each was made.
+/// Checks that every comparison was made under every kernel: a pass of the guest only means that no comparison
+/// failed.
 fn complete(lives: &[Life], kept: &[(&str, &str)]) -> Result<()> {
     for (hop, life) in lives.iter().enumerate() {
         for (key, name) in kept {

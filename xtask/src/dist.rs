@@ -12,7 +12,7 @@ use kho_lab::workspace;
 /// The time of everything in them is SOURCE_DATE_EPOCH, or that of the last commit.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Where to put them.
+    /// Folder for the packages.
     #[arg(long, value_name = "FOLDER", default_value = "target/dist")]
     out: PathBuf,
     /// Use this static kho command instead of building it.

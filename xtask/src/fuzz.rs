@@ -16,8 +16,9 @@ use kho_lab::workspace::{cargo, root, target_dir};
 
 use crate::test::tally::Tally;
 
-/// What the sanitizers and the coverage of libFuzzer need; unstable options, which the stable compiler takes with
-/// RUSTC_BOOTSTRAP=1. Its own AddressSanitizer runtime comes with the standard library.
+/// Compiler flags for AddressSanitizer and for the coverage that libFuzzer needs. They are unstable options, which
+/// the stable compiler takes with RUSTC_BOOTSTRAP=1. The compiler's own AddressSanitizer runtime comes with the
+/// standard library.
 const FLAGS: &str = "-Zsanitizer=address --cfg fuzzing -Cforce-frame-pointers \
     -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -25,7 +26,7 @@ const FLAGS: &str = "-Zsanitizer=address --cfg fuzzing -Cforce-frame-pointers \
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// libFuzzer is C++.
+/// Programs that the build needs: libFuzzer is C++.
 const NEEDS: [Need; 1] = [Need::program("c++", "g++")];
 
 /// Time of each target in an ordinary test run.
@@ -61,7 +62,7 @@ struct Target {
     about: String,
 }
 
-/// How a target fared.
+/// Result of fuzzing one target.
 struct Outcome {
     end: End,
     /// Inputs run.
@@ -71,7 +72,7 @@ struct Outcome {
     /// Inputs kept, each of which reaches something new.
     corpus: u64,
     took: Duration,
-    /// The end of what it said.
+    /// Last 40 lines that the fuzzer wrote to its standard error.
     said: String,
 }
 
@@ -224,7 +225,7 @@ impl Fuzzer {
         })
     }
 
-    /// Runs every target for so long, and hands over the outcomes in the order in which they end.
+    /// Runs every target for `time` and passes each outcome to `done`, in the order in which the targets end.
     fn each(&self, time: Duration, mut done: impl FnMut(&Target, &Outcome)) {
         let queue = Mutex::new(self.targets.iter().collect::<VecDeque<_>>());
         let (sender, results) = std::sync::mpsc::channel();
@@ -322,7 +323,8 @@ impl Fuzzer {
         })
     }
 
-    /// Makes what was found smaller, for ten seconds; gives the path of the result.
+    /// Makes the input that was found smaller, for ten seconds. Returns the path of the smaller input if it panics
+    /// too, otherwise the path of `artifact`.
     fn smaller(&self, target: &Target, artifact: &Path) -> String {
         let small = artifact.with_extension("small");
         let result = self
@@ -343,7 +345,8 @@ impl Fuzzer {
         }
     }
 
-    /// Adds to the committed corpus, in few and small files, what reaches edges that it does not reach.
+    /// Adds to the committed corpus, in few and small files, the inputs that reach edges which the committed corpus
+    /// does not reach.
     fn grow_corpus(&self, target: &Target) -> Result<()> {
         let committed = root().join("fuzz/corpus").join(&target.name);
         std::fs::create_dir_all(&committed)

@@ -1,8 +1,8 @@
-//! Every unsafe block has its proof and is where unsafe code may be, every sentence of the security model has its tests, and
-//! every test is run.
+//! Every unsafe block has its proof and is where unsafe code may be, every sentence of the security model has its
+//! tests, every test is run, and every doc comment opens with a thing or an act.
 //!
-//! clippy's `undocumented_unsafe_blocks` sees what the workspace compiles. This looks at every Rust file, so also at the
-//! kernel modules and at the arrival program, which a build script compiles.
+//! clippy's `undocumented_unsafe_blocks` sees only the code that the workspace compiles. This module looks at every
+//! Rust file, so also at the kernel modules and at the arrival program, which a build script compiles.
 
 #[cfg(test)]
 mod tests {
@@ -10,7 +10,7 @@ mod tests {
 
     use kho_lab::workspace::root;
 
-    /// Where unsafe code may be, as ARCHITECTURE.md says.
+    /// Files and folders that may hold unsafe code, as ARCHITECTURE.md says.
     const ALLOWED: [&str; 11] = [
         // A tool of the test guests that maps files and looks at the pages.
         "xtask/guest/src/map.rs",
@@ -240,6 +240,69 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(seen > 0, "this test looks at the wrong files");
+    }
+
+    /// Words that open a doc comment which a reader has to read twice, unless it asks a question.
+    const OPENINGS: [&str; 6] = ["What", "Whatever", "Whoever", "Where", "Who", "How"];
+
+    /// First sentences of the paragraphs of all doc comments, with the number of their first line.
+    fn openings(text: &str) -> Vec<(usize, String)> {
+        let mut found: Vec<(usize, String)> = Vec::new();
+        let mut open = false;
+        for (at, line) in text.lines().enumerate() {
+            let line = line.trim();
+            let body = ["///", "//!"]
+                .iter()
+                .find_map(|mark| line.strip_prefix(mark));
+            let body = body.map_or("", str::trim);
+            match found.last_mut().filter(|_| open) {
+                Some((_, paragraph)) if !body.is_empty() => *paragraph += &format!(" {body}"),
+                _ if !body.is_empty() => found.push((at + 1, body.to_owned())),
+                _ => {}
+            }
+            open = !body.is_empty();
+        }
+        for (_, paragraph) in &mut found {
+            let end = [". ", "? ", ": "]
+                .iter()
+                .filter_map(|end| paragraph.find(end));
+            if let Some(end) = end.min() {
+                paragraph.truncate(end + 1);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn doc_comments_open_with_a_thing_or_an_act() {
+        let mut all = Vec::new();
+        files(root(), &mut all);
+        let (mut seen, mut wrong) = (0, Vec::new());
+        for path in all {
+            let text = std::fs::read_to_string(&path).unwrap();
+            for (line, sentence) in openings(&text) {
+                seen += 1;
+                let first = sentence.split(|c: char| !c.is_alphanumeric()).next();
+                if first.is_some_and(|first| OPENINGS.contains(&first)) && !sentence.ends_with('?')
+                {
+                    wrong.push(format!("{}:{line}: {sentence}", path.display()));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 5000, "{seen} doc comments");
+    }
+
+    #[test]
+    fn a_comment_is_read_by_paragraphs() {
+        let text = "/// What is it? A page.\n///\n/// Where it is\n/// now: here.\nfn a() {}\n//! Length. What else.";
+        let found = openings(text);
+        let sentences: Vec<&str> = found.iter().map(|(_, text)| &**text).collect();
+        assert_eq!(sentences, ["What is it?", "Where it is now:", "Length."]);
+        assert_eq!(
+            found.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [1, 3, 6]
+        );
     }
 
     #[test]

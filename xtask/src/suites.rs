@@ -1,4 +1,4 @@
-//! `cargo xtask suites`: file system suites that nobody here wrote, on khofs and on tmpfs.
+//! `cargo xtask suites`: file system suites of other projects, on khofs and on tmpfs.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use kho_cases::scenarios::suites::results::{self, Results, STATED};
 use kho_cases::scenarios::suites::{NAMES, full};
 use kho_lab::workspace;
 
-/// Where the report is, below the workspace.
+/// Path of the report, relative to the workspace.
 const REPORT: &str = "docs/reports/khofs-suites.md";
 
 /// Run all of the file system suites on khofs and on tmpfs under each kernel, and write the report.
@@ -22,7 +22,7 @@ pub struct Arguments {
     from_logs: bool,
 }
 
-/// Runs it.
+/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let scenarios = ["6.1", "6.12", "7.3"].map(full);
     if !arguments.from_logs {

@@ -26,7 +26,7 @@ struct Module {
 
 struct Source {
     modules: BTreeMap<Name, Module>,
-    /// What is implemented for a type, by its name: two types of the same name are both shown with all of it.
+    /// Implementations for a type, by the type's name: two types of the same name are both shown with all of them.
     impls: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -34,7 +34,7 @@ fn public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-/// Code for tests, for the documentation's own tests, or for proofs.
+/// Whether an item is code for tests, for the documentation's own tests, or for proofs.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let Meta::List(list) = &attribute.meta else {

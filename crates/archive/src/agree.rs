@@ -1,5 +1,5 @@
-//! Whatever headers are written are read: over everything that the limits let through, not only over what the file
-//! system below the tests takes.
+//! Test that the decoder reads every header that the encoder writes: over all objects that the limits accept, not only
+//! over those that the file system below the tests takes.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::sparse::{self, Extent};
 use crate::sys::{Time, Xattrs};
 use crate::{BLOCK, Kind, limits};
 
-/// What a file system could show, owned.
+/// An object as a file system could show it, with owned fields.
 #[derive(Debug, Clone)]
 struct Object {
     kind: Kind,
@@ -40,7 +40,8 @@ impl Object {
         }
     }
 
-    /// The limits of packing.
+    /// Returns whether packing accepts this object: its path, its text as a symlink, its owner and the length of its
+    /// headers.
     fn accepted(&self) -> bool {
         limits::path(&self.path).is_ok()
             && (self.kind != Kind::Symlink || limits::symlink(&self.link).is_ok())
@@ -63,7 +64,8 @@ impl Object {
     }
 }
 
-/// Numbers at the borders of what they are stored in, and any other.
+/// Numbers at most 2 away from those in `around`, which are the borders of the fields that store them, and any other
+/// `i64`.
 fn edges(around: &'static [i128]) -> impl Strategy<Value = i128> {
     let near = (0..around.len(), -2_i128..=2).prop_map(|(i, d)| around[i] + d);
     prop_oneof![near, any::<i64>().prop_map(i128::from)]
@@ -90,7 +92,8 @@ fn id() -> impl Strategy<Value = u32> {
         .prop_map(|n| u32::try_from(n.rem_euclid(1 << 32)).unwrap())
 }
 
-/// Less what the last block may not reach: a file of that size is never read to its end.
+/// Sizes of files, at most `i64::MAX` less the 511 bytes that the last block may not reach. The test never reads a file
+/// of that size to its end.
 fn size() -> impl Strategy<Value = u64> {
     edges(&[0, 512, 0o77_777_777_777, i64::MAX as i128 - 512])
         .prop_map(|n| u64::try_from(n.clamp(0, i64::MAX as i128 - 511)).unwrap())
@@ -130,7 +133,7 @@ fn xattrs() -> impl Strategy<Value = Xattrs> {
     proptest::collection::btree_map(name, value, 0..20).prop_map(|map| map.into_iter().collect())
 }
 
-/// A map as `sparse::find` makes them of a file of this size: only the last extent may end inside a block.
+/// A map as `sparse::find` makes it of a file of `size` bytes: only the last extent may end inside a block.
 fn map(size: u64) -> impl Strategy<Value = Option<Vec<Extent>>> {
     let cuts = proptest::collection::btree_set(0..=size / BLOCK, 0..9);
     (any::<bool>(), cuts, any::<bool>()).prop_map(move |(sparse, cuts, to_the_end)| {

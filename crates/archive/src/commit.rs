@@ -14,23 +14,24 @@ use crate::sys::{self, Stat};
 use crate::walk::kind_name;
 use crate::{UnpackOptions, UnpackStats};
 
-/// A directory that existed before.
+/// A directory of the target that existed before.
 pub(crate) struct Merged {
     pub path: Vec<u8>,
     pub stat: Stat,
-    /// Stage on its file system, where `<index of this>/` holds what goes directly into it.
+    /// Index of the stage on the directory's file system. `<index of this>/` in the stage holds the objects that go
+    /// directly into the directory. `None` until an entry needs a stage.
     pub stage: Option<usize>,
-    /// What the archive says about it; nothing for the directory that the target goes into.
+    /// Metadata that the archive has for the directory; `None` for the directory that the target goes into.
     pub meta: Option<Meta>,
 }
 
-/// Something that was done and can be undone.
+/// A change that the commit made and can undo. The first field is the index of the merged directory.
 enum Done {
-    /// A name was moved from the stage to where nothing was.
+    /// A name was moved from the stage to the merged directory, which did not have it.
     Moved(usize, Box<[u8]>),
-    /// A name was exchanged with what was there.
+    /// A name in the stage was exchanged with the same name in the merged directory.
     Swapped(usize, Box<[u8]>),
-    /// A directory has other metadata.
+    /// The metadata of the merged directory were changed from these.
     Meta(usize, Before),
 }
 
@@ -123,7 +124,8 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// The directory in the stage with what goes into a merged directory.
+    /// Opens the directory in the stage that holds the objects of a merged directory. `None` if there is no stage for
+    /// it, or nothing in the stage goes into it.
     fn content(
         &self,
         index: usize,
@@ -209,7 +211,8 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Times of directories come last, children before parents.
+    /// Sets the times of the merged directories, children before parents. This comes last, because every change in a
+    /// directory changes its time.
     fn times(&self) -> Result<(), UnpackError> {
         for merged in self.merged.iter().rev() {
             if let Some(meta) = &merged.meta {

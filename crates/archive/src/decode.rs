@@ -1,5 +1,5 @@
-//! Reading archives from somebody else's memory: every field is doubted, and memory use has a bound that the stream
-//! cannot move.
+//! Decoder of archives that another kernel left in memory: it checks every field, and no stream can move the bound of
+//! its memory use.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ const BLOCK_SIZE: usize = 512;
 pub(crate) struct Entry {
     /// Offset of its first header block.
     pub offset: u64,
-    /// Relative, normal, no slash at either end.
+    /// Path of the entry: relative, normal, without a slash at either end.
     pub path: Vec<u8>,
     pub kind: Kind,
     pub mode: u32,
@@ -42,11 +42,11 @@ pub(crate) struct Entry {
 pub(crate) struct Decode<R> {
     inner: R,
     offset: u64,
-    /// Content of the current entry that was not taken yet.
+    /// Number of bytes of the current entry's content that were not read yet.
     content: u64,
     pad: usize,
     done: bool,
-    /// For messages.
+    /// Offset of the current entry's first header block, for messages.
     entry_offset: u64,
     entry: Option<PathBuf>,
 }
@@ -68,17 +68,17 @@ impl<R: Read> Decode<R> {
         }
     }
 
-    /// Bytes taken from the stream so far.
+    /// Returns the number of bytes read from the stream so far.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Where the bytes come from.
+    /// Returns the reader that the bytes come from.
     pub(crate) fn reader(&mut self) -> &mut R {
         &mut self.inner
     }
 
-    /// An error about the current entry.
+    /// Makes an error about the current entry.
     pub(crate) fn bad(&self, problem: Problem) -> FormatError {
         FormatError {
             offset: self.entry_offset,
@@ -114,7 +114,8 @@ impl<R: Read> Decode<R> {
         Ok(())
     }
 
-    /// Fills as much of `buf` as the current entry's content allows; 0 at its end.
+    /// Fills as much of `buf` as the current entry's content allows, and returns the number of bytes: 0 at the end of
+    /// the content.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, FormatError> {
         let n = usize::try_from(self.content).map_or(buf.len(), |c| c.min(buf.len()));
         let Some(part) = buf.get_mut(..n) else {
@@ -125,7 +126,7 @@ impl<R: Read> Decode<R> {
         Ok(n)
     }
 
-    /// Skips what is left of the current entry, reading through `buf`.
+    /// Skips the rest of the current entry, reading through `buf`.
     pub(crate) fn skip(&mut self, buf: &mut [u8]) -> Result<(), FormatError> {
         while self.read(buf)? > 0 {}
         self.skip_padding()
@@ -140,7 +141,8 @@ impl<R: Read> Decode<R> {
         Ok(())
     }
 
-    /// The next header block, or `None` where the two zero blocks of the end stand.
+    /// Reads the next header block. `None` if it and the block after it are the two zero blocks at the end of an
+    /// archive.
     fn block(&mut self) -> Result<Option<Header>, FormatError> {
         let mut block = [0; BLOCK_SIZE];
         self.fill(&mut block)?;
@@ -184,9 +186,10 @@ impl<R: Read> Decode<R> {
         }
     }
 
-    /// The next entry; what is left of the one before is skipped. `None` at the end of the archive.
+    /// Reads the headers of the next entry, after skipping the rest of the entry before it. `None` at the end of the
+    /// archive.
     ///
-    /// Directories do not have to be closed and order is not looked at here.
+    /// The decoder does not check the order of entries, nor that a directory is complete before another one begins.
     pub(crate) fn next(&mut self, buf: &mut [u8]) -> Result<Option<Entry>, FormatError> {
         if self.done {
             return Ok(None);
@@ -376,7 +379,8 @@ impl<R: Read> Decode<R> {
     }
 }
 
-/// A name that stays where it belongs: relative, no `.`, no `..`, nothing empty.
+/// Checks that a path cannot lead out of the directory that it is relative to: no leading slash, no `.`, no `..`, no
+/// empty component.
 fn check_path(what: &'static str, path: &[u8]) -> Result<Vec<u8>, Problem> {
     limits::path(path)
         .map(|()| path.to_vec())

@@ -1,4 +1,4 @@
-//! Headers as they are written: one ustar block, before it a pax extended header where the block is too small.
+//! Encoder of headers: one ustar block, preceded by a pax extended header if the block is too small.
 
 use tar::{EntryType, Header};
 
@@ -18,7 +18,7 @@ const MAX_OCTAL_LONG: u64 = 0o77_777_777_777;
 /// Everything an entry's headers say.
 pub(crate) struct Head<'a> {
     pub kind: Kind,
-    /// Relative to the archive's root, no slash at either end.
+    /// Path relative to the archive's root, without a slash at either end.
     pub path: &'a [u8],
     pub mode: u32,
     pub uid: u32,
@@ -33,7 +33,7 @@ pub(crate) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Bytes of content that follow the headers, without padding.
+    /// Returns the number of bytes of content that follow the headers, without padding.
     pub(crate) fn stored(&self) -> u64 {
         match self.sparse {
             Some(map) => {
@@ -44,7 +44,7 @@ impl Head<'_> {
         }
     }
 
-    /// The header blocks.
+    /// Encodes the header blocks.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut header = Header::new_ustar();
         header.set_entry_type(match self.kind {
@@ -124,14 +124,14 @@ impl Head<'_> {
     }
 }
 
-/// Bytes from the end of content of this length to the next block.
+/// Returns the number of padding bytes from the end of content of this length to the next block.
 pub(crate) fn padding(len: u64) -> usize {
     let over = len % BLOCK;
     // Below 512 in any case.
     usize::try_from((BLOCK - over) % BLOCK).unwrap_or(0)
 }
 
-/// Copies as much as fits; says whether that was all.
+/// Copies as much of `value` as fits; returns whether all of it did.
 fn fill(field: &mut [u8], value: &[u8]) -> bool {
     for (slot, b) in field.iter_mut().zip(value) {
         *slot = *b;
@@ -139,7 +139,7 @@ fn fill(field: &mut [u8], value: &[u8]) -> bool {
     value.len() <= field.len()
 }
 
-/// One `length key=value\n` record, where the length counts its own digits.
+/// Appends one `length key=value\n` record, where the length counts its own digits.
 fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut len = rest + 1;
@@ -153,7 +153,8 @@ fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-/// The key for an attribute. GNU tar escapes the record's own separator (xattr_encode_keyword in its xheader.c).
+/// Returns the key for an attribute. GNU tar escapes the record's own separator (xattr_encode_keyword in its
+/// xheader.c).
 fn xattr_key(name: &[u8]) -> Vec<u8> {
     let mut key = b"SCHILY.xattr.".to_vec();
     for b in name {

@@ -4,26 +4,26 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a path could not be packed. Nothing on disk is ever changed by packing.
+/// Reason why a path could not be packed. Packing never changes anything on disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The path given is not one that can be kept.
+    /// The given path cannot be kept.
     #[error("cannot keep {path:?}: {why}")]
     BadPath {
         /// The path as it was given.
         path: PathBuf,
-        /// What is wrong with it, and what to give instead.
+        /// Fault of the path, and the path to give instead.
         why: &'static str,
     },
     /// A system call failed.
     #[error("cannot {action} {path:?}: {source}")]
     Io {
-        /// What was done, as a verb.
+        /// Operation that failed, as a verb.
         action: &'static str,
-        /// The object it was done to.
+        /// Object of the operation.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error that the kernel returned.
         #[source]
         source: io::Error,
     },
@@ -56,7 +56,7 @@ pub enum PackError {
     Changed {
         /// The object that changed.
         path: PathBuf,
-        /// How.
+        /// Kind of the change.
         change: Change,
     },
     /// The extended attributes of one object exceed what an archive entry may hold.
@@ -71,7 +71,8 @@ pub enum PackError {
         /// Bytes it may take.
         limit: u64,
     },
-    /// The extended attributes of a directory and those of the directories above it exceed what is held while unpacking.
+    /// The extended attributes of a directory and those of the directories above it exceed the bytes that are held
+    /// while unpacking.
     #[error(
         "the extended attributes of {path:?} and of the kept directories above it take {bytes:#x} bytes, at most \
          {limit:#x} can be kept; remove some, or keep a directory further down"
@@ -89,21 +90,21 @@ pub enum PackError {
     Unrepresentable {
         /// The object.
         path: PathBuf,
-        /// Part of it that is the reason.
+        /// Part of the object that an archive cannot hold.
         what: &'static str,
-        /// What is wrong with that.
+        /// Reason why an archive cannot hold that part.
         why: &'static str,
     },
-    /// A path longer than the kernel lets anybody open in one piece.
+    /// A path longer than the kernel opens in one piece.
     #[error(
         "{path:?} is {bytes:#x} bytes long, at most {limit:#x} can be kept; keep a directory further down"
     )]
     PathTooLong {
         /// The path.
         path: PathBuf,
-        /// Its length.
+        /// Length of the path, in bytes.
         bytes: usize,
-        /// The longest allowed.
+        /// Longest length allowed, in bytes.
         limit: usize,
     },
     /// The receiver of the archive failed.
@@ -113,7 +114,7 @@ pub enum PackError {
         offset: u64,
         /// The object being packed.
         path: PathBuf,
-        /// What the receiver said.
+        /// Error that the receiver returned.
         #[source]
         source: io::Error,
     },
@@ -131,13 +132,13 @@ pub enum PackError {
     },
 }
 
-/// What changed about an object while it was packed.
+/// Kind of change that an object went through while it was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is gone.
+    /// The object is gone.
     Removed,
-    /// It is another kind of object now.
+    /// The name belongs to another kind of object now.
     Kind {
         /// Kind when it was first seen.
         was: &'static str,
@@ -146,21 +147,21 @@ pub enum Change {
     },
     /// Another object of the same kind has its name now.
     Replaced,
-    /// It shrank.
+    /// The object shrank.
     Shrank {
         /// Size when it was first seen, bytes.
         was: u64,
         /// Size now.
         now: u64,
     },
-    /// It grew.
+    /// The object grew.
     Grew {
         /// Size when it was first seen, bytes.
         was: u64,
         /// Size now.
         now: u64,
     },
-    /// Its content was written; the size is the same.
+    /// The content of the object was written; the size is the same.
     Written,
     /// Owner, mode or extended attributes changed, or a hard link to it came or went.
     Attributes,
@@ -168,7 +169,7 @@ pub enum Change {
     Listing,
     /// The walk came upon this object where another one was measured.
     Unexpected,
-    /// It was measured and the walk ended without it.
+    /// An object was measured and the walk ended without it.
     Missing,
 }
 
@@ -199,7 +200,7 @@ pub struct FormatError {
     pub offset: u64,
     /// Name of the entry, as far as it is known.
     pub entry: Option<PathBuf>,
-    /// What is wrong.
+    /// Fault of the stream at that place.
     #[source]
     pub problem: Problem,
 }
@@ -215,7 +216,7 @@ impl fmt::Display for Entry<'_> {
     }
 }
 
-/// What is wrong with a stream.
+/// Fault of a stream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -231,9 +232,9 @@ pub enum Problem {
     /// The header checksum does not match.
     #[error("header checksum is {stored:#o}, the header sums to {computed:#o}")]
     Checksum {
-        /// As stored.
+        /// Sum that the header stores.
         stored: u32,
-        /// As computed.
+        /// Sum of the header's bytes.
         computed: u32,
     },
     /// Not a ustar header at all.
@@ -250,7 +251,7 @@ pub enum Problem {
     Type {
         /// The type byte as a character.
         code: char,
-        /// What it would be.
+        /// Kind of entry that the type byte stands for.
         meaning: &'static str,
     },
     /// The name cannot be used safely.
@@ -258,7 +259,7 @@ pub enum Problem {
     Name {
         /// `name` or `link target`.
         what: &'static str,
-        /// Why.
+        /// Reason why it cannot be used.
         why: &'static str,
     },
     /// Extended records that do not parse.
@@ -267,15 +268,15 @@ pub enum Problem {
     /// Extended records larger than accepted.
     #[error("an extended header of {bytes:#x} bytes, at most {limit:#x} are accepted")]
     PaxTooLarge {
-        /// Its size.
+        /// Size of the header, in bytes.
         bytes: u64,
-        /// The limit.
+        /// Largest size accepted, in bytes.
         limit: u64,
     },
     /// An attribute outside the name spaces that are kept.
     #[error("extended attribute {name:?} is in no name space that is kept")]
     Attribute {
-        /// Its name.
+        /// Name of the attribute.
         name: String,
     },
     /// Content where there must be none.
@@ -299,7 +300,7 @@ pub enum Problem {
     /// More than the caller is willing to take.
     #[error("more than {limit:#x} {what}")]
     Limit {
-        /// What there is too much of.
+        /// Quantity that exceeds the limit.
         what: &'static str,
         /// The limit.
         limit: u64,
@@ -309,7 +310,7 @@ pub enum Problem {
     Empty,
 }
 
-/// Why an archive could not be unpacked. Except for [`UnpackError::Incomplete`], everything is as it was before.
+/// Reason why an archive could not be unpacked. Except for [`UnpackError::Incomplete`], the target is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
@@ -321,18 +322,18 @@ pub enum UnpackError {
     Dest {
         /// The directory given.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error that the kernel returned.
         #[source]
         source: io::Error,
     },
-    /// Things in the way.
+    /// Objects are in the way of entries.
     #[error("{}", Conflicts(.first, .total, .forced))]
     Conflicts {
-        /// The first few.
+        /// The first conflicts, at most eight.
         first: Vec<Conflict>,
-        /// How many there are in all.
+        /// Number of conflicts in all.
         total: u64,
-        /// Whether replacing files had been asked for, so that only other kinds of conflict are listed.
+        /// Whether the caller had asked for replacing files, so that only other kinds of conflict are listed.
         forced: bool,
     },
     /// A component on the way to the target is a symlink.
@@ -352,20 +353,20 @@ pub enum UnpackError {
     /// A system call failed.
     #[error("cannot {action} {path:?} (archive byte {offset:#x}): {source}")]
     Io {
-        /// What was done, as a verb.
+        /// Operation that failed, as a verb.
         action: &'static str,
         /// The target path concerned.
         path: PathBuf,
         /// Offset of the entry's header in the stream.
         offset: u64,
-        /// What the kernel said.
+        /// Error that the kernel returned.
         #[source]
         source: io::Error,
     },
-    /// Whoever called looked at the whole archive before it was put in place, and did not want it.
+    /// The caller's check of the whole archive, made before it was put in place, refused it.
     #[error("not put in place: {source}")]
     Refused {
-        /// The reason given.
+        /// Reason that the check gave.
         #[source]
         source: io::Error,
     },
@@ -388,19 +389,19 @@ pub enum UnpackError {
         cause: Box<UnpackError>,
         /// Paths that are not as they were before.
         left: Vec<PathBuf>,
-        /// Directories that may hold what was replaced. Nothing but the user removes them.
+        /// Directories that may hold the objects that were replaced. Only the user removes these directories.
         stage: Vec<PathBuf>,
     },
 }
 
-/// One thing in the way of an entry.
+/// One object in the way of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// Where.
+    /// Path of the object in the way.
     pub path: PathBuf,
-    /// What is there.
+    /// Kind of the object in the way.
     pub there: &'static str,
-    /// What the archive has.
+    /// Kind of the entry in the archive.
     pub wanted: &'static str,
 }
 

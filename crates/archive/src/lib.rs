@@ -18,18 +18,18 @@
 //!
 //! # Order
 //!
-//! The stream starts with the kept path, every directory comes before what is in it, and siblings are sorted by the
-//! bytes of their names. So the same tree always gives the same bytes, and [`unpack`] can refuse duplicates without
+//! The stream starts with the kept path, every directory comes before its entries, and siblings are sorted by the bytes
+//! of their names. So the same tree always gives the same bytes, and [`unpack`] can refuse duplicates without
 //! remembering names.
 //!
 //! # Trust
 //!
 //! Packing reads a tree that may change beneath it; unpacking reads a stream that the previous kernel left in memory
-//! into a tree that may hold symlinks set up by somebody else. Both resolve every name with `openat2(2)` below
+//! into a tree that may hold symlinks set up by another user. Both resolve every name with `openat2(2)` below
 //! directories they hold open and follow no symlink. No stream makes [`unpack`] or [`list`] use more memory than 1 MiB
-//! for headers, 16 MiB for a sparse map, 16 MiB for the attributes of new directories not finished yet, the attributes of
-//! every directory that existed before, and about 100 bytes and its name for every entry put into one of those. What
-//! [`measure`] accepts keeps these bounds (`limits.rs`): what is packed can be unpacked.
+//! for headers, 16 MiB for a sparse map, 16 MiB for the attributes of new directories not finished yet, the attributes
+//! of every directory that existed before, and about 100 bytes and its name for every entry put into one of those.
+//! Every tree that [`measure`] accepts keeps these bounds (`limits.rs`): every packed tree can be unpacked.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
@@ -59,9 +59,9 @@ pub use unpack::{unpack, unpack_if};
 
 use std::path::PathBuf;
 
-/// Everything in a tar stream comes in blocks of 512 bytes.
+/// Size of a block in bytes: everything in a tar stream comes in blocks of 512 bytes.
 pub(crate) const BLOCK: u64 = 512;
-/// The two zero blocks at the end.
+/// Length of the two zero blocks at the end of an archive, in bytes.
 pub(crate) const END_LEN: u64 = 2 * BLOCK;
 /// Bytes moved at a time.
 pub(crate) const BUFFER: usize = 256 * 1024;
@@ -80,7 +80,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As used in messages.
+    /// Returns the name of the kind, as used in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Kind {
     }
 }
 
-/// How to pack.
+/// Options of packing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PackOptions {
     /// Leave out sockets, fifos and devices and count them, instead of failing.
@@ -101,7 +101,7 @@ pub struct PackOptions {
     pub one_file_system: bool,
 }
 
-/// What was packed, or will be.
+/// Numbers of the objects and bytes that were packed or will be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PackStats {
     /// Entries in all.
@@ -120,20 +120,20 @@ pub struct PackStats {
     pub skipped_special: u64,
     /// Mount points kept as empty directories.
     pub not_entered: u64,
-    /// Files and directories that `chattr +i` or `+a` locks: an archive does not say so.
+    /// Files and directories that `chattr +i` or `+a` locks: an archive does not hold the lock.
     pub locked: u64,
 }
 
-/// Where to unpack to.
+/// Place to unpack an archive to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dest {
-    /// Where it came from.
+    /// The path that the archive was packed from.
     Original,
     /// Below this existing directory, with the whole path kept below it.
     Into(PathBuf),
 }
 
-/// How to unpack.
+/// Options of unpacking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnpackOptions {
     /// Replace files and symlinks that are in the way. Directories are merged with or without it, and nothing replaces
@@ -141,17 +141,17 @@ pub struct UnpackOptions {
     pub force: bool,
     /// Restore setuid and setgid bits of files and `security.*` attributes.
     pub privileged: bool,
-    /// Restore SELinux labels (`security.selinux`): for a system that has a policy, where a file without the right label
-    /// is as good as lost to its service. Only root could give them to what was packed.
+    /// Restore SELinux labels (`security.selinux`): for a system that has a policy, where a file without the right
+    /// label is as good as lost to its service. Only root could give such a label to a packed object.
     pub labels: bool,
     /// Leave out extended attributes that the target file system does not support and count them, instead of failing.
     pub drop_unsupported_xattrs: bool,
-    /// Write everything to the disk before returning, content, names and attributes: what is in place then is there
-    /// after a power cut. Nothing is in place that was not written before. Costs nothing on file systems in memory.
+    /// Write content, names and attributes to the disk before returning, so that everything in place survives a power
+    /// cut. Content is written before it is put in place. Costs nothing on file systems in memory.
     pub fsync: bool,
-    /// Most entries accepted.
+    /// Largest number of entries accepted.
     pub max_entries: u64,
-    /// Most bytes of the stream accepted.
+    /// Largest number of bytes of the stream accepted.
     pub max_bytes: u64,
 }
 
@@ -169,7 +169,7 @@ impl Default for UnpackOptions {
     }
 }
 
-/// What was unpacked.
+/// Numbers of the objects and bytes that were unpacked, replaced or left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnpackStats {
     /// Entries in all.
@@ -200,7 +200,7 @@ pub struct UnpackStats {
     pub unsupported_dropped: u64,
     /// Names of those attributes, each once, the first eight.
     pub unsupported: Vec<String>,
-    /// What the first of them belonged to: its path in the archive.
+    /// Path in the archive of the entry that the first of those attributes belonged to.
     pub first_unsupported: Option<PathBuf>,
     /// Stage directories that could not be removed after everything was in place; the next [`unpack`] there, or
     /// [`clean_stale`], removes them.

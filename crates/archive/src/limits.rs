@@ -1,21 +1,22 @@
-//! What an archive can hold: the same bounds for who writes one and who reads one, so that whatever is packed can be
+//! Bounds of what an archive can hold. Packing and unpacking have the same ones, so that every packed archive can be
 //! unpacked.
 
 /// Most bytes that the headers of one entry may take, names and extended attributes included.
 pub(crate) const MAX_HEAD: usize = 1 << 20;
 
-/// Longest path in an archive: `PATH_MAX` (4096 with its NUL) less what the name of a stage takes. How long one
-/// component may be, the file system says.
+/// Longest path in an archive: `PATH_MAX` (4096 with its NUL) less what the name of a stage takes. The file system
+/// bounds the length of one component.
 pub(crate) const MAX_PATH: usize = 4080;
 
 /// Longest text of a symlink: `PATH_MAX` less its NUL (symlink(2)).
 pub(crate) const MAX_LINK: usize = 4095;
 
-/// Most bytes that the extended attributes of a directory and of the directories above it may take: whoever unpacks
-/// holds them until the directories are complete.
+/// Most bytes that the extended attributes of a directory and of the directories above it may take: unpacking holds
+/// them in memory until the directories are complete.
 pub(crate) const MAX_OPEN_ATTRIBUTES: usize = 16 << 20;
 
-/// Why this cannot be the path of an entry, relative and without slashes at its ends.
+/// Checks that `path` can be the path of an entry: relative and without slashes at its ends. The error is the reason
+/// why it cannot.
 pub(crate) fn path(path: &[u8]) -> Result<(), &'static str> {
     if path.is_empty() {
         Err("it is empty")
@@ -36,7 +37,8 @@ pub(crate) fn path(path: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Why this cannot be the text of a symlink. It is never followed here, so it may say anything that symlink(2) takes.
+/// Checks that `text` can be the text of a symlink. The error is the reason why it cannot. This crate never follows the
+/// symlink, so the text may be anything that symlink(2) takes.
 pub(crate) fn symlink(text: &[u8]) -> Result<(), &'static str> {
     if text.is_empty() {
         Err("it is empty")
@@ -49,12 +51,13 @@ pub(crate) fn symlink(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Whether something can be owned by a user or group of this number. The last one means "leave as it is" to chown(2).
+/// Returns whether a user or group of this number can own an object. The largest number means "leave as it is" to
+/// chown(2).
 pub(crate) fn owner(id: u32) -> bool {
     id != u32::MAX
 }
 
-/// Bytes of names and values of extended attributes.
+/// Returns the number of bytes in the names and values of extended attributes.
 pub(crate) fn weight(xattrs: &[(Vec<u8>, Vec<u8>)]) -> usize {
     xattrs.iter().map(|(n, v)| n.len() + v.len()).sum()
 }

@@ -1,4 +1,4 @@
-//! What is in an archive, without unpacking it.
+//! Lists the entries of an archive without unpacking it.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -14,9 +14,9 @@ use crate::{BUFFER, Kind};
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntrySummary {
-    /// Where it came from, absolute.
+    /// Absolute path that the entry was packed from.
     pub path: PathBuf,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: Kind,
     /// Size in bytes once unpacked, holes included.
     pub size: u64,
@@ -34,7 +34,7 @@ pub struct EntrySummary {
     pub link: Option<PathBuf>,
     /// Number of extended attributes.
     pub xattrs: usize,
-    /// Offset of its headers in the stream.
+    /// Offset of the entry's headers in the stream.
     pub offset: u64,
 }
 
@@ -74,8 +74,8 @@ pub struct List<R> {
 
 /// Lists the entries of an archive, reading over their content.
 ///
-/// Names and fields are checked as [`crate::unpack`] checks them; the order of entries and what hard links refer to are
-/// not. It touches no file, so it is also the place to fuzz the parser.
+/// Names and fields are checked as [`crate::unpack`] checks them. Not checked are the order of entries, and whether the
+/// target of a hard link came before. The function touches no file, so it is also the place to fuzz the parser.
 pub fn list<R: Read>(reader: R) -> List<R> {
     List {
         decode: Decode::new(reader),

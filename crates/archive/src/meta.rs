@@ -1,4 +1,4 @@
-//! Owner, attributes, mode and times of what is unpacked.
+//! Owner, attributes, mode and times of unpacked objects.
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -13,28 +13,28 @@ use crate::pax::{ACL_ACCESS, ACL_DEFAULT};
 use crate::sys::{self, Stat, Time, XattrTarget, Xattrs};
 use crate::{UnpackOptions, UnpackStats};
 
-/// What an entry says about an inode.
+/// Metadata that an entry has for an inode.
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
-    /// Its path in the archive; none for what the archive does not name.
+    /// Path of the entry in the archive; empty for a directory that the archive does not name.
     pub path: Vec<u8>,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// None: whatever it is.
+    /// Modification time; `None` if it is left as the kernel sets it.
     pub mtime: Option<Time>,
     pub xattrs: Xattrs,
     /// Offset of the entry, for messages.
     pub offset: u64,
 }
 
-/// The step that failed, and how.
+/// The step that failed, and its error.
 pub(crate) type Failed = (&'static str, Errno);
 
 /// The attribute that holds an SELinux label (`XATTR_NAME_SELINUX`, include/uapi/linux/xattr.h, 6.1 to 7.3).
 const SELINUX: &[u8] = b"security.selinux";
 
-/// Attributes left out that are named one by one.
+/// Most left-out attributes that are named one by one.
 const NAMED: usize = 8;
 
 const OWNER: &str = "set the owner of";
@@ -43,7 +43,7 @@ const MODE: &str = "set the mode of";
 const TIME: &str = "set the modification time of";
 
 impl Meta {
-    /// What an entry says.
+    /// Takes the metadata out of an entry.
     pub(crate) fn of(entry: Entry) -> Self {
         Self {
             path: entry.path,
@@ -56,13 +56,13 @@ impl Meta {
         }
     }
 
-    /// Bytes of attributes this holds in memory.
+    /// Returns the number of bytes of extended attributes that this value holds in memory.
     pub(crate) fn weight(&self) -> usize {
         limits::weight(&self.xattrs)
     }
 
-    /// Sets everything, in the order in which nothing undoes what came before: a change of owner clears set-id bits
-    /// and capabilities, an ACL changes the mode.
+    /// Sets owner, attributes, mode and time, in the order in which no step undoes an earlier one: a change of owner
+    /// clears set-id bits and capabilities, an ACL changes the mode.
     pub(crate) fn apply(
         &self,
         fd: BorrowedFd<'_>,
@@ -81,7 +81,7 @@ impl Meta {
         self.time(fd)
     }
 
-    /// The same for a symlink, which has no mode; `fd` is an `O_PATH` descriptor of it.
+    /// Sets owner, attributes and time of a symlink, which has no mode; `fd` is an `O_PATH` descriptor of the symlink.
     pub(crate) fn apply_symlink(
         &self,
         dir: BorrowedFd<'_>,
@@ -147,14 +147,14 @@ impl Meta {
     }
 }
 
-/// What a directory that is merged into was like before.
+/// Metadata that a merged directory had before.
 pub(crate) struct Before {
     stat: Stat,
     xattrs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Before {
-    /// Notes everything that applying `meta` may change.
+    /// Reads all metadata that applying `meta` may change.
     pub(crate) fn of(fd: BorrowedFd<'_>, meta: &Meta) -> Result<Self, Failed> {
         let look = |e| ("look at", e);
         let stat = sys::stat_fd(fd).map_err(look)?;
@@ -172,7 +172,8 @@ impl Before {
         Ok(Self { stat, xattrs })
     }
 
-    /// Takes away ACLs that the kept directory did not have: they would let in whom it kept out.
+    /// Removes the ACLs of the existing directory: if the kept directory did not have them, they would let in users
+    /// that it kept out.
     pub(crate) fn drop_acls(&self, fd: BorrowedFd<'_>) -> Result<(), Failed> {
         for (name, value) in &self.xattrs {
             if value.is_some() && (name == ACL_ACCESS || name == ACL_DEFAULT) {
@@ -183,7 +184,7 @@ impl Before {
         Ok(())
     }
 
-    /// Makes it so again.
+    /// Sets the metadata of the directory back to these.
     pub(crate) fn restore(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         sys::chown_fd(fd, self.stat.uid, self.stat.gid)?;
         let target = XattrTarget::Fd(fd);

@@ -13,20 +13,20 @@ use crate::sys::{self, Stat};
 use crate::walk::{Found, Visitor, Walk, changed, difference, io, name_still_leads_to, shown};
 use crate::{BUFFER, END_LEN, Kind, PackOptions, PackStats};
 
-/// What a path takes in an archive, taken without reading any content.
+/// Measure of the archive of a path, taken without reading any content.
 ///
 /// Holds 40 bytes per entry and the maps of sparse files, so that [`Measure::pack`] can name what changed since.
 #[derive(Debug, Clone)]
 pub struct Measure {
     /// Length of the archive in bytes; [`Measure::pack`] writes exactly this many.
     pub bytes: u64,
-    /// What there is.
+    /// Numbers of the objects and bytes that will be packed.
     pub stats: PackStats,
     /// BLAKE3 over path, kind, device, inode, size, mtime, ctime, mode, uid and gid of every entry in order.
     ///
-    /// Two measures of an unchanged tree have the same one. A write within the granularity of the kernel's file times
-    /// (a tick, up to 10 ms; finer from 6.13 on where the file system has multigrain times) that leaves the size alone
-    /// can go unnoticed.
+    /// Two measures of an unchanged tree have the same fingerprint. A write within the granularity of the kernel's file
+    /// times (a tick, up to 10 ms; finer from 6.13 on where the file system has multigrain times) that leaves the size
+    /// alone can go unnoticed.
     pub fingerprint: [u8; 32],
     /// Path of the first object that `chattr` locked.
     first_locked: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct Measure {
     maps: BTreeMap<usize, Vec<Extent>>,
 }
 
-/// What was measured of one entry. The hashes only serve to name a change; the fingerprint decides.
+/// Measured values of one entry. The hashes only serve to name a change; the fingerprint decides whether there was one.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     kind: Kind,
@@ -193,7 +193,7 @@ struct Measuring {
 }
 
 impl Measuring {
-    /// Refuses what an archive cannot hold, although a file system may.
+    /// Refuses an object that a file system can hold and an archive cannot.
     fn representable(&mut self, found: &Found<'_>) -> Result<(), PackError> {
         let bad = |what, why| PackError::Unrepresentable {
             path: shown(found.path),
@@ -272,10 +272,10 @@ impl Visitor for Measuring {
     }
 }
 
-/// Walks `path` and says what packing it will take.
+/// Walks `path` and measures its archive.
 ///
-/// `path` must be absolute and normal and none of its parents may be a symlink; it may be one itself, which is then
-/// kept as such.
+/// `path` must be absolute and normal and none of its parents may be a symlink. `path` itself may be a symlink, which
+/// is then kept as such.
 ///
 /// # Errors
 /// [`PackError`]; among them special files (unless skipped), pseudo file systems, and a tree that changes during the
@@ -334,20 +334,20 @@ struct Packing<'a, W> {
 }
 
 impl Measure {
-    /// The path that was measured.
+    /// Returns the path that was measured.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// First of the objects that [`PackStats::locked`] counts.
+    /// Returns the path of the first of the objects that [`PackStats::locked`] counts.
     #[must_use]
     pub fn first_locked(&self) -> Option<&Path> {
         self.first_locked.as_deref()
     }
 
-    /// Whether this file was found: major and minor number of its device as statx(2) shows them, and its inode. The answer
-    /// is right but for one in 2^32 others.
+    /// Returns whether the measured tree has the regular file with this device (major and minor number as statx(2)
+    /// shows them) and this inode. The answer is wrong for one in 2^32 other files.
     #[must_use]
     pub fn holds(&self, device: (u32, u32), inode: u64) -> bool {
         let object = object(sys::device(device.0, device.1), inode);
@@ -356,17 +356,17 @@ impl Measure {
             .any(|seen| seen.kind == Kind::File && seen.object == object)
     }
 
-    /// Writes the archive: exactly [`Measure::bytes`], or it fails.
+    /// Writes the archive: exactly [`Measure::bytes`] bytes, or it fails.
     ///
     /// `progress` is called with the number of bytes written so far, at every entry and every 256 KiB.
     ///
-    /// Every file is compared with its measure before, and looked at again after, it is read; every directory after
-    /// its last entry. A file changed after it was packed is not noticed: compare [`Measure::fingerprint`] with that
-    /// of a new measure where that matters.
+    /// Every file is compared with its measure before it is read and looked at again after it is read; every directory
+    /// is looked at again after its last entry. A change to a file after it was packed is not noticed: where that
+    /// matters, compare [`Measure::fingerprint`] with that of a new measure.
     ///
     /// # Errors
-    /// [`PackError::Changed`] with the first path seen to differ from the measure; [`PackError::Output`] when `out`
-    /// fails. What was written until then is worthless.
+    /// [`PackError::Changed`] with the first path seen to differ from the measure; [`PackError::Output`] if `out`
+    /// fails. The bytes written until then are worthless.
     pub fn pack(
         &self,
         out: &mut impl Write,
@@ -426,7 +426,7 @@ impl<W: Write> Packing<'_, W> {
         Ok(())
     }
 
-    /// Copies `extent` of the file.
+    /// Copies `extent` of the file into the archive.
     fn data(
         &mut self,
         fd: BorrowedFd<'_>,

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use crate::BLOCK;
 
-/// Extents kept per file; what follows the last one is stored with its zeros.
+/// Most extents kept per file; the content after the last one is stored with its zeros.
 ///
-/// 16 MiB of map at the most, on either side, whatever the file or the stream says.
+/// So a map takes at most 16 MiB, when packing and when unpacking, whatever the file or the stream holds.
 pub(crate) const MAX_EXTENTS: usize = 1 << 20;
 
 /// A stretch of data in a sparse file, bytes.
@@ -23,7 +23,7 @@ pub(crate) struct Extent {
     pub len: u64,
 }
 
-/// Where the data of a file is, or `None` if storing it whole costs no more.
+/// Finds the extents of a file's data; `None` if storing the file whole costs no more.
 pub(crate) fn find(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<Option<Vec<Extent>>> {
     let mut map: Vec<Extent> = Vec::new();
     let mut at = 0;
@@ -61,7 +61,7 @@ pub(crate) fn find(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<Option<V
     Ok((stored < size).then_some(map))
 }
 
-/// Adds `start..end`, widened to block borders, merged with what it touches.
+/// Adds the extent `start..end`, widened to block borders and merged with the last extent if the two touch.
 fn push(map: &mut Vec<Extent>, start: u64, end: u64, size: u64) {
     let start = start - start % BLOCK;
     let end = end
@@ -80,7 +80,7 @@ fn push(map: &mut Vec<Extent>, start: u64, end: u64, size: u64) {
     });
 }
 
-/// The extents as they are written: an empty one marks the end of a file that ends in a hole.
+/// Returns the extents as the archive has them: an empty one marks the end of a file that ends in a hole.
 fn written(map: &[Extent], size: u64) -> impl Iterator<Item = Extent> + '_ {
     let end = map.last().map_or(0, |e| e.offset + e.len);
     map.iter().copied().chain((end < size).then_some(Extent {
@@ -89,7 +89,7 @@ fn written(map: &[Extent], size: u64) -> impl Iterator<Item = Extent> + '_ {
     }))
 }
 
-/// The map as it stands before the data, padded.
+/// Encodes the map as it stands before the data, padded to whole blocks.
 pub(crate) fn encode(map: &[Extent], size: u64) -> Vec<u8> {
     let mut out = format!("{}\n", written(map, size).count()).into_bytes();
     for e in written(map, size) {
@@ -100,7 +100,7 @@ pub(crate) fn encode(map: &[Extent], size: u64) -> Vec<u8> {
     out
 }
 
-/// Length of [`encode`]'s result without making it.
+/// Returns the length of [`encode`]'s result, in bytes, without making the result.
 pub(crate) fn encoded_len(map: &[Extent], size: u64) -> u64 {
     let digits = |n: u64| u64::from(n.checked_ilog10().unwrap_or(0)) + 2;
     let count = written(map, size).count() as u64;
@@ -206,7 +206,7 @@ impl Decoder {
         Ok(self.seen == count)
     }
 
-    /// The map, if its extents and the `blocks` bytes of its own make up exactly what is stored.
+    /// Returns the map, if its extents and the `map_bytes` bytes of the map itself add up to exactly the stored size.
     pub(crate) fn finish(self, map_bytes: u64) -> Result<Vec<Extent>, &'static str> {
         if self.data.checked_add(map_bytes) != Some(self.stored) {
             return Err("the extents do not add up to the stored size");

@@ -1,7 +1,7 @@
-//! Stage directories: where an archive is put together before anything of it can be seen.
+//! Stage directories, in which an archive is put together before any of it can be seen.
 //!
-//! A stage is a directory of mode 0700 and a random name next to where its content will go, held with `flock` while
-//! it is used. So whatever dies leaves a stage that anybody may tell from one in use, and the next run removes it.
+//! A stage is a directory of mode 0700 and a random name next to the place of its content, held with `flock` while it
+//! is used. So a stage that a dead process left can be told from a stage in use, and the next run removes it.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,14 +16,15 @@ use crate::sys::{self, Stat, XattrTarget};
 /// Start of the name of every stage directory; 32 hexadecimal digits follow.
 pub const STAGE_PREFIX: &str = ".kho-restore-";
 
-/// Start of the name that a stage gets when it holds what could not be put back, so that nothing cleans it up.
+/// Start of the name that a stage gets if it holds objects that could not be put back. No clean-up removes such a
+/// stage.
 pub const RESCUE_PREFIX: &str = ".kho-rescued-";
 
 /// A stage in use; removed with its content when dropped.
 pub(crate) struct Stage {
     pub fd: OwnedFd,
     pub mount: u64,
-    /// Path of the directory it is in, relative to the place.
+    /// Path of the directory that the stage is in, relative to the place.
     pub dir: Vec<u8>,
     pub name: String,
     parent: OwnedFd,
@@ -31,7 +32,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes a stage in `parent`, after removing stages there that nobody uses any more.
+    /// Makes a stage in `parent`, after removing stages there that no process uses any more.
     pub(crate) fn create(parent: OwnedFd, dir: &[u8], mount: u64) -> Result<Self> {
         // A stale stage that cannot be removed is no reason not to restore.
         let _ = clean(parent.as_fd());
@@ -67,7 +68,8 @@ impl Stage {
         Err(Errno::EXIST)
     }
 
-    /// Takes away what the stage inherited, which everything made in it would inherit in turn.
+    /// Removes the ACLs and sets back owner, group and mode that the stage inherited, which everything made in it would
+    /// inherit in turn.
     fn bare(&self) -> Result<()> {
         let target = XattrTarget::Fd(self.fd.as_fd());
         target.remove(ACL_DEFAULT)?;
@@ -78,7 +80,8 @@ impl Stage {
         rustix::fs::fchmod(&self.fd, Mode::RWXU)
     }
 
-    /// Keeps the stage for good, under a name that says so; gives the name.
+    /// Keeps the stage for good, under a name that starts with [`RESCUE_PREFIX`] if the rename succeeds; returns the
+    /// name.
     pub(crate) fn rescue(&mut self) -> &str {
         self.keep = true;
         let digits = self.name.strip_prefix(STAGE_PREFIX).unwrap_or_default();
@@ -96,7 +99,7 @@ impl Stage {
         &self.name
     }
 
-    /// Removes the stage and what is in it.
+    /// Removes the stage and its content.
     pub(crate) fn remove(&mut self) -> Result<()> {
         self.keep = true;
         remove_content(self.fd.as_fd())?;
@@ -131,10 +134,11 @@ fn random_name() -> Result<String> {
     Ok(name)
 }
 
-/// Removes stage directories directly in `dir` that belong to this user and that nobody holds; says how many.
+/// Removes stage directories directly in `dir` that belong to this user and that no process holds; returns their
+/// number.
 ///
 /// # Errors
-/// Whatever opening, listing or removing gave; stages that were removed before stay removed.
+/// The error of opening, listing or removing. Stages that were removed before the error stay removed.
 pub fn clean_stale(dir: &Path) -> std::io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(dir, flags, Mode::empty())?;
@@ -176,7 +180,7 @@ struct Level {
     path_len: usize,
 }
 
-/// Empties a directory, however deep it is, following nothing and entering no other mount.
+/// Empties a directory, however deep it is, following no symlink and entering no other mount.
 fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
     let mount = sys::stat_fd(top)?.mount;
     let mut path: Vec<u8> = Vec::new();
@@ -226,7 +230,7 @@ fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Unlinks everything in a directory except directories, and names those.
+/// Unlinks everything in a directory except directories, and returns the names of those.
 fn sweep(dir: BorrowedFd<'_>, mount: u64) -> Result<Vec<Box<[u8]>>> {
     let mut directories = Vec::new();
     for name in sys::names(dir)? {

@@ -15,7 +15,7 @@ pub(crate) const XATTR_SIZE_MAX: usize = 65536;
 /// Names and values of extended attributes.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What the crate looks at in an inode, the same on every architecture.
+/// Properties of an inode that the crate looks at, the same on every architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub kind: FileType,
@@ -30,7 +30,7 @@ pub(crate) struct Stat {
     pub blocks: u64,
     pub mtime: Time,
     pub ctime: Time,
-    /// Identity of the mount; the device number where the kernel does not tell.
+    /// Number of the mount; the device number if the kernel does not tell that of the mount.
     pub mount: u64,
 }
 
@@ -73,7 +73,7 @@ impl Stat {
         }
     }
 
-    /// Whether both describe the same inode of the same kind.
+    /// Returns whether both describe the same inode of the same kind.
     pub(crate) fn same_object(&self, other: &Self) -> bool {
         self.dev == other.dev && self.ino == other.ino && self.kind == other.kind
     }
@@ -83,13 +83,14 @@ impl Stat {
     }
 }
 
-/// Whether the object has a flag that forbids changing it (`chattr +i`, `+a`). Not on file systems without flags.
+/// Returns whether the object has a flag that forbids changing it (`chattr +i`, `+a`); `false` on file systems without
+/// flags.
 pub(crate) fn locked(fd: BorrowedFd<'_>) -> bool {
     let locks = IFlags::IMMUTABLE | IFlags::APPEND;
     rustix::fs::ioctl_getflags(fd).is_ok_and(|flags| flags.intersects(locks))
 }
 
-/// One number for a device.
+/// Joins the major and minor number of a device into one number.
 pub(crate) fn device(major: u32, minor: u32) -> u64 {
     (u64::from(major) << 32) | u64::from(minor)
 }
@@ -111,8 +112,8 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
 
 /// Opens `path` below `dir`: no component may be a symlink, a magic link or lead out.
 ///
-/// EAGAIN is what the kernel says when a rename elsewhere raced with the walk, so it is tried again. EXDEV says that
-/// what was found was moved out of `dir` before the walk was complete (complete_walk in fs/namei.c, 6.1 to 7.3).
+/// The kernel returns EAGAIN if a rename elsewhere raced with the walk, so the open is tried again. It returns EXDEV if
+/// the object found was moved out of `dir` before the walk was complete (complete_walk in fs/namei.c, 6.1 to 7.3).
 pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -155,10 +156,10 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Box<[u8]>>> {
     Ok(out)
 }
 
-/// An object whose extended attributes are meant.
+/// An object whose extended attributes are read or changed.
 ///
-/// The kernel gives `fgetxattr` on an `O_PATH` descriptor EBADF, and a symlink cannot be opened otherwise; its own
-/// link in `/proc/self/fd` reaches exactly that inode and nothing behind it.
+/// `fgetxattr` on an `O_PATH` descriptor fails with EBADF, and a symlink cannot be opened otherwise. The descriptor's
+/// link in `/proc/self/fd` reaches exactly the inode of the symlink and nothing behind it.
 pub(crate) enum XattrTarget<'a> {
     Fd(BorrowedFd<'a>),
     Link(CString),
@@ -182,7 +183,7 @@ impl<'a> XattrTarget<'a> {
         }
     }
 
-    /// Names of all attributes; none where the file system has no attributes.
+    /// Returns the names of all attributes; empty if the file system has no attributes.
     pub(crate) fn list(&self) -> Result<Vec<Vec<u8>>> {
         let query = match self {
             Self::Fd(fd) => rustix::fs::flistxattr_query(fd),
@@ -210,7 +211,7 @@ impl<'a> XattrTarget<'a> {
         }
     }
 
-    /// The value of one attribute.
+    /// Reads the value of one attribute.
     pub(crate) fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
         let query = || match self {
             Self::Fd(fd) => rustix::fs::fgetxattr_query(fd, name),
@@ -238,7 +239,7 @@ impl<'a> XattrTarget<'a> {
         }
     }
 
-    /// Removes an attribute; one that is not there is fine.
+    /// Removes an attribute. It is no error if the object does not have the attribute.
     pub(crate) fn remove(&self, name: &[u8]) -> Result<()> {
         let r = match self {
             Self::Fd(fd) => rustix::fs::fremovexattr(fd, name),

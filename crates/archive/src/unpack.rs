@@ -22,7 +22,7 @@ use crate::sys::{self, Stat};
 use crate::walk::kind_name;
 use crate::{BUFFER, Dest, Kind, UnpackOptions, UnpackStats};
 
-/// Conflicts named one by one; the rest is only counted.
+/// Most conflicts that are named one by one; the rest is only counted.
 const NAMED_CONFLICTS: usize = 8;
 
 /// A directory between the place's root and the current entry.
@@ -30,16 +30,16 @@ struct Frame {
     /// Length of the current path at this directory.
     path_len: usize,
     state: State,
-    /// The innermost merged directory that this is, or is in.
+    /// Index of the innermost merged directory that is this one or holds it.
     merged: usize,
-    /// Name of the last entry directly in it.
+    /// Name of the last entry directly in this directory.
     last: Option<Vec<u8>>,
 }
 
 enum State {
-    /// It existed before.
+    /// The directory existed before; its index among the merged ones.
     Merged(usize),
-    /// It is in the stage; this is applied when it is complete.
+    /// The directory is in the stage; this metadata is applied when the directory is complete.
     New(Meta),
     /// Nothing is made any more, only conflicts are counted.
     Counting,
@@ -61,17 +61,18 @@ struct Unpack<'a, R> {
     conflict_total: u64,
     /// Bytes of extended attributes of the new directories that are not complete.
     deferred: usize,
-    /// The innermost directory where it will be, if it existed before.
+    /// The innermost directory in the target, if it existed before and is open.
     there: Option<OwnedFd>,
-    /// The innermost directory in the stage.
+    /// The innermost directory in the stage, if it is open.
     here: Option<OwnedFd>,
 }
 
 /// Puts an archive back, all of it or nothing.
 ///
-/// Everything is staged in a directory of mode 0700 beside its place and moved there when the whole stream was good,
-/// at the highest level that does not exist yet; so a tree that is not there at all appears in one step. Should the
-/// machine stop between moves into several directories that existed before, those made before stay.
+/// Everything is first made in a stage, a directory of mode 0700 beside its place. If the whole stream was good, the
+/// content of the stage is moved into place at the highest level that does not exist yet; so a tree of which nothing
+/// exists appears in one step. If the machine stops between moves into several directories that existed before, the
+/// moves made until then stay.
 ///
 /// Existing directories are merged into and get the kept owner, mode, ACLs, attributes and time. Files and symlinks
 /// in the way are conflicts, all of which are counted before the call fails, or are replaced with
@@ -91,11 +92,11 @@ pub fn unpack<R: Read>(
     unpack_if(reader, dest, options, progress, |_| Ok(()))
 }
 
-/// As [`unpack`], if `check` says so: it gets the reader when all of the archive is staged and nothing of it is in place,
-/// and may read on.
+/// Unpacks as [`unpack`] does, if `check` accepts the archive. `check` gets the reader when all of the archive is
+/// staged and none of it is in place, and may read on.
 ///
 /// # Errors
-/// [`UnpackError::Refused`] when it does not, otherwise as [`unpack`].
+/// [`UnpackError::Refused`] if `check` fails, otherwise as [`unpack`].
 pub fn unpack_if<R: Read>(
     reader: R,
     dest: &Dest,
@@ -134,7 +135,7 @@ pub fn unpack_if<R: Read>(
     Ok(unpack.stats)
 }
 
-/// Directory and name of a path.
+/// Splits a path into directory and name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(i) => (
@@ -145,7 +146,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// What `path` has below `dir`; `None` if it is not below it.
+/// Returns the part of `path` below `dir`; `None` if `path` is not below `dir`.
 fn below<'a>(path: &'a [u8], dir: &[u8]) -> Option<&'a [u8]> {
     if dir.is_empty() {
         return Some(path);
@@ -153,7 +154,7 @@ fn below<'a>(path: &'a [u8], dir: &[u8]) -> Option<&'a [u8]> {
     path.strip_prefix(dir)?.strip_prefix(b"/")
 }
 
-/// Path in a stage of what has the path `rest` in the merged directory number `index`.
+/// Returns the path in a stage of the object that has the path `rest` in the merged directory number `index`.
 fn inside(index: usize, rest: &[u8]) -> Vec<u8> {
     let mut path = index.to_string().into_bytes();
     if !rest.is_empty() {
@@ -403,7 +404,8 @@ impl<R: Read> Unpack<'_, R> {
         self.merge(fd, Some(meta), offset)
     }
 
-    /// Decides about something that has an entry's name; returns if it may be replaced or was counted.
+    /// Decides about an existing object that has an entry's name. Succeeds if the object may be replaced or was counted
+    /// as a conflict.
     fn in_the_way(&mut self, entry: &Entry, stat: &Stat) -> Result<(), UnpackError> {
         if entry.kind == Kind::Directory && stat.kind == FileType::Symlink {
             return Err(UnpackError::Symlink {
@@ -425,7 +427,7 @@ impl<R: Read> Unpack<'_, R> {
         Ok(())
     }
 
-    /// The innermost directory, which existed before.
+    /// Returns the innermost directory in the target, which existed before, and opens it if necessary.
     fn open_there(&mut self, index: usize) -> Result<BorrowedFd<'_>, UnpackError> {
         if self.there.is_none() {
             let Some(merged) = self.merged.get(index) else {
@@ -441,8 +443,8 @@ impl<R: Read> Unpack<'_, R> {
         }
     }
 
-    /// Where something in the archive is in the stage: which merged directory its topmost new part goes into, and the
-    /// path in the stage of that.
+    /// Returns the place in the stage of the object with this path in the archive: the index of the innermost merged
+    /// directory above it, and its path in the stage.
     ///
     /// Merged directories are all below the first one without gaps, so the search goes down from there.
     fn staged(&self, path: &[u8]) -> Option<(usize, Vec<u8>)> {
@@ -486,7 +488,8 @@ impl<R: Read> Unpack<'_, R> {
         }
     }
 
-    /// The stage for what goes into a merged directory: one per mount, as high up as it can be made.
+    /// Returns the index of the stage for the objects that go into a merged directory, and makes the stage if
+    /// necessary: one per mount, as high up as it can be made.
     fn stage(&mut self, index: usize, offset: u64) -> Result<usize, UnpackError> {
         let io = |e| self.place.io("make a stage in", &self.path, offset, e);
         let Some(merged) = self.merged.get(index) else {

@@ -26,17 +26,17 @@ pub(crate) struct Found<'a> {
     /// Number of directories of the archive that it is in.
     pub depth: usize,
     pub stat: Stat,
-    /// The directory it is in, and its name there.
+    /// Directory that the object is in; `name` is the object's name there.
     pub parent: BorrowedFd<'a>,
     pub name: &'a [u8],
-    /// The object itself; not for hard links to something already found.
+    /// The open object; `None` for a hard link to an object already found.
     pub fd: Option<BorrowedFd<'a>>,
     /// Symlink: text. Hard link: path of the first name found.
     pub link: &'a [u8],
     pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }
 
-/// Who is shown what the walk finds.
+/// Receiver of the objects that the walk finds.
 pub(crate) trait Visitor {
     fn found(&mut self, found: &Found<'_>) -> Result<(), PackError>;
     /// A special file was passed over.
@@ -104,7 +104,7 @@ fn pseudo(magic: u64) -> Option<&'static str> {
     })
 }
 
-/// Checks a path to keep and gives it without the leading slash.
+/// Checks a path to keep and returns it without the leading slash.
 fn relative(path: &Path) -> Result<Vec<u8>, PackError> {
     let bad = |why| PackError::BadPath {
         path: path.to_path_buf(),
@@ -226,7 +226,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    /// What an open that fails right after a successful stat means.
+    /// Makes the error for an open that failed right after a successful stat: in most cases, the change that it
+    /// reveals.
     fn vanished(&self, e: Errno, was: &Stat) -> PackError {
         match e {
             Errno::NOENT => changed(&self.path, Change::Removed),
@@ -428,7 +429,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
     }
 }
 
-/// How an object differs from what it was; times say when nothing else does.
+/// Compares an object with its earlier state and returns the change; `None` if there is none. Times decide if nothing
+/// else differs.
 pub(crate) fn difference(was: &Stat, now: &Stat) -> Option<Change> {
     if was.kind != now.kind {
         return Some(Change::Kind {
@@ -463,7 +465,7 @@ pub(crate) fn difference(was: &Stat, now: &Stat) -> Option<Change> {
         .then_some(Change::Attributes)
 }
 
-/// What is at `name` now, for an object that was open and may have been replaced.
+/// Returns the change if `name` does not lead to the object `was` any more, which was open and may have been replaced.
 pub(crate) fn name_still_leads_to(
     parent: BorrowedFd<'_>,
     name: &[u8],

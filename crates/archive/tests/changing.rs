@@ -1,4 +1,4 @@
-//! Trees that change while they are packed, and what cannot be packed at all.
+//! Trees that change while they are packed, and objects that cannot be packed at all.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn tree(s: &Scratch) -> PathBuf {
     src
 }
 
-/// Packs, and does something to the tree once, when `at` bytes are written.
+/// Packs, and calls `change` once, when `at` bytes are written.
 fn pack_while(src: &Path, at: u64, change: impl FnOnce()) -> Result<PackStats, PackError> {
     let m = measure(src, &PackOptions::default()).unwrap();
     let mut change = Some(change);

@@ -1,4 +1,4 @@
-//! Streams that somebody made up: each gets its own error with entry and offset, and leaves nothing behind.
+//! Made-up streams: each gets its own error with entry and offset, and leaves nothing behind.
 
 mod common;
 

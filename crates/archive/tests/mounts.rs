@@ -1,4 +1,4 @@
-//! What needs file systems of its own: full disks, and mount points inside what is kept or restored to.
+//! Tests that need file systems of their own: full disks, and mount points inside the tree that is kept or restored to.
 //!
 //! The tests named `inner_…` do the work, in a mount namespace that `unshare` makes for them.
 
@@ -49,7 +49,8 @@ fn in_namespace(test: &str, size: &str) {
     );
 }
 
-/// The tmpfs, in a namespace; elsewhere the inner test says that it did not run.
+/// Returns the directory of the tmpfs in a namespace. Elsewhere it says that the inner test did not run, and returns
+/// `None`.
 fn tmpfs(test: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("KHO_ARCHIVE_TMPFS").map(PathBuf::from);
     if dir.is_none() {

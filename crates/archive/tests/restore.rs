@@ -406,7 +406,7 @@ fn a_killed_restore_is_cleaned_up() {
     assert!(strange.exists() && !open.exists());
 }
 
-/// Somebody swaps a directory on the way with a symlink to elsewhere as fast as they can.
+/// A thread swaps a directory on the way with a symlink to elsewhere as fast as it can.
 #[test]
 fn a_racing_symlink_swap_never_escapes() {
     let s = Scratch::new();

@@ -22,7 +22,7 @@ fn below(dir: &Path, path: &Path) -> PathBuf {
     dir.join(path.strip_prefix("/").unwrap())
 }
 
-/// Unpacks into `dir` and describes what came of `path`.
+/// Unpacks into `dir` and describes the result for `path`.
 fn into(archive: &[u8], dir: &Path, path: &Path) -> std::collections::BTreeMap<PathBuf, Object> {
     fs::create_dir(dir).unwrap();
     let mut last = 0;
@@ -329,7 +329,7 @@ fn times_of_any_size_come_back() {
     assert_same(&before, &into(&packed(&src), &s.join("out"), &src));
 }
 
-/// A tree to make: what, and where in the list of directories made so far.
+/// An object to make in a random tree. Its `Item` has its place in the list of directories made so far.
 #[derive(Debug, Clone)]
 enum Make {
     Dir,

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 Exit statuses are listed by `kho status --exit-statuses`."
 )]
 pub struct Cli {
-    /// What to do.
+    /// Verb and its arguments.
     #[command(subcommand)]
     pub command: Command,
 
@@ -35,7 +35,7 @@ pub struct Cli {
     #[arg(long, short, global = true)]
     pub quiet: bool,
 
-    /// Where kho keeps its runtime state.
+    /// Directory of kho's runtime state.
     #[arg(
         long,
         global = true,
@@ -117,7 +117,7 @@ kho restore does this by itself for what it has put back.")]
         /// The name of a blob, the path of a node (`kho status` lists both), or `all`.
         what: String,
     },
-    /// What arrived, what is kept, what is loaded, and whether every reservation holds.
+    /// Show what arrived, what is kept and what is loaded, and check every reservation.
     #[command(after_help = "Examples:
   kho status
   kho status --json | jq .hop")]
@@ -240,7 +240,7 @@ pub struct Dump {
     /// Decode the state of a kernel that has Kexec HandOver built in (kho-v1 to kho-v4).
     #[arg(long, conflicts_with_all = ["file", "raw", "dts"])]
     pub mainline: bool,
-    /// Where that kernel shows it.
+    /// Directory in which that kernel shows it.
     #[arg(
         long,
         value_name = "DIR",
@@ -264,10 +264,10 @@ tree is wrong, 62 when its version is unknown, 67 when only the machine disagree
 pub struct Validate {
     /// The file to look at.
     pub file: Option<PathBuf>,
-    /// What arrived.
+    /// The tree that arrived.
     #[arg(long = "in")]
     pub incoming: bool,
-    /// What is about to be handed over (needs the module).
+    /// The tree that is about to be handed over (needs the module).
     #[arg(long)]
     pub out: bool,
 }
@@ -312,7 +312,7 @@ pub struct CompatArgs {
     pub this: bool,
 }
 
-/// What is known of the next side.
+/// Facts about the next side.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Compat {
     /// The next side's catalogue (kho compat --this --json there); its initrd may carry one too.
@@ -418,7 +418,7 @@ pub struct Next {
     /// Hand over everything but the running kernel's trace, which could not be taken.
     #[arg(skip)]
     pub without_trace: bool,
-    /// What is known of the next side.
+    /// Facts about the next side.
     #[command(flatten)]
     pub compat: Compat,
 }
@@ -454,7 +454,7 @@ impl Next {
 
 Exits with the status that `kho load` would have.")]
 pub struct Plan {
-    /// What to boot.
+    /// Kernel to boot, and its options.
     #[command(flatten)]
     pub next: Next,
     /// Draw the memory map as an SVG image too.
@@ -471,7 +471,7 @@ pub struct Plan {
 
 A refused load changes nothing: an image that was loaded before stays loaded.")]
 pub struct Load {
-    /// What to boot.
+    /// Kernel to boot, and its options.
     #[command(flatten)]
     pub next: Next,
     /// Take the kernel now and the content when the system stops (kho-capture.service), for `systemctl kexec`.
@@ -542,7 +542,7 @@ impl Capture {
     /// Seconds that a shutdown waits for another `kho`.
     const WAIT: u64 = 30;
 
-    /// What the content is taken with at once, by hand or by `kho kexec -e`.
+    /// A capture at once, by hand or by `kho kexec -e`.
     pub const NOW: Self = Self {
         if_kexec: false,
         on_failure: None,
@@ -552,7 +552,7 @@ impl Capture {
     };
 }
 
-/// What `kho kexec --help` and its manual say.
+/// Text of `kho kexec --help` and of its manual.
 pub const KEXEC_HELP: &str = "\
 Usage: kho kexec [OPTION]... [KERNEL]
 The options and exit statuses of kexec(8), with what is kept handed over.
@@ -620,7 +620,7 @@ pub struct Exec {
 This is no orderly shutdown: no service is told, nothing is unmounted, only what is dirty is written back. An orderly one:
   kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline && systemctl kexec")]
 pub struct Reboot {
-    /// What to boot.
+    /// Kernel to boot, and its options.
     #[command(flatten)]
     pub next: Next,
 }

@@ -1,4 +1,4 @@
-//! What is armed: a kernel whose content is taken when the system stops, and what stands in for it until then.
+//! The armed kernel, whose content is taken when the system stops, and the image that stands in for it until then.
 
 use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -15,38 +15,39 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Record of what is armed, in the state directory.
+/// Name of the record of the armed kernel, in the state directory.
 pub const RECORD: &str = "armed.json";
 
-/// Folder of the copies, in the state directory.
+/// Name of the folder, in the state directory, with the copies of kernel, initrd and configuration.
 const FOLDER: &str = "armed";
 
-/// The administrator's usual choice for a handover that fails: in the environment, and in [`DEFAULTS`].
+/// Name of the setting, in the environment and in [`DEFAULTS`], with the administrator's usual choice for a handover
+/// that fails.
 const ON_FAILURE: &str = "KHO_ON_FAILURE";
 
-/// Settings of the capture, lines of `NAME=VALUE`.
+/// File with the settings of the capture, in lines of `NAME=VALUE`.
 const DEFAULTS: &str = "/etc/default/kho";
 
-/// What the serial console shows when somebody starts what is loaded while a kernel is armed.
+/// Message on the serial console if the loaded image is started while a kernel is armed.
 const STARTED_TOO_EARLY: &str = "\r\nkho: NOTHING IS HANDED OVER: what is armed was started before its content was taken. Resetting the machine.\r\n";
 
 /// The unit that takes the content.
 pub const CAPTURE_UNIT: &str = "kho-capture.service";
 
-/// What is armed in this boot.
+/// Returns the record of the kernel that is armed in this boot; `None` if none is armed.
 ///
 /// # Errors
 ///
-/// When the record cannot be read.
+/// If the record cannot be read.
 pub fn armed(session: &Session) -> Result<Option<ArmedFile>, Fail> {
     session.state.read(RECORD)
 }
 
-/// Forgets what is armed; the loaded image is the caller's business.
+/// Forgets the armed kernel and removes its copies; the caller deals with the loaded image.
 ///
 /// # Errors
 ///
-/// When a file cannot be removed.
+/// If a file cannot be removed.
 pub fn disarm(session: &Session) -> Result<(), Fail> {
     let gone = |result: std::io::Result<()>| match result {
         Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
@@ -119,7 +120,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
         })
 }
 
-/// Loads what resets the machine, in the page of memory at this address.
+/// Loads an image that resets the machine, into the page of memory at address `at`.
 ///
 /// # Errors
 ///
@@ -142,11 +143,12 @@ pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
         .map_err(|err| loaded::call_fail(&err, session))
 }
 
-/// What the administrator chose for every handover that fails: in the environment, else in [`DEFAULTS`], else the default.
+/// Returns the administrator's choice for every handover that fails: from the environment, else from [`DEFAULTS`], else
+/// the default.
 ///
 /// # Errors
 ///
-/// What is wrong with the choice; the default holds then.
+/// If the choice is wrong: the error says how. The default holds then.
 pub fn configured_choice() -> Result<OnFailure, String> {
     let in_environment =
         std::env::var_os(ON_FAILURE).map(|text| text.to_string_lossy().into_owned());
@@ -170,8 +172,8 @@ pub fn configured_choice() -> Result<OnFailure, String> {
     })
 }
 
-/// The last value of a name in lines of `NAME=VALUE`, as systemd.exec(5) has them under `EnvironmentFile=`; none when it
-/// is empty.
+/// Returns the last value of a name in lines of `NAME=VALUE`, in the format that systemd.exec(5) gives for
+/// `EnvironmentFile=`; `None` if the name does not occur or the value is empty.
 fn setting(file: &str, name: &str) -> Option<String> {
     let value = |line: &str| {
         let value = line.trim().strip_prefix(name)?.strip_prefix('=')?.trim();
@@ -184,8 +186,8 @@ fn setting(file: &str, name: &str) -> Option<String> {
     last.filter(|value| !value.is_empty())
 }
 
-/// Copies the kernel of this release, the initrds as one, and the file with the kernel's configuration to the state directory:
-/// `/boot` may be gone when the content is taken.
+/// Copies the kernel of this release, the joined initrds, and the file with the kernel's configuration to the state
+/// directory: `/boot` may be gone when the content is taken.
 pub fn copies(
     kernel: &Path,
     release: &str,

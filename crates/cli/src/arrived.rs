@@ -1,4 +1,4 @@
-//! What the previous kernel left, as the verbs see it.
+//! Content that the previous kernel left, as the verbs see it.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::shown;
@@ -17,15 +17,15 @@ pub struct Arrived {
     pub hop: u64,
     /// Release of the kernel that handed over.
     pub previous_release: String,
-    /// When it was loaded, nanoseconds since the epoch.
+    /// Time at which the handover was loaded, in nanoseconds since the epoch.
     pub time: u64,
     /// The scratch region, which every later hop uses again.
     pub scratch: PhysRange,
-    /// Everything that this kernel was told to reserve, in the order of the carrier.
+    /// Mem cache: every range that this kernel was told to reserve, in the order of the carrier.
     pub mem_cache: Vec<PhysRange>,
     /// Blobs, in the order of the keep list.
     pub blobs: Vec<Blob>,
-    /// What drivers handed over, as the tree refers to it.
+    /// Kernel's part, which drivers handed over, as the tree refers to it.
     pub kernel: Option<Reference>,
     /// Traces of earlier kernels.
     pub traces: Option<ArrivedTraces>,
@@ -36,39 +36,39 @@ pub struct Arrived {
 /// One blob that arrived.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    /// Its name.
+    /// Name of the blob.
     pub label: String,
-    /// The path it belongs to; none for a raw blob.
+    /// Path it belongs to; `None` for a raw blob.
     pub path: Option<PathBuf>,
-    /// What is left out when the path is read again.
+    /// Parts of the path that are left out when it is read again.
     pub leave_out: LeaveOut,
-    /// Bytes.
+    /// Size of the content, in bytes.
     pub size: u64,
-    /// Where they are, in order; whole pages.
+    /// Ranges of physical memory that hold the bytes, in order; whole pages.
     pub mem: Vec<PhysRange>,
     /// BLAKE3 of the bytes.
     pub blake3: [u8; 32],
-    /// When the content was taken, nanoseconds since the epoch.
+    /// Time at which the content was taken, in nanoseconds since the epoch.
     pub taken: u64,
     /// Hop count at which the bytes first arrived.
     pub arrived_hop: u64,
 }
 
 impl Arrived {
-    /// All reserved bytes as a set.
+    /// Returns all reserved ranges as a set.
     ///
     /// # Errors
     ///
-    /// When memory runs out.
+    /// If memory runs out.
     pub fn reserved(&self) -> Result<RangeSet, Fail> {
         RangeSet::from_ranges(self.mem_cache.iter().copied()).or_status(Status::Failed)
     }
 
-    /// The blob called `name`.
+    /// Returns the blob called `name`.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`], with the names there are.
+    /// [`Status::NoSuchEntry`], with the names that exist.
     pub fn blob(&self, name: &std::ffi::OsStr) -> Result<&Blob, Fail> {
         self.blobs
             .iter()

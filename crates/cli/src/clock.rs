@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-/// Nanoseconds since the Unix epoch; 0 before it.
+/// Returns the current time, in nanoseconds since the Unix epoch; 0 before the epoch.
 pub fn now_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -6,19 +6,19 @@ pub use kho_format::human::chain;
 use serde::Serialize;
 use std::fmt;
 
-/// A verb's failure: what happened, what to do about it, and the status.
+/// A verb's failure: the message, advice, and the status.
 #[derive(Debug)]
 pub struct Fail {
     /// The exit status.
     pub status: Status,
-    /// What was wrong and where.
+    /// Message: the problem and its place.
     pub what: String,
-    /// What to do; may be empty.
+    /// Advice for the user; may be empty.
     pub fix: String,
 }
 
 impl Fail {
-    /// A failure with nothing to advise.
+    /// Makes a failure without advice.
     pub fn new(status: Status, what: impl fmt::Display) -> Self {
         Self {
             status,
@@ -27,7 +27,7 @@ impl Fail {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds the advice.
     #[must_use]
     pub fn fix(mut self, fix: impl fmt::Display) -> Self {
         self.fix = fix.to_string();
@@ -52,19 +52,19 @@ impl std::error::Error for Fail {}
 pub struct FailJson<'a> {
     /// Name of the status.
     pub error: &'a str,
-    /// Its number.
+    /// Number of the status.
     pub status: u8,
-    /// What was wrong.
+    /// The problem and its place.
     pub what: &'a str,
-    /// What to do.
+    /// Advice for the user.
     pub fix: &'a str,
-    /// What was warned of before.
+    /// Warnings of this run that no document has named yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl<'a> FailJson<'a> {
-    /// Of a failure, and of what was warned of before.
+    /// Makes the JSON form of a failure, with the warnings that no document has named yet.
     pub fn new(fail: &'a Fail, warnings: Vec<String>) -> Self {
         Self {
             error: fail.status.name(),
@@ -78,7 +78,7 @@ impl<'a> FailJson<'a> {
 
 /// Gives any error a status: `result.or_status(Status::BadInitrd)?`.
 pub trait OrStatus<T> {
-    /// The error's whole chain becomes the message.
+    /// Makes a failure with this status. The error's whole chain becomes the message.
     fn or_status(self, status: Status) -> Result<T, Fail>;
 }
 

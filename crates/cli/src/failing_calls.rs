@@ -1,4 +1,5 @@
-//! Every system call of every verb that makes one fails in turn: its status, its message, and what is unchanged after it.
+//! Tests in which every system call of every verb that makes one fails in turn. They check the status, the message, and
+//! that the rest is unchanged after the failure.
 //!
 //! The machine is a folder of files, the kernel a fake that keeps those files as a kernel would.
 
@@ -33,11 +34,11 @@ const OUT: Output = Output {
     quiet: true,
 };
 
-/// Where the fake kernel has its pointer to the image, and the image (virtual, physical).
+/// Addresses (virtual, physical) of the fake kernel's pointer to the image, and of the image.
 const POINTER: (u64, u64) = (0xffff_ffff_8300_0000, 0x300_0000);
 const IMAGE: (u64, u64) = (0xffff_8880_0010_0000, 0x10_0000);
 
-/// Takes system calls, and lets the machine's files say what a kernel's would.
+/// Fake kernel that takes system calls, and changes the machine's files as a kernel would.
 struct Machine {
     fake: Arc<FakeKernel>,
     dir: PathBuf,
@@ -168,7 +169,7 @@ fn kernel() -> Vec<u8> {
     file
 }
 
-/// What a healthy machine says of itself in single files.
+/// Writes the single files in which a healthy machine states facts about itself.
 fn facts(dir: &Path) {
     for (path, text) in [
         ("proc/sys/kernel/osrelease", "6.12.95+deb12-cloud-amd64\n"),
@@ -272,7 +273,7 @@ impl World {
         world
     }
 
-    /// What one run of the command sees.
+    /// Returns the session of one run of the command.
     fn session(&self) -> Session {
         let kernel = Machine {
             fake: Arc::clone(&self.fake),
@@ -320,7 +321,7 @@ impl World {
         cmd::load::unload(false, &self.session(), OUT)
     }
 
-    /// Everything that the command remembers, and what is loaded.
+    /// Returns every file that the command remembers, and what is loaded.
     fn state(&self) -> (BTreeMap<PathBuf, Vec<u8>>, String) {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.dir.path().join("state")];
@@ -341,7 +342,7 @@ impl World {
         self.dir.path().join("state").join(name).exists()
     }
 
-    /// The call fails; the verb fails with this status and says these words.
+    /// Checks that the verb fails with this status and says these words if the call fails.
     fn fails(
         &self,
         (which, errno): (Which, i32),
@@ -360,7 +361,7 @@ impl World {
         assert!(self.fake.calls().len() > calls, "no call was made: {said}");
     }
 
-    /// The same, and all is as it was.
+    /// As `fails`, and checks that nothing has changed.
     fn fails_and_changes_nothing(
         &self,
         call: (Which, i32),

@@ -10,13 +10,13 @@ use std::thread::{self, Builder};
 /// Bytes that one CPU hashes at a time: a subtree of BLAKE3's tree, so a power of two of its chunks.
 const GROUP: usize = 1 << 20;
 
-/// More threads than this wait for memory only.
+/// Largest number of threads: more of them would only wait for memory.
 const MAX_THREADS: usize = 32;
 
 /// Bytes at the end of a slice that are hashed from a copy, see [`update`].
 const TAIL: usize = 8 << 10;
 
-/// The hash of `pieces`, one after the other.
+/// Returns the hash of `pieces`, one after the other.
 pub fn of(pieces: &[&[u8]]) -> Hash {
     let total: usize = pieces.iter().map(|piece| piece.len()).sum();
     let groups = total.div_ceil(GROUP);
@@ -59,7 +59,7 @@ pub fn of(pieces: &[&[u8]]) -> Hash {
     merge_subtrees_root(&merged(left), &merged(right), Mode::Hash)
 }
 
-/// The chaining value of a group.
+/// Returns the chaining value of a group.
 fn subtree(pieces: &[&[u8]], group: usize) -> ChainingValue {
     let start = group * GROUP;
     let mut hasher = Hasher::new();
@@ -79,7 +79,8 @@ fn subtree(pieces: &[&[u8]], group: usize) -> ChainingValue {
 }
 
 /// As `Hasher::update`, for memory that may end where its mapping ends. QEMU's emulation loads 32 bytes for the 16 of a
-/// `vinsertf128`, which `blake3_hash_many_avx2` does at the end of a chunk: the process would be killed for what lies behind it.
+/// `vinsertf128`, which `blake3_hash_many_avx2` does at the end of a chunk: the process would be killed for what lies
+/// behind it.
 fn update(hasher: &mut Hasher, bytes: &[u8]) {
     let (head, tail) = bytes.split_at(bytes.len().saturating_sub(TAIL));
     hasher.update(head);
@@ -89,8 +90,8 @@ fn update(hasher: &mut Hasher, bytes: &[u8]) {
     hasher.update(same);
 }
 
-/// Of so many groups those in the left subtree: the largest power of two that leaves some for the right one
-/// (`blake3::hazmat::left_subtree_len`).
+/// Returns the number of groups in the left subtree, out of `groups`: the largest power of two that leaves some for the
+/// right one (`blake3::hazmat::left_subtree_len`).
 fn left_half(groups: usize) -> usize {
     groups.next_power_of_two() / 2
 }

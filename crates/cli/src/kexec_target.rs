@@ -1,8 +1,8 @@
 //! Whether systemd may be told to start `kexec.target`.
 //!
-//! From systemd 261 on, `systemctl kexec` loads a kernel itself and asks no kexec program. `kho-capture.service` notices
-//! such a kernel only after the services have stopped. So the generator has systemd refuse the start beforehand, while
-//! something is kept and kho has loaded no kernel.
+//! From systemd 261 on, `systemctl kexec` loads a kernel itself and asks no kexec program. `kho-capture.service`
+//! notices such a kernel only after the services have stopped. So the generator makes systemd refuse the start
+//! beforehand, while something is kept and kho has loaded no kernel.
 
 use crate::armed;
 use crate::exit::Status;
@@ -22,8 +22,9 @@ use std::process::{Command, Stdio};
 /// src/systemctl/systemctl-start-special.c).
 const LOADS_ITSELF: u32 = 261;
 
-/// Where systemd looks for entries of the Boot Loader Specification (`boot_config_load_auto`, src/shared/bootspec.c, 262),
-/// without asking firmware or partition tables. When there is the first, it looks nowhere else.
+/// Folders in which systemd looks for entries of the Boot Loader Specification (`boot_config_load_auto`,
+/// src/shared/bootspec.c, 262), without asking firmware or partition tables. If the first folder exists, systemd looks
+/// in no other.
 const PLACES: [&str; 4] = ["run/boot-loader-entries", "efi", "boot", "boot/efi"];
 
 /// Folders of entries below such a place, and how their names end.
@@ -49,7 +50,8 @@ pub fn to_be_refused(session: &Session) -> bool {
     !plain && !ours_is_loaded(session) && may_be_lost(session) && systemd_loads_itself()
 }
 
-/// Refuses or allows the start, for systemd that reads its units: writes the drop-in to the generator's folder, or none.
+/// Makes systemd refuse or allow the start the next time that it reads its units: if `refused`, writes the drop-in to
+/// the generator's folder, otherwise nothing.
 ///
 /// # Errors
 ///
@@ -65,12 +67,13 @@ pub fn write(folder: &Path, refused: bool) -> std::io::Result<()> {
     std::fs::write(file, REFUSED)
 }
 
-/// The drop-in in a generator's folder.
+/// Path of the drop-in in a generator's folder.
 pub fn file(folder: &Path) -> PathBuf {
     folder.join(DROP_IN)
 }
 
-/// True if a kernel is armed, or what is loaded is kho's. If nobody can tell, the capture says so.
+/// True if a kernel is armed, or the loaded image is kho's. Also true if kho cannot tell whose image is loaded: the
+/// capture then reports that.
 fn ours_is_loaded(session: &Session) -> bool {
     if armed::armed(session).is_ok_and(|armed| armed.is_some()) {
         return KexecState::read(&session.root).is_ok_and(|state| state.loaded != Some(false));
@@ -91,7 +94,7 @@ fn may_be_lost(session: &Session) -> bool {
     ruled || lost(session).is_some()
 }
 
-/// False also if systemctl cannot be asked.
+/// True if `systemctl kexec` of the running version loads a kernel itself. False also if systemctl cannot be asked.
 fn systemd_loads_itself() -> bool {
     let output = Command::new("systemctl")
         .arg("--version")
@@ -127,7 +130,7 @@ pub fn warn_of_boot_entry(session: &Session, out: Output) {
     ));
 }
 
-/// A boot loader entry that systemd finds.
+/// Finds a boot loader entry that systemd finds too.
 fn boot_entry(root: &Root) -> Option<PathBuf> {
     let [special, usual @ ..] = PLACES;
     let places = if root.exists(special) {
@@ -148,7 +151,7 @@ fn boot_entry(root: &Root) -> Option<PathBuf> {
     found.next()
 }
 
-/// The version in what `systemctl --version` prints first: `systemd 262 (262-2)`, `systemd 263~rc1 (…)`.
+/// Reads the version from the first line of `systemctl --version`: `systemd 262 (262-2)`, `systemd 263~rc1 (…)`.
 fn version(text: &str) -> Option<u32> {
     let word = text.strip_prefix("systemd ")?.split_whitespace().next()?;
     let digits = word.find(|c: char| !c.is_ascii_digit());

@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// khofs's folder.
+/// Folder of khofs.
 const DIR: &str = "sys/fs/khofs";
 
-/// Its node in the state tree.
+/// Start of the path of an instance's node in the state tree.
 const NODE: &str = "/khofs/";
 
 /// One instance.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Instance {
     name: String,
-    /// What else the line says.
+    /// Other words of the instance's line.
     words: BTreeMap<String, String>,
 }
 
 impl Instance {
-    /// `NAME key=value …`
+    /// Reads a line `NAME key=value …`.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let name = words.next()?.to_owned();
@@ -38,7 +38,7 @@ impl Instance {
         word.flatten().unwrap_or(0)
     }
 
-    /// Its node in the state tree.
+    /// Returns the instance's node in the state tree.
     pub fn node(&self) -> String {
         format!("{NODE}{}", self.name)
     }
@@ -87,17 +87,17 @@ impl Instance {
     }
 }
 
-/// The node of the instance that `path` is part of; `None` when it is of no instance.
+/// Returns the node of the instance that `path` is part of; `None` if it is part of no instance.
 pub fn instance_node(path: &str) -> Option<&str> {
     let name = path.strip_prefix(NODE)?.split('/').next()?;
     path.get(..NODE.len() + name.len())
 }
 
-/// The instances; `None` when khofs is not loaded.
+/// Returns the instances; `None` if khofs is not loaded.
 ///
 /// # Errors
 ///
-/// When it does not say.
+/// If the file of the instances cannot be read.
 pub fn instances(root: &Root) -> Result<Option<Vec<Instance>>, Fail> {
     let file = format!("{DIR}/status");
     if !root.exists(&file) {
@@ -110,14 +110,14 @@ pub fn instances(root: &Root) -> Result<Option<Vec<Instance>>, Fail> {
     Ok(Some(text.lines().filter_map(Instance::parse).collect()))
 }
 
-/// For scripts; null when khofs is not loaded.
+/// Returns the instances for scripts; null if khofs is not loaded.
 pub fn json(instances: Option<&[Instance]>) -> Value {
     instances.map_or(Value::Null, |list| {
         list.iter().map(Instance::json).collect()
     })
 }
 
-/// For people: the instances, and why their files are single pages where that is so (`single`).
+/// Prints the instances for people, and `single`: the reason why their files are single pages, if they are.
 pub fn print(instances: Option<&[Instance]>, single: Option<&str>) {
     instances.into_iter().flatten().for_each(Instance::print);
     if let (Some([_, ..]), Some(why)) = (instances, single) {
@@ -125,12 +125,12 @@ pub fn print(instances: Option<&[Instance]>, single: Option<&str>) {
     }
 }
 
-/// Ends the instance that `path`, a node of the state tree, stands for; false when it stands for none.
+/// Ends the instance whose node is `path`; false if `path` is no node of khofs.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] with what the kernel said: as a rule that it is mounted. [`Status::NoSuchEntry`] when it is a
-/// part of an instance: without it the rest would be lost.
+/// [`Status::Module`] with the kernel's error: as a rule, the instance is mounted. [`Status::NoSuchEntry`] if `path` is
+/// a part of an instance: without that part the rest would be lost.
 pub fn release(root: &Root, path: &str) -> Result<bool, Fail> {
     let Some(name) = path.strip_prefix(NODE) else {
         return Ok(false);

@@ -1,5 +1,5 @@
-//! The last attempt of a capture, on the disk: after a capture that failed the machine starts from nothing, and whoever looks
-//! for what was kept finds an ordinary boot.
+//! Record of the last capture, on the disk: after a capture that failed the machine starts from nothing, and a user who
+//! looks for kept content finds an ordinary boot.
 
 use crate::exit::Fail;
 use crate::output;
@@ -9,14 +9,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
-/// The folder of the record, below a [`Root`]. It outlives boots.
+/// Folder of the record, below a [`Root`]. It outlives boots.
 const DIR: &str = "var/lib/kho";
 const FILE: &str = "last-capture.json";
 
-/// Longest record that is read.
+/// Longest record that is read, in bytes.
 const LIMIT: u64 = 64 * 1024;
 
-/// Version of the record. One of another version is as good as none.
+/// Version of the record. A record of another version is ignored.
 const VERSION: u32 = 1;
 
 /// One attempt.
@@ -24,16 +24,16 @@ const VERSION: u32 = 1;
 pub struct Attempt {
     /// Version of the record.
     version: u32,
-    /// When it ended, in nanoseconds since the epoch.
+    /// Time at which the capture ended, in nanoseconds since the epoch.
     pub time: u64,
-    /// Release of the kernel that was to start; none when nothing was armed or loaded.
+    /// Release of the kernel that was to start; `None` if nothing was armed or loaded.
     pub release: Option<String>,
-    /// What came of it.
+    /// Outcome of the capture.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// What came of a capture.
+/// Outcome of a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
@@ -44,19 +44,19 @@ pub enum Outcome {
         /// Entries handed over.
         entries: usize,
     },
-    /// It was not.
+    /// The content was not taken.
     Failed {
         /// Name of the exit status.
         status: String,
-        /// Why.
+        /// Reason of the failure.
         why: String,
-        /// What was done instead.
+        /// Action that was taken instead.
         then: String,
     },
 }
 
 impl Attempt {
-    /// One that ends now.
+    /// Makes an attempt that ends now.
     pub fn now(release: Option<String>, outcome: Outcome) -> Self {
         Self {
             version: VERSION,
@@ -66,7 +66,7 @@ impl Attempt {
         }
     }
 
-    /// One that failed, and what was done instead.
+    /// Makes an attempt that ends now and failed, with the action that was taken instead.
     pub fn failed(release: Option<String>, fail: &Fail, then: &str) -> Self {
         let outcome = Outcome::Failed {
             status: fail.status.name().to_owned(),
@@ -76,7 +76,7 @@ impl Attempt {
         Self::now(release, outcome)
     }
 
-    /// A line for people.
+    /// Returns a line for people.
     pub fn text(&self) -> String {
         let time = output::time(self.time);
         let release = self.release.as_deref().unwrap_or("no kernel");
@@ -95,7 +95,7 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// When it cannot be written; the one before it is then as it was.
+    /// If the record cannot be written; the one before it is then unchanged.
     pub fn record(&self, root: &Root) -> std::io::Result<()> {
         let dir = root.path(DIR);
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
@@ -112,7 +112,7 @@ impl Attempt {
         File::open(&dir)?.sync_all()
     }
 
-    /// The last one; none when there was none, or its record cannot be read.
+    /// Returns the last attempt; `None` if there was none, or if its record cannot be read.
     pub fn last(root: &Root) -> Option<Self> {
         let text = root.text(&format!("{DIR}/{FILE}"), LIMIT).ok()?;
         let attempt: Self = serde_json::from_str(&text).ok()?;

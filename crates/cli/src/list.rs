@@ -7,20 +7,20 @@ use kho::abi::LeaveOut;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// One entry of the list and where the next load takes its content from.
+/// One entry of the list, and the source from which the next load takes its content.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Name of the blob.
     pub label: String,
-    /// Path it belongs to; none for a raw blob.
+    /// Path it belongs to; `None` for a raw blob.
     pub path: Option<PathBuf>,
-    /// What is left out whenever the path is read.
+    /// Parts of the path that are left out whenever it is read.
     pub leave_out: LeaveOut,
-    /// Where the content comes from.
+    /// Source of the content.
     pub source: Source,
 }
 
-/// Where the next load takes an entry's content from.
+/// Source from which the next load takes an entry's content.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The file system, read at load time.
@@ -29,12 +29,12 @@ pub enum Source {
     Taken {
         /// Number of the file.
         file: u64,
-        /// Its length in bytes.
+        /// Length of the file, in bytes.
         size: u64,
-        /// When they were taken, nanoseconds since the epoch.
+        /// Time at which the bytes were taken, in nanoseconds since the epoch.
         taken: u64,
     },
-    /// The bytes that arrived, named again where they are.
+    /// The bytes that arrived. The next tree names them at the place where they are.
     Arrived {
         /// Index among the arrived blobs.
         index: usize,
@@ -50,12 +50,12 @@ pub struct EntryJson {
     pub kind: &'static str,
     /// Path it belongs to, as [`shown::path`] writes it.
     pub path: Option<String>,
-    /// Where the next load takes the content from.
+    /// Source from which the next load takes the content.
     pub from: String,
 }
 
 impl Entry {
-    /// For people and scripts.
+    /// Returns the entry for people and scripts.
     pub fn json(&self) -> EntryJson {
         let from = match (&self.source, &self.path) {
             (Source::Path, Some(path)) => shown::path(path),
@@ -78,7 +78,7 @@ impl Entry {
     }
 }
 
-/// The list as the next load sees it: arrived entries in their order, then those of this boot.
+/// Returns the list as the next load sees it: arrived entries in their order, then those of this boot.
 pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<Entry> {
     let mut list: Vec<Entry> = Vec::new();
     for (index, blob) in arrived

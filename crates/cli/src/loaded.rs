@@ -1,4 +1,4 @@
-//! What is loaded: whose it is, and how it goes.
+//! The loaded image: its owner, and the way to unload it.
 
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::module;
@@ -9,7 +9,7 @@ use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
 use kho_kexec::sys::loaded::{self, Identity};
 use kho_kexec::sys::syscalls::CallError;
 
-/// The record of our load, if what is loaded is still that.
+/// Returns the record of kho's load, if the loaded image is still the image of that load.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
     }
 }
 
-/// The failure where nobody can say whose image is loaded.
+/// Makes the failure for a loaded image of which kho cannot tell who loaded it.
 fn cannot_tell(why: &str) -> Fail {
     Fail::new(
         Status::CannotTell,
@@ -51,7 +51,7 @@ fn cannot_tell(why: &str) -> Fail {
     )
 }
 
-/// Refuses where `kho exec` could not find out whose image is loaded: before something is loaded that it would not start.
+/// Refuses to load if `kho exec` could not tell later who loaded the image: `kho exec` would not start it.
 ///
 /// # Errors
 ///
@@ -60,8 +60,8 @@ pub fn require_can_tell(session: &Session) -> Result<(), Fail> {
     loaded::can_tell(&session.root).map_err(|why| cannot_tell(&why))
 }
 
-/// Refuses when drivers are not frozen as they were for the load. Not even `--stale-ok` starts such an image: the
-/// memory that it keeps in place may be somebody else's by now.
+/// Refuses a start if drivers are not frozen as they were for the load. Not even `--stale-ok` starts such an image: the
+/// memory that it keeps in place may have another owner by now.
 ///
 /// # Errors
 ///
@@ -78,11 +78,11 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
     Err(Fail::new(Status::Stale, what).fix("kho load again"))
 }
 
-/// Unloads what is loaded, and forgets it.
+/// Unloads the loaded image, and forgets its record.
 ///
 /// # Errors
 ///
-/// As [`call_fail`]; nothing has changed then. When the record cannot be removed.
+/// As [`call_fail`]; nothing has changed then. Also if the record cannot be removed, after the image was unloaded.
 pub fn unload(session: &Session) -> Result<(), Fail> {
     session
         .kernel
@@ -91,7 +91,8 @@ pub fn unload(session: &Session) -> Result<(), Fail> {
     session.state.clear_loaded()
 }
 
-/// The failure, after what is loaded was unloaded because of it. It also says when that failed: the image may start then.
+/// Unloads the loaded image because of `fail`, and returns `fail`. If the unload fails too, `fail` says so: the image
+/// may start then.
 pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
     if let Err(err) = session.kernel.kexec_unload() {
         fail.what.push_str(&format!(
@@ -102,7 +103,7 @@ pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
     fail
 }
 
-/// A refused system call: the reason that this system shows, where it shows one.
+/// Makes the failure for a refused system call, with the reason if this system shows one.
 pub fn call_fail(err: &CallError, session: &Session) -> Fail {
     /// `EPERM` and `EACCES` of errno(3).
     const REFUSED: [i32; 2] = [1, 13];

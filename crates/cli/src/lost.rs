@@ -1,4 +1,4 @@
-//! What ends with this kernel unless it is handed over.
+//! Content that ends with this kernel unless it is handed over.
 
 use crate::keepd;
 use crate::list;
@@ -6,7 +6,8 @@ use crate::module;
 use crate::output;
 use crate::session::Session;
 
-/// What ends with this kernel unless it is handed over; none when nothing does. A trace alone is no content.
+/// Returns a description of the content that ends with this kernel unless it is handed over; `None` if there is no such
+/// content. A trace alone is no content.
 pub fn lost(session: &Session) -> Option<String> {
     let entries = match keepd::for_handover(session, false) {
         Ok((keep, _)) => {

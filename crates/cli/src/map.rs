@@ -3,16 +3,16 @@
 use kho::{PhysAddr, PhysRange, RangeSet};
 use std::fmt::Write;
 
-/// What a stretch of memory is, in rising order of what a cell shows when several share it.
+/// Use of a range of memory, in rising order of precedence: a cell that several ranges share shows the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Ordinary memory.
     Ram,
     /// The scratch region.
     Scratch,
-    /// Reserved although nothing there is handed over.
+    /// Reserved although no content there is handed over.
     Slack,
-    /// Handed over where it is.
+    /// Handed over in place.
     InPlace,
     /// A blob that is copied.
     Blob,
@@ -36,7 +36,7 @@ impl Kind {
         Self::Kernel,
     ];
 
-    /// The character of a cell, and its legend.
+    /// Returns the character of a cell, and its legend.
     pub const fn legend(self) -> (char, &'static str) {
         match self {
             Self::Ram => ('.', "free for the next kernel"),
@@ -52,7 +52,7 @@ impl Kind {
 }
 
 impl Kind {
-    /// Its colour in an image.
+    /// Returns the colour of a cell in an image.
     pub const fn colour(self) -> &'static str {
         match self {
             Self::Ram => "#e4e7eb",

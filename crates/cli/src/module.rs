@@ -1,7 +1,7 @@
 //! kho.ko, through `/sys/kernel/kho`.
 //!
-//! Without the module there is none of this boot; one that arrived is then named again as it is, so that a hop through a
-//! kernel without the module loses nothing.
+//! Without the module, this kernel has no kernel's part of its own. A part that arrived is then named again as it is,
+//! so that a hop through a kernel without the module loses nothing.
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-/// The module's folder.
+/// Folder of the module.
 const DIR: &str = "sys/kernel/kho";
 
 /// `compatible` of the kernel's part. Tests build a command of the next contract, which knows no other one.
@@ -26,17 +26,17 @@ const CONTRACT: &str = if cfg!(feature = "next-contract") {
     KERNEL_V1
 };
 
-/// A kernel's part that the next load hands over.
+/// Kernel's part that the next load hands over.
 #[derive(Debug)]
 pub struct OutgoingPart {
     /// The part.
     pub kernel: KernelPart,
-    /// It arrived and is named again; there is no active phase behind it.
+    /// Whether the part arrived and is named again. It has no active phase then.
     pub carried_on: bool,
 }
 
 impl OutgoingPart {
-    /// Generation of the active phase that it belongs to; 0 when it arrived.
+    /// Generation of the active phase that the part belongs to; 0 if the part arrived.
     pub fn generation(&self) -> u64 {
         if self.carried_on {
             0
@@ -61,7 +61,7 @@ fn attribute(root: &Root, name: &str) -> Result<String, Fail> {
 ///
 /// # Errors
 ///
-/// When the module is there and does not say.
+/// If the module is loaded and does not answer.
 pub fn is_active(root: &Root) -> Result<bool, Fail> {
     Ok(present(root) && attribute(root, "active")? == "1")
 }
@@ -70,7 +70,7 @@ pub fn is_active(root: &Root) -> Result<bool, Fail> {
 ///
 /// # Errors
 ///
-/// When the module is there and does not say.
+/// If the module is loaded and does not answer.
 pub fn generation(root: &Root) -> Result<u64, Fail> {
     if !present(root) {
         return Ok(0);
@@ -85,11 +85,11 @@ pub fn generation(root: &Root) -> Result<u64, Fail> {
     })
 }
 
-/// The lines `name: value` of the module's status; none without the module.
+/// Returns the lines `name: value` of the module's status; none without the module.
 ///
 /// # Errors
 ///
-/// When the module is there and does not say.
+/// If the module is loaded and does not answer.
 pub fn facts(root: &Root) -> Result<BTreeMap<String, String>, Fail> {
     if !present(root) {
         return Ok(BTreeMap::new());
@@ -102,19 +102,20 @@ pub fn facts(root: &Root) -> Result<BTreeMap<String, String>, Fail> {
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// A node that arrived and has memory that nobody claimed.
+/// A node that arrived and has memory that no consumer claimed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unclaimed {
-    /// Its path.
+    /// Path of the node.
     pub node: String,
-    /// The bytes.
+    /// Number of bytes that no consumer claimed.
     pub bytes: u64,
-    /// The producer that has it and may hand it on as it is. Nobody else can release it.
+    /// Producer that has the memory and may hand it on as it is: only that producer can release it. `None` if no
+    /// producer has it.
     pub producer: Option<String>,
 }
 
 impl Unclaimed {
-    /// `PATH BYTES`, or `PATH BYTES PRODUCER`
+    /// Reads a line `PATH BYTES`, or `PATH BYTES PRODUCER`.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (node, bytes) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
@@ -125,7 +126,7 @@ impl Unclaimed {
         })
     }
 
-    /// Whether it is the node at `path` or below it; `all` is above everything.
+    /// Whether it is the node at `path` or below it; every node is below `all`.
     fn is_below(&self, path: &str) -> bool {
         path == "all"
             || self
@@ -135,11 +136,11 @@ impl Unclaimed {
     }
 }
 
-/// The nodes that arrived and have memory that nobody claimed.
+/// Returns the nodes that arrived and have memory that no consumer claimed.
 ///
 /// # Errors
 ///
-/// When the module is there and does not say.
+/// If the module is loaded and does not answer.
 pub fn unclaimed(root: &Root) -> Result<Vec<Unclaimed>, Fail> {
     if !present(root) {
         return Ok(Vec::new());
@@ -152,13 +153,13 @@ pub fn unclaimed(root: &Root) -> Result<Vec<Unclaimed>, Fail> {
     Ok(text.lines().filter_map(Unclaimed::parse).collect())
 }
 
-/// Refuses to release what a producer has, before anything changes.
+/// Refuses to release memory that a producer has, before anything changes.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] when a producer has something at `path` or below it; when the module is there and does not say.
+/// [`Status::Module`] if a producer has memory at `path` or below it; if the module is loaded and does not answer.
 pub fn require_nobodys(root: &Root, path: &str) -> Result<(), Fail> {
-    /// So many nodes are named.
+    /// Number of nodes that the message names.
     const FEW: usize = 8;
     let nodes = unclaimed(root)?;
     let held = nodes.iter().filter(|node| node.is_below(path));
@@ -203,12 +204,12 @@ pub fn require_nobodys(root: &Root, path: &str) -> Result<(), Fail> {
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, [`Status::Module`] with what the kernel said.
+/// [`Status::Unsupported`] without the module, [`Status::Module`] with the kernel's error.
 pub fn write(root: &Root, name: &str, text: &str) -> Result<(), Fail> {
     try_write(root, name, text)?.map_err(|err| refused(root, name, text, &err))
 }
 
-/// The same, with what the kernel said.
+/// As [`write`], but returns the kernel's error.
 fn try_write(root: &Root, name: &str, text: &str) -> Result<std::io::Result<()>, Fail> {
     if !present(root) {
         return Err(Fail::new(
@@ -247,25 +248,25 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
     .fix("the kernel log (dmesg) says which producer or range it was")
 }
 
-/// The active phase, as a load sees it: left again when dropped, unless the machine was in it before or the load
-/// succeeded.
+/// Guard of the active phase during a load: when it is dropped it leaves the phase, unless the machine was in it before
+/// or the load succeeded.
 pub struct Entered<'r> {
     root: &'r Root,
     out: Output,
-    /// It is ours to leave: some `kho load` entered it, not root by hand.
+    /// Whether the phase is ours to leave: a `kho load` entered it, and not root by hand.
     ours: bool,
     armed: bool,
-    /// What is handed over; none without the module, or when there is nothing to hand over.
+    /// Kernel's part that is handed over; `None` without the module, or if there is nothing to hand over.
     pub part: Option<OutgoingPart>,
 }
 
 impl<'r> Entered<'r> {
-    /// Enters the active phase unless the machine is in it, or there is nothing to enter. `ours`: the generation of
-    /// a phase that an earlier load entered, 0 if none did.
+    /// Enters the active phase, unless the machine is in it or there is nothing to hand over. `ours`: generation of a
+    /// phase that an earlier load entered, 0 if none did.
     ///
     /// # Errors
     ///
-    /// [`Status::Module`] when a producer fails, or without `activate` when there is something to hand over.
+    /// [`Status::Module`] if a producer fails, or if there is something to hand over and `activate` is false.
     pub fn enter(root: &'r Root, activate: bool, ours: u64, out: Output) -> Result<Self, Fail> {
         let mut entered = Self {
             root,
@@ -298,17 +299,17 @@ impl<'r> Entered<'r> {
         Ok(entered)
     }
 
-    /// The image of an earlier load is gone: a failure from here on leaves the phase that it was for.
+    /// Notes that the image of an earlier load is gone: a failure from here on leaves the phase that it was for.
     pub fn unloaded(&mut self) {
         self.armed = self.ours;
     }
 
-    /// Whether forgetting the load is to leave the phase.
+    /// Whether forgetting the load leaves the phase.
     pub fn ours(&self) -> bool {
         self.ours
     }
 
-    /// The load succeeded: the active phase stays.
+    /// Keeps the active phase, because the load succeeded.
     pub fn keep(mut self) {
         self.armed = false;
     }
@@ -328,11 +329,12 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// What a load would hand over, with nothing changed: what is frozen, or what arrived and is named again.
+/// Returns the part that a load would hand over, with nothing changed: the frozen one, or the one that arrived and is
+/// named again.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] when what the module wrote is not valid.
+/// [`Status::Module`] if the module wrote a part that is not valid.
 pub fn outgoing_part(
     session: &Session,
     arrived: Option<&Arrived>,
@@ -344,12 +346,12 @@ pub fn outgoing_part(
     part_to_carry_on(session, arrived, out)
 }
 
-/// The part that arrived, when there is no module to take care of it. One that cannot be believed is not handed on, with
-/// a warning: that is what the module would make of it too.
+/// Returns the part that arrived, if there is no module to take care of it. A part that cannot be trusted is not handed
+/// on, with a warning: the module would reject it too.
 ///
 /// # Errors
 ///
-/// When kept memory cannot be read.
+/// If kept memory cannot be read.
 pub fn part_to_carry_on(
     session: &Session,
     arrived: Option<&Arrived>,
@@ -370,11 +372,12 @@ pub fn part_to_carry_on(
     }
 }
 
-/// The part that arrived, or why it is not believed; none where the module takes care of it.
+/// Returns the part that arrived, or the reason why it is not trusted; `None` if no part arrived, or if the module
+/// takes care of it.
 ///
 /// # Errors
 ///
-/// When kept memory cannot be read.
+/// If kept memory cannot be read.
 pub fn arrived_part(
     session: &Session,
     arrived: Option<&Arrived>,
@@ -411,11 +414,11 @@ pub fn arrived_part(
     ))
 }
 
-/// Whether drivers here would hand something over.
+/// Whether drivers of this kernel would hand something over.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] when the module does not say.
+/// [`Status::Module`] if the module does not answer.
 pub fn has_something(root: &Root) -> Result<bool, Fail> {
     let facts = facts(root)?;
     let some = |name: &str| facts.get(name).is_some_and(|count| count != "0");
@@ -446,8 +449,8 @@ fn read(root: &Root) -> Result<OutgoingPart, Fail> {
     })
 }
 
-/// Tells the module where the next kernel will be placed, so that what drivers allocate from now on lies elsewhere.
-/// After a handover it knows.
+/// Tells the module the place of the next kernel, so that the memory that drivers allocate from now on lies elsewhere.
+/// After a handover the module knows that place.
 pub fn tell_scratch(root: &Root, scratch: PhysRange) {
     if present(root) {
         let text = format!("{:#x} {:#x}", scratch.start().get(), scratch.len());
@@ -456,7 +459,7 @@ pub fn tell_scratch(root: &Root, scratch: PhysRange) {
     }
 }
 
-/// Refuses to keep memory in place for a kernel in which nobody could take it over.
+/// Refuses to keep memory in place for a next kernel that has no module, with which drivers could take it over.
 ///
 /// # Errors
 ///
@@ -477,11 +480,11 @@ pub fn require_in_next(
     )
 }
 
-/// As [`require_in_next`] before drivers are frozen, when it is not known yet how much they keep.
+/// As [`require_in_next`], but before drivers are frozen, when it is not known yet how much they keep.
 ///
 /// # Errors
 ///
-/// [`Status::NoModule`], or when the module is there and does not say.
+/// [`Status::NoModule`], or if the module is loaded and does not answer.
 pub fn require_for_drivers(root: &Root, release: Option<&str>) -> Result<(), Fail> {
     if !present(root) || !has_something(root)? {
         return Ok(());
@@ -519,9 +522,8 @@ fn require_installed(root: &Root, drivers: &str, release: Option<&str>) -> Resul
     .fix(fix))
 }
 
-/// Whether a release's folder holds the module, compressed or not, where packages, dkms and `make modules_install` put
-/// what does not come with the kernel.
-/// Whether the kernel of this release has a kho.ko to load.
+/// Whether the kernel of this release has a kho.ko to load: whether the release's folder holds the module, compressed
+/// or not, where packages, dkms and `make modules_install` put what does not come with the kernel.
 pub fn installed_for(root: &Root, release: Option<&str>) -> bool {
     release.is_some_and(|release| installed(root, &format!("lib/modules/{release}")))
 }
@@ -551,7 +553,8 @@ fn installed(root: &Root, dir: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Status::NoSuchEntry`] for no such node, [`Status::Module`] when nothing of it is left; and as [`write`].
+/// [`Status::NoSuchEntry`] if there is no such node, [`Status::Module`] if none of its memory is left; and as
+/// [`write`].
 pub fn release(root: &Root, node: &str) -> Result<(), Fail> {
     debug_assert!(node.len() as u64 <= ATTRIBUTE_LIMIT);
     try_write(root, "release", node)?.map_err(|err| release_refused(root, node, &err))
@@ -578,7 +581,7 @@ fn release_refused(root: &Root, node: &str, err: &std::io::Error) -> Fail {
     }
 }
 
-/// Whether there is unclaimed memory at `path` or below it.
+/// Whether there is memory at `path` or below it that no consumer claimed.
 fn is_left(root: &Root, path: &str) -> bool {
     let nodes = unclaimed(root).unwrap_or_default();
     nodes.iter().any(|node| node.is_below(path))

@@ -1,4 +1,5 @@
-//! Mounts that what is kept lies on: which are there, which are to be there, and the units that systemd makes of them.
+//! Mounts that the kept content lies on: those that are mounted, those that an administrator wants, and the units that
+//! systemd makes of them.
 
 use crate::state::escape_path;
 use std::collections::BTreeSet;
@@ -6,13 +7,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// A mount that is there (proc(5), `/proc/PID/mountinfo`).
+/// A file system that is mounted (proc(5), `/proc/PID/mountinfo`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     /// Mount point.
     pub at: PathBuf,
-    /// Type, source, and the directory of that file system that is at the mount point. Unlike its device number they are
-    /// the same when it was unmounted and mounted again.
+    /// Type, source, and the directory of that file system that is at the mount point. Unlike the device number, these
+    /// stay the same if the file system is unmounted and mounted again.
     pub what: OsString,
 }
 
@@ -21,24 +22,24 @@ pub struct Mounted {
 pub struct Wanted {
     /// Mount point.
     pub at: PathBuf,
-    /// Device, directory or name.
+    /// Device, directory or name that is mounted.
     source: OsString,
     /// Type of file system.
     kind: OsString,
-    /// Options, as they stand there.
+    /// Options, as the file has them.
     options: OsString,
 }
 
 impl Mounted {
-    /// Its files are memory, and end with the kernel.
+    /// Whether the files are in memory, and end with the kernel.
     pub fn is_memory(&self) -> bool {
         let kind = self.what.as_bytes().split(|byte| *byte == b' ').next();
         matches!(kind, Some(b"tmpfs" | b"ramfs"))
     }
 }
 
-/// Types that need a network, as systemd has them (`fstype_is_network`, `src/basic/mountpoint-util.c`, 252 to 257), with
-/// or without `fuse.` before them.
+/// Types of file systems that need a network, as systemd lists them (`fstype_is_network`,
+/// `src/basic/mountpoint-util.c`, 252 to 257), with or without `fuse.` before them.
 const NETWORK: [&str; 20] = [
     "afs",
     "ceph",
@@ -99,7 +100,7 @@ pub fn wanted(text: &[u8]) -> Vec<Wanted> {
     text.split(|b| *b == b'\n').filter_map(line).collect()
 }
 
-/// `\040` and the like.
+/// Decodes escapes such as `\040`.
 fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -122,13 +123,13 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// The mount that holds a path: of those nearest to it the one that was mounted last.
+/// Returns the mount that holds a path: of the mounts nearest to it, the one that was mounted last.
 pub fn holder<'a>(path: &Path, mounted: &'a [Mounted]) -> Option<&'a Mounted> {
     let above = mounted.iter().filter(|mount| path.starts_with(&mount.at));
     above.max_by_key(|mount| mount.at.components().count())
 }
 
-/// What is mounted below a path, the last one at each place.
+/// Returns the mounts below a path, the last one at each place.
 pub fn below<'a>(path: &Path, mounted: &'a [Mounted]) -> Vec<&'a Mounted> {
     let inside = |at: &Path| at.starts_with(path) && at != path;
     mounted
@@ -160,9 +161,9 @@ fn needs_network(wanted: &Wanted, all: &[Wanted]) -> bool {
                 .any(|other| by_itself(other) && source.starts_with(&other.at)))
 }
 
-/// Names of the mount units that these paths need: on the way to each, and below it. Units that do not exist are named
-/// too: an order after them asks for nothing. What needs a network is left out, since systemd mounts that after the time
-/// at which what is kept must be back.
+/// Returns the names of the mount units that these paths need: on the way to each path, and below it. Units that do not
+/// exist are named too: an order after such a unit has no effect. A mount that needs a network is left out, since
+/// systemd mounts it after the time at which kept content must be back.
 pub fn units<'a>(
     paths: impl IntoIterator<Item = &'a Path>,
     wanted: &[Wanted],
@@ -189,16 +190,16 @@ pub fn units<'a>(
         .collect()
 }
 
-/// A mount that systemd knows of and that is not there.
+/// A mount that systemd knows of and that is not mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Mount point.
     pub at: PathBuf,
-    /// Something asks for it at boot. Without this it is mounted when somebody wants it (`noauto`).
+    /// Whether a unit asks for it at boot. Otherwise it is mounted when a unit or a user asks for it (`noauto`).
     at_boot: bool,
 }
 
-/// Reads what `systemctl show --property=` with [`SHOWN`] says of mount units.
+/// Reads the output of `systemctl show --property=` with [`SHOWN`] about mount units.
 pub fn missing(text: &str) -> Vec<Missing> {
     let unit = |block: &str| {
         let value = |name: &str| {
@@ -224,7 +225,7 @@ pub const SHOWN: &str =
     "Where,LoadState,ActiveState,WantedBy,RequiredBy,ConditionResult,ConditionTimestampMonotonic";
 
 impl Missing {
-    /// Whether what is written to this path now would not be where it belongs: beneath a mount that comes later.
+    /// Whether content that is written to this path now would lie at the wrong place: beneath a mount that comes later.
     pub fn concerns(&self, path: &Path) -> bool {
         path.starts_with(&self.at) || (self.at_boot && self.at.starts_with(path))
     }

@@ -1,4 +1,4 @@
-//! Time from systemd (sd_notify(3), `EXTEND_TIMEOUT_USEC=`). Nothing is asked for where systemd did not start this.
+//! Time from systemd (sd_notify(3), `EXTEND_TIMEOUT_USEC=`). A process that systemd did not start asks for none.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::os::unix::net::UnixDatagram;
@@ -7,10 +7,10 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// How often it is looked whether there is progress.
+/// Interval at which the process checks whether it makes progress.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// How long the next message may take.
+/// Time that each message asks for: the next message has to come within it.
 const GRANT: Duration = Duration::from_secs(60);
 
 /// Asks for so much time from now on.
@@ -33,17 +33,17 @@ fn ask(socket: &Path, time: Duration) {
     }
 }
 
-/// Asks for more time as long as this process makes progress: it reads, or it needs the CPU, also inside of a system call. One
-/// that hangs asks for none, and the unit's timeout ends it.
+/// Asks for more time as long as this process makes progress: as long as it reads, or needs the CPU, also inside of a
+/// system call. A process that hangs asks for none, and the unit's timeout ends it.
 #[derive(Debug)]
 pub struct WhileWorking {
-    /// The thread ends when this is dropped.
+    /// Sender that ends the thread when it is dropped.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl WhileWorking {
-    /// Begins, until it is dropped. None where nobody would hear it.
+    /// Starts to ask, until the value is dropped. `None` if systemd does not listen.
     pub fn start() -> Option<Self> {
         Self::telling(socket()?, PERIOD)
     }
@@ -80,11 +80,11 @@ impl Drop for WhileWorking {
     }
 }
 
-/// What this process has done.
+/// Work that this process has done.
 struct Work {
-    /// Time of CPUs, of all threads, in system calls too.
+    /// CPU time of all threads, in system calls too.
     cpu: Duration,
-    /// Bytes that it read.
+    /// Number of bytes that the process read.
     read: u64,
 }
 
@@ -105,7 +105,7 @@ impl Work {
         }
     }
 
-    /// More than what this look itself takes.
+    /// Whether the process has done more than this measurement itself takes.
     fn went_on_since(&self, before: &Self, period: Duration) -> bool {
         self.cpu.saturating_sub(before.cpu) > period / 100
             || self.read.saturating_sub(before.read) > 4096

@@ -1,9 +1,9 @@
-//! What `kho load --arm --on-failure` says: an argument, and part of a record. The manual pages and the fuzz targets compile
-//! this file too.
+//! Values of `kho load --arm --on-failure`: an argument, and part of a record. The manual pages and the fuzz targets
+//! compile this file too.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens at shutdown when the content cannot be taken.
+/// Action at shutdown if the content cannot be taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {

@@ -1,8 +1,8 @@
-//! What kho's generator tells systemd (systemd.generator(7)): the order of kho's units after the mounts that what is kept
-//! lies on, and whether `kexec.target` may be started.
+//! Facts that kho's generator tells systemd (systemd.generator(7)): the order of kho's units after the mounts that the
+//! kept content lies on, and whether `kexec.target` may be started.
 //!
-//! `local-fs.target` waits for every mount but those with `nofail`. Those may come after it, and go while services still
-//! stop: a restore would write beneath them, and a capture would find the directory that they covered.
+//! `local-fs.target` waits for every mount but those with `nofail`. Those may come after it, and go while services
+//! still stop: a restore would write beneath them, and a capture would find the directory that they covered.
 
 use crate::exit::{Fail, Status};
 use crate::keepd::{self, parse::Kind};
@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 /// Name under which systemd calls this program.
 pub const NAME: &str = "kho-generator";
 
-/// Where the package puts it.
+/// Path at which the package installs the generator.
 const INSTALLED: &str = "/usr/lib/systemd/system-generators/kho-generator";
 
 /// Units that use what is kept.
@@ -27,14 +27,14 @@ const UNITS: [&str; 2] = ["kho-restore.service", "kho-capture.service"];
 /// Name of the drop-ins.
 const DROP_IN: &str = "50-mounts.conf";
 
-/// What a line of the drop-in begins with.
+/// Start of a line of the drop-in.
 const AFTER: &str = "After=";
 
 /// Longest file of mounts that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Lets systemd read its units again when they no longer fit: a path came on the list whose mounts are not in the order yet,
-/// or the start of `kexec.target` is to be refused or allowed.
+/// Makes systemd read its units again if they no longer fit: a path came on the list whose mounts are not in the order
+/// yet, or the start of `kexec.target` is to be refused or allowed.
 pub fn update(session: &Session, out: Output) {
     if !session.has_systemd() || !Path::new(INSTALLED).exists() {
         return;
@@ -77,8 +77,8 @@ pub fn update(session: &Session, out: Output) {
     }
 }
 
-/// The mount units of all that is kept: by `keep.d`, by hand, and of what arrived. What cannot be read adds none, and is
-/// said by who needs it.
+/// Returns the mount units of everything that is kept: by `keep.d`, by hand, and of what arrived. A list that cannot be
+/// read adds none; the command that needs it reports the error.
 pub fn units(session: &Session) -> BTreeSet<String> {
     let mut paths: Vec<PathBuf> = Vec::new();
     match keepd::rules::read(&keepd::rules::dirs(session)) {
@@ -105,7 +105,7 @@ pub fn units(session: &Session) -> BTreeSet<String> {
     )
 }
 
-/// The drop-ins. None without anything to be after.
+/// Writes the drop-ins; none if `units` is empty.
 pub fn write(folder: &Path, units: &BTreeSet<String>) -> std::io::Result<()> {
     if units.is_empty() {
         return Ok(());
@@ -122,7 +122,7 @@ pub fn write(folder: &Path, units: &BTreeSet<String>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// To the kernel log: there is no journal yet when systemd first calls generators.
+/// Writes a message to the kernel log: there is no journal yet when systemd first calls generators.
 pub fn complain(what: &str) {
     let what = what.replace('\n', " ");
     if std::fs::write("/dev/kmsg", format!("<4>{NAME}: {what}\n")).is_err() {
@@ -130,11 +130,11 @@ pub fn complain(what: &str) {
     }
 }
 
-/// Mount units that systemd knows of and that are not mounted. None where there is no systemd.
+/// Returns the mounts that systemd knows of and that are not mounted; none if systemd does not run.
 ///
 /// # Errors
 ///
-/// When systemd does not say.
+/// If systemd does not answer.
 pub fn missing_mounts(paths: &[&Path], session: &Session) -> Result<Vec<mounts::Missing>, Fail> {
     if !session.has_systemd() {
         return Ok(Vec::new());

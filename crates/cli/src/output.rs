@@ -1,4 +1,4 @@
-//! What people and scripts see: sizes, tables, JSON, progress.
+//! Output for people and scripts: sizes, tables, JSON, progress.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Arguments;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Whether something that was to be printed was not, for another reason than that nobody reads it any more.
+/// Whether an output could not be printed, for another reason than that its reader went away.
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Warnings of this run, in order, each once.
@@ -17,11 +17,11 @@ static WARNINGS: Mutex<Warnings> = Mutex::new(Warnings {
     waiting: Vec::new(),
 });
 
-/// See [`WARNINGS`].
+/// Content of [`WARNINGS`].
 struct Warnings {
-    /// All of them.
+    /// All warnings of this run.
     said: Vec<String>,
-    /// Those that the JSON document has still to name.
+    /// Warnings that no JSON document has named yet.
     waiting: Vec<String>,
 }
 
@@ -29,13 +29,13 @@ fn warnings<T>(with: impl FnOnce(&mut Warnings) -> T) -> T {
     with(&mut WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The warnings that no JSON document has named yet.
+/// Takes the warnings that no JSON document has named yet.
 pub fn take_warnings() -> Vec<String> {
     warnings(|warnings| std::mem::take(&mut warnings.waiting))
 }
 
-/// As the standard library's, which panics when whoever read the output has gone (`kho dump | head`). A verb that
-/// changes something must not stop halfway for that.
+/// Prints as the standard library's macro does, which panics if the reader of the output has gone (`kho dump | head`).
+/// A verb that changes something must not stop halfway for that.
 macro_rules! print {
     ($($arg:tt)*) => { $crate::output::write(format_args!($($arg)*)) };
 }
@@ -46,7 +46,8 @@ macro_rules! println {
     ($($arg:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
-/// As the standard library's; there is nobody left to tell when standard error cannot be written.
+/// Prints as the standard library's macro does, but ignores a failure: if standard error cannot be written, no other
+/// place is left to report that.
 macro_rules! eprintln {
     ($($arg:tt)*) => { $crate::output::complain(format_args!("{}\n", format_args!($($arg)*))) };
 }
@@ -65,14 +66,14 @@ pub fn write(text: Arguments<'_>) {
     }
 }
 
-/// Whether all results could be written, at the end.
+/// Writes what is still buffered, at the end of a run. True if all results could be written.
 pub fn all_written() -> bool {
     let flushed = std::io::stdout().flush();
     let lost = flushed.is_err_and(|err| err.kind() != ErrorKind::BrokenPipe);
     !lost && !LOST.load(Ordering::Relaxed)
 }
 
-/// How to speak.
+/// Form of the command's output.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     /// One JSON document on standard output.
@@ -96,7 +97,7 @@ impl Output {
     }
 
     /// Prints `value` as JSON while it is being made: for a document that need not fit into memory, and that names the
-    /// warnings itself ([`take_warnings`]). False if whoever read it went away.
+    /// warnings itself ([`take_warnings`]). False if the reader of the output went away.
     pub fn stream<T: serde::Serialize>(self, value: &T) -> bool {
         let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
         let written = serde_json::to_writer_pretty(&mut stdout, value)
@@ -113,8 +114,9 @@ impl Output {
         }
     }
 
-    /// A warning: something is not handed over, is lost, or is at risk. It is part of the JSON document, and on standard
-    /// error otherwise, whatever [`Output::quiet`] says. The same text is said once in a run.
+    /// Warns that content is not handed over, is lost, or is at risk. The warning is part of the JSON document, or is
+    /// written to standard error if the output is text, whatever [`Output::quiet`] says. The same text is reported once
+    /// in a run.
     pub fn warn(self, text: &str) {
         let new = warnings(|warnings| {
             if warnings.said.iter().any(|said| said == text) {
@@ -132,7 +134,8 @@ impl Output {
         }
     }
 
-    /// Says on standard error, as JSON, what was warned of and stands in no document yet: for a verb that ends without one.
+    /// Writes the warnings that no document has named yet to standard error, as JSON: for a verb that ends without a
+    /// document.
     pub fn last_warnings(self) {
         let left = take_warnings();
         if !left.is_empty() {
@@ -140,7 +143,7 @@ impl Output {
         }
     }
 
-    /// A remark beside the result, on standard error: nothing is lost when nobody reads it.
+    /// Writes a remark beside the result to standard error. A remark that is not read loses nothing.
     pub fn remark(self, text: &str) {
         if !self.json && !self.quiet {
             eprintln!("{text}");
@@ -179,7 +182,7 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
-/// The document with the warnings that are still to be named, if it can have members.
+/// Adds the warnings that no document has named yet to the document, if it can have members.
 fn with_warnings(mut doc: serde_json::Value) -> serde_json::Value {
     if let Some(object) = doc.as_object_mut()
         && !object.contains_key("warnings")
@@ -192,8 +195,8 @@ fn with_warnings(mut doc: serde_json::Value) -> serde_json::Value {
     doc
 }
 
-/// Whether standard error is the journal, which reads a priority at the start of a line (sd-daemon(3), `JOURNAL_STREAM` in
-/// systemd.exec(5)).
+/// Whether standard error is the journal, which reads a priority at the start of a line (sd-daemon(3), `JOURNAL_STREAM`
+/// in systemd.exec(5)).
 fn to_journal() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     std::fs::metadata("/proc/self/fd/2")

@@ -1,4 +1,4 @@
-//! Memory that arrived: what of it has to be reserved, and what is given back.
+//! Memory that arrived: the ranges that have to be reserved, and the ranges that are given back.
 
 use crate::arrived::Arrived;
 use crate::exit::Fail;
@@ -7,8 +7,8 @@ use crate::session::Session;
 use crate::state::KeepFile;
 use kho::PhysRange;
 
-/// What has to be reserved. With the module those are the blobs that it has not given back: whose the rest is by now
-/// it knows better.
+/// Returns the ranges that have to be reserved: without the module, the whole mem cache; with the module, the blobs
+/// that were not given back. The module knows better who owns the other ranges by now.
 pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session) -> Vec<PhysRange> {
     if module::present(&session.root) {
         arrived
@@ -22,13 +22,13 @@ pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session)
     }
 }
 
-/// Gives the memory of blobs that are not needed any more back, when there is the module to do it. The list that says so
-/// must have been written before: it is what the next load goes by, and a command that is killed between the two must not
-/// leave a list that carries on memory which is somebody else's by then.
+/// Gives the memory of blobs that are no longer needed back, if the module is loaded. For each blob, the keep list says
+/// so before the memory is given back: the next load follows that list, and a command that is killed between the two
+/// steps must not leave a list that carries on memory which has another owner by then.
 ///
 /// # Errors
 ///
-/// When the list cannot be written; nothing is given back then.
+/// If the list cannot be written; nothing is given back then.
 pub fn blobs(labels: &[String], keep: &mut KeepFile, session: &Session) -> Result<(), Fail> {
     // An image that is loaded may name those pages.
     if !module::present(&session.root) || !matches!(session.state.loaded(), Ok(None)) {
@@ -54,7 +54,7 @@ pub fn blobs(labels: &[String], keep: &mut KeepFile, session: &Session) -> Resul
     Ok(())
 }
 
-/// The node of blob number `index`, as `kho::abi` names it.
+/// Returns the node of blob number `index`, as `kho::abi` names it.
 pub fn blob_node(index: usize) -> String {
     format!("/blobs/blob-{index}")
 }

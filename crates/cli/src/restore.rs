@@ -1,4 +1,4 @@
-//! What arrived, back to where it came from.
+//! Restores entries that arrived to the paths that they came from.
 
 use crate::args;
 use crate::arrived::Blob;
@@ -14,14 +14,14 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What happened to one entry.
+/// Result of one entry.
 #[derive(Serialize)]
 pub struct Outcome {
     name: String,
     bytes: u64,
-    /// Where it went, or why it was skipped.
+    /// Destination, or the reason why the entry was skipped.
     to: String,
-    /// Whether it was.
+    /// Whether the entry was restored.
     pub restored: bool,
     files: u64,
     replaced: u64,
@@ -29,13 +29,15 @@ pub struct Outcome {
     security_dropped: u64,
     labels_dropped: u64,
     unsupported_dropped: u64,
-    /// Names of those attributes, and the file that the first belonged to.
+    /// Names of the attributes that the file system did not take; the next field has the file that the first belonged
+    /// to.
     unsupported: Vec<String>,
     first_unsupported: Option<String>,
 }
 
 impl Outcome {
-    /// What the file system did not take, by its names: an ACL that is lost may open a file to others.
+    /// Returns a message that names the attributes which the file system did not take; `None` if it took all. A lost
+    /// ACL may open a file to others.
     fn unsupported(&self) -> Option<String> {
         let first = self.first_unsupported.as_ref()?;
         let mut names: Vec<&str> = self
@@ -59,7 +61,7 @@ impl Outcome {
     }
 }
 
-/// An entry that was not restored, and why.
+/// Makes the outcome of an entry that was not restored, and why.
 pub fn skipped(blob: &Blob, why: &str) -> Outcome {
     Outcome {
         name: blob.label.clone(),
@@ -77,12 +79,12 @@ pub fn skipped(blob: &Blob, why: &str) -> Outcome {
     }
 }
 
-/// One entry: written beside its place, compared with its hash, and moved there. It is on the disk when this returns, as
-/// the memory that it came from may be given back then.
+/// Restores one entry: writes it beside its place, compares it with its hash, and moves it there. The entry is on the
+/// disk when this returns, as the memory that it came from may be given back then.
 ///
 /// # Errors
 ///
-/// As [`run`]; nothing of it is at its place then.
+/// As [`run`]; nothing of the entry is at its place then.
 pub fn one(
     blob: &Blob,
     args: &args::Restore,
@@ -160,7 +162,7 @@ pub fn one(
     })
 }
 
-/// A raw blob becomes a file of its name below the directory, mode 0600: nobody said who may read it.
+/// Writes a raw blob to a file of its name below the directory, mode 0600: the blob does not say who may read it.
 fn raw_into(
     blob: &Blob,
     dir: &Path,
@@ -245,7 +247,7 @@ fn status_of(err: &UnpackError) -> Status {
     }
 }
 
-/// What happened, for people or scripts.
+/// Prints the outcomes, for people or scripts.
 pub fn print(outcomes: &[Outcome], out: Output) {
     out.result(&serde_json::json!({ "entries": outcomes }), || {
         for outcome in outcomes {

@@ -1,4 +1,4 @@
-//! What every verb needs of the machine it runs on.
+//! State that every verb needs of the machine it runs on.
 
 use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status};
@@ -20,25 +20,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One run of the command: where its state is, the kernel that it works on, and what it has already read of the machine.
+/// One run of the command: its state directory, the kernel that it works on, and what it has already read of the
+/// machine.
 pub struct Session {
-    /// Runtime state.
+    /// Directory of the runtime state.
     pub state: StateDir,
-    /// Where `/proc` and `/sys` are.
+    /// Folder that holds `/proc` and `/sys`.
     pub root: Root,
-    /// What is done to the kernel's kexec state.
+    /// Receiver of the system calls that change the kernel's kexec state.
     pub kernel: Box<dyn Kernel>,
     arrived: OnceCell<Option<Arrived>>,
     memory: OnceCell<Box<dyn PhysMemory>>,
 }
 
 impl Session {
-    /// A run with its state in `state_dir`.
+    /// Makes a run with its state in `state_dir`.
     pub fn new(state_dir: PathBuf) -> Self {
         Self::at(Root::system(), Box::new(System), state_dir)
     }
 
-    /// The same on another machine than this one: its files, and what takes its system calls.
+    /// As [`Session::new`], on another machine than this one: `root` holds its files, and `kernel` takes its system
+    /// calls.
     pub fn at(root: Root, kernel: Box<dyn Kernel>, state_dir: PathBuf) -> Self {
         Self {
             state: StateDir::new(state_dir),
@@ -54,37 +56,37 @@ impl Session {
         self.root.exists("run/systemd/system")
     }
 
-    /// Keeps every other `kho` that would change something out, until dropped.
+    /// Locks out every other `kho` that would change something, until the lock is dropped.
     ///
     /// # Errors
     ///
-    /// [`Status::Busy`] when there is one.
+    /// [`Status::Busy`] if another `kho` holds the lock.
     pub fn lock(&self) -> Result<Lock, Fail> {
         self.state.prepare()?;
         self.lock_within(Duration::ZERO).map_err(|err| busy(&err))
     }
 
-    /// As [`Session::lock`], waiting at most so long for another `kho` to end.
+    /// As [`Session::lock`], but waits at most `limit` for another `kho` to end.
     ///
     /// # Errors
     ///
-    /// [`LockError::Held`] says which one did not.
+    /// [`LockError::Held`] names the `kho` that did not end.
     pub fn lock_within(&self, limit: Duration) -> Result<Lock, LockError> {
         let lock = Lock::take_within(&self.state.path().join("lock"), limit)?;
         kho_kexec::sys::landing::lower_after_kill(&self.root);
         Ok(lock)
     }
 
-    /// The bytes of the state tree that arrived, unchecked; none on an ordinary boot.
+    /// Returns the bytes of the state tree that arrived, unchecked; `None` on an ordinary boot.
     ///
     /// # Errors
     ///
-    /// When there is one and it cannot be read.
+    /// If a tree arrived and cannot be read.
     pub fn tree_bytes(&self) -> Result<Option<Vec<u8>>, Fail> {
         Ok(self.found()?.map(|found| found.bytes))
     }
 
-    /// The tree and the chain that it was found in, of one look: a tree without its chain is never believed.
+    /// Finds the tree and the chain that names it, in one look: a tree without its chain is never trusted.
     fn found(&self) -> Result<Option<Found>, Fail> {
         match physmem::find_tree(&self.root) {
             Ok(physmem::Arrived::Nothing) => Ok(None),
@@ -107,11 +109,11 @@ impl Session {
         }
     }
 
-    /// What arrived, checked; none on an ordinary boot.
+    /// Returns the content that arrived, checked; `None` on an ordinary boot.
     ///
     /// # Errors
     ///
-    /// [`Status::TreeCorrupt`] or [`Status::UnknownVersion`] when something arrived that cannot be trusted.
+    /// [`Status::TreeCorrupt`] or [`Status::UnknownVersion`] if content arrived that cannot be trusted.
     pub fn arrived(&self) -> Result<&Option<Arrived>, Fail> {
         if let Some(arrived) = self.arrived.get() {
             return Ok(arrived);
@@ -127,7 +129,7 @@ impl Session {
         Ok(self.arrived.get_or_init(|| arrived))
     }
 
-    /// What the next load carries on: nothing when it was told to forget what arrived.
+    /// Returns the content that the next load carries on: `None` if the load is told to forget what arrived.
     ///
     /// # Errors
     ///
@@ -140,8 +142,8 @@ impl Session {
         }
     }
 
-    /// What arrived; with a warning, none when it arrived damaged or in an unknown version. For verbs that
-    /// only have to know what is on the list: nothing that cannot be read is.
+    /// Returns the content that arrived, for verbs that only have to know the keep list. If it arrived damaged or in an
+    /// unknown version, warns and returns `None`: content that cannot be read is not on the list.
     ///
     /// # Errors
     ///
@@ -157,11 +159,11 @@ impl Session {
         }
     }
 
-    /// What arrived.
+    /// Returns the content that arrived; an ordinary boot is an error.
     ///
     /// # Errors
     ///
-    /// As [`Session::arrived`], and [`Status::NothingArrived`].
+    /// As [`Session::arrived`], and [`Status::NothingArrived`] on an ordinary boot.
     pub fn require_arrived(&self) -> Result<&Arrived, Fail> {
         self.arrived()?.as_ref().ok_or_else(nothing_arrived)
     }
@@ -170,7 +172,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When kept memory cannot be read.
+    /// If kept memory cannot be read.
     pub fn open_blob<'a>(&'a self, blob: &'a Blob) -> Result<BlobReader<'a>, Fail> {
         if self.state.keep()?.released.contains(&blob.label) {
             return Err(Fail::new(
@@ -182,7 +184,7 @@ impl Session {
         self.open_checked(&blob.label, &blob.mem, blob.size, &blob.blake3)
     }
 
-    /// Opens content that arrived in these pieces; `name` is for messages.
+    /// Opens content that arrived in the pieces `mem`; `name` is for messages.
     fn open_checked<'a>(
         &'a self,
         name: &'a str,
@@ -201,11 +203,11 @@ impl Session {
         })
     }
 
-    /// The bytes of a range that arrived.
+    /// Returns the bytes of a range that arrived.
     ///
     /// # Errors
     ///
-    /// When kept memory cannot be read.
+    /// If kept memory cannot be read.
     pub fn memory(&self, range: PhysRange) -> Result<Vec<u8>, Fail> {
         physmem::read_range(self.kept_memory()?, range).or_status(Status::NotPermitted)
     }
@@ -226,11 +228,11 @@ impl Session {
         Ok(&**memory)
     }
 
-    /// Content that arrived in these pieces; `name` is for messages.
+    /// Returns content that arrived in the pieces `mem`; `name` is for messages.
     ///
     /// # Errors
     ///
-    /// [`Status::BlobCorrupt`] when it is not what its hash says.
+    /// [`Status::BlobCorrupt`] if the content does not match its hash.
     pub fn read_checked(
         &self,
         name: &str,
@@ -248,12 +250,12 @@ impl Session {
     }
 }
 
-/// The failure of a verb that did not get the lock.
+/// Makes the failure of a verb that did not get the lock.
 pub fn busy(err: &LockError) -> Fail {
     Fail::new(Status::Busy, crate::exit::chain(err)).fix("wait for it, or see what it is doing")
 }
 
-/// The failure of a verb that needs something to have arrived.
+/// Makes the failure of a verb that needs a handover to have arrived.
 pub fn nothing_arrived() -> Fail {
     Fail::new(
         Status::NothingArrived,
@@ -262,19 +264,19 @@ pub fn nothing_arrived() -> Fail {
     .fix("kho load and kho exec in the previous kernel hand over; kho doctor says whether they can")
 }
 
-/// What becomes of a handover that cannot be used, and the way out.
+/// Advice about a handover that cannot be used: the fate of its memory, and the way out.
 const STAYS: &str = "it stays reserved and the system runs on without it; kho dump shows it, and \
                      kho load --forget-arrived begins a new chain";
 
-/// A tree that was found.
+/// A tree that was found, and its chain.
 struct Found {
     /// The tree, unchecked.
     bytes: Vec<u8>,
-    /// What this boot's chain says is reserved.
+    /// Nodes that this boot's chain calls reserved.
     reserved: Vec<SetupNode>,
 }
 
-/// The tree is only believed as far as this boot's chain says the same: what it calls reserved must be.
+/// Checks the tree against this boot's chain: every range that the tree calls reserved must be reserved by the chain.
 fn match_chain(arrived: &Arrived, reserved: &[SetupNode]) -> Result<(), Fail> {
     physmem::SetupMemory::pair(&arrived.mem_cache, reserved)
         .map(|_| ())
@@ -344,7 +346,7 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
     })
 }
 
-/// The content of a blob as a stream that checks its hash on the way.
+/// Stream of a blob's content that checks the hash on the way.
 pub struct BlobReader<'a> {
     inner: physmem::Reader<'a, dyn PhysMemory>,
     hasher: blake3::Hasher,
@@ -354,11 +356,11 @@ pub struct BlobReader<'a> {
 }
 
 impl BlobReader<'_> {
-    /// Reads what is left, and says whether all of it is the blob's.
+    /// Reads the rest, and checks that all bytes are the blob's.
     ///
     /// # Errors
     ///
-    /// [`Status::BlobCorrupt`], or what reading says.
+    /// [`Status::BlobCorrupt`], or an error of reading.
     pub fn rest(&mut self) -> Result<(), Fail> {
         std::io::copy(self, &mut std::io::sink()).map_err(|err| {
             Fail::new(Status::Failed, format!("cannot read {}: {err}", self.name))
@@ -366,7 +368,7 @@ impl BlobReader<'_> {
         self.finish()
     }
 
-    /// Says whether the bytes read are the blob's: call it after the last one.
+    /// Checks that the bytes read are the blob's: to be called after the last byte.
     ///
     /// # Errors
     ///

@@ -1,17 +1,17 @@
 //! Paths as people and scripts see them.
 //!
-//! A path is bytes. No document and no message has it in another form than this one, which loses nothing and cannot
+//! A path is bytes. No document and no message has a path in another form than this one, which loses nothing and cannot
 //! drive a terminal; `docs/src/abi/json.md` describes it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Printable UTF-8 as it is, a backslash doubled, every other byte as `\x..`.
+/// Returns the text of a path: printable UTF-8 as it is, a backslash doubled, every other byte as `\x..`.
 pub fn path(path: impl AsRef<OsStr>) -> String {
     kho_format::human::path(path.as_ref().as_bytes())
 }
 
-/// A name of an entry as it was given: as it is, as long as it is printable.
+/// Returns the name of an entry as the user gave it, as long as it is printable.
 pub fn name(name: &OsStr) -> String {
     let text = path(name);
     // The names that `kho keep` makes of paths have backslashes of their own.

@@ -1,7 +1,7 @@
-//! What `kho` remembers between two commands of one boot, under `/run/kho` (mode 0700).
+//! State that `kho` remembers between two commands of one boot, under `/run/kho` (mode 0700).
 //!
-//! Nothing here has to survive a kexec: the list of what is kept travels in the state tree. The files
-//! are bound to the boot they were written in; leftovers of another boot are ignored.
+//! No file here has to survive a kexec: the keep list travels in the state tree. The files are bound to the boot they
+//! were written in; `kho` ignores leftovers of another boot.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::shown;
@@ -26,34 +26,34 @@ pub struct StateDir {
 /// Pages whose flags are known.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// Asked about.
+    /// Pages that were asked about.
     pub asked: RangeSet,
-    /// Reserved (PG_reserved) among them.
+    /// Reserved pages (PG_reserved) among them.
     pub reserved: RangeSet,
 }
 
 /// Name of the file of pages that were reserved while nothing was loaded.
 const RESERVED: &str = "reserved.json";
 
-/// Name of the mark that a capture came to an end.
+/// Name of the file that marks that a capture came to its end.
 const SETTLED: &str = "captured";
 
 impl StateDir {
-    /// The directory, which is made (0700) when something is first written.
+    /// Names the directory, which is made (0700) when a file is first written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// Its path.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the directory and refuses one that others can write to.
+    /// Makes the directory, and refuses one that other users can write to.
     ///
     /// # Errors
     ///
-    /// When it cannot be made, is not a directory, belongs to somebody else or is open to others.
+    /// If it cannot be made, is not a directory, belongs to another user or is open to others.
     pub fn prepare(&self) -> Result<(), Fail> {
         match fs::DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => {}
@@ -89,7 +89,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// The failure of somebody who cannot write here, with its reason.
+    /// Makes the failure for a user who cannot write here, with its reason.
     fn not_writable(&self, what: String, err: &std::io::Error) -> Fail {
         match err.kind() {
             std::io::ErrorKind::PermissionDenied => Fail::new(Status::NotPermitted, what).root(""),
@@ -105,11 +105,11 @@ impl StateDir {
         }
     }
 
-    /// The keep list of this boot; empty when nothing was kept yet.
+    /// Returns the keep list of this boot; empty if nothing was kept yet.
     ///
     /// # Errors
     ///
-    /// When the file exists and cannot be read or is not what `kho` writes.
+    /// If the file exists and cannot be read or is not what `kho` writes.
     pub fn keep(&self) -> Result<KeepFile, Fail> {
         Ok(self.read("keep.json")?.unwrap_or_default())
     }
@@ -118,13 +118,14 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// When it cannot be written; the old one is then intact.
+    /// If it cannot be written; the old list is then intact.
     pub fn set_keep(&self, keep: &KeepFile) -> Result<(), Fail> {
         self.write("keep.json", keep)
     }
 
-    /// The pages that were asked about and reserved when something was first loaded in this boot. A kho that had to ask
-    /// about all of `ram` did not say so.
+    /// Returns the pages that were asked about, and those that were reserved, when an image was first loaded in this
+    /// boot. The record of an older kho does not name the pages that were asked about: that kho had to ask about all of
+    /// `ram`.
     ///
     /// # Errors
     ///
@@ -150,7 +151,7 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// If the record cannot be written.
     pub fn set_reserved(&self, known: &Known) -> Result<(), Fail> {
         let list = |set: &RangeSet| {
             let pair = |range: PhysRange| [range.start().get(), range.len()];
@@ -163,16 +164,16 @@ impl StateDir {
         self.write(RESERVED, &file)
     }
 
-    /// Forgets the above: nothing was loaded after all.
+    /// Forgets the pages that [`StateDir::set_reserved`] recorded: nothing was loaded after all.
     ///
     /// # Errors
     ///
-    /// When the file is there and cannot be removed.
+    /// If the file exists and cannot be removed.
     pub fn clear_reserved(&self) -> Result<(), Fail> {
         self.remove(RESERVED)
     }
 
-    /// What `kho load` recorded in this boot.
+    /// Returns the record of the last `kho load` of this boot.
     ///
     /// # Errors
     ///
@@ -185,7 +186,7 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// If the record cannot be written.
     pub fn set_loaded(&self, loaded: &LoadedFile) -> Result<(), Fail> {
         self.write("loaded.json", loaded)
     }
@@ -194,27 +195,28 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// When the file exists and cannot be removed.
+    /// If the file exists and cannot be removed.
     pub fn clear_loaded(&self) -> Result<(), Fail> {
         self.remove("loaded.json")
     }
 
-    /// Whether a capture of this boot came to an end, good or bad, and nothing was loaded or armed since. Where it did
-    /// not, however early it was cut off, what is loaded must not be started as if nothing had happened.
+    /// Whether a capture of this boot came to its end, good or bad, and nothing was loaded or armed since. If it did
+    /// not, however early it was cut off, the loaded image must not be started as if nothing had happened.
     pub fn is_settled(&self) -> bool {
         self.path.join(SETTLED).exists()
     }
 
-    /// Records the above. Without the record what was chosen for a failure is done once more, to no harm.
+    /// Records that a capture came to its end. Without this record, the action chosen for a failure is done once more,
+    /// to no harm.
     pub fn set_settled(&self) {
         let _ = fs::write(self.path.join(SETTLED), "");
     }
 
-    /// Forgets it: what is loaded or armed now waits for a capture.
+    /// Removes that record: the image that is loaded or armed now waits for a capture.
     ///
     /// # Errors
     ///
-    /// When it cannot be removed.
+    /// If the record cannot be removed.
     pub fn clear_settled(&self) -> Result<(), Fail> {
         self.remove(SETTLED)
     }
@@ -228,7 +230,7 @@ impl StateDir {
         }
     }
 
-    /// File that holds the bytes of a raw entry.
+    /// Path of the file that holds the bytes of a raw entry.
     pub fn blob_path(&self, file: u64) -> PathBuf {
         self.path.join("blobs").join(file.to_string())
     }
@@ -268,7 +270,7 @@ impl StateDir {
         })
     }
 
-    /// Reads a file of this directory; none when it is absent or of another boot.
+    /// Reads a file of this directory; `None` if it is absent or of another boot.
     ///
     /// # Errors
     ///
@@ -309,11 +311,11 @@ impl StateDir {
         })
     }
 
-    /// Writes beside and renames, so that a reader never sees half a file.
+    /// Writes a file beside its place and renames it, so that a reader never sees half a file.
     ///
     /// # Errors
     ///
-    /// When it cannot be written; the old one is then intact.
+    /// If it cannot be written; the old file is then intact.
     pub fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Fail> {
         self.prepare()?;
         let bound = Bound {
@@ -349,8 +351,8 @@ fn boot_id() -> Result<String, Fail> {
     Ok(id.trim().to_owned())
 }
 
-/// The name a path gets when none is given: as `systemd-escape --path` (systemd.unit(5), "String
-/// Escaping for Inclusion in Unit Names"), so that two paths never share one.
+/// Returns the name that a path gets if the user gives none: as `systemd-escape --path` makes it (systemd.unit(5),
+/// "String Escaping for Inclusion in Unit Names"), so that two paths never share a name.
 pub fn escape_path(path: &Path) -> String {
     use std::fmt::Write;
     use std::os::unix::ffi::OsStrExt;
@@ -427,7 +429,7 @@ mod tests {
         assert_eq!(state.keep().unwrap_err().status, Status::Failed);
     }
 
-    /// As text where it is text, which is how older versions of the command wrote and read it.
+    /// The file has a command line as text if it is text: older versions of the command wrote and read it so.
     #[test]
     fn an_armed_command_line_is_bytes() {
         use std::os::unix::ffi::OsStringExt;

@@ -21,7 +21,7 @@ macro_rules! statuses {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What it means, in one line.
+            /// Returns the meaning of the status, in one line.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)* }
             }

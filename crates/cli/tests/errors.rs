@@ -1,4 +1,4 @@
-//! What the command says to bad input that needs no kernel to be recognised.
+//! Tests of the command's answers to bad input that it recognises without a kernel.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -459,8 +459,8 @@ fn the_exit_statuses_are_listed_as_they_are() {
 #[test]
 fn somebody_without_rights_is_told_so() {
     let place = Place::new();
-    // The directory of the build may be closed to others. Another process copies: a child that another test starts meanwhile
-    // would inherit a file that is open for writing, and such a file cannot be executed.
+    // The directory of the build may be closed to others. Another process copies: a child that another test starts
+    // meanwhile would inherit a file that is open for writing, and such a file cannot be executed.
     let program = place.path().join("kho");
     let mut copy = Command::new("cp");
     copy.arg(env!("CARGO_BIN_EXE_kho")).arg(&program);

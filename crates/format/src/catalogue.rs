@@ -1,4 +1,5 @@
-//! Which node versions a build reads and writes, and whether another build would understand it.
+//! The catalogue of a build: the node versions that it reads and writes. Two catalogues tell whether one build would
+//! understand what the other one writes.
 
 use kho::abi::ftrace;
 use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1};
@@ -10,16 +11,16 @@ use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
 
-/// Where an initrd carries the catalogue of the `kho` in it.
+/// Path inside an initrd of the catalogue of the `kho` in that initrd.
 pub const INITRD_PATH: &str = "usr/lib/kho/catalogue.json";
 
-/// The version of a catalogue itself.
+/// Layout version of a catalogue.
 const FORMAT: u32 = 1;
 
-/// Most bytes that a catalogue has.
+/// Largest catalogue that is read, in bytes.
 const LIMIT: usize = 1 << 20;
 
-/// What a build reads and writes.
+/// Catalogue of a build: its carriers, machines and page size, and the node versions that it reads and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalogue {
     /// The version of this layout: 1.
@@ -27,15 +28,15 @@ pub struct Catalogue {
     pub format: u32,
     /// Version of the build, for people.
     pub build: String,
-    /// How the tree reaches the next kernel.
+    /// Names of the carriers, the ways in which the state tree reaches the next kernel.
     pub carriers: BTreeSet<String>,
-    /// Values of `machine`.
+    /// Machines that the build is for, as values of the property `machine`.
     pub machines: BTreeSet<String>,
-    /// Bytes of a page.
+    /// Page size, in bytes.
     pub page_size: u32,
-    /// `compatible`s that it acts on.
+    /// `compatible`s of the nodes that the build acts on.
     pub reads: BTreeSet<String>,
-    /// `compatible`s that it writes.
+    /// `compatible`s of the nodes that the build writes.
     pub writes: BTreeSet<String>,
 }
 
@@ -43,31 +44,31 @@ pub struct Catalogue {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CatalogueError {
-    /// Beyond the limit.
+    /// The text is longer than the limit, 1 MiB.
     #[error("a catalogue of {len} bytes is longer than {LIMIT}")]
     TooLong {
-        /// Bytes it has.
+        /// Length of the text, in bytes.
         len: usize,
     },
-    /// Not JSON, or not of this shape.
+    /// The text is not JSON, or not of the shape of a [`Catalogue`].
     #[error("not a catalogue of node versions")]
     Malformed(#[source] serde_json::Error),
-    /// Of a later layout.
+    /// The catalogue has another layout version, such as that of a later build.
     #[error("catalogue version {found} is not known here, only {FORMAT}")]
     Format {
-        /// The version in it.
+        /// Layout version of the catalogue.
         found: u32,
     },
 }
 
-/// What the next side would not do.
+/// A part of the handover that the next side would ignore.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ignored {
-    /// The `compatible`, carrier, machine or page size.
+    /// The `compatible`, carrier, machine or page size that the next side does not know.
     pub what: String,
-    /// What follows from it.
+    /// Consequence for the handover, as text for people.
     pub effect: String,
-    /// Whether nothing of the handover would be believed.
+    /// Whether the next side would use nothing of the handover.
     pub everything: bool,
 }
 
@@ -77,7 +78,7 @@ impl fmt::Display for Ignored {
     }
 }
 
-/// Nodes of traces.
+/// `compatible`s of the nodes of traces.
 const TRACE_VERSIONS: [&str; 6] = [
     ftrace::FTRACE_V1,
     ftrace::FTRACE_HOP_V1,
@@ -133,14 +134,14 @@ impl Catalogue {
         }
     }
 
-    /// What `next` would ignore of anything that this build may write.
+    /// Lists what `next` would ignore of everything that this build may write.
     pub fn ignored_by(&self, next: &Self) -> Vec<Ignored> {
         let mut out = self.carried_to(next);
         out.extend(versions(self.writes.iter().map(String::as_str), next));
         out
     }
 
-    /// What `next` would ignore of this very tree, written by this build.
+    /// Lists what `next` would ignore of `tree`, which this build wrote.
     pub fn ignored_of(&self, tree: &Reader<'_>, next: &Self) -> Vec<Ignored> {
         let used: BTreeSet<&str> = tree
             .nodes()

@@ -1,4 +1,4 @@
-//! What differs between two trees.
+//! The differences between two state trees.
 
 use crate::schema::{self, Show};
 use crate::view::{Read, read};
@@ -7,16 +7,18 @@ use kho::tree::{Node, Prop, Reader};
 use serde::Serialize;
 use std::fmt;
 
-/// One difference.
+/// One difference between two trees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// Path of the node.
     pub node: String,
     /// The property; `None` when the whole node came or went.
     pub property: Option<String>,
-    /// Its value in the first tree.
+    /// Value of the property in the first tree, as text; of a whole node its `compatible`. `None` if only the second
+    /// tree has it.
     pub old: Option<String>,
-    /// Its value in the second.
+    /// Value of the property in the second tree, as text; of a whole node its `compatible`. `None` if only the first
+    /// tree has it.
     pub new: Option<String>,
 }
 
@@ -41,15 +43,15 @@ impl fmt::Display for Change {
     }
 }
 
-/// Every difference between `a` and `b`: nodes are matched by path, properties by name. The order of either is not
-/// looked at.
+/// Lists every difference between `a` and `b`. Nodes are matched by path, properties by name; the order of nodes and of
+/// properties does not matter.
 pub fn diff(a: &Reader<'_>, b: &Reader<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
     nodes(a.root(), b.root(), "", &mut changes);
     changes
 }
 
-/// Depth is bounded by the reader (`kho::tree::MAX_DEPTH`).
+/// Compares two nodes and everything below them. The reader bounds the depth (`kho::tree::MAX_DEPTH`).
 fn nodes(a: Node<'_>, b: Node<'_>, path: &str, out: &mut Vec<Change>) {
     let shown = if path.is_empty() { "/" } else { path };
     for old in a.props() {

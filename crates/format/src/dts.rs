@@ -1,7 +1,8 @@
 //! A tree as source for `dtc`.
 //!
-//! `dtc` takes integers for big-endian, and ours are native: so every value but text is written as bytes in their
-//! order in memory, with what they mean in a comment. `dtc -I dts -O dtb` makes a tree of the same nodes and values.
+//! `dtc` takes integers for big-endian, and those of a state tree are native endian: so every value but text is written
+//! as bytes in their order in memory, with their meaning in a comment. `dtc -I dts -O dtb` makes a tree of the same
+//! nodes and values.
 
 use crate::human;
 use crate::schema;
@@ -10,10 +11,10 @@ use crate::view::{Read, read};
 use kho::tree::{Node, Reader};
 use std::fmt::Write;
 
-/// Ranges, or bytes, on one line.
+/// Number of ranges, or of bytes, on one line.
 const PER_LINE: usize = 16;
 
-/// The whole tree.
+/// Returns the whole tree as source for `dtc`.
 pub fn dts(tree: &Reader<'_>) -> String {
     let order = if cfg!(target_endian = "little") {
         "little"
@@ -27,7 +28,8 @@ pub fn dts(tree: &Reader<'_>) -> String {
     out
 }
 
-/// Depth is bounded by the reader (`kho::tree::MAX_DEPTH`). Writing to a `String` cannot fail.
+/// Writes a node and everything below it. The reader bounds the depth (`kho::tree::MAX_DEPTH`). Writing to a `String`
+/// cannot fail.
 fn node(of: Node<'_>, depth: usize, out: &mut String) {
     let pad = "\t".repeat(depth);
     let schema = schema::of(&of);

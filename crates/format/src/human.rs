@@ -80,7 +80,7 @@ fn printable(character: char) -> bool {
     matches!(character, '"' | '\'') || character.escape_debug().len() == 1
 }
 
-/// Bytes of a path: printable UTF-8 as it is, a backslash doubled, every other byte as `\x..`.
+/// Bytes of a path as text: printable UTF-8 unchanged, a backslash doubled, every other byte as `\x..`.
 pub fn path(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {

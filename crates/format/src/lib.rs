@@ -1,7 +1,7 @@
-//! What people and tools do with a state tree besides handing over: see it ([`text`], [`view`], [`dts`]), check it
-//! against the schemas and the contract ([`schema`], [`validate`]), compare two of them ([`diff`]) and ask whether
-//! another build would understand what this one writes ([`catalogue`]). [`mainline`] reads the state of a kernel
-//! that has its own Kexec HandOver built in.
+//! Tools for state trees besides the handover itself. They show a tree ([`text`], [`view`], [`dts`]), check it against
+//! the schemas and the contract ([`schema`], [`validate`]), compare two trees ([`diff`]) and tell whether another build
+//! would understand the trees that this build writes ([`catalogue`]). [`mainline`] reads the state of a kernel that has
+//! its own Kexec HandOver built in.
 //!
 //! # How a tree becomes JSON
 //!
@@ -17,8 +17,9 @@
 //! | `flag` | `true`; the property has no bytes |
 //! | `mem` | an array of `{"addr": integer, "len": integer}` |
 //!
-//! A value that is not of its type is `{"error", "bytes"}`, which no schema accepts. Values that no schema knows are
-//! guessed: nothing is `true`, then printable text, an integer of four or eight bytes, else hexadecimal digits; `mem` is always ranges.
+//! A value that is not of its type is `{"error", "bytes"}`, which no schema accepts. If no schema lists a property, the
+//! type of its value is guessed: an empty value is `true`; another value is printable text if it can be, else an
+//! integer if it has four or eight bytes, else hexadecimal digits. `mem` is always ranges.
 
 #![forbid(unsafe_code)]
 

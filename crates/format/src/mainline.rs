@@ -1,8 +1,9 @@
 //! The state of a kernel that has Kexec HandOver built in, as its debugfs shows it.
 //!
-//! `/sys/kernel/debug/kho/in` is what such a kernel found, `/sys/kernel/debug/kho/out` what it will leave; each has a
-//! tree `fdt` and a folder `sub_fdts` with what its children point at, `out` also `scratch_phys` and `scratch_len`
-//! (`kernel/liveupdate/kexec_handover_debugfs.c`, Linux 7.3; 6.16 has `finalize` and `abort` files beside them).
+//! `/sys/kernel/debug/kho/in` shows the state that such a kernel found, `/sys/kernel/debug/kho/out` the state that it
+//! will leave. Each side has a tree `fdt` and a folder `sub_fdts` with the content that the tree's children point at;
+//! `out` also has `scratch_phys` and `scratch_len` (`kernel/liveupdate/kexec_handover_debugfs.c`, Linux 7.3; 6.16 has
+//! `finalize` and `abort` files beside them).
 //!
 //! | version | root | child | preserved memory |
 //! | --- | --- | --- | --- |
@@ -12,13 +13,14 @@
 //! | `kho-v4` | the same | the same | the same, with blocks of entries (`include/linux/kho/abi/block.h`) |
 //!
 //! Sources: `include/linux/kho/abi/{kexec_handover,kexec_metadata,luo,memblock}.h` (Linux 7.3) and, for the older ones,
-//! `kernel/kexec_handover.c` (6.16). A child is decoded by what it holds, not by the version: with either property.
-//! The kernel gives no promise for any of this. The memory behind the addresses is not read here.
+//! `kernel/kexec_handover.c` (6.16). A child's address is read from either property, `fdt` or `preserved-data`,
+//! whatever the version. The kernel gives no promise for any of this. The memory behind the addresses is not read here.
 //!
-//! Linux 7.3 shows `out/fdt` as long as the tree was when the file was made, although subsystems add to it later, and
-//! does not make the file at all after it was handed something (`kho_init()` in `kernel/liveupdate/kexec_handover.c`).
-//! What can be known all the same is then taken from the tree's beginning and from `sub_fdts`, with a remark. And it
-//! goes on showing `in/sub_fdts/LUO` after the orchestrator has freed that memory: any bytes can be there.
+//! Linux 7.3 fixes the length of `out/fdt` when it makes the file, although subsystems add to the tree later. A 7.3
+//! kernel that was handed something does not make the file at all (`kho_init()` in
+//! `kernel/liveupdate/kexec_handover.c`). In both cases the decoder takes what it can from the tree's beginning and
+//! from `sub_fdts`, and adds a remark. Linux 7.3 also goes on showing `in/sub_fdts/LUO` after the orchestrator has
+//! freed that memory, so the file can hold any bytes.
 
 use crate::view;
 use crate::{human, text};
@@ -29,17 +31,17 @@ use serde_json::{Value as Json, json};
 use std::fmt::Write;
 use thiserror::Error;
 
-/// Roots that are decoded.
+/// `compatible`s of the roots that this module decodes.
 pub const VERSIONS: [&str; 4] = ["kho-v1", "kho-v2", "kho-v3", "kho-v4"];
 
-/// One of the two sides, as read from debugfs.
+/// Files of one of the two sides, `in` or `out`, as read from debugfs.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// The file `fdt`, if there is one.
+    /// Content of the file `fdt`; `None` if there is no such file.
     pub fdt: Option<Vec<u8>>,
     /// Name and content of every file in `sub_fdts`.
     pub sub: Vec<(String, Vec<u8>)>,
-    /// Addresses and lengths of the scratch regions; only `out` says.
+    /// Addresses and lengths, in bytes, of the scratch regions; only `out` shows them.
     pub scratch: Vec<(u64, u64)>,
 }
 
@@ -50,7 +52,7 @@ pub enum MainlineError {
     /// The bytes are no tree.
     #[error("the kernel's `fdt` is no tree")]
     Tree(#[from] TreeError),
-    /// A root of another version.
+    /// The root has another version.
     #[error("the kernel's tree is a {found:?}, known are kho-v1 to kho-v4")]
     Version {
         /// The root's `compatible`.
@@ -61,30 +63,32 @@ pub enum MainlineError {
 /// A decoded side.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct State {
-    /// `kho-v1` to `kho-v4`; none when the kernel shows no tree.
+    /// `kho-v1` to `kho-v4`; `None` if the kernel shows no tree.
     pub version: Option<String>,
-    /// Address of the first node or chunk that describes preserved memory; 0 when nothing is.
+    /// Address of the first node or chunk that describes preserved memory; 0 if no memory is preserved, `None` if the
+    /// kernel does not show the address.
     pub preserved_memory_map: Option<u64>,
     /// Scratch regions: address and length.
     pub scratch: Vec<(u64, u64)>,
-    /// What subsystems left.
+    /// State that subsystems left, one entry for each.
     pub entries: Vec<Entry>,
-    /// What does not fit the version.
+    /// Remarks for people: parts that do not fit the version, and parts that the kernel does not show.
     pub remarks: Vec<String>,
 }
 
-/// What one subsystem left.
+/// State that one subsystem left.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {
-    /// Its name.
+    /// Name of the subsystem.
     pub name: String,
-    /// Where it is.
+    /// Address of the content; `None` if the tree does not say.
     pub addr: Option<u64>,
-    /// Bytes, when the tree says.
+    /// Length of the content, in bytes: from the tree, or the length of the file if the tree was not read. `None` if
+    /// the tree does not say.
     pub size: Option<u64>,
-    /// What it is.
+    /// Format of the content, such as `kexec-metadata version 1` or `unknown bytes`.
     pub format: String,
-    /// Its decoded content; null when there was no file.
+    /// Decoded content; null if there was no file.
     pub content: Json,
 }
 
@@ -121,7 +125,7 @@ fn known(version: &str) -> Result<&str, MainlineError> {
     }
 }
 
-/// What the files beside the tree say.
+/// Builds the state from the files beside the tree, for a kernel that does not show its whole tree.
 fn without_tree(
     files: &Files,
     version: Option<String>,
@@ -147,11 +151,11 @@ fn without_tree(
     }
 }
 
-/// Bytes of a container's header.
+/// Length of a container's header, in bytes.
 const HEADER: usize = 40;
 
-/// `compatible` and `preserved-memory-map` of the root of a tree whose end is missing, and with it the names of
-/// properties. The root has one string and one u64.
+/// Reads `compatible` and `preserved-memory-map` of the root of a tree whose end is missing. The names of properties
+/// are in that end, so the two are told apart by their values: the root has one string and one u64.
 fn beginning(fdt: &[u8]) -> (Option<&str>, Option<u64>) {
     const BEGIN_NODE: u32 = 1;
     const PROP: u32 = 3;
@@ -235,7 +239,7 @@ fn whole(tree: &Reader<'_>, files: &Files) -> Result<State, MainlineError> {
     })
 }
 
-/// What an entry holds.
+/// Returns the format and the decoded content of the entry `name`.
 fn entry(name: &str, bytes: &[u8]) -> (String, Json) {
     if let Ok(tree) = Reader::new(bytes) {
         let version = string(&tree.root(), "compatible").unwrap_or("tree without a version");
@@ -269,7 +273,7 @@ fn metadata(bytes: &[u8]) -> Option<(String, Json)> {
     })
 }
 
-/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Before it was a tree.
+/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Before `luo-v3` it was a tree.
 fn luo(bytes: &[u8]) -> Option<(String, Json)> {
     let version = c_string(bytes.get(..8)?)?;
     let [number, sessions, flbs] = [8, 16, 24].map(|at| u64_at(bytes, at));
@@ -281,7 +285,7 @@ fn luo(bytes: &[u8]) -> Option<(String, Json)> {
     })
 }
 
-/// A decoded side as text.
+/// Returns a decoded side as text.
 pub fn show(state: &State) -> String {
     let version = state.version.as_deref();
     let mut out = format!(
@@ -318,7 +322,7 @@ pub fn show(state: &State) -> String {
     out
 }
 
-/// Decoded content, indented. Depth is bounded by the reader.
+/// Writes decoded content, indented. The reader bounds the depth.
 fn lines(content: &Json, depth: usize, out: &mut String) {
     let pad = "  ".repeat(depth);
     let Json::Object(object) = content else {

@@ -4,26 +4,26 @@ use crate::human;
 use kho::{PhysAddr, PhysRange, RangeSet};
 use std::fmt::Write;
 
-/// Something on the map: later ones are drawn over earlier ones.
+/// An area of the map. Later areas are drawn over earlier ones.
 #[derive(Clone, Debug)]
 pub struct Area<'a> {
-    /// Where it is.
+    /// Physical addresses of the area.
     pub range: PhysRange,
-    /// What it is, for the legend.
+    /// Kind of the area, for the legend.
     pub kind: &'a str,
-    /// Its colour, as in CSS.
+    /// Colour of the area, as in CSS.
     pub colour: &'a str,
 }
 
 /// Most rows of the map.
 const ROWS: u64 = 16;
-/// Pixels.
+/// Width of the column of addresses left of the rows, in pixels. The constants below are in pixels too.
 const LEFT: f64 = 118.0;
 const WIDTH: f64 = 860.0;
 const ROW: f64 = 26.0;
 const GAP: f64 = 6.0;
 const TOP: f64 = 46.0;
-/// Whatever is there has to be seen.
+/// Least width of an area, in pixels, so that even the smallest one can be seen.
 const LEAST: f64 = 2.0;
 
 /// Draws `parts` over `ram`. Every row shows the same number of bytes, a power of two; rows without RAM are left out.

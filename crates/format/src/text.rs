@@ -6,7 +6,7 @@ use crate::view::{Read, read};
 use kho::tree::{Node, Reader};
 use std::fmt::Write;
 
-/// Bytes that are shown of a long value.
+/// Number of bytes that are shown of a long value.
 const SHOWN: usize = 64;
 
 /// The whole tree, one property a line, ranges one a line.
@@ -16,7 +16,8 @@ pub fn text(tree: &Reader<'_>) -> String {
     out
 }
 
-/// Depth is bounded by the reader (`kho::tree::MAX_DEPTH`). Writing to a `String` cannot fail.
+/// Writes a node and everything below it. The reader bounds the depth (`kho::tree::MAX_DEPTH`). Writing to a `String`
+/// cannot fail.
 fn node(of: Node<'_>, depth: usize, out: &mut String) {
     let pad = "    ".repeat(depth);
     let schema = schema::of(&of);
@@ -50,7 +51,7 @@ fn node(of: Node<'_>, depth: usize, out: &mut String) {
     let _ = writeln!(out, "{pad}}}");
 }
 
-/// A pair as a range and its size; one that is no range says so.
+/// Returns a pair as text, a range and its size; for a pair that is no range, the text says so.
 pub fn range((addr, len): (u64, u64)) -> String {
     match addr.checked_add(len) {
         Some(end) if len > 0 => format!("[{addr:#x}-{end:#x}) {}", human::bytes(len)),

@@ -1,4 +1,4 @@
-//! Everything that is wrong with a tree, at once.
+//! Validation of a tree: finds everything that is wrong with it, not just the first problem.
 
 use crate::human;
 use crate::schema::{self, Violation};
@@ -10,7 +10,7 @@ use kho::{OutOfMemory, PhysRange, RangeSet};
 use serde::Serialize;
 use std::fmt;
 
-/// What found a problem.
+/// The check that found a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
@@ -20,22 +20,22 @@ pub enum Layer {
     Version,
     /// The checksum differs.
     Checksum,
-    /// A rule between values.
+    /// A rule of the contract, between values, is broken.
     Contract,
-    /// A rule of a schema.
+    /// A rule of a schema is broken.
     Schema,
-    /// The running machine.
+    /// A range does not fit the memory of the running machine.
     Machine,
 }
 
-/// Something that is wrong.
+/// A problem of a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Path of the node, `/` for the root and for the bytes.
+    /// Path of the node, `/` for the root and for the bytes as a whole.
     pub node: String,
-    /// What found it.
+    /// The check that found the problem.
     pub layer: Layer,
-    /// What it is.
+    /// Description of the problem.
     pub what: String,
 }
 
@@ -45,20 +45,20 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the running machine says of memory.
+/// Memory of the running machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
     /// RAM according to the firmware.
     pub ram: &'a RangeSet,
-    /// Pages of it that the kernel holds as reserved.
+    /// Pages of RAM that the kernel holds as reserved; `None` if ranges shall not be compared with them.
     pub reserved: Option<&'a RangeSet>,
 }
 
-/// Everything that is wrong with `bytes`.
+/// Lists everything that is wrong with `bytes`; with a `machine`, also ranges that do not fit its memory.
 ///
 /// # Errors
 ///
-/// When memory was refused.
+/// [`OutOfMemory`] if memory was refused.
 pub fn validate(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, OutOfMemory> {
     let mut found = Vec::new();
     let tree = match Reader::new(bytes) {
@@ -118,7 +118,7 @@ fn problem(node: &str, layer: Layer, what: String) -> Problem {
     }
 }
 
-/// Judges every node that has a schema. What the contract already said of a property is not said again.
+/// Checks every node that has a schema. A property that another check has already reported is not reported again.
 fn schemas(node: Node<'_>, path: &str, told: &[(String, &'static str)], found: &mut Vec<Problem>) {
     let shown = if path.is_empty() { "/" } else { path };
     if let Some(schema) = schema::of(&node) {
@@ -169,7 +169,7 @@ fn property_of(violation: &Violation) -> String {
     }
 }
 
-/// Holds every range against the memory of this machine.
+/// Checks every range against the memory of this machine.
 fn on_machine(tree: &Reader<'_>, machine: Machine<'_>, found: &mut Vec<Problem>) {
     let mut paths: Vec<&str> = Vec::new();
     for (depth, node) in tree.nodes() {

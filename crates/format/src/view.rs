@@ -6,7 +6,7 @@ use kho::abi;
 use kho::tree::{Node, Value, ValueError};
 use serde_json::{Map, Value as Json, json};
 
-/// A value, read.
+/// Value of a property, read by its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read<'a> {
     /// An integer and its size in bytes.
@@ -15,15 +15,15 @@ pub enum Read<'a> {
     Text(&'a str),
     /// Address and length.
     Pairs(Vec<(u64, u64)>),
-    /// Nothing, which says enough.
+    /// No bytes: the presence of the property is the value.
     Flag,
     /// Bytes.
     Bytes(&'a [u8]),
-    /// Bytes that are not what the schema says.
+    /// Bytes that are not of the type in the schema, and the error as text.
     Wrong(&'a [u8], String),
 }
 
-/// Reads a property by its schema, or guesses.
+/// Reads the property `name` by its schema, or guesses its type if no schema lists it.
 pub fn read<'a>(schema: Option<&Schema>, name: &str, value: Value<'a>) -> Read<'a> {
     let known = schema.and_then(|schema| schema.type_of(name));
     let known = known.or_else(|| (name == abi::MEM).then_some(Type::Mem));

@@ -1,5 +1,5 @@
-//! Broken trees, as data: `corpus.txt` says what is done to a good tree and what validation then says, word for word.
-//! `KHO_BLESS=1` writes the expected lines anew.
+//! Broken trees, as data: `corpus.txt` has the changes to a good tree and the problems that validation then reports,
+//! word for word. `KHO_BLESS=1` writes the expected lines anew.
 
 mod common;
 
@@ -100,7 +100,7 @@ fn value(kind: &str, rest: &str) -> Vec<u8> {
     }
 }
 
-/// `\xNN` is a byte.
+/// Decodes `text`, in which `\xNN` is a byte.
 fn unescaped(text: &str) -> Vec<u8> {
     let mut parts = text.split("\\x");
     let mut out = parts.next().unwrap().as_bytes().to_vec();
@@ -111,7 +111,7 @@ fn unescaped(text: &str) -> Vec<u8> {
     out
 }
 
-/// What one line of a case does to the tree.
+/// Applies one line of a case to the tree.
 fn change(tree: &mut Owned, verb: &str, rest: &str) {
     let mut words = rest.splitn(4, ' ');
     let path = words.next().unwrap();
@@ -147,7 +147,7 @@ fn change(tree: &mut Owned, verb: &str, rest: &str) {
     }
 }
 
-/// What one line of a case does to the bytes. `None` when it is for the tree.
+/// Applies one line of a case to the bytes. `None` if the line is for the tree.
 fn damage(bytes: &mut Vec<u8>, verb: &str, rest: &str) -> Option<()> {
     let words: Vec<&str> = rest.split(' ').collect();
     match verb {

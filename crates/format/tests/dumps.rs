@@ -28,7 +28,7 @@ fn dumps_are_as_before() {
     }
 }
 
-/// `source` through dtc; `None` when there is none.
+/// Runs `source` through dtc; `None` if there is no dtc.
 fn dtc(source: &str) -> Option<Vec<u8>> {
     let child = Command::new("dtc")
         .args(["-I", "dts", "-O", "dtb", "-"])

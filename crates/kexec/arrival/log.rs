@@ -9,11 +9,11 @@ pub const ERROR: u8 = b'3';
 /// `KERN_NOTICE`.
 pub const NOTICE: u8 = b'5';
 
-/// Shorter than what `/dev/kmsg` takes at once (1024, `LOG_LINE_MAX`/`PRINTKRB_RECORD_MAX` in
-/// `kernel/printk/printk.c`). What is longer is cut off.
+/// Largest length of a line, in bytes: shorter than what `/dev/kmsg` takes at once (1024,
+/// `LOG_LINE_MAX`/`PRINTKRB_RECORD_MAX` in `kernel/printk/printk.c`). Longer lines are cut off.
 const MAX_LINE: usize = 512;
 
-/// Where lines go. Either may be missing.
+/// Destinations of lines: the kernel log and the file. Either may be missing.
 pub struct Log {
     kernel: Option<File>,
     file: Option<File>,
@@ -27,7 +27,7 @@ impl Log {
         }
     }
 
-    /// One that lines do not go to.
+    /// Makes a log without destinations, which drops all lines.
     pub fn closed() -> Self {
         Self {
             kernel: None,
@@ -104,7 +104,7 @@ impl Line<'_> {
         self.bytes(digits.get(20 - used..).unwrap_or_default())
     }
 
-    /// " (error N)".
+    /// Appends " (error N)".
     pub fn errno(self, why: Errno) -> Self {
         self.str(" (error ").dec(why.unsigned_abs().into()).str(")")
     }

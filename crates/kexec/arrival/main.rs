@@ -1,25 +1,26 @@
-//! The arrival program: what the next kernel runs first, as PID 1, before the real init.
+//! The arrival program, which the next kernel runs first, as PID 1, before the real init.
 //!
 //! It is started by `rdinit=/.kho/arrive` from the small archive that the loader puts in front of the
 //! initrd, so it does not depend on what is installed in the next system. In order, it
 //!
-//! 1. sets `/sys/kernel/boot_params/setup_data` to mode 0700. Its files are readable by everybody and show
-//!    all that was handed over. The mode stays for the whole boot, so it also tells that this program ran.
+//! 1. sets `/sys/kernel/boot_params/setup_data` to mode 0700. The kernel lets every user read its files,
+//!    which show all that was handed over. The mode stays for the whole boot, so it also tells that this program ran.
 //! 2. checks that the pages of every range in `/.kho/ranges` are reserved, through `/proc/kpageflags`;
 //! 3. writes one line about it to the kernel log and to `/.kho/arrival.log` (and one for each range that is
 //!    not reserved, up to a few);
 //! 4. starts the init whose path is in `/.kho/init`, with the arguments and environment it got itself.
 //!
-//! Everything is mounted below `/.kho` and unmounted again: the real init finds what it would have found. No
-//! failure keeps it from being started. Only if that init does not exist, because there is no initrd besides
-//! our archive, the program does what the kernel's `prepare_namespace` (`init/do_mounts.c`) would have done:
-//! it mounts the root file system and starts the init there. See `root.rs`.
+//! Everything is mounted below `/.kho` and unmounted again: the real init finds the system as it would be without kho.
+//! No failure keeps the real init from being started. Only if that init does not exist, because there is no initrd
+//! besides our archive, the program does the work of the kernel's `prepare_namespace` (`init/do_mounts.c`): it mounts
+//! the root file system and starts the init there. See `root.rs`.
 //!
-//! A command line with that `rdinit=` may be copied: for a kernel that nobody loads by us, with an initrd of its own. So
-//! that this one boots as well, packages put the program into every initrd, as `/.kho/arrive` (`pass.rs`). There it starts
-//! the init that would have been started without us. The kernel unpacks such an initrd after our archive and replaces
-//! `/.kho/arrive` by it, of whatever version it is. Therefore the loader's program is there twice, and all that the first
-//! one does, in each version, is to start `/.kho/arrival` if there is one.
+//! A command line with that `rdinit=` may be copied to a kernel that kho does not load and that has an initrd of its
+//! own. So that such a kernel boots as well, packages put the program into every initrd, as `/.kho/arrive` (`pass.rs`).
+//! There the program starts the init that would have been started without kho. If kho loads a kernel with such an
+//! initrd, the kernel unpacks the initrd after our archive and replaces our `/.kho/arrive` by the initrd's, of any
+//! version. Therefore the loader's program is there twice, and the first one, in each version, only starts
+//! `/.kho/arrival` if that file exists.
 //!
 //! No libc and no allocation: system calls, and buffers of fixed size.
 #![no_std]
@@ -38,17 +39,17 @@ use sys::Errno;
 
 /// The program that the loader put beside `/.kho/arrive`.
 const ARRIVAL: &CStr = c"/.kho/arrival";
-/// What has to be reserved; only there when something was handed over.
+/// Ranges that have to be reserved. The file exists only if something was handed over.
 const RANGES: &CStr = c"/.kho/ranges";
 /// `KPF_RESERVED`, `include/linux/kernel-page-flags.h`: the page is `PageReserved`.
 const KPF_RESERVED: u64 = 1 << 32;
 const PAGE_SIZE: u64 = 4096;
-/// Up to so many pages in all (256 MiB), each one is looked at: a reservation is made or lost as a whole, so
-/// more would only delay the boot.
+/// Largest number of pages in all (256 MiB) at which the program looks one by one: a reservation is made or lost as a
+/// whole, so more would only delay the boot.
 const CHECK_ALL: u64 = 1 << 16;
-/// Above that, so many pages at both ends of each range,
+/// Number of pages at both ends of each range at which the program looks if there are more than `CHECK_ALL` in all.
 const EDGE: u64 = 64;
-/// and one in so many between: one in each huge page.
+/// Distance in pages between those at which the program looks between the ends: one in each huge page.
 const STRIDE: u64 = 512;
 /// Pages whose flags are read at once.
 const CHUNK: u64 = 512;
@@ -125,7 +126,7 @@ unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
     sys::exit(1)
 }
 
-/// Makes everything that was handed over unreadable for anybody but root.
+/// Makes everything that was handed over unreadable for every user but root.
 fn close_setup_data(log: &mut Log) {
     const DIR: &CStr = c"/.kho/sys/kernel/boot_params/setup_data";
     if let Err(why) = sys::mount(c"sysfs", c"/.kho/sys", c"sysfs", sys::MS_QUIET, c"") {
@@ -157,7 +158,7 @@ fn unmount(at: &CStr, log: &mut Log) {
     }
 }
 
-/// What was found out about the ranges.
+/// Results of the check of the ranges.
 #[derive(Default)]
 struct Findings {
     ranges: u64,
@@ -257,14 +258,14 @@ fn for_each_range(file: &sys::File, mut each: impl FnMut(u64, u64)) -> Result<()
     }
 }
 
-/// Page frames.
+/// A range of page frames.
 struct Range {
     first: u64,
     pages: u64,
 }
 
 impl Range {
-    /// The first page found that is not reserved.
+    /// Returns the first page found that is not reserved.
     fn first_not_reserved(&self, flags: &sys::File, all: bool, looked_at: &mut u64) -> Option<u64> {
         if all || self.pages <= 2 * EDGE {
             return look(flags, self.first, self.pages, looked_at);
@@ -284,8 +285,8 @@ impl Range {
     }
 }
 
-/// Looks at `count` pages from `first` on. Pages that the kernel has no flags for are not memory, and not
-/// reserved.
+/// Looks at `count` pages from `first` on, and returns the first one that is not reserved. Pages that the kernel has no
+/// flags for are not memory, and not reserved.
 fn look(flags: &sys::File, first: u64, count: u64, looked_at: &mut u64) -> Option<u64> {
     let mut buffer = [0; 4096];
     let mut done = 0;
@@ -313,7 +314,7 @@ fn look(flags: &sys::File, first: u64, count: u64, looked_at: &mut u64) -> Optio
     None
 }
 
-/// The path in a file, if there is one.
+/// Reads the path in a file; `None` if there is none.
 fn read_path<'a>(file: &CStr, buffer: &'a mut [u8; 4096]) -> Option<&'a CStr> {
     let file = sys::open(file, sys::O_RDONLY, 0).ok()?;
     // The last byte stays 0.
@@ -335,7 +336,7 @@ extern "C" fn rust_eh_personality() -> ! {
     sys::exit(102)
 }
 
-/// As above.
+/// The precompiled `core` names this in its unwind tables, too. Nothing unwinds here: panics exit.
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     sys::exit(102)

@@ -1,5 +1,5 @@
-//! In an initrd that was not loaded by us, started by a command line that was copied: to the init that would have been
-//! started without us.
+//! The way on from an initrd that kho did not load, where a copied command line started this program: to the init that
+//! would have been started without kho.
 
 use crate::log::Log;
 use crate::root::{MAX_LINE, read_command_line};

@@ -11,17 +11,17 @@ use crate::log::{self, Log};
 use crate::sys::{self, EACCES, EINVAL, ENOENT, Errno, Start};
 use crate::text::{Text, arguments, number};
 
-/// More than `COMMAND_LINE_SIZE` of any architecture (x86: 2048).
+/// Length of the buffer for the command line, in bytes: more than `COMMAND_LINE_SIZE` of any architecture (x86: 2048).
 pub const MAX_LINE: usize = 16 << 10;
 const MAX_PATH: usize = 4096;
 const POLL_MS: u64 = 50;
-/// How long to wait for the device without `rootwait`. The kernel waits for the probing that is under way,
+/// Time to wait for the device without `rootwait`, in milliseconds. The kernel waits for the probing that is under way,
 /// which a program cannot.
 const PATIENCE_MS: u64 = 10_000;
-/// How often to say that we wait.
+/// Interval of the messages about the waiting, in milliseconds.
 const REMIND_MS: u64 = 10_000;
 
-/// It was said why.
+/// A step failed, and the log has the reason.
 pub struct Failed;
 
 /// Mounts the root file system and makes it the root of this process.
@@ -168,7 +168,7 @@ pub fn read_command_line<'a>(
     read_proc(c"/.kho/proc/cmdline", buffer, log)
 }
 
-/// Reads a file of proc, which is mounted meanwhile.
+/// Reads a file of proc, which is mounted for the time of the read.
 fn read_proc<'a>(path: &CStr, buffer: &'a mut [u8], log: &mut Log) -> Result<&'a [u8], Failed> {
     attempt(
         "mount proc",
@@ -208,7 +208,8 @@ fn wait_for(device: &CStr, for_ever: bool, log: &mut Log) -> Result<(), Failed> 
     }
 }
 
-/// `mount_block_root`: each type in turn, and read-only if nothing else goes.
+/// Mounts the root file system as `mount_block_root` does: tries each type in turn, and read-only if nothing else
+/// works.
 fn mount_any(
     device: &CStr,
     data: &CStr,

@@ -10,7 +10,7 @@ pub type Errno = i32;
 pub const ENOENT: Errno = 2;
 pub const EACCES: Errno = 13;
 pub const EINVAL: Errno = 22;
-/// Not from the kernel: something does not fit a buffer.
+/// An error of this program, not of the kernel: a string does not fit its buffer.
 pub const ENAMETOOLONG: Errno = 36;
 
 const WRITE: usize = 1;
@@ -108,7 +108,7 @@ pub fn open(at: &CStr, flags: usize, mode: usize) -> Result<File, Errno> {
     unsafe { call(OPEN, [path(at), flags, mode, 0, 0]) }.map(File)
 }
 
-/// Whether the file can be executed.
+/// Checks that the file can be executed.
 pub fn access_execute(at: &CStr) -> Result<(), Errno> {
     // SAFETY: the path is terminated by NUL.
     unsafe { call(ACCESS, [path(at), X_OK, 0, 0, 0]) }.map(drop)
@@ -162,7 +162,7 @@ pub fn exit(status: usize) -> ! {
     }
 }
 
-/// What the kernel started this program with.
+/// Arguments and environment that the kernel started this program with.
 pub struct Start {
     pub argc: usize,
     pub argv: *mut *const u8,
@@ -170,7 +170,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Whether this is the first argument: by what name the program was started.
+    /// Returns whether `name` is the first argument, the name by which the program was started.
     pub fn is_called(&self, name: &CStr) -> bool {
         if self.argc == 0 {
             return false;
@@ -185,8 +185,8 @@ impl Start {
         first == name
     }
 
-    /// Starts another program with the same environment and arguments, except that the first one becomes
-    /// its path. Returns only when that failed.
+    /// Starts another program with the same environment and arguments, except that the first argument becomes the
+    /// program's path. Returns only if the start failed.
     pub fn exec(&self, program: &CStr) -> Errno {
         let name = program.as_ptr().cast::<u8>();
         let fallback = [name, core::ptr::null()];

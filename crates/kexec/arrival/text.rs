@@ -28,18 +28,18 @@ impl<const N: usize> Text<N> {
         Ok(text)
     }
 
-    /// The string, up to a NUL in it.
+    /// Returns the string, up to a NUL in it.
     pub fn as_cstr(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 }
 
-/// White space to the kernel: `lib/ctype.c`, Latin-1.
+/// Returns whether the kernel takes a byte for white space: `lib/ctype.c`, Latin-1.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
 
-/// The arguments before `--`, as name and value (empty without `=`), like `next_arg` in `lib/cmdline.c`.
+/// Returns the arguments before `--`, as name and value (empty without `=`), like `next_arg` in `lib/cmdline.c`.
 pub fn arguments(line: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = line;
     core::iter::from_fn(move || {
@@ -74,7 +74,7 @@ fn unquote(word: &[u8]) -> &[u8] {
     }
 }
 
-/// A decimal number, 0 if there is none.
+/// Parses a decimal number; 0 if there is none.
 pub fn number(text: &[u8]) -> u64 {
     text.iter()
         .take_while(|b| b.is_ascii_digit())

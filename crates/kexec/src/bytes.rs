@@ -1,6 +1,6 @@
-//! Lengths of what is in memory.
+//! Lengths of buffers in memory.
 
-/// A length in memory as a 64-bit number. Lossless: no supported host has longer pointers.
+/// Converts a length in memory into a 64-bit number. Lossless: no supported host has longer pointers.
 pub(crate) fn len64(len: usize) -> u64 {
     len as u64
 }

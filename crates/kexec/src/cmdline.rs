@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use crate::bytes::len64;
 
-/// Where the arrival program is in the next kernel's initial root file system.
+/// Path of the arrival program in the next kernel's initial root file system.
 pub const ARRIVE_PATH: &str = "/.kho/arrive";
 
-/// A command line that is ready, and what was taken out of it.
+/// A command line that is ready for the next kernel, and the user's own init.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
     /// The line, without a terminating NUL.
@@ -21,31 +21,31 @@ pub struct CommandLine {
     pub rdinit: Option<Vec<u8>>,
 }
 
-/// Why a line is refused.
+/// Reason why a line is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CmdlineError {
-    /// Longer than the image takes.
+    /// The line is longer than the image takes.
     #[error("the command line is {len} bytes long{}, this kernel takes at most {max}; shorten it by {}",
         if *ours == 0 { String::new() } else { format!(" with the {ours} that kho adds for rdinit={ARRIVE_PATH}") },
         len.saturating_sub(*max))]
     CommandLineTooLong {
         /// Bytes of the line.
         len: u64,
-        /// Bytes of them that stand for the arrival program and that nobody gave.
+        /// Number of those bytes that kho adds for the arrival program.
         ours: u64,
         /// `cmdline_size` of the image.
         max: u64,
     },
-    /// NUL ends a line early, a line break has no place in it.
+    /// The line has a NUL, which would end it early, or a line break, which has no place in it.
     #[error("the command line has a {name} at byte {at}; remove it")]
     BadByte {
-        /// What it is.
+        /// Name of the byte.
         name: &'static str,
-        /// Its offset in the given line.
+        /// Offset of the byte in the given line.
         at: usize,
     },
-    /// A quote that is not closed would swallow what follows.
+    /// A quote is not closed, and would swallow the rest of the line.
     #[error("the command line has a double quote that is not closed, in {argument:?}")]
     OpenQuote {
         /// The argument, with invalid UTF-8 replaced.
@@ -53,8 +53,8 @@ pub enum CmdlineError {
     },
 }
 
-/// White space to the kernel: `isspace` in `include/linux/ctype.h` over the table in `lib/ctype.c`, which
-/// is Latin-1 and has the no-break space among it.
+/// Returns whether the kernel takes a byte for white space: `isspace` in `include/linux/ctype.h` over the table in
+/// `lib/ctype.c`, which is Latin-1 and has the no-break space as white space.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
@@ -62,17 +62,17 @@ fn is_space(byte: u8) -> bool {
 /// One argument of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argument<'a> {
-    /// As it stands in the line, with its quotes.
+    /// The argument as it stands in the line, with its quotes.
     pub raw: &'a [u8],
     /// Name, without quotes.
     pub name: &'a [u8],
-    /// What is behind the first `=`, without quotes.
+    /// Text behind the first `=`, without quotes; `None` if there is no `=`.
     pub value: Option<&'a [u8]>,
     /// A quote was left open.
     open: bool,
 }
 
-/// The arguments of a line, in order.
+/// Returns the arguments of a line, in order.
 pub fn arguments(line: &[u8]) -> Arguments<'_> {
     Arguments { rest: line }
 }
@@ -138,7 +138,7 @@ impl<'a> Iterator for Arguments<'a> {
     }
 }
 
-/// The value of the last `name=value` for the kernel (that is, before `--`).
+/// Returns the value of the last `name=value` for the kernel (that is, before `--`).
 pub fn value<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
     arguments(line)
         .take_while(|a| !is_separator(a))
@@ -151,7 +151,7 @@ fn is_separator(argument: &Argument<'_>) -> bool {
     argument.name == b"--" && argument.value.is_none()
 }
 
-/// The running kernel's line (`/proc/cmdline`) without what belongs to how *it* was loaded: the boot
+/// Returns the running kernel's line (`/proc/cmdline`) without the arguments of that kernel's own load: the boot
 /// loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well) and our own `rdinit=`.
 pub fn reuse(running: &[u8]) -> Vec<u8> {
     let running = running.strip_suffix(b"\n").unwrap_or(running);
@@ -167,23 +167,25 @@ pub fn reuse(running: &[u8]) -> Vec<u8> {
     kept.join(&b' ')
 }
 
-/// Whether this is the `rdinit=` that starts the arrival program.
+/// Returns whether this is the `rdinit=` that starts the arrival program.
 fn is_ours(argument: &Argument<'_>) -> bool {
     argument.name == b"rdinit" && argument.value == Some(ARRIVE_PATH.as_bytes())
 }
 
-/// Whether a kernel with this line starts the arrival program: the line of a kernel that we loaded, or a copy of it.
+/// Returns whether a kernel with this line starts the arrival program. Such a line is that of a kernel that kho loaded,
+/// or a copy of it.
 pub fn starts_arrival(line: &[u8]) -> bool {
     value(line.strip_suffix(b"\n").unwrap_or(line), "rdinit") == Some(ARRIVE_PATH.as_bytes())
 }
 
-/// Builds the line: `base`, then `append`, with `rdinit=` pointing to the arrival program when `arrive`, and else to
-/// anything but that.
+/// Builds the line: `base`, then `append`. If `arrive` is true, an `rdinit=` in it points to the arrival program; if
+/// not, none does.
 ///
-/// What `append` holds goes before a `--` of `base`, so that it reaches the kernel. The kernel takes the last `rdinit=`, and
-/// forgets the arguments for init that it saw before one (`rdinit_setup` in `init/main.c`): so ours stands right behind the
-/// user's last one, or in the first place where there is none. The user's stays, for whoever copies the line: the
-/// program starts it, also in an initrd that was not loaded with this line.
+/// The arguments of `append` go before a `--` of `base`, so that they reach the kernel. The kernel takes the last
+/// `rdinit=`, and forgets the arguments for init that it saw before one (`rdinit_setup` in `init/main.c`): so our
+/// `rdinit=` stands right behind the user's last one, or in the first place if the user gave none. The user's `rdinit=`
+/// stays, because the line may be copied: the arrival program starts the user's init, also in an initrd that was not
+/// loaded with this line.
 ///
 /// # Errors
 ///

@@ -20,20 +20,20 @@ const S_IFCHR: u32 = 0o020_000;
 const S_IFBLK: u32 = 0o060_000;
 const HEADER_LEN: usize = 110;
 const TRAILER: &[u8] = b"TRAILER!!!";
-/// Archives are padded to this, as cpio(1) does.
+/// Archives are padded to a multiple of this many bytes, as cpio(1) pads them.
 const BLOCK: usize = 512;
 
-/// Why an entry cannot be written.
+/// Reason why an entry cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CpioError {
-    /// Empty, with a NUL, beginning with `/`, too long, or the name that ends an archive.
+    /// The name is empty, has a NUL, begins with `/`, is too long, or is the name that ends an archive.
     #[error("{name:?} cannot be the name of a cpio entry: it has to be relative, without NUL, and at most {} bytes long", MAX_NAME - 1)]
     Name {
         /// The name, with invalid UTF-8 replaced.
         name: String,
     },
-    /// The format has 32 bits for it.
+    /// The content is too long: the format has 32 bits for its length.
     #[error("{name:?} is {len:#x} bytes long, a cpio entry holds less than 4 GiB")]
     TooLarge {
         /// The entry.
@@ -41,12 +41,12 @@ pub enum CpioError {
         /// Bytes of its content.
         len: u64,
     },
-    /// Permission bits only.
+    /// The mode has more than permission bits.
     #[error("mode {mode:o} of {name:?} has more than permission bits")]
     Mode {
         /// The entry.
         name: String,
-        /// What was given.
+        /// The mode that was given.
         mode: u32,
     },
     /// More entries than inode numbers.
@@ -71,12 +71,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty archive.
+    /// Makes an empty archive.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A directory. It has to come before what is in it. `mode`: permission bits.
+    /// Adds a directory. It has to come before the entries in it. `mode`: permission bits.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Writer {
         )
     }
 
-    /// A regular file.
+    /// Adds a regular file.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl Writer {
         self.linked(&[name], mode, data)
     }
 
-    /// A regular file with several names. The content is with the last one, as the kernel (`maybe_link`)
-    /// and cpio(1) expect.
+    /// Adds a regular file with several names. The content is with the last one, as the kernel (`maybe_link`) and
+    /// cpio(1) expect.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl Writer {
         )
     }
 
-    /// A symbolic link to `target`.
+    /// Adds a symbolic link to `target`.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Writer {
         self.entry(name, S_IFLNK | 0o777, inode, 1, (0, 0), target)
     }
 
-    /// A device node.
+    /// Adds a device node.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Writer {
         )
     }
 
-    /// The archive, its length a multiple of 512.
+    /// Ends the archive and returns its bytes, whose number is a multiple of 512.
     pub fn finish(mut self) -> Vec<u8> {
         self.raw(TRAILER, 0, 0, 1, (0, 0), b"", 0);
         self.out.resize(self.out.len().next_multiple_of(BLOCK), 0);
@@ -245,7 +245,7 @@ fn permissions(name: &[u8], mode: u32) -> Result<u32, CpioError> {
     Ok(mode)
 }
 
-/// The kernel reads a link's target into a buffer of `PATH_MAX`.
+/// Checks a link's target: the kernel reads it into a buffer of `PATH_MAX`.
 fn check_target(target: &[u8]) -> Result<(), CpioError> {
     if target.is_empty() || target.len() >= MAX_NAME || target.contains(&0) {
         return Err(CpioError::Name {
@@ -258,11 +258,11 @@ fn check_target(target: &[u8]) -> Result<(), CpioError> {
 /// An entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Its path.
+    /// Path of the entry.
     pub name: &'a [u8],
     /// File type and permissions, as in `st_mode`.
     pub mode: u32,
-    /// Inode number; entries with the same one and more than one link are the same file.
+    /// Inode number; entries with the same number and more than one link are the same file.
     pub inode: u32,
     /// Number of links.
     pub links: u32,
@@ -272,8 +272,8 @@ pub struct Entry<'a> {
     pub data: &'a [u8],
 }
 
-/// The entries of one archive, up to its trailer. Stops early, with `None`, at the first thing that is not
-/// an entry; nothing in the bytes can make it panic.
+/// Returns the entries of one archive, up to its trailer. The iterator stops early, with `None`, at the first bytes
+/// that are not an entry; no bytes can make it panic.
 pub fn entries(archive: &[u8]) -> Entries<'_> {
     Entries {
         rest: archive,
@@ -289,7 +289,7 @@ pub struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// Bytes taken from the archive so far.
+    /// Returns the number of bytes taken from the archive so far.
     pub fn offset(&self) -> usize {
         self.offset
     }

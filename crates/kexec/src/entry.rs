@@ -21,10 +21,10 @@
 //! `rsi` = address of `boot_params`; a jump to the load address + 0x200.
 //!
 //! A kernel that is entered with LA57 on and does not want it switches it off by itself, from a trampoline below 4 GiB
-//! (`paging_prepare` or `configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`): it copies the table that the first
-//! entry of the top one leads to. Kernels that lack "x86/boot: Fix page table access in 5-level to 4-level paging transition"
-//! (5.10; 6.1 and 6.12 before the end of 2025) take every bit of that entry above the page offset for the address, bit 58
-//! included, and reset the machine. So the entry code leaves nothing but an address in it.
+//! (`paging_prepare` or `configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`): it copies the table that
+//! the first entry of the top one leads to. Kernels that lack "x86/boot: Fix page table access in 5-level to 4-level
+//! paging transition" (5.10; 6.1 and 6.12 before the end of 2025) take every bit of that entry above the page offset
+//! for the address, bit 58 included, and reset the machine. So the entry code leaves nothing but an address in it.
 //!
 //! # The code
 //!
@@ -69,7 +69,7 @@ use kho::PhysAddr;
 
 /// Bytes of the entry code with its data and stack.
 pub const ENTRY_LEN: usize = 0x100;
-/// It has to begin at a multiple of this, so that its quadwords are aligned.
+/// Alignment of the entry code, in bytes, so that its quadwords are aligned.
 pub const ENTRY_ALIGN: u64 = 16;
 
 const CODE: [u8; 0x6a] = [
@@ -122,8 +122,8 @@ const fn displacement(at: usize) -> usize {
     u32::from_le_bytes([CODE[at], CODE[at + 1], CODE[at + 2], CODE[at + 3]]) as usize
 }
 
-/// The entry code for the address `at`, which gives `kernel_entry` control with `boot_params` in `rsi`.
-/// Enter it at its first byte.
+/// Returns the entry code for the address `at`, which gives `kernel_entry` control with `boot_params` in `rsi`. Enter
+/// it at its first byte.
 pub fn code(at: PhysAddr, boot_params: PhysAddr, kernel_entry: PhysAddr) -> [u8; ENTRY_LEN] {
     let mut bytes = [0; ENTRY_LEN];
     let mut put = |offset: usize, data: &[u8]| {

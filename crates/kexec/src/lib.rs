@@ -1,8 +1,7 @@
 //! Kexec HandOver on Linux: images, boot parameters and carriers (the formats), and the system calls.
 //!
-//! The formats ([`image`], [`bootparam`], [`carrier`], [`cmdline`], [`cpio`], [`entry`], [`assemble`]) take
-//! bytes and give bytes; they do not touch the machine and compile on every host. [`sys`] is where the running
-//! system is read and changed.
+//! The formats ([`image`], [`bootparam`], [`carrier`], [`cmdline`], [`cpio`], [`entry`], [`assemble`]) take bytes and
+//! give bytes; they do not touch the machine and compile on every host. [`sys`] reads and changes the running system.
 //!
 //! # A loader: the segments of a handover
 //!
@@ -63,8 +62,9 @@
 //!
 //! # A boot loader or a VMM: the chain alone
 //!
-//! Whoever fills in `boot_params` of a guest can hand memory over to it without a kexec: the state segment goes where it was
-//! encoded for, and `hdr.setup_data` gets the address of its first node.
+//! A program that fills in `boot_params` of a guest can hand memory over to that guest without a kexec: the state
+//! segment goes to the address that it was encoded for, and `hdr.setup_data` gets the address of the segment's first
+//! node.
 //!
 //! ```
 //! use kho::chain::{ChainError, Policy, ShortIndirect, walk};
@@ -98,7 +98,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Anybody: what a file is
+//! # Any program: the kind of a file
 //!
 //! ```
 //! use kho_kexec::image;

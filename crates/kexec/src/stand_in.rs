@@ -1,13 +1,14 @@
-//! What is loaded while a kernel is armed and its content not taken: no kernel, but a few instructions that say so on the
-//! serial console and reset the machine.
+//! Image that is loaded while a kernel is armed and its content is not taken: no kernel, but a few instructions that
+//! report this on the serial console and reset the machine.
 //!
-//! Whoever starts a loaded image without stopping the system (`kexec -e`, `systemctl kexec` with two `--force`) asks
-//! nobody. A kernel would start then, without a handover and without a word. This starts the machine through its
-//! firmware, which is what an administrator has chosen for a handover that fails, unless it is a plain start.
+//! `kexec -e` and `systemctl kexec` with two `--force` start a loaded image without stopping the system, and without
+//! asking kho. A loaded kernel would start then, without a handover and without a message. The stand-in starts the
+//! machine through its firmware, which is what an administrator has chosen for a handover that fails, unless the choice
+//! is a plain start.
 //!
-//! It is entered as [`crate::entry`] says, needs no stack and takes no table for granted. The machine is reset by the
-//! port of the chipset (0xcf9, as `native_machine_emergency_restart` in `arch/x86/kernel/reboot.c` does), then by
-//! the keyboard controller, then by a fault that nothing handles.
+//! The stand-in is entered as [`crate::entry`] describes, needs no stack and takes no table for granted. It resets the
+//! machine by the port of the chipset (0xcf9, as `native_machine_emergency_restart` in `arch/x86/kernel/reboot.c`
+//! does), then by the keyboard controller, then by a fault that nothing handles.
 //!
 //! ```text
 //! 00  cli
@@ -95,8 +96,9 @@ const _: () = assert!(PORT + 4 == TEXT_LEN && TEXT_LEN + 4 == TEXT);
 /// Ports of `ttyS0` to `ttyS3` (`SERIAL_PORT_DFNS`, `arch/x86/include/asm/serial.h`).
 const PORTS: [u16; 4] = [0x3f8, 0x2f8, 0x3e8, 0x2e8];
 
-/// The image, for any address. Enter it at its first byte. It says `text` on the serial console that `cmdline`, the
-/// running kernel's command line, names last; on none if it names none. What is longer than the page is cut off.
+/// Returns the image, which runs at any address. Enter it at its first byte. It writes `text` to the serial console
+/// that `cmdline`, the running kernel's command line, names last; to none if `cmdline` names none. Text that does not
+/// fit into the page is cut off.
 pub fn image(text: &str, cmdline: &[u8]) -> Vec<u8> {
     let mut bytes = CODE.to_vec();
     bytes.resize(PORT, 0);
@@ -109,7 +111,7 @@ pub fn image(text: &str, cmdline: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Port of the last `console=ttyS…` that has a port of its own.
+/// Returns the port of the last `console=ttyS…` that has a port of its own.
 fn serial_port(cmdline: &[u8]) -> Option<u16> {
     let console = |argument: cmdline::Argument<'_>| {
         let name = argument.value.filter(|_| argument.name == b"console")?;

@@ -1,8 +1,7 @@
 //! Physical addresses and ranges whose arithmetic cannot wrap.
 //!
-//! Neither type implements `+` or `-`: every operation that can leave the address space is a named
-//! method that returns `Option` or `Result`, so that an integer from a hostile image or tree never
-//! turns into an address nobody checked.
+//! Neither type implements `+` or `-`: every operation that can leave the address space is a named method that returns
+//! `Option` or `Result`, so that an integer from a hostile image or tree never turns into an unchecked address.
 
 use core::fmt;
 use thiserror::Error;
@@ -94,13 +93,13 @@ pub enum RangeError {
     /// The length is zero.
     #[error("range at {start} is empty")]
     Empty {
-        /// Where the range would start.
+        /// Start of the pair.
         start: PhysAddr,
     },
     /// `start + len` is not representable in 64 bits.
     #[error("range at {start} with length {len:#x} wraps past the end of the address space")]
     Wraps {
-        /// Where the range would start.
+        /// Start of the pair.
         start: PhysAddr,
         /// The length in bytes that does not fit.
         len: u64,
@@ -203,7 +202,7 @@ impl PhysRange {
         self.start.0 < other.end.0 && other.start.0 < self.end.0
     }
 
-    /// The bytes that both have.
+    /// The bytes that both have; `None` if they share no byte.
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::from_bounds(self.start.max(other.start), self.end.min(other.end)).ok()
     }
@@ -222,8 +221,8 @@ impl PhysRange {
         .ok()
     }
 
-    /// The largest range inside this one whose both ends are multiples of `align`; `None` when there is
-    /// none or `align` is not a power of two.
+    /// The largest range inside this one whose both ends are multiples of `align`; `None` if there is no such range, or
+    /// if `align` is not a power of two.
     pub fn align_inner(self, align: u64) -> Option<Self> {
         Self::from_bounds(self.start.align_up(align)?, self.end.align_down(align)?).ok()
     }

@@ -1,4 +1,4 @@
-//! Little-endian integers in bytes that nobody vouches for: every access is checked.
+//! Little-endian integers in untrusted bytes: every access is checked.
 
 /// The 16-bit integer at `at`; `None` behind the end.
 pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -1,9 +1,9 @@
-//! The walk over a `setup_data` chain, in memory that nobody vouches for.
+//! The walk over a `setup_data` chain, in untrusted memory.
 //!
 //! A node is `struct setup_data` `{u64 next; u32 type; u32 len; u8 data[len]}`. The data of a node of type
 //! [`SETUP_INDIRECT`] is `struct setup_indirect` `{u32 type; u32 reserved; u64 len; u64 addr}`, which points to a range
-//! elsewhere (`arch/x86/include/uapi/asm/setup_data.h`; in 6.1 `bootparam.h` beside it). All of it is little-endian. The
-//! first node's address is `hdr.setup_data` of the boot parameters.
+//! elsewhere (`arch/x86/include/uapi/asm/setup_data.h`; in 6.1 `bootparam.h` beside it). All of it is little-endian.
+//! The first node's address is `hdr.setup_data` of the boot parameters.
 //!
 //! # Example
 //!
@@ -43,21 +43,22 @@ pub const HEADER_LEN: usize = 16;
 /// Bytes of `struct setup_indirect`.
 pub const INDIRECT_LEN: usize = 24;
 
-/// The choices that are the caller's.
+/// Choices of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Nodes that are read at most. A chain with more is refused.
+    /// Most nodes that are read. A chain with more nodes is refused.
     pub max_nodes: usize,
-    /// A `SETUP_INDIRECT` node with less data than `struct setup_indirect`. The kernel reads behind its end.
+    /// Treatment of a `SETUP_INDIRECT` node with less data than `struct setup_indirect`. The kernel reads behind the
+    /// end of such a node.
     pub short_indirect: ShortIndirect,
 }
 
 /// The treatment of a `SETUP_INDIRECT` node that is too short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShortIndirect {
-    /// The chain is refused: for who knows that only this project wrote it.
+    /// The chain is refused. For a caller that knows that only this project wrote the chain.
     Refuse,
-    /// The node points to nothing: for who reads what any boot loader may have written.
+    /// The node counts as pointing to nothing. For a caller that reads a chain of any boot loader.
     Ignore,
 }
 
@@ -68,8 +69,8 @@ pub struct Node {
     pub place: PhysRange,
     /// `setup_data.type`.
     pub kind: u32,
-    /// `setup_data.len`: bytes of data, which follow the header. The kernel sets it to 0 in a `SETUP_RNG_SEED` node once
-    /// the seed was used.
+    /// `setup_data.len`: bytes of data, which follow the header. The kernel sets it to 0 in a `SETUP_RNG_SEED` node
+    /// once the seed was used.
     pub len: u32,
     /// The range that a `SETUP_INDIRECT` node points to, with the inner type; `None` for any other node, and for one
     /// whose inner type is none of ours.
@@ -92,23 +93,23 @@ pub enum ChainError<E> {
     /// Memory could not be read.
     #[error("cannot read setup_data node {index} at {at}")]
     Read {
-        /// Which node, from 0.
+        /// Index of the node, from 0.
         index: usize,
-        /// Its address.
+        /// Address of the node.
         at: PhysAddr,
-        /// Why.
+        /// The error of the read.
         #[source]
         source: E,
     },
-    /// The chain leads back to a node that it led to before.
+    /// The chain leads back to an earlier node.
     #[error("setup_data node {index} at {at} was visited before: the chain is a loop")]
     Loop {
-        /// Which node, from 0. Not always the first that is visited again.
+        /// Index of the node, from 0. Not always the first node that is visited again.
         index: usize,
-        /// Its address.
+        /// Address of the node.
         at: PhysAddr,
     },
-    /// More nodes than [`Policy::max_nodes`].
+    /// The chain has more nodes than [`Policy::max_nodes`].
     #[error("the setup_data chain has more than {max} nodes")]
     TooLong {
         /// The limit.
@@ -117,39 +118,40 @@ pub enum ChainError<E> {
     /// The node does not fit into the address space.
     #[error("setup_data node {index} at {at} with {len:#x} bytes of data leaves the address space")]
     Wraps {
-        /// Which node, from 0.
+        /// Index of the node, from 0.
         index: usize,
-        /// Its address.
+        /// Address of the node.
         at: PhysAddr,
-        /// Its length.
+        /// Length of the node's data, in bytes.
         len: u32,
     },
-    /// A `SETUP_INDIRECT` node too small for what it should hold.
+    /// A `SETUP_INDIRECT` node too small for a `struct setup_indirect`.
     #[error(
         "setup_data node {index} at {at} is SETUP_INDIRECT, but has {len:#x} bytes of data instead of {INDIRECT_LEN:#x}"
     )]
     Short {
-        /// Which node, from 0.
+        /// Index of the node, from 0.
         index: usize,
-        /// Its address.
+        /// Address of the node.
         at: PhysAddr,
-        /// Its length.
+        /// Length of the node's data, in bytes.
         len: u32,
     },
     /// A node of ours that points to no range.
     #[error("setup_data node {index} at {at} points to no range")]
     BadRange {
-        /// Which node, from 0.
+        /// Index of the node, from 0.
         index: usize,
-        /// Its address.
+        /// Address of the node.
         at: PhysAddr,
-        /// What is wrong with the range.
+        /// Error of the range.
         #[source]
         source: RangeError,
     },
 }
 
-/// Follows the chain from `first` (0: no chain). `read` fills the whole buffer with what is at a physical address, or fails.
+/// Follows the chain from `first` (0: no chain). `read` fills its whole buffer with the bytes at a physical address, or
+/// fails.
 ///
 /// The walk ends with the last node or after the first error.
 pub fn walk<E, R>(first: u64, policy: Policy, read: R) -> Walk<R>
@@ -169,7 +171,7 @@ where
 /// The walk that [`walk`] begins.
 #[derive(Clone, Debug)]
 pub struct Walk<R> {
-    /// 0: at the end.
+    /// Address of the next node; 0 at the end of the chain.
     next: u64,
     index: usize,
     policy: Policy,
@@ -237,7 +239,7 @@ where
     }
 }
 
-/// The range of a `struct setup_indirect`, if it is of ours.
+/// Inner type and range of a `struct setup_indirect`; `None` if the type is none of ours.
 fn pointed_to(inner: &[u8; INDIRECT_LEN]) -> Result<Option<(u32, PhysRange)>, RangeError> {
     let kind = u32_at(inner, 0).unwrap_or(0);
     if kind != SETUP_KHO_TREE && kind != SETUP_KHO_RESERVE {

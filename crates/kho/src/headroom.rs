@@ -1,8 +1,8 @@
-//! Headroom: how much free memory the next kernel must find, and whether it would.
+//! Headroom: the free memory that the next kernel needs to start, compared with the memory that it would find.
 //!
 //! Everything in the mem cache, slack included, is out of the next kernel's reach until its user space can
-//! release it. A kernel that runs out of memory before that loses what it was handed. So the memory that is
-//! needed until then is added up here, in total and below 4 GiB, and a handover that would leave less is refused.
+//! release it. A kernel that runs out of memory before that loses the handover. This module adds up the memory that is
+//! needed until then, in total and below 4 GiB, and refuses a handover that would leave less.
 
 mod cmdline;
 
@@ -14,31 +14,31 @@ use crate::ranges::{OutOfMemory, RangeSet};
 use core::fmt;
 use thiserror::Error;
 
-/// Bytes of `struct page` per page, as a fraction of RAM: 64 of 4096.
+/// Share of RAM that `struct page` takes, as a divisor: 64 bytes for each page of 4096.
 pub const MEMMAP_SHARE: u64 = 64;
 
-/// The fraction of RAM that the hash tables sized at boot take: 8 bytes per 8 KiB for dentries (`fs/dcache.c`),
+/// Share of RAM that the hash tables sized at boot take, as a divisor: 8 bytes per 8 KiB for dentries (`fs/dcache.c`),
 /// 8 per 16 KiB for inodes (`fs/inode.c`), and less than as much again for mounts, sockets and pids.
 pub const HASHES_SHARE: u64 = 400;
 
 /// `IO_TLB_DEFAULT_SIZE` of `include/linux/swiotlb.h`: the bounce buffer below 4 GiB.
 pub const SWIOTLB_DEFAULT: u64 = 64 << 20;
 
-/// What a kernel and the beginnings of a user space need besides, on [`BASE_CPUS`] processors: slab, per-CPU data, init, a
-/// service manager and the command that restores. An allowance, not a measurement.
+/// Bytes that a kernel and the beginnings of a user space need besides all other terms, on [`BASE_CPUS`] processors:
+/// for slab, per-CPU data, init, a service manager and the command that restores. An allowance, not a measurement.
 pub const BASE_TOTAL: u64 = 96 << 20;
 
-/// Processors that [`BASE_TOTAL`] covers.
+/// Number of processors that [`BASE_TOTAL`] covers.
 pub const BASE_CPUS: u32 = 2;
 
-/// What each processor beyond [`BASE_CPUS`] takes: its per-CPU area, the stacks of its kernel threads, lists of free pages and
-/// slab caches of its own. An allowance, not a measurement.
+/// Bytes that each processor beyond [`BASE_CPUS`] takes: for its per-CPU area, the stacks of its kernel threads, lists
+/// of free pages and slab caches of its own. An allowance, not a measurement.
 pub const PER_CPU: u64 = 1 << 20;
 
-/// Of [`BASE_TOTAL`], what should be found below 4 GiB: DMA pools and drivers with 32-bit devices.
+/// Part of [`BASE_TOTAL`], in bytes, that should be found below 4 GiB: for DMA pools and drivers with 32-bit devices.
 pub const BASE_LOW: u64 = 32 << 20;
 
-/// What takes memory in the next kernel.
+/// Purpose for which the next kernel takes memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TermKind {
@@ -58,14 +58,14 @@ pub enum TermKind {
     CrashKernel,
     /// `hugepages=`.
     HugePages,
-    /// What is copied out of handed-over memory into file systems that are memory too.
+    /// Content that is copied out of handed-over memory into file systems in memory (tmpfs).
     Copies,
     /// Everything else, as an allowance.
     Base,
 }
 
 impl TermKind {
-    /// A few words for a table.
+    /// Name of the term, a few words for a table.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Kernel => "kernel image",
@@ -91,21 +91,21 @@ impl fmt::Display for TermKind {
 /// One term of the sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// What it is for.
+    /// Purpose of the memory.
     pub kind: TermKind,
-    /// Bytes anywhere.
+    /// Bytes needed, at any address.
     pub total: u64,
-    /// Of those, bytes that have to be below 4 GiB.
+    /// Part of `total`, in bytes, that has to be below 4 GiB.
     pub low: u64,
 }
 
 /// Number of terms in a report.
 pub const TERMS: usize = 10;
 
-/// The sum, term by term, and what there is.
+/// The memory that the next kernel needs, term by term, and the memory that it will find free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadroomReport {
-    /// Every term, also those that are zero.
+    /// Every term, including those that are zero.
     pub terms: [Term; TERMS],
     /// Bytes needed in all.
     pub need_total: u64,
@@ -113,13 +113,13 @@ pub struct HeadroomReport {
     pub need_low: u64,
     /// Bytes the next kernel will find free.
     pub free_total: u64,
-    /// Of those, below 4 GiB.
+    /// Part of `free_total`, in bytes, that is below 4 GiB.
     pub free_low: u64,
     /// Whether there is RAM above 4 GiB. If not, only the total matters.
     pub has_high: bool,
 }
 
-/// What the next kernel's user space will do with memory before it can release what was handed over.
+/// Memory use of the next kernel's user space before it can release the memory that was handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct UserSpace {
     /// Processors that are online.
@@ -128,24 +128,24 @@ pub struct UserSpace {
     pub copies: u64,
 }
 
-/// What [`check`] needs to know.
+/// Input of [`check`] and [`report`].
 #[derive(Clone, Copy, Debug)]
 pub struct HeadroomInput<'a> {
-    /// RAM that the next kernel will use: the firmware's, under its command line.
+    /// RAM that the next kernel will use: the firmware's RAM, as far as the next kernel's command line leaves it.
     pub ram: &'a RangeSet,
-    /// Everything that is reserved from it in early boot: the mem cache with its slack.
+    /// All memory that early boot reserves: the mem cache with its slack.
     pub reserved: &'a RangeSet,
-    /// Where the image goes. Kernel and initrd count as low if it is below 4 GiB.
+    /// Scratch region, into which the image goes. Kernel and initrd count as low if scratch starts below 4 GiB.
     pub scratch: PhysRange,
     /// The image.
     pub image: &'a ImageNeeds,
     /// The next kernel's command line.
     pub cmdline: &'a CmdlineMemory,
-    /// Its user space.
+    /// Memory use of the next kernel's user space.
     pub user_space: UserSpace,
 }
 
-/// Why there is not enough.
+/// Why the next kernel would find too little memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadroomError {
@@ -229,7 +229,7 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
 }
 
 impl HeadroomReport {
-    /// Judges the report.
+    /// Returns an error if the next kernel would find less memory than it needs.
     ///
     /// # Errors
     ///
@@ -251,7 +251,7 @@ impl HeadroomReport {
     }
 }
 
-/// [`report`], refused if the next kernel would find too little.
+/// Returns the [`report`], or an error if the next kernel would find too little memory.
 ///
 /// # Errors
 ///

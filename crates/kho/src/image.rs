@@ -1,4 +1,4 @@
-//! What the next kernel's image needs, and where its parts go inside scratch.
+//! The memory that the next kernel's image needs, and the places of its parts inside scratch.
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use crate::ranges::{OutOfMemory, RangeSet};
@@ -53,7 +53,7 @@ pub struct InitrdNeeds {
     pub max_addr: PhysAddr,
 }
 
-/// Everything that goes into scratch.
+/// Needs of everything that goes into scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageNeeds {
     /// The kernel.
@@ -109,10 +109,10 @@ impl fmt::Display for ImagePart {
     }
 }
 
-/// Where one part of the image goes.
+/// Place of one part of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// What belongs to this part alone. For the kernel all of `init_size`. Page-aligned.
+    /// Memory that belongs to this part alone, page-aligned. For the kernel all of `init_size`.
     pub reserved: PhysRange,
     /// Bytes of content at the start of `reserved`; the rest is zero.
     pub len: u64,
@@ -129,7 +129,7 @@ impl Placement {
     }
 }
 
-/// Where the whole image goes.
+/// Places of all parts of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImagePlacement {
     /// The kernel.
@@ -147,19 +147,19 @@ pub enum PlacementError {
     /// The size or alignment in the image's header is impossible.
     #[error("{part} asks for {len:#x} bytes aligned to {align:#x}, which no memory can satisfy")]
     Impossible {
-        /// Which part.
+        /// The part that cannot be placed.
         part: ImagePart,
         /// Its length in bytes.
         len: u64,
         /// Its alignment in bytes.
         align: u64,
     },
-    /// No place for it.
+    /// Scratch has no place for the part.
     #[error(
         "{part} needs {len:#x} bytes aligned to {align:#x} between {min} and {max}, and scratch {scratch} has no such room left"
     )]
     NoRoom {
-        /// Which part.
+        /// The part that cannot be placed.
         part: ImagePart,
         /// Its length in bytes.
         len: u64,
@@ -177,7 +177,7 @@ pub enum PlacementError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Places the image's parts inside `scratch` without overlap, on what of it is in `ram`.
+/// Places the image's parts without overlap in those bytes of `scratch` that are in `ram`.
 ///
 /// The kernel owns all of its `init_size`, because decompression writes there before anything else
 /// is looked at; so neither initrd nor parameters can be overwritten by it.
@@ -257,7 +257,7 @@ fn place_in_order(
     }
 }
 
-/// What one part asks for.
+/// Needs of one part of the image.
 struct Spot {
     part: ImagePart,
     len: u64,

@@ -16,14 +16,14 @@ use crate::ranges::{OutOfMemory, RangeSet, push};
 use alloc::vec::Vec;
 use thiserror::Error;
 
-/// One range of the mem cache and what it costs.
+/// One range of the mem cache and its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What early boot reserves. Page-aligned.
+    /// Range that early boot reserves, page-aligned.
     pub range: PhysRange,
     /// Bytes of `range` that are handed over (kept ranges rounded out to pages).
     pub kept_bytes: u64,
-    /// Bytes of `range` that are not: memory lost until somebody releases it.
+    /// Bytes of `range` that are not handed over: memory lost until the next kernel's user space releases it.
     pub slack_bytes: u64,
     /// Number of separate kept ranges (after rounding to pages) in this entry.
     pub kept_ranges: usize,
@@ -63,7 +63,7 @@ impl MemCache {
         RangeSet::from_ranges(self.ranges())
     }
 
-    /// What is covered but not kept.
+    /// The memory that is covered but not handed over.
     pub fn slack(&self) -> &RangeSet {
         &self.slack
     }
@@ -101,7 +101,7 @@ pub enum CoverError {
     Forbidden {
         /// The range to keep.
         kept: PhysRange,
-        /// What it hits.
+        /// The forbidden range that the pages of `kept` overlap.
         forbidden: PhysRange,
     },
     /// A kept range cannot be rounded out to pages: it ends in the last page of the address space.
@@ -125,7 +125,7 @@ pub enum CoverError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// At most `max_entries` sorted, disjoint, page-aligned ranges that cover every page of `kept`, no byte of
+/// Returns at most `max_entries` sorted, disjoint, page-aligned ranges that cover every page of `kept`, no byte of
 /// `forbidden`, and as few other bytes as any such list can.
 ///
 /// Between gaps of the same size the one at the lower address is kept open, so the result is a function of the input.

@@ -6,9 +6,9 @@
 //!  +------ abort ------+----------------+
 //! ```
 //!
-//! Every activation gets a [`Generation`] that is never used again. What is planned, loaded and executed
-//! carries it, so an image that was loaded before an abort cannot be executed after it: its generation is
-//! stale. The machine is a value: a command stores it between its invocations as [`Phase`] and last generation.
+//! Every activation gets a [`Generation`] that is never used again. The plan and the loaded image carry it, so an image
+//! that was loaded before an abort cannot be executed after the abort: its generation is stale. The machine is a value:
+//! a command stores it between its invocations as [`Phase`] and last generation.
 
 use core::fmt;
 use thiserror::Error;
@@ -37,7 +37,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// A digest of what was loaded: image, plan and content.
+/// A digest of the load: image, plan and content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -53,10 +53,10 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Where a handover stands.
+/// Phase of a handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing is going on.
+    /// No handover is under way.
     Idle,
     /// State is being, or has been, written down; what is written is immutable.
     Active(Generation),
@@ -84,19 +84,19 @@ pub enum PhaseError {
     /// The step does not lead out of the current phase.
     #[error("cannot {step} now: the handover is {phase}")]
     WrongPhase {
-        /// What was attempted.
+        /// The attempted step.
         step: Step,
         /// The current phase.
         phase: Phase,
     },
-    /// What is to be loaded or executed belongs to another, aborted activation.
+    /// The image to be loaded or executed belongs to another, aborted activation.
     #[error(
         "cannot {step}: it was prepared for generation {given}, which has ended; the current one is {current}. Load again"
     )]
     Stale {
-        /// What was attempted.
+        /// The attempted step.
         step: Step,
-        /// The generation it carries.
+        /// The generation that the image carries.
         given: Generation,
         /// The generation of the current phase.
         current: Generation,
@@ -104,9 +104,9 @@ pub enum PhaseError {
     /// The loaded image is not the one that is to be executed.
     #[error("cannot execute: {loaded} is loaded and {given} was expected. Load again")]
     Changed {
-        /// What was loaded.
+        /// Fingerprint of the image that was loaded.
         loaded: Fingerprint,
-        /// What is there now.
+        /// Fingerprint of the image that the caller found right before the jump.
         given: Fingerprint,
     },
     /// All generations of this boot are used up.
@@ -169,7 +169,7 @@ impl Machine {
         Self { phase, last }
     }
 
-    /// Where the handover stands.
+    /// The current phase.
     pub const fn phase(&self) -> Phase {
         self.phase
     }
@@ -179,7 +179,7 @@ impl Machine {
         self.last
     }
 
-    /// Idle to Active, under a generation never used before.
+    /// Goes from Idle to Active, under a generation never used before.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl Machine {
         Ok(generation)
     }
 
-    /// Active to Loaded, once the kernel has taken the image that carries `generation`.
+    /// Goes from Active to Loaded, once the kernel has taken the image that carries `generation`.
     ///
     /// # Errors
     ///
@@ -219,13 +219,13 @@ impl Machine {
         }
     }
 
-    /// Loaded to Executed, right before the jump. `generation` and `fingerprint` are what the caller
-    /// finds loaded *now*.
+    /// Goes from Loaded to Executed, right before the jump. `generation` and `fingerprint` are those of the image that
+    /// the caller finds loaded *now*.
     ///
     /// # Errors
     ///
-    /// [`PhaseError::WrongPhase`] unless loaded, [`PhaseError::Stale`] or [`PhaseError::Changed`] when it
-    /// is not what was loaded.
+    /// [`PhaseError::WrongPhase`] unless loaded; [`PhaseError::Stale`] or [`PhaseError::Changed`] if the image that the
+    /// caller finds is not the one that was loaded.
     pub fn execute(
         &mut self,
         generation: Generation,
@@ -247,8 +247,7 @@ impl Machine {
         }
     }
 
-    /// Back to Idle from anywhere but Executed; returns the generation that ended. Aborting twice is
-    /// harmless.
+    /// Goes back to Idle from any phase but Executed; returns the generation that ended. Aborting twice is harmless.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
-//! The plan: where everything goes at one hop, or why the hop must not happen.
+//! The plan: the places of everything at one hop, or the reason why the hop must not happen.
 //!
-//! [`plan`] takes what is known about the machine and what is to be handed over, and decides the place of the
+//! [`plan`] takes a description of the machine and of the content to be handed over, and decides the place of the
 //! kernel, the initrd and the boot parameters (inside scratch), of the state segment and the blobs (outside),
 //! and the mem cache that covers all that is kept. It refuses, with one [`PlanError`] variant per reason,
 //! rather than plan a boot onto handed-over memory.
@@ -35,7 +35,7 @@ pub struct Totals {
     pub image: u64,
     /// Copied outside scratch: state and blobs, in whole pages.
     pub payload: u64,
-    /// Of `payload`, inside one of the landing zones (the rest lands in busy memory, which loads slowly).
+    /// Part of `payload` that lies in a landing zone. The rest lands in busy memory, which loads slowly.
     pub landed: u64,
     /// Kept without copying, in whole pages.
     pub in_place: u64,
@@ -54,24 +54,24 @@ pub struct Totals {
 pub struct Plan {
     /// The scratch region, to be recorded in the state tree.
     pub scratch: PhysRange,
-    /// Where the image goes inside it.
+    /// Places of the image's parts inside scratch.
     pub image: ImagePlacement,
-    /// Where state and blobs go: one `kexec_load` segment each, sorted by address.
+    /// The `kexec_load` segments of state and blobs, sorted by address.
     pub segments: Vec<PayloadSegment>,
-    /// What each part of those segments holds: the state first, then every blob's pieces in order.
+    /// Content of those segments: the state first, then every blob's pieces in order.
     pub pieces: Vec<Piece>,
-    /// What the next kernel reserves.
+    /// Ranges that the next kernel reserves.
     pub mem_cache: MemCache,
     /// Index of the mem-cache entry that holds the state segment.
     pub state_entry: usize,
-    /// What the next kernel needs and finds.
+    /// Memory that the next kernel needs, and memory that it finds free.
     pub headroom: HeadroomReport,
-    /// Sums.
+    /// Sums over the plan.
     pub totals: Totals,
 }
 
 impl Plan {
-    /// Where the state segment goes.
+    /// Destination of the state segment.
     pub fn state(&self) -> Option<PhysRange> {
         self.pieces
             .iter()

@@ -1,9 +1,9 @@
 //! Harnesses in the form that Kani runs (`cargo kani -p kho`), each a claim about *all* values of its inputs.
 //!
-//! **As proofs they were not run**: Kani's own bundle could not be had where this was written. An ordinary `cargo test` runs
-//! them as bounded tests of the real code: with every choice of inputs from a few values at which arithmetic goes wrong
-//! (0, 1, borders of pages, the middle and the end of the address space), and with random ones. That finds what fails at
-//! such values; it proves nothing about the others. `tests/exhaustive.rs` has every case of small sizes.
+//! **As proofs they were not run**: Kani's own bundle could not be had where this was written. An ordinary `cargo test`
+//! runs them as bounded tests of the real code: with every choice of inputs from a few values at which arithmetic goes
+//! wrong (0, 1, borders of pages, the middle and the end of the address space), and with random ones. That finds what
+//! fails at such values; it proves nothing about the others. `tests/exhaustive.rs` has every case of small sizes.
 
 #[cfg(not(kani))]
 use self::bounded as kani;
@@ -50,7 +50,7 @@ fn rounding_out_covers() {
     }
 }
 
-/// What was removed is gone, and nothing else is.
+/// Removing a range removes its bytes and no others.
 #[cfg_attr(kani, kani::proof)]
 #[cfg_attr(kani, kani::unwind(4))]
 fn removing_removes() {
@@ -75,7 +75,7 @@ mod bounded {
     use alloc::vec::Vec;
     use core::cell::RefCell;
 
-    /// Where arithmetic goes wrong, what matters most first.
+    /// Values at which arithmetic goes wrong, the most important first.
     const VALUES: [u64; 14] = [
         0,
         1,
@@ -95,11 +95,11 @@ mod bounded {
 
     #[derive(Default)]
     struct Choices {
-        /// For each call of `any`: which value.
+        /// Index in [`VALUES`] for each call of `any`.
         taken: Vec<usize>,
         /// Calls so far.
         calls: usize,
-        /// The state of a random number generator (splitmix64) instead.
+        /// State of a random number generator (splitmix64); `None` while `taken` chooses the values.
         random: Option<u64>,
     }
 
@@ -129,8 +129,8 @@ mod bounded {
         })
     }
 
-    /// Runs a harness with every choice among the first `values` of [`VALUES`], and as often with random ones. Gives the
-    /// number of choices.
+    /// Runs a harness with every choice among the first `values` of [`VALUES`], and as often with random ones. Gives
+    /// the number of choices.
     fn every(values: usize, harness: fn()) -> u64 {
         let mut cases = 0;
         CHOICES.with_borrow_mut(|choices| *choices = Choices::default());

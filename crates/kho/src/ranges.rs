@@ -86,7 +86,7 @@ impl RangeSet {
             .fold(0u64, |sum, r| sum.saturating_add(r.len()))
     }
 
-    /// From the lowest to the highest byte of the set.
+    /// The range from the lowest to the highest byte of the set; `None` if the set is empty.
     pub fn span(&self) -> Option<PhysRange> {
         let (first, last) = (self.ranges.first()?, self.ranges.last()?);
         PhysRange::from_bounds(first.start(), last.end()).ok()
@@ -110,7 +110,7 @@ impl RangeSet {
         self.first_overlap(range).is_some()
     }
 
-    /// How many bytes of `range` are in the set. O(log n) and what is found.
+    /// Number of bytes of `range` that are in the set. O(log n + k) for k ranges of the set that overlap `range`.
     pub fn overlap_len(&self, range: PhysRange) -> u64 {
         let from = self.first_ending_after(range.start());
         let rest = self.ranges.get(from..).unwrap_or_default();
@@ -259,7 +259,7 @@ impl RangeSet {
         Self::from_ranges([within])?.subtract(self)
     }
 
-    /// Every range rounded outwards to whole pages (a range that cannot be is left as it is).
+    /// Every range rounded outwards to whole pages; a range that cannot be rounded stays unchanged.
     ///
     /// # Errors
     ///

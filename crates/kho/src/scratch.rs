@@ -35,19 +35,19 @@ pub const DERIVED_RAM_SHARE: u64 = 4;
 /// The name of the option that gives the size of scratch on the kernel command line.
 pub const SCRATCH_OPTION: &str = "kho_scratch";
 
-/// Below this is the ISA DMA zone.
+/// End of the ISA DMA zone.
 const ISA_DMA_END: PhysAddr = PhysAddr::new(16 << 20);
 
-/// What [`choose`] needs to know.
+/// Input of [`choose`].
 #[derive(Clone, Copy, Debug)]
 pub struct ScratchRequest<'a> {
     /// RAM according to the firmware.
     pub ram: &'a RangeSet,
     /// Memory that is to be kept in place.
     pub kept: &'a RangeSet,
-    /// Pages that the running kernel holds as reserved: some of them are firmware data that only it knows.
+    /// Pages that the running kernel holds as reserved: some of them are firmware data that only this kernel knows.
     pub pinned: &'a RangeSet,
-    /// Where to put scratch if it fits there. May be empty.
+    /// Memory that is preferred for scratch if scratch fits there. May be empty.
     pub prefer: &'a RangeSet,
     /// Size in bytes that the user gave; `None` derives one from the image.
     pub size: Option<u64>,
@@ -59,7 +59,7 @@ pub struct ScratchRequest<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ScratchError {
-    /// The previous kernel recorded none.
+    /// The previous kernel recorded no scratch region.
     #[error(
         "no scratch region is recorded for this boot: start again from a normal boot, with kho_scratch=SIZE if the derived size does not suit"
     )]
@@ -71,7 +71,7 @@ pub enum ScratchError {
     TooSmall {
         /// Bytes needed.
         need: u64,
-        /// Bytes there are.
+        /// Length of scratch, in bytes.
         have: u64,
     },
     /// The recorded interval is not on whole pages, or reaches into the low 1 MiB.
@@ -92,17 +92,17 @@ pub enum ScratchError {
         /// Bytes needed.
         need: u64,
     },
-    /// Handed-over memory lies in it.
+    /// Handed-over memory lies in scratch.
     #[error(
         "{kept} is to be kept but lies in scratch {scratch}, where the next kernel will be placed: move or release it"
     )]
     Overlaps {
         /// The scratch region.
         scratch: PhysRange,
-        /// The memory that lies in it.
+        /// The memory that lies in scratch.
         kept: PhysRange,
     },
-    /// No free place of the size.
+    /// No free place is large enough.
     #[error(
         "no contiguous place for a scratch of {size:#x} bytes; the largest free one has {largest:#x}: give a smaller kho_scratch= or reboot to defragment"
     )]
@@ -138,9 +138,9 @@ pub fn derived_size(image: &ImageNeeds, ram_bytes: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// Chooses scratch on the first boot. See the [module](self) for where and why.
+/// Chooses scratch on the first boot. See the [module](self) for the place and the reasons.
 ///
-/// A size given by the user is used as it is (rounded up to 2 MiB). A derived size is a wish: when no place of
+/// A size given by the user is used unchanged (but rounded up to 2 MiB). A derived size is a wish: when no place of
 /// that size is free, the largest one that holds the image is taken.
 ///
 /// # Errors
@@ -244,9 +244,9 @@ fn place_in_run(
 
 /// Checks a recorded scratch for use on this boot, and returns it.
 ///
-/// What the running kernel has put there meanwhile does not matter: it is overwritten at the very end. What
-/// must not be there is memory that is handed over. Parts of it may be RAM no more, since memory fails: the image goes
-/// beside them.
+/// Ordinary memory that the running kernel has put into scratch meanwhile does not matter: it is overwritten at the
+/// very end. Memory that is handed over must not lie in scratch. Parts of scratch may no longer be RAM, since memory
+/// fails: the image goes beside them.
 ///
 /// # Errors
 ///
@@ -287,7 +287,7 @@ pub fn reuse(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SizeError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the size is empty: write a number with K, M, G or T, for example 512M")]
     Empty,
     /// No digit where one is expected.
@@ -298,10 +298,10 @@ pub enum SizeError {
     /// The number or the product does not fit into 64 bits.
     #[error("the size does not fit into 64 bits")]
     TooLarge,
-    /// Zero.
+    /// The size is zero.
     #[error("the size is zero: leave the option out to have one derived")]
     Zero,
-    /// Something after the number that is no suffix.
+    /// A character after the number that is no suffix.
     #[error("unexpected character {:?} at position {at} of the size: only K, M, G or T may follow the number", char::from(*byte))]
     Unexpected {
         /// Index of the offending byte.
@@ -314,7 +314,7 @@ pub enum SizeError {
 /// Reads a size in bytes: decimal or `0x` hexadecimal, followed by at most one of `K M G T` (powers of 1024,
 /// either case).
 ///
-/// Unlike the kernel's `memparse` it refuses what it does not understand.
+/// Unlike the kernel's `memparse` it refuses text that it does not understand.
 ///
 /// # Errors
 ///

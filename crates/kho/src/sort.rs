@@ -1,7 +1,7 @@
 //! Sorting in place on a stack of constant size.
 //!
-//! `sort_unstable` of `core` calls itself up to `2 * log2(n)` times deep (Rust 1.95, `core/src/slice/sort/unstable/`), with room
-//! for the sort of a small slice in every frame. A kernel's stack has 16 KiB (`THREAD_SIZE`, Linux
+//! `sort_unstable` of `core` calls itself up to `2 * log2(n)` times deep (Rust 1.95, `core/src/slice/sort/unstable/`),
+//! with room for the sort of a small slice in every frame. A kernel's stack has 16 KiB (`THREAD_SIZE`, Linux
 //! `arch/x86/include/asm/page_64_types.h`), and 25,000 ranges of small files overflowed it. This is a heapsort: n log n
 //! steps whatever the input, no memory, and none where the input is sorted already, as it mostly is.
 
@@ -12,7 +12,7 @@ pub fn sort<T: Ord>(items: &mut [T]) {
     sort_by(items, T::cmp);
 }
 
-/// Sorts `items` by `cmp`, a total order; what it calls equal ends up in any order.
+/// Sorts `items` by `cmp`, a total order; items that `cmp` calls equal end up in any order.
 pub fn sort_by<T>(items: &mut [T], mut cmp: impl FnMut(&T, &T) -> Ordering) {
     if items.is_sorted_by(|a, b| cmp(a, b) != Ordering::Greater) {
         return;
@@ -28,7 +28,7 @@ pub fn sort_by<T>(items: &mut [T], mut cmp: impl FnMut(&T, &T) -> Ordering) {
     }
 }
 
-/// Lets the item at `root` sink until no child is greater; what is below it are heaps.
+/// Lets the item at `root` sink until no child is greater. Both subtrees below `root` have to be heaps.
 fn sift_down<T>(heap: &mut [T], mut root: usize, cmp: &mut impl FnMut(&T, &T) -> Ordering) {
     let mut less = |heap: &[T], a: usize, b: usize| match (heap.get(a), heap.get(b)) {
         (Some(a), Some(b)) => cmp(a, b) == Ordering::Less,

@@ -1,4 +1,4 @@
-//! What the unit tests of several modules make their cases from.
+//! Parts from which the unit tests of several modules make their cases.
 
 use crate::image::KernelNeeds;
 use crate::{PhysAddr, PhysRange, RangeSet};
@@ -6,7 +6,7 @@ use crate::{PhysAddr, PhysRange, RangeSet};
 pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 
-/// From the first byte to before the last one.
+/// The range from `start` up to but not including `end`.
 pub fn range(start: u64, end: u64) -> PhysRange {
     PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
 }

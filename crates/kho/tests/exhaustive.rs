@@ -1,7 +1,7 @@
 //! Bounded exhaustive checks: every case up to a small size, against brute force that shares no idea with the code.
 //!
-//! Within its bounds each is a proof of the real code, not of a model of it: nothing is sampled. The bounds are in the names
-//! of the constants; docs/src/checked.md says what lies beyond them.
+//! Within its bounds each is a proof of the real code, not of a model of it: nothing is sampled. The bounds are in the
+//! names of the constants; docs/src/checked.md says what lies beyond them.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "numbers of test data are small"
@@ -15,7 +15,8 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 /// A set of cells as bits, cell 0 lowest.
 type Cells = u32;
 
-/// Where the cells lie: at the bottom of the address space, in the middle, and so that the last of them ends at the top.
+/// Addresses of cell 0 for three places of the cells: at the bottom of the address space, in the middle, and so that
+/// the last cell ends at the top.
 fn bases(cells: u32, size: u64) -> [u64; 3] {
     [0, 1 << 40, u64::MAX - u64::from(cells) * size]
 }
@@ -134,7 +135,8 @@ fn whole_pages() {
     }
 }
 
-/// Every choice of kept, forbidden and other pages among 9, every budget: the cover is complete, touches nothing forbidden, keeps to the budget, and no cover of any kind is smaller.
+/// Every choice of kept, forbidden and other pages among 9, every budget: the cover is complete, touches nothing
+/// forbidden, keeps to the budget, and no cover of any kind is smaller.
 #[test]
 fn covers() {
     const PAGES: u32 = 9;
@@ -199,7 +201,8 @@ fn covers() {
     assert_eq!(cases, 3_usize.pow(PAGES) * (MOST + 1));
 }
 
-/// What a structure block means, by the grammar of the format and nothing else: the number of nodes, if it is one.
+/// Number of nodes of a structure block, by the grammar of the format and nothing else; `None` if `words` are no
+/// structure block.
 fn grammar(words: &[u32]) -> Option<usize> {
     fn node(words: &[u32], mut at: usize, depth: usize) -> Option<(usize, usize)> {
         // BEGIN and the name: one letter, or the empty one, after whose NUL nothing is looked at.
@@ -250,8 +253,8 @@ fn grammar(words: &[u32]) -> Option<usize> {
     (words.get(at) == Some(&9) && at + 1 == words.len()).then_some(nodes)
 }
 
-/// Every structure block of up to 7 words over an alphabet of all tokens, a name and a zero: the reader accepts what the
-/// grammar accepts, and sees as many nodes.
+/// Every structure block of up to 7 words over an alphabet of all tokens, a name and a zero: the reader accepts what
+/// the grammar accepts, and sees as many nodes.
 #[test]
 fn structure_blocks() {
     const WORDS: u32 = 7;
@@ -293,9 +296,9 @@ fn structure_blocks() {
     assert!(accepted > 20, "{accepted}");
 }
 
-/// Every scratch of up to 9 pages at 5 places, every image of up to 4 pages of kernel, 2 of initrd and 2 of parameters: what
-/// the planner finds is a place, and it finds one whenever the kernel at its lowest place leaves room for the rest above it.
-/// (Tighter scratches may be refused although some other arrangement exists.)
+/// Every scratch of up to 9 pages at 5 places, every image of up to 4 pages of kernel, 2 of initrd and 2 of parameters:
+/// what the planner finds is a place, and it finds one whenever the kernel at its lowest place leaves room for the rest
+/// above it. (Tighter scratches may be refused although some other arrangement exists.)
 #[test]
 fn image_places() {
     const SCRATCH: u64 = 9;

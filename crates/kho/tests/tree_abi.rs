@@ -338,7 +338,7 @@ proptest! {
         }
     }
 
-    /// Whatever a value is, the checks end, and the same problem comes first both ways.
+    /// For any value the checks end, and both ways of checking find the same problem first.
     #[test]
     fn any_value_is_judged(
         place in any::<prop::sample::Index>(),

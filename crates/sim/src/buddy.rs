@@ -40,7 +40,8 @@ impl Buddy {
         &mut self.blocks[usize::from(order)]
     }
 
-    /// A block of 2^`order` pages, from the smallest that there is; which of them is left to chance.
+    /// Allocates 2^`order` pages out of a free block of the smallest order that is large enough; chance chooses the
+    /// block. `None` if no free block is large enough.
     pub fn allocate(&mut self, order: u8, rng: &mut Rng) -> Option<PhysRange> {
         let mut from = (order..=MAX_ORDER).find(|order| !self.list(*order).is_empty())?;
         let count = self.list(from).len() as u64;
@@ -66,7 +67,7 @@ impl Buddy {
         self.list(order).insert(at);
     }
 
-    /// What is free.
+    /// Returns the free memory as a set of ranges.
     pub fn memory(&self) -> RangeSet {
         let mut blocks = Vec::new();
         for (order, list) in (0..).zip(&self.blocks) {
@@ -77,7 +78,7 @@ impl Buddy {
         crate::machine::set(blocks)
     }
 
-    /// Free blocks of each order, as `/proc/buddyinfo` has them.
+    /// Returns the number of free blocks of each order, as `/proc/buddyinfo` shows them.
     pub fn counts(&self) -> Vec<usize> {
         self.blocks.iter().map(BTreeSet::len).collect()
     }

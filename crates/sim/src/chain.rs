@@ -33,14 +33,14 @@ pub fn write(at: PhysAddr, tree: PhysRange, entries: impl Iterator<Item = PhysRa
     out
 }
 
-/// What the walk found.
+/// Result of a walk: the ranges that the chain names.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Everything reserved, in the order of the walk: each node's own bytes, then its range.
     pub reserved: Vec<PhysRange>,
     /// The ranges of the reserve-only nodes, in order.
     pub entries: Vec<PhysRange>,
-    /// The tree.
+    /// Range of the state tree; `None` if no node names one.
     pub tree: Option<PhysRange>,
 }
 
@@ -48,7 +48,8 @@ pub struct Found {
 ///
 /// # Errors
 ///
-/// What is wrong.
+/// If a node lies below `base`, is cut off, or has an unknown type or inner type, if a range is impossible, or if the
+/// chain has more than 10,000 nodes.
 pub fn walk(bytes: &[u8], base: PhysAddr, at: PhysAddr) -> Result<Found, String> {
     let mut found = Found::default();
     let mut node = at;

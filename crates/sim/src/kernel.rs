@@ -9,10 +9,10 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Contents that somebody has to read back, by id.
+/// A content whose bytes can be read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// Boot parameters: where the chain is.
+    /// Boot parameters, with the address of the chain.
     Params {
         /// `hdr.setup_data`.
         setup_data: PhysAddr,
@@ -24,21 +24,21 @@ pub enum Stored {
 /// All contents that can be read back.
 pub type Library = BTreeMap<u64, Rc<Stored>>;
 
-/// What the entry code of a loaded image finds.
+/// A loaded image, as its entry code finds it in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The image's needs.
     pub image: ImageNeeds,
-    /// Where its parts are.
+    /// Places of the image's parts in memory.
     pub placement: ImagePlacement,
-    /// The content of kernel, initrd and parameters.
+    /// Contents of kernel, initrd and boot parameters, in this order.
     pub ids: [u64; 3],
 }
 
 /// A running kernel's view of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Where its image is; pinned too.
+    /// Range of the kernel's image, which is pinned too.
     pub image: PhysRange,
     /// Taken in early boot and never given back: image, page structs, tables that the firmware left.
     pub pinned: RangeSet,
@@ -52,14 +52,14 @@ pub struct Kernel {
     pub managed: u64,
 }
 
-/// What a kernel found in its early boot.
+/// The handover, as a kernel found it in its early boot.
 #[derive(Debug)]
 pub struct Arrival {
     /// The chain as walked.
     pub found: chain::Found,
     /// The tree's bytes.
     pub tree: Vec<u8>,
-    /// Most early reservations at any time.
+    /// Highest number of early reservations at any time.
     pub peak: usize,
 }
 
@@ -91,7 +91,7 @@ fn usable(template: &Template) -> RangeSet {
     minus(&template.ram, &set([range(0, MIB)]))
 }
 
-/// What a boot needs to know.
+/// Inputs of a boot.
 pub struct Boot<'a> {
     /// The machine.
     pub template: &'a Template,
@@ -223,7 +223,7 @@ impl Boot<'_> {
         Ok(Arrival { found, tree, peak })
     }
 
-    /// Everything from the first allocation on.
+    /// Runs the boot from the first allocation on.
     fn run(
         mut self,
         image: &ImageNeeds,

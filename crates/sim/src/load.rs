@@ -129,7 +129,8 @@ impl World {
         Ok(Outcome::Done)
     }
 
-    /// What the planner was not told: where firmware data really is.
+    /// Checks the plan against facts that the planner was not told: the real places of firmware data, and that scratch
+    /// has not moved.
     fn second_opinion(&self, plan: &Plan) -> Result<(), String> {
         for table in self.template.hidden.iter() {
             let covered = plan.mem_cache.ranges().find(|r| r.overlaps(table));
@@ -184,7 +185,8 @@ impl World {
             .collect()
     }
 
-    /// What the tree says of `blob`; `pieces` where it is copied to.
+    /// Returns the description of `blob` in the tree. `pieces` are the ranges that the blob is copied to. A blob that
+    /// is handed on without a copy is described by the ranges in which it arrived.
     fn describe<'a>(
         &'a self,
         blob: &'a Blob,

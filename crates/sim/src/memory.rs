@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 /// The identity of a run of bytes: those of content `id` from `offset` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// Which content.
+    /// Number of the content.
     pub id: u64,
-    /// Where in it the run begins.
+    /// Offset in the content at which the run begins, in bytes.
     pub offset: u64,
 }
 

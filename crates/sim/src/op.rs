@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a load is cut short.
+/// Point at which a load is cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// It is not.
+    /// The load is not cut short.
     Never,
     /// The command dies after the old image was unloaded and the phase is active.
     Activated,
@@ -18,7 +18,7 @@ pub enum Cut {
     Loaded,
 }
 
-/// One thing that happens to a machine. Numbers that name something count modulo what there is.
+/// One thing that happens to a machine. A number that names a thing counts modulo the number of such things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// A new blob of so many bytes.
@@ -143,14 +143,14 @@ impl FromStr for Op {
     }
 }
 
-/// What an operation came to.
+/// Outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Done.
     Done,
     /// Refused with this message; nothing has changed.
     Refused(String),
-    /// There was nothing to do it to.
+    /// Nothing was there that the operation could apply to.
     Nothing,
     /// The next kernel runs.
     Hop,

@@ -1,4 +1,4 @@
-//! Those whose memory stays in place: drivers with their arenas, consumers, file systems in RAM.
+//! Users of memory that stays in place: drivers with their arenas, consumers, file systems in RAM.
 
 use crate::buddy::{Buddy, MAX_ORDER};
 use crate::machine::set;
@@ -69,7 +69,7 @@ impl World {
         Some(mine)
     }
 
-    /// Somebody wants pages to be kept that are where they are.
+    /// A producer asks to keep pages in place that it did not choose, wherever they are.
     pub(crate) fn foreign(&mut self, page: u32, pages: u8) -> Outcome {
         let top = self.template.ram.span().map_or(0, |s| s.end().get());
         let start = (u64::from(page) * PAGE_SIZE) % top;
@@ -87,7 +87,7 @@ impl World {
         Outcome::Done
     }
 
-    /// What arrived for a consumer becomes its own.
+    /// A consumer claims the memory that arrived for it: the memory becomes its own.
     pub(crate) fn claim(&mut self, which: u8) -> Outcome {
         let Some(held) = pick(&mut self.held, which) else {
             return Outcome::Nothing;
@@ -127,7 +127,7 @@ impl World {
         Outcome::Done
     }
 
-    /// Data in place is written over; where it is stays as it is.
+    /// A producer writes over its data in place; the place stays the same.
     pub(crate) fn write(&mut self, which: u8) -> Outcome {
         let id = self.fresh();
         let Some(held) = pick(&mut self.held, which) else {

@@ -17,9 +17,9 @@ pub(crate) struct Blob {
     pub(crate) label: u64,
     pub(crate) id: u64,
     pub(crate) size: u64,
-    /// Where they are, if they arrived, and on which hop they were first handed over.
+    /// Ranges of the bytes, and the hop on which they were first handed over; `None` if they did not arrive.
     pub(crate) arrived: Option<(Vec<PhysRange>, u64)>,
-    /// Whether they also exist in the running system.
+    /// Whether the bytes also exist in the running system.
     pub(crate) live: bool,
 }
 
@@ -49,11 +49,11 @@ impl Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) reference: Reference,
-    /// What it names, and its own pages.
+    /// Memory that the part names, and the part's own pages.
     pub(crate) kept: RangeSet,
 }
 
-/// What `kexec_load` has taken.
+/// The image that `kexec_load` has taken, with its handover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Armed {
     pub(crate) generation: Generation,
@@ -62,11 +62,11 @@ pub(crate) struct Armed {
     /// Destination and content, in the order of the segments.
     pub(crate) copies: Vec<(PhysRange, Content)>,
     pub(crate) promise: Promise,
-    /// Content that was written over since it was written down: what the tree says, and what there is.
+    /// Contents that were written over after they were written down: by the id in the tree, the id in memory.
     pub(crate) rewritten: BTreeMap<u64, u64>,
 }
 
-/// What the next kernel has to find.
+/// State that the next kernel has to find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Promise {
     pub(crate) scratch: PhysRange,
@@ -76,7 +76,7 @@ pub(crate) struct Promise {
     pub(crate) part: Option<Part>,
 }
 
-/// What happened so far.
+/// Counts of what happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Handovers.
@@ -123,9 +123,9 @@ pub struct World {
     pub(crate) armed: Option<Armed>,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) held: Vec<Held>,
-    /// Handed over by the next load: of the active phase, or as it arrived.
+    /// The kernel's part that the next load hands over: that of the active phase, or the one that arrived.
     pub(crate) part: Option<Part>,
-    /// As recorded by the last handover.
+    /// Scratch, as recorded by the last handover.
     pub(crate) scratch: Option<PhysRange>,
     pub(crate) hop: u64,
     /// The state segment of the tree that arrived.
@@ -139,7 +139,7 @@ pub struct World {
 /// A broken promise, with the script that breaks it.
 #[derive(Debug)]
 pub struct Failure {
-    /// What was broken.
+    /// Description of the promise that was broken.
     pub what: String,
     /// The machine.
     pub template: &'static str,
@@ -243,7 +243,7 @@ impl World {
         self.mistake = Some(mistake);
     }
 
-    /// What happened so far.
+    /// Returns the counts of what happened so far.
     pub fn stats(&self) -> Stats {
         self.stats
     }
@@ -395,7 +395,7 @@ impl World {
         Ok(Outcome::Done)
     }
 
-    /// Back to idle, with nothing loaded.
+    /// Returns the machine to idle, with nothing loaded.
     pub(crate) fn unload(&mut self) -> Result<(), String> {
         self.armed = None;
         self.machine.abort().map_err(|e| e.to_string())?;
@@ -444,7 +444,7 @@ impl World {
         set(blobs.chain(held).chain(part))
     }
 
-    /// The promises that hold at any time.
+    /// Checks the promises that hold at any time.
     pub(crate) fn check(&self) -> Result<(), String> {
         for held in &self.held {
             for (range, content) in held.contents() {
@@ -492,7 +492,7 @@ impl World {
         Ok(())
     }
 
-    /// That an arrived blob is where it is said to be.
+    /// Checks that a blob that arrived is where it is said to be.
     pub(crate) fn check_blob(&self, blob: &Blob) -> Result<(), String> {
         let mut offset = 0;
         for piece in blob.arrived.iter().flat_map(|(pieces, _)| pieces) {

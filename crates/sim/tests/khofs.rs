@@ -1,9 +1,10 @@
-//! Random stories of users, root and khofs over many kernels: what the file system decides, against a model of every page.
+//! Random stories of users, root and khofs over many kernels: the decisions of the file system, against a model of
+//! every page.
 
 use kho_sim::Template;
 use kho_sim::khofs::{Story, Tally};
 
-/// So many stories on each machine.
+/// Number of stories on each machine.
 const STORIES: u64 = 6;
 
 /// Stories on one machine, from this seed on. `KHO_STORIES` says how many, for a longer run.

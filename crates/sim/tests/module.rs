@@ -1,9 +1,10 @@
-//! Random stories of drivers, root and kho.ko over many kernels: what the module decides, against a model of every page.
+//! Random stories of drivers, root and kho.ko over many kernels: the decisions of the module, against a model of every
+//! page.
 
 use kho_sim::Template;
 use kho_sim::module::{Story, Tally};
 
-/// So many stories on each machine.
+/// Number of stories on each machine.
 const STORIES: u64 = 8;
 
 /// Stories on one machine, from this seed on. `KHO_STORIES` says how many, for a longer run.

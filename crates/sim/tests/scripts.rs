@@ -20,7 +20,7 @@ fn every_script() {
     assert!(count >= 4, "{count} scripts");
 }
 
-/// What a failure prints can be saved as a script and fails again.
+/// A failure prints a text that can be saved as a script and that fails again.
 #[test]
 fn a_failure_prints_a_script() {
     let template = Template {

@@ -26,7 +26,7 @@ pub fn uint_at(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     Some(u64::from_le_bytes(word))
 }
 
-/// What comes before the first NUL, or everything.
+/// Returns the bytes before the first NUL; all bytes if there is no NUL.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }

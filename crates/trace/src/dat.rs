@@ -20,7 +20,7 @@ type Section<'a> = (u64, Vec<(u64, Cow<'a, [u8]>)>);
 ///
 /// # Errors
 ///
-/// What writing says; an instance whose name has a NUL is none that a kernel can have had.
+/// If writing to `out` fails. A NUL in the name of an instance is no error: no kernel can have had such an instance.
 pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::Result<()> {
     let cpus = cpus(meta, buffers);
     let page_size = page_size(buffers);
@@ -90,8 +90,8 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
     Ok(())
 }
 
-/// The clock of the file. There can be one: that of the top level, or of all instances when they agree on one and the top
-/// level is not described.
+/// Returns the clock of the file, which has only one: that of the top level, or of all instances if they agree on one
+/// and the top level is not described.
 fn file_clock(meta: &Meta) -> &str {
     let top = meta.array("").or(meta.arrays.first());
     top.map(|array| array.clock.as_str())

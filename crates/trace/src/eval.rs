@@ -1,4 +1,4 @@
-//! What a `print fmt` says of one record.
+//! Evaluation of a `print fmt` for one record: the line, and the values of its expressions.
 
 use crate::bytes::until_nul;
 use crate::expr::{Expr, Op, Print};
@@ -9,7 +9,7 @@ use crate::value::{Value, hex};
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// A record and what is known of it.
+/// A record, with the format and the names that explain it.
 pub struct Scope<'r> {
     /// The kind of event.
     pub format: &'r EventFormat,
@@ -56,8 +56,9 @@ impl<'r> Value<'r> {
 }
 
 impl<'r> Scope<'r> {
-    /// The line of `print`. What calls a function of the kernel or names a constant that nobody knows is shown as it is
-    /// written, with the values that are known. None if that is all there is, or if the template is not understood.
+    /// Returns the line of `print`. An argument that calls a function of the kernel or names an unknown constant is
+    /// shown as it is written, with the values that are known. `None` if all arguments are of that kind, or if the
+    /// template is not understood.
     pub fn line(&self, print: &Print) -> Option<String> {
         let mut values = Vec::new();
         let mut known = print.arguments.is_empty();
@@ -74,7 +75,7 @@ impl<'r> Scope<'r> {
         known.then(line).flatten()
     }
 
-    /// An expression that has no value, for people.
+    /// Returns an expression that has no value as text for people.
     fn source(&self, expr: &Expr) -> Option<String> {
         let list = |expressions: &[Expr]| {
             let shown: Option<Vec<String>> = expressions
@@ -364,7 +365,7 @@ impl<'r> Scope<'r> {
         })
     }
 
-    /// A number and its name; inner none if nobody knows the number.
+    /// Returns a number and its name; inner `None` if the number is not known.
     fn pair(&self, expr: &Expr) -> Option<Option<(u64, Vec<u8>)>> {
         let Expr::Pair(key, name) = expr else {
             return None;

@@ -13,9 +13,9 @@ const MAX_LEN: usize = 256 << 10;
 /// A `print fmt`.
 #[derive(Clone, Debug)]
 pub struct Print {
-    /// As for printf.
+    /// Template, as for printf.
     pub template: Vec<u8>,
-    /// What it shows.
+    /// Arguments that the template shows.
     pub arguments: Vec<Expr>,
 }
 
@@ -78,7 +78,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// As it is written between operands; none for one that stands in front of one.
+    /// Returns the sign as it is written between operands; empty for one that stands in front of its operand.
     pub fn sign(self) -> &'static str {
         let all = LEVELS.iter().copied().flatten();
         all.into_iter()
@@ -115,7 +115,7 @@ const LEVELS: [&[(&str, Op)]; 10] = [
     &[("*", Op::Mul), ("/", Op::Div), ("%", Op::Rem)],
 ];
 
-/// Reads `"template", argument, …`; none when it is not understood.
+/// Reads `"template", argument, …`. `None` if the text is not understood.
 pub fn parse_print(text: &str) -> Option<Print> {
     if text.len() > MAX_LEN {
         return None;
@@ -155,7 +155,8 @@ pub fn parse_print(text: &str) -> Option<Print> {
     })
 }
 
-/// Constants in the `print fmt` of a format that the kernel did not replace by their numbers, and where they are in the text.
+/// Returns the constants in the `print fmt` of a format that the kernel did not replace by their numbers, and their
+/// places in the text.
 pub(crate) fn constants(format: &str) -> Vec<(&str, usize)> {
     let Some(at) = format.find("print fmt:") else {
         return Vec::new();
@@ -255,7 +256,7 @@ fn integer(word: &str) -> Option<u64> {
     }
 }
 
-/// What is between quotes, and where it goes on behind them.
+/// Reads a string from `at`, behind its opening quote. Returns the text, and the index behind the closing quote.
 fn string(bytes: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
     let mut out = Vec::new();
     loop {
@@ -514,7 +515,7 @@ impl Parser {
         }
     }
 
-    /// What follows `REC->`.
+    /// Reads the names that follow `REC->`.
     fn field(&mut self) -> Option<Expr> {
         let mut name = self.name()?;
         while self.eat(".") {

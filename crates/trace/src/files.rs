@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Why there is no trace.
+/// Reason why there is no trace.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TakeError {
@@ -16,13 +16,13 @@ pub enum TakeError {
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Error of the read.
         cause: std::io::Error,
     },
     /// tracefs is not there.
     #[error("{} is not a tracefs", path.display())]
     NoTracefs {
-        /// Where it should be.
+        /// Path at which tracefs should be.
         path: PathBuf,
     },
     /// A symbol that is not named.
@@ -36,14 +36,14 @@ pub enum TakeError {
     /// The layout of pages is not known.
     #[error(transparent)]
     Layout(#[from] PageError),
-    /// A buffer.
+    /// A buffer that cannot be read.
     #[error("cannot read the trace buffer of {array} CPU {cpu}: {cause}")]
     Buffer {
-        /// Of which array.
+        /// Name of the array.
         array: String,
-        /// Of which CPU.
+        /// Number of the CPU.
         cpu: u32,
-        /// Why.
+        /// Reason why the buffer cannot be read.
         cause: LiveError,
     },
     /// The list of arrays.
@@ -59,8 +59,8 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TakeError {
     move |cause| TakeError::Io { path, cause }
 }
 
-/// Reads a file in large pieces: `header_page` and `header_event` give what the first read has room for and nothing more
-/// (`show_header`, `kernel/trace/trace_events.c`), and the standard library begins with a small one.
+/// Reads a file in large pieces: `header_page` and `header_event` give what the first read has room for and nothing
+/// more (`show_header`, `kernel/trace/trace_events.c`), and the standard library begins with a small read.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
     let mut file = fs::File::open(path).map_err(failed(path))?;
     let mut out = Vec::new();
@@ -75,7 +75,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
     }
 }
 
-/// Names of tasks may be any bytes.
+/// Reads a file as text. Names of tasks may be any bytes: those that are not UTF-8 are replaced.
 pub(crate) fn text(path: &Path) -> Result<String, TakeError> {
     let bytes = read(path)?;
     Ok(match String::from_utf8(bytes) {

@@ -1,4 +1,4 @@
-//! What the kernel says of the records of one event: the file `format` in `events/SYSTEM/EVENT`.
+//! The kernel's description of the records of one event: the file `format` in `events/SYSTEM/EVENT`.
 //!
 //! `field:TYPE NAME;  offset:N;  size:N;  signed:N;` lines and a `print fmt:` line, as
 //! `f_show` and `f_next` print them (`kernel/trace/trace_events.c`, 6.1 to 7.3).
@@ -15,26 +15,26 @@ pub struct Field {
     pub name: String,
     /// Its type as written, without the name.
     pub kind: String,
-    /// Offset in the record, bytes.
+    /// Offset in the record, in bytes.
     pub offset: usize,
-    /// Bytes; 0 when it reaches to the end of the record.
+    /// Size in bytes; 0 if the field reaches to the end of the record.
     pub size: usize,
-    /// Whether integers of it are signed.
+    /// Whether integers in the field are signed.
     pub signed: bool,
-    /// Size of an element when it is an array; none otherwise.
+    /// Size of an element, in bytes, if the field is an array; `None` otherwise.
     pub element: Option<usize>,
-    /// How the bytes are found.
+    /// Way in which the bytes of the field are found.
     pub place: Place,
 }
 
-/// How the bytes of a field are found.
+/// Way in which the bytes of a field are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// At its offset.
+    /// The bytes are at the field's offset.
     Here,
-    /// `__data_loc`: a word there says where in the record they are.
+    /// `__data_loc`: a word at the field's offset says where in the record the bytes are.
     DataLoc,
-    /// `__rel_loc`: the same, counted from the end of the word.
+    /// `__rel_loc`: as `__data_loc`, but counted from the end of that word.
     RelLoc,
 }
 
@@ -47,7 +47,7 @@ pub enum FormatError {
     Missing(&'static str),
 }
 
-/// What is known of one kind of event.
+/// Description of one kind of event.
 #[derive(Clone, Debug)]
 pub struct EventFormat {
     /// `sched`, `ftrace` …
@@ -58,12 +58,12 @@ pub struct EventFormat {
     pub id: u16,
     /// The fields that every event has come first.
     pub fields: Vec<Field>,
-    /// The template of the line that people see, and its arguments; none when it cannot be understood.
+    /// Template of the line that people see, and its arguments; `None` if they are not understood.
     pub print: Option<Print>,
 }
 
 impl Field {
-    /// Reads a `field:` line; none when it is none.
+    /// Reads a `field:` line. `None` if `line` is no such line.
     pub fn parse(line: &str) -> Option<Self> {
         let rest = line.trim_start().strip_prefix("field:")?;
         let mut parts = rest.split(';').map(str::trim);
@@ -170,7 +170,7 @@ impl EventFormat {
     ///
     /// # Errors
     ///
-    /// [`FormatError`]; a `print fmt` that is not understood is none.
+    /// [`FormatError`]. A `print fmt` that is not understood is no error.
     pub fn parse(system: &str, text: &str) -> Result<Self, FormatError> {
         let line = |key: &'static str| {
             text.lines()

@@ -25,7 +25,7 @@ pub(crate) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// The line behind task, CPU and time; none if the event is printed by its format.
+    /// Returns the line behind task, CPU and time; `None` if the event is printed by its format.
     pub fn body(&self) -> Option<String> {
         match self.format.system.as_str() {
             "ftrace" => self.ftrace(),
@@ -128,8 +128,8 @@ impl Line<'_> {
         out
     }
 
-    /// The arguments of a function, in parentheses; none if they were not recorded. The kernel names them by the types that
-    /// it has of its functions; here they are numbers.
+    /// Returns the arguments of a function, in parentheses; `None` if they were not recorded. The kernel names them by
+    /// the types that it has of its functions; here they are numbers.
     pub fn arguments(&self, field: &str) -> Option<String> {
         let bytes = self.bytes(field)?;
         if bytes.len() < MAX_ARGUMENTS * 8 {
@@ -160,7 +160,8 @@ impl Line<'_> {
         Some(out)
     }
 
-    /// Files and offsets in them (option `sym-userobj`) were those of a process that is gone: addresses are shown without.
+    /// Returns the lines of a user stack. Files and offsets in them (option `sym-userobj`) were those of a process
+    /// that is gone: addresses are shown without them.
     fn user_stack(&self) -> Option<String> {
         let mut out = String::from("<user stack trace>");
         for caller in self.bytes("caller")?.chunks_exact(8) {
@@ -263,7 +264,7 @@ impl Line<'_> {
         Some(out)
     }
 
-    /// What an argument pointed to: text, or bytes.
+    /// Returns the data that an argument of a system call pointed to, as text or as bytes.
     fn copied(&self, field: &Field) -> Option<String> {
         let bytes = field.bytes(self.event.data)?;
         let print = self.format.print.as_ref()?;

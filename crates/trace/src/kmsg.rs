@@ -6,9 +6,9 @@ use std::fmt::Write;
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// 0 (emergency) to 7 (debug).
+    /// Level, from 0 (emergency) to 7 (debug).
     pub level: u8,
-    /// Who: 0 the kernel, others as for syslog(3).
+    /// Facility that wrote the record: 0 for the kernel, others as for syslog(3).
     pub facility: u32,
     /// Number of the record; a gap says that some are missing.
     pub sequence: u64,
@@ -21,7 +21,7 @@ pub struct Message {
     pub properties: Vec<String>,
 }
 
-/// Reads records as `/dev/kmsg` gives them, one after the other. Lines that are none are left out.
+/// Reads records as `/dev/kmsg` gives them, one after the other. Lines that are no records are left out.
 pub fn parse(bytes: &[u8]) -> Vec<Message> {
     let text = String::from_utf8_lossy(bytes);
     let mut messages: Vec<Message> = Vec::new();

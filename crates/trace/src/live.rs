@@ -1,22 +1,22 @@
 //! The ring buffers of the running kernel, read where they are.
 //!
 //! A per-CPU buffer is a ring of `struct buffer_page`, each with its data page, and one more page, the *reader
-//! page*, that was taken out of the ring for whoever reads. The order of time is: what is unread of the
+//! page*, that was taken out of the ring for the reader. The order of time is: the unread part of the
 //! reader page, then the ring from the *head* on up to the page that is being committed to
 //! (`kernel/trace/ring_buffer.c`, 6.1 to 7.3). The pointer to the head has one of its low two bits set
 //! (`RB_PAGE_HEAD`, `RB_PAGE_UPDATE`).
 //!
-//! Tracing goes on while this reads, and so may others who consume. Nothing can be locked from here, so everything is
-//! looked at twice:
+//! Tracing goes on while this module reads, and other readers may consume pages meanwhile. Nothing can be locked from
+//! user space, so everything is looked at twice:
 //!
-//! * the ring has to close after as many pages as the kernel says, with a head, and with the same reader page before and
-//!   after that walk;
+//! * the ring has to close after as many pages as the kernel says, with a head, and with the same reader page before
+//!   and after that walk;
 //! * a page counts only if its header after the copy still fits the one that was copied: the same time stamp, and no
 //!   less committed. A writer takes a page by setting `commit` to 0 before it writes an event, and a new
 //!   time stamp before it commits one (`rb_tail_page_update`, `__rb_reserve_next`). Events up to `commit` do not change
 //!   any more (`rb_set_commit_to_write`);
-//! * after the copies, every page still has to be the ring's, with the same data: one that a reader took out, or that was
-//!   freed when the buffer was made smaller, may hold somebody else's bytes by then.
+//! * after the copies, every page still has to be the ring's, with the same data: one that a reader took out, or that
+//!   was freed when the buffer was made smaller, may hold bytes of another user of that memory by then.
 
 use crate::btf::{BtfError, Structs};
 use crate::bytes::{u64_at, uint_at, until_nul};
@@ -28,20 +28,20 @@ use thiserror::Error;
 const MAX_PAGES: u64 = 16 << 20;
 /// Most arrays; each is a folder of `instances`.
 const MAX_ARRAYS: usize = 4096;
-/// How often a ring that changes under the walk is walked again.
+/// Most walks of a ring that changes under each of them.
 const TRIES: usize = 20;
 
 /// Kernel memory by virtual address.
 pub trait KernelMemory {
-    /// Fills `buf` with what is at `addr`.
+    /// Fills `buf` with the bytes at `addr`.
     ///
     /// # Errors
     ///
-    /// Why it cannot.
+    /// If the memory cannot be read: the reason.
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), String>;
 }
 
-/// Why a buffer cannot be read.
+/// Reason why a buffer cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LiveError {
@@ -51,25 +51,25 @@ pub enum LiveError {
     /// Offsets that the kernel does not state.
     #[error(transparent)]
     Btf(#[from] BtfError),
-    /// Not the structure that it should be.
+    /// A value that the structure cannot have: the memory does not hold the structure that it should.
     #[error("{what} is {value:#x}, which cannot be")]
     Value {
-        /// What.
+        /// Name of the value.
         what: &'static str,
         /// The value.
         value: u64,
     },
-    /// It changed in every try.
+    /// The ring changed under every walk.
     #[error("the ring buffer changed under every one of {TRIES} walks")]
     Busy,
 }
 
-/// Where the members of the kernel's structures are.
+/// Offsets of the members of the kernel's structures, and sizes of these, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Offsets {
     array: [usize; 3],
     array_buffer: usize,
-    /// Where the array's second buffer is, on kernels that have one.
+    /// Offset of the array's second buffer; `None` on kernels that have no such buffer.
     snapshot: Option<usize>,
     buffers: usize,
     cpu: [usize; 5],
@@ -133,9 +133,9 @@ impl Offsets {
 /// One page that was read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LivePage {
-    /// When it began.
+    /// Time at which the page began, in units of the trace clock.
     pub time: u64,
-    /// When its newest event was: on a quiet CPU long after it began.
+    /// Time of the page's newest event: on a quiet CPU long after the page began.
     pub newest: u64,
     /// All of its bytes.
     pub bytes: Vec<u8>,
@@ -152,7 +152,7 @@ impl std::fmt::Debug for LivePage {
 pub struct LiveBuffer {
     /// Bytes of a page.
     pub page_size: usize,
-    /// What is unread, oldest first.
+    /// Pages that are unread, oldest first.
     pub pages: Vec<LivePage>,
     /// Pages that tracing went over, or that a reader took out, while they were read, or that were not asked for.
     pub left_out: u64,
@@ -165,7 +165,8 @@ pub struct LiveArray {
     pub name: String,
     /// Address of its buffer.
     pub buffer: u64,
-    /// Address of the buffer with what a snapshot or a latency tracer put aside, where there is one. It may be empty.
+    /// Address of the buffer into which a snapshot or a latency tracer put events aside; `None` if the array has no
+    /// such buffer. The buffer may be empty.
     pub snapshot: Option<u64>,
 }
 
@@ -260,7 +261,7 @@ impl<'m> Live<'m> {
         Ok(String::from_utf8_lossy(until_nul(&bytes)).into_owned())
     }
 
-    /// The buffer of one CPU: at most the newest `limit` bytes of it. None when the CPU has none.
+    /// Reads the buffer of one CPU, at most its newest `limit` bytes. `None` if the CPU has no buffer.
     ///
     /// # Errors
     ///
@@ -300,7 +301,7 @@ impl<'m> Live<'m> {
         Ok(Some(found))
     }
 
-    /// The ring as it is at one moment.
+    /// Returns the ring as it is at one moment.
     fn settled(&self, cpu_buffer: u64, cpu: u32) -> Result<Ring, LiveError> {
         let mut last = LiveError::Busy;
         for _ in 0..TRIES {
@@ -336,7 +337,7 @@ impl<'m> Live<'m> {
         Ok([count, head, commit, reader])
     }
 
-    /// One try: none when the ring changed under it.
+    /// Walks the ring once. `None` if the ring changed under the walk.
     fn walk(&self, cpu_buffer: u64, cpu: u32) -> Result<Option<Ring>, LiveError> {
         let [count, hint, commit, reader] = self.state(cpu_buffer, cpu)?;
         let Some(ring) = self.ring(hint, count)? else {
@@ -357,7 +358,7 @@ impl<'m> Live<'m> {
         )
     }
 
-    /// The pages of the ring from its head on; none when it does not close, or has no head for a moment.
+    /// Returns the pages of the ring from its head on. `None` if the ring does not close, or has no head for a moment.
     fn ring(&self, hint: u64, count: u64) -> Result<Option<Vec<u64>>, LiveError> {
         let link = self.offsets.page[0];
         let mut ring = Vec::new();
@@ -390,8 +391,8 @@ impl<'m> Live<'m> {
         for (index, page) in ring.order().iter().enumerate().rev() {
             let state = self.bytes(*page, self.offsets.page_size)?;
             let [_, read, data] = self.offsets.page;
-            // Only of the reader page: when that comes back into the ring, the number stays, until it is the reader page
-            // again (`rb_get_reader_page`), whatever is written to it.
+            // Only of the reader page: when that comes back into the ring, the number stays, until it is the reader
+            // page again (`rb_get_reader_page`), whatever is written to it.
             let read = uint_at(&state, read, 4).filter(|_| *page == ring.reader);
             let read = usize::try_from(read.unwrap_or(0)).unwrap_or(0);
             let data = u64_at(&state, data).unwrap_or(0);
@@ -433,7 +434,7 @@ struct Ring {
     reader: u64,
     /// From the head on.
     ring: Vec<u64>,
-    /// How many of the ring are written: up to the one that is committed to.
+    /// Number of pages of the ring that are written: those up to the one that is committed to.
     written: usize,
 }
 
@@ -450,6 +451,6 @@ struct Copied {
     page: u64,
     data: u64,
     read: usize,
-    /// None when it was written over meanwhile.
+    /// Bytes of the page; `None` if it was written over meanwhile.
     bytes: Option<Vec<u8>>,
 }

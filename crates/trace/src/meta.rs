@@ -1,4 +1,5 @@
-//! What is needed beside the buffers to read them when the kernel that wrote them is gone.
+//! Description of a trace: everything beside the buffers that is needed to read them when the kernel that wrote them is
+//! gone.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -15,7 +16,7 @@ pub struct Meta {
     pub release: String,
     /// `uname -m` of it.
     pub machine: String,
-    /// When the trace was taken, nanoseconds since the Unix epoch.
+    /// Time at which the trace was taken, in nanoseconds since the Unix epoch.
     pub taken: u64,
     /// Nanoseconds since that kernel booted (`CLOCK_MONOTONIC`), at the same moment.
     pub uptime: u64,
@@ -29,7 +30,8 @@ pub struct Meta {
     pub tgids: String,
     /// `printk_formats`: strings that records point to.
     pub printk_formats: String,
-    /// `dynamic_events`: what probes are at. A trace that was taken before this was carried has none.
+    /// `dynamic_events`: the places and events that probes are at. Empty in a trace that was taken before kho carried
+    /// this file.
     #[serde(default)]
     pub probes: String,
     /// Lines of `/proc/kallsyms`: the symbols that records point into, and the one after each.
@@ -73,11 +75,12 @@ pub struct CpuMeta {
     pub cpu: u32,
     /// `per_cpu/cpuN/stats`.
     pub stats: String,
-    /// Pages that the size limit left out, or that tracing went over while they were read; older than what is there.
+    /// Number of pages that the size limit left out, or that tracing went over while they were read. They are older
+    /// than the pages that are there.
     pub left_out: u64,
 }
 
-/// Why a description cannot be used.
+/// Reason why a description cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MetaError {
@@ -122,8 +125,9 @@ impl Meta {
     }
 }
 
-/// What times of a clock count from: times of clocks with the same base can be compared, others cannot. `local`, `global` and
-/// `perf` are three ways of reading one counter (`sched_clock`); every other clock has a base of its own.
+/// Returns the base that times of a clock count from: times of clocks with the same base can be compared, others
+/// cannot. `local`, `global` and `perf` are three ways of reading one counter (`sched_clock`); every other clock has a
+/// base of its own.
 pub fn time_base(clock: &str) -> &str {
     match clock {
         "global" | "perf" => "local",
@@ -137,17 +141,17 @@ pub fn in_ns(clock: &str) -> bool {
 }
 
 impl ArrayMeta {
-    /// [`time_base`] of its clock.
+    /// [`time_base`] of the array's clock.
     pub fn time_base(&self) -> &str {
         time_base(&self.clock)
     }
 
-    /// [`in_ns`] of its clock.
+    /// [`in_ns`] of the array's clock.
     pub fn in_ns(&self) -> bool {
         in_ns(&self.clock)
     }
 
-    /// Whether an option is set; `default` when the kernel does not know it.
+    /// Whether an option is set; `default` if the kernel does not know the option.
     pub fn option(&self, name: &str, default: bool) -> bool {
         for line in self.options.lines() {
             if line == name {

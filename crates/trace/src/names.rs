@@ -1,4 +1,4 @@
-//! What the old kernel called things: tasks, symbols, strings.
+//! Names that the old kernel used: those of tasks and symbols, and strings.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ impl Names {
         names
     }
 
-    /// The name of a task: `<idle>` for 0, `<...>` when nobody knows.
+    /// Returns the name of a task: `<idle>` for 0, `<...>` if the name is not known.
     pub fn task(&self, pid: u32) -> &str {
         match self.tasks.get(&pid) {
             _ if pid == 0 => "<idle>",

@@ -39,7 +39,7 @@ pub struct BufferProblem {
     pub cpu: u32,
     /// The page, from 0.
     pub page: usize,
-    /// What is wrong.
+    /// The error.
     pub what: PageError,
 }
 
@@ -57,24 +57,24 @@ impl std::fmt::Display for Instance<'_> {
 
 /// Everything needed to understand records.
 pub struct Knowledge {
-    /// Where things are in a page.
+    /// Layout of pages.
     pub layout: PageLayout,
-    /// Tasks, symbols, strings.
+    /// Names of tasks and symbols, and strings.
     pub names: Names,
     formats: BTreeMap<u16, EventFormat>,
     version: (u32, u32),
-    /// What event probes are at, by folder and name.
+    /// Events that event probes are at, by folder and name of the probe.
     probed: BTreeMap<(String, String), String>,
 }
 
-/// One event with where it was recorded.
+/// One event, with the buffer in which it was recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Which of the buffers it is from.
+    /// Index of the buffer that the event is from.
     pub buffer: usize,
     /// The event.
     pub event: Event<'a>,
-    /// Events lost right before it; 0 when nobody knows how many.
+    /// Number of events lost right before this one: `None` if none were lost, 0 if the number is not known.
     pub missed: Option<u64>,
 }
 
@@ -84,7 +84,7 @@ impl Knowledge {
     ///
     /// # Errors
     ///
-    /// [`PageError::Header`] when pages cannot be read at all.
+    /// [`PageError::Header`] if pages cannot be read at all.
     pub fn new(meta: &Meta) -> Result<Self, PageError> {
         let formats = meta
             .events
@@ -158,7 +158,7 @@ impl Knowledge {
             .collect()
     }
 
-    /// What an event of an array says, as the kernel's file `trace` shows it, without control characters.
+    /// Returns the text of an event of an array, as the kernel's file `trace` shows it, without control characters.
     pub fn body(&self, array: Option<&ArrayMeta>, event: &Event<'_>) -> String {
         let record = event.data;
         let mut out = String::new();
@@ -185,7 +185,7 @@ impl Knowledge {
         out
     }
 
-    /// The `print fmt`.
+    /// Returns the line that the `print fmt` makes of a record. `None` if it makes none.
     fn printed(&self, format: &EventFormat, record: &[u8]) -> Option<String> {
         let print = format.print.as_ref()?;
         let scope = Scope {
@@ -257,7 +257,7 @@ impl Knowledge {
 }
 
 /// Folder, name and event of a line `e:FOLDER/NAME SYSTEM.EVENT …` of `dynamic_events` (`eprobe_dyn_event_show`,
-/// `kernel/trace/trace_eprobe.c`, 6.1 to 7.3); none for another kind of probe.
+/// `kernel/trace/trace_eprobe.c`, 6.1 to 7.3); `None` for another kind of probe.
 fn probed(line: &str) -> Option<((String, String), String)> {
     let mut words = line.strip_prefix("e:")?.split_whitespace();
     let (folder, name) = words.next()?.split_once('/')?;
@@ -267,7 +267,7 @@ fn probed(line: &str) -> Option<((String, String), String)> {
     ))
 }
 
-/// The first two numbers of a release; zeros where there are none.
+/// Returns the first two numbers of a release; 0 for a number that is missing.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
@@ -349,7 +349,7 @@ fn field_json(field: &Field, record: &[u8]) -> Option<serde_json::Value> {
     })
 }
 
-/// `name=value` for each field: for a format whose line cannot be made.
+/// Returns `name=value` for each field, for a format whose line cannot be made.
 fn fields_text(format: &EventFormat, record: &[u8]) -> String {
     let fields: Vec<String> = format
         .own_fields()
@@ -358,7 +358,7 @@ fn fields_text(format: &EventFormat, record: &[u8]) -> String {
     fields.join(" ")
 }
 
-/// One buffer under way.
+/// One buffer that is being read.
 struct Stream<'a> {
     buffer: Buffer<'a>,
     page: usize,
@@ -400,7 +400,7 @@ impl<'a> Merge<'a> {
         merge
     }
 
-    /// What could not be read so far.
+    /// Returns the pages that could not be read so far, with the errors.
     pub fn problems(&self) -> &[BufferProblem] {
         &self.problems
     }
@@ -432,7 +432,7 @@ impl<'a> Merge<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// The next event, and how many were lost before it: 0 if the number is not known.
+    /// Returns the next event, and the number of events that were lost before it: 0 if the number is not known.
     fn next(&mut self, layout: &PageLayout) -> Result<Option<(Event<'a>, Option<u64>)>, PageError> {
         let found = self.next_or_damage(layout);
         self.damaged |= found.is_err();

@@ -3,8 +3,8 @@
 //! A page (or *sub-buffer*, several pages, since 6.8) begins with `u64 time_stamp` and `local_t commit`; behind
 //! them are `commit` bytes of events, each with a word of which the low 5 bits are its type and the others the
 //! time since the event before (`struct ring_buffer_event`, `include/linux/ring_buffer.h`, and
-//! `rb_event_data_length`, `kernel/trace/ring_buffer.c`, 6.1 to 7.3). Where the members are is said by
-//! `events/header_page`.
+//! `rb_event_data_length`, `kernel/trace/ring_buffer.c`, 6.1 to 7.3). The file `events/header_page` says where the
+//! members are.
 
 use crate::bytes::{u32_at, u64_at};
 use crate::format::Field;
@@ -25,12 +25,12 @@ const TIME_STAMP: u32 = 31;
 /// Bits of a time stamp that an event cannot hold (`TS_MSB`).
 const TS_MSB: u64 = 0xf8 << 56;
 
-/// Where the members of a page are.
+/// Offsets of the members of a page, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLayout {
     /// Offset of `commit`.
     pub commit: usize,
-    /// Bytes of `commit`.
+    /// Size of `commit`, in bytes.
     pub commit_size: usize,
     /// Offset of the first event.
     pub data: usize,
@@ -47,11 +47,11 @@ impl Default for PageLayout {
     }
 }
 
-/// Why a page cannot be read.
+/// Reason why a page cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// The file `header_page` does not say where something is.
+    /// The file `header_page` does not say where a member is.
     #[error("header_page does not say where `{0}` is")]
     Header(&'static str),
     /// The page is too short for its header.
@@ -68,7 +68,7 @@ pub enum PageError {
     /// An event that does not fit its page.
     #[error("the event at byte {at:#x} of a page reaches beyond its {end:#x} bytes")]
     Event {
-        /// Where, from the first event on.
+        /// Offset of the event, in bytes from the first event on.
         at: usize,
         /// Bytes of all events.
         end: usize,
@@ -100,8 +100,8 @@ impl PageLayout {
         })
     }
 
-    /// Whether what was copied of a page was still whole when `header` was read behind it: a page that is written over
-    /// has less committed first, and then another time.
+    /// Whether the copy of a page was still whole when `header` was read after it: a page that is written over has less
+    /// committed first, and then another time.
     pub(crate) fn still_holds(&self, copied: &[u8], header: &[u8]) -> bool {
         let commit = |bytes: &[u8]| {
             let word = crate::bytes::uint_at(bytes, self.commit, self.commit_size)?;
@@ -117,7 +117,7 @@ impl PageLayout {
 pub struct Page<'a> {
     /// Time of the page, in units of the trace clock.
     pub time: u64,
-    /// How many events were lost before the first one: none when none were, 0 when nobody knows.
+    /// Number of events lost before the first one: `None` if none were lost, 0 if the number is not known.
     pub missed: Option<u64>,
     events: &'a [u8],
 }
@@ -125,11 +125,11 @@ pub struct Page<'a> {
 /// One event of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'a> {
-    /// When, in units of the trace clock.
+    /// Time of the event, in units of the trace clock.
     pub time: u64,
     /// The record, which starts with the common fields.
     pub data: &'a [u8],
-    /// Where the event begins, from the first event of the page on.
+    /// Offset of the event, in bytes from the first event of the page on.
     pub at: usize,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Its committed bytes.
+    /// Returns the number of committed bytes.
     pub fn len(&self) -> usize {
         self.events.len()
     }
@@ -176,7 +176,7 @@ impl<'a> Page<'a> {
         self.events.is_empty()
     }
 
-    /// When its last event that can be read was, or the page began if there is none.
+    /// Returns the time of the last event that can be read, or of the page if there is no such event.
     pub fn newest(&self) -> u64 {
         let last = self.events().map_while(Result::ok).last();
         last.map_or(self.time, |event| event.time)
@@ -221,7 +221,7 @@ impl<'a> Iterator for Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Moves past one event: outer none when it does not fit, inner none when it is no record.
+    /// Moves past one event. Outer `None` if the event does not fit, inner `None` if it is no record.
     fn step(&mut self) -> Option<Option<Event<'a>>> {
         let at = self.at;
         let head = u32_at(self.bytes, at)?;
@@ -275,8 +275,8 @@ fn absolute(value: u64, before: u64) -> u64 {
     }
 }
 
-/// The part of a page that nobody has read: the events from byte `read` on, as a page of its own, as
-/// `ring_buffer_read_page` would give it. None when nothing is left.
+/// Returns the part of a page that no reader has read: the events from byte `read` on, as a page of its own, as
+/// `ring_buffer_read_page` would give it. `None` if nothing is left.
 ///
 /// # Errors
 ///
@@ -313,7 +313,7 @@ pub fn unread(
     Ok(None)
 }
 
-/// Copies `bytes` to offset `at`, where there is room for them.
+/// Copies `bytes` to offset `at`, if there is room for them.
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
     let end = at.saturating_add(bytes.len());
     if let Some(room) = out.get_mut(at..end) {

@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 pub use crate::files::TakeError;
 
-/// How often it is begun anew when instances come and go meanwhile.
+/// Most attempts to read all arrays, if instances come and go meanwhile.
 const TRIES: usize = 10;
 
-/// Where a kernel shows itself.
+/// Paths of the files in which a kernel shows its state.
 #[derive(Clone, Debug)]
 pub struct Paths {
     /// tracefs.
@@ -33,7 +33,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Below `root`, `/` for the running system.
+    /// Returns the paths below `root`, which is `/` for the running system.
     pub fn below(root: &Path) -> Self {
         Self {
             tracefs: root.join("sys/kernel/tracing"),
@@ -57,13 +57,13 @@ pub struct Moment {
     pub uptime: u64,
 }
 
-/// How much to take.
+/// Limits of the size of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of pages of all buffers together, newest first. Where arrays have clocks that cannot be compared, each clock has
-    /// the same share, and what one of them has no use for goes to the others.
+    /// Most bytes of pages of all buffers together; the newest are taken. If arrays have clocks that cannot be
+    /// compared, each clock has the same share, and the room that one of them has no use for goes to the others.
     pub pages: u64,
-    /// Bytes of the kernel log, newest first.
+    /// Most bytes of the kernel log; the newest are taken.
     pub log: usize,
 }
 
@@ -83,7 +83,7 @@ pub struct TakenBuffer {
 /// A trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// What explains it.
+    /// Description that explains the buffers.
     pub meta: Meta,
     /// Every buffer that has something in it.
     pub buffers: Vec<TakenBuffer>,
@@ -175,16 +175,16 @@ pub fn take(
 /// Pages of one CPU of one array, while it is not yet clear how many of them are kept.
 struct Found {
     name: String,
-    /// What its times count from.
+    /// Base that the times of the array count from.
     base: String,
     cpu: u32,
     page_size: usize,
     pages: Vec<crate::live::LivePage>,
-    /// Older ones that were let go already.
+    /// Number of older pages that were dropped already.
     dropped: u64,
 }
 
-/// Every array that has one of these folders, and its pages.
+/// Reads every array that has one of these folders. Returns the descriptions of the arrays, and their pages.
 fn arrays(
     live: &Live<'_>,
     [list, global]: [u64; 2],
@@ -228,7 +228,7 @@ fn snapshot_name(name: &str, folders: &[(String, PathBuf)]) -> String {
     found
 }
 
-/// Where an array is described, and by which name it is handed over.
+/// Folder that describes an array, and the name under which the array is handed over.
 struct From<'a> {
     folder: &'a Path,
     name: &'a str,
@@ -294,7 +294,7 @@ impl Found {
 
 /// Drops all pages but the newest that fit, whatever CPU and array they are of; each clock has its share.
 fn trim(found: &mut [Found], limit: u64) {
-    /// When the newest event of a page was, and in which buffer it is.
+    /// Time of the newest event of a page, and index of the page's buffer.
     type Dated = (u64, usize);
     // The pages of each clock, oldest first, and how much of them is kept.
     let mut clocks: BTreeMap<&str, (u64, Vec<Dated>)> = BTreeMap::new();
@@ -438,8 +438,8 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
     Ok(found)
 }
 
-/// Puts the numbers of constants into formats, as the kernel itself does with those that it was told of (`TRACE_DEFINE_ENUM`):
-/// nobody else knows them.
+/// Puts the numbers of constants into formats, as the kernel itself does with constants that it was told of
+/// (`TRACE_DEFINE_ENUM`): a reader cannot know the numbers.
 fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError> {
     let names: BTreeSet<String> = events
         .iter()
@@ -467,7 +467,7 @@ fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError>
 }
 
 /// Most bytes of `/dev/kmsg` that are read before it is enough: twice the largest buffer (`LOG_BUF_LEN_MAX`,
-/// `kernel/printk/printk.c`, 6.1 to 7.3). Somebody writes as fast as this reads then.
+/// `kernel/printk/printk.c`, 6.1 to 7.3). A log with more bytes is written as fast as it is read.
 const MAX_LOG: u64 = 4 << 30;
 
 /// The records that `/dev/kmsg` holds now, the newest `limit` bytes.
@@ -485,7 +485,7 @@ fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
     newest_records(&mut file, limit).map_err(failed)
 }
 
-/// The newest `limit` bytes of whole records. Never holds much more than twice as many.
+/// Returns the newest `limit` bytes of whole records. Never holds much more than twice as many bytes in memory.
 fn newest_records(from: &mut impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     // A record has at most 8 KiB with its properties (`PRINTKRB_RECORD_MAX` and what is escaped).
@@ -516,7 +516,8 @@ mod tests {
     use super::*;
     use crate::live::LivePage;
 
-    /// Pages whose newest events are of these times. Each began with the CPU's first one: that does not count.
+    /// Returns pages whose newest events are of these times. Each page began at the first of the times: that does not
+    /// count.
     fn found(cpu: u32, times: &[u64]) -> Found {
         Found {
             name: String::new(),

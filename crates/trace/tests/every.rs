@@ -1,9 +1,10 @@
-//! Every event of every kernel that is tested: each format has a line, and made-up records read as trace-cmd reads them.
+//! Every event of every kernel that is tested: each format has a line, and made-up records read as trace-cmd reads
+//! them.
 //!
-//! `data/formats.xz` holds the formats of Debian's cloud kernels 5.10, 6.1, 6.12 and 7.3, those of their modules included, each
-//! once: a line with the kernels and the folder, and the file without its number. `data/trace-cmd.xz` is what trace-cmd 3.1.6
-//! makes of the records here. Both are made anew by a run with
-//! `KHO_FORMATS` or `KHO_TRACE_CMD` set, and compared by the next one.
+//! `data/formats.xz` holds the formats of Debian's cloud kernels 5.10, 6.1, 6.12 and 7.3, those of their modules
+//! included, each once: a line with the kernels and the folder, and the file without its number. `data/trace-cmd.xz`
+//! is what trace-cmd 3.1.6 makes of the records here. Both are made anew by a run with `KHO_FORMATS` or
+//! `KHO_TRACE_CMD` set, and compared by the next one.
 
 mod common;
 
@@ -173,7 +174,7 @@ fn parsed(formats: &[Format]) -> Vec<EventFormat> {
         .collect()
 }
 
-/// What is shown of each record, behind the name of the event.
+/// Returns the text that is shown of each record, behind the name of the event.
 fn shown(formats: &[Format], parsed: &[EventFormat]) -> Vec<String> {
     let meta = meta(formats);
     let knowledge = Knowledge::new(&meta).unwrap();
@@ -193,7 +194,7 @@ fn shown(formats: &[Format], parsed: &[EventFormat]) -> Vec<String> {
     lines
 }
 
-/// What `trace-cmd report` says of each record, behind the name of the event.
+/// Returns the text that `trace-cmd report` shows of each record, behind the name of the event.
 fn reported(report: &str, count: usize) -> Vec<String> {
     let mut found = vec![None; count];
     let mut last = None;
@@ -235,8 +236,9 @@ fn pack(path: &str, text: &str) {
     std::fs::write(path, writer.finish().unwrap()).unwrap();
 }
 
-/// KHO_FORMATS is a folder with a file for each kernel, called as it is, with what this prints in a guest with all modules that
-/// have events: `cd /sys/kernel/tracing/events; for f in */*/format; do echo "SYSTEM ${f%%/*}"; cat $f; done`.
+/// KHO_FORMATS is a folder with a file for each kernel, named as the kernel. The file holds the output of this command
+/// in a guest with all modules that have events:
+/// `cd /sys/kernel/tracing/events; for f in */*/format; do echo "SYSTEM ${f%%/*}"; cat $f; done`.
 /// KHO_TRACE_CMD is trace-cmd, which is not to find its plug-ins.
 fn made_anew() {
     if let Ok(folder) = std::env::var("KHO_FORMATS") {
@@ -292,7 +294,7 @@ fn made_anew() {
     );
 }
 
-/// Whether an expression says something that nobody but the kernel knows: constants, functions, statements.
+/// Whether an expression has a part that only the kernel knows: constants, functions, statements.
 fn is_open(expr: &Expr) -> bool {
     match expr {
         Expr::Name(_) | Expr::Source(_) => true,
@@ -337,8 +339,8 @@ fn words(line: &str) -> Vec<Result<i128, String>> {
     out
 }
 
-/// Whether two lines say the same. trace-cmd extends the signs of small integers differently, which shows in a record with
-/// large ones: so much for numbers.
+/// Whether two lines say the same. trace-cmd extends the signs of small integers differently, which shows in a record
+/// with large ones: numbers may differ by a multiple of 256 if the larger one is above 127.
 fn same(ours: &str, theirs: &str) -> bool {
     let (ours, theirs) = (words(ours), words(theirs));
     let equal = |pair: (&Result<i128, String>, &Result<i128, String>)| match pair {
@@ -348,8 +350,8 @@ fn same(ours: &str, theirs: &str) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(&theirs).all(equal)
 }
 
-/// Formats of which nothing can be shown but the fields: all that they have is C that only the kernel can run. (Those of Xen have one
-/// constant and nothing else; taking a trace puts its number there.)
+/// Formats of which nothing can be shown but the fields: all that they have is C that only the kernel can run. (Those
+/// of Xen have one constant and nothing else; taking a trace puts its number there.)
 const STATEMENTS: [&str; 3] = [
     "kvm_mmu_prepare_zap_page",
     "kvm_mmu_sync_page",

@@ -1,4 +1,4 @@
-//! What kernels say of pages, events and messages.
+//! Descriptions that kernels give of pages, events and messages.
 
 use kho_trace::Names;
 use kho_trace::eval::Scope;

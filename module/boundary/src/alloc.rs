@@ -26,8 +26,9 @@ unsafe impl GlobalAlloc for Kernel {
     }
 }
 
-/// The size to ask for. kmalloc aligns to 8 (`ARCH_KMALLOC_MINALIGN` on x86_64), and a size that is a power of
-/// two to itself up to a page (`Documentation/core-api/memory-allocation.rst`).
+/// Returns the size to ask the kernel for, so that the memory has the alignment of `layout`; `None` for an alignment
+/// above a page. kmalloc aligns to 8 (`ARCH_KMALLOC_MINALIGN` on x86_64). It aligns a size that is a power of two to
+/// that size, up to a page (`Documentation/core-api/memory-allocation.rst`).
 fn padded(layout: Layout) -> Option<usize> {
     match layout.align() {
         0..=8 => Some(layout.size()),

@@ -1,8 +1,8 @@
-//! The functions of C on a host: mutexes that spin, and a log that nobody reads.
+//! The functions of C on a host: mutexes that spin, and a log that discards its lines.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// As many mutexes as `glue.c` has.
+/// Whether each mutex is held. There are as many mutexes as `glue.c` has.
 static HELD: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 fn held(which: u32) -> Option<&'static AtomicBool> {

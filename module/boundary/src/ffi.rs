@@ -1,4 +1,4 @@
-//! What the C files of each module give; `glue.h` and `khofs/khofs.h` declare the same.
+//! Functions that the C files of each module define; `glue.h` and `khofs/khofs.h` declare the same.
 
 use core::ffi::c_void;
 

@@ -1,7 +1,7 @@
-//! What every Rust half needs of the kernel, whatever it is for: the allocator, mutexes, the log.
+//! The parts of the kernel that the Rust half of every module needs: the allocator, mutexes, the log.
 //!
-//! Each module's C files define what [`ffi`] declares. On a host, where nothing of it is there, [`ffi`] is a fake, and
-//! memory is allocated as in any program.
+//! The C files of each module define the functions that [`ffi`] declares. A host has no such C files: there [`ffi`] is
+//! a fake, and memory is allocated as in any program.
 #![no_std]
 #![allow(unsafe_code, reason = "all of it is boundary")]
 
@@ -15,7 +15,7 @@ mod ffi;
 pub mod log;
 pub mod sync;
 
-/// Lets others run in long loops.
+/// Lets other tasks run, in the middle of a long loop.
 pub fn relax() {
     ffi::kho_c_relax();
 }

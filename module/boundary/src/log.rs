@@ -4,7 +4,7 @@ use crate::ffi;
 use core::fmt;
 use kho_decide::text::{Level, Text};
 
-/// One line into the kernel log, cut off at 400 bytes.
+/// Writes one line into the kernel log, cut off at 400 bytes.
 pub fn write(level: Level, message: fmt::Arguments<'_>) {
     let mut buf = [0u8; 400];
     let mut text = Text::new(&mut buf);

@@ -17,14 +17,14 @@ pub struct Lock<T, const N: u32> {
 unsafe impl<T: Send, const N: u32> Sync for Lock<T, N> {}
 
 impl<T, const N: u32> Lock<T, N> {
-    /// `value` behind mutex `N`.
+    /// Puts `value` behind mutex `N`.
     pub const fn new(value: T) -> Self {
         Self {
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Waits for the mutex. May sleep.
+    /// Takes the mutex, for as long as the guard lives. May sleep.
     pub fn lock(&'static self) -> Guard<T, N> {
         // SAFETY: locks are taken in ascending order of N and never twice (documentation of each module).
         unsafe { ffi::kho_c_lock(N) };

@@ -16,25 +16,27 @@ const ARENA: u64 = 512;
 /// The largest order that the page allocator serves on every kernel (`MAX_ORDER` of 6.1 less one).
 const MAX_ORDER: u32 = 10;
 
-/// How often the page allocator is asked again when what it gave must not be kept.
+/// Maximum number of times that the page allocator is asked for a block: it is asked again if the block that it gave
+/// must not be kept.
 const TRIES: usize = 8;
 
-/// How many places outside scratch are tried by name after that, at most.
+/// Maximum number of places outside scratch that are asked for by their address, if the page allocator gave no block
+/// that may be kept.
 const PLACES: u64 = 256;
 
-/// Where zones end: the kernel moves pages out of the way inside one zone only. `MAX_DMA_PFN`, `MAX_DMA32_PFN`
-/// (`arch/x86/include/asm/dma.h`).
+/// Physical addresses at which zones end: the kernel moves pages out of the way inside one zone only. `MAX_DMA_PFN`,
+/// `MAX_DMA32_PFN` (`arch/x86/include/asm/dma.h`).
 const ZONE_ENDS: [u64; 2] = [16 << 20, 4 << 30];
 
-/// What became of a page of an arena.
+/// State of a page of an arena.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Page {
-    /// It was never lent.
+    /// The page was never lent.
     New,
-    /// A producer has it.
+    /// A producer has the page.
     Lent,
-    /// A producer gave it back. Somebody may still have a reference on it: a user who has it mapped, or a device's
-    /// driver. It is not lent before that is gone.
+    /// A producer gave the page back. A process that has it mapped, or the driver of a device, may still have a
+    /// reference on it. The page is not lent again before that reference is gone.
     Back,
 }
 
@@ -58,7 +60,7 @@ impl<S: System> Arena<S> {
         !self.pages.contains(&Page::Lent)
     }
 
-    /// Whether page number `number`, of which `page` says what became of it, may be lent.
+    /// Whether page number `number`, whose state is `page`, may be lent.
     fn may_lend(&self, number: usize, page: Page) -> bool {
         let Some(range) = self.range(number, 1) else {
             return false;
@@ -96,7 +98,7 @@ impl<S: System> Arena<S> {
         Some(range)
     }
 
-    /// Takes back what was lent; false, and nothing changed, when it was not.
+    /// Takes lent pages back. Returns false, and changes nothing, if not all of them are lent.
     fn take_back(&mut self, range: PhysRange) -> bool {
         let Some(offset) = range.start().offset_from(self.block.range().start()) else {
             return false;
@@ -127,12 +129,12 @@ pub struct Arenas<S: System> {
 }
 
 impl<S: System> Arenas<S> {
-    /// None.
+    /// Makes an empty list of arenas.
     pub const fn new() -> Self {
         Self { list: Vec::new() }
     }
 
-    /// `count` contiguous zeroed pages outside `scratch`.
+    /// Lends `count` contiguous zeroed pages outside `scratch`.
     ///
     /// # Errors
     ///
@@ -165,8 +167,8 @@ impl<S: System> Arenas<S> {
         Ok(range)
     }
 
-    /// Takes back what was lent; false, and nothing changed, when it was not. An arena that is idle goes
-    /// back to the system.
+    /// Takes lent pages back. Returns false, and changes nothing, if not all of them are lent. An arena that is idle
+    /// goes back to the system.
     pub fn take_back(&mut self, range: PhysRange) -> bool {
         let Some(at) = self
             .list
@@ -185,7 +187,7 @@ impl<S: System> Arenas<S> {
         taken
     }
 
-    /// Bytes that are lent.
+    /// Number of bytes that are lent.
     pub fn lent_bytes(&self) -> u64 {
         let pages = self.list.iter().flat_map(|a| &a.pages);
         u64::try_from(pages.filter(|page| **page == Page::Lent).count())
@@ -203,7 +205,7 @@ impl<S: System> Arenas<S> {
     }
 }
 
-/// A block of `pages` pages outside `scratch`, zeroed.
+/// Allocates a block of `pages` zeroed pages outside `scratch`.
 ///
 /// # Errors
 ///
@@ -234,7 +236,7 @@ pub fn block<S: System>(
     place::<S>(map, scratch, pages).ok_or(ENOMEM)
 }
 
-/// A block at some place of RAM outside `scratch`.
+/// Allocates a block at some place of RAM outside `scratch`.
 fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<S::Block> {
     let len = pages.checked_mul(PAGE_SIZE)?;
     let mut free = map.ram.subtract(&map.taken).ok()?;
@@ -246,8 +248,8 @@ fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option
         .find_map(|window| S::Block::at(map, window).ok())
 }
 
-/// At most [`PLACES`] places for `len` bytes, evenly spread over `free` from its end down: the kernel's map of all pages takes
-/// the last part of each node's memory, and more than the last [`PLACES`] places on a large machine.
+/// At most [`PLACES`] places for `len` bytes, evenly spread over `free` from its end down: the kernel's map of all
+/// pages takes the last part of each node's memory, and more than the last [`PLACES`] places on a large machine.
 fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
     let align = ARENA.saturating_mul(PAGE_SIZE);
     let step = len.checked_next_multiple_of(align).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
-//! What the previous kernel left, and whether to believe it.
+//! The handover that the previous kernel left, and the decision whether to believe it.
 //!
 //! The user's tree (written by the loader) has a node `/kernel` that refers to the kernel's part, a tree of its own in
 //! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so
@@ -15,36 +15,36 @@ use kho::abi::{AbiError, Handover, MEM};
 use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
 
-/// What arrived and was believed.
+/// A handover that arrived and was believed.
 pub struct Arrival<S: System> {
     /// The user's tree.
     pub user: S::Tree,
-    /// The kernel's part.
+    /// The kernel's part; `None` if there is none, or it was not believed.
     pub kernel: Option<S::Tree>,
-    /// The pages of the kernel's part.
+    /// The pages of the kernel's part, if `kernel` is there.
     pub part: Option<S::Stays>,
-    /// Why the kernel's part was not believed.
+    /// Reason why the kernel's part was not believed; `None` if it was believed, or there is none.
     pub refused: Option<&'static str>,
-    /// Where the next kernel goes at every hop.
+    /// Scratch region, where the next kernel goes at every hop.
     pub scratch: PhysRange,
     /// Handovers since the cold boot.
     pub hop: u64,
     /// The kernel before this one.
     pub previous: String,
-    /// Covered memory that nobody handed over, given back at once; bytes.
+    /// Slack that was given back at once, in bytes: memory that the mem cache covers and that was not handed over.
     pub slack: u64,
-    /// Pages of `mem` that are not reserved any more.
+    /// Number of pages of `mem` that are not reserved any more.
     pub missing: u64,
 }
 
-/// Why nothing arrived.
+/// Reason why there is no [`Arrival`].
 #[derive(Clone, Copy, Debug)]
 pub enum Nothing {
-    /// An ordinary boot.
+    /// This was an ordinary boot.
     Ordinary,
-    /// A tree that is not believed; its ranges stay reserved.
+    /// The state tree is not believed; its ranges stay reserved.
     Refused(&'static str),
-    /// This kernel failed at reading it.
+    /// This kernel failed to read the handover.
     Failed(Errno),
 }
 
@@ -60,11 +60,11 @@ impl From<OutOfMemory> for Nothing {
     }
 }
 
-/// Reads and checks what arrived, and gives the slack back unless that was done before.
+/// Reads and checks the handover that arrived, and gives the slack back unless that was done before.
 ///
 /// # Errors
 ///
-/// [`Nothing`].
+/// [`Nothing`], the reason why there is no arrival.
 pub fn receive<S: System>(map: &Map) -> Result<(Arrival<S>, S::Reserved), Nothing> {
     let boot = S::Boot::read(map)?;
     let Some(at) = boot.chain().tree else {
@@ -133,11 +133,11 @@ pub fn receive<S: System>(map: &Map) -> Result<(Arrival<S>, S::Reserved), Nothin
     Ok((arrival, reserved))
 }
 
-/// What [`check_user`] found.
+/// Result of [`check_user`].
 struct Found {
-    /// What was covered for the handover, without the chain and the tree.
+    /// Memory that the mem cache covers, without the pages of the chain and of the tree.
     cache: RangeSet,
-    /// All `mem`, without that of the kernel's part itself.
+    /// All `mem` of the user's tree, without that of the node that refers to the kernel's part.
     user_mem: RangeSet,
     scratch: PhysRange,
     hop: u64,
@@ -200,16 +200,16 @@ pub fn mem<'a>(node: &Node<'a>) -> impl Iterator<Item = PhysRange> + use<'a> {
         .filter_map(Result::ok)
 }
 
-/// The kernel's part, once it was believed.
+/// A kernel's part that was believed.
 struct Part<S: System> {
     tree: S::Tree,
-    /// What its producers hand over.
+    /// Memory that its producers hand over.
     mem: RangeSet,
-    /// Its own pages.
+    /// Pages of the kernel's part itself.
     own: PhysRange,
 }
 
-/// Why there is no [`Part`].
+/// Reason why there is no [`Part`].
 enum Why {
     Memory,
     Refused(&'static str),
@@ -275,7 +275,7 @@ fn kernel_part<S: System>(
     }))
 }
 
-/// Gives back what the mem cache covers and no `mem` names. Returns the bytes.
+/// Gives the slack back: memory that the mem cache covers and no `mem` names. Returns the number of bytes.
 fn release_slack<S: System>(
     boot: &S::Boot,
     map: &Map,
@@ -325,7 +325,7 @@ impl<S: System> Arrival<S> {
     ///
     /// # Errors
     ///
-    /// [`ENODATA`] when there is none.
+    /// [`ENODATA`] if there is no kernel's part.
     pub fn kernel_bytes(&self) -> Result<&[u8], Errno> {
         self.kernel.as_ref().map(S::Tree::bytes).ok_or(ENODATA)
     }

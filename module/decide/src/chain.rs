@@ -13,30 +13,32 @@ use kho::{PhysAddr, PhysRange, RangeSet};
 /// Offset of `hdr.setup_data` in `boot_params`.
 const HEAD: usize = 0x250;
 
-/// More nodes than early boot could have reserved; whatever boot loaders put there beside ours.
+/// Policy of the walk. It reads at most 512 nodes, which is more than early boot could have reserved, and ignores an
+/// indirect node that is too short: boot loaders may put any node beside those of kho.
 const POLICY: Policy = Policy {
     max_nodes: 512,
     short_indirect: ShortIndirect::Ignore,
 };
 
-/// What the chain says.
+/// Result of a walk over the chain.
 #[derive(Default, Debug)]
 pub struct Chain {
-    /// Where the state tree is.
+    /// Physical range of the state tree; `None` if no node points to one.
     pub tree: Option<PhysRange>,
-    /// What early boot reserved, in the order of the chain.
+    /// Ranges that early boot reserved for the handover, in the order of the chain.
     pub reserved: Vec<PhysRange>,
-    /// The nodes themselves, those of other types too. Never released: the kernel walks them whenever
-    /// somebody reads sysfs.
+    /// Ranges of the nodes themselves, including nodes of other types. They are never released: the kernel walks the
+    /// nodes when a process reads their files in sysfs.
     pub nodes: Vec<PhysRange>,
 }
 
 impl Chain {
-    /// What early boot reserved for the handover, in whole pages, without the chain's nodes and the tree.
+    /// Returns the memory that early boot reserved for the handover, in whole pages, without the pages of the chain's
+    /// nodes and of the tree.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for a node at the end of the address space; no memory.
+    /// [`EINVAL`] if a node is at the end of the address space; no memory.
     pub fn handed(&self) -> Result<RangeSet, Errno> {
         let mut handed = RangeSet::from_ranges(self.reserved.iter().copied())?;
         for range in self.nodes.iter().chain(self.tree.iter()) {
@@ -50,7 +52,7 @@ impl Chain {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] for what is no chain; what `read` fails with; no memory.
+/// [`EINVAL`] if the chain is malformed or points to two state trees; the error of `read`; no memory.
 pub fn walk(
     boot_params: &[u8],
     mut read: impl FnMut(PhysRange) -> Result<Vec<u8>, Errno>,

@@ -37,12 +37,12 @@ pub const EADDRNOTAVAIL: Errno = Errno(99);
 pub const EHWPOISON: Errno = Errno(133);
 
 impl Errno {
-    /// What a C function returns: the negative number.
+    /// The negative number that a C function returns for this error.
     pub const fn code(self) -> i32 {
         self.0.wrapping_neg()
     }
 
-    /// From what a C function returned: the value, or the error it stands for.
+    /// Converts the return value of a C function: the value itself, or the error that a negative value stands for.
     pub fn check(value: i64) -> Result<u64, Self> {
         u64::try_from(value).map_err(|_| {
             let code = value.checked_neg().and_then(|v| i32::try_from(v).ok());

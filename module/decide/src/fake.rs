@@ -1,5 +1,5 @@
-//! A machine for tests, one for each test's thread. In the beginning its pages are ordinary ones, none of them reserved, and
-//! the page allocator has nothing left.
+//! A machine for tests, one for each test's thread. In the beginning its pages are ordinary ones, none of them
+//! reserved, and the page allocator has nothing left.
 
 use crate::chain::Chain;
 use crate::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, ENXIO, Errno};
@@ -15,33 +15,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-/// A page that differs from an ordinary one that nobody uses.
+/// State of a page. The default is an ordinary page that is not in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Whether it is PageReserved.
     pub reserved: bool,
-    /// Whether an instance of the module took it over as such.
+    /// Whether an instance of the module took it over as a page that arrived.
     pub marked: bool,
     /// Whether its memory failed.
     pub failed: bool,
     /// References.
     pub count: u32,
-    /// What each of its bytes is.
+    /// Value of each of its bytes.
     pub content: u8,
 }
 
-/// What the functions act on.
+/// State that the functions of [`Fake`] read and change.
 #[derive(Default)]
 pub struct Machine {
-    /// Pages that are not ordinary.
+    /// Pages that are not as the default, by page frame.
     pub pages: BTreeMap<u64, Page>,
     /// First page frames of the blocks that the page allocator gives, the last one first.
     pub free: Vec<u64>,
-    /// What went to the page allocator: page frames.
+    /// Page frames of the pages that were freed to the page allocator.
     pub freed: Vec<u64>,
-    /// The chain, and the bytes of what it refers to, by their address.
+    /// The chain that this boot honoured.
     pub chain: Chain,
-    /// See above.
+    /// Bytes of the memory that the chain points to, by address.
     pub memory: BTreeMap<u64, Vec<u8>>,
     /// Whether the arrival was handled.
     pub handled: bool,
@@ -129,7 +129,7 @@ impl System for Fake {
     }
 }
 
-/// Numbers in the machine.
+/// The record of the machine.
 pub struct Record;
 
 impl system::Record for Record {
@@ -230,7 +230,7 @@ pub struct Unclaimed {
 }
 
 impl Unclaimed {
-    /// These, on this machine.
+    /// Marks the pages of `set` as pages that arrived, on this machine.
     pub fn of(set: RangeSet) -> Self {
         for pfn in set.iter().flat_map(pfns) {
             with(|machine| machine.page(pfn).reserved = true);

@@ -1,7 +1,7 @@
-//! Which producer has which node that arrived, while its memory is still reserved.
+//! The holds of producers: which producer has which node that arrived, while its memory is still reserved.
 //!
-//! A producer may hand memory that arrived to the next kernel as it is. It keeps no reference on those pages, so kho.ko has
-//! to know: what a producer has is given back to the system by that producer only.
+//! A producer may hand memory that arrived to the next kernel unchanged. It keeps no reference on those pages, so
+//! kho.ko has to note the hold: only the producer that holds memory gives it back to the system.
 
 use crate::errno::{EBUSY, ENOENT, Errno};
 use alloc::string::String;
@@ -25,7 +25,7 @@ pub struct Holds {
 }
 
 impl Holds {
-    /// None.
+    /// Makes an empty list.
     pub const fn new() -> Self {
         Self { list: Vec::new() }
     }
@@ -34,7 +34,7 @@ impl Holds {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] when a producer has some of it already; no memory.
+    /// [`EBUSY`] if a producer has the node or some of the memory already; no memory.
     pub fn add(&mut self, producer: &str, node: i64, mem: RangeSet) -> Result<(), Errno> {
         if self.holder(&mem).is_some() || self.list.iter().any(|hold| hold.node == node) {
             return Err(EBUSY);
@@ -55,7 +55,7 @@ impl Holds {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] when the producer does not have it.
+    /// [`ENOENT`] if the producer does not have the node.
     pub fn mem(&self, producer: &str, node: i64) -> Result<&RangeSet, Errno> {
         let hold = self.list.iter().find(|hold| hold.node == node);
         hold.filter(|hold| hold.producer == producer)
@@ -63,17 +63,17 @@ impl Holds {
             .ok_or(ENOENT)
     }
 
-    /// `node` is nobody's any more.
+    /// Ends the hold on node number `node`.
     pub fn remove(&mut self, node: i64) {
         self.list.retain(|hold| hold.node != node);
     }
 
-    /// What `producer` had is nobody's any more.
+    /// Ends the hold of `producer` on all its nodes.
     pub fn remove_all(&mut self, producer: &str) {
         self.list.retain(|hold| hold.producer != producer);
     }
 
-    /// The memory of all nodes that `producer` has; of all producers for `None`.
+    /// The memory of all nodes that `producer` has; for `None`, that of all nodes that any producer has.
     ///
     /// # Errors
     ///

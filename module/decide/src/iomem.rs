@@ -1,19 +1,18 @@
 //! The resource tree as `/proc/iomem` prints it: what is RAM, and where this kernel runs.
 //!
-//! Format (`r_show()` in `kernel/resource.c`, Linux 6.1 to 7.3): two spaces for each level, then
-//! `START-END : NAME`, both addresses in hexadecimal and the last one included. Whoever may not know the
-//! addresses gets zeros.
+//! Format (`r_show()` in `kernel/resource.c`, Linux 6.1 to 7.3): two spaces for each level, then `START-END : NAME`,
+//! both addresses in hexadecimal and the last one included. A reader that may not know the addresses gets zeros.
 
 use kho::{OutOfMemory, PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
 /// Memory of this machine.
 #[derive(Default, Debug)]
 pub struct Map {
-    /// System RAM in whole pages, without what the firmware or ACPI keeps: what may be read.
+    /// System RAM in whole pages, without the memory that the firmware or ACPI keeps: the memory that may be read.
     pub readable: RangeSet,
-    /// The same above the first MiB: what may be handed over.
+    /// The part of `readable` above the first MiB: the memory that may be handed over.
     pub ram: RangeSet,
-    /// Where this kernel's image is, and the crash kernel's reservation: never ours.
+    /// Ranges of this kernel's image and of the crash kernel's reservation: kho.ko never uses them.
     pub taken: RangeSet,
 }
 

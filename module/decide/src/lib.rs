@@ -1,4 +1,4 @@
-//! What `kho.ko` decides, on [`kho`], the core that the loader uses too.
+//! The decisions of `kho.ko`, on top of [`kho`], the core that the loader uses too.
 //!
 //! | module | decides |
 //! | --- | --- |
@@ -12,7 +12,8 @@
 //! | [`holds`] | which producer has which node that arrived |
 //! | [`show`] | what the files in `/sys/kernel/kho` say |
 //!
-//! The kernel is a [`system::System`] to all of it. [`errno`] and [`text`] are the words for it, khofs.ko's too.
+//! All modules reach the kernel through a [`system::System`]. [`errno`] and [`text`] have the types for errors and for
+//! texts; khofs.ko uses them too.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

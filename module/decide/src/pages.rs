@@ -34,7 +34,7 @@ pub fn chunks(range: PhysRange) -> impl Iterator<Item = PhysRange> {
     })
 }
 
-/// What is left of `range` without the pages that are `bad`.
+/// Runs of the pages of `range` that are not `bad`.
 pub fn good_runs(range: PhysRange, bad: impl Fn(u64) -> bool) -> impl Iterator<Item = PhysRange> {
     let mut rest = pfns(range);
     core::iter::from_fn(move || {
@@ -45,11 +45,12 @@ pub fn good_runs(range: PhysRange, bad: impl Fn(u64) -> bool) -> impl Iterator<I
     })
 }
 
-/// Those pages of `wanted` that are `still` there, and how many are not.
+/// Those pages of `wanted` that are `still` there, and the number of pages that are not.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when `wanted` is not page-aligned, not RAM outside of this kernel's image, or not `handed` over; no memory.
+/// [`EINVAL`] if a range of `wanted` is not page-aligned, not RAM outside of this kernel's image, or not `handed` over;
+/// no memory.
 pub fn left_of(
     wanted: &RangeSet,
     map: &Map,
@@ -83,7 +84,7 @@ pub struct Runs<I> {
 }
 
 impl<I: Iterator<Item = Result<PhysRange, Errno>>> Runs<I> {
-    /// These pages.
+    /// Merges the neighbours among `pages`.
     pub fn new(pages: I) -> Self {
         Self { pages, last: None }
     }

@@ -1,4 +1,5 @@
-//! The active phase: who takes part, and all or nothing.
+//! The active phase: the producers that take part in it, and its rule that either all of them succeed or nothing
+//! changes.
 
 use crate::contract::CONTRACT;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
@@ -13,26 +14,26 @@ use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
 use kho::{PAGE_SIZE, PhysRange};
 
-/// What the active phase asks of drivers and of the kernel, and what it has them do.
+/// Calls of the active phase to drivers and to the kernel.
 pub trait Drivers: System {
     /// A producer that is registered.
     type Producer: Copy + PartialEq;
-    /// One whose module stays loaded until this is dropped.
+    /// A registered producer whose module stays loaded until this value is dropped.
     type Held;
-    /// Keeps this module loaded until dropped.
+    /// Keeps this module loaded until this value is dropped.
     type SelfHold;
 
-    /// Keeps a driver's module loaded; `None` when it is about to go.
+    /// Keeps a driver's module loaded; `None` if that module is being unloaded.
     fn hold(producer: Self::Producer) -> Option<Self::Held>;
 
-    /// Whether it is this producer.
+    /// Whether `held` is `producer`.
     fn is(held: &Self::Held, producer: Self::Producer) -> bool;
 
     /// Lets the driver write into `session`.
     ///
     /// # Errors
     ///
-    /// What the driver returns.
+    /// The error that the driver returns.
     fn serialize(held: &Self::Held, session: &mut Session) -> Result<(), Errno>;
 
     /// Lets the driver undo what it did.
@@ -50,17 +51,17 @@ pub trait Drivers: System {
     /// Runs `act` on the store of this machine, under its lock.
     fn store<T>(act: impl FnOnce(&mut Store<Self>) -> T) -> T;
 
-    /// The tree of the active phase from here on, as `dt` shows it; nothing when there is none.
+    /// Sets the tree of the active phase, which the file `dt` shows; no bytes if there is no active phase.
     fn set_sealed(bytes: Vec<u8>);
 
     /// Makes the file `dt`.
     ///
     /// # Errors
     ///
-    /// What sysfs says.
+    /// The error of sysfs.
     fn publish() -> Result<(), Errno>;
 
-    /// Removes `dt`, which was published.
+    /// Removes the file `dt`, which was published.
     fn withdraw();
 }
 
@@ -70,12 +71,12 @@ struct Entry<S: Drivers> {
     priority: i32,
 }
 
-/// What holds the active phase together. Dropped only by [`Phase::abort`].
+/// Resources that kho.ko keeps for the length of an active phase. Only [`Phase::abort`] drops them.
 struct Active<S: Drivers> {
     generation: u64,
     /// The pages of the sealed tree.
     block: S::Block,
-    /// In the order in which they serialized.
+    /// Producers that serialized, in the order in which they did.
     done: Vec<S::Held>,
     _self: S::SelfHold,
 }
@@ -83,13 +84,13 @@ struct Active<S: Drivers> {
 /// Producers in their order, and the active phase if there is one.
 pub struct Phase<S: Drivers> {
     producers: Vec<Entry<S>>,
-    /// Whose fault it was that the last activation failed, if it was anybody's.
+    /// Name of the producer that made the last activation fail; `None` if none did.
     failed: Option<String>,
     active: Option<Active<S>>,
 }
 
 impl<S: Drivers> Phase<S> {
-    /// No producer.
+    /// Makes a list without producers, outside the active phase.
     pub const fn new() -> Self {
         Self {
             producers: Vec::new(),
@@ -98,7 +99,7 @@ impl<S: Drivers> Phase<S> {
         }
     }
 
-    /// Generation of the active phase.
+    /// Generation of the active phase; `None` outside it.
     pub fn generation(&self) -> Option<u64> {
         self.active.as_ref().map(|a| a.generation)
     }
@@ -108,7 +109,7 @@ impl<S: Drivers> Phase<S> {
         self.producers.len()
     }
 
-    /// The producer that made the last activation fail.
+    /// Name of the producer that made the last activation fail; `None` if none did.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
     }
@@ -150,8 +151,8 @@ impl<S: Drivers> Phase<S> {
         Ok(())
     }
 
-    /// Takes a producer off the list; aborts first in an active phase that it is part of. It is not when its module was
-    /// about to go when the phase began.
+    /// Takes a producer off the list. If the producer takes part in an active phase, aborts that phase first. A
+    /// producer whose module was being unloaded when the phase began takes no part in it.
     pub fn unregister(&mut self, handle: S::Producer) {
         let took_part = |active: &Active<S>| active.done.iter().any(|held| S::is(held, handle));
         if self.active.as_ref().is_some_and(took_part) {
@@ -184,12 +185,13 @@ impl<S: Drivers> Phase<S> {
         S::store(|store| store.hold(name, node))
     }
 
-    /// Serializes all producers and freezes: all, or nothing and the error.
+    /// Enters the active phase: serializes all producers and freezes. If one step fails, undoes all of them and returns
+    /// the error.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] in the active phase, [`ENODEV`] while the module is being unloaded; what the producer that failed
-    /// returned; no memory.
+    /// [`EBUSY`] in the active phase; [`ENODEV`] while the module is being unloaded; the error of the producer that
+    /// failed; no memory.
     pub fn activate(&mut self) -> Result<(), Errno> {
         if self.active.is_some() {
             return Err(EBUSY);
@@ -231,9 +233,11 @@ impl<S: Drivers> Phase<S> {
         }
     }
 
-    /// Asks every producer, in order; `done` has room for all and gets those that were asked successfully.
+    /// Lets every producer serialize, in order. `done` has room for all producers and receives each one that has state
+    /// to undo.
     ///
-    /// Not inlined, as some others on this way: a session and a writer take more than a KiB each of a stack of 16.
+    /// Not inlined, like some other functions on this path: a session and a writer take more than 1 KiB each of a stack
+    /// of 16 KiB.
     #[inline(never)]
     fn serialize(&mut self, done: &mut Vec<S::Held>) -> Result<(u64, S::Block, Vec<u8>), Errno> {
         let limits = S::store(|store| store.limits())?;
@@ -283,8 +287,8 @@ impl<S: Drivers> Phase<S> {
         finish::<S>(&session)
     }
 
-    /// Leaves the active phase: destroys the sealed tree, lets the producers undo what they did, in reverse
-    /// order. Nothing when not active.
+    /// Leaves the active phase: destroys the sealed tree and lets the producers undo what they did, in reverse order.
+    /// Does nothing outside the active phase.
     pub fn abort(&mut self) {
         let Some(mut active) = self.active.take() else {
             return;
@@ -316,7 +320,7 @@ fn roll_back<S: Drivers>(done: &mut Vec<S::Held>) {
     }
 }
 
-/// Writes and seals the tree, in pages of its own.
+/// Writes the tree into pages of its own and seals it. Returns the generation, the pages and the bytes of the tree.
 #[inline(never)]
 fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Errno> {
     let generation = match S::random() {

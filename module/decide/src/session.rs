@@ -12,14 +12,14 @@ use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Event, Node, WriteError, Writer};
 use kho::{PhysRange, RangeSet};
 
-/// What the machine allows to keep.
+/// Limits of the memory that a producer may keep on this machine.
 #[derive(Debug)]
 pub struct Limits {
     /// RAM that pages may be kept in.
     pub ram: RangeSet,
-    /// Where the next kernel goes, once that is known.
+    /// Scratch region, where the next kernel goes; `None` while it is not known.
     pub scratch: Option<PhysRange>,
-    /// What arrived, nobody has claimed, and is the producer's all the same: reserved, and may be handed on as it is.
+    /// Memory that arrived, is unclaimed, and is held by the producer: it is reserved, but may be handed on unchanged.
     pub held: RangeSet,
 }
 
@@ -43,7 +43,7 @@ pub struct Session {
 }
 
 impl Limits {
-    /// Whether the pages of `range` may be kept, and why not.
+    /// Checks that the pages of `range` may be kept; the error says why they may not.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl Limits {
         }
     }
 
-    /// Whether every page of `range` that is reserved is so because it arrived and the producer has it.
+    /// Whether every reserved page of `range` is reserved because it arrived and the producer holds it.
     fn only_ours<S: System>(&self, range: PhysRange) -> Result<bool, Errno> {
         if !self.held.overlaps(range) {
             return Ok(S::none_reserved(range));
@@ -78,9 +78,9 @@ impl Limits {
 }
 
 impl Session {
-    /// Nothing written yet; the root is open.
+    /// Begins a session in which nothing is written yet and the root is open.
     ///
-    /// Not inlined, so that the copies made on the way are off the stack again.
+    /// Not inlined, so that the copies that it makes are off the stack when it returns.
     ///
     /// # Errors
     ///
@@ -101,7 +101,8 @@ impl Session {
         Ok(session)
     }
 
-    /// The producer's node is open from here to [`end_producer`](Self::end_producer). `held`: what arrived and is its own.
+    /// Opens the producer's node, until [`end_producer`](Self::end_producer). `held` is the memory that arrived and
+    /// that the producer holds.
     ///
     /// # Errors
     ///
@@ -116,7 +117,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// An error that the producer ignored; [`EINVAL`] when it left a node open or has no `compatible`.
+    /// An error that the producer ignored; [`EINVAL`] if the producer left a node open or its node has no `compatible`.
     pub fn end_producer(&mut self) -> Result<(), Errno> {
         self.good()?;
         if self.depth != 1 || !self.has_compatible {
@@ -126,8 +127,8 @@ impl Session {
         self.note_end()
     }
 
-    /// Remembers the first error, so that no producer can ignore it. What is found wrong with a call before it comes here
-    /// has to be told too.
+    /// Remembers the first error, so that no producer can ignore it. An error that is found in a call before the call
+    /// reaches the session has to be passed through here too.
     pub fn sticky<T>(&mut self, result: Result<T, Errno>) -> Result<T, Errno> {
         if let Err(error) = result {
             self.error.get_or_insert(error);
@@ -162,7 +163,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// What is wrong with the name; no memory; an earlier error.
+    /// If the name is not valid; no memory; the error of an earlier call.
     pub fn begin(&mut self, name: &str) -> Result<(), Errno> {
         self.good()?;
         let result = self.try_begin(name);
@@ -181,7 +182,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for the producer's own node; an earlier error.
+    /// [`EINVAL`] for the producer's own node; the error of an earlier call.
     pub fn end(&mut self) -> Result<(), Errno> {
         self.good()?;
         match self.depth.checked_sub(1) {
@@ -193,11 +194,12 @@ impl Session {
         }
     }
 
-    /// A property.
+    /// Writes a property.
     ///
     /// # Errors
     ///
-    /// What is wrong with it; no memory; an earlier error.
+    /// If the property is not valid; [`EINVAL`] for `mem`, which only [`mem`](Self::mem) writes; no memory; the error
+    /// of an earlier call.
     pub fn prop(&mut self, name: &str, value: &[u8]) -> Result<(), Errno> {
         self.good()?;
         // `mem` means pages: only `mem` below may write one.
@@ -218,7 +220,7 @@ impl Session {
         Ok(())
     }
 
-    /// A string property.
+    /// Writes a string property, with its NUL.
     ///
     /// # Errors
     ///
@@ -234,7 +236,7 @@ impl Session {
         self.prop(name, &value)
     }
 
-    /// The `mem` property.
+    /// Writes the `mem` property.
     ///
     /// # Errors
     ///
@@ -264,13 +266,13 @@ impl Session {
         self.try_prop(MEM, &value)
     }
 
-    /// Names again, as `name`, a node that arrived and that nobody touched, with those of its children that are `wanted`
-    /// and all that is below them. Its pages are reserved, and were checked when they arrived.
+    /// Names again, as `name`, a node that arrived and is untouched, with those of its children that are `wanted` and
+    /// all nodes below them. The pages of the node are reserved, and were checked when they arrived.
     ///
     /// # Errors
     ///
-    /// [`EADDRINUSE`] when a producer keeps one of its pages, [`EHWPOISON`] when the memory of one failed since; a name
-    /// that is no name; no memory.
+    /// [`EADDRINUSE`] if a producer keeps one of the node's pages; [`EHWPOISON`] if the memory of one failed since it
+    /// arrived; if the name is not valid; no memory.
     pub fn carry<S: System>(
         &mut self,
         name: &str,
@@ -355,16 +357,16 @@ impl Session {
         })
     }
 
-    /// Everything that is kept.
+    /// All memory that is kept.
     pub fn kept(&self) -> &RangeSet {
         &self.kept
     }
 
-    /// The whole tree; `root` writes the root's properties, first with a measuring writer.
+    /// Writes the whole tree; `root` writes the root's properties, first with a measuring writer.
     ///
     /// # Errors
     ///
-    /// An earlier error; [`Errno`] of what is wrong; no memory.
+    /// The error of an earlier call; the [`Errno`] of a write that failed; no memory.
     pub fn tree(
         &self,
         root: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>,
@@ -378,7 +380,7 @@ impl Session {
         Ok(bytes)
     }
 
-    /// Gives the number of bytes.
+    /// Writes the whole tree with `writer`. Returns the number of bytes.
     #[inline(never)]
     fn write_to(
         &self,

@@ -1,4 +1,4 @@
-//! What the files in `/sys/kernel/kho` say, and what is written to them.
+//! Formats of the files in `/sys/kernel/kho`: of the text that they show, and of the text that is written to them.
 
 use crate::arrival::Nothing;
 use crate::errno::{EINVAL, ENODATA, Errno};
@@ -10,7 +10,7 @@ use core::fmt::Write;
 use core::ops::ControlFlow;
 use kho::{PhysAddr, PhysRange};
 
-/// What is written to `active`: whether to activate, or to abort.
+/// Reads the text that is written to `active`: true to activate, false to abort.
 ///
 /// # Errors
 ///
@@ -27,12 +27,12 @@ pub fn is_activation(text: &[u8]) -> Result<bool, Errno> {
 ///
 /// # Errors
 ///
-/// `ENOSPC` when there is no room; so for all that follow.
+/// `ENOSPC` if `out` has no room; the same holds for the functions below.
 pub fn active<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Result<(), Errno> {
     Ok(writeln!(out, "{}", u8::from(phase.generation().is_some()))?)
 }
 
-/// `generation`: of the active phase, 0 when there is none.
+/// `generation`: that of the active phase, or 0 if there is none.
 ///
 /// # Errors
 ///
@@ -46,17 +46,17 @@ pub fn generation<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Result<
 ///
 /// # Errors
 ///
-/// [`ENODATA`] while none is known; see [`active`].
+/// [`ENODATA`] while no scratch region is known; see [`active`].
 pub fn scratch<S: System>(store: &Store<S>, out: &mut impl Write) -> Result<(), Errno> {
     let scratch = store.scratch().ok_or(ENODATA)?;
     Ok(writeln!(out, "{} {:#x}", scratch.start(), scratch.len())?)
 }
 
-/// What is written to `scratch`.
+/// Reads the text that is written to `scratch`.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] unless it is "0xbase 0xsize".
+/// [`EINVAL`] unless the text is "0xbase 0xsize".
 pub fn told_scratch(text: &[u8]) -> Result<PhysRange, Errno> {
     let mut words = text.trim_ascii().split(|b| *b == b' ');
     let mut next = || words.next()?.strip_prefix(b"0x").and_then(hex);
@@ -67,8 +67,8 @@ pub fn told_scratch(text: &[u8]) -> Result<PhysRange, Errno> {
     PhysRange::new(PhysAddr::new(base), size).map_err(|_| EINVAL)
 }
 
-/// `release`: a line "PATH BYTES" for each node with unclaimed memory, with the name of the producer behind it that has the
-/// node, if one has. As many as there is room for.
+/// `release`: a line "PATH BYTES" for each node with unclaimed memory, followed by the name of the producer that holds
+/// the node, if one does. As many lines as there is room for.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub fn leftovers<S: System>(store: &Store<S>, out: &mut impl Write) -> Result<()
     })
 }
 
-/// `status`: lines "name: value", those of the active phase.
+/// `status`: the lines "name: value" about the active phase.
 ///
 /// # Errors
 ///
@@ -97,7 +97,7 @@ pub fn phase_status<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Resul
     Ok(())
 }
 
-/// `status`: lines "name: value", those of what arrived and of memory.
+/// `status`: the lines "name: value" about the handover that arrived and about memory.
 ///
 /// # Errors
 ///
@@ -127,7 +127,7 @@ pub fn store_status<S: System>(store: &Store<S>, out: &mut impl Write) -> Result
     Ok(())
 }
 
-/// Copies what there is from byte `offset` on; how many bytes.
+/// Copies the bytes from byte `offset` on into `buf`, as many as fit. Returns the number of bytes copied.
 pub fn piece(bytes: &[u8], buf: &mut [u8], offset: u64) -> usize {
     let from = usize::try_from(offset).unwrap_or(usize::MAX);
     let rest = bytes.get(from..).unwrap_or(&[]);

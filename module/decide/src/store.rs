@@ -1,4 +1,4 @@
-//! Who may have which page: what arrived, and memory lent to producers.
+//! Ownership of pages: of memory that arrived, and of memory that is lent to producers.
 
 use crate::arena::{self, Arenas};
 use crate::arrival::{self, Arrival, Nothing, mem};
@@ -15,55 +15,57 @@ use core::ops::ControlFlow;
 use kho::tree::{Event, Node};
 use kho::{PhysRange, RangeSet};
 
-/// Everything about pages.
+/// State of all pages that kho.ko deals with.
 pub struct Store<S: System> {
     map: Map,
     arrival: Result<Arrival<S>, Nothing>,
     reserved: S::Reserved,
     arenas: Arenas<S>,
-    /// Scratch as root told it, on a boot where none arrived.
+    /// Scratch region that root told, on a boot where none arrived.
     told_scratch: Option<PhysRange>,
     /// Numbers of nodes of the kernel's part that a driver took over as a whole.
     claimed: Vec<i64>,
-    /// What arrived and producers have, though it is still reserved.
+    /// Nodes that arrived and that producers hold, although their memory is still reserved.
     holds: Holds,
-    /// The same for a later instance of this module.
+    /// Record of `claimed` for a later instance of this module; `None` before a driver takes over the first node.
     record: Option<S::Record>,
-    /// What is named again in the active phase: nobody may have it until that is left.
+    /// Memory that arrived and is named again in the active phase: it can be neither claimed nor released until the
+    /// phase ends.
     frozen: RangeSet,
-    /// What producers name in the active phase: nobody releases it until that is left. Its holder may claim it.
+    /// Memory that arrived and that producers name in the active phase: it cannot be released until the phase ends, but
+    /// its holder may claim it.
     named: RangeSet,
 }
 
-/// Why memory is not released.
+/// Reason why memory is not released.
 #[derive(Debug, PartialEq, Eq)]
 enum Kept<'a> {
-    /// It is handed over in the active phase.
+    /// The memory is handed over in the active phase.
     Active,
-    /// A producer of this name has it: as node of this number.
+    /// The producer of this name holds the memory, as part of the node of this number.
     Held(&'a str, i64),
 }
 
-/// A node of the kernel's part, with all below it.
+/// A node of the kernel's part, with all nodes below it.
 struct Top<'a> {
     node: Node<'a>,
-    /// Its number, and that of the one after it and all below it.
+    /// Numbers of the node and of all nodes below it.
     numbers: core::ops::Range<i64>,
 }
 
-/// What became of a node that arrived.
+/// State of a node that arrived.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Nobody had any of it.
+    /// All memory of the node is still reserved, and no driver took over one of its nodes.
     Untouched,
-    /// Some of its memory is gone.
+    /// Some of the node was taken over or released.
     Partly,
-    /// It is somebody's, or was released.
+    /// All of the node was taken over or released.
     Gone,
 }
 
 impl<S: System> Store<S> {
-    /// Nothing arrived, nothing is known.
+    /// Makes a store in which nothing arrived and no memory of the machine is known.
     pub const fn new() -> Self {
         Self {
             map: Map {
@@ -83,12 +85,12 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Reads the machine and what arrived. A handover that is not believed is no error: this kernel then
-    /// works as after an ordinary boot.
+    /// Reads the memory map of the machine and the handover that arrived. A handover that is not believed is no error:
+    /// this kernel then works as after an ordinary boot.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; what reading `/proc/iomem` gives.
+    /// [`ENOMEM`]; the error of reading `/proc/iomem`; [`EINVAL`] if that file shows no RAM.
     pub fn open(&mut self) -> Result<(), Errno> {
         let text = S::iomem().inspect_err(|error| {
             log!(
@@ -160,7 +162,7 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// The pages of the kernel's part, and how many nodes it has.
+    /// The pages of the kernel's part, and its number of nodes; `None` if there is no kernel's part.
     fn part(&self) -> Option<(&S::Stays, usize)> {
         let arrival = self.trees()?;
         Some((
@@ -169,7 +171,7 @@ impl<S: System> Store<S> {
         ))
     }
 
-    /// Makes sure that there is a place to note which nodes drivers take over.
+    /// Makes the record of nodes that drivers take over, unless there is one already.
     fn make_record(&mut self) -> Result<(), Errno> {
         if self.record.is_none() {
             let (part, nodes) = self.part().ok_or(ENOENT)?;
@@ -178,7 +180,7 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// Lets go of everything; what is unclaimed stays reserved.
+    /// Frees the idle arenas and forgets all other state: unclaimed memory stays reserved, and lent memory is lost.
     pub fn close(&mut self) {
         let lent = self.arenas.lent_bytes();
         if lent != 0 {
@@ -192,12 +194,12 @@ impl<S: System> Store<S> {
         *self = Self::new();
     }
 
-    /// What arrived.
+    /// The handover that arrived, or the reason why there is none.
     pub fn arrival(&self) -> Result<&Arrival<S>, Nothing> {
         self.arrival.as_ref().map_err(|nothing| *nothing)
     }
 
-    /// The nodes of what drivers handed over, and the user's.
+    /// The handover that arrived, with the kernel's part and the user's tree; `None` if there is none.
     fn trees(&self) -> Option<&Arrival<S>> {
         self.arrival.as_ref().ok()
     }
@@ -206,7 +208,7 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`].
+    /// [`ENOENT`] if there is no such node.
     pub fn node(&self, node: i64) -> Result<Node<'_>, Errno> {
         let number = usize::try_from(node).map_err(|_| ENOENT)?;
         let tree = self.trees().and_then(|a| a.kernel.as_ref());
@@ -217,7 +219,7 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`].
+    /// [`ENOENT`] if there is no such node.
     pub fn find(&self, from: usize, matches: impl Fn(&Node<'_>) -> bool) -> Result<i64, Errno> {
         let tree = self.trees().and_then(|a| a.kernel.as_ref()).ok_or(ENOENT)?;
         let found = (from..tree.index().len())
@@ -229,7 +231,7 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`].
+    /// [`ENOENT`] if there is no such node.
     pub fn find_path(&self, path: &str) -> Result<i64, Errno> {
         let tree = self.trees().and_then(|a| a.kernel.as_ref()).ok_or(ENOENT)?;
         let wanted = tree.index().path(path).ok_or(ENOENT)?;
@@ -240,18 +242,18 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`].
+    /// [`ENOENT`] if there is no such node.
     pub fn find_child(&self, node: i64, name: &str) -> Result<i64, Errno> {
         let wanted = self.node(node)?.child(name).ok_or(ENOENT)?;
         self.find(0, |node| same(node, &wanted))
     }
 
-    /// Hands `range` to the caller.
+    /// Makes the caller the owner of `range`.
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for what no `mem` names, [`EBUSY`] for what was claimed or released, or is handed over again in the
-    /// active phase, `EHWPOISON` as `failed` says; no memory.
+    /// [`EINVAL`] if no `mem` names the range; [`EBUSY`] if some of it was claimed or released, or is handed over again
+    /// in the active phase; `EHWPOISON` if the memory of a page failed and `failed` is [`Failed::Refused`]; no memory.
     pub fn claim(&mut self, range: PhysRange, failed: Failed) -> Result<(), Errno> {
         self.arrived(range)?;
         self.thawed(range)?;
@@ -259,7 +261,7 @@ impl<S: System> Store<S> {
             .claim(&RangeSet::from_ranges([range])?, failed)
     }
 
-    /// Refuses to give away what is named again in the active phase.
+    /// Refuses a range that is named again in the active phase, with [`EBUSY`].
     fn thawed(&self, range: PhysRange) -> Result<(), Errno> {
         if self.frozen.overlaps(range) {
             Err(EBUSY)
@@ -268,11 +270,12 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Hands all ranges of a node to the caller, or none.
+    /// Makes the caller the owner of all ranges of a node, or of none.
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim), and [`ENOENT`].
+    /// As for [`claim`](Self::claim); [`ENOENT`] if there is no such node; [`EBUSY`] also if a driver took over the
+    /// node before.
     pub fn claim_node(&mut self, node: i64) -> Result<(), Errno> {
         let mut wanted = RangeSet::new();
         for range in mem(&self.node(node)?) {
@@ -292,12 +295,13 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// Notes that `producer`, which is registered, has a node with all below it, and may hand its memory on as it is.
+    /// Notes that `producer`, which is registered, holds a node with all nodes below it, and may hand their memory on
+    /// unchanged.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`]; [`EBUSY`] when some of its memory was claimed or released, is a producer's, or is handed over again
-    /// in the active phase; no memory.
+    /// [`ENOENT`] if there is no such node; [`EBUSY`] if some of its memory was claimed or released, is held by a
+    /// producer, or is handed over again in the active phase; no memory.
     pub fn hold(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
         let mem = mem_below(&self.node(node)?)?;
         if !mem.subtract(self.reserved.set())?.is_empty() || overlap(&mem, &self.frozen) {
@@ -306,12 +310,12 @@ impl<S: System> Store<S> {
         self.holds.add(producer, node, mem)
     }
 
-    /// What `producer` had is nobody's any more.
+    /// Ends the hold of `producer` on all its nodes.
     pub fn let_go(&mut self, producer: &str) {
         self.holds.remove_all(producer);
     }
 
-    /// What `producer` may hand on as it is.
+    /// Memory that `producer` holds and that is still reserved: the producer may hand it on unchanged.
     ///
     /// # Errors
     ///
@@ -323,12 +327,13 @@ impl<S: System> Store<S> {
             .intersect(self.reserved.set())?)
     }
 
-    /// Gives what is unclaimed of a node that `producer` has back to the system, zeroed; from then on it does not have it.
+    /// Gives the unclaimed memory of a node that `producer` holds back to the system, zeroed. The producer then no
+    /// longer holds that node.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] when the producer does not have that node; [`EBUSY`] when it is handed over in the active phase; no
-    /// memory. Then nothing changed.
+    /// [`ENOENT`] if the producer does not hold that node; [`EBUSY`] if the memory is handed over in the active phase;
+    /// no memory. Nothing changed then.
     pub fn release_held(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
         let mem = self.holds.mem(producer, node)?;
         let wanted = mem.intersect(self.reserved.set())?;
@@ -344,7 +349,8 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// As [`claim`](Self::claim), and [`EBUSY`] for what a producer has or names in the active phase.
+    /// As for [`claim`](Self::claim); [`EBUSY`] also if a producer holds some of the range, or names some of it in the
+    /// active phase.
     pub fn release(&mut self, range: PhysRange) -> Result<(), Errno> {
         self.arrived(range)?;
         let wanted = RangeSet::from_ranges([range])?;
@@ -356,7 +362,8 @@ impl<S: System> Store<S> {
         overlap(set, &self.frozen) || overlap(set, &self.named)
     }
 
-    /// Whether nobody has any of `set`, and it is not handed over in the active phase.
+    /// Checks that no producer holds any of `set`, and that none of it is handed over in the active phase; the error is
+    /// the reason why it is kept.
     fn may_release(&self, set: &RangeSet) -> Result<(), Kept<'_>> {
         if self.is_handed_over(set) {
             return Err(Kept::Active);
@@ -367,7 +374,7 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Tells what never arrived from what is gone.
+    /// Checks that `range` arrived, even if it was claimed or released since; [`EINVAL`] if it never arrived.
     fn arrived(&self, range: PhysRange) -> Result<(), Errno> {
         let within = |node: &Node<'_>| mem(node).any(|m| m.contains_range(range));
         let arrival = self.trees().ok_or(EINVAL)?;
@@ -381,13 +388,13 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Releases what is unclaimed of the node at `path` and of the nodes below it; of everything for
-    /// `all`. Returns the bytes.
+    /// Releases the unclaimed memory of the node at `path` and of the nodes below it, or all unclaimed memory if `path`
+    /// is `all`. Returns the number of bytes.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] for no such node; [`EBUSY`] when nothing of it is left, a producer has some of it, or it is handed
-    /// over in the active phase; no memory. Then nothing changed.
+    /// [`ENOENT`] if there is no such node; [`EBUSY`] if none of its memory is unclaimed, a producer holds some of it,
+    /// or some of it is handed over in the active phase; no memory. Nothing changed then.
     pub fn release_path(&mut self, path: &str) -> Result<u64, Errno> {
         let wanted = if path == "all" {
             self.reserved.set().try_clone()?
@@ -427,7 +434,8 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// All `mem` of the node at `path` and below: of the user's tree, else of the kernel's part.
+    /// All `mem` of the node at `path` and of the nodes below it. The path is looked up in the user's tree, then in the
+    /// kernel's part.
     fn mem_below(&self, path: &str) -> Result<RangeSet, Errno> {
         let arrival = self.trees().ok_or(ENOENT)?;
         let kernel = arrival.kernel.as_ref();
@@ -441,8 +449,8 @@ impl<S: System> Store<S> {
         mem_below(&node)
     }
 
-    /// Calls `tell` for each node that has unclaimed memory, until it has enough: with its path, how many bytes, and
-    /// the producer that has it, if one has.
+    /// Calls `tell` for each node that has unclaimed memory, until `tell` breaks: with the node's path, its number of
+    /// unclaimed bytes, and the name of the producer that holds it, if one does.
     ///
     /// # Errors
     ///
@@ -480,8 +488,8 @@ impl<S: System> Store<S> {
         self.nodes_at(1, 0..i64::MAX)
     }
 
-    /// The parts of a node that nobody touched of which each is handed over again by itself: its children, where it has no
-    /// memory of its own.
+    /// The untouched children, with memory, of a node that has no memory of its own: each of them can be handed over
+    /// again by itself. Of a node with memory of its own: none.
     fn parts(&self, top: &Top<'_>) -> Result<Vec<Top<'_>>, Errno> {
         let mut parts = Vec::new();
         if mem(&top.node).next().is_some() {
@@ -497,7 +505,7 @@ impl<S: System> Store<S> {
         Ok(parts)
     }
 
-    /// The nodes so many levels below the root of the kernel's part, of those with these numbers.
+    /// The nodes that are `level` levels below the root of the kernel's part and whose numbers are in `numbers`.
     fn nodes_at(
         &self,
         level: usize,
@@ -537,7 +545,7 @@ impl<S: System> Store<S> {
         })
     }
 
-    /// How many nodes that arrived, or parts of them, nobody has touched.
+    /// Number of untouched nodes that arrived. For a node of which some is gone, counts its untouched parts instead.
     ///
     /// # Errors
     ///
@@ -555,9 +563,9 @@ impl<S: System> Store<S> {
         Ok(count)
     }
 
-    /// Names again in `session` what arrived and nobody touched, and keeps it as it is until
-    /// [`thaw`](Self::thaw): a kernel without the driver must not cost its state. `taken` says which names
-    /// producers have. Returns the number of nodes.
+    /// Names again in `session` the nodes that arrived and are untouched, and keeps them unchanged until
+    /// [`thaw`](Self::thaw): one boot of a kernel without the driver must not lose the driver's state. `taken` says
+    /// whether a producer has a name. Returns the number of nodes.
     ///
     /// # Errors
     ///
@@ -631,27 +639,27 @@ impl<S: System> Store<S> {
         Ok(count)
     }
 
-    /// What was named in the active phase may be claimed and released again.
+    /// Lets memory that was named in the active phase be claimed and released again.
     pub fn thaw(&mut self) {
         self.frozen = RangeSet::new();
         self.named = RangeSet::new();
     }
 
-    /// Bytes that nobody has claimed.
+    /// Number of bytes that arrived and are unclaimed.
     pub fn unclaimed(&self) -> u64 {
         self.reserved.set().total()
     }
 
-    /// The scratch region: what arrived, else what root told.
+    /// The scratch region: the one that arrived, else the one that root told; `None` if there is neither.
     pub fn scratch(&self) -> Option<PhysRange> {
         self.trees().map(|a| a.scratch).or(self.told_scratch)
     }
 
-    /// Root tells where scratch will be, so that memory for producers is chosen elsewhere.
+    /// Sets the scratch region that root tells, so that memory for producers is chosen elsewhere.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] when one arrived, [`EINVAL`] unless it is page-aligned RAM.
+    /// [`EBUSY`] if a scratch region arrived; [`EINVAL`] unless `range` is page-aligned RAM.
     pub fn tell_scratch(&mut self, range: PhysRange) -> Result<(), Errno> {
         if self.trees().is_some() {
             return Err(EBUSY);
@@ -663,7 +671,7 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// What producers may keep.
+    /// Limits of the memory that producers may keep.
     ///
     /// # Errors
     ///
@@ -685,7 +693,7 @@ impl<S: System> Store<S> {
         self.limits()?.check::<S>(range).map_err(|(error, _)| error)
     }
 
-    /// Pages for a producer.
+    /// Lends `count` pages to a producer.
     ///
     /// # Errors
     ///
@@ -695,7 +703,7 @@ impl<S: System> Store<S> {
         self.arenas.lend(&self.map, scratch, count)
     }
 
-    /// Pages back from a producer.
+    /// Takes pages back from a producer.
     pub fn take_back(&mut self, range: PhysRange) {
         if !self.arenas.take_back(range) {
             log!(
@@ -706,7 +714,7 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Pages that are the caller's from here on.
+    /// Allocates `count` pages outside scratch, which the caller owns from then on.
     ///
     /// # Errors
     ///
@@ -716,12 +724,12 @@ impl<S: System> Store<S> {
         Ok(self.block(pages)?.give_away())
     }
 
-    /// Bytes lent to producers.
+    /// Number of bytes that are lent to producers.
     pub fn lent(&self) -> u64 {
         self.arenas.lent_bytes()
     }
 
-    /// Pages for the sealed tree.
+    /// Allocates `pages` pages outside scratch, for example for the sealed tree.
     ///
     /// # Errors
     ///
@@ -755,7 +763,7 @@ fn mem_overlaps(node: &Node<'_>, set: &RangeSet) -> bool {
         .any(|range| set.overlaps(range))
 }
 
-/// A name like `name` that is not taken.
+/// Writes a name like `name` that is not taken into `out`.
 fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Result<(), Errno> {
     /// Longer than any suffix below.
     const SUFFIX: usize = 16;

@@ -1,8 +1,8 @@
-//! What decisions ask of the kernel, and what they have it do.
+//! The kernel as the decisions of this crate use it: questions to it, and actions that it executes.
 //!
-//! kho.ko implements these on its boundary, where types keep what makes it sound: memory that was allocated is a
-//! [`Block`], memory that arrived and that nobody has claimed is in [`Reserved`]. A test implements them on a machine of
-//! its own.
+//! kho.ko implements these traits in its boundary, where types keep the rules that make it sound: memory that was
+//! allocated is a [`Block`], and unclaimed memory that arrived is in [`Reserved`]. A test implements them on a machine
+//! of its own.
 
 use crate::chain::Chain;
 use crate::errno::Errno;
@@ -23,19 +23,19 @@ pub trait System: Sized {
     type Boot: Boot;
     /// Pages of a tree that arrived, which stay reserved for as long as this kernel runs.
     type Stays;
-    /// Which nodes of a kernel's part drivers took over, for a later instance of the module.
+    /// Record of the nodes of a kernel's part that drivers took over, for a later instance of the module.
     type Record: Record;
     /// A state tree together with its bytes.
     type Tree: Tree;
 
-    /// One line into the kernel's log.
+    /// Writes one line into the kernel's log.
     fn log(level: Level, message: fmt::Arguments<'_>);
 
     /// The text of `/proc/iomem`.
     ///
     /// # Errors
     ///
-    /// What reading gives; no memory.
+    /// The error of reading the file; no memory.
     fn iomem() -> Result<Vec<u8>, Errno>;
 
     /// The first page of `range` whose memory failed.
@@ -48,20 +48,22 @@ pub trait System: Sized {
     ///
     /// # Errors
     ///
-    /// `ENXIO` when they are not; no memory.
+    /// `ENXIO` if a page is not such RAM or its memory failed; no memory.
     fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno>;
 
-    /// The pages of the tree at `range`, which was read from there; none if they are not reserved.
+    /// The pages of the tree that was read from `range`; `None` if they are not reserved.
     fn stays(range: PhysRange) -> Option<Self::Stays>;
 
-    /// The record that an earlier instance of the module made for a kernel's part with so many nodes.
+    /// The record that an earlier instance of the module made for a kernel's part with `nodes` nodes; `None` if there
+    /// is none.
     fn find_record(part: &Self::Stays, nodes: usize) -> Option<Self::Record>;
 
-    /// A new one, where there is none: nobody took a node. `block` gives so many zeroed pages.
+    /// Makes a record, in which no node is taken over yet, for a kernel's part that has none. `block` allocates as many
+    /// zeroed pages as its argument says.
     ///
     /// # Errors
     ///
-    /// What `block` returns.
+    /// The error of `block`.
     fn make_record(
         part: &Self::Stays,
         nodes: usize,
@@ -80,29 +82,29 @@ pub(crate) use log;
 /// Contiguous pages that were allocated, each with one reference of its own; freed when dropped, but for pages whose
 /// memory failed.
 pub trait Block: Sized {
-    /// 2^`order` pages from the page allocator, anywhere.
+    /// Allocates 2^`order` pages from the page allocator, at any address.
     fn any(order: u32) -> Option<Self>;
 
-    /// Exactly the pages of `range`, zeroed, if what is in them can be moved elsewhere.
+    /// Allocates exactly the pages of `range`, zeroed, if the kernel can move their content elsewhere.
     ///
     /// # Errors
     ///
-    /// What the kernel says, as a rule that the range is busy; `EINVAL` if it is not RAM.
+    /// The error of the kernel, as a rule that the range is busy; `EINVAL` if the range is not RAM.
     fn at(map: &Map, range: PhysRange) -> Result<Self, Errno>;
 
-    /// Where it is.
+    /// Physical range of the block.
     fn range(&self) -> PhysRange;
 
     /// Whether its memory is good, as far as the kernel knows.
     fn is_good(&self) -> bool;
 
-    /// Whether nobody else has a reference on the page at `page`, which is in the block.
+    /// Whether the block has the only reference on the page at `page`, which is in the block.
     fn is_only_ours(&self, page: PhysAddr) -> bool;
 
-    /// The pages, with the references, which are the caller's from here on.
+    /// Gives up the pages with their references: the caller owns them from then on.
     fn give_away(self) -> PhysRange;
 
-    /// Frees what is beyond the first `count` pages; all of it when that is 0.
+    /// Frees the pages behind the first `count`. If `count` is 0, frees all of them and returns `None`.
     fn shorten(self, count: u64) -> Option<Self>;
 
     /// Zeroes the part of `range` that is in the block, but for pages whose memory failed.
@@ -112,20 +114,20 @@ pub trait Block: Sized {
     ///
     /// # Errors
     ///
-    /// `ENOMEM` when they do not fit.
+    /// `ENOMEM` if the bytes do not fit.
     fn fill(&mut self, bytes: &[u8]) -> Result<(), Errno>;
 }
 
-/// Memory that arrived and that nobody has claimed yet.
+/// Memory that arrived and is unclaimed.
 pub trait Reserved: Sized {
     /// See [`System::Boot`].
     type Boot;
 
-    /// Nothing.
+    /// No memory.
     const NOTHING: Self;
 
-    /// Takes over those pages of `wanted` that are still reserved; returns how many are not. With `again`
-    /// only pages that an earlier instance had marked.
+    /// Takes over those pages of `wanted` that are still reserved. Returns them, and the number of pages that are not
+    /// reserved any more. If `again` is set, takes only pages that an earlier instance of the module marked.
     ///
     /// # Errors
     ///
@@ -138,15 +140,15 @@ pub trait Reserved: Sized {
         again: bool,
     ) -> Result<(Self, u64), Errno>;
 
-    /// What is left unclaimed.
+    /// The memory that is still unclaimed.
     fn set(&self) -> &RangeSet;
 
     /// Makes the pages ordinary ones that the caller owns, with one reference each.
     ///
     /// # Errors
     ///
-    /// `EBUSY` unless all are unclaimed, `EINVAL` when not page-aligned, `EHWPOISON` when the memory of one
-    /// failed and `failed` says that the caller does not know what to do then; no memory. Then nothing changed.
+    /// `EBUSY` unless all pages are unclaimed; `EINVAL` if a range is not page-aligned; `EHWPOISON` if the memory of a
+    /// page failed and `failed` is [`Failed::Refused`]; no memory. Nothing changed then.
     fn claim(&mut self, wanted: &RangeSet, failed: Failed) -> Result<(), Errno>;
 
     /// Gives the pages back to the system, zeroed if `zero`; returns the bytes. Pages whose memory failed are
@@ -154,16 +156,17 @@ pub trait Reserved: Sized {
     ///
     /// # Errors
     ///
-    /// `EBUSY` unless all are unclaimed, `EINVAL` when not page-aligned, no memory; then nothing changed.
+    /// `EBUSY` unless all pages are unclaimed; `EINVAL` if a range is not page-aligned; no memory. Nothing changed
+    /// then.
     fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<u64, Errno>;
 }
 
-/// What to do with pages whose memory failed when they are claimed.
+/// Treatment of pages whose memory failed, when they are claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
-    /// Nothing is claimed.
+    /// The claim fails, and nothing is claimed.
     Refused,
-    /// The caller asks each page, and never reads or writes one that failed.
+    /// Such pages are claimed too. The caller checks each page, and never reads or writes one whose memory failed.
     Taken,
 }
 
@@ -173,7 +176,7 @@ pub trait Boot: Sized {
     ///
     /// # Errors
     ///
-    /// When it cannot be read or is none; no memory.
+    /// If the chain cannot be read or is malformed; no memory.
     fn read(map: &Map) -> Result<Self, Errno>;
 
     /// The chain.
@@ -185,7 +188,7 @@ pub trait Boot: Sized {
     /// Whether this arrival was handled before, by an earlier instance of the module.
     fn was_handled(&self) -> bool;
 
-    /// Says so to a later instance.
+    /// Marks this arrival as handled, for a later instance of the module.
     fn mark_handled(&self);
 }
 
@@ -204,7 +207,7 @@ pub trait Tree: Sized {
     ///
     /// # Errors
     ///
-    /// What is wrong with them, or no memory.
+    /// If the bytes are not a valid tree; no memory.
     fn new(bytes: Vec<u8>) -> Result<Self, TreeError>;
 
     /// The reader.

@@ -6,7 +6,7 @@ use core::fmt;
 pub struct Text<'b> {
     buf: &'b mut [u8],
     len: usize,
-    /// Bytes of the text that are still to be left out, before what the buffer is for.
+    /// Number of bytes at the beginning of the text that are still to be left out of the buffer.
     skip: usize,
 }
 
@@ -55,14 +55,14 @@ impl fmt::Write for Text<'_> {
     }
 }
 
-/// How much a message matters.
+/// Severity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Something that was asked for was not done.
+    /// The module did not do a thing that it was asked to do.
     Error,
-    /// Something is odd, and was coped with.
+    /// The module found a problem and coped with it.
     Warning,
-    /// Good to know.
+    /// Information; there is no problem.
     Info,
 }
 

@@ -6,7 +6,7 @@ use std::boxed::Box;
 use std::string::String;
 use std::vec::Vec;
 
-/// What a context takes down.
+/// Notes that a context takes of the calls on it.
 #[derive(Default)]
 pub struct Notes(pub Vec<String>);
 

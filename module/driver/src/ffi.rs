@@ -1,4 +1,4 @@
-//! What `include/kho.h` declares. All may sleep and come from process context only.
+//! Functions that `include/kho.h` declares. All of them may sleep: they are called from process context only.
 
 use core::ffi::{c_char, c_int, c_void};
 

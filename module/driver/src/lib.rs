@@ -1,8 +1,8 @@
 //! For drivers written in Rust: hand state and memory to the kernel that comes after this one, and take what the kernel
 //! before this one left.
 //!
-//! This is `include/kho.h`, which is the reference, in Rust's terms: a [`Producer`] in a [`Slot`] writes its node into a
-//! [`Context`] when the system enters the active phase; in the next kernel [`Node::find`] gives it back, and
+//! This is `include/kho.h`, which is the reference, in Rust's terms: a [`Producer`] in a [`Slot`] writes its node into
+//! a [`Context`] when the system enters the active phase; in the next kernel [`Node::find`] gives it back, and
 //! [`Node::claim`] its memory, a [`Memory`]. Errors are kernel [`Errno`]s. Nothing here allocates or panics.
 //!
 //! All functions may sleep: call them from process context only. `samples/note` is a driver that uses all of it; the
@@ -51,12 +51,12 @@ impl Errno {
     /// Not what was expected.
     pub const EBADMSG: Self = Self(-74);
 
-    /// As C gives it: below zero.
+    /// The error number as C gives it: below zero.
     pub const fn code(self) -> i32 {
         self.0
     }
 
-    /// What a function of the kernel returned: an error if it is negative.
+    /// Converts the return value of a function of the kernel: a negative value is an error.
     fn check(value: i64) -> Result<u64, Self> {
         u64::try_from(value).map_err(|_| Self(i32::try_from(value).unwrap_or(Self::EINVAL.0)))
     }
@@ -72,7 +72,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Whether `kho_prop_mem` would take it, as far as that is known before.
+    /// Whether `kho_prop_mem` would accept the range, as far as kho.ko can say that before the active phase.
     ///
     /// # Errors
     ///

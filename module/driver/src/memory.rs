@@ -8,16 +8,17 @@ use core::ops::{Deref, DerefMut};
 ///
 /// # Invariants
 ///
-/// Nobody else uses the pages, they are in the direct map, and they are freed as `claimed` says.
+/// Only this value uses the pages, they are in the direct map, and they are freed in the way that `claimed` says.
 #[derive(Debug)]
 pub struct Memory {
     range: Range,
-    /// They arrived; otherwise they are out of kho.ko's arenas.
+    /// Whether the pages arrived and were claimed; otherwise they come from kho.ko's arenas.
     claimed: bool,
 }
 
 impl Memory {
-    /// So many zeroed pages outside scratch, out of few large arenas, so that many small pieces are few ranges.
+    /// Allocates `pages` zeroed pages outside scratch, out of few large arenas, so that many small pieces are few
+    /// ranges.
     ///
     /// # Errors
     ///
@@ -43,7 +44,7 @@ impl Memory {
         }
     }
 
-    /// Where it is.
+    /// Physical range of the pages.
     pub const fn range(&self) -> Range {
         self.range
     }

@@ -36,7 +36,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Errno::ENOENT`] for none, `ENOSPC` when `buf` is too small.
+    /// [`Errno::ENOENT`] if there is no such property; `ENOSPC` if `buf` is too small.
     pub fn bytes<'b>(self, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8], Errno> {
         let at = buf.as_mut_ptr().cast();
         // SAFETY: a C string, and a slice to write to.
@@ -46,16 +46,16 @@ impl Node {
         buf.get(..len).ok_or(Errno::EINVAL)
     }
 
-    /// A u32.
+    /// The value of a property that is a u32.
     ///
     /// # Errors
     ///
-    /// [`Errno::ENOENT`] for none, [`Errno::EBADMSG`] for another size.
+    /// [`Errno::ENOENT`] if there is no such property; [`Errno::EBADMSG`] if the value has another size.
     pub fn u32(self, name: &CStr) -> Result<u32, Errno> {
         self.array(name).map(u32::from_ne_bytes)
     }
 
-    /// A u64.
+    /// The value of a property that is a u64.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Node {
         found.try_into().map_err(|_| Errno::EBADMSG)
     }
 
-    /// As kho.ko counts it.
+    /// The number that kho.ko gives the node.
     pub(crate) const fn number(self) -> i64 {
         self.0
     }
@@ -88,12 +88,12 @@ impl Node {
         })
     }
 
-    /// The memory of a node with one range, which is the caller's from here on.
+    /// Claims the memory of a node with one range, which the caller owns from then on.
     ///
     /// # Errors
     ///
-    /// [`Errno::EINVAL`] unless there is exactly one range, [`Errno::EBUSY`] when it was claimed or released before,
-    /// or the system is in the active phase.
+    /// [`Errno::EINVAL`] unless there is exactly one range; [`Errno::EBUSY`] if the range was claimed or released
+    /// before, or the system is in the active phase.
     pub fn claim(self) -> Result<Memory, Errno> {
         let mut ranges = self.mem();
         let (Some(range), None) = (ranges.next(), ranges.next()) else {
@@ -104,11 +104,11 @@ impl Node {
         Ok(Memory::claimed(range))
     }
 
-    /// Says that a node without `mem` was taken over; it is handed over again otherwise.
+    /// Notes that the driver took over a node without `mem`. Without this call, kho.ko hands the node over again.
     ///
     /// # Errors
     ///
-    /// [`Errno::EINVAL`] for a node with `mem`; [`Errno::EBUSY`] when it was before.
+    /// [`Errno::EINVAL`] for a node with `mem`; [`Errno::EBUSY`] if the node was taken over before.
     pub fn take(self) -> Result<(), Errno> {
         if self.mem().next().is_some() {
             return Err(Errno::EINVAL);

@@ -22,7 +22,7 @@ impl ThisModule {
     }
 }
 
-/// Who puts a node into the state tree.
+/// A driver that puts a node into the state tree.
 pub trait Producer: Sync + 'static {
     /// Name of the node: 1 to 63 letters, digits or `,._+-`; not `blobs` or `kernel`.
     const NAME: &'static CStr;
@@ -35,7 +35,8 @@ pub trait Producer: Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Any ends the activation: the write to `active` fails with it. One of a call on `ctx` that is ignored does too.
+    /// Any error ends the activation: the write to `active` fails with it. So does an error of a call on `ctx` that the
+    /// producer ignores.
     fn serialize(&self, ctx: &mut Context<'_>) -> Result<(), Errno>;
 
     /// Undoes what [`serialize`](Self::serialize) did: the handover does not take place.
@@ -53,11 +54,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// A child node, which `fill` writes.
+    /// Writes a child node, whose content `fill` writes.
     ///
     /// # Errors
     ///
-    /// What is wrong with the name; those of `fill`.
+    /// If the name is not valid; the error of `fill`.
     pub fn node(
         &mut self,
         name: &CStr,
@@ -70,18 +71,18 @@ impl Context<'_> {
         check(unsafe { ffi::kho_end_node(self.ctx) })
     }
 
-    /// Bytes.
+    /// Writes a property that is bytes.
     ///
     /// # Errors
     ///
-    /// What is wrong with the name; no memory.
+    /// If the name is not valid; no memory.
     pub fn bytes(&mut self, name: &CStr, value: &[u8]) -> Result<(), Errno> {
         let at = value.as_ptr().cast();
         // SAFETY: valid by the # Invariants; a C string and a slice.
         check(unsafe { ffi::kho_prop_bytes(self.ctx, name.as_ptr(), at, value.len()) })
     }
 
-    /// A string, written with its NUL.
+    /// Writes a property that is a string, with its NUL.
     ///
     /// # Errors
     ///
@@ -90,7 +91,7 @@ impl Context<'_> {
         self.bytes(name, value.to_bytes_with_nul())
     }
 
-    /// A u32, native endian.
+    /// Writes a property that is a u32, native endian.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Context<'_> {
         self.bytes(name, &value.to_ne_bytes())
     }
 
-    /// A u64, native endian.
+    /// Writes a property that is a u64, native endian.
     ///
     /// # Errors
     ///
@@ -108,11 +109,12 @@ impl Context<'_> {
         self.bytes(name, &value.to_ne_bytes())
     }
 
-    /// The `mem` property of the open node: pages that stay in place, in this order; at most [`MEM_MAX`](Self::MEM_MAX).
+    /// Writes the `mem` property of the open node: pages that stay in place, in this order; at most
+    /// [`MEM_MAX`](Self::MEM_MAX) ranges.
     ///
     /// # Errors
     ///
-    /// As `kho_prop_mem` in `include/kho.h`; [`Errno::EINVAL`] for too many.
+    /// As `kho_prop_mem` in `include/kho.h`; [`Errno::EINVAL`] for too many ranges.
     pub fn mem(&mut self, ranges: &[Range]) -> Result<(), Errno> {
         let mut list = [Mem { addr: 0, len: 0 }; Self::MEM_MAX];
         if ranges.len() > list.len() {
@@ -128,7 +130,8 @@ impl Context<'_> {
         check(unsafe { ffi::kho_prop_mem(self.ctx, list.as_ptr(), ranges.len()) })
     }
 
-    /// Ranges of one [`mem`](Self::mem): what is on the kernel's stack meanwhile is 16 bytes for each.
+    /// Maximum number of ranges of one [`mem`](Self::mem), whose list takes 16 bytes for each of them on the kernel's
+    /// stack.
     pub const MEM_MAX: usize = 64;
 }
 
@@ -140,7 +143,7 @@ fn check(code: c_int) -> Result<(), Errno> {
     }
 }
 
-/// A producer and what kho.ko has to know of it; a static of the driver.
+/// A producer, and the structure that tells kho.ko of it; a static of the driver.
 ///
 /// # Invariants
 ///
@@ -155,7 +158,7 @@ pub struct Slot<P> {
 unsafe impl<P: Sync> Sync for Slot<P> {}
 
 impl<P: Producer> Slot<P> {
-    /// Not registered.
+    /// Makes a slot that is not registered.
     pub const fn new(producer: P) -> Self {
         Self {
             producer,
@@ -184,7 +187,8 @@ impl<P: Producer> Slot<P> {
     ///
     /// # Errors
     ///
-    /// [`Errno::EBUSY`] in the active phase, `EEXIST` for a name that is registered, [`Errno::EINVAL`] for a bad one.
+    /// [`Errno::EBUSY`] in the active phase; `EEXIST` if the name is registered already; [`Errno::EINVAL`] if the name
+    /// is not valid.
     pub unsafe fn register(&'static self, owner: ThisModule) -> Result<(), Errno> {
         let data: *const P = &self.producer;
         let raw = self.raw.get();
@@ -202,13 +206,13 @@ impl<P: Producer> Slot<P> {
         check(unsafe { ffi::kho_register_producer_owned(raw, owner.0) })
     }
 
-    /// Makes a node that arrived the producer's own, with all below it, although its pages stay reserved: from then on it may
-    /// hand them on as they are, and nobody else releases them.
+    /// Makes the producer the holder of a node that arrived, with all nodes below it, although its pages stay reserved.
+    /// From then on, the producer may hand those pages on unchanged, and only the producer can release them.
     ///
     /// # Errors
     ///
-    /// As `kho_hold_node` in `include/kho.h`: [`Errno::EINVAL`] when the producer is not registered, [`Errno::EBUSY`] when
-    /// the memory is not all there.
+    /// As `kho_hold_node` in `include/kho.h`: [`Errno::EINVAL`] if the producer is not registered; [`Errno::EBUSY`] if
+    /// some of the memory was claimed or released.
     pub fn hold(&'static self, node: Node) -> Result<(), Errno> {
         // SAFETY: a static; kho.ko knows by its address whether it was registered.
         check(unsafe { ffi::kho_hold_node(self.raw.get(), node.number()) })
@@ -218,18 +222,18 @@ impl<P: Producer> Slot<P> {
     ///
     /// # Errors
     ///
-    /// As `kho_release_node` in `include/kho.h`: [`Errno::ENOENT`] when it does not hold that node, [`Errno::EBUSY`] in the
-    /// active phase. Then nothing changed.
+    /// As `kho_release_node` in `include/kho.h`: [`Errno::ENOENT`] if the producer does not hold that node;
+    /// [`Errno::EBUSY`] in the active phase. Nothing changed then.
     pub fn release(&'static self, node: Node) -> Result<(), Errno> {
         // SAFETY: as in `hold`. The name is NULL until it is registered, and a string then.
         check(unsafe { ffi::kho_release_node(self.raw.get(), node.number()) })
     }
 
-    /// Makes kho.ko forget the producer; aborts first in the active phase.
+    /// Makes kho.ko forget the producer. In an active phase that the producer takes part in, kho.ko aborts first.
     ///
     /// # Safety
     ///
-    /// Registered.
+    /// The producer is registered.
     pub unsafe fn unregister(&'static self) {
         // SAFETY: the caller's.
         unsafe { ffi::kho_unregister_producer(self.raw.get()) }

@@ -1,4 +1,4 @@
-//! Handing over: writing down every instance, and freezing. And finding what arrived.
+//! Handing over: writing down every instance, and freezing. Receiving: finding the instances that arrived.
 
 use crate::boundary::handover::{Context, Node};
 use crate::boundary::kernel::{self, Block};
@@ -19,7 +19,8 @@ use khofs_decide::pack::S_IFDIR;
 use khofs_decide::state::{Arrived, Body, Instance};
 use khofs_decide::system::Cache;
 
-/// Bytes of a piece of memory that a tree is written into: what the page allocator has in one piece.
+/// Maximum length, in bytes, of a piece of memory that a tree is written into: the page allocator has that much in one
+/// piece.
 const PIECE: usize = 2 << 20;
 
 /// Memory that failed.
@@ -29,7 +30,8 @@ const EHWPOISON: Errno = Errno(133);
 ///
 /// # Errors
 ///
-/// No memory; what kho.ko says. Then nothing is frozen.
+/// No memory; the error of kho.ko; `EHWPOISON` if memory of an instance that is not mounted failed. Nothing is frozen
+/// then.
 pub fn serialize(ctx: &mut Context<'_>) -> Result<(), Errno> {
     // Who is in the middle of a change needs the lock to finish it.
     kernel::freeze(true);
@@ -45,7 +47,7 @@ pub fn serialize(ctx: &mut Context<'_>) -> Result<(), Errno> {
     result
 }
 
-/// Everything may change again.
+/// Ends the freeze: everything may change again.
 pub fn thaw() {
     {
         let mut state = STATE.lock();
@@ -131,7 +133,7 @@ fn tree(state: &State, instance: &Instance<Linux>, sb: Super) -> Result<Written,
     Ok(written)
 }
 
-/// Writes an inode; whether it is a directory.
+/// Writes an inode. Returns whether it is a directory.
 fn inode(draft: &mut Draft, state: &State, inode: Inode<'_>) -> Result<bool, Errno> {
     let content = content(inode.file()?, state);
     content.written.set((state.epoch, draft.next()));
@@ -142,7 +144,8 @@ fn inode(draft: &mut Draft, state: &State, inode: Inode<'_>) -> Result<bool, Err
     Ok(attr.kind() == S_IFDIR)
 }
 
-/// What nobody mounted is handed over as it is. So it has no place to say that a page is lost.
+/// Checks that no memory of an instance that is not mounted failed. Such an instance is handed over unchanged, so its
+/// tree has no place to say that a page is lost.
 fn all_good(instance: &Instance<Linux>, data: &RangeSet) -> Result<(), Errno> {
     for range in data.iter() {
         let (first, count) = (range.start().get() / PAGE_SIZE, range.pages());

@@ -1,4 +1,4 @@
-//! What `/sys/fs/khofs` says and does.
+//! The files in `/sys/fs/khofs`: the text that they show, and the actions of writes to them.
 
 use crate::state::{STATE, release_instance};
 use kho_boundary::log;
@@ -27,7 +27,7 @@ pub fn release_store(text: &[u8]) -> Result<(), Errno> {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when they do not fit; `ENOENT`.
+/// [`EINVAL`] if the options do not fit; `ENOENT` if there is no such instance.
 pub fn options_show(id: u32, out: &mut Text<'_>) -> Result<(), Errno> {
     show::options(STATE.lock().instance(id)?, out)
 }

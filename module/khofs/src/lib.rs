@@ -1,6 +1,6 @@
 //! The Rust half of `khofs.ko`, a RAM file system whose files survive kexec in place.
 //!
-//! What can be decided without the kernel is in [`khofs_decide`]. What only the kernel's headers can say (macros, inline
+//! The decisions, which need no kernel, are in [`khofs_decide`]. Code that needs the kernel's headers (macros, inline
 //! functions, op tables) is in the C files. All unsafe code is in [`boundary`].
 //!
 //! | module | does |
@@ -10,7 +10,7 @@
 //! | [`carry`] | handing over, and receiving |
 //! | [`control`] | what `/sys/fs/khofs` says and does |
 //!
-//! One lock, [`state::STATE`], is around all of it. It may be taken with page locks and inode locks held, never the
+//! One lock, [`state::STATE`], protects all state. It may be taken with page locks and inode locks held, never the
 //! other way round.
 #![no_std]
 #![deny(unsafe_code)]

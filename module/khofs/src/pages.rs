@@ -1,4 +1,4 @@
-//! Memory that goes back to the system, a part at a time: others get their turn in between.
+//! Memory that goes back to the system, a part at a time: other tasks get their turn in between.
 
 use crate::boundary::system::Linux;
 use crate::state::STATE;
@@ -18,7 +18,8 @@ pub fn reap() {
     }
 }
 
-/// An inode is gone, and what arrived of it with it. It may be a large file.
+/// Accounts for an inode that is gone, and discards the memory that arrived for it and is not in the page cache, a part
+/// at a time: the file may be large.
 pub fn inode_gone(id: u32, mut content: Content) {
     if !STATE.lock().inode_gone(id, &content) {
         return;

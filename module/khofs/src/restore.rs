@@ -1,4 +1,4 @@
-//! Filling a superblock: with a root, or with what arrived.
+//! Filling a superblock: with a root alone, or with the tree that arrived.
 
 use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
@@ -24,7 +24,7 @@ use khofs_decide::state::Body;
 ///
 /// # Errors
 ///
-/// No memory; [`EBADMSG`] when what arrived cannot be understood, which then stays reserved.
+/// No memory; [`EBADMSG`] if the tree that arrived cannot be understood. Its memory stays reserved then.
 pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     let arrived = {
         let mut state = STATE.lock();
@@ -52,7 +52,7 @@ pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     }
 }
 
-/// A new file system: the root alone.
+/// Makes a new file system, with the root alone.
 fn begin(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     let (seconds, nanoseconds) = kernel::now();
     let attr = Attr {
@@ -130,7 +130,7 @@ fn restore(
     Ok(())
 }
 
-/// From here on the files are there.
+/// Makes the instance live: from then on its files are there.
 fn finish(
     state: &mut State,
     id: u32,
@@ -159,7 +159,7 @@ fn finish(
     Ok(())
 }
 
-/// Makes the next inode; whether it is a directory.
+/// Makes the next inode. Returns whether it is a directory.
 fn inode(reader: &mut Reader<'_>, sb: Super, used: &mut Used) -> Result<(Loose, bool), Errno> {
     let read = restore::inode(reader, used)?;
     let dir = read.is_dir();

@@ -1,4 +1,4 @@
-//! All instances, and how one ends.
+//! All instances, and the end of one.
 
 use crate::boundary::handover::Node;
 use crate::boundary::system::State;
@@ -6,15 +6,16 @@ use kho_boundary::sync::Lock;
 use kho_decide::errno::Errno;
 use khofs_decide::state::Body;
 
-/// Everything.
+/// All instances and their memory.
 pub static STATE: Lock<State, 0> = Lock::new(State::new());
 
-/// Ends an instance, with all its files. Neither a mount nor another release is under way, nor an activation.
+/// Ends an instance, with all its files. No mount, no other release and no activation may be under way.
 ///
 /// # Errors
 ///
-/// `ENOENT` for no such name; `EBUSY` when it is mounted, or in the active phase. No memory: then a live instance is
-/// gone as far as its files are concerned, and what arrived of it and they never needed is given back by another attempt.
+/// `ENOENT` if no instance has that name; `EBUSY` if the instance is mounted, or in the active phase. No memory: the
+/// files of a live instance are gone then, and another attempt gives back the memory that arrived and that these files
+/// never needed.
 pub fn release_instance(name: &str) -> Result<(), Errno> {
     let (id, body) = STATE.lock().end(name)?;
     if let Body::Live(sb) = body

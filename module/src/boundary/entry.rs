@@ -1,4 +1,4 @@
-//! What C calls; `glue.h` declares the same, and `include/kho.h` says what drivers are promised.
+//! Functions that C calls; `glue.h` declares the same, and `include/kho.h` has the promises to drivers.
 //!
 //! Every pointer here comes from `glue.c`, which passes on what the kernel or a driver gave. What is
 //! required of them is what the C side of any such function requires: strings end with a NUL, buffers have
@@ -95,8 +95,8 @@ unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(p.cast(), len) }
 }
 
-/// Does what a producer asks for in its `serialize`. Whatever is wrong with it is remembered in the session, also when it
-/// is found in the arguments: a driver that ignores what its calls return must not lose state silently.
+/// Executes a call that a producer makes in its `serialize`. The session remembers every error of the call, also one
+/// that is found in the arguments: a driver that ignores the results of its calls must not lose state silently.
 ///
 /// # Safety
 ///
@@ -478,7 +478,7 @@ unsafe extern "C" fn kho_rs_hold_node(producer: *mut c_void, node: i64) -> c_int
     status(handle.and_then(|handle| PHASE.lock().hold(handle, node)))
 }
 
-/// Does not take the phase's lock: a producer may let others wait in `serialize` meanwhile.
+/// Does not take the phase's lock: a producer may make other tasks wait in its `serialize` meanwhile.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_release_node(name: *const c_char, node: i64) -> c_int {
     // SAFETY: a driver's string.
@@ -525,8 +525,8 @@ mod tests {
     use kho::RangeSet;
     use kho_decide::session::Limits;
 
-    /// What becomes of a producer that makes a call, ignores what it returns, and goes on: what it returned, and how the
-    /// producer ends.
+    /// Lets a producer make a call, ignore its result, and go on. Returns the result of the call, and the result of the
+    /// producer's end.
     fn ignored(call: impl FnOnce(*mut Session) -> c_int) -> (Result<(), Errno>, Result<(), Errno>) {
         let ram = range(1 << 20, 16 << 20).unwrap();
         let mut session = Session::new(Limits {

@@ -1,5 +1,5 @@
-//! The kernel's functions for host tests: a machine of [`PAGES`] pages for each test's thread. In the beginning they are
-//! ordinary ones, none of them reserved, and the page allocator has nothing left. [`with`] changes that.
+//! The kernel's functions for host tests: a machine of [`PAGES`] pages for each test's thread. In the beginning its
+//! pages are ordinary ones, none of them reserved, and the page allocator has nothing left. [`with`] changes that.
 
 use core::cell::RefCell;
 use core::ffi::{c_char, c_int, c_void};
@@ -10,13 +10,13 @@ use std::vec::Vec;
 /// Page frames that exist.
 const PAGES: u64 = 1 << 20;
 
-/// So many pages, from the first one on, have memory behind them: 64 MiB.
+/// Number of pages, from the first one on, that have memory behind them: 64 MiB.
 const BACKED: u64 = 16 << 10;
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
-/// A page that differs from an ordinary one that nobody uses.
+/// State of a page. The default is an ordinary page that is not in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     pub reserved: bool,
@@ -26,13 +26,13 @@ pub struct Page {
     pub count: c_int,
 }
 
-/// What the functions act on.
+/// State that the functions read and change.
 #[derive(Default)]
 pub struct Machine {
     pub pages: BTreeMap<u64, Page>,
     /// First page frames of the blocks that the page allocator gives, the last one first.
     pub free: Vec<u64>,
-    /// What went to the page allocator: first page frame and order.
+    /// Blocks that were freed to the page allocator: first page frame and order.
     pub freed: Vec<(u64, u32)>,
     /// Pages that the system counts as its own, more than in the beginning.
     pub managed: isize,

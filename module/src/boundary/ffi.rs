@@ -1,4 +1,4 @@
-//! What `glue.c` gives; `glue.h` declares the same.
+//! Functions that `glue.c` defines; `glue.h` declares the same.
 
 use core::ffi::{c_char, c_int, c_void};
 

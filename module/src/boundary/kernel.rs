@@ -25,7 +25,7 @@ pub fn release() -> &'static str {
 ///
 /// # Errors
 ///
-/// What opening or reading gives; [`EINVAL`] past 1 MiB; no memory.
+/// The error of opening or reading the file; [`EINVAL`] if the file has 1 MiB or more; no memory.
 pub fn read_file(path: &CStr) -> Result<Vec<u8>, Errno> {
     let mut error = 0;
     // SAFETY: `path` is NUL-terminated, `error` writable.
@@ -76,7 +76,7 @@ pub fn zeros(len: usize) -> Result<Vec<u8>, Errno> {
 ///
 /// # Errors
 ///
-/// What sysfs says.
+/// The error of sysfs.
 pub fn publish_dt() -> Result<(), Errno> {
     Errno::check(i64::from(ffi::kho_c_dt_publish())).map(|_| ())
 }
@@ -91,8 +91,8 @@ pub fn withdraw_dt() {
 pub struct SelfHold(());
 
 impl SelfHold {
-    /// One reference; `None` while the module is being unloaded. Its code is still there then, but only until the
-    /// caller returns.
+    /// Takes one reference; `None` while the module is being unloaded. The module's code is still there then, but only
+    /// until the caller returns.
     pub fn new() -> Option<Self> {
         // Made only then: one that is dropped here would give back a reference that was never taken.
         ffi::kho_c_hold_self().then(|| Self(()))

@@ -13,17 +13,17 @@ use kho_decide::pages::{CHUNK, chunks, good_runs, left_of, pfns, range_of};
 use kho_decide::system::{self, Failed};
 use kho_decide::text::Level;
 
-/// `page_private` of a page that arrived and has not been claimed: what tells it from a page that was
-/// released and that somebody else reserved since, when this module was unloaded and loaded again.
+/// `page_private` of a page that arrived and has not been claimed. When this module was unloaded and loaded again, the
+/// value tells such a page from a page that was released and that other code reserved since.
 const UNCLAIMED: usize = 0x6b68_6f75;
 
 /// `page_private` of the first page of a state tree whose arrival was handled.
 const HANDLED: usize = 0x6b68_6f68;
 
-/// What `page_private` of the first page of a kernel's part has beside an address.
+/// Low bits of `page_private` of the first page of a kernel's part, where the bits above hold a page-aligned address.
 const NOTE: u64 = 0x6f6;
 
-/// Lets others run, once for each chunk of a walk over pages.
+/// Lets other tasks run, once for each chunk of a walk over pages.
 fn rest(pfn: u64) {
     if pfn.is_multiple_of(CHUNK / PAGE_SIZE) {
         relax();
@@ -53,7 +53,7 @@ fn is_failed(pfn: u64) -> bool {
     ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_failed(pfn) }
 }
 
-/// The first page of `range` that `wanted` says yes to. Lets others run meanwhile: a range may be all of memory.
+/// The first page of `range` for which `wanted` is true. Lets other tasks run meanwhile: a range may be all of memory.
 fn first(range: PhysRange, wanted: impl Fn(u64) -> bool) -> Option<u64> {
     chunks(range).find_map(|chunk| {
         relax();
@@ -71,7 +71,7 @@ pub fn all_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_reserved(pfn)).is_none()
 }
 
-/// Whether no page is PageReserved.
+/// Whether every page has a page frame and none is PageReserved.
 pub fn none_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
 }
@@ -80,7 +80,7 @@ pub fn none_reserved(range: PhysRange) -> bool {
 ///
 /// # Errors
 ///
-/// [`ENXIO`] when they are not; no memory.
+/// [`ENXIO`] if a page is not such RAM or its memory failed; no memory.
 pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
     let outer = range.page_outer().ok_or(ENXIO)?;
     if !map.readable.contains_range(outer) || !all_reserved(outer) || first_failed(outer).is_some()
@@ -97,7 +97,7 @@ pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// The page behind an address of a vmalloc area; none behind any other address.
+/// The page behind an address of a vmalloc area; `None` for any other address.
 ///
 /// # Safety
 ///
@@ -180,14 +180,14 @@ pub struct Stays {
 }
 
 impl Stays {
-    /// The pages of the tree at `range`, which was read from there; none if they are not reserved.
+    /// The pages of the tree that was read from `range`; `None` if they are not reserved.
     pub fn new(range: PhysRange) -> Option<Self> {
         let first = pfns(range).start;
         // INVARIANT: reserved, and the caller says for what.
         is_reserved(first).then_some(Self { first })
     }
 
-    /// The page-aligned address that was noted there.
+    /// The page-aligned address that was noted for these pages; `None` if there is none.
     pub fn noted(&self) -> Option<PhysAddr> {
         let note = u64::try_from(private(self.first)).ok()?;
         (note % PAGE_SIZE == NOTE).then_some(PhysAddr::new(note.saturating_sub(NOTE)))
@@ -201,7 +201,7 @@ impl Stays {
     }
 }
 
-/// Memory that arrived and that nobody has claimed yet.
+/// Memory that arrived and is unclaimed.
 ///
 /// # Invariants
 ///
@@ -466,7 +466,7 @@ mod tests {
         RangeSet::from_ranges(range_of(first, end - first)).unwrap()
     }
 
-    /// What arrived in pages `first..end`, each full of ones.
+    /// Memory that arrived in pages `first..end`, each full of ones.
     fn arrived(first: u64, end: u64) -> Reserved {
         ffi::with(|machine| {
             for pfn in first..end {

@@ -10,8 +10,8 @@ use kho_decide::session::Session;
 ///
 /// # Invariants
 ///
-/// Points to a structure that the driver registered and has not unregistered yet; `kho.h` says that it stays
-/// as it is until then.
+/// Points to a structure that the driver registered and has not unregistered yet; `kho.h` says that it stays unchanged
+/// until then.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Handle(NonNull<c_void>);
 
@@ -28,7 +28,7 @@ impl Handle {
         NonNull::new(pointer).map(Self)
     }
 
-    /// A reference on the driver's module, or `None` when it is about to go.
+    /// Takes a reference on the driver's module; `None` if the module is being unloaded.
     pub fn hold(self) -> Option<Held> {
         // SAFETY: registered, by the # Invariants.
         let held = unsafe { ffi::kho_c_hold(self.0.as_ptr()) };
@@ -37,11 +37,11 @@ impl Handle {
     }
 }
 
-/// A producer whose module stays loaded until this is dropped.
+/// A producer whose module stays loaded until this value is dropped.
 pub struct Held(Handle);
 
 impl Held {
-    /// Whether it is this producer.
+    /// Whether this is the producer `handle`.
     pub fn is(&self, handle: Handle) -> bool {
         self.0 == handle
     }
@@ -50,7 +50,7 @@ impl Held {
     ///
     /// # Errors
     ///
-    /// What the driver returns.
+    /// The error that the driver returns.
     pub fn serialize(&self, session: &mut Session) -> Result<(), Errno> {
         let ctx: *mut Session = session;
         // SAFETY: registered, and its module is held. `ctx` is the only access to the session during the

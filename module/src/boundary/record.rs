@@ -1,7 +1,8 @@
-//! What has to be known after this module was unloaded and loaded again: which nodes drivers took over.
+//! Record of the nodes that drivers took over, for a module that is unloaded and loaded again.
 //!
-//! Of a node with `mem` the pages tell, but there are nodes without. So there is a bit for each node, in pages that are
-//! allocated when the first node is taken and never freed. The first page of the kernel's part says where they are.
+//! The pages of a node with `mem` show whether a driver took it over, but there are nodes without `mem`. So the record
+//! has a bit for each node, in pages that are allocated when the first node is taken over and never freed. The first
+//! page of the kernel's part notes the address of those pages.
 
 use super::ffi;
 use super::pages::{Block, Stays};
@@ -13,26 +14,28 @@ use kho_decide::system::{self, Block as _};
 ///
 /// # Invariants
 ///
-/// `pages` are pages that [`Record::make`] gave away to the record of this part, with a bit for each number below `nodes`.
-/// Nothing else uses them.
+/// `pages` are pages that [`Record::make`] gave away to the record of this part, with a bit for each number below
+/// `nodes`. Nothing else uses them.
 pub struct Record {
     pages: PhysRange,
     nodes: usize,
 }
 
 impl Record {
-    /// The one that an earlier instance of this module made for the kernel's part in `part`, which has so many nodes.
+    /// The record that an earlier instance of this module made for the kernel's part in `part`, which has `nodes`
+    /// nodes; `None` if there is none.
     pub fn find(part: &Stays, nodes: usize) -> Option<Self> {
         let pages = PhysRange::new(part.noted()?, pages(nodes)?.checked_mul(PAGE_SIZE)?).ok()?;
         // INVARIANT: `make` noted them, for the same tree, and gave them away.
         Some(Self { pages, nodes })
     }
 
-    /// A new one, for a part that has none: nobody took a node. `block` gives so many zeroed pages.
+    /// Makes a record, in which no node is taken over yet, for a kernel's part that has none. `block` allocates as many
+    /// zeroed pages as its argument says.
     ///
     /// # Errors
     ///
-    /// What `block` returns.
+    /// The error of `block`.
     pub fn make(
         part: &Stays,
         nodes: usize,
@@ -74,7 +77,7 @@ impl system::Record for Record {
     }
 }
 
-/// Pages for so many bits.
+/// Number of pages for a record of `nodes` nodes, with a bit for each.
 fn pages(nodes: usize) -> Option<u64> {
     let bytes = u64::try_from(nodes.div_ceil(8)).ok()?;
     Some(bytes.div_ceil(PAGE_SIZE).max(1))

@@ -15,7 +15,7 @@ use crate::scenarios::groups;
 /// The page.
 const PAGE: &str = "docs/src/checked.md";
 
-/// The functions of scripts, by their names, and what is outside of them.
+/// Functions of scripts, by name, and the lines outside of functions.
 #[derive(Default)]
 struct Shell<'t> {
     functions: BTreeMap<&'t str, Vec<&'t str>>,
@@ -23,7 +23,8 @@ struct Shell<'t> {
 }
 
 impl<'t> Shell<'t> {
-    /// Of scripts in the style of this project: `name() {`, and `}` at the beginning of a line or at the end of the same one.
+    /// Reads scripts in the style of this project: `name() {`, and `}` at the beginning of a line or at the end of
+    /// the same one.
     fn read(texts: &[&'t str]) -> Self {
         let mut shell = Self::default();
         let mut inside: Option<&str> = None;
@@ -45,7 +46,7 @@ impl<'t> Shell<'t> {
         shell
     }
 
-    /// The verbs of `kho` that are called, by functions too.
+    /// Returns the verbs of `kho` that the scripts call, also through functions.
     fn verbs(&self, known: &[String]) -> BTreeSet<String> {
         let mut verbs = BTreeSet::new();
         let mut called = BTreeSet::new();
@@ -74,7 +75,7 @@ impl<'t> Shell<'t> {
     }
 }
 
-/// What a verb was called under: names of columns.
+/// Returns, for each verb, the names of the columns that it counts in: kernel, firmware, with or without the module.
 fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'static str>> {
     let runs = &scenario.runs;
     let mut found: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
@@ -130,7 +131,8 @@ fn has_module(runs: &Runs, hop: usize) -> bool {
     }
 }
 
-/// How many guest tests call each verb, by kernel, by firmware, with and without modules.
+/// Makes the table of verbs: number of guest tests that call each verb, by kernel, by firmware, with and without
+/// modules.
 fn verbs() -> String {
     let command = kho_dist::pages::command();
     let known: Vec<String> = command
@@ -171,7 +173,7 @@ fn verbs() -> String {
     text
 }
 
-/// Every guest test.
+/// Makes the tables of all guest tests.
 fn guests() -> String {
     let mut text = String::new();
     for (heading, scenarios) in groups() {
@@ -212,7 +214,7 @@ fn guests() -> String {
     text
 }
 
-/// Every file of tests of the crates, by its first sentence.
+/// Makes the table of the crates' test files, each with the first paragraph of its documentation.
 fn host() -> String {
     let list = |folder: &Path| {
         let entries = std::fs::read_dir(folder).into_iter().flatten();

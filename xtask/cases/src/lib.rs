@@ -1,4 +1,4 @@
-//! The guest tests: scenarios with their scripts, suites that nobody here wrote, the soak, and the commands of the book.
+//! The guest tests: scenarios with their scripts, suites of other projects, the soak, and the commands of the book.
 
 #[cfg(test)]
 mod coverage;

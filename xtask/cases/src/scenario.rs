@@ -18,93 +18,93 @@ pub(crate) const PRELUDE: &str = include_str!("prelude.sh");
 /// Shell functions that the scripts of full systems have.
 pub(crate) const SYSTEM_PRELUDE: &str = include_str!("scenarios/systems/prelude.sh");
 
-/// A look at what came out of a guest that passed: an error makes it fail, text is shown beside its name.
+/// Check of the outcome of a guest that passed. An error fails the test; the text is shown beside the test's name.
 pub type Check = fn(&Outcome) -> Result<String>;
 
 /// A guest test.
 pub struct Scenario {
-    /// Short, unique, without spaces.
+    /// Name: short, unique, without spaces.
     pub name: String,
-    /// What it shows, for `--list`.
+    /// Description of the behaviour that the test shows, for `--list`.
     pub about: String,
     /// The machine.
     pub machine: Machine,
-    /// What boots and runs in it.
+    /// Kernels or system, modules, scripts and files of the guest.
     pub runs: Runs,
-    /// What the host does.
+    /// Part of the host.
     pub host: Part,
-    /// What it may take.
+    /// Limits of the test.
     pub limits: Limits,
 }
 
-/// What boots and runs in the machine.
+/// Kernels or a full system, and the modules, scripts and files for them.
 #[derive(Default)]
 pub struct Runs {
     /// A full system, in place of the kernels.
     pub system: Option<Release>,
-    /// From first to last.
+    /// Kernels, from first to last.
     pub kernels: Vec<&'static str>,
     /// More kernel parameters.
     pub append: String,
-    /// What is loaded into the kernels.
+    /// Kernel modules.
     pub modules: Modules,
-    /// What runs in them.
+    /// Scripts that run in the kernels.
     pub scripts: Scripts,
-    /// What the scripts find on their disk.
+    /// Files that the scripts find on their disk.
     pub files: Files,
 }
 
 /// Modules of kernels.
 #[derive(Default)]
 pub struct Modules {
-    /// Of Debian's, by name.
+    /// Names of Debian's modules to load.
     pub debian: Vec<String>,
-    /// Of ours, in the order in which they are loaded.
+    /// Names of this project's modules to load, in the order in which they are loaded.
     pub ours: Vec<String>,
-    /// Ours are built and on the disk, whether loaded or not.
+    /// Whether this project's modules are built and on the disk, loaded or not.
     pub built: bool,
-    /// Hops after which the kernel has none of ours.
+    /// Hops after which the kernel has no module of this project.
     pub without: Vec<usize>,
 }
 
 /// Scripts of kernels.
 #[derive(Default)]
 pub struct Scripts {
-    /// Of the first.
+    /// Script of the first kernel.
     pub first: Option<String>,
-    /// Of every kernel that is reached by a hop.
+    /// Script of every kernel that is reached by a hop.
     pub each: Option<String>,
-    /// After so many hops, instead of the above.
+    /// Scripts that replace `first` or `each`, by the number of hops before them.
     pub at: Vec<(usize, String)>,
 }
 
 /// Files for scripts.
 #[derive(Default)]
 pub struct Files {
-    /// Programs that nobody here wrote.
+    /// Programs of other projects.
     pub foreign: Vec<Foreign>,
-    /// Debian's trace-cmd.
+    /// Whether Debian's trace-cmd is among the files.
     pub trace_cmd: bool,
-    /// The `kho` command of the next contract.
+    /// Whether the `kho` command of the next contract is among the files.
     pub next_command: bool,
-    /// The modules that kho-dkms makes.
+    /// Whether the modules that kho-dkms makes are among the files.
     pub dkms: bool,
 }
 
-/// What the host does.
+/// Part of the host in a test.
 #[derive(Default)]
 pub struct Part {
-    /// At marks.
+    /// Steps that the host does when a script reaches their marks.
     pub steps: Vec<Step>,
-    /// In the end, after a pass.
+    /// Check in the end, after a pass.
     pub check: Option<Check>,
 }
 
-/// What a test may take.
+/// Limits of a test.
 pub struct Limits {
-    /// Only run on demand.
+    /// Whether the test runs on demand only.
     pub slow: bool,
-    /// For all of it.
+    /// Time limit of the whole test.
     pub timeout: Duration,
 }
 
@@ -160,7 +160,7 @@ impl Scenario {
         self
     }
 
-    /// The script after so many hops, instead of the above.
+    /// The script after `hop` hops, in place of the one of [`first`](Self::first) or [`each`](Self::each).
     pub fn at(mut self, hop: usize, script: &str) -> Self {
         self.runs.scripts.at.push((hop, script.to_owned()));
         self
@@ -217,13 +217,13 @@ impl Scenario {
         self
     }
 
-    /// Programs that nobody here wrote, usable in scripts after `foreign`.
+    /// Programs of other projects, usable in scripts after `foreign`.
     pub fn foreign(mut self, programs: &[Foreign]) -> Self {
         self.runs.files.foreign = programs.to_vec();
         self
     }
 
-    /// The kernel after so many hops has no module of ours.
+    /// The kernel after `hop` hops has no module of this project.
     pub fn without_module(mut self, hop: usize) -> Self {
         self.runs.modules.without.push(hop);
         self
@@ -246,13 +246,13 @@ impl Scenario {
         self.runs.files.next_command
     }
 
-    /// Limit for all of it; 240 s otherwise.
+    /// Time limit of the whole test; 240 s otherwise.
     pub fn timeout_s(mut self, seconds: u64) -> Self {
         self.limits.timeout = Duration::from_secs(seconds);
         self
     }
 
-    /// Something the host does while a script waits in `kho-guest mark MARK`.
+    /// Adds a step that the host does while a script waits in `kho-guest mark MARK`.
     pub fn step(
         mut self,
         mark: &str,
@@ -265,7 +265,8 @@ impl Scenario {
         self
     }
 
-    /// The guest's clock counts instructions, one a nanosecond: what it measures does not depend on the host.
+    /// The guest's clock counts instructions, one a nanosecond: times that the guest measures do not depend on the
+    /// host.
     pub fn counting(mut self) -> Self {
         self.machine.counting = true;
         self.smp(1)
@@ -283,37 +284,39 @@ impl Scenario {
         self
     }
 
-    /// So many kernels die in it, each followed by a start from nothing.
+    /// Sets the number of kernels that die in the guest, each followed by a start from nothing.
     pub fn panics(mut self, kernels: usize) -> Self {
         self.machine.panics = kernels;
         self.restarts()
     }
 
-    /// So many kernels of a full system die when they should leave for the next stage; their crash kernel reboots into it.
+    /// Sets the number of kernels of a full system that die when they should leave for the next stage. Their crash
+    /// kernel reboots into that stage.
     pub fn crashes(mut self, kernels: usize) -> Self {
         self.machine.crashes = kernels;
         self
     }
 
-    /// The host can read and write its memory, see [`Host::memory`].
+    /// The host can read and write the guest's memory, see [`Host::memory`].
     pub fn memory_in_file(mut self) -> Self {
         self.machine.memory_in_file = true;
         self
     }
 
-    /// Something the host looks at after a pass.
+    /// Sets the check that the host makes after a pass.
     pub fn check(mut self, check: Check) -> Self {
         self.host.check = Some(check);
         self
     }
 
-    /// Only with `--all`.
+    /// The test runs only with `--all`.
     pub fn slow(mut self) -> Self {
         self.limits.slow = true;
         self
     }
 
-    /// How long it takes beside others: in boots of a kernel, of which a full system makes many times the work.
+    /// Length of the test relative to others, in boots of a kernel. A boot of a full system counts as eight, because
+    /// it is many times the work.
     pub fn length(&self) -> usize {
         const SYSTEM: usize = 8;
         self.runs.kernels.len().max(self.runs.scripts.at.len())
@@ -324,12 +327,12 @@ impl Scenario {
             }
     }
 
-    /// Whether it boots the kernel that is built here.
+    /// Whether the test boots the kernel that is built here.
     pub fn needs_peer(&self) -> bool {
         self.runs.kernels.contains(&peer::NAME)
     }
 
-    /// Every script, as it is written here.
+    /// Returns every script of the test, without the functions that all scripts have.
     pub fn scripts(&self) -> impl Iterator<Item = &str> {
         let Scripts { first, each, at } = &self.runs.scripts;
         let usual = first.iter().chain(each);
@@ -338,7 +341,8 @@ impl Scenario {
             .map(String::as_str)
     }
 
-    /// Runs it in a guest, without its [`check`](Self::check). What cannot be prepared is a broken harness.
+    /// Runs the test in a guest, without its [`check`](Self::check). If the guest's contents cannot be prepared, the
+    /// outcome is a broken harness.
     pub fn run(&self, stock: &Stock, observer: Observer<'_>) -> Outcome {
         let contents = match self.runs.contents(stock) {
             Ok(contents) => contents,
@@ -356,7 +360,7 @@ impl Scenario {
 }
 
 impl Runs {
-    /// What the guest boots and runs.
+    /// Prepares the kernels or the system, and the modules, scripts and files, that the guest boots and runs.
     fn contents(&self, stock: &Stock) -> Result<Contents> {
         match self.system {
             Some(release) => self.of_system(release, stock),
@@ -416,7 +420,7 @@ impl Runs {
 }
 
 impl Scripts {
-    /// The script after so many hops, as it is written here.
+    /// Returns the script after `hop` hops, without the functions that all scripts have; `None` if there is none.
     pub fn of(&self, hop: usize) -> Option<&str> {
         let special = self.at.iter().find(|(at, _)| *at == hop);
         let usual = match hop {

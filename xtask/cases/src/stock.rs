@@ -1,4 +1,4 @@
-//! What guest tests take from: the laboratory, and what is made for them once.
+//! Stock of the guest tests: the laboratory, and the packages and modules that are made for guests once.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use kho_dist::installed::{self, Dkms};
 use kho_lab::Lab;
 use kho_lab::system::Release;
 
-/// The laboratory, and what is made for guests once.
+/// The laboratory, and the packages and modules that are made for guests once.
 pub struct Stock {
     /// The laboratory.
     pub lab: Lab,
@@ -17,7 +17,7 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// As [`Lab::open`].
+    /// Opens the laboratory as [`Lab::open`] does.
     pub fn open(kho: Option<&Path>) -> Result<Self> {
         Ok(Self {
             lab: Lab::open(kho)?,
@@ -36,7 +36,7 @@ impl Stock {
             .map_err(|error| anyhow!("making packages: {error}"))
     }
 
-    /// Installs kho-dkms in a release, upgrades and purges it, once; gives what it built.
+    /// Installs kho-dkms in a release, upgrades and purges it, once. Returns the modules that it built.
     pub fn dkms(&self, release: Release) -> Result<Dkms> {
         let make = || installed::dkms(self.lab.cache(), release, &self.packages()?, self.lab.dir());
         let made = self.dkms[release as usize]

@@ -1,4 +1,4 @@
-//! Writes Debian packages: the same bytes for the same contents, whenever and by whomever.
+//! Writes Debian packages: the same contents give the same bytes, at any time and for any user.
 //!
 //! Format: deb(5), an ar archive of `debian-binary`, `control.tar.xz` and `data.tar.xz`.
 
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, ensure};
 
 /// One file of a package.
 pub struct Entry {
-    /// Content, or where a link points to.
+    /// Content, or the target of a link.
     pub body: Body,
     /// Permissions.
     pub mode: u32,
 }
 
-/// What a file is.
+/// Kind and content of a file.
 pub enum Body {
     /// A regular file.
     File(Vec<u8>),
@@ -77,7 +77,7 @@ impl Package {
         self.files.insert(path.into(), Entry { body, mode: 0o755 });
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the package.
     pub fn write(&self) -> Result<Vec<u8>> {
         let mut archive = ar::Builder::new(Vec::new());
         for (name, bytes) in [

@@ -25,7 +25,7 @@ const MITIGATIONS: [&str; 2] = ["retpoline rethunk", "retpoline rethunk ibt padd
 /// The Rust halves of kho.ko and khofs.ko.
 const HALVES: [&str; 2] = ["kho_module.full.o", "khofs_module.full.o"];
 
-/// What is not for the package, in the folders that are copied.
+/// Names of the files and folders that are not for the package, in the folders that are copied.
 const LEFT_OUT: [&str; 7] = [
     "target",
     "build",
@@ -39,7 +39,8 @@ const LEFT_OUT: [&str; 7] = [
 /// Files of the package, by their path in its folder.
 pub type Sources = BTreeMap<PathBuf, Vec<u8>>;
 
-/// The sources and the objects. Guests do with objects that were compiled before from the same sources.
+/// Returns the sources and the objects. For guests, objects that were compiled before from the same sources are
+/// enough.
 pub fn sources(for_guests: bool) -> Result<Sources> {
     let work = workspace::target_dir()?.join("dkms");
     std::fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
@@ -67,7 +68,7 @@ pub fn sources(for_guests: bool) -> Result<Sources> {
     Ok(sources)
 }
 
-/// Compiles the Rust halves of what is in `stage`, for all kernels.
+/// Compiles the Rust halves of the sources in `stage`, for all kernels.
 fn compile(cache: &Cache, stage: &Path, to: &Path) -> Result<()> {
     let work = stage.with_file_name("work");
     for mitigations in MITIGATIONS {
@@ -91,7 +92,7 @@ fn compile(cache: &Cache, stage: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Adds them to a package of this version.
+/// Adds the sources to a package of this version.
 pub fn add(package: &mut Package, version: &str, sources: &Sources) {
     for (path, bytes) in sources {
         let target = Path::new(&format!("usr/src/kho-{version}")).join(path);
@@ -106,7 +107,7 @@ pub fn add(package: &mut Package, version: &str, sources: &Sources) {
     }
 }
 
-/// What is compiled, in the layout that is installed: the core crate lies inside.
+/// Copies the sources that are compiled to `stage`, in the layout that is installed: the core crate lies inside.
 fn stage_sources(stage: &Path) -> Result<()> {
     let root = workspace::root();
     copy_tree(&root.join("module"), stage)?;
@@ -132,7 +133,7 @@ fn stage_sources(stage: &Path) -> Result<()> {
     edit("dkms.conf", &own, &own)
 }
 
-/// `cargo package` of one crate, without building it; gives the file.
+/// Runs `cargo package` for one crate, without building it. Returns the path of the crate file.
 fn publish(name: &str) -> Result<PathBuf> {
     let target = workspace::target_dir()?.join("dkms/package");
     let mut command = workspace::cargo();

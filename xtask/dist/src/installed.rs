@@ -1,4 +1,4 @@
-//! What kho-dkms makes where it is installed.
+//! Modules that kho-dkms makes where it is installed.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use anyhow::Result;
 use kho_lab::cache::Cache;
 use kho_lab::system::{self, Recipe, Release};
 
-/// What is done in a place with the headers of every kernel and no Rust.
+/// Script that installs, upgrades and purges kho-dkms in a system with the headers of every kernel and no Rust.
 const SCRIPT: &str = include_str!("installed.sh");
 
-/// What kho-dkms makes in a release.
+/// Modules that kho-dkms makes in a release.
 #[derive(Debug, Clone)]
 pub struct Dkms {
-    /// The kernels that it was built for.
+    /// Kernels that the modules were built for.
     pub kernels: Vec<String>,
-    /// An archive of the modules of all of them, to be unpacked at the root.
+    /// Archive of the modules of all these kernels, to be unpacked at the root.
     pub modules: PathBuf,
 }
 
-/// Installs kho-dkms in a release, upgrades and purges it; gives what it built, in a folder of `dir`.
+/// Installs kho-dkms in a release, upgrades and purges it. Returns the modules that it built, in a folder of `dir`.
 pub fn dkms(cache: &Cache, release: Release, packages: &[PathBuf], dir: &Path) -> Result<Dkms> {
     let recipe = Recipe::dkms(release);
     let out = dir.join(&recipe.name);

@@ -1,4 +1,5 @@
-//! The Debian packages: what is in them, and that they install. The command line's definition gives manuals and completions.
+//! The Debian packages: their contents, and a check that they install. The command line's definition gives manuals
+//! and completions.
 
 mod deb;
 mod dkms;
@@ -18,7 +19,7 @@ use dkms::VERSION;
 /// Crates that are published, each after those that it needs.
 pub const PUBLISHED: [&str; 2] = ["kho", "kho-kexec"];
 
-/// What is in lintian's package.
+/// Program that the check needs, in lintian's package.
 const LINTIAN: [host::Need; 1] = [host::Need::program("lintian", "lintian")];
 
 /// Lets lintian look at packages; everything it finds is an error.
@@ -117,7 +118,7 @@ fn dkms(version: &str, time: u64, sources: &dkms::Sources) -> Result<Package> {
     Ok(package)
 }
 
-/// What every package has: the fields, the documents that policy wants, the scripts.
+/// Starts a package with the parts that every package has: the fields, the documents that policy wants, the scripts.
 fn start(name: &str, version: &str, time: u64) -> Result<Package> {
     let control = packaging(&format!("debian/{name}/control"))?;
     let mut fields = vec![];

@@ -20,7 +20,7 @@ pub fn statuses() -> impl Iterator<Item = (u8, &'static str, &'static str)> {
     all.map(|status| (status.code(), status.name(), status.meaning()))
 }
 
-/// Adds them.
+/// Adds the manual pages and the completions to a package.
 pub fn add(package: &mut Package) -> Result<()> {
     for (name, text) in manuals()? {
         package.gzip(&format!("usr/share/man/man8/{name}.8"), text.as_bytes())?;
@@ -41,7 +41,7 @@ fn completion(shell: Shell) -> Vec<u8> {
     text
 }
 
-/// What the package has besides the command.
+/// Section FILES of the manual page: files and services that the package has besides the command.
 const FILES: &str = "\
 .SH FILES
 .TP

@@ -37,7 +37,8 @@ pub struct Arguments {
     steps: u64,
 }
 
-/// Does the rounds. What exists is known without looking, so that two directories go the same way.
+/// Does the rounds. The model knows the entries without looking into the directory, so that two directories go the
+/// same way.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut model = Model::default();
     for round in 0..=arguments.last {
@@ -65,12 +66,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What exists, by paths relative to the directory.
+/// Entries that exist, by paths relative to the directory.
 #[derive(Default)]
 struct Model {
     dirs: Vec<String>,
     files: Vec<Name>,
-    /// Symbolic links, and what else has no content of its own here.
+    /// Symbolic links, and other entries that have no content of their own here.
     links: Vec<String>,
 }
 
@@ -323,19 +324,19 @@ impl Model {
         Ok(())
     }
 
-    /// The paths of all that exists.
+    /// The paths of all entries.
     fn paths(&mut self) -> impl Iterator<Item = &mut String> {
         let files = self.files.iter_mut().map(|name| &mut name.path);
         self.dirs.iter_mut().chain(&mut self.links).chain(files)
     }
 
-    /// Nothing that exists is inside of the directory.
+    /// Whether no entry is inside of the directory.
     fn is_empty(&mut self, path: &str) -> bool {
         let inside = format!("{path}/");
         self.paths().all(|path| !path.starts_with(&inside))
     }
 
-    /// A directory has another path, and with it everything inside.
+    /// Gives a directory another path, and with it every entry inside.
     fn rename(&mut self, from: &str, to: &str) {
         let inside = format!("{from}/");
         for path in self.paths() {
@@ -347,7 +348,7 @@ impl Model {
         }
     }
 
-    /// Gives everything the times of the round: directories last, from the inside out.
+    /// Gives every entry the times of the round: directories last, from the inside out.
     fn settle(&self, dir: &Path, round: u64) -> Result<()> {
         let time = Timespec {
             tv_sec: 1_600_000_000 + round as i64,

@@ -44,7 +44,7 @@ impl Control {
         tcdrain(&self.port).context("draining the control port")
     }
 
-    /// Prints one line of somebody's output.
+    /// Prints one line: an event, or a line of a command's output.
     pub fn line(&self, line: &[u8]) -> Result<()> {
         let mut whole = line.to_vec();
         whole.push(b'\n');

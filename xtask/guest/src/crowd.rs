@@ -12,10 +12,10 @@ use crate::loader::{self, Next, Places};
 /// Room for chain and tree.
 const STATE: u64 = 64 << 10;
 
-/// What `kho-guest load-crowd` takes; `kho plan --json` with one entry comes on standard input.
+/// Arguments of `kho-guest load-crowd`; `kho plan --json` with one entry comes on standard input.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// How many ranges, the one with the state included.
+    /// Number of ranges, the one with the state included.
     count: u64,
     #[command(flatten)]
     next: Next,

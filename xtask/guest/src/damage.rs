@@ -16,10 +16,10 @@ use crate::loader::{self, GENERATION, Next, Places, blob};
 use crate::part::{self, Forgery};
 use crate::rings;
 
-/// What `kho-guest load-damaged` takes.
+/// Arguments of `kho-guest load-damaged`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// What to break.
+    /// Damage to do.
     damage: Damage,
     /// Hand over a forged kernel's part too, in the second half of the content.
     #[arg(long)]
@@ -113,7 +113,7 @@ pub fn load(arguments: &Arguments) -> Result<()> {
     loader::load(&arguments.next, places.placement, &tree, &reserved, content)
 }
 
-/// The two blobs that the entry's piece is shared by, in whole pages.
+/// Ranges of the two blobs that share the entry's piece, in whole pages.
 fn halves(places: &Places) -> Result<(PhysRange, PhysRange)> {
     let half = places.blob.len() / 2 / PAGE_SIZE * PAGE_SIZE;
     ensure!(half > 0, "an entry of two pages or more is needed");

@@ -18,16 +18,16 @@ use rustix::system::RebootCommand;
 
 use crate::control::Control;
 
-/// Made by `kho-guest loaded`: [`BARE`], or the options for `kho exec`.
+/// File that `kho-guest loaded` makes. It holds [`BARE`], or the options for `kho exec`.
 pub const LOADED: &str = "/run/next-kernel-is-loaded";
 
-/// What [`LOADED`] holds when the loaded image is to be started without `kho exec`.
+/// Content of [`LOADED`] if the loaded image is to be started without `kho exec`.
 pub const BARE: &str = "bare";
 
 const DISK: &str = "/dev/vda";
 const PATH: &str = "/media/bin:/bin:/sbin:/usr/bin:/usr/sbin";
 
-/// File system, where, and options; in this order.
+/// Mounts, in this order: file system, directory, options.
 const MOUNTS: [(&str, &str, &str); 9] = [
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
@@ -81,7 +81,7 @@ fn stage() -> Result<()> {
     }
 }
 
-/// The stage's script and the hop after it. Comes back only when there is no further hop.
+/// Runs the stage's script and makes the hop after it. Comes back only when there is no further hop.
 fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
     load_modules()?;
     mount_media()?;

@@ -1,4 +1,4 @@
-//! What the host and its test guests tell each other.
+//! Events and answers that the host and its test guests exchange.
 //!
 //! A guest has two serial ports. The first belongs to its kernel alone, so that everything on it can be judged as
 //! kernel output. The second carries the output of the scripts and, among it, the events of this module: lines
@@ -19,7 +19,7 @@ pub const TOKEN_PARAMETER: &str = "kho_guest.token";
 /// Kernel command line parameter that carries the number of hops made so far.
 pub const HOP_PARAMETER: &str = "kho_guest.hop";
 
-/// Where the guest mounts the read-only disk.
+/// Directory at which the guest mounts the read-only disk.
 pub const MEDIA: &str = "/media";
 
 /// The [`Plan`] as JSON, on the disk.
@@ -34,27 +34,27 @@ pub const MODULES: &str = "/lib/guest-modules";
 /// The serial port for scripts and events.
 pub const CONTROL_PORT: &str = "/dev/ttyS1";
 
-/// What a guest is to do, kernel after kernel.
+/// Plan of a guest: its stages, kernel after kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// One stage for the first boot and one for each hop.
     pub stages: Vec<Stage>,
 }
 
-/// What to do under one kernel.
+/// Work of a guest under one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
     /// Name of the kernel as the user gave it, for people.
     pub kernel: String,
     /// Folder below [`MEDIA`] that holds this kernel's `bzImage` and `initrd`.
     pub folder: String,
-    /// Script below [`MEDIA`], or none when arriving is all there is to do.
+    /// Script below [`MEDIA`]; `None` if the stage only has to arrive.
     pub script: Option<String>,
     /// Kernel command line without the hop parameter.
     pub cmdline: String,
 }
 
-/// Something a guest tells its host.
+/// Event that a guest reports to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
@@ -73,7 +73,7 @@ pub enum Event {
         hop: usize,
         /// Whether all is well.
         pass: bool,
-        /// Why not.
+        /// Reason of a failure; empty if all is well.
         why: String,
     },
     /// `kho exec` runs next.
@@ -83,16 +83,16 @@ pub enum Event {
     },
     /// A value that must be the same whenever its key comes up, over all hops. The host remembers the first.
     Same {
-        /// What is compared.
+        /// Name of the compared value.
         key: String,
         /// The value seen now.
         value: String,
     },
     /// A measured value for the host's tables.
     Report {
-        /// What was measured.
+        /// Name of the measured value.
         key: String,
-        /// The result.
+        /// The measured value.
         value: String,
     },
     /// The guest waits here until the host has done its step and answers with [`go`].
@@ -102,7 +102,7 @@ pub enum Event {
     },
     /// Nothing fails here, but something could not be tried.
     Skip {
-        /// What could not be tried, and why.
+        /// Description of the thing that could not be tried, and the reason.
         why: String,
     },
     /// The guest waits here until the host has answered with [`lives`]: how often it was switched on.

@@ -8,7 +8,7 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, XattrFlags, linkat, open, setxattr, symlink};
 use rustix::io::Errno;
 
-/// What to make more of.
+/// Things to make more of.
 #[derive(clap::Subcommand)]
 pub enum Tool {
     /// Further names of a file: FILE.0, FILE.1 and so on.

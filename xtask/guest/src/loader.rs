@@ -1,5 +1,5 @@
-//! A second, small user of the loader's crates: loads what `kho` never would. The places come from `kho plan --json`, so that
-//! everything is right but what a test wants wrong.
+//! A second, small user of the loader's crates: loads kernels and trees that `kho` never would. The places come from
+//! `kho plan --json`, so that everything is right except the part that a test wants wrong.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use serde_json::Value;
 /// The generation of every tree that is made here.
 pub const GENERATION: u64 = 0x600d;
 
-/// What `previous-release` says in them.
+/// Value of `previous-release` in every tree that is made here.
 pub const RELEASE: &str = "a-test";
 
 /// The next kernel, as a command line names it.
@@ -41,7 +41,7 @@ pub struct Next {
 
 /// The places that the plan chose.
 pub struct Places {
-    /// Where the image goes.
+    /// Destinations of the image's parts: kernel, initrd, boot parameters and state.
     pub placement: Placement,
     /// The scratch region.
     pub scratch: PhysRange,
@@ -54,7 +54,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Reads them from `kho plan --json` with one entry, on standard input.
+    /// Reads the places from `kho plan --json` with one entry, on standard input.
     pub fn read() -> Result<Self> {
         Self::parse(&serde_json::from_reader(std::io::stdin())?)
     }
@@ -137,7 +137,8 @@ pub fn blob<'a>(label: &'a str, bytes: &[u8], mem: &'a [PhysRange]) -> Result<Bl
     })
 }
 
-/// Loads the next kernel with this tree, which says that `reserved` is, and this content, as long as its place.
+/// Loads the next kernel with this tree, which says that the ranges in `reserved` are reserved, and with this
+/// content, which is as long as its range.
 pub fn load(
     next: &Next,
     placement: Placement,

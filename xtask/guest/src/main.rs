@@ -40,8 +40,8 @@ struct Arguments {
 enum Tool {
     /// Write a pattern into nearly all free memory, then give it back.
     ///
-    /// Whatever the kernel believes to be free is overwritten, so memory that should have been kept and was not is
-    /// destroyed before anybody compares it. Prints the MiB written.
+    /// The kernel gives all of its free memory for this. So memory that should have been kept and was not is overwritten
+    /// before a test compares it. Prints the MiB written.
     Fill {
         /// MiB of available memory to leave alone.
         #[arg(long, default_value_t = 32)]
@@ -66,7 +66,7 @@ enum Tool {
     },
     /// Write pseudo-random bytes to standard output.
     Bytes {
-        /// How many.
+        /// Number of bytes.
         len: u64,
         /// Number from which they follow.
         #[arg(long, default_value_t = 1)]
@@ -87,10 +87,10 @@ enum Tool {
     Churn(churn::Arguments),
     /// Rename a file by renameat2(2).
     Rename {
-        /// What is there already is an error.
+        /// An existing destination is an error.
         #[arg(long)]
         noreplace: bool,
-        /// What is there takes the other name.
+        /// The two names change places.
         #[arg(long)]
         exchange: bool,
         /// Leave a whiteout, as overlays do.
@@ -154,21 +154,21 @@ enum Tool {
     Boottime,
     /// Tell the host a value that must be equal each time this key comes up, over all hops.
     Same {
-        /// What is compared.
+        /// Name of the value that is compared.
         key: String,
         /// The value; read from standard input when absent.
         value: Option<String>,
     },
     /// Tell the host a measured value.
     Report {
-        /// What was measured.
+        /// Name of the figure.
         key: String,
         /// The result; read from standard input when absent.
         value: Option<String>,
     },
     /// Tell the host that something could not be tried here, and why. The test counts as skipped.
     Skip {
-        /// What and why.
+        /// Thing that could not be tried, and the reason.
         why: String,
     },
     /// Print how often this machine was switched on, this time included.
@@ -202,12 +202,12 @@ enum Tool {
     },
     /// Compare standard input with what a page of the book shows.
     Expect {
-        /// What it shows.
+        /// Expected content.
         wanted: PathBuf,
     },
     /// Make a socket that nobody listens to.
     Socket {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
     },
     /// Load a page of nothing, as somebody else's kexec would: it must never be started.

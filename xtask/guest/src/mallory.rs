@@ -14,10 +14,10 @@ use anyhow::{Context, Result};
 /// Length of the secret, which is hexadecimal digits.
 const SECRET: usize = 48;
 
-/// How often a thing is done before the file of loot says so; a number for people.
+/// Number of rounds of an attack after which the file of loot says so; a number for people.
 const REPORT: u64 = 64;
 
-/// What `kho-guest mallory` takes.
+/// Arguments of `kho-guest mallory`.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// A directory that everybody may write to, into which root restores.
@@ -26,12 +26,12 @@ pub struct Arguments {
     /// A directory of root's that must not change.
     #[arg(long)]
     target: PathBuf,
-    /// Where to write what was got.
+    /// File for the bytes that were read.
     #[arg(long)]
     loot: PathBuf,
 }
 
-/// Lines `tried WHAT` and `got WHAT`.
+/// File of loot, with lines `tried WHAT` and `got WHAT`.
 struct Loot(File);
 
 impl Loot {
@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Names that root is going to use, or to clean up, pointing at what is not hers.
+/// Makes names that root is going to use, or to clean up, and that point at files which are not mallory's.
 fn plant(arguments: &Arguments, loot: &Loot) {
     let (drop, target) = (&arguments.drop, &arguments.target);
     let stale = drop.join(format!(".kho-restore-{}", "0".repeat(32)));
@@ -101,7 +101,8 @@ fn plant(arguments: &Arguments, loot: &Loot) {
     loot.say("tried", format!("planting, {planted} of {}", results.len()));
 }
 
-/// In the place of each name: a link, a directory of hers, nothing; and whatever root has there gets another name.
+/// Puts in the place of each name, in turn, a link, a directory of mallory's, and nothing. The entry that root has
+/// there gets another name.
 fn swap(drop: &Path, target: &Path, loot: &Loot) {
     let aside = drop.join("m-aside");
     let link = drop.join("m-link");
@@ -136,7 +137,7 @@ fn swap(drop: &Path, target: &Path, loot: &Loot) {
     }
 }
 
-/// Everything that may hold what was handed over.
+/// Tries to read everything that may hold handed-over content.
 fn read(drop: &Path, _: &Path, loot: &Loot) {
     look_in(drop, loot, 0);
     for dir in [
@@ -185,7 +186,7 @@ fn look_in(dir: &Path, loot: &Loot, depth: u32) {
     }
 }
 
-/// No room, for a moment.
+/// Leaves no room in the file system, for a moment.
 fn fill(drop: &Path, _: &Path, _: &Loot) {
     let path = drop.join("m-fill");
     if let Ok(mut file) = File::create(&path) {

@@ -25,12 +25,12 @@ pub struct Map {
 }
 
 impl Map {
-    /// Of a file with at least one page.
+    /// Maps a file with at least one page.
     pub fn of(path: &Path, flags: MapFlags) -> Result<Self> {
         Self::at_least(path, flags, PAGE)
     }
 
-    /// Of a file with at least so many bytes, of which there is one.
+    /// Maps a file with at least `least` bytes, which must not be 0.
     pub fn at_least(path: &Path, flags: MapFlags, least: usize) -> Result<Self> {
         let file: File = OpenOptions::new()
             .read(true)
@@ -46,7 +46,8 @@ impl Map {
         Self::with(&file, len, flags)
     }
 
-    /// Of that many bytes. Behind the end of the file there is nothing to touch, says the kernel.
+    /// Maps `len` bytes of a file. The part behind the end of the file must not be touched: the kernel has nothing
+    /// there.
     pub fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at a place that the kernel chooses.
@@ -56,12 +57,12 @@ impl Map {
         Ok(Self { at: at.cast(), len })
     }
 
-    /// Where it is.
+    /// Address of the mapping.
     pub fn address(&self) -> usize {
         self.at.addr()
     }
 
-    /// Tells the kernel that the memory of a page failed; gives what the kernel says.
+    /// Tells the kernel that the memory of a page failed. Returns the kernel's answer.
     pub fn poison(&self, page: usize) -> rustix::io::Result<()> {
         let at = self.page(page).map_err(|_| rustix::io::Errno::INVAL)?;
         // SAFETY: a page of a mapping of our own, which is not used after this.
@@ -111,8 +112,8 @@ impl Map {
             .with_context(|| format!("there is no page {page}"))
     }
 
-    /// The page frames that hold it, in order. All of them must be present: Documentation/admin-guide/mm/pagemap.rst,
-    /// bit 63 of an entry; the number is in bits 0 to 54.
+    /// The page frames that hold the file, in order. All pages must be present:
+    /// Documentation/admin-guide/mm/pagemap.rst, bit 63 of an entry; the number of the frame is in bits 0 to 54.
     pub fn frames(&self) -> Result<Vec<u64>> {
         self.some_frames(0, self.len.div_ceil(PAGE))
     }
@@ -144,13 +145,13 @@ impl Map {
             .collect()
     }
 
-    /// The first bytes, if the file has as many.
+    /// The first `len` bytes, if the file has as many.
     pub fn part(&self, len: usize) -> &[u8] {
         // SAFETY: as in `bytes`, and no more than is mapped.
         unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
     }
 
-    /// The same, to write to, by the one thread that there is.
+    /// The first `len` bytes, to write to, by the one thread that there is.
     #[allow(
         clippy::mut_from_ref,
         reason = "the file is what changes, as by any of its descriptors"
@@ -160,13 +161,13 @@ impl Map {
         unsafe { std::slice::from_raw_parts_mut(self.at, len.min(self.len)) }
     }
 
-    /// All of it.
+    /// All bytes of the mapping.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: mapped by the # Invariants; nobody else writes the file meanwhile, as the test's script sees to.
         unsafe { std::slice::from_raw_parts(self.at, self.len) }
     }
 
-    /// All of it, to write to.
+    /// All bytes of the mapping, to write to.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::map::{Map, PAGE};
 use crate::tree::Random;
 
-/// What to do with a mapping.
+/// Use of a mapping.
 #[derive(clap::Subcommand)]
 pub enum Tool {
     /// Write an ever larger number into each page, from first to last, again and again; never ends.
@@ -34,9 +34,9 @@ pub enum Tool {
     },
     /// Read a file past the page cache (O_DIRECT) into a mapping of another one.
     Direct {
-        /// What is read.
+        /// Source file.
         from: PathBuf,
-        /// Where to; at least as large.
+        /// Destination; at least as large.
         to: PathBuf,
     },
     /// Print where the content of files is in physical memory, as JSON: of each its name, size, digest and ranges of
@@ -71,14 +71,14 @@ pub enum Tool {
     Behind {
         /// File.
         file: PathBuf,
-        /// Where in the file.
+        /// Offset in the file, in bytes.
         at: usize,
     },
     /// Punch a hole of a page.
     Hole {
         /// File.
         file: PathBuf,
-        /// Where in the file.
+        /// Offset in the file, in bytes.
         at: u64,
     },
     /// Tell the kernel that the memory of a page of a file failed (MADV_HWPOISON).
@@ -212,7 +212,7 @@ pub fn run(tool: &Tool) -> Result<()> {
     }
 }
 
-/// What `where` says of a file.
+/// Returns the JSON that `where` prints about a file.
 fn place(path: &Path) -> Result<Value> {
     let mut digest = blake3::hash(&[]);
     let mut ranges: Vec<(u64, u64)> = Vec::new();
@@ -253,7 +253,7 @@ fn huge_kib(at: usize) -> Result<u64> {
     Ok(kib.parse()?)
 }
 
-/// The most that the file of [`cut`] has.
+/// Largest size of the file of [`cut`], in bytes.
 const REACH: u64 = 7 << 20;
 
 fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
@@ -291,7 +291,7 @@ fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
     Ok(())
 }
 
-/// One operation, on the file and on what it should be; says which.
+/// Does one operation on the file and on the model of its content. Returns a description of the operation.
 fn cut_step(file: &File, map: &Map, random: &mut Random, model: &mut Vec<u8>) -> Result<String> {
     let at = random.below(REACH - (4 << 20));
     // Now and then what begins and ends where a huge page does.

@@ -1,4 +1,4 @@
-//! What /proc/kpageflags says about physical memory.
+//! Flags of physical pages, from /proc/kpageflags.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,7 +18,7 @@ pub fn print_reserved(start: &str, len: &str) -> Result<()> {
     Ok(())
 }
 
-/// Fails at the first page of the range that is not reserved; gives the number of pages.
+/// Returns the number of pages of the range. Fails at the first page that is not reserved.
 pub fn reserved(start: u64, len: u64) -> Result<u64> {
     let mut count = 0;
     flags(start, len, |page, bits| {

@@ -8,7 +8,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
 use crate::loader::{GENERATION, Places, RELEASE, blob};
 
-/// What is wrong with the part.
+/// Fault of the part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Forgery {
     /// Nothing: shows that the rest of the forgery is right.
@@ -30,7 +30,7 @@ pub enum Forgery {
     Acpi,
 }
 
-/// What to load for it.
+/// Trees and reservations to load for a forgery.
 pub struct Forged {
     /// The loader's tree.
     pub tree: Vec<u8>,

@@ -1,4 +1,4 @@
-//! `kho-guest map pinned`: pages of files that somebody holds while they are cut off.
+//! `kho-guest map pinned`: pages of files that are held by pipes while they are cut off.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;

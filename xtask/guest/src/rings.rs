@@ -1,4 +1,4 @@
-//! A trace for the next kernel that no kernel wrote: what `kho-guest load-damaged` hands over as one.
+//! A trace that no kernel wrote: `kho-guest load-damaged` hands it over to the next kernel.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,15 +17,16 @@ use crate::loader::{Places, RELEASE};
 const TRACEFS: &str = "/sys/kernel/tracing";
 const PAGE: usize = 4096;
 
-/// What is handed over.
+/// State tree and content that are handed over.
 pub(crate) struct Forged {
     pub(crate) tree: Vec<u8>,
-    /// From the start of the first range on.
+    /// Content, from the start of the first range on.
     pub(crate) content: Vec<u8>,
 }
 
-/// Two pages of CPU 0, the second of which is not as it should be: it lacks its end, or says that it has more than it
-/// can. Their hashes are right. What explains them goes into the range `first`, the pages into `second`.
+/// Forges a trace with two pages of CPU 0, the second of which is wrong: with `cut`, it lacks its end; otherwise it
+/// says that it has more than it can. The hashes of the pages are right. The metadata that explains the pages goes
+/// into the range `first`, the pages into `second`.
 pub(crate) fn forge(
     cut: bool,
     places: &Places,
@@ -112,8 +113,8 @@ pub(crate) fn forge(
     Ok(Forged { tree, content })
 }
 
-/// Makes the buffer with this hash 100 bytes shorter than its `len`. Its `size` is in front of its `mem`, whose length is the
-/// same, and of the hash.
+/// Makes the buffer with this hash 100 bytes shorter than its `len`. In the tree, the buffer's `size` stands before
+/// its `mem`, whose length is the same number, and before its hash.
 fn cut_off(tree: &mut [u8], blake3: [u8; 32], len: u64) -> Result<()> {
     let hash = tree.windows(32).position(|window| window == blake3);
     let before = hash.and_then(|at| tree.get_mut(..at)).context("no hash")?;

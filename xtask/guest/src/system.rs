@@ -12,10 +12,10 @@ use rustix::system::RebootCommand;
 use crate::control::Control;
 use crate::init::{millis, release, run_shown, since_boot};
 
-/// How the script wants to leave.
+/// File with the shell command by which the script wants to leave. Without the file, that is `systemctl kexec`.
 pub const LEAVE: &str = "/run/guest-leave";
 
-/// Boots so far; on the system's own disk.
+/// File with the number of boots so far, on the system's own disk.
 const BOOTS: &str = "/var/lib/guest-boots";
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/media/bin";
@@ -58,7 +58,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The script and the way out. Comes back only after the last boot.
+/// Runs the script of this boot, then leaves. Comes back only after the last boot.
 fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
     let plan = std::fs::read(Path::new(MEDIA).join(PLAN)).context("reading the plan")?;
     let plan: Plan = serde_json::from_slice(&plan).context("understanding the plan")?;

@@ -30,7 +30,7 @@ pub fn unpack_at(deb: &Path, into: &Path, place: impl Fn(&Path) -> Option<PathBu
     bail!("{} has no data.tar: it is no Debian package", deb.display())
 }
 
-/// A reader of what a name with this suffix holds.
+/// Returns a reader of the decompressed content of a file whose name has this suffix.
 pub fn decoder<'a>(suffix: &str, from: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     Ok(match suffix {
         "" => Box::new(from),
@@ -80,7 +80,7 @@ fn unpack_tar(
     Ok(())
 }
 
-/// A path of a package, relative, if it does not leave it.
+/// Returns a path of a package as a relative path. Fails if it leaves the package.
 fn inside(path: &Path) -> Result<PathBuf> {
     let path = path.strip_prefix("./").unwrap_or(path);
     if !path
@@ -92,7 +92,8 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Where a file of a package is in a system whose `/bin`, `/lib` and so on are links into `/usr`, if it is in there.
+/// Returns the path of a package's file in a system whose `/bin`, `/lib` and so on are links into `/usr`; `None` if
+/// the file is not below `/usr` there.
 pub fn merged(path: &Path) -> Option<PathBuf> {
     const INTO_USR: [&str; 5] = ["bin", "lib", "lib32", "lib64", "sbin"];
     if INTO_USR.iter().any(|name| path.starts_with(name)) {

@@ -47,7 +47,7 @@ impl Lab {
         })
     }
 
-    /// Downloads, and what was made of them.
+    /// The cache: downloads, and the files that were made of them.
     pub fn cache(&self) -> &Cache {
         &self.cache
     }
@@ -57,7 +57,7 @@ impl Lab {
         &self.common.programs
     }
 
-    /// Where guests have their files and logs.
+    /// Folder of the guests' files and logs.
     pub fn dir(&self) -> &Path {
         &self.common.dir
     }
@@ -73,7 +73,7 @@ impl Lab {
         Ok(kernel)
     }
 
-    /// The folder of a program that nobody here wrote.
+    /// The folder of a program of another project.
     pub fn foreign(&self, program: Foreign) -> Result<PathBuf> {
         program.folder(&self.cache)
     }

@@ -1,4 +1,4 @@
-//! Programs that guests run and nobody here wrote.
+//! Programs of other projects that guests run.
 
 use std::path::{Path, PathBuf};
 

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::command::succeed_shown;
 
-/// Guests have no C library, so what runs there is linked statically.
+/// Target of the programs for guests. Guests have no C library, so these programs are linked statically.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Flags for it.
+/// Compiler flags for that target, which link statically.
 pub const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Programs for guests.
@@ -36,7 +36,7 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Where cargo puts what it builds.
+/// Returns the folder to which cargo writes everything that it builds.
 pub fn target_dir() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version=1"])
@@ -59,16 +59,16 @@ pub fn target_dir() -> Result<PathBuf> {
 
 /// The compiler, as it describes itself.
 pub struct Rustc {
-    /// All of `rustc -vV`.
+    /// Output of `rustc -vV`.
     pub verbose: String,
-    /// As `1.95.0`.
+    /// Version, as `1.95.0`.
     pub version: String,
-    /// Where it is installed.
+    /// Folder in which the compiler is installed.
     pub sysroot: PathBuf,
 }
 
 impl Rustc {
-    /// Asks the one in `PATH`.
+    /// Asks the compiler in `PATH`.
     pub fn ask() -> Result<Self> {
         let ask = |arguments: &[&str]| -> Result<String> {
             let output = Command::new("rustc")
@@ -88,7 +88,7 @@ impl Rustc {
         })
     }
 
-    /// The commit that it was built from.
+    /// The commit that the compiler was built from.
     fn commit(&self) -> &str {
         field(&self.verbose, "commit-hash").unwrap_or("unknown")
     }
@@ -123,7 +123,8 @@ fn remaps() -> Result<String> {
     Ok(flags.collect::<Vec<_>>().join(" "))
 }
 
-/// The `kho` command of the next contract: it writes and reads what no other one knows.
+/// Builds the `kho` command of the next contract, which writes and reads data that no other `kho` command knows.
+/// Returns its path.
 pub fn build_next() -> Result<PathBuf> {
     eprintln!("xtask: building the kho command of the next contract for guests");
     // The same packages as ever, so that what they use is built with the same features, and only the command is.
@@ -138,7 +139,7 @@ pub fn build_next() -> Result<PathBuf> {
     Ok(next)
 }
 
-/// Builds packages for guests; gives the folder that the programs are in.
+/// Builds packages for guests. Returns the folder that the programs are in.
 fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--release", "--target", TARGET]);
@@ -153,7 +154,7 @@ fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     Ok(target_dir()?.join(TARGET).join("release"))
 }
 
-/// Builds the guests' programs, unless `kho` is a given one.
+/// Builds the guests' programs. If `kho` is given, it is used as the `kho` command, and none is built.
 pub fn build(kho: Option<&Path>) -> Result<Programs> {
     let mut packages = vec!["kho-guest"];
     if kho.is_none() {

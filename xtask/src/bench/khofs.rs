@@ -10,7 +10,7 @@ use kho_cases::{Scenario, Stock};
 use kho_lab::run::End;
 use kho_lab::workspace;
 
-/// Where the report is, below the workspace.
+/// Path of the report, relative to the workspace.
 const REPORT: &str = "docs/reports/khofs-speed.md";
 
 /// Pairs of runs, of which the median counts.
@@ -24,7 +24,7 @@ pub struct Arguments {
     kernel: Vec<String>,
 }
 
-/// Runs it.
+/// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stock = Stock::open(None)?;
     let mut all = Vec::new();
@@ -78,7 +78,7 @@ fn write_report(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Both file systems by turns.
+/// Guest that measures both file systems by turns.
 fn scenario(kernel: &'static str) -> Scenario {
     Scenario::new(format!("bench-khofs-{kernel}"), "khofs beside tmpfs")
         .kernels(&[kernel])
@@ -91,7 +91,8 @@ fn scenario(kernel: &'static str) -> Scenario {
         .timeout_s(1800)
 }
 
-/// What it costs to mount what arrived: an instance with one file, small or large. The first mount of all does not count.
+/// Guest that measures the cost of mounting an instance that arrived, with one file, small or large. The first mount
+/// of all does not count.
 fn mounts(kernel: &'static str) -> Scenario {
     Scenario::new(format!("bench-khofs-mount-{kernel}"), "mounts after a hop")
         .kernels(&[kernel, kernel])
@@ -102,10 +103,10 @@ fn mounts(kernel: &'static str) -> Scenario {
         .timeout_s(1800)
 }
 
-/// What each work cost in each round, in instructions per page or file: on tmpfs, on khofs.
+/// Cost of each work in each round, in instructions per page or file: on tmpfs and on khofs.
 #[derive(Debug, Default, PartialEq)]
 struct Speeds {
-    /// In the order in which they came first.
+    /// Names of the works, in the order in which they came first.
     works: Vec<String>,
     costs: BTreeMap<(String, String), Vec<u64>>,
 }

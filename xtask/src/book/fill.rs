@@ -1,15 +1,15 @@
-//! What becomes of pages when they are rendered: they get the help of every verb, from the command line's own definition, and
-//! their links lead where mdbook puts pages.
+//! Completes pages when they are rendered: they get the help of every verb, from the command line's own definition,
+//! and their links lead where mdbook puts pages.
 
 use std::fmt::Write as _;
 
 use kho_cases::pages::links;
 use kho_dist::pages;
 
-/// Where the help goes.
+/// Mark in a page that the help of every verb replaces.
 const COMMANDS: &str = "<!-- every verb -->";
 
-/// The page with its marks replaced, and with links that fit.
+/// Returns the page with its marks replaced by the help of every verb, and with links that fit the rendered book.
 pub fn fill(page: &str) -> String {
     let page = links_to_indexes(page);
     if page.contains(COMMANDS) {
@@ -19,7 +19,8 @@ pub fn fill(page: &str) -> String {
     }
 }
 
-/// mdbook makes `index.html` of a `README.md`, and leaves links to it as they are.
+/// Changes links to a `README.md` into links to `index.md`: mdbook makes `index.html` of a `README.md` and does not
+/// change links to it.
 fn links_to_indexes(page: &str) -> String {
     let mut out = page.to_owned();
     for (_, target) in links::targets(page) {

@@ -19,7 +19,7 @@ const MDBOOK: &str = "0.5.4";
 /// mdbook is built from crates.io once, which takes some minutes, and kept in the user's cache directory.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Where the pages go instead.
+    /// Folder for the pages instead.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Renders the book into a folder, and looks where the links of the pages lead; gives the first page.
+/// Renders the book into a folder and checks where the links of the pages lead. Returns the path of the first page.
 pub fn render(out: Option<&Path>) -> Result<PathBuf> {
     let work = target_dir()?.join("book");
     let out = out.map_or_else(|| work.join("html"), Path::to_owned);
@@ -67,7 +67,7 @@ pub fn render(out: Option<&Path>) -> Result<PathBuf> {
     Ok(out.join("index.html"))
 }
 
-/// The program, built on first use.
+/// Returns the path of mdbook, which is built on first use.
 fn mdbook(cache: &Cache) -> Result<PathBuf> {
     let _lock = cache.lock("mdbook")?;
     let made = cache.make_dir(&format!("mdbook-{MDBOOK}"), |dir| {

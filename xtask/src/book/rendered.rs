@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 use kho_cases::pages::read;
 
-/// What is wrong with the links of the pages in a folder. Those that leave the book are not looked at.
+/// Returns the broken links of the pages in a folder. Links that leave the book are not checked.
 pub fn broken(dir: &Path) -> Result<Vec<String>> {
     let mut pages = BTreeMap::new();
     find(dir, &mut pages)?;
@@ -49,7 +49,7 @@ fn values<'t>(text: &'t str, name: &str) -> impl Iterator<Item = &'t str> {
     })
 }
 
-/// Without `..`.
+/// Returns the path without `.` and `..`.
 fn plain(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {

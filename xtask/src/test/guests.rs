@@ -8,10 +8,10 @@ use kho_lab::run::{End, Outcome, log};
 
 use super::tally::Tally;
 
-/// What QEMU needs besides the guest's own memory, in MiB.
+/// Memory that QEMU needs besides the guest's own, in MiB.
 const OVERHEAD_MIB: u64 = 300;
 
-/// The tests to run. Says how many slow ones it leaves out.
+/// Returns the tests to run. Prints the names of the slow ones that it leaves out.
 pub fn choose(filter: &str, slow_too: bool) -> Vec<Scenario> {
     let matching = scenarios::all()
         .into_iter()
@@ -80,7 +80,7 @@ pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: 
     });
 }
 
-/// Runs one test; gives its outcome and what is worth saying about it.
+/// Runs one test. Returns its outcome and the remark of its check, empty if there is none.
 fn run_one(stock: &Stock, scenario: &Scenario, memory: &Memory) -> (Outcome, String) {
     let mib = scenario.machine.mem_mib + OVERHEAD_MIB;
     let Some(_claim) = memory.claim(mib) else {
@@ -123,7 +123,7 @@ impl Memory {
         }
     }
 
-    /// Waits until there is so much; never comes when there is not that much in all.
+    /// Waits until `mib` MiB are free, then claims them. `None` if the host does not have that much memory in all.
     fn claim(&self, mib: u64) -> Option<Claim<'_>> {
         if mib > self.total {
             return None;

@@ -12,7 +12,7 @@ use super::tally::Tally;
 /// The target of this machine: xtask runs on no other.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
-/// Where the unit tests of `kho-kexec` find whole kernels.
+/// Environment variable with the paths of whole kernels for the unit tests of `kho-kexec`.
 const KERNELS: &str = "KHO_TEST_KERNELS";
 
 /// Runs everything that needs no guest.
@@ -95,7 +95,8 @@ pub fn run(filter: &str, tally: &mut Tally) {
     }
 }
 
-/// The kernels of guests, for the tests that read whole ones; those that cannot be had are left out, after saying so.
+/// Returns the paths of the guests' kernels, for the tests that read whole kernels. A kernel that the store cannot
+/// provide is left out, after saying so.
 fn kernels() -> std::ffi::OsString {
     let images = Cache::open().map(|cache| {
         let image = |name: &&str| match Store::new(&cache).kernel(name) {
@@ -218,7 +219,7 @@ fn count(command: &mut Command, name: &str, counts: impl Fn(&str) -> Counts, tal
     );
 }
 
-/// nextest's report without what passing tests printed; other reports as they are.
+/// Returns nextest's report without the output of passing tests, and other reports unchanged.
 fn without_passes(output: &str) -> String {
     let mut shown = true;
     let mut text = String::new();

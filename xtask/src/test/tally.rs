@@ -7,7 +7,7 @@ use kho_lab::run::End;
 /// Results so far.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// What is skipped fails.
+    /// Whether a skipped test counts as failed.
     no_skips: bool,
     passed: usize,
     failed: usize,
@@ -17,7 +17,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing so far. With `no_skips`, a test that is skipped fails.
+    /// Returns an empty tally. With `no_skips`, a test that is skipped fails.
     pub fn new(no_skips: bool) -> Self {
         Self {
             no_skips,
@@ -25,7 +25,7 @@ impl Tally {
         }
     }
 
-    /// Counts one test and says how it went. `remark` follows its name; `details` are shown at the end if it failed.
+    /// Counts one test and prints its result. `remark` follows its name; `details` are shown at the end if it failed.
     pub fn add(&mut self, name: &str, end: &End, remark: &str, details: impl FnOnce() -> String) {
         match end {
             End::Pass => {
@@ -50,7 +50,7 @@ impl Tally {
         self.passed += passed;
     }
 
-    /// Counts a test that could not be tried here, and was said to be so.
+    /// Counts a test that could not be tried here. The caller has already printed that.
     pub fn skip(&mut self, name: &str, why: &str) {
         match self.no_skips {
             true => {
@@ -62,12 +62,12 @@ impl Tally {
         }
     }
 
-    /// How many failed.
+    /// Number of failed tests.
     pub fn failed(&self) -> usize {
         self.failed
     }
 
-    /// What failed, then the numbers.
+    /// Returns the failures with their details, then the numbers of passed, failed and skipped tests.
     pub fn summary(&self) -> String {
         let mut text = String::new();
         for (name, what, details) in &self.failures {

@@ -90,7 +90,7 @@ impl<R: Read> Unpack<'_, R> {
         Ok(())
     }
 
-    /// Copies the next `extent.len` bytes of content to where they belong.
+    /// Copies the next `extent.len` bytes of content into the file, at `extent.offset`.
     fn data(
         &mut self,
         fd: BorrowedFd<'_>,

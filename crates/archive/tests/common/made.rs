@@ -94,7 +94,7 @@ impl Cell {
     }
 }
 
-/// Unpacking `archive` fails, leaves nothing, and says `want` at `offset`.
+/// Checks that unpacking `archive` fails, leaves nothing behind, and says `want` at `offset`.
 #[track_caller]
 pub fn refused(archive: &[u8], offset: u64, want: &str) -> FormatError {
     let cell = Cell::new();
@@ -116,7 +116,7 @@ pub fn refused(archive: &[u8], offset: u64, want: &str) -> FormatError {
     }
 }
 
-/// The parser alone refuses it too.
+/// Checks that unpacking refuses `archive`, and that the parser alone refuses it too.
 #[track_caller]
 pub fn refused_by_parser(archive: &[u8], offset: u64, want: &str) {
     refused(archive, offset, want);

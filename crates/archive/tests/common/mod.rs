@@ -1,4 +1,5 @@
-//! What all tests share: scratch directories, trees with everything in them, and comparing trees entry by entry.
+//! Helpers that all tests share: scratch directories, trees with everything in them, and comparing trees entry by
+//! entry.
 #![allow(dead_code)]
 
 pub mod made;
@@ -30,7 +31,8 @@ impl Scratch {
         Self(dir)
     }
 
-    /// On the tmpfs that most systems have, for what other file systems do not take. Needs root.
+    /// Makes the directory on the tmpfs that most systems have, for objects that other file systems do not take. Needs
+    /// root.
     pub fn on_tmpfs(test: &str) -> Option<Self> {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir =
@@ -71,7 +73,7 @@ pub fn is_root(test: &str) -> bool {
     root
 }
 
-/// Whether a program can be run.
+/// Returns whether a program can be run.
 pub fn has(test: &str, program: &str) -> bool {
     let ok = std::process::Command::new(program)
         .arg("--version")
@@ -251,7 +253,7 @@ pub fn raw(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// One of everything below `root`. Needs root.
+/// Makes one object of every kind below `root`. Needs root.
 pub fn everything(root: &Path) {
     fs::create_dir(root).unwrap();
     fs::write(root.join("file"), b"hello").unwrap();

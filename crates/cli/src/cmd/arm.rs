@@ -1,10 +1,10 @@
-//! `kho load --arm`: the kernel now, the content when the system stops.
+//! `kho load --arm`: takes the kernel now, and the content when the system stops.
 //!
-//! Kernel and initrd are copied to RAM, because `/boot` may be gone or changed when the content is taken. In
-//! the meantime something must be loaded: `systemctl kexec` (and, since systemd 254, `reboot`) look at
-//! `/sys/kernel/kexec_loaded` before they choose what to do. It does what was chosen for a handover that fails, since
-//! somebody may start it without asking (`kexec -e`): a plain image of the same kernel, or one that is no kernel and resets
-//! the machine ([`kho_kexec::stand_in`]).
+//! Kernel and initrd are copied to RAM, because `/boot` may be gone or changed when the content is taken. In the
+//! meantime an image must be loaded: `systemctl kexec` (and, since systemd 254, `reboot`) look at
+//! `/sys/kernel/kexec_loaded` before they choose what to do. A user may start that image without asking kho
+//! (`kexec -e`). So it does what was chosen for a handover that fails: it is a plain image of the same kernel, or one
+//! that is no kernel and resets the machine ([`kho_kexec::stand_in`]).
 
 use crate::args::Next;
 use crate::armed;
@@ -32,8 +32,8 @@ use std::time::Duration;
 ///
 /// # Errors
 ///
-/// Everything that would make a load fail now; what was loaded or armed before is then untouched, unless
-/// the plain image itself was refused.
+/// Everything that would make a load fail now; the image that was loaded or armed before is then untouched, unless the
+/// plain image itself was refused.
 pub fn run(
     args: &Next,
     on_failure: Option<OnFailure>,
@@ -116,13 +116,13 @@ pub fn run(
     Ok(())
 }
 
-/// What a capture would take now.
+/// Content that a capture would take now, and its cost.
 struct Now {
     entries: usize,
     bytes: u64,
-    /// Memory that the plan gives the kernel.
+    /// Address of memory that the plan gives the kernel.
     memory: PhysAddr,
-    /// The capture takes so long at least.
+    /// Shortest time that the capture takes.
     time: Duration,
 }
 

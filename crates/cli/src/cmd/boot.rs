@@ -1,4 +1,4 @@
-//! `kho restore --boot`: what `kho-restore.service` does before the services start.
+//! `kho restore --boot`: the work of `kho-restore.service` before the services start.
 
 use crate::args;
 use crate::arrived::Blob;
@@ -17,8 +17,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Restores, applies keep.d, publishes. Goes on after a failure: one entry that cannot be restored must not
-/// cost the others, and what is not restored stays reserved for `kho restore NAME`.
+/// Restores, applies keep.d, publishes. Goes on after a failure: an entry that cannot be restored must not cost the
+/// others, and stays reserved for `kho restore NAME`.
 ///
 /// # Errors
 ///
@@ -59,8 +59,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     failures.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Restores every entry as its rule says. Without `rules`, which could not be read, the entries that `keep.d` put on the list
-/// wait: they stay reserved, and nobody knows whether they are to be restored, over what, and with which privileges.
+/// Restores every entry as its rule says. If the rules could not be read (`rules` is `None`), the entries that `keep.d`
+/// put on the list wait and stay reserved: it is not known whether they are to be restored, over which files, and with
+/// which privileges.
 fn restore_all(
     rules: Option<&[Rule]>,
     session: &Session,
@@ -140,7 +141,8 @@ fn restore_all(
     Ok(())
 }
 
-/// It would be written to the directory that the mount covers when it comes.
+/// Makes the failure for an entry whose mount is missing: it would be written to the directory that the mount covers
+/// when it comes.
 fn not_mounted(blob: &Blob, at: &Path) -> Fail {
     Fail::new(
         Status::Failed,
@@ -153,8 +155,8 @@ fn not_mounted(blob: &Blob, at: &Path) -> Fail {
     .fix(format!("mount it, then kho restore {}", blob.label))
 }
 
-/// Writes the command line to `cmdline`, without the arrival program, when that is in it. kdump-tools copies the command line
-/// for a kernel that has another initrd: it is shown this one (`kdump-tools.service.d/kho.conf`).
+/// Writes the command line without the arrival program to `cmdline`, if that program is in it. kdump-tools copies the
+/// command line for a kernel that has another initrd: it is shown this file (`kdump-tools.service.d/kho.conf`).
 fn publish_line(session: &Session) -> Result<(), Fail> {
     match next::line_without_arrival(&session.root)? {
         Some(line) => write_beside("cmdline", &[&line, &b"\n"[..]].concat(), session),
@@ -162,7 +164,7 @@ fn publish_line(session: &Session) -> Result<(), Fail> {
     }
 }
 
-/// Writes what `kho status --json` prints to `status.json`, for whoever may read the state directory.
+/// Writes the output of `kho status --json` to `status.json`, for users who may read the state directory.
 fn publish(session: &Session) -> Result<(), Fail> {
     let me = std::env::current_exe().or_status(Status::Failed)?;
     let output = Command::new(me)
@@ -185,7 +187,7 @@ fn publish(session: &Session) -> Result<(), Fail> {
     ))
 }
 
-/// A file in the state directory, whole or not at all.
+/// Writes a file in the state directory, whole or not at all.
 fn write_beside(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail> {
     let path = session.state.path().join(name);
     let beside = session.state.path().join(format!(".{name}.new"));

@@ -1,4 +1,4 @@
-//! `kho capture`: at shutdown, the content for the kernel that `kho load --arm` took.
+//! `kho capture`: takes the content at shutdown, for the kernel that `kho load --arm` took.
 
 use crate::args;
 use crate::armed;
@@ -21,20 +21,20 @@ use kho_kexec::sys::lock::{Lock, LockError};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// How long what is left to do after a capture that was cut off waits for another `kho`.
+/// Longest wait for another `kho`, before the fallback after a capture that was cut off.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long a `kho` that was killed may take to end: the kernel finishes a system call first.
+/// Longest time that a killed `kho` may take to end: the kernel finishes a system call first.
 const KILLED: Duration = Duration::from_secs(10);
 
-/// What a fall back is given at least, whatever `TimeoutStopSec=` says: it reads a kernel and loads it.
+/// Shortest time that a fallback is given, whatever `TimeoutStopSec=` says: it reads a kernel and loads it.
 const FALL_BACK_TIME: Duration = Duration::from_secs(120);
 
 /// Runs `kho capture`.
 ///
 /// # Errors
 ///
-/// What made the capture fail, after the fallback was prepared.
+/// The failure of the capture, after the fallback was prepared.
 pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
     if args.settle {
         return settle(args, session);
@@ -63,7 +63,7 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     result
 }
 
-/// The capture, with the lock held, and what was chosen if it fails.
+/// Captures, with the lock held, and falls back to what was chosen if that fails.
 fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
     let armed = armed::armed(session);
     match armed.and_then(|armed| capture(armed.as_ref(), session, out)) {
@@ -72,7 +72,7 @@ fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail
     }
 }
 
-/// After the unit's capture: nothing when it came to an end, otherwise what was chosen for a failure.
+/// Runs after the unit's capture: does nothing if that came to its end, otherwise what was chosen for a failure.
 fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if session.state.is_settled() {
         return Ok(());
@@ -90,9 +90,9 @@ fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     )
 }
 
-/// When everything has stopped and file systems are gone, right before systemd starts what is loaded: what was chosen for
-/// a failure, unless a capture came to an end. The unit may be masked, may never have been started, and is passed over by
-/// `systemctl kexec --force` and when the time for the shutdown is up.
+/// Runs when everything has stopped and file systems are gone, right before systemd starts the loaded image: does what
+/// was chosen for a failure, unless a capture came to its end. The capture's unit may be masked or may never have been
+/// started, and `systemctl kexec --force` passes it over, as systemd does when the time for the shutdown is up.
 fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if session.state.is_settled() {
         return Ok(());
@@ -108,7 +108,7 @@ fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     fail_unsettled(&why, args, session)
 }
 
-/// What was chosen for a failure, for what is armed or loaded with a handover and no capture has seen to.
+/// Does what was chosen for a failure, if a kernel is armed, or loaded with a handover, and no capture came to its end.
 fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<(), Fail> {
     let mut fail = Fail::new(Status::Failed, why);
     if matches!(armed::armed(session), Ok(None))
@@ -135,12 +135,12 @@ fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<
     Err(fail)
 }
 
-/// The lock. A `kho` that has it for longer than `wait` is killed: it would be a little later, when everything is that
-/// still runs, and might load something until then. A command that dies leaves all or nothing.
+/// Takes the lock. A `kho` that holds it for longer than `wait` is killed: systemd would kill it a little later, with
+/// everything that still runs, and it might load an image until then. A command that dies leaves all or nothing.
 ///
 /// # Errors
 ///
-/// [`Status::Busy`] when that did not help either.
+/// [`Status::Busy`] if that did not help either.
 fn seize(wait: Duration, session: &Session) -> Result<Lock, Fail> {
     session.state.prepare()?;
     let held = match session.lock_within(wait) {
@@ -205,8 +205,8 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
     Ok(())
 }
 
-/// Loads, and once more without what is best-effort when that may help: without the trace, without such entries of `keep.d`,
-/// without both.
+/// Loads. If that fails and it may help, loads again without best-effort content: without the trace, without the
+/// best-effort entries of `keep.d`, without both.
 fn load_what_can_be(
     armed: &ArmedFile,
     session: &Session,
@@ -258,8 +258,9 @@ fn trace_is_kept(session: &Session) -> Result<bool, Fail> {
     Ok(wish::effective(arrived, &session.state.keep()?).is_some())
 }
 
-/// Without `load --arm`: an image that `kho load` loaded must still hold what it would hold now. Where something is kept, a
-/// kernel that somebody else loaded, or none at all, is a handover that failed: what is kept ends with this kernel.
+/// Captures without `load --arm`: an image that `kho load` loaded must still hold the content that a load would take
+/// now. If something is kept, a kernel that another tool loaded, or none at all, is a handover that failed: the kept
+/// content ends with this kernel.
 fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     let fail = match loaded::require_ours(session) {
         Ok(record) => {
@@ -294,7 +295,7 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     }
 }
 
-/// Unloads, and prepares what the administrator chose. Gives the failure back, for the exit status.
+/// Unloads the image, and prepares what the administrator chose. Returns the failure, for the exit status.
 fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     // A record that cannot be read is as good as none.
     let armed = armed::armed(session).ok().flatten();
@@ -357,12 +358,12 @@ fn remember(attempt: &Attempt, session: &Session) {
     }
 }
 
-/// Whether there is an image, or the kernel does not say.
+/// Whether an image is loaded; also true if the kernel does not say.
 fn still_loaded(session: &Session) -> bool {
     !KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false))
 }
 
-/// What the administrator chose for every handover.
+/// Returns the administrator's choice for every handover that fails.
 fn configured(session: &Session) -> OnFailure {
     armed::configured_choice().unwrap_or_else(|what| {
         // A typing error must not be worse than no choice at all.
@@ -414,7 +415,7 @@ fn systemctl(arguments: &[&str]) -> std::io::Result<std::process::Output> {
         .output()
 }
 
-/// To the journal and the console: whoever watches a machine go down reads the latter.
+/// Writes to the journal and to the console: a user who watches a machine go down reads the console.
 fn alert(session: &Session, text: &str) {
     eprintln!("<2>{text}");
     // A console that cannot be written to is no reason to stop here.

@@ -1,4 +1,4 @@
-//! `kho compat`: would the next side understand it?
+//! `kho compat`: would the next side understand what is handed over?
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -11,7 +11,7 @@ use serde_json::json;
 ///
 /// # Errors
 ///
-/// [`Status::Ignored`] when something would be.
+/// [`Status::Ignored`] if the next side would ignore a part of it.
 pub fn run(args: &args::CompatArgs, out: Output) -> Result<(), Fail> {
     let (Some(old), Some(new)) = (&args.old, &args.new) else {
         print(&Catalogue::this(), out);

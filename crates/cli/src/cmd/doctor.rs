@@ -13,7 +13,7 @@ use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
 
-/// What a kernel and an initrd of Debian take at most, for an estimate without either.
+/// Largest sizes of a kernel and of an initrd of Debian, in bytes, for an estimate without either.
 const TYPICAL: (u64, u64) = (64 << 20, 48 << 20);
 
 /// Runs `kho doctor`.
@@ -57,7 +57,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     refuse(list)
 }
 
-/// How much can be kept beside a usual kernel that gets the running one's command line.
+/// Estimates the memory that can be kept beside a usual kernel that gets the running kernel's command line.
 fn estimate(session: &Session) -> Result<Finding, Fail> {
     let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
     let line = session

@@ -17,7 +17,7 @@ const LIMIT: u64 = kho::tree::MAX_SIZE as u64;
 ///
 /// # Errors
 ///
-/// [`Status::NothingArrived`], [`Status::TreeCorrupt`], or what reading the file says.
+/// [`Status::NothingArrived`], [`Status::TreeCorrupt`], or an error of reading the file.
 pub fn run(args: &args::Dump, session: &Session, out: Output) -> Result<(), Fail> {
     if args.mainline {
         return dump_mainline(&args.debugfs, out);
@@ -45,7 +45,7 @@ pub fn run(args: &args::Dump, session: &Session, out: Output) -> Result<(), Fail
     }
 }
 
-/// The tree in `bytes`.
+/// Opens the tree in `bytes`.
 ///
 /// # Errors
 ///
@@ -60,11 +60,11 @@ pub fn open(bytes: &[u8]) -> Result<Reader<'_>, Fail> {
         })
 }
 
-/// A file that should hold a tree.
+/// Reads a file that should hold a tree.
 ///
 /// # Errors
 ///
-/// [`Status::Failed`] when it cannot be read, [`Status::TreeCorrupt`] when it is larger than any tree.
+/// [`Status::Failed`] if the file cannot be read, [`Status::TreeCorrupt`] if it is larger than any tree.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Fail> {
     let bytes = read_up_to(path).map_err(|err| {
         Fail::new(
@@ -92,7 +92,7 @@ fn read_up_to(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Both sides of a kernel that has KHO built in.
+/// Shows both sides of a kernel that has KHO built in.
 fn dump_mainline(dir: &Path, out: Output) -> Result<(), Fail> {
     let mut doc = Map::new();
     let mut shown = String::new();

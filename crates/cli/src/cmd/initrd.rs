@@ -8,14 +8,14 @@ use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-/// Where the kernel looks for it, in the folder.
+/// Path of the arrival program in the folder, at which the kernel looks for it.
 const PROGRAM: &str = ".kho/arrive";
 
 /// Runs `kho initrd`.
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] when this build has no such program, [`Status::Failed`] when it cannot be written.
+/// [`Status::Unsupported`] if this build has no such program, [`Status::Failed`] if the program cannot be written.
 pub fn run(args: &args::Initrd, out: Output) -> Result<(), Fail> {
     if ARRIVAL_PROGRAM.is_empty() {
         return Err(Fail::new(

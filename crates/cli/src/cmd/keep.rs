@@ -1,4 +1,4 @@
-//! `kho keep`: what the next kernel shall find again.
+//! `kho keep`: chooses the content that the next kernel shall find again.
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
@@ -164,7 +164,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
     Ok(())
 }
 
-/// A path that is kept by another name.
+/// Refuses a path that is kept by another name.
 fn refuse_kept(path: &Path, label: &str, entries: &[Entry]) -> Result<(), Fail> {
     if let Some(other) = entries
         .iter()
@@ -179,7 +179,8 @@ fn refuse_kept(path: &Path, label: &str, entries: &[Entry]) -> Result<(), Fail> 
     Ok(())
 }
 
-/// Of two that hold the same file, the second could not be restored, and would be carried on as it was for ever.
+/// Refuses a path that lies in a kept one, or holds one. If two entries hold the same file, the second could not be
+/// restored, and would be carried on as it was for ever.
 fn refuse_overlap(path: &Path, entries: &[Entry]) -> Result<(), Fail> {
     if let Some((other, there)) = entries.iter().find_map(|e| {
         let there = e.path.as_deref()?;
@@ -200,7 +201,7 @@ fn refuse_overlap(path: &Path, entries: &[Entry]) -> Result<(), Fail> {
     Ok(())
 }
 
-/// A name already on the list must be removed first: replacing it silently would lose what it holds.
+/// Refuses a name that is on the list. Its entry must be removed first: replacing it silently would lose what it holds.
 fn refuse_taken(session: &Session, keep: &KeepFile, label: &str, out: Output) -> Result<(), Fail> {
     match list::effective(session.readable(out)?, keep)
         .into_iter()
@@ -241,7 +242,7 @@ fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> 
     Ok(())
 }
 
-/// Bytes taken for an entry that is gone. Failing to remove one costs memory, nothing else.
+/// Removes the bytes that were taken for entries that are gone. A failure to remove a file costs memory, nothing else.
 fn drop_unused_files(session: &Session, keep: &KeepFile) {
     for file in 0..keep.next_file {
         let used = keep
@@ -278,8 +279,8 @@ fn same_path(content: &Content, path: &Path) -> bool {
     matches!(content, Content::Files { path: p, .. } if p == path.as_os_str())
 }
 
-/// Absolute form with symlinks in the parents resolved, but not the last component: a kept symlink is
-/// kept as a symlink.
+/// Returns the absolute form of a path, with symlinks in the parents resolved, but not the last component: a kept
+/// symlink is kept as a symlink.
 fn resolve(path: &Path) -> Result<PathBuf, Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, what);
     let Some(name) = path.file_name() else {

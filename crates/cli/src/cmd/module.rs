@@ -29,11 +29,11 @@ pub fn activate(session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Unloads our image, if one is loaded or armed, and leaves the active phase.
+/// Unloads kho's image, if one is loaded or armed, and leaves the active phase.
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, when nothing was loaded either.
+/// [`Status::Unsupported`] without the module, if nothing was loaded either.
 pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     let armed = armed::armed(session)?.is_some();
@@ -73,13 +73,13 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Gives memory that arrived and that nobody claimed back to the system: of a blob by its name, of a node by its
-/// path, or all.
+/// Gives memory that arrived and that no consumer claimed back to the system: the memory of a blob by its name, of a
+/// node by its path, or all.
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, [`Status::NoSuchEntry`] with what there is, [`Status::Module`] when nothing of
-/// it is left.
+/// [`Status::Unsupported`] without the module, [`Status::NoSuchEntry`] with the names that exist, [`Status::Module`] if
+/// none of that memory is left.
 pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     match loaded::require_ours(session) {
@@ -147,8 +147,8 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// What could be released instead: blobs but for those that were `released`, instances of khofs, nodes that nobody took over.
-/// A few of them, when there are many.
+/// Returns advice that names what could be released instead: blobs, but for those that were `released`, instances of
+/// khofs, and nodes with memory that no consumer claimed. If there are many, it names a few of them.
 fn releasable(session: &Session, released: &[String]) -> String {
     const FEW: usize = 8;
     let mut names: Vec<String> = Vec::new();

@@ -1,4 +1,4 @@
-//! `kho plan`: what a load would do.
+//! `kho plan`: shows what a load would do.
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -25,7 +25,7 @@ const MAP: (usize, usize) = (12, 64);
 ///
 /// # Errors
 ///
-/// The same as `kho load` would have, with nothing done.
+/// The same as `kho load` would have; nothing is changed.
 pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail> {
     let files = Files::read(&args.next)?;
     let arrived = session.carried(args.next.forget_arrived)?;

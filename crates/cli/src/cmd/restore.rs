@@ -1,4 +1,4 @@
-//! `kho restore`: what arrived, back to where it came from.
+//! `kho restore`: puts what arrived back to where it came from.
 
 use crate::args;
 use crate::arrived::Blob;
@@ -12,8 +12,8 @@ use crate::session::Session;
 ///
 /// # Errors
 ///
-/// The first entry's failure; entries before it are restored (and recorded as such), it and those after
-/// it are not.
+/// The first entry's failure; the entries before it are restored (and recorded as such), this entry and those after it
+/// are not.
 pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), Fail> {
     if args.boot {
         return super::boot::run(session, out);

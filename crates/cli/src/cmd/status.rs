@@ -1,4 +1,4 @@
-//! `kho status`: what arrived, what is kept, what is loaded.
+//! `kho status`: shows what arrived, what is kept, what is loaded.
 
 use crate::armed;
 use crate::arrived::Arrived;
@@ -26,10 +26,10 @@ use serde_json::{Value, json};
 
 mod drivers;
 
-/// What was found of one reserved range.
+/// Result of the check of one reserved range.
 struct Reservation {
     range: PhysRange,
-    /// First page that is not reserved.
+    /// First page that is not reserved; `None` if all pages are.
     broken_at: Option<PhysAddr>,
 }
 
@@ -37,8 +37,8 @@ struct Reservation {
 ///
 /// # Errors
 ///
-/// [`Status::NotReserved`] when a range is not reserved, after everything was printed;
-/// [`Status::TreeCorrupt`] and the like when something arrived that cannot be read.
+/// [`Status::NotReserved`] if a range is not reserved, after everything was printed; [`Status::TreeCorrupt`] and the
+/// like if a tree arrived that cannot be read.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     // A damaged handover is the first thing to know here, and no reason not to show the rest.
     let (arrived, damaged) = match session.arrived() {
@@ -118,7 +118,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     verdict(&reservations, closed, drivers.is_some())
 }
 
-/// Something arrived that cannot be read: the lengths of its ranges are known.
+/// Prints that a tree arrived that cannot be read; `held` has the lengths of its ranges.
 fn print_damaged(held: &[u64], closed: bool) {
     println!(
         "arrived   DAMAGED: {} of it, {}, held by this kernel; {}",
@@ -132,7 +132,7 @@ fn print_damaged(held: &[u64], closed: bool) {
     );
 }
 
-/// Without the module: what drivers of an earlier kernel left.
+/// Prints, without the module, what drivers of an earlier kernel left.
 fn print_left(left: Option<&Result<KernelPart, String>>) {
     match left {
         Some(Ok(_)) => println!(
@@ -145,7 +145,7 @@ fn print_left(left: Option<&Result<KernelPart, String>>) {
     }
 }
 
-/// Whether all is as it should be.
+/// Fails if a page that was handed over is not reserved, or if any user can read what was handed over.
 fn verdict(reservations: &[Reservation], closed: bool, module: bool) -> Result<(), Fail> {
     match reservations.iter().find_map(|r| Some((r.range, r.broken_at?))) {
         Some((range, at)) => Err(Fail::new(
@@ -166,7 +166,7 @@ fn verdict(reservations: &[Reservation], closed: bool, module: bool) -> Result<(
     }
 }
 
-/// Looks at everything that has to be reserved.
+/// Checks every range that has to be reserved.
 fn check(
     arrived: &Arrived,
     released: &[String],

@@ -1,4 +1,4 @@
-//! `kho trace` and `kho log`: what the previous kernels traced and said.
+//! `kho trace` and `kho log`: show what the previous kernels traced and logged.
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -114,7 +114,7 @@ fn show(
     untrusted(&problems)
 }
 
-/// Says what could not be shown, after the rest was.
+/// Fails with a list of the parts that could not be shown, if there are any: to be called after the rest was shown.
 fn untrusted(problems: &[String]) -> Result<(), Fail> {
     if problems.is_empty() {
         return Ok(());
@@ -129,11 +129,11 @@ fn untrusted(problems: &[String]) -> Result<(), Fail> {
     .fix("what was shown is intact"))
 }
 
-/// What `--json` prints. It is made while it is written: a trace of 16 MiB is a gigabyte of objects.
+/// Document that `--json` prints. It is made while it is written: as objects, a trace of 16 MiB takes a gigabyte.
 struct Document<'a> {
     kernels: &'a [Kernel],
     shown: &'a [Shown<'a>],
-    /// What cannot be read; complete when the events of all kernels are written.
+    /// Messages about parts that cannot be read; complete when the events of all kernels are written.
     problems: RefCell<Vec<String>>,
 }
 
@@ -211,7 +211,7 @@ fn file(kernel: &Kernel, shown: &Shown<'_>, path: &Path, out: Output) -> Result<
     Ok(())
 }
 
-/// Prints one kernel's trace; gives what could not be read.
+/// Prints one kernel's trace. Returns a message for each part that could not be read.
 fn print(kernel: &Kernel, shown: &Shown<'_>, many: bool) -> std::io::Result<Vec<String>> {
     let mut stdout = BufWriter::new(std::io::stdout().lock());
     let meta = &kernel.taken.meta;

@@ -1,4 +1,4 @@
-//! `kho validate`: everything that is wrong with a tree.
+//! `kho validate`: shows everything that is wrong with a tree.
 
 use super::dump::read_file;
 use crate::args;
@@ -14,18 +14,18 @@ use kho_kexec::sys::pageflags::PageFlags;
 use serde_json::json;
 use std::path::Path;
 
-/// The module's tree of what producers hand over, while the active phase lasts.
+/// File of the module with the tree of what producers hand over, while the active phase lasts.
 const OUT: &str = "sys/kernel/kho/dt";
 
-/// The one that arrived.
+/// File of the module with the tree that arrived.
 const DRIVERS: &str = "sys/kernel/kho/in/dt";
 
 /// Runs `kho validate`.
 ///
 /// # Errors
 ///
-/// After everything was printed: [`Status::UnknownVersion`], [`Status::TreeCorrupt`], or
-/// [`Status::NotReserved`] when only the machine disagrees.
+/// After everything was printed: [`Status::UnknownVersion`], [`Status::TreeCorrupt`], or [`Status::NotReserved`] if
+/// only the machine disagrees.
 pub fn run(args: &args::Validate, session: &Session, out: Output) -> Result<(), Fail> {
     let problems = match &args.file {
         Some(path) => check(&read_file(path)?, None)?,
@@ -67,8 +67,8 @@ fn check(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, Fai
     validate(bytes, machine).or_status(Status::Failed)
 }
 
-/// What arrived, held against this machine's memory and this boot's chain too, and the kernel's part where the
-/// module shows that.
+/// Checks the tree that arrived, against this machine's memory and this boot's chain too, and the kernel's part if the
+/// module shows it.
 fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let bytes = session
         .tree_bytes()?
@@ -113,7 +113,7 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     Ok(problems)
 }
 
-/// Blobs that are not reserved and should be.
+/// Returns a problem for each blob that should be reserved and is not.
 fn unreserved(arrived: &Arrived, session: &Session) -> Result<Vec<Problem>, Fail> {
     let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
     let released = session.state.keep()?.released;
@@ -143,7 +143,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fail> {
     }
 }
 
-/// What producers hand over, while they are frozen.
+/// Returns the tree of what producers hand over, while they are frozen.
 fn outgoing(session: &Session) -> Result<Vec<u8>, Fail> {
     let path = session.root.path(OUT);
     if let Some(bytes) = read_if_there(&path)? {

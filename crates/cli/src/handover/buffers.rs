@@ -12,13 +12,13 @@ use std::io::Write;
 /// The user memory behind every payload segment.
 pub struct Buffers<'z> {
     zone: Option<&'z mut LandingZone>,
-    /// One per payload segment; empty where the zone holds the destination.
+    /// One buffer per payload segment; empty if the zone holds the destination.
     own: Vec<Vec<u8>>,
     dests: Vec<PhysRange>,
 }
 
 impl<'z> Buffers<'z> {
-    /// Memory for each segment that `zone` does not hold.
+    /// Allocates memory for each segment that `zone` does not hold.
     ///
     /// # Errors
     ///
@@ -71,14 +71,14 @@ impl<'z> Buffers<'z> {
         }
     }
 
-    /// The bytes of one piece.
+    /// Returns the bytes of one piece.
     fn piece(&mut self, piece: &Piece) -> Option<&mut [u8]> {
         let start = usize::try_from(piece.segment_offset).ok()?;
         let end = start.checked_add(usize::try_from(piece.dest.len()).ok()?)?;
         self.get_mut(piece.segment).get_mut(start..end)
     }
 
-    /// The hash of payload number `index`, once it is written.
+    /// Returns the hash of payload number `index`, whose content must have been written.
     pub fn hash(&self, plan: &Plan, index: usize) -> [u8; 32] {
         let pieces: Vec<&[u8]> = plan
             .blob_pieces(index)
@@ -92,7 +92,8 @@ impl<'z> Buffers<'z> {
         *hash::of(&pieces).as_bytes()
     }
 
-    /// Zeros behind the end of every payload: the rest of its last page must not show what this process had in its memory.
+    /// Writes zeros behind the end of every payload: the rest of its last page must not show what this process had in
+    /// its memory.
     pub fn zero_tails(&mut self, plan: &Plan) {
         for piece in &plan.pieces {
             if let (Content::Blob { .. }, Ok(len)) = (piece.content, usize::try_from(piece.len))
@@ -103,11 +104,11 @@ impl<'z> Buffers<'z> {
         }
     }
 
-    /// Copies chain and tree to their piece.
+    /// Copies the chain and the tree to their piece.
     ///
     /// # Errors
     ///
-    /// [`Status::Failed`] when the plan has no room for them.
+    /// [`Status::Failed`] if the plan has no room for them.
     pub fn put_state(&mut self, plan: &Plan, assembled: &Assembled<'_>) -> Result<(), Fail> {
         let state = assembled
             .segments
@@ -129,11 +130,11 @@ impl<'z> Buffers<'z> {
         .fix("this is a bug in kho; please report it with the output of kho plan --json"))
     }
 
-    /// Everything for the system call: the image first, then the payload.
+    /// Returns every segment for the system call: the image first, then the payload.
     ///
     /// # Errors
     ///
-    /// [`Status::Failed`] when a segment is not whole.
+    /// [`Status::Failed`] if a segment is not whole.
     pub fn segments<'s>(
         &'s self,
         plan: &Plan,
@@ -167,18 +168,18 @@ impl<'z> Buffers<'z> {
     }
 }
 
-/// Writes a stream over the pieces of one payload.
+/// Writer of a stream over the pieces of one payload.
 pub struct PieceWriter<'b, 'z> {
     buffers: &'b mut Buffers<'z>,
     pieces: Vec<Piece>,
     at: usize,
     done: u64,
-    /// Bytes written.
+    /// Number of bytes written so far.
     pub written: u64,
 }
 
 impl<'b, 'z> PieceWriter<'b, 'z> {
-    /// For payload number `index`.
+    /// Makes a writer for payload number `index`.
     pub fn new(buffers: &'b mut Buffers<'z>, plan: &Plan, index: usize) -> Self {
         Self {
             buffers,

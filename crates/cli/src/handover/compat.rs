@@ -1,4 +1,4 @@
-//! Whether the next side would understand what is handed over.
+//! Check whether the next side would understand what is handed over.
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -8,11 +8,11 @@ use kho_format::catalogue::{Catalogue, INITRD_PATH, Ignored};
 use kho_kexec::cpio;
 use std::path::Path;
 
-/// The next side's catalogue: the file that was named, else the one in the initrd.
+/// Returns the next side's catalogue: from the file that the arguments name, else from the initrd.
 ///
 /// # Errors
 ///
-/// [`Status::Failed`] when the file cannot be read, or one of them is no catalogue.
+/// [`Status::Failed`] if the file cannot be read, or one of them is no catalogue.
 fn next_side(
     args: &args::Compat,
     initrd: Option<&[u8]>,
@@ -60,7 +60,7 @@ fn parse(from: &str, text: &[u8]) -> Result<Catalogue, Fail> {
     })
 }
 
-/// The catalogue in the archives at the start of an initrd. What is compressed is not looked into: whoever puts
+/// Returns the catalogue in the archives at the start of an initrd. Compressed parts are not searched: a tool that puts
 /// a catalogue there puts it first, as microcode is.
 fn in_initrd(initrd: &[u8]) -> Option<&[u8]> {
     cpio::entries(initrd)
@@ -74,7 +74,7 @@ fn in_initrd(initrd: &[u8]) -> Option<&[u8]> {
 ///
 /// # Errors
 ///
-/// [`Status::Ignored`], unless told otherwise; [`Status::Failed`] when the catalogue cannot be read.
+/// [`Status::Ignored`], unless the arguments allow that; [`Status::Failed`] if the catalogue cannot be read.
 pub fn check(
     args: &args::Compat,
     initrd: Option<&[u8]>,
@@ -93,7 +93,7 @@ pub fn check(
     )
 }
 
-/// The same before there is a tree: of everything that this build may write.
+/// As [`check`], but before there is a tree: checks everything that this build may write.
 ///
 /// # Errors
 ///

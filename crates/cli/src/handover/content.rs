@@ -1,4 +1,4 @@
-//! What is kept, measured before it is placed.
+//! Content of the keep list, measured before it gets a place.
 
 use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -13,24 +13,24 @@ use std::io::{Read, Write};
 pub struct Item {
     /// The entry.
     pub entry: Entry,
-    /// Bytes of content.
+    /// Size of the content, in bytes.
     pub size: u64,
-    /// How the content is had.
+    /// Source of the content.
     pub supply: Supply,
 }
 
-/// How the content of an [`Item`] is had.
+/// Source of the content of an [`Item`].
 pub enum Supply {
-    /// Packed from the file system.
+    /// The file system: the load packs the files.
     Pack(Box<Measure>),
-    /// Copied from a file of the state directory.
+    /// A file of the state directory: the load copies its bytes.
     Copy {
         /// Number of the file.
         file: u64,
-        /// When its bytes were taken.
+        /// Time at which the bytes were taken, in nanoseconds since the epoch.
         taken: u64,
     },
-    /// It arrived, and is named again where it is: nothing is copied.
+    /// A blob that arrived. The next tree names it at the place where it is: nothing is copied.
     Stays(Blob),
 }
 
@@ -108,11 +108,11 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
     })
 }
 
-/// Compares every entry that is handed on where it is with its recorded hash.
+/// Compares every entry that is handed on in place with its recorded hash.
 ///
 /// # Errors
 ///
-/// [`Status::BlobCorrupt`] for the first that differs.
+/// [`Status::BlobCorrupt`] for the first entry that differs.
 pub fn verify(session: &Session, forget: bool, out: Output) -> Result<(), Fail> {
     let Some(arrived) = session.carried(forget)? else {
         return Ok(());
@@ -141,7 +141,7 @@ pub fn verify(session: &Session, forget: bool, out: Output) -> Result<(), Fail> 
 }
 
 impl Item {
-    /// The blob that it arrived as, if it stays where it is; none when the load copies it.
+    /// Returns the blob that the entry arrived as, if it stays where it is; `None` if the load copies the content.
     pub fn stays(&self) -> Option<&Blob> {
         match &self.supply {
             Supply::Stays(blob) => Some(blob),
@@ -149,7 +149,8 @@ impl Item {
         }
     }
 
-    /// What the content has and a handover does not keep: for the administrator.
+    /// Returns a message for the administrator about attributes of the content that a handover does not keep; `None` if
+    /// it keeps all.
     pub fn not_kept(&self) -> Option<String> {
         let Supply::Pack(measure) = &self.supply else {
             return None;
@@ -166,7 +167,8 @@ impl Item {
         ))
     }
 
-    /// What tells whether the source changed since: none where it cannot.
+    /// Returns a digest by which a later change of the source is noticed; `None` if the content is not packed from the
+    /// file system.
     pub fn fingerprint(&self) -> Option<String> {
         match &self.supply {
             Supply::Pack(measure) => Some(
@@ -178,11 +180,11 @@ impl Item {
         }
     }
 
-    /// Writes the content; exactly `self.size` bytes, or an error.
+    /// Writes the content of an entry that is copied: exactly `self.size` bytes, or an error.
     ///
     /// # Errors
     ///
-    /// [`Status::SourceChanged`] and what reading says.
+    /// [`Status::SourceChanged`], or the error of reading.
     pub fn write(
         &self,
         out: &mut impl Write,

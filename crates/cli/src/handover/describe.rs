@@ -13,11 +13,11 @@ use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
 use kho::tree::{WriteError, Writer};
 use std::os::unix::ffi::OsStrExt;
 
-/// Everything that a tree says.
+/// Facts that the state tree of a load states.
 pub struct Tree<'a> {
-    /// What is handed over.
+    /// Content that the command hands over.
     pub payloads: &'a Payloads,
-    /// What drivers hand over.
+    /// Kernel's part, which drivers hand over.
     pub kernel: Option<&'a OutgoingPart>,
     /// Release of the running kernel.
     pub release: &'a str,
@@ -25,16 +25,16 @@ pub struct Tree<'a> {
     pub generation: u64,
     /// Hop count that the next kernel will see.
     pub hop: u64,
-    /// Now, nanoseconds since the epoch.
+    /// Current time, in nanoseconds since the epoch.
     pub time: u64,
     /// The scratch region.
     pub scratch: PhysRange,
-    /// What early boot reserves, the state first.
+    /// Ranges that early boot reserves, the state first.
     pub mem_cache: &'a [PhysRange],
 }
 
 impl Tree<'_> {
-    /// Bytes of the tree, with a place for each payload.
+    /// Returns the size of the tree in bytes, with a place for each payload.
     ///
     /// # Errors
     ///
@@ -45,11 +45,11 @@ impl Tree<'_> {
         })
     }
 
-    /// The tree, read back as the next kernel will.
+    /// Writes the tree, and reads it back as the next kernel will.
     ///
     /// # Errors
     ///
-    /// As [`Tree::measure`], and [`Status::Failed`] when the next kernel would refuse it.
+    /// As [`Tree::measure`], and [`Status::Failed`] if the next kernel would refuse the tree.
     pub fn write(&self, placed: &[Placed]) -> Result<Vec<u8>, Fail> {
         let mut bytes = vec![0; self.measure(placed)?];
         let written = self.with(placed, |description, others| {
@@ -64,7 +64,7 @@ impl Tree<'_> {
         Ok(bytes)
     }
 
-    /// Calls `with` with the description, and with what adds the nodes of drivers and traces.
+    /// Calls `with` with the description, and with the function that adds the nodes of drivers and traces.
     fn with<T>(
         &self,
         placed: &[Placed],
@@ -129,7 +129,7 @@ impl Tree<'_> {
     }
 }
 
-/// For each payload a place in as many pieces as there may be.
+/// Returns a place for each payload; for one that is copied, in as many pieces as there may be.
 pub fn at_most(payloads: &Payloads, pieces: &[PhysRange]) -> Vec<Placed> {
     let place = |payload: Payload<'_>| match payload.stays() {
         Some(_) => Placed::default(),
@@ -141,7 +141,7 @@ pub fn at_most(payloads: &Payloads, pieces: &[PhysRange]) -> Vec<Placed> {
     payloads.iter().map(place).collect()
 }
 
-/// The tree's word for an entry's content.
+/// Returns the content of an entry as the tree states it.
 fn content(entry: &Entry) -> Content<'_> {
     match &entry.path {
         Some(path) => Content::Files {

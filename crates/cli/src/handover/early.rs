@@ -1,4 +1,4 @@
-//! How many early reservations are planned for.
+//! Number of early reservations that a plan may have.
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -7,16 +7,16 @@ use kho_kexec::sys::facts::host::release_version;
 use kho_kexec::sys::root::{LISTING_LIMIT, Root};
 use std::path::{Path, PathBuf};
 
-/// The number, and why it is not larger.
+/// Number of early reservations, and advice if a plan needs more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Early {
-    /// Early reservations, chain and tree included.
+    /// Largest number of early reservations, chain and tree included.
     pub cap: usize,
-    /// What to do when that is too few.
+    /// Advice if that number is too small.
     pub fix: String,
 }
 
-/// The file with the configuration of a kernel, where distributions and `kho load --arm` put it.
+/// Returns the file with the configuration of a kernel, at the places where distributions and `kho load --arm` put it.
 pub fn config_file(kernel: &Path, release: &str, root: &Root) -> Option<PathBuf> {
     // A release is a name that a file says it has.
     if release.contains('/') {
@@ -32,7 +32,7 @@ pub fn config_file(kernel: &Path, release: &str, root: &Root) -> Option<PathBuf>
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// The configuration of a kernel, where it can be found.
+/// Returns the configuration of a kernel; `None` if it is not found.
 pub fn config(kernel: &Path, release: Option<&str>, root: &Root) -> Option<KernelConfig> {
     use std::io::Read;
     let path = config_file(kernel, release?, root)?;
@@ -42,13 +42,13 @@ pub fn config(kernel: &Path, release: Option<&str>, root: &Root) -> Option<Kerne
     Some(KernelConfig::parse(&String::from_utf8_lossy(&text)))
 }
 
-/// How many are planned for: what the kernel of this release takes beside a memory map of so many entries, or fewer when
-/// that was asked for.
+/// Decides the number of early reservations: the number that the kernel of this release takes beside a memory map of
+/// `map_entries` entries, or the smaller number that the arguments ask for.
 ///
 /// # Errors
 ///
-/// [`Status::Usage`] when more was asked for than any kernel is known to take, or than a plan can do with;
-/// [`Status::TooManyRanges`] when this kernel takes none.
+/// [`Status::Usage`] if the arguments ask for more than any kernel is known to take, or for fewer than a plan needs;
+/// [`Status::TooManyRanges`] if this kernel takes fewer than a plan needs.
 pub fn decide(
     args: &args::Next,
     release: Option<&str>,

@@ -1,8 +1,9 @@
-//! Whether what was read is still what would be read: time stamps first, then all of the content.
+//! Comparison of the content that a load read with the content that it would read now: time stamps first, then all
+//! bytes.
 //!
-//! Time stamps do not show every write, see [`kho_kexec::sys::mappings`]. So the content of every path that was copied is
-//! read once more before a kernel starts, and its hash compared with that of what was loaded. What changes after that
-//! look, nobody can see: whoever can still write through a mapping is named.
+//! Time stamps do not show every write, see [`kho_kexec::sys::mappings`]. So the content of every path that was copied
+//! is read once more before a kernel starts, and its hash compared with that of the loaded content. A change after that
+//! look cannot be seen: kho names the processes that can still write through a mapping.
 
 use super::content::{self, Item, Supply};
 use super::placed::Placed;
@@ -21,12 +22,13 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// Processes named one by one for each entry.
+/// Number of processes that a message names for each entry.
 const NAMED: usize = 4;
 
 const AGAIN: &str = "kho load again, or kho exec --stale-ok to hand over what was read then";
 
-/// Refuses when what would be handed over is no longer what was read, and warns of what could change it unseen.
+/// Refuses a start if the content that would be handed over is no longer what was read, and warns of processes that
+/// could change it unseen.
 ///
 /// # Errors
 ///
@@ -63,7 +65,7 @@ pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<()
     Ok(())
 }
 
-/// Refuses if more memory failed than when the record was made.
+/// Refuses a start if more memory has failed than when the record was made.
 fn require_memory(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let failed = MemInfo::read(&session.root)
         .or_status(Status::Failed)?
@@ -78,11 +80,12 @@ fn require_memory(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Right after `items` were read and `placed`: what a process can write to through a mapping is read once more.
+/// Reads once more, right after `items` were read and `placed`, the content that a process can write to through a
+/// mapping.
 ///
 /// # Errors
 ///
-/// [`Status::SourceChanged`] when it is not the same: what was read may be of no moment at all.
+/// [`Status::SourceChanged`] if the content differs: what was read may be of no single moment.
 pub fn settle(
     items: &[Item],
     placed: &[Placed],
@@ -109,7 +112,7 @@ pub fn settle(
     Ok(())
 }
 
-/// The hashes as the record of a load has them: of what was copied from paths, by name.
+/// Returns the hashes as the record of a load has them: of the content that was copied from paths, by name.
 pub fn contents(items: &[Item], placed: &[Placed]) -> BTreeMap<String, String> {
     items
         .iter()
@@ -119,7 +122,7 @@ pub fn contents(items: &[Item], placed: &[Placed]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Path and digest of everything that was read from the file system.
+/// Returns path and digest of every item that was read from the file system.
 pub fn sources(items: &[Item]) -> Vec<(OsString, String)> {
     items
         .iter()
@@ -132,7 +135,7 @@ pub fn sources(items: &[Item]) -> Vec<(OsString, String)> {
         .collect()
 }
 
-/// Digest of everything that would be handed over, as far as it can change between load and exec.
+/// Returns a digest of everything that would be handed over, as far as it can change between load and exec.
 pub fn digest(
     keep: &KeepFile,
     arrived: Option<&Arrived>,
@@ -164,7 +167,7 @@ pub fn digest(
     hasher.finalize()
 }
 
-/// What would be read now, if names, sizes and times are those of the load.
+/// Returns the items that a load would read now, if names, sizes and times are those of the load.
 fn unchanged(
     record: &LoadedFile,
     arrived: Option<&Arrived>,
@@ -205,14 +208,14 @@ fn stale(fail: Fail) -> Fail {
     .fix(AGAIN)
 }
 
-/// The entries whose content is read from paths.
+/// Returns the items whose content is read from paths.
 fn copied(items: &[Item]) -> impl Iterator<Item = &Item> {
     items
         .iter()
         .filter(|item| matches!(item.supply, Supply::Pack(_)))
 }
 
-/// Reads the content once more; its hash.
+/// Reads the content once more, and returns its hash.
 fn hash(item: &Item, session: &Session, out: Output) -> Result<String, Fail> {
     let bar = out.progress(&format!("comparing {}", item.entry.label), item.size);
     let mut hashing = Hashing(blake3::Hasher::new());
@@ -221,7 +224,7 @@ fn hash(item: &Item, session: &Session, out: Output) -> Result<String, Fail> {
     read.map(|()| hex(hashing.0.finalize().as_bytes()))
 }
 
-/// Hashes what is written to it, and keeps nothing.
+/// Writer that hashes the bytes written to it, and keeps none.
 struct Hashing(blake3::Hasher);
 
 impl Write for Hashing {
@@ -247,11 +250,11 @@ fn shown_path(item: &Item) -> String {
         .unwrap_or_default()
 }
 
-/// Who can write to the content of entries through memory.
+/// Processes that can write to the content of entries through memory.
 struct Mapped {
-    /// Path and processes, by the entry's name.
+    /// Path of the entry and its processes, by the entry's name.
     by_entry: BTreeMap<String, (String, Vec<String>)>,
-    /// Number of processes that could not be looked at.
+    /// Number of processes whose memory could not be looked at.
     hidden: usize,
 }
 

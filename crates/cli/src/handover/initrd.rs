@@ -11,11 +11,11 @@ use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// The kernel looks for the next archive at multiples of this (`unpack_to_rootfs`, `init/initramfs.c`, 5.10 to 7.3), and
-/// boot loaders join files so.
+/// Alignment of the files, in bytes: the kernel looks for the next archive at multiples of it (`unpack_to_rootfs`,
+/// `init/initramfs.c`, 5.10 to 7.3), and boot loaders join files so.
 const ALIGN: usize = 4;
 
-/// The files that `args` mean: those that were named, else the one that belongs to the kernel, when it is there.
+/// Returns the files that `args` mean: those that were named, else the one that belongs to the kernel, if it exists.
 pub fn of(args: &args::Next) -> Vec<PathBuf> {
     if args.no_initrd || !args.initrd.is_empty() {
         return args.initrd.clone();
@@ -23,7 +23,7 @@ pub fn of(args: &args::Next) -> Vec<PathBuf> {
     beside(&args.kernel).into_iter().collect()
 }
 
-/// The initrd that an installation of this kernel put beside it.
+/// Returns the initrd that an installation of this kernel put beside it.
 fn beside(kernel: &Path) -> Option<PathBuf> {
     // /vmlinuz is a link to where both are.
     let kernel = kernel.canonicalize().ok()?;
@@ -32,7 +32,7 @@ fn beside(kernel: &Path) -> Option<PathBuf> {
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// Names of an initrd beside a kernel of this name.
+/// Returns the names that an initrd beside a kernel of this name may have.
 fn names(kernel: &OsStr) -> Vec<OsString> {
     let name = kernel.as_bytes();
     // kernel-install(8), the layout of the Boot Loader Specification.
@@ -53,7 +53,7 @@ fn names(kernel: &OsStr) -> Vec<OsString> {
         .to_vec()
 }
 
-/// Says which initrd was found beside the kernel, or that none was.
+/// Reports which initrd was found beside the kernel, or that none was.
 pub fn report(args: &args::Next, out: Output) {
     if args.no_initrd || !args.initrd.is_empty() {
         return;
@@ -70,7 +70,7 @@ pub fn report(args: &args::Next, out: Output) {
     }
 }
 
-/// The files in their order, as a boot loader would load them; none without files.
+/// Reads the files and joins them in their order, as a boot loader would; `None` without files.
 ///
 /// # Errors
 ///
@@ -108,11 +108,11 @@ fn one(path: &Path) -> Result<Vec<u8>, Fail> {
     Ok(bytes)
 }
 
-/// The files as one open file, for `kexec_file_load`, which takes one.
+/// Returns the files as one open file, for `kexec_file_load`, which takes one.
 ///
 /// # Errors
 ///
-/// As [`read`], and [`Status::Failed`] when there is no memory for it.
+/// As [`read`], and [`Status::Failed`] if there is no memory for it.
 pub fn open(paths: &[PathBuf]) -> Result<Option<File>, Fail> {
     let Some(bytes) = read(paths)? else {
         return Ok(None);

@@ -1,11 +1,11 @@
-//! The way of a load, in three steps.
+//! A load, in three steps.
 //!
-//! 1. [`gather`] reads the machine and what is kept, plans, and takes memory. Its effects are guards: drivers that are frozen,
-//!    memory that is held.
+//! 1. [`gather`] reads the machine and what is kept, plans, and takes memory. Its effects are guards: drivers that are
+//!    frozen, memory that is held.
 //! 2. [`fill`] and [`assemble`](fn@assemble) copy the content and write the tree into that memory.
-//! 3. [`commit`] replaces what is loaded, and records it. These are the only effects that stay.
+//! 3. [`commit`] replaces the loaded image, and records the new one. These are the only effects that stay.
 //!
-//! A step that is refused or fails undoes what was done by the fall of its guards.
+//! If a step is refused or fails, its guards are dropped, and undo what was done.
 
 use super::buffers::{Buffers, PieceWriter};
 use super::compat;
@@ -36,10 +36,10 @@ use kho_kexec::sys::syscalls::CallError;
 use serde::Serialize;
 use std::time::Instant;
 
-/// What a load did.
+/// Result of a load.
 #[derive(Serialize)]
 pub struct Loaded {
-    /// Release that the image says it is.
+    /// Release that the image states.
     pub release: String,
     /// Hop count that the next kernel will see.
     pub hop: u64,
@@ -55,14 +55,14 @@ pub struct Loaded {
     pub ranges: usize,
     /// Bytes of memory that failed in this kernel's time: unusable in the map for the next one.
     pub failed: u64,
-    /// Seconds in all.
+    /// Duration of the load, in seconds.
     pub seconds: f64,
-    /// Of them in the `kexec_load` system call.
+    /// Duration of the `kexec_load` system call, in seconds; included in `seconds`.
     pub kexec_load_seconds: f64,
 }
 
 impl Loaded {
-    /// How much, and how long it took, for people.
+    /// Returns the amounts and the duration, for people.
     pub fn amounts(&self) -> String {
         let drivers = match self.drivers {
             0 => String::new(),
@@ -86,8 +86,8 @@ impl Loaded {
 ///
 /// # Errors
 ///
-/// One [`Status`] per reason. Until [`commit`] an image loaded before stays loaded; from then on it stays only when it could
-/// not be unloaded.
+/// One [`Status`] per reason. Until [`commit`], an image that was loaded before stays loaded; from then on it stays
+/// only if it could not be unloaded.
 pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, Fail> {
     let started = Instant::now();
     let files = Files::read(args)?;
@@ -153,18 +153,18 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     })
 }
 
-/// What the first step gives to the others.
+/// Result of the first step, for the other steps.
 struct Gathered<'a> {
     inputs: Inputs<'a>,
-    /// The list of what is kept.
+    /// The keep list.
     keep: KeepFile,
     /// Plan and memory.
     room: Room,
-    /// Drivers are frozen, until exec or abort; a load that fails lets them go on.
+    /// Guard of the frozen drivers: they stay frozen until exec or abort; a load that fails lets them go on.
     frozen: Entered<'a>,
 }
 
-/// The first step: what is handed over, where it goes, and memory for it.
+/// First step: determines what is handed over and its place, and takes memory for it.
 fn gather<'a>(
     args: &args::Next,
     arrived: Option<&Arrived>,
@@ -203,7 +203,7 @@ fn gather<'a>(
     })
 }
 
-/// What will be missing in the next kernel.
+/// Warns of what will be missing in the next kernel.
 fn warn(inputs: &Inputs<'_>, out: Output) {
     let image = &inputs.next.image;
     if inputs.machine.efi.is_some() && !image.header().efi_kexec {
@@ -220,7 +220,7 @@ fn warn(inputs: &Inputs<'_>, out: Output) {
     }
 }
 
-/// The second step: the content of every payload that is copied. Gives place and hash of each.
+/// Second step: writes the content of every payload that is copied. Returns place and hash of each.
 fn fill(
     inputs: &Inputs<'_>,
     plan: &Plan,
@@ -279,7 +279,7 @@ fn tree<'a>(
     }
 }
 
-/// The image with chain and tree.
+/// Assembles the image with chain and tree.
 fn assemble<'a>(
     inputs: &'a Inputs<'_>,
     plan: &Plan,
@@ -312,7 +312,8 @@ fn assemble<'a>(
     Ok(assembled)
 }
 
-/// The third step: what is loaded is replaced, by `load`, and recorded. Gives the seconds that it took.
+/// Third step: replaces the loaded image, by calling `load`, and records the new one. Returns the seconds that `load`
+/// took.
 fn commit(
     inputs: &Inputs<'_>,
     plan: &Plan,
@@ -365,7 +366,8 @@ fn commit(
     Ok(seconds)
 }
 
-/// A note of what was reserved before anything was loaded. With nothing loaded, no later load needs it.
+/// Guard of the note of the pages that were reserved before anything was loaded. As long as nothing is loaded, no later
+/// load needs the note.
 struct Noted<'a> {
     session: &'a Session,
     undo: bool,
@@ -380,7 +382,7 @@ impl Drop for Noted<'_> {
     }
 }
 
-/// An image that is loaded and not recorded: nobody can vouch for it, so it must not stay.
+/// Guard of an image that is loaded and not recorded: no command can vouch for it, so it must not stay.
 struct Unrecorded<'a> {
     session: &'a Session,
     out: Output,
@@ -412,8 +414,8 @@ fn placement(plan: &Plan) -> Result<Placement, Fail> {
     })
 }
 
-/// Lets this load be told from any other with the same content: the kernel remembers how many bytes were
-/// given for each segment, and zeros at the end of the parameters make no difference.
+/// Makes this load different from any other with the same content: the kernel remembers the number of bytes given for
+/// each segment, and zeros at the end of the parameters make no difference.
 fn make_unique(assembled: &mut Assembled<'_>) -> Result<(), Fail> {
     let Some(params) = assembled
         .segments

@@ -1,4 +1,4 @@
-//! What the planner has to know of this machine.
+//! Facts about this machine that the planner needs.
 
 use super::pages::Pages;
 use crate::arrived::Arrived;
@@ -15,28 +15,28 @@ use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 
-/// Facts read once for a plan.
+/// Facts that are read once for a plan.
 pub struct Machine {
-    /// Who runs.
+    /// Identity of the running kernel.
     pub kernel: KernelId,
-    /// RAM that the next kernel is told of: the firmware's, without memory that failed.
+    /// RAM that the map for the next kernel names: the firmware's, without memory that failed.
     pub ram: RangeSet,
     /// The memory map for the next kernel: the firmware's, with memory that failed as unusable.
     pub memory_map: Vec<MemoryMapEntry>,
-    /// Pages whose memory failed since this kernel started (PG_hwpoison). What failed in the time of earlier kernels is no
-    /// RAM in the map that this one got.
+    /// Pages whose memory failed since this kernel started (PG_hwpoison). Memory that failed under earlier kernels is
+    /// no RAM in the map that this kernel got.
     pub failed: RangeSet,
-    /// Pages that the running kernel holds as reserved or that are offline, asked for as they are needed.
+    /// Pages that the running kernel holds as reserved or that are offline; their flags are read when they are needed.
     pub pages: Pages,
     /// The running kernel's boot parameters.
     pub boot_params: Box<BootParams>,
-    /// UEFI runtime services.
+    /// Facts about UEFI runtime services; `None` without them.
     pub efi: Option<EfiFacts>,
-    /// The ACPI root pointer that UEFI told this kernel, runtime services or not.
+    /// ACPI root pointer that UEFI told this kernel, whether or not there are runtime services.
     pub acpi: Option<PhysAddr>,
     /// Memory figures, in bytes.
     pub memory: MemInfo,
-    /// What is loaded, and whether more may be.
+    /// State of kexec in the kernel: whether an image is loaded, and whether more may be.
     pub kexec: KexecState,
 }
 
@@ -91,12 +91,12 @@ impl Machine {
     }
 }
 
-/// Most entries of the memory map for the next kernel, unless the firmware's has more: what any kernel has room for that
-/// knows of 64 NUMA nodes (`E820_MAX_ENTRIES`, `arch/x86/include/asm/e820/types.h`). One that has no room leaves out the
-/// last ones, and does not use that memory.
+/// Largest number of entries of the memory map for the next kernel, unless the firmware's map has more: every kernel
+/// that knows of 64 NUMA nodes has room for that many (`E820_MAX_ENTRIES`, `arch/x86/include/asm/e820/types.h`). A
+/// kernel that has no room leaves out the last entries, and does not use that memory.
 const MAP_ENTRIES: usize = 320;
 
-/// The memory map for the next kernel.
+/// Returns the memory map for the next kernel.
 fn without_failed(map: &FirmwareMap, failed: &RangeSet) -> Result<FirmwareMap, Fail> {
     let next = map.without(failed).or_status(Status::Failed)?;
     let entries = next.entries().len();
@@ -114,7 +114,7 @@ fn without_failed(map: &FirmwareMap, failed: &RangeSet) -> Result<FirmwareMap, F
 }
 
 impl Machine {
-    /// Refuses to hand over kept memory that failed. `whose` is its owner, `fix` says what to do.
+    /// Refuses to hand over kept memory that failed. `whose` names its owner, `fix` says what to do.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl Machine {
         }
     }
 
-    /// Refuses to carry content on where it is when that is not reserved any more.
+    /// Refuses to carry content on at its place if that is not reserved any more.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl Machine {
 ///
 /// # Errors
 ///
-/// Its status.
+/// The status of that finding.
 pub fn refuse(findings: &[Finding]) -> Result<(), Fail> {
     match findings.iter().find(|f| f.severity == Severity::Block) {
         Some(finding) => Err(Fail::new(status_of(finding.id), &finding.what).fix(&finding.fix)),
@@ -160,7 +160,7 @@ pub fn refuse(findings: &[Finding]) -> Result<(), Fail> {
     }
 }
 
-/// The status of a blocking finding.
+/// Returns the status of a blocking finding.
 fn status_of(id: &str) -> Status {
     match id {
         "privileges" | "page-flags" | "kernel-memory" | "page-map" => Status::NotPermitted,
@@ -172,7 +172,7 @@ fn status_of(id: &str) -> Status {
     }
 }
 
-/// Memory that arrived and is not reserved in this kernel may hold anything by now: it is not carried on.
+/// Refuses to carry on memory that arrived and is not reserved in this kernel: it may hold anything by now.
 fn require_reserved(arrived: &Arrived, pages: &Pages) -> Result<(), Fail> {
     let all = RangeSet::from_ranges(arrived.mem_cache.iter().copied()).or_status(Status::Failed)?;
     let reserved = pages.held_in(&all)?;

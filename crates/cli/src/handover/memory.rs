@@ -1,4 +1,4 @@
-//! Memory for a load: that there is enough, and that it lies where the load is quick.
+//! Memory for a load: enough of it, at places that make the load quick.
 
 use super::prepare::Inputs;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -14,25 +14,26 @@ use kho_kexec::sys::loaded::{self, Identity};
 use kho_kexec::sys::pageflags::{PageFlags, flag};
 use std::time::Duration;
 
-/// A load that `kexec_load` takes longer for has to be asked for (`--slow-ok`). The call cannot be interrupted.
+/// Longest time of `kexec_load` that is allowed without `--slow-ok`. The call cannot be interrupted.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// What a load was given.
+/// Plan and memory of a load.
 pub struct Room {
     /// The plan, with the zone in it.
     pub plan: Plan,
-    /// Memory whose physical place is known. None when what was reserved before takes everything, or when none could be had.
+    /// Memory whose physical place is known. `None` if the ranges that were reserved before take everything, or if no
+    /// such memory could be had.
     pub zone: Option<LandingZone>,
     /// Free memory among the destinations, kept away from the allocator until the load is over.
     pub held: Option<Withheld>,
 }
 
-/// Plans, and takes memory for what the old reservations cannot take.
+/// Makes a plan, and takes memory for the bytes that have no place in the old reservations.
 ///
 /// # Errors
 ///
-/// What makes the plan impossible; [`Status::NotEnoughMemory`] before any memory is taken; [`Status::Fragmented`] when the
-/// load would take long and `slow_ok` does not allow it.
+/// If no plan is possible; [`Status::NotEnoughMemory`] before any memory is taken; [`Status::Fragmented`] if the load
+/// would take long and `slow_ok` does not allow it.
 pub fn take(
     inputs: &Inputs<'_>,
     session: &Session,
@@ -76,7 +77,7 @@ pub fn take(
     Ok(Room { plan, zone, held })
 }
 
-/// Refuses before memory is taken that is not there: the kernel would kill processes to find it.
+/// Refuses to take more memory than is available: the kernel would kill processes to find it.
 ///
 /// # Errors
 ///
@@ -99,12 +100,13 @@ pub fn require(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Result<()
     answer.map(|_| ()).map_err(|err| not_enough(&err))
 }
 
-/// Bytes of the payload that have no place in what was reserved before.
+/// Returns the number of bytes of the payload that have no place in the ranges that were reserved before.
 fn missing(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
     inputs.payload_bytes().saturating_sub(plan.totals.landed)
 }
 
-/// What the kernel gives back when the image that `kho` loaded is unloaded; 0 where that is not known.
+/// Returns the number of bytes that the kernel gives back when the image that `kho` loaded is unloaded; 0 if that is
+/// not known.
 fn loaded_bytes(session: &Session) -> Result<u64, Fail> {
     let Some(record) = session.state.loaded()? else {
         return Ok(0);
@@ -142,8 +144,8 @@ fn not_enough(err: &LandingError) -> Fail {
     )
 }
 
-/// Keeps free memory that is a destination and not in the zone away from the allocator, and says how long the load will take for
-/// what could not be held.
+/// Keeps free memory that is a destination and not in the zone away from the allocator, and reports the time that the
+/// load will take for memory that could not be held.
 fn hold(
     inputs: &Inputs<'_>,
     plan: &Plan,
@@ -191,10 +193,10 @@ fn hold(
     Ok(held)
 }
 
-/// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel
-/// searches a list for every destination page that it gets as a source (`kimage_alloc_page`,
-/// `kernel/kexec_core.c`). None if the kernel takes its pages elsewhere, and if none could be had: they are loaded first, so
-/// that costs seconds at most.
+/// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel searches
+/// a list for every destination page that it gets as a source (`kimage_alloc_page`, `kernel/kexec_core.c`). `None` if
+/// the kernel takes its pages elsewhere, and if no page could be had: the image's pages are loaded first, so that costs
+/// seconds at most.
 pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
     // The kernel's copy of every segment has to fit as well.
     let copy = plan.totals.image.saturating_add(plan.totals.payload);

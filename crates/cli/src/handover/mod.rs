@@ -1,9 +1,9 @@
 //! From the keep list to a loaded kernel.
 //!
-//! [`next`] reads the next kernel's files, [`machine`] what the planner has to know of this machine,
-//! [`content`] what is kept and how large it is, [`prepare`] makes the plan, [`memory`] takes what the load needs, and [`load`]
-//! carries it out, after [`compat`] has asked whether the next side would understand it. [`time`] says how long that takes.
-//! [`places`] remembers the mounts that the content lies on.
+//! [`next`] reads the next kernel's files, [`machine`] the facts about this machine that the planner needs, [`content`]
+//! measures what is kept, [`prepare`] makes the plan, [`memory`] takes the memory that the load needs, and [`load`]
+//! executes the plan, after [`compat`] has checked whether the next side would understand it. [`time`] estimates the
+//! duration. [`places`] remembers the mounts that the content lies on.
 
 pub mod buffers;
 pub mod compat;

@@ -16,7 +16,7 @@ use kho_kexec::sys::root::Root;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// The files as read. [`Files::parse`] looks into them.
+/// The files as read. [`Files::parse`] checks them.
 pub struct Files {
     kernel_path: PathBuf,
     kernel: Vec<u8>,
@@ -28,24 +28,24 @@ pub struct Files {
 pub struct Next<'a> {
     /// The image.
     pub image: Box<dyn Image + 'a>,
-    /// Its path, for messages.
+    /// Path of the image, for messages.
     pub path: String,
-    /// Its configuration, where that was found.
+    /// Configuration of the kernel; `None` if it was not found.
     pub config: Option<KernelConfig>,
     /// The initrd.
     pub initrd: Option<&'a [u8]>,
-    /// Bytes that the initrd unpacks to; where they are more than this machine's memory, more than that.
+    /// Number of bytes that the initrd unpacks to; if that is more than this machine's memory, any number above it.
     pub unpacked: u64,
     /// The command line with the arrival program in it.
     pub cmdline: CommandLine,
-    /// The running kernel uses five-level paging.
+    /// Whether the running kernel uses five-level paging.
     pub five_level: bool,
-    /// Scratch size asked for on this command's line, or on the running kernel's.
+    /// Scratch size that this command's line, or the running kernel's line, asks for.
     pub scratch: Option<u64>,
 }
 
 impl Files {
-    /// Reads them.
+    /// Reads the files.
     ///
     /// # Errors
     ///
@@ -59,12 +59,12 @@ impl Files {
         })
     }
 
-    /// Checks them and builds the command line. A scratch size counts on the `first` handover of a chain only.
+    /// Checks the files and builds the command line. A scratch size counts on the `first` handover of a chain only.
     ///
     /// # Errors
     ///
-    /// [`Status::BadImage`], [`Status::NextKernel`], [`Status::BadCommandLine`], [`Status::Scratch`] for a size that is
-    /// none.
+    /// [`Status::BadImage`], [`Status::NextKernel`], [`Status::BadCommandLine`]; [`Status::Scratch`] if the scratch
+    /// size is not valid.
     pub fn parse(&self, args: &args::Next, root: &Root, first: bool) -> Result<Next<'_>, Fail> {
         let image = image::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
         let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
@@ -116,12 +116,12 @@ impl Files {
     }
 }
 
-/// The command line before the arrival program: what it starts from, and what is added.
+/// Returns the two parts of the command line before the arrival program is added: its base, and the text of `--append`.
 ///
 /// # Errors
 ///
-/// [`Status::BadCommandLine`] for a line that was only added to, and that names no root file system although the running
-/// kernel's does: the next kernel would not get far, with all that it was handed.
+/// [`Status::BadCommandLine`] if `--append` alone is all of the line, and it names no root file system although the
+/// running kernel's line does: the next kernel would not get far, with all that it was handed.
 fn base_line(args: &args::Next, running: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Fail> {
     let added = args.append.clone().map(OsStringExt::into_vec);
     let base = match (&args.command_line, args.reuse_cmdline, &added) {
@@ -144,7 +144,7 @@ pub fn loses_root(running: &[u8], line: &[u8]) -> bool {
     cmdline::value(running, "root").is_some() && cmdline::value(line, "root").is_none()
 }
 
-/// The command line for a kernel that is started without a handover.
+/// Returns the command line for a kernel that is started without a handover.
 ///
 /// # Errors
 ///
@@ -159,13 +159,14 @@ pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, F
         .line)
 }
 
-/// Warning about a start without a handover (`kexec_file_load`) of a kernel that has to switch five-level paging off, with
-/// `line` as its command line; none where there is nothing to warn of. Started by a handover it finds what it needs, see
-/// `kho_kexec::entry`; the system call leaves the tables as they are, over which 5.10 resets the machine.
+/// Returns a warning about a start without a handover (`kexec_file_load`) of a kernel that has to switch five-level
+/// paging off, with `line` as its command line; `None` if there is nothing to warn of. If such a kernel is started by a
+/// handover, it finds what it needs, see `kho_kexec::entry`; the system call leaves the page tables as they are, over
+/// which 5.10 resets the machine.
 ///
 /// # Errors
 ///
-/// When the processor's flags cannot be read.
+/// If the processor's flags cannot be read.
 pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Option<String>, Fail> {
     let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
     let asked = line
@@ -180,11 +181,11 @@ pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Opti
     }))
 }
 
-/// The running kernel's command line as it would be without the arrival program; none when it is so anyway.
+/// Returns the running kernel's command line without the arrival program; `None` if that line does not start it.
 ///
 /// # Errors
 ///
-/// When it cannot be read.
+/// If the command line cannot be read.
 pub fn line_without_arrival(root: &Root) -> Result<Option<Vec<u8>>, Fail> {
     let running = root
         .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)

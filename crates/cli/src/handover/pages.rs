@@ -1,7 +1,8 @@
-//! Pages that the running kernel holds as reserved, asked for only where the answer is used.
+//! Pages that the running kernel holds as reserved. Their flags are read only if a plan depends on them.
 //!
-//! The kernel needs some 700 instructions to tell the flags of one page. So a plan is made as if every page that nobody asked
-//! about were free; then the pages that it uses are asked about, and if one of them is reserved, a new plan is made.
+//! The kernel needs some 700 instructions to tell the flags of one page. So a plan is made as if every page that was
+//! not asked about were free. Then the pages that the plan uses are asked about, and if one of them is reserved, a new
+//! plan is made.
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
@@ -12,28 +13,28 @@ use kho_kexec::sys::facts::blocks;
 use kho_kexec::sys::pageflags::PageFlags;
 use std::cell::{Ref, RefCell};
 
-/// Bytes on each side of a page that stood in the way of a plan which are asked about next. What the kernel reserves lies
-/// together: its map of all pages takes 16 MiB for each GiB.
+/// Number of bytes, on each side of a page that stood in the way of a plan, that are asked about next. The memory that
+/// the kernel reserves lies together: its map of all pages takes 16 MiB for each GiB.
 const BESIDE: u64 = 16 << 20;
 
-/// The pages of this machine's RAM, and what is known of them.
+/// The pages of this machine's RAM, and the flags that are known of them.
 pub struct Pages {
     flags: PageFlags,
     /// RAM according to the firmware. There are no other pages.
     ram: RangeSet,
-    /// Not reserved while nothing was loaded. What of it is reserved now is the image that is loaded
-    /// (`kimage_alloc_pages`, `kernel/kexec_core.c`), and nothing that only the firmware knows of.
+    /// Pages that were not reserved while nothing was loaded. Those of them that are reserved now belong to the loaded
+    /// image (`kimage_alloc_pages`, `kernel/kexec_core.c`), and not to memory that only the firmware knows of.
     image: RangeSet,
-    /// Reserved because it arrived with a handover.
+    /// Ranges that are reserved because they arrived with a handover.
     arrived: RangeSet,
-    /// RAM in the firmware's map that is not there to be written to, as far as is known: in a block of memory that is offline,
+    /// RAM in the firmware's map that cannot be written to, as far as is known: in a block of memory that is offline,
     /// in a balloon, or never brought online.
     offline: RefCell<RangeSet>,
     known: RefCell<Known>,
 }
 
 impl Pages {
-    /// Opens the page flags; nothing is asked yet. `loaded`: a kernel is or may be loaded.
+    /// Opens the page flags, and reads none yet. `loaded`: whether a kernel is or may be loaded.
     ///
     /// # Errors
     ///
@@ -69,7 +70,7 @@ impl Pages {
         })
     }
 
-    /// Poisoned pages (PG_hwpoison) of all RAM: every page is asked about.
+    /// Returns the poisoned pages (PG_hwpoison) of all RAM: every page is asked about.
     ///
     /// # Errors
     ///
@@ -80,7 +81,7 @@ impl Pages {
             .or_status(Status::NotPermitted)
     }
 
-    /// The reserved pages of `within`, those of a loaded image among them.
+    /// Returns the reserved pages of `within`, those of a loaded image among them.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl Pages {
         known.reserved.intersect(within).or_status(Status::Failed)
     }
 
-    /// The reserved pages of `within` that are not the loaded image.
+    /// Returns the reserved pages of `within` that are not part of the loaded image.
     ///
     /// # Errors
     ///
@@ -101,7 +102,8 @@ impl Pages {
         reserved.subtract(&self.image).or_status(Status::Failed)
     }
 
-    /// Pages known so far that no plan may use: reserved, not the loaded image, and not arrived; and those that are offline.
+    /// Returns the pages known so far that no plan may use: reserved pages that neither belong to the loaded image nor
+    /// arrived, and pages that are offline.
     ///
     /// # Errors
     ///
@@ -116,8 +118,8 @@ impl Pages {
             .or_status(Status::Failed)
     }
 
-    /// Asks about the pages that a plan uses. True if one of them that nobody asked about before is pinned: then `pinned` has
-    /// grown, and the plan is no good. `tries` plans were no good before it.
+    /// Asks about the pages that a plan uses. True if one of them that was not asked about before is pinned: then
+    /// `pinned` has grown, and the plan is no good. `tries` plans were no good before it.
     ///
     /// # Errors
     ///
@@ -146,7 +148,7 @@ impl Pages {
         Ok(true)
     }
 
-    /// What is known so far.
+    /// Returns the page flags that are known so far.
     pub fn known(&self) -> Ref<'_, Known> {
         self.known.borrow()
     }

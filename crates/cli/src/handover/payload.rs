@@ -1,7 +1,7 @@
-//! Everything of the command's own that a load hands over, in one list.
+//! Everything that a load hands over for the command itself, in one list.
 //!
-//! The number of a payload is its place in [`Payloads::iter`]; the planner's blobs, the places in the tree and the hashes
-//! have the same numbers.
+//! The number of a payload is its place in [`Payloads::iter`]; the planner's blobs, the places in the tree and the
+//! hashes have the same numbers.
 
 use super::content::{self, Item};
 use super::machine::Machine;
@@ -22,7 +22,7 @@ pub struct Payloads {
     pub traces: Option<Carry>,
 }
 
-/// One of them.
+/// One payload.
 #[derive(Clone, Copy)]
 pub enum Payload<'a> {
     /// An entry of the keep list.
@@ -57,14 +57,14 @@ impl Payloads {
         Ok(Self { items, traces })
     }
 
-    /// All of them.
+    /// Returns all payloads, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = Payload<'_>> {
         let parts = self.traces.iter().flat_map(Carry::parts);
         let items = self.items.iter().map(Payload::Entry);
         items.chain(parts.map(Payload::Trace))
     }
 
-    /// Bytes that each needs a place for: none where it stays.
+    /// Returns the number of bytes that each payload needs a place for: 0 if it stays where it is.
     pub fn planned_sizes(&self) -> Vec<u64> {
         self.iter()
             .map(|payload| match payload.stays() {
@@ -74,7 +74,7 @@ impl Payloads {
             .collect()
     }
 
-    /// Bytes that are copied, and bytes that stay where they are.
+    /// Returns the number of bytes that are copied, and the number of bytes that stay where they are.
     pub fn bytes(&self) -> (u64, u64) {
         self.iter()
             .fold((0, 0), |(copied, stay), payload| match payload.stays() {
@@ -83,7 +83,8 @@ impl Payloads {
             })
     }
 
-    /// Where those are that stay, once it is known that all of it is still there and good.
+    /// Returns the ranges of the payloads that stay where they are, after a check that all of them are still reserved
+    /// and good.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Payloads {
 }
 
 impl<'a> Payload<'a> {
-    /// Bytes.
+    /// Returns the size of the payload, in bytes.
     pub fn size(self) -> u64 {
         match self {
             Self::Entry(item) => item.size,
@@ -113,7 +114,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Where it is, if it stays there; none when the load copies it.
+    /// Returns the ranges of the payload if it stays where it is; `None` if the load copies it.
     pub fn stays(self) -> Option<&'a [PhysRange]> {
         match self {
             Self::Entry(item) => item.stays().map(|blob| blob.mem.as_slice()),
@@ -124,7 +125,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Its name, for people, where it takes long to read.
+    /// Returns the name of an entry, for people; `None` for a part of a trace, which is quick to read.
     pub fn label(self) -> Option<&'a str> {
         match self {
             Self::Entry(item) => Some(&item.entry.label),
@@ -132,7 +133,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Writes the content of one that is copied.
+    /// Writes the content of a payload that is copied.
     ///
     /// # Errors
     ///

@@ -2,10 +2,10 @@
 
 use kho::PhysRange;
 
-/// Place and hash of a payload that is copied; of one that stays, its own are written.
+/// Place and hash of a payload that is copied. For a payload that stays, the tree gets the place and hash that it has.
 #[derive(Clone, Default)]
 pub struct Placed {
-    /// Where, in order.
+    /// Ranges of physical memory, in order.
     pub mem: Vec<PhysRange>,
     /// BLAKE3 of the bytes.
     pub blake3: [u8; 32],

@@ -1,5 +1,5 @@
-//! The mounts that the content lies on, compared between arming and the capture: a place that is not mounted any more looks
-//! like an empty directory, and would be handed over as one.
+//! The mounts that the content lies on, compared between arming and the capture: a place that is not mounted any more
+//! looks like an empty directory, and would be handed over as one.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::keepd::effort::LeftOut;
@@ -12,20 +12,20 @@ use std::path::Path;
 /// Longest list of mounts that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// The mounts of all entries whose content is read from a path.
+/// Returns the mounts of all entries whose content is read from a path.
 ///
 /// # Errors
 ///
-/// When the list of mounts cannot be read.
+/// If the list of mounts cannot be read.
 pub fn of(entries: &[Entry], session: &Session) -> Result<Vec<Place>, Fail> {
     Ok(all(entries, &mounted(session)?))
 }
 
-/// Entries that do not lie where they did, and why.
+/// Returns the entries that no longer lie on the mounts on which they lay, and why.
 ///
 /// # Errors
 ///
-/// When the list of mounts cannot be read.
+/// If the list of mounts cannot be read.
 pub fn changed(
     before: &[Place],
     entries: &[Entry],
@@ -34,11 +34,11 @@ pub fn changed(
     Ok(compare(before, &all(entries, &mounted(session)?)))
 }
 
-/// All mounts that are there.
+/// Returns all mounts that this process sees.
 ///
 /// # Errors
 ///
-/// When the list of mounts cannot be read.
+/// If the list of mounts cannot be read.
 pub fn mounted(session: &Session) -> Result<Vec<Mounted>, Fail> {
     let text = session
         .root
@@ -67,7 +67,8 @@ fn all(entries: &[Entry], mounted: &[Mounted]) -> Vec<Place> {
     entries.iter().filter_map(place).collect()
 }
 
-/// What was there and is not, or is something else. What is mounted below a path in addition is no loss.
+/// Returns the entries of which a mount is gone, is another one, or is hidden by a new one over the path. A mount that
+/// was added below a path is no loss.
 fn compare(before: &[Place], now: &[Place]) -> Vec<LeftOut> {
     let changed = |old: &Place| {
         let new = now.iter().find(|place| place.label == old.label)?;

@@ -1,4 +1,4 @@
-//! The question put to the planner, and its answer.
+//! The request to the planner, and its answer.
 
 use super::describe::{self, Tree};
 use super::early::{self, Early};
@@ -34,19 +34,19 @@ pub struct Inputs<'a> {
     pub machine: Machine,
     /// The next kernel.
     pub next: &'a Next<'a>,
-    /// What the command hands over.
+    /// Content that the command hands over.
     pub payloads: Payloads,
-    /// Kept where it is.
+    /// Ranges that are kept in place.
     pub in_place: RangeSet,
-    /// What drivers hand over.
+    /// Kernel's part, which drivers hand over.
     pub kernel: Option<OutgoingPart>,
-    /// Where scratch comes from.
+    /// Source of the scratch region.
     pub scratch: ScratchSource,
-    /// Reserved since the last hop and no longer needed.
+    /// Ranges that are reserved since the last hop and no longer needed.
     pub reusable: RangeSet,
     /// Hop count that the next kernel will see.
     pub hop: u64,
-    /// Bounds.
+    /// Bounds of the plan.
     pub limits: Limits,
     user_space: UserSpace,
     early: Early,
@@ -60,7 +60,7 @@ impl<'a> Inputs<'a> {
     ///
     /// # Errors
     ///
-    /// Whatever makes a load impossible before memory is planned.
+    /// One [`Status`] per reason that makes a load impossible before memory is planned.
     pub fn gather(
         session: &Session,
         keep: &KeepFile,
@@ -117,7 +117,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// Asks the planner, with `landing` as memory that was taken for the purpose.
+    /// Asks the planner for a plan, with `landing` as memory that was taken for the purpose.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The pages that a plan relies on: none of them may be pinned.
+    /// Returns the pages that a plan relies on: none of them may be pinned.
     fn used(&self, plan: &Plan) -> Result<RangeSet, Fail> {
         let chosen = match self.scratch {
             ScratchSource::Choose { .. } => Some(plan.scratch),
@@ -148,7 +148,7 @@ impl<'a> Inputs<'a> {
         RangeSet::from_ranges(payload.chain(covered).chain(chosen)).or_status(Status::Failed)
     }
 
-    /// The plan, if it is safe. The planner's word is not taken for it: this derives every safety property again.
+    /// Returns the plan, if it is safe. This does not rely on the planner: it derives every safety property again.
     fn checked(&self, plan: Plan, landing: &RangeSet) -> Result<Plan, Fail> {
         let pinned = self.machine.pages.pinned()?;
         self.with_request(landing, &pinned, |request| plan.check_invariants(request))
@@ -186,11 +186,12 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// RAM where state and blobs may go once scratch is known. The kernel may hold pages of it; a process gets none of those.
+    /// Returns the RAM where state and blobs may go once scratch is known. The kernel may hold pages of it; a process
+    /// gets none of those.
     ///
     /// # Errors
     ///
-    /// When memory runs out.
+    /// If memory runs out.
     pub fn may_land(&self, scratch: PhysRange) -> Result<RangeSet, Fail> {
         let without = |set: RangeSet, less: &RangeSet| set.subtract(less).or_status(Status::Failed);
         let mut set = self.machine.ram.try_clone().or_status(Status::Failed)?;
@@ -203,7 +204,7 @@ impl<'a> Inputs<'a> {
         Ok(set)
     }
 
-    /// Bytes of state and blobs that are copied, in whole pages.
+    /// Returns the number of bytes of state and blobs that are copied, in whole pages.
     pub fn payload_bytes(&self) -> u64 {
         self.sizes
             .iter()
@@ -213,10 +214,10 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Scratch on a boot that nothing arrived in.
+/// Returns the source of scratch on a boot in which nothing arrived.
 ///
-/// A second load chooses what the first one did: the pages of the image that is loaded are PageReserved
-/// (`kimage_alloc_pages`, `kernel/kexec_core.c`), so the region that was chosen then would look taken now.
+/// A second load takes the region that the first one chose: the pages of the loaded image are PageReserved
+/// (`kimage_alloc_pages`, `kernel/kexec_core.c`), so that region would look taken now.
 fn first_scratch(
     session: &Session,
     next: &Next<'_>,
@@ -232,7 +233,8 @@ fn first_scratch(
     Ok(ScratchSource::Choose { size: next.scratch })
 }
 
-/// What drivers keep in place. Of a part that arrived, [`Machine::read`] made sure that all of it is still reserved.
+/// Returns the ranges that drivers keep in place. For a part that arrived, [`Machine::read`] made sure that all of it
+/// is still reserved.
 fn of_drivers(part: &OutgoingPart, machine: &Machine) -> Result<RangeSet, Fail> {
     let kept = part.kernel.kept().or_status(Status::Failed)?;
     for range in kept.iter() {
@@ -242,7 +244,7 @@ fn of_drivers(part: &OutgoingPart, machine: &Machine) -> Result<RangeSet, Fail> 
     Ok(kept)
 }
 
-/// Bounds of the plan, with so many early reservations at most.
+/// Returns the bounds of the plan, with at most `early.cap` early reservations.
 fn limits(early: &Early, machine: &Machine) -> Limits {
     Limits {
         max_entries: early.cap,
@@ -251,8 +253,8 @@ fn limits(early: &Early, machine: &Machine) -> Limits {
     }
 }
 
-/// Bytes of the state segment at most: as many ranges as the limits allow, and every payload that is copied in as many pieces
-/// as there are payload segments.
+/// Returns the largest size of the state segment, in bytes: with as many ranges as the limits allow, and with every
+/// payload that is copied in as many pieces as there are payload segments.
 fn state_len(
     machine: &Machine,
     payloads: &Payloads,
@@ -284,7 +286,8 @@ fn state_len(
         .or_status(Status::TooManyRanges)
 }
 
-/// Bytes that the next kernel restores into memory (tmpfs) while what was handed over is still reserved.
+/// Returns the number of bytes that the next kernel restores into memory (tmpfs) while what was handed over is still
+/// reserved.
 fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Result<u64, Fail> {
     let mounted = places::mounted(session)?;
     let files = payloads.items.iter();
@@ -293,8 +296,8 @@ fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Resu
     Ok(in_memory(files, &mounted, gives_back))
 }
 
-/// Of these paths and sizes, the bytes of those on file systems that are memory. With kho.ko, which `gives_back` an entry's
-/// memory when that is restored, only the largest is there twice.
+/// Returns, of these paths and sizes, the number of bytes on file systems that are in memory. kho.ko gives the memory
+/// of an entry back when the entry is restored (`gives_back`): with it, only the largest entry is in memory twice.
 fn in_memory<'a>(
     files: impl Iterator<Item = (&'a Path, u64)>,
     mounted: &[Mounted],
@@ -310,7 +313,7 @@ fn in_memory<'a>(
     }
 }
 
-/// `count` pages, none next to another, for measuring.
+/// Returns `count` pages, none next to another, for measuring.
 fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
     (1..=count as u64)
         .map(|n| {
@@ -335,7 +338,8 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
     })
 }
 
-/// The planner's refusals, each with its status and what to do; `early` against too many ranges.
+/// Makes the failure for a refusal of the planner, with its status and advice; `early` is the advice against too many
+/// ranges.
 fn plan_fail(err: &PlanError, early: &str) -> Fail {
     let what = chain(err);
     match err {

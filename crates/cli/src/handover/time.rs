@@ -1,4 +1,4 @@
-//! How long a capture takes, and how long it may.
+//! Duration of a capture, and the limit of that duration.
 
 use crate::exit::{Fail, Status};
 use crate::hash;
@@ -7,11 +7,12 @@ use crate::session::Session;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Bytes that are copied and hashed to measure it.
+/// Number of bytes that are copied and hashed to measure the machine's speed.
 const SAMPLE: usize = 32 << 20;
 
-/// What a capture of `bytes` takes at least on this machine: every byte is copied twice (into the image, and by the kernel) and
-/// hashed once. What has to be read from a disk, or is in many small files, takes longer.
+/// Returns the shortest time that a capture of `bytes` takes on this machine: every byte is copied twice (into the
+/// image, and by the kernel) and hashed once. Content that has to be read from a disk, or is in many small files, takes
+/// longer.
 pub fn at_least(bytes: u64) -> Duration {
     if bytes == 0 {
         return Duration::ZERO;
@@ -26,14 +27,15 @@ pub fn at_least(bytes: u64) -> Duration {
     scaled(started.elapsed(), bytes)
 }
 
-/// The time of a sample, for so many bytes.
+/// Scales the time of a sample to `bytes` bytes.
 fn scaled(sample: Duration, bytes: u64) -> Duration {
     let nanos = sample.as_nanos().saturating_mul(u128::from(bytes)) / SAMPLE as u128;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// How long systemd lets a shutdown take on its way to `kexec.target` (`JobTimeoutUSec`, org.freedesktop.systemd1(5)). None where
-/// it sets no limit, or there is no systemd. The unit of the capture itself asks for more time while it works.
+/// Returns the time that systemd allows for a shutdown on its way to `kexec.target` (`JobTimeoutUSec`,
+/// org.freedesktop.systemd1(5)); `None` if it sets no limit, or if systemd does not run. The unit of the capture itself
+/// asks for more time while it works.
 pub fn limit(session: &Session) -> Option<Duration> {
     if !session.has_systemd() {
         return None;
@@ -53,13 +55,13 @@ pub fn limit(session: &Session) -> Option<Duration> {
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// `t 1800000000`; all ones, and 0, mean no limit.
+/// Reads an answer such as `t 1800000000`, in microseconds; all ones, and 0, mean no limit.
 fn parse(text: &str) -> Option<Duration> {
     let micros: u64 = text.trim().strip_prefix("t ")?.parse().ok()?;
     (!matches!(micros, 0 | u64::MAX)).then(|| Duration::from_micros(micros))
 }
 
-/// Refuses what cannot be captured in time, unless `slow_ok`.
+/// Refuses a capture that takes longer than the limit, unless `slow_ok`.
 ///
 /// # Errors
 ///

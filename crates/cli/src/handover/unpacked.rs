@@ -1,34 +1,36 @@
-//! How much an initrd unpacks to: read as the kernel reads it (`unpack_to_rootfs`, `init/initramfs.c`, 5.10 to 7.3).
+//! Unpacked size of an initrd, which is read as the kernel reads it (`unpack_to_rootfs`, `init/initramfs.c`, 5.10 to
+//! 7.3).
 //!
-//! The kernel skips zeros, then takes a "newc" archive, or one compressed stream that holds archives, and begins anew behind
-//! it. A stream that is cut short or damaged is found here, before a kernel is loaded that would unpack a part of it.
+//! The kernel skips zeros, then takes a "newc" archive, or one compressed stream that holds archives, and begins anew
+//! behind it. A stream that is cut short or damaged is found here, before a kernel is loaded that would unpack a part
+//! of it.
 
 use kho_kexec::cpio;
 use kho_kexec::image::Compression;
 use std::io::{Error, ErrorKind, Read, Result};
 use thiserror::Error as Failure;
 
-/// How many times larger than the packed bytes the files are assumed to be where there is no decoder (bzip2, lzo).
+/// Assumed ratio of unpacked to packed bytes, for a format that has no decoder here (bzip2, lzo).
 const RATIO: u64 = 4;
 
-/// Most memory that a stream may want for its window; the kernel's own limit for zstd is 128 MiB
-/// (`ZSTD_WINDOWSIZE_MAX`, `lib/decompress_unzstd.c`). What wants more is not decoded but assumed.
+/// Largest window of a stream, in bytes; the kernel's own limit for zstd is 128 MiB (`ZSTD_WINDOWSIZE_MAX`,
+/// `lib/decompress_unzstd.c`). A stream that wants more is not decoded: its size is assumed.
 const WINDOW: usize = 256 << 20;
 
 /// Bytes of a chunk of a legacy LZ4 frame, unpacked (`LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE`, `lib/decompress_unlz4.c`).
 const LZ4_CHUNK: usize = 8 << 20;
 const LZ4_MAGIC: u32 = 0x184c_2102;
 
-/// What ends a file with a boot configuration (`get_boot_config_from_initrd`, `init/main.c`).
+/// Bytes that end a file with a boot configuration (`get_boot_config_from_initrd`, `init/main.c`).
 const BOOTCONFIG: &[u8] = b"#BOOTCONFIG\n";
 
-/// Why an initrd would not be unpacked whole.
+/// Reason why an initrd would not be unpacked whole.
 #[derive(Debug, Failure, PartialEq, Eq)]
 pub enum Damage {
     /// An archive that ends in the middle of an entry.
     #[error("the initrd is cut short: its cpio archive at {at:#x} has no end")]
     Archive {
-        /// Where the archive begins.
+        /// Offset of the archive in the initrd.
         at: usize,
     },
     /// A compressed part that cannot be decoded.
@@ -36,30 +38,30 @@ pub enum Damage {
         "the initrd is cut short or damaged: its {format} part at {at:#x} ends after {bytes:#x} unpacked bytes ({why})"
     )]
     Stream {
-        /// The compression's name.
+        /// Name of the compression.
         format: &'static str,
-        /// Where the part begins.
+        /// Offset of the part in the initrd.
         at: usize,
-        /// Bytes that could be unpacked.
+        /// Number of bytes that could be unpacked.
         bytes: u64,
-        /// What the decoder says.
+        /// Message of the decoder.
         why: String,
     },
-    /// A compressed part that holds something else.
+    /// A compressed part that holds no archive.
     #[error(
         "the {format} part of the initrd at {at:#x} holds no cpio archive (newc), but {first:02x?} ..."
     )]
     NoArchive {
-        /// The compression's name.
+        /// Name of the compression.
         format: &'static str,
-        /// Where the part begins.
+        /// Offset of the part in the initrd.
         at: usize,
-        /// Its first bytes.
+        /// First bytes of the unpacked part.
         first: Vec<u8>,
     },
 }
 
-/// Bytes of all archives in an initrd; no more than a little over `most` are counted.
+/// Returns the number of bytes of all archives in an initrd. It counts no more than a little over `most`.
 ///
 /// # Errors
 ///
@@ -99,7 +101,7 @@ pub fn measure(file: &[u8], most: u64) -> std::result::Result<u64, Damage> {
     Ok(total)
 }
 
-/// Length of the archive at the start of `bytes`, trailer included; `None` when it has none.
+/// Returns the length of the archive at the start of `bytes`, trailer included; `None` if the archive has no trailer.
 fn archive(bytes: &[u8]) -> Option<usize> {
     let mut entries = cpio::entries(bytes);
     entries.by_ref().for_each(drop);
@@ -110,7 +112,8 @@ fn archive(bytes: &[u8]) -> Option<usize> {
         .then(|| entries.offset() + (110 + 11usize).next_multiple_of(4))
 }
 
-/// Unpacked and packed bytes of the stream at the start of `bytes`; `None` where it is not decoded.
+/// Returns the numbers of unpacked and packed bytes of the stream at the start of `bytes`; `None` if the stream is not
+/// decoded.
 fn stream(
     format: Compression,
     bytes: &[u8],
@@ -166,11 +169,11 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes / 1024).unwrap_or(u32::MAX)
 }
 
-/// What came out of a decoder.
+/// Output of a decoder.
 #[derive(Default)]
 struct Count {
     bytes: u64,
-    /// The first few of them.
+    /// First few bytes of the output.
     first: Vec<u8>,
 }
 
@@ -182,7 +185,7 @@ impl Count {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
     }
 
-    /// Takes all that the decoder gives, until it is more than `most`.
+    /// Takes the output of the decoder, up to its end or until it is more than `most` bytes.
     fn drain(&mut self, decoder: &mut impl Read, most: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 18];
         while self.bytes <= most {
@@ -197,8 +200,8 @@ impl Count {
     }
 }
 
-/// The legacy frame: a magic number, then chunks, each behind its length; another magic number between them is skipped, and
-/// a length of zero ends it (`unlz4`, `lib/decompress_unlz4.c`).
+/// Decodes the legacy frame: a magic number, then chunks, each behind its length; another magic number between them is
+/// skipped, and a length of zero ends it (`unlz4`, `lib/decompress_unlz4.c`).
 fn lz4(left: &mut &[u8], count: &mut Count, most: u64) -> Result<()> {
     let mut chunk = vec![0; LZ4_CHUNK];
     while count.bytes <= most {

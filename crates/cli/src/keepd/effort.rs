@@ -1,6 +1,6 @@
 //! Best-effort entries: one that cannot be taken must not cost the others.
 //!
-//! What is left out is left out of one handover only: the next `keep.d` sync puts it on the list again.
+//! An entry that is left out is left out of one handover only: the next `keep.d` sync puts it on the list again.
 
 use super::parse::Rule;
 use super::rules::{dirs, read};
@@ -15,14 +15,14 @@ use std::collections::BTreeSet;
 /// An entry that is not handed over, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its name.
+    /// Name of the entry.
     pub label: String,
-    /// What is wrong with it.
+    /// Reason why the entry cannot be taken, in one line.
     pub why: String,
 }
 
 impl LeftOut {
-    /// Of this name, because of this failure.
+    /// Makes one for the entry with this name, with the message of `fail` as the reason.
     pub fn new(label: &str, fail: &Fail) -> Self {
         Self {
             label: label.to_owned(),
@@ -41,11 +41,11 @@ impl std::fmt::Display for LeftOut {
     }
 }
 
-/// Takes those off the list whose content cannot be read now.
+/// Takes the best-effort entries off the list whose content cannot be read now, and returns them.
 ///
 /// # Errors
 ///
-/// When what arrived or the rules cannot be read.
+/// If the rules or what arrived cannot be read.
 pub fn leave_out_unreadable(
     session: &Session,
     forget_arrived: bool,
@@ -63,12 +63,12 @@ pub fn leave_out_unreadable(
     Ok(left)
 }
 
-/// Whether a handover that failed so may succeed without some of the entries.
+/// Whether a handover that failed with `after` may succeed without some of the entries.
 fn may_help(after: &Fail) -> bool {
     too_much(after) || matches!(after.status, Status::BadSource | Status::SourceChanged)
 }
 
-/// Whether a handover failed for the size of what it takes.
+/// Whether a handover failed because of the size of its content.
 pub fn too_much(after: &Fail) -> bool {
     matches!(
         after.status,
@@ -80,11 +80,12 @@ pub fn too_much(after: &Fail) -> bool {
     )
 }
 
-/// Takes all of them off the list after a handover with them failed, if leaving them out may help.
+/// Takes all best-effort entries off the list after a handover with them failed, if leaving them out may help. Returns
+/// their names.
 ///
 /// # Errors
 ///
-/// As [`leave_out_unreadable`], and when the list cannot be read or written.
+/// As [`leave_out_unreadable`], and if the list cannot be read or written.
 pub fn leave_out_all(
     after: &Fail,
     session: &Session,
@@ -105,7 +106,8 @@ pub fn leave_out_all(
     Ok(labels)
 }
 
-/// Takes those of these entries off the list that are best-effort: gives them, and those that are not.
+/// Takes the best-effort entries among `wrong` off the list. Returns these, and the entries of `wrong` that are not
+/// best-effort.
 ///
 /// # Errors
 ///
@@ -128,7 +130,8 @@ pub fn leave_out(
     Ok((left, required))
 }
 
-/// The best-effort entries that would be read. What arrived and was not restored is never one: it would be lost.
+/// Returns the best-effort entries whose path would be read. An entry that arrived and was not restored is never one of
+/// them: its content would be lost.
 fn entries(
     arrived: Option<&Arrived>,
     keep: &KeepFile,
@@ -145,7 +148,7 @@ fn entries(
         .collect())
 }
 
-/// Takes these off the list, until the next `keep.d` sync.
+/// Takes the entries with these names off the list, until the next `keep.d` sync.
 pub fn take_off(labels: impl Iterator<Item = String>, keep: &mut KeepFile) {
     for label in labels {
         keep.entries.retain(|local| local.label != label);

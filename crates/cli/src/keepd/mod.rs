@@ -1,8 +1,8 @@
-//! `keep.d/*.conf`: what an administrator or a package wants kept, in the style of tmpfiles.d.
+//! `keep.d/*.conf`: the paths that an administrator or a package wants kept, in the style of tmpfiles.d.
 //!
-//! An entry of the keep list that comes from here has a name with a prefix. The name travels with the
-//! content, so that the next kernel's `kho` knows without any record on a disk which entries the files
-//! speak for: what is no longer configured leaves the list, what somebody kept by hand does not.
+//! An entry of the keep list that comes from these files has a name with a prefix. The name travels with the content.
+//! So the next kernel's `kho` knows, without a record on a disk, which entries come from the files: an entry that is no
+//! longer configured leaves the list, an entry that a user kept by hand stays.
 
 pub mod effort;
 pub mod parse;
@@ -20,25 +20,25 @@ use rules::{PREFIX, dirs, overlap, read};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a sync did.
+/// Result of a sync.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Entries that are new.
+    /// Names of the entries that are new.
     pub added: Vec<String>,
-    /// Entries that left the list.
+    /// Names of the entries that left the list.
     pub removed: Vec<String>,
-    /// What an administrator should know.
+    /// Remarks for the administrator.
     pub remarks: Vec<String>,
-    /// Best-effort entries that are not on the list because their path is not as it should be, and why.
+    /// Best-effort entries that are not on the list because their path is not as the rule requires, and why.
     pub left_out: Vec<effort::LeftOut>,
 }
 
-/// When the list is brought up to date.
+/// Occasion on which the list is brought up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// At boot: services may still make what is to be kept, and a failure would help nobody.
+    /// At boot: services may still create the paths that are to be kept, so a failure would be of no use.
     Boot,
-    /// For a handover, or because somebody asked.
+    /// For a handover, or because a user asked.
     Handover,
 }
 
@@ -46,7 +46,7 @@ pub enum When {
 ///
 /// # Errors
 ///
-/// [`Status::BadSource`] when a path that must exist for a handover does not, or is something else than the rule says.
+/// [`Status::BadSource`] if a path that must exist for a handover does not, or is something else than the rule says.
 pub fn sync(
     rules: &[Rule],
     arrived: Option<&Arrived>,
@@ -121,8 +121,8 @@ pub fn sync(
     Ok(changes)
 }
 
-/// The entry that somebody put on the list by hand and that holds all of what the rule names. Of two that hold the same
-/// file the second could not be restored, and would be carried on as it was for ever.
+/// Returns the entry that a user put on the list by hand and that holds everything that the rule names. If two entries
+/// hold the same file, the second could not be restored, and would be carried on as it was for ever.
 fn covering(rule: &Rule, entries: &[Entry]) -> Option<Entry> {
     let covers = |entry: &&Entry| {
         !entry.label.starts_with(PREFIX)
@@ -154,8 +154,8 @@ fn take_off(
     }
 }
 
-/// Leaves nothing on the list that was put there by hand and that a rule's entry holds too, as [`covering`] the other way
-/// round. What arrived and is not restored stays: nobody else holds it.
+/// Takes every entry off the list that was put there by hand and that the entry of a rule holds too: the reverse of
+/// [`covering`]. An entry that arrived and is not restored stays: no other entry holds its content.
 fn keep_once(arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Changes) {
     let entries = list::effective(arrived, keep);
     for entry in entries
@@ -190,7 +190,7 @@ fn keep_once(arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Chang
     }
 }
 
-/// Takes off what the rules no longer name.
+/// Takes the entries off the list that the rules no longer name.
 fn drop_gone(
     wanted: &BTreeMap<String, &Rule>,
     arrived: Option<&Arrived>,
@@ -218,7 +218,8 @@ fn drop_gone(
     }
 }
 
-/// Whether there is something to keep, of the right kind.
+/// Whether the path of the rule exists. A path of the wrong kind is an error, and so is a missing path unless the rule
+/// is optional.
 fn present(rule: &Rule) -> Result<bool, Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, format!("{}: {what}", rule.place));
     let path = rule.path.display();
@@ -262,7 +263,7 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
 }
 
 /// Reads the rules and makes the list of this boot agree with them, with the lock held. A handover that forgets what
-/// arrived needs nothing of it, so that may be damaged.
+/// arrived (`forget_arrived`) does not need it, so what arrived may be damaged then.
 ///
 /// # Errors
 ///
@@ -276,7 +277,7 @@ pub fn apply(session: &Session, forget_arrived: bool, when: When) -> Result<Chan
     Ok(changes)
 }
 
-/// The list `before` as the rules want it, and what differs.
+/// Returns the list `before` as the rules want it, and the differences.
 fn agreed(
     before: &KeepFile,
     session: &Session,
@@ -306,7 +307,8 @@ fn agreed(
     Ok((keep, changes))
 }
 
-/// What arrived, as far as the list has to know it.
+/// Returns what arrived, as the list needs it: `None` also if it is damaged or of an unknown version, and
+/// `forget_arrived` drops it.
 fn known(session: &Session, forget_arrived: bool) -> Result<Option<&Arrived>, Fail> {
     match session.arrived() {
         // The administrator drops it, damaged or not.
@@ -320,7 +322,7 @@ fn known(session: &Session, forget_arrived: bool) -> Result<Option<&Arrived>, Fa
     }
 }
 
-/// The list as a handover reads it now: as the rules want it, without best-effort entries that cannot be read.
+/// Returns the list as a handover reads it now: as the rules want it, without best-effort entries that cannot be read.
 ///
 /// # Errors
 ///
@@ -346,7 +348,7 @@ pub fn bring_up_to_date(session: &Session, forget_arrived: bool) -> Result<Chang
     Ok(changes)
 }
 
-/// As [`bring_up_to_date`], before content is taken that may still change, and says what changed.
+/// As [`bring_up_to_date`], and reports the changes: for use before content is taken that may still change.
 ///
 /// # Errors
 ///
@@ -360,8 +362,8 @@ pub fn refresh(session: &Session, forget_arrived: bool, out: Output) -> Result<(
     Ok(())
 }
 
-/// The list that a load would read now, and what the rules change of the one that the last load read. What that load left
-/// out stays out: it was said then.
+/// Returns the list that a load would read now, and the changes that the rules make to the list that the last load
+/// read. Entries that the last load left out stay out: that load reported them.
 ///
 /// # Errors
 ///
@@ -376,7 +378,7 @@ pub fn as_loaded(session: &Session, forget_arrived: bool) -> Result<(KeepFile, C
     Ok((keep, changes))
 }
 
-/// Says what the rules changed.
+/// Reports the changes that the rules made.
 pub fn report(changes: &Changes, out: Output) {
     for (names, what) in [
         (&changes.added, "keep.d adds"),
@@ -391,8 +393,8 @@ pub fn report(changes: &Changes, out: Output) {
     }
 }
 
-/// What somebody said by hand in this boot holds; otherwise the rule does, and without one a trace that was kept
-/// because of a rule is not kept any more.
+/// Decides whether the trace is kept. A choice made by hand, in this boot or in one whose traces arrived, holds;
+/// otherwise the rule does. Without a rule, a trace that was kept because of a rule is not kept any more.
 fn sync_trace(
     rule: Option<&Rule>,
     arrived: Option<&Arrived>,

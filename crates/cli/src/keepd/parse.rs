@@ -11,10 +11,10 @@ use thiserror::Error;
 /// Longest file that is read, in bytes.
 pub const MAX_FILE: u64 = 64 << 10;
 
-/// Longest line, in bytes: a path of PATH_MAX with every byte escaped would not be typed by anybody.
+/// Longest line, in bytes. A path of PATH_MAX bytes with every byte escaped is longer, but no user would type it.
 const MAX_LINE: usize = 8 << 10;
 
-/// What a path must be.
+/// Kind of object that a rule names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `f`: a regular file.
@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// For messages.
+    /// Name of the kind, for messages.
     pub const fn label(self) -> &'static str {
         match self {
             Self::File => "a regular file",
@@ -39,31 +39,31 @@ impl Kind {
     }
 }
 
-/// Options of a line `t`; what is not said is none.
+/// Options of a line `t`; `None` for an option that the line does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TraceOptions {
-    /// `size=`: bytes of the buffers at most.
+    /// `size=`: largest number of bytes of the buffers.
     pub size: Option<u64>,
-    /// `hops=`: of how many kernels.
+    /// `hops=`: number of kernels whose traces are kept.
     pub hops: Option<u32>,
 }
 
-/// One line.
+/// Rule of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// What the path must be.
+    /// Kind that the path must have.
     pub kind: Kind,
-    /// `-` after the type: when the path does not exist, there is nothing to keep and no error.
+    /// `-` after the type: if the path does not exist, there is nothing to keep and no error.
     pub optional: bool,
-    /// Absolute, without `.`, `..` and doubled slashes.
+    /// The path, absolute, without `.`, `..` and doubled slashes.
     pub path: PathBuf,
-    /// `name=`: instead of the escaped path.
+    /// `name=`: name of the entry instead of the escaped path.
     pub name: Option<String>,
     /// `skip-special`: leave out sockets, devices and pipes.
     pub skip_special: bool,
     /// `one-file-system`: do not descend into other mounts.
     pub one_file_system: bool,
-    /// `best-effort`: when its content cannot be taken, the others are handed over without it.
+    /// `best-effort`: if the content of this entry cannot be taken, the other entries are handed over without it.
     pub best_effort: bool,
     /// `replace`: at boot, replace files that exist.
     pub replace: bool,
@@ -73,11 +73,11 @@ pub struct Rule {
     pub manual: bool,
     /// Options of a trace.
     pub trace: TraceOptions,
-    /// Where it stands, as `FILE:LINE`.
+    /// Place of the line, as `FILE:LINE`.
     pub place: String,
 }
 
-/// What is wrong with a line.
+/// Error of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LineError {
     /// Longer than any sensible line.
@@ -89,21 +89,21 @@ pub enum LineError {
     /// A quote without its end.
     #[error("a quoted field has no end")]
     Quote,
-    /// `a"b"`.
+    /// A quote that ends in the middle of a field, such as `a"b"`.
     #[error("a quote ends in the middle of a field")]
     Glued,
     /// An escape that means nothing, or a NUL.
     #[error("\\{0} is no escape; there are \\\\ \\\" \\' \\s (blank) and \\xHH other than \\x00")]
     Escape(String),
-    /// The first field.
+    /// A first field that is no type.
     #[error(
         "{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent, and t (trace)"
     )]
     Type(String),
-    /// Nothing after the type.
+    /// A type with no path after it.
     #[error("there is no path")]
     NoPath,
-    /// Relative, or with dots.
+    /// A path that is relative, or has `.` or `..`.
     #[error("{0:?} is not an absolute path without `.` and `..`")]
     Path(OsString),
     /// `%` is kept for later, as in tmpfiles.d.
@@ -125,7 +125,7 @@ pub enum LineError {
     /// An option given twice.
     #[error("the option {0:?} is given twice")]
     Twice(String),
-    /// Not a name.
+    /// A name that cannot be one.
     #[error("{0:?} is no name: 1 to 200 bytes without '/' and control characters")]
     Name(String),
 }
@@ -134,14 +134,14 @@ pub enum LineError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {error}")]
 pub struct Located {
-    /// `FILE:LINE`.
+    /// Place of the line, as `FILE:LINE`.
     pub place: String,
-    /// What is wrong.
+    /// Error of the line.
     #[source]
     pub error: LineError,
 }
 
-/// Reads a whole file; all its errors rather than the first, so that one look repairs it.
+/// Reads a whole file. Returns all its errors rather than the first, so that one look repairs the file.
 ///
 /// # Errors
 ///
@@ -254,7 +254,7 @@ fn trace_option(trace: &mut TraceOptions, text: &str) -> Result<(), LineError> {
     Ok(())
 }
 
-/// `16M`, `1G`, a number of bytes.
+/// Reads a size: `16M`, `1G`, or a number of bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no size: a number of bytes, or with K, M or G behind it");
     let (digits, factor) = match text.as_bytes().last() {
@@ -273,7 +273,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Absolute and plain: two spellings of one path would be two entries.
+/// Reads a path and makes it plain; it must be absolute. Two spellings of one path would be two entries.
 fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut rest = bytes.iter().copied();
@@ -303,7 +303,7 @@ fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
     Ok(clean)
 }
 
-/// Fields between blanks, unquoted and unescaped; a `#` at the start of a line ends it.
+/// Splits a line into the fields between blanks, unquoted and unescaped. A line that starts with `#` has no fields.
 fn fields(text: &[u8]) -> Result<Vec<Vec<u8>>, LineError> {
     let mut fields = Vec::new();
     let mut rest = text.iter().copied().peekable();

@@ -1,4 +1,4 @@
-//! The rules: all files, read and compared with one another.
+//! The rules of all files, read and compared with one another.
 
 use super::parse::{self, Rule};
 use crate::exit::{Fail, Status};
@@ -16,7 +16,7 @@ pub const PREFIX: &str = "keep.d:";
 /// Most rules in all files together.
 const MAX_RULES: usize = 1024;
 
-/// Where the files are; a file in an earlier folder hides those of the same name in later ones.
+/// Folders of the files, in order; a file in an earlier folder hides the files of the same name in later ones.
 pub fn dirs(session: &Session) -> Vec<PathBuf> {
     vec![
         "/etc/kho/keep.d".into(),
@@ -27,7 +27,7 @@ pub fn dirs(session: &Session) -> Vec<PathBuf> {
 }
 
 impl Rule {
-    /// Name of its entry on the keep list.
+    /// Name of the rule's entry on the keep list.
     pub fn label(&self) -> String {
         match &self.name {
             Some(name) => format!("{PREFIX}{name}"),
@@ -35,7 +35,7 @@ impl Rule {
         }
     }
 
-    /// What the list says of it.
+    /// Content of the rule's entry, as the keep list describes it.
     pub fn content(&self) -> Content {
         Content::Files {
             path: self.path.clone().into_os_string(),
@@ -49,7 +49,7 @@ impl Rule {
 ///
 /// # Errors
 ///
-/// [`Status::BadConfig`] with every file and line that is wrong; nothing is taken from the others then.
+/// [`Status::BadConfig`] with every file and line that is wrong; no rule is taken from the other files then.
 pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
     let (mut rules, mut errors) = (Vec::new(), Vec::new());
     for path in files(dirs, &mut errors).into_values() {
@@ -112,12 +112,12 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
         .fix("correct these lines; a file of the same name in /etc/kho/keep.d replaces one in /usr/lib/kho/keep.d"))
 }
 
-/// One inside the other, or the same: what is shared would be carried and restored twice.
+/// Whether one path is the other, or lies inside it: the content that both share would be carried and restored twice.
 pub fn overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-/// The files that count, by name.
+/// Returns the files that are read, by name: of files with the same name, the one in the first folder.
 fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathBuf> {
     let mut files = BTreeMap::new();
     for dir in dirs {
@@ -157,7 +157,8 @@ fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathB
     files
 }
 
-/// Why a file or folder of rules is not believed; none when it is. Whoever can write there chooses what root reads and writes.
+/// Returns why a file or folder of rules is not trusted; `None` if it is trusted. A user who can write there chooses
+/// what root reads and writes.
 fn foreign(meta: &std::fs::Metadata) -> Option<String> {
     let owner = rustix::process::geteuid().as_raw();
     let others = (meta.uid() != 0 && meta.uid() != owner) || meta.mode() & 0o022 != 0;
@@ -167,7 +168,7 @@ fn foreign(meta: &std::fs::Metadata) -> Option<String> {
     })
 }
 
-/// The content of one file; none when it is masked by a link to /dev/null.
+/// Returns the content of one file; `None` if the file is masked by a link to /dev/null.
 fn text(path: &Path) -> Result<Option<Vec<u8>>, String> {
     // O_NONBLOCK: a pipe in the place of a file must not stop a boot or a shutdown.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;

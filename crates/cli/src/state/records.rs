@@ -1,4 +1,4 @@
-//! What the files of the state directory hold, and how their text is read. The fuzz targets compile this file too.
+//! Content of the files of the state directory, and the way their text is read. The fuzz targets compile this file too.
 
 use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
@@ -12,17 +12,17 @@ use std::ffi::OsString;
 pub struct Local {
     /// Name of the blob.
     pub label: String,
-    /// Where its content comes from.
+    /// Source of the content.
     pub content: Content,
 }
 
-/// Where the content of a [`Local`] comes from.
+/// Source of the content of a [`Local`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Content {
     /// A file, directory or symlink that is read at load time.
     Files {
-        /// Absolute, with no symlink in its parents.
+        /// Path, absolute, with no symlink in its parents.
         path: OsString,
         /// Leave out sockets, devices and pipes.
         skip_special: bool,
@@ -33,9 +33,9 @@ pub enum Content {
     Raw {
         /// Number of the file.
         file: u64,
-        /// Its length in bytes.
+        /// Length of the file, in bytes.
         size: u64,
-        /// When they were taken, nanoseconds since the epoch.
+        /// Time at which the bytes were taken, in nanoseconds since the epoch.
         taken: u64,
     },
 }
@@ -57,23 +57,23 @@ pub struct KeepFile {
     pub left_out: Vec<String>,
     /// Number of the next file in `blobs/`.
     pub next_file: u64,
-    /// What was said of the trace.
+    /// Choice about the trace that was made in this boot.
     #[serde(default)]
     pub trace: Said,
 }
 
-/// `loaded.json`: what the last `kho load` loaded.
+/// `loaded.json`: the image that the last `kho load` loaded.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoadedFile {
     /// Generation in the state tree that was loaded.
     pub generation: u64,
-    /// Generation of the drivers' active phase that it belongs to; 0 when there was none.
+    /// Generation of the drivers' active phase that the load belongs to; 0 if there was none.
     #[serde(default)]
     pub kernel_generation: u64,
-    /// The load entered that phase, so forgetting the load leaves it.
+    /// Whether the load entered that phase, so that forgetting the load leaves it.
     #[serde(default)]
     pub entered: bool,
-    /// It names again what drivers left for a kernel with the module, which this one was not.
+    /// Whether the load names again what drivers left for a kernel with the module, because this kernel had no module.
     #[serde(default)]
     pub again: bool,
     /// Path of the kernel image, for messages.
@@ -86,26 +86,26 @@ pub struct LoadedFile {
     pub identity: LoadedImage,
     /// Digest over everything that can change between load and exec.
     pub content_digest: String,
-    /// Per kept path: its digest over metadata at load time.
+    /// Kept paths, each with its digest over metadata at load time.
     pub sources: Vec<(OsString, String)>,
-    /// Per entry that was copied from its path: its name, and the BLAKE3 of what was loaded.
+    /// Entries that were copied from their paths: the name of each, and the BLAKE3 of its loaded content.
     #[serde(default)]
     pub contents: BTreeMap<String, String>,
     /// Bytes that the image hands over.
     pub bytes: u64,
-    /// When it was loaded, nanoseconds since the epoch.
+    /// Time of the load, in nanoseconds since the epoch.
     pub time: u64,
     /// The scratch region: address and length.
     #[serde(default)]
     pub scratch: Option<[u64; 2]>,
-    /// What arrived in this boot is not part of it (`--forget-arrived`).
+    /// Whether the load leaves out what arrived in this boot (`--forget-arrived`).
     pub forget_arrived: bool,
-    /// Bytes of memory that had failed then.
+    /// Number of bytes of memory that had failed at the time of the load.
     #[serde(default)]
     pub memory_failed: Option<u64>,
 }
 
-/// `armed.json`: what `kho load --arm` took, and how it is to be loaded when the system stops.
+/// `armed.json`: the kernel that `kho load --arm` took, and the arguments for its load when the system stops.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArmedFile {
     /// Path of the kernel image when it was taken, for messages: as `shown::path` writes it.
@@ -136,12 +136,12 @@ pub struct ArmedFile {
     pub forget_arrived: bool,
     /// Command line of the plain image.
     pub plain_line: Vec<u8>,
-    /// What to do when the content cannot be taken, if it was said.
+    /// Action if the content cannot be taken; `None` if the user chose none.
     pub on_failure: Option<OnFailure>,
-    /// Mounts that the content lay on.
+    /// Mounts that the content lay on when the kernel was armed.
     #[serde(default)]
     pub places: Vec<Place>,
-    /// When, nanoseconds since the epoch.
+    /// Time at which the kernel was armed, in nanoseconds since the epoch.
     pub time: u64,
 }
 
@@ -185,7 +185,8 @@ mod line {
 pub struct Place {
     /// Name of the entry.
     pub label: String,
-    /// Mount point, and what is mounted there: of the mount that holds its path, and of those below.
+    /// Mount point, and what is mounted there, of the mount that holds the entry's path, and of the mounts below the
+    /// path.
     pub mounts: Vec<(OsString, OsString)>,
 }
 
@@ -194,14 +195,15 @@ pub struct Place {
 pub struct Bound<T> {
     /// [`VERSION`].
     pub version: u32,
-    /// The boot.
+    /// Identity of the boot.
     pub boot_id: String,
     /// The content.
     #[serde(flatten)]
     pub content: T,
 }
 
-/// What says whether the rest of a file is to be read: its content may have any form in another version.
+/// Head of a file. It says whether the rest of the file is to be read: the content may have any form in another
+/// version.
 #[derive(Deserialize)]
 struct Envelope {
     version: u32,
@@ -214,19 +216,19 @@ pub const VERSION: u32 = 1;
 /// `reserved.json`: pages that were reserved while nothing was loaded. Address and length, in bytes.
 #[derive(Serialize, Deserialize)]
 pub struct ReservedFile {
-    /// Reserved.
+    /// Ranges that were reserved.
     pub ranges: Vec<[u64; 2]>,
-    /// Pages that the load asked about; without it, all of RAM.
+    /// Ranges that the load asked about; `None` if it asked about all of RAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Vec<[u64; 2]>>,
 }
 
 impl ReservedFile {
-    /// The ranges of a list.
+    /// Returns the ranges of a list of addresses and lengths.
     ///
     /// # Errors
     ///
-    /// The first that is none.
+    /// If a pair is no range: the error of the first one.
     pub fn ranges(list: &[[u64; 2]]) -> Result<Vec<PhysRange>, RangeError> {
         list.iter()
             .map(|[start, len]| PhysRange::new(PhysAddr::new(*start), *len))
@@ -234,40 +236,40 @@ impl ReservedFile {
     }
 }
 
-/// That the trace is kept.
+/// Wish that the trace is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
-    /// Bytes of ring buffer pages at most.
+    /// Largest number of bytes of ring buffer pages.
     pub limit: u64,
-    /// Of how many kernels.
+    /// Number of kernels whose traces are kept.
     pub hops: u32,
     /// Whether `keep.d` asked for it.
     pub configured: bool,
 }
 
-/// What was said in this boot.
+/// Choice about the trace that was made in this boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Said {
-    /// Nothing: what arrived holds.
+    /// No choice: the wish that arrived holds.
     #[default]
     Nothing,
-    /// Keep it.
+    /// Keep the trace.
     Keep(Wish),
-    /// Do not keep it any more.
+    /// Do not keep the trace any more.
     Drop,
 }
 
-/// Why the text of a file cannot be used.
+/// Reason why the text of a file cannot be used.
 #[derive(Debug)]
 pub enum Unusable {
-    /// Not what `kho` writes.
+    /// The text is not what `kho` writes.
     Json(serde_json::Error),
-    /// Of another version.
+    /// The file is of another version.
     Version(u32),
 }
 
-/// The content of a file; none when it is of another boot.
+/// Returns the content of a file; `None` if the file is of another boot.
 ///
 /// # Errors
 ///

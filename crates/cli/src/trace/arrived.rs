@@ -5,45 +5,45 @@ use crate::exit::{Fail, Status};
 use kho::PhysRange;
 use kho::abi::ftrace::{TraceKind, TracePart, Traces};
 
-/// `/ftrace`, taken apart.
+/// Content of the node `/ftrace`, taken apart.
 #[derive(Clone, Debug)]
 pub struct ArrivedTraces {
-    /// What was wanted, and holds until something else is said.
+    /// Wish of the kernel that handed over. It holds until a command or a rule says something else.
     pub wish: Wish,
-    /// One per kernel, oldest first.
+    /// Traces, one per kernel, oldest first.
     pub hops: Vec<ArrivedHop>,
 }
 
 /// The trace of one kernel.
 #[derive(Clone, Debug)]
 pub struct ArrivedHop {
-    /// The handover that it ended with.
+    /// Number of the handover that the kernel ended with.
     pub hop: u64,
-    /// Its release.
+    /// Release of the kernel.
     pub release: String,
-    /// When it was taken, nanoseconds since the epoch.
+    /// Time at which the trace was taken, in nanoseconds since the epoch.
     pub taken: u64,
-    /// Its parts.
+    /// Parts of the trace.
     pub parts: Vec<ArrivedPart>,
 }
 
-/// Bytes of a trace.
+/// A part of a trace.
 #[derive(Clone, Debug)]
 pub struct ArrivedPart {
-    /// What they are.
+    /// Kind of the bytes.
     pub kind: Kind,
-    /// How many.
+    /// Number of bytes.
     pub size: u64,
-    /// Where.
+    /// Ranges of physical memory that hold the bytes, in order.
     pub mem: Vec<PhysRange>,
-    /// BLAKE3 of them.
+    /// BLAKE3 hash of the bytes.
     pub blake3: [u8; 32],
 }
 
-/// What a part is.
+/// Kind of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What explains the pages.
+    /// Formats and names, which explain the pages.
     Meta,
     /// The kernel log.
     Log,
@@ -53,13 +53,13 @@ pub enum Kind {
         array: String,
         /// The CPU.
         cpu: u32,
-        /// Bytes of a page.
+        /// Size of a page, in bytes.
         sub_buffer: u32,
     },
 }
 
 impl Kind {
-    /// For the state tree.
+    /// Returns the kind as the state tree has it.
     pub fn describe(&self) -> TraceKind<'_> {
         match self {
             Self::Meta => TraceKind::Meta,
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// For people.
+    /// Returns the name of the kind, for people.
     pub fn label(&self) -> String {
         match self {
             Self::Meta => "formats and names".to_owned(),
@@ -134,11 +134,11 @@ impl From<&Traces<'_>> for ArrivedTraces {
 }
 
 impl ArrivedTraces {
-    /// The newest trace, or that of one hop.
+    /// Returns the newest trace, or that of one hop.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`].
+    /// [`Status::NoSuchEntry`] if there is no such trace.
     pub fn hop(&self, wanted: Option<u64>) -> Result<&ArrivedHop, Fail> {
         let found = match wanted {
             Some(wanted) => self.hops.iter().find(|hop| hop.hop == wanted),
@@ -161,7 +161,7 @@ impl ArrivedTraces {
 }
 
 impl ArrivedHop {
-    /// Bytes of all parts.
+    /// Number of bytes of all parts.
     pub fn size(&self) -> u64 {
         self.parts.iter().map(|part| part.size).sum()
     }

@@ -1,4 +1,4 @@
-//! What a load hands over of traces.
+//! Traces that a load hands over.
 
 use super::arrived::{ArrivedPart, Kind};
 use super::take;
@@ -11,11 +11,12 @@ use crate::state::KeepFile;
 use kho::RangeSet;
 use kho::abi::ftrace::{TraceHopDescription, TracePartDescription, TracesDescription};
 
-/// Everything for `/ftrace`.
+/// Content of the node `/ftrace`.
 pub struct Carry {
     wish: Wish,
     hops: Vec<CarryHop>,
-    /// Number and release of traces that would be carried on, had their memory not been given back in this boot, or failed.
+    /// Number and release of the traces that are not carried on because their memory was given back in this boot, or
+    /// failed.
     pub given_back: Vec<(u64, String)>,
 }
 
@@ -27,26 +28,26 @@ struct CarryHop {
     parts: Vec<Part>,
 }
 
-/// Bytes of a trace.
+/// A part of a trace.
 pub struct Part {
-    /// What they are.
+    /// Kind of the bytes.
     pub kind: Kind,
-    /// How many.
+    /// Number of bytes.
     pub size: u64,
-    /// Where they come from.
+    /// Source of the bytes.
     pub supply: Supply,
 }
 
-/// Where the bytes of a [`Part`] come from.
+/// Source of the bytes of a [`Part`].
 pub enum Supply {
-    /// Taken from the running kernel.
+    /// The running kernel, from which the load took these bytes.
     Taken(Vec<u8>),
-    /// They arrived, and are named again where they are.
+    /// A part that arrived. The next tree names it at the place where it is.
     Stays(ArrivedPart),
 }
 
 impl CarryHop {
-    /// The running kernel's.
+    /// Takes the running kernel's trace.
     fn take(wish: &Wish, hop: u64, session: &Session) -> Result<Self, Fail> {
         let taken = take::take(wish.limit, session)?;
         let meta = take::meta_bytes(&taken.meta)?;
@@ -74,16 +75,16 @@ impl CarryHop {
 }
 
 impl Part {
-    /// Whether the load copies it.
+    /// Whether the load copies the part.
     pub fn is_copied(&self) -> bool {
         matches!(self.supply, Supply::Taken(_))
     }
 }
 
 impl Carry {
-    /// Takes the running kernel's trace, for handover number `hop`, and adds those that arrived and are still to be
-    /// carried, as far as their memory is still among what is `reserved`. None when no trace is kept. `without_this` carries
-    /// those that arrived and the wish, and takes nothing.
+    /// Takes the running kernel's trace, for handover number `hop`, and adds the traces that arrived and are still to
+    /// be carried, as far as their memory is still in `reserved`. `None` if no trace is kept. With `without_this` it
+    /// takes nothing, and carries on the wish and the traces that arrived.
     ///
     /// # Errors
     ///
@@ -142,7 +143,7 @@ impl Carry {
         }))
     }
 
-    /// What is not carried on, for people.
+    /// Returns remarks for people, one for each trace that is not carried on.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         self.given_back.iter().map(|(hop, release)| {
             format!(
@@ -156,7 +157,8 @@ impl Carry {
         self.hops.iter().flat_map(|hop| &hop.parts)
     }
 
-    /// Number, release, and whether it is copied, with bytes of buffers, log and the rest, of each kernel's trace.
+    /// Returns a row for each kernel's trace: number, release, whether the load copies it, and the bytes of buffers,
+    /// log and the rest.
     pub fn rows(&self) -> Vec<Row> {
         self.hops
             .iter()
@@ -171,7 +173,7 @@ impl Carry {
             .collect()
     }
 
-    /// Calls `with` with what `/ftrace` shall say; `placed` is in the order of [`Carry::parts`].
+    /// Calls `with` with the description for the node `/ftrace`; `placed` is in the order of [`Carry::parts`].
     pub fn describe<T>(
         &self,
         placed: &[Placed],
@@ -223,9 +225,9 @@ impl Carry {
 /// The cost of one kernel's trace.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Row {
-    /// The handover that the kernel ends with.
+    /// Number of the handover that the kernel ends with.
     pub hop: u64,
-    /// Its release.
+    /// Release of the kernel.
     pub release: String,
     /// Whether the load copies it; otherwise it stays where it is.
     pub copied: bool,

@@ -11,7 +11,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// [`Status::NoSpace`] and whatever else writing says.
+/// [`Status::NoSpace`] if the file system is full, [`Status::Failed`] if the file cannot be written for another reason.
 pub fn write(
     path: &Path,
     with: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>,
@@ -30,7 +30,7 @@ pub fn write(
     result.map_err(|err| write_fail(&shown::path(path), &err))
 }
 
-/// What to call an error of writing.
+/// Makes the failure for an error of writing: [`Status::NoSpace`] if the file system is full, else [`Status::Failed`].
 pub fn write_fail(what: &str, err: &std::io::Error) -> Fail {
     let status = match err.kind() {
         std::io::ErrorKind::StorageFull => Status::NoSpace,

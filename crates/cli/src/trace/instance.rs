@@ -1,8 +1,8 @@
 //! The old trace as text in the new kernel's tracefs: the instance `kho-N`, whose buffer holds a line in each record.
 //!
-//! Lines are written to the instance's `trace_marker`, which every kernel has. Records get the time of the writing, so the context
-//! in front of each line is switched off, and the line has its own: that of the old kernel. The pages themselves cannot be
-//! given to a kernel safely, see `docs/src/operations/trace.md`.
+//! Lines are written to the instance's `trace_marker`, which every kernel has. Records get the time of the writing, so
+//! the context in front of each line is switched off, and the line has its own: that of the old kernel. The pages
+//! themselves cannot be given to a kernel safely, see `docs/src/operations/trace.md`.
 
 use crate::exit::{Fail, Status};
 use crate::session::Session;
@@ -11,20 +11,20 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::Path;
 
-/// Most bytes of a record's text on every kernel (`TRACE_BUF_SIZE`, `kernel/trace/trace.h`, 6.1), with its end.
+/// Longest text of a record on every kernel, in bytes (`TRACE_BUF_SIZE`, `kernel/trace/trace.h`, 6.1), with its end.
 const MAX_TEXT: usize = 1000;
-/// What a record takes beside its text: headers, an address, and rounding.
+/// Number of bytes that a record takes beside its text: headers, an address, and rounding.
 const RECORD: u64 = 40;
-/// Largest buffer: what is older than its content falls out of it.
+/// Largest buffer, in bytes: records older than its content fall out of it.
 const MAX_BUFFER: u64 = 32 << 20;
-/// Smallest buffer.
+/// Smallest buffer, in bytes.
 const MIN_BUFFER: u64 = 64 << 10;
 
-/// Makes the instance `kho-N` and fills it with the lines of the file `text`. Nothing happens where there is no tracefs.
+/// Makes the instance `kho-N` and fills it with the lines of the file `text`. Does nothing if there is no tracefs.
 ///
 /// # Errors
 ///
-/// [`Status::Failed`] when tracefs refuses something; a new instance is removed again then.
+/// [`Status::Failed`] if tracefs refuses something; a new instance is removed again then.
 pub fn fill(hop: u64, text: &Path, session: &Session) -> Result<(), Fail> {
     let instances = session.root.path("sys/kernel/tracing/instances");
     if !instances.is_dir() {
@@ -87,8 +87,8 @@ fn write(dir: &Path, text: &Path, allowed: Option<&CpuSet>) -> io::Result<()> {
     set("tracing_on", "0")
 }
 
-/// Bytes of the buffer that takes the lines, and how many bytes of the text would fall out of it again before the last is
-/// written.
+/// Returns the size of the buffer for the lines, in bytes, and the number of bytes of the text that would fall out of
+/// it again before the last line is written.
 fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
     // Where each line ends in the text, and what it and those before it take in the buffer.
     let mut ends = Vec::new();
@@ -114,7 +114,7 @@ fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
     Ok((room, skip))
 }
 
-/// Hands `trace_marker` a line at a time, or as much of one as a record takes: each call makes one record.
+/// Hands `trace_marker` a line at a time, or as much of a line as a record takes: each call makes one record.
 fn records(text: &mut impl BufRead, marker: &mut impl Write) -> io::Result<()> {
     let mut line = Vec::new();
     while text.read_until(b'\n', &mut line)? > 0 {

@@ -1,8 +1,8 @@
 //! The trace of this kernel and of those before it.
 //!
-//! [`wish`] says whether it is kept, [`take`] takes it, [`carry`] is what a load hands over, [`arrived`] is what a load
-//! left, [`open`] reads it, [`show`] prints it to a [`file`](mod@file) or the terminal, and [`publish`] and [`instance`] make text
-//! of it at boot.
+//! [`wish`] says whether the trace is kept, [`take`] takes it, [`carry`] holds the traces that a load hands over,
+//! [`arrived`] those that arrived, [`open`] reads them, [`show`] prints them to a [`file`](mod@file) or the terminal,
+//! and [`publish`] and [`instance`] make text of them at boot.
 
 pub mod arrived;
 pub mod carry;

@@ -8,11 +8,11 @@ use kho_trace::meta::Meta;
 use kho_trace::take::TakenBuffer;
 
 impl ArrivedHop {
-    /// The kernel log.
+    /// Returns the kernel log.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`] when there is none, [`Status::BlobCorrupt`] when it is damaged.
+    /// [`Status::NoSuchEntry`] if there is none, [`Status::BlobCorrupt`] if it is damaged.
     pub fn log(&self, session: &Session) -> Result<Vec<u8>, Fail> {
         let part = self.part(&Kind::Log).ok_or_else(|| {
             Fail::new(
@@ -27,17 +27,17 @@ impl ArrivedHop {
         self.parts.iter().find(|part| part.kind == *kind)
     }
 
-    /// The bytes of a part, checked.
+    /// Returns the bytes of a part, checked.
     fn read(&self, part: &ArrivedPart, session: &Session) -> Result<Vec<u8>, Fail> {
         let name = format!("trace of hop {}, {}", self.hop, part.kind.label());
         session.read_checked(&name, &part.mem, part.size, &part.blake3)
     }
 
-    /// The trace, and what could not be trusted: those buffers are left out.
+    /// Returns the trace, and a failure for each buffer that cannot be trusted and is left out.
     ///
     /// # Errors
     ///
-    /// When what explains the buffers is damaged.
+    /// If the part that explains the buffers is missing or damaged.
     pub fn open(&self, session: &Session) -> Result<(Taken, Vec<Fail>), Fail> {
         let part = self.part(&Kind::Meta).ok_or_else(|| {
             Fail::new(

@@ -1,4 +1,4 @@
-//! Traces and logs as text under `/run/kho/trace`, for whoever looks with a pager.
+//! Traces and logs as text under `/run/kho/trace`, for users who read them with a pager.
 
 use super::arrived::ArrivedHop;
 use super::file::write;
@@ -9,10 +9,12 @@ use kho_trace::kmsg;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// A record of some 40 bytes becomes a line of some 120: room that is left for text, beside what it takes.
+/// Bytes of text that are assumed for each byte of a trace: a record of some 40 bytes becomes a line of some 120, and
+/// there is room left for text beside what the record takes.
 const GROWTH: u64 = 4;
 
-/// Writes `hop-N.trace` and `hop-N.log` for every trace that arrived; gives what could not be.
+/// Writes `hop-N.trace` and `hop-N.log` for every trace that arrived. Returns a failure for each that could not be
+/// written.
 pub fn all(session: &Session) -> Vec<Fail> {
     let hops = match session.arrived() {
         Ok(Some(arrived)) => arrived.traces.as_ref().map(|traces| traces.hops.as_slice()),
@@ -80,7 +82,7 @@ fn one(
     Ok(())
 }
 
-/// That the text leaves at least half of the file system's free space to others.
+/// Checks that the text leaves at least half of the file system's free space to others.
 fn room(hop: &ArrivedHop, dir: &Path) -> Result<(), Fail> {
     let fs = rustix::fs::statvfs(dir).or_status(Status::Failed)?;
     let free = fs.f_bavail.saturating_mul(fs.f_frsize);
@@ -100,7 +102,7 @@ fn room(hop: &ArrivedHop, dir: &Path) -> Result<(), Fail> {
     .fix(format!("kho trace --hop {} shows it", hop.hop)))
 }
 
-/// A file that is there whole or not at all.
+/// Writes a file whole or not at all.
 fn whole(
     path: &PathBuf,
     with: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,

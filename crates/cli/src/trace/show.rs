@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::io::Write;
 
-/// Which events are shown.
+/// Selection of the events that are shown.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
-    /// These CPUs only; all when empty.
+    /// CPUs whose events are shown; all CPUs if empty.
     pub cpus: Vec<u32>,
-    /// This instance only; the top level for the empty name.
+    /// Instance whose events are shown, the top level for the empty name; all instances if `None`.
     pub instance: Option<String>,
-    /// Not before this.
+    /// Time before which no events are shown.
     pub since: Option<Since>,
 }
 
 /// A point in time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Since {
-    /// On the clock of the trace: seconds (or units, where the clock does not count time).
+    /// Time on the clock of the trace, in seconds (or units, if the clock does not count time).
     Clock(f64),
-    /// So long before the newest event; of each clock, when there are several.
+    /// Time before the newest event, in seconds or units; of each clock, if there are several.
     Ago(f64),
 }
 
@@ -59,22 +59,22 @@ impl std::str::FromStr for Since {
 pub struct Shown<'a> {
     taken: &'a Taken,
     knowledge: Knowledge,
-    /// What is shown, apart for each clock: times of different clocks say nothing about what came first.
+    /// The chosen buffers, apart for each clock: times of different clocks do not tell which event came first.
     clocks: Vec<Clock<'a>>,
     instance: Option<String>,
 }
 
-/// The buffers whose times can be compared.
+/// Buffers whose times can be compared.
 struct Clock<'a> {
-    /// What the times count from, see [`time_base`].
+    /// Base of the times, see [`time_base`].
     base: &'a str,
     buffers: Vec<Buffer<'a>>,
-    /// Older events are not shown.
+    /// Time before which events are not shown.
     since: u64,
 }
 
 impl<'a> Clock<'a> {
-    /// The buffers of each clock, in the order in which they come.
+    /// Sorts the buffers by clock. The clocks are in the order in which their first buffers come.
     fn sort(meta: &'a Meta, buffers: impl Iterator<Item = Buffer<'a>>) -> Vec<Self> {
         let mut clocks: Vec<Self> = Vec::new();
         for buffer in buffers {
@@ -93,7 +93,7 @@ impl<'a> Clock<'a> {
         clocks
     }
 
-    /// The time that `since` is on this clock.
+    /// Returns the time of `since` on this clock.
     fn time(&self, since: Since, layout: PageLayout) -> u64 {
         let unit = if in_ns(self.base) { 1e9 } else { 1.0 };
         // Times beyond 2^53 ns lose their last digits: a hundred days to the nanosecond.
@@ -108,7 +108,7 @@ impl<'a> Clock<'a> {
         }
     }
 
-    /// Its name, and whose it is.
+    /// Returns the name of the clock, and the names of the instances that use it.
     fn title(&self) -> String {
         let mut names: Vec<&str> = self.buffers.iter().map(|buffer| buffer.array).collect();
         names.dedup();
@@ -128,12 +128,12 @@ impl<'a> Clock<'a> {
 }
 
 impl<'a> Shown<'a> {
-    /// What is chosen of a trace.
+    /// Chooses events of a trace.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`] for a CPU or an instance that is not there, [`Status::BlobCorrupt`] when pages cannot be
-    /// read at all, [`Status::Usage`] for a time on the clock of the trace where there are several clocks.
+    /// [`Status::NoSuchEntry`] for a CPU or an instance that is not there, [`Status::BlobCorrupt`] if pages cannot be
+    /// read at all, [`Status::Usage`] for a time on the clock of the trace if there are several clocks.
     pub fn new(taken: &'a Taken, choice: &Choice) -> Result<Self, Fail> {
         let meta = &taken.meta;
         check(meta, choice)?;
@@ -165,7 +165,7 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// What has to be known of the times in a `trace.dat`.
+    /// Returns a remark about the times in a `trace.dat`; `None` if all of them are of one clock.
     pub fn dat_remark(&self) -> Option<String> {
         (self.clocks.len() > 1).then(|| {
             format!(
@@ -176,7 +176,8 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// Calls `each` with every event of this clock that is chosen, oldest first; gives what could not be read.
+    /// Calls `each` with every chosen event of this clock, oldest first. Returns a message for each problem in the
+    /// pages.
     fn each<E>(
         &self,
         clock: &Clock<'_>,
@@ -194,12 +195,13 @@ impl<'a> Shown<'a> {
         Ok(merge.problems().iter().map(ToString::to_string).collect())
     }
 
-    /// Lines as the kernel's file `trace` has them; those of an instance have its name in front. Where there are several
-    /// clocks, the lines of one come after those of another, each under a title. Gives what could not be read.
+    /// Writes lines as the kernel's file `trace` has them; those of an instance begin with its name. If there are
+    /// several clocks, the lines of one come after those of another, each under a title. Returns a message for each
+    /// problem in the pages.
     ///
     /// # Errors
     ///
-    /// What writing says.
+    /// If writing fails.
     pub fn text(&self, out: &mut dyn Write) -> std::io::Result<Vec<String>> {
         let meta = &self.taken.meta;
         let mut problems = Vec::new();
@@ -234,8 +236,8 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// One object for each event, which exists only while it is written. The events of one clock come after those of another;
-    /// what could not be read goes to `problems`.
+    /// Returns one object for each event, which exists only while it is written. The events of one clock come after
+    /// those of another. A message for each problem in the pages goes to `problems`.
     pub fn events<'e>(&'e self, problems: &'e RefCell<Vec<String>>) -> impl Serialize + use<'e> {
         Events {
             shown: self,
@@ -264,11 +266,11 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// A `trace.dat` of everything that is chosen; `since` has no say, pages stay whole.
+    /// Writes a `trace.dat` with everything that is chosen; `since` has no effect, because pages stay whole.
     ///
     /// # Errors
     ///
-    /// What writing says.
+    /// If writing fails.
     pub fn dat(&self, out: &mut impl Write) -> std::io::Result<()> {
         let mut meta = self.taken.meta.clone();
         if let Some(name) = &self.instance {
@@ -283,7 +285,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// See [`Shown::events`].
+/// Result of [`Shown::events`].
 struct Events<'a> {
     shown: &'a Shown<'a>,
     problems: &'a RefCell<Vec<String>>,
@@ -307,7 +309,7 @@ fn titles(clocks: &[Clock<'_>]) -> String {
     titles.join("; ")
 }
 
-/// That a time means another moment on each clock.
+/// Makes the failure for a time that means another moment on each clock.
 fn several(clocks: &[Clock<'_>]) -> Fail {
     Fail::new(
         Status::Usage,
@@ -319,7 +321,7 @@ fn several(clocks: &[Clock<'_>]) -> Fail {
     .fix("choose with --instance, or count from the newest event: --since -SECONDS")
 }
 
-/// That what is chosen is there.
+/// Checks that the trace has the chosen CPUs and the chosen instance.
 fn check(meta: &Meta, choice: &Choice) -> Result<(), Fail> {
     let missing = |what: String, have: Vec<String>| {
         Fail::new(Status::NoSuchEntry, what).fix(format!("there are: {}", have.join(", ")))
@@ -508,7 +510,7 @@ mod tests {
         );
     }
 
-    /// What is shown when the instance has this clock.
+    /// Shows the trace with this clock in the instance.
     fn with_clock(clock: &str, since: Option<&str>) -> Result<(String, Option<String>), Fail> {
         let mut taken = taken();
         taken.meta.arrays[1].clock = clock.to_owned();

@@ -19,11 +19,11 @@ impl KernelMemory for Memory {
     }
 }
 
-/// The buffers and the log of this kernel; nothing of it is consumed or changed.
+/// Takes the buffers and the log of this kernel; none of it is consumed or changed.
 ///
 /// # Errors
 ///
-/// [`Status::Trace`] when this kernel does not show what is needed, or not to this user.
+/// [`Status::Trace`] if this kernel does not show what is needed, or not to this user.
 pub fn take(limit: u64, session: &Session) -> Result<Taken, Fail> {
     let kcore = Kcore::open(&session.root)
         .or_status(Status::Trace)
@@ -66,7 +66,7 @@ fn fail(err: &TakeError) -> Fail {
     }
 }
 
-/// The description as bytes.
+/// Returns the description as bytes.
 ///
 /// # Errors
 ///

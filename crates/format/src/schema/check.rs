@@ -25,13 +25,13 @@ pub const KEYWORDS: &[&str] = &[
 /// A rule of a schema that a value breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where in the value: names and `[index]`, empty for all of it.
+    /// Place in the value: names and `[index]`, empty for the whole value.
     pub at: String,
-    /// What is wrong there.
+    /// Description of the violation.
     pub what: String,
 }
 
-/// Everything in `value` that breaks `schema`.
+/// Lists everything in `value` that breaks `schema`.
 pub fn check(schema: &Json, value: &Json) -> Vec<Violation> {
     let mut out = Vec::new();
     walk(schema, value, "", &mut out);
@@ -118,7 +118,7 @@ fn walk(schema: &Json, value: &Json, at: &str, out: &mut Vec<Violation>) {
     inside(rules, value, at, out);
 }
 
-/// The keywords that lead to other schemas.
+/// Checks the keywords that lead to other schemas.
 fn inside(rules: &serde_json::Map<String, Json>, value: &Json, at: &str, out: &mut Vec<Violation>) {
     if let (Some(object), Some(Json::Object(properties))) =
         (value.as_object(), rules.get("properties"))

@@ -1,6 +1,7 @@
 //! The schemas, and the keywords of JSON Schema that they use.
 //!
-//! They are written by hand in `schemas/*.yaml` and shipped as one JSON document, which a test keeps equal to them.
+//! The schemas are written by hand in `schemas/*.yaml` and shipped as one JSON document, which a test keeps equal to
+//! them.
 
 mod check;
 
@@ -23,7 +24,7 @@ static SCHEMAS: LazyLock<Vec<Schema>> = LazyLock::new(|| {
         .collect()
 });
 
-/// How the bytes of a property are to be read.
+/// Type of a property, by which its bytes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     /// A 32-bit integer.
@@ -32,18 +33,18 @@ pub enum Type {
     U64,
     /// One UTF-8 string with a NUL at its end.
     Str,
-    /// Bytes as they are.
+    /// Bytes of any content.
     Bytes,
     /// Pairs of address and length.
     Mem,
-    /// No bytes: that the property is there is what it says.
+    /// No bytes: the presence of the property is the value.
     Flag,
 }
 
-/// How a value is written for people.
+/// Form in which a value is shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// As its type says.
+    /// The usual form of the value's type.
     Plain,
     /// An integer in hexadecimal digits.
     Hex,
@@ -56,7 +57,7 @@ pub enum Show {
 /// The schema of one node type.
 #[derive(Debug)]
 pub struct Schema {
-    /// The `compatible` of the nodes that it is for.
+    /// The `compatible` of the nodes that the schema is for.
     pub compatible: String,
     /// The JSON Schema.
     pub document: Json,
@@ -68,7 +69,7 @@ impl Schema {
         self.document.get("properties")?.get(name)
     }
 
-    /// The type of a property; `None` when the schema does not list it.
+    /// The type of a property; `None` if the schema does not list it.
     pub fn type_of(&self, name: &str) -> Option<Type> {
         Some(match self.property(name)?.get("x-kho-type")?.as_str()? {
             "u32" => Type::U32,
@@ -81,7 +82,7 @@ impl Schema {
         })
     }
 
-    /// How a property is shown.
+    /// The form in which a property is shown.
     pub fn show(&self, name: &str) -> Show {
         match self
             .property(name)

@@ -19,18 +19,18 @@ pub fn range(start: u64, len: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(start), len).unwrap()
 }
 
-/// A handover as the loader writes it: files in two pieces, a raw blob, an empty one, the kernel's part and a
-/// node of a stranger.
+/// A handover as the loader writes it: files in two pieces, a raw blob, an empty blob, the kernel's part and a node of
+/// an unknown producer.
 pub fn handover() -> Vec<u8> {
     handover_with(0x4000, |_| Ok(()))
 }
 
-/// The same with a trace.
+/// The handover of [`handover`] with a trace.
 pub fn traced() -> Vec<u8> {
     handover_with(0x8000, traces)
 }
 
-/// With `len` bytes of memory for the small nodes, and more nodes.
+/// The handover of [`handover`], with `len` bytes of memory for the small nodes, and with more nodes.
 fn handover_with(
     len: u64,
     more: impl Copy + Fn(&mut Writer<'_>) -> Result<(), WriteError>,

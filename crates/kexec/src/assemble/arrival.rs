@@ -4,13 +4,13 @@
 //! | --- | --- |
 //! | `/.kho/` | mode 0700 |
 //! | `/.kho/arrive` | the program, [`ARRIVAL_PROGRAM`], which the kernel starts. An initrd may replace it by its own |
-//! | `/.kho/arrival` | the same, which that one starts |
-//! | `/.kho/ranges` | what has to be reserved: pairs of little-endian 64-bit start and length in bytes |
+//! | `/.kho/arrival` | the same program, which `/.kho/arrive` starts |
+//! | `/.kho/ranges` | ranges that must be reserved: pairs of little-endian 64-bit start and length in bytes |
 //! | `/.kho/init` | the path of the init to start, without a line break |
 //! | `/.kho/kmsg` | the kernel log, character device 1:11 |
 //! | `/.kho/sys/`, `/.kho/proc/`, `/.kho/dev/`, `/.kho/root/` | where it mounts |
 //!
-//! The program's own documentation (`arrival/main.rs`) says what it does.
+//! The program's own documentation (`arrival/main.rs`) describes its work.
 
 use kho::PhysRange;
 use thiserror::Error;
@@ -22,35 +22,35 @@ use crate::cpio::{CpioError, Device, Writer};
 /// target.
 pub const ARRIVAL_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/arrive"));
 
-/// What the kernel runs when there is no `rdinit=`: `ramdisk_execute_command` in `init/main.c`.
+/// Program that the kernel runs if the command line has no `rdinit=`: `ramdisk_execute_command` in `init/main.c`.
 const DEFAULT_INIT: &[u8] = b"/init";
 
-/// The program reads the path into a buffer of this many bytes, terminator included.
+/// Length of the buffer into which the program reads the path, in bytes, terminator included.
 const MAX_INIT: usize = 4096;
 
-/// Why there is no archive.
+/// Reason why the archive cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ArrivalError {
-    /// Built for another architecture.
+    /// This build is for another target and has no arrival program.
     #[error(
         "this build has no arrival program: it was made for {}-{}, not for x86_64 Linux",
         std::env::consts::ARCH,
         std::env::consts::OS
     )]
     NoProgram,
-    /// The path in `rdinit=`.
+    /// The path in `rdinit=` is too long.
     #[error("rdinit= is {len} bytes long, at most {} can be passed on", MAX_INIT - 1)]
     InitTooLong {
         /// Bytes of the path.
         len: usize,
     },
-    /// The archive.
+    /// The archive cannot be written.
     #[error("cannot make the arrival archive")]
     Cpio(#[from] CpioError),
 }
 
-/// Makes the archive: `reserved` are the ranges to check, `rdinit` the user's own.
+/// Makes the archive: `reserved` are the ranges to check, `rdinit` is the path in the user's own `rdinit=`.
 ///
 /// # Errors
 ///
@@ -67,7 +67,7 @@ pub fn arrival_archive(
     archive(&ranges, rdinit)
 }
 
-/// Length of [`arrival_archive`] for up to `reserved` ranges.
+/// Returns the length of [`arrival_archive`]'s result for up to `reserved` ranges, in bytes.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Why a load cannot be put together.
+//! Errors of putting a load together.
 
 use kho::{PhysAddr, PhysRange};
 use thiserror::Error;
@@ -9,23 +9,23 @@ use crate::bootparam::BootParamsError;
 use crate::carrier::CarrierError;
 use crate::cmdline::CmdlineError;
 
-/// Why a load cannot be put together.
+/// Reason why a load cannot be put together.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AssembleError {
-    /// The parameters.
+    /// The parameters cannot be made.
     #[error(transparent)]
     BootParams(#[from] BootParamsError),
-    /// The state segment.
+    /// The state segment cannot be made.
     #[error(transparent)]
     Carrier(#[from] CarrierError),
-    /// The arrival archive.
+    /// The arrival archive cannot be made.
     #[error(transparent)]
     Arrival(#[from] ArrivalError),
-    /// The command line.
+    /// The command line is refused.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
-    /// A state tree without the arrival program: what is handed over would be readable by everybody.
+    /// The load has a state tree and no arrival program: every user could read the memory that is handed over.
     #[error("a state tree can only be handed over through the arrival program")]
     NoArrival,
     /// The image does not say that its kernel knows `SETUP_INDIRECT`.
@@ -38,72 +38,72 @@ pub enum AssembleError {
         "the running kernel uses five-level paging (la57), and this kernel cannot be entered with it (bit 5 of xloadflags is clear)"
     )]
     FiveLevel,
-    /// The kernel does not fit where it was put.
+    /// The kernel cannot go to the range that the planner chose.
     #[error(
         "the kernel cannot go to {at:?}: it needs {mem_size:#x} bytes at a multiple of {alignment:#x}, at {lowest} or above"
     )]
     KernelPlace {
-        /// Where it was put.
+        /// Range that the planner chose.
         at: PhysRange,
-        /// Bytes it needs.
+        /// Bytes that the kernel needs.
         mem_size: u64,
-        /// Alignment it needs.
+        /// Alignment that the kernel needs, in bytes.
         alignment: u64,
-        /// Lowest address.
+        /// Lowest address that the kernel can go to.
         lowest: PhysAddr,
     },
-    /// A segment without a place.
+    /// The planner chose no range for a segment.
     #[error("there is no place for the {} segment", kind.name())]
     NotPlaced {
-        /// Which.
+        /// Kind of the segment.
         kind: SegmentKind,
     },
     /// The image takes its initrd only below an address.
     #[error("the initrd at {at:?} ends above {max}, the highest address this kernel takes")]
     InitrdTooHigh {
-        /// Where it was put.
+        /// Range that the planner chose.
         at: PhysRange,
-        /// The limit.
+        /// Highest address that the image takes.
         max: PhysAddr,
     },
-    /// Not whole pages.
+    /// The range of a segment is not whole pages.
     #[error("the {} segment at {dest:?} is not whole pages", kind.name())]
     Misaligned {
-        /// Which.
+        /// Kind of the segment.
         kind: SegmentKind,
-        /// Where it was put.
+        /// Range that the planner chose.
         dest: PhysRange,
     },
-    /// The place is too small.
+    /// The range of a segment is shorter than its bytes.
     #[error("the {} segment needs {needed:#x} bytes, {dest:?} has {:#x}", kind.name(), dest.len())]
     TooShort {
-        /// Which.
+        /// Kind of the segment.
         kind: SegmentKind,
-        /// Where it was put.
+        /// Range that the planner chose.
         dest: PhysRange,
         /// Bytes needed.
         needed: u64,
     },
-    /// Two segments on the same memory.
+    /// Two segments have memory in common.
     #[error("the {} segment at {dest:?} overlaps the {} segment at {other_dest:?}", kind.name(), other.name())]
     Overlap {
-        /// One.
+        /// Kind of one segment.
         kind: SegmentKind,
-        /// Its place.
+        /// Range of the segment.
         dest: PhysRange,
-        /// The other.
+        /// Kind of the other segment.
         other: SegmentKind,
-        /// Its place.
+        /// Range of the other segment.
         other_dest: PhysRange,
     },
-    /// The next kernel would overwrite what is handed over.
+    /// A segment would overwrite memory that is handed over.
     #[error("the {} segment at {dest:?} would overwrite memory that is handed over, {kept:?}", kind.name())]
     OntoKept {
-        /// Which.
+        /// Kind of the segment.
         kind: SegmentKind,
-        /// Its place.
+        /// Range of the segment.
         dest: PhysRange,
-        /// The mem-cache entry it overlaps.
+        /// Mem-cache entry that the segment overlaps.
         kept: PhysRange,
     },
     /// The state segment is in no mem-cache entry.
@@ -111,7 +111,7 @@ pub enum AssembleError {
         "the state segment at {dest:?} lies in no entry of the mem cache: the next kernel would reuse it"
     )]
     StateNotReserved {
-        /// Its place.
+        /// Range of the segment.
         dest: PhysRange,
     },
 }

@@ -35,9 +35,9 @@ pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archiv
 pub use error::AssembleError;
 pub use segment::{Segment, SegmentKind};
 
-/// Where the planner put the segments. Each range is whole pages and at least as long as [`params_len`],
-/// [`initrd_len`], [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) and
-/// [`Carrier::state_len`] said.
+/// Destinations of the segments, chosen by the planner. Each range is whole pages and at least as long as
+/// [`params_len`], [`initrd_len`], [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) and
+/// [`Carrier::state_len`] require.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// The kernel's load address and memory.
@@ -65,8 +65,8 @@ pub struct Load<'a> {
     pub running: &'a BootParams,
     /// The firmware's memory map.
     pub memory_map: &'a [MemoryMapEntry],
-    /// UEFI runtime services, where the running kernel has them. A kernel that cannot take them over is told nothing of
-    /// them.
+    /// UEFI runtime services; `None` if the running kernel has none. A kernel that cannot take them over is told
+    /// nothing of them.
     pub efi: Option<&'a EfiFacts>,
     /// The ACPI root pointer that UEFI told the running kernel.
     pub acpi: Option<PhysAddr>,
@@ -74,11 +74,11 @@ pub struct Load<'a> {
     pub five_level: bool,
     /// Fresh random bytes, to be used for this load only.
     pub rng_seed: &'a [u8; RNG_SEED_LEN],
-    /// The state tree; `None`: nothing is handed over.
+    /// The state tree; `None` if nothing is handed over.
     pub tree: Option<&'a [u8]>,
     /// The mem cache, in the tree's order.
     pub reserved: &'a [PhysRange],
-    /// Where everything goes.
+    /// Destinations of the segments.
     pub placement: Placement,
 }
 
@@ -91,7 +91,8 @@ pub struct Assembled<'a> {
     pub entry: PhysAddr,
 }
 
-/// Bytes of the parameters segment for a command line of `cmdline_len` bytes, a multiple of the page size.
+/// Returns the length of the parameters segment for a command line of `cmdline_len` bytes: in bytes, a multiple of the
+/// page size.
 pub fn params_len(cmdline_len: u64) -> u64 {
     entry_offset(cmdline_len)
         .saturating_add(len64(entry::ENTRY_LEN))
@@ -99,7 +100,7 @@ pub fn params_len(cmdline_len: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// Where the entry code is in the parameters segment: behind the command line and its NUL.
+/// Returns the offset of the entry code in the parameters segment: behind the command line and its NUL.
 fn entry_offset(cmdline_len: u64) -> u64 {
     len64(BOOT_PARAMS_LEN)
         .saturating_add(cmdline_len)
@@ -108,12 +109,12 @@ fn entry_offset(cmdline_len: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// Bytes of the initrd segment, a multiple of the page size: the arrival archive for up to `reserved`
-/// ranges and the user's `rdinit=`, and `user` bytes of initrd.
+/// Returns the length of the initrd segment, in bytes, a multiple of the page size. The segment holds the arrival
+/// archive for up to `reserved` ranges and the user's `rdinit=`, and `user` bytes of initrd.
 ///
 /// # Errors
 ///
-/// [`ArrivalError`] when the archive cannot be made.
+/// [`ArrivalError`] if the archive cannot be made.
 pub fn initrd_len(user: u64, reserved: usize, rdinit: Option<&[u8]>) -> Result<u64, ArrivalError> {
     let archive = arrival_archive_len(reserved, rdinit)?;
     Ok(archive
@@ -122,12 +123,12 @@ pub fn initrd_len(user: u64, reserved: usize, rdinit: Option<&[u8]>) -> Result<u
         .unwrap_or(u64::MAX))
 }
 
-/// Puts everything together.
+/// Makes the segments of a load, and the address to enter.
 ///
 /// # Errors
 ///
-/// [`AssembleError`]; above all, a placement where the next kernel could be put on, or unpack itself onto,
-/// memory that is handed over is refused whatever the planner said.
+/// [`AssembleError`]. Above all, if the placement would put the next kernel on memory that is handed over, or let the
+/// kernel unpack itself onto such memory: this check does not rely on the planner.
 pub fn assemble<'a>(
     load: &Load<'a>,
     carrier: &dyn Carrier,
@@ -194,8 +195,8 @@ pub fn assemble<'a>(
     Ok(Assembled { segments, entry })
 }
 
-/// Checks that the image's kernel keeps what is handed over, and that it can be entered from a kernel that uses
-/// five-level paging or, with `five_level` false, does not.
+/// Checks that the image's kernel keeps memory that is handed over, and that it can be entered from the running kernel,
+/// which uses five-level paging if `five_level` is true.
 ///
 /// # Errors
 ///
@@ -210,7 +211,7 @@ pub fn check_receiver(header: &ImageHeader, five_level: bool) -> Result<(), Asse
     Ok(())
 }
 
-/// The image's own demands on its place.
+/// Checks the image's own demands on its place and on the length of the command line.
 fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
     let header = load.image.header();
     let at = load.placement.kernel;
@@ -240,7 +241,8 @@ fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
     Ok(())
 }
 
-/// Our archive, if it is wanted, and then the user's initrd as it is.
+/// Makes the bytes of the initrd segment: our archive, if the load goes through the arrival program, and then the
+/// user's initrd, unchanged.
 fn initrd<'a>(load: &Load<'a>) -> Result<Option<Cow<'a, [u8]>>, AssembleError> {
     if !load.arrive {
         return Ok(load.initrd.map(Cow::Borrowed));
@@ -250,7 +252,7 @@ fn initrd<'a>(load: &Load<'a>) -> Result<Option<Cow<'a, [u8]>>, AssembleError> {
     Ok(Some(Cow::Owned(bytes)))
 }
 
-/// The parameters segment, and where the entry code in it is.
+/// Makes the parameters segment. Returns its bytes, and the address of the entry code in it.
 fn params(
     load: &Load<'_>,
     setup_data: Option<PhysAddr>,
@@ -293,7 +295,8 @@ fn params(
     Ok((bytes, entry))
 }
 
-/// Whole pages, long enough, apart from each other, and in the right place regarding what is handed over.
+/// Checks that the segments are whole pages, long enough and apart from each other, that none of them would overwrite
+/// memory that is handed over, and that the state segment lies in a mem-cache entry if there is a state tree.
 fn check_segments(segments: &[Segment<'_>], load: &Load<'_>) -> Result<(), AssembleError> {
     for (n, segment) in segments.iter().enumerate() {
         let (kind, dest) = (segment.kind, segment.dest);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use kho::PhysRange;
 
-/// Which segment.
+/// Kind of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SegmentKind {
@@ -19,7 +19,7 @@ pub enum SegmentKind {
 }
 
 impl SegmentKind {
-    /// Its name, for people.
+    /// Returns the name of the kind, for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -33,10 +33,10 @@ impl SegmentKind {
 /// A segment for `kexec_load`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// Which one.
+    /// Kind of the segment.
     pub kind: SegmentKind,
-    /// Where it goes: whole pages, at least as long as `bytes`. The rest becomes zeros.
+    /// Destination: whole pages, at least as long as `bytes`. The rest becomes zeros.
     pub dest: PhysRange,
-    /// What goes there.
+    /// Content of the segment.
     pub bytes: Cow<'a, [u8]>,
 }

@@ -10,14 +10,14 @@ use super::layout::{BootParams, E820_IN_PAGE, EFI64_LOADER_SIGNATURE, HDR_MAX, H
 use super::memmap::{E820Kind, MemoryMapEntry};
 use crate::bytes::len64;
 
-/// `hdr.type_of_loader` for a loader without an assigned number: `Documentation/arch/x86/boot.rst`.
-/// It must not be 0, or the kernel ignores the initrd (`reserve_initrd`, `arch/x86/kernel/setup.c`).
+/// `hdr.type_of_loader` for a loader without an assigned number: `Documentation/arch/x86/boot.rst`. The field must not
+/// be 0, or the kernel ignores the initrd (`reserve_initrd`, `arch/x86/kernel/setup.c`).
 const LOADER_UNDEFINED: u8 = 0xff;
 /// `LOADED_HIGH`: the only flag of `hdr.loadflags` that is true of an image entered in 64-bit mode. The
 /// others ask for things of the real-mode code, or are the kernel's own (`KASLR_FLAG`).
 const LOADED_HIGH: u8 = 1;
 
-/// What the next kernel's parameters are made of.
+/// Sources of the next kernel's parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct NextKernel<'a> {
     /// The running kernel's parameters.
@@ -26,23 +26,23 @@ pub struct NextKernel<'a> {
     pub setup_header: &'a [u8],
     /// The firmware's memory map; entries past [`E820_IN_PAGE`] are left to a `SETUP_E820_EXT` node.
     pub memory_map: &'a [MemoryMapEntry],
-    /// UEFI runtime services and where their memory map was put; `None` after a BIOS boot or where the
+    /// UEFI runtime services, and the range that their memory map was put in; `None` after a BIOS boot, or if the
     /// running kernel has no runtime services.
     pub efi: Option<(&'a EfiFacts, PhysRange)>,
-    /// The ACPI root pointer that UEFI told the running kernel. It counts where the running kernel's parameters have none:
-    /// the EFI stub of 6.6 and later writes none, and the next kernel finds it by itself only below 1 MiB (BIOS) or
-    /// with `efi`.
+    /// The ACPI root pointer that UEFI told the running kernel. It is used if the running kernel's parameters have no
+    /// root pointer: the EFI stub of 6.6 and later writes none, and the next kernel finds it by itself only below 1 MiB
+    /// (BIOS) or with `efi`.
     pub acpi: Option<PhysAddr>,
-    /// Where the initrd is: exactly its bytes.
+    /// Range of exactly the initrd's bytes; `None` if there is no initrd.
     pub initrd: Option<PhysRange>,
-    /// Where the command line is, terminated by NUL.
+    /// Address of the command line, which ends with a NUL.
     pub cmdline: PhysAddr,
     /// First node of the `setup_data` chain, `None` for an empty chain.
     pub setup_data: Option<PhysAddr>,
 }
 
 impl BootParams {
-    /// The running kernel's parameters, from the bytes of `/sys/kernel/boot_params/data`.
+    /// Takes the running kernel's parameters from the bytes of `/sys/kernel/boot_params/data`.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ pub fn build(next: &NextKernel<'_>) -> Result<Box<BootParams>, BootParamsError> 
     Ok(params)
 }
 
-/// `setup_efi_state`.
+/// Fills in the UEFI part of the parameters, as `setup_efi_state` does.
 fn efi(
     params: &mut BootParams,
     running: &BootParams,
@@ -154,7 +154,7 @@ fn efi(
     Ok(())
 }
 
-/// The low and the high half.
+/// Returns the low and the high half of a number.
 fn halves32(value: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     (

@@ -1,4 +1,4 @@
-//! What the next kernel has to be told so that UEFI runtime services go on working.
+//! Facts that the next kernel needs so that UEFI runtime services go on working.
 //!
 //! `SetVirtualAddressMap` can be called once per boot, and the first kernel called it: from then on the
 //! firmware's own tables hold virtual addresses. So a later kernel gets the runtime regions with the
@@ -12,7 +12,7 @@ use core::mem::{offset_of, size_of};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What the running kernel publishes about UEFI, from `/sys/firmware/efi`.
+/// UEFI facts that the running kernel publishes in `/sys/firmware/efi`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EfiFacts {
     /// `fw_vendor`: physical address of the vendor string.
@@ -36,9 +36,9 @@ pub struct EfiRegion {
     pub attribute: u64,
     /// Pages of 4 KiB.
     pub num_pages: u64,
-    /// Where it is.
+    /// Physical address of the region.
     pub phys_addr: u64,
-    /// Where runtime services expect it.
+    /// Virtual address at which runtime services expect the region.
     pub virt_addr: u64,
 }
 
@@ -66,7 +66,7 @@ pub const EFI_DESCRIPTOR_LEN: usize = 40;
 pub const EFI_SETUP_DATA_LEN: usize = 96;
 
 impl EfiFacts {
-    /// The memory map of the runtime regions, as `efi_info` points to it.
+    /// Encodes the memory map of the runtime regions, as `efi_info` points to it.
     pub fn memory_map(&self) -> Vec<u8> {
         self.runtime_map
             .iter()
@@ -86,7 +86,7 @@ impl EfiFacts {
             .collect()
     }
 
-    /// `struct efi_setup_data`: fw_vendor, unused, tables, smbios, reserved.
+    /// Encodes `struct efi_setup_data`: fw_vendor, unused, tables, smbios, reserved.
     pub fn setup_data(&self) -> [u8; EFI_SETUP_DATA_LEN] {
         let words = [
             self.fw_vendor,

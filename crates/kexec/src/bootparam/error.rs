@@ -1,15 +1,15 @@
-//! Why no parameters can be made.
+//! Errors of making the next kernel's parameters.
 
 use kho::PhysRange;
 use thiserror::Error;
 
 use super::layout::{BOOT_PARAMS_LEN, HDR_MAX};
 
-/// Why no parameters can be made.
+/// Reason why no parameters can be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BootParamsError {
-    /// Not a page.
+    /// The running kernel's `boot_params` are not one page long.
     #[error(
         "the running kernel's boot_params are {len:#x} bytes long instead of {BOOT_PARAMS_LEN:#x}; is this x86_64 with /sys mounted?"
     )]
@@ -23,7 +23,7 @@ pub enum BootParamsError {
         /// Bytes given.
         len: usize,
     },
-    /// A memory map without memory.
+    /// The firmware's memory map has no usable memory.
     #[error(
         "the firmware memory map has no usable memory in its {entries} entries; see /sys/firmware/memmap"
     )]
@@ -31,13 +31,13 @@ pub enum BootParamsError {
         /// Entries given.
         entries: usize,
     },
-    /// UEFI facts, but the kernel was not booted by a 64-bit UEFI.
+    /// There are UEFI facts, but the running kernel was not booted by a 64-bit UEFI.
     #[error("the kernel has UEFI runtime services, but its loader signature is {} instead of 64-bit UEFI's EL64", signature.escape_ascii())]
     EfiSignature {
         /// `efi_info.efi_loader_signature` of the running kernel.
         signature: [u8; 4],
     },
-    /// UEFI without any runtime region.
+    /// There are UEFI facts without any runtime region.
     #[error(
         "UEFI runtime services without a runtime map; is /sys/firmware/efi/runtime-map there? Boot with efi=noruntime to do without"
     )]
@@ -45,9 +45,9 @@ pub enum BootParamsError {
     /// The range that the map was put in is not as long as the map.
     #[error("the UEFI memory map takes {needed:#x} bytes, but {at:?} has {} for it", at.len())]
     EfiMapLength {
-        /// Where it was put.
+        /// Range that the map was put in.
         at: PhysRange,
-        /// Its length.
+        /// Length of the map, in bytes.
         needed: u64,
     },
 }

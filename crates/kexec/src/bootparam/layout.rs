@@ -7,16 +7,16 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 /// Bytes of `struct boot_params`.
 pub const BOOT_PARAMS_LEN: usize = 4096;
-/// Where the setup header is in `boot_params`, and in a bzImage.
+/// Offset of the setup header in `boot_params`, and in a bzImage.
 pub const HDR_OFFSET: usize = 0x1f1;
-/// Room for the setup header: what follows is `edd_mbr_sig_buffer` at 0x290.
+/// Room for the setup header, in bytes: `edd_mbr_sig_buffer` follows at 0x290.
 pub const HDR_MAX: usize = 0x290 - HDR_OFFSET;
 /// `efi_info.efi_loader_signature` after a 64-bit UEFI boot: `EFI64_LOADER_SIGNATURE`,
 /// `include/linux/efi.h`.
 pub const EFI64_LOADER_SIGNATURE: [u8; 4] = *b"EL64";
 
-/// Entries that fit into `boot_params.e820_table`: `E820_MAX_ENTRIES_ZEROPAGE`, `asm/bootparam.h`. More of
-/// them travel in a `SETUP_E820_EXT` node.
+/// Number of entries that fit into `boot_params.e820_table`: `E820_MAX_ENTRIES_ZEROPAGE`, `asm/bootparam.h`. Further
+/// entries travel in a `SETUP_E820_EXT` node.
 pub const E820_IN_PAGE: usize = 128;
 
 /// `struct setup_header`: boot protocol 2.15, through `kernel_info_offset`.
@@ -90,11 +90,11 @@ pub struct EfiInfo {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct BootE820Entry {
-    /// First byte.
+    /// Address of the first byte.
     pub addr: U64,
-    /// Bytes.
+    /// Length in bytes.
     pub size: U64,
-    /// See [`E820Kind`](super::E820Kind).
+    /// Kind of the range, see [`E820Kind`](super::E820Kind).
     pub kind: U32,
 }
 
@@ -187,12 +187,12 @@ pinned!(EfiInfo: efi_systab @ 4, efi_memdesc_size @ 8, efi_memmap @ 16, efi_memm
 const _: () = assert!(size_of::<BootE820Entry>() == 20);
 
 impl BootParams {
-    /// A page of zeros.
+    /// Makes a page of zeros.
     pub fn zeroed() -> Box<Self> {
         Box::new(FromZeros::new_zeroed())
     }
 
-    /// The physical address of the first `setup_data` node, 0 for none.
+    /// Returns the physical address of the first `setup_data` node, 0 if there is none.
     pub fn setup_data(&self) -> u64 {
         self.hdr.setup_data.get()
     }

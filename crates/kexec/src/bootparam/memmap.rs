@@ -5,7 +5,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::layout::BootE820Entry;
 
-/// What a range of the firmware's memory map is: `enum e820_type`, `arch/x86/include/asm/e820/types.h`.
+/// Kind of a range in the firmware's memory map: `enum e820_type`, `arch/x86/include/asm/e820/types.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[non_exhaustive]
@@ -31,14 +31,14 @@ pub enum E820Kind {
 /// One range of the firmware's memory map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryMapEntry {
-    /// Where.
+    /// The range.
     pub range: PhysRange,
-    /// What.
+    /// Kind of the range.
     pub kind: E820Kind,
 }
 
 impl MemoryMapEntry {
-    /// The entry as the boot protocol has it.
+    /// Returns the entry in the form of the boot protocol.
     pub fn to_boot(self) -> BootE820Entry {
         BootE820Entry {
             addr: U64::new(self.range.start().get()),

@@ -1,15 +1,15 @@
-//! How many early reservations a next kernel takes.
+//! Number of early reservations that a next kernel takes.
 //!
-//! Two tables bound the number (see the [module above](super)). memblock's 128 slots are the same in every kernel. Neither
-//! NUMA nodes nor entries of the memory map take any of them: the map becomes memblock's memory, and nodes split its
-//! regions, after `memblock_allow_resize` (`e820__memblock_setup` and `initmem_init`, both called late in `setup_arch`, 5.10
-//! to 7.3). The e820 table of kernels before 7.3 takes the ranges *beside* the map, and its size depends on how the kernel
-//! was built.
+//! Two tables bound the number (see the [module above](super)). memblock's 128 slots are the same in every kernel.
+//! Neither NUMA nodes nor entries of the memory map take any of them: the map becomes memblock's memory, and nodes
+//! split its regions, after `memblock_allow_resize` (`e820__memblock_setup` and `initmem_init`, both called late in
+//! `setup_arch`, 5.10 to 7.3). The e820 table of kernels before 7.3 takes the ranges *beside* the map, and its size
+//! depends on how the kernel was built.
 
 /// Most early reservations that are planned for, chain and tree included.
 ///
-/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and firmwares takes is
-/// 120; the rest is a margin for firmware that reserves more for itself.
+/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and firmwares
+/// takes is 120; the rest is a margin for firmware that reserves more for itself.
 pub const EARLY_RANGES: usize = 96;
 
 /// The first version that is known not to put the ranges into its e820 table.
@@ -18,17 +18,17 @@ const WITHOUT_E820: (u32, u32) = (7, 3);
 /// `E820_MAX_ENTRIES_ZEROPAGE`, `arch/x86/include/uapi/asm/bootparam.h`.
 const E820_BASE: usize = 128;
 
-/// `E820_MAX_ENTRIES` has so many entries more for each possible node (`arch/x86/include/asm/e820/types.h`, 5.10 to 7.3).
+/// Entries that `E820_MAX_ENTRIES` has more for each possible node (`arch/x86/include/asm/e820/types.h`, 5.10 to 7.3).
 const E820_PER_NODE: usize = 3;
 
-/// Entries that each range takes while it is put into the e820 table, and that all together take besides.
+/// Entries that each range takes while it is put into the e820 table; all ranges together take `E820_BESIDES` more.
 const E820_PER_RANGE: usize = 3;
 const E820_BESIDES: usize = 5;
 
-/// `CONFIG_NODES_SHIFT` is at most this on x86 (`arch/x86/Kconfig`).
+/// Largest `CONFIG_NODES_SHIFT` on x86 (`arch/x86/Kconfig`).
 const MAX_NODES_SHIFT: u32 = 10;
 
-/// What a kernel's configuration says of the tables.
+/// Facts in a kernel's configuration that decide about the size of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
     /// `MAX_NUMNODES`, from 1 to 1024.
@@ -36,7 +36,7 @@ pub struct KernelConfig {
 }
 
 impl KernelConfig {
-    /// From the text of a `.config`. What it does not say, or says in a way that no build does, counts as the smallest.
+    /// Parses the text of a `.config`. A value that is missing, or that no build writes, counts as the smallest.
     pub fn parse(text: &str) -> Self {
         let value = |name: &str| {
             let of = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());
@@ -52,9 +52,9 @@ impl KernelConfig {
     }
 }
 
-/// The number of early reservations, chain and tree included, that a kernel of this version (major, minor) and configuration
-/// takes beside a memory map of `map_entries` entries: from 0 to [`EARLY_RANGES`]. A configuration that is not known counts
-/// as one without NUMA, which has the smallest table.
+/// Returns the number of early reservations, chain and tree included, that a kernel of this version (major, minor) and
+/// configuration takes beside a memory map of `map_entries` entries: from 0 to [`EARLY_RANGES`]. A configuration that
+/// is not known counts as one without NUMA, which has the smallest table.
 pub fn early_ranges(
     version: Option<(u32, u32)>,
     config: Option<KernelConfig>,

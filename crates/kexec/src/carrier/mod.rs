@@ -1,9 +1,8 @@
-//! How what is handed over reaches the next kernel.
+//! Carriers: the ways in which a handover reaches the next kernel.
 //!
-//! A [`Carrier`] takes a [`Cargo`] (the state tree, the ranges to keep, and what early boot has to be told)
-//! and makes the bytes of the *state segment* from it, and the one address that the next kernel's
-//! parameters have to name. What is carried is decided elsewhere; another way to carry it (inside the
-//! initrd, or native KHO) is another implementation.
+//! A [`Carrier`] takes a [`Cargo`] (the state tree, the ranges to keep, and the facts for early boot) and makes the
+//! bytes of the *state segment* from it, and the one address that the next kernel's parameters have to name. The cargo
+//! is decided elsewhere; another way to carry it (inside the initrd, or native KHO) is another implementation.
 //!
 //! # What a range costs in early boot
 //!
@@ -38,8 +37,8 @@
 //!   *not* avoid the UEFI memory map that `efi_info` points to, which is why that map lies inside a node.
 //! * **sysfs** (`arch/x86/kernel/ksysfs.c`): a directory and two files for each node, for good.
 //!
-//! The number of slots of memblock that a firmware leaves is measured ([`EARLY_RANGES`]); what the e820 table leaves is
-//! computed ([`early_ranges`]).
+//! The number of memblock slots that a firmware leaves is measured ([`EARLY_RANGES`]); the number of ranges that the
+//! e820 table has room for is computed ([`early_ranges`]).
 
 mod early;
 mod setup_data;
@@ -52,17 +51,17 @@ use crate::bootparam::{EfiFacts, MemoryMapEntry};
 pub use early::{EARLY_RANGES, KernelConfig, early_ranges};
 pub use setup_data::{MAX_NODES, SetupDataCarrier, node_type};
 
-/// What is handed to the next kernel.
+/// Contents of a handover, and facts for early boot, that the next kernel gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Cargo<'a> {
-    /// The state tree. `None`: nothing is handed over (a plain kexec).
+    /// The state tree; `None` if nothing is handed over (a plain kexec).
     pub tree: Option<&'a [u8]>,
     /// The mem cache: page-aligned ranges to reserve, in the order of the tree's `mem-cache` property.
     /// The first of them is the state segment itself.
     pub reserved: &'a [PhysRange],
-    /// The firmware's whole memory map. Only what does not fit into `boot_params` is carried.
+    /// The firmware's whole memory map. Only the entries that do not fit into `boot_params` are carried.
     pub memory_map: &'a [MemoryMapEntry],
-    /// UEFI runtime services, where there are any.
+    /// UEFI runtime services; `None` if there are none.
     pub efi: Option<&'a EfiFacts>,
     /// Fresh random bytes for the next kernel's generator.
     pub rng_seed: Option<&'a [u8; RNG_SEED_LEN]>,
@@ -71,23 +70,23 @@ pub struct Cargo<'a> {
 /// Bytes of a seed: `RNG_SEED_LENGTH`, `arch/x86/kernel/kexec-bzimage64.c`.
 pub const RNG_SEED_LEN: usize = 32;
 
-/// How big a [`Cargo`] is, known before its contents are.
+/// Size of a [`Cargo`], known before its contents are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateShape {
-    /// Bytes of the state tree; `None`: no tree.
+    /// Length of the state tree, in bytes; `None` if there is no tree.
     pub tree_len: Option<u64>,
-    /// Ranges to reserve (or a bound on them).
+    /// Number of ranges to reserve, or an upper bound of it.
     pub reserved: usize,
-    /// Entries of the memory map.
+    /// Number of entries of the memory map.
     pub memory_map: usize,
-    /// Regions of the UEFI runtime map, where there is one.
+    /// Number of regions of the UEFI runtime map; `None` if there is no such map.
     pub efi_regions: Option<usize>,
     /// Whether a seed is carried.
     pub rng_seed: bool,
 }
 
 impl Cargo<'_> {
-    /// Its size.
+    /// Returns the size of the cargo.
     pub fn shape(&self) -> StateShape {
         StateShape {
             tree_len: self.tree.map(|tree| crate::bytes::len64(tree.len())),
@@ -104,22 +103,22 @@ impl Cargo<'_> {
 pub struct State {
     /// The segment's bytes, from the address that was given.
     pub bytes: Vec<u8>,
-    /// What `setup_data` in the next kernel's parameters has to be; `None` when nothing is carried.
+    /// Value of `setup_data` in the next kernel's parameters; `None` if nothing is carried.
     pub first: Option<PhysAddr>,
-    /// Where the tree is, exactly its length.
+    /// Range of exactly the state tree's bytes; `None` if there is no tree.
     pub tree: Option<PhysRange>,
-    /// Where the UEFI memory map is, exactly its length.
+    /// Range of exactly the UEFI memory map's bytes; `None` if there is no such map.
     pub efi_map: Option<PhysRange>,
-    /// Nodes in the chain.
+    /// Number of nodes in the chain.
     pub nodes: usize,
 }
 
-/// A way to hand things over.
+/// A way in which a handover reaches the next kernel.
 pub trait Carrier {
-    /// Its name, for people.
+    /// Returns the name of the carrier, for messages.
     fn name(&self) -> &'static str;
 
-    /// Bytes of the state segment for a cargo of this shape, a multiple of the page size.
+    /// Returns the length of the state segment for a cargo of this shape: in bytes, a multiple of the page size.
     ///
     /// # Errors
     ///
@@ -130,21 +129,21 @@ pub trait Carrier {
     ///
     /// # Errors
     ///
-    /// As `state_len`, and [`CarrierError::Misaligned`] or [`CarrierError::OutOfRange`] when something would
-    /// not be page-aligned or leaves the address space.
+    /// As `state_len`, and [`CarrierError::Misaligned`] if an address or a length is not page-aligned, or
+    /// [`CarrierError::OutOfRange`] if the segment leaves the address space.
     fn encode(&self, at: PhysAddr, cargo: &Cargo<'_>) -> Result<State, CarrierError>;
 }
 
-/// Why something cannot be carried.
+/// Reason why a cargo cannot be carried.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CarrierError {
     /// An address or a length that is not a multiple of the page size.
     #[error("{what} at {at} is not page-aligned")]
     Misaligned {
-        /// What it is.
+        /// Name of the part that is misaligned.
         what: &'static str,
-        /// Where.
+        /// Address of the part.
         at: PhysAddr,
     },
     /// More nodes than [`MAX_NODES`].
@@ -156,25 +155,25 @@ pub enum CarrierError {
         nodes: usize,
         /// Ranges among them.
         reserved: usize,
-        /// The limit.
+        /// Largest number of nodes.
         max: usize,
     },
     /// A length that does not fit its field.
     #[error("{what} of {len:#x} bytes is too large to be carried, the limit is {max:#x}")]
     TooLarge {
-        /// What it is.
+        /// Name of the part that is too large.
         what: &'static str,
-        /// Its length.
+        /// Length of the part, in bytes.
         len: u64,
-        /// The limit.
+        /// Largest length, in bytes.
         max: u64,
     },
     /// The segment would end past the end of the address space.
     #[error("a state segment of {len:#x} bytes at {at} leaves the address space")]
     OutOfRange {
-        /// Where it would begin.
+        /// Address at which the segment would begin.
         at: PhysAddr,
-        /// Its length.
+        /// Length of the segment, in bytes.
         len: u64,
     },
 }

@@ -27,7 +27,7 @@ use crate::bootparam::{
 };
 use crate::bytes::len64;
 
-/// Nodes that are written at most. Early boot cannot take that many ranges.
+/// Most nodes that are written. Early boot cannot take that many ranges.
 pub const MAX_NODES: usize = 256;
 
 /// Node types.
@@ -83,12 +83,12 @@ struct Layout {
     nodes: usize,
     efi: Option<u64>,
     e820: Option<u64>,
-    /// From the segment's start to the tree.
+    /// Number of bytes from the segment's start to the tree.
     chain: u64,
     total: u64,
 }
 
-/// A node's data length, if the field can hold it.
+/// Returns the length of a node's data, in bytes, if early boot can map that much.
 fn data_len(what: &'static str, count: usize, each: u64, fixed: u64) -> Result<u64, CarrierError> {
     let len = len64(count)
         .checked_mul(each)
@@ -169,7 +169,7 @@ struct Chain {
 }
 
 impl Chain {
-    /// The physical address of the next byte. The caller made sure that the whole segment has addresses.
+    /// Returns the physical address of the next byte. The caller made sure that the whole segment has addresses.
     fn here(&self) -> u64 {
         self.at.get().saturating_add(len64(self.bytes.len()))
     }
@@ -197,7 +197,7 @@ impl Chain {
         self.node(node_type::INDIRECT, data.as_bytes());
     }
 
-    /// Returns where the memory map went.
+    /// Appends the UEFI node. Returns the range of the memory map in it.
     fn efi(&mut self, facts: &EfiFacts) -> Option<PhysRange> {
         let map = facts.memory_map();
         let map_at = self

@@ -1,9 +1,8 @@
 //! bzImage: the x86 boot protocol's image, entered in 64-bit mode.
 //!
-//! Layout and fields: `Documentation/arch/x86/boot.rst` (6.1: `Documentation/x86/boot.rst`), "The
-//! Real-Mode Kernel Header" and "64-bit Boot Protocol". What is demanded matches `bzImage64_probe` and
-//! `bzImage64_load` in `arch/x86/kernel/kexec-bzimage64.c` (6.1, 6.12, 7.3), plus a check of every field
-//! that is used.
+//! Layout and fields: `Documentation/arch/x86/boot.rst` (6.1: `Documentation/x86/boot.rst`), "The Real-Mode Kernel
+//! Header" and "64-bit Boot Protocol". The demands match those of `bzImage64_probe` and `bzImage64_load` in
+//! `arch/x86/kernel/kexec-bzimage64.c` (6.1, 6.12, 7.3), plus a check of every field that is used.
 
 use kho::abi::setup_data::SETUP_INDIRECT;
 use kho::bytes::{u16_at, u32_at, u64_at};
@@ -140,8 +139,8 @@ impl<'a> BzImage<'a> {
             "too small to hold the entry point",
             |_| payload_len > ENTRY_64,
         )?;
-        // The build pads the payload to whole units of syssize (`arch/x86/boot/tools/build.c`; since 6.17 the linker), and what
-        // is not all there was cut off, its checksum or its signature at least.
+        // The build pads the payload to whole units of syssize (`arch/x86/boot/tools/build.c`; since 6.17 the linker),
+        // and what is not all there was cut off, its checksum or its signature at least.
         let needed = len64(setup_len).saturating_add(payload_len);
         let needed = needed.max(signature_end(file).unwrap_or(0));
         if len < needed {
@@ -225,7 +224,8 @@ impl<'a> BzImage<'a> {
         })
     }
 
-    /// The whole version line: release, who built it, where and when.
+    /// Returns the whole version line: the release, and the user, place and time of the build. `None` if the image has
+    /// no such line.
     pub fn banner(&self) -> Option<&'a str> {
         self.banner
     }
@@ -275,9 +275,9 @@ fn require(
     }))
 }
 
-/// Whether `kernel_info.setup_type_max` has the bit of `SETUP_INDIRECT`: "The kernel_info" in
-/// `Documentation/arch/x86/boot.rst`. Images from before boot protocol 2.15 have no `kernel_info`. `None` when
-/// the header is not all there.
+/// Returns whether `kernel_info.setup_type_max` has the bit of `SETUP_INDIRECT`: "The kernel_info" in
+/// `Documentation/arch/x86/boot.rst`. Images from before boot protocol 2.15 have no `kernel_info`. `None` if the header
+/// is incomplete.
 fn knows_setup_indirect(
     file: &[u8],
     version: u16,
@@ -307,7 +307,7 @@ fn knows_setup_indirect(
     Some(checked.map(|()| type_max & SETUP_INDIRECT != 0))
 }
 
-/// The version string, `kernel_version + 0x200` bytes into the file and inside the setup part.
+/// Returns the version string, `kernel_version + 0x200` bytes into the file and inside the setup part.
 fn banner(file: &[u8], kernel_version: u16, setup_len: usize) -> Result<Option<&str>, ImageError> {
     if kernel_version == 0 {
         return Ok(None);

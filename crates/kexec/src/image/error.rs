@@ -1,4 +1,4 @@
-//! What can be wrong with a kernel file.
+//! Errors about a kernel file.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ use super::sniff::Found;
 pub struct BadField {
     /// The field's name in the boot protocol.
     pub field: &'static str,
-    /// Its offset in the file.
+    /// Offset of the field in the file.
     pub offset: u64,
-    /// What it holds.
+    /// Value of the field.
     pub value: u64,
-    /// What it would have to be.
+    /// Fault of the value, in words, such as "below 16 MiB".
     pub wanted: &'static str,
 }
 
-/// Why a file cannot be booted as a kernel.
+/// Reason why a file cannot be booted as a kernel.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -29,23 +29,23 @@ pub enum ImageError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: io::Error,
     },
-    /// A directory, device, pipe or socket.
+    /// The path is a directory, device, pipe or socket.
     #[error("{} is {}, not a kernel: give the path of a vmlinuz file", path.display(),
         if *directory { "a directory" } else { "not a regular file" })]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// It is a directory.
+        /// Whether the path is a directory.
         directory: bool,
     },
-    /// No bytes at all.
+    /// The file has no bytes.
     #[error("the kernel file is empty")]
     Empty,
-    /// Longer than any kernel.
+    /// The file is longer than any kernel.
     #[error("the kernel file is {len:#x} bytes long, a kernel is at most {max:#x}")]
     TooLarge {
         /// Bytes in the file.
@@ -53,10 +53,10 @@ pub enum ImageError {
         /// The limit.
         max: u64,
     },
-    /// Something else than a kernel that can be loaded.
+    /// The file is something else than a kernel that can be loaded.
     #[error("this is {found}; needed is a bzImage for x86_64 (Debian: /boot/vmlinuz-*-amd64)")]
     WrongFormat {
-        /// What the file is.
+        /// Kind of the file.
         found: Found,
     },
     /// The file ends before the image does.
@@ -69,10 +69,10 @@ pub enum ImageError {
         len: u64,
         /// Bytes the header asks for.
         needed: u64,
-        /// The difference.
+        /// Number of bytes missing from the file.
         missing: u64,
     },
-    /// Boot protocol before 2.12.
+    /// The image has a boot protocol before 2.12.
     #[error("the bzImage speaks boot protocol {}.{}, needed is 2.12 (Linux 3.8) or later", version >> 8, version & 0xff)]
     OldProtocol {
         /// Major number in the high byte, minor in the low one.
@@ -83,7 +83,7 @@ pub enum ImageError {
         "the image is a zImage, loaded below 1 MiB (loadflags {loadflags:#x}); needed is a bzImage"
     )]
     LoadedLow {
-        /// The field.
+        /// The field `loadflags`.
         loadflags: u8,
     },
     /// `XLF_KERNEL_64` is not set.
@@ -91,7 +91,7 @@ pub enum ImageError {
         "the bzImage holds a 32-bit kernel (xloadflags {xloadflags:#x}, no 64-bit entry point); needed is an amd64 kernel"
     )]
     No64BitEntry {
-        /// The field.
+        /// The field `xloadflags`.
         xloadflags: u16,
     },
     /// The kernel has to stay at the address it was linked for, or below 4 GiB.
@@ -104,7 +104,7 @@ pub enum ImageError {
         /// The field `xloadflags`.
         xloadflags: u16,
     },
-    /// A field holds what no kernel build writes.
+    /// A field holds a value that no kernel build writes.
     #[error("the bzImage header is corrupt: {} at offset {:#x} is {:#x}, {}", .0.field, .0.offset, .0.value, .0.wanted)]
     Corrupt(BadField),
 }

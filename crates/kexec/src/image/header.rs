@@ -1,10 +1,10 @@
-//! An image, whatever its format.
+//! Images of any format: their header, and the interface to them.
 
 use std::fmt;
 
 use kho::PhysAddr;
 
-/// The header of an image, checked: the memory that the kernel asks for, and what it can do.
+/// The header of an image, checked: the memory that the kernel asks for, and the abilities of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageHeader {
@@ -15,33 +15,34 @@ pub struct ImageHeader {
     pub mem_size: u64,
     /// Bytes of the payload, which begins at the load address.
     pub payload_len: u64,
-    /// The load address has to be a multiple of this (a power of two, at least a page).
+    /// Alignment of the load address, in bytes: a power of two, at least a page.
     pub alignment: u64,
-    /// Where the kernel was linked to be loaded; any aligned address at or above `lowest` will do.
+    /// Load address that the kernel was linked for; any aligned address at or above `lowest` will do.
     pub preferred: PhysAddr,
     /// The lowest load address. Below it the kernel would move itself up, out of its segment.
     pub lowest: PhysAddr,
     /// Kernel, initrd, parameters and command line may be above 4 GiB.
     pub above_4g: bool,
-    /// The highest address of the initrd's last byte; `None`: no limit.
+    /// The highest address of the initrd's last byte; `None` if there is no limit.
     pub initrd_max: Option<PhysAddr>,
     /// Bytes of command line the kernel takes, without the terminating NUL.
     pub cmdline_max: u64,
     /// The kernel can be entered while five-level paging is on: `XLF_5LEVEL`.
     pub five_level: bool,
-    /// The kernel uses five-level paging where the processor has it: `XLF_5LEVEL_ENABLED`. Entered with it and without
-    /// this, the kernel switches it off first.
+    /// The kernel uses five-level paging if the processor has it: `XLF_5LEVEL_ENABLED`. A kernel without this flag that
+    /// is entered with five-level paging on switches it off first.
     pub five_level_on: bool,
-    /// The kernel reserves what `SETUP_INDIRECT` nodes point to, which is all that keeps what is handed over.
+    /// The kernel reserves the ranges that `SETUP_INDIRECT` nodes point to. Nothing else keeps memory that is handed
+    /// over.
     pub setup_indirect: bool,
-    /// The kernel can take UEFI runtime services over from another kernel: `XLF_EFI_KEXEC`. One that is built without
-    /// kexec would believe that it has them and map nothing for them (`kexec_enter_virtual_mode`,
+    /// The kernel can take UEFI runtime services over from another kernel: `XLF_EFI_KEXEC`. A kernel that is built
+    /// without kexec would believe that it has runtime services and map nothing for them (`kexec_enter_virtual_mode`,
     /// `arch/x86/platform/efi/efi.c`).
     pub efi_kexec: bool,
 }
 
 impl From<&ImageHeader> for kho::image::KernelNeeds {
-    /// As the planner wants it.
+    /// Converts the header into the form that the planner takes.
     fn from(header: &ImageHeader) -> Self {
         Self {
             file_len: header.payload_len,
@@ -55,22 +56,22 @@ impl From<&ImageHeader> for kho::image::KernelNeeds {
 
 /// A kernel that can be placed in memory and entered.
 pub trait Image: fmt::Debug {
-    /// The format, for people: `bzImage`.
+    /// Returns the name of the format, for messages: `bzImage`.
     fn format(&self) -> &'static str;
 
-    /// What `uname -r` will say, if the image tells.
+    /// Returns the release that `uname -r` will show; `None` if the image does not name it.
     fn release(&self) -> Option<&str>;
 
-    /// What the image's header says.
+    /// Returns the checked header of the image.
     fn header(&self) -> &ImageHeader;
 
-    /// The bytes that go to the load address, [`ImageHeader::payload_len`] of them.
+    /// Returns the bytes that go to the load address, [`ImageHeader::payload_len`] of them.
     fn payload(&self) -> &[u8];
 
-    /// Bytes from the load address to the 64-bit entry point, inside the payload.
+    /// Returns the number of bytes from the load address to the 64-bit entry point, inside the payload.
     fn entry_offset(&self) -> u64;
 
-    /// The x86 setup header, the bytes that belong at offset 0x1f1 of `boot_params`
-    /// (at most [`bootparam::HDR_MAX`](crate::bootparam::HDR_MAX) of them).
+    /// Returns the x86 setup header, the bytes that belong at offset 0x1f1 of `boot_params` (at most
+    /// [`bootparam::HDR_MAX`](crate::bootparam::HDR_MAX) of them).
     fn setup_header(&self) -> &[u8];
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::sniff::{Compression, Found, identify};
 
-/// What an initrd begins with.
+/// Format at the beginning of an initrd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InitrdKind {
@@ -14,22 +14,23 @@ pub enum InitrdKind {
     Compressed(Compression),
 }
 
-/// Why a file is no initrd.
+/// Reason why a file is no initrd.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InitrdError {
-    /// No bytes.
+    /// The file has no bytes.
     #[error("the initrd is empty; leave the option out to boot without one")]
     Empty,
-    /// The LZ4 frame that lz4(1) writes unless told otherwise, and that no kernel knows (`lib/decompress_unlz4.c`).
+    /// The file is an LZ4 frame of the current format, which lz4(1) writes by default and no kernel knows
+    /// (`lib/decompress_unlz4.c`).
     #[error(
         "the initrd is an LZ4 frame of the current format, and kernels read the legacy one only: make it with lz4 -l"
     )]
     CurrentLz4,
-    /// Neither a cpio archive nor compressed.
+    /// The file is neither a cpio archive nor compressed.
     #[error("the initrd is {found}; needed is a cpio archive (newc), compressed or not")]
     WrongFormat {
-        /// What the file is.
+        /// Kind of the file.
         found: Found,
     },
 }
@@ -39,7 +40,7 @@ pub enum InitrdError {
 ///
 /// # Errors
 ///
-/// [`InitrdError`], with what the file is instead.
+/// [`InitrdError`], with the kind that the file has instead.
 pub fn check_initrd(file: &[u8]) -> Result<InitrdKind, InitrdError> {
     if file.is_empty() {
         return Err(InitrdError::Empty);

@@ -1,8 +1,8 @@
-//! Kernel images: what one needs from memory, and the bytes to put there.
+//! Kernel images: their needs of memory, and the bytes to put there.
 //!
-//! [`parse`] looks at a file and returns an [`Image`], whatever its format, or says what the file is
-//! instead. Formats are recognised on every host, so that an arm64 kernel given on x86_64 is named. The
-//! file is untrusted: every field is checked before it is used, and nothing here panics.
+//! [`parse`] looks at a file and returns an [`Image`] of any format, or an error that names the kind of the file.
+//! Formats are recognised on every host, so that an arm64 kernel given on x86_64 is named. The file is untrusted: every
+//! field is checked before it is used, and nothing here panics.
 //!
 //! | format | accepted |
 //! | --- | --- |
@@ -34,8 +34,8 @@ pub const MAX_IMAGE_LEN: u64 = u32::MAX as u64;
 ///
 /// # Errors
 ///
-/// [`ImageError::Empty`], [`ImageError::WrongFormat`] with what the file is instead, or what is wrong with
-/// the image's header.
+/// [`ImageError::Empty`], [`ImageError::WrongFormat`] with the kind that the file has instead, or the fault of the
+/// image's header.
 pub fn parse<'a>(file: &'a [u8]) -> Result<Box<dyn Image + 'a>, ImageError> {
     if file.is_empty() {
         return Err(ImageError::Empty);

@@ -17,7 +17,7 @@ pub(super) struct Pe {
 pub(super) const COFF_LEN: usize = 24;
 
 impl Pe {
-    /// `None` unless the headers up to the COFF header are there.
+    /// Reads the headers; `None` unless the headers up to the COFF header are there.
     pub(super) fn of(file: &[u8]) -> Option<Self> {
         if !file.starts_with(b"MZ") {
             return None;
@@ -36,8 +36,8 @@ impl Pe {
     }
 }
 
-/// Where the signature behind a PE file ends: the certificate table is number 4 of the data directories, and the only one whose
-/// address is an offset in the file. `None` where there is none.
+/// Returns the offset in a PE file at which the signature behind it ends: the certificate table is number 4 of the data
+/// directories, and the only one whose address is an offset in the file. `None` if there is no signature.
 pub(super) fn signature_end(file: &[u8]) -> Option<u64> {
     /// `IMAGE_NT_OPTIONAL_HDR64_MAGIC`.
     const PE32_PLUS: u16 = 0x20b;

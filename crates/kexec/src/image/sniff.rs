@@ -43,7 +43,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The format of `bytes`, by their first bytes.
+    /// Recognises the format of `bytes`, by their first bytes.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         const MAGICS: [(&[u8], Compression); 8] = [
             (b"\x1f\x8b", Compression::Gzip),
@@ -75,11 +75,11 @@ impl Compression {
     }
 }
 
-/// What a file was recognised as. `Display` completes the sentence "this is …".
+/// Kind that a file was recognised as. `Display` completes the sentence "this is …".
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Found {
-    /// An x86 kernel with a setup header. Whether it can be booted is for its parser to say.
+    /// An x86 kernel with a setup header. Its parser decides whether it can be booted.
     BzImage,
     /// `Documentation/arch/arm64/booting.rst`: "ARM\x64" at 56.
     Arm64Image,
@@ -87,10 +87,10 @@ pub enum Found {
     Arm32ZImage,
     /// `Documentation/arch/riscv/boot-image-header.rst`: "RSC\x05" at 56.
     RiscvImage,
-    /// `Documentation/arch/loongarch/booting.rst`: `LINUX_PE_MAGIC` at 56, which x86 kernels and zboot images have too, in a
-    /// PE file for that machine.
+    /// `Documentation/arch/loongarch/booting.rst`: `LINUX_PE_MAGIC` at 56 in a PE file for a LoongArch machine. X86
+    /// kernels and zboot images have this magic number too.
     LoongarchImage,
-    /// `LINUX_PE_MAGIC` at 56, and nothing that says for which machine.
+    /// `LINUX_PE_MAGIC` at 56, and no PE header that names the machine.
     EfiKernel,
     /// An ELF file, such as `vmlinux`.
     Elf {
@@ -123,7 +123,7 @@ pub enum Found {
     Compressed(Compression),
     /// A boot sector without the magic number of boot protocol 2.00.
     BootSector,
-    /// Nothing known; the first bytes.
+    /// No known format; the first bytes of the file.
     Unknown([u8; 8]),
 }
 
@@ -184,7 +184,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// A COFF machine number's name.
+/// A COFF machine number, displayed as its name.
 struct Coff(u16);
 
 impl fmt::Display for Coff {
@@ -202,7 +202,7 @@ impl fmt::Display for Coff {
     }
 }
 
-/// `include/uapi/linux/elf-em.h`.
+/// Returns the name of an ELF machine number: `include/uapi/linux/elf-em.h`.
 fn elf_machine(machine: u16) -> Option<&'static str> {
     Some(match machine {
         3 => "i386",

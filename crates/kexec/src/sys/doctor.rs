@@ -1,4 +1,4 @@
-//! Findings about this machine: what stands in the way of a handover, and what to do about it.
+//! Findings about this machine: the obstacles to a handover, and the advice about each.
 //!
 //! Facts only, in the words that a user sees; printing is the command's business. Memory headroom is not
 //! here: only the planner knows what a handover needs.
@@ -38,14 +38,14 @@ pub const IDS: &[&str] = &[
     "khofs",
 ];
 
-/// The worst of some findings.
+/// Returns the worst severity of some findings; [`Severity::Ok`] if there is none.
 pub fn worst(findings: &[Finding]) -> Severity {
     let all = findings.iter().map(|f| f.severity);
     all.max().unwrap_or(Severity::Ok)
 }
 
-/// Looks at everything: one or more findings for each of [`IDS`], in that order. Never fails: what cannot
-/// be read is a finding.
+/// Looks at everything: one or more findings for each of [`IDS`], in that order. Never fails: a fact that cannot be
+/// read is a finding.
 pub fn examine(root: &Root) -> Vec<Finding> {
     let mut out = Findings::default();
     kernel(root, &mut out);
@@ -219,13 +219,13 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
     }
 }
 
-/// Why khofs, which is loaded, keeps to single pages; `None` where it has huge pages, or does not say.
+/// Returns the reason why khofs, which is loaded, keeps to single pages; `None` if it has huge pages, or does not say.
 pub fn without_huge_pages(root: &Root) -> Option<String> {
     let large = root.attribute("sys/fs/khofs/large_folios").ok()?;
     large.strip_prefix("no: ").map(str::to_owned)
 }
 
-/// Files on khofs are for those who want them: that it is not there stands in nobody's way.
+/// Adds the finding about khofs. It is never an obstacle: files on khofs are optional.
 fn khofs(root: &Root, out: &mut Findings) {
     const ID: &str = "khofs";
     let lists = |file: &str| {

@@ -1,10 +1,10 @@
-//! Whose image is loaded.
+//! Identity of the loaded image: is it the one that kho loaded?
 //!
-//! `/sys/kernel/kexec_loaded` says only that *something* is. Before `kho exec` destroys the running system it
-//! must know that what starts is what it loaded, and not what somebody else loaded meanwhile. The kernel
-//! keeps the segments as they were given in `struct kimage` (`include/linux/kexec.h`), and root can read them:
-//! the address of the pointer `kexec_image` is in `/proc/kallsyms` (with CONFIG_KALLSYMS_ALL, as in Debian),
-//! and both the pointer and what it points to are in `/proc/kcore`.
+//! `/sys/kernel/kexec_loaded` says only that *some* image is loaded. Before `kho exec` destroys the running system it
+//! must know that the image that starts is the one that kho loaded, and not one that another program loaded meanwhile.
+//! The kernel keeps the segments as they were given in `struct kimage` (`include/linux/kexec.h`), and root can read
+//! them: the address of the pointer `kexec_image` is in `/proc/kallsyms` (with CONFIG_KALLSYMS_ALL, as in Debian), and
+//! both the pointer and the struct that it points to are in `/proc/kcore`.
 //!
 //! In 6.1, 6.12 and 7.3 the struct begins with the same members on 64-bit machines:
 //!
@@ -16,8 +16,8 @@
 //! | 56 | `nr_segments` |
 //! | 64 | `segment[16]`: `{buf, bufsz, mem, memsz}` of 8 bytes each |
 //!
-//! A later kernel may move them, so the array is searched for in the first KiB, and what does not look
-//! like a `struct kimage` is [`Identity::CannotTell`], never a match.
+//! A later kernel may move them, so the array is searched for in the first KiB, and memory that does not look like a
+//! `struct kimage` is [`Identity::CannotTell`], never a match.
 //!
 //! Two loads of the same files must differ: the loader gives one segment a random `bufsz` (its memory is
 //! zeroed behind it anyway), which makes the [`LoadedImage`] unique.
@@ -32,13 +32,13 @@ use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::OnceLock;
 
-/// Symbol of the kernel's pointer to what is loaded.
+/// Symbol of the kernel's pointer to the loaded image.
 const IMAGE_POINTER: &str = "kexec_image";
 /// Bytes of the struct that are looked at: enough for the array at any offset below 512.
 const WINDOW: usize = 1024;
 /// Bytes of `struct kexec_segment`.
 const SEGMENT: usize = 32;
-/// Where the members are in the kernels that were looked at.
+/// Offset of `start` in 6.1, 6.12 and 7.3; `COUNT` is the offset of `nr_segments`.
 const START: usize = 24;
 const COUNT: usize = 56;
 
@@ -53,7 +53,7 @@ pub struct LoadedSegment {
     pub bufsz: u64,
 }
 
-/// An image as the kernel remembers it, which tells it from every other.
+/// An image as the kernel remembers it, which tells the image from every other one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedImage {
     /// Entry point.
@@ -63,7 +63,7 @@ pub struct LoadedImage {
 }
 
 impl LoadedImage {
-    /// The image that the kernel will remember once it is loaded.
+    /// Returns the image that the kernel will remember once these segments are loaded.
     pub fn of(entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Self {
         Self {
             start: entry.get(),
@@ -79,24 +79,24 @@ impl LoadedImage {
     }
 }
 
-/// The answer.
+/// Answer of [`identify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// Nothing is loaded.
     Nothing,
-    /// What is loaded is the image that was asked about.
+    /// The loaded image is the one that was asked about.
     Ours,
-    /// Something else is loaded: this.
+    /// Another image is loaded: this one.
     SomebodyElses(LoadedImage),
-    /// Something is loaded, and whose it is cannot be found out. Do not start it.
+    /// An image is loaded, and its loader cannot be found out, for the reason in the text. Do not start it.
     CannotTell(String),
 }
 
-/// Whether [`identify`] can find out whose image is loaded, whatever is.
+/// Checks that [`identify`] can find out whose image is loaded, for any image.
 ///
 /// # Errors
 ///
-/// What prevents it, in words.
+/// The obstacle, in words.
 pub fn can_tell(root: &Root) -> Result<(), String> {
     let address = image_pointer(root)?;
     Kcore::open(root)
@@ -104,8 +104,8 @@ pub fn can_tell(root: &Root) -> Result<(), String> {
         .map_err(|e| in_full(&e))
 }
 
-/// Compares what is loaded with `ours`. Never fails: what prevents the comparison is
-/// [`Identity::CannotTell`] with the reason.
+/// Compares the loaded image with `ours`. Never fails: an obstacle to the comparison gives [`Identity::CannotTell`]
+/// with the reason.
 pub fn identify(root: &Root, ours: &LoadedImage) -> Identity {
     match KexecState::read(root) {
         Ok(state) if state.loaded == Some(true) => {}
@@ -127,7 +127,7 @@ pub fn identify(root: &Root, ours: &LoadedImage) -> Identity {
     }
 }
 
-/// The beginning of `*kexec_image`; `None` when the pointer is null.
+/// Reads the beginning of `*kexec_image`; `None` if the pointer is null.
 fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysError> {
     let pointer = || -> Result<u64, PhysError> {
         let mut word = [0; 8];
@@ -155,7 +155,7 @@ fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysE
     })
 }
 
-/// `nr_segments` and the array behind it at this offset, if they make sense as such.
+/// Reads `nr_segments` and the array behind it at this offset; `None` if the values make no sense as such.
 fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
     let count = usize::try_from(u64_at(window, at)?).ok()?;
     if !(1..=SEGMENT_MAX).contains(&count) {
@@ -207,8 +207,8 @@ fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
     }
 }
 
-/// The address of the pointer `kexec_image`. The running kernel's is looked for once: to write the file costs the kernel some
-/// 0.3 G instructions.
+/// Returns the address of the pointer `kexec_image`. That of the running kernel is looked for once: to write
+/// `/proc/kallsyms` costs the kernel some 0.3 G instructions.
 fn image_pointer(root: &Root) -> Result<u64, String> {
     static RUNNING: OnceLock<u64> = OnceLock::new();
     if *root != Root::system() {
@@ -220,7 +220,7 @@ fn image_pointer(root: &Root) -> Result<u64, String> {
     symbol(root, IMAGE_POINTER).map(|address| *RUNNING.get_or_init(|| address))
 }
 
-/// The address of a symbol of the kernel itself.
+/// Returns the address of a symbol of the kernel itself.
 fn symbol(root: &Root, name: &str) -> Result<u64, String> {
     let path = root.path("proc/kallsyms");
     let file = std::fs::File::open(&path)
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    /// The struct with `pad` bytes of something new in front.
+    /// Makes a `struct kimage` with `pad` bytes of new members in front.
     fn kimage(image: &LoadedImage, pad: usize) -> Vec<u8> {
         let mut words = vec![0xffff_8880_dead_b000u64; pad / 8];
         words.extend([0x1000 | 2, IMAGE, IMAGE, image.start, 1, 2, 0]);

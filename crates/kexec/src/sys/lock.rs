@@ -13,25 +13,25 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How often somebody who waits looks again.
+/// Interval at which a waiting process tries again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Where the lock is, below a [`Root`].
+/// Path of the lock, below a [`Root`].
 pub const DEFAULT: &str = "run/kho/lock";
 
-/// Why the lock was not taken.
+/// Reason why the lock was not taken.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody else has it.
+    /// Another process has the lock.
     #[error("another kho is working{}: wait for it, or stop it ({})", holder(*pid), path.display())]
     Held {
         /// The lock file.
         path: PathBuf,
-        /// Who has it, as far as the file says.
+        /// Process that has the lock, if the file names it.
         pid: Option<u32>,
     },
-    /// The directory belongs to somebody else or is open to others, who could hold or replace the lock.
+    /// The directory belongs to another user or is open to other users, who could hold or replace the lock.
     #[error(
         "{} is not a directory of ours: owner {uid}, mode {mode:#o}; remove it or make it 0700 and root's",
         path.display()
@@ -39,9 +39,9 @@ pub enum LockError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// Its owner.
+        /// Owner of the directory.
         uid: u32,
-        /// Its permission bits.
+        /// Permission bits of the directory.
         mode: u32,
     },
     /// A system call failed.
@@ -128,7 +128,7 @@ impl Lock {
 }
 
 impl Lock {
-    /// As [`take_at`](Self::take_at), waiting at most so long for whoever has it.
+    /// Takes the lock as [`take_at`](Self::take_at) does, waiting at most `limit` for the process that has it.
     ///
     /// # Errors
     ///

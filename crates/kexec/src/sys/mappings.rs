@@ -1,8 +1,8 @@
 //! Files that processes can write to through memory.
 //!
-//! Such a write shows in no time stamp: the kernel notes the time when a page becomes writable (`fault_dirty_shared_page` in
-//! `mm/memory.c`, 6.1 to 7.3), and never again while it stays so. What has been read of such a file may be out of date
-//! although nothing about it seems to have changed.
+//! Such a write shows in no time stamp: the kernel notes the time when a page becomes writable
+//! (`fault_dirty_shared_page` in `mm/memory.c`, 6.1 to 7.3), and never again while the page stays writable. Content
+//! that has been read of such a file may be out of date although nothing about the file seems to have changed.
 
 use super::root::{Root, parse_hex};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -19,26 +19,26 @@ const PROCESSES: usize = 1 << 22;
 /// A file, as the kernel tells files apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
-    /// Major and minor number of its device.
+    /// Major and minor number of the file's device.
     pub device: (u32, u32),
-    /// Its inode.
+    /// Inode number of the file.
     pub inode: u64,
 }
 
 /// A shared mapping that can be written to at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// The process.
+    /// Number of the process.
     pub process: u32,
     /// Name of its program, as the kernel shortens it.
     pub program: String,
     /// The file as the mapping has it. Some file systems (btrfs, overlayfs) show another device here than to stat(2).
     pub mapped: FileId,
-    /// The file as stat(2) shows it; none where the mapping was gone in the meantime.
+    /// The file as stat(2) shows it; `None` if the mapping was gone in the meantime.
     pub stat: Option<FileId>,
 }
 
-/// What was found.
+/// Mappings that were found, and processes that could not be looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mappings {
     /// Shared, writable mappings of files, each file of a process once.
@@ -48,7 +48,7 @@ pub struct Mappings {
 }
 
 impl Mappings {
-    /// Looks at every process. One that ends meanwhile has no mapping any more.
+    /// Looks at every process. A process that ends meanwhile has no mapping any more.
     pub fn read(root: &Root) -> Self {
         let mut found = Self::default();
         for process in root.numbered("proc", PROCESSES).unwrap_or_default() {
@@ -117,8 +117,8 @@ impl Mappings {
     }
 }
 
-/// Start and end of a mapping and its file, if it is shared, writable, and of a file: a line of `/proc/<pid>/maps`
-/// (`show_map_vma` in `fs/proc/task_mmu.c`, 6.1 to 7.3).
+/// Parses a line of `/proc/<pid>/maps` (`show_map_vma` in `fs/proc/task_mmu.c`, 6.1 to 7.3). Returns start and end of
+/// the mapping and its file, if the mapping is shared, writable, and of a file.
 fn writable_shared(line: &[u8]) -> Option<(u64, u64, FileId)> {
     let mut fields = line.split(|byte| *byte == b' ').map(std::str::from_utf8);
     let mut field = || fields.next()?.ok();
@@ -141,7 +141,7 @@ fn writable_shared(line: &[u8]) -> Option<(u64, u64, FileId)> {
     ))
 }
 
-/// The file at the other end of a link in `map_files`.
+/// Returns the file at the other end of a link in `map_files`.
 fn stat(root: &Root, link: &str) -> Option<FileId> {
     let stat =
         rustix::fs::statx(CWD, root.path(link), AtFlags::NO_AUTOMOUNT, StatxFlags::INO).ok()?;
@@ -151,7 +151,7 @@ fn stat(root: &Root, link: &str) -> Option<FileId> {
     })
 }
 
-/// Name of a program. It may hold anything.
+/// Returns the name of a program, escaped: the name may hold any bytes.
 fn name(root: &Root, dir: &str) -> String {
     let bytes = root.bytes(&format!("{dir}/comm"), 64).unwrap_or_default();
     let text = OsString::from_vec(bytes.strip_suffix(b"\n").unwrap_or(&bytes).to_vec());

@@ -1,4 +1,4 @@
-//! Which pages the running kernel has reserved, poisoned or taken offline: `/proc/kpageflags`.
+//! Pages that the running kernel has reserved, poisoned or taken offline: `/proc/kpageflags`.
 //!
 //! The file is an array of one `u64` per page frame (`fs/proc/page.c`). Only `NOPAGE` and `HWPOISON` and
 //! the other bits below 32 are promised to stay; `RESERVED` is bit 32 of
@@ -6,15 +6,15 @@
 //! frame without a `struct page` reads as `NOPAGE` up to 6.12 and as 0 in 7.3, so a hole is recognised by
 //! *not being reserved*, never by a flag.
 //!
-//! **The pages of a loaded kexec image are reserved too** (`kimage_alloc_pages` sets PG_reserved on each),
-//! also those of the crash kernel's tables. Whoever wants to know which pages are reserved for good looks
-//! while nothing is loaded: unload first.
+//! **The pages of a loaded kexec image are reserved too** (`kimage_alloc_pages` sets PG_reserved on each), also those
+//! of the crash kernel's tables. A program that wants to know which pages are reserved for good looks while nothing is
+//! loaded: unload first.
 //!
 //! # Speed
 //!
-//! The kernel needs some 10 to 40 ns per page, so 1 TiB (268 million pages, 2 GiB of flags) takes a few
-//! seconds to ten; what is done here with the flags is a small part of that. Reads are
-//! [`CHUNK_PAGES`] pages at a time, and only the given ranges are read.
+//! The kernel needs some 10 to 40 ns per page, so 1 TiB (268 million pages, 2 GiB of flags) takes a few seconds to ten;
+//! the work on the flags here is a small part of that. Reads are [`CHUNK_PAGES`] pages at a time, and only the given
+//! ranges are read.
 
 use crate::sys::root::{FactError, Root};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
@@ -37,8 +37,8 @@ pub mod flag {
     pub const HUGE: u64 = 1 << 17;
     /// Poisoned after a hardware error.
     pub const HWPOISON: u64 = 1 << 19;
-    /// Of no use to the kernel: given up to a hypervisor by a balloon, or never brought online (`KPF_OFFLINE`; `PageOffline`
-    /// in `include/linux/page-flags.h`).
+    /// Of no use to the kernel: given up to a hypervisor by a balloon, or never brought online (`KPF_OFFLINE`;
+    /// `PageOffline` in `include/linux/page-flags.h`).
     pub const OFFLINE: u64 = 1 << 23;
     /// Reserved: not managed by the page allocator.
     pub const RESERVED: u64 = 1 << 32;
@@ -52,7 +52,7 @@ pub struct PageFlags {
 }
 
 impl PageFlags {
-    /// Opens it. Root only.
+    /// Opens the file. Root only.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl PageFlags {
         Ok(Self { file, path })
     }
 
-    /// The pages of `within` that have any of the flags in `mask`. Sub-page ends are rounded outwards.
+    /// Returns the pages of `within` that have any of the flags in `mask`. Sub-page ends are rounded outwards.
     ///
     /// # Errors
     ///
@@ -79,7 +79,7 @@ impl PageFlags {
         found.finish()
     }
 
-    /// The reserved pages of `within`: what must not be handed over or overwritten, unless it is ours.
+    /// Returns the reserved pages of `within`: memory that must not be handed over or overwritten, unless it is kho's.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl PageFlags {
         self.pages_with(within, flag::RESERVED)
     }
 
-    /// The reserved pages of `within`, and those of it that are offline, by one reading.
+    /// Returns the reserved pages of `within`, and the offline pages of `within`, by one reading.
     ///
     /// # Errors
     ///
@@ -110,8 +110,8 @@ impl PageFlags {
         Ok((reserved.finish()?, offline.finish()?))
     }
 
-    /// The poisoned pages of `within`. Of a hugetlb page that is in use the kernel does not say which of its pages failed:
-    /// 6.1 marks the first one, later ones mark all. All of it counts.
+    /// Returns the poisoned pages of `within`. Of a hugetlb page that is in use the kernel does not say which of its
+    /// pages failed: 6.1 marks the first one, later kernels mark all. All pages of such a hugetlb page count.
     ///
     /// # Errors
     ///
@@ -128,8 +128,8 @@ impl PageFlags {
         found.finish()
     }
 
-    /// The first page of `range` that is *not* reserved, if any. A frame without a page, also beyond the end
-    /// of memory, is not reserved.
+    /// Returns the first page of `range` that is *not* reserved, if any. A frame without a page, also beyond the end of
+    /// memory, is not reserved.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl PageFlags {
         Ok(page.map(|p| PhysAddr::new(p.saturating_mul(PAGE_SIZE))))
     }
 
-    /// Flags of one page; `None` beyond the end of memory.
+    /// Returns the flags of one page; `None` beyond the end of memory.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl PageFlags {
         Ok((self.read(page_of(addr), &mut flags)? == 1).then_some(flags[0]))
     }
 
-    /// Calls `visit(first page frame, flags)` for every piece of `within`, in order, until it says false.
+    /// Calls `visit(first page frame, flags)` for every piece of `within`, in order, until `visit` returns false.
     fn scan(
         &self,
         within: &RangeSet,
@@ -186,7 +186,7 @@ impl PageFlags {
         Ok(())
     }
 
-    /// Reads flags from page frame `page` on; returns how many there were.
+    /// Reads flags from page frame `page` on; returns their number.
     fn read(&self, page: u64, flags: &mut [u64]) -> Result<usize, FactError> {
         let Some(offset) = page.checked_mul(8).filter(|o| *o <= i64::MAX as u64) else {
             return Ok(0);
@@ -210,7 +210,7 @@ fn page_of(addr: PhysAddr) -> u64 {
     addr.get() / PAGE_SIZE
 }
 
-/// First page frame and the one after the last.
+/// Returns the first page frame of a range and the one after the last.
 fn pages_of(range: PhysRange) -> (u64, u64) {
     let first = page_of(range.start());
     (first, first.saturating_add(range.pages()))
@@ -246,8 +246,8 @@ fn matching_runs(flags: &[u64], mask: u64, want: bool, mut found: impl FnMut(usi
     }
 }
 
-/// Calls `found(from, to)` for runs of poisoned entries; `in_huge` says whether the entry before the first one belongs to
-/// a hugetlb page that is poisoned, and afterwards the same of the last one.
+/// Calls `found(from, to)` for runs of poisoned entries. `in_huge` is true if the entry before the first one belongs to
+/// a hugetlb page that is poisoned; afterwards it is true if the last entry does.
 fn poisoned_runs(flags: &[u64], in_huge: &mut bool, mut found: impl FnMut(usize, usize)) {
     const BLOCK: usize = 64;
     const TAIL: u64 = flag::HUGE | flag::COMPOUND_TAIL;

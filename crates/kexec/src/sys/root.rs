@@ -1,4 +1,4 @@
-//! Where `/proc`, `/sys` and `/dev` are, and bounded reads from below them.
+//! Place of `/proc`, `/sys` and `/dev`, and bounded reads from below them.
 //!
 //! Every fact about the running system is read through a [`Root`], so that tests run against a directory
 //! of fixtures. Nothing read here is trusted: sizes are bounded, numbers are parsed strictly, and an error
@@ -16,7 +16,7 @@ pub const ATTRIBUTE_LIMIT: u64 = 64 * 1024;
 /// The largest listing read as text: `/proc/iomem`, `/proc/cpuinfo` of a machine with very many CPUs.
 pub const LISTING_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// Why a fact could not be read.
+/// Reason why a fact could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FactError {
@@ -25,7 +25,7 @@ pub enum FactError {
     Missing {
         /// The file.
         path: PathBuf,
-        /// What would provide it, beginning with ": ", or empty.
+        /// Hint at the option that would provide the file, beginning with ": ", or empty.
         hint: &'static str,
     },
     /// The system call failed.
@@ -42,9 +42,9 @@ pub enum FactError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What should be there.
+        /// Content that the file should have.
         expected: &'static str,
-        /// What is there, cut to 80 characters.
+        /// Content of the file, cut to 80 characters.
         found: String,
     },
     /// The file is longer than anything the kernel would put there.
@@ -60,7 +60,7 @@ pub enum FactError {
     Range {
         /// The file or directory.
         path: PathBuf,
-        /// Which rule it breaks.
+        /// Rule that start and end break.
         #[source]
         source: RangeError,
     },
@@ -94,12 +94,12 @@ pub enum FactError {
 }
 
 impl FactError {
-    /// Whether the cause is that the file does not exist.
+    /// Returns whether the cause is that the file does not exist.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
     }
 
-    /// Whether the cause is a missing privilege.
+    /// Returns whether the cause is a missing privilege.
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Io { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
@@ -129,7 +129,7 @@ impl FactError {
         }
     }
 
-    /// The same error with a sentence about what provides a missing file.
+    /// Returns the same error, with a hint at the option that provides a missing file.
     pub(crate) fn hinted(self, hint: &'static str) -> Self {
         match self {
             Self::Missing { path, .. } => Self::Missing { path, hint },
@@ -140,7 +140,7 @@ impl FactError {
 
 /// Turns "does not exist" into `None`.
 pub(crate) trait Optional<T> {
-    /// `Ok(None)` where the file does not exist.
+    /// Returns `Ok(None)` if the file does not exist.
     fn optional(self) -> Result<Option<T>, FactError>;
 }
 
@@ -170,35 +170,35 @@ impl Default for Root {
 }
 
 impl Root {
-    /// The running system.
+    /// Returns the root of the running system.
     pub fn system() -> Self {
         Self {
             prefix: PathBuf::from("/"),
         }
     }
 
-    /// A tree of files somewhere else.
+    /// Returns the root of a tree of files in another place.
     pub fn at(prefix: impl Into<PathBuf>) -> Self {
         Self {
             prefix: prefix.into(),
         }
     }
 
-    /// The path of `relative` (for example `proc/iomem`) below the prefix.
+    /// Returns the path of `relative` (for example `proc/iomem`) below the prefix.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.prefix.join(relative.trim_start_matches('/'))
     }
 
-    /// Whether something exists there (also a symbolic link that leads nowhere does not count).
+    /// Returns whether a file or directory exists at this path (a symbolic link that leads nowhere does not count).
     pub fn exists(&self, relative: &str) -> bool {
         self.path(relative).exists()
     }
 
-    /// Up to `limit` bytes of a file.
+    /// Reads a file of at most `limit` bytes.
     ///
     /// # Errors
     ///
-    /// [`FactError::TooLong`] when there is more, otherwise [`FactError::Missing`] or [`FactError::Io`].
+    /// [`FactError::TooLong`] if the file is longer, otherwise [`FactError::Missing`] or [`FactError::Io`].
     pub fn bytes(&self, relative: &str, limit: u64) -> Result<Vec<u8>, FactError> {
         let path = self.path(relative);
         let mut out = Vec::new();
@@ -211,7 +211,7 @@ impl Root {
         Ok(out)
     }
 
-    /// A text file of at most `limit` bytes. Bytes that are not UTF-8 are replaced.
+    /// Reads a text file of at most `limit` bytes. Bytes that are not UTF-8 are replaced.
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ impl Root {
         Ok(String::from_utf8_lossy(&self.bytes(relative, limit)?).into_owned())
     }
 
-    /// An attribute: one line, without the white space around it.
+    /// Reads an attribute: one line, without the white space around it.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl Root {
         Ok(self.text(relative, ATTRIBUTE_LIMIT)?.trim().to_owned())
     }
 
-    /// An attribute that is a number, decimal or with `0x`.
+    /// Reads an attribute that is a number, decimal or with `0x`.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl Root {
             .ok_or_else(|| FactError::malformed(&self.path(relative), "a number", &text))
     }
 
-    /// An attribute that is a decimal number and may be negative.
+    /// Reads an attribute that is a decimal number and may be negative.
     ///
     /// # Errors
     ///
@@ -251,11 +251,11 @@ impl Root {
             .map_err(|_| FactError::malformed(&self.path(relative), "a decimal number", &text))
     }
 
-    /// The entries of a directory whose names are decimal numbers, in ascending order.
+    /// Returns the entries of a directory whose names are decimal numbers, in ascending order.
     ///
     /// # Errors
     ///
-    /// [`FactError::TooMany`] past `limit`, otherwise [`FactError::Missing`] or [`FactError::Io`].
+    /// [`FactError::TooMany`] if there are more than `limit`, otherwise [`FactError::Missing`] or [`FactError::Io`].
     pub fn numbered(&self, relative: &str, limit: usize) -> Result<Vec<u32>, FactError> {
         let path = self.path(relative);
         let mut out: Vec<u32> = Vec::new();
@@ -274,7 +274,7 @@ impl Root {
     }
 }
 
-/// A number as the kernel prints them: `0x1f`, or decimal.
+/// Parses a number as the kernel prints it: `0x1f`, or decimal.
 pub(crate) fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) => parse_hex(hex),
@@ -283,7 +283,7 @@ pub(crate) fn parse_number(text: &str) -> Option<u64> {
     }
 }
 
-/// A hexadecimal number without `0x`.
+/// Parses a hexadecimal number without `0x`.
 pub(crate) fn parse_hex(text: &str) -> Option<u64> {
     if text.starts_with('+') {
         return None;
@@ -291,7 +291,7 @@ pub(crate) fn parse_hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// The message of an error with its causes.
+/// Returns the message of an error with its causes.
 pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -303,7 +303,7 @@ pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What to do about a privilege that is missing: nobody is told to be root who is.
+/// Returns the advice about a missing privilege. A process that is root is not told to run as root.
 pub fn advice() -> &'static str {
     if rustix::process::geteuid().is_root() {
         "this is root already: look for a missing capability, a container, lockdown or a security policy"

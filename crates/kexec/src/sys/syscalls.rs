@@ -6,8 +6,8 @@
 //! # What the kernel does on a failure
 //!
 //! `do_kexec_load` (`kernel/kexec.c`, 6.1 to 7.3) builds the new image completely and only then exchanges
-//! it with the old one. **A failed load therefore leaves the image that was loaded before in place, armed.**
-//! Whoever must not have an old image executed unloads first ([`Kernel::kexec_unload`]).
+//! it with the old one. **A failed load therefore leaves the image that was loaded before in place, armed.** A loader
+//! after which no old image may be executed unloads first ([`Kernel::kexec_unload`]).
 //!
 //! Unloading is a `kexec_load` with no segments and passes the same permission check
 //! (`kexec_load_check`), so with `kexec_load_disabled=1`, under lockdown or with the load limit used up
@@ -41,7 +41,7 @@ pub struct SegmentRef<'a> {
 }
 
 impl SegmentRef<'_> {
-    /// The destination as a range; `None` when it is empty or wraps.
+    /// Returns the destination as a range; `None` if it is empty or wraps.
     pub fn range(&self) -> Option<PhysRange> {
         PhysRange::new(self.dest, self.memsz).ok()
     }
@@ -60,17 +60,17 @@ impl core::fmt::Debug for SegmentRef<'_> {
     }
 }
 
-/// Why a list of segments would be refused, found before the call is made.
+/// Reason why the kernel would refuse a list of segments, found before the call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SegmentError {
     /// Nothing to load. The kernel would take this as an order to unload.
     #[error("the image has no segments, which the kernel would take as an order to unload")]
     None,
-    /// More than [`SEGMENT_MAX`].
+    /// The list has more than [`SEGMENT_MAX`] segments.
     #[error("the image has {count} segments, the kernel takes at most {SEGMENT_MAX}")]
     TooMany {
-        /// How many there are.
+        /// Number of segments in the list.
         count: usize,
     },
     /// Start or size is not a multiple of the page size, is zero, or the end wraps.
@@ -83,7 +83,7 @@ pub enum SegmentError {
         /// Size in bytes.
         memsz: u64,
     },
-    /// More bytes than room.
+    /// A segment has more bytes than room.
     #[error("segment {index}: {bufsz:#x} bytes do not fit its {memsz:#x} bytes of memory")]
     Overflows {
         /// Position in the list.
@@ -107,9 +107,9 @@ pub enum SegmentError {
     },
 }
 
-/// Checks what `sanity_check_segment_list` (`kernel/kexec_core.c`) checks, with an error that says which
-/// segment and why instead of `EINVAL` or `EADDRNOTAVAIL`. Whether all of it is at most half of the memory
-/// is not checked here: see [`half_of_memory`].
+/// Makes the checks of `sanity_check_segment_list` (`kernel/kexec_core.c`), with an error that names the segment and
+/// the reason instead of `EINVAL` or `EADDRNOTAVAIL`. The limit of half of the memory for all segments is not checked
+/// here: see [`half_of_memory`].
 ///
 /// # Errors
 ///
@@ -154,30 +154,30 @@ pub fn check_segments(segments: &[SegmentRef<'_>]) -> Result<(), SegmentError> {
     Ok(())
 }
 
-/// The most bytes that all segments together may occupy: half of `totalram_pages()`, which is `MemTotal`
-/// of `/proc/meminfo` (`sanity_check_segment_list`; each segment alone is bounded by the same number).
+/// Returns the most bytes that all segments together may occupy: half of `totalram_pages()`, which is `MemTotal` of
+/// `/proc/meminfo` (`sanity_check_segment_list`; each segment alone is bounded by the same number).
 ///
-/// What earlier hops keep reserved is not part of `MemTotal`.
+/// Memory that earlier hops keep reserved is not part of `MemTotal`.
 pub const fn half_of_memory(mem_total_bytes: u64) -> u64 {
     mem_total_bytes / PAGE_SIZE / 2 * PAGE_SIZE
 }
 
-/// Why a call failed.
+/// Reason why a call failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// Refused before the call.
+    /// The segments were refused before the call.
     #[error("the image was not given to the kernel")]
     Segments(#[from] SegmentError),
     /// The command line has a NUL inside.
     #[error("the command line has a NUL byte at {0:#x}")]
     Nul(usize),
-    /// The kernel said no.
+    /// The kernel refused the call.
     #[error("{call} failed: {why}")]
     Call {
         /// Name of the call.
         call: &'static str,
-        /// What the error number means for this call and what to do.
+        /// Meaning of the error number for this call, and advice.
         why: String,
         /// The operating system's error.
         #[source]
@@ -186,7 +186,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The error number, when the kernel gave one.
+    /// Returns the error number, if the kernel gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Call { source, .. } => source.raw_os_error(),
@@ -203,28 +203,28 @@ impl CallError {
     }
 }
 
-/// What this crate does to the kernel. One implementation per world: [`System`] and a fake.
+/// Calls by which this crate changes the kernel's kexec state. There are two implementations: [`System`] and a fake.
 pub trait Kernel {
     /// Loads an image for the next `reboot(LINUX_REBOOT_CMD_KEXEC)`, replacing the one loaded before.
     ///
     /// # Errors
     ///
-    /// [`CallError`]. The image that was loaded before **stays armed** then.
+    /// [`CallError`]. In that case the image that was loaded before **stays armed**.
     fn kexec_load(&self, entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Result<(), CallError>;
 
-    /// Unloads what is loaded; succeeds when nothing is. Never touches the crash kernel.
+    /// Unloads the loaded image; succeeds if none is loaded. Never touches the crash kernel.
     ///
     /// # Errors
     ///
     /// [`CallError`]; needs the same permission as a load.
     fn kexec_unload(&self) -> Result<(), CallError>;
 
-    /// Loads an image for a plain kexec (`kexec_file_load(2)`): the kernel itself places image, initrd and parameters, so
-    /// nothing can be handed over, and no step is shared with a handover.
+    /// Loads an image for a plain kexec (`kexec_file_load(2)`): the kernel itself places image, initrd and parameters,
+    /// so nothing can be handed over, and no step is shared with a handover.
     ///
     /// # Errors
     ///
-    /// [`CallError`]. What was loaded before **stays armed** then.
+    /// [`CallError`]. In that case the image that was loaded before **stays armed**.
     fn kexec_file_load(
         &self,
         kernel: &File,
@@ -232,11 +232,11 @@ pub trait Kernel {
         cmdline: &[u8],
     ) -> Result<(), CallError>;
 
-    /// Starts the loaded image. Does not sync, stop or unmount anything: the caller has.
+    /// Starts the loaded image. Does not sync, stop or unmount anything: the caller has done so.
     ///
     /// # Errors
     ///
-    /// [`CallError`]; on success there is nobody left to return to.
+    /// [`CallError`]; on success the call does not return.
     fn reboot_kexec(&self) -> Result<Infallible, CallError>;
 
     /// Writes all dirty data of all filesystems (`sync(2)`).
@@ -366,7 +366,7 @@ impl Kernel for System {
     }
 }
 
-/// What an error of `reboot(LINUX_REBOOT_CMD_KEXEC)` means (`kernel/reboot.c`, `kernel_kexec`).
+/// Returns the meaning of an error of `reboot(LINUX_REBOOT_CMD_KEXEC)` (`kernel/reboot.c`, `kernel_kexec`).
 pub fn explain_reboot(errno: i32) -> &'static str {
     match errno {
         0 => "the call came back without an error; nothing was started",
@@ -381,8 +381,8 @@ pub fn explain_reboot(errno: i32) -> &'static str {
     }
 }
 
-/// What an error of `kexec_load` means, from the kernel's sources (`kernel/kexec.c`, `kernel/kexec_core.c`,
-/// `security/`, 6.1 to 7.3), and, where one errno has several causes, which of them this system shows.
+/// Returns the meaning of an error of `kexec_load`, from the kernel's sources (`kernel/kexec.c`, `kernel/kexec_core.c`,
+/// `security/`, 6.1 to 7.3), and, if one errno has several causes, those that this system shows.
 pub fn explain_load(errno: i32, root: &Root) -> String {
     let fixed = match errno {
         libc::EPERM => return explain_permission(root),
@@ -417,8 +417,8 @@ pub fn explain_load(errno: i32, root: &Root) -> String {
     fixed.to_owned()
 }
 
-/// What an error of `kexec_file_load` means: as [`explain_load`], with what only this call says (`kernel/kexec_file.c`, 6.1 to
-/// 7.3).
+/// Returns the meaning of an error of `kexec_file_load`: as [`explain_load`], and the errors that only this call gives
+/// (`kernel/kexec_file.c`, 6.1 to 7.3).
 pub fn explain_file_load(errno: i32, root: &Root) -> String {
     let fixed = match errno {
         libc::ENOSYS => "this kernel is built without CONFIG_KEXEC_FILE",
@@ -431,7 +431,7 @@ pub fn explain_file_load(errno: i32, root: &Root) -> String {
     fixed.to_owned()
 }
 
-/// `EPERM` has many causes; name those that this system shows.
+/// Explains `EPERM`, which has many causes: names those that this system shows.
 fn explain_permission(root: &Root) -> String {
     use crate::sys::facts::{kexec::KexecState, process::Capability, process::Process, security};
     let mut causes: Vec<&str> = Vec::new();
@@ -463,7 +463,7 @@ fn explain_permission(root: &Root) -> String {
 
 pub mod fake;
 
-/// EAX of `CPUID 0x8000001f`; zero where the processor does not have that leaf, or is none of x86.
+/// Returns EAX of `CPUID 0x8000001f`; zero if the processor does not have that leaf, or this build is not for x86_64.
 #[cfg(target_arch = "x86_64")]
 #[allow(unused_unsafe)] // the oldest Rust that builds this takes the function for unsafe
 pub(crate) fn cpuid_encryption() -> u32 {
@@ -479,7 +479,7 @@ pub(crate) fn cpuid_encryption() -> u32 {
     leaf.eax
 }
 
-/// See above.
+/// Returns zero: this build is not for x86_64.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn cpuid_encryption() -> u32 {
     0

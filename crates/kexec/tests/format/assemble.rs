@@ -43,7 +43,7 @@ fn place(mem_size: u64) -> Placement {
     }
 }
 
-/// Assembles a load after `change` had its way with it.
+/// Assembles a load after `change` changed it.
 fn with<R>(
     change: impl for<'a> FnOnce(&mut Load<'a>),
     look: impl FnOnce(Result<Assembled<'_>, AssembleError>) -> R,
@@ -166,8 +166,8 @@ fn a_plain_kexec_hands_over_nothing() {
     );
 }
 
-/// A kernel that would overwrite what is handed over, and one that cannot be entered, are refused where there is
-/// something to hand over, and only there.
+/// A kernel that would overwrite memory that is handed over, and a kernel that cannot be entered, are refused if there
+/// is something to hand over, and only then.
 #[test]
 fn a_kernel_that_cannot_take_over_is_refused() {
     let plain = cmdline::build(b"quiet", b"", false, 2047).unwrap();
@@ -209,7 +209,7 @@ fn a_kernel_that_cannot_take_over_is_refused() {
     }
 }
 
-/// A kernel without kexec of its own cannot take UEFI over; where ACPI is it has to be told all the same.
+/// A kernel without kexec of its own cannot take UEFI over; it has to be told the place of ACPI all the same.
 #[test]
 fn uefi_goes_only_to_a_kernel_that_can_take_it_over() {
     let facts = efi();
@@ -260,7 +260,7 @@ fn a_kernel_in_the_wrong_place_is_refused() {
     }
 }
 
-/// What must never happen, whatever the planner says.
+/// Placements that would destroy the handover are refused, even if the planner chose them.
 #[test]
 fn nothing_is_put_onto_what_is_handed_over() {
     let kept = range(0x1_8000_0000, 0x20_0000);

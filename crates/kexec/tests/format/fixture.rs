@@ -49,7 +49,7 @@ pub fn unhex(text: &str) -> Vec<u8> {
 
 /// Bytes of payload in [`kernel`].
 pub const PAYLOAD: usize = 0x4000;
-/// Bytes of its setup part.
+/// Bytes of the setup part in [`kernel`].
 pub const SETUP: usize = 40 * 512;
 
 /// A whole image: a release's header and banner with a short payload (`syssize` says so).
@@ -66,7 +66,7 @@ pub fn kernel_of(release: &Release) -> Vec<u8> {
     file
 }
 
-/// Where `kernel_info` is in the payload.
+/// Offset of `kernel_info` in the payload.
 pub const KERNEL_INFO: usize = PAYLOAD - 64;
 
 /// `kernel_info` as all kernels have it so far: magic number, both sizes, `setup_type_max`.
@@ -115,7 +115,7 @@ pub fn memory_map() -> Vec<MemoryMapEntry> {
     .to_vec()
 }
 
-/// The running kernel's parameters: every byte that nobody should copy is 0xee.
+/// The running kernel's parameters: every byte that must not be copied is 0xee.
 pub fn running() -> Box<BootParams> {
     let mut page = vec![0xee; 4096];
     put(&mut page, 0x000, &[0x11; 0x40]);

@@ -39,8 +39,8 @@ fn debian_headers_are_understood() {
     }
 }
 
-/// The whole files, where somebody has them: a list of paths in `KHO_TEST_KERNELS`, separated by colons. `cargo xtask test`
-/// names those of its guests.
+/// Whole kernel files, if `KHO_TEST_KERNELS` names any: a list of paths, separated by colons. `cargo xtask test` names
+/// the kernels of its guests.
 #[test]
 fn whole_kernels() {
     let Some(paths) = std::env::var_os("KHO_TEST_KERNELS").filter(|paths| !paths.is_empty()) else {
@@ -105,7 +105,7 @@ fn a_signature_that_is_cut_off_is_missed() {
     }
 }
 
-/// However short it is cut, it is no other machine's kernel.
+/// A kernel cut to any length is not taken for another machine's kernel.
 #[test]
 fn a_short_kernel_is_called_one() {
     let file = efi_kernel(1472);
@@ -204,7 +204,7 @@ fn kernels_that_cannot_be_entered_are_refused() {
     assert!(with(0x236, &[0, 0]).to_string().contains("32-bit"));
 }
 
-/// What is handed over is kept by `SETUP_INDIRECT` alone, so an image has to say that its kernel knows it.
+/// `SETUP_INDIRECT` alone keeps memory that is handed over, so an image has to say that its kernel knows it.
 #[test]
 fn kernels_say_whether_they_know_setup_indirect() {
     let knows = |file: &[u8]| parse(file).unwrap().header().setup_indirect;

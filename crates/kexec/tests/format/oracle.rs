@@ -1,4 +1,4 @@
-//! Against somebody else's reading of the boot protocol: rust-vmm's `linux-loader`.
+//! Comparison with another implementation of the boot protocol: rust-vmm's `linux-loader`.
 #![cfg(target_arch = "x86_64")]
 
 use std::io::Cursor;

@@ -1,4 +1,4 @@
-//! The rules of the contract: what [`Handover::parse`] and [`Handover::check_all`] hold a tree to.
+//! The rules of the contract, against which [`Handover::parse`] and [`Handover::check_all`] check a tree.
 
 mod ftrace;
 
@@ -41,7 +41,7 @@ impl<'a> Handover<'a> {
     ///
     /// # Errors
     ///
-    /// [`AbiError::Problem`] with the first thing that is wrong, [`AbiError::OutOfMemory`].
+    /// [`AbiError::Problem`] with the first problem of the tree, or [`AbiError::OutOfMemory`].
     pub fn parse(tree: &Reader<'a>) -> Result<Self, AbiError> {
         let mut first = None;
         let found = inspect(tree, &mut |problem| {
@@ -56,12 +56,12 @@ impl<'a> Handover<'a> {
         }
     }
 
-    /// Checks the tree and tells `report` of everything that is wrong with it; returns how much that was.
-    /// A tree of another version has one problem: the rest of it is not for this reader to judge.
+    /// Checks the tree, calls `report` with every problem of it and returns the number of problems.
+    /// A tree of another version has one problem: this reader cannot judge the rest of the tree.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`]; what was reported until then is still true.
+    /// [`OutOfMemory`]; the problems that were reported until then are still true.
     pub fn check_all(
         tree: &Reader<'a>,
         mut report: impl FnMut(Problem),
@@ -79,7 +79,7 @@ impl<'a> Handover<'a> {
     }
 }
 
-/// Checks `tree` and tells `sink` of every problem; the handover when there was none.
+/// Checks `tree` and calls `sink` with every problem; returns the handover if there was no problem.
 fn inspect<'a>(tree: &Reader<'a>, sink: &mut Sink<'_>) -> Result<Option<Handover<'a>>, Stop> {
     let mut check = Check {
         tree: *tree,
@@ -145,7 +145,7 @@ fn inspect<'a>(tree: &Reader<'a>, sink: &mut Sink<'_>) -> Result<Option<Handover
     })
 }
 
-/// What is below the root.
+/// Content of the nodes below the root.
 struct Children<'a> {
     blobs: Vec<Blob<'a>>,
     traces: Option<Traces<'a>>,
@@ -155,7 +155,7 @@ struct Children<'a> {
 /// An inspection under way.
 struct Check<'a, 's, 't> {
     tree: Reader<'a>,
-    /// Built for the paths in problems, when there is a first one.
+    /// Index for the paths in problems; `None` before the first problem.
     index: Option<Index<'a>>,
     problems: usize,
     sink: &'s mut Sink<'t>,
@@ -175,7 +175,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(self.index()?.path_of(node)?)
     }
 
-    /// Tells of a problem.
+    /// Calls the sink with a problem of `node`.
     #[cold]
     fn report(&mut self, node: Node<'a>, kind: ProblemKind) -> Result<(), Stop> {
         let node = self.path(&node)?;
@@ -186,7 +186,7 @@ impl<'a> Check<'a, '_, '_> {
         }
     }
 
-    /// A property that has to be there, read with `read`.
+    /// Reads a required property with `read`. If the property is missing or malformed, reports it and returns `None`.
     fn read<T>(
         &mut self,
         node: Node<'a>,
@@ -210,7 +210,7 @@ impl<'a> Check<'a, '_, '_> {
         self.read(node, property, Value::str)
     }
 
-    /// A string as `uname` gives them.
+    /// Reads a string such as `uname` gives: 1 to [`MAX_UTS`] bytes without control characters.
     fn text(&mut self, node: Node<'a>, property: &'static str) -> Result<Option<&'a str>, Stop> {
         let text = self.str(node, property)?;
         if let Some(text) = text
@@ -222,7 +222,8 @@ impl<'a> Check<'a, '_, '_> {
         Ok(text)
     }
 
-    /// The ranges of a property, each page-aligned. Pairs that are none are reported and left out.
+    /// Calls `each` with the index and range of every pair of a property. Reports ranges that are not page-aligned;
+    /// reports and leaves out pairs that are no range.
     fn pairs(
         &mut self,
         node: Node<'a>,
@@ -260,7 +261,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(())
     }
 
-    /// The scratch region.
+    /// Reads the scratch region.
     fn scratch(&mut self, root: Node<'a>) -> Result<Option<PhysRange>, Stop> {
         let Some(value) = self.read(root, SCRATCH, Ok)? else {
             return Ok(None);
@@ -283,7 +284,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(scratch)
     }
 
-    /// The mem cache in the order of the tree.
+    /// Reads the mem cache, in the order of the tree, and checks its order and overlaps.
     fn mem_cache(
         &mut self,
         root: Node<'a>,
@@ -337,7 +338,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(entries)
     }
 
-    /// Every `mem` property of the tree.
+    /// Checks every `mem` property of the tree.
     fn mem(&mut self, mem_cache: &[PhysRange], scratch: Option<PhysRange>) -> Result<(), Stop> {
         let cache = RangeSet::from_ranges(mem_cache.iter().copied())?;
         // Each range with the number of its node in the order of the tree.
@@ -406,7 +407,7 @@ impl<'a> Check<'a, '_, '_> {
         self.report(node, kind)
     }
 
-    /// What is below the root.
+    /// Reads the nodes below the root.
     fn children(&mut self, root: Node<'a>, hop: Option<u64>) -> Result<Children<'a>, Stop> {
         let (mut blobs, mut unknown) = (Vec::new(), Vec::new());
         let mut traces = None;
@@ -435,7 +436,7 @@ impl<'a> Check<'a, '_, '_> {
         })
     }
 
-    /// What is below `/blobs`.
+    /// Reads the nodes below `/blobs`.
     fn blobs(
         &mut self,
         parent: Node<'a>,
@@ -464,7 +465,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(())
     }
 
-    /// One blob.
+    /// Reads one blob.
     fn blob(&mut self, node: Node<'a>, hop: Option<u64>) -> Result<Option<Blob<'a>>, Stop> {
         let label = match self.str(node, LABEL)?.map(Label::new) {
             Some(Err(error)) => {
@@ -499,7 +500,8 @@ impl<'a> Check<'a, '_, '_> {
         })())
     }
 
-    /// The `mem` of a node whose content has `size` bytes. Its ranges were looked at with those of all others.
+    /// Reads the `mem` of a node whose content has `size` bytes, and checks the sum of its lengths. `Check::mem` has
+    /// already checked the ranges of every node.
     fn sized_mem(&mut self, node: Node<'a>, size: Option<u64>) -> Result<Option<Value<'a>>, Stop> {
         let mem = self.read(node, MEM, Ok)?;
         if let (Some(size), Some(mem)) = (size, mem) {
@@ -516,7 +518,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(mem)
     }
 
-    /// What a blob says of its content.
+    /// Reads the kind of a blob's content, and for files the path and what a load leaves out.
     fn content(&mut self, node: Node<'a>) -> Result<Option<Content<'a>>, Stop> {
         let path = node.prop(PATH);
         match self.str(node, KIND)? {
@@ -549,7 +551,7 @@ impl<'a> Check<'a, '_, '_> {
         }
     }
 
-    /// That no two blobs have one label.
+    /// Checks that no two blobs have the same label.
     fn labels(&mut self, blobs: &[Blob<'a>]) -> Result<(), Stop> {
         let mut sorted: Vec<(Label<'a>, usize)> = Vec::new();
         for (place, blob) in blobs.iter().enumerate() {

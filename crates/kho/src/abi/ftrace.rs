@@ -1,4 +1,4 @@
-//! `/ftrace`: the trace of earlier kernels, and how much of this one's is wanted by the next.
+//! `/ftrace`: the trace of earlier kernels, and the amount of its own trace that a kernel hands to the next one.
 //!
 //! # `/ftrace`: `kho-ftrace-v1`
 //!
@@ -24,8 +24,8 @@
 //! | [`taken`](super::TAKEN) | u64 | when it was taken |
 //!
 //! Its children are `meta` ([`FTRACE_META_V1`]: what explains the pages, as JSON), `log` ([`KMSG_V1`]: records as
-//! `/dev/kmsg` gives them) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`instance`](INSTANCE), empty for the top
-//! level), which have children `cpu-N` ([`FTRACE_CPU_V1`]) for each CPU with something in its buffer.
+//! `/dev/kmsg` gives them) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`instance`](INSTANCE), empty for the
+//! top level), which have children `cpu-N` ([`FTRACE_CPU_V1`]) for each CPU with something in its buffer.
 //!
 //! `meta`, `log` and `cpu-N` are *parts*: they have `size`, `mem` and `blake3` as a blob has them. A `cpu-N` has
 //! [`cpu`](CPU) (u32) and [`sub-buffer`](SUB_BUFFER) (u32) too, the bytes of a page of the ring buffer, of which its
@@ -39,7 +39,7 @@ use alloc::vec::Vec;
 
 /// Name of the node below the root.
 pub const FTRACE: &str = "ftrace";
-/// `compatible` of it.
+/// `compatible` of the node [`FTRACE`].
 pub const FTRACE_V1: &str = "kho-ftrace-v1";
 /// `compatible` of `/ftrace/hop-N`.
 pub const FTRACE_HOP_V1: &str = "kho-ftrace-hop-v1";
@@ -51,11 +51,11 @@ pub const FTRACE_ARRAY_V1: &str = "kho-ftrace-array-v1";
 pub const FTRACE_CPU_V1: &str = "kho-ftrace-cpu-v1";
 /// `compatible` of `/ftrace/hop-N/log`.
 pub const KMSG_V1: &str = "kho-kmsg-v1";
-/// `/ftrace`, u64: bytes of pages to take at most.
+/// `/ftrace`, u64: most bytes of ring buffer pages that each load takes.
 pub const LIMIT: &str = "limit";
-/// `/ftrace`, u32: how many kernels' traces are carried.
+/// `/ftrace`, u32: number of kernels whose traces are carried on, at least 1.
 pub const KEEP_HOPS: &str = "keep-hops";
-/// `/ftrace`, empty and optional: a file of `keep.d` asked for it.
+/// `/ftrace`, empty and optional: a file of `keep.d` asked for the trace, not a person.
 pub const CONFIGURED: &str = "configured";
 /// `hop-N`, string: release of the kernel.
 pub const RELEASE: &str = "release";
@@ -70,17 +70,17 @@ pub const MAX_SUB_BUFFER: u32 = 128 << 12;
 /// Longest [`INSTANCE`], in bytes: Linux's `NAME_MAX` (`include/uapi/linux/limits.h`).
 pub const MAX_NAME: usize = 255;
 
-/// What `/ftrace` says.
+/// Content of `/ftrace`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Traces<'a> {
-    /// Bytes of pages that each load takes at most.
+    /// Most bytes of ring buffer pages that each load takes, newest first.
     pub limit: u64,
-    /// Of how many kernels the trace is carried on.
+    /// Number of kernels whose traces are carried on, at least 1.
     pub keep_hops: u32,
-    /// Whether a file of `keep.d` asked for it.
+    /// Whether a file of `keep.d` asked for the trace, not a person.
     pub configured: bool,
-    /// One per kernel, oldest first.
+    /// Traces, one per kernel, oldest first.
     pub hops: Vec<TraceHop<'a>>,
 }
 
@@ -88,20 +88,20 @@ pub struct Traces<'a> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TraceHop<'a> {
-    /// The handover that it ended with.
+    /// Number of the handover with which the kernel ended.
     pub hop: u64,
-    /// Its release.
+    /// Release of the kernel, `uname -r`.
     pub release: &'a str,
     /// When the trace was taken, in ns since the Unix epoch.
     pub taken: u64,
-    /// Everything that was taken.
+    /// Parts of the trace.
     pub parts: Vec<TracePart<'a>>,
 }
 
-/// What a part of a trace is.
+/// Kind of a part of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceKind<'a> {
-    /// What explains the pages.
+    /// The description that explains the pages, as JSON.
     Meta,
     /// The kernel log.
     Log,
@@ -116,11 +116,11 @@ pub enum TraceKind<'a> {
     },
 }
 
-/// Bytes of a trace and where they are.
+/// A part of a trace: its kind, its length and its memory.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct TracePart<'a> {
-    /// What it is.
+    /// Kind of the part.
     pub kind: TraceKind<'a>,
     /// Bytes of content.
     pub size: u64,
@@ -130,13 +130,14 @@ pub struct TracePart<'a> {
 }
 
 impl<'a> TracePart<'a> {
-    /// Where the content is: page-aligned pieces in order, of which the last may have bytes after the end.
+    /// Memory that holds the content: page-aligned pieces in order. The last piece may have bytes after the end of the
+    /// content.
     pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + 'a {
         self.mem.mem().into_iter().flatten().filter_map(Result::ok)
     }
 }
 
-/// What `/ftrace` shall say.
+/// Content to be written into `/ftrace`.
 #[derive(Clone, Copy, Debug)]
 pub struct TracesDescription<'a> {
     /// See [`Traces::limit`].
@@ -145,31 +146,31 @@ pub struct TracesDescription<'a> {
     pub keep_hops: u32,
     /// See [`Traces::configured`].
     pub configured: bool,
-    /// One per kernel, oldest first.
+    /// Traces, one per kernel, oldest first.
     pub hops: &'a [TraceHopDescription<'a>],
 }
 
-/// What `/ftrace/hop-N` shall say.
+/// Content to be written into `/ftrace/hop-N`.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceHopDescription<'a> {
-    /// The handover that the kernel ends with.
+    /// Number of the handover with which the kernel ends.
     pub hop: u64,
-    /// Its release.
+    /// Release of the kernel, `uname -r`.
     pub release: &'a str,
-    /// When the trace was taken.
+    /// When the trace was taken, in ns since the Unix epoch.
     pub taken: u64,
-    /// Its parts; those of one array stand together.
+    /// Parts of the trace; those of one array stand together.
     pub parts: &'a [TracePartDescription<'a>],
 }
 
-/// What a part shall say.
+/// Content of the node of one part.
 #[derive(Clone, Copy, Debug)]
 pub struct TracePartDescription<'a> {
-    /// What it is.
+    /// Kind of the part.
     pub kind: TraceKind<'a>,
     /// Bytes of content.
     pub size: u64,
-    /// Where the content is.
+    /// Memory that holds the content: page-aligned pieces in order.
     pub mem: &'a [PhysRange],
     /// BLAKE3 of the content.
     pub blake3: [u8; 32],

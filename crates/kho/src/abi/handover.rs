@@ -6,9 +6,8 @@ use crate::addr::PhysRange;
 use crate::tree::{Node, Reader, Value};
 use alloc::vec::Vec;
 
-/// Everything a version 1 tree says, checked against every rule of the [module documentation](super) that
-/// needs only the tree. Whether the ranges are really reserved, and inside RAM, is for the caller to ask
-/// of the running kernel.
+/// Content of a version 1 tree, checked against every rule of the [module documentation](super) that needs only the
+/// tree. The caller has to check against the running kernel that the ranges are really reserved, and inside RAM.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Handover<'a> {
@@ -18,7 +17,7 @@ pub struct Handover<'a> {
     pub hop: u64,
     /// Release of the kernel that ran when the tree was written.
     pub previous_release: &'a str,
-    /// The kind of machine it ran on. Not compared with anything.
+    /// Kind of the machine that the kernel of `previous_release` ran on. The value is not compared with anything.
     pub machine: &'a str,
     /// When the tree was written, in ns since the Unix epoch.
     pub time: u64,
@@ -28,7 +27,7 @@ pub struct Handover<'a> {
     pub mem_cache: Vec<PhysRange>,
     /// The blobs, in order, without those of unknown versions.
     pub blobs: Vec<Blob<'a>>,
-    /// Traces of earlier kernels; none when there is no node for them.
+    /// Traces of earlier kernels; `None` if the tree has no node for them.
     pub traces: Option<Traces<'a>>,
     /// Nodes below the root or below `/blobs` that this reader leaves alone.
     pub unknown: Vec<Unknown<'a>>,
@@ -39,11 +38,11 @@ pub struct Handover<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Blob<'a> {
-    /// The node it is read from.
+    /// The node from which the blob was read.
     pub node: Node<'a>,
     /// The name that the user sees.
     pub label: Label<'a>,
-    /// What the content is.
+    /// Kind of the content.
     pub content: Content<'a>,
     /// Bytes of content.
     pub size: u64,
@@ -57,32 +56,33 @@ pub struct Blob<'a> {
 }
 
 impl<'a> Blob<'a> {
-    /// Where the content is: page-aligned pieces in order, of which the last may have bytes after the end.
+    /// Memory that holds the content: page-aligned pieces in order. The last piece may have bytes after the end of the
+    /// content.
     pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + 'a {
         self.mem.mem().into_iter().flatten().filter_map(Result::ok)
     }
 }
 
-/// What the content of a blob is.
+/// Kind of the content of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content<'a> {
     /// A pax archive of the file or directory at this path.
     Files {
         /// The absolute path, in the encoding of the filesystem.
         path: &'a [u8],
-        /// What a load leaves out when it reads the path again.
+        /// Files that a load leaves out when it reads the path again.
         leave_out: LeaveOut,
     },
     /// Bytes as they came.
     Raw,
 }
 
-/// What is left out of a kept path whenever it is read.
+/// Files that are left out of a kept path whenever it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct LeaveOut {
-    /// Sockets, devices and pipes, which are refused otherwise.
+    /// Whether sockets, devices and pipes are left out; otherwise they are refused.
     pub special: bool,
-    /// File systems mounted below the path.
+    /// Whether file systems mounted below the path are left out.
     pub other_file_systems: bool,
 }
 
@@ -94,7 +94,7 @@ pub struct Unknown<'a> {
     pub node: Node<'a>,
     /// Whether the node is below `/blobs`, not below the root.
     pub in_blobs: bool,
-    /// What it says it is.
+    /// Value of the node's `compatible`.
     pub compatible: &'a str,
 }
 
@@ -116,9 +116,8 @@ impl<'a> Handover<'a> {
         })
     }
 
-    /// Checks what a tree cannot say of itself: that it may lie at `found`, the range of the chain and
-    /// the tree, or of the tree alone. That is inside entry 0 of the mem cache and apart from every `mem`
-    /// range.
+    /// Checks that the tree may lie at `found`, the range of the chain and the tree, or of the tree alone; the tree
+    /// cannot say this of itself. `found` has to be inside entry 0 of the mem cache and apart from every `mem` range.
     ///
     /// # Errors
     ///

@@ -43,17 +43,17 @@ pub const KERNEL_PART_V1: &str = "kho-kernel-part-v1";
 /// `compatible` of the root of the kernel's part.
 pub const KERNEL_V1: &str = "kho-kernel-v1";
 
-/// Root of the kernel's part, string: `uname -r` of who wrote it.
+/// Root of the kernel's part, string: `uname -r` of the kernel that wrote it.
 pub const RELEASE: &str = "release";
 
-/// Where a kernel's part is, and which.
+/// Reference to a kernel's part: the place of its tree, and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Its pages.
+    /// Pages of the kernel's part.
     pub mem: PhysRange,
-    /// Bytes of the tree in them.
+    /// Length of the tree in these pages, in bytes.
     pub size: u64,
-    /// Its generation.
+    /// Generation of the kernel's part, not 0.
     pub generation: u64,
 }
 
@@ -67,13 +67,13 @@ pub enum KernelPartError {
     /// The root is of another version.
     #[error("the kernel's part is not `{KERNEL_V1}`")]
     Version,
-    /// It changed after it was sealed.
+    /// The kernel's part changed after it was sealed.
     #[error("the kernel's part is damaged")]
     Checksum(#[from] ChecksumError),
     /// A property of the root is missing, of another type, or zero.
     #[error("the root of the kernel's part has no proper `{property}`")]
     Root {
-        /// Which one.
+        /// Name of the property.
         property: &'static str,
     },
     /// A `mem` is no list of ranges.
@@ -96,9 +96,9 @@ pub enum KernelPartError {
 /// A kernel's part whose root, checksum and ranges were checked against each other.
 #[derive(Debug)]
 pub struct KernelPart {
-    /// What the loader's tree has to say of it.
+    /// Reference to the part that the loader's tree has to hold.
     pub reference: Reference,
-    /// What its producers hand over, without its own pages.
+    /// Memory that the part's producers hand over, without the part's own pages.
     pub mem: RangeSet,
 }
 
@@ -112,7 +112,7 @@ impl KernelPart {
         Self::parse_as(KERNEL_V1, tree)
     }
 
-    /// As [`parse`](Self::parse), where writer and reader agreed on another `compatible` than [`KERNEL_V1`].
+    /// As [`parse`](Self::parse), for a writer and a reader that agreed on another `compatible` than [`KERNEL_V1`].
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl KernelPart {
         })
     }
 
-    /// Everything that has to stay in place: what is handed over and the part itself.
+    /// Returns all memory that has to stay in place: the memory that is handed over and the part's own pages.
     ///
     /// # Errors
     ///
@@ -171,19 +171,19 @@ impl KernelPart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{range}: {why}")]
 pub struct Misplaced {
-    /// Which one.
+    /// The range.
     pub range: PhysRange,
-    /// What is wrong with it.
+    /// Reason why the range is refused.
     pub why: &'static str,
 }
 
 impl KernelPart {
-    /// Holds what is handed over against the loader's tree: `cache` is its mem cache, `scratch` its scratch region,
-    /// `others` everything else that it hands over.
+    /// Checks the memory that the producers hand over against the loader's tree: `cache` is the mem cache of that tree,
+    /// `scratch` its scratch region, `others` all other memory that the tree hands over.
     ///
     /// # Errors
     ///
-    /// [`Misplaced`], for the lowest such range.
+    /// [`Misplaced`] for the lowest range outside the mem cache, in scratch or in `others`.
     pub fn check_places(
         &self,
         cache: &RangeSet,
@@ -221,7 +221,7 @@ impl Reference {
         writer.end_node()
     }
 
-    /// Reads a node that [`is_reference`]; `None` when it is malformed.
+    /// Reads a node for which [`is_reference`] is true; `None` if the node is malformed.
     pub fn read(node: &Node<'_>) -> Option<Self> {
         let mem = one_range(node)?;
         let size = number(node, SIZE)?;
@@ -243,7 +243,7 @@ fn number(node: &Node<'_>, name: &str) -> Option<u64> {
     node.prop(name)?.value().u64().ok()
 }
 
-/// The range of a `mem` that has one.
+/// The range of a `mem` that has exactly one; `None` for any other `mem`.
 fn one_range(node: &Node<'_>) -> Option<PhysRange> {
     let value: Value<'_> = node.prop(MEM)?.value();
     let mut ranges = value.mem().ok()?;

@@ -20,14 +20,14 @@ pub const TREE_V1: &str = "khofs-tree-v1";
 /// Instance, string: the name that mounts give.
 pub const INSTANCE: &str = "instance";
 
-/// Instance, u64, bytes: what files may have in all.
+/// Instance, u64: most bytes that all files together may have.
 pub const SIZE_LIMIT: &str = "size-limit";
 
-/// Instance, u64: how many inodes there may be.
+/// Instance, u64: most inodes that the instance may have.
 pub const INODE_LIMIT: &str = "inode-limit";
 
-/// Instance, u64: how many inodes there are.
+/// Instance, u64: number of inodes that the instance has.
 pub const INODES: &str = "inodes";
 
-/// Name of the child of an instance that says where the rest is written down.
+/// Name of the child of an instance whose `mem` are the pages with names, attributes and extents.
 pub const TREE: &str = "tree";

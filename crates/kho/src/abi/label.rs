@@ -17,13 +17,13 @@ pub struct Label<'a>(&'a str);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// Nothing at all.
+    /// The text is empty.
     #[error("a name may not be empty")]
     Empty,
-    /// Beyond the limit.
+    /// The text is longer than [`MAX_LABEL`] bytes.
     #[error("a name of {len} bytes is longer than {MAX_LABEL}")]
     TooLong {
-        /// Bytes it has.
+        /// Length of the text, in bytes.
         len: usize,
     },
     /// `.` or `..`.
@@ -32,24 +32,24 @@ pub enum LabelError {
         /// Whether it is `..`.
         twice: bool,
     },
-    /// A slash.
+    /// The text has a slash.
     #[error("a name may not have a `/` (at byte {at})")]
     Slash {
-        /// Where.
+        /// Offset of the slash, in bytes.
         at: usize,
     },
-    /// A NUL or another control character.
+    /// The text has a NUL or another control character.
     #[error("a name may not have the control character {code:#04x} (at byte {at})")]
     Control {
-        /// Where.
+        /// Offset of the character, in bytes.
         at: usize,
-        /// The character.
+        /// Code point of the character.
         code: u32,
     },
-    /// Not UTF-8.
+    /// The bytes are not UTF-8.
     #[error("a name has to be UTF-8, it is not from byte {at} on")]
     NotUtf8 {
-        /// The first wrong byte.
+        /// Offset of the first wrong byte.
         at: usize,
     },
 }
@@ -59,7 +59,7 @@ impl<'a> Label<'a> {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, see [`LabelError`].
+    /// The first rule that the text breaks, see [`LabelError`].
     pub fn new(text: &'a str) -> Result<Self, LabelError> {
         if text.is_empty() {
             return Err(LabelError::Empty);
@@ -121,25 +121,25 @@ impl fmt::Debug for Label<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PathError {
-    /// Nothing, or beyond the limit.
+    /// The path is empty, or longer than [`MAX_PATH`] bytes.
     #[error("a path has 1 to {MAX_PATH} bytes, not {len}")]
     Length {
-        /// Bytes it has.
+        /// Length of the path, in bytes.
         len: usize,
     },
-    /// Not from the root on.
+    /// The path does not start at the root.
     #[error("a path has to start with a `/`")]
     Relative,
-    /// A NUL.
+    /// The path has a NUL.
     #[error("a path may not have a NUL (at byte {at})")]
     Nul {
-        /// Where.
+        /// Offset of the NUL, in bytes.
         at: usize,
     },
-    /// `.`, `..`, or nothing between two slashes or after the last.
+    /// A part of the path is `.`, `..`, or empty: there is nothing between two slashes or after the last slash.
     #[error("a path may not have empty parts, `.` or `..` (at byte {at})")]
     Part {
-        /// Where the part starts.
+        /// Offset of the first byte of the part.
         at: usize,
     },
 }
@@ -149,7 +149,7 @@ pub enum PathError {
 ///
 /// # Errors
 ///
-/// What is wrong with it, see [`PathError`].
+/// The first rule that the path breaks, see [`PathError`].
 pub fn check_path(path: &[u8]) -> Result<(), PathError> {
     if path.is_empty() || path.len() > MAX_PATH {
         return Err(PathError::Length { len: path.len() });

@@ -1,8 +1,8 @@
 //! The contract of a handover, version 1: what the nodes and properties of a state tree are called, what
 //! they mean, and what makes a tree valid.
 //!
-//! The container is described in [`tree`](crate::tree). Whoever loads the next kernel *writes* the tree
-//! ([`write_handover`]); whatever runs in the next kernel *reads* it and believes nothing ([`Handover::parse`]).
+//! The container is described in [`tree`](crate::tree). The loader of the next kernel *writes* the tree
+//! ([`write_handover`]); a consumer in the next kernel *reads* it and believes nothing ([`Handover::parse`]).
 //! Integers are native endian, times are nanoseconds since the Unix epoch (`CLOCK_REALTIME`), sizes and
 //! lengths are bytes, strings are UTF-8 and ended by one NUL that their length counts, and a *pair* is
 //! `{u64 addr; u64 len}`.
@@ -63,13 +63,13 @@
 //!
 //! The number at the end of a `compatible` is raised when a reader of the old one would do something wrong:
 //! when a property changes its meaning or type, goes away, or comes and may not be ignored; and when a rule
-//! on this page gets weaker. A property that a reader may ignore is added without. A `kho-handover-v2` is
-//! refused as a whole with [`ProblemKind::RootVersion`] and keeps its reservations, because what is reserved is
-//! said by the `setup_data` chain too.
+//! on this page gets weaker. A property that a reader may ignore is added without raising the number. A
+//! `kho-handover-v2` is refused as a whole with [`ProblemKind::RootVersion`]; its ranges stay reserved, because the
+//! `setup_data` chain names them too.
 //!
 //! # Where the tree is
 //!
-//! On x86 by a `setup_data` node, see [`setup_data`].
+//! On x86 a `setup_data` node points at the tree, see [`setup_data`].
 //!
 //! # Limits
 //!
@@ -136,8 +136,8 @@ const _: () = assert!(PAGE_BYTES as u64 == crate::addr::PAGE_SIZE);
 
 pub use crate::tree::CHECKSUM;
 
-/// Root, reserved: where the kernel's own part of the tree is, once there is one. Neither written nor
-/// read in version 1; a writer must not use the name for anything else.
+/// Root, reserved for the place of the kernel's own part of the tree. Version 1 neither writes nor reads the property;
+/// a writer must not use the name for anything else.
 pub const KERNEL_PART: &str = "kernel-part";
 
 /// Name of the node below the root that holds the blobs.

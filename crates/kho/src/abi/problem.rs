@@ -1,4 +1,4 @@
-//! What can be wrong with a tree whose container is valid.
+//! The problems that a tree can have although its container is valid.
 
 use super::{BLOB_PREFIX, HANDOVER_V1, LabelError, MAX_UTS, PathError};
 use crate::addr::{PAGE_SIZE, PhysRange, RangeError};
@@ -21,17 +21,17 @@ pub enum AbiError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Something that is wrong with a node.
+/// A problem of a node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Path of the node, `/` for the root.
     pub node: String,
-    /// What is wrong.
+    /// Kind of the problem.
     pub kind: ProblemKind,
 }
 
 impl fmt::Display for Problem {
-    /// The whole problem in one line: where, what, and why.
+    /// Writes the whole problem in one line: the node, the problem, and its causes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.node, self.kind)?;
         let mut cause = self.kind.source();
@@ -46,7 +46,7 @@ impl fmt::Display for Problem {
 // No source: `Display` has already said it.
 impl core::error::Error for Problem {}
 
-/// What is wrong with a node. `index` counts the pairs of a property from 0.
+/// Kind of a problem of a node. `index` counts the pairs of a property from 0.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProblemKind {
@@ -56,16 +56,16 @@ pub enum ProblemKind {
         /// `compatible` of the root, escaped, at most 255 characters of it.
         found: String,
     },
-    /// The tree is not as it was sealed.
+    /// The tree changed after it was sealed, or its checksum cannot be read.
     #[error(transparent)]
     Checksum(ChecksumError),
-    /// A property that has to be there is not.
+    /// A required property is missing.
     #[error("there is no `{property}`")]
     Missing {
         /// The property.
         property: &'static str,
     },
-    /// A property that may not be there.
+    /// A property that the node may not have.
     #[error("a `{property}` does not belong here")]
     Unexpected {
         /// The property.
@@ -76,7 +76,7 @@ pub enum ProblemKind {
     Value {
         /// The property.
         property: &'static str,
-        /// What is wrong with the value.
+        /// Error of the value.
         #[source]
         cause: ValueError,
     },
@@ -95,9 +95,9 @@ pub enum ProblemKind {
     Range {
         /// The property.
         property: &'static str,
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// Error of the pair.
         #[source]
         cause: RangeError,
     },
@@ -106,7 +106,7 @@ pub enum ProblemKind {
     Unaligned {
         /// The property.
         property: &'static str,
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
         /// The range.
         range: PhysRange,
@@ -116,24 +116,24 @@ pub enum ProblemKind {
     Pairs {
         /// The property.
         property: &'static str,
-        /// Pairs it has.
+        /// Number of pairs that the property has.
         found: usize,
-        /// What is wanted.
+        /// Number of pairs that the property has to have, in words.
         expected: &'static str,
     },
-    /// Pages of another size.
+    /// The tree is for pages of another size.
     #[error("pages are of {found:#x} bytes there, of {PAGE_SIZE:#x} here")]
     PageSize {
         /// The size in the tree.
         found: u32,
     },
-    /// The first handover is hop 1.
+    /// `hop` is 0, but the first handover is hop 1.
     #[error("`hop` is 0; the first handover is 1")]
     Hop,
     /// An entry of the mem cache that starts before the one before it.
     #[error("`mem-cache`[{index}] {range} is below {before}, which comes before it")]
     CacheOrder {
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
         /// The range.
         range: PhysRange,
@@ -143,7 +143,7 @@ pub enum ProblemKind {
     /// Two entries of the mem cache that overlap.
     #[error("`mem-cache`[{index}] {range} overlaps {other}, which comes before it")]
     CacheOverlap {
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
         /// The range.
         range: PhysRange,
@@ -153,17 +153,17 @@ pub enum ProblemKind {
     /// An entry of the mem cache that reaches into scratch.
     #[error("`mem-cache`[{index}] {range} reaches into scratch {scratch}")]
     CacheScratch {
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
         /// The range.
         range: PhysRange,
         /// The scratch region.
         scratch: PhysRange,
     },
-    /// A `mem` range that nobody reserves.
+    /// A `mem` range outside the mem cache: early boot does not reserve it.
     #[error("`mem`[{index}] {range} is not inside the mem cache")]
     Unreserved {
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
         /// The range.
         range: PhysRange,
@@ -171,7 +171,7 @@ pub enum ProblemKind {
     /// A `mem` range that reaches into scratch.
     #[error("`mem`[{index}] {range} reaches into scratch {scratch}")]
     InScratch {
-        /// Which pair.
+        /// Index of the pair, from 0.
         index: usize,
         /// The range.
         range: PhysRange,
@@ -188,16 +188,16 @@ pub enum ProblemKind {
         /// Path of the node that has the other range.
         other_node: String,
     },
-    /// A blob whose name is not its place.
+    /// A blob whose name does not have the number of the blob's place.
     #[error("the blob in place {place} has to be called {BLOB_PREFIX}-{place}")]
     BlobName {
-        /// Its place among the blobs, from 0.
+        /// Place of the blob among the blobs, from 0.
         place: usize,
     },
-    /// A label that is none.
+    /// A `label` that is no [`Label`](super::Label).
     #[error("`label` is no name")]
     Label(#[source] LabelError),
-    /// A label that another blob has.
+    /// A label that another blob has too.
     #[error("`label` \"{label}\" is that of {BLOB_PREFIX}-{other} too")]
     LabelTwice {
         /// The label.
@@ -211,10 +211,10 @@ pub enum ProblemKind {
         /// The kind, escaped.
         found: String,
     },
-    /// A path that is none.
+    /// A `path` that [`check_path`](super::check_path) refuses.
     #[error("`path` is no path")]
     Path(#[source] PathError),
-    /// Memory that is not what the size needs.
+    /// A `mem` whose length is not `size` rounded up to pages.
     #[error("`mem` has {mem:#x} bytes, not the {size:#x} of `size` rounded up to pages")]
     Size {
         /// The size.
@@ -222,7 +222,7 @@ pub enum ProblemKind {
         /// Bytes of all ranges.
         mem: u64,
     },
-    /// Content from the future, or from before the first hop.
+    /// An `arrived-hop` of 0, or above the tree's `hop`.
     #[error("`arrived-hop` is {arrived}, not within 1 and {hop}")]
     ArrivedHop {
         /// The value.
@@ -230,7 +230,7 @@ pub enum ProblemKind {
         /// The tree's `hop`.
         hop: u64,
     },
-    /// A trace of a handover that was not.
+    /// A trace whose `hop` is 0, or above the tree's `hop`: there was no such handover.
     #[error("`hop` is {arrived}, not within 1 and {hop}")]
     TraceHop {
         /// The value.
@@ -238,39 +238,39 @@ pub enum ProblemKind {
         /// The tree's `hop`.
         hop: u64,
     },
-    /// A trace that is not behind the one before it.
+    /// A trace whose `hop` is not above that of the trace before it.
     #[error("the trace of hop {hop} does not come after that of an earlier hop")]
     HopOrder {
-        /// Its hop.
+        /// `hop` of the trace.
         hop: u64,
     },
-    /// No trace at all is to be carried.
+    /// `keep-hops` is 0: no trace at all would be carried on.
     #[error("`keep-hops` is 0; without traces there is no such node")]
     KeepHops,
-    /// A node whose name is not its number.
+    /// A numbered node whose name does not have the node's number.
     #[error("the node has to be called {prefix}-{number}")]
     NodeName {
-        /// What the name starts with.
+        /// Prefix of the name, before the dash.
         prefix: &'static str,
         /// The number.
         number: u64,
     },
-    /// The name of a trace array that cannot be one.
+    /// A trace array whose `instance` cannot be the name of an instance.
     #[error(
         "`instance` of {len} bytes is no name of one: up to 255 without `/` and control characters"
     )]
     ArrayName {
-        /// Bytes it has.
+        /// Length of the name, in bytes.
         len: usize,
     },
-    /// Pages of the ring buffer that cannot be.
+    /// An impossible size of a ring buffer page, or content that is no whole number of such pages.
     #[error(
         "`size` {size:#x} is not a number of pages of {sub_buffer:#x} bytes (`sub-buffer`: 0x1000 to 0x80000, a power of two)"
     )]
     SubBuffer {
-        /// Bytes of a page.
+        /// Length of a page of the ring buffer, in bytes.
         sub_buffer: u32,
-        /// Bytes of the content.
+        /// Length of the content, in bytes.
         size: u64,
     },
 }
@@ -279,25 +279,25 @@ pub enum ProblemKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// Outside of the entry of the mem cache that covers the chain and the tree.
+    /// The tree lies outside of the entry of the mem cache that covers the chain and the tree.
     #[error("the tree was found at {found}, outside of {entry}, the first entry of its mem cache")]
     Outside {
-        /// Where it was found.
+        /// Range at which the tree was found.
         found: PhysRange,
-        /// The entry.
+        /// The first entry of the mem cache.
         entry: PhysRange,
     },
-    /// Where something that was handed over is.
+    /// The tree lies on memory that was handed over.
     #[error("the tree was found at {found}, but {range} is handed-over memory")]
     Overlap {
-        /// Where it was found.
+        /// Range at which the tree was found.
         found: PhysRange,
         /// The `mem` range.
         range: PhysRange,
     },
 }
 
-/// `text` for an error: control characters escaped, at most 255 characters.
+/// Returns `text` for an error message: control characters escaped, at most 255 characters.
 pub(super) fn shown(text: &str) -> Result<String, OutOfMemory> {
     let mut out = String::new();
     for character in text.chars().take(255) {

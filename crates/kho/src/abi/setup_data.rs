@@ -1,6 +1,6 @@
-//! How x86 kernels are told of the state tree and of the mem cache: private `setup_data` types.
+//! The private `setup_data` types by which x86 kernels learn of the state tree and of the mem cache.
 //!
-//! Both are values of the `type` member of `struct setup_indirect`, the *inner* type of a `setup_data` node
+//! Both types are values of the `type` member of `struct setup_indirect`, the *inner* type of a `setup_data` node
 //! whose own, *outer* type is [`SETUP_INDIRECT`]. Layouts: `arch/x86/include/uapi/asm/setup_data.h` (Linux
 //! 6.12, 7.3; in 6.1 `bootparam.h` beside it).
 //!

@@ -11,7 +11,7 @@ use crate::addr::PhysRange;
 use crate::tree::{ChecksumError, Reader, TreeError, WriteError, Writer, seal};
 use thiserror::Error;
 
-/// What a tree shall say. Fields are those of the root, see the [module documentation](super).
+/// Content of a tree to be written. The fields are those of the root, see the [module documentation](super).
 #[derive(Clone, Copy, Debug)]
 pub struct Description<'a> {
     /// The random number that binds plan, load and exec.
@@ -22,27 +22,27 @@ pub struct Description<'a> {
     pub previous_release: &'a str,
     /// The kind of machine, such as [`MACHINE_X86_64`](super::MACHINE_X86_64).
     pub machine: &'a str,
-    /// Now, in ns since the Unix epoch.
+    /// Time of writing, in ns since the Unix epoch.
     pub time: u64,
     /// The scratch region.
     pub scratch: PhysRange,
-    /// Every range to reserve. Entry 0 covers the chain and the tree; the others ascend. The size of the
-    /// tree depends on how many there are, not on where they are.
+    /// Every range to reserve. Entry 0 covers the chain and the tree; the others ascend. The size of the tree depends
+    /// on the number of ranges, not on their addresses.
     pub mem_cache: &'a [PhysRange],
     /// The blobs, in order.
     pub blobs: &'a [BlobDescription<'a>],
 }
 
-/// What a tree shall say of one blob.
+/// Content of the node of one blob.
 #[derive(Clone, Copy, Debug)]
 pub struct BlobDescription<'a> {
     /// The name that the user sees.
     pub label: Label<'a>,
-    /// What the content is.
+    /// Kind of the content.
     pub content: Content<'a>,
     /// Bytes of content.
     pub size: u64,
-    /// Where the content is: page-aligned pieces in order.
+    /// Memory that holds the content: page-aligned pieces in order.
     pub mem: &'a [PhysRange],
     /// BLAKE3 of the content.
     pub blake3: [u8; 32],
@@ -56,16 +56,16 @@ pub struct BlobDescription<'a> {
 #[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HandoverWriteError {
-    /// The container refused it; [`WriteError::BufferTooSmall`] among others.
+    /// The writer of the container refused the tree, with [`WriteError::BufferTooSmall`] for example.
     #[error("the state tree cannot be written")]
     Write(#[from] WriteError),
-    /// What was written is no valid container: two children of one name, for example.
+    /// The written bytes are no valid container: a node has two children of one name, for example.
     #[error("the state tree that was written is not valid")]
     Tree(#[from] TreeError),
     /// The checksum could not be stored.
     #[error("the state tree that was written cannot be sealed")]
     Seal(#[from] ChecksumError),
-    /// What was described breaks a rule of the contract.
+    /// The description breaks a rule of the contract.
     #[error("no next kernel would accept the state tree that was written")]
     Invalid(#[from] AbiError),
 }
@@ -84,8 +84,8 @@ pub fn measure_handover(description: &Description<'_>) -> Result<usize, WriteErr
 ///
 /// # Errors
 ///
-/// Everything that a reader would refuse; nothing that is refused later leaves this function.
-/// `buf` then holds nothing of use.
+/// [`HandoverWriteError`] for everything that a reader would refuse: readers accept every tree that this function
+/// writes without an error. After an error `buf` holds nothing of use.
 pub fn write_handover(
     description: &Description<'_>,
     buf: &mut [u8],
@@ -107,9 +107,9 @@ pub fn measure_handover_with(
     writer.finish()
 }
 
-/// As [`write_handover`], with the nodes that `others` adds below the root, after `/blobs`. It is called
-/// while the root is open and leaves it so. Each of its nodes needs a `compatible`, and its `mem`
-/// ranges have to be in the description's mem cache.
+/// As [`write_handover`], with the nodes that `others` adds below the root, after `/blobs`. `others` is called while
+/// the root is open and leaves it open. Each node that `others` adds needs a `compatible`, and the `mem` ranges of that
+/// node have to be in the description's mem cache.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
-//! What the next kernel's command line says about memory.
+//! The options of the next kernel's command line that concern memory.
 //!
-//! Read as the kernel reads it (`lib/cmdline.c`, `kernel/crash_reserve.c`, `mm/hugetlb.c`,
+//! They are read as the kernel reads them (`lib/cmdline.c`, `kernel/crash_reserve.c`, `mm/hugetlb.c`,
 //! `kernel/dma/swiotlb.c`, `arch/x86/kernel/e820.c`; Linux 6.12, and 7.3 for `,cma`): a value that the kernel would
 //! ignore with a warning counts as nothing here, and no string is an error. Sums saturate, so an absurd value
 //! ends as a refusal for want of memory rather than as a wrapped small number.
@@ -15,7 +15,7 @@ pub const DEFAULT_CRASH_LOW: u64 = 256 << 20;
 /// `IO_TLB_SHIFT`: bytes in a swiotlb slot, as a power of two.
 const IO_TLB_SHIFT: u32 = 11;
 
-/// The size of a huge page when the command line does not say (x86_64; arm64 with 4 KiB pages).
+/// The size of a huge page, in bytes, if the command line gives none (x86_64; arm64 with 4 KiB pages).
 const DEFAULT_HUGE_PAGE: u64 = 2 << 20;
 
 /// Memory that a command line sets aside.
@@ -25,11 +25,11 @@ pub struct CmdlineMemory {
     pub crash: u64,
     /// Of `crash`, bytes that have to be below 4 GiB.
     pub crash_low: u64,
-    /// Where the crash kernel has to be, if an offset is given.
+    /// Address at which the crash kernel has to be; `None` if no offset is given.
     pub crash_at: Option<PhysAddr>,
     /// Bytes of huge pages allocated at boot.
     pub hugepages: u64,
-    /// Size of the bounce buffer in bytes, if given; `Some(0)` for `noforce`.
+    /// Size of the bounce buffer in bytes; `None` if no size is given, `Some(0)` for `noforce`.
     pub swiotlb: Option<u64>,
     /// Whether the bounce buffer is wanted even when all RAM is below 4 GiB.
     pub swiotlb_forced: bool,
@@ -37,7 +37,7 @@ pub struct CmdlineMemory {
     pub limit: Option<u64>,
     /// RAM that `memmap=` turns into something else.
     pub taken: RangeSet,
-    /// `memmap=exactmap`: the firmware's map does not count.
+    /// Whether `memmap=exactmap` is given, with which the firmware's map does not count.
     pub exactmap: bool,
 }
 
@@ -81,7 +81,7 @@ impl CmdlineMemory {
         self.limit = Some(self.limit.unwrap_or(u64::MAX).min(bytes));
     }
 
-    /// What is left of the firmware's RAM under this command line.
+    /// Returns the part of the firmware's RAM `ram` that this command line leaves.
     ///
     /// # Errors
     ///

@@ -46,9 +46,9 @@ pub enum PlanError {
     Overlap {
         /// The range.
         range: PhysRange,
-        /// What it overlaps.
+        /// The memory that the range overlaps.
         with: PhysRange,
-        /// What that is.
+        /// Kind of that memory.
         barrier: Barrier,
     },
     /// `memmap=exactmap` on the next command line.

@@ -1,4 +1,4 @@
-//! Where the state segment and the blobs go.
+//! The places of the state segment and of the blobs.
 //!
 //! They are laid out as one stream of whole pages, the state first, over as few runs of free memory as
 //! possible: every run becomes one `kexec_load` segment, and there are few of those. A blob may be split
@@ -13,7 +13,7 @@ use crate::image::FOUR_GIB;
 use crate::ranges::{OutOfMemory, RangeSet, push};
 use alloc::vec::Vec;
 
-/// What a piece holds.
+/// Content of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Content {
     /// The state segment: chain and tree.
@@ -22,7 +22,7 @@ pub enum Content {
     Blob {
         /// Index of the blob in the request.
         index: usize,
-        /// Where in the blob the piece begins, in bytes; a multiple of the page size.
+        /// Offset of the piece in the blob, in bytes; a multiple of the page size.
         offset: u64,
     },
 }
@@ -30,26 +30,26 @@ pub enum Content {
 /// A contiguous part of the state or of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// What it holds.
+    /// Content of the piece.
     pub content: Content,
     /// Bytes of content. The rest of the last page is to be zero.
     pub len: u64,
-    /// Its destination: whole pages.
+    /// Destination of the piece: whole pages.
     pub dest: PhysRange,
     /// Index of the segment that `dest` lies in.
     pub segment: usize,
-    /// Where in that segment it begins, in bytes; a multiple of the page size.
+    /// Offset of the piece in that segment, in bytes; a multiple of the page size.
     pub segment_offset: u64,
 }
 
 /// A `kexec_load` segment outside scratch. Its buffer is the concatenation of its pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadSegment {
-    /// Where it goes: whole pages, all of them filled with pieces.
+    /// Destination of the segment: whole pages, all of them filled with pieces.
     pub dest: PhysRange,
 }
 
-/// Which memory to prefer.
+/// Order of preference among the free memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Every landing zone before any other memory.
@@ -61,7 +61,7 @@ pub(super) enum Order {
 }
 
 impl Order {
-    /// In the order in which they are tried.
+    /// All orders of preference, in the order in which the planner tries them.
     pub(super) const ALL: [Self; 3] = [Self::LandingFirst, Self::HighFirst, Self::FewestRuns];
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Space<'a> {
     need: u64,
 }
 
-/// Below this is the ISA DMA zone, which is small enough to leave alone.
+/// End of the ISA DMA zone, which is small enough to leave alone.
 const ISA_DMA_END: PhysAddr = PhysAddr::new(16 << 20);
 
 impl<'a> Space<'a> {
@@ -179,7 +179,7 @@ impl<'a> Space<'a> {
         self.need
     }
 
-    /// The most that fits, whatever the order: what the largest runs of all the memory hold.
+    /// Most bytes that fit, whatever the order of preference: the sum of the largest runs of all the memory.
     pub(super) fn capacity(&self) -> Result<u64, OutOfMemory> {
         let mut all = RangeSet::new();
         for tier in &self.tiers {
@@ -314,7 +314,7 @@ impl<'a> Space<'a> {
         Ok(None)
     }
 
-    /// Takes runs from `tier` until nothing is `open` or there are as many as allowed.
+    /// Takes runs from `tier` until nothing is `open` or as many runs are taken as are allowed.
     fn take(
         &self,
         tier: Tier<'_>,
@@ -331,7 +331,7 @@ impl<'a> Space<'a> {
         Ok(())
     }
 
-    /// `chosen` if nothing is left `open`, it is not too many, and the first run holds the state.
+    /// Returns `chosen` if nothing is left `open`, the runs are not too many, and the first run holds the state.
     fn enough(&self, chosen: Vec<PhysRange>, open: u64) -> Option<Vec<PhysRange>> {
         let fits = open == 0
             && chosen.len() <= self.max_segments()

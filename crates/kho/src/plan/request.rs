@@ -1,4 +1,4 @@
-//! The question to the planner.
+//! The request to the planner.
 
 use crate::addr::PhysRange;
 use crate::headroom::UserSpace;
@@ -11,14 +11,14 @@ use crate::ranges::RangeSet;
 /// mem-cache entry, with which they merge once it is reserved too; until then they count as one more.
 pub const STATE_RESERVATIONS: usize = 1;
 
-/// Where scratch comes from.
+/// Source of the scratch region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScratchSource {
-    /// This boot arrived by a handover: the interval it recorded. `None` if it recorded none.
+    /// This boot arrived by a handover: the interval that the handover recorded. `None` if it recorded no interval.
     Recorded(Option<PhysRange>),
-    /// The first boot: choose one, of this many bytes if the user gave a size.
+    /// The first boot: the planner chooses a region, of `size` bytes if the user gave a size.
     Choose {
-        /// From `kho_scratch=`.
+        /// Size in bytes, from `kho_scratch=`; `None` if the user gave no size.
         size: Option<u64>,
     },
 }
@@ -29,18 +29,19 @@ pub struct Limits {
     /// Early reservations that the next kernel is known to take from us on this firmware, the state
     /// segment's own ([`STATE_RESERVATIONS`]) included.
     pub max_entries: usize,
-    /// Segments left for state and blobs (of `KEXEC_SEGMENT_MAX`, 16, in `include/uapi/linux/kexec.h`, less those for the image).
+    /// Segments left for state and blobs (of `KEXEC_SEGMENT_MAX`, 16, in `include/uapi/linux/kexec.h`, less those for
+    /// the image).
     pub max_payload_segments: usize,
     /// Bytes that `kexec_load` accepts in all segments together: half of the running kernel's
     /// `totalram_pages()` (`sanity_check_segment_list` in `kernel/kexec_core.c`).
     pub load_limit: u64,
 }
 
-/// What is handed over by copying.
+/// Sizes of the content that is handed over by copying.
 #[derive(Clone, Copy, Debug)]
 pub struct PayloadNeeds<'a> {
     /// Bytes of the state segment (chain and tree): an upper bound, since the tree describes the plan.
-    /// It is placed in one contiguous piece.
+    /// The state segment is placed in one contiguous piece.
     pub state: u64,
     /// Bytes of each blob. A blob of zero bytes gets no piece.
     pub blobs: &'a [u64],
@@ -57,19 +58,19 @@ pub struct PlanRequest<'a> {
     pub pinned: &'a RangeSet,
     /// Ranges that are kept where they are.
     pub in_place: &'a RangeSet,
-    /// Where scratch comes from.
+    /// Source of the scratch region.
     pub scratch: ScratchSource,
-    /// What goes into scratch.
+    /// Needs of the image, which goes into scratch.
     pub image: ImageNeeds,
-    /// What is copied besides.
+    /// Sizes of the state and the blobs, which are copied to places outside scratch.
     pub payload: PayloadNeeds<'a>,
     /// Places for the payload in order of preference: memory that is still reserved from the previous hop and no
-    /// longer needed, then memory taken for the purpose. What does not fit goes anywhere in RAM.
+    /// longer needed, then memory taken for the purpose. Content that does not fit there goes anywhere in RAM.
     pub landing: &'a [RangeSet],
     /// The next kernel's command line.
     pub cmdline: &'a [u8],
-    /// What its user space takes.
+    /// Memory use of the next kernel's user space.
     pub user_space: UserSpace,
-    /// Bounds.
+    /// Bounds that come from the running and the next kernel.
     pub limits: Limits,
 }

@@ -1,4 +1,4 @@
-//! RAM, and what in it belongs to somebody else.
+//! RAM, and the memory in it where nothing may be kept.
 
 use super::error::{Barrier, PlanError};
 use crate::addr::{PhysAddr, PhysRange};
@@ -32,7 +32,7 @@ impl Terrain {
     }
 }
 
-/// Refuses kept ranges that are not RAM or belong to somebody else.
+/// Refuses kept ranges that are not RAM, reach into the low 1 MiB or overlap pinned pages.
 pub(super) fn check_kept(
     kept: &RangeSet,
     ram: &RangeSet,

@@ -11,24 +11,24 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Something is not on whole pages.
+    /// A range is not on whole pages.
     #[error("{range} is not on whole pages")]
     Unaligned {
         /// The range.
         range: PhysRange,
     },
-    /// Something lies outside RAM.
+    /// A range is not all RAM.
     #[error("{range} is not all RAM")]
     NotRam {
         /// The range.
         range: PhysRange,
     },
-    /// Two things share memory that must not.
+    /// Two ranges share memory that must not.
     #[error("{a} overlaps {b}")]
     Overlap {
-        /// One.
+        /// The first range.
         a: PhysRange,
-        /// The other.
+        /// The second range.
         b: PhysRange,
     },
     /// The plan's scratch is not the recorded one.
@@ -40,9 +40,9 @@ pub enum Violation {
     /// A part of the image lies outside scratch, is too short, or breaks an address limit.
     #[error("{part} at {at} does not meet the image's constraints")]
     Image {
-        /// Which part.
+        /// The part.
         part: ImagePart,
-        /// Where it is.
+        /// Memory of the part.
         at: PhysRange,
     },
     /// State or blobs are not completely and exactly placed.
@@ -50,7 +50,7 @@ pub enum Violation {
     Incomplete {
         /// The state, or a blob at the offset where it goes wrong.
         content: Content,
-        /// Its size.
+        /// Length of the state or of the blob, in bytes; 0 for a piece too many.
         need: u64,
     },
     /// A segment has bytes that no piece fills, or a piece is not in its segment.
@@ -75,13 +75,13 @@ pub enum Violation {
         /// Allowed.
         cap: usize,
     },
-    /// Something kept is not reserved.
+    /// The mem cache does not cover all memory that is kept.
     #[error("{range} is kept but not covered by the mem cache")]
     Uncovered {
         /// The first such range.
         range: PhysRange,
     },
-    /// The entry said to hold the state does not.
+    /// The mem-cache entry that should hold the state segment does not hold it.
     #[error("mem-cache entry {index} does not hold the state segment")]
     StateEntry {
         /// The index in the plan.
@@ -98,7 +98,7 @@ pub enum Violation {
         /// Bytes accepted.
         limit: u64,
     },
-    /// Too little would be free.
+    /// The next kernel would find too little free memory.
     #[error(transparent)]
     Headroom(HeadroomError),
     /// An allocation failed.

@@ -8,7 +8,7 @@ use thiserror::Error;
 /// four bytes taken as zero.
 ///
 /// It detects accidents, such as a page that was overwritten between two kernels. It is no
-/// authentication: who can write the tree can also write the sum.
+/// authentication: a writer of the tree can also write the sum.
 pub const CHECKSUM: &str = "checksum";
 
 /// Sixteen bytes per step: a tree of megabytes should not take longer to sum than to walk.
@@ -21,7 +21,7 @@ pub enum ChecksumError {
     /// The bytes are no tree.
     #[error("cannot seal what is no state tree")]
     Tree(#[from] TreeError),
-    /// The root has no such property.
+    /// The root has no property `checksum`.
     #[error("the root has no `checksum`")]
     Missing,
     /// The property is not a u32.
@@ -66,7 +66,7 @@ pub fn verify(tree: &Reader<'_>) -> Result<u32, ChecksumError> {
     }
 }
 
-/// Where the checksum is, what it says, and what it should say.
+/// Returns the offset of the checksum in the tree, in bytes, its stored value and its computed value.
 fn compute(tree: &Reader<'_>) -> Result<(usize, u32, u32), ChecksumError> {
     let prop = tree.root().prop(CHECKSUM).ok_or(ChecksumError::Missing)?;
     let stored = prop.value().u32().map_err(ChecksumError::Malformed)?;

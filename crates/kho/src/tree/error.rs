@@ -1,4 +1,4 @@
-//! What can be wrong with bytes that should be a state tree.
+//! Errors of bytes that should be a state tree.
 
 use super::{HEADER, MAX_DEPTH, MAX_NAME, MAX_SIZE, Name};
 use crate::ranges::OutOfMemory;
@@ -30,7 +30,7 @@ impl fmt::Display for Block {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TreeError {
-    /// Fewer bytes than the header, or than the header says.
+    /// There are fewer bytes than a header has, or than the header says.
     #[error("state tree is cut short: {available:#x} bytes of {needed:#x}")]
     Truncated {
         /// Bytes the tree has, or the size of a header.
@@ -38,7 +38,7 @@ pub enum TreeError {
         /// Bytes given.
         available: usize,
     },
-    /// The first word is something else.
+    /// The first word is not the magic number.
     #[error("not a state tree: first word is {found:#010x}, not 0xd00dfeed")]
     Magic {
         /// The first word.
@@ -65,7 +65,7 @@ pub enum TreeError {
     Version {
         /// The version in the header.
         version: u32,
-        /// The oldest version it says it is compatible with.
+        /// The oldest version that the tree says it is compatible with.
         last_compatible: u32,
     },
     /// A block is not inside the tree, or not after the block before it.
@@ -73,9 +73,9 @@ pub enum TreeError {
         "{block} at {offset:#x} with {size:#x} bytes is not within the {from:#x} to {to:#x} left for it"
     )]
     Bounds {
-        /// Which block.
+        /// The block.
         block: Block,
-        /// Where the header says it starts.
+        /// Start of the block, according to the header.
         offset: usize,
         /// Its size in bytes (of a reservation block: the least it can have).
         size: usize,
@@ -84,12 +84,12 @@ pub enum TreeError {
         /// End of the tree.
         to: usize,
     },
-    /// A block starts or ends where it may not.
+    /// The offset or the size of a block is not a multiple of the alignment that the block needs.
     #[error("{block} at {offset:#x} with {size:#x} bytes is not aligned to {align}")]
     Alignment {
-        /// Which block.
+        /// The block.
         block: Block,
-        /// Where the header says it starts.
+        /// Start of the block, according to the header.
         offset: usize,
         /// Its size in bytes.
         size: usize,
@@ -101,7 +101,7 @@ pub enum TreeError {
         "memory reservation of {len:#x} bytes at {addr:#x} (entry at {offset:#x}): ranges belong into `mem` properties"
     )]
     Reservation {
-        /// Where the entry is.
+        /// Offset of the entry.
         offset: usize,
         /// The address it names.
         addr: u64,
@@ -111,29 +111,29 @@ pub enum TreeError {
     /// A word that is no token.
     #[error("unknown token {found:#010x} at {offset:#x}")]
     Token {
-        /// Where.
+        /// Offset of the word.
         offset: usize,
         /// The word.
         found: u32,
     },
-    /// The structure block ends inside something.
+    /// The structure block ends before `FDT_END`.
     #[error("structure block ends at {offset:#x} before FDT_END")]
     Unfinished {
-        /// Where the missing word would be.
+        /// Offset at which the missing word would be.
         offset: usize,
     },
     /// `FDT_END` while nodes are open.
     #[error("FDT_END at {offset:#x} inside {open} open nodes")]
     Unclosed {
-        /// Where.
+        /// Offset of `FDT_END`.
         offset: usize,
-        /// How many nodes are not ended.
+        /// Number of nodes that are not ended.
         open: usize,
     },
     /// `FDT_END_NODE` without a node, or `FDT_END` without a root.
     #[error("token {found:#x} at {offset:#x} outside of any node")]
     Outside {
-        /// Where.
+        /// Offset of the token.
         offset: usize,
         /// The token.
         found: u32,
@@ -141,33 +141,33 @@ pub enum TreeError {
     /// A second node beside the root.
     #[error("second root node at {offset:#x}")]
     SecondRoot {
-        /// Where.
+        /// Offset of the second root node.
         offset: usize,
     },
     /// Bytes of the structure block after `FDT_END`.
     #[error("{len:#x} bytes follow FDT_END at {offset:#x} in the structure block")]
     Trailing {
-        /// Where they start.
+        /// Offset of the first of these bytes.
         offset: usize,
-        /// How many.
+        /// Number of these bytes.
         len: usize,
     },
     /// Nodes nested deeper than the limit.
     #[error("node at {offset:#x} is nested deeper than {MAX_DEPTH} nodes")]
     TooDeep {
-        /// Where the node is.
+        /// Offset of the node.
         offset: usize,
     },
     /// A property after a child node of the same node.
     #[error("property at {offset:#x} follows a child node; properties come first")]
     LateProperty {
-        /// Where the property is.
+        /// Offset of the property.
         offset: usize,
     },
     /// A value that would leave the structure block.
     #[error("property at {offset:#x} claims {len:#x} bytes, {left:#x} are left")]
     PropertyLength {
-        /// Where the property is.
+        /// Offset of the property.
         offset: usize,
         /// The length it claims.
         len: usize,
@@ -179,7 +179,7 @@ pub enum TreeError {
         "property at {offset:#x} has its name at {found:#x} of a strings block of {size:#x} bytes"
     )]
     StringOffset {
-        /// Where the property is.
+        /// Offset of the property.
         offset: usize,
         /// The offset of the name that it gives.
         found: usize,
@@ -189,19 +189,19 @@ pub enum TreeError {
     /// A name that no NUL ends within its block.
     #[error("name at {offset:#x} is not terminated")]
     NameUnterminated {
-        /// Where the name starts.
+        /// Offset of the name.
         offset: usize,
     },
     /// A name beyond the limit.
     #[error("name at {offset:#x} is longer than {MAX_NAME} bytes")]
     NameTooLong {
-        /// Where the name starts.
+        /// Offset of the name.
         offset: usize,
     },
     /// A byte that no name may have.
     #[error("byte {byte:#04x} at {offset:#x} is not allowed in a name")]
     NameCharacter {
-        /// Where the byte is.
+        /// Offset of the byte.
         offset: usize,
         /// The byte.
         byte: u8,
@@ -209,21 +209,21 @@ pub enum TreeError {
     /// A node other than the root, or a property, without a name.
     #[error("name at {offset:#x} is empty")]
     NameEmpty {
-        /// Where the name would start.
+        /// Offset at which the name would start.
         offset: usize,
     },
     /// The root has a name.
     #[error("the root node at {offset:#x} is called \"{name}\"; the root has no name")]
     RootName {
-        /// Where the root is.
+        /// Offset of the root.
         offset: usize,
-        /// Its name.
+        /// Name of the root.
         name: Name,
     },
     /// Two properties of a node have one name.
     #[error("node at {offset:#x} has two properties called \"{name}\"")]
     DuplicateProperty {
-        /// Where the node is.
+        /// Offset of the node.
         offset: usize,
         /// The name.
         name: Name,
@@ -231,7 +231,7 @@ pub enum TreeError {
     /// Two children of a node have one name.
     #[error("node at {offset:#x} has two children called \"{name}\"")]
     DuplicateChild {
-        /// Where the node is.
+        /// Offset of the node.
         offset: usize,
         /// The name.
         name: Name,

@@ -1,4 +1,4 @@
-//! Lookups that do not walk.
+//! Lookups that do not walk the tree.
 
 use super::name::shortlex;
 use super::{Node, Reader, TreeError};
@@ -7,7 +7,7 @@ use crate::sort::sort_by;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// What the index knows of one node.
+/// Entry of the index for one node.
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     node: Node<'a>,
@@ -156,7 +156,7 @@ impl<'a> Index<'a> {
         Ok(path)
     }
 
-    /// What is known of `node`.
+    /// The entry of `node`; `None` if `node` belongs to another tree.
     fn entry(&self, node: &Node<'a>) -> Option<&Entry<'a>> {
         let number = self
             .entries

@@ -5,8 +5,8 @@
 //! The *state tree* says what one kernel hands to the next. It is no description of hardware and never
 //! called one; it only borrows the container format of the devicetree specification (v0.4, chapter 5),
 //! so that `dtc` and `fdtdump` can open it. A *node* has a name, properties and child nodes, in an order
-//! that is kept. A *property* has a name and a value, which is a string of bytes. What the names and
-//! values mean is the business of [`crate::abi`]; this module knows none of them, except the shape of
+//! that is kept. A *property* has a name and a value, which is a string of bytes. The meaning of names
+//! and values is the business of [`crate::abi`]; this module knows none of them, except the shape of
 //! [`mem`](Value::mem) arrays and the root's [`checksum`](CHECKSUM).
 //!
 //! # Byte layout
@@ -48,7 +48,7 @@
 //! # Reading and writing
 //!
 //! [`Reader::new`] checks everything above in one pass; nothing that comes later can fail or panic.
-//! Lookups by [`Reader::path`] and [`Node::child`] walk the siblings; who looks up much builds an [`Index`].
+//! Lookups by [`Reader::path`] and [`Node::child`] walk the siblings; a caller with many lookups builds an [`Index`].
 //! [`Writer`] fills a buffer in one pass and never allocates; its measuring mode says how large the buffer
 //! has to be. [`seal`] and [`verify`] are the checksum over the whole.
 //!
@@ -113,7 +113,7 @@ const HEADER: usize = 40;
 /// First header word ("dood feed").
 const MAGIC: u32 = 0xd00d_feed;
 
-/// The container version written, and the one that has to be readable.
+/// The container version that is written, and as which a tree has to be readable.
 const VERSION: u32 = 17;
 
 /// The oldest version a reader of [`VERSION`] 17 trees has to know (specification v0.4, 5.2).

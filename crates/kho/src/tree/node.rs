@@ -92,7 +92,7 @@ impl<'a> Node<'a> {
             .find(|child| child.name_bytes() == name.as_bytes())
     }
 
-    /// The node and everything below it as it is written.
+    /// Walks the node and everything below it, in the order of the tree.
     pub fn walk(&self) -> Walk<'a> {
         Walk {
             words: self.words,
@@ -298,7 +298,7 @@ pub enum Event<'a> {
     End,
 }
 
-/// A tree, or one node of it, as it is written. Every [`Event::Begin`] has its [`Event::End`].
+/// Walk over a tree, or over one node of it, in the order of the tree. Every [`Event::Begin`] has its [`Event::End`].
 #[derive(Clone)]
 pub struct Walk<'a> {
     words: Words<'a>,

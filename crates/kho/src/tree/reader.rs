@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
         Nodes::new(self.blocks.words, self.blocks.strings)
     }
 
-    /// Everything in the tree as it is written, in one pass.
+    /// Walks everything in the tree, in the order of the tree, in one pass.
     pub fn walk(&self) -> Walk<'a> {
         Walk::new(self.blocks.words, self.blocks.strings)
     }

@@ -9,7 +9,7 @@ use super::name::{WRITE, allowed};
 /// Slots of the table; a power of two, and the bits of [`Strings::used`].
 const SLOTS: u32 = 64;
 
-/// Slots that a name may be in.
+/// Number of slots that a name may be in.
 const PROBES: u32 = 8;
 
 /// A name that was stored.
@@ -31,13 +31,13 @@ pub(super) struct Strings {
     used: u64,
 }
 
-/// What the table knows of a name.
+/// Result of a lookup of a name in the table.
 pub(super) enum Found {
     /// Stored at this offset.
     Old(u32),
     /// Not stored; it goes to this offset, and [`Strings::grow`] has already made it so.
     New(u32),
-    /// The current node has it already.
+    /// The current node has a property of this name already.
     Twice,
     /// The strings block would have more bytes than an offset can name.
     Full,
@@ -133,7 +133,7 @@ pub(super) fn store(buf: &mut [u8], offset: usize, name: &[u8]) {
     }
 }
 
-/// Whether `name` is what is stored at `offset`.
+/// Whether the name stored at `offset` is `name`.
 #[inline(always)]
 fn stored(buf: &[u8], offset: usize, name: &[u8]) -> bool {
     let end = buf.len().saturating_sub(offset);

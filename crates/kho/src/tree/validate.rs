@@ -24,7 +24,7 @@ const CACHE: usize = 32;
 /// Offset of no name: beyond every strings block.
 const NOWHERE: u32 = u32::MAX;
 
-/// Where the blocks are: enough to validate, and to turn positions into offsets of bytes.
+/// The blocks and their offsets: enough to validate them, and to turn positions into offsets of bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Blocks<'a> {
     pub(super) words: Words<'a>,
@@ -59,7 +59,7 @@ struct PropSet<'a> {
 }
 
 impl<'a> PropSet<'a> {
-    /// Adds a name. False when it is known to be there already; beyond [`FEW`] nothing is known.
+    /// Adds a name. False if the name is known to be in the set already; beyond [`FEW`] names nothing is known.
     #[inline(always)]
     fn add(&mut self, known: &Known<'a>) -> bool {
         if self.mask & known.bit != 0
@@ -252,7 +252,7 @@ pub(super) fn validate(blocks: Blocks<'_>) -> Result<usize, TreeError> {
 struct Names<'a> {
     blocks: Blocks<'a>,
     cache: [Known<'a>; CACHE],
-    /// What a cache index that does not exist would give; never used, as the index is masked.
+    /// Entry for a cache index that does not exist; never used, as the index is masked.
     spare: Known<'a>,
 }
 

@@ -10,7 +10,7 @@ const PAIR: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ValueError {
-    /// Another length than the type has.
+    /// The value has another length than the type.
     #[error("value has {found:#x} bytes, not {expected:#x}")]
     Length {
         /// Bytes of the type.
@@ -32,7 +32,7 @@ pub enum ValueError {
     /// A NUL before the end: a list of strings where one is wanted.
     #[error("string has a NUL at byte {at:#x}, before its end")]
     InteriorNul {
-        /// Where, from the start of the value.
+        /// Offset of the NUL from the start of the value, in bytes.
         at: usize,
     },
     /// A string that is not UTF-8.
@@ -48,7 +48,7 @@ pub enum ValueError {
 pub struct Value<'a>(pub(super) &'a [u8]);
 
 impl<'a> Value<'a> {
-    /// The bytes as they are.
+    /// The bytes of the value.
     pub const fn bytes(self) -> &'a [u8] {
         self.0
     }
@@ -165,7 +165,7 @@ impl Iterator for Mem<'_> {
         self.0.next().map(pair)
     }
 
-    /// No walk over those before it: a node may have very many.
+    /// Skips the pairs before it without reading them: a node may have very many.
     #[inline]
     fn nth(&mut self, number: usize) -> Option<Self::Item> {
         self.0.nth(number).map(pair)

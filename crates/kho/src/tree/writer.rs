@@ -10,7 +10,7 @@ use super::{
 use crate::addr::PhysRange;
 use thiserror::Error;
 
-/// Where the structure block starts.
+/// Offset of the structure block in the tree, in bytes.
 const STRUCTURE: usize = HEADER + RESERVATIONS;
 
 /// Why a tree could not be written.
@@ -85,7 +85,7 @@ pub enum WriteError {
     StringNul {
         /// The property.
         name: Name,
-        /// Where, from the start of the string.
+        /// Offset of the NUL from the start of the string, in bytes.
         at: usize,
     },
     /// The end of a node when none is open.
@@ -122,9 +122,9 @@ pub struct Writer<'b> {
     /// Nodes that are open.
     depth: usize,
     nodes: usize,
-    /// Whether a property may come now.
+    /// Whether the next call may write a property.
     in_props: bool,
-    /// Only count: there is no buffer, or it was too small.
+    /// Whether the writer only counts: there is no buffer, or it was too small.
     counting: bool,
     measuring: bool,
     error: Option<WriteError>,
@@ -213,7 +213,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// A property whose value is `value` as it is.
+    /// Writes a property whose bytes are `value`.
     ///
     /// # Errors
     ///
@@ -227,7 +227,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// A property without a value: that it is there is what it says.
+    /// Writes a property without bytes: its presence is the value.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl<'b> Writer<'b> {
         self.prop_bytes(name, &[])
     }
 
-    /// A 32-bit integer.
+    /// Writes a property whose value is a 32-bit integer.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// A 64-bit integer.
+    /// Writes a property whose value is a 64-bit integer.
     ///
     /// # Errors
     ///
@@ -262,7 +262,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// A string; the NUL at its end is added.
+    /// Writes a property whose value is a string, and adds the NUL at its end.
     ///
     /// # Errors
     ///
@@ -282,7 +282,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// An array of `{u64 addr; u64 len}` in the order given, as a `mem` property is.
+    /// Writes a property whose value is an array of `{u64 addr; u64 len}` in the order given, such as a `mem` property.
     ///
     /// # Errors
     ///
@@ -313,7 +313,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// Completes the tree and gives its size in bytes, which is all of the buffer that is used.
+    /// Completes the tree and returns its size in bytes, which is all of the buffer that is used.
     ///
     /// # Errors
     ///

@@ -67,7 +67,7 @@ pub fn example() -> Vec<u8> {
     })
 }
 
-/// What to do with a property on the way.
+/// Edit of a property while its tree is copied.
 pub enum Edit {
     Keep,
     Drop,
@@ -146,7 +146,7 @@ pub fn text(text: &str) -> Vec<u8> {
     format!("{text}\0").into_bytes()
 }
 
-/// A node of a version that nobody knows, with a `mem` of these pairs.
+/// Writes a node of an unknown version, with a `mem` of these pairs.
 pub fn stranger(w: &mut Writer<'_>, name: &str, mem: &[PhysRange]) -> Result<(), WriteError> {
     w.begin_node(name)?;
     w.prop_str(abi::COMPATIBLE, "ftrace-v7")?;

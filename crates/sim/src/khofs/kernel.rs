@@ -14,18 +14,19 @@ use khofs_decide::system::{Cache, Run, System};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the kernel knows of pages that khofs has.
+/// The kernel's record of pages that khofs has.
 #[derive(Default)]
 pub struct Pages {
     /// Folios of 2 MiB, by their first page frame.
     pub folios: BTreeSet<u64>,
-    /// Whether it has folios.
+    /// Whether the kernel has folios of 2 MiB.
     pub large: bool,
     /// Whether memory is going to be given back.
     pub reaping: bool,
-    /// Whether it had no pages for khofs, or got some back at once.
+    /// Whether the kernel had no pages or no page-cache entry for khofs, or khofs gave a page back by itself.
     pub short: bool,
-    /// The page cache has no memory for the entry after so many.
+    /// Number of entries after which the page cache once has no memory for the next entry; `None` if it has memory for
+    /// all.
     pub entries: Option<u64>,
 }
 
@@ -355,7 +356,7 @@ impl Input for Node {
     }
 }
 
-/// The bytes of a range that arrived and that nobody has claimed.
+/// Returns the bytes of a range that arrived and that no consumer has claimed.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! What khofs.ko does around its decisions: writing down every instance, finding what arrived, filling a superblock, and
-//! ending an instance. The order of calls is that of `module/khofs/src`.
+//! The part of khofs.ko around its decisions: it writes down every instance, finds the instances that arrived, fills a
+//! superblock, and ends an instance. The order of calls is that of `module/khofs/src`.
 
 use crate::khofs::kernel::{
     Block, Context, Kernel, Node, is_reserved, known, put_claimed, read_arrived,
@@ -33,7 +33,7 @@ pub type Tree = (String, Vec<u8>, RangeSet);
 
 /// khofs in the running kernel.
 pub struct Khofs {
-    /// What it decides with.
+    /// State that khofs decides with.
     pub state: State<Kernel>,
     /// Superblocks of live instances, by the instance's number.
     pub supers: BTreeMap<u32, Super>,
@@ -136,7 +136,7 @@ impl Khofs {
     ///
     /// # Errors
     ///
-    /// What is wrong with one.
+    /// If the node of an instance cannot be read, or the instance cannot be added or held.
     pub fn receive(&mut self, phase: &Phase<crate::module::machine::Sim>) -> Result<(), Errno> {
         for node in Node::all(INSTANCE_V1) {
             let found = handover::read(node)?;
@@ -337,7 +337,7 @@ fn restored(bytes: &[u8], summary: &Summary) -> Result<(Super, Used), Errno> {
     Ok((sb, used))
 }
 
-/// What khofs keeps for a new inode with a symbolic link's target of so many bytes.
+/// Returns the content that khofs keeps for a new inode. `target` is the length of a symbolic link's target, in bytes.
 pub fn content(target: usize) -> Content {
     Content {
         target_pages: khofs_decide::account::target_pages(target as u64),

@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 /// An inode.
 #[derive(Default)]
 pub struct Inode {
-    /// What stat(2) says.
+    /// Attributes that stat(2) shows.
     pub attr: Attr,
-    /// Of a symbolic link.
+    /// Target, if the inode is a symbolic link.
     pub target: Vec<u8>,
-    /// Of a directory: inode numbers by name.
+    /// Inode numbers by name, if the inode is a directory.
     pub entries: BTreeMap<Vec<u8>, u64>,
-    /// What khofs keeps for it.
+    /// Content that khofs keeps for the inode.
     pub content: Content,
     /// Its pages.
     pub cache: PageCache,
@@ -29,7 +29,7 @@ impl Inode {
         self.attr.kind() == S_IFDIR
     }
 
-    /// Makes pages of the folio that a cut at `index` would go through, unless somebody has it.
+    /// Splits the folio that a cut at `index` would go through into pages, unless a user has a page of it mapped.
     fn split(&self, state: &mut State<Kernel>, index: u64) {
         let base = self.cache.at(index).and_then(folio_of);
         let Some(base) = base.filter(|base| self.cache.at(index) != Some(*base)) else {
@@ -41,7 +41,8 @@ impl Inode {
         }
     }
 
-    /// Makes a folio of 2 MiB of a file that are in one piece; whether it did.
+    /// Makes a folio of the 2 MiB of a file that begin at page `index`, if they are in one piece. Returns whether it
+    /// did.
     pub fn collapse(&self, state: &mut State<Kernel>, index: u64) -> bool {
         let Some(base) = self.cache.at(index).filter(|pfn| base_of(*pfn) == *pfn) else {
             return false;
@@ -100,7 +101,7 @@ impl Inode {
         }
     }
 
-    /// The inode goes, with all its pages.
+    /// Removes the inode, with all its pages.
     pub fn evict(mut self, state: &mut State<Kernel>, id: u32) {
         self.drop_pages(state, 0, u64::MAX);
         if !state.inode_gone(id, &self.content) {
@@ -121,6 +122,6 @@ impl Inode {
 pub struct Super {
     /// Its inodes.
     pub inodes: BTreeMap<u64, Inode>,
-    /// How often it is mounted.
+    /// Number of its mounts.
     pub mounts: u64,
 }

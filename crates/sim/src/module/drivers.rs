@@ -30,39 +30,39 @@ pub struct Written {
 /// A driver's side of an activation.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    /// Its module is about to go.
+    /// Whether the driver's module is about to be removed.
     pub going: bool,
-    /// What it returns, if not success.
+    /// Error that the driver returns; `None` for success.
     pub fails: Option<Errno>,
-    /// What it writes.
+    /// Output of the driver.
     pub output: Output,
 }
 
 /// The way in which a driver serializes.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// This node.
+    /// The driver writes this node.
     Node(Written),
-    /// Whatever this module does, and how it undoes that.
+    /// The driver calls the first function to serialize, and the second one to undo that.
     Module(fn(&mut Session) -> Result<(), Errno>, fn()),
 }
 
-/// All drivers, and what was done with them.
+/// All drivers, and the record of the calls to them.
 #[derive(Default)]
 pub struct Called {
-    /// By their handle.
+    /// Drivers by their handle.
     pub drivers: BTreeMap<u64, Driver>,
-    /// Who serialized successfully and did not abort since.
+    /// Handles of drivers that serialized successfully and did not abort since, in the order of the calls.
     pub frozen: Vec<u64>,
-    /// Who was called out of turn.
+    /// Messages about drivers that were called out of turn.
     pub broken: Vec<String>,
     /// The tree of the active phase.
     pub sealed: Vec<u8>,
-    /// Whether the file `dt` is there.
+    /// Whether the file `dt` exists.
     pub published: bool,
-    /// What making it fails with.
+    /// Error with which making the file `dt` fails; `None` if that succeeds.
     pub no_file: Option<Errno>,
-    /// References on modules.
+    /// Number of references on modules.
     pub references: i64,
 }
 

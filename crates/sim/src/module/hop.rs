@@ -1,4 +1,4 @@
-//! From one kernel to the next with what drivers hand over.
+//! The way from one kernel to the next, with the nodes and memory that drivers hand over.
 
 use crate::kernel::{Library, Stored};
 use crate::module::drivers::called;
@@ -10,11 +10,11 @@ use kho::PhysAddr;
 use kho::abi::kernel_part::KernelPart;
 use kho::tree::Reader;
 
-/// What a kernel was started with.
+/// The handover that a kernel was started with.
 pub struct Started {
-    /// Where its chain begins, and what can be read of it.
+    /// Address of the first node of the kernel's chain, and the contents that can be read.
     pub chain: (PhysAddr, Library),
-    /// The generation of the kernel's part that it was told of.
+    /// Generation of the kernel's part that the kernel was told of; `None` if it was told of none.
     pub generation: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ pub fn name_sealed() -> Result<Part, String> {
     Ok(part)
 }
 
-/// Loads one of the kernels; whether the loader did.
+/// Loads one of the kernels. Returns whether the loader did so.
 pub fn load(rng: &mut Rng) -> Result<bool, String> {
     let kernel = u8::try_from(rng.below(3)).unwrap_or(0);
     let load = Op::Load(kernel, 20, rng.below(2) == 0, Cut::Never);

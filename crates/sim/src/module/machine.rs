@@ -1,5 +1,5 @@
-//! The simulated machine as what kho.ko decides sees it. There is one for each thread, because decisions have no
-//! machine in their hands: the kernel has but one.
+//! The simulated machine, as the decisions of kho.ko see it. There is one machine for each thread, because decisions
+//! get no machine as an argument: a kernel has only one.
 
 use crate::buddy::Buddy;
 use crate::kernel::{Library, Stored};
@@ -24,54 +24,55 @@ use std::rc::Rc;
 /// The identity of zeros: a zeroed byte at address `a` is byte `a` of this content.
 const ZEROS: u64 = u64::MAX / 2;
 
-/// Where zones end: no contiguous allocation crosses these (`MAX_DMA_PFN`, `MAX_DMA32_PFN`).
+/// Ends of zones, physical addresses: no contiguous allocation crosses one (`MAX_DMA_PFN`, `MAX_DMA32_PFN`).
 const ZONES: [u64; 2] = [16 << 20, 4 << 30];
 
 /// Offset of `hdr.setup_data` in `boot_params` (`Documentation/arch/x86/boot.rst`).
 const SETUP_DATA: usize = 0x250;
 
-/// What is noted of nodes that drivers took over.
+/// The module's record of nodes that drivers took over.
 pub struct Noted {
-    /// Pages that nobody else uses.
+    /// Pages of the record, which have no other use.
     pub pages: PhysRange,
     numbers: BTreeSet<usize>,
     content: Content,
 }
 
-/// The machine with a kernel and what that knows of its pages.
+/// The machine with a kernel, and the kernel's record of its pages.
 pub struct Machine {
     /// RAM, the kernel, the loader.
     pub world: World,
-    /// How many kernels ran. What an earlier one allocated is gone with it.
+    /// Number of kernels that ran. Memory that an earlier kernel allocated is gone with that kernel.
     boot: u64,
-    /// Where the chain of this boot begins, and the bytes of its tree and of the kernel's part.
+    /// Address of the first node of this boot's chain, and the bytes of its tree and of the kernel's part. `None` if
+    /// the boot had no handover.
     arrived: Option<(PhysAddr, Library)>,
     /// Reserved pages that an instance of the module took over.
     marked: RangeSet,
     /// Page frames whose memory failed.
     pub failed: BTreeSet<u64>,
-    /// Page frames that somebody beside their owner refers to.
+    /// Page frames that a user refers to, beside their owner.
     pub mapped: BTreeSet<u64>,
-    /// Those of them that have no owner any more.
+    /// Page frames of `mapped` that have no owner any more.
     pub orphans: BTreeSet<u64>,
-    /// What there is of the first MiB, which no handover may use.
+    /// Free memory of the first MiB, which no handover may use.
     low: RangeSet,
-    /// Pages that allocations of kho.ko still have.
+    /// Pages of allocations that kho.ko still has.
     pub blocks: RangeSet,
     /// The largest order that the page allocator has.
     pub largest: u32,
-    /// Whether it has nothing at all.
+    /// Whether the page allocator has no memory at all.
     pub exhausted: bool,
     /// Whether memory fails in the next block that kho.ko asks for.
     pub fails_next: bool,
-    /// What went back last: as a rule it is given again first.
+    /// Pages that were freed last: as in a kernel, the next allocation of their size often gets them.
     last: Option<PhysRange>,
     /// Whether the random number 0 was drawn in this boot.
     pub drew_zero: bool,
     handled: bool,
-    /// What the module noted.
+    /// The module's record; `None` if it made none.
     pub noted: Option<Noted>,
-    /// What no kernel would survive.
+    /// Messages about mistakes that no kernel would survive.
     pub broken: Vec<String>,
 }
 
@@ -84,12 +85,12 @@ thread_local! {
 ///
 /// # Panics
 ///
-/// When there is none.
+/// If the thread has no machine.
 pub fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
     MACHINE.with_borrow_mut(|machine| act(machine.as_mut().expect("a machine")))
 }
 
-/// The store of the running module.
+/// Reads or changes the store of the running module.
 pub fn store<T>(act: impl FnOnce(&mut Store<Sim>) -> T) -> T {
     STORE.with_borrow_mut(act)
 }
@@ -132,7 +133,8 @@ fn page_set(pfns: &BTreeSet<u64>, within: PhysRange) -> impl Iterator<Item = u64
 }
 
 impl Machine {
-    /// Another kernel runs; `arrived` is where its chain begins, and what can be read.
+    /// Starts another kernel. `arrived` is the address of the first node of its chain, and the contents that can be
+    /// read; `None` if the kernel has no handover.
     pub fn booted(&mut self, arrived: Option<(PhysAddr, Library)>) {
         self.boot += 1;
         // What is handed on by a kernel without the module is of an earlier one.
@@ -150,7 +152,7 @@ impl Machine {
         (self.handled, self.noted, self.drew_zero) = (false, None, false);
     }
 
-    /// One block of the page allocator, zeroed.
+    /// Allocates a block of 2^`order` pages from the page allocator, zeroed.
     pub fn allocate(&mut self, order: u32) -> Option<PhysRange> {
         if self.exhausted || order > self.largest {
             return None;
@@ -189,7 +191,8 @@ impl Machine {
         Some(block)
     }
 
-    /// Pages go back to the page allocator. Somebody overwrites them, or they stay as they are for now.
+    /// Gives pages back to the page allocator. Either all of them are overwritten at once, or they keep their content
+    /// for now. A page that a user has mapped becomes an orphan instead.
     pub fn free(&mut self, pages: PhysRange) {
         let overwrite = self.world.rng.below(2) == 0;
         self.last = Some(pages);
@@ -225,7 +228,7 @@ impl Machine {
         }
     }
 
-    /// Nobody but the owner refers to the page any more.
+    /// Removes the reference of a user to the page, and frees the page if it has no owner any more.
     pub fn unmap(&mut self, pfn: u64) {
         self.mapped.remove(&pfn);
         if self.orphans.remove(&pfn) {
@@ -233,14 +236,14 @@ impl Machine {
         }
     }
 
-    /// Zeroes what did not fail.
+    /// Zeroes the pages whose memory did not fail.
     pub fn zero(&mut self, pages: PhysRange) {
         for run in good_runs(pages, |pfn| self.failed.contains(&pfn)) {
             self.world.memory.write(run, zeros(run));
         }
     }
 
-    /// Whether all of it is zero.
+    /// Whether all bytes of `pages` are zero.
     pub fn is_zero(&self, pages: PhysRange) -> bool {
         self.world
             .memory
@@ -248,7 +251,7 @@ impl Machine {
             .is_none()
     }
 
-    /// Whether all that the module noted is there.
+    /// Whether the module's record is intact in memory.
     pub fn notes_are_good(&self) -> bool {
         self.noted.iter().all(|noted| {
             let memory = &self.world.memory;
@@ -258,7 +261,7 @@ impl Machine {
         })
     }
 
-    /// Notes a number of a node, or none.
+    /// Adds the number of a node to the module's record, if `number` is one, and writes the record into its pages.
     fn note(&mut self, number: Option<usize>) {
         let content = Content::start(self.world.fresh());
         if let Some(noted) = &mut self.noted {
@@ -273,7 +276,7 @@ impl Machine {
         page_set(&self.failed, range).next()
     }
 
-    /// Writes bytes that somebody reads back.
+    /// Writes bytes that can be read back.
     pub fn store(&mut self, to: PhysRange, bytes: &[u8]) {
         let id = self.world.fresh();
         self.world.memory.write(to, Content::start(id));
@@ -281,7 +284,8 @@ impl Machine {
         self.world.library.insert(id, stored);
     }
 
-    /// The bytes of memory that can be read back; others for what cannot.
+    /// Returns the bytes of memory that can be read back. Zeroed memory reads as zeros, all other memory as bytes of
+    /// 0xa5.
     pub fn bytes(&self, at: PhysRange) -> Vec<u8> {
         let here = self.world.memory.at(at.start());
         let len = usize::try_from(at.len()).unwrap_or(0);
@@ -393,7 +397,7 @@ impl System for Sim {
 /// Pages of a tree that arrived.
 pub struct Stays;
 
-/// Numbers in the machine.
+/// The module's record, which lies in the machine.
 pub struct Record;
 
 impl system::Record for Record {
@@ -662,7 +666,7 @@ impl system::Tree for Tree {
     }
 }
 
-/// What is reserved because kho.ko goes on reading it: chain and tree.
+/// Returns the pages of chain and tree, which stay reserved because kho.ko goes on reading them.
 pub fn state_pages(world: &World) -> RangeSet {
     outer(&set(world.state))
 }

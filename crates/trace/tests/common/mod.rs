@@ -1,7 +1,8 @@
 //! A trace of a real kernel, out of a `trace.dat` that was made in a guest.
 //!
-//! `tests/data/6.1.dat.gz` is what `kho trace --live --output` wrote on Debian's 6.1.0-50-cloud-amd64 with sched_switch, a kprobe
-//! event, `trace_marker` and an instance, `6.1.txt` the text of that kernel's own file `trace` at the same moment.
+//! `tests/data/6.1.dat.gz` is what `kho trace --live --output` wrote on Debian's 6.1.0-50-cloud-amd64 with
+//! sched_switch, a kprobe event, `trace_marker` and an instance, `6.1.txt` the text of that kernel's own file `trace`
+//! at the same moment.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho_trace::Taken;
@@ -18,7 +19,7 @@ pub fn dat() -> Vec<u8> {
     bytes
 }
 
-/// What the kernel's own file said.
+/// Text of the kernel's own file `trace`.
 pub const TEXT: &str = include_str!("../data/6.1.txt");
 
 struct Cursor<'a> {

@@ -89,7 +89,8 @@ pub fn btf() -> Vec<u8> {
     out
 }
 
-/// Where the parts of [`kernel`]'s buffer are: the per-CPU buffer, the pages, number 0 the reader page, and their data.
+/// Addresses of the parts of [`kernel`]'s buffer: the per-CPU buffer, the pages, of which number 0 is the reader page,
+/// and the data of the pages.
 pub const CPU: u64 = 0xffff_8000_0001_2000;
 pub fn bpage(n: u64) -> u64 {
     0xffff_8000_0001_4000 + n * 0x100
@@ -98,19 +99,19 @@ pub fn data(n: u64) -> u64 {
     0xffff_8000_0011_0000 + n * 0x1000
 }
 
-/// Addresses of what is in the memory.
+/// Addresses of `ftrace_trace_arrays`, the list of arrays, and of `global_trace`.
 pub const LIST: u64 = 0xffff_8000_0000_1000;
 pub const GLOBAL: u64 = 0xffff_8000_0000_2000;
 
 /// Something that happens to a memory.
 pub type Change = Box<dyn FnOnce(&Memory)>;
 
-/// Words by address; whoever reads can be made to see a change.
+/// Words by address. A change can be made to happen right before a given read.
 #[derive(Default)]
 pub struct Memory {
     pub words: RefCell<BTreeMap<u64, u64>>,
     pub pages: RefCell<BTreeMap<u64, Vec<u8>>>,
-    /// After so many reads the change happens.
+    /// Change, and the number of reads after which it happens.
     pub change: RefCell<Option<(u64, Change)>>,
     pub reads: Cell<u64>,
 }
@@ -124,7 +125,7 @@ impl Memory {
         self.pages.borrow_mut().insert(addr, page);
     }
 
-    /// Right before read number `read`, this happens.
+    /// Makes `change` happen right before read number `read`.
     pub fn at_read(&self, read: u64, change: impl FnOnce(&Self) + 'static) {
         *self.change.borrow_mut() = Some((read, Box::new(change)));
     }

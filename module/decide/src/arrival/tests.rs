@@ -12,7 +12,7 @@ use kho::tree::{Writer, seal};
 use std::vec;
 use std::vec::Vec;
 
-/// RAM, and where this kernel is.
+/// RAM, and the ranges of this kernel.
 const IOMEM: &str = "00100000-7fffffff : System RAM\n  01000000-01ffffff : Kernel code\n";
 
 /// The chain's node, and the state tree behind it.
@@ -30,8 +30,8 @@ fn set(list: &[(u64, u64)]) -> RangeSet {
     RangeSet::from_ranges(list.iter().map(|(start, len)| range(*start, *len))).unwrap()
 }
 
-/// Mem cache: the state, a blob, and the kernel's part with a page before it, which is a driver's, and one behind it, which
-/// is nobody's.
+/// Mem cache: the state, a blob, and the kernel's part, with a page before it that a driver hands over, and a page
+/// behind it that is slack.
 fn cache() -> [PhysRange; 3] {
     [
         range(NODE, 0x4000),
@@ -107,7 +107,7 @@ fn user(part: usize, references: usize) -> Vec<u8> {
     bytes
 }
 
-/// A machine on which this arrived.
+/// Sets up a machine on which these two trees arrived.
 fn machine(user: Vec<u8>, part: Vec<u8>) {
     with(|machine| {
         *machine = Machine::default();
@@ -123,7 +123,7 @@ fn machine(user: Vec<u8>, part: Vec<u8>) {
     });
 }
 
-/// The same with a part that is as it should be.
+/// Sets up a machine on which a user's tree and a valid kernel's part arrived.
 fn usual() {
     let part = part(9, range(0x5000_0000, 0x1000));
     machine(user(part.len(), 1), part);

@@ -11,23 +11,23 @@ use std::string::String;
 /// A driver.
 #[derive(Clone, Default)]
 struct Driver {
-    /// Whether its module is about to go.
+    /// Whether its module is being unloaded.
     going: bool,
     /// A page that it keeps.
     page: u64,
-    /// What it returns, if not success.
+    /// Error that its `serialize` returns; `None` for success.
     fails: Option<Errno>,
     /// Whether it leaves out its `compatible`.
     nameless: bool,
 }
 
-/// What drivers and the kernel do, and what is done with them.
+/// Drivers and kernel of a test: the behaviour that it wants of them, and a log of their calls.
 struct World {
     drivers: BTreeMap<u8, Driver>,
     store: Store<Fake>,
     sealed: Vec<u8>,
     published: bool,
-    /// What making `dt` fails with.
+    /// Error with which making the file `dt` fails; `None` for success.
     no_file: Option<Errno>,
     random: u64,
     /// References on modules.
@@ -139,8 +139,8 @@ impl Drivers for Fake {
     }
 }
 
-/// Three drivers with a page each, registered so that they are asked in the order 2, 3, 1, on a machine that has a page for
-/// the tree.
+/// Three drivers with a page each, registered so that they are asked in the order 2, 3, 1, on a machine that has a page
+/// for the tree.
 fn registered() -> Phase<Fake> {
     with(|machine| {
         *machine = Machine::default();

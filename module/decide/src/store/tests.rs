@@ -66,7 +66,8 @@ fn arrived() -> Store<Fake> {
     store
 }
 
-/// What a driver that has so much of what arrived writes down, and the rest that goes with it.
+/// Enters the active phase with a driver that keeps `kept`. Returns the tree: the driver's node, and the nodes that are
+/// handed over again.
 fn activate(store: &mut Store<Fake>, producer: &str, kept: &[PhysRange]) -> Result<Vec<u8>, Errno> {
     let mut session = Session::new(store.limits()?)?;
     session.begin_producer(producer, store.held(producer)?)?;

@@ -1,8 +1,8 @@
-//! Limits of an instance, and what it uses of them, as tmpfs counts it (`mm/shmem.c` since 6.6): pages, and *inode space*, in
-//! bytes, for whatever else its users make the kernel keep for them.
+//! Limits of an instance, and the amounts that it uses of them, as tmpfs counts them (`mm/shmem.c` since 6.6): pages,
+//! and *inode space*, in bytes, for everything else that its users make the kernel keep for them.
 //!
-//! An instance may use more than its limits: it arrived so, or was made by a khofs that did not count all of it. Then it gets
-//! nothing more until enough of it was removed.
+//! An instance may use more than its limits: it arrived with that use, or was made by a khofs that did not count all of
+//! it. Such an instance gets nothing more until enough of its files was removed.
 
 use crate::content::Content;
 use crate::options::{INODE, Options};
@@ -16,7 +16,7 @@ use kho_decide::errno::{EBUSY, EINVAL, ENOENT, ENOSPC, Errno};
 /// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
 const SHORT_TARGET: u64 = 128;
 
-/// Pages that the target of a symbolic link of so many bytes counts as.
+/// Number of pages that the target of a symbolic link counts as, if it has `len` bytes.
 pub fn target_pages(len: u64) -> u64 {
     u64::from(len >= SHORT_TARGET)
 }
@@ -75,7 +75,7 @@ impl fmt::Display for Refused {
 }
 
 impl<S: System> Instance<S> {
-    /// Inode space that there may be, in bytes.
+    /// Maximum of inode space, in bytes.
     fn space_limit(&self) -> u64 {
         self.inode_limit.saturating_mul(INODE)
     }
@@ -90,11 +90,11 @@ impl<S: System> Instance<S> {
         self.space.div_ceil(INODE)
     }
 
-    /// Whether so many pages more may be used.
+    /// Checks that `pages` more pages may be used.
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`].
+    /// [`ENOSPC`] if the limit does not allow it.
     pub fn room(&self, pages: u64) -> Result<(), Errno> {
         let left = self.limit.saturating_sub(self.used);
         if left < pages { Err(ENOSPC) } else { Ok(()) }
@@ -104,7 +104,7 @@ impl<S: System> Instance<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`].
+    /// [`ENOSPC`] if the limit does not allow it.
     pub fn take_space(&mut self, bytes: u64) -> Result<(), Errno> {
         let left = self.space_limit().saturating_sub(self.space);
         if left < bytes {
@@ -119,11 +119,11 @@ impl<S: System> Instance<S> {
         self.space = self.space.saturating_sub(bytes);
     }
 
-    /// Counts a new inode, whose target counts as `pages`, and gives its number.
+    /// Counts a new inode, whose target counts as `pages`. Returns its number.
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`].
+    /// [`ENOSPC`] if the limit does not allow it.
     pub fn new_inode(&mut self, pages: u64) -> Result<u64, Errno> {
         let ino = self.next_ino;
         let next = ino.checked_add(1).ok_or(ENOSPC)?;
@@ -135,14 +135,15 @@ impl<S: System> Instance<S> {
         Ok(ino)
     }
 
-    /// An inode is gone, with its attributes and its target.
+    /// Accounts for an inode that is gone, with its attributes and its target.
     pub fn inode_gone(&mut self, content: &Content) {
         self.inodes = self.inodes.saturating_sub(1);
         self.used = self.used.saturating_sub(content.target_pages);
         self.give_space(INODE.saturating_add(content.attributes.space()));
     }
 
-    /// Sets the limits that a first mount asks for, whatever is used: no option keeps files that arrived from their users.
+    /// Sets the limits that a first mount asks for, even if more is used: no option keeps files that arrived from their
+    /// users.
     pub fn begin_with(&mut self, options: &Options) {
         self.limit = options.pages.unwrap_or(self.limit);
         self.inode_limit = options.inodes.unwrap_or(self.inode_limit);
@@ -172,7 +173,8 @@ impl<S: System> State<S> {
     ///
     /// # Errors
     ///
-    /// [`Refused`]: for less than is used, unless it is no less than it was; for other limits in the active phase.
+    /// [`Refused`] if a limit is less than is used, unless it is no less than it was; in the active phase, if a limit
+    /// is another one than it was.
     pub fn change(&mut self, id: u32, options: &Options) -> Result<(), Refused> {
         let frozen = self.frozen;
         let instance = self.instance(id).map_err(|_| Refused::Gone)?;
@@ -185,12 +187,13 @@ impl<S: System> State<S> {
         instance.change(options)
     }
 
-    /// Sets (`Some`, of that name) or removes an attribute of a file; `flags` as setxattr(2) has them. Gives what it was. Room
-    /// for a new value is needed beside the old one, as on tmpfs.
+    /// Sets an attribute of a file (`Some`, of that name) or removes it; `flags` as setxattr(2) has them. Returns the
+    /// former attribute. Room for a new value is needed beside the old one, as on tmpfs.
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`]; those of [`Attributes::set`](crate::xattr::Attributes::set). Then nothing changed.
+    /// [`ENOSPC`] if the limit does not allow it; the errors of [`Attributes::set`](crate::xattr::Attributes::set).
+    /// Nothing changed then.
     pub fn set_attribute(
         &mut self,
         id: u32,

@@ -45,12 +45,12 @@ impl Bits {
         (0..PAGES).filter(|page| self.has(*page))
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|w| *w == 0)
     }
 
-    /// Whether there is each.
+    /// Whether the set has every page of a chunk.
     pub fn is_full(&self) -> bool {
         self.0.iter().all(|w| *w == u64::MAX)
     }

@@ -1,5 +1,5 @@
-//! Whether to believe a tree that is written down ([`crate::pack`]): all of it is checked before anything is made of it, so
-//! that what is made later cannot fail for what is written.
+//! The decision whether to believe a tree that was written down ([`crate::pack`]). The whole tree is checked before an
+//! inode is made of it, so that making the inodes cannot fail because of the tree.
 
 use crate::pack::{Inode, Reader, S_IFDIR, S_IFLNK, S_IFREG, range};
 use alloc::vec::Vec;
@@ -16,14 +16,14 @@ const PATH_MAX: usize = 4095;
 /// Largest size of a file, `MAX_LFS_FILESIZE` of a 64-bit kernel.
 const MAX_SIZE: u64 = i64::MAX as u64;
 
-/// What [`check`] found.
+/// Result of [`check`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Links of each inode, in order.
+    /// Number of links of each inode, in order.
     pub links: Vec<u32>,
     /// The next inode number.
     pub next_ino: u64,
-    /// Pages of data.
+    /// Number of pages of data.
     pub pages: u64,
 }
 
@@ -57,12 +57,12 @@ fn check_name(name: &[u8]) -> bool {
         && !name.contains(&b'/')
 }
 
-/// Reads everything, and compares the pages that it names with `mem`: each page of `mem` belongs to exactly one place
-/// in one file.
+/// Reads the whole tree, and compares the pages that it names with `mem`: each page of `mem` belongs to exactly one
+/// place in one file.
 ///
 /// # Errors
 ///
-/// [`EBADMSG`]; no memory.
+/// [`EBADMSG`] if the tree is malformed, or its pages are not those of `mem`; no memory.
 pub fn check(bytes: &[u8], mem: &RangeSet) -> Result<Summary, Errno> {
     let (mut reader, next_ino) = Reader::new(bytes)?;
     let mut links: Vec<u32> = Vec::new();

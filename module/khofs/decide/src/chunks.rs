@@ -1,4 +1,4 @@
-//! Which pages the file system owns, and which of them are free.
+//! The pages that the file system owns, and the free ones among them.
 //!
 //! Memory is taken from the system and given back in chunks of 2 MiB (naturally aligned), so that what has to stay in
 //! place is few ranges. Pages of small files share chunks; a large file fills chunks of its own, each page at the
@@ -18,7 +18,7 @@ struct Chunk {
     base: u64,
     /// The instance.
     owner: u32,
-    /// For one large file.
+    /// Whether the chunk is for one large file.
     large: bool,
     /// Whether it is in the pool's list.
     listed: bool,
@@ -50,7 +50,7 @@ pub struct Page {
     pub clean: bool,
 }
 
-/// What to give back to the system.
+/// Pages of one chunk to give back to the system.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idle {
     /// First page frame of the chunk.
@@ -64,7 +64,7 @@ pub struct Idle {
 /// All chunks of all instances.
 #[derive(Default)]
 pub struct Chunks {
-    /// By chunk number: slot plus one, 0 for none.
+    /// For each chunk number: the slot plus one, or 0 if there is no such chunk.
     index: Vec<Option<Box<[u32]>>>,
     slots: Vec<Chunk>,
     /// Slots that are not used.
@@ -73,7 +73,7 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// None.
+    /// Makes an empty set of chunks.
     pub const fn new() -> Self {
         Self {
             index: Vec::new(),
@@ -122,7 +122,7 @@ impl Chunks {
         self.pools.get_mut(at).ok_or(ENOMEM)
     }
 
-    /// The owner of a page, `None` when it is nobody's.
+    /// The owner of a page; `None` if no instance owns it.
     pub fn owner(&self, pfn: u64) -> Option<u32> {
         let chunk = self.chunk(self.slot(pfn)?)?;
         chunk.owned.has(pfn).then_some(chunk.owner)
@@ -189,7 +189,7 @@ impl Chunks {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; also when the chunk is another instance's.
+    /// [`ENOMEM`]; also if the chunk is another instance's.
     pub fn add(
         &mut self,
         owner: u32,
@@ -273,8 +273,8 @@ impl Chunks {
         Some(page)
     }
 
-    /// Page `pfn`, if it is a free one of `owner` and `ready` for use: nobody still holds it. If `ready` is told that the
-    /// page is of a folio, it has to make pages of that.
+    /// Takes page `pfn`, if it is a free page of `owner` and `ready` for use: only khofs holds it. If `ready` is told
+    /// that the page is in a folio, `ready` has to split that folio into pages.
     pub fn take_at(
         &mut self,
         owner: u32,
@@ -290,14 +290,14 @@ impl Chunks {
         self.use_page(slot, pfn)
     }
 
-    /// All pages of a chunk that `owner` has to spare. They are not looked at, unless they are a folio, which is taken
-    /// apart.
+    /// Takes all pages of a chunk that `owner` has to spare. The pages are not checked, unless they are a folio, which
+    /// is split.
     pub fn take_chunk(&mut self, owner: u32, ready: impl Fn(u64, bool) -> bool) -> Option<Page> {
         let pool = self.pools.iter().find(|p| p.owner == owner)?;
         self.take_all(pool.spare?, ready)
     }
 
-    /// All pages of the chunk at `base`, none of which is in use; otherwise as [`take_chunk`](Self::take_chunk).
+    /// Takes all pages of the chunk at `base`, none of which is in use; otherwise as [`take_chunk`](Self::take_chunk).
     pub fn take_all(&mut self, base: u64, ready: impl Fn(u64, bool) -> bool) -> Option<Page> {
         let slot = self.slot(base)?;
         let chunk = self.chunk_mut(slot)?;
@@ -327,13 +327,13 @@ impl Chunks {
         }
     }
 
-    /// Folios of `owner` that are in use.
+    /// Number of folios of `owner` that are in use.
     pub fn folios(&self, owner: u32) -> u64 {
         let folios = self.slots.iter().filter(|c| c.owner == owner && c.folded);
         folios.filter(|c| c.free.is_empty()).count() as u64
     }
 
-    /// A free page out of the chunks for small files, or, with `any`, out of any chunk.
+    /// Takes a free page out of the chunks for small files, or, with `any`, out of any chunk.
     pub fn take(
         &mut self,
         owner: u32,
@@ -388,7 +388,8 @@ impl Chunks {
         }
     }
 
-    /// Takes a page back. The chunk, if that was the last page in use and the pool has a spare chunk already.
+    /// Takes a page back. Returns the page's chunk if that was its last page in use and the pool has a spare chunk
+    /// already.
     pub fn give(&mut self, pfn: u64) -> Option<Idle> {
         let slot = self.slot(pfn)?;
         let chunk = self.chunk_mut(slot)?;
@@ -399,7 +400,7 @@ impl Chunks {
         self.given(slot, 1)
     }
 
-    /// The same for all pages of a chunk.
+    /// Takes all pages of a chunk back; otherwise as [`give`](Self::give).
     pub fn give_all(&mut self, pfn: u64) -> Option<Idle> {
         let slot = self.slot(pfn)?;
         let chunk = self.chunk_mut(slot)?;
@@ -466,7 +467,7 @@ impl Chunks {
         })
     }
 
-    /// The spare chunk of the first pool that has one.
+    /// Takes the spare chunk of the first pool that has one.
     pub fn next_spare(&mut self) -> Option<Idle> {
         let base = self.pools.iter().find_map(|p| p.spare)?;
         self.remove(base)
@@ -502,7 +503,7 @@ impl Chunks {
         })
     }
 
-    /// Runs of used pages of `owner`.
+    /// Number of runs of used pages of `owner`.
     pub fn runs(&self, owner: u32) -> u64 {
         let mut runs = 0u64;
         let mut last = None;

@@ -1,18 +1,18 @@
-//! What is kept for an inode besides the kernel's.
+//! Data that khofs keeps for an inode, besides the kernel's inode.
 
 use crate::extents::Extents;
 use crate::xattr::Attributes;
 use core::cell::Cell;
 
-/// What is kept for an inode besides the kernel's.
+/// Data that khofs keeps for an inode, besides the kernel's inode.
 #[derive(Default)]
 pub struct Content {
-    /// What arrived and is not in the page cache.
+    /// Extents that arrived and are not in the page cache yet.
     pub lazy: Extents,
     /// Extended attributes.
     pub attributes: Attributes,
-    /// Pages that the target of a symbolic link counts as.
+    /// Number of pages that the target of a symbolic link counts as.
     pub target_pages: u64,
-    /// While the tree is written down: the activation, and the number of the inode in the order of writing.
+    /// Number of the last activation that wrote the inode down, and number of the inode in the order of that writing.
     pub written: Cell<(u64, u64)>,
 }

@@ -1,4 +1,4 @@
-//! A tree while it is written down: what of it is lost, and where its pages are.
+//! A tree while it is written down: its bytes, its pages, and the pages whose content is lost.
 
 use crate::extents::Extent;
 use crate::pack::{Attr, S_IFREG, Writer, range};
@@ -16,20 +16,20 @@ pub struct Draft {
 
 /// A tree that was written down.
 pub struct Written {
-    /// Its bytes.
+    /// Bytes of the tree.
     pub bytes: Vec<u8>,
-    /// The pages of its files.
+    /// Pages of the files in the tree.
     pub data: RangeSet,
-    /// Pages whose content is lost.
+    /// Number of pages whose content is lost.
     pub lost: u64,
 }
 
 impl Draft {
-    /// Begins one. The root is its first inode.
+    /// Begins a tree. The root is its first inode.
     ///
     /// # Errors
     ///
-    /// No memory; so for all that follow.
+    /// No memory; the same holds for the methods below.
     pub fn new(next_ino: u64) -> Result<Self, Errno> {
         Ok(Self {
             writer: Writer::new(next_ino)?,
@@ -44,7 +44,7 @@ impl Draft {
         self.count
     }
 
-    /// An entry, see [`Writer::entry`].
+    /// Writes an entry, see [`Writer::entry`].
     ///
     /// # Errors
     ///
@@ -53,8 +53,8 @@ impl Draft {
         self.writer.entry(parent, name, inode)
     }
 
-    /// An inode. `extents` are asked for those of a regular file; `good` says how many of so many pages, from a page
-    /// frame on, are good before the first whose memory failed.
+    /// Writes an inode. `extents` are read for a regular file only. `good` returns, for a page frame and a number of
+    /// pages from there on, the number of good pages before the first one whose memory failed.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Draft {
         self.writer.extents_end()
     }
 
-    /// Makes `next` a part of `run`, or writes that down and begins anew.
+    /// Makes `next` a part of `run`, or writes `run` down and begins a new run with `next`.
     fn join(&mut self, run: &mut Option<Extent>, next: Extent) -> Result<(), Errno> {
         match run {
             Some(run)
@@ -145,7 +145,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Ends it.
+    /// Ends the tree.
     ///
     /// # Errors
     ///

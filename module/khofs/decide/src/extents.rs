@@ -1,4 +1,4 @@
-//! What arrived of a file and is not in the page cache yet.
+//! Extents of a file that arrived and are not in the page cache yet.
 
 use alloc::vec::Vec;
 use kho_decide::errno::Errno;
@@ -8,14 +8,14 @@ use kho_decide::errno::Errno;
 pub struct Extent {
     /// First page, counted from the beginning of the file.
     pub index: u64,
-    /// Its page frame.
+    /// Page frame of the first page.
     pub pfn: u64,
-    /// Pages.
+    /// Number of pages.
     pub count: u64,
 }
 
 impl Extent {
-    /// A page of a file whose content is lost, because its memory failed.
+    /// An extent of one page whose content is lost, because its memory failed.
     pub fn lost(index: u64) -> Self {
         Self {
             index,
@@ -24,7 +24,7 @@ impl Extent {
         }
     }
 
-    /// Whether it is such a page.
+    /// Whether the content of the extent is lost, see [`lost`](Self::lost).
     pub fn is_lost(&self) -> bool {
         self.pfn == 0
     }
@@ -59,7 +59,7 @@ pub struct Extents {
 }
 
 impl Extents {
-    /// Adds one behind the others, and merges it with the last where it continues that.
+    /// Adds an extent behind the others, and merges it with the last one if it continues that.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl Extents {
         Ok(())
     }
 
-    /// Pages in all.
+    /// Number of pages of all extents.
     pub fn pages(&self) -> u64 {
         self.pages
     }
@@ -93,26 +93,26 @@ impl Extents {
         self.list.partition_point(|e| e.end() <= index)
     }
 
-    /// Whether page `index` is in one.
+    /// Whether page `index` is in an extent.
     pub fn has(&self, index: u64) -> bool {
         let found = self.list.get(self.first_after(index));
         found.is_some_and(|e| e.index <= index)
     }
 
-    /// The first page from `index` on that is in one and not lost.
+    /// The first page from `index` on that is in an extent and whose content is not lost.
     pub fn next_good(&self, index: u64) -> Option<u64> {
         let mut rest = self.list.iter().skip(self.first_after(index));
         let found = rest.find(|extent| !extent.is_lost())?;
         Some(found.index.max(index))
     }
 
-    /// The first page from `index` on that is in one.
+    /// The first page from `index` on that is in an extent.
     pub fn next(&self, index: u64) -> Option<u64> {
         let found = self.list.get(self.first_after(index))?;
         Some(found.index.max(index))
     }
 
-    /// The first page from `index` on that is in none.
+    /// The first page from `index` on that is in no extent.
     pub fn gap(&self, index: u64) -> u64 {
         let mut at = index;
         for extent in self.list.iter().skip(self.first_after(index)) {
@@ -133,7 +133,7 @@ impl Extents {
     ///
     /// # Errors
     ///
-    /// No memory to cut an extent in two; then nothing is taken out.
+    /// If there is no memory to cut an extent in two: nothing is taken out then.
     pub fn take(&mut self, first: u64, end: u64) -> Result<Option<Extent>, Errno> {
         let at = self.first_after(first);
         let Some(extent) = self.list.get(at).copied() else {

@@ -7,20 +7,20 @@ use kho_decide::errno::{EBUSY, EEXIST, Errno};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
-/// What the functions act on.
+/// State that the functions of [`Fake`] read and change.
 #[derive(Default)]
 pub struct Machine {
     /// First page frames of the blocks that the system has, of 2 MiB each; the last one first.
     pub blocks: Vec<u64>,
-    /// What went back to the system.
+    /// Page frames of the pages that went back to the system.
     pub put: BTreeSet<u64>,
     /// Folios, by their first page frame.
     pub folios: BTreeSet<u64>,
-    /// Pages that somebody else holds.
+    /// Pages that have another holder.
     pub held: BTreeSet<u64>,
     /// Whether there are folios.
     pub large: bool,
-    /// Pages that arrived and that nobody has claimed.
+    /// Pages that arrived and are unclaimed.
     pub arrived: BTreeSet<u64>,
     /// Whether memory is going to be given back.
     pub reaping: bool,

@@ -1,4 +1,5 @@
-//! What kho.ko is told of an instance, and what it says of one that arrived: `docs/src/abi/khofs.md`.
+//! The node of an instance: its form when khofs hands it over through kho.ko, and when it arrived
+//! (`docs/src/abi/khofs.md`).
 
 use crate::state::{Arrived, Found, Instance};
 use crate::system::System;
@@ -23,42 +24,42 @@ pub trait Output {
     /// Begins a child.
     fn begin(&mut self, name: &str) -> Result<(), Errno>;
 
-    /// Ends it.
+    /// Ends the child that was begun last.
     fn end(&mut self) -> Result<(), Errno>;
 
-    /// A property.
+    /// Writes a property that is a u32.
     fn u32(&mut self, name: &str, value: u32) -> Result<(), Errno>;
 
-    /// A property.
+    /// Writes a property that is a u64.
     fn u64(&mut self, name: &str, value: u64) -> Result<(), Errno>;
 
-    /// A property.
+    /// Writes a property that is a string.
     fn text(&mut self, name: &str, value: &str) -> Result<(), Errno>;
 
-    /// `mem`; no property for no range.
+    /// Writes the `mem` property; writes none if there is no range.
     fn mem(&mut self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Errno>;
 }
 
 /// A node that arrived. All fail as `include/kho.h` says.
 #[allow(clippy::missing_errors_doc, reason = "said above")]
 pub trait Input: Copy {
-    /// Its child of this name.
+    /// The child of this name.
     fn child(self, name: &str) -> Result<Self, Errno>;
 
-    /// A number.
+    /// The value of a property that is a u32.
     fn u32(self, name: &str) -> Result<u32, Errno>;
 
-    /// A number.
+    /// The value of a property that is a u64.
     fn u64(self, name: &str) -> Result<u64, Errno>;
 
-    /// A string.
+    /// The value of a property that is a string.
     fn text(self, name: &str) -> Result<String, Errno>;
 
-    /// `mem` in its order, empty when there is none.
+    /// The ranges of `mem`, in its order; empty if there is no such property.
     fn mem(self) -> Result<Vec<PhysRange>, Errno>;
 }
 
-/// Writes down an instance of which `what` is to arrive.
+/// Writes down an instance, whose tree and pages are `what`.
 ///
 /// # Errors
 ///
@@ -84,11 +85,11 @@ pub fn write<S: System>(
     out.end()
 }
 
-/// Reads what was written down.
+/// Reads an instance that [`write()`] wrote down.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] for an instance without a tree; what reading gives; no memory.
+/// [`EINVAL`] if the instance has no tree; the error of reading a property; no memory.
 pub fn read(node: impl Input) -> Result<Found, Errno> {
     let name = node.text(INSTANCE)?;
     let written = node.child(TREE)?;
@@ -119,7 +120,7 @@ mod tests {
     use kho_decide::errno::{EBADMSG, ENOENT};
     use std::vec;
 
-    /// kho.ko, as far as it takes nodes.
+    /// The part of kho.ko that takes nodes.
     struct Tree<'a>(Writer<'a>);
 
     fn known(result: Result<(), WriteError>) -> Result<(), Errno> {
@@ -156,7 +157,7 @@ mod tests {
         }
     }
 
-    /// kho.ko, as far as it gives them.
+    /// The part of kho.ko that gives nodes.
     #[derive(Clone, Copy)]
     struct There<'a>(Node<'a>);
 
@@ -193,7 +194,7 @@ mod tests {
         PhysRange::new(PhysAddr::new(start), len).unwrap()
     }
 
-    /// What is read of an instance with this tree and these pages.
+    /// Writes down an instance with this tree and these pages, and returns the result of reading it.
     fn there_and_back(tree: &[PhysRange], data: &[PhysRange]) -> Result<Found, Errno> {
         let mut state: State<Fake> = State::new();
         let instance = state.add("vm".into(), Body::Live(())).unwrap();

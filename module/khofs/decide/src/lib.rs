@@ -1,4 +1,4 @@
-//! What `khofs.ko` decides, on [`kho`], the core that the loader uses too.
+//! The decisions of `khofs.ko`, on top of [`kho`], the core that the loader uses too.
 //!
 //! | module | decides |
 //! | --- | --- |
@@ -16,7 +16,7 @@
 //! | [`xattr`] | extended attributes |
 //! | [`show`] | what `/sys/fs/khofs` says |
 //!
-//! The kernel is a [`system::System`] to all of it.
+//! All modules reach the kernel through a [`system::System`].
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

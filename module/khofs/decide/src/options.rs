@@ -12,22 +12,22 @@ pub const DEFAULT_NAME: &str = "default";
 /// Longest name; what a node of the state tree can be called.
 const MAX_NAME: usize = 63;
 
-/// An option that is not ours (`ENOPARAM` of `include/linux/errno.h`).
+/// Error for an option that khofs does not know (`ENOPARAM` of `include/linux/errno.h`).
 pub const ENOPARAM: Errno = Errno(519);
 
 /// `huge=`: when new memory of a file is a folio of 2 MiB, as for tmpfs
 /// (`Documentation/admin-guide/mm/transhuge.rst`).
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub enum Huge {
-    /// Not at all; nor does what arrived become one.
+    /// Never. Memory that arrived does not become a folio either.
     Never,
-    /// Where all of it is wanted, by fallocate(2), by one write(2), or one after the other; or where a mapping is advised
-    /// to have them.
+    /// If all of the folio is wanted, by fallocate(2), by one write(2), or by one write(2) after the other; or if a
+    /// mapping is advised to have folios.
     #[default]
     Advise,
-    /// Where the file is as large.
+    /// If the file is large enough to fill the folio.
     WithinSize,
-    /// Wherever there is memory for it.
+    /// If there is memory for the folio.
     Always,
 }
 
@@ -44,14 +44,14 @@ impl Huge {
         found.map(|(_, huge)| huge).ok_or(EINVAL)
     }
 
-    /// As it is given.
+    /// The name as the mount option gives it.
     pub fn name(self) -> &'static str {
         let found = Self::NAMES.into_iter().find(|(_, huge)| *huge == self);
         found.map_or("", |(name, _)| name)
     }
 }
 
-/// What was given; `None` for what was not.
+/// Options that a mount gives; `None` for an option that it does not give.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `name=`.
@@ -71,8 +71,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// Takes one option. `ram` is the pages of the machine, for percentages. No limit is 0, which means none for tmpfs: an
-    /// instance without limits could take all of a machine, and no handover would fit any more.
+    /// Takes one option. `ram` is the number of pages of the machine, for percentages. A limit of 0, which means no
+    /// limit for tmpfs, is refused: an instance without limits could take all memory of a machine, and no handover
+    /// would fit any more.
     ///
     /// # Errors
     ///

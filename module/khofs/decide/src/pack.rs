@@ -1,7 +1,7 @@
-//! The tree of an instance as bytes: what is written down before kexec and read after it. Layout:
+//! The tree of an instance as bytes, which are written down before kexec and read after it. Layout:
 //! `docs/src/abi/khofs.md`.
 //!
-//! The reader gives what is written, whatever it means: [`crate::check`] says whether to believe it.
+//! The reader does not judge what it reads: [`crate::check`] says whether to believe it.
 
 use crate::extents::Extent;
 use alloc::vec::Vec;
@@ -20,25 +20,25 @@ pub const S_IFREG: u32 = 0o100_000;
 /// Symbolic link.
 pub const S_IFLNK: u32 = 0o120_000;
 
-/// What is known of an inode besides its data.
+/// Attributes of an inode, besides its data.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Attr {
     /// Inode number.
     pub ino: u64,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Times: seconds since 1970.
+    /// Last access, in seconds since 1970.
     pub atime: i64,
-    /// Last write.
+    /// Last write, in seconds since 1970.
     pub mtime: i64,
-    /// Last change of the inode.
+    /// Last change of the inode, in seconds since 1970.
     pub ctime: i64,
-    /// Their nanoseconds.
+    /// Nanoseconds of `atime`.
     pub atime_ns: u32,
-    /// As above.
+    /// Nanoseconds of `mtime`.
     pub mtime_ns: u32,
-    /// As above.
+    /// Nanoseconds of `ctime`.
     pub ctime_ns: u32,
     /// Type and permissions.
     pub mode: u32,
@@ -46,7 +46,7 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Links; not written, but counted.
+    /// Number of links; it is not written, but counted when the tree is read.
     pub nlink: u32,
     /// Device number (`new_encode_dev`).
     pub rdev: u32,
@@ -61,18 +61,18 @@ impl Attr {
     }
 }
 
-/// Writes bytes.
+/// Writes a tree as bytes.
 #[derive(Default)]
 pub struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    /// Begins with the header.
+    /// Begins a tree with the header.
     ///
     /// # Errors
     ///
-    /// No memory; so for all that follow.
+    /// No memory; the same holds for the methods below.
     pub fn new(next_ino: u64) -> Result<Self, Errno> {
         let mut writer = Self::default();
         writer.raw(&MAGIC)?;
@@ -80,7 +80,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// What was written.
+    /// Returns the bytes that were written.
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }
@@ -91,7 +91,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Seven bits a byte, the lowest first, the top bit set in all but the last.
+    /// Writes a number: seven bits in each byte, the lowest first, the top bit set in all bytes but the last.
     fn number(&mut self, value: u64) -> Result<(), Errno> {
         let mut buf = [0u8; 10];
         let mut len = 0usize;
@@ -108,7 +108,7 @@ impl Writer {
         self.raw(buf.get(..len).unwrap_or(&[]))
     }
 
-    /// Small negative numbers are short too.
+    /// Writes a signed number, in a form in which small negative numbers are short too.
     fn signed(&mut self, value: i64) -> Result<(), Errno> {
         self.number((value.wrapping_shl(1) ^ (value >> 63)) as u64)
     }
@@ -118,7 +118,7 @@ impl Writer {
         self.raw(bytes)
     }
 
-    /// The root comes first, as an inode without an entry.
+    /// Writes an inode. The root comes first, as an inode without an entry.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Writer {
         Ok(())
     }
 
-    /// An extent of the regular file that was written last, ascending.
+    /// Writes an extent of the regular file that was written last, ascending.
     ///
     /// # Errors
     ///
@@ -174,8 +174,8 @@ impl Writer {
         self.number(0)
     }
 
-    /// An entry: the number of its directory and of its inode in the order in which inodes are written. The
-    /// number after the last one means that the inode follows.
+    /// Writes an entry: its name, and the number of its directory and of its inode in the order in which inodes are
+    /// written. The number after the last one means that the inode follows.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Writer {
         self.number(inode)
     }
 
-    /// Ends the whole.
+    /// Ends the tree.
     ///
     /// # Errors
     ///
@@ -198,11 +198,11 @@ impl Writer {
 
 /// An inode as it is read.
 pub struct Inode<'a> {
-    /// What is known of it.
+    /// Attributes of the inode.
     pub attr: Attr,
-    /// Of a symbolic link.
+    /// Target of a symbolic link; empty for other inodes.
     pub target: &'a [u8],
-    /// Bytes of the attributes.
+    /// Reader at the bytes of the extended attributes.
     attributes: Reader<'a>,
     count: u64,
 }
@@ -228,7 +228,7 @@ pub struct Entry<'a> {
     pub inode: u64,
 }
 
-/// Reads bytes.
+/// Reads a tree from bytes.
 #[derive(Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -239,7 +239,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// [`EBADMSG`] for what is malformed; so for all that follow.
+    /// [`EBADMSG`] if the bytes are malformed; the same holds for the methods below.
     pub fn new(bytes: &'a [u8]) -> Result<(Self, u64), Errno> {
         let rest = bytes.strip_prefix(&MAGIC).ok_or(EBADMSG)?;
         let mut reader = Self { rest };
@@ -281,7 +281,7 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// Whether all was read.
+    /// Whether all bytes were read.
     pub fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
@@ -358,7 +358,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where an extent is in memory.
+/// Physical range of an extent; `None` if it is no valid range.
 pub fn range(extent: Extent) -> Option<PhysRange> {
     let start = extent.pfn.checked_mul(PAGE_SIZE)?;
     PhysRange::new(PhysAddr::new(start), extent.count.checked_mul(PAGE_SIZE)?).ok()

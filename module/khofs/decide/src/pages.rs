@@ -11,7 +11,7 @@ use crate::system::{Cache, System};
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EEXIST, EINVAL, ENOMEM, Errno};
 
-/// Input or output error: memory that arrived is somebody else's by now.
+/// Input or output error: the memory that arrived belongs to another owner by now, or its content is lost.
 const EIO: Errno = Errno(5);
 
 /// Free pages that an instance keeps for itself, besides an eighth of what it uses: 8 MiB.
@@ -23,25 +23,25 @@ const LARGE: u64 = 16384;
 /// Sizes in pages that are asked for when the system has no 2 MiB in one piece.
 const PIECES: [u64; 3] = [64, 8, 1];
 
-/// What a page is wanted for, `struct khofs_want`.
+/// Purpose for which a page is wanted, `struct khofs_want`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Want {
-    /// Pages that the file will have in all.
+    /// Number of pages that the file will have in all.
     pub pages: u64,
-    /// First page that is wanted besides it.
+    /// First of the pages of the file that are wanted besides the page itself.
     pub first: u64,
-    /// The page after the last one.
+    /// The page after the last of these pages.
     pub end: u64,
 }
 
 impl<S: System> State<S> {
-    /// Puts a new page at `index`, or a folio that has it, into the page cache: locked, not uptodate, and zero if it is
-    /// said to be clean. Gives the page.
+    /// Puts a new page at `index`, or a folio with that page, into the page cache: locked and not uptodate. Returns the
+    /// page, which is zero if it is said to be clean.
     ///
     /// # Errors
     ///
-    /// [`EEXIST`] when there is one already; [`ENOSPC`]; [`ENOMEM`].
+    /// [`EEXIST`] if there is a page at `index` already; [`ENOSPC`]; [`ENOMEM`].
     pub fn grow(
         &mut self,
         id: u32,
@@ -67,7 +67,7 @@ impl<S: System> State<S> {
         Ok(page)
     }
 
-    /// A folio of 2 MiB in the page cache, if one is wanted and can be had: its page for `index`.
+    /// Puts a folio of 2 MiB into the page cache, if one is wanted and available. Returns its page for `index`.
     fn grow_folio(
         &mut self,
         id: u32,
@@ -110,7 +110,7 @@ impl<S: System> State<S> {
         Ok(Some(Page { pfn, ..page }))
     }
 
-    /// A chunk that is not in use.
+    /// Takes all pages of a chunk that is not in use.
     fn take_chunk(&mut self, id: u32) -> Option<Page> {
         if let Some(page) = self.chunks.take_chunk(id, S::is_ready) {
             return Some(page);
@@ -119,7 +119,7 @@ impl<S: System> State<S> {
         self.chunks.take_all(base, S::is_ready)
     }
 
-    /// The page for page `index` of a file: beside its neighbours, or where it keeps neighbours together.
+    /// Takes a page for page `index` of a file: beside its neighbours, or at a place that keeps neighbours together.
     fn pick(&mut self, id: u32, inode: impl Cache, index: u64, pages: u64) -> Result<Page, Errno> {
         let first = index & !PAGES.saturating_sub(1);
         let end = first.saturating_add(PAGES);
@@ -138,8 +138,8 @@ impl<S: System> State<S> {
             let page = self.chunks.take_at(id, wanted, S::is_ready);
             return page.ok_or(ENOMEM);
         }
-        // Holes first, when there are more of them than are kept for the files that they are beside: each new chunk is a
-        // range more.
+        // Holes first, when there are more of them than are kept for the files that they are beside: each new chunk is
+        // a range more.
         let holes = self.has_slack(id);
         if let Some(page) = self.chunks.take(id, holes, S::is_ready) {
             return Ok(page);
@@ -156,9 +156,9 @@ impl<S: System> State<S> {
         self.chunks.take(id, false, S::is_ready).ok_or(ENOMEM)
     }
 
-    /// Whether 2 MiB of a file, from `first` on and without a page so far, get a chunk of their own: where it grows by one
-    /// page after the other, and in large files. A few pages of each of many files of some MiB would leave little but
-    /// holes otherwise.
+    /// Whether 2 MiB of a file, from `first` on and without a page so far, get a chunk of their own: if the file grows
+    /// by one page after the other, and in large files. Otherwise a few pages of each of many files of some MiB would
+    /// leave little but holes.
     fn has_place(&self, id: u32, inode: impl Cache, first: u64, pages: u64) -> bool {
         let grows = || {
             let before = first.checked_sub(1);
@@ -178,7 +178,7 @@ impl<S: System> State<S> {
         free > keep(owned, free)
     }
 
-    /// New memory from the system: the first page frame.
+    /// Takes new memory from the system for an instance. Returns the first page frame.
     fn acquire(&mut self, id: u32, count: u64, large: bool) -> Option<u64> {
         let pfn = S::take_pages(count)?;
         // A chunk that has pages of an instance that arrived is that instance's.
@@ -204,21 +204,21 @@ impl<S: System> State<S> {
         added.then_some(pfn)
     }
 
-    /// A page is free again.
+    /// Makes a page free again.
     fn give(&mut self, pfn: u64) {
         if let Some(idle) = self.chunks.give(pfn) {
             put::<S>(&idle);
         }
     }
 
-    /// All pages of a chunk are free again.
+    /// Makes all pages of a chunk free again.
     fn give_all(&mut self, pfn: u64) {
         if let Some(idle) = self.chunks.give_all(pfn) {
             put::<S>(&idle);
         }
     }
 
-    /// A folio of so many pages left the page cache.
+    /// Frees a folio of `count` pages that left the page cache.
     pub fn folio_freed(&mut self, pfn: u64, count: u64) {
         let Some(owner) = self.chunks.owner(pfn) else {
             return;
@@ -236,7 +236,8 @@ impl<S: System> State<S> {
         }
     }
 
-    /// Makes pages that arrived ours: those of the chunks in which the pages of `extent` are.
+    /// Claims memory that arrived, for the instance: all of its unclaimed pages in the chunks that have pages of
+    /// `extent`.
     fn claim(&mut self, id: u32, extent: Extent) -> Result<(), Errno> {
         let last = extent.pfn.saturating_add(extent.count.saturating_sub(1));
         for number in extent.pfn / PAGES..=last / PAGES {
@@ -268,12 +269,12 @@ impl<S: System> State<S> {
         }
     }
 
-    /// Brings what arrived for page `index` into the page cache, with what is in the same 2 MiB of the file. Gives the
-    /// number of pages.
+    /// Brings the memory that arrived for page `index` into the page cache, with all that arrived for the same 2 MiB of
+    /// the file. Returns the number of pages.
     ///
     /// # Errors
     ///
-    /// `EIO` when the memory was released, or its content lost; no memory.
+    /// `EIO` if the memory was released, or its content is lost; no memory.
     pub fn bring(
         &mut self,
         id: u32,
@@ -324,8 +325,8 @@ impl<S: System> State<S> {
         Ok(brought)
     }
 
-    /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio; false
-    /// when it is no such extent, or cannot be one now.
+    /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio.
+    /// False if the extent is no whole chunk, or cannot become a folio now.
     fn bring_folio(&mut self, id: u32, inode: impl Cache, extent: Extent) -> Result<bool, Errno> {
         let whole = extent.count == PAGES && extent.pfn.is_multiple_of(PAGES);
         let aligned = extent.index.is_multiple_of(PAGES);
@@ -345,11 +346,11 @@ impl<S: System> State<S> {
         Ok(true)
     }
 
-    /// What arrived for pages `first` to before `end` of a file is not wanted any more.
+    /// Discards the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more.
     ///
     /// # Errors
     ///
-    /// No memory; then the rest is still there.
+    /// No memory; the rest is still there then.
     pub fn forget(
         &mut self,
         id: u32,
@@ -387,13 +388,14 @@ impl<S: System> State<S> {
 }
 
 impl<S: System> State<S> {
-    /// Memory that is not needed, a part of it at a time.
+    /// Takes memory that is not needed, at most one chunk at a time; `None` if there is no more.
     pub fn take_idle(&mut self) -> Option<Idle> {
         let spare = self.chunks.next_spare();
         spare.or_else(|| self.chunks.trim(keep))
     }
 
-    /// An inode is gone. Whether what arrived of it goes too: not when it goes because a superblock could not be filled.
+    /// Accounts for an inode that is gone. Returns whether the memory that arrived for it goes too: it does not if the
+    /// inode is gone because a superblock could not be filled.
     pub fn inode_gone(&mut self, id: u32, content: &Content) -> bool {
         match self.instance(id) {
             Ok(instance) if matches!(instance.body, Body::Live(_) | Body::Ending) => {
@@ -405,12 +407,12 @@ impl<S: System> State<S> {
     }
 }
 
-/// How many free pages a pool keeps that owns `owned` pages of which `free` are free.
+/// Number of free pages that a pool keeps which owns `owned` pages, of which `free` are free.
 fn keep(owned: u64, free: u64) -> u64 {
     (owned.saturating_sub(free) / 8).saturating_add(KEEP)
 }
 
-/// Gives what an instance does not need any more back to the system.
+/// Gives memory that an instance does not need any more back to the system.
 pub fn put<S: System>(idle: &Idle) {
     if idle.folded {
         return S::put_folio(idle.base);
@@ -450,7 +452,8 @@ mod tests {
         state.instance(id).unwrap().used
     }
 
-    /// What arrived of a file, in an instance that is live by now: of each extent, place, page frame and pages.
+    /// Content of a file that arrived, in an instance that is live by now. An extent is its first page in the file, its
+    /// page frame and its number of pages.
     fn arrived(state: &mut State<Fake>, id: u32, extents: &[(u64, u64, u64)]) -> Content {
         let mut content = Content::default();
         let instance = state.instance(id).unwrap();

@@ -1,4 +1,4 @@
-//! What is made of a tree that was written down, once [`check`](crate::check) believes it.
+//! Inodes that are made of a tree that was written down, once [`check`](crate::check) believes it.
 
 use crate::account::target_pages;
 use crate::content::Content;
@@ -7,12 +7,12 @@ use crate::pack::{Attr, Reader, S_IFDIR, S_IFREG};
 use crate::xattr::Attribute;
 use kho_decide::errno::Errno;
 
-/// What a tree uses of its instance's limits, see [`crate::account`].
+/// Amounts that a tree uses of its instance's limits, see [`crate::account`].
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// Pages that targets of symbolic links count as.
+    /// Number of pages that targets of symbolic links count as.
     pub pages: u64,
-    /// Bytes of inode space.
+    /// Inode space in bytes.
     pub space: u64,
 }
 
@@ -25,11 +25,11 @@ impl Used {
 
 /// An inode to make.
 pub struct Made<'a> {
-    /// What is known of it.
+    /// Attributes of the inode.
     pub attr: Attr,
-    /// Of a symbolic link.
+    /// Target of a symbolic link; empty for other inodes.
     pub target: &'a [u8],
-    /// What is kept for it.
+    /// Data that khofs keeps for the inode.
     pub content: Content,
 }
 
@@ -44,7 +44,7 @@ impl Made<'_> {
 ///
 /// # Errors
 ///
-/// No memory; whatever [`check`](crate::check::check) finds wrong.
+/// No memory; every error that [`check`](crate::check::check) finds.
 pub fn inode<'a>(reader: &mut Reader<'a>, used: &mut Used) -> Result<Made<'a>, Errno> {
     let read = reader.inode()?;
     let mut content = Content {

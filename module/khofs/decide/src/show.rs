@@ -1,4 +1,4 @@
-//! What `/sys/fs/khofs` and `/proc/mounts` say.
+//! The texts that `/sys/fs/khofs` and `/proc/mounts` show.
 
 use crate::bits::PAGES;
 use crate::state::{Body, Instance, State};
@@ -7,7 +7,8 @@ use core::fmt::Write;
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EINVAL, Errno};
 
-/// `status`: a line for each instance, as many as there is room for: its name, then `key=value` words. Bytes throughout.
+/// `status`: a line for each instance, as many as there is room for: its name, then `key=value` words. All sizes are in
+/// bytes.
 pub fn status<S: System>(state: &State<S>, out: &mut impl Write) {
     for instance in &state.instances {
         let (_, free) = state.chunks.totals(instance.id);
@@ -47,7 +48,7 @@ pub fn status<S: System>(state: &State<S>, out: &mut impl Write) {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when they do not fit.
+/// [`EINVAL`] if the options do not fit.
 pub fn options<S: System>(instance: &Instance<S>, out: &mut impl Write) -> Result<(), Errno> {
     write!(
         out,

@@ -8,14 +8,14 @@ use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use kho_decide::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
 
-/// What arrived of an instance that was not mounted yet.
+/// Tree and pages of an instance that arrived and was not mounted yet.
 #[derive(Debug)]
 pub struct Arrived {
-    /// Where its tree is written down.
+    /// Physical ranges in which its tree is written down, in order.
     pub tree: Vec<PhysRange>,
-    /// Bytes of that.
+    /// Length of the tree in bytes.
     pub size: usize,
-    /// CRC-32 of that.
+    /// CRC-32 of the tree.
     pub checksum: u32,
     /// The pages of its files.
     pub data: RangeSet,
@@ -26,63 +26,63 @@ pub struct Arrived {
 /// An instance that arrived.
 #[derive(Debug)]
 pub struct Found {
-    /// Its name.
+    /// Name of the instance.
     pub name: String,
-    /// Pages that may be used.
+    /// Maximum number of pages that may be used.
     pub limit: u64,
-    /// Inodes that may be used.
+    /// Maximum number of inodes that may be used.
     pub inode_limit: u64,
-    /// What there is of it.
+    /// Tree and pages of the instance.
     pub arrived: Arrived,
     /// The first page of its tree, which stays reserved until the instance is mounted or released.
     pub first: u64,
 }
 
-/// What an instance consists of.
+/// State of the files of an instance.
 pub enum Body<S: System> {
-    /// Nothing yet.
+    /// A new instance, which has no files yet.
     New,
-    /// It arrived, and all of it is still reserved.
+    /// The instance arrived, and all of its memory is still reserved.
     Arrived(Arrived),
-    /// Its files are there. The instance has an active reference on the superblock.
+    /// The files are there. The instance has an active reference on the superblock.
     Live(S::Super),
-    /// It is being released, or there was no memory to give back what is left of it.
+    /// The instance is being released, or there was no memory to give back the rest of it.
     Ending,
 }
 
 /// A file system that has a name.
 pub struct Instance<S: System> {
-    /// Its number, not 0.
+    /// Number of the instance, not 0.
     pub id: u32,
-    /// Its name.
+    /// Name of the instance.
     pub name: String,
-    /// Pages that may be used.
+    /// Maximum number of pages that may be used.
     pub limit: u64,
-    /// Inodes that may be used; it is inode space that is limited by this, see [`crate::account`].
+    /// Maximum number of inodes that may be used. It limits the inode space, see [`crate::account`].
     pub inode_limit: u64,
-    /// Pages in files, and of long symbolic links.
+    /// Number of pages in files and of long symbolic links.
     pub used: u64,
-    /// Inodes.
+    /// Number of inodes.
     pub inodes: u64,
-    /// Bytes of inode space that are used.
+    /// Inode space that is used, in bytes.
     pub space: u64,
     /// Number of the next inode.
     pub next_ino: u64,
-    /// What there is of it.
+    /// State of the instance's files.
     pub body: Body<S>,
-    /// As what it arrived; khofs has that node for its own.
+    /// Node as which the instance arrived, and which khofs holds; `None` if the instance did not arrive.
     pub node: Option<S::Node>,
     /// Pages of live files that are still reserved.
     pub unclaimed: RangeSet,
-    /// When new memory is a folio of 2 MiB.
+    /// Condition on which new memory is a folio of 2 MiB.
     pub huge: Huge,
 }
 
-/// Everything that the lock is around.
+/// All state that the lock protects.
 pub struct State<S: System> {
     /// All instances.
     pub instances: Vec<Instance<S>>,
-    /// Their memory.
+    /// Memory of the instances.
     pub chunks: Chunks,
     /// Whether names and sizes must not change.
     pub frozen: bool,
@@ -94,7 +94,7 @@ pub struct State<S: System> {
 }
 
 impl<S: System> State<S> {
-    /// No instance.
+    /// Makes a state without instances.
     pub const fn new() -> Self {
         Self {
             instances: Vec::new(),
@@ -110,7 +110,7 @@ impl<S: System> State<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`].
+    /// [`ENOENT`] if there is no such instance.
     pub fn instance(&mut self, id: u32) -> Result<&mut Instance<S>, Errno> {
         self.instances.iter_mut().find(|i| i.id == id).ok_or(ENOENT)
     }
@@ -119,7 +119,7 @@ impl<S: System> State<S> {
     ///
     /// # Errors
     ///
-    /// [`EEXIST`] for a name that is taken; no memory.
+    /// [`EEXIST`] if the name is taken; no memory.
     pub fn add(&mut self, name: String, body: Body<S>) -> Result<&mut Instance<S>, Errno> {
         if self.instances.iter().any(|i| i.name == name) {
             return Err(EEXIST);
@@ -145,7 +145,7 @@ impl<S: System> State<S> {
         self.instances.last_mut().ok_or(ENOMEM)
     }
 
-    /// Adds an instance that arrived, as that node.
+    /// Adds an instance that arrived as `node`.
     ///
     /// # Errors
     ///
@@ -160,11 +160,11 @@ impl<S: System> State<S> {
         Ok(instance)
     }
 
-    /// The number of the instance that a mount wants, which is made unless it exists.
+    /// Returns the number of the instance that a mount asks for, and makes that instance if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] in the active phase when it is not live, and when it ends; no memory.
+    /// [`EBUSY`] in the active phase if the instance is not live; [`EBUSY`] if the instance is ending; no memory.
     pub fn mount(&mut self, options: &Options) -> Result<u32, Errno> {
         let frozen = self.frozen;
         let at = self.instances.iter().position(|i| i.name == options.name());
@@ -189,16 +189,16 @@ impl<S: System> State<S> {
         }
     }
 
-    /// The mount that [`mount`](Self::mount) began is done or has failed.
+    /// Notes that the mount that [`mount`](Self::mount) began is done or has failed.
     pub fn mount_done(&mut self) {
         self.instances.retain(|i| !matches!(i.body, Body::New));
     }
 
-    /// Begins to end an instance: its number, and what there was of it.
+    /// Begins to end an instance. Returns its number and the former state of its files.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] for no such name; [`EBUSY`] in the active phase.
+    /// [`ENOENT`] if no instance has that name; [`EBUSY`] in the active phase.
     pub fn end(&mut self, name: &str) -> Result<(u32, Body<S>), Errno> {
         let frozen = self.frozen;
         let instance = self.instances.iter_mut().find(|i| i.name == name);

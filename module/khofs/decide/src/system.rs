@@ -1,14 +1,14 @@
-//! What decisions ask of the kernel, and what they have it do.
+//! The kernel as the decisions of this crate use it: questions to it, and actions that it executes.
 //!
-//! khofs.ko implements these on its boundary, which does as it is told: that a page is free, and whose it is, is decided
-//! here. A test implements them on a machine of its own.
+//! khofs.ko implements these traits in its boundary, which decides nothing: this crate decides whether a page is free,
+//! and which instance owns it. A test implements them on a machine of its own.
 
 use crate::content::Content;
 use crate::extents::Extent;
 use kho::PhysRange;
 use kho_decide::errno::Errno;
 
-/// The machine, and names for what it keeps.
+/// The machine, and the types of the objects that it keeps.
 pub trait System {
     /// A superblock.
     type Super: Copy;
@@ -17,41 +17,43 @@ pub trait System {
     /// Pages with a tree that was written down.
     type Block;
 
-    /// Pages of the machine.
+    /// Number of pages of the machine.
     fn ram_pages() -> u64;
 
     /// Whether there are folios of 2 MiB.
     fn large() -> bool;
 
-    /// `count` pages from the system, zero, next to each other, each with one reference: the first page frame.
+    /// Takes `count` contiguous zeroed pages from the system, each with one reference. Returns the first page frame.
     fn take_pages(count: u64) -> Option<u64>;
 
     /// Gives a page back that [`Chunks`](crate::chunks::Chunks) has forgotten.
     fn put_page(pfn: u64);
 
-    /// The same for a folio.
+    /// Gives a folio back that [`Chunks`](crate::chunks::Chunks) has forgotten.
     fn put_folio(base: u64);
 
-    /// Whether nobody but khofs holds a free page, and its memory is good. A folio (`folded`) is made pages then.
+    /// Whether only khofs holds a free page, and the page's memory is good. If the page is in a folio (`folded`),
+    /// splits that folio into pages.
     fn is_ready(pfn: u64, folded: bool) -> bool;
 
-    /// How many of `count` pages, from `pfn` on, are good before the first whose memory failed.
+    /// Number of good pages among the `count` pages from `pfn` on, before the first one whose memory failed.
     fn good_pages(pfn: u64, count: u64) -> u64;
 
-    /// Makes one folio of the pages of a chunk that are in no file. False when somebody holds one of them.
+    /// Makes one folio of the pages of a chunk, which are in no file. False if one of them has another holder.
     fn fold(base: u64) -> bool;
 
-    /// Makes pages of a folio that is in no file. False when somebody holds it, or a part of its memory failed.
+    /// Splits a folio that is in no file into pages. False if the folio has another holder, or a part of its memory
+    /// failed.
     fn unfold(base: u64) -> bool;
 
-    /// Takes pages that arrived, each with one reference from here on.
+    /// Claims pages that arrived, each with one reference from then on.
     ///
     /// # Errors
     ///
-    /// When they are somebody else's by now.
+    /// If the pages were claimed or released before.
     fn claim(range: PhysRange) -> Result<(), Errno>;
 
-    /// Gives memory that is not needed back in a while.
+    /// Makes khofs give memory that it does not need back to the system in a while.
     fn reap_later();
 }
 
@@ -61,36 +63,36 @@ pub trait System {
 pub struct Run {
     /// First page in the file.
     pub index: u64,
-    /// Its page frame.
+    /// Page frame of the first page.
     pub pfn: u64,
-    /// Pages.
+    /// Number of pages.
     pub count: u64,
 }
 
 /// The page cache of an inode.
 pub trait Cache: Copy {
-    /// Puts a page that an instance owns and that was taken from the free ones, or arrived, into it: `locked` and not
-    /// uptodate, or ready for use.
+    /// Puts a page into the page cache that an instance owns and that was taken from the free ones, or arrived:
+    /// `locked` and not uptodate, or ready for use.
     ///
     /// # Errors
     ///
-    /// `EEXIST`; no memory.
+    /// `EEXIST` if there is a page at `index` already; no memory.
     fn insert(self, index: u64, pfn: u64, locked: bool) -> Result<(), Errno>;
 
-    /// The first run that ends behind page `from`.
+    /// The first run that ends behind page `from`; `None` if there is none.
     fn next_run(self, from: u64) -> Option<Run>;
 
-    /// Tells how many pages are not in it yet.
+    /// Sets the number of pages of the inode that arrived and are not in the page cache yet.
     fn set_lazy(self, pages: u64);
 
-    /// The first page from `index` on that has data, `u64::MAX` for none.
+    /// The first page from `index` on that has data; `u64::MAX` if there is none.
     fn next_data(self, content: &Content, index: u64) -> u64 {
         let cached = self.next_run(index).map(|run| run.index.max(index));
         let lazy = content.lazy.next(index);
         cached.into_iter().chain(lazy).min().unwrap_or(u64::MAX)
     }
 
-    /// The first page from `index` on that has none.
+    /// The first page from `index` on that has no data.
     fn next_hole(self, content: &Content, index: u64) -> u64 {
         let mut at = index;
         loop {
@@ -102,7 +104,7 @@ pub trait Cache: Copy {
         }
     }
 
-    /// All extents of a regular file: what is in the page cache and what is not, ascending.
+    /// All extents of a regular file, ascending: those in the page cache, and those that are not in it yet.
     fn extents(self, content: &Content) -> impl Iterator<Item = Extent> {
         let mut at = Some(0u64);
         core::iter::from_fn(move || {

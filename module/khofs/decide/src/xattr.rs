@@ -30,7 +30,7 @@ pub struct Attribute {
 }
 
 impl Attribute {
-    /// An attribute with a copy of both.
+    /// Makes an attribute with a copy of `name` and of `value`.
     ///
     /// # Errors
     ///
@@ -69,8 +69,8 @@ impl Attribute {
 /// All attributes of an inode, by name.
 ///
 /// They are in blocks, so that none of what is done under the lock touches all of them. No block is empty, and two
-/// neighbours have more than half a block together, unless there was no memory to join them: what is removed leaves no more
-/// memory behind than is accounted.
+/// neighbours have more than half a block together, unless there was no memory to join them: so attributes that were
+/// removed leave no more memory behind than is accounted.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Attributes {
     blocks: Vec<Vec<Attribute>>,
@@ -82,7 +82,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// All of them.
+    /// All attributes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Attribute> {
         All {
             rest: self.blocks.iter().flatten(),
@@ -90,7 +90,7 @@ impl Attributes {
         }
     }
 
-    /// Bytes of inode space that they take.
+    /// Inode space that the attributes take, in bytes.
     pub fn space(&self) -> u64 {
         self.space
     }
@@ -109,7 +109,7 @@ impl Attributes {
     ///
     /// # Errors
     ///
-    /// [`ENODATA`].
+    /// [`ENODATA`] if there is no attribute of that name.
     pub fn get(&self, name: &[u8]) -> Result<&[u8], Errno> {
         let (block, at) = self.find(name);
         let found = self.blocks.get(block).zip(at.ok());
@@ -117,11 +117,12 @@ impl Attributes {
         found.map(Attribute::value).ok_or(ENODATA)
     }
 
-    /// Sets (`Some`, of that name) or removes an attribute; `flags` as setxattr(2) has them. Gives what it was.
+    /// Sets an attribute (`Some`, of that name) or removes it; `flags` as setxattr(2) has them. Returns the former
+    /// attribute.
     ///
     /// # Errors
     ///
-    /// [`EEXIST`], [`ENODATA`] as setxattr(2) says; no memory. Then nothing changed.
+    /// [`EEXIST`], [`ENODATA`] as setxattr(2) says; no memory. Nothing changed then.
     pub fn set(
         &mut self,
         name: &[u8],
@@ -160,7 +161,7 @@ impl Attributes {
         Ok(())
     }
 
-    /// Makes room for one more at that place, and gives the place that it has then.
+    /// Makes room for one more attribute at that place. Returns the place that it has then.
     fn make_room(&mut self, block: usize, at: usize) -> Result<(usize, usize), Errno> {
         if self.blocks.is_empty() {
             let mut fresh = Vec::new();
@@ -235,11 +236,11 @@ impl Attributes {
         }
     }
 
-    /// Writes the names as listxattr(2) gives them, without `trusted.` unless `trusted`; the length.
+    /// Writes the names as listxattr(2) gives them, without `trusted.` unless `trusted`. Returns the length.
     ///
     /// # Errors
     ///
-    /// [`ERANGE`] when they do not fit; an empty buffer asks for the length only.
+    /// [`ERANGE`] if the names do not fit; an empty buffer asks for the length only.
     pub fn names(&self, trusted: bool, buf: &mut [u8]) -> Result<usize, Errno> {
         let hidden = if trusted { 0 } else { self.trusted };
         let all = self.listed.saturating_sub(hidden);

@@ -1,4 +1,4 @@
-//! What C calls; `khofs.h` declares the same.
+//! Functions that C calls; `khofs.h` declares the same.
 //!
 //! Every pointer here comes from the C files, which pass on what the kernel gave: strings end with a NUL, buffers have
 //! their length, inodes and superblocks stay during the call, a file is the one of its inode.

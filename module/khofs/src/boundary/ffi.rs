@@ -1,4 +1,4 @@
-//! What the C files give; `khofs.h` and `include/kho.h` declare the same.
+//! Functions that the C files define; `khofs.h` and `include/kho.h` declare the same.
 
 use core::ffi::{c_char, c_int, c_void};
 use khofs_decide::pack::Attr;

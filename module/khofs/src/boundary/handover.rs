@@ -38,7 +38,7 @@ fn check(result: c_int) -> Result<(), Errno> {
 pub struct Context<'a>(NonNull<c_void>, PhantomData<&'a mut ()>);
 
 impl Context<'_> {
-    /// What kho.ko gave.
+    /// Makes a context of the pointer that kho.ko gave.
     ///
     /// # Safety
     ///
@@ -101,7 +101,7 @@ pub struct Node(i64);
 
 #[cfg(test)]
 impl Node {
-    /// One of a test, whose memory cannot be given back.
+    /// A node of a test, whose memory cannot be given back.
     pub fn that_stays() -> Self {
         Self(1)
     }
@@ -120,20 +120,21 @@ impl Node {
         })
     }
 
-    /// Makes it khofs's own, with all below it: nobody else releases its memory, and khofs may hand that on as it is.
+    /// Makes khofs the holder of the node, with all nodes below it: only khofs can release its memory, and khofs may
+    /// hand that on unchanged.
     ///
     /// # Errors
     ///
-    /// As `include/kho.h` says: `EBUSY` when some of its memory is not there any more.
+    /// As `include/kho.h` says: `EBUSY` if some of its memory was claimed or released.
     pub fn hold(self) -> Result<(), Errno> {
         check(ffi::khofs_c_hold_node(self.0))
     }
 
-    /// Gives what khofs has not claimed of it back to the system.
+    /// Gives the memory of the node that khofs has not claimed back to the system.
     ///
     /// # Errors
     ///
-    /// As `include/kho.h` says; then nothing changed.
+    /// As `include/kho.h` says; nothing changed then.
     pub fn release(self) -> Result<(), Errno> {
         check(ffi::khofs_c_release_node(self.0))
     }
@@ -207,8 +208,8 @@ impl Input for Node {
     }
 }
 
-/// Takes pages that arrived, each with one reference from here on. Those whose memory failed are among them: whoever
-/// reads, writes or maps a page of the page cache asks for that.
+/// Claims pages that arrived, each with one reference from then on. Pages whose memory failed are among them: code that
+/// reads, writes or maps a page of the page cache checks for that.
 ///
 /// # Errors
 ///

@@ -10,12 +10,12 @@ pub fn ram_pages() -> u64 {
     ffi::khofs_c_ram_pages()
 }
 
-/// Lets nothing change that is written down, or ends that. Not with the state's lock.
+/// Freezes everything that is written down, or ends the freeze. The caller must not hold the state's lock.
 pub fn freeze(frozen: bool) {
     ffi::khofs_c_freeze(frozen);
 }
 
-/// Calls [`crate::pages::reap`] in a while.
+/// Makes the kernel call [`crate::pages::reap`] in a while.
 pub fn reap_later() {
     ffi::khofs_c_reap_later();
 }
@@ -28,13 +28,14 @@ pub fn now() -> (i64, u32) {
     (seconds, nanoseconds)
 }
 
-/// `count` pages from the system, zero, next to each other, each with one reference: the first page frame.
+/// Takes `count` contiguous zeroed pages from the system, each with one reference. Returns the first page frame.
 pub fn take_pages(count: u64) -> Option<u64> {
     let count = usize::try_from(count).ok()?;
     Some(ffi::khofs_c_take_pages(count)).filter(|pfn| *pfn != 0)
 }
 
-/// Whether nobody but khofs holds a free page that [`khofs_decide::chunks::Chunks`] owns, and its memory is good. A folio (`folded`) is made pages then.
+/// Whether only khofs holds a free page that [`khofs_decide::chunks::Chunks`] owns, and the page's memory is good. If
+/// the page is in a folio (`folded`), splits that folio into pages.
 pub fn is_ready(pfn: u64, folded: bool) -> bool {
     if folded {
         return unfold(pfn & !khofs_decide::bits::PAGES.saturating_sub(1));
@@ -44,7 +45,8 @@ pub fn is_ready(pfn: u64, folded: bool) -> bool {
     held_once && good_pages(pfn, 1) == 1
 }
 
-/// How many of `count` pages, from `pfn` on, are good before the first whose memory failed. All of them belong to files.
+/// Number of good pages among the `count` pages from `pfn` on, before the first one whose memory failed. All of these
+/// pages belong to files.
 pub fn good_pages(pfn: u64, count: u64) -> u64 {
     // SAFETY: owned, or arrived and believed by kho.ko, so they are RAM with page frames.
     unsafe { ffi::khofs_c_good_pages(pfn, count) }
@@ -56,13 +58,14 @@ pub fn large() -> bool {
 }
 
 /// Makes one folio of the pages of a chunk, all of which were taken from the free ones or arrived, and are in no file.
-/// False when somebody holds one of them.
+/// False if one of them has another holder.
 pub fn fold(base: u64) -> bool {
-    // SAFETY: RAM with page frames, as only pages that `Chunks` owns are folded, and a folio is made of none that others hold.
+    // SAFETY: RAM with page frames, as only pages that `Chunks` owns are folded, and a folio is made of none that
+    // others hold.
     unsafe { ffi::khofs_c_fold(base) }
 }
 
-/// Makes pages of a folio that is in no file. False when somebody holds it, or a part of its memory failed.
+/// Splits a folio that is in no file into pages. False if the folio has another holder, or a part of its memory failed.
 pub fn unfold(base: u64) -> bool {
     // SAFETY: the head of a folio that `Chunks` owns and noted as one (`folded`), so it has page frames.
     unsafe { ffi::khofs_c_unfold(base) }
@@ -90,14 +93,14 @@ pub fn is_reserved(pfn: u64) -> bool {
 ///
 /// # Invariants
 ///
-/// What `khofs_c_alloc_pages` gave, not given back yet.
+/// The pages come from `khofs_c_alloc_pages` and were not given back yet.
 pub struct Block {
     pfn: u64,
     pages: usize,
 }
 
 impl Block {
-    /// As many pages as `bytes` need, with them.
+    /// Allocates as many pages as `bytes` need, and copies `bytes` into them.
     ///
     /// # Errors
     ///
@@ -116,7 +119,7 @@ impl Block {
         Ok(block)
     }
 
-    /// Where it is.
+    /// Physical range of the pages.
     ///
     /// # Errors
     ///
@@ -138,11 +141,11 @@ impl Drop for Block {
     }
 }
 
-/// Adds the bytes of a range that arrived and that nobody has claimed.
+/// Appends to `to` the bytes of a range that arrived and is unclaimed, at most `limit` bytes.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when it is not reserved any more; no memory.
+/// [`EINVAL`] if the range is not reserved any more; no memory.
 pub fn read_arrived(range: PhysRange, limit: usize, to: &mut Vec<u8>) -> Result<(), Errno> {
     let first = range.start().get() / PAGE_SIZE;
     if !(first..first.saturating_add(range.pages())).all(is_reserved) {

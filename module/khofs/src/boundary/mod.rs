@@ -1,4 +1,4 @@
-//! The only unsafe code: the kernel's functions, and what C calls.
+//! The only unsafe code: calls of the kernel's functions, and the functions that C calls.
 //!
 //! The rules that make it sound: a [`vfs::File`] is reached through the lock of the state only; pages are touched only
 //! when [`khofs_decide::chunks::Chunks`] says that an instance owns them and that they are free.

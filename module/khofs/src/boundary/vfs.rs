@@ -1,4 +1,4 @@
-//! Inodes, dentries and superblocks, and what Rust keeps for an inode.
+//! Inodes, dentries and superblocks, and the content that Rust keeps for an inode.
 
 use super::ffi;
 use alloc::boxed::Box;
@@ -11,7 +11,7 @@ use khofs_decide::content::Content;
 use khofs_decide::pack::Attr;
 use khofs_decide::system::{Cache, Run};
 
-/// The content of an inode, where the kernel's inode points to.
+/// The content of an inode, to which the kernel's inode points.
 ///
 /// # Invariants
 ///
@@ -35,12 +35,12 @@ impl File {
         NonNull::new(raw.cast::<Content>()).map(Self).ok_or(ENOMEM)
     }
 
-    /// What C stores.
+    /// Pointer that C stores in the kernel's inode.
     pub fn pointer(self) -> *mut c_void {
         self.0.as_ptr().cast()
     }
 
-    /// From what C stored.
+    /// The file of a pointer that C stored in the kernel's inode.
     ///
     /// # Safety
     ///
@@ -53,7 +53,7 @@ impl File {
     ///
     /// # Safety
     ///
-    /// The caller has the state's lock during `'a`, and nobody changes this content.
+    /// The caller has the state's lock during `'a`, and no code changes this content meanwhile.
     pub unsafe fn get<'a>(self) -> &'a Content {
         // SAFETY: alive by the # Invariants, and not changed, says the caller.
         unsafe { self.0.as_ref() }
@@ -69,11 +69,11 @@ impl File {
         unsafe { &mut *self.0.as_ptr() }
     }
 
-    /// Frees it.
+    /// Frees the memory of the content and returns the content.
     ///
     /// # Safety
     ///
-    /// Nobody uses it any more: its inode is gone, or was never made.
+    /// The content is not used any more: its inode is gone, or was never made.
     pub unsafe fn free(self) -> Content {
         let one = core::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), 1);
         // SAFETY: made by `new` from a box of a slice of one, and by the caller not used after this.
@@ -91,7 +91,7 @@ impl File {
 pub struct Inode<'a>(NonNull<c_void>, PhantomData<&'a ()>);
 
 impl<'a> Inode<'a> {
-    /// What C gave.
+    /// Makes an inode of the pointer that C gave.
     ///
     /// # Safety
     ///
@@ -106,7 +106,7 @@ impl<'a> Inode<'a> {
         self.0.as_ptr()
     }
 
-    /// What stat(2) says.
+    /// Attributes of the inode, as stat(2) gives them.
     pub fn attr(self) -> Attr {
         let mut attr = Attr::default();
         // SAFETY: the inode by the # Invariants, and a variable.
@@ -114,7 +114,7 @@ impl<'a> Inode<'a> {
         attr
     }
 
-    /// Where a symbolic link points, empty for others.
+    /// Target of a symbolic link; empty for other inodes.
     pub fn target(self) -> &'a [u8] {
         // SAFETY: by the # Invariants.
         let target = unsafe { ffi::khofs_c_target(self.raw()) };
@@ -125,11 +125,11 @@ impl<'a> Inode<'a> {
         unsafe { CStr::from_ptr(target) }.to_bytes()
     }
 
-    /// Its content.
+    /// Content of the inode.
     ///
     /// # Errors
     ///
-    /// None in practice: every inode that has a name has one.
+    /// None in practice: every inode that has a name has content.
     pub fn file(self) -> Result<File, Errno> {
         // SAFETY: by the # Invariants.
         let file = unsafe { ffi::khofs_c_file(self.raw()) };
@@ -161,7 +161,8 @@ impl Cache for Inode<'_> {
 ///
 /// # Invariants
 ///
-/// Alive: being filled, or as long as an instance has its reference on it, which is while its body says that it is live.
+/// Alive: being filled, or as long as an instance has its reference on it, which is while its body says that it is
+/// live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Super(NonNull<c_void>);
 
@@ -194,17 +195,17 @@ impl Loose {
 ///
 /// # Invariants
 ///
-/// All inodes and dentries are attached to the superblock, which nobody can reach yet, so they stay as long as it
+/// All inodes and dentries are attached to the superblock, which no process can reach yet, so they stay as long as it
 /// does: longer than this value.
 pub struct Tree {
     sb: Super,
     inodes: Vec<NonNull<c_void>>,
-    /// Of each inode, its entry if it is a directory.
+    /// For each inode: its entry if it is a directory, else `None`.
     dirs: Vec<Option<Dentry>>,
 }
 
 impl Tree {
-    /// Begins with the root.
+    /// Begins a tree with its root.
     ///
     /// # Errors
     ///
@@ -244,7 +245,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `EINVAL` when that is no directory; no memory.
+    /// `EINVAL` if that inode is no directory; no memory.
     pub fn add(
         &mut self,
         parent: usize,
@@ -291,7 +292,7 @@ impl Tree {
 }
 
 impl Super {
-    /// What C gave.
+    /// Makes a superblock of the pointer that C gave.
     ///
     /// # Safety
     ///
@@ -343,19 +344,19 @@ impl Super {
         NonNull::new(root).map(Dentry).ok_or(EINVAL)
     }
 
-    /// One more active reference: that of the instance, or one that C drops.
+    /// Takes one more active reference: that of the instance, or one that C drops.
     pub fn hold(self) -> *mut c_void {
         // SAFETY: alive by the # Invariants.
         unsafe { ffi::khofs_c_hold_super(self.0.as_ptr()) };
         self.0.as_ptr()
     }
 
-    /// Drops the instance's reference, with which all its files go. Not with the state's lock, and only of an instance
-    /// whose body says that it ends.
+    /// Drops the instance's reference, with which all its files go. The caller must not hold the state's lock, and the
+    /// body of the instance must say that the instance ends.
     ///
     /// # Errors
     ///
-    /// `EBUSY` when it is mounted; then the instance has its reference still.
+    /// `EBUSY` if the instance is mounted: it keeps its reference then.
     pub fn let_go(self) -> Result<(), Errno> {
         // SAFETY: alive by the # Invariants; the instance has its reference until this succeeds.
         Errno::check(i64::from(unsafe {
@@ -366,7 +367,7 @@ impl Super {
 }
 
 impl Dentry {
-    /// Its inode.
+    /// Inode of the entry.
     pub fn inode(self) -> Inode<'static> {
         self.parts().1
     }
@@ -381,11 +382,11 @@ impl Dentry {
         (name, Inode(inode, PhantomData))
     }
 
-    /// Calls `each` with every entry of a directory: its name and its inode. Only while names are frozen.
+    /// Calls `each` with every entry of a directory, its name and its inode. Allowed only while names are frozen.
     ///
     /// # Errors
     ///
-    /// What `each` returns.
+    /// The error that `each` returns.
     pub fn children(
         self,
         mut each: impl FnMut(Self, &[u8], Inode<'_>) -> Result<(), Errno>,

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use kho_driver::{Context, Errno, Memory, Node, Producer, Slot, ThisModule};
 
-/// The version is part of it: nodes of another one are left alone.
+/// Value of `compatible`, with the version: a node of another version is left alone.
 const COMPATIBLE: &CStr = c"kho-note-v1";
 
 unsafe extern "C" {
@@ -24,7 +24,7 @@ struct Note {
     frozen: bool,
 }
 
-/// The note behind the C part's mutex; none until the module is ready.
+/// The note behind the C part's mutex; `None` until the module is ready.
 struct Locked(UnsafeCell<Option<Note>>);
 
 // SAFETY: `with` gives it to one thread at a time.
@@ -65,7 +65,7 @@ impl Producer for Locked {
 
 static NOTE: Slot<Locked> = Slot::new(Locked(UnsafeCell::new(None)));
 
-/// Believes nothing that was not checked, and claims last.
+/// Takes over the note that arrived: believes nothing that was not checked, and claims last.
 fn inherit() -> Result<Note, Errno> {
     let node = Node::find_compatible(COMPATIBLE, None).ok_or(Errno::ENOENT)?;
     let len = usize::try_from(node.u64(c"len")?).map_err(|_| Errno::EINVAL)?;
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn kho_note_rs_show(buf: *mut u8) -> isize {
     })
 }
 
-/// Replaces the text; not while what was written down has to stay as it is.
+/// Replaces the text. Fails in the active phase: the text is written down then, and must not change.
 ///
 /// # Safety
 ///

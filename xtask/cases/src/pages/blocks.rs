@@ -7,12 +7,13 @@
 //! ```console norun="why not"       nobody runs it; counted
 //! ````
 //!
-//! In a `console` block a line that begins with `# ` or `$ ` is a command (`\` at its end continues it), and other lines
-//! are what it prints. When output is shown it must be what is printed, except for numbers and their units, hashes and times; `...`
-//! alone in a line stands for any lines, and at the end of one for the rest of it. A command must succeed, unless
-//! `echo $?` comes next, which shows its exit status. A `kho exec` that succeeds ends a kernel: what follows runs in the next one.
+//! In a `console` block a line that begins with `# ` or `$ ` is a command (`\` at its end continues it), and other
+//! lines are the output of the command. Output that is shown must be the output that is printed, except for numbers
+//! and their units, hashes and times; `...` alone in a line stands for any lines, and at the end of a line for the
+//! rest of it. A command must succeed, unless `echo $?` comes next, which shows the exit status of the command. A
+//! `kho exec` that succeeds ends a kernel: the commands after it run in the next kernel.
 //!
-//! What a reader has and a guest lacks is made by a comment in the page that is not shown:
+//! A comment in the page, which is not shown, makes the things that a reader has and a guest lacks:
 //!
 //! ```text
 //! <!-- run=NAME
@@ -31,12 +32,12 @@ use kho_lab::workspace;
 /// Languages of blocks that hold commands.
 const COMMANDS: [&str; 4] = ["console", "sh", "bash", "shell"];
 
-/// What becomes of a block.
+/// Fate of a block: whether a guest runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The guest scenario of this name runs it.
     Run(String),
-    /// Nobody does, for this reason.
+    /// No guest runs it, for this reason.
     Not(String),
 }
 
@@ -45,22 +46,22 @@ pub enum Fate {
 pub struct Command {
     /// Line in the page, from 1.
     pub line: usize,
-    /// Without prompt, continued lines joined by newlines.
+    /// Text without prompt, continued lines joined by newlines.
     pub text: String,
-    /// What the page shows of its output.
+    /// Lines of output that the page shows.
     pub output: Vec<String>,
 }
 
 /// A block of commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// The page, from the workspace's root.
+    /// Path of the page, from the workspace's root.
     pub page: String,
-    /// What becomes of it.
+    /// Fate of the block.
     pub fate: Fate,
-    /// Not shown to readers: a script.
+    /// Whether the block is a script that is not shown to readers.
     pub hidden: bool,
-    /// What is in it.
+    /// Commands of the block, in order.
     pub commands: Vec<Command>,
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::read;
 
-/// The links of a page: line (from 1) and target. What is in blocks of code or between backticks is none.
+/// Returns the links of a page: line (from 1) and target. Text in blocks of code or between backticks is no link.
 pub fn targets(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (at, line) in prose(text) {
@@ -49,7 +49,7 @@ pub fn paths(text: &str) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// What is wrong with the links of these pages.
+/// Returns a complaint about each wrong link of these pages.
 pub fn broken(pages: &[PathBuf]) -> Result<Vec<String>> {
     let mut headings: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     let mut out = Vec::new();
@@ -84,7 +84,7 @@ pub fn broken(pages: &[PathBuf]) -> Result<Vec<String>> {
     Ok(out)
 }
 
-/// What the headings of a page are called in links.
+/// Returns the names by which links refer to the headings of a page.
 fn anchors(text: &str) -> BTreeSet<String> {
     prose(text)
         .filter_map(|(_, line)| {
@@ -94,7 +94,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// As mdbook and forges derive it: lower case, spaces become hyphens, other punctuation goes.
+/// Derives the name of a heading as mdbook and forges do: lower case, spaces become hyphens, other punctuation goes.
 fn anchor(title: &str) -> String {
     title
         .chars()

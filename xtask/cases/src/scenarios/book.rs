@@ -1,9 +1,10 @@
-//! Every command of the book and the READMEs, run in order in guests. How a page says so: `crate::pages::blocks`.
+//! Every command of the book and the READMEs, run in order in guests. `crate::pages::blocks` describes how a page
+//! says so.
 
 use crate::pages::blocks::{self, Block};
 use crate::scenario::Scenario;
 
-/// What the scripts of these guests begin with.
+/// Common beginning of the scripts of these guests.
 const LIB: &str = include_str!("book/lib.sh");
 
 /// A guest that pages name.
@@ -41,7 +42,7 @@ const GUESTS: [Guest; 8] = [
     guest("format", &["6.1", "6.12", "6.1"]),
 ];
 
-/// The tests of this file. A page that cannot be read is one that fails.
+/// The tests of this file. If a page cannot be read, its test fails.
 pub fn scenarios() -> Vec<Scenario> {
     let blocks = blocks::all();
     let make = |guest: &Guest| {
@@ -77,7 +78,7 @@ fn broken(error: &anyhow::Error) -> String {
     format!("echo '{}'; false", format!("{error:#}").replace('\'', "’"))
 }
 
-/// A script for each kernel.
+/// Returns a script for each kernel of a guest.
 fn fit(name: &str, kernels: &[&str], blocks: &[Block]) -> anyhow::Result<Vec<String>> {
     let scripts = blocks::scripts(name, blocks)?;
     anyhow::ensure!(

@@ -117,7 +117,7 @@ pub fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// The same at every single step, in guests that can be run one by one: together they take an hour.
+/// Tests that kill commands at every single step, in guests that can be run one by one: together they take an hour.
 fn kill_all() -> Vec<Scenario> {
     let parts = [
         ("load", "keep load unload look"),
@@ -141,7 +141,7 @@ fn kill_all() -> Vec<Scenario> {
     parts.iter().map(part).collect()
 }
 
-/// How often each verb was killed.
+/// Counts how often each verb was killed. Fails if none was killed.
 pub fn kills(outcome: &Outcome) -> Result<String> {
     let values = outcome.lives.iter().flat_map(|life| &life.values);
     let kills: Vec<String> = values
@@ -159,8 +159,8 @@ fn first_page(host: &Host<'_>) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Flips a bit of each entry in the guest's memory: of bytes that nobody looks into, of an archive's header, and of what is
-/// in a file.
+/// Flips a bit of each entry in the guest's memory: in bytes that nothing interprets, in an archive's header, and in
+/// the content of a file.
 fn flip(host: &mut Host<'_>) -> Result<()> {
     for (name, offset) in [("blob", 1000), ("srv-head", 520), ("srv-content", 300_000)] {
         let address: u64 = host.value(name)?.parse().context("an entry's address")?;

@@ -2,11 +2,11 @@
 
 use crate::scenario::Scenario;
 
-/// Who puts something into a state tree.
+/// A producer: it puts a node into a state tree.
 struct Producer {
-    /// Makes it do so, in the first kernel.
+    /// Shell commands that make the producer do so, in the first kernel.
     setup: &'static str,
-    /// `compatible` of its node.
+    /// `compatible` of the producer's node.
     node: &'static str,
     /// The node is in the kernel's part, which the module shows; otherwise in the loader's tree.
     of_module: bool,
@@ -41,7 +41,7 @@ const PRODUCERS: [Producer; 5] = [
     },
 ];
 
-/// Modules of this project that they need.
+/// Modules of this project that the producers need.
 const MODULES: [&str; 3] = ["kho", "kho_ring", "khofs"];
 
 /// The tests of this file.

@@ -1,4 +1,4 @@
-//! Whose memory it is that stays reserved: what nobody owns has leaked.
+//! Account of the memory that stays reserved, by owner: memory without an owner has leaked.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use serde_json::Value;
 use super::outside::{children, ranges};
 use kho_lab::run::Life;
 
-/// What a kernel was given, in KiB.
+/// Memory that a kernel was given, in KiB.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Account {
-    /// In the `mem` of all nodes, of the loader's tree and of the drivers'.
+    /// Memory in the `mem` of all nodes, of the loader's tree and of the drivers' tree.
     pub owned: u64,
-    /// That part of it which its driver takes when it is loaded, so that it is reserved no longer.
+    /// Part of `owned` that its driver takes when it is loaded, so that it is reserved no longer.
     pub claimed: u64,
-    /// Reserved in early boot beside what is owned: chain and tree, and slack, because ranges are few.
+    /// Memory that early boot reserved beside `owned`: chain and tree, and slack, because ranges are few.
     pub beside: u64,
-    /// Early reservations.
+    /// Number of early reservations.
     pub ranges: usize,
 }
 
@@ -25,7 +25,7 @@ pub struct Account {
 const CLAIMED: &str = "ring";
 
 impl Account {
-    /// Of the trees that a kernel reported; `None` for the first.
+    /// Returns the account of the trees that a kernel reported. `None` if it reported none, as the first kernel does.
     pub fn of(life: &Life) -> Result<Option<Self>> {
         let Some(tree) = life.values.get("tree") else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What a soak does in each kernel, worked out beforehand.
+//! Plan of a soak, worked out beforehand: the actions in each kernel.
 
 use std::fmt::Write as _;
 
@@ -9,15 +9,15 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
 /// The kernels of a run and what each of them does.
 pub struct Plan {
-    /// One more than there are hops.
+    /// Kernels in the order in which they run; one more than there are hops.
     pub kernels: Vec<&'static str>,
-    /// One for each.
+    /// Scripts, one for each kernel.
     pub scripts: Vec<String>,
 }
 
-/// What is kept.
+/// A blob or a directory that is kept.
 struct Entry {
-    /// Unique for content: a change of content is a new entry.
+    /// Name, unique for content: a change of content is a new entry.
     name: String,
     /// A directory at `/srv/NAME`; a blob otherwise.
     directory: bool,
@@ -34,11 +34,11 @@ struct File {
     seed: u64,
 }
 
-/// A directory on khofs to which random operations are done, so many rounds of them.
+/// A directory on khofs to which rounds of random operations are done, up to round `rounds`.
 struct Churn {
     seed: u64,
     rounds: u64,
-    /// After so many it ends.
+    /// Number of the last round. After it, another directory takes the place of this one.
     last: u64,
 }
 
@@ -51,7 +51,7 @@ const PAGE: u64 = 4096;
 
 const COMMON: &str = include_str!("soak.sh");
 
-/// Small ones, odd ones, large ones.
+/// Returns a random size in bytes: small, odd or large.
 fn size(random: &mut Random) -> u64 {
     match random.below(8) {
         0 => random.below(2) * random.below(5000),
@@ -62,7 +62,7 @@ fn size(random: &mut Random) -> u64 {
 }
 
 impl Plan {
-    /// Works everything out.
+    /// Plans a run of `hops` hops. Everything follows from `seed`.
     pub fn new(hops: usize, seed: u64) -> Self {
         let mut rng = Random(seed);
         let mut kernels = Vec::new();
@@ -187,7 +187,7 @@ fn add_file(files: &mut Vec<File>, rng: &mut Random, names: &mut u64) -> String 
 }
 
 impl Entry {
-    /// Compares its content with what it was when it was made.
+    /// Returns the line of a script that compares the entry's content with the content that was made.
     fn check(&self) -> String {
         let Self { name, bytes, .. } = self;
         match (self.directory, self.restored) {
@@ -198,7 +198,7 @@ impl Entry {
     }
 }
 
-/// Up to two changes.
+/// Makes up to two changes: each removes an entry or adds one.
 fn change(entries: &mut Vec<Entry>, rng: &mut Random, names: &mut u64, script: &mut String) {
     for _ in 0..rng.below(3) {
         let remove = !entries.is_empty() && rng.below(2) == 0;

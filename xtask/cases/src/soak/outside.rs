@@ -1,4 +1,4 @@
-//! What arrived, looked at from outside: in the file that is the machine's memory.
+//! Comparison of the content that arrived, from outside: in the file that is the machine's memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -11,8 +11,8 @@ use kho_lab::run::Host;
 /// Memory of the guest: all of it below the hole under 4 GiB, so that an address is an offset in the memory file.
 pub const MEM_MIB: u64 = 768;
 
-/// Compares every blob with the hash that the guest's state tree has of it, and every file of khofs with what the kernel
-/// before said of it, at the addresses that it had there.
+/// Compares every blob with its hash in the guest's state tree, and every file of khofs with the size and the hash
+/// that the previous kernel reported, at the addresses that the file had under that kernel.
 pub fn compare(host: &mut Host<'_>) -> Result<()> {
     let memory = host.memory()?;
     let tree: Value =
@@ -40,7 +40,7 @@ pub fn children(node: &Value) -> &[Value] {
     list.map_or(&[], Vec::as_slice)
 }
 
-/// The ranges of a list of them: start and length in bytes.
+/// Reads a list of ranges: start and length of each, in bytes.
 pub fn ranges(list: &Value) -> Result<Vec<(u64, u64)>> {
     let list = list.as_array().context("no list of ranges")?;
     list.iter()
@@ -54,7 +54,7 @@ fn number(of: &Value, name: &str) -> Result<u64> {
         .with_context(|| format!("no {name} in {of}"))
 }
 
-/// The content of this size in these ranges has this hash.
+/// Checks that the content in the ranges of `what` has the size and the hash that `what` names.
 fn same(memory: &File, what: &Value) -> Result<()> {
     let size = number(what, "size")?;
     let mut hasher = blake3::Hasher::new();
@@ -81,7 +81,7 @@ fn same(memory: &File, what: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The guest says that there are so many.
+/// Checks that `found` is the number that the guest reported under the name `what`.
 fn expect(host: &Host<'_>, what: &str, found: usize) -> Result<()> {
     let said: usize = host
         .value(what)?

@@ -1,4 +1,4 @@
-//! What a run came to.
+//! Results of a soak run, and the report of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,16 +11,19 @@ use super::outside::MEM_MIB;
 use kho_lab::command::today;
 use kho_lab::run::{Life, Outcome, hop_times};
 
-/// Memory under one kernel may differ by this much between hops (in KiB): the state, and what boot takes more or less of.
+/// Limit, in KiB, by which memory under one kernel may differ between hops: the state, and memory that boot takes
+/// more or less of.
 const SPREAD_KIB: u64 = 2048;
 
-/// So much may stay reserved, in KiB, that no node of a tree names: the chain and the tree, which have pages of their own.
+/// Limit, in KiB, of the memory that stays reserved although no node of a tree names it: the chain and the tree,
+/// which have pages of their own.
 const UNOWNED_KIB: u64 = 64;
 
-/// So much may be left, in KiB, when everything was given back in the end: chain, tree, and the kernel's part.
+/// Limit, in KiB, of the memory that is left when everything was given back in the end: chain, tree, and the kernel's
+/// part.
 const LEFT_KIB: u64 = 1024;
 
-/// What a run came to.
+/// Results of a run.
 pub struct Summary {
     /// Hops that arrived.
     hops: usize,
@@ -37,10 +40,10 @@ pub struct Summary {
     most_reserved: u64,
     /// Largest difference of memory under one kernel, KiB.
     spread: u64,
-    /// Most that was reserved and owned by nobody, and what was left in the end, KiB.
+    /// Most memory that was reserved without an owner, and memory that was left in the end, in KiB.
     unowned: u64,
     left: u64,
-    /// Early reservations, and what they cover beside what is handed over, KiB.
+    /// Numbers of early reservations, and the memory that they cover beside the handed-over memory, in KiB.
     ranges: Vec<f64>,
     beside: Vec<f64>,
     times: Vec<Duration>,
@@ -61,14 +64,15 @@ fn numbers(lives: &[Life], key: &str) -> Result<Vec<u64>> {
     lives.iter().map(|life| number(life, key)).collect()
 }
 
-/// Those that were measured.
+/// Returns the values of `key` from the kernels that measured it.
 fn measured(lives: &[Life], key: &str) -> Vec<f64> {
     let found = |life: &Life| life.values.get(key)?.trim().parse().ok();
     lives.iter().filter_map(found).collect()
 }
 
 impl Summary {
-    /// Adds up what the kernels reported, and judges what only shows over many of them: whether memory leaks.
+    /// Adds up the values that the kernels reported, and judges what shows only over many kernels: whether memory
+    /// leaks.
     pub fn of(outcome: &Outcome) -> Result<Self> {
         let lives = &outcome.lives;
         let total = numbers(lives, "MemTotal")?;
@@ -134,7 +138,7 @@ impl Summary {
         })
     }
 
-    /// For the list of tests.
+    /// Summary in one line, for the list of tests.
     pub fn line(&self) -> String {
         format!(
             "{} hops, {} contents of {} MiB compared inside and {} outside, memory differs by at most {} KiB, {} KiB are left",

@@ -1,4 +1,4 @@
-//! What is to run in a guest.
+//! Contents of a guest: kernels, scripts, modules and files.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use crate::kernel::Kernel;
 use crate::system::System;
 
 /// Kernel command line of every stage: all messages on the first serial port from the first instruction on, and a
-/// panic ends the guest. The timer is not tested: on a host with too much to do an emulated one misses ticks, and the kernel
-/// takes it for broken and panics (KVM guests leave the test out by themselves: arch/x86/kernel/kvm.c).
+/// panic ends the guest. The timer is not tested: on a host with too much to do, an emulated timer misses ticks, and
+/// the kernel takes it for broken and panics (KVM guests leave the test out by themselves: arch/x86/kernel/kvm.c).
 pub(super) const CMDLINE: &str = "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 \
                        rcupdate.rcu_cpu_stall_timeout=60 no_timer_check";
 
-/// What is to run where.
+/// Kernels, scripts, modules and files of one guest.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {
     /// The kernels, in the order in which they run; one more than there are hops.
@@ -33,7 +33,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// How many kernels are to be started.
+    /// Number of kernels to start.
     pub fn stages(&self) -> usize {
         self.scripts.len()
     }

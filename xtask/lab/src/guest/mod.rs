@@ -1,4 +1,4 @@
-//! What a guest boots: an initramfs per kernel and one read-only disk.
+//! Files that a guest boots from: an initramfs per kernel and one read-only disk.
 
 mod contents;
 mod cpio;
@@ -87,7 +87,8 @@ pub fn prepare(
     Ok(media)
 }
 
-/// Puts all of our modules that were built for a kernel on the disk, as if they were installed; gives those to load.
+/// Puts all modules of this project that were built for a kernel on the disk, as if they were installed. Returns the
+/// modules to load.
 fn own_modules(kernel: &Kernel, wanted: &[String], tree: &Path) -> Result<Vec<Module>> {
     let Some(folder) = &kernel.ours else {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! What a full system boots from.
+//! Files that a full system boots from.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ use crate::qemu::Media;
 use crate::system::System;
 use crate::workspace::Programs;
 
-/// As [`super::prepare`]: the kernel and the initrd are those of the system, and its own units start the scripts. The
-/// command under test is not on the disk: it comes in a package.
+/// Writes the disk of a full system, as [`super::prepare`] does for kernels. The kernel and the initrd are those of
+/// the system, and its own units start the scripts. The command under test is not on the disk: it comes in a package.
 pub fn prepare(
     system: &System,
     contents: &Contents,

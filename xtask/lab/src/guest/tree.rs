@@ -11,7 +11,7 @@ use super::disk;
 use crate::command::succeed;
 use crate::workspace::Programs;
 
-/// The script of a stage, if it has one; gives its name.
+/// Writes the script of a stage, if it has one. Returns the script's name.
 pub(super) fn write_script(hop: usize, text: Option<&str>, tree: &Path) -> Result<Option<String>> {
     let Some(text) = text else { return Ok(None) };
     let name = format!("scripts/{hop}.sh");
@@ -19,7 +19,7 @@ pub(super) fn write_script(hop: usize, text: Option<&str>, tree: &Path) -> Resul
     Ok(Some(name))
 }
 
-/// What is on the disk of every guest; then the disk itself.
+/// Writes the files that are on the disk of every guest, then the disk itself.
 pub(super) fn finish(
     plan: &Plan,
     contents: &Contents,
@@ -48,7 +48,7 @@ pub(super) fn finish(
     disk::make(tree, disk)
 }
 
-/// A copy of a file, in a folder that is made.
+/// Copies a file, to a folder that is made.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     make_parent(to)?;
     std::fs::copy(from, to)
@@ -56,7 +56,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file, in a folder that is made.
+/// Writes a file, in a folder that is made.
 pub(super) fn write(to: &Path, content: &[u8]) -> Result<()> {
     make_parent(to)?;
     std::fs::write(to, content).with_context(|| format!("writing {}", to.display()))

@@ -9,7 +9,7 @@ use super::apt::Apt;
 use super::sources::CODENAME;
 use crate::cache::Cache;
 
-/// Has the QEMU that is new enough.
+/// Suite that has the QEMU that is new enough.
 const BACKPORTS: &str = "bookworm-backports";
 
 const QEMU: &str = "qemu-system-x86";
@@ -17,16 +17,16 @@ const QEMU: &str = "qemu-system-x86";
 /// The suites that packages for this machine come from.
 const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", BACKPORTS];
 
-/// Older ones corrupt guests under TCG with several processors.
+/// Oldest QEMU that is new enough: older ones corrupt guests under TCG with several processors.
 const OLDEST_QEMU: (u32, u32) = (10, 0);
 
-/// How to see that something is there.
+/// Sign that a need is met on this machine.
 pub enum Sign {
-    /// A program of this name.
+    /// A program of this name is there.
     Program(&'static str),
-    /// This file.
+    /// This file is there.
     File(&'static str),
-    /// A QEMU that is new enough.
+    /// A QEMU is there that is new enough.
     Qemu,
 }
 
@@ -37,7 +37,7 @@ pub struct Need {
 }
 
 impl Need {
-    /// A program.
+    /// Returns the need of a program.
     pub const fn program(name: &'static str, package: &'static str) -> Self {
         Self {
             sign: Sign::Program(name),
@@ -148,7 +148,7 @@ pub fn require(cache: &Cache, purpose: &str, needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Finds a program in PATH or where Debian keeps those of the administrator.
+/// Finds a program in PATH or in the folders in which Debian keeps the administrator's programs.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

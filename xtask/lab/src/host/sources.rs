@@ -1,4 +1,4 @@
-//! Where this machine gets Debian from, as its apt is configured.
+//! Sources from which this machine gets Debian, as its apt is configured.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub struct Source {
     uris: Vec<String>,
     suites: Vec<String>,
     components: Vec<String>,
-    /// Everything else, such as `Signed-By` (which may be a whole key) or `Trusted`; kept as it is.
+    /// All other fields, such as `Signed-By` (which may be a whole key) or `Trusted`; kept unchanged.
     options: Vec<(String, String)>,
 }
 

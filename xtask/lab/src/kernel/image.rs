@@ -30,7 +30,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// What `uname -r` says.
+    /// Returns the release: the text that `uname -r` prints.
     pub fn release(&self) -> Result<&str> {
         let dir = self.modules.as_deref().and_then(Path::file_name);
         dir.and_then(|name| name.to_str()).with_context(|| {
@@ -41,7 +41,7 @@ impl Kernel {
         })
     }
 
-    /// The file with its configuration, where its package brings one.
+    /// Returns the path of the kernel's configuration; `None` if its package brings none.
     pub fn config(&self) -> Option<PathBuf> {
         let name = format!("config-{}", self.release().ok()?);
         // `lib/modules/RELEASE` and `usr/lib/modules/RELEASE`: the package's root is above them.
@@ -50,8 +50,8 @@ impl Kernel {
         files.find(|path| path.is_file())
     }
 
-    /// The modules that the guest needs from this kernel, decompressed, in the order in which to load them.
-    /// What is built in, or does not exist in this kernel, is left out.
+    /// Returns the modules that the guest needs from this kernel, decompressed, in the order in which to load them.
+    /// Modules that are built in, or do not exist in this kernel, are left out.
     pub fn modules(&self, wanted: &[&str]) -> Result<Vec<Module>> {
         match &self.modules {
             Some(dir) => modules::closure(dir, wanted)

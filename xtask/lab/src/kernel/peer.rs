@@ -13,13 +13,13 @@ use crate::deb;
 use crate::host::apt::Apt;
 use crate::host::program;
 
-/// The name by which scenarios ask for it.
+/// Name by which scenarios ask for this kernel.
 pub const NAME: &str = "peer";
 
 /// The package with the sources, and its suite.
 const PACKAGE: (&str, &str) = ("linux-source-7.3", "trixie-backports");
 
-/// What is added to the smallest configuration.
+/// Options that are added to the smallest configuration.
 const CONFIG: &str = include_str!("peer/config");
 
 /// Programs and headers that the build needs, and their packages.
@@ -48,7 +48,7 @@ pub fn find(cache: &Cache) -> Option<Kernel> {
     })
 }
 
-/// Another configuration is another kernel.
+/// Returns the folder of the kernel, named after the configuration: another configuration is another kernel.
 fn folder(cache: &Cache) -> PathBuf {
     let mut hash = Fingerprint::default();
     hash.add(CONFIG.as_bytes());
@@ -63,7 +63,7 @@ pub fn forget(cache: &Cache) -> Result<()> {
     }
 }
 
-/// Builds it unless it is there; gives the bzImage.
+/// Builds the kernel unless it is there. Returns the path of the bzImage.
 pub fn build(cache: &Cache) -> Result<PathBuf> {
     let _lock = cache.lock("peer")?;
     let path = folder(cache);

@@ -1,4 +1,4 @@
-//! Where kernels and other packages of guests come from.
+//! Store of the kernels and of the other packages of guests.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,7 @@ const OLD_SUITE: &str = "bullseye";
 /// The suite of the release that is being made. It has lists of its own: they change every day.
 const TESTING_SUITE: &str = "forky";
 
-/// What is installed in a guest when its name says nothing else.
+/// Flavour of the kernel that is installed in a guest if the kernel's name says nothing else.
 const FLAVOUR: &str = "cloud-amd64";
 
 /// Kernel series and the suite that has it.
@@ -161,7 +161,7 @@ impl<'a> Store<'a> {
         self.remembered(name, || self.fetch(self.apt()?, name, &find))
     }
 
-    /// The same, with packages that are all of this suite.
+    /// The folder with the unpacked packages that `find` names, all of which are of this suite.
     fn packages_of(
         &self,
         suite: &str,
@@ -242,7 +242,8 @@ impl<'a> Store<'a> {
     }
 }
 
-/// Where the packages of one name were unpacked; the age of the record is the age of the knowledge.
+/// Record of the folder that the packages of one name were unpacked to. The age of the record is the age of the
+/// knowledge.
 #[derive(Serialize, Deserialize)]
 struct Found {
     folder: String,

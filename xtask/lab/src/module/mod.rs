@@ -33,13 +33,13 @@ const BUILT: [(&str, &[&str], &str); 8] = [
     ("kho_next", &["NEXT_CONTRACT=y", "SAMPLES="], "kho.ko"),
 ];
 
-/// What the modules are made of, below the workspace.
+/// Sources of the modules, relative to the workspace.
 const SOURCES: [&str; 3] = ["module", "crates/kho/src", "crates/kho/Cargo.toml"];
 
 /// Builds of other sources are thrown away when they are older than this.
 const KEEP: std::time::Duration = std::time::Duration::from_secs(3 * 24 * 3600);
 
-/// The modules in a folder that [`build`] gave.
+/// Reads the modules in a folder that [`build`] returned.
 pub fn read(folder: &Path) -> Result<Vec<Module>> {
     let module = |(name, ..): &(&str, &[&str], &str)| {
         let path = folder.join(format!("{name}.ko"));
@@ -51,7 +51,7 @@ pub fn read(folder: &Path) -> Result<Vec<Module>> {
     BUILT.iter().map(module).collect()
 }
 
-/// Builds the modules for a kernel unless they are there; gives the folder that holds them.
+/// Builds the modules for a kernel unless they are there. Returns the folder that holds them.
 pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     host::require(cache, "build the kernel module", &NEEDS)?;
     let root = BuildRoot::of(cache, kernel)?;
@@ -117,8 +117,8 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     })
 }
 
-/// The Rust half alone, of the sources in `dir`, for kernels with these mitigations (as the Makefile names them):
-/// `kho_module.full.o` in `out`.
+/// Builds the Rust half alone, from the sources in `dir`, for kernels with these mitigations (as the Makefile names
+/// them): `kho_module.full.o` in `out`.
 pub fn object(
     cache: &Cache,
     dir: &Path,
@@ -146,12 +146,12 @@ pub fn object(
     succeed(&mut command, mitigations)
 }
 
-/// What [`object`] depends on, as a name.
+/// Returns, as a name, the fingerprint of the sources and the compiler that [`object`] depends on.
 pub fn identity() -> Result<String> {
     Ok(fingerprint(&Rustc::ask()?)?.to_string())
 }
 
-/// Takes away what the cargo that started this says about another package.
+/// Removes the environment variables that the cargo which started this program set for another package.
 fn alone(command: &mut Command) {
     for variable in [
         "RUSTFLAGS",
@@ -163,13 +163,13 @@ fn alone(command: &mut Command) {
     }
 }
 
-/// Where one kind of build is made.
+/// Folder of one kind of build: for one release, with these options.
 fn out(target: &Path, release: &str, options: &[&str]) -> PathBuf {
     let kind = options.join("_").replace('=', "");
     target.join("out").join(format!("{release}{kind}"))
 }
 
-/// What the build needs on this machine; the rest is unpacked.
+/// Programs that the build needs on this machine; the rest is unpacked.
 const NEEDS: [host::Need; 4] = [
     host::Need::program("make", "make"),
     host::Need::program("gcc", "gcc"),
@@ -177,7 +177,8 @@ const NEEDS: [host::Need; 4] = [
     host::Need::program("unshare", "util-linux"),
 ];
 
-/// The Rust library's source, where rustup did not bring it: that of Debian's package of the same version.
+/// Returns the folder of the Rust library's source, from Debian's package of the same version; `None` if rustup
+/// brought the source.
 fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {
     let library = "library/core/src/lib.rs";
     if rustc
@@ -201,7 +202,7 @@ fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {
     Ok(Some(source))
 }
 
-/// It changes with the sources and the compiler.
+/// Returns the fingerprint of a build, which changes with the sources and the compiler.
 fn fingerprint(rustc: &Rustc) -> Result<Fingerprint> {
     let mut files = Vec::new();
     for source in SOURCES {
@@ -223,7 +224,7 @@ fn fingerprint(rustc: &Rustc) -> Result<Fingerprint> {
     Ok(hash)
 }
 
-/// The files of a folder, without what was built there and what is only read.
+/// Lists the files of a folder, without files that were built there and files that are only for reading.
 fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if !path.is_dir() {
         files.push(path.to_owned());
@@ -244,7 +245,7 @@ fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Other builds for the same kernel, if nobody made them lately.
+/// Removes the other builds for the same kernel that are older than [`KEEP`].
 fn forget_old(dir: &Path) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let age = entry
@@ -258,7 +259,7 @@ fn forget_old(dir: &Path) {
     }
 }
 
-/// Runs quietly; shows what was said when it fails.
+/// Runs a command without showing its output. The error has the output if the command fails or warns.
 fn succeed(command: &mut Command, release: &str) -> Result<()> {
     let output = command
         .output()

@@ -1,4 +1,4 @@
-//! Where a kernel's headers and the compiler that fits them are: a folder whose `usr` takes the place of the
+//! Folder with a kernel's headers and the compiler that fits them. The folder's `usr` takes the place of the
 //! machine's while something is built.
 //!
 //! Modules must be built with the compiler of the kernel, and the headers' host tools need the C library of their
@@ -15,7 +15,7 @@ use crate::deb;
 use crate::host::apt::Apt;
 use crate::kernel::{Kernel, SUITES};
 
-/// What Kbuild calls, besides what the headers depend on.
+/// Programs that Kbuild calls, besides those that the headers depend on.
 const TOOLS: [&str; 11] = [
     "bash",
     "binutils",
@@ -37,7 +37,7 @@ pub struct BuildRoot {
 }
 
 impl BuildRoot {
-    /// That of a kernel; downloaded if it is not there.
+    /// Returns the build root of a kernel; downloads it if it is not there.
     pub fn of(cache: &Cache, kernel: &Kernel) -> Result<Self> {
         let release = kernel.release()?;
         let suite = kernel.suite.with_context(|| {
@@ -86,17 +86,17 @@ impl BuildRoot {
         Ok(root)
     }
 
-    /// The headers, as the machine sees them.
+    /// Path of the headers, as the machine sees them.
     pub fn headers(&self) -> PathBuf {
         self.dir.join(self.headers_inside().trim_start_matches('/'))
     }
 
-    /// The headers, as a command of [`command`](Self::command) sees them.
+    /// Path of the headers, as a command of [`command`](Self::command) sees them.
     pub fn headers_inside(&self) -> String {
         format!("/usr/src/linux-headers-{}", self.release)
     }
 
-    /// A command that has this folder's `usr`, and all else of the machine.
+    /// Returns a command that sees this folder's `usr`, and everything else of the machine.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {

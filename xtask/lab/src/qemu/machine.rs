@@ -1,4 +1,4 @@
-//! What a virtual machine is made of.
+//! Description of a virtual machine, and the QEMU command that runs it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,12 +30,12 @@ impl fmt::Display for Firmware {
     }
 }
 
-/// How instructions are executed.
+/// Way in which instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// By the processor. Probed, never assumed.
+    /// The host's processor executes them, by KVM. Probed, never assumed.
     Kvm,
-    /// By QEMU.
+    /// QEMU executes them.
     Tcg,
 }
 
@@ -48,9 +48,10 @@ pub struct Machine {
     pub smp: u32,
     /// Firmware.
     pub firmware: Firmware,
-    /// Kernels that must die, each followed by a reset.
+    /// Number of kernels that must die, each followed by a reset.
     pub panics: usize,
-    /// Kernels that die in it once their stage is over, where a crash kernel takes the dump and starts the machine again.
+    /// Number of kernels that die in the machine once their stage is over. A crash kernel then takes the dump and
+    /// starts the machine again.
     pub crashes: usize,
     /// A reset starts the machine again instead of ending it.
     pub restarts: bool,
@@ -58,7 +59,7 @@ pub struct Machine {
     pub memory_in_file: bool,
     /// Its processor is QEMU's own, which can do everything, whatever the host has.
     pub emulated: bool,
-    /// Its clock counts instructions: each takes a nanosecond. By QEMU then, and with one processor.
+    /// Its clock counts instructions: each takes a nanosecond. In that case QEMU executes them, with one processor.
     pub counting: bool,
     /// More QEMU arguments.
     pub extra: Vec<String>,
@@ -92,7 +93,7 @@ pub struct Media {
     pub cmdline: String,
     /// The disk.
     pub disk: PathBuf,
-    /// The disk of a full system, which comes before the above. What is written goes to a copy.
+    /// The disk of a full system, which comes before `disk`. Writes go to a copy.
     pub system: Option<PathBuf>,
 }
 
@@ -106,8 +107,8 @@ pub struct Sockets {
     pub qmp: PathBuf,
 }
 
-/// Where the memory of a guest is, below its folder. Byte N of the file is byte N of memory up to where the hole below
-/// 4 GiB begins (at 2 GiB and more on this machine).
+/// Name of the file, in a guest's folder, that holds the guest's memory. Byte N of the file is byte N of memory up to
+/// where the hole below 4 GiB begins (at 2 GiB and more on this machine).
 pub const MEMORY_FILE: &str = "memory";
 
 /// Code and variables of the firmware, as OVMF's package names them.
@@ -219,7 +220,7 @@ impl Machine {
         Ok(command)
     }
 
-    /// Starts what must run beside QEMU: the TPM.
+    /// Starts the programs that must run beside QEMU: the TPM.
     pub fn companions(&self, dir: &Path) -> Result<Vec<Child>> {
         if self.firmware != Firmware::UefiTpm {
             return Ok(Vec::new());
@@ -285,7 +286,8 @@ impl Machine {
     }
 }
 
-/// The kernel kills the program when the thread that started it ends, however that happens.
+/// Returns a command that starts a program. The kernel kills the program when the thread that started it ends,
+/// however that happens.
 fn dying_with_parent(program: &Path) -> Result<Command> {
     let mut command = Command::new(host::program("setpriv").context("there is no setpriv")?);
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);

@@ -18,7 +18,7 @@ pub use qmp::Qmp;
 
 use machine::Sockets;
 
-/// Which port a line came from.
+/// Serial port that a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
     /// The kernel's console (and the firmware's before it).
@@ -30,11 +30,11 @@ pub enum Port {
 /// A line that a guest printed.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// When its end arrived.
+    /// Time at which the end of the line arrived.
     pub at: Instant,
-    /// Where it was printed.
+    /// Serial port on which the guest printed the line.
     pub port: Port,
-    /// What it says, without its end and without control characters.
+    /// Text of the line, without its end and without control characters.
     pub text: String,
 }
 
@@ -49,17 +49,17 @@ pub struct Guest {
     errors: Receiver<String>,
 }
 
-/// What [`Guest::next`] found.
+/// Result of [`Guest::next`].
 pub enum Next {
     /// A line.
     Line(Line),
-    /// Nothing was said in time.
+    /// No line came before the deadline.
     Silence,
     /// QEMU has ended and everything it said has been read.
     Ended(ExitStatus),
 }
 
-/// A folder for sockets, with a short name: the system limits the length of theirs. Gone when dropped.
+/// A folder for sockets, with a short name: the system limits the length of sockets' paths. Removed when dropped.
 struct SocketDir(PathBuf);
 
 impl SocketDir {
@@ -173,7 +173,7 @@ impl Guest {
             .context("writing to the guest")
     }
 
-    /// What QEMU itself complained about.
+    /// Returns the complaints of QEMU itself, from its standard error.
     pub fn complaints(&self) -> String {
         self.errors
             .recv_timeout(Duration::from_secs(1))
@@ -267,7 +267,7 @@ fn read_lines(from: impl Read + Send + 'static, port: Port, to: Sender<Line>) {
     });
 }
 
-/// Without line ends and the escape sequences that firmware likes.
+/// Returns a line's text without its end and without the escape sequences that firmware likes.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut clean = String::with_capacity(text.len());

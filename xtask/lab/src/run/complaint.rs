@@ -1,11 +1,11 @@
-//! What a kernel says when something is wrong with it.
+//! Messages of a kernel when something is wrong with it.
 
-/// How bad it is.
+/// Severity of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Complaint {
     /// The kernel goes on; the test fails at its end.
     Warning,
-    /// The kernel is beyond hope.
+    /// The kernel cannot go on.
     Fatal,
 }
 
@@ -40,7 +40,7 @@ const WARNINGS: [&str; 11] = [
     "refcount_t:",
 ];
 
-/// Messages that contain a word of the above and mean no harm.
+/// Parts of messages that contain a word of `FATAL` or `WARNINGS` and mean no harm.
 const HARMLESS: [&str; 4] = [
     // Spectre reports about the emulated processor.
     "data leaks possible",

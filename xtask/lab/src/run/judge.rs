@@ -9,16 +9,16 @@ use kho_guest::Event;
 use super::complaint::{self, Complaint};
 use crate::qemu::{Line, Port};
 
-/// How a guest, or anything else that is tested, ended.
+/// End of a guest's run, or of anything else that is tested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// All as it should be.
+    /// Everything passed.
     Pass,
     /// The guest, or the host's comparison, says that something is wrong.
     Fail(String),
     /// The kernel died or complained.
     Panic(String),
-    /// Nothing more came.
+    /// The guest said nothing more, or did not end in time.
     Hang(String),
     /// The harness itself could not do its part.
     Broken(String),
@@ -43,17 +43,17 @@ impl fmt::Display for End {
 /// One kernel's life.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// When its PID 1 spoke first.
+    /// Time at which the kernel's PID 1 spoke first.
     pub booted: Instant,
     /// `uname -r`.
     pub release: String,
-    /// When it began to leave for the next kernel.
+    /// Time at which the kernel began to leave for the next one; `None` if it did not.
     pub left: Option<Instant>,
-    /// What was measured in it.
+    /// Values that were measured under this kernel, by name.
     pub values: BTreeMap<String, String>,
 }
 
-/// What to do about a line.
+/// Action that a line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Nothing.
@@ -74,17 +74,17 @@ pub struct Judge {
     stages: usize,
     /// The kernels that were reached.
     pub lives: Vec<Life>,
-    /// The first of them that belongs to the present time since power was switched on.
+    /// Index in `lives` of the first kernel since power was last switched on.
     since: usize,
-    /// Times that power was switched on.
+    /// Number of times that power was switched on.
     switched_on: usize,
-    /// The next thing heard is a machine that starts from nothing.
+    /// Whether the machine is expected to start from nothing next.
     cold: bool,
-    /// Kernels that may still die, and are then followed by a start from nothing.
+    /// Number of kernels that may still die and are then followed by a start from nothing.
     may_panic: usize,
-    /// Kernels that may still die, and are then followed by a crash kernel and the next stage.
+    /// Number of kernels that may still die and are then followed by a crash kernel and the next stage.
     may_crash: usize,
-    /// One of these has died, and the next stage has not begun.
+    /// Whether a kernel of `may_crash` has died and the next stage has not begun.
     crashed: bool,
     same: BTreeMap<String, String>,
     passed: Vec<bool>,
@@ -95,7 +95,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// For a guest with this token and so many stages.
+    /// Returns the judge of a guest with this token and this number of stages.
     pub fn new(token: &str, stages: usize) -> Self {
         Self {
             token: token.to_owned(),
@@ -116,27 +116,27 @@ impl Judge {
         }
     }
 
-    /// Expects so many kernels to die.
+    /// Expects `panics` kernels to die.
     pub fn expect_panics(&mut self, panics: usize) {
         self.may_panic = panics;
     }
 
-    /// Expects so many kernels to die as soon as they have left for the next stage.
+    /// Expects `crashes` kernels to die as soon as they have left for the next stage.
     pub fn expect_crashes(&mut self, crashes: usize) {
         self.may_crash = crashes;
     }
 
-    /// Power was cut, or is about to be: what comes next is the first stage again.
+    /// Expects the first stage again, because power was cut or is about to be cut.
     pub fn expect_cold_boot(&mut self) {
         self.cold = true;
     }
 
-    /// Times that power was switched on.
+    /// Number of times that power was switched on.
     pub fn switched_on(&self) -> usize {
         self.switched_on
     }
 
-    /// Takes in a line; gives its event, if it is one, and what to do.
+    /// Takes in a line. Returns its event, if it is one, and the action that it asks for.
     pub fn line(&mut self, line: &Line) -> (Option<Event>, Action) {
         if line.port == Port::Console {
             return (None, self.console(&line.text));
@@ -179,7 +179,7 @@ impl Judge {
         }
     }
 
-    /// The judgement when nothing more came.
+    /// The judgement when the guest hangs; `how` says in which way.
     pub fn hang(&self, how: &str) -> End {
         match &self.trouble {
             Some(trouble) => trouble.clone(),
@@ -187,7 +187,7 @@ impl Judge {
         }
     }
 
-    /// Where the guest is.
+    /// Describes the stage or the hop that the guest is in.
     pub fn progress(&self) -> String {
         match self.lives.last() {
             None => "before the first kernel reached its init".into(),

@@ -50,14 +50,14 @@ impl Log {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it.
+    /// Makes the folder.
     pub fn new(parent: &Path, name: &str) -> Result<Self> {
         let dir = parent.join(format!("{name}.{}", std::process::id()));
         std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
         Ok(Self(dir))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }

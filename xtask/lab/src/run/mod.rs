@@ -18,7 +18,7 @@ use log::Log;
 use judge::{Action, Judge};
 pub use judge::{End, Life, hop_times};
 
-/// A guest that says nothing for so long hangs.
+/// Time after which a guest that says nothing counts as hanging.
 const SILENCE: Duration = Duration::from_secs(150);
 
 /// Time for the rest of a panic message.
@@ -27,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Time to power off.
 const POWER_OFF: Duration = Duration::from_secs(20);
 
-/// What the host does while a guest waits at a mark.
+/// The host's access to a guest that waits at a mark.
 pub struct Host<'a> {
     /// The guest's monitor.
     pub qmp: &'a mut Qmp,
@@ -39,7 +39,7 @@ pub struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// Cuts the guest's power and switches it on again; it never hears an answer to its mark.
+    /// Cuts the guest's power and switches it on again. The guest never gets an answer to its mark.
     pub fn cut_power(&mut self) -> Result<()> {
         *self.cut = true;
         self.qmp
@@ -70,14 +70,14 @@ impl Host<'_> {
     }
 }
 
-/// What a step does.
+/// Function that carries out a step.
 pub type Act = Box<dyn Fn(&mut Host<'_>) -> Result<()> + Send + Sync>;
 
 /// A step that the host does when a guest reaches `kho-guest mark NAME`.
 pub struct Step {
-    /// The mark.
+    /// Name of the mark.
     pub mark: String,
-    /// What to do. An error fails the test.
+    /// Function that carries out the step. An error fails the test.
     pub act: Act,
 }
 
@@ -87,29 +87,29 @@ pub struct Job<'a> {
     pub name: &'a str,
     /// Machine.
     pub machine: &'a Machine,
-    /// What it boots and runs.
+    /// Kernels, scripts and files that the guest boots and runs.
     pub contents: &'a Contents,
-    /// Limit for all of it.
+    /// Time limit of the whole run.
     pub timeout: Duration,
-    /// What the host does meanwhile.
+    /// Steps that the host does meanwhile.
     pub steps: &'a [Step],
 }
 
-/// How a guest fared.
+/// Result of a guest's run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// End of the run.
     pub end: End,
-    /// The kernels it reached.
+    /// The kernels that the guest reached.
     pub lives: Vec<Life>,
-    /// Everything it said.
+    /// Path of the log of everything that the guest said.
     pub log: PathBuf,
-    /// How long it took.
+    /// Duration of the run.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// Of a test whose guest was not even started.
+    /// Outcome of a test whose guest was not even started.
     pub fn without_guest(end: End) -> Self {
         Self {
             end,
@@ -120,16 +120,16 @@ impl Outcome {
     }
 }
 
-/// Sees each line as it comes, with the event that it is, if it is one.
+/// Observer of a guest's lines. It sees each line as it comes, with its event; `None` if the line is no event.
 pub type Observer<'a> = &'a mut dyn FnMut(&Line, Option<&Event>);
 
-/// What all guests have in common.
+/// Programs and folder that all guests have in common.
 pub struct Common {
-    /// Programs for them.
+    /// Programs for the guests.
     pub programs: Programs,
-    /// Their shell.
+    /// Path of busybox, the guests' shell.
     pub busybox: PathBuf,
-    /// Where they have their files and logs.
+    /// Folder of the guests' files and logs.
     pub dir: PathBuf,
 }
 

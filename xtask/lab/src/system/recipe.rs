@@ -1,37 +1,37 @@
-//! What a system is made of.
+//! Recipes of systems: packages and scripts.
 
 use super::release::Release;
 
-/// Packages and scripts. Everything here counts for the identity of what is made.
+/// Packages and scripts of a system. Everything here counts for the identity of the system.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Short name, for folders.
     pub name: String,
     /// The release.
     pub release: Release,
-    /// Packages of the release, besides what is essential.
+    /// Packages of the release, besides the essential ones.
     pub packages: Vec<&'static str>,
-    /// Packages of its backports.
+    /// Packages of the release's backports.
     pub backports: Vec<&'static str>,
-    /// Shell scripts before the packages are installed; `$1` is the root.
+    /// Shell scripts that run before the packages are installed; `$1` is the root.
     pub before: Vec<String>,
-    /// Shell scripts in the end.
+    /// Shell scripts that run in the end.
     pub after: Vec<String>,
 }
 
-/// Small and quick initrds, that find the disk and no more.
+/// Script that makes initrds small and quick: they find the disk and no more.
 const INITRD: &str = r#"mkdir -p "$1/etc/initramfs-tools/conf.d"
 printf 'MODULES=list\nCOMPRESS=lz4\n' > "$1/etc/initramfs-tools/conf.d/guest"
 printf 'virtio_pci\nvirtio_blk\next4\n' > "$1/etc/initramfs-tools/modules""#;
 
-/// Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a test wants it.
-/// What a server does not need, and an emulated one has no time for, is off.
+/// Script that sets up the system. Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a
+/// test wants it. Services that a server does not need, and for which an emulated server has no time, are off.
 const FURNITURE: &str = include_str!("furniture.sh");
 
-/// Most guests have no memory for a crash kernel.
+/// Script that disables kdump: most guests have no memory for a crash kernel.
 const KDUMP: &str = r#"systemctl --root="$1" --quiet disable kdump-tools.service"#;
 
-/// What only apt needs.
+/// Script that removes the files that only apt needs.
 const CLEAN: &str =
     r#"rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*"#;
 
@@ -81,7 +81,7 @@ impl Recipe {
         }
     }
 
-    /// Hexadecimal digest of everything.
+    /// Hexadecimal digest of everything in the recipe.
     pub fn digest(&self) -> String {
         blake3::hash(format!("{self:?}").as_bytes())
             .to_hex()

@@ -38,7 +38,7 @@ const REAL: [&str; 4] = [
     "/sbin/kexec",
 ];
 
-/// Why it failed, and the exit status.
+/// Exit status, and the reason for it.
 struct Refusal(u8, String);
 
 impl From<Fail> for Refusal {
@@ -64,7 +64,7 @@ pub fn called(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     Some(ExitCode::from(run(&args)))
 }
 
-/// `kho --json kexec …` and the like: kexec(8) has no place for options before its own.
+/// Refuses `kho --json kexec …` and the like: kexec(8) has no place for options before its own.
 ///
 /// # Errors
 ///
@@ -171,8 +171,8 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     Ok(0)
 }
 
-/// Whether there is nothing to hand over to a kernel that has to stay where it was linked for, such as a memory test: then
-/// nothing has to be kept away from it.
+/// Whether there is nothing to hand over, and the kernel has to stay at the address that it was linked for, such as a
+/// memory test: then nothing has to be kept away from it.
 pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
     let file = image::read(Path::new(kernel));
     let relocatable = |bytes: &Vec<u8>| {
@@ -184,7 +184,7 @@ pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
     file.is_ok_and(|bytes| !relocatable(&bytes)) && lost(session).is_none()
 }
 
-/// Whether the wanted command line is that of a kernel which kho loaded, with the arrival program in it.
+/// Whether the wanted command line is that of a kernel that kho loaded, with the arrival program in it.
 fn starts_arrival(wanted: &Wanted, session: &Session) -> Result<bool, Fail> {
     let mut line = Vec::new();
     if wanted.reuse_cmdline {
@@ -262,7 +262,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     Ok(())
 }
 
-/// `-s`: what the kernel itself can do.
+/// Loads with `-s`: the kernel itself does that (`kexec_file_load`), and cannot hand over.
 fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal> {
     keepd::refresh(session, next.forget_arrived, out)?;
     let kept = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
@@ -306,8 +306,8 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
         .map_err(|err| Refusal(FAILED, chain(&err)))
 }
 
-/// Starts whatever is loaded, as kexec(8) does: systemd calls it when all file systems are gone, where nothing
-/// can be checked any more. What is armed and was not captured is captured first.
+/// Starts the loaded image, whichever it is, as kexec(8) does: systemd calls it when all file systems are gone, at
+/// which point no check is possible any more. A kernel that is armed and was not captured is captured first.
 fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     match armed::armed(session) {
         Ok(None) => {}
@@ -327,7 +327,7 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     }
 }
 
-/// Hands over to the real kexec(8) for `what`; comes back only with a reason.
+/// Runs the real kexec(8) for `what`; returns only if that is impossible, with the reason.
 fn real(args: &[OsString], what: &str) -> Refusal {
     let me = std::env::current_exe()
         .and_then(|path| path.canonicalize())

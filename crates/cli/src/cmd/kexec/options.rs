@@ -10,15 +10,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// Every option, by its long name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opt {
-    /// One that means something here.
+    /// An option that has an effect here.
     Known(Name),
-    /// Says how kexec-tools places or describes the image; this is decided otherwise here.
+    /// An option about how kexec-tools places or describes the image; kho decides that by itself.
     Moot,
-    /// Something that this program cannot do.
+    /// An option for something that this program cannot do.
     Cannot,
 }
 
-/// Options that mean something here.
+/// Options that have an effect here.
 #[allow(missing_docs, reason = "the names are kexec(8)'s")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -110,40 +110,40 @@ const OPTIONS: &[(&str, Option<u8>, bool, Opt)] = &[
     ("load-jump-back-helper", None, false, Opt::Cannot),
 ];
 
-/// Which system call loads.
+/// System call that loads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Syscall {
-    /// None was asked for, or `-a`: `kexec_load`, which can hand over.
+    /// No system call was asked for, or `-a`: `kexec_load`, which can hand over.
     #[default]
     Any,
     /// `-c`.
     Load,
-    /// `-s`: `kexec_file_load`, which cannot.
+    /// `-s`: `kexec_file_load`, which cannot hand over.
     File,
 }
 
-/// What is to be done, after all options were seen in their order.
+/// Actions that the arguments ask for, after all options were read in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Load the kernel.
     pub load: bool,
-    /// `-l` was among them (and not only the default).
+    /// Whether `-l` was among the options (and is not only the default).
     pub said_load: bool,
-    /// Then shut down.
+    /// Then shut down the system.
     pub shutdown: bool,
     /// Write dirty data before the start.
     pub sync: bool,
     /// Start what is loaded.
     pub exec: bool,
-    /// Unload.
+    /// Unload what is loaded.
     pub unload: bool,
     /// Say whether something is loaded.
     pub status: bool,
-    /// `-p`: all of it concerns the crash kernel.
+    /// `-p`: all actions concern the crash kernel.
     pub panic: bool,
-    /// Say more.
+    /// Print more messages.
     pub debug: bool,
-    /// Which system call.
+    /// System call that loads.
     pub syscall: Syscall,
     /// `-t`.
     pub kind: Option<OsString>,
@@ -159,7 +159,7 @@ pub struct Wanted {
     pub moot: Vec<String>,
 }
 
-/// What the arguments ask for.
+/// Request of the arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Print the help.
@@ -168,7 +168,7 @@ pub enum Request {
     Version,
     /// Print the size of the crash kernel's region.
     CrashSize,
-    /// Work.
+    /// Carry out these actions.
     Work(Box<Wanted>),
 }
 
@@ -358,7 +358,7 @@ fn short_options(
     Ok(found)
 }
 
-/// As strtoul(3) with base 0 takes it, all of it.
+/// Whether all of the text is a number as strtoul(3) takes it with base 0.
 fn is_number(text: &[u8]) -> bool {
     let digits = |text: &[u8], radix| {
         !text.is_empty() && text.iter().all(|byte| char::from(*byte).is_digit(radix))

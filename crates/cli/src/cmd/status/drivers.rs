@@ -1,4 +1,4 @@
-//! What the kernel module says.
+//! Facts that the kernel module tells.
 
 use crate::exit::{Fail, Status};
 use crate::khofs;
@@ -20,18 +20,18 @@ struct Node {
 pub struct Drivers {
     facts: BTreeMap<String, String>,
     generation: u64,
-    /// What is frozen, node by node.
+    /// Frozen nodes with memory.
     frozen: Vec<Node>,
-    /// What arrived and nobody claimed.
+    /// Nodes that arrived, with memory that no consumer claimed.
     unclaimed: Vec<module::Unclaimed>,
 }
 
 impl Drivers {
-    /// Asks the module; none when it is not loaded.
+    /// Asks the module; `None` if it is not loaded.
     ///
     /// # Errors
     ///
-    /// When it does not say.
+    /// If the module does not answer.
     pub fn ask(session: &Session) -> Result<Option<Self>, Fail> {
         let root = &session.root;
         if !module::present(root) {
@@ -57,7 +57,7 @@ impl Drivers {
         self.facts.get(name).map_or("", String::as_str)
     }
 
-    /// For scripts.
+    /// Returns the module's side for scripts.
     pub fn json(&self) -> Value {
         let frozen: Vec<Value> = self
             .frozen
@@ -78,7 +78,7 @@ impl Drivers {
         })
     }
 
-    /// For people. What is of one of `instances` is left to their own lines.
+    /// Prints the module's side for people. The nodes of `instances` are left to the instances' own lines.
     pub fn print(&self, instances: &[khofs::Instance]) {
         let active = if self.generation == 0 {
             "not active"
@@ -129,7 +129,7 @@ impl Drivers {
     }
 }
 
-/// The nodes of a sealed tree that keep memory; its own pages, which the root names, are none.
+/// Returns the nodes of a sealed tree that keep memory. The tree's own pages, which the root names, are not among them.
 fn nodes(tree: &[u8]) -> Result<Vec<Node>, Fail> {
     let wrong = |err: &dyn std::fmt::Display| {
         Fail::new(

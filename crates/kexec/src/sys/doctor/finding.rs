@@ -1,9 +1,9 @@
-//! What a finding is, and how findings are collected.
+//! Findings, and the list that collects them.
 
 use crate::sys::root::{advice, in_full};
 use serde::Serialize;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -28,13 +28,13 @@ impl core::fmt::Display for Severity {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is about, for machines: stays the same between versions. See [`IDS`](super::IDS).
+    /// Subject of the finding, for machines: stays the same between versions. See [`IDS`](super::IDS).
     pub id: &'static str,
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// What was found.
+    /// The fact that was found, in words.
     pub what: String,
-    /// What to do; empty when there is nothing to do.
+    /// Advice about the fact; empty if there is nothing to do.
     pub fix: String,
 }
 
@@ -66,7 +66,7 @@ impl Findings {
         });
     }
 
-    /// A fact that could not be read is a finding, too.
+    /// Adds the finding that a fact could not be read.
     pub(super) fn unreadable(&mut self, id: &'static str, error: &dyn std::error::Error) {
         self.block(
             id,

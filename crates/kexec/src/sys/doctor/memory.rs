@@ -14,8 +14,8 @@ use crate::sys::physmem::Kcore;
 use crate::sys::root::{FactError, Root, advice};
 use kho::RangeSet;
 
-/// Bytes of the firmware's RAM that are offline: in blocks that are, or by single pages; what cannot be read counts as none,
-/// and is another finding.
+/// Returns the number of bytes of the firmware's RAM that are offline, in offline blocks or as single pages. A fact
+/// that cannot be read counts as no byte here, and is another finding.
 pub(super) fn gone(root: &Root) -> u64 {
     let Ok(map) = FirmwareMap::read(root) else {
         return 0;
@@ -29,7 +29,7 @@ pub(super) fn gone(root: &Root) -> u64 {
     all.map_or(0, |gone| gone.total())
 }
 
-/// A size for people.
+/// Formats a size for people.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..1_048_576 => format!("{} KiB", bytes.div_ceil(1024)),

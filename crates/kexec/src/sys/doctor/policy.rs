@@ -1,4 +1,4 @@
-//! Findings about what forbids a handover, and about devices.
+//! Findings about policies that forbid a handover, and about devices.
 
 use super::finding::Findings;
 use crate::sys::facts::efi::Efi;
@@ -59,7 +59,7 @@ pub(super) fn ima(root: &Root, cmdline: &str, out: &mut Findings) {
     }
 }
 
-/// PCI functions that may write memory on their own; `None` when no devices can be seen.
+/// Counts the PCI functions that may write memory on their own; `None` if no devices can be seen.
 fn bus_masters(root: &Root) -> Option<usize> {
     /// Command register, bit 2: bus master enable (PCI Local Bus 3.0, 6.2.2).
     const BUS_MASTER: u8 = 1 << 2;

@@ -1,19 +1,19 @@
 //! Memory blocks that are offline: the kernel knows them as RAM and uses nothing of them.
 //!
-//! `/sys/devices/system/memory` (`Documentation/admin-guide/mm/memory-hotplug.rst`): `block_size_bytes` in hex, and a folder
-//! `memoryN` for each block, the one at N times that size. A kernel without CONFIG_MEMORY_HOTPLUG has none, and no block that
-//! is offline.
+//! `/sys/devices/system/memory` (`Documentation/admin-guide/mm/memory-hotplug.rst`): `block_size_bytes` in hex, and a
+//! folder `memoryN` for each block, the one at N times that size. A kernel without CONFIG_MEMORY_HOTPLUG has no such
+//! folder, and no block that is offline.
 
 use crate::sys::root::{FactError, Optional, Root};
 use kho::{PhysAddr, PhysRange, RangeSet};
 
 const DIR: &str = "sys/devices/system/memory";
 
-/// The blocks that are not online.
+/// Returns the memory of the blocks that are not online.
 ///
 /// # Errors
 ///
-/// [`FactError`] when the files are there and say something else.
+/// [`FactError`] if the files exist and do not hold what the kernel documents.
 pub fn offline(root: &Root) -> Result<RangeSet, FactError> {
     let mut set = RangeSet::new();
     let size_file = format!("{DIR}/block_size_bytes");

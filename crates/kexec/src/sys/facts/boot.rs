@@ -1,4 +1,4 @@
-//! What the boot loader passed: `/sys/kernel/boot_params`.
+//! Parameters that the boot loader passed: `/sys/kernel/boot_params`.
 
 use crate::sys::root::{FactError, Optional, Root};
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ const DIR: &str = "sys/kernel/boot_params";
 /// `sizeof(struct boot_params)` (`arch/x86/include/uapi/asm/bootparam.h`).
 pub const BOOT_PARAMS_SIZE: usize = 4096;
 
-/// More nodes than any kernel survives booting with (memblock's static table has 128 entries).
+/// Most nodes that are read: more than any kernel survives booting with (memblock's static table has 128 entries).
 const MAX_NODES: usize = 4096;
 
 /// The running kernel's own `boot_params` and the boot protocol version of its image.
@@ -31,8 +31,8 @@ impl BootParamsFile {
     ///
     /// # Errors
     ///
-    /// [`FactError::Missing`] on a kernel that has none (not x86), [`FactError::Malformed`] when the sizes
-    /// are not what the ABI says.
+    /// [`FactError::Missing`] on a kernel that has no `boot_params` (not x86), [`FactError::Malformed`] if the sizes
+    /// are not those of the ABI.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let file = format!("{DIR}/data");
         let data = root
@@ -63,11 +63,11 @@ impl BootParamsFile {
 pub struct SetupNode {
     /// Position in the chain, and the name of the directory.
     pub index: u32,
-    /// The type; for a `SETUP_INDIRECT` node that of what it points to (`type_show`,
+    /// Type of the node; for a `SETUP_INDIRECT` node, that of the range that it points to (`type_show`,
     /// `arch/x86/kernel/ksysfs.c`).
     pub kind: u32,
-    /// Bytes of content; for a `SETUP_INDIRECT` node of what it points to. This is the size of the `data`
-    /// file, which the kernel fixed at boot.
+    /// Length of the content, in bytes; for a `SETUP_INDIRECT` node, that of the range that it points to. This is the
+    /// size of the `data` file, which the kernel fixed at boot.
     pub len: u64,
 }
 
@@ -82,7 +82,7 @@ pub struct SetupData {
 }
 
 impl SetupData {
-    /// Lists the nodes; `None` when the chain is empty (the kernel then makes no directory).
+    /// Lists the nodes; `None` if the chain is empty (the kernel then makes no directory).
     ///
     /// # Errors
     ///
@@ -124,13 +124,13 @@ impl SetupData {
         }))
     }
 
-    /// Whether only root can reach the content.
+    /// Returns whether only root can reach the content.
     pub fn is_closed(&self) -> bool {
         self.mode & 0o077 == 0
     }
 }
 
-/// The `data` file of a node, below the root.
+/// Returns the path of a node's `data` file, below the root.
 pub(crate) fn data_file(index: u32) -> String {
     format!("{DIR}/setup_data/{index}/data")
 }

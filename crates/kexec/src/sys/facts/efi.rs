@@ -23,13 +23,13 @@ pub struct RuntimeDescriptor {
 }
 
 impl RuntimeDescriptor {
-    /// The physical range.
+    /// Returns the physical range; `None` if it wraps.
     pub fn range(&self) -> Option<PhysRange> {
         PhysRange::new(PhysAddr::new(self.phys), self.pages.checked_mul(PAGE_SIZE)?).ok()
     }
 }
 
-/// What a kernel that is started by kexec must be told about EFI.
+/// EFI facts that a kernel started by kexec needs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Efi {
     /// Physical address of the vendor string; absent on some platforms (7.x makes the file invisible then).
@@ -44,16 +44,16 @@ pub struct Efi {
     pub platform_bits: Option<u64>,
     /// The runtime map; empty without runtime services (`efi=noruntime`).
     pub runtime_map: Vec<RuntimeDescriptor>,
-    /// Whether Secure Boot is on; `None` when the variable cannot be read.
+    /// Whether Secure Boot is on; `None` if the variable cannot be read.
     pub secure_boot: Option<bool>,
 }
 
 impl Efi {
-    /// Reads everything; `None` when the machine was not booted by EFI.
+    /// Reads all EFI facts; `None` if the machine was not booted by EFI.
     ///
     /// # Errors
     ///
-    /// [`FactError`]: the files are root's only.
+    /// [`FactError`]. Only root can read the files.
     pub fn read(root: &Root) -> Result<Option<Self>, FactError> {
         if !root.exists(DIR) {
             return Ok(None);
@@ -70,7 +70,7 @@ impl Efi {
         }))
     }
 
-    /// Address of a table of `systab`, for example `SMBIOS3`.
+    /// Returns the address of a table of `systab`, for example `SMBIOS3`.
     pub fn table(&self, name: &str) -> Option<u64> {
         self.systab.iter().find(|(n, _)| n == name).map(|t| t.1)
     }
@@ -128,7 +128,7 @@ fn read_runtime_map(root: &Root) -> Result<Vec<RuntimeDescriptor>, FactError> {
     Ok(map)
 }
 
-/// The `SecureBoot` variable: four bytes of attributes and one of value (UEFI 2.10, section 3.3).
+/// Reads the `SecureBoot` variable: four bytes of attributes and one of value (UEFI 2.10, section 3.3).
 fn secure_boot(root: &Root) -> Option<bool> {
     let file = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
     match root.bytes(file, 64).ok()?.as_slice() {

@@ -1,15 +1,14 @@
-//! Memory encryption: whether pages that a previous kernel wrote would read the same in the next.
+//! Memory encryption, under which pages that one kernel wrote may read differently in the next kernel.
 //!
-//! With AMD SME every kernel encrypts its memory with the same key but reads setup_data and other early
-//! ranges *decrypted* (`memremap_is_setup_data`, `arch/x86/mm/ioremap.c`), and kexec pages pass through a
-//! decrypted mapping; what is kept in place would read as noise. In SEV and TDX guests the pages of the
-//! image belong to the guest's private memory and the start of a next kernel needs the platform's help.
-//! A handover is refused for all of them.
+//! With AMD SME every kernel encrypts its memory with the same key but reads setup_data and other early ranges
+//! *decrypted* (`memremap_is_setup_data`, `arch/x86/mm/ioremap.c`), and kexec pages pass through a decrypted mapping;
+//! memory that is kept in place would read as noise. In SEV and TDX guests the pages of the image belong to the guest's
+//! private memory and the start of a next kernel needs the platform's help. A handover is refused for all of them.
 //!
-//! What can be known: the CPU's flags, its own answer to CPUID (the kernel hides flags), the command line, and one line of the kernel log that every
-//! kernel prints when encryption is active (`print_mem_encrypt_feature_info`,
-//! `arch/x86/mm/mem_encrypt.c`). What cannot: transparent encryption done by the memory controller alone
-//! (Intel TME, AMD TSME); it uses one key for everything until power-off and does no harm.
+//! The known facts are the CPU's flags, its own answer to CPUID (the kernel hides flags), the command line, and one
+//! line of the kernel log that every kernel prints when encryption is active (`print_mem_encrypt_feature_info`,
+//! `arch/x86/mm/mem_encrypt.c`). Transparent encryption done by the memory controller alone (Intel TME, AMD TSME)
+//! cannot be known; it uses one key for everything until power-off and does no harm.
 
 use super::host::{CpuFlags, KernelLog};
 use crate::sys::syscalls;
@@ -17,38 +16,40 @@ use crate::sys::syscalls;
 /// Whether memory is encrypted in a way that concerns a handover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encryption {
-    /// It is not, and this is known.
+    /// Memory is not encrypted, and this is known.
     Off,
-    /// It is; the text says which kind and how that is known.
+    /// Memory is encrypted; the text names the kind and the source of this knowledge.
     Active(String),
-    /// The CPU could, and neither log nor command line says whether it does.
+    /// The CPU can encrypt memory, and neither log nor command line says whether it does. The text explains this.
     Unknown(String),
 }
 
-/// `CPUID 0x8000001f`, EAX: AMD's memory encryption (AMD64 Architecture Programmer's Manual, volume 3, appendix E.4.17).
+/// `CPUID 0x8000001f`, EAX: AMD's memory encryption (AMD64 Architecture Programmer's Manual, volume 3, appendix
+/// E.4.17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct EncryptionLeaf(u32);
 
 impl EncryptionLeaf {
     const SEV: u32 = 1 << 1;
 
-    /// As the processor says; zero where it does not have the leaf.
+    /// Reads the leaf of the processor; zero if the processor does not have it.
     pub fn of_processor() -> Self {
         Self(syscalls::cpuid_encryption())
     }
 
-    /// A guest may be one whose memory is encrypted.
+    /// Returns whether the memory of this guest may be encrypted.
     fn sev(self) -> bool {
         self.0 & Self::SEV != 0
     }
 }
 
-/// Kernels since 5.18 clear the flag `sme` when they do not encrypt (`early_detect_mem_encrypt`,
-/// `arch/x86/kernel/cpu/amd.c`, 6.1 to 7.3); those before show what the processor can.
+/// First version whose flag `sme` means that memory is encrypted: kernels since 5.18 clear the flag when they do not
+/// encrypt (`early_detect_mem_encrypt`, `arch/x86/kernel/cpu/amd.c`, 6.1 to 7.3). Earlier kernels show the ability of
+/// the processor.
 const SME_IS_ACTIVE: (u32, u32) = (5, 18);
 
 impl Encryption {
-    /// Decides from facts that were read before. `version`: the kernel's, major and minor.
+    /// Decides from facts that were read before. `version`: the kernel's version, major and minor.
     pub fn decide(
         cpu: &CpuFlags,
         leaf: EncryptionLeaf,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// Which kernel this is.
+/// Identity of the running kernel and of this boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelId {
     /// `uname -r`, for example `6.1.0-50-cloud-amd64`.
@@ -22,7 +22,7 @@ pub struct KernelId {
 }
 
 impl KernelId {
-    /// Reads it.
+    /// Reads the identity.
     ///
     /// # Errors
     ///
@@ -58,19 +58,19 @@ impl KernelId {
         })
     }
 
-    /// Major and minor version; `None` when the release does not begin with two numbers.
+    /// Returns major and minor version; `None` if the release does not begin with two numbers.
     pub fn version(&self) -> Option<(u32, u32)> {
         release_version(&self.release)
     }
 }
 
-/// `6.12.95+deb12-amd64` is (6, 12).
+/// Returns major and minor version of a release: `6.12.95+deb12-amd64` is (6, 12).
 pub fn release_version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// The command line of the running kernel, without the newline.
+/// Returns the command line of the running kernel, without the newline.
 ///
 /// # Errors
 ///
@@ -79,13 +79,14 @@ pub fn cmdline(root: &Root) -> Result<String, FactError> {
     root.attribute("proc/cmdline")
 }
 
-/// Processors that are online (`Documentation/ABI/testing/sysfs-devices-system-cpu`); 1 where the kernel does not say.
+/// Returns the number of processors that are online (`Documentation/ABI/testing/sysfs-devices-system-cpu`); 1 if the
+/// kernel does not say.
 pub fn online_cpus(root: &Root) -> u32 {
     let text = root.attribute("sys/devices/system/cpu/online");
     text.map_or(1, |text| count_cpus(&text)).max(1)
 }
 
-/// How many a list such as `0-3,8` has; what is no list has none.
+/// Counts the processors of a list such as `0-3,8`. A part that is neither a number nor a range counts as none.
 fn count_cpus(list: &str) -> u32 {
     let count = |part: &str| -> Option<u32> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -113,7 +114,7 @@ impl CpuFlags {
         Ok(Self::parse(&root.text("proc/cpuinfo", LISTING_LIMIT)?))
     }
 
-    /// From the text of `/proc/cpuinfo`: the first line called `flags` (x86) or `Features` (arm64).
+    /// Takes the flags from the text of `/proc/cpuinfo`: the first line called `flags` (x86) or `Features` (arm64).
     pub fn parse(text: &str) -> Self {
         let flags = text
             .lines()
@@ -125,13 +126,13 @@ impl CpuFlags {
         }
     }
 
-    /// Whether the running kernel uses five-level paging: it hides the flag where it does not (`early_identify_cpu`,
-    /// `arch/x86/kernel/cpu/common.c`, 5.10 to 7.3).
+    /// Returns whether the running kernel uses five-level paging: a kernel that does not use it hides the flag
+    /// (`early_identify_cpu`, `arch/x86/kernel/cpu/common.c`, 5.10 to 7.3).
     pub fn five_level_paging(&self) -> bool {
         self.has("la57")
     }
 
-    /// Whether the flag is there.
+    /// Returns whether the CPU has the flag.
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(flag)
     }
@@ -144,7 +145,7 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// Reads `/dev/kmsg` without waiting; empty when it cannot be read.
+    /// Reads `/dev/kmsg` without waiting; empty if it cannot be read.
     pub fn read(root: &Root) -> Self {
         let mut text = String::new();
         // One read is one record (Documentation/ABI/testing/dev-kmsg), at most 8 KiB.
@@ -170,7 +171,7 @@ impl KernelLog {
         Self::from_text(&text)
     }
 
-    /// From text in the format of `/dev/kmsg`.
+    /// Makes a log from text in the format of `/dev/kmsg`.
     pub fn from_text(text: &str) -> Self {
         Self {
             lines: text
@@ -181,7 +182,7 @@ impl KernelLog {
         }
     }
 
-    /// The first message that contains `needle`.
+    /// Returns the first message that contains `needle`.
     pub fn find(&self, needle: &str) -> Option<&str> {
         self.lines
             .iter()
@@ -189,7 +190,8 @@ impl KernelLog {
             .find(|l| l.contains(needle))
     }
 
-    /// Whether the log still begins with the kernel's first message, so that what is not in it was not said.
+    /// Returns whether the log still begins with the kernel's first message, so that a message that is not in it was
+    /// not printed.
     pub fn is_complete(&self) -> bool {
         self.lines
             .first()
@@ -197,18 +199,18 @@ impl KernelLog {
     }
 }
 
-/// What this machine runs under.
+/// Hypervisor that this machine runs under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hypervisor {
     /// No CPU flag says that there is one.
     None,
-    /// Xen, as a guest whose page tables and whose kexec are Xen's (`guest_type` is PV).
+    /// Xen; this machine is a guest whose page tables and whose kexec are Xen's (`guest_type` is PV).
     XenPv,
-    /// Xen, as another guest: its `guest_type`, which kernels before 4.14 do not tell.
+    /// Xen; this machine is another kind of guest, with its `guest_type`, which kernels before 4.14 do not tell.
     Xen(String),
-    /// Microsoft's.
+    /// Microsoft's Hyper-V, with its name.
     HyperV(String),
-    /// Another one, named as well as DMI can.
+    /// Another hypervisor, with the best name that DMI gives.
     Some(String),
 }
 
@@ -238,7 +240,8 @@ impl Hypervisor {
         Self::Some(name)
     }
 
-    /// Memory that a guest gave up is not there until the guest asks for it, and touching it stops the guest.
+    /// Returns whether the hypervisor takes memory away: memory that a guest gave up is not there until the guest asks
+    /// for it, and touching it stops the guest.
     pub fn takes_memory_away(&self) -> bool {
         matches!(self, Self::XenPv | Self::Xen(_) | Self::HyperV(_))
     }

@@ -8,11 +8,11 @@ const FILE: &str = "proc/iomem";
 /// One line: a range, how deep it is nested, and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Where.
+    /// Range of the resource.
     pub range: PhysRange,
-    /// 0 at the root; two blanks of indentation each (`r_show`, `kernel/resource.c`).
+    /// Depth of nesting: 0 at the root; each level is two blanks of indentation (`r_show`, `kernel/resource.c`).
     pub depth: usize,
-    /// As the kernel or the driver calls it.
+    /// Name that the kernel or the driver gives the resource.
     pub name: String,
 }
 
@@ -27,8 +27,8 @@ impl Iomem {
     ///
     /// # Errors
     ///
-    /// [`FactError::Hidden`] without CAP_SYS_ADMIN (the kernel then prints zeros), [`FactError::Malformed`]
-    /// with the line that is none.
+    /// [`FactError::Hidden`] without CAP_SYS_ADMIN (the kernel then prints zeros), [`FactError::Malformed`] with the
+    /// line that is not one of this file.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let text = root.text(FILE, LISTING_LIMIT)?;
         let path = root.path(FILE);
@@ -65,12 +65,12 @@ impl Iomem {
         Ok(Self { resources })
     }
 
-    /// All lines.
+    /// Returns all lines.
     pub fn resources(&self) -> &[Resource] {
         &self.resources
     }
 
-    /// Ranges of every resource with this name, at any depth.
+    /// Returns the ranges of every resource with this name, at any depth.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = PhysRange> + 'a {
         self.resources
             .iter()
@@ -78,7 +78,7 @@ impl Iomem {
             .map(|r| r.range)
     }
 
-    /// All RAM that the kernel uses, also what drivers added.
+    /// Returns all RAM that the kernel uses, also the RAM that drivers added.
     ///
     /// Up to 6.12 setup_data reservations split "System RAM" into several lines of that name
     /// (`E820_TYPE_RESERVED_KERN`); they touch, so the set has them as one range.
@@ -95,7 +95,7 @@ impl Iomem {
         )
     }
 
-    /// RAM added by drivers ("System RAM (virtio_mem)", "System RAM (kmem)"), with the driver's name.
+    /// Returns the RAM added by drivers ("System RAM (virtio_mem)", "System RAM (kmem)"), with the driver's name.
     pub fn driver_managed(&self) -> Vec<(PhysRange, String)> {
         self.resources
             .iter()
@@ -103,7 +103,7 @@ impl Iomem {
             .collect()
     }
 
-    /// What `crashkernel=` took (there may be a second piece below 4 GiB).
+    /// Returns the memory that `crashkernel=` took (there may be a second piece below 4 GiB).
     ///
     /// # Errors
     ///
@@ -117,8 +117,8 @@ fn managed_by(name: &str) -> Option<&str> {
     name.strip_prefix("System RAM (")?.strip_suffix(')')
 }
 
-/// `None`: not a line of this file. `Some(None)`: a line whose range cannot be named (it ends with the last
-/// byte of the address space), which is no memory.
+/// Parses one line. `None` if it is not a line of this file. `Some(None)` if its range cannot be named (it ends with
+/// the last byte of the address space); such a range is no memory.
 fn parse_line(line: &str) -> Option<Option<Resource>> {
     let body = line.trim_start_matches(' ');
     let depth = line.len().checked_sub(body.len())? / 2;

@@ -4,31 +4,31 @@ use super::iomem::Iomem;
 use crate::sys::root::{FactError, Optional, Root};
 use kho::RangeSet;
 
-/// What `/sys/kernel` and `/proc/sys/kernel` say about kexec.
+/// State of kexec in `/sys/kernel` and `/proc/sys/kernel`.
 ///
 /// 7.3 moved the attributes to `/sys/kernel/kexec/{loaded,crash_loaded,crash_size}` and keeps links under
 /// the old names (`init_kexec_sysctl`, `kernel/kexec_core.c`); both places are tried, the new one first.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct KexecState {
-    /// Whether an image is loaded for `reboot`; `None` when the kernel has no kexec at all.
+    /// Whether an image is loaded for `reboot`; `None` if the kernel has no kexec at all.
     pub loaded: Option<bool>,
     /// Whether a crash kernel is loaded; `None` without CONFIG_CRASH_DUMP.
     pub crash_loaded: Option<bool>,
-    /// Bytes reserved by `crashkernel=`; `None` when unknown or when a load is in progress (`EBUSY`).
+    /// Bytes reserved by `crashkernel=`; `None` if unknown or if a load is in progress (`EBUSY`).
     pub crash_size: Option<u64>,
     /// `kernel.kexec_load_disabled`.
     pub load_disabled: Option<bool>,
-    /// `kernel.kexec_load_limit_reboot`: how many more loads **or unloads** are allowed, -1 for no limit;
-    /// `None` before 6.3, which has no limit.
+    /// `kernel.kexec_load_limit_reboot`: number of loads **or unloads** that are still allowed, -1 for no limit; `None`
+    /// on kernels before 6.3, which have no limit.
     pub load_limit_reboot: Option<i64>,
 }
 
 impl KexecState {
-    /// Reads all of it.
+    /// Reads the whole state.
     ///
     /// # Errors
     ///
-    /// [`FactError`] for a file that exists and holds something else.
+    /// [`FactError`] for a file that exists and does not hold such a value.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let flag = |new: &str, old: &str| -> Result<Option<bool>, FactError> {
             let number = root.number(new).optional()?;
@@ -69,7 +69,7 @@ impl KexecState {
         })
     }
 
-    /// Whether a load would be refused by a setting, and which.
+    /// Returns the setting that makes the kernel refuse a load; `None` if no setting does.
     pub fn refusal(&self) -> Option<&'static str> {
         if self.loaded.is_none() {
             return Some("the running kernel has no kexec (CONFIG_KEXEC)");
@@ -84,21 +84,21 @@ impl KexecState {
     }
 }
 
-/// Whether kdump would work now, and what a handover does to it.
+/// State of kdump: whether it would work now.
 ///
-/// The next kernel reserves its own `crashkernel=` memory in early boot, *around* everything handed over,
-/// and starts without a crash kernel loaded: until its kdump service has run, a crash leaves no dump. What
-/// was handed over is not part of `/proc/vmcore`'s ordinary RAM either way: it is RAM, and is dumped.
+/// The next kernel reserves its own `crashkernel=` memory in early boot, *around* everything handed over, and starts
+/// without a crash kernel loaded: until its kdump service has run, a crash leaves no dump. Memory that was handed over
+/// is not part of `/proc/vmcore`'s ordinary RAM either way: it is RAM, and is dumped.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Kdump {
     /// Ranges named "Crash kernel" in `/proc/iomem`.
     pub reserved: RangeSet,
-    /// Whether a crash kernel is loaded there.
+    /// Whether a crash kernel is loaded in these ranges.
     pub armed: bool,
 }
 
 impl Kdump {
-    /// From the two facts that say it.
+    /// Makes the state from the two facts that show it.
     ///
     /// # Errors
     ///

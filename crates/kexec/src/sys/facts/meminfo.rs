@@ -8,19 +8,19 @@ const FILE: &str = "proc/meminfo";
 /// `/proc/meminfo`, in bytes and pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemInfo {
-    /// Pages that this kernel manages: `totalram_pages()`. Without what earlier hops keep reserved.
+    /// Memory that this kernel manages: `totalram_pages()`. Memory that earlier hops keep reserved is not part of it.
     pub total: u64,
-    /// Free.
+    /// Free memory.
     pub free: u64,
-    /// What could be taken without swapping.
+    /// Memory that could be taken without swapping.
     pub available: u64,
     /// Memory lost to hardware errors (0 without CONFIG_MEMORY_FAILURE).
     pub hardware_corrupted: u64,
     /// Huge pages of the default size in the pool, a count.
     pub hugepages_total: u64,
-    /// Of these, not in use.
+    /// Number of these huge pages that are not in use.
     pub hugepages_free: u64,
-    /// Of these, promised to mappings.
+    /// Number of these huge pages that are promised to mappings.
     pub hugepages_reserved: u64,
     /// Default huge page size in bytes (0 without hugetlb).
     pub hugepage_size: u64,
@@ -35,7 +35,8 @@ impl MemInfo {
     ///
     /// # Errors
     ///
-    /// [`FactError::Malformed`] for a value that is no number and for a file without the first three.
+    /// [`FactError::Malformed`] for a value that is no number and for a file without the values of the first three
+    /// fields.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let text = root.text(FILE, LISTING_LIMIT)?;
         let path = root.path(FILE);

@@ -11,10 +11,10 @@ use kho::{OutOfMemory, PhysAddr, PhysRange, RangeSet};
 
 const DIR: &str = "sys/firmware/memmap";
 
-/// More entries than any e820 table holds (128 plus 3 per possible node).
+/// Most entries that are read: more than any e820 table holds (128 plus 3 per possible node).
 const MAX_ENTRIES: usize = 8192;
 
-/// What the firmware says a range is.
+/// Type that the firmware gives a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryType {
@@ -22,7 +22,7 @@ pub enum MemoryType {
     Ram,
     /// "Reserved".
     Reserved,
-    /// "ACPI Tables": reclaimable in theory, kept by everybody.
+    /// "ACPI Tables": reclaimable in theory, kept by every kernel.
     AcpiTables,
     /// "ACPI Non-volatile Storage".
     AcpiNvs,
@@ -34,12 +34,12 @@ pub enum MemoryType {
     PersistentLegacy,
     /// "Soft Reserved": memory for one purpose, such as CXL or HBM (EFI_MEMORY_SP).
     SoftReserved,
-    /// A name this version does not know.
+    /// A type whose name this version of kho does not know.
     Unknown(String),
 }
 
 impl MemoryType {
-    /// From the name in the `type` file (`e820_type_to_string`, 6.1 to 7.3).
+    /// Takes the type from the name in the `type` file (`e820_type_to_string`, 6.1 to 7.3).
     fn from_name(name: &str) -> Self {
         match name {
             "System RAM" => Self::Ram,
@@ -54,7 +54,7 @@ impl MemoryType {
         }
     }
 
-    /// The name, if this version does not know it.
+    /// Returns the name, if this version of kho does not know it.
     pub fn unknown(&self) -> Option<&str> {
         match self {
             Self::Unknown(name) => Some(name),
@@ -62,8 +62,8 @@ impl MemoryType {
         }
     }
 
-    /// The number in an e820 table (`enum e820_type`, `arch/x86/include/asm/e820/types.h`). A range of
-    /// unknown type is passed on as reserved, which nobody touches.
+    /// Returns the number in an e820 table (`enum e820_type`, `arch/x86/include/asm/e820/types.h`). A range of unknown
+    /// type is passed on as reserved memory, which no kernel touches.
     pub const fn e820(&self) -> u32 {
         match self {
             Self::Ram => 1,
@@ -97,9 +97,9 @@ impl core::fmt::Display for MemoryType {
 /// One entry of the map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapEntry {
-    /// Where.
+    /// Range of the entry.
     pub range: PhysRange,
-    /// What.
+    /// Type of the range.
     pub kind: MemoryType,
 }
 
@@ -155,11 +155,11 @@ impl FirmwareMap {
         })
     }
 
-    /// A map from entries in any order.
+    /// Makes a map from entries in any order.
     ///
     /// # Errors
     ///
-    /// [`MapError::Overlap`] when two entries share a byte.
+    /// [`MapError::Overlap`] if two entries share a byte.
     pub fn from_entries(mut entries: Vec<MapEntry>) -> Result<Self, MapError> {
         entries.sort_by_key(|e| e.range);
         for pair in entries.windows(2) {
@@ -176,8 +176,8 @@ impl FirmwareMap {
         Ok(Self { entries, ram })
     }
 
-    /// The same map with `failed` as unusable memory, as far as it is RAM: a kernel that is given it uses nothing of that,
-    /// and shows it so in the map that it received. So it goes on from kernel to kernel.
+    /// Returns the same map with the RAM in `failed` as unusable memory. A kernel that is given this map uses none of
+    /// that memory, and shows it as unusable in the map that it received. So the mark goes on from kernel to kernel.
     ///
     /// # Errors
     ///
@@ -208,23 +208,23 @@ impl FirmwareMap {
         })
     }
 
-    /// The entries, sorted by address.
+    /// Returns the entries, sorted by address.
     pub fn entries(&self) -> &[MapEntry] {
         &self.entries
     }
 
-    /// What the firmware calls usable RAM.
+    /// Returns the ranges that the firmware calls usable RAM.
     pub fn ram(&self) -> &RangeSet {
         &self.ram
     }
 
-    /// The entries as an e820 table has them: range and type number.
+    /// Returns the entries as an e820 table has them: range and type number.
     pub fn e820(&self) -> impl ExactSizeIterator<Item = (PhysRange, u32)> + '_ {
         self.entries.iter().map(|e| (e.range, e.kind.e820()))
     }
 }
 
-/// Why entries do not make a map.
+/// Reason why entries do not make a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -236,7 +236,7 @@ pub enum MapError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// How the firmware map and the kernel's resource map differ.
+/// Differences between the firmware map and the kernel's resource map.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct MapCheck {
     /// RAM that this kernel uses and that the firmware map does not name: a next kernel that gets the
@@ -252,7 +252,7 @@ pub struct MapCheck {
 }
 
 impl MapCheck {
-    /// Whether the two maps agree, so that the firmware map can be passed on as it is.
+    /// Returns whether the two maps agree, so that the firmware map can be passed on unchanged.
     pub fn is_complete(&self) -> bool {
         self.unknown_to_firmware.is_empty() && self.driver_managed.is_empty()
     }
@@ -288,7 +288,7 @@ pub(crate) mod tests {
             .put(&format!("{dir}/type"), format!("{kind}\n"));
     }
 
-    /// What Debian 12 in QEMU with 2 GiB shows.
+    /// The map that Debian 12 in QEMU with 2 GiB shows.
     pub(crate) fn put_qemu_map(f: &Fixture) {
         put_entry(f, 0, 0, 0x9_fbff, "System RAM");
         put_entry(f, 1, 0x9_fc00, 0x9_ffff, "Reserved");

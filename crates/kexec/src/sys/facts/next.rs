@@ -6,7 +6,7 @@ use crate::bootparam::{E820Kind, EfiFacts, EfiRegion, MemoryMapEntry};
 use kho::PhysAddr;
 
 impl FirmwareMap {
-    /// The map as the boot protocol has it.
+    /// Returns the map in the form of the boot protocol.
     pub fn to_boot(&self) -> Vec<MemoryMapEntry> {
         self.entries()
             .iter()
@@ -19,7 +19,7 @@ impl FirmwareMap {
 }
 
 impl From<&MemoryType> for E820Kind {
-    /// What no e820 type stands for is reserved: nobody touches it.
+    /// Converts a type. A type without an e820 type becomes reserved: no kernel touches such memory.
     fn from(kind: &MemoryType) -> Self {
         match kind {
             MemoryType::Ram => Self::Ram,
@@ -35,13 +35,13 @@ impl From<&MemoryType> for E820Kind {
 }
 
 impl Efi {
-    /// The ACPI root pointer, whether or not runtime services are in use: `ACPI20=`, else `ACPI=`, in `systab`.
+    /// Returns the ACPI root pointer, whether or not runtime services are in use: `ACPI20=`, else `ACPI=`, in `systab`.
     pub fn acpi(&self) -> Option<PhysAddr> {
         let table = self.table("ACPI20").or_else(|| self.table("ACPI"));
         table.filter(|at| *at != 0).map(PhysAddr::new)
     }
 
-    /// What the next kernel has to be told; `None` when the running kernel has no runtime services
+    /// Returns the facts that the next kernel needs; `None` if the running kernel has no runtime services
     /// (`efi=noruntime`), so that none can be passed on.
     pub fn for_next_kernel(&self) -> Option<EfiFacts> {
         if self.runtime_map.is_empty() {

@@ -1,4 +1,4 @@
-//! This process: who it is and what it may do.
+//! This process: its user and its capabilities.
 
 use crate::sys::root::{FactError, LISTING_LIMIT, Root, parse_hex};
 
@@ -18,7 +18,7 @@ impl Capability {
     /// See kernel addresses in `/proc/kallsyms` (with `kernel.kptr_restrict=1`).
     pub const SYSLOG: Self = Self(34, "CAP_SYSLOG");
 
-    /// All that a handover needs.
+    /// All capabilities that a handover needs.
     pub const NEEDED: [Self; 5] = [
         Self::SYS_BOOT,
         Self::SYS_ADMIN,
@@ -27,7 +27,7 @@ impl Capability {
         Self::SYSLOG,
     ];
 
-    /// Its name, for example `CAP_SYS_BOOT`.
+    /// Returns the name of the capability, for example `CAP_SYS_BOOT`.
     pub const fn name(self) -> &'static str {
         self.1
     }
@@ -69,12 +69,12 @@ impl Process {
         Ok(Self { uid, capabilities })
     }
 
-    /// Whether the capability is in effect.
+    /// Returns whether the capability is in effect.
     pub const fn has(&self, capability: Capability) -> bool {
         self.capabilities >> capability.0 & 1 == 1
     }
 
-    /// Names of the needed capabilities that are not in effect.
+    /// Returns the names of the needed capabilities that are not in effect.
     pub fn missing(&self) -> Vec<&'static str> {
         Capability::NEEDED
             .into_iter()

@@ -1,4 +1,4 @@
-//! Lockdown and IMA: what may forbid `kexec_load` or the reading of memory.
+//! Lockdown and IMA, which may forbid `kexec_load` or the reading of memory.
 
 use crate::sys::root::{FactError, Optional, Root};
 
@@ -41,14 +41,14 @@ impl Lockdown {
         }
     }
 
-    /// Whether `kexec_load` will be refused with `EPERM`.
+    /// Returns whether `kexec_load` will be refused with `EPERM`.
     pub const fn blocks_kexec_load(self) -> bool {
         matches!(self, Self::Integrity | Self::Confidentiality)
     }
 }
 
-/// Whether an SELinux policy is loaded: selinuxfs is mounted, and a process has a label that a policy gave it
-/// (`kernel` is what all have before: `security/selinux/include/initial_sid_to_string.h`, 6.1 to 7.3).
+/// Returns whether an SELinux policy is loaded: selinuxfs is mounted, and this process has a label that a policy gave
+/// it (before, all processes have the label `kernel`: `security/selinux/include/initial_sid_to_string.h`, 6.1 to 7.3).
 pub fn selinux_policy(root: &Root) -> bool {
     root.exists("sys/fs/selinux/enforce")
         && root
@@ -64,7 +64,7 @@ pub enum Ima {
     Allows,
     /// The policy appraises `KEXEC_KERNEL_CHECK` and enforces.
     Refuses,
-    /// IMA is there, and what its policy says cannot be read (CONFIG_IMA_READ_POLICY is off, as in Debian).
+    /// The kernel has IMA, and its policy cannot be read (CONFIG_IMA_READ_POLICY is off, as in Debian).
     Unknown,
     /// As `Unknown`, and the command line asks for a policy that appraises kernels
     /// (`ima_policy=secure_boot` or `appraise_tcb`).
@@ -115,7 +115,8 @@ impl Ima {
     }
 }
 
-/// With no policy at all IMA measures nothing beyond the boot aggregate, so it appraises nothing either.
+/// Returns whether IMA has no policy at all: it then measures nothing beyond the boot aggregate, so it appraises
+/// nothing either.
 fn ima_is_idle(root: &Root) -> bool {
     root.number("sys/kernel/security/ima/runtime_measurements_count")
         .is_ok_and(|n| n <= 1)

@@ -5,8 +5,8 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
 const FILE: &str = "proc/zoneinfo";
 
-/// Zones that an allocation with GFP_HIGHUSER takes no page from (`gfp_zone`, `include/linux/gfp.h`): it may go to lower
-/// ones only.
+/// Zones that an allocation with GFP_HIGHUSER takes no page from (`gfp_zone`, `include/linux/gfp.h`): such an
+/// allocation may use lower zones only.
 const NOT_FOR_KEXEC: [&str; 2] = ["Movable", "Device"];
 
 /// One zone of one node.
@@ -14,7 +14,7 @@ const NOT_FOR_KEXEC: [&str; 2] = ["Movable", "Device"];
 struct Zone {
     node: u64,
     name: String,
-    /// In pages, as the other figures.
+    /// Free memory, in pages, as are the other figures.
     free: u64,
     high: u64,
     spanned: u64,
@@ -71,9 +71,10 @@ impl Zones {
         Ok(Self { zones })
     }
 
-    /// Bytes that the kernel takes from other zones before it takes a page of `range`: what is free, beyond the high
-    /// watermark, in zones above those that `range` lies in, on each node the least. An allocation tries the zones of a node
-    /// from the highest to the lowest (`build_zonelists`, `mm/page_alloc.c`). 0 if no zone has the range.
+    /// Returns the number of bytes that the kernel takes from other zones before it takes a page of `range`: the free
+    /// memory, beyond the high watermark, in the zones of the same node above the one that `range` lies in. If `range`
+    /// lies in several zones, the smallest of these numbers counts. An allocation tries the zones of a node from the
+    /// highest to the lowest (`build_zonelists`, `mm/page_alloc.c`). 0 if no zone has the range.
     pub fn spare_above(&self, range: PhysRange) -> u64 {
         let nodes = self.zones.iter().filter(|zone| zone.overlaps(range));
         nodes

@@ -1,4 +1,4 @@
-//! How much memory a load takes, and how long it takes where destinations are free memory.
+//! Memory that a load takes, and its duration if destinations are free memory.
 
 use super::error::LandingError;
 use super::huge::HUGE;
@@ -16,18 +16,18 @@ pub struct Need {
     pub zone: u64,
     /// The kernel's own copy of all segments.
     pub copy: u64,
-    /// What is given back before that copy is made: an image that is loaded now.
+    /// Memory that is given back before that copy is made: the copy of an image that is loaded now.
     pub freed: u64,
-    /// What must stay available, see [`default_reserve`](super::default_reserve).
+    /// Memory that must stay available, see [`default_reserve`](super::default_reserve).
     pub reserve: u64,
 }
 
 impl Need {
-    /// Whether there is as much, before any of it is taken. Gives `MemAvailable`.
+    /// Checks that so much memory is available, before any of it is taken. Returns `MemAvailable`.
     ///
     /// # Errors
     ///
-    /// [`LandingError::NotEnough`]; [`LandingError::Fact`] when the kernel does not say.
+    /// [`LandingError::NotEnough`]; [`LandingError::Fact`] if the available memory cannot be read.
     pub fn check(&self, root: &Root) -> Result<u64, LandingError> {
         let available = MemInfo::read(root)?.available;
         let zone = self.zone.checked_next_multiple_of(HUGE).unwrap_or(u64::MAX);
@@ -51,7 +51,8 @@ impl Need {
     }
 }
 
-/// Bytes in huge pages of 2 MiB that are in the pool and that no mapping was promised. `MemAvailable` does not count them.
+/// Returns the number of bytes in huge pages of 2 MiB that are in the pool and promised to no mapping. `MemAvailable`
+/// does not count them.
 pub(super) fn pool(root: &Root) -> u64 {
     let number = |name: &str| {
         root.number(&format!(
@@ -64,8 +65,9 @@ pub(super) fn pool(root: &Root) -> u64 {
     free.saturating_mul(HUGE)
 }
 
-/// How long `kexec_load` searches its lists when `free` bytes of the destinations are free memory, in a load of `total`
-/// bytes: the product of both numbers of pages, at `STEP_NS` (see the [module](super)'s documentation).
+/// Returns the time that `kexec_load` takes to search its lists if `free` bytes of the destinations are free memory, in
+/// a load of `total` bytes: the product of both numbers of pages, at `STEP_NS` (see the [module](super)'s
+/// documentation).
 pub fn slow_load(free: u64, total: u64) -> Duration {
     /// Measured: 6 to 12 instructions.
     const STEP_NS: u64 = 10;

@@ -1,4 +1,4 @@
-//! Which of the taken pages make the zone. Pure arithmetic.
+//! Choice of the taken pages that make the zone. Pure arithmetic.
 
 use super::huge::HUGE;
 use kho::{OutOfMemory, PhysRange, RangeSet};
@@ -8,7 +8,7 @@ use kho::{OutOfMemory, PhysRange, RangeSet};
 pub(super) struct Piece {
     /// Bytes from the start of the mapping.
     pub(super) offset: usize,
-    /// Where it is.
+    /// Physical range of the piece.
     pub(super) phys: PhysRange,
 }
 
@@ -35,8 +35,8 @@ pub(super) fn usable(
     Ok(())
 }
 
-/// The fewest runs that hold `bytes`, at most `max_runs` of them, and how much they hold. The last is cut
-/// to what is needed, at a boundary of huge pages.
+/// Returns the fewest runs that hold `bytes`, at most `max_runs` of them, and the number of bytes that they hold. The
+/// last run is cut to the length needed, at a boundary of huge pages.
 pub(super) fn choose(
     runs: &RangeSet,
     bytes: u64,
@@ -67,7 +67,7 @@ pub(super) fn choose(
     Ok((chosen, covered))
 }
 
-/// The parts of pieces that the chosen runs consist of, in order of their offsets.
+/// Returns the parts of pieces that the chosen runs consist of, in order of their offsets.
 pub(super) fn cuts(pieces: &[Piece], chosen: &RangeSet) -> Vec<Piece> {
     let mut out = Vec::new();
     for piece in pieces {

@@ -1,10 +1,11 @@
-//! Why there is no landing zone.
+//! Errors of taking a landing zone.
 
 use crate::sys::root::FactError;
 use std::io;
 use thiserror::Error;
 
-/// Why there is no landing zone. Without one a load takes longer ([`slow_load`](super::slow_load)); without enough memory there must be none.
+/// Reason why there is no landing zone. Without a landing zone a load takes longer ([`slow_load`](super::slow_load));
+/// without enough memory there must be no load.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LandingError {
@@ -18,7 +19,7 @@ pub enum LandingError {
         needed: u64,
         /// Bytes that must stay available.
         reserve: u64,
-        /// `MemAvailable`, and what an unload gives back first.
+        /// `MemAvailable`, plus the memory that an unload gives back first.
         available: u64,
     },
     /// Memory could be taken, but not in few enough contiguous runs.
@@ -29,9 +30,9 @@ pub enum LandingError {
     Fragmented {
         /// Bytes asked for.
         bytes: u64,
-        /// What the runs hold.
+        /// Bytes that the runs hold.
         covered: u64,
-        /// How many runs there may be.
+        /// Largest number of runs allowed.
         max_runs: usize,
     },
     /// Physical addresses are hidden from this process.
@@ -45,7 +46,7 @@ pub enum LandingError {
     Call {
         /// Name of the call.
         call: &'static str,
-        /// Size it was about.
+        /// Size that was passed to the call, in bytes.
         bytes: u64,
         /// The operating system's error.
         #[source]

@@ -2,5 +2,5 @@
 
 /// A huge page of x86_64, and of arm64 with 4 KiB pages.
 pub const HUGE: u64 = 2 << 20;
-/// The same as a length in this address space.
+/// Size of a huge page as a length in this address space.
 pub(super) const HUGE_LEN: usize = 2 << 20;

@@ -4,15 +4,15 @@ use super::huge::HUGE;
 use crate::sys::root::Root;
 use std::path::PathBuf;
 
-/// Where the two values are noted while the limit is raised: beside the lock, below `/run`.
+/// File with the old and the raised value of the limit, while it is raised: beside the lock, below `/run`.
 const NOTE: &str = "run/kho/overcommit";
 
 fn dir() -> String {
     format!("sys/kernel/mm/hugepages/hugepages-{}kB", HUGE / 1024)
 }
 
-/// Puts back a limit that a process raised and, killed, did not lower again; unless somebody else changed it since. To
-/// be called with the lock held.
+/// Puts back a limit that a process raised and, because it was killed, did not lower again; unless another process
+/// changed the limit since. The caller must hold the lock.
 pub fn lower_after_kill(root: &Root) {
     let Ok(note) = root.text(NOTE, 100) else {
         return;
@@ -28,11 +28,11 @@ pub fn lower_after_kill(root: &Root) {
     let _ = std::fs::remove_file(root.path(NOTE));
 }
 
-/// The raised limit of surplus huge pages. Restored when dropped, unless somebody else changed it.
+/// The raised limit of surplus huge pages. Restored when dropped, unless another process changed it.
 ///
-/// The limit only says how many pages *may* be made from free memory when a mapping wants them and the pool
-/// has none; they return to the system when unmapped (`gather_surplus_pages`, `free_huge_folio`,
-/// `mm/hugetlb.c`). So the memory outlives neither the process nor this value.
+/// The limit is only the number of pages that *may* be made from free memory when a mapping wants them and the pool has
+/// none; they return to the system when unmapped (`gather_surplus_pages`, `free_huge_folio`, `mm/hugetlb.c`). So the
+/// memory outlives neither the process nor this value.
 #[derive(Debug)]
 pub(super) struct Overcommit {
     path: PathBuf,
@@ -42,8 +42,8 @@ pub(super) struct Overcommit {
 }
 
 impl Overcommit {
-    /// Allows `pages` more surplus pages than there are now; `None` when this kernel has no 2 MiB hugetlb
-    /// pages or the limit cannot be set.
+    /// Allows `pages` more surplus pages than there are now; `None` if this kernel has no 2 MiB hugetlb pages or the
+    /// limit cannot be set.
     pub(super) fn raise(root: &Root, pages: u64) -> Option<Self> {
         let dir = dir();
         let file = format!("{dir}/nr_overcommit_hugepages");

@@ -11,7 +11,7 @@ use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-/// A range of this process's address space that nobody else uses: private anonymous memory.
+/// A range of this process's address space that no other value uses: private anonymous memory.
 ///
 /// # Invariants
 ///
@@ -52,7 +52,7 @@ fn anonymous(len: usize, prot: ProtFlags, flags: MapFlags) -> rustix::io::Result
 const RW: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 impl Mapping {
-    /// `bytes` (a multiple of 2 MiB) in hugetlb pages, all of them present.
+    /// Maps `bytes` (a multiple of 2 MiB) in hugetlb pages, all of them present.
     pub(super) fn hugetlb(bytes: u64) -> Result<Self, LandingError> {
         let failed = fail("mmap(MAP_HUGETLB)", bytes);
         let len = usize::try_from(bytes).unwrap_or(0);
@@ -66,8 +66,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// `bytes` (a multiple of 2 MiB) in ordinary pages, all of them present; huge ones where the kernel has
-    /// some to give.
+    /// Maps `bytes` (a multiple of 2 MiB) in ordinary pages, all of them present; huge pages where the kernel has some
+    /// to give.
     pub(super) fn ordinary(bytes: u64) -> Result<Self, LandingError> {
         let failed = fail("mmap", bytes);
         let huge = HUGE_LEN;
@@ -87,7 +87,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Address space for the run `range`, without memory, to be filled with [`Mapping::accept`]. Its address
+    /// Reserves address space for the run `range`, without memory, to be filled with [`Mapping::accept`]. Its address
     /// and the physical one agree modulo 2 MiB, so that huge pages fit.
     pub(super) fn window(range: PhysRange) -> Result<Self, LandingError> {
         let failed = fail("mmap(PROT_NONE)", range.len());
@@ -104,12 +104,13 @@ impl Mapping {
         Ok(aligned.split(len).0)
     }
 
-    /// Bytes of the mapping.
+    /// Returns the length of the mapping, in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// The first `at` bytes and the rest; `at` is a multiple of the page size. Only bookkeeping.
+    /// Splits the mapping into the first `at` bytes and the rest; `at` is a multiple of the page size. Only
+    /// bookkeeping.
     pub(super) fn split(self, at: usize) -> (Self, Self) {
         let at = at.min(self.len);
         let (start, len) = (self.start, self.len);
@@ -165,7 +166,7 @@ impl Mapping {
         }
     }
 
-    /// Keeps the pages in memory (not in place).
+    /// Locks the pages in memory (not in place).
     pub(super) fn lock(&self) -> Result<(), LandingError> {
         // SAFETY: the range is mapped and ours; locking changes no content.
         unsafe { rustix::mm::mlock(self.start.as_ptr().cast(), self.len) }
@@ -179,14 +180,14 @@ impl Mapping {
             .map_err(fail(call, self.len as u64))
     }
 
-    /// The memory. Only for mappings without gaps.
+    /// Returns the memory. Only for mappings without gaps.
     pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: by the invariant `len` bytes from `start` are readable and belong to this value, which
         // the result borrows; anonymous memory is initialised with zeros.
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// The memory. Only for mappings without gaps.
+    /// Returns the memory. Only for mappings without gaps.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, writable too, and borrowed exclusively.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
@@ -202,7 +203,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Where the pages of a mapping are: physically contiguous stretches by their offset, in order.
+/// Finds the pages of a mapping: returns physically contiguous stretches with their offset in the mapping, in order.
 ///
 /// `/proc/self/pagemap` has a `u64` per page: bit 63 says present, bits 0 to 54 are the frame
 /// (`Documentation/admin-guide/mm/pagemap.rst`), which reads as 0 without CAP_SYS_ADMIN. A page that is not

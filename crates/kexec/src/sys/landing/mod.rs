@@ -23,10 +23,10 @@
 //! **Ranges that an earlier hop reserved need no zone**: they are outside the page allocator (PageReserved),
 //! so they are owned already. Plain buffers do for these; reusing an old reservation costs nothing.
 //!
-//! What is placed in **scratch** (kernel, initrd, parameters) has free destinations. Put these segments
-//! *first*: a scratch page that the allocator hands out later is then found by `kimage_dst_used` among the
-//! first entries, once per page, while the other order puts up to all of them on `dest_pages` for the whole
-//! load. And keep the free part of scratch away from the allocator meanwhile, with [`Withheld`].
+//! Segments in **scratch** (kernel, initrd, parameters) have free destinations. Put these segments *first*: a scratch
+//! page that the allocator hands out later is then found by `kimage_dst_used` among the first entries, once per page,
+//! while the other order puts up to all of them on `dest_pages` for the whole load. And keep the free part of scratch
+//! away from the allocator meanwhile, with [`Withheld`].
 //!
 //! Measured in a 2 GiB guest with 6.1 that had just booted (one CPU, instructions as time, 1 ns each):
 //!
@@ -45,11 +45,10 @@
 //! (`vm.compact_unevictable_allowed`), NUMA balancing and khugepaged may migrate them. Nothing in user space
 //! can forbid this.
 //!
-//! **A page that moved costs time, not correctness.** The kernel copies the segment from the *virtual*
-//! address, which is right wherever the page is. The destination stays the planned physical address,
-//! which is ordinary movable RAM that was checked against everything that must not be overwritten; it is
-//! merely free, or somebody else's, again, and both are handled by `kimage_alloc_page` as above and end
-//! with the jump anyway.
+//! **A page that moved costs time, not correctness.** The kernel copies the segment from the *virtual* address, which
+//! is right wherever the page is. The destination stays the planned physical address, which is ordinary movable RAM
+//! that was checked against everything that must not be overwritten; it is merely free again, or another owner's, and
+//! both are handled by `kimage_alloc_page` as above and end with the jump anyway.
 //!
 //! # What it costs the system
 //!
@@ -81,12 +80,12 @@ pub use huge::HUGE;
 pub use knob::lower_after_kill;
 pub use withhold::{DRAW_LIMIT, Withheld};
 
-/// Taken at a time, so that the available memory is looked at often enough.
+/// Bytes taken at a time, so that the available memory is looked at often enough.
 const STEP: u64 = 64 << 20;
-/// More pieces would come near `vm.max_map_count` (65530 by default).
+/// Most pieces: more would come near `vm.max_map_count` (65530 by default).
 const MAX_PIECES: usize = 30_000;
 
-/// What the zone must be.
+/// Requirements on the zone.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Bytes in all; rounded up to whole huge pages where the memory has them.
@@ -95,18 +94,18 @@ pub struct Request<'a> {
     pub max_runs: usize,
     /// `MemAvailable` that must remain, see [`default_reserve`].
     pub reserve: u64,
-    /// Where segments may land: firmware RAM without scratch, the first MiB, pinned pages and whatever else
-    /// the planner excludes. Pages outside are held while the zone is taken (or they would be handed out
+    /// Memory in which segments may land: firmware RAM without scratch, the first MiB, pinned pages and all other
+    /// memory that the planner excludes. Pages outside are held while the zone is taken (or they would be handed out
     /// again) and then returned.
     pub allowed: &'a RangeSet,
 }
 
-/// A sixteenth of memory, at least 64 MiB and at most 2 GiB.
+/// Returns a sixteenth of memory, at least 64 MiB and at most 2 GiB.
 pub fn default_reserve(mem_total: u64) -> u64 {
     (mem_total / 16).clamp(64 << 20, 2 << 30)
 }
 
-/// What backs a zone.
+/// Pages that back a zone, by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Backing {
     /// Bytes in hugetlb pages.
@@ -130,7 +129,7 @@ pub struct LandingZone {
     backing: Backing,
 }
 
-/// One mapping as it was taken, with what it turned out to be.
+/// One mapping as it was taken, with its kind of pages and its usable pieces.
 struct Taken {
     mapping: Mapping,
     hugetlb: bool,
@@ -161,17 +160,17 @@ impl LandingZone {
         assemble(taken, &runs)
     }
 
-    /// The physical ranges, sorted. Together at least the bytes that were asked for.
+    /// Returns the physical ranges, sorted. Together they have at least the bytes that were asked for.
     pub fn runs(&self) -> &RangeSet {
         &self.set
     }
 
-    /// What backs them.
+    /// Returns the pages that back the runs, by kind.
     pub fn backing(&self) -> Backing {
         self.backing
     }
 
-    /// Which run, and where in its memory.
+    /// Returns the index of the run that holds `range`, and the place of `range` in the run's memory.
     fn locate(&self, range: PhysRange) -> Option<(usize, core::ops::Range<usize>)> {
         let at = self
             .runs
@@ -183,8 +182,8 @@ impl LandingZone {
         Some((at, offset..offset.checked_add(len)?))
     }
 
-    /// The memory at a physical range: what is written here is what a segment with this destination brings.
-    /// `None` unless one run holds all of it.
+    /// Returns the memory at a physical range: the bytes written here are those that a segment with this destination
+    /// brings. `None` unless one run holds all of the range.
     pub fn slice_mut(&mut self, range: PhysRange) -> Option<&mut [u8]> {
         let (at, bytes) = self.locate(range)?;
         self.runs[at].memory.bytes_mut().get_mut(bytes)
@@ -201,19 +200,20 @@ struct Taker<'a> {
     root: &'a Root,
     request: &'a Request<'a>,
     taken: Vec<Taken>,
-    /// Bytes taken in all, and at most.
+    /// Bytes taken in all; at most `draw_limit`.
     drawn: u64,
     draw_limit: u64,
     /// Bytes of the pool of huge pages that are free: they are not in `MemAvailable`.
     pool: u64,
-    /// Of them where the request allows.
+    /// Bytes taken that lie where the request allows.
     accepted: u64,
     step: u64,
     knob: Option<knob::Overcommit>,
 }
 
 impl<'a> Taker<'a> {
-    /// Takes nothing yet; at most `draw_limit` bytes later. `available` is `MemAvailable` now.
+    /// Makes a taker that has taken nothing yet and takes at most `draw_limit` bytes later. `available` is
+    /// `MemAvailable` now.
     fn new(root: &'a Root, request: &'a Request<'a>, draw_limit: u64, available: u64) -> Self {
         let most = draw_limit.min(available.saturating_sub(request.reserve));
         Self {
@@ -229,7 +229,7 @@ impl<'a> Taker<'a> {
         }
     }
 
-    /// Takes until few enough runs are long enough; says which. Gives up when there are more than
+    /// Takes memory until few enough runs are long enough, and returns these runs. Gives up if there are more than
     /// `accept` bytes to choose from, or no more memory.
     fn take_enough(&mut self, accept: u64) -> Result<RangeSet, LandingError> {
         let want = self
@@ -260,7 +260,7 @@ impl<'a> Taker<'a> {
         }
     }
 
-    /// Takes one more mapping; false at the limit.
+    /// Takes one more mapping; `false` at the limit.
     fn take_one(&mut self) -> Result<bool, LandingError> {
         let available = MemInfo::read(self.root)?.available;
         let spare = available.saturating_sub(self.request.reserve);
@@ -372,7 +372,7 @@ fn assemble(taken: Vec<Taken>, chosen: &RangeSet) -> Result<LandingZone, Landing
     })
 }
 
-/// The first MiB, in which nothing ever lands.
+/// Returns the first MiB, in which nothing ever lands.
 pub fn low_memory() -> Option<PhysRange> {
     PhysRange::from_bounds(PhysAddr::new(0), PhysAddr::new(1 << 20)).ok()
 }

@@ -12,7 +12,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Memory of this machine without the first MiB; `None`, with the reason printed, when it cannot be known.
+/// Returns the memory of this machine without the first MiB; `None`, with the reason printed, if it cannot be known.
 fn allowed(root: &Root) -> Option<RangeSet> {
     let skip = |why: String| {
         println!("SKIP: {why}");
@@ -44,7 +44,7 @@ fn request(allowed: &RangeSet, bytes: u64) -> Request<'_> {
     }
 }
 
-/// The pages of a zone that are elsewhere by now.
+/// Returns the pages of a zone that have moved.
 fn moved(zone: &LandingZone, root: &Root) -> RangeSet {
     let mut moved = zone.set.try_clone().unwrap();
     for run in &zone.runs {

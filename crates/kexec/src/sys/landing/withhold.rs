@@ -8,14 +8,14 @@ use crate::sys::pageflags::{PageFlags, flag};
 use crate::sys::root::Root;
 use kho::RangeSet;
 
-/// The most that it is worth to draw: zeroing this much takes about as long as the walks that it saves.
+/// Most bytes that are worth drawing: zeroing so many takes about as long as the walks that it saves.
 pub const DRAW_LIMIT: u64 = 4 << 30;
 
 /// Pages of scratch, held until dropped so that the allocator cannot hand them out.
 ///
-/// The destinations of kernel, initrd and parameters are free memory at addresses that cannot be chosen (the
-/// recorded scratch). They can be kept out of the load all the same: draw memory, keep what lies in scratch,
-/// until all of scratch that is free in whole huge pages is held, and give the rest back.
+/// The destinations of kernel, initrd and parameters are free memory at addresses that cannot be chosen (the recorded
+/// scratch). They can be kept out of the load all the same: draw memory, keep the pages that lie in scratch, until all
+/// of scratch that is free in whole huge pages is held, and give the rest back.
 ///
 /// This only saves time; a page that is not held costs a walk (see the [module](super)'s documentation). It
 /// helps most on a system that has just booted, whose next free memory may be scratch itself. It cannot
@@ -27,13 +27,14 @@ pub struct Withheld {
 }
 
 impl Withheld {
-    /// Holds the free huge pages of `ranges`. Gives up, with what it has, after drawing `limit` bytes
-    /// ([`DRAW_LIMIT`]) or when `reserve` would not stay available; what the kernel needs for its copy of the
-    /// image belongs to the reserve.
+    /// Holds the free huge pages of `ranges`. Gives up, with the pages that it has, after drawing `limit` bytes
+    /// ([`DRAW_LIMIT`]) or if `reserve` would not stay available; the memory for the kernel's copy of the image belongs
+    /// to the reserve.
     ///
     /// # Errors
     ///
-    /// [`LandingError`], when pages or their addresses are hidden or a call fails. A loader goes on without.
+    /// [`LandingError`], if pages or their addresses are hidden or a call fails. A loader goes on without withheld
+    /// pages.
     pub fn draw(
         root: &Root,
         ranges: &RangeSet,
@@ -70,7 +71,7 @@ impl Withheld {
         })
     }
 
-    /// What is held, all of it in the ranges that were asked for.
+    /// Returns the pages that are held, all of them in the ranges that were asked for.
     pub fn pages(&self) -> &RangeSet {
         &self.pages
     }

@@ -4,12 +4,12 @@
 //! (vmalloc, modules) say -1 (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3). Debian sets
 //! CONFIG_PROC_KCORE.
 //!
-//! **Does it hold what is reserved through setup_data?** Yes, as whole pages. The pieces are the "System
-//! RAM" resources, each rounded *inwards* to pages (`walk_system_ram_range`). Up to 6.12
-//! `e820__reserve_setup_data` splits them at every setup_data node and range (`E820_TYPE_RESERVED_KERN` is
-//! "System RAM" as well), so a page that holds such a border, for example the end of a chain that does not
-//! fill its last page, belongs to no piece and cannot be read here. 7.x does not split. What is handed over
-//! is page aligned and stays readable; whoever reads the chain itself pads it to whole pages.
+//! **Does the file hold memory that is reserved through setup_data?** Yes, as whole pages. The pieces are the "System
+//! RAM" resources, each rounded *inwards* to pages (`walk_system_ram_range`). Up to 6.12 `e820__reserve_setup_data`
+//! splits them at every setup_data node and range (`E820_TYPE_RESERVED_KERN` is "System RAM" as well), so a page that
+//! holds such a border, for example the end of a chain that does not fill its last page, belongs to no piece and cannot
+//! be read here. 7.x does not split. Memory that is handed over is page aligned and stays readable; a loader pads the
+//! chain to whole pages if the chain itself is to be read.
 
 use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::root::{FactError, Root};
@@ -45,12 +45,12 @@ pub struct Kcore {
 }
 
 impl Kcore {
-    /// Opens it and reads its headers. Needs CAP_SYS_RAWIO, and no lockdown at level "confidentiality".
+    /// Opens the file and reads its headers. Needs CAP_SYS_RAWIO, and no lockdown at level "confidentiality".
     ///
     /// # Errors
     ///
-    /// [`PhysError::Fact`] when it is absent or refused, [`PhysError::Format`] when it is not a core file
-    /// of a 64-bit little-endian machine with disjoint RAM.
+    /// [`PhysError::Fact`] if the file is absent or refused, [`PhysError::Format`] if it is not a core file of a 64-bit
+    /// little-endian machine with disjoint RAM.
     pub fn open(root: &Root) -> Result<Self, PhysError> {
         let path = root.path("proc/kcore");
         let file = File::open(&path).map_err(|e| {
@@ -134,12 +134,12 @@ impl Kcore {
         Ok(())
     }
 
-    /// The RAM that can be read, sorted.
+    /// Returns the RAM that can be read, sorted.
     pub fn ram(&self) -> impl ExactSizeIterator<Item = PhysRange> + '_ {
         self.ram.iter().map(|(range, _)| *range)
     }
 
-    /// The lowest address of `range` that cannot be read, if any.
+    /// Returns the lowest address of `range` that cannot be read, if any.
     pub fn first_missing(&self, range: PhysRange) -> Option<PhysAddr> {
         let mut at = range.start();
         while at < range.end() {
@@ -156,11 +156,11 @@ impl Kcore {
         self.ram.get(at).copied().filter(|(r, _)| r.contains(addr))
     }
 
-    /// Fills `buf` with what is at a kernel virtual address (the direct map, or the kernel's own data).
+    /// Fills `buf` with the bytes at a kernel virtual address (the direct map, or the kernel's own data).
     ///
     /// # Errors
     ///
-    /// [`PhysError::NotMappedVirtual`] unless one piece holds all of it.
+    /// [`PhysError::NotMappedVirtual`] unless one piece holds all of these bytes.
     pub fn read_virtual(&self, addr: u64, buf: &mut [u8]) -> Result<(), PhysError> {
         let len = buf.len() as u64;
         let offset = self.all.iter().find_map(|piece| {

@@ -6,19 +6,19 @@ use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// Why physical memory could not be read.
+/// Reason why physical memory could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PhysError {
-    /// A file of `/proc` or `/sys`.
+    /// A file of `/proc` or `/sys` could not be read.
     #[error(transparent)]
     Fact(#[from] FactError),
-    /// The file is not what it should be.
+    /// The file does not have the expected form.
     #[error("{}: {what}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with the value.
+        /// Fault of the file, with the value.
         what: String,
     },
     /// No part of the file holds this address.
@@ -42,18 +42,18 @@ pub enum PhysError {
     Short {
         /// The file.
         path: PathBuf,
-        /// Where it ended.
+        /// Offset at which the file ended.
         offset: u64,
     },
     /// The read would wrap past the end of the address space.
     #[error("a read of {len:#x} bytes at {addr} leaves the address space")]
     Wraps {
-        /// Where.
+        /// Address of the read.
         addr: PhysAddr,
-        /// How much.
+        /// Length of the read, in bytes.
         len: u64,
     },
-    /// The pieces are smaller than what they should hold.
+    /// The pieces are smaller than the content that they should hold.
     #[error("{size:#x} bytes do not fit in pieces of {room:#x} bytes")]
     PiecesTooSmall {
         /// Bytes wanted.
@@ -71,7 +71,7 @@ impl From<PhysError> for io::Error {
 
 /// Physical memory that can be read.
 pub trait PhysMemory {
-    /// Fills `buf` with what is at `addr`.
+    /// Fills `buf` with the bytes at `addr`.
     ///
     /// # Errors
     ///
@@ -91,8 +91,8 @@ impl<M: PhysMemory + ?Sized> PhysMemory for Box<M> {
     }
 }
 
-/// Fills `buf` with what is at `addr`, piece by piece: `find` gives the piece that holds an address, `read` fills a part of the
-/// buffer with what is so many bytes into it.
+/// Fills `buf` with the bytes at `addr`, piece by piece: `find` returns the piece that holds an address, `read` fills a
+/// part of the buffer with the bytes at an offset in the piece.
 pub(super) fn in_pieces<P>(
     addr: PhysAddr,
     buf: &mut [u8],
@@ -118,7 +118,7 @@ pub(super) fn in_pieces<P>(
     Ok(())
 }
 
-/// All bytes of one range.
+/// Reads all bytes of one range.
 ///
 /// # Errors
 ///

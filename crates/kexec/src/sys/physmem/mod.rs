@@ -2,8 +2,8 @@
 //!
 //! | way | what it reads | how |
 //! | --- | --- | --- |
-//! | [`Kcore`] | all RAM, by physical address | any length per call; the kernel copies page by page through a bounce buffer |
-//! | [`SetupMemory`] | the ranges of the setup_data chain | a page per call, and each call walks the chain up to the node |
+//! | [`Kcore`] | all RAM, by physical address | any length per call; copied page by page through a bounce buffer |
+//! | [`SetupMemory`] | the ranges of the setup_data chain | a page per call; each call walks the chain up to the node |
 //!
 //! Measured after hops in a guest with three nodes, with [`read_range`] (so with the buffer's allocation; one
 //! CPU, instructions as time, 1 ns each), MB/s:
@@ -40,14 +40,14 @@ pub use setup::{Arrived, SetupMemory, find_tree};
 use crate::sys::root::Root;
 use kho::PhysRange;
 
-/// Opens the best way to read `ranges`: [`Kcore`] when it holds all of them, else the setup_data chain.
+/// Opens the best way to read `ranges`: [`Kcore`] if it holds all of them, else the setup_data chain.
 ///
-/// `nodes` says which setup_data node holds which range (the chain has one per mem-cache entry, in order,
-/// after the node of the tree); sysfs does not show addresses.
+/// `nodes` assigns to each range the setup_data node that holds it (the chain has one node per mem-cache entry, in
+/// order, after the node of the tree); sysfs does not show addresses.
 ///
 /// # Errors
 ///
-/// The error of `/proc/kcore` when neither works.
+/// The error of `/proc/kcore` if neither works.
 pub fn open(
     root: &Root,
     ranges: &[PhysRange],

@@ -18,7 +18,7 @@ pub struct Reader<'a, M: PhysMemory + ?Sized> {
 }
 
 impl<'a, M: PhysMemory + ?Sized> Reader<'a, M> {
-    /// A stream of the first `size` bytes of `pieces`.
+    /// Makes a stream of the first `size` bytes of `pieces`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What arrived, through `/sys/kernel/boot_params/setup_data`.
+//! The handover that arrived, read through `/sys/kernel/boot_params/setup_data`.
 //!
 //! A node's `data` file gives the content of the range that a `SETUP_INDIRECT` node points to
 //! (`setup_data_data_read`, `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; every call maps
@@ -13,26 +13,26 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// A read of more than a page is cut to one by kernfs.
+/// Bytes per read: kernfs cuts a longer read to a page.
 const STEP: usize = 4096;
 
-/// What the previous kernel left in this boot's setup_data chain.
+/// Handover that the previous kernel left in this boot's setup_data chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrived {
-    /// No node of ours: an ordinary boot, or a kexec by somebody else.
+    /// No node of kho: an ordinary boot, or a kexec by another program.
     Nothing,
     /// A state tree. Its bytes are not checked.
     Tree {
         /// All bytes of the tree.
         bytes: Vec<u8>,
-        /// Its position in the chain.
+        /// Position of the tree's node in the chain.
         node: u32,
         /// The nodes that only reserve, in order: one for each entry of the tree's mem cache.
         reserved: Vec<SetupNode>,
     },
-    /// Nodes of ours that do not make a handover. Their ranges stay reserved.
+    /// Nodes of kho that do not make a handover. Their ranges stay reserved.
     Corrupt {
-        /// What is wrong, with the numbers.
+        /// Fault of the nodes, with the numbers.
         why: String,
     },
 }
@@ -41,8 +41,8 @@ pub enum Arrived {
 ///
 /// # Errors
 ///
-/// [`PhysError`] when the chain cannot be read (not root, or a file that is not what the kernel documents).
-/// A chain that can be read and makes no sense is [`Arrived::Corrupt`].
+/// [`PhysError`] if the chain cannot be read (not root, or a file that is not what the kernel documents). A chain that
+/// can be read and makes no sense is [`Arrived::Corrupt`].
 pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
     let Some(setup) = SetupData::read(root)? else {
         return Ok(Arrived::Nothing);
@@ -136,8 +136,7 @@ impl SetupMemory {
     ///
     /// # Errors
     ///
-    /// [`PhysError::Format`] when a node is not as long as its range, [`PhysError::Fact`] when it cannot be
-    /// opened.
+    /// [`PhysError::Format`] if a node is not as long as its range, [`PhysError::Fact`] if it cannot be opened.
     pub fn open(root: &Root, nodes: &[(PhysRange, u32)]) -> Result<Self, PhysError> {
         let mut open = Vec::new();
         for (range, index) in nodes {
@@ -156,9 +155,9 @@ impl SetupMemory {
         Ok(Self { nodes: open })
     }
 
-    /// Which node holds which entry of the mem cache: the nodes that reserve, in order, are its entries in
-    /// order, and each must be as long as its entry. This is also the check that the tree belongs to the
-    /// chain of this boot.
+    /// Assigns to each entry of the mem cache the node that holds it: the nodes that reserve, in order, are the entries
+    /// of the mem cache in order, and each node must be as long as its entry. This is also the check that the tree
+    /// belongs to the chain of this boot.
     ///
     /// # Errors
     ///
@@ -190,7 +189,7 @@ impl SetupMemory {
             .collect()
     }
 
-    /// Whether all of `range` can be read.
+    /// Returns whether all of `range` can be read.
     pub fn holds(&self, range: PhysRange) -> bool {
         kho::RangeSet::from_ranges(self.nodes.iter().map(|n| n.0))
             .is_ok_and(|set| set.contains_range(range))

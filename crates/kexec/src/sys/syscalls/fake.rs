@@ -1,4 +1,4 @@
-//! A kernel that only writes down what it was asked, for tests of whoever loads and executes.
+//! A kernel that only records the calls made to it, for tests of code that loads and executes.
 
 use super::{
     CallError, Kernel, SegmentRef, check_segments, explain_file_load, explain_load, explain_reboot,
@@ -16,7 +16,7 @@ pub struct Loaded {
     pub bytes: Vec<u8>,
     /// Physical destination.
     pub dest: PhysAddr,
-    /// Bytes occupied there.
+    /// Bytes occupied at the destination.
     pub memsz: u64,
 }
 
@@ -40,7 +40,7 @@ pub enum Call {
     Sync,
 }
 
-/// Which call to fail.
+/// Kind of call to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Which {
     /// [`Kernel::kexec_load`].
@@ -60,15 +60,15 @@ struct State {
     image: Option<(PhysAddr, Vec<Loaded>)>,
 }
 
-/// Records calls; behaves as the kernel does about what stays loaded. Starting the image is recorded and
-/// reported as a failure with error number 0, because a test must get control back.
+/// Records calls, and keeps the same image loaded as the kernel would. Starting the image is recorded and reported as a
+/// failure with error number 0, because a test must get control back.
 #[derive(Debug, Default)]
 pub struct FakeKernel {
     state: Mutex<State>,
 }
 
 impl FakeKernel {
-    /// Nothing loaded, nothing recorded, nothing to fail.
+    /// Makes a kernel with nothing loaded, nothing recorded and no call to fail.
     pub fn new() -> Self {
         Self::default()
     }
@@ -83,12 +83,12 @@ impl FakeKernel {
         self.with(|s| s.failures.push((which, errno)));
     }
 
-    /// Everything that was called so far.
+    /// Returns all calls made so far.
     pub fn calls(&self) -> Vec<Call> {
         self.with(|s| s.calls.clone())
     }
 
-    /// Entry and segments of what is loaded now.
+    /// Returns entry and segments of the image that is loaded now.
     pub fn image(&self) -> Option<(PhysAddr, Vec<Loaded>)> {
         self.with(|s| s.image.clone())
     }
@@ -104,7 +104,7 @@ impl FakeKernel {
     }
 }
 
-/// A root without files: explanations then name all causes.
+/// Returns a root without files: explanations then name all causes.
 fn nowhere() -> Root {
     Root::at("/nonexistent/kho-fake")
 }
@@ -130,7 +130,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    /// What the kernel makes of the files is its own business: the image has no segments here.
+    /// Records the call. The image has no segments here, because the kernel itself makes them of the files.
     fn kexec_file_load(
         &self,
         _kernel: &File,

@@ -14,7 +14,7 @@ use crate::tree::{Node, Value};
 use alloc::vec::Vec;
 
 impl<'a> Check<'a, '_, '_> {
-    /// `/ftrace` and everything below it. Nodes of unknown versions are left alone.
+    /// Reads `/ftrace` and everything below it. Nodes of unknown versions are left alone.
     pub(super) fn traces(
         &mut self,
         node: Node<'a>,
@@ -50,7 +50,7 @@ impl<'a> Check<'a, '_, '_> {
         })())
     }
 
-    /// Whether a node is of the version `wanted`; another one is noted as unknown.
+    /// Whether a node is of the version `wanted`. A node of another version is added to `unknown`.
     fn known(
         &mut self,
         node: Node<'a>,
@@ -72,7 +72,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(false)
     }
 
-    /// That a node is called `prefix-number`.
+    /// Checks that a node is called `prefix-number`.
     fn named(&mut self, node: Node<'a>, prefix: &'static str, number: u64) -> Result<(), Stop> {
         if is_numbered(node.name(), prefix, number) {
             return Ok(());

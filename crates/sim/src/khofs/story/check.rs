@@ -1,4 +1,4 @@
-//! What has to be true.
+//! Checks of khofs and of every file against the model.
 
 use super::instances::space;
 use super::{Done, File, Instance, Page, Story, ensure};
@@ -116,7 +116,7 @@ impl Story {
     }
 }
 
-/// An instance against the model: the number of pages that were compared.
+/// Compares an instance with the model. Returns the number of pages that were compared.
 fn check_instance(
     fs: &Khofs,
     name: &str,
@@ -211,7 +211,8 @@ fn check_attr(inode: &Inode, file: &File, instance: &Instance, ino: u64) -> Done
     ensure(attributes == wanted, || "other attributes".into())
 }
 
-/// What is asked of a file's pages says the same in each way.
+/// Checks that every way to ask for a file's pages names the same pages: the page cache with the extents that arrived,
+/// the list of extents, and the search for data and holes.
 fn check_extents(inode: &Inode) -> Done {
     let (content, cache) = (&inode.content, &inode.cache);
     let mut there: BTreeSet<u64> = cache.pages().into_keys().collect();
@@ -309,7 +310,7 @@ fn check_pages(inode: &Inode, file: &File, id: u32, places: &mut Places) -> Resu
     Ok(file.pages.len() as u64)
 }
 
-/// Whose each page is.
+/// Checks which instance has each page.
 fn check_places(fs: &Khofs, places: &Places) -> Done {
     let chunks = &fs.state.chunks;
     let mut unclaimed = RangeSet::new();

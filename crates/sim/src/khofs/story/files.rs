@@ -45,7 +45,7 @@ fn count_links(name: &str, ino: u64, by: i32) -> Done {
 }
 
 impl Story {
-    /// One that is mounted.
+    /// Returns the name of an instance that is mounted.
     pub(super) fn any_live(&mut self) -> Option<String> {
         let live = self
             .instances

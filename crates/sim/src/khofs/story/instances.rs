@@ -13,7 +13,7 @@ use khofs_decide::pack::{Attr, S_IFDIR};
 use khofs_decide::state::Body;
 use khofs_decide::system::System as _;
 
-/// What a mount asks for: the options, and what they mean for the model.
+/// Request of a mount: the options, and the limits that they mean for the model.
 struct Asked {
     options: Options,
     pages: Option<u64>,
@@ -108,7 +108,7 @@ impl Story {
         Ok(())
     }
 
-    /// Why the limits of a live instance cannot be those.
+    /// Error with which khofs has to refuse the limits in `asked` for a live instance; `None` if it has to accept them.
     fn why_not_changed(
         &self,
         name: &str,
@@ -162,7 +162,7 @@ impl Story {
         Ok(())
     }
 
-    /// Somebody overwrites the tree of an instance that was not mounted yet.
+    /// Now and then overwrites the tree of an instance that was not mounted yet.
     pub(super) fn damage(&mut self) -> Done {
         if !self.chance(3) {
             return Ok(());
@@ -187,7 +187,7 @@ impl Story {
         Ok(())
     }
 
-    /// Root asks kho.ko for what is khofs's.
+    /// Root asks kho.ko to release a page that arrived and is khofs's, which kho.ko has to refuse.
     pub(super) fn release_as_root(&mut self) -> Done {
         let name = self.any_name();
         let page = khofs(|fs| {

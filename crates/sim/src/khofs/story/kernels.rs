@@ -19,7 +19,7 @@ use khofs_decide::state::Body;
 use std::collections::BTreeMap;
 
 impl Story {
-    /// Whether the phase is active afterwards.
+    /// Begins the active phase. Returns whether the phase is active afterwards.
     pub(super) fn activate(&mut self) -> Result<bool, String> {
         let no_file = self.chance(8).then_some(EEXIST);
         if self.active.is_none() {
@@ -67,7 +67,7 @@ impl Story {
         ensure(!khofs(|fs| fs.state.frozen), || "it is frozen still".into())
     }
 
-    /// What the next kernel has to find: page frames and what they hold.
+    /// Returns the pages that the next kernel has to find: the content of each, by page frame.
     fn kept(&self) -> BTreeMap<u64, Content> {
         khofs(|fs| {
             let mut kept = BTreeMap::new();
@@ -162,7 +162,7 @@ impl Story {
         }
     }
 
-    /// kho.ko hands on what khofs is not there for.
+    /// Loads kho.ko alone, and has it hand on the instances of khofs, which is not loaded.
     fn pass_on(&mut self) -> Done {
         self.open_kho()?;
         match self.phase.activate() {
@@ -174,11 +174,11 @@ impl Story {
         }
     }
 
-    /// Releases everything; then nothing may be missing.
+    /// Releases every instance, and checks that all memory was given back.
     ///
     /// # Errors
     ///
-    /// What is.
+    /// If khofs does not release an instance, if memory is not given back, or if another check fails.
     pub fn end(&mut self) -> Result<(), String> {
         if !self.loaded {
             self.stay()?;
@@ -208,7 +208,7 @@ impl Story {
         })
     }
 
-    /// There is no room for the next kernel: the modules are loaded here.
+    /// Loads the modules that this kernel lacks, because there is no room for the next kernel.
     fn stay(&mut self) -> Done {
         if self.phase.generation().is_some() {
             self.abort()?;

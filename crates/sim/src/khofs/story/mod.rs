@@ -1,4 +1,4 @@
-//! What users and root do to files, and the model that these are held against.
+//! Actions of users and root on files, and the model that the files are held against.
 
 use crate::Template;
 use crate::khofs::kernel::known;
@@ -34,7 +34,7 @@ enum Page {
     Lost,
 }
 
-/// A file, as its users know it. What is in no page is zero.
+/// A file, as its users know it. Bytes outside of `pages` are zero.
 #[derive(Clone, Debug, Default)]
 struct File {
     attr: Attr,
@@ -48,7 +48,7 @@ struct File {
 #[derive(Clone, Debug, Default)]
 struct Instance {
     files: BTreeMap<u64, File>,
-    /// In pages.
+    /// Limit of the instance's size, in pages.
     limit: u64,
     inode_limit: u64,
     /// Whether its files are in memory: it was mounted in this boot.
@@ -69,9 +69,9 @@ pub struct Story {
     instances: BTreeMap<String, Instance>,
     /// Pages that left a file and that a user still has mapped.
     looked_at: BTreeMap<u64, Content>,
-    /// What the loader was told of in the active phase.
+    /// Generation of the kernel's part that the loader was told of in the active phase; `None` outside of the phase.
     active: Option<u64>,
-    /// What is on its way to a kernel with kho.ko.
+    /// Generation of the kernel's part that is on its way to a kernel with kho.ko; `None` if there is no such part.
     pending: Option<u64>,
     tally: Tally,
 }
@@ -105,7 +105,7 @@ impl Story {
         Ok(story)
     }
 
-    /// What happened so far.
+    /// Returns the counts of what happened so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }
@@ -118,7 +118,7 @@ impl Story {
     ///
     /// # Errors
     ///
-    /// What is wrong, and with what it began.
+    /// If an operation or a check fails: the number that chose the operation, and the failure.
     pub fn step(&mut self) -> Result<(), String> {
         let number = self.rng.below(100);
         let done = match (self.loaded, self.active.is_some()) {
@@ -160,7 +160,7 @@ impl Story {
         }
     }
 
-    /// In the active phase.
+    /// Does the operation that `number` chooses of those that are possible in the active phase.
     fn act_frozen(&mut self, number: u64) -> Done {
         match number {
             0..20 => self.overwrite(),
@@ -177,7 +177,8 @@ impl Story {
         }
     }
 
-    /// What an operation gave, if it was allowed. `why` is the refusal that the model expects.
+    /// Compares the result of an operation with `why`, the refusal that the model expects. Returns what the operation
+    /// gave, or `None` if it was refused as expected or had no memory.
     fn expect<T>(
         &mut self,
         what: &str,
@@ -200,7 +201,7 @@ impl Story {
         }
     }
 
-    /// Nothing is left of the kernel that ran before.
+    /// Forgets everything of the kernel that ran before.
     fn forget_kernel(&mut self) {
         let large = self.rng.below(4) != 0;
         reset(large);
@@ -215,7 +216,7 @@ impl Story {
         }
     }
 
-    /// Both modules are loaded.
+    /// Loads both modules.
     fn open(&mut self) -> Done {
         self.open_kho()?;
         self.open_khofs()

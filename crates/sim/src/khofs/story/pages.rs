@@ -339,7 +339,7 @@ impl Story {
         }
     }
 
-    /// What is there may be overwritten in the active phase too.
+    /// Overwrites pages that a file has, which is allowed in the active phase too.
     pub(super) fn overwrite(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -364,7 +364,7 @@ impl Story {
         Ok(())
     }
 
-    /// Pages that a user has mapped stay as they are when they leave their file.
+    /// Remembers the content of pages that a user has mapped: it must not change when the pages leave their file.
     pub(super) fn remember_mapped_of(&mut self, name: &str, ino: u64, first: u64, end: u64) {
         let pages = at(name, ino, |_, _, inode| inode.cache.pages());
         for (_, pfn) in pages.iter().flat_map(|pages| pages.range(first..end)) {
@@ -375,7 +375,7 @@ impl Story {
         }
     }
 
-    /// The same for all files of an instance.
+    /// Remembers the content of the mapped pages of all files of an instance.
     pub(super) fn remember_mapped(&mut self, name: &str) {
         let Some(instance) = self.instances.get(name) else {
             return;
@@ -389,7 +389,7 @@ impl Story {
         }
     }
 
-    /// A user maps a page, or no longer.
+    /// A user maps a page of a file, and unmaps one if more than four are mapped.
     pub(super) fn map(&mut self) -> Done {
         if let Some((name, ino)) = self.any_regular()
             && let Some(index) = self.any_page_of(&name, ino)

@@ -1,11 +1,11 @@
-//! What happened in a story.
+//! Counts of what happened in a story.
 
-/// What happened.
+/// Counts of what happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Handovers.
     pub hops: u64,
-    /// Of those, from a kernel without khofs.
+    /// Handovers from a kernel without khofs, a part of `hops`.
     pub without: u64,
     /// Images that were started after their active phase was left.
     pub aborted: u64,
@@ -25,7 +25,7 @@ pub struct Tally {
     pub folios: u64,
     /// Pages that were lost.
     pub lost: u64,
-    /// What was refused as it had to be.
+    /// Operations that were refused as they had to be.
     pub refused: u64,
     /// Operations for which there was no memory.
     pub no_memory: u64,

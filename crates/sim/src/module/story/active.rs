@@ -17,7 +17,8 @@ use kho_decide::pages::pfns;
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Story {
-    /// What the module hands over again by itself: nodes by identity, and their memory. `named`: what drivers name.
+    /// Returns the nodes, by identity, that the module hands over again by itself, and their memory. `named` is the
+    /// memory that drivers name.
     pub(super) fn carried(&self, named: &RangeSet) -> (Promise, RangeSet) {
         let nodes = &self.arrived.nodes;
         let children = |of: usize| {
@@ -76,7 +77,7 @@ impl Story {
         (promise, all)
     }
 
-    /// What a driver writes; whether all of it is as it should be.
+    /// Chooses the nodes that a driver writes. Returns them, and whether the module has to accept all of them.
     pub(super) fn plan(&mut self, handle: u64) -> Option<(Written, bool)> {
         let fresh = || with(|m| m.world.fresh());
         let producer = self.producers.get(&handle)?;
@@ -148,7 +149,7 @@ impl Story {
         ))
     }
 
-    /// Whether the phase is active afterwards.
+    /// Begins the active phase. Returns whether the phase is active afterwards.
     pub(super) fn activate(&mut self) -> Result<bool, String> {
         let handles: Vec<u64> = self.producers.keys().copied().collect();
         let (mut good, mut promise, mut named) = (true, Promise::new(), RangeSet::new());
@@ -235,7 +236,7 @@ impl Story {
         Ok(true)
     }
 
-    /// The active phase was left.
+    /// Forgets the active phase, which was left.
     pub(super) fn phase_is_left(&mut self) {
         self.active = None;
         with(|m| m.world.part = None);
@@ -248,7 +249,7 @@ impl Story {
     }
 }
 
-/// What a driver's node hands over.
+/// Adds a driver's node and the nodes below it to `promise`. `above` is the identity of the node above.
 fn promised(node: &Written, above: Option<u64>, promise: &mut Promise) {
     promise.insert(node.id, (above, node.mem.clone()));
     for below in &node.below {

@@ -1,4 +1,4 @@
-//! What arrived, and who takes or releases it.
+//! Memory that arrived, and the drivers and root who take or release it.
 
 use super::{Done, How, Piece, Story, any_of, ensure, failed_pages, of, overlap, within};
 use crate::machine::set;
@@ -27,7 +27,7 @@ impl Story {
         holds.fold(RangeSet::new(), |all, node| plus(&all, &self.below(*node)))
     }
 
-    /// What a driver other than this one has.
+    /// Returns the memory of nodes that drivers other than this one have.
     pub(super) fn held_by_others(&self, handle: u64) -> RangeSet {
         let holds = self.arrived.holds.iter();
         let others = holds.filter(|(_, holder)| **holder != handle);
@@ -47,7 +47,7 @@ impl Story {
         named.unwrap_or_default()
     }
 
-    /// Whether root may release it.
+    /// Whether root may release `wanted`.
     pub(super) fn may_release(&self, wanted: &RangeSet) -> bool {
         within(wanted, &self.arrived.unclaimed)
             && !overlap(wanted, &self.handed_over())
@@ -74,7 +74,7 @@ impl Story {
         range_of(range.start().get() / PAGE_SIZE + first, count + more)
     }
 
-    /// What was a driver's to claim is its own.
+    /// Makes memory that a driver claimed the driver's own.
     pub(super) fn claimed(&mut self, handle: u64, what: &RangeSet) -> Done {
         self.arrived.unclaimed = minus(&self.arrived.unclaimed, what);
         self.tally.claimed += what.total() / PAGE_SIZE;
@@ -191,7 +191,7 @@ impl Story {
         Ok(())
     }
 
-    /// Pages went back to the system.
+    /// Notes that pages went back to the system.
     pub(super) fn released(&mut self, what: &RangeSet) -> Done {
         self.tally.released += what.total() / PAGE_SIZE;
         let failed = both(what, &failed_pages());
@@ -216,7 +216,7 @@ impl Story {
         Ok(())
     }
 
-    /// Whether a loaded image counts on it being there.
+    /// Whether a loaded image counts on `wanted` being there.
     pub(super) fn is_promised(wanted: &RangeSet) -> bool {
         with(|m| {
             let blobs = m.world.armed.iter().flat_map(|armed| &armed.promise.blobs);

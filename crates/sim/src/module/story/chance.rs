@@ -101,7 +101,7 @@ impl Story {
         Ok(())
     }
 
-    /// Somebody else reserves a page that had arrived and is free by now.
+    /// Another part of the kernel reserves a page that had arrived and is free by now.
     pub(super) fn reserve(&mut self) {
         let gone = minus(&self.arrived.covered, &self.arrived.unclaimed);
         // A blob that was restored is taken for one that is where it arrived as long as its pages are reserved.
@@ -120,7 +120,7 @@ impl Story {
         }
     }
 
-    /// A driver takes a page of a node that it has and frees it, and somebody else reserves that page.
+    /// A driver takes a page of a node that it has and frees it, and another part of the kernel reserves that page.
     pub(super) fn recycle(&mut self) -> Done {
         let holds = &self.arrived.holds;
         let hold = any_of(&mut self.rng, holds.len()).and_then(|n| holds.iter().nth(n));
@@ -141,7 +141,7 @@ impl Story {
         Ok(())
     }
 
-    /// What failed and arrived is released, after which the rest can be handed over again.
+    /// Releases memory that arrived and failed; after that, the rest can be handed over again.
     pub(super) fn repair(&mut self) -> Done {
         if self.active.is_some() {
             return Ok(());
@@ -162,7 +162,7 @@ impl Story {
         Ok(())
     }
 
-    /// A user has a driver's page mapped, or has it no more.
+    /// A user maps a driver's page, or unmaps it.
     pub(super) fn map(&mut self) -> Done {
         let owned: Vec<u64> = self.owners.keys().copied().collect();
         if let Some(pfn) = any_of(&mut self.rng, owned.len()).and_then(|n| owned.get(n)) {

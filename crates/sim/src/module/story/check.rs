@@ -1,4 +1,4 @@
-//! What has to be true.
+//! Checks of kho.ko and of every page against the model.
 
 use super::{Done, How, Story, ensure, within};
 use crate::machine::{MIB, range, set};
@@ -119,11 +119,11 @@ impl Story {
         })
     }
 
-    /// Gives everything back; then nothing may be missing.
+    /// Gives everything back, and checks that the page allocator has every page.
     ///
     /// # Errors
     ///
-    /// What is.
+    /// If memory is not given back, if it is still reserved, or if another check fails.
     pub fn end(&mut self) -> Result<(), String> {
         if !self.loaded {
             self.open()?;

@@ -91,7 +91,8 @@ impl Story {
         self.given(handle, given, count, How::Own)
     }
 
-    /// What kho.ko gives to a driver can be kept, is zero, and is nobody's.
+    /// Checks pages that kho.ko gave to a driver: they can be kept, are zero, and have no other owner. Then the driver
+    /// owns them and writes into them.
     pub(super) fn given(
         &mut self,
         handle: u64,
@@ -152,7 +153,7 @@ impl Story {
         Ok(())
     }
 
-    /// Whether a driver may name pages in the active phase.
+    /// Reason why a driver may not name pages in the active phase; `None` if it may.
     pub(super) fn why_not_kept(&self, range: PhysRange) -> Option<&'static str> {
         let ram = with(|m| m.world.template.ram.contains_range(range));
         if !ram || range.start().get() < MIB {

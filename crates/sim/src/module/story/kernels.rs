@@ -57,7 +57,7 @@ impl Story {
         Ok(())
     }
 
-    /// Another kernel runs.
+    /// Notes that another kernel runs. `pending` is what arrived for the module, `chain` the chain of the boot.
     pub(super) fn booted(&mut self, pending: Option<Outgoing>, chain: Option<(PhysAddr, Library)>) {
         let kept = pending.iter().flat_map(|out| out.promise.values());
         let kept = set(kept.flat_map(|(_, mem)| mem.iter().copied()));
@@ -99,7 +99,7 @@ impl Story {
         self.open()
     }
 
-    /// The module is loaded, for the first time in this boot.
+    /// Loads the module, for the first time in this boot.
     pub(super) fn open(&mut self) -> Done {
         let (state, reserved) = with(|m| (state_pages(&m.world), m.world.kernel.reserved.clone()));
         let own = with(|m| m.world.part.take());

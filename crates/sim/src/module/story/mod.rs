@@ -1,4 +1,4 @@
-//! What drivers, root and chance do to kho.ko, and the model that it is held against.
+//! Actions of drivers, root and chance on kho.ko, and the model that kho.ko is held against.
 
 use crate::Template;
 use crate::machine::set;
@@ -30,9 +30,9 @@ pub use tally::Tally;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
-    /// By kho.ko, which gets it back.
+    /// kho.ko lent the memory, and gets it back.
     Lent,
-    /// It is the driver's as any page that it allocates.
+    /// The driver owns the memory, as any page that it allocates.
     Own,
 }
 
@@ -59,18 +59,18 @@ struct Node {
     mem: Vec<PhysRange>,
 }
 
-/// Nodes by identity: that of the node above, and the memory.
+/// Nodes by identity, each with the identity of the node above it and with its memory.
 type Promise = BTreeMap<u64, (Option<u64>, Vec<PhysRange>)>;
 
-/// What arrived in this boot, as far as the module has to know.
+/// Nodes and memory that arrived in this boot, as far as the module has to know them.
 #[derive(Debug, Default)]
 struct Arrived {
     nodes: Vec<Node>,
-    /// What nobody took.
+    /// Memory that no driver claimed and that was not released.
     unclaimed: RangeSet,
-    /// What was reserved in the beginning.
+    /// Memory that was reserved at the beginning of this boot.
     covered: RangeSet,
-    /// What stays reserved.
+    /// Memory that stays reserved when everything was released.
     stays: RangeSet,
     /// Numbers of nodes that drivers took.
     claimed: BTreeSet<usize>,
@@ -78,7 +78,7 @@ struct Arrived {
     holds: BTreeMap<usize, u64>,
 }
 
-/// What the next kernel is to find of drivers.
+/// Nodes and memory of drivers that the next kernel has to find.
 #[derive(Clone, Debug)]
 struct Outgoing {
     generation: u64,
@@ -90,9 +90,9 @@ struct Active {
     out: Outgoing,
     /// The pages of the tree.
     own: RangeSet,
-    /// What nobody took and is handed over again.
+    /// Memory that no driver took and that the module hands over again.
     frozen: RangeSet,
-    /// All that arrived and is handed over as it is.
+    /// All memory that arrived and is handed over as it is, by drivers and by the module.
     named: RangeSet,
     took_part: Vec<u64>,
 }
@@ -104,24 +104,24 @@ pub struct Story {
     loaded: bool,
     last_handle: u64,
     producers: BTreeMap<u64, Producer>,
-    /// By page frame: whose it is.
+    /// Handles of the owners of pages, by page frame.
     owners: BTreeMap<u64, u64>,
-    /// By page frame: what it has to hold.
+    /// Contents that pages have to hold, by page frame.
     contents: BTreeMap<u64, Content>,
-    /// Pages without an owner that somebody still looks at.
+    /// Pages without an owner that a user still has mapped, with their content.
     looked_at: BTreeMap<u64, Content>,
     /// Pages that drivers lost.
     lost: RangeSet,
-    /// Those of them that are lent.
+    /// Pages of `lost` that kho.ko had lent.
     lost_lent: RangeSet,
-    /// Pages that were released and that somebody else reserved.
+    /// Pages that arrived, went back to the system, and were then reserved by another part of the kernel.
     foreign: RangeSet,
     arrived: Arrived,
-    /// What arrived, until the module reads it.
+    /// Nodes and memory of drivers that arrived, until the module reads them.
     pending: Option<Outgoing>,
-    /// Where blobs arrived.
+    /// Memory in which blobs arrived.
     blobs: RangeSet,
-    /// The part that arrived is to be refused.
+    /// Whether the module has to refuse the kernel's part that arrived.
     refuse: bool,
     active: Option<Active>,
     told: Option<PhysRange>,
@@ -151,7 +151,8 @@ fn failed_pages() -> RangeSet {
     with(|m| set(m.failed.iter().filter_map(|pfn| range_of(*pfn, 1))))
 }
 
-/// What a refusal must not change.
+/// Returns the state that a refusal must not change: the reserved memory, the memory that is held (without the module's
+/// record), and the blocks of kho.ko.
 fn snapshot() -> (RangeSet, RangeSet, RangeSet) {
     with(|m| {
         let noted = set(m.noted.iter().map(|noted| noted.pages));
@@ -164,7 +165,7 @@ fn snapshot() -> (RangeSet, RangeSet, RangeSet) {
     })
 }
 
-/// Index of one of so many.
+/// Returns a random index below `count`; `None` if `count` is 0.
 fn any_of(rng: &mut Rng, count: usize) -> Option<usize> {
     (count > 0).then(|| usize::try_from(rng.below(count as u64)).unwrap_or(0))
 }
@@ -203,7 +204,7 @@ impl Story {
         Ok(story)
     }
 
-    /// What happened so far.
+    /// Returns the counts of what happened so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }
@@ -216,7 +217,7 @@ impl Story {
     ///
     /// # Errors
     ///
-    /// What is wrong, and with what it began.
+    /// If an operation or a check fails: the number that chose the operation, and the failure.
     pub fn step(&mut self) -> Result<(), String> {
         let number = self.rng.below(95);
         self.act(number)
@@ -270,7 +271,9 @@ impl Story {
         }
     }
 
-    /// Holds what an operation said against what it had to say; what it gave, if it was allowed.
+    /// Performs an operation, and compares its result with `may`, which says whether it has to be allowed. An
+    /// operation that is refused or has no memory must not change anything. Returns what the operation gave, or `None`
+    /// if it gave nothing.
     fn expect<T>(
         &mut self,
         what: &str,
@@ -308,7 +311,7 @@ impl Story {
         with(|m| m.world.scratch).or(self.told)
     }
 
-    /// Fresh content for pages.
+    /// Writes fresh content into pages.
     fn write(&mut self, at: PhysRange) {
         with(|m| {
             let mut content = Content::start(m.world.fresh());
@@ -363,7 +366,7 @@ fn nodes(tree: &Reader<'_>) -> Vec<Node> {
     nodes
 }
 
-/// What they say of drivers' memory.
+/// Returns the nodes of drivers with their memory, as `nodes` describe them.
 fn said(nodes: &[Node]) -> Promise {
     let mut promise = Promise::new();
     let mut path: Vec<Option<u64>> = Vec::new();

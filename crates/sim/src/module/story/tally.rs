@@ -1,11 +1,11 @@
-//! What happened in a story.
+//! Counts of what happened in a story.
 
-/// What happened.
+/// Counts of what happened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Handovers.
     pub hops: u64,
-    /// Of those, without the module.
+    /// Handovers from a kernel without the module, a part of `hops`.
     pub without_module: u64,
     /// Kernel's parts that arrived and were refused because their phase had been left.
     pub aborted: u64,
@@ -13,7 +13,7 @@ pub struct Tally {
     pub activations: u64,
     /// Activations that failed as they had to.
     pub failed_activations: u64,
-    /// Nodes that were handed over again because nobody took them.
+    /// Nodes that were handed over again because no driver took them.
     pub carried: u64,
     /// Pages that were lent or given to drivers.
     pub lent: u64,
@@ -25,9 +25,9 @@ pub struct Tally {
     pub holds: u64,
     /// Pages that were released.
     pub released: u64,
-    /// What was refused as it had to be.
+    /// Operations that were refused as they had to be.
     pub refused: u64,
-    /// How often the module was loaded again.
+    /// Number of times that the module was loaded again.
     pub reloads: u64,
     /// Pages whose memory failed.
     pub failed: u64,

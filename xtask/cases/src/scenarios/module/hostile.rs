@@ -1,5 +1,5 @@
-//! What a hostile kernel might have left, forged in the machine's memory: after the next kernel has booted, and before its
-//! module looks. The loader would not load such trees, so they cannot be had in any other way.
+//! Trees and chains that a hostile kernel might have left, forged in the machine's memory: after the next kernel has
+//! booted, and before its module looks. The loader would not load such trees, so they cannot be had in any other way.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,16 +14,16 @@ use kho_guest::forge::{pair, raw_pair, replace};
 
 use kho_lab::run::Host;
 
-/// Where the bytes are kept that a forgery replaced.
+/// File, in the folder of the run, with the bytes that a forgery replaced.
 const BEFORE: &str = "before-forgery.json";
 
-/// The longest chain that is looked at.
+/// Largest number of nodes of a chain that is looked at.
 const LONGEST: usize = 200;
 
-/// What arrived, in the guest's memory.
+/// State tree and reservations that arrived, in the guest's memory.
 struct Arrived {
     memory: File,
-    /// Of each reserving node: where its range is written, and the range.
+    /// Reserving nodes: address at which the node states its range, and the range.
     reserved: Vec<(u64, PhysRange)>,
     tree: PhysRange,
 }
@@ -100,7 +100,7 @@ pub fn forge(host: &mut Host<'_>) -> Result<()> {
     std::fs::write(&file, serde_json::to_vec(&kept)?).context("keeping what was there")
 }
 
-/// Puts back what a forgery replaced.
+/// Puts back the bytes that a forgery replaced.
 pub fn heal(host: &mut Host<'_>) -> Result<()> {
     let text = std::fs::read(host.dir.join(BEFORE)).context("what was there")?;
     let kept: Vec<(u64, Vec<u8>)> = serde_json::from_slice(&text)?;
@@ -111,7 +111,7 @@ pub fn heal(host: &mut Host<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The guest's `hdr.setup_data`.
+/// Returns the guest's `hdr.setup_data`: the address of the chain's first node.
 fn head(host: &Host<'_>) -> Result<u64> {
     host.value("head")?.trim().parse().context("head")
 }
@@ -162,7 +162,8 @@ impl Arrived {
         Ok(bytes)
     }
 
-    /// The tree with `place` instead of one range of its mem cache; and where the chain has that range.
+    /// Returns a tree with `place` instead of one range of its mem cache, and the address at which the chain states
+    /// that range.
     fn cache(&self, tree: &[u8], place: PhysRange) -> Result<(u64, Vec<u8>)> {
         let cache = value_of(tree, MEM_CACHE)?;
         let part = reference(tree)?.mem;
@@ -196,7 +197,7 @@ impl Arrived {
     }
 }
 
-/// Where in the tree the value of this property of its root is.
+/// Returns the place in the tree, in bytes, of the value of the root's property `name`.
 fn value_of(tree: &[u8], name: &str) -> Result<std::ops::Range<usize>> {
     let reader = Reader::new(tree)?;
     let prop = reader
@@ -208,14 +209,14 @@ fn value_of(tree: &[u8], name: &str) -> Result<std::ops::Range<usize>> {
     Ok(start..start + bytes.len())
 }
 
-/// Where the loader's tree says that the kernel's part is.
+/// Returns the reference to the kernel's part in the loader's tree: its place, as that tree says.
 fn reference(tree: &[u8]) -> Result<Reference> {
     let tree = Reader::new(tree)?;
     let node = tree.root().children().find(is_reference);
     Reference::read(&node.context("no kernel's part")?).context("its node is malformed")
 }
 
-/// The `mem` of a node.
+/// Returns the ranges in the `mem` of a node.
 fn ranges(tree: &[u8], path: &str) -> Result<Vec<PhysRange>> {
     let tree = Reader::new(tree)?;
     let node = tree.path(path).with_context(|| format!("no {path}"))?;

@@ -1,4 +1,4 @@
-//! Programs that nobody here wrote, on khofs: file system suites beside tmpfs, and users of files.
+//! Programs of other projects, on khofs: file system suites beside tmpfs, and users of files.
 
 pub mod results;
 

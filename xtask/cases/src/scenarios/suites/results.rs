@@ -6,11 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// What passes on tmpfs and fails on khofs, and why that is right: suite, test, reason. Whatever is not here must not
-/// exist, and what is here must.
+/// Tests that pass on tmpfs and fail on khofs, and why that is right: suite, test, reason. The list is exact: a
+/// difference that is not here must not exist, and a difference that is here must.
 pub const STATED: [(&str, &str, &str); 0] = [];
 
-/// Why something does not pass on tmpfs either, for the report: suite, beginning of the test's name, reason.
+/// Tests that do not pass on tmpfs either, for the report: suite, beginning of the test's name, reason.
 const ON_BOTH: [(&str, &str, &str); 2] = [
     (
         "fio",
@@ -24,18 +24,18 @@ const ON_BOTH: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// How a test went.
+/// Result of a test on one file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Passed.
     Ok,
     /// Failed.
     Failed,
-    /// Not tried, because the file system or the machine does not have what it is about.
+    /// Not tried, because the file system or the machine lacks the feature that the test is about.
     Skipped,
 }
 
-/// The result of one test on both file systems; none where it did not come to an end.
+/// Results of one test on both file systems; `None` if the test did not come to an end there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pair {
     /// On tmpfs.
@@ -103,7 +103,7 @@ impl Results {
     }
 
     /// Fails when something passes on tmpfs and not on khofs without a reason in `stated`, when a stated reason is
-    /// not needed any more, and when a suite is missing. Gives the counts.
+    /// not needed any more, and when a suite is missing. Returns the counts.
     pub fn judge(&self, suites: &[&str], stated: &[(&str, &str, &str)]) -> Result<String> {
         let mut wrong = String::new();
         let mut said = Vec::new();

@@ -143,7 +143,8 @@ pub fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// It needs a system of its own, and testing changes every day.
+/// Test in Debian testing of a kernel that systemd loads itself. It is slow because it needs a system of its own, and
+/// testing changes every day.
 fn others_in_testing() -> Scenario {
     let scripts = [
         include_str!("testing-0.sh"),
@@ -163,7 +164,7 @@ fn others_in_testing() -> Scenario {
     })
 }
 
-/// What only the console shows, because the journal has ended by then.
+/// Checks the messages that only the console shows, because the journal has ended by then.
 fn said_at_the_end(outcome: &Outcome) -> Result<String> {
     let log = std::fs::read_to_string(&outcome.log)
         .with_context(|| format!("reading {}", outcome.log.display()))?;
