@@ -105,7 +105,7 @@ pub enum Event {
         /// Description of the thing that could not be tried, and the reason.
         why: String,
     },
-    /// The guest waits here until the host has answered with [`lives`]: how often it was switched on.
+    /// The guest waits here until the host has answered with the number of times it was switched on.
     Lives,
     /// All stages are done; power goes off next.
     Done,

@@ -61,7 +61,7 @@ pub enum PlanError {
         "the kept memory needs {need} separate reservations and early boot has room for {cap}: hand over less, or fewer and larger pieces"
     )]
     TooManyRanges {
-        /// The smallest possible number, [`STATE_RESERVATIONS`] included.
+        /// The smallest possible number, [`STATE_RESERVATIONS`](crate::plan::STATE_RESERVATIONS) included.
         need: usize,
         /// The number allowed.
         cap: usize,

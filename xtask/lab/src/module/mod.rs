@@ -146,7 +146,7 @@ pub fn object(
     succeed(&mut command, mitigations)
 }
 
-/// Returns, as a name, the fingerprint of the sources and the compiler that [`object`] depends on.
+/// Returns, as a name, the fingerprint of the sources and the compiler that [`object()`] depends on.
 pub fn identity() -> Result<String> {
     Ok(fingerprint(&Rustc::ask()?)?.to_string())
 }
