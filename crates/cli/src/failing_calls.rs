@@ -8,6 +8,7 @@ use crate::args::Next;
 use crate::cmd;
 use crate::exit::{Fail, Status};
 use crate::handover::load;
+use crate::kexec_target;
 use crate::last::{Attempt, Outcome};
 use crate::on_failure::OnFailure;
 use crate::output::Output;
@@ -479,6 +480,26 @@ fn pages_that_failed_are_looked_for_where_the_kernel_counts_some() {
     let text = fs::read_to_string(&meminfo).unwrap();
     fs::write(meminfo, text.replace("Corrupted: 0 kB", "Corrupted: 4 kB")).unwrap();
     assert_eq!(failed(), 4096);
+}
+
+#[test]
+fn a_start_that_would_lose_content_is_one_that_kho_did_not_load() {
+    let world = World::new();
+    let would_lose = || kexec_target::would_lose(&world.session());
+    assert!(would_lose());
+    world.load().unwrap();
+    assert!(!would_lose());
+    world.unload().unwrap();
+    assert!(would_lose());
+    world.arm(OnFailure::Cold).unwrap();
+    assert!(!would_lose());
+    world.unload().unwrap();
+    world
+        .session()
+        .state
+        .set_keep(&KeepFile::default())
+        .unwrap();
+    assert!(!would_lose());
 }
 
 /// Bytes of memory whose flags a load asks about.

@@ -46,8 +46,13 @@ RefuseManualStart=yes
 
 /// True if a kernel that systemd loads by itself would end what is kept, against the administrator's choice.
 pub fn to_be_refused(session: &Session) -> bool {
+    would_lose(session) && running_version().is_some_and(loads_itself)
+}
+
+/// True if content would end with a kernel that kho did not load, against the administrator's choice.
+pub fn would_lose(session: &Session) -> bool {
     let plain = matches!(armed::configured_choice(), Ok(OnFailure::Plain));
-    !plain && !ours_is_loaded(session) && may_be_lost(session) && systemd_loads_itself()
+    !plain && !ours_is_loaded(session) && may_be_lost(session)
 }
 
 /// Makes systemd refuse or allow the start the next time that it reads its units: if `refused`, writes the drop-in to
@@ -94,15 +99,18 @@ fn may_be_lost(session: &Session) -> bool {
     ruled || lost(session).is_some()
 }
 
-/// True if `systemctl kexec` of the running version loads a kernel itself. False also if systemctl cannot be asked.
-fn systemd_loads_itself() -> bool {
+/// The version of systemd; `None` if systemctl cannot be asked.
+fn running_version() -> Option<u32> {
     let output = Command::new("systemctl")
         .arg("--version")
         .stdin(Stdio::null())
         .output();
-    output.is_ok_and(|output| {
-        version(&String::from_utf8_lossy(&output.stdout)).is_some_and(|it| it >= LOADS_ITSELF)
-    })
+    version(&String::from_utf8_lossy(&output.ok()?.stdout))
+}
+
+/// True if `systemctl kexec` of this version of systemd loads a kernel by itself.
+fn loads_itself(version: u32) -> bool {
+    version >= LOADS_ITSELF
 }
 
 /// Warns while something is kept, nothing is loaded, and systemd would load a boot loader entry by itself.
@@ -170,6 +178,12 @@ mod tests {
         assert_eq!(version("systemd\n"), None);
         assert_eq!(version("systemd rolling\n"), None);
         assert_eq!(version(""), None);
+    }
+
+    #[test]
+    fn newer_versions_load_a_kernel_themselves() {
+        assert!(!loads_itself(252) && !loads_itself(260));
+        assert!(loads_itself(261) && loads_itself(262));
     }
 
     #[test]
