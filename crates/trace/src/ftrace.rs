@@ -216,7 +216,7 @@ impl Line<'_> {
             return Some(format!("sys_{name} -> {:#x}", self.word("ret")?));
         }
         let name = self.format.name.strip_prefix("sys_enter_")?;
-        // What the kernel copied from where an argument points to has a field of its own, `__NAME_val`, since 6.19.
+        // The bytes that the kernel copied from an argument's address have a field of their own, `__NAME_val`, since 6.19.
         let arguments = self
             .format
             .own_fields()

@@ -96,7 +96,7 @@ impl Offsets {
     pub fn new(btf: &[u8]) -> Result<Self, BtfError> {
         let structs = Structs::parse(btf, &STRUCTS)?;
         let (array, _) = structs.offsets("trace_array", ["list", "name", "array_buffer"])?;
-        // What a snapshot or a latency tracer put aside (CONFIG_TRACER_SNAPSHOT); 7.x has another name for it.
+        // The buffer of a snapshot or a latency tracer (CONFIG_TRACER_SNAPSHOT); 7.x has another name for it.
         let snapshot = ["max_buffer", "snapshot_buffer"]
             .into_iter()
             .find_map(|name| structs.offsets("trace_array", [name]).ok())

@@ -435,7 +435,7 @@ fn records_read_as_trace_cmd_reads_them() {
         let format = &parsed[number / 2];
         // Shown as the kernel shows them, not by their formats.
         let special = matches!(format.system.as_str(), "ftrace" | "syscalls");
-        // What trace-cmd cannot read, and what it leaves empty where the kernel says `(einval)`.
+        // Lines that trace-cmd cannot read, and those that it leaves empty where the kernel says `(einval)`.
         let theirs_is_none = theirs.starts_with("[FAILED TO PARSE]")
             || theirs.contains("%.*s")
             || ours.contains("(einval)");

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(line(false, Some(""), Some("a")).unwrap(), "a");
         let other = "root=UUID=x debug";
         assert_eq!(line(false, None, Some(other)).unwrap(), other);
-        // What is behind -- is not the kernel's.
+        // Words behind -- are not the kernel's.
         for append in ["debug", "", "debug -- root=/dev/vda1"] {
             let fail = line(false, None, Some(append)).unwrap_err();
             assert_eq!(fail.status, Status::BadCommandLine);

@@ -129,7 +129,7 @@ fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathB
                 continue;
             }
         };
-        // Whoever can write here puts files there, of any owner that a link leads to.
+        // A user who can write here puts files there, of any owner that a link leads to.
         match std::fs::metadata(dir).map(|meta| foreign(&meta)) {
             Ok(None) => {}
             Ok(Some(why)) => {

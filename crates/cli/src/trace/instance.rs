@@ -90,7 +90,7 @@ fn write(dir: &Path, text: &Path, allowed: Option<&CpuSet>) -> io::Result<()> {
 /// Returns the size of the buffer for the lines, in bytes, and the number of bytes of the text that would fall out of
 /// it again before the last line is written.
 fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
-    // Where each line ends in the text, and what it and those before it take in the buffer.
+    // End of each line in the text, and the bytes that it and those before it take in the buffer.
     let mut ends = Vec::new();
     let (mut at, mut taken) = (0u64, 0u64);
     let mut line = Vec::new();

@@ -128,7 +128,7 @@ impl Story {
         self.tally.hops += 1;
         self.tally.without += u64::from(!self.loaded);
         if aborted {
-            // What was loaded hands over nothing of the kernel's.
+            // The loaded image hands over nothing of the kernel's.
             self.tally.aborted += 1;
             self.instances.clear();
             with(|m| m.world.part = None);

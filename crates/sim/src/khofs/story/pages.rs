@@ -185,7 +185,7 @@ impl Story {
     fn read_page(&mut self, name: &str, ino: u64, index: u64) -> Done {
         let wanted = self.file(name, ino)?.pages.get(&index).copied();
         known(|pages| pages.short = false);
-        // What arrived meanwhile is no hole.
+        // Content that arrived meanwhile is no hole.
         let grown = at(name, ino, |state, id, inode| {
             let lazy = inode.content.lazy.has(index);
             lazy.then(|| state.grow(id, &inode.content, &inode.cache, index, Want::default()))
@@ -264,7 +264,7 @@ impl Story {
             inode.cut(state, id, first, end)
         })?;
         cut.map_err(|e| format!("a cut: {e:?}"))?;
-        // What is of a folio that somebody has stays in the file, zeroed.
+        // Pages of a folio that somebody holds stay in the file, zeroed.
         let there = at(name, ino, |_, _, inode| inode.cache.pages())?;
         self.looked_at
             .retain(|pfn, _| !there.values().any(|there| there == pfn));

@@ -8,7 +8,7 @@ kho keep --trace --trace-hops 3
 echo record >/sys/kernel/kho_ring/add
 echo 1 >$T/events/sched/sched_switch/enable
 echo one >$mine/trace_marker
-# What a snapshot put aside is taken too, and stays where it is.
+# The buffer of a snapshot is taken too, and stays as it is.
 put_aside first
 
 kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
