@@ -29,9 +29,11 @@ pub mod op;
 mod producers;
 pub mod script;
 mod sets;
+mod story;
 mod world;
 
 pub use machine::Template;
 pub use op::{Cut, Op, Outcome};
 pub use sets::Rng;
+pub use story::Story;
 pub use world::{Failure, Mistake, Stats, World, run};

@@ -1,7 +1,7 @@
 //! Checks of khofs and of every file against the model.
 
 use super::instances::space;
-use super::{Done, File, Instance, Page, Story, ensure};
+use super::{File, Instance, Page, Story};
 use crate::khofs::kernel::{folio_of, known, run};
 use crate::khofs::module::{Khofs, khofs};
 use crate::khofs::vfs::Inode;
@@ -9,6 +9,7 @@ use crate::machine::{MIB, range, set};
 use crate::module::drivers::called;
 use crate::module::machine::with;
 use crate::sets::{minus, plus};
+use crate::story::{Done, ensure};
 use kho::{PAGE_SIZE, RangeSet};
 use kho_decide::pages::{pfns, range_of};
 use khofs_decide::bits::PAGES;

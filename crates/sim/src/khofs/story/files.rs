@@ -1,9 +1,10 @@
 //! Users make, name and remove files.
 
 use super::instances::space;
-use super::{Done, File, Instance, Story, ensure};
+use super::{File, Instance, Story};
 use crate::khofs::module::{Khofs, content, khofs};
 use crate::khofs::vfs::Inode;
+use crate::story::{Done, ensure};
 use kho_decide::errno::{EEXIST, ENODATA, ENOSPC, Errno};
 use khofs_decide::options::INODE;
 use khofs_decide::pack::{Attr, S_IFDIR, S_IFLNK, S_IFREG};

@@ -1,11 +1,12 @@
 //! Root mounts instances and ends them.
 
-use super::{Done, File, Instance, NAMES, Story, ensure};
+use super::{File, Instance, NAMES, Story};
 use crate::khofs::kernel::{Kernel, known};
 use crate::khofs::module::khofs;
 use crate::machine::range;
 use crate::memory::Content;
 use crate::module::machine::{store, with};
+use crate::story::{Done, ensure};
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EBADMSG, EBUSY, EINVAL, ENOENT};
 use khofs_decide::options::{INODE, Options};

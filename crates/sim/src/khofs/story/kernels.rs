@@ -1,6 +1,6 @@
 //! The active phase, and other kernels.
 
-use super::{Done, Page, Story, ensure};
+use super::{Page, Story};
 use crate::khofs::kernel::run;
 use crate::khofs::module::khofs;
 use crate::machine::set;
@@ -9,6 +9,7 @@ use crate::module::drivers::called;
 use crate::module::hop;
 use crate::module::machine::with;
 use crate::sets::{minus, plus};
+use crate::story::{Done, ensure};
 use kho::RangeSet;
 use kho_decide::errno::{EBUSY, EEXIST, EHWPOISON, ENOMEM, Errno};
 use kho_decide::pages::range_of;
@@ -175,11 +176,7 @@ impl Story {
     }
 
     /// Releases every instance, and checks that all memory was given back.
-    ///
-    /// # Errors
-    ///
-    /// If khofs does not release an instance, if memory is not given back, or if another check fails.
-    pub fn end(&mut self) -> Result<(), String> {
+    pub(super) fn give_all_back(&mut self) -> Done {
         if !self.loaded {
             self.stay()?;
         }

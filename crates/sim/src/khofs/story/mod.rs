@@ -7,6 +7,7 @@ use crate::memory::Content;
 use crate::module::drivers::{Called, Driver, Output, called};
 use crate::module::machine::{Sim, install, store, with};
 use crate::sets::Rng;
+use crate::story::{Done, ensure};
 use crate::world::World;
 use kho_decide::errno::{ENOMEM, Errno};
 use kho_decide::phase::Phase;
@@ -76,19 +77,10 @@ pub struct Story {
     tally: Tally,
 }
 
-type Done = Result<(), String>;
+impl crate::Story for Story {
+    type Tally = Tally;
 
-fn ensure(good: bool, what: impl FnOnce() -> String) -> Done {
-    if good { Ok(()) } else { Err(what()) }
-}
-
-impl Story {
-    /// A machine that was just switched on, on which both modules were loaded. One for each thread at a time.
-    ///
-    /// # Errors
-    ///
-    /// If it is too small for a kernel.
-    pub fn new(template: Template, seed: u64) -> Result<Self, String> {
+    fn new(template: Template, seed: u64) -> Result<Self, String> {
         install(World::new(template, seed)?);
         let mut story = Self {
             rng: Rng::new(!seed),
@@ -105,21 +97,7 @@ impl Story {
         Ok(story)
     }
 
-    /// Returns the counts of what happened so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.rng.below(one_in) == 0
-    }
-
-    /// Does one thing that is left to chance, and checks everything.
-    ///
-    /// # Errors
-    ///
-    /// If an operation or a check fails: the number that chose the operation, and the failure.
-    pub fn step(&mut self) -> Result<(), String> {
+    fn step(&mut self) -> Result<(), String> {
         let number = self.rng.below(100);
         let done = match (self.loaded, self.active.is_some()) {
             (false, _) => self.hop(),
@@ -128,6 +106,20 @@ impl Story {
         };
         done.and_then(|()| self.check())
             .map_err(|what| format!("after step {number}: {what}"))
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.give_all_back()
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+impl Story {
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.rng.below(one_in) == 0
     }
 
     fn act(&mut self, number: u64) -> Done {

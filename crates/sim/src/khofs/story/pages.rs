@@ -1,13 +1,14 @@
 //! Users write, read, cut and map files.
 
 use super::files::at;
-use super::{Done, Page, Story, ensure};
+use super::{Page, Story};
 use crate::khofs::kernel::{folio_of, known, run};
 use crate::khofs::module::khofs;
 use crate::khofs::vfs::Inode;
 use crate::memory::Content;
 use crate::module::machine::with;
 use crate::op::Op;
+use crate::story::{Done, ensure};
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EEXIST, ENOMEM, ENOSPC, Errno};
 use khofs_decide::bits::PAGES;

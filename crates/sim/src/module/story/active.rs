@@ -1,14 +1,15 @@
 //! The active phase, and what has to be handed over in it.
 
 use super::{
-    Active, Done, Outgoing, Promise, Story, any_of, ensure, failed_pages, nodes, of, overlap, said,
-    snapshot, within,
+    Active, Outgoing, Promise, Story, any_of, failed_pages, nodes, of, overlap, said, snapshot,
+    within,
 };
 use crate::machine::set;
 use crate::module::drivers::{Driver, Output, Written, called};
 use crate::module::hop;
 use crate::module::machine::with;
 use crate::sets::{both, minus, plus};
+use crate::story::{Done, ensure};
 use kho::abi::kernel_part::KernelPart;
 use kho::tree::Reader;
 use kho::{PhysRange, RangeSet};

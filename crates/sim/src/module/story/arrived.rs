@@ -1,9 +1,10 @@
 //! Memory that arrived, and the drivers and root who take or release it.
 
-use super::{Done, How, Piece, Story, any_of, ensure, failed_pages, of, overlap, within};
+use super::{How, Piece, Story, any_of, failed_pages, of, overlap, within};
 use crate::machine::set;
 use crate::module::machine::{store, with};
 use crate::sets::{add, both, minus, plus};
+use crate::story::{Done, ensure};
 use kho::abi::MEM;
 use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use kho_decide::pages::{pfns, range_of};

@@ -1,10 +1,11 @@
 //! Users, root and chance.
 
-use super::{Done, Story, any_of, failed_pages, overlap};
+use super::{Story, any_of, failed_pages, overlap};
 use crate::machine::{MIB, set};
 use crate::module::machine::{store, with};
 use crate::op::Op;
 use crate::sets::{add, both, minus};
+use crate::story::Done;
 use kho::PAGE_SIZE;
 use kho_decide::pages::{pfns, range_of};
 

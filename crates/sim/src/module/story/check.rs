@@ -1,10 +1,11 @@
 //! Checks of kho.ko and of every page against the model.
 
-use super::{Done, How, Story, ensure, within};
+use super::{How, Story, within};
 use crate::machine::{MIB, range, set};
 use crate::module::drivers::called;
 use crate::module::machine::{store, with};
 use crate::sets::{minus, plus};
+use crate::story::{Done, ensure};
 use kho_decide::pages::range_of;
 
 impl Story {
@@ -120,11 +121,7 @@ impl Story {
     }
 
     /// Gives everything back, and checks that the page allocator has every page.
-    ///
-    /// # Errors
-    ///
-    /// If memory is not given back, if it is still reserved, or if another check fails.
-    pub fn end(&mut self) -> Result<(), String> {
+    pub(super) fn give_all_back(&mut self) -> Done {
         if !self.loaded {
             self.open()?;
         }

@@ -1,12 +1,11 @@
 //! Drivers: how they come and go, and their pages.
 
-use super::{
-    Done, How, NAMES, Piece, Producer, Story, any_of, ensure, failed_pages, overlap, snapshot,
-};
+use super::{How, NAMES, Piece, Producer, Story, any_of, failed_pages, overlap, snapshot};
 use crate::machine::{MIB, set};
 use crate::module::drivers::called;
 use crate::module::machine::{store, with};
 use crate::sets::{add, outer};
+use crate::story::{Done, ensure};
 use kho::{PAGE_SIZE, PhysRange};
 use kho_decide::pages::{pfns, range_of};
 

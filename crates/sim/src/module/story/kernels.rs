@@ -1,6 +1,6 @@
 //! Other kernels, and other instances of the module.
 
-use super::{Arrived, Done, Outgoing, Story, ensure, nodes, said, within};
+use super::{Arrived, Outgoing, Story, nodes, said, within};
 use crate::kernel::Library;
 use crate::machine::set;
 use crate::module::drivers::{Called, called};
@@ -8,6 +8,7 @@ use crate::module::hop;
 use crate::module::machine::{state_pages, store, with};
 use crate::op::Op;
 use crate::sets::{minus, plus};
+use crate::story::{Done, ensure};
 use kho::{PhysAddr, RangeSet};
 use kho_decide::pages::range_of;
 use kho_decide::phase::Phase;

@@ -6,6 +6,7 @@ use crate::memory::Content;
 use crate::module::drivers::{Called, ID, called};
 use crate::module::machine::{Sim, install, with};
 use crate::sets::{Rng, both, minus};
+use crate::story::{Done, ensure};
 use crate::world::World;
 use kho::abi::MEM;
 use kho::tree::Reader;
@@ -129,12 +130,6 @@ pub struct Story {
     tally: Tally,
 }
 
-type Done = Result<(), String>;
-
-fn ensure(good: bool, what: impl FnOnce() -> String) -> Done {
-    if good { Ok(()) } else { Err(what()) }
-}
-
 fn overlap(a: &RangeSet, b: &RangeSet) -> bool {
     !both(a, b).is_empty()
 }
@@ -170,13 +165,10 @@ fn any_of(rng: &mut Rng, count: usize) -> Option<usize> {
     (count > 0).then(|| usize::try_from(rng.below(count as u64)).unwrap_or(0))
 }
 
-impl Story {
-    /// A machine that was just switched on, on which the module was loaded. One for each thread at a time.
-    ///
-    /// # Errors
-    ///
-    /// If it is too small for a kernel.
-    pub fn new(template: Template, seed: u64) -> Result<Self, String> {
+impl crate::Story for Story {
+    type Tally = Tally;
+
+    fn new(template: Template, seed: u64) -> Result<Self, String> {
         install(World::new(template, seed)?);
         called(|all| *all = Called::default());
         let mut story = Self {
@@ -204,25 +196,25 @@ impl Story {
         Ok(story)
     }
 
-    /// Returns the counts of what happened so far.
-    pub fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.rng.below(one_in) == 0
-    }
-
-    /// Does one thing that is left to chance, and checks everything.
-    ///
-    /// # Errors
-    ///
-    /// If an operation or a check fails: the number that chose the operation, and the failure.
-    pub fn step(&mut self) -> Result<(), String> {
+    fn step(&mut self) -> Result<(), String> {
         let number = self.rng.below(95);
         self.act(number)
             .and_then(|()| self.check())
             .map_err(|what| format!("after step {number}: {what}"))
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.give_all_back()
+    }
+
+    fn tally(&self) -> Tally {
+        self.tally
+    }
+}
+
+impl Story {
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.rng.below(one_in) == 0
     }
 
     fn act(&mut self, number: u64) -> Done {
