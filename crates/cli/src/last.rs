@@ -3,11 +3,12 @@
 
 use crate::exit::Fail;
 use crate::output;
+use crate::whole;
 use kho_kexec::sys::root::Root;
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 
 /// Folder of the record, below a [`Root`]. It outlives boots.
 const DIR: &str = "var/lib/kho";
@@ -99,16 +100,12 @@ impl Attempt {
     pub fn record(&self, root: &Root) -> std::io::Result<()> {
         let dir = root.path(DIR);
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let beside = dir.join(format!(".{FILE}.new"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, dir.join(FILE))?;
+        let text = serde_json::to_vec_pretty(self)?;
+        whole::write(&dir.join(FILE), |out| {
+            out.write_all(&text)?;
+            out.flush()?;
+            out.get_ref().sync_all()
+        })?;
         File::open(&dir)?.sync_all()
     }
 

@@ -39,6 +39,7 @@ mod shown;
 pub mod state;
 pub mod status;
 mod trace;
+mod whole;
 
 use clap::Parser;
 use clap::error::ErrorKind;

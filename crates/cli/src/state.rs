@@ -5,6 +5,7 @@
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::shown;
+use crate::whole;
 use kho::{PhysRange, RangeSet};
 use records::{Bound, ReservedFile, Unusable, VERSION};
 use serde::{Serialize, de::DeserializeOwned};
@@ -324,20 +325,9 @@ impl StateDir {
             content,
         };
         let text = serde_json::to_vec_pretty(&bound).or_status(Status::Failed)?;
-        let beside = self.path.join(format!(".{name}.new"));
-        let write = || -> std::io::Result<()> {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&beside)?;
-            file.write_all(&text)?;
-            fs::rename(&beside, self.path.join(name))
-        };
-        write().map_err(|err| {
-            let _ = fs::remove_file(&beside);
-            let what = format!("cannot write {}: {err}", shown::path(self.path.join(name)));
+        let path = self.path.join(name);
+        whole::write(&path, |out| out.write_all(&text)).map_err(|err| {
+            let what = format!("cannot write {}: {err}", shown::path(&path));
             self.not_writable(what, &err)
         })
     }

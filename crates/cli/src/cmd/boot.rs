@@ -11,9 +11,8 @@ use crate::output::Output;
 use crate::release;
 use crate::restore;
 use crate::session::Session;
-use std::fs::OpenOptions;
+use crate::whole;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -159,7 +158,7 @@ fn not_mounted(blob: &Blob, at: &Path) -> Fail {
 /// command line for a kernel that has another initrd: it is shown this file (`kdump-tools.service.d/kho.conf`).
 fn publish_line(session: &Session) -> Result<(), Fail> {
     match next::line_without_arrival(&session.root)? {
-        Some(line) => write_beside("cmdline", &[&line, &b"\n"[..]].concat(), session),
+        Some(line) => write_state("cmdline", &[&line, &b"\n"[..]].concat(), session),
         None => Ok(()),
     }
 }
@@ -174,7 +173,7 @@ fn publish(session: &Session) -> Result<(), Fail> {
         .stdin(Stdio::null())
         .output()
         .or_status(Status::Failed)?;
-    write_beside("status.json", &output.stdout, session)?;
+    write_state("status.json", &output.stdout, session)?;
     if output.status.success() {
         return Ok(());
     }
@@ -188,23 +187,10 @@ fn publish(session: &Session) -> Result<(), Fail> {
 }
 
 /// Writes a file in the state directory, whole or not at all.
-fn write_beside(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail> {
+fn write_state(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail> {
     let path = session.state.path().join(name);
-    let beside = session.state.path().join(format!(".{name}.new"));
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(bytes)?;
-        std::fs::rename(&beside, &path)
-    };
-    write().map_err(|err| {
-        Fail::new(
-            Status::Failed,
-            format!("cannot write {}: {err}", path.display()),
-        )
+    whole::write(&path, |out| out.write_all(bytes)).map_err(|err| {
+        let what = format!("cannot write {}: {err}", path.display());
+        Fail::new(Status::Failed, what)
     })
 }

@@ -10,7 +10,7 @@ use crate::exit::{Fail, OrStatus, Status};
 use crate::list;
 use crate::session::Session;
 use crate::state::KeepFile;
-use crate::trace::carry::{Carry, Part, Supply};
+use crate::trace::carry::{Carry, Supply, TracePart};
 use kho::{PhysRange, RangeSet};
 use std::io::Write;
 
@@ -28,7 +28,7 @@ pub enum Payload<'a> {
     /// An entry of the keep list.
     Entry(&'a Item),
     /// A part of a trace.
-    Trace(&'a Part),
+    Trace(&'a TracePart),
 }
 
 impl Payloads {

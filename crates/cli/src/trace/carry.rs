@@ -25,11 +25,11 @@ struct CarryHop {
     hop: u64,
     release: String,
     taken: u64,
-    parts: Vec<Part>,
+    parts: Vec<TracePart>,
 }
 
 /// A part of a trace.
-pub struct Part {
+pub struct TracePart {
     /// Kind of the bytes.
     pub kind: Kind,
     /// Number of bytes.
@@ -38,7 +38,7 @@ pub struct Part {
     pub supply: Supply,
 }
 
-/// Source of the bytes of a [`Part`].
+/// Source of the bytes of a [`TracePart`].
 pub enum Supply {
     /// The running kernel, from which the load took these bytes.
     Taken(Vec<u8>),
@@ -51,7 +51,7 @@ impl CarryHop {
     fn take(wish: &Wish, hop: u64, session: &Session) -> Result<Self, Fail> {
         let taken = take::take(wish.limit, session)?;
         let meta = take::meta_bytes(&taken.meta)?;
-        let part = |kind, bytes: Vec<u8>| Part {
+        let part = |kind, bytes: Vec<u8>| TracePart {
             kind,
             size: bytes.len() as u64,
             supply: Supply::Taken(bytes),
@@ -74,7 +74,7 @@ impl CarryHop {
     }
 }
 
-impl Part {
+impl TracePart {
     /// Whether the load copies the part.
     pub fn is_copied(&self) -> bool {
         matches!(self.supply, Supply::Taken(_))
@@ -127,7 +127,7 @@ impl Carry {
                 parts: old
                     .parts
                     .iter()
-                    .map(|part| Part {
+                    .map(|part| TracePart {
                         kind: part.kind.clone(),
                         size: part.size,
                         supply: Supply::Stays(part.clone()),
@@ -153,7 +153,7 @@ impl Carry {
     }
 
     /// Every part, oldest kernel first.
-    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+    pub fn parts(&self) -> impl Iterator<Item = &TracePart> {
         self.hops.iter().flat_map(|hop| &hop.parts)
     }
 
@@ -165,7 +165,7 @@ impl Carry {
             .map(|hop| Row {
                 hop: hop.hop,
                 release: hop.release.clone(),
-                copied: hop.parts.iter().all(Part::is_copied),
+                copied: hop.parts.iter().all(TracePart::is_copied),
                 buffers: sum(&hop.parts, |kind| matches!(kind, Kind::Cpu { .. })),
                 log: sum(&hop.parts, |kind| *kind == Kind::Log),
                 other: sum(&hop.parts, |kind| *kind == Kind::Meta),
@@ -239,7 +239,7 @@ pub struct Row {
     pub other: u64,
 }
 
-fn sum(parts: &[Part], of: impl Fn(&Kind) -> bool) -> u64 {
+fn sum(parts: &[TracePart], of: impl Fn(&Kind) -> bool) -> u64 {
     parts
         .iter()
         .filter(|part| of(&part.kind))

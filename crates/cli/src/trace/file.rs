@@ -2,9 +2,8 @@
 
 use crate::exit::{Fail, Status, chain};
 use crate::shown;
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::whole;
+use std::io::BufWriter;
 use std::path::Path;
 
 /// Writes a file that only root reads.
@@ -16,18 +15,7 @@ pub fn write(
     path: &Path,
     with: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>,
 ) -> Result<(), Fail> {
-    let result = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|file| {
-            let mut file = BufWriter::new(file);
-            with(&mut file)?;
-            file.flush()
-        });
-    result.map_err(|err| write_fail(&shown::path(path), &err))
+    whole::create(path, with).map_err(|err| write_fail(&shown::path(path), &err))
 }
 
 /// Makes the failure for an error of writing: [`Status::NoSpace`] if the file system is full, else [`Status::Failed`].

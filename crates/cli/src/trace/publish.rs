@@ -1,13 +1,15 @@
 //! Traces and logs as text under `/run/kho/trace`, for users who read them with a pager.
 
 use super::arrived::ArrivedHop;
-use super::file::write;
+use super::file::write_fail;
 use super::show::{Choice, Shown};
 use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
+use crate::shown;
+use crate::whole;
 use kho_trace::kmsg;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes of text that are assumed for each byte of a trace: a record of some 40 bytes becomes a line of some 120, and
 /// there is room left for text beside what the record takes.
@@ -57,7 +59,7 @@ fn one(
     room(hop, dir)?;
     let path = |ending: &str| dir.join(format!("hop-{}.{ending}", hop.hop));
     let log = kmsg::parse(&hop.log(session)?);
-    whole(&path("log"), |out| {
+    publish(&path("log"), |out| {
         log.iter()
             .try_for_each(|message| writeln!(out, "{}", message.line()))
     })?;
@@ -65,7 +67,7 @@ fn one(
     failures.extend(damaged);
     let shown = Shown::new(&taken, &Choice::default())?;
     let mut unread = Vec::new();
-    whole(&path("trace"), |out| {
+    publish(&path("trace"), |out| {
         unread = shown.text(out)?;
         Ok(())
     })?;
@@ -103,16 +105,9 @@ fn room(hop: &ArrivedHop, dir: &Path) -> Result<(), Fail> {
 }
 
 /// Writes a file whole or not at all.
-fn whole(
-    path: &PathBuf,
+fn publish(
+    path: &Path,
     with: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), Fail> {
-    let beside = path.with_extension("new");
-    let written = write(&beside, |out| with(out))
-        .and_then(|()| std::fs::rename(&beside, path).or_status(Status::Failed));
-    if written.is_err() {
-        // Half a file would only take room.
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
+    whole::write(path, |out| with(out)).map_err(|err| write_fail(&shown::path(path), &err))
 }
