@@ -25,7 +25,7 @@ pub fn scenarios() -> Vec<Scenario> {
         both(
             Scenario::new(
                 "fault-kill",
-                "every verb is killed at every step that changes something; of those that take long, at some",
+                "every verb is killed at steps that change something: at every third, and at fewer of those that take long",
             ),
             KILL,
         )

@@ -11,7 +11,8 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 pub fn scenarios() -> Vec<Scenario> {
     let mut all: Vec<_> = KERNELS.into_iter().map(as_tmpfs).collect();
     all.extend([
-        hops(),
+        hops(6),
+        hops(10).slow(),
         status(),
         tree(2_000, 768),
         tree(100_000, 3072).slow(),
@@ -43,15 +44,17 @@ fn as_tmpfs(kernel: &'static str) -> Scenario {
     .first(&script(include_str!("khofs/behaves.sh")))
 }
 
-fn hops() -> Scenario {
-    khofs(
-        "khofs-hops".to_owned(),
-        "every pair of kernels: a tree, a large file, a mapping written to up to kexec, ten rounds of random operations \
-         compared with tmpfs, an instance that is not mounted; all memory comes back",
-    )
-    .kernels(&[
+/// So many hops; the first six are one of each pair of kernels.
+fn hops(hops: usize) -> Scenario {
+    let kernels = [
         "6.1", "6.12", "7.3", "6.12", "6.1", "7.3", "6.1", "6.12", "7.3", "6.1", "7.3",
-    ])
+    ];
+    khofs(
+        format!("khofs-hops-{hops}"),
+        "every pair of kernels: a tree, a large file, a mapping written to up to kexec, a round of random operations \
+         in each, compared with tmpfs, an instance that is not mounted; all memory comes back",
+    )
+    .kernels(kernels.get(..=hops).unwrap_or(&kernels))
     .first(&script(include_str!("khofs/hops-first.sh")))
     .each(&script(include_str!("khofs/hops-each.sh")))
     .timeout_s(600)

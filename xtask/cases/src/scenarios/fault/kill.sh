@@ -1,5 +1,7 @@
-# Verbs are killed at steps at which they change something. Of those that take long only some are tried; with EACH=1 every
-# single one is, and this guest does the verbs in PARTS only.
+# Verbs are killed at steps at which they change something: at every third, and at fewer of those that take long. With EACH=1
+# they are killed at every single step, and this guest does the verbs in PARTS only.
+every=3
+[ -z "${EACH:-}" ] || every=1
 
 # A tree of every kind of entry, and few of each: a step for each call that a restore makes, and not for each file.
 keep_small_tree_and_blob() {
@@ -116,7 +118,7 @@ fine() {
 
 # looks COMMAND…: it changes nothing, and leaves nothing, wherever it ends.
 looks() {
-	sweep "$1" 1 1 fine kho "$@"
+	sweep "$1" 1 $every fine kho "$@"
 }
 
 case $KHO_HOP in
@@ -125,18 +127,18 @@ case $KHO_HOP in
 	kho-guest hash-tree /srv/tree | kho keep --name digest -
 	kho-guest bytes 200000 --seed 9 >/tmp/x
 	if part keep; then
-		sweep 'keep from standard input' 1 1 list_is_whole sh -c 'exec kho keep --name x - </tmp/x'
+		sweep 'keep from standard input' 1 $every list_is_whole sh -c 'exec kho keep --name x - </tmp/x'
 		# Every sweep ends with a run that nothing stopped.
 		kho keep --remove x
 		mkdir /srv/more
 		cp /tmp/x /srv/more
-		sweep 'keep a path' 1 1 list_is_whole kho keep /srv/more --name x
-		sweep 'keep --remove' 1 1 list_has_x_or_not kho keep --remove x
-		sweep 'keep --trace' 1 1 list_is_whole kho keep --trace
-		sweep 'keep --no-trace' 1 1 list_is_whole kho keep --no-trace
+		sweep 'keep a path' 1 $every list_is_whole kho keep /srv/more --name x
+		sweep 'keep --remove' 1 $every list_has_x_or_not kho keep --remove x
+		sweep 'keep --trace' 1 $every list_is_whole kho keep --trace
+		sweep 'keep --no-trace' 1 $every list_is_whole kho keep --no-trace
 		mkdir -p /etc/kho/keep.d
 		echo 'd /srv/more name=x' >/etc/kho/keep.d/x.conf
-		sweep 'keep --from-config' 1 1 list_is_whole kho keep --from-config
+		sweep 'keep --from-config' 1 $every list_is_whole kho keep --from-config
 		rm /etc/kho/keep.d/x.conf
 		kho keep --from-config
 	fi
@@ -146,9 +148,9 @@ case $KHO_HOP in
 	fi
 	if part unload; then
 		load
-		sweep unload 1 1 nothing_half_loaded kho unload
+		sweep unload 1 $every nothing_half_loaded kho unload
 		load
-		sweep 'unload, loaded each time' 1 1 loaded_again kho unload
+		sweep 'unload, loaded each time' 1 $every loaded_again kho unload
 		nothing_half_loaded
 	fi
 	if part kexec; then
@@ -181,7 +183,7 @@ case $KHO_HOP in
 	fi
 	if part exec; then
 		load
-		sweep exec 1 1 nothing_half_loaded kho exec
+		sweep exec 1 $every nothing_half_loaded kho exec
 		kho-guest loaded
 	fi
 	;;
@@ -190,9 +192,9 @@ case $KHO_HOP in
 	kho get digest >/tmp/digest
 	if part restore; then
 		if [ -n "${EACH:-}" ]; then
-			some 40 restore whole_or_absent_alone kho restore srv-tree
+			some 14 restore whole_or_absent_alone kho restore srv-tree
 		else
-			some 40 restore whole_or_absent kho restore srv-tree
+			some 14 restore whole_or_absent kho restore srv-tree
 		fi
 		whole_or_absent
 	fi
@@ -203,7 +205,7 @@ case $KHO_HOP in
 		whole_or_absent_unseen
 	fi
 	if part arrived; then
-		sweep get 1 1 fine sh -c 'exec kho get blob >/dev/null'
+		sweep get 1 $every fine sh -c 'exec kho get blob >/dev/null'
 		looks dump
 		looks validate --in
 		looks log
