@@ -62,7 +62,7 @@ fn where_the_tree_lies() {
             entry: range(0x6000_0000, 0x10_0000)
         })
     );
-    // Entry 0 may have been merged with a neighbour; the tree may not lie on what is handed over.
+    // Entry 0 may have been merged with a neighbour. The tree must not lie on memory that is handed over.
     let merged = edited(
         &with_prop("/", "mem-cache", Some(pairs(&[(0x4000_0000, 0x1100_0000)]))),
         &|_, _, _| Edit::Keep,
@@ -100,7 +100,7 @@ fn versions_that_are_not_known() {
         other => panic!("{other:?}"),
     }
     broken("/", "compatible", None, &["/: there is no `compatible`"]);
-    // An escape sequence does not reach a terminal.
+    // An escape sequence in the tree does not reach a terminal.
     let lines = problems(&with_prop("/", "compatible", Some(text("\x1b[2J"))));
     assert!(lines[0].contains("\\u{1b}[2J"), "{lines:?}");
 
@@ -136,7 +136,7 @@ fn checksums() {
     let mut bytes = example();
     let sum = verify(&Reader::new(&bytes).unwrap()).unwrap();
     assert_eq!(seal(&mut bytes), Ok(sum));
-    // As anyone would compute it: the four bytes of the value are zero.
+    // The test computes the checksum independently: the four bytes of the value count as zero.
     let at = bytes
         .windows(4)
         .position(|w| w == sum.to_ne_bytes())
@@ -319,7 +319,7 @@ proptest! {
         let needed = measure_handover(&description).unwrap();
         let mut buf = vec![0; needed];
         prop_assert_eq!(write_handover(&description, &mut buf), Ok(needed));
-        // What follows the tree, up to the end of a page, is not looked at.
+        // The reader ignores bytes between the end of the tree and the end of the page.
         buf.extend(junk);
         let tree = Reader::new(&buf).unwrap();
         let handover = Handover::parse(&tree).unwrap();

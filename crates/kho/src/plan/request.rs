@@ -52,9 +52,9 @@ pub struct PayloadNeeds<'a> {
 pub struct PlanRequest<'a> {
     /// RAM according to the map that the next kernel gets: the firmware's, without memory that failed.
     pub ram: &'a RangeSet,
-    /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those
-    /// that arrived by the previous hop. Some of them are firmware data that no map names: they are never
-    /// covered by the mem cache, never a destination of the payload, never in a first scratch.
+    /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those that arrived
+    /// by the previous hop. Some of them are firmware data that no map names. The mem cache never covers them, and the
+    /// planner never places the payload or a first scratch on them.
     pub pinned: &'a RangeSet,
     /// Ranges that are kept where they are.
     pub in_place: &'a RangeSet,

@@ -108,7 +108,7 @@ pub enum TreeError {
         /// The length it names.
         len: u64,
     },
-    /// A word that is no token.
+    /// A word that is not a known token.
     #[error("unknown token {found:#010x} at {offset:#x}")]
     Token {
         /// Offset of the word.

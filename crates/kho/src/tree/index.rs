@@ -1,4 +1,4 @@
-//! Lookups that do not walk the tree.
+//! An index of a tree, for lookups without a walk.
 
 use super::name::shortlex;
 use super::{Node, Reader, TreeError};
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     node: Node<'a>,
-    /// Number of the parent; the root is its own.
+    /// Number of the parent. The parent of the root is the root.
     parent: usize,
     /// The children are `by_parent[first..first + count]`, ascending by name.
     first: usize,

@@ -3,8 +3,9 @@
 use super::MAX_NAME;
 use core::fmt;
 
-/// Property names that are never written. `dtc` treats `name` and the two phandles as errors when their
-/// values do not mean what they mean in a hardware description, and the others are cells there, in big-endian.
+/// Property names that the writer refuses. `dtc` reports `name` and the two phandles as errors if their values do not
+/// have the meaning that a hardware description gives them. In a hardware description the other names hold big-endian
+/// cells.
 pub const RESERVED_PROPERTIES: [&str; 6] = [
     "name",
     "phandle",

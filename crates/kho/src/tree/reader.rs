@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
             strings_at,
         };
         let nodes = validate(blocks)?;
-        // INVARIANT: `validate` has just accepted the structure block.
+        // INVARIANT: `validate` accepted the structure block above.
         Ok(Self {
             bytes,
             blocks,
