@@ -50,7 +50,7 @@ struct Struct {
     members: Vec<(String, usize)>,
 }
 
-/// One type, with what follows it.
+/// One type, with the data that follows it.
 struct Type<'b> {
     kind: u32,
     /// `kind_flag`, include/uapi/linux/btf.h.
@@ -69,7 +69,7 @@ fn walk<'b>(
     if array(btf, 0).map(u16::from_le_bytes) != Some(MAGIC) || btf.get(2) != Some(&1) {
         return Err(BtfError::Format("wrong magic or version"));
     }
-    // struct btf_header, include/uapi/linux/btf.h: offsets count from its end.
+    // struct btf_header, include/uapi/linux/btf.h: its offsets count from the end of the header.
     let word = |at: usize| {
         let value = u32_at(btf, at).ok_or(BtfError::Format("it is too short"))?;
         usize::try_from(value).map_err(|_| BtfError::Format("a size is too large"))
@@ -147,7 +147,7 @@ pub fn constants(btf: &[u8], names: &BTreeSet<String>) -> Result<BTreeMap<String
             };
             let low = u32_at(item, 4).unwrap_or(0);
             let value = match (u32_at(item, 8), one.flag) {
-                // struct btf_enum64: the flag says that the numbers are signed.
+                // struct btf_enum64: the kind flag says that the numbers are signed.
                 (Some(high), _) => ((u64::from(high) << 32) | u64::from(low)).cast_signed(),
                 (None, true) => i64::from(low.cast_signed()),
                 (None, false) => i64::from(low),
@@ -175,7 +175,7 @@ impl Structs {
             if one.kind != STRUCT || !wanted {
                 return;
             }
-            // With the kind flag, the upper byte of an offset is the width of a bit field.
+            // If the kind flag is set, the upper byte of an offset is the width of a bit field.
             let mask = if one.flag { 0xff_ffff } else { u32::MAX };
             let members = one
                 .body
@@ -195,7 +195,8 @@ impl Structs {
         Ok(Self { found })
     }
 
-    /// Offsets of members of the one struct `name` that has all of them, and its size.
+    /// Size of the struct `name` and offsets of its members. Of several structs of this name, the one with all members
+    /// counts.
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// A line that has to be there is not.
+    /// A required line is missing.
     #[error("the format of an event has no `{0}` line")]
     Missing(&'static str),
 }
@@ -63,7 +63,7 @@ pub struct EventFormat {
 }
 
 impl Field {
-    /// Reads a `field:` line. `None` if `line` is no such line.
+    /// Reads a `field:` line. `None` if `line` is not one.
     pub fn parse(line: &str) -> Option<Self> {
         let rest = line.trim_start().strip_prefix("field:")?;
         let mut parts = rest.split(';').map(str::trim);
@@ -78,7 +78,7 @@ impl Field {
             Some(("__rel_loc", rest)) => (Place::RelLoc, rest.trim()),
             _ => (Place::Here, declaration),
         };
-        // `char name[16]`, but `char[] name` where the bytes are elsewhere.
+        // `char name[16]`; `char[] name` if the bytes lie elsewhere in the record.
         let (before, count) = match declaration.rsplit_once('[') {
             Some((before, count)) if count.trim_end().ends_with(']') => (
                 before.trim_end(),
@@ -170,7 +170,7 @@ impl EventFormat {
     ///
     /// # Errors
     ///
-    /// [`FormatError`]. A `print fmt` that is not understood is no error.
+    /// [`FormatError`]. A `print fmt` that is not understood is not an error.
     pub fn parse(system: &str, text: &str) -> Result<Self, FormatError> {
         let line = |key: &'static str| {
             text.lines()
@@ -183,7 +183,7 @@ impl EventFormat {
             .parse()
             .map_err(|_| FormatError::Missing("ID:"))?;
         let fields: Vec<Field> = text.lines().filter_map(Field::parse).collect();
-        // The template may go over several lines.
+        // The template may span several lines.
         let print = text
             .split_once("print fmt:")
             .and_then(|(_, print)| expr::parse_print(print.trim()));

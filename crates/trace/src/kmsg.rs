@@ -21,7 +21,7 @@ pub struct Message {
     pub properties: Vec<String>,
 }
 
-/// Reads records as `/dev/kmsg` gives them, one after the other. Lines that are no records are left out.
+/// Reads records of `/dev/kmsg`, one after the other. Lines that are not records are left out.
 pub fn parse(bytes: &[u8]) -> Vec<Message> {
     let text = String::from_utf8_lossy(bytes);
     let mut messages: Vec<Message> = Vec::new();
@@ -53,7 +53,7 @@ fn message(line: &str) -> Option<Message> {
     })
 }
 
-/// `\x0a` and the like back to what they stand for.
+/// Replaces escapes such as `\x0a` by the bytes that they encode.
 fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();

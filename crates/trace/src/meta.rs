@@ -1,5 +1,4 @@
-//! Description of a trace: everything beside the buffers that is needed to read them when the kernel that wrote them is
-//! gone.
+//! Description of a trace: all data beside the buffers that a reader needs after the kernel that wrote them is gone.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,7 +13,7 @@ pub struct Meta {
     pub version: u32,
     /// `uname -r` of the kernel that was traced.
     pub release: String,
-    /// `uname -m` of it.
+    /// `uname -m` of the kernel.
     pub machine: String,
     /// Time at which the trace was taken, in nanoseconds since the Unix epoch.
     pub taken: u64,
@@ -75,8 +74,8 @@ pub struct CpuMeta {
     pub cpu: u32,
     /// `per_cpu/cpuN/stats`.
     pub stats: String,
-    /// Number of pages that the size limit left out, or that tracing went over while they were read. They are older
-    /// than the pages that are there.
+    /// Number of pages that the size limit left out, or that tracing overwrote while they were read. They are older
+    /// than the pages in the trace.
     pub left_out: u64,
 }
 
@@ -84,7 +83,7 @@ pub struct CpuMeta {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MetaError {
-    /// Not what a producer writes.
+    /// The bytes are not a description that a producer wrote.
     #[error("the description of the trace is damaged")]
     Damaged(#[from] serde_json::Error),
     /// Of a version that is not known.
@@ -125,9 +124,9 @@ impl Meta {
     }
 }
 
-/// Returns the base that times of a clock count from: times of clocks with the same base can be compared, others
-/// cannot. `local`, `global` and `perf` are three ways of reading one counter (`sched_clock`); every other clock has a
-/// base of its own.
+/// Returns the base from which times of a clock count: times of clocks with the same base can be compared, other times
+/// cannot. `local`, `global` and `perf` read one counter (`sched_clock`) in three ways; every other clock has its own
+/// base.
 pub fn time_base(clock: &str) -> &str {
     match clock {
         "global" | "perf" => "local",

@@ -1,4 +1,4 @@
-//! Names that the old kernel used: those of tasks and symbols, and strings.
+//! Names that the traced kernel used: names of tasks and symbols, and strings.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +78,7 @@ impl Names {
         let after = self.symbols.partition_point(|(start, _)| *start <= address);
         let (start, name) = self.symbols.get(after.checked_sub(1)?)?;
         let end = self.symbols.get(after).map_or(address, |(next, _)| *next);
-        // Of several names of one address the first counts, as in the kernel.
+        // If an address has several names, the first one counts, as in the kernel.
         let first = self.symbols.partition_point(|(other, _)| other < start);
         let name = self.symbols.get(first).map_or(name, |(_, name)| name);
         (address < end).then_some((name.as_str(), address - start, end - start))

@@ -79,8 +79,8 @@ pub struct Record<'a> {
 }
 
 impl Knowledge {
-    /// From the description of a trace. Formats that are not understood are left out: their events are shown
-    /// as bytes.
+    /// Creates a reader from the description of a trace. Formats that are not understood are left out: the reader shows
+    /// their events as bytes.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl Knowledge {
             record,
             names: &self.names,
         };
-        // Probes: the kernel shows a place where the format has a number (`print_kprobe_event`).
+        // Probes: the kernel shows a symbol where the format has a number (`print_kprobe_event`).
         let probe = ["__probe_ip", "__probe_func"]
             .iter()
             .any(|name| format.field(name).is_some());
@@ -201,7 +201,7 @@ impl Knowledge {
             let mut changed = print.clone();
             changed.template = match rest.strip_prefix(b" <- %lx") {
                 Some(rest) => {
-                    // The function comes first among the arguments, the return address is shown first.
+                    // The function is the first argument; the line shows the return address first.
                     changed.arguments.swap(0, 1);
                     [b"(%pS <- %ps", rest].concat()
                 }
@@ -445,7 +445,7 @@ impl<'a> Stream<'a> {
     ) -> Result<Option<(Event<'a>, Option<u64>)>, PageError> {
         let size = self.buffer.page_size;
         if !(PAGE..=MAX_PAGE).contains(&size) {
-            // Without a size there are no pages to go on with.
+            // Without a valid size the buffer cannot be split into pages.
             self.buffer.page_size = PAGE;
             self.buffer.bytes = &[];
             return Err(PageError::Short(size));

@@ -4,7 +4,7 @@ use crate::files::{TakeError, text};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Lowest kernel address: what is below is per-CPU or no symbol.
+/// Lowest kernel address: an entry below it is per-CPU data or not a symbol.
 pub(crate) const KERNEL: u64 = 0xffff_8000_0000_0000;
 
 /// Symbols of the running kernel, sorted by address.
@@ -54,7 +54,7 @@ impl Symbols {
             .find(|(_, range)| {
                 let line = self.text.get(range.clone()).unwrap_or_default();
                 let mut words = line.split_whitespace().skip(2);
-                // A module's symbol of the same name has its module behind it.
+                // A symbol of a module has the module's name behind it.
                 words.next() == Some(symbol) && words.next().is_none()
             })
             .map(|(address, _)| *address)

@@ -22,7 +22,7 @@ pub enum Value<'r> {
         /// Whether elements are signed.
         signed: bool,
     },
-    /// No value: what the format says instead.
+    /// No value; the text of the format instead.
     Source(String),
 }
 

@@ -114,7 +114,7 @@ impl KernelMemory for Noise {
         for (at, byte) in buf.iter_mut().enumerate() {
             let word =
                 (addr.wrapping_add(at as u64) / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ self.0);
-            // Many small numbers, so that counts are sometimes believed.
+            // Many values are small, so that the reader accepts some of the counts.
             *byte = if at % 8 < 2 || self.0.is_multiple_of(3) {
                 word.to_le_bytes()[at % 8]
             } else {
