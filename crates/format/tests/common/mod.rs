@@ -1,4 +1,4 @@
-//! A handover to look at, and where the golden files are.
+//! A handover for the tests, and the folder of the golden files.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho::abi::ftrace::{
