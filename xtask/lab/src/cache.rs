@@ -1,4 +1,4 @@
-//! Downloads and what was made of them, in the user's cache directory, shared by all checkouts.
+//! Downloads, and files made from them, in the user's cache directory, shared by all checkouts.
 
 use std::fmt;
 use std::fs::File;
@@ -17,7 +17,7 @@ pub struct Lock {
     _file: File,
 }
 
-/// A name for what something is made of: FNV-1a, in hexadecimal.
+/// A name derived from the inputs of a cached thing: FNV-1a, in hexadecimal.
 pub struct Fingerprint(u64);
 
 impl Default for Fingerprint {
@@ -93,8 +93,8 @@ impl Cache {
         lock(&self.root.join(format!("{name}.lock")))
     }
 
-    /// Makes a folder of the cache by a closure that fills an empty one beside it. It appears as a whole or not at
-    /// all; the caller holds a lock.
+    /// Makes a folder of the cache. A closure fills an empty folder beside it, so that the folder appears as a whole or
+    /// not at all. The caller holds a lock.
     pub fn make_dir(&self, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let path = self.root.join(name);
         if path.exists() {

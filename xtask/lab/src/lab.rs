@@ -95,14 +95,14 @@ impl Lab {
         made.clone().map_err(|error| anyhow!("{error}"))
     }
 
-    /// Makes the kernel with Kexec HandOver of its own, which takes some minutes the first time.
+    /// Builds the kernel with built-in Kexec HandOver, which takes some minutes the first time.
     pub fn build_peer(&self) -> Result<()> {
         peer::build(&self.cache)
             .map(drop)
             .context("building the peer kernel")
     }
 
-    /// Runs a guest to its end.
+    /// Runs a guest until it ends.
     pub fn run(&self, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
         let accelerator = *self.accelerator.get_or_init(|| self.probe());
         self.common.run(accelerator, job, observer)
@@ -118,7 +118,7 @@ impl Lab {
             eprintln!("xtask: guests run under TCG: /dev/kvm: {error}");
             return Accelerator::Tcg;
         }
-        // A trial takes 20 s where it fails, and fails the same way until the machine boots again.
+        // A failing trial takes 20 s, and KVM fails the same way until the machine boots again.
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let failed = self.cache.path("kvm-failed");
         if !boot.is_empty() && std::fs::read_to_string(&failed).is_ok_and(|at| at == boot) {
@@ -162,7 +162,7 @@ impl Lab {
                 eprintln!(
                     "xtask: guests run under TCG, because a trial guest under KVM failed: {why}"
                 );
-                // Without the note the trial is made again.
+                // If the note cannot be written, the next run makes the trial again.
                 let _ = std::fs::write(&failed, boot);
                 Accelerator::Tcg
             }

@@ -36,7 +36,7 @@ pub fn build(init: &Path, busybox: &Path, modules: &[Module]) -> Result<Vec<u8>>
     for name in DIRECTORIES {
         archive.directory(name, if name == "tmp" { 0o1777 } else { 0o755 });
     }
-    // The kernel opens this for PID 1 before anything is mounted.
+    // The kernel opens this device for PID 1 before it mounts anything.
     archive.character_device("dev/console", 0o600, 5, 1);
     archive.file(
         "etc/passwd",

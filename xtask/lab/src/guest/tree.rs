@@ -1,4 +1,4 @@
-//! The files that become a guest's disk.
+//! The files of a guest's disk.
 
 use std::path::Path;
 use std::process::Command;

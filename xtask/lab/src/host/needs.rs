@@ -1,4 +1,4 @@
-//! Makes the machine ready: finds what is missing, says what it will install, installs it.
+//! Prepares this machine: finds missing programs and files, says which packages it will install, and installs them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,11 +22,11 @@ const OLDEST_QEMU: (u32, u32) = (10, 0);
 
 /// Sign that a need is met on this machine.
 pub enum Sign {
-    /// A program of this name is there.
+    /// A program of this name exists.
     Program(&'static str),
-    /// This file is there.
+    /// This file exists.
     File(&'static str),
-    /// A QEMU is there that is new enough.
+    /// A QEMU is installed and new enough.
     Qemu,
 }
 
@@ -89,12 +89,12 @@ const NEEDS: [Need; 10] = [
     },
 ];
 
-/// Checks everything that guests need and installs what is missing.
+/// Checks all that guests need and installs the missing packages.
 pub fn prepare(cache: &Cache) -> Result<()> {
     require(cache, "run guests", &NEEDS)
 }
 
-/// Checks everything that is needed for a purpose (`run guests`) and installs what is missing, after saying so.
+/// Checks all that a purpose (`run guests`) needs. Says which packages are missing, and installs them.
 pub fn require(cache: &Cache, purpose: &str, needs: &[Need]) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(

@@ -15,13 +15,13 @@ use crate::host::apt::{Apt, Package};
 /// A newer kernel is looked for when the last look is older than this.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The suite of the oldest kernel. It has lists of its own: when the mirror drops it, the others remain.
+/// The suite of the oldest kernel. It has separate lists: if the mirror drops the suite, the other lists remain.
 const OLD_SUITE: &str = "bullseye";
 
-/// The suite of the release that is being made. It has lists of its own: they change every day.
+/// The suite of the coming release. It has separate lists, because they change every day.
 const TESTING_SUITE: &str = "forky";
 
-/// Flavour of the kernel that is installed in a guest if the kernel's name says nothing else.
+/// Flavour of the kernel that is installed in a guest if the kernel's name has no flavour.
 const FLAVOUR: &str = "cloud-amd64";
 
 /// Kernel series and the suite that has it.
@@ -98,7 +98,7 @@ impl<'a> Store<'a> {
             for suite in SUITES {
                 found.extend(apt.packages(suite, |name| name == "rust-src")?);
             }
-            // The upstream version is followed by what Debian did to it: `+dfsg1-2`.
+            // Debian's revision follows the upstream version: `+dfsg1-2`.
             found.retain(|package| {
                 let rest = package.version.strip_prefix(version);
                 rest.is_some_and(|rest| rest.starts_with(['+', '-']))
@@ -110,7 +110,7 @@ impl<'a> Store<'a> {
         })
     }
 
-    /// trace-cmd with everything that it needs to run where no system is: the loader, the C library, its libraries.
+    /// trace-cmd with everything that it needs to run without an installed system: the loader and the libraries.
     pub fn trace_cmd(&self) -> Result<Vec<PathBuf>> {
         const PACKAGES: [&str; 6] = [
             "trace-cmd",
@@ -268,7 +268,7 @@ fn known(name: &str) -> Option<(&'static str, &'static str, &str)> {
     matches!(flavour, "cloud-amd64" | "amd64").then_some((series, suite, flavour))
 }
 
-/// The newest image package of a series and those that it is split into.
+/// The newest image package of a series, and its parts.
 fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Package>> {
     let is_of_series = |release: &str| {
         release
@@ -276,7 +276,7 @@ fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Pac
             .and_then(|rest| rest.strip_prefix('.'))
             .is_some_and(|rest| {
                 let number = rest.trim_end_matches(flavour);
-                // `6.12.3+deb12-rt-amd64` is another flavour, and so is `-cloud-amd64` when plain amd64 is asked for.
+                // `6.12.3+deb12-rt-amd64` is another flavour; so is `-cloud-amd64` if plain amd64 is wanted.
                 rest.ends_with(flavour)
                     && number.ends_with('-')
                     && !number.contains("-rt-")
@@ -298,7 +298,7 @@ fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Pac
     let image = version::newest(images.cloned().collect())
         .with_context(|| format!("{suite} has no linux-image-{series}.*-{flavour}"))?;
     let release = release_of(&image.name, "image").unwrap_or_default();
-    // Since 7.x the image package only pulls in its parts.
+    // Since 7.x the image package only depends on its parts.
     let is_part = |package: &&Package| {
         package.version == image.version
             && ["binary", "modules", "base"]

@@ -21,15 +21,15 @@ const BUILT: [(&str, &[&str], &str); 8] = [
     ("kho_ring", &[], "samples/kho_ring.ko"),
     ("kho_note", &[], "samples/note/kho_note.ko"),
     ("kho_test", &[], "samples/kho_test.ko"),
-    // In the place of kho: its allocations can be made to fail.
+    // Replaces kho: a test can make its allocations fail.
     ("kho_faults", &["KHO_FAULTS=y", "SAMPLES="], "kho.ko"),
-    // In the place of khofs: it can be made to find folios wrong.
+    // Replaces khofs: a test can make it find wrong folios.
     (
         "khofs_faults",
         &["KHO_FAULTS=y", "SAMPLES="],
         "khofs/khofs.ko",
     ),
-    // In the place of kho: of the next version.
+    // Replaces kho: speaks the next version of the contract.
     ("kho_next", &["NEXT_CONTRACT=y", "SAMPLES="], "kho.ko"),
 ];
 
@@ -51,7 +51,7 @@ pub fn read(folder: &Path) -> Result<Vec<Module>> {
     BUILT.iter().map(module).collect()
 }
 
-/// Builds the modules for a kernel unless they are there. Returns the folder that holds them.
+/// Builds the modules for a kernel unless they exist. Returns the folder that holds them.
 pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     host::require(cache, "build the kernel module", &NEEDS)?;
     let root = BuildRoot::of(cache, kernel)?;
@@ -59,7 +59,7 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let release = kernel.release()?;
     let fingerprint = fingerprint(&rustc)?;
     cache.dir("modules")?;
-    // Builds of one checkout share cargo's folder, and two checkouts may have the same sources.
+    // Builds of one checkout share cargo's folder, and two checkouts may have the same sources: so two locks.
     let target = workspace::target_dir()?.join("module");
     std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
     let _here = cache.lock(&target.to_string_lossy())?;

@@ -57,7 +57,7 @@ pub struct Machine {
     pub restarts: bool,
     /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
     pub memory_in_file: bool,
-    /// Its processor is QEMU's own, which can do everything, whatever the host has.
+    /// Whether the processor is QEMU's own, with all features, on any host.
     pub emulated: bool,
     /// Its clock counts instructions: each takes a nanosecond. In that case QEMU executes them, with one processor.
     pub counting: bool,
@@ -153,9 +153,9 @@ impl Machine {
             Accelerator::Kvm if !(self.counting || self.emulated) => {
                 ["-accel", "kvm", "-cpu", "host"]
             }
-            // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
-            // interrupt controller to a PCI device whose registers are just being moved, and aborts. And without the
-            // fast string operations, which are the slowest here: kernels then clear pages by whole words.
+            // One thread for all processors: with one thread each, QEMU 10.0 sometimes sends a processor's access to
+            // its interrupt controller to a PCI device whose registers are being moved, and aborts. The processor lacks
+            // the fast string operations, which are the slowest under TCG: kernels then clear pages by whole words.
             _ => ["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"],
         });
         command.args([
@@ -182,14 +182,14 @@ impl Machine {
             "virtio-rng-pci",
         ]);
         match &media.system {
-            // A reset is the end of a guest whose stages are all reached by kexec.
+            // A guest that reaches all its stages by kexec ends at a reset.
             None => {
                 if !self.restarts {
                     command.arg("-no-reboot");
                 }
             }
             Some(disk) => {
-                // What is written goes to a file beside the guest's others, which vanishes with QEMU.
+                // QEMU writes changes to a file beside the guest's other files, and removes it when it ends.
                 command.env("TMPDIR", dir).args([
                     "-drive",
                     &format!(

@@ -1,4 +1,4 @@
-//! QEMU: starts a machine and brings what it says, line by line, to one place.
+//! QEMU: starts a machine and delivers all its output, line by line, through one channel.
 
 mod machine;
 mod qmp;
@@ -55,7 +55,7 @@ pub enum Next {
     Line(Line),
     /// No line came before the deadline.
     Silence,
-    /// QEMU has ended and everything it said has been read.
+    /// QEMU ended, and all its output has been read.
     Ended(ExitStatus),
 }
 
@@ -74,7 +74,7 @@ impl SocketDir {
 
 impl Drop for SocketDir {
     fn drop(&mut self) {
-        // A left-over folder in the temporary directory harms nobody.
+        // A left-over folder in the temporary directory does no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -111,7 +111,7 @@ impl Guest {
             .stderr(Stdio::piped());
         let mut qemu = command.spawn().context("starting QEMU")?;
         let stderr = qemu.stderr.take().context("QEMU has no standard error")?;
-        // From here on both die on every way out of this function.
+        // From here on every return from this function ends both processes.
         children.0.push(qemu);
         let errors = read_all(stderr);
 
@@ -131,7 +131,7 @@ impl Guest {
             sender,
         );
         let qmp = Qmp::open(qmp).map_err(|error| {
-            // A QEMU that dies this early says why.
+            // If QEMU dies this early, standard error has the reason.
             let said = errors
                 .recv_timeout(Duration::from_secs(1))
                 .unwrap_or_default();
@@ -198,7 +198,7 @@ impl Drop for Children {
 }
 
 fn kill(child: &mut Child) {
-    // Both fail only for a child that has already ended.
+    // Both calls fail only for a child that has already ended.
     let _ = child.kill();
     let _ = child.wait();
 }

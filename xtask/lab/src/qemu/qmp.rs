@@ -30,7 +30,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs a command and gives what it returns.
+    /// Runs a command and returns its result.
     pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let line = format!(
             "{}\n",

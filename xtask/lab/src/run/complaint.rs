@@ -1,4 +1,4 @@
-//! Messages of a kernel when something is wrong with it.
+//! Messages by which a kernel reports that something is wrong.
 
 /// Severity of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ const HARMLESS: [&str; 4] = [
     // The state of a debugging option, printed at every boot.
     "corruption check",
     "for corruption",
-    // Emulated memory fails when a test asks for it.
+    // A test makes emulated memory fail.
     "due to hardware memory corruption",
 ];
 

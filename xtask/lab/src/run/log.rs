@@ -1,4 +1,4 @@
-//! Logs of guests and the folders that they work in.
+//! Logs of guests, and the folders of their runs.
 
 use std::fs::File;
 use std::io::Write;
@@ -65,12 +65,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by a later run.
+        // A later run removes a folder that cannot be removed now.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Removes folders of processes that are no more.
+/// Removes folders of processes that have ended.
 pub fn remove_leftovers(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;

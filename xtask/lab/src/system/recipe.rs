@@ -81,7 +81,7 @@ impl Recipe {
         }
     }
 
-    /// Hexadecimal digest of everything in the recipe.
+    /// Hexadecimal digest of the whole recipe.
     pub fn digest(&self) -> String {
         blake3::hash(format!("{self:?}").as_bytes())
             .to_hex()

@@ -12,7 +12,7 @@ pub enum Release {
 }
 
 impl Release {
-    /// All of them.
+    /// All releases.
     pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
 
     /// Its code name.
