@@ -1,4 +1,4 @@
-//! The setup_data chain of this boot, read from the kernel's memory: an opinion that does not depend on `kho`.
+//! The setup_data chain of this boot, read from the kernel's memory, independently of `kho`.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -37,10 +37,10 @@ impl Control {
             .context("making the control port raw")
     }
 
-    /// Says one event, in one write, so that nothing can get in between.
+    /// Sends one event in one write, so that no other output gets between its bytes.
     pub fn send(&self, event: &Event) -> Result<()> {
         self.line(event.to_line(&self.token).as_bytes())?;
-        // The next thing may be a kexec, which waits for no FIFO.
+        // The next action may be a kexec, which does not wait for the FIFO.
         tcdrain(&self.port).context("draining the control port")
     }
 

@@ -1,7 +1,7 @@
-//! Loads kernels that `kho` never would: with a damaged state tree, or no kernel at all.
+//! Loads kernels that `kho` would never load: with a damaged state tree, or no kernel at all.
 //!
-//! The shipped command has no way to hand over something broken, and shall not have one: this is another user of the
-//! loader's crates.
+//! The shipped command cannot hand over broken data, and shall not be able to. So this module uses the loader's crates
+//! itself.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Bytes of a tree put in the place of others, by tests that want it wrong.
+//! Replacement of bytes in a tree, for tests that need a wrong tree.
 
 use anyhow::{Result, bail};
 use kho::PhysRange;
@@ -16,11 +16,11 @@ pub fn raw_pair(start: u64, len: u64) -> [u8; 16] {
     bytes
 }
 
-/// Replaces the only place where `old` is by `new`, which is as long.
+/// Replaces the only occurrence of `old` by `new`, which has the same length.
 ///
 /// # Errors
 ///
-/// When there is no such place, or more than one.
+/// If `old` does not occur, or occurs more than once.
 pub fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
     let found: Vec<usize> = bytes
         .windows(old.len())

@@ -1,5 +1,5 @@
-//! A second, small user of the loader's crates: loads kernels and trees that `kho` never would. The places come from
-//! `kho plan --json`, so that everything is right except the part that a test wants wrong.
+//! A second, small user of the loader's crates: loads kernels and trees that `kho` would never load. The places come
+//! from `kho plan --json`, so that everything is right except the part that a test wants wrong.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -183,7 +183,7 @@ pub fn load(
         .map(|segment| SegmentRef {
             buf: &segment.bytes,
             dest: segment.dest.start(),
-            // The plan's room for the state is for the largest tree there could be.
+            // The plan has room for the largest possible state.
             memsz: match segment.kind {
                 SegmentKind::State => (segment.bytes.len() as u64).next_multiple_of(PAGE_SIZE),
                 _ => segment.dest.len(),

@@ -1,4 +1,4 @@
-//! A file that is mapped.
+//! A mapped file.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -46,14 +46,14 @@ impl Map {
         Self::with(&file, len, flags)
     }
 
-    /// Maps `len` bytes of a file. The part behind the end of the file must not be touched: the kernel has nothing
-    /// there.
+    /// Maps `len` bytes of a file. The caller must not touch the part behind the end of the file: the kernel has no
+    /// page there.
     pub fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at a place that the kernel chooses.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, file, 0) }
             .context("mapping the file")?;
-        // INVARIANT: just mapped, and never unmapped.
+        // INVARIANT: mapped above, and never unmapped.
         Ok(Self { at: at.cast(), len })
     }
 
@@ -65,13 +65,13 @@ impl Map {
     /// Tells the kernel that the memory of a page failed. Returns the kernel's answer.
     pub fn poison(&self, page: usize) -> rustix::io::Result<()> {
         let at = self.page(page).map_err(|_| rustix::io::Errno::INVAL)?;
-        // SAFETY: a page of a mapping of our own, which is not used after this.
+        // SAFETY: a page of this mapping, which is not used after this call.
         unsafe { madvise(at.as_ptr().cast(), PAGE, Advice::LinuxHwPoison) }
     }
 
     /// Asks the kernel for huge pages.
     pub fn ask_for_huge_pages(&self) -> Result<()> {
-        // SAFETY: advice about a mapping of our own does not change what is in it.
+        // SAFETY: the advice concerns this mapping and does not change its content.
         unsafe { madvise(self.at.cast(), self.len, Advice::LinuxHugepage) }
             .context("asking for huge pages")
     }
@@ -79,9 +79,9 @@ impl Map {
     /// The first word of each page.
     pub fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
         (0..self.len / PAGE).map(|page| {
-            // SAFETY: inside of the mapping, by the # Invariants and the bound of the range above.
+            // SAFETY: inside the mapping, by the # Invariants and the bound of the range above.
             let word = unsafe { self.at.add(page * PAGE) };
-            // SAFETY: page-aligned and mapped by the # Invariants; everybody uses it as an atomic.
+            // SAFETY: page-aligned and mapped by the # Invariants; all users of the word use it as an atomic.
             unsafe { AtomicU64::from_ptr(word.cast()) }
         })
     }
@@ -99,7 +99,7 @@ impl Map {
     /// Puts the page at a multiple of 4096 into a pipe: not copied, so that the pipe holds the page itself.
     pub fn lend(&self, at: usize, pipe: &OwnedFd) -> Result<()> {
         let page = [IoSliceRaw::from_slice(&self.part(at + PAGE)[at..])];
-        // SAFETY: of a mapping that stays until this process ends, by the # Invariants.
+        // SAFETY: a page of a mapping that stays until this process ends, by the # Invariants.
         let lent = unsafe { vmsplice(pipe, &page, SpliceFlags::empty()) }.context("vmsplice")?;
         ensure!(lent == PAGE, "{lent} bytes are in the pipe");
         Ok(())
@@ -147,7 +147,7 @@ impl Map {
 
     /// The first `len` bytes, if the file has as many.
     pub fn part(&self, len: usize) -> &[u8] {
-        // SAFETY: as in `bytes`, and no more than is mapped.
+        // SAFETY: as in `bytes`, and not longer than the mapping.
         unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
     }
 
@@ -157,13 +157,13 @@ impl Map {
         reason = "the file is what changes, as by any of its descriptors"
     )]
     pub fn part_mut(&self, len: usize) -> &mut [u8] {
-        // SAFETY: as above, and the caller has no other part meanwhile.
+        // SAFETY: as above, and the caller holds no other part meanwhile.
         unsafe { std::slice::from_raw_parts_mut(self.at, len.min(self.len)) }
     }
 
     /// All bytes of the mapping.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped by the # Invariants; nobody else writes the file meanwhile, as the test's script sees to.
+        // SAFETY: mapped by the # Invariants; the test's script makes sure that no one else writes the file meanwhile.
         unsafe { std::slice::from_raw_parts(self.at, self.len) }
     }
 

@@ -1,4 +1,4 @@
-//! Numbers and bytes that follow from a number, the same on the host and in its guests.
+//! Numbers and bytes computed from a seed, the same on the host and in its guests.
 
 use std::io::Write;
 
@@ -25,7 +25,7 @@ impl Random {
         usize::try_from(self.below(len as u64)).unwrap_or(0)
     }
 
-    /// One of them.
+    /// A random item of the slice.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.index(of.len())]
     }

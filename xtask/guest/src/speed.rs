@@ -1,4 +1,4 @@
-//! `kho-guest speed`: what the usual things cost on a file system, by the guest's clock.
+//! `kho-guest speed`: the time that common operations on a file system take, by the guest's clock.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -41,7 +41,7 @@ impl Clock {
     }
 }
 
-/// Runs all of them in a directory, which is empty afterwards.
+/// Runs all operations in a directory, which is empty afterwards.
 pub fn run(dir: &Path) -> Result<()> {
     let mut clock = Clock {
         since: Instant::now(),
@@ -78,7 +78,7 @@ pub fn run(dir: &Path) -> Result<()> {
             clock.time("map-overwrite", pages, || touch(&file, true))?;
         }
         drop(file);
-        // A file that was mapped stays until this process ends.
+        // A mapped file stays until this process ends.
         let remove = || Ok(std::fs::remove_file(&name)?);
         match size == 4 << 10 {
             true => remove()?,

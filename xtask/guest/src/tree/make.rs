@@ -90,7 +90,7 @@ impl Maker {
                 self.dirs.push(dir);
             }
             let len = self.random.below(typical * 2).min(bytes);
-            // Always some progress, whatever the numbers drawn.
+            // At most one file in 16 is empty, so that the loop ends for all random numbers.
             let len = if len == 0 && index % 16 != 0 {
                 bytes.min(1)
             } else {
@@ -103,7 +103,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Data, a hole, data; and a file that is nothing but a hole.
+    /// A file of data, a hole and data; and a file that is one hole.
     fn sparse(&mut self, dir: &Path) -> Result<()> {
         let path = dir.join("sparse");
         let mut file = File::create(&path)?;
