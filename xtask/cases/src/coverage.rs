@@ -1,4 +1,4 @@
-//! The page of the book that says what is checked where, made from the tests' own descriptions.
+//! The page of the book that lists each test and what it checks, made from the tests' own descriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ impl<'t> Shell<'t> {
                 (Some(_), _) if line == "}" => inside = None,
                 (Some(name), _) => shell.functions.entry(name).or_default().push(line),
                 (None, Some((name, body))) if !name.contains(char::is_whitespace) => {
-                    // The last definition counts.
+                    // If a function is defined twice, the last definition counts.
                     shell.functions.insert(name, vec![body]);
                     inside = (!body.trim_end().ends_with('}')).then_some(name);
                 }
@@ -90,7 +90,7 @@ fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'
             None => PRELUDE,
         };
         let mut verbs = Shell::read(&[prelude, script]).verbs(known);
-        // PID 1 loads the next kernel where the script does not say that it did, and starts it.
+        // Unless the script says that it did so, PID 1 loads the next kernel and starts it.
         if runs.system.is_none() && hop + 1 < hops && !script.contains("loaded --bare") {
             verbs.insert("exec".to_owned());
             if !script.contains("kho-guest loaded") {

@@ -1,4 +1,4 @@
-//! A guest test: what boots, what runs there, what the host does meanwhile.
+//! A guest test: the kernels that boot, the scripts that run in them, and the steps of the host meanwhile.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ pub struct Limits {
 }
 
 impl Scenario {
-    /// A test that boots 6.1 and does nothing.
+    /// A test that boots 6.1 and runs no script.
     pub fn new(name: impl Into<String>, about: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -198,7 +198,7 @@ impl Scenario {
         self
     }
 
-    /// More kernel modules, with what they depend on.
+    /// Adds kernel modules and their dependencies.
     pub fn modules(mut self, names: &[&str]) -> Self {
         self.runs.modules.debian = names.iter().map(|name| (*name).to_owned()).collect();
         self
@@ -284,7 +284,7 @@ impl Scenario {
         self
     }
 
-    /// Sets the number of kernels that die in the guest, each followed by a start from nothing.
+    /// Sets the number of kernels that die in the guest, each followed by a boot from the firmware.
     pub fn panics(mut self, kernels: usize) -> Self {
         self.machine.panics = kernels;
         self.restarts()

@@ -1,4 +1,4 @@
-//! Stock of the guest tests: the laboratory, and the packages and modules that are made for guests once.
+//! Stock of the guest tests: the laboratory, and the packages and modules that are built once for all guests.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

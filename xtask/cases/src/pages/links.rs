@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::read;
 
-/// Returns the links of a page: line (from 1) and target. Text in blocks of code or between backticks is no link.
+/// Returns the links of a page: line (from 1) and target. Text in blocks of code or between backticks is not a link.
 pub fn targets(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (at, line) in prose(text) {

@@ -1,4 +1,4 @@
-//! Every producer at once: what they hand over is valid in both kernels, in every form.
+//! All producers at once: the handed-over data is valid in both kernels, in every form.
 
 use crate::scenario::Scenario;
 
@@ -57,7 +57,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .iter()
         .map(|producer| format!("{}\n", producer.setup))
         .collect();
-    // Functions of the scripts: whether each producer's node is in what was dumped.
+    // Functions of the scripts: whether each producer's node is in the dump.
     let lines = format!(
         "drivers() {{\n{}}}\nloaders() {{\n{}}}\n",
         lines(true, "/tmp/drivers"),

@@ -1,4 +1,4 @@
-//! Account of the memory that stays reserved, by owner: memory without an owner has leaked.
+//! Account of the reserved memory, by owner: reserved memory without an owner has leaked.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ impl Account {
     }
 
     fn add(tree: &Value, drivers: &Value) -> Result<Self> {
-        // By first address: the pages of the kernel's part itself are named in both.
+        // By first address: both trees name the pages of the kernel's part.
         let (mut owned, mut claimed) = (BTreeMap::new(), BTreeMap::new());
         collect(tree, &mut owned)?;
         collect(drivers, &mut owned)?;

@@ -19,7 +19,7 @@ const SPREAD_KIB: u64 = 2048;
 /// which have pages of their own.
 const UNOWNED_KIB: u64 = 64;
 
-/// Limit, in KiB, of the memory that is left when everything was given back in the end: chain, tree, and the kernel's
+/// Limit, in KiB, of the memory that stays reserved after everything was given back: chain, tree, and the kernel's
 /// part.
 const LEFT_KIB: u64 = 1024;
 
@@ -27,7 +27,7 @@ const LEFT_KIB: u64 = 1024;
 pub struct Summary {
     /// Hops that arrived.
     hops: usize,
-    /// Comparisons of content inside of the guest, and the bytes of them.
+    /// Comparisons of content inside the guest, and the number of compared bytes.
     compared: u64,
     bytes: u64,
     /// Blobs and files of khofs compared from outside.
@@ -77,7 +77,7 @@ impl Summary {
         let lives = &outcome.lives;
         let total = numbers(lives, "MemTotal")?;
         let reserved = numbers(lives, "reserved")?;
-        // MemTotal and what is reserved for us make up the same under the same kernel.
+        // MemTotal plus the memory reserved for kho is constant under the same kernel.
         let mut extremes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let last = lives.last().context("nothing booted")?;
         let left: u64 = number(last, "left")?;

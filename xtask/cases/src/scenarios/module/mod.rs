@@ -312,7 +312,7 @@ fn ring_20() -> Scenario {
     .timeout_s(1200)
 }
 
-/// The system's memory under each kernel is what it was the first time, but for the pages of the state (chain and
+/// Under each kernel the system's memory is the same as the first time, except for the pages of the state (chain and
 /// trees), which the kernel reads for as long as it runs.
 fn memory_came_back(outcome: &Outcome) -> Result<String> {
     const STATE_KIB: u64 = 128;

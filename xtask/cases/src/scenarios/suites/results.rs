@@ -102,8 +102,8 @@ impl Results {
         Ok(all)
     }
 
-    /// Fails when something passes on tmpfs and not on khofs without a reason in `stated`, when a stated reason is
-    /// not needed any more, and when a suite is missing. Returns the counts.
+    /// Fails if a test passes on tmpfs and not on khofs without a reason in `stated`, if a stated reason is not needed
+    /// any more, or if a suite is missing. Returns the counts.
     pub fn judge(&self, suites: &[&str], stated: &[(&str, &str, &str)]) -> Result<String> {
         let mut wrong = String::new();
         let mut said = Vec::new();
@@ -143,8 +143,8 @@ impl Results {
     }
 }
 
-/// The results under several kernels as a table, one line for each group of tests (the name up to `::`), and a list
-/// of everything that did not pass everywhere.
+/// The results under several kernels as a table, one line for each group of tests (the name up to `::`), and a list of
+/// all tests that did not pass under every kernel.
 pub fn render(all: &[(String, Results)]) -> String {
     let mut text = String::new();
     let mut suites: Vec<&String> = all
