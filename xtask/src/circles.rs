@@ -1,7 +1,7 @@
-//! No file of a crate depends on itself through others.
+//! Test that no file of a crate depends on itself through other files.
 //!
-//! A file depends on the file that defines what its paths name. Re-exports are followed to the definition, and are no
-//! dependency of the file that makes them. Code for tests does not count.
+//! A file depends on the files that define the items which its paths name. Re-exports are followed to the definition;
+//! the file that re-exports an item does not depend on it. Code for tests does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ struct Source {
 /// The files of a crate by the module that each is.
 type Crate = BTreeMap<Name, Source>;
 
-/// Collects what one file names.
+/// Collects the names that one file uses.
 #[derive(Default)]
 struct Paths {
     source: Source,

@@ -1,4 +1,4 @@
-//! The map in ARCHITECTURE.md names the packages that there are, and what they use of each other.
+//! Test that the map in ARCHITECTURE.md names every package and its uses of other packages.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Completes pages when they are rendered: they get the help of every verb, from the command line's own definition,
-//! and their links lead where mdbook puts pages.
+//! Completes pages when they are rendered: adds the help of every verb, from the definition of the command line, and
+//! points their links to the places where mdbook puts pages.
 
 use std::fmt::Write as _;
 
