@@ -111,7 +111,7 @@ fn index_agrees(tree: &Reader<'_>) {
     }
 }
 
-/// A kernel's part, with its checksum made right so that what is behind it is reached.
+/// A kernel's part with a corrected checksum, so that the fuzzer reaches the code behind the check.
 pub fn kernel_part(data: &[u8]) {
     let mut data = data.to_vec();
     let sealed = seal(&mut data).is_ok();
