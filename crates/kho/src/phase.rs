@@ -174,7 +174,7 @@ impl Machine {
         self.phase
     }
 
-    /// The newest generation that was ever given out, to be stored beside the phase.
+    /// The newest generation so far, to be stored beside the phase.
     pub const fn last_generation(&self) -> Generation {
         self.last
     }

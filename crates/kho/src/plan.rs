@@ -195,8 +195,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// The largest payload, with the state, that no bound of this plan would refuse. (Slack can still do so, but
-    /// a payload this large is one or a few runs.)
+    /// The largest payload, state included, that no bound of this plan would refuse. (Slack may still exceed a bound,
+    /// but a payload this large is one or a few runs.)
     fn largest_payload(&self, space: &payload::Space<'_>) -> Result<u64, OutOfMemory> {
         let bare = headroom::report(&self.headroom_input(self.in_place))?;
         let limit = self.request.limits.load_limit;

@@ -139,8 +139,8 @@ pub fn derived_size(image: &ImageNeeds, ram_bytes: u64) -> u64 {
 
 /// Chooses scratch on the first boot. See the [module](self) for the place and the reasons.
 ///
-/// A size given by the user is used unchanged (but rounded up to 2 MiB). A derived size is a wish: when no place of
-/// that size is free, the largest one that holds the image is taken.
+/// `choose` rounds a size given by the user up to 2 MiB and otherwise uses it unchanged. A derived size is a wish: if
+/// no place of that size is free, `choose` takes the largest one that holds the image.
 ///
 /// # Errors
 ///
@@ -243,9 +243,9 @@ fn place_in_run(
 
 /// Checks a recorded scratch for use on this boot, and returns it.
 ///
-/// Ordinary memory that the running kernel has put into scratch meanwhile does not matter: it is overwritten at the
-/// very end. Memory that is handed over must not lie in scratch. Parts of scratch may no longer be RAM, since memory
-/// fails: the image goes beside them.
+/// Ordinary memory that the running kernel has put into scratch meanwhile does not matter: the kexec overwrites it.
+/// Memory that is handed over must not lie in scratch. Parts of scratch may no longer be RAM, since memory fails: the
+/// planner places the image beside them.
 ///
 /// # Errors
 ///

@@ -203,7 +203,6 @@ fn covers() {
 
 /// Number of nodes of a structure block, by the grammar of the format alone; `None` if `words` are not a structure
 /// block.
-/// structure block.
 fn grammar(words: &[u32]) -> Option<usize> {
     fn node(words: &[u32], mut at: usize, depth: usize) -> Option<(usize, usize)> {
         // BEGIN and the name: one letter, or the empty name. The bytes after its NUL are ignored.

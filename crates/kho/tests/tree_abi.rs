@@ -338,7 +338,7 @@ proptest! {
         }
     }
 
-    /// For any value the checks end, and both ways of checking find the same problem first.
+    /// The checks end for any value, and both ways of checking find the same problem first.
     #[test]
     fn any_value_is_judged(
         place in any::<prop::sample::Index>(),

@@ -34,7 +34,7 @@ fn cpu(array: &str, cpu: u32) -> TraceKind<'_> {
     }
 }
 
-/// Two kernels' traces; the parts are as `change` makes them.
+/// Traces of two kernels; `change` alters the parts.
 fn traces(
     w: &mut Writer<'_>,
     change: impl Fn(usize, &mut TracePartDescription<'_>),

@@ -33,7 +33,7 @@ impl fmt::Display for Barrier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A range to be kept is not all RAM.
+    /// A range to be kept includes bytes that are not RAM.
     #[error("{range} is to be kept but is not all RAM under the next kernel's map: {hole} is not")]
     OutsideRam {
         /// The range.

@@ -5,7 +5,7 @@ use crate::headroom::UserSpace;
 use crate::image::ImageNeeds;
 use crate::ranges::RangeSet;
 
-/// Early reservations that the state segment costs besides the entry that covers it.
+/// Early reservations that the state segment takes besides the entry that covers it.
 ///
 /// The next kernel reserves the chain's nodes and the tree as it walks to them. They lie in one
 /// mem-cache entry, with which they merge once it is reserved too; until then they count as one more.
@@ -26,8 +26,8 @@ pub enum ScratchSource {
 /// Bounds that come from the running and the next kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Early reservations that the next kernel is known to take from us on this firmware, the state
-    /// segment's own ([`STATE_RESERVATIONS`]) included.
+    /// Early reservations that the next kernel is known to accept on this firmware, those of the state segment
+    /// ([`STATE_RESERVATIONS`]) included.
     pub max_entries: usize,
     /// Segments left for state and blobs (of `KEXEC_SEGMENT_MAX`, 16, in `include/uapi/linux/kexec.h`, less those for
     /// the image).

@@ -377,7 +377,7 @@ fn a_tebibyte_in_place() {
     std::eprintln!("second look: {:?}", begin.elapsed());
 }
 
-/// Every way in which a plan could be dangerous is seen by the second look.
+/// The independent check finds every tampering that makes a plan dangerous.
 #[test]
 fn tampering_is_noticed() {
     let mut case = Case::large();

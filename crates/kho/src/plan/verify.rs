@@ -7,7 +7,7 @@ use crate::image::{FOUR_GIB, ImagePart, LOW_MEMORY_END, Placement};
 use crate::ranges::{OutOfMemory, RangeSet};
 use thiserror::Error;
 
-/// A safety property that a plan does not have. Any of these is a bug, or a plan for another request.
+/// A safety property that a plan lacks. Any of these is a bug, or the plan belongs to another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Violation {
@@ -17,7 +17,7 @@ pub enum Violation {
         /// The range.
         range: PhysRange,
     },
-    /// A range is not all RAM.
+    /// A range includes bytes that are not RAM.
     #[error("{range} is not all RAM")]
     NotRam {
         /// The range.

@@ -14,7 +14,7 @@ pub const CHECKSUM: &str = "checksum";
 /// Sixteen bytes per step: a tree of megabytes should not take longer to sum than to walk.
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
-/// Why a tree is not what its checksum says.
+/// Why the checksum of a tree could not be computed or does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ChecksumError {

@@ -82,8 +82,8 @@ pub(super) fn terminated(bytes: &[u8], class: u8) -> Result<&[u8], Unfit> {
     }
 }
 
-/// Order of names by length, then by bytes. A writer that numbers its nodes upwards writes them in this
-/// order, which is what makes the search for duplicates free in the usual case.
+/// Order of names by length, then by bytes. A writer that numbers its nodes upwards writes them in this order, so that
+/// the search for duplicates usually costs nothing.
 #[inline(always)]
 pub(super) fn shortlex(a: &[u8], b: &[u8]) -> core::cmp::Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))

@@ -165,7 +165,7 @@ impl Iterator for Mem<'_> {
         self.0.next().map(pair)
     }
 
-    /// Skips the pairs before it without reading them: a node may have very many.
+    /// Skips pairs without reading them, because a node may have very many.
     #[inline]
     fn nth(&mut self, number: usize) -> Option<Self::Item> {
         self.0.nth(number).map(pair)

@@ -313,7 +313,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// Completes the tree and returns its size in bytes, which is all of the buffer that is used.
+    /// Completes the tree and returns its size in bytes: the used part of the buffer.
     ///
     /// # Errors
     ///
@@ -369,7 +369,7 @@ impl<'b> Writer<'b> {
         Ok(total)
     }
 
-    /// The first error, again.
+    /// The first error; every later call fails with it.
     #[inline(always)]
     fn good(&self) -> Result<(), WriteError> {
         match self.error {

@@ -74,8 +74,8 @@ pub enum Edit {
     Set(Vec<u8>),
 }
 
-/// The tree of `bytes` with the properties as `edit` (path, property, value) wants them and the nodes
-/// of `others` below the root, sealed again.
+/// The tree of `bytes` after `edit` (path, property, value) changed its properties and with the nodes of `others` below
+/// the root, sealed again.
 pub fn edited(
     bytes: &[u8],
     edit: &dyn Fn(&str, &str, &[u8]) -> Edit,
@@ -146,7 +146,7 @@ pub fn text(text: &str) -> Vec<u8> {
     format!("{text}\0").into_bytes()
 }
 
-/// Writes a node of an unknown version, with a `mem` of these pairs.
+/// Writes a node of an unknown version, with a `mem` of these ranges.
 pub fn stranger(w: &mut Writer<'_>, name: &str, mem: &[PhysRange]) -> Result<(), WriteError> {
     w.begin_node(name)?;
     w.prop_str(abi::COMPATIBLE, "ftrace-v7")?;
