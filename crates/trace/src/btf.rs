@@ -11,35 +11,35 @@ const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const ENUM64: u32 = 19;
 
-/// Why offsets cannot be had.
+/// Why the offsets could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BtfError {
-    /// Not the format that is known.
+    /// The bytes are not in the known format.
     #[error("no BTF of version 1: {0}")]
     Format(&'static str),
-    /// A kind of type that came after this was written.
+    /// A kind of type that is newer than this code.
     #[error("type {id} is of kind {kind}, which is not known")]
     Kind {
-        /// Its number.
+        /// Number of the type.
         id: u32,
-        /// The kind.
+        /// Kind of the type.
         kind: u32,
     },
-    /// A struct that is not there with all members that are asked for.
+    /// A struct that does not exist, or lacks a wanted member.
     #[error("no struct {name} with a member {member}")]
     Missing {
-        /// The struct.
+        /// Name of the struct.
         name: &'static str,
         /// The first member that is missing.
         member: &'static str,
     },
 }
 
-/// Structs that were asked for, with the offset of every member.
+/// The wanted structs, with the offset of every member.
 #[derive(Clone, Debug, Default)]
 pub struct Structs {
-    /// By name; several of one name are possible.
+    /// The structs by name; several may share a name.
     found: BTreeMap<String, Vec<Struct>>,
 }
 
@@ -125,7 +125,7 @@ fn walk<'b>(
     Ok(())
 }
 
-/// The numbers of those of these constants that are in an enumeration. A name with two numbers has none.
+/// Numbers of the given constants that are in an enumeration. A name with two numbers is left out.
 ///
 /// # Errors
 ///
@@ -163,7 +163,7 @@ pub fn constants(btf: &[u8], names: &BTreeSet<String>) -> Result<BTreeMap<String
 }
 
 impl Structs {
-    /// Reads the structs called one of `names`.
+    /// Reads the structs whose name is in `names`.
     ///
     /// # Errors
     ///

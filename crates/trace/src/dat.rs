@@ -91,8 +91,8 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
     Ok(())
 }
 
-/// Returns the clock of the file, which has only one: that of the top level, or of all instances if they agree on one
-/// and the top level is not described.
+/// Returns the clock of the file, which has only one clock: that of the top level, or, if the top level is not
+/// described, the clock that all instances share.
 fn file_clock(meta: &Meta) -> &str {
     let top = meta.array("").or(meta.arrays.first());
     top.map(|array| array.clock.as_str())
@@ -120,7 +120,7 @@ fn cpus(meta: &Meta, buffers: &[Buffer<'_>]) -> u32 {
     highest.map_or(0, |cpu| cpu.saturating_add(1)).min(8192)
 }
 
-/// Bytes of a page of the file. It has one size, so that of the buffer with the largest.
+/// Bytes of a page of the file. All pages have the size of the largest pages of any buffer.
 fn page_size(buffers: &[Buffer<'_>]) -> usize {
     let sizes = buffers.iter().map(|buffer| buffer.page_size);
     sizes
@@ -184,7 +184,7 @@ fn header(meta: &Meta, cpus: u32, page_size: usize) -> Vec<u8> {
     out
 }
 
-/// Each task once: the kernel's file may name one twice.
+/// The text with each task once: the kernel's file may name a task twice.
 fn cmdlines(text: &str) -> String {
     let mut seen = BTreeSet::new();
     text.lines()

@@ -15,7 +15,7 @@ pub struct Scope<'r> {
     pub format: &'r EventFormat,
     /// The record.
     pub record: &'r [u8],
-    /// Symbols, printk formats.
+    /// Symbols and printk formats.
     pub names: &'r Names,
 }
 
@@ -75,7 +75,7 @@ impl<'r> Scope<'r> {
         known.then(line).flatten()
     }
 
-    /// Returns an expression that has no value as text for people.
+    /// Returns an expression without a value as text for people.
     fn source(&self, expr: &Expr) -> Option<String> {
         let list = |expressions: &[Expr]| {
             let shown: Option<Vec<String>> = expressions

@@ -32,9 +32,9 @@ pub enum Expr {
     Name(String),
     /// `a[b]`.
     Index(Box<Expr>, Box<Expr>),
-    /// A sign in front.
+    /// An operator in front of its operand.
     Unary(Op, Box<Expr>),
-    /// A sign between.
+    /// An operator between two operands.
     Binary(Op, Box<Expr>, Box<Expr>),
     /// `a ? b : c`.
     Choice(Box<Expr>, Box<Expr>, Box<Expr>),
@@ -48,7 +48,7 @@ pub enum Expr {
     Source(String),
 }
 
-/// A sign.
+/// An operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Op {
@@ -95,13 +95,13 @@ enum Token {
     Sign(&'static str),
 }
 
-/// Signs, longer ones first.
+/// Operators, longer ones first.
 const SIGNS: [&str; 33] = [
     "->", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "(", ")", "[", "]", "{", "}", ",", "?",
     ":", "+", "-", "*", "/", "%", "&", "|", "^", "<", ">", "!", "~", ".", ";", "=",
 ];
 
-/// Signs between two operands, by how strongly they bind.
+/// Operators between two operands, by how strongly they bind.
 const LEVELS: [&[(&str, Op)]; 10] = [
     &[("||", Op::LogicOr)],
     &[("&&", Op::LogicAnd)],
@@ -182,7 +182,7 @@ pub(crate) fn constants(format: &str) -> Vec<(&str, usize)> {
     names.collect()
 }
 
-/// The tokens of a text, and where each begins.
+/// The tokens of a text, each with its offset.
 fn tokens(text: &str) -> Option<(Vec<Token>, Vec<usize>)> {
     let bytes = text.as_bytes();
     let (mut out, mut places) = (Vec::new(), Vec::new());

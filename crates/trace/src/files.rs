@@ -19,13 +19,13 @@ pub enum TakeError {
         /// Error of the read.
         cause: std::io::Error,
     },
-    /// tracefs is not there.
+    /// tracefs does not exist.
     #[error("{} is not a tracefs", path.display())]
     NoTracefs {
         /// Path at which tracefs should be.
         path: PathBuf,
     },
-    /// A symbol that is not named.
+    /// A symbol that the file does not name.
     #[error("{} does not give the address of {symbol}", path.display())]
     Symbol {
         /// The file.

@@ -23,16 +23,16 @@ pub struct Field {
     pub signed: bool,
     /// Size of an element, in bytes, if the field is an array; `None` otherwise.
     pub element: Option<usize>,
-    /// Way in which the bytes of the field are found.
+    /// Way to find the bytes of the field.
     pub place: Place,
 }
 
-/// Way in which the bytes of a field are found.
+/// Way to find the bytes of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The bytes are at the field's offset.
     Here,
-    /// `__data_loc`: a word at the field's offset says where in the record the bytes are.
+    /// `__data_loc`: a word at the field's offset holds the offset of the bytes in the record.
     DataLoc,
     /// `__rel_loc`: as `__data_loc`, but counted from the end of that word.
     RelLoc,
@@ -56,7 +56,7 @@ pub struct EventFormat {
     pub name: String,
     /// Number in the records, for this boot of this kernel only.
     pub id: u16,
-    /// The fields that every event has come first.
+    /// Fields of the record; the fields that every event has come first.
     pub fields: Vec<Field>,
     /// Template of the line that people see, and its arguments; `None` if they are not understood.
     pub print: Option<Print>,
@@ -196,7 +196,7 @@ impl EventFormat {
         })
     }
 
-    /// The field called `name`.
+    /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }

@@ -129,7 +129,7 @@ impl Line<'_> {
     }
 
     /// Returns the arguments of a function, in parentheses; `None` if they were not recorded. The kernel names them by
-    /// the types that it has of its functions; here they are numbers.
+    /// its own types of functions; here they are numbers.
     pub fn arguments(&self, field: &str) -> Option<String> {
         let bytes = self.bytes(field)?;
         if bytes.len() < MAX_ARGUMENTS * 8 {
@@ -160,8 +160,8 @@ impl Line<'_> {
         Some(out)
     }
 
-    /// Returns the lines of a user stack. Files and offsets in them (option `sym-userobj`) were those of a process
-    /// that is gone: addresses are shown without them.
+    /// Returns the lines of a user stack. Files and offsets in them (option `sym-userobj`) belong to a process that has
+    /// ended, so addresses are shown without them.
     fn user_stack(&self) -> Option<String> {
         let mut out = String::from("<user stack trace>");
         for caller in self.bytes("caller")?.chunks_exact(8) {

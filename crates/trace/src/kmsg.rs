@@ -10,7 +10,7 @@ pub struct Message {
     pub level: u8,
     /// Facility that wrote the record: 0 for the kernel, others as for syslog(3).
     pub facility: u32,
-    /// Number of the record; a gap says that some are missing.
+    /// Number of the record; a gap means that records are missing.
     pub sequence: u64,
     /// Microseconds since that kernel booted.
     pub time_us: u64,
@@ -95,7 +95,7 @@ pub fn newest(bytes: &[u8], limit: usize) -> &[u8] {
 }
 
 impl Message {
-    /// As dmesg(1) shows it.
+    /// The record as dmesg(1) shows it.
     pub fn line(&self) -> String {
         let mut out = String::new();
         let (seconds, us) = (self.time_us / 1_000_000, self.time_us % 1_000_000);

@@ -16,7 +16,6 @@
 //!   any more (`rb_set_commit_to_write`);
 //! * after the copies, every page still has to belong to the ring, with the same data page. A page that a reader took
 //!   out, or that the kernel freed when it shrank the buffer, may by then hold bytes of another user of that memory.
-//!   was freed when the buffer was made smaller, may hold bytes of another user of that memory by then.
 
 use crate::btf::{BtfError, Structs};
 use crate::bytes::{u64_at, uint_at, until_nul};
@@ -59,7 +58,7 @@ pub enum LiveError {
         /// The value.
         value: u64,
     },
-    /// The ring changed under every walk.
+    /// The ring changed during every walk.
     #[error("the ring buffer changed under every one of {TRIES} walks")]
     Busy,
 }
@@ -88,7 +87,7 @@ const STRUCTS: [&str; 5] = [
 ];
 
 impl Offsets {
-    /// From the kernel's BTF.
+    /// Reads the offsets from the kernel's BTF.
     ///
     /// # Errors
     ///
@@ -154,7 +153,8 @@ pub struct LiveBuffer {
     pub page_size: usize,
     /// Pages that are unread, oldest first.
     pub pages: Vec<LivePage>,
-    /// Pages that tracing went over, or that a reader took out, while they were read, or that were not asked for.
+    /// Number of pages that tracing overwrote, or that a reader took out, while they were read, or that exceed the
+    /// limit.
     pub left_out: u64,
 }
 
@@ -316,7 +316,7 @@ impl<'m> Live<'m> {
         Err(last)
     }
 
-    /// The members of a per-CPU buffer that matter: pages, head, commit page, reader page.
+    /// The used members of a per-CPU buffer: pages, head, commit page, reader page.
     fn state(&self, cpu_buffer: u64, cpu: u32) -> Result<[u64; 4], LiveError> {
         let state = self.bytes(cpu_buffer, self.offsets.cpu_size)?;
         let [number, count, head, commit, reader] = self.offsets.cpu;
@@ -338,7 +338,7 @@ impl<'m> Live<'m> {
         Ok([count, head, commit, reader])
     }
 
-    /// Walks the ring once. `None` if the ring changed under the walk.
+    /// Walks the ring once. `None` if the ring changed during the walk.
     fn walk(&self, cpu_buffer: u64, cpu: u32) -> Result<Option<Ring>, LiveError> {
         let [count, hint, commit, reader] = self.state(cpu_buffer, cpu)?;
         let Some(ring) = self.ring(hint, count)? else {
@@ -447,11 +447,11 @@ impl Ring {
     }
 }
 
-/// A page that was copied, not yet believed.
+/// A page that was copied and has not been checked again yet.
 struct Copied {
     page: u64,
     data: u64,
     read: usize,
-    /// Bytes of the page; `None` if it was written over meanwhile.
+    /// Bytes of the page; `None` if tracing overwrote it meanwhile.
     bytes: Option<Vec<u8>>,
 }

@@ -6,7 +6,7 @@ use thiserror::Error;
 /// Version of [`Meta`] that is written.
 pub const VERSION: u32 = 1;
 
-/// The files of tracefs that belong to a trace, as they were, and the symbols that it mentions.
+/// The files of tracefs that belong to a trace, unchanged, and the symbols that the trace mentions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// [`VERSION`].
@@ -29,13 +29,13 @@ pub struct Meta {
     pub tgids: String,
     /// `printk_formats`: strings that records point to.
     pub printk_formats: String,
-    /// `dynamic_events`: the places and events that probes are at. Empty in a trace that was taken before kho carried
-    /// this file.
+    /// `dynamic_events`: the places and events of the probes. Empty in a trace that was taken before kho carried this
+    /// file.
     #[serde(default)]
     pub probes: String,
-    /// Lines of `/proc/kallsyms`: the symbols that records point into, and the one after each.
+    /// Lines of `/proc/kallsyms`: the symbols that records point into, and the symbol after each.
     pub symbols: String,
-    /// The format of every kind of event that is in a buffer, and those of ftrace itself.
+    /// The format of every kind of event in a buffer, and the formats of ftrace itself.
     pub events: Vec<EventText>,
     /// The top level, which has no name, and the instances.
     pub arrays: Vec<ArrayMeta>,
@@ -86,13 +86,13 @@ pub enum MetaError {
     /// The bytes are not a description that a producer wrote.
     #[error("the description of the trace is damaged")]
     Damaged(#[from] serde_json::Error),
-    /// Of a version that is not known.
+    /// The version of the description is not known.
     #[error("the description of the trace has version {0}, this kho knows {VERSION}")]
     Version(u32),
 }
 
 impl Meta {
-    /// As bytes for the handover.
+    /// The description as bytes for the handover.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Meta {
         Ok(serde_json::to_vec(self)?)
     }
 
-    /// From the bytes of a handover.
+    /// Reads a description from the bytes of a handover.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Meta {
         Ok(serde_json::from_slice(bytes)?)
     }
 
-    /// The array called `name`.
+    /// The array of this name.
     pub fn array(&self, name: &str) -> Option<&ArrayMeta> {
         self.arrays.iter().find(|array| array.name == name)
     }

@@ -5,7 +5,7 @@ use crate::names::Names;
 use crate::value::{Value, hex};
 use std::fmt::Write;
 
-/// Widest field that is believed; the kernel's own limit is 32767.
+/// Largest accepted width of a field; the kernel's own limit is 32767.
 const MAX_WIDTH: usize = 4096;
 
 /// One `%` directive.
@@ -22,7 +22,7 @@ struct Spec {
     size: usize,
 }
 
-/// Fills the template in; none when an argument is missing or a directive is not known.
+/// Fills in the template; `None` if an argument is missing or a directive is not known.
 pub fn format(template: &[u8], values: &[Value<'_>], names: &Names) -> Option<String> {
     let mut out = Vec::new();
     let mut values = values.iter();
@@ -381,7 +381,7 @@ fn pad(out: &mut Vec<u8>, spec: &Spec, shown: &[u8]) {
 }
 
 /// The line of a `bprint` event: its arguments lie in the record as 32-bit words, in the order of the template
-/// (`vbin_printf`, `lib/vsprintf.c`). None when they are not understood.
+/// (`vbin_printf`, `lib/vsprintf.c`). `None` if they are not understood.
 pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String> {
     // The template, with `%s` for every pointer whose text the kernel stored.
     let mut resolved = Vec::new();

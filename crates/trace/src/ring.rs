@@ -11,7 +11,7 @@ use thiserror::Error;
 
 /// Smallest sub-buffer.
 pub const PAGE: usize = 4096;
-/// Largest sub-buffer that is believed (`buffer_subbuf_size_kb` allows 2^7 pages of 4 KiB).
+/// Largest accepted sub-buffer (`buffer_subbuf_size_kb` allows 2^7 pages of 4 KiB).
 pub const MAX_PAGE: usize = 128 * PAGE;
 /// Bits of `commit` that are a length; above are flags (`RB_MISSED_EVENTS` 1 << 31, `RB_MISSED_STORED` 1 << 30).
 const COMMIT_MASK: u64 = (1 << 27) - 1;
@@ -50,7 +50,7 @@ impl Default for PageLayout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// The file `header_page` does not say where a member is.
+    /// The file `header_page` does not state the offset of a member.
     #[error("header_page does not say where `{0}` is")]
     Header(&'static str),
     /// The page is too short for its header.
@@ -59,9 +59,9 @@ pub enum PageError {
     /// More committed bytes than the page has.
     #[error("{commit:#x} committed bytes in a page with room for {room:#x}")]
     Commit {
-        /// Bytes that the page says it has.
+        /// Number of bytes that the page states.
         commit: u64,
-        /// Bytes it can have.
+        /// Number of bytes that the page can have.
         room: usize,
     },
     /// An event that does not fit its page.
@@ -99,8 +99,8 @@ impl PageLayout {
         })
     }
 
-    /// Whether the copy of a page was still whole when `header` was read after it: a page that is written over has less
-    /// committed first, and then another time.
+    /// Whether the copy of a page was still whole when `header` was read after it: a page that is being overwritten
+    /// first has fewer committed bytes, and then another time.
     pub(crate) fn still_holds(&self, copied: &[u8], header: &[u8]) -> bool {
         let commit = |bytes: &[u8]| {
             let word = crate::bytes::uint_at(bytes, self.commit, self.commit_size)?;

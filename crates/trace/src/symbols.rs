@@ -11,12 +11,12 @@ pub(crate) const KERNEL: u64 = 0xffff_8000_0000_0000;
 pub struct Symbols {
     path: PathBuf,
     text: String,
-    /// Address, and where its line is in the text.
+    /// Address of a symbol, and the range of its line in the text.
     lines: Vec<(u64, std::ops::Range<usize>)>,
 }
 
 impl Symbols {
-    /// From the file at `path`.
+    /// Reads the symbols from the file at `path`.
     ///
     /// # Errors
     ///
@@ -64,8 +64,8 @@ impl Symbols {
             })
     }
 
-    /// The lines of all symbols that one of `addresses` is in, and of the symbols behind those, which say where
-    /// they end.
+    /// The lines of all symbols that contain one of `addresses`, and of the symbols behind them, which show where they
+    /// end.
     pub fn lines(&self, addresses: &BTreeSet<u64>) -> String {
         let mut wanted = BTreeSet::new();
         for address in addresses {

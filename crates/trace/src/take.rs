@@ -44,7 +44,7 @@ impl Paths {
     }
 }
 
-/// Facts about the moment, which the caller asks the system for.
+/// Facts about the present moment, which the caller gets from the system.
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// `uname -r`.
@@ -106,7 +106,7 @@ impl Taken {
     }
 }
 
-/// Takes the trace. Nothing of the running kernel changes.
+/// Takes the trace. Does not change the running kernel.
 ///
 /// # Errors
 ///
@@ -215,7 +215,7 @@ fn arrays(
     Ok((described, pages))
 }
 
-/// The name of an array's snapshot: no other array's, and one that the state tree takes.
+/// Name for an array's snapshot: one that no other array has and that the state tree accepts.
 fn snapshot_name(name: &str, folders: &[(String, PathBuf)]) -> String {
     const END: &str = ":snapshot";
     let cut = (0..=255 - END.len())
@@ -384,7 +384,7 @@ fn mentioned(buffers: &[TakenBuffer], layout: &PageLayout) -> (BTreeSet<u16>, BT
     (kinds, addresses)
 }
 
-/// Whether an instance holds the text of an earlier kernel's trace (`kho-N`), which is carried as such.
+/// Whether an instance holds the text of an earlier kernel's trace (`kho-N`), which is carried on separately.
 fn is_ours(name: &str) -> bool {
     name.strip_prefix("kho-")
         .is_some_and(|hop| !hop.is_empty() && hop.bytes().all(|digit| digit.is_ascii_digit()))
@@ -438,7 +438,7 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
     Ok(found)
 }
 
-/// Puts the numbers of constants into formats, as the kernel itself does with constants that it was told of
+/// Puts the numbers of constants into formats, as the kernel itself does for the constants that it knows
 /// (`TRACE_DEFINE_ENUM`): a reader cannot know the numbers.
 fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError> {
     let names: BTreeSet<String> = events
@@ -485,7 +485,7 @@ fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
     newest_records(&mut file, limit).map_err(failed)
 }
 
-/// Returns the newest `limit` bytes of whole records. Never holds much more than twice as many bytes in memory.
+/// Returns the newest `limit` bytes of whole records. Holds at most about twice as many bytes in memory.
 fn newest_records(from: &mut impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     // A record has at most 8 KiB with its properties (`PRINTKRB_RECORD_MAX`, and the escapes).
@@ -516,8 +516,8 @@ mod tests {
     use super::*;
     use crate::live::LivePage;
 
-    /// Returns pages whose newest events are of these times. Each page began at the first of the times: that does not
-    /// count.
+    /// Returns pages whose newest events have these times. Each page began at the first of the times, which must not
+    /// matter.
     fn found(cpu: u32, times: &[u64]) -> Found {
         Found {
             name: String::new(),
@@ -536,7 +536,7 @@ mod tests {
         }
     }
 
-    /// A module that is unloaded at shutdown takes its folder of events with it, between the list and the look.
+    /// A module that is unloaded at shutdown removes its folder of events between the listing and the read.
     #[test]
     fn a_folder_that_vanished_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
@@ -550,7 +550,7 @@ mod tests {
         assert!(cpu_folders(&dir.path().join("per_cpu")).unwrap().is_empty());
     }
 
-    /// As many records as the kernel's largest buffer holds: a megabyte of them is enough to see which are kept.
+    /// A source of as many records as the kernel's largest buffer holds.
     struct Records {
         next: u32,
         count: u32,
@@ -580,7 +580,7 @@ mod tests {
         assert_eq!((long.len(), long.ends_with("é:snapshot")), (255, true));
     }
 
-    /// BTF with two enumerations, the second of which knows one of the first's names by another number.
+    /// BTF with two enumerations; the second gives one of the first's names another number.
     fn enumerations() -> Vec<u8> {
         let strings = b"\0MODE_ABS\0MODE_REL\0TWICE\0";
         let words =

@@ -21,7 +21,7 @@ use std::path::Path;
 
 const FORMATS: &[u8] = include_bytes!("data/formats.xz");
 const TRACE_CMD: &[u8] = include_bytes!("data/trace-cmd.xz");
-/// An address in the first of two symbols, which is one of a string too.
+/// An address in the first of two symbols, and also the address of a string.
 const ADDRESS: u64 = 0xffff_ffff_8100_0010;
 const SYMBOLS: &str = "ffffffff81000000 T start\nffffffff81000100 T next\n";
 const STRINGS: &str = "0xffffffff81000010 : \"a string\"\n";
@@ -34,7 +34,7 @@ fn unpack(bytes: &[u8]) -> String {
     text
 }
 
-/// One format, numbered by its place.
+/// One format; its number is its index.
 struct Format {
     kernels: String,
     text: EventText,
@@ -174,7 +174,7 @@ fn parsed(formats: &[Format]) -> Vec<EventFormat> {
         .collect()
 }
 
-/// Returns the text that is shown of each record, behind the name of the event.
+/// Returns the text that this crate shows for each record, behind the name of the event.
 fn shown(formats: &[Format], parsed: &[EventFormat]) -> Vec<String> {
     let meta = meta(formats);
     let knowledge = Knowledge::new(&meta).unwrap();
@@ -194,7 +194,7 @@ fn shown(formats: &[Format], parsed: &[EventFormat]) -> Vec<String> {
     lines
 }
 
-/// Returns the text that `trace-cmd report` shows of each record, behind the name of the event.
+/// Returns the text that `trace-cmd report` shows for each record, behind the name of the event.
 fn reported(report: &str, count: usize) -> Vec<String> {
     let mut found = vec![None; count];
     let mut last = None;
@@ -239,7 +239,7 @@ fn pack(path: &str, text: &str) {
 /// KHO_FORMATS is a folder with a file for each kernel, named as the kernel. The file holds the output of this command
 /// in a guest with all modules that have events:
 /// `cd /sys/kernel/tracing/events; for f in */*/format; do echo "SYSTEM ${f%%/*}"; cat $f; done`.
-/// KHO_TRACE_CMD is trace-cmd, which is not to find its plug-ins.
+/// KHO_TRACE_CMD is the path of trace-cmd, which must not find its plug-ins.
 fn made_anew() {
     if let Ok(folder) = std::env::var("KHO_FORMATS") {
         let mut all: BTreeMap<(String, String, String), BTreeSet<String>> = BTreeMap::new();
@@ -294,7 +294,7 @@ fn made_anew() {
     );
 }
 
-/// Whether an expression has a part that only the kernel knows: constants, functions, statements.
+/// Whether an expression has a part that only the kernel knows: a constant, a function, a statement.
 fn is_open(expr: &Expr) -> bool {
     match expr {
         Expr::Name(_) | Expr::Source(_) => true,
@@ -319,7 +319,7 @@ fn has_open(format: &EventFormat) -> bool {
     (format.print.as_ref()).is_some_and(|print| print.arguments.iter().any(is_open))
 }
 
-/// Numbers and words of a line; pointers as numbers, and `+0x10/0x100` without the size, which trace-cmd does not know.
+/// Numbers and words of a line. Pointers are numbers; `+0x10/0x100` loses its size, which trace-cmd does not know.
 fn words(line: &str) -> Vec<Result<i128, String>> {
     let line = line.replace("(nil)", "0");
     let mut out = Vec::new();
@@ -339,7 +339,7 @@ fn words(line: &str) -> Vec<Result<i128, String>> {
     out
 }
 
-/// Whether two lines say the same. trace-cmd extends the signs of small integers differently, which shows in a record
+/// Whether two lines mean the same. trace-cmd extends the signs of small integers differently, which shows in a record
 /// with large ones: numbers may differ by a multiple of 256 if the larger one is above 127.
 fn same(ours: &str, theirs: &str) -> bool {
     let (ours, theirs) = (words(ours), words(theirs));

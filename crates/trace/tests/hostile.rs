@@ -12,7 +12,7 @@ use kho_trace::ring::{Page, PageLayout, unread};
 use kho_trace::{dat, kmsg};
 use proptest::prelude::*;
 
-/// Everything that is done with a trace.
+/// Calls all functions that read a trace.
 fn read_all(meta: &Meta, bytes: &[u8], page_size: usize) {
     let Ok(knowledge) = Knowledge::new(meta) else {
         return;
@@ -103,7 +103,7 @@ proptest! {
     }
 }
 
-/// Kernel memory where every word is as a hash of its address says: pointers lead anywhere.
+/// Kernel memory in which every word is a hash of its address, so that pointers lead anywhere.
 struct Noise(u64);
 
 impl KernelMemory for Noise {

@@ -146,7 +146,7 @@ fn a_buffer_that_was_cut_is_reported_and_the_rest_is_shown() {
     );
 }
 
-/// The event that an event probe is at is in no format and in no record: `dynamic_events` names it.
+/// No format and no record names the event to which an event probe is attached; `dynamic_events` does.
 #[test]
 fn an_event_probe_names_its_event() {
     use kho_trace::meta::{EventText, Meta};

@@ -64,7 +64,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads a version 6 file as its manual page describes it, apart from our writer.
+/// Reads a version 6 file as its manual page describes it, independently of the crate's writer.
 pub fn read_dat(bytes: &[u8]) -> Taken {
     let mut c = Cursor {
         bytes,

@@ -40,7 +40,7 @@ const STRUCTS: [Struct; 5] = [
     ),
 ];
 
-/// BTF that states them.
+/// BTF with these structs.
 pub fn btf() -> Vec<u8> {
     let mut strings = vec![0u8];
     let mut types = Vec::new();
@@ -89,8 +89,8 @@ pub fn btf() -> Vec<u8> {
     out
 }
 
-/// Addresses of the parts of [`kernel`]'s buffer: the per-CPU buffer, the pages, of which number 0 is the reader page,
-/// and the data of the pages.
+/// Addresses of the parts of [`kernel`]'s buffer: the per-CPU buffer, the pages (number 0 is the reader page), and the
+/// data of the pages.
 pub const CPU: u64 = 0xffff_8000_0001_2000;
 pub fn bpage(n: u64) -> u64 {
     0xffff_8000_0001_4000 + n * 0x100
@@ -103,10 +103,10 @@ pub fn data(n: u64) -> u64 {
 pub const LIST: u64 = 0xffff_8000_0000_1000;
 pub const GLOBAL: u64 = 0xffff_8000_0000_2000;
 
-/// Something that happens to a memory.
+/// A change of a memory.
 pub type Change = Box<dyn FnOnce(&Memory)>;
 
-/// Words by address. A change can be made to happen right before a given read.
+/// Words by address. A test can schedule a change right before a given read.
 #[derive(Default)]
 pub struct Memory {
     pub words: RefCell<BTreeMap<u64, u64>>,
