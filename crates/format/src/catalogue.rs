@@ -141,7 +141,7 @@ impl Catalogue {
         out
     }
 
-    /// Lists what `next` would ignore of `tree`, which this build wrote.
+    /// Lists the nodes of `tree`, which this build wrote, that `next` would ignore.
     pub fn ignored_of(&self, tree: &Reader<'_>, next: &Self) -> Vec<Ignored> {
         let used: BTreeSet<&str> = tree
             .nodes()

@@ -100,7 +100,7 @@ fn spaced(bytes: &[u8]) -> String {
     words.join(" ")
 }
 
-/// Text inside quotes: what C would take, and every byte beyond ASCII as `\x..`.
+/// Text inside quotes, in the form that C accepts; every byte beyond ASCII as `\x..`.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

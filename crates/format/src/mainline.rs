@@ -82,10 +82,10 @@ pub struct State {
 pub struct Entry {
     /// Name of the subsystem.
     pub name: String,
-    /// Address of the content; `None` if the tree does not say.
+    /// Address of the content; `None` if the tree does not state it.
     pub addr: Option<u64>,
     /// Length of the content, in bytes: from the tree, or the length of the file if the tree was not read. `None` if
-    /// the tree does not say.
+    /// the tree does not state it.
     pub size: Option<u64>,
     /// Format of the content, such as `kexec-metadata version 1` or `unknown bytes`.
     pub format: String,
@@ -274,7 +274,7 @@ fn metadata(bytes: &[u8]) -> Option<(String, Json)> {
     })
 }
 
-/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Before `luo-v3` it was a tree.
+/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Older versions have a tree.
 fn luo(bytes: &[u8]) -> Option<(String, Json)> {
     let version = c_string(bytes.get(..8)?)?;
     let [number, sessions, flbs] = [8, 16, 24].map(|at| u64_at(bytes, at));

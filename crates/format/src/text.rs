@@ -6,7 +6,7 @@ use crate::view::{Read, read};
 use kho::tree::{Node, Reader};
 use std::fmt::Write;
 
-/// Number of bytes that are shown of a long value.
+/// Number of bytes of a long value that are shown.
 const SHOWN: usize = 64;
 
 /// The whole tree, one property a line, ranges one a line.

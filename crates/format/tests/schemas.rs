@@ -121,7 +121,7 @@ fn they_use_what_is_understood_and_say_what_is_needed() {
     }
 }
 
-/// Valid values of every schema, as trees give them.
+/// Valid values of every schema, as read from trees.
 fn values() -> Vec<(&'static schema::Schema, Json)> {
     let mut out = Vec::new();
     for bytes in [common::traced(), common::kernel_part()] {
@@ -215,7 +215,7 @@ fn both_validators_say_the_same() {
     assert!(accepted > 100 && refused > 500, "{accepted} {refused}");
 }
 
-/// The contract's own list.
+/// The contract's own list of properties.
 fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
     use Type::{Bytes, Flag, Mem, Str, U32, U64};
     let part = [
@@ -532,7 +532,7 @@ fn every_contract_says_what_the_others_say() {
     }
 }
 
-/// The page has a fragment in the form of dt-schema's `chosen.yaml`.
+/// The fragment on the page has the form of dt-schema's `chosen.yaml`.
 #[test]
 fn the_properties_of_chosen_are_a_schema_of_their_kind() {
     let page = common::workspace().join("docs/src/abi/chosen.md");

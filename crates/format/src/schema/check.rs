@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-/// Every keyword that is understood. A schema with another one fails a test rather than being half checked.
+/// Every keyword that this module understands. A schema with another keyword fails a test, so that it is not half
+/// checked.
 pub const KEYWORDS: &[&str] = &[
     "type",
     "const",
