@@ -11,7 +11,7 @@ use khofs_decide::{options, pack, restore};
 /// Physical address of the input's first byte.
 const AT: u64 = 0x10_0000;
 
-/// The input as memory, with the chain at its start, and as text of `/proc/iomem`.
+/// The input as memory, with the chain at its start, and also as text of `/proc/iomem`.
 pub fn chain(data: &[u8]) {
     let mut boot_params = vec![0; 0x258];
     boot_params[0x250..].copy_from_slice(&AT.to_ne_bytes());
@@ -49,7 +49,7 @@ pub fn chains() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Two numbers, of the first page and of the pages of the `mem` property, and the bytes in it.
+/// Two numbers, the first page and the number of pages of the `mem` property, and the bytes in these pages.
 pub fn khofs(data: &[u8]) {
     let mut cursor = Cursor(data);
     let (first, count) = (cursor.u8(), cursor.u8());

@@ -6,7 +6,7 @@ use kho_cli::state::records::{ArmedFile, KeepFile, LoadedFile, ReservedFile, par
 use kho_kexec::cmdline;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The boot that files are of.
+/// Id of the boot to which the files belong.
 const BOOT: &str = "3f1c";
 
 /// A byte that chooses the file, and its text.
@@ -30,7 +30,7 @@ pub fn records(data: &[u8]) {
     }
 }
 
-/// Checks that a text that is accepted can be written again, and is then the same.
+/// Checks that an accepted text can be written again and then reads the same.
 fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     let content = parse::<T>(text, BOOT).ok()??;
     let once = serde_json::to_value(&content).expect("what was read can be written");
@@ -40,7 +40,7 @@ fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     Some(content)
 }
 
-/// Longest command line of any kernel that is armed here.
+/// Longest command line of any kernel that this target arms.
 const LINE_MAX: u64 = 2047;
 
 /// The running kernel's command line.

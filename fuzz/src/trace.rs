@@ -124,7 +124,7 @@ impl KernelMemory for Words<'_> {
     }
 }
 
-/// The memory of a kernel, from which the walk begins at its start.
+/// The memory of a kernel; the walk begins at its start.
 pub fn live(data: &[u8]) {
     if data.is_empty() {
         return;
@@ -151,7 +151,7 @@ pub fn live(data: &[u8]) {
     }
 }
 
-/// BTF, with the names that are looked for.
+/// BTF that contains the wanted names.
 pub fn btf(data: &[u8]) {
     let _ = Offsets::new(data).map_err(|error| error.to_string());
     if let Ok(structs) = Structs::parse(data, &["buffer_page"]) {

@@ -69,7 +69,7 @@ fn corpus() {
     eprintln!("{count} inputs");
 }
 
-/// The inputs that fuzzing found. `found/README.md` tells the story of each.
+/// The inputs that fuzzing found. `found/README.md` describes each.
 #[test]
 fn found() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("found");
