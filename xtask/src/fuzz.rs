@@ -142,7 +142,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// A few seconds of every target, each of which counts as a test.
+/// Fuzzes every target for a few seconds, each as one test.
 pub fn short(filter: &str, tally: &mut Tally) {
     let name = |target: &Target| format!("fuzz:{}", target.name);
     // Build nothing if the filter cannot match a fuzz test.
@@ -323,8 +323,8 @@ impl Fuzzer {
         })
     }
 
-    /// Makes the input that was found smaller, for ten seconds. Returns the path of the smaller input if it panics
-    /// too, otherwise the path of `artifact`.
+    /// Minimizes the input that was found, for ten seconds. Returns the path of the smaller input if it panics too,
+    /// otherwise the path of `artifact`.
     fn smaller(&self, target: &Target, artifact: &Path) -> String {
         let small = artifact.with_extension("small");
         let result = self

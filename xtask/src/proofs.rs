@@ -214,7 +214,7 @@ mod tests {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
-    /// `cargo xtask test` counts ignored tests as halves of others, and not as skipped.
+    /// `cargo xtask test` counts ignored tests as halves of other tests, not as skipped.
     #[test]
     fn a_test_that_is_ignored_is_run_by_another_one() {
         let mut all = Vec::new();

@@ -62,7 +62,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Tokens with the blanks that people put between them.
+/// Tokens as text, with the usual blanks between them.
 fn show(tokens: &impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string().replace('\n', " ");
     for (from, to) in [
@@ -95,7 +95,8 @@ fn show(tokens: &impl ToTokens) -> String {
     text
 }
 
-/// `derive`, `non_exhaustive`, `must_use`, `repr`, `deprecated` and conditions, which are part of the interface.
+/// The attributes that are part of the interface: `derive`, `non_exhaustive`, `must_use`, `repr`, `deprecated`,
+/// conditions.
 fn marks(attributes: &[Attribute]) -> String {
     let known = [
         "cfg",
@@ -124,7 +125,7 @@ impl Source {
         source
     }
 
-    /// Adds a module, and those below it, whose files are in `folder`.
+    /// Adds a module and the modules below it, whose files are in `folder`.
     fn add(&mut self, name: Name, items: Vec<Item>, folder: &Path) {
         let mut items: Vec<Item> = items
             .into_iter()

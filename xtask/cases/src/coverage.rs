@@ -12,7 +12,7 @@ use kho_lab::workspace::root;
 use crate::scenario::{PRELUDE, Runs, SYSTEM_PRELUDE, Scenario};
 use crate::scenarios::groups;
 
-/// The page.
+/// Path of the page.
 const PAGE: &str = "docs/src/checked.md";
 
 /// Functions of scripts, by name, and the lines outside of functions.
@@ -23,8 +23,8 @@ struct Shell<'t> {
 }
 
 impl<'t> Shell<'t> {
-    /// Reads scripts in the style of this project: `name() {`, and `}` at the beginning of a line or at the end of
-    /// the same one.
+    /// Reads scripts in the style of this project: `name() {`, and `}` at the beginning of a line or at the end of the
+    /// same line.
     fn read(texts: &[&'t str]) -> Self {
         let mut shell = Self::default();
         let mut inside: Option<&str> = None;
@@ -75,7 +75,7 @@ impl<'t> Shell<'t> {
     }
 }
 
-/// Returns, for each verb, the names of the columns that it counts in: kernel, firmware, with or without the module.
+/// Returns, for each verb, the columns in which it counts: kernel, firmware, with or without the module.
 fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'static str>> {
     let runs = &scenario.runs;
     let mut found: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();

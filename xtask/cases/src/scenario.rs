@@ -31,7 +31,7 @@ pub struct Scenario {
     pub machine: Machine,
     /// Kernels or system, modules, scripts and files of the guest.
     pub runs: Runs,
-    /// Part of the host.
+    /// Actions of the host.
     pub host: Part,
     /// Limits of the test.
     pub limits: Limits,
@@ -91,12 +91,12 @@ pub struct Files {
     pub dkms: bool,
 }
 
-/// Part of the host in a test.
+/// Actions of the host in a test.
 #[derive(Default)]
 pub struct Part {
     /// Steps that the host does when a script reaches their marks.
     pub steps: Vec<Step>,
-    /// Check in the end, after a pass.
+    /// Check after a pass.
     pub check: Option<Check>,
 }
 
@@ -315,8 +315,8 @@ impl Scenario {
         self
     }
 
-    /// Length of the test relative to others, in boots of a kernel. A boot of a full system counts as eight, because
-    /// it is many times the work.
+    /// Length of the test relative to others, in boots of a kernel. A boot of a full system counts as eight, because it
+    /// takes many times as long.
     pub fn length(&self) -> usize {
         const SYSTEM: usize = 8;
         self.runs.kernels.len().max(self.runs.scripts.at.len())

@@ -8,7 +8,7 @@ use kho_dist::installed::{self, Dkms};
 use kho_lab::Lab;
 use kho_lab::system::Release;
 
-/// The laboratory, and the packages and modules that are made for guests once.
+/// The laboratory, and the packages and modules that are made once for all guests.
 pub struct Stock {
     /// The laboratory.
     pub lab: Lab,

@@ -25,7 +25,7 @@ const MITIGATIONS: [&str; 2] = ["retpoline rethunk", "retpoline rethunk ibt padd
 /// The Rust halves of kho.ko and khofs.ko.
 const HALVES: [&str; 2] = ["kho_module.full.o", "khofs_module.full.o"];
 
-/// Names of the files and folders that are not for the package, in the folders that are copied.
+/// Names of files and folders, in the copied folders, that the package leaves out.
 const LEFT_OUT: [&str; 7] = [
     "target",
     "build",
@@ -39,7 +39,7 @@ const LEFT_OUT: [&str; 7] = [
 /// Files of the package, by their path in its folder.
 pub type Sources = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Returns the sources and the objects. For guests, objects that were compiled before from the same sources are
+/// Returns the sources and the objects. For guests, objects that were compiled earlier from the same sources are
 /// enough.
 pub fn sources(for_guests: bool) -> Result<Sources> {
     let work = workspace::target_dir()?.join("dkms");

@@ -39,7 +39,7 @@ pub fn lintian(cache: &Cache, files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the packages; gives their paths.
+/// Makes the packages and returns their paths.
 pub fn make(program: &Path, out: &Path) -> Result<[PathBuf; 2]> {
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     eprintln!("xtask: making the Debian packages");
@@ -49,7 +49,7 @@ pub fn make(program: &Path, out: &Path) -> Result<[PathBuf; 2]> {
 /// A version that guests upgrade to.
 const LATER: &str = concat!(env!("CARGO_PKG_VERSION"), "+later");
 
-/// Writes the package of the tool; gives its path.
+/// Writes the package of the tool and returns its path.
 fn write_kho(program: &Path, out: &Path) -> Result<PathBuf> {
     write(&kho(program, VERSION, time()?)?, "kho", VERSION, out)
 }
@@ -91,7 +91,7 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
 /// Files of the package that belong to the administrator.
 const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
-/// Writes the package of the module; gives its path.
+/// Writes the package of the module and returns its path.
 fn write_dkms(out: &Path) -> Result<PathBuf> {
     let package = dkms(VERSION, time()?, &dkms::sources(false)?)?;
     write(&package, "kho-dkms", VERSION, out)

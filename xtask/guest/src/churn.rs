@@ -37,8 +37,8 @@ pub struct Arguments {
     steps: u64,
 }
 
-/// Does the rounds. The model knows the entries without looking into the directory, so that two directories go the
-/// same way.
+/// Runs the rounds. The model knows the entries without reading the directory, so that two directories get the same
+/// operations.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut model = Model::default();
     for round in 0..=arguments.last {
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 struct Model {
     dirs: Vec<String>,
     files: Vec<Name>,
-    /// Symbolic links, and other entries that have no content of their own here.
+    /// Symbolic links, and other entries without content.
     links: Vec<String>,
 }
 
@@ -330,7 +330,7 @@ impl Model {
         self.dirs.iter_mut().chain(&mut self.links).chain(files)
     }
 
-    /// Whether no entry is inside of the directory.
+    /// Whether the directory has no entries.
     fn is_empty(&mut self, path: &str) -> bool {
         let inside = format!("{path}/");
         self.paths().all(|path| !path.starts_with(&inside))

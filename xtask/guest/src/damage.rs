@@ -124,7 +124,7 @@ fn halves(places: &Places) -> Result<(PhysRange, PhysRange)> {
     ))
 }
 
-/// A sealed tree with two blobs, `sound` and `victim`, and then the damage.
+/// A tree with two blobs, `sound` and `victim`, and with the damage.
 fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
     let (first, second) = halves(places)?;
     let split = usize::try_from(first.len())?;

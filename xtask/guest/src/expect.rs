@@ -24,7 +24,7 @@ pub fn expect(wanted: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `...` alone is any lines; at the end of a line it is any rest.
+/// Whether the lines match: `...` alone stands for any lines, and at the end of a line for any rest.
 fn matches(wanted: &[String], found: &[String]) -> bool {
     match (wanted.split_first(), found.split_first()) {
         (None, None) => true,
@@ -42,7 +42,7 @@ fn matches(wanted: &[String], found: &[String]) -> bool {
     }
 }
 
-/// A line without what differs from run to run: numbers with their units, hashes and the width of white space.
+/// A line without the parts that differ from run to run: numbers with their units, hashes and the width of white space.
 fn plain(line: &str) -> String {
     let mut out = String::new();
     for word in line.split_ascii_whitespace() {

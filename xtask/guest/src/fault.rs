@@ -13,13 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Exit status when the command ended before that step.
+/// Exit status if the command ended before that step.
 const ENDED: u8 = 3;
 
-/// Of many calls of one kind in a row, only these count.
+/// Of many calls of one kind in a row, only these count as steps.
 const OF_A_ROW: [u32; 3] = [1, 2, 40];
 
-/// Mappings from this size on count.
+/// Size from which a mapping counts as a step.
 const LARGE: u64 = 2 << 20;
 
 /// Arguments.
@@ -35,7 +35,8 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-/// Runs the command until that step, or until it is about to start another kernel. Says where it was killed; an exit status of 3 says that it had fewer steps.
+/// Runs the command until that step, or until it is about to start another kernel. Prints where the command was killed.
+/// An exit status of 3 means that it had fewer steps.
 pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
     // The shell stops itself, so that it can be seized before it executes the command.
     let child = Command::new("/bin/sh")
@@ -132,8 +133,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// The name of the call, if it counts as a step. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
-    /// `word` reads the command's memory.
+    /// Name of the call, if it counts as a step. Numbers: arch/x86/entry/syscalls/syscall_64.tbl. `word` reads the
+    /// command's memory.
     fn take(
         &mut self,
         registers: &nix::libc::user_regs_struct,

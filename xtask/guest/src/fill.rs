@@ -39,7 +39,7 @@ pub fn fill(leave: u64) -> Result<()> {
     Ok(())
 }
 
-/// A different word for each page: a page that is given out twice is found.
+/// A different word for each page, to find a page that is handed out twice.
 fn pattern(chunk: usize, page: u64) -> u64 {
     0xa5a5_0000_0000_0000 | ((chunk as u64) << 16) | page
 }

@@ -3,12 +3,12 @@
 use anyhow::{Result, bail};
 use kho::PhysRange;
 
-/// A range as `mem` has it.
+/// A range in the form of `mem`.
 pub fn pair(range: PhysRange) -> [u8; 16] {
     raw_pair(range.start().get(), range.len())
 }
 
-/// The same of numbers that make no range: `{u64 addr; u64 len}`, native endian.
+/// As [`pair`], for numbers that do not form a range: `{u64 addr; u64 len}`, native endian.
 pub fn raw_pair(start: u64, len: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&start.to_ne_bytes());

@@ -18,7 +18,7 @@ use rustix::system::RebootCommand;
 
 use crate::control::Control;
 
-/// File that `kho-guest loaded` makes. It holds [`BARE`], or the options for `kho exec`.
+/// File that `kho-guest loaded` writes. It holds [`BARE`], or the options for `kho exec`.
 pub const LOADED: &str = "/run/next-kernel-is-loaded";
 
 /// Content of [`LOADED`] if the loaded image is to be started without `kho exec`.

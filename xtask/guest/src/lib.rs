@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// First word of every event line.
 pub const TAG: &str = "@kho";
 
-/// Kernel command line parameter that carries the token. The dot makes the kernel leave it alone.
+/// Kernel command line parameter that carries the token. The kernel ignores a parameter with a dot.
 pub const TOKEN_PARAMETER: &str = "kho_guest.token";
 
 /// Kernel command line parameter that carries the number of hops made so far.
@@ -58,7 +58,7 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// PID 1 has started: the first thing it says.
+    /// PID 1 has started: its first event.
     Boot {
         /// Hops made since the cold boot.
         hop: usize,
@@ -100,7 +100,7 @@ pub enum Event {
         /// Name of the step.
         name: String,
     },
-    /// Nothing fails here, but something could not be tried.
+    /// No failure, but a part of the test could not be tried.
     Skip {
         /// Description of the thing that could not be tried, and the reason.
         why: String,

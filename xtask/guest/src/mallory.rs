@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Makes names that root is going to use, or to clean up, and that point at files which are not mallory's.
+/// Makes names that root will use or clean up, which point at files that are not mallory's.
 fn plant(arguments: &Arguments, loot: &Loot) {
     let (drop, target) = (&arguments.drop, &arguments.target);
     let stale = drop.join(format!(".kho-restore-{}", "0".repeat(32)));
@@ -186,7 +186,7 @@ fn look_in(dir: &Path, loot: &Loot, depth: u32) {
     }
 }
 
-/// Leaves no room in the file system, for a moment.
+/// Fills the file system for a moment.
 fn fill(drop: &Path, _: &Path, _: &Loot) {
     let path = drop.join("m-fill");
     if let Ok(mut file) = File::create(&path) {

@@ -96,7 +96,7 @@ impl Map {
         }
     }
 
-    /// Puts the page at a multiple of 4096 into a pipe: not copied, so that the pipe holds the page itself.
+    /// Puts the page at a multiple of 4096 into a pipe without a copy, so that the pipe holds the page itself.
     pub fn lend(&self, at: usize, pipe: &OwnedFd) -> Result<()> {
         let page = [IoSliceRaw::from_slice(&self.part(at + PAGE)[at..])];
         // SAFETY: a page of a mapping that stays until this process ends, by the # Invariants.
@@ -112,13 +112,13 @@ impl Map {
             .with_context(|| format!("there is no page {page}"))
     }
 
-    /// The page frames that hold the file, in order. All pages must be present:
+    /// Frame numbers of the file's pages, in order. All pages must be present:
     /// Documentation/admin-guide/mm/pagemap.rst, bit 63 of an entry; the number of the frame is in bits 0 to 54.
     pub fn frames(&self) -> Result<Vec<u64>> {
         self.some_frames(0, self.len.div_ceil(PAGE))
     }
 
-    /// The page frames of pages `first..first + count`.
+    /// Frame numbers of pages `first..first + count`.
     pub fn some_frames(&self, first: usize, count: usize) -> Result<Vec<u64>> {
         let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
         let mut entries = vec![0; count * 8];
@@ -151,7 +151,7 @@ impl Map {
         unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
     }
 
-    /// The first `len` bytes, to write to, by the one thread that there is.
+    /// The first `len` bytes, for writing by the only thread.
     #[allow(
         clippy::mut_from_ref,
         reason = "the file is what changes, as by any of its descriptors"

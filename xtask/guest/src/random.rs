@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-/// SplitMix64: enough to make bytes that no compressor and no coincidence reproduces.
+/// SplitMix64: its bytes cannot be compressed, and do not occur by chance.
 pub struct Random(pub u64);
 
 impl Random {
@@ -30,7 +30,7 @@ impl Random {
         of[self.index(of.len())]
     }
 
-    /// Writes so many bytes.
+    /// Writes `len` random bytes.
     pub fn write(&mut self, mut len: u64, to: &mut impl Write) -> std::io::Result<()> {
         let mut block = [0_u8; 8192];
         while len > 0 {

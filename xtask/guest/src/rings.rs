@@ -24,8 +24,8 @@ pub(crate) struct Forged {
     pub(crate) content: Vec<u8>,
 }
 
-/// Forges a trace with two pages of CPU 0, the second of which is wrong: with `cut`, it lacks its end; otherwise it
-/// says that it has more than it can. The hashes of the pages are right. The metadata that explains the pages goes
+/// Forges a trace with two pages of CPU 0, the second of which is wrong: with `cut`, its end is missing; otherwise it
+/// states more bytes than it can have. The hashes of the pages are right. The metadata that explains the pages goes
 /// into the range `first`, the pages into `second`.
 pub(crate) fn forge(
     cut: bool,

@@ -19,7 +19,7 @@ const LARGE: u64 = 32 << 20;
 /// Small files.
 const SMALL: u64 = 2000;
 
-/// Tells the time that each work took: `WORK NANOSECONDS PARTS`, the parts being pages, or files.
+/// Prints the time of each work: `WORK NANOSECONDS PARTS`. Parts are pages or files.
 struct Clock {
     since: Instant,
 }
@@ -122,7 +122,7 @@ pub fn run(dir: &Path) -> Result<()> {
     })
 }
 
-/// Runs a command and tells the time.
+/// Runs a command and prints its time.
 pub fn timed(command: &[String]) -> Result<()> {
     let (program, arguments) = command.split_first().context("no command")?;
     let since = Instant::now();

@@ -12,7 +12,7 @@ use rustix::system::RebootCommand;
 use crate::control::Control;
 use crate::init::{millis, release, run_shown, since_boot};
 
-/// File with the shell command by which the script wants to leave. Without the file, that is `systemctl kexec`.
+/// File with the shell command by which the script leaves this boot. Without the file, that is `systemctl kexec`.
 pub const LEAVE: &str = "/run/guest-leave";
 
 /// File with the number of boots so far, on the system's own disk.
@@ -58,7 +58,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Runs the script of this boot, then leaves. Comes back only after the last boot.
+/// Runs the script of this boot, then leaves. Returns only after the last boot.
 fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
     let plan = std::fs::read(Path::new(MEDIA).join(PLAN)).context("reading the plan")?;
     let plan: Plan = serde_json::from_slice(&plan).context("understanding the plan")?;

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
-/// `$XDG_CACHE_HOME/kho` or `~/.cache/kho`.
+/// The cache directory: `$XDG_CACHE_HOME/kho` or `~/.cache/kho`.
 pub struct Cache {
     root: PathBuf,
 }
 
-/// Held by one process at a time; given back when dropped, or by the kernel when the process ends.
+/// A lock that one process holds at a time. Released when dropped, or by the kernel when the process ends.
 pub struct Lock {
     _file: File,
 }
@@ -27,7 +27,7 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Takes in a part.
+    /// Adds an input.
     pub fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
@@ -41,7 +41,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Waits for the lock that this file is.
+/// Waits for the lock on this file.
 pub fn lock(path: &Path) -> Result<Lock> {
     let file = File::options()
         .create(true)
@@ -61,7 +61,7 @@ pub fn lock(path: &Path) -> Result<Lock> {
 }
 
 impl Cache {
-    /// Finds and makes the directory.
+    /// Finds the directory, or makes it.
     pub fn open() -> Result<Self> {
         let base = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)

@@ -6,12 +6,12 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Unpacks those regular files and links of a .deb whose path (without a leading `./`) is wanted.
+/// Unpacks the regular files and links of a .deb whose path (without a leading `./`) passes `wanted`.
 pub fn unpack(deb: &Path, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
     unpack_at(deb, into, |path| wanted(path).then(|| path.to_owned()))
 }
 
-/// Unpacks regular files and links of a .deb to where `place` says for each path (without a leading `./`), if it does.
+/// Unpacks regular files and links of a .deb to the path that `place` returns for each path (without a leading `./`).
 pub fn unpack_at(deb: &Path, into: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
     let file = File::open(deb).with_context(|| format!("opening {}", deb.display()))?;
     let mut members = ar::Archive::new(file);

@@ -26,7 +26,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Prepares the machine, downloads and builds what guests have in common. `kho` replaces the command built here.
+    /// Prepares the machine, downloads and builds the files that guests share. `kho` replaces the command built here.
     pub fn open(kho: Option<&Path>) -> Result<Self> {
         let cache = Cache::open()?;
         host::prepare(&cache)?;
@@ -67,7 +67,7 @@ impl Lab {
         Store::new(&self.cache).kernel(name)
     }
 
-    /// The same kernel with our modules, built for it if need be.
+    /// The same kernel with kho's modules, which are built if necessary.
     pub fn with_module(&self, mut kernel: Kernel) -> Result<Kernel> {
         kernel.ours = Some(module::build(&self.cache, &kernel)?);
         Ok(kernel)
@@ -88,7 +88,7 @@ impl Lab {
         Store::new(&self.cache).trace_cmd()
     }
 
-    /// The `kho` command of the next contract, built once. Do it before any guest runs.
+    /// The `kho` command of the next contract, built once. Call this before any guest runs.
     pub fn next_command(&self) -> Result<PathBuf> {
         let make = || workspace::build_next().map_err(|error| format!("{error:#}"));
         let made = self.next_command.get_or_init(make);

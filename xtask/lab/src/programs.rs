@@ -10,7 +10,7 @@ use crate::deb;
 use crate::kernel::{Store, version};
 use crate::workspace;
 
-/// A program, or a few that belong together.
+/// A program, or a few programs of one project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// The POSIX file system suite, as rewritten in Rust.
@@ -26,7 +26,7 @@ pub enum Foreign {
 }
 
 impl Foreign {
-    /// A folder with a `usr` to be merged with those of others; made if it is not there.
+    /// A folder with a `usr` that can be merged with those of others; made if it does not exist.
     pub fn folder(self, cache: &Cache) -> Result<PathBuf> {
         match self {
             Self::Pjdfstest => from_crate(cache, "pjdfstest", "0.2.2"),

@@ -57,7 +57,7 @@ pub fn target_dir() -> Result<PathBuf> {
         .into())
 }
 
-/// The compiler, as it describes itself.
+/// The compiler's description of itself.
 pub struct Rustc {
     /// Output of `rustc -vV`.
     pub verbose: String,
@@ -88,7 +88,7 @@ impl Rustc {
         })
     }
 
-    /// The commit that the compiler was built from.
+    /// The commit from which the compiler was built.
     fn commit(&self) -> &str {
         field(&self.verbose, "commit-hash").unwrap_or("unknown")
     }
@@ -139,7 +139,7 @@ pub fn build_next() -> Result<PathBuf> {
     Ok(next)
 }
 
-/// Builds packages for guests. Returns the folder that the programs are in.
+/// Builds packages for guests. Returns the folder with the programs.
 fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--release", "--target", TARGET]);

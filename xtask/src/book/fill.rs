@@ -9,7 +9,7 @@ use kho_dist::pages;
 /// Mark in a page that the help of every verb replaces.
 const COMMANDS: &str = "<!-- every verb -->";
 
-/// Returns the page with its marks replaced by the help of every verb, and with links that fit the rendered book.
+/// Returns the page with the help of every verb in place of its marks, and with links that fit the rendered book.
 pub fn fill(page: &str) -> String {
     let page = links_to_indexes(page);
     if page.contains(COMMANDS) {

@@ -11,7 +11,7 @@ use kho_cases::pages::{blocks, links, read};
 use kho_lab::cache::Cache;
 use kho_lab::workspace::{cargo, root, target_dir};
 
-/// The version of mdbook that renders it.
+/// The version of mdbook that renders the book.
 const MDBOOK: &str = "0.5.4";
 
 /// Render the book: `target/book/html/index.html`.
@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Renders the book into a folder and checks where the links of the pages lead. Returns the path of the first page.
+/// Renders the book into a folder and checks the links of the pages. Returns the path of the first page.
 pub fn render(out: Option<&Path>) -> Result<PathBuf> {
     let work = target_dir()?.join("book");
     let out = out.map_or_else(|| work.join("html"), Path::to_owned);

@@ -105,14 +105,14 @@ fn run_one(stock: &Stock, scenario: &Scenario, memory: &Memory) -> (Outcome, Str
     }
 }
 
-/// The host's memory, given out to guests.
+/// The host's memory, which guests share.
 struct Memory {
     total: u64,
     free: Mutex<u64>,
     returned: Condvar,
 }
 
-/// Memory of one guest; given back when dropped.
+/// Memory of one guest; released when dropped.
 struct Claim<'a>(&'a Memory, u64);
 
 impl Memory {

@@ -9,7 +9,7 @@ use kho_lab::workspace::cargo;
 
 use super::tally::Tally;
 
-/// The target of this machine: xtask runs on no other.
+/// Target of this machine: xtask runs only on this one.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
 /// Environment variable with the paths of whole kernels for the unit tests of `kho-kexec`.
@@ -95,8 +95,8 @@ pub fn run(filter: &str, tally: &mut Tally) {
     }
 }
 
-/// Returns the paths of the guests' kernels, for the tests that read whole kernels. A kernel that the store cannot
-/// provide is left out, after saying so.
+/// Returns the paths of the guests' kernels, for the tests that read whole kernels. Prints and leaves out each kernel
+/// that the store cannot provide.
 fn kernels() -> std::ffi::OsString {
     let images = Cache::open().map(|cache| {
         let image = |name: &&str| match Store::new(&cache).kernel(name) {

@@ -66,7 +66,7 @@ fn lintian(stock: &Stock) -> Result<String> {
     Ok(format!("{} packages", ours.len()))
 }
 
-/// Installed, built for every kernel, upgraded, purged.
+/// kho-dkms installs, builds for every kernel, upgrades and purges.
 fn dkms(stock: &Stock, release: Release) -> Result<String> {
     let built = stock.dkms(release)?.kernels;
     ensure!(built.len() == 2, "built for {built:?}");
@@ -102,7 +102,7 @@ fn crates() -> Result<String> {
     Ok(dist::PUBLISHED.join(", "))
 }
 
-/// `cargo install` gives a command that runs.
+/// `cargo install` makes a command that runs.
 fn install() -> Result<String> {
     let root = workspace::target_dir()?.join("installed");
     let mut command = workspace::cargo();
@@ -127,7 +127,7 @@ fn install() -> Result<String> {
     Ok(version)
 }
 
-/// The same packages from a copy of the sources in another folder.
+/// A copy of the sources in another folder makes the same packages.
 fn reproducible(debs: &[std::path::PathBuf]) -> Result<String> {
     let copy = workspace::target_dir()?.join("elsewhere/with-a-longer-name");
     if copy.exists() {

@@ -32,7 +32,7 @@ use kho_lab::workspace;
 /// Languages of blocks that hold commands.
 const COMMANDS: [&str; 4] = ["console", "sh", "bash", "shell"];
 
-/// Fate of a block: whether a guest runs it.
+/// Treatment of a block: whether a guest runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The guest scenario of this name runs it.
@@ -57,7 +57,7 @@ pub struct Command {
 pub struct Block {
     /// Path of the page, from the workspace's root.
     pub page: String,
-    /// Fate of the block.
+    /// Whether a guest runs the block.
     pub fate: Fate,
     /// Whether the block is a script that is not shown to readers.
     pub hidden: bool,
@@ -171,7 +171,7 @@ pub fn parse(page: &str, text: &str) -> Result<Vec<Block>> {
     Ok(out)
 }
 
-/// The program that a line calls, if it looks like a command for a shell.
+/// The program that a line calls, if the line looks like a shell command.
 fn command(line: &str) -> Option<&str> {
     const PROGRAMS: [&str; 12] = [
         "apt",

@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 /// Common beginning of the scripts of these guests.
 const LIB: &str = include_str!("book/lib.sh");
 
-/// A guest that pages name.
+/// A guest that the pages name.
 struct Guest {
     name: &'static str,
     kernels: &'static [&'static str],
@@ -144,7 +144,7 @@ mod tests {
         assert!(run > 80, "{run} commands are run");
     }
 
-    /// A page that shows a driver shows one that is built and tested.
+    /// The driver that a page shows is the sample, which is built and tested.
     #[test]
     fn the_driver_in_rust_is_the_sample() {
         let root = kho_lab::workspace::root();

@@ -117,7 +117,7 @@ pub fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// Tests that kill commands at every single step, in guests that can be run one by one: together they take an hour.
+/// Tests that kill commands at every single step. Each runs in a separate guest, because together they take an hour.
 fn kill_all() -> Vec<Scenario> {
     let parts = [
         ("load", "keep load unload look"),

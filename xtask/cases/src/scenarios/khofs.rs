@@ -67,7 +67,7 @@ fn status() -> Scenario {
     .each(&script(include_str!("khofs/status-each.sh")))
 }
 
-/// So many entries, in a machine of so many MiB.
+/// Scenario with `entries` entries on a machine of `machine` MiB.
 fn tree(entries: u64, machine: u64) -> Scenario {
     let with_entries = |text: &str| script(&format!("KHO_ENTRIES={entries}\n{text}"));
     khofs(
@@ -103,7 +103,7 @@ fn frozen() -> Scenario {
     .each(&script(include_str!("khofs/frozen-each.sh")))
 }
 
-/// Kernels with folios of 2 MiB and without take turns.
+/// Scenario in which kernels with folios of 2 MiB and kernels without them alternate.
 fn fallback() -> Scenario {
     khofs(
         "khofs-fallback".to_owned(),

@@ -55,7 +55,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
     groups
 }
 
-/// Tests that wait for `--all`, because others of the standing run show the same beside more: the run has 90 minutes.
+/// Tests that run only with `--all`, because other tests of the standing run cover the same: the run has 90 minutes.
 const SHOWN_BY_OTHERS: [&str; 11] = [
     "bad-lockdown-confidentiality",
     "debian-12-packages",

@@ -2,13 +2,13 @@
 
 use crate::scenario::Scenario;
 
-/// A producer: it puts a node into a state tree.
+/// A producer and the shell commands that make it write a node.
 struct Producer {
-    /// Shell commands that make the producer do so, in the first kernel.
+    /// Shell commands that make the producer write its node, in the first kernel.
     setup: &'static str,
     /// `compatible` of the producer's node.
     node: &'static str,
-    /// The node is in the kernel's part, which the module shows; otherwise in the loader's tree.
+    /// Whether the node is in the kernel's part, which the module shows; otherwise it is in the loader's tree.
     of_module: bool,
 }
 

@@ -101,7 +101,7 @@ fn told(log: &str) -> BTreeMap<(usize, String), Vec<String>> {
     told
 }
 
-/// Line by line.
+/// Compares the lines of each kernel with those of the next.
 fn compare(outcome: &Outcome) -> Result<String> {
     let log = std::fs::read_to_string(&outcome.log)
         .with_context(|| format!("reading {}", outcome.log.display()))?;

@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::outside::{children, ranges};
 use kho_lab::run::Life;
 
-/// Memory that a kernel was given, in KiB.
+/// Memory that a kernel received, in KiB.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Account {
     /// Memory in the `mem` of all nodes, of the loader's tree and of the drivers' tree.
     pub owned: u64,
-    /// Part of `owned` that its driver takes when it is loaded, so that it is reserved no longer.
+    /// Part of `owned` that a driver claims when it is loaded, so that it is no longer reserved.
     pub claimed: u64,
-    /// Memory that early boot reserved beside `owned`: chain and tree, and slack, because ranges are few.
+    /// Memory that early boot reserved beside `owned`: chain, tree, and slack between merged ranges.
     pub beside: u64,
     /// Number of early reservations.
     pub ranges: usize,

@@ -16,7 +16,7 @@ use crate::scenario::Scenario;
 use outside::MEM_MIB;
 use report::Summary;
 
-/// The guest test for so many hops with this seed.
+/// The guest test with `hops` hops and this seed.
 pub fn scenario(name: &str, hops: usize, seed: u64) -> Scenario {
     let plan = model::Plan::new(hops, seed);
     let mut scenario = Scenario::new(

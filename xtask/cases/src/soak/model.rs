@@ -19,22 +19,22 @@ pub struct Plan {
 struct Entry {
     /// Name, unique for content: a change of content is a new entry.
     name: String,
-    /// A directory at `/srv/NAME`; a blob otherwise.
+    /// Whether the entry is a directory at `/srv/NAME`; otherwise it is a blob.
     directory: bool,
     bytes: u64,
     seed: u64,
-    /// Its directory was restored under the present kernel, so the next load reads it anew.
+    /// Whether the directory was restored under the present kernel, so that the next load reads it again.
     restored: bool,
 }
 
-/// A file on khofs. Its content follows from its seed.
+/// A file on khofs. The seed determines its content.
 struct File {
     name: String,
     bytes: u64,
     seed: u64,
 }
 
-/// A directory on khofs to which rounds of random operations are done, up to round `rounds`.
+/// A directory on khofs on which random operations run, up to round `rounds`.
 struct Churn {
     seed: u64,
     rounds: u64,
@@ -62,7 +62,7 @@ fn size(random: &mut Random) -> u64 {
 }
 
 impl Plan {
-    /// Plans a run of `hops` hops. Everything follows from `seed`.
+    /// Plans a run of `hops` hops. `seed` determines all of it.
     pub fn new(hops: usize, seed: u64) -> Self {
         let mut rng = Random(seed);
         let mut kernels = Vec::new();

@@ -11,12 +11,12 @@ use super::outside::MEM_MIB;
 use kho_lab::command::today;
 use kho_lab::run::{Life, Outcome, hop_times};
 
-/// Limit, in KiB, by which memory under one kernel may differ between hops: the state, and memory that boot takes
-/// more or less of.
+/// Limit, in KiB, by which memory under one kernel may differ between hops: the state, and memory whose amount differs
+/// from boot to boot.
 const SPREAD_KIB: u64 = 2048;
 
-/// Limit, in KiB, of the memory that stays reserved although no node of a tree names it: the chain and the tree,
-/// which have pages of their own.
+/// Limit, in KiB, of the memory that stays reserved although no node of a tree names it: the chain and the tree, which
+/// have their own pages.
 const UNOWNED_KIB: u64 = 64;
 
 /// Limit, in KiB, of the memory that stays reserved after everything was given back: chain, tree, and the kernel's
@@ -32,15 +32,15 @@ pub struct Summary {
     bytes: u64,
     /// Blobs and files of khofs compared from outside.
     outside: (u64, u64),
-    /// Traces that were those of the kernel before.
+    /// Traces that equalled those of the previous kernel.
     traces: usize,
-    /// Trees of random operations compared with the same ones on tmpfs.
+    /// Trees of random operations that were compared with the same operations on tmpfs.
     models: u64,
     /// Most bytes reserved at a time, KiB.
     most_reserved: u64,
     /// Largest difference of memory under one kernel, KiB.
     spread: u64,
-    /// Most memory that was reserved without an owner, and memory that was left in the end, in KiB.
+    /// Most memory that was reserved without an owner, and memory that was left at the end, in KiB.
     unowned: u64,
     left: u64,
     /// Numbers of early reservations, and the memory that they cover beside the handed-over memory, in KiB.

@@ -35,7 +35,7 @@ impl Archive {
         self.entry(name, CHARACTER | mode, (major, minor), &[]);
     }
 
-    /// The archive with its end.
+    /// Returns the complete archive.
     pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes

@@ -30,7 +30,7 @@ const DIRECTORIES: [&str; 18] = [
     "lib/guest-modules",
 ];
 
-/// The archive, uncompressed: unpacking takes a guest under TCG longer than reading.
+/// The archive, uncompressed: for a guest under TCG, decompressing takes longer than reading.
 pub fn build(init: &Path, busybox: &Path, modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in DIRECTORIES {

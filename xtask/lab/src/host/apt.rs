@@ -106,7 +106,7 @@ impl Apt {
         Ok(found)
     }
 
-    /// Downloads packages, verified by apt, into `to`; gives the files in the order asked for.
+    /// Downloads packages, verified by apt, into `to`. Returns the files in the order of `packages`.
     pub fn download(&self, packages: &[Package], to: &Path) -> Result<Vec<PathBuf>> {
         for package in packages {
             eprintln!("xtask: downloading {} {}", package.name, package.version);
@@ -244,7 +244,7 @@ impl Apt {
         Ok(files)
     }
 
-    /// apt's own configuration applies (proxies, time outs …), except for where things lie.
+    /// apt's own configuration applies (proxies, time outs …), except for paths.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let dir = self.dir.display();

@@ -9,18 +9,18 @@ use super::apt::Apt;
 use super::sources::CODENAME;
 use crate::cache::Cache;
 
-/// Suite that has the QEMU that is new enough.
+/// Suite that has a new enough QEMU.
 const BACKPORTS: &str = "bookworm-backports";
 
 const QEMU: &str = "qemu-system-x86";
 
-/// The suites that packages for this machine come from.
+/// The suites of the packages for this machine.
 const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", BACKPORTS];
 
-/// Oldest QEMU that is new enough: older ones corrupt guests under TCG with several processors.
+/// Oldest accepted version of QEMU: older ones corrupt guests under TCG with several processors.
 const OLDEST_QEMU: (u32, u32) = (10, 0);
 
-/// Sign that a need is met on this machine.
+/// Condition that shows that a need is met.
 pub enum Sign {
     /// A program of this name exists.
     Program(&'static str),
@@ -30,7 +30,7 @@ pub enum Sign {
     Qemu,
 }
 
-/// Something that is needed, and the package that has it.
+/// A need of this machine, and the package that meets it.
 pub struct Need {
     sign: Sign,
     package: &'static str,

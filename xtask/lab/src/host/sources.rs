@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// The Debian release that the machine is prepared for, and from which the first guest kernel comes.
+/// The Debian release of this machine, from which the first guest kernel comes too.
 pub const CODENAME: &str = "bookworm";
 
 /// One source of packages, with the fields that a deb822 file has.
@@ -28,7 +28,7 @@ pub fn debian(etc_apt: &Path, codename: &str) -> Result<Source> {
     })
 }
 
-/// The contents of a deb822 sources file with these suites of that source's mirror.
+/// The content of a deb822 sources file with these suites of that source's mirror.
 pub fn render(source: &Source, suites: &[&str]) -> String {
     let mut text = format!(
         "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n",

@@ -37,7 +37,7 @@ pub struct BuildRoot {
 }
 
 impl BuildRoot {
-    /// Returns the build root of a kernel; downloads it if it is not there.
+    /// Returns the build root of a kernel, and downloads it if necessary.
     pub fn of(cache: &Cache, kernel: &Kernel) -> Result<Self> {
         let release = kernel.release()?;
         let suite = kernel.suite.with_context(|| {

@@ -18,7 +18,7 @@ pub use qmp::Qmp;
 
 use machine::Sockets;
 
-/// Serial port that a line came from.
+/// Serial port of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
     /// The kernel's console (and the firmware's before it).
@@ -38,7 +38,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// A guest that runs. Dropping it kills it.
+/// A running guest. Dropping it kills the guest.
 pub struct Guest {
     qemu: Child,
     companions: Vec<Child>,
@@ -188,7 +188,7 @@ impl Drop for Guest {
     }
 }
 
-/// Children that die when dropped.
+/// Child processes that are killed when dropped.
 struct Children(Vec<Child>);
 
 impl Drop for Children {
@@ -267,7 +267,7 @@ fn read_lines(from: impl Read + Send + 'static, port: Port, to: Sender<Line>) {
     });
 }
 
-/// Returns a line's text without its end and without the escape sequences that firmware likes.
+/// Returns a line's text without its end and without the escape sequences that firmware prints.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut clean = String::with_capacity(text.len());

@@ -40,7 +40,7 @@ const WARNINGS: [&str; 11] = [
     "refcount_t:",
 ];
 
-/// Parts of messages that contain a word of `FATAL` or `WARNINGS` and mean no harm.
+/// Parts of harmless messages that contain a word of `FATAL` or `WARNINGS`.
 const HARMLESS: [&str; 4] = [
     // Spectre reports about the emulated processor.
     "data leaks possible",

@@ -20,9 +20,9 @@ pub enum End {
     Panic(String),
     /// The guest stopped sending output, or did not end in time.
     Hang(String),
-    /// The harness itself could not do its part.
+    /// The harness itself failed.
     Broken(String),
-    /// Could not be tried here.
+    /// The test could not be tried on this machine.
     Skip(String),
 }
 
@@ -40,10 +40,10 @@ impl fmt::Display for End {
     }
 }
 
-/// One kernel's life.
+/// One kernel, from its first event to the end.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// Time at which the kernel's PID 1 spoke first.
+    /// Time of the first event of the kernel's PID 1.
     pub booted: Instant,
     /// `uname -r`.
     pub release: String,
@@ -53,7 +53,7 @@ pub struct Life {
     pub values: BTreeMap<String, String>,
 }
 
-/// Action that a line asks for.
+/// Action that follows a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Nothing.
@@ -121,7 +121,7 @@ impl Judge {
         self.may_panic = panics;
     }
 
-    /// Expects `crashes` kernels to die as soon as they have left for the next stage.
+    /// Expects `crashes` kernels to die right after they left for the next stage.
     pub fn expect_crashes(&mut self, crashes: usize) {
         self.may_crash = crashes;
     }
@@ -136,7 +136,7 @@ impl Judge {
         self.switched_on
     }
 
-    /// Takes in a line. Returns its event, if it is one, and the action that it asks for.
+    /// Processes a line. Returns its event, if it has one, and the action that follows.
     pub fn line(&mut self, line: &Line) -> (Option<Event>, Action) {
         if line.port == Port::Console {
             return (None, self.console(&line.text));
@@ -148,7 +148,7 @@ impl Judge {
         (Some(event), action)
     }
 
-    /// The judgement once QEMU has ended.
+    /// The judgement after QEMU ended.
     pub fn end(&self) -> End {
         if let Some(trouble) = &self.trouble {
             return trouble.clone();
@@ -179,7 +179,7 @@ impl Judge {
         }
     }
 
-    /// The judgement when the guest hangs; `how` says in which way.
+    /// The judgement if the guest hangs; `how` describes the hang.
     pub fn hang(&self, how: &str) -> End {
         match &self.trouble {
             Some(trouble) => trouble.clone(),

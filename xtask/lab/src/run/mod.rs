@@ -123,7 +123,7 @@ impl Outcome {
 /// Observer of a guest's lines. It sees each line as it comes, with its event; `None` if the line is not an event.
 pub type Observer<'a> = &'a mut dyn FnMut(&Line, Option<&Event>);
 
-/// Programs and folder that all guests have in common.
+/// Programs and folder that all guests share.
 pub struct Common {
     /// Programs for the guests.
     pub programs: Programs,

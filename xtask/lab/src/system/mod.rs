@@ -21,13 +21,13 @@ pub use release::Release;
 /// Room for files that a system writes, in bytes. The disk file is sparse.
 const ROOM: u64 = 1 << 30;
 
-/// Whether apt uses lists that have run out.
+/// The setting by which apt accepts expired lists.
 const VALID_UNTIL: &str = "Acquire::Check-Valid-Until";
 
-/// Systems by recipes that are not used any more are thrown away when they are older than this.
+/// Age above which systems by recipes that are not used any more are removed.
 const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// A system that can be booted.
+/// A bootable system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
     /// Raw image of the root file system. Never written to.
@@ -111,8 +111,8 @@ exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
     Ok(said)
 }
 
-/// The folder that `finish` makes of a tree by this recipe: another one for another recipe, and for other
-/// versions of the packages that the recipe names.
+/// The folder that `finish` makes of a tree by this recipe. Another recipe, or other versions of the packages that the
+/// recipe names, get another folder.
 fn make(
     cache: &Cache,
     recipe: &Recipe,
@@ -243,7 +243,7 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
     std::fs::remove_file(&list).with_context(|| format!("removing {}", list.display()))
 }
 
-/// Takes kernel and initrd out and makes the disk.
+/// Takes the kernel and the initrd out of the tree and makes the disk.
 fn furnish(release: Release, tree: &Path, to: &Path) -> Result<()> {
     let (kernel, initrd) = own_kernel(release, tree)?;
     for (from, name) in [(&kernel, "kernel"), (&initrd, "initrd")] {

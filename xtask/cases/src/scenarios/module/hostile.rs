@@ -17,7 +17,7 @@ use kho_lab::run::Host;
 /// File, in the folder of the run, with the bytes that a forgery replaced.
 const BEFORE: &str = "before-forgery.json";
 
-/// Largest number of nodes of a chain that is looked at.
+/// Largest number of nodes that the walk over a chain visits.
 const LONGEST: usize = 200;
 
 /// State tree and reservations that arrived, in the guest's memory.
@@ -28,7 +28,7 @@ struct Arrived {
     tree: PhysRange,
 }
 
-/// Makes the forgery that the guest reported as `forgery`; the addresses that it needs were reported too.
+/// Makes the forgery that the guest reported as `forgery`; the guest also reported the addresses that it needs.
 pub fn forge(host: &mut Host<'_>) -> Result<()> {
     let arrived = Arrived::find(host)?;
     let tree = arrived.bytes(arrived.tree)?;
@@ -209,7 +209,7 @@ fn value_of(tree: &[u8], name: &str) -> Result<std::ops::Range<usize>> {
     Ok(start..start + bytes.len())
 }
 
-/// Returns the reference to the kernel's part in the loader's tree: its place, as that tree says.
+/// Returns the reference to the kernel's part, as the loader's tree states it.
 fn reference(tree: &[u8]) -> Result<Reference> {
     let tree = Reader::new(tree)?;
     let node = tree.root().children().find(is_reference);

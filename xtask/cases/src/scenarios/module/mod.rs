@@ -12,7 +12,7 @@ use kho_lab::run::Outcome;
 
 const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
-/// Each kernel hands to each.
+/// Kernels in an order in which each one hands over to each other one.
 const PAIRS: [&str; 7] = ["6.1", "6.12", "7.3", "6.1", "7.3", "6.12", "6.1"];
 
 /// Shell functions of these tests.

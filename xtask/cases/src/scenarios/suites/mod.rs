@@ -29,7 +29,7 @@ fn sqlite() -> Scenario {
     )
 }
 
-/// The update of a host under a virtual machine.
+/// A host is updated under a running virtual machine.
 fn qemu() -> Scenario {
     users(
         "khofs-qemu",
@@ -79,7 +79,7 @@ pub fn full(kernel: &'static str) -> Scenario {
     .timeout_s(1800)
 }
 
-/// The results are as they should be.
+/// Checks the results.
 fn check(outcome: &Outcome) -> Result<String> {
     Results::read(&outcome.log)?.judge(&NAMES, &STATED)
 }

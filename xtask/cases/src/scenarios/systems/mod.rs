@@ -164,7 +164,7 @@ fn others_in_testing() -> Scenario {
     })
 }
 
-/// Checks the messages that only the console shows, because the journal has ended by then.
+/// Checks the messages that only the console shows, because the journal has ended before them.
 fn said_at_the_end(outcome: &Outcome) -> Result<String> {
     let log = std::fs::read_to_string(&outcome.log)
         .with_context(|| format!("reading {}", outcome.log.display()))?;
