@@ -1,7 +1,7 @@
 //! Bounded exhaustive checks: every case up to a small size, against brute force that shares no idea with the code.
 //!
-//! Within its bounds each is a proof of the real code, not of a model of it: nothing is sampled. The bounds are in the
-//! names of the constants; docs/src/checked.md says what lies beyond them.
+//! Within its bounds each check is a proof of the real code, not of a model of it, because it leaves out no case. The
+//! names of the constants state the bounds; docs/src/checked.md says what lies beyond the bounds.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "numbers of test data are small"

@@ -1,4 +1,4 @@
-//! The contract: what is described is read back, and every broken rule is found, named and placed.
+//! The contract: a reader gets the values that the writer wrote, and finds, names and places every broken rule.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "sizes of test data are small"

@@ -1,4 +1,4 @@
-//! Every rule of the contract, broken: the problem is found, placed and told in one line.
+//! Every rule of the contract, broken: the reader finds the problem, places it and describes it in one line.
 
 mod tree_common;
 

@@ -1,4 +1,4 @@
-//! `/ftrace`: what is written is read, and what is wrong with it is named.
+//! `/ftrace`: a reader gets the values that the writer wrote, and names every error in the node.
 
 use kho::abi::ftrace::{
     TraceHopDescription, TraceKind, TracePartDescription, TracesDescription, write_traces,

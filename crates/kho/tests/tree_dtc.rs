@@ -1,5 +1,5 @@
-//! The container is what everyone's tools take it for: `dtc` reads it without a complaint, and what it
-//! writes again says the same.
+//! The container is what other tools expect: `dtc` reads it without a warning, and writes it again with the same
+//! content.
 
 mod tree_common;
 

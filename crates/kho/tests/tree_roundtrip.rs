@@ -1,4 +1,4 @@
-//! Trees of any shape survive being written and read, and no bytes at all upset the reader.
+//! Trees of any shape stay the same when they are written and read, and no bytes make the reader panic.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "sizes of test data are small"

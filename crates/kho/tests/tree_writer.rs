@@ -1,4 +1,4 @@
-//! Misuse of the writer, and buffers that are too small, are errors that say what would be right.
+//! Misuse of the writer, and buffers that are too small, cause errors that say what would be right.
 
 use kho::tree::{Name, WriteError, Writer};
 

@@ -1,4 +1,4 @@
-//! Hostile bytes never panic.
+//! Hostile bytes never cause a panic.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Pages, and rings of pages in a kernel's memory.
+//! Pages of the ring buffer, and rings of such pages in a kernel's memory.
 
 #[path = "common/ring.rs"]
 mod made;

@@ -4,7 +4,7 @@
 //!
 //! ````text
 //! ```console run=NAME              the guest scenario NAME runs it, after all earlier blocks of that name
-//! ```console norun="why not"       nobody runs it; counted
+//! ```console norun="why not"       no guest runs it; counted
 //! ````
 //!
 //! In a `console` block a line that begins with `# ` or `$ ` is a command (`\` at its end continues it), and other
