@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * C glue of kho.ko: wraps macros, inline functions and op tables. Decisions are made in Rust (src/).
+ * C glue of kho.ko: wraps macros, inline functions and op tables. The Rust half (src/) makes the
+ * decisions.
  */
 #include <linux/fs.h>
 #include <linux/gfp.h>
@@ -23,14 +24,14 @@
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
 #include <linux/pgalloc_tag.h>
 #else
-/* No allocation tags before 6.10. */
+/* Kernels before 6.10 have no allocation tags. */
 static inline void clear_page_tag_ref(struct page *page) { }
 #endif
 
 /* Memory, locks, log */
 
 #ifdef KHO_FAULTS
-/* Only in the build for tests: after so many allocations none succeeds any more. -1: all may. */
+/* Only in the build for tests: from the allocation with this number on, all fail. -1: none does. */
 static int fail_after = -1;
 module_param(fail_after, int, 0600);
 
@@ -59,7 +60,10 @@ void kho_c_free(void *p)
 	kvfree(p);
 }
 
-/* Taken in ascending order. 0: phase and producers. 1: what arrived, arenas. 2: the sealed tree. 3: none. */
+/*
+ * Locks are taken in ascending order. 0: phase and producers. 1: arrived nodes, arenas. 2: the
+ * sealed tree. 3: unused.
+ */
 static struct mutex locks[4] = {
 	__MUTEX_INITIALIZER(locks[0]),
 	__MUTEX_INITIALIZER(locks[1]),
@@ -163,7 +167,7 @@ void kho_c_page_claim(u64 pfn)
 	init_page_count(page);
 }
 
-/* As memblock gives a block to the buddy allocator: only the first page has a reference. */
+/* Frees a block as memblock does for the buddy allocator: only the first page has a reference. */
 void kho_c_reserved_free(u64 pfn, u32 order)
 {
 	struct page *page = pfn_to_page(pfn);
@@ -251,7 +255,10 @@ void kho_c_unhold(struct kho_producer *producer)
 	module_put(producer->owner);
 }
 
-/* False when the module is being unloaded: its files in sysfs serve writers until they are gone. */
+/*
+ * False if the module is being unloaded: until its sysfs files are removed, writers can still get
+ * here.
+ */
 bool kho_c_hold_self(void)
 {
 	return try_module_get(THIS_MODULE);
@@ -535,7 +542,7 @@ static struct bin_attribute in_dt_attr = {
 	.read = in_dt_read,
 };
 
-/* Binary, so that its list of nodes may be longer than a page. */
+/* A binary file, because its list of nodes may be longer than a page. */
 static struct bin_attribute release_attr = {
 	.attr = { .name = "release", .mode = 0600 },
 	.read = release_read,
@@ -554,7 +561,7 @@ void kho_c_dt_withdraw(void)
 	sysfs_remove_bin_file(kho_kobj, &dt_attr);
 }
 
-/* Its files go now, also when somebody else still has a reference on it. */
+/* Removes the files at once, even if another user still has a reference on @kobj. */
 static void withdraw(struct kobject *kobj)
 {
 	kobject_del(kobj);
@@ -602,7 +609,10 @@ static int __init kho_init(void)
 	return error;
 }
 
-/* Never runs in the active phase, which holds a reference on the module. Removing the files waits for who uses them. */
+/*
+ * Never runs in the active phase, which holds a reference on the module. Removing the files waits
+ * for running reads and writes.
+ */
 static void __exit kho_exit(void)
 {
 	withdraw(in_kobj);

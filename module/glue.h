@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The boundary between the C glue and the Rust half. kho_c_*: kernel macros, inline functions and
- * version differences, given to Rust (src/boundary/ffi.rs declares the same). kho_rs_*: what Rust gives to the
- * glue (src/boundary/entry.rs defines them).
+ * version differences that C provides to Rust (src/boundary/ffi.rs declares the same). kho_rs_*:
+ * functions that Rust provides to the glue (src/boundary/entry.rs defines them).
  */
 #ifndef KHO_GLUE_H
 #define KHO_GLUE_H
@@ -49,7 +49,7 @@ int kho_rs_claim_node(s64 node);
 int kho_rs_hold_node(struct kho_producer *producer, s64 node);
 int kho_rs_release_node(const char *producer, s64 node);
 int kho_rs_release(u64 addr, u64 len);
-/* Page frame number, 0 when there is no memory. */
+/* Page frame number; 0 if there is no memory. */
 u64 kho_rs_alloc_pages(size_t count);
 u64 kho_rs_take_pages(size_t count);
 void kho_rs_free_pages(u64 pfn, size_t count);

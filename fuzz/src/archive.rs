@@ -6,7 +6,7 @@ use std::fs;
 
 const BLOCK: usize = 512;
 
-/// An archive whose headers get right checksums first, so that what is behind them is reached.
+/// Unpacks an archive after correcting the checksums of its headers, so that the fuzzer reaches the code behind them.
 pub fn archive(data: &[u8]) {
     let mut data = data.to_vec();
     for block in data.chunks_exact_mut(BLOCK) {

@@ -1,4 +1,4 @@
-//! Data that early boot left behind: the setup_data chain, and memory by /proc/kcore.
+//! Data that early boot left behind: the setup_data chain, and memory read through /proc/kcore.
 
 use crate::{Cursor, clear, put, scratch};
 use kho::chain::{ChainError, Node, Policy, ShortIndirect, walk};
@@ -50,7 +50,7 @@ pub fn chain(data: &[u8]) {
 }
 
 pub fn chains() -> Vec<Vec<u8>> {
-    // A node of another type, then two of ours.
+    // A node of another type, then two of kho's.
     let mut bytes = Vec::new();
     let mut node = |next: u64, kind: u32, data: &[u8]| {
         bytes.extend(next.to_le_bytes());
@@ -80,7 +80,7 @@ pub fn chains() -> Vec<Vec<u8>> {
     vec![bytes]
 }
 
-/// Type and data of up to four nodes, each behind a byte that says how long it is.
+/// Type and data of up to four nodes, each behind a byte that holds its length.
 pub fn sysfs(data: &[u8]) {
     let base = "sysfs/sys/kernel/boot_params";
     clear(&format!("{base}/setup_data"));

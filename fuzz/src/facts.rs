@@ -148,7 +148,7 @@ pub fn efis() -> Vec<Vec<u8>> {
     vec![seed]
 }
 
-/// One text, as each of several files.
+/// One text, used as the content of each of several files.
 pub fn host(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let cpu = CpuFlags::parse(&text);

@@ -1,4 +1,4 @@
-//! Files that are loaded.
+//! Kernel files that a loader loads.
 
 use kho_kexec::bootparam::HDR_MAX;
 use kho_kexec::cpio;
@@ -51,7 +51,7 @@ fn write(file: &mut [u8], at: usize, bytes: &[u8]) {
 }
 
 pub fn kernels() -> Vec<Vec<u8>> {
-    // One sector of setup code would do; the header says how many there are.
+    // One sector of setup code would be enough; the header holds the number of sectors.
     let sectors = 3_usize;
     let mut kernel = vec![0; (sectors + 1) * 512];
     write(&mut kernel, 0x1f1, HEADER);
@@ -61,7 +61,7 @@ pub fn kernels() -> Vec<Vec<u8>> {
     write(&mut kernel, 0x300, b"6.12.95-cloud-amd64 (debian) #1 SMP\0");
     kernel.extend([0x90; 0x1000]);
 
-    // A PE file with one section, called as in a unified kernel image.
+    // A PE file with one section, named as in a unified kernel image.
     let mut uki = vec![0; 0x200];
     write(&mut uki, 0, b"MZ");
     write(&mut uki, 0x3c, &0x80_u32.to_le_bytes());

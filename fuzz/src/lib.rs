@@ -1,10 +1,10 @@
-//! Fuzz targets: one for every parser that sees bytes which this project did not write itself.
+//! Fuzz targets: one for every parser of bytes that this project did not write itself.
 //!
-//! A [`Target`] takes any bytes. It fails by panicking, and it does not only look for panics of the parser: whatever
-//! is accepted is held to what the parser promises (it can be written again and read back alike, two readers agree,
-//! a refusal changed nothing). The same functions run in three ways: under libFuzzer with AddressSanitizer (`cargo
-//! xtask fuzz`, and briefly in `cargo xtask test`), over the committed corpus and over everything that fuzzing ever
-//! found (`tests/replay.rs`, in an ordinary test run).
+//! A [`Target`] takes any bytes. It fails by panicking. It looks for panics of the parser, and it also checks the
+//! parser's promises for every accepted input (the input can be written again and read back alike, two readers agree, a
+//! refusal changed nothing). The same functions run in three ways: under libFuzzer with AddressSanitizer (`cargo xtask
+//! fuzz`, and briefly in `cargo xtask test`), over the committed corpus, and over all inputs that fuzzing ever found
+//! (`tests/replay.rs`, in an ordinary test run).
 //!
 //! To add a parser, add a function to one of the modules here and a line to [`TARGETS`].
 
@@ -32,7 +32,7 @@ fn scratch() -> &'static std::path::Path {
             } else {
                 tempfile::tempdir()
             };
-            // Leaked on purpose: libFuzzer leaves by _exit, and runs no destructor either way.
+            // Leaked on purpose: libFuzzer leaves by _exit, which runs no destructor.
             Box::leak(dir.expect("a temporary folder").keep().into_boxed_path())
         };
     }
@@ -50,12 +50,12 @@ fn put(path: &str, bytes: &[u8]) {
     }
 }
 
-/// Forgets what is below this folder of [`scratch`].
+/// Removes everything below this folder of [`scratch`].
 fn clear(path: &str) {
     let _ = std::fs::remove_dir_all(scratch().join(path));
 }
 
-/// Takes numbers from an input until there is nothing left; then they are all zero.
+/// Takes numbers from an input; at its end all further numbers are zero.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {

@@ -1,4 +1,4 @@
-//! Text that people write.
+//! Text written by people.
 
 use kho::RangeSet;
 use kho::headroom::CmdlineMemory;
@@ -6,7 +6,7 @@ use kho::scratch::{parse_size_bytes, size_from_cmdline};
 use kho_kexec::cmdline;
 use std::path::Path;
 
-/// A line, split at the first NUL into what is there and what is appended.
+/// A command line, split at the first NUL into the base line and the appended part.
 pub fn command_line(data: &[u8]) {
     let mut parts = data.splitn(2, |byte| *byte == 0);
     let (base, append) = (parts.next().unwrap_or(&[]), parts.next().unwrap_or(&[]));
@@ -30,7 +30,7 @@ pub fn command_line(data: &[u8]) {
             !arrive || init == Some(cmdline::ARRIVE_PATH.as_bytes()),
             "{init:?}"
         );
-        // What the next kernel passes on is what this one was given, rdinit= included.
+        // The line that the next kernel passes on equals the line that this kernel got, with rdinit= included.
         let passed = cmdline::reuse(&built.line);
         let again =
             cmdline::build(&passed, b"", arrive, 4096).expect("what was built can be built again");
@@ -39,7 +39,7 @@ pub fn command_line(data: &[u8]) {
     }
 }
 
-/// Parameters of the kernel, without what belongs to how it was loaded.
+/// Parameters of the kernel, without those that the loader of that kernel added.
 fn values(line: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     cmdline::arguments(line)
         .filter(|a| !(a.name == b"BOOT_IMAGE" && a.value.is_some()))

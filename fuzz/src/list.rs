@@ -4,19 +4,19 @@ use crate::{archive, chain, facts, image, lines, modules, planner, state, trace,
 
 /// A parser under test.
 pub struct Target {
-    /// Short, unique.
+    /// Name of the target, short and unique.
     pub name: &'static str,
     /// Description of the bytes.
     pub about: &'static str,
     /// Runs the parser on any bytes. Panics if the parser breaks a promise.
     pub run: fn(&[u8]),
-    /// Inputs that are accepted: where fuzzing starts.
+    /// Inputs that the parser accepts, from which fuzzing starts.
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Length of the longest input, in bytes: longer inputs find nothing more.
     pub max_len: usize,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: &[Target] = &[
     target(
         "state-tree",

@@ -11,7 +11,7 @@ use khofs_decide::{options, pack, restore};
 /// Physical address of the input's first byte.
 const AT: u64 = 0x10_0000;
 
-/// The input as memory, with the chain at its start, and as text of `/proc/iomem`.
+/// The input as memory, with the chain at its start, and also as text of `/proc/iomem`.
 pub fn chain(data: &[u8]) {
     let mut boot_params = vec![0; 0x258];
     boot_params[0x250..].copy_from_slice(&AT.to_ne_bytes());
@@ -21,7 +21,7 @@ pub fn chain(data: &[u8]) {
         let from = range.start().get().checked_sub(AT).ok_or(EINVAL)?;
         let from = usize::try_from(from).map_err(|_| EINVAL)?;
         let len = usize::try_from(range.len()).map_err(|_| EINVAL)?;
-        // The kernel maps pages: what is behind the end of this memory is none.
+        // The kernel maps whole pages; there is no memory behind the end of these.
         let end = from.checked_add(len).ok_or(EINVAL)?;
         Ok(data.get(from..end).ok_or(EINVAL)?.to_vec())
     };
@@ -49,7 +49,7 @@ pub fn chains() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Two numbers, of the first page and of the pages of the `mem` property, and the bytes in it.
+/// Two numbers, the first page and the number of pages of the `mem` property, and the bytes in these pages.
 pub fn khofs(data: &[u8]) {
     let mut cursor = Cursor(data);
     let (first, count) = (cursor.u8(), cursor.u8());
@@ -70,10 +70,10 @@ pub fn khofs(data: &[u8]) {
             "a page twice, or none's"
         );
         assert_eq!(restored.len(), summary.links.len());
-        // The root has no entry; it counts its directories' `..` as tmpfs does.
+        // No entry names the root; as in tmpfs, the root counts the `..` of its directories.
         assert!(summary.links.iter().skip(1).all(|links| *links > 0));
     } else {
-        // Also what is refused must not do harm to a reader that believes it.
+        // A refused tree must not do harm either to a reader that believes it.
         let _ = restore(bytes, &mut Vec::new());
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -152,7 +152,7 @@ pub fn khofs_trees() -> Vec<Vec<u8>> {
     };
     vec![
         seed(100, 5, &write(&[(0, 100, 2), (2, 104, 1)])),
-        // The page in the midst is lost.
+        // The page in the middle is lost.
         seed(100, 5, &write(&[(0, 100, 2), (2, 0, 1), (3, 102, 3)])),
         seed(0, 0, b"name=a,size=50%,nr_inodes=10k,mode=1777,uid=0,gid=1"),
     ]

@@ -1,4 +1,4 @@
-//! The planner: any machine, any wish.
+//! The planner: any machine, any request.
 
 use crate::Cursor;
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
@@ -26,8 +26,7 @@ fn size(cursor: &mut Cursor<'_>) -> u64 {
     mantissa.checked_shl(exponent.into()).unwrap_or(u64::MAX)
 }
 
-/// A request. A plan that is not refused has to keep every promise, by the second look that shares nothing with the
-/// first.
+/// A request. An accepted plan has to keep every promise, by the second check, which shares no code with the first.
 pub fn planner(data: &[u8]) {
     let mut c = Cursor(data);
     let ram = set(&mut c, 6);

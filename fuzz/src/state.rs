@@ -1,4 +1,4 @@
-//! Files that a `kho` of the same boot wrote, or that another program wrote in its place.
+//! Files that a `kho` of the same boot wrote, or that another program wrote in their place.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -6,7 +6,7 @@ use kho_cli::state::records::{ArmedFile, KeepFile, LoadedFile, ReservedFile, par
 use kho_kexec::cmdline;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// The boot that files are of.
+/// Id of the boot to which the files belong.
 const BOOT: &str = "3f1c";
 
 /// A byte that chooses the file, and its text.
@@ -30,7 +30,7 @@ pub fn records(data: &[u8]) {
     }
 }
 
-/// Checks that a text that is accepted can be written again, and is then the same.
+/// Checks that an accepted text can be written again and then reads the same.
 fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     let content = parse::<T>(text, BOOT).ok()??;
     let once = serde_json::to_value(&content).expect("what was read can be written");
@@ -40,13 +40,13 @@ fn again<T: DeserializeOwned + Serialize>(text: &str) -> Option<T> {
     Some(content)
 }
 
-/// Longest command line of any kernel that is armed here.
+/// Longest command line of any kernel that this target arms.
 const LINE_MAX: u64 = 2047;
 
 /// The running kernel's command line.
 const RUNNING: &[u8] = b"root=/dev/vda1 rdinit=/kho-arrive quiet -- single";
 
-/// The text of `armed.json`, and what a capture does with it before it opens a file.
+/// The text of `armed.json`, and the steps of a capture before it opens a file.
 pub fn armed(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -84,7 +84,7 @@ pub fn armed_files() -> Vec<Vec<u8>> {
         armed(
             r#""reuse_cmdline":true,"command_line":null,"append":"quiet -- 3","scratch":"64M","max_ranges":20,"no_activate":false,"no_module_check":true,"forget_arrived":false,"plain_line":[114,111],"on_failure":"stop""#,
         ),
-        // As an older one writes it.
+        // The file as an older version writes it.
         armed(
             r#""reuse_cmdline":false,"command_line":"root=/dev/sda rdinit=/bin/sh \"a=b c\"","append":null,"scratch":null,"max_ranges":null,"forget_arrived":true,"plain_line":[],"on_failure":null"#,
         ),

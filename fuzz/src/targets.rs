@@ -1,5 +1,5 @@
-//! Lists the targets, one a line: name, length of the longest input, what it is. With a folder as its argument it writes
-//! each target's seeds below it.
+//! Lists the targets, one per line: name, length of the longest input, description. With a folder as its argument it
+//! writes each target's seeds below that folder.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -30,7 +30,7 @@ fn show(meta: &Meta, bytes: &[u8], page_size: usize) {
             records <= bytes.len() / 4,
             "more events than there is room for"
         );
-        // Slow on purpose: formats may make much of a record.
+        // Formatting is slow, because a format may make long text of a short record.
         if records > 300 {
             continue;
         }
@@ -46,7 +46,7 @@ fn show(meta: &Meta, bytes: &[u8], page_size: usize) {
     assert!(file.starts_with(b"\x17\x08\x44tracing6\0"));
 }
 
-/// Lines of a stack trace are lines, and a tab does no harm; nothing else that a terminal obeys comes through.
+/// Checks that text is harmless on a terminal: line breaks and tabs may pass, no other control character may.
 fn assert_harmless(text: &str) {
     let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     assert!(!text.chars().any(obeyed), "{text:?}");
@@ -64,7 +64,7 @@ pub fn arrived(data: &[u8]) {
     show(&meta, cursor.0, 4096);
 }
 
-/// Pages, with a description that is sound. The first byte says how long pages are, and how much of one was read.
+/// Pages, with a valid description. The first byte gives the length of pages, and the number of bytes already read.
 pub fn pages(data: &[u8]) {
     let mut cursor = Cursor(data);
     let how = cursor.u8();
@@ -76,7 +76,7 @@ pub fn pages(data: &[u8]) {
         let read = usize::from(how) * 4;
         if let Ok(Some(rest)) = unread(bytes, &layout, read) {
             assert_eq!(rest.len(), bytes.len());
-            // What is left are the events from there on, at the same times.
+            // The rest holds the events from that byte on, at the same times.
             let later: Vec<_> = events
                 .iter()
                 .filter_map(|event| event.as_ref().ok())
@@ -96,21 +96,21 @@ pub fn pages(data: &[u8]) {
             assert_eq!(left, later);
         }
     }
-    // A page of 4 KiB each, or all of it in one; a short input is filled up.
+    // Pages of 4 KiB or of 8 KiB; a short input is padded.
     let mut whole = bytes.to_vec();
     whole.resize(bytes.len().next_multiple_of(4096), 0);
     show(&sound(), &whole, if how & 1 == 0 { 4096 } else { 8192 });
     show(&sound(), bytes, 4096);
 }
 
-/// Words at addresses, all of them kernel memory that there is; a ring of very many pages comes to an end some time.
+/// Words at addresses, all of them valid kernel memory. The number of reads is limited, so that a huge ring ends.
 struct Words<'a>(&'a [u8], Cell<u32>);
 
 const BASE: u64 = 0xffff_8880_0000_0000;
 
 impl KernelMemory for Words<'_> {
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), String> {
-        // Pointers are small in the input: an address is BASE and an offset into it, repeated for ever.
+        // Pointers are small in the input: an address is BASE plus an offset into the input, which repeats endlessly.
         let at =
             usize::try_from(addr.wrapping_sub(BASE) % (self.0.len().max(1) as u64)).unwrap_or(0);
         self.1.set(self.1.get() + 1);
@@ -124,7 +124,7 @@ impl KernelMemory for Words<'_> {
     }
 }
 
-/// The memory of a kernel, from which the walk begins at its start.
+/// The memory of a kernel; the walk begins at its start.
 pub fn live(data: &[u8]) {
     if data.is_empty() {
         return;
@@ -151,7 +151,7 @@ pub fn live(data: &[u8]) {
     }
 }
 
-/// BTF, with the names that are looked for.
+/// BTF that contains the wanted names.
 pub fn btf(data: &[u8]) {
     let _ = Offsets::new(data).map_err(|error| error.to_string());
     if let Ok(structs) = Structs::parse(data, &["buffer_page"]) {
@@ -181,7 +181,7 @@ const COMMON: &str = "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\ts
     \tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;\n\
     \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;\n\n";
 
-/// Events of all shapes: `print` (5), `function` (1), one with what `print fmt` knows (300), a probe (301).
+/// Events of several kinds: `print` (5), `function` (1), one that uses all of `print fmt` (300), a probe (301).
 fn sound() -> Meta {
     let event = |system: &str, name: &str, id: u16, rest: &str| EventText {
         system: system.to_owned(),
@@ -246,7 +246,7 @@ fn page(records: &[(u16, &[u8])]) -> Vec<u8> {
         events.extend(((9 << 5) | words).to_le_bytes());
         events.extend(record);
     }
-    // An extension of the time, padding that is skipped, and the end.
+    // A time extension, padding that is skipped, and the end.
     for word in [(5u32 << 5) | 30, 1, (2 << 5) | 29, 8, 0, 29] {
         events.extend(word.to_le_bytes());
     }
@@ -365,7 +365,7 @@ pub fn btfs() -> Vec<Vec<u8>> {
 pub fn lives() -> Vec<Vec<u8>> {
     let mut memory = vec![0u8; 0x600];
     let mut put = |at: usize, value: u64| memory[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    // The list, the one array in it, its buffer, the table, and the CPU's buffer with a ring of two.
+    // The list, its one array, the array's buffer, the table, and the CPU's buffer with a ring of two.
     put(0, BASE + 0x40);
     put(0x40, BASE);
     put(0x50, BASE + 0x60);

@@ -12,7 +12,7 @@ use kho_format::catalogue::Catalogue;
 use kho_format::validate::Layer;
 use kho_format::{dts, mainline, text, validate, view};
 
-/// A tree from anywhere.
+/// A tree from any source.
 pub fn state_tree(data: &[u8]) {
     let all = validate::validate(data, None).expect("memory");
     let tree = match Reader::new(data) {
@@ -64,7 +64,7 @@ fn events(tree: &Reader<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Names that are read and never written (see [`kho::tree`]).
+/// Whether a name is accepted by the reader but refused by the writer (see [`kho::tree`]).
 fn is_only_read(name: &str) -> bool {
     kho::tree::RESERVED_PROPERTIES.contains(&name) || name.contains(['#', '*', '?', '@'])
 }
@@ -100,7 +100,7 @@ fn written_again_is_the_same(tree: &Reader<'_>) {
     assert_eq!(events(tree), events(&again));
 }
 
-/// The index and the plain walk find the same nodes.
+/// Checks that the index and the plain walk find the same nodes.
 fn index_agrees(tree: &Reader<'_>) {
     let index = Index::new(tree).expect("a tree that was checked");
     assert_eq!(index.len(), tree.nodes().count());
@@ -111,7 +111,7 @@ fn index_agrees(tree: &Reader<'_>) {
     }
 }
 
-/// A kernel's part, with its checksum made right so that what is behind it is reached.
+/// A kernel's part with a corrected checksum, so that the fuzzer reaches the code behind the check.
 pub fn kernel_part(data: &[u8]) {
     let mut data = data.to_vec();
     let sealed = seal(&mut data).is_ok();

@@ -1,4 +1,4 @@
-//! The corpus, the seeds and everything that fuzzing ever found, through every target, without instrumentation.
+//! Every target, without instrumentation, on the corpus, the seeds and all inputs that fuzzing ever found.
 
 use kho_fuzz::{TARGETS, Target};
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ fn files(dir: &str, target: &Target) -> Vec<PathBuf> {
 }
 
 fn replay(target: &Target, path: &Path) {
-    // A panic then names its input.
+    // If the target panics, this line names the input.
     eprintln!("{}: {}", target.name, path.display());
     (target.run)(&std::fs::read(path).unwrap());
 }
@@ -39,7 +39,7 @@ fn seeds_are_short_enough() {
     }
 }
 
-/// Every prefix of a seed, and every byte of it inverted: the mutations that need no luck.
+/// Every prefix of a seed, and every seed with one byte inverted: mutations that need no luck.
 #[test]
 fn damaged_seeds() {
     for target in TARGETS {
@@ -69,7 +69,7 @@ fn corpus() {
     eprintln!("{count} inputs");
 }
 
-/// The inputs that fuzzing found. `found/README.md` tells the story of each.
+/// The inputs that fuzzing found. `found/README.md` describes each.
 #[test]
 fn found() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("found");

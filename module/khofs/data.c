@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * C glue of khofs: file data. Which page goes where is decided in Rust.
+ * C glue of khofs: file data. The Rust half decides which page goes where.
  *
- * Pages of files are in the page cache and nowhere else: not on the LRU lists and not charged to a memory
- * cgroup, as hugetlbfs does it (mm/hugetlb.c), because they stay when the process and its cgroup are gone. Besides
- * the page cache's reference each has one that khofs holds until the page goes back to the system.
+ * A file's pages are in the page cache only: they are neither on LRU lists nor charged to a memory
+ * cgroup, as in hugetlbfs (mm/hugetlb.c), because they stay after their process and cgroup are gone.
+ * Besides the page cache's reference each page has one that khofs holds until the page goes back to
+ * the system.
  */
 #include <linux/fs.h>
 #include <linux/highmem.h>
@@ -29,8 +30,9 @@ int khofs_enter(void)
 }
 
 /*
- * The same with a folio or a mapping's invalidate lock held, which somebody else may wait for between enter and exit: does
- * not wait for a freeze that is waiting for them.
+ * As khofs_enter(), for a caller that holds a folio or a mapping's invalidate lock. A task between
+ * enter and exit may wait for that lock, so this function does not wait for a freeze that waits for
+ * that task.
  */
 static int enter_locked(void)
 {
@@ -47,7 +49,7 @@ void khofs_exit(void)
 	percpu_up_read(&gate);
 }
 
-/* Waits for everybody who is between enter and exit. */
+/* Waits until no task is between enter and exit. */
 void khofs_c_freeze(bool frozen)
 {
 	percpu_down_write(&gate);
@@ -58,8 +60,8 @@ void khofs_c_freeze(bool frozen)
 }
 
 /*
- * Puts a folio that khofs owns into the page cache, which gets references of its own, one for each page
- * (__filemap_add_folio() of mm/filemap.c).
+ * Puts a folio that khofs owns into the page cache. The page cache gets its own references, one for
+ * each page (__filemap_add_folio() of mm/filemap.c).
  */
 int khofs_c_insert(struct inode *inode, u64 index, u64 pfn, bool locked)
 {
@@ -136,8 +138,9 @@ struct page *khofs_get_page(struct inode *inode, pgoff_t index)
 		int brought;
 
 		/*
-		 * Somebody else may bring the page at any time: it is in the page cache before it is off the list of what
-		 * is not, so only a look after that list was found not to have it says that there is a hole.
+		 * Another task may bring the page at any time. It puts the page into the page cache
+		 * before it takes it off the list of lazy pages. So only a lookup after that list
+		 * was seen empty proves a hole.
 		 */
 		if (!smp_load_acquire(&khofs_i(inode)->lazy))
 			last = true;
@@ -145,7 +148,7 @@ struct page *khofs_get_page(struct inode *inode, pgoff_t index)
 		if (page) {
 			struct folio *folio = page_folio(page);
 
-			/* Whoever writes it the first time holds the lock. */
+			/* The task that writes the page first holds the lock. */
 			if (!folio_test_uptodate(folio)) {
 				folio_lock(folio);
 				folio_unlock(folio);
@@ -169,7 +172,7 @@ struct page *khofs_get_page(struct inode *inode, pgoff_t index)
 	}
 }
 
-/* Zeros from byte @from to before byte @to. */
+/* Zeroes the bytes from @from to before @to. */
 static void zero(struct folio *folio, size_t from, size_t to)
 {
 	while (from < to) {
@@ -189,8 +192,8 @@ void khofs_fill_folio(struct folio *folio, bool clean)
 }
 
 /*
- * How many of @len bytes of a folio, from @offset on, are before the first page whose memory failed: khofs_get_page() looks
- * at one page, and a folio of 2 MiB is read and written in larger parts.
+ * Number of bytes, of @len from @offset on, before the first page whose memory failed.
+ * khofs_get_page() checks one page, but a folio of 2 MiB is read and written in larger parts.
  */
 static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 {
@@ -200,13 +203,17 @@ static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 	return good ? min_t(size_t, len, ((first + good) << PAGE_SHIFT) - offset) : 0;
 }
 
-/* What lock_page_at() says of a folio that is new: the gate is still held; its pages are not zero. */
+/*
+ * What lock_page_at() reports of a new folio: GROWN: the gate is still held. STALE: its pages are
+ * not zero.
+ */
 #define GROWN 1UL
 #define STALE 2UL
 
 /*
- * The same, locked, and a hole is filled: with zeros, or, if @grown is given, with a folio that is not uptodate, which the
- * caller writes to, zeroing the rest, before it leaves the gate.
+ * As khofs_get_page(), and locks the page and fills a hole: with zeros, or, if @grown is given,
+ * with a folio that is not uptodate. The caller then writes to the folio and zeroes the rest of it
+ * before it leaves the gate.
  */
 static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want,
 				 unsigned long *grown)
@@ -249,7 +256,7 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 
 /* Writing */
 
-/* *@fsdata is what end() has to know of the folio. Nothing between them faults on user memory. */
+/* *@fsdata tells end() about the folio. No code between begin() and end() faults on user memory. */
 static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep, void **fsdata)
 {
 	unsigned long grown = 0;
@@ -267,7 +274,7 @@ static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page 
 		return PTR_ERR(page);
 	folio = page_folio(page);
 	offset = offset_in_folio(folio, pos);
-	/* The caller writes no further than to the end of the folio. A new one is good. */
+	/* The caller does not write past the end of the folio. A new folio has no failed memory. */
 	here = min_t(size_t, len, folio_size(folio) - offset);
 	if (!grown && good_bytes(folio, offset, here) < here) {
 		folio_unlock(folio);
@@ -293,7 +300,7 @@ static int end(struct inode *inode, loff_t pos, unsigned int copied, struct foli
 	}
 	if (grown)
 		folio_mark_uptodate(folio);
-	/* i_rwsem is held, so nobody else changes the size. */
+	/* The caller holds i_rwsem, so no other task changes the size. */
 	if (copied && last > inode->i_size) {
 		int error = grown ? 0 : enter_locked();
 
@@ -350,7 +357,10 @@ static int write_end(WRITE_ARG arg, struct address_space *mapping, loff_t pos, u
 }
 #endif
 
-/* Memory that failed stays in its place, so that its content is not taken for a hole: who touches it gets an error. */
+/*
+ * Memory that failed stays in its place, so that it does not become a hole: an access to it gets an
+ * error.
+ */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
 static int failed(struct address_space *mapping, struct folio *folio)
 #else
@@ -373,8 +383,8 @@ const struct address_space_operations khofs_aops = {
 };
 
 /*
- * A file that grew in small steps has its pages where they would be in folios of 2 MiB: makes such a folio wherever one
- * was completed by writing from @start to @end.
+ * A file that grew in small steps has its pages at the places that they would have in folios of 2
+ * MiB. Makes such a folio wherever the writes from @start to @end completed one.
  */
 static void collapse(struct inode *inode, loff_t start, loff_t end)
 {
@@ -404,7 +414,7 @@ static ssize_t write_iter(struct kiocb *iocb, struct iov_iter *from)
 	result = generic_write_checks(iocb, from);
 	if (result <= 0)
 		goto out;
-	/* A write that would grow the file fails as a whole; one in place goes on. */
+	/* A write that would grow the file fails as a whole; a write in place goes on. */
 	if (READ_ONCE(khofs_frozen) && iocb->ki_pos + iov_iter_count(from) > i_size_read(inode)) {
 		result = -EBUSY;
 		goto out;
@@ -501,8 +511,8 @@ static vm_fault_t fault(struct vm_fault *vmf)
 			return VM_FAULT_LOCKED;
 		}
 		/*
-		 * A hole in the active phase: a write into it would be lost, so it does not take place. While the phase is
-		 * entered this comes back here until it is.
+		 * A hole in the active phase: a write into it would be lost, so the fault waits.
+		 * While the phase is still being entered, this loop repeats until it is.
 		 */
 		if (PTR_ERR(page) == -EBUSY)
 			cond_resched();
@@ -511,7 +521,7 @@ static vm_fault_t fault(struct vm_fault *vmf)
 	}
 }
 
-/* Whatever is in the page cache around a fault. */
+/* Maps pages that are in the page cache around a fault. */
 static vm_fault_t map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
 {
 	struct page *page = find_get_page(vmf->vma->vm_file->f_mapping, vmf->pgoff);

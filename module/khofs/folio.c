@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * C glue of khofs: folios of 2 MiB out of pages that are there already.
+ * C glue of khofs: folios of 2 MiB, made of existing pages.
  *
- * What arrived must not go through the page allocator, which would erase it, and the function that makes a compound page of
- * given pages, prep_compound_page(), is not exported. What it does is done here, as the kernels below do it; for any
- * other kernel khofs keeps to single pages. When the module is loaded, what is made here is held against a folio that the
- * kernel made (khofs_c_check_folios()); if they differ, khofs keeps to single pages too.
+ * Arrived pages must not go through the page allocator, which would erase them. The kernel does not
+ * export prep_compound_page(), the function that makes a compound page of given pages. So this file
+ * does the same, for the kernels listed below; on any other kernel khofs uses single pages only.
+ * When the module is loaded, it compares a folio made here with a folio made by the kernel
+ * (khofs_c_check_folios()); if they differ, khofs uses single pages too.
  *
- * A folio of khofs has one reference of khofs besides those of the page cache and its users, for as long as khofs owns the
- * memory. Therefore the kernel never splits one itself (mm/huge_memory.c counts the references before it changes
- * anything), which it could not do right: it expects the folio on an LRU list.
+ * As long as khofs owns the memory, a folio has one reference of khofs besides those of the page
+ * cache and its users. Therefore the kernel never splits a folio of khofs itself: mm/huge_memory.c
+ * counts the references before it changes anything. It could not split one correctly, because it
+ * expects the folio on an LRU list.
  */
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -26,17 +28,21 @@ module_param(large_folios, bool, 0444);
 MODULE_PARM_DESC(large_folios, "Use folios of 2 MiB where the layout of this kernel's folios is known");
 
 #ifdef KHO_FAULTS
-/* Only in the build for tests: this bit of the struct pages that are verified is wrong. */
+/* Only in the build for tests: inverts this bit of the struct pages that are verified. */
 static int wrong_bit = -1;
 module_param(wrong_bit, int, 0400);
 #endif
 
-/* Whether they are used, and why not. */
+/* Whether khofs makes folios, and if not, the reason. */
 static bool verified, failed;
 static const char *reason = "not verified yet";
 
 #if !defined(CONFIG_TRANSPARENT_HUGEPAGE) || !defined(CONFIG_MEMCG) || defined(CONFIG_MEM_ALLOC_PROFILING)
-/* Page cache without entries of several pages; fields that the comparison below names; tags of every page. */
+/*
+ * No folios: without TRANSPARENT_HUGEPAGE the page cache has no entries of several pages, without
+ * MEMCG the fields that the comparison below names are missing, and with MEM_ALLOC_PROFILING every
+ * page has a tag.
+ */
 #define LAYOUT 0
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
 #define LAYOUT 61
@@ -64,7 +70,10 @@ bool khofs_c_large(void)
 #define FLAGS(page) ((page)->flags)
 #endif
 
-/* As prep_compound_page() and, for file folios, what follows it. The pages' reference counts are 0. */
+/*
+ * As prep_compound_page(), and the steps that follow it for file folios. The pages' reference
+ * counts are 0.
+ */
 static void make(struct page *head)
 {
 	struct folio *folio = (struct folio *)head;
@@ -119,7 +128,10 @@ static void make(struct page *head)
 #endif
 }
 
-/* The reverse, as free_pages_prepare() and __split_folio_to_order() do it. All reference counts are 0. */
+/*
+ * Reverses make(), as free_pages_prepare() and __split_folio_to_order() do. All reference counts
+ * are 0.
+ */
 static void unmake(struct page *head)
 {
 	int i;
@@ -133,7 +145,7 @@ static void unmake(struct page *head)
 		FLAGS(tail) &= ~PAGE_FLAGS_CHECK_AT_PREP;
 		tail->mapping = NULL;
 		set_page_private(tail, 0);
-		/* The page has to be in order before it is one of its own. */
+		/* All fields have to be written before the page counts as a page of its own. */
 		smp_wmb();
 		clear_compound_head(tail);
 	}
@@ -141,8 +153,8 @@ static void unmake(struct page *head)
 }
 
 /*
- * Freezes the reference counts of so many pages, if each is the expected one: then nobody else holds any, and nobody
- * can get one.
+ * Freezes the reference counts of @count pages, if each equals @refs: then no other user holds a
+ * reference, and none can get one.
  */
 static bool freeze(struct page *page, int count, int refs)
 {
@@ -175,8 +187,8 @@ static bool poisoned(struct page *page)
 }
 
 /*
- * Before a folio is mapped: not as a whole when a part of its memory failed. The kernel notes that itself only if it knows
- * what the page is used for.
+ * Called before a folio is mapped: a folio with failed memory must not be mapped as a whole. The
+ * kernel sets the flag itself only if it knows the use of the page.
  */
 void khofs_note_failure(struct folio *folio)
 {
@@ -184,7 +196,10 @@ void khofs_note_failure(struct folio *folio)
 		folio_set_has_hwpoisoned(folio);
 }
 
-/* A folio of pages that are in no page cache and have khofs's reference only. False: somebody looks at one. */
+/*
+ * Makes a folio of pages that are in no page cache and have only khofs's reference. False if
+ * another user holds a page.
+ */
 bool khofs_c_fold(u64 pfn)
 {
 	struct page *head = pfn_to_page(pfn);
@@ -196,7 +211,10 @@ bool khofs_c_fold(u64 pfn)
 	return true;
 }
 
-/* The reverse. False also when a part of its memory failed: none of it is used again. */
+/*
+ * Reverses khofs_c_fold(). False also if a part of the folio's memory failed: then none of it is
+ * used again.
+ */
 bool khofs_c_unfold(u64 pfn)
 {
 	struct page *head = pfn_to_page(pfn);
@@ -208,7 +226,10 @@ bool khofs_c_unfold(u64 pfn)
 	return true;
 }
 
-/* Gives a folio that is in no page cache back. The page allocator looks at single pages only whether their memory failed. */
+/*
+ * Gives back a folio that is in no page cache. The page allocator checks only single pages for
+ * failed memory.
+ */
 void khofs_c_put_folio(u64 pfn)
 {
 	struct page *head = pfn_to_page(pfn);
@@ -218,7 +239,7 @@ void khofs_c_put_folio(u64 pfn)
 		put_page(head);
 		return;
 	}
-	/* Otherwise it stays with khofs for ever. */
+	/* If another user holds the folio, it stays with khofs for ever. */
 	if (!page_ref_freeze(head, 1))
 		return;
 	unmake(head);
@@ -233,8 +254,9 @@ static void count_folio(struct page *head, int pages)
 }
 
 /*
- * Makes single pages of a folio in the page cache, each where it is, so that some of them can go. The caller has the inode's
- * lock and the mapping's invalidate lock. False when somebody holds the folio: it stays whole then.
+ * Splits a folio in the page cache into single pages, each in its place, so that some of them can
+ * be removed. The caller holds the inode's lock and the mapping's invalidate lock. False if another
+ * user holds the folio, which then stays whole.
  */
 bool khofs_split(struct inode *inode, pgoff_t index)
 {
@@ -258,7 +280,7 @@ bool khofs_split(struct inode *inode, pgoff_t index)
 			goto out;
 		xas_lock_irq(&xas);
 		xas_reset(&xas);
-		/* The page cache's, khofs's and ours. */
+		/* The references of the page cache, of khofs and of this function. */
 		if (xas_load(&xas) != folio || !folio_ref_freeze(folio, PAGES + 2)) {
 			xas_unlock_irq(&xas);
 			xas_nomem(&xas, GFP_KERNEL); /* frees what was not used */
@@ -279,20 +301,26 @@ bool khofs_split(struct inode *inode, pgoff_t index)
 		unfreeze(head + 1, PAGES - 1, 2);
 		page_ref_unfreeze(head, 3);
 		xas_unlock_irq(&xas);
-		/* Nothing leaves the page cache meanwhile: the caller has the locks for that. */
+		/*
+		 * No page leaves the page cache meanwhile, because the caller holds the locks for
+		 * that.
+		 */
 		khofs_rs_folded(folio_pfn(folio), false);
 		count_folio(head, -PAGES);
 	}
 out:
-	/* If it was split, this is still about its first page, which has our lock and reference. */
+	/*
+	 * After a split this concerns the first page, which has this function's lock and reference.
+	 */
 	folio_unlock(folio);
 	folio_put(folio);
 	return done;
 }
 
 /*
- * Makes one folio of the pages that the file has from @index on, a multiple of 512, if they are 2 MiB in one piece. The
- * caller has the inode's lock and the mapping's invalidate lock. Without effect when somebody holds one of them.
+ * Makes one folio of the file's pages from @index on, a multiple of 512, if they are 2 MiB in one
+ * piece. The caller holds the inode's lock and the mapping's invalidate lock. Has no effect if
+ * another user holds one of the pages.
  */
 void khofs_collapse(struct inode *inode, pgoff_t index)
 {
@@ -329,7 +357,7 @@ void khofs_collapse(struct inode *inode, pgoff_t index)
 	}
 	unmap_mapping_pages(mapping, index, PAGES, false);
 	xas_lock_irq(&xas);
-	/* The page cache's, khofs's and ours. */
+	/* The references of the page cache, of khofs and of this function. */
 	if (!freeze(head, PAGES, 3)) {
 		xas_unlock_irq(&xas);
 		goto out;
@@ -341,7 +369,10 @@ void khofs_collapse(struct inode *inode, pgoff_t index)
 		goto out;
 	}
 	make(head);
-	/* Flags are cleared by that. Nobody waits for a lock: who does holds a reference. */
+	/*
+	 * make() cleared the flags. No task waits for a page lock, because a waiting task would
+	 * hold a reference.
+	 */
 	__folio_set_locked((struct folio *)head);
 	folio_mark_uptodate((struct folio *)head);
 	folio_set_dirty((struct folio *)head);
@@ -357,9 +388,12 @@ out:
 	}
 }
 
-/* What is compared */
+/* The comparison */
 
-/* Words of struct page number 1 and 2 that mean something in a folio, besides flags, head, and what every page has. */
+/*
+ * Words of struct page number 1 and 2 that have a meaning in a folio, besides flags, head, and the
+ * words compared for every page.
+ */
 static const unsigned long words[2][4] = {
 #if LAYOUT == 61
 	/* dtor and order, mapcount; pincount and number of pages. The deferred list. */
@@ -368,18 +402,23 @@ static const unsigned long words[2][4] = {
 	/* Mapcounts; pages mapped and pincount; number of pages. The deferred list. */
 	{ ~0UL, ~0UL, 0xffffffff, 0 }, { ~0UL, ~0UL, 0, 0 },
 #else
-	/* Mapcount and pages mapped; entire mapcount and pincount; mapcounts of two processes; who they are. The deferred list. */
+	/*
+	 * Mapcount and pages mapped; entire mapcount and pincount; mapcounts of two processes and
+	 * their ids. The deferred list.
+	 */
 	{ ~0UL, ~0UL, ~0UL, ~0UL }, { ~0UL, ~0UL, 0, 0 },
 #endif
 };
 
-/* The same value, or a pointer to the same place of either folio. */
+/* Whether the values are equal, or point to the same place of their folios. */
 static bool same(unsigned long a, unsigned long b, const struct page *first, const struct page *second)
 {
 	return a == b || a - (unsigned long)first == b - (unsigned long)second;
 }
 
-/* What a folio of the kernel's own and one that was made here differ in. */
+/*
+ * The first difference between a folio of the kernel and a folio made here; NULL if there is none.
+ */
 static const char *difference(struct page *real, struct page *made)
 {
 	int i, word;
@@ -409,7 +448,7 @@ static const char *difference(struct page *real, struct page *made)
 	return NULL;
 }
 
-/* Whether these are pages as the page allocator gives them. */
+/* Whether the pages are as the page allocator returns them. */
 static bool single(struct page *page)
 {
 	int i;
@@ -457,7 +496,7 @@ void khofs_c_check_folios(void)
 		spoil(block);
 		if (!reason && !khofs_c_unfold(page_to_pfn(block)))
 			reason = "counts";
-		/* If something is wrong with them, they are not given back. */
+		/* Pages with a wrong field are not given back. */
 		if (!reason && single(block)) {
 			verified = true;
 		} else {

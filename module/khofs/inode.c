@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * C glue of khofs: names and attributes. Names live in the dentry cache, every dentry pinned, as in ramfs
- * (fs/ramfs/inode.c); extended attributes in Rust.
+ * C glue of khofs: names and attributes. Names live in the dentry cache, every dentry pinned, as in
+ * ramfs (fs/ramfs/inode.c). The Rust half holds the extended attributes.
  */
 #include <linux/mm.h>
 #include <linux/namei.h>
@@ -81,7 +81,10 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	mapping_set_unevictable(inode->i_mapping);
 	if (S_ISREG(mode) && khofs_c_large())
 		mapping_set_large_folios(inode->i_mapping);
-	/* Neither are the page cache's own nodes charged to who happens to touch a file. */
+	/*
+	 * Likewise, the nodes of the page cache are not charged to a task that happens to touch a
+	 * file.
+	 */
 	inode->i_mapping->i_pages.xa_flags &= ~XA_FLAGS_ACCOUNT;
 	switch (mode & S_IFMT) {
 	case S_IFREG:
@@ -101,7 +104,10 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	}
 }
 
-/* A new inode, which links to so many bytes: an ERR_PTR is -ENOSPC or -ENOMEM. */
+/*
+ * Makes an inode; @target is the length of a symbolic link's target. ERR_PTR(-ENOSPC) or
+ * ERR_PTR(-ENOMEM).
+ */
 static struct inode *new(struct inode *dir, umode_t mode, dev_t dev, size_t target)
 {
 	u32 id = khofs_id(dir->i_sb);
@@ -151,7 +157,7 @@ static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t
 	size_t len = target ? strlen(target) : 0;
 	struct inode *inode;
 
-	/* No longer than check.rs believes in the next kernel. */
+	/* check.rs refuses longer targets in the next kernel. */
 	if (len >= PATH_MAX)
 		return -ENAMETOOLONG;
 	inode = new(dir, mode, dev, len);
@@ -225,8 +231,8 @@ static int tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t m
 }
 
 /*
- * Each name costs a dentry, which stays. The first one is counted with its inode, also when a file that was made without a
- * name (O_TMPFILE) gets it later.
+ * Each name costs a dentry, which stays. The first name is counted with its inode, even if a file
+ * that was made without a name (O_TMPFILE) gets it later.
  */
 static int do_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 {
@@ -247,7 +253,10 @@ static int link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 	return BETWEEN(do_link(old, dir, dentry));
 }
 
-/* Whether an inode stays when it loses this name, so that a name was counted besides it. */
+/*
+ * Whether the inode stays after it loses this name: then the name was counted in addition to the
+ * inode.
+ */
 static bool has_further_names(struct dentry *dentry)
 {
 	return d_really_is_positive(dentry) && !d_is_dir(dentry) && d_inode(dentry)->i_nlink > 1;
@@ -273,7 +282,10 @@ static int rmdir(struct inode *dir, struct dentry *dentry)
 	return BETWEEN(simple_rmdir(dir, dentry));
 }
 
-/* What an overlay leaves in the place of a file that it renames, made before the file goes, as tmpfs does it. */
+/*
+ * Makes the whiteout that an overlay leaves in the place of a renamed file, before the file is
+ * renamed, as tmpfs does.
+ */
 static int whiteout(struct inode *dir, struct dentry *old)
 {
 	struct dentry *dentry = d_alloc(old->d_parent, &old->d_name);
@@ -282,7 +294,7 @@ static int whiteout(struct inode *dir, struct dentry *old)
 	if (!dentry)
 		return -ENOMEM;
 	error = do_make(dir, dentry, S_IFCHR | WHITEOUT_MODE, WHITEOUT_DEV, NULL);
-	/* It is pinned, or was not made. */
+	/* The dentry is pinned, or was not made. */
 	dput(dentry);
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
 	if (!error)
@@ -463,7 +475,7 @@ void *khofs_c_file(struct inode *inode)
 
 void khofs_c_set_lazy(struct inode *inode, u64 pages)
 {
-	/* After the pages got into the page cache, see get_page_at(). */
+	/* After the pages got into the page cache, see khofs_get_page(). */
 	smp_store_release(&khofs_i(inode)->lazy, pages);
 }
 
@@ -484,7 +496,7 @@ struct inode *khofs_c_make_inode(struct super_block *sb, const struct khofs_attr
 		inode->i_mode = attr->mode;
 		inode->i_link = copy;
 	}
-	/* From here on evict_inode gives it back. */
+	/* From here on evict_inode frees @file. */
 	khofs_i(inode)->file = file;
 	inode->i_ino = attr->ino;
 	inode->i_mode = attr->mode;
@@ -523,7 +535,10 @@ struct dentry *khofs_c_root(struct super_block *sb)
 	return sb->s_root;
 }
 
-/* Takes over the caller's reference on @inode; the dentry is pinned, and lives as long as the superblock. */
+/*
+ * Takes over the caller's reference on @inode. The dentry is pinned, and lives as long as the
+ * superblock.
+ */
 struct dentry *khofs_c_attach(struct dentry *parent, const char *name, size_t len, struct inode *inode)
 {
 	struct qstr qstr = QSTR_INIT(name, len);
@@ -544,7 +559,10 @@ struct dentry *khofs_c_attach(struct dentry *parent, const char *name, size_t le
 	return dentry;
 }
 
-/* The next child that has an inode, with a reference; drops the one on @after, which was got here. */
+/*
+ * The next child that has an inode, with a reference. Drops the reference on @after, which came
+ * from this function.
+ */
 struct dentry *khofs_c_next_child(struct dentry *parent, struct dentry *after)
 {
 	struct dentry *at, *found = NULL;
@@ -576,7 +594,7 @@ void khofs_c_put_dentry(struct dentry *dentry)
 	dput(dentry);
 }
 
-/* The names do not change while frozen. */
+/* The names do not change while khofs is frozen. */
 struct inode *khofs_c_dentry(struct dentry *dentry, const char **name, size_t *len)
 {
 	*name = dentry->d_name.name;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The boundary between the C glue of khofs.ko and its Rust half. khofs_c_*: kernel macros, inline functions and
- * version differences, given to Rust (src/boundary/ffi.rs declares the same). khofs_rs_*: what Rust gives to the
- * glue (src/boundary/entry.rs defines them).
+ * The boundary between the C glue of khofs.ko and its Rust half. khofs_c_*: kernel macros, inline
+ * functions and version differences that C provides to Rust (src/boundary/ffi.rs declares the
+ * same). khofs_rs_*: functions that Rust provides to the glue (src/boundary/entry.rs defines them).
  */
 #ifndef KHOFS_H
 #define KHOFS_H
@@ -19,8 +19,9 @@
 #define KHOFS_MAGIC 0x6b686f66
 
 /*
- * An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet; @write_end is
- * where the write(2) under way will end (by the inode's lock).
+ * An inode. @file belongs to the Rust half. @lazy is the number of arrived pages that are not in
+ * the page cache yet. @write_end is the end of the write(2) under way (protected by the inode's
+ * lock).
  */
 struct khofs_inode {
 	void *file;
@@ -40,7 +41,7 @@ static inline u32 khofs_id(const struct super_block *sb)
 	return (u32)(unsigned long)sb->s_fs_info;
 }
 
-/* What stat(2) says of an inode, and what is written down of it. Times are seconds and nanoseconds. */
+/* Attributes of an inode, for stat(2) and for the tree. Times are seconds and nanoseconds. */
 struct khofs_attr {
 	u64 ino;
 	u64 size;
@@ -65,7 +66,8 @@ struct khofs_run {
 };
 
 /*
- * What a page is wanted for: @pages is what the file will have in all; pages @first to before @end are wanted besides it.
+ * The purpose of a page: @pages is the future length of the file in pages; pages @first to before
+ * @end are wanted too.
  */
 struct khofs_want {
 	u64 pages;
@@ -74,9 +76,9 @@ struct khofs_want {
 };
 
 /*
- * The active phase. Whatever changes what is written down of the file system (names, sizes, which page is where)
- * happens between enter and exit. khofs_enter() fails with -EBUSY while frozen. Nothing in between may fault on
- * user memory.
+ * The active phase. Every change of the written-down state of the file system (names, sizes, places
+ * of pages) happens between enter and exit. khofs_enter() fails with -EBUSY while khofs is frozen.
+ * Code between them must not fault on user memory.
  */
 extern wait_queue_head_t khofs_thawed;
 extern bool khofs_frozen;
@@ -91,19 +93,19 @@ extern const struct inode_operations khofs_special_inode_operations;
 extern const struct inode_operations khofs_symlink_inode_operations;
 extern const struct xattr_handler * const khofs_xattr_handlers[];
 /*
- * A page of the page cache, with a reference, uptodate: NULL for a hole, or an ERR_PTR; -EIO when the memory failed, here or
- * in an earlier kernel. The caller keeps truncation away or copes with it.
+ * An uptodate page of the page cache, with a reference; NULL for a hole; or an ERR_PTR, -EIO if the
+ * memory failed in this or in an earlier kernel. The caller excludes truncation or handles it.
  */
 struct page *khofs_get_page(struct inode *inode, pgoff_t index);
-/* Zeros, unless it is @clean, and ready for use. */
+/* Fills a folio with zeros, unless it is @clean, and marks it uptodate. */
 void khofs_fill_folio(struct folio *folio, bool clean);
-/* Before a file grows to @size or is written from there on, with i_rwsem. */
+/* Called before a file grows to @size or is written from there on. The caller holds i_rwsem. */
 int khofs_zero_tail(struct inode *inode, loff_t size);
 long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
 loff_t khofs_llseek(struct file *file, loff_t offset, int whence);
 int khofs_setattr_size(struct inode *inode, loff_t size);
 void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev);
-/* False: somebody holds the folio. */
+/* False if another user holds the folio. */
 bool khofs_split(struct inode *inode, pgoff_t index);
 void khofs_note_failure(struct folio *folio);
 void khofs_collapse(struct inode *inode, pgoff_t index);
@@ -120,51 +122,63 @@ ssize_t khofs_rs_release_store(const char *buf, size_t size);
 /* Gives empty chunks back to the system. */
 void khofs_rs_reap(void);
 
-/* Rust: instances. Options: NULL when there is no memory. */
+/* Rust: instances. Options: NULL if there is no memory. */
 void *khofs_rs_options_new(void);
 void khofs_rs_options_free(void *options);
-/* -ENOPARAM: no such option; -EINVAL: a bad value. @value may be NULL. */
+/* -ENOPARAM if the option is unknown; -EINVAL if its value is bad. @value may be NULL. */
 int khofs_rs_option(void *options, const char *key, const char *value);
-/* The number of the instance that the options name, which is made unless it exists; negative errno. */
+/*
+ * Number of the instance that the options name, which is made if it does not exist; negative errno.
+ */
 int khofs_rs_instance(void *options);
-/* Fills a new superblock with the root alone, or with what arrived. */
+/* Fills a new superblock with only the root, or with the arrived files. */
 int khofs_rs_fill(u32 id, struct super_block *sb, void *options);
-/* For an instance that is there. When it fails, @why says why, and nothing changed. */
+/* Changes an existing instance. On an error, @why has the reason and nothing changes. */
 int khofs_rs_reconfigure(u32 id, void *options, char *why, size_t size);
-/* Ends what khofs_rs_instance() began. */
+/* Ends the operation that khofs_rs_instance() began. */
 void khofs_rs_instance_done(void);
-/* The superblock of the next live instance after number @id, which is set, with an active reference. */
+/*
+ * Superblock of the next live instance after number @id, with an active reference. Sets @id to its
+ * number.
+ */
 struct super_block *khofs_rs_hold_super(u32 *id);
 /* Limit in pages, pages used, limit of inodes, inodes used. */
 void khofs_rs_statfs(u32 id, u64 out[4]);
 ssize_t khofs_rs_show_options(u32 id, char *buf, size_t size);
 
-/* Rust: files. khofs_rs_file_new counts an inode, and what it links to: an ERR_PTR is -ENOSPC or -ENOMEM. */
+/*
+ * Rust: files. khofs_rs_file_new counts an inode and its link target: ERR_PTR(-ENOSPC) or
+ * ERR_PTR(-ENOMEM).
+ */
 void *khofs_rs_file_new(u32 id, size_t target, u64 *ino);
 void khofs_rs_file_free(u32 id, void *file);
-/* Pages that a symbolic link to so many bytes counts as. */
+/* Number of pages that count for a symbolic link with a target of @len bytes. */
 u64 khofs_rs_target_pages(u64 len);
-/* Counts a further name of an inode: -ENOSPC. */
+/* Counts a further name of an inode; -ENOSPC at the limit. */
 int khofs_rs_name_new(u32 id);
 void khofs_rs_name_gone(u32 id);
-/* Brings what arrived for page @index and its neighbours into the page cache: pages brought, or negative errno. */
+/*
+ * Brings the arrived page @index and its neighbours into the page cache: number of pages brought,
+ * or negative errno.
+ */
 int khofs_rs_bring(u32 id, void *file, struct inode *inode, u64 index);
-/* The first page from @index on that is not in the page cache; U64_MAX for none. */
+/* The first page from @index on that is not in the page cache; U64_MAX if every page is. */
 u64 khofs_rs_next_lazy(void *file, u64 index);
 /*
- * Puts new memory into the page cache: the page's frame number, in a folio that is locked, not uptodate, and zero if
- * @clean is set; or negative errno. -EEXIST: somebody did.
+ * Puts new memory into the page cache. Returns the page's frame number, in a folio that is locked,
+ * not uptodate, and zero if @clean is set; or negative errno. -EEXIST if another task put memory
+ * there.
  */
 s64 khofs_rs_grow(u32 id, void *file, struct inode *inode, u64 index, const struct khofs_want *want, bool *clean);
-/* Whether pages may be made folios of 2 MiB. */
+/* Whether khofs may make folios of 2 MiB of pages. */
 bool khofs_rs_may_collapse(u32 id);
-/* 512 pages in the page cache became one folio, or a folio pages. */
+/* Records that 512 pages in the page cache became one folio, or that a folio became pages. */
 void khofs_rs_folded(u64 pfn, bool folded);
-/* -ENOSPC unless so many pages more may be used. */
+/* -ENOSPC unless @pages more may be used. */
 int khofs_rs_room(u32 id, u64 pages);
-/* What arrived for pages @first to @last is not wanted any more. */
+/* Drops the arrived pages @first to @last. */
 int khofs_rs_forget(u32 id, void *file, struct inode *inode, u64 first, u64 last);
-/* The first page from @index on that holds data (or, @hole, that does not). */
+/* The first page from @index on that holds data (or, with @hole, that holds none). */
 u64 khofs_rs_seek(void *file, struct inode *inode, u64 index, bool hole);
 void khofs_rs_page_freed(u64 pfn, u64 count);
 ssize_t khofs_rs_xattr_get(void *file, const char *name, void *buf, size_t size);
@@ -172,8 +186,11 @@ ssize_t khofs_rs_xattr_get(void *file, const char *name, void *buf, size_t size)
 int khofs_rs_xattr_set(u32 id, void *file, const char *name, const void *value, size_t size, int flags);
 ssize_t khofs_rs_xattr_list(void *file, bool trusted, char *buf, size_t size);
 
-/* C: see src/boundary/ffi.rs for what is promised and asked. */
-/* The first ones have the names that kho.ko gives them, whose Rust source is shared. */
+/* C: src/boundary/ffi.rs states the requirements and guarantees. */
+/*
+ * The first functions have the same names as in kho.ko, because the modules share the Rust source
+ * that calls them.
+ */
 void *kho_c_alloc(size_t size);
 void kho_c_free(void *p);
 void kho_c_lock(u32 which);

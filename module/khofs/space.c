@@ -10,9 +10,10 @@
 #include "khofs.h"
 
 /*
- * What a mapping wrote behind the end of the file must not become part of it. Where the file ends in a folio of 2 MiB, that may
- * be mapped as a whole, and all of it written. It may have become single pages since: by a hole that was cut into it, or because
- * this kernel, or this mount, makes no folio of what arrived.
+ * Bytes that a mapping wrote behind the end of the file must not become part of it. If the file
+ * ends in a folio of 2 MiB, the whole folio may be mapped and written. The folio may have become
+ * single pages since: because a hole was cut into it, or because this kernel, or this mount, makes
+ * no folio of arrived pages.
  */
 int khofs_zero_tail(struct inode *inode, loff_t size)
 {
@@ -47,7 +48,7 @@ int khofs_zero_tail(struct inode *inode, loff_t size)
 	return 0;
 }
 
-/* Pages at the two ends of a range that is going to be zeroed in part have to be in the page cache. */
+/* The pages at the two ends of a range that will be zeroed in part have to be in the page cache. */
 static int bring_ends(struct inode *inode, loff_t start, loff_t end)
 {
 	loff_t at[2] = { start, end };
@@ -67,7 +68,10 @@ static int bring_ends(struct inode *inode, loff_t start, loff_t end)
 	return 0;
 }
 
-/* Before the page cache is truncated: a folio that is cut in two becomes pages, unless somebody holds it for long. */
+/*
+ * Called before the page cache is truncated: a folio across @at becomes pages, unless another user
+ * holds it for long.
+ */
 static void split_at(struct inode *inode, loff_t at)
 {
 	int tries;
@@ -79,7 +83,10 @@ static void split_at(struct inode *inode, loff_t at)
 	}
 }
 
-/* Before the page cache is truncated: what arrived must not get there behind its back. */
+/*
+ * Called before the page cache is truncated: arrived pages of the range must not come into it
+ * later.
+ */
 static int forget(struct inode *inode, u64 first, u64 last)
 {
 	if (!READ_ONCE(khofs_i(inode)->lazy) || first > last)
@@ -87,7 +94,7 @@ static int forget(struct inode *inode, u64 first, u64 last)
 	return khofs_rs_forget(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, first, last);
 }
 
-/* Between enter and exit, with i_rwsem. */
+/* Called between enter and exit, with i_rwsem held. */
 int khofs_setattr_size(struct inode *inode, loff_t size)
 {
 	loff_t old = i_size_read(inode);

@@ -2,8 +2,9 @@
 /*
  * C glue of khofs: the module, superblocks and mount options.
  *
- * An instance owns its superblock by an active reference that no umount drops, so the files stay when nothing
- * is mounted. Every mount of a name is one more mount of the same superblock.
+ * An instance owns its superblock by an active reference that no umount drops, so its files stay
+ * when it is not mounted. Every mount of an instance's name is one more mount of the same
+ * superblock.
  */
 #include <linux/delay.h>
 #include <linux/fs_context.h>
@@ -35,7 +36,7 @@ void kho_c_free(void *p)
 	kvfree(p);
 }
 
-/* Number 0 holds the state. Nothing that is allocated under it may wait for a file system. */
+/* Lock 0 protects the state. Allocations under it must not wait for a file system. */
 static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
 static unsigned int nofs;
 
@@ -77,8 +78,8 @@ void kho_c_relax(void)
 
 #ifdef KHO_FAULTS
 /*
- * Only in the build for tests: who comes to the step that `wait_at` names ("fill", "release") waits there until it names
- * none; `waits` says that somebody does.
+ * Only in the build for tests: a task at the step that `wait_at` names ("fill", "release") waits
+ * there until `wait_at` names no step; `waits` is true meanwhile.
  */
 static char wait_at[16];
 module_param_string(wait_at, wait_at, sizeof(wait_at), 0600);
@@ -102,8 +103,8 @@ static inline void wait_here(const char *step)
 /* Pages */
 
 /*
- * Those of the machine, whoever has them: totalram_pages() leaves out what arrived and nobody has claimed yet, so that a part
- * of it would be another number on each hop.
+ * All pages of the machine, in use or not. totalram_pages() leaves out arrived pages that are not
+ * claimed yet, so a percentage of it would be a different number on each hop.
  */
 u64 khofs_c_ram_pages(void)
 {
@@ -130,7 +131,7 @@ void khofs_c_page_put(u64 pfn)
 	put_page(pfn_to_page(pfn));
 }
 
-/* How many pages are good before the first one whose memory failed. */
+/* Number of good pages before the first page whose memory failed. */
 u64 khofs_c_good_pages(u64 pfn, u64 count)
 {
 	u64 good;
@@ -183,10 +184,11 @@ void khofs_c_now(s64 *seconds, u32 *nanoseconds)
 }
 
 /*
- * What arrived comes into the page cache when it is touched, and, a while after the mount, here, in a kernel thread,
- * so that the machine's memory is counted right and nobody waits for it.
+ * An arrived page comes into the page cache when a task touches it. A while after the mount, this
+ * kernel thread brings the rest, so that the machine's memory is counted right and no task waits
+ * for its pages.
  */
-/* Who releases an instance does not wait until all of it was brought. */
+/* A task that releases an instance does not wait until all of it has been brought. */
 static bool bringer_waits;
 
 static void bring_inode(struct inode *inode)
@@ -214,7 +216,9 @@ static void bring_super(struct super_block *sb)
 		if (!READ_ONCE(khofs_i(inode)->lazy) || !igrab(inode))
 			continue;
 		spin_unlock(&sb->s_inode_list_lock);
-		/* Only now that another one holds our place in the list. */
+		/*
+		 * Drop the previous inode only now, because this one holds the place in the list.
+		 */
 		iput(done);
 		bring_inode(inode);
 		done = inode;
@@ -315,7 +319,7 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 {
 	int error;
 
-	/* Again, if there was no memory for it when the module was loaded. */
+	/* Repeats the check if there was no memory for it when the module was loaded. */
 	khofs_c_check_folios();
 	sb->s_maxbytes = MAX_LFS_FILESIZE;
 	sb->s_blocksize = PAGE_SIZE;
@@ -323,7 +327,10 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	sb->s_magic = KHOFS_MAGIC;
 	sb->s_op = &super_ops;
 	sb->s_time_gran = 1;
-	/* So that not every write looks for an attribute with capabilities that it would have to remove. */
+	/*
+	 * Without this flag every write would look for an attribute with capabilities that it would
+	 * have to remove.
+	 */
 	sb->s_flags |= SB_NOSEC;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
 	wait_here("fill");
@@ -334,16 +341,18 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 }
 
 /*
- * Instances come by mounts and go by releases, one at a time. An activation waits for both: what it writes down must
- * neither be in the middle of being filled nor of being given back. Taken before s_umount and with the lock of kho.ko's
- * phase held (hand_over()), so nothing that waits for that is called under it: of kho.h, neither of the two functions that
- * register and kho_hold_node().
+ * Mounts make instances and releases remove them, one at a time. An activation waits for both,
+ * because it must not write down an instance that is being filled or released. The mutex is taken
+ * before s_umount. hand_over() takes it with the lock of kho.ko's phase held, so code under the
+ * mutex must not call a function that waits for that lock: of kho.h, neither of the two functions
+ * that register nor kho_hold_node().
  */
 static DEFINE_MUTEX(come_and_go);
 
 /*
- * Drops the instance's reference: -EBUSY when it is mounted. Others take one of their own in get_tree(), which waits for
- * come_and_go, from a mount, which has one, and in bring_all(), which stops and does not find this superblock again.
+ * Drops the instance's reference; -EBUSY if the instance is mounted. Other references come from
+ * get_tree(), which waits for come_and_go, from a mount, which has one already, and from
+ * bring_all(), which stops and does not find this superblock again.
  */
 int khofs_c_drop_super(struct super_block *sb)
 {
@@ -363,7 +372,7 @@ int khofs_c_drop_super(struct super_block *sb)
 	return error;
 }
 
-/* Sets the limits of an instance that is there. Without effect when it fails. */
+/* Sets the limits of an existing instance. On an error nothing changes. */
 static int change(struct fs_context *fc, u32 id)
 {
 	char why[200];
@@ -375,8 +384,8 @@ static int change(struct fs_context *fc, u32 id)
 }
 
 /*
- * What one mount asks for does not decide for the others of the same superblock: each is read-only or not by its own flag
- * (MNT_READONLY), and the rest means nothing in memory.
+ * The flags of one mount must not apply to other mounts of the same superblock: each mount is
+ * read-only by its own flag (MNT_READONLY), and the other flags have no meaning in memory.
  */
 #define OF_ONE_MOUNT (SB_RDONLY | SB_SYNCHRONOUS | SB_DIRSYNC | SB_MANDLOCK | SB_LAZYTIME)
 
@@ -393,8 +402,9 @@ static int get_tree(struct fs_context *fc)
 	fc->sb_flags &= ~OF_ONE_MOUNT;
 	error = get_tree_keyed(fc, fill, (void *)(unsigned long)id);
 	/*
-	 * What is new was filled with these options, and must not fail any more: it is not SB_BORN before this returns, and who
-	 * finds it would wait for that. What was there is held and locked (s_umount), and an error has to let go of it.
+	 * A new superblock was filled with these options, and nothing may fail any more: it is not
+	 * SB_BORN before this function returns, and a task that finds it would wait for that. An
+	 * existing superblock is held and locked (s_umount), so an error has to release it.
 	 */
 	sb = error ? NULL : fc->root->d_sb;
 	if (sb && (sb->s_flags & SB_BORN)) {
@@ -470,7 +480,7 @@ MODULE_ALIAS_FS("khofs");
 
 /* Handing over */
 
-/* Whether it is known what arrived. */
+/* Whether the arrived nodes have been read. */
 static bool ready;
 
 static int hand_over(struct kho_context *ctx, void *data)
@@ -552,7 +562,7 @@ static int __init khofs_init(void)
 	if (!workers)
 		goto no_workers;
 	khofs_c_check_folios();
-	/* First, because what arrived is a producer's. */
+	/* First, because arrived nodes need a producer that holds them. */
 	error = kho_register_producer(&producer);
 	if (error)
 		goto no_producer;
@@ -584,7 +594,7 @@ no_workers:
 	return error;
 }
 
-/* Only when no instance has files in memory: each holds the module. */
+/* Runs only if no instance has files in memory, because each instance holds the module. */
 static void __exit khofs_finish(void)
 {
 	unregister_filesystem(&khofs_type);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * kho_ring: a driver whose state survives kexec. Read it as an example; it is short on purpose.
+ * kho_ring: a sample driver whose state survives kexec. It is short, to serve as an example.
  *
- * State: a counter, a ring of pages with text records, and the position in it. The pages stay where they are;
- * the counter and the position are copied into the state tree. In the next kernel the driver finds its node,
- * claims the pages and goes on counting where it stopped.
+ * State: a counter, a ring of pages with text records, and the position in it. The pages stay in
+ * place; the counter and the position are copied into the state tree. In the next kernel the driver
+ * finds its node, claims the pages, and goes on counting from the old counter.
  *
  *   echo text > /sys/kernel/kho_ring/add      counts, and appends a record "NUMBER text"
- *   cat /sys/kernel/kho_ring/counter          records since the ring was made, in whatever kernel
+ *   cat /sys/kernel/kho_ring/counter          records since the ring was made, under any kernel
  *   cat /sys/kernel/kho_ring/origin           "new", or "inherited from RELEASE"
  *   cat /sys/kernel/kho_ring/ring             the records
  */
@@ -26,8 +26,8 @@
 #include <kho.h>
 
 /*
- * The version is part of the compatible: a driver that lays its state out in another way uses another one,
- * and leaves nodes that it does not know alone.
+ * The version is part of the compatible. A driver that changes the layout of its state changes the
+ * version, and leaves nodes of versions that it does not know alone.
  */
 #define COMPATIBLE "kho-ring-v1"
 #define PAGES 16
@@ -36,10 +36,12 @@
 
 static DEFINE_MUTEX(lock);
 static struct page *pages[PAGES];
-/* Whether pages[] came from kho_alloc_pages(), or was claimed and is freed page by page. */
+/*
+ * False if pages[] came from kho_alloc_pages(); true if it was claimed and is freed page by page.
+ */
 static bool inherited;
 static bool frozen;
-/* Whether there is a ring: the driver is known to kho.ko a little earlier. */
+/* Whether the ring exists: kho.ko may call the producer before that. */
 static bool ready;
 static u64 counter;
 static char from[65];
@@ -53,7 +55,7 @@ static char *record(u64 number)
 }
 
 /*
- * Before kexec. What is written down here must not change until abort: from now on add() refuses.
+ * Called before kexec. The written state must not change until abort, so add() refuses from now on.
  */
 static int ring_serialize(struct kho_context *ctx, void *data)
 {
@@ -79,7 +81,7 @@ static int ring_serialize(struct kho_context *ctx, void *data)
 	return error;
 }
 
-/* The handover does not take place after all. */
+/* Called if the handover does not take place. */
 static void ring_abort(void *data)
 {
 	mutex_lock(&lock);
@@ -94,8 +96,8 @@ static struct kho_producer producer = {
 };
 
 /*
- * After kexec: believe nothing that was not checked, and claim last, when everything else is known to fit.
- * -ENOENT means that there is nothing to inherit.
+ * After kexec: checks every value before it uses it, and claims last, when all values have been
+ * checked. -ENOENT means that no node arrived.
  */
 static int ring_inherit(void)
 {
@@ -221,8 +223,9 @@ static struct bin_attribute ring_attr = {
 static struct kobject *kobj;
 
 /*
- * What can fail without harm comes first, the claim as late as can be: memory that was claimed and has to be given up
- * is lost. Until then serialize() has nothing to say.
+ * Steps that can fail without harm come first, and the claim comes as late as possible: memory that
+ * was claimed and then has to be freed is lost. Before the ring exists, serialize() returns
+ * -EAGAIN.
  */
 static int __init ring_init(void)
 {
@@ -236,7 +239,10 @@ static int __init ring_init(void)
 		goto put;
 	mutex_lock(&lock);
 	error = ring_inherit();
-	/* What cannot be understood is left alone; what cannot be had just now is too good to be replaced. */
+	/*
+	 * A node that the driver does not understand is left alone. After -ENOMEM a later load may
+	 * still claim the old ring, so do not replace it.
+	 */
 	if (error && error != -ENOMEM)
 		error = ring_create();
 	ready = !error;
@@ -248,7 +254,9 @@ static int __init ring_init(void)
 		error = sysfs_create_bin_file(kobj, &ring_attr);
 	if (!error)
 		return 0;
-	/* First nobody may ask for the pages any more, then they go; as in ring_exit(). */
+	/*
+	 * First make sure that kho.ko cannot ask for the pages, then free them; as in ring_exit().
+	 */
 	kho_unregister_producer(&producer);
 	ring_free();
 	goto put;

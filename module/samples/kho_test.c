@@ -2,8 +2,9 @@
 /*
  * kho_test: exercises kho.ko for the tests; not for use.
  *
- * Keeps `pages` scattered single pages, a vmapped area, and one contiguous piece, each word of which is a
- * function of its place; in the next kernel it checks every byte. Parameters make it misbehave.
+ * Keeps `pages` scattered single pages, a vmapped area, and one contiguous piece. Each word of them
+ * is a function of its place, and in the next kernel the driver checks every byte. Parameters make
+ * it misbehave.
  */
 #include <linux/init.h>
 #include <linux/mm.h>
@@ -172,7 +173,7 @@ static int keep_beside(struct kho_context *ctx)
 	return error;
 }
 
-/* The `mem` of a node that arrived, for the open node. */
+/* Writes the `mem` of an arrived node into the open node. */
 static int same_mem(struct kho_context *ctx, s64 node)
 {
 	struct kho_mem *mem = kvmalloc_array(pages, sizeof(*mem), GFP_KERNEL);
@@ -306,7 +307,7 @@ static struct kho_producer comes_last = {
 	.name = "test-last", .priority = 20, .serialize = serialize_last, .abort = test_abort, .data = "test-last"
 };
 
-/* Checks node's pages against tags from @tag on, claims them, frees them. */
+/* Checks the pages of @node against tags from @tag on, claims them, and frees them. */
 static void check_node(s64 node, u64 tag)
 {
 	struct kho_mem mem;
@@ -319,7 +320,7 @@ static void check_node(s64 node, u64 tag)
 			tag += mem.len / PAGE_SIZE;
 			continue;
 		}
-		/* Each page once. */
+		/* A page can be claimed only once. */
 		if (kho_claim(mem.addr, PAGE_SIZE) != -EBUSY || kho_release(mem.addr, PAGE_SIZE) != -EBUSY)
 			verified++;
 		for (at = mem.addr; at < mem.addr + mem.len; at += PAGE_SIZE) {
@@ -377,7 +378,7 @@ static void give_back(void)
 			__free_page(beside[i]);
 }
 
-/* The nearest page from @pfn on, in steps of @step, that can be had and kept. */
+/* The nearest page from @pfn on, in steps of @step, that can be allocated and kept. */
 static struct page *alloc_near(unsigned long pfn, long step)
 {
 	unsigned int tries;
@@ -398,7 +399,10 @@ static struct page *alloc_near(unsigned long pfn, long step)
 	return NULL;
 }
 
-/* A page that may be kept; what may not is held until one was found, so that it does not come again. */
+/*
+ * A page that may be kept. Other pages are held until one is found, so that the allocator does not
+ * return them again.
+ */
 static struct page *alloc_outside(void)
 {
 	LIST_HEAD(refused);
@@ -418,7 +422,7 @@ static struct page *alloc_outside(void)
 	return found;
 }
 
-/* Whether a page that was given back while somebody still had it is lent again. */
+/* Whether kho.ko lends a freed page again while another user still has a reference on it. */
 static bool lent_while_used(void)
 {
 	struct page *one = kho_alloc_pages(1), *other;
@@ -507,7 +511,7 @@ no_last:
 	if (last)
 		kho_unregister_producer(&comes_last);
 out:
-	/* Every other page goes back, so that no two of ours are neighbours. */
+	/* Free every other page, so that no two kept pages are neighbours. */
 	for (i = 0; between && i < pages; i++)
 		if (between[i])
 			__free_page(between[i]);

@@ -1,7 +1,7 @@
-//! No file of a crate depends on itself through others.
+//! Test that no file of a crate depends on itself through other files.
 //!
-//! A file depends on the file that defines what its paths name. Re-exports are followed to the definition, and are no
-//! dependency of the file that makes them. Code for tests does not count.
+//! A file depends on the files that define the items which its paths name. Re-exports are followed to the definition;
+//! the file that re-exports an item does not depend on it. Code for tests does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ type Name = Vec<String>;
 #[derive(Default)]
 struct Source {
     children: BTreeMap<String, Name>,
-    /// Paths that `use` brings in, by the name they get.
+    /// Paths that `use` brings in, by their names in this file.
     uses: BTreeMap<String, Name>,
     /// Paths that the code names, without those of `pub use`.
     paths: BTreeSet<Name>,
 }
 
-/// The files of a crate by the module that each is.
+/// The files of a crate, by their modules.
 type Crate = BTreeMap<Name, Source>;
 
-/// Collects what one file names.
+/// Collects the names that one file uses.
 #[derive(Default)]
 struct Paths {
     source: Source,
@@ -150,7 +150,7 @@ fn read(path: &Path, name: Name, all: &mut Crate) {
     all.insert(name, source);
 }
 
-/// The module that defines what `path`, written in module `at`, names; none outside of the crate.
+/// The module that defines the item of `path`, written in module `at`; `None` if it is outside the crate.
 fn resolve(all: &Crate, at: &Name, path: &[String], depth: usize) -> Option<Name> {
     if depth > 16 {
         return None;
@@ -208,7 +208,7 @@ fn dependencies(all: &Crate) -> BTreeMap<&Name, BTreeSet<Name>> {
         .collect()
 }
 
-/// A way from a file back to itself for each file that has one; the same circle is given once.
+/// A circle of dependencies for each file that has one; the same circle is listed once.
 fn circles(all: &Crate) -> Vec<String> {
     let edges = dependencies(all);
     let mut found = BTreeMap::new();

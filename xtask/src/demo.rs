@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the whole thing, on real kernels, in one command.
+//! `cargo xtask demo`: a handover on real kernels, in one command.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,7 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         ours,
         ..Contents::default()
     };
-    // Four times the tree: the files, the image that carries them, room for what is restored, and the file on khofs.
+    // Four times the tree: the files, the image that carries them, room for the restored files, and the file on khofs.
     let machine = Machine {
         mem_mib: 1024 + 5 * arguments.tree,
         ..Machine::default()

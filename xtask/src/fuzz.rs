@@ -142,10 +142,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// A few seconds of every target, each of which counts as a test.
+/// Fuzzes every target for a few seconds, each as one test.
 pub fn short(filter: &str, tally: &mut Tally) {
     let name = |target: &Target| format!("fuzz:{}", target.name);
-    // Nothing is built for a filter that can match none of them.
+    // Build nothing if the filter cannot match a fuzz test.
     if !("fuzz:".contains(filter) || filter.starts_with("fuzz") || filter.is_empty()) {
         return;
     }
@@ -323,8 +323,8 @@ impl Fuzzer {
         })
     }
 
-    /// Makes the input that was found smaller, for ten seconds. Returns the path of the smaller input if it panics
-    /// too, otherwise the path of `artifact`.
+    /// Minimizes the input that was found, for ten seconds. Returns the path of the smaller input if it panics too,
+    /// otherwise the path of `artifact`.
     fn smaller(&self, target: &Target, artifact: &Path) -> String {
         let small = artifact.with_extension("small");
         let result = self
@@ -333,7 +333,7 @@ impl Fuzzer {
             .arg(format!("-exact_artifact_path={}", small.display()))
             .arg(artifact)
             .output();
-        // What comes out may fail for another reason, such as a limit of the fuzzer's, or not at all.
+        // The smaller input may fail for another reason, such as a limit of the fuzzer, or not fail at all.
         let panics = |path: &Path| {
             let output = self.command(target).arg(path).output();
             output
@@ -353,7 +353,7 @@ impl Fuzzer {
             .with_context(|| format!("making {}", committed.display()))?;
         let output = self
             .command(target)
-            // Of several of the same options the last one counts.
+            // If an option is given twice, the last one counts.
             .args(["-set_cover_merge=1", "-use_counters=0", "-max_len=1024"])
             .arg(&committed)
             .arg(self.dir.join("seeds").join(&target.name))

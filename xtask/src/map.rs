@@ -1,4 +1,4 @@
-//! The map in ARCHITECTURE.md names the packages that there are, and what they use of each other.
+//! Test that the map in ARCHITECTURE.md names every package and its uses of other packages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 /// Workspaces, by their manifests.
 const WORKSPACES: [&str; 2] = ["Cargo.toml", "module/Cargo.toml"];
 
-/// A folder, a crate, and what the crate uses.
+/// Crates with their folders, and the crates that each uses.
 type Map = BTreeMap<(String, String), BTreeSet<String>>;
 
-/// As cargo knows it. Dependencies of tests do not count.
+/// The map according to cargo. Dependencies of tests do not count.
 fn there() -> Map {
     let mut map = Map::new();
     for manifest in WORKSPACES {
@@ -36,7 +36,7 @@ fn there() -> Map {
     map
 }
 
-/// As the page has it.
+/// The map on the page.
 fn shown() -> Map {
     let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let (_, part) = page.split_once("\n## Map\n").unwrap();

@@ -1,5 +1,5 @@
-//! Every unsafe block has its proof and is where unsafe code may be, every sentence of the security model has its
-//! tests, every test is run, and every doc comment opens with a thing or an act.
+//! Tests that every unsafe block has its proof and is where unsafe code may be, that every sentence of the security
+//! model has its tests, that every test is run, and that every doc comment opens with a thing or an act.
 //!
 //! clippy's `undocumented_unsafe_blocks` sees only the code that the workspace compiles. This module looks at every
 //! Rust file, so also at the kernel modules and at the arrival program, which a build script compiles.
@@ -12,9 +12,9 @@ mod tests {
 
     /// Files and folders that may hold unsafe code, as ARCHITECTURE.md says.
     const ALLOWED: [&str; 11] = [
-        // A tool of the test guests that maps files and looks at the pages.
+        // A tool of the test guests, which maps files and examines their pages.
         "xtask/guest/src/map.rs",
-        // Its tests run the entry code.
+        // Their tests run the entry code.
         "crates/kexec/src/entry.rs",
         "crates/kexec/src/stand_in.rs",
         "crates/kexec/src/sys/syscalls",
@@ -23,7 +23,7 @@ mod tests {
         "module/boundary/",
         "module/src/boundary/",
         "module/khofs/src/boundary/",
-        // The boundary to kho.ko for drivers in Rust, and a driver on it with a boundary to its own C half.
+        // The boundary to kho.ko for drivers in Rust, and a driver that uses it and has a boundary to its own C half.
         "module/driver/src/",
         "module/samples/note/src/",
     ];
@@ -42,7 +42,7 @@ mod tests {
         }
     }
 
-    /// The code of a line, without a comment at its end and without what is in string literals.
+    /// The code of a line, without a comment at its end and without the content of string literals.
     fn code(line: &str) -> String {
         let line = line.trim_start();
         let mut code = String::new();
@@ -72,7 +72,8 @@ mod tests {
                 return true;
             }
             if !(line.starts_with("//") || line.starts_with('#')) {
-                // A statement may begin some lines above its unsafe part; a blank line or the end of another ends it.
+                // A statement may begin some lines above its unsafe part; a blank line or the end of another statement
+                // ends it.
                 if line.is_empty() || line.ends_with(';') || line.ends_with('}') || left == 0 {
                     return false;
                 }
@@ -97,7 +98,7 @@ mod tests {
                 if !begins.iter().any(|begin| code.contains(begin)) {
                     continue;
                 }
-                // A type, or a declaration that says nothing about who calls it.
+                // A type, or a declaration that does not say who calls it.
                 if code.contains(": unsafe")
                     || code.contains("= unsafe extern")
                     || code.contains("(unsafe")
@@ -161,7 +162,7 @@ mod tests {
                 .filter_map(|name| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned()));
             Some((line.to_owned(), names.collect()))
         };
-        // Behind the head of each table comes a line of dashes.
+        // A line of dashes follows the head of each table.
         let lines: Vec<&str> = text.lines().collect();
         let is_head = |at: usize| lines.get(at + 1).is_some_and(|next| next.starts_with("|-"));
         let rows = (0..lines.len()).filter(|at| lines[*at].starts_with("| ") && !is_head(*at));
@@ -191,7 +192,7 @@ mod tests {
             .collect();
         let is_test = |name: &str| {
             let head = format!("fn {name}(");
-            // The attribute is one of the few lines above.
+            // The attribute is in one of the few lines above.
             sources.iter().any(|source| {
                 source.match_indices(&head).any(|(at, _)| {
                     let above: Vec<&str> = source[..at].lines().rev().take(6).collect();
@@ -213,7 +214,7 @@ mod tests {
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
-    /// `cargo xtask test` counts ignored tests as halves of others, and not as skipped.
+    /// `cargo xtask test` counts ignored tests as halves of other tests, not as skipped.
     #[test]
     fn a_test_that_is_ignored_is_run_by_another_one() {
         let mut all = Vec::new();

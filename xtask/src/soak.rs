@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: many handovers in a row, everything at once, everything compared.
+//! `cargo xtask soak`: many handovers in a row, with all producers at once and all content compared.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

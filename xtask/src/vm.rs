@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: anyone's scripts in a chain of kernels.
+//! `cargo xtask vm`: a user's scripts in a chain of kernels.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,10 +1,10 @@
-//! The public interface of the crates that others build on, held against `api.txt` beside their manifests.
+//! The public interface of the published crates, compared with `api.txt` beside their manifests.
 //!
-//! A change that was meant: `KHO_UPDATE_API=1 cargo test -p xtask --test api`, and read the difference before it is
-//! committed. A line that went or changed breaks users: it belongs under "Changed" in CHANGELOG.md.
+//! After an intended change, run `KHO_UPDATE_API=1 cargo test -p xtask --test api` and read the difference before you
+//! commit it. A line that vanished or changed breaks users: describe it under "Changed" in CHANGELOG.md.
 //!
-//! Items are read from the sources, under every path that leads to them; what macros make is not seen. The features and
-//! targets that an item depends on are shown, not applied.
+//! The test reads items from the sources, under every path that leads to them, and does not see items that macros make.
+//! It shows the features and targets that an item depends on, and does not evaluate them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -26,7 +26,7 @@ struct Module {
 
 struct Source {
     modules: BTreeMap<Name, Module>,
-    /// Implementations for a type, by the type's name: two types of the same name are both shown with all of them.
+    /// Implementations for a type, by the type's name: if two types share a name, both are shown with all of them.
     impls: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -62,7 +62,7 @@ fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// Tokens with the blanks that people put between them.
+/// Tokens as text, with the usual blanks between them.
 fn show(tokens: &impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string().replace('\n', " ");
     for (from, to) in [
@@ -95,7 +95,8 @@ fn show(tokens: &impl ToTokens) -> String {
     text
 }
 
-/// `derive`, `non_exhaustive`, `must_use`, `repr`, `deprecated` and conditions, which are part of the interface.
+/// The attributes that are part of the interface: `derive`, `non_exhaustive`, `must_use`, `repr`, `deprecated`,
+/// conditions.
 fn marks(attributes: &[Attribute]) -> String {
     let known = [
         "cfg",
@@ -124,7 +125,7 @@ impl Source {
         source
     }
 
-    /// Adds a module, and those below it, whose files are in `folder`.
+    /// Adds a module and the modules below it, whose files are in `folder`.
     fn add(&mut self, name: Name, items: Vec<Item>, folder: &Path) {
         let mut items: Vec<Item> = items
             .into_iter()
@@ -199,7 +200,7 @@ impl Source {
         }
     }
 
-    /// Follows a `pub use` to what it names.
+    /// Follows a `pub use` to the item that it names.
     fn write_use(
         &self,
         module: &Name,
@@ -471,7 +472,7 @@ fn kho_kexec() {
     check("kho_kexec", "crates/kexec");
 }
 
-/// The reader itself: private things are left out, what is used again is shown where users meet it.
+/// Test of the reader itself: it leaves out private items and shows a re-exported item at the path where users meet it.
 #[test]
 fn what_is_seen() {
     let folder = std::env::temp_dir().join(format!("kho-api-{}", std::process::id()));

@@ -1,7 +1,7 @@
-//! Every dependency has a licence that this project can ship, comes from crates.io, and is there once.
+//! Every dependency has a licence that this project can ship, comes from crates.io, and occurs in one version.
 //!
-//! Licences are those of what is built on Linux, as `cargo metadata` says; sources and versions are those of the lock files,
-//! for all platforms. Advisories need a data base that is not here: see CONTRIBUTING.md.
+//! Licences are those of the packages built on Linux, from `cargo metadata`; sources and versions are those of the lock
+//! files, for all platforms. Advisories need a data base that is not in the repository: see CONTRIBUTING.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::process::Command;
 /// The manifests of the two workspaces: the crates, and the kernel modules.
 const WORKSPACES: [&str; 2] = [".", "module"];
 
-/// Licences that may be linked with ours (Apache-2.0 or MIT, and GPL-2.0 for the modules, which use the MIT side) and ask no
-/// more than that their text is passed on.
+/// Licences of code that may be linked with this project's (Apache-2.0 or MIT, and GPL-2.0 for the modules, which use
+/// the MIT side) and that demand only that their text is passed on.
 const LICENCES: &[&str] = &[
     "0BSD",
     "Apache-2.0",
@@ -26,7 +26,7 @@ const LICENCES: &[&str] = &[
     "Zlib",
 ];
 
-/// Crates that are there in more than one version, and why that is so.
+/// Crates that occur in more than one version, each with the reason.
 const TWICE: &[(&str, &str)] = &[
     (
         "getrandom",

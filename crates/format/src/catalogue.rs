@@ -1,5 +1,5 @@
-//! The catalogue of a build: the node versions that it reads and writes. Two catalogues tell whether one build would
-//! understand what the other one writes.
+//! The catalogue of a build: the node versions that it reads and writes. Comparing two catalogues shows whether one
+//! build understands the trees that the other one writes.
 
 use kho::abi::ftrace;
 use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1};
@@ -40,7 +40,7 @@ pub struct Catalogue {
     pub writes: BTreeSet<String>,
 }
 
-/// Why a text is no catalogue.
+/// Why a text is not a catalogue.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CatalogueError {
@@ -134,18 +134,18 @@ impl Catalogue {
         }
     }
 
-    /// Lists what `next` would ignore of everything that this build may write.
+    /// Lists the nodes that this build may write and `next` would ignore.
     pub fn ignored_by(&self, next: &Self) -> Vec<Ignored> {
         let mut out = self.carried_to(next);
         out.extend(versions(self.writes.iter().map(String::as_str), next));
         out
     }
 
-    /// Lists what `next` would ignore of `tree`, which this build wrote.
+    /// Lists the nodes of `tree`, which this build wrote, that `next` would ignore.
     pub fn ignored_of(&self, tree: &Reader<'_>, next: &Self) -> Vec<Ignored> {
         let used: BTreeSet<&str> = tree
             .nodes()
-            // Nodes of producers below a node of theirs are for the producer's driver to read.
+            // A producer's driver reads the nodes that producers put below their own node.
             .filter_map(|(_, node)| node.prop(COMPATIBLE)?.value().str().ok())
             .filter(|compatible| self.writes.contains(*compatible))
             .collect();

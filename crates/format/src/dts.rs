@@ -1,8 +1,8 @@
-//! A tree as source for `dtc`.
+//! A tree as source text for `dtc`.
 //!
-//! `dtc` takes integers for big-endian, and those of a state tree are native endian: so every value but text is written
-//! as bytes in their order in memory, with their meaning in a comment. `dtc -I dts -O dtb` makes a tree of the same
-//! nodes and values.
+//! `dtc` takes integers for big-endian, and the integers of a state tree are native endian. So this module writes every
+//! value except text as bytes in memory order, with the meaning in a comment. `dtc -I dts -O dtb` makes a tree of the
+//! same nodes and values.
 
 use crate::human;
 use crate::schema;
@@ -88,7 +88,7 @@ fn node(of: Node<'_>, depth: usize, out: &mut String) {
 
 fn path_comment(schema: Option<&schema::Schema>, name: &str, bytes: &[u8]) -> String {
     if schema.is_some_and(|schema| schema.show(name) == schema::Show::Path) {
-        // What ends a comment may not be in one.
+        // The end mark of a comment must not occur inside it.
         format!(" /* {} */", human::path(bytes).replace("*/", "*\\x2f"))
     } else {
         String::new()
@@ -100,7 +100,7 @@ fn spaced(bytes: &[u8]) -> String {
     words.join(" ")
 }
 
-/// Text inside quotes: what C would take, and every byte beyond ASCII as `\x..`.
+/// Text inside quotes, in the form that C accepts; every byte beyond ASCII as `\x..`.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {

@@ -21,7 +21,7 @@ pub fn bytes(n: u64) -> String {
     if n < 10 << 10 {
         return format!("{n} B");
     }
-    // Precision lost here is far below the three digits printed.
+    // The lost precision is far below the three digits printed.
     #[allow(clippy::cast_precision_loss, reason = "only three digits are shown")]
     let mut value = n as f64 / 1024.0;
     let mut unit = 0;
@@ -75,7 +75,7 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Whether a character shows as itself, and does nothing to what is around it: Rust's own table for `{:?}`.
+/// Whether a terminal shows the character as itself, without effect on its neighbours: Rust's own table for `{:?}`.
 fn printable(character: char) -> bool {
     matches!(character, '"' | '\'') || character.escape_debug().len() == 1
 }

@@ -1,13 +1,13 @@
-//! Tools for state trees besides the handover itself. They show a tree ([`text`], [`view`], [`dts`]), check it against
+//! Tools for state trees beside the handover itself. They show a tree ([`text`], [`view`], [`dts`]), check it against
 //! the schemas and the contract ([`schema`], [`validate`]), compare two trees ([`diff`]) and tell whether another build
-//! would understand the trees that this build writes ([`catalogue`]). [`mainline`] reads the state of a kernel that has
-//! its own Kexec HandOver built in.
+//! would understand the trees that this build writes ([`catalogue`]). [`mainline`] reads the state of a kernel with
+//! built-in Kexec HandOver.
 //!
-//! # How a tree becomes JSON
+//! # The JSON form of a tree
 //!
-//! The schemas in `schemas/` apply to one node at a time. A node becomes
-//! `{"name", "schema", "properties", "children"}`; `schema` is the `compatible` that a schema exists for, or `null`;
-//! the schema applies to `properties`. There, by the schema's `x-kho-type`:
+//! The schemas in `schemas/` apply to one node at a time. A node becomes `{"name", "schema", "properties",
+//! "children"}`. `schema` is the node's `compatible` if a schema for it exists, else `null`. The schema applies to
+//! `properties`. The schema's `x-kho-type` decides the JSON of a property:
 //!
 //! | `x-kho-type` | JSON |
 //! | --- | --- |
@@ -17,9 +17,9 @@
 //! | `flag` | `true`; the property has no bytes |
 //! | `mem` | an array of `{"addr": integer, "len": integer}` |
 //!
-//! A value that is not of its type is `{"error", "bytes"}`, which no schema accepts. If no schema lists a property, the
-//! type of its value is guessed: an empty value is `true`; another value is printable text if it can be, else an
-//! integer if it has four or eight bytes, else hexadecimal digits. `mem` is always ranges.
+//! A value of another type than the schema's is `{"error", "bytes"}`, which no schema accepts. If no schema lists a
+//! property, the type of its value is guessed: an empty value is `true`; another value is text if all of it is
+//! printable, else an integer if it has four or eight bytes, else hexadecimal digits. `mem` is always ranges.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The state of a kernel that has Kexec HandOver built in, as its debugfs shows it.
+//! The state of a kernel with built-in Kexec HandOver, read from its debugfs.
 //!
 //! `/sys/kernel/debug/kho/in` shows the state that such a kernel found, `/sys/kernel/debug/kho/out` the state that it
 //! will leave. Each side has a tree `fdt` and a folder `sub_fdts` with the content that the tree's children point at;
@@ -13,8 +13,9 @@
 //! | `kho-v4` | the same | the same | the same, with blocks of entries (`include/linux/kho/abi/block.h`) |
 //!
 //! Sources: `include/linux/kho/abi/{kexec_handover,kexec_metadata,luo,memblock}.h` (Linux 7.3) and, for the older ones,
-//! `kernel/kexec_handover.c` (6.16). A child's address is read from either property, `fdt` or `preserved-data`,
-//! whatever the version. The kernel gives no promise for any of this. The memory behind the addresses is not read here.
+//! `kernel/kexec_handover.c` (6.16). The decoder reads a child's address from either property, `fdt` or
+//! `preserved-data`, for every version. The kernel promises no stable format. The decoder does not read the memory
+//! behind the addresses.
 //!
 //! Linux 7.3 fixes the length of `out/fdt` when it makes the file, although subsystems add to the tree later. A 7.3
 //! kernel that was handed something does not make the file at all (`kho_init()` in
@@ -37,7 +38,7 @@ pub const VERSIONS: [&str; 4] = ["kho-v1", "kho-v2", "kho-v3", "kho-v4"];
 /// Files of one of the two sides, `in` or `out`, as read from debugfs.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// Content of the file `fdt`; `None` if there is no such file.
+    /// Content of the file `fdt`; `None` if the file does not exist.
     pub fdt: Option<Vec<u8>>,
     /// Name and content of every file in `sub_fdts`.
     pub sub: Vec<(String, Vec<u8>)>,
@@ -49,7 +50,7 @@ pub struct Files {
 #[derive(Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MainlineError {
-    /// The bytes are no tree.
+    /// The bytes are not a tree.
     #[error("the kernel's `fdt` is no tree")]
     Tree(#[from] TreeError),
     /// The root has another version.
@@ -81,14 +82,14 @@ pub struct State {
 pub struct Entry {
     /// Name of the subsystem.
     pub name: String,
-    /// Address of the content; `None` if the tree does not say.
+    /// Address of the content; `None` if the tree does not state it.
     pub addr: Option<u64>,
     /// Length of the content, in bytes: from the tree, or the length of the file if the tree was not read. `None` if
-    /// the tree does not say.
+    /// the tree does not state it.
     pub size: Option<u64>,
     /// Format of the content, such as `kexec-metadata version 1` or `unknown bytes`.
     pub format: String,
-    /// Decoded content; null if there was no file.
+    /// Decoded content; null if the file does not exist.
     pub content: Json,
 }
 
@@ -155,7 +156,7 @@ fn without_tree(
 const HEADER: usize = 40;
 
 /// Reads `compatible` and `preserved-memory-map` of the root of a tree whose end is missing. The names of properties
-/// are in that end, so the two are told apart by their values: the root has one string and one u64.
+/// are in the missing end, so the values distinguish the two: the root has one string and one u64.
 fn beginning(fdt: &[u8]) -> (Option<&str>, Option<u64>) {
     const BEGIN_NODE: u32 = 1;
     const PROP: u32 = 3;
@@ -168,7 +169,7 @@ fn beginning(fdt: &[u8]) -> (Option<&str>, Option<u64>) {
     let Some(mut at) = size(8).filter(|at| word(*at) == Some(BEGIN_NODE)) else {
         return (None, None);
     };
-    // The token, and the root's empty name.
+    // Skip the token and the root's empty name.
     at = at.saturating_add(8);
     while word(at) == Some(PROP) {
         let (start, len) = (at.saturating_add(12), size(at.saturating_add(4)));
@@ -273,7 +274,7 @@ fn metadata(bytes: &[u8]) -> Option<(String, Json)> {
     })
 }
 
-/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Before `luo-v3` it was a tree.
+/// `struct luo_ser`, packed, from `luo-v3` on: a string of 8 bytes, then three u64. Older versions have a tree.
 fn luo(bytes: &[u8]) -> Option<(String, Json)> {
     let version = c_string(bytes.get(..8)?)?;
     let [number, sessions, flbs] = [8, 16, 24].map(|at| u64_at(bytes, at));
@@ -300,7 +301,7 @@ pub fn show(state: &State) -> String {
         };
     }
     for pair in &state.scratch {
-        // A machine without memory for one of the kinds has an empty region of it.
+        // A machine without memory of a kind has an empty region for it.
         let _ = match *pair {
             (addr, 0) => writeln!(out, "  scratch: empty, at {addr:#x}"),
             pair => writeln!(out, "  scratch: {}", text::range(pair)),
@@ -501,7 +502,7 @@ mod tests {
             scratch: Vec::new(),
         };
         let whole = fdt("kho-v4");
-        // From the first byte on, nothing that is cut may panic or pass for whole.
+        // For every length: a tree that is cut must not cause a panic or pass for a whole one.
         for len in 0..whole.len() {
             match decode(&files(Some(whole[..len].to_vec()))) {
                 Ok(state) => {

@@ -144,7 +144,7 @@ fn rows(ram: &RangeSet, row: u64) -> Vec<u64> {
         }
         while start < range.end().get() {
             out.push(start);
-            // Callers double the row until there are few; no need to list more.
+            // Callers double the row until the list is short, so a longer list is not needed.
             if out.len() as u64 > ROWS {
                 return out;
             }

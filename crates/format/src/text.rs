@@ -6,7 +6,7 @@ use crate::view::{Read, read};
 use kho::tree::{Node, Reader};
 use std::fmt::Write;
 
-/// Number of bytes that are shown of a long value.
+/// Number of bytes of a long value that are shown.
 const SHOWN: usize = 64;
 
 /// The whole tree, one property a line, ranges one a line.
@@ -51,7 +51,7 @@ fn node(of: Node<'_>, depth: usize, out: &mut String) {
     let _ = writeln!(out, "{pad}}}");
 }
 
-/// Returns a pair as text, a range and its size; for a pair that is no range, the text says so.
+/// Returns a pair as text, a range and its size; for a pair that is not a valid range, the text says that.
 pub fn range((addr, len): (u64, u64)) -> String {
     match addr.checked_add(len) {
         Some(end) if len > 0 => format!("[{addr:#x}-{end:#x}) {}", human::bytes(len)),

@@ -14,7 +14,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layer {
-    /// The bytes are no tree.
+    /// The bytes are not a tree.
     Container,
     /// The tree is of a version that this build does not know.
     Version,

@@ -19,7 +19,7 @@ pub enum Read<'a> {
     Flag,
     /// Bytes.
     Bytes(&'a [u8]),
-    /// Bytes that are not of the type in the schema, and the error as text.
+    /// Bytes that do not have the type in the schema, and the error as text.
     Wrong(&'a [u8], String),
 }
 

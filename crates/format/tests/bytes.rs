@@ -1,4 +1,4 @@
-//! The book shows a tree byte by byte: this one, as the loader writes it.
+//! Byte by byte, the tree that the loader writes and that the book shows.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn tree() -> Vec<u8> {
     buf
 }
 
-/// The bytes with what they are. It follows the tokens by itself, so that it is a second reader of the container.
+/// The bytes with an explanation of each. The function parses the tokens itself, as a second reader of the container.
 fn picture(bytes: &[u8]) -> String {
     let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
     let size = |at: usize| usize::try_from(word(at)).unwrap();

@@ -1,5 +1,5 @@
 //! Broken trees, as data: `corpus.txt` has the changes to a good tree and the problems that validation then reports,
-//! word for word. `KHO_BLESS=1` writes the expected lines anew.
+//! word for word. A run with `KHO_BLESS=1` writes the expected lines again.
 
 mod common;
 
@@ -63,7 +63,7 @@ impl Owned {
         self.write(&mut w);
         let len = w.finish().unwrap();
         buf.truncate(len);
-        // Without a checksum there is nothing to seal.
+        // A tree without a checksum cannot be sealed.
         let _ = seal(&mut buf);
         buf
     }
@@ -159,7 +159,7 @@ fn damage(bytes: &mut Vec<u8>, verb: &str, rest: &str) -> Option<()> {
         "byte" => bytes[index(words[0])] = u8::try_from(number(words[1])).unwrap(),
         "truncate" => bytes.truncate(index(rest)),
         "empty" => bytes.clear(),
-        // Some bytes by as many others, the first time that they occur.
+        // Replaces the first occurrence of some bytes by the same number of other bytes.
         "replace" => {
             let (old, new) = (unescaped(words[0]), unescaped(words[1]));
             assert_eq!(old.len(), new.len());

@@ -1,4 +1,4 @@
-//! Dumps: golden text, JSON and source for dtc, and the way back from that source.
+//! Dumps: golden text, JSON and source for dtc, and the tree that dtc makes of that source.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn dumps_are_as_before() {
     }
 }
 
-/// Runs `source` through dtc; `None` if there is no dtc.
+/// Compiles `source` with dtc; `None` if dtc is not installed.
 fn dtc(source: &str) -> Option<Vec<u8>> {
     let child = Command::new("dtc")
         .args(["-I", "dts", "-O", "dtb", "-"])
@@ -65,7 +65,7 @@ fn dtc_makes_the_same_tree_of_the_source() {
         let made = Reader::new(&made).unwrap();
         assert_eq!(diff::diff(&tree, &made), []);
         assert_eq!(view::json(made.root()), view::json(tree.root()));
-        // The checksum is over bytes, and dtc lays the same tree out in its own way.
+        // The test does not compare checksums: they cover bytes, and dtc lays out the same tree differently.
         assert_eq!(made.node_count(), tree.node_count());
     }
 }

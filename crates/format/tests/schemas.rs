@@ -1,4 +1,4 @@
-//! The schemas are good JSON Schema, say what the contract says, and are what is shipped and documented.
+//! The schemas are valid JSON Schema, agree with the contract, and equal the shipped and documented ones.
 
 mod common;
 
@@ -68,7 +68,7 @@ fn an_independent_validator_takes_them() {
     }
 }
 
-/// Keywords that say something to people, not to validators.
+/// Keywords for people, which validators ignore.
 const ANNOTATIONS: &[&str] = &["$schema", "$id", "title", "description"];
 
 fn keywords(document: &Json, path: &str) {
@@ -121,7 +121,7 @@ fn they_use_what_is_understood_and_say_what_is_needed() {
     }
 }
 
-/// Valid values of every schema, as trees give them.
+/// Valid values of every schema, as read from trees.
 fn values() -> Vec<(&'static schema::Schema, Json)> {
     let mut out = Vec::new();
     for bytes in [common::traced(), common::kernel_part()] {
@@ -215,7 +215,7 @@ fn both_validators_say_the_same() {
     assert!(accepted > 100 && refused > 500, "{accepted} {refused}");
 }
 
-/// The contract's own list.
+/// The contract's own list of properties.
 fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
     use Type::{Bytes, Flag, Mem, Str, U32, U64};
     let part = [
@@ -349,7 +349,7 @@ fn names_and_types_are_those_of_the_contract() {
             assert_eq!(schema.type_of(name), Some(wanted), "{compatible} {name}");
         }
     }
-    // What the writers write is listed, so that nothing is undocumented.
+    // The schemas list every property that the writers write, so that no property is undocumented.
     for (schema, value) in values() {
         for name in value.as_object().unwrap().keys() {
             assert!(
@@ -381,7 +381,7 @@ fn without(bytes: &[u8], path: &str, name: &str) -> Vec<u8> {
     copy(&mut w, Reader::new(bytes).unwrap().root(), "/", path, name);
     let len = w.finish().unwrap();
     buf.truncate(len);
-    // Without a checksum there is nothing to seal.
+    // A tree without a checksum cannot be sealed.
     let _ = seal(&mut buf);
     buf
 }
@@ -415,7 +415,7 @@ fn what_is_required_is_what_the_contract_misses() {
                     && matches!(problem.kind, ProblemKind::Missing { property } if property == name);
             })
             .unwrap();
-            // A blob of files needs its path, which the schema says by a condition.
+            // A blob of files needs its path; the schema expresses that by a condition.
             let wanted = required.contains(name.as_str()) || name == abi::PATH;
             assert_eq!(missed, wanted, "{path} {name}");
         }
@@ -440,7 +440,7 @@ fn table(document: &Json) -> String {
             .unwrap_or("")
             .replace('|', "\\|")
     };
-    // The order of the schema's `required` first: it is the order in which the properties are written.
+    // Required properties first, in the order of the schema, in which writers write them.
     let properties = document["properties"].as_object().unwrap();
     let optional = properties
         .keys()
@@ -532,7 +532,7 @@ fn every_contract_says_what_the_others_say() {
     }
 }
 
-/// The page has a fragment in the form of dt-schema's `chosen.yaml`.
+/// The fragment on the page has the form of dt-schema's `chosen.yaml`.
 #[test]
 fn the_properties_of_chosen_are_a_schema_of_their_kind() {
     let page = common::workspace().join("docs/src/abi/chosen.md");
@@ -552,7 +552,7 @@ fn the_properties_of_chosen_are_a_schema_of_their_kind() {
                 .is_some_and(|text| text.len() > 40)
         );
         let mut local = rules.clone();
-        // The type is dt-schema's own file; the rest is JSON Schema.
+        // The type is in dt-schema's own file; the rest is JSON Schema.
         local.as_object_mut().unwrap().remove("$ref");
         jsonschema::meta::validate(&local).unwrap();
     }

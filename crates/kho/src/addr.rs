@@ -8,8 +8,8 @@ use thiserror::Error;
 
 /// Bytes in a base page on x86_64 and on arm64 as Debian configures it.
 ///
-/// Reservations in the early kernel are byte ranges, but ownership is by page, so everything handed
-/// over is rounded to this.
+/// Early boot reserves byte ranges, but memory is owned by the page, so every range that is handed over is rounded to
+/// this size.
 pub const PAGE_SIZE: u64 = 4096;
 
 /// A physical byte address.
@@ -171,11 +171,11 @@ impl PhysRange {
 
     /// Length in bytes, at least 1.
     pub const fn len(self) -> u64 {
-        // The invariant start < end keeps this from wrapping.
+        // INVARIANT: start < end, so the subtraction does not wrap.
         self.end.0.wrapping_sub(self.start.0)
     }
 
-    /// Always false: a range is never empty. Present because `len` is.
+    /// Always false, because a range is never empty. Exists because `len` does.
     pub const fn is_empty(self) -> bool {
         false
     }
@@ -197,12 +197,12 @@ impl PhysRange {
         self.start.0 <= other.start.0 && other.end.0 <= self.end.0
     }
 
-    /// Whether the two share at least one byte.
+    /// Whether the two ranges share at least one byte.
     pub const fn overlaps(self, other: Self) -> bool {
         self.start.0 < other.end.0 && other.start.0 < self.end.0
     }
 
-    /// The bytes that both have; `None` if they share no byte.
+    /// The bytes that are in both ranges; `None` if they share no byte.
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::from_bounds(self.start.max(other.start), self.end.min(other.end)).ok()
     }
@@ -221,13 +221,13 @@ impl PhysRange {
         .ok()
     }
 
-    /// The largest range inside this one whose both ends are multiples of `align`; `None` if there is no such range, or
-    /// if `align` is not a power of two.
+    /// The largest range inside this range that starts and ends at a multiple of `align`; `None` if no such range
+    /// exists, or if `align` is not a power of two.
     pub fn align_inner(self, align: u64) -> Option<Self> {
         Self::from_bounds(self.start.align_up(align)?, self.end.align_down(align)?).ok()
     }
 
-    /// The first `len` bytes and what follows them; `None` unless `0 < len < self.len()`.
+    /// The first `len` bytes, and the rest; `None` unless `0 < len < self.len()`.
     pub fn split_at(self, len: u64) -> Option<(Self, Self)> {
         let mid = self.start.checked_add(len)?;
         Some((

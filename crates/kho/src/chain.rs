@@ -1,4 +1,4 @@
-//! The walk over a `setup_data` chain, in untrusted memory.
+//! Iteration over a `setup_data` chain in untrusted memory.
 //!
 //! A node is `struct setup_data` `{u64 next; u32 type; u32 len; u8 data[len]}`. The data of a node of type
 //! [`SETUP_INDIRECT`] is `struct setup_indirect` `{u32 type; u32 reserved; u64 len; u64 addr}`, which points to a range
@@ -58,7 +58,7 @@ pub struct Policy {
 pub enum ShortIndirect {
     /// The chain is refused. For a caller that knows that only this project wrote the chain.
     Refuse,
-    /// The node counts as pointing to nothing. For a caller that reads a chain of any boot loader.
+    /// The node counts as a node without a range. For a caller that reads a chain of any boot loader.
     Ignore,
 }
 
@@ -72,8 +72,8 @@ pub struct Node {
     /// `setup_data.len`: bytes of data, which follow the header. The kernel sets it to 0 in a `SETUP_RNG_SEED` node
     /// once the seed was used.
     pub len: u32,
-    /// The range that a `SETUP_INDIRECT` node points to, with the inner type; `None` for any other node, and for one
-    /// whose inner type is none of ours.
+    /// The range that a `SETUP_INDIRECT` node points to, with the inner type; `None` for any other node, and for a node
+    /// whose inner type is neither [`SETUP_KHO_TREE`] nor [`SETUP_KHO_RESERVE`].
     pub indirect: Option<(u32, PhysRange)>,
 }
 
@@ -137,7 +137,7 @@ pub enum ChainError<E> {
         /// Length of the node's data, in bytes.
         len: u32,
     },
-    /// A node of ours that points to no range.
+    /// A kho node whose pointer and length are not a valid range.
     #[error("setup_data node {index} at {at} points to no range")]
     BadRange {
         /// Index of the node, from 0.
@@ -203,7 +203,7 @@ where
         let failed = |source| ChainError::Read { index, at, source };
         let mut header = [0; HEADER_LEN];
         (self.read)(at, &mut header).map_err(failed)?;
-        // The header has all of them.
+        // The header is 16 bytes long, so these reads succeed.
         let next = u64_at(&header, 0).unwrap_or(0);
         let kind = u32_at(&header, 8).unwrap_or(0);
         let len = u32_at(&header, 12).unwrap_or(0);
@@ -239,7 +239,7 @@ where
     }
 }
 
-/// Inner type and range of a `struct setup_indirect`; `None` if the type is none of ours.
+/// Inner type and range of a `struct setup_indirect`; `None` if the type is not one of kho's.
 fn pointed_to(inner: &[u8; INDIRECT_LEN]) -> Result<Option<(u32, PhysRange)>, RangeError> {
     let kind = u32_at(inner, 0).unwrap_or(0);
     if kind != SETUP_KHO_TREE && kind != SETUP_KHO_RESERVE {

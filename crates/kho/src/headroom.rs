@@ -1,8 +1,8 @@
 //! Headroom: the free memory that the next kernel needs to start, compared with the memory that it would find.
 //!
-//! Everything in the mem cache, slack included, is out of the next kernel's reach until its user space can
-//! release it. A kernel that runs out of memory before that loses the handover. This module adds up the memory that is
-//! needed until then, in total and below 4 GiB, and refuses a handover that would leave less.
+//! The next kernel cannot use the memory in the mem cache, slack included, before its user space releases it. A kernel
+//! that runs out of memory before that loses the handover. This module adds up the memory that the kernel needs until
+//! then, in total and below 4 GiB, and refuses a handover that would leave less.
 
 mod cmdline;
 
@@ -31,8 +31,8 @@ pub const BASE_TOTAL: u64 = 96 << 20;
 /// Number of processors that [`BASE_TOTAL`] covers.
 pub const BASE_CPUS: u32 = 2;
 
-/// Bytes that each processor beyond [`BASE_CPUS`] takes: for its per-CPU area, the stacks of its kernel threads, lists
-/// of free pages and slab caches of its own. An allowance, not a measurement.
+/// Bytes that each processor beyond [`BASE_CPUS`] takes: for its per-CPU area, the stacks of its kernel threads, its
+/// lists of free pages and its slab caches. An allowance, not a measurement.
 pub const PER_CPU: u64 = 1 << 20;
 
 /// Part of [`BASE_TOTAL`], in bytes, that should be found below 4 GiB: for DMA pools and drivers with 32-bit devices.
@@ -149,7 +149,7 @@ pub struct HeadroomInput<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HeadroomError {
-    /// Not enough memory at all.
+    /// The next kernel would find less free memory than it needs in total.
     #[error(
         "the next kernel needs {need:#x} bytes of free memory to start and would find {free:#x}: hand over {:#x} bytes less", need.saturating_sub(*free)
     )]
@@ -174,7 +174,7 @@ pub enum HeadroomError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// Adds up what the next kernel needs and what it would find, without judging.
+/// Adds up the memory that the next kernel needs and the memory that it would find, without comparing the two.
 ///
 /// # Errors
 ///
@@ -190,7 +190,7 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
     let initrd_len = initrd.map_or(0, |i| i.len);
     let initrd_files = initrd.map_or(0, |i| i.unpacked);
     let swiotlb = match input.cmdline.swiotlb {
-        // `force` allocates the buffer whatever the RAM; otherwise only RAM above 4 GiB does
+        // With `force` the kernel allocates the buffer on every machine; otherwise only if there is RAM above 4 GiB
         // (`pci_swiotlb_detect` in `arch/x86/kernel/pci-dma.c`).
         _ if !has_high && !input.cmdline.swiotlb_forced => 0,
         Some(bytes) => bytes,

@@ -8,10 +8,10 @@ use thiserror::Error;
 /// The first address that a 32-bit field cannot hold.
 pub const FOUR_GIB: PhysAddr = PhysAddr::new(1 << 32);
 
-/// The end of the memory that firmware and real-mode code share.
+/// End of the memory that firmware and real-mode code share.
 ///
-/// x86 reserves all of it for its own use (`reserve_real_mode` in `arch/x86/realmode/init.c`, Linux 5.13 and
-/// later), so nothing is placed or kept there.
+/// The kernel reserves all of it on x86 (`reserve_real_mode` in `arch/x86/realmode/init.c`, Linux 5.13 and later), so
+/// the planner places and keeps nothing there.
 pub const LOW_MEMORY_END: PhysAddr = PhysAddr::new(1 << 20);
 
 /// A kernel image that can be moved, as its setup header describes it (`Documentation/arch/x86/boot.rst`).
@@ -19,8 +19,8 @@ pub const LOW_MEMORY_END: PhysAddr = PhysAddr::new(1 << 20);
 pub struct KernelNeeds {
     /// Bytes copied from the file: the protected-mode part.
     pub file_len: u64,
-    /// `init_size`: bytes from the load address that the kernel overwrites before it looks at any memory
-    /// map (decompression and its own bss).
+    /// `init_size`: bytes from the load address that the kernel overwrites, by decompression and its own bss, before it
+    /// reads any memory map.
     pub mem_size: u64,
     /// `kernel_alignment`, a power of two.
     pub align: u64,
@@ -44,7 +44,7 @@ impl KernelNeeds {
 /// The initial RAM disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InitrdNeeds {
-    /// Bytes as loaded, everything that is appended to it included. A length of zero means no initrd.
+    /// Bytes as loaded, with everything that the loader appends. A length of zero means no initrd.
     pub len: u64,
     /// Bytes of the files that the kernel unpacks it to.
     pub unpacked: u64,
@@ -53,7 +53,7 @@ pub struct InitrdNeeds {
     pub max_addr: PhysAddr,
 }
 
-/// Needs of everything that goes into scratch.
+/// Memory needed by all parts of the image that go into scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageNeeds {
     /// The kernel.
@@ -76,8 +76,8 @@ impl ImageNeeds {
         self.copied_bytes()
     }
 
-    /// Bytes of all segments in scratch, in whole pages (`u64::MAX` on overflow): the kernel takes a page of
-    /// memory for each of them, filled or not.
+    /// Bytes of all segments in scratch, in whole pages (`u64::MAX` on overflow): the kernel takes a page of memory for
+    /// each page of a segment, filled or not.
     pub fn copied_bytes(&self) -> u64 {
         let pages = |len: u64| len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
         self.kernel
@@ -179,8 +179,8 @@ pub enum PlacementError {
 
 /// Places the image's parts without overlap in those bytes of `scratch` that are in `ram`.
 ///
-/// The kernel owns all of its `init_size`, because decompression writes there before anything else
-/// is looked at; so neither initrd nor parameters can be overwritten by it.
+/// The kernel owns all of its `init_size`, because decompression writes there before the kernel reads anything else. So
+/// decompression cannot overwrite the initrd or the parameters.
 ///
 /// # Errors
 ///
@@ -193,8 +193,8 @@ pub fn place_image(
     let whole = RangeSet::from_ranges([scratch])?;
     let free = whole.intersect(ram)?.align_inner(PAGE_SIZE)?;
     let place = |kernel_first| place_in_order(scratch, free.try_clone()?, image, kernel_first);
-    // Kernel first suits almost every machine. Where scratch straddles the initrd's address limit the
-    // low part has to be left to the initrd.
+    // Kernel first suits almost every machine. If scratch extends past the initrd's address limit, the initrd needs the
+    // low part of scratch.
     match place(true) {
         Err(PlacementError::NoRoom { .. }) if image.initrd().is_some() => {
             place(false).or_else(|_| place(true))
@@ -252,7 +252,7 @@ fn place_in_order(
             initrd,
             params,
         }),
-        // Not reachable: one of the two turns places the kernel.
+        // Not reachable: one of the two attempts places the kernel.
         None => Err(impossible(ImagePart::Kernel, 0, 0)),
     }
 }
@@ -269,14 +269,14 @@ struct Spot {
 fn kernel_spot(kernel: &KernelNeeds, max: PhysAddr) -> Result<Spot, PlacementError> {
     let fail = || impossible(ImagePart::Kernel, kernel.mem_size, kernel.align);
     let len = kernel.reserve_len().ok_or_else(fail)?;
-    // An image may leave the alignment at zero.
+    // An image may give an alignment of zero.
     if kernel.align != 0 && !kernel.align.is_power_of_two() {
         return Err(fail());
     }
     Ok(Spot {
         part: ImagePart::Kernel,
         len,
-        // Segments are pages, so an alignment below a page is a page.
+        // Segments are whole pages, so an alignment below a page counts as a page.
         align: kernel.align.max(PAGE_SIZE),
         min: kernel.preferred,
         max,

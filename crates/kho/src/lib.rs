@@ -1,18 +1,19 @@
-//! Kexec HandOver (KHO): the parts that know no operating system.
+//! Kexec HandOver (KHO): the parts that do not depend on an operating system.
 //!
-//! This crate holds the handover *format* and the *decisions*: the state tree that describes what is
-//! handed over ([`tree`], [`abi`]), the chain by which it arrives ([`chain`]), physical ranges ([`addr`], [`ranges`]), the needs of an image ([`image`]), the bounded mem cache that early
-//! boot honours ([`memcache`]), where the next kernel and everything handed over go ([`scratch`],
-//! [`plan`]), and the order in which it may happen ([`phase`]).
+//! This crate holds the handover *format* and the *decisions*: the state tree that describes the memory and data that
+//! are handed over ([`tree`], [`abi`]), the chain by which the tree arrives ([`chain`]), physical ranges ([`addr`],
+//! [`ranges`]), the needs of an image ([`image`]), the bounded mem cache that early boot honours ([`memcache`]), the
+//! places of the next kernel and of everything handed over ([`scratch`], [`plan`]), and the order of the steps
+//! ([`phase`]).
 //!
-//! It performs no I/O, reads no clock and has no global state. Memory comes from the caller's buffers
-//! or from fallible allocation; nothing here panics, whatever the input, because the same code runs in
-//! a kernel module and reads what a previous kernel left behind.
+//! It performs no I/O, reads no clock and has no global state. Memory comes from the caller's buffers or from fallible
+//! allocation. No input makes it panic, because the same code runs in a kernel module and reads data that a previous
+//! kernel left behind.
 //!
-//! # A loader: where everything goes, and the tree that says so
+//! # A loader: places for everything, and the tree that records them
 //!
-//! [`plan::plan`] wants to know the machine, the image and how much is handed over. It answers with places, or with the reason
-//! why the next kernel must not be started.
+//! [`plan::plan`] takes a description of the machine, the image, and the sizes of what is handed over. It returns
+//! places, or the reason why the next kernel must not be started.
 //!
 //! ```
 //! use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64, measure_handover, write_handover};
@@ -76,10 +77,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # A VMM or another tool: what a tree says
+//! # A VMM or another tool: the content of a tree
 //!
-//! [`abi::Handover::parse`] checks every rule of the contract; what it gives needs no further check but one: whether the kernel
-//! really reserved the ranges.
+//! [`abi::Handover::parse`] checks every rule of the contract. The caller has one more check to make: whether the
+//! kernel really reserved the ranges.
 //!
 //! ```
 //! use kho::abi::Handover;
@@ -110,10 +111,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # A kernel: what early boot has to reserve
+//! # A kernel: the ranges that early boot has to reserve
 //!
-//! The mem cache is one property of the root. To read it takes no allocation, and bytes that are no tree are an error, never a
-//! panic.
+//! The mem cache is one property of the root. Reading it takes no allocation. Bytes that are not a tree cause an error,
+//! never a panic.
 //!
 //! ```
 //! use kho::abi::MEM_CACHE;
@@ -143,7 +144,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A kernel on x86 has no need to: it reserves what the nodes of the `setup_data` chain point to, which [`chain::walk`] reads.
+//! A kernel on x86 does not have to read the mem cache: it reserves the ranges that the nodes of the `setup_data` chain
+//! point to. [`chain::walk`] reads that chain.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -163,7 +165,7 @@
         clippy::arithmetic_side_effects
     )
 )]
-// `kani` is set by Kani alone, see `proofs`.
+// Only Kani sets `kani`, see `proofs`.
 #![allow(unexpected_cfgs)]
 
 extern crate alloc;

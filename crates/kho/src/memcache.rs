@@ -6,10 +6,10 @@
 //! but not handed over. The total slack is the sum of the gaps that were closed, so closing the smallest
 //! ones, that is keeping the `N - 1` largest, is optimal.
 //!
-//! Some gaps may not be closed: one that holds a byte which must stay out of any reservation, because a
-//! reservation is eventually released and would then put memory into the page allocator that was never
-//! ordinary memory (firmware tables, holes), or because the next kernel needs it free (scratch). Those
-//! *forced gaps* are kept first, and what is left of the budget goes to the largest of the others.
+//! Some gaps must not be closed. A gap may hold a byte that was never ordinary memory (firmware tables, holes): the
+//! reservation is eventually released, and would then put that byte into the page allocator. Or the next kernel needs
+//! the gap free (scratch). These *forced gaps* are kept first, and the rest of the budget goes to the largest of the
+//! other gaps.
 
 use crate::addr::PhysRange;
 use crate::ranges::{OutOfMemory, RangeSet, push};
@@ -220,7 +220,7 @@ fn choose_cuts(
     }
     let open = max_entries.saturating_sub(least).min(closable.len());
     if open < closable.len() && open > 0 {
-        // Largest first, lower address first among equals; only the first `open` places matter.
+        // Largest first, and the lower address first among equals. Only the order of the first `open` gaps matters.
         closable.select_nth_unstable_by(open, |a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     }
     for (_, index) in closable.iter().take(open) {
@@ -234,7 +234,7 @@ fn choose_cuts(
 /// Entries and slack from the pieces and where to cut between them.
 fn assemble(pieces: &[PhysRange], cuts: &[bool]) -> Result<MemCache, CoverError> {
     let mut cache = MemCache::default();
-    // An entry starts at the first piece and after every cut.
+    // An entry starts at the first piece, and at every piece that follows a cut.
     let starts = core::iter::once(true).chain(cuts.iter().copied());
     for (piece, starts_entry) in pieces.iter().zip(starts) {
         cache.kept_bytes = cache.kept_bytes.saturating_add(piece.len());

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Every activation gets a [`Generation`] that is never used again. The plan and the loaded image carry it, so an image
-//! that was loaded before an abort cannot be executed after the abort: its generation is stale. The machine is a value:
-//! a command stores it between its invocations as [`Phase`] and last generation.
+//! that was loaded before an abort cannot be executed after the abort: its generation is stale. The state machine is a
+//! value: a command stores it between its invocations as [`Phase`] and last generation.
 
 use core::fmt;
 use thiserror::Error;
@@ -58,7 +58,7 @@ impl fmt::Debug for Fingerprint {
 pub enum Phase {
     /// No handover is under way.
     Idle,
-    /// State is being, or has been, written down; what is written is immutable.
+    /// The producers write down their state or have written it down; the written state is immutable.
     Active(Generation),
     /// An image that carries this generation is loaded.
     Loaded(Generation, Fingerprint),
@@ -101,7 +101,7 @@ pub enum PhaseError {
         /// The generation of the current phase.
         current: Generation,
     },
-    /// The loaded image is not the one that is to be executed.
+    /// The loaded image is not the image that is to be executed.
     #[error("cannot execute: {loaded} is loaded and {given} was expected. Load again")]
     Changed {
         /// Fingerprint of the image that was loaded.
@@ -141,7 +141,7 @@ impl fmt::Display for Step {
 /// Bits of a generation that count.
 const COUNTER: u64 = (1 << 24) - 1;
 
-/// The state machine. All its steps either succeed or change nothing.
+/// The state machine. Each step either succeeds or changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     phase: Phase,
@@ -157,10 +157,10 @@ impl Machine {
         }
     }
 
-    /// A machine as it was stored: its phase and [`Machine::last_generation`].
+    /// Restores a state machine from its stored phase and [`Machine::last_generation`].
     ///
-    /// The last generation counts as at least that of the phase, so that a torn store cannot
-    /// bring a generation back.
+    /// The last generation counts as at least the generation of the phase, so that a torn store cannot bring a
+    /// generation back.
     pub fn restore(phase: Phase, last: Generation) -> Self {
         let last = match phase {
             Phase::Idle => last,
@@ -174,7 +174,7 @@ impl Machine {
         self.phase
     }
 
-    /// The newest generation that was ever given out, to be stored beside the phase.
+    /// The newest generation so far, to be stored beside the phase.
     pub const fn last_generation(&self) -> Generation {
         self.last
     }
@@ -192,7 +192,7 @@ impl Machine {
         if count == COUNTER {
             return Err(PhaseError::Exhausted);
         }
-        // The counter is not full, so the sum stays within its bits.
+        // INVARIANT: the counter is below its maximum, so the sum does not wrap.
         let generation = Generation(self.last.0.wrapping_add(1));
         self.last = generation;
         self.phase = Phase::Active(generation);

@@ -1,12 +1,12 @@
 //! The plan: the places of everything at one hop, or the reason why the hop must not happen.
 //!
-//! [`plan`] takes a description of the machine and of the content to be handed over, and decides the place of the
-//! kernel, the initrd and the boot parameters (inside scratch), of the state segment and the blobs (outside),
-//! and the mem cache that covers all that is kept. It refuses, with one [`PlanError`] variant per reason,
-//! rather than plan a boot onto handed-over memory.
+//! [`plan`] takes a description of the machine and of the content to be handed over. It decides the places of the
+//! kernel, the initrd and the boot parameters (inside scratch) and of the state segment and the blobs (outside), and
+//! the mem cache that covers everything that is kept. Rather than plan a boot onto handed-over memory it refuses, with
+//! one [`PlanError`] variant per reason.
 //!
-//! [`Plan::check_invariants`] re-derives every safety property from the finished plan and the request with
-//! none of the code that built it. A loader calls it right before the system call.
+//! [`Plan::check_invariants`] derives every safety property again from the finished plan and the request, and shares no
+//! code with the planner. A loader calls it right before the system call.
 
 mod error;
 mod payload;
@@ -142,8 +142,8 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
     let terrain = Terrain::new(ram, request.pinned, scratch)?;
     let space = payload::Space::new(request, &terrain, &in_place, &cmdline)?;
 
-    // Landing zones first. If that leaves too little memory or takes too many ranges: high memory first, then
-    // as few runs as possible. The reason to refuse is the first order's.
+    // Landing zones first. If that leaves too little memory or takes too many ranges, the planner prefers high memory,
+    // and then as few runs as possible. If all orders fail, it reports the error of the first order.
     let attempt = Attempt {
         request,
         terrain: &terrain,
@@ -195,8 +195,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// The largest payload, with the state, that no bound of this plan would refuse. (Slack can still do so, but
-    /// a payload this large is one or a few runs.)
+    /// The largest payload, state included, that no bound of this plan would refuse. (Slack may still exceed a bound,
+    /// but a payload this large is one or a few runs.)
     fn largest_payload(&self, space: &payload::Space<'_>) -> Result<u64, OutOfMemory> {
         let bare = headroom::report(&self.headroom_input(self.in_place))?;
         let limit = self.request.limits.load_limit;

@@ -1,9 +1,9 @@
 //! Harnesses in the form that Kani runs (`cargo kani -p kho`), each a claim about *all* values of its inputs.
 //!
-//! **As proofs they were not run**: Kani's own bundle could not be had where this was written. An ordinary `cargo test`
-//! runs them as bounded tests of the real code: with every choice of inputs from a few values at which arithmetic goes
-//! wrong (0, 1, borders of pages, the middle and the end of the address space), and with random ones. That finds what
-//! fails at such values; it proves nothing about the others. `tests/exhaustive.rs` has every case of small sizes.
+//! **Kani has not run them as proofs**: its bundle was not available to the authors. An ordinary `cargo test` runs them
+//! as bounded tests of the real code: with every choice of inputs from a few values at which arithmetic goes wrong (0,
+//! 1, borders of pages, the middle and the end of the address space), and with random values. These tests find errors
+//! at such values; they prove nothing about other values. `tests/exhaustive.rs` has every case of small sizes.
 
 #[cfg(not(kani))]
 use self::bounded as kani;
@@ -116,7 +116,7 @@ mod bounded {
                 z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^= z >> 31;
-                // Few bits at the bottom of one of the values, so that ranges meet.
+                // Vary only a few low bits of one of the values, so that ranges meet.
                 let base = VALUES[usize::try_from(z >> 60).unwrap_or(0) % VALUES.len()];
                 return base.wrapping_add((z & 0xffff) >> (z >> 32 & 15));
             }
@@ -138,7 +138,7 @@ mod bounded {
             harness();
             cases += 1;
             let next = CHOICES.with_borrow_mut(|choices| {
-                // A call that this case did not come to has no choice.
+                // Drop the choices that belong to calls which this case did not make.
                 choices.taken.truncate(choices.calls);
                 choices.calls = 0;
                 while let Some(last) = choices.taken.last_mut() {

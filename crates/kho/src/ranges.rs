@@ -80,7 +80,7 @@ impl RangeSet {
 
     /// Number of bytes in the set.
     pub fn total(&self) -> u64 {
-        // Disjoint ranges of one 64-bit space: the sum is below 2^64.
+        // INVARIANT: the ranges are disjoint in one 64-bit space, so the sum is below 2^64.
         self.ranges
             .iter()
             .fold(0u64, |sum, r| sum.saturating_add(r.len()))
@@ -131,7 +131,7 @@ impl RangeSet {
     ///
     /// [`OutOfMemory`]; the set is then unchanged.
     pub fn insert(&mut self, range: PhysRange) -> Result<(), OutOfMemory> {
-        // Everything that overlaps or touches `range` becomes one range with it.
+        // `range` and everything that overlaps or touches it become one range.
         let from = self.ranges.partition_point(|r| r.end() < range.start());
         let to = self.ranges.partition_point(|r| r.start() <= range.end());
         let touched = self.ranges.get(from..to).unwrap_or(&[]);
@@ -169,7 +169,7 @@ impl RangeSet {
         };
         let left = PhysRange::from_bounds(first.start(), range.start()).ok();
         let right = PhysRange::from_bounds(range.end(), last.end()).ok();
-        // At most one more than there was: room first, so that a failure changes nothing.
+        // The set grows by at most one range. Reserving first makes a failed allocation change nothing.
         self.ranges.try_reserve(1).map_err(|_| OutOfMemory)?;
         self.ranges.splice(from..to, left.into_iter().chain(right));
         Ok(())

@@ -1,19 +1,18 @@
 //! Scratch: the region where the next kernel and its initrd are placed, free of handed-over memory.
 //!
-//! The first boot chooses it ([`choose`]); the state tree records it and every later boot reuses the
-//! recorded interval ([`reuse`]), so the guarantee "no handed-over page lies in scratch" carries from
-//! kernel to kernel and any number of hops works. It is an address interval, not withdrawn from the
-//! running system.
+//! The loader chooses it at the first boot ([`choose`]). The state tree records it, and every later boot reuses the
+//! recorded interval ([`reuse`]). So the guarantee "no handed-over page lies in scratch" carries from kernel to kernel,
+//! and any number of hops works. Scratch is an address interval; the running system goes on using its memory.
 //!
-//! # Where it goes, and why below 4 GiB
+//! # Placement, and why below 4 GiB
 //!
-//! Always below 4 GiB when there is room, also for kernels that could be loaded above. Scratch takes
-//! nothing away from the next kernel: it is exactly the memory that is *guaranteed* to be free when
-//! that kernel starts. What a kernel must find below 4 GiB (swiotlb, DMA32, the low part of a crash
-//! kernel) therefore profits from it, contiguously. And the recorded interval has to suit every later
-//! kernel, which may lack `XLF_CAN_BE_LOADED_ABOVE_4G`. Within that, the lowest place from 16 MiB up:
-//! the ISA DMA zone below stays out of it, and a low address satisfies `initrd_addr_max` (2 GiB - 1 in every
-//! x86_64 kernel so far) and kernels that cannot be relocated (16 MiB).
+//! Always below 4 GiB if it fits there, also for kernels that could be loaded above. Scratch takes no memory away from
+//! the next kernel: it is exactly the memory that is *guaranteed* to be free when that kernel starts. So memory that a
+//! kernel must find below 4 GiB (swiotlb, DMA32, the low part of a crash kernel) can be allocated from scratch,
+//! contiguously. And the recorded interval has to suit every later kernel, which may lack `XLF_CAN_BE_LOADED_ABOVE_4G`.
+//! Within this limit `choose` takes the lowest place from 16 MiB up: the ISA DMA zone below 16 MiB stays free, and a
+//! low address satisfies `initrd_addr_max` (2 GiB - 1 in every x86_64 kernel so far) and kernels that cannot be
+//! relocated (16 MiB).
 
 use crate::addr::{PhysAddr, PhysRange};
 use crate::image::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END, PlacementError, place_image};
@@ -55,7 +54,7 @@ pub struct ScratchRequest<'a> {
     pub image: &'a ImageNeeds,
 }
 
-/// Why there is no usable scratch.
+/// Why no usable scratch was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ScratchError {
@@ -87,7 +86,7 @@ pub enum ScratchError {
     NotRam {
         /// The recorded interval.
         scratch: PhysRange,
-        /// The first part of it that is not RAM.
+        /// The first part of the interval that is not RAM.
         hole: PhysRange,
         /// Bytes needed.
         need: u64,
@@ -124,7 +123,7 @@ pub enum ScratchError {
 /// most [`DERIVED_MAX`] and a [`DERIVED_RAM_SHARE`]th of RAM, but never less than the image needs; in
 /// multiples of [`SCRATCH_ALIGN`].
 ///
-/// Twice, because the interval is reused for ever and kernels and initrds grow; it costs nothing while the
+/// Twice, because later hops reuse the interval and kernels and initrds grow. A larger scratch costs nothing while the
 /// system runs.
 pub fn derived_size(image: &ImageNeeds, ram_bytes: u64) -> u64 {
     let need = image.min_scratch();
@@ -140,8 +139,8 @@ pub fn derived_size(image: &ImageNeeds, ram_bytes: u64) -> u64 {
 
 /// Chooses scratch on the first boot. See the [module](self) for the place and the reasons.
 ///
-/// A size given by the user is used unchanged (but rounded up to 2 MiB). A derived size is a wish: when no place of
-/// that size is free, the largest one that holds the image is taken.
+/// `choose` rounds a size given by the user up to 2 MiB and otherwise uses it unchanged. A derived size is a wish: if
+/// no place of that size is free, `choose` takes the largest one that holds the image.
 ///
 /// # Errors
 ///
@@ -172,7 +171,7 @@ pub fn choose(request: &ScratchRequest<'_>) -> Result<PhysRange, ScratchError> {
         let Ok(zone) = PhysRange::from_bounds(*low, *high) else {
             continue;
         };
-        // Zone by zone, so that only what lies in it is ever copied.
+        // The loop handles one zone at a time, so that it copies only the ranges in that zone.
         let free = RangeSet::from_ranges([zone])?
             .intersect(request.ram)?
             .subtract(request.kept)?
@@ -217,7 +216,7 @@ fn place_in_run(
         size,
         largest: run.len(),
     };
-    // A kernel has a lowest address, so where the run starts below it, starting there may help.
+    // A kernel has a lowest address. If the run starts below that address, starting at it may help.
     let starts = [
         Some(run.start()),
         request
@@ -244,9 +243,9 @@ fn place_in_run(
 
 /// Checks a recorded scratch for use on this boot, and returns it.
 ///
-/// Ordinary memory that the running kernel has put into scratch meanwhile does not matter: it is overwritten at the
-/// very end. Memory that is handed over must not lie in scratch. Parts of scratch may no longer be RAM, since memory
-/// fails: the image goes beside them.
+/// Ordinary memory that the running kernel has put into scratch meanwhile does not matter: the kexec overwrites it.
+/// Memory that is handed over must not lie in scratch. Parts of scratch may no longer be RAM, since memory fails: the
+/// planner places the image beside them.
 ///
 /// # Errors
 ///
@@ -301,7 +300,7 @@ pub enum SizeError {
     /// The size is zero.
     #[error("the size is zero: leave the option out to have one derived")]
     Zero,
-    /// A character after the number that is no suffix.
+    /// The character after the number is not a known suffix.
     #[error("unexpected character {:?} at position {at} of the size: only K, M, G or T may follow the number", char::from(*byte))]
     Unexpected {
         /// Index of the offending byte.
@@ -383,7 +382,7 @@ pub fn parse_size_bytes(text: &[u8]) -> Result<u64, SizeError> {
 ///
 /// # Errors
 ///
-/// [`SizeError`] when the option is there but is not a size.
+/// [`SizeError`] if the option is present and its value is not a size.
 pub fn size_from_cmdline(cmdline: &[u8]) -> Result<Option<u64>, SizeError> {
     let mut found = None;
     for (name, value) in crate::headroom::params(cmdline) {

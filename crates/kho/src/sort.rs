@@ -3,7 +3,7 @@
 //! `sort_unstable` of `core` calls itself up to `2 * log2(n)` times deep (Rust 1.95, `core/src/slice/sort/unstable/`),
 //! with room for the sort of a small slice in every frame. A kernel's stack has 16 KiB (`THREAD_SIZE`, Linux
 //! `arch/x86/include/asm/page_64_types.h`), and 25,000 ranges of small files overflowed it. This is a heapsort: n log n
-//! steps whatever the input, no memory, and none where the input is sorted already, as it mostly is.
+//! steps for every input and no extra memory. Input that is already sorted, the usual case, takes no sorting steps.
 
 use core::cmp::Ordering;
 
@@ -35,7 +35,7 @@ fn sift_down<T>(heap: &mut [T], mut root: usize, cmp: &mut impl FnMut(&T, &T) ->
         _ => false,
     };
     loop {
-        // No slice is so long that this saturates before it is past the end.
+        // INVARIANT: a product that saturates is past the end of every slice.
         let left = root.saturating_mul(2).saturating_add(1);
         let right = left.saturating_add(1);
         let child = if less(heap, left, right) { right } else { left };

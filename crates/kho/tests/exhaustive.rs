@@ -1,7 +1,7 @@
 //! Bounded exhaustive checks: every case up to a small size, against brute force that shares no idea with the code.
 //!
-//! Within its bounds each is a proof of the real code, not of a model of it: nothing is sampled. The bounds are in the
-//! names of the constants; docs/src/checked.md says what lies beyond them.
+//! Within its bounds each check is a proof of the real code, not of a model of it, because it leaves out no case. The
+//! names of the constants state the bounds; docs/src/checked.md says what lies beyond the bounds.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "numbers of test data are small"
@@ -15,8 +15,8 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 /// A set of cells as bits, cell 0 lowest.
 type Cells = u32;
 
-/// Addresses of cell 0 for three places of the cells: at the bottom of the address space, in the middle, and so that
-/// the last cell ends at the top.
+/// Addresses of cell 0 for three places of the cells: at the bottom of the address space, in the middle, and at the
+/// top, where the last cell ends at the top of the address space.
 fn bases(cells: u32, size: u64) -> [u64; 3] {
     [0, 1 << 40, u64::MAX - u64::from(cells) * size]
 }
@@ -53,7 +53,7 @@ fn cells(base: u64, size: u64, set: &RangeSet) -> Cells {
     for range in set.iter() {
         let (start, end) = (range.start().get() - base, range.end().get() - base);
         assert!(start.is_multiple_of(size) && end.is_multiple_of(size) && start < end);
-        // Sorted, disjoint, and not even touching.
+        // The ranges are sorted and disjoint, and no two touch.
         assert!(last.is_none_or(|last| last < start), "{set:?}");
         last = Some(end);
         for cell in start / size..end / size {
@@ -145,11 +145,11 @@ fn covers() {
     let base = 1 << 30;
     let mut cases = 0;
     for kept in 0..=all {
-        // Submasks of what is not kept.
+        // All subsets of the pages that are not kept.
         let mut forbidden = !kept & all;
         loop {
             let (x, y) = (set(base, PAGE_SIZE, kept), set(base, PAGE_SIZE, forbidden));
-            // The smallest cover for each number of entries: every superset that avoids the forbidden pages.
+            // The smallest cover for each number of entries, over every superset of `kept` without forbidden pages.
             let mut best = [None; MOST + 1];
             let free = all & !kept & !forbidden;
             let mut more = free;
@@ -201,11 +201,11 @@ fn covers() {
     assert_eq!(cases, 3_usize.pow(PAGES) * (MOST + 1));
 }
 
-/// Number of nodes of a structure block, by the grammar of the format and nothing else; `None` if `words` are no
-/// structure block.
+/// Number of nodes of a structure block, by the grammar of the format alone; `None` if `words` are not a structure
+/// block.
 fn grammar(words: &[u32]) -> Option<usize> {
     fn node(words: &[u32], mut at: usize, depth: usize) -> Option<(usize, usize)> {
-        // BEGIN and the name: one letter, or the empty one, after whose NUL nothing is looked at.
+        // BEGIN and the name: one letter, or the empty name. The bytes after its NUL are ignored.
         let name = *words.get(at + 1)?;
         if words[at] != 1 || (name >> 24 == 0) != (depth == 0) {
             return None;
@@ -215,7 +215,8 @@ fn grammar(words: &[u32]) -> Option<usize> {
         loop {
             match *words.get(at)? {
                 4 => at += 1,
-                // Length, offset of the name, value. "p" at 0 is the only name; twice would be the same.
+                // Length, offset of the name, value. The only name is "p" at 0, so a node can have one property at
+                // most.
                 3 if children.is_empty() && properties == 0 => {
                     let len = *words.get(at + 1)? as usize;
                     if *words.get(at + 2)? != 0 || len > 4 * words.len() {
@@ -253,8 +254,8 @@ fn grammar(words: &[u32]) -> Option<usize> {
     (words.get(at) == Some(&9) && at + 1 == words.len()).then_some(nodes)
 }
 
-/// Every structure block of up to 7 words over an alphabet of all tokens, a name and a zero: the reader accepts what
-/// the grammar accepts, and sees as many nodes.
+/// Every structure block of up to 7 words over an alphabet of all tokens, a name and a zero: the reader accepts the
+/// blocks that the grammar accepts, and counts the same number of nodes.
 #[test]
 fn structure_blocks() {
     const WORDS: u32 = 7;
@@ -297,8 +298,8 @@ fn structure_blocks() {
 }
 
 /// Every scratch of up to 9 pages at 5 places, every image of up to 4 pages of kernel, 2 of initrd and 2 of parameters:
-/// what the planner finds is a place, and it finds one whenever the kernel at its lowest place leaves room for the rest
-/// above it. (Tighter scratches may be refused although some other arrangement exists.)
+/// every placement of the planner is valid, and the planner finds one whenever the kernel at its lowest place leaves
+/// room for the rest above it. (It may refuse tighter scratches although another arrangement exists.)
 #[test]
 fn image_places() {
     const SCRATCH: u64 = 9;
@@ -325,7 +326,7 @@ fn image_places() {
             };
             let fits = |at: u64| {
                 let allowed = at >= preferred && at.is_multiple_of(align);
-                // The rest is two runs of pages without any rule: before and after the kernel.
+                // The rest is two runs of pages, before and after the kernel, without further rules.
                 let (before, after) = (at - start, start + len - at - kernel);
                 let both = initrd + params;
                 let apart =
@@ -355,7 +356,7 @@ fn image_places() {
                     missed += u32::from(possible);
                 }
             }
-            // The same when the memory of one of its pages failed.
+            // The same checks with one failed page in scratch.
             for bad in start..start + len {
                 let bad = PhysRange::new(PhysAddr::new(page(bad)), PAGE_SIZE).unwrap();
                 let mut ram = RangeSet::from_ranges([scratch]).unwrap();

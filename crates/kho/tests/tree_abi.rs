@@ -1,4 +1,4 @@
-//! The contract: what is described is read back, and every broken rule is found, named and placed.
+//! The contract: a reader gets the values that the writer wrote, and finds, names and places every broken rule.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "sizes of test data are small"
@@ -62,7 +62,7 @@ fn where_the_tree_lies() {
             entry: range(0x6000_0000, 0x10_0000)
         })
     );
-    // Entry 0 may have been merged with a neighbour; the tree may not lie on what is handed over.
+    // Entry 0 may have been merged with a neighbour. The tree must not lie on memory that is handed over.
     let merged = edited(
         &with_prop("/", "mem-cache", Some(pairs(&[(0x4000_0000, 0x1100_0000)]))),
         &|_, _, _| Edit::Keep,
@@ -100,7 +100,7 @@ fn versions_that_are_not_known() {
         other => panic!("{other:?}"),
     }
     broken("/", "compatible", None, &["/: there is no `compatible`"]);
-    // An escape sequence does not reach a terminal.
+    // An escape sequence in the tree does not reach a terminal.
     let lines = problems(&with_prop("/", "compatible", Some(text("\x1b[2J"))));
     assert!(lines[0].contains("\\u{1b}[2J"), "{lines:?}");
 
@@ -136,7 +136,7 @@ fn checksums() {
     let mut bytes = example();
     let sum = verify(&Reader::new(&bytes).unwrap()).unwrap();
     assert_eq!(seal(&mut bytes), Ok(sum));
-    // As anyone would compute it: the four bytes of the value are zero.
+    // The test computes the checksum independently: the four bytes of the value count as zero.
     let at = bytes
         .windows(4)
         .position(|w| w == sum.to_ne_bytes())
@@ -319,7 +319,7 @@ proptest! {
         let needed = measure_handover(&description).unwrap();
         let mut buf = vec![0; needed];
         prop_assert_eq!(write_handover(&description, &mut buf), Ok(needed));
-        // What follows the tree, up to the end of a page, is not looked at.
+        // The reader ignores bytes between the end of the tree and the end of the page.
         buf.extend(junk);
         let tree = Reader::new(&buf).unwrap();
         let handover = Handover::parse(&tree).unwrap();
@@ -338,7 +338,7 @@ proptest! {
         }
     }
 
-    /// For any value the checks end, and both ways of checking find the same problem first.
+    /// The checks end for any value, and both ways of checking find the same problem first.
     #[test]
     fn any_value_is_judged(
         place in any::<prop::sample::Index>(),

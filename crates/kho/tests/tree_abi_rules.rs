@@ -1,4 +1,4 @@
-//! Every rule of the contract, broken: the problem is found, placed and told in one line.
+//! Every rule of the contract, broken: the reader finds the problem, places it and describes it in one line.
 
 mod tree_common;
 
@@ -71,7 +71,7 @@ fn ranges_that_may_not_be() {
             "/blobs/blob-1: `mem` has 0x0 bytes, not the 0x2001 of `size` rounded up to pages",
         ],
     );
-    // A node that nobody knows is held to the same rules.
+    // The same rules hold for a node of an unknown version.
     for (mem, expected) in [
         (
             range(0x7000_0000, 0x1000),
@@ -87,7 +87,7 @@ fn ranges_that_may_not_be() {
         });
         assert_eq!(problems(&bytes), [expected]);
     }
-    // One that reaches far beyond its neighbours overlaps those that are not next to it.
+    // A range that reaches far beyond its neighbours overlaps ranges that are not next to it.
     let bytes = edited(
         &with_prop("/", "mem-cache", Some(pairs(&[(0x4000_0000, 0x4000_0000)]))),
         &|_, _, _| Edit::Keep,
@@ -118,7 +118,7 @@ fn mem_caches_that_may_not_be() {
         (0x5000_0000, 0x2000),
     );
     assert!(problems(&cache(&[state, a, b])).is_empty());
-    // Touching is not overlapping, and a range may reach from one entry into the next.
+    // Ranges that touch do not overlap, and a range may reach from one entry into the next.
     assert!(
         problems(&cache(&[
             state,
@@ -318,7 +318,7 @@ fn blobs_are_numbered_without_gaps() {
             write_handover(&description, &mut buf)
         });
         result.unwrap();
-        // `/blobs` is written by hand.
+        // The test writes `/blobs` itself, because the crate's writer refuses names that are wrong.
         let tree = Reader::new(&buf).unwrap();
         let mut out = vec![0; 8192];
         let mut w = Writer::new(&mut out);

@@ -1,4 +1,4 @@
-//! `/ftrace`: what is written is read, and what is wrong with it is named.
+//! `/ftrace`: a reader gets the values that the writer wrote, and names every error in the node.
 
 use kho::abi::ftrace::{
     TraceHopDescription, TraceKind, TracePartDescription, TracesDescription, write_traces,
@@ -34,7 +34,7 @@ fn cpu(array: &str, cpu: u32) -> TraceKind<'_> {
     }
 }
 
-/// Two kernels' traces; the parts are as `change` makes them.
+/// Traces of two kernels; `change` alters the parts.
 fn traces(
     w: &mut Writer<'_>,
     change: impl Fn(usize, &mut TracePartDescription<'_>),
@@ -121,7 +121,7 @@ fn what_is_written_is_read() {
 fn problems(write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) -> Vec<String> {
     let cache = CACHE.map(|(start, len)| range(start, len));
     let mut buf = vec![0; measure_handover_with(&description(&cache), &write).unwrap()];
-    // It is refused, and what was refused is in the buffer.
+    // The writer refuses a tree with a problem, but leaves its bytes in the buffer.
     let _ = write_handover_with(&description(&cache), &mut buf, &write);
     seal(&mut buf).unwrap();
     let mut found = Vec::new();
@@ -136,7 +136,7 @@ fn problems(write: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) -> Vec<St
 fn a_truncated_buffer_is_reported() {
     let short = [range(0x3000_8000, 0x1000)];
     let cut = |w: &mut Writer<'_>| {
-        // The same bytes are promised, and fewer are there.
+        // `size` stays the same and `mem` holds fewer bytes.
         traces(w, |index, part| {
             if index == 2 {
                 part.mem = Box::leak(Box::new(short));

@@ -1,5 +1,5 @@
-//! The container is what everyone's tools take it for: `dtc` reads it without a complaint, and what it
-//! writes again says the same.
+//! The container is what other tools expect: `dtc` reads it without a warning, and writes it again with the same
+//! content.
 
 mod tree_common;
 
@@ -7,7 +7,7 @@ use kho::tree::{Node, Reader, Writer};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-/// `bytes` through `dtc -I from -O to`: output and messages. `None` when there is no `dtc`.
+/// Output and messages of `dtc -I from -O to` for `bytes`. `None` if `dtc` is not installed.
 fn dtc(from: &str, to: &str, bytes: &[u8]) -> Option<(Vec<u8>, String)> {
     let child = Command::new("dtc")
         .args(["-I", from, "-O", to, "-"])
@@ -97,7 +97,7 @@ fn dtc_takes_names_of_every_kind() {
         w.prop_u64(name, number as u64).unwrap();
     }
     for depth in 0..31 {
-        // Not the name of a property beside it, which dtc would warn of.
+        // The name differs from the names of the properties beside it, because dtc would warn.
         let name = names[depth % names.len()];
         w.begin_node(
             if name.len() < 63 {

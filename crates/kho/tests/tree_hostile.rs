@@ -14,7 +14,7 @@ const END: u32 = 9;
 /// The empty name.
 const ROOT: u32 = 0;
 
-/// Names at 0, 2 and 4; what is at 7 is not terminated.
+/// Names at 0, 2 and 4; the name at 7 has no NUL.
 const STRINGS: &[u8] = b"a\0b\0a\0c";
 
 /// The structure block starts here.
@@ -368,7 +368,7 @@ fn structure() {
             NOP,
             END,
         ][..],
-        // One name twice in different nodes, one of them through another offset.
+        // One name twice, in different nodes, once through another offset.
         &[
             BEGIN,
             ROOT,
@@ -431,7 +431,7 @@ fn nesting_and_names_up_to_the_limit() {
     }
 }
 
-/// A node with `count` properties, each with a name of its own, and the one called `again` twice.
+/// A node with `count` properties of different names. The name `again` occurs twice.
 fn many_props(count: u32, again: Option<u32>) -> Vec<u8> {
     let mut strings = Vec::new();
     let mut words = vec![BEGIN, ROOT];
@@ -459,7 +459,7 @@ fn duplicates_among_many() {
             );
         }
     }
-    // Children that do not ascend, so that they have to be sorted.
+    // The names of the children do not ascend, so the reader has to sort them.
     let numbers = || (0..3000u32).rev();
     for again in [None, Some(0), Some(1500), Some(2999)] {
         let mut words = vec![BEGIN, ROOT];

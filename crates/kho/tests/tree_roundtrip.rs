@@ -1,4 +1,4 @@
-//! Trees of any shape survive being written and read, and no bytes at all upset the reader.
+//! Trees of any shape stay the same when they are written and read, and no bytes make the reader panic.
 #![allow(
     clippy::cast_possible_truncation,
     reason = "sizes of test data are small"
@@ -24,7 +24,7 @@ fn name() -> impl Strategy<Value = String> {
     })
 }
 
-/// Names that the other reader takes too: it goes by the specification's 31 characters.
+/// Names that the other reader accepts too: it has the specification's limit of 31 characters.
 fn tame_name() -> impl Strategy<Value = String> {
     "[a-z][a-zA-Z0-9,._+-]{0,30}"
 }
@@ -99,7 +99,7 @@ fn read_with_dtoolkit(node: FdtNode<'_>) -> Model {
     }
 }
 
-/// Uses everything a tree offers; nothing may panic or go on for ever.
+/// Uses all of a tree; nothing may panic or loop for ever.
 fn use_all(tree: &Reader<'_>) {
     let mut depth = 0i32;
     let (mut nodes, mut props) = (0usize, 0usize);
@@ -161,7 +161,7 @@ proptest! {
         let tree = Reader::new(&bytes).unwrap();
         prop_assert_eq!(&read(tree.root()), &model);
         use_all(&tree);
-        // The order of the maps is the order of the tree.
+        // The maps and the tree have the same order.
         let names: Vec<_> = tree.root().children().map(|child| child.name().to_owned()).collect();
         prop_assert_eq!(names, model.children.keys().cloned().collect::<Vec<_>>());
     }

@@ -1,4 +1,4 @@
-//! Misuse of the writer, and buffers that are too small, are errors that say what would be right.
+//! Misuse of the writer, and buffers that are too small, cause errors that say what would be right.
 
 use kho::tree::{Name, WriteError, Writer};
 
@@ -6,7 +6,8 @@ fn name(text: &str) -> Name {
     Name::new(text.as_bytes())
 }
 
-/// Runs `calls` on a writer with room and on one that measures; both must fail alike, and go on failing.
+/// Runs `calls` on a writer with room and on one that measures. Both must fail alike, and all later calls must fail
+/// too.
 fn refused(expected: WriteError, calls: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) {
     let mut buf = [0; 4096];
     for mut writer in [Writer::new(&mut buf), Writer::measuring()] {

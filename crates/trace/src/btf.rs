@@ -11,35 +11,35 @@ const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const ENUM64: u32 = 19;
 
-/// Why offsets cannot be had.
+/// Why the offsets could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BtfError {
-    /// Not the format that is known.
+    /// The bytes are not in the known format.
     #[error("no BTF of version 1: {0}")]
     Format(&'static str),
-    /// A kind of type that came after this was written.
+    /// A kind of type that is newer than this code.
     #[error("type {id} is of kind {kind}, which is not known")]
     Kind {
-        /// Its number.
+        /// Number of the type.
         id: u32,
-        /// The kind.
+        /// Kind of the type.
         kind: u32,
     },
-    /// A struct that is not there with all members that are asked for.
+    /// A struct that does not exist, or lacks a wanted member.
     #[error("no struct {name} with a member {member}")]
     Missing {
-        /// The struct.
+        /// Name of the struct.
         name: &'static str,
         /// The first member that is missing.
         member: &'static str,
     },
 }
 
-/// Structs that were asked for, with the offset of every member.
+/// The wanted structs, with the offset of every member.
 #[derive(Clone, Debug, Default)]
 pub struct Structs {
-    /// By name; several of one name are possible.
+    /// The structs by name; several may share a name.
     found: BTreeMap<String, Vec<Struct>>,
 }
 
@@ -50,7 +50,7 @@ struct Struct {
     members: Vec<(String, usize)>,
 }
 
-/// One type, with what follows it.
+/// One type, with the data that follows it.
 struct Type<'b> {
     kind: u32,
     /// `kind_flag`, include/uapi/linux/btf.h.
@@ -69,7 +69,7 @@ fn walk<'b>(
     if array(btf, 0).map(u16::from_le_bytes) != Some(MAGIC) || btf.get(2) != Some(&1) {
         return Err(BtfError::Format("wrong magic or version"));
     }
-    // struct btf_header, include/uapi/linux/btf.h: offsets count from its end.
+    // struct btf_header, include/uapi/linux/btf.h: its offsets count from the end of the header.
     let word = |at: usize| {
         let value = u32_at(btf, at).ok_or(BtfError::Format("it is too short"))?;
         usize::try_from(value).map_err(|_| BtfError::Format("a size is too large"))
@@ -125,7 +125,7 @@ fn walk<'b>(
     Ok(())
 }
 
-/// The numbers of those of these constants that are in an enumeration. A name with two numbers has none.
+/// Numbers of the given constants that are in an enumeration. A name with two numbers is left out.
 ///
 /// # Errors
 ///
@@ -147,7 +147,7 @@ pub fn constants(btf: &[u8], names: &BTreeSet<String>) -> Result<BTreeMap<String
             };
             let low = u32_at(item, 4).unwrap_or(0);
             let value = match (u32_at(item, 8), one.flag) {
-                // struct btf_enum64: the flag says that the numbers are signed.
+                // struct btf_enum64: the kind flag says that the numbers are signed.
                 (Some(high), _) => ((u64::from(high) << 32) | u64::from(low)).cast_signed(),
                 (None, true) => i64::from(low.cast_signed()),
                 (None, false) => i64::from(low),
@@ -163,7 +163,7 @@ pub fn constants(btf: &[u8], names: &BTreeSet<String>) -> Result<BTreeMap<String
 }
 
 impl Structs {
-    /// Reads the structs called one of `names`.
+    /// Reads the structs whose name is in `names`.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Structs {
             if one.kind != STRUCT || !wanted {
                 return;
             }
-            // With the kind flag, the upper byte of an offset is the width of a bit field.
+            // If the kind flag is set, the upper byte of an offset is the width of a bit field.
             let mask = if one.flag { 0xff_ffff } else { u32::MAX };
             let members = one
                 .body
@@ -195,7 +195,8 @@ impl Structs {
         Ok(Self { found })
     }
 
-    /// Offsets of members of the one struct `name` that has all of them, and its size.
+    /// Size of the struct `name` and offsets of its members. Of several structs of this name, the one with all members
+    /// counts.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Little-endian integers in byte slices: x86 and arm64 kernels write nothing else.
+//! Little-endian integers in byte slices: kernels on x86 and arm64 write only these.
 
 /// `N` bytes at `at`.
 pub fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

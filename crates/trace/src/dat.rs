@@ -1,4 +1,4 @@
-//! `trace.dat`, version 6: what `trace-cmd report` and KernelShark open (trace-cmd.dat.v6(5)).
+//! `trace.dat`, version 6: the format that `trace-cmd report` and KernelShark open (trace-cmd.dat.v6(5)).
 //!
 //! One file holds one kernel's trace: numbers of events, symbols and tasks are those of that kernel.
 
@@ -20,12 +20,13 @@ type Section<'a> = (u64, Vec<(u64, Cow<'a, [u8]>)>);
 ///
 /// # Errors
 ///
-/// If writing to `out` fails. A NUL in the name of an instance is no error: no kernel can have had such an instance.
+/// If writing to `out` fails. A NUL in the name of an instance is not an error: no kernel can have had such an
+/// instance.
 pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::Result<()> {
     let cpus = cpus(meta, buffers);
     let page_size = page_size(buffers);
     let mut arrays: Vec<&str> = vec![""];
-    // Empty ones too: they were there.
+    // Arrays without pages are listed too: the kernel had them.
     let described = meta.arrays.iter().map(|array| array.name.as_str());
     for name in described.chain(buffers.iter().map(|buffer| buffer.array)) {
         if !arrays.contains(&name) {
@@ -33,10 +34,10 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
         }
     }
     let mut head = header(meta, cpus, page_size);
-    // Sizes first: options name the places of what comes behind them.
+    // Sizes first: options hold the offsets of sections behind them.
     let options_len = options(meta, &arrays, &[]).len() as u64;
     let section = 10 + 16 * u64::from(cpus);
-    // The option says that it is there: behind the table of the top level, as the kernel's file marks the clock in use.
+    // The clock lies behind the table of the top level. The option marks the clock in use, as the kernel's file does.
     let mut clock = Vec::new();
     sized64(&mut clock, &format!("[{}]", file_clock(meta)));
     let mut at = head.len() as u64 + options_len + section + clock.len() as u64;
@@ -90,8 +91,8 @@ pub fn write(meta: &Meta, buffers: &[Buffer<'_>], out: &mut impl Write) -> io::R
     Ok(())
 }
 
-/// Returns the clock of the file, which has only one: that of the top level, or of all instances if they agree on one
-/// and the top level is not described.
+/// Returns the clock of the file, which has only one clock: that of the top level, or, if the top level is not
+/// described, the clock that all instances share.
 fn file_clock(meta: &Meta) -> &str {
     let top = meta.array("").or(meta.arrays.first());
     top.map(|array| array.clock.as_str())
@@ -115,11 +116,11 @@ fn cpus(meta: &Meta, buffers: &[Buffer<'_>]) -> u32 {
         .flat_map(|array| &array.cpus)
         .map(|cpu| cpu.cpu);
     let highest = buffers.iter().map(|b| b.cpu).chain(described).max();
-    // More than Linux can have would only make a file of nothing but tables.
+    // Linux supports at most 8192 CPUs; more would only fill the file with empty tables.
     highest.map_or(0, |cpu| cpu.saturating_add(1)).min(8192)
 }
 
-/// Bytes of a page of the file. It has one size, so that of the buffer with the largest.
+/// Bytes of a page of the file. All pages have the size of the largest pages of any buffer.
 fn page_size(buffers: &[Buffer<'_>]) -> usize {
     let sizes = buffers.iter().map(|buffer| buffer.page_size);
     sizes
@@ -183,7 +184,7 @@ fn header(meta: &Meta, cpus: u32, page_size: usize) -> Vec<u8> {
     out
 }
 
-/// Each task once: the kernel's file may name one twice.
+/// The text with each task once: the kernel's file may name a task twice.
 fn cmdlines(text: &str) -> String {
     let mut seen = BTreeSet::new();
     text.lines()

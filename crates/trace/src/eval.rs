@@ -15,7 +15,7 @@ pub struct Scope<'r> {
     pub format: &'r EventFormat,
     /// The record.
     pub record: &'r [u8],
-    /// Symbols, printk formats.
+    /// Symbols and printk formats.
     pub names: &'r Names,
 }
 
@@ -56,8 +56,8 @@ impl<'r> Value<'r> {
 }
 
 impl<'r> Scope<'r> {
-    /// Returns the line of `print`. An argument that calls a function of the kernel or names an unknown constant is
-    /// shown as it is written, with the values that are known. `None` if all arguments are of that kind, or if the
+    /// Returns the line of `print`. An argument that calls a function of the kernel or names an unknown constant
+    /// appears as source text, with the known values filled in. `None` if all arguments are of that kind, or if the
     /// template is not understood.
     pub fn line(&self, print: &Print) -> Option<String> {
         let mut values = Vec::new();
@@ -75,12 +75,12 @@ impl<'r> Scope<'r> {
         known.then(line).flatten()
     }
 
-    /// Returns an expression that has no value as text for people.
+    /// Returns an expression without a value as text for people.
     fn source(&self, expr: &Expr) -> Option<String> {
         let list = |expressions: &[Expr]| {
             let shown: Option<Vec<String>> = expressions
                 .iter()
-                // Names of numbers would fill the line.
+                // Leave out the names of numbers: they would fill the line.
                 .filter(|expr| !matches!(expr, Expr::Pair(..)))
                 .map(|expr| self.source_or_value(expr))
                 .collect();
@@ -89,13 +89,13 @@ impl<'r> Scope<'r> {
         Some(match expr {
             Expr::Name(name) => name.clone(),
             Expr::Field(name) => format!("REC->{name}"),
-            // Statements would fill the line.
+            // Leave out statements: they would fill the line.
             Expr::Source(text) if text.len() > 40 => "(...)".to_owned(),
             Expr::Source(text) => text.clone(),
             Expr::Call(name, arguments) => format!("{name}({})", list(arguments)?),
             Expr::Cast(_, inner) => self.source(inner)?,
             Expr::Unary(_, inner) => format!("({})", self.source(inner)?),
-            // All is known, and there is no value: a division by zero.
+            // Both operands are known and the expression has no value: a division by zero.
             Expr::Binary(_, left, right)
                 if self.eval(left).is_some() && self.eval(right).is_some() =>
             {
@@ -147,7 +147,7 @@ impl<'r> Scope<'r> {
             Expr::Int(value) => Some(int(*value)),
             Expr::Text(bytes) => Some(text(bytes.clone())),
             Expr::Field(name) => self.field(name),
-            // A constant that the kernel did not replace by its number, and statements.
+            // A constant that the kernel did not replace by its number, or statements.
             Expr::Name(_) | Expr::Pair(..) | Expr::Source(_) => None,
             Expr::Index(array, index) => {
                 let array = self.eval(array)?;
@@ -198,7 +198,7 @@ impl<'r> Scope<'r> {
     }
 
     fn unary(&self, op: Op, inner: &Expr) -> Option<Value<'r>> {
-        // `&REC->x`: the bytes of the field, whatever its size.
+        // `&REC->x` stands for the bytes of the field, of any size.
         if let (Op::Address, Expr::Field(_)) = (op, inner) {
             return self.named(std::slice::from_ref(inner));
         }
@@ -210,7 +210,7 @@ impl<'r> Scope<'r> {
                 signed: value.signed(),
             },
             Op::Neg => int(value.bits().wrapping_neg()),
-            // `*(type *)__get_dynamic_array(x)`: the first element.
+            // `*(type *)__get_dynamic_array(x)` is the first element.
             Op::Deref => match value {
                 Value::Bytes {
                     ref bytes,
@@ -307,7 +307,7 @@ impl<'r> Scope<'r> {
                 let mut rest = self.integer(arguments, 0)?;
                 let delimiter = self.eval(arguments.get(1)?)?;
                 let mut parts: Vec<u8> = Vec::new();
-                // As `trace_print_flags_seq`: each flag that is fully set, until nothing is left.
+                // As `trace_print_flags_seq` does: list each flag that is fully set, until no bit is left.
                 for pair in arguments.get(2..)? {
                     if rest == 0 {
                         break;

@@ -5,7 +5,7 @@ use crate::types::size_of_type;
 
 /// Deepest nesting that is followed; real formats stay below 20.
 const MAX_DEPTH: usize = 64;
-/// Most signs between operands in one format, which bounds the depth of what they build.
+/// Most binary operators in one format, which bounds the depth of the expressions that they build.
 const MAX_BINARY: usize = 2048;
 /// Longest format that is read: the longest real one (page flags) has some 8 KiB.
 const MAX_LEN: usize = 256 << 10;
@@ -32,9 +32,9 @@ pub enum Expr {
     Name(String),
     /// `a[b]`.
     Index(Box<Expr>, Box<Expr>),
-    /// A sign in front.
+    /// An operator in front of its operand.
     Unary(Op, Box<Expr>),
-    /// A sign between.
+    /// An operator between two operands.
     Binary(Op, Box<Expr>, Box<Expr>),
     /// `a ? b : c`.
     Choice(Box<Expr>, Box<Expr>, Box<Expr>),
@@ -44,11 +44,11 @@ pub enum Expr {
     Call(String, Vec<Expr>),
     /// `{ a, b }`.
     Pair(Box<Expr>, Box<Expr>),
-    /// C that is no expression of this kind, as it was written.
+    /// C that is not an expression of this kind, in its source form.
     Source(String),
 }
 
-/// A sign.
+/// An operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Op {
@@ -78,7 +78,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Returns the sign as it is written between operands; empty for one that stands in front of its operand.
+    /// Returns the operator as written between operands; empty for an operator that stands in front of its operand.
     pub fn sign(self) -> &'static str {
         let all = LEVELS.iter().copied().flatten();
         all.into_iter()
@@ -95,13 +95,13 @@ enum Token {
     Sign(&'static str),
 }
 
-/// Signs, longer ones first.
+/// Operators, longer ones first.
 const SIGNS: [&str; 33] = [
     "->", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "(", ")", "[", "]", "{", "}", ",", "?",
     ":", "+", "-", "*", "/", "%", "&", "|", "^", "<", ">", "!", "~", ".", ";", "=",
 ];
 
-/// Signs between two operands, by how strongly they bind.
+/// Operators between two operands, by how strongly they bind.
 const LEVELS: [&[(&str, Op)]; 10] = [
     &[("||", Op::LogicOr)],
     &[("&&", Op::LogicAnd)],
@@ -139,7 +139,7 @@ pub fn parse_print(text: &str) -> Option<Print> {
         arguments.push(match found {
             Some(found) => found,
             None if parser.binaries > MAX_BINARY => return None,
-            // One argument that is not understood must not cost the others.
+            // An argument that is not understood must not lose the others.
             None => {
                 parser.at = start;
                 parser.skip_argument();
@@ -173,7 +173,7 @@ pub(crate) fn constants(format: &str) -> Vec<(&str, usize)> {
                 return None;
             };
             let called = tokens.get(index + 1) == Some(&Token::Sign("("));
-            // By convention; names of fields, of types and of functions are not written so.
+            // By convention only constants are in upper case; fields, types and functions are not.
             let constant =
                 |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
             let plain = name.bytes().all(constant) && name != "REC" && !called;
@@ -182,7 +182,7 @@ pub(crate) fn constants(format: &str) -> Vec<(&str, usize)> {
     names.collect()
 }
 
-/// The tokens of a text, and where each begins.
+/// The tokens of a text, each with its offset.
 fn tokens(text: &str) -> Option<(Vec<Token>, Vec<usize>)> {
     let bytes = text.as_bytes();
     let (mut out, mut places) = (Vec::new(), Vec::new());
@@ -205,7 +205,7 @@ fn tokens(text: &str) -> Option<(Vec<Token>, Vec<usize>)> {
                 at = next;
             }
             b'\'' => {
-                // A character: 'x', or '\n' and the like.
+                // A character: 'x', or an escape such as '\n'.
                 let (value, len) = match (bytes.get(at + 1)?, bytes.get(at + 2)?) {
                     (b'\\', b'n') => (b'\n', 4),
                     (b'\\', b't') => (b'\t', 4),
@@ -408,7 +408,7 @@ impl Parser {
         }
     }
 
-    /// `(type)` in front of something; what only looks like one is left alone.
+    /// Reads `(type)` in front of an operand. Text that only looks like a cast is left unread.
     fn cast(&mut self) -> Option<String> {
         let before = self.at;
         let found = self.cast_inner();
@@ -432,7 +432,7 @@ impl Parser {
             kind.push('*');
         }
         self.need(")")?;
-        // `(x)` in front of a sign between operands is no cast. In front of an operand it is nothing else.
+        // `(x)` in front of a binary operator is not a cast. In front of an operand it can only be a cast.
         let known = kind.ends_with('*')
             || size_of_type(&kind).is_some()
             || words.len() > 1
@@ -452,7 +452,7 @@ impl Parser {
             }
             Token::Text(mut text) => {
                 self.at += 1;
-                // Strings side by side are one.
+                // Adjacent strings are one string.
                 while let Some(Token::Text(more)) = self.peek() {
                     text.extend_from_slice(more);
                     self.at += 1;
@@ -522,7 +522,7 @@ impl Parser {
             name = format!("{name}.{}", self.name()?);
         }
         Some(Expr::Field(match name.strip_prefix("ent.") {
-            // `struct trace_entry`, which formats describe as the common fields.
+            // `struct trace_entry`: formats call its members the common fields.
             Some(common) => format!("common_{common}"),
             None => name,
         }))

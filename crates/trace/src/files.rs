@@ -1,4 +1,4 @@
-//! The files in which a kernel shows itself, read whole.
+//! Files of procfs and tracefs, read whole.
 
 use crate::live::LiveError;
 use crate::ring::PageError;
@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Reason why there is no trace.
+/// Reason why the trace cannot be taken.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TakeError {
@@ -19,13 +19,13 @@ pub enum TakeError {
         /// Error of the read.
         cause: std::io::Error,
     },
-    /// tracefs is not there.
+    /// tracefs does not exist.
     #[error("{} is not a tracefs", path.display())]
     NoTracefs {
         /// Path at which tracefs should be.
         path: PathBuf,
     },
-    /// A symbol that is not named.
+    /// A symbol that the file does not name.
     #[error("{} does not give the address of {symbol}", path.display())]
     Symbol {
         /// The file.
@@ -49,7 +49,7 @@ pub enum TakeError {
     /// The list of arrays.
     #[error("cannot find the trace buffers: {0}")]
     Live(#[from] LiveError),
-    /// There is a folder of an instance, but no such array.
+    /// The folder of an instance exists, but the kernel has no array of that name.
     #[error("the instance {0} is not in the kernel's list of trace arrays")]
     NoArray(String),
 }
@@ -59,8 +59,8 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> TakeError {
     move |cause| TakeError::Io { path, cause }
 }
 
-/// Reads a file in large pieces: `header_page` and `header_event` give what the first read has room for and nothing
-/// more (`show_header`, `kernel/trace/trace_events.c`), and the standard library begins with a small read.
+/// Reads a file in large pieces. `header_page` and `header_event` return only the bytes for which the first read has
+/// room (`show_header`, `kernel/trace/trace_events.c`), and the standard library begins with a small read.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
     let mut file = fs::File::open(path).map_err(failed(path))?;
     let mut out = Vec::new();
@@ -75,7 +75,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TakeError> {
     }
 }
 
-/// Reads a file as text. Names of tasks may be any bytes: those that are not UTF-8 are replaced.
+/// Reads a file as text. Names of tasks may hold any bytes: bytes that are not UTF-8 are replaced.
 pub(crate) fn text(path: &Path) -> Result<String, TakeError> {
     let bytes = read(path)?;
     Ok(match String::from_utf8(bytes) {
@@ -93,8 +93,8 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>, TakeError> {
         Ok(entries) => Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .collect()),
-        // Files among the folders, and folders that vanished since they were listed: a module or a probe was removed
-        // (`eventfs_root_lookup` and others of `fs/tracefs/event_inode.c` then say ENODEV).
+        // Files among the folders, and folders that vanished after they were listed, because a module or a probe was
+        // removed (`eventfs_root_lookup` and others of `fs/tracefs/event_inode.c` then return ENODEV).
         Err(err)
             if matches!(
                 err.kind(),

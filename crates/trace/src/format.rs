@@ -23,16 +23,16 @@ pub struct Field {
     pub signed: bool,
     /// Size of an element, in bytes, if the field is an array; `None` otherwise.
     pub element: Option<usize>,
-    /// Way in which the bytes of the field are found.
+    /// Way to find the bytes of the field.
     pub place: Place,
 }
 
-/// Way in which the bytes of a field are found.
+/// Way to find the bytes of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The bytes are at the field's offset.
     Here,
-    /// `__data_loc`: a word at the field's offset says where in the record the bytes are.
+    /// `__data_loc`: a word at the field's offset holds the offset of the bytes in the record.
     DataLoc,
     /// `__rel_loc`: as `__data_loc`, but counted from the end of that word.
     RelLoc,
@@ -42,7 +42,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FormatError {
-    /// A line that has to be there is not.
+    /// A required line is missing.
     #[error("the format of an event has no `{0}` line")]
     Missing(&'static str),
 }
@@ -56,14 +56,14 @@ pub struct EventFormat {
     pub name: String,
     /// Number in the records, for this boot of this kernel only.
     pub id: u16,
-    /// The fields that every event has come first.
+    /// Fields of the record; the fields that every event has come first.
     pub fields: Vec<Field>,
     /// Template of the line that people see, and its arguments; `None` if they are not understood.
     pub print: Option<Print>,
 }
 
 impl Field {
-    /// Reads a `field:` line. `None` if `line` is no such line.
+    /// Reads a `field:` line. `None` if `line` is not one.
     pub fn parse(line: &str) -> Option<Self> {
         let rest = line.trim_start().strip_prefix("field:")?;
         let mut parts = rest.split(';').map(str::trim);
@@ -78,7 +78,7 @@ impl Field {
             Some(("__rel_loc", rest)) => (Place::RelLoc, rest.trim()),
             _ => (Place::Here, declaration),
         };
-        // `char name[16]`, but `char[] name` where the bytes are elsewhere.
+        // `char name[16]`; `char[] name` if the bytes lie elsewhere in the record.
         let (before, count) = match declaration.rsplit_once('[') {
             Some((before, count)) if count.trim_end().ends_with(']') => (
                 before.trim_end(),
@@ -170,7 +170,7 @@ impl EventFormat {
     ///
     /// # Errors
     ///
-    /// [`FormatError`]. A `print fmt` that is not understood is no error.
+    /// [`FormatError`]. A `print fmt` that is not understood is not an error.
     pub fn parse(system: &str, text: &str) -> Result<Self, FormatError> {
         let line = |key: &'static str| {
             text.lines()
@@ -183,7 +183,7 @@ impl EventFormat {
             .parse()
             .map_err(|_| FormatError::Missing("ID:"))?;
         let fields: Vec<Field> = text.lines().filter_map(Field::parse).collect();
-        // The template may go over several lines.
+        // The template may span several lines.
         let print = text
             .split_once("print fmt:")
             .and_then(|(_, print)| expr::parse_print(print.trim()));
@@ -196,7 +196,7 @@ impl EventFormat {
         })
     }
 
-    /// The field called `name`.
+    /// The field of this name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }

@@ -1,4 +1,4 @@
-//! Lines of the events that the kernel does not print by their formats: those of ftrace itself, and system calls
+//! Lines of the events that the kernel does not print by their formats: events of ftrace itself, and system calls
 //! (`kernel/trace/trace_output.c` and `trace_syscalls.c`, 6.1 to 7.3).
 
 use crate::bytes::{uint_at, until_nul};
@@ -13,12 +13,12 @@ use std::fmt::Write;
 /// Most arguments of a function that are recorded (`FTRACE_REGS_MAX_ARGS` on x86).
 const MAX_ARGUMENTS: usize = 6;
 
-/// An event with what its line depends on.
+/// An event with all that its line depends on.
 pub(crate) struct Line<'a> {
     pub names: &'a Names,
     pub format: &'a EventFormat,
     pub event: &'a Event<'a>,
-    /// The array that it is of, as far as it is known.
+    /// The array of the event, if it is known.
     pub array: Option<&'a ArrayMeta>,
     /// Version of the kernel.
     pub version: (u32, u32),
@@ -116,7 +116,7 @@ impl Line<'_> {
         })
     }
 
-    /// A function, its arguments if they were recorded, and who called it.
+    /// A function, its arguments if they were recorded, and its caller.
     fn function(&self, arguments: Option<String>) -> String {
         let address = |name| self.word(name).unwrap_or(0);
         let mut out = self.symbol(address("ip"));
@@ -129,7 +129,7 @@ impl Line<'_> {
     }
 
     /// Returns the arguments of a function, in parentheses; `None` if they were not recorded. The kernel names them by
-    /// the types that it has of its functions; here they are numbers.
+    /// its own types of functions; here they are numbers.
     pub fn arguments(&self, field: &str) -> Option<String> {
         let bytes = self.bytes(field)?;
         if bytes.len() < MAX_ARGUMENTS * 8 {
@@ -160,8 +160,8 @@ impl Line<'_> {
         Some(out)
     }
 
-    /// Returns the lines of a user stack. Files and offsets in them (option `sym-userobj`) were those of a process
-    /// that is gone: addresses are shown without them.
+    /// Returns the lines of a user stack. Files and offsets in them (option `sym-userobj`) belong to a process that has
+    /// ended, so addresses are shown without them.
     fn user_stack(&self) -> Option<String> {
         let mut out = String::from("<user stack trace>");
         for caller in self.bytes("caller")?.chunks_exact(8) {
@@ -216,7 +216,7 @@ impl Line<'_> {
             return Some(format!("sys_{name} -> {:#x}", self.word("ret")?));
         }
         let name = self.format.name.strip_prefix("sys_enter_")?;
-        // The bytes that the kernel copied from an argument's address have a field of their own, `__NAME_val`, since 6.19.
+        // Since 6.19 the bytes that the kernel copied from an argument's address have a separate field, `__NAME_val`.
         let arguments = self
             .format
             .own_fields()
@@ -235,7 +235,7 @@ impl Line<'_> {
             match (openat, index) {
                 (true, 2) => {
                     out.push_str(&open_flags(value));
-                    // The mode says nothing of a file that is not made.
+                    // The mode has no meaning if the call does not create a file.
                     if value & 0x41_0040 == 0 {
                         break;
                     }
@@ -316,7 +316,7 @@ fn open_flags(bits: u64) -> String {
         (0x4_0000, "O_NOATIME"),
         (0x8_0000, "O_CLOEXEC"),
     ];
-    // The kernel takes an int.
+    // The kernel passes an int.
     let bits = bits & 0xffff_ffff;
     if bits == 0 {
         return "O_RDONLY".to_owned();
@@ -545,7 +545,7 @@ mod tests {
             .unwrap(),
             "sys_openat -> 0x3"
         );
-        // With what the kernel copied, and flags by their names.
+        // With the string that the kernel copied, and flags by their names.
         let mut with = fields(&list);
         with.push_str(
             "\tfield:__data_loc char[] __filename_val;\toffset:48;\tsize:4;\tsigned:0;\n",

@@ -10,7 +10,7 @@ pub struct Message {
     pub level: u8,
     /// Facility that wrote the record: 0 for the kernel, others as for syslog(3).
     pub facility: u32,
-    /// Number of the record; a gap says that some are missing.
+    /// Number of the record; a gap means that records are missing.
     pub sequence: u64,
     /// Microseconds since that kernel booted.
     pub time_us: u64,
@@ -21,7 +21,7 @@ pub struct Message {
     pub properties: Vec<String>,
 }
 
-/// Reads records as `/dev/kmsg` gives them, one after the other. Lines that are no records are left out.
+/// Reads records of `/dev/kmsg`, one after the other. Lines that are not records are left out.
 pub fn parse(bytes: &[u8]) -> Vec<Message> {
     let text = String::from_utf8_lossy(bytes);
     let mut messages: Vec<Message> = Vec::new();
@@ -53,7 +53,7 @@ fn message(line: &str) -> Option<Message> {
     })
 }
 
-/// `\x0a` and the like back to what they stand for.
+/// Replaces escapes such as `\x0a` by the bytes that they encode.
 fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
@@ -95,7 +95,7 @@ pub fn newest(bytes: &[u8], limit: usize) -> &[u8] {
 }
 
 impl Message {
-    /// As dmesg(1) shows it.
+    /// The record as dmesg(1) shows it.
     pub fn line(&self) -> String {
         let mut out = String::new();
         let (seconds, us) = (self.time_us / 1_000_000, self.time_us % 1_000_000);

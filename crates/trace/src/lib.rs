@@ -1,23 +1,23 @@
-//! The trace of a Linux kernel: taken while it runs, without consuming anything, and read where that kernel is
+//! The trace of a Linux kernel: taken while the kernel runs, without consuming the trace, and read after that kernel is
 //! gone.
 //!
-//! | part | what |
+//! | part | purpose |
 //! | --- | --- |
-//! | [`take`](take()) | the buffers of the top level and of every instance out of a running kernel ([`live`], [`btf`]), with the files of tracefs that explain them ([`meta`]) |
+//! | [`take`](take()) | reads the buffers of the top level and of every instance from a running kernel ([`live`], [`btf`]), with the files of tracefs that explain them ([`meta`]) |
 //! | [`ring`], [`read`](mod@read) | pages, events, and their order in time |
-//! | [`format`](mod@format), [`expr`], [`eval`], [`printf`] | the kernel's own description of an event, and the line it makes of a record |
+//! | [`format`](mod@format), [`expr`], [`eval`], [`printf`] | the kernel's description of an event, and the line that it makes of a record |
 //! | [`dat`] | `trace.dat` for `trace-cmd report` and KernelShark |
 //! | [`kmsg`] | the kernel log |
 //!
-//! # How the buffers are read
+//! # Reading the buffers
 //!
-//! `trace_pipe_raw` gives the pages and takes them out of the buffer, a snapshot empties it. So the pages are
-//! read where they are: [`live`] follows the kernel's own structures through memory that root can read
-//! (`/proc/kcore`), with the offsets that the running kernel states itself (`/sys/kernel/btf/vmlinux`). Nothing
-//! is written, no setting changes, and tracing goes on; a page that tracing overwrites meanwhile is noticed
-//! and left out, as it is lost to every other reader too.
+//! `trace_pipe_raw` returns pages and removes them from the buffer; a snapshot empties the buffer. So [`live`] reads
+//! the pages in place: it follows the kernel's own structures through memory that root can read (`/proc/kcore`), with
+//! the offsets that the running kernel publishes (`/sys/kernel/btf/vmlinux`). It writes nothing and changes no setting,
+//! and tracing goes on. If tracing overwrites a page meanwhile, [`live`] notices and leaves the page out; every other
+//! reader would lose the page too.
 //!
-//! Everything that comes from memory, from a file or from a handover is hostile: nothing here panics on it.
+//! Everything that comes from memory, from a file or from a handover is hostile: no such input makes this crate panic.
 
 pub mod btf;
 mod bytes;

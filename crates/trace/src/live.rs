@@ -1,22 +1,21 @@
-//! The ring buffers of the running kernel, read where they are.
+//! The ring buffers of the running kernel, read in place.
 //!
-//! A per-CPU buffer is a ring of `struct buffer_page`, each with its data page, and one more page, the *reader
-//! page*, that was taken out of the ring for the reader. The order of time is: the unread part of the
-//! reader page, then the ring from the *head* on up to the page that is being committed to
-//! (`kernel/trace/ring_buffer.c`, 6.1 to 7.3). The pointer to the head has one of its low two bits set
-//! (`RB_PAGE_HEAD`, `RB_PAGE_UPDATE`).
+//! A per-CPU buffer is a ring of `struct buffer_page`, each with its data page, and one more page, the *reader page*,
+//! which the kernel took out of the ring for the reader. In order of time come the unread part of the reader page, then
+//! the pages of the ring from the *head* up to the page to which the kernel commits (`kernel/trace/ring_buffer.c`, 6.1
+//! to 7.3). The pointer to the head has one of its low two bits set (`RB_PAGE_HEAD`, `RB_PAGE_UPDATE`).
 //!
-//! Tracing goes on while this module reads, and other readers may consume pages meanwhile. Nothing can be locked from
-//! user space, so everything is looked at twice:
+//! Tracing goes on while this module reads, and other readers may consume pages meanwhile. User space cannot lock the
+//! buffer, so this module reads everything twice:
 //!
-//! * the ring has to close after as many pages as the kernel says, with a head, and with the same reader page before
-//!   and after that walk;
-//! * a page counts only if its header after the copy still fits the one that was copied: the same time stamp, and no
-//!   less committed. A writer takes a page by setting `commit` to 0 before it writes an event, and a new
+//! * the walk over the ring has to close after the number of pages that the kernel states, has to find a head, and has
+//!   to find the same reader page before and after;
+//! * a page counts only if its header after the copy still fits the copied header: the same time stamp, and at least as
+//!   many committed bytes. A writer takes a page by setting `commit` to 0 before it writes an event, and writes a new
 //!   time stamp before it commits one (`rb_tail_page_update`, `__rb_reserve_next`). Events up to `commit` do not change
 //!   any more (`rb_set_commit_to_write`);
-//! * after the copies, every page still has to be the ring's, with the same data: one that a reader took out, or that
-//!   was freed when the buffer was made smaller, may hold bytes of another user of that memory by then.
+//! * after the copies, every page still has to belong to the ring, with the same data page. A page that a reader took
+//!   out, or that the kernel freed when it shrank the buffer, may by then hold bytes of another user of that memory.
 
 use crate::btf::{BtfError, Structs};
 use crate::bytes::{u64_at, uint_at, until_nul};
@@ -28,7 +27,7 @@ use thiserror::Error;
 const MAX_PAGES: u64 = 16 << 20;
 /// Most arrays; each is a folder of `instances`.
 const MAX_ARRAYS: usize = 4096;
-/// Most walks of a ring that changes under each of them.
+/// Most walks over a ring that changes during each of them.
 const TRIES: usize = 20;
 
 /// Kernel memory by virtual address.
@@ -59,7 +58,7 @@ pub enum LiveError {
         /// The value.
         value: u64,
     },
-    /// The ring changed under every walk.
+    /// The ring changed during every walk.
     #[error("the ring buffer changed under every one of {TRIES} walks")]
     Busy,
 }
@@ -88,7 +87,7 @@ const STRUCTS: [&str; 5] = [
 ];
 
 impl Offsets {
-    /// From the kernel's BTF.
+    /// Reads the offsets from the kernel's BTF.
     ///
     /// # Errors
     ///
@@ -96,7 +95,7 @@ impl Offsets {
     pub fn new(btf: &[u8]) -> Result<Self, BtfError> {
         let structs = Structs::parse(btf, &STRUCTS)?;
         let (array, _) = structs.offsets("trace_array", ["list", "name", "array_buffer"])?;
-        // The buffer of a snapshot or a latency tracer (CONFIG_TRACER_SNAPSHOT); 7.x has another name for it.
+        // The buffer of a snapshot or a latency tracer (CONFIG_TRACER_SNAPSHOT); 7.x renamed it.
         let snapshot = ["max_buffer", "snapshot_buffer"]
             .into_iter()
             .find_map(|name| structs.offsets("trace_array", [name]).ok())
@@ -108,7 +107,7 @@ impl Offsets {
             ["cpu", "nr_pages", "head_page", "commit_page", "reader_page"],
         )?;
         let (page, page_size) = structs.offsets("buffer_page", ["list", "read", "page"])?;
-        // Sub-buffers of several pages came with 6.8.
+        // Sub-buffers of several pages exist since 6.8.
         let order = structs
             .offsets("buffer_page", ["order"])
             .ok()
@@ -154,7 +153,8 @@ pub struct LiveBuffer {
     pub page_size: usize,
     /// Pages that are unread, oldest first.
     pub pages: Vec<LivePage>,
-    /// Pages that tracing went over, or that a reader took out, while they were read, or that were not asked for.
+    /// Number of pages that tracing overwrote, or that a reader took out, while they were read, or that exceed the
+    /// limit.
     pub left_out: u64,
 }
 
@@ -165,8 +165,8 @@ pub struct LiveArray {
     pub name: String,
     /// Address of its buffer.
     pub buffer: u64,
-    /// Address of the buffer into which a snapshot or a latency tracer put events aside; `None` if the array has no
-    /// such buffer. The buffer may be empty.
+    /// Address of the buffer in which a snapshot or a latency tracer saved events; `None` if the array has no such
+    /// buffer. The buffer may be empty.
     pub snapshot: Option<u64>,
 }
 
@@ -212,7 +212,7 @@ impl<'m> Live<'m> {
     /// [`LiveError`].
     pub fn arrays(&self, list: u64, global: u64) -> Result<Vec<LiveArray>, LiveError> {
         let mut found = self.list(list, global);
-        // An instance that is removed meanwhile may lead anywhere.
+        // The pointers of an instance that is being removed may lead anywhere, so a failed walk is repeated.
         for _ in 1..TRIES {
             if found.is_ok() {
                 break;
@@ -237,7 +237,8 @@ impl<'m> Live<'m> {
             let name = match self.word(array, name)? {
                 _ if array == global => String::new(),
                 0 => String::from("?"),
-                // Names are allocated: less than the page that they may be at the end of is read.
+                // The kernel allocates names; a name may lie at the end of a page, so `text` reads no further than that
+                // page.
                 text => self.text(text)?,
             };
             let of = |at: usize| self.word(array, at.saturating_add(self.offsets.array_buffer));
@@ -255,7 +256,7 @@ impl<'m> Live<'m> {
     }
 
     fn text(&self, addr: u64) -> Result<String, LiveError> {
-        // To the end of the page at most: what is behind it may not be memory.
+        // Read to the end of the page at most: the next page may not be memory.
         let room = PAGE as u64 - addr % PAGE as u64;
         let bytes = self.bytes(addr, usize::try_from(room.min(256)).unwrap_or(256))?;
         Ok(String::from_utf8_lossy(until_nul(&bytes)).into_owned())
@@ -301,21 +302,21 @@ impl<'m> Live<'m> {
         Ok(Some(found))
     }
 
-    /// Returns the ring as it is at one moment.
+    /// Returns the ring in a state that did not change during the walk.
     fn settled(&self, cpu_buffer: u64, cpu: u32) -> Result<Ring, LiveError> {
         let mut last = LiveError::Busy;
         for _ in 0..TRIES {
             match self.walk(cpu_buffer, cpu) {
                 Ok(Some(ring)) => return Ok(ring),
                 Ok(None) => last = LiveError::Busy,
-                // A pointer of a moment ago may lead to anything by now.
+                // A pointer read a moment ago may lead anywhere by now, so try again.
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    /// The members of a per-CPU buffer that matter: pages, head, commit page, reader page.
+    /// The used members of a per-CPU buffer: pages, head, commit page, reader page.
     fn state(&self, cpu_buffer: u64, cpu: u32) -> Result<[u64; 4], LiveError> {
         let state = self.bytes(cpu_buffer, self.offsets.cpu_size)?;
         let [number, count, head, commit, reader] = self.offsets.cpu;
@@ -337,7 +338,7 @@ impl<'m> Live<'m> {
         Ok([count, head, commit, reader])
     }
 
-    /// Walks the ring once. `None` if the ring changed under the walk.
+    /// Walks the ring once. `None` if the ring changed during the walk.
     fn walk(&self, cpu_buffer: u64, cpu: u32) -> Result<Option<Ring>, LiveError> {
         let [count, hint, commit, reader] = self.state(cpu_buffer, cpu)?;
         let Some(ring) = self.ring(hint, count)? else {
@@ -347,7 +348,7 @@ impl<'m> Live<'m> {
         if commit != reader && end.is_none() {
             return Ok(None);
         }
-        // A reader that took the head out meanwhile has put the old reader page in its place.
+        // If a reader took the head out meanwhile, the old reader page is in the head's place.
         let [count_after, _, _, reader_after] = self.state(cpu_buffer, cpu)?;
         Ok(
             (count_after == count && reader_after == reader).then_some(Ring {
@@ -387,12 +388,12 @@ impl<'m> Live<'m> {
         };
         let mut copies = Vec::new();
         let mut bytes_left = limit;
-        // Newest first, so that the limit leaves out the oldest.
+        // Newest first, so that the limit leaves out the oldest pages.
         for (index, page) in ring.order().iter().enumerate().rev() {
             let state = self.bytes(*page, self.offsets.page_size)?;
             let [_, read, data] = self.offsets.page;
-            // Only of the reader page: when that comes back into the ring, the number stays, until it is the reader
-            // page again (`rb_get_reader_page`), whatever is written to it.
+            // `read` counts only for the reader page. A reader page that returns to the ring keeps its number until it
+            // is the reader page again (`rb_get_reader_page`), whatever the kernel writes to it.
             let read = uint_at(&state, read, 4).filter(|_| *page == ring.reader);
             let read = usize::try_from(read.unwrap_or(0)).unwrap_or(0);
             let data = u64_at(&state, data).unwrap_or(0);
@@ -401,7 +402,7 @@ impl<'m> Live<'m> {
                 .order
                 .and_then(|at| uint_at(&state, at, 4))
                 .unwrap_or(0);
-            // More than 7 is not offered, and a shift by more than fits would give anything.
+            // The kernel offers orders up to 7; a larger shift would overflow.
             let size = u32::try_from(order)
                 .ok()
                 .filter(|order| *order <= 7)
@@ -434,23 +435,23 @@ struct Ring {
     reader: u64,
     /// From the head on.
     ring: Vec<u64>,
-    /// Number of pages of the ring that are written: those up to the one that is committed to.
+    /// Number of written pages of the ring: those up to the page to which the kernel commits.
     written: usize,
 }
 
 impl Ring {
-    /// The pages that have something in them, oldest first.
+    /// The pages that hold events, oldest first.
     fn order(&self) -> Vec<u64> {
         let ring = self.ring.iter().copied().take(self.written);
         [self.reader].into_iter().chain(ring).collect()
     }
 }
 
-/// A page that was copied, not yet believed.
+/// A page that was copied and has not been checked again yet.
 struct Copied {
     page: u64,
     data: u64,
     read: usize,
-    /// Bytes of the page; `None` if it was written over meanwhile.
+    /// Bytes of the page; `None` if tracing overwrote it meanwhile.
     bytes: Option<Vec<u8>>,
 }

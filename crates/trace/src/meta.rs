@@ -1,5 +1,4 @@
-//! Description of a trace: everything beside the buffers that is needed to read them when the kernel that wrote them is
-//! gone.
+//! Description of a trace: all data beside the buffers that a reader needs after the kernel that wrote them is gone.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -7,14 +6,14 @@ use thiserror::Error;
 /// Version of [`Meta`] that is written.
 pub const VERSION: u32 = 1;
 
-/// The files of tracefs that belong to a trace, as they were, and the symbols that it mentions.
+/// The files of tracefs that belong to a trace, unchanged, and the symbols that the trace mentions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// [`VERSION`].
     pub version: u32,
     /// `uname -r` of the kernel that was traced.
     pub release: String,
-    /// `uname -m` of it.
+    /// `uname -m` of the kernel.
     pub machine: String,
     /// Time at which the trace was taken, in nanoseconds since the Unix epoch.
     pub taken: u64,
@@ -30,13 +29,13 @@ pub struct Meta {
     pub tgids: String,
     /// `printk_formats`: strings that records point to.
     pub printk_formats: String,
-    /// `dynamic_events`: the places and events that probes are at. Empty in a trace that was taken before kho carried
-    /// this file.
+    /// `dynamic_events`: the places and events of the probes. Empty in a trace that was taken before kho carried this
+    /// file.
     #[serde(default)]
     pub probes: String,
-    /// Lines of `/proc/kallsyms`: the symbols that records point into, and the one after each.
+    /// Lines of `/proc/kallsyms`: the symbols that records point into, and the symbol after each.
     pub symbols: String,
-    /// The format of every kind of event that is in a buffer, and those of ftrace itself.
+    /// The format of every kind of event in a buffer, and the formats of ftrace itself.
     pub events: Vec<EventText>,
     /// The top level, which has no name, and the instances.
     pub arrays: Vec<ArrayMeta>,
@@ -75,8 +74,8 @@ pub struct CpuMeta {
     pub cpu: u32,
     /// `per_cpu/cpuN/stats`.
     pub stats: String,
-    /// Number of pages that the size limit left out, or that tracing went over while they were read. They are older
-    /// than the pages that are there.
+    /// Number of pages that the size limit left out, or that tracing overwrote while they were read. They are older
+    /// than the pages in the trace.
     pub left_out: u64,
 }
 
@@ -84,16 +83,16 @@ pub struct CpuMeta {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MetaError {
-    /// Not what a producer writes.
+    /// The bytes are not a description that a producer wrote.
     #[error("the description of the trace is damaged")]
     Damaged(#[from] serde_json::Error),
-    /// Of a version that is not known.
+    /// The version of the description is not known.
     #[error("the description of the trace has version {0}, this kho knows {VERSION}")]
     Version(u32),
 }
 
 impl Meta {
-    /// As bytes for the handover.
+    /// The description as bytes for the handover.
     ///
     /// # Errors
     ///
@@ -102,7 +101,7 @@ impl Meta {
         Ok(serde_json::to_vec(self)?)
     }
 
-    /// From the bytes of a handover.
+    /// Reads a description from the bytes of a handover.
     ///
     /// # Errors
     ///
@@ -119,15 +118,15 @@ impl Meta {
         Ok(serde_json::from_slice(bytes)?)
     }
 
-    /// The array called `name`.
+    /// The array of this name.
     pub fn array(&self, name: &str) -> Option<&ArrayMeta> {
         self.arrays.iter().find(|array| array.name == name)
     }
 }
 
-/// Returns the base that times of a clock count from: times of clocks with the same base can be compared, others
-/// cannot. `local`, `global` and `perf` are three ways of reading one counter (`sched_clock`); every other clock has a
-/// base of its own.
+/// Returns the base from which times of a clock count: times of clocks with the same base can be compared, other times
+/// cannot. `local`, `global` and `perf` read one counter (`sched_clock`) in three ways; every other clock has its own
+/// base.
 pub fn time_base(clock: &str) -> &str {
     match clock {
         "global" | "perf" => "local",

@@ -1,4 +1,4 @@
-//! Names that the old kernel used: those of tasks and symbols, and strings.
+//! Names that the traced kernel used: names of tasks and symbols, and strings.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ pub struct Names {
     tasks: BTreeMap<u32, String>,
     groups: BTreeMap<u32, u32>,
     strings: BTreeMap<u64, String>,
-    /// Ascending: address, name, module.
+    /// Address and name with module, ascending by address.
     symbols: Vec<(u64, String)>,
 }
 
 impl Names {
-    /// From the texts of `saved_cmdlines`, `saved_tgids`, `printk_formats` and of the `kallsyms` lines that were
-    /// kept. Lines that are not understood are left out.
+    /// Reads the texts of `saved_cmdlines`, `saved_tgids`, `printk_formats` and of the saved lines of `kallsyms`. Lines
+    /// that are not understood are left out.
     pub fn parse(cmdlines: &str, tgids: &str, printk: &str, kallsyms: &str) -> Self {
         let mut names = Self::default();
         for line in cmdlines.lines() {
@@ -73,18 +73,18 @@ impl Names {
         self.strings.get(&address).map(String::as_str)
     }
 
-    /// The symbol that an address is in: name, offset, and the room up to the next symbol.
+    /// The symbol that contains an address: name, offset, and the distance to the next symbol.
     fn find(&self, address: u64) -> Option<(&str, u64, u64)> {
         let after = self.symbols.partition_point(|(start, _)| *start <= address);
         let (start, name) = self.symbols.get(after.checked_sub(1)?)?;
         let end = self.symbols.get(after).map_or(address, |(next, _)| *next);
-        // Of several names of one address the first counts, as in the kernel.
+        // If an address has several names, the first one counts, as in the kernel.
         let first = self.symbols.partition_point(|(other, _)| other < start);
         let name = self.symbols.get(first).map_or(name, |(_, name)| name);
         (address < end).then_some((name.as_str(), address - start, end - start))
     }
 
-    /// As `%ps`.
+    /// The symbol as `%ps` prints it.
     pub fn symbol(&self, address: u64) -> String {
         match self.find(address) {
             Some((name, ..)) => name.to_owned(),
@@ -92,7 +92,7 @@ impl Names {
         }
     }
 
-    /// As `%pS`.
+    /// The symbol as `%pS` prints it.
     pub fn symbol_offset(&self, address: u64) -> String {
         match self.find(address) {
             Some((name, offset, size)) => {

@@ -5,7 +5,7 @@ use crate::names::Names;
 use crate::value::{Value, hex};
 use std::fmt::Write;
 
-/// Widest field that is believed; the kernel's own limit is 32767.
+/// Largest accepted width of a field; the kernel's own limit is 32767.
 const MAX_WIDTH: usize = 4096;
 
 /// One `%` directive.
@@ -22,7 +22,7 @@ struct Spec {
     size: usize,
 }
 
-/// Fills the template in; none when an argument is missing or a directive is not known.
+/// Fills in the template; `None` if an argument is missing or a directive is not known.
 pub fn format(template: &[u8], values: &[Value<'_>], names: &Names) -> Option<String> {
     let mut out = Vec::new();
     let mut values = values.iter();
@@ -65,7 +65,7 @@ pub fn format(template: &[u8], values: &[Value<'_>], names: &Names) -> Option<St
             (b'p', _) => pointer(&spec, kind, value, names),
             _ => return None,
         };
-        // The width is the number of bytes or bits then.
+        // For these letters the width is the number of bytes or bits.
         let width = match kind {
             [b'h' | b'b', ..] => 0,
             _ => spec.width,
@@ -262,12 +262,12 @@ fn pointer(spec: &Spec, kind: &[u8], value: &Value<'_>, names: &Names) -> Vec<u8
             let len = spec.width.clamp(1, 64);
             hex(bytes.get(..len).unwrap_or(bytes), separator).into_bytes()
         }
-        // The kernel hashes other pointers; a reader of a trace of a kernel that is gone wants to compare them.
+        // The kernel hashes other pointers; the reader of a trace wants to compare them, and the traced kernel is gone.
         _ => format!("{bits:016x}").into_bytes(),
     }
 }
 
-/// Numbers of bits as a list, ranges of them as two ends (`bitmap_list_string`).
+/// Lists the numbers of bits; a range is shown by its two ends (`bitmap_list_string`).
 fn ranges(set: &[usize]) -> String {
     let mut out = String::new();
     let mut rest = set;
@@ -298,7 +298,7 @@ fn words(set: &[usize], width: usize) -> String {
     let last = words.len();
     let mut out = String::new();
     for (index, word) in words.iter().enumerate().rev() {
-        // The highest has as many digits as its bits need.
+        // The highest word has as many digits as its bits need.
         let bits = if index + 1 == last && !width.is_multiple_of(32) {
             width % 32
         } else {
@@ -364,7 +364,7 @@ fn socket(bytes: &[u8]) -> String {
             let address = array::<16>(bytes, 8).unwrap_or_default();
             format!("[{}]:{port}", std::net::Ipv6Addr::from(address))
         }
-        // As the kernel says for every other family (`ip_addr_string`).
+        // The kernel prints this for every other family (`ip_addr_string`).
         _ => "(einval)".to_owned(),
     }
 }
@@ -381,9 +381,9 @@ fn pad(out: &mut Vec<u8>, spec: &Spec, shown: &[u8]) {
 }
 
 /// The line of a `bprint` event: its arguments lie in the record as 32-bit words, in the order of the template
-/// (`vbin_printf`, `lib/vsprintf.c`). None when they are not understood.
+/// (`vbin_printf`, `lib/vsprintf.c`). `None` if they are not understood.
 pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String> {
-    // As `template`, but a pointer whose text the kernel stored is a string.
+    // The template, with `%s` for every pointer whose text the kernel stored.
     let mut resolved = Vec::new();
     let mut values = Vec::new();
     let mut at = 0usize;
@@ -422,7 +422,7 @@ pub fn binary(template: &str, arguments: &[u8], names: &Names) -> Option<String>
         match conversion {
             b's' => values.push(take_text(arguments, &mut at)?),
             b'p' if is_stored_as_text(rest) => {
-                // The text has its width already.
+                // The kernel applied the width when it stored the text.
                 values.truncate(first);
                 values.push(take_text(arguments, &mut at)?);
                 resolved.extend_from_slice(b"%s");

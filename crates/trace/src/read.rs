@@ -63,14 +63,14 @@ pub struct Knowledge {
     pub names: Names,
     formats: BTreeMap<u16, EventFormat>,
     version: (u32, u32),
-    /// Events that event probes are at, by folder and name of the probe.
+    /// Target events of event probes, by folder and name of the probe.
     probed: BTreeMap<(String, String), String>,
 }
 
 /// One event, with the buffer in which it was recorded.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Index of the buffer that the event is from.
+    /// Index of the buffer in which the event was recorded.
     pub buffer: usize,
     /// The event.
     pub event: Event<'a>,
@@ -79,8 +79,8 @@ pub struct Record<'a> {
 }
 
 impl Knowledge {
-    /// From the description of a trace. Formats that are not understood are left out: their events are shown
-    /// as bytes.
+    /// Creates a reader from the description of a trace. Formats that are not understood are left out: the reader shows
+    /// their events as bytes.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Knowledge {
         self.formats.get(&kind(record)?)
     }
 
-    /// The task that a record is of.
+    /// The task of a record.
     pub fn pid(record: &[u8]) -> u32 {
         uint_at(record, 4, 4)
             .and_then(|pid| u32::try_from(pid).ok())
@@ -193,7 +193,7 @@ impl Knowledge {
             record,
             names: &self.names,
         };
-        // Probes: the kernel shows a place where the format has a number (`print_kprobe_event`).
+        // Probes: the kernel shows a symbol where the format has a number (`print_kprobe_event`).
         let probe = ["__probe_ip", "__probe_func"]
             .iter()
             .any(|name| format.field(name).is_some());
@@ -201,7 +201,7 @@ impl Knowledge {
             let mut changed = print.clone();
             changed.template = match rest.strip_prefix(b" <- %lx") {
                 Some(rest) => {
-                    // The function comes first among the arguments, the return address is shown first.
+                    // The function is the first argument; the line shows the return address first.
                     changed.arguments.swap(0, 1);
                     [b"(%pS <- %ps", rest].concat()
                 }
@@ -358,13 +358,13 @@ fn fields_text(format: &EventFormat, record: &[u8]) -> String {
     fields.join(" ")
 }
 
-/// One buffer that is being read.
+/// A buffer while it is read.
 struct Stream<'a> {
     buffer: Buffer<'a>,
     page: usize,
     events: Option<Events<'a>>,
     missed: Option<u64>,
-    /// Events of a damaged page were left out since the last event.
+    /// Whether events of a damaged page were left out since the last event.
     damaged: bool,
 }
 
@@ -378,7 +378,7 @@ pub struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    /// Begins with the oldest event.
+    /// Creates an iterator that begins with the oldest event.
     pub fn new(buffers: &[Buffer<'a>], layout: PageLayout) -> Self {
         let mut merge = Self {
             layout,
@@ -445,7 +445,7 @@ impl<'a> Stream<'a> {
     ) -> Result<Option<(Event<'a>, Option<u64>)>, PageError> {
         let size = self.buffer.page_size;
         if !(PAGE..=MAX_PAGE).contains(&size) {
-            // Without a size there are no pages to go on with.
+            // Without a valid size the buffer cannot be split into pages.
             self.buffer.page_size = PAGE;
             self.buffer.bytes = &[];
             return Err(PageError::Short(size));

@@ -1,10 +1,9 @@
-//! Pages of the kernel's ring buffer, as `trace_pipe_raw` gives them and as they lie in memory.
+//! Pages of the kernel's ring buffer, in the layout of `trace_pipe_raw` and of memory.
 //!
-//! A page (or *sub-buffer*, several pages, since 6.8) begins with `u64 time_stamp` and `local_t commit`; behind
-//! them are `commit` bytes of events, each with a word of which the low 5 bits are its type and the others the
-//! time since the event before (`struct ring_buffer_event`, `include/linux/ring_buffer.h`, and
-//! `rb_event_data_length`, `kernel/trace/ring_buffer.c`, 6.1 to 7.3). The file `events/header_page` says where the
-//! members are.
+//! A page (or *sub-buffer*, several pages, since 6.8) begins with `u64 time_stamp` and `local_t commit`. Behind them
+//! are `commit` bytes of events. Each event begins with a word: its low 5 bits are the type, the others the time since
+//! the previous event (`struct ring_buffer_event`, `include/linux/ring_buffer.h`, and `rb_event_data_length`,
+//! `kernel/trace/ring_buffer.c`, 6.1 to 7.3). The file `events/header_page` states the offsets of the members.
 
 use crate::bytes::{u32_at, u64_at};
 use crate::format::Field;
@@ -12,7 +11,7 @@ use thiserror::Error;
 
 /// Smallest sub-buffer.
 pub const PAGE: usize = 4096;
-/// Largest sub-buffer that is believed (`buffer_subbuf_size_kb` allows 2^7 pages of 4 KiB).
+/// Largest accepted sub-buffer (`buffer_subbuf_size_kb` allows 2^7 pages of 4 KiB).
 pub const MAX_PAGE: usize = 128 * PAGE;
 /// Bits of `commit` that are a length; above are flags (`RB_MISSED_EVENTS` 1 << 31, `RB_MISSED_STORED` 1 << 30).
 const COMMIT_MASK: u64 = (1 << 27) - 1;
@@ -51,7 +50,7 @@ impl Default for PageLayout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// The file `header_page` does not say where a member is.
+    /// The file `header_page` does not state the offset of a member.
     #[error("header_page does not say where `{0}` is")]
     Header(&'static str),
     /// The page is too short for its header.
@@ -60,9 +59,9 @@ pub enum PageError {
     /// More committed bytes than the page has.
     #[error("{commit:#x} committed bytes in a page with room for {room:#x}")]
     Commit {
-        /// Bytes that the page says it has.
+        /// Number of bytes that the page states.
         commit: u64,
-        /// Bytes it can have.
+        /// Number of bytes that the page can have.
         room: usize,
     },
     /// An event that does not fit its page.
@@ -100,8 +99,8 @@ impl PageLayout {
         })
     }
 
-    /// Whether the copy of a page was still whole when `header` was read after it: a page that is written over has less
-    /// committed first, and then another time.
+    /// Whether the copy of a page was still whole when `header` was read after it: a page that is being overwritten
+    /// first has fewer committed bytes, and then another time.
     pub(crate) fn still_holds(&self, copied: &[u8], header: &[u8]) -> bool {
         let commit = |bytes: &[u8]| {
             let word = crate::bytes::uint_at(bytes, self.commit, self.commit_size)?;
@@ -171,18 +170,18 @@ impl<'a> Page<'a> {
         self.events.len()
     }
 
-    /// Whether nothing was committed.
+    /// Whether the page has no committed bytes.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Returns the time of the last event that can be read, or of the page if there is no such event.
+    /// Returns the time of the last event that can be read; the time of the page if no event can be read.
     pub fn newest(&self) -> u64 {
         let last = self.events().map_while(Result::ok).last();
         last.map_or(self.time, |event| event.time)
     }
 
-    /// Its events in order. After an error there is no next one.
+    /// Its events in order. After an error the iterator ends.
     pub fn events(&self) -> Events<'a> {
         Events {
             bytes: self.events,
@@ -221,7 +220,7 @@ impl<'a> Iterator for Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Moves past one event. Outer `None` if the event does not fit, inner `None` if it is no record.
+    /// Moves past one event. Outer `None` if the event does not fit, inner `None` if it is not a record.
     fn step(&mut self) -> Option<Option<Event<'a>>> {
         let at = self.at;
         let head = u32_at(self.bytes, at)?;
@@ -246,7 +245,7 @@ impl<'a> Events<'a> {
             }
             PADDING | 0 => {
                 let len = usize::try_from(second()?).ok()?;
-                // The length counts its own word.
+                // The length includes the word that holds it.
                 (body.checked_add(4)?, body.checked_add(len)?)
             }
             words => (body, body.checked_add(usize::try_from(words).ok()? * 4)?),
@@ -275,8 +274,8 @@ fn absolute(value: u64, before: u64) -> u64 {
     }
 }
 
-/// Returns the part of a page that no reader has read: the events from byte `read` on, as a page of its own, as
-/// `ring_buffer_read_page` would give it. `None` if nothing is left.
+/// Returns the part of a page that no reader has read: the events from byte `read` on, as a page in the form that
+/// `ring_buffer_read_page` would return. `None` if no event is left.
 ///
 /// # Errors
 ///
@@ -298,7 +297,7 @@ pub fn unread(
         if event.at < read {
             continue;
         }
-        // The first event keeps its own delta, so the page has the time before it.
+        // The first event keeps its delta, so the page gets the time before that event.
         let delta = u32_at(page.events, event.at).unwrap_or(0) >> 5;
         let time = event.time.wrapping_sub(u64::from(delta));
         let rest = page.events.get(event.at..).unwrap_or_default();

@@ -4,19 +4,19 @@ use crate::files::{TakeError, text};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Lowest kernel address: what is below is per-CPU or no symbol.
+/// Lowest kernel address: an entry below it is per-CPU data or not a symbol.
 pub(crate) const KERNEL: u64 = 0xffff_8000_0000_0000;
 
 /// Symbols of the running kernel, sorted by address.
 pub struct Symbols {
     path: PathBuf,
     text: String,
-    /// Address, and where its line is in the text.
+    /// Address of a symbol, and the range of its line in the text.
     lines: Vec<(u64, std::ops::Range<usize>)>,
 }
 
 impl Symbols {
-    /// From the file at `path`.
+    /// Reads the symbols from the file at `path`.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Symbols {
             .find(|(_, range)| {
                 let line = self.text.get(range.clone()).unwrap_or_default();
                 let mut words = line.split_whitespace().skip(2);
-                // A module's symbol of the same name has its module behind it.
+                // A symbol of a module has the module's name behind it.
                 words.next() == Some(symbol) && words.next().is_none()
             })
             .map(|(address, _)| *address)
@@ -64,8 +64,8 @@ impl Symbols {
             })
     }
 
-    /// The lines of all symbols that one of `addresses` is in, and of the symbols behind those, which say where
-    /// they end.
+    /// The lines of all symbols that contain one of `addresses`, and of the symbols behind them, which show where they
+    /// end.
     pub fn lines(&self, addresses: &BTreeSet<u64>) -> String {
         let mut wanted = BTreeSet::new();
         for address in addresses {

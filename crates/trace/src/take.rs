@@ -1,4 +1,4 @@
-//! Taking the trace of the running kernel.
+//! Takes the trace of the running kernel.
 
 use crate::btf;
 use crate::expr::constants;
@@ -44,7 +44,7 @@ impl Paths {
     }
 }
 
-/// Facts about the moment, which the caller asks the system for.
+/// Facts about the present moment, which the caller gets from the system.
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// `uname -r`.
@@ -60,8 +60,8 @@ pub struct Moment {
 /// Limits of the size of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of pages of all buffers together; the newest are taken. If arrays have clocks that cannot be
-    /// compared, each clock has the same share, and the room that one of them has no use for goes to the others.
+    /// Most bytes of pages of all buffers together; the newest pages are taken. If arrays have clocks that cannot be
+    /// compared, each clock has the same share, and room that one clock does not need goes to the others.
     pub pages: u64,
     /// Most bytes of the kernel log; the newest are taken.
     pub log: usize,
@@ -85,7 +85,7 @@ pub struct TakenBuffer {
 pub struct Taken {
     /// Description that explains the buffers.
     pub meta: Meta,
-    /// Every buffer that has something in it.
+    /// Every buffer that holds events.
     pub buffers: Vec<TakenBuffer>,
     /// Records of the kernel log.
     pub log: Vec<u8>,
@@ -106,7 +106,7 @@ impl Taken {
     }
 }
 
-/// Takes the trace. Nothing of the running kernel changes.
+/// Takes the trace. Does not change the running kernel.
 ///
 /// # Errors
 ///
@@ -150,13 +150,13 @@ pub fn take(
                 meta.arrays = arrays;
                 break pages;
             }
-            // An instance came or went meanwhile: what was found may be another one's, or nobody's.
+            // An instance was added or removed meanwhile: its pointers may lead to another instance or to freed memory.
             Err(_) if tries < TRIES && folders(tracefs)? != before => {}
             Err(err) => return Err(err),
         }
     };
     let buffers = newest(pages, limits.pages, &mut meta);
-    // After the pages: names that tasks got meanwhile are known.
+    // Read names after the pages, so that they include tasks that were named meanwhile.
     meta.cmdlines = text(&tracefs.join("saved_cmdlines"))?;
     meta.tgids = text_if_there(&tracefs.join("saved_tgids"));
     meta.printk_formats = text_if_there(&tracefs.join("printk_formats"));
@@ -172,7 +172,7 @@ pub fn take(
     })
 }
 
-/// Pages of one CPU of one array, while it is not yet clear how many of them are kept.
+/// Pages of one CPU of one array, before the size limit is applied.
 struct Found {
     name: String,
     /// Base that the times of the array count from.
@@ -199,7 +199,7 @@ fn arrays(
         };
         let from = From { folder, name };
         described.push(array(live, &from, one.buffer, limit, &mut pages)?);
-        // A snapshot is there only if something is in it: most kernels have a place for one, and few a snapshot.
+        // List a snapshot only if it holds events: most kernels have room for one, and few hold a snapshot.
         if let Some(buffer) = one.snapshot {
             let name = &snapshot_name(name, folders);
             let before = pages.len();
@@ -215,7 +215,7 @@ fn arrays(
     Ok((described, pages))
 }
 
-/// The name of an array's snapshot: no other array's, and one that the state tree takes.
+/// Name for an array's snapshot: one that no other array has and that the state tree accepts.
 fn snapshot_name(name: &str, folders: &[(String, PathBuf)]) -> String {
     const END: &str = ":snapshot";
     let cut = (0..=255 - END.len())
@@ -271,7 +271,7 @@ fn array(
             pages: pages.pages,
             dropped: 0,
         });
-        // Each CPU may have as much as all of them shall have: a host with many would need many times that.
+        // Each CPU may fill the whole limit, so on a host with many CPUs the pages would take many times the limit.
         if found.iter().map(Found::size).sum::<u64>() > limit.saturating_mul(2) {
             trim(found, limit);
         }
@@ -292,11 +292,11 @@ impl Found {
     }
 }
 
-/// Drops all pages but the newest that fit, whatever CPU and array they are of; each clock has its share.
+/// Drops all pages but the newest that fit, of any CPU and array. Each clock has its share.
 fn trim(found: &mut [Found], limit: u64) {
     /// Time of the newest event of a page, and index of the page's buffer.
     type Dated = (u64, usize);
-    // The pages of each clock, oldest first, and how much of them is kept.
+    // For each clock: bytes of its pages that are kept, and the pages that are not decided yet, oldest first.
     let mut clocks: BTreeMap<&str, (u64, Vec<Dated>)> = BTreeMap::new();
     for (index, buffer) in found.iter().enumerate() {
         let (_, pages) = clocks.entry(&buffer.base).or_default();
@@ -308,7 +308,7 @@ fn trim(found: &mut [Found], limit: u64) {
     }
     let mut kept = vec![0usize; found.len()];
     let mut left = limit;
-    // The turn is that of the clock with the least.
+    // The clock with the fewest kept bytes takes its turn.
     while let Some((used, pages)) = clocks
         .iter_mut()
         .filter(|(_, pages)| !pages.is_empty())
@@ -316,7 +316,7 @@ fn trim(found: &mut [Found], limit: u64) {
     {
         let Some((_, index)) = pages.pop() else { break };
         let size = found.get(index).map_or(0, |buffer| buffer.page_size as u64);
-        // The first that does not fit ends it for its clock: an older one in its place would leave a gap.
+        // A clock ends with its first page that does not fit: an older page in its place would leave a gap.
         let Some(rest) = left.checked_sub(size) else {
             pages.clear();
             continue;
@@ -334,7 +334,7 @@ fn trim(found: &mut [Found], limit: u64) {
     }
 }
 
-/// The newest pages that fit, as buffers; what was dropped is counted in `meta`.
+/// The newest pages that fit, as buffers; `meta` counts the dropped ones.
 fn newest(mut found: Vec<Found>, limit: u64, meta: &mut Meta) -> Vec<TakenBuffer> {
     trim(&mut found, limit);
     let mut buffers = Vec::new();
@@ -384,7 +384,7 @@ fn mentioned(buffers: &[TakenBuffer], layout: &PageLayout) -> (BTreeSet<u16>, BT
     (kinds, addresses)
 }
 
-/// Whether an instance holds the text of an earlier kernel's trace (`kho-N`), which is carried as such.
+/// Whether an instance holds the text of an earlier kernel's trace (`kho-N`), which is carried on separately.
 fn is_ours(name: &str) -> bool {
     name.strip_prefix("kho-")
         .is_some_and(|hop| !hop.is_empty() && hop.bytes().all(|digit| digit.is_ascii_digit()))
@@ -419,7 +419,7 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
         let folder = events.join(&system);
         for event in names(&folder)? {
             let path = folder.join(event).join("format");
-            // Files such as `enable`, and an event that was removed meanwhile.
+            // A file such as `enable`, or an event that was removed meanwhile.
             let Ok(format) = fs::read_to_string(&path) else {
                 continue;
             };
@@ -438,7 +438,7 @@ fn formats(tracefs: &Path, used: &BTreeSet<u16>) -> Result<Vec<EventText>, TakeE
     Ok(found)
 }
 
-/// Puts the numbers of constants into formats, as the kernel itself does with constants that it was told of
+/// Puts the numbers of constants into formats, as the kernel itself does for the constants that it knows
 /// (`TRACE_DEFINE_ENUM`): a reader cannot know the numbers.
 fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError> {
     let names: BTreeSet<String> = events
@@ -466,8 +466,8 @@ fn name_constants(events: &mut [EventText], btf: &[u8]) -> Result<(), TakeError>
     Ok(())
 }
 
-/// Most bytes of `/dev/kmsg` that are read before it is enough: twice the largest buffer (`LOG_BUF_LEN_MAX`,
-/// `kernel/printk/printk.c`, 6.1 to 7.3). A log with more bytes is written as fast as it is read.
+/// Most bytes of `/dev/kmsg` that are read: twice the largest buffer (`LOG_BUF_LEN_MAX`, `kernel/printk/printk.c`, 6.1
+/// to 7.3). If a log exceeds this, the kernel writes it as fast as kho reads it.
 const MAX_LOG: u64 = 4 << 30;
 
 /// The records that `/dev/kmsg` holds now, the newest `limit` bytes.
@@ -485,10 +485,10 @@ fn log(path: &Path, limit: usize) -> Result<Vec<u8>, TakeError> {
     newest_records(&mut file, limit).map_err(failed)
 }
 
-/// Returns the newest `limit` bytes of whole records. Never holds much more than twice as many bytes in memory.
+/// Returns the newest `limit` bytes of whole records. Holds at most about twice as many bytes in memory.
 fn newest_records(from: &mut impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    // A record has at most 8 KiB with its properties (`PRINTKRB_RECORD_MAX` and what is escaped).
+    // A record has at most 8 KiB with its properties (`PRINTKRB_RECORD_MAX`, and the escapes).
     let mut record = vec![0; 32 << 10];
     let mut total = 0u64;
     while total < MAX_LOG {
@@ -499,7 +499,7 @@ fn newest_records(from: &mut impl Read, limit: usize) -> std::io::Result<Vec<u8>
                 total += len as u64;
             }
             Err(err) if err.kind() == std::io::ErrorKind::WouldBlock => break,
-            // Records were overwritten before they were read: the next read goes on behind them.
+            // The kernel overwrote records before they were read: the next read continues after them.
             Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => {}
             Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
             Err(err) => return Err(err),
@@ -516,8 +516,8 @@ mod tests {
     use super::*;
     use crate::live::LivePage;
 
-    /// Returns pages whose newest events are of these times. Each page began at the first of the times: that does not
-    /// count.
+    /// Returns pages whose newest events have these times. Each page began at the first of the times, which must not
+    /// matter.
     fn found(cpu: u32, times: &[u64]) -> Found {
         Found {
             name: String::new(),
@@ -536,7 +536,7 @@ mod tests {
         }
     }
 
-    /// A module that is unloaded at shutdown takes its folder of events with it, between the list and the look.
+    /// A module that is unloaded at shutdown removes its folder of events between the listing and the read.
     #[test]
     fn a_folder_that_vanished_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
@@ -550,7 +550,7 @@ mod tests {
         assert!(cpu_folders(&dir.path().join("per_cpu")).unwrap().is_empty());
     }
 
-    /// As many records as the kernel's largest buffer holds: a megabyte of them is enough to see which are kept.
+    /// A source of as many records as the kernel's largest buffer holds.
     struct Records {
         next: u32,
         count: u32,
@@ -580,12 +580,12 @@ mod tests {
         assert_eq!((long.len(), long.ends_with("é:snapshot")), (255, true));
     }
 
-    /// BTF with two enumerations, the second of which knows one of the first's names by another number.
+    /// BTF with two enumerations; the second gives one of the first's names another number.
     fn enumerations() -> Vec<u8> {
         let strings = b"\0MODE_ABS\0MODE_REL\0TWICE\0";
         let words =
             |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
-        // btf_type: name, kind and count, size; then name and value of each.
+        // btf_type: name, kind and count, size; then name and value of each constant.
         let mut types = words(&[0, (6 << 24) | 2, 4, 1, 3, 19, 7]);
         types.extend(words(&[
             0,
@@ -656,7 +656,7 @@ mod tests {
         assert_eq!(kept, [(0, vec![5, 9]), (1, vec![3]), (2, vec![8])]);
         let left: Vec<_> = meta.arrays[0].cpus.iter().map(|c| c.left_out).collect();
         assert_eq!(left, [2, 2, 1]);
-        // Letting go early changes nothing.
+        // Dropping pages early gives the same result.
         let mut all = vec![found(0, &[1, 5, 9]), found(1, &[2, 3])];
         trim(&mut all, 4 * 4096);
         all.push(found(2, &[8]));
@@ -675,7 +675,7 @@ mod tests {
             ..found(cpu, times)
         };
         let kept = |all: &[Found]| -> Vec<usize> { all.iter().map(|f| f.pages.len()).collect() };
-        // The numbers of one clock are all higher than those of the other.
+        // All times of one clock are higher than those of the other.
         let mut all = [
             of("local", 0, &[1, 2, 3, 4]),
             of("mono", 1, &[101, 102, 103, 104]),
@@ -683,7 +683,7 @@ mod tests {
         trim(&mut all, 4 * 4096);
         assert_eq!(kept(&all), [2, 2]);
         assert_eq!(all[0].pages[0].newest, 3);
-        // What one has no use for the others have.
+        // Room that one clock does not need goes to the others.
         let mut all = [
             of("local", 0, &[1, 2, 3, 4]),
             of("mono", 1, &[101]),
@@ -691,7 +691,7 @@ mod tests {
         ];
         trim(&mut all, 4 * 4096);
         assert_eq!(kept(&all), [2, 1, 1]);
-        // Letting go early changes nothing: the share of a clock only becomes smaller by what comes later.
+        // Dropping pages early gives the same result: later buffers can only reduce the share of a clock.
         let mut early = [of("local", 0, &[1, 2, 3, 4, 6, 7]), of("tai", 3, &[9])];
         trim(&mut early, 4 * 4096);
         let [local, tai] = early;

@@ -1,6 +1,6 @@
 //! Sizes of C types as event formats name them.
 
-/// Bytes of a C type that the kernel uses in formats, on a 64-bit machine.
+/// Size in bytes of a C type that the kernel uses in formats, on a 64-bit machine.
 pub fn size_of_type(kind: &str) -> Option<usize> {
     if kind.ends_with('*') {
         return Some(8);

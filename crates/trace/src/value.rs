@@ -8,9 +8,9 @@ use std::fmt::Write;
 pub enum Value<'r> {
     /// An integer.
     Int {
-        /// Its bits; a signed one has its sign extended.
+        /// Bits of the integer; the sign of a signed one is extended.
         bits: u64,
-        /// Whether it is signed.
+        /// Whether the integer is signed.
         signed: bool,
     },
     /// Bytes of the record: text, or an array of elements of `size` bytes.
@@ -22,7 +22,7 @@ pub enum Value<'r> {
         /// Whether elements are signed.
         signed: bool,
     },
-    /// No value: what the format says instead.
+    /// No value; the text of the format instead.
     Source(String),
 }
 

@@ -1,10 +1,10 @@
-//! Every event of every kernel that is tested: each format has a line, and made-up records read as trace-cmd reads
-//! them.
+//! Every event of every tested kernel: each format gives a line, and for synthetic records the lines equal those of
+//! trace-cmd.
 //!
 //! `data/formats.xz` holds the formats of Debian's cloud kernels 5.10, 6.1, 6.12 and 7.3, those of their modules
-//! included, each once: a line with the kernels and the folder, and the file without its number. `data/trace-cmd.xz`
-//! is what trace-cmd 3.1.6 makes of the records here. Both are made anew by a run with `KHO_FORMATS` or
-//! `KHO_TRACE_CMD` set, and compared by the next one.
+//! included, each once: a line with the kernels and the folder, and the file without its number. `data/trace-cmd.xz` is
+//! the output of trace-cmd 3.1.6 for the records of this test. A run with `KHO_FORMATS` or `KHO_TRACE_CMD` set writes
+//! the two files again, and the next run compares them.
 
 mod common;
 
@@ -21,7 +21,7 @@ use std::path::Path;
 
 const FORMATS: &[u8] = include_bytes!("data/formats.xz");
 const TRACE_CMD: &[u8] = include_bytes!("data/trace-cmd.xz");
-/// An address in the first of two symbols, which is one of a string too.
+/// An address in the first of two symbols, and also the address of a string.
 const ADDRESS: u64 = 0xffff_ffff_8100_0010;
 const SYMBOLS: &str = "ffffffff81000000 T start\nffffffff81000100 T next\n";
 const STRINGS: &str = "0xffffffff81000010 : \"a string\"\n";
@@ -34,7 +34,7 @@ fn unpack(bytes: &[u8]) -> String {
     text
 }
 
-/// One format, numbered by its place.
+/// One format; its number is its index.
 struct Format {
     kernels: String,
     text: EventText,
@@ -46,7 +46,7 @@ fn formats() -> Vec<Format> {
     let mut rest = text.as_str();
     while let Some((head, body)) = rest.split_once('\n') {
         let (kernels, system) = head.split_once('\t').unwrap();
-        // The next one begins with a line that begins with a number.
+        // The head of the next format begins with the byte 1.
         let next = body
             .match_indices("\n\u{1}")
             .next()
@@ -65,7 +65,7 @@ fn formats() -> Vec<Format> {
     found
 }
 
-/// A record of this kind; every integer has a value of its own, small or near the largest.
+/// A record of this kind; every integer has a different value, small or near the largest.
 fn record(format: &EventFormat, large: bool) -> Vec<u8> {
     let end = |field: &kho_trace::format::Field| field.offset + field.size;
     let len = format.fields.iter().map(end).max().unwrap_or(8);
@@ -78,7 +78,7 @@ fn record(format: &EventFormat, large: bool) -> Vec<u8> {
         if field.place != Place::Here {
             let bytes: Vec<u8> = match field.is_text() {
                 true => b"text\0".to_vec(),
-                // An address of the network too, or what begins as one.
+                // These bytes also begin like a socket address.
                 false => (0..24)
                     .map(|byte| if byte == 0 { 2 } else { byte - 1 })
                     .collect(),
@@ -129,7 +129,7 @@ fn pages(formats: &[EventFormat]) -> Vec<u8> {
         .flat_map(|format| [(format, false), (format, true)])
         .enumerate()
     {
-        // trace-cmd reads as many elements as the record says, wherever they are.
+        // trace-cmd reads the number of elements that the record states, even past the record's end.
         let counts = format.print.as_ref().is_some_and(|print| {
             let print = format!("{print:?}");
             print.contains("__print_hex") || print.contains("__print_array")
@@ -174,7 +174,7 @@ fn parsed(formats: &[Format]) -> Vec<EventFormat> {
         .collect()
 }
 
-/// Returns the text that is shown of each record, behind the name of the event.
+/// Returns the text that this crate shows for each record, behind the name of the event.
 fn shown(formats: &[Format], parsed: &[EventFormat]) -> Vec<String> {
     let meta = meta(formats);
     let knowledge = Knowledge::new(&meta).unwrap();
@@ -194,7 +194,7 @@ fn shown(formats: &[Format], parsed: &[EventFormat]) -> Vec<String> {
     lines
 }
 
-/// Returns the text that `trace-cmd report` shows of each record, behind the name of the event.
+/// Returns the text that `trace-cmd report` shows for each record, behind the name of the event.
 fn reported(report: &str, count: usize) -> Vec<String> {
     let mut found = vec![None; count];
     let mut last = None;
@@ -204,7 +204,7 @@ fn reported(report: &str, count: usize) -> Vec<String> {
             .strip_prefix("<...>-")
             .and_then(|rest| rest.split_once(": "));
         let Some((head, rest)) = head else {
-            // A line of a text with several.
+            // A further line of a text with several lines.
             if let Some(text) = last.and_then(|at: usize| found[at].as_mut()) {
                 *text += "\n";
                 *text += line;
@@ -239,7 +239,7 @@ fn pack(path: &str, text: &str) {
 /// KHO_FORMATS is a folder with a file for each kernel, named as the kernel. The file holds the output of this command
 /// in a guest with all modules that have events:
 /// `cd /sys/kernel/tracing/events; for f in */*/format; do echo "SYSTEM ${f%%/*}"; cat $f; done`.
-/// KHO_TRACE_CMD is trace-cmd, which is not to find its plug-ins.
+/// KHO_TRACE_CMD is the path of trace-cmd, which must not find its plug-ins.
 fn made_anew() {
     if let Ok(folder) = std::env::var("KHO_FORMATS") {
         let mut all: BTreeMap<(String, String, String), BTreeSet<String>> = BTreeMap::new();
@@ -294,7 +294,7 @@ fn made_anew() {
     );
 }
 
-/// Whether an expression has a part that only the kernel knows: constants, functions, statements.
+/// Whether an expression has a part that only the kernel knows: a constant, a function, a statement.
 fn is_open(expr: &Expr) -> bool {
     match expr {
         Expr::Name(_) | Expr::Source(_) => true,
@@ -319,7 +319,7 @@ fn has_open(format: &EventFormat) -> bool {
     (format.print.as_ref()).is_some_and(|print| print.arguments.iter().any(is_open))
 }
 
-/// Numbers and words of a line; pointers as numbers, and `+0x10/0x100` without the size, which trace-cmd does not know.
+/// Numbers and words of a line. Pointers are numbers; `+0x10/0x100` loses its size, which trace-cmd does not know.
 fn words(line: &str) -> Vec<Result<i128, String>> {
     let line = line.replace("(nil)", "0");
     let mut out = Vec::new();
@@ -339,7 +339,7 @@ fn words(line: &str) -> Vec<Result<i128, String>> {
     out
 }
 
-/// Whether two lines say the same. trace-cmd extends the signs of small integers differently, which shows in a record
+/// Whether two lines mean the same. trace-cmd extends the signs of small integers differently, which shows in a record
 /// with large ones: numbers may differ by a multiple of 256 if the larger one is above 127.
 fn same(ours: &str, theirs: &str) -> bool {
     let (ours, theirs) = (words(ours), words(theirs));
@@ -350,8 +350,8 @@ fn same(ours: &str, theirs: &str) -> bool {
     ours.len() == theirs.len() && ours.iter().zip(&theirs).all(equal)
 }
 
-/// Formats of which nothing can be shown but the fields: all that they have is C that only the kernel can run. (Those
-/// of Xen have one constant and nothing else; taking a trace puts its number there.)
+/// Formats of which only the fields can be shown: they consist of C that only the kernel can run. (Formats of Xen
+/// consist of one constant; taking a trace puts its number there.)
 const STATEMENTS: [&str; 3] = [
     "kvm_mmu_prepare_zap_page",
     "kvm_mmu_sync_page",
@@ -379,7 +379,7 @@ fn every_format_has_a_line() {
     }
 }
 
-/// Events of which trace-cmd 3.1.6 says something else than the kernel would.
+/// Events for which trace-cmd 3.1.6 prints another line than the kernel.
 const OTHERS: [(&str, &str); 14] = [
     (
         "alarmtimer:",
@@ -433,9 +433,9 @@ fn records_read_as_trace_cmd_reads_them() {
     let mut needed = BTreeSet::new();
     for (number, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
         let format = &parsed[number / 2];
-        // Shown as the kernel shows them, not by their formats.
+        // Events that are shown as the kernel shows them, not by their formats.
         let special = matches!(format.system.as_str(), "ftrace" | "syscalls");
-        // Lines that trace-cmd cannot read, and those that it leaves empty where the kernel says `(einval)`.
+        // Lines that trace-cmd cannot read, and lines that it leaves empty where the kernel prints `(einval)`.
         let theirs_is_none = theirs.starts_with("[FAILED TO PARSE]")
             || theirs.contains("%.*s")
             || ours.contains("(einval)");

@@ -1,4 +1,4 @@
-//! Descriptions that kernels give of pages, events and messages.
+//! Formats of pages, events and messages, as kernels describe them.
 
 use kho_trace::Names;
 use kho_trace::eval::Scope;
@@ -38,7 +38,7 @@ fn fields_and_where_their_bytes_are() {
     );
     let elsewhere = field("\tfield:__data_loc char[] name;\toffset:8;\tsize:4;\tsigned:1;");
     assert_eq!(elsewhere.place, Place::DataLoc);
-    // 3 bytes at 12: length in the upper half of the word, offset in the lower.
+    // 3 bytes at 12: the length is in the upper half of the word, the offset in the lower.
     let mut record = vec![0; 16];
     record[8..12].copy_from_slice(&((3u32 << 16) | 12).to_le_bytes());
     record[12..15].copy_from_slice(b"abc");
@@ -176,7 +176,7 @@ fn what_is_not_understood_is_none() {
     ] {
         assert_eq!(show(print, INTS, &record), None, "{print}");
     }
-    // Deep nesting is refused, not followed.
+    // Deep nesting is refused without recursion into it.
     for deep in ["(", "!", "-", "~(", "1?", "1+(", "f("] {
         let print = parse_print(&format!("\"%d\", {}", deep.repeat(25_000))).unwrap();
         assert!(matches!(&print.arguments[..], [Expr::Source(_)]), "{deep}");
@@ -242,7 +242,7 @@ fn binary_printk() {
 
 #[test]
 fn pointers_whose_text_was_stored() {
-    // `vbin_printf` stores the text of pointers that it has to follow, and the value of the others.
+    // `vbin_printf` stores text for pointers that it has to follow, and the value of other pointers.
     let names = Names::parse(
         "",
         "",
@@ -336,7 +336,7 @@ fn messages_of_the_kernel() {
     assert_eq!(kmsg::newest(text, 20), b"30,341,7,-;daemon\n");
     assert_eq!(kmsg::newest(text, 3), b"");
     assert_eq!(kmsg::newest(text, 1000), text);
-    // Never from the middle of a record: what begins with a space belongs to the one before.
+    // Never from the middle of a record: a line that begins with a space belongs to the record before it.
     let cut = kmsg::newest(text, text.len() - 10);
     assert!(
         cut.starts_with(b"3,340"),

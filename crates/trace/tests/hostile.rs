@@ -1,4 +1,4 @@
-//! Hostile bytes never panic.
+//! Hostile bytes never cause a panic.
 
 mod common;
 
@@ -12,7 +12,7 @@ use kho_trace::ring::{Page, PageLayout, unread};
 use kho_trace::{dat, kmsg};
 use proptest::prelude::*;
 
-/// Everything that is done with a trace.
+/// Calls all functions that read a trace.
 fn read_all(meta: &Meta, bytes: &[u8], page_size: usize) {
     let Ok(knowledge) = Knowledge::new(meta) else {
         return;
@@ -103,7 +103,7 @@ proptest! {
     }
 }
 
-/// Kernel memory where every word is as a hash of its address says: pointers lead anywhere.
+/// Kernel memory in which every word is a hash of its address, so that pointers lead anywhere.
 struct Noise(u64);
 
 impl KernelMemory for Noise {
@@ -114,7 +114,7 @@ impl KernelMemory for Noise {
         for (at, byte) in buf.iter_mut().enumerate() {
             let word =
                 (addr.wrapping_add(at as u64) / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ self.0);
-            // Many small numbers, so that counts are sometimes believed.
+            // Many values are small, so that the reader accepts some of the counts.
             *byte = if at % 8 < 2 || self.0.is_multiple_of(3) {
                 word.to_le_bytes()[at % 8]
             } else {

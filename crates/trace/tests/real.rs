@@ -1,4 +1,4 @@
-//! A trace of a real kernel reads as that kernel showed it.
+//! A trace of a real kernel gives the lines that the kernel itself printed.
 
 mod common;
 
@@ -64,7 +64,7 @@ fn a_trace_dat_is_what_was_read_from_one() {
     assert_eq!(again.meta, taken.meta);
     assert_eq!(bytes.len() % 4096, 0, "pages end the file");
 
-    // The clock of the file is that of the top level, and of the instance where that is alone.
+    // The file has the clock of the top level, or that of the instance if the trace has no top level.
     let clocks = |meta: &kho_trace::meta::Meta| -> Vec<String> {
         let mut bytes = Vec::new();
         dat::write(meta, &taken.views(), &mut bytes).unwrap();
@@ -146,7 +146,7 @@ fn a_buffer_that_was_cut_is_reported_and_the_rest_is_shown() {
     );
 }
 
-/// The event that an event probe is at is in no format and in no record: `dynamic_events` names it.
+/// No format and no record names the event to which an event probe is attached; `dynamic_events` does.
 #[test]
 fn an_event_probe_names_its_event() {
     use kho_trace::meta::{EventText, Meta};
@@ -190,7 +190,7 @@ fn a_string_that_a_probe_could_not_read_is_a_fault() {
         knowledge.body(None, &Event { time, data, at })
     };
     assert_eq!(body(&record), "opened: (0x0) dfd=3 name=(fault) again=3");
-    // Two bytes at 24: a letter and the end.
+    // Two bytes at 24: a letter and a NUL.
     record[20..24].copy_from_slice(&((2u32 << 16) | 24).to_le_bytes());
     record[24] = b'x';
     assert_eq!(body(&record), "opened: (0x0) dfd=3 name=\"x\" again=3");

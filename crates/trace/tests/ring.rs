@@ -1,4 +1,4 @@
-//! Pages, and rings of pages in a kernel's memory.
+//! Pages of the ring buffer, and rings of such pages in a kernel's memory.
 
 #[path = "common/ring.rs"]
 mod made;
@@ -30,7 +30,7 @@ fn times(page: &[u8]) -> Vec<u64> {
 fn a_damaged_page_costs_its_own_events() {
     let record = |time| words(time, &[(1 << 5) | 1, 7]);
     let mut pages = [record(100), record(200), record(300), record(400)];
-    // More bytes than the page has; an event that reaches beyond the bytes there are.
+    // A page that claims more bytes than it has, and an event that reaches past the end of its page.
     pages[1][8..16].copy_from_slice(&0x7fff_u64.to_le_bytes());
     pages[2][16..20].copy_from_slice(&((1u32 << 5) | 28).to_le_bytes());
     let buffer = Buffer {
@@ -88,7 +88,7 @@ fn every_kind_of_event() {
         .map(|event| event.unwrap().data.len())
         .collect();
     assert_eq!(lens, [4, 4, 4]);
-    // An absolute time lacks the upper five bits, which those before it have.
+    // An absolute time lacks the upper five bits; the reader takes them from the time before it.
     let high = 0xf8u64 << 56;
     let page = words(high | 5, &[(9 << 5) | 31, 0, 1, 7]);
     assert_eq!(times(&page), [high | 9]);
@@ -149,27 +149,27 @@ fn page_times(buffer: &LiveBuffer) -> Vec<u64> {
 
 #[test]
 fn a_ring_is_read_from_its_head_to_what_is_committed() {
-    // Wrapped: the oldest page is in the middle of the ring.
+    // The buffer wrapped: the oldest page is in the middle of the ring.
     let memory = made::kernel(5, 0, &[5000, 6000, 3000, 4000], 2, 3);
     assert_eq!(
         page_times(&read(&memory, u64::MAX).unwrap()),
         [1000, 3000, 4000, 5000, 6000]
     );
-    // Only part of it is written yet.
+    // Only part of the ring is written.
     let memory = made::kernel(5, 0, &[2000, 3000, 0, 0], 0, 1);
     assert_eq!(
         page_times(&read(&memory, u64::MAX).unwrap()),
         [1000, 2000, 3000]
     );
-    // A part of the reader page is consumed, or all of it.
+    // A reader consumed a part of the reader page, or all of it.
     let memory = made::kernel(5, 24, &[2000], 0, 0);
     let buffer = read(&memory, u64::MAX).unwrap();
-    // A page has the time before its first event.
+    // The remaining page has the time before its first event.
     assert_eq!(page_times(&buffer), [1020, 2000]);
     assert_eq!(times(&buffer.pages[0].bytes), [1030, 1040]);
     let memory = made::kernel(5, 40, &[2000], 0, 0);
     assert_eq!(page_times(&read(&memory, u64::MAX).unwrap()), [2000]);
-    // A page that was the reader page once, and was consumed then, has been written again since.
+    // A page that was once the consumed reader page has been written again.
     memory.put(made::bpage(1) + 24, 4080);
     assert_eq!(page_times(&read(&memory, u64::MAX).unwrap()), [2000]);
 }
@@ -184,7 +184,7 @@ fn the_limit_leaves_out_the_oldest() {
 
 #[test]
 fn an_empty_buffer_has_no_pages() {
-    // Nothing on the reader page, which is the page that is committed to.
+    // The reader page is empty, and the kernel commits to it.
     let memory = made::kernel(0, 0, &[0], 0, 0);
     memory.put(made::CPU + 24, made::bpage(0));
     let buffer = read(&memory, u64::MAX).unwrap();
@@ -194,7 +194,7 @@ fn an_empty_buffer_has_no_pages() {
 #[test]
 fn the_buffer_of_a_snapshot_is_found() {
     let memory = made::kernel(5, 0, &[2000, 3000], 0, 1);
-    // The instance's second buffer.
+    // The second buffer of the instance.
     memory.put(made::GLOBAL + 0x800 + 40 + 16, 0x1234);
     let live = Live::new(&memory, Offsets::new(&made::btf()).unwrap(), LAYOUT);
     let arrays = live.arrays(made::LIST, made::GLOBAL).unwrap();
@@ -202,7 +202,7 @@ fn the_buffer_of_a_snapshot_is_found() {
     assert_eq!(snapshots, [Some(0x1234), None]);
 }
 
-/// Reads a kernel as [`made::kernel`] makes it, with `change` before the first read, before the second, and so on.
+/// Reads the kernel of [`made::kernel`] once for every read of memory, and applies `change` before that read.
 fn at_every_moment(change: fn(&made::Memory), mut check: impl FnMut(&LiveBuffer)) {
     let kernel = || made::kernel(5, 0, &[2000, 3000, 4000], 0, 2);
     let memory = kernel();
@@ -220,7 +220,7 @@ fn a_page_that_is_written_over_meanwhile_is_left_out() {
     at_every_moment(
         |memory| memory.put_page(made::data(1), made::page(9000, 5)),
         |found| {
-            // Either it was new from the start, or it was old and is gone, or it was read and checked before.
+            // Other results: the page was new from the start, or the reader copied and checked it before the change.
             if page_times(found) == [1000, 3000, 4000] {
                 assert_eq!(found.left_out, 1);
                 seen += 1;
@@ -234,7 +234,8 @@ fn a_page_that_is_written_over_meanwhile_is_left_out() {
 fn a_page_that_is_somebody_elses_by_now_is_left_out() {
     let mut seen = 0;
     at_every_moment(
-        // A reader swaps a spare page for the data (`ring_buffer_read_page`); soon the old one holds anything.
+        // A reader swaps a spare page for the data (`ring_buffer_read_page`); the kernel then uses the old page for
+        // other data.
         |memory| {
             memory.put(made::bpage(1) + 32, made::data(9));
             memory.put_page(made::data(9), made::page(0, 0));
@@ -248,7 +249,7 @@ fn a_page_that_is_somebody_elses_by_now_is_left_out() {
         },
     );
     assert!(seen > 0);
-    // The buffer is made smaller: the page is not the ring's any more.
+    // The buffer is made smaller: the page does not belong to the ring any more.
     at_every_moment(
         |memory| {
             memory.put(made::CPU + 8, 2);
@@ -267,7 +268,7 @@ fn a_page_that_is_somebody_elses_by_now_is_left_out() {
 #[test]
 fn a_reader_that_takes_the_head_out_hides_nothing() {
     at_every_moment(
-        // `rb_get_reader_page`: the emptied reader page comes into the ring where the head was.
+        // `rb_get_reader_page`: the emptied reader page takes the place of the head in the ring.
         |memory| {
             memory.put_page(made::data(0), made::page(1000, 0));
             memory.put(made::bpage(0) + 8, (made::bpage(2) + 8) | 1);
@@ -286,14 +287,14 @@ fn a_reader_that_takes_the_head_out_hides_nothing() {
 
 #[test]
 fn a_page_with_less_committed_than_was_copied_is_being_written_over() {
-    // The time is still the old one: the writer has only begun.
+    // The page still has the old time: the writer has only begun.
     let mut seen = 0;
     at_every_moment(
         |memory| memory.put_page(made::data(1), made::page(2000, 0)),
         |found| seen += found.left_out,
     );
     assert!(seen > 0);
-    // More is committed: what was copied stays what it is.
+    // The kernel commits more events: those already copied do not change.
     at_every_moment(
         |memory| memory.put_page(made::data(3), made::page(4000, 9)),
         |found| assert_eq!(page_times(found), [1000, 2000, 3000, 4000]),

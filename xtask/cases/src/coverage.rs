@@ -1,4 +1,4 @@
-//! The page of the book that says what is checked where, made from the tests' own descriptions.
+//! The page of the book that lists each test and what it checks, made from the tests' own descriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use kho_lab::workspace::root;
 use crate::scenario::{PRELUDE, Runs, SYSTEM_PRELUDE, Scenario};
 use crate::scenarios::groups;
 
-/// The page.
+/// Path of the page.
 const PAGE: &str = "docs/src/checked.md";
 
 /// Functions of scripts, by name, and the lines outside of functions.
@@ -23,8 +23,8 @@ struct Shell<'t> {
 }
 
 impl<'t> Shell<'t> {
-    /// Reads scripts in the style of this project: `name() {`, and `}` at the beginning of a line or at the end of
-    /// the same one.
+    /// Reads scripts in the style of this project: `name() {`, and `}` at the beginning of a line or at the end of the
+    /// same line.
     fn read(texts: &[&'t str]) -> Self {
         let mut shell = Self::default();
         let mut inside: Option<&str> = None;
@@ -36,7 +36,7 @@ impl<'t> Shell<'t> {
                 (Some(_), _) if line == "}" => inside = None,
                 (Some(name), _) => shell.functions.entry(name).or_default().push(line),
                 (None, Some((name, body))) if !name.contains(char::is_whitespace) => {
-                    // The last definition counts.
+                    // If a function is defined twice, the last definition counts.
                     shell.functions.insert(name, vec![body]);
                     inside = (!body.trim_end().ends_with('}')).then_some(name);
                 }
@@ -75,7 +75,7 @@ impl<'t> Shell<'t> {
     }
 }
 
-/// Returns, for each verb, the names of the columns that it counts in: kernel, firmware, with or without the module.
+/// Returns, for each verb, the columns in which it counts: kernel, firmware, with or without the module.
 fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'static str>> {
     let runs = &scenario.runs;
     let mut found: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
@@ -90,7 +90,7 @@ fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'
             None => PRELUDE,
         };
         let mut verbs = Shell::read(&[prelude, script]).verbs(known);
-        // PID 1 loads the next kernel where the script does not say that it did, and starts it.
+        // Unless the script says that it did so, PID 1 loads the next kernel and starts it.
         if runs.system.is_none() && hop + 1 < hops && !script.contains("loaded --bare") {
             verbs.insert("exec".to_owned());
             if !script.contains("kho-guest loaded") {

@@ -1,9 +1,9 @@
 # Functions for the scripts of guest tests.
 
-# Which command it was that failed, in a function or outside.
+# Prints the command that failed, in a function or outside.
 trap '[ $? = 0 ] || echo "failed at line $LINENO: $(sed -n "${LINENO}p" "$0")"' EXIT
 
-# Keeps a tree of all kinds of entries (in MiB) and a blob, and tells the host what they must look like for ever.
+# Keeps a tree with all kinds of entries (its size in MiB) and a blob, and reports their hashes for all later kernels.
 keep_tree_and_blob() {
 	kho-guest make-tree /srv/tree --bytes $(($1 << 20)) --seed 1
 	kho-guest hash-tree /srv/tree --same tree
@@ -14,7 +14,7 @@ keep_tree_and_blob() {
 	rm /tmp/blob
 }
 
-# Overwrites all free memory, then checks that everything arrived as it was.
+# Overwrites all free memory, then checks that the tree and the blob arrived unchanged.
 check_tree_and_blob() {
 	kho-guest ranges --at-least 1
 	kho-guest fill
@@ -23,7 +23,7 @@ check_tree_and_blob() {
 	kho get blob | kho-guest hash --same blob
 }
 
-# fails COMMAND…: it must. (A line `! COMMAND` would prove nothing: `sh -e` goes on behind it.)
+# fails COMMAND…: COMMAND must fail. (A line `! COMMAND` would prove nothing: `sh -e` goes on after it.)
 fails() {
 	if "$@" 2>/tmp/fails; then
 		echo "did not fail: $*"
@@ -31,7 +31,7 @@ fails() {
 	fi
 }
 
-# refused WORDS COMMAND…: the command must fail and say WORDS on standard error.
+# refused WORDS COMMAND…: COMMAND must fail and print WORDS on standard error.
 refused() {
 	words=$1
 	shift
@@ -46,7 +46,7 @@ refused() {
 	}
 }
 
-# Waits until a command succeeds: at most a minute, for a machine that is busy with others. within_a_minute COMMAND…
+# within_a_minute COMMAND…: repeats COMMAND until it succeeds, for at most a minute, because the machine may be busy.
 within_a_minute() {
 	deadline=$(($(cut -d . -f 1 /proc/uptime) + 60))
 	until "$@"; do
@@ -88,8 +88,8 @@ pages_of() {
 	done
 }
 
-# unusable FILE: the pages at these addresses failed in the time of an earlier kernel, and are unusable in this one: by the map
-# that it got, by what it made of it, and page by page.
+# unusable FILE: the pages at these addresses failed under an earlier kernel, and this kernel does not use them. Checks
+# the map that the kernel got, the map that it made of it, and each page.
 unusable() {
 	for entry in /sys/firmware/memmap/*; do
 		[ "$(cat $entry/type)" != 'Unusable memory' ] || echo "$(cat $entry/start) $(cat $entry/end)"
@@ -104,12 +104,12 @@ unusable() {
 	echo "$(wc -l <$1) pages are unusable, in $(wc -l </tmp/unusable) ranges, $(ls /sys/firmware/memmap | wc -l) entries"
 }
 
-# Loads the next kernel, as it is loaded when a script does not do it itself.
+# Loads the next kernel with the same options as PID 1 uses if the script does not load it.
 load() {
 	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
 }
 
-# seconds SINCE NAME: reports what passed since that time of kho-guest boottime.
+# seconds SINCE NAME: reports the time since SINCE, an output of kho-guest boottime.
 seconds() {
 	echo "$1 $(kho-guest boottime)" | awk '{ print $2 - $1 }' | kho-guest report "$2"
 }

@@ -1,4 +1,4 @@
-//! A guest test: what boots, what runs there, what the host does meanwhile.
+//! A guest test: the kernels that boot, the scripts that run in them, and the steps of the host meanwhile.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct Scenario {
     pub machine: Machine,
     /// Kernels or system, modules, scripts and files of the guest.
     pub runs: Runs,
-    /// Part of the host.
+    /// Actions of the host.
     pub host: Part,
     /// Limits of the test.
     pub limits: Limits,
@@ -91,12 +91,12 @@ pub struct Files {
     pub dkms: bool,
 }
 
-/// Part of the host in a test.
+/// Actions of the host in a test.
 #[derive(Default)]
 pub struct Part {
     /// Steps that the host does when a script reaches their marks.
     pub steps: Vec<Step>,
-    /// Check in the end, after a pass.
+    /// Check after a pass.
     pub check: Option<Check>,
 }
 
@@ -109,7 +109,7 @@ pub struct Limits {
 }
 
 impl Scenario {
-    /// A test that boots 6.1 and does nothing.
+    /// A test that boots 6.1 and runs no script.
     pub fn new(name: impl Into<String>, about: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -198,7 +198,7 @@ impl Scenario {
         self
     }
 
-    /// More kernel modules, with what they depend on.
+    /// Adds kernel modules and their dependencies.
     pub fn modules(mut self, names: &[&str]) -> Self {
         self.runs.modules.debian = names.iter().map(|name| (*name).to_owned()).collect();
         self
@@ -284,7 +284,7 @@ impl Scenario {
         self
     }
 
-    /// Sets the number of kernels that die in the guest, each followed by a start from nothing.
+    /// Sets the number of kernels that die in the guest, each followed by a boot from the firmware.
     pub fn panics(mut self, kernels: usize) -> Self {
         self.machine.panics = kernels;
         self.restarts()
@@ -315,8 +315,8 @@ impl Scenario {
         self
     }
 
-    /// Length of the test relative to others, in boots of a kernel. A boot of a full system counts as eight, because
-    /// it is many times the work.
+    /// Length of the test relative to others, in boots of a kernel. A boot of a full system counts as eight, because it
+    /// takes many times as long.
     pub fn length(&self) -> usize {
         const SYSTEM: usize = 8;
         self.runs.kernels.len().max(self.runs.scripts.at.len())

@@ -1,4 +1,4 @@
-//! Stock of the guest tests: the laboratory, and the packages and modules that are made for guests once.
+//! Stock of the guest tests: the laboratory, and the packages and modules that are built once for all guests.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use kho_dist::installed::{self, Dkms};
 use kho_lab::Lab;
 use kho_lab::system::Release;
 
-/// The laboratory, and the packages and modules that are made for guests once.
+/// The laboratory, and the packages and modules that are made once for all guests.
 pub struct Stock {
     /// The laboratory.
     pub lab: Lab,

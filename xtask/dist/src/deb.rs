@@ -22,7 +22,7 @@ pub enum Body {
     File(Vec<u8>),
     /// A symbolic link.
     Link(String),
-    /// A directory that is there although nothing is in it.
+    /// A directory that exists although it is empty.
     Directory,
 }
 
@@ -34,7 +34,7 @@ pub struct Package {
     pub scripts: BTreeMap<&'static str, String>,
     /// The files, by their path without a leading slash.
     pub files: BTreeMap<PathBuf, Entry>,
-    /// Seconds since the epoch, the time of everything in it.
+    /// Time of all members, in seconds since the epoch.
     pub time: u64,
 }
 
@@ -98,7 +98,7 @@ impl Package {
     fn control_tar(&self) -> Result<Vec<u8>> {
         let mut text = String::new();
         for (name, value) in &self.control {
-            // The description comes last, and the size before it.
+            // The size comes before the description, which is the last field.
             if *name == "Description" {
                 text.push_str(&format!("Installed-Size: {}\n", self.installed_kib()));
             }
@@ -193,7 +193,7 @@ impl Package {
         append(tar, &mut header, &name, &[])
     }
 
-    /// As dpkg-gencontrol counts: each file in whole KiB, everything else one.
+    /// Counts as dpkg-gencontrol does: each file in whole KiB, every other entry as one.
     fn installed_kib(&self) -> u64 {
         let size = |entry: &Entry| match &entry.body {
             Body::File(bytes) => (bytes.len() as u64).div_ceil(1024),

@@ -1,8 +1,8 @@
 //! The package of the kernel module: sources for dkms, with the Rust half compiled.
 //!
-//! Debian 12 and 13 have an older Rust than the module needs, and a machine that runs databases should not need one at
-//! all. What the Rust half knows of a kernel it asks the C half, which is compiled on the machine, so one object
-//! serves every kernel with the same mitigations.
+//! Debian 12 and 13 have an older Rust than the module needs, and a machine that runs databases should not need a
+//! compiler for Rust at all. The Rust half asks the C half for all facts about a kernel. The C half is compiled on the
+//! machine, so one object serves every kernel with the same mitigations.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -25,7 +25,7 @@ const MITIGATIONS: [&str; 2] = ["retpoline rethunk", "retpoline rethunk ibt padd
 /// The Rust halves of kho.ko and khofs.ko.
 const HALVES: [&str; 2] = ["kho_module.full.o", "khofs_module.full.o"];
 
-/// Names of the files and folders that are not for the package, in the folders that are copied.
+/// Names of files and folders, in the copied folders, that the package leaves out.
 const LEFT_OUT: [&str; 7] = [
     "target",
     "build",
@@ -39,12 +39,12 @@ const LEFT_OUT: [&str; 7] = [
 /// Files of the package, by their path in its folder.
 pub type Sources = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Returns the sources and the objects. For guests, objects that were compiled before from the same sources are
+/// Returns the sources and the objects. For guests, objects that were compiled earlier from the same sources are
 /// enough.
 pub fn sources(for_guests: bool) -> Result<Sources> {
     let work = workspace::target_dir()?.join("dkms");
     std::fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
-    // Two of these in one checkout would write to the same folder.
+    // Two builds in one checkout would write to the same folder.
     let _lock = cache::lock(&work.join("lock"))?;
     let stage = work.join("kho");
     if stage.exists() {
@@ -79,7 +79,7 @@ fn compile(cache: &Cache, stage: &Path, to: &Path) -> Result<()> {
         let to = to.join(&name);
         std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
         for half in HALVES {
-            // The producer's name is the compiler's version, which the sources tell better.
+            // The section names the compiler's version, which the sources already state.
             let status = Command::new("objcopy")
                 .args(["--strip-debug", "--remove-section=.comment"])
                 .arg(out.join(half))
@@ -123,7 +123,7 @@ fn stage_sources(stage: &Path) -> Result<()> {
             .with_context(|| format!("writing {}", path.display()))
     };
     edit("Cargo.toml", "\"../crates/kho\"", "\"crates/kho\"")?;
-    // What lies inside would be a member otherwise, and its tests would want their own dependencies.
+    // Without this, cargo would take the crate inside for a workspace member and resolve the dependencies of its tests.
     edit(
         "Cargo.toml",
         "\n[workspace]\n",

@@ -1,4 +1,4 @@
-//! Modules that kho-dkms makes where it is installed.
+//! Kernel modules that kho-dkms builds at installation.
 
 use std::path::{Path, PathBuf};
 

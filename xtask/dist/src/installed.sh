@@ -1,4 +1,5 @@
-# kho-dkms in a place with the headers of every kernel and no Rust: built for each, again by an upgrade, gone when purged.
+# kho-dkms on a system with the headers of every kernel and without Rust: builds for each, upgrades, and purges
+# completely.
 if command -v rustc cargo; then
 	echo "there is a Rust here"
 	exit 1

@@ -1,5 +1,5 @@
-//! The Debian packages: their contents, and a check that they install. The command line's definition gives manuals
-//! and completions.
+//! The Debian packages: their contents, and a check that they install. Manuals and completions come from the definition
+//! of the command line.
 
 mod deb;
 mod dkms;
@@ -16,13 +16,13 @@ use kho_lab::{host, workspace};
 use deb::{Body, Package};
 use dkms::VERSION;
 
-/// Crates that are published, each after those that it needs.
+/// Crates that are published. Each comes after the crates that it needs.
 pub const PUBLISHED: [&str; 2] = ["kho", "kho-kexec"];
 
 /// Program that the check needs, in lintian's package.
 const LINTIAN: [host::Need; 1] = [host::Need::program("lintian", "lintian")];
 
-/// Lets lintian look at packages; everything it finds is an error.
+/// Runs lintian on packages; every finding is an error.
 pub fn lintian(cache: &Cache, files: &[PathBuf]) -> Result<()> {
     host::require(cache, "check packages", &LINTIAN)?;
     let status = Command::new("lintian")
@@ -39,7 +39,7 @@ pub fn lintian(cache: &Cache, files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the packages; gives their paths.
+/// Makes the packages and returns their paths.
 pub fn make(program: &Path, out: &Path) -> Result<[PathBuf; 2]> {
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     eprintln!("xtask: making the Debian packages");
@@ -49,14 +49,14 @@ pub fn make(program: &Path, out: &Path) -> Result<[PathBuf; 2]> {
 /// A version that guests upgrade to.
 const LATER: &str = concat!(env!("CARGO_PKG_VERSION"), "+later");
 
-/// Writes the package of the tool; gives its path.
+/// Writes the package of the tool and returns its path.
 fn write_kho(program: &Path, out: &Path) -> Result<PathBuf> {
     write(&kho(program, VERSION, time()?)?, "kho", VERSION, out)
 }
 
 fn write(package: &Package, name: &str, version: &str, out: &Path) -> Result<PathBuf> {
     let file = out.join(format!("{name}_{version}_amd64.deb"));
-    // Whole or not at all: another run may be reading it.
+    // The file appears as a whole or not at all, because another run may be reading it.
     let beside = file.with_extension(format!("deb.{}", std::process::id()));
     std::fs::write(&beside, package.write()?)
         .and_then(|()| std::fs::rename(&beside, &file))
@@ -91,7 +91,7 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
 /// Files of the package that belong to the administrator.
 const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
-/// Writes the package of the module; gives its path.
+/// Writes the package of the module and returns its path.
 fn write_dkms(out: &Path) -> Result<PathBuf> {
     let package = dkms(VERSION, time()?, &dkms::sources(false)?)?;
     write(&package, "kho-dkms", VERSION, out)
@@ -200,7 +200,7 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     ] {
         package.file(path, 0o755, packaging(source)?);
     }
-    // An opt-in: linked as /usr/local/sbin/kexec or diverted to, it takes the place of kexec(8).
+    // An opt-in: linked as /usr/local/sbin/kexec, or as the target of a diversion, it replaces kexec(8).
     for path in CONFFILES {
         let name = path.trim_start_matches("etc/");
         package.file(path, 0o644, packaging(name)?);

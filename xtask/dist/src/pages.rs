@@ -1,4 +1,4 @@
-//! Manual pages and completions, from the command line's own definition.
+//! Manual pages and completions, made from the definition of the command line.
 
 use std::fmt::Write as _;
 
@@ -97,7 +97,7 @@ fn manuals() -> Result<Vec<(String, String)>> {
 
 fn manual(command: clap::Command, name: &str) -> Result<String> {
     let mut text = Vec::new();
-    // The date of a page would be that of its making.
+    // No date: a page would have the date of its build.
     clap_mangen::Man::new(command)
         .title(name)
         .section("8")
@@ -105,7 +105,7 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
         .manual("kho")
         .render(&mut text)?;
     let mut text = String::from_utf8(text)?;
-    // Its options are kexec(8)'s and no others.
+    // The options of `kho kexec` are those of kexec(8), so the page describes no others.
     if name == "kho-kexec"
         && let (Some(from), Some(to)) = (text.find(".SH SYNOPSIS"), text.find(".SH EXTRA"))
     {
@@ -113,7 +113,7 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
                        What\n.BR kexec (8)\ndoes, with what is kept handed over.\n";
         text.replace_range(from..to, instead);
     }
-    // What follows the options in the help is examples: lines that must stay lines.
+    // Examples follow the options in the help; their lines must not be joined.
     Ok(match text.split_once(".SH EXTRA\n") {
         None => text,
         Some((before, after)) => {
@@ -134,7 +134,7 @@ fn manual(command: clap::Command, name: &str) -> Result<String> {
                 .unwrap_or(examples.len());
             let (examples, after_them) = examples.split_at(end);
             let notes = [before_them, after_them].concat();
-            // That of another program has all its options there.
+            // `kho kexec` has the options of kexec(8) in this section.
             let heading = if name == "kho-kexec" {
                 "\"OPTIONS OF KEXEC(8)\""
             } else {
@@ -170,7 +170,7 @@ mod tests {
             ] {
                 assert!(text.contains(section), "{name}(8) has no {section}");
             }
-            // A line that begins with a dot or an apostrophe and is none of ours would be lost.
+            // A line that begins with a dot or an apostrophe and is not a known request would be lost.
             for line in text.lines().filter(|line| line.starts_with(['.', '\''])) {
                 let request = line.split(' ').next().unwrap_or(line);
                 assert!(
@@ -208,7 +208,7 @@ mod tests {
                 );
             }
         }
-        // As bash does when somebody types a beginning and the tabulator key.
+        // As bash does when a user types a beginning and presses the tabulator key.
         for (words, wanted) in [
             ("kho lo", "load log"),
             ("kho capture --se", "--settle"),

@@ -1,4 +1,4 @@
-//! The setup_data chain of this boot, read from the kernel's memory: an opinion that does not depend on `kho`.
+//! The setup_data chain of this boot, read from the kernel's memory, independently of `kho`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,10 +17,10 @@ const INDIRECT: u32 = 1 << 31;
 /// Bytes of `struct setup_data { u64 next; u32 type, len; }`.
 const HEADER: usize = 16;
 
-/// A chain this long is a loop.
+/// Number of nodes above which a chain counts as a loop.
 const LONGEST: usize = 10_000;
 
-/// Prints the ranges; fails at a page that is not reserved and when there are too few.
+/// Prints the ranges. Fails at a page that is not reserved, or if there are fewer than `at_least` ranges.
 pub fn check(at_least: usize) -> Result<()> {
     let mut found = 0;
     walk(|kind, start, len| {
@@ -43,7 +43,7 @@ pub fn check(at_least: usize) -> Result<()> {
     Ok(())
 }
 
-/// Prints the KiB in pages of the chain and its ranges that are still reserved: with the module some are given back.
+/// Prints the KiB in pages of the chain and its ranges that are still reserved: with the module some are released.
 pub fn print_kept() -> Result<()> {
     let mut pages = BTreeSet::new();
     walk(|_, start, len| {
@@ -54,7 +54,7 @@ pub fn print_kept() -> Result<()> {
     Ok(())
 }
 
-/// Prints the middle of the longest run of pages of RAM that are reserved for another reason than the chain, outside of the
+/// Prints the middle of the longest run of RAM pages that are reserved, but not by the chain, and lie outside the
 /// kernel's image.
 pub fn print_early_allocation() -> Result<()> {
     let mut named = BTreeSet::new();
@@ -121,7 +121,7 @@ fn walk(mut each: impl FnMut(Option<u32>, u64, u64) -> Result<()>) -> Result<()>
     bail!("the setup_data chain has no end")
 }
 
-/// Physical memory by /proc/kcore, whose segments tell their physical addresses.
+/// Physical memory through /proc/kcore, whose segments state their physical addresses.
 struct Memory {
     kcore: File,
     /// Physical start, length, offset in the file.

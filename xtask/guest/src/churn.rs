@@ -1,4 +1,4 @@
-//! `kho-guest churn`: random operations on a directory, the same for the same numbers.
+//! `kho-guest churn`: random operations on a directory; the same numbers give the same operations.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 /// Bytes up to which files are written at random places.
 const REACH: u64 = 3 << 20;
 
-/// With so many files, none is made any more: one is removed instead.
+/// Number of files at which no file is made any more; one is removed instead.
 const MOST_FILES: usize = 120;
 
 /// Which operations.
@@ -37,8 +37,8 @@ pub struct Arguments {
     steps: u64,
 }
 
-/// Does the rounds. The model knows the entries without looking into the directory, so that two directories go the
-/// same way.
+/// Runs the rounds. The model knows the entries without reading the directory, so that two directories get the same
+/// operations.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut model = Model::default();
     for round in 0..=arguments.last {
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 struct Model {
     dirs: Vec<String>,
     files: Vec<Name>,
-    /// Symbolic links, and other entries that have no content of their own here.
+    /// Symbolic links, and other entries without content.
     links: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ impl Model {
         });
         let (offset, len) = (random.below(REACH), random.below(200_000) + 1);
         let what = match random.below(128) {
-            // Half of what would make a file.
+            // At the limit, half of the operations that would make a file remove one instead.
             0..=17 | 90..=93 if self.files.len() >= MOST_FILES => 70,
             what => what,
         };
@@ -207,7 +207,7 @@ impl Model {
                     rustix::fs::setxattr(dir.join(path), &name, &value, XattrFlags::empty())?;
                 }
             }
-            // One of the three of above, where it is.
+            // One of the three attributes set above, if the file has it.
             (100..=101, Some((_, path))) => {
                 if let Some(dir) = dir {
                     let name = format!("trusted.{}", number % 3);
@@ -222,7 +222,7 @@ impl Model {
                 if let Some(dir) = dir {
                     std::fs::rename(dir.join(&path), dir.join(&self.files[onto].path))?;
                 }
-                // Two names of one file both stay: rename(2).
+                // If both names belong to one file, both stay: rename(2).
                 if self.files[at].file != self.files[onto].file {
                     self.files[onto].file = self.files[at].file;
                     self.files.swap_remove(at);
@@ -240,7 +240,7 @@ impl Model {
                     self.rename(&from, &fresh);
                 }
             }
-            // One directory over another, which works when that is empty.
+            // One directory over another, which works if the other is empty.
             (110..=111, _) if self.dirs.len() > 1 => {
                 let from = self.dirs[random.index(self.dirs.len())].clone();
                 let onto = self.dirs[random.index(self.dirs.len())].clone();
@@ -290,7 +290,7 @@ impl Model {
             (121..=122, Some((_, path))) => {
                 let other = &self.files[random.index(self.files.len())].path;
                 if let Some(dir) = dir {
-                    // Refused: there is one already.
+                    // The kernel refuses the link, because the name exists.
                     let made = std::fs::hard_link(dir.join(&path), dir.join(other));
                     anyhow::ensure!(made.is_err(), "a link in the place of {other}");
                 }
@@ -301,7 +301,7 @@ impl Model {
                     fallocate(open(dir, &path)?, how, offset / 2, len)?;
                 }
             }
-            // Content that goes on after its name has gone.
+            // Content that is written after its name was removed.
             (125..=126, Some((at, path))) => {
                 if let Some(dir) = dir {
                     let file = open(dir, &path)?;
@@ -330,7 +330,7 @@ impl Model {
         self.dirs.iter_mut().chain(&mut self.links).chain(files)
     }
 
-    /// Whether no entry is inside of the directory.
+    /// Whether the directory has no entries.
     fn is_empty(&mut self, path: &str) -> bool {
         let inside = format!("{path}/");
         self.paths().all(|path| !path.starts_with(&inside))

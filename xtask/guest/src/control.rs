@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use kho_guest::{CONTROL_PORT, Event, LIVES, TOKEN_PARAMETER, go, parameter};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
-/// The control port and the token that makes its lines believable.
+/// The control port, and the token that identifies its events.
 pub struct Control {
     port: File,
     token: String,
@@ -29,7 +29,7 @@ impl Control {
         Ok(Self { port, token })
     }
 
-    /// Switches off echo and line editing: the host speaks here, not a person.
+    /// Switches off echo and line editing, because a program writes here, not a person.
     pub fn make_raw(&self) -> Result<()> {
         let mut settings = tcgetattr(&self.port).context("reading the control port's settings")?;
         settings.make_raw();
@@ -37,10 +37,10 @@ impl Control {
             .context("making the control port raw")
     }
 
-    /// Says one event, in one write, so that nothing can get in between.
+    /// Sends one event in one write, so that no other output gets between its bytes.
     pub fn send(&self, event: &Event) -> Result<()> {
         self.line(event.to_line(&self.token).as_bytes())?;
-        // The next thing may be a kexec, which waits for no FIFO.
+        // The next action may be a kexec, which does not wait for the FIFO.
         tcdrain(&self.port).context("draining the control port")
     }
 

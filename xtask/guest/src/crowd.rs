@@ -1,7 +1,7 @@
-//! Loads a kernel with as many separate early reservations as asked for, to find out how many one takes.
+//! Loads a kernel with a chosen number of separate early reservations, to find out how many a kernel takes.
 //!
-//! `kho` itself never plans for more than a cap. The plan's only entry gives the memory: its first part takes the state
-//! segment, and single pages of the rest, each apart from the next, are reserved.
+//! `kho` never plans for more than a cap. Here the plan's only entry gives the memory: its first part takes the state
+//! segment, and single pages of the rest, none next to another, are reserved.
 
 use anyhow::{Result, ensure};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};

@@ -1,7 +1,7 @@
-//! Loads kernels that `kho` never would: with a damaged state tree, or no kernel at all.
+//! Loads kernels that `kho` would never load: with a damaged state tree, or no kernel at all.
 //!
-//! The shipped command has no way to hand over something broken, and shall not have one: this is another user of the
-//! loader's crates.
+//! The shipped command cannot hand over broken data, and shall not be able to. So this module uses the loader's crates
+//! itself.
 
 use std::path::PathBuf;
 
@@ -124,7 +124,7 @@ fn halves(places: &Places) -> Result<(PhysRange, PhysRange)> {
     ))
 }
 
-/// A sealed tree with two blobs, `sound` and `victim`, and then the damage.
+/// A tree with two blobs, `sound` and `victim`, and with the damage.
 fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
     let (first, second) = halves(places)?;
     let split = usize::try_from(first.len())?;

@@ -1,11 +1,11 @@
-//! Compares what a command of the book printed with what the book shows.
+//! Compares the output of a command of the book with the output that the book shows.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// Standard input is what was printed.
+/// Standard input is the output of the command.
 pub fn expect(wanted: &Path) -> Result<()> {
     let wanted =
         std::fs::read_to_string(wanted).with_context(|| format!("reading {}", wanted.display()))?;
@@ -24,7 +24,7 @@ pub fn expect(wanted: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `...` alone is any lines; at the end of a line it is any rest.
+/// Whether the lines match: `...` alone stands for any lines, and at the end of a line for any rest.
 fn matches(wanted: &[String], found: &[String]) -> bool {
     match (wanted.split_first(), found.split_first()) {
         (None, None) => true,
@@ -42,7 +42,7 @@ fn matches(wanted: &[String], found: &[String]) -> bool {
     }
 }
 
-/// A line without what differs from run to run: numbers with their units, hashes and the width of white space.
+/// A line without the parts that differ from run to run: numbers with their units, hashes and the width of white space.
 fn plain(line: &str) -> String {
     let mut out = String::new();
     for word in line.split_ascii_whitespace() {
@@ -82,7 +82,7 @@ fn numbers(word: &str, out: &mut String) {
             rest = &rest[run..];
         } else if letter.is_ascii_digit() {
             out.push('#');
-            // 1,234 and 6.12.95 and 11:24 are one.
+            // 1,234 and 6.12.95 and 11:24 each count as one number.
             rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || ",.:".contains(c));
             let eaten = word.len() - rest.len();
             let mut last = word[..eaten].chars().rev();

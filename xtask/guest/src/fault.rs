@@ -1,8 +1,8 @@
-//! `kho-guest kill-at`: a command dies at the n-th step that changes anything.
+//! `kho-guest kill-at`: kills a command at the n-th step that changes anything.
 //!
-//! The command runs under ptrace until it is about to make the n-th system call that changes something (writes, renames,
-//! makes, removes, locks, maps much memory, loads a kernel …), and is killed there with SIGKILL before the call is made.
-//! Nothing of this is in the command itself.
+//! The command runs under ptrace until it is about to make the n-th system call that changes something (writes,
+//! renames, makes, removes, locks, maps much memory, loads a kernel …). There it is killed with SIGKILL before the call
+//! is made. The command contains no code for this.
 
 use std::collections::HashMap;
 use std::process::{Command, ExitCode, Stdio};
@@ -13,13 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Exit status when the command ended before that step.
+/// Exit status if the command ended before that step.
 const ENDED: u8 = 3;
 
-/// Of many calls of one kind in a row, only these count.
+/// Of many calls of one kind in a row, only these count as steps.
 const OF_A_ROW: [u32; 3] = [1, 2, 40];
 
-/// Mappings from this size on count.
+/// Size from which a mapping counts as a step.
 const LARGE: u64 = 2 << 20;
 
 /// Arguments.
@@ -35,9 +35,10 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-/// Runs the command until that step, or until it is about to start another kernel. Says where it was killed; an exit status of 3 says that it had fewer steps.
+/// Runs the command until that step, or until it is about to start another kernel. Prints where the command was killed.
+/// An exit status of 3 means that it had fewer steps.
 pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
-    // A shell that stops itself can be seized before the command begins.
+    // The shell stops itself, so that it can be seized before it executes the command.
     let child = Command::new("/bin/sh")
         .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
         .args(&arguments.command)
@@ -73,7 +74,7 @@ pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
                 inside.insert(pid, entering);
                 if begun && entering {
                     let registers = ptrace::getregs(pid).context("reading registers")?;
-                    // A command does not take as many steps each time: whatever the number, it never leaves.
+                    // The number of steps differs from run to run, so a command is always killed before it reboots.
                     // `struct open_how` begins with the flags.
                     let word = |at: u64| ptrace::read(pid, at as ptrace::AddressType).ok();
                     if let Some(name) = steps.take(&registers, word)
@@ -84,7 +85,7 @@ pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
                             println!("{then}: {status:?}");
                         }
                         kill(root, Signal::SIGKILL).context("killing the command")?;
-                        // Its end is told only after that of its other threads was heard.
+                        // The kernel reports the end of the process only after the ends of its other threads were read.
                         loop {
                             match waitpid(None, Some(WaitPidFlag::__WALL)) {
                                 Ok(
@@ -115,12 +116,12 @@ pub fn kill_at(arguments: &Arguments) -> Result<ExitCode> {
             WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
             other => bail!("the command: {other:?}"),
         };
-        // A thread that was just killed with its process cannot go on.
+        // This fails for a thread that was just killed with its process.
         let _ = ptrace::syscall(pid, signal);
     }
 }
 
-/// Looks, and changes nothing: include/uapi/linux/fs.h, 6.1.
+/// An ioctl that only reads: include/uapi/linux/fs.h, 6.1.
 const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
 
 /// Counts the steps.
@@ -132,8 +133,8 @@ struct Steps {
 }
 
 impl Steps {
-    /// The name of the call, if it counts as a step. Numbers: arch/x86/entry/syscalls/syscall_64.tbl.
-    /// `word` reads the command's memory.
+    /// Name of the call, if it counts as a step. Numbers: arch/x86/entry/syscalls/syscall_64.tbl. `word` reads the
+    /// command's memory.
     fn take(
         &mut self,
         registers: &nix::libc::user_regs_struct,

@@ -9,8 +9,8 @@ const PAGE: usize = 4096;
 
 /// Allocates memory until only `leave` MiB are available, writes to each page of it, then frees it.
 ///
-/// The kernel clears a page before it gives it to a process, so one word per page is enough to have the whole of
-/// its former content gone.
+/// The kernel clears a page before it gives the page to a process. So writing one word to a page is enough to erase the
+/// former content of the whole page.
 pub fn fill(leave: u64) -> Result<()> {
     let before = available()?;
     let mut held: Vec<Vec<u64>> = Vec::new();
@@ -39,7 +39,7 @@ pub fn fill(leave: u64) -> Result<()> {
     Ok(())
 }
 
-/// A different word for each page: a page that is given out twice is found.
+/// A different word for each page, to find a page that is handed out twice.
 fn pattern(chunk: usize, page: u64) -> u64 {
     0xa5a5_0000_0000_0000 | ((chunk as u64) << 16) | page
 }

@@ -1,14 +1,14 @@
-//! Bytes of a tree put in the place of others, by tests that want it wrong.
+//! Replacement of bytes in a tree, for tests that need a wrong tree.
 
 use anyhow::{Result, bail};
 use kho::PhysRange;
 
-/// A range as `mem` has it.
+/// A range in the form of `mem`.
 pub fn pair(range: PhysRange) -> [u8; 16] {
     raw_pair(range.start().get(), range.len())
 }
 
-/// The same of numbers that make no range: `{u64 addr; u64 len}`, native endian.
+/// As [`pair`], for numbers that do not form a range: `{u64 addr; u64 len}`, native endian.
 pub fn raw_pair(start: u64, len: u64) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&start.to_ne_bytes());
@@ -16,11 +16,11 @@ pub fn raw_pair(start: u64, len: u64) -> [u8; 16] {
     bytes
 }
 
-/// Replaces the only place where `old` is by `new`, which is as long.
+/// Replaces the only occurrence of `old` by `new`, which has the same length.
 ///
 /// # Errors
 ///
-/// When there is no such place, or more than one.
+/// If `old` does not occur, or occurs more than once.
 pub fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) -> Result<()> {
     let found: Vec<usize> = bytes
         .windows(old.len())

@@ -1,7 +1,7 @@
 //! PID 1 of a test guest.
 //!
-//! It may be the first program that the kernel starts, or be exec'd by an arrival program that has already mounted
-//! /proc and /sys, so each mount is made only where there is none.
+//! The kernel may start it as its first program, or an arrival program that has already mounted /proc and /sys may exec
+//! it. So it makes each mount only if it is missing.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -18,7 +18,7 @@ use rustix::system::RebootCommand;
 
 use crate::control::Control;
 
-/// File that `kho-guest loaded` makes. It holds [`BARE`], or the options for `kho exec`.
+/// File that `kho-guest loaded` writes. It holds [`BARE`], or the options for `kho exec`.
 pub const LOADED: &str = "/run/next-kernel-is-loaded";
 
 /// Content of [`LOADED`] if the loaded image is to be started without `kho exec`.
@@ -40,11 +40,11 @@ const MOUNTS: [(&str, &str, &str); 9] = [
     ("debugfs", "/sys/kernel/debug", ""),
 ];
 
-/// Does everything, then powers off. Never returns: a PID 1 that ends takes the kernel with it.
+/// Runs the stage of this kernel, then powers off. Never returns: the kernel panics if PID 1 ends.
 pub fn run() -> ! {
     let outcome = stage();
     if let Err(error) = &outcome {
-        // Without a control port the kernel's console is the only place left.
+        // Without a control port only the kernel's console is left.
         eprintln!("kho-guest: {error:#}");
     }
     rustix::fs::sync();
@@ -81,7 +81,7 @@ fn stage() -> Result<()> {
     }
 }
 
-/// Runs the stage's script and makes the hop after it. Comes back only when there is no further hop.
+/// Runs the stage's script and makes the hop after it. Returns only if no further hop follows.
 fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
     load_modules()?;
     mount_media()?;
@@ -158,7 +158,7 @@ fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
     bail!("kho exec came back: {status}");
 }
 
-/// Runs a command and shows its output line by line, so that no event can end up inside a line of it.
+/// Runs a command and shows its output line by line, so that no event gets into the middle of a line.
 pub fn run_shown(control: &Arc<Control>, mut command: Command) -> Result<ExitStatus> {
     let (output, input) = std::io::pipe().context("making a pipe")?;
     command
@@ -174,11 +174,11 @@ pub fn run_shown(control: &Arc<Control>, mut command: Command) -> Result<ExitSta
     let shown = Arc::clone(control);
     std::thread::spawn(move || {
         show_lines(output, &shown);
-        // Nobody listens any more when a background process kept the pipe open for too long.
+        // If a background process kept the pipe open for too long, the receiver is gone.
         let _ = finished.send(());
     });
     let status = child.wait().context("waiting for a command")?;
-    // A process left in the background keeps the pipe open: what it has to say later is not waited for.
+    // A background process keeps the pipe open; its later output is not waited for.
     let _ = finish.recv_timeout(Duration::from_millis(500));
     Ok(status)
 }
@@ -214,7 +214,7 @@ fn mount_if_absent(kind: &str, target: &str, options: &str) -> Result<()> {
         MountFlags::empty(),
         Some(options.as_c_str()),
     ) {
-        // A kernel without tracing or debugging can still run a script.
+        // A script can run on a kernel without tracing or debugging too.
         Err(_) if target.starts_with("/sys/") => Ok(()),
         result => result.with_context(|| format!("mounting {kind} at {target}")),
     }

@@ -1,9 +1,9 @@
 //! Events and answers that the host and its test guests exchange.
 //!
-//! A guest has two serial ports. The first belongs to its kernel alone, so that everything on it can be judged as
-//! kernel output. The second carries the output of the scripts and, among it, the events of this module: lines
-//! that start with [`TAG`] and a random token which the host put on the kernel command line. A script that happens
-//! to print something alike cannot be mistaken for a verdict.
+//! A guest has two serial ports. The first belongs to its kernel alone, so that all of its output can be judged as
+//! kernel output. The second carries the output of the scripts and, among it, the events of this module: lines that
+//! start with [`TAG`] and a random token, which the host put on the kernel command line. So the output of a script
+//! cannot be mistaken for a verdict.
 
 pub mod forge;
 pub mod random;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// First word of every event line.
 pub const TAG: &str = "@kho";
 
-/// Kernel command line parameter that carries the token. The dot makes the kernel leave it alone.
+/// Kernel command line parameter that carries the token. The kernel ignores a parameter with a dot.
 pub const TOKEN_PARAMETER: &str = "kho_guest.token";
 
 /// Kernel command line parameter that carries the number of hops made so far.
@@ -25,7 +25,7 @@ pub const MEDIA: &str = "/media";
 /// The [`Plan`] as JSON, on the disk.
 pub const PLAN: &str = "plan.json";
 
-/// Folder of the disk that is `/lib/modules` in the guest: modules of ours by release.
+/// Folder of the disk that is `/lib/modules` in the guest: kho's modules, by release.
 pub const INSTALLED: &str = "modules";
 
 /// Directory of the initramfs whose files are loaded as kernel modules, in the order of their names.
@@ -58,7 +58,7 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// PID 1 has started: the first thing it says.
+    /// PID 1 has started: its first event.
     Boot {
         /// Hops made since the cold boot.
         hop: usize,
@@ -100,7 +100,7 @@ pub enum Event {
         /// Name of the step.
         name: String,
     },
-    /// Nothing fails here, but something could not be tried.
+    /// No failure, but a part of the test could not be tried.
     Skip {
         /// Description of the thing that could not be tried, and the reason.
         why: String,
@@ -115,7 +115,7 @@ impl Event {
     /// The line that carries this event, without its newline.
     #[must_use]
     pub fn to_line(&self, token: &str) -> String {
-        // Strings, numbers and booleans under string keys: nothing of it can fail to become JSON.
+        // Strings, numbers and booleans under string keys: conversion to JSON cannot fail.
         let json = serde_json::to_string(self).unwrap_or_default();
         format!("{TAG} {token} {json}")
     }

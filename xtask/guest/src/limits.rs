@@ -42,7 +42,7 @@ pub enum Tool {
     },
 }
 
-/// Makes as many as there may be, at most `most`. Prints how many, and the error that ended it.
+/// Makes as many as possible, at most `most`. Prints the number, and the error that ended it.
 pub fn until_full(tool: &Tool, most: usize) -> Result<()> {
     let repeat = |once: &mut dyn FnMut(usize) -> Result<(), Errno>| {
         for done in 0..most {

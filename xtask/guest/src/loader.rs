@@ -1,5 +1,5 @@
-//! A second, small user of the loader's crates: loads kernels and trees that `kho` never would. The places come from
-//! `kho plan --json`, so that everything is right except the part that a test wants wrong.
+//! A second, small user of the loader's crates: loads kernels and trees that `kho` would never load. The places come
+//! from `kho plan --json`, so that everything is right except the part that a test wants wrong.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use kho_kexec::sys::syscalls::{Kernel, SegmentRef, System};
 use kho_kexec::{cmdline, image};
 use serde_json::Value;
 
-/// The generation of every tree that is made here.
+/// Generation of every tree that this module makes.
 pub const GENERATION: u64 = 0x600d;
 
-/// Value of `previous-release` in every tree that is made here.
+/// Value of `previous-release` in every tree that this module makes.
 pub const RELEASE: &str = "a-test";
 
-/// The next kernel, as a command line names it.
+/// The next kernel, as given on the command line.
 #[derive(clap::Args)]
 pub struct Next {
     /// The kernel.
@@ -101,7 +101,8 @@ impl Places {
         })
     }
 
-    /// A sealed tree of a first hop, with these ranges reserved, these blobs, and what `others` adds below the root.
+    /// A sealed tree of a first hop, with these ranges reserved, these blobs, and the nodes that `others` adds below
+    /// the root.
     pub fn tree(
         &self,
         reserved: &[PhysRange],
@@ -137,8 +138,8 @@ pub fn blob<'a>(label: &'a str, bytes: &[u8], mem: &'a [PhysRange]) -> Result<Bl
     })
 }
 
-/// Loads the next kernel with this tree, which says that the ranges in `reserved` are reserved, and with this
-/// content, which is as long as its range.
+/// Loads the next kernel with this tree, which states that the ranges in `reserved` are reserved, and with this
+/// content, which has the length of its range.
 pub fn load(
     next: &Next,
     placement: Placement,
@@ -183,7 +184,7 @@ pub fn load(
         .map(|segment| SegmentRef {
             buf: &segment.bytes,
             dest: segment.dest.start(),
-            // The plan's room for the state is for the largest tree there could be.
+            // The plan has room for the largest possible state.
             memsz: match segment.kind {
                 SegmentKind::State => (segment.bytes.len() as u64).next_multiple_of(PAGE_SIZE),
                 _ => segment.dest.len(),

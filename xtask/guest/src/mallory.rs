@@ -1,4 +1,4 @@
-//! A hostile user without privileges, at work while root restores.
+//! A hostile user without privileges, who attacks while root restores.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 /// Length of the secret, which is hexadecimal digits.
 const SECRET: usize = 48;
 
-/// Number of rounds of an attack after which the file of loot says so; a number for people.
+/// Number of rounds of an attack after which the attack writes a line to the file of loot; a number for people.
 const REPORT: u64 = 64;
 
 /// Arguments of `kho-guest mallory`.
@@ -36,7 +36,7 @@ struct Loot(File);
 
 impl Loot {
     fn say(&self, verb: &str, what: impl std::fmt::Display) {
-        // One write each: several threads share the file.
+        // One write per line, because several threads share the file.
         let _ = (&self.0).write_all(format!("{verb} {what}\n").as_bytes());
     }
 }
@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
         });
     }
-    // What root restores next must find everything at work.
+    // Root's next restore must find every attack running.
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {
         UnixDatagram::unbound()?
             .send_to(b"READY=1", socket)
@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Makes names that root is going to use, or to clean up, and that point at files which are not mallory's.
+/// Makes names that root will use or clean up, which point at files that are not mallory's.
 fn plant(arguments: &Arguments, loot: &Loot) {
     let (drop, target) = (&arguments.drop, &arguments.target);
     let stale = drop.join(format!(".kho-restore-{}", "0".repeat(32)));
@@ -101,8 +101,8 @@ fn plant(arguments: &Arguments, loot: &Loot) {
     loot.say("tried", format!("planting, {planted} of {}", results.len()));
 }
 
-/// Puts in the place of each name, in turn, a link, a directory of mallory's, and nothing. The entry that root has
-/// there gets another name.
+/// Replaces each name, in turn, by a link, by a directory of mallory's, and by nothing. Root's entry of that name is
+/// renamed meanwhile.
 fn swap(drop: &Path, target: &Path, loot: &Loot) {
     let aside = drop.join("m-aside");
     let link = drop.join("m-link");
@@ -125,7 +125,7 @@ fn swap(drop: &Path, target: &Path, loot: &Loot) {
         let _ = symlink(target.join("file"), place.join("file"));
         thread::yield_now();
         let _ = fs::remove_dir_all(&place);
-        // Root's own goes back at times, so that a restore may come to its end.
+        // Root's entry returns at times, so that a restore can finish.
         if fs::rename(&aside, &place).is_err() {
             let _ = fs::rename(&aside, drop.join(format!("m-{text}")));
         }
@@ -186,7 +186,7 @@ fn look_in(dir: &Path, loot: &Loot, depth: u32) {
     }
 }
 
-/// Leaves no room in the file system, for a moment.
+/// Fills the file system for a moment.
 fn fill(drop: &Path, _: &Path, _: &Loot) {
     let path = drop.join("m-fill");
     if let Ok(mut file) = File::create(&path) {

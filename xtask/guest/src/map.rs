@@ -1,4 +1,4 @@
-//! A file that is mapped.
+//! A mapped file.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -46,14 +46,14 @@ impl Map {
         Self::with(&file, len, flags)
     }
 
-    /// Maps `len` bytes of a file. The part behind the end of the file must not be touched: the kernel has nothing
-    /// there.
+    /// Maps `len` bytes of a file. The caller must not touch the part behind the end of the file: the kernel has no
+    /// page there.
     pub fn with(file: &File, len: usize, flags: MapFlags) -> Result<Self> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at a place that the kernel chooses.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let at = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, file, 0) }
             .context("mapping the file")?;
-        // INVARIANT: just mapped, and never unmapped.
+        // INVARIANT: mapped above, and never unmapped.
         Ok(Self { at: at.cast(), len })
     }
 
@@ -65,13 +65,13 @@ impl Map {
     /// Tells the kernel that the memory of a page failed. Returns the kernel's answer.
     pub fn poison(&self, page: usize) -> rustix::io::Result<()> {
         let at = self.page(page).map_err(|_| rustix::io::Errno::INVAL)?;
-        // SAFETY: a page of a mapping of our own, which is not used after this.
+        // SAFETY: a page of this mapping, which is not used after this call.
         unsafe { madvise(at.as_ptr().cast(), PAGE, Advice::LinuxHwPoison) }
     }
 
     /// Asks the kernel for huge pages.
     pub fn ask_for_huge_pages(&self) -> Result<()> {
-        // SAFETY: advice about a mapping of our own does not change what is in it.
+        // SAFETY: the advice concerns this mapping and does not change its content.
         unsafe { madvise(self.at.cast(), self.len, Advice::LinuxHugepage) }
             .context("asking for huge pages")
     }
@@ -79,9 +79,9 @@ impl Map {
     /// The first word of each page.
     pub fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
         (0..self.len / PAGE).map(|page| {
-            // SAFETY: inside of the mapping, by the # Invariants and the bound of the range above.
+            // SAFETY: inside the mapping, by the # Invariants and the bound of the range above.
             let word = unsafe { self.at.add(page * PAGE) };
-            // SAFETY: page-aligned and mapped by the # Invariants; everybody uses it as an atomic.
+            // SAFETY: page-aligned and mapped by the # Invariants; all users of the word use it as an atomic.
             unsafe { AtomicU64::from_ptr(word.cast()) }
         })
     }
@@ -96,10 +96,10 @@ impl Map {
         }
     }
 
-    /// Puts the page at a multiple of 4096 into a pipe: not copied, so that the pipe holds the page itself.
+    /// Puts the page at a multiple of 4096 into a pipe without a copy, so that the pipe holds the page itself.
     pub fn lend(&self, at: usize, pipe: &OwnedFd) -> Result<()> {
         let page = [IoSliceRaw::from_slice(&self.part(at + PAGE)[at..])];
-        // SAFETY: of a mapping that stays until this process ends, by the # Invariants.
+        // SAFETY: a page of a mapping that stays until this process ends, by the # Invariants.
         let lent = unsafe { vmsplice(pipe, &page, SpliceFlags::empty()) }.context("vmsplice")?;
         ensure!(lent == PAGE, "{lent} bytes are in the pipe");
         Ok(())
@@ -112,13 +112,13 @@ impl Map {
             .with_context(|| format!("there is no page {page}"))
     }
 
-    /// The page frames that hold the file, in order. All pages must be present:
+    /// Frame numbers of the file's pages, in order. All pages must be present:
     /// Documentation/admin-guide/mm/pagemap.rst, bit 63 of an entry; the number of the frame is in bits 0 to 54.
     pub fn frames(&self) -> Result<Vec<u64>> {
         self.some_frames(0, self.len.div_ceil(PAGE))
     }
 
-    /// The page frames of pages `first..first + count`.
+    /// Frame numbers of pages `first..first + count`.
     pub fn some_frames(&self, first: usize, count: usize) -> Result<Vec<u64>> {
         let pagemap = File::open("/proc/self/pagemap").context("opening the page map")?;
         let mut entries = vec![0; count * 8];
@@ -147,23 +147,23 @@ impl Map {
 
     /// The first `len` bytes, if the file has as many.
     pub fn part(&self, len: usize) -> &[u8] {
-        // SAFETY: as in `bytes`, and no more than is mapped.
+        // SAFETY: as in `bytes`, and not longer than the mapping.
         unsafe { std::slice::from_raw_parts(self.at, len.min(self.len)) }
     }
 
-    /// The first `len` bytes, to write to, by the one thread that there is.
+    /// The first `len` bytes, for writing by the only thread.
     #[allow(
         clippy::mut_from_ref,
         reason = "the file is what changes, as by any of its descriptors"
     )]
     pub fn part_mut(&self, len: usize) -> &mut [u8] {
-        // SAFETY: as above, and the caller has no other part meanwhile.
+        // SAFETY: as above, and the caller holds no other part meanwhile.
         unsafe { std::slice::from_raw_parts_mut(self.at, len.min(self.len)) }
     }
 
     /// All bytes of the mapping.
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped by the # Invariants; nobody else writes the file meanwhile, as the test's script sees to.
+        // SAFETY: mapped by the # Invariants; the test's script makes sure that no one else writes the file meanwhile.
         unsafe { std::slice::from_raw_parts(self.at, self.len) }
     }
 

@@ -132,7 +132,7 @@ pub fn run(tool: &Tool) -> Result<()> {
         }
         Tool::Hash { file } => {
             let mut map = Map::of(file, MapFlags::PRIVATE)?;
-            // A copy is hashed, because QEMU's TCG reads 32 bytes for the 16 of a vinsertf128, also past the end.
+            // Hash a copy, because QEMU's TCG reads 32 bytes for the 16 of a vinsertf128, also past the end.
             let copy = Vec::from(map.bytes());
             println!("{}", blake3::hash(&copy).to_hex());
             map.bytes_mut().fill(0xff);
@@ -169,7 +169,7 @@ pub fn run(tool: &Tool) -> Result<()> {
             let file = OpenOptions::new().read(true).write(true).open(file)?;
             let len = usize::try_from(file.metadata()?.len())?;
             let map = Map::with(&file, (len + 1).next_multiple_of(2 << 20), MapFlags::SHARED)?;
-            // Only a write maps a huge page that can be written.
+            // Only a write maps a huge page as writable.
             map.page(0)?.fetch_add(1, Ordering::Relaxed);
             map.page(0)?.fetch_sub(1, Ordering::Relaxed);
             map.part_mut(at + 1)[*at] = b'!';
@@ -183,13 +183,13 @@ pub fn run(tool: &Tool) -> Result<()> {
         }
         Tool::Poison { file, page } => {
             let map = Map::of(file, MapFlags::SHARED)?;
-            // The kernel looks at what is mapped.
+            // The kernel decides by the mapped page, so map it first.
             std::hint::black_box(map.page(*page)?.load(Ordering::Relaxed));
             let frame = map.some_frames(*page, 1)?[0];
-            // Now: the kernel may kill who has it mapped.
+            // Print now: the kernel may kill processes that have the page mapped.
             println!("page {page} is at {}", frame * PAGE as u64);
             let result = map.poison(*page);
-            // The kernel may say that it does not know such pages; it has noted the failure all the same.
+            // The kernel may report that it does not know such pages; it has recorded the failure nevertheless.
             println!("madvise: {result:?}");
             Ok(())
         }
@@ -204,7 +204,7 @@ pub fn run(tool: &Tool) -> Result<()> {
             if *advise {
                 map.ask_for_huge_pages()?;
             }
-            // Both kinds of faults: who advises also writes.
+            // Both kinds of faults: a run with advice writes, a run without it reads.
             map.touch(*advise);
             println!("{}", huge_kib(map.address())?);
             Ok(())
@@ -218,7 +218,7 @@ fn place(path: &Path) -> Result<Value> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     if path.metadata().is_ok_and(|metadata| metadata.len() > 0) {
         let map = Map::at_least(path, MapFlags::SHARED, 1)?;
-        // Reading brings every page into the page table; as for the copy, see `hash`.
+        // Reading brings every page into the page table. `hash` explains the copy.
         digest = blake3::hash(&Vec::from(map.bytes()));
         for page in map.frames()? {
             let at = page * PAGE as u64;
@@ -266,7 +266,7 @@ fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
         .with_context(|| format!("making {}", path.display()))?;
     let mut random = Random(seed);
     let mut model: Vec<u8> = Vec::new();
-    // Mapped all the time, so that what is cut off has to be unmapped.
+    // The file stays mapped, so that the kernel has to unmap the parts that are cut off.
     let map = Map::with(&file, usize::try_from(REACH)?, MapFlags::SHARED)?;
     for step in 0..steps {
         let said = cut_step(&file, &map, &mut random, &mut model)
@@ -280,7 +280,7 @@ fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
         let mut content = vec![0; len];
         file.read_exact_at(&mut content, 0)?;
         for (what, bytes) in [("read", content.as_slice()), ("mapped", map.part(len))] {
-            // Compared as a whole first: that is what takes the time.
+            // Compare the whole content first, because comparing byte by byte takes long.
             if bytes != model.as_slice() {
                 let at = bytes.iter().zip(&model).position(|(a, b)| a != b);
                 anyhow::bail!("step {step}, {said}: byte {at:#x?} is wrong as {what}");
@@ -294,7 +294,7 @@ fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
 /// Does one operation on the file and on the model of its content. Returns a description of the operation.
 fn cut_step(file: &File, map: &Map, random: &mut Random, model: &mut Vec<u8>) -> Result<String> {
     let at = random.below(REACH - (4 << 20));
-    // Now and then what begins and ends where a huge page does.
+    // One offset in three begins at the border of a huge page.
     let at = match random.below(3) {
         0 => at & !((2 << 20) - 1),
         _ => at,

@@ -44,7 +44,7 @@ pub fn still_reserved(start: u64, len: u64, pages: &mut BTreeSet<u64>) -> Result
     })
 }
 
-/// Calls `each` with number and flags of each page of the range.
+/// Calls `each` with the number and the flags of each page of the range.
 fn flags(start: u64, len: u64, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
     let Some(end) = start.checked_add(len).filter(|_| len > 0) else {
         bail!("{start:#x}+{len:#x} is not a range");

@@ -1,4 +1,4 @@
-//! Forged kernel's parts: what a hostile or broken previous kernel might say that its drivers keep.
+//! Forged kernel's parts: claims that a hostile or broken previous kernel might make about its drivers' memory.
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;

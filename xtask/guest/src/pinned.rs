@@ -1,4 +1,4 @@
-//! `kho-guest map pinned`: pages of files that are held by pipes while they are cut off.
+//! `kho-guest map pinned`: pipes hold pages of files while the files are cut.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -36,7 +36,8 @@ impl Held {
         })
     }
 
-    /// Lets go of it. What is in it must be what was, or, where it `may` have been zeroed in its place, zeros.
+    /// Releases the page. Its content must be unchanged; if the page `may` have been zeroed in place, zeros are allowed
+    /// too.
     fn release(mut self, may: bool) -> Result<()> {
         let mut found = vec![0; PAGE];
         self.out.read_exact(&mut found)?;
@@ -49,7 +50,7 @@ impl Held {
     }
 }
 
-/// A file of 6 MiB, how it should be, and all of it mapped.
+/// A file of 6 MiB, the content that it should have, and a mapping of all of it.
 struct Cut {
     file: File,
     map: Map,
@@ -108,10 +109,10 @@ impl Cut {
     }
 }
 
-/// Cuts files whose pages are held, at all kinds of places.
+/// Cuts files at many kinds of places while pipes hold their pages.
 pub fn run(path: &Path, past_end: bool) -> Result<()> {
     let mut cut = Cut::new(path, 1)?;
-    // A hole in the folio of 2 MiB from 2 MiB on, beside what is held and around it.
+    // A hole in the folio of 2 MiB at 2 MiB, beside one held page and around another.
     let beside = Held::of(&cut.map, 3 * MIB)?;
     let within = Held::of(&cut.map, 2 * MIB + 32 * PAGE)?;
     cut.punch(2 * MIB + 16 * PAGE, 2 * MIB + 64 * PAGE)?;
@@ -123,7 +124,7 @@ pub fn run(path: &Path, past_end: bool) -> Result<()> {
     drop(within);
     beside.release(false)?;
 
-    // The end of the file in the midst of a held folio, and back.
+    // The file ends in the middle of a held folio, and grows back.
     let kept = Held::of(&cut.map, 4 * MIB + PAGE)?;
     let gone = Held::of(&cut.map, 6 * MIB - PAGE)?;
     cut.truncate(5 * MIB + 5000)?;
@@ -133,7 +134,7 @@ pub fn run(path: &Path, past_end: bool) -> Result<()> {
     kept.release(false)?;
     gone.release(true)?;
 
-    // A hole as large as a held folio: the memory is not used for other things while it is held.
+    // A hole as large as a held folio: the kernel must not reuse the memory while it is held.
     let held = Held::of(&cut.map, MIB)?;
     cut.punch(0, 2 * MIB)?;
     cut.check("a hole of a whole folio")?;
@@ -150,7 +151,7 @@ pub fn run(path: &Path, past_end: bool) -> Result<()> {
     held.release(false)?;
 
     if past_end {
-        // What a mapping wrote behind the end of the file does not become part of it.
+        // Bytes that a mapping wrote behind the end of the file do not become part of the file.
         cut.truncate(3 * MIB + 100)?;
         let page = 3 * MIB + PAGE;
         cut.map.part_mut(page)[3 * MIB + 100..].fill(7);

@@ -1,8 +1,8 @@
-//! Numbers and bytes that follow from a number, the same on the host and in its guests.
+//! Numbers and bytes computed from a seed, the same on the host and in its guests.
 
 use std::io::Write;
 
-/// SplitMix64: enough to make bytes that no compressor and no coincidence reproduces.
+/// SplitMix64: its bytes cannot be compressed, and do not occur by chance.
 pub struct Random(pub u64);
 
 impl Random {
@@ -25,12 +25,12 @@ impl Random {
         usize::try_from(self.below(len as u64)).unwrap_or(0)
     }
 
-    /// One of them.
+    /// A random item of the slice.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.index(of.len())]
     }
 
-    /// Writes so many bytes.
+    /// Writes `len` random bytes.
     pub fn write(&mut self, mut len: u64, to: &mut impl Write) -> std::io::Result<()> {
         let mut block = [0_u8; 8192];
         while len > 0 {

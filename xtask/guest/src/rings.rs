@@ -1,4 +1,4 @@
-//! A trace that no kernel wrote: `kho-guest load-damaged` hands it over to the next kernel.
+//! A trace that no kernel wrote, which `kho-guest load-damaged` hands over to the next kernel.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,8 +24,8 @@ pub(crate) struct Forged {
     pub(crate) content: Vec<u8>,
 }
 
-/// Forges a trace with two pages of CPU 0, the second of which is wrong: with `cut`, it lacks its end; otherwise it
-/// says that it has more than it can. The hashes of the pages are right. The metadata that explains the pages goes
+/// Forges a trace with two pages of CPU 0, the second of which is wrong: with `cut`, its end is missing; otherwise it
+/// states more bytes than it can have. The hashes of the pages are right. The metadata that explains the pages goes
 /// into the range `first`, the pages into `second`.
 pub(crate) fn forge(
     cut: bool,
@@ -35,7 +35,7 @@ pub(crate) fn forge(
 ) -> Result<Forged> {
     let read = |path: &str| {
         let path = Path::new(TRACEFS).join(path);
-        // In one go: `header_page` gives what the first read has room for and nothing more.
+        // In one read: `header_page` returns only the bytes for which the first read has room.
         let mut text = vec![0; 64 << 10];
         let len = File::open(&path)
             .and_then(|mut file| file.read(&mut text))
@@ -103,7 +103,7 @@ pub(crate) fn forge(
     };
     let mut tree = places.tree(&places.reserved, &[], |w| write_traces(w, &traces))?;
     if cut {
-        // Nothing here writes such a tree.
+        // The writers cannot write such a tree, so change the finished one.
         cut_off(&mut tree, parts[1].blake3, pages.len() as u64)?;
         kho::tree::seal(&mut tree)?;
     }
@@ -130,7 +130,7 @@ fn cut_off(tree: &mut [u8], blake3: [u8; 32], len: u64) -> Result<()> {
 /// A page with one `print` record (`struct print_entry`, `kernel/trace/trace_entries.h`).
 fn page(id: u16, time: u64, text: &str) -> Vec<u8> {
     let mut record = id.to_le_bytes().to_vec();
-    // Flags, preemption count, task, and where it was called from.
+    // Flags, preemption count, task, and the caller's address.
     record.extend([0; 2]);
     record.extend(7u32.to_le_bytes());
     record.extend(0u64.to_le_bytes());
@@ -140,7 +140,7 @@ fn page(id: u16, time: u64, text: &str) -> Vec<u8> {
     let mut out = time.to_le_bytes().to_vec();
     let words = u32::try_from(record.len() / 4).unwrap_or(0);
     out.extend((4 + record.len() as u64).to_le_bytes());
-    // `struct ring_buffer_event`: words of the record in the low five bits, and no time since the page's.
+    // `struct ring_buffer_event`: the length of the record in words in the low five bits, and a time delta of 0.
     out.extend((words & 31).to_le_bytes());
     out.extend(record);
     out.resize(PAGE, 0);

@@ -1,4 +1,4 @@
-//! `kho-guest speed`: what the usual things cost on a file system, by the guest's clock.
+//! `kho-guest speed`: the time that common operations on a file system take, by the guest's clock.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -19,7 +19,7 @@ const LARGE: u64 = 32 << 20;
 /// Small files.
 const SMALL: u64 = 2000;
 
-/// Tells the time that each work took: `WORK NANOSECONDS PARTS`, the parts being pages, or files.
+/// Prints the time of each work: `WORK NANOSECONDS PARTS`. Parts are pages or files.
 struct Clock {
     since: Instant,
 }
@@ -41,7 +41,7 @@ impl Clock {
     }
 }
 
-/// Runs all of them in a directory, which is empty afterwards.
+/// Runs all operations in a directory, which is empty afterwards.
 pub fn run(dir: &Path) -> Result<()> {
     let mut clock = Clock {
         since: Instant::now(),
@@ -78,7 +78,7 @@ pub fn run(dir: &Path) -> Result<()> {
             clock.time("map-overwrite", pages, || touch(&file, true))?;
         }
         drop(file);
-        // A file that was mapped stays until this process ends.
+        // A mapped file stays until this process ends.
         let remove = || Ok(std::fs::remove_file(&name)?);
         match size == 4 << 10 {
             true => remove()?,
@@ -122,7 +122,7 @@ pub fn run(dir: &Path) -> Result<()> {
     })
 }
 
-/// Runs a command and tells the time.
+/// Runs a command and prints its time.
 pub fn timed(command: &[String]) -> Result<()> {
     let (program, arguments) = command.split_first().context("no command")?;
     let since = Instant::now();

@@ -1,4 +1,4 @@
-//! The test of a full system: started by a unit at each boot.
+//! The test of a full system. A unit starts it at each boot.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +12,7 @@ use rustix::system::RebootCommand;
 use crate::control::Control;
 use crate::init::{millis, release, run_shown, since_boot};
 
-/// File with the shell command by which the script wants to leave. Without the file, that is `systemctl kexec`.
+/// File with the shell command by which the script leaves this boot. Without the file, that is `systemctl kexec`.
 pub const LEAVE: &str = "/run/guest-leave";
 
 /// File with the number of boots so far, on the system's own disk.
@@ -23,14 +23,14 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Time for a shutdown, the capture included.
 const SHUTDOWN: Duration = Duration::from_secs(600);
 
-/// `kho-guest system`. Comes back only when the port or the disk fails: everything else is told to the host.
+/// `kho-guest system`. Returns only if the port or the disk fails; it reports every other result to the host.
 pub fn run() -> Result<()> {
     let hop = match std::fs::read_to_string(BOOTS) {
         Ok(text) => text.trim().parse().context(BOOTS)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error).context(BOOTS),
     };
-    // A boot that resets the machine must not be taken for the first one again.
+    // Written at once: a boot that resets the machine must not count as the first one again.
     std::fs::write(BOOTS, format!("{}\n", hop + 1)).context(BOOTS)?;
     rustix::fs::sync();
     let control = Arc::new(Control::open()?);
@@ -58,7 +58,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Runs the script of this boot, then leaves. Comes back only after the last boot.
+/// Runs the script of this boot, then leaves. Returns only after the last boot.
 fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
     let plan = std::fs::read(Path::new(MEDIA).join(PLAN)).context("reading the plan")?;
     let plan: Plan = serde_json::from_slice(&plan).context("understanding the plan")?;

@@ -1,4 +1,4 @@
-//! Downloads and what was made of them, in the user's cache directory, shared by all checkouts.
+//! Downloads, and files made from them, in the user's cache directory, shared by all checkouts.
 
 use std::fmt;
 use std::fs::File;
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
-/// `$XDG_CACHE_HOME/kho` or `~/.cache/kho`.
+/// The cache directory: `$XDG_CACHE_HOME/kho` or `~/.cache/kho`.
 pub struct Cache {
     root: PathBuf,
 }
 
-/// Held by one process at a time; given back when dropped, or by the kernel when the process ends.
+/// A lock that one process holds at a time. Released when dropped, or by the kernel when the process ends.
 pub struct Lock {
     _file: File,
 }
 
-/// A name for what something is made of: FNV-1a, in hexadecimal.
+/// A name derived from the inputs of a cached thing: FNV-1a, in hexadecimal.
 pub struct Fingerprint(u64);
 
 impl Default for Fingerprint {
@@ -27,7 +27,7 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Takes in a part.
+    /// Adds an input.
     pub fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
@@ -41,7 +41,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Waits for the lock that this file is.
+/// Waits for the lock on this file.
 pub fn lock(path: &Path) -> Result<Lock> {
     let file = File::options()
         .create(true)
@@ -61,7 +61,7 @@ pub fn lock(path: &Path) -> Result<Lock> {
 }
 
 impl Cache {
-    /// Finds and makes the directory.
+    /// Finds the directory, or makes it.
     pub fn open() -> Result<Self> {
         let base = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
@@ -93,8 +93,8 @@ impl Cache {
         lock(&self.root.join(format!("{name}.lock")))
     }
 
-    /// Makes a folder of the cache by a closure that fills an empty one beside it. It appears as a whole or not at
-    /// all; the caller holds a lock.
+    /// Makes a folder of the cache. A closure fills an empty folder beside it, so that the folder appears as a whole or
+    /// not at all. The caller holds a lock.
     pub fn make_dir(&self, name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let path = self.root.join(name);
         if path.exists() {

@@ -1,11 +1,11 @@
-//! Commands of this machine.
+//! Runs commands on this machine.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// Runs a command; its output becomes the error when it fails.
+/// Runs a command. If it fails, its output becomes the error.
 pub fn succeed(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -20,7 +20,7 @@ pub fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// As [`succeed`], for what takes long: each line of its standard error is shown as it comes.
+/// As [`succeed`], for long commands: each line of standard error is shown as it comes.
 pub fn succeed_shown(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command

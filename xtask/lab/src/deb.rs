@@ -1,4 +1,4 @@
-//! Unpacks Debian packages, with no help from dpkg or tar.
+//! Unpacks Debian packages without dpkg or tar.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,12 +6,12 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Unpacks those regular files and links of a .deb whose path (without a leading `./`) is wanted.
+/// Unpacks the regular files and links of a .deb whose path (without a leading `./`) passes `wanted`.
 pub fn unpack(deb: &Path, into: &Path, wanted: impl Fn(&Path) -> bool) -> Result<()> {
     unpack_at(deb, into, |path| wanted(path).then(|| path.to_owned()))
 }
 
-/// Unpacks regular files and links of a .deb to where `place` says for each path (without a leading `./`), if it does.
+/// Unpacks regular files and links of a .deb to the path that `place` returns for each path (without a leading `./`).
 pub fn unpack_at(deb: &Path, into: &Path, place: impl Fn(&Path) -> Option<PathBuf>) -> Result<()> {
     let file = File::open(deb).with_context(|| format!("opening {}", deb.display()))?;
     let mut members = ar::Archive::new(file);
@@ -66,7 +66,7 @@ fn unpack_tar(
         }
         if kind.is_hard_link() {
             let other = entry.link_name()?.context("a link to nothing")?;
-            // What it links to came before, unless it was not wanted.
+            // The target of a link comes before the link, unless the caller did not want it.
             if let Some(from) = place(&inside(&other)?) {
                 std::fs::hard_link(into.join(from), &target)
                     .with_context(|| format!("linking {}", target.display()))?;
@@ -92,12 +92,12 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Returns the path of a package's file in a system whose `/bin`, `/lib` and so on are links into `/usr`; `None` if
-/// the file is not below `/usr` there.
+/// Returns the path of a package's file in a system whose `/bin`, `/lib` and so on are links into `/usr`; `None` if the
+/// file is not below `/usr` in such a system.
 pub fn merged(path: &Path) -> Option<PathBuf> {
     const INTO_USR: [&str; 5] = ["bin", "lib", "lib32", "lib64", "sbin"];
     if INTO_USR.iter().any(|name| path.starts_with(name)) {
-        // Without the link itself.
+        // The name alone is the link itself, so it has no path below `/usr`.
         return (path.components().count() > 1).then(|| Path::new("usr").join(path));
     }
     path.starts_with("usr").then(|| path.to_owned())

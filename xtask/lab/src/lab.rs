@@ -26,7 +26,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Prepares the machine, downloads and builds what guests have in common. `kho` replaces the command built here.
+    /// Prepares the machine, downloads and builds the files that guests share. `kho` replaces the command built here.
     pub fn open(kho: Option<&Path>) -> Result<Self> {
         let cache = Cache::open()?;
         host::prepare(&cache)?;
@@ -67,7 +67,7 @@ impl Lab {
         Store::new(&self.cache).kernel(name)
     }
 
-    /// The same kernel with our modules, built for it if need be.
+    /// The same kernel with kho's modules, which are built if necessary.
     pub fn with_module(&self, mut kernel: Kernel) -> Result<Kernel> {
         kernel.ours = Some(module::build(&self.cache, &kernel)?);
         Ok(kernel)
@@ -88,21 +88,21 @@ impl Lab {
         Store::new(&self.cache).trace_cmd()
     }
 
-    /// The `kho` command of the next contract, built once. Do it before any guest runs.
+    /// The `kho` command of the next contract, built once. Call this before any guest runs.
     pub fn next_command(&self) -> Result<PathBuf> {
         let make = || workspace::build_next().map_err(|error| format!("{error:#}"));
         let made = self.next_command.get_or_init(make);
         made.clone().map_err(|error| anyhow!("{error}"))
     }
 
-    /// Makes the kernel with Kexec HandOver of its own, which takes some minutes the first time.
+    /// Builds the kernel with built-in Kexec HandOver, which takes some minutes the first time.
     pub fn build_peer(&self) -> Result<()> {
         peer::build(&self.cache)
             .map(drop)
             .context("building the peer kernel")
     }
 
-    /// Runs a guest to its end.
+    /// Runs a guest until it ends.
     pub fn run(&self, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
         let accelerator = *self.accelerator.get_or_init(|| self.probe());
         self.common.run(accelerator, job, observer)
@@ -118,7 +118,7 @@ impl Lab {
             eprintln!("xtask: guests run under TCG: /dev/kvm: {error}");
             return Accelerator::Tcg;
         }
-        // A trial takes 20 s where it fails, and fails the same way until the machine boots again.
+        // A failing trial takes 20 s, and KVM fails the same way until the machine boots again.
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let failed = self.cache.path("kvm-failed");
         if !boot.is_empty() && std::fs::read_to_string(&failed).is_ok_and(|at| at == boot) {
@@ -162,7 +162,7 @@ impl Lab {
                 eprintln!(
                     "xtask: guests run under TCG, because a trial guest under KVM failed: {why}"
                 );
-                // Without the note the trial is made again.
+                // If the note cannot be written, the next run makes the trial again.
                 let _ = std::fs::write(&failed, boot);
                 Accelerator::Tcg
             }

@@ -1,7 +1,7 @@
-//! The laboratory: what runs guests. Downloads and their cache, kernels and modules built for them, full systems, the media
-//! that a guest boots from, QEMU, and the judgement of what a guest says.
+//! The laboratory: it runs guests. It holds downloads and their cache, kernels and the modules built for them, full
+//! systems, the media from which a guest boots, QEMU, and the judgement of a guest's output.
 //!
-//! It knows neither the guest tests nor the packages: `kho-cases` and `kho-dist` are made of it.
+//! It depends neither on the guest tests nor on the packages: `kho-cases` and `kho-dist` use it.
 
 pub mod cache;
 pub mod command;

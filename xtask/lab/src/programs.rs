@@ -10,7 +10,7 @@ use crate::deb;
 use crate::kernel::{Store, version};
 use crate::workspace;
 
-/// A program, or a few that belong together.
+/// A program, or a few programs of one project.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// The POSIX file system suite, as rewritten in Rust.
@@ -26,7 +26,7 @@ pub enum Foreign {
 }
 
 impl Foreign {
-    /// A folder with a `usr` to be merged with those of others; made if it is not there.
+    /// A folder with a `usr` that can be merged with those of others; made if it does not exist.
     pub fn folder(self, cache: &Cache) -> Result<PathBuf> {
         match self {
             Self::Pjdfstest => from_crate(cache, "pjdfstest", "0.2.2"),
@@ -58,7 +58,7 @@ fn from_crate(cache: &Cache, name: &str, version: &str) -> Result<PathBuf> {
             .arg(&build)
             .env("RUSTFLAGS", workspace::STATIC)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            // Nothing here is worth a long build.
+            // These programs do not need optimization, which takes long.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
@@ -67,8 +67,8 @@ fn from_crate(cache: &Cache, name: &str, version: &str) -> Result<PathBuf> {
     })
 }
 
-/// A Debian package and what it depends on, without what only people or other programs read. What is in several of
-/// the suites comes from the last.
+/// A Debian package and its dependencies, without files that only people or other programs read. If several suites have
+/// a package, the last suite counts.
 fn from_debian(cache: &Cache, name: &str, suites: &[&str]) -> Result<PathBuf> {
     let store = Store::new(cache);
     store.remembered(&format!("program-{name}"), || {

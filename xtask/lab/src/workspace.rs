@@ -29,14 +29,14 @@ pub fn root() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
-/// cargo, the one that started this program if there is one.
+/// cargo: the one that started this program, if any.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Returns the folder to which cargo writes everything that it builds.
+/// Returns the folder to which cargo writes all its output.
 pub fn target_dir() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version=1"])
@@ -57,7 +57,7 @@ pub fn target_dir() -> Result<PathBuf> {
         .into())
 }
 
-/// The compiler, as it describes itself.
+/// The compiler's description of itself.
 pub struct Rustc {
     /// Output of `rustc -vV`.
     pub verbose: String,
@@ -88,21 +88,21 @@ impl Rustc {
         })
     }
 
-    /// The commit that the compiler was built from.
+    /// The commit from which the compiler was built.
     fn commit(&self) -> &str {
         field(&self.verbose, "commit-hash").unwrap_or("unknown")
     }
 }
 
-/// `NAME: VALUE` in a line of its own.
+/// Value of a line `NAME: VALUE`.
 fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-/// Flags that keep the places of this machine out of what is built, so that the same sources give the same bytes
-/// anywhere: the checkout, cargo's registry, and the Rust library's source, which has one name without rust-src and
-/// another with it.
+/// Flags that keep paths of this machine out of the binaries, so that the same sources give the same bytes on every
+/// machine. The paths are those of the checkout, of cargo's registry, and of the Rust library's source, whose name
+/// depends on whether rust-src is installed.
 fn remaps() -> Result<String> {
     let rustc = Rustc::ask()?;
     let commit = rustc.commit();
@@ -115,7 +115,7 @@ fn remaps() -> Result<String> {
     let name = format!("/rustc/{commit}");
     places.extend(library.canonicalize().ok().map(|real| (real, name.clone())));
     places.push((library, name));
-    // RUSTFLAGS is split at blanks: a place with one stays as it is.
+    // RUSTFLAGS is split at blanks, so a path with a blank stays as it is.
     let flags = places
         .iter()
         .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
@@ -127,25 +127,25 @@ fn remaps() -> Result<String> {
 /// Returns its path.
 pub fn build_next() -> Result<PathBuf> {
     eprintln!("xtask: building the kho command of the next contract for guests");
-    // The same packages as ever, so that what they use is built with the same features, and only the command is.
+    // The usual packages, so that their dependencies keep the usual features and cargo rebuilds only the command.
     let packages = ["kho-guest", "kho-cli"];
     let only = ["--bin", "kho", "--features", "kho-cli/next-contract"];
     let release = build_static(&packages, &only)?;
     let next = release.join("kho-next");
     std::fs::copy(release.join("kho"), &next)
         .with_context(|| format!("making {}", next.display()))?;
-    // Both are called `kho` where cargo puts them: back to the one that others expect there.
+    // Cargo puts both commands in one place, so build the usual one again for later users of that place.
     build_static(&packages, &["--bin", "kho"])?;
     Ok(next)
 }
 
-/// Builds packages for guests. Returns the folder that the programs are in.
+/// Builds packages for guests. Returns the folder with the programs.
 fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--release", "--target", TARGET]);
     command.args(packages.iter().flat_map(|package| ["-p", package]));
     command.args(options);
-    // With an explicit target these flags concern neither build scripts nor the builds of everyday work.
+    // With an explicit target these flags affect neither build scripts nor ordinary builds.
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     let flags = format!("{flags} {STATIC} {}", remaps()?);
     command.env("RUSTFLAGS", flags.trim());
@@ -154,7 +154,7 @@ fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     Ok(target_dir()?.join(TARGET).join("release"))
 }
 
-/// Builds the guests' programs. If `kho` is given, it is used as the `kho` command, and none is built.
+/// Builds the guests' programs. If `kho` is given, that file is the `kho` command and no command is built.
 pub fn build(kho: Option<&Path>) -> Result<Programs> {
     let mut packages = vec!["kho-guest"];
     if kho.is_none() {

@@ -13,7 +13,7 @@ use kho_lab::workspace;
 /// Path of the report, relative to the workspace.
 const REPORT: &str = "docs/reports/khofs-speed.md";
 
-/// Pairs of runs, of which the median counts.
+/// Number of pairs of runs; the median of the pairs counts.
 const ROUNDS: usize = 5;
 
 /// Count what the usual things cost on khofs and on tmpfs under each kernel.
@@ -78,7 +78,7 @@ fn write_report(path: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Guest that measures both file systems by turns.
+/// Guest that measures the two file systems alternately.
 fn scenario(kernel: &'static str) -> Scenario {
     Scenario::new(format!("bench-khofs-{kernel}"), "khofs beside tmpfs")
         .kernels(&[kernel])
@@ -91,8 +91,8 @@ fn scenario(kernel: &'static str) -> Scenario {
         .timeout_s(1800)
 }
 
-/// Guest that measures the cost of mounting an instance that arrived, with one file, small or large. The first mount
-/// of all does not count.
+/// Guest that measures the cost of mounting an instance that arrived with one file, small or large. The very first
+/// mount does not count.
 fn mounts(kernel: &'static str) -> Scenario {
     Scenario::new(format!("bench-khofs-mount-{kernel}"), "mounts after a hop")
         .kernels(&[kernel, kernel])
@@ -106,7 +106,7 @@ fn mounts(kernel: &'static str) -> Scenario {
 /// Cost of each work in each round, in instructions per page or file: on tmpfs and on khofs.
 #[derive(Debug, Default, PartialEq)]
 struct Speeds {
-    /// Names of the works, in the order in which they came first.
+    /// Names of the works, in the order of their first lines.
     works: Vec<String>,
     costs: BTreeMap<(String, String), Vec<u64>>,
 }

@@ -1,5 +1,5 @@
-//! Completes pages when they are rendered: they get the help of every verb, from the command line's own definition,
-//! and their links lead where mdbook puts pages.
+//! Completes pages when they are rendered: adds the help of every verb, from the definition of the command line, and
+//! points their links to the places where mdbook puts pages.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use kho_dist::pages;
 /// Mark in a page that the help of every verb replaces.
 const COMMANDS: &str = "<!-- every verb -->";
 
-/// Returns the page with its marks replaced by the help of every verb, and with links that fit the rendered book.
+/// Returns the page with the help of every verb in place of its marks, and with links that fit the rendered book.
 pub fn fill(page: &str) -> String {
     let page = links_to_indexes(page);
     if page.contains(COMMANDS) {

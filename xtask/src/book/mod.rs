@@ -1,4 +1,4 @@
-//! `cargo xtask book`: the book as web pages. Its commands are run by the guest tests `book-*`.
+//! `cargo xtask book`: the book as web pages. The guest tests `book-*` run its commands.
 
 mod fill;
 mod rendered;
@@ -11,7 +11,7 @@ use kho_cases::pages::{blocks, links, read};
 use kho_lab::cache::Cache;
 use kho_lab::workspace::{cargo, root, target_dir};
 
-/// The version of mdbook that renders it.
+/// The version of mdbook that renders the book.
 const MDBOOK: &str = "0.5.4";
 
 /// Render the book: `target/book/html/index.html`.
@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Renders the book into a folder and checks where the links of the pages lead. Returns the path of the first page.
+/// Renders the book into a folder and checks the links of the pages. Returns the path of the first page.
 pub fn render(out: Option<&Path>) -> Result<PathBuf> {
     let work = target_dir()?.join("book");
     let out = out.map_or_else(|| work.join("html"), Path::to_owned);
@@ -52,7 +52,7 @@ pub fn render(out: Option<&Path>) -> Result<PathBuf> {
         .output()
         .with_context(|| format!("running {}", mdbook.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    // mdbook goes on after what it calls a warning, with pages that lack something.
+    // After a warning mdbook goes on and writes incomplete pages.
     ensure!(
         output.status.success() && !said.contains("WARN"),
         "mdbook: {}\n{said}",
@@ -130,7 +130,7 @@ mod tests {
         pages.retain(|page| page.starts_with(root().join("docs/src")));
         there.retain(|page| !page.ends_with("SUMMARY.md") && !pages.contains(page));
         assert!(there.is_empty(), "not in SUMMARY.md: {there:?}");
-        // What is outside of the book is not rendered with it.
+        // Files outside the book are not rendered with it.
         for page in &pages {
             for (line, target) in links::targets(&read(page).unwrap()) {
                 let file = target.split('#').next().unwrap_or("");
@@ -159,7 +159,7 @@ mod tests {
             for part in ["A version bump", "The unknown", "If a kexec fails"] {
                 assert!(text.contains(&format!("\n## {part}\n")), "{page}: {part}");
             }
-            // A picture or the properties in the form of the specification, and what is frozen.
+            // A picture, or the properties in the form of the specification; and the frozen parts.
             assert!(text.contains("```"), "{page}");
             assert!(
                 text.contains("Frozen") || page == "chosen.md",

@@ -1,6 +1,6 @@
 echo 'overwriting all free memory'
 kho-guest fill
-# The module gives memory away: to drivers what they kept, to the system what nobody did.
+# The module gives memory away: to drivers the memory that they kept, to the system the slack.
 [ -e /sys/kernel/kho ] || kho-guest ranges --at-least 1
 kho restore
 kho-guest hash-tree /srv/demo --same tree

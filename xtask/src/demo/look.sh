@@ -1,4 +1,4 @@
-# What is in place, where the modules could be built.
+# Memory in place, if the modules could be built.
 if [ -e /sys/kernel/kho_ring ]; then
 	echo "a driver's ring: $(cat /sys/kernel/kho_ring/counter) records, $(cat /sys/kernel/kho_ring/origin)"
 	kho-guest hash --same ring </sys/kernel/kho_ring/ring

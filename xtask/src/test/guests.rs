@@ -27,7 +27,7 @@ pub fn choose(filter: &str, slow_too: bool) -> Vec<Scenario> {
 
 /// Runs the tests and counts them.
 pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut Tally) {
-    // Before any guest runs: a build beside them would make them miss their limits.
+    // Build before any guest runs: a build beside guests would make them exceed their limits.
     if scenarios.iter().any(Scenario::needs_peer)
         && let Err(error) = stock.lab.build_peer()
     {
@@ -43,7 +43,7 @@ pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: 
         .unwrap_or(processors.min(4))
         .clamp(1, scenarios.len().max(1));
     let memory = Memory::new(available_mib() * 85 / 100);
-    // The longest first: one that begins last would leave the other processors idle.
+    // The longest first: a long test that begins last would leave the other processors idle.
     let mut scenarios = scenarios;
     scenarios.sort_by_key(|scenario| std::cmp::Reverse(scenario.length()));
     let queue = Mutex::new(VecDeque::from(scenarios));
@@ -52,9 +52,10 @@ pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: 
         for _ in 0..jobs {
             let sender = sender.clone();
             let (queue, memory) = (&queue, &memory);
-            // Each guest is started by the thread that waits for it: it is killed when that thread ends.
+            // The thread that waits for a guest starts it, because the kernel kills the guest when that thread ends.
             scope.spawn(move || {
-                // Not `while let`: that would hold the queue's lock while a guest runs, and let one run at a time only.
+                // Not `while let`: that would hold the queue's lock while a guest runs, so that only one guest runs at
+                // a time.
                 loop {
                     let Some(scenario) = lock(queue).pop_front() else {
                         return;
@@ -104,14 +105,14 @@ fn run_one(stock: &Stock, scenario: &Scenario, memory: &Memory) -> (Outcome, Str
     }
 }
 
-/// The host's memory, given out to guests.
+/// The host's memory, which guests share.
 struct Memory {
     total: u64,
     free: Mutex<u64>,
     returned: Condvar,
 }
 
-/// Memory of one guest; given back when dropped.
+/// Memory of one guest; released when dropped.
 struct Claim<'a>(&'a Memory, u64);
 
 impl Memory {

@@ -9,15 +9,15 @@ use kho_lab::workspace::cargo;
 
 use super::tally::Tally;
 
-/// The target of this machine: xtask runs on no other.
+/// Target of this machine: xtask runs only on this one.
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
 /// Environment variable with the paths of whole kernels for the unit tests of `kho-kexec`.
 const KERNELS: &str = "KHO_TEST_KERNELS";
 
-/// Runs everything that needs no guest.
+/// Runs all tests that need no guest.
 pub fn run(filter: &str, tally: &mut Tally) {
-    // The kernel modules' Rust halves are a workspace of their own, for another target; their tests run here.
+    // The kernel modules' Rust halves are a separate workspace, for another target; their tests run here.
     let module = "module/Cargo.toml";
     let checks: [(&str, &str, &[&str]); 4] = [
         (
@@ -95,8 +95,8 @@ pub fn run(filter: &str, tally: &mut Tally) {
     }
 }
 
-/// Returns the paths of the guests' kernels, for the tests that read whole kernels. A kernel that the store cannot
-/// provide is left out, after saying so.
+/// Returns the paths of the guests' kernels, for the tests that read whole kernels. Prints and leaves out each kernel
+/// that the store cannot provide.
 fn kernels() -> std::ffi::OsString {
     let images = Cache::open().map(|cache| {
         let image = |name: &&str| match Store::new(&cache).kernel(name) {
@@ -127,7 +127,7 @@ fn unit_tests(filter: &str, tally: &mut Tally) {
         command.args(["--status-level=none", "--final-status-level=none"]);
         command.args(["--success-output=final", "--failure-output=final"]);
         command.args((!filter.is_empty()).then_some(filter));
-        // What a filter leaves out nextest calls skipped too.
+        // nextest also counts tests as skipped that the filter leaves out.
         let counts = |output: &str| {
             let counts = nextest_counts(output);
             Counts {
@@ -197,7 +197,7 @@ fn count(command: &mut Command, name: &str, counts: impl Fn(&str) -> Counts, tal
         return;
     }
     if counts.failed == 0 {
-        // It did not get as far as running tests.
+        // The command failed before it ran tests.
         tally.add(name, &end, "", || output);
         return;
     }

@@ -1,4 +1,4 @@
-//! The packages and the crates, without booting anything.
+//! Tests of the packages and the crates that boot no guest.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use kho_lab::workspace;
 
 use super::tally::Tally;
 
-/// A test: its name, whether only `--all` runs it, what it does.
+/// A test: its name, whether only `--all` runs it, and its function.
 type Test = (&'static str, bool, fn(&Stock) -> Result<String>);
 
 const TESTS: [Test; 6] = [
@@ -56,7 +56,7 @@ pub fn run(stock: &Stock, filter: &str, slow_too: bool, tally: &mut Tally) {
 }
 
 fn lintian(stock: &Stock) -> Result<String> {
-    // The later versions are for upgrades only.
+    // The packages of the later version are for upgrades only.
     let ours: Vec<_> = stock
         .packages()?
         .into_iter()
@@ -66,18 +66,18 @@ fn lintian(stock: &Stock) -> Result<String> {
     Ok(format!("{} packages", ours.len()))
 }
 
-/// Installed, built for every kernel, upgraded, purged.
+/// kho-dkms installs, builds for every kernel, upgrades and purges.
 fn dkms(stock: &Stock, release: Release) -> Result<String> {
     let built = stock.dkms(release)?.kernels;
     ensure!(built.len() == 2, "built for {built:?}");
     Ok(built.join(", "))
 }
 
-/// The crates that are published are complete: each is built from what would be uploaded, and everything is done but the
-/// upload, for which cargo wants an account.
+/// The published crates are complete: cargo builds each from the files that it would upload, and does everything except
+/// the upload, which needs an account.
 fn crates() -> Result<String> {
-    // Cargo unpacks what it packed into its home, in a folder named after this path, and unpacks a version only once:
-    // at a path that was used before it would verify against the kho of an earlier commit.
+    // Cargo unpacks a package into its home, in a folder named after this path, and unpacks a version only once. At a
+    // path that was used before it would verify against the kho of an earlier commit.
     let parent = workspace::target_dir()?.join("published");
     if parent.exists() {
         fs::remove_dir_all(&parent)?;
@@ -90,7 +90,7 @@ fn crates() -> Result<String> {
     command.arg("--target-dir").arg(dir);
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    // A crate without a description or a licence is packaged with a warning, and refused later.
+    // Cargo packages a crate without a description or a licence with a warning; the registry later refuses it.
     let warned = said.lines().any(|line| {
         line.starts_with("warning") && line != "warning: aborting upload due to dry run"
     });
@@ -102,7 +102,7 @@ fn crates() -> Result<String> {
     Ok(dist::PUBLISHED.join(", "))
 }
 
-/// `cargo install` gives a command that runs.
+/// `cargo install` makes a command that runs.
 fn install() -> Result<String> {
     let root = workspace::target_dir()?.join("installed");
     let mut command = workspace::cargo();
@@ -127,7 +127,7 @@ fn install() -> Result<String> {
     Ok(version)
 }
 
-/// The same packages from a copy of the sources in another folder.
+/// A copy of the sources in another folder makes the same packages.
 fn reproducible(debs: &[std::path::PathBuf]) -> Result<String> {
     let copy = workspace::target_dir()?.join("elsewhere/with-a-longer-name");
     if copy.exists() {

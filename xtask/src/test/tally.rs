@@ -12,7 +12,7 @@ pub struct Tally {
     passed: usize,
     failed: usize,
     skipped: usize,
-    /// Name, reason and details of everything that did not pass.
+    /// Name, reason and details of every test that did not pass.
     failures: Vec<(String, String, String)>,
 }
 
@@ -73,7 +73,7 @@ impl Tally {
         for (name, what, details) in &self.failures {
             let _ = write!(text, "\n==== {name}: {what}\n{}\n", details.trim_end());
         }
-        // Once more in short: whoever sees only the end of this learns which.
+        // Repeat the failures in short, for readers who see only the end of the output.
         for (name, what, _) in &self.failures {
             let _ = writeln!(text, "{name}: {}", what.lines().next().unwrap_or_default());
         }

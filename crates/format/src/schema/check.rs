@@ -2,7 +2,8 @@
 
 use serde_json::Value as Json;
 
-/// Every keyword that is understood. A schema with another one fails a test rather than being half checked.
+/// Every keyword that this module understands. A schema with another keyword fails a test, so that it is not half
+/// checked.
 pub const KEYWORDS: &[&str] = &[
     "type",
     "const",
@@ -31,7 +32,7 @@ pub struct Violation {
     pub what: String,
 }
 
-/// Lists everything in `value` that breaks `schema`.
+/// Lists every violation of `schema` in `value`.
 pub fn check(schema: &Json, value: &Json) -> Vec<Violation> {
     let mut out = Vec::new();
     walk(schema, value, "", &mut out);
@@ -54,7 +55,7 @@ fn walk(schema: &Json, value: &Json, at: &str, out: &mut Vec<Violation>) {
     if let Some(wanted) = rules.get("type").and_then(Json::as_str)
         && !is_type(wanted, value)
     {
-        // What the value is not needs no further judgement.
+        // A value of the wrong type needs no further checks.
         tell(format!("is {}, not {wanted}", name_of(value)));
         return;
     }

@@ -1,7 +1,7 @@
 //! The schemas, and the keywords of JSON Schema that they use.
 //!
-//! The schemas are written by hand in `schemas/*.yaml` and shipped as one JSON document, which a test keeps equal to
-//! them.
+//! The schemas are written by hand in `schemas/*.yaml` and shipped as one JSON document. A test keeps the document
+//! equal to the files.
 
 mod check;
 

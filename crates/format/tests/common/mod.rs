@@ -1,4 +1,4 @@
-//! A handover to look at, and where the golden files are.
+//! A handover for the tests, and the folder of the golden files.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho::abi::ftrace::{
@@ -30,7 +30,7 @@ pub fn traced() -> Vec<u8> {
     handover_with(0x8000, traces)
 }
 
-/// The handover of [`handover`], with `len` bytes of memory for the small nodes, and with more nodes.
+/// The handover of [`handover`], with `len` bytes of memory for the small nodes, and with further nodes.
 fn handover_with(
     len: u64,
     more: impl Copy + Fn(&mut Writer<'_>) -> Result<(), WriteError>,
@@ -100,7 +100,7 @@ fn handover_with(
     buf
 }
 
-/// The trace of the kernel before: formats, log, and the buffers of one CPU at the top level and in an instance.
+/// The trace of the previous kernel: formats, log, and the buffers of one CPU at the top level and in an instance.
 fn traces(w: &mut Writer<'_>) -> Result<(), WriteError> {
     let mem = [0x4000, 0x5000, 0x6000, 0x7000].map(|at| [range(0x5000_0000 + at, 0x1000)]);
     let cpu = |array| TraceKind::Cpu {

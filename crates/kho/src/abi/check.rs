@@ -51,17 +51,17 @@ impl<'a> Handover<'a> {
         match (found, first) {
             (_, Some(problem)) => Err(AbiError::Problem(problem)),
             (Ok(Some(handover)), None) => Ok(handover),
-            // Without a problem there is a handover, or there was no memory for it.
+            // If no problem was reported, only a failed allocation can be the reason for the missing handover.
             (Ok(None) | Err(_), None) => Err(AbiError::OutOfMemory(OutOfMemory)),
         }
     }
 
-    /// Checks the tree, calls `report` with every problem of it and returns the number of problems.
-    /// A tree of another version has one problem: this reader cannot judge the rest of the tree.
+    /// Checks the tree, calls `report` with every problem of it and returns the number of problems. For a tree of
+    /// another version it reports one problem only: this reader cannot judge the rest of the tree.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`]; the problems that were reported until then are still true.
+    /// [`OutOfMemory`] if an allocation fails. The problems that were reported before the failure remain true.
     pub fn check_all(
         tree: &Reader<'a>,
         mut report: impl FnMut(Problem),
@@ -222,8 +222,8 @@ impl<'a> Check<'a, '_, '_> {
         Ok(text)
     }
 
-    /// Calls `each` with the index and range of every pair of a property. Reports ranges that are not page-aligned;
-    /// reports and leaves out pairs that are no range.
+    /// Calls `each` with the index and range of every pair of a property. Reports ranges that are not page-aligned.
+    /// Reports pairs that are not valid ranges, and does not call `each` for them.
     fn pairs(
         &mut self,
         node: Node<'a>,
@@ -304,7 +304,7 @@ impl<'a> Check<'a, '_, '_> {
                 check.report(root, kind)?;
             }
             let state = entries.first().copied();
-            // Entry 0 has no place in the order of the others.
+            // Entry 0 is the state: its address does not have to ascend with those of the other entries.
             let before = entries.get(1..).and_then(<[_]>::last).copied();
             let overlapped = [state, before]
                 .into_iter()
@@ -341,7 +341,7 @@ impl<'a> Check<'a, '_, '_> {
     /// Checks every `mem` property of the tree.
     fn mem(&mut self, mem_cache: &[PhysRange], scratch: Option<PhysRange>) -> Result<(), Stop> {
         let cache = RangeSet::from_ranges(mem_cache.iter().copied())?;
-        // Each range with the number of its node in the order of the tree.
+        // Each range, with the number of its node in the order of the tree.
         let mut all: Vec<(PhysRange, usize)> = Vec::new();
         let mut node = self.tree.root();
         let mut number = 0usize;
@@ -352,7 +352,7 @@ impl<'a> Check<'a, '_, '_> {
                     number = number.saturating_add(1);
                     continue;
                 }
-                // Properties come before children, so `node` is the one that has it.
+                // In a tree, the properties of a node come before its children, so the property belongs to `node`.
                 Event::Prop(prop) if prop.is(MEM) => prop,
                 _ => continue,
             };
@@ -371,7 +371,7 @@ impl<'a> Check<'a, '_, '_> {
             })?;
         }
         crate::sort::sort(&mut all);
-        // Of the ranges so far, the one that reaches highest.
+        // The range with the highest end among the ranges checked so far.
         let mut highest: Option<(PhysRange, usize)> = None;
         for &(range, number) in &all {
             if let Some((other, other_number)) = highest {

@@ -9,27 +9,27 @@
 //! | --- | --- | --- |
 //! | `compatible` | string | [`FTRACE_V1`] |
 //! | [`limit`](LIMIT) | u64 | bytes of ring buffer pages that each load takes at most, newest first |
-//! | [`keep-hops`](KEEP_HOPS) | u32 | of how many kernels the trace is carried on, at least 1 |
-//! | [`configured`](CONFIGURED) | empty, optional | a file of `keep.d` asked for it, not a person |
+//! | [`keep-hops`](KEEP_HOPS) | u32 | number of kernels whose traces are carried on, at least 1 |
+//! | [`configured`](CONFIGURED) | empty, optional | a file of `keep.d` asked for the trace, not a person |
 //!
 //! # `/ftrace/hop-N`: `kho-ftrace-hop-v1`
 //!
-//! The trace of one kernel: the one that ended with handover N.
+//! The trace of the kernel that ended with handover N.
 //!
 //! | property | type | meaning |
 //! | --- | --- | --- |
 //! | `compatible` | string | [`FTRACE_HOP_V1`] |
 //! | `hop` | u64 | N: 1 up to the tree's `hop`, each once, ascending |
 //! | [`release`](RELEASE) | string | `uname -r` of that kernel |
-//! | [`taken`](super::TAKEN) | u64 | when it was taken |
+//! | [`taken`](super::TAKEN) | u64 | when the trace was taken |
 //!
-//! Its children are `meta` ([`FTRACE_META_V1`]: what explains the pages, as JSON), `log` ([`KMSG_V1`]: records as
-//! `/dev/kmsg` gives them) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`instance`](INSTANCE), empty for the
-//! top level), which have children `cpu-N` ([`FTRACE_CPU_V1`]) for each CPU with something in its buffer.
+//! Its children are `meta` ([`FTRACE_META_V1`]: the description that explains the pages, as JSON), `log` ([`KMSG_V1`]:
+//! records in the format of `/dev/kmsg`) and `array-0`, `array-1`, … ([`FTRACE_ARRAY_V1`], with [`instance`](INSTANCE),
+//! empty for the top level). An array has one child `cpu-N` ([`FTRACE_CPU_V1`]) for each CPU whose buffer is not empty.
 //!
-//! `meta`, `log` and `cpu-N` are *parts*: they have `size`, `mem` and `blake3` as a blob has them. A `cpu-N` has
-//! [`cpu`](CPU) (u32) and [`sub-buffer`](SUB_BUFFER) (u32) too, the bytes of a page of the ring buffer, of which its
-//! `size` is a multiple: whole pages as `trace_pipe_raw` gives them, oldest first.
+//! `meta`, `log` and `cpu-N` are *parts*: like a blob, each has `size`, `mem` and `blake3`. A `cpu-N` also has
+//! [`cpu`](CPU) (u32) and [`sub-buffer`](SUB_BUFFER) (u32), the number of bytes of a page of the ring buffer. Its
+//! `size` is a multiple of `sub-buffer`: its content is whole pages as `trace_pipe_raw` returns them, oldest first.
 
 use super::numbered::begin_numbered;
 use super::{BLAKE3, COMPATIBLE, HOP, MEM, SIZE, TAKEN};

@@ -1,4 +1,4 @@
-//! A tree that was checked, as typed values.
+//! A checked tree, as typed values.
 
 use super::ftrace::Traces;
 use super::{Label, MEM, StateError};
@@ -116,8 +116,9 @@ impl<'a> Handover<'a> {
         })
     }
 
-    /// Checks that the tree may lie at `found`, the range of the chain and the tree, or of the tree alone; the tree
-    /// cannot say this of itself. `found` has to be inside entry 0 of the mem cache and apart from every `mem` range.
+    /// Checks that the tree may lie at `found`, the range of the chain and the tree, or of the tree alone. The tree
+    /// does not know its own address. `found` has to be inside entry 0 of the mem cache and must not overlap any `mem`
+    /// range.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
-//! The kernel's part of a handover: what drivers hand over, described by a kernel module in pages of its own.
+//! The kernel's part of a handover: a module's description, in its own pages, of the memory that drivers hand over.
 //!
-//! It is a second state tree. The loader's tree does not contain it, it *refers* to it by a node below its root, so
-//! that an abort, which destroys the kernel's part, takes effect on an image that is already loaded.
+//! The kernel's part is a second state tree. The loader's tree does not contain it: a node below the root of the
+//! loader's tree *refers* to it. An abort destroys the kernel's part, and so takes effect on an image that is already
+//! loaded.
 //!
 //! # `/kernel` in the loader's tree: `kho-kernel-part-v1`
 //!
@@ -10,7 +11,7 @@
 //! | `compatible` | string | [`KERNEL_PART_V1`] |
 //! | `mem` | one pair | the pages of the kernel's part |
 //! | `size` | u64 | bytes of the tree in them |
-//! | `generation` | u64 | of the kernel's part, not 0 |
+//! | `generation` | u64 | generation of the kernel's part, not 0 |
 //!
 //! # `/`, the root of the kernel's part: `kho-kernel-v1`
 //!
@@ -18,8 +19,8 @@
 //! | --- | --- | --- |
 //! | `compatible` | string | [`KERNEL_V1`] |
 //! | `generation` | u64 | random at every activation, not 0; equal to the one in `/kernel` |
-//! | [`release`](RELEASE) | string | `uname -r` of who wrote it |
-//! | `mem` | one pair | its own pages; equal to those in `/kernel` |
+//! | [`release`](RELEASE) | string | `uname -r` of the kernel that wrote the part |
+//! | `mem` | one pair | the pages of the kernel's part itself; equal to those in `/kernel` |
 //! | `checksum` | u32 | see [`verify`](crate::tree::verify) |
 //!
 //! Each child of the root belongs to one producer and has a versioned `compatible`. Every `mem` below the root
@@ -57,11 +58,11 @@ pub struct Reference {
     pub generation: u64,
 }
 
-/// Why a tree is no kernel's part, or cannot be kept.
+/// Why a tree is not a kernel's part, or cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KernelPartError {
-    /// The bytes are no tree.
+    /// The bytes are not a tree.
     #[error("the kernel's part is no state tree: it was aborted, or overwritten")]
     Tree(#[from] TreeError),
     /// The root is of another version.
@@ -76,7 +77,7 @@ pub enum KernelPartError {
         /// Name of the property.
         property: &'static str,
     },
-    /// A `mem` is no list of ranges.
+    /// A `mem` is not a list of ranges.
     #[error("a mem property of the kernel's part is malformed")]
     Malformed(#[source] ValueError),
     /// A range is empty, wraps, or is not page-aligned.
@@ -167,7 +168,7 @@ impl KernelPart {
     }
 }
 
-/// A range of a kernel's part that cannot be what a driver kept.
+/// A range of a kernel's part at which a driver cannot have kept memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{range}: {why}")]
 pub struct Misplaced {

@@ -13,7 +13,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label<'a>(&'a str);
 
-/// Why a text is no [`Label`].
+/// Why a text is not a [`Label`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum LabelError {
@@ -83,7 +83,7 @@ impl<'a> Label<'a> {
                 });
             }
         }
-        // INVARIANT: every rule was just checked.
+        // INVARIANT: every rule was checked above.
         Ok(Self(text))
     }
 
@@ -117,7 +117,7 @@ impl fmt::Debug for Label<'_> {
     }
 }
 
-/// Why bytes are no path of a kept file or directory.
+/// Why bytes are not the path of a kept file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PathError {
@@ -136,7 +136,8 @@ pub enum PathError {
         /// Offset of the NUL, in bytes.
         at: usize,
     },
-    /// A part of the path is `.`, `..`, or empty: there is nothing between two slashes or after the last slash.
+    /// A part of the path is `.`, `..`, or empty. A part is empty between two adjacent slashes and after a slash at the
+    /// end.
     #[error("a path may not have empty parts, `.` or `..` (at byte {at})")]
     Part {
         /// Offset of the first byte of the part.
@@ -144,8 +145,8 @@ pub enum PathError {
     },
 }
 
-/// Checks a path of a blob of files: absolute, 1 to [`MAX_PATH`] bytes of any encoding, no NUL, and between the
-/// slashes neither nothing nor `.` nor `..`. The root directory is `/`.
+/// Checks a path of a blob of files: absolute, 1 to [`MAX_PATH`] bytes of any encoding, no NUL. No part between two
+/// slashes is empty, `.` or `..`. The root directory is `/`.
 ///
 /// # Errors
 ///

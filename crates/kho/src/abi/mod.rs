@@ -1,5 +1,5 @@
-//! The contract of a handover, version 1: what the nodes and properties of a state tree are called, what
-//! they mean, and what makes a tree valid.
+//! The contract of a handover, version 1: names and meanings of the nodes and properties of a state tree, and the rules
+//! that make a tree valid.
 //!
 //! The container is described in [`tree`](crate::tree). The loader of the next kernel *writes* the tree
 //! ([`write_handover`]); a consumer in the next kernel *reads* it and believes nothing ([`Handover::parse`]).
@@ -19,12 +19,12 @@
 //! | [`time`](TIME) | u64 | when the tree was written |
 //! | [`scratch`](SCRATCH) | one pair | the scratch region, page-aligned; nothing handed over lies in it, and the next hop uses it again |
 //! | [`mem-cache`](MEM_CACHE) | pairs, 1 or more | every reserved range, see below |
-//! | [`page-size`](PAGE_SIZE_NAME) | u32 | the page that everything here is aligned to: 4096 in version 1 |
+//! | [`page-size`](PAGE_SIZE_NAME) | u32 | size of the page to which all ranges are aligned, in bytes: 4096 in version 1 |
 //! | [`checksum`](CHECKSUM) | u32 | CRC-32 over the tree, see [`verify`](crate::tree::verify) |
 //! | [`kernel-part`](KERNEL_PART) | reserved | optional; will say where the page with the kernel's part of the tree is. A version 1 reader skips it |
 //!
-//! The mem cache holds page-aligned ranges that do not overlap (they may touch). Entry 0 is the *state*: it
-//! covers the `setup_data` chain and this tree, wherever that is. The entries after it ascend.
+//! The mem cache holds page-aligned ranges that do not overlap (they may touch). Entry 0 is the *state*: it covers the
+//! `setup_data` chain and this tree, at any address. The entries after entry 0 ascend.
 //!
 //! # `/blobs`: `kho-blobs-v1`
 //!
@@ -53,19 +53,19 @@
 //!
 //! # Every node
 //!
-//! A node may have a `mem` property: ranges that the next kernel leaves alone. In every node, known or
-//! not, they are page-aligned and not empty, inside the mem cache, outside of scratch, and no two in the whole
-//! tree overlap. Every child of the root, and of `/blobs`, has a `compatible`. One that a reader does not know
-//! is no error: the reader leaves the node alone, keeps its ranges, and reports it
-//! ([`Handover::unknown`]). Properties that are not listed are ignored.
+//! A node may have a `mem` property: ranges that the next kernel leaves alone. In every node, known or not, these
+//! ranges are page-aligned and not empty, inside the mem cache, outside of scratch, and no two in the whole tree
+//! overlap. Every child of the root, and of `/blobs`, has a `compatible`. A `compatible` that a reader does not know is
+//! not an error: the reader leaves the node alone, keeps its ranges, and reports the node ([`Handover::unknown`]).
+//! Readers ignore properties that are not listed here.
 //!
 //! # Versions
 //!
-//! The number at the end of a `compatible` is raised when a reader of the old one would do something wrong:
-//! when a property changes its meaning or type, goes away, or comes and may not be ignored; and when a rule
-//! on this page gets weaker. A property that a reader may ignore is added without raising the number. A
-//! `kho-handover-v2` is refused as a whole with [`ProblemKind::RootVersion`]; its ranges stay reserved, because the
-//! `setup_data` chain names them too.
+//! The number at the end of a `compatible` is raised if a reader of the old number would act wrongly: if a property
+//! changes its meaning or type, if a property goes away, if readers may not ignore a new property, or if a rule on this
+//! page gets weaker. A property that a reader may ignore is added without raising the number. A reader refuses a
+//! `kho-handover-v2` as a whole with [`ProblemKind::RootVersion`]; its ranges stay reserved, because the `setup_data`
+//! chain names them too.
 //!
 //! # Where the tree is
 //!
@@ -131,7 +131,7 @@ pub const PAGE_SIZE_NAME: &str = "page-size";
 /// Value of [`PAGE_SIZE_NAME`] in version 1.
 pub const PAGE_BYTES: u32 = 4096;
 
-// The page of the contract is the page of the arithmetic.
+// The contract and the arithmetic of this crate use one page size.
 const _: () = assert!(PAGE_BYTES as u64 == crate::addr::PAGE_SIZE);
 
 pub use crate::tree::CHECKSUM;

@@ -43,7 +43,7 @@ impl fmt::Display for Problem {
     }
 }
 
-// No source: `Display` has already said it.
+// `source` is not implemented, because `Display` already prints the causes.
 impl core::error::Error for Problem {}
 
 /// Kind of a problem of a node. `index` counts the pairs of a property from 0.
@@ -53,7 +53,7 @@ pub enum ProblemKind {
     /// The tree is of a version that this reader does not know. Nothing more was looked at.
     #[error("the tree is a \"{found}\", this reader knows \"{HANDOVER_V1}\" only")]
     RootVersion {
-        /// `compatible` of the root, escaped, at most 255 characters of it.
+        /// `compatible` of the root, escaped, cut to 255 characters.
         found: String,
     },
     /// The tree changed after it was sealed, or its checksum cannot be read.
@@ -90,7 +90,7 @@ pub enum ProblemKind {
         /// Bytes of the string.
         len: usize,
     },
-    /// A pair that is no range.
+    /// A pair that is not a valid range.
     #[error("`{property}`[{index}] is no range")]
     Range {
         /// The property.
@@ -194,7 +194,7 @@ pub enum ProblemKind {
         /// Place of the blob among the blobs, from 0.
         place: usize,
     },
-    /// A `label` that is no [`Label`](super::Label).
+    /// A `label` that is not a valid [`Label`](super::Label).
     #[error("`label` is no name")]
     Label(#[source] LabelError),
     /// A label that another blob has too.
@@ -230,7 +230,7 @@ pub enum ProblemKind {
         /// The tree's `hop`.
         hop: u64,
     },
-    /// A trace whose `hop` is 0, or above the tree's `hop`: there was no such handover.
+    /// A trace whose `hop` is 0, or above the tree's `hop`: no such handover took place.
     #[error("`hop` is {arrived}, not within 1 and {hop}")]
     TraceHop {
         /// The value.
@@ -244,7 +244,7 @@ pub enum ProblemKind {
         /// `hop` of the trace.
         hop: u64,
     },
-    /// `keep-hops` is 0: no trace at all would be carried on.
+    /// `keep-hops` is 0, so no trace would be carried on.
     #[error("`keep-hops` is 0; without traces there is no such node")]
     KeepHops,
     /// A numbered node whose name does not have the node's number.
@@ -263,7 +263,7 @@ pub enum ProblemKind {
         /// Length of the name, in bytes.
         len: usize,
     },
-    /// An impossible size of a ring buffer page, or content that is no whole number of such pages.
+    /// A size of a ring buffer page that no kernel has, or content that is not a whole number of such pages.
     #[error(
         "`size` {size:#x} is not a number of pages of {sub_buffer:#x} bytes (`sub-buffer`: 0x1000 to 0x80000, a power of two)"
     )]

@@ -1,4 +1,4 @@
-//! Writing a tree of version 1.
+//! Writer of trees of version 1.
 
 use super::numbered::begin_numbered;
 use super::{
@@ -59,7 +59,7 @@ pub enum HandoverWriteError {
     /// The writer of the container refused the tree, with [`WriteError::BufferTooSmall`] for example.
     #[error("the state tree cannot be written")]
     Write(#[from] WriteError),
-    /// The written bytes are no valid container: a node has two children of one name, for example.
+    /// The written bytes are not a valid container, for example because a node has two children of the same name.
     #[error("the state tree that was written is not valid")]
     Tree(#[from] TreeError),
     /// The checksum could not be stored.
@@ -84,8 +84,8 @@ pub fn measure_handover(description: &Description<'_>) -> Result<usize, WriteErr
 ///
 /// # Errors
 ///
-/// [`HandoverWriteError`] for everything that a reader would refuse: readers accept every tree that this function
-/// writes without an error. After an error `buf` holds nothing of use.
+/// [`HandoverWriteError`] if a reader would refuse the tree: readers accept every tree that this function writes
+/// without an error. After an error the content of `buf` is undefined.
 pub fn write_handover(
     description: &Description<'_>,
     buf: &mut [u8],
@@ -127,7 +127,7 @@ pub fn write_handover_with(
     Ok(size)
 }
 
-/// The whole tree.
+/// Writes the whole tree.
 fn fill(
     w: &mut Writer<'_>,
     description: &Description<'_>,
@@ -154,7 +154,7 @@ fn fill(
     w.end_node()
 }
 
-/// One blob.
+/// Writes the node of one blob.
 fn write_blob(
     w: &mut Writer<'_>,
     number: u64,

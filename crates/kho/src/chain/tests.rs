@@ -87,7 +87,7 @@ fn no_chain_is_not_read() {
 fn loops_are_refused() {
     let itself = refused(&node(AT, 1, b""));
     assert!(matches!(itself, ChainError::Loop { index: 1, .. }));
-    // Of every length, begun after every number of other nodes.
+    // Chains of every length, which start after every number of other nodes.
     for before in 0..9 {
         for round in 1..9 {
             let count = before + round;
@@ -169,7 +169,7 @@ proptest! {
     ) {
         let short = if refuse { ShortIndirect::Refuse } else { ShortIndirect::Ignore };
         let _ = read(&bytes, short);
-        // The same bytes everywhere.
+        // Every address reads as the same bytes.
         let everywhere = |at: PhysAddr, buffer: &mut [u8]| -> io::Result<()> {
             for (n, byte) in buffer.iter_mut().enumerate() {
                 let at = usize::try_from(at.get() % 307).unwrap() + n;

@@ -1,14 +1,14 @@
 //! The options of the next kernel's command line that concern memory.
 //!
-//! They are read as the kernel reads them (`lib/cmdline.c`, `kernel/crash_reserve.c`, `mm/hugetlb.c`,
-//! `kernel/dma/swiotlb.c`, `arch/x86/kernel/e820.c`; Linux 6.12, and 7.3 for `,cma`): a value that the kernel would
-//! ignore with a warning counts as nothing here, and no string is an error. Sums saturate, so an absurd value
-//! ends as a refusal for want of memory rather than as a wrapped small number.
+//! This module reads them as the kernel does (`lib/cmdline.c`, `kernel/crash_reserve.c`, `mm/hugetlb.c`,
+//! `kernel/dma/swiotlb.c`, `arch/x86/kernel/e820.c`; Linux 6.12, and 7.3 for `,cma`): a value that the kernel ignores
+//! with a warning counts as 0 bytes here, and no string is an error. Sums saturate, so an absurd value leads to a
+//! refusal for lack of memory rather than to a small number by wrapping.
 
 use crate::addr::{PhysAddr, PhysRange};
 use crate::ranges::{OutOfMemory, RangeSet};
 
-/// The low part of a crash kernel that lies above 4 GiB when none is given
+/// The low part of a crash kernel that lies above 4 GiB, if the command line gives no low part
 /// (`crash_low_size_default` in `arch/x86/include/asm/crash_reserve.h`).
 pub const DEFAULT_CRASH_LOW: u64 = 256 << 20;
 
@@ -23,7 +23,7 @@ const DEFAULT_HUGE_PAGE: u64 = 2 << 20;
 pub struct CmdlineMemory {
     /// Bytes for the crash kernel, its low part included.
     pub crash: u64,
-    /// Of `crash`, bytes that have to be below 4 GiB.
+    /// Bytes of `crash` that have to be below 4 GiB.
     pub crash_low: u64,
     /// Address at which the crash kernel has to be; `None` if no offset is given.
     pub crash_at: Option<PhysAddr>,
@@ -35,7 +35,7 @@ pub struct CmdlineMemory {
     pub swiotlb_forced: bool,
     /// RAM from this address on is not used (`mem=`, and `memmap=` without an address).
     pub limit: Option<u64>,
-    /// RAM that `memmap=` turns into something else.
+    /// RAM that `memmap=` turns into memory of another type.
     pub taken: RangeSet,
     /// Whether `memmap=exactmap` is given, with which the firmware's map does not count.
     pub exactmap: bool,
@@ -191,7 +191,7 @@ fn memparse(text: &[u8]) -> (u64, &[u8]) {
     (value.saturating_mul(factor), tail)
 }
 
-/// `Some` of [`memparse`] if there is a number at all.
+/// [`memparse`] of `text`; `None` if `text` does not start with a number.
 fn memparse_some(text: &[u8]) -> Option<(u64, &[u8])> {
     text.first()
         .is_some_and(u8::is_ascii_digit)
@@ -217,7 +217,7 @@ fn last_crashkernel(cmdline: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Option<&[
 }
 
 fn parse_crashkernel(cmdline: &[u8], ram_bytes: u64, out: &mut CmdlineMemory) {
-    // Memory behind `,cma` stays usable until a crash: it costs nothing here.
+    // The system can use memory of `,cma` until a crash, so it costs nothing here.
     const SUFFIXES: [&[u8]; 3] = [b",high", b",low", b",cma"];
     let plain = last_crashkernel(cmdline, |v| !SUFFIXES.iter().any(|s| v.ends_with(s)));
     if let Some(value) = plain {
@@ -229,7 +229,7 @@ fn parse_crashkernel(cmdline: &[u8], ram_bytes: u64, out: &mut CmdlineMemory) {
         if let Some((size, at)) = parsed {
             out.crash = size;
             out.crash_at = at;
-            // Tried below 4 GiB first; above it, it would need the default low part.
+            // The kernel tries below 4 GiB first. A crash kernel above 4 GiB would also need the default low part.
             out.crash_low = match at {
                 Some(at) if at.get() >= 1 << 32 => 0,
                 Some(_) => size,
@@ -248,7 +248,7 @@ fn parse_crashkernel(cmdline: &[u8], ram_bytes: u64, out: &mut CmdlineMemory) {
     let high = with_suffix(b",high").flatten().filter(|size| *size > 0);
     let low = match with_suffix(b",low") {
         None => Some(DEFAULT_CRASH_LOW),
-        Some(low) => low, // None when malformed: the kernel then reserves nothing at all
+        Some(low) => low, // `None` if malformed: the kernel then reserves nothing
     };
     if let (Some(high), Some(low)) = (high, low) {
         out.crash = high.saturating_add(low);
@@ -275,7 +275,7 @@ fn crash_offset(text: &[u8]) -> Option<PhysAddr> {
 
 /// `START-[END]:SIZE[,...][@OFFSET]`: the size of the first range that holds the amount of RAM.
 fn crash_by_ram(value: &[u8], ram_bytes: u64) -> Option<(u64, Option<PhysAddr>)> {
-    // The kernel rounds up so that memory the firmware took does not select the wrong range.
+    // The kernel rounds RAM up, so that memory which the firmware took does not select the wrong range.
     let total = ram_bytes
         .checked_next_multiple_of(128 << 20)
         .unwrap_or(u64::MAX);
@@ -335,7 +335,7 @@ fn parse_memmap(part: &[u8], out: &mut CmdlineMemory) -> Result<(), OutOfMemory>
         return Ok(());
     };
     match rest {
-        // More RAM than the firmware says is not used by us.
+        // kho does not use RAM that `memmap=` adds to the firmware's map.
         [b'@', ..] => {}
         [b'#' | b'$' | b'!' | b'%', at @ ..] => {
             let (start, _) = memparse(at);
@@ -359,7 +359,7 @@ struct HugeState {
     default_size: u64,
     /// The size that the next `hugepages=` applies to; `None` before the first.
     current: Option<u64>,
-    /// False after an impossible size, until the `hugepages=` that goes with it has been skipped.
+    /// False after an impossible size, until the `hugepages=` that belongs to that size has been skipped.
     valid: bool,
 }
 
@@ -378,7 +378,7 @@ impl Default for HugeState {
 impl HugeState {
     fn parse_size(value: &[u8]) -> Option<u64> {
         let (size, _) = memparse(value);
-        // 64 KiB is the smallest huge page of any architecture we know, 16 GiB the largest.
+        // The smallest huge page of any known architecture has 64 KiB, the largest 16 GiB.
         ((64 << 10)..=(16 << 30))
             .contains(&size)
             .then_some(size)
@@ -406,7 +406,7 @@ impl HugeState {
         if !core::mem::replace(&mut self.valid, true) {
             return;
         }
-        // Either one number, or NODE:NUMBER separated by commas.
+        // The value is one number, or a list of NODE:NUMBER separated by commas.
         let mut pages = 0u64;
         for part in value.split(|b| *b == b',') {
             let (first, rest) = number(part);

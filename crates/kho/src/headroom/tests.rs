@@ -89,7 +89,7 @@ fn the_floor_is_exact_in_total() {
 fn plenty_above_does_not_help_below() {
     let ram = set([range(MIB, 3 * GIB), range(4 * GIB, 64 * GIB)]);
     let reserved = set([range(GIB / 4, 3 * GIB)]);
-    // 255 MiB free below; kernel 60, initrd 40, swiotlb 64, base 32 leave 59.
+    // Below 4 GiB 255 MiB are free; kernel 60, initrd 40, swiotlb 64 and base 32 leave 59.
     assert!(judge(&ram, &reserved, "").is_ok());
     assert!(matches!(
         judge(&ram, &reserved, "crashkernel=128M"),

@@ -15,11 +15,11 @@ fn page_set(set: &RangeSet) -> BTreeSet<u64> {
         .collect()
 }
 
-/// The least slack of any cover with at most `max` entries, by trying every subset of gaps; `None`
-/// when there is no cover. Works on page numbers, shares nothing with the code under test.
+/// The least slack of any cover with at most `max` entries, found by trying every subset of gaps; `None` if no cover
+/// exists. Works on page numbers and shares no code with `cover`.
 fn brute_force(kept: &BTreeSet<u64>, forbidden: &BTreeSet<u64>, max: usize) -> Option<u64> {
     let list: StdVec<u64> = kept.iter().copied().collect();
-    // Between two consecutive kept pages the entry may or may not continue.
+    // Between two consecutive kept pages the entry either continues or ends.
     let joints = list.len().saturating_sub(1);
     let mut best = None;
     'subset: for mask in 0..1u32 << joints {
@@ -62,7 +62,7 @@ proptest! {
             Err(CoverError::TooMany { need, cap }) => {
                 prop_assert_eq!(want, None);
                 prop_assert_eq!(cap, max);
-                // The number in the error is the number that is needed: no more, no less.
+                // The number in the error is the exact number of entries needed.
                 prop_assert!(brute_force(&kept_pages, &forbidden_pages, need).is_some());
                 prop_assert!(brute_force(&kept_pages, &forbidden_pages, need - 1).is_none());
             }
@@ -159,7 +159,7 @@ fn a_tebibyte_in_small_chunks() {
     std::eprintln!("cover of {} ranges: {:?}", kept.len(), begin.elapsed());
     assert_eq!(cache.entries().len(), 100);
     assert_eq!(cache.kept_bytes(), 1 << 40);
-    // Sizes repeat, so 99 gaps of the largest size exist and exactly those stay open.
+    // Sizes repeat: exactly 99 gaps of the largest size exist, and those stay open.
     let open = kept.span().unwrap().len() - cache.kept_bytes() - cache.slack_bytes();
     assert_eq!(open, 99 * 1024 * PAGE_SIZE);
 }

@@ -1,4 +1,4 @@
-//! The planner's refusals.
+//! The reasons for which the planner refuses.
 
 use crate::addr::PhysRange;
 use crate::headroom::HeadroomError;
@@ -8,7 +8,7 @@ use crate::scratch::ScratchError;
 use core::fmt;
 use thiserror::Error;
 
-/// Memory that nothing handed over may lie in, for messages.
+/// Kind of memory in which handed-over memory must not lie, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Barrier {
     /// The scratch region.
@@ -29,19 +29,19 @@ impl fmt::Display for Barrier {
     }
 }
 
-/// Why there is no plan. Nothing has been changed when one of these is returned.
+/// Why no plan was made. Planning changes nothing, so the system is as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// A range to be kept is not all RAM.
+    /// A range to be kept includes bytes that are not RAM.
     #[error("{range} is to be kept but is not all RAM under the next kernel's map: {hole} is not")]
     OutsideRam {
         /// The range.
         range: PhysRange,
-        /// The first part of it that is not RAM.
+        /// The first part of the range that is not RAM.
         hole: PhysRange,
     },
-    /// A range to be kept lies where nothing may be kept.
+    /// A range to be kept lies in memory where nothing may be kept.
     #[error("{range} is to be kept but overlaps {with}, which belongs to {barrier}")]
     Overlap {
         /// The range.

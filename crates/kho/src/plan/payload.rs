@@ -1,7 +1,7 @@
 //! The places of the state segment and of the blobs.
 //!
-//! They are laid out as one stream of whole pages, the state first, over as few runs of free memory as
-//! possible: every run becomes one `kexec_load` segment, and there are few of those. A blob may be split
+//! The planner lays them out as one stream of whole pages, the state first, over as few runs of free memory as
+//! possible: every run becomes one `kexec_load` segment, and the number of segments is small. A blob may be split
 //! between runs at any page; the state may not.
 
 use super::error::PlanError;
@@ -135,7 +135,7 @@ impl<'a> Space<'a> {
                 blobs: request.payload.blobs.len(),
             });
         };
-        // Whole pages in, whole pages out: rounding the few ranges first saves a copy of the many.
+        // Both operands are whole pages afterwards. Rounding the few ranges first avoids a copy of the many.
         let allowed = terrain
             .ram
             .align_inner(PAGE_SIZE)?
@@ -179,7 +179,7 @@ impl<'a> Space<'a> {
         self.need
     }
 
-    /// Most bytes that fit, whatever the order of preference: the sum of the largest runs of all the memory.
+    /// Most bytes that fit in any order of preference: the sum of the largest runs of all the memory.
     pub(super) fn capacity(&self) -> Result<u64, OutOfMemory> {
         let mut all = RangeSet::new();
         for tier in &self.tiers {
@@ -278,7 +278,7 @@ impl<'a> Space<'a> {
 
     /// Runs from the most preferred tiers; the first one is for the state. `None` if that takes too many.
     fn by_preference(&self, tiers: &[Tier<'_>]) -> Result<Option<Vec<PhysRange>>, OutOfMemory> {
-        // The state needs one whole run: from the first tier that has one large enough.
+        // The state needs one whole run: it comes from the first tier that has a run of that length.
         let first = tiers.iter().find_map(|tier| {
             self.pick(*tier, &[], self.need)
                 .filter(|run| run.len() >= self.state)
@@ -314,7 +314,7 @@ impl<'a> Space<'a> {
         Ok(None)
     }
 
-    /// Takes runs from `tier` until nothing is `open` or as many runs are taken as are allowed.
+    /// Takes runs from `tier` until `open` is 0 or the number of runs reaches the limit.
     fn take(
         &self,
         tier: Tier<'_>,
@@ -331,7 +331,7 @@ impl<'a> Space<'a> {
         Ok(())
     }
 
-    /// Returns `chosen` if nothing is left `open`, the runs are not too many, and the first run holds the state.
+    /// Returns `chosen` if `open` is 0, the number of runs is within the limit, and the first run holds the state.
     fn enough(&self, chosen: Vec<PhysRange>, open: u64) -> Option<Vec<PhysRange>> {
         let fits = open == 0
             && chosen.len() <= self.max_segments()
@@ -377,7 +377,7 @@ impl<'a> Space<'a> {
             }
         }
         let mut segments = Vec::new();
-        // Joins pieces that touch, also those of different runs.
+        // Pieces that touch become one segment, also if they belong to different runs.
         for dest in RangeSet::from_ranges(used)?.iter() {
             push(&mut segments, PayloadSegment { dest })?;
         }

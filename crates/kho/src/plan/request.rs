@@ -5,7 +5,7 @@ use crate::headroom::UserSpace;
 use crate::image::ImageNeeds;
 use crate::ranges::RangeSet;
 
-/// Early reservations that the state segment costs besides the entry that covers it.
+/// Early reservations that the state segment takes besides the entry that covers it.
 ///
 /// The next kernel reserves the chain's nodes and the tree as it walks to them. They lie in one
 /// mem-cache entry, with which they merge once it is reserved too; until then they count as one more.
@@ -26,8 +26,8 @@ pub enum ScratchSource {
 /// Bounds that come from the running and the next kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Early reservations that the next kernel is known to take from us on this firmware, the state
-    /// segment's own ([`STATE_RESERVATIONS`]) included.
+    /// Early reservations that the next kernel is known to accept on this firmware, those of the state segment
+    /// ([`STATE_RESERVATIONS`]) included.
     pub max_entries: usize,
     /// Segments left for state and blobs (of `KEXEC_SEGMENT_MAX`, 16, in `include/uapi/linux/kexec.h`, less those for
     /// the image).
@@ -52,9 +52,9 @@ pub struct PayloadNeeds<'a> {
 pub struct PlanRequest<'a> {
     /// RAM according to the map that the next kernel gets: the firmware's, without memory that failed.
     pub ram: &'a RangeSet,
-    /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those
-    /// that arrived by the previous hop. Some of them are firmware data that no map names: they are never
-    /// covered by the mem cache, never a destination of the payload, never in a first scratch.
+    /// Pages in RAM that are PageReserved in the running kernel (or have no `struct page`), without those that arrived
+    /// by the previous hop. Some of them are firmware data that no map names. The mem cache never covers them, and the
+    /// planner never places the payload or a first scratch on them.
     pub pinned: &'a RangeSet,
     /// Ranges that are kept where they are.
     pub in_place: &'a RangeSet,

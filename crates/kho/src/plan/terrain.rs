@@ -1,4 +1,4 @@
-//! RAM, and the memory in it where nothing may be kept.
+//! RAM, and the parts of it where nothing may be kept.
 
 use super::error::{Barrier, PlanError};
 use crate::addr::{PhysAddr, PhysRange};
@@ -40,7 +40,8 @@ pub(super) fn check_kept(
 ) -> Result<(), PlanError> {
     for range in kept.iter() {
         if !ram.contains_range(range) {
-            // A range that is page-rounded past representable memory has no gap; name it whole.
+            // Rounding to pages can extend a range past the address space, where `gaps` finds no hole. The error then
+            // names the whole range.
             let hole = ram.gaps(range)?.iter().next().unwrap_or(range);
             return Err(PlanError::OutsideRam { range, hole });
         }

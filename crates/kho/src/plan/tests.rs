@@ -153,7 +153,7 @@ fn a_landing_zone_in_fragments_gives_way_to_few_runs() {
 #[test]
 fn too_little_below_4_gib_moves_the_payload_up() {
     let mut case = Case::large();
-    // The old reservation lies low, and using it would leave nothing for the bounce buffer.
+    // The landing zone lies low: using it would leave nothing below 4 GiB for the bounce buffer.
     case.ram = set([range(MIB, 600 * MIB), range(4 * GIB, 8 * GIB)]);
     case.pinned = RangeSet::new();
     case.blobs = vec![300 * MIB];
@@ -173,7 +173,7 @@ fn memory_that_failed_is_left_out_of_everything() {
     case.scratch = ScratchSource::Recorded(Some(range(16 * MIB, 256 * MIB)));
     case.in_place = set([range(300 * MIB, 301 * MIB), range(302 * MIB, 303 * MIB)]);
     let before = case.plan().unwrap();
-    // Between two ranges that are kept, and at the beginning of everything that is copied.
+    // A bad page between two kept ranges, and one at the start of every destination.
     let mut bad: StdVec<PhysRange> = before.destinations().collect();
     bad.push(range(301 * MIB + PAGE_SIZE, 302 * MIB));
     let bad = bad
@@ -185,7 +185,7 @@ fn memory_that_failed_is_left_out_of_everything() {
     assert!(after.destinations().all(|dest| !bad.overlaps(dest)));
     assert!(after.mem_cache.ranges().all(|range| !bad.overlaps(range)));
     assert_eq!(after.scratch, before.scratch);
-    // What is kept cannot be left out.
+    // A failed page in a kept range cannot be left out, so the planner refuses.
     case.ram
         .remove(range(300 * MIB, 300 * MIB + PAGE_SIZE))
         .unwrap();
@@ -335,7 +335,7 @@ fn a_growing_blob_over_many_hops_stays_in_few_segments() {
     let mut scratch = None;
     for hop in 0..60u64 {
         case.blobs = vec![(10 + hop * 7) * MIB, 3 * MIB + hop];
-        // The next kernel's own boot allocations pin pages right beside the reservation.
+        // The boot allocations of the next kernel pin pages right next to the reservation.
         let plan = case.plan().unwrap_or_else(|e| panic!("hop {hop}: {e}"));
         assert_eq!(*scratch.get_or_insert(plan.scratch), plan.scratch);
         case.scratch = ScratchSource::Recorded(Some(plan.scratch));
@@ -377,7 +377,7 @@ fn a_tebibyte_in_place() {
     std::eprintln!("second look: {:?}", begin.elapsed());
 }
 
-/// Every way in which a plan could be dangerous is seen by the second look.
+/// The independent check finds every tampering that makes a plan dangerous.
 #[test]
 fn tampering_is_noticed() {
     let mut case = Case::large();
@@ -516,7 +516,7 @@ fn tampering_is_noticed() {
         let violation = plan.check_invariants(&request).expect_err(what);
         assert!(seen(&violation), "{what}: {violation:?}");
     }
-    // A plan is for its request: the same plan under tighter bounds is not safe any more.
+    // A plan is valid for its own request: under tighter bounds the same plan is not safe.
     let plan = plan(&request).unwrap();
     case.limits.max_entries = 2;
     assert!(matches!(
@@ -564,7 +564,7 @@ prop_compose! {
         let base = if large { Case::large() } else { Case::small() };
         let tidy = |s: &RangeSet| s.intersect(&base.ram).unwrap();
         let ram = base.ram.subtract(&holes).unwrap();
-        // Mostly valid requests, so that planning gets past the first checks; some are left as they are.
+        // Most requests are made valid, so that planning gets past the first checks; some stay invalid.
         let in_place = if caps.0.is_multiple_of(5) { in_place } else {
             let low = set([range(0, if recorded.is_some() { 8 * MIB } else { MIB })]);
             tidy(&in_place).intersect(&ram).unwrap().align_inner(PAGE_SIZE).unwrap()

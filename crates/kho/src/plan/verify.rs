@@ -1,4 +1,4 @@
-//! A second look at a finished plan, with none of the code that made it.
+//! An independent check of a finished plan, which shares no code with the planner.
 
 use super::{Content, Plan, PlanRequest, STATE_RESERVATIONS, ScratchSource};
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -7,7 +7,7 @@ use crate::image::{FOUR_GIB, ImagePart, LOW_MEMORY_END, Placement};
 use crate::ranges::{OutOfMemory, RangeSet};
 use thiserror::Error;
 
-/// A safety property that a plan does not have. Any of these is a bug, or a plan for another request.
+/// A safety property that a plan lacks. Any of these is a bug, or the plan belongs to another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Violation {
@@ -17,7 +17,7 @@ pub enum Violation {
         /// The range.
         range: PhysRange,
     },
-    /// A range is not all RAM.
+    /// A range includes bytes that are not RAM.
     #[error("{range} is not all RAM")]
     NotRam {
         /// The range.
@@ -153,7 +153,7 @@ impl Plan {
                 in_ram(scratch, ram)?;
                 apart(scratch, request.pinned)
             }
-            // What was RAM when it was chosen may have failed since.
+            // A scratch that was recorded at an earlier hop may hold memory that has failed since.
             ScratchSource::Recorded(_) => Ok(()),
         }
     }
@@ -235,7 +235,8 @@ impl Plan {
             for other in self.segments.iter().skip(index.saturating_add(1)) {
                 apart_from(dest, other.dest)?;
             }
-            // Pieces inside, at the offsets they claim, with no byte left over and none shared.
+            // The pieces lie inside their segments at the offsets that they claim, share no byte and leave no byte
+            // over.
             let mut filled = RangeSet::new();
             let mut bytes = 0u64;
             for piece in self.pieces.iter().filter(|p| p.segment == index) {

@@ -86,7 +86,7 @@ fn the_last_option_on_the_command_line_counts() {
 fn the_derived_size_is_generous_but_bounded() {
     let image = image();
     assert_eq!(derived_size(&image, 64 << 30), 202 * MIB);
-    // A quarter of a small machine, but never less than the image.
+    // A quarter of a small machine, but never less than the image needs.
     assert_eq!(derived_size(&image, 512 * MIB), 128 * MIB);
     assert_eq!(derived_size(&image, 256 * MIB), 102 * MIB);
     let tiny = ImageNeeds {
@@ -196,7 +196,7 @@ fn a_recorded_scratch_is_checked_and_kept() {
             Err(ScratchError::Malformed { scratch: odd })
         );
     }
-    // Large enough, but the initrd may not reach above 2 GiB and the kernel takes the room below.
+    // The run is large enough, but the initrd must lie below 2 GiB and the kernel takes the room there.
     let mut low_initrd = image;
     low_initrd.kernel.above_4g = false;
     let high = set([range(MIB, 3072 * MIB)]);
@@ -220,7 +220,7 @@ fn a_recorded_scratch_is_checked_and_kept() {
 fn the_image_goes_beside_memory_that_failed() {
     let (image, none) = (image(), RangeSet::new());
     let recorded = range(64 * MIB, 256 * MIB);
-    // Where each part would go first.
+    // The first choice of a place for each part.
     let before = place_image(recorded, &bios_2g(), &image).unwrap();
     let starts = [Some(before.kernel), before.initrd, Some(before.params)];
     for place in starts.into_iter().flatten() {
@@ -236,7 +236,7 @@ fn the_image_goes_beside_memory_that_failed() {
                 .all(|part| ram.contains_range(part.reserved))
         );
     }
-    // A page in each 4 MiB leaves no room.
+    // One bad page in every 4 MiB leaves no room.
     let bad = (16..64).map(|n| range(4 * n * MIB, 4 * n * MIB + 4096));
     let ram = bios_2g().subtract(&set(bad)).unwrap();
     assert_eq!(
@@ -272,7 +272,7 @@ proptest! {
             prop_assert!(found.start().is_aligned(SCRATCH_ALIGN) && found.end().is_aligned(SCRATCH_ALIGN));
             let placed = place_image(found, &ram, &image).unwrap();
             prop_assert!(placed.kernel.reserved.start() >= image.kernel.preferred);
-            // What was chosen on the first boot is accepted on every later one.
+            // Every later boot accepts the scratch that the first boot chose.
             prop_assert_eq!(reuse(Some(found), &ram, &none, &image), Ok(found));
         }
     }

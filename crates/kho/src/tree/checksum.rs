@@ -7,18 +7,18 @@ use thiserror::Error;
 /// Name of the root's property (u32) that holds the CRC-32/ISO-HDLC of all bytes of the tree, its own
 /// four bytes taken as zero.
 ///
-/// It detects accidents, such as a page that was overwritten between two kernels. It is no
-/// authentication: a writer of the tree can also write the sum.
+/// It detects accidents, such as a page that was overwritten between two kernels. It does not authenticate: a program
+/// that can write the tree can also write the sum.
 pub const CHECKSUM: &str = "checksum";
 
 /// Sixteen bytes per step: a tree of megabytes should not take longer to sum than to walk.
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
-/// Why a tree is not what its checksum says.
+/// Why the checksum of a tree could not be computed or does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ChecksumError {
-    /// The bytes are no tree.
+    /// The bytes are not a tree.
     #[error("cannot seal what is no state tree")]
     Tree(#[from] TreeError),
     /// The root has no property `checksum`.

@@ -30,7 +30,7 @@ impl fmt::Display for Block {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TreeError {
-    /// There are fewer bytes than a header has, or than the header says.
+    /// The bytes are fewer than a header has, or than the header states.
     #[error("state tree is cut short: {available:#x} bytes of {needed:#x}")]
     Truncated {
         /// Bytes the tree has, or the size of a header.
@@ -65,7 +65,7 @@ pub enum TreeError {
     Version {
         /// The version in the header.
         version: u32,
-        /// The oldest version that the tree says it is compatible with.
+        /// The oldest version that the header states as compatible.
         last_compatible: u32,
     },
     /// A block is not inside the tree, or not after the block before it.
@@ -108,7 +108,7 @@ pub enum TreeError {
         /// The length it names.
         len: u64,
     },
-    /// A word that is no token.
+    /// A word that is not a known token.
     #[error("unknown token {found:#010x} at {offset:#x}")]
     Token {
         /// Offset of the word.

@@ -1,4 +1,4 @@
-//! Lookups that do not walk the tree.
+//! An index of a tree, for lookups without a walk.
 
 use super::name::shortlex;
 use super::{Node, Reader, TreeError};
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     node: Node<'a>,
-    /// Number of the parent; the root is its own.
+    /// Number of the parent. The parent of the root is the root.
     parent: usize,
     /// The children are `by_parent[first..first + count]`, ascending by name.
     first: usize,
@@ -92,7 +92,7 @@ impl<'a> Index<'a> {
         self.entries.len()
     }
 
-    /// Always false: a tree has a root. Present because `len` is.
+    /// Always false, because a tree has a root. Exists because `len` does.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -102,7 +102,7 @@ impl<'a> Index<'a> {
         self.entries.get(number).map(|entry| entry.node)
     }
 
-    /// The node at `path`: `/`, or names each after a slash.
+    /// The node at `path`: `/`, or names, each after a slash.
     pub fn path(&self, path: &str) -> Option<Node<'a>> {
         let rest = path.strip_prefix('/')?;
         let mut entry = self.entries.first()?;

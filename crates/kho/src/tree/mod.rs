@@ -2,12 +2,11 @@
 //!
 //! # Words
 //!
-//! The *state tree* says what one kernel hands to the next. It is no description of hardware and never
-//! called one; it only borrows the container format of the devicetree specification (v0.4, chapter 5),
-//! so that `dtc` and `fdtdump` can open it. A *node* has a name, properties and child nodes, in an order
-//! that is kept. A *property* has a name and a value, which is a string of bytes. The meaning of names
-//! and values is the business of [`crate::abi`]; this module knows none of them, except the shape of
-//! [`mem`](Value::mem) arrays and the root's [`checksum`](CHECKSUM).
+//! The *state tree* describes the memory and data that one kernel hands to the next. It does not describe hardware and
+//! is never called a device tree. It borrows the container format of the devicetree specification (v0.4, chapter 5), so
+//! that `dtc` and `fdtdump` can open it. A *node* has a name, properties and child nodes; their order is kept. A
+//! *property* has a name and a value, which is a string of bytes. [`crate::abi`] defines the meaning of names and
+//! values. This module knows only the shape of [`mem`](Value::mem) arrays and the root's [`checksum`](CHECKSUM).
 //!
 //! # Byte layout
 //!
@@ -17,7 +16,7 @@
 //! | block | at | content |
 //! | --- | --- | --- |
 //! | header | 0 | ten words: magic `0xd00dfeed`, total size, offsets of structure, strings and reservation block, version 17, last compatible version (at most 17), boot CPU (0), sizes of strings and structure block |
-//! | memory reservations | multiple of 8 | empty: one terminating pair of zero u64. An entry is refused ([`TreeError::Reservation`]): ranges are named by `mem` properties and nothing else |
+//! | memory reservations | multiple of 8 | empty: one terminating pair of zero u64. The reader refuses an entry ([`TreeError::Reservation`]), because only `mem` properties name ranges |
 //! | structure | multiple of 4 | tokens, each at a multiple of 4, see below |
 //! | strings | anywhere | property names, each ended by a NUL |
 //!
@@ -28,9 +27,9 @@
 //!   `FDT_END_NODE` (2). The root's name is empty, every other is not;
 //! - property: `FDT_PROP` (3), length of the value in bytes, offset of the name in the strings block, the
 //!   value padded to 4 bytes. So values are aligned to 4 bytes, not to 8;
-//! - `FDT_NOP` (4) may stand between tokens and means nothing.
+//! - `FDT_NOP` (4) may stand between tokens and has no meaning.
 //!
-//! The content of padding, of unused strings and of bytes between or after the blocks is not looked at.
+//! Readers ignore the content of padding, of unused strings and of bytes between or after the blocks.
 //!
 //! # Limits
 //!
@@ -47,10 +46,10 @@
 //!
 //! # Reading and writing
 //!
-//! [`Reader::new`] checks everything above in one pass; nothing that comes later can fail or panic.
-//! Lookups by [`Reader::path`] and [`Node::child`] walk the siblings; a caller with many lookups builds an [`Index`].
-//! [`Writer`] fills a buffer in one pass and never allocates; its measuring mode says how large the buffer
-//! has to be. [`seal`] and [`verify`] are the checksum over the whole.
+//! [`Reader::new`] checks everything above in one pass; later calls cannot fail or panic. Lookups by [`Reader::path`]
+//! and [`Node::child`] walk the siblings; a caller with many lookups builds an [`Index`]. [`Writer`] fills a buffer in
+//! one pass and never allocates; its measuring mode returns the required size of the buffer. [`seal`] and [`verify`]
+//! store and check the checksum over the whole tree.
 //!
 //! ```
 //! use kho::tree::{Reader, Writer};

@@ -3,8 +3,9 @@
 use super::MAX_NAME;
 use core::fmt;
 
-/// Property names that are never written. `dtc` treats `name` and the two phandles as errors when their
-/// values do not mean what they mean in a hardware description, and the others are cells there, in big-endian.
+/// Property names that the writer refuses. `dtc` reports `name` and the two phandles as errors if their values do not
+/// have the meaning that a hardware description gives them. In a hardware description the other names hold big-endian
+/// cells.
 pub const RESERVED_PROPERTIES: [&str; 6] = [
     "name",
     "phandle",
@@ -81,8 +82,8 @@ pub(super) fn terminated(bytes: &[u8], class: u8) -> Result<&[u8], Unfit> {
     }
 }
 
-/// Order of names by length, then by bytes. A writer that numbers its nodes upwards writes them in this
-/// order, which is what makes the search for duplicates free in the usual case.
+/// Order of names by length, then by bytes. A writer that numbers its nodes upwards writes them in this order, so that
+/// the search for duplicates usually costs nothing.
 #[inline(always)]
 pub(super) fn shortlex(a: &[u8], b: &[u8]) -> core::cmp::Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))

@@ -37,7 +37,7 @@ impl<'a> Node<'a> {
         Self::new(words, strings, at, name_len)
     }
 
-    /// Word of the `FDT_BEGIN_NODE`: what a node is known by within its tree.
+    /// Index of the node's `FDT_BEGIN_NODE` word: it identifies the node within its tree.
     pub(super) const fn at(&self) -> usize {
         self.at
     }
@@ -139,7 +139,7 @@ impl<'a> Prop<'a> {
         Some((Self { name, value, at }, at.wrapping_add(words_for(len))))
     }
 
-    /// Whether the property is called `name`.
+    /// Whether the name of the property is `name`.
     #[inline]
     pub fn is(&self, name: &str) -> bool {
         self.name
@@ -298,7 +298,7 @@ pub enum Event<'a> {
     End,
 }
 
-/// Walk over a tree, or over one node of it, in the order of the tree. Every [`Event::Begin`] has its [`Event::End`].
+/// Walk over a tree, or over one node of it, in the order of the tree. Every [`Event::Begin`] has an [`Event::End`].
 #[derive(Clone)]
 pub struct Walk<'a> {
     words: Words<'a>,
@@ -343,7 +343,7 @@ impl<'a> Iterator for Walk<'a> {
                 }
                 END_NODE => {
                     self.depth = self.depth.wrapping_sub(1);
-                    // A walk that began at an inner node ends with it.
+                    // A walk that began at an inner node ends at the end of that node.
                     self.at = if self.depth == 0 {
                         self.words.0.len()
                     } else {

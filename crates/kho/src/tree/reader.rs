@@ -19,15 +19,15 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Validates the tree that `bytes` start with. What follows it, up to the end of a page for example, is
-    /// not looked at.
+    /// Validates the tree at the start of `bytes`. The reader ignores the bytes after the tree, such as the rest of a
+    /// page.
     ///
     /// One pass, O(n). Allocates only to compare names within a node that has more than 16 properties
     /// or whose children are not in ascending order (shorter names first, then by bytes).
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong; [`TreeError::OutOfMemory`] when the allocation above was refused.
+    /// The first error found; [`TreeError::OutOfMemory`] if the allocation above fails.
     pub fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
         let header = bytes.first_chunk::<HEADER>().ok_or(TreeError::Truncated {
             needed: HEADER,
@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
             strings_at,
         };
         let nodes = validate(blocks)?;
-        // INVARIANT: `validate` has just accepted the structure block.
+        // INVARIANT: `validate` accepted the structure block above.
         Ok(Self {
             bytes,
             blocks,
@@ -128,8 +128,8 @@ impl<'a> Reader<'a> {
             .unwrap_or(Node::new(self.blocks.words, self.blocks.strings, 0, 0))
     }
 
-    /// The node at `path`: `/`, or names each after a slash. O(size of the tree before it); with many
-    /// lookups build an [`Index`](super::Index).
+    /// The node at `path`: `/`, or names, each after a slash. O(size of the tree before it); a caller with many lookups
+    /// builds an [`Index`](super::Index).
     pub fn path(&self, path: &str) -> Option<Node<'a>> {
         let mut node = self.root();
         let rest = path.strip_prefix('/')?;

@@ -1,8 +1,8 @@
-//! Property names that were written, so that each is stored once.
+//! The block of property names that were written, each stored once.
 //!
-//! The strings block comes after the structure block, whose size is only known at the end, while names are
-//! needed at once. So the block grows backwards from the end of the buffer, byte `k` of it at the `k`-th byte
-//! from the end; offsets are final from the start, and finishing reverses and moves it once.
+//! The strings block comes after the structure block, and the size of the structure block is known only at the end. The
+//! offsets of names are needed at once. So the block grows backwards from the end of the buffer: byte `k` of the block
+//! is the `k`-th byte from the end. Offsets are final from the start. Finishing reverses the block and moves it once.
 
 use super::name::{WRITE, allowed};
 
@@ -21,8 +21,8 @@ struct Slot {
     len: u32,
 }
 
-/// A hash table of the last names used. Sets of a few dozen names are stored once each; of more, some
-/// may be stored again, which costs bytes and nothing else.
+/// A hash table of the last names used. A tree with a few dozen names stores each name once. A tree with more names may
+/// store some of them again, which costs bytes only.
 pub(super) struct Strings {
     slots: [Slot; SLOTS as usize],
     /// Bytes of the strings block so far.
@@ -108,7 +108,7 @@ impl Strings {
             *slot = Slot { hash, offset, len };
         }
         self.used |= 1u64.wrapping_shl(index);
-        // With the NUL.
+        // The length of the name includes its NUL.
         self.len = self.len.saturating_add(name.len()).saturating_add(1);
         Found::New(offset)
     }
@@ -141,7 +141,7 @@ fn stored(buf: &[u8], offset: usize, name: &[u8]) -> bool {
     let Some(bytes) = buf.get(start..end) else {
         return false;
     };
-    // Eight bytes at a time: the last eight stored are the first eight of the name, turned round.
+    // Compare eight bytes at a time: the last eight stored bytes are the first eight of the name, reversed.
     let (words, rest) = name.as_chunks::<8>();
     let (stored_rest, stored_words) = bytes.as_rchunks::<8>();
     let same = |(word, stored): (&[u8; 8], &[u8; 8])| {

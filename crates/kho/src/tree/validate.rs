@@ -1,11 +1,10 @@
-//! The one pass over a structure block that makes every later access safe.
+//! The single pass over a structure block that makes every later access safe.
 //!
-//! Duplicate names are found without comparing every pair: children whose names ascend ([`shortlex`],
-//! which is how numbered nodes are written) are distinct by that alone, and up to [`FEW`] properties are
-//! told apart by a 64-bit mask of their hashes. Only a node that is neither is collected and sorted; this is
-//! the only allocation. Such a node's subtree is walked once more, so the whole costs at most
-//! [`MAX_DEPTH`](super::MAX_DEPTH) walks plus O(n log n) comparisons. It takes about 3 KiB of stack, none of it by
-//! recursion, so that it fits in a kernel.
+//! Duplicate names are found without comparing every pair. Children whose names ascend ([`shortlex`], the order in
+//! which numbered nodes are written) are distinct, and a 64-bit mask of hashes tells up to [`FEW`] properties apart.
+//! Only for other nodes does the pass collect and sort the names; this is its only allocation. It walks the subtree of
+//! such a node once more, so the whole costs at most [`MAX_DEPTH`](super::MAX_DEPTH) walks plus O(n log n) comparisons.
+//! It takes about 3 KiB of stack and does not recurse, so that it fits in a kernel.
 
 use super::name::{READ_NODE, READ_PROP, Unfit, shortlex, terminated};
 use super::words::{BEGIN_NODE, END, END_NODE, NOP, PROP, Words, words_for};
@@ -59,7 +58,7 @@ struct PropSet<'a> {
 }
 
 impl<'a> PropSet<'a> {
-    /// Adds a name. False if the name is known to be in the set already; beyond [`FEW`] names nothing is known.
+    /// Adds a name. False if the set holds the name already. The set holds the first [`FEW`] names of a node only.
     #[inline(always)]
     fn add(&mut self, known: &Known<'a>) -> bool {
         if self.mask & known.bit != 0
@@ -111,7 +110,7 @@ pub(super) fn validate(blocks: Blocks<'_>) -> Result<usize, TreeError> {
     };
     let mut stack = [Level::new(0); MAX_DEPTH];
     let mut level = Level::new(0);
-    // Open nodes; the innermost is `level`, the others are in `stack`.
+    // Number of open nodes. `level` is the innermost node, `stack` holds the others.
     let mut depth = 0usize;
     let mut nodes = 0usize;
     let mut at = 0usize;
@@ -173,7 +172,7 @@ pub(super) fn validate(blocks: Blocks<'_>) -> Result<usize, TreeError> {
                     if props.count > FEW {
                         distinct_props(blocks, level.at)?;
                     }
-                    // An empty `last` precedes every name.
+                    // `last` is empty before the first child, and the empty name precedes every name.
                     if shortlex(level.last, name) != Ordering::Less {
                         level.ascending = false;
                     }
@@ -193,7 +192,7 @@ pub(super) fn validate(blocks: Blocks<'_>) -> Result<usize, TreeError> {
                 level = Level::new(at);
                 props.mask = 0;
                 props.count = 0;
-                // The name and its NUL.
+                // The node's name and its NUL.
                 at = start.wrapping_add(words_for(name.len().wrapping_add(1)));
             }
             END_NODE => {
@@ -248,7 +247,7 @@ pub(super) fn validate(blocks: Blocks<'_>) -> Result<usize, TreeError> {
     }
 }
 
-/// Direct-mapped cache of property names that were validated: a tree has few of them, used often.
+/// Direct-mapped cache of validated property names: a tree has few names and uses them often.
 struct Names<'a> {
     blocks: Blocks<'a>,
     cache: [Known<'a>; CACHE],
@@ -275,7 +274,7 @@ impl<'a> Names<'a> {
     fn get(&mut self, at: usize, offset: u32) -> Result<&Known<'a>, TreeError> {
         let index = (offset.wrapping_mul(0x9e37_79b1) >> 27) as usize & CACHE.wrapping_sub(1);
         let slot = self.cache.get_mut(index).unwrap_or(&mut self.spare);
-        // An empty slot must not answer a property that asks for the mark of an empty slot.
+        // A property may hold the offset that marks an empty slot; an empty slot must not answer it.
         if slot.offset != offset || offset == NOWHERE {
             *slot = validated(self.blocks, at, offset)?;
         }

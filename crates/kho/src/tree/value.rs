@@ -152,8 +152,8 @@ impl Iterator for U64s<'_> {
 
 impl ExactSizeIterator for U64s<'_> {}
 
-/// The ranges of a value, from [`Value::mem`]. A pair that is empty or wraps is an error of its own,
-/// and the pairs after it are still given.
+/// The ranges of a value, from [`Value::mem`]. A pair that is empty or wraps yields an error; the iterator still yields
+/// the pairs after it.
 #[derive(Clone, Debug)]
 pub struct Mem<'a>(core::slice::Iter<'a, [u8; PAIR]>);
 
@@ -165,7 +165,7 @@ impl Iterator for Mem<'_> {
         self.0.next().map(pair)
     }
 
-    /// Skips the pairs before it without reading them: a node may have very many.
+    /// Skips pairs without reading them, because a node may have very many.
     #[inline]
     fn nth(&mut self, number: usize) -> Option<Self::Item> {
         self.0.nth(number).map(pair)

@@ -35,7 +35,7 @@ impl<'a> Words<'a> {
         loop {
             let word = self.get(at)?;
             at = at.wrapping_add(1);
-            // Nonzero exactly when one of the four bytes is zero.
+            // The expression is nonzero if and only if one of the four bytes is zero.
             if word.wrapping_sub(0x0101_0101) & !word & 0x8080_8080 != 0 {
                 return Some(at);
             }

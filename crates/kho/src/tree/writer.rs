@@ -50,7 +50,7 @@ pub enum WriteError {
         /// The byte.
         byte: u8,
     },
-    /// A name that means something else in descriptions of hardware.
+    /// A name that has another meaning in hardware descriptions.
     #[error("property name \"{name}\" is reserved for descriptions of hardware")]
     NameReserved {
         /// The name.
@@ -88,7 +88,7 @@ pub enum WriteError {
         /// Offset of the NUL from the start of the string, in bytes.
         at: usize,
     },
-    /// The end of a node when none is open.
+    /// An `end_node` without an open node.
     #[error("end of a node, but none is open")]
     Unbalanced,
     /// The end of the tree while nodes are open, or before there is a root.
@@ -101,19 +101,19 @@ pub enum WriteError {
     },
 }
 
-/// Writes a tree into a buffer, or counts the bytes it would take. Never allocates.
+/// Writes a tree into a buffer, or counts the bytes that the tree would take. Never allocates.
 ///
 /// Calls follow the order of the tree: [`begin_node`](Self::begin_node) with the empty name for the root,
 /// its properties, its children in the same way, [`end_node`](Self::end_node), [`finish`](Self::finish).
-/// A first error makes every later call fail with it. A buffer that is too small is the exception: the
-/// writer goes on counting, so that [`finish`](Self::finish) can say what is needed.
+/// After a first error every later call fails with that error. A buffer that is too small is the exception: the writer
+/// goes on counting, so that [`finish`](Self::finish) can report the required size.
 ///
-/// A property that a node already has is refused as long as the tree has no more than a few dozen names
-/// of properties; equal names of children are not noticed here. A [`Reader`](super::Reader) notices both,
-/// and [`seal`](super::seal) uses one.
+/// The writer refuses a property that a node already has, as long as the tree has no more than a few dozen names of
+/// properties. It does not notice equal names of children. A [`Reader`](super::Reader) notices both, and
+/// [`seal`](super::seal) uses a reader.
 ///
-/// Counting and writing take the same decisions. (Counting knows names by a 64-bit hash only: two names of
-/// one hash would make the count too small, and writing then fails with the right size.)
+/// Counting and writing take the same decisions, with one exception: counting knows names only by a 64-bit hash. Two
+/// names with the same hash would make the count too small, and writing then fails with the right size.
 pub struct Writer<'b> {
     buf: &'b mut [u8],
     /// End of the structure block so far.
@@ -131,8 +131,8 @@ pub struct Writer<'b> {
 }
 
 impl<'b> Writer<'b> {
-    /// A writer into `buf`, which has to be large enough at the end. What `buf` holds after an error is
-    /// not a tree.
+    /// Creates a writer into `buf`, which has to be large enough when the tree is finished. After an error the content
+    /// of `buf` is not a tree.
     pub fn new(buf: &'b mut [u8]) -> Self {
         Self {
             counting: buf.len() < STRUCTURE,
@@ -154,7 +154,7 @@ impl<'b> Writer<'b> {
         writer
     }
 
-    /// Begins a node below the one that is open; the first is the root and has the empty name.
+    /// Begins a node below the open node. The first node is the root and has the empty name.
     ///
     /// # Errors
     ///
@@ -301,7 +301,7 @@ impl<'b> Writer<'b> {
                 }
             }
         }
-        // The length was not known before the last range was.
+        // The length is known only after the last range.
         let len = u32::try_from(self.at.saturating_sub(start)).unwrap_or(u32::MAX);
         if !self.counting
             && let Some(slot) = self
@@ -313,7 +313,7 @@ impl<'b> Writer<'b> {
         Ok(())
     }
 
-    /// Completes the tree and returns its size in bytes, which is all of the buffer that is used.
+    /// Completes the tree and returns its size in bytes: the used part of the buffer.
     ///
     /// # Errors
     ///
@@ -340,7 +340,7 @@ impl<'b> Writer<'b> {
                 available: self.buf.len(),
             });
         }
-        // Turn the strings block round and move it to the end of the structure block.
+        // Reverse the strings block and move it to the end of the structure block.
         let from = self.buf.len().saturating_sub(self.strings.len());
         if let Some(strings) = self.buf.get_mut(from..) {
             strings.reverse();
@@ -369,7 +369,7 @@ impl<'b> Writer<'b> {
         Ok(total)
     }
 
-    /// The first error, again.
+    /// The first error; every later call fails with it.
     #[inline(always)]
     fn good(&self) -> Result<(), WriteError> {
         match self.error {
@@ -422,7 +422,7 @@ impl<'b> Writer<'b> {
             Found::Old(offset) => offset,
             other => self.new_name(name.as_bytes(), other)?,
         };
-        // A length that does not fit in a word is beyond the limit of `take` too.
+        // A length that does not fit in a word is also above the limit that `take` checks.
         let value_words = words_for(len);
         let size = value_words.saturating_add(3).saturating_mul(4);
         let Some(out) = self.take(size)? else {
@@ -456,7 +456,7 @@ impl<'b> Writer<'b> {
             }),
             Found::Full => self.fail(WriteError::TooLarge),
             Found::New(offset) => {
-                // The block has grown: does it still fit?
+                // The strings block has grown, so check that it still fits.
                 self.take(0)?;
                 if !self.counting {
                     store(self.buf, offset as usize, name);

@@ -1,4 +1,4 @@
-//! A handover to write, and hands to break it with.
+//! A handover for tests to write, and functions that break it.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho::abi::{
@@ -74,8 +74,8 @@ pub enum Edit {
     Set(Vec<u8>),
 }
 
-/// The tree of `bytes` with the properties as `edit` (path, property, value) wants them and the nodes
-/// of `others` below the root, sealed again.
+/// The tree of `bytes` after `edit` (path, property, value) changed its properties and with the nodes of `others` below
+/// the root, sealed again.
 pub fn edited(
     bytes: &[u8],
     edit: &dyn Fn(&str, &str, &[u8]) -> Edit,
@@ -87,7 +87,7 @@ pub fn edited(
     copy(&mut writer, "", tree.root(), edit, others);
     let len = writer.finish().unwrap();
     buf.truncate(len);
-    // Without the property there is nothing to seal.
+    // A tree without the checksum property cannot be sealed.
     let _ = seal(&mut buf);
     buf
 }
@@ -146,7 +146,7 @@ pub fn text(text: &str) -> Vec<u8> {
     format!("{text}\0").into_bytes()
 }
 
-/// Writes a node of an unknown version, with a `mem` of these pairs.
+/// Writes a node of an unknown version, with a `mem` of these ranges.
 pub fn stranger(w: &mut Writer<'_>, name: &str, mem: &[PhysRange]) -> Result<(), WriteError> {
     w.begin_node(name)?;
     w.prop_str(abi::COMPATIBLE, "ftrace-v7")?;
@@ -162,7 +162,7 @@ pub fn problems(bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     let count = Handover::check_all(&tree, |problem| lines.push(problem.to_string())).unwrap();
     assert_eq!(count, lines.len());
-    // The first of all is the one that parsing stops at.
+    // Parsing stops at the first problem.
     match Handover::parse(&tree) {
         Ok(_) => assert_eq!(lines, Vec::<String>::new()),
         Err(error) => assert_eq!(Some(&error.to_string()), lines.first()),

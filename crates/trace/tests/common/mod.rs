@@ -1,8 +1,8 @@
-//! A trace of a real kernel, out of a `trace.dat` that was made in a guest.
+//! A trace of a real kernel, from a `trace.dat` that was made in a guest.
 //!
-//! `tests/data/6.1.dat.gz` is what `kho trace --live --output` wrote on Debian's 6.1.0-50-cloud-amd64 with
-//! sched_switch, a kprobe event, `trace_marker` and an instance, `6.1.txt` the text of that kernel's own file `trace`
-//! at the same moment.
+//! `kho trace --live --output` wrote `tests/data/6.1.dat.gz` on Debian's 6.1.0-50-cloud-amd64 with sched_switch, a
+//! kprobe event, `trace_marker` and an instance. `6.1.txt` is the text of that kernel's file `trace` at the same
+//! moment.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho_trace::Taken;
@@ -64,7 +64,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Reads a version 6 file as its manual page describes it, apart from our writer.
+/// Reads a version 6 file as its manual page describes it, independently of the crate's writer.
 pub fn read_dat(bytes: &[u8]) -> Taken {
     let mut c = Cursor {
         bytes,

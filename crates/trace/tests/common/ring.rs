@@ -1,4 +1,4 @@
-//! A kernel's ring buffers in a made-up memory.
+//! The ring buffers of a kernel, in simulated memory.
 #![allow(dead_code, reason = "every test uses a part")]
 
 use kho_trace::live::KernelMemory;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// Name, size, and offsets of members.
 type Struct = (&'static str, u32, &'static [(&'static str, u32)]);
 
-/// Structs and the offsets of their members; none of them as in a real kernel.
+/// Structs and the offsets of their members, all different from those of real kernels.
 const STRUCTS: [Struct; 5] = [
     (
         "trace_array",
@@ -40,7 +40,7 @@ const STRUCTS: [Struct; 5] = [
     ),
 ];
 
-/// BTF that states them.
+/// BTF with these structs.
 pub fn btf() -> Vec<u8> {
     let mut strings = vec![0u8];
     let mut types = Vec::new();
@@ -50,7 +50,7 @@ pub fn btf() -> Vec<u8> {
         strings.push(0);
         at
     };
-    // An integer, a pointer and an enumeration in front, to be stepped over.
+    // An integer, a pointer and an enumeration first, which the reader has to skip.
     for (name, info, size, more) in [
         ("int", 1u32 << 24, 4u32, vec![32u32]),
         ("", 2 << 24, 1, vec![]),
@@ -59,7 +59,7 @@ pub fn btf() -> Vec<u8> {
         types.extend([string(name), info, size]);
         types.extend(more);
     }
-    // A struct of the same name without the members that count.
+    // A struct of the same name that lacks the wanted members.
     types.extend([
         string("buffer_page"),
         (4 << 24) | 1,
@@ -89,8 +89,8 @@ pub fn btf() -> Vec<u8> {
     out
 }
 
-/// Addresses of the parts of [`kernel`]'s buffer: the per-CPU buffer, the pages, of which number 0 is the reader page,
-/// and the data of the pages.
+/// Addresses of the parts of [`kernel`]'s buffer: the per-CPU buffer, the pages (number 0 is the reader page), and the
+/// data of the pages.
 pub const CPU: u64 = 0xffff_8000_0001_2000;
 pub fn bpage(n: u64) -> u64 {
     0xffff_8000_0001_4000 + n * 0x100
@@ -103,10 +103,10 @@ pub fn data(n: u64) -> u64 {
 pub const LIST: u64 = 0xffff_8000_0000_1000;
 pub const GLOBAL: u64 = 0xffff_8000_0000_2000;
 
-/// Something that happens to a memory.
+/// A change of a memory.
 pub type Change = Box<dyn FnOnce(&Memory)>;
 
-/// Words by address. A change can be made to happen right before a given read.
+/// Words by address. A test can schedule a change right before a given read.
 #[derive(Default)]
 pub struct Memory {
     pub words: RefCell<BTreeMap<u64, u64>>,
@@ -191,7 +191,7 @@ pub fn kernel(reader: u32, read: u64, times: &[u64], head: usize, commit: usize)
     let count = times.len() as u64;
     m.put(cpu, 0);
     m.put(cpu + 8, count);
-    // The hint is wherever it was last: the flag tells the head.
+    // The hint may point at any page of the ring; only the flag marks the head.
     m.put(cpu + 16, bpage(1));
     m.put(cpu + 32, bpage(0));
     m.put(bpage(0) + 24, read);

@@ -1,6 +1,6 @@
-//! A driver in Rust whose state survives kexec. Read it as an example; it is short on purpose.
+//! A sample driver in Rust whose state survives kexec. It is short, to serve as an example.
 //!
-//! State: a page with a text, and its length. The page stays where it is, the length is written into the state tree. In
+//! State: a page with a text, and its length. The page stays in place, the length is written into the state tree. In
 //! the next kernel the driver finds its node, claims the page, and goes on.
 #![no_std]
 
@@ -27,7 +27,7 @@ struct Note {
 /// The note behind the C part's mutex; `None` until the module is ready.
 struct Locked(UnsafeCell<Option<Note>>);
 
-// SAFETY: `with` gives it to one thread at a time.
+// SAFETY: `with` gives the note to one thread at a time.
 unsafe impl Sync for Locked {}
 
 impl Locked {
@@ -65,7 +65,7 @@ impl Producer for Locked {
 
 static NOTE: Slot<Locked> = Slot::new(Locked(UnsafeCell::new(None)));
 
-/// Takes over the note that arrived: believes nothing that was not checked, and claims last.
+/// Takes over the note that arrived. Checks every value before it uses it, and claims last.
 fn inherit() -> Result<Note, Errno> {
     let node = Node::find_compatible(COMPATIBLE, None).ok_or(Errno::ENOENT)?;
     let len = usize::try_from(node.u64(c"len")?).map_err(|_| Errno::EINVAL)?;
@@ -87,7 +87,7 @@ fn start(owner: ThisModule) -> Result<(), Errno> {
     // SAFETY: this is the module's initialization, and its exit unregisters.
     unsafe { NOTE.register(owner) }?;
     let note = match inherit() {
-        // What cannot be had just now is too good to be replaced.
+        // A later load may still claim the old note, so do not replace it.
         Err(Errno::ENOMEM) => Err(Errno::ENOMEM),
         Err(_) => Memory::new(1).map(|page| Note {
             page,
@@ -114,7 +114,7 @@ fn start(owner: ThisModule) -> Result<(), Errno> {
 /// Called once, with `THIS_MODULE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kho_note_rs_init(owner: *mut c_void) -> c_int {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's promise.
     match start(unsafe { ThisModule::new(owner) }) {
         Ok(()) => 0,
         Err(error) => error.code(),
@@ -137,10 +137,10 @@ pub unsafe extern "C" fn kho_note_rs_exit() {
 ///
 /// # Safety
 ///
-/// A page to write to.
+/// `buf` is a page to write to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kho_note_rs_show(buf: *mut u8) -> isize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's promise.
     let buf = unsafe { core::slice::from_raw_parts_mut(buf, kho_driver::PAGE_SIZE) };
     NOTE.producer().with(|note| {
         let text = note
@@ -154,14 +154,14 @@ pub unsafe extern "C" fn kho_note_rs_show(buf: *mut u8) -> isize {
     })
 }
 
-/// Replaces the text. Fails in the active phase: the text is written down then, and must not change.
+/// Replaces the text. Fails in the active phase: the text is part of the handover then, and must not change.
 ///
 /// # Safety
 ///
-/// `len` readable bytes.
+/// `buf` has `len` readable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kho_note_rs_store(buf: *const u8, len: usize) -> isize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller's promise.
     let text = unsafe { core::slice::from_raw_parts(buf, len) };
     let result = NOTE.producer().with(|note| {
         let note = note

@@ -1,19 +1,19 @@
 //! The commands of the book and of the READMEs, and the scripts that run them in guests.
 //!
-//! A fenced block of commands (`console` or `sh`) says in its first line what becomes of it:
+//! The first line of a fenced block of commands (`console` or `sh`) says how the block is tested:
 //!
 //! ````text
 //! ```console run=NAME              the guest scenario NAME runs it, after all earlier blocks of that name
-//! ```console norun="why not"       nobody runs it; counted
+//! ```console norun="why not"       no guest runs it; counted
 //! ````
 //!
 //! In a `console` block a line that begins with `# ` or `$ ` is a command (`\` at its end continues it), and other
-//! lines are the output of the command. Output that is shown must be the output that is printed, except for numbers
-//! and their units, hashes and times; `...` alone in a line stands for any lines, and at the end of a line for the
-//! rest of it. A command must succeed, unless `echo $?` comes next, which shows the exit status of the command. A
-//! `kho exec` that succeeds ends a kernel: the commands after it run in the next kernel.
+//! lines are the output of the command. The command must print the shown output, except for numbers and their units,
+//! hashes and times; `...` alone in a line stands for any lines, and at the end of a line for the rest of it. A command
+//! must succeed, unless `echo $?` comes next, which shows the exit status of the command. A `kho exec` that succeeds
+//! ends a kernel: the commands after it run in the next kernel.
 //!
-//! A comment in the page, which is not shown, makes the things that a reader has and a guest lacks:
+//! A comment in the page, which readers do not see, makes things that a reader has and a guest lacks:
 //!
 //! ```text
 //! <!-- run=NAME
@@ -32,7 +32,7 @@ use kho_lab::workspace;
 /// Languages of blocks that hold commands.
 const COMMANDS: [&str; 4] = ["console", "sh", "bash", "shell"];
 
-/// Fate of a block: whether a guest runs it.
+/// Treatment of a block: whether a guest runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// The guest scenario of this name runs it.
@@ -41,7 +41,7 @@ pub enum Fate {
     Not(String),
 }
 
-/// One command and what it prints.
+/// One command and its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// Line in the page, from 1.
@@ -57,7 +57,7 @@ pub struct Command {
 pub struct Block {
     /// Path of the page, from the workspace's root.
     pub page: String,
-    /// Fate of the block.
+    /// Whether a guest runs the block.
     pub fate: Fate,
     /// Whether the block is a script that is not shown to readers.
     pub hidden: bool,
@@ -73,7 +73,7 @@ pub fn pages() -> Result<Vec<PathBuf>> {
         root.join("module/README.md"),
         root.join("module/khofs/README.md"),
     ];
-    // The summary is the order in which the book is read, and so the order in which its commands run.
+    // The summary gives the order in which readers read the book, and so the order in which its commands run.
     let book = root.join("docs/src");
     let summary = read(&book.join("SUMMARY.md"))?;
     pages.extend(
@@ -171,7 +171,7 @@ pub fn parse(page: &str, text: &str) -> Result<Vec<Block>> {
     Ok(out)
 }
 
-/// The program that a line calls, if it looks like a command for a shell.
+/// The program that a line calls, if the line looks like a shell command.
 fn command(line: &str) -> Option<&str> {
     const PROGRAMS: [&str; 12] = [
         "apt",
@@ -227,7 +227,7 @@ fn commands(lines: &[(usize, &str)]) -> Vec<Command> {
                 continued = command.ends_with('\\');
             }
             (_, None, Some(last)) => last.output.push((*text).to_owned()),
-            // Output of nothing: an elision at the start.
+            // Output without a command before it: an elision at the start.
             (_, None, None) => {}
         }
     }
@@ -269,7 +269,7 @@ pub fn scripts(name: &str, blocks: &[Block]) -> Result<Vec<String>> {
             let place = format!("{page}:{}", command.line);
             let text = command.text.as_str();
             if text == "echo $?" {
-                // What it shows was demanded of the command before.
+                // The test of the previous command has already checked this status.
                 continue;
             }
             let status = match block.commands.get(index + 1) {
@@ -384,7 +384,7 @@ kho: no
         assert!(error.to_string().starts_with("p.md:2: "), "{error}");
         assert!(parse("p.md", "```console norun=\"\"\n# kho exec\n```\n").is_err());
         assert!(parse("p.md", "```sh run=x\nkho exec\n```\n").is_err());
-        // Nor do they hide in another kind of block.
+        // Commands must not hide in another kind of block either.
         assert!(parse("p.md", "x\n\n    kho exec\n").is_err());
         assert!(parse("p.md", "```text\n# kho exec\n```\n").is_err());
         assert!(parse("p.md", "```text\nkhofs  vm\n```\n    as kho does\n").is_ok());

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::read;
 
-/// Returns the links of a page: line (from 1) and target. Text in blocks of code or between backticks is no link.
+/// Returns the links of a page: line (from 1) and target. Text in blocks of code or between backticks is not a link.
 pub fn targets(text: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (at, line) in prose(text) {
@@ -94,7 +94,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Derives the name of a heading as mdbook and forges do: lower case, spaces become hyphens, other punctuation goes.
+/// Derives the anchor of a heading as mdbook and forges do: lower case, hyphens for spaces, no other punctuation.
 fn anchor(title: &str) -> String {
     title
         .chars()
@@ -107,7 +107,7 @@ fn anchor(title: &str) -> String {
         .collect()
 }
 
-/// Lines outside of blocks of code, with their numbers.
+/// Lines outside blocks of code, with their numbers.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fenced = false;
     text.lines().enumerate().filter_map(move |(at, line)| {

@@ -1,4 +1,4 @@
-//! Bad input: each gets its own message and exit status, and changes nothing.
+//! Bad input: each kind gets its own message and exit status, and changes nothing.
 
 use crate::scenario::Scenario;
 
@@ -25,8 +25,8 @@ pub fn scenarios() -> Vec<Scenario> {
         "what keep, load, exec and restore refuse, on 6.1 and after a hop to 6.12",
     )
     .kernels(&["6.1", "6.12"])
-    // Too small for any kernel: loads on the first boot say another size, and later ones do not care. What fits
-    // must not depend on where the kernel happens to be.
+    // Too small for any kernel: loads on the first boot give another size, and later loads ignore it. Without KASLR,
+    // because whether an image fits must not depend on the kernel's address.
     .append("kho_scratch=1M nokaslr")
     .first(&script(include_str!("bad/input.sh")))
     .each(&script(include_str!("bad/restore.sh")))

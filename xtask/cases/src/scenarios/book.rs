@@ -1,5 +1,5 @@
-//! Every command of the book and the READMEs, run in order in guests. `crate::pages::blocks` describes how a page
-//! says so.
+//! Every command of the book and the READMEs, run in order in guests. `crate::pages::blocks` describes how a page marks
+//! its commands.
 
 use crate::pages::blocks::{self, Block};
 use crate::scenario::Scenario;
@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 /// Common beginning of the scripts of these guests.
 const LIB: &str = include_str!("book/lib.sh");
 
-/// A guest that pages name.
+/// A guest that the pages name.
 struct Guest {
     name: &'static str,
     kernels: &'static [&'static str],
@@ -120,21 +120,21 @@ mod tests {
         for guest in &GUESTS {
             fit(guest.name, guest.kernels, &blocks).unwrap();
         }
-        // Whoever adds a block that is not run adds it here too, with what runs the like of it.
+        // If you add a block that is not run, add it here with the test that runs similar commands.
         let others_run = [
             // khofs: `book-khofs`.
             ("README.md", 1),
-            // The tests themselves.
+            // These commands run the tests.
             ("README.md", 2),
             // `packages:cargo-install`, and the packages that every full system installs.
             ("README.md", 2),
-            // Every scenario with the module, which is built by the same `make`.
+            // Every scenario with the module runs the same `make`.
             ("module/README.md", 5),
             // `book-khofs`.
             ("module/khofs/README.md", 4),
             // `debian-*-packages`.
             ("docs/src/operations/packages.md", 2),
-            // `debian-*-services`; `debian-*-hostile` has kho in the place of kexec.
+            // `debian-*-services`; in `debian-*-hostile` kho replaces kexec.
             ("docs/src/operations/systemctl-kexec.md", 3),
             ("docs/src/operations/systemctl-kexec.md", 2),
             // `khofs-qemu`.
@@ -144,7 +144,7 @@ mod tests {
         assert!(run > 80, "{run} commands are run");
     }
 
-    /// A page that shows a driver shows one that is built and tested.
+    /// The driver that a page shows is the sample, which is built and tested.
     #[test]
     fn the_driver_in_rust_is_the_sample() {
         let root = kho_lab::workspace::root();

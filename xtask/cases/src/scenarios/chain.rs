@@ -1,4 +1,4 @@
-//! Things kept over hop after hop.
+//! Blobs, paths and memory that are kept over many hops.
 
 use crate::scenario::Scenario;
 use kho_lab::run::hop_times;
@@ -30,7 +30,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .each("fails grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob")
         .at(
             2,
-            // The last hop has a byte on its line that is no UTF-8.
+            // The command line of the last hop has a byte that is not UTF-8.
             include_str!("chain/five-level.sh"),
         )
         .at(

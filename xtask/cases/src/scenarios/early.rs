@@ -15,8 +15,8 @@ pub fn scenarios() -> Vec<Scenario> {
         .collect()
 }
 
-/// One hop from 6.1 into `kernel` with `count` reservations, of which each is checked before and after all free
-/// memory was written to.
+/// One hop from 6.1 into `kernel` with `count` reservations, each of which is checked before and after all free memory
+/// was overwritten.
 pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
     let mut names = kho_lab::kernel::names().into_iter();
     let kernel = names.find(|name| *name == kernel).unwrap_or("6.1");

@@ -41,7 +41,7 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .kernels(&["6.1", "6.12"])
         .restarts()
-        // A disk that is empty at first and keeps what is written to it for as long as QEMU runs.
+        // A disk that is empty at first and keeps its content as long as QEMU runs.
         .qemu(&[
             "-drive",
             "if=none,id=scratch,snapshot=on,format=raw,file.driver=null-co,file.size=64M,file.read-zeroes=on",
@@ -90,7 +90,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .step("after", |host| {
             let before = std::fs::read(host.dir.join("page")).context("the kept page")?;
             let page = first_page(host)?;
-            // Somebody else may have it by now; nobody has what was in it.
+            // The page may have a new owner, but its old content must be gone.
             let same = page.iter().zip(&before).filter(|(a, b)| a == b && **a != 0).count();
             ensure!(same < 200, "{same} bytes of the page are as they were");
             Ok(())
@@ -117,7 +117,7 @@ pub fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// Tests that kill commands at every single step, in guests that can be run one by one: together they take an hour.
+/// Tests that kill commands at every single step. Each runs in a separate guest, because together they take an hour.
 fn kill_all() -> Vec<Scenario> {
     let parts = [
         ("load", "keep load unload look"),
@@ -159,7 +159,7 @@ fn first_page(host: &Host<'_>) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// Flips a bit of each entry in the guest's memory: in bytes that nothing interprets, in an archive's header, and in
+/// Flips a bit of each entry in the guest's memory: in bytes that no program interprets, in an archive's header, and in
 /// the content of a file.
 fn flip(host: &mut Host<'_>) -> Result<()> {
     for (name, offset) in [("blob", 1000), ("srv-head", 520), ("srv-content", 300_000)] {
@@ -168,7 +168,7 @@ fn flip(host: &mut Host<'_>) -> Result<()> {
         let memory = host.memory()?;
         let mut byte = [0];
         memory.read_exact_at(&mut byte, address)?;
-        // One byte says little of whether this is the place, but it is not empty.
+        // One byte cannot show that the address is right, so check that the bytes there are not all zero.
         let mut page = [0; 512];
         memory.read_exact_at(&mut page, address)?;
         ensure!(

@@ -1,4 +1,4 @@
-//! Firmware that the next kernel must still be able to talk to.
+//! Firmware services that the next kernel must still be able to use.
 
 use crate::scenario::Scenario;
 use kho_lab::qemu::Firmware;
@@ -24,7 +24,7 @@ pub fn scenarios() -> Vec<Scenario> {
             kho-guest hash --same 'TPM event log' </sys/kernel/security/tpm0/binary_bios_measurements",
             "UEFI with a TPM: its event log is readable after each hop",
         ),
-        // A machine without ACPI would not even power off.
+        // Without ACPI the machine could not even power off.
         Scenario::new(
             "uefi-noruntime",
             "UEFI without runtime services, as PREEMPT_RT kernels have it: ACPI is there after each hop, on 5.10 too",

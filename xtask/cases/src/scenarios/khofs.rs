@@ -70,7 +70,7 @@ fn status() -> Scenario {
     .each(&script(include_str!("khofs/status-each.sh")))
 }
 
-/// So many entries, in a machine of so many MiB.
+/// Scenario with `entries` entries on a machine of `machine` MiB.
 fn tree(entries: u64, machine: u64) -> Scenario {
     let with_entries = |text: &str| script(&format!("KHO_ENTRIES={entries}\n{text}"));
     khofs(
@@ -106,7 +106,7 @@ fn frozen() -> Scenario {
     .each(&script(include_str!("khofs/frozen-each.sh")))
 }
 
-/// Kernels with folios of 2 MiB and without take turns.
+/// Scenario in which kernels with folios of 2 MiB and kernels without them alternate.
 fn fallback() -> Scenario {
     khofs(
         "khofs-fallback".to_owned(),
@@ -119,8 +119,8 @@ fn fallback() -> Scenario {
     .each(&script(include_str!("khofs/fallback.sh")))
 }
 
-/// Test of pages whose memory failed. 6.1 knows no failures of memory in the configuration that is used here; it has
-/// to know all the same which pages earlier kernels lost.
+/// Test of pages whose memory failed. 6.1, as configured here, does not handle memory failures, but it has to know
+/// which pages earlier kernels lost.
 fn poison() -> Scenario {
     khofs(
         "khofs-poison".to_owned(),
@@ -131,8 +131,8 @@ fn poison() -> Scenario {
     .each(&script(include_str!("khofs/poison.sh")))
 }
 
-/// A file of so many MiB in a machine of so many, in an instance that may have so many hundredths of it: more than
-/// the file, but less than the same part of what the file leaves.
+/// Scenario with a file of `file` MiB on a machine of `machine` MiB. The instance may hold `percent` of memory: more
+/// than the file, but less than the same percentage of the memory that the file leaves.
 fn memory(file: u64, machine: u64, percent: u64) -> Scenario {
     let with_size = |text: &str| {
         script(&format!(

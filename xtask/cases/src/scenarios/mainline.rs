@@ -1,4 +1,4 @@
-//! A kernel with Kexec HandOver of its own: what it shows is decoded, and held against what it says itself.
+//! A kernel with built-in Kexec HandOver: the decoded state is compared with the kernel's own reports.
 
 use crate::scenario::Scenario;
 use kho_lab::kernel::peer;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Scripts run as root by `sh -eu`, after `prelude.sh`, with `kho` and `kho-guest` (see its `--help`) in PATH; `cargo
-//! xtask vm --help` lists their environment. A test fails when a script does, when a hop does not arrive, and when any
-//! kernel prints a warning.
+//! xtask vm --help` lists their environment. A test fails if a script fails, if a hop does not arrive, or if any kernel
+//! prints a warning.
 
 mod bad_input;
 mod book;
@@ -29,7 +29,7 @@ mod trace;
 
 use crate::scenario::Scenario;
 
-/// Every guest test, by what it is about.
+/// Every guest test, grouped by subject.
 pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
     let mut groups = vec![
         ("Bad input", bad_input::scenarios()),
@@ -55,7 +55,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
     groups
 }
 
-/// Tests that wait for `--all`, because others of the standing run show the same beside more: the run has 90 minutes.
+/// Tests that run only with `--all`, because other tests of the standing run cover the same: the run has 90 minutes.
 const SHOWN_BY_OTHERS: [&str; 11] = [
     "bad-lockdown-confidentiality",
     "debian-12-packages",
@@ -83,7 +83,8 @@ mod tests {
 
     use super::*;
 
-    /// `sh -e` goes on behind `! COMMAND`, whatever became of it: such a line tests nothing, `fails COMMAND` does.
+    /// `sh -e` goes on after `! COMMAND` whether COMMAND succeeds or fails, so such a line tests nothing. `fails
+    /// COMMAND` does.
     #[test]
     fn no_line_of_a_script_negates_a_command_in_vain() {
         let mut vain = Vec::new();
@@ -116,7 +117,7 @@ mod tests {
                 shell.arg("-n").stdin(Stdio::piped());
                 let mut child = shell.stderr(Stdio::piped()).spawn().unwrap();
                 let mut input = child.stdin.take().unwrap();
-                // A shell that gives up early closes its end, and says why.
+                // A shell that gives up early closes its end; its standard error has the reason.
                 let _ = input.write_all(script.as_bytes());
                 drop(input);
                 let output = child.wait_with_output().unwrap();

@@ -1,14 +1,14 @@
-//! Every producer at once: what they hand over is valid in both kernels, in every form.
+//! All producers at once: the handed-over data is valid in both kernels, in every form.
 
 use crate::scenario::Scenario;
 
-/// A producer: it puts a node into a state tree.
+/// A producer and the shell commands that make it write a node.
 struct Producer {
-    /// Shell commands that make the producer do so, in the first kernel.
+    /// Shell commands that make the producer write its node, in the first kernel.
     setup: &'static str,
     /// `compatible` of the producer's node.
     node: &'static str,
-    /// The node is in the kernel's part, which the module shows; otherwise in the loader's tree.
+    /// Whether the node is in the kernel's part, which the module shows; otherwise it is in the loader's tree.
     of_module: bool,
 }
 
@@ -57,7 +57,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .iter()
         .map(|producer| format!("{}\n", producer.setup))
         .collect();
-    // Functions of the scripts: whether each producer's node is in what was dumped.
+    // Functions of the scripts: whether each producer's node is in the dump.
     let lines = format!(
         "drivers() {{\n{}}}\nloaders() {{\n{}}}\n",
         lines(true, "/tmp/drivers"),

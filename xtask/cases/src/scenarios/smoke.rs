@@ -34,7 +34,7 @@ pub fn scenarios() -> Vec<Scenario> {
         let file = host.dir.join("memory");
         host.qmp.save_memory(0xf_0000, 0x1_0000, &file)?;
         let bytes = std::fs::read(file)?;
-        // The entry of the BIOS at its reset vector is a far jump; empty memory would be zeroes.
+        // The BIOS has a far jump at its reset vector; empty memory would be zeros.
         anyhow::ensure!(
             bytes.get(0xfff0) == Some(&0xea),
             "the BIOS is not where it should be"

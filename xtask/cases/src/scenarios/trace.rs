@@ -78,7 +78,7 @@ pub fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Lines that a kernel told, by what they are and by the kernel's number.
+/// Lines that a kernel printed, by kind of line and number of the kernel.
 fn told(log: &str) -> BTreeMap<(usize, String), Vec<String>> {
     let mut told: BTreeMap<_, Vec<String>> = BTreeMap::new();
     let mut kernel = 0;
@@ -101,7 +101,7 @@ fn told(log: &str) -> BTreeMap<(usize, String), Vec<String>> {
     told
 }
 
-/// Line by line.
+/// Compares the lines of each kernel with those of the next.
 fn compare(outcome: &Outcome) -> Result<String> {
     let log = std::fs::read_to_string(&outcome.log)
         .with_context(|| format!("reading {}", outcome.log.display()))?;

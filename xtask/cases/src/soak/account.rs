@@ -1,4 +1,4 @@
-//! Account of the memory that stays reserved, by owner: memory without an owner has leaked.
+//! Account of the reserved memory, by owner: reserved memory without an owner has leaked.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::outside::{children, ranges};
 use kho_lab::run::Life;
 
-/// Memory that a kernel was given, in KiB.
+/// Memory that a kernel received, in KiB.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Account {
     /// Memory in the `mem` of all nodes, of the loader's tree and of the drivers' tree.
     pub owned: u64,
-    /// Part of `owned` that its driver takes when it is loaded, so that it is reserved no longer.
+    /// Part of `owned` that a driver claims when it is loaded, so that it is no longer reserved.
     pub claimed: u64,
-    /// Memory that early boot reserved beside `owned`: chain and tree, and slack, because ranges are few.
+    /// Memory that early boot reserved beside `owned`: chain, tree, and slack between merged ranges.
     pub beside: u64,
     /// Number of early reservations.
     pub ranges: usize,
@@ -37,7 +37,7 @@ impl Account {
     }
 
     fn add(tree: &Value, drivers: &Value) -> Result<Self> {
-        // By first address: the pages of the kernel's part itself are named in both.
+        // By first address: both trees name the pages of the kernel's part.
         let (mut owned, mut claimed) = (BTreeMap::new(), BTreeMap::new());
         collect(tree, &mut owned)?;
         collect(drivers, &mut owned)?;

@@ -1,10 +1,11 @@
-//! Many handovers in a row, everything at once, everything compared.
+//! Many handovers in a row, with all producers at once and all content compared.
 //!
-//! A number (the seed) decides what is kept in each kernel, how large it is, what becomes of it, how much memory is in use
-//! while the next kernel is loaded (and with it where things land), and which kernel comes next. Kept are blobs, directories,
-//! a sample driver's ring, files on khofs and the trace of each kernel. After each hop the guest overwrites its free memory and
-//! compares the hash of everything; before that the host reads what arrived from the memory of the machine itself and
-//! compares it with the hashes in the state tree, and those of files with what the kernel before said of them.
+//! A number (the seed) decides what is kept in each kernel, its sizes and its changes, how much memory is in use while
+//! the next kernel is loaded (and so the destinations of the load), and which kernel comes next. Kept are blobs,
+//! directories, a sample driver's ring, files on khofs and the trace of each kernel. After each hop the guest
+//! overwrites its free memory and compares the hash of everything. Before that, the host reads the arrived content from
+//! the memory of the machine and compares it with the hashes in the state tree; it compares files with the previous
+//! kernel's report of them.
 
 mod account;
 mod model;
@@ -15,7 +16,7 @@ use crate::scenario::Scenario;
 use outside::MEM_MIB;
 use report::Summary;
 
-/// The guest test for so many hops with this seed.
+/// The guest test with `hops` hops and this seed.
 pub fn scenario(name: &str, hops: usize, seed: u64) -> Scenario {
     let plan = model::Plan::new(hops, seed);
     let mut scenario = Scenario::new(

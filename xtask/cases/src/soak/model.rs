@@ -1,4 +1,4 @@
-//! Plan of a soak, worked out beforehand: the actions in each kernel.
+//! Plan of a soak, made before it starts: the actions in each kernel.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use kho_guest::random::Random;
 /// Kernels that take turns.
 const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
-/// The kernels of a run and what each of them does.
+/// The kernels of a run and the actions in each of them.
 pub struct Plan {
     /// Kernels in the order in which they run; one more than there are hops.
     pub kernels: Vec<&'static str>,
@@ -19,22 +19,22 @@ pub struct Plan {
 struct Entry {
     /// Name, unique for content: a change of content is a new entry.
     name: String,
-    /// A directory at `/srv/NAME`; a blob otherwise.
+    /// Whether the entry is a directory at `/srv/NAME`; otherwise it is a blob.
     directory: bool,
     bytes: u64,
     seed: u64,
-    /// Its directory was restored under the present kernel, so the next load reads it anew.
+    /// Whether the directory was restored under the present kernel, so that the next load reads it again.
     restored: bool,
 }
 
-/// A file on khofs. Its content follows from its seed.
+/// A file on khofs. The seed determines its content.
 struct File {
     name: String,
     bytes: u64,
     seed: u64,
 }
 
-/// A directory on khofs to which rounds of random operations are done, up to round `rounds`.
+/// A directory on khofs on which random operations run, up to round `rounds`.
 struct Churn {
     seed: u64,
     rounds: u64,
@@ -62,7 +62,7 @@ fn size(random: &mut Random) -> u64 {
 }
 
 impl Plan {
-    /// Plans a run of `hops` hops. Everything follows from `seed`.
+    /// Plans a run of `hops` hops. `seed` determines all of it.
     pub fn new(hops: usize, seed: u64) -> Self {
         let mut rng = Random(seed);
         let mut kernels = Vec::new();
@@ -73,7 +73,7 @@ impl Plan {
         let mut names = 0;
         let mut last = KERNELS.len();
         for hop in 0..=hops {
-            // Never the same kernel twice in a row.
+            // Two kernels in a row are never the same.
             let mut kernel = rng.index(KERNELS.len());
             while kernel == last {
                 kernel = rng.index(KERNELS.len());
@@ -82,7 +82,7 @@ impl Plan {
             kernels.push(KERNELS[kernel]);
             let mut script = String::from(COMMON);
             let _ = writeln!(script, "begin {} {}", entries.len(), files.len());
-            // Before anything is restored: with the module, what was restored goes back to the system.
+            // Before the first restore: with the module, restored memory goes back to the system.
             script.push_str("outside\n");
             for entry in &mut entries {
                 entry.restored = entry.directory && rng.below(2) == 0;
@@ -90,20 +90,21 @@ impl Plan {
             }
             change(&mut entries, &mut rng, &mut names, &mut script);
             if hop == 0 {
-                // Something of each kind from the start on.
+                // At least one entry of each kind from the start on.
                 for directory in [false, true, false, false] {
                     add(&mut entries, &mut rng, &mut names, &mut script, directory);
                 }
             }
             script.push_str("begin_khofs\n");
             if rng.below(4) == 0 {
-                // Also what comes from khofs into the page cache is nobody else's memory.
+                // Pages that come from khofs into the page cache must not be free memory either, so overwrite all free
+                // memory.
                 script.push_str("kho-guest fill\n");
             }
             on_khofs(&mut files, &mut churn, &mut rng, &mut names, &mut script);
             let _ = writeln!(script, "record_trace\nfinish {}", rng.below(64));
             if hop < hops {
-                // In the active phase: in place.
+                // The active phase allows writes in place only.
                 let at = rng.index(files.len());
                 files[at].seed = rng.below(1 << 30);
                 script.push_str(&files[at].write());
@@ -123,7 +124,7 @@ impl File {
     }
 }
 
-/// Looks at everything on khofs, then changes some of it.
+/// Compares everything on khofs, then changes some of it.
 fn on_khofs(
     files: &mut Vec<File>,
     churn: &mut Option<Churn>,
@@ -224,7 +225,7 @@ fn add(
     let entry = Entry {
         name: format!("{}{names}", if directory { "d" } else { "b" }),
         directory,
-        // A directory of all kinds of entries comes to some ten MiB by itself.
+        // A directory of all kinds of entries takes some ten MiB in addition.
         bytes: if directory { size(rng) / 8 } else { size(rng) }.min(MOST.saturating_sub(kept)),
         seed: rng.below(1 << 30),
         restored: false,
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(one.kernels.len(), 21);
         assert!(one.kernels.windows(2).all(|pair| pair[0] != pair[1]));
         assert_ne!(one.scripts, Plan::new(20, 8).scripts);
-        // All of it happens.
+        // The plan contains every kind of action.
         let all = one.scripts.concat();
         for word in [
             "\ncheck_blob",

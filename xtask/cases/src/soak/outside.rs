@@ -1,4 +1,4 @@
-//! Comparison of the content that arrived, from outside: in the file that is the machine's memory.
+//! Comparison of the arrived content from outside, in the file that holds the machine's memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -11,15 +11,15 @@ use super::outside::MEM_MIB;
 use kho_lab::command::today;
 use kho_lab::run::{Life, Outcome, hop_times};
 
-/// Limit, in KiB, by which memory under one kernel may differ between hops: the state, and memory that boot takes
-/// more or less of.
+/// Limit, in KiB, by which memory under one kernel may differ between hops: the state, and memory whose amount differs
+/// from boot to boot.
 const SPREAD_KIB: u64 = 2048;
 
-/// Limit, in KiB, of the memory that stays reserved although no node of a tree names it: the chain and the tree,
-/// which have pages of their own.
+/// Limit, in KiB, of the memory that stays reserved although no node of a tree names it: the chain and the tree, which
+/// have their own pages.
 const UNOWNED_KIB: u64 = 64;
 
-/// Limit, in KiB, of the memory that is left when everything was given back in the end: chain, tree, and the kernel's
+/// Limit, in KiB, of the memory that stays reserved after everything was given back: chain, tree, and the kernel's
 /// part.
 const LEFT_KIB: u64 = 1024;
 
@@ -27,20 +27,20 @@ const LEFT_KIB: u64 = 1024;
 pub struct Summary {
     /// Hops that arrived.
     hops: usize,
-    /// Comparisons of content inside of the guest, and the bytes of them.
+    /// Comparisons of content inside the guest, and the number of compared bytes.
     compared: u64,
     bytes: u64,
     /// Blobs and files of khofs compared from outside.
     outside: (u64, u64),
-    /// Traces that were those of the kernel before.
+    /// Traces that equalled those of the previous kernel.
     traces: usize,
-    /// Trees of random operations compared with the same ones on tmpfs.
+    /// Trees of random operations that were compared with the same operations on tmpfs.
     models: u64,
     /// Most bytes reserved at a time, KiB.
     most_reserved: u64,
     /// Largest difference of memory under one kernel, KiB.
     spread: u64,
-    /// Most memory that was reserved without an owner, and memory that was left in the end, in KiB.
+    /// Most memory that was reserved without an owner, and memory that was left at the end, in KiB.
     unowned: u64,
     left: u64,
     /// Numbers of early reservations, and the memory that they cover beside the handed-over memory, in KiB.
@@ -77,7 +77,7 @@ impl Summary {
         let lives = &outcome.lives;
         let total = numbers(lives, "MemTotal")?;
         let reserved = numbers(lives, "reserved")?;
-        // MemTotal and what is reserved for us make up the same under the same kernel.
+        // MemTotal plus the memory reserved for kho is constant under the same kernel.
         let mut extremes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let last = lives.last().context("nothing booted")?;
         let left: u64 = number(last, "left")?;

@@ -5,7 +5,7 @@ files=0
 models=0
 T=/sys/kernel/tracing
 
-# begin ENTRIES FILES: so many blobs and directories, and files on khofs, arrived.
+# begin ENTRIES FILES: ENTRIES blobs and directories, and FILES files on khofs, arrived.
 begin() {
 	entries=$1
 	files=$2
@@ -18,7 +18,7 @@ begin() {
 	begin_trace
 }
 
-# report_memory TOTAL RESERVED: under these names.
+# report_memory TOTAL RESERVED: reports both amounts of memory under these names.
 report_memory() {
 	awk '/^MemTotal/ { print $2 }' /proc/meminfo | kho-guest report $1
 	kho-guest kept | kho-guest report $2
@@ -39,7 +39,7 @@ begin_ring() {
 	echo "record of hop $KHO_HOP" >$ring/add
 }
 
-# The trace and the beginning of the log of the kernel before, as it showed them itself.
+# The trace and the beginning of the log of the previous kernel, as that kernel itself showed them.
 begin_trace() {
 	[ "$KHO_HOP" != 0 ] || {
 		kho keep --trace --trace-size 1M >/dev/null
@@ -73,7 +73,7 @@ record_trace() {
 	kho-guest same release-$KHO_HOP $KHO_RELEASE
 }
 
-# What arrived on khofs; a mapping was written to up to the moment of the jump.
+# The arrived files on khofs; a mapping was written to up to the moment of the jump.
 begin_khofs() {
 	before=$(kho-guest boottime)
 	mkdir /k
@@ -87,7 +87,7 @@ begin_khofs() {
 	dd if=/dev/zero of=/k/map bs=64k count=16 conv=notrunc 2>/dev/null
 }
 
-# write_file NAME BYTES SEED: a new one, or what was there is overwritten.
+# write_file NAME BYTES SEED: writes a new file, or overwrites an existing one.
 write_file() {
 	kho-guest bytes $2 --seed $3 >/tmp/new
 	kho-guest hash --same $1.$3 </tmp/new
@@ -123,7 +123,7 @@ check_churn() {
 	count $(($(du -sk /k/churn | cut -f 1) << 10))
 }
 
-# Everything that was done to it, done again on tmpfs.
+# Repeats all random operations on tmpfs and compares.
 end_churn() {
 	mkdir /tmp/churn
 	kho-guest churn /tmp/churn --seed $1 --last $2 --steps 80
@@ -160,14 +160,14 @@ check_blob() {
 	count $2
 }
 
-# To its place: the next load reads it there again.
+# Restores the directory to its place: the next load reads it from there again.
 restore_directory() {
 	kho restore $1 >/dev/null
 	kho-guest hash-tree /srv/$1 --same $1
 	count $2
 }
 
-# Elsewhere: the next load carries on what arrived, where it is.
+# Restores the directory elsewhere: the next load carries the arrived content on, in place.
 look_at_directory() {
 	mkdir /tmp/look
 	kho restore --into /tmp/look $1 >/dev/null
@@ -181,7 +181,7 @@ remove() {
 	rm -rf /srv/$1
 }
 
-# The host compares what arrived in the memory of the machine.
+# The host compares the arrived content in the memory of the machine.
 outside() {
 	kho-guest report entries $entries
 	kho-guest report files $files
@@ -195,7 +195,7 @@ json() {
 	"$@" --json | tr -d '\n' | sed 's/  *//g'
 }
 
-# finish MIB: loads while so much memory is in use.
+# finish MIB: loads the next kernel while MIB of memory are in use.
 finish() {
 	kho-guest report compared $compared
 	kho-guest report compared-bytes $compared_bytes
@@ -209,7 +209,7 @@ finish() {
 	kho-guest loaded
 }
 
-# The last things, in the active phase. What is written from now on arrives too.
+# The last steps, in the active phase. Content that is written from now on arrives too.
 leave() {
 	# shellcheck disable=SC2046
 	(cd /k/files && kho-guest map where $(ls)) | kho-guest report where
@@ -218,7 +218,7 @@ leave() {
 	umount -l /k
 }
 
-# In the last kernel: everything that arrived is given up, so nothing may be left.
+# In the last kernel: releases everything that arrived, so that nothing may be left.
 give_back() {
 	rm -r /k/*
 	umount /k

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::control;
 
-/// Prints the digest of the tree and, when asked, a line per entry; tells the host when there is a key for it.
+/// Prints the digest of the tree and, if `verbose`, a line per entry; reports it to the host if `same` is a key.
 pub fn print_hash(dir: &Path, verbose: bool, same: Option<String>) -> Result<()> {
     let mut walk = Walk {
         root: dir,
@@ -35,7 +35,7 @@ pub fn print_hash(dir: &Path, verbose: bool, same: Option<String>) -> Result<()>
     tell(same, digest, walk.bytes)
 }
 
-/// Prints the digest of standard input; tells the host when there is a key for it.
+/// Prints the digest of standard input; reports it to the host if `same` is a key.
 pub fn hash_stdin(same: Option<String>) -> Result<()> {
     let (digest, bytes) = hash(&mut std::io::stdin().lock()).context("reading standard input")?;
     println!("{digest}");
@@ -50,7 +50,7 @@ fn tell(key: Option<String>, digest: String, bytes: u64) -> Result<()> {
 
 struct Walk<'a> {
     root: &'a Path,
-    /// First name under which each multiply linked file was met.
+    /// First name of each file with several links.
     first_names: HashMap<(u64, u64), PathBuf>,
     lines: Vec<String>,
     /// Bytes of contents read.

@@ -13,7 +13,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, mknodat, utimensat,
 };
 
-/// Writes `len` bytes that follow from `seed` to standard output.
+/// Writes `len` bytes to standard output, which `seed` determines.
 pub fn bytes(len: u64, seed: u64) -> Result<()> {
     let mut out = std::io::stdout().lock();
     Random(seed)
@@ -53,7 +53,7 @@ struct Maker {
 }
 
 impl Maker {
-    /// Names and sizes that code likes to get wrong.
+    /// Names and sizes that programs often handle wrongly.
     fn oddities(&mut self, dir: &Path) -> Result<()> {
         let odd = dir.join("odd");
         std::fs::create_dir(&odd)?;
@@ -90,7 +90,7 @@ impl Maker {
                 self.dirs.push(dir);
             }
             let len = self.random.below(typical * 2).min(bytes);
-            // Always some progress, whatever the numbers drawn.
+            // At most one file in 16 is empty, so that the loop ends for all random numbers.
             let len = if len == 0 && index % 16 != 0 {
                 bytes.min(1)
             } else {
@@ -103,7 +103,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Data, a hole, data; and a file that is nothing but a hole.
+    /// A file of data, a hole and data; and a file that is one hole.
     fn sparse(&mut self, dir: &Path) -> Result<()> {
         let path = dir.join("sparse");
         let mut file = File::create(&path)?;
@@ -139,7 +139,7 @@ impl Maker {
         Ok(())
     }
 
-    /// So many small entries of all kinds, in random directories.
+    /// Many small entries of all kinds, in random directories.
     fn many(&mut self, entries: u64) -> Result<()> {
         for index in 0..entries {
             let path = self.random_dir().join(format!("m{index}"));
@@ -181,7 +181,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Directories last, deepest first: making entries changes their times.
+    /// Sets times of directories last, deepest first, because making entries changes them.
     fn finish(&mut self) -> Result<()> {
         let mut dirs = self.dirs.clone();
         dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::kernel::Kernel;
 use crate::system::System;
 
-/// Kernel command line of every stage: all messages on the first serial port from the first instruction on, and a
-/// panic ends the guest. The timer is not tested: on a host with too much to do, an emulated timer misses ticks, and
-/// the kernel takes it for broken and panics (KVM guests leave the test out by themselves: arch/x86/kernel/kvm.c).
+/// Kernel command line of every stage: all messages go to the first serial port from the first instruction on, and a
+/// panic ends the guest. The kernel does not test the timer: on a busy host an emulated timer misses ticks, and the
+/// kernel takes it for broken and panics (KVM guests skip the test themselves: arch/x86/kernel/kvm.c).
 pub(super) const CMDLINE: &str = "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 \
                        rcupdate.rcu_cpu_stall_timeout=60 no_timer_check";
 
@@ -22,13 +22,13 @@ pub struct Contents {
     pub append: String,
     /// More modules.
     pub modules: Vec<String>,
-    /// Our own modules to load, in this order, in kernels that they were built for.
+    /// kho's modules to load, in this order, in kernels for which they were built.
     pub ours: Vec<String>,
     /// Files for the scripts, found at `$KHO_FILES`.
     pub files: Vec<PathBuf>,
     /// Folders whose contents scripts find together at `/media/root`.
     pub roots: Vec<PathBuf>,
-    /// A full system that boots by itself, in place of `kernels`: there is one script for each of its boots.
+    /// A full system that boots by itself, in place of `kernels`, with one script for each of its boots.
     pub system: Option<System>,
 }
 

@@ -35,7 +35,7 @@ impl Archive {
         self.entry(name, CHARACTER | mode, (major, minor), &[]);
     }
 
-    /// The archive with its end.
+    /// Returns the complete archive.
     pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
@@ -51,7 +51,7 @@ impl Archive {
             0,
             links,
             0,
-            // Sizes have 32 bits in this format; a guest with an initramfs of 4 GiB would not boot anyway.
+            // Sizes have 32 bits in this format; a guest with an initramfs of 4 GiB would not boot.
             u32::try_from(content.len()).unwrap_or(u32::MAX),
             0,
             0,

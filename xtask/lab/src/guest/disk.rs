@@ -11,7 +11,7 @@ use crate::host;
 /// Makes a file system image with the contents of a folder.
 pub fn make(tree: &Path, image: &Path) -> Result<()> {
     let (bytes, files) = size(tree).with_context(|| format!("measuring {}", tree.display()))?;
-    // Blocks are rounded up per file; inodes, bitmaps and directories take a little.
+    // Room for rounding each file up to blocks, and for inodes, bitmaps and directories.
     let len = (bytes + files * 8192) * 21 / 20 + (8 << 20);
     File::create(image)
         .and_then(|file| file.set_len(len.next_multiple_of(1 << 20)))

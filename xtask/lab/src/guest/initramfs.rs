@@ -30,13 +30,13 @@ const DIRECTORIES: [&str; 18] = [
     "lib/guest-modules",
 ];
 
-/// The archive, uncompressed: unpacking takes a guest under TCG longer than reading.
+/// The archive, uncompressed: for a guest under TCG, decompressing takes longer than reading.
 pub fn build(init: &Path, busybox: &Path, modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in DIRECTORIES {
         archive.directory(name, if name == "tmp" { 0o1777 } else { 0o755 });
     }
-    // The kernel opens this for PID 1 before anything is mounted.
+    // The kernel opens this device for PID 1 before it mounts anything.
     archive.character_device("dev/console", 0o600, 5, 1);
     archive.file(
         "etc/passwd",

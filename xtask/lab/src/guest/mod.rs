@@ -22,7 +22,7 @@ use tree::{copy, finish, write, write_script};
 /// Modules that every guest needs to find its disk.
 const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_rng"];
 
-/// Writes everything that a guest boots from into a folder.
+/// Writes all files from which a guest boots into a folder.
 pub fn prepare(
     contents: &Contents,
     programs: &Programs,

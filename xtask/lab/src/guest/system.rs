@@ -1,4 +1,4 @@
-//! Files that a full system boots from.
+//! Files from which a full system boots.
 
 use std::path::Path;
 
@@ -11,8 +11,9 @@ use crate::qemu::Media;
 use crate::system::System;
 use crate::workspace::Programs;
 
-/// Writes the disk of a full system, as [`super::prepare`] does for kernels. The kernel and the initrd are those of
-/// the system, and its own units start the scripts. The command under test is not on the disk: it comes in a package.
+/// Writes the disk of a full system, as [`super::prepare`] does for kernels. The kernel and the initrd are those of the
+/// system, and units of the system start the scripts. The disk does not hold the command under test: a package installs
+/// it.
 pub fn prepare(
     system: &System,
     contents: &Contents,

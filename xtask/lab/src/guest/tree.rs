@@ -1,4 +1,4 @@
-//! The files that become a guest's disk.
+//! The files of a guest's disk.
 
 use std::path::Path;
 use std::process::Command;
@@ -48,7 +48,7 @@ pub(super) fn finish(
     disk::make(tree, disk)
 }
 
-/// Copies a file, to a folder that is made.
+/// Copies a file and makes its folder.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     make_parent(to)?;
     std::fs::copy(from, to)
@@ -56,7 +56,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file, in a folder that is made.
+/// Writes a file and makes its folder.
 pub(super) fn write(to: &Path, content: &[u8]) -> Result<()> {
     make_parent(to)?;
     std::fs::write(to, content).with_context(|| format!("writing {}", to.display()))

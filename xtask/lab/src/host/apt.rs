@@ -1,4 +1,4 @@
-//! apt with private lists, a private cache and a private list of sources, so that the machine's own are left alone.
+//! apt with private lists, a private cache and a private list of sources, so that the machine's own stay unchanged.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::sources;
 use crate::cache::{Cache, Lock};
 
-/// Package lists older than this are fetched again before something is looked up in them.
+/// Age above which package lists are fetched again before a lookup.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
 /// A private apt that knows some suites of the machine's own Debian mirror.
@@ -106,14 +106,14 @@ impl Apt {
         Ok(found)
     }
 
-    /// Downloads packages, verified by apt, into `to`; gives the files in the order asked for.
+    /// Downloads packages, verified by apt, into `to`. Returns the files in the order of `packages`.
     pub fn download(&self, packages: &[Package], to: &Path) -> Result<Vec<PathBuf>> {
         for package in packages {
             eprintln!("xtask: downloading {} {}", package.name, package.version);
         }
         let mut command = self.command("apt-get");
         command.current_dir(to).args(["-q", "download"]);
-        // apt gives up its rights for a user of its own that cannot enter this folder; it would warn about it.
+        // apt would switch to its own user, who cannot enter this folder, and would warn about it.
         command.args(["-o", "APT::Sandbox::User=root"]);
         command.args(
             packages
@@ -143,8 +143,8 @@ impl Apt {
         packages.iter().map(file_of).collect()
     }
 
-    /// Downloads packages and everything that they depend on, as for a machine that has nothing, into `to`. They come
-    /// from `suites` alone, which are among those of this apt, preferably from the last.
+    /// Downloads packages and all their dependencies into `to`, as for a machine without any packages. They come only
+    /// from `suites`, which have to be among those of this apt, preferably from the last suite.
     pub fn download_closure(
         &self,
         packages: &[&str],
@@ -178,7 +178,7 @@ impl Apt {
                 empty.join("extended").display()
             ),
             format!("Dir::Cache::archives={}", archives.display()),
-            // What is installed here is part of those caches.
+            // These caches hold the packages that are installed on this machine.
             "Dir::Cache::pkgcache=".to_owned(),
             "Dir::Cache::srcpkgcache=".to_owned(),
             format!("Dir::Etc::sourcelist={}", list.display()),
@@ -244,14 +244,14 @@ impl Apt {
         Ok(files)
     }
 
-    /// apt's own configuration applies (proxies, time outs …), except for where things lie.
+    /// apt's own configuration applies (proxies, time outs …), except for paths.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let dir = self.dir.display();
         for option in [
             format!("Dir::State={dir}"),
             format!("Dir::State::lists={dir}/lists"),
-            // What is installed, and what was installed only as a dependency, remains the machine's business.
+            // The machine's own apt keeps the record of installed packages and of those that are only dependencies.
             "Dir::State::status=/var/lib/dpkg/status".to_owned(),
             "Dir::State::extended_states=/var/lib/apt/extended_states".to_owned(),
             format!("Dir::Cache={dir}/cache"),
@@ -268,7 +268,7 @@ impl Apt {
         command
     }
 
-    /// Runs quietly; shows everything that was said when it fails.
+    /// Runs a command quietly. If it fails, shows all its output.
     fn succeed(&self, command: &mut Command, what: &str) -> Result<()> {
         let output = command
             .output()

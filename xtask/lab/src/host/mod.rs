@@ -1,4 +1,4 @@
-//! This machine: the packages that it lacks, and where it gets Debian from.
+//! This machine: the packages that it lacks, and its sources of Debian packages.
 
 pub mod apt;
 mod needs;

@@ -1,4 +1,4 @@
-//! Makes the machine ready: finds what is missing, says what it will install, installs it.
+//! Prepares this machine: finds missing programs and files, says which packages it will install, and installs them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,28 +9,28 @@ use super::apt::Apt;
 use super::sources::CODENAME;
 use crate::cache::Cache;
 
-/// Suite that has the QEMU that is new enough.
+/// Suite that has a new enough QEMU.
 const BACKPORTS: &str = "bookworm-backports";
 
 const QEMU: &str = "qemu-system-x86";
 
-/// The suites that packages for this machine come from.
+/// The suites of the packages for this machine.
 const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", BACKPORTS];
 
-/// Oldest QEMU that is new enough: older ones corrupt guests under TCG with several processors.
+/// Oldest accepted version of QEMU: older ones corrupt guests under TCG with several processors.
 const OLDEST_QEMU: (u32, u32) = (10, 0);
 
-/// Sign that a need is met on this machine.
+/// Condition that shows that a need is met.
 pub enum Sign {
-    /// A program of this name is there.
+    /// A program of this name exists.
     Program(&'static str),
-    /// This file is there.
+    /// This file exists.
     File(&'static str),
-    /// A QEMU is there that is new enough.
+    /// A QEMU is installed and new enough.
     Qemu,
 }
 
-/// Something that is needed, and the package that has it.
+/// A need of this machine, and the package that meets it.
 pub struct Need {
     sign: Sign,
     package: &'static str,
@@ -89,12 +89,12 @@ const NEEDS: [Need; 10] = [
     },
 ];
 
-/// Checks everything that guests need and installs what is missing.
+/// Checks all that guests need and installs the missing packages.
 pub fn prepare(cache: &Cache) -> Result<()> {
     require(cache, "run guests", &NEEDS)
 }
 
-/// Checks everything that is needed for a purpose (`run guests`) and installs what is missing, after saying so.
+/// Checks all that a purpose (`run guests`) needs. Says which packages are missing, and installs them.
 pub fn require(cache: &Cache, purpose: &str, needs: &[Need]) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(

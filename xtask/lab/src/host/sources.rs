@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// The Debian release that the machine is prepared for, and from which the first guest kernel comes.
+/// The Debian release of this machine, from which the first guest kernel comes too.
 pub const CODENAME: &str = "bookworm";
 
 /// One source of packages, with the fields that a deb822 file has.
@@ -17,7 +17,7 @@ pub struct Source {
     options: Vec<(String, String)>,
 }
 
-/// Finds the configured source that serves the archive of this release, whatever mirror it names.
+/// Finds the configured source that serves the archive of this release, from any mirror.
 pub fn debian(etc_apt: &Path, codename: &str) -> Result<Source> {
     let all = read(etc_apt)?;
     all.into_iter().find(|source| source.is_debian(codename)).with_context(|| {
@@ -28,7 +28,7 @@ pub fn debian(etc_apt: &Path, codename: &str) -> Result<Source> {
     })
 }
 
-/// The contents of a deb822 sources file with these suites of that source's mirror.
+/// The content of a deb822 sources file with these suites of that source's mirror.
 pub fn render(source: &Source, suites: &[&str]) -> String {
     let mut text = format!(
         "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\n",
@@ -44,7 +44,7 @@ pub fn render(source: &Source, suites: &[&str]) -> String {
 impl Source {
     fn is_debian(&self, codename: &str) -> bool {
         let signed_by = self.option("Signed-By");
-        // Third parties use Debian's code names too; they bring their own keys or their own components.
+        // Third parties use Debian's code names too, with their own keys or components.
         let keyring = signed_by.is_none_or(|value| value.contains("debian-archive-"));
         keyring
             && self.option("Enabled").is_none_or(|value| value != "no")
@@ -133,7 +133,7 @@ fn list_option(word: &str) -> Option<(String, String)> {
         "check-valid-until" => "Check-Valid-Until",
         "check-date" => "Check-Date",
         "allow-insecure" => "Allow-Insecure",
-        // The rest narrows what is fetched (arch, lang, pdiffs …) and does not concern this use.
+        // Other options narrow the download (arch, lang, pdiffs …) and do not matter here.
         _ => return None,
     };
     Some((name.to_owned(), value.to_owned()))

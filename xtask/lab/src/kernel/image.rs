@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::modules::{self, Module};
 
-/// The suites that guest packages come from.
+/// The suites of guest packages.
 pub const SUITES: [&str; 4] = [
     "bookworm",
     "bookworm-backports",
@@ -17,15 +17,15 @@ pub const SUITES: [&str; 4] = [
 /// A kernel ready to be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// As the user named it.
+    /// Name that the user gave.
     pub name: String,
     /// The bzImage.
     pub image: PathBuf,
-    /// The suite that it came from.
+    /// Suite of the kernel's package.
     pub suite: Option<&'static str>,
-    /// Folder with our modules built for it, if they are wanted.
+    /// Folder with kho's modules for this kernel, if they are wanted.
     pub ours: Option<PathBuf>,
-    /// `/lib/modules/RELEASE`, if it came with one.
+    /// `/lib/modules/RELEASE`, if the kernel has one.
     pub(super) modules: Option<PathBuf>,
 }
 
@@ -41,7 +41,7 @@ impl Kernel {
         })
     }
 
-    /// Returns the path of the kernel's configuration; `None` if its package brings none.
+    /// Returns the path of the kernel's configuration; `None` if its package has none.
     pub fn config(&self) -> Option<PathBuf> {
         let name = format!("config-{}", self.release().ok()?);
         // `lib/modules/RELEASE` and `usr/lib/modules/RELEASE`: the package's root is above them.

@@ -1,7 +1,7 @@
-//! Which kernel modules a guest needs, and what they need in turn.
+//! The kernel modules that a guest needs, and their dependencies.
 //!
-//! Debian's packages have no `modules.dep` (depmod makes it at installation), so dependencies are read from where
-//! depmod's `modprobe` counterpart trusts them least and the loader most: the `depends=` entry in each module.
+//! Debian's packages have no `modules.dep` (depmod makes it at installation). So this module reads the dependencies
+//! from the `depends=` entry in each kernel module, which depmod does not use.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,7 +22,7 @@ pub struct Module {
     pub content: Vec<u8>,
 }
 
-/// The wanted modules and their dependencies, each after what it depends on.
+/// The wanted modules and their dependencies. Each module comes after its dependencies.
 pub fn closure(dir: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut files = HashMap::new();
     let kernel = dir.join("kernel");
@@ -34,7 +34,8 @@ pub fn closure(dir: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     Ok(order)
 }
 
-/// A module that is no file is built in or does not exist: the guest's kernel will say so when it matters.
+/// Adds a module after its dependencies. A module without a file is built in or does not exist; if it is missing, the
+/// guest's kernel reports that.
 fn add(name: &str, files: &HashMap<String, PathBuf>, order: &mut Vec<Module>) -> Result<()> {
     let Some(path) = files.get(name) else {
         return Ok(());

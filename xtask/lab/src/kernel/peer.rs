@@ -1,4 +1,4 @@
-//! A mainline kernel with Kexec HandOver of its own, built from Debian's sources: no distribution ships one.
+//! A mainline kernel with built-in Kexec HandOver, built from Debian's sources.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,7 +55,7 @@ fn folder(cache: &Cache) -> PathBuf {
     cache.path(&format!("peer/{hash}"))
 }
 
-/// Removes what was built, so that it is built again.
+/// Removes the built kernel, so that it is built again.
 pub fn forget(cache: &Cache) -> Result<()> {
     match folder(cache).exists() {
         true => std::fs::remove_dir_all(folder(cache)).context("removing the kernel that is there"),
@@ -63,7 +63,7 @@ pub fn forget(cache: &Cache) -> Result<()> {
     }
 }
 
-/// Builds the kernel unless it is there. Returns the path of the bzImage.
+/// Builds the kernel unless it exists. Returns the path of the bzImage.
 pub fn build(cache: &Cache) -> Result<PathBuf> {
     let _lock = cache.lock("peer")?;
     let path = folder(cache);
@@ -118,7 +118,7 @@ fn compile(source: &Path, out: &Path) -> Result<()> {
         succeed_shown(&mut command)
     };
     make(&["tinyconfig"])?;
-    // The last word on an option counts.
+    // If an option is set twice, the last line counts.
     let config = out.join(".config");
     let mut text = std::fs::read_to_string(&config)
         .with_context(|| format!("reading {}", config.display()))?;
@@ -140,7 +140,7 @@ fn compile(source: &Path, out: &Path) -> Result<()> {
     make(&[&format!("-j{processors}"), "bzImage"])
 }
 
-/// Installs what the build needs and this machine lacks, after saying so.
+/// Installs the tools that the build needs and this machine lacks, after listing them.
 fn tools(cache: &Cache) -> Result<()> {
     let missing: Vec<&str> = TOOLS
         .iter()

@@ -12,16 +12,16 @@ use crate::cache::Cache;
 use crate::deb;
 use crate::host::apt::{Apt, Package};
 
-/// A newer kernel is looked for when the last look is older than this.
+/// Age above which the store looks for a newer kernel again.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The suite of the oldest kernel. It has lists of its own: when the mirror drops it, the others remain.
+/// The suite of the oldest kernel. It has separate lists: if the mirror drops the suite, the other lists remain.
 const OLD_SUITE: &str = "bullseye";
 
-/// The suite of the release that is being made. It has lists of its own: they change every day.
+/// The suite of the coming release. It has separate lists, because they change every day.
 const TESTING_SUITE: &str = "forky";
 
-/// Flavour of the kernel that is installed in a guest if the kernel's name says nothing else.
+/// Flavour of the kernel that is installed in a guest if the kernel's name has no flavour.
 const FLAVOUR: &str = "cloud-amd64";
 
 /// Kernel series and the suite that has it.
@@ -32,7 +32,7 @@ const SERIES: [(&str, &str); 4] = [
     ("7.3", "trixie-backports"),
 ];
 
-/// The kernels that are known by name.
+/// Names of the known kernels.
 pub fn names() -> [&'static str; 4] {
     SERIES.map(|(series, _)| series)
 }
@@ -98,7 +98,7 @@ impl<'a> Store<'a> {
             for suite in SUITES {
                 found.extend(apt.packages(suite, |name| name == "rust-src")?);
             }
-            // The upstream version is followed by what Debian did to it: `+dfsg1-2`.
+            // Debian's revision follows the upstream version: `+dfsg1-2`.
             found.retain(|package| {
                 let rest = package.version.strip_prefix(version);
                 rest.is_some_and(|rest| rest.starts_with(['+', '-']))
@@ -110,7 +110,7 @@ impl<'a> Store<'a> {
         })
     }
 
-    /// trace-cmd with everything that it needs to run where no system is: the loader, the C library, its libraries.
+    /// trace-cmd with everything that it needs to run without an installed system: the loader and the libraries.
     pub fn trace_cmd(&self) -> Result<Vec<PathBuf>> {
         const PACKAGES: [&str; 6] = [
             "trace-cmd",
@@ -156,12 +156,12 @@ impl<'a> Store<'a> {
             .collect()
     }
 
-    /// The folder with the unpacked packages that `find` names.
+    /// The folder with the unpacked packages that `find` returns.
     fn packages(&self, name: &str, find: impl Fn(&Apt) -> Result<Vec<Package>>) -> Result<PathBuf> {
         self.remembered(name, || self.fetch(self.apt()?, name, &find))
     }
 
-    /// The folder with the unpacked packages that `find` names, all of which are of this suite.
+    /// The folder with the unpacked packages that `find` returns, all from this suite.
     fn packages_of(
         &self,
         suite: &str,
@@ -171,8 +171,8 @@ impl<'a> Store<'a> {
         self.remembered(name, || self.fetch(self.apt_of(suite)?, name, &find))
     }
 
-    /// The folder of the cache that `make` names and fills. The name is remembered for some days, and for longer
-    /// when `make` fails, as it does when the mirror cannot be reached.
+    /// The folder of the cache that `make` names and fills. The store remembers the name for some days, and longer if
+    /// `make` fails, for example because the mirror cannot be reached.
     pub fn remembered(&self, name: &str, make: impl Fn() -> Result<String>) -> Result<PathBuf> {
         let _lock = self.cache.lock(name)?;
         let record = self.cache.dir("found")?.join(format!("{name}.json"));
@@ -206,12 +206,12 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// apt with the lists of all suites that guests are made of.
+    /// apt with the lists of all suites of guest packages.
     pub fn apt(&self) -> Result<Apt> {
         Apt::open(self.cache, "guest", &SUITES)
     }
 
-    /// apt with the lists that a suite is among.
+    /// apt with lists that include this suite.
     pub fn apt_of(&self, suite: &str) -> Result<Apt> {
         match suite {
             OLD_SUITE => Apt::open(self.cache, "guest-old", &[OLD_SUITE]),
@@ -242,7 +242,7 @@ impl<'a> Store<'a> {
     }
 }
 
-/// Record of the folder that the packages of one name were unpacked to. The age of the record is the age of the
+/// Record of the folder into which the packages of one name were unpacked. The age of the record is the age of the
 /// knowledge.
 #[derive(Serialize, Deserialize)]
 struct Found {
@@ -261,14 +261,14 @@ impl Found {
     }
 }
 
-/// Series, suite and flavour behind a name.
+/// Series, suite and flavour for a name.
 fn known(name: &str) -> Option<(&'static str, &'static str, &str)> {
     let (wanted, flavour) = name.split_once('-').unwrap_or((name, FLAVOUR));
     let &(series, suite) = SERIES.iter().find(|(series, _)| *series == wanted)?;
     matches!(flavour, "cloud-amd64" | "amd64").then_some((series, suite, flavour))
 }
 
-/// The newest image package of a series and those that it is split into.
+/// The newest image package of a series, and its parts.
 fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Package>> {
     let is_of_series = |release: &str| {
         release
@@ -276,7 +276,7 @@ fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Pac
             .and_then(|rest| rest.strip_prefix('.'))
             .is_some_and(|rest| {
                 let number = rest.trim_end_matches(flavour);
-                // `6.12.3+deb12-rt-amd64` is another flavour, and so is `-cloud-amd64` when plain amd64 is asked for.
+                // `6.12.3+deb12-rt-amd64` is another flavour; so is `-cloud-amd64` if plain amd64 is wanted.
                 rest.ends_with(flavour)
                     && number.ends_with('-')
                     && !number.contains("-rt-")
@@ -298,7 +298,7 @@ fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Pac
     let image = version::newest(images.cloned().collect())
         .with_context(|| format!("{suite} has no linux-image-{series}.*-{flavour}"))?;
     let release = release_of(&image.name, "image").unwrap_or_default();
-    // Since 7.x the image package only pulls in its parts.
+    // Since 7.x the image package only depends on its parts.
     let is_part = |package: &&Package| {
         package.version == image.version
             && ["binary", "modules", "base"]
@@ -309,7 +309,7 @@ fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Pac
     Ok(std::iter::once(image.clone()).chain(parts).collect())
 }
 
-/// The kernel in a folder of unpacked packages, whichever way they are laid out.
+/// The kernel in a folder of unpacked packages, in any of their layouts.
 fn in_packages(name: &str, dir: &Path, suite: &'static str) -> Result<Kernel> {
     let modules = first_existing(dir, &["lib/modules", "usr/lib/modules"])?;
     let modules = only_entry(&modules, "")?;

@@ -60,7 +60,7 @@ fn text(one: &str, other: &str) -> Ordering {
     weights(one).cmp(&weights(other))
 }
 
-/// Tilde, then the end (1), then letters, then everything else.
+/// Rank of a letter: tilde, then the end (1), then letters, then all other characters.
 fn weight(letter: char) -> u32 {
     match letter {
         '~' => 0,

@@ -13,30 +13,30 @@ use crate::kernel::{Kernel, Module, Store};
 use crate::workspace::{self, Rustc};
 use root::BuildRoot;
 
-/// The modules that guests may load: the name, the options of the build, and the file that `make -C module` leaves
-/// below its output folder.
+/// The modules that guests may load: the name, the options of the build, and the path of the file below the output
+/// folder of `make -C module`.
 const BUILT: [(&str, &[&str], &str); 8] = [
     ("kho", &[], "kho.ko"),
     ("khofs", &[], "khofs/khofs.ko"),
     ("kho_ring", &[], "samples/kho_ring.ko"),
     ("kho_note", &[], "samples/note/kho_note.ko"),
     ("kho_test", &[], "samples/kho_test.ko"),
-    // In the place of kho: its allocations can be made to fail.
+    // Replaces kho: a test can make its allocations fail.
     ("kho_faults", &["KHO_FAULTS=y", "SAMPLES="], "kho.ko"),
-    // In the place of khofs: it can be made to find folios wrong.
+    // Replaces khofs: a test can make it find wrong folios.
     (
         "khofs_faults",
         &["KHO_FAULTS=y", "SAMPLES="],
         "khofs/khofs.ko",
     ),
-    // In the place of kho: of the next version.
+    // Replaces kho: speaks the next version of the contract.
     ("kho_next", &["NEXT_CONTRACT=y", "SAMPLES="], "kho.ko"),
 ];
 
 /// Sources of the modules, relative to the workspace.
 const SOURCES: [&str; 3] = ["module", "crates/kho/src", "crates/kho/Cargo.toml"];
 
-/// Builds of other sources are thrown away when they are older than this.
+/// Age above which builds of other sources are removed.
 const KEEP: std::time::Duration = std::time::Duration::from_secs(3 * 24 * 3600);
 
 /// Reads the modules in a folder that [`build`] returned.
@@ -51,7 +51,7 @@ pub fn read(folder: &Path) -> Result<Vec<Module>> {
     BUILT.iter().map(module).collect()
 }
 
-/// Builds the modules for a kernel unless they are there. Returns the folder that holds them.
+/// Builds the modules for a kernel unless they exist. Returns the folder that holds them.
 pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     host::require(cache, "build the kernel module", &NEEDS)?;
     let root = BuildRoot::of(cache, kernel)?;
@@ -59,7 +59,7 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     let release = kernel.release()?;
     let fingerprint = fingerprint(&rustc)?;
     cache.dir("modules")?;
-    // Builds of one checkout share cargo's folder, and two checkouts may have the same sources.
+    // Builds of one checkout share cargo's folder, and two checkouts may have the same sources: so two locks.
     let target = workspace::target_dir()?.join("module");
     std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
     let _here = cache.lock(&target.to_string_lossy())?;
@@ -117,8 +117,8 @@ pub fn build(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
     })
 }
 
-/// Builds the Rust half alone, from the sources in `dir`, for kernels with these mitigations (as the Makefile names
-/// them): `kho_module.full.o` in `out`.
+/// Builds the Rust half alone, from the sources in `dir`, for kernels with these mitigations (in the Makefile's names):
+/// `kho_module.full.o` in `out`.
 pub fn object(
     cache: &Cache,
     dir: &Path,
@@ -169,7 +169,7 @@ fn out(target: &Path, release: &str, options: &[&str]) -> PathBuf {
     target.join("out").join(format!("{release}{kind}"))
 }
 
-/// Programs that the build needs on this machine; the rest is unpacked.
+/// Programs that the build needs on this machine; the others are unpacked.
 const NEEDS: [host::Need; 4] = [
     host::Need::program("make", "make"),
     host::Need::program("gcc", "gcc"),
@@ -178,7 +178,7 @@ const NEEDS: [host::Need; 4] = [
 ];
 
 /// Returns the folder of the Rust library's source, from Debian's package of the same version; `None` if rustup
-/// brought the source.
+/// installed the source.
 fn rust_source(cache: &Cache, rustc: &Rustc) -> Result<Option<PathBuf>> {
     let library = "library/core/src/lib.rs";
     if rustc
@@ -224,7 +224,7 @@ fn fingerprint(rustc: &Rustc) -> Result<Fingerprint> {
     Ok(hash)
 }
 
-/// Lists the files of a folder, without files that were built there and files that are only for reading.
+/// Lists the files of a folder, without build output and without files for people.
 fn list(path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     if !path.is_dir() {
         files.push(path.to_owned());

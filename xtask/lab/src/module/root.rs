@@ -1,9 +1,9 @@
-//! Folder with a kernel's headers and the compiler that fits them. The folder's `usr` takes the place of the
-//! machine's while something is built.
+//! Folder with a kernel's headers and the compiler that fits them. During a build, the folder's `usr` replaces that of
+//! the machine.
 //!
 //! Modules must be built with the compiler of the kernel, and the headers' host tools need the C library of their
-//! suite. Both come from packages that are only unpacked. Headers and toolchain name each other by absolute paths under
-//! `/usr`, so that one folder is mounted over the machine's, in a mount namespace of the build alone.
+//! suite. The headers and the compiler come from packages that are only unpacked. They refer to each other by absolute
+//! paths under `/usr`. So one folder is mounted over the machine's `/usr`, in a mount namespace of the build alone.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -37,7 +37,7 @@ pub struct BuildRoot {
 }
 
 impl BuildRoot {
-    /// Returns the build root of a kernel; downloads it if it is not there.
+    /// Returns the build root of a kernel, and downloads it if necessary.
     pub fn of(cache: &Cache, kernel: &Kernel) -> Result<Self> {
         let release = kernel.release()?;
         let suite = kernel.suite.with_context(|| {
@@ -48,7 +48,7 @@ impl BuildRoot {
         })?;
         let _lock = cache.lock(&format!("headers-{release}"))?;
         let dir = cache.make_dir(&format!("headers/{release}"), |dir| {
-            // Not all that SUITES names: what is in two releases of Debian does not go together.
+            // One release only: packages of two releases of Debian do not fit together.
             let base = suite.trim_end_matches("-backports");
             let suites: Vec<&str> = if base == suite {
                 vec![base]
@@ -96,7 +96,7 @@ impl BuildRoot {
         format!("/usr/src/linux-headers-{}", self.release)
     }
 
-    /// Returns a command that sees this folder's `usr`, and everything else of the machine.
+    /// Returns a command that sees this folder's `usr` and otherwise the files of the machine.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {

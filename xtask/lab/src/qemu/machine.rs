@@ -30,7 +30,7 @@ impl fmt::Display for Firmware {
     }
 }
 
-/// Way in which instructions are executed.
+/// The way in which instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
     /// The host's processor executes them, by KVM. Probed, never assumed.
@@ -50,16 +50,16 @@ pub struct Machine {
     pub firmware: Firmware,
     /// Number of kernels that must die, each followed by a reset.
     pub panics: usize,
-    /// Number of kernels that die in the machine once their stage is over. A crash kernel then takes the dump and
+    /// Number of kernels that die in the machine after their stage is over. A crash kernel then takes the dump and
     /// starts the machine again.
     pub crashes: usize,
-    /// A reset starts the machine again instead of ending it.
+    /// Whether a reset starts the machine again instead of ending it.
     pub restarts: bool,
-    /// Its memory is a file that the host can read and write: [`MEMORY_FILE`].
+    /// Whether the machine's memory is a file that the host can read and write: [`MEMORY_FILE`].
     pub memory_in_file: bool,
-    /// Its processor is QEMU's own, which can do everything, whatever the host has.
+    /// Whether the processor is QEMU's own, with all features, on any host.
     pub emulated: bool,
-    /// Its clock counts instructions: each takes a nanosecond. In that case QEMU executes them, with one processor.
+    /// Whether the clock counts instructions: each takes a nanosecond. QEMU then executes them, with one processor.
     pub counting: bool,
     /// More QEMU arguments.
     pub extra: Vec<String>,
@@ -82,7 +82,7 @@ impl Default for Machine {
     }
 }
 
-/// Files to start a guest with.
+/// Files from which a guest starts.
 #[derive(Debug)]
 pub struct Media {
     /// First kernel.
@@ -107,8 +107,8 @@ pub struct Sockets {
     pub qmp: PathBuf,
 }
 
-/// Name of the file, in a guest's folder, that holds the guest's memory. Byte N of the file is byte N of memory up to
-/// where the hole below 4 GiB begins (at 2 GiB and more on this machine).
+/// Name of the file, in a guest's folder, that holds the guest's memory. Byte N of the file is byte N of memory, up to
+/// the hole below 4 GiB (which begins at 2 GiB or above on this machine).
 pub const MEMORY_FILE: &str = "memory";
 
 /// Code and variables of the firmware, as OVMF's package names them.
@@ -116,7 +116,7 @@ const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
 impl Machine {
-    /// The command that runs this machine. `dir` takes its writable files.
+    /// The command that runs this machine, with its writable files in `dir`.
     pub fn command(
         &self,
         accelerator: Accelerator,
@@ -153,9 +153,9 @@ impl Machine {
             Accelerator::Kvm if !(self.counting || self.emulated) => {
                 ["-accel", "kvm", "-cpu", "host"]
             }
-            // One thread for all processors: with one each, QEMU 10.0 sometimes sends a processor's access to its
-            // interrupt controller to a PCI device whose registers are just being moved, and aborts. And without the
-            // fast string operations, which are the slowest here: kernels then clear pages by whole words.
+            // One thread for all processors: with one thread each, QEMU 10.0 sometimes sends a processor's access to
+            // its interrupt controller to a PCI device whose registers are being moved, and aborts. The processor lacks
+            // the fast string operations, which are the slowest under TCG: kernels then clear pages by whole words.
             _ => ["-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm"],
         });
         command.args([
@@ -182,14 +182,14 @@ impl Machine {
             "virtio-rng-pci",
         ]);
         match &media.system {
-            // A reset is the end of a guest whose stages are all reached by kexec.
+            // A guest that reaches all its stages by kexec ends at a reset.
             None => {
                 if !self.restarts {
                     command.arg("-no-reboot");
                 }
             }
             Some(disk) => {
-                // What is written goes to a file beside the guest's others, which vanishes with QEMU.
+                // QEMU writes changes to a file beside the guest's other files, and removes it when it ends.
                 command.env("TMPDIR", dir).args([
                     "-drive",
                     &format!(
@@ -220,7 +220,7 @@ impl Machine {
         Ok(command)
     }
 
-    /// Starts the programs that must run beside QEMU: the TPM.
+    /// Starts the programs that must run beside QEMU: the TPM's.
     pub fn companions(&self, dir: &Path) -> Result<Vec<Child>> {
         if self.firmware != Firmware::UefiTpm {
             return Ok(Vec::new());
@@ -286,8 +286,8 @@ impl Machine {
     }
 }
 
-/// Returns a command that starts a program. The kernel kills the program when the thread that started it ends,
-/// however that happens.
+/// Returns a command that starts a program. The kernel kills the program when the thread that started it ends, for any
+/// reason.
 fn dying_with_parent(program: &Path) -> Result<Command> {
     let mut command = Command::new(host::program("setpriv").context("there is no setpriv")?);
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
@@ -298,7 +298,7 @@ fn tpm_socket(dir: &Path) -> PathBuf {
     dir.join("tpm.socket")
 }
 
-/// A path as the value of a QEMU option, in which commas are doubled.
+/// A path as the value of a QEMU option, with doubled commas.
 fn option_value(path: &Path) -> Result<String> {
     Ok(path
         .to_str()

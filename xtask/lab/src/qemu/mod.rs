@@ -1,4 +1,4 @@
-//! QEMU: starts a machine and brings what it says, line by line, to one place.
+//! QEMU: starts a machine and delivers all its output, line by line, through one channel.
 
 mod machine;
 mod qmp;
@@ -18,7 +18,7 @@ pub use qmp::Qmp;
 
 use machine::Sockets;
 
-/// Serial port that a line came from.
+/// Serial port of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Port {
     /// The kernel's console (and the firmware's before it).
@@ -38,7 +38,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// A guest that runs. Dropping it kills it.
+/// A running guest. Dropping it kills the guest.
 pub struct Guest {
     qemu: Child,
     companions: Vec<Child>,
@@ -55,7 +55,7 @@ pub enum Next {
     Line(Line),
     /// No line came before the deadline.
     Silence,
-    /// QEMU has ended and everything it said has been read.
+    /// QEMU ended, and all its output has been read.
     Ended(ExitStatus),
 }
 
@@ -74,7 +74,7 @@ impl SocketDir {
 
 impl Drop for SocketDir {
     fn drop(&mut self) {
-        // A left-over folder in the temporary directory harms nobody.
+        // A left-over folder in the temporary directory does no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -111,7 +111,7 @@ impl Guest {
             .stderr(Stdio::piped());
         let mut qemu = command.spawn().context("starting QEMU")?;
         let stderr = qemu.stderr.take().context("QEMU has no standard error")?;
-        // From here on both die on every way out of this function.
+        // From here on every return from this function ends both processes.
         children.0.push(qemu);
         let errors = read_all(stderr);
 
@@ -131,7 +131,7 @@ impl Guest {
             sender,
         );
         let qmp = Qmp::open(qmp).map_err(|error| {
-            // A QEMU that dies this early says why.
+            // If QEMU dies this early, standard error has the reason.
             let said = errors
                 .recv_timeout(Duration::from_secs(1))
                 .unwrap_or_default();
@@ -188,7 +188,7 @@ impl Drop for Guest {
     }
 }
 
-/// Children that die when dropped.
+/// Child processes that are killed when dropped.
 struct Children(Vec<Child>);
 
 impl Drop for Children {
@@ -198,7 +198,7 @@ impl Drop for Children {
 }
 
 fn kill(child: &mut Child) {
-    // Both fail only for a child that has already ended.
+    // Both calls fail only for a child that has already ended.
     let _ = child.kill();
     let _ = child.wait();
 }
@@ -267,7 +267,7 @@ fn read_lines(from: impl Read + Send + 'static, port: Port, to: Sender<Line>) {
     });
 }
 
-/// Returns a line's text without its end and without the escape sequences that firmware likes.
+/// Returns a line's text without its end and without the escape sequences that firmware prints.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut clean = String::with_capacity(text.len());

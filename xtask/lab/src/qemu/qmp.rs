@@ -14,7 +14,7 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Greets the monitor at the other end.
+    /// Opens the monitor: exchanges the greetings of the protocol.
     pub fn open(stream: UnixStream) -> Result<Self> {
         stream
             .set_read_timeout(Some(Duration::from_secs(120)))
@@ -30,7 +30,7 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs a command and gives what it returns.
+    /// Runs a command and returns its result.
     pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         let line = format!(
             "{}\n",
@@ -62,7 +62,7 @@ impl Qmp {
         Ok(())
     }
 
-    /// One message; events are messages too.
+    /// Receives one message; events are messages too.
     fn receive(&mut self) -> Result<Value> {
         let mut line = String::new();
         if self

@@ -1,4 +1,4 @@
-//! Messages of a kernel when something is wrong with it.
+//! Messages by which a kernel reports that something is wrong.
 
 /// Severity of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +40,14 @@ const WARNINGS: [&str; 11] = [
     "refcount_t:",
 ];
 
-/// Parts of messages that contain a word of `FATAL` or `WARNINGS` and mean no harm.
+/// Parts of harmless messages that contain a word of `FATAL` or `WARNINGS`.
 const HARMLESS: [&str; 4] = [
     // Spectre reports about the emulated processor.
     "data leaks possible",
     // The state of a debugging option, printed at every boot.
     "corruption check",
     "for corruption",
-    // Emulated memory fails when a test asks for it.
+    // A test makes emulated memory fail.
     "due to hardware memory corruption",
 ];
 

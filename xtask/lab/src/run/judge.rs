@@ -1,4 +1,4 @@
-//! Decides from what a guest says how it fares.
+//! Judges a guest by its output.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,20 +9,20 @@ use kho_guest::Event;
 use super::complaint::{self, Complaint};
 use crate::qemu::{Line, Port};
 
-/// End of a guest's run, or of anything else that is tested.
+/// Result of a guest's run, or of another test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// Everything passed.
     Pass,
-    /// The guest, or the host's comparison, says that something is wrong.
+    /// The guest reported a failure, or a comparison on the host failed.
     Fail(String),
     /// The kernel died or complained.
     Panic(String),
-    /// The guest said nothing more, or did not end in time.
+    /// The guest stopped sending output, or did not end in time.
     Hang(String),
-    /// The harness itself could not do its part.
+    /// The harness itself failed.
     Broken(String),
-    /// Could not be tried here.
+    /// The test could not be tried on this machine.
     Skip(String),
 }
 
@@ -40,10 +40,10 @@ impl fmt::Display for End {
     }
 }
 
-/// One kernel's life.
+/// One kernel, from its first event to the end.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// Time at which the kernel's PID 1 spoke first.
+    /// Time of the first event of the kernel's PID 1.
     pub booted: Instant,
     /// `uname -r`.
     pub release: String,
@@ -53,7 +53,7 @@ pub struct Life {
     pub values: BTreeMap<String, String>,
 }
 
-/// Action that a line asks for.
+/// Action that follows a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Nothing.
@@ -78,9 +78,9 @@ pub struct Judge {
     since: usize,
     /// Number of times that power was switched on.
     switched_on: usize,
-    /// Whether the machine is expected to start from nothing next.
+    /// Whether the next boot is expected to come from the firmware, not by kexec.
     cold: bool,
-    /// Number of kernels that may still die and are then followed by a start from nothing.
+    /// Number of kernels that may still die, each followed by a boot from the firmware.
     may_panic: usize,
     /// Number of kernels that may still die and are then followed by a crash kernel and the next stage.
     may_crash: usize,
@@ -121,7 +121,7 @@ impl Judge {
         self.may_panic = panics;
     }
 
-    /// Expects `crashes` kernels to die as soon as they have left for the next stage.
+    /// Expects `crashes` kernels to die right after they left for the next stage.
     pub fn expect_crashes(&mut self, crashes: usize) {
         self.may_crash = crashes;
     }
@@ -136,7 +136,7 @@ impl Judge {
         self.switched_on
     }
 
-    /// Takes in a line. Returns its event, if it is one, and the action that it asks for.
+    /// Processes a line. Returns its event, if it has one, and the action that follows.
     pub fn line(&mut self, line: &Line) -> (Option<Event>, Action) {
         if line.port == Port::Console {
             return (None, self.console(&line.text));
@@ -148,7 +148,7 @@ impl Judge {
         (Some(event), action)
     }
 
-    /// The judgement once QEMU has ended.
+    /// The judgement after QEMU ended.
     pub fn end(&self) -> End {
         if let Some(trouble) = &self.trouble {
             return trouble.clone();
@@ -179,7 +179,7 @@ impl Judge {
         }
     }
 
-    /// The judgement when the guest hangs; `how` says in which way.
+    /// The judgement if the guest hangs; `how` describes the hang.
     pub fn hang(&self, how: &str) -> End {
         match &self.trouble {
             Some(trouble) => trouble.clone(),
@@ -212,7 +212,7 @@ impl Judge {
                 }
                 Action::None
             }
-            // Whatever a kernel says that is expected to die.
+            // A kernel that is expected to die may print anything.
             Some(_) if self.cold || self.crashed => Action::None,
             Some(Complaint::Fatal) if self.may_crash > 0 && self.stage_is_over() => {
                 self.may_crash -= 1;
@@ -304,7 +304,7 @@ impl Judge {
 
     fn fail(&mut self, why: String) -> Action {
         self.trouble.get_or_insert(End::Fail(why));
-        // The guest powers off by itself after a verdict; a comparison that fails must stop it.
+        // After a verdict of its own the guest powers off; after a failed comparison the host must stop it.
         Action::StopSoon
     }
 }
@@ -433,13 +433,13 @@ mod tests {
         tell(&mut judge, &pass(1));
         tell(&mut judge, &Event::Done);
         assert_eq!(judge.end(), End::Pass);
-        // Only once, and not in the middle of a stage.
+        // A crash is allowed only once, and not in the middle of a stage.
         assert_eq!(say(&mut judge, Port::Console, panic), Action::StopSoon);
         let mut judge = Judge::new("t", 2);
         judge.expect_crashes(1);
         tell(&mut judge, &boot(0));
         assert_eq!(say(&mut judge, Port::Console, panic), Action::StopSoon);
-        // And it must be.
+        // An expected crash must happen.
         let mut judge = Judge::new("t", 1);
         judge.expect_crashes(1);
         for event in [boot(0), pass(0), Event::Done] {

@@ -1,4 +1,4 @@
-//! Logs of guests and the folders that they work in.
+//! Logs of guests, and the folders of their runs.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::qemu::{Line, Port};
 
-/// Everything that a guest said, with the host's time.
+/// The log of all output of a guest, with the host's time.
 pub struct Log {
     file: File,
     start: Instant,
@@ -46,7 +46,7 @@ impl Log {
     }
 }
 
-/// A folder for the files of one run. Gone when dropped.
+/// A folder for the files of one run. Removed when dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -65,12 +65,12 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by a later run.
+        // A later run removes a folder that cannot be removed now.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Removes folders of processes that are no more.
+/// Removes folders of processes that have ended.
 pub fn remove_leftovers(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;
@@ -87,10 +87,10 @@ pub fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// The longest line of a log that is worth showing whole, in characters.
+/// Longest line of a log that is shown whole, in characters.
 const LONGEST_LINE: usize = 400;
 
-/// The last lines of a log; of long ones their beginning.
+/// The last lines of a log; long lines are cut.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = std::fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())

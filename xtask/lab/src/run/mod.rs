@@ -1,4 +1,4 @@
-//! The run of one guest: started, listened to, judged.
+//! The run of one guest: start, observe, judge.
 
 mod complaint;
 mod judge;
@@ -18,7 +18,7 @@ use log::Log;
 use judge::{Action, Judge};
 pub use judge::{End, Life, hop_times};
 
-/// Time after which a guest that says nothing counts as hanging.
+/// Time without output after which a guest counts as hanging.
 const SILENCE: Duration = Duration::from_secs(150);
 
 /// Time for the rest of a panic message.
@@ -33,7 +33,7 @@ pub struct Host<'a> {
     pub qmp: &'a mut Qmp,
     /// Folder for files of this run.
     pub dir: &'a Path,
-    /// The kernels so far and what they reported.
+    /// The kernels so far, and their reports.
     pub lives: &'a [Life],
     cut: &'a mut bool,
 }
@@ -102,14 +102,14 @@ pub struct Outcome {
     pub end: End,
     /// The kernels that the guest reached.
     pub lives: Vec<Life>,
-    /// Path of the log of everything that the guest said.
+    /// Path of the log with all output of the guest.
     pub log: PathBuf,
     /// Duration of the run.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// Outcome of a test whose guest was not even started.
+    /// Outcome of a test whose guest did not start.
     pub fn without_guest(end: End) -> Self {
         Self {
             end,
@@ -120,10 +120,10 @@ impl Outcome {
     }
 }
 
-/// Observer of a guest's lines. It sees each line as it comes, with its event; `None` if the line is no event.
+/// Observer of a guest's lines. It sees each line as it comes, with its event; `None` if the line is not an event.
 pub type Observer<'a> = &'a mut dyn FnMut(&Line, Option<&Event>);
 
-/// Programs and folder that all guests have in common.
+/// Programs and folder that all guests share.
 pub struct Common {
     /// Programs for the guests.
     pub programs: Programs,
@@ -134,7 +134,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// Runs a guest to its end.
+    /// Runs a guest until it ends.
     pub fn run(&self, accelerator: Accelerator, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
         let start = Instant::now();
         let log = self.dir.join(format!("{}.log", job.name));
@@ -237,7 +237,7 @@ impl Run<'_, '_> {
                     return Ok(self.judge.end());
                 }
             }
-            // A guest that keeps talking must not outrun its limit.
+            // The limit also holds for a guest that keeps sending output.
             if stop.is_some_and(|stop| Instant::now() >= stop) || Instant::now() >= limit {
                 return Ok(self.judge.hang(&format!(
                     "not finished after {} s",
@@ -288,7 +288,7 @@ fn random_token() -> Result<String> {
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
-/// Whether a line is something that a script said.
+/// Whether a line is output of a script.
 pub fn is_script_output(line: &Line, event: Option<&Event>) -> bool {
     line.port == Port::Control && event.is_none()
 }

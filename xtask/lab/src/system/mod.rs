@@ -1,4 +1,5 @@
-//! Full Debian systems for guests: a disk with systemd, services and several kernels, made once and then only copied on write.
+//! Full Debian systems for guests: a disk with systemd, services and several kernels. A disk is made once; guests use
+//! it copy-on-write.
 
 mod recipe;
 mod release;
@@ -17,16 +18,16 @@ use crate::workspace;
 pub use recipe::Recipe;
 pub use release::Release;
 
-/// Room for what a system itself writes, in bytes. The file is sparse.
+/// Room for files that a system writes, in bytes. The disk file is sparse.
 const ROOM: u64 = 1 << 30;
 
-/// Whether apt uses lists that have run out.
+/// The setting by which apt accepts expired lists.
 const VALID_UNTIL: &str = "Acquire::Check-Valid-Until";
 
-/// Systems by recipes that are not used any more are thrown away when they are older than this.
+/// Age above which systems by recipes that are not used any more are removed.
 const KEEP: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// A system that can be booted.
+/// A bootable system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
     /// Raw image of the root file system. Never written to.
@@ -48,8 +49,8 @@ pub fn find(cache: &Cache, release: Release) -> Result<System> {
     })
 }
 
-/// Runs a script as root in a copy of a tree made by this recipe, and throws the copy away. The files are at `/mnt`; what
-/// the script leaves in `/mnt/out` becomes the folder `out`. Gives what the script said.
+/// Runs a script as root in a copy of a tree made by this recipe, and discards the copy. The script finds the files at
+/// `/mnt`; the files that it leaves in `/mnt/out` become the folder `out`. Returns the output of the script.
 pub fn run_in(
     cache: &Cache,
     recipe: &Recipe,
@@ -72,7 +73,7 @@ pub fn run_in(
             .with_context(|| format!("copying {}", file.display()))?;
     }
     std::fs::write(work.join("files/script"), script).context("writing the script")?;
-    // In a name space of its own, so that the mounts vanish with it.
+    // A separate mount namespace, so that the mounts vanish with it.
     let inside = r#"mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/root"
 mount -t proc proc "$2/root/proc"
 mount --bind "$2/files" "$2/root/mnt"
@@ -110,8 +111,8 @@ exec chroot "$2/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
     Ok(said)
 }
 
-/// The folder that `finish` makes of a tree by this recipe: another one for another recipe, and for other
-/// versions of the packages that the recipe names.
+/// The folder that `finish` makes of a tree by this recipe. Another recipe, or other versions of the packages that the
+/// recipe names, get another folder.
 fn make(
     cache: &Cache,
     recipe: &Recipe,
@@ -141,7 +142,7 @@ fn make(
     })
 }
 
-/// `package version suite` of what the recipe names, as the lists have them now.
+/// `package version suite` of each package of the recipe, as the current lists have them.
 fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
     let apt = store.apt_of(recipe.release.codename())?;
     apt.update()?;
@@ -165,7 +166,7 @@ fn versions(store: &Store<'_>, recipe: &Recipe) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Removes what was made by the same recipe from older packages, and what other recipes of its name left long ago.
+/// Removes systems made by the same recipe from older packages, and systems of other recipes of its name that are old.
 fn forget_older(made: &Path, recipe: &Recipe, name: &str) -> Result<()> {
     let parent = made.parent().unwrap_or(Path::new("."));
     for entry in std::fs::read_dir(parent)
@@ -178,7 +179,7 @@ fn forget_older(made: &Path, recipe: &Recipe, name: &str) -> Result<()> {
             .and_then(|metadata| metadata.modified())
             .ok()
             .and_then(|time| time.elapsed().ok());
-        // A digest has twelve digits: `system-bookworm-dkms-…` is not one of `bookworm`.
+        // A digest has twelve digits: `system-bookworm-dkms-…` does not belong to `bookworm`.
         let same_name = text
             .strip_prefix(&format!("system-{}-", recipe.name))
             .is_some_and(|rest| rest.find('-') == Some(12));
@@ -214,7 +215,8 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
         "--aptopt=APT::Install-Recommends \"false\"",
         "--dpkgopt=force-unsafe-io",
     ]);
-    // A mirror that stands still has lists of testing that have run out: mmdebstrap does not see what this machine says of that.
+    // The lists of testing on a mirror that is not updated have expired. mmdebstrap does not read this machine's
+    // setting for that case.
     if let Some(check) = apt::setting(VALID_UNTIL) {
         command.arg(format!("--aptopt={VALID_UNTIL} \"{check}\""));
     }
@@ -226,7 +228,7 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
         command.arg(format!("--essential-hook={script}"));
     }
     if !recipe.backports.is_empty() {
-        // Kernels of two suites have the same name for the package that pulls them in: one after the other.
+        // Kernels of two suites share the name of their metapackage, so they are installed one after the other.
         command.arg(format!(
             "--customize-hook=chroot \"$1\" apt-get -qq -y -t {} install {}",
             recipe.release.backports(),
@@ -241,7 +243,7 @@ fn bootstrap(recipe: &Recipe, tree: &Path) -> Result<()> {
     std::fs::remove_file(&list).with_context(|| format!("removing {}", list.display()))
 }
 
-/// Takes kernel and initrd out and makes the disk.
+/// Takes the kernel and the initrd out of the tree and makes the disk.
 fn furnish(release: Release, tree: &Path, to: &Path) -> Result<()> {
     let (kernel, initrd) = own_kernel(release, tree)?;
     for (from, name) in [(&kernel, "kernel"), (&initrd, "initrd")] {
@@ -266,7 +268,7 @@ fn furnish(release: Release, tree: &Path, to: &Path) -> Result<()> {
     succeed(
         Command::new(mke2fs)
             .args(["-q", "-F", "-t", "ext4", "-m", "0"])
-            // Nothing is written in the background while a test runs.
+            // Nothing is written in the background during a test.
             .args(["-E", "lazy_itable_init=0,lazy_journal_init=0", "-d"])
             .arg(tree)
             .arg(&image),

@@ -2,7 +2,7 @@
 
 use super::release::Release;
 
-/// Packages and scripts of a system. Everything here counts for the identity of the system.
+/// Packages and scripts of a system. All of them determine the identity of the system.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     /// Short name, for folders.
@@ -15,17 +15,17 @@ pub struct Recipe {
     pub backports: Vec<&'static str>,
     /// Shell scripts that run before the packages are installed; `$1` is the root.
     pub before: Vec<String>,
-    /// Shell scripts that run in the end.
+    /// Shell scripts that run at the end.
     pub after: Vec<String>,
 }
 
-/// Script that makes initrds small and quick: they find the disk and no more.
+/// Script that makes initrds small and fast: they find the disk and do nothing else.
 const INITRD: &str = r#"mkdir -p "$1/etc/initramfs-tools/conf.d"
 printf 'MODULES=list\nCOMPRESS=lz4\n' > "$1/etc/initramfs-tools/conf.d/guest"
 printf 'virtio_pci\nvirtio_blk\next4\n' > "$1/etc/initramfs-tools/modules""#;
 
-/// Script that sets up the system. Redis keeps its data on a tmpfs; a copy of PostgreSQL's cluster goes there when a
-/// test wants it. Services that a server does not need, and for which an emulated server has no time, are off.
+/// Script that sets up the system. Redis keeps its data on a tmpfs; a test can copy PostgreSQL's cluster there.
+/// Services that a server does not need, and that would cost an emulated server time, are off.
 const FURNITURE: &str = include_str!("furniture.sh");
 
 /// Script that disables kdump: most guests have no memory for a crash kernel.
@@ -69,7 +69,7 @@ impl Recipe {
         }
     }
 
-    /// A place to build modules in, with the headers of every kernel and no Rust.
+    /// A system for building modules, with the headers of every kernel and without Rust.
     pub fn dkms(release: Release) -> Self {
         Self {
             name: format!("{}-dkms", release.codename()),
@@ -81,7 +81,7 @@ impl Recipe {
         }
     }
 
-    /// Hexadecimal digest of everything in the recipe.
+    /// Hexadecimal digest of the whole recipe.
     pub fn digest(&self) -> String {
         blake3::hash(format!("{self:?}").as_bytes())
             .to_hex()

@@ -7,12 +7,12 @@ pub enum Release {
     Bookworm,
     /// Debian 13: Linux 6.12, and 7.3 from its backports.
     Trixie,
-    /// Debian 14 while it is made, testing: Linux 7.x, no backports, systemd 262 or later.
+    /// Debian 14 before its release, testing: Linux 7.x, no backports, systemd 262 or later.
     Forky,
 }
 
 impl Release {
-    /// All of them.
+    /// All releases.
     pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
 
     /// Its code name.

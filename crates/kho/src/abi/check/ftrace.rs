@@ -72,7 +72,7 @@ impl<'a> Check<'a, '_, '_> {
         Ok(false)
     }
 
-    /// Checks that a node is called `prefix-number`.
+    /// Checks that the name of a node is `prefix-number`.
     fn named(&mut self, node: Node<'a>, prefix: &'static str, number: u64) -> Result<(), Stop> {
         if is_numbered(node.name(), prefix, number) {
             return Ok(());

@@ -47,7 +47,7 @@ fn crashkernel_in_every_form() {
         parse("crashkernel=64M@16M").crash_at,
         Some(PhysAddr::new(16 * MIB))
     );
-    // Memory taken by the firmware does not push a 2 GiB machine into the lower range.
+    // Memory that the firmware took does not move a 2 GiB machine into the lower range.
     let almost = CmdlineMemory::parse(b"crashkernel=512M-2G:64M,2G-:128M", 2 * GIB - 40 * MIB);
     assert_eq!(almost.unwrap().crash, 128 * MIB);
 }

@@ -1,6 +1,6 @@
-# In the first kernel: nothing arrived; everything that keep, load and exec can be given.
+# In the first kernel, where nothing arrived: all kinds of input for keep, load and exec.
 K=$KHO_NEXT_KERNEL I=$KHO_NEXT_INITRD C=$KHO_NEXT_CMDLINE
-# The command line of this kernel says kho_scratch=1M.
+# The command line of this kernel has kho_scratch=1M.
 load() {
 	kho load "$K" --initrd "$I" --append "$C" --scratch 160M "$@"
 }
@@ -15,7 +15,7 @@ expect 60 'nothing arrived' -- kho dump
 expect 53 'no kernel is loaded' -- kho exec
 expect 53 'no kernel is loaded' -- kho unload
 
-# Nothing is kept: a kernel that has to stay where it was linked for is for kexec(8), which is not here.
+# Nothing is kept: kho leaves a kernel that is not relocatable to kexec(8), which is not installed here.
 cp "$K" /tmp/fixed-place
 printf '\0' | dd of=/tmp/fixed-place bs=1 seek=$((0x234)) conv=notrunc 2>/dev/null
 expect 255 'not relocatable is loaded by kexec\(8\)' -- kho kexec -l /tmp/fixed-place --append=x
@@ -27,7 +27,7 @@ echo public >/srv/data/public
 echo deep >/srv/deep/tree/file
 kho-guest bytes 5000000 --seed 3 >/srv/big
 kho keep /srv/data /srv/deep/tree /srv/big
-# A path is bytes, whatever they say.
+# A path may hold any bytes.
 odd=$(printf '/srv/caf\351 \033[2J')
 mkdir "$odd"
 echo odd >"$odd/file"
@@ -157,7 +157,8 @@ expect 22 'line break|newline|line feed' -- load_with 'a
 b'
 expect 22 'quote' -- load_with 'a="b'
 expect 2 'cannot be used with' -- kho load "$K" --initrd "$I" --no-initrd
-# Without a line it is this kernel's; without a root file system on it an added one is not enough.
+# Without --command-line a load uses this kernel's command line. An option added to a line without a root file system is
+# not enough.
 holds kho plan "$K" --initrd "$I" --scratch 160M --json
 grep -q '"command_line": ".*kho_scratch=1M' /tmp/out || wrong 'the line of this kernel is not taken'
 cp "$K" /tmp/vmlinuz-test
@@ -193,11 +194,11 @@ still_ours
 echo '== size and number of what is kept'
 head -c $((300 << 20)) /dev/zero >/tmp/large
 kho keep --name large /tmp/large
-# The kernel would take it, but not beside so large a scratch. The pages of a loaded image are reserved and lie anywhere,
-# so only without one there is a contiguous place for it.
+# The kernel would accept this size, but not beside so large a scratch. The pages of a loaded image are reserved and may
+# lie anywhere, so a contiguous place of this size exists only without an image.
 holds kho unload
 expect 33 'at most .*iB fit' -- kho load "$K" --initrd "$I" --append "$C" --scratch 700M
-# Every 128 MiB a page that the next kernel shall not use: two ranges cannot hold it all.
+# A page in every 128 MiB that the next kernel must not use: two ranges cannot hold the content.
 holes=
 for mib in $(seq 128 128 896); do holes="$holes memmap=4K\$${mib}M"; done
 expect 41 'separate reservations and early boot has room for 2' -- \
@@ -231,7 +232,7 @@ while :; do
 	mv /srv/aside /srv/swap
 done 2>/dev/null &
 swapper=$!
-# It may be carried as what it is at a moment; whatever else is found has to be told.
+# The load may carry the directory as it is at one moment; it must refuse anything else that it finds.
 got=0
 for try in $(seq 40); do
 	fingerprint >/tmp/before
@@ -244,7 +245,7 @@ case $got in 31 | 32) ;; *) wrong "exit status $got of a load while the director
 fingerprint | cmp -s - /tmp/before || wrong 'a load that failed changed something'
 kill $swapper
 wait $swapper || true
-# A mv that it had begun may end only now.
+# A mv that the killed process had begun may end only now.
 [ -d /srv/swap ] || mv /srv/aside /srv/swap || [ -d /srv/swap ]
 kho keep --remove /srv/swap
 kho-guest socket /srv/special/socket
@@ -276,7 +277,7 @@ kho keep --remove late
 still_ours
 
 echo '== written through a mapping'
-# Its pages are writable from the first pass on, so no time stamp says that they are written again.
+# Pages of the mapping are writable from the first pass on, so no time stamp shows later writes.
 mapped=/srv/data/mapped
 head -c 65536 /dev/zero >$mapped
 kho-guest map write $mapped >/tmp/writer &
@@ -285,7 +286,7 @@ stop() {
 	kill -STOP $writer
 	until grep -q '^State:.*stopped' /proc/$writer/status; do sleep 0.1; done
 }
-# It writes all of the file once more, and stops.
+# Lets the writer write all of the file once more, then stops it.
 writes() {
 	cp $mapped /tmp/mapped
 	while cmp -s $mapped /tmp/mapped || ! kho-guest map check $mapped >/dev/null; do
@@ -303,14 +304,14 @@ grep -q "/srv/data: process $writer (kho-guest) has files of it mapped" /tmp/war
 writes
 [ "$(stat -c '%y %z' $mapped)" = "$time" ] || wrong 'the time stamps show it, and this test shows nothing'
 expect 51 'changed since the load: /srv/data, .*mapping' -- kho exec
-# At a shutdown that nothing was armed for.
+# A capture at a shutdown without an armed kernel.
 got=0
 kho capture 2>/tmp/err || got=$?
 [ $got = 51 ] && grep -q 'NOTHING IS HANDED OVER: changed since the load: /srv/data' /tmp/err || wrong "a capture says $got: $(cat /tmp/err)"
 [ "$(cat /sys/kernel/kexec_loaded)" = 0 ] || wrong 'what is out of date is still loaded'
 load 2>/tmp/warned
 still_ours
-# What is written while it is read is of no moment at all.
+# A file that is written during the read has the state of no single moment.
 kill -CONT $writer
 got=0
 for try in $(seq 40); do
@@ -345,7 +346,8 @@ expect 57 'cannot tell whether .*kptr_restrict' -- kho reboot "$K" --initrd "$I"
 kho doctor | grep -q 'warn *loaded-image .*kho exec and kho reboot start none' || wrong 'kho doctor does not say it'
 holds load
 grep -q 'warning: kho exec will not start this image' /tmp/out || wrong 'kho load does not say it'
-# A capture that cannot tell has failed: an image that may be out of date does not stay.
+# A capture that cannot tell whether the image is kho's has failed: an image that may be out of date must not stay
+# loaded.
 got=0
 kho capture >/tmp/out 2>&1 || got=$?
 [ $got = 57 ] || wrong "exit status $got, expected 57, of a capture that cannot tell"
@@ -377,8 +379,8 @@ echo 'd srv' >$rules
 expect 35 'late.conf:1' -- load
 expect 35 'late.conf:1' -- kho exec
 still_ours
-# One that a load left out is no reason to call what it read old; one that comes later is. A capture says so, and leaves
-# nothing loaded.
+# An entry that the load left out does not make the loaded content out of date; an entry that appears later does. The
+# capture reports that, and leaves nothing loaded.
 mkdir /srv/late
 kho-guest socket /srv/late/socket
 echo 'd /srv/late best-effort' >$rules
@@ -398,7 +400,7 @@ watch=/srv
 rm -r $rules /srv/late /srv/later
 
 echo '== what is armed'
-# The place is not mounted any more: the directory beneath is not what was kept.
+# The place is not mounted any more: the directory beneath it is not the one that was kept.
 mkdir /srv/mounted
 mount -t tmpfs tmpfs /srv/mounted
 echo kept >/srv/mounted/file
@@ -415,7 +417,7 @@ expect 31 'NOTHING IS HANDED OVER: srv-mounted: /srv/mounted is not mounted any 
 expect 53 'no kernel is loaded' -- kho exec
 kho keep --remove srv-mounted
 rmdir /srv/mounted
-# No capture began: at the end of the shutdown what was chosen happens.
+# No capture began: the end of the shutdown does what the administrator chose.
 for how in cold plain; do
 	arm --on-failure $how
 	holds [ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
@@ -427,13 +429,13 @@ for how in cold plain; do
 	holds [ "$(cat /sys/kernel/kexec_loaded)" = $left ]
 	fails [ -e /run/kho/armed.json ]
 done
-# After a capture it does nothing.
+# After a successful capture --at-end does nothing.
 arm
 holds kho capture
 touch /run/kho/captured
 holds kho capture --at-end
 still_ours
-# A kernel that somebody else loaded hands nothing over: that is a failure while something is kept.
+# A kernel that another program loaded hands nothing over: that is a failure while entries are kept.
 for how in plain cold; do
 	kho unload
 	kho-guest load-stranger
@@ -487,7 +489,7 @@ grep -q 'run as root' /tmp/err && wrong 'root is told to be root' || true
 umount /tmp/fixed
 
 echo '== kexec_load_disabled'
-# What was read at load time is handed over, not this.
+# The handover has the content of load time, not this line.
 echo later >>/srv/data/public
 sysctl -w kernel.kexec_load_disabled=1
 expect 11 'kexec_load_disabled is 1' -- load

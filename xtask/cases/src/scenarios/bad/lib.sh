@@ -1,21 +1,21 @@
-# Bad input: every check is a command, the exit status that it must have, words that it must say, and the proof
-# that it changed nothing.
+# Bad input: every check is a command, the exit status that it must have, words that it must print, and the proof that
+# it changed nothing.
 
 checks=0
 failures=0
 
-# Everything that a refused command must leave alone: what is loaded, what kho remembers, the knobs that a load
-# turns, and the trees in $watch.
+# All state that a refused command must leave alone: the loaded image, kho's own files, the knobs that a load turns, and
+# the trees in $watch.
 watch=
 fingerprint() {
 	cat /sys/kernel/kexec_loaded /run/kho/*.json 2>/dev/null || true
 	ls -lni /run/kho/blobs 2>/dev/null || true
 	grep HugePages_Total /proc/meminfo
 	[ -n "$watch" ] || return 0
-	# A stage that came and went leaves its mark in the time of the directory it was in.
+	# A stage that was made and removed changes the time of its directory.
 	find $watch -type d -exec stat -c '%n %F %a %u %i' {} + | sort
 	find $watch ! -type d -exec stat -c '%n %F %a %u %s %Y %i' {} + | sort
-	# Under emulation a hash of much would take longer than all the rest.
+	# Hash small files only: under emulation, hashing large ones would take longer than the rest of the test.
 	find $watch -type f -size -64k -exec sha256sum {} + | sort
 }
 
@@ -24,7 +24,7 @@ wrong() {
 	echo "WRONG: $*"
 }
 
-# expect 'STATUS|STATUS' 'REGEX' -- COMMAND…: as above. REGEX is looked for in what the command says on standard error.
+# expect 'STATUS|STATUS' 'REGEX' -- COMMAND…: a check as above. Standard error of COMMAND must match REGEX.
 expect() {
 	local want=$1 say=$2 got=0
 	shift 3
@@ -45,7 +45,7 @@ expect() {
 	}
 }
 
-# The loaded image is still the one that kho loaded.
+# Checks that the loaded image is still the one that kho loaded.
 still_ours() {
 	checks=$((checks + 1))
 	kho status --json >/tmp/status || wrong "kho status: $?"
@@ -53,7 +53,7 @@ still_ours() {
 	echo "check $checks: still armed and ours"
 }
 
-# holds COMMAND…: must succeed.
+# holds COMMAND…: COMMAND must succeed.
 holds() {
 	checks=$((checks + 1))
 	"$@" >/tmp/out 2>&1 || {
@@ -63,7 +63,7 @@ holds() {
 	echo "check $checks: $*"
 }
 
-# fails COMMAND…: must not succeed.
+# fails COMMAND…: COMMAND must fail.
 fails() {
 	checks=$((checks + 1))
 	if "$@" >/tmp/out 2>&1; then
@@ -73,13 +73,13 @@ fails() {
 	echo "check $checks: not: $*"
 }
 
-# Somebody without any right.
+# A user without privileges.
 echo nobody:x:65534:65534::/tmp:/bin/sh >>/etc/passwd
 nobody() {
 	su nobody -c "PATH=$PATH; $*"
 }
 
-# Nothing that was handed over can be read by others.
+# Checks that this user can read nothing that was handed over.
 closed_to_nobody() {
 	[ "$(nobody id -u)" = 65534 ]
 	fails nobody ls /sys/kernel/boot_params/setup_data

@@ -1,4 +1,4 @@
-# Stage 0 is free; it hands over to a kernel that is locked down.
+# The kernel of stage 0 is not locked down; it hands over to a kernel that is.
 K=/media/kernels/1/bzImage I=/media/kernels/1/initrd
 if [ "$KHO_HOP" = 0 ]; then
 	echo sesame | kho keep --name token -
@@ -8,7 +8,7 @@ if [ "$KHO_HOP" = 0 ]; then
 fi
 kho-guest fill
 grep -q "lockdown=$level" /proc/cmdline
-# What arrived can be used all the same.
+# Arrived content can be used under lockdown too.
 [ "$(kho get token)" = sesame ] || wrong 'token did not arrive'
 holds kho status
 echo '== without securityfs'

@@ -1,4 +1,4 @@
-# After a hop: what arrived, and all that can be in its way.
+# After a hop: the arrived content, and everything that can obstruct a restore.
 K=/media/kernels/1/bzImage I=/media/kernels/1/initrd
 kho-guest ranges --at-least 1
 kho-guest fill
@@ -51,7 +51,7 @@ boot
 grep -q 'keep.d:srv-rules is NOT RESTORED' /tmp/out || wrong 'not said that the entry waits'
 [ ! -e /srv/rules ] || wrong 'restored without its rule'
 kho keep --list | grep -q 'keep.d:srv-rules .*arrived, not yet restored' || wrong 'not carried on'
-# What was kept by hand does not wait. One of them is in the way.
+# Entries that kho keep added do not wait. One of them finds its place occupied.
 [ "$(cat /srv/deep/tree/file)" = deep ] || wrong 'what has no rule was not restored'
 echo 'd /srv/rules privileged' >/etc/kho/keep.d/rules.conf
 boot
@@ -82,7 +82,7 @@ fails nobody cat /mnt/into/token
 fails nobody 'cat /sys/kernel/boot_params/setup_data/0/data'
 
 echo '== a limited number of loads'
-# The scratch of this chain is recorded: neither kho_scratch=1M of this kernel nor an option counts any more.
+# The scratch of this chain is recorded: neither kho_scratch=1M of this kernel nor an option has an effect now.
 sysctl -w kernel.kexec_load_limit_reboot=2
 holds kho load "$K" --initrd "$I" --scratch 1M
 [ "$(cat /proc/sys/kernel/kexec_load_limit_reboot)" = 1 ] || wrong 'a load took more than one'

@@ -16,7 +16,7 @@ K=${KHO_NEXT_KERNEL:-} I=${KHO_NEXT_INITRD:-} C=${KHO_NEXT_CMDLINE:-}
 echo "== $damage"
 
 if [ "$KHO_HOP" -gt 0 ]; then
-	# Whatever the tree says, what the chain reserves is reserved, before and after all free memory was written to.
+	# The chain's ranges stay reserved whatever the tree says, before and after all free memory is overwritten.
 	kho-guest ranges --at-least 1
 	kho-guest fill
 	kho-guest ranges --at-least 1
@@ -52,7 +52,7 @@ if [ $damage = content ]; then
 	expect 63 'victim: its .* bytes hash to' -- kho get victim
 	expect 63 'victim: its .* bytes hash to' -- kho restore --into /mnt victim
 	[ -z "$(ls -A /mnt)" ] || wrong 'something was restored'
-	# The last hop is an ordinary one, out of here by the front door.
+	# The last hop is an ordinary one.
 	echo out | kho keep --name out -
 	holds kho load "$K" --initrd "$I" --append "$C" --forget-arrived
 	still_ours

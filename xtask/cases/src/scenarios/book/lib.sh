@@ -1,4 +1,5 @@
-# What a reader has and a guest lacks: kernels in /boot, and a command line whose next user is the next stage.
+# Things that a reader has and a guest lacks: kernels in /boot, and, as the current command line, that of the next
+# stage.
 mkdir -p /boot /root
 cd /root
 if [ -n "${KHO_NEXT:-}" ]; then
@@ -7,11 +8,12 @@ if [ -n "${KHO_NEXT:-}" ]; then
 	echo "$KHO_NEXT_CMDLINE" >/tmp/cmdline
 	mount --bind /tmp/cmdline /proc/cmdline
 elif [ -e "/media/kernels/$KHO_HOP/bzImage" ]; then
-	# Whoever runs a kernel has it in /boot.
+	# A reader has the running kernel in /boot.
 	ln -sf "/media/kernels/$KHO_HOP/bzImage" "/boot/vmlinuz-$KHO_KERNEL"
 fi
 
-# book PLACE STATUS COMMAND: runs a command of the book, which must exit so and print what is in /tmp/book.wanted.
+# book PLACE STATUS COMMAND: runs a command of the book, which must exit with STATUS and print the text of
+# /tmp/book.wanted.
 book() {
 	echo "== $1: $3"
 	got=0

@@ -1,5 +1,5 @@
-# A bit of kept memory flips, from outside of the machine. It is found wherever it could matter, and nowhere else does
-# it do harm.
+# A bit of kept memory flips, from outside the machine. kho finds the flip wherever it matters, and other entries arrive
+# unharmed.
 corrupt() {
 	got=0
 	"$@" >/tmp/out 2>/tmp/err || got=$?
@@ -17,7 +17,7 @@ case $KHO_HOP in
 	done
 	;;
 1)
-	# Nothing is wrong yet; the time is that of hashing under emulation.
+	# Before the flip; the reported time is that of hashing under emulation.
 	load --verify 2>&1 | tee /tmp/verified
 	grep -o 'verified.*' /tmp/verified | kho-guest report verified
 	for name in blob srv-head srv-content; do address $name | kho-guest report $name; done
@@ -26,8 +26,8 @@ case $KHO_HOP in
 	corrupt kho get blob
 	corrupt kho restore --into /tmp blob
 	corrupt load --verify
-	# The others are as they were; of these nothing is left, not even where they were put together. What is wrong is the
-	# content, also where the archive cannot even be read.
+	# Intact entries are restored; of damaged ones nothing is left, not even in the staging directory. The error
+	# names the content, also if the archive cannot be read.
 	rm -rf /srv/head /srv/content
 	for name in head content; do
 		corrupt kho restore srv-$name
@@ -38,7 +38,7 @@ case $KHO_HOP in
 	kho-guest hash-tree /srv/tree --same tree
 	;;
 2)
-	# Carried on as it was, and still known to be wrong.
+	# The blob was carried on unchanged, and kho still finds it damaged.
 	kho-guest fill
 	corrupt kho get blob
 	kho restore --into /mnt srv-tree

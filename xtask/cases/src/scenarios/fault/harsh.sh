@@ -3,7 +3,7 @@ case $KHO_HOP in
 0)
 	keep_tree_and_blob 4
 
-	# Two at once: one of them works, the other says who is at work, and nothing is lost.
+	# Two commands at once: one works, the other one names the one that works, and nothing is lost.
 	kho-guest bytes 5000000 --seed 3 >/tmp/x
 	for round in 1 2 3; do
 		kho keep --name x$round - </tmp/x >/tmp/one 2>&1 &
@@ -28,9 +28,9 @@ case $KHO_HOP in
 	got2=0
 	wait $other || got2=$?
 	echo "loads at once: $got and $got2"
-	# One after the other, should one of them begin so late.
+	# If one command begins late, the two run one after the other.
 	case $got,$got2 in 0,54 | 54,0 | 0,0) ;; *) false ;; esac
-	# And where one stands in the middle of its work, the other is always told.
+	# If one command stops in the middle of its work, the other one is always refused.
 	set -- kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "'$KHO_NEXT_CMDLINE'"
 	rm -f /tmp/second
 	kho-guest kill-at 30 --then "$* >/tmp/two 2>&1 || echo \$? >/tmp/second" -- \
@@ -39,7 +39,7 @@ case $KHO_HOP in
 	grep -q 'another kho is working' /tmp/two
 	for name in x y; do for round in 1 2 3; do kho keep --remove $name$round 2>/dev/null || true; done; done
 
-	# A full /run: the list stays as it was.
+	# A full /run: the list does not change.
 	kho keep --list --json >/tmp/list
 	mount -t tmpfs -o size=8m,mode=0755 tmpfs /mnt
 	cp -a /run/kho /mnt/kho
@@ -51,8 +51,8 @@ case $KHO_HOP in
 	umount /run
 	umount /mnt
 
-	# Too little memory, of whatever kind: refused before any of it is taken, nobody is killed (the judge of this test sees
-	# the killer), and nothing is changed.
+	# Too little memory of any kind: kho refuses before it takes any, changes nothing, and the kernel kills no
+	# process (the judge of this test would see the OOM killer).
 	available() {
 		awk '/MemAvailable/ { print int($2 / 1024) }' /proc/meminfo
 	}
@@ -75,7 +75,7 @@ case $KHO_HOP in
 	fallocate -l $((($(available) - 70) << 20)) /mnt/full
 	load_refused 45 'too little free memory to load'
 	umount /mnt
-	# The kernel's own copy cannot come from a pool of huge pages.
+	# The kernel's own copy of the image cannot come from a pool of huge pages.
 	echo $((($(available) - 120) / 2)) >/proc/sys/vm/nr_hugepages
 	[ "$(available)" -lt 190 ]
 	load_refused 45 'shrink vm.nr_hugepages'

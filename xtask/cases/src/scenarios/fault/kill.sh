@@ -1,9 +1,9 @@
-# Verbs are killed at steps at which they change something: at every third, and at fewer of those that take long. With EACH=1
-# they are killed at every single step, and this guest does the verbs in PARTS only.
+# Verbs are killed at steps at which they change something: at every third, and at fewer of long verbs. With EACH=1 they are
+# killed at every step, and this guest runs only the verbs in PARTS.
 every=3
 [ -z "${EACH:-}" ] || every=1
 
-# A tree of every kind of entry, and few of each: a step for each call that a restore makes, and not for each file.
+# A small tree with every kind of entry: so a restore has few steps, but makes each kind of call.
 keep_small_tree_and_blob() {
 	mkdir -p /srv/tree/dir/deep /srv/tree/sticky
 	for file in dir/large dir/deep/other; do kho-guest bytes 300000 --seed 3 >/srv/tree/$file; done
@@ -27,7 +27,8 @@ part() {
 	[ -z "${EACH:-}" ] || case " $PARTS " in *" $1 "*) ;; *) return 1 ;; esac
 }
 
-# some TRIES NAME CHECK COMMAND…: sweeps over so many of its steps, or all. Called when the command can do its work.
+# some TRIES NAME CHECK COMMAND…: sweeps over TRIES steps of COMMAND, or over all. At the call COMMAND must be able to
+# succeed.
 some() {
 	local tries=$1 name=$2 check=$3 total first stride
 	shift 3
@@ -39,7 +40,7 @@ some() {
 	sweep "$name" "$first" "$stride" "$check" "$@"
 }
 
-# The list of what is kept is the old one or the new one, and is not in the way of the next command.
+# The list of kept entries is the old one or the new one, and does not obstruct the next command.
 list_is_whole() {
 	kho keep --list --json >/tmp/list || return 1
 	case $(grep -c '"name": "x"' /tmp/list) in
@@ -56,33 +57,35 @@ list_has_x_or_not() {
 	grep -q '"name": "x"' /tmp/list || kho keep --name x - </tmp/x >/dev/null
 }
 
-# Whatever is loaded is ours and whole, or is known not to be ours, or nothing is loaded.
+# The loaded image is kho's and whole, or kho knows that it is not its own, or none is loaded.
 nothing_half_loaded() {
 	kho status --json >/tmp/status || return 1
 	if [ "$(cat /sys/kernel/kexec_loaded)" = 0 ]; then
 		! grep -q '"by": "kho"' /tmp/status || return 1
 	else
-		# An image without its record is refused by kho exec, and replaced by the next load.
+		# kho exec refuses an image without its record, and the next load replaces it.
 		grep -q '"by": "kho"' /tmp/status || refused '' kho exec || return 1
 	fi
-	# Any command that changes something clears up behind one that was killed.
+	# Any command that changes something clears up after a killed one.
 	kho keep --remove no-such-entry 2>/dev/null || [ $? = 34 ]
 }
 
-# The same, and there is something to unload again.
+# As nothing_half_loaded, and afterwards an image is loaded that can be unloaded.
 loaded_again() {
 	nothing_half_loaded && load >/dev/null
 }
 
-# The kernel that was armed is whole, or none is: whatever is loaded, a start of it never misses what is kept silently.
+# The armed kernel is whole, or none is armed: a start of the loaded image never loses kept content silently.
 armed_or_not() {
 	nothing_half_loaded || return 1
 	[ "$(cat /sys/kernel/kexec_loaded)" = 0 ] || kho unload >/dev/null
 }
 
-# What the unit does after a capture that was killed: it falls back, and nothing out of date starts. Then it can be armed anew.
+# The steps of the unit after a killed capture: it falls back, and nothing out of date starts. Then a kernel can be
+# armed again.
 captured_or_settled() {
-	# Only a capture that the unit calls tells --settle that it has come to its end: here there is something to settle each time.
+	# Only a capture that the unit starts tells --settle that it finished: so here --settle has work to do each
+	# time.
 	refused 'NOTHING IS HANDED OVER' kho capture --settle >/dev/null || {
 		cat /tmp/refused
 		return 1
@@ -92,21 +95,21 @@ captured_or_settled() {
 	kho load --arm "$@" "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" >/dev/null
 }
 
-# The place holds all of it or nothing. What a restore that was killed left beside it, the next one clears up.
+# The place holds the whole tree or nothing. The next restore clears up after a killed one.
 whole_or_absent() {
 	[ -e /srv/tree ] || return 0
 	[ "$(kho-guest hash-tree /srv/tree)" = "$(cat /tmp/digest)" ] || return 1
 	rm -rf /srv/tree
 }
 
-# The same; and the next restore begins with nothing to clear up, so that its steps are those of a restore.
+# As whole_or_absent. Also removes leftovers, so that the steps of the next restore are those of a restore alone.
 whole_or_absent_alone() {
 	whole_or_absent || return 1
 	find /srv -mindepth 1 -maxdepth 1 ! -name '.kho*' | grep . && return 1
 	find /srv -mindepth 1 -maxdepth 1 -exec rm -rf {} +
 }
 
-# The same, and it has not been restored yet as far as this boot knows.
+# As whole_or_absent_alone, and this boot has no record of a restore.
 whole_or_absent_unseen() {
 	fine && whole_or_absent_alone || return 1
 	rm -rf /run/kho
@@ -116,7 +119,7 @@ fine() {
 	kho status --json >/dev/null
 }
 
-# looks COMMAND…: it changes nothing, and leaves nothing, wherever it ends.
+# looks COMMAND…: COMMAND changes nothing and leaves nothing behind, wherever it is killed.
 looks() {
 	sweep "$1" 1 $every fine kho "$@"
 }
@@ -128,7 +131,7 @@ case $KHO_HOP in
 	kho-guest bytes 200000 --seed 9 >/tmp/x
 	if part keep; then
 		sweep 'keep from standard input' 1 $every list_is_whole sh -c 'exec kho keep --name x - </tmp/x'
-		# Every sweep ends with a run that nothing stopped.
+		# Every sweep ends with a run that completes.
 		kho keep --remove x
 		mkdir /srv/more
 		cp /tmp/x /srv/more
@@ -167,7 +170,7 @@ case $KHO_HOP in
 		looks trace --live
 		some 4 plan fine kho plan "$@"
 	fi
-	# At shutdown: first the kernel is taken, then the content.
+	# At shutdown: kho takes the kernel first, then the content.
 	if part arm; then
 		some 6 'load --arm' armed_or_not kho load --arm "$@"
 		armed_or_not
@@ -177,7 +180,7 @@ case $KHO_HOP in
 		some 5 capture captured_or_settled kho capture
 		kho unload
 	fi
-	# A load and an exec in one: at the last step, the start of the next kernel, it is killed in any case.
+	# A load and an exec in one. At the last step, the start of the next kernel, the command is killed in any case.
 	if part reboot; then
 		sweep reboot 1 ${EACH:-40} nothing_half_loaded kho reboot "$@"
 	fi
@@ -188,7 +191,7 @@ case $KHO_HOP in
 	fi
 	;;
 *)
-	# The exec that was killed so often has happened now.
+	# The exec that was killed so often has succeeded now.
 	kho get digest >/tmp/digest
 	if part restore; then
 		if [ -n "${EACH:-}" ]; then
@@ -199,7 +202,7 @@ case $KHO_HOP in
 		whole_or_absent
 	fi
 	if part boot; then
-		# What was restored before has few steps left.
+		# A restore of content that was restored before has few steps.
 		whole_or_absent_unseen
 		some 5 'restore --boot' whole_or_absent_unseen kho restore --boot
 		whole_or_absent_unseen

@@ -1,12 +1,12 @@
-# Faults: commands that die, and what they must not leave behind.
+# Faults: commands that die, and checks of what they leave behind.
 
-# What a command that was killed must leave as it was.
+# Settings that a killed command must leave unchanged.
 knobs() {
 	cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages
 	grep -E '^HugePages_(Total|Surp)' /proc/meminfo
 }
 
-# steps COMMAND…: the number of steps at which it can be killed. Runs it once, to its end.
+# steps COMMAND…: the number of steps at which COMMAND can be killed. Runs COMMAND once to completion.
 steps() {
 	kho-guest kill-at 1000000 -- "$@" >/tmp/steps 2>&1 || [ $? = 3 ]
 	sed -n 's/^ended after \([0-9]*\) steps.*Exited.*, 0)$/\1/p' /tmp/steps | grep . || {
@@ -15,8 +15,8 @@ steps() {
 	}
 }
 
-# sweep NAME FIRST STRIDE CHECK COMMAND…: kills the command at its step FIRST, FIRST + STRIDE and so on, and calls CHECK
-# after each. Ends after the step after which the command cannot be stopped any more.
+# sweep NAME FIRST STRIDE CHECK COMMAND…: kills COMMAND at its steps FIRST, FIRST + STRIDE and so on, and calls CHECK
+# after each kill. Ends when COMMAND completes before the step.
 points=0
 sweep() {
 	local name=$1 step=$2 stride=$3 check=$4 got before=$points last=
@@ -32,7 +32,7 @@ sweep() {
 		}
 		last=$(tail -n 1 /tmp/kill)
 		points=$((points + 1))
-		# Silence for long would look like a guest that hangs.
+		# A guest that is silent for long would count as hanging.
 		[ $((points % 5)) != 0 ] || echo "$name: $last"
 		$check || {
 			echo "$name, $last: afterwards $check fails"
@@ -52,7 +52,7 @@ sweep() {
 	[ $points -gt $before ]
 }
 
-# address NAME: where the first range of the arrived blob begins, decimal.
+# address NAME: first address of the arrived blob, decimal.
 address() {
 	kho dump --json | tr -d ' \n' | sed -n "s/.*\"label\":\"$1\",\"mem\":\[{\"addr\":\([0-9]*\).*/\1/p" | grep .
 }

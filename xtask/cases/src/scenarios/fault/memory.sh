@@ -1,8 +1,9 @@
-# Memory that fails, in this kernel's own memory, in what arrived, and in scratch: no kernel after this one uses it.
+# Memory fails: the kernel's own, arrived memory, and memory in scratch. No later kernel uses it.
 sys=/sys/kernel/kho
 modules=/lib/modules/$KHO_RELEASE/updates
 
-# fail_in START END COUNT STEP: so many pages fail, each STEP bytes behind the last one; those that cannot be had are left out.
+# fail_in START END COUNT STEP: makes COUNT pages fail, each STEP bytes after the last; skips pages that the kernel
+# cannot offline.
 fail_in() {
 	local at=$1 left=$3
 	while [ $left -gt 0 ]; do
@@ -15,7 +16,7 @@ fail_in() {
 	done
 }
 
-# fail_reserved ADDRESS: a page that arrived fails. The kernel cannot do anything about it, and says so.
+# fail_reserved ADDRESS: makes an arrived page fail. The kernel cannot offline such a page, and reports that.
 fail_reserved() {
 	sh -c "echo $1 >/sys/devices/system/memory/hard_offline_page" || true
 	has $1 $POISONED
@@ -27,7 +28,7 @@ mem_total() {
 	awk '/^MemTotal/ { print $2 }' /proc/meminfo
 }
 
-# plan: where the next kernel would go, and how many bytes it would take there.
+# plan: sets the address and the length of the next kernel.
 plan() {
 	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --json | tr -d ' \n' >/tmp/plan
 	set -- $(sed 's/.*"kernel":{"addr":"\(0x[0-9a-f]*\)","len":\([0-9]*\)}.*/\1 \2/' /tmp/plan)
@@ -52,12 +53,12 @@ case $KHO_HOP in
 1)
 	kho get bad >/tmp/bad
 	unusable /tmp/bad
-	# More than the boot parameters have room for.
+	# More entries than the boot parameters have room for.
 	[ "$(wc -l </tmp/unusable)" = 150 ]
 	[ "$(ls /sys/firmware/memmap | wc -l)" -gt 300 ]
 	insmod $modules/kho.ko
 
-	# Of what arrived for drivers.
+	# A page that arrived for a driver.
 	kho dump --file $sys/in/dt --json >/tmp/dt
 	block=$(tr -d ' \n' </tmp/dt | sed 's/.*"name":"blocks"[^]]*"mem":\[{"addr":\([0-9]*\).*/\1/')
 	bad=$((block + 5 * 4096))
@@ -81,7 +82,7 @@ case $KHO_HOP in
 	kho-guest fill
 	kho get other | kho-guest hash --same other
 
-	# Of a blob that stays where it is.
+	# A page of a blob that stays in place.
 	fail_reserved $(($(address stays) + 4096))
 	got=0
 	load >/tmp/load 2>&1 || got=$?
@@ -90,7 +91,7 @@ case $KHO_HOP in
 	grep 'stays: of its memory at .* failed (a hardware error)' /tmp/load
 	kho keep --remove stays
 
-	# Where the next kernel would go.
+	# A page at the next kernel's place.
 	plan
 	fail_in $first $((first + len)) 1 65536
 	plan
@@ -99,7 +100,7 @@ case $KHO_HOP in
 	kho keep --name bad - </tmp/bad
 	load
 
-	# Since the load.
+	# A page that fails after the load.
 	fail_in $((800 << 20)) $((1000 << 20)) 1 4096
 	refused 'memory failed since the load' kho exec
 	kho keep --remove bad

@@ -1,4 +1,4 @@
-# The next kernel dies before it has a user space: without its initial file system there is nothing to mount.
+# The next kernel dies before it has a user space: without its initial file system it has nothing to mount.
 case $KHO_HOP,$(kho-guest lives) in
 0,1)
 	keep_tree_and_blob 4

@@ -1,5 +1,5 @@
-# Power is cut in the middle of a load, after it, and in the next kernel. What is kept is in RAM, so it is gone; the
-# machine starts from nothing and nothing of before is in its way.
+# Power is cut in the middle of a load, after it, and in the next kernel. Kept content is in RAM and is lost; the
+# machine boots from the firmware, and leftovers do not obstruct it.
 
 nothing_arrived() {
 	[ ! -e /sys/kernel/boot_params/setup_data ] || ! kho-guest ranges | grep -q 'type 0x[4k]' || return 1
@@ -7,8 +7,8 @@ nothing_arrived() {
 	[ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
 }
 
-# What is restored to a disk is on it when restore says so: its memory may be given back then. Nobody else writes anything
-# back here.
+# When restore reports success, the restored files are on the disk, because their memory may be released then. The
+# kernel's own writeback is off here.
 disk() {
 	echo 0 >/proc/sys/vm/dirty_writeback_centisecs
 	mkdir -p /disk

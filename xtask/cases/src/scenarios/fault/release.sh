@@ -1,4 +1,4 @@
-# Memory that is given back.
+# Releases of memory.
 case $KHO_HOP in
 0)
 	kho-guest bytes 3000001 --seed 2 | kho keep --name blob -
@@ -15,7 +15,7 @@ case $KHO_HOP in
 	kho-guest mark after
 	refused '' kho get blob
 	kho get other | kho-guest hash --same other
-	# What was restored is given back at once.
+	# A restore releases the memory of the restored content at once.
 	before=$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)
 	kho restore
 	kho-guest bytes 3000001 --seed 4 | cmp - /srv/kept/file

@@ -38,7 +38,7 @@ operations() (
 )
 describe() (
 	cd "$1"
-	# Sizes of directories differ between any two file systems.
+	# Any two file systems differ in the sizes of directories.
 	find . -type d -exec stat -c '%n %F %a %h %u %g' {} + | sort
 	find . ! -type d -exec stat -c '%n %F %a %h %u %g %s %b %t %T' {} + | sort
 	find . -type f -exec sha256sum {} + | sort -k 2
@@ -62,12 +62,12 @@ kho-guest churn /t/churn --last 4
 same_trees /k/churn /t/churn
 rm -r /k/churn /t/churn
 
-# What a command says that must fail.
+# Prints the error of a command, which must fail.
 refusal() {
 	fails "$@"
 	cat /tmp/fails
 }
-# renameat2(2), with what it says.
+# Calls of renameat2(2), and their errors.
 renames() (
 	cd "$1"
 	mkdir d e
@@ -88,7 +88,7 @@ renames() (
 	find . -exec stat -c '%n %F %a %h %t %T' {} + | sort
 	cat w
 ) 2>&1
-# A lower directory under one on the file system: what is renamed and removed leaves whiteouts.
+# An overlay with its upper directory on the file system: renames and removals leave whiteouts.
 overlay() (
 	mkdir $1/upper $1/work /low /over
 	echo low >/low/renamed
@@ -116,7 +116,7 @@ diff /tmp/renamest /tmp/renamesk
 diff /tmp/overlayt /tmp/overlayk
 grep -q '^./c character special file 0 1 0 0' /tmp/renamesk
 
-# mapped KIB [OPTION] FILE: so much of it is mapped by huge pages once all of it was touched.
+# mapped KIB [OPTION] FILE: after every page of FILE was touched, KIB of it are mapped by huge pages.
 mapped() {
 	kib=$1
 	shift
@@ -126,7 +126,7 @@ mapped() {
 		return 1
 	}
 }
-# Files of several folios of 2 MiB, cut at odd places, as they are filled and as they are mapped.
+# Files of several folios of 2 MiB: filled in several ways, mapped, and cut at odd places.
 folios() (
 	cd "$1"
 	for seed in 1 2; do
@@ -153,13 +153,13 @@ diff /tmp/blockst /tmp/blocksk
 diff /tmp/t /tmp/k
 cat /sys/fs/khofs/status
 grep Huge /proc/meminfo
-# What fallocate and large writes made, and what small writes completed behind the first 2 MiB, is mapped by huge pages.
+# Huge pages map what fallocate and large writes made, and what small writes completed behind the first 2 MiB.
 mapped 8192 /k/folios/solid
 mapped 6144 /k/folios/slowly
 mapped 4096 /k/folios/sparse
 [ "$(status_of default huge)" -ge $((18 << 20)) ]
 rm /k/folios/sparse
-# Holes are filled by huge pages where a mapping asks for them, or the mount does; never against that.
+# Huge pages fill holes if a mapping asks for them or the mount says so, and never if the mount forbids them.
 for huge in advise within_size never; do
 	mount -o remount,huge=$huge /k
 	truncate -s 5001216 /k/folios/$huge
@@ -175,21 +175,22 @@ rm /k/folios/advise
 truncate -s 5001216 /k/folios/advise
 mapped 4096 --advise /k/folios/advise
 [ "$(stat -c %b /k/folios/advise)" = 9768 ]
-# always: even one byte is a huge page, of which nothing shows behind it; where there is no room for one it is small.
+# always: even one byte takes a huge page, and reads show nothing behind the byte; without room for a huge page it takes
+# a small one.
 mount -o remount,huge=always /k
 echo x >/k/folios/always
 [ "$(stat -c '%s %b' /k/folios/always)" = '2 4096' ]
 truncate -s 4194304 /k/folios/always
 mapped 4096 /k/folios/always
 [ "$(tr -d '\0' </k/folios/always)" = x ]
-# What a mapping writes behind the end of a file, into the huge page in which it ends, does not become part of it: neither when the
-# page was taken apart by a hole since.
+# Bytes that a mapping writes behind the end of a file, into the huge page in which the file ends, do not become part of
+# the file, even if a hole has split the page since.
 for hole in '' 4096 16384; do
 	file=/k/folios/behind$hole
 	kho-guest bytes 10000 --seed 7 >$file
 	for at in 10001 20000 2097151; do
 		behind $file $at
-		# 6.1 maps all of the huge page: there the bytes are written, and would show below.
+		# 6.1 maps the whole huge page: there the write succeeds, and its bytes would show below.
 		case $KHO_RELEASE in 6.1.*) [ $status = 0 ] ;; esac
 	done
 	[ -z "$hole" ] || kho-guest map hole $file $hole
@@ -210,14 +211,14 @@ echo x >/s/small
 umount /s
 echo s >/sys/fs/khofs/release
 mount -o remount,huge=advise /k
-# Cut while somebody holds pages.
+# Cuts while pipes hold pages.
 kho-guest map pinned /k/folios/pinned --past-end
 kho-guest map pinned /t/folios/pinned
 rm -r /k/folios /t/folios
 [ "$(status_of default huge)" = 0 ]
 [ "$(awk '/^FileHugePages/ { print $2 }' /proc/meminfo)" = 0 ]
 
-# A full disk, and one that is too small to become smaller.
+# A full file system, and one that holds too much to be made smaller.
 for place in /k /t; do
 	fails dd if=/dev/zero of=$place/full bs=1M count=80
 	fails sh -c "echo no >$place/more"
@@ -229,7 +230,8 @@ for place in /k /t; do
 done
 [ "$(df -k /k | tail -1 | awk '{print $2}')" = 32768 ]
 
-# Limits of inodes: further names and attributes count, as do targets of symbolic links as pages; what is removed is free again.
+# Limits of inodes: further names and attributes count, targets of symbolic links count as pages, and removing frees
+# them.
 space() {
 	stat -f -c '%b blocks, %f free; %c inodes, %d free' .
 }
@@ -243,7 +245,7 @@ limits() (
 	fails mkdir more
 	fails mknod more p
 	fails ln -s x more
-	# A name that is taken by another file is free again; the last one of a file is the file's own.
+	# A rename over a name frees an inode; the last name of a file belongs to the file.
 	rm file.3
 	echo y >other
 	mv other file.2
@@ -309,7 +311,7 @@ diff /tmp/limitst /tmp/limitsk
 grep -q "^$(((198 * 1024) / (60000 + 51))), then: No space left" /tmp/attributesk
 [ ! -e /tmp/attributest ] || diff /tmp/attributest /tmp/attributesk
 
-# Instances, and that nothing but release ends one.
+# Instances: only a release ends one.
 mount_khofs /a name=vm,mode=700,uid=5,gid=6
 [ "$(stat -c '%a %u %g' /a)" = "700 5 6" ]
 echo vm >/a/file
@@ -328,7 +330,8 @@ refused 'valid argument' mount -t khofs none /a -o size=much
 refused 'valid argument' mount -t khofs none /a -o name=a/b
 fails rmmod khofs
 
-# An option that cannot be: an error and nothing else, at a first mount, at a later one, and at a remount. Nothing hangs behind it.
+# An impossible option causes an error and nothing else, at a first mount, at a later one, and at a remount. Nothing
+# blocks afterwards.
 mount_khofs /a name=full,size=64m,nr_inodes=100
 kho-guest bytes 3000000 --seed 8 >/a/data
 for i in 1 2 3; do : >/a/$i; done
@@ -363,7 +366,7 @@ umount /b
 umount /a
 echo full >/sys/fs/khofs/release
 
-# Each mount is read-only or not, as it asks.
+# Each mount is read-only or writable as its own options say.
 mount_khofs /a name=one,ro
 refused 'Read-only' touch /a/file
 mount_khofs /b name=one
@@ -383,7 +386,7 @@ touch /a/file
 umount /a
 echo one >/sys/fs/khofs/release
 
-# All memory comes back.
+# All memory is freed.
 sync
 before=$(free_kib)
 kho-guest bytes $((24 << 20)) --seed 6 >/k/data

@@ -1,15 +1,16 @@
 # With folios of 2 MiB first, then without them twice, then with them.
 modules=/lib/modules/$KHO_RELEASE/updates
 
-# says WHY: khofs has no huge pages, and says so everywhere.
+# says WHY: khofs has no huge pages, and its file large_folios and kho doctor report WHY.
 says() {
 	grep "^no: .*$1" /sys/fs/khofs/large_folios
 	kho doctor >/tmp/doctor || true
 	grep "^ok *khofs .*; without huge pages: .*$1" /tmp/doctor
 }
 
-# Whatever is wrong in what is made here is found. Bit b of word w of struct page p: flags, the first page, counts, the order
-# (where 6.1 and where the others have it), the first and second page of a folio in particular, mapping, owner.
+# khofs finds every wrong bit in a folio that it makes. Bit b of word w of struct page p: flags, the first page, counts,
+# the order (at its place in 6.1 and in later kernels), the first and second page of a folio in particular, mapping,
+# owner.
 for wrong in 0.0.0 5.1.6 300.6.32 1.2.9 1.0.1 1.2.3 2.3.8 400.3.0 10.7.0 511.0.2; do
 	number=$(echo $wrong | awk -F . '{ print $1 * 512 + $2 * 64 + $3 }')
 	insmod $modules/khofs_faults.ko wrong_bit=$number
@@ -66,7 +67,7 @@ if [ -n "$large" ]; then
 	! grep 'without huge' /tmp/status || false
 	[ "$(status_of vm huge)" -ge $((14 << 20)) ]
 	[ "$(kho-guest map huge /k/kept/folios)" = 6144 ]
-	# What was made of single pages, each in its place, is as good.
+	# A folio assembled from single pages, each in its place, is mapped as well as any other.
 	[ "$KHO_HOP" = 0 ] || [ "$(kho-guest map huge /k/made-1)" -ge 4096 ]
 else
 	grep '^khofs *without huge pages in this kernel: .' /tmp/status
@@ -75,12 +76,12 @@ else
 	mount -o remount,huge=always /k
 	echo x >/k/small
 	[ "$(stat -c %b /k/small)" = 8 ]
-	# A direct read into what was a folio, and all kinds of cuts.
+	# A direct read into pages that were a folio, and all kinds of cuts.
 	kho-guest map direct "$(which kho)" /k/made-0
 	kho-guest bytes $((6 << 20)) --seed 10 | dd of=/k/made-0 bs=1M conv=notrunc 2>/dev/null
 	mount -o remount,huge=advise /k
 fi
-# What was written through a huge page behind the end of a file arrives as it is in memory, and is no part of the file later.
+# Bytes written through a huge page behind the end of a file arrive in memory, and do not become part of the file later.
 if [ -e /k/behind ]; then
 	truncate -s 2097152 /k/behind
 	[ "$(tr -d '\0' </k/behind)" = x ]
@@ -99,20 +100,20 @@ kho-guest bytes $((6 << 20)) --seed $((10 + KHO_HOP)) | dd of=/k/made-$KHO_HOP b
 kho-guest hash </k/made-$KHO_HOP | kho-guest same made-$KHO_HOP
 rm -f /k/small
 
-# With the build for tests: who comes or goes is waited for at a step in the middle of it.
+# With the build for tests, which stops releases and mounts at a step in the middle: other operations wait for them.
 active=/sys/kernel/kho/active
 p=/sys/module/khofs/parameters
 somebody_waits() {
 	[ "$(cat $p/waits)" = Y ]
 }
-# ends_at_step: begins to release the instance "gone", which is not mounted, up to the step before its files go.
+# ends_at_step: begins to release the instance "gone", which is not mounted, up to the step before its files are freed.
 ends_at_step() {
 	echo release >$p/wait_at
 	echo gone >/sys/fs/khofs/release &
 	release=$!
 	within_a_minute somebody_waits
 }
-# goes_on PID: it has waited until now, and goes on.
+# goes_on PID: PID has waited until now; lets the stopped operation go on.
 goes_on() {
 	sleep 1
 	kill -0 $1
@@ -123,7 +124,7 @@ case $KHO_HOP in
 	mount_khofs /gone name=gone
 	echo x >/gone/file
 	umount /gone
-	# Of a release, an activation sees all or nothing.
+	# An activation sees an instance either whole or not at all while it is released.
 	ends_at_step
 	echo 1 >$active &
 	other=$!
@@ -134,7 +135,7 @@ case $KHO_HOP in
 	grep ' late {' /tmp/dt
 	fails grep ' gone {' /tmp/dt
 	echo 0 >$active
-	# So does a mount.
+	# A mount waits for the release, too.
 	mount_khofs /gone name=gone
 	echo x >/gone/file
 	umount /gone
@@ -146,7 +147,7 @@ case $KHO_HOP in
 	wait $other
 	[ -z "$(ls /gone)" ]
 	umount /gone
-	# And another release.
+	# Another release waits, too.
 	ends_at_step
 	sh -c 'echo gone >/sys/fs/khofs/release' &
 	other=$!
@@ -154,7 +155,7 @@ case $KHO_HOP in
 	wait $release
 	fails wait $other
 	[ -z "$(status_of gone state)" ]
-	# A mount that is filling an instance is waited for, too: what is written down is what there is then.
+	# An activation waits for a mount that is filling an instance, and writes down the filled instance.
 	echo fill >$p/wait_at
 	mount_khofs /late name=late &
 	mount=$!

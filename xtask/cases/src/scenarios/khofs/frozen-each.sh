@@ -1,4 +1,5 @@
-# More arrived than this mount allows: all of it is there, and there is no more to be had until the limits are raised.
+# More arrived than the limits of this mount allow: all of it is accessible, and no more can be added until the limits
+# are raised.
 for time in first again; do
 	mount_khofs /k size=4k,nr_inodes=1
 	[ "$(status_of default limit) $(status_of default inode-limit)" = '4096 1' ]

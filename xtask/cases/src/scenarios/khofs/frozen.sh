@@ -3,11 +3,11 @@ kho-guest bytes 1000000 --seed 1 >/k/data
 truncate -s 100000 /k/sparse
 mkdir /k/dir
 echo 1 >/sys/kernel/kho/active
-# In place: goes on.
+# Writes in place go on.
 dd if=/dev/zero of=/k/data bs=4096 count=3 conv=notrunc 2>/dev/null
 [ "$(dd if=/k/data bs=4096 count=1 2>/dev/null | tr -d '\0' | wc -c)" = 0 ]
 wc -c </k/sparse
-# What is written down: refused, with EBUSY.
+# Changes of written-down state are refused with EBUSY.
 for command in \
 	'echo x >/k/new' 'mkdir /k/new' 'ln -s x /k/new' 'ln /k/data /k/new' 'rm /k/data' 'rmdir /k/dir' \
 	'mv /k/data /k/new' 'truncate -s 5 /k/data' 'echo more >>/k/data' 'chmod 600 /k/data' \
@@ -17,7 +17,7 @@ for command in \
 	'mount -o remount,size=64m /k' 'mount -o remount,nr_inodes=10000 /k'; do
 	refused 'busy\|unavailable' sh -c "$command"
 done
-# A hole that is written to through a mapping waits, and can be killed.
+# A write to a hole through a mapping waits, and the waiting process can be killed.
 kho-guest map write /k/sparse >/dev/null &
 writer=$!
 sleep 1
@@ -36,7 +36,7 @@ echo more >>/k/data
 rm /k/data
 mv /k/sparse /k/full
 echo done >/k/dir/file
-# What counts, counts the same after the hop.
+# Limits count the same inodes after the hop.
 ln /k/full /k/again
 ln -s $(printf '%0200d' 0) /k/long
 kho-guest until-full names /k/dir/file --most 20

@@ -2,7 +2,7 @@ cat /sys/fs/khofs/status
 [ "$(status_of vm state)" = arrived ]
 [ "$(status_of cold state)" = arrived ]
 if [ $KHO_HOP = 2 ]; then
-	# Nobody mounts it here; it stays reserved and goes on.
+	# No process mounts the instance in this kernel: it stays reserved and goes on.
 	kho-guest fill
 	exit 0
 fi
@@ -14,10 +14,11 @@ kho-guest hash-tree /k/tree --same tree
 kho-guest hash --same big </k/big
 [ $KHO_HOP != 1 ] || kho-guest map check /k/map
 kho-guest map hash /k/big | kho-guest same big-mapped
-# All of it but the first 2 MiB, which were written before anybody knew that it would be large, is folios on every kernel.
+# Folios hold all of it on every kernel, except the first 2 MiB, which were written before khofs knew that the file
+# would be large.
 cat /sys/fs/khofs/status
 [ "$(status_of vm huge)" -ge $((22 << 20)) ]
-# The random operations so far, done again elsewhere.
+# Repeats the random operations so far on another file system.
 rounds=$(cat /k/rounds)
 mkdir -p /mirror
 mount -t tmpfs none /mirror -o size=80%

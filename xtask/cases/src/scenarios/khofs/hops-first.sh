@@ -13,8 +13,8 @@ kho-guest hash-tree /cold --same cold
 umount /cold
 # Writes through a mapping up to the moment of kexec, whatever happens to the mount.
 setsid kho-guest map write /k/map >/dev/null &
-# It goes on meanwhile: what it writes is checked in the next kernel, where it has stopped.
+# The writer goes on until the jump; the next kernel checks what it wrote.
 within_a_minute written /k/map
-# By huge pages.
+# In huge pages.
 [ "$(status_of vm huge)" -ge $((26 << 20)) ]
 umount -l /k

@@ -5,6 +5,6 @@ kho-guest bytes $((KHO_BIG << 20)) --seed 9 | dd of=/k/vm bs=1M conv=notrunc 2>/
 kho-guest hash --same vm </k/vm
 cat /sys/fs/khofs/status
 [ "$(status_of vm huge)" = $((KHO_BIG << 20)) ]
-# One chunk of 2 MiB after the other: few ranges.
+# khofs takes adjacent chunks of 2 MiB, so the ranges are few.
 [ "$(status_of vm ranges)" -le 8 ]
 umount /k

@@ -1,17 +1,17 @@
-# The memory of some pages fails: of a folio of 2 MiB, of a small file, of one that was brought from the kernel before, and of
-# an instance that nobody has mounted yet.
+# The memory of some pages fails: pages of a folio of 2 MiB, of a small file, of a file from the previous kernel, and of
+# an instance that is not mounted yet.
 
-# A file but for one page of it.
+# A file without one of its pages.
 but() {
 	dd if="$1" bs=4096 count="$2" 2>/dev/null
 	dd if="$1" bs=4096 skip=$(($2 + 1)) 2>/dev/null
 }
-# fails FILE PAGE: neither read nor written, nor mapped.
+# fails FILE PAGE: the page can be neither read nor written nor mapped.
 fails() {
 	refused 'Input.output error' dd if="$1" of=/dev/null bs=4096 skip="$2" count=1
 	refused 'Input.output error' dd if=/dev/zero of="$1" bs=4096 seek="$2" count=1 conv=notrunc
 	! kho-guest map touch "$1" "$2" || return 1
-	# Nor in one piece with what is beside it: a read ends before it.
+	# A read that includes pages before it ends before the failed page.
 	refused 'Input.output error' dd if="$1" of=/tmp/part bs=4M count=2
 	[ "$(stat -c %s /tmp/part)" = $(($2 * 4096)) ]
 	head -c 8192 /dev/zero >/tmp/two
@@ -20,12 +20,12 @@ fails() {
 	refused 'Input.output error' dd if=/tmp/two of="$1" bs=8192 seek=$(($2 / 2)) count=1 conv=notrunc
 }
 poison() {
-	# The kernel may kill who has it mapped.
+	# The kernel may kill processes that have the page mapped.
 	kho-guest map poison "$1" "$2" >/tmp/poison || true
 	sed -n 's/^page .* at \([0-9]*\)$/\1/p' /tmp/poison | grep . >>/k/bad
 	fails "$1" "$2"
 }
-# So many pages of files are said to be lost when the next kernel is loaded.
+# load_without COUNT: loads the next kernel; khofs reports COUNT pages of files as lost.
 load_without() {
 	load
 	kho-guest loaded
@@ -54,14 +54,14 @@ elif [ "$KHO_HOP" = 2 ]; then
 fi
 kho-guest fill
 [ "$KHO_HOP" = 0 ] || mount_khofs /k name=vm
-# No file has them any more, and nobody else either.
+# No file holds the failed pages any more, and the kernel does not use them either.
 [ "$KHO_HOP" = 0 ] || unusable /k/bad
 fails /k/large 700
 fails /k/small 2
 but /k/large 700 | kho-guest hash --same large
 but /k/small 2 | kho-guest hash --same small
 [ "$(cat /k/good)" = good ]
-# Memory that failed and is in no file any more is not used again.
+# Failed memory that belongs to no file any more is not used again.
 if [ "$KHO_HOP" = 0 ]; then
 	fallocate -l 4m /k/gone
 	kho-guest bytes 50000 --seed 4 >/k/lost
@@ -97,7 +97,7 @@ case $KHO_HOP in
 	fails /k/later 100
 	fails /k/reserved 0
 	but /k/later 100 | kho-guest hash --same but-later
-	# What is cut off is forgotten, and new memory is good.
+	# Cutting a failed page off forgets the failure; the new memory in its place is good.
 	refused 'Input.output error' truncate -s $((700 * 4096 + 5)) /k/large
 	truncate -s $((700 * 4096)) /k/large
 	truncate -s $((701 * 4096)) /k/large

@@ -1,11 +1,11 @@
 # Functions for the scripts of khofs tests.
 
-# One word of the status of an instance: status_of NAME KEY.
+# status_of NAME KEY: one value of the status of an instance.
 status_of() {
 	sed -n "s/^$1 \\(.* \\)*$2=\\([^ ]*\\).*/\\2/p" /sys/fs/khofs/status
 }
 
-# The same as kho status tells it: instance NAME KEY.
+# instance NAME KEY: the same value from kho status.
 instance() {
 	kho status --json | tr -d ' \n' | sed 's/.*"khofs"://' | tr '{' '\n' |
 		sed -n "/\"name\":\"$1\"/s/.*\"$2\":\"*\([^,\"}]*\).*/\1/p"
@@ -17,23 +17,23 @@ mount_khofs() {
 	mount -t khofs none "$1" ${2:+-o "$2"}
 }
 
-# Free memory with what each processor keeps for itself, which MemFree leaves out.
+# Free memory, with the pages that each processor holds in its lists, which MemFree leaves out.
 free_kib() {
 	awk '/^MemFree:/ { kib += $2 } $1 == "pagesets" { sets = 1 } sets && $1 == "count:" { kib += $2 * 4 } END { print kib }' \
 		/proc/meminfo /proc/zoneinfo
 }
 
-# Whether at least so many KiB are free. What was removed is given back by a worker, so this takes a while.
+# are_free KIB: whether at least KIB are free. A worker frees removed files, so this takes a while.
 are_free() {
 	[ "$(free_kib)" -ge "$1" ]
 }
 
-# Whether anything was written to a file by kho-guest map write.
+# Whether kho-guest map write has written to a file.
 written() {
 	[ "$(od -An -tu8 -N8 "$1")" -gt 0 ]
 }
 
-# Two trees are the same in every respect that hash-tree knows.
+# Whether two trees are the same in every respect that hash-tree covers.
 same_trees() {
 	kho-guest hash-tree -v "$1" >/tmp/one
 	kho-guest hash-tree -v "$2" >/tmp/other
@@ -41,7 +41,7 @@ same_trees() {
 	cmp -s /tmp/one /tmp/other
 }
 
-# Loads the next kernel; reports how long it took and how many early ranges it needs.
+# Loads the next kernel; reports the duration of the load and the number of early ranges.
 load_and_count() {
 	before=$(kho-guest boottime)
 	load | tee /tmp/load
@@ -50,7 +50,7 @@ load_and_count() {
 	kho-guest loaded
 }
 
-# The limit of instance vm is so many hundredths of all memory, whoever has it: all but what the firmware keeps.
+# The limit of instance vm is KHO_PERCENT of all memory, in use or not, except the firmware's.
 is_part_of_memory() {
 	mib=$(($(status_of vm limit) >> 20))
 	echo "$KHO_PERCENT % of $KHO_MACHINE MiB is $mib MiB"
@@ -58,8 +58,9 @@ is_part_of_memory() {
 	[ $mib -ge $(((KHO_MACHINE - 8) * KHO_PERCENT / 100)) ]
 }
 
-# Writes behind the end of a file that ends in a huge page, through a mapping. The page where the file ends is always mapped; of those
-# behind it newer kernels map none (mm/memory.c, "PMD across i_size"), so that it is SIGBUS: there is nothing to hide then.
+# behind FILE AT: writes through a mapping behind the end of FILE, which ends in a huge page. The kernel always maps the
+# page in which the file ends. Newer kernels map no page behind it (mm/memory.c, "PMD across i_size"), so that the write
+# gets SIGBUS: then nothing is left to hide.
 behind() {
 	status=0
 	kho-guest map behind "$1" "$2" || status=$?

@@ -1,4 +1,4 @@
-# Nobody mounts it: every page is where it was, reserved, and no free memory.
+# Without a mount, every page is in its place, reserved, and not free memory.
 pages_are_reserved() {
 	while read -r addr len; do
 		kho-guest reserved $addr $len || return 1
@@ -16,8 +16,8 @@ pages_are_reserved
 kho status | grep '^khofs *vm .*; arrived: mount -t khofs -o name=vm none /PLACE shows it'
 kho doctor | grep '^ok *khofs .*is loaded'
 mount_khofs /seen name=seen
-# What khofs has files in, also those that nobody has read yet, is not given back behind its back: neither as one of many
-# nor by itself, by the command or not, in the active phase or not.
+# kho release does not free memory in which khofs has files, read or not: neither with all other nodes nor alone, by the
+# command or by the module's file, inside and outside the active phase.
 nothing_is_given_back() {
 	reserved=$(sed -n 's/^unclaimed: //p' /sys/kernel/kho/status)
 	[ "$reserved" -gt 10000000 ]
@@ -46,7 +46,7 @@ else
 	mount_khofs /left name=left
 	kho-guest hash-tree /left --same left
 	kho-guest hash-tree /seen --same seen
-	# What nobody touches comes by itself, also if another instance is released meanwhile.
+	# Untouched pages come into the page cache by themselves, also if another instance is released meanwhile.
 	mount_khofs /idle name=idle
 	umount /seen
 	kho release /khofs/seen
@@ -56,7 +56,7 @@ else
 	}
 	within_a_minute comes_by_itself
 	kho-guest hash-tree /idle --same idle
-	# Given back unseen.
+	# A release without a mount.
 	total=$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)
 	kho release /khofs/vm
 	after=$(awk '/^MemTotal/ { print $2 }' /proc/meminfo)

@@ -1,4 +1,4 @@
-# kho doctor, which is asked before there is a module, and after.
+# Checks kho doctor, before the module is loaded and after.
 doctor_says() {
 	kho doctor >/tmp/doctor || true
 	grep ' khofs ' /tmp/doctor
@@ -47,7 +47,7 @@ for key in inodes bytes ranges slack unclaimed limit; do
 done
 kho status | grep '^khofs *vm *5 inodes, 2.87 MiB of 64.0 MiB in .* of slack; umount keeps it, kho release /khofs/vm ends it'
 
-# Release: not of what is mounted, frozen, loaded or not there.
+# A release is refused for an instance that is mounted, frozen, part of a loaded image, or unknown.
 refused 'umount it everywhere first' kho release /khofs/other
 refused 'no node /khofs/none arrived' kho release /khofs/none
 grep -q 'there is .*/khofs/other.*/khofs/vm\|there is .*/khofs/vm.*/khofs/other' /tmp/refused
@@ -67,7 +67,7 @@ mount_khofs /b name=other
 umount /b
 kho release /khofs/other
 
-# For the next kernels: instances that nobody mounts before the last of them, and one that is mounted and not read.
+# For the next kernels: instances that only the last of them mounts, and one that is mounted and not read.
 for name in left seen idle; do
 	mount_khofs /$name name=$name
 	kho-guest bytes 5000000 --seed 3 >/$name/large
@@ -77,7 +77,7 @@ for name in left seen idle; do
 	umount /$name
 done
 
-# Where the pages are, for the next kernels.
+# The addresses of the pages, for the next kernels.
 kho-guest map where /k/a /k/b >/tmp/where
 tr '{' '\n' </tmp/where | sed -n 's/^"addr":\([0-9]*\),"len":\([0-9]*\)}.*/\1 \2/p' >/tmp/pages
 cat /tmp/pages

@@ -12,7 +12,7 @@ cmp -s /tmp/list /tmp/found || {
 }
 tail -n 1 /tmp/found | kho-guest same tree
 rm /tmp/list /tmp/found
-# It can be changed, and changes back.
+# The tree can be changed and changed back.
 ln -s x /k/new
 rm /k/new
 kho-guest bytes 5000 >/k/other

@@ -1,4 +1,4 @@
-# In a kernel that was handed something.
+# In a kernel that received a handover.
 side in | head -1 | grep -x 'in: kho-v4'
 side in | grep -x '  preserved memory: described at 0x[0-9a-f]*'
 if side in | grep '^  !'; then exit 1; fi
@@ -13,5 +13,5 @@ says "Retrieved live update data, liveupdate number: $KHO_HOP"
 entry out LUO | head -1 | grep 'luo-v5'
 entry out LUO | grep -x "    liveupdate_num = $((KHO_HOP + 1))"
 entry in LUO | head -1 | grep 'at 0x.*, 32 B'
-# Scratch is where it was in all kernels before.
+# Scratch is at the same place as in all earlier kernels.
 kho-guest same scratch <$D/out/scratch_phys

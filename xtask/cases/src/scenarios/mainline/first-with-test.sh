@@ -1,4 +1,4 @@
-# Linux 7.3 shows less of this tree than there is, once subsystems have added to it.
+# Linux 7.3 shows only the beginning of this tree after subsystems have added to it.
 side out | grep '^  ! the kernel shows 0x'
 [ "$status" = 61 ]
 entry out LUO | head -1 | grep 'luo-v5'

@@ -1,3 +1,3 @@
-# The kernel's own loader takes the kernel's own state along.
+# The kernel's own loader hands the kernel's own state over.
 kho kexec -l -s "$KHO_NEXT_KERNEL" --initrd="$KHO_NEXT_INITRD" --command-line="$KHO_NEXT_CMDLINE"
 kho-guest loaded --bare

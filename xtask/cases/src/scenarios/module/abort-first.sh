@@ -6,7 +6,7 @@ refused 'the active phase is not the one that was loaded' kho exec
 refused 'the active phase is not the one that was loaded' kho exec --stale-ok
 echo 1 >$sys/active
 refused 'the active phase is not the one that was loaded' kho exec
-# A load that is refused leaves the phase as it was, and one that froze the drivers thaws them.
+# A refused load leaves the phase as it was; if it froze the drivers, it thaws them.
 kho abort
 thawed
 refused 'scratch' load --scratch 1M
@@ -24,7 +24,7 @@ frozen
 kho abort
 load
 echo 0 >$sys/active
-# The pages are recycled before the image is started.
+# The kernel reuses the pages before the image is started.
 ring_add 2
 kho-guest fill
 kho-guest loaded --bare

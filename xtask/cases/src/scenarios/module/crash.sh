@@ -1,5 +1,5 @@
-# A kernel dies, or power fails, while drivers are frozen and with an image that names their memory: what they kept was in
-# RAM and is gone, and the next boot is an ordinary one that says so and can hand over again.
+# A kernel dies, or power fails, while drivers are frozen and the loaded image names their memory. The kept memory was
+# in RAM and is lost. The next boot is an ordinary one, reports that, and can hand over again.
 
 ordinary() {
 	[ "$(fact arrival)" = 'none, an ordinary boot' ]

@@ -1,8 +1,8 @@
-# Allocations of the module fail, the first, the second … until all that are made succeed.
+# Allocations of the module fail: the first, then the second, and so on, until all succeed.
 rmmod kho_ring 2>/dev/null || true
 rmmod kho 2>/dev/null || true
 
-# arrival: the module itself cannot be loaded, and then it can, with everything that arrived.
+# arrival: loading the module fails until its allocations succeed; then everything that arrived is there.
 number=0
 until insmod $modules/kho_faults.ko fail_after=$number 2>/tmp/why; do
 	grep -q -i 'memory' /tmp/why || { cat /tmp/why; exit 1; }
@@ -43,7 +43,7 @@ while :; do
 done
 echo "activation makes $number allocations"
 [ $number -gt 10 ]
-# Reading and leaving needs none that may fail.
+# Reading, and leaving the active phase, need no allocation that may fail.
 echo 0 >$f
 [ "$(cat $sys/active)" = 1 ]
 [ "$(wc -c <$sys/dt)" -gt 100 ]

@@ -19,11 +19,11 @@ if [ "$KHO_HOP" -gt 0 ]; then
 		[ "$(fact not-reserved-pages)" = 0 ]
 		;;
 	esac
-	# What cannot be believed is not shown, and nobody gets any of it.
+	# The module neither shows nor gives away a part that it cannot believe.
 	if [ "$want" = arrived ]; then
 		kho status | grep -q 'unclaimed /held'
 		[ "$(cat $ring/origin)" = new ]
-		# Somebody else's node is not in the way of our own, and is handed over again beside it.
+		# A node of another producer does not obstruct kho's own, and is handed over again beside it.
 		echo 1 >$sys/active
 		fails sh -c "echo /held >$sys/release"
 		grep -q -a held $sys/dt
@@ -43,7 +43,7 @@ if [ "$KHO_HOP" -gt 0 ]; then
 	case $want in
 	refused*) ;;
 	*)
-		# Everything that is left goes back to the system, once.
+		# All memory that is left goes back to the system, once.
 		before=$(mem_total)
 		echo all >$sys/release
 		[ "$(fact unclaimed)" = 0 ]

@@ -1,4 +1,4 @@
-# A module of this boot may have given away what arrived, and be gone when the next kernel is loaded.
+# A module of this boot may have given arrived memory away, and be unloaded when the next kernel is loaded.
 refused_as() {
 	want=$1
 	shift
@@ -16,12 +16,13 @@ case $KHO_HOP in
 	ring_add 4
 	;;
 1)
-	# No module: all of it is named again.
+	# Without a module, the load names all arrived memory again.
 	load | tee /tmp/load
 	grep -q 'of drivers' /tmp/load
 	;;
 2)
-	# A module that took nothing but slack, and is gone. Where there was slack, nothing can be named again without it.
+	# A module that released only slack, and was unloaded. After a release of slack, a load without the module
+	# cannot name anything.
 	insmod $modules/kho.ko
 	slack=$(fact slack-released)
 	rmmod kho
@@ -31,7 +32,7 @@ case $KHO_HOP in
 	[ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
 	refused_as 67 kho status
 	grep -q 'if kho.ko was loaded in this boot' /tmp/refused
-	# What a driver took and gave back may look reserved again: as part of an image that somebody loads.
+	# Memory that a driver took and freed may look reserved again: as part of an image that another program loads.
 	insmod $modules/kho.ko
 	insmod $modules/kho_test.ko pages=20
 	rmmod kho_test
@@ -39,16 +40,16 @@ case $KHO_HOP in
 	kho-guest load-stranger
 	refused_as 67 load
 	kho unload --force
-	# The module knows what is left, and hands that on.
+	# The module knows which nodes are left, and hands them on.
 	insmod $modules/kho.ko
-	# The ring, and a node of the test driver that has no memory.
+	# The ring, and a node of the test driver without memory.
 	[ "$(fact untouched-nodes)" = 2 ]
 	load | tee /tmp/load
 	grep -q 'of drivers' /tmp/load
 	kho status | grep 'in place  /ring'
 	;;
 3)
-	# An aborted part, without the module: said, and left out.
+	# An aborted part, without the module: kho reports it and leaves it out.
 	insmod $modules/kho.ko
 	insmod $modules/kho_ring.ko
 	ring_is 0 4

@@ -1,5 +1,5 @@
-//! Trees and chains that a hostile kernel might have left, forged in the machine's memory: after the next kernel has
-//! booted, and before its module looks. The loader would not load such trees, so they cannot be had in any other way.
+//! Trees and chains that a hostile kernel might have left. The host forges them in the machine's memory after the next
+//! kernel has booted and before its module reads them, because the loader would not load such trees.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -17,7 +17,7 @@ use kho_lab::run::Host;
 /// File, in the folder of the run, with the bytes that a forgery replaced.
 const BEFORE: &str = "before-forgery.json";
 
-/// Largest number of nodes of a chain that is looked at.
+/// Largest number of nodes that the walk over a chain visits.
 const LONGEST: usize = 200;
 
 /// State tree and reservations that arrived, in the guest's memory.
@@ -28,14 +28,14 @@ struct Arrived {
     tree: PhysRange,
 }
 
-/// Makes the forgery that the guest reported as `forgery`; the addresses that it needs were reported too.
+/// Makes the forgery that the guest reported as `forgery`; the guest also reported the addresses that it needs.
 pub fn forge(host: &mut Host<'_>) -> Result<()> {
     let arrived = Arrived::find(host)?;
     let tree = arrived.bytes(arrived.tree)?;
     let part = reference(&tree)?;
     let part = PhysRange::new(part.mem.start(), part.size)?;
     let before = arrived.bytes(part)?;
-    // Pages of the test driver: the last is the victim.
+    // Pages of the test driver: the forgery changes the last one.
     let mut pages = ranges(&before, "/test")?;
     let victim = pages.pop().context("no pages of the test driver")?;
     let reported = |name: &str| -> Result<PhysRange> {
@@ -53,7 +53,7 @@ pub fn forge(host: &mut Host<'_>) -> Result<()> {
         Ok(())
     };
     match host.value("forgery")?.trim() {
-        // The part names what no driver kept.
+        // The part names memory that no driver kept.
         place @ ("text" | "memmap" | "firmware" | "scratch" | "blob") => {
             instead(pair(reported(place)?))?;
         }
@@ -71,17 +71,17 @@ pub fn forge(host: &mut Host<'_>) -> Result<()> {
             replace(&mut forged, &pair(victim), &pair(reported("text")?))?;
             changes.push((part.start().get(), forged));
         }
-        // The loader's tree says that early boot reserved this kernel's text or memory map, or the firmware's tables.
+        // The loader's tree claims that early boot reserved this kernel's text or memory map, or the firmware's tables.
         place @ ("cache-text" | "cache-memmap" | "cache-firmware") => {
             let place = reported(place.trim_start_matches("cache-"))?;
             changes.push((arrived.tree.start().get(), arrived.cache(&tree, place)?.1));
         }
-        // The chain says so too.
+        // The chain makes the same claim.
         place @ ("reserve-text" | "reserve-firmware") => {
             let place = reported(place.trim_start_matches("reserve-"))?;
             let (node, forged) = arrived.cache(&tree, place)?;
             changes.push((arrived.tree.start().get(), forged));
-            // `struct setup_indirect` has the length first.
+            // In `struct setup_indirect` the length comes before the address.
             let mut indirect = place.len().to_ne_bytes().to_vec();
             indirect.extend_from_slice(&place.start().get().to_ne_bytes());
             changes.push((node, indirect));
@@ -167,15 +167,15 @@ impl Arrived {
     fn cache(&self, tree: &[u8], place: PhysRange) -> Result<(u64, Vec<u8>)> {
         let cache = value_of(tree, MEM_CACHE)?;
         let part = reference(tree)?.mem;
-        // The first is the state; the others ascend, and go on doing so.
+        // The first range is the state. The others ascend, and must ascend after the change.
         let others = self.reserved.get(1..).unwrap_or_default();
         for (node, range) in others {
-            // Where the kernel's part is has to stay in it: otherwise the tree is refused for that.
+            // The range with the kernel's part has to stay: without it the tree would be refused for another reason.
             if range.overlaps(part) {
                 continue;
             }
             let mut forged = tree.to_vec();
-            // A blob that is a range by itself has the same pair in its own node.
+            // If a blob has a range alone, its own node holds the same pair. So replace the pair in the mem cache only.
             let within = forged.get_mut(cache.clone()).context("mem-cache")?;
             if replace(within, &pair(*range), &pair(place)).is_err() {
                 continue;
@@ -209,7 +209,7 @@ fn value_of(tree: &[u8], name: &str) -> Result<std::ops::Range<usize>> {
     Ok(start..start + bytes.len())
 }
 
-/// Returns the reference to the kernel's part in the loader's tree: its place, as that tree says.
+/// Returns the reference to the kernel's part, as the loader's tree states it.
 fn reference(tree: &[u8]) -> Result<Reference> {
     let tree = Reader::new(tree)?;
     let node = tree.root().children().find(is_reference);

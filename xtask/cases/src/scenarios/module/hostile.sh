@@ -1,7 +1,7 @@
-# What arrived is forged in memory before the module looks at it, again and again; then it is put right, and all of it is
-# still there.
+# The host forges arrived data in memory before the module reads it, many times. Then the host restores the data, and
+# all of it is accepted.
 
-# try FORGERY FACT WANT: with it, the module says so, and gives nothing to anybody.
+# try FORGERY FACT WANT: with the forgery the module reports WANT, and gives no memory to any driver.
 try() {
 	kho-guest report forgery $1
 	kho-guest mark forge
@@ -20,13 +20,13 @@ try() {
 	[ "$(mem_total)" = $total ]
 }
 
-# The first address of the lines of /proc/iomem that are called so.
+# First address of each line of /proc/iomem with this name.
 place() {
 	sed -n "s/^ *\([0-9a-f]*\)-.* : $1\$/\1/p" /proc/iomem
 }
 
-# outside PLACE WANT: what a tree that names it is refused for. Address randomisation may put a kernel's text into the scratch
-# region, and a mem cache that reaches into it is refused before its ranges are looked at.
+# outside PLACE WANT: the expected refusal of a tree that names PLACE. Address randomization may put a kernel's text
+# into the scratch region, and the module refuses a mem cache that overlaps scratch before it checks the ranges.
 outside() {
 	kho status --json | tr -d ' \n' | sed -n 's/.*"scratch":{"addr":"\(0x[0-9a-f]*\)","len":\([0-9]*\).*/\1 \2/p' >/tmp/scratch
 	read -r scratch length </tmp/scratch
@@ -48,18 +48,18 @@ if [ "$KHO_HOP" -gt 0 ]; then
 	printf %x "$(kho dump --json | tr -d ' \n' | sed -n 's/.*"label":"kept","mem":\[{"addr":\([0-9]*\).*/\1/p')" |
 		kho-guest report blob
 
-	# Nothing of these is believed, and nothing is touched.
+	# The module believes none of these and touches nothing.
 	text=$(place 'Kernel code')
 	unasked='refused, early boot was not asked to reserve all of the mem cache'
 	unreserved='refused, a range is not RAM that early boot reserved for it'
 	try cache-text arrival "$(outside "$text" "$unasked")"
-	# Early boot takes this from the top: it is outside of scratch when the text is not.
+	# Early boot takes this memory from the top, so it is outside scratch even if the text is not.
 	try cache-memmap arrival "$(outside "${memmap#0x}" "$unasked")"
 	try cache-firmware arrival "$unasked"
 	try reserve-text arrival "$(outside "$text" "$unreserved")"
 	try reserve-firmware arrival "$unreserved"
-	# The loader's tree is believed, the drivers' is not. A module that is loaded again only takes what the first one
-	# marked, so each kernel begins with another forgery.
+	# The module believes the loader's tree, but not the drivers'. A module that is loaded again takes only what the
+	# first one marked, so each kernel begins with another forgery.
 	set -- text memmap firmware scratch chain blob own twice empty unaligned wraps unsealed
 	shift $((KHO_HOP * 4 - 4))
 	for forgery in "$@" text memmap firmware scratch chain blob own twice empty unaligned wraps unsealed; do

@@ -1,4 +1,4 @@
-# How many of the wanted huge pages there are; the kernel compacts and takes what is free.
+# Number of huge pages that the kernel can make of the wanted ones; the kernel compacts and takes free memory.
 huge() {
 	echo 3 >/proc/sys/vm/drop_caches
 	echo 1 >/proc/sys/vm/compact_memory
@@ -6,7 +6,7 @@ huge() {
 	cat /proc/sys/vm/nr_hugepages
 	echo 0 >/proc/sys/vm/nr_hugepages
 }
-# Nearly all that is free, but some for the system to live on.
+# Nearly all free memory, less some for the system.
 spare() {
 	awk '/^MemFree/ {print int(($2 - 98304) / 2048)}' /proc/meminfo
 }

@@ -1,5 +1,5 @@
-# Commands that speak to the module are killed at every step that changes anything, of a load at some, with EACH=1 at every
-# one. Whatever phase the machine is in then, it can be left, drivers go on, and nothing starts an image whose part is gone.
+# Commands that use the module are killed at every step that changes anything; a load at some steps, with EACH=1 at
+# every one. In every resulting phase: the phase can be left, drivers go on, and no image starts whose part is gone.
 added=0
 
 whole() {
@@ -21,7 +21,7 @@ active_again() {
 loaded_again() {
 	whole && load >/dev/null
 }
-# The blob is there or was given back; a command that was killed between the two can be repeated.
+# The blob exists or was released; a command that was killed between the two can be repeated.
 given_or_not() {
 	kho status --json >/tmp/status || return 1
 	if kho get blob >/tmp/got 2>/tmp/why; then

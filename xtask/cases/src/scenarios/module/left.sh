@@ -1,13 +1,13 @@
-# What arrived and nobody took goes on, whatever the kernel between knows of it; and a module that cannot find out what
+# Arrived nodes that no driver took go on, whatever the kernels between know of them. A module that cannot find out what
 # arrived touches nothing.
 
-# modes: every file is root's alone.
+# modes: only root may access the files.
 modes() {
 	find $sys -type f -exec stat -c '%a %U' {} + | sort -u >/tmp/modes
 	fails grep -v -x -e '400 root' -e '600 root' /tmp/modes
 	[ "$(find $sys -type d -exec stat -c %a {} + | sort -u)" = 755 ]
 }
-# The bytes of a node that nobody claimed.
+# unclaimed NODE: the bytes of a node that no driver claimed.
 unclaimed() {
 	sed -n "s|^/$1 ||p" $sys/release
 }
@@ -22,8 +22,8 @@ case $KHO_HOP in
 	load
 	;;
 1)
-	# Without /proc it does not know this machine's memory, and is not loaded. Without /sys it does not know what arrived: that is
-	# no ordinary boot, and nothing is touched.
+	# Without /proc the module does not know the machine's memory, and refuses to load. Without /sys it does not
+	# know what arrived: it does not treat that as an ordinary boot, and touches nothing.
 	total=$(mem_total)
 	fails unshare -m sh -c "umount -l /proc && insmod $modules/kho.ko"
 	dmesg | grep 'kho: cannot read /proc/iomem (error 2): is /proc mounted?'
@@ -37,17 +37,17 @@ case $KHO_HOP in
 	insmod $modules/kho.ko
 	[ "$(fact arrival)" = handover ]
 	modes
-	# Scratch is where it was.
+	# Scratch is at its old place.
 	refused 'busy' sh -c "echo '0x4000000 0x8000000' >$sys/scratch"
 	insmod $modules/kho_ring.ko
 	ring_is 0 3
-	# A driver that hands on what arrived as it is has to say that it has it.
+	# A driver that hands arrived memory on as it is has to declare that it holds that memory.
 	insmod $modules/kho_test.ko pages=6 as_is=2
 	refused 'busy' sh -c "echo 1 >$sys/active"
 	dmesg | grep 'kho: a producer wants to keep .*, which is reserved'
 	thawed
 	rmmod kho_test
-	# Then nobody else gives it away, as long as that driver is there.
+	# Then the module gives that memory to no one else, as long as the driver is loaded.
 	insmod $modules/kho_test.ko pages=6 as_is=1
 	[ "$(unclaimed test)" = "$((6 * 4096)) test" ]
 	left=$(fact unclaimed)
@@ -69,7 +69,7 @@ case $KHO_HOP in
 	echo 0 >$sys/active
 	rmmod kho_test
 	[ "$(unclaimed test)" = $((6 * 4096)) ]
-	# A driver of the same name that does not know what arrived: that goes on under another name.
+	# A driver of the same name that does not know the arrived node: that node goes on under another name.
 	insmod $modules/kho_test.ko pages=2 compatible=other-v1
 	[ "$(cat /sys/module/kho_test/parameters/verified)" = -1 ]
 	[ "$(unclaimed test)" = $((6 * 4096)) ]
@@ -89,7 +89,7 @@ case $KHO_HOP in
 	insmod $modules/kho_test.ko pages=2 arrived=test,left
 	[ "$(cat /sys/module/kho_test/parameters/verified)" = 0 ]
 	rmmod kho_test
-	# A driver that takes a part and no more: the rest of that node ends here.
+	# A driver that takes a part of a node and no more: the rest of the node ends here.
 	insmod $modules/kho_test.ko pages=2 compatible=other-v1 part=1
 	[ "$(cat /sys/module/kho_test/parameters/verified)" = 0 ]
 	[ "$(unclaimed test)" = 4096 ]
@@ -102,10 +102,10 @@ case $KHO_HOP in
 	insmod $modules/kho.ko
 	insmod $modules/kho_ring.ko
 	ring_is 0 3
-	# That of the driver that took a part.
+	# The node of the driver that took a part.
 	[ "$(unclaimed test)" = $((2 * 4096)) ]
 	[ -z "$(unclaimed test,left)" ]
-	# A node without memory is taken once, also when the module was not loaded meanwhile.
+	# A node without memory can be taken once, also if the module was unloaded meanwhile.
 	insmod $modules/kho_test.ko pages=2 arrived=none take=1
 	[ "$(cat /sys/module/kho_test/parameters/took)" = 0 ]
 	rmmod kho_test

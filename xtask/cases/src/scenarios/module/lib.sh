@@ -3,12 +3,12 @@ sys=/sys/kernel/kho
 ring=/sys/kernel/kho_ring
 modules=/lib/modules/$KHO_RELEASE/updates
 
-# fact NAME: what the module's status says of it.
+# fact NAME: value of NAME in the module's status.
 fact() {
 	sed -n "s/^$1: //p" $sys/status
 }
 
-# ring_is FIRST PAST: the ring holds the records of these numbers, each "NUMBER record", and nothing else.
+# ring_is FIRST PAST: the ring holds exactly the records FIRST to PAST - 1, each "NUMBER record".
 ring_is() {
 	[ "$(cat $ring/counter)" = "$2" ]
 	number=$1
@@ -19,7 +19,7 @@ ring_is() {
 	[ "$number" = "$2" ]
 }
 
-# Adds so many records.
+# ring_add COUNT: adds COUNT records.
 ring_add() {
 	for _ in $(seq "$1"); do echo record >$ring/add; done
 }

@@ -12,7 +12,7 @@ use kho_lab::run::Outcome;
 
 const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 
-/// Each kernel hands to each.
+/// Kernels in an order in which each one hands over to each other one.
 const PAIRS: [&str; 7] = ["6.1", "6.12", "7.3", "6.1", "7.3", "6.12", "6.1"];
 
 /// Shell functions of these tests.
@@ -314,7 +314,7 @@ fn ring(hops: usize) -> Scenario {
     .timeout_s(1200)
 }
 
-/// The system's memory under each kernel is what it was the first time, but for the pages of the state (chain and
+/// Under each kernel the system's memory is the same as the first time, except for the pages of the state (chain and
 /// trees), which the kernel reads for as long as it runs.
 fn memory_came_back(outcome: &Outcome) -> Result<String> {
     const STATE_KIB: u64 = 128;

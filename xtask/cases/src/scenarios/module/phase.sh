@@ -1,8 +1,8 @@
-# One kernel: entering and leaving the active phase, and everything that may go wrong.
+# One kernel: entering and leaving the active phase, and all possible failures.
 thawed
 ring_add 3
 
-# As the seed says, and what abort is for.
+# The use of the active phase and of abort, as the proposal for the kernel describes it.
 for round in 1 2; do
 	echo 1 >$sys/active
 	frozen
@@ -28,10 +28,11 @@ fails kho activate
 kho abort
 thawed
 
-# A producer in the middle fails: its errno, everything before it undone in reverse order, nothing to see.
+# A producer in the middle fails: the write returns its errno, the producers before it are undone in reverse order, and
+# no tree shows.
 insmod $modules/kho_test.ko pages=50 last=1
 p=/sys/module/kho_test/parameters
-# called NAMES: these producers were called since the last question, in this order; aborts with a minus sign.
+# called NAMES: these producers were called since the last check, in this order; an abort has a minus sign.
 called() {
 	found=$(echo $(cat $p/calls))
 	printf ' ' >$p/calls
@@ -40,7 +41,7 @@ called() {
 		return 1
 	}
 }
-# busybox and the C library have their words for each errno.
+# busybox and the C library have different words for each errno.
 for error in '5 nput/output error\|I/O error' '12 annot allocate memory\|ut of memory' '110 timed out'; do
 	echo ${error%% *} >$p/fail
 	refused "${error#* }" sh -c "echo 1 >$sys/active"
@@ -54,7 +55,7 @@ for error in '5 nput/output error\|I/O error' '12 annot allocate memory\|ut of m
 done
 echo 0 >$p/fail
 ring_is 0 8
-# By priority, not in the order of registration; and back.
+# In order of priority, not of registration; aborts in the reverse order.
 echo 1 >$sys/active
 called 'test test-fail test-last'
 [ -z "$(fact failed-producer)" ]
@@ -64,7 +65,7 @@ called '-test-last -test-fail -test'
 # Wrong calls of a driver, each with its own refusal.
 text=$(sed -n 's/^ *\([0-9a-f]*\)-.* : Kernel code$/\1/p' /proc/iomem)
 echo $((0xfee00000)) >$p/bad
-# wrong MISUSE WORDS: the write to active fails with this errno.
+# wrong MISUSE WORDS: the write to active fails with this error.
 wrong() {
 	printf $1 >$p/misuse
 	refused "$2" sh -c "echo 1 >$sys/active"
@@ -78,10 +79,10 @@ for ignored in ignore ignore-value ignore-area; do
 	wrong $ignored 'nvalid argument'
 done
 wrong notram 'No such device or address'
-# The kernel's own text, and the memory of the page frames.
+# The kernel's own text, and the array of struct page.
 echo $((0x$text)) >$p/bad
 wrong reserved 'busy'
-# In scratch, once that is known: a page of the driver's own.
+# In scratch, after the module knows it: a page of the driver's own.
 printf none >$p/misuse
 echo '0x4000000 0x8000000' >$sys/scratch
 [ "$(cat $sys/scratch)" = '0x4000000 0x8000000' ]
@@ -97,7 +98,7 @@ writer 1 &
 one=$!
 writer 0 &
 two=$!
-# Whoever looks at the tree meanwhile sees all of one or none.
+# A concurrent reader of the tree sees all of one tree or none.
 seen=0
 tries=0
 while [ $tries -lt 100 ]; do
@@ -117,7 +118,7 @@ frozen
 kho abort
 rmmod kho_test
 
-# Unloading beside writers: it is refused, or the module goes with no active phase behind it.
+# Unloading while other processes write: it is refused, or the module goes and leaves no active phase behind.
 rmmod kho_ring
 for round in 1 2 3 4 5 6 7 8; do
 	writer 1 2>/dev/null &
@@ -137,7 +138,7 @@ done
 insmod $modules/kho_ring.ko
 ring_add 8
 
-# Nobody but root.
+# Only root has access.
 echo nobody:x:65534:65534::/tmp:/bin/sh >>/etc/passwd
 for file in $sys/* $ring/*; do
 	[ -d $file ] || fails su nobody -c "PATH=$PATH; cat $file"
@@ -146,7 +147,7 @@ fails su nobody -c "PATH=$PATH; echo 1 >$sys/active"
 refused 'root' su nobody -c "PATH=$PATH; kho activate"
 thawed
 
-# Out and in again, with nothing left behind.
+# Unloaded and loaded again, with nothing left behind.
 before=$(grep MemFree /proc/meminfo)
 rmmod kho_ring
 rmmod kho

@@ -8,7 +8,7 @@ thawed
 [ $(cat /sys/kernel/kexec_loaded) = 0 ]
 kho status | grep 'loaded    nothing'
 refused 'no kernel is loaded, and drivers or khofs keep something' kho capture
-# Otherwise what is loaded while a kernel is armed is no kernel (debian-*-never-begins starts that).
+# Otherwise the image that is loaded while a kernel is armed is not a kernel (debian-*-never-begins starts it).
 kho load --arm --on-failure plain "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 kho activate
 kho-guest loaded --bare

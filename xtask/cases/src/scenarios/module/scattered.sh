@@ -1,5 +1,5 @@
 if [ $KHO_HOP -gt 0 ]; then
-	# Each page was looked at before the module gave back what was reserved without need.
+	# The arrival program checked each page before the module released slack.
 	arrived=$(dmesg | sed -n 's/.*kho: arrival: \([0-9]*\) ranges with .* pages are reserved .*/\1/p')
 	echo "early ranges that arrived: $arrived"
 	[ $arrived -ge 2 ]
@@ -20,7 +20,7 @@ ring_add 2
 	kho status
 	dmesg | grep 'kho:'
 	kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --json >/tmp/plan
-	# At most so many early ranges, whatever is scattered.
+	# The number of early ranges has a limit, however scattered the memory is.
 	entries=$(sed -n 's/.*"early_ranges": \([0-9]*\),/\1/p' /tmp/plan)
 	echo "early ranges: $entries"
 	[ $entries -le 100 ]

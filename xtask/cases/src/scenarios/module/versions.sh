@@ -1,6 +1,6 @@
-# The module of another contract: what an old one left for a new one, a new one with this command, and what a new one and its
-# command left for an old one. Each finds what is its own as it was left, in the same boot.
-# What arrived is of another version: it says so, and nobody gets any of it.
+# Modules of two contracts: data of an old one for a new one, a new one with the old command, and data of a new one and
+# its command for an old one. Each finds its own data unchanged, in the same boot.
+# Data of another version arrived: the module reports that, and gives no memory to any driver.
 of_another_version() {
 	[ "$(fact arrival)" = handover ]
 	[ "$(fact kernel-part)" = 'it is of another version' ]
@@ -23,7 +23,7 @@ case $KHO_HOP in
 	insmod $modules/kho_next.ko
 	of_another_version
 	dmesg | grep 'kho: the kernel.s part of the handover is ignored, and its memory stays reserved: it is of another version'
-	# This command does not know what the module writes, says so, and leaves nothing behind.
+	# This command does not know the data that the module writes, reports that, and leaves nothing behind.
 	refused 'kho-kernel-v1' kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 	grep 'the command that came with the module' /tmp/refused
 	thawed
@@ -33,7 +33,7 @@ case $KHO_HOP in
 	grep -q -a kho-kernel-v2 $sys/dt
 	kho status | grep 'in place  /ring'
 	kho abort
-	# The old module, in the same boot, finds everything as it was left.
+	# The old module, in the same boot, finds everything unchanged.
 	rmmod kho_ring
 	rmmod kho
 	insmod $modules/kho.ko
@@ -47,7 +47,7 @@ case $KHO_HOP in
 	ring_is 0 3
 	rmmod kho_ring
 	rmmod kho
-	# Everything of the next contract: it begins anew beside what the old one left, and hands over for real.
+	# Module and command of the next contract: they begin anew beside the old data, and make a real handover.
 	insmod $modules/kho_next.ko
 	insmod $modules/kho_ring.ko
 	[ "$(cat $ring/origin)" = new ]

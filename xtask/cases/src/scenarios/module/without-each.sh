@@ -2,7 +2,7 @@ kho-guest fill
 ring_is 0 6
 kho status
 [ $(kho get blob) = kept ]
-# A list of what nobody claimed that is far longer than a page, and all of it at once.
+# A list of unclaimed nodes that is far longer than a page, and all nodes at once.
 if [ $KHO_HOP = 2 ]; then
 	grep -c a-node-with $sys/release
 	[ $(grep -c '^/test/a-node-with-a-long-name-[0-9]* 4096$' $sys/release) = 1000 ]
@@ -18,7 +18,7 @@ if [ $KHO_HOP = 2 ]; then
 	[ $(grep -c a-node-with $sys/release) = 999 ]
 	kho release /test
 fi
-# With the driver away for a hop its node goes on untouched.
+# A node whose driver is absent for a hop goes on untouched.
 [ $KHO_HOP = 2 ] || exit 0
 before=$(mem_total)
 kho release blob

@@ -5,7 +5,7 @@ drivers
 cp /sys/kernel/kho/dt /tmp/dt
 kho diff /tmp/dt /sys/kernel/kho/dt
 kho abort
-# What is frozen anew is the same but for its generation.
+# A second freeze differs from the first only by its generation.
 kho activate
 kho validate --out
 status=0

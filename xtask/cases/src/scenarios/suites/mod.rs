@@ -8,7 +8,7 @@ use kho_lab::programs::Foreign;
 use kho_lab::run::Outcome;
 use results::{Results, STATED};
 
-/// The suites, in the names of the results. `afterwards` is ours: whether all was given back.
+/// Names of the suites in the results. `afterwards` is kho's own: whether all memory was given back.
 pub const NAMES: [&str; 4] = ["pjdfstest", "fsx", "fio", "afterwards"];
 
 const SUITES: &str = include_str!("suites.sh");
@@ -19,7 +19,7 @@ pub fn scenarios() -> Vec<Scenario> {
     all.into_iter().chain([slice(), sqlite(), qemu()]).collect()
 }
 
-/// Writers that the kexec stops in the middle of whatever they do.
+/// SQLite writers that the kexec stops in the middle of a write.
 fn sqlite() -> Scenario {
     users(
         "khofs-sqlite",
@@ -29,7 +29,7 @@ fn sqlite() -> Scenario {
     )
 }
 
-/// The update of a host under a virtual machine.
+/// A host is updated under a running virtual machine.
 fn qemu() -> Scenario {
     users(
         "khofs-qemu",
@@ -68,7 +68,7 @@ fn slice() -> Scenario {
     )
 }
 
-/// All of them, under one kernel.
+/// All suites, under one kernel.
 pub fn full(kernel: &'static str) -> Scenario {
     compared(
         format!("khofs-suites-{kernel}"),
@@ -79,7 +79,7 @@ pub fn full(kernel: &'static str) -> Scenario {
     .timeout_s(1800)
 }
 
-/// The results are as they should be.
+/// Checks the results.
 fn check(outcome: &Outcome) -> Result<String> {
     Results::read(&outcome.log)?.judge(&NAMES, &STATED)
 }

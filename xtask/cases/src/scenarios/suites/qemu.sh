@@ -1,6 +1,6 @@
-# A virtual machine whose memory is a file on khofs lives on in the next kernel: its processor and devices are saved as for
-# a migration, without the memory, which stays where it is. Its program counts in a register and writes the number to
-# memory: had it begun anew, the number would be small.
+# A virtual machine whose memory is a file on khofs lives on in the next kernel. QEMU saves its processor and devices as
+# for a migration, but not its memory, which stays in place. The program in the machine counts in a register and writes
+# the number to memory: after a restart the number would be small.
 foreign
 mkdir -p /k
 mount -t khofs none /k -o name=vm
@@ -19,7 +19,7 @@ vm() {
 say() {
 	echo "$*" >&5
 }
-# Waits until a number above $1 is counted.
+# counts_beyond NUMBER: waits until the machine has counted past NUMBER.
 counts_beyond() {
 	waited=0
 	while [ "$(counter)" -le "$1" ] || [ "$(counter)" -gt 100000000 ]; do
@@ -69,7 +69,7 @@ say quit
 wait $vm
 if [ -n "$KHO_NEXT" ]; then
 	grep -q 'Migration status: completed' /tmp/said
-	# The memory is not among what was saved.
+	# The saved state does not include the memory.
 	[ "$(stat -c %s /k/state)" -lt $((4 << 20)) ]
 	kho-guest hash </k/ram >/k/hash
 	cat /k/hash

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Tests that pass on tmpfs and fail on khofs, and why that is right: suite, test, reason. The list is exact: a
-/// difference that is not here must not exist, and a difference that is here must.
+/// Tests that pass on tmpfs and fail on khofs, each with the reason: suite, test, reason. The list is exact: a
+/// difference that is not in the list must not exist, and a difference in the list must.
 pub const STATED: [(&str, &str, &str); 0] = [];
 
 /// Tests that do not pass on tmpfs either, for the report: suite, beginning of the test's name, reason.
@@ -35,7 +35,7 @@ pub enum Verdict {
     Skipped,
 }
 
-/// Results of one test on both file systems; `None` if the test did not come to an end there.
+/// Results of one test on both file systems; `None` if the test did not finish there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pair {
     /// On tmpfs.
@@ -102,8 +102,8 @@ impl Results {
         Ok(all)
     }
 
-    /// Fails when something passes on tmpfs and not on khofs without a reason in `stated`, when a stated reason is
-    /// not needed any more, and when a suite is missing. Returns the counts.
+    /// Fails if a test passes on tmpfs and not on khofs without a reason in `stated`, if a stated reason is not needed
+    /// any more, or if a suite is missing. Returns the counts.
     pub fn judge(&self, suites: &[&str], stated: &[(&str, &str, &str)]) -> Result<String> {
         let mut wrong = String::new();
         let mut said = Vec::new();
@@ -143,8 +143,8 @@ impl Results {
     }
 }
 
-/// The results under several kernels as a table, one line for each group of tests (the name up to `::`), and a list
-/// of everything that did not pass everywhere.
+/// The results under several kernels as a table, one line for each group of tests (the name up to `::`), and a list of
+/// all tests that did not pass under every kernel.
 pub fn render(all: &[(String, Results)]) -> String {
     let mut text = String::new();
     let mut suites: Vec<&String> = all
@@ -183,7 +183,7 @@ pub fn render(all: &[(String, Results)]) -> String {
     text
 }
 
-/// The tests that did not pass everywhere.
+/// The tests that did not pass under every kernel.
 fn exceptions(all: &[(String, Results)], suite: &str) -> String {
     let mut lines = String::new();
     for test in tests(all, suite) {

@@ -1,11 +1,11 @@
-# Databases on khofs, with a writer each that is stopped by the kexec, whatever it is doing then. `persist` overwrites its
-# journal and its pages in place, which goes on in the active phase; the others need new pages, or remove files.
+# Databases on khofs, each with a writer that the kexec stops at any point. `persist` overwrites its journal and its
+# pages in place, which the active phase allows; the other modes need new pages, or remove files.
 foreign
 mkdir -p /k
 mount -t khofs none /k -o name=db
 modes='wal delete persist'
 
-# writer MODE: transactions without end. Each that was committed is noted by overwriting a number in place, afterwards.
+# writer MODE: transactions without end. After each commit the writer overwrites a number in place.
 writer() {
 	n=$(sqlite3 "/k/$1.db" 'select n from last')
 	while :; do
@@ -47,7 +47,7 @@ for mode in $modes; do
 	else
 		[ "$rows" = "$n" ]
 	fi
-	# The writers got somewhere before they were stopped.
+	# Each writer committed something before the kexec stopped it.
 	[ "$noted" -ge $((KHO_HOP * 3)) ]
 done
 [ -n "$KHO_NEXT" ] || exit 0

@@ -1,4 +1,4 @@
-# Each suite on both file systems. $seeds, $operations, $large and $megabytes say how much of fsx and fio.
+# Each suite on both file systems. $seeds, $operations, $large and $megabytes set the extent of fsx and fio.
 foreign
 export NO_COLOR=1
 cat >>/etc/passwd <<END
@@ -11,7 +11,7 @@ mount -t khofs none /khofs -o size=256m,mode=1777
 mount -t tmpfs none /tmpfs -o size=256m,mode=1777
 mount -t tmpfs none /second
 
-# result SUITE FILESYSTEM TEST COMMAND…: says how the command went.
+# result SUITE FILESYSTEM TEST COMMAND…: prints the result of COMMAND.
 result() {
 	where="$1 $2 $3"
 	shift 3
@@ -59,14 +59,14 @@ posix_fadvise = 1
 copy_file_range = 5
 END
 { printf 'flen = 6291456\n[opsize]\nmax = 524288\n'; cat /tmp/all.toml; } >/tmp/large.toml
-# fsx asks posix_fallocate for no bytes at all when sizes are aligned, and takes the refusal for an error.
+# If sizes are aligned, fsx calls posix_fallocate with a length of 0, and takes the refusal for an error.
 { printf 'flen = 8388608\n[opsize]\nmax = 1048576\nalign = 4096\n'; grep -v posix_fallocate /tmp/all.toml; } >/tmp/pages.toml
 
 fio_job() {
 	fs=$1
 	name=$2
 	shift 2
-	# Buffers without end of one byte would not show what is where.
+	# Buffers that repeat one byte would not show misplaced data.
 	result fio "$fs" "$name" fio --name="$name" --directory="/$fs" --size="${megabytes}m" --thread --minimal \
 		--verify=crc32c --verify_fatal=1 --do_verify=1 --verify_state_save=0 --randseed=1 "$@"
 	rm -f "/$fs"/*
@@ -75,7 +75,8 @@ fio_job() {
 for fs in tmpfs khofs; do
 	free=$(used $fs)
 	pjdfstest -c /tmp/pjdfstest.toml -p /$fs -s /second >/tmp/pjdfstest 2>&1 || true
-	# Some tests give a child a moment to begin: on a busy machine it needs a longer one.
+	# Some tests give a child a moment to begin: on a busy machine the child needs longer, so run failed tests
+	# again.
 	failed=$(awk '$2 == "FAILED" { print "pjdfstest::tests::" $1 }' /tmp/pjdfstest)
 	: >/tmp/again
 	[ -z "$failed" ] || pjdfstest -e -c /tmp/patient.toml -p /$fs -s /second $failed >/tmp/again 2>&1 || true

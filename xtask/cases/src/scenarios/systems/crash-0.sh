@@ -1,4 +1,4 @@
-# A crash kernel is armed by Debian's service, and a hop goes by it.
+# Debian's service arms a crash kernel, and a hop passes.
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 mkdir /srv/kept

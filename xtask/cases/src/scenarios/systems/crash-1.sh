@@ -1,4 +1,4 @@
-# With the next hop loaded, content and all, the kernel crashes.
+# The kernel crashes while the next hop is loaded, content included.
 ready
 case $KHO_RELEASE in @OWN@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esac
 arrived_hop 1

@@ -1,4 +1,4 @@
-# A capture that fails, as the administrator's file says: plain.
+# A capture that fails, with the choice of the administrator's file: plain.
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 echo KHO_ON_FAILURE=plain >> /etc/default/kho
@@ -6,7 +6,7 @@ mkdir -p /srv/must /srv/extra
 echo must > /srv/must/file
 echo extra > /srv/extra/file
 printf '%s\n' 'd /srv/must replace' 'd /srv/extra best-effort replace' > /etc/kho/keep.d/srv.conf
-# What cannot be taken in the time that the shutdown has is not armed.
+# A load is not armed if the shutdown has too little time to take its content.
 mkdir -p /run/systemd/system/kexec.target.d
 printf '[Unit]\nJobTimeoutSec=1us\n' > /run/systemd/system/kexec.target.d/time.conf
 systemctl daemon-reload

@@ -7,8 +7,8 @@ says "NOTHING IS HANDED OVER" journalctl -b -1 -k --no-pager
 journal_says -1 "kho-capture.service: .*status=31"
 journal_says 0 "/srv/must does not exist: no handover until"
 clean_journal 0
-# What was said when it was armed counts before the file: cold. The capture does not get so far as to begin: something
-# holds the lock, and its time is up before it stops waiting. What is left to do then has more time than that.
+# The option given when arming takes precedence over the file: cold. The capture does not begin: another process holds
+# the lock, and the unit's time is up before the capture stops waiting. The remaining steps have more time than that.
 mv /srv/gone /srv/must
 cat > /etc/systemd/system/holder.service <<'END'
 [Unit]

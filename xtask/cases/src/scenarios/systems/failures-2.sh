@@ -6,7 +6,7 @@ journal_says -1 "kho-capture.service: .*timed out"
 journal_says -1 "NOTHING IS HANDED OVER: the capture did not come to its end"
 journal_says -1 "nothing is loaded, so the machine reboots through its firmware"
 clean_journal 0
-# A capture that hangs is killed by the unit when its time is up, and what was chosen happens.
+# The unit kills a capture that hangs when its time is up, and does what the administrator chose.
 mount -t tmpfs -o size=300M tmpfs /mnt
 kho-guest bytes 209715200 > /mnt/large
 echo 'd /mnt' > /etc/kho/keep.d/large.conf

@@ -6,8 +6,8 @@ journal_says -1 "NOTHING IS HANDED OVER: the capture did not come to its end"
 journal_says -1 "@OTHER@.* starts without a handover"
 rm -r /etc/systemd/system/kho-capture.service.d /etc/kho/keep.d/large.conf
 systemctl daemon-reload
-# Best-effort entries that cannot be taken cost nobody else: one that is gone, and one that is too large by then. And
-# another kho that does not end costs nobody anything: here one that waits for its input.
+# Best-effort entries that cannot be taken do not affect others: one is absent, and one has become too large. Another
+# kho that does not end does not affect them either: here it waits for its input.
 [ "$(cat /srv/must/file)" = must ]
 mkdir /srv/large
 mount -t tmpfs -o size=90% tmpfs /srv/large

@@ -1,4 +1,4 @@
-# What is on a mount that does not come in the next kernel must not be written to the directory beneath.
+# Content of a mount that is absent in the next kernel must not be written to the directory beneath.
 mkdir /srv/disk
 mount -t tmpfs tmpfs /srv/disk
 echo disk > /srv/disk/file

@@ -1,3 +1,3 @@
-# By force: systemd stops no unit, so nothing takes the content. What was chosen for a failure happens all the same.
+# By force: systemd stops no unit, so no unit takes the content. The choice for a failure takes effect nevertheless.
 arm @OTHER@ --on-failure cold
 kho-guest leave "systemctl --force kexec"

@@ -1,7 +1,7 @@
-# A crash kernel is armed, kho stands in for kexec(8), a later version is installed meanwhile, and mallory waits.
+# A crash kernel is armed, kho replaces kexec(8), a later version is installed meanwhile, and mallory waits.
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
-# A directory in a place where everybody may write, on a tmpfs: in the next boot mallory is there first.
+# A directory in a world-writable place on a tmpfs: in the next boot mallory is there first.
 mkdir /srv/drop /srv/target
 echo "tmpfs /srv/drop tmpfs size=64M,mode=0777 0 0" >> /etc/fstab
 systemctl daemon-reload
@@ -40,8 +40,8 @@ mkdir -p /etc/systemd/system/sysinit.target.wants
 ln -s ../mallory.service /etc/systemd/system/sysinit.target.wants/
 systemctl daemon-reload
 
-# A crash kernel is something else, and stays: here that of Debian's service. kho hands what it does not do itself to the
-# kexec(8) it stands in for.
+# A crash kernel is independent of kho and stays: here Debian's service loads it. kho passes requests that it does not
+# serve to the kexec(8) that it replaces.
 kdump_tools
 says "ready to kdump" kdump-config show
 [ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
@@ -49,7 +49,7 @@ says "crash kernel is armed" kho doctor
 crash=$(kernel @OWN@)
 in_place_of_kexec
 next=$(kernel @OTHER@)
-# What the kernel itself looks for in the initrd, as CPU microcode is: here an ACPI table, whose loading it reports.
+# Data for the kernel itself in the initrd, like CPU microcode: here an ACPI table, whose loading the kernel reports.
 mkdir -p /tmp/early/kernel/firmware/acpi
 sum=$(printf '%s' "SSDT" "KHOTST" "GUESTTST" "TEST" | od -An -v -tu1 | tr -s ' \n' '++')
 sum=$(((256 - (0${sum%+} + 36 + 2 + 1 + 1) % 256) % 256))
@@ -71,5 +71,5 @@ kexec -p -u
 kexec -p "$crash" --initrd="$(initrd_of "$crash")" --reuse-cmdline
 kexec -l "$next" --initrd=/boot/initrd.early --reuse-cmdline
 [ "$(cat /sys/kernel/kexec_loaded) $(cat /sys/kernel/kexec_crash_loaded)" = "1 1" ]
-# Armed by one version, taken by a later one.
+# One version arms, a later one captures.
 dpkg -i "$KHO_FILES"/kho_0.1.0+later_amd64.deb

@@ -2,7 +2,7 @@ case $KHO_RELEASE in @OTHER@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esa
 arrived_hop 1
 systemctl is-active --quiet mallory.service
 kho-guest hash-tree /srv/target --same target
-# And again, as often as an administrator may try.
+# Repeated as often as an administrator may try.
 tries=0
 while [ $tries -lt 12 ]; do
 	kho --quiet restore --force keep.d:srv-drop-victim keep.d:srv-drop-quiet > /dev/null 2>&1 && echo "restored in try $tries"
@@ -13,9 +13,9 @@ systemctl stop mallory.service
 cat /home/mallory/loot
 grep -q "^tried" /home/mallory/loot
 fails grep -q "^got" /home/mallory/loot
-# What she could not reach is back whatever she does.
+# Content out of mallory's reach is restored whatever she does.
 kho-guest hash-tree /var/lib/quiet/tree --same quiet
-# What she could: all of it or nothing of it, and never anywhere else.
+# Content within her reach: all of it or nothing of it, and never at another place.
 for name in victim quiet; do
 	if journalctl -b --no-pager -o cat -u kho-restore.service | grep -q "^restored keep.d:srv-drop-$name"; then
 		echo "$name was restored"
@@ -27,13 +27,13 @@ done
 find /srv/target /etc/kho /run/kho -newer /proc/1 -ls
 [ "$(find / -xdev -name '*deep*' -path '*/open' | grep -v '^/root/srv/drop/victim/deep/open')" = "" ]
 kho-guest hash-tree /srv/target --same target
-# Left by mallory, a stage would be a hole for the next restore.
+# A stage that mallory leaves behind would be a hole for the next restore.
 find / -xdev -name '.kho-*' > /tmp/stages
 find /srv/drop -name '.kho-*' -user root >> /tmp/stages
 if [ -s /tmp/stages ]; then cat /tmp/stages; exit 1; fi
-# The initrd began with something for the kernel itself, behind what kho puts before it.
+# The initrd began with data for the kernel itself, behind the data that kho puts before it.
 journalctl -b -k --no-pager -o cat | grep "SSDT ACPI table found in initrd"
-# Debian's service armed a crash kernel in this one too, and did not copy what only kho's initrd has.
+# Debian's service armed a crash kernel in this kernel too, and did not copy the option that only kho's initrd serves.
 [ "$(cat /sys/kernel/kexec_crash_size)" -gt 0 ]
 [ "$(cat /sys/kernel/kexec_crash_loaded)" = 1 ]
 says "ready to kdump" kdump-config show
@@ -41,6 +41,6 @@ grep -q 'rdinit=/.kho/arrive' /proc/cmdline
 cat /var/crash/kexec_cmd
 grep -q 'root=/dev/vda' /var/crash/kexec_cmd
 fails grep -q rdinit /var/crash/kexec_cmd
-# A reboot is a reboot: on Debian 12 kexec-tools' hook loads a kernel meanwhile, through kho, which stands in for kexec(8).
+# A reboot is a reboot: on Debian 12 kexec-tools' hook loads a kernel meanwhile, through kho, which replaces kexec(8).
 [ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
 kho-guest leave "systemctl reboot"

@@ -28,7 +28,7 @@ pub fn scenarios() -> Vec<Scenario> {
         ]
         .map(str::to_owned)
         .to_vec();
-        // To make initrds takes long, and differs little between the releases.
+        // Making initrds takes long and hardly differs between the releases.
         if release == Release::Trixie {
             services[0].insert_str(0, include_str!("services-initrds.sh"));
             services[2].push_str(include_str!("services-copy.sh"));
@@ -43,7 +43,7 @@ pub fn scenarios() -> Vec<Scenario> {
             &services,
         )
         .dkms();
-        // On 12 it does less than on 13.
+        // On 12 the test does less than on 13.
         all.push(match release {
             Release::Bookworm => services.slow(),
             _ => services,
@@ -74,7 +74,7 @@ pub fn scenarios() -> Vec<Scenario> {
             ),
             &short,
         );
-        // The longest one ordinarily runs on one release.
+        // Without `--all` the longest test runs on one release only.
         all.push(match release {
             Release::Trixie => captures,
             Release::Bookworm | Release::Forky => captures.slow(),
@@ -143,7 +143,7 @@ pub fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// Test in Debian testing of a kernel that systemd loads itself. It is slow because it needs a system of its own, and
+/// Test in Debian testing of a kernel that systemd loads itself. It is slow because it needs a separate system, and
 /// testing changes every day.
 fn others_in_testing() -> Scenario {
     let scripts = [
@@ -164,7 +164,7 @@ fn others_in_testing() -> Scenario {
     })
 }
 
-/// Checks the messages that only the console shows, because the journal has ended by then.
+/// Checks the messages that only the console shows, because the journal has ended before them.
 fn said_at_the_end(outcome: &Outcome) -> Result<String> {
     let log = std::fs::read_to_string(&outcome.log)
         .with_context(|| format!("reading {}", outcome.log.display()))?;

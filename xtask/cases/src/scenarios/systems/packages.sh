@@ -1,13 +1,13 @@
-# Installed, upgraded, removed, purged under a running systemd; and beside kexec-tools.
+# Installed, upgraded, removed and purged under a running systemd; and beside kexec-tools.
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 for unit in kho-restore kho-capture; do systemctl is-enabled --quiet $unit.service; done
 systemctl is-active --quiet kho-capture.service
-# Restoring is for the next boot: an installation must not put anything anywhere.
+# Restoring waits for the next boot: an installation must not restore anything.
 fails systemctl is-active --quiet kho-restore.service
 kho --version
 
-# An upgrade replaces configuration that nobody touched, and keeps what somebody did; what is armed stays armed.
+# An upgrade replaces configuration that no administrator changed, and keeps changed files; the armed load stays armed.
 dpkg -i "$KHO_FILES"/kho_0.1.0+later_amd64.deb
 grep -q 'the later version' /etc/default/kho
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
@@ -75,13 +75,13 @@ done <<END
 -d -u
 -S -l
 END
-# -s cannot hand over, and says so while something is kept.
+# -s cannot hand over, and kho refuses it while entries are kept.
 refused 255 "cannot hand over what is kept" kho kexec -s -l "$next" --initrd="$(initrd_of "$next")" --reuse-cmdline
 rm /etc/kho/keep.d/mine.conf
 side_by_side -s -l "$next" --initrd="$(initrd_of "$next")" --reuse-cmdline
 side_by_side -u
 
-# Removed: nothing stays loaded that nobody could complete, nothing runs, only configuration is left.
+# Removed: no load stays armed that no program could complete, no service runs, only configuration is left.
 arm @OTHER@
 dpkg -r kho
 [ "$(cat /sys/kernel/kexec_loaded)" = 0 ]
@@ -89,7 +89,7 @@ fails systemctl cat kho-capture.service
 fails systemctl is-active --quiet kho-capture.service
 test -e /etc/default/kho
 test ! -e /usr/bin/kho
-# Purged: nothing at all.
+# Purged: nothing is left.
 dpkg --force-confold -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 dpkg -P kho
 find / -xdev \( -name 'kho*' -o -name '_kho*' -o -name '.kho*' -o -name 'keep.d*' \) ! -path '/var/log/*' > /tmp/left

@@ -1,6 +1,6 @@
-# Functions for the scripts of full systems. The package is at $KHO_FILES; the second kernel is that of backports.
+# Functions for the scripts of full systems. The package is at $KHO_FILES; the second kernel comes from backports.
 
-# To make initrds takes an emulated machine long: only where that is what is tested.
+# Making initrds takes long under emulation, so only tests of initrds do it.
 initrds() { sed -i "s/^update_initramfs=.*/update_initramfs=$1/" /etc/initramfs-tools/update-initramfs.conf; }
 initrds no
 
@@ -15,14 +15,14 @@ arm() {
 	kho load --arm "$image" --initrd "$(initrd_of "$image")" --reuse-cmdline "$@"
 }
 
-# kho in the place of kexec-tools' program, as docs/src/operations/systemctl-kexec.md says.
+# kho replaces kexec-tools' program, as docs/src/operations/systemctl-kexec.md describes.
 in_place_of_kexec() {
 	tools=$(command -v kexec)
 	dpkg-divert --local --rename --divert "$tools.distrib" --add "$tools"
 	ln -s /usr/lib/kho/kexec "$tools"
 }
 
-# Debian's service arms a crash kernel. It may make an initrd for that first, and says nothing for as long as that takes.
+# Debian's service arms a crash kernel. It may make an initrd for that first, without any output meanwhile.
 kdump_tools() {
 	systemctl enable --quiet kdump-tools.service
 	systemctl start --no-block kdump-tools.service
@@ -34,7 +34,7 @@ kdump_tools() {
 	systemctl start kdump-tools.service
 }
 
-# An entry of the Boot Loader Specification, where systemd looks first on any machine: boot_loader_entry SERIES
+# boot_loader_entry SERIES: an entry of the Boot Loader Specification, which systemd reads first on any machine.
 boot_loader_entry() {
 	image=$(kernel "$1")
 	entries=/run/boot-loader-entries
@@ -73,22 +73,22 @@ locked() {
 	until grep -q ":$(stat -c %i /run/kho/lock) " /proc/locks; do sleep 0.2; done
 }
 
-# Everything that was to start has started, and nothing failed: the system is ready.
+# All units have started, and none failed: the system is ready.
 ready() {
 	state=$(systemctl is-system-running --wait) || true
 	[ "$state" = running ] || { systemctl --failed --no-pager; echo "the system is $state"; return 1; }
 }
 
-# Warnings and errors of our units in a boot (0 this one, -1 the one before).
+# complaints BOOT: warnings and errors of kho's units in a boot (0 this one, -1 the one before).
 complaints() {
 	journalctl -b "$1" --no-pager -o short-monotonic -p warning -u kho-restore.service -u kho-capture.service
-	# Every kernel says of every module that is not its own that it taints it.
+	# Every kernel reports that a module which is not its own taints it.
 	journalctl -b "$1" --no-pager -o short-monotonic -p warning -k | grep -i kho | grep -v 'taint' || true
 }
 
 clean_journal() {
 	for boot in "$@"; do
-		# A journal that cannot be read says nothing.
+		# A journal that cannot be read proves nothing.
 		journalctl -b "$boot" --no-pager -n 1 > /dev/null || { echo "boot $boot has no journal"; return 1; }
 		complaints "$boot" | grep -v '^-- ' > /tmp/complaints || true
 		[ ! -s /tmp/complaints ] || { cat /tmp/complaints; echo "boot $boot complains"; return 1; }
@@ -107,7 +107,7 @@ journal_says() {
 
 arrived_hop() { kho --json status | tr -d ' \n' | grep -q "\"hop\":$1,"; }
 
-# PostgreSQL's cluster, in RAM: the one on the disk is copied to a tmpfs that fstab mounts.
+# PostgreSQL's cluster, in RAM: copied from the disk to a tmpfs that fstab mounts.
 postgres_to_ram() {
 	version=$(ls /usr/lib/postgresql)
 	data=/var/lib/postgresql/$version
@@ -120,7 +120,7 @@ postgres_to_ram() {
 }
 sql() { runuser -u postgres -- psql -qAt -v ON_ERROR_STOP=1 -d postgres -c "$1"; }
 
-# Moves a place that fstab has on a tmpfs to khofs: to_khofs NAME PLACE OPTIONS
+# to_khofs NAME PLACE OPTIONS: moves a place that fstab has on a tmpfs to khofs.
 to_khofs() {
 	owner="mode=$(stat -c %a "$2"),uid=$(stat -c %u "$2"),gid=$(stat -c %g "$2")"
 	cp -a "$2" /tmp/moved

@@ -1,7 +1,7 @@
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 systemctl is-active --quiet kho-capture.service
-# A mount that nothing waits for, and that comes late and goes early: what is on it is kept and comes back all the same.
+# A mount that no unit waits for, mounted late and unmounted early: its content is kept and restored nevertheless.
 cat > /etc/systemd/system/late.service <<'END'
 [Unit]
 DefaultDependencies=no
@@ -17,7 +17,7 @@ echo "tmpfs /srv/late tmpfs nofail,size=1M,x-systemd.requires=late.service,x-sys
 systemctl daemon-reload
 systemctl start srv-late.mount
 echo late > /srv/late/file
-# What still stops when that mount is long gone.
+# A service that still stops long after that mount is gone.
 cat > /etc/systemd/system/slow.service <<'END'
 [Service]
 Type=oneshot
@@ -35,8 +35,8 @@ sql "CREATE TABLE rows AS SELECT n, md5(n::text) AS hash FROM generate_series(1,
 sql "SELECT count(*), md5(string_agg(hash, '' ORDER BY n)) FROM rows" | kho-guest same rows
 kho keep --from-config
 kho doctor
-# What Debian does by itself: GRUB leaves no boot loader entries, so there is nothing to load.
+# Debian's own behaviour: GRUB leaves no boot loader entries, so systemctl finds nothing to load.
 refused 1 "autodetection failed" systemctl kexec
-# With an entry it loads that by itself. What loads is kho, in the place of kexec(8): so it hands over.
+# With an entry systemctl loads it. The loader is kho, which replaces kexec(8): so it hands over.
 in_place_of_kexec
 boot_loader_entry @OTHER@

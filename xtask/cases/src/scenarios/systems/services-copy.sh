@@ -1,5 +1,5 @@
-# A command line that was copied, with an initrd that kho did not load: kexec-tools does both. An rdinit= of the
-# administrator's is what the initrd starts then.
+# A copied command line, with an initrd that kho did not load: kexec-tools does both. The initrd then starts the
+# administrator's own rdinit=.
 grep -q 'rdinit=/.kho/arrive' /proc/cmdline
 image=$(kernel @OTHER@)
 kexec.distrib -s -l "$image" --initrd="$(initrd_of "$image")" --append="rdinit=/mine $(cat /proc/cmdline) copied"

@@ -1,6 +1,6 @@
 ready
-# The package puts what a command line needs that was copied into every initrd. An administrator's own program is there for
-# the initrd to start in place of its init.
+# The package puts the program that a copied command line needs into every initrd. The initrd can also start an
+# administrator's own program in place of its init.
 initrds yes
 cat > /etc/initramfs-tools/hooks/mine <<'END'
 #!/bin/sh

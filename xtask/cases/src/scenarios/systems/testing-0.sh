@@ -1,6 +1,6 @@
-# From systemd 261 on, systemctl kexec loads a boot loader entry itself and asks no kexec program: what is kept would end with
-# this kernel. systemd refuses it while the services still run. Where an administrator allows it all the same, what was chosen
-# for a handover that fails is done.
+# From systemd 261 on, systemctl kexec loads a boot loader entry itself and runs no kexec program: kept content would
+# end with this kernel. systemd refuses that while the services still run. If an administrator allows it, the choice for
+# a failed handover takes effect.
 ready
 [ "$(systemctl --version | sed -n 's/^systemd \([0-9]*\).*/\1/p')" -ge 261 ]
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
@@ -22,7 +22,7 @@ start_is yes
 says 'systemctl kexec is refused until then' kho status
 refused 4 'Operation refused' systemctl kexec
 says 'refused by kho while something is kept: kho load --arm KERNEL first' systemctl status kexec.target
-# systemd has loaded it by now.
+# systemd has loaded the entry by now.
 [ "$(cat /sys/kernel/kexec_loaded)" = 1 ]
 kho unload --force
 ready

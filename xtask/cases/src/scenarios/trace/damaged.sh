@@ -1,4 +1,4 @@
-# untrusted COMMAND…: it must say that not all can be trusted, and show the rest.
+# untrusted COMMAND…: COMMAND must report that the trace cannot be trusted in full, and show the rest.
 untrusted() {
 	got=0
 	"$@" >/tmp/out 2>/tmp/err || got=$?
@@ -27,7 +27,7 @@ case $KHO_HOP in
 	kho trace >/tmp/whole
 	# The CPU with the most lines.
 	cpu=$(sed -n 's/^ .*\[\([0-9]*\)\] .*/\1/p' /tmp/whole | sort | uniq -c | sort -n | tail -n 1 | awk '{ print $2 + 0 }')
-	# Its first node, which is that of the top level.
+	# The first node of that CPU belongs to the top level.
 	kho dump --json | tr -d ' \n' | sed 's/"name"/\n&/g' | grep "^\"name\":\"cpu-$cpu\"" | head -n 1 \
 		| sed 's/.*"mem":\[{"addr":\([0-9]*\).*/\1/' >/tmp/address
 	kho-guest report traced </tmp/address

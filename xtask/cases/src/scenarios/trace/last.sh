@@ -1,7 +1,7 @@
 kho-guest fill
 arrived
 
-# The lines of one clock come after those of the other, under a title, and each in the order of time.
+# The lines of one clock come after those of the other, under a title, and each part is in the order of time.
 kho trace | grep '^# clock ' >/tmp/clocks
 printf '# clock counter: the top level\n# clock mono: instance net\n' | cmp - /tmp/clocks
 kho trace | sed '/^# clock mono/,$d' | grep -v '^#' >/tmp/counted
@@ -13,7 +13,7 @@ kho trace --since -1 --instance net >/tmp/second
 kho trace --json | grep -c '"clock": "mono"'
 kho trace --output /tmp/all.dat 2>&1 | grep 'of different clocks, and trace-cmd sorts by them all the same'
 
-# The first kernel's is still there, and the format of its probe is known to no kernel here.
+# The first kernel's trace is still there; no kernel here has the format of its probe.
 kho trace --hop 1 | grep -q 'opened: (do_sys_openat2+0x0/0x.*) dfd=-100 name="/proc/version"'
 kho trace --hop 1 | grep -q 'open_returned: (.*+0x.*/0x.* <- do_sys_openat2) arg1=0x'
 kho trace --hop 1 --instance nothing >/tmp/nothing

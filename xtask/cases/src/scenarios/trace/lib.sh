@@ -5,9 +5,9 @@ trace_cmd() {
 	"$KHO_FILES/ld-linux-x86-64.so.2" --library-path "$KHO_FILES" "$KHO_FILES/trace-cmd" "$@"
 }
 
-# What trace-cmd makes of a file: every line but the first, which counts CPUs, and the one that says how many events were
-# overwritten before the oldest: the kernel tells that only to a reader that takes pages out. After that line trace-cmd indents
-# by another width, so what lines begin with does not count.
+# report FILE: trace-cmd's output for a file, without two lines: the first, which counts CPUs, and the line with the
+# number of events that were overwritten before the oldest, which the kernel tells only to a reader that consumes pages.
+# After that line trace-cmd changes its indentation, so leading blanks do not count.
 report() {
 	trace_cmd report "$1" | tail -n +2 | grep -v 'EVENTS DROPPED' | sed 's/^ *//'
 }
@@ -23,8 +23,8 @@ special() {
 	dd if=/dev/zero of=/dev/null bs=1 count=5 2>/dev/null
 }
 
-# record CLOCK CLOCK: events of all kinds on several CPUs, an instance with events and a clock of its own and an empty one; then
-# all of it stands still.
+# record CLOCK CLOCK: events of all kinds on several CPUs, an instance with events and another clock, and an empty
+# instance; then all tracing stops.
 record() {
 	echo $1 >$T/trace_clock
 	echo 1 >$T/events/sched/sched_switch/enable
@@ -47,7 +47,7 @@ record() {
 	echo 0 >$T/tracing_on
 }
 
-# put_aside TEXT: an instance with a snapshot that has this line, and nothing in its live buffer.
+# put_aside TEXT: an instance with a snapshot that has this line, and an empty live buffer.
 put_aside() {
 	mkdir $T/instances/aside
 	echo "$1" >$T/instances/aside/trace_marker
@@ -55,7 +55,7 @@ put_aside() {
 	grep "tracing_mark_write: $1\$" $T/instances/aside/snapshot
 }
 
-# Lines for the host, which compares those of one kernel with those of the next.
+# tell KIND: prints lines for the host, which compares the lines of one kernel with those of the next.
 tell() {
 	sed "s/^/$1 | /"
 }
@@ -65,8 +65,8 @@ load() {
 	kho-guest loaded
 }
 
-# Takes the trace along, shows that it is still in the live buffers as it was, and tells the host what it is: as the kernel
-# itself shows it, and as trace-cmd does that takes it out.
+# Takes the trace along, shows that the live buffers still hold it unchanged, and prints it for the host: as the kernel
+# itself shows it, and as trace-cmd does, which consumes it.
 hand_over() {
 	grep -v '^#' $T/trace >/tmp/trace
 	grep -v '^#' $T/instances/net/trace >/tmp/net
@@ -76,7 +76,7 @@ hand_over() {
 	load
 	grep -v '^#' $T/trace | cmp - /tmp/trace
 	grep -v '^#' $T/instances/net/trace | cmp - /tmp/net
-	# Clocks go on, nothing else does.
+	# Only the clocks go on.
 	cat $T/per_cpu/cpu*/stats | grep -v '^now ts' >/tmp/stats.after
 	grep -v '^now ts' /tmp/stats | cmp - /tmp/stats.after
 	{
@@ -88,7 +88,7 @@ hand_over() {
 	report /tmp/old.dat | tell 'before trace-cmd'
 }
 
-# Tells the host what arrived.
+# Prints the arrived trace for the host.
 arrived() {
 	{
 		kho trace --instance ''

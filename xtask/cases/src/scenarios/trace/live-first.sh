@@ -1,4 +1,4 @@
-# Armed with keep.d, traced all the while, captured at the end.
+# Armed by keep.d, traced throughout, captured at the end.
 mkdir -p /etc/kho/keep.d
 echo 't - size=64K hops=1' >/etc/kho/keep.d/trace.conf
 kho load --arm "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
@@ -11,22 +11,23 @@ echo 'vfs_read vfs_write' >$T/set_ftrace_filter
 echo function >$T/current_tracer
 while :; do dd if=/dev/zero of=/dev/null bs=512 count=500 2>/dev/null; done &
 busy=$!
-# Others consume meanwhile.
+# Another reader consumes meanwhile.
 cat $T/trace_pipe >/tmp/pipe &
 pipe=$!
 kho trace --live >/dev/null
 until [ -s /tmp/pipe ]; do sleep 1; done
 kill $pipe
-# What is behind them is not consumed. Nothing is traced meanwhile: the buffer of this CPU could wrap before it is read.
+# The lines behind the pipe are not consumed. Tracing is off meanwhile: the buffer of this CPU could wrap before it is
+# read.
 echo 'behind the pipe' >$T/trace_marker
 echo 0 >$T/tracing_on
 kho trace --live --instance '' >/tmp/live
 echo 1 >$T/tracing_on
 grep 'tracing_mark_write: behind the pipe' /tmp/live
-# Now there is more again than is asked for.
+# Now the buffer again holds more than the limit.
 sleep 3
 kho trace --live | tail -n 3
-# What it costs: never more than was asked for, and no less when there is more.
+# The cost: never more than the limit, and all of the limit if the buffer holds more.
 kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --json >/tmp/plan
 grep -A 8 '"traces"' /tmp/plan
 cost=$(sed -n 's/.*"buffers": \([0-9]*\).*/\1/p' /tmp/plan)
@@ -37,10 +38,10 @@ kill $busy
 echo 0 >/proc/sys/kernel/ftrace_enabled
 echo 0 >$T/events/sched/enable
 
-# A trace that cannot be taken is a refusal that changes nothing.
+# If the trace cannot be taken, kho refuses and changes nothing.
 umount $T
 refused 'is not a tracefs' kho plan "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
-# Where nobody is there to answer, the rest is handed over without it, and that is said.
+# A capture, with no administrator to answer, hands the rest over without the trace and reports that.
 kho capture >/tmp/out 2>&1
 cat /tmp/out
 grep 'THE TRACE IS NOT HANDED OVER.* is not a tracefs' /tmp/out

@@ -1,4 +1,4 @@
-# lines HOP: what it wrote to its instance, in one line.
+# lines HOP: the lines that kernel HOP wrote to its instance, joined.
 lines() {
 	kho trace --hop "$1" --instance mine | sed 's/.*tracing_mark_write: //' | tr '\n' ' '
 }
@@ -10,7 +10,7 @@ case $KHO_HOP in
 	kho trace --instance aside:snapshot | grep 'tracing_mark_write: first$'
 	;;
 2)
-	# The first kernel's trace is where it was.
+	# The first kernel's trace is at its old place.
 	[ "$(lines 1)" = 'one two three four ' ]
 	[ "$(lines 2)" = 'five ' ]
 	kho trace --instance aside:snapshot | grep 'tracing_mark_write: hop 1$'
@@ -34,7 +34,7 @@ grep "(hop $((KHO_HOP + 1))).*copied" /tmp/plan
 case $KHO_HOP in
 1) grep 'trace of 6.1.*(hop 1).*stays in place' /tmp/plan ;;
 2)
-	# What was given back is not handed over, and that is said.
+	# A released trace is not handed over, and kho reports that.
 	fails grep 'stays in place' /tmp/plan
 	grep 'note: the trace of 6.1.* (hop 1) is not carried on' /tmp/plan
 	load 2>/tmp/said

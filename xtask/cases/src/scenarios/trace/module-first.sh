@@ -1,6 +1,6 @@
 mine=$T/instances/mine
 mkdir $mine
-# The lines of that instance, in one.
+# The lines of that instance, joined.
 live() {
 	grep -v '^#' $mine/trace | sed 's/.*tracing_mark_write: //' | tr '\n' ' '
 }
@@ -8,7 +8,7 @@ kho keep --trace --trace-hops 3
 echo record >/sys/kernel/kho_ring/add
 echo 1 >$T/events/sched/sched_switch/enable
 echo one >$mine/trace_marker
-# The buffer of a snapshot is taken too, and stays as it is.
+# The buffer of a snapshot is taken too, and stays unchanged.
 put_aside first
 
 kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
