@@ -1,0 +1,62 @@
+# Disks of every kind, by the serial numbers that the host gave them; a network card and a display.
+
+# disk_of SERIAL: the name of the disk's device.
+disk_of() {
+	for disk in /sys/block/*; do
+		case $(cat $disk/serial $disk/device/serial $disk/device/vpd_pg80 2>/dev/null | tr -dc 'a-z') in
+		*$1*)
+			basename $disk
+			return
+			;;
+		esac
+	done
+	return 1
+}
+usb_disk() {
+	for disk in /sys/block/sd*; do
+		case $(readlink -f $disk/device) in
+		*/usb*)
+			basename $disk
+			return
+			;;
+		esac
+	done
+	return 1
+}
+find_disks() {
+	for name in nvme sata scsi; do disk_of $name >/dev/null || return 1; done
+	usb_disk >/dev/null
+}
+
+# Writes to the disks in the first kernel; in others, checks that they hold what it wrote, whatever was done with them up to the jump.
+disks_are_whole() {
+	within_a_minute find_disks
+	disks="$(disk_of nvme) $(disk_of sata) $(disk_of scsi) $(usb_disk)"
+	echo "disks: $disks"
+	number=0
+	for disk in $disks; do
+		number=$((number + 1))
+		[ $KHO_HOP != 0 ] || {
+			kho-guest bytes 8388608 --seed 1$number | dd of=/dev/$disk bs=1M 2>/dev/null
+			sync
+		}
+		echo 3 >/proc/sys/vm/drop_caches
+		dd if=/dev/$disk bs=1M count=8 2>/dev/null | kho-guest hash --same disk-$number
+	done
+	[ "$(ls /sys/kernel/iommu_groups | wc -l)" -gt 4 ]
+	[ -e /sys/class/drm/card0 ]
+	ls -d /sys/bus/pci/drivers/e1000e/0000:* /sys/bus/pci/drivers/xhci_hcd/0000:* /sys/bus/pci/drivers/ahci/0000:*
+}
+
+# Reads and writes without an end on all disks, and packets: they go on when the next kernel starts. What is written is behind the
+# part that is compared.
+keep_devices_busy() {
+	for disk in $disks; do
+		(while :; do dd if=/dev/$disk of=/dev/null bs=1M iflag=direct; done >/dev/null 2>&1) &
+		(while :; do dd if=/dev/zero of=/dev/$disk bs=1M seek=16 count=40 oflag=direct; done >/dev/null 2>&1) &
+	done
+	net=$(basename "$(ls -d /sys/bus/pci/drivers/e1000e/0000:*/net/* | head -n 1)")
+	ip link set $net up
+	ip addr add 10.0.2.15/24 dev $net
+	(ping 10.0.2.2 >/dev/null 2>&1) &
+}
