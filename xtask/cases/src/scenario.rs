@@ -32,7 +32,7 @@ pub struct Scenario {
     /// Kernels or system, modules, scripts and files of the guest.
     pub runs: Runs,
     /// Actions of the host.
-    pub host: Part,
+    pub host: HostPart,
     /// Limits of the test.
     pub limits: Limits,
 }
@@ -91,11 +91,35 @@ pub struct Files {
     pub dkms: bool,
 }
 
+/// Some keys.
+#[derive(Default)]
+pub enum Keys {
+    /// No key.
+    #[default]
+    None,
+    /// One key.
+    One(&'static str),
+    /// Every key.
+    All,
+}
+
+impl Keys {
+    fn has(&self, key: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(one) => *one == key,
+            Self::All => true,
+        }
+    }
+}
+
 /// Actions of the host in a test.
 #[derive(Default)]
-pub struct Part {
+pub struct HostPart {
     /// Steps that the host does when a script reaches their marks.
     pub steps: Vec<Step>,
+    /// Keys of `kho-guest same` whose value may be told only once: the test compares the value by other means.
+    pub told_once: Keys,
     /// Check after a pass.
     pub check: Option<Check>,
 }
@@ -119,7 +143,7 @@ impl Scenario {
                 kernels: vec!["6.1"],
                 ..Runs::default()
             },
-            host: Part::default(),
+            host: HostPart::default(),
             limits: Limits {
                 slow: false,
                 timeout: Duration::from_secs(240),
@@ -303,6 +327,12 @@ impl Scenario {
         self
     }
 
+    /// Sets the keys whose value may be told only once; otherwise such a key fails the test.
+    pub fn told_once(mut self, keys: Keys) -> Self {
+        self.host.told_once = keys;
+        self
+    }
+
     /// Sets the check that the host makes after a pass.
     pub fn check(mut self, check: Check) -> Self {
         self.host.check = Some(check);
@@ -355,7 +385,14 @@ impl Scenario {
             timeout: self.limits.timeout,
             steps: &self.host.steps,
         };
-        stock.lab.run(&job, observer)
+        let mut outcome = stock.lab.run(&job, observer);
+        let mut once = outcome.told_once.iter();
+        if let (End::Pass, Some(key)) =
+            (&outcome.end, once.find(|key| !self.host.told_once.has(key)))
+        {
+            outcome.end = End::Fail(format!("{key} was told once, and compared with nothing"));
+        }
+        outcome
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::scenario::Scenario;
+use crate::scenario::{Keys, Scenario};
 use kho_lab::run::{Host, Outcome};
 
 const LIB: &str = include_str!("fault/lib.sh");
@@ -68,6 +68,8 @@ pub fn scenarios() -> Vec<Scenario> {
         .kernels(&["6.1", "6.12", "6.1"])
         .memory_in_file()
         .step("flip", flip)
+        // A bit of this one flips, and it is refused.
+        .told_once(Keys::One("blob"))
         .check(|outcome| {
             let verified = outcome.lives.iter().find_map(|life| life.values.get("verified"));
             verified.cloned().context("what --verify costs")

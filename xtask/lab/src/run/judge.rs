@@ -86,7 +86,8 @@ pub struct Judge {
     may_crash: usize,
     /// Whether a kernel of `may_crash` has died and the next stage has not begun.
     crashed: bool,
-    same: BTreeMap<String, String>,
+    /// Values to compare, by key: the first one, and how often the key was told.
+    same: BTreeMap<String, (String, usize)>,
     passed: Vec<bool>,
     skipped: Option<String>,
     trouble: Option<End>,
@@ -179,6 +180,12 @@ impl Judge {
         }
     }
 
+    /// Returns the keys whose value was told only once, and so compared with nothing.
+    pub fn told_once(&self) -> Vec<String> {
+        let once = self.same.iter().filter(|(_, (_, told))| *told == 1);
+        once.map(|(key, _)| key.clone()).collect()
+    }
+
     /// The judgement if the guest hangs; `how` describes the hang.
     pub fn hang(&self, how: &str) -> End {
         match &self.trouble {
@@ -256,11 +263,10 @@ impl Judge {
                 }
             }
             Event::Same { key, value } => {
-                let first = self
-                    .same
-                    .entry(key.clone())
-                    .or_insert_with(|| value.clone())
-                    .clone();
+                let entry = self.same.entry(key.clone());
+                let (first, told) = entry.or_insert_with(|| (value.clone(), 0));
+                *told += 1;
+                let first = first.clone();
                 if first != *value {
                     let why = format!("{key} was {first:?} and is {value:?} {}", self.progress());
                     return self.fail(why);
@@ -405,8 +411,10 @@ mod tests {
         };
         tell(&mut judge, &boot(0));
         assert_eq!(tell(&mut judge, &same("a")), Action::None);
+        assert_eq!(judge.told_once(), ["tree"]);
         tell(&mut judge, &boot(1));
         assert_eq!(tell(&mut judge, &same("b")), Action::StopSoon);
+        assert!(judge.told_once().is_empty());
         assert!(matches!(judge.end(), End::Fail(why) if why.contains("tree")));
     }
 

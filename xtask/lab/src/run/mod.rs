@@ -102,6 +102,8 @@ pub struct Outcome {
     pub end: End,
     /// The kernels that the guest reached.
     pub lives: Vec<Life>,
+    /// Keys whose value was told only once, and so compared with nothing.
+    pub told_once: Vec<String>,
     /// Path of the log with all output of the guest.
     pub log: PathBuf,
     /// Duration of the run.
@@ -114,6 +116,7 @@ impl Outcome {
         Self {
             end,
             lives: Vec::new(),
+            told_once: Vec::new(),
             log: "no log".into(),
             took: Duration::ZERO,
         }
@@ -138,13 +141,14 @@ impl Common {
     pub fn run(&self, accelerator: Accelerator, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
         let start = Instant::now();
         let log = self.dir.join(format!("{}.log", job.name));
-        let (end, lives) = match self.try_run(accelerator, job, &log, observer) {
+        let (end, lives, told_once) = match self.try_run(accelerator, job, &log, observer) {
             Ok(result) => result,
-            Err(error) => (End::Broken(format!("{error:#}")), Vec::new()),
+            Err(error) => (End::Broken(format!("{error:#}")), Vec::new(), Vec::new()),
         };
         Outcome {
             end,
             lives,
+            told_once,
             log,
             took: start.elapsed(),
         }
@@ -156,7 +160,7 @@ impl Common {
         job: &Job<'_>,
         log: &Path,
         observer: Observer<'_>,
-    ) -> Result<(End, Vec<Life>)> {
+    ) -> Result<(End, Vec<Life>, Vec<String>)> {
         let dir = log::Folder::new(&self.dir, job.name)?;
         let token = random_token()?;
         let media = guest::prepare(
@@ -180,7 +184,8 @@ impl Common {
         };
         let end = run.finish()?;
         run.log.note(&format!("{end:?}"))?;
-        Ok((end, run.judge.lives))
+        let told_once = run.judge.told_once();
+        Ok((end, run.judge.lives, told_once))
     }
 }
 
