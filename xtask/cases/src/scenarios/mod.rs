@@ -17,6 +17,7 @@ mod chain;
 pub mod early;
 mod fault;
 mod firmware;
+mod hosts;
 mod khofs;
 mod mainline;
 mod module;
@@ -39,6 +40,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
         ("Early reservations", early::scenarios()),
         ("Faults", fault::scenarios()),
         ("Firmware", firmware::scenarios()),
+        ("Hosts", hosts::scenarios()),
         ("khofs", khofs::scenarios()),
         ("Mainline's KHO", mainline::scenarios()),
         ("The kernel module", module::scenarios()),

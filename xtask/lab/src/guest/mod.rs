@@ -19,8 +19,14 @@ use contents::CMDLINE;
 pub use contents::Contents;
 use tree::{copy, finish, write, write_script};
 
-/// Modules that every guest needs to find its disk.
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "virtio_rng"];
+/// Modules that every guest needs to find and to mount its disk. In cloud kernels some are built in.
+const MODULES: [&str; 5] = [
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_rng",
+    "crc32c_generic",
+    "ext4",
+];
 
 /// Writes all files from which a guest boots into a folder.
 pub fn prepare(

@@ -3,6 +3,8 @@
 # disk_of SERIAL: the name of the disk's device.
 disk_of() {
 	for disk in /sys/block/*; do
+		# A path of a disk that has several is in sysfs only.
+		[ -b /dev/$(basename $disk) ] || continue
 		case $(cat $disk/serial $disk/device/serial $disk/device/vpd_pg80 2>/dev/null | tr -dc 'a-z') in
 		*$1*)
 			basename $disk
@@ -48,12 +50,14 @@ disks_are_whole() {
 	ls -d /sys/bus/pci/drivers/e1000e/0000:* /sys/bus/pci/drivers/xhci_hcd/0000:* /sys/bus/pci/drivers/ahci/0000:*
 }
 
-# Reads and writes without an end on all disks, and packets: they go on when the next kernel starts. What is written is behind the
-# part that is compared.
+# Writes to two disks and reads from two without an end, and sends packets: that goes on when the next kernel starts. Writes are behind
+# the part that is compared. The pieces are small because QEMU's AHCI fails large ones behind an IOMMU.
 keep_devices_busy() {
-	for disk in $disks; do
-		(while :; do dd if=/dev/$disk of=/dev/null bs=1M iflag=direct; done >/dev/null 2>&1) &
-		(while :; do dd if=/dev/zero of=/dev/$disk bs=1M seek=16 count=40 oflag=direct; done >/dev/null 2>&1) &
+	for disk in $(disk_of nvme) $(disk_of scsi); do
+		(while :; do dd if=/dev/zero of=/dev/$disk bs=32k seek=512 count=1280 oflag=direct; done >/dev/null 2>&1) &
+	done
+	for disk in $(disk_of sata) $(usb_disk); do
+		(while :; do dd if=/dev/$disk of=/dev/null bs=32k iflag=direct; done >/dev/null 2>&1) &
 	done
 	net=$(basename "$(ls -d /sys/bus/pci/drivers/e1000e/0000:*/net/* | head -n 1)")
 	ip link set $net up

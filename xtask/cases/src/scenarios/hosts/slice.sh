@@ -8,17 +8,17 @@ hand_over() {
 		mkdir -p /k
 		mount -t khofs none /k -o name=vm
 		kho-guest make-tree /k/tree --bytes 8000000 --seed 3
-		kho-guest bytes 67108864 --seed 4 >/k/large
+		kho-guest bytes 20000000 --seed 4 >/k/large
 		kho-guest hash-tree /k --same khofs
 	fi
 	echo "of hop $KHO_HOP" >$ring/add
 	kho keep --trace
 	echo "traced in hop $KHO_HOP" >/sys/kernel/tracing/trace_marker
+	[ -z "$KHO_NEXT" ] || load
 }
 
 # Checks that each arrived as it was.
 arrived() {
-	kho-guest ranges --at-least 1
 	kho restore
 	kho-guest hash-tree /srv/tree --same tree
 	kho get blob | kho-guest hash --same blob
