@@ -211,7 +211,8 @@ pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> 
     Withheld::draw(&session.root, &scratch, DRAW_LIMIT, draw_for(copy), reserve).ok()
 }
 
-/// Returns the number of bytes to draw for a copy of so many: more, because others take memory meanwhile.
+/// Returns the number of bytes to draw for a copy of so many: more, because others take memory meanwhile, and because
+/// the allocator prefers whole blocks of 4 MiB, wherever they are, to what did not become one again.
 fn draw_for(copy: u64) -> u64 {
     copy.saturating_add(copy / 4).saturating_add(64 << 20)
 }
