@@ -47,6 +47,7 @@ mod place;
 mod sparse;
 mod stage;
 mod sys;
+mod target;
 mod unpack;
 mod walk;
 
@@ -55,6 +56,7 @@ pub use list::{EntrySummary, List, list};
 pub use pack::{Measure, measure, pack};
 pub use stage::{RESCUE_PREFIX, STAGE_PREFIX, clean_stale};
 pub use sys::Time;
+pub use target::Target;
 pub use unpack::{unpack, unpack_if};
 
 use std::path::PathBuf;

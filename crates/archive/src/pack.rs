@@ -1,6 +1,7 @@
 //! Measuring and writing archives.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use crate::error::{Change, PackError};
 use crate::limits::{self, MAX_HEAD};
 use crate::sparse::{self, Extent};
 use crate::sys::{self, Stat};
+use crate::target::{Target, Through};
 use crate::walk::{Found, Visitor, Walk, changed, difference, io, name_still_leads_to, shown};
-use crate::{BUFFER, END_LEN, Kind, PackOptions, PackStats};
+use crate::{END_LEN, Kind, PackOptions, PackStats};
 
 /// Measure of the archive of a path, taken without reading any content.
 ///
@@ -50,13 +52,12 @@ struct Seen {
 }
 
 fn short(parts: &[&[u8]]) -> u32 {
-    let mut h = blake3::Hasher::new();
+    let mut h = DefaultHasher::new();
     for p in parts {
-        h.update(p);
+        h.write(p);
     }
-    let mut out = [0; 4];
-    h.finalize_xof().fill(&mut out);
-    u32::from_le_bytes(out)
+    let [a, b, c, d, ..] = h.finish().to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 fn object(dev: u64, ino: u64) -> u32 {
@@ -322,15 +323,14 @@ pub fn pack(
     measure(path, options)?.pack(out, progress)
 }
 
-struct Packing<'a, W> {
+struct Packing<'a, T> {
     measure: &'a Measure,
-    out: &'a mut W,
+    out: &'a mut T,
     progress: &'a mut dyn FnMut(u64),
     written: u64,
     index: usize,
     stats: PackStats,
     fingerprint: Fingerprint,
-    buffer: Vec<u8>,
 }
 
 impl Measure {
@@ -356,9 +356,21 @@ impl Measure {
             .any(|seen| seen.kind == Kind::File && seen.object == object)
     }
 
+    /// Writes the archive as [`Measure::pack_into`] does, by a buffer of 256 KiB.
+    ///
+    /// # Errors
+    /// As [`Measure::pack_into`].
+    pub fn pack(
+        &self,
+        out: &mut impl Write,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<PackStats, PackError> {
+        self.pack_into(&mut Through::new(out), progress)
+    }
+
     /// Writes the archive: exactly [`Measure::bytes`] bytes, or it fails.
     ///
-    /// `progress` is called with the number of bytes written so far, at every entry and every 256 KiB.
+    /// `progress` is called with the number of bytes written so far, at every entry and every read of content.
     ///
     /// Every file is compared with its measure before it is read and looked at again after it is read; every directory
     /// is looked at again after its last entry. A change to a file after it was packed is not noticed: where that
@@ -367,9 +379,9 @@ impl Measure {
     /// # Errors
     /// [`PackError::Changed`] with the first path seen to differ from the measure; [`PackError::Output`] if `out`
     /// fails. The bytes written until then are worthless.
-    pub fn pack(
+    pub fn pack_into(
         &self,
-        out: &mut impl Write,
+        out: &mut impl Target,
         progress: &mut dyn FnMut(u64),
     ) -> Result<PackStats, PackError> {
         let mut p = Packing {
@@ -380,7 +392,6 @@ impl Measure {
             index: 0,
             stats: PackStats::default(),
             fingerprint: Fingerprint::default(),
-            buffer: vec![0; BUFFER],
         };
         Walk::run(&self.path, &self.options, &mut p)?;
         if p.index != self.seen.len() {
@@ -396,7 +407,8 @@ impl Measure {
             });
         }
         p.write(&[0; 1024], b"")?;
-        p.out.flush().map_err(|source| PackError::Output {
+        let flushed = p.out.flush();
+        flushed.map_err(|source| PackError::Output {
             offset: p.written,
             path: self.path.clone(),
             source,
@@ -413,20 +425,15 @@ impl Measure {
     }
 }
 
-impl<W: Write> Packing<'_, W> {
+impl<T: Target> Packing<'_, T> {
     fn write(&mut self, bytes: &[u8], path: &[u8]) -> Result<(), PackError> {
-        self.out
-            .write_all(bytes)
-            .map_err(|source| PackError::Output {
-                offset: self.written,
-                path: shown(path),
-                source,
-            })?;
+        let put = self.out.put(bytes);
+        put.map_err(|source| no_output(self.written, path, source))?;
         self.written += bytes.len() as u64;
         Ok(())
     }
 
-    /// Copies `extent` of the file into the archive.
+    /// Reads `extent` of the file into the archive.
     fn data(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -434,12 +441,16 @@ impl<W: Write> Packing<'_, W> {
         size: u64,
         extent: Extent,
     ) -> Result<(), PackError> {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let mut at = extent.offset;
         let end = extent.offset.saturating_add(extent.len);
         while at < end {
-            let want = usize::try_from(end - at).map_or(BUFFER, |n| n.min(BUFFER));
-            let got = match rustix::io::pread(fd, buffer.get_mut(..want).unwrap_or_default(), at) {
+            let want = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let room = match self.out.room(want) {
+                Ok(room) => room,
+                Err(source) => return Err(no_output(self.written, path, source)),
+            };
+            let len = room.len().min(want);
+            let got = match rustix::io::pread(fd, room.get_mut(..len).unwrap_or_default(), at) {
                 Ok(0) => {
                     return Err(changed(path, Change::Shrank { was: size, now: at }));
                 }
@@ -447,16 +458,25 @@ impl<W: Write> Packing<'_, W> {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(io("read", path, e)),
             };
-            self.write(buffer.get(..got).unwrap_or_default(), path)?;
+            let filled = self.out.filled(got);
+            filled.map_err(|source| no_output(self.written, path, source))?;
+            self.written += got as u64;
             at += got as u64;
             (self.progress)(self.written);
         }
-        self.buffer = buffer;
         Ok(())
     }
 }
 
-impl<W: Write> Visitor for Packing<'_, W> {
+fn no_output(offset: u64, path: &[u8], source: std::io::Error) -> PackError {
+    PackError::Output {
+        offset,
+        path: shown(path),
+        source,
+    }
+}
+
+impl<T: Target> Visitor for Packing<'_, T> {
     fn found(&mut self, found: &Found<'_>) -> Result<(), PackError> {
         let map = self.measure.maps.get(&self.index).map(Vec::as_slice);
         let head = head(found, map);

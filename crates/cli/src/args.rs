@@ -631,6 +631,7 @@ pub struct Reboot {
   kho restore                      everything, to where it came from
   kho restore --into /mnt          everything, below a directory (blobs as files)
   kho restore --force srv-cache    one entry, over files that exist
+  kho restore --first /srv/db &    everything, beginning with what a service waits for
 
 Nothing is half restored: each entry is written beside its place and renamed. Symlinks are never
 followed. Blobs without a path are skipped unless --into is given (use `kho get`).")]
@@ -641,6 +642,10 @@ pub struct Restore {
     /// Put everything below this directory instead.
     #[arg(long, value_name = "DIR")]
     pub into: Option<PathBuf>,
+    /// Restore this first, then the rest: an entry by its name, or a path, which stands for the entry that holds it and
+    /// for those below it. May be repeated.
+    #[arg(long, value_name = "PATH", conflicts_with = "names")]
+    pub first: Vec<OsString>,
     /// Replace files that exist.
     #[arg(long)]
     pub force: bool,
@@ -649,6 +654,6 @@ pub struct Restore {
     pub privileged: bool,
     /// As kho-restore.service does at boot: every entry as keep.d says, going on after a failure; then
     /// apply keep.d and publish status.json.
-    #[arg(long, conflicts_with_all = ["names", "into", "force", "privileged"])]
+    #[arg(long, conflicts_with_all = ["names", "first", "into", "force", "privileged"])]
     pub boot: bool,
 }

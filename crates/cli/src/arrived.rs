@@ -6,7 +6,9 @@ use crate::trace::arrived::ArrivedTraces;
 use kho::abi::LeaveOut;
 use kho::abi::kernel_part::Reference;
 use kho::{PhysRange, RangeSet};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 /// A state tree that arrived, checked, and taken apart.
 #[derive(Debug)]
@@ -69,22 +71,119 @@ impl Arrived {
     /// # Errors
     ///
     /// [`Status::NoSuchEntry`], with the names that exist.
-    pub fn blob(&self, name: &std::ffi::OsStr) -> Result<&Blob, Fail> {
+    pub fn blob(&self, name: &OsStr) -> Result<&Blob, Fail> {
         self.blobs
             .iter()
             .find(|b| name == b.label.as_str())
-            .ok_or_else(|| {
-                let names: Vec<&str> = self.blobs.iter().map(|b| b.label.as_str()).collect();
-                let have = if names.is_empty() {
-                    "no blob did".to_owned()
-                } else {
-                    names.join(", ")
-                };
-                Fail::new(
-                    Status::NoSuchEntry,
-                    format!("nothing named {} arrived", shown::name(name)),
-                )
-                .fix(format!("what arrived: {have}"))
-            })
+            .ok_or_else(|| self.no_such("named", name))
+    }
+
+    /// Returns all blobs: those that `first` names, in its order, before the others. A name stands for the blob called
+    /// so, an absolute path for the blob that holds it and for those below it.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::NoSuchEntry`] for a name or a path of which nothing arrived.
+    pub fn in_order(&self, first: &[OsString]) -> Result<Vec<&Blob>, Fail> {
+        let mut order: Vec<&Blob> = Vec::new();
+        for wanted in first {
+            let path = Path::new(wanted);
+            if path.is_relative() {
+                order.push(self.blob(wanted)?);
+                continue;
+            }
+            let before = order.len();
+            order.extend(self.blobs.iter().filter(|blob| {
+                let kept = blob.path.as_deref();
+                kept.is_some_and(|kept| path.starts_with(kept) || kept.starts_with(path))
+            }));
+            if order.len() == before {
+                return Err(self.no_such("of", wanted));
+            }
+        }
+        order.extend(&self.blobs);
+        let mut seen = HashSet::new();
+        order.retain(|blob| seen.insert(blob.label.as_str()));
+        Ok(order)
+    }
+
+    /// Makes the failure for a name or path that nothing that arrived has.
+    fn no_such(&self, relation: &str, name: &OsStr) -> Fail {
+        let names: Vec<&str> = self.blobs.iter().map(|b| b.label.as_str()).collect();
+        let have = if names.is_empty() {
+            "no blob did".to_owned()
+        } else {
+            names.join(", ")
+        };
+        Fail::new(
+            Status::NoSuchEntry,
+            format!("nothing {relation} {} arrived", shown::name(name)),
+        )
+        .fix(format!("what arrived: {have}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kho::PhysAddr;
+
+    fn arrived() -> Arrived {
+        let blob = |label: &str, path: Option<&str>| Blob {
+            label: label.to_owned(),
+            path: path.map(PathBuf::from),
+            leave_out: LeaveOut::default(),
+            size: 0,
+            mem: Vec::new(),
+            blake3: [0; 32],
+            taken: 0,
+            arrived_hop: 1,
+        };
+        Arrived {
+            generation: 1,
+            hop: 1,
+            previous_release: "6.1".to_owned(),
+            time: 1,
+            scratch: PhysRange::new(PhysAddr::new(16 << 20), 64 << 20).unwrap(),
+            mem_cache: Vec::new(),
+            blobs: vec![
+                blob("token", None),
+                blob("srv-a", Some("/srv/a")),
+                blob("srv-ab", Some("/srv/ab")),
+                blob("var", Some("/var")),
+            ],
+            kernel: None,
+            traces: None,
+            unknown: Vec::new(),
+        }
+    }
+
+    fn order(first: &[&str]) -> Result<Vec<String>, Status> {
+        let first: Vec<OsString> = first.iter().map(OsString::from).collect();
+        let arrived = arrived();
+        let order = arrived.in_order(&first).map_err(|fail| fail.status)?;
+        Ok(order.iter().map(|blob| blob.label.clone()).collect())
+    }
+
+    #[test]
+    fn what_is_named_first_comes_first_and_everything_once() {
+        let as_is = ["token", "srv-a", "srv-ab", "var"];
+        assert_eq!(order(&[]).unwrap(), as_is);
+        let var = ["var", "token", "srv-a", "srv-ab"];
+        assert_eq!(order(&["var"]).unwrap(), var);
+        assert_eq!(order(&["/var/lib/app/state"]).unwrap(), var);
+        assert_eq!(order(&["/var", "var", "token"]).unwrap(), var);
+        // Whole names of folders are compared.
+        assert_eq!(
+            order(&["/srv/ab/c"]).unwrap(),
+            ["srv-ab", "token", "srv-a", "var"]
+        );
+        assert_eq!(
+            order(&["/srv"]).unwrap(),
+            ["srv-a", "srv-ab", "token", "var"]
+        );
+        for none in ["srv", "/srv/b", "", "var/lib"] {
+            assert_eq!(order(&[none]), Err(Status::NoSuchEntry), "{none}");
+        }
     }
 }

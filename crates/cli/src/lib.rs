@@ -8,6 +8,7 @@
 #[macro_use]
 mod output;
 
+mod ahead;
 pub mod args;
 mod armed;
 mod arrived;

@@ -1,12 +1,14 @@
 //! State that every verb needs of the machine it runs on.
 
+use crate::ahead::Ahead;
 use crate::arrived::{Arrived, Blob};
 use crate::exit::{Fail, OrStatus, Status};
+use crate::hash;
 use crate::output::Output;
 use crate::state::StateDir;
 use kho::PhysRange;
 use kho::abi::kernel_part::{Reference, is_reference};
-use kho::abi::{Content, Handover, LeaveOut};
+use kho::abi::{self, Handover, LeaveOut};
 use kho::tree::Reader;
 use kho_kexec::sys::facts::boot::SetupNode;
 use kho_kexec::sys::lock::{Lock, LockError};
@@ -30,7 +32,7 @@ pub struct Session {
     /// Receiver of the system calls that change the kernel's kexec state.
     pub kernel: Box<dyn Kernel>,
     arrived: OnceCell<Option<Arrived>>,
-    memory: OnceCell<Box<dyn PhysMemory>>,
+    memory: OnceCell<Box<dyn PhysMemory + Send>>,
 }
 
 impl Session {
@@ -194,9 +196,16 @@ impl Session {
     ) -> Result<BlobReader<'a>, Fail> {
         let inner =
             physmem::Reader::new(self.kept_memory()?, mem, size).or_status(Status::TreeCorrupt)?;
+        let helpers = hash::helpers(hash::groups(size));
+        let source = match Ahead::start(mem, size, helpers, || self.open_memory().ok()) {
+            Some(ahead) => Content::Ahead(ahead),
+            None => Content::Here {
+                inner,
+                hasher: Box::default(),
+            },
+        };
         Ok(BlobReader {
-            inner,
-            hasher: blake3::Hasher::new(),
+            source,
             name,
             size,
             blake3,
@@ -216,16 +225,20 @@ impl Session {
         let memory = match self.memory.get() {
             Some(memory) => memory,
             None => {
-                let arrived = self.require_arrived()?;
-                // In the chain the tree's own node comes first, then one node per mem-cache entry, in order.
-                let nodes: Vec<_> = arrived.mem_cache.iter().copied().zip(1u32..).collect();
-                let memory = physmem::open(&self.root, &arrived.mem_cache, &nodes)
-                    .or_status(Status::NotPermitted)
-                    .map_err(|fail| fail.root(""))?;
+                let memory = self.open_memory()?;
                 self.memory.get_or_init(|| memory)
             }
         };
         Ok(&**memory)
+    }
+
+    fn open_memory(&self) -> Result<Box<dyn PhysMemory + Send>, Fail> {
+        let arrived = self.require_arrived()?;
+        // In the chain the tree's own node comes first, then one node per mem-cache entry, in order.
+        let nodes: Vec<_> = arrived.mem_cache.iter().copied().zip(1u32..).collect();
+        physmem::open(&self.root, &arrived.mem_cache, &nodes)
+            .or_status(Status::NotPermitted)
+            .map_err(|fail| fail.root(""))
     }
 
     /// Returns content that arrived in the pieces `mem`; `name` is for messages.
@@ -308,12 +321,12 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
         .map(|blob| Blob {
             label: blob.label.as_str().to_owned(),
             path: match blob.content {
-                Content::Files { path, .. } => Some(PathBuf::from(OsStr::from_bytes(path))),
-                Content::Raw => None,
+                abi::Content::Files { path, .. } => Some(PathBuf::from(OsStr::from_bytes(path))),
+                abi::Content::Raw => None,
             },
             leave_out: match blob.content {
-                Content::Files { leave_out, .. } => leave_out,
-                Content::Raw => LeaveOut::default(),
+                abi::Content::Files { leave_out, .. } => leave_out,
+                abi::Content::Raw => LeaveOut::default(),
             },
             size: blob.size,
             mem: blob.ranges().collect(),
@@ -348,11 +361,21 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
 
 /// Stream of a blob's content that checks the hash on the way.
 pub struct BlobReader<'a> {
-    inner: physmem::Reader<'a, dyn PhysMemory>,
-    hasher: blake3::Hasher,
+    source: Content<'a>,
     name: &'a str,
     size: u64,
     blake3: &'a [u8; 32],
+}
+
+/// Way by which the content of a blob is read.
+enum Content<'a> {
+    /// By other threads, which hash it too.
+    Ahead(Ahead),
+    /// By the thread that uses it.
+    Here {
+        inner: physmem::Reader<'a, dyn PhysMemory>,
+        hasher: Box<blake3::Hasher>,
+    },
 }
 
 impl BlobReader<'_> {
@@ -362,10 +385,18 @@ impl BlobReader<'_> {
     ///
     /// [`Status::BlobCorrupt`], or an error of reading.
     pub fn rest(&mut self) -> Result<(), Fail> {
-        std::io::copy(self, &mut std::io::sink()).map_err(|err| {
-            Fail::new(Status::Failed, format!("cannot read {}: {err}", self.name))
-        })?;
-        self.finish()
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match self.read(&mut buffer) {
+                Ok(0) => return self.finish(),
+                Ok(_) => {}
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(err) => {
+                    let what = format!("cannot read {}: {err}", self.name);
+                    return Err(Fail::new(Status::Failed, what));
+                }
+            }
+        }
     }
 
     /// Checks that the bytes read are the blob's: to be called after the last byte.
@@ -374,17 +405,20 @@ impl BlobReader<'_> {
     ///
     /// [`Status::BlobCorrupt`].
     pub fn finish(&self) -> Result<(), Fail> {
-        let found = self.hasher.finalize();
-        if found.as_bytes() == self.blake3 {
+        let found = match &self.source {
+            Content::Ahead(ahead) => ahead.hash(),
+            Content::Here { hasher, .. } => Some(hasher.finalize()),
+        };
+        if found.is_some_and(|found| found.as_bytes() == self.blake3) {
             return Ok(());
         }
+        let found = found.map_or_else(|| "nothing".to_owned(), |found| found.to_string());
         Err(Fail::new(
             Status::BlobCorrupt,
             format!(
-                "{}: its {:#x} bytes hash to {}, the tree says {}",
+                "{}: its {:#x} bytes hash to {found}, the tree says {}",
                 self.name,
                 self.size,
-                found.to_hex(),
                 blake3::Hash::from_bytes(*self.blake3).to_hex()
             ),
         )
@@ -394,9 +428,14 @@ impl BlobReader<'_> {
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hasher.update(buf.get(..n).unwrap_or_default());
-        Ok(n)
+        match &mut self.source {
+            Content::Ahead(ahead) => ahead.read(buf),
+            Content::Here { inner, hasher } => {
+                let n = inner.read(buf)?;
+                hasher.update(buf.get(..n).unwrap_or_default());
+                Ok(n)
+            }
+        }
     }
 }
 

@@ -118,6 +118,7 @@ fn restore_all(
         }
         let how = args::Restore {
             names: Vec::new(),
+            first: Vec::new(),
             into: None,
             force: rule.is_some_and(|rule| rule.replace),
             privileged: rule.is_some_and(|rule| rule.privileged),

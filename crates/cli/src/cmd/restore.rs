@@ -22,7 +22,7 @@ pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), F
     let arrived = session.require_arrived()?;
     let mut chosen: Vec<&Blob> = Vec::new();
     if args.names.is_empty() {
-        chosen.extend(&arrived.blobs);
+        chosen = arrived.in_order(&args.first)?;
     }
     for name in &args.names {
         chosen.push(arrived.blob(name)?);

@@ -1,20 +1,40 @@
 //! The memory of this process that a load is filled into.
 
 use crate::exit::{Fail, OrStatus, Status};
-use crate::hash;
 use kho::PhysRange;
 use kho::plan::{Content, Piece, Plan};
 use kho_kexec::assemble::{self, Assembled};
 use kho_kexec::sys::landing::LandingZone;
 use kho_kexec::sys::syscalls::SegmentRef;
-use std::io::Write;
 
 /// The user memory behind every payload segment.
 pub struct Buffers<'z> {
-    zone: Option<&'z mut LandingZone>,
-    /// One buffer per payload segment; empty if the zone holds the destination.
-    own: Vec<Vec<u8>>,
-    dests: Vec<PhysRange>,
+    /// One per payload segment.
+    segments: Vec<Memory<'z>>,
+}
+
+/// The user memory behind one segment.
+enum Memory<'z> {
+    /// A part of the landing zone.
+    Zone(&'z mut [u8]),
+    /// Ordinary memory.
+    Own(Vec<u8>),
+}
+
+impl Memory<'_> {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Zone(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+
+    fn get_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Zone(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
 }
 
 impl<'z> Buffers<'z> {
@@ -24,72 +44,72 @@ impl<'z> Buffers<'z> {
     ///
     /// [`Status::NotEnoughMemory`].
     pub fn new(plan: &Plan, zone: Option<&'z mut LandingZone>) -> Result<Self, Fail> {
-        let in_zone = |dest: PhysRange| zone.as_ref().is_some_and(|z| z.slice(dest).is_some());
-        let own = plan
-            .segments
-            .iter()
-            .map(|s| {
-                let mut bytes = Vec::new();
-                if !in_zone(s.dest) {
-                    let len = usize::try_from(s.dest.len()).unwrap_or(usize::MAX);
-                    bytes
-                        .try_reserve_exact(len)
-                        .or_status(Status::NotEnoughMemory)?;
-                    bytes.resize(len, 0);
+        let dests: Vec<PhysRange> = plan.segments.iter().map(|s| s.dest).collect();
+        let mut segments: Vec<Option<Memory<'z>>> = dests.iter().map(|_| None).collect();
+        for (run, memory) in zone.into_iter().flat_map(LandingZone::memory_mut) {
+            for (index, memory) in parts(run, memory, &dests) {
+                if let Some(segment) = segments.get_mut(index) {
+                    *segment = Some(Memory::Zone(memory));
                 }
-                Ok(bytes)
-            })
-            .collect::<Result<_, Fail>>()?;
+            }
+        }
+        let segments = segments.into_iter().zip(dests).map(|(segment, dest)| {
+            if let Some(memory) = segment {
+                return Ok(memory);
+            }
+            let len = usize::try_from(dest.len()).unwrap_or(usize::MAX);
+            let mut bytes = Vec::new();
+            bytes
+                .try_reserve_exact(len)
+                .or_status(Status::NotEnoughMemory)?;
+            bytes.resize(len, 0);
+            Ok(Memory::Own(bytes))
+        });
         Ok(Self {
-            zone,
-            own,
-            dests: plan.segments.iter().map(|s| s.dest).collect(),
+            segments: segments.collect::<Result<_, Fail>>()?,
         })
     }
 
     fn get(&self, segment: usize) -> &[u8] {
-        match (self.own.get(segment), self.dests.get(segment), &self.zone) {
-            (Some(own), Some(dest), Some(zone)) if own.is_empty() => {
-                zone.slice(*dest).unwrap_or_default()
-            }
-            (Some(own), ..) => own,
-            _ => &[],
-        }
-    }
-
-    fn get_mut(&mut self, segment: usize) -> &mut [u8] {
-        match (
-            self.own.get_mut(segment),
-            self.dests.get(segment),
-            &mut self.zone,
-        ) {
-            (Some(own), Some(dest), Some(zone)) if own.is_empty() => {
-                zone.slice_mut(*dest).unwrap_or_default()
-            }
-            (Some(own), ..) => own,
-            _ => &mut [],
-        }
+        self.segments.get(segment).map_or(&[], Memory::get)
     }
 
     /// Returns the bytes of one piece.
     fn piece(&mut self, piece: &Piece) -> Option<&mut [u8]> {
         let start = usize::try_from(piece.segment_offset).ok()?;
         let end = start.checked_add(usize::try_from(piece.dest.len()).ok()?)?;
-        self.get_mut(piece.segment).get_mut(start..end)
+        let segment = self.segments.get_mut(piece.segment)?;
+        segment.get_mut().get_mut(start..end)
     }
 
-    /// Returns the hash of payload number `index`, whose content must have been written.
-    pub fn hash(&self, plan: &Plan, index: usize) -> [u8; 32] {
-        let pieces: Vec<&[u8]> = plan
-            .blob_pieces(index)
-            .map(|piece| {
-                let start = usize::try_from(piece.segment_offset).unwrap_or(usize::MAX);
+    /// Returns the memory of payload number `index`, in the order of its bytes.
+    pub fn payload(&mut self, plan: &Plan, index: usize) -> Vec<&mut [u8]> {
+        let mut pieces: Vec<(usize, &Piece)> = plan.blob_pieces(index).enumerate().collect();
+        pieces.sort_unstable_by_key(|(_, piece)| (piece.segment, piece.segment_offset));
+        let mut pieces = pieces.into_iter().peekable();
+        let mut found = Vec::new();
+        for (number, segment) in self.segments.iter_mut().enumerate() {
+            let (mut rest, mut at) = (segment.get_mut(), 0);
+            while let Some((place, piece)) = pieces.next_if(|(_, piece)| piece.segment == number) {
                 let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
-                let end = start.saturating_add(len);
-                self.get(piece.segment).get(start..end).unwrap_or_default()
-            })
-            .collect();
-        *hash::of(&pieces).as_bytes()
+                let Some((part, more)) = usize::try_from(piece.segment_offset)
+                    .ok()
+                    .and_then(|start| start.checked_sub(at))
+                    .and_then(|skip| std::mem::take(&mut rest).split_at_mut_checked(skip))
+                    .and_then(|(before, rest)| {
+                        at += before.len();
+                        rest.split_at_mut_checked(len)
+                    })
+                else {
+                    continue;
+                };
+                at += len;
+                rest = more;
+                found.push((place, part));
+            }
+        }
+        found.sort_unstable_by_key(|(place, _)| *place);
+        found.into_iter().map(|(_, part)| part).collect()
     }
 
     /// Writes zeros behind the end of every payload: the rest of its last page must not show what this process had in
@@ -168,61 +188,31 @@ impl<'z> Buffers<'z> {
     }
 }
 
-/// Writer of a stream over the pieces of one payload.
-pub struct PieceWriter<'b, 'z> {
-    buffers: &'b mut Buffers<'z>,
-    pieces: Vec<Piece>,
-    at: usize,
-    done: u64,
-    /// Number of bytes written so far.
-    pub written: u64,
-}
-
-impl<'b, 'z> PieceWriter<'b, 'z> {
-    /// Makes a writer for payload number `index`.
-    pub fn new(buffers: &'b mut Buffers<'z>, plan: &Plan, index: usize) -> Self {
-        Self {
-            buffers,
-            pieces: plan.blob_pieces(index).copied().collect(),
-            at: 0,
-            done: 0,
-            written: 0,
-        }
-    }
-}
-
-impl Write for PieceWriter<'_, '_> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let full = || {
-            std::io::Error::new(
-                std::io::ErrorKind::StorageFull,
-                "more content than was measured",
-            )
+/// Returns those of `dests` that lie in `run`, by their index, with their part of the run's memory.
+fn parts<'m>(
+    run: PhysRange,
+    memory: &'m mut [u8],
+    dests: &[PhysRange],
+) -> Vec<(usize, &'m mut [u8])> {
+    let inside = dests.iter().enumerate();
+    let mut inside: Vec<_> = inside
+        .filter(|(_, dest)| run.contains_range(**dest))
+        .collect();
+    inside.sort_unstable_by_key(|(_, dest)| dest.start());
+    let (mut rest, mut at) = (memory, run.start());
+    let mut found = Vec::new();
+    for (index, dest) in inside {
+        let skip = dest.start().offset_from(at);
+        let (Some(skip), Ok(len)) = (
+            skip.and_then(|skip| usize::try_from(skip).ok()),
+            usize::try_from(dest.len()),
+        ) else {
+            continue;
         };
-        while let Some(piece) = self.pieces.get(self.at).copied() {
-            if self.done == piece.len {
-                self.at += 1;
-                self.done = 0;
-                continue;
-            }
-            let start = usize::try_from(self.done).map_err(|_| full())?;
-            let end = usize::try_from(piece.len).map_err(|_| full())?;
-            let room = self
-                .buffers
-                .piece(&piece)
-                .and_then(|b| b.get_mut(start..end))
-                .ok_or_else(full)?;
-            let n = room.len().min(buf.len());
-            let (head, _) = buf.split_at(n);
-            room[..n].copy_from_slice(head);
-            self.done += n as u64;
-            self.written += n as u64;
-            return Ok(n);
-        }
-        if buf.is_empty() { Ok(0) } else { Err(full()) }
+        let (_, from) = rest.split_at_mut(skip);
+        let (part, after) = from.split_at_mut(len);
+        found.push((index, part));
+        (rest, at) = (after, dest.end());
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    found
 }

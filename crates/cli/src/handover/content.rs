@@ -6,8 +6,8 @@ use crate::list::{Entry, Source};
 use crate::output::Output;
 use crate::session::Session;
 use crate::shown;
-use kho_archive::{Measure, PackError, PackOptions};
-use std::io::{Read, Write};
+use kho_archive::{Measure, PackError, PackOptions, Target};
+use std::io::{ErrorKind, Read};
 
 /// An entry of the keep list with its size.
 pub struct Item {
@@ -127,9 +127,8 @@ pub fn verify(session: &Session, forget: bool, out: Output) -> Result<(), Fail> 
             .blobs
             .get(index)
             .ok_or_else(crate::session::nothing_arrived)?;
-        let mut content = session.open_blob(blob)?;
-        bytes += std::io::copy(&mut content, &mut std::io::sink()).or_status(Status::Failed)?;
-        content.finish()?;
+        session.open_blob(blob)?.rest()?;
+        bytes += blob.size;
         entries += 1;
     }
     out.remark(&format!(
@@ -187,22 +186,21 @@ impl Item {
     /// [`Status::SourceChanged`], or the error of reading.
     pub fn write(
         &self,
-        out: &mut impl Write,
+        out: &mut impl Target,
         session: &Session,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Fail> {
         match &self.supply {
             Supply::Pack(measure) => {
                 measure
-                    .pack(out, progress)
+                    .pack_into(out, progress)
                     .map_err(|err| pack_fail(&self.entry.label, &err))?;
             }
             Supply::Copy { file, .. } => {
                 let path = session.state.blob_path(*file);
-                let mut input = std::fs::File::open(&path)
-                    .or_status(Status::BadSource)?
-                    .take(self.size);
-                let copied = std::io::copy(&mut input, out).or_status(Status::Failed)?;
+                let mut input = std::fs::File::open(&path).or_status(Status::BadSource)?;
+                let copied =
+                    copy(&mut input, self.size, out, progress).or_status(Status::Failed)?;
                 if copied != self.size {
                     return Err(Fail::new(
                         Status::SourceChanged,
@@ -214,12 +212,35 @@ impl Item {
                         ),
                     ));
                 }
-                progress(copied);
             }
             Supply::Stays(_) => {}
         }
         Ok(())
     }
+}
+
+/// Reads at most `size` bytes into the target. Returns the number of bytes that there were.
+fn copy(
+    input: &mut impl Read,
+    size: u64,
+    out: &mut impl Target,
+    progress: &mut dyn FnMut(u64),
+) -> std::io::Result<u64> {
+    let mut copied = 0;
+    while copied < size {
+        let room = out.room(usize::try_from(size - copied).unwrap_or(usize::MAX))?;
+        match input.read(room) {
+            Ok(0) => break,
+            Ok(n) => {
+                out.filled(n)?;
+                copied += n as u64;
+                progress(copied);
+            }
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(copied)
 }
 
 fn pack_fail(label: &str, err: &PackError) -> Fail {

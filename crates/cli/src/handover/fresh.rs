@@ -9,6 +9,7 @@ use super::content::{self, Item, Supply};
 use super::placed::Placed;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::hash;
 use crate::keepd;
 use crate::list;
 use crate::output::{self, Output};
@@ -19,7 +20,6 @@ use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::mappings::{FileId, Mappings};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 /// Number of processes that a message names for each entry.
@@ -42,7 +42,7 @@ pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<()
         match record.contents.get(&item.entry.label) {
             // Stale above all: the command that loaded it did not know better.
             None => unknown.push(item.entry.label.as_str()),
-            Some(loaded) if *loaded == hash(item, session, out).map_err(stale)? => {}
+            Some(loaded) if *loaded == read_again(item, session, out).map_err(stale)? => {}
             Some(_) => {
                 return Err(Fail::new(
                     Status::Stale,
@@ -95,7 +95,7 @@ pub fn settle(
     let mapped = mapped(items, session);
     for (item, placed) in items.iter().zip(placed) {
         if mapped.by_entry.contains_key(item.entry.label.as_str())
-            && hash(item, session, out)? != hex(&placed.blake3)
+            && read_again(item, session, out)? != hex(&placed.blake3)
         {
             return Err(Fail::new(
                 Status::SourceChanged,
@@ -216,26 +216,13 @@ fn copied(items: &[Item]) -> impl Iterator<Item = &Item> {
 }
 
 /// Reads the content once more, and returns its hash.
-fn hash(item: &Item, session: &Session, out: Output) -> Result<String, Fail> {
+fn read_again(item: &Item, session: &Session, out: Output) -> Result<String, Fail> {
     let bar = out.progress(&format!("comparing {}", item.entry.label), item.size);
-    let mut hashing = Hashing(blake3::Hasher::new());
-    let read = item.write(&mut hashing, session, &mut |n| bar.set_position(n));
+    let read = hash::passing(item.size, |to| {
+        item.write(to, session, &mut |n| bar.set_position(n))
+    });
     bar.finish_and_clear();
-    read.map(|()| hex(hashing.0.finalize().as_bytes()))
-}
-
-/// Writer that hashes the bytes written to it, and keeps none.
-struct Hashing(blake3::Hasher);
-
-impl Write for Hashing {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.update(buf);
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    read.map(|(hash, _)| hex(hash.as_bytes()))
 }
 
 fn hex(hash: &[u8; 32]) -> String {

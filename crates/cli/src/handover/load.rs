@@ -7,7 +7,7 @@
 //!
 //! If a step is refused or fails, its guards are dropped, and undo what was done.
 
-use super::buffers::{Buffers, PieceWriter};
+use super::buffers::Buffers;
 use super::compat;
 use super::content::Item;
 use super::describe::Tree;
@@ -21,6 +21,7 @@ use crate::args;
 use crate::arrived::Arrived;
 use crate::clock;
 use crate::exit::{Fail, Status, chain};
+use crate::hash;
 use crate::loaded;
 use crate::module::{self, Entered, OutgoingPart};
 use crate::output::{self, Output};
@@ -236,11 +237,12 @@ fn fill(
         }
         let (label, size) = (payload.label(), payload.size());
         let bar = label.map(|label| out.progress(&format!("reading {label}"), size));
-        let mut writer = PieceWriter::new(buffers, plan, index);
-        payload.write(&mut writer, session, &mut |n| {
-            bar.iter().for_each(|bar| bar.set_position(n));
+        let memory = buffers.payload(plan, index);
+        let (hash, written) = hash::written(size, memory, |out| {
+            payload.write(out, session, &mut |n| {
+                bar.iter().for_each(|bar| bar.set_position(n));
+            })
         })?;
-        let written = writer.written;
         bar.iter().for_each(|bar| bar.finish_and_clear());
         if written != size {
             return Err(Fail::new(
@@ -253,7 +255,7 @@ fn fill(
         }
         placed.push(Placed {
             mem: plan.blob_pieces(index).map(|piece| piece.dest).collect(),
-            blake3: buffers.hash(plan, index),
+            blake3: *hash.as_bytes(),
         });
     }
     buffers.zero_tails(plan);

@@ -169,7 +169,7 @@ fn hold(
         .saturating_mul(2)
         .saturating_add(default_reserve(inputs.machine.memory.total));
     // What cannot be held costs time, and that is counted below.
-    let held = Withheld::draw(&session.root, &rest, DRAW_LIMIT, reserve).ok();
+    let held = Withheld::draw(&session.root, &rest, DRAW_LIMIT, draw_for(total), reserve).ok();
     let free = PageFlags::open(&session.root)
         .and_then(|flags| flags.pages_with(&rest, flag::BUDDY))
         .or_status(Status::Failed)?;
@@ -208,5 +208,11 @@ pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> 
         return None;
     }
     let scratch = RangeSet::from_ranges([plan.scratch]).ok()?;
-    Withheld::draw(&session.root, &scratch, DRAW_LIMIT, reserve).ok()
+    Withheld::draw(&session.root, &scratch, DRAW_LIMIT, draw_for(copy), reserve).ok()
+}
+
+/// Returns the number of bytes to draw for a copy of so many: more, because others take memory meanwhile, and because
+/// the allocator prefers whole blocks of 4 MiB, wherever they are, to what did not become one again.
+fn draw_for(copy: u64) -> u64 {
+    copy.saturating_add(copy / 4).saturating_add(64 << 20)
 }

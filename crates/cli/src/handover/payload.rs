@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::state::KeepFile;
 use crate::trace::carry::{Carry, Supply, TracePart};
 use kho::{PhysRange, RangeSet};
-use std::io::Write;
+use kho_archive::Target;
 
 /// The payloads of one load.
 pub struct Payloads {
@@ -140,14 +140,14 @@ impl<'a> Payload<'a> {
     /// As [`Item::write`].
     pub fn write(
         self,
-        out: &mut impl Write,
+        out: &mut impl Target,
         session: &Session,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), Fail> {
         match self {
             Self::Entry(item) => item.write(out, session, progress),
             Self::Trace(part) => match &part.supply {
-                Supply::Taken(bytes) => out.write_all(bytes).or_status(Status::Failed),
+                Supply::Taken(bytes) => out.put(bytes).or_status(Status::Failed),
                 Supply::Stays(_) => Ok(()),
             },
         }

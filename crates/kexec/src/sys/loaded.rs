@@ -3,8 +3,8 @@
 //! `/sys/kernel/kexec_loaded` says only that *some* image is loaded. Before `kho exec` destroys the running system it
 //! must know that the image that starts is the one that kho loaded, and not one that another program loaded meanwhile.
 //! The kernel keeps the segments as they were given in `struct kimage` (`include/linux/kexec.h`), and root can read
-//! them: the address of the pointer `kexec_image` is in `/proc/kallsyms` (with CONFIG_KALLSYMS_ALL, as in Debian), and
-//! both the pointer and the struct that it points to are in `/proc/kcore`.
+//! them: the address of the pointer `kexec_image` is in the kernel's table of symbols (with CONFIG_KALLSYMS_ALL, as in
+//! Debian), and both the pointer and the struct that it points to are in `/proc/kcore`.
 //!
 //! In 6.1, 6.12 and 7.3 the struct begins with the same members on 64-bit machines:
 //!
@@ -25,6 +25,7 @@
 use crate::sys::facts::kexec::KexecState;
 use crate::sys::physmem::{Kcore, PhysError};
 use crate::sys::root::{FactError, Root, in_full};
+use crate::sys::symbols;
 use crate::sys::syscalls::{SEGMENT_MAX, SegmentRef};
 use kho::bytes::u64_at;
 use kho::{PAGE_SIZE, PhysAddr};
@@ -207,8 +208,7 @@ fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
     }
 }
 
-/// Returns the address of the pointer `kexec_image`. That of the running kernel is looked for once: to write
-/// `/proc/kallsyms` costs the kernel some 0.3 G instructions.
+/// Returns the address of the pointer `kexec_image`. That of the running kernel is looked for once.
 fn image_pointer(root: &Root) -> Result<u64, String> {
     static RUNNING: OnceLock<u64> = OnceLock::new();
     if *root != Root::system() {
@@ -220,8 +220,13 @@ fn image_pointer(root: &Root) -> Result<u64, String> {
     symbol(root, IMAGE_POINTER).map(|address| *RUNNING.get_or_init(|| address))
 }
 
-/// Returns the address of a symbol of the kernel itself.
+/// Returns the address of a symbol of the kernel itself: from the kernel's own table, or, if that cannot be read, from
+/// `/proc/kallsyms`.
 fn symbol(root: &Root, name: &str) -> Result<u64, String> {
+    let packed = Kcore::open(root).ok();
+    if let Some(address) = packed.and_then(|kcore| symbols::find(&kcore, name)) {
+        return Ok(address);
+    }
     let path = root.path("proc/kallsyms");
     let file = std::fs::File::open(&path)
         .map_err(|e| in_full(&FactError::io(&path, e)))?

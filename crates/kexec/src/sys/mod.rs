@@ -24,6 +24,7 @@ pub mod mappings;
 pub mod pageflags;
 pub mod physmem;
 pub mod root;
+mod symbols;
 pub mod syscalls;
 
 pub use root::{FactError, Root};

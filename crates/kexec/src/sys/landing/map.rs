@@ -181,15 +181,9 @@ impl Mapping {
     }
 
     /// Returns the memory. Only for mappings without gaps.
-    pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: by the invariant `len` bytes from `start` are readable and belong to this value, which
-        // the result borrows; anonymous memory is initialised with zeros.
-        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
-    }
-
-    /// Returns the memory. Only for mappings without gaps.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, writable too, and borrowed exclusively.
+        // SAFETY: by the invariant `len` bytes from `start` can be read and written and belong to this value, which the
+        // result borrows exclusively; anonymous memory is initialised with zeros.
         unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }

@@ -170,29 +170,11 @@ impl LandingZone {
         self.backing
     }
 
-    /// Returns the index of the run that holds `range`, and the place of `range` in the run's memory.
-    fn locate(&self, range: PhysRange) -> Option<(usize, core::ops::Range<usize>)> {
-        let at = self
-            .runs
-            .iter()
-            .position(|r| r.range.contains_range(range))?;
-        let offset = range.start().offset_from(self.runs[at].range.start())?;
-        let offset = usize::try_from(offset).ok()?;
-        let len = usize::try_from(range.len()).ok()?;
-        Some((at, offset..offset.checked_add(len)?))
-    }
-
-    /// Returns the memory at a physical range: the bytes written here are those that a segment with this destination
-    /// brings. `None` unless one run holds all of the range.
-    pub fn slice_mut(&mut self, range: PhysRange) -> Option<&mut [u8]> {
-        let (at, bytes) = self.locate(range)?;
-        self.runs[at].memory.bytes_mut().get_mut(bytes)
-    }
-
-    /// As [`LandingZone::slice_mut`], to hand to `kexec_load`.
-    pub fn slice(&self, range: PhysRange) -> Option<&[u8]> {
-        let (at, bytes) = self.locate(range)?;
-        self.runs[at].memory.bytes().get(bytes)
+    /// Returns the memory of every run, with its physical range: the bytes written here are those that a segment with
+    /// this destination brings.
+    pub fn memory_mut(&mut self) -> impl Iterator<Item = (PhysRange, &mut [u8])> {
+        let runs = self.runs.iter_mut();
+        runs.map(|run| (run.range, run.memory.bytes_mut()))
     }
 }
 

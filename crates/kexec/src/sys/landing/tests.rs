@@ -89,20 +89,19 @@ fn the_zone_is_where_it_says_and_holds_what_is_written() {
     );
     assert!(runs.subtract(&ram).unwrap().is_empty());
     assert!(moved(&zone, &root).is_empty());
-    for run in runs.iter() {
-        let bytes = zone.slice_mut(run).unwrap();
+    assert!(zone.memory_mut().map(|(run, _)| run).eq(runs.iter()));
+    for (run, bytes) in zone.memory_mut() {
+        assert_eq!(bytes.len() as u64, run.len());
         assert!(bytes.iter().all(|b| *b == 0));
         for (page, n) in bytes.chunks_mut(4096).zip(run.start().get() / 4096..) {
             page[..8].copy_from_slice(&n.to_le_bytes());
         }
     }
     assert!(moved(&zone, &root).is_empty());
-    for run in runs.iter() {
-        let last = PhysRange::new(PhysAddr::new(run.end().get() - 4096), 4096).unwrap();
-        let frame = last.start().get() / 4096;
-        assert_eq!(zone.slice(last).unwrap()[..8], frame.to_le_bytes());
-        let past = PhysRange::new(last.start(), 8192).unwrap();
-        assert!(zone.slice(past).is_none());
+    for (run, bytes) in zone.memory_mut() {
+        let last = run.end().get() / 4096 - 1;
+        let (_, page) = bytes.split_at(bytes.len() - 4096);
+        assert_eq!(page[..8], last.to_le_bytes());
     }
     println!("zone: {:?}, {} runs", zone.backing(), runs.len());
 }
@@ -133,8 +132,8 @@ fn ordinary_pages_do_when_there_are_no_huge_ones() {
     let mut zone = assemble(core::mem::take(&mut taker.taken), &runs).unwrap();
     assert_eq!(zone.backing().hugetlb, 0);
     assert!(moved(&zone, &root).is_empty());
-    for run in runs.iter() {
-        zone.slice_mut(run).unwrap().fill(7);
+    for (_, bytes) in zone.memory_mut() {
+        bytes.fill(7);
     }
 }
 
@@ -170,7 +169,7 @@ fn only_pages_of_the_ranges_are_withheld() {
     let Some(ram) = allowed(&root) else { return };
     let drawn = 32 << 20;
     // All memory that the firmware names: what is drawn is kept.
-    let all = Withheld::draw(&root, &ram, drawn, 64 << 20).unwrap();
+    let all = Withheld::draw(&root, &ram, drawn, drawn, 64 << 20).unwrap();
     assert!((1..=drawn).contains(&all.pages().total()), "{all:?}");
     assert!(all.pages().subtract(&ram).unwrap().is_empty());
     // Every other 2 MiB of it, again: what is kept is inside, and less than everything.
@@ -181,11 +180,11 @@ fn only_pages_of_the_ranges_are_withheld() {
     }))
     .unwrap();
     drop(all);
-    let some = Withheld::draw(&root, &half, drawn, 64 << 20).unwrap();
+    let some = Withheld::draw(&root, &half, drawn, drawn, 64 << 20).unwrap();
     assert!(some.pages().subtract(&half).unwrap().is_empty());
     assert!(some.pages().total() <= drawn);
-    let none = Withheld::draw(&root, &RangeSet::new(), drawn, 64 << 20).unwrap();
+    let none = Withheld::draw(&root, &RangeSet::new(), drawn, drawn, 64 << 20).unwrap();
     assert!(none.pages().is_empty());
-    let poor = Withheld::draw(&root, &ram, drawn, u64::MAX).unwrap();
+    let poor = Withheld::draw(&root, &ram, drawn, drawn, u64::MAX).unwrap();
     assert!(poor.pages().is_empty());
 }

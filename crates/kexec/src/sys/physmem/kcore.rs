@@ -22,6 +22,9 @@ use std::path::PathBuf;
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+/// Most bytes of notes that are read: the kernel's have some 10 KiB.
+const NOTES: u64 = 1 << 20;
 /// Start of the kernel's own mapping on x86_64 (`__START_KERNEL_map`), where `KCORE_TEXT` lives.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
@@ -42,6 +45,8 @@ pub struct Kcore {
     ram: Vec<(PhysRange, u64)>,
     /// Everything that is RAM by kernel virtual address, in file order.
     all: Vec<Piece>,
+    /// Offset and length of the notes.
+    notes: Option<(u64, u64)>,
 }
 
 impl Kcore {
@@ -61,6 +66,7 @@ impl Kcore {
             path,
             ram: Vec::new(),
             all: Vec::new(),
+            notes: None,
         };
         this.read_headers()?;
         Ok(this)
@@ -95,6 +101,11 @@ impl Kcore {
         self.pread(offset, &mut table)?;
         for header in table.chunks_exact(PROGRAM_HEADER) {
             // Elf64_Phdr: type, flags, offset, vaddr, paddr, filesz, memsz, align.
+            if let (Some(PT_NOTE), Some(offset), Some(len)) =
+                (u32_at(header, 0), u64_at(header, 8), u64_at(header, 32))
+            {
+                self.notes = Some((offset, len));
+            }
             let (Some(PT_LOAD), Some(offset), Some(virt), Some(phys), Some(len @ 1..)) = (
                 u32_at(header, 0),
                 u64_at(header, 8),
@@ -176,6 +187,38 @@ impl Kcore {
         self.pread(offset, buf)
     }
 
+    /// Returns the text of the note `VMCOREINFO`, in which the kernel describes itself to readers of its memory
+    /// (Documentation/admin-guide/kdump/vmcoreinfo.rst); `None` if the file has none.
+    ///
+    /// # Errors
+    ///
+    /// [`PhysError`] if the notes cannot be read.
+    pub fn vmcoreinfo(&self) -> Result<Option<String>, PhysError> {
+        let Some((offset, len)) = self.notes.filter(|(_, len)| *len <= NOTES) else {
+            return Ok(None);
+        };
+        let mut notes = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.pread(offset, &mut notes)?;
+        // Elf64_Nhdr: lengths of name and content, type; both are padded to 4 bytes.
+        let mut at = 0usize;
+        while let (Some(name), Some(content)) = (u32_at(&notes, at), u32_at(&notes, at + 4)) {
+            let padded = |len: u32| usize::try_from(len).ok()?.checked_next_multiple_of(4);
+            let (Some(name_len), Some(content_len)) = (padded(name), padded(content)) else {
+                break;
+            };
+            let start = (at + 12).saturating_add(name_len);
+            let end = start.saturating_add(usize::try_from(content).unwrap_or(usize::MAX));
+            let is = |bytes: &[u8]| bytes.starts_with(b"VMCOREINFO\0");
+            if let (true, Some(text)) =
+                (notes.get(at + 12..).is_some_and(is), notes.get(start..end))
+            {
+                return Ok(Some(String::from_utf8_lossy(text).into_owned()));
+            }
+            at = start.saturating_add(content_len);
+        }
+        Ok(None)
+    }
+
     fn pread(&self, offset: u64, buf: &mut [u8]) -> Result<(), PhysError> {
         let mut done = 0;
         while done < buf.len() {
@@ -220,6 +263,11 @@ pub(crate) mod tests {
 
     /// A core file as the kernel writes it, with the contents one after the other.
     pub(crate) fn core_file(loads: &[Load]) -> Vec<u8> {
+        core_file_with_notes(loads, &[])
+    }
+
+    /// As [`core_file`], with notes: name and content.
+    pub(crate) fn core_file_with_notes(loads: &[Load], notes: &[(&str, &str)]) -> Vec<u8> {
         let mut out = vec![0u8; HEADER];
         out[..6].copy_from_slice(b"\x7fELF\x02\x01");
         out[16] = 4;
@@ -235,12 +283,24 @@ pub(crate) mod tests {
                 out.extend(word.to_le_bytes());
             }
         };
-        header(4, 0, 0, 0, 0);
+        let mut note = Vec::new();
+        for (name, content) in notes {
+            for len in [name.len() + 1, content.len(), 0] {
+                note.extend(u32::try_from(len).unwrap().to_le_bytes());
+            }
+            for text in [format!("{name}\0"), (*content).to_owned()] {
+                note.extend(text.as_bytes());
+                note.resize(note.len().next_multiple_of(4), 0);
+            }
+        }
+        header(PT_NOTE, 0x8000, 0, 0, note.len() as u64);
         let mut at = 0x10000u64;
         for (virt, phys, bytes) in loads {
             header(PT_LOAD, at, *virt, *phys, bytes.len() as u64);
             at += bytes.len() as u64;
         }
+        out.resize(0x8000, 0);
+        out.extend(note);
         out.resize(0x10000, 0);
         for (_, _, bytes) in loads {
             out.extend(bytes);
@@ -289,6 +349,21 @@ pub(crate) mod tests {
         assert!(core.read_virtual(u64::MAX, &mut word).is_err());
         // Memory that is mapped somewhere else too is read where it is RAM, or not at all.
         assert!(core.read_virtual(0xffff_c900_0000_0000, &mut word).is_err());
+    }
+
+    #[test]
+    fn the_note_of_the_kernel_is_found_among_others() {
+        let read = |notes: &[(&str, &str)]| {
+            let f = Fixture::new();
+            let file = core_file_with_notes(&[(MAP, 0, vec![1; 0x1000])], notes);
+            f.put("proc/kcore", file);
+            Kcore::open(&f.root()).unwrap().vmcoreinfo().unwrap()
+        };
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[("CORE", "12345"), ("VMCOREINF", "x")]), None);
+        let text = "SYMBOL(a)=1\nB=2\n";
+        let found = read(&[("CORE", "12345"), ("VMCOREINFO", text), ("X", "")]);
+        assert_eq!(found.as_deref(), Some(text));
     }
 
     #[test]

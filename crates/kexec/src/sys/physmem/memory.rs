@@ -69,7 +69,8 @@ impl From<PhysError> for io::Error {
     }
 }
 
-/// Physical memory that can be read.
+/// Physical memory that can be read, by one thread at a time: `/proc/kcore` copies through one buffer for each open file
+/// (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3).
 pub trait PhysMemory {
     /// Fills `buf` with the bytes at `addr`.
     ///

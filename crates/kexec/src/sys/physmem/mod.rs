@@ -52,7 +52,7 @@ pub fn open(
     root: &Root,
     ranges: &[PhysRange],
     nodes: &[(PhysRange, u32)],
-) -> Result<Box<dyn PhysMemory>, PhysError> {
+) -> Result<Box<dyn PhysMemory + Send>, PhysError> {
     let refused = match Kcore::open(root) {
         Ok(kcore) => match ranges.iter().find_map(|r| kcore.first_missing(*r)) {
             None => return Ok(Box::new(kcore)),
@@ -73,4 +73,6 @@ pub fn open(
 }
 
 #[cfg(test)]
-pub(crate) use kcore::tests::core_file as core_file_for_tests;
+pub(crate) use kcore::tests::{
+    core_file as core_file_for_tests, core_file_with_notes as core_file_with_notes_for_tests,
+};

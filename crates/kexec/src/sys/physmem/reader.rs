@@ -37,6 +37,22 @@ impl<'a, M: PhysMemory + ?Sized> Reader<'a, M> {
             left: size,
         })
     }
+
+    /// Leaves out the next `bytes` bytes, or the rest if there are fewer.
+    pub fn skip(&mut self, bytes: u64) {
+        let mut bytes = bytes.min(self.left);
+        self.left -= bytes;
+        while let Some((piece, later)) = self.pieces.split_first() {
+            let here = bytes.min(piece.len() - self.skip);
+            self.skip += here;
+            bytes -= here;
+            if bytes == 0 {
+                break;
+            }
+            self.pieces = later;
+            self.skip = 0;
+        }
+    }
 }
 
 impl<M: PhysMemory + ?Sized> Read for Reader<'_, M> {
@@ -97,6 +113,16 @@ mod tests {
                     got.extend(&buf[..n]);
                 }
                 assert_eq!(got, want[..usize::try_from(size).unwrap()]);
+            }
+            for skip in 0..=size + 1 {
+                let mut reader = Reader::new(&Ramp, &pieces, size).unwrap();
+                reader.skip(skip / 2);
+                reader.skip(skip - skip / 2);
+                let mut got: Vec<u8> = Vec::new();
+                reader.read_to_end(&mut got).unwrap();
+                let all = &want[..usize::try_from(size).unwrap()];
+                let skip = usize::try_from(skip.min(size)).unwrap();
+                assert_eq!(got, all[skip..]);
             }
         }
         assert!(matches!(

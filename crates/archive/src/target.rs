@@ -1,0 +1,80 @@
+//! Memory that an archive is written into.
+
+use std::io::{self, Write};
+
+use crate::BUFFER;
+
+/// Receiver of an archive that says where the next bytes go, so that the content of files is read to its place.
+pub trait Target {
+    /// Returns memory for the next bytes: at least one and at most `wanted`, which is not 0.
+    ///
+    /// # Errors
+    /// If there is no room.
+    fn room(&mut self, wanted: usize) -> io::Result<&mut [u8]>;
+
+    /// Takes the first `len` bytes of the memory that [`Target::room`] returned last.
+    ///
+    /// # Errors
+    /// The error of writing them.
+    fn filled(&mut self, len: usize) -> io::Result<()>;
+
+    /// Takes a copy of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Target::room`] and [`Target::filled`].
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = self.room(bytes.len())?;
+            let len = room.len().min(bytes.len());
+            let (now, later) = bytes.split_at(len);
+            let (here, _) = room.split_at_mut(len);
+            here.copy_from_slice(now);
+            self.filled(len)?;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Writes what is still on its way.
+    ///
+    /// # Errors
+    /// The error of writing.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A writer as a [`Target`].
+pub(crate) struct Through<W> {
+    out: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Through<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self {
+            out,
+            buffer: vec![0; BUFFER],
+        }
+    }
+}
+
+impl<W: Write> Target for Through<W> {
+    fn room(&mut self, wanted: usize) -> io::Result<&mut [u8]> {
+        let len = wanted.min(self.buffer.len());
+        Ok(self.buffer.get_mut(..len).unwrap_or_default())
+    }
+
+    fn filled(&mut self, len: usize) -> io::Result<()> {
+        self.out
+            .write_all(self.buffer.get(..len).unwrap_or_default())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
