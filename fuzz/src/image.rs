@@ -26,7 +26,7 @@ pub fn kernel(data: &[u8]) {
     }
 }
 
-/// What a bzImage unpacks to: the input, behind an image that says that it moves its kernel.
+/// The kernel that a bzImage unpacks to: the input, behind an image that says that it moves its kernel.
 pub fn vmlinux(data: &[u8]) {
     let mut file = kernels().swap_remove(0);
     // The packed kernel: a few bytes, and the length of the input.

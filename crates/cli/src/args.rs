@@ -403,7 +403,7 @@ pub struct Next {
     /// At most this many early reservations (never more than is known to be safe for the firmware).
     #[arg(long, value_name = "N")]
     pub max_ranges: Option<usize>,
-    /// Where the next kernel is entered: unpacked by the load, it starts sooner.
+    /// Place at which the next kernel is entered: unpacked by the load, it starts sooner.
     #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
     pub enter: Enter,
     /// Do not enter the active phase: refuse when drivers have something to hand over.

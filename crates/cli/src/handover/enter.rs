@@ -139,21 +139,29 @@ fn instead(args: &args::Next, why: String) -> Result<Way, Fail> {
         .fix("leave --enter kernel out: the bzImage then unpacks itself"))
 }
 
-/// Whether the line has this word, as the decompressor looks for it (`cmdline_find_option_bool`, `arch/x86/boot/cmdline.c`).
+/// Whether the line has this word, as the decompressor looks for it (`cmdline_find_option_bool`,
+/// `arch/x86/boot/cmdline.c`).
 fn has_word(line: &[u8], word: &[u8]) -> bool {
     line.split(|byte| *byte <= b' ').any(|found| found == word)
 }
 
 fn placed_freely(line: &[u8]) -> Result<(), String> {
-    let named = |name: &&str| cmdline::arguments(line).any(|arg| arg.name == name.as_bytes());
+    // A dash is as good as an underscore (`parameq`, `kernel/params.c`).
+    let same = |one: &u8, other: &u8| one == other || (*one, *other) == (b'-', b'_');
+    let is = |found: &[u8], name: &str| {
+        let pairs = found.iter().zip(name.as_bytes());
+        found.len() == name.len() && pairs.into_iter().all(|(one, other)| same(one, other))
+    };
+    let named = |name: &&str| cmdline::arguments(line).any(|arg| is(arg.name, name));
     match PLACING.iter().find(|name| named(name)) {
         Some(name) => Err(format!("{name} is on its command line")),
         None => Ok(()),
     }
 }
 
-/// Checks that the next kernel wants the paging that is on, on a processor that is `able` to do the other: its decompressor would switch it (`configure_5level_paging`,
-/// `arch/x86/boot/compressed/pgtable_64.c`), the kernel itself takes what it finds.
+/// Checks that the next kernel wants the paging that is on, on a processor that is `able` to do five levels: its
+/// decompressor would switch it (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`), the kernel itself
+/// takes what it finds.
 fn same_paging(
     five_level_on: bool,
     line: &[u8],
@@ -316,6 +324,7 @@ mod tests {
             "mem=1G",
             "quiet memmap=64M$1G",
             "movable_node ro",
+            "movable-node",
             "mem_encrypt=off",
             "\"mem=1G\"",
         ] {

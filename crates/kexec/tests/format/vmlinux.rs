@@ -22,7 +22,7 @@ const WIDE: [(u64, u64); 2] = [(0x40, BASE + 0x1000), (HUGE + 0x18, BASE + HUGE)
 const INVERSE: [(u64, u32); 1] = [(0x60, 0x7f01_0000)];
 const NARROW: [(u64, u32); 2] = [(0x80, 0x8100_0004), (2 * HUGE + 8, 0x0260_a000)];
 
-/// What the tests vary.
+/// The part of a made-up kernel that the tests vary.
 struct Made {
     inverse: bool,
     table: bool,
