@@ -2,7 +2,7 @@
 
 use kho_kexec::bootparam::HDR_MAX;
 use kho_kexec::cpio;
-use kho_kexec::image::{self, Compression};
+use kho_kexec::image::{self, BzImage, Compression, Image, Vmlinux};
 
 /// A kernel file.
 pub fn kernel(data: &[u8]) {
@@ -26,6 +26,36 @@ pub fn kernel(data: &[u8]) {
     }
 }
 
+/// The kernel that a bzImage unpacks to: the input, behind an image that says that it moves its kernel.
+pub fn vmlinux(data: &[u8]) {
+    let mut file = kernels().swap_remove(0);
+    // The packed kernel: a few bytes, and the length of the input.
+    let payload = file.len() - 0x1000;
+    write(&mut file, 0x248, &0x100_u32.to_le_bytes());
+    write(&mut file, 0x24c, &0x10_u32.to_le_bytes());
+    let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    write(&mut file, payload + 0x10c, &len.to_le_bytes());
+    write(&mut file, payload + 0x20, b"nokaslr\0");
+    let image = BzImage::parse(&file).unwrap_or_else(|err| panic!("{err}"));
+    let Ok(packed) = image.packed() else {
+        assert!(data.len() < 64, "there is a length");
+        return;
+    };
+    match Vmlinux::lay_out(&image, &packed, data.to_vec()) {
+        Ok(mut laid) => {
+            laid.relocate(0x1234_5678_9abc_def0);
+            let header = laid.header();
+            assert_eq!(header.payload_len, laid.payload().len() as u64);
+            assert!(laid.entry_offset() < header.payload_len, "entered outside");
+            assert!(header.mem_size >= header.payload_len && header.mem_size.is_multiple_of(4096));
+            assert!(header.mem_size <= image.header().mem_size);
+        }
+        Err(error) => {
+            let _ = error.to_string();
+        }
+    }
+}
+
 /// An initrd.
 pub fn initrd(data: &[u8]) {
     let _ = image::check_initrd(data).map_err(|error| error.to_string());
@@ -41,10 +71,10 @@ pub fn initrd(data: &[u8]) {
 }
 
 /// The setup header of Debian's 6.12 cloud kernel, from 0x1f1 on.
-const HEADER: &[u8] = b"\x27\x01\x00\x20\x0e\x0b\x00\x00\x00\xff\xff\x00\x00\x55\xaa\xeb\x6aHdrS\x0f\x02\x00\x00\x00\x00\x00\
-\x10\xc0\x42\x00\x01\x00\x80\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x5c\x00\x00\x00\x00\x00\x00\xff\xff\xff\x7f\
-\x00\x00\x20\x00\x01\x15\x7f\x00\xff\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xcc\x02\x00\x00\
-\xda\x75\xad\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\xc0\x7d\x03\xd0\xab\xaf\x00\x1c\xb4\xb0\x00";
+const HEADER: &[u8] = b"\x27\x01\x00\x20\x0e\x0b\x00\x00\x00\xff\xff\x00\x00\x55\xaa\xeb\x6a\x48\x64\x72\x53\x0f\x02\x00\x00\x00\x00\x00\x10\xc0\x42\x00\
+\x01\x00\x80\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x5c\x00\x00\x00\x00\x00\x00\xff\xff\xff\x7f\x00\
+\x00\x20\x00\x01\x15\x7f\x00\xff\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xcc\x02\x00\x00\xda\x75\xad\x00\x00\
+\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\xc0\x7d\x03\xd0\xab\xaf\x00\x1c\xb4\xb0\x00";
 
 fn write(file: &mut [u8], at: usize, bytes: &[u8]) {
     file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -59,7 +89,12 @@ pub fn kernels() -> Vec<Vec<u8>> {
     write(&mut kernel, 0x1f4, &(0x1000_u32 / 16).to_le_bytes());
     write(&mut kernel, 0x20e, &0x100_u16.to_le_bytes());
     write(&mut kernel, 0x300, b"6.12.95-cloud-amd64 (debian) #1 SMP\0");
+    let payload = kernel.len();
     kernel.extend([0x90; 0x1000]);
+    // Its kernel_info.
+    write(&mut kernel, 0x268, &0x40_u32.to_le_bytes());
+    write(&mut kernel, payload + 0x40, b"LToP");
+    assert!(image::parse(&kernel).is_ok(), "a seed is accepted");
 
     // A PE file with one section, named as in a unified kernel image.
     let mut uki = vec![0; 0x200];
@@ -77,6 +112,37 @@ pub fn kernels() -> Vec<Vec<u8>> {
     elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
     elf.resize(64, 0);
     vec![kernel, uki, elf]
+}
+
+/// An ELF file with one segment, and a table of relocations.
+pub fn vmlinuxes() -> Vec<Vec<u8>> {
+    let table = |parts: &[&[u32]]| {
+        let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+        elf.resize(0x180, 0);
+        write(&mut elf, 16, &[2, 0, 62, 0]);
+        write(&mut elf, 24, &0x100_0010_u64.to_le_bytes());
+        write(&mut elf, 32, &64_u64.to_le_bytes());
+        write(&mut elf, 54, &[56, 0, 1]);
+        write(&mut elf, 64, &1_u32.to_le_bytes());
+        let words = [
+            0x80,
+            0xffff_ffff_8100_0000,
+            0x100_0000,
+            0x100,
+            0x2000,
+            0x20_0000_u64,
+        ];
+        for (n, word) in words.into_iter().enumerate() {
+            write(&mut elf, 72 + 8 * n, &word.to_le_bytes());
+        }
+        for part in parts {
+            let words = std::iter::once(&0).chain(part.iter());
+            elf.extend(words.flat_map(|word| word.to_le_bytes()));
+        }
+        elf
+    };
+    let (wide, narrow) = ([0x8100_0008, 0x8100_0040], [0x8100_0020]);
+    vec![table(&[&wide, &narrow]), table(&[&wide, &narrow, &narrow])]
 }
 
 pub fn initrds() -> Vec<Vec<u8>> {

@@ -54,6 +54,13 @@ pub const TARGETS: &[Target] = &[
         24 << 10,
     ),
     target(
+        "kernel-inside",
+        "the kernel that a bzImage unpacks to, with its table of relocations",
+        image::vmlinux,
+        image::vmlinuxes,
+        4096,
+    ),
+    target(
         "initrd",
         "an initrd, and a cpio archive",
         image::initrd,

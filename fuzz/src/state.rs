@@ -82,7 +82,7 @@ pub fn armed_files() -> Vec<Vec<u8>> {
     };
     vec![
         armed(
-            r#""reuse_cmdline":true,"command_line":null,"append":"quiet -- 3","scratch":"64M","max_ranges":20,"no_activate":false,"no_module_check":true,"forget_arrived":false,"plain_line":[114,111],"on_failure":"stop""#,
+            r#""reuse_cmdline":true,"command_line":null,"append":"quiet -- 3","scratch":"64M","max_ranges":20,"enter":"kernel","no_activate":false,"no_module_check":true,"forget_arrived":false,"plain_line":[114,111],"on_failure":"stop""#,
         ),
         // The file as an older version writes it.
         armed(

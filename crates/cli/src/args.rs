@@ -1,5 +1,6 @@
 //! The command line: what every verb takes, and its help.
 
+use super::enter::Enter;
 use super::on_failure::OnFailure;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -402,6 +403,9 @@ pub struct Next {
     /// At most this many early reservations (never more than is known to be safe for the firmware).
     #[arg(long, value_name = "N")]
     pub max_ranges: Option<usize>,
+    /// Place at which the next kernel is entered: unpacked by the load, it starts sooner.
+    #[arg(long, value_enum, value_name = "WHERE", default_value = "auto")]
+    pub enter: Enter,
     /// Do not enter the active phase: refuse when drivers have something to hand over.
     #[arg(long)]
     pub no_activate: bool,
@@ -435,6 +439,7 @@ impl Next {
             append: None,
             scratch: None,
             max_ranges: None,
+            enter: Enter::default(),
             no_activate: false,
             no_module_check: false,
             slow_ok: false,

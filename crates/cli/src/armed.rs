@@ -75,6 +75,7 @@ impl ArmedFile {
             append: self.append.clone(),
             scratch: self.scratch.clone(),
             max_ranges: self.max_ranges,
+            enter: self.enter,
             no_activate: self.no_activate,
             no_module_check: self.no_module_check,
             forget_arrived: self.forget_arrived,

@@ -14,6 +14,7 @@ mod armed;
 mod arrived;
 mod clock;
 mod cmd;
+pub mod enter;
 mod exit;
 #[cfg(test)]
 mod failing_calls;
@@ -33,6 +34,7 @@ mod notify;
 pub mod on_failure;
 mod ordering;
 mod privilege;
+mod random;
 mod release;
 mod restore;
 mod session;

@@ -434,6 +434,7 @@ mod tests {
             append: append.map(|bytes| std::ffi::OsString::from_vec(bytes.to_vec())),
             scratch: None,
             max_ranges: None,
+            enter: crate::enter::Enter::Kernel,
             no_activate: false,
             no_module_check: false,
             forget_arrived: false,

@@ -109,6 +109,19 @@ load() {
 	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
 }
 
+# Loads the next kernel, if there is one, to be entered directly and not by its decompressor.
+directly() {
+	if [ "$KHO_NEXT" ]; then
+		load --enter kernel
+		kho-guest loaded
+	fi
+}
+
+# The address of the kernel's text.
+text() {
+	awk '$3 == "_text" { print $1; exit }' /proc/kallsyms
+}
+
 # seconds SINCE NAME: reports the time since SINCE, an output of kho-guest boottime.
 seconds() {
 	echo "$1 $(kho-guest boottime)" | awk '{ print $2 - $1 }' | kho-guest report "$2"

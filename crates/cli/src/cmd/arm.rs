@@ -40,6 +40,10 @@ pub fn run(
     session: &Session,
     out: Output,
 ) -> Result<(), Fail> {
+    let args = &Next {
+        enter: args.enter.at_shutdown(),
+        ..args.clone()
+    };
     keepd::refresh(session, args.forget_arrived, out)?;
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
@@ -85,6 +89,7 @@ pub fn run(
         append: args.append.clone(),
         scratch: args.scratch.clone(),
         max_ranges: args.max_ranges,
+        enter: args.enter,
         no_activate: args.no_activate,
         no_module_check: args.no_module_check,
         forget_arrived: args.forget_arrived,

@@ -63,6 +63,7 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
             output::count(loaded.entries, "entry", "entries"),
             loaded.amounts(),
         );
+        println!("it is entered at {}", loaded.entry);
         if loaded.entries == 0 && loaded.drivers == 0 {
             println!("nothing is kept, so the next kernel finds nothing: kho keep PATH...");
         }

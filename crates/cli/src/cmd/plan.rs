@@ -87,6 +87,7 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
     json!({
         "kernel": inputs.next.path,
         "release": inputs.next.image.release(),
+        "entry": inputs.next.way,
         "hop": inputs.hop,
         "scratch": range(plan.scratch),
         "image": {
@@ -129,6 +130,7 @@ fn print(inputs: &Inputs<'_>, plan: &Plan) {
         inputs.next.path,
         inputs.hop
     );
+    println!("entry    {}", inputs.next.way);
     println!("scratch  {}  {}", plan.scratch, bytes(plan.scratch.len()));
     print_kept(inputs, plan);
     print_reserved(inputs, plan);

@@ -11,6 +11,7 @@ use super::buffers::Buffers;
 use super::compat;
 use super::content::Item;
 use super::describe::Tree;
+use super::enter::Way;
 use super::fresh;
 use super::initrd;
 use super::memory::{self, Room};
@@ -20,11 +21,12 @@ use super::prepare::Inputs;
 use crate::args;
 use crate::arrived::Arrived;
 use crate::clock;
-use crate::exit::{Fail, Status, chain};
+use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::hash;
 use crate::loaded;
 use crate::module::{self, Entered, OutgoingPart};
 use crate::output::{self, Output};
+use crate::random;
 use crate::session::Session;
 use crate::state::{KeepFile, LoadedFile};
 use crate::trace::carry::Carry;
@@ -32,6 +34,7 @@ use kho::PhysRange;
 use kho::plan::Plan;
 use kho_kexec::assemble::{self, Assembled, Load, Placement};
 use kho_kexec::carrier::SetupDataCarrier;
+use kho_kexec::image::Image;
 use kho_kexec::sys::loaded::LoadedImage;
 use kho_kexec::sys::syscalls::CallError;
 use serde::Serialize;
@@ -42,6 +45,8 @@ use std::time::Instant;
 pub struct Loaded {
     /// Release that the image states.
     pub release: String,
+    /// Place at which the next kernel is entered.
+    pub entry: Way,
     /// Hop count that the next kernel will see.
     pub hop: u64,
     /// Entries handed over.
@@ -97,6 +102,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     initrd::report(args, out);
 
     let gathered = gather(args, arrived, &next, session, out)?;
+    let (unpacked, way) = next.kernel(args, &session.root)?;
     let (inputs, keep, frozen) = (gathered.inputs, gathered.keep, gathered.frozen);
     let Room {
         plan,
@@ -106,12 +112,13 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
 
     let mut buffers = Buffers::new(&plan, zone.as_mut())?;
     let placed = fill(&inputs, &plan, &mut buffers, session, out)?;
-    let generation = random()?.max(1);
+    let generation = random::number()?.max(1);
     let reserved: Vec<PhysRange> = plan.mem_cache_state_first().collect();
     let tree = tree(&inputs, &plan, &reserved, generation).write(&placed)?;
     compat::check(&args.compat, next.initrd, &tree, out)?;
-    let seed = random_bytes()?;
-    let image = assemble(&inputs, &plan, &tree, &reserved, &seed)?;
+    let seed = random::bytes()?;
+    let kernel = unpacked.as_ref().map_or(&*next.image, |kernel| kernel);
+    let image = assemble(&inputs, &plan, kernel, &tree, &reserved, &seed)?;
     buffers.put_state(&plan, &image)?;
     let segments = buffers.segments(&plan, &image)?;
 
@@ -142,6 +149,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     let (copied, in_place) = inputs.payloads.bytes();
     Ok(Loaded {
         release: record.release,
+        entry: way,
         hop: inputs.hop,
         entries: inputs.payloads.items.len(),
         copied,
@@ -281,16 +289,17 @@ fn tree<'a>(
     }
 }
 
-/// Assembles the image with chain and tree.
+/// Assembles the image with chain and tree. `kernel` is the planned image, or the kernel inside of it.
 fn assemble<'a>(
     inputs: &'a Inputs<'_>,
     plan: &Plan,
+    kernel: &'a dyn Image,
     tree: &'a [u8],
     reserved: &'a [PhysRange],
     seed: &'a [u8; 32],
 ) -> Result<Assembled<'a>, Fail> {
     let load = Load {
-        image: &*inputs.next.image,
+        image: kernel,
         initrd: inputs.next.initrd,
         cmdline: &inputs.next.cmdline,
         arrive: true,
@@ -302,7 +311,7 @@ fn assemble<'a>(
         rng_seed: seed,
         tree: Some(tree),
         reserved,
-        placement: placement(plan)?,
+        placement: placement(plan, kernel)?,
     };
     let mut assembled = assemble::assemble(&load, &SetupDataCarrier).map_err(|err| {
         Fail::new(
@@ -404,12 +413,15 @@ impl Drop for Unrecorded<'_> {
     }
 }
 
-fn placement(plan: &Plan) -> Result<Placement, Fail> {
+/// Returns the places of the plan. A kernel that was unpacked needs less than the image that is planned for.
+fn placement(plan: &Plan, kernel: &dyn Image) -> Result<Placement, Fail> {
+    let place = plan.image.kernel.segment();
+    let len = kernel.header().mem_size.min(place.len());
     let state = plan
         .state()
         .ok_or_else(|| Fail::new(Status::Failed, "the plan has no place for the state"))?;
     Ok(Placement {
-        kernel: plan.image.kernel.segment(),
+        kernel: PhysRange::new(place.start(), len).or_status(Status::Failed)?,
         initrd: plan.image.initrd.map(|p| p.segment()),
         params: plan.image.params.segment(),
         state,
@@ -427,20 +439,8 @@ fn make_unique(assembled: &mut Assembled<'_>) -> Result<(), Fail> {
         return Ok(());
     };
     let room = params.dest.len().saturating_sub(params.bytes.len() as u64);
-    let extra = usize::try_from(random()? % room.saturating_add(1)).unwrap_or(0);
+    let extra = usize::try_from(random::number()? % room.saturating_add(1)).unwrap_or(0);
     let len = params.bytes.len();
     params.bytes.to_mut().resize(len + extra, 0);
     Ok(())
-}
-
-fn random_bytes<const N: usize>() -> Result<[u8; N], Fail> {
-    let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
-        .map_err(|err| Fail::new(Status::Failed, format!("cannot read /dev/urandom: {err}")))?;
-    Ok(bytes)
-}
-
-fn random() -> Result<u64, Fail> {
-    Ok(u64::from_ne_bytes(random_bytes()?))
 }

@@ -1,6 +1,7 @@
 //! The next kernel: image, initrd, command line.
 
 use super::early;
+use super::enter::{self, Way};
 use super::initrd;
 use super::unpacked;
 use crate::args;
@@ -9,7 +10,7 @@ use crate::shown;
 use kho_kexec::assemble::{self, AssembleError};
 use kho_kexec::carrier::KernelConfig;
 use kho_kexec::cmdline::{self, CommandLine};
-use kho_kexec::image::{self, Image};
+use kho_kexec::image::{self, Image, Vmlinux};
 use kho_kexec::sys::facts::host::CpuFlags;
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::root::Root;
@@ -28,6 +29,10 @@ pub struct Files {
 pub struct Next<'a> {
     /// The image.
     pub image: Box<dyn Image + 'a>,
+    /// The image's file.
+    file: &'a [u8],
+    /// Place at which the kernel is to be entered, as far as is known before it is unpacked.
+    pub way: Way,
     /// Path of the image, for messages.
     pub path: String,
     /// Configuration of the kernel; `None` if it was not found.
@@ -90,16 +95,31 @@ impl Files {
                     )
                 })?,
             };
+        let way = enter::way(args, &self.kernel, &*image, &cmdline.line, five_level)?;
         Ok(Next {
             unpacked: self.unpacked(root)?,
             config: early::config(&self.kernel_path, image.release(), root),
             image,
+            file: &self.kernel,
+            way,
             path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),
             cmdline,
             five_level,
             scratch,
         })
+    }
+}
+
+impl Next<'_> {
+    /// Unpacks the kernel if it is to be entered itself. Returns it, and the way that is taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter::unpacked`].
+    pub fn kernel(&self, args: &args::Next, root: &Root) -> Result<(Option<Vmlinux>, Way), Fail> {
+        let line = &self.cmdline.line;
+        enter::unpacked(args, &self.way, self.file, &*self.image, line, root)
     }
 }
 

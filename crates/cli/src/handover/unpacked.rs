@@ -5,24 +5,14 @@
 //! behind it. A stream that is cut short or damaged is found here, before a kernel is loaded that would unpack a part
 //! of it.
 
+use super::decode;
 use kho_kexec::cpio;
 use kho_kexec::image::Compression;
-use std::io::{Error, ErrorKind, Read, Result};
+use std::io::{ErrorKind, Read, Result};
 use thiserror::Error as Failure;
 
 /// Assumed ratio of unpacked to packed bytes, for a format that has no decoder here (bzip2, lzo).
 const RATIO: u64 = 4;
-
-/// Largest window of a stream, in bytes; the kernel's own limit for zstd is 128 MiB (`ZSTD_WINDOWSIZE_MAX`,
-/// `lib/decompress_unzstd.c`). A stream that wants more is not decoded: its size is assumed.
-const WINDOW: usize = 256 << 20;
-
-/// Bytes of a chunk of a legacy LZ4 frame, unpacked (`LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE`, `lib/decompress_unlz4.c`).
-const LZ4_CHUNK: usize = 8 << 20;
-const LZ4_MAGIC: u32 = 0x184c_2102;
-
-/// Bytes that end a file with a boot configuration (`get_boot_config_from_initrd`, `init/main.c`).
-const BOOTCONFIG: &[u8] = b"#BOOTCONFIG\n";
 
 /// Reason why an initrd would not be unpacked whole.
 #[derive(Debug, Failure, PartialEq, Eq)]
@@ -122,21 +112,10 @@ fn stream(
 ) -> std::result::Result<Option<(u64, usize)>, Damage> {
     let mut count = Count::default();
     let mut left = bytes;
-    let result = match format {
-        Compression::Gzip => count.drain(&mut flate2::bufread::GzDecoder::new(&mut left), most),
-        Compression::Zstd => {
-            ruzstd::decoding::StreamingDecoder::new_with_max_window_size(&mut left, WINDOW as u64)
-                .map_err(|err| Error::other(err.to_string()))
-                .and_then(|mut decoder| count.drain(&mut decoder, most))
-        }
-        Compression::Xz => count.drain(
-            &mut lzma_rust2::XzReader::new_mem_limit(&mut left, false, kib(WINDOW)),
-            most,
-        ),
-        Compression::Lzma => lzma_rust2::LzmaReader::new_mem_limit(&mut left, kib(WINDOW), None)
-            .and_then(|mut decoder| count.drain(&mut decoder, most)),
-        Compression::Lz4Legacy => lz4(&mut left, &mut count, most),
-        _ => return Ok(None),
+    let result = match decode::reader(format, &mut left) {
+        Ok(None) => return Ok(None),
+        Ok(Some(mut decoder)) => count.drain(&mut *decoder, most),
+        Err(err) => Err(err),
     };
     let damage = |why: String| Damage::Stream {
         format: format.name(),
@@ -165,10 +144,6 @@ fn stream(
     Ok(Some((count.bytes, bytes.len().saturating_sub(left.len()))))
 }
 
-fn kib(bytes: usize) -> u32 {
-    u32::try_from(bytes / 1024).unwrap_or(u32::MAX)
-}
-
 /// Output of a decoder.
 #[derive(Default)]
 struct Count {
@@ -186,7 +161,7 @@ impl Count {
     }
 
     /// Takes the output of the decoder, up to its end or until it is more than `most` bytes.
-    fn drain(&mut self, decoder: &mut impl Read, most: u64) -> Result<()> {
+    fn drain(&mut self, decoder: &mut dyn Read, most: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 18];
         while self.bytes <= most {
             match decoder.read(&mut buffer) {
@@ -200,37 +175,9 @@ impl Count {
     }
 }
 
-/// Decodes the legacy frame: a magic number, then chunks, each behind its length; another magic number between them is
-/// skipped, and a length of zero ends it (`unlz4`, `lib/decompress_unlz4.c`).
-fn lz4(left: &mut &[u8], count: &mut Count, most: u64) -> Result<()> {
-    let mut chunk = vec![0; LZ4_CHUNK];
-    while count.bytes <= most {
-        // The kernel stops at less than a length, too.
-        let Some((head, rest)) = left.split_first_chunk::<4>() else {
-            *left = &[];
-            break;
-        };
-        let len = u32::from_le_bytes(*head);
-        if len == LZ4_MAGIC {
-            *left = rest;
-            continue;
-        }
-        if len == 0 || left.ends_with(BOOTCONFIG) && (len as usize) > rest.len() {
-            break;
-        }
-        let packed = rest
-            .get(..len as usize)
-            .ok_or_else(|| Error::from(ErrorKind::UnexpectedEof))?;
-        let n = lz4_flex::block::decompress_into(packed, &mut chunk)
-            .map_err(|err| Error::other(err.to_string()))?;
-        count.add(chunk.get(..n).unwrap_or_default());
-        *left = rest.get(len as usize..).unwrap_or_default();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::decode::{BOOTCONFIG, LZ4_CHUNK, LZ4_MAGIC};
     use super::*;
     use std::io::Write;
 

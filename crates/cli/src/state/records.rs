@@ -1,5 +1,6 @@
 //! Content of the files of the state directory, and the way their text is read. The fuzz targets compile this file too.
 
+use crate::enter::Enter;
 use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
 use kho_kexec::sys::loaded::LoadedImage;
@@ -126,6 +127,9 @@ pub struct ArmedFile {
     pub scratch: Option<String>,
     /// `--max-ranges`
     pub max_ranges: Option<usize>,
+    /// `--enter`
+    #[serde(default)]
+    pub enter: Enter,
     /// `--no-activate`
     #[serde(default)]
     pub no_activate: bool,

@@ -2,7 +2,7 @@
 //!
 //! | segment | contents | where |
 //! | --- | --- | --- |
-//! | kernel | the image's payload; the destination covers all the memory it needs to unpack itself | scratch |
+//! | kernel | the image's payload; the destination covers all the memory it needs, to unpack itself or to run | scratch |
 //! | initrd | our small cpio archive, then the user's initrd | scratch |
 //! | parameters | `boot_params`, command line, entry code | scratch |
 //! | state | what the [`Carrier`] makes: chain and state tree | outside scratch |
@@ -286,6 +286,7 @@ fn params(
         initrd,
         cmdline,
         setup_data,
+        moved: load.image.moved(),
     })?;
     let mut bytes = boot_params.as_bytes().to_vec();
     bytes.extend_from_slice(line);

@@ -13,9 +13,12 @@ use crate::bytes::len64;
 /// `hdr.type_of_loader` for a loader without an assigned number: `Documentation/arch/x86/boot.rst`. The field must not
 /// be 0, or the kernel ignores the initrd (`reserve_initrd`, `arch/x86/kernel/setup.c`).
 const LOADER_UNDEFINED: u8 = 0xff;
-/// `LOADED_HIGH`: the only flag of `hdr.loadflags` that is true of an image entered in 64-bit mode. The
-/// others ask for things of the real-mode code, or are the kernel's own (`KASLR_FLAG`).
+/// `LOADED_HIGH`: the only flag of `hdr.loadflags` that is true of every image entered in 64-bit mode. The
+/// others ask for things of the real-mode code, or are the decompressor's ([`KASLR_FLAG`]).
 const LOADED_HIGH: u8 = 1;
+/// `KASLR_FLAG`: the kernel was moved to a random virtual address. The decompressor sets it, unless `nokaslr` is given
+/// (`choose_random_location`, `arch/x86/boot/compressed/kaslr.c`).
+const KASLR_FLAG: u8 = 1 << 1;
 
 /// Sources of the next kernel's parameters.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,8 @@ pub struct NextKernel<'a> {
     pub cmdline: PhysAddr,
     /// First node of the `setup_data` chain, `None` for an empty chain.
     pub setup_data: Option<PhysAddr>,
+    /// The kernel was moved to a random virtual address: [`Image::moved`](crate::image::Image::moved).
+    pub moved: bool,
 }
 
 impl BootParams {
@@ -90,7 +95,7 @@ pub fn build(next: &NextKernel<'_>) -> Result<Box<BootParams>, BootParamsError> 
     let hdr = &mut params.hdr;
     hdr.hardware_subarch = running.hdr.hardware_subarch;
     hdr.type_of_loader = LOADER_UNDEFINED;
-    hdr.loadflags = LOADED_HIGH;
+    hdr.loadflags = LOADED_HIGH | if next.moved { KASLR_FLAG } else { 0 };
     hdr.ext_loader_type = 0;
     hdr.ext_loader_ver = 0;
     hdr.setup_data = U64::new(next.setup_data.map_or(0, PhysAddr::get));

@@ -12,6 +12,7 @@ use super::error::{BadField, ImageError};
 use super::header::{Image, ImageHeader};
 use super::pe::signature_end;
 use super::sniff::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};
+use super::vmlinux::{Packed, VmlinuxError};
 use crate::bootparam::{HDR_MAX, HDR_OFFSET, SetupHeader};
 use crate::bytes::len64;
 
@@ -229,6 +230,21 @@ impl<'a> BzImage<'a> {
     pub fn banner(&self) -> Option<&'a str> {
         self.banner
     }
+
+    /// Returns the packed kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`VmlinuxError::Unknown`] if it is not where the header has it, or unpacks to more than `init_size`.
+    pub fn packed(&self) -> Result<Packed<'a>, VmlinuxError> {
+        let word = |at: usize| u32_at(self.setup_header, at).unwrap_or(0);
+        Packed::find(
+            self.payload,
+            word(core::mem::offset_of!(SetupHeader, payload_offset)),
+            word(core::mem::offset_of!(SetupHeader, payload_length)),
+            self.header.mem_size,
+        )
+    }
 }
 
 impl Image for BzImage<'_> {
@@ -254,6 +270,11 @@ impl Image for BzImage<'_> {
 
     fn setup_header(&self) -> &[u8] {
         self.setup_header
+    }
+
+    /// The decompressor moves it, later.
+    fn moved(&self) -> bool {
+        false
     }
 }
 

@@ -74,4 +74,8 @@ pub trait Image: fmt::Debug {
     /// Returns the x86 setup header, the bytes that belong at offset 0x1f1 of `boot_params` (at most
     /// [`bootparam::HDR_MAX`](crate::bootparam::HDR_MAX) of them).
     fn setup_header(&self) -> &[u8];
+
+    /// Returns whether the kernel was moved to a virtual address chosen at random. Its memory and its modules then get
+    /// random addresses too (`kaslr_enabled`, `arch/x86/include/asm/setup.h`).
+    fn moved(&self) -> bool;
 }

@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | bzImage with a 64-bit entry, boot protocol 2.12 or later | yes, see [`bzimage`] |
 //! | everything in [`Found`] | no, named in the error |
+//!
+//! The kernel inside of a bzImage can be laid out beforehand, and entered without the decompressor: [`Vmlinux`].
 
 pub mod bzimage;
 mod error;
@@ -15,6 +17,7 @@ mod header;
 mod initrd;
 mod pe;
 mod sniff;
+mod vmlinux;
 
 use std::fs::File;
 use std::io::Read;
@@ -25,6 +28,7 @@ pub use error::{BadField, ImageError};
 pub use header::{Image, ImageHeader};
 pub use initrd::{InitrdError, InitrdKind, check_initrd};
 pub use sniff::{Compression, Found, identify};
+pub use vmlinux::{Packed, Vmlinux, VmlinuxError};
 
 /// A kernel file larger than this is not read. The boot protocol counts the payload in 32-bit units of
 /// 16 bytes, but `init_size` (which covers the payload) is a 32-bit number of bytes.

@@ -479,6 +479,27 @@ pub(crate) fn cpuid_encryption() -> u32 {
     leaf.eax
 }
 
+/// Returns the bit of `CPUID 7`, ECX, for five-level paging (Intel SDM, volume 2A, CPUID, LA57).
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)] // as above
+pub(crate) fn cpuid_five_level_paging() -> bool {
+    const LA57: u32 = 1 << 16;
+    // SAFETY: every x86_64 processor has the instruction, and it touches no memory.
+    let largest = unsafe { core::arch::x86_64::__cpuid(0) };
+    if largest.eax < 7 {
+        return false;
+    }
+    // SAFETY: as above.
+    let leaf = unsafe { core::arch::x86_64::__cpuid_count(7, 0) };
+    leaf.ecx & LA57 != 0
+}
+
+/// Returns false: this build is not for x86_64.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn cpuid_five_level_paging() -> bool {
+    false
+}
+
 /// Returns zero: this build is not for x86_64.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn cpuid_encryption() -> u32 {

@@ -25,6 +25,7 @@ fn make(
         initrd: Some(range(INITRD.0, INITRD.1)),
         cmdline: PhysAddr::new(0x2_4000_1000),
         setup_data: Some(PhysAddr::new(0x3_4000_0000)),
+        moved: false,
     })?;
     Ok(params.as_bytes().to_vec())
 }
@@ -141,6 +142,7 @@ fn the_acpi_root_pointer_comes_from_uefi_if_the_kernel_had_none() {
         initrd: None,
         cmdline: PhysAddr::new(0x1000),
         setup_data: None,
+        moved: false,
     };
     let params = build(&next).unwrap();
     assert_eq!(params.acpi_rsdp_addr.get(), 0x7f77_e014);
@@ -219,6 +221,7 @@ fn what_does_not_fit_together_is_refused() {
         initrd: None,
         cmdline: PhysAddr::new(0x1000),
         setup_data: None,
+        moved: false,
     };
     assert_eq!(
         build(&next).unwrap_err(),

@@ -13,3 +13,4 @@ mod cpio;
 mod fixture;
 mod image;
 mod oracle;
+mod vmlinux;

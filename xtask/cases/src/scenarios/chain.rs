@@ -3,17 +3,34 @@
 use crate::scenario::Scenario;
 use kho_lab::run::hop_times;
 
+/// Address of the kernel's text that it is linked for.
+const LINKED: &str = "ffffffff81000000";
+
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "hop-6.1-6.12-7.3-6.1",
-            "a tree and a blob over three hops, memory filled after each",
+            "a tree and a blob over three hops, memory filled after each; every kernel is entered directly, at a random address, the last one with nokaslr",
         )
         .kernels(&["6.1", "6.12", "7.3", "6.1"])
-        .first("keep_tree_and_blob 32")
-        .each("check_tree_and_blob")
+        .first("keep_tree_and_blob 32\ndirectly")
+        .each("check_tree_and_blob\ntext | kho-guest report text\ndirectly")
+        .at(
+            2,
+            "check_tree_and_blob
+             text | kho-guest report text
+             KHO_NEXT_CMDLINE=\"$KHO_NEXT_CMDLINE nokaslr\"
+             directly",
+        )
+        .at(3, &format!("check_tree_and_blob\n[ \"$(text)\" = {LINKED} ]"))
         .check(|outcome| {
+            let moved = |hop: usize| {
+                let text = outcome.lives.get(hop).and_then(|life| life.values.get("text"));
+                text.is_some_and(|text| text != LINKED)
+            };
+            // One address in some five hundred is that without randomization.
+            anyhow::ensure!(moved(1) || moved(2), "no kernel was moved");
             let times: Vec<_> = hop_times(&outcome.lives)
                 .iter()
                 .map(|time| format!("{:.1} s", time.as_secs_f64()))
@@ -24,7 +41,7 @@ pub fn scenarios() -> Vec<Scenario> {
             "5.10",
             "to 5.10 and back on a processor with five-level paging, which Debian's 5.10 is built without",
         )
-        .kernels(&["6.12", "5.10", "7.3", "5.10"])
+        .kernels(&["6.12", "5.10", "7.3", "5.10", "5.10"])
         .emulated()
         .first("grep -qw la57 /proc/cpuinfo\nkeep_tree_and_blob 16")
         .each("fails grep -qw la57 /proc/cpuinfo\ncheck_tree_and_blob")
@@ -37,7 +54,8 @@ pub fn scenarios() -> Vec<Scenario> {
             3,
             "fails grep -qw la57 /proc/cpuinfo
              grep -q \"note=gr$(printf '\\374')n\" /proc/cmdline
-             check_tree_and_blob",
+             check_tree_and_blob
+             directly",
         ),
         Scenario::new("nokaslr", "the same without address space randomization")
             .kernels(&["6.1", "7.3", "6.12"])

@@ -15,14 +15,14 @@ const ACPI: &str = "
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
     vec![
-        hop("uefi", Firmware::Uefi, "", "UEFI: EFI variables are readable after each hop"),
+        hop("uefi", Firmware::Uefi, "", "UEFI: EFI variables are readable after each hop, of kernels that are entered directly"),
         hop(
             "uefi-tpm",
             Firmware::UefiTpm,
             "
             [ -c /dev/tpm0 ]
             kho-guest hash --same 'TPM event log' </sys/kernel/security/tpm0/binary_bios_measurements",
-            "UEFI with a TPM: its event log is readable after each hop",
+            "UEFI with a TPM: its event log is readable after each hop, of kernels that are entered directly",
         ),
         // Without ACPI the machine could not even power off.
         Scenario::new(
@@ -32,7 +32,7 @@ pub fn scenarios() -> Vec<Scenario> {
         .kernels(&["6.12", "7.3", "5.10", "6.1"])
         .firmware(Firmware::Uefi)
         .append("efi=noruntime")
-        .first(&format!("{ACPI}\nkeep_tree_and_blob 8"))
+        .first(&format!("{ACPI}\nkeep_tree_and_blob 8\ndirectly"))
         .each(&format!("{ACPI}\ncheck_tree_and_blob")),
     ]
 }
@@ -44,9 +44,9 @@ fn hop(name: &str, firmware: Firmware, more: &str, about: &str) -> Scenario {
         .firmware(firmware)
         .modules(&["efivarfs"])
         .first(&format!(
-            "{mount}\n{LIST_VARIABLES}\n{more}\nkeep_tree_and_blob 8"
+            "{mount}\n{LIST_VARIABLES}\n{more}\nkeep_tree_and_blob 8\ndirectly"
         ))
         .each(&format!(
-            "{mount}\n{LIST_VARIABLES}\n{more}\ncheck_tree_and_blob"
+            "{mount}\n{LIST_VARIABLES}\n{more}\ncheck_tree_and_blob\ndirectly"
         ))
 }

@@ -1,6 +1,7 @@
 //! The kernel and the machine: release, command line, clock, CPU flags, kernel log, hypervisor.
 
 use crate::sys::root::{FactError, LISTING_LIMIT, Optional, Root};
+use crate::sys::syscalls;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -136,6 +137,11 @@ impl CpuFlags {
     pub fn has(&self, flag: &str) -> bool {
         self.flags.contains(flag)
     }
+}
+
+/// Returns whether the processor can do five-level paging, whatever the running kernel makes of it.
+pub fn processor_has_five_level_paging() -> bool {
+    syscalls::cpuid_five_level_paging()
 }
 
 /// The kernel's log as far as it is still in the ring buffer.

@@ -1,0 +1,357 @@
+//! Place at which the next kernel is entered: the kernel itself, unpacked here, or the bzImage, which unpacks it while
+//! everything waits.
+//!
+//! The kernel itself is entered only where its decompressor would do no more than what is done here
+//! ([`kho_kexec::image::Vmlinux`] lists it).
+
+use super::decode;
+use crate::args;
+use crate::enter::Enter;
+use crate::exit::{Fail, Status, chain};
+use crate::random;
+use crate::shown;
+use kho_kexec::cmdline;
+use kho_kexec::image::{BzImage, Compression, Image, Packed, Vmlinux};
+use kho_kexec::sys::facts::host;
+use kho_kexec::sys::facts::meminfo::MemInfo;
+use kho_kexec::sys::root::Root;
+use serde::Serialize;
+use std::fmt;
+use std::io::Read;
+
+/// Options of the next kernel that change where its decompressor puts it (`handle_mem_options` and
+/// `parse_immovable_mem`, `arch/x86/boot/compressed/{kaslr,acpi}.c`, 5.10 to 6.12), or the memory that it may use.
+const PLACING: [&str; 5] = ["mem", "memmap", "movable_node", "mem_encrypt", "acpi_rsdp"];
+
+/// Free memory that unpacking takes, in parts of the unpacked length: the result, the decoder's window, and as much
+/// again to spare.
+const PARTS: u64 = 4;
+
+/// Place at which the next kernel is entered, and the reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "at", rename_all = "lowercase")]
+pub enum Way {
+    /// The kernel itself.
+    Kernel {
+        /// Name of the format that it is unpacked from.
+        unpacked: &'static str,
+        /// Number of virtual addresses that its own was chosen from, 1 if it stays where it was linked for; `None`
+        /// before it is unpacked.
+        places: Option<u64>,
+    },
+    /// The bzImage.
+    Bzimage {
+        /// Reason.
+        why: String,
+    },
+}
+
+impl fmt::Display for Way {
+    /// Completes the sentence "it is entered at …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel { unpacked, places } => {
+                write!(f, "the kernel itself, ")?;
+                match places {
+                    None => write!(f, "which the load unpacks ({unpacked})"),
+                    Some(1) => write!(f, "unpacked now ({unpacked}), where it was linked for"),
+                    Some(n) => write!(
+                        f,
+                        "unpacked now ({unpacked}), at one of {n} virtual addresses"
+                    ),
+                }
+            }
+            Self::Bzimage { why } => write!(f, "the bzImage, which unpacks itself: {why}"),
+        }
+    }
+}
+
+/// Returns the way that the arguments, the command line and this machine's paging leave open for `file`, a bzImage that
+/// was parsed as `image`.
+///
+/// # Errors
+///
+/// [`Status::NextKernel`] if the arguments want the kernel itself, and it must not be entered.
+pub fn way(
+    args: &args::Next,
+    file: &[u8],
+    image: &dyn Image,
+    line: &[u8],
+    five_level: bool,
+) -> Result<Way, Fail> {
+    if args.enter == Enter::Bzimage {
+        let why = "as chosen".to_owned();
+        return Ok(Way::Bzimage { why });
+    }
+    let able = host::processor_has_five_level_paging();
+    let format = placed_freely(line)
+        .and_then(|()| same_paging(image.header().five_level_on, line, five_level, able))
+        .and_then(|()| Ok(packed(file)?.1));
+    match format {
+        Ok(format) => Ok(Way::Kernel {
+            unpacked: format.name(),
+            places: None,
+        }),
+        Err(why) => instead(args, why),
+    }
+}
+
+/// Unpacks the kernel of `file` if `way` leads there, and moves it. Returns it, and the way that is taken.
+///
+/// # Errors
+///
+/// [`Status::NextKernel`] if the arguments want the kernel itself, and it cannot be entered; if there are no random
+/// numbers.
+pub fn unpacked(
+    args: &args::Next,
+    way: &Way,
+    file: &[u8],
+    image: &dyn Image,
+    line: &[u8],
+    root: &Root,
+) -> Result<(Option<Vmlinux>, Way), Fail> {
+    let &Way::Kernel { unpacked, .. } = way else {
+        return Ok((None, way.clone()));
+    };
+    let mut kernel = match lay_out(file, image, Some(root)) {
+        Ok(kernel) => kernel,
+        Err(why) => return Ok((None, instead(args, why)?)),
+    };
+    let mut places = 1;
+    if let Some(all) = kernel.places().filter(|_| !has_word(line, b"nokaslr")) {
+        kernel.relocate(random::number()?);
+        places = all;
+    }
+    let places = Some(places);
+    Ok((Some(kernel), Way::Kernel { unpacked, places }))
+}
+
+/// Returns the way by the bzImage, unless the arguments want the other.
+fn instead(args: &args::Next, why: String) -> Result<Way, Fail> {
+    if args.enter != Enter::Kernel {
+        return Ok(Way::Bzimage { why });
+    }
+    let what = format!(
+        "{} cannot be entered at the kernel itself: {why}",
+        shown::path(&args.kernel)
+    );
+    Err(Fail::new(Status::NextKernel, what)
+        .fix("leave --enter kernel out: the bzImage then unpacks itself"))
+}
+
+/// Whether the line has this word, as the decompressor looks for it (`cmdline_find_option_bool`,
+/// `arch/x86/boot/cmdline.c`).
+fn has_word(line: &[u8], word: &[u8]) -> bool {
+    line.split(|byte| *byte <= b' ').any(|found| found == word)
+}
+
+fn placed_freely(line: &[u8]) -> Result<(), String> {
+    // A dash is as good as an underscore (`parameq`, `kernel/params.c`).
+    let same = |one: &u8, other: &u8| one == other || (*one, *other) == (b'-', b'_');
+    let is = |found: &[u8], name: &str| {
+        let pairs = found.iter().zip(name.as_bytes());
+        found.len() == name.len() && pairs.into_iter().all(|(one, other)| same(one, other))
+    };
+    let named = |name: &&str| cmdline::arguments(line).any(|arg| is(arg.name, name));
+    match PLACING.iter().find(|name| named(name)) {
+        Some(name) => Err(format!("{name} is on its command line")),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the next kernel wants the paging that is on, on a processor that is `able` to do five levels: its
+/// decompressor would switch it (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`), the kernel itself
+/// takes what it finds.
+fn same_paging(
+    five_level_on: bool,
+    line: &[u8],
+    five_level: bool,
+    able: bool,
+) -> Result<(), String> {
+    let wants = five_level_on && !has_word(line, b"no5lvl") && able;
+    match (wants, five_level) {
+        (true, false) => Err("it switches five-level paging on".to_owned()),
+        (false, true) => Err("it switches five-level paging off".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Finds the packed kernel and its format, for which there is a decoder.
+fn packed(file: &[u8]) -> Result<(Packed<'_>, Compression), String> {
+    let packed = BzImage::parse(file)
+        .map_err(|err| chain(&err))?
+        .packed()
+        .map_err(|err| err.to_string())?;
+    match packed.format {
+        Some(format) if decode::knows(format) => Ok((packed, format)),
+        Some(format) => Err(format!("there is no decoder for {} here", format.name())),
+        None => Err("its compression is not known".to_owned()),
+    }
+}
+
+/// Unpacks and lays out the kernel, if this machine (`root`) has the memory for it.
+fn lay_out(file: &[u8], image: &dyn Image, root: Option<&Root>) -> Result<Vmlinux, String> {
+    let (packed, format) = packed(file)?;
+    if let Some(root) = root {
+        let memory = MemInfo::read(root).map_err(|err| chain(&err))?;
+        if memory.available < packed.len.saturating_mul(PARTS) {
+            return Err(format!(
+                "too little memory is free to unpack {:#x} bytes",
+                packed.len
+            ));
+        }
+    }
+    let unpacked = unpack(&packed, format)?;
+    Vmlinux::lay_out(image, &packed, unpacked).map_err(|err| err.to_string())
+}
+
+fn unpack(packed: &Packed<'_>, format: Compression) -> Result<Vec<u8>, String> {
+    let damaged =
+        |err: &std::io::Error| format!("it cannot be unpacked ({}: {err})", format.name());
+    let mut left = packed.bytes;
+    let reader = decode::reader(format, &mut left).map_err(|err| damaged(&err))?;
+    let reader = reader.ok_or_else(|| format!("there is no decoder for {} here", format.name()))?;
+    let mut bytes = Vec::new();
+    // One byte more, which shows that there are more.
+    let most = packed.len.saturating_add(1);
+    usize::try_from(most)
+        .ok()
+        .and_then(|len| bytes.try_reserve_exact(len).ok())
+        .ok_or_else(|| format!("no memory for {most:#x} bytes"))?;
+    reader
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|err| damaged(&err))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kho_kexec::image;
+    use object::Endianness;
+    use object::elf::{FileHeader64, PT_LOAD};
+    use object::read::elf::{FileHeader, ProgramHeader};
+
+    /// Whole kernel files, if `KHO_TEST_KERNELS` names any, as `cargo xtask test` does: what is laid out is what another
+    /// reader of ELF files finds in them.
+    #[test]
+    fn whole_kernels_are_laid_out() {
+        let Some(paths) = std::env::var_os("KHO_TEST_KERNELS").filter(|paths| !paths.is_empty())
+        else {
+            std::println!("SKIP whole_kernels_are_laid_out: KHO_TEST_KERNELS names no kernels");
+            return;
+        };
+        for path in std::env::split_paths(&paths) {
+            let name = path.display();
+            let file = image::read(&path).unwrap();
+            let outer = BzImage::parse(&file).unwrap();
+            let mut kernel = lay_out(&file, &outer, None).unwrap();
+            let (packed, format) = packed(&file).unwrap();
+            let elf = unpack(&packed, format).unwrap();
+            assert!(packed.moves, "{name}");
+            let before = kernel.payload().to_vec();
+            let entry = entry_and_segments(&elf, &before);
+            assert_eq!(kernel.entry_offset(), entry, "{name}");
+            assert!(
+                kernel.header().mem_size <= outer.header().mem_size,
+                "{name}"
+            );
+            // 16 MiB to 1 GiB, by 2 MiB.
+            let places = kernel.places().unwrap();
+            assert!((400..505).contains(&places), "{name}: {places}");
+            kernel.relocate(places - 1);
+            let changed = before
+                .chunks(8)
+                .zip(kernel.payload().chunks(8))
+                .filter(|(old, new)| old != new)
+                .count();
+            assert!(changed > 100_000, "{name}: {changed}");
+            hostile(&outer, &packed, &elf);
+        }
+    }
+
+    /// Compares with the segments that `object` finds. Returns the offset of the entry point.
+    fn entry_and_segments(elf: &[u8], memory: &[u8]) -> u64 {
+        let header = FileHeader64::<Endianness>::parse(elf).unwrap();
+        let endian = header.endian().unwrap();
+        let preferred = 16 << 20;
+        let mut end = 0;
+        for segment in header.program_headers(endian, elf).unwrap() {
+            if segment.p_type(endian) != PT_LOAD {
+                continue;
+            }
+            let to = usize::try_from(segment.p_paddr(endian) - preferred).unwrap();
+            let data = segment.data(endian, elf).unwrap();
+            assert!(
+                memory
+                    .get(end..to)
+                    .is_some_and(|gap| gap.iter().all(|byte| *byte == 0))
+            );
+            end = to + data.len();
+            let (stored, cut) = data.split_at(data.len().min(memory.len() - to));
+            assert!(memory[to..].starts_with(stored), "{to:#x}");
+            assert!(cut.iter().all(|byte| *byte == 0), "{to:#x}");
+        }
+        header.e_entry(endian) - preferred
+    }
+
+    /// Cuts and changes of a real kernel are refused.
+    fn hostile(outer: &BzImage<'_>, packed: &Packed<'_>, elf: &[u8]) {
+        let half = packed.bytes.len() / 2;
+        let format = packed.format.unwrap();
+        let cut = Packed {
+            bytes: &packed.bytes[..half],
+            ..*packed
+        };
+        let result = unpack(&cut, format);
+        assert!(result.is_err() || result.is_ok_and(|bytes| bytes.len() as u64 != packed.len));
+        for len in [0, 63, 4096, elf.len() / 2, elf.len() - 1, elf.len() - 4] {
+            // The image may lie about the length, too.
+            let packed = Packed {
+                len: len as u64,
+                ..*packed
+            };
+            let laid = Vmlinux::lay_out(outer, &packed, elf[..len].to_vec());
+            // Without its last word, the table is one of a relocation less.
+            assert_eq!(laid.is_ok(), len == elf.len() - 4, "{len:#x}");
+        }
+    }
+
+    #[test]
+    fn options_that_place_the_kernel_are_for_its_decompressor() {
+        for line in [
+            "mem=1G",
+            "quiet memmap=64M$1G",
+            "movable_node ro",
+            "movable-node",
+            "mem_encrypt=off",
+            "\"mem=1G\"",
+        ] {
+            assert!(placed_freely(line.as_bytes()).is_err(), "{line}");
+        }
+        for line in ["", "quiet", "memtest=3 rootmem=1", "memblock=debug"] {
+            assert!(placed_freely(line.as_bytes()).is_ok(), "{line}");
+        }
+        assert!(has_word(b"quiet nokaslr", b"nokaslr"));
+        assert!(has_word(b"nokaslr -- x", b"nokaslr"));
+        assert!(has_word(b"x -- nokaslr", b"nokaslr"));
+        assert!(!has_word(b"nokaslr=1 xnokaslr \"nokaslr\"", b"nokaslr"));
+    }
+    #[test]
+    fn paging_that_has_to_be_switched_is_for_the_decompressor() {
+        // What the kernel is built for, its line, what is on, what the processor can do.
+        for (built, line, on, able, fits) in [
+            (true, "quiet", true, true, true),
+            (true, "quiet", false, false, true),
+            (true, "quiet", false, true, false),
+            (true, "no5lvl", false, true, true),
+            (true, "no5lvl", true, true, false),
+            (false, "quiet", true, true, false),
+            (false, "quiet", false, true, true),
+        ] {
+            let result = same_paging(built, line.as_bytes(), on, able);
+            assert_eq!(result.is_ok(), fits, "{built} {line} {on} {able}");
+        }
+    }
+}
