@@ -89,6 +89,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         user_space: UserSpace {
             cpus: online_cpus(&session.root),
             copies: 0,
+            native_nodes: None,
         },
     })
     .or_status(Status::Failed)?;
