@@ -45,6 +45,7 @@ pub fn run(
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
     initrd::report(args, out);
+    next.native.report(out);
     let release = next.image.release().unwrap_or("unknown").to_owned();
     let plain_line = next::plain_line(args, &session.root, next.image.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {

@@ -31,6 +31,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     let arrived = session.carried(args.next.forget_arrived)?;
     let next = files.parse(&args.next, &session.root, arrived.is_none())?;
     initrd::report(&args.next, out);
+    next.native.report(out);
     let (keep, changes) = keepd::for_handover(session, args.next.forget_arrived)?;
     keepd::report(&changes, out);
     for left in &changes.left_out {
@@ -118,6 +119,8 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
             "need_below_4g": plan.headroom.need_low,
             "free_below_4g": plan.headroom.free_low,
         },
+        "native_kho_on": inputs.next.native.nodes.is_some(),
+        "native_kho_added": inputs.next.native.add,
         "command_line": String::from_utf8_lossy(&inputs.next.cmdline.line),
     })
 }

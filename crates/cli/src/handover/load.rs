@@ -94,6 +94,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
     initrd::report(args, out);
+    next.native.report(out);
 
     let gathered = gather(args, arrived, &next, session, out)?;
     let (inputs, keep, frozen) = (gathered.inputs, gathered.keep, gathered.frozen);

@@ -15,6 +15,7 @@ pub mod initrd;
 pub mod load;
 pub mod machine;
 pub mod memory;
+pub mod native;
 pub mod next;
 pub mod pages;
 mod payload;

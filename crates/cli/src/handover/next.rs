@@ -2,15 +2,18 @@
 
 use super::early;
 use super::initrd;
+use super::native::{self, Native};
 use super::unpacked;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::shown;
+use kho::PhysAddr;
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho_kexec::assemble::{self, AssembleError};
 use kho_kexec::carrier::KernelConfig;
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image};
-use kho_kexec::sys::facts::host::CpuFlags;
+use kho_kexec::sys::facts::host::{CpuFlags, memory_nodes};
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::root::Root;
 use std::os::unix::ffi::OsStringExt;
@@ -38,6 +41,8 @@ pub struct Next<'a> {
     pub unpacked: u64,
     /// The command line with the arrival program in it.
     pub cmdline: CommandLine,
+    /// Decision about the kernel's own KHO; its argument is part of the command line.
+    pub native: Native,
     /// Whether the running kernel uses five-level paging.
     pub five_level: bool,
     /// Scratch size that this command's line, or the running kernel's line, asks for.
@@ -75,8 +80,25 @@ impl Files {
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
         let (base, append) = base_line(args, &running)?;
-        let cmdline = cmdline::build(&base, &append, true, image.header().cmdline_max)
-            .or_status(Status::BadCommandLine)?;
+        let max = image.header().cmdline_max;
+        let mut cmdline =
+            cmdline::build(&base, &append, true, max).or_status(Status::BadCommandLine)?;
+        let config = early::config(&self.kernel_path, image.release(), root);
+        let memory = MemInfo::read(root).or_status(Status::Failed)?.total;
+        let native = native::decide(
+            &cmdline.line,
+            native::Facts {
+                release: image.release(),
+                config,
+                image: &self.needs(&*image),
+                ram: memory,
+                nodes: memory_nodes(root),
+            },
+        );
+        if let Some(argument) = &native.add {
+            let with = cmdline.with(argument.as_bytes(), max);
+            cmdline = with.or_status(Status::BadCommandLine)?;
+        }
         let scratch =
             match &args.scratch {
                 _ if !first => None,
@@ -91,12 +113,13 @@ impl Files {
                 })?,
             };
         Ok(Next {
-            unpacked: self.unpacked(root)?,
-            config: early::config(&self.kernel_path, image.release(), root),
+            unpacked: self.unpacked(memory)?,
+            config,
             image,
             path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),
             cmdline,
+            native,
             five_level,
             scratch,
         })
@@ -104,11 +127,23 @@ impl Files {
 }
 
 impl Files {
-    fn unpacked(&self, root: &Root) -> Result<u64, Fail> {
+    /// Returns the needs of image and initrd without what kho puts beside them.
+    fn needs(&self, image: &dyn Image) -> ImageNeeds {
+        ImageNeeds {
+            kernel: KernelNeeds::from(image.header()),
+            initrd: self.initrd.as_ref().map(|initrd| InitrdNeeds {
+                len: initrd.len() as u64,
+                unpacked: 0,
+                max_addr: PhysAddr::new(u64::MAX),
+            }),
+            params_len: kho::PAGE_SIZE,
+        }
+    }
+
+    fn unpacked(&self, memory: u64) -> Result<u64, Fail> {
         let Some(initrd) = &self.initrd else {
             return Ok(0);
         };
-        let memory = MemInfo::read(root).or_status(Status::Failed)?.total;
         unpacked::measure(initrd, memory).map_err(|damage| {
             Fail::new(Status::BadInitrd, damage.to_string())
                 .fix("make it again (update-initramfs -u -k VERSION), or copy it again")
