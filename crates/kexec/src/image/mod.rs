@@ -7,6 +7,7 @@
 //! | format | accepted |
 //! | --- | --- |
 //! | bzImage with a 64-bit entry, boot protocol 2.12 or later | yes, see [`bzimage`] |
+//! | unified kernel image with such a kernel | taken apart by [`unified`] first |
 //! | everything in [`Found`] | no, named in the error |
 
 pub mod bzimage;
@@ -15,6 +16,7 @@ mod header;
 mod initrd;
 mod pe;
 mod sniff;
+mod uki;
 
 use std::fs::File;
 use std::io::Read;
@@ -25,6 +27,7 @@ pub use error::{BadField, ImageError};
 pub use header::{Image, ImageHeader};
 pub use initrd::{InitrdError, InitrdKind, check_initrd};
 pub use sniff::{Compression, Found, identify};
+pub use uki::{Uki, UkiError, unified};
 
 /// A kernel file larger than this is not read. The boot protocol counts the payload in 32-bit units of
 /// 16 bytes, but `init_size` (which covers the payload) is a 32-bit number of bytes.

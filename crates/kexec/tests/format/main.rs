@@ -13,3 +13,5 @@ mod cpio;
 mod fixture;
 mod image;
 mod oracle;
+mod uki;
+mod uki_file;
