@@ -13,6 +13,7 @@ pub mod early;
 pub mod fresh;
 pub mod initrd;
 pub mod load;
+mod lzop;
 pub mod machine;
 pub mod memory;
 pub mod native;

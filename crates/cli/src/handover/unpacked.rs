@@ -5,12 +5,13 @@
 //! behind it. A stream that is cut short or damaged is found here, before a kernel is loaded that would unpack a part
 //! of it.
 
+use super::lzop;
 use kho_kexec::cpio;
 use kho_kexec::image::Compression;
 use std::io::{Error, ErrorKind, Read, Result};
 use thiserror::Error as Failure;
 
-/// Assumed ratio of unpacked to packed bytes, for a format that has no decoder here (bzip2, lzo).
+/// Assumed ratio of unpacked to packed bytes, for a stream that is not decoded.
 const RATIO: u64 = 4;
 
 /// Largest window of a stream, in bytes; the kernel's own limit for zstd is 128 MiB (`ZSTD_WINDOWSIZE_MAX`,
@@ -136,6 +137,8 @@ fn stream(
         Compression::Lzma => lzma_rust2::LzmaReader::new_mem_limit(&mut left, kib(WINDOW), None)
             .and_then(|mut decoder| count.drain(&mut decoder, most)),
         Compression::Lz4Legacy => lz4(&mut left, &mut count, most),
+        Compression::Bzip2 => count.drain(&mut bzip2::bufread::BzDecoder::new(&mut left), most),
+        Compression::Lzo => lzop::measure(&mut left).map(|bytes| count.bytes = bytes),
         _ => return Ok(None),
     };
     let damage = |why: String| Damage::Stream {
@@ -351,15 +354,35 @@ mod tests {
             file.extend(BOOTCONFIG);
             assert_eq!(measure(&file, ALL), Ok(unpacked), "{name}");
         }
-        // There is no decoder for these.
-        let bzip2 = [&b"BZh91AY&SY"[..], &[1; 990]].concat();
-        assert_eq!(measure(&bzip2, ALL), Ok(4000));
+    }
+
+    #[test]
+    fn bzip2_and_lzop_are_measured_too() {
+        let archive = archive_of(2 << 20);
+        let mut packed = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        packed.write_all(&archive).unwrap();
+        for (name, packed) in [
+            ("bzip2", packed.finish().unwrap()),
+            ("lzo", lzop::tests::lzop(&archive)),
+        ] {
+            let len = archive.len() as u64;
+            assert_eq!(measure(&packed, ALL), Ok(len), "{name}");
+            let mut joined = packed.clone();
+            joined.extend(gzip(&archive));
+            assert_eq!(measure(&joined, ALL), Ok(2 * len), "{name}");
+            match measure(&packed[..packed.len() - 9], ALL) {
+                Err(Damage::Stream { format, at: 0, .. }) => assert_eq!(format, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let garbage = [&b"BZh91AY&SY"[..], &[1; 990]].concat();
+        assert!(matches!(measure(&garbage, ALL), Err(Damage::Stream { .. })));
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_measured_or_refused(
-            magic in proptest::sample::select(vec![&b""[..], b"070701", b"\x1f\x8b\x08\0", b"\xfd7zXZ\0", b"\x5d\0\0\x80\0", b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"]),
+            magic in proptest::sample::select(vec![&b""[..], b"070701", b"BZh91AY&SY", b"\x1f\x8b\x08\0", b"\xfd7zXZ\0", b"\x5d\0\0\x80\0", b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"]),
             bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
         ) {
             let _ = measure(&[magic, &bytes].concat(), 1 << 20);
