@@ -4,6 +4,10 @@ use kho_kexec::bootparam::HDR_MAX;
 use kho_kexec::cpio;
 use kho_kexec::image::{self, Compression};
 
+#[path = "../../crates/kexec/tests/format/uki_file.rs"]
+#[allow(clippy::cast_possible_truncation, reason = "seeds are small")]
+mod uki_file;
+
 /// A kernel file.
 pub fn kernel(data: &[u8]) {
     let found = image::identify(data);
@@ -22,6 +26,19 @@ pub fn kernel(data: &[u8]) {
         }
         Err(error) => {
             let _ = error.to_string();
+        }
+    }
+    for profile in 0..3 {
+        match image::unified(data, profile) {
+            Ok(Some(uki)) => {
+                assert!(profile < uki.profiles);
+                let parts = uki.initrd.iter().chain([&uki.linux]).chain(&uki.cmdline);
+                assert!(parts.map(|part| part.len()).all(|len| len <= data.len()));
+            }
+            Ok(None) => assert!(!matches!(found, image::Found::Uki { .. })),
+            Err(error) => {
+                let _ = error.to_string();
+            }
         }
     }
 }
@@ -61,16 +78,14 @@ pub fn kernels() -> Vec<Vec<u8>> {
     write(&mut kernel, 0x300, b"6.12.95-cloud-amd64 (debian) #1 SMP\0");
     kernel.extend([0x90; 0x1000]);
 
-    // A PE file with one section, called as in a unified kernel image.
-    let mut uki = vec![0; 0x200];
-    write(&mut uki, 0, b"MZ");
-    write(&mut uki, 0x3c, &0x80_u32.to_le_bytes());
-    write(&mut uki, 0x80, b"PE\0\0");
-    write(&mut uki, 0x84, &0x8664_u16.to_le_bytes());
-    write(&mut uki, 0x86, &1_u16.to_le_bytes());
-    write(&mut uki, 0x94, &0x70_u16.to_le_bytes());
-    write(&mut uki, 0x98, &0x20b_u16.to_le_bytes());
-    write(&mut uki, 0x108, b".linux\0\0");
+    let uki = uki_file::unified(&[
+        (".linux", &kernel),
+        (".initrd", b"070701"),
+        (".profile", b"ID=a"),
+        (".cmdline", b"quiet\n"),
+        (".profile", b"ID=b"),
+        (".ucode", b"070701"),
+    ]);
 
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);
