@@ -13,6 +13,7 @@ mod armed;
 mod arrived;
 mod clock;
 mod cmd;
+mod entries;
 mod exit;
 #[cfg(test)]
 mod failing_calls;
@@ -39,6 +40,10 @@ mod shown;
 pub mod state;
 pub mod status;
 mod trace;
+#[cfg(test)]
+#[path = "../../kexec/tests/format/uki_file.rs"]
+#[allow(clippy::cast_possible_truncation, reason = "files of a test are small")]
+mod uki_file;
 
 use clap::Parser;
 use clap::error::ErrorKind;

@@ -8,10 +8,12 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "hop-6.1-6.12-7.3-6.1",
-            "a tree and a blob over three hops, memory filled after each",
+            "a tree and a blob over three hops, memory filled after each; by a unified kernel image, by the boot loader's \
+             default entry, and by name",
         )
         .kernels(&["6.1", "6.12", "7.3", "6.1"])
-        .first("keep_tree_and_blob 32")
+        .first(concat!("keep_tree_and_blob 32\n", include_str!("chain/unified.sh")))
+        .at(1, concat!("check_tree_and_blob\n", include_str!("chain/entry.sh")))
         .each("check_tree_and_blob")
         .check(|outcome| {
             let times: Vec<_> = hop_times(&outcome.lives)

@@ -32,6 +32,7 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .kernels(&["6.12", peer::NAME, peer::NAME])
         .mem_mib(2048)
+        .timeout_s(480)
         .first(include_str!("mainline/large-first.sh"))
         .at(1, include_str!("mainline/large-on.sh"))
         .at(2, include_str!("mainline/large-off.sh")),
