@@ -24,6 +24,19 @@ pub fn kernel(data: &[u8]) {
             let _ = error.to_string();
         }
     }
+    for profile in 0..3 {
+        match image::unified(data, profile) {
+            Ok(Some(uki)) => {
+                assert!(profile < uki.profiles);
+                let parts = uki.initrd.iter().chain([&uki.linux]).chain(&uki.cmdline);
+                assert!(parts.map(|part| part.len()).all(|len| len <= data.len()));
+            }
+            Ok(None) => assert!(!matches!(found, image::Found::Uki { .. })),
+            Err(error) => {
+                let _ = error.to_string();
+            }
+        }
+    }
 }
 
 /// The kernel that a bzImage unpacks to: the input, behind an image that says that it moves its kernel.
@@ -96,16 +109,14 @@ pub fn kernels() -> Vec<Vec<u8>> {
     write(&mut kernel, payload + 0x40, b"LToP");
     assert!(image::parse(&kernel).is_ok(), "a seed is accepted");
 
-    // A PE file with one section, named as in a unified kernel image.
-    let mut uki = vec![0; 0x200];
-    write(&mut uki, 0, b"MZ");
-    write(&mut uki, 0x3c, &0x80_u32.to_le_bytes());
-    write(&mut uki, 0x80, b"PE\0\0");
-    write(&mut uki, 0x84, &0x8664_u16.to_le_bytes());
-    write(&mut uki, 0x86, &1_u16.to_le_bytes());
-    write(&mut uki, 0x94, &0x70_u16.to_le_bytes());
-    write(&mut uki, 0x98, &0x20b_u16.to_le_bytes());
-    write(&mut uki, 0x108, b".linux\0\0");
+    let uki = kho_unify::unified(&[
+        (".linux", &kernel),
+        (".initrd", b"070701"),
+        (".profile", b"ID=a"),
+        (".cmdline", b"quiet\n"),
+        (".profile", b"ID=b"),
+        (".ucode", b"070701"),
+    ]);
 
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);

@@ -1,7 +1,7 @@
 //! Text written by people.
 
 use kho::RangeSet;
-use kho::headroom::CmdlineMemory;
+use kho::headroom::{CmdlineMemory, NativeScratch, native_switch};
 use kho::scratch::{parse_size_bytes, size_from_cmdline};
 use kho_kexec::cmdline;
 use std::path::Path;
@@ -19,6 +19,7 @@ pub fn command_line(data: &[u8]) {
         "memory from nowhere"
     );
     let _ = (size_from_cmdline(base), parse_size_bytes(base));
+    let _ = (native_switch(base), NativeScratch::from_cmdline(base));
 
     for arrive in [false, true] {
         let Ok(built) = cmdline::build(base, append, arrive, 2048) else {
@@ -30,6 +31,9 @@ pub fn command_line(data: &[u8]) {
             !arrive || init == Some(cmdline::ARRIVE_PATH.as_bytes()),
             "{init:?}"
         );
+        let with = built.clone().with(cmdline::NATIVE_OFF.as_bytes(), 4096);
+        let with = with.expect("there is room");
+        assert_eq!(cmdline::reuse(&with.line), cmdline::reuse(&built.line));
         // The line that the next kernel passes on equals the line that this kernel got, with rdinit= included.
         let passed = cmdline::reuse(&built.line);
         let again =

@@ -371,19 +371,36 @@ pub struct Keep {
     pub remove: Vec<OsString>,
 }
 
-/// The next kernel, as `plan`, `load` and `reboot` take it.
+/// The kernel, as `plan`, `load` and `reboot` take it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Choice {
+    /// The kernel image: a bzImage, as in /boot/vmlinuz-*, or a unified kernel image [default: the boot loader's default
+    /// entry where it has a loader.conf, else the newest kernel in /boot].
+    pub kernel: Option<PathBuf>,
+    /// The kernel, the initrd and the options of this entry of the boot loader (Boot Loader Specification), by the name of
+    /// its file.
+    #[arg(long, value_name = "ID", conflicts_with = "kernel")]
+    pub entry: Option<OsString>,
+}
+
+/// Initrd, command line and limits of the next kernel, as `plan`, `load` and `reboot` take them.
 #[derive(Debug, Clone, Args)]
 pub struct Next {
-    /// The kernel image (a bzImage, as in /boot/vmlinuz-*).
+    /// The kernel image.
+    #[arg(skip)]
     pub kernel: PathBuf,
-    /// Its initial RAM file system; of several, each is unpacked over those before it [default: the one beside the kernel, as
-    /// initrd.img-6.12 beside vmlinuz-6.12].
+    /// The profile of a unified kernel image, numbered from 0 [default: the first].
+    #[arg(long, value_name = "N")]
+    pub profile: Option<usize>,
+    /// Its initial RAM file system; of several, each is unpacked over those before it [default: the one in a unified kernel
+    /// image, or beside the kernel, as initrd.img-6.12 beside vmlinuz-6.12].
     #[arg(long, value_name = "FILE")]
     pub initrd: Vec<PathBuf>,
     /// Boot without an initrd, also where there is one beside the kernel.
     #[arg(long, conflicts_with = "initrd")]
     pub no_initrd: bool,
-    /// Start from the running kernel's command line. The default when no other line is given.
+    /// Start from the running kernel's command line. The default when no other line is given, nor is in a unified kernel
+    /// image or an entry of the boot loader.
     #[arg(long)]
     pub reuse_cmdline: bool,
     /// The whole command line (as given, before --append).
@@ -394,7 +411,8 @@ pub struct Next {
         allow_hyphen_values = true
     )]
     pub command_line: Option<OsString>,
-    /// Added at the end of the command line; alone, it is all of it.
+    /// Added at the end of the command line; alone, it is all of it, unless there is one in a unified kernel image or an
+    /// entry of the boot loader.
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub append: Option<OsString>,
     /// Size of the scratch region if none was recorded by an earlier hop (for example 256M).
@@ -432,6 +450,7 @@ impl Next {
     pub fn of_kernel(kernel: impl Into<PathBuf>) -> Self {
         Self {
             kernel: kernel.into(),
+            profile: None,
             initrd: Vec::new(),
             no_initrd: false,
             reuse_cmdline: false,
@@ -459,7 +478,10 @@ impl Next {
 
 Exits with the status that `kho load` would have.")]
 pub struct Plan {
-    /// Kernel to boot, and its options.
+    /// Kernel to boot.
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Initrd, command line and limits.
     #[command(flatten)]
     pub next: Next,
     /// Draw the memory map as an SVG image too.
@@ -472,11 +494,17 @@ pub struct Plan {
 #[command(after_help = "Examples:
   kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline
   kho load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --command-line 'root=/dev/vda1 ro'
+  kho load                                the kernel that the boot loader would start
+  kho load --entry debian-6.12            an entry of /boot/loader/entries or of /efi
+  kho load /efi/EFI/Linux/debian.efi      a unified kernel image, with its initrd and command line
   kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline && systemctl kexec
 
 A refused load changes nothing: an image that was loaded before stays loaded.")]
 pub struct Load {
-    /// Kernel to boot, and its options.
+    /// Kernel to boot.
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Initrd, command line and limits.
     #[command(flatten)]
     pub next: Next,
     /// Take the kernel now and the content when the system stops (kho-capture.service), for `systemctl kexec`.
@@ -625,7 +653,10 @@ pub struct Exec {
 This is no orderly shutdown: no service is told, nothing is unmounted, only what is dirty is written back. An orderly one:
   kho load --arm /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline && systemctl kexec")]
 pub struct Reboot {
-    /// Kernel to boot, and its options.
+    /// Kernel to boot.
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Initrd, command line and limits.
     #[command(flatten)]
     pub next: Next,
 }

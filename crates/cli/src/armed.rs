@@ -190,7 +190,7 @@ fn setting(file: &str, name: &str) -> Option<String> {
 /// Copies the kernel of this release, the joined initrds, and the file with the kernel's configuration to the state
 /// directory: `/boot` may be gone when the content is taken.
 pub fn copies(
-    kernel: &Path,
+    mut kernel: &[u8],
     release: &str,
     initrd: Option<&[u8]>,
     config: Option<&Path>,
@@ -226,7 +226,7 @@ pub fn copies(
         }
         Ok(())
     };
-    copy("kernel", &mut File::open(kernel).or_status(Status::Failed)?)?;
+    copy("kernel", &mut kernel)?;
     if let Some(mut initrd) = initrd {
         copy("initrd", &mut initrd)?;
     }

@@ -147,7 +147,7 @@ const HEADER: &str = "270100200e0b000000ffff000055aaeb6a486472530f02000000000010
     0000000000000000000000010000000000c07d03d0abaf001cb4b000";
 
 /// A kernel of that header with a payload of a few bytes.
-fn kernel() -> Vec<u8> {
+pub fn kernel() -> Vec<u8> {
     const SETUP: usize = 40 * 512;
     const PAYLOAD: usize = 0x4000;
     const INFO: usize = PAYLOAD - 64;
@@ -296,6 +296,10 @@ impl World {
 
     fn load(&self) -> Result<(), Fail> {
         let args = args::Load {
+            choice: args::Choice {
+                kernel: Some(self.dir.path().join("kernel")),
+                entry: None,
+            },
             next: self.next(),
             arm: false,
             on_failure: None,

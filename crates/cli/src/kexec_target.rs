@@ -5,6 +5,7 @@
 //! beforehand, while something is kept and kho has loaded no kernel.
 
 use crate::armed;
+use crate::entries;
 use crate::exit::Status;
 use crate::keepd::{self, parse::Kind};
 use crate::loaded;
@@ -14,21 +15,12 @@ use crate::output::Output;
 use crate::session::Session;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::root::Root;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// First version of systemd whose `systemctl kexec` loads a kernel by `kexec_file_load` (`load_kexec_kernel`,
 /// src/systemctl/systemctl-start-special.c).
 const LOADS_ITSELF: u32 = 261;
-
-/// Folders in which systemd looks for entries of the Boot Loader Specification (`boot_config_load_auto`,
-/// src/shared/bootspec.c, 262), without asking firmware or partition tables. If the first folder exists, systemd looks
-/// in no other.
-const PLACES: [&str; 4] = ["run/boot-loader-entries", "efi", "boot", "boot/efi"];
-
-/// Folders of entries below such a place, and how their names end.
-const ENTRIES: [(&str, &str); 2] = [("loader/entries", "conf"), ("EFI/Linux", "efi")];
 
 /// Folder that systemd gives generators for what they make for the system (its first argument).
 pub const GENERATED: &str = "/run/systemd/generator";
@@ -140,23 +132,10 @@ pub fn warn_of_boot_entry(session: &Session, out: Output) {
 
 /// Finds a boot loader entry that systemd finds too.
 fn boot_entry(root: &Root) -> Option<PathBuf> {
-    let [special, usual @ ..] = PLACES;
-    let places = if root.exists(special) {
-        &[special][..]
-    } else {
-        &usual[..]
-    };
-    let folders = places
-        .iter()
-        .flat_map(|place| ENTRIES.map(|(folder, end)| (root.path(place).join(folder), end)));
-    let mut found = folders.flat_map(|(folder, end)| {
-        let names = std::fs::read_dir(folder).into_iter().flatten();
-        names
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter(move |path| path.extension() == Some(OsStr::new(end)))
-    });
-    found.next()
+    entries::files(root)
+        .into_iter()
+        .map(|(_, file)| file)
+        .next()
 }
 
 /// Reads the version from the first line of `systemctl --version`: `systemd 262 (262-2)`, `systemd 263~rc1 (…)`.

@@ -15,6 +15,7 @@ mod arrived;
 mod clock;
 mod cmd;
 pub mod enter;
+mod entries;
 mod exit;
 #[cfg(test)]
 mod failing_calls;

@@ -163,7 +163,8 @@ fn wrong_command_lines_are_usage_errors() {
     let place = Place::new();
     for (arguments, words) in [
         (&["frobnicate"][..], "frobnicate"),
-        (&["load"], "<KERNEL>"),
+        (&["load", "a", "--entry", "b"], "--entry"),
+        (&["load", "a", "--profile", "first"], "first"),
         (&["load", "a", "b"], "'b'"),
         (
             &["load", "a", "--command-line", "x", "--reuse-cmdline"],
@@ -404,6 +405,14 @@ fn images_and_initrds_that_are_none() {
         "bad-image",
         &[missing, "No such file"],
         &["load", missing],
+    );
+    let entry = "an-entry-that-nobody-has";
+    place.refuses(20, "bad-image", &[entry], &["plan", "--entry", entry]);
+    place.refuses(
+        2,
+        "usage",
+        &["--profile", &kernel],
+        &["load", &kernel, "--profile", "1"],
     );
 }
 

@@ -11,6 +11,11 @@ use crate::bytes::len64;
 /// Path of the arrival program in the next kernel's initial root file system.
 pub const ARRIVE_PATH: &str = "/.kho/arrive";
 
+/// Argument that switches the next kernel's own KHO off. The kernel looks at the first two bytes of the value only
+/// (`kstrtobool`, `lib/kstrtox.c`, 6.16 to 7.3); the rest says that kho added the argument, so that it does not stay on
+/// the line of the kernel after that one.
+pub const NATIVE_OFF: &str = "kho=off:by-kho";
+
 /// A command line that is ready for the next kernel, and the user's own init.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
@@ -27,12 +32,12 @@ pub struct CommandLine {
 pub enum CmdlineError {
     /// The line is longer than the image takes.
     #[error("the command line is {len} bytes long{}, this kernel takes at most {max}; shorten it by {}",
-        if *ours == 0 { String::new() } else { format!(" with the {ours} that kho adds for rdinit={ARRIVE_PATH}") },
+        if *ours == 0 { String::new() } else { format!(" with the {ours} that kho adds (rdinit={ARRIVE_PATH} and the like)") },
         len.saturating_sub(*max))]
     CommandLineTooLong {
         /// Bytes of the line.
         len: u64,
-        /// Number of those bytes that kho adds for the arrival program.
+        /// Number of those bytes that kho adds.
         ours: u64,
         /// `cmdline_size` of the image.
         max: u64,
@@ -152,7 +157,8 @@ fn is_separator(argument: &Argument<'_>) -> bool {
 }
 
 /// Returns the running kernel's line (`/proc/cmdline`) without the arguments of that kernel's own load: the boot
-/// loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well) and our own `rdinit=`.
+/// loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well), our own `rdinit=`, and
+/// [`NATIVE_OFF`].
 pub fn reuse(running: &[u8]) -> Vec<u8> {
     let running = running.strip_suffix(b"\n").unwrap_or(running);
     let mut before = true;
@@ -167,8 +173,13 @@ pub fn reuse(running: &[u8]) -> Vec<u8> {
     kept.join(&b' ')
 }
 
-/// Returns whether this is the `rdinit=` that starts the arrival program.
+/// Returns whether this is an argument that kho adds for one kernel alone.
 fn is_ours(argument: &Argument<'_>) -> bool {
+    is_arrival(argument) || argument.raw == NATIVE_OFF.as_bytes()
+}
+
+/// Returns whether this is the `rdinit=` that starts the arrival program.
+fn is_arrival(argument: &Argument<'_>) -> bool {
     argument.name == b"rdinit" && argument.value == Some(ARRIVE_PATH.as_bytes())
 }
 
@@ -245,6 +256,29 @@ pub fn build(
             .filter(|path| arrive && !path.is_empty())
             .map(<[u8]>::to_vec),
     })
+}
+
+impl CommandLine {
+    /// Returns the line with one more argument of kho's, right before the arrival program's; unchanged if the line does
+    /// not start that program.
+    ///
+    /// # Errors
+    ///
+    /// [`CmdlineError::CommandLineTooLong`]. `max` is as for [`build`].
+    pub fn with(self, argument: &[u8], max: u64) -> Result<Self, CmdlineError> {
+        let mut words: Vec<&[u8]> = arguments(&self.line).map(|a| a.raw).collect();
+        let Some(at) = arguments(&self.line).position(|a| is_arrival(&a)) else {
+            return Ok(self);
+        };
+        words.insert(at, argument);
+        let line = words.join(&b' ');
+        let len = len64(line.len());
+        if len > max {
+            let ours = len64("rdinit=  ".len() + ARRIVE_PATH.len() + argument.len());
+            return Err(CmdlineError::CommandLineTooLong { len, ours, max });
+        }
+        Ok(Self { line, ..self })
+    }
 }
 
 fn check_bytes(line: &[u8]) -> Result<(), CmdlineError> {

@@ -5,8 +5,12 @@
 //! then, in total and below 4 GiB, and refuses a handover that would leave less.
 
 mod cmdline;
+mod native;
+mod words;
 
-pub use cmdline::{CmdlineMemory, DEFAULT_CRASH_LOW, params, same_name};
+pub use cmdline::{CmdlineMemory, DEFAULT_CRASH_LOW};
+pub use native::{NativeScratch, asks_for_live_update, native_switch};
+pub use words::{params, same_name};
 
 use crate::addr::{PhysAddr, PhysRange};
 use crate::image::{FOUR_GIB, ImageNeeds, LOW_MEMORY_END};
@@ -60,6 +64,8 @@ pub enum TermKind {
     HugePages,
     /// Content that is copied out of handed-over memory into file systems in memory (tmpfs).
     Copies,
+    /// Scratch areas of the kernel's own KHO.
+    NativeScratch,
     /// Everything else, as an allowance.
     Base,
 }
@@ -77,6 +83,7 @@ impl TermKind {
             Self::CrashKernel => "crashkernel=",
             Self::HugePages => "hugepages=",
             Self::Copies => "copies on tmpfs",
+            Self::NativeScratch => "scratch of its own KHO",
             Self::Base => "kernel and user space",
         }
     }
@@ -100,7 +107,7 @@ pub struct Term {
 }
 
 /// Number of terms in a report.
-pub const TERMS: usize = 10;
+pub const TERMS: usize = 11;
 
 /// The memory that the next kernel needs, term by term, and the memory that it will find free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,13 +126,17 @@ pub struct HeadroomReport {
     pub has_high: bool,
 }
 
-/// Memory use of the next kernel's user space before it can release the memory that was handed over.
+/// Memory use of the next kernel that neither its image nor its command line tells, before its user space can release
+/// the memory that was handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct UserSpace {
     /// Processors that are online.
     pub cpus: u32,
     /// Bytes that are restored to file systems in memory (tmpfs) while their source is still reserved.
     pub copies: u64,
+    /// Number of nodes with memory, if the kernel has KHO of its own and that is on: it then sets scratch areas aside.
+    /// `None` if it does not.
+    pub native_nodes: Option<u32>,
 }
 
 /// Input of [`check`] and [`report`].
@@ -184,6 +195,8 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
     let free = input.ram.subtract(input.reserved)?.subtract(&low_memory)?;
     let below_4g = below(FOUR_GIB)?;
     let ram_total = input.ram.total();
+    let reserved_total = input.reserved.total();
+    let reserved_low = input.reserved.intersect(&below_4g)?.total();
     let has_high = input.ram.span().is_some_and(|s| s.end() > FOUR_GIB);
     let image_low = input.scratch.start() < FOUR_GIB;
     let initrd = input.image.initrd();
@@ -201,12 +214,24 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
     let base = BASE_TOTAL.saturating_add(PER_CPU.saturating_mul(more_cpus));
     let term = |kind, total: u64, low: u64| Term { kind, total, low };
     let if_low = |bytes: u64| if image_low { bytes } else { 0 };
+    let structs = ram_total.div_ceil(MEMMAP_SHARE);
+    let hashes = ram_total.div_ceil(HASHES_SHARE);
+    let native = input.user_space.native_nodes.map_or((0, 0), |nodes| {
+        let early = [kernel, initrd_len, structs, hashes];
+        let early = early.into_iter().fold(0, u64::saturating_add);
+        let scratch = input.cmdline.native_scratch;
+        scratch.bytes(
+            reserved_total.saturating_add(early),
+            reserved_low.saturating_add(if_low(kernel.saturating_add(initrd_len))),
+            nodes,
+        )
+    });
     let terms = [
         term(TermKind::Kernel, kernel, if_low(kernel)),
         term(TermKind::Initrd, initrd_len, if_low(initrd_len)),
         term(TermKind::InitrdFiles, initrd_files, 0),
-        term(TermKind::PageStructs, ram_total.div_ceil(MEMMAP_SHARE), 0),
-        term(TermKind::HashTables, ram_total.div_ceil(HASHES_SHARE), 0),
+        term(TermKind::PageStructs, structs, 0),
+        term(TermKind::HashTables, hashes, 0),
         term(TermKind::Swiotlb, swiotlb, swiotlb),
         term(
             TermKind::CrashKernel,
@@ -215,6 +240,7 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
         ),
         term(TermKind::HugePages, input.cmdline.hugepages, 0),
         term(TermKind::Copies, input.user_space.copies, 0),
+        term(TermKind::NativeScratch, native.0, native.1),
         term(TermKind::Base, base, BASE_LOW),
     ];
     let sum = |value: fn(&Term) -> u64| terms.iter().map(value).fold(0, u64::saturating_add);
@@ -226,6 +252,19 @@ pub fn report(input: &HeadroomInput<'_>) -> Result<HeadroomReport, OutOfMemory> 
         has_high,
         terms,
     })
+}
+
+/// Returns sizes of the scratch areas for a kernel with this image that has KHO of its own, on a machine with
+/// `ram_bytes` of RAM in `nodes` nodes: twice what that kernel reserves early itself, as by default, without what is
+/// handed over.
+pub fn native_scratch(image: &ImageNeeds, ram_bytes: u64, nodes: u32) -> NativeScratch {
+    let structs = ram_bytes.div_ceil(MEMMAP_SHARE);
+    let hashes = ram_bytes.div_ceil(HASHES_SHARE);
+    NativeScratch::twice(
+        image.copied_bytes(),
+        structs.saturating_add(hashes),
+        structs.div_ceil(u64::from(nodes.max(1))),
+    )
 }
 
 impl HeadroomReport {

@@ -45,7 +45,7 @@
 //!     payload: PayloadNeeds { state: 16 << 10, blobs: &[5 * MIB] },
 //!     landing: &[],
 //!     cmdline: b"root=/dev/vda1",
-//!     user_space: UserSpace { cpus: 4, copies: 0 },
+//!     user_space: UserSpace { cpus: 4, ..UserSpace::default() },
 //!     limits: Limits { max_entries: 96, max_payload_segments: 13, load_limit: 1024 * MIB },
 //! };
 //! let plan = plan(&request)?;

@@ -378,7 +378,9 @@ pub fn parse_size_bytes(text: &[u8]) -> Result<u64, SizeError> {
     Ok(bytes)
 }
 
-/// The size given by the last `kho_scratch=` on a kernel command line, if any.
+/// The size given by the last `kho_scratch=` on a kernel command line, if any. A kernel with KHO of its own has an option
+/// of that name, too, whose values have another form ([`NativeScratch`](crate::headroom::NativeScratch)): they do not
+/// count here, as this one does not count there.
 ///
 /// # Errors
 ///
@@ -386,8 +388,11 @@ pub fn parse_size_bytes(text: &[u8]) -> Result<u64, SizeError> {
 pub fn size_from_cmdline(cmdline: &[u8]) -> Result<Option<u64>, SizeError> {
     let mut found = None;
     for (name, value) in crate::headroom::params(cmdline) {
-        if crate::headroom::same_name(name, SCRATCH_OPTION.as_bytes()) {
-            found = Some(value.unwrap_or(b""));
+        let value = value.unwrap_or(b"");
+        if crate::headroom::same_name(name, SCRATCH_OPTION.as_bytes())
+            && !crate::headroom::NativeScratch::is_native(value)
+        {
+            found = Some(value);
         }
     }
     found.map(parse_size_bytes).transpose()

@@ -21,6 +21,7 @@ mod rings;
 mod speed;
 mod system;
 mod tree;
+mod unify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,6 +86,8 @@ enum Tool {
     },
     /// Do random operations to a directory, the same for the same numbers.
     Churn(churn::Arguments),
+    /// Make a unified kernel image.
+    Unify(unify::Arguments),
     /// Rename a file by renameat2(2).
     Rename {
         /// An existing destination is an error.
@@ -247,6 +250,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Bytes { len, seed } => tree::bytes(len, seed),
         Tool::HashTree { dir, verbose, same } => tree::print_hash(&dir, verbose, same),
         Tool::Churn(arguments) => churn::run(&arguments),
+        Tool::Unify(arguments) => unify::unify(&arguments.out, &arguments.sections),
         Tool::Rename {
             noreplace,
             exchange,

@@ -63,7 +63,7 @@ mod tests {
             assert!(page.contains(&format!("## kho {}\n", verb.get_name())));
         }
         assert!(page.starts_with("before\n") && page.ends_with("\nafter"));
-        assert!(page.contains("Usage: kho load [OPTIONS] <KERNEL>"));
+        assert!(page.contains("Usage: kho load [OPTIONS] [KERNEL]"));
         assert_eq!(fill("nothing"), "nothing");
     }
 

@@ -11,7 +11,6 @@ use crate::armed;
 use crate::arrived::Arrived;
 use crate::exit::Fail;
 use crate::handover::early;
-use crate::handover::initrd;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
 use crate::handover::places;
@@ -48,9 +47,10 @@ pub fn run(
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
-    initrd::report(args, out);
+    files.report(args, out);
+    next.native.report(out);
     let release = next.image.release().unwrap_or("unknown").to_owned();
-    let plain_line = next::plain_line(args, &session.root, next.image.header().cmdline_max)?;
+    let plain_line = files.plain_line(args, &session.root, next.image.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {
         out.warn(&warning);
     }
@@ -85,7 +85,7 @@ pub fn run(
         release,
         initrd: next.initrd.is_some(),
         reuse_cmdline: args.reuse_cmdline,
-        command_line: args.command_line.clone(),
+        command_line: files.base_line(args),
         append: args.append.clone(),
         scratch: args.scratch.clone(),
         max_ranges: args.max_ranges,
@@ -101,7 +101,7 @@ pub fn run(
     armed::disarm(session)?;
     let config = early::config_file(&args.kernel, &armed.release, &session.root);
     armed::copies(
-        &args.kernel,
+        &files.kernel,
         &armed.release,
         next.initrd,
         config.as_deref(),

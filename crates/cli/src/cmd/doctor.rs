@@ -2,13 +2,14 @@
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine::refuse;
+use crate::handover::native;
 use crate::output::{self, Output};
 use crate::session::Session;
 use kho::headroom::{self, CmdlineMemory, HeadroomInput, UserSpace};
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
-use kho_kexec::sys::facts::host::online_cpus;
+use kho_kexec::sys::facts::host::{KernelId, online_cpus};
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
@@ -25,6 +26,9 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let mut findings = doctor::examine(&session.root);
     // Where the map or the command line cannot be read there is a finding about that already.
     findings.extend(estimate(session).ok());
+    if let Ok(kernel) = KernelId::read(&session.root) {
+        findings.push(native::finding(&kernel.release, &session.root));
+    }
     let list = findings.as_slice();
     let ready = doctor::worst(list) < Severity::Block;
     let doc: Vec<_> = list
@@ -89,6 +93,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         user_space: UserSpace {
             cpus: online_cpus(&session.root),
             copies: 0,
+            native_nodes: None,
         },
     })
     .or_status(Status::Failed)?;

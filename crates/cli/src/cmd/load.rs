@@ -2,10 +2,11 @@
 
 use crate::args;
 use crate::armed;
+use crate::entries;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine;
 use crate::handover::next::Files;
-use crate::handover::{compat, content, initrd, load};
+use crate::handover::{compat, content, load};
 use crate::keepd;
 use crate::loaded;
 use crate::module;
@@ -22,15 +23,16 @@ use kho_kexec::sys::facts::kexec::KexecState;
 /// As [`load::run`].
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
+    let next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
     if args.arm {
-        let initrd = initrd::read(&initrd::of(&args.next))?;
-        compat::check_early(&args.next.compat, initrd.as_deref(), out)?;
-        return super::arm::run(&args.next, args.on_failure, session, out);
+        let files = Files::read(&next)?;
+        compat::check_early(&next.compat, files.initrd.as_deref(), out)?;
+        return super::arm::run(&next, args.on_failure, session, out);
     }
     if args.verify {
-        content::verify(session, args.next.forget_arrived, out)?;
+        content::verify(session, next.forget_arrived, out)?;
     }
-    load_now(&args.next, session, out)
+    load_now(&next, session, out)
 }
 
 /// Runs `kho reboot`.
@@ -40,11 +42,12 @@ pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail
 /// As `kho load` and `kho exec`.
 pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
+    let next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
     // What is wrong with the files is said first.
-    Files::read(&args.next)?.parse(&args.next, &session.root, true)?;
+    Files::read(&next)?.parse(&next, &session.root, true)?;
     machine::refuse(&doctor::examine(&session.root))?;
     loaded::require_can_tell(session)?;
-    load_now(&args.next, session, out)?;
+    load_now(&next, session, out)?;
     super::exec::go(false, session, out)
 }
 

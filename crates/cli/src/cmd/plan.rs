@@ -1,8 +1,8 @@
 //! `kho plan`: shows what a load would do.
 
 use crate::args;
+use crate::entries;
 use crate::exit::{Fail, Status};
-use crate::handover::initrd;
 use crate::handover::memory;
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
@@ -27,11 +27,13 @@ const MAP: (usize, usize) = (12, 64);
 ///
 /// The same as `kho load` would have; nothing is changed.
 pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail> {
-    let files = Files::read(&args.next)?;
-    let arrived = session.carried(args.next.forget_arrived)?;
-    let next = files.parse(&args.next, &session.root, arrived.is_none())?;
-    initrd::report(&args.next, out);
-    let (keep, changes) = keepd::for_handover(session, args.next.forget_arrived)?;
+    let wanted = entries::resolve(&args.choice, &args.next, &session.root, out)?;
+    let files = Files::read(&wanted)?;
+    let arrived = session.carried(wanted.forget_arrived)?;
+    let next = files.parse(&wanted, &session.root, arrived.is_none())?;
+    files.report(&wanted, out);
+    next.native.report(out);
+    let (keep, changes) = keepd::for_handover(session, wanted.forget_arrived)?;
     keepd::report(&changes, out);
     for left in &changes.left_out {
         out.warn(&format!("{left}, as of now"));
@@ -41,7 +43,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
         &keep,
         arrived,
         &next,
-        &args.next,
+        &wanted,
         module::outgoing_part(session, arrived, out)?,
     )?;
     let plan = inputs.plan(&RangeSet::new())?;
@@ -119,6 +121,8 @@ fn to_json(inputs: &Inputs<'_>, plan: &Plan) -> Value {
             "need_below_4g": plan.headroom.need_low,
             "free_below_4g": plan.headroom.free_low,
         },
+        "native_kho_on": inputs.next.native.nodes.is_some(),
+        "native_kho_added": inputs.next.native.add,
         "command_line": String::from_utf8_lossy(&inputs.next.cmdline.line),
     })
 }

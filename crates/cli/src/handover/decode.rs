@@ -16,12 +16,12 @@ pub(super) const BOOTCONFIG: &[u8] = b"#BOOTCONFIG\n";
 
 /// Whether there is a decoder for the format.
 pub fn knows(format: Compression) -> bool {
-    use Compression::{Gzip, Lz4Legacy, Lzma, Xz, Zstd};
-    matches!(format, Gzip | Zstd | Xz | Lzma | Lz4Legacy)
+    use Compression::{Bzip2, Gzip, Lz4Legacy, Lzma, Xz, Zstd};
+    matches!(format, Bzip2 | Gzip | Zstd | Xz | Lzma | Lz4Legacy)
 }
 
 /// Returns a decoder for the stream at the start of `left`, which it takes the stream from; `None` for a format that has
-/// no decoder here (bzip2, lzo).
+/// no decoder here (lzo).
 ///
 /// # Errors
 ///
@@ -44,6 +44,7 @@ pub fn reader<'l>(format: Compression, left: &'l mut &[u8]) -> Result<Option<Box
             kib(WINDOW),
             None,
         )?),
+        Compression::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(left)),
         Compression::Lz4Legacy => Box::new(Lz4::new(left)),
         _ => return Ok(None),
     }))

@@ -5,6 +5,8 @@ use crate::exit::{Fail, Status};
 use kho_kexec::carrier::{EARLY_RANGES, KernelConfig, early_ranges};
 use kho_kexec::sys::facts::host::release_version;
 use kho_kexec::sys::root::{LISTING_LIMIT, Root};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Number of early reservations, and advice if a plan needs more.
@@ -34,12 +36,23 @@ pub fn config_file(kernel: &Path, release: &str, root: &Root) -> Option<PathBuf>
 
 /// Returns the configuration of a kernel; `None` if it is not found.
 pub fn config(kernel: &Path, release: Option<&str>, root: &Root) -> Option<KernelConfig> {
-    use std::io::Read;
-    let path = config_file(kernel, release?, root)?;
+    let release = release?;
+    let text = match config_file(kernel, release, root) {
+        Some(path) => read(File::open(path).ok()?)?,
+        // The running kernel shows its own (CONFIG_IKCONFIG_PROC).
+        None if root.attribute("proc/sys/kernel/osrelease").ok()? == release => {
+            let file = File::open(root.path("proc/config.gz")).ok()?;
+            read(flate2::read::GzDecoder::new(file))?
+        }
+        None => return None,
+    };
+    Some(KernelConfig::parse(&text))
+}
+
+fn read(from: impl Read) -> Option<String> {
     let mut text = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
-    file.take(LISTING_LIMIT).read_to_end(&mut text).ok()?;
-    Some(KernelConfig::parse(&String::from_utf8_lossy(&text)))
+    from.take(LISTING_LIMIT).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Decides the number of early reservations: the number that the kernel of this release takes beside a memory map of
@@ -141,6 +154,20 @@ mod tests {
             path
         };
         assert_eq!(config(&kernel, Some(RELEASE), &root), None);
+        put("proc/config.gz");
+        std::fs::create_dir_all(dir.path().join("proc/sys/kernel")).unwrap();
+        let file = File::create(dir.path().join("proc/config.gz")).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, b"CONFIG_KEXEC_HANDOVER=y\n").unwrap();
+        packed.finish().unwrap();
+        for (running, native) in [
+            ("6.1.0", None),
+            (RELEASE, Some(kho_kexec::carrier::NativeKho::OnDemand)),
+        ] {
+            std::fs::write(dir.path().join("proc/sys/kernel/osrelease"), running).unwrap();
+            let found = config(&kernel, Some(RELEASE), &root);
+            assert_eq!(found.map(|config| config.native_kho()), native);
+        }
         for path in [
             format!("lib/modules/{RELEASE}/config"),
             format!("boot/config-{RELEASE}"),

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 /// `init/initramfs.c`, 5.10 to 7.3), and boot loaders join files so.
 const ALIGN: usize = 4;
 
-/// Returns the files that `args` mean: those that were named, else the one that belongs to the kernel, if it exists.
+/// Returns the files that `args` mean: those that were named, else the one that belongs to the kernel, if it exists. A
+/// unified kernel image has its own.
 pub fn of(args: &args::Next) -> Vec<PathBuf> {
     if args.no_initrd || !args.initrd.is_empty() {
         return args.initrd.clone();
@@ -78,17 +79,34 @@ pub fn report(args: &args::Next, out: Output) {
 pub fn read(paths: &[PathBuf]) -> Result<Option<Vec<u8>>, Fail> {
     let mut joined: Option<Vec<u8>> = None;
     for path in paths {
-        let mut bytes = one(path)?;
-        joined = Some(match joined {
-            None => bytes,
-            Some(mut before) => {
-                before.resize(before.len().next_multiple_of(ALIGN), 0);
-                before.append(&mut bytes);
-                before
-            }
-        });
+        let bytes = one(path)?;
+        join(&mut joined, bytes);
     }
     Ok(joined)
+}
+
+/// Checks and joins the parts of the initrd in a unified kernel image; `None` without parts.
+///
+/// # Errors
+///
+/// [`Status::BadInitrd`], which names the image.
+pub fn of_parts(image: &Path, parts: &[&[u8]]) -> Result<Option<Vec<u8>>, Fail> {
+    let mut joined: Option<Vec<u8>> = None;
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        check(image, part)?;
+        join(&mut joined, part.to_vec());
+    }
+    Ok(joined)
+}
+
+fn join(joined: &mut Option<Vec<u8>>, mut bytes: Vec<u8>) {
+    match joined {
+        None => *joined = Some(bytes),
+        Some(before) => {
+            before.resize(before.len().next_multiple_of(ALIGN), 0);
+            before.append(&mut bytes);
+        }
+    }
 }
 
 fn one(path: &Path) -> Result<Vec<u8>, Fail> {
@@ -99,34 +117,35 @@ fn one(path: &Path) -> Result<Vec<u8>, Fail> {
         )
         .fix("name the initrd that belongs to the kernel, as in /boot/initrd.img-*")
     })?;
-    image::check_initrd(&bytes).map_err(|err| {
+    check(path, &bytes)?;
+    Ok(bytes)
+}
+
+fn check(path: &Path, bytes: &[u8]) -> Result<(), Fail> {
+    image::check_initrd(bytes).map(drop).map_err(|err| {
         Fail::new(
             Status::BadInitrd,
             format!("{}: {}", shown::path(path), chain(&err)),
         )
-    })?;
-    Ok(bytes)
+    })
 }
 
-/// Returns the files as one open file, for `kexec_file_load`, which takes one.
+/// Returns bytes as an open file, for `kexec_file_load`.
 ///
 /// # Errors
 ///
-/// As [`read`], and [`Status::Failed`] if there is no memory for it.
-pub fn open(paths: &[PathBuf]) -> Result<Option<File>, Fail> {
-    let Some(bytes) = read(paths)? else {
-        return Ok(None);
-    };
-    let joined = || -> std::io::Result<File> {
+/// [`Status::Failed`] if there is no memory for it.
+pub fn open(name: &str, bytes: &[u8]) -> Result<File, Fail> {
+    let file = || -> std::io::Result<File> {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::memfd_create("initrd", flags)?);
-        file.write_all(&bytes)?;
+        let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+        file.write_all(bytes)?;
         Ok(file)
     };
-    joined().map(Some).map_err(|err| {
+    file().map_err(|err| {
         Fail::new(
             Status::Failed,
-            format!("cannot hold the initrd in memory: {err}"),
+            format!("cannot hold the {name} in memory: {err}"),
         )
     })
 }
@@ -191,8 +210,13 @@ mod tests {
         assert_eq!(read(std::slice::from_ref(&a)).unwrap().unwrap(), first);
         assert_eq!(read(&[]).unwrap(), None);
         let size = |file: File| file.metadata().unwrap().len();
-        let opened = open(&[a.clone(), b.clone()]).unwrap().unwrap();
+        let opened = open("initrd", &joined).unwrap();
         assert_eq!(size(opened), joined.len() as u64);
+        let parts = of_parts(Path::new("x.efi"), &[&first, b"", &archive(b"main")]);
+        assert_eq!(parts.unwrap(), Some(joined));
+        assert_eq!(of_parts(Path::new("x.efi"), &[b""]).unwrap(), None);
+        let fail = of_parts(Path::new("x.efi"), &[&first, b"no initrd"]).unwrap_err();
+        assert!(fail.what.contains("x.efi"), "{}", fail.what);
         // Each of them has to be there and to be an initrd.
         for paths in [
             [dir.path().join("none"), b.clone()],

@@ -13,7 +13,6 @@ use super::content::Item;
 use super::describe::Tree;
 use super::enter::Way;
 use super::fresh;
-use super::initrd;
 use super::memory::{self, Room};
 use super::next::{Files, Next};
 use super::placed::Placed;
@@ -99,7 +98,8 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
-    initrd::report(args, out);
+    files.report(args, out);
+    next.native.report(out);
 
     let gathered = gather(args, arrived, &next, session, out)?;
     let (unpacked, way) = next.kernel(args, &session.root)?;

@@ -3,26 +3,42 @@
 use super::early;
 use super::enter::{self, Way};
 use super::initrd;
+use super::native::{self, Native};
 use super::unpacked;
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::output::Output;
 use crate::shown;
+use kho::PhysAddr;
+use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho_kexec::assemble::{self, AssembleError};
 use kho_kexec::carrier::KernelConfig;
 use kho_kexec::cmdline::{self, CommandLine};
 use kho_kexec::image::{self, Image, Vmlinux};
-use kho_kexec::sys::facts::host::CpuFlags;
+use kho_kexec::sys::facts::host::{CpuFlags, memory_nodes};
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::root::Root;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// The files as read. [`Files::parse`] checks them.
 pub struct Files {
     kernel_path: PathBuf,
-    kernel: Vec<u8>,
+    /// The kernel: a file, or a part of a unified kernel image.
+    pub kernel: Vec<u8>,
     /// The initrd, if there is one.
     pub initrd: Option<Vec<u8>>,
+    unified: Option<Unified>,
+}
+
+/// Facts about a unified kernel image.
+struct Unified {
+    /// Its command line.
+    line: Option<Vec<u8>>,
+    /// Whether the initrd is its own.
+    initrd: bool,
 }
 
 /// The next kernel, checked.
@@ -43,6 +59,8 @@ pub struct Next<'a> {
     pub unpacked: u64,
     /// The command line with the arrival program in it.
     pub cmdline: CommandLine,
+    /// Decision about the kernel's own KHO; its argument is part of the command line.
+    pub native: Native,
     /// Whether the running kernel uses five-level paging.
     pub five_level: bool,
     /// Scratch size that this command's line, or the running kernel's line, asks for.
@@ -54,14 +72,104 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`Status::BadImage`], [`Status::BadInitrd`].
+    /// [`Status::BadImage`], [`Status::BadInitrd`]; [`Status::Usage`] if a profile is asked for and the kernel has none.
     pub fn read(args: &args::Next) -> Result<Self, Fail> {
-        let kernel = image::read(&args.kernel).map_err(|err| bad_image(args, &err))?;
+        let file = image::read(&args.kernel).map_err(|err| bad_image(args, &err))?;
+        let path = || shown::path(&args.kernel);
+        let uki = image::unified(&file, args.profile.unwrap_or(0)).map_err(|err| {
+            Fail::new(Status::BadImage, format!("{}: {err}", path()))
+                .fix("make the image again, or copy it again; --profile N chooses a profile")
+        })?;
+        let Some(uki) = uki else {
+            if args.profile.is_some() {
+                let what = format!("--profile: {} is no unified kernel image", path());
+                return Err(Fail::new(Status::Usage, what).fix("leave --profile out"));
+            }
+            return Ok(Self {
+                kernel_path: args.kernel.clone(),
+                kernel: file,
+                initrd: initrd::read(&initrd::of(args))?,
+                unified: None,
+            });
+        };
+        let named = args.no_initrd || !args.initrd.is_empty();
+        let initrd = match named {
+            true => initrd::read(&args.initrd)?,
+            false => initrd::of_parts(&args.kernel, &uki.initrd)?,
+        };
         Ok(Self {
             kernel_path: args.kernel.clone(),
-            kernel,
-            initrd: initrd::read(&initrd::of(args))?,
+            kernel: uki.linux.to_vec(),
+            unified: Some(Unified {
+                line: uki.cmdline.map(<[u8]>::to_vec),
+                initrd: !named && initrd.is_some(),
+            }),
+            initrd,
         })
+    }
+
+    /// Reports the parts that nobody named.
+    pub fn report(&self, args: &args::Next, out: Output) {
+        let Some(unified) = &self.unified else {
+            return initrd::report(args, out);
+        };
+        let own = match (unified.initrd, self.own_line(args).is_some()) {
+            (true, true) => "initrd and command line",
+            (true, false) => "initrd",
+            (false, true) => "command line",
+            (false, false) => return,
+        };
+        out.remark(&format!(
+            "{} is a unified kernel image; {own} are its own",
+            shown::path(&self.kernel_path)
+        ));
+    }
+
+    /// Returns the command line of a unified kernel image, if the arguments ask for no other.
+    fn own_line(&self, args: &args::Next) -> Option<&[u8]> {
+        let asked = args.command_line.is_some() || args.reuse_cmdline;
+        let line = self.unified.as_ref()?.line.as_deref();
+        line.filter(|_| !asked)
+    }
+
+    /// Returns the command line without `--append`, if it is not to be the running kernel's.
+    pub fn base_line(&self, args: &args::Next) -> Option<OsString> {
+        let own = || Some(OsString::from_vec(self.own_line(args)?.to_vec()));
+        args.command_line.clone().or_else(own)
+    }
+
+    /// Returns the command line for a kernel that is started without a handover.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BadCommandLine`].
+    pub fn plain_line(&self, args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, Fail> {
+        let running = root
+            .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
+            .or_status(Status::Failed)?;
+        let (base, append) = base_line(args, self.own_line(args), &running)?;
+        Ok(cmdline::build(&base, &append, false, max)
+            .or_status(Status::BadCommandLine)?
+            .line)
+    }
+
+    /// Opens kernel and initrd for `kexec_file_load`, which takes one file of each.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BadImage`], [`Status::Failed`].
+    pub fn open(&self) -> Result<(File, Option<File>), Fail> {
+        let kernel = match &self.unified {
+            // The file itself, whose signature the kernel may look for in its attributes.
+            None => File::open(&self.kernel_path).map_err(|err| {
+                let what = format!("{}: {err}", shown::path(&self.kernel_path));
+                Fail::new(Status::BadImage, what)
+            })?,
+            Some(_) => initrd::open("kernel", &self.kernel)?,
+        };
+        let initrd = self.initrd.as_ref();
+        let initrd = initrd.map(|initrd| initrd::open("initrd", initrd));
+        Ok((kernel, initrd.transpose()?))
     }
 
     /// Checks the files and builds the command line. A scratch size counts on the `first` handover of a chain only.
@@ -79,9 +187,26 @@ impl Files {
         let running = root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
             .or_status(Status::Failed)?;
-        let (base, append) = base_line(args, &running)?;
-        let cmdline = cmdline::build(&base, &append, true, image.header().cmdline_max)
-            .or_status(Status::BadCommandLine)?;
+        let (base, append) = base_line(args, self.own_line(args), &running)?;
+        let max = image.header().cmdline_max;
+        let mut cmdline =
+            cmdline::build(&base, &append, true, max).or_status(Status::BadCommandLine)?;
+        let config = early::config(&self.kernel_path, image.release(), root);
+        let memory = MemInfo::read(root).or_status(Status::Failed)?.total;
+        let native = native::decide(
+            &cmdline.line,
+            native::Facts {
+                release: image.release(),
+                config,
+                image: &self.needs(&*image),
+                ram: memory,
+                nodes: memory_nodes(root),
+            },
+        );
+        if let Some(argument) = &native.add {
+            let with = cmdline.with(argument.as_bytes(), max);
+            cmdline = with.or_status(Status::BadCommandLine)?;
+        }
         let scratch =
             match &args.scratch {
                 _ if !first => None,
@@ -97,14 +222,15 @@ impl Files {
             };
         let way = enter::way(args, &self.kernel, &*image, &cmdline.line, five_level)?;
         Ok(Next {
-            unpacked: self.unpacked(root)?,
-            config: early::config(&self.kernel_path, image.release(), root),
+            unpacked: self.unpacked(memory)?,
+            config,
             image,
             file: &self.kernel,
             way,
             path: shown::path(&self.kernel_path),
             initrd: self.initrd.as_deref(),
             cmdline,
+            native,
             five_level,
             scratch,
         })
@@ -124,11 +250,23 @@ impl Next<'_> {
 }
 
 impl Files {
-    fn unpacked(&self, root: &Root) -> Result<u64, Fail> {
+    /// Returns the needs of image and initrd without what kho puts beside them.
+    fn needs(&self, image: &dyn Image) -> ImageNeeds {
+        ImageNeeds {
+            kernel: KernelNeeds::from(image.header()),
+            initrd: self.initrd.as_ref().map(|initrd| InitrdNeeds {
+                len: initrd.len() as u64,
+                unpacked: 0,
+                max_addr: PhysAddr::new(u64::MAX),
+            }),
+            params_len: kho::PAGE_SIZE,
+        }
+    }
+
+    fn unpacked(&self, memory: u64) -> Result<u64, Fail> {
         let Some(initrd) = &self.initrd else {
             return Ok(0);
         };
-        let memory = MemInfo::read(root).or_status(Status::Failed)?.total;
         unpacked::measure(initrd, memory).map_err(|damage| {
             Fail::new(Status::BadInitrd, damage.to_string())
                 .fix("make it again (update-initramfs -u -k VERSION), or copy it again")
@@ -137,15 +275,21 @@ impl Files {
 }
 
 /// Returns the two parts of the command line before the arrival program is added: its base, and the text of `--append`.
+/// `own` is the line of a unified kernel image.
 ///
 /// # Errors
 ///
 /// [`Status::BadCommandLine`] if `--append` alone is all of the line, and it names no root file system although the
 /// running kernel's line does: the next kernel would not get far, with all that it was handed.
-fn base_line(args: &args::Next, running: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Fail> {
+fn base_line(
+    args: &args::Next,
+    own: Option<&[u8]>,
+    running: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), Fail> {
     let added = args.append.clone().map(OsStringExt::into_vec);
-    let base = match (&args.command_line, args.reuse_cmdline, &added) {
-        (Some(line), _, _) => line.clone().into_vec(),
+    let given = args.command_line.as_ref().map(|line| line.as_bytes());
+    let base = match (given.or(own), args.reuse_cmdline, &added) {
+        (Some(line), _, _) => line.to_vec(),
         (None, true, _) | (None, false, None) => cmdline::reuse(running),
         (None, false, Some(line)) if loses_root(running, line) => {
             return Err(Fail::new(
@@ -162,21 +306,6 @@ fn base_line(args: &args::Next, running: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Fa
 /// Whether the running kernel's line names a root file system and `line` does not.
 pub fn loses_root(running: &[u8], line: &[u8]) -> bool {
     cmdline::value(running, "root").is_some() && cmdline::value(line, "root").is_none()
-}
-
-/// Returns the command line for a kernel that is started without a handover.
-///
-/// # Errors
-///
-/// [`Status::BadCommandLine`].
-pub fn plain_line(args: &args::Next, root: &Root, max: u64) -> Result<Vec<u8>, Fail> {
-    let running = root
-        .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
-        .or_status(Status::Failed)?;
-    let (base, append) = base_line(args, &running)?;
-    Ok(cmdline::build(&base, &append, false, max)
-        .or_status(Status::BadCommandLine)?
-        .line)
 }
 
 /// Returns a warning about a start without a handover (`kexec_file_load`) of a kernel that has to switch five-level
@@ -231,8 +360,17 @@ fn bad_image(args: &args::Next, err: &image::ImageError) -> Fail {
     } else {
         format!("{path}: {why}")
     };
-    Fail::new(Status::BadImage, what)
-        .fix("kho boots x86 bzImages of the 64-bit boot protocol, as in /boot/vmlinuz-*")
+    let fix = match err {
+        image::ImageError::WrongFormat {
+            found: image::Found::Elf { .. },
+        } => {
+            "if it is the vmlinux of a kernel: give the bzImage of the same build (arch/x86/boot/bzImage, /boot/vmlinuz-*)"
+        }
+        _ => {
+            "kho boots x86 bzImages of the 64-bit boot protocol, as in /boot/vmlinuz-*, and unified kernel images with one"
+        }
+    };
+    Fail::new(Status::BadImage, what).fix(fix)
 }
 
 #[cfg(test)]
@@ -247,9 +385,105 @@ mod tests {
             ..args::Next::of_kernel("/boot/vmlinuz-6.12")
         };
         let running = b"BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro quiet\n";
-        let (base, append) = base_line(&args, running)?;
+        let (base, append) = base_line(&args, None, running)?;
         let built = cmdline::build(&base, &append, false, 2047).unwrap();
         Ok(String::from_utf8(built.line).unwrap())
+    }
+
+    #[test]
+    fn a_unified_kernel_image_brings_initrd_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let image = kho_unify::unified(&[
+            (".linux", b"kernel"),
+            (".initrd", b"070701 main"),
+            (".ucode", b"070701 early"),
+            (".profile", b"ID=main"),
+            (".cmdline", b"root=/dev/vda1\n"),
+            (".profile", b"ID=debug"),
+            (".cmdline", b"debug"),
+        ]);
+        let path = put("debian.efi", &image);
+        let args = args::Next::of_kernel(&path);
+        let files = Files::read(&args).unwrap();
+        assert_eq!(files.kernel, b"kernel");
+        assert_eq!(
+            files.initrd.as_deref(),
+            Some(&b"070701 early070701 main"[..])
+        );
+        assert_eq!(files.base_line(&args), Some("root=/dev/vda1".into()));
+        let read = |args: &args::Next| Files::read(args).unwrap();
+        let line = |args: &args::Next| {
+            let own = read(args);
+            let (base, append) = base_line(args, own.own_line(args), b"running root=x").unwrap();
+            String::from_utf8([base, b"|".to_vec(), append].concat()).unwrap()
+        };
+        let of = || args::Next::of_kernel(&path);
+        let append = args::Next {
+            append: Some("quiet".into()),
+            profile: Some(1),
+            ..of()
+        };
+        assert_eq!(line(&append), "debug|quiet");
+        let reuse = args::Next {
+            reuse_cmdline: true,
+            ..of()
+        };
+        assert_eq!(line(&reuse), "running root=x|");
+        // Words of the user take the place of the image's parts.
+        let other = put("initrd", b"070701 other");
+        let named = args::Next {
+            initrd: vec![other],
+            command_line: Some("mine".into()),
+            ..of()
+        };
+        assert_eq!(read(&named).initrd.as_deref(), Some(&b"070701 other"[..]));
+        assert_eq!(line(&named), "mine|");
+        assert_eq!(read(&named).base_line(&named), Some("mine".into()));
+        let none = args::Next {
+            no_initrd: true,
+            ..of()
+        };
+        assert_eq!(read(&none).initrd, None);
+        let (kernel, initrd) = files.open().unwrap();
+        let len = |file: File| file.metadata().unwrap().len();
+        assert_eq!((len(kernel), initrd.map(len)), (6, Some(23)));
+    }
+
+    #[test]
+    fn a_bad_unified_kernel_image_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |bytes: &[u8], profile| {
+            let path = dir.path().join("x.efi");
+            std::fs::write(&path, bytes).unwrap();
+            let args = args::Next {
+                profile,
+                ..args::Next::of_kernel(&path)
+            };
+            match Files::read(&args) {
+                Ok(_) => panic!("not refused"),
+                Err(fail) => {
+                    assert!(fail.what.contains("x.efi"), "{fail}");
+                    (fail.status, fail.to_string())
+                }
+            }
+        };
+        let image = kho_unify::unified(&[(".linux", b"kernel"), (".initrd", b"no initrd")]);
+        assert_eq!(refused(&image, None).0, Status::BadInitrd);
+        let (status, text) = refused(&image, Some(1));
+        assert_eq!(status, Status::BadImage);
+        assert!(
+            text.contains("no profile 1") && text.contains("--profile"),
+            "{text}"
+        );
+        assert_eq!(refused(&image[..600], None).0, Status::BadImage);
+        let (status, text) = refused(b"a kernel", Some(0));
+        assert_eq!(status, Status::Usage);
+        assert!(text.contains("no unified kernel image"), "{text}");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl<'a> Inputs<'a> {
             user_space: UserSpace {
                 cpus: online_cpus(&session.root),
                 copies: copies(&payloads, next.image.release(), session)?,
+                native_nodes: next.native.nodes,
             },
             machine,
             next,

@@ -6,12 +6,13 @@
 //! of it.
 
 use super::decode;
+use super::lzop;
 use kho_kexec::cpio;
 use kho_kexec::image::Compression;
 use std::io::{ErrorKind, Read, Result};
 use thiserror::Error as Failure;
 
-/// Assumed ratio of unpacked to packed bytes, for a format that has no decoder here (bzip2, lzo).
+/// Assumed ratio of unpacked to packed bytes, for a stream that is not decoded.
 const RATIO: u64 = 4;
 
 /// Reason why an initrd would not be unpacked whole.
@@ -112,10 +113,15 @@ fn stream(
 ) -> std::result::Result<Option<(u64, usize)>, Damage> {
     let mut count = Count::default();
     let mut left = bytes;
-    let result = match decode::reader(format, &mut left) {
-        Ok(None) => return Ok(None),
-        Ok(Some(mut decoder)) => count.drain(&mut *decoder, most),
-        Err(err) => Err(err),
+    // Blocks of lzop say how large they are.
+    let result = if format == Compression::Lzo {
+        lzop::measure(&mut left).map(|bytes| count.bytes = bytes)
+    } else {
+        match decode::reader(format, &mut left) {
+            Ok(None) => return Ok(None),
+            Ok(Some(mut decoder)) => count.drain(&mut *decoder, most),
+            Err(err) => Err(err),
+        }
     };
     let damage = |why: String| Damage::Stream {
         format: format.name(),
@@ -298,15 +304,35 @@ mod tests {
             file.extend(BOOTCONFIG);
             assert_eq!(measure(&file, ALL), Ok(unpacked), "{name}");
         }
-        // There is no decoder for these.
-        let bzip2 = [&b"BZh91AY&SY"[..], &[1; 990]].concat();
-        assert_eq!(measure(&bzip2, ALL), Ok(4000));
+    }
+
+    #[test]
+    fn bzip2_and_lzop_are_measured_too() {
+        let archive = archive_of(2 << 20);
+        let mut packed = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        packed.write_all(&archive).unwrap();
+        for (name, packed) in [
+            ("bzip2", packed.finish().unwrap()),
+            ("lzo", lzop::tests::lzop(&archive)),
+        ] {
+            let len = archive.len() as u64;
+            assert_eq!(measure(&packed, ALL), Ok(len), "{name}");
+            let mut joined = packed.clone();
+            joined.extend(gzip(&archive));
+            assert_eq!(measure(&joined, ALL), Ok(2 * len), "{name}");
+            match measure(&packed[..packed.len() - 9], ALL) {
+                Err(Damage::Stream { format, at: 0, .. }) => assert_eq!(format, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let garbage = [&b"BZh91AY&SY"[..], &[1; 990]].concat();
+        assert!(matches!(measure(&garbage, ALL), Err(Damage::Stream { .. })));
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_measured_or_refused(
-            magic in proptest::sample::select(vec![&b""[..], b"070701", b"\x1f\x8b\x08\0", b"\xfd7zXZ\0", b"\x5d\0\0\x80\0", b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"]),
+            magic in proptest::sample::select(vec![&b""[..], b"070701", b"BZh91AY&SY", b"\x1f\x8b\x08\0", b"\xfd7zXZ\0", b"\x5d\0\0\x80\0", b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"]),
             bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
         ) {
             let _ = measure(&[magic, &bytes].concat(), 1 << 20);

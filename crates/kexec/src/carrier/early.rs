@@ -28,11 +28,25 @@ const E820_BESIDES: usize = 5;
 /// Largest `CONFIG_NODES_SHIFT` on x86 (`arch/x86/Kconfig`).
 const MAX_NODES_SHIFT: u32 = 10;
 
-/// Facts in a kernel's configuration that decide about the size of the tables.
+/// Facts in a kernel's configuration that decide about a handover to that kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
     /// `MAX_NUMNODES`, from 1 to 1024.
     nodes: usize,
+    /// The kernel's own KHO.
+    native: NativeKho,
+}
+
+/// Kexec HandOver that a kernel has of its own, by its configuration (`kernel/liveupdate/Kconfig`, 7.3; before 6.19
+/// `kernel/Kconfig.kexec`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NativeKho {
+    /// Not built in.
+    Absent,
+    /// Built in, and on if the command line says so: `CONFIG_KEXEC_HANDOVER`.
+    OnDemand,
+    /// Built in, and on unless the command line says otherwise: `CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT`.
+    OnByDefault,
 }
 
 impl KernelConfig {
@@ -42,13 +56,24 @@ impl KernelConfig {
             let of = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());
             text.lines().find_map(of)
         };
-        let numa = value("CONFIG_NUMA").as_deref() == Some("y");
+        let yes = |name: &str| value(name).as_deref() == Some("y");
+        let numa = yes("CONFIG_NUMA");
         let shift = value("CONFIG_NODES_SHIFT")
             .and_then(|shift| shift.trim().parse::<u32>().ok())
             .filter(|shift| numa && *shift <= MAX_NODES_SHIFT);
         Self {
             nodes: 1 << shift.unwrap_or(0),
+            native: match yes("CONFIG_KEXEC_HANDOVER") {
+                false => NativeKho::Absent,
+                true if yes("CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT") => NativeKho::OnByDefault,
+                true => NativeKho::OnDemand,
+            },
         }
+    }
+
+    /// Returns the Kexec HandOver that the kernel has of its own.
+    pub fn native_kho(&self) -> NativeKho {
+        self.native
     }
 }
 
@@ -109,6 +134,27 @@ mod tests {
             }
         }
         assert_eq!(early_ranges(None, None, 12), 38);
+    }
+
+    #[test]
+    fn the_kernels_own_kho_is_found() {
+        const DEFAULT: &str = "CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y\n";
+        const BUILT: &str = "CONFIG_KEXEC_HANDOVER=y\n";
+        for (text, native) in [
+            (String::new(), NativeKho::Absent),
+            (DEFAULT.to_owned(), NativeKho::Absent),
+            (
+                "# CONFIG_KEXEC_HANDOVER is not set\n".to_owned(),
+                NativeKho::Absent,
+            ),
+            (
+                format!("{BUILT}# CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT is not set\n"),
+                NativeKho::OnDemand,
+            ),
+            (format!("{BUILT}{DEFAULT}"), NativeKho::OnByDefault),
+        ] {
+            assert_eq!(KernelConfig::parse(&text).native_kho(), native, "{text}");
+        }
     }
 
     #[test]

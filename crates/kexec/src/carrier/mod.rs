@@ -48,7 +48,7 @@ use thiserror::Error;
 
 use crate::bootparam::{EfiFacts, MemoryMapEntry};
 
-pub use early::{EARLY_RANGES, KernelConfig, early_ranges};
+pub use early::{EARLY_RANGES, KernelConfig, NativeKho, early_ranges};
 pub use setup_data::{MAX_NODES, SetupDataCarrier, node_type};
 
 /// Contents of a handover, and facts for early boot, that the next kernel gets.

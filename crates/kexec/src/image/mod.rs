@@ -7,6 +7,7 @@
 //! | format | accepted |
 //! | --- | --- |
 //! | bzImage with a 64-bit entry, boot protocol 2.12 or later | yes, see [`bzimage`] |
+//! | unified kernel image with such a kernel | taken apart by [`unified`] first |
 //! | everything in [`Found`] | no, named in the error |
 //!
 //! The kernel inside of a bzImage can be laid out beforehand, and entered without the decompressor: [`Vmlinux`].
@@ -17,6 +18,7 @@ mod header;
 mod initrd;
 mod pe;
 mod sniff;
+mod uki;
 mod vmlinux;
 
 use std::fs::File;
@@ -28,6 +30,7 @@ pub use error::{BadField, ImageError};
 pub use header::{Image, ImageHeader};
 pub use initrd::{InitrdError, InitrdKind, check_initrd};
 pub use sniff::{Compression, Found, identify};
+pub use uki::{Uki, UkiError, unified};
 pub use vmlinux::{Packed, Vmlinux, VmlinuxError};
 
 /// A kernel file larger than this is not read. The boot protocol counts the payload in 32-bit units of

@@ -1,4 +1,6 @@
-use kho_kexec::cmdline::{CmdlineError, arguments, build, reuse, starts_arrival, value};
+use kho_kexec::cmdline::{
+    CmdlineError, NATIVE_OFF, arguments, build, reuse, starts_arrival, value,
+};
 use proptest::prelude::*;
 
 fn split(line: &str) -> Vec<(String, Option<String>)> {
@@ -173,6 +175,42 @@ fn the_running_line_is_reused_without_its_loader() {
     assert_eq!(reuse(b"rdinit=/mine a"), b"rdinit=/mine a");
 }
 
+/// The user's own words about the next kernel's KHO stay, also beside ours.
+#[test]
+fn the_argument_against_the_next_kernels_kho_is_for_one_kernel() {
+    let built = build(b"rdinit=/mine quiet -- x", b"", true, 2047).unwrap();
+    let with = built.clone().with(NATIVE_OFF.as_bytes(), 2047).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&with.line),
+        "rdinit=/mine kho=off:by-kho rdinit=/.kho/arrive quiet -- x"
+    );
+    assert_eq!(with.rdinit, built.rdinit);
+    assert_eq!(reuse(&with.line), b"rdinit=/mine quiet -- x");
+    // A copy of the line, in part or with more before it.
+    let copied = [b"BOOT_IMAGE=x kho=on kho_scratch=64M ", &with.line[..]].concat();
+    let again = build(&copied, b"", true, 2047).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&again.line),
+        "BOOT_IMAGE=x kho=on kho_scratch=64M rdinit=/mine rdinit=/.kho/arrive quiet -- x"
+    );
+    assert_eq!(
+        reuse(b"kho=off quiet kho_scratch=1M,2M,3M"),
+        b"kho=off quiet kho_scratch=1M,2M,3M"
+    );
+    let max = u64::try_from(with.line.len()).unwrap();
+    assert!(built.clone().with(NATIVE_OFF.as_bytes(), max).is_ok());
+    assert_eq!(
+        built.with(NATIVE_OFF.as_bytes(), max - 1),
+        Err(CmdlineError::CommandLineTooLong {
+            len: max,
+            ours: 35,
+            max: max - 1
+        })
+    );
+    let plain = build(b"quiet", b"", false, 2047).unwrap();
+    assert_eq!(plain.clone().with(b"kho=off", 2047), Ok(plain));
+}
+
 #[test]
 fn hops_do_not_let_the_line_grow() {
     let mut running = b"BOOT_IMAGE=/vmlinuz root=/dev/vda rdinit=/mine quiet".to_vec();
@@ -208,7 +246,7 @@ fn bad_lines_are_refused() {
     );
     let said = error.to_string();
     assert!(
-        said.contains("the 20 that kho adds for rdinit=/.kho/arrive"),
+        said.contains("the 20 that kho adds (rdinit=/.kho/arrive"),
         "{said}"
     );
     // The user's own stays on the line beside it.

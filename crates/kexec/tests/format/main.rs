@@ -13,4 +13,5 @@ mod cpio;
 mod fixture;
 mod image;
 mod oracle;
+mod uki;
 mod vmlinux;

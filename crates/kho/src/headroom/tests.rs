@@ -119,7 +119,11 @@ fn processors_and_copies_take_memory() {
             scratch: range(32 * MIB, 256 * MIB),
             image: &image(),
             cmdline: &cmdline,
-            user_space: UserSpace { cpus, copies },
+            user_space: UserSpace {
+                cpus,
+                copies,
+                ..UserSpace::default()
+            },
         };
         report(&input).unwrap().need_total
     };
@@ -128,4 +132,51 @@ fn processors_and_copies_take_memory() {
     assert_eq!(need(64, 0), base + 62 * PER_CPU);
     assert_eq!(need(2, 3 * GIB), base + 3 * GIB);
     assert_eq!(need(u32::MAX, u64::MAX), u64::MAX);
+}
+
+#[test]
+fn the_scratch_of_a_kernel_with_its_own_kho_is_counted() {
+    let ram = set([range(MIB, 3 * GIB), range(4 * GIB, 9 * GIB)]);
+    let reserved = set([
+        range(GIB, GIB + 100 * MIB),
+        range(5 * GIB, 5 * GIB + 300 * MIB),
+    ]);
+    let term = |line: &str, native_nodes| {
+        let cmdline = CmdlineMemory::parse(line.as_bytes(), ram.total()).unwrap();
+        let report = report(&HeadroomInput {
+            ram: &ram,
+            reserved: &reserved,
+            scratch: range(32 * MIB, 256 * MIB),
+            image: &image(),
+            cmdline: &cmdline,
+            user_space: UserSpace {
+                native_nodes,
+                ..UserSpace::default()
+            },
+        });
+        term(&report.unwrap(), TermKind::NativeScratch)
+    };
+    assert_eq!(term("kho_scratch=16M,32M,8M", None), (0, 0));
+    assert_eq!(
+        term("kho_scratch=16M,32M,7M", Some(2)),
+        (64 * MIB, 16 * MIB)
+    );
+    // Ours is no size of that kernel's, which then takes its 200 %.
+    let (total, low) = term("kho_scratch=64M", Some(1));
+    assert!(
+        total > 4 * 400 * MIB && low == 400 * MIB,
+        "{total:#x} {low:#x}"
+    );
+    assert_eq!(term("kho_scratch=0%", Some(1)), (0, 0));
+}
+
+#[test]
+fn derived_scratch_of_that_kernel_leaves_out_what_is_handed_over() {
+    let sizes = |low, anywhere, node| NativeScratch::Sizes {
+        low: low * MIB,
+        anywhere: anywhere * MIB,
+        node: node * MIB,
+    };
+    assert_eq!(native_scratch(&image(), 2 * GIB, 2), sizes(204, 76, 32));
+    assert_eq!(native_scratch(&image(), 2 * GIB, 0), sizes(204, 76, 64));
 }

@@ -80,6 +80,10 @@ fn the_last_option_on_the_command_line_counts() {
     );
     assert_eq!(size_from_cmdline(b"kho_scratch"), Err(SizeError::Empty));
     assert_eq!(size_from_cmdline(b"ro -- kho_scratch=1M"), Ok(None));
+    // Those of a kernel with KHO of its own are not ours.
+    let both = b"kho_scratch=64M kho_scratch=16M,32M,8M kho_scratch=200%";
+    assert_eq!(size_from_cmdline(both), Ok(Some(64 << 20)));
+    assert_eq!(size_from_cmdline(b"kho_scratch=1M,2M"), Ok(None));
 }
 
 #[test]

@@ -11,11 +11,21 @@ pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "hop-6.1-6.12-7.3-6.1",
-            "a tree and a blob over three hops, memory filled after each; every kernel is entered directly, at a random address, the last one with nokaslr",
+            "a tree and a blob over three hops, memory filled after each; by a unified kernel image, by the boot loader's \
+             default entry, and by name; every kernel is entered directly, at a random address, the last one with nokaslr",
         )
         .kernels(&["6.1", "6.12", "7.3", "6.1"])
-        .first("keep_tree_and_blob 32\ndirectly")
-        .each("check_tree_and_blob\ntext | kho-guest report text\ndirectly")
+        .first(concat!("keep_tree_and_blob 32
+", include_str!("chain/unified.sh")))
+        .at(
+            1,
+            concat!(
+                "check_tree_and_blob
+text | kho-guest report text
+",
+                include_str!("chain/entry.sh")
+            ),
+        )
         .at(
             2,
             "check_tree_and_blob
@@ -23,7 +33,8 @@ pub fn scenarios() -> Vec<Scenario> {
              KHO_NEXT_CMDLINE=\"$KHO_NEXT_CMDLINE nokaslr\"
              directly",
         )
-        .at(3, &format!("check_tree_and_blob\n[ \"$(text)\" = {LINKED} ]"))
+        .at(3, &format!("check_tree_and_blob
+[ \"$(text)\" = {LINKED} ]"))
         .check(|outcome| {
             let moved = |hop: usize| {
                 let text = outcome.lives.get(hop).and_then(|life| life.values.get("text"));

@@ -26,5 +26,15 @@ pub fn scenarios() -> Vec<Scenario> {
         // The test module would add to the tree.
         .append("kho=on initcall_blacklist=kho_test_init")
         .first(concat!(include_str!("mainline/each.sh"), include_str!("mainline/first.sh"), include_str!("mainline/out.sh"))),
+        Scenario::new(
+            "mainline-large",
+            "a next kernel with KHO of its own sets no memory aside for 400 MiB that it is handed, with kho=on and without",
+        )
+        .kernels(&["6.12", peer::NAME, peer::NAME])
+        .mem_mib(2048)
+        .timeout_s(480)
+        .first(include_str!("mainline/large-first.sh"))
+        .at(1, include_str!("mainline/large-on.sh"))
+        .at(2, include_str!("mainline/large-off.sh")),
     ]
 }

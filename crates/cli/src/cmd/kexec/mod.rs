@@ -6,7 +6,8 @@ use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
 use crate::armed;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::handover::{initrd, load, next};
+use crate::handover::load;
+use crate::handover::next::{self, Files};
 use crate::keepd;
 use crate::list;
 use crate::loaded;
@@ -222,16 +223,23 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
             format!("Unsupported kernel type {}", kind.display()),
         ));
     }
+    // A unified kernel image has an initrd and a command line of its own.
+    let unified = image::read(Path::new(kernel))
+        .is_ok_and(|file| matches!(image::identify(&file), image::Found::Uki { .. }));
+    let bare = !wanted.reuse_cmdline && wanted.append.is_none() && !unified;
     let next = Next {
         initrd: wanted.initrd.iter().map(PathBuf::from).collect(),
         // As kexec(8): what is not named is not there.
-        no_initrd: wanted.initrd.is_empty(),
+        no_initrd: wanted.initrd.is_empty() && !unified,
         reuse_cmdline: wanted.reuse_cmdline,
-        command_line: (!wanted.reuse_cmdline).then(|| wanted.append.clone().unwrap_or_default()),
+        command_line: match bare {
+            true => Some(OsString::new()),
+            false => wanted.append.clone().filter(|_| !wanted.reuse_cmdline),
+        },
         append: wanted.append.clone().filter(|_| wanted.reuse_cmdline),
         ..Next::of_kernel(kernel)
     };
-    if !wanted.reuse_cmdline && wanted.append.is_none() {
+    if bare {
         let running = session
             .root
             .bytes("proc/cmdline", kho_kexec::sys::root::ATTRIBUTE_LIMIT)
@@ -277,27 +285,18 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
         ));
     }
     out.remark("kexec: -s: nothing is kept, so this is a plain kexec");
-    let bytes = image::read(&next.kernel).map_err(|err| {
+    let files = Files::read(next)?;
+    let parsed = image::parse(&files.kernel).map_err(|err| {
         Refusal(
             FAILED,
             format!("{}: {}", next.kernel.display(), chain(&err)),
         )
     })?;
-    let parsed = image::parse(&bytes).map_err(|err| {
-        Refusal(
-            FAILED,
-            format!("{}: {}", next.kernel.display(), chain(&err)),
-        )
-    })?;
-    let line = next::plain_line(next, &session.root, parsed.header().cmdline_max)?;
+    let line = files.plain_line(next, &session.root, parsed.header().cmdline_max)?;
     if let Some(warning) = next::plain_warning(&*parsed, &line, &session.root)? {
         out.warn(&warning);
     }
-    let open = |path: &Path| {
-        File::open(path).map_err(|err| Refusal(FAILED, format!("{}: {err}", path.display())))
-    };
-    let kernel = open(&next.kernel)?;
-    let initrd = initrd::open(&next.initrd)?;
+    let (kernel, initrd) = files.open()?;
     session.state.clear_loaded()?;
     armed::disarm(session)?;
     session

@@ -83,20 +83,28 @@ pub fn cmdline(root: &Root) -> Result<String, FactError> {
 /// Returns the number of processors that are online (`Documentation/ABI/testing/sysfs-devices-system-cpu`); 1 if the
 /// kernel does not say.
 pub fn online_cpus(root: &Root) -> u32 {
-    let text = root.attribute("sys/devices/system/cpu/online");
-    text.map_or(1, |text| count_cpus(&text)).max(1)
+    listed(root, "sys/devices/system/cpu/online")
 }
 
-/// Counts the processors of a list such as `0-3,8`. A part that is neither a number nor a range counts as none.
-fn count_cpus(list: &str) -> u32 {
-    let count = |part: &str| -> Option<u32> {
+/// Returns the number of NUMA nodes that have memory (`Documentation/ABI/stable/sysfs-devices-node`); 1 if the kernel does
+/// not say.
+pub fn memory_nodes(root: &Root) -> u32 {
+    listed(root, "sys/devices/system/node/has_memory")
+}
+
+fn listed(root: &Root, path: &str) -> u32 {
+    let text = root.attribute(path);
+    text.map_or(1, |text| count(&text)).max(1)
+}
+
+/// Counts the numbers of a list such as `0-3,8`. A part that is neither a number nor a range counts as none.
+fn count(list: &str) -> u32 {
+    let one = |part: &str| -> Option<u32> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
         last.checked_sub(first)?.checked_add(1)
     };
-    list.split(',')
-        .filter_map(count)
-        .fold(0, u32::saturating_add)
+    list.split(',').filter_map(one).fold(0, u32::saturating_add)
 }
 
 /// The flags of the first CPU.
@@ -292,12 +300,15 @@ mod tests {
             ("", 0),
             ("3-1,x,0-4294967295", 0),
         ] {
-            assert_eq!(count_cpus(list), count, "{list}");
+            assert_eq!(super::count(list), count, "{list}");
         }
         let f = Fixture::new();
         assert_eq!(online_cpus(&f.root()), 1);
         f.put("sys/devices/system/cpu/online", "0-63\n");
         assert_eq!(online_cpus(&f.root()), 64);
+        assert_eq!(memory_nodes(&f.root()), 1);
+        f.put("sys/devices/system/node/has_memory", "0,2-3\n");
+        assert_eq!(memory_nodes(&f.root()), 3);
     }
 
     #[test]
