@@ -62,7 +62,7 @@ pub fn passing<E>(
 ) -> Result<(Hash, u64), E> {
     let groups = groups(total);
     let helpers = helpers(groups);
-    let mut memory = vec![0; GROUP * groups.min(3 * helpers + 2)];
+    let mut memory = vec![0; GROUP * groups.min(2 * helpers + 2)];
     let memory = memory.chunks_mut(GROUP).map(|group| vec![group]);
     run(total, memory.collect(), true, helpers, make)
 }
