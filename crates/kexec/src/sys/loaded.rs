@@ -221,9 +221,11 @@ fn image_pointer(root: &Root) -> Result<u64, String> {
 }
 
 /// Returns the address of a symbol of the kernel itself: from the kernel's own table, or, if that cannot be read, from
-/// `/proc/kallsyms`.
+/// `/proc/kallsyms`. An administrator who hides addresses from everyone (`kernel.kptr_restrict=2`) hides them from kho.
 fn symbol(root: &Root, name: &str) -> Result<u64, String> {
-    let packed = Kcore::open(root).ok();
+    let hidden = root.number("proc/sys/kernel/kptr_restrict");
+    let shown = !hidden.is_ok_and(|level| level > 1);
+    let packed = Kcore::open(root).ok().filter(|_| shown);
     if let Some(address) = packed.and_then(|kcore| symbols::find(&kcore, name)) {
         return Ok(address);
     }
