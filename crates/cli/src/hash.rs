@@ -412,7 +412,7 @@ mod tests {
         9 * GROUP + 4097,
     ];
 
-    /// Whatever the memory is cut into, and however many threads there are; and the memory has the stream.
+    /// The hash is that of one thread, for every length, every cut of the memory and every number of threads.
     #[test]
     fn it_is_the_hash_that_one_thread_finds() {
         let all = bytes(9 * GROUP + 4097);
