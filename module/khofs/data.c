@@ -6,6 +6,7 @@
  * cgroup, as hugetlbfs does it (mm/hugetlb.c), because they stay when the process and its cgroup are gone. Besides
  * the page cache's reference each has one that khofs holds until the page goes back to the system.
  */
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -30,7 +31,7 @@ int khofs_enter(void)
 
 /*
  * The same with a folio or a mapping's invalidate lock held, which somebody else may wait for between enter and exit: does
- * not wait for a freeze that is waiting for them.
+ * not wait for a freeze that is waiting for them. -EBUSY also while the phase is being entered.
  */
 static int enter_locked(void)
 {
@@ -47,11 +48,32 @@ void khofs_exit(void)
 	percpu_up_read(&gate);
 }
 
-/* Waits for everybody who is between enter and exit. */
+/* A page of zeros, which is mapped where a hole is read in the active phase. Nobody writes to it. */
+static struct page *zeros;
+
+int khofs_data_init(void)
+{
+	zeros = alloc_page(GFP_KERNEL | __GFP_ZERO);
+	return zeros ? 0 : -ENOMEM;
+}
+
+void khofs_data_exit(void)
+{
+	__free_page(zeros);
+}
+
+/*
+ * Waits for everybody who is between enter and exit, and at the end of the phase for faults that are mapping zeros: who enters
+ * then finds all of them in page tables.
+ */
 void khofs_c_freeze(bool frozen)
 {
 	percpu_down_write(&gate);
 	WRITE_ONCE(khofs_frozen, frozen);
+	if (!frozen) {
+		lock_page(zeros);
+		unlock_page(zeros);
+	}
 	percpu_up_write(&gate);
 	if (!frozen)
 		wake_up_all(&khofs_thawed);
@@ -200,16 +222,34 @@ static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 	return good ? min_t(size_t, len, ((first + good) << PAGE_SHIFT) - offset) : 0;
 }
 
-/* What lock_page_at() says of a folio that is new: the gate is still held; its pages are not zero. */
-#define GROWN 1UL
-#define STALE 2UL
+/*
+ * New memory for a hole, between enter and exit: see khofs_rs_grow(). Whoever has the zeros mapped that stood for holes of this
+ * file in an active phase looks again.
+ */
+s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean)
+{
+	struct khofs_inode *info = khofs_i(inode);
+
+	if (READ_ONCE(info->zeros)) {
+		unmap_mapping_range(inode->i_mapping, 0, 0, 0);
+		/* Only now: others who fill a hole meanwhile must not be done before. */
+		WRITE_ONCE(info->zeros, false);
+	}
+	return khofs_rs_grow(khofs_id(inode->i_sb), info->file, inode, index, want, clean);
+}
+
+/* The state of a write: it is between enter and exit; its folio is new; that folio's pages are not zero. */
+#define INSIDE 1UL
+#define GROWN 2UL
+#define STALE 4UL
 
 /*
- * The same, locked, and a hole is filled: with zeros, or, if @grown is given, with a folio that is not uptodate, which the
- * caller writes to, zeroing the rest, before it leaves the gate.
+ * The same, locked, and a hole is filled: with zeros, or, for a write (@state is given), with a folio that is not uptodate,
+ * which the caller writes to, zeroing the rest, before it leaves the gate. A write waits for the gate, for which its inode's
+ * lock is in order, and stays inside when it entered.
  */
 static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want,
-				 unsigned long *grown)
+				 unsigned long *state)
 {
 	struct page *page;
 	bool clean;
@@ -227,20 +267,27 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 			put_page(page);
 			continue;
 		}
-		if (enter_locked())
-			return ERR_PTR(-EBUSY);
-		pfn = khofs_rs_grow(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index, want, &clean);
+		if (!state || !(*state & INSIDE)) {
+			int error = state ? khofs_enter() : enter_locked();
+
+			if (error)
+				return ERR_PTR(error);
+		}
+		if (state)
+			*state |= INSIDE;
+		pfn = khofs_grow(inode, index, want, &clean);
 		if (pfn >= 0) {
 			page = pfn_to_page(pfn);
 			folio_set_dirty(page_folio(page));
 			get_page(page);
-			if (grown) {
-				*grown = GROWN | (clean ? 0 : STALE);
+			if (state) {
+				*state |= GROWN | (clean ? 0 : STALE);
 				return page;
 			}
 			khofs_fill_folio(page_folio(page), clean);
 		}
-		khofs_exit();
+		if (!state)
+			khofs_exit();
 		if (pfn == -EEXIST)
 			continue;
 		return pfn < 0 ? ERR_PTR(pfn) : page;
@@ -249,68 +296,73 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 
 /* Writing */
 
-/* *@fsdata is what end() has to know of the folio. Nothing between them faults on user memory. */
+/* *@fsdata is the state of the write. Nothing between begin and end faults on user memory. */
 static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep, void **fsdata)
 {
-	unsigned long grown = 0;
-	loff_t end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
+	unsigned long state = 0;
+	/* i_rwsem is held, so nobody else changes the size. */
+	loff_t size = i_size_read(inode), end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
 	struct khofs_want want = {
-		.pages = DIV_ROUND_UP(max(end, i_size_read(inode)), PAGE_SIZE),
+		.pages = DIV_ROUND_UP(max(end, size), PAGE_SIZE),
 		.first = pos >> PAGE_SHIFT,
 		.end = DIV_ROUND_UP(end, PAGE_SIZE),
 	};
-	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, &grown);
+	struct page *page;
 	struct folio *folio;
 	size_t offset, here;
+	int error;
 
-	if (IS_ERR(page))
-		return PTR_ERR(page);
+	/* A write that makes the file larger enters before it has a folio, with which it must not wait. */
+	if (pos + len > size) {
+		error = khofs_enter();
+		if (error)
+			return error;
+		state = INSIDE;
+	}
+	page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, &state);
+	error = PTR_ERR_OR_ZERO(page);
+	if (error)
+		goto leave;
 	folio = page_folio(page);
 	offset = offset_in_folio(folio, pos);
 	/* The caller writes no further than to the end of the folio. A new one is good. */
 	here = min_t(size_t, len, folio_size(folio) - offset);
-	if (!grown && good_bytes(folio, offset, here) < here) {
+	if (!(state & GROWN) && good_bytes(folio, offset, here) < here) {
 		folio_unlock(folio);
 		folio_put(folio);
-		return -EIO;
+		error = -EIO;
+		goto leave;
 	}
 	*pagep = page;
-	*fsdata = (void *)grown;
+	*fsdata = (void *)state;
 	return 0;
+leave:
+	if (state & INSIDE)
+		khofs_exit();
+	return error;
 }
 
 static int end(struct inode *inode, loff_t pos, unsigned int copied, struct folio *folio, void *fsdata)
 {
-	unsigned long grown = (unsigned long)fsdata;
+	unsigned long state = (unsigned long)fsdata;
 	loff_t last = pos + copied;
-	int result = copied;
 
-	if (grown & STALE) {
+	if (state & STALE) {
 		size_t offset = offset_in_folio(folio, pos);
 
 		zero(folio, 0, offset);
 		zero(folio, offset + copied, folio_size(folio));
 	}
-	if (grown)
+	if (state & GROWN)
 		folio_mark_uptodate(folio);
-	/* i_rwsem is held, so nobody else changes the size. */
-	if (copied && last > inode->i_size) {
-		int error = grown ? 0 : enter_locked();
-
-		if (error) {
-			result = error;
-		} else {
-			i_size_write(inode, last);
-			if (!grown)
-				khofs_exit();
-		}
-	}
-	if (grown)
+	if (copied && last > inode->i_size)
+		i_size_write(inode, last);
+	if (state & INSIDE)
 		khofs_exit();
 	folio_mark_dirty(folio);
 	folio_unlock(folio);
 	folio_put(folio);
-	return result;
+	return copied;
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
@@ -477,6 +529,56 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 /* Mappings */
 
+/*
+ * In the active phase, the zeros that a hole reads as, locked: -EBUSY when it is no hole any more, or not in the active phase. A
+ * shared mapping that may write could write to them without asking, because khofs has no page_mkwrite().
+ */
+static struct page *lock_zeros(struct inode *inode, pgoff_t index)
+{
+	struct page *page;
+
+	WRITE_ONCE(khofs_i(inode)->zeros, true);
+	lock_page(zeros);
+	page = find_get_page(inode->i_mapping, index);
+	if (!page && READ_ONCE(khofs_frozen)) {
+		get_page(zeros);
+		return zeros;
+	}
+	unlock_page(zeros);
+	if (page)
+		put_page(page);
+	return ERR_PTR(-EBUSY);
+}
+
+/*
+ * Waits for the end of the active phase without the lock of the address space, as handle_userfault() of fs/userfaultfd.c does it:
+ * otherwise who changes a mapping of this process waits too, and behind that who reads about it in /proc. A process that touched
+ * the hole itself handles signals meanwhile. The kernel on its behalf comes back now and then, and looks whether it may.
+ */
+static vm_fault_t wait_for_thaw(struct vm_fault *vmf)
+{
+	const unsigned int user = FAULT_FLAG_USER | FAULT_FLAG_INTERRUPTIBLE;
+	struct file *file;
+
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+	file = get_file(vmf->vma->vm_file);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	release_fault_lock(vmf);
+#else
+	mmap_read_unlock(vmf->vma->vm_mm);
+#endif
+	/* While the phase is being entered, until it is. */
+	if (!khofs_enter())
+		khofs_exit();
+	if ((vmf->flags & user) == user)
+		(void)wait_event_interruptible(khofs_thawed, !READ_ONCE(khofs_frozen));
+	else
+		(void)wait_event_killable_timeout(khofs_thawed, !READ_ONCE(khofs_frozen), HZ / 10);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
+
 static vm_fault_t fault(struct vm_fault *vmf)
 {
 	struct inode *inode = file_inode(vmf->vma->vm_file);
@@ -494,20 +596,23 @@ static vm_fault_t fault(struct vm_fault *vmf)
 			page = ERR_PTR(-EFAULT);
 		else
 			page = lock_page_at(inode, vmf->pgoff, &want, NULL);
+		if (PTR_ERR(page) == -EBUSY && !(vmf->vma->vm_flags & VM_SHARED))
+			page = lock_zeros(inode, vmf->pgoff);
 		filemap_invalidate_unlock_shared(mapping);
 		if (!IS_ERR(page)) {
 			khofs_note_failure(page_folio(page));
 			vmf->page = page;
 			return VM_FAULT_LOCKED;
 		}
-		/*
-		 * A hole in the active phase: a write into it would be lost, so it does not take place. While the phase is
-		 * entered this comes back here until it is.
-		 */
-		if (PTR_ERR(page) == -EBUSY)
-			cond_resched();
-		if (PTR_ERR(page) != -EBUSY || wait_event_killable(khofs_thawed, !READ_ONCE(khofs_frozen)))
+		if (PTR_ERR(page) != -EBUSY)
 			return VM_FAULT_SIGBUS;
+		/* A hole in the active phase: a write into it would be lost, so it does not take place. */
+		if (vmf->flags & FAULT_FLAG_ALLOW_RETRY)
+			return wait_for_thaw(vmf);
+		/* Who cannot wait without the lock (some callers of get_user_pages()) gets an error once the phase is entered. */
+		if (READ_ONCE(khofs_frozen))
+			return VM_FAULT_SIGBUS;
+		cond_resched();
 	}
 }
 

@@ -20,12 +20,14 @@
 
 /*
  * An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet; @write_end is
- * where the write(2) under way will end (by the inode's lock).
+ * where the write(2) under way will end (by the inode's lock); @zeros says that zeros may be mapped in the place of holes, which
+ * is set in the active phase only.
  */
 struct khofs_inode {
 	void *file;
 	unsigned long lazy;
 	loff_t write_end;
+	bool zeros;
 	struct inode vfs;
 };
 
@@ -82,6 +84,8 @@ extern wait_queue_head_t khofs_thawed;
 extern bool khofs_frozen;
 int khofs_enter(void);
 void khofs_exit(void);
+int khofs_data_init(void);
+void khofs_data_exit(void);
 
 extern const struct address_space_operations khofs_aops;
 extern const struct file_operations khofs_file_operations;
@@ -95,6 +99,7 @@ extern const struct xattr_handler * const khofs_xattr_handlers[];
  * in an earlier kernel. The caller keeps truncation away or copes with it.
  */
 struct page *khofs_get_page(struct inode *inode, pgoff_t index);
+s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean);
 /* Zeros, unless it is @clean, and ready for use. */
 void khofs_fill_folio(struct folio *folio, bool clean);
 /* Before a file grows to @size or is written from there on, with i_rwsem. */
@@ -109,6 +114,15 @@ void khofs_note_failure(struct folio *folio);
 void khofs_collapse(struct inode *inode, pgoff_t index);
 ssize_t khofs_large_show(char *buf);
 ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
+
+/* Only in the build for tests: waits at a step in the middle of something, see super.c. */
+#ifdef KHO_FAULTS
+void khofs_wait_here(const char *step);
+#else
+static inline void khofs_wait_here(const char *step)
+{
+}
+#endif
 
 /* Rust: module */
 int khofs_rs_init(void);

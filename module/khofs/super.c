@@ -77,25 +77,21 @@ void kho_c_relax(void)
 
 #ifdef KHO_FAULTS
 /*
- * Only in the build for tests: who comes to the step that `wait_at` names ("fill", "release") waits there until it names
- * none; `waits` says that somebody does.
+ * Only in the build for tests: who comes to the step that `wait_at` names ("fill", "release", "allocate") waits there until it
+ * names none; `waits` says that somebody does.
  */
 static char wait_at[16];
 module_param_string(wait_at, wait_at, sizeof(wait_at), 0600);
 static bool waits;
 module_param(waits, bool, 0400);
 
-static void wait_here(const char *step)
+void khofs_wait_here(const char *step)
 {
 	while (sysfs_streq(wait_at, step)) {
 		WRITE_ONCE(waits, true);
 		msleep(10);
 	}
 	WRITE_ONCE(waits, false);
-}
-#else
-static inline void wait_here(const char *step)
-{
 }
 #endif
 
@@ -255,6 +251,7 @@ static struct inode *new_khofs_inode(struct super_block *sb)
 	info->file = NULL;
 	info->lazy = 0;
 	info->write_end = 0;
+	info->zeros = false;
 	return &info->vfs;
 }
 
@@ -326,7 +323,7 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	/* So that not every write looks for an attribute with capabilities that it would have to remove. */
 	sb->s_flags |= SB_NOSEC;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
-	wait_here("fill");
+	khofs_wait_here("fill");
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
 	if (!error)
 		mod_delayed_work(workers, &bringer, 5 * HZ);
@@ -353,7 +350,7 @@ int khofs_c_drop_super(struct super_block *sb)
 	cancel_delayed_work_sync(&bringer);
 	WRITE_ONCE(bringer_waits, false);
 	if (atomic_read(&sb->s_active) == 1) {
-		wait_here("release");
+		khofs_wait_here("release");
 		deactivate_super(sb);
 	} else {
 		error = -EBUSY;
@@ -548,6 +545,10 @@ static int __init khofs_init(void)
 				   SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, init_once);
 	if (!inodes)
 		return error;
+	error = khofs_data_init();
+	if (error)
+		goto no_data;
+	error = -ENOMEM;
 	workers = alloc_workqueue("khofs", WQ_UNBOUND, 0);
 	if (!workers)
 		goto no_workers;
@@ -580,6 +581,8 @@ no_kobj:
 no_producer:
 	destroy_workqueue(workers);
 no_workers:
+	khofs_data_exit();
+no_data:
 	kmem_cache_destroy(inodes);
 	return error;
 }
@@ -594,6 +597,7 @@ static void __exit khofs_finish(void)
 	cancel_delayed_work_sync(&reaper);
 	khofs_rs_exit();
 	destroy_workqueue(workers);
+	khofs_data_exit();
 	rcu_barrier();
 	kmem_cache_destroy(inodes);
 }

@@ -95,6 +95,12 @@ pub enum Tool {
         /// Page, counted from 0.
         page: usize,
     },
+    /// Read each page of a file through a private mapping, which is read only, and say `reading`; then again and again,
+    /// until each page begins with something else than zeros.
+    Follow {
+        /// File.
+        file: PathBuf,
+    },
     /// Touch each page of a file and print how many KiB of it are mapped by huge pages.
     Huge {
         /// File.
@@ -196,6 +202,16 @@ pub fn run(tool: &Tool) -> Result<()> {
         Tool::Touch { file, page } => {
             let map = Map::of(file, MapFlags::SHARED)?;
             println!("{}", map.page(*page)?.load(Ordering::Relaxed) & 0xff);
+            Ok(())
+        }
+        Tool::Follow { file } => {
+            let map = Map::of(file, MapFlags::PRIVATE)?;
+            map.touch(false);
+            println!("reading");
+            std::io::stdout().flush()?;
+            while map.counters().any(|page| page.load(Ordering::Relaxed) == 0) {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
             Ok(())
         }
         Tool::Cut { file, seed, steps } => cut(file, *seed, *steps),
