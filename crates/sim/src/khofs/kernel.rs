@@ -25,8 +25,8 @@ pub struct Pages {
     pub reaping: bool,
     /// Whether the kernel had no pages or no page-cache entry for khofs, or khofs gave a page back by itself.
     pub short: bool,
-    /// Number of entries after which the page cache once has no memory for the next entry; `None` if it has memory for
-    /// all.
+    /// Number of entries of the page cache, and of claims, after which there once is no memory for the next; `None` if
+    /// there is memory for all.
     pub entries: Option<u64>,
 }
 
@@ -148,7 +148,10 @@ impl System for Kernel {
     }
 
     fn claim(range: PhysRange) -> Result<(), Errno> {
-        store(|s| s.claim(range, Failed::Taken))
+        match known(Pages::is_out_of_entries) {
+            true => Err(ENOMEM),
+            false => store(|s| s.claim(range, Failed::Taken)),
+        }
     }
 
     fn reap_later() {

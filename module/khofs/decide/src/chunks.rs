@@ -327,6 +327,12 @@ impl Chunks {
         }
     }
 
+    /// Whether the pages of the chunk of `pfn` are one folio.
+    pub fn is_folded(&self, pfn: u64) -> bool {
+        let chunk = self.slot(pfn).and_then(|slot| self.chunk(slot));
+        chunk.is_some_and(|chunk| chunk.folded)
+    }
+
     /// Number of folios of `owner` that are in use.
     pub fn folios(&self, owner: u32) -> u64 {
         let folios = self.slots.iter().filter(|c| c.owner == owner && c.folded);

@@ -3,7 +3,7 @@
 use crate::system::{Cache, Run, System};
 use core::cell::RefCell;
 use kho::{PAGE_SIZE, PhysRange};
-use kho_decide::errno::{EBUSY, EEXIST, Errno};
+use kho_decide::errno::{EBUSY, EEXIST, ENOMEM, Errno};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
@@ -22,6 +22,12 @@ pub struct Machine {
     pub large: bool,
     /// Pages that arrived and are unclaimed.
     pub arrived: BTreeSet<u64>,
+    /// Number of claims that fail for lack of memory, from the next one on.
+    pub no_claims: u64,
+    /// Number of pages or folios for which the page cache has no memory, from the next one on.
+    pub no_entries: u64,
+    /// Page that has another holder from the time on when the page cache has no memory.
+    pub holder: Option<u64>,
     /// Whether memory is going to be given back.
     pub reaping: bool,
 }
@@ -98,6 +104,10 @@ impl System for Fake {
     fn claim(range: PhysRange) -> Result<(), Errno> {
         let first = range.start().get() / PAGE_SIZE;
         with(|machine| {
+            if machine.no_claims > 0 {
+                machine.no_claims -= 1;
+                return Err(ENOMEM);
+            }
             let mut all = first..first + range.pages();
             match all.all(|pfn| machine.arrived.remove(&pfn)) {
                 true => Ok(()),
@@ -123,8 +133,20 @@ impl Cache for &Pages {
         let mut map = self.map.borrow_mut();
         let folio = with(|machine| machine.folios.contains(&(pfn & !511)));
         let count = if folio { 512 } else { 1 };
+        assert!(!folio || pfn.is_multiple_of(512), "{pfn} is in a folio");
         if (index..index + count).any(|index| map.contains_key(&index)) {
             return Err(EEXIST);
+        }
+        let short = with(|machine| {
+            let short = machine.no_entries > 0;
+            if short {
+                machine.no_entries -= 1;
+                machine.held.extend(machine.holder.take());
+            }
+            short
+        });
+        if short {
+            return Err(ENOMEM);
         }
         map.extend((index..index + count).zip(pfn..pfn + count));
         Ok(())

@@ -257,7 +257,15 @@ impl<S: System> State<S> {
                 // First whatever may lack memory.
                 self.chunks.add(id, pfn, 0, false, false)?;
                 self.instance(id)?.unclaimed.remove(part)?;
-                S::claim(part).map_err(|_| EIO)?;
+                if let Err(error) = S::claim(part) {
+                    if error != ENOMEM {
+                        return Err(EIO);
+                    }
+                    // Nothing was claimed, and the next attempt may succeed. There is room for what was taken out just
+                    // now.
+                    self.instance(id)?.unclaimed.insert(part)?;
+                    return Err(ENOMEM);
+                }
                 self.chunks.add(id, pfn, count, false, false)?;
             }
         }
@@ -326,24 +334,40 @@ impl<S: System> State<S> {
     }
 
     /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio.
-    /// False if the extent is no whole chunk, or cannot become a folio now.
+    /// False if the extent is no whole chunk, or cannot become a folio now: its pages are single ones then.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if the pages are still a folio, after an attempt for which the page cache had no memory.
     fn bring_folio(&mut self, id: u32, inode: impl Cache, extent: Extent) -> Result<bool, Errno> {
         let whole = extent.count == PAGES && extent.pfn.is_multiple_of(PAGES);
         let aligned = extent.index.is_multiple_of(PAGES);
-        let wanted = whole && aligned && self.instance(id)?.huge != Huge::Never;
-        if !wanted || !S::large() || !S::fold(extent.pfn) {
-            return Ok(false);
-        }
-        if let Err(error) = inode.insert(extent.index, extent.pfn, false) {
-            // Nobody could get hold of it: it was in no page cache.
-            if !S::unfold(extent.pfn) {
-                self.chunks.set_folded(extent.pfn, true);
-                return Err(error);
+        let wanted = whole && aligned && S::large() && self.instance(id)?.huge != Huge::Never;
+        if !self.chunks.is_folded(extent.pfn) {
+            if !wanted || !S::fold(extent.pfn) {
+                return Ok(false);
             }
-            return Ok(false);
+            self.chunks.set_folded(extent.pfn, true);
+        } else if !wanted {
+            return self.unfolded(extent.pfn).then_some(false).ok_or(ENOMEM);
         }
-        self.chunks.set_folded(extent.pfn, true);
-        Ok(true)
+        match inode.insert(extent.index, extent.pfn, false) {
+            Ok(()) => Ok(true),
+            // It was in no page cache, but somebody who walks over all pages may hold it.
+            Err(error) => self.unfolded(extent.pfn).then_some(false).ok_or(error),
+        }
+    }
+
+    /// Whether the pages of the chunk of `pfn`, which are in no file, are single ones. Splits a folio.
+    fn unfolded(&mut self, pfn: u64) -> bool {
+        let base = pfn & !PAGES.saturating_sub(1);
+        if self.chunks.is_folded(base) {
+            if !S::unfold(base) {
+                return false;
+            }
+            self.chunks.set_folded(base, false);
+        }
+        true
     }
 
     /// Discards the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more.
@@ -378,8 +402,18 @@ impl<S: System> State<S> {
         if self.claim(id, extent).is_err() {
             return;
         }
-        for pfn in extent.pfn..extent.pfn.saturating_add(extent.count) {
-            self.give(pfn);
+        let end = extent.pfn.saturating_add(extent.count);
+        let mut pfn = extent.pfn;
+        while pfn < end {
+            let next = (pfn | PAGES.saturating_sub(1)).saturating_add(1);
+            let here = pfn..next.min(end);
+            if self.chunks.is_folded(pfn) && here == (next.saturating_sub(PAGES)..next) {
+                self.give_all(pfn);
+            } else if self.unfolded(pfn) {
+                here.for_each(|pfn| self.give(pfn));
+            }
+            // Otherwise somebody holds the folio of which this is a part: it stays in use until the next hop.
+            pfn = next;
         }
         if self.chunks.has_spare() {
             S::reap_later();
@@ -609,6 +643,79 @@ mod tests {
         with(|machine| machine.arrived.clear());
         assert_eq!(state.bring(id, &mut content, &file, 0), Err(EIO));
         assert!(content.lazy.has(0) && file.map.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_claim_without_memory_can_be_made_again() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(&mut state, id, &[(0, 9000, 4), (600, 9010, 1)]);
+        with(|machine| machine.no_claims = 2);
+        for _ in 0..2 {
+            assert_eq!(state.bring(id, &mut content, &file, 0), Err(ENOMEM));
+            assert!(file.map.borrow().is_empty());
+        }
+        assert_eq!(state.bring(id, &mut content, &file, 0), Ok(4));
+        assert_eq!(state.bring(id, &mut content, &file, 600), Ok(1));
+    }
+
+    /// Brings a folio for which the page cache has no memory, and which somebody holds just then.
+    fn held_folio(state: &mut State<Fake>, id: u32, file: &Pages) -> Content {
+        with(|machine| {
+            (machine.large, machine.folios) = (true, Default::default());
+            (machine.no_entries, machine.holder) = (1, Some(9300));
+        });
+        state.instance(id).unwrap().huge = Huge::Advise;
+        let mut content = arrived(state, id, &[(512, 9216, 512)]);
+        assert_eq!(state.bring(id, &mut content, file, 600), Err(ENOMEM));
+        assert_eq!(content.lazy.pages(), 512);
+        content
+    }
+
+    #[test]
+    fn a_folio_that_could_not_be_brought_is_brought_later() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = held_folio(&mut state, id, &file);
+        // It is a folio already.
+        assert_eq!(state.bring(id, &mut content, &file, 600), Ok(512));
+        assert_eq!((file.map.borrow().len(), state.chunks.folios(id)), (512, 1));
+    }
+
+    #[test]
+    fn a_folio_that_could_not_be_brought_comes_apart_for_pages() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = held_folio(&mut state, id, &file);
+        state.instance(id).unwrap().huge = Huge::Never;
+        assert_eq!(state.bring(id, &mut content, &file, 600), Err(ENOMEM));
+        with(|machine| machine.held.clear());
+        assert_eq!(state.bring(id, &mut content, &file, 600), Ok(512));
+        assert_eq!((file.map.borrow().len(), state.chunks.folios(id)), (512, 0));
+        assert!(with(|machine| machine.folios.is_empty()));
+    }
+
+    #[test]
+    fn a_folio_that_could_not_be_brought_is_given_back() {
+        for end in [1024, 700] {
+            let (mut state, id) = live(0);
+            let file = Pages::default();
+            let mut content = held_folio(&mut state, id, &file);
+            // As a whole although it is held, in part only when it is not.
+            if end != 1024 {
+                with(|machine| machine.held.clear());
+            }
+            state.forget(id, &mut content, &file, 0, end).unwrap();
+            let folios = with(|machine| machine.folios.len());
+            assert_eq!(folios, usize::from(end == 1024));
+            assert_eq!(state.chunks.totals(id), (512, end - 512));
+        }
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = held_folio(&mut state, id, &file);
+        state.forget(id, &mut content, &file, 0, 700).unwrap();
+        // No page of a folio is given back by itself.
+        assert_eq!(state.chunks.totals(id), (512, 0));
     }
 
     #[test]
