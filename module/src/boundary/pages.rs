@@ -227,7 +227,12 @@ impl Reserved {
                 return Err(EBUSY);
             }
         }
-        self.set = self.set.subtract(wanted)?;
+        let mut ranges = wanted.iter();
+        match (ranges.next(), ranges.next()) {
+            // Claims of one chunk after the other: not a copy of all that is left for each.
+            (Some(range), None) => self.set.remove(range)?,
+            _ => self.set = self.set.subtract(wanted)?,
+        }
         Ok(())
     }
 }
