@@ -15,6 +15,7 @@ use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_decide::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
+use kho_decide::lend;
 use kho_decide::pages::Runs;
 use kho_decide::session::Session;
 use kho_decide::system::Failed;
@@ -495,13 +496,13 @@ extern "C" fn kho_rs_release(addr: u64, len: u64) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_alloc_pages(count: usize) -> u64 {
-    let lent = STORE.lock().lend(count);
+    let lent = lend::lend::<Linux>(count);
     lent.map_or(0, |range| range.start().get() / PAGE_SIZE)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_take_pages(count: usize) -> u64 {
-    let taken = STORE.lock().give_away(count);
+    let taken = lend::give_away::<Linux>(count);
     taken.map_or(0, |range| range.start().get() / PAGE_SIZE)
 }
 

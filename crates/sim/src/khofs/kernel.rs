@@ -5,6 +5,7 @@ use crate::module::machine::{Sim, store, with};
 use kho::abi::{COMPATIBLE, MEM};
 use kho::{PAGE_SIZE, PhysRange};
 use kho_decide::errno::{EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use kho_decide::lend;
 use kho_decide::pages::{pfns, range_of};
 use kho_decide::session::Session;
 use kho_decide::system::Failed;
@@ -100,7 +101,7 @@ impl System for Kernel {
 
     fn take_pages(count: u64) -> Option<u64> {
         let count = usize::try_from(count).ok()?;
-        let taken = store(|s| s.give_away(count)).ok();
+        let taken = lend::give_away::<Sim>(count).ok();
         known(|pages| pages.short |= taken.is_none());
         taken.map(|range| pfns(range).start)
     }
@@ -170,7 +171,7 @@ impl Block {
     /// No memory.
     pub fn with(bytes: &[u8]) -> Result<Self, Errno> {
         let count = bytes.len().div_ceil(4096);
-        let range = store(|s| s.lend(count))?;
+        let range = lend::lend::<Sim>(count)?;
         let to = PhysRange::new(range.start(), bytes.len() as u64).map_err(|_| ENOMEM)?;
         with(|m| m.store(to, bytes));
         Ok(Self(range))

@@ -12,6 +12,12 @@ use std::vec::Vec;
 pub struct Machine {
     /// First page frames of the blocks that the system has, of 2 MiB each; the last one first.
     pub blocks: Vec<u64>,
+    /// Page frames of the single pages that the system has besides; the last one first.
+    pub singles: Vec<u64>,
+    /// Number of times that the system was asked for so many contiguous pages and did not have them.
+    pub lacked: BTreeMap<u64, u64>,
+    /// Whether the lock of the state is held, so that others wait.
+    pub is_locked: bool,
     /// Page frames of the pages that went back to the system.
     pub put: BTreeSet<u64>,
     /// Folios, by their first page frame.
@@ -63,8 +69,18 @@ impl System for Fake {
     }
 
     fn take_pages(count: u64) -> Option<u64> {
-        let whole = count == 512;
-        with(|machine| whole.then(|| machine.blocks.pop()).flatten())
+        with(|machine| {
+            assert!(!machine.is_locked, "somebody waits for it");
+            let taken = match count {
+                512 => machine.blocks.pop(),
+                1 => machine.singles.pop(),
+                _ => None,
+            };
+            if taken.is_none() && count > 1 {
+                *machine.lacked.entry(count).or_default() += 1;
+            }
+            taken
+        })
     }
 
     fn put_page(pfn: u64) {

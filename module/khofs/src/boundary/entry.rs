@@ -4,7 +4,7 @@
 //! their length, inodes and superblocks stay during the call, a file is the one of its inode.
 
 use super::handover::Context;
-use super::system::State;
+use super::system::{Linux, State};
 use super::vfs::{File, Inode, Super};
 use crate::pages;
 use crate::state::STATE;
@@ -20,6 +20,7 @@ use khofs_decide::content::Content;
 use khofs_decide::options::{Huge, Options};
 use khofs_decide::pages::Want;
 use khofs_decide::state::Body;
+use khofs_decide::supply::Supply;
 use khofs_decide::system::Cache;
 use khofs_decide::xattr::{self, Attribute};
 
@@ -379,12 +380,14 @@ unsafe extern "C" fn khofs_rs_grow(
     let inode = unsafe { Inode::new(inode) };
     // SAFETY: a variable.
     let want = unsafe { want.read() };
-    // SAFETY: its file.
-    let page = unsafe {
-        with(file, |state, content| {
-            state.grow(id, content, inode?, index, want)
-        })
-    };
+    let page = Supply::serve::<Linux, _>(|supply| {
+        // SAFETY: its file.
+        unsafe {
+            with(file, |state, content| {
+                state.grow(id, content, inode?, index, want, supply)
+            })
+        }
+    });
     number(page.map(|page| {
         // SAFETY: a variable.
         unsafe { clean.write(page.clean) };
