@@ -20,13 +20,6 @@
 
 #include "glue.h"
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
-#include <linux/pgalloc_tag.h>
-#else
-/* No allocation tags before 6.10. */
-static inline void clear_page_tag_ref(struct page *page) { }
-#endif
-
 /* Memory, locks, log */
 
 #ifdef KHO_FAULTS
@@ -154,11 +147,15 @@ void kho_c_set_page_private(u64 pfn, unsigned long value)
 	set_page_private(pfn_to_page(pfn), value);
 }
 
+/*
+ * Pages that nobody allocated have no allocation tag (CONFIG_MEM_ALLOC_PROFILING), which is no matter when they are freed
+ * (alloc_tag_sub() of include/linux/alloc_tag.h, 6.12 and 7.3): only CONFIG_MEM_ALLOC_PROFILING_DEBUG warns once.
+ * clear_page_tag_ref() would say so, and needs functions that are not exported (page_ext_get()).
+ */
 void kho_c_page_claim(u64 pfn)
 {
 	struct page *page = pfn_to_page(pfn);
 
-	clear_page_tag_ref(page);
 	ClearPageReserved(page);
 	init_page_count(page);
 }
@@ -170,7 +167,6 @@ void kho_c_reserved_free(u64 pfn, u32 order)
 	unsigned long i;
 
 	for (i = 0; i < 1UL << order; i++) {
-		clear_page_tag_ref(page + i);
 		ClearPageReserved(page + i);
 		set_page_count(page + i, 0);
 	}
@@ -211,7 +207,7 @@ int kho_c_alloc_contig(u64 first, u64 end)
 {
 	if (fault())
 		return -ENOMEM;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#ifdef ACR_FLAGS_NONE /* since 6.16 */
 	return alloc_contig_range(first, end, ACR_FLAGS_NONE, GFP_KERNEL | __GFP_NOWARN);
 #else
 	return alloc_contig_range(first, end, MIGRATE_MOVABLE, GFP_KERNEL | __GFP_NOWARN);
