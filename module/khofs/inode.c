@@ -79,7 +79,12 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	inode->i_mapping->a_ops = &khofs_aops;
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
 	mapping_set_unevictable(inode->i_mapping);
-	if (S_ISREG(mode) && khofs_c_large())
+	/*
+	 * Also while there are no folios of 2 MiB: their layout may be verified later. The kernel counts those that leave a mapping
+	 * that is not said to have any, and empties such a file when it is opened for writing (do_dentry_open() of fs/open.c, with
+	 * CONFIG_READ_ONLY_THP_FOR_FS).
+	 */
+	if (S_ISREG(mode))
 		mapping_set_large_folios(inode->i_mapping);
 	/* Neither are the page cache's own nodes charged to who happens to touch a file. */
 	inode->i_mapping->i_pages.xa_flags &= ~XA_FLAGS_ACCOUNT;
