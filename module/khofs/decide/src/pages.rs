@@ -381,7 +381,8 @@ impl<S: System> State<S> {
         true
     }
 
-    /// Discards the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more.
+    /// Discards some of the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more:
+    /// what is in one of the file's parts of 2 MiB, since others wait meanwhile. Returns whether there may be more.
     ///
     /// # Errors
     ///
@@ -393,12 +394,16 @@ impl<S: System> State<S> {
         inode: impl Cache,
         first: u64,
         end: u64,
-    ) -> Result<(), Errno> {
-        while let Some(extent) = content.lazy.take(first, end)? {
+    ) -> Result<bool, Errno> {
+        let Some(next) = content.lazy.next(first).filter(|next| *next < end) else {
+            return Ok(false);
+        };
+        let part = (next | PAGES.saturating_sub(1)).saturating_add(1).min(end);
+        while let Some(extent) = content.lazy.take(next, part)? {
             inode.set_lazy(content.lazy.pages());
             self.discard(id, extent);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Frees pages that arrived and never were in the page cache.
@@ -510,6 +515,18 @@ mod tests {
             with(|machine| machine.is_locked = false);
             result
         })
+    }
+
+    /// Forgets pages of a file, part by part.
+    fn forget(
+        state: &mut State<Fake>,
+        id: u32,
+        content: &mut Content,
+        file: &Pages,
+        first: u64,
+        end: u64,
+    ) {
+        while state.forget(id, content, file, first, end).unwrap() {}
     }
 
     fn used(state: &mut State<Fake>, id: u32) -> u64 {
@@ -739,7 +756,7 @@ mod tests {
             if end != 1024 {
                 with(|machine| machine.held.clear());
             }
-            state.forget(id, &mut content, &file, 0, end).unwrap();
+            forget(&mut state, id, &mut content, &file, 0, end);
             let folios = with(|machine| machine.folios.len());
             assert_eq!(folios, usize::from(end == 1024));
             assert_eq!(state.chunks.totals(id), (512, end - 512));
@@ -747,7 +764,7 @@ mod tests {
         let (mut state, id) = live(0);
         let file = Pages::default();
         let mut content = held_folio(&mut state, id, &file);
-        state.forget(id, &mut content, &file, 0, 700).unwrap();
+        forget(&mut state, id, &mut content, &file, 0, 700);
         // No page of a folio is given back by itself.
         assert_eq!(state.chunks.totals(id), (512, 0));
     }
@@ -774,11 +791,11 @@ mod tests {
         let (mut state, id) = live(0);
         let file = Pages::default();
         let mut content = arrived(&mut state, id, &[(0, 9216, 4), (4, 0, 1), (9, 9727, 1)]);
-        state.forget(id, &mut content, &file, 1, 5).unwrap();
+        forget(&mut state, id, &mut content, &file, 1, 5);
         assert_eq!(used(&mut state, id), 2);
         assert!(content.lazy.has(0) && content.lazy.has(9) && !content.lazy.has(1));
         assert!(state.chunks.is_free(9217) && !state.chunks.is_free(9216));
-        state.forget(id, &mut content, &file, 0, u64::MAX).unwrap();
+        forget(&mut state, id, &mut content, &file, 0, u64::MAX);
         assert_eq!((content.lazy.pages(), used(&mut state, id)), (0, 0));
         // Nothing of the chunk is in use, and it is given back in a while.
         assert!(with(|machine| machine.reaping));
@@ -786,6 +803,19 @@ mod tests {
         assert_eq!(state.take_idle(), None);
         put::<Fake>(&idle);
         with(|machine| assert_eq!(machine.put, [9216, 9217, 9218, 9219, 9727].into()));
+    }
+
+    #[test]
+    fn a_large_file_is_forgotten_part_by_part() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(&mut state, id, &[(100, 9216, 2000)]);
+        let mut left = Vec::new();
+        while state.forget(id, &mut content, &file, 200, 1900).unwrap() {
+            left.push(content.lazy.pages());
+        }
+        assert_eq!(left, [1688, 1176, 664, 300]);
+        assert_eq!(used(&mut state, id), 300);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
+use kho_boundary::relax;
 use kho_decide::errno::{EINVAL, ENOMEM, Errno};
 use kho_decide::text::Text;
 use khofs_decide::account;
@@ -421,12 +422,18 @@ unsafe extern "C" fn khofs_rs_forget(
 ) -> c_int {
     // SAFETY: an inode that stays.
     let inode = unsafe { Inode::new(inode) };
-    // SAFETY: its file.
-    status(unsafe {
-        with(file, |state, content| {
-            state.forget(id, content, inode?, first, last.saturating_add(1))
-        })
-    })
+    loop {
+        // SAFETY: its file.
+        let more = unsafe {
+            with(file, |state, content| {
+                state.forget(id, content, inode?, first, last.saturating_add(1))
+            })
+        };
+        match more {
+            Ok(true) => relax(),
+            result => return status(result.map(|_| ())),
+        }
+    }
 }
 
 #[unsafe(no_mangle)]
