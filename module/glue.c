@@ -12,6 +12,7 @@
 #include <linux/mutex.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 #include <linux/utsname.h>
@@ -26,19 +27,58 @@
 /* Only in the build for tests: after so many allocations none succeeds any more. -1: all may. */
 static int fail_after = -1;
 module_param(fail_after, int, 0600);
+#endif
 
+/*
+ * Taken in ascending order. 0: phase and producers. 1: what arrived, arenas. 2: the sealed tree. 3: none.
+ *
+ * Nothing that is allocated under them may wait for a file system or a device: what frees memory there may be on khofs (a loop
+ * device, swap), which asks for lock 1. Lock 0 is outside of the gate of khofs (khofs/data.c), which freezes in serialize().
+ */
+static struct mutex locks[4] = {
+	__MUTEX_INITIALIZER(locks[0]),
+	__MUTEX_INITIALIZER(locks[1]),
+	__MUTEX_INITIALIZER(locks[2]),
+	__MUTEX_INITIALIZER(locks[3]),
+};
+
+/* What the holder of each could do before, and, for tests, who it is. */
+static unsigned int scopes[4];
+static struct task_struct *holders[4];
+
+void kho_c_lock(u32 which)
+{
+	unsigned int scope = memalloc_noio_save();
+
+	mutex_lock(&locks[which & 3]);
+	scopes[which & 3] = scope;
+	WRITE_ONCE(holders[which & 3], current);
+}
+
+void kho_c_unlock(u32 which)
+{
+	unsigned int scope = scopes[which & 3];
+
+	WRITE_ONCE(holders[which & 3], NULL);
+	mutex_unlock(&locks[which & 3]);
+	memalloc_noio_restore(scope);
+}
+
+/* Whether an allocation fails, in a test, which also finds one that waits for a device while others wait for it. */
 static bool fault(void)
 {
+#ifdef KHO_FAULTS
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(holders); i++)
+		WARN_ON_ONCE(READ_ONCE(holders[i]) == current && !(current->flags & PF_MEMALLOC_NOIO));
 	if (fail_after > 0)
 		fail_after--;
 	return fail_after == 0;
-}
 #else
-static inline bool fault(void)
-{
 	return false;
-}
 #endif
+}
 
 void *kho_c_alloc(size_t size)
 {
@@ -50,24 +90,6 @@ void *kho_c_alloc(size_t size)
 void kho_c_free(void *p)
 {
 	kvfree(p);
-}
-
-/* Taken in ascending order. 0: phase and producers. 1: what arrived, arenas. 2: the sealed tree. 3: none. */
-static struct mutex locks[4] = {
-	__MUTEX_INITIALIZER(locks[0]),
-	__MUTEX_INITIALIZER(locks[1]),
-	__MUTEX_INITIALIZER(locks[2]),
-	__MUTEX_INITIALIZER(locks[3]),
-};
-
-void kho_c_lock(u32 which)
-{
-	mutex_lock(&locks[which & 3]);
-}
-
-void kho_c_unlock(u32 which)
-{
-	mutex_unlock(&locks[which & 3]);
 }
 
 void kho_c_log(u32 level, const char *text, size_t len)

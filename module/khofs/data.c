@@ -229,13 +229,19 @@ static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean)
 {
 	struct khofs_inode *info = khofs_i(inode);
+	unsigned int scope;
+	s64 pfn;
 
 	if (READ_ONCE(info->zeros)) {
 		unmap_mapping_range(inode->i_mapping, 0, 0, 0);
 		/* Only now: others who fill a hole meanwhile must not be done before. */
 		WRITE_ONCE(info->zeros, false);
 	}
-	return khofs_rs_grow(khofs_id(inode->i_sb), info->file, inode, index, want, clean);
+	/* As KHOFS_BETWEEN(). */
+	scope = memalloc_noio_save();
+	pfn = khofs_rs_grow(khofs_id(inode->i_sb), info->file, inode, index, want, clean);
+	memalloc_noio_restore(scope);
+	return pfn;
 }
 
 /* The state of a write: it is between enter and exit; its folio is new; that folio's pages are not zero. */

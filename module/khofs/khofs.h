@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-rwsem.h>
+#include <linux/sched/mm.h>
 #include <linux/types.h>
 #include <linux/version.h>
 #include <linux/wait.h>
@@ -84,6 +85,21 @@ extern wait_queue_head_t khofs_thawed;
 extern bool khofs_frozen;
 int khofs_enter(void);
 void khofs_exit(void);
+/*
+ * What is allocated between must not wait for a device: there may be a loop device or swap on khofs, whose writes wait behind
+ * who wants to freeze, who waits for this one. An int.
+ */
+#define KHOFS_BETWEEN(call)                                  \
+	({                                                   \
+		unsigned int _scope = memalloc_noio_save();  \
+		int _e = khofs_enter();                      \
+		if (!_e) {                                   \
+			_e = (call);                         \
+			khofs_exit();                        \
+		}                                            \
+		memalloc_noio_restore(_scope);               \
+		_e;                                          \
+	})
 int khofs_data_init(void);
 void khofs_data_exit(void);
 

@@ -236,11 +236,7 @@ long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 
 		error = reserve(inode, offset, len, grows);
 	} else {
-		error = khofs_enter();
-		if (!error) {
-			error = punch(inode, offset, len);
-			khofs_exit();
-		}
+		error = KHOFS_BETWEEN(punch(inode, offset, len));
 	}
 	if (!error)
 		error = file_modified(file);

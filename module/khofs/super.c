@@ -25,34 +25,44 @@
 
 /* Memory, locks, log */
 
+/*
+ * Number 0 holds the state. Nothing that is allocated under it may wait for a file system or a device: there may be a loop
+ * device or swap on khofs, which needs it to write.
+ */
+static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
+static unsigned int scope;
+/* For tests: who holds it. */
+static struct task_struct *holder;
+
+void kho_c_lock(u32 which)
+{
+	unsigned int before = memalloc_noio_save();
+
+	mutex_lock(&locks[0]);
+	scope = before;
+	WRITE_ONCE(holder, current);
+}
+
+void kho_c_unlock(u32 which)
+{
+	unsigned int before = scope;
+
+	WRITE_ONCE(holder, NULL);
+	mutex_unlock(&locks[0]);
+	memalloc_noio_restore(before);
+}
+
 void *kho_c_alloc(size_t size)
 {
+#ifdef KHO_FAULTS
+	WARN_ON_ONCE(READ_ONCE(holder) == current && !(current->flags & PF_MEMALLOC_NOIO));
+#endif
 	return kvmalloc(size, GFP_KERNEL | __GFP_NOWARN);
 }
 
 void kho_c_free(void *p)
 {
 	kvfree(p);
-}
-
-/* Number 0 holds the state. Nothing that is allocated under it may wait for a file system. */
-static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
-static unsigned int nofs;
-
-void kho_c_lock(u32 which)
-{
-	unsigned int flags = memalloc_nofs_save();
-
-	mutex_lock(&locks[0]);
-	nofs = flags;
-}
-
-void kho_c_unlock(u32 which)
-{
-	unsigned int flags = nofs;
-
-	mutex_unlock(&locks[0]);
-	memalloc_nofs_restore(flags);
 }
 
 void kho_c_log(u32 level, const char *text, size_t len)
