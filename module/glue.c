@@ -473,8 +473,10 @@ EXPORT_SYMBOL_GPL(kho_free_range);
 
 void kho_put_range(u64 addr, size_t count)
 {
-	for (; count; count--, addr += PAGE_SIZE)
+	for (; count; count--, addr += PAGE_SIZE) {
 		__free_page(pfn_to_page(PHYS_PFN(addr)));
+		cond_resched();
+	}
 }
 EXPORT_SYMBOL_GPL(kho_put_range);
 

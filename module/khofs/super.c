@@ -142,7 +142,8 @@ u64 khofs_c_good_pages(u64 pfn, u64 count)
 	u64 good;
 
 	for (good = 0; good < count && !PageHWPoison(pfn_to_page(pfn + good)); good++)
-		;
+		if (!(good % HPAGE_PMD_NR))
+			cond_resched();
 	return good;
 }
 
