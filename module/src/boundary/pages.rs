@@ -520,6 +520,24 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_of_one_range_copies_nothing() {
+        let mut reserved = arrived(512, 1536);
+        reserved.set =
+            RangeSet::from_ranges((512..1536).step_by(2).flat_map(|pfn| range_of(pfn, 1))).unwrap();
+        let place = |reserved: &Reserved| reserved.set.as_slice().as_ptr();
+        // Room for one range more, from then on.
+        reserved.claim(&pages(512, 513), Failed::Refused).unwrap();
+        let before = place(&reserved);
+        for pfn in (600..1000).step_by(4) {
+            reserved
+                .claim(&pages(pfn, pfn + 1), Failed::Refused)
+                .unwrap();
+            assert_eq!(place(&reserved), before);
+        }
+        assert_eq!(reserved.set.len(), 411);
+    }
+
+    #[test]
     fn others_run_while_much_memory_is_worked_on() {
         const LARGE: u64 = 8192; // 16 chunks
         let range = range_of(2048, LARGE).unwrap();
