@@ -9,7 +9,9 @@
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/mempolicy.h>
 #include <linux/mm.h>
+#include <linux/pipe_fs_i.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
 #include <linux/vmstat.h>
@@ -634,9 +636,30 @@ static vm_fault_t map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
 	return filemap_map_pages(vmf, start, end);
 }
 
+#ifdef CONFIG_NUMA
+/*
+ * mbind(2): memory of files is where there is some, beside what the file has already. A policy that asks for something else is
+ * refused, not ignored: who asks relies on it.
+ */
+static int set_policy(struct vm_area_struct *vma, struct mempolicy *policy)
+{
+	if (!policy || policy->mode == MPOL_LOCAL || num_node_state(N_MEMORY) == 1)
+		return 0;
+	if ((policy->mode == MPOL_BIND || policy->mode == MPOL_PREFERRED_MANY) &&
+	    nodes_subset(node_states[N_MEMORY], policy->nodes))
+		return 0;
+	pr_warn_ratelimited("khofs: mbind() of a file by %s is refused: files of khofs have no memory policy\n",
+			    current->comm);
+	return -EOPNOTSUPP;
+}
+#endif
+
 static const struct vm_operations_struct vm_ops = {
 	.fault = fault,
 	.map_pages = map_pages,
+#ifdef CONFIG_NUMA
+	.set_policy = set_policy,
+#endif
 };
 
 static int mmap(struct file *file, struct vm_area_struct *vma)

@@ -1,5 +1,9 @@
 mount_khofs /k
 kho-guest bytes 1000000 --seed 1 >/k/data
+# A policy for memory that is not followed is refused, and the log says who asked.
+kho-guest map bind /k/data --nodes 3
+refused 'not supported' kho-guest map bind /k/data --nodes 1
+dmesg | grep 'khofs: mbind() of a file by kho-guest is refused: files of khofs have no memory policy'
 truncate -s 100000 /k/sparse
 truncate -s 100000 /k/followed
 mkdir /k/dir
