@@ -535,6 +535,48 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 	return done ? done : error;
 }
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+/*
+ * References to pages, not copies, as shmem_file_splice_read() of mm/shmem.c gives them. What is read so is as it is when the pipe
+ * is read. In kernels before, read_iter() does that by copy_page_to_iter().
+ */
+static ssize_t splice_read(struct file *in, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
+{
+	struct inode *inode = file_inode(in);
+	ssize_t done = 0;
+
+	while (len && !pipe_full(pipe->head, pipe->tail, pipe->max_usage)) {
+		size_t offset = offset_in_page(*ppos), part = min_t(size_t, len, PAGE_SIZE - offset);
+		loff_t size = i_size_read(inode);
+		struct page *page;
+
+		if (*ppos >= size)
+			break;
+		part = min_t(loff_t, part, size - *ppos);
+		page = khofs_get_page(inode, *ppos >> PAGE_SHIFT);
+		if (IS_ERR(page))
+			return done ? done : PTR_ERR(page);
+		if (!page) {
+			page = ZERO_PAGE(0);
+			get_page(page);
+		}
+		*pipe_head_buf(pipe) = (struct pipe_buffer){
+			.ops = &nosteal_pipe_buf_ops,
+			.page = page,
+			.offset = offset,
+			.len = part,
+		};
+		pipe->head++;
+		*ppos += part;
+		done += part;
+		len -= part;
+		cond_resched();
+	}
+	file_accessed(in);
+	return done;
+}
+#endif
+
 /* Mappings */
 
 /*
@@ -687,7 +729,7 @@ const struct file_operations khofs_file_operations = {
 	.fsync = noop_fsync,
 	.fallocate = khofs_fallocate,
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
-	.splice_read = copy_splice_read,
+	.splice_read = splice_read,
 #else
 	.splice_read = generic_file_splice_read,
 #endif
