@@ -208,10 +208,10 @@ static int reserve(struct inode *inode, loff_t offset, loff_t len, bool grows)
 		error = inode_newsize_ok(inode, offset + len);
 	if (!error && READ_ONCE(khofs_frozen))
 		error = -EBUSY;
-	if (!error && grows)
-		error = khofs_zero_tail(inode, offset + len);
 	if (!error)
 		error = allocate(inode, offset, len);
+	if (!error && grows)
+		error = khofs_zero_tail(inode, offset + len);
 	if (error || !grows)
 		return error;
 	error = khofs_enter();
