@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 #include <linux/utsname.h>
@@ -21,32 +22,64 @@
 
 #include "glue.h"
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
-#include <linux/pgalloc_tag.h>
-#else
-/* Kernels before 6.10 have no allocation tags. */
-static inline void clear_page_tag_ref(struct page *page) { }
-#endif
-
 /* Memory, locks, log */
 
 #ifdef KHO_FAULTS
 /* Only in the build for tests: from the allocation with this number on, all fail. -1: none does. */
 static int fail_after = -1;
 module_param(fail_after, int, 0600);
+#endif
 
+/*
+ * Taken in ascending order. 0: phase and producers. 1: what arrived, arenas. 2: the sealed tree. 3: none.
+ *
+ * Nothing that is allocated under them may wait for a file system or a device: what frees memory there may be on khofs (a loop
+ * device, swap), which asks for lock 1. Lock 0 is outside of the gate of khofs (khofs/data.c), which freezes in serialize().
+ */
+static struct mutex locks[4] = {
+	__MUTEX_INITIALIZER(locks[0]),
+	__MUTEX_INITIALIZER(locks[1]),
+	__MUTEX_INITIALIZER(locks[2]),
+	__MUTEX_INITIALIZER(locks[3]),
+};
+
+/* What the holder of each could do before, and, for tests, who it is. */
+static unsigned int scopes[4];
+static struct task_struct *holders[4];
+
+void kho_c_lock(u32 which)
+{
+	unsigned int scope = memalloc_noio_save();
+
+	mutex_lock(&locks[which & 3]);
+	scopes[which & 3] = scope;
+	WRITE_ONCE(holders[which & 3], current);
+}
+
+void kho_c_unlock(u32 which)
+{
+	unsigned int scope = scopes[which & 3];
+
+	WRITE_ONCE(holders[which & 3], NULL);
+	mutex_unlock(&locks[which & 3]);
+	memalloc_noio_restore(scope);
+}
+
+/* Whether an allocation fails, in a test, which also finds one that waits for a device while others wait for it. */
 static bool fault(void)
 {
+#ifdef KHO_FAULTS
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(holders); i++)
+		WARN_ON_ONCE(READ_ONCE(holders[i]) == current && !(current->flags & PF_MEMALLOC_NOIO));
 	if (fail_after > 0)
 		fail_after--;
 	return fail_after == 0;
-}
 #else
-static inline bool fault(void)
-{
 	return false;
-}
 #endif
+}
 
 void *kho_c_alloc(size_t size)
 {
@@ -58,27 +91,6 @@ void *kho_c_alloc(size_t size)
 void kho_c_free(void *p)
 {
 	kvfree(p);
-}
-
-/*
- * Locks are taken in ascending order. 0: phase and producers. 1: arrived nodes, arenas. 2: the
- * sealed tree. 3: unused.
- */
-static struct mutex locks[4] = {
-	__MUTEX_INITIALIZER(locks[0]),
-	__MUTEX_INITIALIZER(locks[1]),
-	__MUTEX_INITIALIZER(locks[2]),
-	__MUTEX_INITIALIZER(locks[3]),
-};
-
-void kho_c_lock(u32 which)
-{
-	mutex_lock(&locks[which & 3]);
-}
-
-void kho_c_unlock(u32 which)
-{
-	mutex_unlock(&locks[which & 3]);
 }
 
 void kho_c_log(u32 level, const char *text, size_t len)
@@ -158,11 +170,15 @@ void kho_c_set_page_private(u64 pfn, unsigned long value)
 	set_page_private(pfn_to_page(pfn), value);
 }
 
+/*
+ * Pages that nobody allocated have no allocation tag (CONFIG_MEM_ALLOC_PROFILING), which is no matter when they are freed
+ * (alloc_tag_sub() of include/linux/alloc_tag.h, 6.12 and 7.3): only CONFIG_MEM_ALLOC_PROFILING_DEBUG warns once.
+ * clear_page_tag_ref() would say so, and needs functions that are not exported (page_ext_get()).
+ */
 void kho_c_page_claim(u64 pfn)
 {
 	struct page *page = pfn_to_page(pfn);
 
-	clear_page_tag_ref(page);
 	ClearPageReserved(page);
 	init_page_count(page);
 }
@@ -174,7 +190,6 @@ void kho_c_reserved_free(u64 pfn, u32 order)
 	unsigned long i;
 
 	for (i = 0; i < 1UL << order; i++) {
-		clear_page_tag_ref(page + i);
 		ClearPageReserved(page + i);
 		set_page_count(page + i, 0);
 	}
@@ -215,7 +230,7 @@ int kho_c_alloc_contig(u64 first, u64 end)
 {
 	if (fault())
 		return -ENOMEM;
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
+#ifdef ACR_FLAGS_NONE /* since 6.16 */
 	return alloc_contig_range(first, end, ACR_FLAGS_NONE, GFP_KERNEL | __GFP_NOWARN);
 #else
 	return alloc_contig_range(first, end, MIGRATE_MOVABLE, GFP_KERNEL | __GFP_NOWARN);
@@ -462,8 +477,10 @@ EXPORT_SYMBOL_GPL(kho_free_range);
 
 void kho_put_range(u64 addr, size_t count)
 {
-	for (; count; count--, addr += PAGE_SIZE)
+	for (; count; count--, addr += PAGE_SIZE) {
 		__free_page(pfn_to_page(PHYS_PFN(addr)));
+		cond_resched();
+	}
 }
 EXPORT_SYMBOL_GPL(kho_put_range);
 

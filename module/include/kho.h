@@ -44,8 +44,16 @@ struct kho_context;
  *             failed. May be NULL.
  * @data:      Passed to both callbacks.
  *
- * Neither callback may register or unregister a producer, or touch /sys/kernel/kho. The structure
- * belongs to the driver and must not change while it is registered.
+ * Neither callback may register, unregister, hold a node, or touch /sys/kernel/kho. The structure belongs to the
+ * driver and must not change while registered.
+ *
+ * Locks: both callbacks run under kho.ko's lock of the phase, which kho_register_producer(), kho_unregister_producer() and
+ * kho_hold_node() take too. So a callback may take no lock that its driver, or the driver core, holds around one of these
+ * three: when they are called in probe() or remove(), not device_lock() of that device, nor anything that waits for it
+ * (bus_for_each_dev() with device_lock(), driver_register(), flushing work that takes it); when they are called in a module's
+ * init or exit function, nothing that waits for modules to load or go. A lock of the driver's own that protects its state is
+ * fine, if it is never held around these calls. The other functions take kho.ko's lock of the store for a moment, inside of
+ * any lock of a driver; under it, and in the callbacks, allocations do not wait for devices (memalloc_noio_save()).
  */
 struct kho_producer {
 	const char *name;

@@ -7,9 +7,12 @@
  * Besides the page cache's reference each page has one that khofs holds until the page goes back to
  * the system.
  */
+#include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/mempolicy.h>
 #include <linux/mm.h>
+#include <linux/pipe_fs_i.h>
 #include <linux/splice.h>
 #include <linux/uio.h>
 #include <linux/vmstat.h>
@@ -30,9 +33,8 @@ int khofs_enter(void)
 }
 
 /*
- * As khofs_enter(), for a caller that holds a folio or a mapping's invalidate lock. A task between
- * enter and exit may wait for that lock, so this function does not wait for a freeze that waits for
- * that task.
+ * The same with a folio or a mapping's invalidate lock held, which somebody else may wait for between enter and exit: does
+ * not wait for a freeze that is waiting for them. -EBUSY also while the phase is being entered.
  */
 static int enter_locked(void)
 {
@@ -49,11 +51,32 @@ void khofs_exit(void)
 	percpu_up_read(&gate);
 }
 
-/* Waits until no task is between enter and exit. */
+/* A page of zeros, which is mapped where a hole is read in the active phase. Nobody writes to it. */
+static struct page *zeros;
+
+int khofs_data_init(void)
+{
+	zeros = alloc_page(GFP_KERNEL | __GFP_ZERO);
+	return zeros ? 0 : -ENOMEM;
+}
+
+void khofs_data_exit(void)
+{
+	__free_page(zeros);
+}
+
+/*
+ * Waits for everybody who is between enter and exit, and at the end of the phase for faults that are mapping zeros: who enters
+ * then finds all of them in page tables.
+ */
 void khofs_c_freeze(bool frozen)
 {
 	percpu_down_write(&gate);
 	WRITE_ONCE(khofs_frozen, frozen);
+	if (!frozen) {
+		lock_page(zeros);
+		unlock_page(zeros);
+	}
 	percpu_up_write(&gate);
 	if (!frozen)
 		wake_up_all(&khofs_thawed);
@@ -204,19 +227,39 @@ static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 }
 
 /*
- * What lock_page_at() reports of a new folio: GROWN: the gate is still held. STALE: its pages are
- * not zero.
+ * New memory for a hole, between enter and exit: see khofs_rs_grow(). Whoever has the zeros mapped that stood for holes of this
+ * file in an active phase looks again.
  */
-#define GROWN 1UL
-#define STALE 2UL
+s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean)
+{
+	struct khofs_inode *info = khofs_i(inode);
+	unsigned int scope;
+	s64 pfn;
+
+	if (READ_ONCE(info->zeros)) {
+		unmap_mapping_range(inode->i_mapping, 0, 0, 0);
+		/* Only now: others who fill a hole meanwhile must not be done before. */
+		WRITE_ONCE(info->zeros, false);
+	}
+	/* As KHOFS_BETWEEN(). */
+	scope = memalloc_noio_save();
+	pfn = khofs_rs_grow(khofs_id(inode->i_sb), info->file, inode, index, want, clean);
+	memalloc_noio_restore(scope);
+	return pfn;
+}
+
+/* The state of a write: it is between enter and exit; its folio is new; that folio's pages are not zero. */
+#define INSIDE 1UL
+#define GROWN 2UL
+#define STALE 4UL
 
 /*
- * As khofs_get_page(), and locks the page and fills a hole: with zeros, or, if @grown is given,
- * with a folio that is not uptodate. The caller then writes to the folio and zeroes the rest of it
- * before it leaves the gate.
+ * The same, locked, and a hole is filled: with zeros, or, for a write (@state is given), with a folio that is not uptodate,
+ * which the caller writes to, zeroing the rest, before it leaves the gate. A write waits for the gate, for which its inode's
+ * lock is in order, and stays inside when it entered.
  */
 static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want,
-				 unsigned long *grown)
+				 unsigned long *state)
 {
 	struct page *page;
 	bool clean;
@@ -234,20 +277,27 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 			put_page(page);
 			continue;
 		}
-		if (enter_locked())
-			return ERR_PTR(-EBUSY);
-		pfn = khofs_rs_grow(khofs_id(inode->i_sb), khofs_i(inode)->file, inode, index, want, &clean);
+		if (!state || !(*state & INSIDE)) {
+			int error = state ? khofs_enter() : enter_locked();
+
+			if (error)
+				return ERR_PTR(error);
+		}
+		if (state)
+			*state |= INSIDE;
+		pfn = khofs_grow(inode, index, want, &clean);
 		if (pfn >= 0) {
 			page = pfn_to_page(pfn);
 			folio_set_dirty(page_folio(page));
 			get_page(page);
-			if (grown) {
-				*grown = GROWN | (clean ? 0 : STALE);
+			if (state) {
+				*state |= GROWN | (clean ? 0 : STALE);
 				return page;
 			}
 			khofs_fill_folio(page_folio(page), clean);
 		}
-		khofs_exit();
+		if (!state)
+			khofs_exit();
 		if (pfn == -EEXIST)
 			continue;
 		return pfn < 0 ? ERR_PTR(pfn) : page;
@@ -256,68 +306,73 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 
 /* Writing */
 
-/* *@fsdata tells end() about the folio. No code between begin() and end() faults on user memory. */
+/* *@fsdata is the state of the write. Nothing between begin and end faults on user memory. */
 static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep, void **fsdata)
 {
-	unsigned long grown = 0;
-	loff_t end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
+	unsigned long state = 0;
+	/* i_rwsem is held, so nobody else changes the size. */
+	loff_t size = i_size_read(inode), end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
 	struct khofs_want want = {
-		.pages = DIV_ROUND_UP(max(end, i_size_read(inode)), PAGE_SIZE),
+		.pages = DIV_ROUND_UP(max(end, size), PAGE_SIZE),
 		.first = pos >> PAGE_SHIFT,
 		.end = DIV_ROUND_UP(end, PAGE_SIZE),
 	};
-	struct page *page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, &grown);
+	struct page *page;
 	struct folio *folio;
 	size_t offset, here;
+	int error;
 
-	if (IS_ERR(page))
-		return PTR_ERR(page);
+	/* A write that makes the file larger enters before it has a folio, with which it must not wait. */
+	if (pos + len > size) {
+		error = khofs_enter();
+		if (error)
+			return error;
+		state = INSIDE;
+	}
+	page = lock_page_at(inode, pos >> PAGE_SHIFT, &want, &state);
+	error = PTR_ERR_OR_ZERO(page);
+	if (error)
+		goto leave;
 	folio = page_folio(page);
 	offset = offset_in_folio(folio, pos);
 	/* The caller does not write past the end of the folio. A new folio has no failed memory. */
 	here = min_t(size_t, len, folio_size(folio) - offset);
-	if (!grown && good_bytes(folio, offset, here) < here) {
+	if (!(state & GROWN) && good_bytes(folio, offset, here) < here) {
 		folio_unlock(folio);
 		folio_put(folio);
-		return -EIO;
+		error = -EIO;
+		goto leave;
 	}
 	*pagep = page;
-	*fsdata = (void *)grown;
+	*fsdata = (void *)state;
 	return 0;
+leave:
+	if (state & INSIDE)
+		khofs_exit();
+	return error;
 }
 
 static int end(struct inode *inode, loff_t pos, unsigned int copied, struct folio *folio, void *fsdata)
 {
-	unsigned long grown = (unsigned long)fsdata;
+	unsigned long state = (unsigned long)fsdata;
 	loff_t last = pos + copied;
-	int result = copied;
 
-	if (grown & STALE) {
+	if (state & STALE) {
 		size_t offset = offset_in_folio(folio, pos);
 
 		zero(folio, 0, offset);
 		zero(folio, offset + copied, folio_size(folio));
 	}
-	if (grown)
+	if (state & GROWN)
 		folio_mark_uptodate(folio);
-	/* The caller holds i_rwsem, so no other task changes the size. */
-	if (copied && last > inode->i_size) {
-		int error = grown ? 0 : enter_locked();
-
-		if (error) {
-			result = error;
-		} else {
-			i_size_write(inode, last);
-			if (!grown)
-				khofs_exit();
-		}
-	}
-	if (grown)
+	if (copied && last > inode->i_size)
+		i_size_write(inode, last);
+	if (state & INSIDE)
 		khofs_exit();
 	folio_mark_dirty(folio);
 	folio_unlock(folio);
 	folio_put(folio);
-	return result;
+	return copied;
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
@@ -485,7 +540,99 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 	return done ? done : error;
 }
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+/*
+ * References to pages, not copies, as shmem_file_splice_read() of mm/shmem.c gives them. What is read so is as it is when the pipe
+ * is read. In kernels before, read_iter() does that by copy_page_to_iter().
+ */
+static ssize_t splice_read(struct file *in, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
+{
+	struct inode *inode = file_inode(in);
+	ssize_t done = 0;
+
+	while (len && !pipe_full(pipe->head, pipe->tail, pipe->max_usage)) {
+		size_t offset = offset_in_page(*ppos), part = min_t(size_t, len, PAGE_SIZE - offset);
+		loff_t size = i_size_read(inode);
+		struct page *page;
+
+		if (*ppos >= size)
+			break;
+		part = min_t(loff_t, part, size - *ppos);
+		page = khofs_get_page(inode, *ppos >> PAGE_SHIFT);
+		if (IS_ERR(page))
+			return done ? done : PTR_ERR(page);
+		if (!page) {
+			page = ZERO_PAGE(0);
+			get_page(page);
+		}
+		*pipe_head_buf(pipe) = (struct pipe_buffer){
+			.ops = &nosteal_pipe_buf_ops,
+			.page = page,
+			.offset = offset,
+			.len = part,
+		};
+		pipe->head++;
+		*ppos += part;
+		done += part;
+		len -= part;
+		cond_resched();
+	}
+	file_accessed(in);
+	return done;
+}
+#endif
+
 /* Mappings */
+
+/*
+ * In the active phase, the zeros that a hole reads as, locked: -EBUSY when it is no hole any more, or not in the active phase. A
+ * shared mapping that may write could write to them without asking, because khofs has no page_mkwrite().
+ */
+static struct page *lock_zeros(struct inode *inode, pgoff_t index)
+{
+	struct page *page;
+
+	WRITE_ONCE(khofs_i(inode)->zeros, true);
+	lock_page(zeros);
+	page = find_get_page(inode->i_mapping, index);
+	if (!page && READ_ONCE(khofs_frozen)) {
+		get_page(zeros);
+		return zeros;
+	}
+	unlock_page(zeros);
+	if (page)
+		put_page(page);
+	return ERR_PTR(-EBUSY);
+}
+
+/*
+ * Waits for the end of the active phase without the lock of the address space, as handle_userfault() of fs/userfaultfd.c does it:
+ * otherwise who changes a mapping of this process waits too, and behind that who reads about it in /proc. A process that touched
+ * the hole itself handles signals meanwhile. The kernel on its behalf comes back now and then, and looks whether it may.
+ */
+static vm_fault_t wait_for_thaw(struct vm_fault *vmf)
+{
+	const unsigned int user = FAULT_FLAG_USER | FAULT_FLAG_INTERRUPTIBLE;
+	struct file *file;
+
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+	file = get_file(vmf->vma->vm_file);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	release_fault_lock(vmf);
+#else
+	mmap_read_unlock(vmf->vma->vm_mm);
+#endif
+	/* While the phase is being entered, until it is. */
+	if (!khofs_enter())
+		khofs_exit();
+	if ((vmf->flags & user) == user)
+		(void)wait_event_interruptible(khofs_thawed, !READ_ONCE(khofs_frozen));
+	else
+		(void)wait_event_killable_timeout(khofs_thawed, !READ_ONCE(khofs_frozen), HZ / 10);
+	fput(file);
+	return VM_FAULT_RETRY;
+}
 
 static vm_fault_t fault(struct vm_fault *vmf)
 {
@@ -504,20 +651,23 @@ static vm_fault_t fault(struct vm_fault *vmf)
 			page = ERR_PTR(-EFAULT);
 		else
 			page = lock_page_at(inode, vmf->pgoff, &want, NULL);
+		if (PTR_ERR(page) == -EBUSY && !(vmf->vma->vm_flags & VM_SHARED))
+			page = lock_zeros(inode, vmf->pgoff);
 		filemap_invalidate_unlock_shared(mapping);
 		if (!IS_ERR(page)) {
 			khofs_note_failure(page_folio(page));
 			vmf->page = page;
 			return VM_FAULT_LOCKED;
 		}
-		/*
-		 * A hole in the active phase: a write into it would be lost, so the fault waits.
-		 * While the phase is still being entered, this loop repeats until it is.
-		 */
-		if (PTR_ERR(page) == -EBUSY)
-			cond_resched();
-		if (PTR_ERR(page) != -EBUSY || wait_event_killable(khofs_thawed, !READ_ONCE(khofs_frozen)))
+		if (PTR_ERR(page) != -EBUSY)
 			return VM_FAULT_SIGBUS;
+		/* A hole in the active phase: a write into it would be lost, so it does not take place. */
+		if (vmf->flags & FAULT_FLAG_ALLOW_RETRY)
+			return wait_for_thaw(vmf);
+		/* Who cannot wait without the lock (some callers of get_user_pages()) gets an error once the phase is entered. */
+		if (READ_ONCE(khofs_frozen))
+			return VM_FAULT_SIGBUS;
+		cond_resched();
 	}
 }
 
@@ -533,9 +683,30 @@ static vm_fault_t map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
 	return filemap_map_pages(vmf, start, end);
 }
 
+#ifdef CONFIG_NUMA
+/*
+ * mbind(2): memory of files is where there is some, beside what the file has already. A policy that asks for something else is
+ * refused, not ignored: who asks relies on it.
+ */
+static int set_policy(struct vm_area_struct *vma, struct mempolicy *policy)
+{
+	if (!policy || policy->mode == MPOL_LOCAL || num_node_state(N_MEMORY) == 1)
+		return 0;
+	if ((policy->mode == MPOL_BIND || policy->mode == MPOL_PREFERRED_MANY) &&
+	    nodes_subset(node_states[N_MEMORY], policy->nodes))
+		return 0;
+	pr_warn_ratelimited("khofs: mbind() of a file by %s is refused: files of khofs have no memory policy\n",
+			    current->comm);
+	return -EOPNOTSUPP;
+}
+#endif
+
 static const struct vm_operations_struct vm_ops = {
 	.fault = fault,
 	.map_pages = map_pages,
+#ifdef CONFIG_NUMA
+	.set_policy = set_policy,
+#endif
 };
 
 static int mmap(struct file *file, struct vm_area_struct *vma)
@@ -563,7 +734,7 @@ const struct file_operations khofs_file_operations = {
 	.fsync = noop_fsync,
 	.fallocate = khofs_fallocate,
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
-	.splice_read = copy_splice_read,
+	.splice_read = splice_read,
 #else
 	.splice_read = generic_file_splice_read,
 #endif

@@ -79,7 +79,12 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	inode->i_mapping->a_ops = &khofs_aops;
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
 	mapping_set_unevictable(inode->i_mapping);
-	if (S_ISREG(mode) && khofs_c_large())
+	/*
+	 * Also while there are no folios of 2 MiB: their layout may be verified later. The kernel counts those that leave a mapping
+	 * that is not said to have any, and empties such a file when it is opened for writing (do_dentry_open() of fs/open.c, with
+	 * CONFIG_READ_ONLY_THP_FOR_FS).
+	 */
+	if (S_ISREG(mode))
 		mapping_set_large_folios(inode->i_mapping);
 	/*
 	 * Likewise, the nodes of the page cache are not charged to a task that happens to touch a
@@ -142,16 +147,6 @@ static void persist(struct dentry *dentry, struct inode *inode)
 #endif
 }
 
-#define BETWEEN(call)                    \
-	({                               \
-		int _e = khofs_enter();  \
-		if (!_e) {               \
-			_e = (call);     \
-			khofs_exit();    \
-		}                        \
-		_e;                      \
-	})
-
 static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
 {
 	size_t len = target ? strlen(target) : 0;
@@ -180,7 +175,7 @@ static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t
 
 static int make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
 {
-	return BETWEEN(do_make(dir, dentry, mode, dev, target));
+	return KHOFS_BETWEEN(do_make(dir, dentry, mode, dev, target));
 }
 
 static int mknod(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev)
@@ -214,20 +209,19 @@ static int symlink(IDMAP *idmap, struct inode *dir, struct dentry *dentry, const
 	return make(dir, dentry, S_IFLNK | 0777, 0, target);
 }
 
+static int do_tmpfile(struct inode *dir, struct file *file, umode_t mode)
+{
+	struct inode *inode = new(dir, mode, 0, 0);
+
+	if (IS_ERR(inode))
+		return PTR_ERR(inode);
+	d_tmpfile(file, inode);
+	return 0;
+}
+
 static int tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t mode)
 {
-	struct inode *inode;
-	int error = khofs_enter();
-
-	if (error)
-		return error;
-	inode = new(dir, mode, 0, 0);
-	if (IS_ERR(inode))
-		error = PTR_ERR(inode);
-	else
-		d_tmpfile(file, inode);
-	khofs_exit();
-	return finish_open_simple(file, error);
+	return finish_open_simple(file, KHOFS_BETWEEN(do_tmpfile(dir, file, mode)));
 }
 
 /*
@@ -250,7 +244,7 @@ static int do_link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 
 static int link(struct dentry *old, struct inode *dir, struct dentry *dentry)
 {
-	return BETWEEN(do_link(old, dir, dentry));
+	return KHOFS_BETWEEN(do_link(old, dir, dentry));
 }
 
 /*
@@ -274,12 +268,12 @@ static int do_unlink(struct inode *dir, struct dentry *dentry)
 
 static int unlink(struct inode *dir, struct dentry *dentry)
 {
-	return BETWEEN(do_unlink(dir, dentry));
+	return KHOFS_BETWEEN(do_unlink(dir, dentry));
 }
 
 static int rmdir(struct inode *dir, struct dentry *dentry)
 {
-	return BETWEEN(simple_rmdir(dir, dentry));
+	return KHOFS_BETWEEN(simple_rmdir(dir, dentry));
 }
 
 /*
@@ -323,7 +317,7 @@ static int do_rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, st
 static int rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struct inode *new_dir,
 		  struct dentry *new, unsigned int flags)
 {
-	return BETWEEN(do_rename(idmap, old_dir, old, new_dir, new, flags));
+	return KHOFS_BETWEEN(do_rename(idmap, old_dir, old, new_dir, new, flags));
 }
 
 static int do_setattr(IDMAP *idmap, struct inode *inode, struct iattr *attr)
@@ -343,7 +337,7 @@ static int setattr(IDMAP *idmap, struct dentry *dentry, struct iattr *attr)
 {
 	int error = setattr_prepare(idmap, dentry, attr);
 
-	return error ? error : BETWEEN(do_setattr(idmap, d_inode(dentry), attr));
+	return error ? error : KHOFS_BETWEEN(do_setattr(idmap, d_inode(dentry), attr));
 }
 
 static int getattr(IDMAP *idmap, const struct path *path, struct kstat *stat, u32 mask, unsigned int flags)
@@ -410,7 +404,7 @@ static int xattr_get(const struct xattr_handler *handler, struct dentry *dentry,
 static int xattr_set(const struct xattr_handler *handler, IDMAP *idmap, struct dentry *dentry,
 		     struct inode *inode, const char *name, const void *value, size_t size, int flags)
 {
-	int error = BETWEEN(khofs_rs_xattr_set(khofs_id(inode->i_sb), khofs_i(inode)->file,
+	int error = KHOFS_BETWEEN(khofs_rs_xattr_set(khofs_id(inode->i_sb), khofs_i(inode)->file,
 					       xattr_full_name(handler, name), value, size, flags));
 
 	if (!error)

@@ -10,6 +10,7 @@
 #include <linux/fs.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-rwsem.h>
+#include <linux/sched/mm.h>
 #include <linux/types.h>
 #include <linux/version.h>
 #include <linux/wait.h>
@@ -19,14 +20,15 @@
 #define KHOFS_MAGIC 0x6b686f66
 
 /*
- * An inode. @file belongs to the Rust half. @lazy is the number of arrived pages that are not in
- * the page cache yet. @write_end is the end of the write(2) under way (protected by the inode's
- * lock).
+ * An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet; @write_end is
+ * where the write(2) under way will end (by the inode's lock); @zeros says that zeros may be mapped in the place of holes, which
+ * is set in the active phase only.
  */
 struct khofs_inode {
 	void *file;
 	unsigned long lazy;
 	loff_t write_end;
+	bool zeros;
 	struct inode vfs;
 };
 
@@ -84,6 +86,23 @@ extern wait_queue_head_t khofs_thawed;
 extern bool khofs_frozen;
 int khofs_enter(void);
 void khofs_exit(void);
+/*
+ * What is allocated between must not wait for a device: there may be a loop device or swap on khofs, whose writes wait behind
+ * who wants to freeze, who waits for this one. An int.
+ */
+#define KHOFS_BETWEEN(call)                                  \
+	({                                                   \
+		unsigned int _scope = memalloc_noio_save();  \
+		int _e = khofs_enter();                      \
+		if (!_e) {                                   \
+			_e = (call);                         \
+			khofs_exit();                        \
+		}                                            \
+		memalloc_noio_restore(_scope);               \
+		_e;                                          \
+	})
+int khofs_data_init(void);
+void khofs_data_exit(void);
 
 extern const struct address_space_operations khofs_aops;
 extern const struct file_operations khofs_file_operations;
@@ -97,7 +116,8 @@ extern const struct xattr_handler * const khofs_xattr_handlers[];
  * memory failed in this or in an earlier kernel. The caller excludes truncation or handles it.
  */
 struct page *khofs_get_page(struct inode *inode, pgoff_t index);
-/* Fills a folio with zeros, unless it is @clean, and marks it uptodate. */
+s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean);
+/* Zeros, unless it is @clean, and ready for use. */
 void khofs_fill_folio(struct folio *folio, bool clean);
 /* Called before a file grows to @size or is written from there on. The caller holds i_rwsem. */
 int khofs_zero_tail(struct inode *inode, loff_t size);
@@ -111,6 +131,15 @@ void khofs_note_failure(struct folio *folio);
 void khofs_collapse(struct inode *inode, pgoff_t index);
 ssize_t khofs_large_show(char *buf);
 ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
+
+/* Only in the build for tests: waits at a step in the middle of something, see super.c. */
+#ifdef KHO_FAULTS
+void khofs_wait_here(const char *step);
+#else
+static inline void khofs_wait_here(const char *step)
+{
+}
+#endif
 
 /* Rust: module */
 int khofs_rs_init(void);

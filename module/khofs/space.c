@@ -137,13 +137,11 @@ static int punch(struct inode *inode, loff_t offset, loff_t len)
 	return error;
 }
 
-static int allocate(struct inode *inode, loff_t offset, loff_t len)
+/* How many of the pages are holes. */
+static u64 count_missing(struct inode *inode, u64 index, u64 end)
 {
-	u64 index = offset >> PAGE_SHIFT, end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE), at, next, missing = 0;
-	const struct khofs_want want = { .pages = end, .first = index, .end = end };
-	u32 id = khofs_id(inode->i_sb);
 	void *file = khofs_i(inode)->file;
-	int error;
+	u64 at, next, missing = 0;
 
 	for (at = index; at < end; at = next) {
 		at = khofs_rs_seek(file, inode, at, true);
@@ -153,59 +151,102 @@ static int allocate(struct inode *inode, loff_t offset, loff_t len)
 		missing += next - at;
 		cond_resched();
 	}
-	error = khofs_rs_room(id, missing);
-	for (at = index; !error && at < end; at++) {
-		struct folio *folio;
-		bool clean;
-		s64 pfn;
+	return missing;
+}
 
-		at = khofs_rs_seek(file, inode, at, true);
-		if (at >= end)
-			break;
+/* Fills the first hole from page *@at on, which it moves there: 0 when there is none; 1; negative errno. Between enter and exit. */
+static int fill_hole(struct inode *inode, u64 *at, const struct khofs_want *want)
+{
+	struct folio *folio;
+	bool clean;
+	s64 pfn;
+
+	*at = khofs_rs_seek(khofs_i(inode)->file, inode, *at, true);
+	if (*at >= want->end)
+		return 0;
+	pfn = khofs_grow(inode, *at, want, &clean);
+	if (pfn < 0)
+		return pfn == -EEXIST ? 1 : pfn;
+	folio = page_folio(pfn_to_page(pfn));
+	khofs_fill_folio(folio, clean);
+	folio_set_dirty(folio);
+	folio_unlock(folio);
+	return 1;
+}
+
+/*
+ * The gate is held for one folio at a time: whoever wants to enter the active phase waits for that, and everybody else behind it.
+ * When the phase is entered in between, what was allocated stays.
+ */
+static int allocate(struct inode *inode, loff_t offset, loff_t len)
+{
+	struct khofs_want want = {
+		.first = offset >> PAGE_SHIFT,
+		.end = DIV_ROUND_UP_ULL(offset + len, PAGE_SIZE),
+	};
+	int error = khofs_rs_room(khofs_id(inode->i_sb), count_missing(inode, want.first, want.end));
+	u64 at = want.first;
+
+	want.pages = want.end;
+	while (!error) {
+		int filled;
+
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		pfn = khofs_rs_grow(id, file, inode, at, &want, &clean);
-		if (pfn == -EEXIST)
-			continue;
-		if (pfn < 0)
-			return pfn;
-		folio = page_folio(pfn_to_page(pfn));
-		khofs_fill_folio(folio, clean);
-		folio_set_dirty(folio);
-		folio_unlock(folio);
+		error = khofs_enter();
+		if (error)
+			return error;
+		filled = fill_hole(inode, &at, &want);
+		khofs_exit();
+		if (filled <= 0)
+			return filled;
+		khofs_wait_here("allocate");
 		cond_resched();
 	}
 	return error;
 }
 
+/* Memory for a part of a file, which may become longer by it. */
+static int reserve(struct inode *inode, loff_t offset, loff_t len, bool grows)
+{
+	int error = 0;
+
+	if (grows)
+		error = inode_newsize_ok(inode, offset + len);
+	if (!error && READ_ONCE(khofs_frozen))
+		error = -EBUSY;
+	if (!error)
+		error = allocate(inode, offset, len);
+	if (!error && grows)
+		error = khofs_zero_tail(inode, offset + len);
+	if (error || !grows)
+		return error;
+	error = khofs_enter();
+	if (error)
+		return error;
+	/* i_rwsem is held, so nobody else changes the size. */
+	i_size_write(inode, offset + len);
+	khofs_exit();
+	return 0;
+}
+
 long khofs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 {
 	struct inode *inode = file_inode(file);
-	bool grows = !(mode & FALLOC_FL_KEEP_SIZE) && offset + len > i_size_read(inode);
 	int error;
 
 	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE))
 		return -EOPNOTSUPP;
 	inode_lock(inode);
-	error = khofs_enter();
-	if (error)
-		goto unlock;
-	if (mode & FALLOC_FL_PUNCH_HOLE) {
-		error = punch(inode, offset, len);
+	if (!(mode & FALLOC_FL_PUNCH_HOLE)) {
+		bool grows = !(mode & FALLOC_FL_KEEP_SIZE) && offset + len > i_size_read(inode);
+
+		error = reserve(inode, offset, len, grows);
 	} else {
-		if (grows)
-			error = inode_newsize_ok(inode, offset + len);
-		if (!error && grows)
-			error = khofs_zero_tail(inode, offset + len);
-		if (!error)
-			error = allocate(inode, offset, len);
-		if (!error && grows && offset + len > inode->i_size)
-			i_size_write(inode, offset + len);
+		error = KHOFS_BETWEEN(punch(inode, offset, len));
 	}
-	khofs_exit();
 	if (!error)
 		error = file_modified(file);
-unlock:
 	inode_unlock(inode);
 	return error;
 }

@@ -26,34 +26,44 @@
 
 /* Memory, locks, log */
 
+/*
+ * Number 0 holds the state. Nothing that is allocated under it may wait for a file system or a device: there may be a loop
+ * device or swap on khofs, which needs it to write.
+ */
+static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
+static unsigned int scope;
+/* For tests: who holds it. */
+static struct task_struct *holder;
+
+void kho_c_lock(u32 which)
+{
+	unsigned int before = memalloc_noio_save();
+
+	mutex_lock(&locks[0]);
+	scope = before;
+	WRITE_ONCE(holder, current);
+}
+
+void kho_c_unlock(u32 which)
+{
+	unsigned int before = scope;
+
+	WRITE_ONCE(holder, NULL);
+	mutex_unlock(&locks[0]);
+	memalloc_noio_restore(before);
+}
+
 void *kho_c_alloc(size_t size)
 {
+#ifdef KHO_FAULTS
+	WARN_ON_ONCE(READ_ONCE(holder) == current && !(current->flags & PF_MEMALLOC_NOIO));
+#endif
 	return kvmalloc(size, GFP_KERNEL | __GFP_NOWARN);
 }
 
 void kho_c_free(void *p)
 {
 	kvfree(p);
-}
-
-/* Lock 0 protects the state. Allocations under it must not wait for a file system. */
-static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
-static unsigned int nofs;
-
-void kho_c_lock(u32 which)
-{
-	unsigned int flags = memalloc_nofs_save();
-
-	mutex_lock(&locks[0]);
-	nofs = flags;
-}
-
-void kho_c_unlock(u32 which)
-{
-	unsigned int flags = nofs;
-
-	mutex_unlock(&locks[0]);
-	memalloc_nofs_restore(flags);
 }
 
 void kho_c_log(u32 level, const char *text, size_t len)
@@ -78,25 +88,21 @@ void kho_c_relax(void)
 
 #ifdef KHO_FAULTS
 /*
- * Only in the build for tests: a task at the step that `wait_at` names ("fill", "release") waits
- * there until `wait_at` names no step; `waits` is true meanwhile.
+ * Only in the build for tests: who comes to the step that `wait_at` names ("fill", "release", "allocate") waits there until it
+ * names none; `waits` says that somebody does.
  */
 static char wait_at[16];
 module_param_string(wait_at, wait_at, sizeof(wait_at), 0600);
 static bool waits;
 module_param(waits, bool, 0400);
 
-static void wait_here(const char *step)
+void khofs_wait_here(const char *step)
 {
 	while (sysfs_streq(wait_at, step)) {
 		WRITE_ONCE(waits, true);
 		msleep(10);
 	}
 	WRITE_ONCE(waits, false);
-}
-#else
-static inline void wait_here(const char *step)
-{
 }
 #endif
 
@@ -137,7 +143,8 @@ u64 khofs_c_good_pages(u64 pfn, u64 count)
 	u64 good;
 
 	for (good = 0; good < count && !PageHWPoison(pfn_to_page(pfn + good)); good++)
-		;
+		if (!(good % HPAGE_PMD_NR))
+			cond_resched();
 	return good;
 }
 
@@ -259,6 +266,7 @@ static struct inode *new_khofs_inode(struct super_block *sb)
 	info->file = NULL;
 	info->lazy = 0;
 	info->write_end = 0;
+	info->zeros = false;
 	return &info->vfs;
 }
 
@@ -333,7 +341,7 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	 */
 	sb->s_flags |= SB_NOSEC;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
-	wait_here("fill");
+	khofs_wait_here("fill");
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
 	if (!error)
 		mod_delayed_work(workers, &bringer, 5 * HZ);
@@ -362,7 +370,7 @@ int khofs_c_drop_super(struct super_block *sb)
 	cancel_delayed_work_sync(&bringer);
 	WRITE_ONCE(bringer_waits, false);
 	if (atomic_read(&sb->s_active) == 1) {
-		wait_here("release");
+		khofs_wait_here("release");
 		deactivate_super(sb);
 	} else {
 		error = -EBUSY;
@@ -558,6 +566,10 @@ static int __init khofs_init(void)
 				   SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, init_once);
 	if (!inodes)
 		return error;
+	error = khofs_data_init();
+	if (error)
+		goto no_data;
+	error = -ENOMEM;
 	workers = alloc_workqueue("khofs", WQ_UNBOUND, 0);
 	if (!workers)
 		goto no_workers;
@@ -590,6 +602,8 @@ no_kobj:
 no_producer:
 	destroy_workqueue(workers);
 no_workers:
+	khofs_data_exit();
+no_data:
 	kmem_cache_destroy(inodes);
 	return error;
 }
@@ -604,6 +618,7 @@ static void __exit khofs_finish(void)
 	cancel_delayed_work_sync(&reaper);
 	khofs_rs_exit();
 	destroy_workqueue(workers);
+	khofs_data_exit();
 	rcu_barrier();
 	kmem_cache_destroy(inodes);
 }

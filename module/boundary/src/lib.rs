@@ -5,6 +5,9 @@
 #![no_std]
 #![allow(unsafe_code, reason = "all of it is boundary")]
 
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
 #[cfg(target_os = "none")]
 mod alloc;
 #[cfg(target_os = "none")]
@@ -14,6 +17,12 @@ mod ffi;
 mod ffi;
 pub mod log;
 pub mod sync;
+
+/// Number of times that this thread has let other tasks run.
+#[cfg(not(target_os = "none"))]
+pub fn times_relaxed() -> usize {
+    ffi::times_relaxed()
+}
 
 /// Lets other tasks run, in the middle of a long loop.
 pub fn relax() {

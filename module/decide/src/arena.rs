@@ -20,6 +20,10 @@ const MAX_ORDER: u32 = 10;
 /// must not be kept.
 const TRIES: usize = 8;
 
+/// Largest order of a block that the page allocator lacks only when there is no memory at all
+/// (`PAGE_ALLOC_COSTLY_ORDER`): then there is none at any place either.
+const SMALL_ORDER: u32 = 3;
+
 /// Maximum number of places outside scratch that are asked for by their address, if the page allocator gave no block
 /// that may be kept.
 const PLACES: u64 = 256;
@@ -134,32 +138,19 @@ impl<S: System> Arenas<S> {
         Self { list: Vec::new() }
     }
 
-    /// Lends `count` contiguous zeroed pages outside `scratch`.
+    /// Lends `count` contiguous zeroed pages outside `scratch`, if the arenas have as many.
+    pub fn lend(&mut self, scratch: Option<PhysRange>, count: usize) -> Option<PhysRange> {
+        let apart = |arena: &Arena<S>| !scratch.is_some_and(|s| s.overlaps(arena.block.range()));
+        let mut arenas = self.list.iter_mut().filter(|a| apart(a));
+        arenas.find_map(|arena| arena.lend(count))
+    }
+
+    /// Makes `block` an arena, and lends `count` contiguous pages of it.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], also for a count of 0.
-    pub fn lend(
-        &mut self,
-        map: &Map,
-        scratch: Option<PhysRange>,
-        count: usize,
-    ) -> Result<PhysRange, Errno> {
-        if count == 0 {
-            return Err(ENOMEM);
-        }
-        let apart = |arena: &Arena<S>| !scratch.is_some_and(|s| s.overlaps(arena.block.range()));
-        for arena in self.list.iter_mut().filter(|a| apart(a)) {
-            if let Some(range) = arena.lend(count) {
-                return Ok(range);
-            }
-        }
-        let want = u64::try_from(count).map_err(|_| ENOMEM)?;
-        let block = match block::<S>(map, scratch, want.max(ARENA)) {
-            Ok(block) => block,
-            Err(_) if want < ARENA => block::<S>(map, scratch, want)?,
-            Err(error) => return Err(error),
-        };
+    /// [`ENOMEM`], also if the block has fewer pages.
+    pub fn lend_of(&mut self, block: S::Block, count: usize) -> Result<PhysRange, Errno> {
         let mut arena = Arena::new(block)?;
         let range = arena.lend(count).ok_or(ENOMEM)?;
         self.list.try_reserve(1)?;
@@ -205,22 +196,45 @@ impl<S: System> Arenas<S> {
     }
 }
 
+/// Allocates a block for an arena of which `count` contiguous pages are going to be lent.
+///
+/// # Errors
+///
+/// [`ENOMEM`], also for a count of 0.
+pub fn block_for<S: System>(
+    map: &Map,
+    scratch: Option<PhysRange>,
+    count: usize,
+) -> Result<S::Block, Errno> {
+    let want = u64::try_from(count).map_err(|_| ENOMEM)?;
+    match block::<S>(map, scratch, want.max(ARENA)) {
+        Err(_) if want < ARENA => block::<S>(map, scratch, want),
+        result => result,
+    }
+}
+
 /// Allocates a block of `pages` zeroed pages outside `scratch`.
 ///
 /// # Errors
 ///
-/// [`ENOMEM`].
+/// [`ENOMEM`], also for no pages.
 pub fn block<S: System>(
     map: &Map,
     scratch: Option<PhysRange>,
     pages: u64,
 ) -> Result<S::Block, Errno> {
+    if pages == 0 {
+        return Err(ENOMEM);
+    }
     let order = pages.checked_next_power_of_two().ok_or(ENOMEM)?.ilog2();
     if order <= MAX_ORDER {
         // Kept until the end, so that the same pages are not given again.
         let mut refused: [Option<S::Block>; TRIES] = Default::default();
-        for slot in &mut refused {
+        for (number, slot) in refused.iter_mut().enumerate() {
             let Some(block) = S::Block::any(order) else {
+                if order <= SMALL_ORDER && number == 0 {
+                    return Err(ENOMEM);
+                }
                 break;
             };
             // Memory that was added since, or that a driver added, cannot be kept: the next kernel does not know it.
@@ -303,6 +317,18 @@ mod tests {
         }
     }
 
+    fn lend(
+        arenas: &mut Arenas<Fake>,
+        map: &Map,
+        scratch: Option<PhysRange>,
+        count: usize,
+    ) -> Result<PhysRange, Errno> {
+        match arenas.lend(scratch, count) {
+            Some(range) => Ok(range),
+            None => arenas.lend_of(block_for::<Fake>(map, scratch, count)?, count),
+        }
+    }
+
     fn pfn(range: Result<PhysRange, Errno>) -> u64 {
         range.unwrap().start().get() / PAGE_SIZE
     }
@@ -315,12 +341,12 @@ mod tests {
     fn what_is_given_back_is_lent_again_zeroed() {
         let map = machine(&[512]);
         let mut arenas = Arenas::<Fake>::new();
-        assert_eq!(pfn(arenas.lend(&map, None, 3)), 512);
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 515);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 3)), 512);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 515);
         with(|machine| machine.page(513).content = 7);
         assert!(arenas.take_back(pages(512, 3)));
         assert!(!arenas.take_back(pages(512, 3)));
-        assert_eq!(pfn(arenas.lend(&map, None, 2)), 512);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 2)), 512);
         assert!(with(|machine| machine.page(513).content == 0));
         assert_eq!(arenas.lent_bytes(), 3 * PAGE_SIZE);
     }
@@ -329,20 +355,20 @@ mod tests {
     fn a_page_that_somebody_else_refers_to_is_not_lent_again() {
         let map = machine(&[512]);
         let mut arenas = Arenas::<Fake>::new();
-        assert_eq!(pfn(arenas.lend(&map, None, 3)), 512);
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 515);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 3)), 512);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 515);
         // A user has the middle one mapped.
         with(|machine| {
             machine.page(513).count = 2;
             machine.page(513).content = 7;
         });
         assert!(arenas.take_back(pages(512, 3)));
-        assert_eq!(pfn(arenas.lend(&map, None, 2)), 516);
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 514);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 2)), 516);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 512);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 514);
         assert!(with(|machine| machine.page(513).content == 7));
         with(|machine| machine.page(513).count = 1);
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 513);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 513);
         assert!(with(|machine| machine.page(513).content == 0));
     }
 
@@ -350,17 +376,17 @@ mod tests {
     fn a_page_that_was_never_lent_may_be_looked_at_by_the_kernel() {
         let map = machine(&[512]);
         let mut arenas = Arenas::<Fake>::new();
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 512);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 512);
         with(|machine| machine.page(513).count = 2);
-        assert_eq!(pfn(arenas.lend(&map, None, 511)), 513);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 511)), 513);
     }
 
     #[test]
     fn memory_that_failed_is_not_lent() {
         let map = machine(&[512]);
         let mut arenas = Arenas::<Fake>::new();
-        assert_eq!(pfn(arenas.lend(&map, None, 4)), 512);
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 516);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 4)), 512);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 516);
         with(|machine| {
             // One that a producer has, and one that nobody ever had.
             for bad in [513, 520] {
@@ -369,8 +395,8 @@ mod tests {
             }
         });
         assert!(arenas.take_back(pages(512, 4)));
-        assert_eq!(pfn(arenas.lend(&map, None, 4)), 521);
-        assert_eq!(pfn(arenas.lend(&map, None, 2)), 514);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 4)), 521);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 2)), 514);
         for bad in [513, 520] {
             assert!(with(|machine| machine.page(bad).content == 7));
         }
@@ -390,7 +416,7 @@ mod tests {
         let map = machine(&[1 << 15, 1024, 2048]);
         let mut arenas = Arenas::<Fake>::new();
         let scratch = Some(pages(1500, 10));
-        assert_eq!(pfn(arenas.lend(&map, scratch, 1)), 2048);
+        assert_eq!(pfn(lend(&mut arenas, &map, scratch, 1)), 2048);
         with(|machine| assert_eq!(machine.page(1 << 15).count, 0));
     }
 
@@ -399,9 +425,26 @@ mod tests {
         let map = machine(&[512, 1024]);
         with(|machine| machine.page(700).failed = true);
         let mut arenas = Arenas::<Fake>::new();
-        assert_eq!(pfn(arenas.lend(&map, None, 1)), 1024);
+        assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 1024);
         let found = block::<Fake>(&map, None, 512);
         assert!(matches!(found, Err(ENOMEM)));
+    }
+
+    #[test]
+    fn places_are_asked_for_where_one_may_be_free() {
+        let places = |free: &[u64], scratch, pages| {
+            let map = machine(free);
+            assert!(block::<Fake>(&map, scratch, pages).is_err());
+            with(|machine| machine.places)
+        };
+        // Not when not even a page is free.
+        for pages in [1, 8] {
+            assert_eq!(places(&[], None, pages), 0);
+        }
+        assert_eq!(places(&[], None, 512), 31);
+        // But when all that the page allocator gives is in scratch.
+        let scratch = Some(pages(512, 1));
+        assert_eq!(places(&[512], scratch, 1), 30);
     }
 
     fn set(ranges: &[(u64, u64)]) -> RangeSet {

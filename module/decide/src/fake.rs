@@ -35,6 +35,12 @@ pub struct Page {
 pub struct Machine {
     /// Pages that are not as the default, by page frame.
     pub pages: BTreeMap<u64, Page>,
+    /// Whether the lock of the store is held, so that others wait.
+    pub is_locked: bool,
+    /// Event during the next allocation.
+    pub at_allocation: Option<fn()>,
+    /// Number of times that memory was asked for at a certain place.
+    pub places: usize,
     /// First page frames of the blocks that the page allocator gives, the last one first.
     pub free: Vec<u64>,
     /// Page frames of the pages that were freed to the page allocator.
@@ -150,6 +156,10 @@ pub struct Block {
 
 impl system::Block for Block {
     fn any(order: u32) -> Option<Self> {
+        assert!(!with(|machine| machine.is_locked), "somebody waits for it");
+        if let Some(event) = with(|machine| machine.at_allocation.take()) {
+            event();
+        }
         let first = with(|machine| machine.free.pop())?;
         let range = range_of(first, 1 << order)?;
         with(|machine| pfns(range).for_each(|pfn| machine.page(pfn).count = 1));
@@ -157,6 +167,7 @@ impl system::Block for Block {
     }
 
     fn at(_: &Map, _: PhysRange) -> Result<Self, Errno> {
+        with(|machine| machine.places += 1);
         Err(EBUSY)
     }
 

@@ -6,6 +6,7 @@
 //! | [`phase`] | when: registration, activation, rollback, abort |
 //! | [`store`] | who may claim or release which page; memory for producers |
 //! | [`arena`] | where memory for producers is |
+//! | [`lend`] | how a producer gets it, while others go on |
 //! | [`session`] | what a producer may write into the tree |
 //! | [`chain`] | what early boot was told to reserve |
 //! | [`iomem`] | what is RAM, and where this kernel runs |
@@ -40,6 +41,7 @@ pub mod errno;
 mod fake;
 pub mod holds;
 pub mod iomem;
+pub mod lend;
 pub mod pages;
 pub mod phase;
 pub mod session;

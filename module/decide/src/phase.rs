@@ -339,7 +339,8 @@ fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Err
     let page = PhysRange::new(kho::PhysAddr::new(0), PAGE_SIZE).map_err(|_| EINVAL)?;
     // The size does not depend on where it will be.
     let size = u64::try_from(write(page)?.len()).map_err(|_| ENOMEM)?;
-    let mut block = S::store(|store| store.block(size.div_ceil(PAGE_SIZE)))?;
+    let ground = S::store(|store| store.ground())?;
+    let mut block = ground.block::<S>(size.div_ceil(PAGE_SIZE))?;
     if session.kept().overlaps(block.range()) {
         log!(
             S,

@@ -6,7 +6,7 @@ use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::holds::Holds;
 use crate::iomem::{self, Map};
 use crate::session::{Limits, Session};
-use crate::system::{Block, Failed, Record, Reserved, System, Tree, log};
+use crate::system::{Failed, Record, Reserved, System, Tree, log};
 use crate::text::Level;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -35,6 +35,37 @@ pub struct Store<S: System> {
     /// Memory that arrived and that producers name in the active phase: it cannot be released until the phase ends, but
     /// its holder may claim it.
     named: RangeSet,
+}
+
+/// Memory in which pages may be allocated that are kept.
+pub struct Ground {
+    map: Map,
+    scratch: Option<PhysRange>,
+}
+
+impl Ground {
+    /// The scratch region, where nothing is allocated; `None` if none is known.
+    pub fn scratch(&self) -> Option<PhysRange> {
+        self.scratch
+    }
+
+    /// Allocates `pages` zeroed pages.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn block<S: System>(&self, pages: u64) -> Result<S::Block, Errno> {
+        arena::block::<S>(&self.map, self.scratch, pages)
+    }
+
+    /// Allocates a block for an arena of which `count` pages are going to be lent.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub fn block_for<S: System>(&self, count: usize) -> Result<S::Block, Errno> {
+        arena::block_for::<S>(&self.map, self.scratch, count)
+    }
 }
 
 /// Reason why memory is not released.
@@ -693,14 +724,19 @@ impl<S: System> Store<S> {
         self.limits()?.check::<S>(range).map_err(|(error, _)| error)
     }
 
-    /// Lends `count` pages to a producer.
+    /// Lends `count` pages to a producer, if the arenas have as many. Otherwise see [`crate::lend`].
+    pub fn lend(&mut self, count: usize) -> Option<PhysRange> {
+        let scratch = self.scratch();
+        self.arenas.lend(scratch, count)
+    }
+
+    /// Makes `block` an arena, and lends `count` pages of it to a producer.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub fn lend(&mut self, count: usize) -> Result<PhysRange, Errno> {
-        let scratch = self.scratch();
-        self.arenas.lend(&self.map, scratch, count)
+    pub fn lend_of(&mut self, block: S::Block, count: usize) -> Result<PhysRange, Errno> {
+        self.arenas.lend_of(block, count)
     }
 
     /// Takes pages back from a producer.
@@ -714,27 +750,29 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Allocates `count` pages outside scratch, which the caller owns from then on.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub fn give_away(&self, count: usize) -> Result<PhysRange, Errno> {
-        let pages = u64::try_from(count).map_err(|_| ENOMEM)?;
-        Ok(self.block(pages)?.give_away())
-    }
-
     /// Number of bytes that are lent to producers.
     pub fn lent(&self) -> u64 {
         self.arenas.lent_bytes()
     }
 
-    /// Allocates `pages` pages outside scratch, for example for the sealed tree.
+    /// The memory in which pages may be allocated, for whoever allocates them without the store's lock.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub fn block(&self, pages: u64) -> Result<S::Block, Errno> {
+    pub fn ground(&self) -> Result<Ground, Errno> {
+        Ok(Ground {
+            map: Map {
+                readable: RangeSet::new(),
+                ram: self.map.ram.try_clone()?,
+                taken: self.map.taken.try_clone()?,
+            },
+            scratch: self.scratch(),
+        })
+    }
+
+    /// Allocates `pages` pages outside scratch.
+    fn block(&self, pages: u64) -> Result<S::Block, Errno> {
         arena::block::<S>(&self.map, self.scratch(), pages)
     }
 }

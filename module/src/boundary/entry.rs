@@ -14,7 +14,9 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
+use kho_boundary::relax;
 use kho_decide::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
+use kho_decide::lend;
 use kho_decide::pages::Runs;
 use kho_decide::session::Session;
 use kho_decide::system::Failed;
@@ -316,6 +318,10 @@ unsafe extern "C" fn kho_rs_prop_mem_vmalloc(
     let page_size = usize::try_from(PAGE_SIZE).unwrap_or(4096);
     let whole = area.addr().is_multiple_of(page_size) && len.is_multiple_of(page_size) && len != 0;
     let pages = (0..len).step_by(page_size).map(|offset| {
+        // An area may be large, and each page of it is looked up.
+        if offset.is_multiple_of(1 << 21) {
+            relax();
+        }
         // SAFETY: a driver's area, which it keeps during the call.
         unsafe { vmalloc_page(area.wrapping_byte_add(offset)) }.ok_or(EINVAL)
     });
@@ -495,13 +501,13 @@ extern "C" fn kho_rs_release(addr: u64, len: u64) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_alloc_pages(count: usize) -> u64 {
-    let lent = STORE.lock().lend(count);
+    let lent = lend::lend::<Linux>(count);
     lent.map_or(0, |range| range.start().get() / PAGE_SIZE)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_take_pages(count: usize) -> u64 {
-    let taken = STORE.lock().give_away(count);
+    let taken = lend::give_away::<Linux>(count);
     taken.map_or(0, |range| range.start().get() / PAGE_SIZE)
 }
 

@@ -93,8 +93,25 @@ pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
     // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and
     // readable; `bytes` has `len` bytes and was just allocated, so the two do not overlap. Nothing
     // writes reserved memory that arrived.
-    unsafe { core::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), len) };
+    unsafe { copy(from, bytes.as_mut_ptr(), len) };
     Ok(bytes)
+}
+
+/// Copies bytes. Lets other tasks run meanwhile.
+///
+/// # Safety
+///
+/// `from` has `len` readable bytes, `to` has as many writable ones, and they do not overlap.
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    let most = usize::try_from(CHUNK).unwrap_or(usize::MAX);
+    for at in (0..len).step_by(most) {
+        let part = len.saturating_sub(at).min(most);
+        // SAFETY: the caller's; a part of them.
+        unsafe {
+            core::ptr::copy_nonoverlapping(from.wrapping_add(at), to.wrapping_add(at), part);
+        }
+        relax();
+    }
 }
 
 /// The page behind an address of a vmalloc area; `None` for any other address.
@@ -227,7 +244,12 @@ impl Reserved {
                 return Err(EBUSY);
             }
         }
-        self.set = self.set.subtract(wanted)?;
+        let mut ranges = wanted.iter();
+        match (ranges.next(), ranges.next()) {
+            // Claims of one chunk after the other: not a copy of all that is left for each.
+            (Some(range), None) => self.set.remove(range)?,
+            _ => self.set = self.set.subtract(wanted)?,
+        }
         Ok(())
     }
 }
@@ -381,7 +403,9 @@ impl system::Block for Block {
     }
 
     fn at(map: &Map, range: PhysRange) -> Result<Self, Errno> {
-        if !range.is_page_aligned() || !map.ram.contains_range(range) || !pfns(range).all(is_valid)
+        if !range.is_page_aligned()
+            || !map.ram.contains_range(range)
+            || first(range, |pfn| !is_valid(pfn)).is_some()
         {
             return Err(EINVAL);
         }
@@ -428,10 +452,12 @@ impl system::Block for Block {
             .range
             .intersection(range)
             .into_iter()
+            .flat_map(chunks)
             .flat_map(|part| good_runs(part, is_failed))
         {
             // SAFETY: owned by the # Invariants.
             unsafe { clear(run) };
+            relax();
         }
     }
 
@@ -441,7 +467,7 @@ impl system::Block for Block {
         }
         let at = ffi::kho_c_virt(self.range.start().get()).cast::<u8>();
         // SAFETY: owned and large enough; `bytes` is other memory, as nothing else refers to the block.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) };
+        unsafe { copy(bytes.as_ptr(), at, bytes.len()) };
         Ok(())
     }
 }
@@ -449,6 +475,7 @@ impl system::Block for Block {
 impl Drop for Block {
     fn drop(&mut self) {
         for pfn in pfns(self.range) {
+            rest(pfn);
             // SAFETY: the one reference of the # Invariants.
             unsafe { ffi::kho_c_page_put(pfn) };
         }
@@ -483,6 +510,52 @@ mod tests {
 
     fn fail(pfn: u64) {
         ffi::with(|machine| machine.page(pfn).failed = true);
+    }
+
+    /// Number of times that `act` lets other tasks run.
+    fn rests(act: impl FnOnce()) -> usize {
+        let before = kho_boundary::times_relaxed();
+        act();
+        kho_boundary::times_relaxed() - before
+    }
+
+    #[test]
+    fn a_claim_of_one_range_copies_nothing() {
+        let mut reserved = arrived(512, 1536);
+        reserved.set =
+            RangeSet::from_ranges((512..1536).step_by(2).flat_map(|pfn| range_of(pfn, 1))).unwrap();
+        let place = |reserved: &Reserved| reserved.set.as_slice().as_ptr();
+        // Room for one range more, from then on.
+        reserved.claim(&pages(512, 513), Failed::Refused).unwrap();
+        let before = place(&reserved);
+        for pfn in (600..1000).step_by(4) {
+            reserved
+                .claim(&pages(pfn, pfn + 1), Failed::Refused)
+                .unwrap();
+            assert_eq!(place(&reserved), before);
+        }
+        assert_eq!(reserved.set.len(), 411);
+    }
+
+    #[test]
+    fn others_run_while_much_memory_is_worked_on() {
+        const LARGE: u64 = 8192; // 16 chunks
+        let range = range_of(2048, LARGE).unwrap();
+        let map = Map {
+            readable: RangeSet::from_ranges([range]).unwrap(),
+            ram: RangeSet::from_ranges([range]).unwrap(),
+            ..Map::default()
+        };
+        let mut reserved = arrived(2048, 2048 + LARGE);
+        assert!(rests(|| drop(copy_reserved(&map, range).unwrap())) >= 16);
+        let all = pages(2048, 2048 + LARGE);
+        assert!(rests(|| reserved.claim(&all, Failed::Refused).unwrap()) >= 16);
+        let mut block = Block { range };
+        assert!(rests(|| block.zero(range)) >= 16);
+        let bytes = vec![7; usize::try_from(range.len()).unwrap()];
+        assert!(rests(|| block.fill(&bytes).unwrap()) >= 16);
+        assert!(rests(|| drop(block)) >= 16);
+        assert!(rests(|| assert!(Block::at(&map, range).is_err())) >= 16);
     }
 
     /// Whether the memory of a page is as it arrived.

@@ -69,6 +69,23 @@ impl Map {
         unsafe { madvise(at.as_ptr().cast(), PAGE, Advice::LinuxHwPoison) }
     }
 
+    /// Binds the memory to the nodes of these bits (`MPOL_BIND`, `include/uapi/linux/mempolicy.h`).
+    pub fn bind(&self, nodes: u64) -> nix::Result<()> {
+        // SAFETY: a policy for memory does not change what is in it, and the mask has as many bits as are said.
+        let result = unsafe {
+            nix::libc::syscall(
+                nix::libc::SYS_mbind,
+                self.at,
+                self.len.next_multiple_of(PAGE),
+                2,
+                &raw const nodes,
+                u64::BITS,
+                0,
+            )
+        };
+        nix::errno::Errno::result(result).map(drop)
+    }
+
     /// Asks the kernel for huge pages.
     pub fn ask_for_huge_pages(&self) -> Result<()> {
         // SAFETY: the advice concerns this mapping and does not change its content.

@@ -1,7 +1,7 @@
 //! `kho-guest map-…`: files used through mappings.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::MapFlags;
+use rustix::pipe::{SpliceFlags, splice};
 use serde_json::{Value, json};
 
 use crate::map::{Map, PAGE};
@@ -94,6 +95,25 @@ pub enum Tool {
         file: PathBuf,
         /// Page, counted from 0.
         page: usize,
+    },
+    /// Read each page of a file through a private mapping, which is read only, and say `reading`; then again and again,
+    /// until each page begins with something else than zeros.
+    Follow {
+        /// File.
+        file: PathBuf,
+    },
+    /// Bind the memory of a file to NUMA nodes (mbind, MPOL_BIND).
+    Bind {
+        /// File.
+        file: PathBuf,
+        /// A bit for each node.
+        #[arg(long)]
+        nodes: u64,
+    },
+    /// Splice a file of three pages into a pipe, the second of which is a hole, write to it, and print what is in the pipe.
+    Spliced {
+        /// File; made anew.
+        file: PathBuf,
     },
     /// Touch each page of a file and print how many KiB of it are mapped by huge pages.
     Huge {
@@ -198,6 +218,18 @@ pub fn run(tool: &Tool) -> Result<()> {
             println!("{}", map.page(*page)?.load(Ordering::Relaxed) & 0xff);
             Ok(())
         }
+        Tool::Follow { file } => {
+            let map = Map::of(file, MapFlags::PRIVATE)?;
+            map.touch(false);
+            println!("reading");
+            std::io::stdout().flush()?;
+            while map.counters().any(|page| page.load(Ordering::Relaxed) == 0) {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            Ok(())
+        }
+        Tool::Bind { file, nodes } => Ok(Map::of(file, MapFlags::SHARED)?.bind(*nodes)?),
+        Tool::Spliced { file } => spliced(file),
         Tool::Cut { file, seed, steps } => cut(file, *seed, *steps),
         Tool::Huge { file, advise } => {
             let map = Map::of(file, MapFlags::SHARED)?;
@@ -210,6 +242,47 @@ pub fn run(tool: &Tool) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn spliced(path: &Path) -> Result<()> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .with_context(|| format!("making {}", path.display()))?;
+    file.write_all(b"old")?;
+    file.write_all_at(b"old end", 2 * PAGE as u64)?;
+    let (from, to) = rustix::pipe::pipe()?;
+    let mut len = 0;
+    loop {
+        let got = splice(
+            &file,
+            Some(&mut len),
+            &to,
+            None,
+            PAGE,
+            SpliceFlags::NONBLOCK,
+        )?;
+        if got == 0 {
+            break;
+        }
+    }
+    drop(to);
+    file.rewind()?;
+    file.write_all(b"new")?;
+    file.write_all_at(b"new end", 2 * PAGE as u64)?;
+    let mut bytes = Vec::new();
+    File::from(from).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() == 2 * PAGE + 7, "{} bytes", bytes.len());
+    ensure!(
+        bytes[3..2 * PAGE].iter().all(|byte| *byte == 0),
+        "a hole that is none"
+    );
+    let text = |at: usize, len| String::from_utf8_lossy(&bytes[at..at + len]).into_owned();
+    println!("{}, {}", text(0, 3), text(2 * PAGE, 7));
+    Ok(())
 }
 
 /// Returns the JSON that `where` prints about a file.

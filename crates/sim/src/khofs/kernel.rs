@@ -5,6 +5,7 @@ use crate::module::machine::{Sim, store, with};
 use kho::abi::{COMPATIBLE, MEM};
 use kho::{PAGE_SIZE, PhysRange};
 use kho_decide::errno::{EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use kho_decide::lend;
 use kho_decide::pages::{pfns, range_of};
 use kho_decide::session::Session;
 use kho_decide::system::Failed;
@@ -25,8 +26,8 @@ pub struct Pages {
     pub reaping: bool,
     /// Whether the kernel had no pages or no page-cache entry for khofs, or khofs gave a page back by itself.
     pub short: bool,
-    /// Number of entries after which the page cache once has no memory for the next entry; `None` if it has memory for
-    /// all.
+    /// Number of entries of the page cache, and of claims, after which there once is no memory for the next; `None` if
+    /// there is memory for all.
     pub entries: Option<u64>,
 }
 
@@ -100,7 +101,7 @@ impl System for Kernel {
 
     fn take_pages(count: u64) -> Option<u64> {
         let count = usize::try_from(count).ok()?;
-        let taken = store(|s| s.give_away(count)).ok();
+        let taken = lend::give_away::<Sim>(count).ok();
         known(|pages| pages.short |= taken.is_none());
         taken.map(|range| pfns(range).start)
     }
@@ -148,7 +149,10 @@ impl System for Kernel {
     }
 
     fn claim(range: PhysRange) -> Result<(), Errno> {
-        store(|s| s.claim(range, Failed::Taken))
+        match known(Pages::is_out_of_entries) {
+            true => Err(ENOMEM),
+            false => store(|s| s.claim(range, Failed::Taken)),
+        }
     }
 
     fn reap_later() {
@@ -167,7 +171,7 @@ impl Block {
     /// No memory.
     pub fn with(bytes: &[u8]) -> Result<Self, Errno> {
         let count = bytes.len().div_ceil(4096);
-        let range = store(|s| s.lend(count))?;
+        let range = lend::lend::<Sim>(count)?;
         let to = PhysRange::new(range.start(), bytes.len() as u64).map_err(|_| ENOMEM)?;
         with(|m| m.store(to, bytes));
         Ok(Self(range))

@@ -72,7 +72,7 @@ impl Inode {
         first: u64,
         end: u64,
     ) -> Result<(), kho_decide::errno::Errno> {
-        state.forget(id, &mut self.content, &self.cache, first, end)?;
+        while state.forget(id, &mut self.content, &self.cache, first, end)? {}
         self.split(state, first);
         self.split(state, end);
         self.drop_pages(state, first, end);

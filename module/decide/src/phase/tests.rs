@@ -1,5 +1,6 @@
 use super::*;
 use crate::fake::{Fake, Machine, with};
+use crate::lend;
 use crate::pages::range_of;
 use core::cell::RefCell;
 use kho::abi::kernel_part::KernelPart;
@@ -115,7 +116,9 @@ impl Drivers for Fake {
     fn store<T>(act: impl FnOnce(&mut Store<Self>) -> T) -> T {
         // Taken out meanwhile, as what is done to it may look at the world.
         let mut store = world(|world| core::mem::replace(&mut world.store, Store::new()));
+        with(|machine| machine.is_locked = true);
         let result = act(&mut store);
+        with(|machine| machine.is_locked = false);
         world(|world| world.store = store);
         result
     }
@@ -207,6 +210,35 @@ fn all_are_asked_in_order_and_undo_in_reverse() {
     assert!(with(|machine| machine.memory.is_empty()));
     phase.abort();
     assert_eq!(calls(), [""; 0]);
+}
+
+#[test]
+fn memory_is_allocated_while_nobody_waits_for_the_store() {
+    registered();
+    with(|machine| machine.free = [1536, 1024, 512].into());
+    let first = |range: Result<PhysRange, Errno>| range.unwrap().start().get() / PAGE_SIZE;
+    assert_eq!(first(lend::lend::<Fake>(3)), 512);
+    assert_eq!(first(lend::lend::<Fake>(1)), 515);
+    assert_eq!(first(lend::give_away::<Fake>(512)), 1024);
+    assert_eq!(first(lend::lend::<Fake>(512)), 1536);
+    for none in [lend::lend::<Fake>(0), lend::give_away::<Fake>(0)] {
+        assert_eq!(none, Err(ENOMEM));
+    }
+}
+
+#[test]
+fn scratch_that_is_told_while_memory_is_allocated_is_left_alone() {
+    registered();
+    with(|machine| {
+        machine.free = [1024, 512].into();
+        machine.at_allocation = Some(|| {
+            let scratch = range_of(512, 4).unwrap();
+            Fake::store(|store| store.tell_scratch(scratch)).unwrap();
+        });
+    });
+    let given = lend::give_away::<Fake>(512).unwrap();
+    assert_eq!(Some(given), range_of(1024, 512));
+    assert_eq!(with(|machine| machine.page(512).count), 0);
 }
 
 #[test]

@@ -40,6 +40,27 @@ impl Bits {
         self.0.iter().map(|w| u64::from(w.count_ones())).sum()
     }
 
+    /// The pages that are not in `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = *self;
+        for (word, taken) in left.0.iter_mut().zip(other.0) {
+            *word &= !taken;
+        }
+        left
+    }
+
+    /// Number of runs of pages. One that begins with the first page counts unless the page before it, of another chunk,
+    /// belongs to the run (`before`).
+    pub fn runs(&self, before: bool) -> u64 {
+        let mut carry = u64::from(before);
+        let starts = self.0.iter().map(|word| {
+            let starts = word & !(word.wrapping_shl(1) | carry);
+            carry = word.wrapping_shr(63);
+            u64::from(starts.count_ones())
+        });
+        starts.sum()
+    }
+
     /// The pages, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         (0..PAGES).filter(|page| self.has(*page))
@@ -53,5 +74,26 @@ impl Bits {
     /// Whether the set has every page of a chunk.
     pub fn is_full(&self) -> bool {
         self.0.iter().all(|w| *w == u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bits(pages: &[u64]) -> Bits {
+        let mut bits = Bits::default();
+        pages.iter().for_each(|page| bits.set(*page));
+        bits
+    }
+
+    #[test]
+    fn runs_are_counted_across_words() {
+        let some = bits(&[0, 1, 63, 64, 65, 127, 128, 300, 511]);
+        assert_eq!((some.runs(false), some.runs(true)), (5, 4));
+        let full = Bits([u64::MAX; 8]);
+        assert_eq!((full.runs(false), full.runs(true)), (1, 0));
+        assert_eq!(full.without(&some).runs(true), 4);
+        assert_eq!(Bits::default().runs(true), 0);
     }
 }

@@ -12,16 +12,19 @@ use kho_decide::errno::{ENOMEM, Errno};
 /// Chunks that one table of the index covers: 8 GiB.
 const TABLE: u64 = 4096;
 
-/// A chunk.
+/// The pages that an instance has of a chunk. Other instances may have others: what arrived is where it is, and the system
+/// gives what it has.
 struct Chunk {
     /// First page frame.
     base: u64,
     /// The instance.
     owner: u32,
+    /// Slot plus one of the pages that another instance has of this chunk; 0 if there is none, or no further one.
+    next: u32,
     /// Whether the chunk is for one large file.
     large: bool,
-    /// Whether it is in the pool's list.
-    listed: bool,
+    /// Position in the pool's list; `None` if it is not in the list.
+    listed: Option<u32>,
     /// Whether its pages are one folio; then all of them are in use, or all are free.
     folded: bool,
     owned: Bits,
@@ -30,15 +33,27 @@ struct Chunk {
     clean: Bits,
 }
 
-/// The chunks of an instance that may have free pages; the last is asked first. Entries can be out of date.
+/// The chunks of an instance.
 struct Pool {
     owner: u32,
+    /// Chunks for small files that may have free pages; the last is asked first. Chunks know their positions, so that
+    /// one that goes is not looked for.
     small: Vec<u32>,
+    /// Those for large files.
     large: Vec<u32>,
     /// A chunk without a used page that is kept for a moment.
     spare: Option<u64>,
     owned: u64,
     free: u64,
+}
+
+impl Pool {
+    fn list(&mut self, large: bool) -> &mut Vec<u32> {
+        match large {
+            true => &mut self.large,
+            false => &mut self.small,
+        }
+    }
 }
 
 /// A page to use.
@@ -64,7 +79,7 @@ pub struct Idle {
 /// All chunks of all instances.
 #[derive(Default)]
 pub struct Chunks {
-    /// For each chunk number: the slot plus one, or 0 if there is no such chunk.
+    /// For each chunk number: the slot plus one of the pages that an instance has of it, or 0 if none has any.
     index: Vec<Option<Box<[u32]>>>,
     slots: Vec<Chunk>,
     /// Slots that are not used.
@@ -89,10 +104,32 @@ impl Chunks {
         (table, usize::try_from(number % TABLE).unwrap_or(0))
     }
 
-    fn slot(&self, pfn: u64) -> Option<u32> {
+    /// The index's entry for the chunk of a page.
+    fn cell(&mut self, pfn: u64) -> Option<&mut u32> {
         let (table, at) = Self::place(pfn);
-        let table = self.index.get(table)?.as_ref()?;
-        table.get(at)?.checked_sub(1)
+        self.index.get_mut(table)?.as_mut()?.get_mut(at)
+    }
+
+    /// The slots of the instances that have pages of the chunk of `pfn`.
+    fn slots_of(&self, pfn: u64) -> impl Iterator<Item = u32> + '_ {
+        let (table, at) = Self::place(pfn);
+        let table = self.index.get(table).and_then(Option::as_ref);
+        let first = table.and_then(|table| table.get(at)).copied().unwrap_or(0);
+        core::iter::successors(first.checked_sub(1), |slot| {
+            self.chunk(*slot)?.next.checked_sub(1)
+        })
+    }
+
+    /// The slot of the instance that has a page.
+    fn slot(&self, pfn: u64) -> Option<u32> {
+        self.slots_of(pfn)
+            .find(|slot| self.chunk(*slot).is_some_and(|chunk| chunk.owned.has(pfn)))
+    }
+
+    /// The slot for pages of `owner` in the chunk of `pfn`.
+    fn slot_for(&self, owner: u32, pfn: u64) -> Option<u32> {
+        self.slots_of(pfn)
+            .find(|slot| self.chunk(*slot).is_some_and(|chunk| chunk.owner == owner))
     }
 
     fn chunk(&self, slot: u32) -> Option<&Chunk> {
@@ -124,8 +161,7 @@ impl Chunks {
 
     /// The owner of a page; `None` if no instance owns it.
     pub fn owner(&self, pfn: u64) -> Option<u32> {
-        let chunk = self.chunk(self.slot(pfn)?)?;
-        chunk.owned.has(pfn).then_some(chunk.owner)
+        Some(self.chunk(self.slot(pfn)?)?.owner)
     }
 
     /// Pages that `owner` owns, and how many of them are free.
@@ -135,7 +171,7 @@ impl Chunks {
     }
 
     fn make(&mut self, pfn: u64, owner: u32, large: bool) -> Result<u32, Errno> {
-        let (table, at) = Self::place(pfn);
+        let (table, _) = Self::place(pfn);
         if table >= self.index.len() {
             let more = table.saturating_add(1).saturating_sub(self.index.len());
             self.index.try_reserve(more)?;
@@ -151,8 +187,9 @@ impl Chunks {
         let chunk = Chunk {
             base: pfn & !(PAGES.saturating_sub(1)),
             owner,
+            next: self.cell(pfn).map_or(0, |cell| *cell),
             large,
-            listed: false,
+            listed: None,
             folded: false,
             owned: Bits::default(),
             free: Bits::default(),
@@ -174,22 +211,18 @@ impl Chunks {
                 slot
             }
         };
-        if let Some(cell) = self
-            .index
-            .get_mut(table)
-            .and_then(Option::as_mut)
-            .and_then(|t| t.get_mut(at))
-        {
+        if let Some(cell) = self.cell(pfn) {
             *cell = slot.saturating_add(1);
         }
         Ok(slot)
     }
 
-    /// Notes that `count` pages from `pfn` on, within one chunk, belong to `owner`: free and zero, or in use.
+    /// Notes that `count` pages from `pfn` on, within one chunk, belong to `owner`, and to nobody else: free and zero, or
+    /// in use.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`]; also if the chunk is another instance's.
+    /// [`ENOMEM`].
     pub fn add(
         &mut self,
         owner: u32,
@@ -199,14 +232,11 @@ impl Chunks {
         large: bool,
     ) -> Result<(), Errno> {
         self.pool(owner)?;
-        let slot = match self.slot(pfn) {
+        let slot = match self.slot_for(owner, pfn) {
             Some(slot) => slot,
             None => self.make(pfn, owner, large)?,
         };
         let chunk = self.chunk_mut(slot).ok_or(ENOMEM)?;
-        if chunk.owner != owner {
-            return Err(ENOMEM);
-        }
         let mut fresh = 0u64;
         for page in pfn..pfn
             .saturating_add(count)
@@ -236,23 +266,43 @@ impl Chunks {
     fn list(&mut self, slot: u32) {
         let Some((owner, large)) = self
             .chunk(slot)
-            .filter(|c| !c.listed)
+            .filter(|c| c.listed.is_none())
             .map(|c| (c.owner, c.large))
         else {
             return;
         };
         let Ok(pool) = self.pool(owner) else { return };
-        let list = if large {
-            &mut pool.large
-        } else {
-            &mut pool.small
+        let list = pool.list(large);
+        let Ok(at) = u32::try_from(list.len()) else {
+            return;
         };
         if list.try_reserve(1).is_err() {
             return;
         }
         list.push(slot);
         if let Some(chunk) = self.chunk_mut(slot) {
-            chunk.listed = true;
+            chunk.listed = Some(at);
+        }
+    }
+
+    /// Takes a chunk off its pool's list.
+    fn unlist(&mut self, slot: u32) {
+        let Some((owner, large, at)) = self
+            .chunk_mut(slot)
+            .and_then(|c| Some((c.owner, c.large, c.listed.take()?)))
+        else {
+            return;
+        };
+        let Ok(pool) = self.pool(owner) else { return };
+        let list = pool.list(large);
+        let place = at as usize;
+        if place < list.len() {
+            list.swap_remove(place);
+        }
+        // The last one is in its place now.
+        let moved = list.get(place).copied();
+        if let Some(chunk) = moved.and_then(|slot| self.chunk_mut(slot)) {
+            chunk.listed = Some(at);
         }
     }
 
@@ -327,6 +377,12 @@ impl Chunks {
         }
     }
 
+    /// Whether the pages of the chunk of `pfn` are one folio.
+    pub fn is_folded(&self, pfn: u64) -> bool {
+        let chunk = self.slot(pfn).and_then(|slot| self.chunk(slot));
+        chunk.is_some_and(|chunk| chunk.folded)
+    }
+
     /// Number of folios of `owner` that are in use.
     pub fn folios(&self, owner: u32) -> u64 {
         let folios = self.slots.iter().filter(|c| c.owner == owner && c.folded);
@@ -353,20 +409,12 @@ impl Chunks {
         let mut depth = 0usize;
         loop {
             let pool = self.pools.iter_mut().find(|p| p.owner == owner)?;
-            let list = if large {
-                &mut pool.large
-            } else {
-                &mut pool.small
-            };
+            let list = pool.list(large);
             let at = list.len().checked_sub(depth.saturating_add(1))?;
             let slot = *list.get(at)?;
-            let chunk = self.slots.get_mut(slot as usize)?;
-            if chunk.owner != owner || chunk.large != large || chunk.free.is_empty() {
-                // Out of date: the slot may even be another chunk by now.
-                if chunk.owner == owner && chunk.large == large {
-                    chunk.listed = false;
-                }
-                list.swap_remove(at);
+            let chunk = self.chunk(slot)?;
+            if chunk.free.is_empty() {
+                self.unlist(slot);
                 continue;
             }
             let (base, folded) = (chunk.base, chunk.folded);
@@ -377,7 +425,7 @@ impl Chunks {
                 .map(|page| base.saturating_add(page))
                 .find(|pfn| ready(*pfn, folded));
             if let Some(pfn) = found {
-                chunk.folded = false;
+                self.chunk_mut(slot)?.folded = false;
                 return self.use_page(slot, pfn);
             }
             // All of its free pages are still held by somebody; look at a few others.
@@ -393,7 +441,7 @@ impl Chunks {
     pub fn give(&mut self, pfn: u64) -> Option<Idle> {
         let slot = self.slot(pfn)?;
         let chunk = self.chunk_mut(slot)?;
-        if !chunk.owned.has(pfn) || chunk.free.has(pfn) {
+        if chunk.free.has(pfn) {
             return None;
         }
         chunk.free.set(pfn);
@@ -425,31 +473,32 @@ impl Chunks {
             self.list(slot);
             return None;
         }
-        self.remove(base)
+        self.remove(slot)
     }
 
     /// Forgets a chunk without a used page.
-    fn remove(&mut self, base: u64) -> Option<Idle> {
-        let slot = self.slot(base)?;
-        let chunk = self.chunk_mut(slot)?;
+    fn remove(&mut self, slot: u32) -> Option<Idle> {
+        let chunk = self.chunk(slot)?;
         if chunk.free != chunk.owned {
             return None;
         }
-        let (owner, pages, folded) = (chunk.owner, chunk.owned, chunk.folded);
+        let (owner, base, next) = (chunk.owner, chunk.base, chunk.next);
+        let (pages, folded) = (chunk.owned, chunk.folded);
+        self.unlist(slot);
+        let itself = slot.saturating_add(1);
+        let before = self
+            .slots_of(base)
+            .find(|other| self.chunk(*other).is_some_and(|c| c.next == itself));
+        let link = match before {
+            Some(before) => self.chunk_mut(before).map(|chunk| &mut chunk.next),
+            None => self.cell(base),
+        };
+        *link? = next;
+        let chunk = self.chunk_mut(slot)?;
         chunk.owned = Bits::default();
         chunk.free = Bits::default();
         chunk.clean = Bits::default();
-        // An entry of the pool's list stays behind and is found to be out of date.
         chunk.owner = u32::MAX;
-        let (table, at) = Self::place(base);
-        if let Some(cell) = self
-            .index
-            .get_mut(table)
-            .and_then(Option::as_mut)
-            .and_then(|t| t.get_mut(at))
-        {
-            *cell = 0;
-        }
         self.vacant.push(slot); // `make` reserved the room
         if let Ok(pool) = self.pool(owner) {
             pool.owned = pool.owned.saturating_sub(pages.count());
@@ -457,8 +506,6 @@ impl Chunks {
             if pool.spare == Some(base) {
                 pool.spare = None;
             }
-            pool.small.retain(|s| *s != slot);
-            pool.large.retain(|s| *s != slot);
         }
         Some(Idle {
             base,
@@ -469,8 +516,9 @@ impl Chunks {
 
     /// Takes the spare chunk of the first pool that has one.
     pub fn next_spare(&mut self) -> Option<Idle> {
-        let base = self.pools.iter().find_map(|p| p.spare)?;
-        self.remove(base)
+        let found = self.pools.iter().find_map(|p| Some((p.owner, p.spare?)));
+        let (owner, base) = found?;
+        self.remove(self.slot_for(owner, base)?)
     }
 
     /// Whether a pool has a spare chunk.
@@ -483,10 +531,10 @@ impl Chunks {
         let pool = self.pools.iter().find(|p| p.free > keep(p.owned, p.free))?;
         let owner = pool.owner;
         let slot = self
-            .slots
-            .iter()
-            .position(|c| c.owner == owner && !c.free.is_empty() && c.free != c.owned)?;
-        let chunk = self.slots.get_mut(slot)?;
+            .partly_free(owner, false)
+            .or_else(|| self.partly_free(owner, true))?;
+        self.unlist(slot);
+        let chunk = self.slots.get_mut(slot as usize)?;
         let (base, pages) = (chunk.base, chunk.free);
         for page in pages.iter() {
             chunk.owned.clear(page);
@@ -503,22 +551,43 @@ impl Chunks {
         })
     }
 
+    /// The chunk that is asked last for a free page, of those that have free pages and used ones. Chunks without free pages
+    /// are taken off the list, so that none is looked at twice.
+    fn partly_free(&mut self, owner: u32, large: bool) -> Option<u32> {
+        let mut at = 0usize;
+        loop {
+            let pool = self.pools.iter_mut().find(|p| p.owner == owner)?;
+            let slot = *pool.list(large).get(at)?;
+            let chunk = self.chunk(slot)?;
+            if chunk.free.is_empty() {
+                self.unlist(slot);
+            } else if chunk.free == chunk.owned {
+                // The spare one.
+                at = at.saturating_add(1);
+            } else {
+                return Some(slot);
+            }
+        }
+    }
+
     /// Number of runs of used pages of `owner`.
     pub fn runs(&self, owner: u32) -> u64 {
         let mut runs = 0u64;
+        // The page before, if it is in use.
         let mut last = None;
-        for slot in self.index.iter().flatten().flat_map(|t| t.iter()) {
-            let chunk = slot.checked_sub(1).and_then(|slot| self.chunk(slot));
-            let Some(chunk) = chunk.filter(|c| c.owner == owner) else {
+        let cells = self.index.iter().flatten().flat_map(|t| t.iter());
+        for first in cells.filter_map(|cell| cell.checked_sub(1)) {
+            let all =
+                core::iter::successors(Some(first), |slot| self.chunk(*slot)?.next.checked_sub(1));
+            let mut all = all.filter_map(|slot| self.chunk(slot));
+            let Some(chunk) = all.find(|chunk| chunk.owner == owner) else {
                 continue;
             };
-            for page in chunk.owned.iter().filter(|page| !chunk.free.has(*page)) {
-                let pfn = chunk.base.saturating_add(page);
-                if last != pfn.checked_sub(1) {
-                    runs = runs.saturating_add(1);
-                }
-                last = Some(pfn);
-            }
+            let used = chunk.owned.without(&chunk.free);
+            let before = last == chunk.base.checked_sub(1);
+            runs = runs.saturating_add(used.runs(before));
+            let end = chunk.base.saturating_add(PAGES.saturating_sub(1));
+            last = used.has(end).then_some(end);
         }
         runs
     }

@@ -3,7 +3,7 @@
 use crate::system::{Cache, Run, System};
 use core::cell::RefCell;
 use kho::{PAGE_SIZE, PhysRange};
-use kho_decide::errno::{EBUSY, EEXIST, Errno};
+use kho_decide::errno::{EBUSY, EEXIST, ENOMEM, Errno};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
@@ -12,6 +12,12 @@ use std::vec::Vec;
 pub struct Machine {
     /// First page frames of the blocks that the system has, of 2 MiB each; the last one first.
     pub blocks: Vec<u64>,
+    /// Page frames of the single pages that the system has besides; the last one first.
+    pub singles: Vec<u64>,
+    /// Number of times that the system was asked for so many contiguous pages and did not have them.
+    pub lacked: BTreeMap<u64, u64>,
+    /// Whether the lock of the state is held, so that others wait.
+    pub is_locked: bool,
     /// Page frames of the pages that went back to the system.
     pub put: BTreeSet<u64>,
     /// Folios, by their first page frame.
@@ -22,6 +28,12 @@ pub struct Machine {
     pub large: bool,
     /// Pages that arrived and are unclaimed.
     pub arrived: BTreeSet<u64>,
+    /// Number of claims that fail for lack of memory, from the next one on.
+    pub no_claims: u64,
+    /// Number of pages or folios for which the page cache has no memory, from the next one on.
+    pub no_entries: u64,
+    /// Page that has another holder from the time on when the page cache has no memory.
+    pub holder: Option<u64>,
     /// Whether memory is going to be given back.
     pub reaping: bool,
 }
@@ -57,8 +69,18 @@ impl System for Fake {
     }
 
     fn take_pages(count: u64) -> Option<u64> {
-        let whole = count == 512;
-        with(|machine| whole.then(|| machine.blocks.pop()).flatten())
+        with(|machine| {
+            assert!(!machine.is_locked, "somebody waits for it");
+            let taken = match count {
+                512 => machine.blocks.pop(),
+                1 => machine.singles.pop(),
+                _ => None,
+            };
+            if taken.is_none() && count > 1 {
+                *machine.lacked.entry(count).or_default() += 1;
+            }
+            taken
+        })
     }
 
     fn put_page(pfn: u64) {
@@ -98,6 +120,10 @@ impl System for Fake {
     fn claim(range: PhysRange) -> Result<(), Errno> {
         let first = range.start().get() / PAGE_SIZE;
         with(|machine| {
+            if machine.no_claims > 0 {
+                machine.no_claims -= 1;
+                return Err(ENOMEM);
+            }
             let mut all = first..first + range.pages();
             match all.all(|pfn| machine.arrived.remove(&pfn)) {
                 true => Ok(()),
@@ -123,8 +149,20 @@ impl Cache for &Pages {
         let mut map = self.map.borrow_mut();
         let folio = with(|machine| machine.folios.contains(&(pfn & !511)));
         let count = if folio { 512 } else { 1 };
+        assert!(!folio || pfn.is_multiple_of(512), "{pfn} is in a folio");
         if (index..index + count).any(|index| map.contains_key(&index)) {
             return Err(EEXIST);
+        }
+        let short = with(|machine| {
+            let short = machine.no_entries > 0;
+            if short {
+                machine.no_entries -= 1;
+                machine.held.extend(machine.holder.take());
+            }
+            short
+        });
+        if short {
+            return Err(ENOMEM);
         }
         map.extend((index..index + count).zip(pfn..pfn + count));
         Ok(())

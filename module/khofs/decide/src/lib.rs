@@ -6,6 +6,7 @@
 //! | [`account`] | what they may use, and what they use |
 //! | [`pages`] | which pages go in and out of files |
 //! | [`chunks`] | which pages the file system owns, and which one is used next |
+//! | [`supply`] | how memory is taken from the system |
 //! | [`extents`] | what of a file arrived and is not in the page cache yet |
 //! | [`options`] | what a mount asks for |
 //! | [`pack`] | how a tree is written down |
@@ -50,5 +51,6 @@ pub mod pages;
 pub mod restore;
 pub mod show;
 pub mod state;
+pub mod supply;
 pub mod system;
 pub mod xattr;

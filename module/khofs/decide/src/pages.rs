@@ -7,6 +7,7 @@ use crate::extents::Extent;
 use crate::options::Huge;
 use crate::pack::range;
 use crate::state::{Body, State};
+use crate::supply::{Scarcity, Supply};
 use crate::system::{Cache, System};
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EEXIST, EINVAL, ENOMEM, Errno};
@@ -41,7 +42,8 @@ impl<S: System> State<S> {
     ///
     /// # Errors
     ///
-    /// [`EEXIST`] if there is a page at `index` already; [`ENOSPC`]; [`ENOMEM`].
+    /// [`EEXIST`] if there is a page at `index` already; [`ENOSPC`]; [`ENOMEM`]; the error with which `supply` asks for
+    /// memory, and nothing has changed then.
     pub fn grow(
         &mut self,
         id: u32,
@@ -49,15 +51,16 @@ impl<S: System> State<S> {
         inode: impl Cache,
         index: u64,
         want: Want,
+        supply: &mut Supply,
     ) -> Result<Page, Errno> {
         if content.lazy.has(index) {
             return Err(EEXIST);
         }
         self.instance(id)?.room(1)?;
-        if let Some(page) = self.grow_folio(id, content, inode, index, want)? {
+        if let Some(page) = self.grow_folio(id, content, inode, index, want, supply)? {
             return Ok(page);
         }
-        let page = self.pick(id, inode, index, want.pages)?;
+        let page = self.pick(id, inode, index, want.pages, supply)?;
         if let Err(error) = inode.insert(index, page.pfn, true) {
             self.give(page.pfn);
             return Err(error);
@@ -75,6 +78,7 @@ impl<S: System> State<S> {
         inode: impl Cache,
         index: u64,
         want: Want,
+        supply: &mut Supply,
     ) -> Result<Option<Page>, Errno> {
         let first = index & !PAGES.saturating_sub(1);
         let end = first.saturating_add(PAGES);
@@ -92,7 +96,7 @@ impl<S: System> State<S> {
         if !wanted || self.instance(id)?.room(PAGES).is_err() || !empty() {
             return Ok(None);
         }
-        let Some(page) = self.take_chunk(id) else {
+        let Some(page) = self.take_chunk(id, supply)? else {
             return Ok(None);
         };
         if !S::fold(page.pfn) {
@@ -111,16 +115,23 @@ impl<S: System> State<S> {
     }
 
     /// Takes all pages of a chunk that is not in use.
-    fn take_chunk(&mut self, id: u32) -> Option<Page> {
+    fn take_chunk(&mut self, id: u32, supply: &mut Supply) -> Result<Option<Page>, Errno> {
         if let Some(page) = self.chunks.take_chunk(id, S::is_ready) {
-            return Some(page);
+            return Ok(Some(page));
         }
-        let base = self.acquire(id, PAGES, true)?;
-        self.chunks.take_all(base, S::is_ready)
+        let base = self.acquire(id, PAGES, true, supply)?;
+        Ok(base.and_then(|base| self.chunks.take_all(base, S::is_ready)))
     }
 
     /// Takes a page for page `index` of a file: beside its neighbours, or at a place that keeps neighbours together.
-    fn pick(&mut self, id: u32, inode: impl Cache, index: u64, pages: u64) -> Result<Page, Errno> {
+    fn pick(
+        &mut self,
+        id: u32,
+        inode: impl Cache,
+        index: u64,
+        pages: u64,
+        supply: &mut Supply,
+    ) -> Result<Page, Errno> {
         let first = index & !PAGES.saturating_sub(1);
         let end = first.saturating_add(PAGES);
         let near = inode.next_run(first).filter(|run| run.index < end);
@@ -132,7 +143,7 @@ impl<S: System> State<S> {
                 return Ok(page);
             }
         } else if self.has_place(id, inode, first, pages)
-            && let Some(base) = self.acquire(id, PAGES, true)
+            && let Some(base) = self.acquire(id, PAGES, true, supply)?
         {
             let wanted = base.saturating_add(index.saturating_sub(first));
             let page = self.chunks.take_at(id, wanted, S::is_ready);
@@ -144,16 +155,18 @@ impl<S: System> State<S> {
         if let Some(page) = self.chunks.take(id, holes, S::is_ready) {
             return Ok(page);
         }
-        if self.acquire(id, PAGES, false).is_none() {
-            if let Some(page) = self.chunks.take(id, true, S::is_ready) {
-                return Ok(page);
-            }
-            PIECES
-                .into_iter()
-                .find_map(|count| self.acquire(id, count, false))
-                .ok_or(ENOMEM)?;
+        if self.acquire(id, PAGES, false, supply)?.is_some() {
+            return self.chunks.take(id, false, S::is_ready).ok_or(ENOMEM);
         }
-        self.chunks.take(id, false, S::is_ready).ok_or(ENOMEM)
+        if let Some(page) = self.chunks.take(id, true, S::is_ready) {
+            return Ok(page);
+        }
+        for count in PIECES {
+            if self.acquire(id, count, false, supply)?.is_some() {
+                return self.chunks.take(id, false, S::is_ready).ok_or(ENOMEM);
+            }
+        }
+        Err(ENOMEM)
     }
 
     /// Whether 2 MiB of a file, from `first` on and without a page so far, get a chunk of their own: if the file grows
@@ -178,30 +191,28 @@ impl<S: System> State<S> {
         free > keep(owned, free)
     }
 
-    /// Takes new memory from the system for an instance. Returns the first page frame.
-    fn acquire(&mut self, id: u32, count: u64, large: bool) -> Option<u64> {
-        let pfn = S::take_pages(count)?;
-        // A chunk that has pages of an instance that arrived is that instance's.
-        let base = pfn & !PAGES.saturating_sub(1);
-        let chunk = range(Extent {
-            index: 0,
-            pfn: base,
-            count: PAGES,
-        })?;
-        let foreign = self.instances.iter().any(|other| {
-            let arrived = match &other.body {
-                Body::Arrived(arrived) => arrived.data.overlaps(chunk),
-                _ => false,
-            };
-            arrived || (other.id != id && other.unclaimed.overlaps(chunk))
-        });
-        let added = !foreign && self.chunks.add(id, pfn, count, true, large).is_ok();
-        if !added {
-            for page in pfn..pfn.saturating_add(count) {
-                S::put_page(page);
-            }
+    /// Takes new memory from the system for an instance. Returns the first page frame; `None` if the system does not have
+    /// as much in one piece.
+    fn acquire(
+        &mut self,
+        id: u32,
+        count: u64,
+        large: bool,
+        supply: &mut Supply,
+    ) -> Result<Option<u64>, Errno> {
+        if self.scarcity.forbids(count) && !supply.has(count) {
+            return Ok(None);
         }
-        added.then_some(pfn)
+        let Some(pfn) = supply.take(count)? else {
+            self.scarcity.lacked(count);
+            return Ok(None);
+        };
+        if self.chunks.add(id, pfn, count, true, large).is_err() {
+            supply.put(pfn, count);
+            return Ok(None);
+        }
+        self.scarcity.gave(count);
+        Ok(Some(pfn))
     }
 
     /// Makes a page free again.
@@ -257,7 +268,15 @@ impl<S: System> State<S> {
                 // First whatever may lack memory.
                 self.chunks.add(id, pfn, 0, false, false)?;
                 self.instance(id)?.unclaimed.remove(part)?;
-                S::claim(part).map_err(|_| EIO)?;
+                if let Err(error) = S::claim(part) {
+                    if error != ENOMEM {
+                        return Err(EIO);
+                    }
+                    // Nothing was claimed, and the next attempt may succeed. There is room for what was taken out just
+                    // now.
+                    self.instance(id)?.unclaimed.insert(part)?;
+                    return Err(ENOMEM);
+                }
                 self.chunks.add(id, pfn, count, false, false)?;
             }
         }
@@ -326,27 +345,44 @@ impl<S: System> State<S> {
     }
 
     /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio.
-    /// False if the extent is no whole chunk, or cannot become a folio now.
+    /// False if the extent is no whole chunk, or cannot become a folio now: its pages are single ones then.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if the pages are still a folio, after an attempt for which the page cache had no memory.
     fn bring_folio(&mut self, id: u32, inode: impl Cache, extent: Extent) -> Result<bool, Errno> {
         let whole = extent.count == PAGES && extent.pfn.is_multiple_of(PAGES);
         let aligned = extent.index.is_multiple_of(PAGES);
-        let wanted = whole && aligned && self.instance(id)?.huge != Huge::Never;
-        if !wanted || !S::large() || !S::fold(extent.pfn) {
-            return Ok(false);
-        }
-        if let Err(error) = inode.insert(extent.index, extent.pfn, false) {
-            // Nobody could get hold of it: it was in no page cache.
-            if !S::unfold(extent.pfn) {
-                self.chunks.set_folded(extent.pfn, true);
-                return Err(error);
+        let wanted = whole && aligned && S::large() && self.instance(id)?.huge != Huge::Never;
+        if !self.chunks.is_folded(extent.pfn) {
+            if !wanted || !S::fold(extent.pfn) {
+                return Ok(false);
             }
-            return Ok(false);
+            self.chunks.set_folded(extent.pfn, true);
+        } else if !wanted {
+            return self.unfolded(extent.pfn).then_some(false).ok_or(ENOMEM);
         }
-        self.chunks.set_folded(extent.pfn, true);
-        Ok(true)
+        match inode.insert(extent.index, extent.pfn, false) {
+            Ok(()) => Ok(true),
+            // It was in no page cache, but somebody who walks over all pages may hold it.
+            Err(error) => self.unfolded(extent.pfn).then_some(false).ok_or(error),
+        }
     }
 
-    /// Discards the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more.
+    /// Whether the pages of the chunk of `pfn`, which are in no file, are single ones. Splits a folio.
+    fn unfolded(&mut self, pfn: u64) -> bool {
+        let base = pfn & !PAGES.saturating_sub(1);
+        if self.chunks.is_folded(base) {
+            if !S::unfold(base) {
+                return false;
+            }
+            self.chunks.set_folded(base, false);
+        }
+        true
+    }
+
+    /// Discards some of the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more:
+    /// what is in one of the file's parts of 2 MiB, since others wait meanwhile. Returns whether there may be more.
     ///
     /// # Errors
     ///
@@ -358,12 +394,16 @@ impl<S: System> State<S> {
         inode: impl Cache,
         first: u64,
         end: u64,
-    ) -> Result<(), Errno> {
-        while let Some(extent) = content.lazy.take(first, end)? {
+    ) -> Result<bool, Errno> {
+        let Some(next) = content.lazy.next(first).filter(|next| *next < end) else {
+            return Ok(false);
+        };
+        let part = (next | PAGES.saturating_sub(1)).saturating_add(1).min(end);
+        while let Some(extent) = content.lazy.take(next, part)? {
             inode.set_lazy(content.lazy.pages());
             self.discard(id, extent);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Frees pages that arrived and never were in the page cache.
@@ -378,8 +418,18 @@ impl<S: System> State<S> {
         if self.claim(id, extent).is_err() {
             return;
         }
-        for pfn in extent.pfn..extent.pfn.saturating_add(extent.count) {
-            self.give(pfn);
+        let end = extent.pfn.saturating_add(extent.count);
+        let mut pfn = extent.pfn;
+        while pfn < end {
+            let next = (pfn | PAGES.saturating_sub(1)).saturating_add(1);
+            let here = pfn..next.min(end);
+            if self.chunks.is_folded(pfn) && here == (next.saturating_sub(PAGES)..next) {
+                self.give_all(pfn);
+            } else if self.unfolded(pfn) {
+                here.for_each(|pfn| self.give(pfn));
+            }
+            // Otherwise somebody holds the folio of which this is a part: it stays in use until the next hop.
+            pfn = next;
         }
         if self.chunks.has_spare() {
             S::reap_later();
@@ -391,7 +441,11 @@ impl<S: System> State<S> {
     /// Takes memory that is not needed, at most one chunk at a time; `None` if there is no more.
     pub fn take_idle(&mut self) -> Option<Idle> {
         let spare = self.chunks.next_spare();
-        spare.or_else(|| self.chunks.trim(keep))
+        let idle = spare.or_else(|| self.chunks.trim(keep));
+        if idle.is_some() {
+            self.scarcity = Scarcity::none();
+        }
+        idle
     }
 
     /// Accounts for an inode that is gone. Returns whether the memory that arrived for it goes too: it does not if the
@@ -426,8 +480,6 @@ pub fn put<S: System>(idle: &Idle) {
 mod tests {
     use super::*;
     use crate::fake::{Fake, Pages, with};
-    use crate::state::Arrived;
-    use kho::RangeSet;
     use kho_decide::errno::ENOSPC;
     use std::vec::Vec;
 
@@ -446,6 +498,35 @@ mod tests {
         instance.limit = 1 << 20;
         let id = instance.id;
         (state, id)
+    }
+
+    /// A request for a page, during which the lock is held.
+    fn grow(
+        state: &mut State<Fake>,
+        id: u32,
+        content: &Content,
+        file: &Pages,
+        index: u64,
+        want: Want,
+    ) -> Result<Page, Errno> {
+        Supply::serve::<Fake, _>(|supply| {
+            with(|machine| machine.is_locked = true);
+            let result = state.grow(id, content, file, index, want, supply);
+            with(|machine| machine.is_locked = false);
+            result
+        })
+    }
+
+    /// Forgets pages of a file, part by part.
+    fn forget(
+        state: &mut State<Fake>,
+        id: u32,
+        content: &mut Content,
+        file: &Pages,
+        first: u64,
+        end: u64,
+    ) {
+        while state.forget(id, content, file, first, end).unwrap() {}
     }
 
     fn used(state: &mut State<Fake>, id: u32) -> u64 {
@@ -473,16 +554,16 @@ mod tests {
     fn pages_of_a_file_are_neighbours_and_small_files_share_a_chunk() {
         let (mut state, id) = live(2);
         let (content, one, other) = (Content::default(), Pages::default(), Pages::default());
-        let mut grow = |file, index| {
-            let page = state.grow(id, &content, file, index, ONE).unwrap();
+        let mut next = |file, index| {
+            let page = grow(&mut state, id, &content, file, index, ONE).unwrap();
             assert!(page.clean);
             page.pfn
         };
-        assert_eq!(grow(&one, 0), 1024);
-        assert_eq!(grow(&other, 0), 1025);
+        assert_eq!(next(&one, 0), 1024);
+        assert_eq!(next(&other, 0), 1025);
         // Its neighbour's neighbour is the other file's; then they go apart.
-        assert_eq!(grow(&one, 1), 1026);
-        assert_eq!(grow(&one, 2), 1027);
+        assert_eq!(next(&one, 1), 1026);
+        assert_eq!(next(&one, 2), 1027);
         assert_eq!(used(&mut state, id), 4);
     }
 
@@ -491,21 +572,21 @@ mod tests {
         let (mut state, id) = live(1);
         let file = Pages::default();
         let content = arrived(&mut state, id, &[(3, 9000, 1)]);
-        assert_eq!(state.grow(id, &content, &file, 3, ONE), Err(EEXIST));
-        state.grow(id, &content, &file, 0, ONE).unwrap();
+        assert_eq!(grow(&mut state, id, &content, &file, 3, ONE), Err(EEXIST));
+        grow(&mut state, id, &content, &file, 0, ONE).unwrap();
         // The page that was taken for it is free again.
-        assert_eq!(state.grow(id, &content, &file, 0, ONE), Err(EEXIST));
+        assert_eq!(grow(&mut state, id, &content, &file, 0, ONE), Err(EEXIST));
         assert_eq!(
             (used(&mut state, id), state.chunks.totals(id)),
             (2, (512, 511))
         );
         state.instance(id).unwrap().limit = 2;
-        assert_eq!(state.grow(id, &content, &file, 1, ONE), Err(ENOSPC));
+        assert_eq!(grow(&mut state, id, &content, &file, 1, ONE), Err(ENOSPC));
         state.instance(id).unwrap().limit = 1000;
         for index in 4..515 {
-            state.grow(id, &content, &file, index, ONE).unwrap();
+            grow(&mut state, id, &content, &file, index, ONE).unwrap();
         }
-        assert_eq!(state.grow(id, &content, &file, 600, ONE), Err(ENOMEM));
+        assert_eq!(grow(&mut state, id, &content, &file, 600, ONE), Err(ENOMEM));
     }
 
     #[test]
@@ -514,7 +595,11 @@ mod tests {
         let (content, file) = (Content::default(), Pages::default());
         with(|machine| machine.held.extend([1024, 1026]));
         let pfns: Vec<u64> = (0..3)
-            .map(|index| state.grow(id, &content, &file, index, ONE).unwrap().pfn)
+            .map(|index| {
+                grow(&mut state, id, &content, &file, index, ONE)
+                    .unwrap()
+                    .pfn
+            })
             .collect();
         assert_eq!(pfns, [1025, 1027, 1028]);
     }
@@ -549,7 +634,7 @@ mod tests {
                 });
                 state.instance(id).unwrap().huge = huge;
                 let (content, file) = (Content::default(), Pages::default());
-                let page = state.grow(id, &content, &file, 700, want).unwrap();
+                let page = grow(&mut state, id, &content, &file, 700, want).unwrap();
                 let made = folio && large && !held;
                 let expected = if made {
                     (1024 + 188, 512, 1)
@@ -570,12 +655,12 @@ mod tests {
         state.instance(id).unwrap().huge = Huge::Always;
         let file = Pages::default();
         let content = arrived(&mut state, id, &[(511, 9000, 1)]);
-        state.grow(id, &content, &file, 0, ONE).unwrap();
-        state.grow(id, &content, &file, 512, ONE).unwrap();
+        grow(&mut state, id, &content, &file, 0, ONE).unwrap();
+        grow(&mut state, id, &content, &file, 512, ONE).unwrap();
         assert_eq!(file.map.borrow().len(), 513);
         // There is no room for all of another one.
         state.instance(id).unwrap().limit = 600;
-        state.grow(id, &content, &file, 1024, ONE).unwrap();
+        grow(&mut state, id, &content, &file, 1024, ONE).unwrap();
         assert_eq!(file.map.borrow().len(), 514);
     }
 
@@ -612,6 +697,79 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_without_memory_can_be_made_again() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(&mut state, id, &[(0, 9000, 4), (600, 9010, 1)]);
+        with(|machine| machine.no_claims = 2);
+        for _ in 0..2 {
+            assert_eq!(state.bring(id, &mut content, &file, 0), Err(ENOMEM));
+            assert!(file.map.borrow().is_empty());
+        }
+        assert_eq!(state.bring(id, &mut content, &file, 0), Ok(4));
+        assert_eq!(state.bring(id, &mut content, &file, 600), Ok(1));
+    }
+
+    /// Brings a folio for which the page cache has no memory, and which somebody holds just then.
+    fn held_folio(state: &mut State<Fake>, id: u32, file: &Pages) -> Content {
+        with(|machine| {
+            (machine.large, machine.folios) = (true, Default::default());
+            (machine.no_entries, machine.holder) = (1, Some(9300));
+        });
+        state.instance(id).unwrap().huge = Huge::Advise;
+        let mut content = arrived(state, id, &[(512, 9216, 512)]);
+        assert_eq!(state.bring(id, &mut content, file, 600), Err(ENOMEM));
+        assert_eq!(content.lazy.pages(), 512);
+        content
+    }
+
+    #[test]
+    fn a_folio_that_could_not_be_brought_is_brought_later() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = held_folio(&mut state, id, &file);
+        // It is a folio already.
+        assert_eq!(state.bring(id, &mut content, &file, 600), Ok(512));
+        assert_eq!((file.map.borrow().len(), state.chunks.folios(id)), (512, 1));
+    }
+
+    #[test]
+    fn a_folio_that_could_not_be_brought_comes_apart_for_pages() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = held_folio(&mut state, id, &file);
+        state.instance(id).unwrap().huge = Huge::Never;
+        assert_eq!(state.bring(id, &mut content, &file, 600), Err(ENOMEM));
+        with(|machine| machine.held.clear());
+        assert_eq!(state.bring(id, &mut content, &file, 600), Ok(512));
+        assert_eq!((file.map.borrow().len(), state.chunks.folios(id)), (512, 0));
+        assert!(with(|machine| machine.folios.is_empty()));
+    }
+
+    #[test]
+    fn a_folio_that_could_not_be_brought_is_given_back() {
+        for end in [1024, 700] {
+            let (mut state, id) = live(0);
+            let file = Pages::default();
+            let mut content = held_folio(&mut state, id, &file);
+            // As a whole although it is held, in part only when it is not.
+            if end != 1024 {
+                with(|machine| machine.held.clear());
+            }
+            forget(&mut state, id, &mut content, &file, 0, end);
+            let folios = with(|machine| machine.folios.len());
+            assert_eq!(folios, usize::from(end == 1024));
+            assert_eq!(state.chunks.totals(id), (512, end - 512));
+        }
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = held_folio(&mut state, id, &file);
+        forget(&mut state, id, &mut content, &file, 0, 700);
+        // No page of a folio is given back by itself.
+        assert_eq!(state.chunks.totals(id), (512, 0));
+    }
+
+    #[test]
     fn a_whole_chunk_that_arrived_is_a_folio_again() {
         for (large, held) in [(true, false), (false, false), (true, true)] {
             let (mut state, id) = live(0);
@@ -633,11 +791,11 @@ mod tests {
         let (mut state, id) = live(0);
         let file = Pages::default();
         let mut content = arrived(&mut state, id, &[(0, 9216, 4), (4, 0, 1), (9, 9727, 1)]);
-        state.forget(id, &mut content, &file, 1, 5).unwrap();
+        forget(&mut state, id, &mut content, &file, 1, 5);
         assert_eq!(used(&mut state, id), 2);
         assert!(content.lazy.has(0) && content.lazy.has(9) && !content.lazy.has(1));
         assert!(state.chunks.is_free(9217) && !state.chunks.is_free(9216));
-        state.forget(id, &mut content, &file, 0, u64::MAX).unwrap();
+        forget(&mut state, id, &mut content, &file, 0, u64::MAX);
         assert_eq!((content.lazy.pages(), used(&mut state, id)), (0, 0));
         // Nothing of the chunk is in use, and it is given back in a while.
         assert!(with(|machine| machine.reaping));
@@ -648,10 +806,23 @@ mod tests {
     }
 
     #[test]
+    fn a_large_file_is_forgotten_part_by_part() {
+        let (mut state, id) = live(0);
+        let file = Pages::default();
+        let mut content = arrived(&mut state, id, &[(100, 9216, 2000)]);
+        let mut left = Vec::new();
+        while state.forget(id, &mut content, &file, 200, 1900).unwrap() {
+            left.push(content.lazy.pages());
+        }
+        assert_eq!(left, [1688, 1176, 664, 300]);
+        assert_eq!(used(&mut state, id), 300);
+    }
+
+    #[test]
     fn a_page_that_leaves_the_page_cache_is_free() {
         let (mut state, id) = live(2);
         let (content, file) = (Content::default(), Pages::default());
-        let page = state.grow(id, &content, &file, 0, ONE).unwrap();
+        let page = grow(&mut state, id, &content, &file, 0, ONE).unwrap();
         state.folio_freed(5, 1);
         assert_eq!(used(&mut state, id), 1);
         state.folio_freed(page.pfn, 1);
@@ -663,29 +834,71 @@ mod tests {
     }
 
     #[test]
-    fn memory_in_a_chunk_of_what_arrived_is_not_taken() {
-        let (mut state, id) = live(2);
-        let extent = Extent {
-            index: 0,
-            pfn: 1500,
-            count: 1,
-        };
-        let other = Body::Arrived(Arrived {
-            tree: Vec::new(),
-            size: 0,
-            checksum: 0,
-            data: RangeSet::from_ranges(range(extent)).unwrap(),
-            inodes: 1,
-        });
-        state.add("b".into(), other).unwrap();
+    fn memory_beside_pages_of_another_instance_is_used() {
+        let (mut state, id) = live(0);
+        let other = state.add("b".into(), Body::Live(())).unwrap();
+        other.limit = 1 << 20;
+        let other = other.id;
+        with(|machine| machine.singles = [1502, 1501].into());
+        let (content, file, others) = (Content::default(), Pages::default(), Pages::default());
+        let mut theirs = arrived(&mut state, other, &[(0, 1500, 1), (1, 1510, 1)]);
+        assert_eq!(state.bring(other, &mut theirs, &others, 0), Ok(2));
+        for (index, pfn) in [(0, 1501), (1, 1502)] {
+            let page = grow(&mut state, id, &content, &file, index, ONE);
+            assert_eq!(page.map(|page| page.pfn), Ok(pfn));
+        }
+        assert_eq!(state.chunks.totals(id), (2, 0));
+        assert_eq!(state.chunks.totals(other), (2, 0));
+        for (pfn, owner) in [(1500, other), (1501, id), (1502, id), (1510, other)] {
+            assert_eq!(state.chunks.owner(pfn), Some(owner));
+            state.folio_freed(pfn, 1);
+            assert_eq!(used(&mut state, owner), state.chunks.runs(owner));
+        }
+        let idle: Vec<_> = core::iter::from_fn(|| state.take_idle()).collect();
+        assert_eq!(idle.len(), 2);
+        idle.iter().for_each(put::<Fake>);
+        with(|machine| assert_eq!(machine.put, [1500, 1501, 1502, 1510].into()));
+    }
+
+    #[test]
+    fn a_size_that_is_not_there_is_not_asked_for_again_for_each_page() {
+        let (mut state, id) = live(0);
+        with(|machine| machine.singles = (5000..6000).collect());
         let (content, file) = (Content::default(), Pages::default());
-        // The block at 1024 is in the way of the other instance, and there are no smaller ones.
-        assert_eq!(state.grow(id, &content, &file, 0, ONE), Err(ENOMEM));
-        with(|machine| assert_eq!(machine.put, (1024..1536).collect()));
+        state.instance(id).unwrap().huge = Huge::Always;
+        with(|machine| machine.large = true);
+        for index in 0..1000 {
+            grow(&mut state, id, &content, &file, index, ONE).unwrap();
+        }
+        // Once in the beginning, and once for as much as it would have been.
+        with(|machine| assert_eq!(machine.lacked, [(8, 2), (64, 2), (512, 2)].into()));
         assert_eq!(
-            state.grow(id, &content, &file, 0, ONE).map(|p| p.pfn),
-            Ok(1536)
+            grow(&mut state, id, &content, &file, 1000, ONE),
+            Err(ENOMEM)
         );
+        // What went back is asked for.
+        state.folio_freed(5000, 1);
+        while state.take_idle().is_some() {}
+        with(|machine| machine.blocks = [1024].into());
+        assert!(grow(&mut state, id, &content, &file, 5000, ONE).is_ok());
+    }
+
+    #[test]
+    fn memory_that_is_not_needed_any_more_goes_back() {
+        let (mut state, id) = live(2);
+        let (content, file) = (Content::default(), Pages::default());
+        let mut first = true;
+        let page = Supply::serve::<Fake, _>(|supply| {
+            let result = state.grow(id, &content, &file, 0, ONE, supply);
+            // Meanwhile somebody else got pages for the same instance.
+            if core::mem::take(&mut first) {
+                assert!(result.is_err());
+                state.chunks.add(id, 9216, 1, true, false).unwrap();
+            }
+            result
+        });
+        assert_eq!(page.map(|page| page.pfn), Ok(9216));
+        with(|machine| assert_eq!(machine.put.len(), 512));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::chunks::Chunks;
 use crate::options::{Huge, Options};
+use crate::supply::Scarcity;
 use crate::system::System;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -84,6 +85,8 @@ pub struct State<S: System> {
     pub instances: Vec<Instance<S>>,
     /// Memory of the instances.
     pub chunks: Chunks,
+    /// Sizes of memory that the system does not have for now.
+    pub scarcity: Scarcity,
     /// Whether names and sizes must not change.
     pub frozen: bool,
     /// Number of the activation.
@@ -99,6 +102,7 @@ impl<S: System> State<S> {
         Self {
             instances: Vec::new(),
             chunks: Chunks::new(),
+            scarcity: Scarcity::none(),
             frozen: false,
             epoch: 0,
             written: Vec::new(),

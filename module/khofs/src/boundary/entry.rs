@@ -4,7 +4,7 @@
 //! their length, inodes and superblocks stay during the call, a file is the one of its inode.
 
 use super::handover::Context;
-use super::system::State;
+use super::system::{Linux, State};
 use super::vfs::{File, Inode, Super};
 use crate::pages;
 use crate::state::STATE;
@@ -13,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write;
+use kho_boundary::relax;
 use kho_decide::errno::{EINVAL, ENOMEM, Errno};
 use kho_decide::text::Text;
 use khofs_decide::account;
@@ -20,6 +21,7 @@ use khofs_decide::content::Content;
 use khofs_decide::options::{Huge, Options};
 use khofs_decide::pages::Want;
 use khofs_decide::state::Body;
+use khofs_decide::supply::Supply;
 use khofs_decide::system::Cache;
 use khofs_decide::xattr::{self, Attribute};
 
@@ -379,12 +381,14 @@ unsafe extern "C" fn khofs_rs_grow(
     let inode = unsafe { Inode::new(inode) };
     // SAFETY: a variable.
     let want = unsafe { want.read() };
-    // SAFETY: its file.
-    let page = unsafe {
-        with(file, |state, content| {
-            state.grow(id, content, inode?, index, want)
-        })
-    };
+    let page = Supply::serve::<Linux, _>(|supply| {
+        // SAFETY: its file.
+        unsafe {
+            with(file, |state, content| {
+                state.grow(id, content, inode?, index, want, supply)
+            })
+        }
+    });
     number(page.map(|page| {
         // SAFETY: a variable.
         unsafe { clean.write(page.clean) };
@@ -418,12 +422,18 @@ unsafe extern "C" fn khofs_rs_forget(
 ) -> c_int {
     // SAFETY: an inode that stays.
     let inode = unsafe { Inode::new(inode) };
-    // SAFETY: its file.
-    status(unsafe {
-        with(file, |state, content| {
-            state.forget(id, content, inode?, first, last.saturating_add(1))
-        })
-    })
+    loop {
+        // SAFETY: its file.
+        let more = unsafe {
+            with(file, |state, content| {
+                state.forget(id, content, inode?, first, last.saturating_add(1))
+            })
+        };
+        match more {
+            Ok(true) => relax(),
+            result => return status(result.map(|_| ())),
+        }
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -99,9 +99,20 @@ fn tree(entries: u64, machine: u64) -> Scenario {
 fn frozen() -> Scenario {
     khofs(
         "khofs-frozen".to_owned(),
-        "what goes on and what is refused in the active phase; abort and go on, then hop",
+        "what goes on and what is refused in the active phase; abort and go on, then hop; two NUMA nodes",
     )
     .kernels(&KERNELS)
+    .mem_mib(1024)
+    .qemu(&[
+        "-object",
+        "memory-backend-ram,id=node0,size=512M",
+        "-object",
+        "memory-backend-ram,id=node1,size=512M",
+        "-numa",
+        "node,nodeid=0,memdev=node0",
+        "-numa",
+        "node,nodeid=1,memdev=node1",
+    ])
     .first(&script(include_str!("khofs/frozen.sh")))
     .each(&script(include_str!("khofs/frozen-each.sh")))
 }
@@ -117,6 +128,7 @@ fn fallback() -> Scenario {
     .kernels(&["6.12", "6.1", "7.3", "6.1"])
     .first(&script(include_str!("khofs/fallback.sh")))
     .each(&script(include_str!("khofs/fallback.sh")))
+    .timeout_s(400)
 }
 
 /// Test of pages whose memory failed. 6.1, as configured here, does not handle memory failures, but it has to know

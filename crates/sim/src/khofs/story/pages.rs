@@ -2,7 +2,7 @@
 
 use super::files::at;
 use super::{Page, Story};
-use crate::khofs::kernel::{folio_of, known, run};
+use crate::khofs::kernel::{Kernel, folio_of, known, run};
 use crate::khofs::module::khofs;
 use crate::khofs::vfs::Inode;
 use crate::memory::Content;
@@ -15,9 +15,10 @@ use khofs_decide::bits::PAGES;
 use khofs_decide::pack::S_IFREG;
 use khofs_decide::pages::Want;
 use khofs_decide::state::State;
+use khofs_decide::supply::Supply;
 use khofs_decide::system::Cache as _;
 
-type Decide = State<crate::khofs::kernel::Kernel>;
+type Decide = State<Kernel>;
 
 /// Memory that failed, now or in an earlier kernel.
 const EIO: Errno = Errno(5);
@@ -42,7 +43,9 @@ fn page_at(
         return if failed { Err(Ok(EIO)) } else { Ok(Some(pfn)) };
     }
     let Some(want) = want else { return Ok(None) };
-    let page = state.grow(id, &inode.content, &inode.cache, index, want);
+    let page = Supply::serve::<Kernel, _>(|supply| {
+        state.grow(id, &inode.content, &inode.cache, index, want, supply)
+    });
     let page = page.map_err(Ok)?;
     if inode.cache.at(index) != Some(page.pfn) {
         return Err(Err(format!("{page:?} is not at {index}")));
@@ -189,7 +192,12 @@ impl Story {
         // Content that arrived meanwhile is no hole.
         let grown = at(name, ino, |state, id, inode| {
             let lazy = inode.content.lazy.has(index);
-            lazy.then(|| state.grow(id, &inode.content, &inode.cache, index, Want::default()))
+            lazy.then(|| {
+                Supply::serve::<Kernel, _>(|supply| {
+                    let (content, cache) = (&inode.content, &inode.cache);
+                    state.grow(id, content, cache, index, Want::default(), supply)
+                })
+            })
         })?;
         ensure(matches!(grown, None | Some(Err(EEXIST))), || {
             format!("{ino}: page {index} grew over what arrived: {grown:?}")

@@ -3,10 +3,11 @@
 use super::{How, NAMES, Piece, Producer, Story, any_of, failed_pages, overlap, snapshot};
 use crate::machine::{MIB, set};
 use crate::module::drivers::called;
-use crate::module::machine::{store, with};
+use crate::module::machine::{Sim, store, with};
 use crate::sets::{add, outer};
 use crate::story::{Done, ensure};
 use kho::{PAGE_SIZE, PhysRange};
+use kho_decide::lend;
 use kho_decide::pages::{pfns, range_of};
 
 impl Story {
@@ -76,7 +77,7 @@ impl Story {
             _ => 1 + self.rng.below(6),
         };
         let pages = usize::try_from(count).unwrap_or(0);
-        let given = self.expect("a loan", true, || store(|s| s.lend(pages)))?;
+        let given = self.expect("a loan", true, || lend::lend::<Sim>(pages))?;
         self.given(handle, given, count, How::Lent)
     }
 
@@ -86,7 +87,7 @@ impl Story {
         };
         let count = 1 + self.rng.below(9);
         let pages = usize::try_from(count).unwrap_or(0);
-        let given = self.expect("a gift", true, || store(|s| s.give_away(pages)))?;
+        let given = self.expect("a gift", true, || lend::give_away::<Sim>(pages))?;
         self.given(handle, given, count, How::Own)
     }
 

@@ -51,7 +51,6 @@ fn arrived_pieces_of_a_chunk_come_one_by_one_and_go_together() {
     chunks.add(7, 600, 1, false, false).unwrap();
     assert_eq!(chunks.owner(513), Some(7));
     assert_eq!(chunks.owner(515), None);
-    assert_eq!(chunks.add(8, 700, 1, false, false), Err(ENOMEM));
     for pfn in [512, 513, 514] {
         assert_eq!(chunks.give(pfn), None);
     }
@@ -103,4 +102,89 @@ fn too_many_free_pages_go_back_without_their_chunk() {
     assert_eq!(idle.pages.count(), 256);
     assert_eq!(chunks.totals(1), (256, 0));
     assert_eq!(chunks.take(1, true, |_, _| true), None);
+}
+
+#[test]
+fn instances_have_pages_of_one_chunk_apart() {
+    let mut chunks = Chunks::new();
+    for (owner, pfn) in [(7, 512), (8, 513), (9, 515), (7, 514)] {
+        chunks.add(owner, pfn, 1, false, false).unwrap();
+    }
+    chunks.add(8, 600, 2, true, false).unwrap();
+    for (pfn, owner) in [(512, 7), (513, 8), (514, 7), (515, 9), (600, 8)] {
+        assert_eq!(chunks.owner(pfn), Some(owner));
+    }
+    assert_eq!(chunks.owner(516), None);
+    assert_eq!([7, 8, 9].map(|owner| chunks.runs(owner)), [2, 1, 1]);
+    assert_eq!(chunks.take_at(7, 600, |_, _| true), None);
+    assert_eq!(chunks.take(7, true, |_, _| true), None);
+    assert!(chunks.take_at(8, 600, |_, _| true).is_some());
+    assert_eq!(chunks.take_all(512, |_, _| true), None);
+    // The one in the middle goes, and the others stay.
+    for pfn in [513, 600] {
+        assert_eq!(chunks.give(pfn), None);
+    }
+    let idle = chunks.next_spare().unwrap();
+    assert_eq!(idle.pages.iter().collect::<Vec<_>>(), [1, 88, 89]);
+    assert_eq!(chunks.totals(8), (0, 0));
+    for (pfn, owner) in [(512, 7), (515, 9), (514, 7)] {
+        assert_eq!(chunks.owner(pfn), Some(owner));
+        chunks.give(pfn);
+    }
+    assert!(chunks.next_spare().is_some() && chunks.next_spare().is_some());
+    assert_eq!(chunks.next_spare(), None);
+    assert_eq!(chunks.owner(512), None);
+}
+
+/// Each entry of a list says where it is, and is there once.
+fn are_in_order(chunks: &Chunks) {
+    for pool in &chunks.pools {
+        for list in [&pool.small, &pool.large] {
+            for (at, slot) in list.iter().enumerate() {
+                let chunk = chunks.chunk(*slot).unwrap();
+                assert_eq!((chunk.listed, chunk.owner), (Some(at as u32), pool.owner));
+            }
+        }
+    }
+    let listed = chunks.slots.iter().filter(|c| c.listed.is_some()).count();
+    let entries = chunks.pools.iter().map(|p| p.small.len() + p.large.len());
+    assert_eq!(listed, entries.sum());
+}
+
+#[test]
+fn a_chunk_that_goes_leaves_no_entry_behind() {
+    let mut chunks = Chunks::new();
+    for number in 1..=40 {
+        chunks
+            .add(1, number * 512, 512, true, number % 3 == 0)
+            .unwrap();
+        are_in_order(&chunks);
+    }
+    // All but one page of each; a third of the chunks is exhausted, and the rest is given back.
+    for number in 1..=40 {
+        for page in 0..511 + number % 2 {
+            chunks.take_at(1, number * 512 + page, |_, _| true).unwrap();
+        }
+    }
+    let entries = |chunks: &Chunks| chunks.pools[0].small.len() + chunks.pools[0].large.len();
+    assert_eq!(entries(&chunks), 40);
+    let mut trimmed = 0;
+    while chunks.trim(|_, _| 0).is_some() {
+        trimmed += 1;
+        are_in_order(&chunks);
+        // Whatever was passed over is not looked at again.
+        assert!(entries(&chunks) <= 40 - trimmed);
+    }
+    assert_eq!((trimmed, entries(&chunks)), (20, 0));
+    for number in (1..=40).rev() {
+        for page in 0..511 + number % 2 {
+            if let Some(idle) = chunks.give(number * 512 + page) {
+                assert!(idle.pages.count() >= 511);
+            }
+            are_in_order(&chunks);
+        }
+    }
+    assert!(chunks.next_spare().is_some());
+    assert_eq!((entries(&chunks), chunks.totals(1)), (0, (0, 0)));
+    assert_eq!(chunks.vacant.len(), 40);
 }

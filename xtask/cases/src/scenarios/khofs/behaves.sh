@@ -55,6 +55,14 @@ diff /tmp/t /tmp/k
 cat /tmp/k
 [ "$(stat -c %Y /k/dir/one)" = "$(stat -c %Y /k/dir/one)" ]
 
+# What is spliced is not copied.
+for place in /k /t; do
+	kho-guest map spliced $place/spliced >/tmp/spliced$(basename $place)
+	rm $place/spliced
+done
+diff /tmp/splicedt /tmp/splicedk
+grep -x 'new, new end' /tmp/splicedk
+
 # Random operations.
 mkdir /k/churn /t/churn
 kho-guest churn /k/churn --last 4

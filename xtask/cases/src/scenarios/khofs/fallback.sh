@@ -155,7 +155,20 @@ case $KHO_HOP in
 	wait $release
 	fails wait $other
 	[ -z "$(status_of gone state)" ]
-	# An activation waits for a mount that is filling an instance, and writes down the filled instance.
+	# Memory is allocated in steps, which nobody who enters the phase waits for; what was begun before goes no further in it.
+	echo allocate >$p/wait_at
+	fallocate -l 6m /k/steps &
+	steps=$!
+	within_a_minute somebody_waits
+	echo 1 >$active
+	echo >$p/wait_at
+	fails wait $steps
+	[ "$(stat -c %s /k/steps)" = 0 ]
+	echo 0 >$active
+	fallocate -l 6m /k/steps
+	[ "$(stat -c '%s %b' /k/steps)" = '6291456 12288' ]
+	rm /k/steps
+	# A mount that is filling an instance is waited for, too: what is written down is what there is then.
 	echo fill >$p/wait_at
 	mount_khofs /late name=late &
 	mount=$!

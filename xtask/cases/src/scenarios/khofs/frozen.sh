@@ -1,6 +1,11 @@
 mount_khofs /k
 kho-guest bytes 1000000 --seed 1 >/k/data
+# A policy for memory that is not followed is refused, and the log says who asked.
+kho-guest map bind /k/data --nodes 3
+refused 'not supported' kho-guest map bind /k/data --nodes 1
+dmesg | grep 'khofs: mbind() of a file by kho-guest is refused: files of khofs have no memory policy'
 truncate -s 100000 /k/sparse
+truncate -s 100000 /k/followed
 mkdir /k/dir
 echo 1 >/sys/kernel/kho/active
 # Writes in place go on.
@@ -17,11 +22,20 @@ for command in \
 	'mount -o remount,size=64m /k' 'mount -o remount,nr_inodes=10000 /k'; do
 	refused 'busy\|unavailable' sh -c "$command"
 done
-# A write to a hole through a mapping waits, and the waiting process can be killed.
+# A hole reads as zeros, also through a mapping by which it cannot be written to.
+kho-guest map hash /k/sparse >/tmp/sparse
+head -c 100000 /dev/zero | kho-guest hash | cmp - /tmp/sparse
+kho-guest map follow /k/followed >/tmp/follow &
+follower=$!
+within_a_minute grep -q reading /tmp/follow
+# One that is written to through a mapping waits, and can be killed.
 kho-guest map write /k/sparse >/dev/null &
 writer=$!
 sleep 1
 kill -0 $writer
+# Nobody waits behind it who changes the mappings of that process, or looks at them.
+timeout 20 sh -c "echo 5 >/proc/$writer/clear_refs"
+timeout 20 cat /proc/$writer/maps /proc/$writer/cmdline >/dev/null
 kho-guest map write /k/sparse >/dev/null &
 second=$!
 sleep 1
@@ -29,6 +43,10 @@ kill -9 $second
 wait $second || true
 echo 0 >/sys/kernel/kho/active
 within_a_minute written /k/sparse
+# What was shown as a hole then is what is written now, for who has it mapped too.
+kho-guest bytes 100000 --seed 2 | tr '\0' x | dd of=/k/followed conv=notrunc 2>/dev/null
+wait $follower
+rm /k/followed
 kill -9 $writer
 wait $writer || true
 kho-guest map check /k/sparse
