@@ -106,13 +106,14 @@ unusable() {
 
 # Loads the next kernel with the same options as PID 1 uses if the script does not load it.
 load() {
-	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" "$@"
+	kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE" --enter "${enter:-bzimage}" "$@"
 }
 
 # Loads the next kernel, if there is one, to be entered directly and not by its decompressor.
 directly() {
 	if [ "$KHO_NEXT" ]; then
-		load --enter kernel
+		enter=kernel
+		load
 		kho-guest loaded
 	fi
 }

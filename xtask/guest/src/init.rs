@@ -142,8 +142,8 @@ fn work(control: &Arc<Control>, hop: usize) -> Result<()> {
         return Ok(());
     }
     if !Path::new(LOADED).exists() {
-        // To unpack a zstd kernel beforehand takes some seconds of an emulated processor more than it saves; the
-        // scripts that load do so.
+        // To unpack a zstd kernel beforehand takes an emulated processor some seconds more than it saves. Scripts that
+        // do not say how they load do so.
         let load = r#"kho load --enter bzimage "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE""#;
         let status = shell("/bin/sh", &["-eu", "-c", load])?;
         if !status.success() {

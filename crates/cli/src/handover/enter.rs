@@ -8,6 +8,7 @@ use super::decode;
 use crate::args;
 use crate::enter::Enter;
 use crate::exit::{Fail, Status, chain};
+use crate::output;
 use crate::random;
 use crate::shown;
 use kho_kexec::cmdline;
@@ -96,7 +97,8 @@ pub fn way(
     }
 }
 
-/// Unpacks the kernel of `file` if `way` leads there, and moves it. Returns it, and the way that is taken.
+/// Unpacks the kernel of `file` if `way` leads there, and moves it. Returns it, and the way that is taken. The load is
+/// going to take `still` bytes of memory after this.
 ///
 /// # Errors
 ///
@@ -109,11 +111,13 @@ pub fn unpacked(
     image: &dyn Image,
     line: &[u8],
     root: &Root,
+    still: u64,
 ) -> Result<(Option<Vmlinux>, Way), Fail> {
     let &Way::Kernel { unpacked, .. } = way else {
         return Ok((None, way.clone()));
     };
-    let mut kernel = match lay_out(file, image, Some(root)) {
+    let laid = enough(file, root, still).and_then(|()| lay_out(file, image));
+    let mut kernel = match laid {
         Ok(kernel) => kernel,
         Err(why) => return Ok((None, instead(args, why)?)),
     };
@@ -189,18 +193,26 @@ fn packed(file: &[u8]) -> Result<(Packed<'_>, Compression), String> {
     }
 }
 
-/// Unpacks and lays out the kernel, if this machine (`root`) has the memory for it.
-fn lay_out(file: &[u8], image: &dyn Image, root: Option<&Root>) -> Result<Vmlinux, String> {
-    let (packed, format) = packed(file)?;
-    if let Some(root) = root {
-        let memory = MemInfo::read(root).map_err(|err| chain(&err))?;
-        if memory.available < packed.len.saturating_mul(PARTS) {
-            return Err(format!(
-                "too little memory is free to unpack {:#x} bytes",
-                packed.len
-            ));
-        }
+/// Checks that memory is free to unpack the kernel, and to hold it while the load takes `still` bytes more: without it
+/// the load was promised to fit.
+fn enough(file: &[u8], root: &Root, still: u64) -> Result<(), String> {
+    let (packed, _) = packed(file)?;
+    let memory = MemInfo::read(root).map_err(|err| chain(&err))?;
+    let peak = packed.len.saturating_mul(PARTS);
+    let needed = peak.max(packed.len.saturating_add(still));
+    match memory.available < needed {
+        true => Err(format!(
+            "to unpack it takes {}, and {} are available",
+            output::bytes(needed),
+            output::bytes(memory.available)
+        )),
+        false => Ok(()),
     }
+}
+
+/// Unpacks and lays out the kernel.
+fn lay_out(file: &[u8], image: &dyn Image) -> Result<Vmlinux, String> {
+    let (packed, format) = packed(file)?;
     let unpacked = unpack(&packed, format)?;
     Vmlinux::lay_out(image, &packed, unpacked).map_err(|err| err.to_string())
 }
@@ -246,7 +258,7 @@ mod tests {
             let name = path.display();
             let file = image::read(&path).unwrap();
             let outer = BzImage::parse(&file).unwrap();
-            let mut kernel = lay_out(&file, &outer, None).unwrap();
+            let mut kernel = lay_out(&file, &outer).unwrap();
             let (packed, format) = packed(&file).unwrap();
             let elf = unpack(&packed, format).unwrap();
             assert!(packed.moves, "{name}");

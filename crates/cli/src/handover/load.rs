@@ -102,7 +102,6 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     next.native.report(out);
 
     let gathered = gather(args, arrived, &next, session, out)?;
-    let (unpacked, way) = next.kernel(args, &session.root)?;
     let (inputs, keep, frozen) = (gathered.inputs, gathered.keep, gathered.frozen);
     let Room {
         plan,
@@ -110,6 +109,10 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
         held: _held,
     } = gathered.room;
 
+    let in_zone = zone.as_ref().map_or(0, |zone| zone.runs().total());
+    let own = plan.totals.payload.saturating_sub(in_zone);
+    let still = memory::still(&inputs, &plan).saturating_add(own);
+    let (unpacked, way) = next.kernel(args, &session.root, still)?;
     let mut buffers = Buffers::new(&plan, zone.as_mut())?;
     let placed = fill(&inputs, &plan, &mut buffers, session, out)?;
     let generation = random::number()?.max(1);

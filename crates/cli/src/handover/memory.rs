@@ -100,6 +100,13 @@ pub fn require(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Result<()
     answer.map(|_| ()).map_err(|err| not_enough(&err))
 }
 
+/// Returns the number of bytes that a load takes at most once it has its landing zone: the kernel's copy of every segment,
+/// and what has to stay free.
+pub fn still(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
+    let copy = plan.totals.image.saturating_add(plan.totals.payload);
+    copy.saturating_add(default_reserve(inputs.machine.memory.total))
+}
+
 /// Returns the number of bytes of the payload that have no place in the ranges that were reserved before.
 fn missing(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
     inputs.payload_bytes().saturating_sub(plan.totals.landed)
@@ -200,7 +207,7 @@ fn hold(
 pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
     // The kernel's copy of every segment has to fit as well.
     let copy = plan.totals.image.saturating_add(plan.totals.payload);
-    let reserve = copy.saturating_add(default_reserve(inputs.machine.memory.total));
+    let reserve = still(inputs, plan);
     // Twice, because others take memory meanwhile.
     if Zones::read(&session.root)
         .is_ok_and(|zones| zones.spare_above(plan.scratch) >= copy.saturating_mul(2))

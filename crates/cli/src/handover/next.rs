@@ -238,14 +238,20 @@ impl Files {
 }
 
 impl Next<'_> {
-    /// Unpacks the kernel if it is to be entered itself. Returns it, and the way that is taken.
+    /// Unpacks the kernel if it is to be entered itself. Returns it, and the way that is taken. The load is going to take
+    /// `still` bytes of memory after this.
     ///
     /// # Errors
     ///
     /// As [`enter::unpacked`].
-    pub fn kernel(&self, args: &args::Next, root: &Root) -> Result<(Option<Vmlinux>, Way), Fail> {
-        let line = &self.cmdline.line;
-        enter::unpacked(args, &self.way, self.file, &*self.image, line, root)
+    pub fn kernel(
+        &self,
+        args: &args::Next,
+        root: &Root,
+        still: u64,
+    ) -> Result<(Option<Vmlinux>, Way), Fail> {
+        let (image, line) = (&*self.image, &self.cmdline.line);
+        enter::unpacked(args, &self.way, self.file, image, line, root, still)
     }
 }
 

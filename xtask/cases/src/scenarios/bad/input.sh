@@ -116,6 +116,11 @@ expect 255 'not relocatable' -- kho kexec -l /tmp/fixed-place --append=x
 damaged 0x206 '\015\002'
 expect 23 'SETUP_INDIRECT' -- kho load /tmp/damaged --initrd "$I"
 expect 23 'SETUP_INDIRECT' -- kho plan /tmp/damaged --initrd "$I"
+expect 23 'mem is on its command line' -- kho plan "$K" --initrd "$I" --scratch 160M --append "$C mem=1G" --enter kernel
+damaged 0x248 '\377\377\377\377'
+expect 23 'payload_offset at 0x248 is 0xffffffff' -- kho plan /tmp/damaged --initrd "$I" --scratch 160M --enter kernel
+holds kho plan /tmp/damaged --initrd "$I" --scratch 160M
+grep -q 'the bzImage, which unpacks itself: .*payload_offset' /tmp/out || wrong 'nobody says why the bzImage starts'
 if grep -qw la57 /proc/cpuinfo; then
 	damaged 0x236 '\037'
 	expect 23 'five-level paging' -- kho load /tmp/damaged --initrd "$I"

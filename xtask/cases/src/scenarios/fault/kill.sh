@@ -147,7 +147,7 @@ case $KHO_HOP in
 	fi
 	set -- "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 	if part load; then
-		some 6 load nothing_half_loaded kho load "$@"
+		some 6 load nothing_half_loaded kho load --enter bzimage "$@"
 	fi
 	if part unload; then
 		load

@@ -39,7 +39,7 @@ case $KHO_HOP in
 	echo 1 >$sys/active
 	sweep 'abort while active' 1 1 active_again kho abort
 	kho keep --name blob - </tmp/blob
-	set -- kho load "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
+	set -- kho load --enter bzimage "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 	total=$(steps "$@")
 	echo "a load has $total steps"
 	sweep load ${EACH:-2} ${EACH:-$((total / 8 + 1))} whole "$@"
