@@ -43,7 +43,7 @@ static struct mutex locks[4] = {
 	__MUTEX_INITIALIZER(locks[3]),
 };
 
-/* What the holder of each could do before, and, for tests, who it is. */
+/* The scope of allocations that the holder of each had before, and, for tests, the holder. */
 static unsigned int scopes[4];
 static struct task_struct *holders[4];
 

@@ -227,8 +227,8 @@ static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 }
 
 /*
- * New memory for a hole, between enter and exit: see khofs_rs_grow(). Whoever has the zeros mapped that stood for holes of this
- * file in an active phase looks again.
+ * New memory for a hole, between enter and exit: see khofs_rs_grow(). A process that has zeros mapped, which stood for holes of this
+ * file in an active phase, faults again.
  */
 s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean)
 {
@@ -542,8 +542,8 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
 /*
- * References to pages, not copies, as shmem_file_splice_read() of mm/shmem.c gives them. What is read so is as it is when the pipe
- * is read. In kernels before, read_iter() does that by copy_page_to_iter().
+ * References to pages, not copies, as shmem_file_splice_read() of mm/shmem.c gives them. A reader of the pipe gets what the
+ * file has then. In kernels before, read_iter() does that by copy_page_to_iter().
  */
 static ssize_t splice_read(struct file *in, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
 {
@@ -664,7 +664,7 @@ static vm_fault_t fault(struct vm_fault *vmf)
 		/* A hole in the active phase: a write into it would be lost, so it does not take place. */
 		if (vmf->flags & FAULT_FLAG_ALLOW_RETRY)
 			return wait_for_thaw(vmf);
-		/* Who cannot wait without the lock (some callers of get_user_pages()) gets an error once the phase is entered. */
+		/* Some callers of get_user_pages() cannot wait without the lock: an error, once the phase is entered. */
 		if (READ_ONCE(khofs_frozen))
 			return VM_FAULT_SIGBUS;
 		cond_resched();

@@ -87,7 +87,7 @@ extern bool khofs_frozen;
 int khofs_enter(void);
 void khofs_exit(void);
 /*
- * What is allocated between must not wait for a device: there may be a loop device or swap on khofs, whose writes wait behind
+ * Allocations in between must not wait for a device: there may be a loop device or swap on khofs, whose writes wait behind
  * who wants to freeze, who waits for this one. An int.
  */
 #define KHOFS_BETWEEN(call)                                  \

@@ -137,7 +137,7 @@ static int punch(struct inode *inode, loff_t offset, loff_t len)
 	return error;
 }
 
-/* How many of the pages are holes. */
+/* The number of holes among the pages. */
 static u64 count_missing(struct inode *inode, u64 index, u64 end)
 {
 	void *file = khofs_i(inode)->file;

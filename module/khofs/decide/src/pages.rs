@@ -876,7 +876,7 @@ mod tests {
             grow(&mut state, id, &content, &file, 1000, ONE),
             Err(ENOMEM)
         );
-        // What went back is asked for.
+        // Memory that went back is asked for.
         state.folio_freed(5000, 1);
         while state.take_idle().is_some() {}
         with(|machine| machine.blocks = [1024].into());

@@ -172,7 +172,7 @@ fn a_chunk_that_goes_leaves_no_entry_behind() {
     while chunks.trim(|_, _| 0).is_some() {
         trimmed += 1;
         are_in_order(&chunks);
-        // Whatever was passed over is not looked at again.
+        // A chunk that was passed over is not looked at again.
         assert!(entries(&chunks) <= 40 - trimmed);
     }
     assert_eq!((trimmed, entries(&chunks)), (20, 0));

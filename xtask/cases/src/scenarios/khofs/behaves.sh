@@ -55,7 +55,7 @@ diff /tmp/t /tmp/k
 cat /tmp/k
 [ "$(stat -c %Y /k/dir/one)" = "$(stat -c %Y /k/dir/one)" ]
 
-# What is spliced is not copied.
+# Pages that are spliced are not copied.
 for place in /k /t; do
 	kho-guest map spliced $place/spliced >/tmp/spliced$(basename $place)
 	rm $place/spliced

@@ -43,7 +43,7 @@ kill -9 $second
 wait $second || true
 echo 0 >/sys/kernel/kho/active
 within_a_minute written /k/sparse
-# What was shown as a hole then is what is written now, for who has it mapped too.
+# A mapping that showed a hole then shows what is written now.
 kho-guest bytes 100000 --seed 2 | tr '\0' x | dd of=/k/followed conv=notrunc 2>/dev/null
 wait $follower
 rm /k/followed
