@@ -124,6 +124,13 @@ fn halves(places: &Places) -> Result<(PhysRange, PhysRange)> {
     ))
 }
 
+/// An address of memory that is neither reserved nor in scratch.
+fn elsewhere(places: &Places) -> u64 {
+    let reserved = places.reserved.iter().map(|range| range.end().get());
+    let last = reserved.fold(places.scratch.end().get(), u64::max);
+    last + (16 << 20)
+}
+
 /// A tree with two blobs, `sound` and `victim`, and with the damage.
 fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
     let (first, second) = halves(places)?;
@@ -131,9 +138,7 @@ fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
     let (head, tail) = content.split_at(split);
     let mut mem_cache = places.reserved.clone();
     if damage == Damage::Chain {
-        let last = mem_cache.iter().map(|range| range.end()).max();
-        let above = last.context("a mem cache")?.get() + (16 << 20);
-        mem_cache.push(PhysRange::new(PhysAddr::new(above), PAGE_SIZE)?);
+        mem_cache.push(PhysRange::new(PhysAddr::new(elsewhere(places)), PAGE_SIZE)?);
     }
     let (first_mem, second_mem) = ([first], [second]);
     let blobs = [
@@ -174,9 +179,7 @@ fn tree(damage: Damage, places: &Places, content: &[u8]) -> Result<Vec<u8>> {
             replace(&mut tree, &pair(second), &moved_to(start))?;
         }
         Damage::Unreserved => {
-            let last = places.reserved.iter().map(|range| range.end().get()).max();
-            let above = last.context("a mem cache")? + (16 << 20);
-            replace(&mut tree, &pair(second), &moved_to(above))?;
+            replace(&mut tree, &pair(second), &moved_to(elsewhere(places)))?;
         }
     }
     kho::tree::seal(&mut tree)?;
