@@ -29,7 +29,7 @@ const ON_FAILURE: &str = "KHO_ON_FAILURE";
 const DEFAULTS: &str = "/etc/default/kho";
 
 /// Message on the serial console if the loaded image is started while a kernel is armed.
-const STARTED_TOO_EARLY: &str = "\r\nkho: NOTHING IS HANDED OVER: what is armed was started before its content was taken. Resetting the machine.\r\n";
+const STARTED_TOO_EARLY: &str = "\r\nkho: NOTHING IS HANDED OVER: the armed kernel was started before kho took its content. The machine resets now.\r\n";
 
 /// The unit that takes the content.
 pub const CAPTURE_UNIT: &str = "kho-capture.service";

@@ -118,15 +118,15 @@ pub fn warn_of_boot_entry(session: &Session, out: Output) {
     };
     let Some(what) = lost(session) else { return };
     let next = if file(Path::new(GENERATED)).exists() {
-        "is refused until then".to_owned()
+        "refuses until then".to_owned()
     } else {
         format!(
-            "would load one by {}, from systemd {LOADS_ITSELF} on without asking kho, and what is kept would end",
+            "would load the kernel of {} itself (systemd {LOADS_ITSELF} and newer do not ask kho), and the kept content would be lost",
             entry.display()
         )
     };
     out.warn(&format!(
-        "{what}, and no kernel is loaded: kho load --arm KERNEL first; systemctl kexec {next}"
+        "{what}, and no kernel is loaded: run kho load --arm KERNEL first; systemctl kexec {next}"
     ));
 }
 

@@ -69,9 +69,9 @@ pub fn require_can_tell(session: &Session) -> Result<(), Fail> {
 pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let now = module::generation(&session.root)?;
     let what = if now != record.kernel_generation {
-        "the active phase is not the one that was loaded: drivers were frozen or went on since"
+        "the active phase is not the one that was loaded: since the load, drivers thawed or were frozen again"
     } else if record.again && module::present(&session.root) {
-        "the module was loaded since, and takes care of what drivers left"
+        "kho.ko was loaded after this image, and now owns the memory that drivers of an earlier kernel left"
     } else {
         return Ok(());
     };

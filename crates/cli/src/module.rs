@@ -364,7 +364,7 @@ pub fn part_to_carry_on(
         })),
         Some(Err(why)) => {
             out.warn(&format!(
-                "what drivers of an earlier kernel left is not handed on, and its memory ends with this kernel: {why}"
+                "memory that drivers of an earlier kernel left is not handed on, and is lost after this kernel: {why}"
             ));
             Ok(None)
         }
@@ -505,7 +505,7 @@ fn require_installed(root: &Root, drivers: &str, release: Option<&str>) -> Resul
     let Some(release) = release else {
         return Err(Fail::new(
             Status::NoModule,
-            format!("drivers {drivers}, and the image does not say its release, so nobody knows whether it has kho.ko"),
+            format!("drivers {drivers}, and the image does not name its release, so kho cannot check whether that kernel has kho.ko"),
         )
         .fix(fix));
     };
@@ -516,7 +516,7 @@ fn require_installed(root: &Root, drivers: &str, release: Option<&str>) -> Resul
     Err(Fail::new(
         Status::NoModule,
         format!(
-            "drivers {drivers}, and /{dir} has no kho.ko to give it to those of the next kernel"
+            "drivers {drivers}, and the next kernel has no kho.ko (in /{dir}) that could give the memory to its drivers"
         ),
     )
     .fix(fix))

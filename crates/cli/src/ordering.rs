@@ -68,7 +68,7 @@ pub fn update(session: &Session, out: Output) {
     }
     match (refused, to_be_refused) {
         (false, true) => out.warn(&format!(
-            "{failed}: systemctl kexec would load a kernel itself, and what is kept would end: kho load --arm KERNEL first"
+            "{failed}: systemctl kexec would load a kernel itself, and the kept content would be lost: run kho load --arm KERNEL first"
         )),
         (true, false) => out.warn(&format!(
             "{failed}: systemctl kexec stays refused until it succeeds"

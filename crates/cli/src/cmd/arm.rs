@@ -179,7 +179,7 @@ fn report(armed: &ArmedFile, now: &Now, session: &Session, out: Output) {
         );
         if now.time.as_secs() >= 10 {
             println!(
-                "that takes {} at least, more where a disk is read",
+                "the capture will take at least {}, and longer if it reads from a disk",
                 output::seconds(now.time)
             );
         }

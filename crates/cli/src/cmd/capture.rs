@@ -246,7 +246,7 @@ fn load_what_can_be(
         alert(
             session,
             &format!(
-                "kho: once more without the best-effort entries {}: {why}",
+                "kho: the capture failed and begins once more without the best-effort entries {}: {why}",
                 without.join(", ")
             ),
         );
@@ -353,7 +353,7 @@ fn remember(attempt: &Attempt, session: &Session) {
     if let Err(err) = attempt.record(&session.root) {
         alert(
             session,
-            &format!("kho: what came of the capture cannot be recorded for the next boot: {err}"),
+            &format!("kho: cannot record the result of the capture for the next boot: {err}"),
         );
     }
 }

@@ -153,9 +153,9 @@ fn verdict(reservations: &[Reservation], closed: bool, module: bool) -> Result<(
             format!("{range} was handed over, but the page at {at} is not reserved in this kernel"),
         )
         .fix(if module {
-            "treat the content of entries there as lost, and report it with the output of kho dump"
+            "treat the entries in this range as lost, and report it with the output of kho dump"
         } else {
-            "if kho.ko was loaded in this boot, it gave that away, and knows what is left: load it again; otherwise treat the content of entries there as lost, and report it with the output of kho dump"
+            "if kho.ko was loaded in this boot, it gave that memory back: load it again, because it knows what is left. Otherwise treat the entries in this range as lost, and report it with the output of kho dump"
         })),
         None if !closed => Err(Fail::new(
             Status::NotReserved,

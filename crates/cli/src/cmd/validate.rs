@@ -159,9 +159,9 @@ fn outgoing(session: &Session) -> Result<Vec<u8>, Fail> {
         )
     } else {
         (
-            "what is loaded cannot be read back from the kernel, and the module, whose part could be, is not there"
+            "no outgoing tree can be read: the kernel does not give back a loaded image, and kho.ko, which shows its own part, is not loaded"
                 .to_owned(),
-            "kho load checks every tree as the next kernel will before it loads it; kho plan shows what it would say",
+            "kho load checks the whole tree, as the next kernel will; kho plan shows that tree",
         )
     };
     Err(Fail::new(Status::Unsupported, what).fix(fix))

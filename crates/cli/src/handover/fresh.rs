@@ -47,11 +47,11 @@ pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<()
                 return Err(Fail::new(
                     Status::Stale,
                     format!(
-                        "changed since the load: {}, in a way that no time stamp shows: it is written through a mapping",
+                        "changed since the load: {}; its time stamps did not change, so a process writes to it through a mapping",
                         shown_path(item)
                     ),
                 )
-                .fix(format!("stop what writes there; {AGAIN}")));
+                .fix(format!("stop that process; {AGAIN}")));
             }
         }
     }

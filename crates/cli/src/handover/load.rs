@@ -186,7 +186,7 @@ fn gather<'a>(
 ) -> Result<Gathered<'a>, Fail> {
     for (node, compatible) in arrived.iter().flat_map(|arrived| &arrived.unknown) {
         out.warn(&format!(
-            "node {node} ({compatible}) arrived and is not known here; it is not handed on, and its memory ends with this kernel"
+            "node {node} ({compatible}) arrived, but this kho does not know its type: it is not handed on, and is lost after this kernel"
         ));
     }
     let before = session.state.loaded()?.filter(|record| record.entered);

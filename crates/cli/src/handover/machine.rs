@@ -124,7 +124,7 @@ impl Machine {
             None => Ok(()),
             Some(failed) => Err(Fail::new(
                 Status::MemoryFailed,
-                format!("{whose}: of its memory at {range}, {failed} failed (a hardware error), and its content is lost"),
+                format!("{whose}: memory failed at {failed} (a hardware error), inside {range}: the content there is lost"),
             )
             .fix(fix)),
         }
@@ -142,7 +142,7 @@ impl Machine {
         }
         Err(Fail::new(
             Status::NotReserved,
-            format!("{label}: its memory at {range} was given back, and its content with it"),
+            format!("{label}: its memory at {range} was given back to the system, so its content is lost"),
         )
         .fix(format!("kho keep --remove {label}")))
     }
@@ -183,7 +183,7 @@ fn require_reserved(arrived: &Arrived, pages: &Pages) -> Result<(), Fail> {
             format!("{range} was handed over, but not all of it is reserved in this kernel"),
         )
         .fix(
-            "if kho.ko was loaded in this boot, it gave that away, and knows what is left: load it again; otherwise kho status says where, and kho load --forget-arrived begins a new chain without what arrived",
+            "if kho.ko was loaded in this boot, it gave that memory back: load it again, because it knows what is left. Otherwise kho status shows the page, and kho load --forget-arrived drops everything that arrived and begins a new chain",
         )),
     }
 }

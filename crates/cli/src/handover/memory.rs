@@ -182,7 +182,7 @@ fn hold(
         .or_status(Status::Failed)?;
     let time = landing::slow_load(free.total(), total);
     let what = format!(
-        "kexec_load will take about {}: {} of its destinations are free memory{}{why}",
+        "kexec_load will take about {}: {} of the memory that the image goes to are free, and the kernel searches for each such page{}{why}",
         output::seconds(time),
         output::bytes(free.total()),
         if why.is_empty() { "" } else { "; " },

@@ -86,7 +86,7 @@ pub fn decide(line: &[u8], facts: Facts<'_>) -> Native {
         add: Some(NATIVE_OFF.to_owned()),
         nodes: None,
         remark: Some(format!(
-            "{name} {why}; it is switched off ({NATIVE_OFF}), because it would set aside twice of what is handed over, and this handover does not use it: kho=on on the command line keeps it on"
+            "{name} {why}: kho switches it off ({NATIVE_OFF}), because it would set aside twice the handed-over memory and kho does not use it; kho=on on the command line keeps it on"
         )),
     }
 }

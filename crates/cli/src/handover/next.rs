@@ -300,9 +300,9 @@ fn base_line(
         (None, false, Some(line)) if loses_root(running, line) => {
             return Err(Fail::new(
                 Status::BadCommandLine,
-                "--append alone is all of the command line, and this one names no root file system (root=), as the running kernel's does",
+                "--append alone is the whole command line, and this one has no root=, although the running kernel's has one",
             )
-            .fix("add --reuse-cmdline; or give a line that is meant so with --command-line"));
+            .fix("add --reuse-cmdline; or give the whole line with --command-line if it needs no root="));
         }
         (None, false, Some(_)) => Vec::new(),
     };
@@ -330,7 +330,7 @@ pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Opti
     let leaves = cpu.five_level_paging() && (asked || !image.header().five_level_on);
     Ok(leaves.then(|| {
         format!(
-            "started without a handover, {} has to switch this kernel's five-level paging off, and may reset the machine without a word: boot this kernel with no5lvl",
+            "a start of {} without a handover has to switch the running kernel's five-level paging off, and may reset the machine without a message: boot the running kernel with no5lvl first",
             image.release().unwrap_or("that kernel")
         )
     }))

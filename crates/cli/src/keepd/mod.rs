@@ -71,7 +71,7 @@ pub fn sync(
         if let Some(other) = covering(rule, &list::effective(arrived, keep)) {
             take_off(label, arrived, keep, &mut changes.removed);
             changes.remarks.push(format!(
-                "{} is part of what {} keeps, which was put on the list by hand: it goes along with that",
+                "{}: the entry {}, which was added by hand, keeps this path already",
                 rule.place, other.label
             ));
             continue;
@@ -85,7 +85,7 @@ pub fn sync(
                 let what = fail.what;
                 changes
                     .remarks
-                    .push(format!("{what}: no handover until it is as it should be"));
+                    .push(format!("{what}: kho load refuses until this is corrected"));
                 false
             }
             answer => answer?,
@@ -183,7 +183,7 @@ fn keep_once(arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Chang
             ));
         } else {
             changes.remarks.push(format!(
-                "{} and {} overlap; what both hold can be restored once",
+                "{} and {} overlap: content that is in both can be restored only once",
                 entry.label, other.label
             ));
         }
@@ -212,7 +212,7 @@ fn drop_gone(
             changes.removed.push(label.clone());
         } else {
             changes.remarks.push(format!(
-                "{label} arrived, was not restored and is no longer configured: it is carried on; kho keep --remove {label}"
+                "{label} arrived, was not restored and is no longer configured: kho still hands it on; kho keep --remove {label} ends that"
             ));
         }
     }
@@ -230,7 +230,7 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
                 Ok(false)
             } else {
                 Err(bad(format!("{path} does not exist"))
-                    .fix("write - after the type if it need not"))
+                    .fix("write - after the type (such as d-) if the path may be missing"))
             };
         }
         Err(err) => return Err(bad(format!("{path}: {err}"))),

@@ -212,8 +212,8 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
         Hypervisor::Some(name) => out.ok(
             ID,
             format!(
-                "runs under a hypervisor ({name}): memory that a balloon took is not there to hand over, \
-                 and whoever runs the hypervisor can read and lose what is kept"
+                "runs under a hypervisor ({name}): kho cannot hand over memory that a balloon took, \
+                 and the host can read or lose the kept memory"
             ),
         ),
     }

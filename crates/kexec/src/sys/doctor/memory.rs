@@ -229,9 +229,9 @@ pub(super) fn kdump(
         (true, _) => out.warn(
             ID,
             format!(
-                "a crash kernel is armed ({reserved} reserved). It stays armed until the jump; the next kernel \
-                 starts without one, and a crash before its kdump service has run leaves no dump. It needs \
-                 crashkernel= on its own command line, and finds that memory only beside what is handed over"
+                "a crash kernel is armed ({reserved} reserved), until the kexec only. The next kernel starts without \
+                 one: a crash before its kdump service has run leaves no dump. It needs crashkernel= on its own \
+                 command line, and that memory must fit beside the handed-over memory"
             ),
             "pass crashkernel= on, and see that the kdump service is enabled",
         ),

@@ -91,9 +91,9 @@ pub(super) fn dma(root: &Root, out: &mut Findings) {
         Some(count) => out.ok(
             ID,
             format!(
-                "{count} PCI devices may write memory. Whether a driver stops its device at kexec \
-                 cannot be seen from outside: a device that goes on writing can corrupt memory of the next \
-                 kernel, as with any kexec. Checksums find what was hit among the things handed over"
+                "{count} PCI devices may write memory. kho cannot see whether each driver stops its device at a kexec. \
+                 A device that goes on writing can corrupt memory of the next kernel, as with any kexec; \
+                 checksums find damage to handed-over content"
             ),
         ),
     }

@@ -88,7 +88,7 @@ case $KHO_HOP in
 	load >/tmp/load 2>&1 || got=$?
 	cat /tmp/load
 	[ $got = 48 ]
-	grep 'stays: of its memory at .* failed (a hardware error)' /tmp/load
+	grep 'stays: memory failed at .* (a hardware error)' /tmp/load
 	kho keep --remove stays
 
 	# A page at the next kernel's place.

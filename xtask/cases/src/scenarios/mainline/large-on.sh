@@ -15,6 +15,6 @@ kho doctor | grep native-kho
 # Where nothing is said, that kernel's KHO is switched off; it is not on the line of the kernel after that one.
 load 2>/tmp/said
 cat /tmp/said
-grep 'it is switched off (kho=off:by-kho)' /tmp/said
+grep 'kho switches it off (kho=off:by-kho)' /tmp/said
 # This kernel does not say what is loaded (CONFIG_KALLSYMS_ALL).
 kho-guest loaded --bare

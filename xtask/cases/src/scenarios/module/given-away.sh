@@ -61,7 +61,7 @@ case $KHO_HOP in
 4)
 	kho status | grep 'what drivers left is ignored and stays reserved: '
 	load 2>&1 | tee /tmp/load
-	grep -q 'what drivers of an earlier kernel left is not handed on' /tmp/load
+	grep -q 'memory that drivers of an earlier kernel left is not handed on' /tmp/load
 	;;
 5)
 	insmod $modules/kho.ko

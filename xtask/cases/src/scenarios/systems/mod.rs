@@ -176,7 +176,7 @@ fn said_at_the_end(outcome: &Outcome) -> Result<String> {
         ),
         (
             1,
-            "kho: NOTHING IS HANDED OVER: what is armed was started before its content was taken",
+            "kho: NOTHING IS HANDED OVER: the armed kernel was started before kho took its content",
         ),
     ] {
         let found = log.matches(words).count();

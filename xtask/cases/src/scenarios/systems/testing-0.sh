@@ -14,12 +14,12 @@ kho status > /tmp/said 2>&1
 fails grep 'systemctl kexec' /tmp/said
 boot_loader_entry 7
 for verb in status doctor; do
-	says '1 entry is kept, and no kernel is loaded: kho load --arm KERNEL first; systemctl kexec would load one by /run/boot-loader-entries/' kho $verb
+	says '1 entry is kept, and no kernel is loaded: run kho load --arm KERNEL first; systemctl kexec would load the kernel of /run/boot-loader-entries/' kho $verb
 done
 
 kho keep --from-config
 start_is yes
-says 'systemctl kexec is refused until then' kho status
+says 'systemctl kexec refuses until then' kho status
 refused 4 'Operation refused' systemctl kexec
 says 'refused by kho while something is kept: kho load --arm KERNEL first' systemctl status kexec.target
 # systemd has loaded the entry by now.
