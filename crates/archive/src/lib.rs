@@ -1,9 +1,9 @@
 //! Archives of kept paths: packing into a stream of bytes, and unpacking.
 //!
-//! [`measure`] and [`Measure::pack`] turn a file, a directory or a symlink into an ordinary pax tar stream, which `tar
-//! -x` can read too. [`unpack`] restores all of a stream or nothing. [`list`] shows its entries.
+//! [`measure`] and [`Measure::pack`] turn a file, a directory or a symlink into an ordinary pax tar stream. `tar -x`
+//! can read it too. [`unpack`] restores all of a stream or nothing. [`list`] shows its entries.
 //!
-//! # What is kept
+//! # Properties that are kept
 //!
 //! Kept: content with its holes, names of any bytes, owner and group as numbers, mode, modification time to the
 //! nanosecond, symlinks, hard links among the kept files, both POSIX ACLs, and the extended attributes of the name

@@ -1,4 +1,4 @@
-//! Trees that change while they are packed, and objects that cannot be packed at all.
+//! Trees that change while they are packed, and objects that cannot be packed.
 
 mod common;
 

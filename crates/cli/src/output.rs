@@ -34,8 +34,8 @@ pub fn take_warnings() -> Vec<String> {
     warnings(|warnings| std::mem::take(&mut warnings.waiting))
 }
 
-/// Prints as the macro of the standard library does, which panics if the reader has closed the output (`kho dump |
-/// head`). A verb that changes something must not stop halfway because of that.
+/// Prints as the macro of the standard library does. That macro panics if the reader has closed the output, as in `kho
+/// dump | head`. A verb that changes something must not stop halfway because of that.
 macro_rules! print {
     ($($arg:tt)*) => { $crate::output::write(format_args!($($arg)*)) };
 }

@@ -92,8 +92,8 @@ fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
 }
 
 /// Runs after all services have stopped and file systems are gone, right before systemd starts the loaded image. Runs
-/// the fallback unless a capture finished. The capture's unit may be masked or may never have been started. `systemctl
-/// kexec --force` skips it, and so does systemd when the time for the shutdown is over.
+/// the fallback unless a capture finished. The capture's unit may be masked or may never have been started. systemd
+/// skips the unit for `systemctl kexec --force`, and when the time for the shutdown is over.
 fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if session.state.is_settled() {
         return Ok(());
@@ -136,8 +136,9 @@ fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<
     Err(fail)
 }
 
-/// Takes the lock. Kills a `kho` that holds the lock for longer than `wait`: systemd would kill it a little later, with
-/// all other processes, and it could load an image until then. A killed command has done all of its work or none.
+/// Takes the lock. Kills a `kho` that holds the lock for longer than `wait`: systemd would kill that `kho` a little
+/// later, with all other processes, and until then it could load an image. A killed command has done all of its work or
+/// none.
 ///
 /// # Errors
 ///

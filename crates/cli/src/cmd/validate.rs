@@ -76,7 +76,7 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
     let with_module = module::present(&session.root);
     let reserved = if with_module {
-        // Drivers have claimed some of the memory, and slack was given back: only the blobs are checked, see below.
+        // Drivers have claimed some of the memory, and slack was released: only the blobs are checked, see below.
         None
     } else {
         let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;

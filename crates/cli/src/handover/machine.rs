@@ -61,8 +61,8 @@ impl Machine {
         };
         let next_map = without_failed(&map, &failed)?;
         // With the module, slack and memory that was claimed or released is ordinary memory by now. Without the module,
-        // everything that arrived must still be reserved. One loss escapes this check: memory that a module gave back
-        // earlier in this boot looks reserved if it holds pages of the loaded image.
+        // everything that arrived must still be reserved. The check does not find one case: memory that a module
+        // released earlier in this boot, and that now holds pages of the loaded image, is reserved again.
         if let Some(arrived) = arrived
             && !crate::module::present(root)
         {

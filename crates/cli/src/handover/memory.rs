@@ -150,7 +150,7 @@ fn not_enough(err: &LandingError) -> Fail {
     )
 }
 
-/// Withholds from the allocator free memory that is a destination outside of the zone. Reports how long the load takes
+/// Withholds free memory from the allocator: the destinations outside of the zone. Reports how long the load takes
 /// because of destinations that could not be withheld.
 fn hold(
     inputs: &Inputs<'_>,

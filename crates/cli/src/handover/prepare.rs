@@ -297,9 +297,9 @@ fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Resu
     Ok(in_memory(files, &mounted, gives_back))
 }
 
-/// Returns the number of bytes of these paths and sizes that lie on file systems in memory. With kho.ko it is only the
-/// largest entry (`gives_back`): the module gives the memory of an entry back when the entry is restored, so only one
-/// entry is in memory twice.
+/// Returns the number of bytes of these paths and sizes that lie on file systems in memory. With kho.ko (`gives_back`)
+/// it is only the size of the largest entry: the module releases the memory of an entry when the entry is restored, so
+/// only one entry is in memory twice.
 fn in_memory<'a>(
     files: impl Iterator<Item = (&'a Path, u64)>,
     mounted: &[Mounted],

@@ -270,7 +270,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     Ok(())
 }
 
-/// Loads with `-s`: the kernel's own loader (`kexec_file_load`) cannot hand over.
+/// Loads with `-s`: the kernel loads the files itself (`kexec_file_load`), and cannot hand over.
 fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal> {
     keepd::refresh(session, next.forget_arrived, out)?;
     let kept = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
