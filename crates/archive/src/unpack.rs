@@ -446,7 +446,8 @@ impl<R: Read> Unpack<'_, R> {
     /// Returns the place in the stage of the object with this path in the archive: the index of the innermost merged
     /// directory above the object, and the path in the stage.
     ///
-    /// All merged directories form one chain below the first one, so the search starts there and goes down.
+    /// The parent of every merged directory except the first is merged too, so the search starts at the first one and
+    /// goes down.
     fn staged(&self, path: &[u8]) -> Option<(usize, Vec<u8>)> {
         let first = self.merged.first()?;
         let mut rest = below(path, &first.path)?;

@@ -148,7 +148,7 @@ pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
 ///
 /// # Errors
 ///
-/// If the value is not a valid choice. The message lists the choices, and the caller uses the default.
+/// If the value is not a valid choice, or if [`DEFAULTS`] cannot be read. The caller then uses the default.
 pub fn configured_choice() -> Result<OnFailure, String> {
     let in_environment =
         std::env::var_os(ON_FAILURE).map(|text| text.to_string_lossy().into_owned());

@@ -25,6 +25,7 @@ pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session)
 /// Releases the memory of blobs that are no longer needed, if the module is loaded. For each blob, updates the keep
 /// list before the memory is released: the next load follows the list. If the command is killed between the two steps,
 /// the list must not carry on memory that has another owner by then.
+///
 /// # Errors
 ///
 /// If the list cannot be written. No memory is then released.
