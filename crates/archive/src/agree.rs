@@ -1,5 +1,5 @@
-//! Test that the decoder reads every header that the encoder writes: over all objects that the limits accept, not only
-//! over those that the file system below the tests takes.
+//! Test that the decoder reads every header that the encoder writes, for all objects within the limits, not only for
+//! those that the test's file system can hold.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::sparse::{self, Extent};
 use crate::sys::{Time, Xattrs};
 use crate::{BLOCK, Kind, limits};
 
-/// An object as a file system could show it, with owned fields.
+/// An object in the form in which a file system shows it, with owned fields.
 #[derive(Debug, Clone)]
 struct Object {
     kind: Kind,
@@ -40,8 +40,8 @@ impl Object {
         }
     }
 
-    /// Returns whether packing accepts this object: its path, its text as a symlink, its owner and the length of its
-    /// headers.
+    /// Returns whether packing accepts this object: its path, its text if it is a symlink, its owner and the length of
+    /// its headers.
     fn accepted(&self) -> bool {
         limits::path(&self.path).is_ok()
             && (self.kind != Kind::Symlink || limits::symlink(&self.link).is_ok())
@@ -64,7 +64,7 @@ impl Object {
     }
 }
 
-/// Numbers at most 2 away from those in `around`, which are the borders of the fields that store them, and any other
+/// Values at most 2 away from those in `around`, which are the limits of the fields that store them, and any other
 /// `i64`.
 fn edges(around: &'static [i128]) -> impl Strategy<Value = i128> {
     let near = (0..around.len(), -2_i128..=2).prop_map(|(i, d)| around[i] + d);
@@ -92,8 +92,8 @@ fn id() -> impl Strategy<Value = u32> {
         .prop_map(|n| u32::try_from(n.rem_euclid(1 << 32)).unwrap())
 }
 
-/// Sizes of files, at most `i64::MAX` less the 511 bytes that the last block may not reach. The test never reads a file
-/// of that size to its end.
+/// Sizes of files, at most `i64::MAX` minus 511 bytes, by which the last block may exceed the size. The test never
+/// reads a file of that size to its end.
 fn size() -> impl Strategy<Value = u64> {
     edges(&[0, 512, 0o77_777_777_777, i64::MAX as i128 - 512])
         .prop_map(|n| u64::try_from(n.clamp(0, i64::MAX as i128 - 511)).unwrap())
@@ -133,7 +133,8 @@ fn xattrs() -> impl Strategy<Value = Xattrs> {
     proptest::collection::btree_map(name, value, 0..20).prop_map(|map| map.into_iter().collect())
 }
 
-/// A map as `sparse::find` makes it of a file of `size` bytes: only the last extent may end inside a block.
+/// A map in the form in which `sparse::find` makes it for a file of `size` bytes: only the last extent may end inside a
+/// block.
 fn map(size: u64) -> impl Strategy<Value = Option<Vec<Extent>>> {
     let cuts = proptest::collection::btree_set(0..=size / BLOCK, 0..9);
     (any::<bool>(), cuts, any::<bool>()).prop_map(move |(sparse, cuts, to_the_end)| {
@@ -191,7 +192,7 @@ fn object() -> impl Strategy<Value = Object> {
                     },
                     link: match kind {
                         Kind::Symlink => text,
-                        // The first name was packed, so the limits let it through.
+                        // The first name was packed, so it is within the limits.
                         Kind::HardLink => first
                             .get(..first.len().min(4000))
                             .map_or(vec![], |f| f.strip_suffix(b"/").unwrap_or(f).to_vec()),

@@ -1,4 +1,4 @@
-//! Moving a finished stage into place, and back if that fails.
+//! Moves a finished stage into place, and back if that fails.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::sys::{self, Stat};
 use crate::walk::kind_name;
 use crate::{UnpackOptions, UnpackStats};
 
-/// A directory of the target that existed before.
+/// A directory of the target that existed before the unpack.
 pub(crate) struct Merged {
     pub path: Vec<u8>,
     pub stat: Stat,
-    /// Index of the stage on the directory's file system. `<index of this>/` in the stage holds the objects that go
-    /// directly into the directory. `None` until an entry needs a stage.
+    /// Index of the stage on the file system of the directory; `None` until an entry needs a stage. In the stage,
+    /// `<index of this>/` holds the objects that belong directly in the directory.
     pub stage: Option<usize>,
-    /// Metadata that the archive has for the directory; `None` for the directory that the target goes into.
+    /// Metadata of the directory in the archive; `None` for the directory that the target is created in.
     pub meta: Option<Meta>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    /// Puts everything in place, or nothing.
+    /// Puts all objects in place, or none.
     pub(crate) fn run(mut self) -> Result<(), UnpackError> {
         self.sync_stages()?;
         let mut log = Vec::new();
@@ -64,14 +64,14 @@ impl Commit<'_> {
             }
         }
         if held_stage {
-            // Removing a stage is a change to the directory that it was in. Nothing is lost with a stage that a power
-            // cut brings back: the next unpack there removes it.
+            // Removing a stage changes the directory that holds it. If a power cut brings a removed stage back, nothing
+            // is lost: the next unpack there removes it.
             self.times()?;
         }
         Ok(())
     }
 
-    /// Writes the stages to their disks, so that no name can be in place without its content.
+    /// Writes the stages to disk, so that no name can be in place without its content.
     fn sync_stages(&self) -> Result<(), UnpackError> {
         if self.options.fsync {
             for stage in self.stages.iter() {
@@ -82,14 +82,14 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Writes everything that was changed to its disk, once for each mount.
+    /// Writes all changes to disk, once for each mount.
     fn sync_all(&self) -> Result<(), UnpackError> {
         self.sync_stages()?;
         if !self.options.fsync {
             return Ok(());
         }
         let mut done: Vec<u64> = self.stages.iter().map(|stage| stage.mount).collect();
-        // Where nothing was made there is no stage, but a directory may have another owner, mode or time.
+        // A mount on which nothing was created has no stage, but a directory may have a new owner, mode or time.
         for merged in self.merged.iter().filter(|m| m.meta.is_some()) {
             if !done.contains(&merged.stat.mount) {
                 let dir = self.place.reopen(&merged.path, &merged.stat)?;
@@ -124,8 +124,8 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Opens the directory in the stage that holds the objects of a merged directory. `None` if there is no stage for
-    /// it, or nothing in the stage goes into it.
+    /// Opens the directory in the stage that holds the objects of a merged directory; `None` if there is no stage for
+    /// it, or if the stage has no objects for it.
     fn content(
         &self,
         index: usize,
@@ -200,7 +200,8 @@ impl Commit<'_> {
             return Err(conflict(&there));
         }
         rename(source, dest, &name, RenameFlags::EXCHANGE).map_err(io)?;
-        // What came back is deleted with the stage, so it must not be a directory that was put there just now.
+        // The object that was exchanged is deleted with the stage. A directory that another process just put there must
+        // not be deleted.
         let came = sys::stat_at(source, &name).map_err(io)?;
         if came.is_dir() {
             rename(source, dest, &name, RenameFlags::EXCHANGE).map_err(io)?;
@@ -211,8 +212,8 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Sets the times of the merged directories, children before parents. This comes last, because every change in a
-    /// directory changes its time.
+    /// Sets the times of the merged directories, children before parents. This is the last step, because every change
+    /// in a directory changes its time.
     fn times(&self) -> Result<(), UnpackError> {
         for merged in self.merged.iter().rev() {
             if let Some(meta) = &merged.meta {

@@ -1,5 +1,5 @@
-//! Decoder of archives that another kernel left in memory: it checks every field, and no stream can move the bound of
-//! its memory use.
+//! Decoder of archives that another kernel left in memory. It checks every field, and its memory use has a bound that
+//! no stream can exceed.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -18,7 +18,7 @@ use crate::{BLOCK, Kind};
 
 const BLOCK_SIZE: usize = 512;
 
-/// A checked entry; its content is still in the stream.
+/// A checked entry whose content is still in the stream.
 #[derive(Debug)]
 pub(crate) struct Entry {
     /// Offset of its first header block.
@@ -32,17 +32,17 @@ pub(crate) struct Entry {
     pub mtime: Time,
     pub link: Vec<u8>,
     pub xattrs: Xattrs,
-    /// Size of the file once unpacked.
+    /// Size of the unpacked file, in bytes.
     pub size: u64,
     pub sparse: Option<Vec<Extent>>,
 }
 
-/// Takes an archive apart, entry by entry.
+/// Decoder of an archive, entry by entry.
 #[derive(Debug)]
 pub(crate) struct Decode<R> {
     inner: R,
     offset: u64,
-    /// Number of bytes of the current entry's content that were not read yet.
+    /// Number of unread bytes in the content of the current entry.
     content: u64,
     pad: usize,
     done: bool,
@@ -73,7 +73,7 @@ impl<R: Read> Decode<R> {
         self.offset
     }
 
-    /// Returns the reader that the bytes come from.
+    /// Returns the reader of the stream.
     pub(crate) fn reader(&mut self) -> &mut R {
         &mut self.inner
     }
@@ -114,7 +114,7 @@ impl<R: Read> Decode<R> {
         Ok(())
     }
 
-    /// Fills as much of `buf` as the current entry's content allows, and returns the number of bytes: 0 at the end of
+    /// Fills `buf` with content of the current entry, and returns the number of bytes. The number is 0 at the end of
     /// the content.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, FormatError> {
         let n = usize::try_from(self.content).map_or(buf.len(), |c| c.min(buf.len()));
@@ -126,7 +126,7 @@ impl<R: Read> Decode<R> {
         Ok(n)
     }
 
-    /// Skips the rest of the current entry, reading through `buf`.
+    /// Skips the rest of the current entry. Uses `buf` for reading.
     pub(crate) fn skip(&mut self, buf: &mut [u8]) -> Result<(), FormatError> {
         while self.read(buf)? > 0 {}
         self.skip_padding()
@@ -141,8 +141,7 @@ impl<R: Read> Decode<R> {
         Ok(())
     }
 
-    /// Reads the next header block. `None` if it and the block after it are the two zero blocks at the end of an
-    /// archive.
+    /// Reads the next header block; `None` if it is the first of the two zero blocks at the end of an archive.
     fn block(&mut self) -> Result<Option<Header>, FormatError> {
         let mut block = [0; BLOCK_SIZE];
         self.fill(&mut block)?;
@@ -171,7 +170,7 @@ impl<R: Read> Decode<R> {
             .iter()
             .enumerate()
             .map(|(i, b)| {
-                // The checksum field counts as spaces.
+                // For the checksum, the bytes of the checksum field count as spaces.
                 if (148..156).contains(&i) {
                     32
                 } else {
@@ -186,10 +185,9 @@ impl<R: Read> Decode<R> {
         }
     }
 
-    /// Reads the headers of the next entry, after skipping the rest of the entry before it. `None` at the end of the
-    /// archive.
+    /// Skips the rest of the current entry and reads the headers of the next one; `None` at the end of the archive.
     ///
-    /// The decoder does not check the order of entries, nor that a directory is complete before another one begins.
+    /// The decoder does not check the order of entries, or whether a directory is complete before the next one begins.
     pub(crate) fn next(&mut self, buf: &mut [u8]) -> Result<Option<Entry>, FormatError> {
         if self.done {
             return Ok(None);
@@ -379,7 +377,7 @@ impl<R: Read> Decode<R> {
     }
 }
 
-/// Checks that a path cannot lead out of the directory that it is relative to: no leading slash, no `.`, no `..`, no
+/// Checks that a path stays below the directory that it is relative to: it has no leading slash, no `.`, no `..` and no
 /// empty component.
 fn check_path(what: &'static str, path: &[u8]) -> Result<Vec<u8>, Problem> {
     limits::path(path)

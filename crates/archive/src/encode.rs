@@ -1,4 +1,4 @@
-//! Encoder of headers: one ustar block, preceded by a pax extended header if the block is too small.
+//! Encoder of headers: one ustar block, after a pax extended header if the values do not fit in that block.
 
 use tar::{EntryType, Header};
 
@@ -6,7 +6,7 @@ use crate::sparse::{self, Extent};
 use crate::sys::Time;
 use crate::{BLOCK, Kind};
 
-/// Name of every pax header block; readers that know pax never show it.
+/// Name of every pax header block. Readers that know pax never show it.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
 /// Largest value of the octal uid and gid fields.
@@ -15,7 +15,7 @@ const MAX_OCTAL_ID: u32 = 0o7_777_777;
 /// Largest value of the octal size and mtime fields.
 const MAX_OCTAL_LONG: u64 = 0o77_777_777_777;
 
-/// Everything an entry's headers say.
+/// Content of the headers of an entry.
 pub(crate) struct Head<'a> {
     pub kind: Kind,
     /// Path relative to the archive's root, without a slash at either end.
@@ -24,7 +24,7 @@ pub(crate) struct Head<'a> {
     pub uid: u32,
     pub gid: u32,
     pub mtime: Time,
-    /// Symlink: its text. Hard link: path of the first name.
+    /// Text of a symlink; path of the first name for a hard link.
     pub link: &'a [u8],
     pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
     /// Size of the file in bytes, 0 for other kinds.
@@ -33,7 +33,7 @@ pub(crate) struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// Returns the number of bytes of content that follow the headers, without padding.
+    /// Returns the number of bytes of content after the headers, without padding.
     pub(crate) fn stored(&self) -> u64 {
         match self.sparse {
             Some(map) => {
@@ -108,8 +108,8 @@ impl Head<'_> {
             name.push(b'/');
         }
         if self.sparse.is_some() {
-            // A reader that does not know the form shows this name and makes a file of map and data under it, rather
-            // than a file of the right name with wrong content.
+            // A reader that does not know the sparse format creates a file of this name with map and data. Under the
+            // right name, that content would be wrong.
             let base = self.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
             let placeholder = [b"GNUSparseFile.0/".as_slice(), base].concat();
             fill(&mut header.as_old_mut().name, &placeholder);
@@ -124,14 +124,14 @@ impl Head<'_> {
     }
 }
 
-/// Returns the number of padding bytes from the end of content of this length to the next block.
+/// Returns the number of padding bytes between the end of `len` bytes of content and the next block.
 pub(crate) fn padding(len: u64) -> usize {
     let over = len % BLOCK;
-    // Below 512 in any case.
+    // Less than 512 in all cases.
     usize::try_from((BLOCK - over) % BLOCK).unwrap_or(0)
 }
 
-/// Copies as much of `value` as fits; returns whether all of it did.
+/// Copies as much of `value` as fits into `field`. Returns whether all of it fits.
 fn fill(field: &mut [u8], value: &[u8]) -> bool {
     for (slot, b) in field.iter_mut().zip(value) {
         *slot = *b;
@@ -139,7 +139,7 @@ fn fill(field: &mut [u8], value: &[u8]) -> bool {
     value.len() <= field.len()
 }
 
-/// Appends one `length key=value\n` record, where the length counts its own digits.
+/// Appends one record `length key=value\n`. The length includes its own digits.
 fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut len = rest + 1;
@@ -153,8 +153,8 @@ fn record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-/// Returns the key for an attribute. GNU tar escapes the record's own separator (xattr_encode_keyword in its
-/// xheader.c).
+/// Returns the key of an attribute. Escapes the separator of records, as GNU tar does (`xattr_encode_keyword` in its
+/// `xheader.c`).
 fn xattr_key(name: &[u8]) -> Vec<u8> {
     let mut key = b"SCHILY.xattr.".to_vec();
     for b in name {
@@ -167,7 +167,7 @@ fn xattr_key(name: &[u8]) -> Vec<u8> {
     key
 }
 
-/// A time as pax writes it: decimal, negative before 1970.
+/// Formats a time for pax: decimal, negative before 1970.
 fn decimal(t: Time) -> String {
     let (sign, seconds, nanoseconds) = if t.seconds < 0 && t.nanoseconds > 0 {
         let up = t.seconds.saturating_add(1).unsigned_abs();

@@ -1,19 +1,19 @@
-//! Every way in which packing, reading or unpacking can fail.
+//! Errors of packing, reading and unpacking.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Reason why a path could not be packed. Packing never changes anything on disk.
+/// Reason why a path could not be packed. Packing never changes the file system.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The given path cannot be kept.
+    /// The path cannot be kept.
     #[error("cannot keep {path:?}: {why}")]
     BadPath {
-        /// The path as it was given.
+        /// The path, as the caller gave it.
         path: PathBuf,
-        /// Fault of the path, and the path to give instead.
+        /// Problem of the path, with a path that can be kept.
         why: &'static str,
     },
     /// A system call failed.
@@ -27,7 +27,7 @@ pub enum PackError {
         #[source]
         source: io::Error,
     },
-    /// A socket, fifo or device, which a blob cannot hold.
+    /// The object is a socket, fifo or device, which a blob cannot hold.
     #[error(
         "{path:?} is a {kind}: only files, directories and symlinks can be kept; remove it, keep paths that do not \
          contain it, or skip special files"
@@ -38,13 +38,13 @@ pub enum PackError {
         /// `socket`, `fifo`, `block device` or `character device`.
         kind: &'static str,
     },
-    /// A view of the kernel's own state (`/proc`, `/sys`, …), which means nothing to the next kernel.
+    /// The object shows state of the running kernel (`/proc`, `/sys`, …), which has no meaning for the next kernel.
     #[error(
         "{path:?} is on {file_system}, which shows the state of the running kernel and is made anew by the next one; \
          keep paths that do not contain it, or stay on one file system"
     )]
     PseudoFileSystem {
-        /// The first object found there.
+        /// The first such object.
         path: PathBuf,
         /// Name of the file system type.
         file_system: &'static str,
@@ -59,20 +59,20 @@ pub enum PackError {
         /// Kind of the change.
         change: Change,
     },
-    /// The extended attributes of one object exceed what an archive entry may hold.
+    /// The extended attributes of an object exceed the limit of an archive entry.
     #[error(
         "the extended attributes and names of {path:?} take {bytes:#x} bytes, at most {limit:#x} can be kept"
     )]
     AttributesTooLarge {
         /// The object.
         path: PathBuf,
-        /// Bytes its header would take.
+        /// Number of bytes that its header would need.
         bytes: u64,
-        /// Bytes it may take.
+        /// Largest number of bytes of a header.
         limit: u64,
     },
-    /// The extended attributes of a directory and those of the directories above it exceed the bytes that are held
-    /// while unpacking.
+    /// The extended attributes of a directory and of the directories above it exceed the number of bytes that unpacking
+    /// holds in memory.
     #[error(
         "the extended attributes of {path:?} and of the kept directories above it take {bytes:#x} bytes, at most \
          {limit:#x} can be kept; remove some, or keep a directory further down"
@@ -80,12 +80,12 @@ pub enum PackError {
     NestedAttributes {
         /// The directory.
         path: PathBuf,
-        /// Bytes of names and values of all of them.
+        /// Number of bytes of all these names and values.
         bytes: u64,
-        /// Bytes they may take.
+        /// Largest number of such bytes.
         limit: u64,
     },
-    /// An object that a file system can hold and an archive cannot.
+    /// The object can exist in a file system, and an archive cannot hold it.
     #[error("{path:?} cannot be kept: {what} cannot be written down: {why}")]
     Unrepresentable {
         /// The object.
@@ -95,7 +95,7 @@ pub enum PackError {
         /// Reason why an archive cannot hold that part.
         why: &'static str,
     },
-    /// A path longer than the kernel opens in one piece.
+    /// The path is longer than the kernel accepts in one call.
     #[error(
         "{path:?} is {bytes:#x} bytes long, at most {limit:#x} can be kept; keep a directory further down"
     )]
@@ -110,66 +110,66 @@ pub enum PackError {
     /// The receiver of the archive failed.
     #[error("writing the archive failed at byte {offset:#x} (packing {path:?}): {source}")]
     Output {
-        /// Bytes of the archive written before.
+        /// Number of bytes of the archive that were written before.
         offset: u64,
-        /// The object being packed.
+        /// Path of the object that was being packed.
         path: PathBuf,
-        /// Error that the receiver returned.
+        /// Error of the receiver.
         #[source]
         source: io::Error,
     },
-    /// The archive came out with another size than was measured, although no object was seen to change.
+    /// The archive has another size than was measured, although no object was seen to change.
     #[error(
         "{path:?} changed while it was being kept: {written:#x} bytes were packed, {measured:#x} were measured; try again"
     )]
     Length {
         /// The kept path.
         path: PathBuf,
-        /// Bytes measured.
+        /// Number of bytes that were measured.
         measured: u64,
-        /// Bytes written.
+        /// Number of bytes that were written.
         written: u64,
     },
 }
 
-/// Kind of change that an object went through while it was packed.
+/// Kind of change of an object during packing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// The object is gone.
+    /// The object was removed.
     Removed,
-    /// The name belongs to another kind of object now.
+    /// The name now belongs to an object of another kind.
     Kind {
-        /// Kind when it was first seen.
+        /// Kind at the first reading.
         was: &'static str,
-        /// Kind now.
+        /// Current kind.
         now: &'static str,
     },
-    /// Another object of the same kind has its name now.
+    /// The name now belongs to another object of the same kind.
     Replaced,
     /// The object shrank.
     Shrank {
-        /// Size when it was first seen, bytes.
+        /// Size at the first reading, in bytes.
         was: u64,
-        /// Size now.
+        /// Current size, in bytes.
         now: u64,
     },
     /// The object grew.
     Grew {
-        /// Size when it was first seen, bytes.
+        /// Size at the first reading, in bytes.
         was: u64,
-        /// Size now.
+        /// Current size, in bytes.
         now: u64,
     },
-    /// The content of the object was written; the size is the same.
+    /// The content was written to; the size is the same.
     Written,
-    /// Owner, mode or extended attributes changed, or a hard link to it came or went.
+    /// Owner, mode or extended attributes changed, or a hard link was added or removed.
     Attributes,
     /// An entry of the directory was added, removed or renamed.
     Listing,
-    /// The walk came upon this object where another one was measured.
+    /// The walk found this object where another one was measured.
     Unexpected,
-    /// An object was measured and the walk ended without it.
+    /// The object was measured, and the walk did not find it again.
     Missing,
 }
 
@@ -192,15 +192,15 @@ impl fmt::Display for Change {
     }
 }
 
-/// A stream that is not an archive made by this crate, with the place where that showed.
+/// A stream that is not an archive made by this crate, with the place of the error.
 #[derive(Debug, thiserror::Error)]
 #[error("bad archive at byte {offset:#x}{}: {problem}", Entry(.entry))]
 pub struct FormatError {
-    /// Byte offset in the stream of the header concerned, or of the byte missing.
+    /// Offset in the stream of the header with the error, or of the missing byte, in bytes.
     pub offset: u64,
-    /// Name of the entry, as far as it is known.
+    /// Path of the entry, as far as it is known.
     pub entry: Option<PathBuf>,
-    /// Fault of the stream at that place.
+    /// Problem of the stream at that place.
     #[source]
     pub problem: Problem,
 }
@@ -216,14 +216,14 @@ impl fmt::Display for Entry<'_> {
     }
 }
 
-/// Fault of a stream.
+/// Problem of a stream.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// The stream ends too early.
     #[error("the stream ends here, {missing:#x} bytes short of what this part needs")]
     Truncated {
-        /// Bytes that were still expected.
+        /// Number of missing bytes.
         missing: u64,
     },
     /// Reading failed.
@@ -237,7 +237,7 @@ pub enum Problem {
         /// Sum of the header's bytes.
         computed: u32,
     },
-    /// Not a ustar header at all.
+    /// The header is not a ustar header.
     #[error("no ustar header here")]
     Magic,
     /// A numeric field cannot be read or is out of range.
@@ -246,58 +246,58 @@ pub enum Problem {
         /// Name of the header field or pax record.
         field: &'static str,
     },
-    /// A type that blobs never hold.
+    /// The type of the entry never occurs in blobs.
     #[error("entries of type {code:?} ({meaning}) are not accepted")]
     Type {
         /// The type byte as a character.
         code: char,
-        /// Kind of entry that the type byte stands for.
+        /// Kind of entry with that type.
         meaning: &'static str,
     },
-    /// The name cannot be used safely.
+    /// The name is not safe to use.
     #[error("unusable {what}: {why}")]
     Name {
         /// `name` or `link target`.
         what: &'static str,
-        /// Reason why it cannot be used.
+        /// Reason why it is not safe.
         why: &'static str,
     },
-    /// Extended records that do not parse.
+    /// The extended records cannot be parsed.
     #[error("broken extended header: {0}")]
     Pax(&'static str),
-    /// Extended records larger than accepted.
+    /// The extended records are larger than the limit.
     #[error("an extended header of {bytes:#x} bytes, at most {limit:#x} are accepted")]
     PaxTooLarge {
         /// Size of the header, in bytes.
         bytes: u64,
-        /// Largest size accepted, in bytes.
+        /// Limit of the size, in bytes.
         limit: u64,
     },
-    /// An attribute outside the name spaces that are kept.
+    /// The attribute is outside of the name spaces that are kept.
     #[error("extended attribute {name:?} is in no name space that is kept")]
     Attribute {
         /// Name of the attribute.
         name: String,
     },
-    /// Content where there must be none.
+    /// The entry has content, and its type does not allow any.
     #[error("{bytes:#x} bytes of content for an entry that has none")]
     UnexpectedContent {
-        /// The size claimed.
+        /// Size in the header, in bytes.
         bytes: u64,
     },
-    /// A sparse map that cannot be true.
+    /// The sparse map contradicts itself or the header.
     #[error("sparse map: {0}")]
     Sparse(&'static str),
-    /// Entries must come parent first, siblings sorted, each once.
+    /// The order is wrong: parents must come first, siblings must be sorted, and each entry must occur once.
     #[error("{0}")]
     Order(&'static str),
-    /// A hard link whose target is not a file that came before.
+    /// The target of the hard link is not an earlier file.
     #[error("hard link to {target:?}, which is no file that came before it in this archive")]
     LinkTarget {
-        /// The target named.
+        /// Path of the target.
         target: PathBuf,
     },
-    /// More than the caller is willing to take.
+    /// The archive exceeds a limit of the caller.
     #[error("more than {limit:#x} {what}")]
     Limit {
         /// Quantity that exceeds the limit.
@@ -310,33 +310,33 @@ pub enum Problem {
     Empty,
 }
 
-/// Reason why an archive could not be unpacked. Except for [`UnpackError::Incomplete`], the target is as it was before.
+/// Reason why an archive could not be unpacked. Except for [`UnpackError::Incomplete`], the target is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnpackError {
-    /// The stream is not a good archive.
+    /// The stream is not a valid archive.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The place to unpack to cannot be used.
+    /// The directory to unpack into cannot be used.
     #[error("cannot unpack into {path:?}: {source}")]
     Dest {
-        /// The directory given.
+        /// Path of the directory.
         path: PathBuf,
         /// Error that the kernel returned.
         #[source]
         source: io::Error,
     },
-    /// Objects are in the way of entries.
+    /// Existing objects are in the way of entries.
     #[error("{}", Conflicts(.first, .total, .forced))]
     Conflicts {
-        /// The first conflicts, at most eight.
+        /// The first conflicts, at most 8.
         first: Vec<Conflict>,
-        /// Number of conflicts in all.
+        /// Total number of conflicts.
         total: u64,
-        /// Whether the caller had asked for replacing files, so that only other kinds of conflict are listed.
+        /// Whether the caller asked to replace files. Then only conflicts of other kinds are listed.
         forced: bool,
     },
-    /// A component on the way to the target is a symlink.
+    /// A component of the path to the target is a symlink.
     #[error(
         "{path:?} is a symlink: nothing is restored through symlinks; remove it, or restore into another directory"
     )]
@@ -344,7 +344,7 @@ pub enum UnpackError {
         /// The symlink.
         path: PathBuf,
     },
-    /// A component on the way to the target is no directory.
+    /// A component of the path to the target is not a directory.
     #[error("{path:?} is not a directory, so nothing can be restored below it")]
     NotADirectory {
         /// The object in the way.
@@ -355,7 +355,7 @@ pub enum UnpackError {
     Io {
         /// Operation that failed, as a verb.
         action: &'static str,
-        /// The target path concerned.
+        /// Path in the target.
         path: PathBuf,
         /// Offset of the entry's header in the stream.
         offset: u64,
@@ -363,14 +363,14 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
-    /// The caller's check of the whole archive, made before it was put in place, refused it.
+    /// The caller's check of the whole archive refused it, before any of it was put in place.
     #[error("not put in place: {source}")]
     Refused {
-        /// Reason that the check gave.
+        /// Error of the check.
         #[source]
         source: io::Error,
     },
-    /// A directory was moved or replaced while unpacking.
+    /// A directory was moved or replaced during the unpack.
     #[error(
         "{path:?} was replaced while it was being restored to; try again when nothing else changes it"
     )]
@@ -378,7 +378,7 @@ pub enum UnpackError {
         /// The directory.
         path: PathBuf,
     },
-    /// Unpacking failed, and so did undoing what had been put in place.
+    /// Unpacking failed, and the changes that were already made could not all be undone.
     #[error(
         "{cause}; and undoing it failed too: {left:?} could not be put back; what they replaced is in {stage:?}, \
          move it back by hand"
@@ -387,14 +387,14 @@ pub enum UnpackError {
         /// The first failure.
         #[source]
         cause: Box<UnpackError>,
-        /// Paths that are not as they were before.
+        /// Paths that are not in their earlier state.
         left: Vec<PathBuf>,
-        /// Directories that may hold the objects that were replaced. Only the user removes these directories.
+        /// Directories that may hold objects that were replaced. Only the user removes these directories.
         stage: Vec<PathBuf>,
     },
 }
 
-/// One object in the way of an entry.
+/// An object in the way of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// Path of the object in the way.

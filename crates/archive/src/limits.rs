@@ -1,22 +1,21 @@
-//! Bounds of what an archive can hold. Packing and unpacking have the same ones, so that every packed archive can be
-//! unpacked.
+//! Limits of an archive. Packing and unpacking have the same limits, so every packed archive can be unpacked.
 
-/// Most bytes that the headers of one entry may take, names and extended attributes included.
+/// Largest number of bytes of the headers of an entry, including names and extended attributes.
 pub(crate) const MAX_HEAD: usize = 1 << 20;
 
-/// Longest path in an archive: `PATH_MAX` (4096 with its NUL) less what the name of a stage takes. The file system
-/// bounds the length of one component.
+/// Longest path in an archive, in bytes: `PATH_MAX` (4096 with its NUL) minus the length of a stage's name. The file
+/// system limits the length of one component.
 pub(crate) const MAX_PATH: usize = 4080;
 
-/// Longest text of a symlink: `PATH_MAX` less its NUL (symlink(2)).
+/// Longest text of a symlink, in bytes: `PATH_MAX` minus its NUL (symlink(2)).
 pub(crate) const MAX_LINK: usize = 4095;
 
-/// Most bytes that the extended attributes of a directory and of the directories above it may take: unpacking holds
+/// Largest number of bytes of the extended attributes of a directory and of the directories above it: unpacking holds
 /// them in memory until the directories are complete.
 pub(crate) const MAX_OPEN_ATTRIBUTES: usize = 16 << 20;
 
-/// Checks that `path` can be the path of an entry: relative and without slashes at its ends. The error is the reason
-/// why it cannot.
+/// Checks that `path` is valid for an entry: relative, and without a slash at either end. The error is the reason why
+/// it is not valid.
 pub(crate) fn path(path: &[u8]) -> Result<(), &'static str> {
     if path.is_empty() {
         Err("it is empty")
@@ -37,8 +36,8 @@ pub(crate) fn path(path: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Checks that `text` can be the text of a symlink. The error is the reason why it cannot. This crate never follows the
-/// symlink, so the text may be anything that symlink(2) takes.
+/// Checks that `text` is valid as the text of a symlink. The error is the reason why it is not valid. This crate never
+/// follows the symlink, so the text may be any text that symlink(2) accepts.
 pub(crate) fn symlink(text: &[u8]) -> Result<(), &'static str> {
     if text.is_empty() {
         Err("it is empty")
@@ -51,8 +50,8 @@ pub(crate) fn symlink(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Returns whether a user or group of this number can own an object. The largest number means "leave as it is" to
-/// chown(2).
+/// Returns whether a user or group with this number can own an object. chown(2) takes the largest number as "no
+/// change".
 pub(crate) fn owner(id: u32) -> bool {
     id != u32::MAX
 }

@@ -1,4 +1,4 @@
-//! Lists the entries of an archive without unpacking it.
+//! List of the entries of an archive, without unpacking it.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -11,26 +11,26 @@ use crate::error::FormatError;
 use crate::sys::Time;
 use crate::{BUFFER, Kind};
 
-/// One entry of an archive.
+/// An entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntrySummary {
-    /// Absolute path that the entry was packed from.
+    /// Absolute path of the object that was packed.
     pub path: PathBuf,
     /// Kind of the entry.
     pub kind: Kind,
-    /// Size in bytes once unpacked, holes included.
+    /// Unpacked size in bytes, including holes.
     pub size: u64,
     /// Bytes of data in the archive, without holes.
     pub data: u64,
-    /// Permission bits with setuid, setgid and sticky.
+    /// Permission bits, with setuid, setgid and sticky.
     pub mode: u32,
-    /// Owner.
+    /// User ID of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
     /// Modification time.
     pub mtime: Time,
-    /// Text of a symlink; absolute path of the first name for a hard link.
+    /// Text of a symlink, or absolute path of the first name for a hard link.
     pub link: Option<PathBuf>,
     /// Number of extended attributes.
     pub xattrs: usize,
@@ -64,7 +64,7 @@ impl EntrySummary {
     }
 }
 
-/// Iterator over the entries of an archive; ends after the first error.
+/// Iterator over the entries of an archive. Ends after the first error.
 #[derive(Debug)]
 pub struct List<R> {
     decode: Decode<R>,
@@ -72,10 +72,10 @@ pub struct List<R> {
     ended: bool,
 }
 
-/// Lists the entries of an archive, reading over their content.
+/// Lists the entries of an archive. Skips their content.
 ///
-/// Names and fields are checked as [`crate::unpack`] checks them. Not checked are the order of entries, and whether the
-/// target of a hard link came before. The function touches no file, so it is also the place to fuzz the parser.
+/// Checks names and fields as [`crate::unpack`] does. Does not check the order of entries, or whether the target of a
+/// hard link came before. Uses no file, so fuzzing can test the parser here.
 pub fn list<R: Read>(reader: R) -> List<R> {
     List {
         decode: Decode::new(reader),

@@ -13,28 +13,28 @@ use crate::pax::{ACL_ACCESS, ACL_DEFAULT};
 use crate::sys::{self, Stat, Time, XattrTarget, Xattrs};
 use crate::{UnpackOptions, UnpackStats};
 
-/// Metadata that an entry has for an inode.
+/// Metadata of an inode, from an entry.
 #[derive(Debug, Default)]
 pub(crate) struct Meta {
-    /// Path of the entry in the archive; empty for a directory that the archive does not name.
+    /// Path of the entry in the archive; empty for a directory that is not in the archive.
     pub path: Vec<u8>,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Modification time; `None` if it is left as the kernel sets it.
+    /// Modification time; `None` if the kernel's own value stays.
     pub mtime: Option<Time>,
     pub xattrs: Xattrs,
     /// Offset of the entry, for messages.
     pub offset: u64,
 }
 
-/// The step that failed, and its error.
+/// The step that failed, with its error.
 pub(crate) type Failed = (&'static str, Errno);
 
-/// The attribute that holds an SELinux label (`XATTR_NAME_SELINUX`, include/uapi/linux/xattr.h, 6.1 to 7.3).
+/// Name of the attribute with an SELinux label (`XATTR_NAME_SELINUX`, include/uapi/linux/xattr.h, 6.1 to 7.3).
 const SELINUX: &[u8] = b"security.selinux";
 
-/// Most left-out attributes that are named one by one.
+/// Largest number of left-out attributes whose names are reported.
 const NAMED: usize = 8;
 
 const OWNER: &str = "set the owner of";
@@ -43,7 +43,7 @@ const MODE: &str = "set the mode of";
 const TIME: &str = "set the modification time of";
 
 impl Meta {
-    /// Takes the metadata out of an entry.
+    /// Takes the metadata from an entry.
     pub(crate) fn of(entry: Entry) -> Self {
         Self {
             path: entry.path,
@@ -56,13 +56,13 @@ impl Meta {
         }
     }
 
-    /// Returns the number of bytes of extended attributes that this value holds in memory.
+    /// Returns the number of bytes of the extended attributes in this value.
     pub(crate) fn weight(&self) -> usize {
         limits::weight(&self.xattrs)
     }
 
-    /// Sets owner, attributes, mode and time, in the order in which no step undoes an earlier one: a change of owner
-    /// clears set-id bits and capabilities, an ACL changes the mode.
+    /// Sets owner, attributes, mode and time. In this order no step undoes an earlier one: a change of owner clears
+    /// set-id bits and capabilities, and an ACL changes the mode.
     pub(crate) fn apply(
         &self,
         fd: BorrowedFd<'_>,
@@ -81,7 +81,7 @@ impl Meta {
         self.time(fd)
     }
 
-    /// Sets owner, attributes and time of a symlink, which has no mode; `fd` is an `O_PATH` descriptor of the symlink.
+    /// Sets owner, attributes and time of a symlink, which has no mode. `fd` is an `O_PATH` descriptor of the symlink.
     pub(crate) fn apply_symlink(
         &self,
         dir: BorrowedFd<'_>,
@@ -122,7 +122,7 @@ impl Meta {
             }
             match target.set(name, value) {
                 Ok(()) => {}
-                // Another policy than that of the system that was left may not know it.
+                // The policy of this system may not know a label from another system.
                 Err(Errno::INVAL | Errno::ACCESS | Errno::PERM) if label => {
                     stats.labels_dropped += 1;
                 }
@@ -147,14 +147,14 @@ impl Meta {
     }
 }
 
-/// Metadata that a merged directory had before.
+/// Earlier metadata of a merged directory.
 pub(crate) struct Before {
     stat: Stat,
     xattrs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Before {
-    /// Reads all metadata that applying `meta` may change.
+    /// Reads all metadata that [`Meta::apply`] may change.
     pub(crate) fn of(fd: BorrowedFd<'_>, meta: &Meta) -> Result<Self, Failed> {
         let look = |e| ("look at", e);
         let stat = sys::stat_fd(fd).map_err(look)?;
@@ -172,8 +172,8 @@ impl Before {
         Ok(Self { stat, xattrs })
     }
 
-    /// Removes the ACLs of the existing directory: if the kept directory did not have them, they would let in users
-    /// that it kept out.
+    /// Removes the ACLs of the existing directory. If the kept directory had no such ACLs, they would admit users whom
+    /// it excluded.
     pub(crate) fn drop_acls(&self, fd: BorrowedFd<'_>) -> Result<(), Failed> {
         for (name, value) in &self.xattrs {
             if value.is_some() && (name == ACL_ACCESS || name == ACL_DEFAULT) {
@@ -184,7 +184,7 @@ impl Before {
         Ok(())
     }
 
-    /// Sets the metadata of the directory back to these.
+    /// Restores the metadata of the directory from this value.
     pub(crate) fn restore(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         sys::chown_fd(fd, self.stat.uid, self.stat.gid)?;
         let target = XattrTarget::Fd(fd);

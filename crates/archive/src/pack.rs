@@ -1,4 +1,4 @@
-//! Measuring and writing archives.
+//! Measures and writes archives.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -15,22 +15,22 @@ use crate::target::{Target, Through};
 use crate::walk::{Found, Visitor, Walk, changed, difference, io, name_still_leads_to, shown};
 use crate::{END_LEN, Kind, PackOptions, PackStats};
 
-/// Measure of the archive of a path, taken without reading any content.
+/// Size and state of a tree at one time, measured without reading file content.
 ///
-/// Holds 40 bytes per entry and the maps of sparse files, so that [`Measure::pack`] can name what changed since.
+/// Holds 40 bytes per entry and the maps of sparse files, so that [`Measure::pack`] can report later changes.
 #[derive(Debug, Clone)]
 pub struct Measure {
-    /// Length of the archive in bytes; [`Measure::pack`] writes exactly this many.
+    /// Length of the archive in bytes. [`Measure::pack`] writes exactly this number.
     pub bytes: u64,
-    /// Numbers of the objects and bytes that will be packed.
+    /// Counts of the objects and bytes that will be packed.
     pub stats: PackStats,
     /// BLAKE3 over path, kind, device, inode, size, mtime, ctime, mode, uid and gid of every entry in order.
     ///
-    /// Two measures of an unchanged tree have the same fingerprint. A write within the granularity of the kernel's file
-    /// times (a tick, up to 10 ms; finer from 6.13 on where the file system has multigrain times) that leaves the size
-    /// alone can go unnoticed.
+    /// Two measures of an unchanged tree have the same fingerprint. A write can go unnoticed if it keeps the size and
+    /// comes within the granularity of the kernel's file times (a tick, up to 10 ms; since 6.13 finer on file systems
+    /// with multigrain times).
     pub fingerprint: [u8; 32],
-    /// Path of the first object that `chattr` locked.
+    /// Path of the first object with the flag of `chattr +i` or `+a`.
     first_locked: Option<PathBuf>,
     path: PathBuf,
     options: PackOptions,
@@ -38,7 +38,8 @@ pub struct Measure {
     maps: BTreeMap<usize, Vec<Extent>>,
 }
 
-/// Measured values of one entry. The hashes only serve to name a change; the fingerprint decides whether there was one.
+/// Measured values of an entry. The hashes only tell the kind of a change. The fingerprint decides whether there is
+/// one.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     kind: Kind,
@@ -70,7 +71,7 @@ impl Seen {
         let time = |t: sys::Time| short(&[&t.seconds.to_le_bytes(), &t.nanoseconds.to_le_bytes()]);
         Self {
             kind: found.kind,
-            // At most MAX_HEAD.
+            // At most MAX_HEAD, so this cannot fail.
             head: u32::try_from(head).unwrap_or(u32::MAX),
             path: short(&[found.path]),
             object: object(s.dev, s.ino),
@@ -166,7 +167,7 @@ fn head<'a>(found: &Found<'a>, sparse: Option<&'a [Extent]>) -> Head<'a> {
 
 fn count(stats: &mut PackStats, head: &Head<'_>, found: &Found<'_>) {
     stats.entries += 1;
-    // A symlink is open in a way that shows no flags, and has none.
+    // A symlink has no flags, and its kind of descriptor could not show any.
     if matches!(head.kind, Kind::File | Kind::Directory) && found.fd.is_some_and(sys::locked) {
         stats.locked += 1;
     }
@@ -185,7 +186,7 @@ fn count(stats: &mut PackStats, head: &Head<'_>, found: &Found<'_>) {
 struct Measuring {
     bytes: u64,
     first_locked: Option<PathBuf>,
-    /// Bytes of extended attributes of each directory that the current object is in.
+    /// Number of bytes of extended attributes of each directory above the current object.
     open: Vec<usize>,
     stats: PackStats,
     fingerprint: Fingerprint,
@@ -194,7 +195,7 @@ struct Measuring {
 }
 
 impl Measuring {
-    /// Refuses an object that a file system can hold and an archive cannot.
+    /// Refuses an object that can exist in a file system and that an archive cannot hold.
     fn representable(&mut self, found: &Found<'_>) -> Result<(), PackError> {
         let bad = |what, why| PackError::Unrepresentable {
             path: shown(found.path),
@@ -275,12 +276,12 @@ impl Visitor for Measuring {
 
 /// Walks `path` and measures its archive.
 ///
-/// `path` must be absolute and normal and none of its parents may be a symlink. `path` itself may be a symlink, which
-/// is then kept as such.
+/// `path` must be absolute and normal, and no parent of it may be a symlink. If `path` itself is a symlink, it is kept
+/// as a symlink.
 ///
 /// # Errors
-/// [`PackError`]; among them special files (unless skipped), pseudo file systems, and a tree that changes during the
-/// walk.
+/// [`PackError`], for example for a special file (unless the options skip it), for a pseudo file system, or for a tree
+/// that changes during the walk.
 pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError> {
     let mut m = Measuring {
         bytes: 0,
@@ -310,10 +311,10 @@ pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError>
     })
 }
 
-/// Measures and packs in one go; see [`Measure::pack`].
+/// Measures and packs in one call; see [`Measure::pack`].
 ///
 /// # Errors
-/// As [`measure`] and [`Measure::pack`].
+/// The errors of [`measure`] and [`Measure::pack`].
 pub fn pack(
     path: &Path,
     options: &PackOptions,
@@ -334,20 +335,20 @@ struct Packing<'a, T> {
 }
 
 impl Measure {
-    /// Returns the path that was measured.
+    /// Returns the measured path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the path of the first of the objects that [`PackStats::locked`] counts.
+    /// Returns the path of the first object that [`PackStats::locked`] counts.
     #[must_use]
     pub fn first_locked(&self) -> Option<&Path> {
         self.first_locked.as_deref()
     }
 
-    /// Returns whether the measured tree has the regular file with this device (major and minor number as statx(2)
-    /// shows them) and this inode. The answer is wrong for one in 2^32 other files.
+    /// Returns whether the measured tree contains the regular file with this device (major and minor number in the form
+    /// of statx(2)) and this inode. The answer is wrong for one in 2^32 other files.
     #[must_use]
     pub fn holds(&self, device: (u32, u32), inode: u64) -> bool {
         let object = object(sys::device(device.0, device.1), inode);
@@ -356,10 +357,10 @@ impl Measure {
             .any(|seen| seen.kind == Kind::File && seen.object == object)
     }
 
-    /// Writes the archive as [`Measure::pack_into`] does, by a buffer of 256 KiB.
+    /// Writes the archive as [`Measure::pack_into`] does, through a buffer of 256 KiB.
     ///
     /// # Errors
-    /// As [`Measure::pack_into`].
+    /// The errors of [`Measure::pack_into`].
     pub fn pack(
         &self,
         out: &mut impl Write,
@@ -368,17 +369,17 @@ impl Measure {
         self.pack_into(&mut Through::new(out), progress)
     }
 
-    /// Writes the archive: exactly [`Measure::bytes`] bytes, or it fails.
+    /// Writes the archive: exactly [`Measure::bytes`] bytes.
     ///
-    /// `progress` is called with the number of bytes written so far, at every entry and every read of content.
+    /// Calls `progress` with the number of bytes written so far, at every entry and at every read of content.
     ///
-    /// Every file is compared with its measure before it is read and looked at again after it is read; every directory
-    /// is looked at again after its last entry. A change to a file after it was packed is not noticed: where that
-    /// matters, compare [`Measure::fingerprint`] with that of a new measure.
+    /// Compares every file with its measure before and after reading it, and every directory after its last entry. Does
+    /// not notice a change to a file after that file was packed. To find such changes, compare [`Measure::fingerprint`]
+    /// with that of a new measure.
     ///
     /// # Errors
-    /// [`PackError::Changed`] with the first path seen to differ from the measure; [`PackError::Output`] if `out`
-    /// fails. The bytes written until then are worthless.
+    /// [`PackError::Changed`] with the first path that differs from the measure; [`PackError::Output`] if `out` fails.
+    /// The bytes that were written before have no use then.
     pub fn pack_into(
         &self,
         out: &mut impl Target,
@@ -433,7 +434,7 @@ impl<T: Target> Packing<'_, T> {
         Ok(())
     }
 
-    /// Reads `extent` of the file into the archive.
+    /// Copies `extent` of the file into the archive.
     fn data(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -519,7 +520,7 @@ impl<T: Target> Visitor for Packing<'_, T> {
             .or_else(|| name_still_leads_to(found.parent, found.name, &found.stat));
         match change {
             Some(Change::Attributes) => {
-                // Being replaced by a rename shows as a change of attributes on what was there before.
+                // A rename over the file changes only the attributes of the old object, so the name is checked too.
                 let better = name_still_leads_to(found.parent, found.name, &found.stat);
                 Err(changed(found.path, better.unwrap_or(Change::Attributes)))
             }

@@ -1,11 +1,11 @@
-//! The records of a pax extended header.
+//! Records of a pax extended header.
 //!
-//! Split by their lengths, not at line ends: names and attribute values may hold newlines.
+//! The parser splits them by their lengths, not at line ends: names and attribute values may contain newlines.
 
 use crate::error::Problem;
 use crate::sys::{Time, Xattrs};
 
-/// The records that matter; unknown ones are left alone, as POSIX asks.
+/// The records that this crate uses. It ignores unknown ones, as POSIX requires.
 #[derive(Debug, Default)]
 pub(crate) struct Pax {
     pub path: Option<Vec<u8>>,
@@ -81,7 +81,7 @@ impl Pax {
     }
 }
 
-/// The name spaces of extended attributes that are kept.
+/// Whether the attribute is in a name space that is kept.
 pub(crate) fn kept_attribute(name: &[u8]) -> bool {
     let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     spaces
@@ -91,9 +91,9 @@ pub(crate) fn kept_attribute(name: &[u8]) -> bool {
         || name == ACL_DEFAULT
 }
 
-/// Access ACL (include/uapi/linux/xattr.h, 6.1 to 7.3).
+/// Name of the access ACL (include/uapi/linux/xattr.h, 6.1 to 7.3).
 pub(crate) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-/// Default ACL, which new entries of a directory inherit.
+/// Name of the default ACL, which new entries of a directory inherit.
 pub(crate) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
 
 fn split(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
@@ -123,7 +123,7 @@ fn number(field: &'static str, value: &[u8]) -> Result<u64, Problem> {
     digits(value).ok_or(Problem::Field { field })
 }
 
-/// A decimal time; digits below a nanosecond are dropped.
+/// Parses a decimal time. Ignores digits below a nanosecond.
 fn time(value: &[u8]) -> Option<Time> {
     let (negative, value) = match value.strip_prefix(b"-") {
         Some(rest) => (true, rest),
@@ -146,7 +146,7 @@ fn time(value: &[u8]) -> Option<Time> {
             nanoseconds,
         });
     }
-    // The seconds of a time before 1970 are rounded down, and its nanoseconds count upwards.
+    // Before 1970 the seconds are rounded down, and the nanoseconds count upwards from there.
     let (down, nanoseconds) = match nanoseconds {
         0 => (0, 0),
         n => (1, 1_000_000_000 - n),
@@ -157,7 +157,7 @@ fn time(value: &[u8]) -> Option<Time> {
     })
 }
 
-/// Undoes the escapes of `%` and `=` in an attribute's name.
+/// Replaces the escapes of `%` and `=` in the name of an attribute.
 fn unescape(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name;

@@ -1,4 +1,4 @@
-//! The directory that paths of an archive are relative to.
+//! Directory that the paths of an archive are relative to.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,7 @@ impl Place {
             Dest::Original => PathBuf::from("/"),
             Dest::Into(dir) => dir.clone(),
         };
-        // The caller names this directory, so symlinks on the way to it are theirs.
+        // The caller chose this path, so its symlinks are followed.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(&shown, flags, Mode::empty()) {
             Ok(root) => Ok(Self { root, shown }),
@@ -38,7 +38,7 @@ impl Place {
         self.root.as_fd()
     }
 
-    /// A path in the archive as the user knows it.
+    /// Returns a path of the archive in the form that the user knows.
     pub(crate) fn shown(&self, path: &[u8]) -> PathBuf {
         self.shown.join(Path::new(OsStr::from_bytes(path)))
     }
@@ -58,7 +58,7 @@ impl Place {
         }
     }
 
-    /// Opens a directory seen before and makes sure that it still is the same.
+    /// Opens a known directory again, and checks that it is the same one.
     pub(crate) fn reopen(&self, path: &[u8], was: &Stat) -> Result<OwnedFd, UnpackError> {
         let fd = match sys::open_dir(self.root(), path) {
             Ok(fd) => fd,

@@ -1,8 +1,9 @@
-//! Finding holes, and the map that the pax "GNU.sparse 1.0" form puts before a file's data.
+//! Holes of sparse files, and the map before a file's data in the pax format "GNU.sparse 1.0".
 //!
-//! Form: GNU tar manual, "Storing Sparse Files", "PAX Format, Version 1.0": the number of extents, then offset and
-//! length of each, one decimal number per line, padded with NUL to 512 bytes; then the data of the extents. GNU tar
-//! starts every extent at a block border, so only the last one may have a length that is no multiple of 512.
+//! Format: GNU tar manual, "Storing Sparse Files", "PAX Format, Version 1.0". The map has the number of extents, then
+//! offset and length of each, one decimal number per line, padded with NUL to a multiple of 512 bytes. The data of the
+//! extents follow. GNU tar starts every extent at a block border, so only the length of the last one may not be a
+//! multiple of 512.
 
 use std::os::fd::BorrowedFd;
 
@@ -11,19 +12,19 @@ use rustix::io::Errno;
 
 use crate::BLOCK;
 
-/// Most extents kept per file; the content after the last one is stored with its zeros.
+/// Largest number of extents per file. After the last one, holes are stored as zeros.
 ///
-/// So a map takes at most 16 MiB, when packing and when unpacking, whatever the file or the stream holds.
+/// So a map takes at most 16 MiB, for any file in packing and any stream in unpacking.
 pub(crate) const MAX_EXTENTS: usize = 1 << 20;
 
-/// A stretch of data in a sparse file, bytes.
+/// A range of data in a sparse file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub offset: u64,
     pub len: u64,
 }
 
-/// Finds the extents of a file's data; `None` if storing the file whole costs no more.
+/// Finds the extents of a file's data; `None` if the whole file needs no more space in the archive.
 pub(crate) fn find(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<Option<Vec<Extent>>> {
     let mut map: Vec<Extent> = Vec::new();
     let mut at = 0;
@@ -43,7 +44,7 @@ pub(crate) fn find(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<Option<V
             Err(e) => return Err(e),
         };
         if end <= start {
-            // Punched between the two calls: what is left here reads as zeros.
+            // Another process made a hole here between the two calls. The rest of the block reads as zeros.
             at = start.saturating_add(BLOCK);
             continue;
         }
@@ -61,7 +62,7 @@ pub(crate) fn find(fd: BorrowedFd<'_>, size: u64) -> rustix::io::Result<Option<V
     Ok((stored < size).then_some(map))
 }
 
-/// Adds the extent `start..end`, widened to block borders and merged with the last extent if the two touch.
+/// Adds the extent `start..end`, widened to block borders. Merges it with the last extent if the two touch.
 fn push(map: &mut Vec<Extent>, start: u64, end: u64, size: u64) {
     let start = start - start % BLOCK;
     let end = end
@@ -80,7 +81,7 @@ fn push(map: &mut Vec<Extent>, start: u64, end: u64, size: u64) {
     });
 }
 
-/// Returns the extents as the archive has them: an empty one marks the end of a file that ends in a hole.
+/// Returns the extents that the archive contains. If the file ends in a hole, an empty extent marks its end.
 fn written(map: &[Extent], size: u64) -> impl Iterator<Item = Extent> + '_ {
     let end = map.last().map_or(0, |e| e.offset + e.len);
     map.iter().copied().chain((end < size).then_some(Extent {
@@ -89,7 +90,7 @@ fn written(map: &[Extent], size: u64) -> impl Iterator<Item = Extent> + '_ {
     }))
 }
 
-/// Encodes the map as it stands before the data, padded to whole blocks.
+/// Encodes the map, padded to whole blocks.
 pub(crate) fn encode(map: &[Extent], size: u64) -> Vec<u8> {
     let mut out = format!("{}\n", written(map, size).count()).into_bytes();
     for e in written(map, size) {
@@ -100,7 +101,7 @@ pub(crate) fn encode(map: &[Extent], size: u64) -> Vec<u8> {
     out
 }
 
-/// Returns the length of [`encode`]'s result, in bytes, without making the result.
+/// Returns the length of the result of [`encode`] in bytes, without making it.
 pub(crate) fn encoded_len(map: &[Extent], size: u64) -> u64 {
     let digits = |n: u64| u64::from(n.checked_ilog10().unwrap_or(0)) + 2;
     let count = written(map, size).count() as u64;
@@ -110,9 +111,9 @@ pub(crate) fn encoded_len(map: &[Extent], size: u64) -> u64 {
     (digits(count) + body).next_multiple_of(BLOCK)
 }
 
-/// Reads a map number by number from bytes handed in as they arrive.
+/// Decoder of a map, which takes the bytes block by block.
 ///
-/// The map belongs to a file of `size` bytes of which `stored` are in the archive, map included.
+/// The file has `size` bytes. The archive has `stored` bytes of it, including the map.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     size: u64,
@@ -141,7 +142,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the next block. `Ok(true)`: this was the last block of the map.
+    /// Takes the next block. Returns true if this block is the last one of the map.
     pub(crate) fn block(&mut self, bytes: &[u8]) -> Result<bool, &'static str> {
         for b in bytes {
             match b {
@@ -206,7 +207,7 @@ impl Decoder {
         Ok(self.seen == count)
     }
 
-    /// Returns the map, if its extents and the `map_bytes` bytes of the map itself add up to exactly the stored size.
+    /// Returns the map, if its extents and the `map_bytes` bytes of the map itself have exactly the stored size.
     pub(crate) fn finish(self, map_bytes: u64) -> Result<Vec<Extent>, &'static str> {
         if self.data.checked_add(map_bytes) != Some(self.stored) {
             return Err("the extents do not add up to the stored size");

@@ -1,7 +1,7 @@
-//! Stage directories, in which an archive is put together before any of it can be seen.
+//! Stage directories, in which an archive is unpacked before any of it is visible.
 //!
-//! A stage is a directory of mode 0700 and a random name next to the place of its content, held with `flock` while it
-//! is used. So a stage that a dead process left can be told from a stage in use, and the next run removes it.
+//! A stage is a directory of mode 0700 with a random name, beside the place of its content. Its process holds a `flock`
+//! on it. So the next run can tell a stage that a dead process left from a stage in use, and removes it.
 
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,18 +13,17 @@ use rustix::io::{Errno, Result};
 use crate::pax::{ACL_ACCESS, ACL_DEFAULT};
 use crate::sys::{self, Stat, XattrTarget};
 
-/// Start of the name of every stage directory; 32 hexadecimal digits follow.
+/// Start of the name of a stage directory. 32 hexadecimal digits follow.
 pub const STAGE_PREFIX: &str = ".kho-restore-";
 
-/// Start of the name that a stage gets if it holds objects that could not be put back. No clean-up removes such a
-/// stage.
+/// Start of the new name of a stage that holds objects which could not be put back. No clean-up removes such a stage.
 pub const RESCUE_PREFIX: &str = ".kho-rescued-";
 
-/// A stage in use; removed with its content when dropped.
+/// A stage in use. Its drop removes it with its content.
 pub(crate) struct Stage {
     pub fd: OwnedFd,
     pub mount: u64,
-    /// Path of the directory that the stage is in, relative to the place.
+    /// Path of the directory that holds the stage, relative to the place.
     pub dir: Vec<u8>,
     pub name: String,
     parent: OwnedFd,
@@ -32,9 +31,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Makes a stage in `parent`, after removing stages there that no process uses any more.
+    /// Makes a stage in `parent`. First removes stages there that no process uses.
     pub(crate) fn create(parent: OwnedFd, dir: &[u8], mount: u64) -> Result<Self> {
-        // A stale stage that cannot be removed is no reason not to restore.
+        // A stale stage that cannot be removed does not stop the restore.
         let _ = clean(parent.as_fd());
         for _ in 0..16 {
             let name = random_name()?;
@@ -45,7 +44,7 @@ impl Stage {
             }
             let fd = match sys::open_dir(parent.as_fd(), name.as_bytes()) {
                 Ok(fd) => fd,
-                // Taken for a stale one between the two calls.
+                // Another run took it for a stale one between the two calls.
                 Err(Errno::NOENT) => continue,
                 Err(e) => return Err(e),
             };
@@ -68,8 +67,8 @@ impl Stage {
         Err(Errno::EXIST)
     }
 
-    /// Removes the ACLs and sets back owner, group and mode that the stage inherited, which everything made in it would
-    /// inherit in turn.
+    /// Removes the ACLs that the stage inherited, and resets its owner, group and mode. Objects in the stage would
+    /// inherit these too.
     fn bare(&self) -> Result<()> {
         let target = XattrTarget::Fd(self.fd.as_fd());
         target.remove(ACL_DEFAULT)?;
@@ -80,7 +79,7 @@ impl Stage {
         rustix::fs::fchmod(&self.fd, Mode::RWXU)
     }
 
-    /// Keeps the stage for good, under a name that starts with [`RESCUE_PREFIX`] if the rename succeeds; returns the
+    /// Keeps the stage permanently, under a name that starts with [`RESCUE_PREFIX`] if the rename succeeds. Returns the
     /// name.
     pub(crate) fn rescue(&mut self) -> &str {
         self.keep = true;
@@ -110,7 +109,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if !self.keep {
-            // Nothing can be told from here; what stays is taken for stale by the next run.
+            // A drop cannot report an error. If the stage remains, the next run removes it as a stale one.
             let _ = self.remove();
         }
     }
@@ -134,7 +133,7 @@ fn random_name() -> Result<String> {
     Ok(name)
 }
 
-/// Removes stage directories directly in `dir` that belong to this user and that no process holds; returns their
+/// Removes stage directories directly in `dir` that belong to this user and that no process holds. Returns their
 /// number.
 ///
 /// # Errors
@@ -157,7 +156,7 @@ fn clean(dir: BorrowedFd<'_>) -> Result<u64> {
             continue;
         };
         let owner = rustix::process::geteuid().as_raw();
-        // Somebody else's directory may have our name in a place that others can write to.
+        // In a place that others can write to, a directory of another user may have the name of a stage.
         if !stat.is_dir() || stat.uid != owner || stat.mode & 0o777 != 0o700 {
             continue;
         }
@@ -180,7 +179,7 @@ struct Level {
     path_len: usize,
 }
 
-/// Empties a directory, however deep it is, following no symlink and entering no other mount.
+/// Removes the content of a directory of any depth. Follows no symlink and enters no other mount.
 fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
     let mount = sys::stat_fd(top)?.mount;
     let mut path: Vec<u8> = Vec::new();
@@ -199,7 +198,7 @@ fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
             }
             let fd = match sys::open_dir(parent.as_fd(), &name) {
                 Err(Errno::ACCESS) => {
-                    // A restored directory that even its owner may not enter; root needs no help here.
+                    // The mode of a restored directory may exclude its owner. Root can enter it anyway.
                     rustix::fs::chmodat(&parent, &*name, Mode::RWXU, AtFlags::empty())?;
                     sys::open_dir(parent.as_fd(), &name)?
                 }
@@ -213,7 +212,7 @@ fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
                 rustix::fs::fchmod(&fd, Mode::RWXU)?;
             }
             let directories = sweep(fd.as_fd(), mount)?;
-            // Back to it once more, when it is empty.
+            // The directory is removed later, when it is empty.
             level.directories.push(name.clone());
             if !path.is_empty() {
                 path.push(b'/');
@@ -230,7 +229,7 @@ fn remove_content(top: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Unlinks everything in a directory except directories, and returns the names of those.
+/// Unlinks all entries of a directory except directories, and returns the names of the directories.
 fn sweep(dir: BorrowedFd<'_>, mount: u64) -> Result<Vec<Box<[u8]>>> {
     let mut directories = Vec::new();
     for name in sys::names(dir)? {

@@ -1,4 +1,4 @@
-//! The few system calls that both directions share, each safe against names that change underneath.
+//! System calls of both directions. Each call is safe if names change meanwhile.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -9,17 +9,17 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-/// Longest value of one extended attribute (`XATTR_SIZE_MAX`, include/uapi/linux/limits.h, 6.1 to 7.3).
+/// Largest value of an extended attribute, in bytes (`XATTR_SIZE_MAX`, include/uapi/linux/limits.h, 6.1 to 7.3).
 pub(crate) const XATTR_SIZE_MAX: usize = 65536;
 
 /// Names and values of extended attributes.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Properties of an inode that the crate looks at, the same on every architecture.
+/// Properties of an inode that this crate uses, the same on every architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub kind: FileType,
-    /// Permission bits with set-id and sticky, without the file type.
+    /// Permission bits, with set-id and sticky, without the file type.
     pub mode: u32,
     pub dev: u64,
     pub ino: u64,
@@ -30,11 +30,12 @@ pub(crate) struct Stat {
     pub blocks: u64,
     pub mtime: Time,
     pub ctime: Time,
-    /// Number of the mount; the device number if the kernel does not tell that of the mount.
+    /// Number of the mount, or the device number if the kernel does not report the mount.
     pub mount: u64,
 }
 
-/// Seconds and nanoseconds since 1970; before 1970 the seconds are negative and the nanoseconds still count upwards.
+/// Time since 1970, in seconds and nanoseconds. Before 1970 the seconds are negative, and the nanoseconds still count
+/// upwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time {
     /// Whole seconds, rounded down.
@@ -73,7 +74,7 @@ impl Stat {
         }
     }
 
-    /// Returns whether both describe the same inode of the same kind.
+    /// Returns whether both describe the same inode, of the same kind.
     pub(crate) fn same_object(&self, other: &Self) -> bool {
         self.dev == other.dev && self.ino == other.ino && self.kind == other.kind
     }
@@ -83,14 +84,14 @@ impl Stat {
     }
 }
 
-/// Returns whether the object has a flag that forbids changing it (`chattr +i`, `+a`); `false` on file systems without
+/// Returns whether the object has a flag that forbids changes (`chattr +i`, `+a`); `false` on file systems without
 /// flags.
 pub(crate) fn locked(fd: BorrowedFd<'_>) -> bool {
     let locks = IFlags::IMMUTABLE | IFlags::APPEND;
     rustix::fs::ioctl_getflags(fd).is_ok_and(|flags| flags.intersects(locks))
 }
 
-/// Joins the major and minor number of a device into one number.
+/// Combines the major and minor number of a device into one number.
 pub(crate) fn device(major: u32, minor: u32) -> u64 {
     (u64::from(major) << 32) | u64::from(minor)
 }
@@ -99,28 +100,29 @@ fn flags() -> StatxFlags {
     StatxFlags::BASIC_STATS | StatxFlags::MNT_ID
 }
 
-/// Describes the open object.
+/// Returns the properties of the open object.
 pub(crate) fn stat_fd(fd: BorrowedFd<'_>) -> Result<Stat> {
     rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, flags()).map(|s| Stat::new(&s))
 }
 
-/// Describes `name` in `dir` without following it.
+/// Returns the properties of `name` in `dir`. Does not follow a symlink.
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     let how = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     rustix::fs::statx(dir, name, how, flags()).map(|s| Stat::new(&s))
 }
 
-/// Opens `path` below `dir`: no component may be a symlink, a magic link or lead out.
+/// Opens `path` below `dir`. No component may be a symlink, be a magic link or lead out of `dir`.
 ///
-/// The kernel returns EAGAIN if a rename elsewhere raced with the walk, so the open is tried again. It returns EXDEV if
-/// the object found was moved out of `dir` before the walk was complete (complete_walk in fs/namei.c, 6.1 to 7.3).
+/// The kernel returns EAGAIN if a rename elsewhere interfered with the walk; the open is then tried again. The kernel
+/// returns EXDEV if the object was moved out of `dir` before the walk was complete (complete_walk in fs/namei.c, 6.1 to
+/// 7.3).
 pub(crate) fn open_beneath(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let mut flags = flags | OFlags::CLOEXEC;
     if flags.contains(OFlags::PATH) && !flags.contains(OFlags::DIRECTORY) {
-        // Means the symlink itself. Elsewhere NO_SYMLINKS alone says ELOOP, where NOFOLLOW with DIRECTORY would say
-        // ENOTDIR, which is something else.
+        // With this flag, the call opens the symlink itself. Other calls do not set it: NO_SYMLINKS alone returns ELOOP
+        // for a symlink, and NOFOLLOW with DIRECTORY would return ENOTDIR, which has another meaning.
         flags |= OFlags::NOFOLLOW;
     }
     let mode = if flags.contains(OFlags::CREATE) {
@@ -143,7 +145,7 @@ pub(crate) fn open_dir(dir: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd> {
     open_beneath(dir, path, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
-/// Names in a directory, unsorted, without `.` and `..`.
+/// Returns the names in a directory, unsorted, without `.` and `..`.
 pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Box<[u8]>>> {
     let mut out = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
@@ -158,8 +160,8 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Box<[u8]>>> {
 
 /// An object whose extended attributes are read or changed.
 ///
-/// `fgetxattr` on an `O_PATH` descriptor fails with EBADF, and a symlink cannot be opened otherwise. The descriptor's
-/// link in `/proc/self/fd` reaches exactly the inode of the symlink and nothing behind it.
+/// `fgetxattr` on an `O_PATH` descriptor fails with EBADF, and a symlink cannot be opened in another way. The
+/// descriptor's link in `/proc/self/fd` refers to the inode of the symlink itself, not to its target.
 pub(crate) enum XattrTarget<'a> {
     Fd(BorrowedFd<'a>),
     Link(CString),
@@ -169,7 +171,7 @@ impl<'a> XattrTarget<'a> {
     pub(crate) fn new(fd: BorrowedFd<'a>, kind: FileType) -> Self {
         if kind == FileType::Symlink {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-            // A number and a fixed prefix hold no NUL; the fallback would merely fail with EBADF.
+            // A number after a fixed prefix has no NUL, so the fallback is never used. It would fail with EBADF.
             CString::new(path).map_or(Self::Fd(fd), Self::Link)
         } else {
             Self::Fd(fd)
@@ -239,7 +241,7 @@ impl<'a> XattrTarget<'a> {
         }
     }
 
-    /// Removes an attribute. It is no error if the object does not have the attribute.
+    /// Removes an attribute. Succeeds if the object has no such attribute.
     pub(crate) fn remove(&self, name: &[u8]) -> Result<()> {
         let r = match self {
             Self::Fd(fd) => rustix::fs::fremovexattr(fd, name),
@@ -252,7 +254,7 @@ impl<'a> XattrTarget<'a> {
     }
 }
 
-/// `utimensat` arguments that set the modification time and leave the access time alone.
+/// Returns the arguments of `utimensat` that set the modification time and keep the access time.
 pub(crate) fn times(mtime: Time) -> Timestamps {
     Timestamps {
         last_access: Timespec {
@@ -271,7 +273,7 @@ pub(crate) fn chown_fd(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
-/// Sets owner and group of `name` in `dir` without following it.
+/// Sets owner and group of `name` in `dir`. Does not follow a symlink.
 pub(crate) fn chown_at(dir: BorrowedFd<'_>, name: &[u8], uid: u32, gid: u32) -> Result<()> {
     rustix::fs::chownat(
         dir,

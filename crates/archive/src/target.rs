@@ -1,27 +1,27 @@
-//! Memory that an archive is written into.
+//! Memory that an archive is written to.
 
 use std::io::{self, Write};
 
 use crate::BUFFER;
 
-/// Receiver of an archive that says where the next bytes go, so that the content of files is read to its place.
+/// Receiver of an archive that provides the memory for the next bytes, so that file content is read directly into it.
 pub trait Target {
     /// Returns memory for the next bytes: at least one and at most `wanted`, which is not 0.
     ///
     /// # Errors
-    /// If there is no room.
+    /// If no memory is left.
     fn room(&mut self, wanted: usize) -> io::Result<&mut [u8]>;
 
     /// Takes the first `len` bytes of the memory that [`Target::room`] returned last.
     ///
     /// # Errors
-    /// The error of writing them.
+    /// The error of writing these bytes.
     fn filled(&mut self, len: usize) -> io::Result<()>;
 
     /// Takes a copy of `bytes`.
     ///
     /// # Errors
-    /// As [`Target::room`] and [`Target::filled`].
+    /// The errors of [`Target::room`] and [`Target::filled`].
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let room = self.room(bytes.len())?;
@@ -35,7 +35,7 @@ pub trait Target {
         Ok(())
     }
 
-    /// Writes what is still on its way.
+    /// Writes all bytes that are still buffered.
     ///
     /// # Errors
     /// The error of writing.
@@ -44,7 +44,7 @@ pub trait Target {
     }
 }
 
-/// A writer as a [`Target`].
+/// Adapter that makes a writer a [`Target`].
 pub(crate) struct Through<W> {
     out: W,
     buffer: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Putting an archive back.
+//! Unpacks archives.
 
 mod make;
 
@@ -22,26 +22,26 @@ use crate::sys::{self, Stat};
 use crate::walk::kind_name;
 use crate::{BUFFER, Dest, Kind, UnpackOptions, UnpackStats};
 
-/// Most conflicts that are named one by one; the rest is only counted.
+/// Largest number of conflicts that the error lists. The others are only counted.
 const NAMED_CONFLICTS: usize = 8;
 
-/// A directory between the place's root and the current entry.
+/// A directory on the path from the root of the place to the current entry.
 struct Frame {
-    /// Length of the current path at this directory.
+    /// Length of the current path up to this directory.
     path_len: usize,
     state: State,
-    /// Index of the innermost merged directory that is this one or holds it.
+    /// Index of the innermost merged directory: this one, or one above it.
     merged: usize,
-    /// Name of the last entry directly in this directory.
+    /// Name of the last entry that is directly in this directory.
     last: Option<Vec<u8>>,
 }
 
 enum State {
-    /// The directory existed before; its index among the merged ones.
+    /// The directory existed before. The index is that of the merged directory.
     Merged(usize),
-    /// The directory is in the stage; this metadata is applied when the directory is complete.
+    /// The directory is in the stage. It gets this metadata when it is complete.
     New(Meta),
-    /// Nothing is made any more, only conflicts are counted.
+    /// Nothing is created any more; conflicts are still counted.
     Counting,
 }
 
@@ -59,30 +59,30 @@ struct Unpack<'a, R> {
     path: Vec<u8>,
     conflicts: Vec<Conflict>,
     conflict_total: u64,
-    /// Bytes of extended attributes of the new directories that are not complete.
+    /// Number of bytes of extended attributes of the new directories that are not complete.
     deferred: usize,
-    /// The innermost directory in the target, if it existed before and is open.
+    /// The innermost directory in the target, if it existed before and is open now.
     there: Option<OwnedFd>,
-    /// The innermost directory in the stage, if it is open.
+    /// The innermost directory in the stage, if it is open now.
     here: Option<OwnedFd>,
 }
 
-/// Puts an archive back, all of it or nothing.
+/// Unpacks an archive: all of it or nothing.
 ///
-/// Everything is first made in a stage, a directory of mode 0700 beside its place. If the whole stream was good, the
-/// content of the stage is moved into place at the highest level that does not exist yet; so a tree of which nothing
-/// exists appears in one step. If the machine stops between moves into several directories that existed before, the
-/// moves made until then stay.
+/// First creates all objects in a stage, a directory of mode 0700 beside their place. If the whole stream is valid,
+/// moves the content of the stage into place at the highest level that does not exist yet. So a tree that does not
+/// exist appears in one step. If several directories existed before and the machine stops between the moves into them,
+/// the earlier moves stay.
 ///
-/// Existing directories are merged into and get the kept owner, mode, ACLs, attributes and time. Files and symlinks
-/// in the way are conflicts, all of which are counted before the call fails, or are replaced with
-/// [`UnpackOptions::force`]. A symlink where the archive has a directory, or on the way to the target, always is an
-/// error. Missing parents of the target are made with mode 0755.
+/// Existing directories are merged, and get the kept owner, mode, ACLs, attributes and time. Files and symlinks in the
+/// way are replaced with [`UnpackOptions::force`]. Without it they are conflicts: the call counts all of them and then
+/// fails. A symlink on the path to the target, or in the place of a directory of the archive, is always an error.
+/// Missing parents of the target are created with mode 0755.
 ///
-/// `progress` is called with the number of bytes read so far. What follows the end of the archive is not read.
+/// Calls `progress` with the number of bytes read so far. Does not read beyond the end of the archive.
 ///
 /// # Errors
-/// [`UnpackError`]; except for [`UnpackError::Incomplete`] nothing has changed then.
+/// [`UnpackError`]. Nothing has changed then, except after [`UnpackError::Incomplete`].
 pub fn unpack<R: Read>(
     reader: R,
     dest: &Dest,
@@ -92,11 +92,11 @@ pub fn unpack<R: Read>(
     unpack_if(reader, dest, options, progress, |_| Ok(()))
 }
 
-/// Unpacks as [`unpack`] does, if `check` accepts the archive. `check` gets the reader when all of the archive is
-/// staged and none of it is in place, and may read on.
+/// Unpacks as [`unpack`] does, if `check` accepts the archive. The call of `check` comes when all of the archive is
+/// staged and none of it is in place. `check` gets the reader and may read on.
 ///
 /// # Errors
-/// [`UnpackError::Refused`] if `check` fails, otherwise as [`unpack`].
+/// [`UnpackError::Refused`] if `check` fails; otherwise the errors of [`unpack`].
 pub fn unpack_if<R: Read>(
     reader: R,
     dest: &Dest,
@@ -135,7 +135,7 @@ pub fn unpack_if<R: Read>(
     Ok(unpack.stats)
 }
 
-/// Splits a path into directory and name.
+/// Splits a path into the directory and the name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(i) => (
@@ -154,7 +154,7 @@ fn below<'a>(path: &'a [u8], dir: &[u8]) -> Option<&'a [u8]> {
     path.strip_prefix(dir)?.strip_prefix(b"/")
 }
 
-/// Returns the path in a stage of the object that has the path `rest` in the merged directory number `index`.
+/// Returns the path in a stage of the object whose path in merged directory number `index` is `rest`.
 fn inside(index: usize, rest: &[u8]) -> Vec<u8> {
     let mut path = index.to_string().into_bytes();
     if !rest.is_empty() {
@@ -225,7 +225,7 @@ impl<R: Read> Unpack<'_, R> {
         UnpackError::Format(self.decode.bad(problem))
     }
 
-    /// Finds the deepest existing parent of the target and makes the missing ones, in the stage.
+    /// Finds the deepest existing parent of the target, and creates the missing parents in the stage.
     fn base(&mut self, first: &Entry) -> Result<(), UnpackError> {
         let offset = first.offset;
         let (parent, _) = split(&first.path);
@@ -280,7 +280,7 @@ impl<R: Read> Unpack<'_, R> {
         Ok(())
     }
 
-    /// Enters a directory that exists, whose path is the current one.
+    /// Enters an existing directory with the current path.
     fn merge(&mut self, fd: OwnedFd, meta: Option<Meta>, offset: u64) -> Result<(), UnpackError> {
         let stat = sys::stat_fd(fd.as_fd())
             .map_err(|e| self.place.io("look at", &self.path, offset, e))?;
@@ -404,8 +404,8 @@ impl<R: Read> Unpack<'_, R> {
         self.merge(fd, Some(meta), offset)
     }
 
-    /// Decides about an existing object that has an entry's name. Succeeds if the object may be replaced or was counted
-    /// as a conflict.
+    /// Handles an existing object with the name of an entry. Succeeds if the object may be replaced, or was counted as
+    /// a conflict.
     fn in_the_way(&mut self, entry: &Entry, stat: &Stat) -> Result<(), UnpackError> {
         if entry.kind == Kind::Directory && stat.kind == FileType::Symlink {
             return Err(UnpackError::Symlink {
@@ -427,7 +427,7 @@ impl<R: Read> Unpack<'_, R> {
         Ok(())
     }
 
-    /// Returns the innermost directory in the target, which existed before, and opens it if necessary.
+    /// Returns the innermost directory in the target, which existed before. Opens it if necessary.
     fn open_there(&mut self, index: usize) -> Result<BorrowedFd<'_>, UnpackError> {
         if self.there.is_none() {
             let Some(merged) = self.merged.get(index) else {
@@ -444,9 +444,10 @@ impl<R: Read> Unpack<'_, R> {
     }
 
     /// Returns the place in the stage of the object with this path in the archive: the index of the innermost merged
-    /// directory above it, and its path in the stage.
+    /// directory above the object, and the path in the stage.
     ///
-    /// Merged directories are all below the first one without gaps, so the search goes down from there.
+    /// The parent of every merged directory except the first is merged too, so the search starts at the first one and
+    /// goes down.
     fn staged(&self, path: &[u8]) -> Option<(usize, Vec<u8>)> {
         let first = self.merged.first()?;
         let mut rest = below(path, &first.path)?;
@@ -462,7 +463,7 @@ impl<R: Read> Unpack<'_, R> {
         Some((index, inside(index, rest)))
     }
 
-    /// Opens the innermost directory as it is in the stage.
+    /// Opens the innermost directory in the stage.
     fn open_here(&mut self, offset: u64) -> Result<BorrowedFd<'_>, UnpackError> {
         if self.here.is_none() {
             let index = self.frames.last().map_or(0, |f| f.merged);
@@ -488,8 +489,8 @@ impl<R: Read> Unpack<'_, R> {
         }
     }
 
-    /// Returns the index of the stage for the objects that go into a merged directory, and makes the stage if
-    /// necessary: one per mount, as high up as it can be made.
+    /// Returns the index of the stage for the objects of a merged directory. Makes the stage if necessary: one for each
+    /// mount, in the highest directory that allows it.
     fn stage(&mut self, index: usize, offset: u64) -> Result<usize, UnpackError> {
         let io = |e| self.place.io("make a stage in", &self.path, offset, e);
         let Some(merged) = self.merged.get(index) else {

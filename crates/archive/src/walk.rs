@@ -1,4 +1,4 @@
-//! Walking a tree depth first, names sorted, never through a symlink, without holding a descriptor per level.
+//! Walk through a tree: depth first, names sorted, never through a symlink, and with a bounded number of descriptors.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,23 +15,24 @@ use crate::pax::kept_attribute;
 use crate::sys::{self, Stat, XattrTarget, Xattrs};
 use crate::{Kind, PackOptions};
 
-/// Directory levels whose descriptor is kept while a level below is walked; deeper ones are opened again by path.
+/// Number of directory levels whose descriptors stay open during the walk below them. Deeper ones are opened again by
+/// path.
 const OPEN_LEVELS: usize = 64;
 
-/// One object, opened and looked at.
+/// An object that was opened and examined.
 pub(crate) struct Found<'a> {
     /// Path without the leading slash.
     pub path: &'a [u8],
     pub kind: Kind,
-    /// Number of directories of the archive that it is in.
+    /// Number of directories of the archive above the object.
     pub depth: usize,
     pub stat: Stat,
-    /// Directory that the object is in; `name` is the object's name there.
+    /// Directory that contains the object under `name`.
     pub parent: BorrowedFd<'a>,
     pub name: &'a [u8],
-    /// The open object; `None` for a hard link to an object already found.
+    /// The open object; `None` for a hard link to an earlier object.
     pub fd: Option<BorrowedFd<'a>>,
-    /// Symlink: text. Hard link: path of the first name found.
+    /// Text of a symlink; path of the first name for a hard link.
     pub link: &'a [u8],
     pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }
@@ -39,19 +40,19 @@ pub(crate) struct Found<'a> {
 /// Receiver of the objects that the walk finds.
 pub(crate) trait Visitor {
     fn found(&mut self, found: &Found<'_>) -> Result<(), PackError>;
-    /// A special file was passed over.
+    /// Called when a special file is left out.
     fn skipped(&mut self) {}
-    /// A directory on another file system was not entered.
+    /// Called when a directory on another file system is not entered.
     fn not_entered(&mut self) {}
 }
 
 struct Level {
-    /// Names still to visit, last one first.
+    /// Names still to visit, in reverse order.
     names: Vec<Box<[u8]>>,
     stat: Stat,
-    /// Length of the walk's path at this directory.
+    /// Length of the path of the walk up to this directory.
     path_len: usize,
-    /// This directory, while a level below it is walked.
+    /// Descriptor of this directory, while the walk is below it.
     fd: Option<OwnedFd>,
 }
 
@@ -60,14 +61,14 @@ pub(crate) struct Walk<'a, V> {
     visitor: &'a mut V,
     root: OwnedFd,
     path: Vec<u8>,
-    /// First name of every object that has several, by mount, device and inode: a link cannot lead from one mount to
+    /// First name of every object with several names, by mount, device and inode. A link cannot lead from one mount to
     /// another, not even to one of the same file system (do_linkat in fs/namei.c, 6.1 to 7.3).
     links: HashMap<(u64, u64, u64), Box<[u8]>>,
     /// Device of the kept path.
     device: Option<u64>,
 }
 
-/// The path with a leading slash, for messages.
+/// Returns the path with a leading slash, for messages.
 pub(crate) fn shown(path: &[u8]) -> PathBuf {
     Path::new("/").join(OsStr::from_bytes(path))
 }
@@ -85,7 +86,8 @@ pub(crate) fn kind_name(kind: FileType) -> &'static str {
     }
 }
 
-/// Magic numbers from include/uapi/linux/magic.h (6.1 to 7.3) of file systems that only show kernel state.
+/// Returns the name of a file system that only shows kernel state, by its magic number in include/uapi/linux/magic.h
+/// (6.1 to 7.3); `None` for other file systems.
 fn pseudo(magic: u64) -> Option<&'static str> {
     Some(match magic {
         0x9fa0 => "proc",
@@ -104,7 +106,7 @@ fn pseudo(magic: u64) -> Option<&'static str> {
     })
 }
 
-/// Checks a path to keep and returns it without the leading slash.
+/// Checks a path to keep, and returns it without the leading slash.
 fn relative(path: &Path) -> Result<Vec<u8>, PackError> {
     let bad = |why| PackError::BadPath {
         path: path.to_path_buf(),
@@ -137,7 +139,7 @@ fn relative(path: &Path) -> Result<Vec<u8>, PackError> {
 }
 
 impl<'a, V: Visitor> Walk<'a, V> {
-    /// Walks `path` from its own entry to the last one below it.
+    /// Visits `path` and all objects below it.
     pub(crate) fn run(
         path: &Path,
         options: &'a PackOptions,
@@ -206,7 +208,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Opens a directory that the walk comes back to, and makes sure that it is the same one.
+    /// Opens a directory again to which the walk returns, and checks that it is the same one.
     fn reopen(&self, level: &Level) -> Result<OwnedFd, PackError> {
         let fd = sys::open_dir(self.root.as_fd(), &self.path)
             .map_err(|e| self.vanished(e, &level.stat))?;
@@ -226,8 +228,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    /// Makes the error for an open that failed right after a successful stat: in most cases, the change that it
-    /// reveals.
+    /// Makes the error for an open that failed right after a successful stat. In most cases the cause is a change,
+    /// which the error then names.
     fn vanished(&self, e: Errno, was: &Stat) -> PackError {
         match e {
             Errno::NOENT => changed(&self.path, Change::Removed),
@@ -254,7 +256,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         let flags = match stat.kind {
             FileType::Symlink => OFlags::PATH,
             FileType::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
-            // Should a fifo have taken the name meanwhile, the open must not wait for its other end.
+            // If a fifo has taken the name meanwhile, the open must not wait for the other end of the fifo.
             _ => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
         };
         let mut opened = if flags.contains(OFlags::PATH) {
@@ -263,13 +265,13 @@ impl<'a, V: Visitor> Walk<'a, V> {
             sys::open_beneath(parent, name, flags | OFlags::NOATIME)
         };
         if opened.as_ref().err() == Some(&Errno::PERM) {
-            // NOATIME is for owners only.
+            // The kernel allows NOATIME only to the owner of the file.
             opened = sys::open_beneath(parent, name, flags);
         }
         opened.map_err(|e| self.vanished(e, stat))
     }
 
-    /// Looks at one name. Returns the descriptor of a directory that is to be walked, with its level pushed.
+    /// Visits one name. For a directory to walk, pushes its level and returns its descriptor.
     fn visit(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -326,7 +328,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             let (was, now) = (kind_name(seen.kind), kind_name(stat.kind));
             return Err(changed(&self.path, Change::Kind { was, now }));
         }
-        // Opening an automount point mounts what belongs there.
+        // Opening an automount point mounts a file system over it, so another mount is no replacement.
         let mounted = kind == Kind::Directory && stat.mount != seen.mount;
         if !stat.same_object(&seen) && !mounted {
             return Err(changed(&self.path, Change::Replaced));
@@ -368,9 +370,9 @@ impl<'a, V: Visitor> Walk<'a, V> {
         } else {
             names = sys::names(fd.as_fd()).map_err(|e| io("list", &self.path, e))?;
         }
-        // Taken from the end, so that a name goes as soon as it is visited.
+        // The walk takes names from the end of the list, so that each name is freed after its visit.
         names.sort_unstable_by(|a, b| b.cmp(a));
-        // A listing during which something was renamed may have it twice; an archive cannot.
+        // After a rename during the listing, a name may occur twice. An archive must not have it twice.
         names.dedup();
         levels.push(Level {
             names,
@@ -387,7 +389,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
         let fs =
             rustix::fs::fstatfs(fd).map_err(|e| io("look at the file system of", &self.path, e))?;
-        // The type of the field differs between architectures; the magic numbers have 32 bits.
+        // The type of the field differs between architectures. The magic numbers have 32 bits.
         #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
         let magic = fs.f_type as u64 & 0xffff_ffff;
         match pseudo(magic) {
@@ -411,7 +413,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         for name in names {
             let value = match target.get(&name) {
                 Ok(v) => v,
-                // Gone since the list was made; the change shows in ctime, which pack compares.
+                // The attribute was removed after the listing. This change is visible in ctime, which pack compares.
                 Err(Errno::NODATA) => continue,
                 Err(e) => return Err(io("read an extended attribute of", &self.path, e)),
             };
@@ -429,8 +431,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
     }
 }
 
-/// Compares an object with its earlier state and returns the change; `None` if there is none. Times decide if nothing
-/// else differs.
+/// Compares an object with its earlier state, and returns the change; `None` if there is none. The times decide only if
+/// everything else is equal.
 pub(crate) fn difference(was: &Stat, now: &Stat) -> Option<Change> {
     if was.kind != now.kind {
         return Some(Change::Kind {
@@ -465,7 +467,7 @@ pub(crate) fn difference(was: &Stat, now: &Stat) -> Option<Change> {
         .then_some(Change::Attributes)
 }
 
-/// Returns the change if `name` does not lead to the object `was` any more, which was open and may have been replaced.
+/// Returns the change if `name` no longer leads to the object `was`. The object was open and may have been replaced.
 pub(crate) fn name_still_leads_to(
     parent: BorrowedFd<'_>,
     name: &[u8],

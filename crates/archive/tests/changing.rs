@@ -1,4 +1,4 @@
-//! Trees that change while they are packed, and objects that cannot be packed at all.
+//! Trees that change while they are packed, and objects that cannot be packed.
 
 mod common;
 
@@ -14,7 +14,7 @@ use kho_archive::{Change, PackError, PackOptions, PackStats, measure};
 
 const MIB: usize = 1 << 20;
 
-/// `a/` with a file, `big` of 4 MiB, and `z/` with a file.
+/// Makes `a/` with a file, `big` of 4 MiB, and `z/` with a file.
 fn tree(s: &Scratch) -> PathBuf {
     let src = s.join("src");
     fs::create_dir_all(src.join("a")).unwrap();
@@ -25,7 +25,7 @@ fn tree(s: &Scratch) -> PathBuf {
     src
 }
 
-/// Packs, and calls `change` once, when `at` bytes are written.
+/// Packs, and calls `change` once, after `at` bytes were written.
 fn pack_while(src: &Path, at: u64, change: impl FnOnce()) -> Result<PackStats, PackError> {
     let m = measure(src, &PackOptions::default()).unwrap();
     let mut change = Some(change);
@@ -77,7 +77,7 @@ fn a_file_that_changes_while_it_is_read() {
     );
     fs::write(&big, vec![5; 4 * MIB]).unwrap();
 
-    // The clock of file times moves in ticks; a write right after the one above could go unseen.
+    // File times advance in ticks: a write right after the one above could have the same time.
     std::thread::sleep(std::time::Duration::from_millis(30));
     let r = pack_while(&src, MIB as u64, || {
         open().write_all_at(b"other", 100).unwrap()
@@ -148,7 +148,7 @@ fn changes_between_measuring_and_packing() {
 fn directories_that_change_during_the_walk() {
     let s = Scratch::new();
     let src = tree(&s);
-    // `z` was listed when the walk began; it is a symlink when the walk gets there.
+    // `z` was a directory when the walk listed it, and is a symlink when the walk reaches it.
     let r = pack_while(&src, MIB as u64, || {
         fs::rename(src.join("z"), s.join("z")).unwrap();
         symlink(s.join("z"), src.join("z")).unwrap();
@@ -167,7 +167,7 @@ fn directories_that_change_during_the_walk() {
     fs::remove_file(src.join("z")).unwrap();
     fs::rename(s.join("z"), src.join("z")).unwrap();
 
-    // `a` is packed already; its new entry shows in nothing but the directory, which is looked at once more.
+    // `a` is already packed. Its new entry changes only the directory, which pack checks once more.
     std::thread::sleep(std::time::Duration::from_millis(30));
     let r = pack_while(&src, MIB as u64, || {
         fs::write(src.join("new"), b"").unwrap()
@@ -181,8 +181,8 @@ fn directories_that_change_during_the_walk() {
     assert_eq!(changed(r, &src.join("z")), Change::Removed);
 }
 
-/// However a writer races, either the archive is good or the error names the change; no content of anything outside
-/// gets in.
+/// With any timing of the other thread, either the archive is good or the error names the change. Content from outside
+/// never gets in.
 #[test]
 fn a_racing_symlink_swap_never_leaks() {
     let s = Scratch::new();
@@ -342,7 +342,7 @@ fn too_many_attributes_and_too_long_paths() {
         dir.push("d".repeat(200));
     }
     fs::create_dir_all(&dir).unwrap();
-    // Reaches beyond what one path can say, by going down one step at a time.
+    // Makes directories deeper than a path can be long, one level at a time.
     let fd = rustix::fs::open(&dir, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
     let all = rustix::fs::Mode::RWXU;
     let name = "e".repeat(200);
@@ -362,7 +362,7 @@ fn too_many_attributes_and_too_long_paths() {
 #[test]
 fn nested_attributes_are_refused_before_they_cannot_be_restored() {
     let test = "nested_attributes_are_refused_before_they_cannot_be_restored";
-    // Elsewhere an inode cannot have that many.
+    // On other file systems an inode cannot have that many attributes.
     let Some(s) = Scratch::on_tmpfs(test) else {
         return;
     };
@@ -376,7 +376,7 @@ fn nested_attributes_are_refused_before_they_cannot_be_restored() {
         dirs.push(dir.clone());
         dir.push("d");
     }
-    // As much as there can be comes back.
+    // The largest allowed number of bytes is restored.
     let archive = packed(&src);
     let out = s.join("out");
     fs::create_dir(&out).unwrap();
@@ -385,7 +385,7 @@ fn nested_attributes_are_refused_before_they_cannot_be_restored() {
     kho_archive::unpack(&archive[..], &dest, &options, &mut |_| {}).unwrap();
     let there = out.join(src.strip_prefix("/").unwrap());
     assert_same(&describe(&src), &describe(&there));
-    // And again into directories that are there.
+    // The second unpack goes into existing directories.
     kho_archive::unpack(&archive[..], &dest, &options, &mut |_| {}).unwrap();
 
     fs::create_dir(&dir).unwrap();
@@ -394,7 +394,7 @@ fn nested_attributes_are_refused_before_they_cannot_be_restored() {
         Err(PackError::NestedAttributes { path, .. }) => assert_eq!(path, dir),
         other => panic!("{other:?}"),
     }
-    // Beside each other they do not add up, not even where the directories exist.
+    // The attributes of siblings do not add up, not even in existing directories.
     let wide = s.join("wide");
     fs::create_dir(&wide).unwrap();
     for i in 0..300 {

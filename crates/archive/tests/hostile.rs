@@ -1,4 +1,4 @@
-//! Made-up streams: each gets its own error with entry and offset, and leaves nothing behind.
+//! Tests with invalid streams. Each has its own error with entry and offset, and leaves nothing behind.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn names() {
     let pax = |name: &[u8]| start().pax(&[(b"path", name)]).file("fine", "x").end();
     refused_by_parser(&pax(b"a\0b"), 0, "a NUL byte");
     refused_by_parser(&pax(&[b'x'; 5000]), 0, "longer than 4080");
-    // How long a component may be is for the file system to say.
+    // The file system limits the length of a component, not the parser.
     let long = pax(&[b'x'; 256]);
     assert!(list(&long[..]).all(|e| e.is_ok()));
     let cell = Cell::new();
@@ -48,7 +48,7 @@ fn names() {
     );
     assert!(e.unwrap_err().to_string().contains("name too long"));
     cell.empty();
-    // The prefix field joins in.
+    // The prefix field is part of the name.
     let mut a = start().file("x", "x").end();
     a[345..347].copy_from_slice(b"..");
     let mut h = Header::new_old();
@@ -116,7 +116,7 @@ fn order() {
     );
     let back = d().dir("d/a").dir("d/b").file("d/a/x", "").end();
     refused(&back, 1536, "its directory is not in the archive");
-    // Through a symlink of its own.
+    // Through a symlink in the same archive.
     let through = d().head(b'2', b"d/l", b"/tmp", 0).file("d/l/x", "").end();
     refused(&through, 1024, "its directory is not in the archive");
     let replaced = d().head(b'2', b"d/l", b"..", 0).dir("d/l").end();
@@ -153,7 +153,7 @@ fn hard_links() {
         .end();
     refused(&through, 2048, unseen);
     refused(&start().head(b'1', b"l", b"x", 0).end(), 0, unseen);
-    // To something that is where it goes, but did not come in the archive.
+    // To an existing object that is not in the archive.
     let cell = Cell::new();
     fs::create_dir(cell.0.join("in/d")).unwrap();
     fs::write(cell.0.join("in/d/there"), b"private").unwrap();
@@ -359,7 +359,8 @@ fn sparse_maps() {
 
 #[test]
 fn nesting() {
-    // As deep as names allow is fine; one more is a name too long. Far more memory or descriptors are not needed.
+    // The deepest path that the limit allows works, and needs little memory and few descriptors. One level more is
+    // refused.
     let mut a = start();
     let mut path = String::from("d");
     while path.len() <= 4080 {
@@ -384,7 +385,7 @@ fn nesting() {
     let e = refused(&too_deep, offset, "longer than 4080");
     assert!(matches!(e.problem, Problem::Name { .. }));
 
-    // Attributes that wait for their directory have a bound as well.
+    // The attributes that wait for the end of their directory have a limit too.
     let value = vec![b'v'; 60_000];
     let mut a = start();
     let mut path = String::from("d");
@@ -452,7 +453,7 @@ fn truncated_anywhere() {
         &mut |_| {},
     )
     .unwrap();
-    // What follows the end belongs to somebody else.
+    // Bytes after the end of the archive are not read.
     let mut more = &[whole.as_slice(), b"more"].concat()[..];
     let cell = Cell::new();
     unpack(
@@ -539,7 +540,7 @@ fn mutated() -> impl Strategy<Value = Vec<(usize, u8)>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any bytes anywhere: no panic, no trace outside, and no trace inside when it fails.
+    /// For any bytes at any place: no panic, no change outside, and no change inside if unpacking fails.
     #[test]
     fn damaged_archives(changes in mutated(), fix in any::<bool>(), cut in any::<usize>()) {
         let mut bytes = start()
@@ -557,7 +558,7 @@ proptest! {
             bytes[at % len] = with;
         }
         if fix {
-            // Checksums made right again, so that the damage gets further.
+            // Corrected checksums let the damage get further.
             for block in bytes.chunks_exact_mut(512).filter(|b| &b[257..262] == b"ustar") {
                 let mut h = Header::new_old();
                 h.as_mut_bytes().copy_from_slice(block);

@@ -1,4 +1,4 @@
-//! Tests that need file systems of their own: full disks, and mount points inside the tree that is kept or restored to.
+//! Tests that need file systems of their own: full disks, and mount points inside the kept or restored tree.
 //!
 //! The tests named `inner_…` do the work, in a mount namespace that `unshare` makes for them.
 
@@ -49,8 +49,8 @@ fn in_namespace(test: &str, size: &str) {
     );
 }
 
-/// Returns the directory of the tmpfs in a namespace. Elsewhere it says that the inner test did not run, and returns
-/// `None`.
+/// Returns the directory of the tmpfs in a namespace. Outside of a namespace, reports that the inner test did not run,
+/// and returns `None`.
 fn tmpfs(test: &str) -> Option<PathBuf> {
     let dir = std::env::var_os("KHO_ARCHIVE_TMPFS").map(PathBuf::from);
     if dir.is_none() {
@@ -94,7 +94,7 @@ fn inner_a_full_disk_leaves_nothing() {
     }
     let archive = packed(&src);
     let dest = Dest::Into(full.clone());
-    // Twice, as what the first leaves would make the second fail earlier.
+    // Runs twice: anything that the first run left behind would make the second one fail earlier.
     for _ in 0..2 {
         match unpack(&archive[..], &dest, &options(), &mut |_| {}) {
             Err(UnpackError::Io {
@@ -114,7 +114,7 @@ fn inner_a_full_disk_leaves_nothing() {
     }
     let stat = rustix::fs::statvfs(&full).unwrap();
     assert_eq!(stat.f_bfree, stat.f_blocks, "every block is free again");
-    // A sparse file that claims far more than the disk holds fits, as its holes take nothing.
+    // A sparse file much larger than the disk fits, because holes take no space.
     let f = fs::File::create(s.join("holes")).unwrap();
     f.set_len(1 << 40).unwrap();
     let archive = packed(&s.join("holes"));
@@ -145,7 +145,7 @@ fn inner_mount_points_inside() {
     }
     let before = describe(&src);
 
-    // What a user sees below the path is what is kept, unless they ask for one file system.
+    // All file systems below the path are kept, unless the user asks for one file system.
     let whole = packed(&src);
     let one = PackOptions {
         one_file_system: true,
@@ -155,7 +155,7 @@ fn inner_mount_points_inside() {
     assert_eq!((m.stats.not_entered, m.stats.entries), (1, 3));
     packed_with(&src, &one);
 
-    // Back onto the same mounts: each file system gets its part.
+    // Restores onto the same mounts: each file system gets its part.
     fs::remove_dir_all(mounted.join("d")).unwrap();
     fs::remove_file(mounted.join("g")).unwrap();
     fs::remove_file(src.join("z")).unwrap();
@@ -165,14 +165,14 @@ fn inner_mount_points_inside() {
     let dev = |p: PathBuf| fs::metadata(p).unwrap().dev();
     assert_ne!(dev(src.join("m/g")), dev(src.join("z")));
 
-    // A conflict on one of them leaves the other alone too.
+    // A conflict on one file system leaves the other one unchanged too.
     fs::remove_file(src.join("z")).unwrap();
     let some = describe(&src);
     let e = unpack(&whole[..], &Dest::Original, &options(), &mut |_| {}).unwrap_err();
     assert!(matches!(e, UnpackError::Conflicts { total: 2, .. }), "{e}");
     assert_same(&some, &describe(&src));
 
-    // A link cannot lead from one mount to another, even of the same file system: there are two files then.
+    // A hard link cannot lead from one mount to another, even of the same file system: the archive has two files.
     let (a, b) = (top.join("bound/a"), top.join("bound/b"));
     fs::create_dir_all(&a).unwrap();
     fs::create_dir_all(&b).unwrap();
@@ -190,7 +190,7 @@ fn inner_mount_points_inside() {
     assert_eq!((stats.files, stats.hard_links), (2, 2));
     assert_eq!(fs::metadata(b.join("f")).unwrap().nlink(), 2);
 
-    // The target itself a mount point, as file systems for data usually are.
+    // The target itself is a mount point, as is common for data.
     let data = top.join("data");
     fs::create_dir(&data).unwrap();
     mount(&data);

@@ -1,4 +1,4 @@
-//! Unpacking onto what is there already: conflicts, force, merging, undoing, symlinks in the way, stale stages.
+//! Tests of unpacking onto existing objects: conflicts, force, merging, undoing, symlinks in the way, stale stages.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn restore(archive: &[u8], options: &UnpackOptions) -> Result<UnpackStats, Unpac
     unpack(archive, &Dest::Original, options, &mut |_| {})
 }
 
-/// `src/` with files at three levels.
+/// Makes `src/` with files at three levels.
 fn tree(s: &Scratch) -> PathBuf {
     let src = s.join("src");
     fs::create_dir_all(src.join("d/e")).unwrap();
@@ -130,7 +130,7 @@ fn merging_gives_directories_their_kept_metadata() {
     fs::create_dir_all(src.join("d")).unwrap();
     fs::write(src.join("d/other"), b"stays").unwrap();
     mode(&src.join("d"), 0o777);
-    // Would let in somebody whom the kept directory keeps out, and be inherited by what is put into it.
+    // These ACLs admit a user whom the kept directory excludes, and new entries would inherit them.
     set_xattr(&src.join("d"), "system.posix_acl_access", &acl(77));
     set_xattr(&src.join("d"), "system.posix_acl_default", &acl(77));
     let stats = restore(&archive, &GENTLE).unwrap();
@@ -203,13 +203,13 @@ fn symlinks_in_the_way() {
         }
         assert_eq!(fs::read_dir(s.join("outside")).unwrap().count(), 0);
     };
-    // A parent of the target, leading outside or merely elsewhere.
+    // A parent of the target is a symlink, with an absolute or a relative path.
     for to in [s.join("outside"), PathBuf::from("outside")] {
         symlink(to, s.join("p")).unwrap();
         symlink_at(&s.join("p"));
         fs::remove_file(s.join("p")).unwrap();
     }
-    // The target, and a directory inside it.
+    // The target is a symlink, and then a directory inside it.
     fs::create_dir(s.join("p")).unwrap();
     symlink(s.join("outside"), &src).unwrap();
     symlink_at(&src);
@@ -217,7 +217,7 @@ fn symlinks_in_the_way() {
     fs::create_dir(&src).unwrap();
     symlink(s.join("outside"), src.join("d")).unwrap();
     symlink_at(&src.join("d"));
-    // A file where a parent should be.
+    // A file in the place of a parent.
     fs::remove_dir_all(s.join("p")).unwrap();
     fs::write(s.join("p"), b"").unwrap();
     match restore(&archive, &GENTLE) {
@@ -241,7 +241,7 @@ fn a_late_conflict_undoes_everything() {
         }
         mode(&src.join("d"), 0o711);
         let before = describe(&src);
-        // Comes after the check and before the moves: the last progress is reported in between. `z` sorts last.
+        // The change comes after the check and before the moves, at the last report of progress. `z` sorts last.
         let end = archive.len() as u64;
         let late = src.join("d/hard");
         let mut calls = 0;
@@ -277,7 +277,7 @@ fn what_is_refused_when_all_was_read_is_not_put_in_place() {
     let s = Scratch::new();
     let src = tree(&s);
     let before = describe(&src);
-    // What follows the end of the archive is for the check alone.
+    // Only the check reads the bytes after the end of the archive.
     let mut bytes = packed(&src);
     bytes.extend_from_slice(b"and more");
     fs::remove_dir_all(&src).unwrap();
@@ -317,7 +317,7 @@ fn what_is_refused_when_all_was_read_is_not_put_in_place() {
     assert_same(&before, &describe(&src));
 }
 
-/// A reader that waits for ever after `n` bytes.
+/// A reader that blocks for ten minutes after its last byte.
 struct Stuck<'a>(&'a [u8]);
 
 impl Read for Stuck<'_> {
@@ -330,7 +330,7 @@ impl Read for Stuck<'_> {
     }
 }
 
-/// Not a test of its own: the process that `a_killed_restore_is_cleaned_up` kills.
+/// Part of `a_killed_restore_is_cleaned_up`, which starts this as a process and kills it.
 #[test]
 #[ignore = "run by a_killed_restore_is_cleaned_up"]
 fn inner_restore_that_hangs() {
@@ -390,11 +390,11 @@ fn a_killed_restore_is_cleaned_up() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(found.exists());
-    // The next restore cleans up on its way.
+    // The next restore removes the stage.
     restore(&archive, &GENTLE).unwrap();
     assert!(!found.exists());
     assert_same(&before, &describe(&src));
-    // And what only looks like a stage is nobody's business.
+    // A directory that only resembles a stage stays.
     let strange = s.join(format!("{STAGE_PREFIX}not-hexadecimal"));
     fs::create_dir(&strange).unwrap();
     let open = s.join(format!("{STAGE_PREFIX}{}", "a".repeat(32)));
@@ -406,7 +406,7 @@ fn a_killed_restore_is_cleaned_up() {
     assert!(strange.exists() && !open.exists());
 }
 
-/// A thread swaps a directory on the way with a symlink to elsewhere as fast as it can.
+/// Test in which a thread swaps a directory on the path with a symlink to another place, as fast as it can.
 #[test]
 fn a_racing_symlink_swap_never_escapes() {
     let s = Scratch::new();
@@ -450,7 +450,7 @@ fn a_racing_symlink_swap_never_escapes() {
             match restore(&archive, &FORCE) {
                 Ok(_) => done += 1,
                 Err(UnpackError::Symlink { .. } | UnpackError::Moved { .. }) => refused += 1,
-                // Undoing needs the place back as well; it says so when it cannot.
+                // Undoing needs the directory in its place too. The error reports a failed undo.
                 Err(UnpackError::Incomplete { .. }) => refused += 1,
                 Err(e) => odd = Some(e),
             }

@@ -1,4 +1,4 @@
-//! There and back, compared entry by entry; and GNU tar reading what is packed.
+//! Tests that pack and unpack, and compare entry by entry, and tests that read the archives with GNU tar.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn below(dir: &Path, path: &Path) -> PathBuf {
     dir.join(path.strip_prefix("/").unwrap())
 }
 
-/// Unpacks into `dir` and describes the result for `path`.
+/// Unpacks into `dir`, and describes the result for `path`.
 fn into(archive: &[u8], dir: &Path, path: &Path) -> std::collections::BTreeMap<PathBuf, Object> {
     fs::create_dir(dir).unwrap();
     let mut last = 0;
@@ -48,7 +48,7 @@ fn everything_comes_back() {
     assert!(archive.len() < 4 << 20, "holes are not stored");
     assert_same(&before, &into(&archive, &s.join("out"), &src));
 
-    // And to where it came from, the parent missing too.
+    // Restores to the original path, whose parent is missing too.
     let gone = s.join("p/q/src");
     fs::create_dir_all(s.join("p/q")).unwrap();
     fs::rename(&src, &gone).unwrap();
@@ -234,7 +234,7 @@ fn gnu_tar_reads_it() {
         .unwrap();
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "tar: {said}");
-    // It remarks on times before 1970, which it takes for implausible, and on nothing else.
+    // tar warns of times before 1970 as implausible. It must not warn of anything else.
     let remarks: Vec<_> = said
         .lines()
         .filter(|l| !l.contains("implausibly old time stamp"))
@@ -242,7 +242,7 @@ fn gnu_tar_reads_it() {
     assert!(remarks.is_empty(), "tar: {remarks:?}");
     let mut want = describe(&src);
     let mut got = describe(&below(&s.join("out"), &src));
-    // GNU tar sets no attributes on symlinks.
+    // GNU tar restores no attributes of symlinks.
     for object in want.values_mut().chain(got.values_mut()) {
         if object.link.is_some() {
             object.xattrs.clear();
@@ -250,7 +250,7 @@ fn gnu_tar_reads_it() {
     }
     assert_same(&want, &got);
 
-    // The tree that it makes can be kept in turn, and it finds no difference.
+    // `tar --compare` finds no difference between the archive and the tree.
     let compared = Command::new("tar")
         .args(["--compare", "--numeric-owner", "-f"])
         .arg(s.join("a.tar"))
@@ -270,7 +270,8 @@ fn deeper_than_descriptors_reach() {
     let s = Scratch::new();
     let src = s.join("s");
     let mut dir = src.clone();
-    // One letter per level: as deep as the length of a path allows, far beyond the usual 1024 descriptors.
+    // One letter per level gives the largest depth for the longest path, far beyond the usual limit of 1024
+    // descriptors.
     while dir.as_os_str().len() < 3900 {
         dir.push("d");
     }
@@ -280,7 +281,7 @@ fn deeper_than_descriptors_reach() {
     fs::rename(&src, s.join("moved")).unwrap();
     unpack(&archive[..], &Dest::Original, &privileged(), &mut |_| {}).unwrap();
     assert_eq!(fs::read(dir.join("bottom")).unwrap(), b"here");
-    // An unpack that fails at the very end takes all of it away again.
+    // An unpack that fails at the very end removes all that it created.
     fs::remove_dir_all(&src).unwrap();
     let cut = archive.len() - 1;
     unpack(&archive[..cut], &Dest::Original, &privileged(), &mut |_| {}).unwrap_err();
@@ -329,7 +330,7 @@ fn times_of_any_size_come_back() {
     assert_same(&before, &into(&packed(&src), &s.join("out"), &src));
 }
 
-/// An object to make in a random tree. Its `Item` has its place in the list of directories made so far.
+/// An object of a random tree. Its `Item` has an index into the directories made so far.
 #[derive(Debug, Clone)]
 enum Make {
     Dir,
@@ -412,7 +413,7 @@ fn build(root: &Path, items: &[Item]) {
     }
     for (path, bits, (s, ns)) in made.iter().rev() {
         if !fs::symlink_metadata(path).unwrap().file_type().is_symlink() {
-            // Readable to its owner, so that the test can run without root as well.
+            // The owner can read it, so that the test also runs without root.
             mode(path, bits | 0o700);
         }
         set_mtime(path, *s, i64::from(*ns));

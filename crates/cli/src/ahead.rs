@@ -1,4 +1,4 @@
-//! Kept memory that several threads read and hash ahead of the one that uses it.
+//! Kept memory that several threads read and hash before the main thread uses it.
 
 use crate::hash::{self, GROUP};
 use blake3::Hash;
@@ -11,22 +11,22 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
-/// Stream of content in kept memory, read ahead. The threads end when it is dropped.
+/// Stream of content in kept memory, read ahead. The threads end when the stream is dropped.
 pub struct Ahead {
     filled: Receiver<Filled>,
-    /// Buffers for the threads.
+    /// Sender of empty buffers for the threads.
     empty: Sender<Vec<u8>>,
-    /// Groups that came before their turn, by their numbers.
+    /// Groups that were read before their turn, by their numbers.
     early: BTreeMap<usize, Filled>,
     groups: usize,
-    /// Number of the group that comes next.
+    /// Number of the group that the stream takes next.
     next: usize,
     current: Vec<u8>,
     at: usize,
     values: Vec<(usize, ChainingValue)>,
 }
 
-/// A group that was read.
+/// A group whose bytes were read.
 struct Filled {
     number: usize,
     bytes: Vec<u8>,
@@ -38,13 +38,14 @@ struct Task {
     mem: Vec<PhysRange>,
     size: u64,
     groups: usize,
-    /// Empty buffers, and the number of the next group: a thread takes both or none, so a group that was taken is read.
+    /// Empty buffers, and the number of the next group. A thread takes both or none, so every group that was taken is
+    /// read.
     next: Mutex<(Receiver<Vec<u8>>, usize)>,
 }
 
 impl Ahead {
-    /// Starts threads that read the first `size` bytes of `mem`, each through a way to the memory of its own that
-    /// `open` makes. `None` if threads are not worth it, or cannot be had.
+    /// Starts threads that read the first `size` bytes of `mem`. `open` makes access to the memory for each thread.
+    /// `None` if threads would not make the reading faster, or cannot be started.
     pub fn start(
         mem: &[PhysRange],
         size: u64,
@@ -89,12 +90,12 @@ impl Ahead {
         })
     }
 
-    /// Returns the hash of the stream, if all of it was read.
+    /// Returns the hash of the stream; `None` if a part was not read.
     pub fn hash(&self) -> Option<Hash> {
         (self.values.len() == self.groups).then(|| hash::root(self.values.clone()))
     }
 
-    /// Waits for the next group, and takes it.
+    /// Waits for the next group and takes it.
     fn advance(&mut self) -> io::Result<()> {
         let filled = loop {
             if let Some(filled) = self.early.remove(&self.next) {
@@ -109,7 +110,7 @@ impl Ahead {
         self.values.push((filled.number, filled.value?));
         self.next += 1;
         self.at = 0;
-        // No thread needs it after the last group.
+        // After the last group no thread needs the buffer, so the sending may fail.
         let _ = self
             .empty
             .send(std::mem::replace(&mut self.current, filled.bytes));
@@ -133,7 +134,7 @@ impl Read for Ahead {
 }
 
 impl Task {
-    /// Reads and hashes groups, until there are none or nobody wants them.
+    /// Reads and hashes groups until no group is left or the stream was dropped.
     fn work(&self, memory: &dyn PhysMemory, done: &Sender<Filled>) {
         while let Some((number, mut bytes)) = self.take() {
             let value = self.fill(memory, number, &mut bytes).map(|()| {
@@ -178,7 +179,7 @@ mod tests {
     use kho::PhysAddr;
     use kho_kexec::sys::physmem::PhysError;
 
-    /// Memory in which every byte tells its address, and that cannot be read from an address on.
+    /// Memory in which every byte depends on its address. Reading fails from the address in the field on.
     struct Ramp(u64);
 
     fn byte(addr: u64) -> u8 {

@@ -1,4 +1,4 @@
-//! The command line: what every verb takes, and its help.
+//! The command line: the arguments of every verb, and their help.
 
 use super::enter::Enter;
 use super::on_failure::OnFailure;
@@ -446,7 +446,7 @@ pub struct Next {
 }
 
 impl Next {
-    /// A kernel, and nothing else said of it.
+    /// Returns the arguments that name only a kernel.
     pub fn of_kernel(kernel: impl Into<PathBuf>) -> Self {
         Self {
             kernel: kernel.into(),

@@ -1,4 +1,4 @@
-//! The armed kernel, whose content is taken when the system stops, and the image that stands in for it until then.
+//! The armed kernel, whose content is taken at the end of the shutdown, and the stand-in that is loaded until then.
 
 use crate::args::Next;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -21,17 +21,16 @@ pub const RECORD: &str = "armed.json";
 /// Name of the folder, in the state directory, with the copies of kernel, initrd and configuration.
 const FOLDER: &str = "armed";
 
-/// Name of the setting, in the environment and in [`DEFAULTS`], with the administrator's usual choice for a handover
-/// that fails.
+/// Name of the setting, in the environment and in [`DEFAULTS`], with the administrator's choice for failed handovers.
 const ON_FAILURE: &str = "KHO_ON_FAILURE";
 
 /// File with the settings of the capture, in lines of `NAME=VALUE`.
 const DEFAULTS: &str = "/etc/default/kho";
 
-/// Message on the serial console if the loaded image is started while a kernel is armed.
+/// Message on the serial console if a user starts the stand-in while a kernel is armed.
 const STARTED_TOO_EARLY: &str = "\r\nkho: NOTHING IS HANDED OVER: the armed kernel was started before kho took its content. The machine resets now.\r\n";
 
-/// The unit that takes the content.
+/// Name of the unit that takes the content.
 pub const CAPTURE_UNIT: &str = "kho-capture.service";
 
 /// Returns the record of the kernel that is armed in this boot; `None` if none is armed.
@@ -43,7 +42,7 @@ pub fn armed(session: &Session) -> Result<Option<ArmedFile>, Fail> {
     session.state.read(RECORD)
 }
 
-/// Forgets the armed kernel and removes its copies; the caller deals with the loaded image.
+/// Forgets the armed kernel and removes its copies. The caller unloads the loaded image.
 ///
 /// # Errors
 ///
@@ -60,7 +59,7 @@ pub fn disarm(session: &Session) -> Result<(), Fail> {
 }
 
 impl ArmedFile {
-    /// The arguments of the load, with the copies in place of the files.
+    /// Returns the arguments of the load. They name the copies, not the original files.
     pub fn next(&self, session: &Session) -> Next {
         let dir = session.state.path().join(FOLDER);
         Next {
@@ -79,9 +78,9 @@ impl ArmedFile {
             no_activate: self.no_activate,
             no_module_check: self.no_module_check,
             forget_arrived: self.forget_arrived,
-            // At shutdown a slow load is better than none.
+            // At shutdown a slow load is better than no handover.
             slow_ok: true,
-            // Asked when it was armed: at shutdown nobody is there to answer.
+            // The check was made when the kernel was armed: at shutdown no user can react to it.
             compat: crate::args::Compat {
                 next_catalogue: None,
                 ignore_compat: true,
@@ -95,7 +94,7 @@ impl ArmedFile {
 ///
 /// # Errors
 ///
-/// [`Status::LoadFailed`].
+/// [`Status::LoadFailed`] if the kernel refuses the image.
 pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
     let next = armed.next(session);
     let open = |path: &Path| {
@@ -125,7 +124,7 @@ pub fn load_plain(armed: &ArmedFile, session: &Session) -> Result<(), Fail> {
 ///
 /// # Errors
 ///
-/// [`Status::LoadFailed`].
+/// [`Status::LoadFailed`] if the kernel refuses the image.
 pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
     let running = session
         .root
@@ -144,12 +143,12 @@ pub fn load_stand_in(at: PhysAddr, session: &Session) -> Result<(), Fail> {
         .map_err(|err| loaded::call_fail(&err, session))
 }
 
-/// Returns the administrator's choice for every handover that fails: from the environment, else from [`DEFAULTS`], else
-/// the default.
+/// Returns the administrator's choice for failed handovers: from the environment, else from [`DEFAULTS`], else the
+/// default.
 ///
 /// # Errors
 ///
-/// If the choice is wrong: the error says how. The default holds then.
+/// If the value is not a valid choice, or if [`DEFAULTS`] cannot be read. The caller then uses the default.
 pub fn configured_choice() -> Result<OnFailure, String> {
     let in_environment =
         std::env::var_os(ON_FAILURE).map(|text| text.to_string_lossy().into_owned());
@@ -173,8 +172,8 @@ pub fn configured_choice() -> Result<OnFailure, String> {
     })
 }
 
-/// Returns the last value of a name in lines of `NAME=VALUE`, in the format that systemd.exec(5) gives for
-/// `EnvironmentFile=`; `None` if the name does not occur or the value is empty.
+/// Returns the last value of a name in lines of `NAME=VALUE`, in the format of `EnvironmentFile=` in systemd.exec(5);
+/// `None` if the name is missing or the value is empty.
 fn setting(file: &str, name: &str) -> Option<String> {
     let value = |line: &str| {
         let value = line.trim().strip_prefix(name)?.strip_prefix('=')?.trim();
@@ -187,8 +186,8 @@ fn setting(file: &str, name: &str) -> Option<String> {
     last.filter(|value| !value.is_empty())
 }
 
-/// Copies the kernel of this release, the joined initrds, and the file with the kernel's configuration to the state
-/// directory: `/boot` may be gone when the content is taken.
+/// Copies the kernel, the joined initrds, and the file with the configuration of this release to the state directory:
+/// `/boot` may be gone when the content is taken.
 pub fn copies(
     mut kernel: &[u8],
     release: &str,
@@ -237,7 +236,7 @@ pub fn copies(
     Ok(())
 }
 
-/// Whether systemd will call `kho capture` when the system stops.
+/// Whether systemd will run `kho capture` at the end of the shutdown.
 pub fn capture_unit_is_active(session: &Session) -> bool {
     session.has_systemd()
         && Command::new("systemctl")

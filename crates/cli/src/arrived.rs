@@ -1,4 +1,4 @@
-//! Content that the previous kernel left, as the verbs see it.
+//! Content that the previous kernel handed over, in the form that the verbs use.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::shown;
@@ -10,28 +10,29 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// A state tree that arrived, checked, and taken apart.
+/// A state tree that arrived, checked and parsed.
 #[derive(Debug)]
 pub struct Arrived {
     /// Random number that binds the load to its tree.
     pub generation: u64,
-    /// Handovers since the last cold boot, at least 1.
+    /// Hop count: handovers since the last cold boot, at least 1.
     pub hop: u64,
     /// Release of the kernel that handed over.
     pub previous_release: String,
     /// Time at which the handover was loaded, in nanoseconds since the epoch.
     pub time: u64,
-    /// The scratch region, which every later hop uses again.
+    /// The scratch region, which every later hop of the chain reuses.
     pub scratch: PhysRange,
-    /// Mem cache: every range that this kernel was told to reserve, in the order of the carrier.
+    /// Mem cache: all ranges that the previous kernel's loader told this kernel to reserve, in the order of the
+    /// carrier.
     pub mem_cache: Vec<PhysRange>,
     /// Blobs, in the order of the keep list.
     pub blobs: Vec<Blob>,
-    /// Kernel's part, which drivers handed over, as the tree refers to it.
+    /// Reference of the tree to the kernel's part, which drivers handed over.
     pub kernel: Option<Reference>,
     /// Traces of earlier kernels.
     pub traces: Option<ArrivedTraces>,
-    /// Nodes that this kho does not know: path and compatible.
+    /// Nodes that this version of `kho` does not know: path and compatible.
     pub unknown: Vec<(String, String)>,
 }
 
@@ -40,13 +41,13 @@ pub struct Arrived {
 pub struct Blob {
     /// Name of the blob.
     pub label: String,
-    /// Path it belongs to; `None` for a raw blob.
+    /// Path of the content; `None` for a raw blob.
     pub path: Option<PathBuf>,
-    /// Parts of the path that are left out when it is read again.
+    /// Parts of the path that a later reading leaves out.
     pub leave_out: LeaveOut,
     /// Size of the content, in bytes.
     pub size: u64,
-    /// Ranges of physical memory that hold the bytes, in order; whole pages.
+    /// Ranges of physical memory that hold the bytes, in order, in whole pages.
     pub mem: Vec<PhysRange>,
     /// BLAKE3 of the bytes.
     pub blake3: [u8; 32],
@@ -70,7 +71,7 @@ impl Arrived {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`], with the names that exist.
+    /// [`Status::NoSuchEntry`], with the existing names, if there is no such blob.
     pub fn blob(&self, name: &OsStr) -> Result<&Blob, Fail> {
         self.blobs
             .iter()
@@ -78,12 +79,12 @@ impl Arrived {
             .ok_or_else(|| self.no_such("named", name))
     }
 
-    /// Returns all blobs: those that `first` names, in its order, before the others. A name stands for the blob called
-    /// so, an absolute path for the blob that holds it and for those below it.
+    /// Returns all blobs: first those that `first` names, in its order, then the others. In `first`, a name means the
+    /// blob with this name. An absolute path means the blob that contains the path, and the blobs below the path.
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`] for a name or a path of which nothing arrived.
+    /// [`Status::NoSuchEntry`] if no blob matches a name or a path.
     pub fn in_order(&self, first: &[OsString]) -> Result<Vec<&Blob>, Fail> {
         let mut order: Vec<&Blob> = Vec::new();
         for wanted in first {
@@ -107,7 +108,7 @@ impl Arrived {
         Ok(order)
     }
 
-    /// Makes the failure for a name or path that nothing that arrived has.
+    /// Makes the failure for a name or a path that no blob matches.
     fn no_such(&self, relation: &str, name: &OsStr) -> Fail {
         let names: Vec<&str> = self.blobs.iter().map(|b| b.label.as_str()).collect();
         let have = if names.is_empty() {
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(order(&["var"]).unwrap(), var);
         assert_eq!(order(&["/var/lib/app/state"]).unwrap(), var);
         assert_eq!(order(&["/var", "var", "token"]).unwrap(), var);
-        // Whole names of folders are compared.
+        // Paths are compared by whole components.
         assert_eq!(
             order(&["/srv/ab/c"]).unwrap(),
             ["srv-ab", "token", "srv-a", "var"]

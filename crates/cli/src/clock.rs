@@ -1,4 +1,4 @@
-//! The time.
+//! The current time.
 
 use std::time::SystemTime;
 

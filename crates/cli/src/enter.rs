@@ -1,4 +1,4 @@
-//! Values of `--enter`: an argument, and part of a record.
+//! Values of `--enter`, which is an argument and part of a record.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,8 @@ pub enum Enter {
 }
 
 impl Enter {
-    /// The place for a load at shutdown: to unpack the kernel before the start of the next one would save nothing then.
+    /// Returns the value for a load at shutdown: unpacking the kernel before the next one starts would then save no
+    /// time.
     pub fn at_shutdown(self) -> Self {
         match self {
             Self::Auto => Self::Bzimage,

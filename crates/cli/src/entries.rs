@@ -1,4 +1,4 @@
-//! Kernels that are installed: entries of the Boot Loader Specification (uapi-group.org/specifications, "The Boot Loader
+//! Installed kernels: entries of the Boot Loader Specification (uapi-group.org/specifications, "The Boot Loader
 //! Specification", version 1), and kernels in `/boot`.
 
 use crate::args::{Choice, Next};
@@ -13,14 +13,14 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-/// Folders in which systemd looks for entries (`boot_config_load_auto`, src/shared/bootspec.c, 262), without asking
-/// firmware or partition tables. If the first folder exists, systemd looks in no other.
+/// Folders in which systemd looks for entries (`boot_config_load_auto`, src/shared/bootspec.c, 262), without those that
+/// only the firmware or partition tables know. If the first folder exists, systemd looks in no other.
 const PLACES: [&str; 4] = ["run/boot-loader-entries", "efi", "boot", "boot/efi"];
 
-/// Folders of entries below such a place, and how their names end.
+/// Folders of entries below such a place, with the ending of their names.
 const ENTRIES: [(&str, &str); 2] = [("loader/entries", "conf"), ("EFI/Linux", "efi")];
 
-/// Files with variables of GRUB, below such a place. Fedora's entries name some of them.
+/// Files with variables of GRUB, below such a place. Entries of Fedora name some of these variables.
 const GRUB_ENVIRONMENTS: [&str; 4] = [
     "grub2/grubenv",
     "grub/grubenv",
@@ -28,18 +28,18 @@ const GRUB_ENVIRONMENTS: [&str; 4] = [
     "EFI/redhat/grubenv",
 ];
 
-/// Most bytes of a file that describes an entry.
+/// Largest size of a file that describes an entry, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// Status of a request for an entry that cannot be used.
 const REFUSED: Status = Status::BadImage;
 
-/// One entry.
+/// An entry of a boot loader.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Name of the file without the count of tries: `debian-6.12.conf`.
     id: OsString,
-    /// Folder that the paths in the entry begin at.
+    /// Folder to which the paths in the entry are relative.
     place: PathBuf,
     title: Option<String>,
     version: Vec<u8>,
@@ -50,11 +50,11 @@ pub struct Entry {
     initrd: Vec<PathBuf>,
     options: Option<Vec<u8>>,
     profile: Option<usize>,
-    /// No tries are left: the boot loader has given it up.
+    /// Whether no tries are left. The boot loader then uses the entry last.
     bad: bool,
 }
 
-/// Returns the places and the files of all entries, in no particular order within a folder.
+/// Returns the place and the file of every entry. The order within a folder is not defined.
 pub fn files(root: &Root) -> Vec<(PathBuf, PathBuf)> {
     let mut found = Vec::new();
     for place in places(root) {
@@ -78,12 +78,12 @@ fn places(root: &Root) -> Vec<PathBuf> {
     places.iter().map(|place| root.path(place)).collect()
 }
 
-/// Returns the arguments with the kernel that `choice` means: the one that is named, the entry that is named, the default
-/// entry of the boot loader, or else the newest kernel in `/boot`.
+/// Returns the arguments with the kernel of `choice`: the kernel or the entry that it names, or else the default entry
+/// of the boot loader, or else the newest kernel in `/boot`.
 ///
 /// # Errors
 ///
-/// [`Status::BadImage`] if there is no such entry or no kernel, or if the entry names a file that is not there.
+/// [`Status::BadImage`] if there is no such entry or no kernel, or if the entry names a file that does not exist.
 pub fn resolve(choice: &Choice, next: &Next, root: &Root, out: Output) -> Result<Next, Fail> {
     if let Some(kernel) = &choice.kernel {
         return Ok(Next {
@@ -134,8 +134,8 @@ fn named(id: &OsStr, root: &Root) -> Result<Entry, Fail> {
     Err(Fail::new(REFUSED, what).fix(fix))
 }
 
-/// Returns the boot loader's default: the entry that `loader.conf` names, or the first one in the specification's order if
-/// there is a `loader.conf` that names none. `None` if there is no such file, or no entry.
+/// Returns the boot loader's default: the entry that `loader.conf` names, or, if `loader.conf` names none, the first
+/// entry in the order of the specification. `None` if there is no such file, or no entry.
 fn default(root: &Root) -> Result<Option<Entry>, Fail> {
     let files = places(root)
         .into_iter()
@@ -150,12 +150,12 @@ fn default(root: &Root) -> Result<Option<Entry>, Fail> {
         let id = entry.id.as_bytes();
         wildcard(pattern, id) || wildcard(pattern, stem(&entry.id))
     };
-    // `@saved` and its kin are in variables of the firmware, for that boot loader alone.
+    // Values such as `@saved` refer to variables of the firmware that only that boot loader uses.
     let at = entries.iter().position(matches).unwrap_or(0);
     Ok((at < entries.len()).then(|| entries.swap_remove(at)))
 }
 
-/// Returns all entries that can be read, in the order of the specification, the best one first.
+/// Returns all readable entries in the order of the specification, the best one first.
 fn all(root: &Root) -> Result<Vec<Entry>, Fail> {
     let mut entries = Vec::new();
     for (place, file) in files(root) {
@@ -205,7 +205,7 @@ impl Entry {
             initrd: Vec::new(),
             bad,
         };
-        // Fedora names a second initrd by a variable on the same line.
+        // Fedora names a second initrd on the same line, by a variable.
         for value in values(&text, b"initrd") {
             let words = value.split(u8::is_ascii_whitespace);
             entry
@@ -215,7 +215,7 @@ impl Entry {
         Ok(Some(entry))
     }
 
-    /// Returns the entry that a unified kernel image in the folder for such images is.
+    /// Returns the entry for a unified kernel image in the folder for such images.
     fn of_image(place: &Path, file: &Path) -> Option<Self> {
         let (id, bad) = counted(file);
         Some(Self {
@@ -227,7 +227,7 @@ impl Entry {
         })
     }
 
-    /// Order of the specification ("Sorting"), the best one first.
+    /// Compares by the order of the specification ("Sorting"), the best entry first.
     fn order(&self, other: &Self) -> Ordering {
         let by_key = match (&self.sort_key, &other.sort_key) {
             (Some(a), Some(b)) => a
@@ -242,7 +242,7 @@ impl Entry {
         self.bad.cmp(&other.bad).then(by_key).then_with(ids)
     }
 
-    /// Returns the arguments with kernel, initrd and command line of the entry, as far as the arguments name none.
+    /// Returns the arguments, with kernel, initrd and command line of the entry where the arguments have none.
     fn apply(&self, next: &Next, root: &Root) -> Result<Next, Fail> {
         let mut taken = next.clone();
         let kernel = self.kernel.as_deref().unwrap_or(Path::new(""));
@@ -270,8 +270,8 @@ impl Entry {
         Ok(taken)
     }
 
-    /// Returns the place of a file that the entry names: below the place of the entry, or, as GRUB reads it where `/boot`
-    /// has no file system of its own, below the root.
+    /// Returns the path of a file that the entry names: below the place of the entry, or below the root. GRUB uses the
+    /// root if `/boot` is not a file system of its own.
     fn file(&self, path: &Path, root: &Root) -> Result<PathBuf, Fail> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let refused = |why: &str| {
@@ -296,7 +296,7 @@ impl Entry {
             .ok_or_else(|| refused("which is not there"))
     }
 
-    /// Returns options with GRUB's variables in place of their names; a variable that is not set is empty, as in GRUB.
+    /// Returns options after replacing the names of GRUB's variables. A variable that is not set is empty, as in GRUB.
     fn expand(&self, options: &[u8]) -> Result<Vec<u8>, Fail> {
         let mut words: Vec<Vec<u8>> = Vec::new();
         for word in options.split(u8::is_ascii_whitespace) {
@@ -351,12 +351,12 @@ fn counted(file: &Path) -> (OsString, bool) {
     (id, left.iter().all(|digit| *digit == b'0'))
 }
 
-/// Returns a name without its ending.
+/// Returns a file name without its extension.
 fn stem(name: &OsStr) -> &[u8] {
     Path::new(name).file_stem().unwrap_or_default().as_bytes()
 }
 
-/// Returns the newest kernel in `/boot`, by the release that its image states, and that release.
+/// Returns the newest kernel in `/boot` and its release. Compares the releases that the images state.
 fn newest(root: &Root) -> Result<(PathBuf, String), Fail> {
     let names = std::fs::read_dir(root.path("boot")).into_iter().flatten();
     let mut best: Option<(PathBuf, String)> = None;
@@ -366,7 +366,7 @@ fn newest(root: &Root) -> Result<(PathBuf, String), Fail> {
         let is_kernel = [&b"vmlinuz-"[..], b"kernel-", b"bzImage-"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
-        // Fedora's has the newest release, and an initrd for any machine.
+        // Fedora's rescue kernel has the newest release, and an initrd for any machine.
         let rescue = name.windows(6).any(|word| word == b"rescue");
         if !is_kernel || rescue || name.ends_with(b".old") {
             continue;
@@ -401,7 +401,7 @@ fn bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Returns the values of a key in lines of a key, blanks and a value.
+/// Returns the values of a key in lines that have a key, blanks and a value.
 fn values<'a>(text: &'a [u8], key: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
     text.split(|byte| *byte == b'\n').filter_map(move |line| {
         let line = line.trim_ascii();
@@ -442,7 +442,7 @@ fn wildcard(pattern: &[u8], name: &[u8]) -> bool {
         .is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
-/// Compares two versions as the UAPI Group's "Version Format Specification" says.
+/// Compares two versions by the UAPI Group's "Version Format Specification".
 fn versions(a: &[u8], b: &[u8]) -> Ordering {
     const MARKS: &[u8] = b"~-^.";
     let (mut a, mut b) = (a, b);
@@ -455,7 +455,7 @@ fn versions(a: &[u8], b: &[u8]) -> Ordering {
         skip(&mut a);
         skip(&mut b);
         for mark in MARKS {
-            // A tilde is before the end, the other marks are behind it.
+            // A tilde sorts before the end of a version, the other marks sort after the end.
             if *mark == b'-' && (a.is_empty() || b.is_empty()) {
                 return a.len().cmp(&b.len());
             }

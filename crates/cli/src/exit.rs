@@ -6,12 +6,12 @@ pub use kho_format::human::chain;
 use serde::Serialize;
 use std::fmt;
 
-/// A verb's failure: the message, advice, and the status.
+/// Failure of a verb: the message, the advice and the status.
 #[derive(Debug)]
 pub struct Fail {
     /// The exit status.
     pub status: Status,
-    /// Message: the problem and its place.
+    /// Message: the problem, with its place.
     pub what: String,
     /// Advice for the user; may be empty.
     pub fix: String,
@@ -54,17 +54,17 @@ pub struct FailJson<'a> {
     pub error: &'a str,
     /// Number of the status.
     pub status: u8,
-    /// The problem and its place.
+    /// The problem, with its place.
     pub what: &'a str,
     /// Advice for the user.
     pub fix: &'a str,
-    /// Warnings of this run that no document has named yet.
+    /// Warnings of this run that no JSON document contains yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl<'a> FailJson<'a> {
-    /// Makes the JSON form of a failure, with the warnings that no document has named yet.
+    /// Makes the JSON form of a failure, with the warnings that no JSON document contains yet.
     pub fn new(fail: &'a Fail, warnings: Vec<String>) -> Self {
         Self {
             error: fail.status.name(),
@@ -76,9 +76,9 @@ impl<'a> FailJson<'a> {
     }
 }
 
-/// Gives any error a status: `result.or_status(Status::BadInitrd)?`.
+/// Extension that gives any error a status: `result.or_status(Status::BadInitrd)?`.
 pub trait OrStatus<T> {
-    /// Makes a failure with this status. The error's whole chain becomes the message.
+    /// Makes a failure with this status. The message has the whole chain of the error.
     fn or_status(self, status: Status) -> Result<T, Fail>;
 }
 

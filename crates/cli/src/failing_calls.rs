@@ -1,7 +1,7 @@
-//! Tests in which every system call of every verb that makes one fails in turn. They check the status, the message, and
-//! that the rest is unchanged after the failure.
+//! Tests in which every system call of every verb fails in turn. They check the status, the message, and that the
+//! failure changed nothing else.
 //!
-//! The machine is a folder of files, the kernel a fake that keeps those files as a kernel would.
+//! The machine is a folder of files. A fake kernel updates those files as a real kernel would.
 
 use crate::args;
 use crate::args::Next;
@@ -39,7 +39,7 @@ const OUT: Output = Output {
 const POINTER: (u64, u64) = (0xffff_ffff_8300_0000, 0x300_0000);
 const IMAGE: (u64, u64) = (0xffff_8880_0010_0000, 0x10_0000);
 
-/// Fake kernel that takes system calls, and changes the machine's files as a kernel would.
+/// Fake kernel that accepts system calls and changes the machine's files as a real kernel would.
 struct Machine {
     fake: Arc<FakeKernel>,
     dir: PathBuf,
@@ -84,7 +84,7 @@ impl Kernel for Machine {
     }
 }
 
-/// `/sys/kernel/kexec_loaded` and `/proc/kcore` with this image loaded.
+/// Writes `/sys/kernel/kexec_loaded` and `/proc/kcore` for a kernel with this image loaded.
 fn show(dir: &Path, image: Option<&(PhysAddr, Vec<kho_kexec::sys::syscalls::fake::Loaded>)>) {
     let loaded = if image.is_some() { "1\n" } else { "0\n" };
     put(dir, "sys/kernel/kexec_loaded", loaded);
@@ -92,7 +92,7 @@ fn show(dir: &Path, image: Option<&(PhysAddr, Vec<kho_kexec::sys::syscalls::fake
     let mut page = vec![0; 4096];
     if let Some((entry, segments)) = image {
         pointer[..8].copy_from_slice(&IMAGE.0.to_le_bytes());
-        // `struct kimage` (include/linux/kexec.h, 6.1): start at 24, nr_segments at 56, then the segments.
+        // `struct kimage` (include/linux/kexec.h, 6.1): start at offset 24, nr_segments at 56, then the segments.
         let mut words = vec![0, 0, 0, entry.get(), 0, 0, 0, segments.len() as u64];
         for segment in segments {
             let len = segment.bytes.len() as u64;
@@ -109,12 +109,12 @@ fn show(dir: &Path, image: Option<&(PhysAddr, Vec<kho_kexec::sys::syscalls::fake
     );
 }
 
-/// A core file with these pieces of memory (elf(5)).
+/// Returns a core file with these pieces of memory (elf(5)).
 fn core(pieces: &[((u64, u64), Vec<u8>)]) -> Vec<u8> {
     const CONTENT: u64 = 0x1_0000;
     let mut out = vec![0u8; 64];
     out[..6].copy_from_slice(b"\x7fELF\x02\x01");
-    // ET_CORE, EM_X86_64, program headers of 56 bytes from 64 on.
+    // ET_CORE, EM_X86_64, program headers of 56 bytes, the first at offset 64.
     for (at, byte) in [(16, 4), (18, 62), (32, 64), (54, 56)] {
         out[at] = byte;
     }
@@ -141,12 +141,12 @@ fn put(dir: &Path, path: &str, content: impl AsRef<[u8]>) {
     fs::write(path, content).unwrap();
 }
 
-/// The setup header of Debian's 6.12 cloud kernel, from 0x1f1 on.
+/// Setup header of Debian's 6.12 cloud kernel, from offset 0x1f1.
 const HEADER: &str = "270100200e0b000000ffff000055aaeb6a486472530f02000000000010c04200010080000010000000000000000000\
     00000000005c000000000000ffffff7f0000200001157f00ff070000000000000000000000000000cc020000da75ad00\
     0000000000000000000000010000000000c07d03d0abaf001cb4b000";
 
-/// A kernel of that header with a payload of a few bytes.
+/// Returns a kernel with that header and a payload of a few bytes.
 pub fn kernel() -> Vec<u8> {
     const SETUP: usize = 40 * 512;
     const PAYLOAD: usize = 0x4000;
@@ -170,7 +170,7 @@ pub fn kernel() -> Vec<u8> {
     file
 }
 
-/// Writes the single files in which a healthy machine states facts about itself.
+/// Writes the files in which a healthy machine states facts about itself.
 fn facts(dir: &Path) {
     for (path, text) in [
         ("proc/sys/kernel/osrelease", "6.12.95+deb12-cloud-amd64\n"),
@@ -216,7 +216,7 @@ struct World {
 }
 
 impl World {
-    /// A healthy machine of 1 GiB, on which a blob and a folder are kept.
+    /// Makes a healthy machine of 1 GiB with two kept entries: a blob and a folder.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = |path: &str, content: &str| put(dir.path(), path, content);
@@ -274,7 +274,7 @@ impl World {
         world
     }
 
-    /// Returns the session of one run of the command.
+    /// Returns the session for one run of the command.
     fn session(&self) -> Session {
         let kernel = Machine {
             fake: Arc::clone(&self.fake),
@@ -326,7 +326,7 @@ impl World {
         cmd::load::unload(false, &self.session(), OUT)
     }
 
-    /// Returns every file that the command remembers, and what is loaded.
+    /// Returns the content of every file in the state directory, and the loaded image.
     fn state(&self) -> (BTreeMap<PathBuf, Vec<u8>>, String) {
         let mut files = BTreeMap::new();
         let mut folders = vec![self.dir.path().join("state")];
@@ -347,7 +347,7 @@ impl World {
         self.dir.path().join("state").join(name).exists()
     }
 
-    /// Checks that the verb fails with this status and says these words if the call fails.
+    /// Checks that the verb fails with this status and these words in its message if the system call fails.
     fn fails(
         &self,
         (which, errno): (Which, i32),
@@ -366,7 +366,7 @@ impl World {
         assert!(self.fake.calls().len() > calls, "no call was made: {said}");
     }
 
-    /// As `fails`, and checks that nothing has changed.
+    /// Checks the same as `fails`, and that nothing has changed.
     fn fails_and_changes_nothing(
         &self,
         call: (Which, i32),
@@ -413,7 +413,7 @@ fn a_kernel_of_a_fixed_place_is_for_kexec_while_nothing_is_kept() {
 #[test]
 fn loading() {
     let world = World::new();
-    // Nothing was loaded, and nothing is.
+    // No image was loaded before, and none is loaded after.
     for (errno, word) in [
         (ENOMEM, "free about the size"),
         (EBUSY, "try again"),
@@ -428,14 +428,14 @@ fn loading() {
     }
     world.load().unwrap();
     assert!(world.remembers("loaded.json"));
-    // What was loaded stays when it cannot be unloaded …
+    // If the old image cannot be unloaded, it stays.
     world.fails_and_changes_nothing(
         (Which::Unload, EBUSY),
         World::load,
         Status::LoadFailed,
         &["kexec_load (unload) failed", "try again"],
     );
-    // … and does not when the next one is not taken: it would hand over what is out of date.
+    // If the new image is refused, the old one is gone: its content would be out of date.
     world.fails(
         (Which::Load, ENOMEM),
         World::load,
@@ -450,14 +450,14 @@ fn loading() {
 #[test]
 fn a_load_that_cannot_be_recorded() {
     let world = World::new();
-    // A folder where the record's new text goes.
+    // A folder in the place of the new record, so that the record cannot be written.
     let beside = world.dir.path().join("state/.loaded.json.new");
     fs::create_dir(&beside).unwrap();
     let fail = world.load().unwrap_err();
     assert!(fail.what.contains("loaded.json"), "{fail}");
     assert!(world.fake.image().is_none());
     assert_eq!(world.fake.calls().last(), Some(&Call::Unload));
-    // And where it cannot be unloaded either, that is said.
+    // If the image cannot be unloaded either, a warning says so.
     world.fake.fail_next(Which::Unload, EBUSY);
     crate::output::take_warnings();
     world.load().unwrap_err();
@@ -506,7 +506,7 @@ fn a_start_that_would_lose_content_is_one_that_kho_did_not_load() {
     assert!(!would_lose());
 }
 
-/// Bytes of memory whose flags a load asks about.
+/// Returns the number of bytes of memory whose flags a load reads.
 fn asked(world: &World) -> u64 {
     world.load().unwrap();
     let map = FirmwareMap::read(&world.session().root).unwrap();
@@ -573,10 +573,10 @@ fn execution() {
         Status::LoadFailed,
         &["reboot(KEXEC) failed", "in progress"],
     );
-    // File systems are written back before the jump.
+    // `kho exec` writes file systems back before it starts the kernel.
     let calls = world.fake.calls();
     assert_eq!(calls[calls.len() - 2..], [Call::Sync, Call::Reboot]);
-    // Of an image that is not the recorded one nothing is started.
+    // An image that differs from the recorded one is not started.
     let other = vec![kho_kexec::sys::syscalls::fake::Loaded {
         bytes: vec![1],
         dest: PhysAddr::new(0x10_0000),
@@ -631,7 +631,7 @@ fn arming() {
             Status::LoadFailed,
             &["kexec_load (unload) failed"],
         );
-        // A handover that was loaded before stays when it cannot be replaced.
+        // If the handover that was loaded before cannot be unloaded, it stays.
         world.load().unwrap();
         world.fails_and_changes_nothing(
             (Which::Unload, EBUSY),
@@ -650,7 +650,7 @@ fn capturing() {
     let cold = |world: &World| world.capture(None);
     let world = World::new();
     world.arm(OnFailure::Cold).unwrap();
-    // The new image is not taken: nothing out of date is left to start.
+    // The kernel refuses the new image: no image with old content remains that could start.
     world.fails(
         (Which::Load, ENOMEM),
         cold,
@@ -674,7 +674,7 @@ fn capturing() {
     let taken = Outcome::Captured { hop: 1, entries: 2 };
     assert_eq!(last().outcome, taken);
 
-    // The stand-in cannot be unloaded for the capture, but for the fall back.
+    // The first unload, for the capture, fails; the second one, for the fallback, succeeds.
     world.arm(OnFailure::Cold).unwrap();
     world.fails(
         (Which::Unload, EBUSY),
@@ -684,7 +684,7 @@ fn capturing() {
     );
     assert!(world.fake.image().is_none());
 
-    // Nor for that: then it is said what starts.
+    // Both unloads fail: the message then says which image starts.
     world.arm(OnFailure::Cold).unwrap();
     world.fake.fail_next(Which::Unload, EBUSY);
     world.fails(
@@ -694,7 +694,7 @@ fn capturing() {
         &["CANNOT BE UNLOADED", "an image is still loaded"],
     );
 
-    // A plain start instead, and one that fails too.
+    // A plain start, and a plain start that fails too.
     let world = World::new();
     let plain = |world: &World| world.capture(Some(OnFailure::Plain));
     world.arm(OnFailure::Plain).unwrap();
@@ -716,7 +716,7 @@ fn capturing() {
     );
     assert!(world.fake.image().is_none());
 
-    // And when nothing fails, the content is loaded and nothing is armed any more.
+    // If nothing fails, the content is loaded and no kernel is armed any more.
     world.arm(OnFailure::Cold).unwrap();
     world.capture(None).unwrap();
     assert!(world.remembers("loaded.json") && !world.remembers("armed.json"));

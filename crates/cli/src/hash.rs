@@ -1,7 +1,7 @@
-//! BLAKE3 of a stream on all CPUs, while the stream is made.
+//! BLAKE3 of a stream on all CPUs, while the stream is written.
 //!
-//! A stream is hashed in groups of [`GROUP`] bytes. Each is a subtree of BLAKE3's tree, so any thread can hash it, and
-//! in any order.
+//! A stream is hashed in groups of [`GROUP`] bytes. Each group is a subtree of BLAKE3's tree, so any thread can hash
+//! any group, in any order.
 
 use blake3::hazmat::{
     ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root,
@@ -13,35 +13,35 @@ use std::io::{self, ErrorKind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, available_parallelism};
 
-/// Bytes that one CPU hashes at a time: a power of two of BLAKE3's chunks.
+/// Number of bytes that one CPU hashes at a time: BLAKE3's chunks times a power of two.
 pub const GROUP: usize = 1 << 20;
 
-/// Largest number of threads: more of them would only wait for memory.
+/// Largest number of threads: more threads would only wait for memory.
 const MAX_THREADS: usize = 32;
 
-/// Bytes at the end of a slice that are hashed from a copy, see [`update`].
+/// Number of bytes at the end of a slice that are hashed from a copy, see [`update`].
 const TAIL: usize = 8 << 10;
 
-/// Memory of one group, in slices: [`GROUP`] bytes together, fewer only at the end of a stream.
+/// Memory of one group, in slices. They have [`GROUP`] bytes together, or fewer at the end of a stream.
 type Group<'b> = Vec<&'b mut [u8]>;
 
-/// Returns the number of groups of a stream of so many bytes.
+/// Returns the number of groups of a stream of `total` bytes.
 pub fn groups(total: u64) -> usize {
     usize::try_from(total.div_ceil(GROUP as u64)).unwrap_or(usize::MAX)
 }
 
-/// Returns the number of threads that are worth starting beside the current one for so many groups.
+/// Returns the number of threads that should run beside the current one for `groups` groups.
 pub fn helpers(groups: usize) -> usize {
     let cpus = available_parallelism().map_or(1, usize::from);
     cpus.min(MAX_THREADS).min(groups).saturating_sub(1)
 }
 
-/// Calls `make` with a writer over `memory`, and returns the hash of the bytes that came, and their number. They are
-/// the stream if that number is `total`.
+/// Calls `make` with a writer over `memory`. Returns the hash and the number of the bytes that `make` wrote. If the
+/// number is `total`, the stream is complete.
 ///
 /// # Errors
 ///
-/// As `make`.
+/// The error of `make`.
 pub fn written<'b, E>(
     total: u64,
     memory: Vec<&'b mut [u8]>,
@@ -51,11 +51,11 @@ pub fn written<'b, E>(
     run(total, cut(memory), false, helpers, make)
 }
 
-/// As [`written`], without keeping the stream.
+/// Hashes as [`written`] does, without keeping the stream.
 ///
 /// # Errors
 ///
-/// As `make`.
+/// The error of `make`.
 pub fn passing<E>(
     total: u64,
     make: impl FnOnce(&mut Writer<'_, '_>) -> Result<(), E>,
@@ -84,7 +84,7 @@ fn run<'b, E>(
     thread::scope(|scope| {
         let _end = End(&crew);
         for _ in 0..helpers {
-            // Where no thread can be had, this one does it all.
+            // If no thread can be started, this thread hashes everything.
             let _ = Builder::new().spawn_scoped(scope, || crew.work());
         }
         let mut writer = Writer {
@@ -128,15 +128,15 @@ fn cut(memory: Vec<&mut [u8]>) -> VecDeque<Group<'_>> {
 struct Job<'b> {
     number: usize,
     group: Group<'b>,
-    /// Bytes of the stream in it.
+    /// Number of bytes of the stream in the group.
     len: usize,
 }
 
 /// Threads that hash one stream.
 struct Crew<'b> {
-    /// Whether the stream is one group, which is hashed as a whole.
+    /// Whether the stream has only one group, which is hashed as a whole.
     alone: bool,
-    /// Whether memory is used again once it is hashed.
+    /// Whether memory is reused after it was hashed.
     again: bool,
     helpers: usize,
     state: Mutex<State<'b>>,
@@ -146,7 +146,7 @@ struct Crew<'b> {
 #[derive(Default)]
 struct State<'b> {
     jobs: VecDeque<Job<'b>>,
-    /// Jobs that a thread works on.
+    /// Number of jobs in work.
     busy: usize,
     values: Vec<(usize, ChainingValue)>,
     root: Option<Hash>,
@@ -165,7 +165,7 @@ impl<'b> Crew<'b> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hashes what comes, until the end.
+    /// Hashes jobs until the end of the stream.
     fn work(&self) {
         let mut state = self.state();
         loop {
@@ -177,7 +177,7 @@ impl<'b> Crew<'b> {
         }
     }
 
-    /// Hashes one group, without the lock meanwhile.
+    /// Hashes one group. Releases the lock meanwhile.
     fn hash<'s>(
         &'s self,
         mut state: MutexGuard<'s, State<'b>>,
@@ -203,7 +203,7 @@ impl<'b> Crew<'b> {
     }
 }
 
-/// End of the work of a crew.
+/// Guard that ends the work of a crew.
 struct End<'c, 'b>(&'c Crew<'b>);
 
 impl Drop for End<'_, '_> {
@@ -213,25 +213,25 @@ impl Drop for End<'_, '_> {
     }
 }
 
-/// Writer of a stream, whose groups are hashed as soon as they are full.
+/// Writer of a stream. Each group is hashed as soon as it is full.
 pub struct Writer<'c, 'b> {
     crew: &'c Crew<'b>,
-    /// Groups that are to be filled.
+    /// Groups that are still empty.
     memory: VecDeque<Group<'b>>,
     /// The group that is being filled.
     group: Group<'b>,
-    /// Index of the slice of the group that is being filled, and the number of its bytes that are.
+    /// Index of the slice that is being filled, and the number of its filled bytes.
     part: usize,
     at: usize,
-    /// Bytes of the group that are filled.
+    /// Number of filled bytes in the group.
     len: usize,
-    /// Number of the group.
+    /// Number of the group that is being filled.
     next: usize,
     written: u64,
 }
 
 impl<'b> Writer<'_, 'b> {
-    /// Hands the group to whoever hashes it: this thread, if the others have enough to do.
+    /// Queues the group for the other threads. If they have enough work, this thread hashes it.
     fn submit(&mut self) {
         let job = Job {
             number: self.next,
@@ -249,7 +249,7 @@ impl<'b> Writer<'_, 'b> {
         }
     }
 
-    /// Returns memory for the next group; `None` if there is none.
+    /// Returns memory for the next group; `None` if none is left.
     fn fresh(&mut self) -> Option<Group<'b>> {
         if let Some(group) = self.memory.pop_front() {
             return Some(group);
@@ -271,7 +271,7 @@ impl<'b> Writer<'_, 'b> {
         }
     }
 
-    /// Waits until everything is hashed.
+    /// Waits until all groups are hashed.
     fn finish(mut self) -> (Hash, u64) {
         if self.len > 0 {
             self.submit();
@@ -348,9 +348,9 @@ fn update_first<'s>(hasher: &mut Hasher, slices: impl Iterator<Item = &'s [u8]>,
     }
 }
 
-/// As `Hasher::update`, for memory that may end where its mapping ends. QEMU's emulation loads 32 bytes for the 16 of a
-/// `vinsertf128`, which `blake3_hash_many_avx2` does at the end of a chunk: the process would be killed for what lies
-/// behind it.
+/// Hashes as `Hasher::update` does, for memory that may end at the end of its mapping. `blake3_hash_many_avx2` uses a
+/// `vinsertf128` of 16 bytes at the end of a chunk, for which QEMU's emulation loads 32 bytes. If the memory behind the
+/// mapping is not mapped, that load would kill the process.
 fn update(hasher: &mut Hasher, bytes: &[u8]) {
     let (head, tail) = bytes.split_at(bytes.len().saturating_sub(TAIL));
     hasher.update(head);
@@ -360,8 +360,8 @@ fn update(hasher: &mut Hasher, bytes: &[u8]) {
     hasher.update(same);
 }
 
-/// Returns the hash of a stream of at least two groups, or of none, from the chaining values of its groups by their
-/// numbers.
+/// Returns the hash of a stream from the chaining values of its groups, with their numbers. The stream has no groups,
+/// or at least two.
 pub fn root(mut values: Vec<(usize, ChainingValue)>) -> Hash {
     values.sort_unstable_by_key(|(number, _)| *number);
     let values: Vec<ChainingValue> = values.into_iter().map(|(_, value)| value).collect();
@@ -372,8 +372,8 @@ pub fn root(mut values: Vec<(usize, ChainingValue)>) -> Hash {
     merge_subtrees_root(&merged(left), &merged(right), Mode::Hash)
 }
 
-/// Returns the number of groups in the left subtree, out of `groups`: the largest power of two that leaves some for the
-/// right one (`blake3::hazmat::left_subtree_len`).
+/// Returns the number of groups in the left subtree, out of `groups`: the largest power of two that leaves at least one
+/// for the right subtree (`blake3::hazmat::left_subtree_len`).
 fn left_half(groups: usize) -> usize {
     groups.next_power_of_two() / 2
 }
@@ -412,7 +412,7 @@ mod tests {
         9 * GROUP + 4097,
     ];
 
-    /// The hash is that of one thread, for every length, every cut of the memory and every number of threads.
+    /// The hash equals that of one thread, for every length, every cut of the memory and every number of threads.
     #[test]
     fn it_is_the_hash_that_one_thread_finds() {
         let all = bytes(9 * GROUP + 4097);
@@ -455,7 +455,7 @@ mod tests {
             let got = written(len as u64, vec![&mut memory], |out| out.put(&more));
             assert_eq!(got.unwrap_err().kind(), ErrorKind::StorageFull);
         }
-        // Fewer bytes are counted.
+        // If fewer bytes are written, the number is smaller.
         let mut memory = vec![0; 3 * GROUP];
         let got = written(3 << 20, vec![&mut memory], |out| out.put(&[1; 2 * GROUP]));
         assert_eq!(got.unwrap().1, 2 << 20);

@@ -1,8 +1,8 @@
-//! Whether systemd may be told to start `kexec.target`.
+//! Decision whether systemd may start `kexec.target`.
 //!
-//! From systemd 261 on, `systemctl kexec` loads a kernel itself and asks no kexec program. `kho-capture.service`
-//! notices such a kernel only after the services have stopped. So the generator makes systemd refuse the start
-//! beforehand, while something is kept and kho has loaded no kernel.
+//! Since systemd 261, `systemctl kexec` loads a kernel itself, without a kexec program. `kho-capture.service` notices
+//! such a kernel only after the services have stopped. So while something is kept and kho has loaded no kernel, the
+//! generator makes systemd refuse the start beforehand.
 
 use crate::armed;
 use crate::entries;
@@ -22,13 +22,13 @@ use std::process::{Command, Stdio};
 /// src/systemctl/systemctl-start-special.c).
 const LOADS_ITSELF: u32 = 261;
 
-/// Folder that systemd gives generators for what they make for the system (its first argument).
+/// Folder in which generators of the system put their files: the first argument that systemd gives them.
 pub const GENERATED: &str = "/run/systemd/generator";
 
 /// Name of the drop-in.
 const DROP_IN: &str = "kexec.target.d/50-kho.conf";
 
-/// Text of the drop-in. `systemctl status kexec.target`, which systemd's refusal names, shows the description.
+/// Text of the drop-in. The refusal of systemd names `systemctl status kexec.target`, which shows the description.
 const REFUSED: &str = "\
 # By kho-generator, while kho has loaded no kernel.
 [Unit]
@@ -36,19 +36,19 @@ Description=Reboot via kexec, refused by kho while something is kept: kho load -
 RefuseManualStart=yes
 ";
 
-/// True if a kernel that systemd loads by itself would end what is kept, against the administrator's choice.
+/// Whether a kernel that systemd loads itself would end the kept content, against the administrator's choice.
 pub fn to_be_refused(session: &Session) -> bool {
     would_lose(session) && running_version().is_some_and(loads_itself)
 }
 
-/// True if content would end with a kernel that kho did not load, against the administrator's choice.
+/// Whether a kernel that kho did not load would end the kept content, against the administrator's choice.
 pub fn would_lose(session: &Session) -> bool {
     let plain = matches!(armed::configured_choice(), Ok(OnFailure::Plain));
     !plain && !ours_is_loaded(session) && may_be_lost(session)
 }
 
-/// Makes systemd refuse or allow the start the next time that it reads its units: if `refused`, writes the drop-in to
-/// the generator's folder, otherwise nothing.
+/// Makes systemd refuse or allow the start when it next reads its units: if `refused`, writes the drop-in to the folder
+/// of the generator.
 ///
 /// # Errors
 ///
@@ -64,13 +64,13 @@ pub fn write(folder: &Path, refused: bool) -> std::io::Result<()> {
     std::fs::write(file, REFUSED)
 }
 
-/// Path of the drop-in in a generator's folder.
+/// Returns the path of the drop-in in a generator's folder.
 pub fn file(folder: &Path) -> PathBuf {
     folder.join(DROP_IN)
 }
 
-/// True if a kernel is armed, or the loaded image is kho's. Also true if kho cannot tell whose image is loaded: the
-/// capture then reports that.
+/// Whether a kernel is armed, or kho loaded the image. Also true if kho cannot tell who loaded it: the capture then
+/// reports that.
 fn ours_is_loaded(session: &Session) -> bool {
     if armed::armed(session).is_ok_and(|armed| armed.is_some()) {
         return KexecState::read(&session.root).is_ok_and(|state| state.loaded != Some(false));
@@ -81,17 +81,17 @@ fn ours_is_loaded(session: &Session) -> bool {
     }
 }
 
-/// True if a rule of keep.d names content, whether or not its path is there yet, or something is kept otherwise.
+/// Whether something is kept, or a rule of keep.d names content, even if its path does not exist yet.
 fn may_be_lost(session: &Session) -> bool {
     let ruled = match keepd::rules::read(&keepd::rules::dirs(session)) {
         Ok(rules) => rules.iter().any(|rule| rule.kind != Kind::Trace),
-        // A file that cannot be read may name anything.
+        // A file that cannot be read may name any content.
         Err(_) => true,
     };
     ruled || lost(session).is_some()
 }
 
-/// The version of systemd; `None` if systemctl cannot be asked.
+/// Returns the version of systemd; `None` if systemctl does not answer.
 fn running_version() -> Option<u32> {
     let output = Command::new("systemctl")
         .arg("--version")
@@ -100,16 +100,16 @@ fn running_version() -> Option<u32> {
     version(&String::from_utf8_lossy(&output.ok()?.stdout))
 }
 
-/// True if `systemctl kexec` of this version of systemd loads a kernel by itself.
+/// Whether `systemctl kexec` of this version of systemd loads a kernel itself.
 fn loads_itself(version: u32) -> bool {
     version >= LOADS_ITSELF
 }
 
-/// Warns while something is kept, nothing is loaded, and systemd would load a boot loader entry by itself.
+/// Warns if something is kept, no image is loaded, and systemd would load a boot loader entry itself.
 pub fn warn_of_boot_entry(session: &Session, out: Output) {
     let nothing_loaded =
         KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false));
-    // The command itself says who may read the list.
+    // If this user cannot read the list, the command reports that itself.
     if !nothing_loaded || session.state.keep().is_err() {
         return;
     }
@@ -138,7 +138,7 @@ fn boot_entry(root: &Root) -> Option<PathBuf> {
         .next()
 }
 
-/// Reads the version from the first line of `systemctl --version`: `systemd 262 (262-2)`, `systemd 263~rc1 (…)`.
+/// Parses the version in the first line of `systemctl --version`: `systemd 262 (262-2)`, `systemd 263~rc1 (…)`.
 fn version(text: &str) -> Option<u32> {
     let word = text.strip_prefix("systemd ")?.split_whitespace().next()?;
     let digits = word.find(|c: char| !c.is_ascii_digit());
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(boot_entry(&root), Some(unified));
         let entry = put("boot/loader/entries/6.12.conf");
         assert_eq!(boot_entry(&root), Some(entry));
-        // Somebody's own: systemd then looks nowhere else.
+        // If this folder exists, systemd looks in no other.
         std::fs::create_dir_all(root.path("run/boot-loader-entries")).unwrap();
         assert_eq!(boot_entry(&root), None);
         let own = put("run/boot-loader-entries/loader/entries/own.conf");

@@ -1,4 +1,4 @@
-//! khofs, through `/sys/fs/khofs`: the instances, and ending one.
+//! Access to khofs through `/sys/fs/khofs`: lists and ends instances.
 
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::output::bytes;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Folder of khofs.
+/// Folder of khofs in sysfs.
 const DIR: &str = "sys/fs/khofs";
 
 /// Start of the path of an instance's node in the state tree.
@@ -17,12 +17,12 @@ const NODE: &str = "/khofs/";
 #[derive(Debug, PartialEq, Eq)]
 pub struct Instance {
     name: String,
-    /// Other words of the instance's line.
+    /// Other `key=value` pairs of the instance's line.
     words: BTreeMap<String, String>,
 }
 
 impl Instance {
-    /// Reads a line `NAME key=value …`.
+    /// Parses a line `NAME key=value …`.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let name = words.next()?.to_owned();
@@ -38,12 +38,12 @@ impl Instance {
         word.flatten().unwrap_or(0)
     }
 
-    /// Returns the instance's node in the state tree.
+    /// Returns the path of the instance's node in the state tree.
     pub fn node(&self) -> String {
         format!("{NODE}{}", self.name)
     }
 
-    /// Whether `node` is that of this instance.
+    /// Whether `node` is the node of this instance.
     pub fn is_at(&self, node: &str) -> bool {
         node.strip_prefix(NODE) == Some(&self.name)
     }
@@ -87,7 +87,7 @@ impl Instance {
     }
 }
 
-/// Returns the node of the instance that `path` is part of; `None` if it is part of no instance.
+/// Returns the node of the instance that `path` belongs to; `None` if it belongs to no instance.
 pub fn instance_node(path: &str) -> Option<&str> {
     let name = path.strip_prefix(NODE)?.split('/').next()?;
     path.get(..NODE.len() + name.len())
@@ -97,7 +97,7 @@ pub fn instance_node(path: &str) -> Option<&str> {
 ///
 /// # Errors
 ///
-/// If the file of the instances cannot be read.
+/// If khofs is loaded and its list of instances cannot be read.
 pub fn instances(root: &Root) -> Result<Option<Vec<Instance>>, Fail> {
     let file = format!("{DIR}/status");
     if !root.exists(&file) {
@@ -110,14 +110,14 @@ pub fn instances(root: &Root) -> Result<Option<Vec<Instance>>, Fail> {
     Ok(Some(text.lines().filter_map(Instance::parse).collect()))
 }
 
-/// Returns the instances for scripts; null if khofs is not loaded.
+/// Returns the instances, for scripts; null if khofs is not loaded.
 pub fn json(instances: Option<&[Instance]>) -> Value {
     instances.map_or(Value::Null, |list| {
         list.iter().map(Instance::json).collect()
     })
 }
 
-/// Prints the instances for people, and `single`: the reason why their files are single pages, if they are.
+/// Prints the instances, for people. `single` is the reason why their files are in single pages, if they are.
 pub fn print(instances: Option<&[Instance]>, single: Option<&str>) {
     instances.into_iter().flatten().for_each(Instance::print);
     if let (Some([_, ..]), Some(why)) = (instances, single) {
@@ -125,12 +125,12 @@ pub fn print(instances: Option<&[Instance]>, single: Option<&str>) {
     }
 }
 
-/// Ends the instance whose node is `path`; false if `path` is no node of khofs.
+/// Ends the instance with the node `path`; false if `path` is not a node of khofs.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] with the kernel's error: as a rule, the instance is mounted. [`Status::NoSuchEntry`] if `path` is
-/// a part of an instance: without that part the rest would be lost.
+/// [`Status::Module`] with the kernel's error; usually the instance is mounted. [`Status::NoSuchEntry`] if `path` is a
+/// part of an instance: without that part, the other parts would be lost.
 pub fn release(root: &Root, path: &str) -> Result<bool, Fail> {
     let Some(name) = path.strip_prefix(NODE) else {
         return Ok(false);

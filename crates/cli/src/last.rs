@@ -1,5 +1,5 @@
-//! Record of the last capture, on the disk: after a capture that failed the machine starts from nothing, and a user who
-//! looks for kept content finds an ordinary boot.
+//! Record of the last capture, on disk. After a failed capture the machine boots without a handover, and a user who
+//! misses the kept content sees only an ordinary boot.
 
 use crate::exit::Fail;
 use crate::output;
@@ -10,7 +10,7 @@ use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 
-/// Folder of the record, below a [`Root`]. It outlives boots.
+/// Folder of the record, below a [`Root`]. It survives a boot.
 const DIR: &str = "var/lib/kho";
 const FILE: &str = "last-capture.json";
 
@@ -20,14 +20,14 @@ const LIMIT: u64 = 64 * 1024;
 /// Version of the record. A record of another version is ignored.
 const VERSION: u32 = 1;
 
-/// One attempt.
+/// An attempt at a capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Version of the record.
     version: u32,
     /// Time at which the capture ended, in nanoseconds since the epoch.
     pub time: u64,
-    /// Release of the kernel that was to start; `None` if nothing was armed or loaded.
+    /// Release of the kernel that was to start; `None` if no kernel was armed or loaded.
     pub release: Option<String>,
     /// Outcome of the capture.
     #[serde(flatten)]
@@ -51,7 +51,7 @@ pub enum Outcome {
         status: String,
         /// Reason of the failure.
         why: String,
-        /// Action that was taken instead.
+        /// Action that followed.
         then: String,
     },
 }
@@ -67,7 +67,7 @@ impl Attempt {
         }
     }
 
-    /// Makes an attempt that ends now and failed, with the action that was taken instead.
+    /// Makes an attempt that ends now with a failure. `then` is the action that followed.
     pub fn failed(release: Option<String>, fail: &Fail, then: &str) -> Self {
         let outcome = Outcome::Failed {
             status: fail.status.name().to_owned(),
@@ -77,7 +77,7 @@ impl Attempt {
         Self::now(release, outcome)
     }
 
-    /// Returns a line for people.
+    /// Returns the attempt as one line, for people.
     pub fn text(&self) -> String {
         let time = output::time(self.time);
         let release = self.release.as_deref().unwrap_or("no kernel");
@@ -92,11 +92,11 @@ impl Attempt {
         }
     }
 
-    /// Writes the record in place of the one before it, and waits until it is on the disk.
+    /// Replaces the record, and waits until it is on disk.
     ///
     /// # Errors
     ///
-    /// If the record cannot be written; the one before it is then unchanged.
+    /// If the record cannot be written. The old record is then unchanged.
     pub fn record(&self, root: &Root) -> std::io::Result<()> {
         let dir = root.path(DIR);
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;

@@ -1,10 +1,10 @@
-//! The `kho` command: carry memory and state across kexec.
+//! The `kho` command, which carries memory and state across kexec.
 //!
-//! The program is [`main`]; everything else is here so that tests, fuzzers and packages reach it. No stable interface.
+//! The program is [`main`]. The other items are public for tests, fuzzers and packages. The interface is not stable.
 
 #![warn(clippy::too_many_lines)]
 
-// First, for its macros.
+// The first module, because the others use its macros.
 #[macro_use]
 mod output;
 
@@ -51,9 +51,9 @@ use exit::{Fail, FailJson, Status};
 use output::Output;
 use std::process::ExitCode;
 
-/// Reads the arguments, runs the verb, and says how it went.
+/// Parses the arguments, runs the verb, and reports the result.
 pub fn main() -> ExitCode {
-    // kexec(8)'s own rules for its arguments differ from every other verb's, so nobody else reads them.
+    // kexec(8) has other rules for its arguments than the other verbs, so `kho kexec` parses its own.
     if let Some(status) = cmd::kexec::called(std::env::args_os()) {
         return status;
     }
@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
                 err.kind(),
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
             );
-            // Whoever asked for JSON gets JSON, also when the rest could not be understood.
+            // With --json the error is JSON too, even if the other arguments could not be parsed.
             if !asked && std::env::args_os().any(|arg| arg == "--json") {
                 let text = err.render().to_string();
                 let what = text
@@ -82,7 +82,7 @@ pub fn main() -> ExitCode {
                 );
                 return ExitCode::from(fail.status.code());
             }
-            // Printing can fail only when nobody listens.
+            // If the reader has closed the output, no other place is left for the message.
             let _ = err.print();
             return if asked {
                 ExitCode::SUCCESS

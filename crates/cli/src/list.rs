@@ -1,4 +1,5 @@
-//! The keep list: what arrived, minus what was removed, plus what was added in this boot.
+//! The keep list: the entries that arrived, without those that were removed, and the entries that were added in this
+//! boot.
 
 use crate::arrived::Arrived;
 use crate::shown;
@@ -7,20 +8,20 @@ use kho::abi::LeaveOut;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// One entry of the list, and the source from which the next load takes its content.
+/// An entry of the list, with the source from which the next load takes its content.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Name of the blob.
     pub label: String,
-    /// Path it belongs to; `None` for a raw blob.
+    /// Path of the content; `None` for a raw blob.
     pub path: Option<PathBuf>,
-    /// Parts of the path that are left out whenever it is read.
+    /// Parts of the path that every reading leaves out.
     pub leave_out: LeaveOut,
     /// Source of the content.
     pub source: Source,
 }
 
-/// Source from which the next load takes an entry's content.
+/// Source from which the next load takes the content of an entry.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The file system, read at load time.
@@ -34,32 +35,32 @@ pub enum Source {
         /// Time at which the bytes were taken, in nanoseconds since the epoch.
         taken: u64,
     },
-    /// The bytes that arrived. The next tree names them at the place where they are.
+    /// The bytes that arrived. They stay in place, and the next tree names their address.
     Arrived {
         /// Index among the arrived blobs.
         index: usize,
     },
 }
 
-/// An entry for people and scripts.
+/// An entry, for people and scripts.
 #[derive(Clone, Debug, Serialize)]
 pub struct EntryJson {
     /// Name of the blob.
     pub name: String,
     /// `files` or `raw`.
     pub kind: &'static str,
-    /// Path it belongs to, as [`shown::path`] writes it.
+    /// Path of the content, in the form of [`shown::path`].
     pub path: Option<String>,
     /// Source from which the next load takes the content.
     pub from: String,
 }
 
 impl Entry {
-    /// Returns the entry for people and scripts.
+    /// Returns the entry in its form for people and scripts.
     pub fn json(&self) -> EntryJson {
         let from = match (&self.source, &self.path) {
             (Source::Path, Some(path)) => shown::path(path),
-            (Source::Path, None) => String::new(), // not built: a path source has a path
+            (Source::Path, None) => String::new(), // unreachable: a path source has a path
             (Source::Taken { size, .. }, _) => {
                 format!("standard input, {}", crate::output::bytes(*size))
             }
@@ -78,7 +79,7 @@ impl Entry {
     }
 }
 
-/// Returns the list as the next load sees it: arrived entries in their order, then those of this boot.
+/// Returns the list for the next load: arrived entries in their order, then those of this boot.
 pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Vec<Entry> {
     let mut list: Vec<Entry> = Vec::new();
     for (index, blob) in arrived

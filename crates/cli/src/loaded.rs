@@ -1,4 +1,4 @@
-//! The loaded image: its owner, and the way to unload it.
+//! The loaded image: who loaded it, and how it is unloaded.
 
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::module;
@@ -9,11 +9,12 @@ use kho_kexec::sys::facts::security::Lockdown as KernelLockdown;
 use kho_kexec::sys::loaded::{self, Identity};
 use kho_kexec::sys::syscalls::CallError;
 
-/// Returns the record of kho's load, if the loaded image is still the image of that load.
+/// Returns the record of kho's load if its image is still the loaded one.
 ///
 /// # Errors
 ///
-/// [`Status::NothingLoaded`], [`Status::NotOurs`], [`Status::CannotTell`].
+/// [`Status::NothingLoaded`] if no image is loaded, [`Status::NotOurs`] if another tool loaded it,
+/// [`Status::CannotTell`] if kho cannot tell who loaded it.
 pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
     if KexecState::read(&session.root)
         .or_status(Status::Failed)?
@@ -40,7 +41,7 @@ pub fn require_ours(session: &Session) -> Result<LoadedFile, Fail> {
     }
 }
 
-/// Makes the failure for a loaded image of which kho cannot tell who loaded it.
+/// Makes the failure for an image of which kho cannot tell who loaded it.
 fn cannot_tell(why: &str) -> Fail {
     Fail::new(
         Status::CannotTell,
@@ -51,21 +52,21 @@ fn cannot_tell(why: &str) -> Fail {
     )
 }
 
-/// Refuses to load if `kho exec` could not tell later who loaded the image: `kho exec` would not start it.
+/// Refuses a load after which `kho exec` could not tell who loaded the image, and so would not start it.
 ///
 /// # Errors
 ///
-/// [`Status::CannotTell`].
+/// [`Status::CannotTell`] if that is so.
 pub fn require_can_tell(session: &Session) -> Result<(), Fail> {
     loaded::can_tell(&session.root).map_err(|why| cannot_tell(&why))
 }
 
-/// Refuses a start if drivers are not frozen as they were for the load. Not even `--stale-ok` starts such an image: the
-/// memory that it keeps in place may have another owner by now.
+/// Refuses to start an image if drivers are not frozen as they were for its load, or if the module was loaded since.
+/// Not even `--stale-ok` allows it: the memory that the image keeps in place may have another owner by now.
 ///
 /// # Errors
 ///
-/// [`Status::Stale`].
+/// [`Status::Stale`] in these cases.
 pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let now = module::generation(&session.root)?;
     let what = if now != record.kernel_generation {
@@ -78,11 +79,11 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
     Err(Fail::new(Status::Stale, what).fix("kho load again"))
 }
 
-/// Unloads the loaded image, and forgets its record.
+/// Unloads the loaded image and removes its record.
 ///
 /// # Errors
 ///
-/// As [`call_fail`]; nothing has changed then. Also if the record cannot be removed, after the image was unloaded.
+/// The error of [`call_fail`]; nothing has changed then. If the record cannot be removed after the image was unloaded.
 pub fn unload(session: &Session) -> Result<(), Fail> {
     session
         .kernel
@@ -91,8 +92,8 @@ pub fn unload(session: &Session) -> Result<(), Fail> {
     session.state.clear_loaded()
 }
 
-/// Unloads the loaded image because of `fail`, and returns `fail`. If the unload fails too, `fail` says so: the image
-/// may start then.
+/// Unloads the loaded image after the failure `fail`, and returns `fail`. If the unload fails too, adds that to `fail`,
+/// because the image may then start.
 pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
     if let Err(err) = session.kernel.kexec_unload() {
         fail.what.push_str(&format!(
@@ -103,9 +104,9 @@ pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
     fail
 }
 
-/// Makes the failure for a refused system call, with the reason if this system shows one.
+/// Makes the failure for a refused system call, with the reason if the system shows one.
 pub fn call_fail(err: &CallError, session: &Session) -> Fail {
-    /// `EPERM` and `EACCES` of errno(3).
+    /// `EPERM` and `EACCES` in errno(3).
     const REFUSED: [i32; 2] = [1, 13];
     if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
         let switched_off = KexecState::read(&session.root)

@@ -1,16 +1,16 @@
-//! A map of physical memory, drawn with characters.
+//! Drawing of a map of physical memory with characters.
 
 use kho::{PhysAddr, PhysRange, RangeSet};
 use std::fmt::Write;
 
-/// Use of a range of memory, in rising order of precedence: a cell that several ranges share shows the last one.
+/// Use of a range of memory, in ascending precedence: a cell that several ranges share shows the last use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Ordinary memory.
     Ram,
     /// The scratch region.
     Scratch,
-    /// Reserved although no content there is handed over.
+    /// Reserved without content that is handed over.
     Slack,
     /// Handed over in place.
     InPlace,
@@ -67,14 +67,14 @@ impl Kind {
     }
 }
 
-/// Draws `parts` over the memory in `ram`, in at most `rows` rows of `width` cells. Holes of a row's size
-/// or more are left out; within a row, what is not RAM is blank.
+/// Draws `parts` over the memory in `ram`, in at most `rows` rows of `width` cells. Leaves out holes of at least the
+/// size of a row. Within a row, cells without RAM are blank.
 pub fn draw(ram: &RangeSet, parts: &[(PhysRange, Kind)], rows: usize, width: usize) -> String {
     let (rows, width) = (rows.max(1) as u64, width.max(1) as u64);
     let Some(span) = ram.span() else {
         return String::new();
     };
-    // A power of two from a page up, so that rows begin at round addresses.
+    // A cell is a power of two of at least a page, so that rows begin at round addresses.
     let mut cell = kho::PAGE_SIZE;
     while occupied_rows(ram, cell, width) > rows {
         match cell.checked_mul(2) {

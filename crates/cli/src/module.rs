@@ -1,7 +1,7 @@
-//! kho.ko, through `/sys/kernel/kho`.
+//! Access to kho.ko through `/sys/kernel/kho`.
 //!
-//! Without the module, this kernel has no kernel's part of its own. A part that arrived is then named again as it is,
-//! so that a hop through a kernel without the module loses nothing.
+//! Without the module, this kernel has no kernel's part of its own. The tree of the load then names the part that
+//! arrived unchanged, so that a hop through a kernel without the module loses nothing.
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -19,7 +19,7 @@ use std::path::Path;
 /// Folder of the module.
 const DIR: &str = "sys/kernel/kho";
 
-/// `compatible` of the kernel's part. Tests build a command of the next contract, which knows no other one.
+/// `compatible` of the kernel's part. Tests also build a command that knows only the next version of the contract.
 const CONTRACT: &str = if cfg!(feature = "next-contract") {
     "kho-kernel-v2"
 } else {
@@ -29,9 +29,9 @@ const CONTRACT: &str = if cfg!(feature = "next-contract") {
 /// Kernel's part that the next load hands over.
 #[derive(Debug)]
 pub struct OutgoingPart {
-    /// The part.
+    /// The kernel's part.
     pub kernel: KernelPart,
-    /// Whether the part arrived and is named again. It has no active phase then.
+    /// Whether the part arrived and is passed on unchanged. It then has no active phase.
     pub carried_on: bool,
 }
 
@@ -66,7 +66,7 @@ pub fn is_active(root: &Root) -> Result<bool, Fail> {
     Ok(present(root) && attribute(root, "active")? == "1")
 }
 
-/// Generation of the active phase; 0 without the module or outside of it.
+/// Returns the generation of the active phase; 0 without the module or outside of the phase.
 ///
 /// # Errors
 ///
@@ -85,7 +85,7 @@ pub fn generation(root: &Root) -> Result<u64, Fail> {
     })
 }
 
-/// Returns the lines `name: value` of the module's status; none without the module.
+/// Returns the lines `name: value` of the module's status; empty without the module.
 ///
 /// # Errors
 ///
@@ -102,20 +102,20 @@ pub fn facts(root: &Root) -> Result<BTreeMap<String, String>, Fail> {
     Ok(text.lines().filter_map(line).collect())
 }
 
-/// A node that arrived and has memory that no consumer claimed.
+/// A node that arrived, with memory that no consumer claimed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unclaimed {
     /// Path of the node.
     pub node: String,
     /// Number of bytes that no consumer claimed.
     pub bytes: u64,
-    /// Producer that has the memory and may hand it on as it is: only that producer can release it. `None` if no
-    /// producer has it.
+    /// Producer that holds the memory and may hand it on unchanged: only this producer can release it. `None` if no
+    /// producer holds it.
     pub producer: Option<String>,
 }
 
 impl Unclaimed {
-    /// Reads a line `PATH BYTES`, or `PATH BYTES PRODUCER`.
+    /// Parses a line `PATH BYTES`, or `PATH BYTES PRODUCER`.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let (node, bytes) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
@@ -126,7 +126,7 @@ impl Unclaimed {
         })
     }
 
-    /// Whether it is the node at `path` or below it; every node is below `all`.
+    /// Whether the node is at `path` or below it. Every node is below `all`.
     fn is_below(&self, path: &str) -> bool {
         path == "all"
             || self
@@ -145,7 +145,7 @@ pub fn unclaimed(root: &Root) -> Result<Vec<Unclaimed>, Fail> {
     if !present(root) {
         return Ok(Vec::new());
     }
-    // A line for each node of two trees: never longer than they are.
+    // The file has one line for each node of two trees, so it is never longer than both trees.
     let text = root
         .text(&format!("{DIR}/release"), 2 * MAX_SIZE as u64)
         .or_status(Status::NotPermitted)
@@ -153,13 +153,13 @@ pub fn unclaimed(root: &Root) -> Result<Vec<Unclaimed>, Fail> {
     Ok(text.lines().filter_map(Unclaimed::parse).collect())
 }
 
-/// Refuses to release memory that a producer has, before anything changes.
+/// Refuses to release memory that a producer holds, before anything changes.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] if a producer has memory at `path` or below it; if the module is loaded and does not answer.
+/// [`Status::Module`] if a producer holds memory at `path` or below it. If the module is loaded and does not answer.
 pub fn require_nobodys(root: &Root, path: &str) -> Result<(), Fail> {
-    /// Number of nodes that the message names.
+    /// Largest number of nodes that the message names.
     const FEW: usize = 8;
     let nodes = unclaimed(root)?;
     let held = nodes.iter().filter(|node| node.is_below(path));
@@ -200,16 +200,16 @@ pub fn require_nobodys(root: &Root, path: &str) -> Result<(), Fail> {
     .fix(fix))
 }
 
-/// Writes to one of the module's files.
+/// Writes to a file of the module.
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, [`Status::Module`] with the kernel's error.
+/// [`Status::Unsupported`] without the module; [`Status::Module`] with the kernel's error.
 pub fn write(root: &Root, name: &str, text: &str) -> Result<(), Fail> {
     try_write(root, name, text)?.map_err(|err| refused(root, name, text, &err))
 }
 
-/// As [`write`], but returns the kernel's error.
+/// Writes as [`write`] does, but returns the kernel's error.
 fn try_write(root: &Root, name: &str, text: &str) -> Result<std::io::Result<()>, Fail> {
     if !present(root) {
         return Err(Fail::new(
@@ -233,7 +233,7 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
         )
         .root("");
     }
-    // Whose fault it was only the module knows.
+    // Only the module knows which producer failed.
     let whose = match (name, text) {
         ("active", "1") => facts(root)
             .ok()
@@ -248,25 +248,25 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
     .fix("the kernel log (dmesg) says which producer or range it was")
 }
 
-/// Guard of the active phase during a load: when it is dropped it leaves the phase, unless the machine was in it before
-/// or the load succeeded.
+/// Guard of the active phase during a load. Its drop ends the phase, unless the phase began before the load or the load
+/// succeeded.
 pub struct Entered<'r> {
     root: &'r Root,
     out: Output,
-    /// Whether the phase is ours to leave: a `kho load` entered it, and not root by hand.
+    /// Whether kho may end the phase: a `kho load` began it, not the administrator.
     ours: bool,
     armed: bool,
-    /// Kernel's part that is handed over; `None` without the module, or if there is nothing to hand over.
+    /// Kernel's part that is handed over; `None` without the module, or if drivers hand over nothing.
     pub part: Option<OutgoingPart>,
 }
 
 impl<'r> Entered<'r> {
-    /// Enters the active phase, unless the machine is in it or there is nothing to hand over. `ours`: generation of a
-    /// phase that an earlier load entered, 0 if none did.
+    /// Begins the active phase, unless it has begun or drivers hand over nothing. `ours` is the generation of a phase
+    /// that an earlier load began, 0 if none did.
     ///
     /// # Errors
     ///
-    /// [`Status::Module`] if a producer fails, or if there is something to hand over and `activate` is false.
+    /// [`Status::Module`] if a producer fails, or if drivers would hand something over and `activate` is false.
     pub fn enter(root: &'r Root, activate: bool, ours: u64, out: Output) -> Result<Self, Fail> {
         let mut entered = Self {
             root,
@@ -299,12 +299,12 @@ impl<'r> Entered<'r> {
         Ok(entered)
     }
 
-    /// Notes that the image of an earlier load is gone: a failure from here on leaves the phase that it was for.
+    /// Notes that the image of an earlier load is gone. A failure after this call ends the phase of that image.
     pub fn unloaded(&mut self) {
         self.armed = self.ours;
     }
 
-    /// Whether forgetting the load leaves the phase.
+    /// Whether forgetting the load ends the phase.
     pub fn ours(&self) -> bool {
         self.ours
     }
@@ -318,7 +318,7 @@ impl<'r> Entered<'r> {
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         if self.armed {
-            // The load failed, and says why.
+            // The failure of the load is reported elsewhere.
             if let Err(fail) = write(self.root, "active", "0") {
                 self.out.warn(&format!(
                     "drivers stay frozen until kho abort: {}",
@@ -329,12 +329,12 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Returns the part that a load would hand over, with nothing changed: the frozen one, or the one that arrived and is
-/// named again.
+/// Returns the part that a load would hand over, without changing anything: the frozen part, or the part that arrived
+/// and is passed on.
 ///
 /// # Errors
 ///
-/// [`Status::Module`] if the module wrote a part that is not valid.
+/// [`Status::Module`] if the module wrote an invalid part.
 pub fn outgoing_part(
     session: &Session,
     arrived: Option<&Arrived>,
@@ -346,8 +346,8 @@ pub fn outgoing_part(
     part_to_carry_on(session, arrived, out)
 }
 
-/// Returns the part that arrived, if there is no module to take care of it. A part that cannot be trusted is not handed
-/// on, with a warning: the module would reject it too.
+/// Returns the part that arrived, if no module is loaded to use it. Warns of a part that cannot be trusted, and does
+/// not pass it on: the module would reject it too.
 ///
 /// # Errors
 ///
@@ -372,8 +372,8 @@ pub fn part_to_carry_on(
     }
 }
 
-/// Returns the part that arrived, or the reason why it is not trusted; `None` if no part arrived, or if the module
-/// takes care of it.
+/// Returns the part that arrived, or the reason why it is not trusted; `None` if no part arrived, or if the module is
+/// loaded and uses it.
 ///
 /// # Errors
 ///
@@ -414,7 +414,7 @@ pub fn arrived_part(
     ))
 }
 
-/// Whether drivers of this kernel would hand something over.
+/// Whether drivers of this kernel would hand over anything.
 ///
 /// # Errors
 ///
@@ -449,21 +449,21 @@ fn read(root: &Root) -> Result<OutgoingPart, Fail> {
     })
 }
 
-/// Tells the module the place of the next kernel, so that the memory that drivers allocate from now on lies elsewhere.
-/// After a handover the module knows that place.
+/// Tells the module the scratch region, so that drivers allocate memory outside of it from now on. After a handover the
+/// module knows the region.
 pub fn tell_scratch(root: &Root, scratch: PhysRange) {
     if present(root) {
         let text = format!("{:#x} {:#x}", scratch.start().get(), scratch.len());
-        // Without it the next load may refuse a driver's page, and says so.
+        // If the write fails, the next load may refuse a page of a driver, with a message.
         let _ = write(root, "scratch", &text);
     }
 }
 
-/// Refuses to keep memory in place for a next kernel that has no module, with which drivers could take it over.
+/// Refuses to keep memory in place if the next kernel has no module: only with it can drivers claim that memory.
 ///
 /// # Errors
 ///
-/// [`Status::NoModule`].
+/// [`Status::NoModule`] if the module is not installed for that kernel.
 pub fn require_in_next(
     root: &Root,
     part: &OutgoingPart,
@@ -480,7 +480,7 @@ pub fn require_in_next(
     )
 }
 
-/// As [`require_in_next`], but before drivers are frozen, when it is not known yet how much they keep.
+/// Checks as [`require_in_next`] does, but before drivers are frozen, when the size of their memory is not known.
 ///
 /// # Errors
 ///
@@ -491,7 +491,7 @@ pub fn require_for_drivers(root: &Root, release: Option<&str>) -> Result<(), Fai
     }
     let facts = facts(root)?;
     let count = |name: &str| facts.get(name).map_or("0", String::as_str);
-    // khofs is a producer as soon as it is loaded, and without instances has nothing to keep.
+    // khofs is a producer as soon as it is loaded. Without instances it keeps nothing.
     let empty = khofs::instances(root)?.is_some_and(|instances| instances.is_empty());
     if empty && count("producers") == "1" && count("untouched-nodes") == "0" {
         return Ok(());
@@ -522,8 +522,8 @@ fn require_installed(root: &Root, drivers: &str, release: Option<&str>) -> Resul
     .fix(fix))
 }
 
-/// Whether the kernel of this release has a kho.ko to load: whether the release's folder holds the module, compressed
-/// or not, where packages, dkms and `make modules_install` put what does not come with the kernel.
+/// Whether kho.ko is installed for the kernel of this release: whether the release's folder holds the module,
+/// compressed or not, where packages, dkms and `make modules_install` put modules that do not come with the kernel.
 pub fn installed_for(root: &Root, release: Option<&str>) -> bool {
     release.is_some_and(|release| installed(root, &format!("lib/modules/{release}")))
 }
@@ -553,8 +553,8 @@ fn installed(root: &Root, dir: &str) -> bool {
 ///
 /// # Errors
 ///
-/// [`Status::NoSuchEntry`] if there is no such node, [`Status::Module`] if none of its memory is left; and as
-/// [`write`].
+/// [`Status::NoSuchEntry`] if there is no such node, [`Status::Module`] if none of its memory is left, and the errors
+/// of [`write`].
 pub fn release(root: &Root, node: &str) -> Result<(), Fail> {
     debug_assert!(node.len() as u64 <= ATTRIBUTE_LIMIT);
     try_write(root, "release", node)?.map_err(|err| release_refused(root, node, &err))
@@ -601,7 +601,7 @@ mod tests {
             let fail = release_refused(&root, "/a/b", &err);
             (fail.status, fail.to_string())
         };
-        // ENOENT, EBUSY, EACCES, ENOMEM.
+        // The numbers of ENOENT, EBUSY, EACCES and ENOMEM.
         let (status, text) = said(2);
         assert_eq!(status, Status::NoSuchEntry);
         assert_eq!(text, "no node /a/b arrived");
@@ -618,7 +618,7 @@ mod tests {
             text.contains("/a/b to ") && text.contains("memory"),
             "{text}"
         );
-        // Without the module it is none of these.
+        // Without the module the status is a different one.
         assert_eq!(
             release(&root, "/a/b").unwrap_err().status,
             Status::Unsupported
@@ -629,7 +629,7 @@ mod tests {
     fn what_a_producer_has_is_not_released_with_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::at(dir.path());
-        // Without the module the write says why.
+        // Without the module this check passes, and the write reports the error.
         require_nobodys(&root, "all").unwrap();
         let folder = dir.path().join(DIR);
         fs::create_dir_all(&folder).unwrap();
@@ -669,7 +669,7 @@ mod tests {
         assert!(said("/khofs/db").contains("khofs has /khofs/db,"));
         assert!(said("/test").contains("test has /test, /test/area,"));
         assert!(said("/test/area").contains("unload that driver"));
-        // What nobody has is left, and in the active phase stays.
+        // Memory that no producer holds can be released, but not in the active phase.
         let err = std::io::Error::from_raw_os_error(16);
         let fail = release_refused(&root, "/ring", &err);
         assert!(fail.to_string().contains("kho abort"), "{fail}");
@@ -696,7 +696,7 @@ mod tests {
             require_installed(&root, "want to keep memory in place", Some("6.12")).unwrap();
             fs::remove_file(&file).unwrap();
         }
-        // Neither another module, nor another kernel's, nor one that the image does not name.
+        // Another module, an object file, the module of another kernel, and an image without a release.
         for place in ["updates/dkms/khofs.ko", "updates/kho.kobj"] {
             fs::write(kernel.join(place), "").unwrap();
         }

@@ -1,5 +1,4 @@
-//! Mounts that the kept content lies on: those that are mounted, those that an administrator wants, and the units that
-//! systemd makes of them.
+//! Mounts that the kept content lies on: the existing mounts, those in fstab, and the units that systemd makes of them.
 
 use crate::state::escape_path;
 use std::collections::BTreeSet;
@@ -7,39 +6,39 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// A file system that is mounted (proc(5), `/proc/PID/mountinfo`).
+/// A mounted file system (proc(5), `/proc/PID/mountinfo`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     /// Mount point.
     pub at: PathBuf,
-    /// Type, source, and the directory of that file system that is at the mount point. Unlike the device number, these
-    /// stay the same if the file system is unmounted and mounted again.
+    /// Type, source, and the directory of that file system that is mounted. Unlike the device number, these stay the
+    /// same if the file system is unmounted and mounted again.
     pub what: OsString,
 }
 
-/// A mount that an administrator wants (fstab(5)).
+/// A mount that the administrator configured (fstab(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Mount point.
     pub at: PathBuf,
-    /// Device, directory or name that is mounted.
+    /// Device, directory or name to mount.
     source: OsString,
     /// Type of file system.
     kind: OsString,
-    /// Options, as the file has them.
+    /// Options, in the form of the file.
     options: OsString,
 }
 
 impl Mounted {
-    /// Whether the files are in memory, and end with the kernel.
+    /// Whether the files are in memory and end with the kernel.
     pub fn is_memory(&self) -> bool {
         let kind = self.what.as_bytes().split(|byte| *byte == b' ').next();
         matches!(kind, Some(b"tmpfs" | b"ramfs"))
     }
 }
 
-/// Types of file systems that need a network, as systemd lists them (`fstype_is_network`,
-/// `src/basic/mountpoint-util.c`, 252 to 257), with or without `fuse.` before them.
+/// Types of file systems that need a network, from systemd's list (`fstype_is_network`, `src/basic/mountpoint-util.c`,
+/// 252 to 257). A prefix of `fuse.` makes no difference.
 const NETWORK: [&str; 20] = [
     "afs",
     "ceph",
@@ -63,13 +62,13 @@ const NETWORK: [&str; 20] = [
     "s3fs",
 ];
 
-/// Reads `/proc/self/mountinfo`. Lines that are not of its form are skipped.
+/// Parses `/proc/self/mountinfo`. Skips lines in another format.
 pub fn mounted(text: &[u8]) -> Vec<Mounted> {
     let line = |line: &[u8]| {
         let mut fields = line.split(|b| *b == b' ');
         let root = fields.nth(3)?;
         let at = fields.next()?;
-        // Any number of optional fields, then a hyphen.
+        // The optional fields end with a hyphen.
         let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
         let (kind, source) = (fields.next()?, fields.next()?);
         Some(Mounted {
@@ -80,7 +79,7 @@ pub fn mounted(text: &[u8]) -> Vec<Mounted> {
     text.split(|b| *b == b'\n').filter_map(line).collect()
 }
 
-/// Reads `/etc/fstab`. Lines without a mount point (swap) and comments are skipped.
+/// Parses `/etc/fstab`. Skips comments and lines without a mount point (swap).
 pub fn wanted(text: &[u8]) -> Vec<Wanted> {
     let line = |line: &[u8]| {
         let mut fields = line
@@ -123,13 +122,13 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Returns the mount that holds a path: of the mounts nearest to it, the one that was mounted last.
+/// Returns the mount that holds a path: of all mounts at the nearest mount point, the one that was mounted last.
 pub fn holder<'a>(path: &Path, mounted: &'a [Mounted]) -> Option<&'a Mounted> {
     let above = mounted.iter().filter(|mount| path.starts_with(&mount.at));
     above.max_by_key(|mount| mount.at.components().count())
 }
 
-/// Returns the mounts below a path, the last one at each place.
+/// Returns the mounts below a path: at each mount point, the one that was mounted last.
 pub fn below<'a>(path: &Path, mounted: &'a [Mounted]) -> Vec<&'a Mounted> {
     let inside = |at: &Path| at.starts_with(path) && at != path;
     mounted
@@ -143,7 +142,7 @@ pub fn below<'a>(path: &Path, mounted: &'a [Mounted]) -> Vec<&'a Mounted> {
         .collect()
 }
 
-/// Whether the mount needs a network: by its type, an option, or because its source lies on one that does.
+/// Whether the mount needs a network: because of its type or an option, or because its source lies on such a mount.
 fn needs_network(wanted: &Wanted, all: &[Wanted]) -> bool {
     let by_itself = |wanted: &Wanted| {
         let kind = wanted.kind.as_bytes();
@@ -161,9 +160,9 @@ fn needs_network(wanted: &Wanted, all: &[Wanted]) -> bool {
                 .any(|other| by_itself(other) && source.starts_with(&other.at)))
 }
 
-/// Returns the names of the mount units that these paths need: on the way to each path, and below it. Units that do not
-/// exist are named too: an order after such a unit has no effect. A mount that needs a network is left out, since
-/// systemd mounts it after the time at which kept content must be back.
+/// Returns the names of the mount units that these paths need: for each mount point on the way to a path, and below it.
+/// Some of the units may not exist; an order after such a unit has no effect. Leaves out mounts that need a network:
+/// systemd mounts them after the time at which kept content must be restored.
 pub fn units<'a>(
     paths: impl IntoIterator<Item = &'a Path>,
     wanted: &[Wanted],
@@ -190,16 +189,16 @@ pub fn units<'a>(
         .collect()
 }
 
-/// A mount that systemd knows of and that is not mounted.
+/// A mount that systemd knows and that is not mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Mount point.
     pub at: PathBuf,
-    /// Whether a unit asks for it at boot. Otherwise it is mounted when a unit or a user asks for it (`noauto`).
+    /// Whether a unit mounts it at boot. Otherwise it is mounted when a unit or a user asks for it (`noauto`).
     at_boot: bool,
 }
 
-/// Reads the output of `systemctl show --property=` with [`SHOWN`] about mount units.
+/// Parses the output of `systemctl show --property=` with [`SHOWN`] for mount units.
 pub fn missing(text: &str) -> Vec<Missing> {
     let unit = |block: &str| {
         let value = |name: &str| {
@@ -208,7 +207,7 @@ pub fn missing(text: &str) -> Vec<Missing> {
         };
         let known = value("LoadState") == Some("loaded");
         let active = value("ActiveState") == Some("active");
-        // systemd looked, and a condition of the unit's own says that there is nothing to mount.
+        // systemd checked a condition of the unit, and the condition says that nothing is to be mounted.
         let not_wanted = value("ConditionResult") == Some("no")
             && value("ConditionTimestampMonotonic").is_some_and(|time| time != "0");
         let asked = ["WantedBy", "RequiredBy"].map(|name| value(name).unwrap_or_default());
@@ -225,7 +224,7 @@ pub const SHOWN: &str =
     "Where,LoadState,ActiveState,WantedBy,RequiredBy,ConditionResult,ConditionTimestampMonotonic";
 
 impl Missing {
-    /// Whether content that is written to this path now would lie at the wrong place: beneath a mount that comes later.
+    /// Whether content that is written to this path now would end up under a mount that comes later.
     pub fn concerns(&self, path: &Path) -> bool {
         path.starts_with(&self.at) || (self.at_boot && self.at.starts_with(path))
     }

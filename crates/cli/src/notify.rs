@@ -1,4 +1,5 @@
-//! Time from systemd (sd_notify(3), `EXTEND_TIMEOUT_USEC=`). A process that systemd did not start asks for none.
+//! Requests to systemd for more time (sd_notify(3), `EXTEND_TIMEOUT_USEC=`). Without systemd as its parent, a process
+//! sends none.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::os::unix::net::UnixDatagram;
@@ -7,13 +8,13 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Interval at which the process checks whether it makes progress.
+/// Interval at which the process checks its own progress.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Time that each message asks for: the next message has to come within it.
+/// Time that each message asks for. The next message must come within it.
 const GRANT: Duration = Duration::from_secs(60);
 
-/// Asks for so much time from now on.
+/// Asks systemd for this much time from now on.
 pub fn extend(time: Duration) {
     if let Some(socket) = socket() {
         ask(&socket, time);
@@ -28,22 +29,22 @@ fn ask(socket: &Path, time: Duration) {
     let text = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
     let sent = UnixDatagram::unbound().and_then(|from| from.send_to(text.as_bytes(), socket));
     if let Err(err) = sent {
-        // Then it has to do with what there is.
+        // The process goes on, within the time that the unit has.
         eprintln!("<4>kho: {}: {err}", socket.display());
     }
 }
 
-/// Asks for more time as long as this process makes progress: as long as it reads, or needs the CPU, also inside of a
-/// system call. A process that hangs asks for none, and the unit's timeout ends it.
+/// Asks for more time as long as this process makes progress: it reads, or uses the CPU, also inside a system call. A
+/// process that hangs sends no request, and the unit's timeout ends it.
 #[derive(Debug)]
 pub struct WhileWorking {
-    /// Sender that ends the thread when it is dropped.
+    /// Sender whose drop ends the thread.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl WhileWorking {
-    /// Starts to ask, until the value is dropped. `None` if systemd does not listen.
+    /// Starts the requests, which end when the value is dropped. `None` if systemd did not set a socket.
     pub fn start() -> Option<Self> {
         Self::telling(socket()?, PERIOD)
     }
@@ -74,15 +75,15 @@ impl Drop for WhileWorking {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say any more, whichever way it ended.
+            // The result of the thread is not used, not even after a panic.
             let _ = thread.join();
         }
     }
 }
 
-/// Work that this process has done.
+/// Amount of work that this process has done.
 struct Work {
-    /// CPU time of all threads, in system calls too.
+    /// CPU time of all threads, including system calls.
     cpu: Duration,
     /// Number of bytes that the process read.
     read: u64,
@@ -91,7 +92,7 @@ struct Work {
 impl Work {
     fn now() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        // Without CONFIG_TASK_IO_ACCOUNTING the CPU has to tell.
+        // Without CONFIG_TASK_IO_ACCOUNTING only the CPU time shows progress.
         let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         Self {
             cpu: Duration::new(
@@ -105,7 +106,7 @@ impl Work {
         }
     }
 
-    /// Whether the process has done more than this measurement itself takes.
+    /// Whether the process has done more work than this measurement takes.
     fn went_on_since(&self, before: &Self, period: Duration) -> bool {
         self.cpu.saturating_sub(before.cpu) > period / 100
             || self.read.saturating_sub(before.read) > 4096
@@ -125,7 +126,7 @@ mod tests {
         let asking = WhileWorking::telling(socket, Duration::from_millis(20)).unwrap();
         for _ in 0..3 {
             heard.set_nonblocking(true).unwrap();
-            // Work, until that was told.
+            // Works until a message arrives.
             let len = loop {
                 match heard.recv(&mut text) {
                     Ok(len) => break len,

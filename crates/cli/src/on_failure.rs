@@ -1,5 +1,5 @@
-//! Values of `kho load --arm --on-failure`: an argument, and part of a record. The manual pages and the fuzz targets
-//! compile this file too.
+//! Values of `kho load --arm --on-failure`, which is an argument and part of a record. The manual pages and the fuzz
+//! targets compile this file too.
 
 use serde::{Deserialize, Serialize};
 

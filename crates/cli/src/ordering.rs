@@ -1,8 +1,9 @@
-//! Facts that kho's generator tells systemd (systemd.generator(7)): the order of kho's units after the mounts that the
-//! kept content lies on, and whether `kexec.target` may be started.
+//! Output of kho's generator for systemd (systemd.generator(7)): an order of kho's units after the mounts that the kept
+//! content lies on, and whether `kexec.target` may start.
 //!
-//! `local-fs.target` waits for every mount but those with `nofail`. Those may come after it, and go while services
-//! still stop: a restore would write beneath them, and a capture would find the directory that they covered.
+//! `local-fs.target` waits for all mounts except those with `nofail`. systemd may mount these later, and unmount them
+//! while services still stop. Without the order, a restore would write below the mount point, and a capture would find
+//! the empty directory there.
 
 use crate::exit::{Fail, Status};
 use crate::keepd::{self, parse::Kind};
@@ -15,13 +16,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Name under which systemd calls this program.
+/// Name by which systemd runs this program.
 pub const NAME: &str = "kho-generator";
 
 /// Path at which the package installs the generator.
 const INSTALLED: &str = "/usr/lib/systemd/system-generators/kho-generator";
 
-/// Units that use what is kept.
+/// Units that use the kept content.
 const UNITS: [&str; 2] = ["kho-restore.service", "kho-capture.service"];
 
 /// Name of the drop-ins.
@@ -30,11 +31,11 @@ const DROP_IN: &str = "50-mounts.conf";
 /// Start of a line of the drop-in.
 const AFTER: &str = "After=";
 
-/// Longest file of mounts that is read, in bytes.
+/// Largest file of mounts that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Makes systemd read its units again if they no longer fit: a path came on the list whose mounts are not in the order
-/// yet, or the start of `kexec.target` is to be refused or allowed.
+/// Makes systemd read its units again if they are out of date: the order lacks the mounts of a new path on the list, or
+/// the start of `kexec.target` must now be refused or allowed.
 pub fn update(session: &Session, out: Output) {
     if !session.has_systemd() || !Path::new(INSTALLED).exists() {
         return;
@@ -77,8 +78,8 @@ pub fn update(session: &Session, out: Output) {
     }
 }
 
-/// Returns the mount units of everything that is kept: by `keep.d`, by hand, and of what arrived. A list that cannot be
-/// read adds none; the command that needs it reports the error.
+/// Returns the mount units of all kept content: of `keep.d`, of the user's entries, and of the content that arrived.
+/// Ignores a list that cannot be read; the command that needs the list reports the error.
 pub fn units(session: &Session) -> BTreeSet<String> {
     let mut paths: Vec<PathBuf> = Vec::new();
     match keepd::rules::read(&keepd::rules::dirs(session)) {
@@ -105,7 +106,7 @@ pub fn units(session: &Session) -> BTreeSet<String> {
     )
 }
 
-/// Writes the drop-ins; none if `units` is empty.
+/// Writes the drop-ins. Writes none if `units` is empty.
 pub fn write(folder: &Path, units: &BTreeSet<String>) -> std::io::Result<()> {
     if units.is_empty() {
         return Ok(());
@@ -122,7 +123,7 @@ pub fn write(folder: &Path, units: &BTreeSet<String>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes a message to the kernel log: there is no journal yet when systemd first calls generators.
+/// Writes a message to the kernel log: when systemd first runs generators, there is no journal.
 pub fn complain(what: &str) {
     let what = what.replace('\n', " ");
     if std::fs::write("/dev/kmsg", format!("<4>{NAME}: {what}\n")).is_err() {
@@ -130,7 +131,7 @@ pub fn complain(what: &str) {
     }
 }
 
-/// Returns the mounts that systemd knows of and that are not mounted; none if systemd does not run.
+/// Returns the mounts that systemd knows and that are not mounted; none if systemd does not run.
 ///
 /// # Errors
 ///
@@ -139,12 +140,12 @@ pub fn missing_mounts(paths: &[&Path], session: &Session) -> Result<Vec<mounts::
     if !session.has_systemd() {
         return Ok(Vec::new());
     }
-    // A look into it mounts what is mounted on access.
+    // Reading a directory mounts an automount.
     for path in paths {
         let _ = std::fs::read_dir(path);
     }
     let output = Command::new("systemctl")
-        // Without `--all` a pattern leaves out units that are not active.
+        // With a pattern, systemctl leaves out inactive units unless `--all` is given.
         .args(["show", "--all", "--property", mounts::SHOWN, "*.mount"])
         .stdin(Stdio::null())
         .output();

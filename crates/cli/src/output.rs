@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Whether an output could not be printed, for another reason than that its reader went away.
+/// Whether some output could not be written although its reader was still there.
 static LOST: AtomicBool = AtomicBool::new(false);
 
-/// Warnings of this run, in order, each once.
+/// Warnings of this run, in order, without repetitions.
 static WARNINGS: Mutex<Warnings> = Mutex::new(Warnings {
     said: Vec::new(),
     waiting: Vec::new(),
@@ -21,7 +21,7 @@ static WARNINGS: Mutex<Warnings> = Mutex::new(Warnings {
 struct Warnings {
     /// All warnings of this run.
     said: Vec<String>,
-    /// Warnings that no JSON document has named yet.
+    /// Warnings that no JSON document contains yet.
     waiting: Vec<String>,
 }
 
@@ -29,13 +29,13 @@ fn warnings<T>(with: impl FnOnce(&mut Warnings) -> T) -> T {
     with(&mut WARNINGS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Takes the warnings that no JSON document has named yet.
+/// Takes the warnings that no JSON document contains yet.
 pub fn take_warnings() -> Vec<String> {
     warnings(|warnings| std::mem::take(&mut warnings.waiting))
 }
 
-/// Prints as the standard library's macro does, which panics if the reader of the output has gone (`kho dump | head`).
-/// A verb that changes something must not stop halfway for that.
+/// Prints as the macro of the standard library does. That macro panics if the reader has closed the output, as in `kho
+/// dump | head`. A verb that changes something must not stop halfway because of that.
 macro_rules! print {
     ($($arg:tt)*) => { $crate::output::write(format_args!($($arg)*)) };
 }
@@ -46,8 +46,8 @@ macro_rules! println {
     ($($arg:tt)*) => { $crate::output::write(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
-/// Prints as the standard library's macro does, but ignores a failure: if standard error cannot be written, no other
-/// place is left to report that.
+/// Prints as the macro of the standard library does, but ignores a failure: if standard error cannot be written, no
+/// other place is left for a report.
 macro_rules! eprintln {
     ($($arg:tt)*) => { $crate::output::complain(format_args!("{}\n", format_args!($($arg)*))) };
 }
@@ -66,24 +66,25 @@ pub fn write(text: Arguments<'_>) {
     }
 }
 
-/// Writes what is still buffered, at the end of a run. True if all results could be written.
+/// Flushes the output at the end of a run. Returns whether all results were written.
 pub fn all_written() -> bool {
     let flushed = std::io::stdout().flush();
     let lost = flushed.is_err_and(|err| err.kind() != ErrorKind::BrokenPipe);
     !lost && !LOST.load(Ordering::Relaxed)
 }
 
-/// Form of the command's output.
+/// Format of the command's output.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     /// One JSON document on standard output.
     pub json: bool,
-    /// No remarks, no progress. Warnings and errors are shown all the same.
+    /// No remarks, no progress. Warnings and errors are still shown.
     pub quiet: bool,
 }
 
 impl Output {
-    /// Prints `value` as JSON, or runs `text`. An object also gets the member `warnings`, when there are any.
+    /// Prints `value` as JSON, or runs `text`. Adds the warnings, if there are any, to an object as its member
+    /// `warnings`.
     pub fn result<T: serde::Serialize>(self, value: &T, text: impl FnOnce()) {
         if self.json {
             let doc = serde_json::to_value(value).map(with_warnings);
@@ -96,8 +97,8 @@ impl Output {
         }
     }
 
-    /// Prints `value` as JSON while it is being made: for a document that need not fit into memory, and that names the
-    /// warnings itself ([`take_warnings`]). False if the reader of the output went away.
+    /// Prints `value` as JSON and makes it meanwhile, for a document that may not fit into memory. The document itself
+    /// contains the warnings ([`take_warnings`]). False if the reader has closed the output.
     pub fn stream<T: serde::Serialize>(self, value: &T) -> bool {
         let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
         let written = serde_json::to_writer_pretty(&mut stdout, value)
@@ -114,9 +115,9 @@ impl Output {
         }
     }
 
-    /// Warns that content is not handed over, is lost, or is at risk. The warning is part of the JSON document, or is
-    /// written to standard error if the output is text, whatever [`Output::quiet`] says. The same text is reported once
-    /// in a run.
+    /// Warns that content is not handed over, is lost, or is at risk. The warning becomes part of the JSON document, or
+    /// goes to standard error if the output is text, even if [`Output::quiet`] is set. A run reports the same text only
+    /// once.
     pub fn warn(self, text: &str) {
         let new = warnings(|warnings| {
             if warnings.said.iter().any(|said| said == text) {
@@ -134,7 +135,7 @@ impl Output {
         }
     }
 
-    /// Writes the warnings that no document has named yet to standard error, as JSON: for a verb that ends without a
+    /// Writes the warnings that no document contains yet to standard error, as JSON. For a verb that ends without a
     /// document.
     pub fn last_warnings(self) {
         let left = take_warnings();
@@ -143,14 +144,14 @@ impl Output {
         }
     }
 
-    /// Writes a remark beside the result to standard error. A remark that is not read loses nothing.
+    /// Writes a remark about the result to standard error. A remark never reports a loss.
     pub fn remark(self, text: &str) {
         if !self.json && !self.quiet {
             eprintln!("{text}");
         }
     }
 
-    /// A progress bar over `total` bytes that appears only when the work takes more than a second.
+    /// Returns a progress bar over `total` bytes, which appears only if the work takes more than a second.
     pub fn progress(self, what: &str, total: u64) -> ProgressBar {
         if self.json || self.quiet {
             return ProgressBar::hidden();
@@ -173,7 +174,7 @@ impl Output {
     }
 }
 
-/// A duration for people: `45 s`, `12 min`, `3 h`.
+/// Formats a duration for people: `45 s`, `12 min`, `3 h`.
 pub fn seconds(time: Duration) -> String {
     match time.as_secs() {
         secs @ 0..120 => format!("{secs} s"),
@@ -182,7 +183,7 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
-/// Adds the warnings that no document has named yet to the document, if it can have members.
+/// Adds the warnings that no document contains yet to the document, if the document is an object.
 fn with_warnings(mut doc: serde_json::Value) -> serde_json::Value {
     if let Some(object) = doc.as_object_mut()
         && !object.contains_key("warnings")
@@ -205,7 +206,7 @@ fn to_journal() -> bool {
 
 pub use kho_format::human::{bytes, time};
 
-/// A table whose columns are as wide as their widest cell; columns listed in `right` align right.
+/// Formats a table. A column is as wide as its widest cell; the columns in `right` align right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width: Vec<usize> = (0..columns)
@@ -236,7 +237,7 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     text
 }
 
-/// `1 entry`, `2 entries`.
+/// Formats a count: `1 entry`, `2 entries`.
 pub fn count(number: usize, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
@@ -253,7 +254,7 @@ mod tests {
         };
         out.warn("lost");
         out.warn("lost");
-        // Where there is no place for members they wait for the next document.
+        // A document that is no object takes no warnings: they wait for the next document.
         assert_eq!(with_warnings([1].as_slice().into()), serde_json::json!([1]));
         let doc = with_warnings(serde_json::json!({ "a": 1 }));
         assert_eq!(doc, serde_json::json!({ "a": 1, "warnings": ["lost"] }));

@@ -1,9 +1,9 @@
-//! Advice about privileges that are missing.
+//! Advice about missing privileges.
 
 use crate::exit::Fail;
 
 impl Fail {
-    /// Advises to run as root, unless this is root: then something else stands in the way, and `more` may say what.
+    /// Advises the user to run as root. If the user is root, there is another reason, which `more` may explain.
     #[must_use]
     pub fn root(self, more: &str) -> Self {
         let advice = kho_kexec::sys::root::advice();

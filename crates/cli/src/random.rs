@@ -1,13 +1,13 @@
-//! Random bytes of the kernel.
+//! Random bytes from the kernel.
 
 use crate::exit::{Fail, OrStatus, Status};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Returns bytes that nobody can guess (getrandom(2)).
+/// Returns unpredictable bytes (getrandom(2)).
 ///
 /// # Errors
 ///
-/// If the kernel gives none.
+/// If the kernel returns none.
 pub fn bytes<const N: usize>() -> Result<[u8; N], Fail> {
     let mut bytes = [0; N];
     let mut done = 0;
@@ -20,11 +20,11 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], Fail> {
     Ok(bytes)
 }
 
-/// Returns a number that nobody can guess.
+/// Returns an unpredictable number.
 ///
 /// # Errors
 ///
-/// As [`bytes`].
+/// The error of [`bytes`].
 pub fn number() -> Result<u64, Fail> {
     Ok(u64::from_ne_bytes(bytes()?))
 }

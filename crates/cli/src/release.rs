@@ -1,4 +1,4 @@
-//! Memory that arrived: the ranges that have to be reserved, and the ranges that are given back.
+//! Memory that arrived: the ranges that must be reserved, and the ranges that are released.
 
 use crate::arrived::Arrived;
 use crate::exit::Fail;
@@ -7,8 +7,8 @@ use crate::session::Session;
 use crate::state::KeepFile;
 use kho::PhysRange;
 
-/// Returns the ranges that have to be reserved: without the module, the whole mem cache; with the module, the blobs
-/// that were not given back. The module knows better who owns the other ranges by now.
+/// Returns the ranges that must be reserved: without the module, the whole mem cache; with the module, the blobs that
+/// were not released. The other ranges then belong to the module, which may have released them.
 pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session) -> Vec<PhysRange> {
     if module::present(&session.root) {
         arrived
@@ -22,15 +22,15 @@ pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session)
     }
 }
 
-/// Gives the memory of blobs that are no longer needed back, if the module is loaded. For each blob, the keep list says
-/// so before the memory is given back: the next load follows that list, and a command that is killed between the two
-/// steps must not leave a list that carries on memory which has another owner by then.
+/// Releases the memory of blobs that are no longer needed, if the module is loaded. For each blob, updates the keep
+/// list before the memory is released: the next load follows the list. If the command is killed between the two steps,
+/// the list must not carry on memory that has another owner by then.
 ///
 /// # Errors
 ///
-/// If the list cannot be written; nothing is given back then.
+/// If the list cannot be written. No memory is then released.
 pub fn blobs(labels: &[String], keep: &mut KeepFile, session: &Session) -> Result<(), Fail> {
-    // An image that is loaded may name those pages.
+    // The loaded image may name these pages.
     if !module::present(&session.root) || !matches!(session.state.loaded(), Ok(None)) {
         return Ok(());
     }
@@ -54,7 +54,7 @@ pub fn blobs(labels: &[String], keep: &mut KeepFile, session: &Session) -> Resul
     Ok(())
 }
 
-/// Returns the node of blob number `index`, as `kho::abi` names it.
+/// Returns the path of the node of blob number `index`, as in `kho::abi`.
 pub fn blob_node(index: usize) -> String {
     format!("/blobs/blob-{index}")
 }

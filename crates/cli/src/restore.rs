@@ -1,4 +1,4 @@
-//! Restores entries that arrived to the paths that they came from.
+//! Restores entries that arrived to their paths.
 
 use crate::args;
 use crate::arrived::Blob;
@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Result of one entry.
+/// Result of the restore of one entry.
 #[derive(Serialize)]
 pub struct Outcome {
     name: String,
@@ -29,15 +29,14 @@ pub struct Outcome {
     security_dropped: u64,
     labels_dropped: u64,
     unsupported_dropped: u64,
-    /// Names of the attributes that the file system did not take; the next field has the file that the first belonged
-    /// to.
+    /// Names of the attributes that the file system refused. The next field has the first file with such an attribute.
     unsupported: Vec<String>,
     first_unsupported: Option<String>,
 }
 
 impl Outcome {
-    /// Returns a message that names the attributes which the file system did not take; `None` if it took all. A lost
-    /// ACL may open a file to others.
+    /// Returns a message with the attributes that the file system refused; `None` if it refused none. A lost ACL may
+    /// open a file to other users.
     fn unsupported(&self) -> Option<String> {
         let first = self.first_unsupported.as_ref()?;
         let mut names: Vec<&str> = self
@@ -61,7 +60,7 @@ impl Outcome {
     }
 }
 
-/// Makes the outcome of an entry that was not restored, and why.
+/// Makes the outcome of an entry that was not restored, with the reason.
 pub fn skipped(blob: &Blob, why: &str) -> Outcome {
     Outcome {
         name: blob.label.clone(),
@@ -79,12 +78,12 @@ pub fn skipped(blob: &Blob, why: &str) -> Outcome {
     }
 }
 
-/// Restores one entry: writes it beside its place, compares it with its hash, and moves it there. The entry is on the
-/// disk when this returns, as the memory that it came from may be given back then.
+/// Restores one entry: writes it beside its path, checks its hash, and moves it to its path. The entry is on disk when
+/// this returns, because the caller may then release the memory that it came from.
 ///
 /// # Errors
 ///
-/// As [`run`]; nothing of the entry is at its place then.
+/// The errors of [`run`]. Nothing of the entry is then at its path.
 pub fn one(
     blob: &Blob,
     args: &args::Restore,
@@ -123,7 +122,7 @@ pub fn one(
         &dest,
         &options,
         &mut |n| bar.set_position(n),
-        // The archive says itself where it ends; the hash is over all there is.
+        // The archive has an end of its own, but the hash is over all bytes of the blob.
         |reader| {
             reader
                 .rest()
@@ -134,7 +133,7 @@ pub fn one(
     let stats = match stats {
         Ok(stats) => stats,
         Err(err) => {
-            // What is wrong with bytes that are not the blob's means nothing.
+            // If the bytes are corrupt, the error of the archive has no meaning: the hash error is returned.
             reader.rest()?;
             return Err(unpack_fail(&blob.label, &err));
         }
@@ -162,7 +161,7 @@ pub fn one(
     })
 }
 
-/// Writes a raw blob to a file of its name below the directory, mode 0600: the blob does not say who may read it.
+/// Writes a raw blob to a file of its name below the directory, with mode 0600: a blob has no permissions of its own.
 fn raw_into(
     blob: &Blob,
     dir: &Path,
@@ -176,7 +175,7 @@ fn raw_into(
     let bar = out.progress(&format!("restoring {}", blob.label), blob.size);
     let staged = stage_raw(&beside, &mut bar.wrap_read(&mut reader));
     bar.finish_and_clear();
-    // Bytes that are not the blob's do not get its name, and an error about them means nothing.
+    // Corrupt bytes do not get the name of the blob, and a write error about them has no meaning.
     let placed = reader.rest().and_then(|()| {
         staged
             .and_then(|file| place_raw(&file, &beside, &target, force))

@@ -1,4 +1,4 @@
-//! State that every verb needs of the machine it runs on.
+//! State of one run of the command, which every verb needs.
 
 use crate::ahead::Ahead;
 use crate::arrived::{Arrived, Blob};
@@ -22,8 +22,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One run of the command: its state directory, the kernel that it works on, and what it has already read of the
-/// machine.
+/// One run of the command: its state directory, the kernel that it works on, and the facts about the machine that it
+/// has read.
 pub struct Session {
     /// Directory of the runtime state.
     pub state: StateDir,
@@ -36,12 +36,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes a run with its state in `state_dir`.
+    /// Makes a run with the state directory `state_dir`.
     pub fn new(state_dir: PathBuf) -> Self {
         Self::at(Root::system(), Box::new(System), state_dir)
     }
 
-    /// As [`Session::new`], on another machine than this one: `root` holds its files, and `kernel` takes its system
+    /// Makes a run as [`Session::new`] does, on another machine: `root` holds its files, and `kernel` takes its system
     /// calls.
     pub fn at(root: Root, kernel: Box<dyn Kernel>, state_dir: PathBuf) -> Self {
         Self {
@@ -53,12 +53,12 @@ impl Session {
         }
     }
 
-    /// Whether systemd runs the system (sd_booted(3)).
+    /// Whether systemd manages the system (sd_booted(3)).
     pub fn has_systemd(&self) -> bool {
         self.root.exists("run/systemd/system")
     }
 
-    /// Locks out every other `kho` that would change something, until the lock is dropped.
+    /// Takes the lock, which keeps every other `kho` from changing anything until it is dropped.
     ///
     /// # Errors
     ///
@@ -68,11 +68,11 @@ impl Session {
         self.lock_within(Duration::ZERO).map_err(|err| busy(&err))
     }
 
-    /// As [`Session::lock`], but waits at most `limit` for another `kho` to end.
+    /// Takes the lock as [`Session::lock`] does, but waits up to `limit` for another `kho` to end.
     ///
     /// # Errors
     ///
-    /// [`LockError::Held`] names the `kho` that did not end.
+    /// [`LockError::Held`], with the `kho` that holds the lock.
     pub fn lock_within(&self, limit: Duration) -> Result<Lock, LockError> {
         let lock = Lock::take_within(&self.state.path().join("lock"), limit)?;
         kho_kexec::sys::landing::lower_after_kill(&self.root);
@@ -88,7 +88,7 @@ impl Session {
         Ok(self.found()?.map(|found| found.bytes))
     }
 
-    /// Finds the tree and the chain that names it, in one look: a tree without its chain is never trusted.
+    /// Finds the tree and its chain in one reading: a tree without its chain is never trusted.
     fn found(&self) -> Result<Option<Found>, Fail> {
         match physmem::find_tree(&self.root) {
             Ok(physmem::Arrived::Nothing) => Ok(None),
@@ -131,11 +131,11 @@ impl Session {
         Ok(self.arrived.get_or_init(|| arrived))
     }
 
-    /// Returns the content that the next load carries on: `None` if the load is told to forget what arrived.
+    /// Returns the content that the next load carries on; `None` if `forget` is set.
     ///
     /// # Errors
     ///
-    /// As [`Session::arrived`], unless `forget`.
+    /// The errors of [`Session::arrived`], unless `forget` is set.
     pub fn carried(&self, forget: bool) -> Result<Option<&Arrived>, Fail> {
         if forget {
             Ok(None)
@@ -144,12 +144,12 @@ impl Session {
         }
     }
 
-    /// Returns the content that arrived, for verbs that only have to know the keep list. If it arrived damaged or in an
-    /// unknown version, warns and returns `None`: content that cannot be read is not on the list.
+    /// Returns the content that arrived, for verbs that only need the keep list. If it is damaged or of an unknown
+    /// version, warns and returns `None`: unreadable content is not on the list.
     ///
     /// # Errors
     ///
-    /// As [`Session::arrived`] for any other reason.
+    /// The other errors of [`Session::arrived`].
     pub fn readable(&self, out: Output) -> Result<Option<&Arrived>, Fail> {
         match self.arrived() {
             Ok(arrived) => Ok(arrived.as_ref()),
@@ -161,11 +161,11 @@ impl Session {
         }
     }
 
-    /// Returns the content that arrived; an ordinary boot is an error.
+    /// Returns the content that arrived. An ordinary boot is an error.
     ///
     /// # Errors
     ///
-    /// As [`Session::arrived`], and [`Status::NothingArrived`] on an ordinary boot.
+    /// The errors of [`Session::arrived`], and [`Status::NothingArrived`] on an ordinary boot.
     pub fn require_arrived(&self) -> Result<&Arrived, Fail> {
         self.arrived()?.as_ref().ok_or_else(nothing_arrived)
     }
@@ -186,7 +186,7 @@ impl Session {
         self.open_checked(&blob.label, &blob.mem, blob.size, &blob.blake3)
     }
 
-    /// Opens content that arrived in the pieces `mem`; `name` is for messages.
+    /// Opens content that arrived in the ranges `mem`. `name` is for messages.
     fn open_checked<'a>(
         &'a self,
         name: &'a str,
@@ -212,7 +212,7 @@ impl Session {
         })
     }
 
-    /// Returns the bytes of a range that arrived.
+    /// Returns the bytes of a range of memory that arrived.
     ///
     /// # Errors
     ///
@@ -234,14 +234,14 @@ impl Session {
 
     fn open_memory(&self) -> Result<Box<dyn PhysMemory + Send>, Fail> {
         let arrived = self.require_arrived()?;
-        // In the chain the tree's own node comes first, then one node per mem-cache entry, in order.
+        // The chain begins with the node of the tree. One node for each range of the mem cache follows, in order.
         let nodes: Vec<_> = arrived.mem_cache.iter().copied().zip(1u32..).collect();
         physmem::open(&self.root, &arrived.mem_cache, &nodes)
             .or_status(Status::NotPermitted)
             .map_err(|fail| fail.root(""))
     }
 
-    /// Returns content that arrived in the pieces `mem`; `name` is for messages.
+    /// Returns content that arrived in the ranges `mem`. `name` is for messages.
     ///
     /// # Errors
     ///
@@ -263,12 +263,12 @@ impl Session {
     }
 }
 
-/// Makes the failure of a verb that did not get the lock.
+/// Makes the failure of a verb that could not take the lock.
 pub fn busy(err: &LockError) -> Fail {
     Fail::new(Status::Busy, crate::exit::chain(err)).fix("wait for it, or see what it is doing")
 }
 
-/// Makes the failure of a verb that needs a handover to have arrived.
+/// Makes the failure of a verb that needs a handover, on an ordinary boot.
 pub fn nothing_arrived() -> Fail {
     Fail::new(
         Status::NothingArrived,
@@ -277,19 +277,19 @@ pub fn nothing_arrived() -> Fail {
     .fix("kho load and kho exec in the previous kernel hand over; kho doctor says whether they can")
 }
 
-/// Advice about a handover that cannot be used: the fate of its memory, and the way out.
+/// Advice about a handover that cannot be used: what happens to its memory, and how to get rid of it.
 const STAYS: &str = "it stays reserved and the system runs on without it; kho dump shows it, and \
                      kho load --forget-arrived begins a new chain";
 
-/// A tree that was found, and its chain.
+/// A tree that was found, with its chain.
 struct Found {
     /// The tree, unchecked.
     bytes: Vec<u8>,
-    /// Nodes that this boot's chain calls reserved.
+    /// Nodes of this boot's chain that reserve memory.
     reserved: Vec<SetupNode>,
 }
 
-/// Checks the tree against this boot's chain: every range that the tree calls reserved must be reserved by the chain.
+/// Checks the tree against this boot's chain: the chain must reserve every range that the tree calls reserved.
 fn match_chain(arrived: &Arrived, reserved: &[SetupNode]) -> Result<(), Fail> {
     physmem::SetupMemory::pair(&arrived.mem_cache, reserved)
         .map(|_| ())
@@ -359,7 +359,7 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
     })
 }
 
-/// Stream of a blob's content that checks the hash on the way.
+/// Stream of a blob's content that computes the hash and compares it at the end.
 pub struct BlobReader<'a> {
     source: Content<'a>,
     name: &'a str,
@@ -367,11 +367,11 @@ pub struct BlobReader<'a> {
     blake3: &'a [u8; 32],
 }
 
-/// Way by which the content of a blob is read.
+/// Reader of the content of a blob.
 enum Content<'a> {
-    /// By other threads, which hash it too.
+    /// Other threads read and hash the content.
     Ahead(Ahead),
-    /// By the thread that uses it.
+    /// The thread that uses the content reads it.
     Here {
         inner: physmem::Reader<'a, dyn PhysMemory>,
         hasher: Box<blake3::Hasher>,
@@ -379,11 +379,11 @@ enum Content<'a> {
 }
 
 impl BlobReader<'_> {
-    /// Reads the rest, and checks that all bytes are the blob's.
+    /// Reads the rest, and checks the hash of all bytes.
     ///
     /// # Errors
     ///
-    /// [`Status::BlobCorrupt`], or an error of reading.
+    /// [`Status::BlobCorrupt`] if the hash is wrong, or a read error.
     pub fn rest(&mut self) -> Result<(), Fail> {
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -399,11 +399,11 @@ impl BlobReader<'_> {
         }
     }
 
-    /// Checks that the bytes read are the blob's: to be called after the last byte.
+    /// Checks the hash of the bytes that were read. Must be called after the last byte.
     ///
     /// # Errors
     ///
-    /// [`Status::BlobCorrupt`].
+    /// [`Status::BlobCorrupt`] if the hash is wrong.
     pub fn finish(&self) -> Result<(), Fail> {
         let found = match &self.source {
             Content::Ahead(ahead) => ahead.hash(),
@@ -453,7 +453,7 @@ mod tests {
         PhysRange::new(PhysAddr::new(start), len).unwrap()
     }
 
-    /// A boot in which a tree arrived that says one MiB is reserved, and a chain with these nodes, by type and length.
+    /// Simulates the arrival of a tree that reserves one MiB, with a chain of these nodes, by type and length.
     fn arrived(chain: &[(u32, u64)]) -> Result<(), Status> {
         let description = Description {
             generation: 1,

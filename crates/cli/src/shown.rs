@@ -1,20 +1,20 @@
-//! Paths as people and scripts see them.
+//! The form of paths for people and scripts.
 //!
-//! A path is bytes. No document and no message has a path in another form than this one, which loses nothing and cannot
-//! drive a terminal; `docs/src/abi/json.md` describes it.
+//! A path is a sequence of bytes. Every document and every message has paths in this form only. It loses nothing and
+//! cannot control a terminal. `docs/src/abi/json.md` describes it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-/// Returns the text of a path: printable UTF-8 as it is, a backslash doubled, every other byte as `\x..`.
+/// Returns a path as text: printable UTF-8 as it is, a backslash doubled, every other byte as `\x..`.
 pub fn path(path: impl AsRef<OsStr>) -> String {
     kho_format::human::path(path.as_ref().as_bytes())
 }
 
-/// Returns the name of an entry as the user gave it, as long as it is printable.
+/// Returns the name of an entry as the user gave it, if it is printable.
 pub fn name(name: &OsStr) -> String {
     let text = path(name);
-    // The names that `kho keep` makes of paths have backslashes of their own.
+    // The names that `kho keep` makes of paths contain backslashes.
     let plain = text.replace("\\\\", "\\");
     if plain.as_bytes() == name.as_bytes() {
         plain
@@ -27,7 +27,7 @@ pub fn name(name: &OsStr) -> String {
 mod tests {
     use super::*;
 
-    /// The way back, as the book describes it.
+    /// Parses the form, as the book describes it.
     fn bytes(text: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut rest = text.as_bytes();
@@ -59,7 +59,7 @@ mod tests {
             (b"/a\\xff", "/a\\\\xff"),
             ("/\u{e4}\u{6f22}".as_bytes(), "/\u{e4}\u{6f22}"),
             (b"/\x1b[2J\n", "/\\x1b[2J\\x0a"),
-            // A character that turns the direction of what follows.
+            // A character that reverses the direction of the text after it.
             ("/\u{202e}x".as_bytes(), "/\\xe2\\x80\\xaex"),
         ] {
             assert_eq!(path(OsStr::from_bytes(raw)), text);

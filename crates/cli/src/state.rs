@@ -1,7 +1,7 @@
-//! State that `kho` remembers between two commands of one boot, under `/run/kho` (mode 0700).
+//! State that `kho` keeps between the commands of one boot, under `/run/kho` (mode 0700).
 //!
-//! No file here has to survive a kexec: the keep list travels in the state tree. The files are bound to the boot they
-//! were written in; `kho` ignores leftovers of another boot.
+//! No file here has to survive a kexec: the keep list travels in the state tree. Each file names the boot in which it
+//! was written; `kho` ignores files of another boot.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::shown;
@@ -27,20 +27,20 @@ pub struct StateDir {
 /// Pages whose flags are known.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// Pages that were asked about.
+    /// Pages whose flags were read.
     pub asked: RangeSet,
     /// Reserved pages (PG_reserved) among them.
     pub reserved: RangeSet,
 }
 
-/// Name of the file of pages that were reserved while nothing was loaded.
+/// Name of the file with the pages that were reserved before an image was loaded.
 const RESERVED: &str = "reserved.json";
 
-/// Name of the file that marks that a capture came to its end.
+/// Name of the file that marks that a capture finished.
 const SETTLED: &str = "captured";
 
 impl StateDir {
-    /// Names the directory, which is made (0700) when a file is first written.
+    /// Makes the value for a directory, which is created (0700) when a file is first written.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -50,11 +50,11 @@ impl StateDir {
         &self.path
     }
 
-    /// Makes the directory, and refuses one that other users can write to.
+    /// Creates the directory. Refuses a directory that other users can write to.
     ///
     /// # Errors
     ///
-    /// If it cannot be made, is not a directory, belongs to another user or is open to others.
+    /// If the directory cannot be created, is not a directory, belongs to another user, or is open to others.
     pub fn prepare(&self) -> Result<(), Fail> {
         match fs::DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => {}
@@ -90,7 +90,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// Makes the failure for a user who cannot write here, with its reason.
+    /// Makes the failure for a user who cannot write to the directory, with the reason.
     fn not_writable(&self, what: String, err: &std::io::Error) -> Fail {
         match err.kind() {
             std::io::ErrorKind::PermissionDenied => Fail::new(Status::NotPermitted, what).root(""),
@@ -110,7 +110,7 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// If the file exists and cannot be read or is not what `kho` writes.
+    /// If the file exists and cannot be read, or is not in the form that `kho` writes.
     pub fn keep(&self) -> Result<KeepFile, Fail> {
         Ok(self.read("keep.json")?.unwrap_or_default())
     }
@@ -119,18 +119,17 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// If it cannot be written; the old list is then intact.
+    /// If the list cannot be written. The old list is then intact.
     pub fn set_keep(&self, keep: &KeepFile) -> Result<(), Fail> {
         self.write("keep.json", keep)
     }
 
-    /// Returns the pages that were asked about, and those that were reserved, when an image was first loaded in this
-    /// boot. The record of an older kho does not name the pages that were asked about: that kho had to ask about all of
-    /// `ram`.
+    /// Returns the pages whose flags were read, and the reserved ones among them, when an image was first loaded in
+    /// this boot. A record of an older `kho` lacks the first set: that version read the flags of all of `ram`.
     ///
     /// # Errors
     ///
-    /// As [`StateDir::keep`].
+    /// The errors of [`StateDir::keep`].
     pub fn reserved(&self, ram: &RangeSet) -> Result<Option<Known>, Fail> {
         let Some(file) = self.read::<ReservedFile>(RESERVED)? else {
             return Ok(None);
@@ -148,7 +147,7 @@ impl StateDir {
         }))
     }
 
-    /// Records the pages that are reserved while nothing is loaded.
+    /// Records the pages that are reserved before an image is loaded.
     ///
     /// # Errors
     ///
@@ -165,7 +164,7 @@ impl StateDir {
         self.write(RESERVED, &file)
     }
 
-    /// Forgets the pages that [`StateDir::set_reserved`] recorded: nothing was loaded after all.
+    /// Removes the record of [`StateDir::set_reserved`]: no image was loaded after all.
     ///
     /// # Errors
     ///
@@ -178,7 +177,7 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// As [`StateDir::keep`].
+    /// The errors of [`StateDir::keep`].
     pub fn loaded(&self) -> Result<Option<LoadedFile>, Fail> {
         self.read("loaded.json")
     }
@@ -192,7 +191,7 @@ impl StateDir {
         self.write("loaded.json", loaded)
     }
 
-    /// Forgets the recorded load.
+    /// Removes the record of the load.
     ///
     /// # Errors
     ///
@@ -201,19 +200,18 @@ impl StateDir {
         self.remove("loaded.json")
     }
 
-    /// Whether a capture of this boot came to its end, good or bad, and nothing was loaded or armed since. If it did
-    /// not, however early it was cut off, the loaded image must not be started as if nothing had happened.
+    /// Whether a capture of this boot finished, with success or failure, and no image was loaded or armed since.
+    /// Without a finished capture, the loaded image must not start as if a capture had succeeded.
     pub fn is_settled(&self) -> bool {
         self.path.join(SETTLED).exists()
     }
 
-    /// Records that a capture came to its end. Without this record, the action chosen for a failure is done once more,
-    /// to no harm.
+    /// Records that a capture finished. If this record is missing, the fallback runs once more, which does no harm.
     pub fn set_settled(&self) {
         let _ = fs::write(self.path.join(SETTLED), "");
     }
 
-    /// Removes that record: the image that is loaded or armed now waits for a capture.
+    /// Removes that record: the image that is loaded or armed now needs a capture of its own.
     ///
     /// # Errors
     ///
@@ -240,8 +238,8 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSpace`] when the state directory's file system is full (the message says how much it
-    /// takes); the partial file is removed.
+    /// [`Status::NoSpace`] if the file system of the state directory is full; the message has the number of bytes. The
+    /// partial file is removed.
     pub fn take_blob(&self, file: u64, input: &mut dyn Read) -> Result<u64, Fail> {
         self.prepare()?;
         let dir = self.path.join("blobs");
@@ -252,7 +250,7 @@ impl StateDir {
             _ => {}
         }
         let path = self.blob_path(file);
-        // A leftover of a command that was killed belongs to no entry.
+        // A command that was killed may have left a file, which belongs to no entry.
         let _ = fs::remove_file(&path);
         let mut out = fs::OpenOptions::new()
             .write(true)
@@ -271,11 +269,11 @@ impl StateDir {
         })
     }
 
-    /// Reads a file of this directory; `None` if it is absent or of another boot.
+    /// Reads a file of this directory; `None` if it is missing or belongs to another boot.
     ///
     /// # Errors
     ///
-    /// As [`StateDir::keep`].
+    /// The errors of [`StateDir::keep`].
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Fail> {
         let path = self.path.join(name);
         let text = match fs::read_to_string(&path) {
@@ -312,11 +310,11 @@ impl StateDir {
         })
     }
 
-    /// Writes a file beside its place and renames it, so that a reader never sees half a file.
+    /// Writes a new file beside the old one and renames it, so that a reader never sees an incomplete file.
     ///
     /// # Errors
     ///
-    /// If it cannot be written; the old file is then intact.
+    /// If the file cannot be written. The old file is then intact.
     pub fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Fail> {
         self.prepare()?;
         let bound = Bound {
@@ -333,7 +331,7 @@ impl StateDir {
     }
 }
 
-/// Identity of this boot (`/proc/sys/kernel/random/boot_id`, random(4)).
+/// Returns the identity of this boot (`/proc/sys/kernel/random/boot_id`, random(4)).
 fn boot_id() -> Result<String, Fail> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = fs::read_to_string(path)
@@ -341,8 +339,8 @@ fn boot_id() -> Result<String, Fail> {
     Ok(id.trim().to_owned())
 }
 
-/// Returns the name that a path gets if the user gives none: as `systemd-escape --path` makes it (systemd.unit(5),
-/// "String Escaping for Inclusion in Unit Names"), so that two paths never share a name.
+/// Returns the name of a path for which the user gives none, in the form of `systemd-escape --path` (systemd.unit(5),
+/// "String Escaping for Inclusion in Unit Names"). Two paths never have the same name.
 pub fn escape_path(path: &Path) -> String {
     use std::fmt::Write;
     use std::os::unix::ffi::OsStrExt;
@@ -403,7 +401,7 @@ mod tests {
             .replace(&boot_id().unwrap(), "another-boot");
         fs::write(&path, text).unwrap();
         assert!(state.keep().unwrap().removed.is_empty());
-        // Whatever version of the command wrote it then.
+        // The version of the file makes no difference if the file belongs to another boot.
         let later = r#"{"version": 2, "boot_id": "another-boot", "entries": "of another form"}"#;
         fs::write(&path, later).unwrap();
         assert_eq!(state.keep().unwrap(), KeepFile::default());
@@ -419,7 +417,7 @@ mod tests {
         assert_eq!(state.keep().unwrap_err().status, Status::Failed);
     }
 
-    /// The file has a command line as text if it is text: older versions of the command wrote and read it so.
+    /// A command line that is text is stored as text: older versions of the command wrote and read text.
     #[test]
     fn an_armed_command_line_is_bytes() {
         use std::os::unix::ffi::OsStringExt;

@@ -1,22 +1,22 @@
-//! Exit statuses: one per reason, so that scripts need not read messages.
+//! Exit statuses: one for each reason, so that scripts do not have to parse messages.
 
-/// Declares the statuses once: number, name in JSON, meaning.
+/// Declares the statuses in one place: number, name in JSON, meaning.
 macro_rules! statuses {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal, $meaning:literal;)*) => {
-        /// Why a verb did not do what it was asked.
+        /// Reason why a verb did not do its work.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Status { $(#[doc = $meaning] $variant,)* }
 
         impl Status {
-            /// Every status, in order of its number.
+            /// All statuses, in order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The process's exit status.
+            /// Returns the exit status of the process.
             pub const fn code(self) -> u8 {
                 match self { $(Self::$variant => $code,)* }
             }
 
-            /// The name used in JSON.
+            /// Returns the name in JSON.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }

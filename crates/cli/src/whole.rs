@@ -1,17 +1,17 @@
-//! Files that are written whole or not at all.
+//! Files that are written whole or stay unchanged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Error, ErrorKind, Result};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Writes the file `path`, which only root reads, with the bytes that `with` writes. The bytes go into `.NAME.new`
-/// beside it, which is then renamed, so that a reader finds the old file or the new one.
+/// Writes the file `path`, which only root can read, with the bytes that `with` writes. The bytes go into `.NAME.new`
+/// in the same folder, which is then renamed, so that a reader finds either the old file or the new one.
 ///
 /// # Errors
 ///
-/// If the file cannot be written or renamed, or the error of `with`. The old file is then intact, and nothing is beside
-/// it.
+/// If the file cannot be written or renamed, or the error of `with`. The old file is then intact, and the new one
+/// removed.
 pub fn write(path: &Path, with: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let name = path
         .file_name()
@@ -22,13 +22,14 @@ pub fn write(path: &Path, with: impl FnOnce(&mut BufWriter<File>) -> Result<()>)
     let beside = path.with_file_name(beside);
     let written = create(&beside, with).and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
-        // Half a file would only take room. The first error is the one to report.
+        // An incomplete file would only take space. The first error is the one to report.
         let _ = std::fs::remove_file(&beside);
     }
     written
 }
 
-/// Writes a file that only root reads in its place, with the bytes that `with` writes. If it is cut short it stays so.
+/// Writes a file that only root can read at its path, with the bytes that `with` writes. An interrupted write leaves an
+/// incomplete file.
 ///
 /// # Errors
 ///
@@ -42,7 +43,7 @@ pub fn create(path: &Path, with: impl FnOnce(&mut BufWriter<File>) -> Result<()>
         .open(path)?;
     let mut file = BufWriter::new(file);
     with(&mut file)?;
-    // An error of a drop would be lost.
+    // A drop would ignore the error.
     file.into_inner().map(drop).map_err(|err| err.into_error())
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the command's answers to bad input that it recognises without a kernel.
+//! Tests of the command's messages for bad input, as far as the command finds it without a kernel.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A machine's worth of state in a directory of its own.
+/// State of a machine, in a directory of its own.
 struct Place {
     dir: TempDir,
 }
@@ -55,8 +55,8 @@ impl Place {
         child.wait_with_output().unwrap()
     }
 
-    /// The command fails with this status and says all of these words, as text and as JSON, and leaves the
-    /// directory as it was.
+    /// Checks that the command fails with this status and with all of these words, as text and as JSON, and that the
+    /// directory stays unchanged.
     fn refuses(&self, status: i32, name: &str, words: &[&str], arguments: &[&str]) {
         let before = listing(self.path());
         let text = self.run(arguments, b"input");
@@ -92,7 +92,7 @@ impl Place {
     }
 }
 
-/// Names and contents of all files but the lock, which is only held.
+/// Returns names and contents of all files except the lock file, which every command may create.
 fn listing(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -129,7 +129,7 @@ fn every_verb_has_help_with_examples() {
         .split("Options:")
         .next()
         .unwrap();
-    // A verb stands two columns in; what goes on from the line before stands further right.
+    // A verb is indented by two columns; a continued line is indented further.
     let verbs: Vec<&str> = commands
         .lines()
         .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
@@ -153,7 +153,7 @@ fn every_verb_has_help_with_examples() {
             help.contains(&format!("  kho {verb}")),
             "kho {verb} --help shows no use of itself: {help}"
         );
-        // kexec(8) has no such option.
+        // kexec(8) has no option --json.
         assert!(verb == "kexec" || help.contains("--json"), "{verb}");
     }
 }
@@ -209,7 +209,7 @@ fn names_that_are_none() {
             &["keep", "--name", name, "-"],
         );
     }
-    // Whatever is called so, keep.d takes off the list again.
+    // A keep.d sync removes every entry whose name begins with this prefix and has no rule.
     for arguments in [
         &["keep", "--name", "keep.d:x", "-"][..],
         &["keep", "--name", "keep.d:x", "/etc/hostname"],
@@ -265,7 +265,7 @@ fn a_warning_of_loss_is_said_whatever_the_form() {
         assert_eq!(warnings.len(), 1, "{document}");
         assert!(warnings[0].as_str().unwrap().contains(words), "{document}");
     }
-    // Nothing to warn of: no member.
+    // Without warnings there is no such member.
     let json = stdout(&place.run(&["--json", "keep", "--list"], b""));
     assert!(!json.contains("warnings"), "{json}");
 }
@@ -287,7 +287,7 @@ fn sources_that_cannot_be_kept() {
         (place.path().to_str().unwrap(), "kho's own state"),
         (state.to_str().unwrap(), "kho's own state"),
     ] {
-        // The state directory has to be there to be refused.
+        // The state directory must exist before `kho` can refuse it.
         assert!(place.run(&["keep", "--list"], b"").status.success());
         std::fs::create_dir_all(&state).unwrap();
         std::fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700))
@@ -339,7 +339,7 @@ fn a_path_is_bytes() {
         (&entry["path"], &entry["from"]),
         (&shown.clone().into(), &shown.clone().into())
     );
-    // It is called by its bytes.
+    // The entry is removed by its path in bytes.
     let document: Value = serde_json::from_str(&keep(&[
         "--json".as_ref(),
         "--remove".as_ref(),
@@ -347,7 +347,7 @@ fn a_path_is_bytes() {
     ]))
     .unwrap();
     assert_eq!(document["keep"].as_array().unwrap().len(), 0);
-    // And a path that is not there is named the same way.
+    // The message about a missing path has the same form.
     let output = place
         .command(&["keep"])
         .arg(dir.join(raw))
@@ -468,8 +468,8 @@ fn the_exit_statuses_are_listed_as_they_are() {
 #[test]
 fn somebody_without_rights_is_told_so() {
     let place = Place::new();
-    // The directory of the build may be closed to others. Another process copies: a child that another test starts
-    // meanwhile would inherit a file that is open for writing, and such a file cannot be executed.
+    // The directory of the build may be closed to others. Another process copies the program: a child that another test
+    // starts meanwhile would inherit a file that is open for writing, and such a file cannot be executed.
     let program = place.path().join("kho");
     let mut copy = Command::new("cp");
     copy.arg(env!("CARGO_BIN_EXE_kho")).arg(&program);
@@ -488,7 +488,7 @@ fn somebody_without_rights_is_told_so() {
         &["restore"],
     ] {
         let mut command = Command::new(&program);
-        // A directory that only root can make.
+        // A directory that only root can create.
         command
             .env_remove("KHO_STATE_DIR")
             .args(["--state-dir", "/kho-state-of-root"])

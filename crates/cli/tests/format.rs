@@ -1,4 +1,4 @@
-//! The verbs that look at trees and catalogues, as a user runs them.
+//! Tests of the verbs that read trees and catalogues, run as a user runs them.
 
 use kho::abi::{
     BlobDescription, Content, Description, Label, MACHINE_X86_64, measure_handover, write_handover,
@@ -46,7 +46,7 @@ fn kho(args: &[&str], dir: &Path) -> Output {
         .unwrap()
 }
 
-/// Standard output of a run that has to end with `status`.
+/// Returns the standard output of a run. Checks that the run ends with `status`.
 fn stdout(args: &[&str], dir: &Path, status: i32) -> String {
     let output = kho(args, dir);
     let stderr = String::from_utf8_lossy(&output.stderr);

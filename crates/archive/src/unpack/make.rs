@@ -1,4 +1,4 @@
-//! Making the entries of an archive in the stage.
+//! Creates the entries of an archive in the stage.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -30,7 +30,7 @@ impl<R: Read> Unpack<'_, R> {
         Ok(())
     }
 
-    /// Makes a directory in the current one and enters it.
+    /// Creates a directory in the current one and enters it.
     pub(super) fn directory(&mut self, name: &[u8], meta: Meta) -> Result<(), UnpackError> {
         let offset = meta.offset;
         self.deferred += meta.weight();

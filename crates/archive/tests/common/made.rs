@@ -1,4 +1,4 @@
-//! Archives made by hand, and places that they must not touch.
+//! Archives made by hand, and places that unpacking must not touch.
 
 use std::fs;
 
@@ -63,7 +63,7 @@ pub fn start() -> Make {
     Make::default()
 }
 
-/// A place that must stay empty, with something outside of it that must stay as it is.
+/// A place that must stay empty, beside an object outside of it that must not change.
 pub struct Cell(pub Scratch);
 
 impl Cell {
@@ -94,7 +94,7 @@ impl Cell {
     }
 }
 
-/// Checks that unpacking `archive` fails, leaves nothing behind, and says `want` at `offset`.
+/// Checks that unpacking `archive` fails with `want` at `offset`, and leaves nothing behind.
 #[track_caller]
 pub fn refused(archive: &[u8], offset: u64, want: &str) -> FormatError {
     let cell = Cell::new();
@@ -126,7 +126,7 @@ pub fn refused_by_parser(archive: &[u8], offset: u64, want: &str) {
     assert!(e.to_string().contains(want), "{e}");
 }
 
-/// A sparse file of this size, map and data.
+/// Returns a sparse file of this size, with its map and data.
 pub fn sparse(size: &str, map: &str, data: usize) -> Vec<u8> {
     let mut body = map.as_bytes().to_vec();
     body.resize(body.len().next_multiple_of(512), 0);

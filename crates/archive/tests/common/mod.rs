@@ -1,4 +1,4 @@
-//! Helpers that all tests share: scratch directories, trees with everything in them, and comparing trees entry by
+//! Helpers for all tests: scratch directories, trees with objects of every kind, and the comparison of trees entry by
 //! entry.
 #![allow(dead_code)]
 
@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Timespec, Timestamps, XattrFlags};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A directory that goes away with the value.
+/// A directory whose drop removes it.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -31,8 +31,8 @@ impl Scratch {
         Self(dir)
     }
 
-    /// Makes the directory on the tmpfs that most systems have, for objects that other file systems do not take. Needs
-    /// root.
+    /// Makes the directory on the tmpfs that most systems have, for objects that other file systems do not support.
+    /// Needs root.
     pub fn on_tmpfs(test: &str) -> Option<Self> {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir =
@@ -60,7 +60,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Says that a test did not run, past the harness's capturing of output.
+/// Reports that a test did not run. Bypasses the harness, which captures the output of tests.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {test}: {why}");
 }
@@ -73,7 +73,7 @@ pub fn is_root(test: &str) -> bool {
     root
 }
 
-/// Returns whether a program can be run.
+/// Returns whether a program is installed.
 pub fn has(test: &str, program: &str) -> bool {
     let ok = std::process::Command::new(program)
         .arg("--version")
@@ -85,7 +85,7 @@ pub fn has(test: &str, program: &str) -> bool {
     ok
 }
 
-/// Packs into memory; the length is always the one measured.
+/// Packs into memory. Checks that the length is the measured one.
 pub fn packed(path: &Path) -> Vec<u8> {
     packed_with(path, &PackOptions::default())
 }
@@ -106,7 +106,7 @@ pub fn packed_with(path: &Path, options: &PackOptions) -> Vec<u8> {
     out
 }
 
-/// Everything that is compared about one object.
+/// All properties of an object that are compared.
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub struct Object {
     pub mode: u32,
@@ -117,7 +117,7 @@ pub struct Object {
     pub content: Option<[u8; 32]>,
     pub link: Option<PathBuf>,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Names of the same inode: the first of them, and the link count.
+    /// For objects with several names: the first name, and the link count.
     pub first_name: PathBuf,
     pub nlink: u64,
     pub sparse: bool,
@@ -139,7 +139,7 @@ pub fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     out
 }
 
-/// Describes a whole tree by relative path.
+/// Describes all objects of a tree, by relative path.
 pub fn describe(root: &Path) -> BTreeMap<PathBuf, Object> {
     let mut out = BTreeMap::new();
     let mut inodes = BTreeMap::new();
@@ -226,7 +226,7 @@ pub fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// A POSIX ACL in the form of its attribute: `u32` version 2, then tag, permissions and id of each entry.
+/// Returns a POSIX ACL in the form of its attribute: `u32` version 2, then tag, permissions and ID of each entry.
 pub fn acl(user: u32) -> Vec<u8> {
     let mut out = 2_u32.to_le_bytes().to_vec();
     let none = u32::MAX;
@@ -253,7 +253,7 @@ pub fn raw(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Makes one object of every kind below `root`. Needs root.
+/// Creates one object of every kind below `root`. Needs root.
 pub fn everything(root: &Path) {
     fs::create_dir(root).unwrap();
     fs::write(root.join("file"), b"hello").unwrap();

@@ -1,10 +1,10 @@
-//! `kho load --arm`: takes the kernel now, and the content when the system stops.
+//! `kho load --arm`: takes the kernel now, and the content at the end of the shutdown.
 //!
-//! Kernel and initrd are copied to RAM, because `/boot` may be gone or changed when the content is taken. In the
-//! meantime an image must be loaded: `systemctl kexec` (and, since systemd 254, `reboot`) look at
-//! `/sys/kernel/kexec_loaded` before they choose what to do. A user may start that image without asking kho
-//! (`kexec -e`). So it does what was chosen for a handover that fails: it is a plain image of the same kernel, or one
-//! that is no kernel and resets the machine ([`kho_kexec::stand_in`]).
+//! `kho` copies kernel and initrd to RAM, because `/boot` may be gone or changed when the content is taken. Until then
+//! an image must be loaded: `systemctl kexec` (and, since systemd 254, `reboot`) look at `/sys/kernel/kexec_loaded`
+//! before they decide what to do. A user may start that image without `kho` (`kexec -e`). So the image is the stand-in,
+//! which does what the administrator chose for a failed handover: it is a plain image of the same kernel, or an image
+//! without a kernel that resets the machine ([`kho_kexec::stand_in`]).
 
 use crate::args::Next;
 use crate::armed;
@@ -27,12 +27,12 @@ use crate::state::ArmedFile;
 use kho::{PhysAddr, RangeSet};
 use std::time::Duration;
 
-/// Takes the kernel, with the lock held.
+/// Arms the kernel. The caller holds the lock.
 ///
 /// # Errors
 ///
-/// Everything that would make a load fail now; the image that was loaded or armed before is then untouched, unless the
-/// plain image itself was refused.
+/// Every error that a load would have now. The image that was loaded or armed before then stays, unless the kernel
+/// refused the plain image.
 pub fn run(
     args: &Next,
     on_failure: Option<OnFailure>,
@@ -54,7 +54,7 @@ pub fn run(
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {
         out.warn(&warning);
     }
-    // What cannot work now will hardly work in a shutdown: say so while somebody listens.
+    // A check that fails now would most likely fail in the shutdown too, where no user sees the message.
     if !args.no_module_check {
         module::require_for_drivers(&session.root, next.image.release())?;
     }
@@ -121,11 +121,11 @@ pub fn run(
     Ok(())
 }
 
-/// Content that a capture would take now, and its cost.
+/// Content that a capture would take now, with its cost.
 struct Now {
     entries: usize,
     bytes: u64,
-    /// Address of memory that the plan gives the kernel.
+    /// Address of some memory that the plan gives to the kernel.
     memory: PhysAddr,
     /// Shortest time that the capture takes.
     time: Duration,

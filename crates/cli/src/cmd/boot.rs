@@ -1,4 +1,4 @@
-//! `kho restore --boot`: the work of `kho-restore.service` before the services start.
+//! `kho restore --boot`: the work that `kho-restore.service` does before the services start.
 
 use crate::args;
 use crate::arrived::Blob;
@@ -16,12 +16,12 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Restores, applies keep.d, publishes. Goes on after a failure: an entry that cannot be restored must not cost the
-/// others, and stays reserved for `kho restore NAME`.
+/// Restores the entries, applies keep.d, publishes traces and status. Continues after a failure: the other entries are
+/// restored, and the failed one stays reserved for `kho restore NAME`.
 ///
 /// # Errors
 ///
-/// The first failure, after everything was tried.
+/// The first failure, after all steps were tried.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let lock = session.lock()?;
     let _alive = notify::WhileWorking::start();
@@ -31,11 +31,11 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         failures.push(fail);
     }
     match rules {
-        // After the restore: an entry that is back is read from its path at the next handover.
+        // After the restore, because the next handover reads a restored entry from its path.
         Ok(_) => match keepd::apply(session, false, keepd::When::Boot) {
             Ok(changes) => {
                 keepd::report(&changes, out);
-                // The path may be there in time for the handover.
+                // A path that is missing now may exist by the time of the handover.
                 for left in &changes.left_out {
                     out.remark(&format!("note: {left}"));
                 }
@@ -44,7 +44,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         },
         Err(fail) => failures.insert(0, fail),
     }
-    // A trace that cannot be shown is no reason for a service not to start.
+    // A trace that cannot be shown must not stop a service from starting.
     for fail in crate::trace::publish::all(session) {
         eprintln!("<4>kho: {fail}");
     }
@@ -59,8 +59,8 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
 }
 
 /// Restores every entry as its rule says. If the rules could not be read (`rules` is `None`), the entries that `keep.d`
-/// put on the list wait and stay reserved: it is not known whether they are to be restored, over which files, and with
-/// which privileges.
+/// put on the list wait and stay reserved: their rules may forbid the restore, and say which files and privileges it
+/// may use.
 fn restore_all(
     rules: Option<&[Rule]>,
     session: &Session,
@@ -141,8 +141,8 @@ fn restore_all(
     Ok(())
 }
 
-/// Makes the failure for an entry whose mount is missing: it would be written to the directory that the mount covers
-/// when it comes.
+/// Makes the failure for an entry whose mount is missing: `kho` would write the files into the directory under the
+/// mount point, and a later mount would hide them.
 fn not_mounted(blob: &Blob, at: &Path) -> Fail {
     Fail::new(
         Status::Failed,
@@ -155,8 +155,8 @@ fn not_mounted(blob: &Blob, at: &Path) -> Fail {
     .fix(format!("mount it, then kho restore {}", blob.label))
 }
 
-/// Writes the command line without the arrival program to `cmdline`, if that program is in it. kdump-tools copies the
-/// command line for a kernel that has another initrd: it is shown this file (`kdump-tools.service.d/kho.conf`).
+/// Writes the command line without the arrival program to `cmdline`, if it starts that program. kdump-tools copies the
+/// command line for a kernel with another initrd, and reads this file instead (`kdump-tools.service.d/kho.conf`).
 fn publish_line(session: &Session) -> Result<(), Fail> {
     match next::line_without_arrival(&session.root)? {
         Some(line) => write_state("cmdline", &[&line, &b"\n"[..]].concat(), session),
@@ -187,7 +187,7 @@ fn publish(session: &Session) -> Result<(), Fail> {
     ))
 }
 
-/// Writes a file in the state directory, whole or not at all.
+/// Writes a whole file in the state directory, or changes nothing.
 fn write_state(name: &str, bytes: &[u8], session: &Session) -> Result<(), Fail> {
     let path = session.state.path().join(name);
     whole::write(&path, |out| out.write_all(bytes)).map_err(|err| {

@@ -1,4 +1,4 @@
-//! `kho capture`: takes the content at shutdown, for the kernel that `kho load --arm` took.
+//! `kho capture`: takes the content at the end of the shutdown, for the armed kernel.
 
 use crate::args;
 use crate::armed;
@@ -21,20 +21,20 @@ use kho_kexec::sys::lock::{Lock, LockError};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Longest wait for another `kho`, before the fallback after a capture that was cut off.
+/// Longest wait for another `kho` before the fallback, after a capture that was killed or timed out.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Longest time that a killed `kho` may take to end: the kernel finishes a system call first.
+/// Longest wait for a killed `kho` to end: the kernel finishes a running system call first.
 const KILLED: Duration = Duration::from_secs(10);
 
-/// Shortest time that a fallback is given, whatever `TimeoutStopSec=` says: it reads a kernel and loads it.
+/// Shortest time for a fallback, whatever `TimeoutStopSec=` says: the fallback reads a kernel and loads it.
 const FALL_BACK_TIME: Duration = Duration::from_secs(120);
 
 /// Runs `kho capture`.
 ///
 /// # Errors
 ///
-/// The failure of the capture, after the fallback was prepared.
+/// The failure of the capture, after the fallback is prepared.
 pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
     if args.settle {
         return settle(args, session);
@@ -48,7 +48,8 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     }
     session.state.clear_settled()?;
     let _alive = notify::WhileWorking::start();
-    // From here on, whatever goes wrong, the kernel that was loaded to be replaced must not start as if nothing had.
+    // From here on every failure leads to the fallback: the image that was loaded must not start as if the capture had
+    // succeeded.
     let locked = is_kexec().and_then(|kexec| {
         kexec
             .then(|| seize(Duration::from_secs(args.wait), session))
@@ -63,7 +64,7 @@ pub fn run(args: &args::Capture, session: &Session, out: Output) -> Result<(), F
     result
 }
 
-/// Captures, with the lock held, and falls back to what was chosen if that fails.
+/// Captures; falls back to the administrator's choice if that fails. The caller holds the lock.
 fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail> {
     let armed = armed::armed(session);
     match armed.and_then(|armed| capture(armed.as_ref(), session, out)) {
@@ -72,16 +73,16 @@ fn take(args: &args::Capture, session: &Session, out: Output) -> Result<(), Fail
     }
 }
 
-/// Runs after the unit's capture: does nothing if that came to its end, otherwise what was chosen for a failure.
+/// Runs after the capture of the unit. Does nothing if that capture finished; otherwise runs the fallback.
 fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if session.state.is_settled() {
         return Ok(());
     }
-    // Where systemd does not say, it is taken for a kexec: to unload does no harm on any other way down.
+    // If systemd does not answer, a kexec is assumed: unloading an image does no harm in any other kind of shutdown.
     if args.if_kexec && matches!(is_kexec(), Ok(false)) {
         return Ok(());
     }
-    // A short `TimeoutStopSec=` is meant for the capture, and must not cut off what is done when it was too short.
+    // The administrator sets a short `TimeoutStopSec=` for the capture. It must not end the fallback that follows.
     notify::extend(FALL_BACK_TIME);
     fail_unsettled(
         "the capture did not come to its end (killed or timed out)",
@@ -90,9 +91,9 @@ fn settle(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     )
 }
 
-/// Runs when everything has stopped and file systems are gone, right before systemd starts the loaded image: does what
-/// was chosen for a failure, unless a capture came to its end. The capture's unit may be masked or may never have been
-/// started, and `systemctl kexec --force` passes it over, as systemd does when the time for the shutdown is up.
+/// Runs after all services have stopped and file systems are gone, right before systemd starts the loaded image. Runs
+/// the fallback unless a capture finished. The capture's unit may be masked or may never have been started. systemd
+/// skips the unit for `systemctl kexec --force`, and when the time for the shutdown is over.
 fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     if session.state.is_settled() {
         return Ok(());
@@ -108,12 +109,12 @@ fn at_end(args: &args::Capture, session: &Session) -> Result<(), Fail> {
     fail_unsettled(&why, args, session)
 }
 
-/// Does what was chosen for a failure, if a kernel is armed, or loaded with a handover, and no capture came to its end.
+/// Runs the fallback if a kernel is armed, or loaded with a handover, and no capture finished.
 fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<(), Fail> {
     let mut fail = Fail::new(Status::Failed, why);
     if matches!(armed::armed(session), Ok(None))
         && let Err(other) = loaded::require_ours(session)
-        // An image of which nobody can tell whose it is may be ours, and out of date.
+        // If `kho` cannot tell who loaded the image, the image may be its own, with content that is out of date.
         && matches!(other.status, Status::NotOurs | Status::NothingLoaded)
     {
         match lost(session) {
@@ -135,12 +136,13 @@ fn fail_unsettled(why: &str, args: &args::Capture, session: &Session) -> Result<
     Err(fail)
 }
 
-/// Takes the lock. A `kho` that holds it for longer than `wait` is killed: systemd would kill it a little later, with
-/// everything that still runs, and it might load an image until then. A command that dies leaves all or nothing.
+/// Takes the lock. Kills a `kho` that holds the lock for longer than `wait`: systemd would kill that `kho` a little
+/// later, with all other processes, and until then it could load an image. A killed command has done all of its work or
+/// none.
 ///
 /// # Errors
 ///
-/// [`Status::Busy`] if that did not help either.
+/// [`Status::Busy`] if the lock cannot be taken even after that.
 fn seize(wait: Duration, session: &Session) -> Result<Lock, Fail> {
     session.state.prepare()?;
     let held = match session.lock_within(wait) {
@@ -168,7 +170,7 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
     let Some(armed) = armed else {
         return not_armed(session, out);
     };
-    // From here on a failure leaves nothing loaded, least of all something out of date.
+    // From here on, after a failure no image is loaded: an old image would hand over content that is out of date.
     loaded::unload(session)?;
     let changes = keepd::bring_up_to_date(session, armed.forget_arrived)?;
     keepd::report(&changes, out);
@@ -205,8 +207,8 @@ fn capture(armed: Option<&ArmedFile>, session: &Session, out: Output) -> Result<
     Ok(())
 }
 
-/// Loads. If that fails and it may help, loads again without best-effort content: without the trace, without the
-/// best-effort entries of `keep.d`, without both.
+/// Loads. If the load fails, retries without best-effort content where that may help: without the trace, without the
+/// best-effort entries of `keep.d`, or without both.
 fn load_what_can_be(
     armed: &ArmedFile,
     session: &Session,
@@ -258,9 +260,9 @@ fn trace_is_kept(session: &Session) -> Result<bool, Fail> {
     Ok(wish::effective(arrived, &session.state.keep()?).is_some())
 }
 
-/// Captures without `load --arm`: an image that `kho load` loaded must still hold the content that a load would take
-/// now. If something is kept, a kernel that another tool loaded, or none at all, is a handover that failed: the kept
-/// content ends with this kernel.
+/// Captures without an armed kernel: the image that `kho load` loaded must still hold the content that a load would
+/// take now. If something is kept, and another tool loaded the kernel or no kernel is loaded, the handover failed: the
+/// kept content ends with this kernel.
 fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     let fail = match loaded::require_ours(session) {
         Ok(record) => {
@@ -284,7 +286,7 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     }
     match lost(session) {
         Some(what) => Err(Fail::new(fail.status, format!("{}, and {what}", fail.what))),
-        // Somebody wanted a plain kexec, and nothing is lost by it.
+        // A plain kexec is intended, and no content is lost.
         None => {
             alert(
                 session,
@@ -295,22 +297,22 @@ fn not_armed(session: &Session, out: Output) -> Result<(), Fail> {
     }
 }
 
-/// Unloads the image, and prepares what the administrator chose. Returns the failure, for the exit status.
+/// Unloads the image, and prepares the administrator's choice. Returns the failure, for the exit status.
 fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
-    // A record that cannot be read is as good as none.
+    // A record that cannot be read is treated as no record.
     let armed = armed::armed(session).ok().flatten();
     let on_failure = args
         .on_failure
         .or(armed.as_ref().and_then(|armed| armed.on_failure))
         .unwrap_or_else(|| configured(session));
     let armed = armed.as_ref();
-    // A plain start is what whoever loaded it wanted, too.
+    // If another tool loaded the image, a plain start of that image is also what its user intended.
     let theirs =
         armed.is_none() && fail.status == Status::NotOurs && on_failure == OnFailure::Plain;
     if !theirs {
         fail = loaded::unloaded_after(fail, session);
     }
-    // A capture that was cut off may have left drivers frozen, for an image that is gone.
+    // A capture that was killed may have left drivers frozen for an image that is gone.
     if matches!(module::is_active(&session.root), Ok(true))
         && let Err(thaw) = module::write(&session.root, "active", "0")
     {
@@ -342,13 +344,13 @@ fn fall_back(mut fail: Fail, args: &args::Capture, session: &Session) -> Fail {
     alert(session, &format!("kho: {then}"));
     let release = armed.map(|armed| armed.release.clone());
     remember(&Attempt::failed(release, &fail, &then), session);
-    // It is settled: nothing is left for whoever comes after us.
+    // The capture is over: a later command must find no record.
     let _ = session.state.clear_loaded();
     let _ = armed::disarm(session);
     fail.fix(then)
 }
 
-/// Leaves a record for the next boot: `kho status` shows it there.
+/// Leaves a record of the attempt, which `kho status` shows after the next boot.
 fn remember(attempt: &Attempt, session: &Session) {
     if let Err(err) = attempt.record(&session.root) {
         alert(
@@ -363,16 +365,16 @@ fn still_loaded(session: &Session) -> bool {
     !KexecState::read(&session.root).is_ok_and(|state| state.loaded == Some(false))
 }
 
-/// Returns the administrator's choice for every handover that fails.
+/// Returns the administrator's choice for failed handovers.
 fn configured(session: &Session) -> OnFailure {
     armed::configured_choice().unwrap_or_else(|what| {
-        // A typing error must not be worse than no choice at all.
+        // After an error in the file the default holds, as if there were no choice.
         alert(session, &format!("kho: {what}"));
         OnFailure::default()
     })
 }
 
-/// Calls the shutdown off and asks for the emergency shell.
+/// Stops the shutdown and asks for the emergency shell.
 fn stop() -> Result<(), String> {
     for arguments in [
         &["cancel"][..],
@@ -391,7 +393,7 @@ fn stop() -> Result<(), String> {
     Ok(())
 }
 
-/// Whether systemd is on its way to `kexec.target`.
+/// Whether systemd is shutting down for `kexec.target`.
 fn is_kexec() -> Result<bool, Fail> {
     let output = systemctl(&["show", "--property=Job", "--value", "kexec.target"])
         .or_status(Status::Failed)?;
@@ -415,9 +417,9 @@ fn systemctl(arguments: &[&str]) -> std::io::Result<std::process::Output> {
         .output()
 }
 
-/// Writes to the journal and to the console: a user who watches a machine go down reads the console.
+/// Writes to the journal and to the console: a user who watches the shutdown reads the console.
 fn alert(session: &Session, text: &str) {
     eprintln!("<2>{text}");
-    // A console that cannot be written to is no reason to stop here.
+    // A console that cannot be written to must not stop the capture.
     let _ = std::fs::write(session.root.path("dev/kmsg"), format!("<2>{text}\n"));
 }

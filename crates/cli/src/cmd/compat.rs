@@ -1,4 +1,4 @@
-//! `kho compat`: would the next side understand what is handed over?
+//! `kho compat`: checks whether the next side understands what the loader hands over.
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -11,7 +11,7 @@ use serde_json::json;
 ///
 /// # Errors
 ///
-/// [`Status::Ignored`] if the next side would ignore a part of it.
+/// [`Status::Ignored`] if the next side would ignore a part of the handover.
 pub fn run(args: &args::CompatArgs, out: Output) -> Result<(), Fail> {
     let (Some(old), Some(new)) = (&args.old, &args.new) else {
         print(&Catalogue::this(), out);

@@ -1,4 +1,4 @@
-//! `kho diff`: what differs between two trees.
+//! `kho diff`: shows the differences between two trees.
 
 use super::dump::{open, read_file};
 use crate::args;
@@ -12,7 +12,7 @@ use serde_json::json;
 ///
 /// # Errors
 ///
-/// [`Status::Different`] when something differs.
+/// [`Status::Different`] if the trees differ.
 pub fn run(args: &args::Diff, session: &Session, out: Output) -> Result<(), Fail> {
     let first = read_file(&args.first)?;
     let second = match &args.second {

@@ -1,4 +1,4 @@
-//! `kho doctor`: can this machine hand over?
+//! `kho doctor`: checks whether this machine can hand over.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine::refuse;
@@ -14,17 +14,17 @@ use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
 
-/// Largest sizes of a kernel and of an initrd of Debian, in bytes, for an estimate without either.
+/// Largest sizes of Debian's kernel and initrd, in bytes, for an estimate without files.
 const TYPICAL: (u64, u64) = (64 << 20, 48 << 20);
 
 /// Runs `kho doctor`.
 ///
 /// # Errors
 ///
-/// The status of the first finding that blocks, after everything was printed.
+/// The status of the first blocking finding, after all findings were printed.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let mut findings = doctor::examine(&session.root);
-    // Where the map or the command line cannot be read there is a finding about that already.
+    // If the map or the command line cannot be read, another finding already says so.
     findings.extend(estimate(session).ok());
     if let Ok(kernel) = KernelId::read(&session.root) {
         findings.push(native::finding(&kernel.release, &session.root));
@@ -61,7 +61,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     refuse(list)
 }
 
-/// Estimates the memory that can be kept beside a usual kernel that gets the running kernel's command line.
+/// Estimates how much memory can be kept if the next kernel is a usual one with the running kernel's command line.
 fn estimate(session: &Session) -> Result<Finding, Fail> {
     let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
     let line = session
@@ -97,7 +97,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         },
     })
     .or_status(Status::Failed)?;
-    // kexec_load takes half of memory, the image included, and everything that is not there yet is copied.
+    // kexec_load accepts half of the memory, including the image, and everything is copied that has not arrived.
     let spare = report
         .free_total
         .saturating_sub(report.need_total)

@@ -1,4 +1,4 @@
-//! `kho dump`: a state tree as text, JSON, source for dtc, or bytes; and the state of a kernel with KHO built in.
+//! `kho dump`: prints a state tree as text, JSON, source for dtc, or bytes, and the state of mainline KHO.
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -49,7 +49,7 @@ pub fn run(args: &args::Dump, session: &Session, out: Output) -> Result<(), Fail
 ///
 /// # Errors
 ///
-/// [`Status::TreeCorrupt`].
+/// [`Status::TreeCorrupt`] if the bytes are not a tree.
 pub fn open(bytes: &[u8]) -> Result<Reader<'_>, Fail> {
     Reader::new(bytes)
         .or_status(Status::TreeCorrupt)
@@ -60,7 +60,7 @@ pub fn open(bytes: &[u8]) -> Result<Reader<'_>, Fail> {
         })
 }
 
-/// Reads a file that should hold a tree.
+/// Reads a file with a tree.
 ///
 /// # Errors
 ///
@@ -92,7 +92,7 @@ fn read_up_to(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Shows both sides of a kernel that has KHO built in.
+/// Prints the incoming and outgoing state of mainline KHO.
 fn dump_mainline(dir: &Path, out: Output) -> Result<(), Fail> {
     let mut doc = Map::new();
     let mut shown = String::new();

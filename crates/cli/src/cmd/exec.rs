@@ -1,4 +1,4 @@
-//! `kho exec`: start the loaded kernel, if it is the one that was meant.
+//! `kho exec`: starts the loaded kernel, if it is the one that `kho` loaded.
 
 use crate::exit::{Fail, Status, chain};
 use crate::handover::fresh;
@@ -10,17 +10,17 @@ use crate::session::Session;
 ///
 /// # Errors
 ///
-/// [`Status::NothingLoaded`], [`Status::NotOurs`], [`Status::Stale`]; on success it does not return.
+/// [`Status::NothingLoaded`], [`Status::NotOurs`], [`Status::Stale`]. On success the function does not return.
 pub fn run(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     go(stale_ok, session, out)
 }
 
-/// With the lock held.
+/// Starts the loaded kernel. The caller holds the lock.
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// The errors of [`run`].
 pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let record = loaded::require_ours(session)?;
     loaded::require_phase(&record, session)?;

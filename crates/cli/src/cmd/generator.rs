@@ -1,4 +1,4 @@
-//! `kho-generator`: the program that systemd calls when it reads its units, see [`ordering`].
+//! `kho-generator`: the program that systemd runs when it reads its units, see [`ordering`].
 
 use crate::kexec_target;
 use crate::ordering::{self, NAME, complain};
@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Runs as the generator if called by its name.
+/// Runs as the generator if the program was called by that name.
 pub fn called(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let program = args.next()?;
     if Path::new(&program).file_name() != Some(OsStr::new(NAME)) {

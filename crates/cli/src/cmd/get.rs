@@ -1,4 +1,4 @@
-//! `kho get`: one blob to standard output.
+//! `kho get`: writes one blob to standard output.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::output::Output;
@@ -10,7 +10,8 @@ use std::io::Write;
 ///
 /// # Errors
 ///
-/// [`Status::NoSuchEntry`]; [`Status::BlobCorrupt`] after the bytes were written when their hash is wrong.
+/// [`Status::NoSuchEntry`] if there is no such blob; [`Status::BlobCorrupt`], after the bytes were written, if their
+/// hash is wrong.
 pub fn run(name: &OsStr, session: &Session, out: Output) -> Result<(), Fail> {
     let arrived = session.require_arrived()?;
     let blob = arrived.blob(name)?;
@@ -23,7 +24,7 @@ pub fn run(name: &OsStr, session: &Session, out: Output) -> Result<(), Fail> {
     bar.finish_and_clear();
     match copied {
         Ok(_) => {}
-        // The reader of a pipe went away: not our error, and nothing left to tell it.
+        // The reader of the pipe has closed it: this is no error of `kho`, and no reader is left for a message.
         Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
         Err(err) => {
             return Err(Fail::new(

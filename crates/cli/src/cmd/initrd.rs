@@ -1,4 +1,4 @@
-//! `kho initrd`: what an initrd needs to boot with a command line that was copied.
+//! `kho initrd`: writes the program that a copied command line names into the folder of an initrd.
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -8,7 +8,7 @@ use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-/// Path of the arrival program in the folder, at which the kernel looks for it.
+/// Path of the arrival program in the folder, where the kernel looks for it.
 const PROGRAM: &str = ".kho/arrive";
 
 /// Runs `kho initrd`.
@@ -61,7 +61,7 @@ mod tests {
         let args = args::Initrd {
             folder: folder.path().to_owned(),
         };
-        // Twice is once.
+        // The second run changes nothing.
         for _ in 0..2 {
             run(&args, out).unwrap();
         }

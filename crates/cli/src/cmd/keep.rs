@@ -1,4 +1,4 @@
-//! `kho keep`: chooses the content that the next kernel shall find again.
+//! `kho keep`: chooses the content that the next kernel gets.
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status};
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 ///
-/// One [`Fail`] per cause; the list is unchanged then.
+/// One [`Fail`] per cause. The list is then unchanged.
 pub fn run(args: &args::Keep, session: &Session, out: Output) -> Result<(), Fail> {
     if args.list {
         return show(session, out);
@@ -146,7 +146,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
             skip_special: args.skip_special,
             one_file_system: args.one_file_system,
         };
-        // The same path again only updates its options.
+        // A path that is on the list already only gets the new options.
         if let Some(old) = keep
             .entries
             .iter_mut()
@@ -164,7 +164,7 @@ fn add(args: &args::Keep, session: &Session, keep: &mut KeepFile, out: Output) -
     Ok(())
 }
 
-/// Refuses a path that is kept by another name.
+/// Refuses a path that is already kept by another name.
 fn refuse_kept(path: &Path, label: &str, entries: &[Entry]) -> Result<(), Fail> {
     if let Some(other) = entries
         .iter()
@@ -179,8 +179,8 @@ fn refuse_kept(path: &Path, label: &str, entries: &[Entry]) -> Result<(), Fail> 
     Ok(())
 }
 
-/// Refuses a path that lies in a kept one, or holds one. If two entries hold the same file, the second could not be
-/// restored, and would be carried on as it was for ever.
+/// Refuses a path that lies inside a kept path, or contains one. If two entries hold the same file, the second one
+/// cannot be restored, and every later handover would carry its old content on.
 fn refuse_overlap(path: &Path, entries: &[Entry]) -> Result<(), Fail> {
     if let Some((other, there)) = entries.iter().find_map(|e| {
         let there = e.path.as_deref()?;
@@ -201,7 +201,8 @@ fn refuse_overlap(path: &Path, entries: &[Entry]) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Refuses a name that is on the list. Its entry must be removed first: replacing it silently would lose what it holds.
+/// Refuses a name that is on the list. The user must remove that entry first: replacing it silently would lose its
+/// content.
 fn refuse_taken(session: &Session, keep: &KeepFile, label: &str, out: Output) -> Result<(), Fail> {
     match list::effective(session.readable(out)?, keep)
         .into_iter()
@@ -242,7 +243,7 @@ fn remove(name: &OsStr, session: &Session, keep: &mut KeepFile, out: Output) -> 
     Ok(())
 }
 
-/// Removes the bytes that were taken for entries that are gone. A failure to remove a file costs memory, nothing else.
+/// Removes the bytes of entries that were removed. If a file cannot be removed, it only occupies memory.
 fn drop_unused_files(session: &Session, keep: &KeepFile) {
     for file in 0..keep.next_file {
         let used = keep
@@ -279,12 +280,12 @@ fn same_path(content: &Content, path: &Path) -> bool {
     matches!(content, Content::Files { path: p, .. } if p == path.as_os_str())
 }
 
-/// Returns the absolute form of a path, with symlinks in the parents resolved, but not the last component: a kept
-/// symlink is kept as a symlink.
+/// Returns the absolute form of a path. Resolves symlinks in the parents, but not in the last component: a kept symlink
+/// is kept as a symlink.
 fn resolve(path: &Path) -> Result<PathBuf, Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, what);
     let Some(name) = path.file_name() else {
-        // "/", "..", "." and the like: there is nothing but parents.
+        // Paths such as "/", ".." and "." have no last component, so all of it is resolved.
         return path
             .canonicalize()
             .map_err(|err| bad(format!("cannot keep {}: {err}", shown::path(path))));
@@ -340,7 +341,7 @@ fn check_source(path: &Path, session: &Session) -> Result<(), Fail> {
             shown::path(path)
         )));
     }
-    // Kernel interfaces look like files but are not content.
+    // The files of pseudo file systems are interfaces of the kernel, not content.
     let dir = if meta.is_dir() {
         path
     } else {

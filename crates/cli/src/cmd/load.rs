@@ -1,4 +1,4 @@
-//! `kho load`, `kho unload`, `kho reboot`.
+//! `kho load`, `kho unload` and `kho reboot`.
 
 use crate::args;
 use crate::armed;
@@ -20,7 +20,7 @@ use kho_kexec::sys::facts::kexec::KexecState;
 ///
 /// # Errors
 ///
-/// As [`load::run`].
+/// The errors of [`load::run`].
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     let next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
@@ -39,11 +39,11 @@ pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail
 ///
 /// # Errors
 ///
-/// As `kho load` and `kho exec`.
+/// The errors of `kho load` and `kho exec`.
 pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     let next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
-    // What is wrong with the files is said first.
+    // Errors in the files come before errors of the machine.
     Files::read(&next)?.parse(&next, &session.root, true)?;
     machine::refuse(&doctor::examine(&session.root))?;
     loaded::require_can_tell(session)?;
@@ -79,7 +79,8 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
 ///
 /// # Errors
 ///
-/// [`Status::NothingLoaded`]; [`Status::NotOurs`] unless `force`.
+/// [`Status::NothingLoaded`] if no image is loaded; [`Status::NotOurs`] if another tool loaded it, unless `force` is
+/// set.
 pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if KexecState::read(&session.root)
@@ -97,7 +98,7 @@ pub fn unload(force: bool, session: &Session, out: Output) -> Result<(), Fail> {
     let entered = session.state.loaded()?.filter(|record| record.entered);
     loaded::unload(session)?;
     armed::disarm(session)?;
-    // The load froze the drivers for this image alone.
+    // The load froze the drivers only for this image.
     if let Some(record) = entered
         && module::generation(&session.root)? == record.kernel_generation
     {

@@ -1,4 +1,4 @@
-//! The verbs.
+//! The verbs of the command, one module for each.
 
 pub mod arm;
 pub mod boot;

@@ -1,4 +1,4 @@
-//! `kho activate`, `kho abort`, `kho release`.
+//! `kho activate`, `kho abort` and `kho release`.
 
 use crate::armed;
 use crate::exit::{Fail, Status};
@@ -13,7 +13,7 @@ use crate::session::Session;
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, [`Status::Module`] when a producer fails.
+/// [`Status::Unsupported`] without the module; [`Status::Module`] if a producer fails.
 pub fn activate(session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     if module::is_active(&session.root)? {
@@ -29,27 +29,28 @@ pub fn activate(session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Unloads kho's image, if one is loaded or armed, and leaves the active phase.
+/// Unloads the image that `kho` loaded or armed, if there is one, and leaves the active phase.
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, if nothing was loaded either.
+/// [`Status::Unsupported`] without the module, if no image was loaded either.
 pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     let armed = armed::armed(session)?.is_some();
     let ours = match loaded::require_ours(session) {
         Ok(_) => true,
         Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => false,
-        // It may be ours, and then it must not stay.
+        // The image may have been loaded by `kho`, and then it must not stay.
         Err(fail) if fail.status == Status::CannotTell => true,
         Err(fail) => return Err(fail),
     };
-    // First what the image refers to, so that nothing can start it with memory that is given back meanwhile.
+    // The phase ends before the unload: an image that starts meanwhile then hands over no memory of drivers, which may
+    // be in other use.
     let active = module::is_active(&session.root)?;
     if active || !(ours || armed) {
         module::write(&session.root, "active", "0")?;
     }
-    // Of a kernel that is armed the plain image is loaded, which nobody may start after an abort either.
+    // While a kernel is armed, its plain image is loaded. No user may start that image after an abort either.
     if ours || armed {
         loaded::unload(session)?;
         armed::disarm(session)?;
@@ -73,13 +74,13 @@ pub fn abort(session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Gives memory that arrived and that no consumer claimed back to the system: the memory of a blob by its name, of a
-/// node by its path, or all.
+/// Gives memory back to the system that arrived and that no consumer claimed: the memory of a blob by its name, that of
+/// a node by its path, or all.
 ///
 /// # Errors
 ///
-/// [`Status::Unsupported`] without the module, [`Status::NoSuchEntry`] with the names that exist, [`Status::Module`] if
-/// none of that memory is left.
+/// [`Status::Unsupported`] without the module. [`Status::NoSuchEntry`], with the existing names. [`Status::Module`] if
+/// that memory was released or claimed before.
 pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
     match loaded::require_ours(session) {
@@ -91,7 +92,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
             .fix("kho unload, release, and load again"));
         }
         Err(fail) if matches!(fail.status, Status::NothingLoaded | Status::NotOurs) => {}
-        // Whether one of ours is loaded cannot be told.
+        // `kho` cannot tell whether it loaded the image.
         Err(fail) => return Err(fail),
     }
     if khofs::release(&session.root, what)? {
@@ -107,7 +108,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
         .unwrap_or_default();
     let before = session.state.keep()?;
     let mut keep = before.clone();
-    // What is released by the path of its node: everything below it, or the blob of that name.
+    // A path or "all" is released as given; the name of a blob becomes the path of its node.
     let mut path = (what.starts_with('/') || what == "all").then(|| what.to_owned());
     for (index, blob) in blobs.iter().enumerate() {
         let node = blob_node(index);
@@ -119,7 +120,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
         if !keep.released.contains(&blob.label) {
             keep.released.push(blob.label.clone());
         }
-        // What has a path is read again from there; the content of anything else is gone.
+        // Content with a path is read from there at the next load; other content is lost.
         if !keep.restored.contains(&blob.label) && !keep.removed.contains(&blob.label) {
             keep.removed.push(blob.label.clone());
         }
@@ -132,7 +133,7 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
         .fix(releasable(session, keep.released.as_slice())));
     };
     module::require_nobodys(&session.root, &path)?;
-    // The list first, see `release_blobs`.
+    // Writes the list first, see `release_blobs`.
     session.state.set_keep(&keep)?;
     if let Err(fail) = module::release(&session.root, &path) {
         session.state.set_keep(&before)?;
@@ -147,8 +148,8 @@ pub fn release(what: &str, session: &Session, out: Output) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Returns advice that names what could be released instead: blobs, but for those that were `released`, instances of
-/// khofs, and nodes with memory that no consumer claimed. If there are many, it names a few of them.
+/// Returns advice with names that can be released: blobs that are not in `released`, instances of khofs, and nodes with
+/// memory that no consumer claimed. Names only a few of them if there are many.
 fn releasable(session: &Session, released: &[String]) -> String {
     const FEW: usize = 8;
     let mut names: Vec<String> = Vec::new();
@@ -160,7 +161,7 @@ fn releasable(session: &Session, released: &[String]) -> String {
         names.extend(instances.iter().map(khofs::Instance::node));
     }
     for unclaimed in module::unclaimed(&session.root).unwrap_or_default() {
-        // An instance is released as a whole; a blob is named above.
+        // An instance is released as a whole; the blobs are already in the list.
         let node = khofs::instance_node(&unclaimed.node).unwrap_or(&unclaimed.node);
         if !node.starts_with("/blobs/") && !names.iter().any(|name| name == node) {
             names.push(node.to_owned());

@@ -25,7 +25,7 @@ const MAP: (usize, usize) = (12, 64);
 ///
 /// # Errors
 ///
-/// The same as `kho load` would have; nothing is changed.
+/// The errors of `kho load`. Nothing is changed.
 pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail> {
     let wanted = entries::resolve(&args.choice, &args.next, &session.root, out)?;
     let files = Files::read(&wanted)?;
@@ -260,7 +260,7 @@ fn print_memory(inputs: &Inputs<'_>, plan: &Plan) {
     print!("{}", output::table(&terms, &[1]));
 }
 
-/// Draws the map as an image.
+/// Writes the memory map as an image.
 fn write_svg(path: &Path, inputs: &Inputs<'_>, plan: &Plan) -> Result<(), Fail> {
     let parts = parts(inputs, plan);
     let parts: Vec<Area<'_>> = parts

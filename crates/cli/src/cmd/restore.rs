@@ -1,4 +1,4 @@
-//! `kho restore`: puts what arrived back to where it came from.
+//! `kho restore`: puts content that arrived back to its paths.
 
 use crate::args;
 use crate::arrived::Blob;
@@ -12,8 +12,8 @@ use crate::session::Session;
 ///
 /// # Errors
 ///
-/// The first entry's failure; the entries before it are restored (and recorded as such), this entry and those after it
-/// are not.
+/// The failure of the first entry that cannot be restored. The entries before it are restored, and recorded as
+/// restored; the entries after it are not.
 pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), Fail> {
     if args.boot {
         return super::boot::run(session, out);
@@ -31,7 +31,7 @@ pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), F
     let mut outcomes = Vec::new();
     let mut result = Ok(());
     for blob in chosen {
-        // Restoring an entry twice would put old content over what was written since.
+        // A second restore would overwrite newer files with old content.
         if args.names.is_empty() && args.into.is_none() && keep.restored.contains(&blob.label) {
             outcomes.push(skipped(blob, "restored before; name it to do so again"));
             continue;
@@ -42,7 +42,7 @@ pub fn run(args: &args::Restore, session: &Session, out: Output) -> Result<(), F
                 if in_place && !keep.restored.contains(&blob.label) {
                     keep.restored.push(blob.label.clone());
                     session.state.set_keep(&keep)?;
-                    // Its path is read again on the next hop: nobody needs the bytes that arrived any more.
+                    // The next load reads the path again, so the bytes that arrived are no longer needed.
                     let label = std::slice::from_ref(&blob.label);
                     release::blobs(label, &mut keep, session)?;
                 }

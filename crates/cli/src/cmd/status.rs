@@ -1,4 +1,4 @@
-//! `kho status`: shows what arrived, what is kept, what is loaded.
+//! `kho status`: shows the content that arrived, the keep list and the loaded kernel.
 
 use crate::armed;
 use crate::arrived::Arrived;
@@ -37,10 +37,10 @@ struct Reservation {
 ///
 /// # Errors
 ///
-/// [`Status::NotReserved`] if a range is not reserved, after everything was printed; [`Status::TreeCorrupt`] and the
-/// like if a tree arrived that cannot be read.
+/// [`Status::NotReserved`] if a range is not reserved, after everything was printed. [`Status::TreeCorrupt`] or another
+/// status if a tree arrived that cannot be read.
 pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
-    // A damaged handover is the first thing to know here, and no reason not to show the rest.
+    // Damage to the handover is reported first. The rest is shown all the same.
     let (arrived, damaged) = match session.arrived() {
         Ok(arrived) => (arrived.as_ref(), None),
         Err(fail) if matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) => {
@@ -62,7 +62,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
         .filter(|node| node.kind == SETUP_KHO_RESERVE)
         .map(|node| node.len)
         .collect();
-    // Firmware and other loaders leave nodes too; theirs are none of ours to close.
+    // The firmware and other loaders leave nodes too. `kho` does not have to close those to users.
     let closed = held.is_empty() || setup.as_ref().is_none_or(SetupData::is_closed);
     let loaded = loaded(session)?;
     let last = Attempt::last(&session.root);
@@ -118,7 +118,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     verdict(&reservations, closed, drivers.is_some())
 }
 
-/// Prints that a tree arrived that cannot be read; `held` has the lengths of its ranges.
+/// Prints that a tree arrived that cannot be read. `held` has the lengths of its ranges, in bytes.
 fn print_damaged(held: &[u64], closed: bool) {
     println!(
         "arrived   DAMAGED: {} of it, {}, held by this kernel; {}",
@@ -132,7 +132,7 @@ fn print_damaged(held: &[u64], closed: bool) {
     );
 }
 
-/// Prints, without the module, what drivers of an earlier kernel left.
+/// Prints what drivers of an earlier kernel left, for a kernel without the module.
 fn print_left(left: Option<&Result<KernelPart, String>>) {
     match left {
         Some(Ok(_)) => println!(
@@ -145,7 +145,7 @@ fn print_left(left: Option<&Result<KernelPart, String>>) {
     }
 }
 
-/// Fails if a page that was handed over is not reserved, or if any user can read what was handed over.
+/// Fails if a page that was handed over is not reserved, or if any user can read memory that was handed over.
 fn verdict(reservations: &[Reservation], closed: bool, module: bool) -> Result<(), Fail> {
     match reservations.iter().find_map(|r| Some((r.range, r.broken_at?))) {
         Some((range, at)) => Err(Fail::new(
@@ -194,7 +194,7 @@ fn loaded(session: &Session) -> Result<Value, Fail> {
     }
     Ok(match loaded::require_ours(session) {
         Ok(record) => {
-            // What drivers were frozen for may be gone while the image is still there.
+            // The active phase of the image may be over while the image is still loaded.
             let stale = loaded::require_phase(&record, session).err();
             let mut text = format!(
                 "{} for hop {}, {} kept, at {}",

@@ -1,4 +1,4 @@
-//! `kho trace` and `kho log`: show what the previous kernels traced and logged.
+//! `kho trace` and `kho log`: show the traces and logs of previous kernels.
 
 use crate::args;
 use crate::exit::{Fail, Status};
@@ -21,8 +21,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// [`Status::NothingArrived`], [`Status::NoSuchEntry`]; [`Status::BlobCorrupt`] after everything that can be trusted
-/// was shown.
+/// [`Status::NothingArrived`], [`Status::NoSuchEntry`]; [`Status::BlobCorrupt`] after all trusted parts were shown.
 pub fn run(args: &args::Trace, session: &Session, out: Output) -> Result<(), Fail> {
     let choice = Choice {
         cpus: args.cpu.clone(),
@@ -61,11 +60,11 @@ pub fn run(args: &args::Trace, session: &Session, out: Output) -> Result<(), Fai
     show(kernels, args, &choice, out)
 }
 
-/// One kernel's trace.
+/// The trace of one kernel.
 struct Kernel {
     hop: u64,
     taken: Taken,
-    /// Buffers that were not read.
+    /// Failures of the buffers that were not read.
     damaged: Vec<Fail>,
 }
 
@@ -106,7 +105,7 @@ fn show(
         }
         match print(kernel, shown, kernels.len() > 1) {
             Ok(unread) => problems.extend(of_hop(kernel.hop, unread)),
-            // The reader of a pipe went away: nothing left to tell it.
+            // The reader of the pipe has closed it: no reader is left for a message.
             Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             Err(err) => return Err(write_fail("the trace", &err)),
         }
@@ -114,7 +113,7 @@ fn show(
     untrusted(&problems)
 }
 
-/// Fails with a list of the parts that could not be shown, if there are any: to be called after the rest was shown.
+/// Fails with a list of the parts that could not be shown, if there are any. The caller has shown the other parts.
 fn untrusted(problems: &[String]) -> Result<(), Fail> {
     if problems.is_empty() {
         return Ok(());
@@ -129,11 +128,12 @@ fn untrusted(problems: &[String]) -> Result<(), Fail> {
     .fix("what was shown is intact"))
 }
 
-/// Document that `--json` prints. It is made while it is written: as objects, a trace of 16 MiB takes a gigabyte.
+/// Document that `--json` prints. Its members are made during the writing: a trace of 16 MiB takes a gigabyte as
+/// objects.
 struct Document<'a> {
     kernels: &'a [Kernel],
     shown: &'a [Shown<'a>],
-    /// Messages about parts that cannot be read; complete when the events of all kernels are written.
+    /// Messages about parts that cannot be read. The list is complete after the events of all kernels are written.
     problems: RefCell<Vec<String>>,
 }
 
@@ -191,7 +191,7 @@ impl Serialize for One<'_> {
     }
 }
 
-/// Writes one kernel's `trace.dat`.
+/// Writes the `trace.dat` of one kernel.
 fn file(kernel: &Kernel, shown: &Shown<'_>, path: &Path, out: Output) -> Result<(), Fail> {
     let release = &kernel.taken.meta.release;
     write(path, |file| shown.dat(file))?;
@@ -211,7 +211,7 @@ fn file(kernel: &Kernel, shown: &Shown<'_>, path: &Path, out: Output) -> Result<
     Ok(())
 }
 
-/// Prints one kernel's trace. Returns a message for each part that could not be read.
+/// Prints the trace of one kernel. Returns a message for each part that could not be read.
 fn print(kernel: &Kernel, shown: &Shown<'_>, many: bool) -> std::io::Result<Vec<String>> {
     let mut stdout = BufWriter::new(std::io::stdout().lock());
     let meta = &kernel.taken.meta;
@@ -234,7 +234,7 @@ fn of_hop(hop: u64, unread: Vec<String>) -> impl Iterator<Item = String> {
 ///
 /// # Errors
 ///
-/// As [`run`].
+/// The errors of [`run`].
 pub fn log(args: &args::Log, session: &Session, out: Output) -> Result<(), Fail> {
     let traces = traces(session)?;
     let chosen: Vec<&ArrivedHop> = if args.follow_hops {

@@ -1,4 +1,4 @@
-//! `kho validate`: shows everything that is wrong with a tree.
+//! `kho validate`: shows every problem of a tree.
 
 use super::dump::read_file;
 use crate::args;
@@ -14,18 +14,18 @@ use kho_kexec::sys::pageflags::PageFlags;
 use serde_json::json;
 use std::path::Path;
 
-/// File of the module with the tree of what producers hand over, while the active phase lasts.
+/// File of the module that holds the tree of the producers during the active phase.
 const OUT: &str = "sys/kernel/kho/dt";
 
-/// File of the module with the tree that arrived.
+/// File of the module that holds the tree that arrived.
 const DRIVERS: &str = "sys/kernel/kho/in/dt";
 
 /// Runs `kho validate`.
 ///
 /// # Errors
 ///
-/// After everything was printed: [`Status::UnknownVersion`], [`Status::TreeCorrupt`], or [`Status::NotReserved`] if
-/// only the machine disagrees.
+/// After everything was printed: [`Status::UnknownVersion`], [`Status::TreeCorrupt`], or [`Status::NotReserved`] if the
+/// tree is valid and does not match this machine.
 pub fn run(args: &args::Validate, session: &Session, out: Output) -> Result<(), Fail> {
     let problems = match &args.file {
         Some(path) => check(&read_file(path)?, None)?,
@@ -67,8 +67,8 @@ fn check(bytes: &[u8], machine: Option<Machine<'_>>) -> Result<Vec<Problem>, Fai
     validate(bytes, machine).or_status(Status::Failed)
 }
 
-/// Checks the tree that arrived, against this machine's memory and this boot's chain too, and the kernel's part if the
-/// module shows it.
+/// Checks the tree that arrived by itself, and against this machine's memory and this boot's chain. Checks the kernel's
+/// part too if the module shows it.
 fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let bytes = session
         .tree_bytes()?
@@ -76,7 +76,7 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
     let with_module = module::present(&session.root);
     let reserved = if with_module {
-        // Drivers have claimed some of it, and slack was given back: what is left to look at comes below.
+        // Drivers have claimed some of the memory, and slack was released: only the blobs are checked, see below.
         None
     } else {
         let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
@@ -88,7 +88,7 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
         reserved: reserved.as_ref(),
     };
     let mut problems = check(&bytes, Some(machine))?;
-    // A tree that is wrong by itself has been told of; one that is right may still be of another boot.
+    // An invalid tree has its problems already. A valid tree may still belong to another boot.
     if problems.is_empty() {
         let contract = |what| Problem {
             node: "/".to_owned(),
@@ -113,7 +113,7 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     Ok(problems)
 }
 
-/// Returns a problem for each blob that should be reserved and is not.
+/// Returns a problem for each blob whose memory should be reserved and is not.
 fn unreserved(arrived: &Arrived, session: &Session) -> Result<Vec<Problem>, Fail> {
     let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
     let released = session.state.keep()?.released;
@@ -143,7 +143,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Fail> {
     }
 }
 
-/// Returns the tree of what producers hand over, while they are frozen.
+/// Returns the tree of the producers while they are frozen.
 fn outgoing(session: &Session) -> Result<Vec<u8>, Fail> {
     let path = session.root.path(OUT);
     if let Some(bytes) = read_if_there(&path)? {

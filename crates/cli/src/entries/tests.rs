@@ -37,7 +37,7 @@ impl Disk {
     }
 }
 
-/// Versions from oldest to newest: the examples of the specification.
+/// Examples of the specification, from the oldest version to the newest.
 #[test]
 fn versions_are_in_order() {
     for (a, b) in [
@@ -108,7 +108,7 @@ fn an_entry_gives_kernel_initrd_and_options() {
         let line = next.command_line.unwrap();
         assert_eq!(line, "root=/dev/vda1 ro quiet");
     }
-    // Words of the command line take their place.
+    // Words of the command line replace those of the entry.
     let wanted = Next {
         no_initrd: true,
         reuse_cmdline: true,
@@ -126,7 +126,7 @@ fn an_entry_gives_kernel_initrd_and_options() {
 #[test]
 fn entries_of_fedora_take_variables_of_grub() {
     let disk = Disk::new();
-    // On one file system, /boot is part of the paths.
+    // If /boot is no file system of its own, /boot is part of the paths.
     disk.put("boot/vmlinuz-7.0", "kernel");
     disk.put("boot/initramfs-7.0.img", "initrd");
     let tuned = disk.put("boot/tuned.img", "more");
@@ -177,10 +177,10 @@ fn without_a_kernel_the_boot_loaders_default_is_taken() {
         );
         disk.put(&format!("boot/{name}"), "kernel")
     });
-    // GRUB reads such entries, too, and has no loader.conf: what it would start is not known here.
+    // GRUB reads such entries too, and has no loader.conf, so GRUB's choice is not known.
     let fail = disk.resolve(None, &Next::of_kernel("")).unwrap_err();
     assert!(fail.what.contains("there is none in /boot"), "{fail}");
-    // The first in order: by sort key, then the newest.
+    // The entry that sorts first: by sort key, then by the newest version.
     let conf = |text: &str| disk.put("boot/loader/loader.conf", text);
     conf("timeout 3\n");
     assert_eq!(disk.taken(None).kernel, kernels[1]);
@@ -190,7 +190,7 @@ fn without_a_kernel_the_boot_loaders_default_is_taken() {
     assert_eq!(disk.taken(None).kernel, kernels[0]);
     conf("default @saved\n");
     assert_eq!(disk.taken(None).kernel, kernels[1]);
-    // One without tries left goes last.
+    // An entry without tries left sorts last.
     fs::rename(
         disk.0.path().join("boot/loader/entries/a-2.conf"),
         disk.0.path().join("boot/loader/entries/a-2+0-3.conf"),
@@ -219,7 +219,7 @@ fn without_a_boot_loader_the_newest_kernel_is_taken() {
     disk.put("boot/vmlinuz-9.9", b"cut short");
     let next = disk.taken(None);
     assert_eq!((next.kernel, next.command_line), (newest, None));
-    // Nothing but what cannot be read.
+    // Only a kernel that cannot be read.
     fs::remove_dir_all(disk.0.path().join("boot")).unwrap();
     disk.put("boot/vmlinuz-9.9", b"cut short");
     let fail = disk.resolve(None, &Next::of_kernel("")).unwrap_err();
@@ -254,7 +254,7 @@ fn hostile_entries_are_refused_by_name() {
         assert!(fail.what.contains(words), "{fail}");
     }
     assert!(put(&[b'x'; 3 << 20]).is_err());
-    // What is wrong with one does not keep another from being found.
+    // An error in one entry does not hide the other entries.
     disk.put(
         "boot/loader/entries/y.conf",
         "architecture x64\nlinux /outside\n",

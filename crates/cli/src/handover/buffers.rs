@@ -1,4 +1,4 @@
-//! The memory of this process that a load is filled into.
+//! Memory of this process that holds the segments of a load.
 
 use crate::exit::{Fail, OrStatus, Status};
 use kho::PhysRange;
@@ -9,7 +9,7 @@ use kho_kexec::sys::syscalls::SegmentRef;
 
 /// The user memory behind every payload segment.
 pub struct Buffers<'z> {
-    /// One per payload segment.
+    /// One element for each payload segment.
     segments: Vec<Memory<'z>>,
 }
 
@@ -42,7 +42,7 @@ impl<'z> Buffers<'z> {
     ///
     /// # Errors
     ///
-    /// [`Status::NotEnoughMemory`].
+    /// [`Status::NotEnoughMemory`] if an allocation fails.
     pub fn new(plan: &Plan, zone: Option<&'z mut LandingZone>) -> Result<Self, Fail> {
         let dests: Vec<PhysRange> = plan.segments.iter().map(|s| s.dest).collect();
         let mut segments: Vec<Option<Memory<'z>>> = dests.iter().map(|_| None).collect();
@@ -112,8 +112,8 @@ impl<'z> Buffers<'z> {
         found.into_iter().map(|(_, part)| part).collect()
     }
 
-    /// Writes zeros behind the end of every payload: the rest of its last page must not show what this process had in
-    /// its memory.
+    /// Fills the rest of the last page of every payload with zeros. Otherwise it would show data that this process had
+    /// in memory.
     pub fn zero_tails(&mut self, plan: &Plan) {
         for piece in &plan.pieces {
             if let (Content::Blob { .. }, Ok(len)) = (piece.content, usize::try_from(piece.len))
@@ -124,7 +124,7 @@ impl<'z> Buffers<'z> {
         }
     }
 
-    /// Copies the chain and the tree to their piece.
+    /// Copies the chain and the tree to the pieces that the plan has for them.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl<'z> Buffers<'z> {
     }
 }
 
-/// Returns those of `dests` that lie in `run`, by their index, with their part of the run's memory.
+/// Returns the index of each of `dests` that lies in `run`, with its part of the memory of the run.
 fn parts<'m>(
     run: PhysRange,
     memory: &'m mut [u8],

@@ -1,4 +1,4 @@
-//! Check whether the next side would understand what is handed over.
+//! Checks whether the next side understands what the loader hands over.
 
 use crate::args;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// [`Status::Failed`] if the file cannot be read, or one of them is no catalogue.
+/// [`Status::Failed`] if the file cannot be read, or if the file or the initrd has a catalogue that is not valid.
 fn next_side(
     args: &args::Compat,
     initrd: Option<&[u8]>,
@@ -30,7 +30,7 @@ fn next_side(
 ///
 /// # Errors
 ///
-/// [`Status::Failed`].
+/// [`Status::Failed`] if the file cannot be read or is not a catalogue.
 pub fn open(path: &Path) -> Result<Catalogue, Fail> {
     parse(&path.display().to_string(), &read(path)?)
 }
@@ -44,7 +44,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Fail> {
         )
     };
     let mut text = Vec::new();
-    // One byte more than the reader takes, so that it is the one to refuse.
+    // One byte more than the parser accepts, so that the parser refuses a longer file.
     std::fs::File::open(path)
         .map_err(fail)?
         .take((1 << 20) + 1)
@@ -60,8 +60,8 @@ fn parse(from: &str, text: &[u8]) -> Result<Catalogue, Fail> {
     })
 }
 
-/// Returns the catalogue in the archives at the start of an initrd. Compressed parts are not searched: a tool that puts
-/// a catalogue there puts it first, as microcode is.
+/// Returns the catalogue in the archives at the start of an initrd. Compressed parts are not searched: a tool that adds
+/// a catalogue puts it at the start, as tools do with microcode.
 fn in_initrd(initrd: &[u8]) -> Option<&[u8]> {
     cpio::entries(initrd)
         .find(|entry| {
@@ -74,7 +74,7 @@ fn in_initrd(initrd: &[u8]) -> Option<&[u8]> {
 ///
 /// # Errors
 ///
-/// [`Status::Ignored`], unless the arguments allow that; [`Status::Failed`] if the catalogue cannot be read.
+/// [`Status::Ignored`], unless the arguments allow that. [`Status::Failed`] if the catalogue cannot be read.
 pub fn check(
     args: &args::Compat,
     initrd: Option<&[u8]>,
@@ -93,7 +93,7 @@ pub fn check(
     )
 }
 
-/// As [`check`], but before there is a tree: checks everything that this build may write.
+/// Like [`check`], but without a tree: checks every node version that this build may write.
 ///
 /// # Errors
 ///
@@ -172,7 +172,7 @@ mod tests {
         let mut next = Catalogue::this();
         assert!(check(&none, None, &tree(), QUIET).is_ok());
         assert!(check(&none, Some(&initrd(&next)), &tree(), QUIET).is_ok());
-        // Blobs are not in this tree.
+        // The tree has no blobs, so the next side does not have to read them.
         next.reads.remove(kho::abi::BLOB_V1);
         assert!(check(&none, Some(&initrd(&next)), &tree(), QUIET).is_ok());
         next.reads.remove(kho::abi::HANDOVER_V1);

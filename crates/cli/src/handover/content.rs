@@ -30,7 +30,7 @@ pub enum Supply {
         /// Time at which the bytes were taken, in nanoseconds since the epoch.
         taken: u64,
     },
-    /// A blob that arrived. The next tree names it at the place where it is: nothing is copied.
+    /// A blob that arrived. It stays at its address, and the next tree names that address: nothing is copied.
     Stays(Blob),
 }
 
@@ -38,7 +38,7 @@ pub enum Supply {
 ///
 /// # Errors
 ///
-/// [`Status::BadSource`] or [`Status::SourceChanged`], naming the path.
+/// [`Status::BadSource`] or [`Status::SourceChanged`], with the path.
 pub fn measure(
     entries: Vec<Entry>,
     arrived: Option<&Arrived>,
@@ -108,7 +108,7 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
     })
 }
 
-/// Compares every entry that is handed on in place with its recorded hash.
+/// Compares the hash of every entry that is handed on in place with the recorded hash.
 ///
 /// # Errors
 ///
@@ -140,7 +140,7 @@ pub fn verify(session: &Session, forget: bool, out: Output) -> Result<(), Fail> 
 }
 
 impl Item {
-    /// Returns the blob that the entry arrived as, if it stays where it is; `None` if the load copies the content.
+    /// Returns the blob as which the entry arrived, if the blob stays in place; `None` if the load copies the content.
     pub fn stays(&self) -> Option<&Blob> {
         match &self.supply {
             Supply::Stays(blob) => Some(blob),
@@ -148,8 +148,8 @@ impl Item {
         }
     }
 
-    /// Returns a message for the administrator about attributes of the content that a handover does not keep; `None` if
-    /// it keeps all.
+    /// Returns a message for the administrator about attributes of the content that a handover loses; `None` if it
+    /// loses none.
     pub fn not_kept(&self) -> Option<String> {
         let Supply::Pack(measure) = &self.supply else {
             return None;
@@ -166,8 +166,8 @@ impl Item {
         ))
     }
 
-    /// Returns a digest by which a later change of the source is noticed; `None` if the content is not packed from the
-    /// file system.
+    /// Returns a digest that differs after a change of the source; `None` if the content is not packed from the file
+    /// system.
     pub fn fingerprint(&self) -> Option<String> {
         match &self.supply {
             Supply::Pack(measure) => Some(
@@ -179,11 +179,11 @@ impl Item {
         }
     }
 
-    /// Writes the content of an entry that is copied: exactly `self.size` bytes, or an error.
+    /// Writes the content of an entry that is copied: exactly `self.size` bytes.
     ///
     /// # Errors
     ///
-    /// [`Status::SourceChanged`], or the error of reading.
+    /// [`Status::SourceChanged`] if the source has fewer or more bytes, or the error of reading.
     pub fn write(
         &self,
         out: &mut impl Target,
@@ -219,7 +219,7 @@ impl Item {
     }
 }
 
-/// Reads at most `size` bytes into the target. Returns the number of bytes that there were.
+/// Copies at most `size` bytes into the target. Returns the number of bytes that were read.
 fn copy(
     input: &mut impl Read,
     size: u64,

@@ -1,17 +1,17 @@
-//! Decoders of what kernels and initrds are compressed with.
+//! Decoders of the compression formats of kernels and initrds.
 
 use kho_kexec::image::Compression;
 use std::io::{Error, ErrorKind, Read, Result};
 
-/// Largest window of a stream, in bytes; the kernel's own limit for zstd is 128 MiB (`ZSTD_WINDOWSIZE_MAX`,
-/// `lib/decompress_unzstd.c`). A stream that wants more is not decoded.
+/// Largest window of a stream, in bytes. A stream that needs a larger one is not decoded. The kernel's own limit for
+/// zstd is 128 MiB (`ZSTD_WINDOWSIZE_MAX`, `lib/decompress_unzstd.c`).
 const WINDOW: usize = 256 << 20;
 
 /// Bytes of a chunk of a legacy LZ4 frame, unpacked (`LZ4_DEFAULT_UNCOMPRESSED_CHUNK_SIZE`, `lib/decompress_unlz4.c`).
 pub(super) const LZ4_CHUNK: usize = 8 << 20;
 pub(super) const LZ4_MAGIC: u32 = 0x184c_2102;
 
-/// Bytes that end a file with a boot configuration (`get_boot_config_from_initrd`, `init/main.c`).
+/// Last bytes of an initrd that has a boot configuration (`get_boot_config_from_initrd`, `init/main.c`).
 pub(super) const BOOTCONFIG: &[u8] = b"#BOOTCONFIG\n";
 
 /// Whether there is a decoder for the format.
@@ -20,13 +20,13 @@ pub fn knows(format: Compression) -> bool {
     matches!(format, Bzip2 | Gzip | Zstd | Xz | Lzma | Lz4Legacy)
 }
 
-/// Returns a decoder for the stream at the start of `left`, which it takes the stream from; `None` for a format that has
-/// no decoder here (lzo).
+/// Returns a decoder that takes the stream from the start of `left`; `None` for a format that has no decoder here
+/// (lzo).
 ///
 /// # Errors
 ///
-/// If the stream begins in a way that the decoder refuses; with [`ErrorKind::OutOfMemory`], also from the decoder, if
-/// its window is too large.
+/// If the decoder refuses the start of the stream. If the window is too large, the kind is [`ErrorKind::OutOfMemory`],
+/// also for an error of the decoder itself.
 pub fn reader<'l>(format: Compression, left: &'l mut &[u8]) -> Result<Option<Box<dyn Read + 'l>>> {
     Ok(Some(match format {
         Compression::Gzip => Box::new(flate2::bufread::GzDecoder::new(left)),
@@ -54,12 +54,12 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes / 1024).unwrap_or(u32::MAX)
 }
 
-/// Decoder of the legacy frame: a magic number, then chunks, each behind its length; another magic number between them
-/// is skipped, and a length of zero ends it (`unlz4`, `lib/decompress_unlz4.c`).
+/// Decoder of the legacy LZ4 frame: a magic number, then chunks, each after its length. The decoder skips a magic
+/// number between chunks. A length of zero ends the frame (`unlz4`, `lib/decompress_unlz4.c`).
 struct Lz4<'l, 'b> {
     left: &'l mut &'b [u8],
     chunk: Vec<u8>,
-    /// Part of the chunk that was not read yet.
+    /// Part of the chunk that the reader has not taken yet.
     ready: std::ops::Range<usize>,
 }
 
@@ -75,7 +75,7 @@ impl<'l, 'b> Lz4<'l, 'b> {
     /// Decodes the next chunk; false at the end.
     fn next(&mut self) -> Result<bool> {
         loop {
-            // The kernel stops at less than a length, too.
+            // Fewer bytes than a length has end the frame, as in the kernel.
             let Some((head, rest)) = self.left.split_first_chunk::<4>() else {
                 *self.left = &[];
                 return Ok(false);

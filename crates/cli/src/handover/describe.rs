@@ -1,4 +1,4 @@
-//! The state tree of a load: measured before anything has a place, written when everything has one.
+//! The state tree of a load: its size is measured before the planner places anything, and it is written after that.
 
 use super::content::{Item, Supply};
 use super::payload::{Payload, Payloads};
@@ -13,7 +13,7 @@ use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
 use kho::tree::{WriteError, Writer};
 use std::os::unix::ffi::OsStrExt;
 
-/// Facts that the state tree of a load states.
+/// Facts in the state tree of a load.
 pub struct Tree<'a> {
     /// Content that the command hands over.
     pub payloads: &'a Payloads,
@@ -29,7 +29,7 @@ pub struct Tree<'a> {
     pub time: u64,
     /// The scratch region.
     pub scratch: PhysRange,
-    /// Ranges that early boot reserves, the state first.
+    /// Ranges that early boot reserves. The first one holds the state.
     pub mem_cache: &'a [PhysRange],
 }
 
@@ -38,18 +38,18 @@ impl Tree<'_> {
     ///
     /// # Errors
     ///
-    /// [`Status::BadName`], [`Status::TooLarge`].
+    /// [`Status::BadName`] or [`Status::TooLarge`].
     pub fn measure(&self, placed: &[Placed]) -> Result<usize, Fail> {
         self.with(placed, |description, others| {
             kho::abi::measure_handover_with(description, others).or_status(Status::TooLarge)
         })
     }
 
-    /// Writes the tree, and reads it back as the next kernel will.
+    /// Writes the tree, and checks it as the next kernel will.
     ///
     /// # Errors
     ///
-    /// As [`Tree::measure`], and [`Status::Failed`] if the next kernel would refuse the tree.
+    /// The errors of [`Tree::measure`], and [`Status::Failed`] if the next kernel would refuse the tree.
     pub fn write(&self, placed: &[Placed]) -> Result<Vec<u8>, Fail> {
         let mut bytes = vec![0; self.measure(placed)?];
         let written = self.with(placed, |description, others| {
@@ -129,7 +129,7 @@ impl Tree<'_> {
     }
 }
 
-/// Returns a place for each payload; for one that is copied, in as many pieces as there may be.
+/// Returns a placeholder for each payload. A payload that is copied gets the largest number of pieces.
 pub fn at_most(payloads: &Payloads, pieces: &[PhysRange]) -> Vec<Placed> {
     let place = |payload: Payload<'_>| match payload.stays() {
         Some(_) => Placed::default(),

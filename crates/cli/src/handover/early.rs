@@ -9,18 +9,18 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Number of early reservations, and advice if a plan needs more.
+/// Number of early reservations, with advice for a plan that needs more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Early {
     /// Largest number of early reservations, chain and tree included.
     pub cap: usize,
-    /// Advice if that number is too small.
+    /// Advice for the user if the number is too small.
     pub fix: String,
 }
 
-/// Returns the file with the configuration of a kernel, at the places where distributions and `kho load --arm` put it.
+/// Returns the configuration file of a kernel, from the places where distributions and `kho load --arm` put it.
 pub fn config_file(kernel: &Path, release: &str, root: &Root) -> Option<PathBuf> {
-    // A release is a name that a file says it has.
+    // The release comes from the kernel's file and becomes part of a path.
     if release.contains('/') {
         return None;
     }
@@ -55,13 +55,13 @@ fn read(from: impl Read) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Decides the number of early reservations: the number that the kernel of this release takes beside a memory map of
-/// `map_entries` entries, or the smaller number that the arguments ask for.
+/// Decides the number of early reservations: the number that a kernel of this release accepts with a memory map of
+/// `map_entries` entries, or a smaller number from the arguments.
 ///
 /// # Errors
 ///
-/// [`Status::Usage`] if the arguments ask for more than any kernel is known to take, or for fewer than a plan needs;
-/// [`Status::TooManyRanges`] if this kernel takes fewer than a plan needs.
+/// [`Status::Usage`] if the arguments ask for more than any known kernel accepts, or for fewer than a plan needs.
+/// [`Status::TooManyRanges`] if this kernel accepts fewer than a plan needs.
 pub fn decide(
     args: &args::Next,
     release: Option<&str>,
@@ -130,7 +130,7 @@ mod tests {
             "{}",
             unknown.fix
         );
-        // More than that kernel takes may be asked for: it is a bound, and so is what it takes.
+        // The arguments may ask for more than this kernel accepts: both numbers are upper bounds.
         assert_eq!(decide(Some(90), None, 12).unwrap().cap, 38);
         let none = decide(None, None, 200).unwrap_err();
         assert_eq!(none.status, Status::TooManyRanges);

@@ -1,8 +1,8 @@
-//! Place at which the next kernel is entered: the kernel itself, unpacked here, or the bzImage, which unpacks it while
-//! everything waits.
+//! Entry into the next kernel: into the kernel itself, which the loader unpacks before the kexec, or into the bzImage,
+//! which unpacks the kernel during the kexec, while the machine is down.
 //!
-//! The kernel itself is entered only where its decompressor would do no more than what is done here
-//! ([`kho_kexec::image::Vmlinux`] lists it).
+//! The loader chooses the kernel itself only if the decompressor of the bzImage would do nothing that the loader does
+//! not do ([`kho_kexec::image::Vmlinux`] has the list).
 
 use super::decode;
 use crate::args;
@@ -24,8 +24,8 @@ use std::io::Read;
 /// `parse_immovable_mem`, `arch/x86/boot/compressed/{kaslr,acpi}.c`, 5.10 to 6.12), or the memory that it may use.
 const PLACING: [&str; 5] = ["mem", "memmap", "movable_node", "mem_encrypt", "acpi_rsdp"];
 
-/// Free memory that unpacking takes, in parts of the unpacked length: the result, the decoder's window, and as much
-/// again to spare.
+/// Free memory that unpacking needs, as a multiple of the unpacked length: the result, the decoder's window, and the
+/// same amount again as a margin.
 const PARTS: u64 = 4;
 
 /// Place at which the next kernel is entered, and the reason.
@@ -34,15 +34,15 @@ const PARTS: u64 = 4;
 pub enum Way {
     /// The kernel itself.
     Kernel {
-        /// Name of the format that it is unpacked from.
+        /// Name of its compression format.
         unpacked: &'static str,
-        /// Number of virtual addresses that its own was chosen from, 1 if it stays where it was linked for; `None`
-        /// before it is unpacked.
+        /// Number of virtual addresses from which its address was chosen, 1 if it stays at the address it was linked
+        /// for; `None` before it is unpacked.
         places: Option<u64>,
     },
     /// The bzImage.
     Bzimage {
-        /// Reason.
+        /// Reason for this choice.
         why: String,
     },
 }
@@ -67,12 +67,12 @@ impl fmt::Display for Way {
     }
 }
 
-/// Returns the way that the arguments, the command line and this machine's paging leave open for `file`, a bzImage that
-/// was parsed as `image`.
+/// Chooses the [`Way`] for `file`, a bzImage that was parsed as `image`, by the arguments, the command line and the
+/// paging of this machine.
 ///
 /// # Errors
 ///
-/// [`Status::NextKernel`] if the arguments want the kernel itself, and it must not be entered.
+/// [`Status::NextKernel`] if the arguments require the kernel itself, and it must not be entered.
 pub fn way(
     args: &args::Next,
     file: &[u8],
@@ -97,12 +97,12 @@ pub fn way(
     }
 }
 
-/// Unpacks the kernel of `file` if `way` leads there, and moves it. Returns it, and the way that is taken. The load is
-/// going to take `still` bytes of memory after this.
+/// If `way` is [`Way::Kernel`], unpacks the kernel of `file` and chooses its virtual address. Returns the kernel and
+/// the [`Way`] that is possible. `still` is the number of bytes of memory that the load takes after this.
 ///
 /// # Errors
 ///
-/// [`Status::NextKernel`] if the arguments want the kernel itself, and it cannot be entered; if there are no random
+/// [`Status::NextKernel`] if the arguments require the kernel itself, and it cannot be entered. If there are no random
 /// numbers.
 pub fn unpacked(
     args: &args::Next,
@@ -130,7 +130,7 @@ pub fn unpacked(
     Ok((Some(kernel), Way::Kernel { unpacked, places }))
 }
 
-/// Returns the way by the bzImage, unless the arguments want the other.
+/// Returns [`Way::Bzimage`], or an error if the arguments require the kernel itself.
 fn instead(args: &args::Next, why: String) -> Result<Way, Fail> {
     if args.enter != Enter::Kernel {
         return Ok(Way::Bzimage { why });
@@ -143,14 +143,14 @@ fn instead(args: &args::Next, why: String) -> Result<Way, Fail> {
         .fix("leave --enter kernel out: the bzImage then unpacks itself"))
 }
 
-/// Whether the line has this word, as the decompressor looks for it (`cmdline_find_option_bool`,
+/// Whether the command line has this word, by the rules of the decompressor (`cmdline_find_option_bool`,
 /// `arch/x86/boot/cmdline.c`).
 fn has_word(line: &[u8], word: &[u8]) -> bool {
     line.split(|byte| *byte <= b' ').any(|found| found == word)
 }
 
 fn placed_freely(line: &[u8]) -> Result<(), String> {
-    // A dash is as good as an underscore (`parameq`, `kernel/params.c`).
+    // The kernel accepts a dash for an underscore (`parameq`, `kernel/params.c`).
     let same = |one: &u8, other: &u8| one == other || (*one, *other) == (b'-', b'_');
     let is = |found: &[u8], name: &str| {
         let pairs = found.iter().zip(name.as_bytes());
@@ -163,9 +163,9 @@ fn placed_freely(line: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Checks that the next kernel wants the paging that is on, on a processor that is `able` to do five levels: its
-/// decompressor would switch it (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`), the kernel itself
-/// takes what it finds.
+/// Checks that the next kernel needs the paging mode that is on now. `able` says whether the processor supports five
+/// levels. The decompressor would switch the mode (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`).
+/// The kernel itself keeps the mode that it finds.
 fn same_paging(
     five_level_on: bool,
     line: &[u8],
@@ -180,7 +180,7 @@ fn same_paging(
     }
 }
 
-/// Finds the packed kernel and its format, for which there is a decoder.
+/// Finds the packed kernel and its format. Fails for a format that has no decoder here.
 fn packed(file: &[u8]) -> Result<(Packed<'_>, Compression), String> {
     let packed = BzImage::parse(file)
         .map_err(|err| chain(&err))?
@@ -193,8 +193,8 @@ fn packed(file: &[u8]) -> Result<(Packed<'_>, Compression), String> {
     }
 }
 
-/// Checks that memory is free to unpack the kernel, and to hold it while the load takes `still` bytes more: without it
-/// the load was promised to fit.
+/// Checks that enough memory is free to unpack the kernel, and to hold it while the load takes `still` bytes more. The
+/// plan found that the load fits without the unpacked kernel.
 fn enough(file: &[u8], root: &Root, still: u64) -> Result<(), String> {
     let (packed, _) = packed(file)?;
     let memory = MemInfo::read(root).map_err(|err| chain(&err))?;
@@ -224,7 +224,7 @@ fn unpack(packed: &Packed<'_>, format: Compression) -> Result<Vec<u8>, String> {
     let reader = decode::reader(format, &mut left).map_err(|err| damaged(&err))?;
     let reader = reader.ok_or_else(|| format!("there is no decoder for {} here", format.name()))?;
     let mut bytes = Vec::new();
-    // One byte more, which shows that there are more.
+    // One byte more than the kernel should have, so that a longer stream is found.
     let most = packed.len.saturating_add(1);
     usize::try_from(most)
         .ok()
@@ -245,8 +245,8 @@ mod tests {
     use object::elf::{FileHeader64, PT_LOAD};
     use object::read::elf::{FileHeader, ProgramHeader};
 
-    /// Whole kernel files, if `KHO_TEST_KERNELS` names any, as `cargo xtask test` does: what is laid out is what another
-    /// reader of ELF files finds in them.
+    /// Checks the kernels that `KHO_TEST_KERNELS` names, as `cargo xtask test` does: the layout agrees with that of
+    /// another reader of ELF files.
     #[test]
     fn whole_kernels_are_laid_out() {
         let Some(paths) = std::env::var_os("KHO_TEST_KERNELS").filter(|paths| !paths.is_empty())
@@ -269,7 +269,7 @@ mod tests {
                 kernel.header().mem_size <= outer.header().mem_size,
                 "{name}"
             );
-            // 16 MiB to 1 GiB, by 2 MiB.
+            // 16 MiB to 1 GiB, in steps of 2 MiB.
             let places = kernel.places().unwrap();
             assert!((400..505).contains(&places), "{name}: {places}");
             kernel.relocate(places - 1);
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Compares with the segments that `object` finds. Returns the offset of the entry point.
+    /// Compares `memory` with the segments that the `object` crate finds. Returns the offset of the entry point.
     fn entry_and_segments(elf: &[u8], memory: &[u8]) -> u64 {
         let header = FileHeader64::<Endianness>::parse(elf).unwrap();
         let endian = header.endian().unwrap();
@@ -308,7 +308,7 @@ mod tests {
         header.e_entry(endian) - preferred
     }
 
-    /// Cuts and changes of a real kernel are refused.
+    /// Checks that truncated and changed copies of a real kernel are refused.
     fn hostile(outer: &BzImage<'_>, packed: &Packed<'_>, elf: &[u8]) {
         let half = packed.bytes.len() / 2;
         let format = packed.format.unwrap();
@@ -319,13 +319,13 @@ mod tests {
         let result = unpack(&cut, format);
         assert!(result.is_err() || result.is_ok_and(|bytes| bytes.len() as u64 != packed.len));
         for len in [0, 63, 4096, elf.len() / 2, elf.len() - 1, elf.len() - 4] {
-            // The image may lie about the length, too.
+            // The image may also have a wrong length.
             let packed = Packed {
                 len: len as u64,
                 ..*packed
             };
             let laid = Vmlinux::lay_out(outer, &packed, elf[..len].to_vec());
-            // Without its last word, the table is one of a relocation less.
+            // Without its last word, the table is a valid one with one relocation less.
             assert_eq!(laid.is_ok(), len == elf.len() - 4, "{len:#x}");
         }
     }
@@ -352,7 +352,8 @@ mod tests {
     }
     #[test]
     fn paging_that_has_to_be_switched_is_for_the_decompressor() {
-        // What the kernel is built for, its line, what is on, what the processor can do.
+        // Five-level support of the kernel, its command line, five-level paging on now, five-level support of the
+        // processor.
         for (built, line, on, able, fits) in [
             (true, "quiet", true, true, true),
             (true, "quiet", false, false, true),

@@ -1,9 +1,9 @@
-//! Comparison of the content that a load read with the content that it would read now: time stamps first, then all
-//! bytes.
+//! Comparison of the content that a load read with the content that the same load would read now: first the time
+//! stamps, then all bytes.
 //!
-//! Time stamps do not show every write, see [`kho_kexec::sys::mappings`]. So the content of every path that was copied
-//! is read once more before a kernel starts, and its hash compared with that of the loaded content. A change after that
-//! look cannot be seen: kho names the processes that can still write through a mapping.
+//! Time stamps do not show every write, see [`kho_kexec::sys::mappings`]. So before a kernel starts, `kho` reads the
+//! content of every copied path once more, and compares its hash with that of the loaded content. `kho` cannot see a
+//! change after this second reading: it names the processes that can still write through a mapping.
 
 use super::content::{self, Item, Supply};
 use super::placed::Placed;
@@ -27,12 +27,12 @@ const NAMED: usize = 4;
 
 const AGAIN: &str = "kho load again, or kho exec --stale-ok to hand over what was read then";
 
-/// Refuses a start if the content that would be handed over is no longer what was read, and warns of processes that
-/// could change it unseen.
+/// Refuses to start the kernel if the content differs from the loaded content, and warns of processes that could still
+/// change it unseen.
 ///
 /// # Errors
 ///
-/// [`Status::Stale`], naming what changed.
+/// [`Status::Stale`], with the name of the entry that changed.
 pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<(), Fail> {
     require_memory(record, session)?;
     let arrived = session.carried(record.forget_arrived)?;
@@ -40,7 +40,8 @@ pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<()
     let mut unknown = Vec::new();
     for item in copied(&items) {
         match record.contents.get(&item.entry.label) {
-            // Stale above all: the command that loaded it did not know better.
+            // An older kho wrote this record, without a hash. The other entries are compared first: a change there is
+            // an error.
             None => unknown.push(item.entry.label.as_str()),
             Some(loaded) if *loaded == read_again(item, session, out).map_err(stale)? => {}
             Some(_) => {
@@ -65,7 +66,7 @@ pub fn require(record: &LoadedFile, session: &Session, out: Output) -> Result<()
     Ok(())
 }
 
-/// Refuses a start if more memory has failed than when the record was made.
+/// Refuses to start the kernel if more memory has failed since the record was made.
 fn require_memory(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     let failed = MemInfo::read(&session.root)
         .or_status(Status::Failed)?
@@ -80,12 +81,12 @@ fn require_memory(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Reads once more, right after `items` were read and `placed`, the content that a process can write to through a
-/// mapping.
+/// Reads the content that a process can write to through a mapping once more, right after `items` were read and
+/// `placed`.
 ///
 /// # Errors
 ///
-/// [`Status::SourceChanged`] if the content differs: what was read may be of no single moment.
+/// [`Status::SourceChanged`] if the content differs: the first reading may mix the content of several moments.
 pub fn settle(
     items: &[Item],
     placed: &[Placed],
@@ -112,7 +113,7 @@ pub fn settle(
     Ok(())
 }
 
-/// Returns the hashes as the record of a load has them: of the content that was copied from paths, by name.
+/// Returns the hashes of the content that was copied from paths, by name, in the form of a load's record.
 pub fn contents(items: &[Item], placed: &[Placed]) -> BTreeMap<String, String> {
     items
         .iter()
@@ -135,7 +136,7 @@ pub fn sources(items: &[Item]) -> Vec<(OsString, String)> {
         .collect()
 }
 
-/// Returns a digest of everything that would be handed over, as far as it can change between load and exec.
+/// Returns a digest of everything in the handover that can change between load and exec.
 pub fn digest(
     keep: &KeepFile,
     arrived: Option<&Arrived>,
@@ -167,7 +168,7 @@ pub fn digest(
     hasher.finalize()
 }
 
-/// Returns the items that a load would read now, if names, sizes and times are those of the load.
+/// Returns the items that a load would read now, if their names, sizes and times equal those of the load.
 fn unchanged(
     record: &LoadedFile,
     arrived: Option<&Arrived>,
@@ -215,7 +216,7 @@ fn copied(items: &[Item]) -> impl Iterator<Item = &Item> {
         .filter(|item| matches!(item.supply, Supply::Pack(_)))
 }
 
-/// Reads the content once more, and returns its hash.
+/// Reads the content once more and returns its hash.
 fn read_again(item: &Item, session: &Session, out: Output) -> Result<String, Fail> {
     let bar = out.progress(&format!("comparing {}", item.entry.label), item.size);
     let read = hash::passing(item.size, |to| {
@@ -237,11 +238,11 @@ fn shown_path(item: &Item) -> String {
         .unwrap_or_default()
 }
 
-/// Processes that can write to the content of entries through memory.
+/// Processes that can write to the content of entries through a mapping.
 struct Mapped {
     /// Path of the entry and its processes, by the entry's name.
     by_entry: BTreeMap<String, (String, Vec<String>)>,
-    /// Number of processes whose memory could not be looked at.
+    /// Number of processes whose mappings could not be read.
     hidden: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The next kernel's initrd: one file or several, read and joined.
+//! The initrd of the next kernel: one or several files, read and joined.
 
 use crate::args;
 use crate::exit::{Fail, Status, chain};
@@ -12,11 +12,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Alignment of the files, in bytes: the kernel looks for the next archive at multiples of it (`unpack_to_rootfs`,
-/// `init/initramfs.c`, 5.10 to 7.3), and boot loaders join files so.
+/// `init/initramfs.c`, 5.10 to 7.3), and boot loaders align the files that they join.
 const ALIGN: usize = 4;
 
-/// Returns the files that `args` mean: those that were named, else the one that belongs to the kernel, if it exists. A
-/// unified kernel image has its own.
+/// Returns the initrd files of the next kernel: the files that `args` name, else the one that belongs to the kernel, if
+/// it exists. A unified kernel image has an initrd of its own.
 pub fn of(args: &args::Next) -> Vec<PathBuf> {
     if args.no_initrd || !args.initrd.is_empty() {
         return args.initrd.clone();
@@ -24,16 +24,16 @@ pub fn of(args: &args::Next) -> Vec<PathBuf> {
     beside(&args.kernel).into_iter().collect()
 }
 
-/// Returns the initrd that an installation of this kernel put beside it.
+/// Returns the initrd that the installation of this kernel put beside it.
 fn beside(kernel: &Path) -> Option<PathBuf> {
-    // /vmlinuz is a link to where both are.
+    // /vmlinuz is a link to the folder that has both files.
     let kernel = kernel.canonicalize().ok()?;
     let names = names(kernel.file_name()?);
     let paths = names.iter().map(|name| kernel.with_file_name(name));
     paths.into_iter().find(|path| path.is_file())
 }
 
-/// Returns the names that an initrd beside a kernel of this name may have.
+/// Returns the possible names of an initrd for a kernel with this file name.
 fn names(kernel: &OsStr) -> Vec<OsString> {
     let name = kernel.as_bytes();
     // kernel-install(8), the layout of the Boot Loader Specification.
@@ -54,7 +54,7 @@ fn names(kernel: &OsStr) -> Vec<OsString> {
         .to_vec()
 }
 
-/// Reports which initrd was found beside the kernel, or that none was.
+/// Reports the initrd that was found beside the kernel, or that there was none.
 pub fn report(args: &args::Next, out: Output) {
     if args.no_initrd || !args.initrd.is_empty() {
         return;
@@ -71,11 +71,11 @@ pub fn report(args: &args::Next, out: Output) {
     }
 }
 
-/// Reads the files and joins them in their order, as a boot loader would; `None` without files.
+/// Reads the files and joins them in order, as a boot loader does; `None` if there are no files.
 ///
 /// # Errors
 ///
-/// [`Status::BadInitrd`], which names the file.
+/// [`Status::BadInitrd`], with the name of the file.
 pub fn read(paths: &[PathBuf]) -> Result<Option<Vec<u8>>, Fail> {
     let mut joined: Option<Vec<u8>> = None;
     for path in paths {
@@ -85,11 +85,11 @@ pub fn read(paths: &[PathBuf]) -> Result<Option<Vec<u8>>, Fail> {
     Ok(joined)
 }
 
-/// Checks and joins the parts of the initrd in a unified kernel image; `None` without parts.
+/// Checks and joins the parts of the initrd in a unified kernel image; `None` if there are no parts.
 ///
 /// # Errors
 ///
-/// [`Status::BadInitrd`], which names the image.
+/// [`Status::BadInitrd`], with the name of the image.
 pub fn of_parts(image: &Path, parts: &[&[u8]]) -> Result<Option<Vec<u8>>, Fail> {
     let mut joined: Option<Vec<u8>> = None;
     for part in parts.iter().filter(|part| !part.is_empty()) {
@@ -130,11 +130,11 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(), Fail> {
     })
 }
 
-/// Returns bytes as an open file, for `kexec_file_load`.
+/// Returns an open file with these bytes, for `kexec_file_load`.
 ///
 /// # Errors
 ///
-/// [`Status::Failed`] if there is no memory for it.
+/// [`Status::Failed`] if there is not enough memory.
 pub fn open(name: &str, bytes: &[u8]) -> Result<File, Fail> {
     let file = || -> std::io::Result<File> {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
@@ -199,7 +199,7 @@ mod tests {
             path
         };
         let mut first = archive(b"microcode");
-        // A length that the next archive must not begin at.
+        // After a file of this length, the next archive would not be aligned.
         first.push(0);
         let (a, b) = (file("a", &first), file("b", &archive(b"main")));
         let joined = read(&[a.clone(), b.clone()]).unwrap().unwrap();
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(of_parts(Path::new("x.efi"), &[b""]).unwrap(), None);
         let fail = of_parts(Path::new("x.efi"), &[&first, b"no initrd"]).unwrap_err();
         assert!(fail.what.contains("x.efi"), "{}", fail.what);
-        // Each of them has to be there and to be an initrd.
+        // Each file must exist and must be an initrd.
         for paths in [
             [dir.path().join("none"), b.clone()],
             [a.clone(), dir.path().join("none")],

@@ -1,11 +1,11 @@
-//! A load, in three steps.
+//! The three steps of a load.
 //!
-//! 1. [`gather`] reads the machine and what is kept, plans, and takes memory. Its effects are guards: drivers that are
-//!    frozen, memory that is held.
+//! 1. [`gather`] reads the machine and the keep list, plans, and takes memory. Its effects are guards: frozen drivers
+//!    and held memory.
 //! 2. [`fill`] and [`assemble`](fn@assemble) copy the content and write the tree into that memory.
 //! 3. [`commit`] replaces the loaded image, and records the new one. These are the only effects that stay.
 //!
-//! If a step is refused or fails, its guards are dropped, and undo what was done.
+//! If a step fails or is refused, the drop of the guards undoes the steps before it.
 
 use super::buffers::Buffers;
 use super::compat;
@@ -58,7 +58,7 @@ pub struct Loaded {
     pub drivers: u64,
     /// Early reservations of the next kernel.
     pub ranges: usize,
-    /// Bytes of memory that failed in this kernel's time: unusable in the map for the next one.
+    /// Bytes of memory that failed since this kernel started. The map for the next kernel marks them as unusable.
     pub failed: u64,
     /// Duration of the load, in seconds.
     pub seconds: f64,
@@ -87,12 +87,12 @@ impl Loaded {
     }
 }
 
-/// Gathers, fills and commits.
+/// Runs all three steps.
 ///
 /// # Errors
 ///
-/// One [`Status`] per reason. Until [`commit`], an image that was loaded before stays loaded; from then on it stays
-/// only if it could not be unloaded.
+/// One [`Status`] per reason. Before [`commit`], the previously loaded image stays loaded. After that it stays only if
+/// the kernel refused to unload it.
 pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, Fail> {
     let started = Instant::now();
     let files = Files::read(args)?;
@@ -170,13 +170,13 @@ struct Gathered<'a> {
     inputs: Inputs<'a>,
     /// The keep list.
     keep: KeepFile,
-    /// Plan and memory.
+    /// Plan, and the memory that the load took.
     room: Room,
-    /// Guard of the frozen drivers: they stay frozen until exec or abort; a load that fails lets them go on.
+    /// Guard of the frozen drivers. They stay frozen until exec or abort; if the load fails, the guard thaws them.
     frozen: Entered<'a>,
 }
 
-/// First step: determines what is handed over and its place, and takes memory for it.
+/// First step: collects the content, plans its place, and takes memory for it.
 fn gather<'a>(
     args: &args::Next,
     arrived: Option<&Arrived>,
@@ -215,7 +215,7 @@ fn gather<'a>(
     })
 }
 
-/// Warns of what will be missing in the next kernel.
+/// Warns of features that the next kernel will lack.
 fn warn(inputs: &Inputs<'_>, out: Output) {
     let image = &inputs.next.image;
     if inputs.machine.efi.is_some() && !image.header().efi_kexec {
@@ -232,7 +232,7 @@ fn warn(inputs: &Inputs<'_>, out: Output) {
     }
 }
 
-/// Second step: writes the content of every payload that is copied. Returns place and hash of each.
+/// Second step: writes the content of every payload that is copied. Returns the place and the hash of each.
 fn fill(
     inputs: &Inputs<'_>,
     plan: &Plan,
@@ -292,7 +292,7 @@ fn tree<'a>(
     }
 }
 
-/// Assembles the image with chain and tree. `kernel` is the planned image, or the kernel inside of it.
+/// Assembles the image with the chain and the tree. `kernel` is the planned image, or the kernel unpacked from it.
 fn assemble<'a>(
     inputs: &'a Inputs<'_>,
     plan: &Plan,
@@ -347,8 +347,9 @@ fn commit(
     }
     let withheld = memory::withhold_scratch(inputs, plan, session);
     let before = Instant::now();
-    // A failed load would leave the old image armed, with what it would hand over out of date. Its record goes
-    // after it: an unload that is refused changes nothing. Each call takes one of a limited number.
+    // Unloads first: if the load fails, the kernel keeps the old image, whose content is out of date. `unload` removes
+    // the record after the image, so a refused unload changes nothing. If nothing is loaded, no call is spent on an
+    // unload: the administrator can limit the number of calls.
     if nothing_loaded {
         session.state.clear_loaded()?;
     } else {
@@ -365,7 +366,7 @@ fn commit(
         undo: true,
     };
     drop(withheld);
-    // A driver that goes away leaves the phase: what it kept is then not what was loaded any more.
+    // If a driver was unloaded meanwhile, the active phase ended: the image names memory that the driver does not keep.
     let phase = record.kernel_generation;
     if phase != 0 && module::generation(&session.root)? != phase {
         return Err(
@@ -380,8 +381,8 @@ fn commit(
     Ok(seconds)
 }
 
-/// Guard of the note of the pages that were reserved before anything was loaded. As long as nothing is loaded, no later
-/// load needs the note.
+/// Guard of the note of the pages that were reserved before any image was loaded. As long as no image is loaded, no
+/// later load needs the note.
 struct Noted<'a> {
     session: &'a Session,
     undo: bool,
@@ -390,13 +391,13 @@ struct Noted<'a> {
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
         if self.undo {
-            // The next load writes another.
+            // If this fails, the next load overwrites the note.
             let _ = self.session.state.clear_reserved();
         }
     }
 }
 
-/// Guard of an image that is loaded and not recorded: no command can vouch for it, so it must not stay.
+/// Guard of a loaded image without a record: no command can check such an image, so it must not stay loaded.
 struct Unrecorded<'a> {
     session: &'a Session,
     out: Output,
@@ -416,7 +417,7 @@ impl Drop for Unrecorded<'_> {
     }
 }
 
-/// Returns the places of the plan. A kernel that was unpacked needs less than the image that is planned for.
+/// Returns the places of the plan. A kernel that was unpacked needs less memory than the plan has for the image.
 fn placement(plan: &Plan, kernel: &dyn Image) -> Result<Placement, Fail> {
     let place = plan.image.kernel.segment();
     let len = kernel.header().mem_size.min(place.len());
@@ -431,8 +432,8 @@ fn placement(plan: &Plan, kernel: &dyn Image) -> Result<Placement, Fail> {
     })
 }
 
-/// Makes this load different from any other with the same content: the kernel remembers the number of bytes given for
-/// each segment, and zeros at the end of the parameters make no difference.
+/// Makes this load different from any other load of the same content: the kernel stores the size of each segment, and a
+/// random number of zero bytes at the end of the parameters has no effect on the next kernel.
 fn make_unique(assembled: &mut Assembled<'_>) -> Result<(), Fail> {
     let Some(params) = assembled
         .segments

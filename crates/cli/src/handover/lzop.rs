@@ -1,19 +1,19 @@
-//! Sizes in the container of lzop, as the kernel reads it (`unlzo`, `lib/decompress_unlzo.c`, 5.10 to 7.3): each block
-//! has both of its sizes in front, so nothing has to be decoded.
+//! Sizes in the container of lzop, as the kernel reads it (`unlzo`, `lib/decompress_unlzo.c`, 5.10 to 7.3). Each block
+//! begins with its packed and its unpacked size, so the sizes are known without decoding.
 
 use std::io::{Error, ErrorKind, Result};
 
 const MAGIC: &[u8] = b"\x89LZO\0\r\n\x1a\n";
 
-/// Most bytes of a block, unpacked (`LZO_BLOCK_SIZE`).
+/// Largest unpacked size of a block, in bytes (`LZO_BLOCK_SIZE`).
 const BLOCK: u32 = 256 * 1024;
 
 const HAS_FILTER: u32 = 0x800;
 
-/// The first version whose headers have a level and 64-bit times.
+/// First version whose headers have a level and 64-bit times.
 const LEVEL: u16 = 0x0940;
 
-/// Takes the stream at the start of `left`. Returns the number of bytes that it unpacks to.
+/// Takes the stream from the start of `left`. Returns its unpacked size, in bytes.
 ///
 /// # Errors
 ///
@@ -27,7 +27,7 @@ pub fn measure(left: &mut &[u8]) -> Result<u64> {
             return Ok(total);
         }
         let packed = word(left)?;
-        // The checksum.
+        // The checksum of the unpacked block.
         word(left)?;
         if unpacked > BLOCK || packed == 0 || packed > unpacked {
             let what = format!("a block of {packed:#x} bytes for {unpacked:#x}");
@@ -45,7 +45,7 @@ fn header(left: &mut &[u8]) -> Result<()> {
     skip(left, MAGIC.len())?;
     let [high, low] = *take(left)?;
     let newer = u16::from_be_bytes([high, low]) >= LEVEL;
-    // The versions of library and reader, the method; the level.
+    // The versions of the library and of the reader, the method and, in newer versions, the level.
     skip(left, 5 + usize::from(newer))?;
     if word(left)? & HAS_FILTER != 0 {
         word(left)?;
@@ -78,7 +78,7 @@ fn take<'a, const N: usize>(left: &mut &'a [u8]) -> Result<&'a [u8; N]> {
 pub mod tests {
     use super::*;
 
-    /// Packs as lzop does when nothing becomes smaller: blocks as they are.
+    /// Packs as lzop does for bytes that do not compress: each block is stored as it is.
     pub fn lzop(bytes: &[u8]) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend([0x10, 0x30, 0x20, 0x80, 0x09, 0x40, 1, 5]);
@@ -103,7 +103,7 @@ pub mod tests {
             assert!(measure(&mut &file[..cut]).is_err(), "{cut}");
         }
         assert!(measure(&mut &file[..file.len() - 1]).is_err());
-        // A block that is larger than the kernel's, and one that is larger than what it unpacks to.
+        // A block larger than the kernel's limit, and a block larger than its unpacked size.
         let first = file.len() - 700_000 - 3 * 12 - 4;
         for (at, byte) in [(first, 1), (first + 4, 1)] {
             let mut damaged = file.clone();

@@ -19,49 +19,50 @@ use kho_kexec::sys::facts::memmap::FirmwareMap;
 pub struct Machine {
     /// Identity of the running kernel.
     pub kernel: KernelId,
-    /// RAM that the map for the next kernel names: the firmware's, without memory that failed.
+    /// RAM in the map for the next kernel: the RAM of the firmware's map, without memory that failed.
     pub ram: RangeSet,
-    /// The memory map for the next kernel: the firmware's, with memory that failed as unusable.
+    /// Memory map for the next kernel: the firmware's map, with memory that failed marked as unusable.
     pub memory_map: Vec<MemoryMapEntry>,
     /// Pages whose memory failed since this kernel started (PG_hwpoison). Memory that failed under earlier kernels is
-    /// no RAM in the map that this kernel got.
+    /// not RAM in the map that this kernel got.
     pub failed: RangeSet,
-    /// Pages that the running kernel holds as reserved or that are offline; their flags are read when they are needed.
+    /// Pages that are offline or that the running kernel holds as reserved. Their flags are read on demand.
     pub pages: Pages,
     /// The running kernel's boot parameters.
     pub boot_params: Box<BootParams>,
     /// Facts about UEFI runtime services; `None` without them.
     pub efi: Option<EfiFacts>,
-    /// ACPI root pointer that UEFI told this kernel, whether or not there are runtime services.
+    /// ACPI root pointer that UEFI gave to this kernel, with or without runtime services.
     pub acpi: Option<PhysAddr>,
     /// Memory figures, in bytes.
     pub memory: MemInfo,
-    /// State of kexec in the kernel: whether an image is loaded, and whether more may be.
+    /// State of kexec in the kernel: whether an image is loaded, and whether the kernel accepts another load.
     pub kexec: KexecState,
 }
 
 impl Machine {
-    /// Reads everything, after refusing a machine that cannot hand over.
+    /// Reads all facts. First refuses a machine that cannot hand over.
     ///
     /// # Errors
     ///
-    /// One [`Status`] per reason, the first that `kho doctor` would call blocking.
+    /// One [`Status`] per reason: that of the first finding that `kho doctor` reports as blocking.
     pub fn read(session: &Session, arrived: Option<&Arrived>) -> Result<Self, Fail> {
         refuse(&doctor::examine(&session.root))?;
         let root = &session.root;
         let map = FirmwareMap::read(root).or_status(Status::FirmwareMap)?;
-        // Before it is known which pages failed, so that `kho exec` notices every one that is not among them.
+        // The count is read before the list of failed pages, so that `kho exec` notices every page that the list lacks.
         let memory = MemInfo::read(root).or_status(Status::Failed)?;
         let kexec = KexecState::read(root).or_status(Status::Failed)?;
         let pages = Pages::open(session, map.ram(), arrived, kexec.loaded != Some(false))?;
-        // The kernel counts them: where there is none, no page of all the memory has to be looked at.
+        // The kernel counts failed pages. If the count is 0, no page flags have to be read.
         let failed = match memory.hardware_corrupted {
             0 => RangeSet::new(),
             _ => pages.poisoned()?,
         };
         let next_map = without_failed(&map, &failed)?;
-        // With the module, slack and what was claimed or released is ordinary memory by now. Without it, what a
-        // module gave away earlier in this boot may be in the image that is loaded, and look reserved.
+        // With the module, slack and memory that was claimed or released is ordinary memory by now. Without the module,
+        // everything that arrived must still be reserved. The check does not find one case: memory that a module
+        // released earlier in this boot, and that now holds pages of the loaded image, is reserved again.
         if let Some(arrived) = arrived
             && !crate::module::present(root)
         {
@@ -91,9 +92,9 @@ impl Machine {
     }
 }
 
-/// Largest number of entries of the memory map for the next kernel, unless the firmware's map has more: every kernel
-/// that knows of 64 NUMA nodes has room for that many (`E820_MAX_ENTRIES`, `arch/x86/include/asm/e820/types.h`). A
-/// kernel that has no room leaves out the last entries, and does not use that memory.
+/// Largest number of entries of the memory map for the next kernel, unless the firmware's map has more. Every kernel
+/// that supports 64 NUMA nodes has room for that many (`E820_MAX_ENTRIES`, `arch/x86/include/asm/e820/types.h`). A
+/// kernel with less room ignores the last entries, and does not use that memory.
 const MAP_ENTRIES: usize = 320;
 
 /// Returns the memory map for the next kernel.
@@ -114,7 +115,7 @@ fn without_failed(map: &FirmwareMap, failed: &RangeSet) -> Result<FirmwareMap, F
 }
 
 impl Machine {
-    /// Refuses to hand over kept memory that failed. `whose` names its owner, `fix` says what to do.
+    /// Refuses to hand over kept memory that failed. `whose` names its owner, `fix` is the advice in the message.
     ///
     /// # Errors
     ///
@@ -130,7 +131,7 @@ impl Machine {
         }
     }
 
-    /// Refuses to carry content on at its place if that is not reserved any more.
+    /// Refuses to carry content on in place if its memory is not reserved any more.
     ///
     /// # Errors
     ///
@@ -172,7 +173,7 @@ fn status_of(id: &str) -> Status {
     }
 }
 
-/// Refuses to carry on memory that arrived and is not reserved in this kernel: it may hold anything by now.
+/// Refuses to carry on memory that arrived and is not reserved in this kernel: other data may have overwritten it.
 fn require_reserved(arrived: &Arrived, pages: &Pages) -> Result<(), Fail> {
     let all = RangeSet::from_ranges(arrived.mem_cache.iter().copied()).or_status(Status::Failed)?;
     let reserved = pages.held_in(&all)?;

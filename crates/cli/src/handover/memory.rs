@@ -1,4 +1,4 @@
-//! Memory for a load: enough of it, at places that make the load quick.
+//! Memory for a load: enough of it, at addresses that make the load quick.
 
 use super::prepare::Inputs;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -14,25 +14,25 @@ use kho_kexec::sys::loaded::{self, Identity};
 use kho_kexec::sys::pageflags::{PageFlags, flag};
 use std::time::Duration;
 
-/// Longest time of `kexec_load` that is allowed without `--slow-ok`. The call cannot be interrupted.
+/// Longest duration of `kexec_load` that is allowed without `--slow-ok`. The call cannot be interrupted.
 const SLOW: Duration = Duration::from_secs(60);
 
 /// Plan and memory of a load.
 pub struct Room {
-    /// The plan, with the zone in it.
+    /// The plan, which uses the zone.
     pub plan: Plan,
-    /// Memory whose physical place is known. `None` if the ranges that were reserved before take everything, or if no
-    /// such memory could be had.
+    /// Memory whose physical address is known. `None` if all content fits in the ranges that were reserved before, or
+    /// if the loader could not get such memory.
     pub zone: Option<LandingZone>,
-    /// Free memory among the destinations, kept away from the allocator until the load is over.
+    /// Free memory at the destinations, withheld from the allocator until the load is over.
     pub held: Option<Withheld>,
 }
 
-/// Makes a plan, and takes memory for the bytes that have no place in the old reservations.
+/// Makes a plan, and takes memory for the bytes that do not fit in the old reservations.
 ///
 /// # Errors
 ///
-/// If no plan is possible; [`Status::NotEnoughMemory`] before any memory is taken; [`Status::Fragmented`] if the load
+/// If no plan is possible. [`Status::NotEnoughMemory`] before any memory is taken. [`Status::Fragmented`] if the load
 /// would take long and `slow_ok` does not allow it.
 pub fn take(
     inputs: &Inputs<'_>,
@@ -40,7 +40,7 @@ pub fn take(
     slow_ok: bool,
     out: Output,
 ) -> Result<Room, Fail> {
-    // A first plan without a landing zone: whatever must be refused is refused before memory is taken.
+    // The first plan has no landing zone, so that every refusal comes before memory is taken.
     let first = inputs.plan(&RangeSet::new())?;
     require(inputs, &first, session)?;
     let missing = missing(inputs, &first);
@@ -77,11 +77,11 @@ pub fn take(
     Ok(Room { plan, zone, held })
 }
 
-/// Refuses to take more memory than is available: the kernel would kill processes to find it.
+/// Refuses to take more memory than is available: the kernel would kill processes to get it.
 ///
 /// # Errors
 ///
-/// [`Status::NotEnoughMemory`].
+/// [`Status::NotEnoughMemory`] if less memory is available than the plan needs.
 pub fn require(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Result<(), Fail> {
     let zone = missing(inputs, plan);
     let copy = plan.totals.image.saturating_add(plan.totals.payload);
@@ -100,20 +100,19 @@ pub fn require(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Result<()
     answer.map(|_| ()).map_err(|err| not_enough(&err))
 }
 
-/// Returns the number of bytes that a load takes at most once it has its landing zone: the kernel's copy of every segment,
-/// and what has to stay free.
+/// Returns the largest number of bytes that a load takes after its landing zone: the kernel's copy of every segment,
+/// and the memory that has to stay free.
 pub fn still(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
     let copy = plan.totals.image.saturating_add(plan.totals.payload);
     copy.saturating_add(default_reserve(inputs.machine.memory.total))
 }
 
-/// Returns the number of bytes of the payload that have no place in the ranges that were reserved before.
+/// Returns the number of payload bytes that do not fit in the ranges that were reserved before.
 fn missing(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
     inputs.payload_bytes().saturating_sub(plan.totals.landed)
 }
 
-/// Returns the number of bytes that the kernel gives back when the image that `kho` loaded is unloaded; 0 if that is
-/// not known.
+/// Returns the number of bytes that become free when the image that `kho` loaded is unloaded; 0 if that is not known.
 fn loaded_bytes(session: &Session) -> Result<u64, Fail> {
     let Some(record) = session.state.loaded()? else {
         return Ok(0);
@@ -151,8 +150,8 @@ fn not_enough(err: &LandingError) -> Fail {
     )
 }
 
-/// Keeps free memory that is a destination and not in the zone away from the allocator, and reports the time that the
-/// load will take for memory that could not be held.
+/// Withholds free memory from the allocator: the destinations outside of the zone. Reports how long the load takes
+/// because of destinations that could not be withheld.
 fn hold(
     inputs: &Inputs<'_>,
     plan: &Plan,
@@ -175,7 +174,7 @@ fn hold(
     let reserve = total
         .saturating_mul(2)
         .saturating_add(default_reserve(inputs.machine.memory.total));
-    // What cannot be held costs time, and that is counted below.
+    // Memory that cannot be withheld makes the load slower. The code below counts it.
     let held = Withheld::draw(&session.root, &rest, DRAW_LIMIT, draw_for(total), reserve).ok();
     let free = PageFlags::open(&session.root)
         .and_then(|flags| flags.pages_with(&rest, flag::BUDDY))
@@ -200,15 +199,15 @@ fn hold(
     Ok(held)
 }
 
-/// Keeps the free pages of the image's destinations away from the allocator while the image loads: the kernel searches
-/// a list for every destination page that it gets as a source (`kimage_alloc_page`, `kernel/kexec_core.c`). `None` if
-/// the kernel takes its pages elsewhere, and if no page could be had: the image's pages are loaded first, so that costs
-/// seconds at most.
+/// Withholds the free pages of the image's destinations from the allocator while the image is loaded: the kernel
+/// searches a list for every destination page that it gets as a source (`kimage_alloc_page`, `kernel/kexec_core.c`).
+/// `None` if the kernel takes its pages from elsewhere, or if no page could be withheld. The kernel loads the pages of
+/// the image first, so a failure costs seconds at most.
 pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> Option<Withheld> {
-    // The kernel's copy of every segment has to fit as well.
+    // The kernel's copy of every segment must fit too.
     let copy = plan.totals.image.saturating_add(plan.totals.payload);
     let reserve = still(inputs, plan);
-    // Twice, because others take memory meanwhile.
+    // Twice the size, because other processes take memory meanwhile.
     if Zones::read(&session.root)
         .is_ok_and(|zones| zones.spare_above(plan.scratch) >= copy.saturating_mul(2))
     {
@@ -218,8 +217,8 @@ pub fn withhold_scratch(inputs: &Inputs<'_>, plan: &Plan, session: &Session) -> 
     Withheld::draw(&session.root, &scratch, DRAW_LIMIT, draw_for(copy), reserve).ok()
 }
 
-/// Returns the number of bytes to draw for a copy of so many: more, because others take memory meanwhile, and because
-/// the allocator prefers whole blocks of 4 MiB, wherever they are, to what did not become one again.
+/// Returns the number of bytes to withhold for a copy of `copy` bytes. It is larger than the copy, because other
+/// processes take memory meanwhile, and because the allocator prefers whole blocks of 4 MiB anywhere to smaller pieces.
 fn draw_for(copy: u64) -> u64 {
     copy.saturating_add(copy / 4).saturating_add(64 << 20)
 }

@@ -1,10 +1,10 @@
-//! From the keep list to a loaded kernel.
+//! The steps from the keep list to a loaded kernel.
 //!
-//! [`next`] reads the next kernel's files, and [`enter`] decides where the kernel is entered. [`machine`] reads the facts
-//! about this machine that the planner needs, [`content`] measures what is kept, [`prepare`] makes the plan, [`memory`]
-//! takes the memory that the load needs, and [`load`] executes the plan, after [`compat`] has checked whether the next
-//! side would understand it. [`decode`] has the decoders of kernels and initrds. [`time`] estimates the duration.
-//! [`places`] remembers the mounts that the content lies on.
+//! [`next`] reads the files of the next kernel, and [`enter`] decides where that kernel is entered. [`machine`] reads
+//! the facts about this machine that the planner needs, [`content`] measures the kept content, [`prepare`] makes the
+//! plan, [`memory`] takes the memory that the load needs, and [`load`] executes the plan, after [`compat`] has checked
+//! whether the next side understands it. [`decode`] has the decoders of kernels and initrds. [`time`] estimates the
+//! duration. [`places`] records the mounts that the content lies on.
 
 pub mod buffers;
 pub mod compat;

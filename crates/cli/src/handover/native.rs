@@ -1,5 +1,6 @@
-//! The next kernel's own Kexec HandOver. This handover does not use it, and if it is on it sets memory aside: by default
-//! twice of what early boot reserved, with all that is handed over ([`NativeScratch`]).
+//! Kexec HandOver in the next kernel itself (mainline KHO). `kho` does not use it. If it is on, the next kernel sets
+//! memory aside for it: by default twice the memory that early boot reserved, which includes everything that is handed
+//! over ([`NativeScratch`]).
 
 use super::early;
 use crate::output::Output;
@@ -15,10 +16,10 @@ use std::path::Path;
 /// First version with KHO on x86_64 (`arch/x86/Kconfig`).
 const FIRST: (u32, u32) = (6, 16);
 
-/// Message of a kernel that found no place for its scratch areas (`kernel/liveupdate/kexec_handover.c`, 6.16 to 7.3).
+/// Message of a kernel that found no memory for its scratch areas (`kernel/liveupdate/kexec_handover.c`, 6.16 to 7.3).
 const FAILED: &str = "Failed to reserve scratch area, disabling kexec handover";
 
-/// Facts about the next kernel that decide about its KHO.
+/// Facts about the next kernel that determine its KHO.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// Release of the kernel; `None` if its image does not name it.
@@ -36,22 +37,22 @@ pub struct Facts<'a> {
 /// Decision about the next kernel's own KHO.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Native {
-    /// Argument for the command line.
+    /// Argument for the command line, if one is needed.
     pub add: Option<String>,
     /// Number of nodes with memory if the kernel sets scratch areas aside; `None` if it does not.
     pub nodes: Option<u32>,
-    /// A line for the user, if there is something to say.
+    /// A line for the user, if the decision needs an explanation.
     pub remark: Option<String>,
 }
 
 impl Native {
-    /// Reports the decision, if there is something to say.
+    /// Prints the remark, if there is one.
     pub fn report(&self, out: Output) {
         self.remark.iter().for_each(|remark| out.remark(remark));
     }
 }
 
-/// Returns the KHO that a kernel may have; `None` if that is not known.
+/// Returns the KHO that a kernel is built with; `None` if that is not known.
 fn built(release: Option<&str>, config: Option<KernelConfig>) -> Option<NativeKho> {
     match release.and_then(release_version) {
         Some(version) if version < FIRST => Some(NativeKho::Absent),
@@ -59,7 +60,7 @@ fn built(release: Option<&str>, config: Option<KernelConfig>) -> Option<NativeKh
     }
 }
 
-/// Decides about the next kernel's own KHO, if `line` is its command line.
+/// Decides about the next kernel's own KHO. `line` is its command line.
 pub fn decide(line: &[u8], facts: Facts<'_>) -> Native {
     let built = built(facts.release, facts.config);
     let on_by_default = match built {
@@ -113,7 +114,7 @@ fn switched_on(line: &[u8], facts: Facts<'_>, name: &str) -> Native {
     }
 }
 
-/// Returns sizes in the form that the kernel takes.
+/// Returns the scratch sizes in the format of the kernel's parameter.
 fn argument(scratch: NativeScratch) -> String {
     match scratch {
         NativeScratch::Percent(percent) => format!("kho_scratch={percent}%"),
@@ -133,7 +134,7 @@ fn argument(scratch: NativeScratch) -> String {
     }
 }
 
-/// Returns whether the running kernel has KHO of its own, and whether it is on.
+/// Returns a finding: whether the running kernel has its own KHO, and whether it is on.
 pub fn finding(release: &str, root: &Root) -> Finding {
     let image = root.path(&format!("boot/vmlinuz-{release}"));
     let config = early::config(Path::new(&image), Some(release), root);
@@ -211,7 +212,7 @@ mod tests {
                 "{remark}"
             );
         }
-        // Nothing to do: none of its own, off anyway, or said already.
+        // No argument and no remark: the kernel has no KHO, or KHO is off.
         for (release, config, line) in [
             ("6.12.95", None, "kho=on"),
             ("6.15.0", Some(ON), "kho=on"),
@@ -242,7 +243,7 @@ mod tests {
             );
             assert_eq!(native.nodes, Some(2));
         }
-        // What the user says is counted and stays.
+        // Sizes from the user count as they are and stay.
         for (line, how) in [
             ("kho=on kho_scratch=16M,32M,8M", "the sizes that"),
             ("kho=on kho_scratch=300%", "300 %"),

@@ -1,4 +1,4 @@
-//! The next kernel: image, initrd, command line.
+//! The next kernel: image, initrd and command line.
 
 use super::early;
 use super::enter::{self, Way};
@@ -23,7 +23,7 @@ use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// The files as read. [`Files::parse`] checks them.
+/// The files, unchecked. [`Files::parse`] checks them.
 pub struct Files {
     kernel_path: PathBuf,
     /// The kernel: a file, or a part of a unified kernel image.
@@ -37,17 +37,17 @@ pub struct Files {
 struct Unified {
     /// Its command line.
     line: Option<Vec<u8>>,
-    /// Whether the initrd is its own.
+    /// Whether the initrd is that of the image.
     initrd: bool,
 }
 
-/// The next kernel, checked.
+/// The next kernel, after the checks.
 pub struct Next<'a> {
     /// The image.
     pub image: Box<dyn Image + 'a>,
     /// The image's file.
     file: &'a [u8],
-    /// Place at which the kernel is to be entered, as far as is known before it is unpacked.
+    /// Entry into the kernel, as far as it can be decided before the kernel is unpacked.
     pub way: Way,
     /// Path of the image, for messages.
     pub path: String,
@@ -55,9 +55,9 @@ pub struct Next<'a> {
     pub config: Option<KernelConfig>,
     /// The initrd.
     pub initrd: Option<&'a [u8]>,
-    /// Number of bytes that the initrd unpacks to; if that is more than this machine's memory, any number above it.
+    /// Unpacked size of the initrd, in bytes; if that exceeds this machine's memory, some number above the memory size.
     pub unpacked: u64,
-    /// The command line with the arrival program in it.
+    /// The command line, which starts the arrival program.
     pub cmdline: CommandLine,
     /// Decision about the kernel's own KHO; its argument is part of the command line.
     pub native: Native,
@@ -72,7 +72,8 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`Status::BadImage`], [`Status::BadInitrd`]; [`Status::Usage`] if a profile is asked for and the kernel has none.
+    /// [`Status::BadImage`], [`Status::BadInitrd`]; [`Status::Usage`] if the arguments name a profile and the kernel
+    /// has none.
     pub fn read(args: &args::Next) -> Result<Self, Fail> {
         let file = image::read(&args.kernel).map_err(|err| bad_image(args, &err))?;
         let path = || shown::path(&args.kernel);
@@ -108,7 +109,7 @@ impl Files {
         })
     }
 
-    /// Reports the parts that nobody named.
+    /// Reports the files and parts that the arguments did not name.
     pub fn report(&self, args: &args::Next, out: Output) {
         let Some(unified) = &self.unified else {
             return initrd::report(args, out);
@@ -125,14 +126,14 @@ impl Files {
         ));
     }
 
-    /// Returns the command line of a unified kernel image, if the arguments ask for no other.
+    /// Returns the command line of a unified kernel image, unless the arguments ask for another one.
     fn own_line(&self, args: &args::Next) -> Option<&[u8]> {
         let asked = args.command_line.is_some() || args.reuse_cmdline;
         let line = self.unified.as_ref()?.line.as_deref();
         line.filter(|_| !asked)
     }
 
-    /// Returns the command line without `--append`, if it is not to be the running kernel's.
+    /// Returns the command line without `--append`; `None` if the running kernel's command line is used.
     pub fn base_line(&self, args: &args::Next) -> Option<OsString> {
         let own = || Some(OsString::from_vec(self.own_line(args)?.to_vec()));
         args.command_line.clone().or_else(own)
@@ -160,7 +161,7 @@ impl Files {
     /// [`Status::BadImage`], [`Status::Failed`].
     pub fn open(&self) -> Result<(File, Option<File>), Fail> {
         let kernel = match &self.unified {
-            // The file itself, whose signature the kernel may look for in its attributes.
+            // Opens the file itself: the kernel may look for a signature in its attributes.
             None => File::open(&self.kernel_path).map_err(|err| {
                 let what = format!("{}: {err}", shown::path(&self.kernel_path));
                 Fail::new(Status::BadImage, what)
@@ -172,7 +173,8 @@ impl Files {
         Ok((kernel, initrd.transpose()?))
     }
 
-    /// Checks the files and builds the command line. A scratch size counts on the `first` handover of a chain only.
+    /// Checks the files and builds the command line. A scratch size has an effect only on the `first` handover of a
+    /// chain.
     ///
     /// # Errors
     ///
@@ -238,8 +240,8 @@ impl Files {
 }
 
 impl Next<'_> {
-    /// Unpacks the kernel if it is to be entered itself. Returns it, and the way that is taken. The load is going to take
-    /// `still` bytes of memory after this.
+    /// Unpacks the kernel if it is to be entered itself. Returns the kernel, and the [`Way`] that is possible. `still`
+    /// is the number of bytes of memory that the load takes after this.
     ///
     /// # Errors
     ///
@@ -256,7 +258,7 @@ impl Next<'_> {
 }
 
 impl Files {
-    /// Returns the needs of image and initrd without what kho puts beside them.
+    /// Returns the memory needs of the image and the initrd, without the parts that kho adds.
     fn needs(&self, image: &dyn Image) -> ImageNeeds {
         ImageNeeds {
             kernel: KernelNeeds::from(image.header()),
@@ -280,13 +282,14 @@ impl Files {
     }
 }
 
-/// Returns the two parts of the command line before the arrival program is added: its base, and the text of `--append`.
-/// `own` is the line of a unified kernel image.
+/// Returns the two parts of the command line before the arrival program is added: the base, and the text of `--append`.
+/// `own` is the command line of a unified kernel image.
 ///
 /// # Errors
 ///
-/// [`Status::BadCommandLine`] if `--append` alone is all of the line, and it names no root file system although the
-/// running kernel's line does: the next kernel would not get far, with all that it was handed.
+/// [`Status::BadCommandLine`] if the whole command line is the text of `--append`, without a root file system, although
+/// the running kernel's command line names one. The next kernel would stop early in its boot, and the content would be
+/// lost.
 fn base_line(
     args: &args::Next,
     own: Option<&[u8]>,
@@ -309,15 +312,15 @@ fn base_line(
     Ok((base, added.unwrap_or_default()))
 }
 
-/// Whether the running kernel's line names a root file system and `line` does not.
+/// Whether the running kernel's command line names a root file system and `line` does not.
 pub fn loses_root(running: &[u8], line: &[u8]) -> bool {
     cmdline::value(running, "root").is_some() && cmdline::value(line, "root").is_none()
 }
 
 /// Returns a warning about a start without a handover (`kexec_file_load`) of a kernel that has to switch five-level
-/// paging off, with `line` as its command line; `None` if there is nothing to warn of. If such a kernel is started by a
-/// handover, it finds what it needs, see `kho_kexec::entry`; the system call leaves the page tables as they are, over
-/// which 5.10 resets the machine.
+/// paging off; `line` is its command line. `None` if there is no such problem. `kho` enters such a kernel with the page
+/// tables that it needs, see `kho_kexec::entry`. `kexec_file_load` does not change the page tables, and with them a
+/// 5.10 kernel resets the machine.
 ///
 /// # Errors
 ///
@@ -336,7 +339,8 @@ pub fn plain_warning(image: &dyn Image, line: &[u8], root: &Root) -> Result<Opti
     }))
 }
 
-/// Returns the running kernel's command line without the arrival program; `None` if that line does not start it.
+/// Returns the running kernel's command line without the arrival program; `None` if that line does not name the
+/// program.
 ///
 /// # Errors
 ///
@@ -440,7 +444,7 @@ mod tests {
             ..of()
         };
         assert_eq!(line(&reuse), "running root=x|");
-        // Words of the user take the place of the image's parts.
+        // Arguments of the user replace the parts of the image.
         let other = put("initrd", b"070701 other");
         let named = args::Next {
             initrd: vec![other],
@@ -503,7 +507,7 @@ mod tests {
         assert_eq!(line(false, Some(""), Some("a")).unwrap(), "a");
         let other = "root=UUID=x debug";
         assert_eq!(line(false, None, Some(other)).unwrap(), other);
-        // Words behind -- are not the kernel's.
+        // Words after `--` are for init, not for the kernel.
         for append in ["debug", "", "debug -- root=/dev/vda1"] {
             let fail = line(false, None, Some(append)).unwrap_err();
             assert_eq!(fail.status, Status::BadCommandLine);

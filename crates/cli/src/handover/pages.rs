@@ -1,8 +1,8 @@
-//! Pages that the running kernel holds as reserved. Their flags are read only if a plan depends on them.
+//! Pages that the running kernel holds as reserved. `kho` reads their flags only if a plan depends on them.
 //!
-//! The kernel needs some 700 instructions to tell the flags of one page. So a plan is made as if every page that was
-//! not asked about were free. Then the pages that the plan uses are asked about, and if one of them is reserved, a new
-//! plan is made.
+//! The kernel needs some 700 instructions to tell the flags of one page. So the first plan assumes that every page is
+//! free whose flags are unknown. Then `kho` reads the flags of the pages that the plan uses. If one of them is
+//! reserved, it makes a new plan.
 
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
@@ -13,28 +13,28 @@ use kho_kexec::sys::facts::blocks;
 use kho_kexec::sys::pageflags::PageFlags;
 use std::cell::{Ref, RefCell};
 
-/// Number of bytes, on each side of a page that stood in the way of a plan, that are asked about next. The memory that
-/// the kernel reserves lies together: its map of all pages takes 16 MiB for each GiB.
+/// Number of bytes, on each side of a page that made a plan unusable, whose flags are read next. The memory that the
+/// kernel reserves lies together: its map of all pages takes 16 MiB for each GiB.
 const BESIDE: u64 = 16 << 20;
 
-/// The pages of this machine's RAM, and the flags that are known of them.
+/// The pages of this machine's RAM, and their known flags.
 pub struct Pages {
     flags: PageFlags,
-    /// RAM according to the firmware. There are no other pages.
+    /// RAM according to the firmware. No page lies outside of it.
     ram: RangeSet,
-    /// Pages that were not reserved while nothing was loaded. Those of them that are reserved now belong to the loaded
-    /// image (`kimage_alloc_pages`, `kernel/kexec_core.c`), and not to memory that only the firmware knows of.
+    /// Pages that were not reserved before an image was loaded. If such a page is reserved now, it belongs to the
+    /// loaded image (`kimage_alloc_pages`, `kernel/kexec_core.c`), and not to memory that only the firmware knows.
     image: RangeSet,
     /// Ranges that are reserved because they arrived with a handover.
     arrived: RangeSet,
-    /// RAM in the firmware's map that cannot be written to, as far as is known: in a block of memory that is offline,
-    /// in a balloon, or never brought online.
+    /// RAM in the firmware's map that cannot be written to, as far as is known: its block of memory is offline, or was
+    /// never brought online, or a balloon holds it.
     offline: RefCell<RangeSet>,
     known: RefCell<Known>,
 }
 
 impl Pages {
-    /// Opens the page flags, and reads none yet. `loaded`: whether a kernel is or may be loaded.
+    /// Opens the page flags without reading any. `loaded` says whether an image is loaded or may be loaded.
     ///
     /// # Errors
     ///
@@ -70,18 +70,18 @@ impl Pages {
         })
     }
 
-    /// Returns the poisoned pages (PG_hwpoison) of all RAM: every page is asked about.
+    /// Returns the poisoned pages (PG_hwpoison) of all RAM. Reads the flags of every page.
     ///
     /// # Errors
     ///
-    /// [`Status::NotPermitted`].
+    /// [`Status::NotPermitted`] if the flags cannot be read.
     pub fn poisoned(&self) -> Result<RangeSet, Fail> {
         self.flags
             .poisoned_in(&self.ram)
             .or_status(Status::NotPermitted)
     }
 
-    /// Returns the reserved pages of `within`, those of a loaded image among them.
+    /// Returns the reserved pages in `within`, including those of a loaded image.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Pages {
         known.reserved.intersect(within).or_status(Status::Failed)
     }
 
-    /// Returns the reserved pages of `within` that are not part of the loaded image.
+    /// Returns the reserved pages in `within` that are not part of the loaded image.
     ///
     /// # Errors
     ///
@@ -102,8 +102,8 @@ impl Pages {
         reserved.subtract(&self.image).or_status(Status::Failed)
     }
 
-    /// Returns the pages known so far that no plan may use: reserved pages that neither belong to the loaded image nor
-    /// arrived, and pages that are offline.
+    /// Returns the known pages that no plan may use: pages that are offline, and reserved pages that neither belong to
+    /// the loaded image nor arrived.
     ///
     /// # Errors
     ///
@@ -118,8 +118,8 @@ impl Pages {
             .or_status(Status::Failed)
     }
 
-    /// Asks about the pages that a plan uses. True if one of them that was not asked about before is pinned: then
-    /// `pinned` has grown, and the plan is no good. `tries` plans were no good before it.
+    /// Reads the unknown flags of the pages that a plan uses. Returns true if one of these pages is pinned: then
+    /// `pinned` has grown, and the plan cannot be used. `tries` is the number of earlier plans that could not be used.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Pages {
         if found.is_empty() {
             return Ok(false);
         }
-        // Twice as far each time, so that a large reserved area takes few plans.
+        // Doubles the distance for each try, so that a large reserved area needs few plans.
         let reach = BESIDE.checked_shl(tries).unwrap_or(u64::MAX).max(BESIDE);
         let highest = self.ram.span().map_or(0, |span| span.end().get());
         let beside = found.iter().filter_map(|range| {
@@ -220,7 +220,7 @@ mod tests {
         let found = pages.reserved_in(&set(60 * MIB, 65 * MIB - 4096)).unwrap();
         assert_eq!(found, set(64 * MIB, 65 * MIB - 4096));
         assert_eq!(pages.known().asked, set(60 * MIB, 65 * MIB - 4096));
-        // Beyond the end of memory there are no pages.
+        // No pages lie beyond the end of memory.
         assert!(pages.reserved_in(&set(GIB, 2 * GIB)).unwrap().is_empty());
         assert_eq!(pages.known().asked.total(), 5 * MIB - 4096);
     }
@@ -249,7 +249,7 @@ mod tests {
                 .asked
                 .contains_range(set(48 * MIB, 81 * MIB).as_slice()[0])
         );
-        // The planner knows of them now; that it uses them all the same is its own business.
+        // These pages are known now. A planner that uses them anyway gets no second warning.
         assert!(!pages.spoil(&used, 1).unwrap());
     }
 
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(pinned.total(), 129 * MIB + 4096);
     }
 
-    /// The kernel's map of all pages at the end of a node's memory, and a planner that begins there.
+    /// The kernel's map of all pages lies at the end of a node's memory, where the planner starts.
     #[test]
     fn a_large_reserved_area_takes_few_plans() {
         const TOP: u64 = 256 * GIB;

@@ -1,6 +1,6 @@
-//! Everything that a load hands over for the command itself, in one list.
+//! List of everything that the loader itself hands over.
 //!
-//! The number of a payload is its place in [`Payloads::iter`]; the planner's blobs, the places in the tree and the
+//! The number of a payload is its index in [`Payloads::iter`]. The planner's blobs, the places in the tree and the
 //! hashes have the same numbers.
 
 use super::content::{self, Item};
@@ -32,7 +32,7 @@ pub enum Payload<'a> {
 }
 
 impl Payloads {
-    /// Measures every entry, and takes the trace for handover number `hop`.
+    /// Measures every entry, and takes the running kernel's trace for handover number `hop`.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Payloads {
         without_trace: bool,
     ) -> Result<Self, Fail> {
         let items = content::measure(list::effective(arrived, keep), arrived, session)?;
-        // A trace is carried as long as all of it is there.
+        // A trace is carried on only if all of its memory is still reserved and good.
         let there = arrived.map_or(Ok(RangeSet::new()), Arrived::reserved)?;
         let whole = machine
             .pages
@@ -64,7 +64,7 @@ impl Payloads {
         items.chain(parts.map(Payload::Trace))
     }
 
-    /// Returns the number of bytes that each payload needs a place for: 0 if it stays where it is.
+    /// Returns the number of bytes that the plan places for each payload: 0 for a payload that stays in place.
     pub fn planned_sizes(&self) -> Vec<u64> {
         self.iter()
             .map(|payload| match payload.stays() {
@@ -74,7 +74,7 @@ impl Payloads {
             .collect()
     }
 
-    /// Returns the number of bytes that are copied, and the number of bytes that stay where they are.
+    /// Returns the number of bytes that are copied, and the number of bytes that stay in place.
     pub fn bytes(&self) -> (u64, u64) {
         self.iter()
             .fold((0, 0), |(copied, stay), payload| match payload.stays() {
@@ -83,12 +83,11 @@ impl Payloads {
             })
     }
 
-    /// Returns the ranges of the payloads that stay where they are, after a check that all of them are still reserved
-    /// and good.
+    /// Checks that the ranges of the payloads that stay in place are all still reserved and good, and returns them.
     ///
     /// # Errors
     ///
-    /// [`Status::NotReserved`], [`Status::MemoryFailed`], naming the entry.
+    /// [`Status::NotReserved`] or [`Status::MemoryFailed`], with the name of the entry.
     pub fn in_place(&self, machine: &Machine) -> Result<RangeSet, Fail> {
         let mut set = RangeSet::new();
         for payload in self.iter() {
@@ -114,7 +113,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Returns the ranges of the payload if it stays where it is; `None` if the load copies it.
+    /// Returns the ranges of the payload if it stays in place; `None` if the load copies it.
     pub fn stays(self) -> Option<&'a [PhysRange]> {
         match self {
             Self::Entry(item) => item.stays().map(|blob| blob.mem.as_slice()),
@@ -125,7 +124,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Returns the name of an entry, for people; `None` for a part of a trace, which is quick to read.
+    /// Returns the name of an entry, for people; `None` for a part of a trace, which takes little time to read.
     pub fn label(self) -> Option<&'a str> {
         match self {
             Self::Entry(item) => Some(&item.entry.label),

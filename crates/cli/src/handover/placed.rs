@@ -2,7 +2,7 @@
 
 use kho::PhysRange;
 
-/// Place and hash of a payload that is copied. For a payload that stays, the tree gets the place and hash that it has.
+/// Place and hash of a payload that is copied. For a payload that stays in place, the tree gets its old place and hash.
 #[derive(Clone, Default)]
 pub struct Placed {
     /// Ranges of physical memory, in order.

@@ -1,5 +1,5 @@
-//! The mounts that the content lies on, compared between arming and the capture: a place that is not mounted any more
-//! looks like an empty directory, and would be handed over as one.
+//! The mounts that the content lies on, compared between arming and the capture. A mount point without its mount looks
+//! like an empty directory, and `kho` would hand over that directory.
 
 use crate::exit::{Fail, OrStatus, Status};
 use crate::keepd::effort::LeftOut;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// Longest list of mounts that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
 
-/// Returns the mounts of all entries whose content is read from a path.
+/// Returns the mounts of all entries whose content comes from a path.
 ///
 /// # Errors
 ///
@@ -21,7 +21,7 @@ pub fn of(entries: &[Entry], session: &Session) -> Result<Vec<Place>, Fail> {
     Ok(all(entries, &mounted(session)?))
 }
 
-/// Returns the entries that no longer lie on the mounts on which they lay, and why.
+/// Returns the entries that no longer lie on their recorded mounts, with the reason.
 ///
 /// # Errors
 ///
@@ -67,8 +67,8 @@ fn all(entries: &[Entry], mounted: &[Mounted]) -> Vec<Place> {
     entries.iter().filter_map(place).collect()
 }
 
-/// Returns the entries of which a mount is gone, is another one, or is hidden by a new one over the path. A mount that
-/// was added below a path is no loss.
+/// Returns the entries of which a recorded mount is gone, was replaced, or is hidden by a new mount over the path. A
+/// new mount below a path is no loss.
 fn compare(before: &[Place], now: &[Place]) -> Vec<LeftOut> {
     let changed = |old: &Place| {
         let new = now.iter().find(|place| place.label == old.label)?;
@@ -141,7 +141,7 @@ mod tests {
             let said = found.first().map(|left| left.why.clone());
             assert_eq!(said, Some(format!("{why}, since it was armed")));
         }
-        // What is not on the list any more is nobody's loss.
+        // An entry that was removed from the list is no loss.
         assert!(compare(&armed, &[]).is_empty());
     }
 }

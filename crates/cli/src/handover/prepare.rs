@@ -1,4 +1,4 @@
-//! The request to the planner, and its answer.
+//! The request to the planner, and the check of its plan.
 
 use super::describe::{self, Tree};
 use super::early::{self, Early};
@@ -25,10 +25,10 @@ use kho_kexec::sys::facts::host::online_cpus;
 use kho_kexec::sys::syscalls::{SEGMENT_MAX, half_of_memory};
 use std::path::Path;
 
-/// Segments that are not payload: kernel, initrd, parameters.
+/// Number of segments that are not payload: kernel, initrd, parameters.
 const IMAGE_SEGMENTS: usize = 3;
 
-/// Everything that a plan depends on, owned.
+/// All inputs of a plan, owned.
 pub struct Inputs<'a> {
     /// The machine.
     pub machine: Machine,
@@ -42,7 +42,7 @@ pub struct Inputs<'a> {
     pub kernel: Option<OutgoingPart>,
     /// Source of the scratch region.
     pub scratch: ScratchSource,
-    /// Ranges that are reserved since the last hop and no longer needed.
+    /// Ranges that have been reserved since the last hop and are no longer needed.
     pub reusable: RangeSet,
     /// Hop count that the next kernel will see.
     pub hop: u64,
@@ -56,7 +56,7 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Reads the machine and measures what is kept.
+    /// Reads the facts about the machine and measures the kept content.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// Asks the planner for a plan, with `landing` as memory that was taken for the purpose.
+    /// Asks the planner for a plan. `landing` is memory that the loader took for the content.
     ///
     /// # Errors
     ///
@@ -137,11 +137,11 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// Returns the pages that a plan relies on: none of them may be pinned.
+    /// Returns the pages that a plan uses and that must not be pinned.
     fn used(&self, plan: &Plan) -> Result<RangeSet, Fail> {
         let chosen = match self.scratch {
             ScratchSource::Choose { .. } => Some(plan.scratch),
-            // The running kernel may hold what it likes there: it is overwritten at the very end.
+            // A recorded scratch region may hold pages of the running kernel: the kexec overwrites them last of all.
             ScratchSource::Recorded(_) => None,
         };
         let payload = plan.segments.iter().map(|segment| segment.dest);
@@ -149,7 +149,7 @@ impl<'a> Inputs<'a> {
         RangeSet::from_ranges(payload.chain(covered).chain(chosen)).or_status(Status::Failed)
     }
 
-    /// Returns the plan, if it is safe. This does not rely on the planner: it derives every safety property again.
+    /// Returns the plan if it is safe. The check derives every safety property again and does not rely on the planner.
     fn checked(&self, plan: Plan, landing: &RangeSet) -> Result<Plan, Fail> {
         let pinned = self.machine.pages.pinned()?;
         self.with_request(landing, &pinned, |request| plan.check_invariants(request))
@@ -187,8 +187,8 @@ impl<'a> Inputs<'a> {
         })
     }
 
-    /// Returns the RAM where state and blobs may go once scratch is known. The kernel may hold pages of it; a process
-    /// gets none of those.
+    /// Returns the RAM where state and blobs may be placed once the scratch region is known. This includes pages that
+    /// the kernel holds and that no process can get.
     ///
     /// # Errors
     ///
@@ -205,7 +205,7 @@ impl<'a> Inputs<'a> {
         Ok(set)
     }
 
-    /// Returns the number of bytes of state and blobs that are copied, in whole pages.
+    /// Returns the number of bytes of state and blobs that the load copies, in whole pages.
     pub fn payload_bytes(&self) -> u64 {
         self.sizes
             .iter()
@@ -215,10 +215,10 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Returns the source of scratch on a boot in which nothing arrived.
+/// Returns the source of the scratch region on a boot in which nothing arrived.
 ///
-/// A second load takes the region that the first one chose: the pages of the loaded image are PageReserved
-/// (`kimage_alloc_pages`, `kernel/kexec_core.c`), so that region would look taken now.
+/// A second load reuses the region of the first one. The pages of the loaded image are PageReserved
+/// (`kimage_alloc_pages`, `kernel/kexec_core.c`), so without the record this region would look used.
 fn first_scratch(
     session: &Session,
     next: &Next<'_>,
@@ -234,8 +234,8 @@ fn first_scratch(
     Ok(ScratchSource::Choose { size: next.scratch })
 }
 
-/// Returns the ranges that drivers keep in place. For a part that arrived, [`Machine::read`] made sure that all of it
-/// is still reserved.
+/// Returns the ranges that drivers keep in place. For a kernel's part that arrived, [`Machine::read`] has checked that
+/// all of it is still reserved.
 fn of_drivers(part: &OutgoingPart, machine: &Machine) -> Result<RangeSet, Fail> {
     let kept = part.kernel.kept().or_status(Status::Failed)?;
     for range in kept.iter() {
@@ -254,8 +254,8 @@ fn limits(early: &Early, machine: &Machine) -> Limits {
     }
 }
 
-/// Returns the largest size of the state segment, in bytes: with as many ranges as the limits allow, and with every
-/// payload that is copied in as many pieces as there are payload segments.
+/// Returns the largest size of the state segment, in bytes: with the largest number of ranges that the limits allow,
+/// and with every payload that is copied in as many pieces as there are payload segments.
 fn state_len(
     machine: &Machine,
     payloads: &Payloads,
@@ -287,8 +287,8 @@ fn state_len(
         .or_status(Status::TooManyRanges)
 }
 
-/// Returns the number of bytes that the next kernel restores into memory (tmpfs) while what was handed over is still
-/// reserved.
+/// Returns the number of bytes that the next kernel restores into memory (tmpfs) while the memory that was handed over
+/// is still reserved.
 fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Result<u64, Fail> {
     let mounted = places::mounted(session)?;
     let files = payloads.items.iter();
@@ -297,8 +297,9 @@ fn copies(payloads: &Payloads, release: Option<&str>, session: &Session) -> Resu
     Ok(in_memory(files, &mounted, gives_back))
 }
 
-/// Returns, of these paths and sizes, the number of bytes on file systems that are in memory. kho.ko gives the memory
-/// of an entry back when the entry is restored (`gives_back`): with it, only the largest entry is in memory twice.
+/// Returns the number of bytes of these paths and sizes that lie on file systems in memory. With kho.ko (`gives_back`)
+/// it is only the size of the largest entry: the module releases the memory of an entry when the entry is restored, so
+/// only one entry is in memory twice.
 fn in_memory<'a>(
     files: impl Iterator<Item = (&'a Path, u64)>,
     mounted: &[Mounted],
@@ -314,7 +315,7 @@ fn in_memory<'a>(
     }
 }
 
-/// Returns `count` pages, none next to another, for measuring.
+/// Returns `count` pages that are not adjacent, to measure the size of a tree.
 fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
     (1..=count as u64)
         .map(|n| {
@@ -339,7 +340,7 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
     })
 }
 
-/// Makes the failure for a refusal of the planner, with its status and advice; `early` is the advice against too many
+/// Makes the failure for a refusal of the planner, with its status and advice. `early` is the advice for too many
 /// ranges.
 fn plan_fail(err: &PlanError, early: &str) -> Fail {
     let what = chain(err);
@@ -349,7 +350,7 @@ fn plan_fail(err: &PlanError, early: &str) -> Fail {
         }
         PlanError::ExactMap => Fail::new(Status::FirmwareMap, what),
         PlanError::TooManyRanges { .. } => Fail::new(Status::TooManyRanges, what).fix(early),
-        // Its message says what to do: the opposite of the next one.
+        // The message itself has the advice, which is the opposite of that of the next arm.
         PlanError::Scratch(ScratchError::NoPlace { .. }) => Fail::new(Status::Scratch, what),
         PlanError::Scratch(_) | PlanError::ImageDoesNotFit(_) => Fail::new(Status::Scratch, what)
             .fix("boot once without a handover and give a larger --scratch (or kho_scratch=) on the first load"),

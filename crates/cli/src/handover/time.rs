@@ -1,4 +1,4 @@
-//! Duration of a capture, and the limit of that duration.
+//! Duration of a capture, and its limit.
 
 use crate::exit::{Fail, Status};
 use crate::hash;
@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 const SAMPLE: usize = 32 << 20;
 
 /// Returns the shortest time that a capture of `bytes` takes on this machine: every byte is copied twice (into the
-/// image, and by the kernel) and hashed once. Content that has to be read from a disk, or is in many small files, takes
-/// longer.
+/// image, and by the kernel) and hashed once. Content from a disk or in many small files takes longer.
 pub fn at_least(bytes: u64) -> Duration {
     if bytes == 0 {
         return Duration::ZERO;
@@ -23,7 +22,7 @@ pub fn at_least(bytes: u64) -> Duration {
     let started = Instant::now();
     copy.copy_from_slice(std::hint::black_box(&source));
     let hashed = hash::written(SAMPLE as u64, vec![&mut copy], |out| out.put(&source));
-    // Memory of the same size takes all of the sample.
+    // The target has the size of the sample, so the writing cannot fail.
     let _ = std::hint::black_box(hashed);
     scaled(started.elapsed(), bytes)
 }
@@ -34,9 +33,9 @@ fn scaled(sample: Duration, bytes: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// Returns the time that systemd allows for a shutdown on its way to `kexec.target` (`JobTimeoutUSec`,
-/// org.freedesktop.systemd1(5)); `None` if it sets no limit, or if systemd does not run. The unit of the capture itself
-/// asks for more time while it works.
+/// Returns the time that systemd allows for a shutdown with `kexec.target` (`JobTimeoutUSec`,
+/// org.freedesktop.systemd1(5)); `None` if there is no limit, or if systemd does not run. The capture's own unit
+/// extends its time while it works.
 pub fn limit(session: &Session) -> Option<Duration> {
     if !session.has_systemd() {
         return None;
@@ -56,17 +55,17 @@ pub fn limit(session: &Session) -> Option<Duration> {
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// Reads an answer such as `t 1800000000`, in microseconds; all ones, and 0, mean no limit.
+/// Parses an answer such as `t 1800000000`, in microseconds. All ones, and 0, mean no limit.
 fn parse(text: &str) -> Option<Duration> {
     let micros: u64 = text.trim().strip_prefix("t ")?.parse().ok()?;
     (!matches!(micros, 0 | u64::MAX)).then(|| Duration::from_micros(micros))
 }
 
-/// Refuses a capture that takes longer than the limit, unless `slow_ok`.
+/// Refuses a capture that would take longer than the limit, unless `slow_ok` is set.
 ///
 /// # Errors
 ///
-/// [`Status::TimeLimit`].
+/// [`Status::TimeLimit`] if the capture would take longer.
 pub fn require(time: Duration, limit: Option<Duration>, slow_ok: bool) -> Result<(), Fail> {
     match limit {
         Some(limit) if time > limit && !slow_ok => Err(Fail::new(

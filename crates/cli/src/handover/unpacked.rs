@@ -1,9 +1,9 @@
-//! Unpacked size of an initrd, which is read as the kernel reads it (`unpack_to_rootfs`, `init/initramfs.c`, 5.10 to
-//! 7.3).
+//! Unpacked size of an initrd. The initrd is read by the kernel's rules (`unpack_to_rootfs`, `init/initramfs.c`, 5.10
+//! to 7.3).
 //!
-//! The kernel skips zeros, then takes a "newc" archive, or one compressed stream that holds archives, and begins anew
-//! behind it. A stream that is cut short or damaged is found here, before a kernel is loaded that would unpack a part
-//! of it.
+//! The kernel skips zeros, then takes a "newc" archive, or one compressed stream that holds archives, and repeats this
+//! after it. `kho` refuses a truncated or damaged stream before the load; the next kernel would unpack only a part of
+//! it.
 
 use super::decode;
 use super::lzop;
@@ -15,7 +15,7 @@ use thiserror::Error as Failure;
 /// Assumed ratio of unpacked to packed bytes, for a stream that is not decoded.
 const RATIO: u64 = 4;
 
-/// Reason why an initrd would not be unpacked whole.
+/// Reason why the kernel would not unpack the whole initrd.
 #[derive(Debug, Failure, PartialEq, Eq)]
 pub enum Damage {
     /// An archive that ends in the middle of an entry.
@@ -33,7 +33,7 @@ pub enum Damage {
         format: &'static str,
         /// Offset of the part in the initrd.
         at: usize,
-        /// Number of bytes that could be unpacked.
+        /// Number of bytes that were unpacked before the error.
         bytes: u64,
         /// Message of the decoder.
         why: String,
@@ -52,11 +52,11 @@ pub enum Damage {
     },
 }
 
-/// Returns the number of bytes of all archives in an initrd. It counts no more than a little over `most`.
+/// Returns the number of bytes of all archives in an initrd. Stops counting a little above `most`.
 ///
 /// # Errors
 ///
-/// [`Damage`].
+/// [`Damage`], if the kernel would not unpack all of it.
 pub fn measure(file: &[u8], most: u64) -> std::result::Result<u64, Damage> {
     let mut total = 0u64;
     let mut at = 0usize;
@@ -74,7 +74,8 @@ pub fn measure(file: &[u8], most: u64) -> std::result::Result<u64, Damage> {
             at = at.saturating_add(len);
             continue;
         }
-        // Behind the first part anything may follow (a boot configuration); the kernel says so and goes on.
+        // After the first part the kernel accepts unknown bytes, such as a boot configuration: it logs a message and
+        // goes on.
         let Some(format) = Compression::of(rest) else {
             break;
         };
@@ -92,19 +93,19 @@ pub fn measure(file: &[u8], most: u64) -> std::result::Result<u64, Damage> {
     Ok(total)
 }
 
-/// Returns the length of the archive at the start of `bytes`, trailer included; `None` if the archive has no trailer.
+/// Returns the length of the archive at the start of `bytes` with its trailer; `None` if the archive has no trailer.
 fn archive(bytes: &[u8]) -> Option<usize> {
     let mut entries = cpio::entries(bytes);
     entries.by_ref().for_each(drop);
     let rest = bytes.get(entries.offset()..)?;
-    // The header of 110 bytes, then the name.
+    // The header has 110 bytes; the name follows.
     let name = rest.get(110..)?;
     (rest.starts_with(b"07070") && name.starts_with(b"TRAILER!!!\0"))
         .then(|| entries.offset() + (110 + 11usize).next_multiple_of(4))
 }
 
-/// Returns the numbers of unpacked and packed bytes of the stream at the start of `bytes`; `None` if the stream is not
-/// decoded.
+/// Returns the unpacked and the packed size, in bytes, of the stream at the start of `bytes`; `None` if the stream is
+/// not decoded.
 fn stream(
     format: Compression,
     bytes: &[u8],
@@ -113,7 +114,7 @@ fn stream(
 ) -> std::result::Result<Option<(u64, usize)>, Damage> {
     let mut count = Count::default();
     let mut left = bytes;
-    // Blocks of lzop say how large they are.
+    // The blocks of lzop contain their sizes, so nothing has to be decoded.
     let result = if format == Compression::Lzo {
         lzop::measure(&mut left).map(|bytes| count.bytes = bytes)
     } else {
@@ -154,7 +155,7 @@ fn stream(
 #[derive(Default)]
 struct Count {
     bytes: u64,
-    /// First few bytes of the output.
+    /// First bytes of the output.
     first: Vec<u8>,
 }
 
@@ -166,7 +167,7 @@ impl Count {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
     }
 
-    /// Takes the output of the decoder, up to its end or until it is more than `most` bytes.
+    /// Counts the output of the decoder until its end, or until there are more than `most` bytes.
     fn drain(&mut self, decoder: &mut dyn Read, most: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 18];
         while self.bytes <= most {
@@ -189,7 +190,7 @@ mod tests {
 
     const ALL: u64 = u64::MAX;
 
-    /// An archive with one file of so many bytes.
+    /// Returns an archive with one file of `len` bytes.
     fn archive_of(len: usize) -> Vec<u8> {
         let mut writer = cpio::Writer::new();
         let bytes = (0..=250u8).flat_map(|byte| [byte; 7]);
@@ -244,7 +245,7 @@ mod tests {
             let packed = pack(&large);
             assert!(packed.len() < large.len() / 4, "{name}");
             assert_eq!(measure(&packed, ALL), Ok(large.len() as u64), "{name}");
-            // Microcode in front, another archive behind, zeros between.
+            // Microcode at the start, another archive at the end, zeros between them.
             let mut joined = small.clone();
             joined.extend([0; 64]);
             joined.extend(&packed);
@@ -252,7 +253,7 @@ mod tests {
             joined.extend(&small);
             let all = large.len() as u64 + 2 * trailer;
             assert_eq!(measure(&joined, ALL), Ok(all), "{name}");
-            // No more is unpacked than anybody has to know of.
+            // Decoding stops once the limit is exceeded.
             let some = measure(&packed, 1 << 20).unwrap();
             assert!(
                 (1 << 20..large.len() as u64).contains(&some),
@@ -282,7 +283,7 @@ mod tests {
                 }
             }
         }
-        // A checksum that does not hold.
+        // A wrong checksum.
         let mut damaged = gzip(&whole);
         let at = damaged.len() - 6;
         damaged[at] ^= 1;
@@ -294,7 +295,7 @@ mod tests {
         let text = gzip(b"#!/bin/sh\necho no archive\n");
         assert!(matches!(measure(&text, ALL), Err(Damage::NoArchive { .. })));
         assert_eq!(measure(&gzip(b""), ALL), Ok(0));
-        // A boot configuration at the very end (`Documentation/admin-guide/bootconfig.rst`).
+        // A boot configuration at the end (`Documentation/admin-guide/bootconfig.rst`).
         for (name, pack) in PACKS {
             let mut file = pack(&archive_of(5000));
             let unpacked = measure(&file, ALL).unwrap();

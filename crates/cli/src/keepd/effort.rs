@@ -1,6 +1,6 @@
-//! Best-effort entries: one that cannot be taken must not cost the others.
+//! Best-effort entries: if one cannot be taken, the others are handed over without it.
 //!
-//! An entry that is left out is left out of one handover only: the next `keep.d` sync puts it on the list again.
+//! An entry is left out of one handover only: the next `keep.d` sync puts it on the list again.
 
 use super::parse::Rule;
 use super::rules::{dirs, read};
@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::state::KeepFile;
 use std::collections::BTreeSet;
 
-/// An entry that is not handed over, and why.
+/// An entry that is not handed over, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// Name of the entry.
@@ -22,7 +22,7 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Makes one for the entry with this name, with the message of `fail` as the reason.
+    /// Makes the value for the entry with this name. The message of `fail` is the reason.
     pub fn new(label: &str, fail: &Fail) -> Self {
         Self {
             label: label.to_owned(),
@@ -41,7 +41,7 @@ impl std::fmt::Display for LeftOut {
     }
 }
 
-/// Takes the best-effort entries off the list whose content cannot be read now, and returns them.
+/// Takes the best-effort entries whose content cannot be read now off the list, and returns them.
 ///
 /// # Errors
 ///
@@ -80,12 +80,12 @@ pub fn too_much(after: &Fail) -> bool {
     )
 }
 
-/// Takes all best-effort entries off the list after a handover with them failed, if leaving them out may help. Returns
+/// After a failed handover, takes all best-effort entries off the list if a handover without them may succeed. Returns
 /// their names.
 ///
 /// # Errors
 ///
-/// As [`leave_out_unreadable`], and if the list cannot be read or written.
+/// The errors of [`leave_out_unreadable`], and if the list cannot be read or written.
 pub fn leave_out_all(
     after: &Fail,
     session: &Session,
@@ -106,12 +106,11 @@ pub fn leave_out_all(
     Ok(labels)
 }
 
-/// Takes the best-effort entries among `wrong` off the list. Returns these, and the entries of `wrong` that are not
-/// best-effort.
+/// Takes the best-effort entries in `wrong` off the list. Returns them, and the other entries in `wrong`.
 ///
 /// # Errors
 ///
-/// As [`leave_out_all`].
+/// The errors of [`leave_out_all`].
 pub fn leave_out(
     wrong: Vec<LeftOut>,
     session: &Session,
@@ -130,8 +129,8 @@ pub fn leave_out(
     Ok((left, required))
 }
 
-/// Returns the best-effort entries whose path would be read. An entry that arrived and was not restored is never one of
-/// them: its content would be lost.
+/// Returns the best-effort entries whose path would be read. Leaves out entries that arrived and were not restored:
+/// without them, their content would be lost.
 fn entries(
     arrived: Option<&Arrived>,
     keep: &KeepFile,

@@ -1,8 +1,8 @@
-//! `keep.d/*.conf`: the paths that an administrator or a package wants kept, in the style of tmpfiles.d.
+//! `keep.d/*.conf`: paths that an administrator or a package wants to keep, in the style of tmpfiles.d.
 //!
-//! An entry of the keep list that comes from these files has a name with a prefix. The name travels with the content.
-//! So the next kernel's `kho` knows, without a record on a disk, which entries come from the files: an entry that is no
-//! longer configured leaves the list, an entry that a user kept by hand stays.
+//! The name of an entry that comes from these files has a prefix, and travels with the content. So the `kho` of the
+//! next kernel knows without a record on a disk which entries come from the files. It removes such an entry from the
+//! list if the files no longer have it. It leaves an entry on the list that a user added with `kho keep`.
 
 pub mod effort;
 pub mod parse;
@@ -29,24 +29,24 @@ pub struct Changes {
     pub removed: Vec<String>,
     /// Remarks for the administrator.
     pub remarks: Vec<String>,
-    /// Best-effort entries that are not on the list because their path is not as the rule requires, and why.
+    /// Best-effort entries that are not on the list because their path is not as the rule requires, with the reason.
     pub left_out: Vec<effort::LeftOut>,
 }
 
-/// Occasion on which the list is brought up to date.
+/// Occasion of an update of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// At boot: services may still create the paths that are to be kept, so a failure would be of no use.
+    /// The boot: services may still create the paths, so a missing path is no failure.
     Boot,
-    /// For a handover, or because a user asked.
+    /// A handover, or the request of a user.
     Handover,
 }
 
-/// Makes the list agree with the rules.
+/// Updates the list by the rules.
 ///
 /// # Errors
 ///
-/// [`Status::BadSource`] if a path that must exist for a handover does not, or is something else than the rule says.
+/// [`Status::BadSource`] if a path that must exist for a handover is missing, or is of another kind than the rule says.
 pub fn sync(
     rules: &[Rule],
     arrived: Option<&Arrived>,
@@ -62,7 +62,7 @@ pub fn sync(
             && !keep.restored.contains(label)
             && !keep.removed.contains(label);
         if waiting {
-            // Never reads a path whose content of before is still to be put back there.
+            // The path is not read: the old content is still to be restored there.
             changes.remarks.push(format!(
                 "{label} arrived and is not restored: the bytes that arrived are carried on"
             ));
@@ -105,7 +105,7 @@ pub fn sync(
                     .into_iter()
                     .find(|entry| entry.label == *label);
                 if on_list.is_some() {
-                    // It came with the handover and is restored: from now on the rule's options hold.
+                    // The entry arrived and is restored: from now on it has the rule's options.
                     keep.removed.push(label.clone());
                 } else {
                     changes.added.push(label.clone());
@@ -121,8 +121,8 @@ pub fn sync(
     Ok(changes)
 }
 
-/// Returns the entry that a user put on the list by hand and that holds everything that the rule names. If two entries
-/// hold the same file, the second could not be restored, and would be carried on as it was for ever.
+/// Returns the entry that a user added and that contains everything that the rule names. If two entries hold the same
+/// file, the second one cannot be restored, and every later handover would carry its old content on.
 fn covering(rule: &Rule, entries: &[Entry]) -> Option<Entry> {
     let covers = |entry: &&Entry| {
         !entry.label.starts_with(PREFIX)
@@ -154,8 +154,8 @@ fn take_off(
     }
 }
 
-/// Takes every entry off the list that was put there by hand and that the entry of a rule holds too: the reverse of
-/// [`covering`]. An entry that arrived and is not restored stays: no other entry holds its content.
+/// Removes every entry from the list that a user added and that the entry of a rule contains: the reverse of
+/// [`covering`]. An entry that arrived and is not restored stays, because no other entry has its content.
 fn keep_once(arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Changes) {
     let entries = list::effective(arrived, keep);
     for entry in entries
@@ -190,7 +190,7 @@ fn keep_once(arrived: Option<&Arrived>, keep: &mut KeepFile, changes: &mut Chang
     }
 }
 
-/// Takes the entries off the list that the rules no longer name.
+/// Removes the entries from the list that no rule names any more.
 fn drop_gone(
     wanted: &BTreeMap<String, &Rule>,
     arrived: Option<&Arrived>,
@@ -218,8 +218,8 @@ fn drop_gone(
     }
 }
 
-/// Whether the path of the rule exists. A path of the wrong kind is an error, and so is a missing path unless the rule
-/// is optional.
+/// Whether the path of the rule exists. Fails if the path is of the wrong kind, or if it is missing and the rule is not
+/// optional.
 fn present(rule: &Rule) -> Result<bool, Fail> {
     let bad = |what: String| Fail::new(Status::BadSource, format!("{}: {what}", rule.place));
     let path = rule.path.display();
@@ -239,14 +239,14 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
         Kind::File => meta.is_file(),
         Kind::Directory => meta.is_dir(),
         Kind::Link => meta.is_symlink(),
-        // It is no file, and does not come here.
+        // A trace has no path; the caller handles it.
         Kind::Trace => true,
     };
     if !right {
         return Err(bad(format!("{path} is not {}", rule.kind.label()))
             .fix("f is a file, d a directory, L a symbolic link"));
     }
-    // A link on the way would make two paths of one, and may point anywhere at restore time.
+    // Through a link, one file would have two paths, and the link may point elsewhere when the entry is restored.
     let parent = rule.path.parent().unwrap_or(Path::new("/"));
     let real = parent
         .canonicalize()
@@ -262,12 +262,12 @@ fn present(rule: &Rule) -> Result<bool, Fail> {
     Ok(true)
 }
 
-/// Reads the rules and makes the list of this boot agree with them, with the lock held. A handover that forgets what
-/// arrived (`forget_arrived`) does not need it, so what arrived may be damaged then.
+/// Reads the rules and updates the list of this boot by them. The caller holds the lock. With `forget_arrived`, the
+/// content that arrived may be damaged: that handover does not use it.
 ///
 /// # Errors
 ///
-/// As [`read`] and [`sync`]; the list is unchanged then.
+/// The errors of [`read`] and [`sync`]. The list is then unchanged.
 pub fn apply(session: &Session, forget_arrived: bool, when: When) -> Result<Changes, Fail> {
     let before = session.state.keep()?;
     let (keep, changes) = agreed(&before, session, forget_arrived, when)?;
@@ -277,7 +277,7 @@ pub fn apply(session: &Session, forget_arrived: bool, when: When) -> Result<Chan
     Ok(changes)
 }
 
-/// Returns the list `before` as the rules want it, and the differences.
+/// Returns the list `before` after an update by the rules, and the differences.
 fn agreed(
     before: &KeepFile,
     session: &Session,
@@ -307,11 +307,11 @@ fn agreed(
     Ok((keep, changes))
 }
 
-/// Returns what arrived, as the list needs it: `None` also if it is damaged or of an unknown version, and
-/// `forget_arrived` drops it.
+/// Returns the content that arrived, for an update of the list. With `forget_arrived`, returns `None` if it is damaged
+/// or of an unknown version.
 fn known(session: &Session, forget_arrived: bool) -> Result<Option<&Arrived>, Fail> {
     match session.arrived() {
-        // The administrator drops it, damaged or not.
+        // The administrator drops this content, even if it is damaged.
         Err(fail)
             if forget_arrived
                 && matches!(fail.status, Status::TreeCorrupt | Status::UnknownVersion) =>
@@ -322,11 +322,12 @@ fn known(session: &Session, forget_arrived: bool) -> Result<Option<&Arrived>, Fa
     }
 }
 
-/// Returns the list as a handover reads it now: as the rules want it, without best-effort entries that cannot be read.
+/// Returns the list that a handover would read now: updated by the rules, without best-effort entries that cannot be
+/// read.
 ///
 /// # Errors
 ///
-/// As [`apply`].
+/// The errors of [`apply`].
 pub fn for_handover(session: &Session, forget_arrived: bool) -> Result<(KeepFile, Changes), Fail> {
     let before = session.state.keep()?;
     let (mut keep, mut changes) = agreed(&before, session, forget_arrived, When::Handover)?;
@@ -335,11 +336,11 @@ pub fn for_handover(session: &Session, forget_arrived: bool) -> Result<(KeepFile
     Ok((keep, changes))
 }
 
-/// Brings the list up to date for a handover.
+/// Updates the list for a handover.
 ///
 /// # Errors
 ///
-/// As [`apply`]; the list is unchanged then.
+/// The errors of [`apply`]. The list is then unchanged.
 pub fn bring_up_to_date(session: &Session, forget_arrived: bool) -> Result<Changes, Fail> {
     let (keep, changes) = for_handover(session, forget_arrived)?;
     if keep != session.state.keep()? {
@@ -348,11 +349,12 @@ pub fn bring_up_to_date(session: &Session, forget_arrived: bool) -> Result<Chang
     Ok(changes)
 }
 
-/// As [`bring_up_to_date`], and reports the changes: for use before content is taken that may still change.
+/// Updates the list as [`bring_up_to_date`] does, and reports the changes. Used before content is taken that may
+/// change.
 ///
 /// # Errors
 ///
-/// As [`apply`]; the list is unchanged then.
+/// The errors of [`apply`]. The list is then unchanged.
 pub fn refresh(session: &Session, forget_arrived: bool, out: Output) -> Result<(), Fail> {
     let changes = bring_up_to_date(session, forget_arrived)?;
     report(&changes, out);
@@ -362,12 +364,12 @@ pub fn refresh(session: &Session, forget_arrived: bool, out: Output) -> Result<(
     Ok(())
 }
 
-/// Returns the list that a load would read now, and the changes that the rules make to the list that the last load
-/// read. Entries that the last load left out stay out: that load reported them.
+/// Returns the list that a load would read now, and the changes of the rules since the last load. Leaves out the
+/// entries that the last load left out, because that load reported them.
 ///
 /// # Errors
 ///
-/// As [`apply`].
+/// The errors of [`apply`].
 pub fn as_loaded(session: &Session, forget_arrived: bool) -> Result<(KeepFile, Changes), Fail> {
     let before = session.state.keep()?;
     let (mut keep, mut changes) = agreed(&before, session, forget_arrived, When::Handover)?;
@@ -393,8 +395,8 @@ pub fn report(changes: &Changes, out: Output) {
     }
 }
 
-/// Decides whether the trace is kept. A choice made by hand, in this boot or in one whose traces arrived, holds;
-/// otherwise the rule does. Without a rule, a trace that was kept because of a rule is not kept any more.
+/// Decides whether the trace is kept. A choice of the user holds, in this boot or in the boot whose traces arrived.
+/// Otherwise the rule decides. If the rule is gone, a trace that was kept because of it is no longer kept.
 fn sync_trace(
     rule: Option<&Rule>,
     arrived: Option<&Arrived>,

@@ -1,7 +1,7 @@
 //! One `keep.d` file: lines of `TYPE PATH [OPTION…]`.
 //!
-//! The text comes from a file that root owns, but a typing error must never be worse than a refusal: every
-//! line is understood in full or reported with its place.
+//! The text comes from a file of root. A typing error is refused and never has another effect: every line is understood
+//! in full or reported with its place.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,7 +11,7 @@ use thiserror::Error;
 /// Longest file that is read, in bytes.
 pub const MAX_FILE: u64 = 64 << 10;
 
-/// Longest line, in bytes. A path of PATH_MAX bytes with every byte escaped is longer, but no user would type it.
+/// Longest line, in bytes. A path of PATH_MAX bytes with every byte escaped is longer, but no user writes such a line.
 const MAX_LINE: usize = 8 << 10;
 
 /// Kind of object that a rule names.
@@ -19,7 +19,7 @@ const MAX_LINE: usize = 8 << 10;
 pub enum Kind {
     /// `f`: a regular file.
     File,
-    /// `d`: a directory with everything below it.
+    /// `d`: a directory with all of its content.
     Directory,
     /// `L`: a symbolic link, kept as such.
     Link,
@@ -53,7 +53,7 @@ pub struct TraceOptions {
 pub struct Rule {
     /// Kind that the path must have.
     pub kind: Kind,
-    /// `-` after the type: if the path does not exist, there is nothing to keep and no error.
+    /// `-` after the type: if the path does not exist, nothing is kept, and there is no error.
     pub optional: bool,
     /// The path, absolute, without `.`, `..` and doubled slashes.
     pub path: PathBuf,
@@ -80,57 +80,57 @@ pub struct Rule {
 /// Error of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LineError {
-    /// Longer than any sensible line.
+    /// The line is longer than the limit.
     #[error("the line has {0:#x} bytes, at most {MAX_LINE:#x} are read")]
     TooLong(usize),
-    /// A control character.
+    /// The line has a control character.
     #[error("byte {0:#04x} is a control character; write it as \\x{0:02x} if a path really has it")]
     Control(u8),
-    /// A quote without its end.
+    /// A quote is not closed.
     #[error("a quoted field has no end")]
     Quote,
-    /// A quote that ends in the middle of a field, such as `a"b"`.
+    /// A quote ends in the middle of a field, such as in `a"b"`.
     #[error("a quote ends in the middle of a field")]
     Glued,
-    /// An escape that means nothing, or a NUL.
+    /// An escape is unknown, or stands for a NUL.
     #[error("\\{0} is no escape; there are \\\\ \\\" \\' \\s (blank) and \\xHH other than \\x00")]
     Escape(String),
-    /// A first field that is no type.
+    /// The first field is not a type.
     #[error(
         "{0:?} is no type; there are f (file), d (directory) and L (symbolic link), each with - after it if the path may be absent, and t (trace)"
     )]
     Type(String),
-    /// A type with no path after it.
+    /// The path after the type is missing.
     #[error("there is no path")]
     NoPath,
-    /// A path that is relative, or has `.` or `..`.
+    /// The path is relative, or has `.` or `..`.
     #[error("{0:?} is not an absolute path without `.` and `..`")]
     Path(OsString),
-    /// `%` is kept for later, as in tmpfiles.d.
+    /// The line has a `%`, which is reserved for later use, as in tmpfiles.d.
     #[error("% has no meaning here; write %% for a percent sign")]
     Percent,
-    /// An option that is not known.
+    /// The option is unknown.
     #[error(
         "{0:?} is no option; there are name=NAME skip-special one-file-system best-effort replace privileged manual"
     )]
     Option(String),
-    /// A trace with a path.
+    /// A trace has a path.
     #[error("a trace has no path: write `t -`")]
     TracePath,
-    /// An option of a trace that is wrong, or an option that a trace does not have.
+    /// The option of a trace is wrong, or a trace does not have this option.
     #[error(
         "{0:?} is no option of a trace; there are size=SIZE (such as 16M) and hops=N (1 to 64)"
     )]
     TraceOption(String),
-    /// An option given twice.
+    /// The option is given twice.
     #[error("the option {0:?} is given twice")]
     Twice(String),
-    /// A name that cannot be one.
+    /// The name is not allowed.
     #[error("{0:?} is no name: 1 to 200 bytes without '/' and control characters")]
     Name(String),
 }
 
-/// An error and its place.
+/// An error with its place.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{place}: {error}")]
 pub struct Located {
@@ -141,11 +141,11 @@ pub struct Located {
     pub error: LineError,
 }
 
-/// Reads a whole file. Returns all its errors rather than the first, so that one look repairs the file.
+/// Parses a whole file. Returns all errors, not only the first, so that the administrator can repair the file at once.
 ///
 /// # Errors
 ///
-/// Every line that is wrong.
+/// One error for each wrong line.
 pub fn file(name: &Path, text: &[u8]) -> Result<Vec<Rule>, Vec<Located>> {
     let (mut rules, mut errors) = (Vec::new(), Vec::new());
     for (number, text) in (1_usize..).zip(text.split(|byte| *byte == b'\n')) {
@@ -254,7 +254,7 @@ fn trace_option(trace: &mut TraceOptions, text: &str) -> Result<(), LineError> {
     Ok(())
 }
 
-/// Reads a size: `16M`, `1G`, or a number of bytes.
+/// Parses a size: `16M`, `1G`, or a number of bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no size: a number of bytes, or with K, M or G behind it");
     let (digits, factor) = match text.as_bytes().last() {
@@ -273,7 +273,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Reads a path and makes it plain; it must be absolute. Two spellings of one path would be two entries.
+/// Parses a path and normalizes it. The path must be absolute. Two spellings of one path would make two entries.
 fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut rest = bytes.iter().copied();
@@ -285,7 +285,7 @@ fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
     }
     let bad = || LineError::Path(OsString::from_vec(bytes.to_vec()));
     let given = Path::new(OsStr::from_bytes(&plain));
-    // `components` swallows `.` in the middle, so it is looked for in the bytes.
+    // `components` drops `.` in the middle of a path, so the bytes are searched for it.
     if !given.is_absolute()
         || plain
             .split(|byte| *byte == b'/')
@@ -303,7 +303,7 @@ fn path(bytes: &[u8]) -> Result<PathBuf, LineError> {
     Ok(clean)
 }
 
-/// Splits a line into the fields between blanks, unquoted and unescaped. A line that starts with `#` has no fields.
+/// Splits a line at blanks into fields, unquoted and unescaped. A line that starts with `#` has no fields.
 fn fields(text: &[u8]) -> Result<Vec<Vec<u8>>, LineError> {
     let mut fields = Vec::new();
     let mut rest = text.iter().copied().peekable();

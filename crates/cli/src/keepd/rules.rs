@@ -1,4 +1,4 @@
-//! The rules of all files, read and compared with one another.
+//! The rules of all files, read and compared with each other.
 
 use super::parse::{self, Rule};
 use crate::exit::{Fail, Status};
@@ -10,13 +10,13 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Start of the name of every entry that `keep.d` put on the list.
+/// Start of the name of every entry that comes from `keep.d`.
 pub const PREFIX: &str = "keep.d:";
 
-/// Most rules in all files together.
+/// Largest number of rules in all files together.
 const MAX_RULES: usize = 1024;
 
-/// Folders of the files, in order; a file in an earlier folder hides the files of the same name in later ones.
+/// Folders of the files, in order. A file in an earlier folder hides files of the same name in later folders.
 pub fn dirs(session: &Session) -> Vec<PathBuf> {
     vec![
         "/etc/kho/keep.d".into(),
@@ -49,7 +49,7 @@ impl Rule {
 ///
 /// # Errors
 ///
-/// [`Status::BadConfig`] with every file and line that is wrong; no rule is taken from the other files then.
+/// [`Status::BadConfig`] with every wrong file and line. No rule of any file is then used.
 pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
     let (mut rules, mut errors) = (Vec::new(), Vec::new());
     for path in files(dirs, &mut errors).into_values() {
@@ -112,12 +112,12 @@ pub fn read(dirs: &[PathBuf]) -> Result<Vec<Rule>, Fail> {
         .fix("correct these lines; a file of the same name in /etc/kho/keep.d replaces one in /usr/lib/kho/keep.d"))
 }
 
-/// Whether one path is the other, or lies inside it: the content that both share would be carried and restored twice.
+/// Whether the paths are equal or one lies inside the other. Content of both would be carried and restored twice.
 pub fn overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
 
-/// Returns the files that are read, by name: of files with the same name, the one in the first folder.
+/// Returns the files to read, by name: of several files with the same name, the file in the first folder.
 fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathBuf> {
     let mut files = BTreeMap::new();
     for dir in dirs {
@@ -129,7 +129,7 @@ fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathB
                 continue;
             }
         };
-        // A user who can write here puts files there, of any owner that a link leads to.
+        // A user who can write to this folder can link to a file of any owner.
         match std::fs::metadata(dir).map(|meta| foreign(&meta)) {
             Ok(None) => {}
             Ok(Some(why)) => {
@@ -157,8 +157,8 @@ fn files(dirs: &[PathBuf], errors: &mut Vec<String>) -> BTreeMap<OsString, PathB
     files
 }
 
-/// Returns why a file or folder of rules is not trusted; `None` if it is trusted. A user who can write there chooses
-/// what root reads and writes.
+/// Returns the reason why a file or folder of rules is not trusted; `None` if it is trusted. A user who can write to it
+/// chooses which files root reads and writes.
 fn foreign(meta: &std::fs::Metadata) -> Option<String> {
     let owner = rustix::process::geteuid().as_raw();
     let others = (meta.uid() != 0 && meta.uid() != owner) || meta.mode() & 0o022 != 0;
@@ -170,7 +170,7 @@ fn foreign(meta: &std::fs::Metadata) -> Option<String> {
 
 /// Returns the content of one file; `None` if the file is masked by a link to /dev/null.
 fn text(path: &Path) -> Result<Option<Vec<u8>>, String> {
-    // O_NONBLOCK: a pipe in the place of a file must not stop a boot or a shutdown.
+    // O_NONBLOCK: opening a pipe must not block a boot or a shutdown.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let file = std::fs::OpenOptions::new()
         .read(true)

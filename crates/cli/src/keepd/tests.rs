@@ -167,7 +167,7 @@ fn the_list_follows_the_files_and_leaves_the_rest_alone() {
     let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!(changes.added, ["keep.d:a", "keep.d:f"]);
     assert_eq!(labels(None, &keep), ["hand", "keep.d:a", "keep.d:f"]);
-    // Again: nothing to do but an option that changed.
+    // The second sync only changes the option.
     let text = format!("d {0}/a name=a skip-special\n", root.display());
     let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!(
@@ -251,7 +251,7 @@ fn what_arrived_is_carried_on_until_it_is_restored() {
         matches!(list[1].source, list::Source::Path) && list[1].leave_out.special,
         "the rule's options hold"
     );
-    // Twice is once.
+    // A second sync changes nothing.
     let before = format!("{keep:?}");
     sync(&rules(&text), Some(&arrived), When::Handover, &mut keep).unwrap();
     assert_eq!(format!("{keep:?}"), before);
@@ -286,7 +286,7 @@ fn no_file_is_kept_twice() {
             labels.sort();
             labels
         };
-    // What is inside of the other goes along with it, whoever it is that keeps that.
+    // An entry inside of another one is not kept a second time, whether the user or a rule keeps the outer one.
     assert_eq!(
         after(&[by_hand("x", &inner)], &[], None, &rule(&a, "")),
         ["keep.d:a"]
@@ -299,13 +299,13 @@ fn no_file_is_kept_twice() {
         after(&[by_hand("x", &a)], &[], None, &rule(&inner, "")),
         ["x"]
     );
-    // Another file system's part may not be in it.
+    // With this option the entry may lack the part on another file system.
     let one = rule(&a, "one-file-system");
     assert_eq!(
         after(&[by_hand("x", &inner)], &[], None, &one),
         ["keep.d:a", "x"]
     );
-    // What arrived is nowhere else until it is restored.
+    // Until it is restored, content that arrived exists nowhere else.
     let arrived = arrived(&[("x", &inner)]);
     assert_eq!(
         after(&[], &[], Some(&arrived), &rule(&a, "")),
@@ -361,7 +361,7 @@ fn a_best_effort_entry_that_is_not_there_costs_nobody_else() {
                 .any(|why| why.contains("file is not a directory")),
         "{why:?}"
     );
-    // At boot no entry is a reason to fail: what is to be kept may be made later.
+    // At boot a missing path is no failure: a service may create it later.
     let text = format!("d {0}/good\nd {0}/later\n", real.display());
     let changes = sync(&rules(&text), None, When::Boot, &mut KeepFile::default()).unwrap();
     assert!(
@@ -381,7 +381,7 @@ fn a_best_effort_entry_that_is_not_there_costs_nobody_else() {
         "d {0}/gone best-effort\nd {0}/file best-effort\nd {0}/good\n",
         real.display()
     );
-    // It is taken once it is as it should be.
+    // The entry is taken once its path is right.
     std::fs::create_dir(real.join("gone")).unwrap();
     let changes = sync(&rules(&text), None, When::Handover, &mut keep).unwrap();
     assert_eq!((changes.added.len(), changes.left_out.len()), (1, 1));
@@ -405,7 +405,7 @@ fn a_trace_that_a_file_asked_for_ends_with_its_line() {
     assert_eq!(sync(rule, &mut keep), (0, 0));
     assert_eq!(sync(None, &mut keep), (0, 1));
     assert_eq!(keep.trace, Said::Drop);
-    // What somebody said by hand stays.
+    // The choice of a user stays.
     for said in [Said::Keep(Wish::default()), Said::Drop] {
         keep.trace = said;
         assert_eq!(sync(rule, &mut keep), (0, 0));

@@ -1,4 +1,4 @@
-//! Content of the files of the state directory, and the way their text is read. The fuzz targets compile this file too.
+//! The records in the files of the state directory, and their parser. The fuzz targets compile this file too.
 
 use crate::enter::Enter;
 use crate::on_failure::OnFailure;
@@ -46,19 +46,19 @@ pub enum Content {
 pub struct KeepFile {
     /// Entries added in this boot, in order.
     pub entries: Vec<Local>,
-    /// Names of arrived entries that were taken off the list.
+    /// Names of arrived entries that a user took off the list.
     pub removed: Vec<String>,
-    /// Names of arrived entries that were restored to their place: their path is read again.
+    /// Names of arrived entries that were restored to their paths: the next load reads those paths again.
     pub restored: Vec<String>,
-    /// Names of arrived entries whose memory was given back.
+    /// Names of arrived entries whose memory was released.
     #[serde(default)]
     pub released: Vec<String>,
-    /// Names of best-effort entries that the handover at hand goes without; `keep.d` puts them on the list again.
+    /// Names of best-effort entries that the current handover leaves out. `keep.d` puts them on the list again.
     #[serde(default)]
     pub left_out: Vec<String>,
     /// Number of the next file in `blobs/`.
     pub next_file: u64,
-    /// Choice about the trace that was made in this boot.
+    /// Choice about the trace in this boot.
     #[serde(default)]
     pub trace: Said,
 }
@@ -71,25 +71,25 @@ pub struct LoadedFile {
     /// Generation of the drivers' active phase that the load belongs to; 0 if there was none.
     #[serde(default)]
     pub kernel_generation: u64,
-    /// Whether the load entered that phase, so that forgetting the load leaves it.
+    /// Whether the load began that phase: then forgetting the load ends the phase.
     #[serde(default)]
     pub entered: bool,
-    /// Whether the load names again what drivers left for a kernel with the module, because this kernel had no module.
+    /// Whether the load passed on the kernel's part that arrived, because this kernel had no module.
     #[serde(default)]
     pub again: bool,
     /// Path of the kernel image, for messages.
     pub kernel: String,
-    /// Release that the image says it is.
+    /// Release that the image states.
     pub release: String,
     /// Hop count that the next kernel will see.
     pub hop: u64,
-    /// Identity of the image inside the kernel.
+    /// Identity of the loaded image in the kernel.
     pub identity: LoadedImage,
-    /// Digest over everything that can change between load and exec.
+    /// Digest of everything that can change between load and exec.
     pub content_digest: String,
-    /// Kept paths, each with its digest over metadata at load time.
+    /// Kept paths, each with the digest of its metadata at load time.
     pub sources: Vec<(OsString, String)>,
-    /// Entries that were copied from their paths: the name of each, and the BLAKE3 of its loaded content.
+    /// Entries that were copied from their paths: the name, and the BLAKE3 of the loaded content.
     #[serde(default)]
     pub contents: BTreeMap<String, String>,
     /// Bytes that the image hands over.
@@ -106,12 +106,12 @@ pub struct LoadedFile {
     pub memory_failed: Option<u64>,
 }
 
-/// `armed.json`: the kernel that `kho load --arm` took, and the arguments for its load when the system stops.
+/// `armed.json`: the kernel that `kho load --arm` took, and the arguments for its load at the end of the shutdown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ArmedFile {
-    /// Path of the kernel image when it was taken, for messages: as `shown::path` writes it.
+    /// Path of the kernel image when it was armed, for messages, in the form of `shown::path`.
     pub kernel: String,
-    /// Release that the image says it is.
+    /// Release that the image states.
     pub release: String,
     /// Whether there is an initrd.
     pub initrd: bool,
@@ -149,7 +149,7 @@ pub struct ArmedFile {
     pub time: u64,
 }
 
-/// The bytes of a command line in JSON: a string where they are UTF-8, and else an array of numbers.
+/// Serialization of a command line in JSON: a string if it is UTF-8, otherwise an array of numbers.
 mod line {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::ffi::OsString;
@@ -184,17 +184,16 @@ mod line {
     }
 }
 
-/// The mounts of one entry of the list.
+/// The mounts of one entry of the keep list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Name of the entry.
     pub label: String,
-    /// Mount point, and what is mounted there, of the mount that holds the entry's path, and of the mounts below the
-    /// path.
+    /// Mount point and source of each mount: the mount that holds the entry's path, and the mounts below the path.
     pub mounts: Vec<(OsString, OsString)>,
 }
 
-/// A JSON file of this directory: the content, and the boot it belongs to.
+/// A JSON file of the state directory: the content, and the boot that it belongs to.
 #[derive(Serialize, Deserialize)]
 pub struct Bound<T> {
     /// [`VERSION`].
@@ -206,33 +205,32 @@ pub struct Bound<T> {
     pub content: T,
 }
 
-/// Head of a file. It says whether the rest of the file is to be read: the content may have any form in another
-/// version.
+/// Head of a file. It decides whether the content is parsed: in another version the content may have any form.
 #[derive(Deserialize)]
 struct Envelope {
     version: u32,
     boot_id: String,
 }
 
-/// Version of the files; another version is refused, not guessed at.
+/// Version of the files. Files of another version are refused.
 pub const VERSION: u32 = 1;
 
-/// `reserved.json`: pages that were reserved while nothing was loaded. Address and length, in bytes.
+/// `reserved.json`: pages that were reserved before an image was loaded. Address and length, in bytes.
 #[derive(Serialize, Deserialize)]
 pub struct ReservedFile {
     /// Ranges that were reserved.
     pub ranges: Vec<[u64; 2]>,
-    /// Ranges that the load asked about; `None` if it asked about all of RAM.
+    /// Ranges whose flags the load read; `None` if it read those of all RAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Vec<[u64; 2]>>,
 }
 
 impl ReservedFile {
-    /// Returns the ranges of a list of addresses and lengths.
+    /// Makes ranges of a list of addresses and lengths.
     ///
     /// # Errors
     ///
-    /// If a pair is no range: the error of the first one.
+    /// The error of the first pair that is not a valid range.
     pub fn ranges(list: &[[u64; 2]]) -> Result<Vec<PhysRange>, RangeError> {
         list.iter()
             .map(|[start, len]| PhysRange::new(PhysAddr::new(*start), *len))
@@ -240,22 +238,22 @@ impl ReservedFile {
     }
 }
 
-/// Wish that the trace is kept.
+/// Request that the trace is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
     /// Largest number of bytes of ring buffer pages.
     pub limit: u64,
     /// Number of kernels whose traces are kept.
     pub hops: u32,
-    /// Whether `keep.d` asked for it.
+    /// Whether `keep.d` made the request.
     pub configured: bool,
 }
 
-/// Choice about the trace that was made in this boot.
+/// Choice about the trace in this boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Said {
-    /// No choice: the wish that arrived holds.
+    /// No choice: the request that arrived holds.
     #[default]
     Nothing,
     /// Keep the trace.
@@ -267,17 +265,17 @@ pub enum Said {
 /// Reason why the text of a file cannot be used.
 #[derive(Debug)]
 pub enum Unusable {
-    /// The text is not what `kho` writes.
+    /// The text is not in the form that `kho` writes.
     Json(serde_json::Error),
     /// The file is of another version.
     Version(u32),
 }
 
-/// Returns the content of a file; `None` if the file is of another boot.
+/// Returns the content of a file; `None` if the file belongs to another boot.
 ///
 /// # Errors
 ///
-/// [`Unusable`].
+/// [`Unusable`], if the text cannot be used.
 pub fn parse<T: DeserializeOwned>(text: &str, boot_id: &str) -> Result<Option<T>, Unusable> {
     let envelope: Envelope = serde_json::from_str(text).map_err(Unusable::Json)?;
     if envelope.boot_id != boot_id {

@@ -5,10 +5,10 @@ use crate::exit::{Fail, Status};
 use kho::PhysRange;
 use kho::abi::ftrace::{TraceKind, TracePart, Traces};
 
-/// Content of the node `/ftrace`, taken apart.
+/// Content of the node `/ftrace`, parsed.
 #[derive(Clone, Debug)]
 pub struct ArrivedTraces {
-    /// Wish of the kernel that handed over. It holds until a command or a rule says something else.
+    /// Request of the previous kernel. It holds until a command or a rule changes it.
     pub wish: Wish,
     /// Traces, one per kernel, oldest first.
     pub hops: Vec<ArrivedHop>,
@@ -17,7 +17,7 @@ pub struct ArrivedTraces {
 /// The trace of one kernel.
 #[derive(Clone, Debug)]
 pub struct ArrivedHop {
-    /// Number of the handover that the kernel ended with.
+    /// Number of the handover at the end of the kernel.
     pub hop: u64,
     /// Release of the kernel.
     pub release: String,
@@ -43,7 +43,7 @@ pub struct ArrivedPart {
 /// Kind of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Formats and names, which explain the pages.
+    /// Formats and names, which describe the pages.
     Meta,
     /// The kernel log.
     Log,
@@ -59,7 +59,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the kind as the state tree has it.
+    /// Returns the kind in the form of the state tree.
     pub fn describe(&self) -> TraceKind<'_> {
         match self {
             Self::Meta => TraceKind::Meta,
@@ -134,7 +134,7 @@ impl From<&Traces<'_>> for ArrivedTraces {
 }
 
 impl ArrivedTraces {
-    /// Returns the newest trace, or that of one hop.
+    /// Returns the newest trace, or the trace with the number `wanted`.
     ///
     /// # Errors
     ///

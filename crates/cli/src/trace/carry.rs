@@ -15,7 +15,7 @@ use kho::abi::ftrace::{TraceHopDescription, TracePartDescription, TracesDescript
 pub struct Carry {
     wish: Wish,
     hops: Vec<CarryHop>,
-    /// Number and release of the traces that are not carried on because their memory was given back in this boot, or
+    /// Number and release of the traces that are not carried on, because their memory was released in this boot or
     /// failed.
     pub given_back: Vec<(u64, String)>,
 }
@@ -40,9 +40,9 @@ pub struct TracePart {
 
 /// Source of the bytes of a [`TracePart`].
 pub enum Supply {
-    /// The running kernel, from which the load took these bytes.
+    /// The running kernel: the load read these bytes from it.
     Taken(Vec<u8>),
-    /// A part that arrived. The next tree names it at the place where it is.
+    /// A part that arrived. It stays at its address, and the next tree names that address.
     Stays(ArrivedPart),
 }
 
@@ -82,13 +82,13 @@ impl TracePart {
 }
 
 impl Carry {
-    /// Takes the running kernel's trace, for handover number `hop`, and adds the traces that arrived and are still to
-    /// be carried, as far as their memory is still in `reserved`. `None` if no trace is kept. With `without_this` it
-    /// takes nothing, and carries on the wish and the traces that arrived.
+    /// Takes the running kernel's trace, for handover number `hop`. Adds the traces that arrived and are to be carried
+    /// on, if their memory is still in `reserved`. `None` if no trace is kept. With `without_this`, takes no trace, and
+    /// carries on the request and the traces that arrived.
     ///
     /// # Errors
     ///
-    /// As [`take::take`].
+    /// The errors of [`take::take`].
     pub fn gather(
         session: &Session,
         keep: &KeepFile,
@@ -110,11 +110,11 @@ impl Carry {
             .and_then(|a| a.traces.as_ref())
             .map(|t| t.hops.as_slice());
         let before = before.unwrap_or_default();
-        // The running kernel's trace is one of those that are kept.
+        // The running kernel's trace counts as one of the kept traces.
         let room = wish.hops.saturating_sub(u32::from(this.is_some()));
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         for old in before.iter().skip(before.len().saturating_sub(room)) {
-            // Memory that was given back in this boot holds something else by now.
+            // Memory that was released in this boot may hold other data now.
             let mut ranges = old.parts.iter().flat_map(|part| &part.mem);
             if !ranges.all(|range| reserved.contains_range(*range)) {
                 given_back.push((old.hop, old.release.clone()));
@@ -143,7 +143,7 @@ impl Carry {
         }))
     }
 
-    /// Returns remarks for people, one for each trace that is not carried on.
+    /// Returns remarks for people: one for each trace that is not carried on.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         self.given_back.iter().map(|(hop, release)| {
             format!(
@@ -152,13 +152,13 @@ impl Carry {
         })
     }
 
-    /// Every part, oldest kernel first.
+    /// Returns all parts, those of the oldest kernel first.
     pub fn parts(&self) -> impl Iterator<Item = &TracePart> {
         self.hops.iter().flat_map(|hop| &hop.parts)
     }
 
-    /// Returns a row for each kernel's trace: number, release, whether the load copies it, and the bytes of buffers,
-    /// log and the rest.
+    /// Returns a row for the trace of each kernel: number, release, whether the load copies it, and the bytes of the
+    /// buffers, of the log and of the rest.
     pub fn rows(&self) -> Vec<Row> {
         self.hops
             .iter()
@@ -173,7 +173,7 @@ impl Carry {
             .collect()
     }
 
-    /// Calls `with` with the description for the node `/ftrace`; `placed` is in the order of [`Carry::parts`].
+    /// Calls `with` with the description for the node `/ftrace`. `placed` is in the order of [`Carry::parts`].
     pub fn describe<T>(
         &self,
         placed: &[Placed],
@@ -222,14 +222,14 @@ impl Carry {
     }
 }
 
-/// The cost of one kernel's trace.
+/// The cost of the trace of one kernel.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Row {
-    /// Number of the handover that the kernel ends with.
+    /// Number of the handover at the end of the kernel.
     pub hop: u64,
     /// Release of the kernel.
     pub release: String,
-    /// Whether the load copies it; otherwise it stays where it is.
+    /// Whether the load copies the trace; otherwise it stays in place.
     pub copied: bool,
     /// Bytes of ring buffer pages.
     pub buffers: u64,

@@ -1,4 +1,4 @@
-//! Text of traces in files.
+//! Files with the text of traces.
 
 use crate::exit::{Fail, Status, chain};
 use crate::shown;
@@ -6,7 +6,7 @@ use crate::whole;
 use std::io::BufWriter;
 use std::path::Path;
 
-/// Writes a file that only root reads.
+/// Writes a file that only root can read.
 ///
 /// # Errors
 ///
@@ -18,7 +18,7 @@ pub fn write(
     whole::create(path, with).map_err(|err| write_fail(&shown::path(path), &err))
 }
 
-/// Makes the failure for an error of writing: [`Status::NoSpace`] if the file system is full, else [`Status::Failed`].
+/// Makes the failure for a write error: [`Status::NoSpace`] if the file system is full, else [`Status::Failed`].
 pub fn write_fail(what: &str, err: &std::io::Error) -> Fail {
     let status = match err.kind() {
         std::io::ErrorKind::StorageFull => Status::NoSpace,

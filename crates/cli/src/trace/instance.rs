@@ -1,8 +1,8 @@
-//! The old trace as text in the new kernel's tracefs: the instance `kho-N`, whose buffer holds a line in each record.
+//! The old trace as text in the new kernel's tracefs: the instance `kho-N`, whose buffer has one record for each line.
 //!
-//! Lines are written to the instance's `trace_marker`, which every kernel has. Records get the time of the writing, so
-//! the context in front of each line is switched off, and the line has its own: that of the old kernel. The pages
-//! themselves cannot be given to a kernel safely, see `docs/src/operations/trace.md`.
+//! `kho` writes lines to the instance's `trace_marker`, which every kernel has. The kernel gives the records the time
+//! of the writing, so the option for the context of a line is off. Each line of text has the context from the old
+//! kernel. The old pages themselves cannot be given to a kernel safely, see `docs/src/operations/trace.md`.
 
 use crate::exit::{Fail, Status};
 use crate::session::Session;
@@ -11,20 +11,21 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::Path;
 
-/// Longest text of a record on every kernel, in bytes (`TRACE_BUF_SIZE`, `kernel/trace/trace.h`, 6.1), with its end.
+/// Longest text of a record on every kernel, in bytes (`TRACE_BUF_SIZE`, `kernel/trace/trace.h`, 6.1), including its
+/// end.
 const MAX_TEXT: usize = 1000;
-/// Number of bytes that a record takes beside its text: headers, an address, and rounding.
+/// Number of bytes of a record beside its text: headers, an address, and rounding.
 const RECORD: u64 = 40;
-/// Largest buffer, in bytes: records older than its content fall out of it.
+/// Largest buffer, in bytes. The oldest records are lost if the text is longer.
 const MAX_BUFFER: u64 = 32 << 20;
 /// Smallest buffer, in bytes.
 const MIN_BUFFER: u64 = 64 << 10;
 
-/// Makes the instance `kho-N` and fills it with the lines of the file `text`. Does nothing if there is no tracefs.
+/// Creates the instance `kho-N` and fills it with the lines of the file `text`. Does nothing if tracefs is missing.
 ///
 /// # Errors
 ///
-/// [`Status::Failed`] if tracefs refuses something; a new instance is removed again then.
+/// [`Status::Failed`] if tracefs reports an error. A new instance is then removed.
 pub fn fill(hop: u64, text: &Path, session: &Session) -> Result<(), Fail> {
     let instances = session.root.path("sys/kernel/tracing/instances");
     if !instances.is_dir() {
@@ -40,15 +41,15 @@ pub fn fill(hop: u64, text: &Path, session: &Session) -> Result<(), Fail> {
     };
     match std::fs::create_dir(&dir) {
         Ok(()) => {}
-        // Filled before in this boot.
+        // The instance was filled earlier in this boot.
         Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(err) => return Err(failed(err)),
     }
-    // Only one CPU's buffer has to be large.
+    // The writing stays on one CPU, so that only one buffer has to be large.
     let before = sched_getaffinity(None).ok();
     let filled = write(&dir, text, before.as_ref());
     if let Some(before) = &before {
-        // It was so before: nothing to refuse.
+        // These are the CPUs from before, so the kernel accepts them.
         let _ = sched_setaffinity(None, before);
     }
     filled.map_err(|err| {
@@ -87,10 +88,10 @@ fn write(dir: &Path, text: &Path, allowed: Option<&CpuSet>) -> io::Result<()> {
     set("tracing_on", "0")
 }
 
-/// Returns the size of the buffer for the lines, in bytes, and the number of bytes of the text that would fall out of
-/// it again before the last line is written.
+/// Returns the size of the buffer for the lines, in bytes, and the number of bytes at the start of the text that would
+/// be lost again before the last line is written.
 fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
-    // End of each line in the text, and the bytes that it and those before it take in the buffer.
+    // End of each line in the text, and the buffer bytes of all lines up to it.
     let mut ends = Vec::new();
     let (mut at, mut taken) = (0u64, 0u64);
     let mut line = Vec::new();
@@ -101,7 +102,7 @@ fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
         ends.push((at, taken));
         line.clear();
     }
-    // A tenth more: records do not cross the borders of pages.
+    // A margin of one tenth: records do not cross page borders.
     let room = taken
         .saturating_add(taken / 10)
         .clamp(MIN_BUFFER, MAX_BUFFER);
@@ -114,7 +115,7 @@ fn measure(text: &mut impl BufRead) -> io::Result<(u64, u64)> {
     Ok((room, skip))
 }
 
-/// Hands `trace_marker` a line at a time, or as much of a line as a record takes: each call makes one record.
+/// Writes one line at a time to `trace_marker`, in pieces if a record is too short for it: each call makes one record.
 fn records(text: &mut impl BufRead, marker: &mut impl Write) -> io::Result<()> {
     let mut line = Vec::new();
     while text.read_until(b'\n', &mut line)? > 0 {
@@ -130,7 +131,7 @@ fn records(text: &mut impl BufRead, marker: &mut impl Write) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// One record for each call.
+    /// Stores one record for each call.
     #[derive(Default)]
     struct Marker(Vec<Vec<u8>>);
 
@@ -163,7 +164,7 @@ mod tests {
         let text = line.repeat(400_000);
         let (room, skip) = measure(&mut text.as_bytes()).unwrap();
         assert_eq!(room, MAX_BUFFER);
-        // Whole lines, and as many as the buffer takes.
+        // Only whole lines are skipped, and no more than necessary.
         assert_eq!(skip % 160, 0);
         let written = (text.len() as u64 - skip) / 160;
         assert!(

@@ -1,8 +1,8 @@
-//! The trace of this kernel and of those before it.
+//! Traces of this kernel and of previous kernels.
 //!
-//! [`wish`] says whether the trace is kept, [`take`] takes it, [`carry`] holds the traces that a load hands over,
-//! [`arrived`] those that arrived, [`open`] reads them, [`show`] prints them to a [`file`](mod@file) or the terminal,
-//! and [`publish`] and [`instance`] make text of them at boot.
+//! [`wish`] decides whether the trace is kept, [`take`] takes it, [`carry`] holds the traces that a load hands over,
+//! [`arrived`] those that arrived. [`open`] reads these, [`show`] prints them to a [`file`](mod@file) or the terminal,
+//! and [`publish`] and [`instance`] write them as text at boot.
 
 pub mod arrived;
 pub mod carry;

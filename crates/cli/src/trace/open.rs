@@ -1,4 +1,4 @@
-//! The bytes of traces that arrived.
+//! Access to the bytes of traces that arrived.
 
 use super::arrived::{ArrivedHop, ArrivedPart, Kind};
 use crate::exit::{Fail, OrStatus, Status};
@@ -12,7 +12,7 @@ impl ArrivedHop {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`] if there is none, [`Status::BlobCorrupt`] if it is damaged.
+    /// [`Status::NoSuchEntry`] if the trace has no log, [`Status::BlobCorrupt`] if the log is damaged.
     pub fn log(&self, session: &Session) -> Result<Vec<u8>, Fail> {
         let part = self.part(&Kind::Log).ok_or_else(|| {
             Fail::new(
@@ -27,17 +27,17 @@ impl ArrivedHop {
         self.parts.iter().find(|part| part.kind == *kind)
     }
 
-    /// Returns the bytes of a part, checked.
+    /// Returns the bytes of a part after a check of their hash.
     fn read(&self, part: &ArrivedPart, session: &Session) -> Result<Vec<u8>, Fail> {
         let name = format!("trace of hop {}, {}", self.hop, part.kind.label());
         session.read_checked(&name, &part.mem, part.size, &part.blake3)
     }
 
-    /// Returns the trace, and a failure for each buffer that cannot be trusted and is left out.
+    /// Returns the trace, and a failure for each buffer that is left out because it cannot be trusted.
     ///
     /// # Errors
     ///
-    /// If the part that explains the buffers is missing or damaged.
+    /// If the part that describes the buffers is missing or damaged.
     pub fn open(&self, session: &Session) -> Result<(Taken, Vec<Fail>), Fail> {
         let part = self.part(&Kind::Meta).ok_or_else(|| {
             Fail::new(

@@ -1,4 +1,4 @@
-//! Traces and logs as text under `/run/kho/trace`, for users who read them with a pager.
+//! Traces and logs as text files under `/run/kho/trace`, for use with a pager.
 
 use super::arrived::ArrivedHop;
 use super::file::write_fail;
@@ -11,11 +11,11 @@ use kho_trace::kmsg;
 use std::io::Write;
 use std::path::Path;
 
-/// Bytes of text that are assumed for each byte of a trace: a record of some 40 bytes becomes a line of some 120, and
-/// there is room left for text beside what the record takes.
+/// Assumed bytes of text for each byte of a trace: a record of some 40 bytes becomes a line of some 120, and the rest
+/// is a margin for text that the record does not contain.
 const GROWTH: u64 = 4;
 
-/// Writes `hop-N.trace` and `hop-N.log` for every trace that arrived. Returns a failure for each that could not be
+/// Writes `hop-N.trace` and `hop-N.log` for every trace that arrived. Returns a failure for each file that could not be
 /// written.
 pub fn all(session: &Session) -> Vec<Fail> {
     let hops = match session.arrived() {
@@ -31,7 +31,7 @@ pub fn all(session: &Session) -> Vec<Fail> {
         return vec![fail];
     }
     let mut failures = Vec::new();
-    // The newest first: room may not be enough for all.
+    // The newest trace first: the space may not be enough for all.
     for hop in hops.iter().rev() {
         if let Err(fail) = one(hop, &dir, session, &mut failures) {
             failures.push(fail);
@@ -71,7 +71,7 @@ fn one(
         unread = shown.text(out)?;
         Ok(())
     })?;
-    // From the file: the text is made once.
+    // Reads the file, so that the text is made only once.
     if let Err(fail) = super::instance::fill(hop.hop, &path("trace"), session) {
         failures.push(fail);
     }
@@ -84,7 +84,7 @@ fn one(
     Ok(())
 }
 
-/// Checks that the text leaves at least half of the file system's free space to others.
+/// Checks that the text leaves at least half of the free space of the file system to others.
 fn room(hop: &ArrivedHop, dir: &Path) -> Result<(), Fail> {
     let fs = rustix::fs::statvfs(dir).or_status(Status::Failed)?;
     let free = fs.f_bavail.saturating_mul(fs.f_frsize);
@@ -104,7 +104,7 @@ fn room(hop: &ArrivedHop, dir: &Path) -> Result<(), Fail> {
     .fix(format!("kho trace --hop {} shows it", hop.hop)))
 }
 
-/// Writes a file whole or not at all.
+/// Writes a whole file, or changes nothing.
 fn publish(
     path: &Path,
     with: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,

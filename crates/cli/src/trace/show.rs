@@ -1,4 +1,4 @@
-//! A trace for people, for scripts and for `trace-cmd`.
+//! Output of a trace for people, for scripts and for `trace-cmd`.
 
 use crate::exit::{Fail, OrStatus, Status};
 use kho_trace::Taken;
@@ -15,9 +15,9 @@ use std::io::Write;
 /// Selection of the events that are shown.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
-    /// CPUs whose events are shown; all CPUs if empty.
+    /// CPUs whose events are shown; all CPUs if the list is empty.
     pub cpus: Vec<u32>,
-    /// Instance whose events are shown, the top level for the empty name; all instances if `None`.
+    /// Instance whose events are shown; the top level if the name is empty; all instances if `None`.
     pub instance: Option<String>,
     /// Time before which no events are shown.
     pub since: Option<Since>,
@@ -28,7 +28,7 @@ pub struct Choice {
 pub enum Since {
     /// Time on the clock of the trace, in seconds (or units, if the clock does not count time).
     Clock(f64),
-    /// Time before the newest event, in seconds or units; of each clock, if there are several.
+    /// Time before the newest event, in seconds or units. With several clocks, the newest event of each clock counts.
     Ago(f64),
 }
 
@@ -59,12 +59,12 @@ impl std::str::FromStr for Since {
 pub struct Shown<'a> {
     taken: &'a Taken,
     knowledge: Knowledge,
-    /// The chosen buffers, apart for each clock: times of different clocks do not tell which event came first.
+    /// The chosen buffers, grouped by clock: times of different clocks do not tell which event came first.
     clocks: Vec<Clock<'a>>,
     instance: Option<String>,
 }
 
-/// Buffers whose times can be compared.
+/// Buffers with comparable times.
 struct Clock<'a> {
     /// Base of the times, see [`time_base`].
     base: &'a str,
@@ -74,7 +74,7 @@ struct Clock<'a> {
 }
 
 impl<'a> Clock<'a> {
-    /// Sorts the buffers by clock. The clocks are in the order in which their first buffers come.
+    /// Groups the buffers by clock. The clocks are in the order of their first buffers.
     fn sort(meta: &'a Meta, buffers: impl Iterator<Item = Buffer<'a>>) -> Vec<Self> {
         let mut clocks: Vec<Self> = Vec::new();
         for buffer in buffers {
@@ -96,7 +96,7 @@ impl<'a> Clock<'a> {
     /// Returns the time of `since` on this clock.
     fn time(&self, since: Since, layout: PageLayout) -> u64 {
         let unit = if in_ns(self.base) { 1e9 } else { 1.0 };
-        // Times beyond 2^53 ns lose their last digits: a hundred days to the nanosecond.
+        // Times beyond 2^53 ns, a hundred days, are not exact to the nanosecond.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let units = |value: f64| (value * unit).round() as u64;
         match since {
@@ -119,7 +119,7 @@ impl<'a> Clock<'a> {
                 name => format!("instance {name}"),
             })
             .collect();
-        // Both came from another kernel.
+        // The names of clock and instances come from another kernel, so they are not trusted.
         let mut title = String::new();
         let whole = format!("clock {}: {}", self.base, names.join(", "));
         push_safe(&mut title, &whole.replace('\n', " "));
@@ -132,8 +132,8 @@ impl<'a> Shown<'a> {
     ///
     /// # Errors
     ///
-    /// [`Status::NoSuchEntry`] for a CPU or an instance that is not there, [`Status::BlobCorrupt`] if pages cannot be
-    /// read at all, [`Status::Usage`] for a time on the clock of the trace if there are several clocks.
+    /// [`Status::NoSuchEntry`] if the trace has no such CPU or instance. [`Status::BlobCorrupt`] if none of the pages
+    /// can be read. [`Status::Usage`] for a time on the clock of the trace if there are several clocks.
     pub fn new(taken: &'a Taken, choice: &Choice) -> Result<Self, Fail> {
         let meta = &taken.meta;
         check(meta, choice)?;
@@ -165,7 +165,7 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// Returns a remark about the times in a `trace.dat`; `None` if all of them are of one clock.
+    /// Returns a remark about the times in a `trace.dat`; `None` if there is only one clock.
     pub fn dat_remark(&self) -> Option<String> {
         (self.clocks.len() > 1).then(|| {
             format!(
@@ -195,9 +195,8 @@ impl<'a> Shown<'a> {
         Ok(merge.problems().iter().map(ToString::to_string).collect())
     }
 
-    /// Writes lines as the kernel's file `trace` has them; those of an instance begin with its name. If there are
-    /// several clocks, the lines of one come after those of another, each under a title. Returns a message for each
-    /// problem in the pages.
+    /// Writes lines in the format of the kernel's file `trace`. Lines of an instance begin with its name. With several
+    /// clocks, the lines of each clock form a section under a title. Returns a message for each problem in the pages.
     ///
     /// # Errors
     ///
@@ -236,8 +235,8 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// Returns one object for each event, which exists only while it is written. The events of one clock come after
-    /// those of another. A message for each problem in the pages goes to `problems`.
+    /// Returns an object for each event, which exists only during the writing. With several clocks, the events of each
+    /// clock form a section. Adds a message to `problems` for each problem in the pages.
     pub fn events<'e>(&'e self, problems: &'e RefCell<Vec<String>>) -> impl Serialize + use<'e> {
         Events {
             shown: self,
@@ -266,7 +265,7 @@ impl<'a> Shown<'a> {
         })
     }
 
-    /// Writes a `trace.dat` with everything that is chosen; `since` has no effect, because pages stay whole.
+    /// Writes a `trace.dat` with all chosen buffers. `since` has no effect, because pages stay whole.
     ///
     /// # Errors
     ///
@@ -309,7 +308,7 @@ fn titles(clocks: &[Clock<'_>]) -> String {
     titles.join("; ")
 }
 
-/// Makes the failure for a time that means another moment on each clock.
+/// Makes the failure for a time that is a different moment on each clock.
 fn several(clocks: &[Clock<'_>]) -> Fail {
     Fail::new(
         Status::Usage,
@@ -374,7 +373,7 @@ mod tests {
         \tfield:u32 number;\toffset:8;\tsize:4;\tsigned:0;\n\n\
         print fmt: \"number=%u\", REC->number\n";
 
-    /// A page with one event, at so many seconds.
+    /// Returns a page with one event, at `seconds` seconds.
     fn page(seconds: u64, number: u32) -> Vec<u8> {
         let mut out = (seconds * 1_000_000_000).to_le_bytes().to_vec();
         out.extend(16u64.to_le_bytes());
@@ -429,7 +428,7 @@ mod tests {
         }
     }
 
-    /// The events as a script gets them.
+    /// Returns the events as a script gets them.
     fn events(shown: &Shown<'_>) -> Vec<Value> {
         let problems = RefCell::default();
         let events = serde_json::to_value(shown.events(&problems)).unwrap();
@@ -437,7 +436,7 @@ mod tests {
         events.as_array().unwrap().clone()
     }
 
-    /// A reader that goes away.
+    /// A reader that closes the pipe after this number of bytes.
     struct Leaves(usize);
 
     impl Write for Leaves {
@@ -457,7 +456,7 @@ mod tests {
     #[test]
     fn events_are_written_while_others_are_still_to_be_read() {
         let mut taken = taken();
-        // The last page of all says more than it holds.
+        // The last page has a length beyond its end.
         taken.buffers[0].bytes[4096 + 9] = 0xff;
         let choice = Choice::default();
         let shown = Shown::new(&taken, &choice).unwrap();
@@ -470,7 +469,7 @@ mod tests {
         assert_eq!(found(10), (false, 0));
     }
 
-    /// The numbers of the events that are shown, in order.
+    /// Returns the numbers of the shown events, in order.
     fn numbers(choice: &Choice) -> Vec<u64> {
         let taken = taken();
         let events = events(&Shown::new(&taken, choice).unwrap());
@@ -510,7 +509,7 @@ mod tests {
         );
     }
 
-    /// Shows the trace with this clock in the instance.
+    /// Shows the trace with `clock` as the clock of the instance.
     fn with_clock(clock: &str, since: Option<&str>) -> Result<(String, Option<String>), Fail> {
         let mut taken = taken();
         taken.meta.arrays[1].clock = clock.to_owned();
@@ -545,7 +544,7 @@ mod tests {
 
     #[test]
     fn times_of_different_clocks_are_not_sorted_into_each_other() {
-        // Other ways to read the same counter.
+        // These clocks read the same counter in different ways.
         for same in ["local", "global", "perf"] {
             let shown = with_clock(same, None).unwrap();
             let want = format!("10 20 30 40 | local10 local20 {same}30 local40");
@@ -563,10 +562,10 @@ mod tests {
              | local10 local20 local40 mono30"
         );
         assert!(remark.unwrap().contains("clock mono: instance net"));
-        // The newest event of each.
+        // The newest event of each clock.
         let (shown, _) = with_clock("boot", Some("-0")).unwrap();
         assert!(shown.ends_with(" | local40 boot30"), "{shown}");
-        // Units of a clock that does not count nanoseconds are its own.
+        // A clock that does not count nanoseconds has its own units.
         let (shown, _) = with_clock("counter", Some("-1")).unwrap();
         assert!(shown.ends_with(" | local40 counter30"), "{shown}");
         let fail = with_clock("mono", Some("2")).unwrap_err();

@@ -1,4 +1,4 @@
-//! Taking the running kernel's trace.
+//! Reads the running kernel's trace.
 
 use super::wish::LOG_LIMIT;
 use crate::exit::{Fail, OrStatus, Status, chain};
@@ -19,11 +19,11 @@ impl KernelMemory for Memory {
     }
 }
 
-/// Takes the buffers and the log of this kernel; none of it is consumed or changed.
+/// Reads the buffers and the log of this kernel, without consuming or changing them.
 ///
 /// # Errors
 ///
-/// [`Status::Trace`] if this kernel does not show what is needed, or not to this user.
+/// [`Status::Trace`] if this kernel does not show what is needed, or does not show it to this user.
 pub fn take(limit: u64, session: &Session) -> Result<Taken, Fail> {
     let kcore = Kcore::open(&session.root)
         .or_status(Status::Trace)
@@ -66,7 +66,7 @@ fn fail(err: &TakeError) -> Fail {
     }
 }
 
-/// Returns the description as bytes.
+/// Returns the bytes of the description.
 ///
 /// # Errors
 ///

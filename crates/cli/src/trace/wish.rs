@@ -1,14 +1,14 @@
-//! Whether the trace is kept, and how much of it.
+//! The request that the trace is kept, with its size.
 
 use crate::arrived::Arrived;
 pub use crate::keepd::parse::parse_size;
 use crate::state::KeepFile;
 pub use crate::state::records::{Said, Wish};
 
-/// Largest number of bytes of pages that are taken, if neither a command nor a rule says otherwise.
+/// Largest number of bytes of pages that are taken, unless a command or a rule says otherwise.
 pub const DEFAULT_LIMIT: u64 = 16 << 20;
-/// Largest number of bytes of the kernel log that are taken: the log's buffer has 128 KiB to 1 MiB on Debian, and each
-/// record gets some 20 bytes longer as text.
+/// Largest number of bytes of the kernel log that are taken. The log's buffer has 128 KiB to 1 MiB on Debian, and the
+/// text of a record is some 20 bytes longer than the record.
 pub const LOG_LIMIT: usize = 4 << 20;
 
 impl Default for Wish {
@@ -22,7 +22,7 @@ impl Default for Wish {
 }
 
 impl Wish {
-    /// Returns the wish as text, for people.
+    /// Returns the request as text, for people.
     pub fn text(&self) -> String {
         let hops = match self.hops {
             1 => "one kernel".to_owned(),
@@ -35,7 +35,7 @@ impl Wish {
     }
 }
 
-/// Returns the wish that the next load follows; `None` if no trace is kept.
+/// Returns the request for the next load; `None` if no trace is kept.
 pub fn effective(arrived: Option<&Arrived>, keep: &KeepFile) -> Option<Wish> {
     match keep.trace {
         Said::Keep(wish) => Some(wish),

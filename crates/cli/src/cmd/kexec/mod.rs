@@ -1,4 +1,4 @@
-//! `kho kexec`: kexec(8) with a handover.
+//! `kho kexec`: takes the arguments of kexec(8), with a handover.
 
 mod options;
 
@@ -25,13 +25,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Exit status of kexec(8) for wrong arguments and for `die()`.
+/// Exit status of kexec(8) for wrong arguments and in its function `die()`.
 const USAGE: u8 = 1;
 
-/// Exit status of kexec(8) when a load, an unload or a start failed: its functions return -1.
+/// Exit status of kexec(8) after a load, an unload or a start failed: its functions return -1.
 const FAILED: u8 = 255;
 
-/// Names under which a real kexec(8) may be found when this program has taken its place.
+/// Names of the real kexec(8) if this program is installed under its name.
 const REAL: [&str; 4] = [
     "/usr/sbin/kexec.distrib",
     "/sbin/kexec.distrib",
@@ -39,7 +39,7 @@ const REAL: [&str; 4] = [
     "/sbin/kexec",
 ];
 
-/// Exit status, and the reason for it.
+/// Exit status, with the reason for it.
 struct Refusal(u8, String);
 
 impl From<Fail> for Refusal {
@@ -53,7 +53,7 @@ impl From<Fail> for Refusal {
     }
 }
 
-/// Runs as kexec(8) when called by that name or as `kho kexec`.
+/// Runs as kexec(8) if the program was called by that name or as `kho kexec`.
 pub fn called(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let mut args = args.peekable();
     let program = args.next()?;
@@ -65,7 +65,7 @@ pub fn called(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     Some(ExitCode::from(run(&args)))
 }
 
-/// Refuses `kho --json kexec …` and the like: kexec(8) has no place for options before its own.
+/// Refuses `kho --json kexec …` and the like: kexec(8) accepts no options before its own.
 ///
 /// # Errors
 ///
@@ -126,13 +126,13 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
         } else {
             state.loaded
         };
-        // Without the kernel's file kexec(8) fails, too.
+        // If the kernel has no such file, kexec(8) fails too.
         return Ok(loaded.map_or(FAILED, u8::from));
     }
     if wanted.panic {
         let mut args = args.to_vec();
         if wanted.load && starts_arrival(wanted, &session)? {
-            // The later one counts, for kexec(8) and for the kernel. A crash kernel has an initrd of its own.
+            // kexec(8) and the kernel use the last `rdinit=`. A crash kernel has an initrd of its own.
             let mut append = OsString::from("--append=");
             append.push(wanted.append.as_deref().unwrap_or_default());
             append.push(" rdinit=/init");
@@ -172,8 +172,8 @@ fn work(wanted: &Wanted, args: &[OsString]) -> Result<u8, Refusal> {
     Ok(0)
 }
 
-/// Whether there is nothing to hand over, and the kernel has to stay at the address that it was linked for, such as a
-/// memory test: then nothing has to be kept away from it.
+/// Whether no content would be lost, and the kernel must run at the address that it was linked for, as a memory test
+/// must. Without content, no memory has to be protected from that kernel.
 pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
     let file = image::read(Path::new(kernel));
     let relocatable = |bytes: &Vec<u8>| {
@@ -185,7 +185,7 @@ pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
     file.is_ok_and(|bytes| !relocatable(&bytes)) && lost(session).is_none()
 }
 
-/// Whether the wanted command line is that of a kernel that kho loaded, with the arrival program in it.
+/// Whether the wanted command line comes from a kernel that `kho` loaded, and names the arrival program.
 fn starts_arrival(wanted: &Wanted, session: &Session) -> Result<bool, Fail> {
     let mut line = Vec::new();
     if wanted.reuse_cmdline {
@@ -206,7 +206,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
             format!("No kernel specified\n{KEXEC_HELP}"),
         ));
     };
-    // Its functions that read files die, with another status than those that load.
+    // kexec(8) exits with one status if it cannot read a file, and with another if a load fails.
     if let Err(err) = File::open(kernel) {
         return Err(Refusal(
             USAGE,
@@ -223,13 +223,13 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
             format!("Unsupported kernel type {}", kind.display()),
         ));
     }
-    // A unified kernel image has an initrd and a command line of its own.
+    // A unified kernel image has its own initrd and command line.
     let unified = image::read(Path::new(kernel))
         .is_ok_and(|file| matches!(image::identify(&file), image::Found::Uki { .. }));
     let bare = !wanted.reuse_cmdline && wanted.append.is_none() && !unified;
     let next = Next {
         initrd: wanted.initrd.iter().map(PathBuf::from).collect(),
-        // As kexec(8): what is not named is not there.
+        // As in kexec(8), there is no initrd unless the arguments name one.
         no_initrd: wanted.initrd.is_empty() && !unified,
         reuse_cmdline: wanted.reuse_cmdline,
         command_line: match bare {
@@ -252,7 +252,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     if wanted.syscall == Syscall::File {
         return load_file(&next, session, out);
     }
-    // Services still run: what is read now would be old when they have stopped.
+    // Services still run, and may change the content until they stop: it is taken then.
     let later = wanted.said_load && !wanted.exec && armed::capture_unit_is_active(session);
     if later {
         arm::run(&next, None, session, out)?;
@@ -270,7 +270,7 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     Ok(())
 }
 
-/// Loads with `-s`: the kernel itself does that (`kexec_file_load`), and cannot hand over.
+/// Loads with `-s`: the kernel loads the files itself (`kexec_file_load`), and cannot hand over.
 fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal> {
     keepd::refresh(session, next.forget_arrived, out)?;
     let kept = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
@@ -305,8 +305,8 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
         .map_err(|err| Refusal(FAILED, chain(&err)))
 }
 
-/// Starts the loaded image, whichever it is, as kexec(8) does: systemd calls it when all file systems are gone, at
-/// which point no check is possible any more. A kernel that is armed and was not captured is captured first.
+/// Starts the loaded image without a check of who loaded it, as kexec(8) does: systemd runs this when all file systems
+/// are gone, and no check is possible then. An armed kernel without a capture is captured first.
 fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     match armed::armed(session) {
         Ok(None) => {}
@@ -326,7 +326,7 @@ fn start(wanted: &Wanted, session: &Session, out: Output) -> Refusal {
     }
 }
 
-/// Runs the real kexec(8) for `what`; returns only if that is impossible, with the reason.
+/// Runs the real kexec(8) for `what`. Returns only if that is impossible, with the reason.
 fn real(args: &[OsString], what: &str) -> Refusal {
     let me = std::env::current_exe()
         .and_then(|path| path.canonicalize())

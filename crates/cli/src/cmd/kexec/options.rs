@@ -1,5 +1,5 @@
-//! The arguments of kexec(8), read as getopt_long(3) reads them: options and operands in any order, long
-//! options by any unambiguous beginning, several short ones after one dash.
+//! The arguments of kexec(8), parsed by the rules of getopt_long(3): options and operands in any order, long options by
+//! any unambiguous prefix, several short options after one dash.
 //!
 //! Source of names, defaults and exit statuses: kexec-tools 2.0.25 and 2.0.29, `kexec/kexec.h`,
 //! `kexec/arch/i386/include/arch/options.h`, `main` in `kexec/kexec.c`.
@@ -239,7 +239,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
     }
     wanted.kernel = operands.into_iter().next();
     if wanted.status {
-        // Without -l the question is about the crash kernel.
+        // Without -l the user asks about the crash kernel.
         wanted.panic |= !wanted.said_load;
         (wanted.load, wanted.unload, wanted.exec, wanted.shutdown) = (false, false, false, false);
     }
@@ -252,7 +252,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Request, String
 }
 
 impl Wanted {
-    /// One option, in the order in which they were given: later ones change what earlier ones said.
+    /// Applies one option. Options come in their order, and a later option overrides an earlier one.
     fn apply(&mut self, name: Name, value: Option<OsString>) {
         match name {
             Name::Debug => self.debug = true,
@@ -281,7 +281,7 @@ impl Wanted {
             Name::Append => self.append = value,
             Name::ReuseCmdline => self.reuse_cmdline = true,
             Name::Initrd => self.initrd.extend(value),
-            // These were answered before.
+            // The parser has handled these options already.
             Name::Help | Name::Version | Name::CrashSize | Name::NoSync | Name::Address => {}
         }
     }
@@ -400,7 +400,7 @@ mod tests {
             (wanted.initrd, wanted.append.as_deref()),
             (vec!["/initrd.img".into()], Some("ro".as_ref()))
         );
-        // Microcode and the rest, as a boot loader is told.
+        // Two initrds, microcode first, as a boot loader accepts them.
         assert_eq!(
             work("-l /k --initrd=/ucode --ramdisk /initrd").initrd,
             ["/ucode", "/initrd"]

@@ -1,4 +1,4 @@
-//! Facts that the kernel module tells.
+//! Facts that the kernel module reports.
 
 use crate::exit::{Fail, Status};
 use crate::khofs;
@@ -9,7 +9,7 @@ use kho::tree::{MAX_SIZE, Reader};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A node with memory: its path, the bytes, the ranges.
+/// A node with memory: its path, the number of bytes and of ranges.
 struct Node {
     path: String,
     bytes: u64,
@@ -27,7 +27,7 @@ pub struct Drivers {
 }
 
 impl Drivers {
-    /// Asks the module; `None` if it is not loaded.
+    /// Asks the module for its state; `None` if the module is not loaded.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Drivers {
         if !module::present(root) {
             return Ok(None);
         }
-        // The file goes away with the active phase, also between two readings.
+        // The file disappears at the end of the active phase, also between two reads.
         let tree = root
             .bytes("sys/kernel/kho/dt", MAX_SIZE as u64)
             .unwrap_or_default();
@@ -57,7 +57,7 @@ impl Drivers {
         self.facts.get(name).map_or("", String::as_str)
     }
 
-    /// Returns the module's side for scripts.
+    /// Returns the module's side, for scripts.
     pub fn json(&self) -> Value {
         let frozen: Vec<Value> = self
             .frozen
@@ -78,7 +78,7 @@ impl Drivers {
         })
     }
 
-    /// Prints the module's side for people. The nodes of `instances` are left to the instances' own lines.
+    /// Prints the module's side, for people. Leaves out the nodes of `instances`, which have lines of their own.
     pub fn print(&self, instances: &[khofs::Instance]) {
         let active = if self.generation == 0 {
             "not active"
@@ -129,7 +129,7 @@ impl Drivers {
     }
 }
 
-/// Returns the nodes of a sealed tree that keep memory. The tree's own pages, which the root names, are not among them.
+/// Returns the nodes of a sealed tree that keep memory, without the pages of the tree itself, which its root names.
 fn nodes(tree: &[u8]) -> Result<Vec<Node>, Fail> {
     let wrong = |err: &dyn std::fmt::Display| {
         Fail::new(
