@@ -1,4 +1,4 @@
-//! The active phase, and other kernels.
+//! Operations of root on the active phase and on kernels.
 
 use super::{Page, Story};
 use crate::khofs::kernel::run;
@@ -48,7 +48,7 @@ impl Story {
                 ensure(unchanged, || "a failed activation changed something".into())?;
                 return Ok(self.active.is_some());
             }
-            // kho.ko found no place for a tree.
+            // kho.ko had no memory for a tree.
             (Err(ENOMEM), _) => {
                 self.tally.no_memory += 1;
                 return Ok(false);
@@ -68,7 +68,7 @@ impl Story {
         ensure(!khofs(|fs| fs.state.frozen), || "it is frozen still".into())
     }
 
-    /// Returns the pages that the next kernel has to find: the content of each, by page frame.
+    /// Returns the pages that the next kernel must find: the content of each, by page frame.
     fn kept(&self) -> BTreeMap<u64, Content> {
         khofs(|fs| {
             let mut kept = BTreeMap::new();
@@ -129,7 +129,7 @@ impl Story {
         self.tally.hops += 1;
         self.tally.without += u64::from(!self.loaded);
         if aborted {
-            // The loaded image hands over nothing of the kernel's.
+            // After an abort the loaded image hands over no kernel's part.
             self.tally.aborted += 1;
             self.instances.clear();
             with(|m| m.world.part = None);
