@@ -55,7 +55,8 @@ static char *record(u64 number)
 }
 
 /*
- * Called before kexec. The written state must not change until abort, so add() refuses from now on.
+ * Called before kexec. The serialized state must not change until abort, so add() refuses from now
+ * on.
  */
 static int ring_serialize(struct kho_context *ctx, void *data)
 {
@@ -223,8 +224,8 @@ static struct bin_attribute ring_attr = {
 static struct kobject *kobj;
 
 /*
- * Steps that can fail without harm come first, and the claim comes as late as possible: memory that
- * was claimed and then has to be freed is lost. Before the ring exists, serialize() returns
+ * Steps that can fail without harm come first, and the claim comes as late as possible: if the
+ * driver must free claimed memory, the state is lost. Before the ring exists, serialize() returns
  * -EAGAIN.
  */
 static int __init ring_init(void)
@@ -240,8 +241,8 @@ static int __init ring_init(void)
 	mutex_lock(&lock);
 	error = ring_inherit();
 	/*
-	 * A node that the driver does not understand is left alone. After -ENOMEM a later load may
-	 * still claim the old ring, so do not replace it.
+	 * A node that the driver cannot read is left alone. After -ENOMEM a later load may still
+	 * claim the old ring, so do not replace it.
 	 */
 	if (error && error != -ENOMEM)
 		error = ring_create();

@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether each mutex is held. `glue.c` has as many mutexes.
+/// Whether each mutex is held. The modules use as many mutexes.
 static HELD: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 fn held(which: u32) -> Option<&'static AtomicBool> {

@@ -340,7 +340,7 @@ impl Chunks {
         self.use_page(slot, pfn)
     }
 
-    /// Takes all pages of the spare chunk of `owner`, if there is one. Calls `ready` only if the pages are a folio, which
+    /// Takes all pages of the spare chunk of `owner`, if it has one. Calls `ready` only if the pages are a folio, which
     /// `ready` must split.
     pub fn take_chunk(&mut self, owner: u32, ready: impl Fn(u64, bool) -> bool) -> Option<Page> {
         let pool = self.pools.iter().find(|p| p.owner == owner)?;
