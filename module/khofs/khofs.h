@@ -150,7 +150,7 @@ int khofs_rs_serialize(struct kho_context *ctx);
 void khofs_rs_thaw(void);
 ssize_t khofs_rs_status_show(char *buf, size_t size);
 ssize_t khofs_rs_release_store(const char *buf, size_t size);
-/* Gives empty chunks back to the system. */
+/* Returns empty chunks to the system. */
 void khofs_rs_reap(void);
 
 /* Rust: instances. Options: NULL if there is no memory. */

@@ -4,7 +4,7 @@
  *
  * State: a counter, a ring of pages with text records, and the position in it. The pages stay in
  * place; the counter and the position are copied into the state tree. In the next kernel the driver
- * finds its node, claims the pages, and goes on counting from the old counter.
+ * finds its node, claims the pages, and continues from the old counter.
  *
  *   echo text > /sys/kernel/kho_ring/add      counts, and appends a record "NUMBER text"
  *   cat /sys/kernel/kho_ring/counter          records since the ring was made, under any kernel

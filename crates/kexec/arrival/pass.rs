@@ -9,7 +9,7 @@ use crate::text::{Text, arguments};
 /// The value of the `rdinit=` that starts this program.
 const OURS: &[u8] = b"/.kho/arrive";
 
-/// Starts the last `rdinit=` that is not ours, or `/init`.
+/// Starts the program of the last `rdinit=` that does not name the arrival program, or `/init`.
 pub fn on(start: &Start) -> ! {
     // The initrd of another program has no directory to mount at. If the directory exists already, it serves as well.
     let _ = sys::make_dir(c"/.kho/proc", 0o700);

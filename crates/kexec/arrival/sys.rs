@@ -125,7 +125,8 @@ pub fn make_dir(at: &CStr, mode: usize) -> Result<(), Errno> {
 }
 
 pub fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: usize, data: &CStr) -> Result<(), Errno> {
-    // SAFETY: all are terminated by NUL. The kernel copies up to a page of `data` and takes what it can read.
+    // SAFETY: all strings are terminated by NUL. The kernel copies up to a page of `data` and stops at memory that it
+    // cannot read.
     unsafe { call(MOUNT, [path(what), path(at), path(kind), flags, path(data)]) }.map(drop)
 }
 
@@ -199,8 +200,8 @@ impl Start {
             self.argv.cast_const()
         };
         let args = [path(program), argv as usize, self.envp as usize, 0, 0];
-        // SAFETY: the path is terminated by NUL, both lists by null pointers, and what they point to is as
-        // the kernel left it, or `program`, which outlives the call.
+        // SAFETY: the path is terminated by NUL, both lists by null pointers. Their strings are as the kernel left
+        // them, or `program`, which outlives the call.
         match unsafe { call(EXECVE, args) } {
             Err(why) => why,
             Ok(_) => 0,

@@ -92,7 +92,7 @@ const CODE: [u8; 0x6a] = [
 // Offsets in the data area, as in the listing above.
 const BOOT_PARAMS: usize = 0x80;
 const KERNEL_ENTRY: usize = 0x88;
-/// Offset of the GDT register's limit (16 bits) and base (64 bits). This offset aligns the base.
+/// Offset of the GDT register's limit (16 bits) and base (64 bits), chosen so that the base is aligned.
 const GDTR: usize = 0x96;
 /// Offset of the IDT register's limit and base, both 0.
 const IDTR: usize = 0xa0;

@@ -1,10 +1,11 @@
-//! The stand-in: the image that is loaded while a kernel is armed and before its content is captured. It is not a
-//! kernel, but a few instructions that report this on the serial console and reset the machine.
+//! The stand-in that resets the machine: an image that is loaded while a kernel is armed and its content is not
+//! captured yet. It is not a kernel, but a few instructions that report this on the serial console and reset the
+//! machine.
 //!
 //! `kexec -e` and `systemctl kexec` with two `--force` start a loaded image without stopping the system and without
-//! running kho. If the armed kernel itself were loaded, it would start without a handover and without a message. The
-//! stand-in starts the machine through its firmware instead. The administrator has chosen this for a handover that
-//! fails; for the choice of a plain start the loader uses no stand-in.
+//! running kho. If the armed kernel itself were loaded, it would start without a handover and without a message. This
+//! stand-in starts the machine through its firmware instead, which the administrator has chosen for a handover that
+//! fails. If the administrator has chosen a plain start, the stand-in is a plain image of the armed kernel.
 //!
 //! The stand-in is entered as [`crate::entry`] describes, needs no stack and relies on no descriptor table. It resets
 //! the machine by the port of the chipset (0xcf9, as `native_machine_emergency_restart` in `arch/x86/kernel/reboot.c`

@@ -12,7 +12,7 @@ use super::layout::BootE820Entry;
 pub enum E820Kind {
     /// Usable memory.
     Ram = 1,
-    /// Not usable.
+    /// Unusable memory.
     Reserved = 2,
     /// ACPI tables, usable memory after the kernel has read them.
     Acpi = 3,

@@ -67,7 +67,7 @@ pub enum ImageError {
     Truncated {
         /// Bytes in the file.
         len: u64,
-        /// Bytes the header asks for.
+        /// Number of bytes that the header states.
         needed: u64,
         /// Number of bytes missing from the file.
         missing: u64,

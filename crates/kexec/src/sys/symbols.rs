@@ -27,7 +27,7 @@ const STEP: usize = 64 << 10;
 /// Largest length of the table of tokens, in bytes: 256 tokens of about 3 letters.
 const TOKENS: usize = 8 << 10;
 
-/// A symbol whose address the note has too. It checks the table.
+/// A symbol whose address the note has too, to check the table.
 const KNOWN: &str = "_stext";
 
 /// Returns the address of the symbol `name` of the kernel itself; `None` if the note has no addresses of the table, if

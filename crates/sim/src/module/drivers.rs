@@ -142,7 +142,7 @@ impl Drivers for Sim {
 
     fn abort(held: &Reference) {
         let driver = called(|all| {
-            // kho.ko thaws in reverse order.
+            // kho.ko aborts drivers in reverse order.
             if all.frozen.pop() != Some(held.0) {
                 all.broken
                     .push(format!("{} is to undo what it did not do", held.0));

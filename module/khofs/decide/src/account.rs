@@ -114,7 +114,7 @@ impl<S: System> Instance<S> {
         Ok(())
     }
 
-    /// Gives inode space back.
+    /// Returns inode space to the limit.
     pub fn give_space(&mut self, bytes: u64) {
         self.space = self.space.saturating_sub(bytes);
     }

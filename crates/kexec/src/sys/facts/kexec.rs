@@ -87,8 +87,8 @@ impl KexecState {
 /// State of kdump: whether a crash would give a dump now.
 ///
 /// The next kernel reserves its own `crashkernel=` memory in early boot, *outside* all memory that is handed over. It
-/// starts without a loaded crash kernel: until its kdump service has run, a crash gives no dump. `/proc/vmcore` treats
-/// memory that was handed over as ordinary RAM, so a dump contains it.
+/// starts without a loaded crash kernel: until its kdump service has run, a crash gives no dump. Memory that was handed
+/// over is RAM, so a dump contains it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Kdump {
     /// Ranges named "Crash kernel" in `/proc/iomem`.

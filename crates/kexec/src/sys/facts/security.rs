@@ -5,7 +5,7 @@ use crate::sys::root::{FactError, Optional, Root};
 /// The lockdown level: `/sys/kernel/security/lockdown`, for example `none [integrity] confidentiality`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
-    /// Not locked down.
+    /// No lockdown.
     None,
     /// `kexec_load` is forbidden (`LOCKDOWN_KEXEC`).
     Integrity,

@@ -168,14 +168,14 @@ impl Mapping {
 
     /// Locks the pages in memory. They may still move to another physical address.
     pub(super) fn lock(&self) -> Result<(), LandingError> {
-        // SAFETY: the range is mapped and ours; locking changes no content.
+        // SAFETY: the range is mapped and belongs to this value; locking changes no content.
         unsafe { rustix::mm::mlock(self.start.as_ptr().cast(), self.len) }
             .map_err(fail("mlock", self.len as u64))
     }
 
     fn advise(&self, advice: Advice, call: &'static str) -> Result<(), LandingError> {
-        // SAFETY: the range is mapped, ours and not borrowed; none of the advice used here (huge pages,
-        // not inherited by children, populate) changes its content.
+        // SAFETY: the range is mapped, belongs to this value and is not borrowed; none of the advice used here (huge
+        // pages, not inherited by children, populate) changes its content.
         unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.len, advice) }
             .map_err(fail(call, self.len as u64))
     }
