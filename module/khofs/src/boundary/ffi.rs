@@ -97,7 +97,7 @@ unsafe extern "C" {
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     // Any range: kho.ko checks that it arrived and has no owner.
     pub safe fn kho_claim_with_failed(addr: u64, len: u64) -> c_int;
-    // Any node: kho.ko checks that it arrived, that none of its memory was claimed, and that khofs holds it.
+    // Any node: kho.ko checks that it arrived; for a hold, that it is whole; for a release, that khofs holds it.
     pub safe fn khofs_c_hold_node(node: i64) -> c_int;
     pub safe fn khofs_c_release_node(node: i64) -> c_int;
 }
