@@ -1,4 +1,4 @@
-//! Errors of [`BootParams::build`](super::BootParams::build).
+//! Errors of reading the running kernel's parameters and of making the next kernel's.
 
 use kho::PhysRange;
 use thiserror::Error;
