@@ -25,16 +25,21 @@
 /* Memory, locks, log */
 
 #ifdef KHO_FAULTS
-/* Only in the build for tests: from the allocation with this number on, all fail. -1: none does. */
+/*
+ * Only in the build for tests: from the allocation with this number on, all allocations fail. At -1
+ * none fails.
+ */
 static int fail_after = -1;
 module_param(fail_after, int, 0600);
 #endif
 
 /*
- * Taken in ascending order. 0: phase and producers. 1: what arrived, arenas. 2: the sealed tree. 3: none.
+ * Mutexes, taken in ascending order. 0: phase and producers. 1: memory that arrived, and arenas. 2:
+ * the sealed tree. 3: unused.
  *
- * Nothing that is allocated under them may wait for a file system or a device: what frees memory there may be on khofs (a loop
- * device, swap), which asks for lock 1. Lock 0 is outside of the gate of khofs (khofs/data.c), which freezes in serialize().
+ * An allocation under a mutex must not wait for a file system or a device: the kernel may free
+ * memory by writing to khofs (to a loop device or swap on it), and khofs then needs mutex 1. A task
+ * takes mutex 0 before the gate of khofs (khofs/data.c), which serialize() closes.
  */
 static struct mutex locks[4] = {
 	__MUTEX_INITIALIZER(locks[0]),
@@ -43,7 +48,9 @@ static struct mutex locks[4] = {
 	__MUTEX_INITIALIZER(locks[3]),
 };
 
-/* The scope of allocations that the holder of each had before, and, for tests, the holder. */
+/*
+ * For each mutex: the scope of allocations that its holder had before, and, for tests, the holder.
+ */
 static unsigned int scopes[4];
 static struct task_struct *holders[4];
 
@@ -65,7 +72,10 @@ void kho_c_unlock(u32 which)
 	memalloc_noio_restore(scope);
 }
 
-/* Whether an allocation fails, in a test, which also finds one that waits for a device while others wait for it. */
+/*
+ * Whether an allocation fails in a test. Also warns if the allocation may wait for a device while
+ * its task holds a mutex.
+ */
 static bool fault(void)
 {
 #ifdef KHO_FAULTS
@@ -171,9 +181,11 @@ void kho_c_set_page_private(u64 pfn, unsigned long value)
 }
 
 /*
- * Pages that nobody allocated have no allocation tag (CONFIG_MEM_ALLOC_PROFILING), which is no matter when they are freed
- * (alloc_tag_sub() of include/linux/alloc_tag.h, 6.12 and 7.3): only CONFIG_MEM_ALLOC_PROFILING_DEBUG warns once.
- * clear_page_tag_ref() would say so, and needs functions that are not exported (page_ext_get()).
+ * Pages that did not come from the page allocator have no allocation tag
+ * (CONFIG_MEM_ALLOC_PROFILING). That does no harm when they are freed (alloc_tag_sub() of
+ * include/linux/alloc_tag.h, 6.12 and 7.3): only CONFIG_MEM_ALLOC_PROFILING_DEBUG warns once.
+ * clear_page_tag_ref() would prevent the warning, but needs functions that are not exported
+ * (page_ext_get()).
  */
 void kho_c_page_claim(u64 pfn)
 {
@@ -183,7 +195,7 @@ void kho_c_page_claim(u64 pfn)
 	init_page_count(page);
 }
 
-/* Frees a block as memblock does for the buddy allocator: only the first page has a reference. */
+/* Frees a block in the form in which memblock frees one: only the first page has a reference. */
 void kho_c_reserved_free(u64 pfn, u32 order)
 {
 	struct page *page = pfn_to_page(pfn);

@@ -1,7 +1,7 @@
 //! Compiles the arrival program, a static executable without libc, so that it can be embedded.
 //!
-//! It is built with the compiler and linker that build this crate, for the target's own standard triple, and
-//! ends up in `OUT_DIR`. For any target but x86_64 Linux the file is empty.
+//! The compiler and linker that build this crate build the program too, for the target's own standard triple, into
+//! `OUT_DIR`. For any target but x86_64 Linux the file is empty.
 
 use std::env;
 use std::ffi::OsString;
@@ -39,16 +39,16 @@ fn compile(out: &Path) {
         .args(["-C", "codegen-units=1"])
         // No build id: the bytes depend on nothing but the sources and the compiler.
         .args(["-C", "link-args=-nostartfiles -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,noseparate-code"])
-        // Not a path of the building machine.
+        // The program must not hold a path of the machine that built it.
         .arg(prefix_map())
         .arg("-o")
         .arg(out)
         .arg(source);
     if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|v| v == "musl") {
-        // Or rustc links its own start files, whatever the linker is told.
+        // Without this option rustc links its own start files in spite of the linker's options.
         rustc.args(["-C", "link-self-contained=no"]);
     }
-    // Flags meant for the crate (sanitizers, coverage) need a runtime that this program does not have.
+    // Flags for the crate (sanitizers, coverage) need a runtime that this program does not have.
     rustc
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");

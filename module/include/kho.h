@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * kho.ko for drivers written in C: hand state and memory over to the next kernel, and take the state
- * and memory that the previous kernel handed over.
+ * kho.ko for drivers written in C: hand state and memory over to the next kernel, and take the
+ * state and memory that the previous kernel handed over.
  *
  * A driver registers a *producer*. When the system enters the active phase (a write of 1 to
  * /sys/kernel/kho/active, which `kho load` does), kho.ko calls its serialize() once. serialize()
- * describes the driver's state: nodes, typed properties, and `mem`, the pages that must stay in place.
- * From then until kexec or abort the description must stay true: the named pages stay allocated,
- * although their content may change.
+ * describes the driver's state: nodes, typed properties, and `mem`, the pages that must stay in
+ * place. From then until kexec or abort the description must stay true: the named pages stay
+ * allocated, although their content may change.
  *
  * In the next kernel the driver finds its node with kho_find(), reads it, and claims the memory.
- * Memory that no driver claims stays reserved until root releases it, and is handed over again at the
- * next kexec. While such memory is part of the active phase, a claim of it fails with -EBUSY.
+ * Memory that no driver claims stays reserved until root releases it, and is handed over again at
+ * the next kexec. While such memory is part of the active phase, a claim of it fails with -EBUSY.
  *
  * All calls may sleep and must come from process context. Integers are native endian. Errors are
  * negative errnos. Symbols are exported to GPL modules only.
@@ -36,24 +36,29 @@ struct kho_context;
  *             and "kernel" are reserved.
  * @priority:  Producers serialize in ascending order of priority, equal ones in order of registration.
  * @serialize: Writes properties and child nodes of the producer's node, which is open at the call.
- *             It must write "compatible" (with a version). A negative errno ends the activation: the
- *             write to active fails with it. So does an error of a kho_prop_* call that serialize()
- *             ignores. @ctx is valid during the call only.
- * @abort:     Undoes what serialize() did. Called if a later producer fails, or if the active phase
+ *             It must write "compatible" (with a version). A negative errno ends the activation, and
+ *             the write to active fails with that errno. The same holds for an error of a kho_prop_*
+ *             call that serialize() ignores. @ctx is valid during the call only.
+ * @abort:     Undoes serialize(). Called if a later producer fails, or if the active phase
  *             ends without kexec; producers abort in reverse order. Not called for the producer that
  *             failed. May be NULL.
  * @data:      Passed to both callbacks.
  *
- * Neither callback may register, unregister, hold a node, or touch /sys/kernel/kho. The structure belongs to the
- * driver and must not change while registered.
+ * Neither callback may register, unregister, hold a node, or touch /sys/kernel/kho. The structure
+ * belongs to the driver and must not change while registered.
  *
- * Locks: both callbacks run under kho.ko's lock of the phase, which kho_register_producer(), kho_unregister_producer() and
- * kho_hold_node() take too. So a callback may take no lock that its driver, or the driver core, holds around one of these
- * three: when they are called in probe() or remove(), not device_lock() of that device, nor anything that waits for it
- * (bus_for_each_dev() with device_lock(), driver_register(), flushing work that takes it); when they are called in a module's
- * init or exit function, nothing that waits for modules to load or go. A lock of the driver's own that protects its state is
- * fine, if it is never held around these calls. The other functions take kho.ko's lock of the store for a moment, inside of
- * any lock of a driver; under it, and in the callbacks, allocations do not wait for devices (memalloc_noio_save()).
+ * Locks: kho.ko calls both callbacks with its lock of the phase held. kho_register_producer(),
+ * kho_unregister_producer() and kho_hold_node() take the same lock. So a callback must not take a
+ * lock that its driver, or the driver core, holds around one of these three calls. If the driver
+ * makes these calls in probe() or remove(), a callback must not take device_lock() of that device,
+ * and must not wait for it: no bus_for_each_dev() with device_lock(), no driver_register(), no
+ * flush of work that takes it. If the driver makes these calls in its module's init or exit
+ * function, a callback must not wait for the load or unload of a module. A callback may take the
+ * driver's own lock of its state, if the driver never holds that lock around these calls.
+ *
+ * The other functions take kho.ko's lock of the store for a short time, inside any lock of a
+ * driver. With that lock held, and in the callbacks, allocations do not wait for devices
+ * (memalloc_noio_save()).
  */
 struct kho_producer {
 	const char *name;
@@ -66,16 +71,16 @@ struct kho_producer {
 };
 
 /*
- * Registers a producer. -EBUSY in the active phase, -EEXIST if the name is registered already, -EINVAL
- * if the name is not valid.
+ * Registers a producer. -EBUSY in the active phase, -EEXIST if the name is registered already,
+ * -EINVAL if the name is not valid.
  */
 int kho_register_producer_owned(struct kho_producer *producer, struct module *owner);
 #define kho_register_producer(producer) kho_register_producer_owned(producer, THIS_MODULE)
 
 /*
- * Unregisters the producer. The active phase holds a reference on the producer's module, so the exit
- * function of that module never runs in the active phase. A call in the active phase aborts the
- * activation first.
+ * Unregisters the producer. The active phase holds a reference on the producer's module, so the
+ * exit function of that module never runs in the active phase. A call in the active phase aborts
+ * the activation first.
  */
 void kho_unregister_producer(struct kho_producer *producer);
 
@@ -101,8 +106,8 @@ int kho_prop_bytes(struct kho_context *ctx, const char *name, const void *value,
  */
 int kho_prop_mem(struct kho_context *ctx, const struct kho_mem *ranges, size_t count);
 /*
- * Whether kho_prop_mem() would accept the range from a producer that may hold it: 0, or the errno.
- * kho.ko judges by the facts known at the time of the call; later ones may differ.
+ * Checks that kho_prop_mem() would accept the range from a producer that may hold it: 0, or the
+ * errno. kho.ko uses the facts at the time of the call; they may change before the active phase.
  */
 int kho_may_keep(u64 addr, u64 len);
 /*
@@ -112,8 +117,8 @@ int kho_may_keep(u64 addr, u64 len);
 int kho_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t size);
 
 /*
- * Nodes that arrived from the previous kernel. A node is a number, 0 or above; -ENOENT if no such node
- * arrived. Numbers stay valid as long as kho.ko is loaded.
+ * Nodes that arrived from the previous kernel. A node is a number, 0 or above; -ENOENT if no such
+ * node arrived. Numbers stay valid as long as kho.ko is loaded.
  */
 s64 kho_find(const char *path);
 /* The first node with this compatible after node @after; pass -1 for the first one. */
@@ -132,66 +137,66 @@ ssize_t kho_get_bytes(s64 node, const char *name, void *buf, size_t size);
 int kho_get_mem(s64 node, size_t index, struct kho_mem *range);
 
 /*
- * Takes ownership of arrived pages that belong to a `mem`. Afterwards they are ordinary pages with one
- * reference each: free them with __free_page(), or keep them again. -EBUSY if any page was claimed or
- * released before, -EINVAL if any page did not arrive, -EHWPOISON if the memory of a page has failed
- * (PageHWPoison). After an error no page is claimed.
+ * Takes ownership of arrived pages that belong to a `mem`. Afterwards they are ordinary pages with
+ * one reference each: free them with __free_page(), or keep them again. -EBUSY if any page was
+ * claimed or released before, -EINVAL if any page did not arrive, -EHWPOISON if the memory of a
+ * page has failed (PageHWPoison). After an error no page is claimed.
  */
 int kho_claim(u64 addr, u64 len);
 /*
- * As kho_claim(), but also claims pages whose memory failed. For drivers that check PageHWPoison() of
- * each page before they touch it. After __free_page() the kernel never allocates such a page again.
+ * As kho_claim(), but also claims pages whose memory failed. For drivers that check PageHWPoison()
+ * of each page before they touch it. After __free_page() the kernel never allocates such a page
+ * again.
  */
 int kho_claim_with_failed(u64 addr, u64 len);
 /*
- * Claims all ranges of the node's `mem`, or none. This also marks the node as taken over. kho.ko hands
- * a node that no driver takes over to the next kernel again, so call this for a node without `mem` too,
- * after reading its state.
+ * Claims all ranges of the node's `mem`, or none. This also marks the node as taken over. kho.ko
+ * hands a node that no driver takes over to the next kernel again, so call this for a node without
+ * `mem` too, after reading its state.
  */
 int kho_claim_node(s64 node);
 /*
- * Makes @producer the holder of a node and of all nodes below it, while their pages stay reserved. From
- * then on serialize() may hand the pages on unchanged, and only the producer can release them. The
- * producer claims the pages that it wants to use. The hold ends with kho_unregister_producer(). -EINVAL
- * if @producer is not registered, -ENOENT if the node does not exist, -EBUSY if some of the memory was
- * claimed or released, has a holder already, or is handed over in the active phase. May wait for an
- * activation.
+ * Makes @producer the holder of a node and of all nodes below it, while their pages stay reserved.
+ * From then on serialize() may hand the pages on unchanged, and only the producer can release them.
+ * The producer claims the pages that it wants to use. The hold ends with kho_unregister_producer().
+ * -EINVAL if @producer is not registered, -ENOENT if the node does not exist, -EBUSY if some of the
+ * memory was claimed or released, has a holder already, or is handed over in the active phase. May
+ * wait for an activation.
  */
 int kho_hold_node(struct kho_producer *producer, s64 node);
 /*
- * Gives the unclaimed pages of a node that @producer holds back to the system, zeroed: all of them, and
- * the hold ends; or none. -ENOENT if @producer does not hold the node, -EBUSY in the active phase if
- * the node is handed over. Does not wait for an activation.
+ * Releases the unclaimed pages of a node that @producer holds, zeroed: all of them, and the hold
+ * ends; or none. -ENOENT if @producer does not hold the node, -EBUSY in the active phase if the
+ * node is handed over. Does not wait for an activation.
  */
 int kho_release_node(struct kho_producer *producer, s64 node);
 /*
- * Gives unclaimed pages back to the system, zeroed. Errors as kho_claim(); -EBUSY also if a producer
- * holds a page, and in the active phase if a page is handed over. Pages whose memory failed stay
- * reserved.
+ * Releases unclaimed pages, zeroed. Errors as kho_claim(); -EBUSY also if a producer holds a page,
+ * and in the active phase if a page is handed over. Pages whose memory failed stay reserved.
  */
 int kho_release(u64 addr, u64 len);
 
 /*
- * Memory to keep: @count contiguous zeroed pages outside scratch, out of a few large arenas, so that
- * many small pieces are few ranges. NULL if there is no memory. kho_free_pages() takes exactly an
- * allocation. If another user still has a reference on a freed page (a process that has it mapped),
- * kho.ko does not lend the page again before that reference is gone. Mappings without a reference, such
- * as those of remap_pfn_range(), must be removed before the call.
+ * Memory to keep: @count contiguous zeroed pages outside scratch, from a few large arenas, so that
+ * many small pieces form few ranges. NULL if there is no memory. kho_free_pages() takes exactly one
+ * whole allocation. If another user still has a reference on a freed page (a process that has it
+ * mapped), kho.ko does not lend the page again before that reference is gone. Mappings without a
+ * reference, such as those of remap_pfn_range(), must be removed before the call.
  */
 struct page *kho_alloc_pages(size_t count);
 void kho_free_pages(struct page *page, size_t count);
 
 /*
- * For drivers that manage their own memory: @count contiguous zeroed pages outside scratch. The caller
- * owns one reference on each page, and frees the pages one by one with __free_page() in any order. Ask
- * for 512 pages at a time if you can.
+ * For drivers that manage their own memory: @count contiguous zeroed pages outside scratch. The
+ * caller owns one reference on each page, and frees the pages one by one with __free_page() in any
+ * order. Ask for 512 pages at a time if you can.
  */
 struct page *kho_take_pages(size_t count);
 
 /*
- * The same by physical address, for drivers that cannot use the kernel's inline functions (see driver/,
- * which wraps these calls for Rust). kho_alloc_range() returns 0 if there is no memory;
- * kho_free_range() takes exactly an allocation. kho_put_range() frees claimed pages.
+ * The same by physical address, for drivers that cannot use the kernel's inline functions (see
+ * driver/, which wraps these calls for Rust). kho_alloc_range() returns 0 if there is no memory;
+ * kho_free_range() takes exactly one whole allocation. kho_put_range() frees claimed pages.
  * kho_range_address() returns the virtual address of pages that the driver owns.
  */
 u64 kho_alloc_range(size_t count);

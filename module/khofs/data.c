@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * C glue of khofs: file data. The Rust half decides which page goes where.
+ * C glue of khofs: file data. The Rust half decides the place of each page.
  *
  * A file's pages are in the page cache only: they are neither on LRU lists nor charged to a memory
- * cgroup, as in hugetlbfs (mm/hugetlb.c), because they stay after their process and cgroup are gone.
- * Besides the page cache's reference each page has one that khofs holds until the page goes back to
+ * cgroup, as in hugetlbfs (mm/hugetlb.c), because they outlive their process and cgroup. Besides
+ * the page cache's reference each page has a reference that khofs holds until the page goes back to
  * the system.
  */
 #include <linux/file.h>
@@ -33,8 +33,9 @@ int khofs_enter(void)
 }
 
 /*
- * The same with a folio or a mapping's invalidate lock held, which somebody else may wait for between enter and exit: does
- * not wait for a freeze that is waiting for them. -EBUSY also while the phase is being entered.
+ * khofs_enter() for a caller that holds a folio's lock or a mapping's invalidate lock. A task
+ * between enter and exit may wait for that lock, and a freeze waits for that task. So this function
+ * does not wait for a freeze: it fails with -EBUSY also while the active phase begins.
  */
 static int enter_locked(void)
 {
@@ -51,7 +52,10 @@ void khofs_exit(void)
 	percpu_up_read(&gate);
 }
 
-/* A page of zeros, which is mapped where a hole is read in the active phase. Nobody writes to it. */
+/*
+ * A page of zeros. In the active phase a process that reads a hole through a mapping gets this page
+ * mapped. No code writes to it.
+ */
 static struct page *zeros;
 
 int khofs_data_init(void)
@@ -66,8 +70,8 @@ void khofs_data_exit(void)
 }
 
 /*
- * Waits for everybody who is between enter and exit, and at the end of the phase for faults that are mapping zeros: who enters
- * then finds all of them in page tables.
+ * Waits for all tasks between enter and exit. At the end of the phase also waits for faults that
+ * are mapping the page of zeros: a task that enters then finds all these mappings in page tables.
  */
 void khofs_c_freeze(bool frozen)
 {
@@ -227,8 +231,9 @@ static size_t good_bytes(struct folio *folio, size_t offset, size_t len)
 }
 
 /*
- * New memory for a hole, between enter and exit: see khofs_rs_grow(). A process that has zeros mapped, which stood for holes of this
- * file in an active phase, faults again.
+ * Allocates new memory for a hole, between enter and exit: see khofs_rs_grow(). If processes have
+ * the page of zeros mapped for holes of this file, from an active phase, removes these mappings, so
+ * that the processes fault again.
  */
 s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want, bool *clean)
 {
@@ -238,25 +243,32 @@ s64 khofs_grow(struct inode *inode, pgoff_t index, const struct khofs_want *want
 
 	if (READ_ONCE(info->zeros)) {
 		unmap_mapping_range(inode->i_mapping, 0, 0, 0);
-		/* Only now: others who fill a hole meanwhile must not be done before. */
+		/*
+		 * Cleared only now: another task that fills a hole meanwhile must not finish before
+		 * the mappings are removed.
+		 */
 		WRITE_ONCE(info->zeros, false);
 	}
-	/* As KHOFS_BETWEEN(). */
+	/* As in KHOFS_BETWEEN(). */
 	scope = memalloc_noio_save();
 	pfn = khofs_rs_grow(khofs_id(inode->i_sb), info->file, inode, index, want, clean);
 	memalloc_noio_restore(scope);
 	return pfn;
 }
 
-/* The state of a write: it is between enter and exit; its folio is new; that folio's pages are not zero. */
+/*
+ * The state of a write. INSIDE: it is between enter and exit. GROWN: its folio is new. STALE: the
+ * new folio's pages are not zeroed.
+ */
 #define INSIDE 1UL
 #define GROWN 2UL
 #define STALE 4UL
 
 /*
- * The same, locked, and a hole is filled: with zeros, or, for a write (@state is given), with a folio that is not uptodate,
- * which the caller writes to, zeroing the rest, before it leaves the gate. A write waits for the gate, for which its inode's
- * lock is in order, and stays inside when it entered.
+ * Returns the page at @index, locked, as khofs_get_page() does, but fills a hole: with zeros, or
+ * for a write (@state is not NULL) with a folio that is not uptodate. The caller writes to that
+ * folio and zeroes the rest before it leaves the gate. A write may wait for the gate, because it
+ * holds only its inode's lock, and stays inside after it has entered.
  */
 static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struct khofs_want *want,
 				 unsigned long *state)
@@ -306,11 +318,13 @@ static struct page *lock_page_at(struct inode *inode, pgoff_t index, const struc
 
 /* Writing */
 
-/* *@fsdata is the state of the write. Nothing between begin and end faults on user memory. */
+/*
+ * *@fsdata is the state of the write. The code between begin and end does not fault on user memory.
+ */
 static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page **pagep, void **fsdata)
 {
 	unsigned long state = 0;
-	/* i_rwsem is held, so nobody else changes the size. */
+	/* i_rwsem is held, so no other task changes the size. */
 	loff_t size = i_size_read(inode), end = max_t(loff_t, pos + len, khofs_i(inode)->write_end);
 	struct khofs_want want = {
 		.pages = DIV_ROUND_UP(max(end, size), PAGE_SIZE),
@@ -322,7 +336,10 @@ static int begin(struct inode *inode, loff_t pos, unsigned int len, struct page 
 	size_t offset, here;
 	int error;
 
-	/* A write that makes the file larger enters before it has a folio, with which it must not wait. */
+	/*
+	 * A write that makes the file larger enters before it has a folio: it must not wait for the
+	 * gate with a folio locked.
+	 */
 	if (pos + len > size) {
 		error = khofs_enter();
 		if (error)
@@ -469,7 +486,7 @@ static ssize_t write_iter(struct kiocb *iocb, struct iov_iter *from)
 	result = generic_write_checks(iocb, from);
 	if (result <= 0)
 		goto out;
-	/* A write that would grow the file fails as a whole; a write in place goes on. */
+	/* A write that would make the file larger fails as a whole; a write in place continues. */
 	if (READ_ONCE(khofs_frozen) && iocb->ki_pos + iov_iter_count(from) > i_size_read(inode)) {
 		result = -EBUSY;
 		goto out;
@@ -542,8 +559,9 @@ static ssize_t read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
 /*
- * References to pages, not copies, as shmem_file_splice_read() of mm/shmem.c gives them. A reader of the pipe gets what the
- * file has then. In kernels before, read_iter() does that by copy_page_to_iter().
+ * Puts references to pages into the pipe, not copies, as shmem_file_splice_read() of mm/shmem.c
+ * does. A reader of the pipe gets the content that the file has at the time of the read. In kernels
+ * before 6.5 read_iter() does the same through copy_page_to_iter().
  */
 static ssize_t splice_read(struct file *in, loff_t *ppos, struct pipe_inode_info *pipe, size_t len, unsigned int flags)
 {
@@ -585,8 +603,9 @@ static ssize_t splice_read(struct file *in, loff_t *ppos, struct pipe_inode_info
 /* Mappings */
 
 /*
- * In the active phase, the zeros that a hole reads as, locked: -EBUSY when it is no hole any more, or not in the active phase. A
- * shared mapping that may write could write to them without asking, because khofs has no page_mkwrite().
+ * Returns the page of zeros, locked, for a hole in the active phase. -EBUSY if the page is no
+ * longer a hole, or outside of the active phase. Not for a shared mapping that may write: khofs has
+ * no page_mkwrite(), so a process could write to the page of zeros without a fault.
  */
 static struct page *lock_zeros(struct inode *inode, pgoff_t index)
 {
@@ -606,9 +625,11 @@ static struct page *lock_zeros(struct inode *inode, pgoff_t index)
 }
 
 /*
- * Waits for the end of the active phase without the lock of the address space, as handle_userfault() of fs/userfaultfd.c does it:
- * otherwise who changes a mapping of this process waits too, and behind that who reads about it in /proc. A process that touched
- * the hole itself handles signals meanwhile. The kernel on its behalf comes back now and then, and looks whether it may.
+ * Waits for the end of the active phase without the lock of the address space, as
+ * handle_userfault() of fs/userfaultfd.c does. Otherwise a task that changes a mapping of this
+ * process would wait too, and so would tasks that read /proc files about it. If the process itself
+ * touched the hole, the wait ends on any signal. If the kernel touched the hole for the process,
+ * the wait ends after a short time, and the kernel tries the fault again.
  */
 static vm_fault_t wait_for_thaw(struct vm_fault *vmf)
 {
@@ -623,7 +644,7 @@ static vm_fault_t wait_for_thaw(struct vm_fault *vmf)
 #else
 	mmap_read_unlock(vmf->vma->vm_mm);
 #endif
-	/* While the phase is being entered, until it is. */
+	/* If the active phase is just beginning, wait until it has begun. */
 	if (!khofs_enter())
 		khofs_exit();
 	if ((vmf->flags & user) == user)
@@ -661,17 +682,20 @@ static vm_fault_t fault(struct vm_fault *vmf)
 		}
 		if (PTR_ERR(page) != -EBUSY)
 			return VM_FAULT_SIGBUS;
-		/* A hole in the active phase: a write into it would be lost, so it does not take place. */
+		/* A hole in the active phase: a write into it would be lost, so it must wait. */
 		if (vmf->flags & FAULT_FLAG_ALLOW_RETRY)
 			return wait_for_thaw(vmf);
-		/* Some callers of get_user_pages() cannot wait without the lock: an error, once the phase is entered. */
+		/*
+		 * Some callers of get_user_pages() cannot wait without the lock of the address
+		 * space: they get an error after the phase has begun.
+		 */
 		if (READ_ONCE(khofs_frozen))
 			return VM_FAULT_SIGBUS;
 		cond_resched();
 	}
 }
 
-/* Maps pages that are in the page cache around a fault. */
+/* Maps pages of the page cache around a fault. */
 static vm_fault_t map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
 {
 	struct page *page = find_get_page(vmf->vma->vm_file->f_mapping, vmf->pgoff);
@@ -685,8 +709,8 @@ static vm_fault_t map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
 
 #ifdef CONFIG_NUMA
 /*
- * mbind(2): memory of files is where there is some, beside what the file has already. A policy that asks for something else is
- * refused, not ignored: who asks relies on it.
+ * mbind(2): khofs uses memory of any node, next to the file's other memory if possible. It refuses
+ * any other policy rather than ignoring it, because the caller of mbind() relies on the policy.
  */
 static int set_policy(struct vm_area_struct *vma, struct mempolicy *policy)
 {

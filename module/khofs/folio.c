@@ -40,8 +40,8 @@ static const char *reason = "not verified yet";
 #if !defined(CONFIG_TRANSPARENT_HUGEPAGE) || !defined(CONFIG_MEMCG) || defined(CONFIG_MEM_ALLOC_PROFILING)
 /*
  * No folios: without TRANSPARENT_HUGEPAGE the page cache has no entries of several pages, without
- * MEMCG the fields that the comparison below names are missing, and with MEM_ALLOC_PROFILING every
- * page has a tag.
+ * MEMCG the fields of the comparison below are missing, and with MEM_ALLOC_PROFILING every page has
+ * a tag.
  */
 #define LAYOUT 0
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
@@ -145,7 +145,7 @@ static void unmake(struct page *head)
 		FLAGS(tail) &= ~PAGE_FLAGS_CHECK_AT_PREP;
 		tail->mapping = NULL;
 		set_page_private(tail, 0);
-		/* All fields have to be written before the page counts as a page of its own. */
+		/* All fields must be written before the page counts as a page of its own. */
 		smp_wmb();
 		clear_compound_head(tail);
 	}
@@ -212,8 +212,8 @@ bool khofs_c_fold(u64 pfn)
 }
 
 /*
- * Reverses khofs_c_fold(). False also if a part of the folio's memory failed: then none of it is
- * used again.
+ * Reverses khofs_c_fold(). False also if a part of the folio's memory failed: then khofs does not
+ * use any of it again.
  */
 bool khofs_c_unfold(u64 pfn)
 {
@@ -227,8 +227,8 @@ bool khofs_c_unfold(u64 pfn)
 }
 
 /*
- * Gives back a folio that is in no page cache. The page allocator checks only single pages for
- * failed memory.
+ * Returns a folio that is in no page cache to the system. The page allocator checks only single
+ * pages for failed memory.
  */
 void khofs_c_put_folio(u64 pfn)
 {
@@ -239,7 +239,7 @@ void khofs_c_put_folio(u64 pfn)
 		put_page(head);
 		return;
 	}
-	/* If another user holds the folio, it stays with khofs for ever. */
+	/* If another user holds the folio, it stays with khofs while this kernel runs. */
 	if (!page_ref_freeze(head, 1))
 		return;
 	unmake(head);
@@ -392,7 +392,7 @@ out:
 
 /*
  * Words of struct page number 1 and 2 that have a meaning in a folio, besides flags, head, and the
- * words compared for every page.
+ * words that are compared for every page.
  */
 static const unsigned long words[2][4] = {
 #if LAYOUT == 61
@@ -496,7 +496,7 @@ void khofs_c_check_folios(void)
 		spoil(block);
 		if (!reason && !khofs_c_unfold(page_to_pfn(block)))
 			reason = "counts";
-		/* Pages with a wrong field are not given back. */
+		/* Pages with a wrong field do not go back to the system. */
 		if (!reason && single(block)) {
 			verified = true;
 		} else {

@@ -80,14 +80,15 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
 	mapping_set_unevictable(inode->i_mapping);
 	/*
-	 * Also while there are no folios of 2 MiB: their layout may be verified later. The kernel counts those that leave a mapping
-	 * that is not said to have any, and empties such a file when it is opened for writing (do_dentry_open() of fs/open.c, with
-	 * CONFIG_READ_ONLY_THP_FOR_FS).
+	 * Set even if khofs makes no folios of 2 MiB, because it may verify their layout later. If
+	 * a mapping without this flag had large folios, the kernel would count the large folios
+	 * that leave it, and would empty such a file when a process opens it for writing
+	 * (do_dentry_open() of fs/open.c, with CONFIG_READ_ONLY_THP_FOR_FS).
 	 */
 	if (S_ISREG(mode))
 		mapping_set_large_folios(inode->i_mapping);
 	/*
-	 * Likewise, the nodes of the page cache are not charged to a task that happens to touch a
+	 * The nodes of the page cache are not charged either to a task that happens to touch a
 	 * file.
 	 */
 	inode->i_mapping->i_pages.xa_flags &= ~XA_FLAGS_ACCOUNT;
@@ -469,7 +470,7 @@ void *khofs_c_file(struct inode *inode)
 
 void khofs_c_set_lazy(struct inode *inode, u64 pages)
 {
-	/* After the pages got into the page cache, see khofs_get_page(). */
+	/* Released after the pages are in the page cache, see khofs_get_page(). */
 	smp_store_release(&khofs_i(inode)->lazy, pages);
 }
 

@@ -20,9 +20,10 @@
 #define KHOFS_MAGIC 0x6b686f66
 
 /*
- * An inode. @file is the Rust half's; @lazy counts the pages that arrived and are not in the page cache yet; @write_end is
- * where the write(2) under way will end (by the inode's lock); @zeros says that zeros may be mapped in the place of holes, which
- * is set in the active phase only.
+ * An inode. @file belongs to the Rust half. @lazy is the number of pages that arrived and are not
+ * in the page cache yet. @write_end is the end of the write(2) under way; the inode's lock protects
+ * it. @zeros is true if processes may have the page of zeros mapped in place of holes; it is set in
+ * the active phase only.
  */
 struct khofs_inode {
 	void *file;
@@ -78,17 +79,18 @@ struct khofs_want {
 };
 
 /*
- * The active phase. Every change of the written-down state of the file system (names, sizes, places
- * of pages) happens between enter and exit. khofs_enter() fails with -EBUSY while khofs is frozen.
- * Code between them must not fault on user memory.
+ * The gate of the active phase. Every change of state that khofs serializes (names, sizes, places
+ * of pages) happens between khofs_enter() and khofs_exit(). khofs_enter() fails with -EBUSY while
+ * khofs is frozen. Code between the two must not fault on user memory.
  */
 extern wait_queue_head_t khofs_thawed;
 extern bool khofs_frozen;
 int khofs_enter(void);
 void khofs_exit(void);
 /*
- * Allocations in between must not wait for a device: there may be a loop device or swap on khofs, whose writes wait behind
- * who wants to freeze, who waits for this one. An int.
+ * Makes a call between khofs_enter() and khofs_exit(); its result is an int. Allocations in the
+ * call must not wait for a device. A loop device or swap may be on khofs: its writes would wait
+ * behind a task that freezes khofs, and that task waits for this call.
  */
 #define KHOFS_BETWEEN(call)                                  \
 	({                                                   \
@@ -132,7 +134,7 @@ void khofs_collapse(struct inode *inode, pgoff_t index);
 ssize_t khofs_large_show(char *buf);
 ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
 
-/* Only in the build for tests: waits at a step in the middle of something, see super.c. */
+/* Only in the build for tests: waits at the named step of an operation, see super.c. */
 #ifdef KHO_FAULTS
 void khofs_wait_here(const char *step);
 #else
@@ -148,7 +150,7 @@ int khofs_rs_serialize(struct kho_context *ctx);
 void khofs_rs_thaw(void);
 ssize_t khofs_rs_status_show(char *buf, size_t size);
 ssize_t khofs_rs_release_store(const char *buf, size_t size);
-/* Gives empty chunks back to the system. */
+/* Returns empty chunks to the system. */
 void khofs_rs_reap(void);
 
 /* Rust: instances. Options: NULL if there is no memory. */

@@ -48,7 +48,9 @@ int khofs_zero_tail(struct inode *inode, loff_t size)
 	return 0;
 }
 
-/* The pages at the two ends of a range that will be zeroed in part have to be in the page cache. */
+/*
+ * Brings the pages at the two ends of a range, which will be zeroed in part, into the page cache.
+ */
 static int bring_ends(struct inode *inode, loff_t start, loff_t end)
 {
 	loff_t at[2] = { start, end };
@@ -137,7 +139,7 @@ static int punch(struct inode *inode, loff_t offset, loff_t len)
 	return error;
 }
 
-/* The number of holes among the pages. */
+/* The number of holes among the pages @index to before @end. */
 static u64 count_missing(struct inode *inode, u64 index, u64 end)
 {
 	void *file = khofs_i(inode)->file;
@@ -154,7 +156,10 @@ static u64 count_missing(struct inode *inode, u64 index, u64 end)
 	return missing;
 }
 
-/* Fills the first hole from page *@at on, which it moves there: 0 when there is none; 1; negative errno. Between enter and exit. */
+/*
+ * Moves *@at to the first hole from page *@at on, and fills the hole, between enter and exit.
+ * Returns 1; 0 if there is no hole before the end of @want; or a negative errno.
+ */
 static int fill_hole(struct inode *inode, u64 *at, const struct khofs_want *want)
 {
 	struct folio *folio;
@@ -175,8 +180,9 @@ static int fill_hole(struct inode *inode, u64 *at, const struct khofs_want *want
 }
 
 /*
- * The gate is held for one folio at a time: whoever wants to enter the active phase waits for that, and everybody else behind it.
- * When the phase is entered in between, what was allocated stays.
+ * Holds the gate for one folio at a time: a task that begins the active phase waits for the gate,
+ * and all other tasks wait behind it. If the phase begins in between, the memory that was allocated
+ * so far stays.
  */
 static int allocate(struct inode *inode, loff_t offset, loff_t len)
 {
@@ -206,7 +212,7 @@ static int allocate(struct inode *inode, loff_t offset, loff_t len)
 	return error;
 }
 
-/* Memory for a part of a file, which may become longer by it. */
+/* Allocates memory for a part of a file, and makes the file longer if @grows. */
 static int reserve(struct inode *inode, loff_t offset, loff_t len, bool grows)
 {
 	int error = 0;
@@ -224,7 +230,7 @@ static int reserve(struct inode *inode, loff_t offset, loff_t len, bool grows)
 	error = khofs_enter();
 	if (error)
 		return error;
-	/* i_rwsem is held, so nobody else changes the size. */
+	/* i_rwsem is held, so no other task changes the size. */
 	i_size_write(inode, offset + len);
 	khofs_exit();
 	return 0;

@@ -27,12 +27,12 @@
 /* Memory, locks, log */
 
 /*
- * Number 0 holds the state. Nothing that is allocated under it may wait for a file system or a device: there may be a loop
- * device or swap on khofs, which needs it to write.
+ * Mutex 0 protects the state. An allocation under it must not wait for a file system or a device: a
+ * loop device or swap may be on khofs, and its writes need this mutex.
  */
 static struct mutex locks[1] = { __MUTEX_INITIALIZER(locks[0]) };
 static unsigned int scope;
-/* For tests: who holds it. */
+/* For tests: the task that holds the mutex. */
 static struct task_struct *holder;
 
 void kho_c_lock(u32 which)
@@ -88,8 +88,8 @@ void kho_c_relax(void)
 
 #ifdef KHO_FAULTS
 /*
- * Only in the build for tests: who comes to the step that `wait_at` names ("fill", "release", "allocate") waits there until it
- * names none; `waits` says that somebody does.
+ * Only in the build for tests: a task that reaches the step in `wait_at` ("fill", "release",
+ * "allocate") waits there until `wait_at` changes. `waits` is true while a task waits.
  */
 static char wait_at[16];
 module_param_string(wait_at, wait_at, sizeof(wait_at), 0600);
@@ -191,9 +191,9 @@ void khofs_c_now(s64 *seconds, u32 *nanoseconds)
 }
 
 /*
- * An arrived page comes into the page cache when a task touches it. A while after the mount, this
- * kernel thread brings the rest, so that the machine's memory is counted right and no task waits
- * for its pages.
+ * Pages that arrived come into the page cache when a task touches them. A while after the mount,
+ * this kernel thread brings the rest, so that the kernel counts the machine's memory correctly and
+ * no task waits for its pages.
  */
 /* A task that releases an instance does not wait until all of it has been brought. */
 static bool bringer_waits;
@@ -224,7 +224,7 @@ static void bring_super(struct super_block *sb)
 			continue;
 		spin_unlock(&sb->s_inode_list_lock);
 		/*
-		 * Drop the previous inode only now, because this one holds the place in the list.
+		 * The previous inode is dropped only now, because it held the position in the list.
 		 */
 		iput(done);
 		bring_inode(inode);
@@ -336,8 +336,8 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	sb->s_op = &super_ops;
 	sb->s_time_gran = 1;
 	/*
-	 * Without this flag every write would look for an attribute with capabilities that it would
-	 * have to remove.
+	 * Without this flag every write would look for an attribute with capabilities, which it
+	 * would have to remove.
 	 */
 	sb->s_flags |= SB_NOSEC;
 	sb->s_xattr = (void *)khofs_xattr_handlers;
@@ -350,7 +350,7 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 
 /*
  * Mounts make instances and releases remove them, one at a time. An activation waits for both,
- * because it must not write down an instance that is being filled or released. The mutex is taken
+ * because it must not serialize an instance that is being filled or released. The mutex is taken
  * before s_umount. hand_over() takes it with the lock of kho.ko's phase held, so code under the
  * mutex must not call a function that waits for that lock: of kho.h, neither of the two functions
  * that register nor kho_hold_node().
@@ -412,7 +412,8 @@ static int get_tree(struct fs_context *fc)
 	/*
 	 * A new superblock was filled with these options, and nothing may fail any more: it is not
 	 * SB_BORN before this function returns, and a task that finds it would wait for that. An
-	 * existing superblock is held and locked (s_umount), so an error has to release it.
+	 * existing superblock is held and locked (s_umount), so after an error this function must
+	 * release it.
 	 */
 	sb = error ? NULL : fc->root->d_sb;
 	if (sb && (sb->s_flags & SB_BORN)) {
@@ -574,7 +575,7 @@ static int __init khofs_init(void)
 	if (!workers)
 		goto no_workers;
 	khofs_c_check_folios();
-	/* First, because arrived nodes need a producer that holds them. */
+	/* This comes first, because arrived nodes need a producer that holds them. */
 	error = kho_register_producer(&producer);
 	if (error)
 		goto no_producer;

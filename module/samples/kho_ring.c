@@ -4,7 +4,7 @@
  *
  * State: a counter, a ring of pages with text records, and the position in it. The pages stay in
  * place; the counter and the position are copied into the state tree. In the next kernel the driver
- * finds its node, claims the pages, and goes on counting from the old counter.
+ * finds its node, claims the pages, and continues from the old counter.
  *
  *   echo text > /sys/kernel/kho_ring/add      counts, and appends a record "NUMBER text"
  *   cat /sys/kernel/kho_ring/counter          records since the ring was made, under any kernel
@@ -55,7 +55,8 @@ static char *record(u64 number)
 }
 
 /*
- * Called before kexec. The written state must not change until abort, so add() refuses from now on.
+ * Called before kexec. The serialized state must not change until abort, so add() refuses from now
+ * on.
  */
 static int ring_serialize(struct kho_context *ctx, void *data)
 {
@@ -223,8 +224,8 @@ static struct bin_attribute ring_attr = {
 static struct kobject *kobj;
 
 /*
- * Steps that can fail without harm come first, and the claim comes as late as possible: memory that
- * was claimed and then has to be freed is lost. Before the ring exists, serialize() returns
+ * Steps that can fail without harm come first, and the claim comes as late as possible: if the
+ * driver must free claimed memory, the state is lost. Before the ring exists, serialize() returns
  * -EAGAIN.
  */
 static int __init ring_init(void)
@@ -240,8 +241,8 @@ static int __init ring_init(void)
 	mutex_lock(&lock);
 	error = ring_inherit();
 	/*
-	 * A node that the driver does not understand is left alone. After -ENOMEM a later load may
-	 * still claim the old ring, so do not replace it.
+	 * A node that the driver cannot read is left alone. After -ENOMEM a later load may still
+	 * claim the old ring, so do not replace it.
 	 */
 	if (error && error != -ENOMEM)
 		error = ring_create();

@@ -1,4 +1,4 @@
-//! The files in `/sys/kernel/kho`: the text that they show, and the actions of writes to them.
+//! The files in `/sys/kernel/kho`: the texts that processes read, and the actions of writes.
 
 use crate::phase::{PHASE, SEALED};
 use crate::store::STORE;
@@ -30,7 +30,7 @@ pub fn active_store(text: &[u8]) -> Result<(), Errno> {
     }
 }
 
-/// `generation`: that of the active phase, or 0 if there is none.
+/// `generation`: the generation of the active phase, or 0 outside of it.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub fn scratch_show(out: &mut Text<'_>) -> Result<(), Errno> {
     show::scratch(&STORE.lock(), out)
 }
 
-/// Sets the scratch region that root tells.
+/// Sets the scratch region, as root states it.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ pub fn release_read(buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] if the path comes in pieces, since no path is longer than a page; see
+/// [`EINVAL`] if `offset` is not 0: a write must have the whole path, and no path is longer than a page; see
 /// [`release_path`](kho_decide::store::Store::release_path).
 pub fn release_write(text: &[u8], offset: u64) -> Result<(), Errno> {
     if offset != 0 {
@@ -96,12 +96,12 @@ pub fn status_show(out: &mut Text<'_>) -> Result<(), Errno> {
     show::store_status(&STORE.lock(), out)
 }
 
-/// A piece of `dt`.
+/// Reads a piece of `dt`.
 pub fn dt_read(buf: &mut [u8], offset: u64) -> usize {
     show::piece(&SEALED.lock(), buf, offset)
 }
 
-/// A piece of `in/dt`.
+/// Reads a piece of `in/dt`.
 pub fn in_dt_read(buf: &mut [u8], offset: u64) -> usize {
     let store = STORE.lock();
     match store.arrival().ok().map(|a| a.kernel_bytes()) {

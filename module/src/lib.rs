@@ -3,10 +3,10 @@
 //! The decisions, which need no kernel, are in [`kho_decide`]. Code that needs the kernel's headers (macros, inline
 //! functions, op tables) is in `glue.c`. All unsafe code is in [`boundary`].
 //!
-//! | module | has |
+//! | module | content |
 //! | --- | --- |
-//! | [`phase`] | the active phase, as [`kho_decide::phase`] decides it |
-//! | [`store`] | the store of pages, as [`kho_decide::store`] decides it |
+//! | [`phase`] | the active phase, with the decisions of [`kho_decide::phase`] |
+//! | [`store`] | the store of pages, with the decisions of [`kho_decide::store`] |
 //! | [`control`] | the files in `/sys/kernel/kho` |
 //!
 //! Locks, taken in this order only: [`phase::PHASE`], [`store::STORE`], [`phase::SEALED`].
@@ -14,7 +14,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(
     test,
-    // Host tests reach the logic, not the entries that C calls.
+    // Host tests use the logic, not the functions that C calls.
     allow(
         dead_code,
         clippy::unwrap_used,

@@ -10,11 +10,11 @@ use kho_decide::errno::Errno;
 use kho_decide::phase::{Drivers, Phase};
 use kho_decide::session::Session;
 
-/// Producers and whether they are frozen.
+/// Producers, and whether they are frozen.
 pub static PHASE: Lock<Phase<Linux>, 0> = Lock::new(Phase::new());
 
-/// The tree of the active phase, which the file `dt` shows. It has a lock of its own, which readers of `dt` take:
-/// removing that file waits for them while [`PHASE`] is held.
+/// The tree of the active phase, which the file `dt` shows. It has a lock of its own for the readers of `dt`: the
+/// removal of that file waits for its readers while the caller holds [`PHASE`].
 pub static SEALED: Lock<Vec<u8>, 2> = Lock::new(Vec::new());
 
 impl Drivers for Linux {

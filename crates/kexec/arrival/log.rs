@@ -63,7 +63,7 @@ impl Line<'_> {
             .unwrap_or_default();
         let mut added = 0;
         for (to, from) in room.iter_mut().zip(bytes) {
-            // What comes from a command line must not begin a new line.
+            // A control character from a command line must not begin a new line in the log.
             *to = if from.is_ascii_control() { b'?' } else { *from };
             added += 1;
         }
@@ -115,7 +115,7 @@ impl Line<'_> {
             self.len += 1;
         }
         let line = self.bytes.get(..self.len).unwrap_or_default();
-        // If both fail there is nobody left to tell.
+        // If both writes fail, no destination is left to report the failure to.
         if let Some(kernel) = &self.log.kernel {
             let _ = kernel.write(line);
         }

@@ -1,26 +1,28 @@
 //! The arrival program, which the next kernel runs first, as PID 1, before the real init.
 //!
-//! It is started by `rdinit=/.kho/arrive` from the small archive that the loader puts in front of the
-//! initrd, so it does not depend on what is installed in the next system. In order, it
+//! The loader puts a small archive in front of the initrd, and `rdinit=/.kho/arrive` makes the kernel start this
+//! program from that archive. So the program does not depend on the software that is installed in the next system. In
+//! order, it
 //!
-//! 1. sets `/sys/kernel/boot_params/setup_data` to mode 0700. The kernel lets every user read its files,
-//!    which show all that was handed over. The mode stays for the whole boot, so it also tells that this program ran.
+//! 1. sets `/sys/kernel/boot_params/setup_data` to mode 0700. The kernel lets every user read its files, which show all
+//!    that was handed over. The mode stays for the whole boot, so it also shows that this program ran;
 //! 2. checks that the pages of every range in `/.kho/ranges` are reserved, through `/proc/kpageflags`;
-//! 3. writes one line about it to the kernel log and to `/.kho/arrival.log` (and one for each range that is
-//!    not reserved, up to a few);
-//! 4. starts the init whose path is in `/.kho/init`, with the arguments and environment it got itself.
+//! 3. writes one line with the result to the kernel log and to `/.kho/arrival.log` (and one for each range that is not
+//!    reserved, up to a few);
+//! 4. starts the init whose path is in `/.kho/init`, with the arguments and environment that the kernel gave this
+//!    program.
 //!
-//! Everything is mounted below `/.kho` and unmounted again: the real init finds the system as it would be without kho.
-//! No failure keeps the real init from being started. Only if that init does not exist, because there is no initrd
-//! besides our archive, the program does the work of the kernel's `prepare_namespace` (`init/do_mounts.c`): it mounts
-//! the root file system and starts the init there. See `root.rs`.
+//! The program mounts everything below `/.kho` and unmounts it again: the real init finds the system as it would be
+//! without kho. The program starts the real init even after a failure. If that init does not exist, because the initrd
+//! consists of kho's archive only, the program does the work of the kernel's `prepare_namespace` (`init/do_mounts.c`):
+//! it mounts the root file system and starts the init there. See `root.rs`.
 //!
-//! A command line with that `rdinit=` may be copied to a kernel that kho does not load and that has an initrd of its
-//! own. So that such a kernel boots as well, packages put the program into every initrd, as `/.kho/arrive` (`pass.rs`).
-//! There the program starts the init that would have been started without kho. If kho loads a kernel with such an
-//! initrd, the kernel unpacks the initrd after our archive and replaces our `/.kho/arrive` by the initrd's, of any
-//! version. Therefore the loader's program is there twice, and the first one, in each version, only starts
-//! `/.kho/arrival` if that file exists.
+//! An administrator or a tool may copy a command line with that `rdinit=` to a kernel that kho does not load and that
+//! has an initrd of its own. Such a kernel boots as well, because packages put the program into every initrd, as
+//! `/.kho/arrive` (`pass.rs`). There the program starts the init that the kernel would have started without kho. If kho
+//! loads a kernel with such an initrd, the kernel unpacks the initrd after kho's archive, and the initrd's
+//! `/.kho/arrive`, of any version, replaces the loader's. Therefore the loader puts its program there twice, and
+//! `/.kho/arrive`, in each version, only starts `/.kho/arrival` if that file exists.
 //!
 //! No libc and no allocation: system calls, and buffers of fixed size.
 #![no_std]
@@ -37,23 +39,24 @@ use core::ffi::CStr;
 use log::Log;
 use sys::Errno;
 
-/// The program that the loader put beside `/.kho/arrive`.
+/// Program that the loader put beside `/.kho/arrive`.
 const ARRIVAL: &CStr = c"/.kho/arrival";
 /// Ranges that have to be reserved. The file exists only if something was handed over.
 const RANGES: &CStr = c"/.kho/ranges";
 /// `KPF_RESERVED`, `include/linux/kernel-page-flags.h`: the page is `PageReserved`.
 const KPF_RESERVED: u64 = 1 << 32;
 const PAGE_SIZE: u64 = 4096;
-/// Largest number of pages in all (256 MiB) at which the program looks one by one: a reservation is made or lost as a
-/// whole, so more would only delay the boot.
+/// Largest number of pages in all ranges (256 MiB) at which the program looks at every page. A reservation is made or
+/// lost as a whole, so a look at every page of more memory would only delay the boot.
 const CHECK_ALL: u64 = 1 << 16;
-/// Number of pages at both ends of each range at which the program looks if there are more than `CHECK_ALL` in all.
+/// Number of pages at both ends of each range at which the program looks if all ranges together have more than
+/// `CHECK_ALL` pages.
 const EDGE: u64 = 64;
-/// Distance in pages between those at which the program looks between the ends: one in each huge page.
+/// Distance, in pages, between the pages at which the program looks between the ends: one page in each huge page.
 const STRIDE: u64 = 512;
-/// Pages whose flags are read at once.
+/// Number of pages whose flags are read at once.
 const CHUNK: u64 = 512;
-/// Ranges that get a line of their own in the log.
+/// Largest number of ranges that get a line of their own in the log.
 const MAX_COMPLAINTS: u64 = 8;
 
 core::arch::global_asm!(
@@ -72,16 +75,16 @@ core::arch::global_asm!(
 /// `stack` is the stack pointer as the kernel leaves it at the entry of a program: argument count,
 /// argument pointers, null, environment pointers, null.
 unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
-    // SAFETY: the caller's promise; the count is the first word.
+    // SAFETY: by the caller's promise `stack` can be read; the count is its first word.
     let argc = unsafe { stack.read() };
-    // SAFETY: the argument pointers are the words behind it.
+    // SAFETY: by the caller's promise the argument pointers are the words behind the count.
     let argv: *mut *const u8 = unsafe { stack.add(1) }.cast();
-    // SAFETY: `argc` of them and a null are followed by the environment.
+    // SAFETY: by the caller's promise the environment follows `argc` argument pointers and a null.
     let envp: *const *const u8 = unsafe { argv.add(argc + 1) }.cast();
     let start = sys::Start { argc, argv, envp };
 
     if !start.is_called(ARRIVAL) {
-        // Comes back only where there is none.
+        // `exec` returns only if `/.kho/arrival` cannot be started: then this program does the work itself.
         let _ = start.exec(ARRIVAL);
         if sys::open(RANGES, sys::O_RDONLY, 0).is_err() {
             pass::on(&start);
@@ -119,8 +122,8 @@ unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
             }
         }
     };
-    // Reached with the root file system mounted, or with an init that exists and cannot be started. The
-    // kernel goes on with the same list in both cases.
+    // The program gets here with the root file system mounted, or with an init that exists and cannot be started. The
+    // kernel tries the same list of programs in both cases.
     root::start_init(&start, line, &mut log);
     // The kernel panics when PID 1 exits, as it would without any init.
     sys::exit(1)
@@ -210,7 +213,7 @@ type Failure = (&'static CStr, Errno);
 fn check_against(flags: &'static CStr, found: &mut Findings, log: &mut Log) -> Result<(), Failure> {
     let flags_file = sys::open(flags, sys::O_RDONLY, 0).map_err(|why| (flags, why))?;
     let ranges = sys::open(RANGES, sys::O_RDONLY, 0).map_err(|why| (RANGES, why))?;
-    // Twice: how many pages there are decides how closely to look.
+    // The file is read twice: the number of pages decides how closely to look.
     for_each_range(&ranges, |_, len| {
         found.pages = found.pages.saturating_add(len / PAGE_SIZE)
     })
@@ -265,7 +268,7 @@ struct Range {
 }
 
 impl Range {
-    /// Returns the first page found that is not reserved.
+    /// Returns the first page frame found that is not reserved.
     fn first_not_reserved(&self, flags: &sys::File, all: bool, looked_at: &mut u64) -> Option<u64> {
         if all || self.pages <= 2 * EDGE {
             return look(flags, self.first, self.pages, looked_at);
@@ -285,8 +288,8 @@ impl Range {
     }
 }
 
-/// Looks at `count` pages from `first` on, and returns the first one that is not reserved. Pages that the kernel has no
-/// flags for are not memory, and not reserved.
+/// Looks at `count` pages from `first` on, and returns the first one that is not reserved. A page for which the kernel
+/// has no flags is not memory, and not reserved.
 fn look(flags: &sys::File, first: u64, count: u64, looked_at: &mut u64) -> Option<u64> {
     let mut buffer = [0; 4096];
     let mut done = 0;
@@ -314,10 +317,10 @@ fn look(flags: &sys::File, first: u64, count: u64, looked_at: &mut u64) -> Optio
     None
 }
 
-/// Reads the path in a file; `None` if there is none.
+/// Reads the path in a file; `None` if the file cannot be read or is empty.
 fn read_path<'a>(file: &CStr, buffer: &'a mut [u8; 4096]) -> Option<&'a CStr> {
     let file = sys::open(file, sys::O_RDONLY, 0).ok()?;
-    // The last byte stays 0.
+    // The last byte stays 0, to end the string.
     let len = file.read_at(buffer.get_mut(..4095)?, 0).ok()?;
     if len == 0 {
         return None;
@@ -330,13 +333,13 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     sys::exit(101)
 }
 
-/// The precompiled `core` names this in its unwind tables. Nothing unwinds here: panics exit.
+/// Symbol that the unwind tables of the precompiled `core` name. The program does not unwind: a panic ends it.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() -> ! {
     sys::exit(102)
 }
 
-/// The precompiled `core` names this in its unwind tables, too. Nothing unwinds here: panics exit.
+/// Symbol that the unwind tables of the precompiled `core` name, too.
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     sys::exit(102)

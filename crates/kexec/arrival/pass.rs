@@ -1,5 +1,5 @@
-//! The way on from an initrd that kho did not load, where a copied command line started this program: to the init that
-//! would have been started without kho.
+//! The arrival program in an initrd that kho did not load, started by a copied command line: it starts the init that
+//! the kernel would have started without kho.
 
 use crate::log::Log;
 use crate::root::{MAX_LINE, read_command_line};
@@ -9,12 +9,12 @@ use crate::text::{Text, arguments};
 /// The value of the `rdinit=` that starts this program.
 const OURS: &[u8] = b"/.kho/arrive";
 
-/// Starts the last `rdinit=` that is not ours, or `/init`.
+/// Starts the program of the last `rdinit=` that does not name the arrival program, or `/init`.
 pub fn on(start: &Start) -> ! {
-    // Other programs' initrds have no place to mount at. When there is one, that is as good.
+    // The initrd of another program has no directory to mount at. If the directory exists already, it serves as well.
     let _ = sys::make_dir(c"/.kho/proc", 0o700);
     let mut buffer = [0; MAX_LINE];
-    // Nothing is said: there is nothing of ours in this boot.
+    // The log stays closed: nothing was handed over in this boot.
     let line = read_command_line(&mut buffer, &mut Log::closed()).unwrap_or_default();
     let theirs = arguments(line)
         .filter(|(name, value)| *name == b"rdinit" && !value.is_empty() && *value != OURS)

@@ -1,8 +1,8 @@
-//! Without an initrd: mounting the root file system and starting its init, as `prepare_namespace`
+//! The start without an initrd: mounts the root file system and starts its init, as `prepare_namespace`
 //! (`init/do_mounts.c`) and `kernel_init` (`init/main.c`) do when there is no initial root file system.
 //!
-//! `root=/dev/NAME`, `rootfstype=`, `rootflags=`, `ro`, `rw`, `rootdelay=`, `rootwait` and `init=` are
-//! understood. Names that only the kernel can look up (`PARTUUID=`, `8:1` and so on) are not, nor are network
+//! The program understands `root=/dev/NAME`, `rootfstype=`, `rootflags=`, `ro`, `rw`, `rootdelay=`, `rootwait` and
+//! `init=`. It does not understand names that only the kernel can look up (`PARTUUID=`, `8:1` and so on), nor network
 //! and MTD roots.
 
 use core::ffi::CStr;
@@ -15,13 +15,13 @@ use crate::text::{Text, arguments, number};
 pub const MAX_LINE: usize = 16 << 10;
 const MAX_PATH: usize = 4096;
 const POLL_MS: u64 = 50;
-/// Time to wait for the device without `rootwait`, in milliseconds. The kernel waits for the probing that is under way,
-/// which a program cannot.
+/// Time to wait for the device without `rootwait`, in milliseconds. The kernel waits until it has probed all devices; a
+/// program cannot wait for that.
 const PATIENCE_MS: u64 = 10_000;
-/// Interval of the messages about the waiting, in milliseconds.
+/// Interval, in milliseconds, between messages that the program still waits.
 const REMIND_MS: u64 = 10_000;
 
-/// A step failed, and the log has the reason.
+/// Failure of a step. The log has the reason.
 pub struct Failed;
 
 /// Mounts the root file system and makes it the root of this process.
@@ -82,7 +82,7 @@ pub fn switch(line: &[u8], log: &mut Log) -> Result<(), Failed> {
         log,
     )?;
 
-    // Like devtmpfs_mount(): the root may have no /dev, then it has to do without.
+    // As in devtmpfs_mount(): the root file system may have no /dev, and init then starts without it.
     let _ = sys::unmount(c"/.kho/dev");
     if let Err(why) = sys::mount(
         c"devtmpfs",
@@ -106,7 +106,8 @@ pub fn switch(line: &[u8], log: &mut Log) -> Result<(), Failed> {
     attempt("enter the root file system", sys::chdir(c"/"), log)
 }
 
-/// Starts `init=`, or else the first of the usual ones. Returns when none can be started.
+/// Starts `init=`, or else the first of the kernel's default programs that can be started. Returns if none can be
+/// started.
 pub fn start_init(start: &Start, line: &[u8], log: &mut Log) {
     let wanted = arguments(line)
         .filter(|(name, _)| *name == b"init")
@@ -168,7 +169,7 @@ pub fn read_command_line<'a>(
     read_proc(c"/.kho/proc/cmdline", buffer, log)
 }
 
-/// Reads a file of proc, which is mounted for the time of the read.
+/// Reads a file of proc. The program mounts proc for the read and unmounts it afterwards.
 fn read_proc<'a>(path: &CStr, buffer: &'a mut [u8], log: &mut Log) -> Result<&'a [u8], Failed> {
     attempt(
         "mount proc",

@@ -1,5 +1,5 @@
-//! The system calls that are needed: numbers from `arch/x86/entry/syscalls/syscall_64.tbl`, the calling
-//! convention from the System V ABI for AMD64, appendix A.2.1.
+//! System calls of the program: numbers from `arch/x86/entry/syscalls/syscall_64.tbl`, the calling convention from the
+//! System V ABI for AMD64, appendix A.2.1.
 
 use core::arch::asm;
 use core::ffi::CStr;
@@ -10,7 +10,7 @@ pub type Errno = i32;
 pub const ENOENT: Errno = 2;
 pub const EACCES: Errno = 13;
 pub const EINVAL: Errno = 22;
-/// An error of this program, not of the kernel: a string does not fit its buffer.
+/// Error of this program, not of the kernel: a string does not fit its buffer.
 pub const ENAMETOOLONG: Errno = 36;
 
 const WRITE: usize = 1;
@@ -28,7 +28,7 @@ const MOUNT: usize = 165;
 const UMOUNT2: usize = 166;
 const EXIT_GROUP: usize = 231;
 
-// include/uapi/asm-generic/fcntl.h; nothing is to be inherited by the real init.
+// include/uapi/asm-generic/fcntl.h; the real init must not inherit an open file.
 const O_CLOEXEC: usize = 0o2_000_000;
 pub const O_RDONLY: usize = O_CLOEXEC;
 pub const O_WRONLY: usize = 1 | O_CLOEXEC;
@@ -46,8 +46,8 @@ const X_OK: usize = 1;
 
 /// # Safety
 ///
-/// The arguments have to be what the system call with this number takes: pointers valid for what the kernel
-/// reads or writes through them during the call.
+/// The arguments must be those of the system call with this number: each pointer is valid for the bytes that the kernel
+/// reads or writes through it during the call.
 unsafe fn call(number: usize, args: [usize; 5]) -> Result<usize, Errno> {
     let result: isize;
     let [a, b, c, d, e] = args;
@@ -98,7 +98,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // SAFETY: no pointers. An error cannot be helped.
+        // SAFETY: no pointers. The program cannot act on an error.
         let _ = unsafe { call(CLOSE, [self.0, 0, 0, 0, 0]) };
     }
 }
@@ -125,7 +125,8 @@ pub fn make_dir(at: &CStr, mode: usize) -> Result<(), Errno> {
 }
 
 pub fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: usize, data: &CStr) -> Result<(), Errno> {
-    // SAFETY: all are terminated by NUL. The kernel copies up to a page of `data` and takes what it can read.
+    // SAFETY: all strings are terminated by NUL. The kernel copies up to a page of `data` and stops at memory that it
+    // cannot read.
     unsafe { call(MOUNT, [path(what), path(at), path(kind), flags, path(data)]) }.map(drop)
 }
 
@@ -162,7 +163,7 @@ pub fn exit(status: usize) -> ! {
     }
 }
 
-/// Arguments and environment that the kernel started this program with.
+/// Arguments and environment with which the kernel started this program.
 pub struct Start {
     pub argc: usize,
     pub argv: *mut *const u8,
@@ -180,7 +181,7 @@ impl Start {
         if first.is_null() {
             return false;
         }
-        // SAFETY: it is a string of the kernel's, terminated by NUL, which nobody writes to meanwhile.
+        // SAFETY: it is a string of the kernel's, terminated by NUL, to which no code writes meanwhile.
         let first = unsafe { CStr::from_ptr(first.cast()) };
         first == name
     }
@@ -193,14 +194,14 @@ impl Start {
         let argv = if self.argc == 0 {
             fallback.as_ptr()
         } else {
-            // SAFETY: there are `argc` argument pointers in writable memory, so a first one; nobody reads them
+            // SAFETY: there are `argc` argument pointers in writable memory, so a first one; no code reads them
             // meanwhile.
             unsafe { self.argv.write(name) };
             self.argv.cast_const()
         };
         let args = [path(program), argv as usize, self.envp as usize, 0, 0];
-        // SAFETY: the path is terminated by NUL, both lists by null pointers, and what they point to is as
-        // the kernel left it, or `program`, which outlives the call.
+        // SAFETY: the path is terminated by NUL, both lists by null pointers. Their strings are as the kernel left
+        // them, or `program`, which outlives the call.
         match unsafe { call(EXECVE, args) } {
             Err(why) => why,
             Ok(_) => 0,
@@ -208,14 +209,14 @@ impl Start {
     }
 }
 
-// What the compiler calls for copies and comparisons; there is no libc to have them from.
+// Functions that the compiler calls for copies and comparisons. The program has no libc that would provide them.
 
 /// # Safety
 ///
 /// As in C.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: both are valid for `len` bytes, says the caller; the direction flag is clear (System V ABI).
+    // SAFETY: by the caller's promise both are valid for `len` bytes; the direction flag is clear (System V ABI).
     unsafe {
         asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
             options(nostack, preserves_flags));
@@ -243,8 +244,8 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
 unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
     let mut n = 0;
     while n < len {
-        // SAFETY: `n < len`, and both are valid for `len` bytes, says the caller. Volatile keeps the
-        // compiler from seeing a comparison here and calling this function for it.
+        // SAFETY: `n < len`, and by the caller's promise both are valid for `len` bytes. Volatile keeps the compiler
+        // from recognising a comparison here and calling this function for it.
         let x = unsafe { a.add(n).read_volatile() };
         // SAFETY: as above.
         let y = unsafe { b.add(n).read_volatile() };
@@ -271,7 +272,7 @@ unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut n = 0;
-    // SAFETY: the text ends with NUL, says the caller, and `n` does not pass it. Volatile as above.
+    // SAFETY: by the caller's promise the text ends with NUL, and `n` does not pass it. Volatile as above.
     while unsafe { text.add(n).read_volatile() } != 0 {
         n += 1;
     }

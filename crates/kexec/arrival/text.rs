@@ -34,7 +34,7 @@ impl<const N: usize> Text<N> {
     }
 }
 
-/// Returns whether the kernel takes a byte for white space: `lib/ctype.c`, Latin-1.
+/// Returns whether the kernel counts a byte as white space: `lib/ctype.c`, Latin-1.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
@@ -74,7 +74,7 @@ fn unquote(word: &[u8]) -> &[u8] {
     }
 }
 
-/// Parses a decimal number; 0 if there is none.
+/// Parses a decimal number; 0 if the text does not begin with a digit.
 pub fn number(text: &[u8]) -> u64 {
     text.iter()
         .take_while(|b| b.is_ascii_digit())

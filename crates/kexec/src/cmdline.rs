@@ -1,8 +1,7 @@
 //! The next kernel's command line.
 //!
-//! A line is bytes, not text. It is taken apart like the kernel does (`next_arg` in `lib/cmdline.c`):
-//! arguments are separated by white space outside double quotes, and after an argument `--` the rest goes to
-//! init.
+//! A line is bytes, not text. This module splits it as the kernel does (`next_arg` in `lib/cmdline.c`): white space
+//! outside double quotes separates arguments, and the kernel passes everything after an argument `--` to init.
 
 use thiserror::Error;
 
@@ -11,26 +10,26 @@ use crate::bytes::len64;
 /// Path of the arrival program in the next kernel's initial root file system.
 pub const ARRIVE_PATH: &str = "/.kho/arrive";
 
-/// Argument that switches the next kernel's own KHO off. The kernel looks at the first two bytes of the value only
-/// (`kstrtobool`, `lib/kstrtox.c`, 6.16 to 7.3); the rest says that kho added the argument, so that it does not stay on
-/// the line of the kernel after that one.
+/// Argument that switches mainline KHO off in the next kernel. The kernel looks at the first two bytes of the value
+/// only (`kstrtobool`, `lib/kstrtox.c`, 6.16 to 7.3). The rest marks the argument as kho's, so that kho does not copy
+/// it to the line of the kernel after the next.
 pub const NATIVE_OFF: &str = "kho=off:by-kho";
 
-/// A command line that is ready for the next kernel, and the user's own init.
+/// Command line for the next kernel, and the user's own init.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
     /// The line, without a terminating NUL.
     pub line: Vec<u8>,
-    /// The value of the user's own `rdinit=`, which the arrival program has to start; `None` for the kernel's default,
+    /// Value of the user's own `rdinit=`, which the arrival program must start; `None` for the kernel's default,
     /// `/init`.
     pub rdinit: Option<Vec<u8>>,
 }
 
-/// Reason why a line is refused.
+/// Reason why kho refuses a line.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CmdlineError {
-    /// The line is longer than the image takes.
+    /// The line is longer than the image allows.
     #[error("the command line is {len} bytes long{}, this kernel takes at most {max}; shorten it by {}",
         if *ours == 0 { String::new() } else { format!(" with the {ours} that kho adds (rdinit={ARRIVE_PATH} and the like)") },
         len.saturating_sub(*max))]
@@ -42,7 +41,7 @@ pub enum CmdlineError {
         /// `cmdline_size` of the image.
         max: u64,
     },
-    /// The line has a NUL, which would end it early, or a line break, which has no place in it.
+    /// The line has a NUL, which would end it early, or a line break, which a command line cannot hold.
     #[error("the command line has a {name} at byte {at}; remove it")]
     BadByte {
         /// Name of the byte.
@@ -58,8 +57,8 @@ pub enum CmdlineError {
     },
 }
 
-/// Returns whether the kernel takes a byte for white space: `isspace` in `include/linux/ctype.h` over the table in
-/// `lib/ctype.c`, which is Latin-1 and has the no-break space as white space.
+/// Returns whether the kernel counts a byte as white space: `isspace` in `include/linux/ctype.h` over the table in
+/// `lib/ctype.c`, which is Latin-1 and counts the no-break space as white space.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
@@ -73,7 +72,7 @@ pub struct Argument<'a> {
     pub name: &'a [u8],
     /// Text behind the first `=`, without quotes; `None` if there is no `=`.
     pub value: Option<&'a [u8]>,
-    /// A quote was left open.
+    /// Whether a quote was left open.
     open: bool,
 }
 
@@ -108,10 +107,10 @@ impl<'a> Iterator for Arguments<'a> {
         let (raw, rest) = rest.split_at_checked(end)?;
         self.rest = rest;
 
-        // Quotes go from around the whole argument, and from around the value.
+        // The kernel removes quotes around the whole argument and around the value.
         let quoted = raw.strip_prefix(b"\"");
         let mut text = quoted.unwrap_or(raw);
-        // An "=" at the very beginning is part of the name: `equals` is 0 for "none" in next_arg.
+        // An "=" at the very beginning is part of the name: in next_arg an `equals` of 0 means "no equals sign".
         let equals = text.iter().skip(1).position(|b| *b == b'=');
         let mut ends_quoted = quoted.is_some();
         let Some(equals) = equals.map(|at| at + 1) else {
@@ -143,7 +142,7 @@ impl<'a> Iterator for Arguments<'a> {
     }
 }
 
-/// Returns the value of the last `name=value` for the kernel (that is, before `--`).
+/// Returns the value of the last `name=value` that the kernel reads (that is, before `--`).
 pub fn value<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
     arguments(line)
         .take_while(|a| !is_separator(a))
@@ -156,8 +155,8 @@ fn is_separator(argument: &Argument<'_>) -> bool {
     argument.name == b"--" && argument.value.is_none()
 }
 
-/// Returns the running kernel's line (`/proc/cmdline`) without the arguments of that kernel's own load: the boot
-/// loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well), our own `rdinit=`, and
+/// Returns the running kernel's line (`/proc/cmdline`) without the arguments that belong to the load of that kernel:
+/// the boot loader's `BOOT_IMAGE=` (which kexec(8) removes with `--reuse-cmdline` as well), kho's `rdinit=`, and
 /// [`NATIVE_OFF`].
 pub fn reuse(running: &[u8]) -> Vec<u8> {
     let running = running.strip_suffix(b"\n").unwrap_or(running);
@@ -173,7 +172,7 @@ pub fn reuse(running: &[u8]) -> Vec<u8> {
     kept.join(&b' ')
 }
 
-/// Returns whether this is an argument that kho adds for one kernel alone.
+/// Returns whether this is an argument that kho adds for one kernel only.
 fn is_ours(argument: &Argument<'_>) -> bool {
     is_arrival(argument) || argument.raw == NATIVE_OFF.as_bytes()
 }
@@ -183,20 +182,20 @@ fn is_arrival(argument: &Argument<'_>) -> bool {
     argument.name == b"rdinit" && argument.value == Some(ARRIVE_PATH.as_bytes())
 }
 
-/// Returns whether a kernel with this line starts the arrival program. Such a line is that of a kernel that kho loaded,
-/// or a copy of it.
+/// Returns whether a kernel with this line starts the arrival program. Such a line belongs to a kernel that kho loaded,
+/// or is a copy of such a line.
 pub fn starts_arrival(line: &[u8]) -> bool {
     value(line.strip_suffix(b"\n").unwrap_or(line), "rdinit") == Some(ARRIVE_PATH.as_bytes())
 }
 
-/// Builds the line: `base`, then `append`. If `arrive` is true, an `rdinit=` in it points to the arrival program; if
-/// not, none does.
+/// Builds the line: `base`, then `append`. The line has an `rdinit=` that names the arrival program if and only if
+/// `arrive` is true.
 ///
 /// The arguments of `append` go before a `--` of `base`, so that they reach the kernel. The kernel takes the last
-/// `rdinit=`, and forgets the arguments for init that it saw before one (`rdinit_setup` in `init/main.c`): so our
-/// `rdinit=` stands right behind the user's last one, or in the first place if the user gave none. The user's `rdinit=`
-/// stays, because the line may be copied: the arrival program starts the user's init, also in an initrd that was not
-/// loaded with this line.
+/// `rdinit=`, and forgets the arguments for init that it saw before an `rdinit=` (`rdinit_setup` in `init/main.c`). So
+/// kho's `rdinit=` stands right behind the user's last one, or in the first place if the user gave none. The user's
+/// `rdinit=` stays on the line, because an administrator may copy the line: the arrival program starts the user's init,
+/// also in an initrd that was not loaded with this line.
 ///
 /// # Errors
 ///
@@ -259,8 +258,8 @@ pub fn build(
 }
 
 impl CommandLine {
-    /// Returns the line with one more argument of kho's, right before the arrival program's; unchanged if the line does
-    /// not start that program.
+    /// Adds an argument of kho's to the line, right before the `rdinit=` of the arrival program. Returns the line
+    /// unchanged if it does not start that program.
     ///
     /// # Errors
     ///

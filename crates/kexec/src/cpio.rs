@@ -1,6 +1,5 @@
-//! Writing (and, as far as needed, reading) cpio archives in the "newc" format that the kernel unpacks
-//! into its root file system: `Documentation/driver-api/early-userspace/buffer-format.rst`,
-//! `init/initramfs.c`.
+//! Writer, and reader as far as kho needs one, of cpio archives in the "newc" format, which the kernel unpacks into its
+//! root file system: `Documentation/driver-api/early-userspace/buffer-format.rst`, `init/initramfs.c`.
 //!
 //! The writer is deterministic: the same calls give the same bytes. Owner and group are root, times are 0.
 
@@ -23,7 +22,7 @@ const TRAILER: &[u8] = b"TRAILER!!!";
 /// Archives are padded to a multiple of this many bytes, as cpio(1) pads them.
 const BLOCK: usize = 512;
 
-/// Reason why an entry cannot be written.
+/// Reason why the writer refuses an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CpioError {
@@ -33,7 +32,7 @@ pub enum CpioError {
         /// The name, with invalid UTF-8 replaced.
         name: String,
     },
-    /// The content is too long: the format has 32 bits for its length.
+    /// The content is too long: the format has a 32-bit field for its length.
     #[error("{name:?} is {len:#x} bytes long, a cpio entry holds less than 4 GiB")]
     TooLarge {
         /// The entry.
@@ -41,7 +40,7 @@ pub enum CpioError {
         /// Bytes of its content.
         len: u64,
     },
-    /// The mode has more than permission bits.
+    /// The mode has bits other than permission bits.
     #[error("mode {mode:o} of {name:?} has more than permission bits")]
     Mode {
         /// The entry.
@@ -76,7 +75,7 @@ impl Writer {
         Self::default()
     }
 
-    /// Adds a directory. It has to come before the entries in it. `mode`: permission bits.
+    /// Adds a directory, which must come before the entries in it. `mode` is its permission bits.
     ///
     /// # Errors
     ///
@@ -102,7 +101,7 @@ impl Writer {
         self.linked(&[name], mode, data)
     }
 
-    /// Adds a regular file with several names. The content is with the last one, as the kernel (`maybe_link`) and
+    /// Adds a regular file with several names. The last name's entry has the content, as the kernel (`maybe_link`) and
     /// cpio(1) expect.
     ///
     /// # Errors
@@ -213,7 +212,7 @@ impl Writer {
     ) {
         // At most MAX_NAME, so it fits.
         let name_len = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
-        // uid, gid, mtime, and the device the file is on are 0; so is the checksum, which newc does not use.
+        // uid, gid, mtime, and the device of the file are 0; so is the checksum, which newc does not use.
         let fields = [
             inode, mode, 0, 0, links, 0, len, 0, 0, major, minor, name_len, 0,
         ];
@@ -262,7 +261,7 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
     /// File type and permissions, as in `st_mode`.
     pub mode: u32,
-    /// Inode number; entries with the same number and more than one link are the same file.
+    /// Inode number. Entries with the same inode number and more than one link are names of the same file.
     pub inode: u32,
     /// Number of links.
     pub links: u32,
@@ -272,8 +271,8 @@ pub struct Entry<'a> {
     pub data: &'a [u8],
 }
 
-/// Returns the entries of one archive, up to its trailer. The iterator stops early, with `None`, at the first bytes
-/// that are not an entry; no bytes can make it panic.
+/// Returns the entries of one archive, up to its trailer. The iterator ends early at the first bytes that are not an
+/// entry, and does not panic on any bytes.
 pub fn entries(archive: &[u8]) -> Entries<'_> {
     Entries {
         rest: archive,
@@ -289,7 +288,7 @@ pub struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// Returns the number of bytes taken from the archive so far.
+    /// Returns the number of bytes of the archive that the iterator has read.
     pub fn offset(&self) -> usize {
         self.offset
     }

@@ -1,6 +1,6 @@
-//! The few instructions between kexec's last one and the kernel's first.
+//! The entry code: the instructions that run between kexec's last instruction and the kernel's first.
 //!
-//! # What kexec leaves (`arch/x86/kernel/relocate_kernel_64.S`, `machine_kexec_64.c`)
+//! # State that kexec leaves (`arch/x86/kernel/relocate_kernel_64.S`, `machine_kexec_64.c`)
 //!
 //! | | 6.1, 6.12 | 7.3 |
 //! | --- | --- | --- |
@@ -14,22 +14,23 @@
 //! | CR4 | PAE, and LA57 if it was on (MCE in TDX guests) | the same |
 //! | top page table | bit 58 of its entries clear in 6.1, set in 6.12 (`_PAGE_NOPTISHADOW`, `mm/ident_map.c`) | set |
 //!
-//! # What the kernel asks for (`Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol")
+//! # State that the kernel requires (`Documentation/arch/x86/boot.rst`, "64-bit Boot Protocol")
 //!
 //! 64-bit mode with identity mapping; interrupts off; a GDT with flat 4 GiB segments in the selectors 0x10
 //! (`__BOOT_CS`, execute and read) and 0x18 (`__BOOT_DS`, read and write); CS = 0x10, DS = ES = SS = 0x18;
 //! `rsi` = address of `boot_params`; a jump to the load address + 0x200.
 //!
-//! A kernel that is entered with LA57 on and does not want it switches it off by itself, from a trampoline below 4 GiB
-//! (`paging_prepare` or `configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`): it copies the table that
-//! the first entry of the top one leads to. Kernels that lack "x86/boot: Fix page table access in 5-level to 4-level
-//! paging transition" (5.10; 6.1 and 6.12 before the end of 2025) take every bit of that entry above the page offset
-//! for the address, bit 58 included, and reset the machine. So the entry code leaves nothing but an address in it.
+//! If a kernel is entered with LA57 on and does not use it, the kernel switches LA57 off, from a trampoline below 4 GiB
+//! (`paging_prepare` or `configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`). To do so it copies the
+//! page table to which the first entry of the top table points. Kernels that lack "x86/boot: Fix page table access in
+//! 5-level to 4-level paging transition" (5.10; 6.1 and 6.12 before the end of 2025) take every bit of that entry above
+//! the page offset as part of the address, bit 58 included, and the machine resets. So the entry code clears bits 52 to
+//! 63 of the entry.
 //!
 //! # The code
 //!
-//! Position independent, 256 bytes with its data and a stack. The IDT stays empty, so that a fault resets
-//! the machine instead of running whatever is in memory.
+//! Position independent, 256 bytes with its data and a stack. The IDT stays empty, so that a fault resets the machine
+//! instead of running arbitrary memory.
 //!
 //! ```text
 //! 00  cli
@@ -88,15 +89,15 @@ const CODE: [u8; 0x6a] = [
     0x00, 0x00, 0x31, 0xdb, 0x31, 0xed, 0x31, 0xff, 0xff, 0xe0, //
 ];
 
-// Offsets in the data area, as the code above has them.
+// Offsets in the data area, as in the listing above.
 const BOOT_PARAMS: usize = 0x80;
 const KERNEL_ENTRY: usize = 0x88;
-/// Limit (16 bits) and base (64 bits), so that the base is aligned.
+/// Offset of the GDT register's limit (16 bits) and base (64 bits), chosen so that the base is aligned.
 const GDTR: usize = 0x96;
-/// Limit and base, both 0.
+/// Offset of the IDT register's limit and base, both 0.
 const IDTR: usize = 0xa0;
 const GDT: usize = 0xb0;
-/// The stack grows down from the end, and holds two quadwords.
+/// Lowest byte of the stack, which grows down from the end and holds two quadwords.
 const STACK_BOTTOM: usize = ENTRY_LEN - 16;
 
 /// Null, unused, `__BOOT_CS`, `__BOOT_DS`: base 0, limit 4 GiB, present, accessed; code: execute and read,
@@ -122,8 +123,8 @@ const fn displacement(at: usize) -> usize {
     u32::from_le_bytes([CODE[at], CODE[at + 1], CODE[at + 2], CODE[at + 3]]) as usize
 }
 
-/// Returns the entry code for the address `at`, which gives `kernel_entry` control with `boot_params` in `rsi`. Enter
-/// it at its first byte.
+/// Returns the entry code for the address `at`. The code jumps to `kernel_entry` with `boot_params` in `rsi`. Enter it
+/// at its first byte.
 pub fn code(at: PhysAddr, boot_params: PhysAddr, kernel_entry: PhysAddr) -> [u8; ENTRY_LEN] {
     let mut bytes = [0; ENTRY_LEN];
     let mut put = |offset: usize, data: &[u8]| {

@@ -1,12 +1,12 @@
 //! Kexec HandOver on Linux: images, boot parameters and carriers (the formats), and the system calls.
 //!
-//! The formats ([`image`], [`bootparam`], [`carrier`], [`cmdline`], [`cpio`], [`entry`], [`assemble`]) take bytes and
-//! give bytes; they do not touch the machine and compile on every host. [`sys`] reads and changes the running system.
+//! The formats ([`image`], [`bootparam`], [`carrier`], [`cmdline`], [`cpio`], [`entry`], [`assemble`]) take and return
+//! bytes; they do not access the machine and compile on every host. [`sys`] reads and changes the running system.
 //!
 //! # A loader: the segments of a handover
 //!
-//! [`assemble::assemble`](assemble::assemble()) puts together what `kexec_load` takes, from places that a planner chose
-//! (`kho::plan`, see the example of that crate) and a state tree.
+//! [`assemble::assemble`](assemble::assemble()) makes the arguments of `kexec_load` from the places that a planner
+//! chose (`kho::plan`, see the example of that crate) and a state tree.
 //!
 //! ```no_run
 //! use kho::PhysRange;
@@ -63,7 +63,7 @@
 //! # A boot loader or a VMM: the chain alone
 //!
 //! A program that fills in `boot_params` of a guest can hand memory over to that guest without a kexec: the state
-//! segment goes to the address that it was encoded for, and `hdr.setup_data` gets the address of the segment's first
+//! segment goes to the address for which it was encoded, and `hdr.setup_data` gets the address of the segment's first
 //! node.
 //!
 //! ```

@@ -1,14 +1,15 @@
-//! Image that is loaded while a kernel is armed and its content is not taken: no kernel, but a few instructions that
-//! report this on the serial console and reset the machine.
+//! The stand-in that resets the machine: an image that is loaded while a kernel is armed and its content is not
+//! captured yet. It is not a kernel, but a few instructions that report this on the serial console and reset the
+//! machine.
 //!
-//! `kexec -e` and `systemctl kexec` with two `--force` start a loaded image without stopping the system, and without
-//! asking kho. A loaded kernel would start then, without a handover and without a message. The stand-in starts the
-//! machine through its firmware, which is what an administrator has chosen for a handover that fails, unless the choice
-//! is a plain start.
+//! `kexec -e` and `systemctl kexec` with two `--force` start a loaded image without stopping the system and without
+//! running kho. If the armed kernel itself were loaded, it would start without a handover and without a message. This
+//! stand-in starts the machine through its firmware instead, which the administrator has chosen for a handover that
+//! fails. If the administrator has chosen a plain start, the stand-in is a plain image of the armed kernel.
 //!
-//! The stand-in is entered as [`crate::entry`] describes, needs no stack and takes no table for granted. It resets the
-//! machine by the port of the chipset (0xcf9, as `native_machine_emergency_restart` in `arch/x86/kernel/reboot.c`
-//! does), then by the keyboard controller, then by a fault that nothing handles.
+//! The stand-in is entered as [`crate::entry`] describes, needs no stack and relies on no descriptor table. It resets
+//! the machine by the port of the chipset (0xcf9, as `native_machine_emergency_restart` in `arch/x86/kernel/reboot.c`
+//! does), then by the keyboard controller, then by a fault without a handler.
 //!
 //! ```text
 //! 00  cli
@@ -81,12 +82,12 @@ const CODE: [u8; 0x71] = [
     0x0f, 0x01, 0x1d, 0x10, 0x00, 0x00, 0x00, 0xcc, //
 ];
 
-// Offsets in the data area, as the code above has them.
-/// Limit and base of an empty table of interrupts: ten bytes, all 0.
+// Offsets in the data area, as in the listing above.
+/// Offset of the limit and base of an empty interrupt table: ten bytes, all 0.
 const IDTR: usize = 0x80;
-/// Port of the serial console (32 bits), 0 for none.
+/// Offset of the port of the serial console (32 bits), 0 for none.
 const PORT: usize = 0x90;
-/// Bytes of the text (32 bits).
+/// Offset of the length of the text, in bytes (32 bits).
 const TEXT_LEN: usize = 0x94;
 const TEXT: usize = 0x98;
 
@@ -96,9 +97,9 @@ const _: () = assert!(PORT + 4 == TEXT_LEN && TEXT_LEN + 4 == TEXT);
 /// Ports of `ttyS0` to `ttyS3` (`SERIAL_PORT_DFNS`, `arch/x86/include/asm/serial.h`).
 const PORTS: [u16; 4] = [0x3f8, 0x2f8, 0x3e8, 0x2e8];
 
-/// Returns the image, which runs at any address. Enter it at its first byte. It writes `text` to the serial console
-/// that `cmdline`, the running kernel's command line, names last; to none if `cmdline` names none. Text that does not
-/// fit into the page is cut off.
+/// Returns the image, which runs at any address. Enter it at its first byte. It writes `text` to the last serial
+/// console in `cmdline`, the running kernel's command line; it writes no text if `cmdline` names no serial console.
+/// Text that does not fit into the page is cut off.
 pub fn image(text: &str, cmdline: &[u8]) -> Vec<u8> {
     let mut bytes = CODE.to_vec();
     bytes.resize(PORT, 0);

@@ -1,4 +1,4 @@
-//! Executing what is loaded, and what the next kernel makes of it.
+//! Start of the loaded image, and the arrival in the next kernel.
 
 use crate::kernel::{Arrival, Boot};
 use crate::load::{PRODUCER, PRODUCER_ID};
@@ -50,7 +50,7 @@ impl World {
         Ok(Outcome::Hop)
     }
 
-    /// Reads the tree with nothing but what the boot found, and compares with what was promised.
+    /// Reads the tree with only what the boot found, and compares it with the promise.
     fn read(&mut self, armed: &Armed, arrival: &Arrival) -> Result<(), String> {
         let promise = &armed.promise;
         let tree = Reader::new(&arrival.tree).map_err(|e| format!("no tree: {e}"))?;
@@ -71,7 +71,7 @@ impl World {
         if handover.scratch != promise.scratch {
             return Err(format!("scratch became {}", handover.scratch));
         }
-        // Nothing leaks over a hop: reserved is what was planned, no page more.
+        // A hop leaks no memory: the reserved memory is the planned memory, and no page more.
         if self.kernel.reserved != promise.covered {
             return Err(format!(
                 "reserved {:?}, planned {:?}",

@@ -1,8 +1,8 @@
-//! A page allocator in the manner of the kernel's: blocks of 2^order pages, split and joined with their buddies
-//! (`mm/page_alloc.c`). Migrate types, zones and per-CPU lists are left out.
+//! A page allocator like the kernel's: blocks of 2^order pages, split and joined with their buddies
+//! (`mm/page_alloc.c`). It has no migrate types, zones or per-CPU lists.
 //!
-//! Buddies that are both free are always joined, so what is free says which blocks there are: an allocator can be made
-//! of a range set at any time.
+//! The allocator always joins two free buddies. So the set of free memory determines the blocks, and an allocator can
+//! be made from a range set at any time.
 
 use crate::sets::{Rng, aligned};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
@@ -14,12 +14,12 @@ pub const MAX_ORDER: u8 = 10;
 /// Free blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buddy {
-    /// By order: page numbers.
+    /// Page numbers of the free blocks of each order.
     blocks: Vec<BTreeSet<u64>>,
 }
 
 impl Buddy {
-    /// The allocator that has this memory, as far as it is whole pages.
+    /// Makes the allocator that has the whole pages of this memory.
     pub fn of(free: &RangeSet) -> Self {
         let mut this = Self {
             blocks: vec![BTreeSet::new(); usize::from(MAX_ORDER) + 1],
@@ -40,8 +40,8 @@ impl Buddy {
         &mut self.blocks[usize::from(order)]
     }
 
-    /// Allocates 2^`order` pages out of a free block of the smallest order that is large enough; chance chooses the
-    /// block. `None` if no free block is large enough.
+    /// Allocates 2^`order` pages from a free block of the smallest order that is large enough; a random number chooses
+    /// the block. `None` if no free block is large enough.
     pub fn allocate(&mut self, order: u8, rng: &mut Rng) -> Option<PhysRange> {
         let mut from = (order..=MAX_ORDER).find(|order| !self.list(*order).is_empty())?;
         let count = self.list(from).len() as u64;
@@ -55,7 +55,7 @@ impl Buddy {
         PhysRange::new(PhysAddr::new(at * PAGE_SIZE), PAGE_SIZE << order).ok()
     }
 
-    /// Gives a block back that [`Self::allocate`] gave.
+    /// Frees a block that [`Self::allocate`] returned.
     pub fn free(&mut self, block: PhysRange) {
         let mut at = block.start().get() / PAGE_SIZE;
         let order = (block.len() / PAGE_SIZE).ilog2();
@@ -127,7 +127,7 @@ mod tests {
             prop_assert_eq!(gone.total(), taken.iter().map(|block| block.len()).sum::<u64>());
             prop_assert_eq!(&buddy.memory(), &minus(&whole, &gone));
             prop_assert_eq!(&plus(&buddy.memory(), &gone), &whole);
-            // Joined as far as they can be: the same as one that is made of what is free.
+            // Blocks are joined as far as possible: the allocator equals one that is made of the free memory.
             prop_assert_eq!(&buddy, &Buddy::of(&buddy.memory()));
         }
     }

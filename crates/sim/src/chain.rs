@@ -8,12 +8,12 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
 const NODE: u64 = 40;
 
-/// Bytes of a chain that reserves `entries` ranges, in whole pages.
+/// Returns the length of a chain that reserves `entries` ranges, in whole pages.
 pub fn chain_len(entries: u64) -> u64 {
     ((entries + 1) * NODE).next_multiple_of(PAGE_SIZE)
 }
 
-/// A packed chain at `at`: the tree first, then each entry.
+/// Makes a packed chain at `at`: the tree first, then each entry.
 pub fn write(at: PhysAddr, tree: PhysRange, entries: impl Iterator<Item = PhysRange>) -> Vec<u8> {
     let nodes: Vec<(u32, PhysRange)> = std::iter::once((SETUP_KHO_TREE, tree))
         .chain(entries.map(|e| (SETUP_KHO_RESERVE, e)))
@@ -36,7 +36,7 @@ pub fn write(at: PhysAddr, tree: PhysRange, entries: impl Iterator<Item = PhysRa
 /// Result of a walk: the ranges that the chain names.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Everything reserved, in the order of the walk: each node's own bytes, then its range.
+    /// All reserved ranges, in the order of the walk: each node's own bytes, then its range.
     pub reserved: Vec<PhysRange>,
     /// The ranges of the reserve-only nodes, in order.
     pub entries: Vec<PhysRange>,

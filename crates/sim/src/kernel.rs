@@ -9,7 +9,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// A content whose bytes can be read back.
+/// A content whose bytes the simulation can read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// Boot parameters, with the address of the chain.
@@ -21,10 +21,10 @@ pub enum Stored {
     State(Vec<u8>),
 }
 
-/// All contents that can be read back.
+/// All contents that the simulation can read back.
 pub type Library = BTreeMap<u64, Rc<Stored>>;
 
-/// A loaded image, as its entry code finds it in memory.
+/// A loaded image, as its entry code finds the image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The image's needs.
@@ -40,22 +40,22 @@ pub struct Entry {
 pub struct Kernel {
     /// Range of the kernel's image, which is pinned too.
     pub image: PhysRange,
-    /// Taken in early boot and never given back: image, page structs, tables that the firmware left.
+    /// Memory that the kernel takes in early boot and never returns: image, page structs, tables from the firmware.
     pub pinned: RangeSet,
-    /// Reserved on behalf of the previous kernel and not yet released.
+    /// Memory that is reserved for the previous kernel's handover and not yet released.
     pub reserved: RangeSet,
-    /// Pages that a producer holds of this kernel's ordinary memory, to be kept in place.
+    /// Pages of this kernel's ordinary memory that a producer owns and keeps in place.
     pub held: RangeSet,
-    /// Allocated for this kernel itself and its users; ends with it.
+    /// Memory that is allocated for this kernel and its users. The memory is free after the kernel ends.
     pub busy: RangeSet,
-    /// `totalram_pages()` in bytes.
+    /// Number of bytes that the page allocator manages: `totalram_pages()`.
     pub managed: u64,
 }
 
-/// The handover, as a kernel found it in its early boot.
+/// A handover, as the kernel found it in early boot.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The chain as walked.
+    /// The result of the walk along the chain.
     pub found: chain::Found,
     /// The tree's bytes.
     pub tree: Vec<u8>,
@@ -64,14 +64,14 @@ pub struct Arrival {
 }
 
 impl Kernel {
-    /// Memory in the page allocator.
+    /// Returns the memory in the page allocator.
     pub fn free(&self, template: &Template) -> RangeSet {
         let ours = plus(&self.held, &self.busy);
         let taken = plus(&plus(&self.pinned, &self.reserved), &ours);
         aligned(&minus(&usable(template), &taken), PAGE_SIZE)
     }
 
-    /// Gives pages back to the page allocator.
+    /// Returns pages to the page allocator.
     pub fn give_back(&mut self, what: &RangeSet) {
         self.managed += both(&self.reserved, what).total();
         self.reserved = minus(&self.reserved, what);
@@ -86,7 +86,7 @@ impl Kernel {
     }
 }
 
-/// RAM above the low 1 MiB.
+/// Returns RAM above the first MiB.
 fn usable(template: &Template) -> RangeSet {
     minus(&template.ram, &set([range(0, MIB)]))
 }
@@ -95,13 +95,13 @@ fn usable(template: &Template) -> RangeSet {
 pub struct Boot<'a> {
     /// The machine.
     pub template: &'a Template,
-    /// Its memory.
+    /// Memory of the machine.
     pub memory: &'a mut Memory,
     /// Contents by id.
     pub library: &'a Library,
-    /// The source of chance.
+    /// Source of random numbers.
     pub rng: &'a mut Rng,
-    /// Whether the kernel chooses its place at random.
+    /// Whether the kernel chooses its address at random.
     pub kaslr: bool,
     /// A fresh id for everything that this kernel writes.
     pub garbage: u64,
@@ -112,11 +112,11 @@ impl Boot<'_> {
         self.memory.write(range, Content::start(self.garbage));
     }
 
-    /// From the firmware: nothing arrives.
+    /// Boots through the firmware: nothing arrives.
     ///
     /// # Errors
     ///
-    /// Out of memory.
+    /// If memory runs out.
     pub fn cold(self, image: &ImageNeeds) -> Result<Kernel, String> {
         let hidden = self.template.hidden.iter().collect::<Vec<_>>();
         for (number, table) in (1u64..).zip(hidden) {
@@ -131,14 +131,14 @@ impl Boot<'_> {
         self.run(image, text, &RangeSet::new())
     }
 
-    /// From another kernel: decompress, reserve, allocate, and fill the rest with garbage.
+    /// Boots from another kernel: decompresses, reserves, allocates, and fills the rest with garbage.
     ///
     /// # Errors
     ///
-    /// Everything that would crash, hang or damage a real machine.
+    /// If a real machine would crash, hang or be damaged.
     pub fn warm(mut self, entry: &Entry) -> Result<(Kernel, Option<Arrival>), String> {
         let place = &entry.placement;
-        // The decompressor uses its init_size before it looks at anything.
+        // The decompressor uses all of its init_size before it looks at the chain.
         let decompressor = PhysRange::new(place.kernel.reserved.start(), reserve_len(&entry.image))
             .map_err(|e| e.to_string())?;
         self.intact(place.kernel.segment(), entry.ids[0], "kernel")?;
@@ -148,7 +148,7 @@ impl Boot<'_> {
             Some(Stored::Params { setup_data }) => *setup_data,
             other => return Err(format!("boot parameters are {other:?}")),
         };
-        // KASLR walks the chain before anything was written, as the decompressor does.
+        // KASLR walks the chain before anything else is written, as in the decompressor.
         let arrival = self.read_chain(setup_data)?;
         let ours = set(arrival.found.reserved.iter().copied());
         let text = if self.kaslr && !self.template.efi {
@@ -206,7 +206,7 @@ impl Boot<'_> {
         let all = PhysRange::new(setup_data, bytes.len() as u64).map_err(|e| e.to_string())?;
         self.intact(all, head.id, "state segment")?;
         let found = chain::walk(bytes, setup_data, setup_data)?;
-        // memblock joins ranges that touch, so its table holds what a range set holds.
+        // memblock joins ranges that touch, and so does a range set.
         let mut table = RangeSet::new();
         let mut peak = 0;
         for range in &found.reserved {
@@ -235,7 +235,7 @@ impl Boot<'_> {
         let mut pinned = plus(&hidden, &set([range(0, MIB), text]));
         let pinned_with = |pinned: &RangeSet| plus(pinned, reserved);
         let mut free = minus(&usable(template), &pinned_with(&pinned));
-        // Transient, but all there at once: initrd, its files, and a small user space.
+        // These are transient, but exist at the same time: initrd, its files, and a small user space.
         let initrd = image.initrd.map_or(0, |i| i.len);
         let early = |free: &mut RangeSet, what: &str, bytes: u64| {
             take_top(free, bytes).ok_or_else(|| {
@@ -280,7 +280,7 @@ impl Boot<'_> {
     }
 }
 
-/// The identity of firmware table `number`; never used for anything else.
+/// Returns the identity of firmware table `number`. Nothing else has this identity.
 pub const fn firmware_id(number: u64) -> u64 {
     u64::MAX - number
 }

@@ -1,18 +1,19 @@
-//! A simulated machine: RAM, firmware map, and kernels that come and go.
+//! A simulated machine: RAM, a firmware map, and one kernel after another.
 //!
-//! It answers the questions that guests are too slow for. Memory holds identities instead of bytes
-//! ([`memory`]), so that a thousand handovers take seconds; the planner, the state tree and the phases are the
-//! real ones. A [`World`] performs [`Op`]s and checks, after each, what a handover promises:
+//! It covers tests for which guests are too slow. Memory holds identities instead of bytes ([`memory`]), so that a
+//! thousand handovers take seconds; the planner, the state tree and the phases are the real ones. A [`World`] performs
+//! [`Op`]s. After each of them it checks the promises of a handover:
 //!
 //! - no kept byte is ever overwritten, and every blob arrives whole;
 //! - no kept page lies in scratch, and scratch stays the same over hops;
-//! - early boot never sees more reservations than the machine takes, and finds enough memory;
-//! - what is reserved after a hop is what was planned, and everything else is free: nothing leaks;
+//! - early boot never has to make more reservations than the machine allows, and finds enough memory;
+//! - after a hop the planned memory is reserved, and all other memory is free: nothing leaks;
 //! - a refusal leaves everything as it was;
-//! - memory that only the firmware and memblock know of is never covered and never overwritten;
-//! - no generation comes back, and nothing but the image that was loaded last is executed.
+//! - memory that only the firmware and memblock know is never covered and never overwritten;
+//! - no generation is used twice, and only the image that was loaded last is executed.
 //!
-//! [`module`] adds what kho.ko decides, with drivers that come and go, and [`khofs`] what the file system does.
+//! [`module`] adds the decisions of kho.ko, with drivers that are loaded and unloaded, and [`khofs`] those of the file
+//! system.
 //!
 //! A violation is a [`Failure`], which prints the [`script`] that led to it; saved below `scripts/` it is a regression test.
 

@@ -1,4 +1,4 @@
-//! Planning and loading, as the command does it.
+//! Plan and load, as in the command.
 
 use crate::chain;
 use crate::kernel::{Entry, Stored};
@@ -19,7 +19,7 @@ use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Segments for state and blobs.
+/// Number of segments for state and blobs.
 const PAYLOAD_SEGMENTS: usize = 12;
 
 /// `compatible` of a producer's node.
@@ -29,7 +29,7 @@ pub(crate) const PRODUCER: &str = "sim-producer-v1";
 pub(crate) const PRODUCER_ID: &str = "content-id";
 
 impl World {
-    /// Plans, writes down and loads.
+    /// Plans, writes the state, and loads.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl World {
         landing: bool,
         cut: Cut,
     ) -> Result<Outcome, String> {
-        // Pure until the plan stands, so that a refusal leaves even an older image as it is.
+        // No change before the plan is complete, so that a refusal leaves even an older image loaded.
         let live: Vec<u64> = self
             .blobs
             .iter()
@@ -129,8 +129,8 @@ impl World {
         Ok(Outcome::Done)
     }
 
-    /// Checks the plan against facts that the planner was not told: the real places of firmware data, and that scratch
-    /// has not moved.
+    /// Checks the plan against facts that the planner did not get: the real addresses of firmware data, and that
+    /// scratch has not moved.
     fn second_opinion(&self, plan: &Plan) -> Result<(), String> {
         for table in self.template.hidden.iter() {
             let covered = plan.mem_cache.ranges().find(|r| r.overlaps(table));
@@ -143,7 +143,7 @@ impl World {
             if let Some(hit) = hit {
                 return Err(format!("{hit} covers the firmware table {table}"));
             }
-            // A first scratch avoids it, and so does every later one, which is the same.
+            // The first scratch avoids the table. Every later scratch is the same range, so it avoids the table too.
             if plan.scratch.overlaps(table) {
                 return Err(format!(
                     "scratch {} is on the firmware table {table}",
@@ -157,12 +157,12 @@ impl World {
         Ok(())
     }
 
-    /// More bytes than the state segment can need.
+    /// Returns an upper bound of the length of the state segment, in bytes.
     fn state_bound(&self) -> Result<u64, String> {
         let page = PhysRange::new(kho::PhysAddr::new(0), PAGE_SIZE).map_err(|e| e.to_string())?;
         let scratch = page;
         let most = vec![page; PAYLOAD_SEGMENTS + 1];
-        // With the mistake of no cap there may be an entry per range.
+        // With the mistake `NoCap` there may be one entry for each range.
         let ranges: usize = self.held.iter().map(|h| h.ranges.len()).sum();
         let cache = vec![page; self.template.cap + ranges];
         let labels = self.labels();
@@ -185,8 +185,8 @@ impl World {
             .collect()
     }
 
-    /// Returns the description of `blob` in the tree. `pieces` are the ranges that the blob is copied to. A blob that
-    /// is handed on without a copy is described by the ranges in which it arrived.
+    /// Returns the description of `blob` in the tree. `pieces` are the ranges to which the blob is copied. A blob that
+    /// is handed on without a copy has the ranges in which it arrived.
     fn describe<'a>(
         &'a self,
         blob: &'a Blob,
@@ -226,7 +226,7 @@ impl World {
         }
     }
 
-    /// The producers' nodes in the loader's tree, and the reference to the kernel's part.
+    /// Writes the producers' nodes of the loader's tree, and the reference to the kernel's part.
     fn producers(&self, w: &mut Writer<'_>) -> Result<(), WriteError> {
         for (number, held) in self.held.iter().enumerate() {
             w.begin_node(&format!("producer-{number}"))?;
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// Writes chain and tree, and gathers what is to be copied where.
+    /// Writes chain and tree, and collects the contents and destinations of the copies.
     fn write_down(
         &mut self,
         image: &ImageNeeds,

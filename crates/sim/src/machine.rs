@@ -1,4 +1,4 @@
-//! Machines: what the firmware says, and what only memblock knows.
+//! Machines: the firmware's map, and memory that only memblock knows.
 
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::{PhysAddr, PhysRange, RangeSet};
@@ -8,40 +8,41 @@ pub const MIB: u64 = 1 << 20;
 /// One gibibyte.
 pub const GIB: u64 = 1 << 30;
 
-/// A machine as it comes from the factory.
+/// A machine before its first boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// For messages.
+    /// Name of the machine, for messages.
     pub name: &'static str,
     /// RAM in the firmware's map.
     pub ram: RangeSet,
-    /// Firmware data inside RAM that no map names: only the running kernel's own reservations tell (the TPM
-    /// event log, EFI configuration tables).
+    /// Firmware data inside RAM that no map names. Only the running kernel's own reservations show it (the TPM event
+    /// log, EFI configuration tables).
     pub hidden: RangeSet,
-    /// Whether it booted by UEFI. A kernel that comes by kexec then finds an EFI map of runtime services only, in
-    /// which KASLR sees no free memory: it stays where it was loaded (`process_efi_entries` in
-    /// `arch/x86/boot/compressed/kaslr.c`, Linux 6.12 and 7.3). That is what keeps it off firmware data that
-    /// the e820 map calls RAM.
+    /// Whether the machine boots by UEFI. A kernel that comes by kexec then finds an EFI map of runtime services only,
+    /// in which KASLR sees no free memory: the kernel stays at its load address (`process_efi_entries` in
+    /// `arch/x86/boot/compressed/kaslr.c`, Linux 6.12 and 7.3). So it stays off firmware data that the e820 map calls
+    /// RAM.
     pub efi: bool,
-    /// Early reservations that a kernel takes from us here. One more and it dies before its console.
+    /// Largest number of early reservations for kho that a kernel survives on this machine. With one more it dies
+    /// before it has a console.
     pub cap: usize,
 }
 
-/// A range from bounds.
+/// Makes a range from its bounds.
 ///
 /// # Panics
 ///
-/// If it is empty.
+/// If the range is empty.
 pub fn range(start: u64, end: u64) -> PhysRange {
     PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end))
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// A set of ranges.
+/// Makes a set of ranges.
 ///
 /// # Panics
 ///
-/// When memory runs out.
+/// If memory runs out.
 pub fn set(ranges: impl IntoIterator<Item = PhysRange>) -> RangeSet {
     RangeSet::from_ranges(ranges).unwrap_or_else(|e| panic!("{e}"))
 }
@@ -58,7 +59,7 @@ impl Template {
         }
     }
 
-    /// A BIOS guest with 6 GiB, of which 3 above 4 GiB.
+    /// A BIOS guest with 6 GiB, 3 of them above 4 GiB.
     pub fn bios_6g() -> Self {
         Self {
             name: "bios-6g",
@@ -118,7 +119,7 @@ impl Template {
         }
     }
 
-    /// A small guest where almost everything is tight.
+    /// A small guest in which memory, scratch and reservations are scarce.
     pub fn tiny_512m() -> Self {
         Self {
             name: "tiny-512m",
@@ -129,7 +130,7 @@ impl Template {
         }
     }
 
-    /// All of the above.
+    /// Returns all machines above.
     pub fn all() -> Vec<Self> {
         vec![
             Self::bios_2g(),
@@ -141,13 +142,13 @@ impl Template {
     }
 }
 
-/// The image of a kernel by number, with an initrd of so many MiB (0 for none).
+/// Returns the image of a kernel by number, with an initrd of `initrd_mib` MiB (0 for none).
 pub fn image(kernel: u8, initrd_mib: u64) -> ImageNeeds {
     let (file, init, above_4g, preferred) = match kernel % 4 {
         0 => (8 * MIB + 123, 42 * MIB, true, 16 * MIB),
         1 => (12 * MIB, 60 * MIB, true, 16 * MIB),
         2 => (6 * MIB + 4096, 30 * MIB, false, 16 * MIB),
-        // A kernel that moves itself up to 1 GiB: fits only where scratch reaches that far.
+        // A kernel that moves itself up to 1 GiB: it fits only if scratch reaches that far.
         _ => (5 * MIB, 24 * MIB, true, GIB),
     };
     ImageNeeds {

@@ -1,8 +1,8 @@
 //! RAM as intervals of content identity.
 //!
-//! Nothing here stores bytes. Every byte has an identity, `(id, offset)`: byte `offset` of the content called
-//! `id`. Copying moves identities, garbage is a fresh id, and "was this overwritten" is exact. A whole
-//! machine of hundreds of GiB is a few hundred intervals.
+//! The memory stores no bytes. Every byte has an identity, `(id, offset)`: byte `offset` of the content called `id`.
+//! Copying moves identities, garbage is a fresh id, and the check for overwritten bytes is exact. A machine of hundreds
+//! of GiB is a few hundred intervals.
 
 use kho::{PhysAddr, PhysRange};
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ pub struct Content {
 }
 
 impl Content {
-    /// The start of content `id`.
+    /// Returns the start of content `id`.
     pub const fn start(id: u64) -> Self {
         Self { id, offset: 0 }
     }
 
-    /// The identity of the byte `by` further on.
+    /// Returns the identity of the byte `by` bytes further on.
     pub const fn skip(self, by: u64) -> Self {
         Self {
             id: self.id,
@@ -40,15 +40,15 @@ struct Extent {
     content: Content,
 }
 
-/// All of RAM.
+/// RAM of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// By start address; disjoint.
+    /// Extents by start address; disjoint.
     extents: BTreeMap<u64, Extent>,
 }
 
 impl Memory {
-    /// Makes sure that no extent crosses `at`.
+    /// Splits an extent that crosses `at`.
     fn split(&mut self, at: u64) {
         let Some((start, extent)) = self.extents.range_mut(..at).next_back() else {
             return;
@@ -76,7 +76,7 @@ impl Memory {
         self.extents.insert(start, Extent { end, content });
     }
 
-    /// The content at one address.
+    /// Returns the content at one address.
     pub fn at(&self, addr: PhysAddr) -> Content {
         match self.extents.range(..=addr.get()).next_back() {
             Some((start, extent)) if extent.end > addr.get() => {
@@ -86,7 +86,7 @@ impl Memory {
         }
     }
 
-    /// The first address of `range` that does not hold the bytes of `content`, if any.
+    /// Returns the first address of `range` that does not hold the bytes of `content`, if any.
     pub fn first_difference(&self, range: PhysRange, content: Content) -> Option<PhysAddr> {
         let mut at = range.start().get();
         while at < range.end().get() {
@@ -102,7 +102,7 @@ impl Memory {
         None
     }
 
-    /// Number of intervals, a measure of what an operation costs.
+    /// Returns the number of intervals, a measure of the cost of an operation.
     pub fn intervals(&self) -> usize {
         self.extents.len()
     }

@@ -1,4 +1,4 @@
-//! Operations, and scripts of them.
+//! Operations, and their text form.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,52 +14,54 @@ pub enum Cut {
     Written,
     /// `kexec_load` fails; the command cleans up.
     SyscallFails,
-    /// The command dies after `kexec_load` and before it noted so.
+    /// The command dies after `kexec_load` and before it records the load.
     Loaded,
 }
 
-/// One thing that happens to a machine. A number that names a thing counts modulo the number of such things.
+/// One event on a machine. A number that names a thing counts modulo the number of such things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// A new blob of so many bytes.
+    /// The user keeps a new blob of this many bytes.
     Keep(u32),
-    /// A blob's source changes, size included.
+    /// The source of a blob changes, its size included.
     Touch(u8, u32),
-    /// A blob is no longer kept.
+    /// The user no longer keeps a blob.
     Drop(u8),
-    /// An arrived blob is restored, so the next load reads it from where it was restored to.
+    /// A blob that arrived is restored, so the next load reads it from its restored copy.
     Restore(u8),
-    /// A producer takes pages for itself (ranges, pages each), outside scratch, and has them kept in place.
+    /// A producer takes pages outside scratch (number of ranges, pages of each) and keeps them in place.
     Hold(u8, u8),
-    /// A producer takes so many blocks of 2^order pages from the page allocator, outside scratch, and gives every other
-    /// one back: what it has kept in place is scattered.
+    /// A producer takes this many blocks of 2^order pages outside scratch from the page allocator, and returns every
+    /// second one, so that the memory that it keeps in place is scattered.
     Scatter(u8, u8),
-    /// The running kernel takes twice so many blocks of 2^order pages for itself, wherever, and gives every other one
-    /// back: free memory is in pieces from now on, until the next kernel.
+    /// The running kernel takes twice this many blocks of 2^order pages anywhere, and returns every second one. Free
+    /// memory is in pieces from then on, until the next kernel.
     Busy(u8, u8),
-    /// Pages at this page number are to be kept in place, wherever that is.
+    /// A producer keeps pages from this page number on in place, at any address.
     Foreign(u32, u8),
-    /// A consumer claims what arrived for it: the pages are its own again, and no longer reserved.
+    /// A consumer claims the memory that arrived for it: the consumer owns the pages again, and they are no longer
+    /// reserved.
     Claim(u8),
-    /// A producer's arena grows by so many pages, and all of it is written anew.
+    /// The arena of a producer grows by this many pages, and the producer writes all of it anew.
     Grow(u8, u8),
-    /// A user of memory in place writes over its data. That is allowed at any time, also while a handover is under way.
+    /// A user of memory in place overwrites its data. This is allowed at any time, also in the active phase.
     Write(u8),
-    /// A producer gives its pages back (this covers ranges that arrived).
+    /// A producer releases its pages, also in ranges that arrived.
     Release(u8),
-    /// The module gives back what is reserved and no longer needed.
+    /// The module releases reserved memory that is no longer needed.
     ReleaseSlack,
-    /// Everything free is overwritten.
+    /// All free memory is overwritten.
     Churn,
-    /// Plan and load: kernel, MiB of initrd, whether a landing zone is taken first, and where it is cut short.
+    /// Plan and load: kernel, MiB of initrd, whether the loader takes a landing zone first, and the point at which the
+    /// load is cut short.
     Load(u8, u8, bool, Cut),
-    /// Producers write down and freeze what they have, with nothing loaded.
+    /// Producers serialize and freeze, with nothing loaded.
     Activate,
-    /// Back to idle; the image is unloaded.
+    /// The active phase is aborted, and the image is unloaded.
     Abort,
-    /// Start what is loaded (KASLR or not).
+    /// The loaded image is started, with or without KASLR.
     Exec(bool),
-    /// The power fails while so many segments are copied.
+    /// The power fails after this many segments were copied.
     CrashInExec(u8),
     /// The power fails.
     PowerFailure,
@@ -74,7 +76,7 @@ impl fmt::Display for Op {
 impl FromStr for Op {
     type Err = String;
 
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses the form that [`Display`](fmt::Display) writes.
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, arguments) = match text.trim().split_once('(') {
             Some((name, rest)) => (
@@ -134,7 +136,7 @@ impl FromStr for Op {
             "PowerFailure" => Self::PowerFailure,
             other => return Err(format!("{other:?} is no operation")),
         };
-        // What is written is what was meant: too many arguments are noticed here.
+        // This comparison finds too many arguments.
         if op.to_string().replace(' ', "") == text.replace(' ', "") {
             Ok(op)
         } else {
@@ -146,14 +148,14 @@ impl FromStr for Op {
 /// Outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done.
+    /// The operation was performed.
     Done,
-    /// Refused with this message; nothing has changed.
+    /// The operation was refused with this message, and nothing has changed.
     Refused(String),
-    /// Nothing was there that the operation could apply to.
+    /// The operation had no object to apply to.
     Nothing,
     /// The next kernel runs.
     Hop,
-    /// The machine started from nothing.
+    /// The machine booted through the firmware.
     ColdBoot,
 }

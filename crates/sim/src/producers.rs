@@ -1,4 +1,4 @@
-//! Users of memory that stays in place: drivers with their arenas, consumers, file systems in RAM.
+//! Users of memory in place: drivers with their arenas, consumers, file systems in RAM.
 
 use crate::buddy::{Buddy, MAX_ORDER};
 use crate::machine::set;
@@ -9,7 +9,7 @@ use crate::world::{Held, World, pick};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
 impl World {
-    /// A producer allocates contiguous memory outside scratch.
+    /// Makes a producer allocate contiguous memory outside scratch.
     pub(crate) fn hold(&mut self, ranges: u8, pages: u8) -> Outcome {
         let len = (u64::from(pages) + 1) * PAGE_SIZE;
         let mut free = minus(&self.kernel.free(&self.template), &set(self.scratch));
@@ -25,7 +25,7 @@ impl World {
         Outcome::Done
     }
 
-    /// A producer has pages wherever the page allocator gave them.
+    /// Makes a producer take pages at arbitrary addresses from the page allocator.
     pub(crate) fn scatter(&mut self, blocks: u8, order: u8) -> Outcome {
         let free = minus(&self.kernel.free(&self.template), &set(self.scratch));
         match self.every_other(&free, blocks, order) {
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    /// The kernel uses memory for itself, a quarter of it at most.
+    /// Makes the kernel use memory, a quarter of it at most.
     pub(crate) fn busy(&mut self, blocks: u8, order: u8) -> Outcome {
         let free = self.kernel.free(&self.template);
         let Some(mine) = self.every_other(&free, blocks, order) else {
@@ -55,7 +55,7 @@ impl World {
         Outcome::Done
     }
 
-    /// So many blocks, between which as many of the same size are free again.
+    /// Returns this many blocks, with as many free blocks of the same size between them.
     fn every_other(&mut self, free: &RangeSet, blocks: u8, order: u8) -> Option<RangeSet> {
         let mut buddy = Buddy::of(free);
         let order = order % (MAX_ORDER + 1);
@@ -69,7 +69,7 @@ impl World {
         Some(mine)
     }
 
-    /// A producer asks to keep pages in place that it did not choose, wherever they are.
+    /// Makes a producer keep pages in place at addresses that it did not choose.
     pub(crate) fn foreign(&mut self, page: u32, pages: u8) -> Outcome {
         let top = self.template.ram.span().map_or(0, |s| s.end().get());
         let start = (u64::from(page) * PAGE_SIZE) % top;
@@ -87,7 +87,7 @@ impl World {
         Outcome::Done
     }
 
-    /// A consumer claims the memory that arrived for it: the memory becomes its own.
+    /// Makes a consumer claim the memory that arrived for it: the consumer owns the memory.
     pub(crate) fn claim(&mut self, which: u8) -> Outcome {
         let Some(held) = pick(&mut self.held, which) else {
             return Outcome::Nothing;
@@ -102,7 +102,7 @@ impl World {
         Outcome::Done
     }
 
-    /// An arena takes another piece of contiguous memory, outside scratch as the first.
+    /// Adds a piece of contiguous memory to an arena, outside scratch as the first.
     pub(crate) fn grow(&mut self, which: u8, pages: u8) -> Outcome {
         let len = (u64::from(pages) + 1) * PAGE_SIZE;
         let free = minus(&self.kernel.free(&self.template), &set(self.scratch));
@@ -127,7 +127,7 @@ impl World {
         Outcome::Done
     }
 
-    /// A producer writes over its data in place; the place stays the same.
+    /// Makes a producer overwrite its data in place; the address stays the same.
     pub(crate) fn write(&mut self, which: u8) -> Outcome {
         let id = self.fresh();
         let Some(held) = pick(&mut self.held, which) else {
@@ -140,7 +140,7 @@ impl World {
             self.memory.write(range, content);
         }
         if let Some(armed) = &mut self.armed {
-            // The tree goes on saying what it said; what arrives is what is there.
+            // The tree stays as it was written; the present content arrives.
             for promised in armed.promise.held.iter_mut().filter(|held| held.id == old) {
                 promised.id = id;
             }

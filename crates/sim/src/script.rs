@@ -1,4 +1,4 @@
-//! Scripts as text: what a [`Failure`](crate::Failure) prints, and what the tests replay.
+//! Scripts as text: a [`Failure`](crate::Failure) prints one, and the tests replay them.
 //!
 //! ```text
 //! # Words about it.
@@ -9,8 +9,8 @@
 //! Exec(true)          # Hop
 //! ```
 //!
-//! After a `#` stands what the operation came to, or nothing. When it is one word of `Done`, `Nothing`, `Hop` or `ColdBoot`,
-//! or `Refused` with or without a part of its message in quotes, a replay compares it.
+//! A comment after `#` may state the outcome of the operation. If the comment is one of `Done`, `Nothing`, `Hop` or
+//! `ColdBoot`, or `Refused` with or without a part of the message in quotes, a replay compares the outcome.
 
 use crate::Template;
 use crate::op::{Op, Outcome};
@@ -21,18 +21,18 @@ use crate::world::World;
 pub struct Script {
     /// The machine.
     pub template: Template,
-    /// The seed of everything that is left to chance.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// Operations, each with what is said of its outcome.
+    /// Operations, each with the comment on its outcome.
     pub ops: Vec<(Op, String)>,
 }
 
 impl Script {
-    /// Reads a script.
+    /// Parses a script.
     ///
     /// # Errors
     ///
-    /// The line and what is wrong with it.
+    /// The line and its fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (mut template, mut seed, mut ops) = (None, 0, Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
@@ -64,11 +64,11 @@ impl Script {
         })
     }
 
-    /// Runs it on a new machine.
+    /// Runs the script on a new machine.
     ///
     /// # Errors
     ///
-    /// A broken promise, or an outcome that is not the one written down.
+    /// A broken promise, or an outcome that differs from the script's.
     pub fn replay(&self) -> Result<World, String> {
         let mut world = World::new(self.template.clone(), self.seed)?;
         for (step, (op, said)) in self.ops.iter().enumerate() {

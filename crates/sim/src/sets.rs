@@ -1,30 +1,30 @@
-//! Range sets without the possibility of running out of memory, and a random number generator.
+//! Range sets that cannot run out of memory, and a random number generator.
 
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
 const ROOM: &str = "a test machine has memory";
 
-/// Bytes in `a` but not in `b`.
+/// Returns the bytes in `a` but not in `b`.
 pub fn minus(a: &RangeSet, b: &RangeSet) -> RangeSet {
     a.subtract(b).expect(ROOM)
 }
 
-/// Bytes in either.
+/// Returns the bytes in either.
 pub fn plus(a: &RangeSet, b: &RangeSet) -> RangeSet {
     a.union(b).expect(ROOM)
 }
 
-/// Bytes in both.
+/// Returns the bytes in both.
 pub fn both(a: &RangeSet, b: &RangeSet) -> RangeSet {
     a.intersect(b).expect(ROOM)
 }
 
-/// Whole pages around every range.
+/// Returns the whole pages around every range.
 pub fn outer(a: &RangeSet) -> RangeSet {
     a.page_outer().expect(ROOM)
 }
 
-/// Whole aligned pieces inside every range.
+/// Returns the whole aligned pieces inside every range.
 pub fn aligned(a: &RangeSet, align: u64) -> RangeSet {
     a.align_inner(align).expect(ROOM)
 }
@@ -34,7 +34,8 @@ pub fn add(a: &mut RangeSet, range: PhysRange) {
     a.insert(range).expect(ROOM);
 }
 
-/// Takes `bytes` (whole pages) from the top of `free`, in as many runs as it takes; `None` changes nothing.
+/// Takes `bytes` (whole pages) from the top of `free`, in as many runs as necessary; `None`, without a change, if
+/// `free` is too small.
 pub fn take_top(free: &mut RangeSet, bytes: u64) -> Option<RangeSet> {
     let mut open = bytes.next_multiple_of(PAGE_SIZE);
     let mut taken = Vec::new();
@@ -57,17 +58,17 @@ pub fn take_top(free: &mut RangeSet, bytes: u64) -> Option<RangeSet> {
     Some(taken)
 }
 
-/// Numbers that look random and follow from a seed (splitmix64).
+/// Generator of pseudo-random numbers from a seed (splitmix64).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// Seeds it.
+    /// Makes a generator with this seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -76,12 +77,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// One of `0..n`; 0 for an `n` of 0.
+    /// Returns a number in `0..n`; 0 for an `n` of 0.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.draw() % n }
     }
 
-    /// A place of `len` bytes, aligned, somewhere in `free`.
+    /// Returns a random aligned range of `len` bytes in `free`.
     pub fn place(&mut self, free: &RangeSet, len: u64, align: u64) -> Option<PhysRange> {
         let slots = |run: PhysRange| -> u64 {
             let start = run.start().align_up(align);

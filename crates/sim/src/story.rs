@@ -1,36 +1,36 @@
-//! A random story, and what all kinds of stories share.
+//! A random story, and the common code of all kinds of stories.
 
 use crate::Template;
 use std::fmt::Debug;
 use std::ops::AddAssign;
 
-/// A machine on which users, root and drivers act at random, and a model that it is held against.
+/// A machine on which users, root and drivers act at random, with the model that checks it.
 pub trait Story: Sized {
-    /// Counts of what happened.
+    /// Counts of the operations.
     type Tally: AddAssign + Copy + Debug + Default;
 
-    /// A machine that was just switched on, on which the modules were loaded. One for each thread at a time.
+    /// Makes a machine that was just switched on, with the modules loaded. A thread can have one story at a time.
     ///
     /// # Errors
     ///
-    /// If it is too small for a kernel.
+    /// If the machine is too small for a kernel.
     fn new(template: Template, seed: u64) -> Result<Self, String>;
 
-    /// Does one thing that is left to chance, and checks everything.
+    /// Performs one random operation, and checks the whole state.
     ///
     /// # Errors
     ///
     /// If an operation or a check fails: the number that chose the operation, and the failure.
     fn step(&mut self) -> Result<(), String>;
 
-    /// Gives everything back, and checks that the page allocator has every page.
+    /// Returns all memory, and checks that the page allocator has every page.
     ///
     /// # Errors
     ///
-    /// If memory is not given back, or if another check fails.
+    /// If memory is not returned, or if another check fails.
     fn end(&mut self) -> Result<(), String>;
 
-    /// Returns the counts of what happened so far.
+    /// Returns the counts of the operations so far.
     fn tally(&self) -> Self::Tally;
 }
 

@@ -1,4 +1,4 @@
-//! The whole: a machine, its kernel, its users, and what happens to them.
+//! The whole simulation: a machine, its kernel and its users, and the operations on them.
 
 use crate::kernel::{Boot, Entry, Kernel, Library};
 use crate::machine::{Template, image, range, set};
@@ -11,7 +11,7 @@ use kho::{PAGE_SIZE, PhysRange, RangeSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Bytes that a user wants to be handed over.
+/// Bytes that a user keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blob {
     pub(crate) label: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Blob {
     pub(crate) live: bool,
 }
 
-/// Pages of a producer, kept in place. The content runs through the ranges in order.
+/// Pages of a producer, kept in place. The content extends through the ranges in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) id: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Each range with what it has to hold.
+    /// Returns each range with its expected content.
     pub(crate) fn contents(&self) -> impl Iterator<Item = (PhysRange, Content)> + '_ {
         let mut offset = 0;
         self.ranges.iter().map(move |range| {
@@ -45,11 +45,11 @@ impl Held {
     }
 }
 
-/// The kernel's part: what drivers hand over, as a kernel module describes it.
+/// The kernel's part: memory that drivers hand over, as the kernel module describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) reference: Reference,
-    /// Memory that the part names, and the part's own pages.
+    /// Memory that the part names, and the pages of the part itself.
     pub(crate) kept: RangeSet,
 }
 
@@ -62,11 +62,11 @@ pub(crate) struct Armed {
     /// Destination and content, in the order of the segments.
     pub(crate) copies: Vec<(PhysRange, Content)>,
     pub(crate) promise: Promise,
-    /// Contents that were written over after they were written down: by the id in the tree, the id in memory.
+    /// Contents that a producer overwrote after it serialized: id in memory, by the id in the tree.
     pub(crate) rewritten: BTreeMap<u64, u64>,
 }
 
-/// State that the next kernel has to find.
+/// State that the next kernel must find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Promise {
     pub(crate) scratch: PhysRange,
@@ -76,38 +76,38 @@ pub(crate) struct Promise {
     pub(crate) part: Option<Part>,
 }
 
-/// Counts of what happened so far.
+/// Counts of the operations so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Handovers.
     pub hops: u64,
-    /// Starts from nothing, the first not counted.
+    /// Boots through the firmware, without the first.
     pub cold_boots: u64,
     /// Operations that were refused.
     pub refused: u64,
     /// Blobs and producers' ranges found intact after a hop.
     pub verified: u64,
-    /// Most mem-cache entries in one handover.
+    /// Largest number of mem-cache entries in one handover.
     pub most_entries: usize,
-    /// Most slack in one handover, in bytes.
+    /// Largest slack in one handover, in bytes.
     pub most_slack: u64,
 }
 
-/// A mistake that the planner's caller could make. The checks of this crate have to notice each of them, which is
-/// how we know that they would notice the planner's.
+/// A mistake that the planner's caller could make. The checks of this crate must find each of them, which shows that
+/// they would also find a mistake of the planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// The planner is told that no page is pinned.
+    /// The caller tells the planner that no page is pinned.
     NothingPinned,
-    /// The planner is told that nothing is kept in place.
+    /// The caller tells the planner that nothing is kept in place.
     NothingInPlace,
-    /// The planner is told that early boot takes any number of reservations.
+    /// The caller tells the planner that early boot takes any number of reservations.
     NoCap,
-    /// The recorded scratch is not passed on.
+    /// The caller does not pass on the recorded scratch.
     NewScratch,
     /// The chain lacks its last node.
     ShortChain,
-    /// A blob is read before the last change to it.
+    /// The caller reads a blob before the last change to it.
     OldBlob,
 }
 
@@ -139,13 +139,13 @@ pub struct World {
 /// A broken promise, with the script that breaks it.
 #[derive(Debug)]
 pub struct Failure {
-    /// Description of the promise that was broken.
+    /// Description of the broken promise.
     pub what: String,
     /// The machine.
     pub template: &'static str,
-    /// The seed of everything that is left to chance.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// Everything up to and including the operation that did it, with its outcome.
+    /// Operations up to and including the one that broke the promise, with their outcomes.
     pub script: Vec<(Op, Option<Outcome>)>,
 }
 
@@ -202,11 +202,11 @@ pub fn run(template: Template, seed: u64, ops: &[Op]) -> Result<World, Box<Failu
 }
 
 impl World {
-    /// A machine that was just switched on.
+    /// Makes a machine that was just switched on.
     ///
     /// # Errors
     ///
-    /// If it is too small for a kernel.
+    /// If the machine is too small for a kernel.
     pub fn new(template: Template, seed: u64) -> Result<Self, String> {
         let mut world = Self {
             template,
@@ -238,27 +238,27 @@ impl World {
         Ok(world)
     }
 
-    /// Has every load from now on make a mistake.
+    /// Makes the given mistake in every load from now on.
     pub fn make(&mut self, mistake: Mistake) {
         self.mistake = Some(mistake);
     }
 
-    /// Returns the counts of what happened so far.
+    /// Returns the counts of the operations so far.
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// Scratch as recorded.
+    /// Returns the recorded scratch.
     pub fn scratch(&self) -> Option<PhysRange> {
         self.scratch
     }
 
-    /// Reserved bytes in the running kernel.
+    /// Returns the number of reserved bytes in the running kernel.
     pub fn reserved(&self) -> u64 {
         self.kernel.reserved.total()
     }
 
-    /// Number of intervals of memory, a measure of the cost of a step.
+    /// Returns the number of intervals of memory, a measure of the cost of a step.
     pub fn intervals(&self) -> usize {
         self.memory.intervals()
     }
@@ -268,11 +268,11 @@ impl World {
         self.last_id
     }
 
-    /// Notes a generation.
+    /// Records a generation.
     ///
     /// # Errors
     ///
-    /// If it was used before.
+    /// If the generation was used before.
     pub(crate) fn note(&mut self, generation: Generation) -> Result<(), String> {
         if self.generations.insert(generation.get()) {
             Ok(())
@@ -281,7 +281,7 @@ impl World {
         }
     }
 
-    /// Does one thing, and checks every promise.
+    /// Performs one operation, and checks every promise.
     ///
     /// # Errors
     ///
@@ -290,7 +290,7 @@ impl World {
         let mut before = self.clone();
         let outcome = self.perform(op)?;
         if let Outcome::Refused(why) = &outcome {
-            // Chance and fresh names may be used up; nothing else.
+            // A refusal may use up random numbers and fresh ids, and nothing else.
             before.rng = self.rng.clone();
             before.last_id = self.last_id;
             if before != *self {
@@ -395,7 +395,7 @@ impl World {
         Ok(Outcome::Done)
     }
 
-    /// Returns the machine to idle, with nothing loaded.
+    /// Returns the machine to the idle state, with nothing loaded.
     pub(crate) fn unload(&mut self) -> Result<(), String> {
         self.armed = None;
         self.machine.abort().map_err(|e| e.to_string())?;
@@ -434,7 +434,7 @@ impl World {
         self.kernel.churn(&self.template, &mut self.memory, id);
     }
 
-    /// Everything that the next handover keeps without copying it.
+    /// Returns all memory that the next handover keeps without copying it.
     pub(crate) fn kept_in_place(&self) -> RangeSet {
         let blobs = self.blobs.iter().filter(|b| !b.live);
         let blobs = blobs.filter_map(|b| b.arrived.as_ref());
@@ -472,14 +472,14 @@ impl World {
                 return Err(format!("{both} is {a} and {b}"));
             }
         }
-        // Nothing is lost: all RAM is free, busy, pinned, reserved or held.
+        // No memory is lost: all RAM is free, busy, pinned, reserved or held.
         let whole = minus(&self.template.ram, &set([range(0, 1 << 20)]));
         let known = plus(
             &plus(&kernel.free(&self.template), &kernel.pinned),
             &plus(&plus(&kernel.reserved, &kernel.held), &kernel.busy),
         );
         let lost = minus(&whole, &known).total();
-        // The odd bytes at the ends of RAM ranges are in no page.
+        // The bytes of partial pages at the ends of RAM ranges are in no set.
         if lost >= PAGE_SIZE * 2 * u64::try_from(whole.len()).unwrap_or(0) {
             return Err(format!("{lost:#x} bytes are lost"));
         }
@@ -492,12 +492,12 @@ impl World {
         Ok(())
     }
 
-    /// Checks that a blob that arrived is where it is said to be.
+    /// Checks that a blob that arrived is in the ranges that the tree names.
     pub(crate) fn check_blob(&self, blob: &Blob) -> Result<(), String> {
         let mut offset = 0;
         for piece in blob.arrived.iter().flat_map(|(pieces, _)| pieces) {
             if blob.live && !set([*piece]).eq(&both(&set([*piece]), &self.kernel.reserved)) {
-                return Ok(()); // restored, and its old place was given back
+                return Ok(()); // restored, and its old memory was released
             }
             let content = Content {
                 id: blob.id,
@@ -520,7 +520,7 @@ impl World {
     }
 }
 
-/// Element `which`, counted modulo.
+/// Returns element `which`, counted modulo the length.
 pub(crate) fn pick<T>(list: &mut [T], which: u8) -> Option<&mut T> {
     let len = list.len();
     list.get_mut(usize::from(which).checked_rem(len)?)

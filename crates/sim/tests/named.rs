@@ -1,4 +1,4 @@
-//! The cases with a name.
+//! Test cases with a name.
 
 use kho_sim::machine::MIB;
 use kho_sim::{Cut, Mistake, Op, Outcome, Rng, Template, World, run};
@@ -27,7 +27,7 @@ fn refused(world: &mut World, op: &Op, why: &str) {
     }
 }
 
-/// A thousand handovers, with blobs that grow, shrink, come and go, and producers' ranges in between.
+/// Runs a thousand handovers, with blobs that grow, shrink and change in number, and producers' ranges between them.
 #[test]
 fn a_thousand_hops() {
     for template in [Template::bios_6g(), Template::uefi_4g()] {
@@ -73,7 +73,7 @@ fn a_thousand_hops() {
         let stats = world.stats();
         eprintln!("{stats:?}, at most {most} intervals");
         assert!(stats.verified > 1000);
-        // Giving everything up gives everything back: what stays reserved is the state.
+        // After all producers have released their memory, only the state stays reserved.
         for _ in 0..100 {
             world.step(&Op::Drop(0)).unwrap();
             world.step(&Op::Release(0)).unwrap();
@@ -116,7 +116,7 @@ fn an_image_from_before_an_abort_is_never_executed() {
     world.step(&LOAD).unwrap();
     world.step(&Op::Abort).unwrap();
     refused(&mut world, &EXEC, "nothing is loaded");
-    // The command died between the system call and noting it: the image is there, but nobody vouches for it.
+    // The command died between the system call and the record of it: the image is loaded, but kho must not trust it.
     world.step(&Op::Load(0, 40, false, Cut::Loaded)).unwrap();
     refused(&mut world, &EXEC, "cannot execute now");
     hop(&mut world);
@@ -203,7 +203,7 @@ fn a_cap_of_nothing_is_a_refusal() {
     assert_eq!((world.stats().refused, world.stats().hops), (2, 0));
 }
 
-/// The checks can fail: every mistake is noticed, by the check that is meant for it.
+/// The checks can fail: the check that is meant for a mistake finds it.
 #[test]
 fn every_mistake_is_noticed() {
     for (mistake, noticed) in [
@@ -218,7 +218,7 @@ fn every_mistake_is_noticed() {
         world.step(&Op::Keep(mib(1))).unwrap();
         hop(&mut world);
         world.make(mistake);
-        // More than fits between 4 GiB and the table at 5 GiB, and more ranges than the cap.
+        // The blob does not fit between 4 GiB and the table at 5 GiB, and the ranges are more than the cap.
         let ops = [Op::Keep(mib(1100)), Op::Hold(50, 1), LOAD, EXEC];
         let broken = ops.iter().find_map(|op| world.step(op).err());
         let broken = broken.unwrap_or_else(|| panic!("{mistake:?} went unnoticed"));

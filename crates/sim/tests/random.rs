@@ -50,7 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn load() -> impl Strategy<Value = Op> {
-    // Kernel 3 wants to be at 1 GiB or above, and is refused wherever scratch ends below.
+    // Kernel 3 needs an address of 1 GiB or above, and is refused if scratch ends below.
     let kernel = prop_oneof![12 => 0..3u8, 1 => Just(3u8)];
     (kernel, 0..70u8, any::<bool>(), cut())
         .prop_map(|(kernel, mib, landing, cut)| Op::Load(kernel, mib, landing, cut))
@@ -60,14 +60,14 @@ fn crash() -> impl Strategy<Value = Op> {
     prop_oneof![(0..20u8).prop_map(Op::CrashInExec), Just(Op::PowerFailure)]
 }
 
-/// Single operations, and whole hops.
+/// Makes single operations, and whole hops.
 fn script(len: impl Into<SizeRange>) -> impl Strategy<Value = Vec<Op>> {
     let hop = (load(), any::<bool>()).prop_map(|(load, kaslr)| vec![load, Op::Exec(kaslr)]);
     let part = prop_oneof![3 => op().prop_map(|op| vec![op]), 1 => hop];
     proptest::collection::vec(part, len).prop_map(|parts| parts.concat())
 }
 
-/// Scripts of this kind do reach what they are meant to test.
+/// Random scripts reach the states that they are meant to test.
 #[test]
 fn scripts_get_somewhere() {
     let mut runner = TestRunner::deterministic();
@@ -93,7 +93,7 @@ fn on(template: Template, seed: u64, ops: &[Op]) -> Result<(), TestCaseError> {
         .map_err(|failure| TestCaseError::fail(failure.to_string()))
 }
 
-/// 100 scripts for each machine, or as many as `PROPTEST_CASES` says. What failed once is tried first.
+/// Runs 100 scripts for each machine, or the number in `PROPTEST_CASES`. Scripts that failed before run first.
 fn config() -> ProptestConfig {
     let regressions = FileFailurePersistence::WithSource("regressions");
     let config = ProptestConfig {

@@ -1,4 +1,4 @@
-//! Everything in `scripts/`: counterexamples of the past, and stories worth telling.
+//! Scripts in `scripts/`: earlier counterexamples, and scripts that are kept as examples.
 
 use kho_sim::script::Script;
 use kho_sim::{Cut, Op, Rng, Template, run};
@@ -24,7 +24,8 @@ fn every_script() {
 #[test]
 fn a_failure_prints_a_script() {
     let template = Template {
-        // A machine that dies after fewer reservations than it says it takes: nothing of the project's.
+        // A machine that dies after fewer reservations than its template states, so that the failure is no fault of
+        // kho.
         cap: 0,
         ..Template::bios_2g()
     };

@@ -1,9 +1,9 @@
-//! The functions of C on a host: mutexes that spin, and a log that discards its lines.
+//! The functions of the C files on a host: mutexes that spin, and a log that discards its lines.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether each mutex is held. There are as many mutexes as `glue.c` has.
+/// Whether each mutex is held. The modules use as many mutexes.
 static HELD: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 fn held(which: u32) -> Option<&'static AtomicBool> {

@@ -1,7 +1,7 @@
 //! The parts of the kernel that the Rust half of every module needs: the allocator, mutexes, the log.
 //!
-//! The C files of each module define the functions that [`ffi`] declares. A host has no such C files: there [`ffi`] is
-//! a fake, and memory is allocated as in any program.
+//! The C files of each module define the functions that [`ffi`] declares. On a host there are no such C files: [`ffi`]
+//! is a fake, and memory is allocated as in any program.
 #![no_std]
 #![allow(unsafe_code, reason = "all of it is boundary")]
 
@@ -24,7 +24,7 @@ pub fn times_relaxed() -> usize {
     ffi::times_relaxed()
 }
 
-/// Lets other tasks run, in the middle of a long loop.
+/// Lets other tasks run during a long loop.
 pub fn relax() {
     ffi::kho_c_relax();
 }

@@ -4,11 +4,11 @@ use crate::ffi;
 use core::fmt;
 use kho_decide::text::{Level, Text};
 
-/// Writes one line into the kernel log, cut off at 400 bytes.
+/// Writes one line of at most 400 bytes into the kernel log. Cuts longer lines off.
 pub fn write(level: Level, message: fmt::Arguments<'_>) {
     let mut buf = [0u8; 400];
     let mut text = Text::new(&mut buf);
-    // Cut off is what the buffer is for.
+    // The fixed buffer cuts long lines off; that is no error.
     let _ = fmt::Write::write_fmt(&mut text, message);
     let level = match level {
         Level::Error => 0,

@@ -4,7 +4,7 @@ use crate::ffi;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-/// A value that is reached through kernel mutex number `N` of `glue.c`.
+/// A value that kernel mutex number `N` of `glue.c` protects.
 ///
 /// # Invariants
 ///
@@ -17,22 +17,22 @@ pub struct Lock<T, const N: u32> {
 unsafe impl<T: Send, const N: u32> Sync for Lock<T, N> {}
 
 impl<T, const N: u32> Lock<T, N> {
-    /// Puts `value` behind mutex `N`.
+    /// Makes a lock that protects `value` with mutex `N`.
     pub const fn new(value: T) -> Self {
         Self {
             value: UnsafeCell::new(value),
         }
     }
 
-    /// Takes the mutex, for as long as the guard lives. May sleep.
+    /// Takes the mutex until the guard is dropped. May sleep.
     pub fn lock(&'static self) -> Guard<T, N> {
-        // SAFETY: locks are taken in ascending order of N and never twice (documentation of each module).
+        // SAFETY: callers take locks in ascending order of N and never twice (documentation of each module).
         unsafe { ffi::kho_c_lock(N) };
         Guard { lock: self }
     }
 }
 
-/// The value, while the mutex is held.
+/// Access to the value while the mutex is held.
 pub struct Guard<T: 'static, const N: u32> {
     lock: &'static Lock<T, N>,
 }
@@ -41,8 +41,8 @@ impl<T, const N: u32> Deref for Guard<T, N> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the mutex is held as long as the guard lives, and by the type's # Invariants it is the
-        // only one for this value.
+        // SAFETY: the mutex is held until the guard is dropped, and by the type's # Invariants it is the only mutex of
+        // this value.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -56,7 +56,7 @@ impl<T, const N: u32> DerefMut for Guard<T, N> {
 
 impl<T, const N: u32> Drop for Guard<T, N> {
     fn drop(&mut self) {
-        // SAFETY: this guard holds it.
+        // SAFETY: this guard holds the mutex.
         unsafe { ffi::kho_c_unlock(N) };
     }
 }

@@ -1,8 +1,8 @@
 //! Memory for producers: few large contiguous arenas outside scratch, cut into pages.
 //!
-//! Small pieces that a driver keeps would each be a range of the mem cache, of which there are few. Pieces
-//! out of one arena are neighbours, so they merge. An arena is 2 MiB where the system has that in one piece,
-//! less where it has not, and larger for a request that is.
+//! Each small piece that a driver keeps would be a range of the mem cache, which has room for few ranges. Pieces of one
+//! arena are neighbours, so they merge. An arena has 2 MiB if the system has 2 MiB in one piece, less if not, and more
+//! if the request is larger.
 
 use crate::errno::{ENOMEM, Errno};
 use crate::iomem::Map;
@@ -13,23 +13,23 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 /// Pages of an ordinary arena: 2 MiB.
 const ARENA: u64 = 512;
 
-/// The largest order that the page allocator serves on every kernel (`MAX_ORDER` of 6.1 less one).
+/// Largest order that the page allocator serves on every kernel (`MAX_ORDER` of 6.1 less one).
 const MAX_ORDER: u32 = 10;
 
-/// Maximum number of times that the page allocator is asked for a block: it is asked again if the block that it gave
-/// must not be kept.
+/// Maximum number of blocks that kho.ko takes from the page allocator for one request: it takes another one if the
+/// block must not be kept.
 const TRIES: usize = 8;
 
-/// Largest order of a block that the page allocator lacks only when there is no memory at all
-/// (`PAGE_ALLOC_COSTLY_ORDER`): then there is none at any place either.
+/// Largest order of a block that the page allocator lacks only if it has no memory at all (`PAGE_ALLOC_COSTLY_ORDER`).
+/// Then no memory is free at any other address either.
 const SMALL_ORDER: u32 = 3;
 
-/// Maximum number of places outside scratch that are asked for by their address, if the page allocator gave no block
+/// Maximum number of addresses outside scratch at which kho.ko tries to allocate, if the page allocator gave no block
 /// that may be kept.
 const PLACES: u64 = 256;
 
-/// Physical addresses at which zones end: the kernel moves pages out of the way inside one zone only. `MAX_DMA_PFN`,
-/// `MAX_DMA32_PFN` (`arch/x86/include/asm/dma.h`).
+/// Physical addresses at which zones end. The kernel can free a range by moving its pages inside one zone only.
+/// `MAX_DMA_PFN`, `MAX_DMA32_PFN` (`arch/x86/include/asm/dma.h`).
 const ZONE_ENDS: [u64; 2] = [16 << 20, 4 << 30];
 
 /// State of a page of an arena.
@@ -39,8 +39,8 @@ enum Page {
     New,
     /// A producer has the page.
     Lent,
-    /// A producer gave the page back. A process that has it mapped, or the driver of a device, may still have a
-    /// reference on it. The page is not lent again before that reference is gone.
+    /// A producer gave the page back. A process that has the page mapped, or the driver of a device, may still have a
+    /// reference on it. kho.ko does not lend the page again before that reference is gone.
     Back,
 }
 
@@ -158,8 +158,8 @@ impl<S: System> Arenas<S> {
         Ok(range)
     }
 
-    /// Takes lent pages back. Returns false, and changes nothing, if not all of them are lent. An arena that is idle
-    /// goes back to the system.
+    /// Takes lent pages back. Returns false, and changes nothing, if not all of them are lent. An idle arena goes back
+    /// to the system.
     pub fn take_back(&mut self, range: PhysRange) -> bool {
         let Some(at) = self
             .list
@@ -186,7 +186,7 @@ impl<S: System> Arenas<S> {
             .saturating_mul(PAGE_SIZE)
     }
 
-    /// Forgets arenas that are lent out, whose memory must stay, and frees the others.
+    /// Forgets arenas with lent pages, whose memory must stay, and frees the others.
     pub fn abandon(&mut self) {
         for arena in self.list.drain(..) {
             if !arena.is_idle() {
@@ -196,7 +196,7 @@ impl<S: System> Arenas<S> {
     }
 }
 
-/// Allocates a block for an arena of which `count` contiguous pages are going to be lent.
+/// Allocates a block for an arena, of which the caller will lend `count` contiguous pages.
 ///
 /// # Errors
 ///
@@ -217,7 +217,7 @@ pub fn block_for<S: System>(
 ///
 /// # Errors
 ///
-/// [`ENOMEM`], also for no pages.
+/// [`ENOMEM`], also if `pages` is 0.
 pub fn block<S: System>(
     map: &Map,
     scratch: Option<PhysRange>,
@@ -228,7 +228,8 @@ pub fn block<S: System>(
     }
     let order = pages.checked_next_power_of_two().ok_or(ENOMEM)?.ilog2();
     if order <= MAX_ORDER {
-        // Kept until the end, so that the same pages are not given again.
+        // The refused blocks stay allocated until the end, so that the page allocator does not give the same pages
+        // again.
         let mut refused: [Option<S::Block>; TRIES] = Default::default();
         for (number, slot) in refused.iter_mut().enumerate() {
             let Some(block) = S::Block::any(order) else {
@@ -237,7 +238,7 @@ pub fn block<S: System>(
                 }
                 break;
             };
-            // Memory that was added since, or that a driver added, cannot be kept: the next kernel does not know it.
+            // Memory that was added after the boot, or by a driver, cannot be kept: the next kernel does not know it.
             let may_stay = map.ram.contains_range(block.range())
                 && !scratch.is_some_and(|s| s.overlaps(block.range()));
             if !may_stay || !block.is_good() {
@@ -250,7 +251,7 @@ pub fn block<S: System>(
     place::<S>(map, scratch, pages).ok_or(ENOMEM)
 }
 
-/// Allocates a block at some place of RAM outside `scratch`.
+/// Allocates a block at an address in RAM outside `scratch`.
 fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<S::Block> {
     let len = pages.checked_mul(PAGE_SIZE)?;
     let mut free = map.ram.subtract(&map.taken).ok()?;
@@ -262,12 +263,13 @@ fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option
         .find_map(|window| S::Block::at(map, window).ok())
 }
 
-/// At most [`PLACES`] places for `len` bytes, evenly spread over `free` from its end down: the kernel's map of all
-/// pages takes the last part of each node's memory, and more than the last [`PLACES`] places on a large machine.
+/// At most [`PLACES`] ranges of `len` bytes, evenly spread over `free` from its end down. The last places alone would
+/// not do: the kernel's map of all pages takes the last part of each node's memory, and on a large machine more than
+/// the last [`PLACES`] places.
 fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
     let align = ARENA.saturating_mul(PAGE_SIZE);
     let step = len.checked_next_multiple_of(align).unwrap_or(u64::MAX);
-    // The last place of a range, and how many there are from it down.
+    // The last place in a range, and the number of places from there down.
     let places = move |range: PhysRange| {
         let last = range.end().checked_sub(step)?.align_down(align)?;
         let room = last.offset_from(range.start())?;
@@ -278,7 +280,7 @@ fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
         .filter_map(places)
         .fold(0u64, |sum, (_, count)| sum.saturating_add(count));
     let stride = total.div_ceil(PLACES).max(1);
-    // Places to pass over before the next one that is tried.
+    // Number of places to skip before the next one that is tried.
     let mut pass = 0u64;
     let tried = move |(last, count): (PhysAddr, u64)| {
         let first = pass;
@@ -293,7 +295,7 @@ fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
     free.iter().rev().filter_map(places).flat_map(tried)
 }
 
-/// Whether `border` is inside `range`, not at an end.
+/// Whether `border` is inside `range`, not at one of its ends.
 fn splits(range: PhysRange, border: u64) -> bool {
     range.start() < PhysAddr::new(border) && PhysAddr::new(border) < range.end()
 }
@@ -357,7 +359,7 @@ mod tests {
         let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(lend(&mut arenas, &map, None, 3)), 512);
         assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 515);
-        // A user has the middle one mapped.
+        // A process has the middle page mapped.
         with(|machine| {
             machine.page(513).count = 2;
             machine.page(513).content = 7;
@@ -388,7 +390,7 @@ mod tests {
         assert_eq!(pfn(lend(&mut arenas, &map, None, 4)), 512);
         assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 516);
         with(|machine| {
-            // One that a producer has, and one that nobody ever had.
+            // A page that a producer has, and a page that was never lent.
             for bad in [513, 520] {
                 machine.page(bad).failed = true;
                 machine.page(bad).content = 7;
@@ -400,7 +402,7 @@ mod tests {
         for bad in [513, 520] {
             assert!(with(|machine| machine.page(bad).content == 7));
         }
-        // An arena that is idle goes back, and the page allocator does not take what failed.
+        // An idle arena goes back to the system, and the page allocator does not get the page whose memory failed.
         for range in [pages(521, 4), pages(514, 2), pages(516, 1)] {
             assert!(arenas.take_back(range));
         }
@@ -412,7 +414,7 @@ mod tests {
 
     #[test]
     fn memory_that_cannot_be_kept_is_not_lent() {
-        // The first block is beyond the RAM that the next kernel will know of, the second one reaches into scratch.
+        // The first block is beyond the RAM that the next kernel will know; the second one reaches into scratch.
         let map = machine(&[1 << 15, 1024, 2048]);
         let mut arenas = Arenas::<Fake>::new();
         let scratch = Some(pages(1500, 10));
@@ -437,12 +439,12 @@ mod tests {
             assert!(block::<Fake>(&map, scratch, pages).is_err());
             with(|machine| machine.places)
         };
-        // Not when not even a page is free.
+        // No search by address if the page allocator has not even one page.
         for pages in [1, 8] {
             assert_eq!(places(&[], None, pages), 0);
         }
         assert_eq!(places(&[], None, 512), 31);
-        // But when all that the page allocator gives is in scratch.
+        // A search by address if all blocks from the page allocator are in scratch.
         let scratch = Some(pages(512, 1));
         assert_eq!(places(&[512], scratch, 1), 30);
     }
@@ -483,7 +485,7 @@ mod tests {
         assert!((250..=256).contains(&found.len()), "{}", found.len());
         assert!(found.is_sorted_by(|a, b| a > b));
         for (start, end) in nodes {
-            // The last 16 MiB of each GiB of the node are the kernel's map of pages.
+            // The last 16 MiB of each GiB of the node hold the kernel's map of pages.
             let free = found
                 .iter()
                 .filter(|at| **at >= start >> 20 && **at < (end >> 20) - 512);

@@ -1,8 +1,8 @@
-//! The handover that the previous kernel left, and the decision whether to believe it.
+//! The handover from the previous kernel, and the decision whether to trust it.
 //!
 //! The user's tree (written by the loader) has a node `/kernel` that refers to the kernel's part, a tree of its own in
-//! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so
-//! an image that was loaded before refers to nothing.
+//! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so an
+//! image that was loaded before the abort refers to nothing.
 
 use crate::contract::CONTRACT;
 use crate::errno::{ENODATA, ENOMEM, Errno};
@@ -15,23 +15,23 @@ use kho::abi::{AbiError, Handover, MEM};
 use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
 
-/// A handover that arrived and was believed.
+/// A trusted handover that arrived.
 pub struct Arrival<S: System> {
     /// The user's tree.
     pub user: S::Tree,
-    /// The kernel's part; `None` if there is none, or it was not believed.
+    /// The kernel's part; `None` if there is none, or it is not trusted.
     pub kernel: Option<S::Tree>,
-    /// The pages of the kernel's part, if `kernel` is there.
+    /// The pages of the kernel's part, if `kernel` is `Some`.
     pub part: Option<S::Stays>,
-    /// Reason why the kernel's part was not believed; `None` if it was believed, or there is none.
+    /// Reason why the kernel's part is not trusted; `None` if it is trusted, or there is none.
     pub refused: Option<&'static str>,
-    /// Scratch region, where the next kernel goes at every hop.
+    /// Scratch region, where every hop places the next kernel.
     pub scratch: PhysRange,
-    /// Handovers since the cold boot.
+    /// Number of handovers since the cold boot.
     pub hop: u64,
-    /// The kernel before this one.
+    /// Release of the previous kernel.
     pub previous: String,
-    /// Slack that was given back at once, in bytes: memory that the mem cache covers and that was not handed over.
+    /// Slack that was released at once, in bytes: memory that the mem cache covers and that was not handed over.
     pub slack: u64,
     /// Number of pages of `mem` that are not reserved any more.
     pub missing: u64,
@@ -42,7 +42,7 @@ pub struct Arrival<S: System> {
 pub enum Nothing {
     /// This was an ordinary boot.
     Ordinary,
-    /// The state tree is not believed; its ranges stay reserved.
+    /// The state tree is not trusted; its ranges stay reserved.
     Refused(&'static str),
     /// This kernel failed to read the handover.
     Failed(Errno),
@@ -60,7 +60,7 @@ impl From<OutOfMemory> for Nothing {
     }
 }
 
-/// Reads and checks the handover that arrived, and gives the slack back unless that was done before.
+/// Reads and checks the handover that arrived, and releases the slack unless that was done before.
 ///
 /// # Errors
 ///
@@ -96,7 +96,8 @@ pub fn receive<S: System>(map: &Map) -> Result<(Arrival<S>, S::Reserved), Nothin
     };
     let wanted = match &kernel {
         Some(part) => found.user_mem.union(&part.mem)?,
-        // Which of it is slack, nobody can say: all of it waits for root to release it.
+        // Without the kernel's part it is not known which memory is slack: all of it stays reserved until root releases
+        // it.
         None if refused.is_some() => found.cache.try_clone()?,
         None => found.user_mem.try_clone()?,
     };
@@ -164,7 +165,7 @@ fn check_user<S: System>(user: &S::Tree, boot: &S::Boot, at: PhysRange) -> Resul
         ));
     }
     let mut user_mem = RangeSet::new();
-    // No `filter`: the name of what that compiles to is too long for objtool.
+    // No `filter`: the mangled name of its code is too long for objtool.
     for (node, range) in handover.mem() {
         if !is_reference(&node) {
             user_mem.insert(range)?;
@@ -176,7 +177,7 @@ fn check_user<S: System>(user: &S::Tree, boot: &S::Boot, at: PhysRange) -> Resul
         .map_err(|_| OutOfMemory)?;
     previous.push_str(handover.previous_release);
     Ok(Found {
-        // Without what this kernel goes on reading.
+        // Without the memory that this kernel still reads.
         cache: cache.intersect(boot.handed())?,
         user_mem,
         scratch: handover.scratch,
@@ -190,7 +191,7 @@ pub fn string<'a>(node: &Node<'a>, name: &str) -> Option<&'a str> {
     node.prop(name)?.value().str().ok()
 }
 
-/// The ranges of a node's `mem`, in its order; none when there is no such property or it is malformed.
+/// The ranges of a node's `mem`, in their order; none if the node has no such property or the property is malformed.
 pub fn mem<'a>(node: &Node<'a>) -> impl Iterator<Item = PhysRange> + use<'a> {
     let value = node.prop(MEM).map(|prop| prop.value());
     value
@@ -200,7 +201,7 @@ pub fn mem<'a>(node: &Node<'a>) -> impl Iterator<Item = PhysRange> + use<'a> {
         .filter_map(Result::ok)
 }
 
-/// A kernel's part that was believed.
+/// A trusted kernel's part.
 struct Part<S: System> {
     tree: S::Tree,
     /// Memory that its producers hand over.
@@ -275,7 +276,7 @@ fn kernel_part<S: System>(
     }))
 }
 
-/// Gives the slack back: memory that the mem cache covers and no `mem` names. Returns the number of bytes.
+/// Releases the slack: memory that the mem cache covers and no `mem` names. Returns the number of bytes.
 fn release_slack<S: System>(
     boot: &S::Boot,
     map: &Map,
@@ -307,7 +308,7 @@ fn release_slack<S: System>(
         );
     }
     let list = pages.set().try_clone()?;
-    // Not zeroed: no kernel zeroes what an ordinary kexec leaves in RAM either.
+    // The pages are not zeroed: after an ordinary kexec no kernel zeroes its predecessor's memory either.
     pages.free(&list, false).or_else(|error| {
         log!(
             S,

@@ -1,7 +1,7 @@
 //! The `setup_data` chain that this boot honoured.
 //!
-//! `boot_params` is not exported to modules, but sysfs gives its bytes: `hdr.setup_data` is the u64 at 0x250
-//! (`Documentation/arch/x86/boot.rst`, offset 0x1f1 + 0x5f). The walk from there is the core's.
+//! The kernel does not export `boot_params` to modules, but sysfs shows its bytes: `hdr.setup_data` is the u64 at 0x250
+//! (`Documentation/arch/x86/boot.rst`, offset 0x1f1 + 0x5f). The crate [`kho`] walks the chain from there.
 
 use crate::errno::{EINVAL, Errno};
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ use kho::{PhysAddr, PhysRange, RangeSet};
 const HEAD: usize = 0x250;
 
 /// Policy of the walk. It reads at most 512 nodes, which is more than early boot could have reserved, and ignores an
-/// indirect node that is too short: boot loaders may put any node beside those of kho.
+/// indirect node that is too short: boot loaders may add nodes of any kind.
 const POLICY: Policy = Policy {
     max_nodes: 512,
     short_indirect: ShortIndirect::Ignore,
@@ -27,8 +27,8 @@ pub struct Chain {
     pub tree: Option<PhysRange>,
     /// Ranges that early boot reserved for the handover, in the order of the chain.
     pub reserved: Vec<PhysRange>,
-    /// Ranges of the nodes themselves, including nodes of other types. They are never released: the kernel walks the
-    /// nodes when a process reads their files in sysfs.
+    /// Ranges of the nodes themselves, including nodes of other types. They are never released, because the kernel
+    /// walks the nodes when a process reads their files in sysfs.
     pub nodes: Vec<PhysRange>,
 }
 
@@ -48,7 +48,7 @@ impl Chain {
     }
 }
 
-/// Walks the chain that begins where `boot_params` says; `read` gives the bytes of physical memory.
+/// Walks the chain from the address in `boot_params`. `read` returns bytes of physical memory.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub fn walk(
         push(&mut chain.nodes, node.place)?;
         match node.indirect {
             Some((SETUP_KHO_RESERVE, range)) => push(&mut chain.reserved, range)?,
-            // Two trees.
+            // The chain points to two state trees.
             Some((SETUP_KHO_TREE, range)) if chain.tree.replace(range).is_some() => {
                 return Err(EINVAL);
             }

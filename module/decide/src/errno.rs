@@ -1,4 +1,4 @@
-//! Errors as the kernel's callers see them.
+//! Errors in the form that callers in the kernel get.
 
 use kho::OutOfMemory;
 use kho::tree::{ChecksumError, TreeError, ValueError, WriteError};
@@ -13,11 +13,11 @@ pub const ENOENT: Errno = Errno(2);
 pub const ENXIO: Errno = Errno(6);
 /// No memory.
 pub const ENOMEM: Errno = Errno(12);
-/// Not in this phase; claimed or reserved already.
+/// Not allowed in this phase; or claimed or reserved already.
 pub const EBUSY: Errno = Errno(16);
 /// Name taken.
 pub const EEXIST: Errno = Errno(17);
-/// The module is about to go.
+/// The module is being unloaded.
 pub const ENODEV: Errno = Errno(19);
 /// Bad argument.
 pub const EINVAL: Errno = Errno(22);
@@ -25,7 +25,7 @@ pub const EINVAL: Errno = Errno(22);
 pub const EFBIG: Errno = Errno(27);
 /// Buffer too small.
 pub const ENOSPC: Errno = Errno(28);
-/// Nothing to say.
+/// No content.
 pub const ENODATA: Errno = Errno(61);
 /// A value of another type.
 pub const EBADMSG: Errno = Errno(74);
@@ -33,7 +33,7 @@ pub const EBADMSG: Errno = Errno(74);
 pub const EADDRINUSE: Errno = Errno(98);
 /// In scratch.
 pub const EADDRNOTAVAIL: Errno = Errno(99);
-/// Memory that failed.
+/// The memory failed.
 pub const EHWPOISON: Errno = Errno(133);
 
 impl Errno {
@@ -42,7 +42,7 @@ impl Errno {
         self.0.wrapping_neg()
     }
 
-    /// Converts the return value of a C function: the value itself, or the error that a negative value stands for.
+    /// Converts the return value of a C function: the value itself, or the error if the value is negative.
     pub fn check(value: i64) -> Result<u64, Self> {
         u64::try_from(value).map_err(|_| {
             let code = value.checked_neg().and_then(|v| i32::try_from(v).ok());

@@ -1,5 +1,5 @@
-//! A machine for tests, one for each test's thread. In the beginning its pages are ordinary ones, none of them
-//! reserved, and the page allocator has nothing left.
+//! A machine for tests, one for each test's thread. At the start its pages are ordinary ones, none of them reserved,
+//! and the page allocator has no free memory.
 
 use crate::chain::Chain;
 use crate::errno::{EBUSY, EHWPOISON, EINVAL, ENOMEM, ENXIO, Errno};
@@ -18,30 +18,30 @@ use std::vec::Vec;
 /// State of a page. The default is an ordinary page that is not in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Whether it is PageReserved.
+    /// Whether the page is PageReserved.
     pub reserved: bool,
-    /// Whether an instance of the module took it over as a page that arrived.
+    /// Whether an instance of the module took the page over as one that arrived.
     pub marked: bool,
-    /// Whether its memory failed.
+    /// Whether the page's memory failed.
     pub failed: bool,
-    /// References.
+    /// Number of references on the page.
     pub count: u32,
-    /// Value of each of its bytes.
+    /// Value of each byte of the page.
     pub content: u8,
 }
 
 /// State that the functions of [`Fake`] read and change.
 #[derive(Default)]
 pub struct Machine {
-    /// Pages that are not as the default, by page frame.
+    /// Pages that differ from the default, by page frame.
     pub pages: BTreeMap<u64, Page>,
-    /// Whether the lock of the store is held, so that others wait.
+    /// Whether a function holds the lock of the store, so that others wait.
     pub is_locked: bool,
     /// Event during the next allocation.
     pub at_allocation: Option<fn()>,
-    /// Number of times that memory was asked for at a certain place.
+    /// Number of allocations that asked for a certain address.
     pub places: usize,
-    /// First page frames of the blocks that the page allocator gives, the last one first.
+    /// First page frames of the blocks that the page allocator has. It gives the last one first.
     pub free: Vec<u64>,
     /// Page frames of the pages that were freed to the page allocator.
     pub freed: Vec<u64>,
@@ -49,9 +49,9 @@ pub struct Machine {
     pub chain: Chain,
     /// Bytes of the memory that the chain points to, by address.
     pub memory: BTreeMap<u64, Vec<u8>>,
-    /// Whether the arrival was handled.
+    /// Whether the module handled the arrival.
     pub handled: bool,
-    /// Numbers of nodes that were noted, once there is a record.
+    /// Recorded numbers of nodes; `None` before the record is made.
     pub record: Option<BTreeSet<usize>>,
     /// The text of `/proc/iomem`.
     pub iomem: String,
@@ -60,7 +60,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The page of a page frame.
+    /// The page with this page frame.
     pub fn page(&mut self, pfn: u64) -> &mut Page {
         self.pages.entry(pfn).or_default()
     }
@@ -70,7 +70,7 @@ std::thread_local! {
     static MACHINE: RefCell<Machine> = RefCell::default();
 }
 
-/// Looks at this thread's machine, or changes it.
+/// Reads or changes this thread's machine.
 pub fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
     MACHINE.with_borrow_mut(act)
 }
@@ -358,7 +358,7 @@ impl system::Boot for Boot {
     }
 }
 
-/// A tree whose bytes are never freed, which is well for a test.
+/// A tree whose bytes are never freed; a test can afford that.
 pub struct Leaked {
     reader: Reader<'static>,
     index: Index<'static>,

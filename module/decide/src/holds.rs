@@ -1,24 +1,24 @@
-//! The holds of producers: which producer has which node that arrived, while its memory is still reserved.
+//! The holds of producers: for each node that arrived, the producer that holds it while its memory is still reserved.
 //!
-//! A producer may hand memory that arrived to the next kernel unchanged. It keeps no reference on those pages, so
-//! kho.ko has to note the hold: only the producer that holds memory gives it back to the system.
+//! A producer may hand memory that arrived to the next kernel unchanged. The producer has no reference on those pages,
+//! so kho.ko records the hold: only the producer that holds memory may release it.
 
 use crate::errno::{EBUSY, ENOENT, Errno};
 use alloc::string::String;
 use alloc::vec::Vec;
 use kho::RangeSet;
 
-/// A node that a producer has.
+/// A node that a producer holds.
 struct Hold {
     /// Number of the node in the kernel's part.
     node: i64,
     /// Name of the producer.
     producer: String,
-    /// The `mem` of the node and of those below it. Some of it may be claimed by now.
+    /// The `mem` of the node and of the nodes below it. A part of it may be claimed by now.
     mem: RangeSet,
 }
 
-/// All nodes that producers have. Each page is in one of them at most.
+/// All nodes that producers hold. Each page is in at most one of them.
 #[derive(Default)]
 pub struct Holds {
     list: Vec<Hold>,
@@ -30,11 +30,11 @@ impl Holds {
         Self { list: Vec::new() }
     }
 
-    /// Notes that `producer` has node number `node` with this memory.
+    /// Records that `producer` holds node number `node` with this memory.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] if a producer has the node or some of the memory already; no memory.
+    /// [`EBUSY`] if a producer holds the node or some of the memory already; no memory.
     pub fn add(&mut self, producer: &str, node: i64, mem: RangeSet) -> Result<(), Errno> {
         if self.holder(&mem).is_some() || self.list.iter().any(|hold| hold.node == node) {
             return Err(EBUSY);
@@ -51,11 +51,11 @@ impl Holds {
         Ok(())
     }
 
-    /// The memory of node number `node`, which `producer` has.
+    /// The memory of node number `node`, which `producer` holds.
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if the producer does not have the node.
+    /// [`ENOENT`] if the producer does not hold the node.
     pub fn mem(&self, producer: &str, node: i64) -> Result<&RangeSet, Errno> {
         let hold = self.list.iter().find(|hold| hold.node == node);
         hold.filter(|hold| hold.producer == producer)
@@ -73,7 +73,7 @@ impl Holds {
         self.list.retain(|hold| hold.producer != producer);
     }
 
-    /// The memory of all nodes that `producer` has; for `None`, that of all nodes that any producer has.
+    /// The memory of all nodes that `producer` holds; for `None`, that of all nodes that any producer holds.
     ///
     /// # Errors
     ///
@@ -88,10 +88,10 @@ impl Holds {
         Ok(set)
     }
 
-    /// A producer that has some of `set`, and the number of the node.
+    /// A producer that holds some of `set`, and the number of the node.
     pub fn holder(&self, set: &RangeSet) -> Option<(&str, i64)> {
         let has = |hold: &&Hold| {
-            // From the set with fewer ranges.
+            // The search goes through the set with fewer ranges.
             let (few, many) = match hold.mem.len() < set.len() {
                 true => (&hold.mem, set),
                 false => (set, &hold.mem),

@@ -1,32 +1,32 @@
-//! The resource tree as `/proc/iomem` prints it: what is RAM, and where this kernel runs.
+//! The resource tree as `/proc/iomem` prints it: RAM, and the ranges of this kernel.
 //!
 //! Format (`r_show()` in `kernel/resource.c`, Linux 6.1 to 7.3): two spaces for each level, then `START-END : NAME`,
-//! both addresses in hexadecimal and the last one included. A reader that may not know the addresses gets zeros.
+//! both addresses in hexadecimal and the last one included. A process without the right to see addresses reads zeros.
 
 use kho::{OutOfMemory, PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
 /// Memory of this machine.
 #[derive(Default, Debug)]
 pub struct Map {
-    /// System RAM in whole pages, without the memory that the firmware or ACPI keeps: the memory that may be read.
+    /// System RAM in whole pages, without the memory that the firmware or ACPI keeps. kho.ko may read this memory.
     pub readable: RangeSet,
-    /// The part of `readable` above the first MiB: the memory that may be handed over.
+    /// The part of `readable` above the first MiB. Drivers may hand over this memory.
     pub ram: RangeSet,
     /// Ranges of this kernel's image and of the crash kernel's reservation: kho.ko never uses them.
     pub taken: RangeSet,
 }
 
-/// Real-mode and firmware memory that nothing is ever handed over in.
+/// End of real-mode and firmware memory, in which nothing is ever handed over.
 const LOW: u64 = 1 << 20;
 
-/// Reads the text of `/proc/iomem`. Lines of other shapes are skipped.
+/// Parses the text of `/proc/iomem`. Skips lines in another format.
 ///
 /// # Errors
 ///
 /// [`OutOfMemory`].
 pub fn parse(text: &[u8]) -> Result<Map, OutOfMemory> {
     let mut map = Map::default();
-    // Kernels before 6.10 begin a new line where somebody's setup_data begins or ends, in the middle of a page.
+    // In kernels before 6.10 a new line begins where a range of setup_data begins or ends, in the middle of a page.
     let mut bytes = RangeSet::new();
     for line in text.split(|byte| *byte == b'\n') {
         let Some((range, name, top)) = line_parts(line) else {
@@ -48,7 +48,7 @@ pub fn parse(text: &[u8]) -> Result<Map, OutOfMemory> {
     Ok(map)
 }
 
-/// Range, name, and whether the line is of the top level.
+/// Range, name, and whether the line is at the top level.
 fn line_parts(line: &[u8]) -> Option<(PhysRange, &[u8], bool)> {
     let trimmed = line.trim_ascii_start();
     let colon = trimmed.windows(3).position(|w| w == b" : ")?;
@@ -61,7 +61,7 @@ fn line_parts(line: &[u8]) -> Option<(PhysRange, &[u8], bool)> {
     Some((range, name.get(3..)?, trimmed.len() == line.len()))
 }
 
-/// A number in hexadecimal digits, nothing else.
+/// The value of a number in hexadecimal digits; `None` if it has other characters.
 pub fn hex(digits: &[u8]) -> Option<u64> {
     let text = core::str::from_utf8(digits).ok()?;
     if text.starts_with('+') {

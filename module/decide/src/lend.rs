@@ -1,4 +1,4 @@
-//! Memory for producers: allocated, and erased, while nobody waits for the store.
+//! Memory for producers, allocated and erased without the lock of the store, so that no other caller waits.
 
 use crate::errno::{ENOMEM, Errno};
 use crate::phase::Drivers;
@@ -33,7 +33,7 @@ pub fn give_away<S: Drivers>(count: usize) -> Result<PhysRange, Errno> {
     Ok(block.give_away())
 }
 
-/// Allocates a block outside scratch; again if root tells where scratch is meanwhile.
+/// Allocates a block outside scratch. Tries again if root set the scratch region meanwhile.
 fn block<S: Drivers>(
     allocate: impl Fn(&Ground) -> Result<S::Block, Errno>,
 ) -> Result<S::Block, Errno> {

@@ -1,17 +1,17 @@
-//! The decisions of `kho.ko`, on top of [`kho`], the core that the loader uses too.
+//! The decisions of `kho.ko`, on top of [`kho`], which the loader uses too.
 //!
-//! | module | decides |
+//! | module | decisions |
 //! | --- | --- |
-//! | [`arrival`] | what the previous kernel left, and whether to believe it |
-//! | [`phase`] | when: registration, activation, rollback, abort |
-//! | [`store`] | who may claim or release which page; memory for producers |
-//! | [`arena`] | where memory for producers is |
-//! | [`lend`] | how a producer gets it, while others go on |
-//! | [`session`] | what a producer may write into the tree |
-//! | [`chain`] | what early boot was told to reserve |
-//! | [`iomem`] | what is RAM, and where this kernel runs |
-//! | [`holds`] | which producer has which node that arrived |
-//! | [`show`] | what the files in `/sys/kernel/kho` say |
+//! | [`arrival`] | the handover from the previous kernel, and whether to trust it |
+//! | [`phase`] | the active phase: registration, activation, rollback, abort |
+//! | [`store`] | the right to claim or release a page; memory for producers |
+//! | [`arena`] | the addresses of memory for producers |
+//! | [`lend`] | allocation of memory for producers, without the lock of the store |
+//! | [`session`] | the nodes that a producer may write into the tree |
+//! | [`chain`] | the ranges that early boot reserved for the handover |
+//! | [`iomem`] | RAM, and the ranges of this kernel |
+//! | [`holds`] | the producer that holds each node that arrived |
+//! | [`show`] | the content of the files in `/sys/kernel/kho` |
 //!
 //! All modules reach the kernel through a [`system::System`]. [`errno`] and [`text`] have the types for errors and for
 //! texts; khofs.ko uses them too.

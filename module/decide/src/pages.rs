@@ -5,10 +5,10 @@ use crate::iomem::Map;
 use core::ops::Range;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 
-/// Bytes of the largest piece that is accounted or freed at once: 2 MiB, so that no piece crosses a zone.
+/// Largest piece, in bytes, that is accounted or freed at once: 2 MiB, so that no piece crosses a zone.
 pub const CHUNK: u64 = 2 << 20;
 
-/// First and last-plus-one page frame of a page-aligned range.
+/// The page frames of a page-aligned range.
 pub fn pfns(range: PhysRange) -> Range<u64> {
     range.start().get() / PAGE_SIZE..range.end().get() / PAGE_SIZE
 }
@@ -45,7 +45,7 @@ pub fn good_runs(range: PhysRange, bad: impl Fn(u64) -> bool) -> impl Iterator<I
     })
 }
 
-/// Those pages of `wanted` that are `still` there, and the number of pages that are not.
+/// The pages of `wanted` for which `still` is true, and the number of the other pages.
 ///
 /// # Errors
 ///

@@ -1,5 +1,4 @@
-//! The active phase: the producers that take part in it, and its rule that either all of them succeed or nothing
-//! changes.
+//! The active phase: the producers that take part in it, and its rule: either all of them succeed, or nothing changes.
 
 use crate::contract::CONTRACT;
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
@@ -14,7 +13,7 @@ use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
 use kho::{PAGE_SIZE, PhysRange};
 
-/// Calls of the active phase to drivers and to the kernel.
+/// Calls that the active phase makes to drivers and to the kernel.
 pub trait Drivers: System {
     /// A producer that is registered.
     type Producer: Copy + PartialEq;
@@ -36,7 +35,7 @@ pub trait Drivers: System {
     /// The error that the driver returns.
     fn serialize(held: &Self::Held, session: &mut Session) -> Result<(), Errno>;
 
-    /// Lets the driver undo what it did.
+    /// Lets the driver undo its serialization.
     fn abort(held: &Self::Held);
 
     /// Keeps this module loaded; `None` while it is being unloaded.
@@ -45,13 +44,13 @@ pub trait Drivers: System {
     /// A random number.
     fn random() -> u64;
 
-    /// `uname -r`.
+    /// Release of the running kernel (`uname -r`).
     fn release() -> &'static str;
 
     /// Runs `act` on the store of this machine, under its lock.
     fn store<T>(act: impl FnOnce(&mut Store<Self>) -> T) -> T;
 
-    /// Sets the tree of the active phase, which the file `dt` shows; no bytes if there is no active phase.
+    /// Sets the tree of the active phase, which the file `dt` shows; an empty tree if no phase is active.
     fn set_sealed(bytes: Vec<u8>);
 
     /// Makes the file `dt`.
@@ -61,7 +60,7 @@ pub trait Drivers: System {
     /// The error of sysfs.
     fn publish() -> Result<(), Errno>;
 
-    /// Removes the file `dt`, which was published.
+    /// Removes the file `dt`.
     fn withdraw();
 }
 
@@ -76,12 +75,12 @@ struct Active<S: Drivers> {
     generation: u64,
     /// The pages of the sealed tree.
     block: S::Block,
-    /// Producers that serialized, in the order in which they did.
+    /// Producers that serialized, in the order of the calls.
     done: Vec<S::Held>,
     _self: S::SelfHold,
 }
 
-/// Producers in their order, and the active phase if there is one.
+/// Producers in their order, and the active phase, if there is one.
 pub struct Phase<S: Drivers> {
     producers: Vec<Entry<S>>,
     /// Name of the producer that made the last activation fail; `None` if none did.
@@ -175,7 +174,7 @@ impl<S: Drivers> Phase<S> {
         found.map(|p| p.name.as_str()).ok_or(EINVAL)
     }
 
-    /// Notes that a producer has a node that arrived.
+    /// Records that a producer holds a node that arrived.
     ///
     /// # Errors
     ///
@@ -185,7 +184,7 @@ impl<S: Drivers> Phase<S> {
         S::store(|store| store.hold(name, node))
     }
 
-    /// Enters the active phase: serializes all producers and freezes. If one step fails, undoes all of them and returns
+    /// Enters the active phase: lets all producers serialize and freeze. If a step fails, undoes all steps and returns
     /// the error.
     ///
     /// # Errors
@@ -233,8 +232,8 @@ impl<S: Drivers> Phase<S> {
         }
     }
 
-    /// Lets every producer serialize, in order. `done` has room for all producers and receives each one that has state
-    /// to undo.
+    /// Lets every producer serialize, in order. `done` has room for all producers and receives each producer that has
+    /// state to undo.
     ///
     /// Not inlined, like some other functions on this path: a session and a writer take more than 1 KiB each of a stack
     /// of 16 KiB.
@@ -243,7 +242,7 @@ impl<S: Drivers> Phase<S> {
         let limits = S::store(|store| store.limits())?;
         let mut session = Session::new(limits)?;
         for producer in &self.producers {
-            // A module that is about to go takes its state with it.
+            // A module that is being unloaded takes its state with it.
             let Some(held) = S::hold(producer.handle) else {
                 continue;
             };
@@ -261,7 +260,7 @@ impl<S: Drivers> Phase<S> {
                 );
                 return Err(error);
             }
-            // From here on it has something to undo.
+            // From here on the producer has state to undo.
             done.push(held);
             if let Err(error) = session.end_producer() {
                 self.failed = copied(&producer.name).ok();
@@ -287,13 +286,13 @@ impl<S: Drivers> Phase<S> {
         finish::<S>(&session)
     }
 
-    /// Leaves the active phase: destroys the sealed tree and lets the producers undo what they did, in reverse order.
-    /// Does nothing outside the active phase.
+    /// Leaves the active phase: destroys the sealed tree and lets the producers undo their serialization, in reverse
+    /// order. Does nothing outside the active phase.
     pub fn abort(&mut self) {
         let Some(mut active) = self.active.take() else {
             return;
         };
-        // First what an image that was loaded refers to: from here on it hands over nothing.
+        // First destroy the memory to which a loaded image refers: from here on that image hands over nothing.
         active.block.zero(active.block.range());
         S::set_sealed(Vec::new());
         S::withdraw();
@@ -337,7 +336,7 @@ fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Err
         })
     };
     let page = PhysRange::new(kho::PhysAddr::new(0), PAGE_SIZE).map_err(|_| EINVAL)?;
-    // The size does not depend on where it will be.
+    // The size of the tree does not depend on its address.
     let size = u64::try_from(write(page)?.len()).map_err(|_| ENOMEM)?;
     let ground = S::store(|store| store.ground())?;
     let mut block = ground.block::<S>(size.div_ceil(PAGE_SIZE))?;

@@ -1,7 +1,7 @@
-//! One serialization: what producers write, checked as they write it.
+//! One serialization: the nodes of producers, checked while the producers write them.
 //!
-//! Calls are noted and the tree is written from the notes when every producer is done, because the buffer
-//! that the tree needs is known only then.
+//! The session records the calls, and writes the tree from the record after the last producer, because the size of the
+//! tree is known only then.
 
 use crate::errno::{EADDRINUSE, EADDRNOTAVAIL, EBUSY, EHWPOISON, EINVAL, ENXIO, Errno};
 use crate::system::{System, log};
@@ -15,11 +15,12 @@ use kho::{PhysRange, RangeSet};
 /// Limits of the memory that a producer may keep on this machine.
 #[derive(Debug)]
 pub struct Limits {
-    /// RAM that pages may be kept in.
+    /// RAM in which pages may be kept.
     pub ram: RangeSet,
-    /// Scratch region, where the next kernel goes; `None` while it is not known.
+    /// Scratch region, where the next kernel is placed; `None` while it is not known.
     pub scratch: Option<PhysRange>,
-    /// Memory that arrived, is unclaimed, and is held by the producer: it is reserved, but may be handed on unchanged.
+    /// Unclaimed memory that arrived and that the producer holds: it is reserved, but the producer may hand it on
+    /// unchanged.
     pub held: RangeSet,
 }
 
@@ -29,11 +30,11 @@ enum Note {
     Prop(Range<usize>, Range<usize>),
 }
 
-/// The notes of one activation.
+/// The record of one activation.
 pub struct Session {
     notes: Vec<Note>,
     data: Vec<u8>,
-    /// Checks names, nesting and duplicates as the real writer will.
+    /// Writer that checks names, nesting and duplicates as the real writer will.
     measure: Writer<'static>,
     kept: RangeSet,
     limits: Limits,
@@ -43,7 +44,7 @@ pub struct Session {
 }
 
 impl Limits {
-    /// Checks that the pages of `range` may be kept; the error says why they may not.
+    /// Checks that the pages of `range` may be kept.
     ///
     /// # Errors
     ///
@@ -67,7 +68,7 @@ impl Limits {
         }
     }
 
-    /// Whether every reserved page of `range` is reserved because it arrived and the producer holds it.
+    /// Whether every reserved page of `range` is reserved because it arrived, and the producer holds it.
     fn only_ours<S: System>(&self, range: PhysRange) -> Result<bool, Errno> {
         if !self.held.overlaps(range) {
             return Ok(S::none_reserved(range));
@@ -78,7 +79,7 @@ impl Limits {
 }
 
 impl Session {
-    /// Begins a session in which nothing is written yet and the root is open.
+    /// Begins a session with an open root and no content.
     ///
     /// Not inlined, so that the copies that it makes are off the stack when it returns.
     ///
@@ -127,8 +128,8 @@ impl Session {
         self.note_end()
     }
 
-    /// Remembers the first error, so that no producer can ignore it. An error that is found in a call before the call
-    /// reaches the session has to be passed through here too.
+    /// Remembers the first error, so that no producer can ignore it. If a call finds an error before it reaches the
+    /// session, the caller must pass that error through this function too.
     pub fn sticky<T>(&mut self, result: Result<T, Errno>) -> Result<T, Errno> {
         if let Err(error) = result {
             self.error.get_or_insert(error);
@@ -202,7 +203,7 @@ impl Session {
     /// of an earlier call.
     pub fn prop(&mut self, name: &str, value: &[u8]) -> Result<(), Errno> {
         self.good()?;
-        // `mem` means pages: only `mem` below may write one.
+        // `mem` means pages: only `mem` below may write this property.
         let result = if name == MEM {
             Err(EINVAL)
         } else {
@@ -266,13 +267,13 @@ impl Session {
         self.try_prop(MEM, &value)
     }
 
-    /// Names again, as `name`, a node that arrived and is untouched, with those of its children that are `wanted` and
-    /// all nodes below them. The pages of the node are reserved, and were checked when they arrived.
+    /// Writes again, as `name`, an untouched node that arrived, with the children for which `wanted` is true and all
+    /// nodes below them. The pages of the node are reserved, and kho.ko checked them when they arrived.
     ///
     /// # Errors
     ///
-    /// [`EADDRINUSE`] if a producer keeps one of the node's pages; [`EHWPOISON`] if the memory of one failed since it
-    /// arrived; if the name is not valid; no memory.
+    /// [`EADDRINUSE`] if a producer keeps one of the node's pages; [`EHWPOISON`] if the memory of a page failed since
+    /// it arrived; if the name is not valid; no memory.
     pub fn carry<S: System>(
         &mut self,
         name: &str,
@@ -293,7 +294,7 @@ impl Session {
     ) -> Result<(), Errno> {
         let mut outermost = Some(name);
         let mut level = 0usize;
-        // The level of a child that is left out, while the walk is in it.
+        // Level of a child that is left out, while the walk is inside it.
         let mut left_out = None;
         for event in node.walk() {
             match event {
@@ -467,7 +468,7 @@ mod tests {
         let tree = Reader::new(&bytes).unwrap();
         let node = tree.path("/ring").unwrap();
         let mem = node.prop("mem").unwrap().value().mem().unwrap();
-        // In the order of the producer, not sorted.
+        // The ranges have the order of the producer; they are not sorted.
         assert_eq!(
             mem.map(|r| r.unwrap().start().get() / PAGE_SIZE)
                 .collect::<Vec<_>>(),
@@ -506,7 +507,7 @@ mod tests {
         assert!(part.path("/ring").unwrap().prop("mem").is_some());
         assert!(part.path("/ring/child").is_none());
 
-        // Beside a producer of the same name, and under it when that keeps the same pages.
+        // The node goes beside a producer of the same name, and is refused if the same pages are kept already.
         let mut beside = session();
         beside.begin_producer("ring", RangeSet::new()).unwrap();
         beside.prop_str("compatible", b"ring-v1").unwrap();
@@ -534,7 +535,7 @@ mod tests {
         assert_eq!(keep(&[pages(300, 2)]), Err(EHWPOISON));
         assert_eq!(keep(&[pages(300, 1), pages(302, 1)]), Ok(()));
 
-        // Nor what arrived and nobody took.
+        // Memory that arrived and that no driver took is not handed over as good either.
         let mut before = session();
         before.begin_producer("ring", RangeSet::new()).unwrap();
         before.prop_str("compatible", b"ring-v1").unwrap();

@@ -1,4 +1,4 @@
-//! Formats of the files in `/sys/kernel/kho`: of the text that they show, and of the text that is written to them.
+//! Formats of the files in `/sys/kernel/kho`: the texts that processes read and write.
 
 use crate::arrival::Nothing;
 use crate::errno::{EINVAL, ENODATA, Errno};
@@ -10,11 +10,11 @@ use core::fmt::Write;
 use core::ops::ControlFlow;
 use kho::{PhysAddr, PhysRange};
 
-/// Reads the text that is written to `active`: true to activate, false to abort.
+/// Parses the text that a process writes to `active`: true to activate, false to abort.
 ///
 /// # Errors
 ///
-/// [`EINVAL`] for anything but `1` and `0`.
+/// [`EINVAL`] unless the text is `1` or `0`.
 pub fn is_activation(text: &[u8]) -> Result<bool, Errno> {
     match text.trim_ascii() {
         b"1" => Ok(true),
@@ -32,7 +32,7 @@ pub fn active<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Result<(), 
     Ok(writeln!(out, "{}", u8::from(phase.generation().is_some()))?)
 }
 
-/// `generation`: that of the active phase, or 0 if there is none.
+/// `generation`: the generation of the active phase, or 0 outside of it.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub fn scratch<S: System>(store: &Store<S>, out: &mut impl Write) -> Result<(), 
     Ok(writeln!(out, "{} {:#x}", scratch.start(), scratch.len())?)
 }
 
-/// Reads the text that is written to `scratch`.
+/// Parses the text that a process writes to `scratch`.
 ///
 /// # Errors
 ///
@@ -68,7 +68,7 @@ pub fn told_scratch(text: &[u8]) -> Result<PhysRange, Errno> {
 }
 
 /// `release`: a line "PATH BYTES" for each node with unclaimed memory, followed by the name of the producer that holds
-/// the node, if one does. As many lines as there is room for.
+/// the node, if one does. Writes as many lines as fit.
 ///
 /// # Errors
 ///

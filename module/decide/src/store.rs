@@ -1,4 +1,4 @@
-//! Ownership of pages: of memory that arrived, and of memory that is lent to producers.
+//! Ownership of pages: of memory that arrived, and of memory that kho.ko lends to producers.
 
 use crate::arena::{self, Arenas};
 use crate::arrival::{self, Arrival, Nothing, mem};
@@ -15,36 +15,36 @@ use core::ops::ControlFlow;
 use kho::tree::{Event, Node};
 use kho::{PhysRange, RangeSet};
 
-/// State of all pages that kho.ko deals with.
+/// State of all pages that kho.ko manages.
 pub struct Store<S: System> {
     map: Map,
     arrival: Result<Arrival<S>, Nothing>,
     reserved: S::Reserved,
     arenas: Arenas<S>,
-    /// Scratch region that root told, on a boot where none arrived.
+    /// Scratch region that root set, if none arrived in this boot.
     told_scratch: Option<PhysRange>,
-    /// Numbers of nodes of the kernel's part that a driver took over as a whole.
+    /// Numbers of nodes of the kernel's part of which a driver claimed the whole.
     claimed: Vec<i64>,
-    /// Nodes that arrived and that producers hold, although their memory is still reserved.
+    /// Nodes that arrived and that producers hold. Their memory is still reserved.
     holds: Holds,
     /// Record of `claimed` for a later instance of this module; `None` before a driver takes over the first node.
     record: Option<S::Record>,
-    /// Memory that arrived and is named again in the active phase: it can be neither claimed nor released until the
-    /// phase ends.
+    /// Memory that arrived and that the active phase names again: until the phase ends, no driver can claim it and root
+    /// cannot release it.
     frozen: RangeSet,
-    /// Memory that arrived and that producers name in the active phase: it cannot be released until the phase ends, but
+    /// Memory that arrived and that producers name in the active phase: until the phase ends it cannot be released, but
     /// its holder may claim it.
     named: RangeSet,
 }
 
-/// Memory in which pages may be allocated that are kept.
+/// Memory in which kho.ko may allocate pages that are kept.
 pub struct Ground {
     map: Map,
     scratch: Option<PhysRange>,
 }
 
 impl Ground {
-    /// The scratch region, where nothing is allocated; `None` if none is known.
+    /// The scratch region, in which kho.ko allocates nothing; `None` if none is known.
     pub fn scratch(&self) -> Option<PhysRange> {
         self.scratch
     }
@@ -58,7 +58,7 @@ impl Ground {
         arena::block::<S>(&self.map, self.scratch, pages)
     }
 
-    /// Allocates a block for an arena of which `count` pages are going to be lent.
+    /// Allocates a block for an arena, of which the caller will lend `count` pages.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Ground {
     }
 }
 
-/// Reason why memory is not released.
+/// Reason why memory cannot be released.
 #[derive(Debug, PartialEq, Eq)]
 enum Kept<'a> {
     /// The memory is handed over in the active phase.
@@ -116,8 +116,8 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// Reads the memory map of the machine and the handover that arrived. A handover that is not believed is no error:
-    /// this kernel then works as after an ordinary boot.
+    /// Reads the memory map of the machine and the handover that arrived. A handover that is not trusted is not an
+    /// error: this kernel then works as after an ordinary boot.
     ///
     /// # Errors
     ///
@@ -179,7 +179,7 @@ impl<S: System> Store<S> {
         self.remember()
     }
 
-    /// Finds out which nodes drivers took over before this module was loaded again.
+    /// Reads which nodes drivers took over before this module was loaded again.
     fn remember(&mut self) -> Result<(), Errno> {
         let Some((part, nodes)) = self.part() else {
             return Ok(());
@@ -211,7 +211,8 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// Frees the idle arenas and forgets all other state: unclaimed memory stays reserved, and lent memory is lost.
+    /// Frees the idle arenas and forgets all other state: unclaimed memory stays reserved, and kho.ko no longer knows
+    /// the lent memory.
     pub fn close(&mut self) {
         let lent = self.arenas.lent_bytes();
         if lent != 0 {
@@ -292,7 +293,7 @@ impl<S: System> Store<S> {
             .claim(&RangeSet::from_ranges([range])?, failed)
     }
 
-    /// Refuses a range that is named again in the active phase, with [`EBUSY`].
+    /// Refuses a range that the active phase names again, with [`EBUSY`].
     fn thawed(&self, range: PhysRange) -> Result<(), Errno> {
         if self.frozen.overlaps(range) {
             Err(EBUSY)
@@ -326,7 +327,7 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// Notes that `producer`, which is registered, holds a node with all nodes below it, and may hand their memory on
+    /// Records that `producer`, which is registered, holds a node with all nodes below it, and may hand their memory on
     /// unchanged.
     ///
     /// # Errors
@@ -358,13 +359,13 @@ impl<S: System> Store<S> {
             .intersect(self.reserved.set())?)
     }
 
-    /// Gives the unclaimed memory of a node that `producer` holds back to the system, zeroed. The producer then no
-    /// longer holds that node.
+    /// Releases the unclaimed memory of a node that `producer` holds, zeroed. The producer then no longer holds that
+    /// node.
     ///
     /// # Errors
     ///
     /// [`ENOENT`] if the producer does not hold that node; [`EBUSY`] if the memory is handed over in the active phase;
-    /// no memory. Nothing changed then.
+    /// no memory. In each case nothing has changed.
     pub fn release_held(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
         let mem = self.holds.mem(producer, node)?;
         let wanted = mem.intersect(self.reserved.set())?;
@@ -376,7 +377,7 @@ impl<S: System> Store<S> {
         Ok(())
     }
 
-    /// Gives `range` back to the system, zeroed.
+    /// Releases `range`, zeroed.
     ///
     /// # Errors
     ///
@@ -393,8 +394,8 @@ impl<S: System> Store<S> {
         overlap(set, &self.frozen) || overlap(set, &self.named)
     }
 
-    /// Checks that no producer holds any of `set`, and that none of it is handed over in the active phase; the error is
-    /// the reason why it is kept.
+    /// Checks that no producer holds any of `set`, and that the active phase does not hand over any of it. The error is
+    /// the reason why the memory is kept.
     fn may_release(&self, set: &RangeSet) -> Result<(), Kept<'_>> {
         if self.is_handed_over(set) {
             return Err(Kept::Active);
@@ -425,7 +426,7 @@ impl<S: System> Store<S> {
     /// # Errors
     ///
     /// [`ENOENT`] if there is no such node; [`EBUSY`] if none of its memory is unclaimed, a producer holds some of it,
-    /// or some of it is handed over in the active phase; no memory. Nothing changed then.
+    /// or some of it is handed over in the active phase; no memory. In each case nothing has changed.
     pub fn release_path(&mut self, path: &str) -> Result<u64, Errno> {
         let wanted = if path == "all" {
             self.reserved.set().try_clone()?
@@ -465,8 +466,8 @@ impl<S: System> Store<S> {
         }
     }
 
-    /// All `mem` of the node at `path` and of the nodes below it. The path is looked up in the user's tree, then in the
-    /// kernel's part.
+    /// All `mem` of the node at `path` and of the nodes below it. The function searches the user's tree for the path,
+    /// then the kernel's part.
     fn mem_below(&self, path: &str) -> Result<RangeSet, Errno> {
         let arrival = self.trees().ok_or(ENOENT)?;
         let kernel = arrival.kernel.as_ref();
@@ -520,7 +521,7 @@ impl<S: System> Store<S> {
     }
 
     /// The untouched children, with memory, of a node that has no memory of its own: each of them can be handed over
-    /// again by itself. Of a node with memory of its own: none.
+    /// again by itself. A node with memory of its own has no such children.
     fn parts(&self, top: &Top<'_>) -> Result<Vec<Top<'_>>, Errno> {
         let mut parts = Vec::new();
         if mem(&top.node).next().is_some() {
@@ -576,7 +577,8 @@ impl<S: System> Store<S> {
         })
     }
 
-    /// Number of untouched nodes that arrived. For a node of which some is gone, counts its untouched parts instead.
+    /// Number of untouched nodes that arrived. If a part of a node is gone, counts the untouched parts of the node
+    /// instead.
     ///
     /// # Errors
     ///
@@ -594,9 +596,9 @@ impl<S: System> Store<S> {
         Ok(count)
     }
 
-    /// Names again in `session` the nodes that arrived and are untouched, and keeps them unchanged until
-    /// [`thaw`](Self::thaw): one boot of a kernel without the driver must not lose the driver's state. `taken` says
-    /// whether a producer has a name. Returns the number of nodes.
+    /// Writes the untouched nodes that arrived into `session` again, and keeps them unchanged until
+    /// [`thaw`](Self::thaw): a boot of a kernel without the driver must not lose the driver's state. `taken` returns
+    /// whether a producer has the given name. Returns the number of nodes.
     ///
     /// # Errors
     ///
@@ -615,12 +617,12 @@ impl<S: System> Store<S> {
                 .intersect(self.reserved.set())?
                 .subtract(session.kept())?;
             if rest.is_empty() && !all.is_empty() {
-                // Somebody has it, or its producer hands it on as it is.
+                // An owner has the memory, or its producer hands the memory on unchanged.
                 continue;
             }
             let fate = self.fate(&top)?;
             if fate == Fate::Gone || (all.is_empty() && taken(name)) {
-                // A producer has it, and describes the same state as it is now.
+                // A producer took the node over, and describes its present state itself.
                 continue;
             }
             let whole = fate == Fate::Untouched && !overlap(&all, session.kept());
@@ -670,7 +672,7 @@ impl<S: System> Store<S> {
         Ok(count)
     }
 
-    /// Lets memory that was named in the active phase be claimed and released again.
+    /// Allows claims and releases of memory that the active phase named.
     pub fn thaw(&mut self) {
         self.frozen = RangeSet::new();
         self.named = RangeSet::new();
@@ -681,12 +683,12 @@ impl<S: System> Store<S> {
         self.reserved.set().total()
     }
 
-    /// The scratch region: the one that arrived, else the one that root told; `None` if there is neither.
+    /// The scratch region: the one that arrived, else the one that root set; `None` if there is neither.
     pub fn scratch(&self) -> Option<PhysRange> {
         self.trees().map(|a| a.scratch).or(self.told_scratch)
     }
 
-    /// Sets the scratch region that root tells, so that memory for producers is chosen elsewhere.
+    /// Sets the scratch region, as root states it, so that memory for producers is allocated outside of it.
     ///
     /// # Errors
     ///
@@ -715,7 +717,7 @@ impl<S: System> Store<S> {
         })
     }
 
-    /// Whether a producer may keep `range`, as far as that can be said outside of an activation.
+    /// Checks that a producer may keep `range`, as far as the check is possible outside of an activation.
     ///
     /// # Errors
     ///
@@ -755,7 +757,7 @@ impl<S: System> Store<S> {
         self.arenas.lent_bytes()
     }
 
-    /// The memory in which pages may be allocated, for whoever allocates them without the store's lock.
+    /// The memory in which pages may be allocated, for a caller that allocates them without the store's lock.
     ///
     /// # Errors
     ///
@@ -777,7 +779,7 @@ impl<S: System> Store<S> {
     }
 }
 
-/// All `mem` of a node and of those below it.
+/// All `mem` of a node and of the nodes below it.
 fn mem_below(node: &Node<'_>) -> Result<RangeSet, Errno> {
     let mut set = RangeSet::new();
     for event in node.walk() {
@@ -801,9 +803,9 @@ fn mem_overlaps(node: &Node<'_>, set: &RangeSet) -> bool {
         .any(|range| set.overlaps(range))
 }
 
-/// Writes a name like `name` that is not taken into `out`.
+/// Writes a name into `out` that is like `name` and not taken.
 fn free_name(out: &mut String, name: &str, taken: impl Fn(&str) -> bool) -> Result<(), Errno> {
-    /// Longer than any suffix below.
+    /// Length of the longest suffix below, or more.
     const SUFFIX: usize = 16;
     out.try_reserve(name.len().saturating_add(SUFFIX))?;
     for number in 1u32..=1000 {

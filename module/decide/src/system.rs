@@ -1,8 +1,8 @@
-//! The kernel as the decisions of this crate use it: questions to it, and actions that it executes.
+//! The kernel in the form that the decisions of this crate use: queries and actions.
 //!
-//! kho.ko implements these traits in its boundary, where types keep the rules that make it sound: memory that was
-//! allocated is a [`Block`], and unclaimed memory that arrived is in [`Reserved`]. A test implements them on a machine
-//! of its own.
+//! kho.ko implements these traits in its boundary, whose types enforce the rules of soundness: allocated memory is a
+//! [`Block`], and unclaimed memory that arrived is in [`Reserved`]. A test implements the traits on a simulated
+//! machine.
 
 use crate::chain::Chain;
 use crate::errno::Errno;
@@ -38,28 +38,27 @@ pub trait System: Sized {
     /// The error of reading the file; no memory.
     fn iomem() -> Result<Vec<u8>, Errno>;
 
-    /// The first page of `range` whose memory failed.
+    /// The first page of `range` whose memory failed, if any.
     fn first_failed(range: PhysRange) -> Option<PhysRange>;
 
     /// Whether each page of `range` has a page frame and none is PageReserved.
     fn none_reserved(range: PhysRange) -> bool;
 
-    /// The bytes of `range`, whose pages all have to be RAM that early boot reserved, and whose memory has not failed.
+    /// The bytes of `range`. All its pages must be RAM that early boot reserved, and their memory must not have failed.
     ///
     /// # Errors
     ///
     /// `ENXIO` if a page is not such RAM or its memory failed; no memory.
     fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno>;
 
-    /// The pages of the tree that was read from `range`; `None` if they are not reserved.
+    /// The pages of the tree at `range`; `None` if they are not reserved.
     fn stays(range: PhysRange) -> Option<Self::Stays>;
 
-    /// The record that an earlier instance of the module made for a kernel's part with `nodes` nodes; `None` if there
-    /// is none.
+    /// The record that an earlier instance of the module made for a kernel's part with `nodes` nodes; `None` if it made
+    /// none.
     fn find_record(part: &Self::Stays, nodes: usize) -> Option<Self::Record>;
 
-    /// Makes a record, in which no node is taken over yet, for a kernel's part that has none. `block` allocates as many
-    /// zeroed pages as its argument says.
+    /// Makes an empty record for a kernel's part that has none. `block` allocates the given number of zeroed pages.
     ///
     /// # Errors
     ///
@@ -79,7 +78,7 @@ macro_rules! log {
 }
 pub(crate) use log;
 
-/// Contiguous pages that were allocated, each with one reference of its own; freed when dropped, but for pages whose
+/// Allocated contiguous pages, each with one reference of its own. Dropping the block frees them, except pages whose
 /// memory failed.
 pub trait Block: Sized {
     /// Allocates 2^`order` pages from the page allocator, at any address.
@@ -89,25 +88,25 @@ pub trait Block: Sized {
     ///
     /// # Errors
     ///
-    /// The error of the kernel, as a rule that the range is busy; `EINVAL` if the range is not RAM.
+    /// The error of the kernel, usually `EBUSY`; `EINVAL` if the range is not RAM.
     fn at(map: &Map, range: PhysRange) -> Result<Self, Errno>;
 
     /// Physical range of the block.
     fn range(&self) -> PhysRange;
 
-    /// Whether its memory is good, as far as the kernel knows.
+    /// Whether the memory of the block is good, as far as the kernel knows.
     fn is_good(&self) -> bool;
 
-    /// Whether the block has the only reference on the page at `page`, which is in the block.
+    /// Whether the block has the only reference on the page at `page`, which must be in the block.
     fn is_only_ours(&self, page: PhysAddr) -> bool;
 
-    /// Gives up the pages with their references: the caller owns them from then on.
+    /// Gives up the pages with their references: the caller owns the pages from then on.
     fn give_away(self) -> PhysRange;
 
     /// Frees the pages behind the first `count`. If `count` is 0, frees all of them and returns `None`.
     fn shorten(self, count: u64) -> Option<Self>;
 
-    /// Zeroes the part of `range` that is in the block, but for pages whose memory failed.
+    /// Zeroes the part of `range` that is in the block, except pages whose memory failed.
     fn zero(&mut self, range: PhysRange);
 
     /// Copies `bytes` to the beginning of the block.
@@ -123,16 +122,16 @@ pub trait Reserved: Sized {
     /// See [`System::Boot`].
     type Boot;
 
-    /// No memory.
+    /// An empty set.
     const NOTHING: Self;
 
-    /// Takes over those pages of `wanted` that are still reserved. Returns them, and the number of pages that are not
+    /// Takes over the pages of `wanted` that are still reserved. Returns them, and the number of pages that are not
     /// reserved any more. If `again` is set, takes only pages that an earlier instance of the module marked.
     ///
     /// # Errors
     ///
-    /// `EINVAL` when `wanted` is not page-aligned, not RAM outside the kernel's image, or not what the chain
-    /// of this boot reserved; no memory.
+    /// `EINVAL` if `wanted` is not page-aligned, not RAM outside the kernel's image, or not reserved through the chain
+    /// of this boot; no memory.
     fn adopt(
         boot: &Self::Boot,
         map: &Map,
@@ -148,20 +147,20 @@ pub trait Reserved: Sized {
     /// # Errors
     ///
     /// `EBUSY` unless all pages are unclaimed; `EINVAL` if a range is not page-aligned; `EHWPOISON` if the memory of a
-    /// page failed and `failed` is [`Failed::Refused`]; no memory. Nothing changed then.
+    /// page failed and `failed` is [`Failed::Refused`]; no memory. In each case nothing has changed.
     fn claim(&mut self, wanted: &RangeSet, failed: Failed) -> Result<(), Errno>;
 
-    /// Gives the pages back to the system, zeroed if `zero`; returns the bytes. Pages whose memory failed are
-    /// neither touched nor given back: they stay reserved for as long as this kernel runs.
+    /// Releases the pages, zeroed if `zero` is true. Returns the number of bytes. Pages whose memory failed are neither
+    /// touched nor released: they stay reserved for as long as this kernel runs.
     ///
     /// # Errors
     ///
-    /// `EBUSY` unless all pages are unclaimed; `EINVAL` if a range is not page-aligned; no memory. Nothing changed
-    /// then.
+    /// `EBUSY` unless all pages are unclaimed; `EINVAL` if a range is not page-aligned; no memory. In each case nothing
+    /// has changed.
     fn free(&mut self, wanted: &RangeSet, zero: bool) -> Result<u64, Errno>;
 }
 
-/// Treatment of pages whose memory failed, when they are claimed.
+/// Treatment of pages whose memory failed, in a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {
     /// The claim fails, and nothing is claimed.
@@ -194,14 +193,14 @@ pub trait Boot: Sized {
 
 /// Numbers of nodes that drivers took over.
 pub trait Record {
-    /// The numbers that are noted.
+    /// The recorded numbers.
     fn numbers(&self) -> impl Iterator<Item = usize>;
 
-    /// Notes a number.
+    /// Records a number.
     fn add(&mut self, number: usize);
 }
 
-/// A validated tree, its index, and the memory both read.
+/// A validated tree, its index, and the bytes that both read.
 pub trait Tree: Sized {
     /// Validates `bytes`.
     ///

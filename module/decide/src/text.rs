@@ -1,4 +1,4 @@
-//! Text into fixed buffers: for the log and for sysfs, where nothing may be allocated or fail.
+//! Text in fixed buffers, for the log and for sysfs: code there must not allocate and must not fail.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use core::fmt;
 pub struct Text<'b> {
     buf: &'b mut [u8],
     len: usize,
-    /// Number of bytes at the beginning of the text that are still to be left out of the buffer.
+    /// Number of bytes at the beginning of the text that are not yet skipped.
     skip: usize,
 }
 
@@ -16,7 +16,7 @@ impl<'b> Text<'b> {
         Self::from_offset(buf, 0)
     }
 
-    /// The part of a text from byte `offset` on.
+    /// A text in `buf` without its first `offset` bytes.
     pub fn from_offset(buf: &'b mut [u8], offset: u64) -> Self {
         Self {
             buf,
@@ -25,7 +25,7 @@ impl<'b> Text<'b> {
         }
     }
 
-    /// Bytes written.
+    /// Number of bytes written.
     pub fn written(&self) -> usize {
         self.len
     }
@@ -58,11 +58,11 @@ impl fmt::Write for Text<'_> {
 /// Severity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The module did not do a thing that it was asked to do.
+    /// The module did not do what its caller asked.
     Error,
-    /// The module found a problem and coped with it.
+    /// The module found a problem and handled it.
     Warning,
-    /// Information; there is no problem.
+    /// Information without a problem.
     Info,
 }
 

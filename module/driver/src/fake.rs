@@ -6,18 +6,18 @@ use std::boxed::Box;
 use std::string::String;
 use std::vec::Vec;
 
-/// Notes that a context takes of the calls on it.
+/// Record of the calls on a context.
 #[derive(Default)]
 pub struct Notes(pub Vec<String>);
 
 fn note(ctx: *mut c_void, text: String) -> c_int {
-    // SAFETY: tests give a `Notes`.
+    // SAFETY: the context of a test is a `Notes`.
     unsafe { &mut *ctx.cast::<Notes>() }.0.push(text);
     0
 }
 
 fn text(p: *const c_char) -> &'static str {
-    // SAFETY: tests give constants.
+    // SAFETY: tests pass constant strings.
     unsafe { CStr::from_ptr(p) }.to_str().unwrap()
 }
 
@@ -64,7 +64,7 @@ pub unsafe fn kho_get_bytes(_: i64, name: *const c_char, buf: *mut c_void, size:
     if size < 4 {
         return -28;
     }
-    // SAFETY: so many bytes may be written.
+    // SAFETY: `buf` has room for four bytes.
     unsafe { buf.cast::<[u8; 4]>().write(7u32.to_ne_bytes()) };
     4
 }
@@ -72,7 +72,7 @@ pub unsafe fn kho_get_mem(_: i64, index: usize, range: *mut Mem) -> c_int {
     if index > 0 {
         return -2;
     }
-    // SAFETY: a place to write to.
+    // SAFETY: the pointer is writable.
     unsafe {
         range.write(Mem {
             addr: 0x1000,
@@ -96,7 +96,7 @@ pub fn kho_alloc_range(count: usize) -> u64 {
 pub unsafe fn kho_free_range(_: u64, _: usize) {}
 pub unsafe fn kho_put_range(_: u64, _: usize) {}
 pub unsafe fn kho_range_address(_: u64) -> *mut c_void {
-    // Leaked: a test's memory.
+    // The page is leaked, which a test can afford.
     Box::into_raw(Box::new([0u8; 4096])).cast()
 }
 

@@ -1,4 +1,5 @@
-//! Functions that `include/kho.h` declares. All of them may sleep: they are called from process context only.
+//! Functions that `include/kho.h` declares. All of them may sleep: call them from process context only. The comments
+//! state the requirements.
 
 use core::ffi::{c_char, c_int, c_void};
 
@@ -23,11 +24,11 @@ pub struct RawProducer {
 
 #[cfg(not(test))]
 unsafe extern "C" {
-    // A structure that stays as it is until it is unregistered, and the module of its functions.
+    // A structure that stays unchanged until it is unregistered, and the module that has its functions.
     pub fn kho_register_producer_owned(producer: *mut RawProducer, owner: *mut c_void) -> c_int;
-    // A registered one.
+    // A registered structure.
     pub fn kho_unregister_producer(producer: *mut RawProducer);
-    // A context that is valid now; NUL-terminated names; as many readable bytes or ranges as said.
+    // A valid context; names that end with a NUL; as many readable bytes or ranges as the argument states.
     pub fn kho_begin_node(ctx: *mut c_void, name: *const c_char) -> c_int;
     pub fn kho_end_node(ctx: *mut c_void) -> c_int;
     pub fn kho_prop_bytes(
@@ -38,19 +39,19 @@ unsafe extern "C" {
     ) -> c_int;
     pub fn kho_prop_mem(ctx: *mut c_void, ranges: *const Mem, count: usize) -> c_int;
     pub safe fn kho_may_keep(addr: u64, len: u64) -> c_int;
-    // NUL-terminated.
+    // A string that ends with a NUL.
     pub fn kho_find(path: *const c_char) -> i64;
     pub fn kho_find_compatible(compatible: *const c_char, after: i64) -> i64;
     pub fn kho_find_child(node: i64, name: *const c_char) -> i64;
-    // NUL-terminated names; so many writable bytes.
+    // Names that end with a NUL; as many writable bytes as the argument states.
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     pub fn kho_get_mem(node: i64, index: usize, range: *mut Mem) -> c_int;
     pub safe fn kho_claim_node(node: i64) -> c_int;
-    // A structure that was registered, or never written; its name ends with a NUL.
+    // A structure that was registered, or that was never written; its name ends with a NUL.
     pub fn kho_hold_node(producer: *mut RawProducer, node: i64) -> c_int;
     pub fn kho_release_node(producer: *mut RawProducer, node: i64) -> c_int;
     pub safe fn kho_alloc_range(count: usize) -> u64;
-    // What kho_alloc_range gave, once.
+    // Pages from kho_alloc_range, once.
     pub fn kho_free_range(addr: u64, count: usize);
     // Claimed pages, once.
     pub fn kho_put_range(addr: u64, count: usize);

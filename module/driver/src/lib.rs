@@ -1,12 +1,13 @@
-//! For drivers written in Rust: hand state and memory to the kernel that comes after this one, and take what the kernel
-//! before this one left.
+//! Interface for drivers in Rust: a driver hands state and memory to the next kernel, and takes over the state and
+//! memory of the previous one.
 //!
-//! This is `include/kho.h`, which is the reference, in Rust's terms: a [`Producer`] in a [`Slot`] writes its node into
-//! a [`Context`] when the system enters the active phase; in the next kernel [`Node::find`] gives it back, and
-//! [`Node::claim`] its memory, a [`Memory`]. Errors are kernel [`Errno`]s. Nothing here allocates or panics.
+//! It is the interface of `include/kho.h`, the reference, in Rust. A [`Producer`] in a [`Slot`] writes its node into a
+//! [`Context`] when the system enters the active phase. In the next kernel [`Node::find`] finds the node, and
+//! [`Node::claim`] claims the node's memory, a [`Memory`]. Errors are kernel [`Errno`]s. No function here allocates or
+//! panics.
 //!
-//! All functions may sleep: call them from process context only. `samples/note` is a driver that uses all of it; the
-//! module's entry points and its op tables remain C, which gives [`ThisModule`].
+//! All functions may sleep: call them from process context only. `samples/note` is a driver that uses this interface.
+//! The driver's entry points and op tables stay in C, which provides [`ThisModule`].
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -42,21 +43,21 @@ impl Errno {
     pub const ENOMEM: Self = Self(-12);
     /// No such node or property.
     pub const ENOENT: Self = Self(-2);
-    /// Not valid.
+    /// Invalid argument.
     pub const EINVAL: Self = Self(-22);
-    /// Claimed, released, or frozen.
+    /// Claimed, released, or frozen memory.
     pub const EBUSY: Self = Self(-16);
-    /// Not now.
+    /// Not possible at present.
     pub const EAGAIN: Self = Self(-11);
-    /// Not what was expected.
+    /// Unexpected content.
     pub const EBADMSG: Self = Self(-74);
 
-    /// The error number as C gives it: below zero.
+    /// The error number in C's form: negative.
     pub const fn code(self) -> i32 {
         self.0
     }
 
-    /// Converts the return value of a function of the kernel: a negative value is an error.
+    /// Converts the return value of a kernel function: a negative value is an error.
     fn check(value: i64) -> Result<u64, Self> {
         u64::try_from(value).map_err(|_| Self(i32::try_from(value).unwrap_or(Self::EINVAL.0)))
     }
@@ -67,16 +68,16 @@ impl Errno {
 pub struct Range {
     /// First address.
     pub addr: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
 impl Range {
-    /// Whether `kho_prop_mem` would accept the range, as far as kho.ko can say that before the active phase.
+    /// Checks that `kho_prop_mem` would accept the range, as far as kho.ko can check before the active phase.
     ///
     /// # Errors
     ///
-    /// As `kho_prop_mem` in `include/kho.h`.
+    /// Those of `kho_prop_mem` in `include/kho.h`.
     pub fn may_keep(self) -> Result<(), Errno> {
         Errno::check(ffi::kho_may_keep(self.addr, self.len).into()).map(|_| ())
     }

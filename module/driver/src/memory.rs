@@ -4,11 +4,11 @@ use crate::ffi;
 use crate::{Errno, PAGE_SIZE, Range};
 use core::ops::{Deref, DerefMut};
 
-/// Contiguous whole pages that a driver owns and may keep in place; freed when dropped.
+/// Contiguous whole pages that a driver owns and may keep in place. Dropping the value frees them.
 ///
 /// # Invariants
 ///
-/// Only this value uses the pages, they are in the direct map, and they are freed in the way that `claimed` says.
+/// Only this value uses the pages, and they are in the direct map. `claimed` determines how they are freed.
 #[derive(Debug)]
 pub struct Memory {
     range: Range,
@@ -17,7 +17,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Allocates `pages` zeroed pages outside scratch, out of few large arenas, so that many small pieces are few
+    /// Allocates `pages` zeroed pages outside scratch, from a few large arenas, so that many small pieces form few
     /// ranges.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl Memory {
         let len = u64::try_from(len).map_err(|_| Errno::ENOMEM)?;
         match ffi::kho_alloc_range(pages) {
             0 => Err(Errno::ENOMEM),
-            // INVARIANT: just allocated.
+            // INVARIANT: the pages were allocated just now.
             addr => Ok(Self {
                 range: Range { addr, len },
                 claimed: false,
@@ -36,7 +36,7 @@ impl Memory {
         }
     }
 
-    /// Pages that the caller has claimed.
+    /// Makes a value from pages that the caller has claimed.
     pub(crate) const fn claimed(range: Range) -> Self {
         Self {
             range,
@@ -50,7 +50,7 @@ impl Memory {
     }
 
     fn len(&self) -> usize {
-        // INVARIANT: a range that was allocated or claimed fits the address space.
+        // INVARIANT: an allocated or claimed range fits into the address space.
         usize::try_from(self.range.len).unwrap_or(0)
     }
 }
@@ -59,18 +59,18 @@ impl Deref for Memory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: owned by the # Invariants.
+        // SAFETY: the value owns the pages by the # Invariants.
         let at = unsafe { ffi::kho_range_address(self.range.addr) };
-        // SAFETY: owned and mapped by the # Invariants.
+        // SAFETY: the pages are owned and mapped by the # Invariants.
         unsafe { core::slice::from_raw_parts(at.cast(), self.len()) }
     }
 }
 
 impl DerefMut for Memory {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: owned by the # Invariants.
+        // SAFETY: the value owns the pages by the # Invariants.
         let at = unsafe { ffi::kho_range_address(self.range.addr) };
-        // SAFETY: owned and mapped by the # Invariants, and borrowed mutably.
+        // SAFETY: the pages are owned and mapped by the # Invariants, and borrowed mutably.
         unsafe { core::slice::from_raw_parts_mut(at.cast(), self.len()) }
     }
 }
@@ -79,10 +79,10 @@ impl Drop for Memory {
     fn drop(&mut self) {
         let pages = self.len() / PAGE_SIZE;
         if self.claimed {
-            // SAFETY: claimed by the # Invariants, and this happens once.
+            // SAFETY: the pages are claimed by the # Invariants, and this happens once.
             unsafe { ffi::kho_put_range(self.range.addr, pages) }
         } else {
-            // SAFETY: allocated by the # Invariants, and this happens once.
+            // SAFETY: the pages are allocated by the # Invariants, and this happens once.
             unsafe { ffi::kho_free_range(self.range.addr, pages) }
         }
     }

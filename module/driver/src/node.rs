@@ -1,21 +1,21 @@
-//! Reading what arrived.
+//! Nodes that arrived.
 
 use crate::ffi::{self, Mem};
 use crate::{Errno, Memory, Range};
 use core::ffi::CStr;
 
-/// A node that arrived. Valid as long as kho.ko is loaded, which it is while a module that uses it is.
+/// A node that arrived. It is valid while kho.ko is loaded, so in every module that uses kho.ko.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node(i64);
 
 impl Node {
-    /// The node at `path` (`/ring`).
+    /// The node at `path` (such as `/ring`).
     pub fn find(path: &CStr) -> Option<Self> {
         // SAFETY: a C string.
         Self::known(unsafe { ffi::kho_find(path.as_ptr()) })
     }
 
-    /// The first node with this `compatible`, after `after` if that is given.
+    /// The first node with this `compatible`; the first one behind `after` if `after` is given.
     pub fn find_compatible(compatible: &CStr, after: Option<Self>) -> Option<Self> {
         let after = after.map_or(-1, |node| node.0);
         // SAFETY: a C string.
@@ -32,21 +32,21 @@ impl Node {
         (number >= 0).then_some(Self(number))
     }
 
-    /// The value of a property, as the beginning of `buf`.
+    /// The value of a property. The call copies it to the beginning of `buf`.
     ///
     /// # Errors
     ///
     /// [`Errno::ENOENT`] if there is no such property; `ENOSPC` if `buf` is too small.
     pub fn bytes<'b>(self, name: &CStr, buf: &'b mut [u8]) -> Result<&'b [u8], Errno> {
         let at = buf.as_mut_ptr().cast();
-        // SAFETY: a C string, and a slice to write to.
+        // SAFETY: a C string, and a writable slice.
         let len = unsafe { ffi::kho_get_bytes(self.0, name.as_ptr(), at, buf.len()) };
         let len = Errno::check(i64::try_from(len).unwrap_or(-22))?;
         let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
         buf.get(..len).ok_or(Errno::EINVAL)
     }
 
-    /// The value of a property that is a u32.
+    /// The value of a u32 property.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl Node {
         self.array(name).map(u32::from_ne_bytes)
     }
 
-    /// The value of a property that is a u64.
+    /// The value of a u64 property.
     ///
     /// # Errors
     ///
@@ -75,11 +75,11 @@ impl Node {
         self.0
     }
 
-    /// The ranges of the node's `mem`, in its order.
+    /// The ranges of the node's `mem`, in their order.
     pub fn mem(self) -> impl Iterator<Item = Range> {
         (0usize..).map_while(move |index| {
             let mut mem = Mem { addr: 0, len: 0 };
-            // SAFETY: a place to write to.
+            // SAFETY: `mem` is writable.
             let code = unsafe { ffi::kho_get_mem(self.0, index, &mut mem) };
             (code == 0).then_some(Range {
                 addr: mem.addr,
@@ -88,11 +88,11 @@ impl Node {
         })
     }
 
-    /// Claims the memory of a node with one range, which the caller owns from then on.
+    /// Claims the memory of a node that has one range. The caller owns the memory from then on.
     ///
     /// # Errors
     ///
-    /// [`Errno::EINVAL`] unless there is exactly one range; [`Errno::EBUSY`] if the range was claimed or released
+    /// [`Errno::EINVAL`] unless the node has exactly one range; [`Errno::EBUSY`] if the range was claimed or released
     /// before, or the system is in the active phase.
     pub fn claim(self) -> Result<Memory, Errno> {
         let mut ranges = self.mem();
@@ -100,11 +100,11 @@ impl Node {
             return Err(Errno::EINVAL);
         };
         Errno::check(ffi::kho_claim_node(self.0).into())?;
-        // INVARIANT: claimed just now, which succeeds once.
+        // INVARIANT: the range was claimed just now, which succeeds only once.
         Ok(Memory::claimed(range))
     }
 
-    /// Notes that the driver took over a node without `mem`. Without this call, kho.ko hands the node over again.
+    /// Records that the driver took over a node without `mem`. Without this call, kho.ko hands the node over again.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Writing down what is handed over.
+//! The side of a driver that hands over.
 
 use crate::ffi::{self, Mem, RawProducer};
 use crate::{Errno, Node, Range};
@@ -7,16 +7,16 @@ use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
 use core::ptr::null_mut;
 
-/// `THIS_MODULE` of the driver, from its C part.
+/// `THIS_MODULE` of the driver, from the driver's C part.
 #[derive(Clone, Copy)]
 pub struct ThisModule(*mut c_void);
 
 impl ThisModule {
-    /// The module behind the pointer.
+    /// Makes a value from the pointer.
     ///
     /// # Safety
     ///
-    /// `THIS_MODULE` of the module that this code is linked into.
+    /// `module` is `THIS_MODULE` of the module into which this code is linked.
     pub const unsafe fn new(module: *mut c_void) -> Self {
         Self(module)
     }
@@ -27,19 +27,19 @@ pub trait Producer: Sync + 'static {
     /// Name of the node: 1 to 63 letters, digits or `,._+-`; not `blobs` or `kernel`.
     const NAME: &'static CStr;
 
-    /// Producers serialize in ascending order of priority.
+    /// Priority. Producers serialize in ascending order of priority.
     const PRIORITY: i32 = 0;
 
-    /// Writes the properties and children of the node, which is open. `compatible` with a version is obligatory.
-    /// From here until kexec or [`abort`](Self::abort) what was written down must not change.
+    /// Writes the properties and children of the node, which is open. The node must have a `compatible` with a version.
+    /// From here until kexec or [`abort`](Self::abort) the driver must not change the serialized state.
     ///
     /// # Errors
     ///
-    /// Any error ends the activation: the write to `active` fails with it. So does an error of a call on `ctx` that the
-    /// producer ignores.
+    /// Any error ends the activation, and the write to `active` fails with that error. The same holds for an error of a
+    /// call on `ctx` that the producer ignores.
     fn serialize(&self, ctx: &mut Context<'_>) -> Result<(), Errno>;
 
-    /// Undoes what [`serialize`](Self::serialize) did: the handover does not take place.
+    /// Undoes [`serialize`](Self::serialize): the handover does not take place.
     fn abort(&self) {}
 }
 
@@ -47,14 +47,15 @@ pub trait Producer: Sync + 'static {
 ///
 /// # Invariants
 ///
-/// `ctx` is the `struct kho_context` that kho.ko lent for the call that this lives in.
+/// `ctx` is the `struct kho_context` that kho.ko lent for the call of `serialize`, and this value lives no longer than
+/// that call.
 pub struct Context<'a> {
     ctx: *mut c_void,
     _call: PhantomData<&'a mut ()>,
 }
 
 impl Context<'_> {
-    /// Writes a child node, whose content `fill` writes.
+    /// Writes a child node. `fill` writes the child's content.
     ///
     /// # Errors
     ///
@@ -64,25 +65,25 @@ impl Context<'_> {
         name: &CStr,
         fill: impl FnOnce(&mut Self) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        // SAFETY: valid by the # Invariants; a C string.
+        // SAFETY: the context is valid by the # Invariants, and the name is a C string.
         check(unsafe { ffi::kho_begin_node(self.ctx, name.as_ptr()) })?;
         fill(self)?;
-        // SAFETY: valid by the # Invariants.
+        // SAFETY: the context is valid by the # Invariants.
         check(unsafe { ffi::kho_end_node(self.ctx) })
     }
 
-    /// Writes a property that is bytes.
+    /// Writes a property of bytes.
     ///
     /// # Errors
     ///
     /// If the name is not valid; no memory.
     pub fn bytes(&mut self, name: &CStr, value: &[u8]) -> Result<(), Errno> {
         let at = value.as_ptr().cast();
-        // SAFETY: valid by the # Invariants; a C string and a slice.
+        // SAFETY: the context is valid by the # Invariants; a C string and a slice.
         check(unsafe { ffi::kho_prop_bytes(self.ctx, name.as_ptr(), at, value.len()) })
     }
 
-    /// Writes a property that is a string, with its NUL.
+    /// Writes a string property, with its NUL.
     ///
     /// # Errors
     ///
@@ -91,7 +92,7 @@ impl Context<'_> {
         self.bytes(name, value.to_bytes_with_nul())
     }
 
-    /// Writes a property that is a u32, native endian.
+    /// Writes a u32 property, native endian.
     ///
     /// # Errors
     ///
@@ -100,7 +101,7 @@ impl Context<'_> {
         self.bytes(name, &value.to_ne_bytes())
     }
 
-    /// Writes a property that is a u64, native endian.
+    /// Writes a u64 property, native endian.
     ///
     /// # Errors
     ///
@@ -114,7 +115,8 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// As `kho_prop_mem` in `include/kho.h`; [`Errno::EINVAL`] for too many ranges.
+    /// Those of `kho_prop_mem` in `include/kho.h`; [`Errno::EINVAL`] if there are more than [`MEM_MAX`](Self::MEM_MAX)
+    /// ranges.
     pub fn mem(&mut self, ranges: &[Range]) -> Result<(), Errno> {
         let mut list = [Mem { addr: 0, len: 0 }; Self::MEM_MAX];
         if ranges.len() > list.len() {
@@ -126,12 +128,11 @@ impl Context<'_> {
                 len: from.len,
             };
         }
-        // SAFETY: valid by the # Invariants; so many are in the list.
+        // SAFETY: the context is valid by the # Invariants; the list has that many ranges.
         check(unsafe { ffi::kho_prop_mem(self.ctx, list.as_ptr(), ranges.len()) })
     }
 
-    /// Maximum number of ranges of one [`mem`](Self::mem), whose list takes 16 bytes for each of them on the kernel's
-    /// stack.
+    /// Maximum number of ranges of one [`mem`](Self::mem). Each takes 16 bytes on the kernel's stack.
     pub const MEM_MAX: usize = 64;
 }
 
@@ -143,18 +144,18 @@ fn check(code: c_int) -> Result<(), Errno> {
     }
 }
 
-/// A producer, and the structure that tells kho.ko of it; a static of the driver.
+/// A producer, and the structure with which it is registered; a static of the driver.
 ///
 /// # Invariants
 ///
-/// `raw` is written by [`register`](Self::register) before kho.ko knows it, and not again until
-/// [`unregister`](Self::unregister) made kho.ko forget it.
+/// [`register`](Self::register) writes `raw` before kho.ko reads it. No code writes `raw` again until
+/// [`unregister`](Self::unregister) has returned.
 pub struct Slot<P> {
     producer: P,
     raw: UnsafeCell<RawProducer>,
 }
 
-// SAFETY: the producer is shared and says that it may be; `raw` changes only while nobody else has it.
+// SAFETY: the producer is shared, which its type `Sync` allows; `raw` changes only while no other code reads it.
 unsafe impl<P: Sync> Sync for Slot<P> {}
 
 impl<P: Producer> Slot<P> {
@@ -178,12 +179,12 @@ impl<P: Producer> Slot<P> {
         &self.producer
     }
 
-    /// Makes kho.ko know the producer.
+    /// Registers the producer with kho.ko.
     ///
     /// # Safety
     ///
-    /// Called by the module's initialization, and followed by [`unregister`](Self::unregister) before the module goes
-    /// if it succeeded; not again before that.
+    /// The module's initialization makes the call. If the call succeeds, the module must call
+    /// [`unregister`](Self::unregister) before it is unloaded, and must not call this function again before that.
     ///
     /// # Errors
     ///
@@ -200,42 +201,42 @@ impl<P: Producer> Slot<P> {
             data: data.cast_mut().cast(),
             owner: null_mut(),
         };
-        // SAFETY: not registered, so nobody else reads it.
+        // SAFETY: the producer is not registered, so no other code reads the structure.
         unsafe { raw.write(value) };
-        // SAFETY: a static, which stays as it is by the # Invariants.
+        // SAFETY: a static, which stays unchanged by the # Invariants.
         check(unsafe { ffi::kho_register_producer_owned(raw, owner.0) })
     }
 
-    /// Makes the producer the holder of a node that arrived, with all nodes below it, although its pages stay reserved.
-    /// From then on, the producer may hand those pages on unchanged, and only the producer can release them.
+    /// Makes the producer the holder of a node that arrived, with all nodes below it. The node's pages stay reserved.
+    /// From then on the producer may hand those pages on unchanged, and only the producer can release them.
     ///
     /// # Errors
     ///
-    /// As `kho_hold_node` in `include/kho.h`: [`Errno::EINVAL`] if the producer is not registered; [`Errno::EBUSY`] if
-    /// some of the memory was claimed or released.
+    /// Those of `kho_hold_node` in `include/kho.h`: [`Errno::EINVAL`] if the producer is not registered;
+    /// [`Errno::EBUSY`] if some of the memory was claimed or released.
     pub fn hold(&'static self, node: Node) -> Result<(), Errno> {
-        // SAFETY: a static; kho.ko knows by its address whether it was registered.
+        // SAFETY: a static; kho.ko finds out by its address whether it is registered.
         check(unsafe { ffi::kho_hold_node(self.raw.get(), node.number()) })
     }
 
-    /// Gives the unclaimed pages of a node that the producer [holds](Self::hold) back to the system, zeroed.
+    /// Releases the unclaimed pages of a node that the producer [holds](Self::hold), zeroed.
     ///
     /// # Errors
     ///
-    /// As `kho_release_node` in `include/kho.h`: [`Errno::ENOENT`] if the producer does not hold that node;
-    /// [`Errno::EBUSY`] in the active phase. Nothing changed then.
+    /// Those of `kho_release_node` in `include/kho.h`: [`Errno::ENOENT`] if the producer does not hold that node;
+    /// [`Errno::EBUSY`] in the active phase. In each case nothing has changed.
     pub fn release(&'static self, node: Node) -> Result<(), Errno> {
-        // SAFETY: as in `hold`. The name is NULL until it is registered, and a string then.
+        // SAFETY: as in `hold`. The name is NULL before the registration, and a string after it.
         check(unsafe { ffi::kho_release_node(self.raw.get(), node.number()) })
     }
 
-    /// Makes kho.ko forget the producer. In an active phase that the producer takes part in, kho.ko aborts first.
+    /// Unregisters the producer. If the producer takes part in an active phase, kho.ko aborts that phase first.
     ///
     /// # Safety
     ///
-    /// The producer is registered.
+    /// The producer must be registered.
     pub unsafe fn unregister(&'static self) {
-        // SAFETY: the caller's.
+        // SAFETY: by the caller's promise.
         unsafe { ffi::kho_unregister_producer(self.raw.get()) }
     }
 }
@@ -243,7 +244,7 @@ impl<P: Producer> Slot<P> {
 unsafe extern "C" fn serialize<P: Producer>(ctx: *mut c_void, data: *mut c_void) -> c_int {
     // SAFETY: `register` gave a reference to a static of this type.
     let producer = unsafe { &*data.cast::<P>() };
-    // INVARIANT: lent for this call.
+    // INVARIANT: kho.ko lends the context for this call.
     let mut context = Context {
         ctx,
         _call: PhantomData,
@@ -259,11 +260,11 @@ unsafe extern "C" fn abort<P: Producer>(data: *mut c_void) {
     unsafe { &*data.cast::<P>() }.abort();
 }
 
-/// Calls a producer as kho.ko would.
+/// Calls a producer as kho.ko does.
 #[cfg(test)]
 pub fn run_for_test<P: Producer>(producer: &'static P, notes: &mut crate::fake::Notes) -> c_int {
     let notes: *mut crate::fake::Notes = notes;
     let data: *const P = producer;
-    // SAFETY: what `register` and kho.ko would give.
+    // SAFETY: the arguments are those of `register` and of kho.ko.
     unsafe { serialize::<P>(notes.cast(), data.cast_mut().cast()) }
 }

@@ -1,4 +1,4 @@
-//! Handing over: writing down every instance, and freezing. Receiving: finding the instances that arrived.
+//! The handover: writes every instance into a tree and freezes the instances; finds the instances that arrived.
 
 use crate::boundary::handover::{Context, Node};
 use crate::boundary::kernel::{self, Block};
@@ -19,21 +19,22 @@ use khofs_decide::pack::S_IFDIR;
 use khofs_decide::state::{Arrived, Body, Instance};
 use khofs_decide::system::Cache;
 
-/// Maximum length, in bytes, of a piece of memory that a tree is written into: the page allocator has that much in one
+/// Maximum length, in bytes, of a piece of memory that holds a part of a tree. The page allocator has that much in one
 /// piece.
 const PIECE: usize = 2 << 20;
 
-/// Memory that failed.
+/// The memory failed.
 const EHWPOISON: Errno = Errno(133);
 
-/// Writes down every instance and freezes them.
+/// Writes every instance into a tree, and freezes all instances.
 ///
 /// # Errors
 ///
-/// No memory; the error of kho.ko; `EHWPOISON` if memory of an instance that is not mounted failed. Nothing is frozen
-/// then.
+/// No memory; the error of kho.ko; `EHWPOISON` if memory of an instance that is not mounted failed. Then no instance is
+/// frozen.
 pub fn serialize(ctx: &mut Context<'_>) -> Result<(), Errno> {
-    // Who is in the middle of a change needs the lock to finish it.
+    // The freeze waits for changes under way, and a task in the middle of a change needs the lock to finish it: so the
+    // lock is not held here.
     kernel::freeze(true);
     let result = {
         let mut state = STATE.lock();
@@ -47,7 +48,7 @@ pub fn serialize(ctx: &mut Context<'_>) -> Result<(), Errno> {
     result
 }
 
-/// Ends the freeze: everything may change again.
+/// Ends the freeze.
 pub fn thaw() {
     {
         let mut state = STATE.lock();
@@ -95,7 +96,7 @@ fn write(state: &mut State, ctx: &mut Context<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The tree of an instance as bytes, and the pages of its files.
+/// Makes the tree of an instance. Returns its bytes, and the pages of the instance's files.
 fn tree(state: &State, instance: &Instance<Linux>, sb: Super) -> Result<Written, Errno> {
     let mut draft = Draft::new(instance.next_ino)?;
     let root = sb.root()?;
@@ -145,7 +146,7 @@ fn inode(draft: &mut Draft, state: &State, inode: Inode<'_>) -> Result<bool, Err
 }
 
 /// Checks that no memory of an instance that is not mounted failed. Such an instance is handed over unchanged, so its
-/// tree has no place to say that a page is lost.
+/// tree cannot state that a page is lost.
 fn all_good(instance: &Instance<Linux>, data: &RangeSet) -> Result<(), Errno> {
     for range in data.iter() {
         let (first, count) = (range.start().get() / PAGE_SIZE, range.pages());
@@ -164,11 +165,11 @@ fn all_good(instance: &Instance<Linux>, data: &RangeSet) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Notes the instances that the previous kernel left.
+/// Records the instances that the previous kernel handed over.
 ///
 /// # Errors
 ///
-/// No memory. An instance that is not understood stays reserved, and the log says so.
+/// No memory. If khofs cannot read an instance, the instance stays reserved, and khofs logs this.
 pub fn receive() -> Result<(), Errno> {
     for node in Node::all(INSTANCE_V1) {
         match arrived(node) {
@@ -187,13 +188,13 @@ pub fn receive() -> Result<(), Errno> {
 fn arrived(node: Node) -> Result<(), Errno> {
     let found = handover::read(node)?;
     if !kernel::is_reserved(found.first) {
-        // It was mounted or released in an earlier life of this module.
+        // An earlier instance of this module mounted or released it.
         return Ok(());
     }
     let pages = found.arrived.data.total() / PAGE_SIZE;
     let (inodes, ranges) = (found.arrived.inodes, found.arrived.data.len());
     let id = STATE.lock().add_found(found, node)?.id;
-    // From here on nobody else gives its pages away. They are all there, or none of them is handed on.
+    // From here on only khofs can release these pages. khofs hands on either all of them or none.
     let held = node.hold();
     let mut state = STATE.lock();
     let name = &state.instance(id)?.name;

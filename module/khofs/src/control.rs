@@ -1,4 +1,4 @@
-//! The files in `/sys/fs/khofs`: the text that they show, and the actions of writes to them.
+//! The files in `/sys/fs/khofs`: the texts that processes read, and the actions of writes.
 
 use crate::state::{STATE, release_instance};
 use kho_boundary::log;
@@ -23,7 +23,7 @@ pub fn release_store(text: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Options of an instance as `/proc/mounts` shows them.
+/// Options of an instance, in the form of `/proc/mounts`.
 ///
 /// # Errors
 ///

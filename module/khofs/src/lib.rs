@@ -1,22 +1,22 @@
-//! The Rust half of `khofs.ko`, a RAM file system whose files survive kexec in place.
+//! The Rust half of `khofs.ko`, a RAM file system whose files stay in place over a kexec.
 //!
 //! The decisions, which need no kernel, are in [`khofs_decide`]. Code that needs the kernel's headers (macros, inline
 //! functions, op tables) is in the C files. All unsafe code is in [`boundary`].
 //!
-//! | module | does |
+//! | module | content |
 //! | --- | --- |
-//! | [`state`] | how an instance ends |
-//! | [`pages`] | when memory goes back to the system |
-//! | [`carry`] | handing over, and receiving |
-//! | [`control`] | what `/sys/fs/khofs` says and does |
+//! | [`state`] | the end of an instance |
+//! | [`pages`] | return of memory to the system |
+//! | [`carry`] | the handover, on both sides |
+//! | [`control`] | the files in `/sys/fs/khofs` |
 //!
-//! One lock, [`state::STATE`], protects all state. It may be taken with page locks and inode locks held, never the
-//! other way round.
+//! One lock, [`state::STATE`], protects all state. A caller may take it with page locks and inode locks held. A caller
+//! that holds it must not take a page lock or an inode lock.
 #![no_std]
 #![deny(unsafe_code)]
 #![cfg_attr(
     test,
-    // Host tests reach the logic, not the entries that C calls.
+    // Host tests use the logic, not the functions that C calls.
     allow(
         dead_code,
         clippy::unwrap_used,

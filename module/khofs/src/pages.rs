@@ -1,4 +1,4 @@
-//! Memory that goes back to the system, a part at a time: other tasks get their turn in between.
+//! Return of memory to the system, in parts, so that other tasks run in between.
 
 use crate::boundary::system::Linux;
 use crate::state::STATE;
@@ -7,7 +7,7 @@ use khofs_decide::bits::PAGES;
 use khofs_decide::content::Content;
 use khofs_decide::pages::put;
 
-/// Gives memory that is not needed back to the system.
+/// Returns memory that khofs does not need to the system.
 pub fn reap() {
     loop {
         let Some(idle) = STATE.lock().take_idle() else {
@@ -18,8 +18,8 @@ pub fn reap() {
     }
 }
 
-/// Accounts for an inode that is gone, and discards the memory that arrived for it and is not in the page cache, a part
-/// at a time: the file may be large.
+/// Subtracts a removed inode, and discards the memory that arrived for it and is not in the page cache. It does so in
+/// parts, because the file may be large.
 pub fn inode_gone(id: u32, mut content: Content) {
     if !STATE.lock().inode_gone(id, &content) {
         return;

@@ -1,4 +1,4 @@
-//! Filling a superblock: with a root alone, or with the tree that arrived.
+//! The content of a new superblock: only a root, or the tree that arrived.
 
 use crate::boundary::handover::claim;
 use crate::boundary::kernel::{self, read_arrived};
@@ -24,7 +24,7 @@ use khofs_decide::state::Body;
 ///
 /// # Errors
 ///
-/// No memory; [`EBADMSG`] if the tree that arrived cannot be understood. Its memory stays reserved then.
+/// No memory; [`EBADMSG`] if the tree that arrived is malformed. Its memory then stays reserved.
 pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     let arrived = {
         let mut state = STATE.lock();
@@ -52,7 +52,7 @@ pub fn fill(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     }
 }
 
-/// Makes a new file system, with the root alone.
+/// Makes a new file system that has only a root.
 fn begin(id: u32, sb: Super, options: &Options) -> Result<(), Errno> {
     let (seconds, nanoseconds) = kernel::now();
     let attr = Attr {
@@ -130,7 +130,7 @@ fn restore(
     Ok(())
 }
 
-/// Makes the instance live: from then on its files are there.
+/// Makes the instance live. It has files from then on.
 fn finish(
     state: &mut State,
     id: u32,
@@ -145,7 +145,8 @@ fn finish(
     instance.next_ino = summary.next_ino;
     instance.unclaimed = data;
     if let Body::Arrived(arrived) = body {
-        // Its tree is in inodes and dentries now. No activation has named these pages: it waits for mounts under way.
+        // Inodes and dentries hold the content of the tree now. No activation has named these pages, because an
+        // activation waits for mounts under way.
         for range in arrived.tree {
             if claim(range).is_err() {
                 continue;

@@ -13,9 +13,9 @@ pub static STATE: Lock<State, 0> = Lock::new(State::new());
 ///
 /// # Errors
 ///
-/// `ENOENT` if no instance has that name; `EBUSY` if the instance is mounted, or in the active phase. No memory: the
-/// files of a live instance are gone then, and another attempt gives back the memory that arrived and that these files
-/// never needed.
+/// `ENOENT` if no instance has that name; `EBUSY` if the instance is mounted, or in the active phase. If no memory is
+/// left, the files of a live instance are removed, and another attempt returns the memory that arrived and that these
+/// files never used.
 pub fn release_instance(name: &str) -> Result<(), Errno> {
     let (id, body) = STATE.lock().end(name)?;
     if let Body::Live(sb) = body

@@ -1,8 +1,8 @@
-//! Functions that C calls; `glue.h` declares the same, and `include/kho.h` has the promises to drivers.
+//! Functions that C calls. `glue.h` declares them, and `include/kho.h` documents them for drivers.
 //!
-//! Every pointer here comes from `glue.c`, which passes on what the kernel or a driver gave. What is
-//! required of them is what the C side of any such function requires: strings end with a NUL, buffers have
-//! their length, contexts come from a `serialize` that has not returned.
+//! Every pointer here comes from `glue.c`, which passes on the pointers of the kernel or of a driver. They meet the
+//! usual requirements of C: strings end with a NUL, buffers have their length, contexts come from a `serialize` that
+//! has not returned.
 
 use super::pages::vmalloc_page;
 use super::producer::Handle;
@@ -53,27 +53,27 @@ fn range(addr: u64, len: u64) -> Result<PhysRange, Errno> {
 
 /// # Safety
 ///
-/// NULL, or ends with a NUL and does not change during `'a`.
+/// `p` is NULL, or points to a string that ends with a NUL and does not change during `'a`.
 unsafe fn text<'a>(p: *const c_char) -> Result<&'a str, Errno> {
     if p.is_null() {
         return Err(EINVAL);
     }
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     let text = unsafe { CStr::from_ptr(p) };
     text.to_str().map_err(|_| EINVAL)
 }
 
 /// # Safety
 ///
-/// NULL, or `len` bytes that are readable and do not change during `'a`.
+/// `p` is NULL, or points to `len` readable bytes that do not change during `'a`.
 unsafe fn bytes<'a>(p: *const c_void, len: usize) -> Result<&'a [u8], Errno> {
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     unsafe { array(p.cast(), len) }
 }
 
 /// # Safety
 ///
-/// NULL, or `count` initialized values that do not change during `'a`.
+/// `p` is NULL, or points to `count` initialized values that do not change during `'a`.
 unsafe fn array<'a, T>(p: *const T, count: usize) -> Result<&'a [T], Errno> {
     if count == 0 {
         return Ok(&[]);
@@ -82,29 +82,29 @@ unsafe fn array<'a, T>(p: *const T, count: usize) -> Result<&'a [T], Errno> {
     if p.is_null() || size.is_none_or(|size| isize::try_from(size).is_err()) {
         return Err(EINVAL);
     }
-    // SAFETY: the caller's, and no larger than a slice may be.
+    // SAFETY: by the caller's promise, and the array is no larger than a slice may be.
     Ok(unsafe { core::slice::from_raw_parts(p, count) })
 }
 
 /// # Safety
 ///
-/// NULL, or `len` initialized bytes that only the caller uses during `'a`.
+/// `p` is NULL, or points to `len` initialized bytes that only the caller uses during `'a`.
 unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
     if p.is_null() || len == 0 {
         return &mut [];
     }
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     unsafe { core::slice::from_raw_parts_mut(p.cast(), len) }
 }
 
-/// Executes a call that a producer makes in its `serialize`. The session remembers every error of the call, also one
-/// that is found in the arguments: a driver that ignores the results of its calls must not lose state silently.
+/// Executes a call that a producer makes in its `serialize`. The session remembers every error of the call, errors in
+/// the arguments included: a driver that ignores the results of its calls must not lose state silently.
 ///
 /// # Safety
 ///
 /// `ctx` is NULL, or the context of a `serialize` that has not returned, in the thread that runs it.
 unsafe fn note(ctx: *mut Session, act: impl FnOnce(&mut Session) -> Result<(), Errno>) -> c_int {
-    // SAFETY: `Held::serialize` lends it, and uses it no other way until the driver returns.
+    // SAFETY: `Held::serialize` lends the session, and does not use it until the driver returns.
     let Some(session) = (unsafe { ctx.as_mut() }) else {
         return EINVAL.code();
     };
@@ -158,7 +158,7 @@ macro_rules! files {
     ($($name:ident => $do:ident($call:path, $buf:ty);)*) => { $(
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(buf: $buf, len: usize) -> isize {
-            // SAFETY: as sysfs gives it.
+            // SAFETY: sysfs gives a buffer of this length.
             unsafe { $do(buf, len, $call) }
         }
     )* };
@@ -175,21 +175,21 @@ files! {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_release_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
-    // SAFETY: as sysfs gives it.
+    // SAFETY: sysfs gives a buffer of this length.
     let buf = unsafe { bytes_mut(buf.cast(), len) };
     size(control::release_read(buf, offset))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_release_write(buf: *const c_char, offset: u64, len: usize) -> isize {
-    // SAFETY: as sysfs gives it.
+    // SAFETY: sysfs gives a buffer of this length.
     let text = unsafe { bytes(buf.cast(), len) };
     size(text.and_then(|text| control::release_write(text, offset).map(|()| len)))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_dt_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
-    // SAFETY: as sysfs gives it.
+    // SAFETY: sysfs gives a buffer of this length.
     size(Ok(control::dt_read(
         unsafe { bytes_mut(buf.cast(), len) },
         offset,
@@ -198,7 +198,7 @@ unsafe extern "C" fn kho_rs_dt_read(buf: *mut c_char, offset: u64, len: usize) -
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_in_dt_read(buf: *mut c_char, offset: u64, len: usize) -> isize {
-    // SAFETY: as sysfs gives it.
+    // SAFETY: sysfs gives a buffer of this length.
     size(Ok(control::in_dt_read(
         unsafe { bytes_mut(buf.cast(), len) },
         offset,
@@ -227,7 +227,7 @@ unsafe extern "C" fn kho_rs_register(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_unregister(p: *mut c_void) {
-    // SAFETY: registered until this returns.
+    // SAFETY: the producer is registered until this call returns.
     if let Some(handle) = unsafe { Handle::new(p) } {
         PHASE.lock().unregister(handle);
     }
@@ -318,11 +318,11 @@ unsafe extern "C" fn kho_rs_prop_mem_vmalloc(
     let page_size = usize::try_from(PAGE_SIZE).unwrap_or(4096);
     let whole = area.addr().is_multiple_of(page_size) && len.is_multiple_of(page_size) && len != 0;
     let pages = (0..len).step_by(page_size).map(|offset| {
-        // An area may be large, and each page of it is looked up.
+        // An area may be large, and the loop looks up each page of it.
         if offset.is_multiple_of(1 << 21) {
             relax();
         }
-        // SAFETY: a driver's area, which it keeps during the call.
+        // SAFETY: the driver keeps its area mapped during the call.
         unsafe { vmalloc_page(area.wrapping_byte_add(offset)) }.ok_or(EINVAL)
     });
     let write = |session: &mut Session| match whole {
@@ -367,12 +367,12 @@ fn prop<'a>(node: &Node<'a>, name: &str) -> Result<Value<'a>, Errno> {
 
 /// # Safety
 ///
-/// `to` is NULL or writable.
+/// `to` is NULL, or points to a writable variable.
 unsafe fn put<T>(to: *mut T, value: Result<T, Errno>) -> c_int {
     match value {
         Ok(_) if to.is_null() => EINVAL.code(),
         Ok(value) => {
-            // SAFETY: the caller's.
+            // SAFETY: by the caller's promise.
             unsafe { to.write(value) };
             0
         }
@@ -446,7 +446,7 @@ unsafe extern "C" fn kho_rs_get_bytes(
 unsafe extern "C" fn kho_rs_get_mem(node: i64, index: usize, to: *mut Mem) -> c_int {
     let store = STORE.lock();
     let value = store.node(node).and_then(|node| {
-        // Drivers ask for one range after the other, of which there may be many: no walk to get there.
+        // Drivers read one range after the other, and the property may have many: `nth` finds a range without a walk.
         let range = prop(&node, MEM)?.mem()?.nth(index).ok_or(ENOENT)?;
         let range = range.map_err(|_| EBADMSG)?;
         Ok(Mem {
@@ -484,7 +484,7 @@ unsafe extern "C" fn kho_rs_hold_node(producer: *mut c_void, node: i64) -> c_int
     status(handle.and_then(|handle| PHASE.lock().hold(handle, node)))
 }
 
-/// Does not take the phase's lock: a producer may make other tasks wait in its `serialize` meanwhile.
+/// Does not take the phase's lock: a producer may make other tasks wait for it in its `serialize` meanwhile.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn kho_rs_release_node(name: *const c_char, node: i64) -> c_int {
     // SAFETY: a driver's string.
@@ -531,8 +531,8 @@ mod tests {
     use kho::RangeSet;
     use kho_decide::session::Limits;
 
-    /// Lets a producer make a call, ignore its result, and go on. Returns the result of the call, and the result of the
-    /// producer's end.
+    /// Makes a call in a producer, ignores its result, and ends the producer. Returns the result of the call, and the
+    /// result of the producer's end.
     fn ignored(call: impl FnOnce(*mut Session) -> c_int) -> (Result<(), Errno>, Result<(), Errno>) {
         let ram = range(1 << 20, 16 << 20).unwrap();
         let mut session = Session::new(Limits {
@@ -548,11 +548,12 @@ mod tests {
         (said, session.end_producer())
     }
 
-    /// A call with these arguments behind the context.
+    /// Makes a call with these arguments behind the context.
     macro_rules! call {
         ($name:ident $(, $argument:expr)*) => {
             |ctx: *mut Session| {
-                // SAFETY: the test's context; strings end with a NUL; arrays have their length, or are refused unread.
+                // SAFETY: the context is the test's; strings end with a NUL; arrays have their length, or the call
+                // refuses them unread.
                 unsafe { $name(ctx $(, $argument)*) }
             }
         };

@@ -1,5 +1,5 @@
-//! The kernel's functions for host tests: a machine of [`PAGES`] pages for each test's thread. In the beginning its
-//! pages are ordinary ones, none of them reserved, and the page allocator has nothing left. [`with`] changes that.
+//! The kernel's functions for host tests: a machine of [`PAGES`] pages for each test's thread. At the start its pages
+//! are ordinary ones, none of them reserved, and the page allocator has no free memory. [`with`] changes that.
 
 use core::cell::RefCell;
 use core::ffi::{c_char, c_int, c_void};
@@ -7,10 +7,10 @@ use core::ptr::null_mut;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-/// Page frames that exist.
+/// Number of page frames.
 const PAGES: u64 = 1 << 20;
 
-/// Number of pages, from the first one on, that have memory behind them: 64 MiB.
+/// Number of pages, from the first one on, that have memory: 64 MiB.
 const BACKED: u64 = 16 << 10;
 
 /// Bytes of a page.
@@ -20,7 +20,7 @@ const PAGE: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     pub reserved: bool,
-    /// PG_hwpoison.
+    /// Whether the page's memory failed (PG_hwpoison).
     pub failed: bool,
     pub private: usize,
     pub count: c_int,
@@ -30,17 +30,17 @@ pub struct Page {
 #[derive(Default)]
 pub struct Machine {
     pub pages: BTreeMap<u64, Page>,
-    /// First page frames of the blocks that the page allocator gives, the last one first.
+    /// First page frames of the blocks that the page allocator has. It gives the last one first.
     pub free: Vec<u64>,
     /// Blocks that were freed to the page allocator: first page frame and order.
     pub freed: Vec<(u64, u32)>,
-    /// Pages that the system counts as its own, more than in the beginning.
+    /// Number of pages that the system manages, less the number at the start.
     pub managed: isize,
     memory: Vec<u64>,
 }
 
 impl Machine {
-    /// The page of a page frame.
+    /// The page with this page frame.
     pub fn page(&mut self, pfn: u64) -> &mut Page {
         self.pages.entry(pfn).or_default()
     }
@@ -48,7 +48,7 @@ impl Machine {
     /// The bytes of a page that has memory.
     pub fn bytes(&mut self, pfn: u64) -> &mut [u8] {
         assert!(pfn < BACKED);
-        // SAFETY: inside of the memory, which is borrowed as the machine is.
+        // SAFETY: inside of the memory, which is borrowed together with the machine.
         unsafe { core::slice::from_raw_parts_mut(self.at(pfn * PAGE as u64), PAGE) }
     }
 
@@ -64,7 +64,7 @@ std::thread_local! {
     static MACHINE: RefCell<Machine> = RefCell::default();
 }
 
-/// Looks at this thread's machine, or changes it.
+/// Reads or changes this thread's machine.
 pub fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
     MACHINE.with_borrow_mut(act)
 }
@@ -73,7 +73,7 @@ fn page(pfn: u64) -> Page {
     with(|machine| machine.pages.get(&pfn).copied().unwrap_or_default())
 }
 
-/// Reserves a page for the test that calls it.
+/// Reserves a page for the calling test.
 pub fn reserve(pfn: u64, private: usize) {
     with(|machine| {
         let page = machine.page(pfn);

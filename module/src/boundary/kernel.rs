@@ -1,4 +1,4 @@
-//! Safe calls of the kernel that are not about owning pages.
+//! Safe calls of the kernel that do not affect the ownership of pages.
 
 use super::ffi;
 use alloc::vec::Vec;
@@ -6,7 +6,7 @@ use core::ffi::{CStr, c_void};
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EINVAL, Errno};
 
-/// No file read here is larger: 1 MiB.
+/// Length, in bytes, from which on [`read_file`] refuses a file: 1 MiB.
 const MAX_FILE: usize = 1 << 20;
 
 /// A random number.
@@ -14,9 +14,9 @@ pub fn random() -> u64 {
     ffi::kho_c_random()
 }
 
-/// `uname -r`.
+/// Release of the running kernel (`uname -r`).
 pub fn release() -> &'static str {
-    // SAFETY: kho_c_release gives a NUL-terminated string that lives as long as the kernel.
+    // SAFETY: kho_c_release returns a string that ends with a NUL and lives as long as the kernel.
     let text = unsafe { CStr::from_ptr(ffi::kho_c_release()) };
     text.to_str().unwrap_or("unknown")
 }
@@ -28,7 +28,7 @@ pub fn release() -> &'static str {
 /// The error of opening or reading the file; [`EINVAL`] if the file has 1 MiB or more; no memory.
 pub fn read_file(path: &CStr) -> Result<Vec<u8>, Errno> {
     let mut error = 0;
-    // SAFETY: `path` is NUL-terminated, `error` writable.
+    // SAFETY: `path` ends with a NUL, `error` is writable.
     let file = unsafe { ffi::kho_c_open(path.as_ptr(), &raw mut error) };
     if file.is_null() {
         return Err(Errno::check(i64::from(error)).err().unwrap_or(EINVAL));
@@ -64,7 +64,7 @@ fn read_open(file: *mut c_void) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// `len` bytes of zero.
+/// `len` zeros.
 pub fn zeros(len: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len)?;
@@ -81,7 +81,7 @@ pub fn publish_dt() -> Result<(), Errno> {
     Errno::check(i64::from(ffi::kho_c_dt_publish())).map(|_| ())
 }
 
-/// Removes `/sys/kernel/kho/dt`, which was published; waits for its readers, who take [`crate::phase::SEALED`].
+/// Removes `/sys/kernel/kho/dt`, which was published. Waits for its readers, which take [`crate::phase::SEALED`].
 pub fn withdraw_dt() {
     // SAFETY: called in the active phase only, without SEALED.
     unsafe { ffi::kho_c_dt_withdraw() }
@@ -91,10 +91,10 @@ pub fn withdraw_dt() {
 pub struct SelfHold(());
 
 impl SelfHold {
-    /// Takes one reference; `None` while the module is being unloaded. The module's code is still there then, but only
-    /// until the caller returns.
+    /// Takes one reference; `None` while the module is being unloaded. In that case the module's code exists only until
+    /// the caller returns.
     pub fn new() -> Option<Self> {
-        // Made only then: one that is dropped here would give back a reference that was never taken.
+        // The value is made only after success: dropping it would otherwise return a reference that was never taken.
         ffi::kho_c_hold_self().then(|| Self(()))
     }
 }

@@ -1,8 +1,8 @@
 //! The only unsafe code: calls of the kernel's functions, and the functions that C calls.
 //!
 //! Code above this module cannot touch a page that it does not own. Types express the ownership: [`pages::Block`] is
-//! memory that was allocated, [`pages::Reserved`] is unclaimed memory that arrived, and [`pages::copy_reserved`] reads
-//! only RAM that is PageReserved.
+//! allocated memory, [`pages::Reserved`] is unclaimed memory that arrived, and [`pages::copy_reserved`] reads only RAM
+//! that is PageReserved.
 #![allow(unsafe_code)]
 
 mod entry;

@@ -13,14 +13,15 @@ use kho_decide::pages::{CHUNK, chunks, good_runs, left_of, pfns, range_of};
 use kho_decide::system::{self, Failed};
 use kho_decide::text::Level;
 
-/// `page_private` of a page that arrived and has not been claimed. When this module was unloaded and loaded again, the
-/// value tells such a page from a page that was released and that other code reserved since.
+/// `page_private` of an unclaimed page that arrived. After this module was unloaded and loaded again, the value
+/// distinguishes such a page from a page that was released and that other code reserved since.
 const UNCLAIMED: usize = 0x6b68_6f75;
 
 /// `page_private` of the first page of a state tree whose arrival was handled.
 const HANDLED: usize = 0x6b68_6f68;
 
-/// Low bits of `page_private` of the first page of a kernel's part, where the bits above hold a page-aligned address.
+/// Low bits of `page_private` of the first page of a kernel's part, in which the upper bits hold a page-aligned
+/// address.
 const NOTE: u64 = 0x6f6;
 
 /// Lets other tasks run, once for each chunk of a walk over pages.
@@ -35,7 +36,7 @@ fn is_valid(pfn: u64) -> bool {
 }
 
 fn is_reserved(pfn: u64) -> bool {
-    // SAFETY: asked of a valid page frame only.
+    // SAFETY: the page frame is valid.
     ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_reserved(pfn) }
 }
 
@@ -43,17 +44,18 @@ fn private(pfn: u64) -> usize {
     if !ffi::kho_c_pfn_valid(pfn) {
         return 0;
     }
-    // SAFETY: valid.
+    // SAFETY: the page frame is valid.
     unsafe { ffi::kho_c_page_private(pfn) }
 }
 
-/// Whether the memory of the page failed: the kernel found a hardware error in it and uses it no more (PG_hwpoison).
+/// Whether the memory of the page failed: the kernel found a hardware error in it and no longer uses it (PG_hwpoison).
 fn is_failed(pfn: u64) -> bool {
-    // SAFETY: asked of a valid page frame only.
+    // SAFETY: the page frame is valid.
     ffi::kho_c_pfn_valid(pfn) && unsafe { ffi::kho_c_page_failed(pfn) }
 }
 
-/// The first page of `range` for which `wanted` is true. Lets other tasks run meanwhile: a range may be all of memory.
+/// The first page of `range` for which `wanted` is true. Lets other tasks run meanwhile, because a range may be all of
+/// memory.
 fn first(range: PhysRange, wanted: impl Fn(u64) -> bool) -> Option<u64> {
     chunks(range).find_map(|chunk| {
         relax();
@@ -76,7 +78,7 @@ pub fn none_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
 }
 
-/// The bytes of `range`, whose pages all have to be RAM that early boot reserved, and whose memory has not failed.
+/// The bytes of `range`. All its pages must be RAM that early boot reserved, and their memory must not have failed.
 ///
 /// # Errors
 ///
@@ -90,9 +92,8 @@ pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
     let len = usize::try_from(range.len()).map_err(|_| ENXIO)?;
     let mut bytes = zeros(len)?;
     let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
-    // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and
-    // readable; `bytes` has `len` bytes and was just allocated, so the two do not overlap. Nothing
-    // writes reserved memory that arrived.
+    // SAFETY: the range is RAM with valid, reserved page frames, so it is in the direct map and readable; `bytes` has
+    // `len` bytes and was just allocated, so the two do not overlap. No code writes to reserved memory that arrived.
     unsafe { copy(from, bytes.as_mut_ptr(), len) };
     Ok(bytes)
 }
@@ -101,12 +102,12 @@ pub fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
 ///
 /// # Safety
 ///
-/// `from` has `len` readable bytes, `to` has as many writable ones, and they do not overlap.
+/// `from` has `len` readable bytes, `to` has `len` writable bytes, and they do not overlap.
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     let most = usize::try_from(CHUNK).unwrap_or(usize::MAX);
     for at in (0..len).step_by(most) {
         let part = len.saturating_sub(at).min(most);
-        // SAFETY: the caller's; a part of them.
+        // SAFETY: a part of the bytes that the caller promises.
         unsafe {
             core::ptr::copy_nonoverlapping(from.wrapping_add(at), to.wrapping_add(at), part);
         }
@@ -118,9 +119,9 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
 ///
 /// # Safety
 ///
-/// An area that `addr` is inside of stays mapped during the call.
+/// An area that contains `addr` stays mapped during the call.
 pub unsafe fn vmalloc_page(addr: *const core::ffi::c_void) -> Option<PhysRange> {
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     let pfn = unsafe { ffi::kho_c_vmalloc_pfn(addr) };
     range_of(pfn, 1).filter(|_| pfn != 0)
 }
@@ -129,9 +130,9 @@ pub unsafe fn vmalloc_page(addr: *const core::ffi::c_void) -> Option<PhysRange> 
 ///
 /// # Invariants
 ///
-/// Read from `boot_params` of the running kernel: early boot reserved what is in `handed`, before it
-/// allocated anything, because the chain says so (`memblock_x86_reserve_range_setup_data()`). `handed` has
-/// neither the pages of the chain's nodes nor those of the tree.
+/// The chain is read from `boot_params` of the running kernel. Because the chain names them, early boot reserved the
+/// ranges in `handed` before it allocated memory (`memblock_x86_reserve_range_setup_data()`). `handed` has neither the
+/// pages of the chain's nodes nor those of the tree.
 pub struct Boot {
     chain: Chain,
     handed: RangeSet,
@@ -162,7 +163,7 @@ impl system::Boot for Boot {
                 );
             })?;
         let handed = chain.handed()?;
-        // INVARIANT: as computed.
+        // INVARIANT: `handed` is computed from this chain.
         Ok(Self { chain, handed })
     }
 
@@ -180,7 +181,7 @@ impl system::Boot for Boot {
 
     fn mark_handled(&self) {
         if let Some(pfn) = self.tree_page() {
-            // SAFETY: valid; the state tree's own page, which nothing in this kernel uses.
+            // SAFETY: the page is valid, and is the state tree's own page, which no code in this kernel uses.
             unsafe { ffi::kho_c_set_page_private(pfn, HANDLED) };
         }
     }
@@ -190,30 +191,30 @@ impl system::Boot for Boot {
 ///
 /// # Invariants
 ///
-/// `first` is the page frame of a reserved page that early boot reserved for the tree: nothing in this kernel uses its
+/// `first` is the page frame of a reserved page that early boot reserved for the tree: no code in this kernel uses its
 /// `page_private`.
 pub struct Stays {
     first: u64,
 }
 
 impl Stays {
-    /// The pages of the tree that was read from `range`; `None` if they are not reserved.
+    /// The pages of the tree at `range`; `None` if they are not reserved.
     pub fn new(range: PhysRange) -> Option<Self> {
         let first = pfns(range).start;
-        // INVARIANT: reserved, and the caller says for what.
+        // INVARIANT: the page is reserved, and by the caller's promise early boot reserved it for the tree.
         is_reserved(first).then_some(Self { first })
     }
 
-    /// The page-aligned address that was noted for these pages; `None` if there is none.
+    /// The page-aligned address that was recorded for these pages; `None` if there is none.
     pub fn noted(&self) -> Option<PhysAddr> {
         let note = u64::try_from(private(self.first)).ok()?;
         (note % PAGE_SIZE == NOTE).then_some(PhysAddr::new(note.saturating_sub(NOTE)))
     }
 
-    /// Notes a page-aligned address for later instances of this module.
+    /// Records a page-aligned address for later instances of this module.
     pub fn note(&self, at: PhysAddr) {
         let note = usize::try_from(at.get() | NOTE).unwrap_or(0);
-        // SAFETY: a valid page whose field is free for this, by the # Invariants.
+        // SAFETY: a valid page, whose field has no other user by the # Invariants.
         unsafe { ffi::kho_c_set_page_private(self.first, note) };
     }
 }
@@ -222,15 +223,15 @@ impl Stays {
 ///
 /// # Invariants
 ///
-/// The set is page-aligned, inside RAM and outside of this kernel's image. Every page of it has a page
-/// frame, is PageReserved, carries the mark [`UNCLAIMED`], and was reserved in early boot for this purpose
-/// only, so that nothing in this kernel uses it.
+/// The set is page-aligned, inside RAM and outside of this kernel's image. Every page of it has a page frame, is
+/// PageReserved, carries the mark [`UNCLAIMED`], and was reserved in early boot for this purpose only, so that no code
+/// in this kernel uses it.
 pub struct Reserved {
     set: RangeSet,
 }
 
 impl Reserved {
-    /// Checks that all of `wanted` is unclaimed and takes it out of the set, or changes nothing.
+    /// Checks that all of `wanted` is unclaimed and removes it from the set, or changes nothing.
     fn take(&mut self, wanted: &RangeSet) -> Result<(), Errno> {
         for range in wanted.iter() {
             if !range.is_page_aligned() {
@@ -239,14 +240,14 @@ impl Reserved {
             if !self.set.contains_range(range) {
                 return Err(EBUSY);
             }
-            // Somebody else's code may have cleared a flag: look again before anything changes.
+            // Code outside of this module may have cleared a flag: check again before a change.
             if first(range, |pfn| !is_reserved(pfn) || private(pfn) != UNCLAIMED).is_some() {
                 return Err(EBUSY);
             }
         }
         let mut ranges = wanted.iter();
         match (ranges.next(), ranges.next()) {
-            // Claims of one chunk after the other: not a copy of all that is left for each.
+            // Drivers claim one chunk after the other: a claim must not copy the whole rest of the set.
             (Some(range), None) => self.set.remove(range)?,
             _ => self.set = self.set.subtract(wanted)?,
         }
@@ -257,7 +258,7 @@ impl Reserved {
 impl system::Reserved for Reserved {
     type Boot = Boot;
 
-    // INVARIANT: of no page.
+    // INVARIANT: the set is empty.
     const NOTHING: Self = Self {
         set: RangeSet::new(),
     };
@@ -275,11 +276,12 @@ impl system::Reserved for Reserved {
         })?;
         for pfn in set.iter().flat_map(pfns) {
             rest(pfn);
-            // SAFETY: valid and reserved, as `left_of` asked, and by the # Invariants of `Boot` only for us.
+            // SAFETY: the page is valid and reserved, as `left_of` checked, and by the # Invariants of `Boot` reserved
+            // only for kho.ko.
             unsafe { ffi::kho_c_set_page_private(pfn, UNCLAIMED) };
         }
-        // INVARIANT: `left_of` checked RAM and image and asked for frame and reservation, `Boot` says why they
-        // are reserved, and they were marked just now.
+        // INVARIANT: `left_of` checked RAM, image, page frames and reservation. By the # Invariants of `Boot` the pages
+        // are reserved for the handover only, and the loop above marked them.
         Ok((Self { set }, missing))
     }
 
@@ -296,8 +298,8 @@ impl system::Reserved for Reserved {
         self.take(wanted)?;
         for chunk in wanted.iter().flat_map(chunks) {
             for pfn in pfns(chunk) {
-                // SAFETY: by the # Invariants the page is valid, reserved and unused, and `take` removed it
-                // from the set, so this happens once.
+                // SAFETY: by the # Invariants the page is valid, reserved and unused, and `take` removed it from the
+                // set, so this happens once.
                 unsafe { ffi::kho_c_set_page_private(pfn, 0) };
                 // SAFETY: as above.
                 unsafe { ffi::kho_c_page_claim(pfn) };
@@ -318,7 +320,7 @@ impl system::Reserved for Reserved {
             }
             for run in good_runs(chunk, is_failed) {
                 if zero {
-                    // SAFETY: RAM that nobody uses, by the # Invariants.
+                    // SAFETY: RAM without another user, by the # Invariants.
                     unsafe { clear(run) };
                 }
                 adjust(run);
@@ -338,7 +340,7 @@ impl system::Reserved for Reserved {
     }
 }
 
-/// Counts the pages of a chunk as memory of the system.
+/// Counts the pages of a chunk as managed by the system.
 fn adjust(chunk: PhysRange) {
     let count = isize::try_from(chunk.pages()).unwrap_or(0);
     // SAFETY: a page of RAM with a page frame; a chunk is inside one zone.
@@ -364,16 +366,16 @@ fn free_chunk(chunk: PhysRange) {
 ///
 /// # Safety
 ///
-/// RAM with page frames that the caller owns.
+/// `range` is RAM with page frames, and the caller owns it.
 unsafe fn clear(range: PhysRange) {
     let at = ffi::kho_c_virt(range.start().get()).cast::<u8>();
     let len = usize::try_from(range.len()).unwrap_or(0);
-    // SAFETY: in the direct map, and the caller's.
+    // SAFETY: the range is in the direct map, and the caller owns it.
     unsafe { core::ptr::write_bytes(at, 0, len) };
 }
 
-/// Contiguous pages that were allocated, freed when dropped. Pages are freed one by one, so the page allocator takes
-/// back none whose memory failed (`free_pages_prepare`, `mm/page_alloc.c`).
+/// Allocated contiguous pages. Dropping the block frees them one by one, so the page allocator does not take back a
+/// page whose memory failed (`free_pages_prepare`, `mm/page_alloc.c`).
 ///
 /// # Invariants
 ///
@@ -438,7 +440,7 @@ impl system::Block for Block {
         match self.range.split_at(keep) {
             Some((first, rest)) => {
                 core::mem::forget(self);
-                // INVARIANT: the references of one block, divided between two.
+                // INVARIANT: two blocks share the references of one, a reference for each page.
                 drop(Self { range: rest });
                 Some(Self { range: first })
             }
@@ -455,7 +457,7 @@ impl system::Block for Block {
             .flat_map(chunks)
             .flat_map(|part| good_runs(part, is_failed))
         {
-            // SAFETY: owned by the # Invariants.
+            // SAFETY: the block owns the pages by the # Invariants.
             unsafe { clear(run) };
             relax();
         }
@@ -466,7 +468,8 @@ impl system::Block for Block {
             return Err(ENOMEM);
         }
         let at = ffi::kho_c_virt(self.range.start().get()).cast::<u8>();
-        // SAFETY: owned and large enough; `bytes` is other memory, as nothing else refers to the block.
+        // SAFETY: the block owns the pages, and they are large enough; `bytes` is other memory, because no other
+        // reference to the block exists.
         unsafe { copy(bytes.as_ptr(), at, bytes.len()) };
         Ok(())
     }
@@ -476,7 +479,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         for pfn in pfns(self.range) {
             rest(pfn);
-            // SAFETY: the one reference of the # Invariants.
+            // SAFETY: the page has the one reference of the # Invariants.
             unsafe { ffi::kho_c_page_put(pfn) };
         }
     }
@@ -493,7 +496,7 @@ mod tests {
         RangeSet::from_ranges(range_of(first, end - first)).unwrap()
     }
 
-    /// Memory that arrived in pages `first..end`, each full of ones.
+    /// Memory that arrived in pages `first..end`; every byte of them is 0xff.
     fn arrived(first: u64, end: u64) -> Reserved {
         ffi::with(|machine| {
             for pfn in first..end {
@@ -525,7 +528,7 @@ mod tests {
         reserved.set =
             RangeSet::from_ranges((512..1536).step_by(2).flat_map(|pfn| range_of(pfn, 1))).unwrap();
         let place = |reserved: &Reserved| reserved.set.as_slice().as_ptr();
-        // Room for one range more, from then on.
+        // From then on the set has room for one more range.
         reserved.claim(&pages(512, 513), Failed::Refused).unwrap();
         let before = place(&reserved);
         for pfn in (600..1000).step_by(4) {
@@ -558,7 +561,7 @@ mod tests {
         assert!(rests(|| assert!(Block::at(&map, range).is_err())) >= 16);
     }
 
-    /// Whether the memory of a page is as it arrived.
+    /// Whether the memory of a page is unchanged since it arrived.
     fn untouched(pfn: u64) -> bool {
         ffi::with(|machine| machine.bytes(pfn).iter().all(|byte| *byte == 1))
     }
@@ -586,7 +589,7 @@ mod tests {
             let freed = reserved.free(&pages(512, 1536), zero).unwrap();
             assert_eq!(freed, 1022 * PAGE_SIZE);
             ffi::with(|machine| {
-                // No larger block has a page that failed in it.
+                // The page allocator got no larger block, which would contain a page that failed.
                 assert!(machine.freed.iter().all(|(_, order)| *order == 0));
                 assert_eq!(machine.freed.len(), 1022);
                 assert_eq!(machine.managed, 1022);
@@ -597,7 +600,7 @@ mod tests {
             });
             assert!(untouched(600) && untouched(1535));
             assert_eq!(untouched(601), !zero);
-            // It is never offered again.
+            // The page is never offered again.
             assert!(reserved.set().is_empty());
             assert_eq!(reserved.free(&pages(600, 601), zero), Err(EBUSY));
         }

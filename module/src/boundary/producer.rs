@@ -1,4 +1,4 @@
-//! Producers and the context that is lent to them.
+//! Producers, and the context that kho.ko lends to them.
 
 use super::ffi;
 use core::ffi::c_void;
@@ -10,12 +10,12 @@ use kho_decide::session::Session;
 ///
 /// # Invariants
 ///
-/// Points to a structure that the driver registered and has not unregistered yet; `kho.h` says that it stays unchanged
-/// until then.
+/// The handle points to a structure that the driver registered and has not unregistered yet. By `kho.h` the structure
+/// stays unchanged until then.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Handle(NonNull<c_void>);
 
-// SAFETY: a handle only names the structure; who calls through it holds the phase lock.
+// SAFETY: a handle only names the structure, and a caller that uses the structure holds the phase's lock.
 unsafe impl Send for Handle {}
 
 impl Handle {
@@ -23,7 +23,7 @@ impl Handle {
     ///
     /// # Safety
     ///
-    /// The # Invariants hold as long as the handle or a copy is used for more than comparing.
+    /// The # Invariants hold while the handle or a copy has a use other than a comparison.
     pub unsafe fn new(pointer: *mut c_void) -> Option<Self> {
         NonNull::new(pointer).map(Self)
     }
@@ -32,7 +32,7 @@ impl Handle {
     pub fn hold(self) -> Option<Held> {
         // SAFETY: registered, by the # Invariants.
         let held = unsafe { ffi::kho_c_hold(self.0.as_ptr()) };
-        // Made only then: one that is dropped here would give back a reference that was never taken.
+        // The value is made only after success: dropping it would otherwise return a reference that was never taken.
         held.then(|| Held(self))
     }
 }
@@ -53,19 +53,19 @@ impl Held {
     /// The error that the driver returns.
     pub fn serialize(&self, session: &mut Session) -> Result<(), Errno> {
         let ctx: *mut Session = session;
-        // SAFETY: registered, and its module is held. `ctx` is the only access to the session during the
-        // call, which is as long as the driver may use it (kho.h).
+        // SAFETY: registered, and its module is held. `ctx` is the only access to the session during the call, and the
+        // driver must not use it after the call (kho.h).
         let result = unsafe { ffi::kho_c_serialize(self.0.0.as_ptr(), ctx.cast()) };
         if result == 0 {
             Ok(())
         } else {
-            // A positive number is no success either.
+            // A positive result is not a success either.
             let code = i64::from(result).checked_abs().and_then(i64::checked_neg);
             Errno::check(code.unwrap_or(-22)).map(|_| ())
         }
     }
 
-    /// Lets the driver undo what it did.
+    /// Lets the driver undo its serialization.
     pub fn abort(&self) {
         // SAFETY: registered, and its module is held.
         unsafe { ffi::kho_c_abort(self.0.0.as_ptr()) }

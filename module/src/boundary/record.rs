@@ -1,8 +1,8 @@
-//! Record of the nodes that drivers took over, for a module that is unloaded and loaded again.
+//! Record of the nodes that drivers took over, for the case that the module is unloaded and loaded again.
 //!
-//! The pages of a node with `mem` show whether a driver took it over, but there are nodes without `mem`. So the record
-//! has a bit for each node, in pages that are allocated when the first node is taken over and never freed. The first
-//! page of the kernel's part notes the address of those pages.
+//! The pages of a node with `mem` show whether a driver took the node over, but some nodes have no `mem`. So the record
+//! has a bit for each node, in pages that are allocated for the first node that a driver takes over, and never freed.
+//! `page_private` of the first page of the kernel's part has the address of those pages.
 
 use super::ffi;
 use super::pages::{Block, Stays};
@@ -15,7 +15,7 @@ use kho_decide::system::{self, Block as _};
 /// # Invariants
 ///
 /// `pages` are pages that [`Record::make`] gave away to the record of this part, with a bit for each number below
-/// `nodes`. Nothing else uses them.
+/// `nodes`. They have no other user.
 pub struct Record {
     pages: PhysRange,
     nodes: usize,
@@ -23,15 +23,14 @@ pub struct Record {
 
 impl Record {
     /// The record that an earlier instance of this module made for the kernel's part in `part`, which has `nodes`
-    /// nodes; `None` if there is none.
+    /// nodes; `None` if it made none.
     pub fn find(part: &Stays, nodes: usize) -> Option<Self> {
         let pages = PhysRange::new(part.noted()?, pages(nodes)?.checked_mul(PAGE_SIZE)?).ok()?;
-        // INVARIANT: `make` noted them, for the same tree, and gave them away.
+        // INVARIANT: `make` recorded the address of these pages for the same tree, and gave the pages away.
         Some(Self { pages, nodes })
     }
 
-    /// Makes a record, in which no node is taken over yet, for a kernel's part that has none. `block` allocates as many
-    /// zeroed pages as its argument says.
+    /// Makes an empty record for a kernel's part that has none. `block` allocates the given number of zeroed pages.
     ///
     /// # Errors
     ///
@@ -43,7 +42,7 @@ impl Record {
     ) -> Result<Self, Errno> {
         let pages = block(pages(nodes).ok_or(EINVAL)?)?.give_away();
         part.note(pages.start());
-        // INVARIANT: given away just now, with room for all.
+        // INVARIANT: the pages were given away just now, with room for all bits.
         Ok(Self { pages, nodes })
     }
 
@@ -114,7 +113,7 @@ mod tests {
         let later = Record::find(&part, nodes).unwrap();
         let numbers: Vec<usize> = later.numbers().collect();
         assert_eq!(numbers, [0, 7, 8, 32_767, 32_768, 39_999]);
-        // Its pages stay allocated.
+        // The pages of the record stay allocated.
         ffi::with(|machine| assert_eq!((machine.page(512).count, machine.page(513).count), (1, 1)));
     }
 

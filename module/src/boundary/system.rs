@@ -1,4 +1,4 @@
-//! The kernel as decisions see it.
+//! The kernel in the form that the decisions use.
 
 use super::kernel::read_file;
 use super::pages::{self, Block, Boot, Reserved, Stays};
@@ -12,10 +12,10 @@ use kho_decide::iomem::Map;
 use kho_decide::system::System;
 use kho_decide::text::Level;
 
-/// The kernel that this module runs in.
+/// The kernel in which this module runs.
 pub enum Linux {}
 
-/// Everything about pages.
+/// The store of pages, on this kernel.
 pub type Store = kho_decide::store::Store<Linux>;
 
 impl System for Linux {

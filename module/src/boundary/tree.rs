@@ -4,13 +4,13 @@ use alloc::vec::Vec;
 use kho::tree::{Index, Reader, TreeError};
 use kho_decide::system;
 
-/// A validated tree, its index, and the memory both read.
+/// A validated tree, its index, and the bytes that both read.
 ///
 /// # Invariants
 ///
-/// `reader` and `index` borrow the heap memory of `bytes`, which is neither changed nor moved until they
-/// are dropped: the fields are private, nothing hands out `bytes` mutably, and moving a `Vec` does not move
-/// what it points to. `bytes` is dropped last.
+/// `reader` and `index` borrow the heap memory of `bytes`, which is neither changed nor moved until they are dropped:
+/// the fields are private, no method hands out `bytes` mutably, and moving a `Vec` does not move its heap memory.
+/// `bytes` is dropped last.
 pub struct Tree {
     reader: Reader<'static>,
     index: Index<'static>,

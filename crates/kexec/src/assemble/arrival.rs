@@ -1,6 +1,6 @@
 //! The small cpio archive with the program that the next kernel runs first.
 //!
-//! | path | what |
+//! | path | content |
 //! | --- | --- |
 //! | `/.kho/` | mode 0700 |
 //! | `/.kho/arrive` | the program, [`ARRIVAL_PROGRAM`], which the kernel starts. An initrd may replace it by its own |
@@ -8,7 +8,7 @@
 //! | `/.kho/ranges` | ranges that must be reserved: pairs of little-endian 64-bit start and length in bytes |
 //! | `/.kho/init` | the path of the init to start, without a line break |
 //! | `/.kho/kmsg` | the kernel log, character device 1:11 |
-//! | `/.kho/sys/`, `/.kho/proc/`, `/.kho/dev/`, `/.kho/root/` | where it mounts |
+//! | `/.kho/sys/`, `/.kho/proc/`, `/.kho/dev/`, `/.kho/root/` | directories where the program mounts |
 //!
 //! The program's own documentation (`arrival/main.rs`) describes its work.
 
@@ -28,7 +28,7 @@ const DEFAULT_INIT: &[u8] = b"/init";
 /// Length of the buffer into which the program reads the path, in bytes, terminator included.
 const MAX_INIT: usize = 4096;
 
-/// Reason why the archive cannot be made.
+/// Reason why the archive was not made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ArrivalError {
@@ -67,11 +67,7 @@ pub fn arrival_archive(
     archive(&ranges, rdinit)
 }
 
-/// Returns the length of [`arrival_archive`]'s result for up to `reserved` ranges, in bytes.
-///
-/// # Errors
-///
-/// See [`ArrivalError`].
+/// Returns the length, in bytes, of the archive that [`arrival_archive`] makes for up to `reserved` ranges.
 pub fn arrival_archive_len(reserved: usize, rdinit: Option<&[u8]>) -> Result<u64, ArrivalError> {
     archive(&vec![0; reserved.saturating_mul(16)], rdinit).map(|bytes| len64(bytes.len()))
 }
@@ -86,7 +82,7 @@ fn archive(ranges: &[u8], rdinit: Option<&[u8]>) -> Result<Vec<u8>, ArrivalError
     }
     let mut cpio = Writer::new();
     cpio.dir(b".kho", 0o700)?;
-    // Not two links of one file: what replaces the first would be written to the other.
+    // Two files, not two links of one: a file of the initrd that replaces the first would be written to the second too.
     for path in [&b".kho/arrive"[..], b".kho/arrival"] {
         cpio.file(path, 0o700, ARRIVAL_PROGRAM)?;
     }

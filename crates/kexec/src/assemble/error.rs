@@ -1,4 +1,4 @@
-//! Errors of putting a load together.
+//! Errors of the assembly of a load.
 
 use kho::{PhysAddr, PhysRange};
 use thiserror::Error;
@@ -9,36 +9,36 @@ use crate::bootparam::BootParamsError;
 use crate::carrier::CarrierError;
 use crate::cmdline::CmdlineError;
 
-/// Reason why a load cannot be put together.
+/// Reason why a load was not assembled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AssembleError {
-    /// The parameters cannot be made.
+    /// The parameters were not made.
     #[error(transparent)]
     BootParams(#[from] BootParamsError),
-    /// The state segment cannot be made.
+    /// The state segment was not made.
     #[error(transparent)]
     Carrier(#[from] CarrierError),
-    /// The arrival archive cannot be made.
+    /// The arrival archive was not made.
     #[error(transparent)]
     Arrival(#[from] ArrivalError),
     /// The command line is refused.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
-    /// The load has a state tree and no arrival program: every user could read the memory that is handed over.
+    /// The load has a state tree and no arrival program, so every user could read the memory that is handed over.
     #[error("a state tree can only be handed over through the arrival program")]
     NoArrival,
-    /// The image does not say that its kernel knows `SETUP_INDIRECT`.
+    /// The image does not state that its kernel knows `SETUP_INDIRECT`.
     #[error(
         "this kernel does not know SETUP_INDIRECT (bit 31 of kernel_info.setup_type_max, boot protocol 2.15, Linux 5.5): it would not reserve what is handed over, and would overwrite it"
     )]
     NoSetupIndirect,
-    /// The running kernel uses five-level paging, and the image's kernel knows nothing of it.
+    /// The running kernel uses five-level paging, and the image's kernel does not know it.
     #[error(
         "the running kernel uses five-level paging (la57), and this kernel cannot be entered with it (bit 5 of xloadflags is clear)"
     )]
     FiveLevel,
-    /// The kernel cannot go to the range that the planner chose.
+    /// The image's kernel cannot run in the range that the planner chose.
     #[error(
         "the kernel cannot go to {at:?}: it needs {mem_size:#x} bytes at a multiple of {alignment:#x}, at {lowest} or above"
     )]
@@ -58,7 +58,7 @@ pub enum AssembleError {
         /// Kind of the segment.
         kind: SegmentKind,
     },
-    /// The image takes its initrd only below an address.
+    /// The initrd ends above the highest address that the image allows.
     #[error("the initrd at {at:?} ends above {max}, the highest address this kernel takes")]
     InitrdTooHigh {
         /// Range that the planner chose.

@@ -1,19 +1,19 @@
-//! From an image, an initrd and a cargo to the segments of `kexec_load`.
+//! Assembly of an image, an initrd and a cargo into the segments of `kexec_load`.
 //!
-//! | segment | contents | where |
+//! | segment | content | place |
 //! | --- | --- | --- |
-//! | kernel | the image's payload; the destination covers all the memory it needs, to unpack itself or to run | scratch |
-//! | initrd | our small cpio archive, then the user's initrd | scratch |
+//! | kernel | the image's payload; the destination covers all the memory that the kernel needs to unpack itself or to run | scratch |
+//! | initrd | kho's small cpio archive, then the user's initrd | scratch |
 //! | parameters | `boot_params`, command line, entry code | scratch |
-//! | state | what the [`Carrier`] makes: chain and state tree | outside scratch |
+//! | state | the result of the [`Carrier`]: chain and state tree | outside scratch |
 //!
 //! Blobs are the caller's own segments.
 //!
-//! Our archive goes *before* the user's initrd: the kernel looks at the end of the initrd for a boot
-//! configuration (`get_boot_config_from_initrd`, `init/main.c`), LZ4 data has no end mark other than zeros
-//! (`lib/decompress_unlz4.c`), and a damaged initrd must not keep the arrival program from running. Early
-//! microcode and ACPI tables are found behind it, because `find_cpio_data` (`lib/earlycpio.c`) walks through
-//! all archives that are not compressed.
+//! kho's archive goes *before* the user's initrd: the kernel looks at the end of the initrd for a boot configuration
+//! (`get_boot_config_from_initrd`, `init/main.c`), LZ4 data has no end mark other than zeros
+//! (`lib/decompress_unlz4.c`), and a damaged initrd must not keep the arrival program from running. The kernel finds
+//! early microcode and ACPI tables behind kho's archive, because `find_cpio_data` (`lib/earlycpio.c`) walks through all
+//! archives that are not compressed.
 
 mod arrival;
 mod error;
@@ -42,7 +42,7 @@ pub use segment::{Segment, SegmentKind};
 pub struct Placement {
     /// The kernel's load address and memory.
     pub kernel: PhysRange,
-    /// The initrd; `None` only if there is none and no arrival archive either.
+    /// The initrd; `None` only if there is neither an initrd nor an arrival archive.
     pub initrd: Option<PhysRange>,
     /// The parameters.
     pub params: PhysRange,
@@ -50,7 +50,7 @@ pub struct Placement {
     pub state: PhysRange,
 }
 
-/// Everything that goes into a load.
+/// Parts of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Load<'a> {
     /// The kernel.
@@ -59,20 +59,21 @@ pub struct Load<'a> {
     pub initrd: Option<&'a [u8]>,
     /// The command line, built with `arrive` if and only if `arrive` is true.
     pub cmdline: &'a CommandLine,
-    /// Boot through the arrival program. Only a plain kexec, which hands over nothing, may do without.
+    /// Whether the kernel boots through the arrival program. Only a plain kexec, which hands over nothing, may boot
+    /// without it.
     pub arrive: bool,
     /// The running kernel's parameters.
     pub running: &'a BootParams,
     /// The firmware's memory map.
     pub memory_map: &'a [MemoryMapEntry],
-    /// UEFI runtime services; `None` if the running kernel has none. A kernel that cannot take them over is told
-    /// nothing of them.
+    /// UEFI runtime services; `None` if the running kernel has none. A kernel that cannot take them over does not get
+    /// them.
     pub efi: Option<&'a EfiFacts>,
-    /// The ACPI root pointer that UEFI told the running kernel.
+    /// ACPI root pointer that UEFI gave the running kernel.
     pub acpi: Option<PhysAddr>,
-    /// The running kernel uses five-level paging.
+    /// Whether the running kernel uses five-level paging.
     pub five_level: bool,
-    /// Fresh random bytes, to be used for this load only.
+    /// Fresh random bytes, for this load only.
     pub rng_seed: &'a [u8; RNG_SEED_LEN],
     /// The state tree; `None` if nothing is handed over.
     pub tree: Option<&'a [u8]>,
@@ -87,7 +88,7 @@ pub struct Load<'a> {
 pub struct Assembled<'a> {
     /// Kernel, initrd, parameters, state.
     pub segments: Vec<Segment<'a>>,
-    /// The entry point for `kexec_load`: our entry code, in the parameters.
+    /// Entry point for `kexec_load`: the address of the entry code, in the parameters.
     pub entry: PhysAddr,
 }
 
@@ -127,8 +128,8 @@ pub fn initrd_len(user: u64, reserved: usize, rdinit: Option<&[u8]>) -> Result<u
 ///
 /// # Errors
 ///
-/// [`AssembleError`]. Above all, if the placement would put the next kernel on memory that is handed over, or let the
-/// kernel unpack itself onto such memory: this check does not rely on the planner.
+/// [`AssembleError`], for example if the placement would put the next kernel on memory that is handed over, or let the
+/// kernel unpack itself onto such memory. This check does not rely on the planner.
 pub fn assemble<'a>(
     load: &Load<'a>,
     carrier: &dyn Carrier,
@@ -211,7 +212,8 @@ pub fn check_receiver(header: &ImageHeader, five_level: bool) -> Result<(), Asse
     Ok(())
 }
 
-/// Checks the image's own demands on its place and on the length of the command line.
+/// Checks that the kernel's range has the size, alignment and address that the image requires, and that the command
+/// line is not too long for the image.
 fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
     let header = load.image.header();
     let at = load.placement.kernel;
@@ -241,7 +243,7 @@ fn check_kernel(load: &Load<'_>) -> Result<(), AssembleError> {
     Ok(())
 }
 
-/// Makes the bytes of the initrd segment: our archive, if the load goes through the arrival program, and then the
+/// Makes the bytes of the initrd segment: kho's archive, if the load goes through the arrival program, and then the
 /// user's initrd, unchanged.
 fn initrd<'a>(load: &Load<'a>) -> Result<Option<Cow<'a, [u8]>>, AssembleError> {
     if !load.arrive {
@@ -320,7 +322,7 @@ fn check_segments(segments: &[Segment<'_>], load: &Load<'_>) -> Result<(), Assem
         }
         let kept = load.reserved.iter().find(|r| r.overlaps(dest));
         match (kind, kept) {
-            // The state segment has to survive like everything else.
+            // The state segment is kept as the rest of the handover is, so it must lie in a mem-cache entry.
             (SegmentKind::State, _) if load.tree.is_some() => {
                 if !load.reserved.iter().any(|r| r.contains_range(dest)) {
                     return Err(AssembleError::StateNotReserved { dest });

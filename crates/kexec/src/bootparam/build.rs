@@ -1,4 +1,4 @@
-//! The next kernel's `boot_params`, from the running kernel's.
+//! The next kernel's `boot_params`, made from the running kernel's.
 
 use kho::{PhysAddr, PhysRange};
 use zerocopy::byteorder::little_endian::{U32, U64};
@@ -13,8 +13,8 @@ use crate::bytes::len64;
 /// `hdr.type_of_loader` for a loader without an assigned number: `Documentation/arch/x86/boot.rst`. The field must not
 /// be 0, or the kernel ignores the initrd (`reserve_initrd`, `arch/x86/kernel/setup.c`).
 const LOADER_UNDEFINED: u8 = 0xff;
-/// `LOADED_HIGH`: the only flag of `hdr.loadflags` that is true of every image entered in 64-bit mode. The
-/// others ask for things of the real-mode code, or are the decompressor's ([`KASLR_FLAG`]).
+/// `LOADED_HIGH`: the only flag of `hdr.loadflags` that is true of every image entered in 64-bit mode. The other flags
+/// are requests to the real-mode code, or belong to the decompressor ([`KASLR_FLAG`]).
 const LOADED_HIGH: u8 = 1;
 /// `KASLR_FLAG`: the kernel was moved to a random virtual address. The decompressor sets it, unless `nokaslr` is given
 /// (`choose_random_location`, `arch/x86/boot/compressed/kaslr.c`).
@@ -27,14 +27,14 @@ pub struct NextKernel<'a> {
     pub running: &'a BootParams,
     /// The image's setup header: [`Image::setup_header`](crate::image::Image::setup_header).
     pub setup_header: &'a [u8],
-    /// The firmware's memory map; entries past [`E820_IN_PAGE`] are left to a `SETUP_E820_EXT` node.
+    /// The firmware's memory map. A `SETUP_E820_EXT` node holds the entries past [`E820_IN_PAGE`].
     pub memory_map: &'a [MemoryMapEntry],
-    /// UEFI runtime services, and the range that their memory map was put in; `None` after a BIOS boot, or if the
-    /// running kernel has no runtime services.
+    /// UEFI runtime services, and the range of their memory map; `None` after a BIOS boot, or if the running kernel has
+    /// no runtime services.
     pub efi: Option<(&'a EfiFacts, PhysRange)>,
-    /// The ACPI root pointer that UEFI told the running kernel. It is used if the running kernel's parameters have no
-    /// root pointer: the EFI stub of 6.6 and later writes none, and the next kernel finds it by itself only below 1 MiB
-    /// (BIOS) or with `efi`.
+    /// ACPI root pointer that UEFI gave the running kernel. It is used if the running kernel's parameters have no root
+    /// pointer: the EFI stub of 6.6 and later writes none, and the next kernel finds the pointer by itself only below 1
+    /// MiB (BIOS) or with `efi`.
     pub acpi: Option<PhysAddr>,
     /// Range of exactly the initrd's bytes; `None` if there is no initrd.
     pub initrd: Option<PhysRange>,
@@ -42,7 +42,7 @@ pub struct NextKernel<'a> {
     pub cmdline: PhysAddr,
     /// First node of the `setup_data` chain, `None` for an empty chain.
     pub setup_data: Option<PhysAddr>,
-    /// The kernel was moved to a random virtual address: [`Image::moved`](crate::image::Image::moved).
+    /// Whether the kernel was moved to a random virtual address: [`Image::moved`](crate::image::Image::moved).
     pub moved: bool,
 }
 
@@ -62,9 +62,9 @@ impl BootParams {
 
 /// Makes the next kernel's parameters.
 ///
-/// Taken over from the running kernel, like `setup_boot_parameters` does: the screen, the ACPI root
-/// pointer, EDD, the hardware subarchitecture and UEFI's system table. Everything else is zero, as the boot
-/// protocol asks of a loader.
+/// The parameters keep these values of the running kernel, as in `setup_boot_parameters`: the screen, the ACPI root
+/// pointer, EDD, the hardware subarchitecture and UEFI's system table. All other fields are zero, as the boot protocol
+/// requires of a loader.
 ///
 /// # Errors
 ///

@@ -1,11 +1,11 @@
-//! Facts that the next kernel needs so that UEFI runtime services go on working.
+//! Facts that the next kernel needs in order to use UEFI runtime services.
 //!
-//! `SetVirtualAddressMap` can be called once per boot, and the first kernel called it: from then on the
-//! firmware's own tables hold virtual addresses. So a later kernel gets the runtime regions with the
-//! virtual addresses in use, and the physical addresses that the firmware overwrote:
-//! `setup_efi_state` in `arch/x86/kernel/kexec-bzimage64.c`; read back by `efi_systab_init` and
-//! `kexec_enter_virtual_mode` in `arch/x86/platform/efi/efi.c` and `efi_reuse_config` in `quirks.c`
-//! (the same in 6.1, 6.12 and 7.3).
+//! `SetVirtualAddressMap` can be called once per boot, and the first kernel called it: from then on the firmware's own
+//! tables hold virtual addresses. So the loader gives a later kernel the runtime regions with the virtual addresses in
+//! use, and the physical addresses that the firmware overwrote, as `setup_efi_state` does
+//! (`arch/x86/kernel/kexec-bzimage64.c`). The later kernel reads them in `efi_systab_init` and
+//! `kexec_enter_virtual_mode` in `arch/x86/platform/efi/efi.c` and `efi_reuse_config` in `quirks.c` (the same in 6.1,
+//! 6.12 and 7.3).
 
 use core::mem::{offset_of, size_of};
 
@@ -60,13 +60,13 @@ const _: () = assert!(offset_of!(MemoryDescriptor, virt_addr) == 16);
 const _: () = assert!(offset_of!(MemoryDescriptor, num_pages) == 24);
 const _: () = assert!(offset_of!(MemoryDescriptor, attribute) == 32);
 
-/// Bytes of one descriptor in the map that is built.
+/// Length of one descriptor in the map that is built, in bytes.
 pub const EFI_DESCRIPTOR_LEN: usize = 40;
 /// Bytes of `struct efi_setup_data`, `arch/x86/include/asm/efi.h`: four addresses and eight reserved words.
 pub const EFI_SETUP_DATA_LEN: usize = 96;
 
 impl EfiFacts {
-    /// Encodes the memory map of the runtime regions, as `efi_info` points to it.
+    /// Encodes the memory map of the runtime regions, in the form to which `efi_info` points.
     pub fn memory_map(&self) -> Vec<u8> {
         self.runtime_map
             .iter()

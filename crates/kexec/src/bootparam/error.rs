@@ -1,11 +1,11 @@
-//! Errors of making the next kernel's parameters.
+//! Errors of reading the running kernel's parameters and of making the next kernel's.
 
 use kho::PhysRange;
 use thiserror::Error;
 
 use super::layout::{BOOT_PARAMS_LEN, HDR_MAX};
 
-/// Reason why no parameters can be made.
+/// Reason why the next kernel's parameters were not made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BootParamsError {
@@ -17,7 +17,7 @@ pub enum BootParamsError {
         /// Bytes given.
         len: usize,
     },
-    /// The image's header does not fit.
+    /// The image's setup header is longer than its place in `boot_params`.
     #[error("the image's setup header is {len:#x} bytes long, there is room for {HDR_MAX:#x}")]
     SetupHeader {
         /// Bytes given.
@@ -42,10 +42,10 @@ pub enum BootParamsError {
         "UEFI runtime services without a runtime map; is /sys/firmware/efi/runtime-map there? Boot with efi=noruntime to do without"
     )]
     EfiNoMap,
-    /// The range that the map was put in is not as long as the map.
+    /// The range of the UEFI memory map is not as long as the map.
     #[error("the UEFI memory map takes {needed:#x} bytes, but {at:?} has {} for it", at.len())]
     EfiMapLength {
-        /// Range that the map was put in.
+        /// Range of the map.
         at: PhysRange,
         /// Length of the map, in bytes.
         needed: u64,

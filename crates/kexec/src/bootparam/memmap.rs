@@ -12,19 +12,19 @@ use super::layout::BootE820Entry;
 pub enum E820Kind {
     /// Usable memory.
     Ram = 1,
-    /// Not usable.
+    /// Unusable memory.
     Reserved = 2,
-    /// ACPI tables, usable after they were read.
+    /// ACPI tables, usable memory after the kernel has read them.
     Acpi = 3,
     /// ACPI non-volatile storage.
     Nvs = 4,
-    /// Found to be faulty.
+    /// Faulty memory.
     Unusable = 5,
     /// Persistent memory.
     Pmem = 7,
-    /// Persistent memory, before it had a standard number.
+    /// Persistent memory, from before the type had a standard number.
     Pram = 12,
-    /// Set aside for a driver by the firmware (`EFI_MEMORY_SP`).
+    /// Memory that the firmware reserved for a driver (`EFI_MEMORY_SP`).
     SoftReserved = 0xefff_ffff,
 }
 

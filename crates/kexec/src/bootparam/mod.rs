@@ -1,8 +1,7 @@
-//! `struct boot_params`, the "zero page" of the x86 boot protocol, and how the next kernel's is made.
+//! `struct boot_params`, the "zero page" of the x86 boot protocol: its layout, and the next kernel's.
 //!
-//! Layout: `arch/x86/include/uapi/asm/bootparam.h` and `Documentation/arch/x86/zero-page.rst`, the same in
-//! 6.1, 6.12 and 7.3. All fields are little-endian and unaligned. Every offset that is used is pinned by an
-//! assertion at compile time.
+//! Layout: `arch/x86/include/uapi/asm/bootparam.h` and `Documentation/arch/x86/zero-page.rst`, the same in 6.1, 6.12
+//! and 7.3. All fields are little-endian and unaligned. An assertion at compile time pins every offset that kho uses.
 
 mod build;
 mod efi;

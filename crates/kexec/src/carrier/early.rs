@@ -1,34 +1,36 @@
-//! Number of early reservations that a next kernel takes.
+//! Number of early reservations that a next kernel can make.
 //!
-//! Two tables bound the number (see the [module above](super)). memblock's 128 slots are the same in every kernel.
-//! Neither NUMA nodes nor entries of the memory map take any of them: the map becomes memblock's memory, and nodes
-//! split its regions, after `memblock_allow_resize` (`e820__memblock_setup` and `initmem_init`, both called late in
-//! `setup_arch`, 5.10 to 7.3). The e820 table of kernels before 7.3 takes the ranges *beside* the map, and its size
-//! depends on how the kernel was built.
+//! Two tables bound the number (see the [module above](super)). memblock has 128 slots in every kernel. Neither NUMA
+//! nodes nor entries of the memory map take any of these slots: the map becomes memblock's memory, and nodes split its
+//! regions, after `memblock_allow_resize` (`e820__memblock_setup` and `initmem_init`, both called late in `setup_arch`,
+//! 5.10 to 7.3). The e820 table of kernels before 7.3 holds the ranges *beside* the map, and its size depends on the
+//! kernel's configuration.
 
-/// Most early reservations that are planned for, chain and tree included.
+/// Largest number of early reservations that the planner uses, chain and tree included.
 ///
-/// Measured as in `docs/reports/early-ranges.md`: the smallest number that any of the tested kernels and firmwares
-/// takes is 120; the rest is a margin for firmware that reserves more for itself.
+/// Measured as in `docs/reports/early-ranges.md`: the smallest number that a tested kernel and firmware take is 120;
+/// the difference is a margin for firmware that reserves more for itself.
 pub const EARLY_RANGES: usize = 96;
 
-/// The first version that is known not to put the ranges into its e820 table.
+/// First version that is known not to put the ranges into its e820 table.
 const WITHOUT_E820: (u32, u32) = (7, 3);
 
 /// `E820_MAX_ENTRIES_ZEROPAGE`, `arch/x86/include/uapi/asm/bootparam.h`.
 const E820_BASE: usize = 128;
 
-/// Entries that `E820_MAX_ENTRIES` has more for each possible node (`arch/x86/include/asm/e820/types.h`, 5.10 to 7.3).
+/// Number of entries that `E820_MAX_ENTRIES` adds for each possible node (`arch/x86/include/asm/e820/types.h`, 5.10 to
+/// 7.3).
 const E820_PER_NODE: usize = 3;
 
-/// Entries that each range takes while it is put into the e820 table; all ranges together take `E820_BESIDES` more.
+/// Number of entries that each range takes while the kernel puts it into the e820 table; all ranges together take
+/// `E820_BESIDES` more.
 const E820_PER_RANGE: usize = 3;
 const E820_BESIDES: usize = 5;
 
 /// Largest `CONFIG_NODES_SHIFT` on x86 (`arch/x86/Kconfig`).
 const MAX_NODES_SHIFT: u32 = 10;
 
-/// Facts in a kernel's configuration that decide about a handover to that kernel.
+/// Facts of a kernel's configuration that affect a handover to that kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
     /// `MAX_NUMNODES`, from 1 to 1024.
@@ -37,20 +39,21 @@ pub struct KernelConfig {
     native: NativeKho,
 }
 
-/// Kexec HandOver that a kernel has of its own, by its configuration (`kernel/liveupdate/Kconfig`, 7.3; before 6.19
+/// State of mainline KHO in a kernel, by the kernel's configuration (`kernel/liveupdate/Kconfig`, 7.3; before 6.19
 /// `kernel/Kconfig.kexec`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NativeKho {
     /// Not built in.
     Absent,
-    /// Built in, and on if the command line says so: `CONFIG_KEXEC_HANDOVER`.
+    /// Built in, and on if the command line switches it on: `CONFIG_KEXEC_HANDOVER`.
     OnDemand,
-    /// Built in, and on unless the command line says otherwise: `CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT`.
+    /// Built in, and on unless the command line switches it off: `CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT`.
     OnByDefault,
 }
 
 impl KernelConfig {
-    /// Parses the text of a `.config`. A value that is missing, or that no build writes, counts as the smallest.
+    /// Parses the text of a `.config`. A missing value counts as the smallest, and so does a value that no build
+    /// writes.
     pub fn parse(text: &str) -> Self {
         let value = |name: &str| {
             let of = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());
@@ -71,15 +74,15 @@ impl KernelConfig {
         }
     }
 
-    /// Returns the Kexec HandOver that the kernel has of its own.
+    /// Returns the state of mainline KHO in the kernel.
     pub fn native_kho(&self) -> NativeKho {
         self.native
     }
 }
 
-/// Returns the number of early reservations, chain and tree included, that a kernel of this version (major, minor) and
-/// configuration takes beside a memory map of `map_entries` entries: from 0 to [`EARLY_RANGES`]. A configuration that
-/// is not known counts as one without NUMA, which has the smallest table.
+/// Returns the number of early reservations, from 0 to [`EARLY_RANGES`], chain and tree included, that a kernel of this
+/// version (major, minor) and configuration can make beside a memory map of `map_entries` entries. An unknown
+/// configuration counts as one without NUMA, which has the smallest table.
 pub fn early_ranges(
     version: Option<(u32, u32)>,
     config: Option<KernelConfig>,
@@ -127,7 +130,7 @@ mod tests {
         ] {
             let found = early_ranges(Some(version), config, map);
             assert_eq!(found, ranges, "{version:?} {config:?} {map}");
-            // All of it fits.
+            // The whole number of ranges fits into the table.
             if version < WITHOUT_E820 {
                 let size = E820_BASE + E820_PER_NODE * config.map_or(1, |config| config.nodes);
                 assert!(found == 0 || map + 3 * found + 5 <= size);

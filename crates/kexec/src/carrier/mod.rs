@@ -1,44 +1,42 @@
 //! Carriers: the ways in which a handover reaches the next kernel.
 //!
-//! A [`Carrier`] takes a [`Cargo`] (the state tree, the ranges to keep, and the facts for early boot) and makes the
-//! bytes of the *state segment* from it, and the one address that the next kernel's parameters have to name. The cargo
-//! is decided elsewhere; another way to carry it (inside the initrd, or native KHO) is another implementation.
+//! A [`Carrier`] takes a [`Cargo`]: the state tree, the ranges to keep, and the facts for early boot. From it the
+//! carrier makes the bytes of the *state segment*, and the one address that the next kernel's parameters must name. The
+//! planner decides the cargo. Another carrier (the initrd, or mainline KHO) would be another implementation.
 //!
-//! # What a range costs in early boot
+//! # Cost of a range in early boot
 //!
-//! [`SetupDataCarrier`] uses the `setup_data` list. Read in the sources of Linux 6.1, 6.12 and 7.3:
+//! [`SetupDataCarrier`] uses the `setup_data` chain. The sources of Linux 6.1, 6.12 and 7.3 show these costs:
 //!
-//! * **memblock** (`memblock_x86_reserve_range_setup_data`, `arch/x86/kernel/setup.c`): one
-//!   `memblock_reserve` for each node and one for each indirect range. Regions that touch become one, so the
-//!   nodes are packed back to back and cost *one* region together; scattered nodes would cost one each.
-//!   Each range that touches no other costs one. This runs before `memblock_allow_resize` (in
-//!   `e820__memblock_setup`), with a static table of 128 regions that also holds the kernel, the initrd, the
-//!   first 64 KiB, the BIOS area and what firmware drivers reserve. A reservation that does not fit is
-//!   dropped without a word in 6.1 and a panic before there is a console in 6.12 and 7.3
-//!   (`memblock_double_array`, `mm/memblock.c`). The one that is dropped need not be ours: what the
-//!   kernel reserves for itself afterwards (its early page tables, `reserve_brk`) goes into the same table. A
-//!   6.1 guest with 124 ranges started, had every one of them reserved, and hung when its memory was filled.
-//!   So finding all ranges reserved after boot does not show that there were few enough. Ranges that touch or
-//!   overlap, such as the tree and the mem-cache entry that covers it, count once, but need a free slot while
-//!   they are merged.
-//! * **e820, 6.1 and 6.12 only** (`e820__reserve_setup_data`, gone in 7.3): every node and every indirect
-//!   range becomes `E820_TYPE_RESERVED_KERN` in `e820_table` (6.1: in `e820_table_kexec` too). A range
-//!   inside a RAM entry splits it: two more entries; a node that begins where the last one ended: one more.
-//!   They are merged only afterwards, so N ranges need up to `3 * N + 5` entries besides the firmware's.
-//!   The table holds `E820_MAX_ENTRIES = 128 + 3 * MAX_NUMNODES`: 3200 in Debian's kernels
-//!   (`CONFIG_NODES_SHIFT=10`), 320 with the upstream default of 6, 131 without `CONFIG_NUMA`. When it is
-//!   full, `__e820__range_add` drops the new entries *after* the RAM entry was cut short: the memory above is
-//!   lost. So a self-built kernel of 6.12 or before without NUMA takes about 35 ranges, one with
-//!   `NODES_SHIFT=6` about 90. `/sys/firmware/memmap` shows `e820_table_firmware`, which is not touched: the
-//!   map can be passed on at every hop.
+//! * **memblock** (`memblock_x86_reserve_range_setup_data`, `arch/x86/kernel/setup.c`): one `memblock_reserve` for each
+//!   node and one for each indirect range. Regions that touch become one, so the carrier packs the nodes back to back
+//!   and they cost *one* region together; scattered nodes would cost one each. Each range that touches no other range
+//!   costs one region. The kernel does this before `memblock_allow_resize` (in `e820__memblock_setup`), with a static
+//!   table of 128 regions that also holds the kernel, the initrd, the first 64 KiB, the BIOS area and what firmware
+//!   drivers reserve. If a reservation does not fit, 6.1 drops it without a message, and 6.12 and 7.3 panic before they
+//!   have a console (`memblock_double_array`, `mm/memblock.c`). 6.1 may drop a reservation that is not kho's: the
+//!   kernel's own later reservations (its early page tables, `reserve_brk`) go into the same table. A 6.1 guest with
+//!   124 ranges started, had every one of them reserved, and hung when its memory was filled. So a check after boot
+//!   that all ranges are reserved does not show that the number of ranges was small enough. Ranges that touch or
+//!   overlap, such as the tree and the mem-cache entry that covers it, count once, but need a free slot while they are
+//!   merged.
+//! * **e820, 6.1 and 6.12 only** (`e820__reserve_setup_data`, gone in 7.3): every node and every indirect range becomes
+//!   `E820_TYPE_RESERVED_KERN` in `e820_table` (6.1: in `e820_table_kexec` too). A range inside a RAM entry splits the
+//!   entry and adds two entries; a node that begins at the end of the last one adds one. The kernel merges entries only
+//!   afterwards, so N ranges need up to `3 * N + 5` entries besides the firmware's. The table holds `E820_MAX_ENTRIES =
+//!   128 + 3 * MAX_NUMNODES`: 3200 in Debian's kernels (`CONFIG_NODES_SHIFT=10`), 320 with the upstream default of 6,
+//!   131 without `CONFIG_NUMA`. When it is full, `__e820__range_add` drops the new entries *after* it has cut the RAM
+//!   entry short: the memory above is lost. So a self-built kernel of 6.12 or before without NUMA has room for about 35
+//!   ranges, one with `NODES_SHIFT=6` about 90. `/sys/firmware/memmap` shows `e820_table_firmware`, which these
+//!   functions do not change: the loader can pass the map on at every hop.
 //! * **memblock.memory**: nothing; the pieces of a split RAM entry touch and become one region again.
-//! * **KASLR** (`mem_avoid_overlap`, `arch/x86/boot/compressed/kaslr.c`): avoids every node and every
-//!   indirect range, however many; at most 100 areas between them are candidates (`MAX_SLOT_AREA`). It does
-//!   *not* avoid the UEFI memory map that `efi_info` points to, which is why that map lies inside a node.
-//! * **sysfs** (`arch/x86/kernel/ksysfs.c`): a directory and two files for each node, for good.
+//! * **KASLR** (`mem_avoid_overlap`, `arch/x86/boot/compressed/kaslr.c`): avoids every node and every indirect range,
+//!   without a limit; at most 100 areas between them are candidates (`MAX_SLOT_AREA`). It does *not* avoid the UEFI
+//!   memory map that `efi_info` points to, which is why that map lies inside a node.
+//! * **sysfs** (`arch/x86/kernel/ksysfs.c`): a directory and two files for each node, for the whole boot.
 //!
-//! The number of memblock slots that a firmware leaves is measured ([`EARLY_RANGES`]); the number of ranges that the
-//! e820 table has room for is computed ([`early_ranges`]).
+//! [`EARLY_RANGES`] comes from a measurement of the memblock slots that firmware leaves. [`early_ranges`] computes the
+//! number of ranges for which the e820 table has room.
 
 mod early;
 mod setup_data;
@@ -51,7 +49,7 @@ use crate::bootparam::{EfiFacts, MemoryMapEntry};
 pub use early::{EARLY_RANGES, KernelConfig, NativeKho, early_ranges};
 pub use setup_data::{MAX_NODES, SetupDataCarrier, node_type};
 
-/// Contents of a handover, and facts for early boot, that the next kernel gets.
+/// Content of a handover, and facts for the next kernel's early boot.
 #[derive(Clone, Copy, Debug)]
 pub struct Cargo<'a> {
     /// The state tree; `None` if nothing is handed over (a plain kexec).
@@ -59,18 +57,18 @@ pub struct Cargo<'a> {
     /// The mem cache: page-aligned ranges to reserve, in the order of the tree's `mem-cache` property.
     /// The first of them is the state segment itself.
     pub reserved: &'a [PhysRange],
-    /// The firmware's whole memory map. Only the entries that do not fit into `boot_params` are carried.
+    /// The firmware's whole memory map. The carrier carries only the entries that do not fit into `boot_params`.
     pub memory_map: &'a [MemoryMapEntry],
     /// UEFI runtime services; `None` if there are none.
     pub efi: Option<&'a EfiFacts>,
-    /// Fresh random bytes for the next kernel's generator.
+    /// Fresh random bytes for the next kernel's random number generator.
     pub rng_seed: Option<&'a [u8; RNG_SEED_LEN]>,
 }
 
 /// Bytes of a seed: `RNG_SEED_LENGTH`, `arch/x86/kernel/kexec-bzimage64.c`.
 pub const RNG_SEED_LEN: usize = 32;
 
-/// Size of a [`Cargo`], known before its contents are.
+/// Size of a [`Cargo`], known before the cargo's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateShape {
     /// Length of the state tree, in bytes; `None` if there is no tree.
@@ -81,7 +79,7 @@ pub struct StateShape {
     pub memory_map: usize,
     /// Number of regions of the UEFI runtime map; `None` if there is no such map.
     pub efi_regions: Option<usize>,
-    /// Whether a seed is carried.
+    /// Whether the cargo has a seed.
     pub rng_seed: bool,
 }
 
@@ -101,9 +99,9 @@ impl Cargo<'_> {
 /// The state segment, ready to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The segment's bytes, from the address that was given.
+    /// Bytes of the segment, from the address for which it was encoded.
     pub bytes: Vec<u8>,
-    /// Value of `setup_data` in the next kernel's parameters; `None` if nothing is carried.
+    /// Value of `setup_data` in the next kernel's parameters; `None` if the cargo is empty.
     pub first: Option<PhysAddr>,
     /// Range of exactly the state tree's bytes; `None` if there is no tree.
     pub tree: Option<PhysRange>,
@@ -113,7 +111,7 @@ pub struct State {
     pub nodes: usize,
 }
 
-/// A way in which a handover reaches the next kernel.
+/// Method of bringing a handover to the next kernel.
 pub trait Carrier {
     /// Returns the name of the carrier, for messages.
     fn name(&self) -> &'static str;
@@ -134,7 +132,7 @@ pub trait Carrier {
     fn encode(&self, at: PhysAddr, cargo: &Cargo<'_>) -> Result<State, CarrierError>;
 }
 
-/// Reason why a cargo cannot be carried.
+/// Reason why a carrier refuses a cargo.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CarrierError {

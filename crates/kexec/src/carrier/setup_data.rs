@@ -1,8 +1,8 @@
-//! Encoding the `setup_data` list: `Documentation/arch/x86/boot.rst`, field `setup_data`.
+//! The `setup_data` chain, encoded: `Documentation/arch/x86/boot.rst`, field `setup_data`.
 //!
 //! Layout of the state segment, from its first byte:
 //!
-//! | what | bytes |
+//! | part | bytes |
 //! | --- | --- |
 //! | node 0: `SETUP_INDIRECT`, private type [`node_type::TREE`], the state tree | 40 |
 //! | one node for each mem-cache entry: `SETUP_INDIRECT`, private type [`node_type::RESERVE`] | 40 each |
@@ -27,7 +27,7 @@ use crate::bootparam::{
 };
 use crate::bytes::len64;
 
-/// Most nodes that are written. Early boot cannot take that many ranges.
+/// Largest number of nodes in a chain. It is more than early boot can reserve.
 pub const MAX_NODES: usize = 256;
 
 /// Node types.
@@ -73,8 +73,8 @@ const _: () = assert!(offset_of!(IndirectData, len) == 8 && offset_of!(IndirectD
 
 const ENTRY_LEN: u64 = size_of::<BootE820Entry>() as u64;
 
-/// Carries through the `setup_data` list, whose `SETUP_INDIRECT` nodes reserve the ranges they name before
-/// the kernel allocates anything.
+/// Carrier through the `setup_data` chain. The kernel reserves the ranges that `SETUP_INDIRECT` nodes name before it
+/// allocates memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetupDataCarrier;
 
@@ -88,7 +88,7 @@ struct Layout {
     total: u64,
 }
 
-/// Returns the length of a node's data, in bytes, if early boot can map that much.
+/// Returns the length of a node's data, in bytes.
 fn data_len(what: &'static str, count: usize, each: u64, fixed: u64) -> Result<u64, CarrierError> {
     let len = len64(count)
         .checked_mul(each)
@@ -132,7 +132,7 @@ impl Layout {
                 max: MAX_NODES,
             });
         }
-        // Nothing here can overflow: at most MAX_NODES nodes with data of less than 64 pages.
+        // No overflow: at most MAX_NODES nodes with data of less than 64 pages.
         let data = len64(indirect * INDIRECT_LEN)
             + efi.unwrap_or(0)
             + e820.unwrap_or(0)
@@ -169,7 +169,8 @@ struct Chain {
 }
 
 impl Chain {
-    /// Returns the physical address of the next byte. The caller made sure that the whole segment has addresses.
+    /// Returns the physical address of the next byte. The caller has checked that the whole segment lies in the address
+    /// space.
     fn here(&self) -> u64 {
         self.at.get().saturating_add(len64(self.bytes.len()))
     }
@@ -279,7 +280,7 @@ impl Carrier for SetupDataCarrier {
                 .skip(E820_IN_PAGE)
                 .flat_map(|entry| entry.to_boot().as_bytes().to_vec())
                 .collect();
-            // Less than an entry, so that the kernel's division by the entry's size drops it.
+            // The padding is shorter than an entry, so the kernel's division by the entry's size drops it.
             data.resize(usize::try_from(len).unwrap_or(data.len()), 0);
             chain.node(node_type::E820_EXT, &data);
         }

@@ -1,7 +1,7 @@
 //! bzImage: the x86 boot protocol's image, entered in 64-bit mode.
 //!
 //! Layout and fields: `Documentation/arch/x86/boot.rst` (6.1: `Documentation/x86/boot.rst`), "The Real-Mode Kernel
-//! Header" and "64-bit Boot Protocol". The demands match those of `bzImage64_probe` and `bzImage64_load` in
+//! Header" and "64-bit Boot Protocol". The checks match those of `bzImage64_probe` and `bzImage64_load` in
 //! `arch/x86/kernel/kexec-bzimage64.c` (6.1, 6.12, 7.3), plus a check of every field that is used.
 
 use kho::abi::setup_data::SETUP_INDIRECT;
@@ -21,7 +21,7 @@ const SECTOR: usize = 512;
 const ENTRY_64: u64 = 0x200;
 /// The first version with `xloadflags`.
 const MIN_VERSION: u16 = 0x020c;
-/// Nothing is loaded into the first MiB.
+/// Lowest load address: the loader loads nothing into the first MiB.
 const LOWEST: u64 = 0x10_0000;
 
 const LOADED_HIGH: u8 = 1 << 0;
@@ -140,15 +140,15 @@ impl<'a> BzImage<'a> {
             "too small to hold the entry point",
             |_| payload_len > ENTRY_64,
         )?;
-        // The build pads the payload to whole units of syssize (`arch/x86/boot/tools/build.c`; since 6.17 the linker),
-        // and what is not all there was cut off, its checksum or its signature at least.
+        // The build pads the payload to whole units of syssize (`arch/x86/boot/tools/build.c`; since 6.17 the linker).
+        // So a file that is shorter was cut off, and has lost at least its checksum or its signature.
         let needed = len64(setup_len).saturating_add(payload_len);
         let needed = needed.max(signature_end(file).unwrap_or(0));
         if len < needed {
             return Err(short(needed));
         }
         let payload = file.get(setup_len..).unwrap_or_default();
-        // What follows (a signature for Secure Boot) is not part of the kernel.
+        // Bytes behind the payload (a signature for Secure Boot) are not part of the kernel.
         let payload = usize::try_from(payload_len)
             .ok()
             .and_then(|n| payload.get(..n))
@@ -190,8 +190,8 @@ impl<'a> BzImage<'a> {
             "not between 255 bytes and 1 MiB",
             |v| (255..=1 << 20).contains(&v),
         )?;
-        // Every kernel that can be loaded above 4 GiB takes its initrd there too, so the limit in
-        // `initrd_addr_max` does not bind; a value no build writes still means a damaged header.
+        // Every kernel that can be loaded above 4 GiB takes its initrd there too, so the limit in `initrd_addr_max`
+        // does not bind. A value that no build writes still means that the header is damaged.
         let at_initrd = offset!(initrd_addr_max);
         require(
             "initrd_addr_max",
@@ -235,7 +235,8 @@ impl<'a> BzImage<'a> {
     ///
     /// # Errors
     ///
-    /// [`VmlinuxError::Unknown`] if it is not where the header has it, or unpacks to more than `init_size`.
+    /// [`VmlinuxError::Unknown`] if the packed kernel is not at the place that the header states, or unpacks to more
+    /// than `init_size`.
     pub fn packed(&self) -> Result<Packed<'a>, VmlinuxError> {
         let word = |at: usize| u32_at(self.setup_header, at).unwrap_or(0);
         Packed::find(
@@ -272,7 +273,7 @@ impl Image for BzImage<'_> {
         self.setup_header
     }
 
-    /// The decompressor moves it, later.
+    /// The decompressor moves the kernel later.
     fn moved(&self) -> bool {
         false
     }
@@ -322,7 +323,7 @@ fn knows_setup_indirect(
         "not the place of a kernel_info in the payload",
         |_| word(0) == Some(KERNEL_INFO_MAGIC),
     );
-    // `size` counts the fields of fixed size: without setup_type_max it ends at 12.
+    // `size` counts the fields of fixed size: without setup_type_max it is 12.
     let has_field = word(4).is_some_and(|size| size >= 16);
     let type_max = word(12).filter(|_| has_field).unwrap_or(0);
     Some(checked.map(|()| type_max & SETUP_INDIRECT != 0))

@@ -20,7 +20,7 @@ pub struct BadField {
     pub wanted: &'static str,
 }
 
-/// Reason why a file cannot be booted as a kernel.
+/// Reason why kho refuses a file as a kernel.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -53,7 +53,7 @@ pub enum ImageError {
         /// The limit.
         max: u64,
     },
-    /// The file is something else than a kernel that can be loaded.
+    /// The file is not a kernel that kho can load.
     #[error("this is {found}; needed is a bzImage for x86_64 (Debian: /boot/vmlinuz-*-amd64)")]
     WrongFormat {
         /// Kind of the file.
@@ -67,7 +67,7 @@ pub enum ImageError {
     Truncated {
         /// Bytes in the file.
         len: u64,
-        /// Bytes the header asks for.
+        /// Number of bytes that the header states.
         needed: u64,
         /// Number of bytes missing from the file.
         missing: u64,
@@ -94,7 +94,7 @@ pub enum ImageError {
         /// The field `xloadflags`.
         xloadflags: u16,
     },
-    /// The kernel has to stay at the address it was linked for, or below 4 GiB.
+    /// The kernel must stay at the address for which it was linked, or below 4 GiB.
     #[error(
         "the kernel is not relocatable (relocatable_kernel {relocatable:#x}, xloadflags {xloadflags:#x}): it cannot be placed in the scratch region; with nothing kept, kho kexec starts it without a handover"
     )]

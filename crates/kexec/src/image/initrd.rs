@@ -1,4 +1,4 @@
-//! Is this an initrd? A wrong file is cheaper to refuse now than to find out about in early boot.
+//! Check of an initrd's format. A wrong file is easier to diagnose before the load than in early boot.
 
 use thiserror::Error;
 
@@ -14,14 +14,14 @@ pub enum InitrdKind {
     Compressed(Compression),
 }
 
-/// Reason why a file is no initrd.
+/// Reason why kho refuses a file as an initrd.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InitrdError {
     /// The file has no bytes.
     #[error("the initrd is empty; leave the option out to boot without one")]
     Empty,
-    /// The file is an LZ4 frame of the current format, which lz4(1) writes by default and no kernel knows
+    /// The file is an LZ4 frame of the current format, which lz4(1) writes by default and no kernel can read
     /// (`lib/decompress_unlz4.c`).
     #[error(
         "the initrd is an LZ4 frame of the current format, and kernels read the legacy one only: make it with lz4 -l"
@@ -40,7 +40,7 @@ pub enum InitrdError {
 ///
 /// # Errors
 ///
-/// [`InitrdError`], with the kind that the file has instead.
+/// [`InitrdError`], with the kind of the file.
 pub fn check_initrd(file: &[u8]) -> Result<InitrdKind, InitrdError> {
     if file.is_empty() {
         return Err(InitrdError::Empty);

@@ -1,8 +1,8 @@
-//! Kernel images: their needs of memory, and the bytes to put there.
+//! Kernel images: the memory that they need, and the bytes to put there.
 //!
-//! [`parse`] looks at a file and returns an [`Image`] of any format, or an error that names the kind of the file.
-//! Formats are recognised on every host, so that an arm64 kernel given on x86_64 is named. The file is untrusted: every
-//! field is checked before it is used, and nothing here panics.
+//! [`parse`] looks at a file and returns an [`Image`] of any format, or an error that names the kind of the file. The
+//! parser recognises all formats on every host, so that the error for an arm64 kernel on x86_64 names it. The file is
+//! untrusted: the parser checks every field before it uses the field, and does not panic.
 //!
 //! | format | accepted |
 //! | --- | --- |
@@ -10,7 +10,8 @@
 //! | unified kernel image with such a kernel | taken apart by [`unified`] first |
 //! | everything in [`Found`] | no, named in the error |
 //!
-//! The kernel inside of a bzImage can be laid out beforehand, and entered without the decompressor: [`Vmlinux`].
+//! The loader can lay out the kernel inside a bzImage before the kexec, and enter it without the decompressor:
+//! [`Vmlinux`].
 
 pub mod bzimage;
 mod error;
@@ -33,16 +34,15 @@ pub use sniff::{Compression, Found, identify};
 pub use uki::{Uki, UkiError, unified};
 pub use vmlinux::{Packed, Vmlinux, VmlinuxError};
 
-/// A kernel file larger than this is not read. The boot protocol counts the payload in 32-bit units of
-/// 16 bytes, but `init_size` (which covers the payload) is a 32-bit number of bytes.
+/// Largest length of a kernel file, in bytes. The boot protocol counts the payload in 32-bit units of 16 bytes, but
+/// `init_size` (which covers the payload) is a 32-bit number of bytes.
 pub const MAX_IMAGE_LEN: u64 = u32::MAX as u64;
 
 /// Recognises and checks an image.
 ///
 /// # Errors
 ///
-/// [`ImageError::Empty`], [`ImageError::WrongFormat`] with the kind that the file has instead, or the fault of the
-/// image's header.
+/// [`ImageError::Empty`], [`ImageError::WrongFormat`] with the kind of the file, or the fault of the image's header.
 pub fn parse<'a>(file: &'a [u8]) -> Result<Box<dyn Image + 'a>, ImageError> {
     if file.is_empty() {
         return Err(ImageError::Empty);
@@ -71,7 +71,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
             directory: kind.is_dir(),
         });
     }
-    // The length may change after it was looked at: read one byte past the limit and no further.
+    // The file may grow after its length was checked: read at most one byte past the limit.
     let mut bytes = Vec::new();
     File::open(path)
         .map_err(failed)?

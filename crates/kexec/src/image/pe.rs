@@ -1,4 +1,4 @@
-//! PE files, as far as kernels are such files.
+//! PE files, as far as kernel images use the format.
 
 use kho::bytes::{u16_at, u32_at};
 
@@ -17,7 +17,7 @@ pub(super) struct Pe {
 pub(super) const COFF_LEN: usize = 24;
 
 impl Pe {
-    /// Reads the headers; `None` unless the headers up to the COFF header are there.
+    /// Reads the headers; `None` if the file ends before the end of the COFF header.
     pub(super) fn of(file: &[u8]) -> Option<Self> {
         if !file.starts_with(b"MZ") {
             return None;
@@ -37,7 +37,7 @@ impl Pe {
 }
 
 /// Returns the offset in a PE file at which the signature behind it ends: the certificate table is number 4 of the data
-/// directories, and the only one whose address is an offset in the file. `None` if there is no signature.
+/// directories, and the only one whose address is an offset in the file. `None` if the file has no signature.
 pub(super) fn signature_end(file: &[u8]) -> Option<u64> {
     /// `IMAGE_NT_OPTIONAL_HDR64_MAGIC`.
     const PE32_PLUS: u16 = 0x20b;

@@ -1,4 +1,4 @@
-//! What kind of file is this? For errors that name what was given instead of a kernel.
+//! Detection of a file's format, for errors that name the kind of a file that is not a kernel.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ impl Compression {
     }
 }
 
-/// Kind that a file was recognised as. `Display` completes the sentence "this is …".
+/// Recognised kind of a file. `Display` completes the sentence "this is …".
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Found {
@@ -123,7 +123,7 @@ pub enum Found {
     Compressed(Compression),
     /// A boot sector without the magic number of boot protocol 2.00.
     BootSector,
-    /// No known format; the first bytes of the file.
+    /// Unknown format, with the first bytes of the file.
     Unknown([u8; 8]),
 }
 
@@ -221,7 +221,7 @@ fn elf_machine(machine: u16) -> Option<&'static str> {
 
 /// Recognises a file by its contents.
 pub fn identify(file: &[u8]) -> Found {
-    // An x86 kernel is a PE file too, so its own magic number goes first.
+    // An x86 kernel is a PE file too, so the check for its own magic number comes first.
     if u32_at(file, AT_MAGIC) == Some(MAGIC) {
         return Found::BzImage;
     }
@@ -289,7 +289,8 @@ fn elf(file: &[u8]) -> Found {
 fn portable_executable(file: &[u8]) -> Option<Found> {
     let pe = Pe::of(file)?;
     let machine = pe.machine;
-    // No PE program is that small, and every x86 kernel with an EFI stub is one up to its own magic number.
+    // Every PE program is longer than that, and the part of an x86 kernel with an EFI stub before its own magic number
+    // is a PE file.
     if COFF_X86.contains(&machine) && file.len() < AT_MAGIC + size_of_val(&MAGIC) {
         return Some(Found::BzImage);
     }

@@ -1,9 +1,10 @@
-//! Unified kernel images: a PE program for UEFI with kernel, initrd and command line in sections of it.
+//! Unified kernel images: PE programs for UEFI that hold kernel, initrd and command line in sections.
 //!
 //! Sections and profiles: "UKI" and "Multi-Profile UKIs" of the UAPI Group's specification of unified kernel images
 //! (uapi-group.org/specifications). A file without profiles has one set of sections; in a file with profiles, the
-//! sections before the first `.profile` belong to all of them, and those behind a `.profile` to that one, in place of a
-//! section of the same name before. `.dtb`, `.dtbauto`, `.splash` and what else the firmware's side needs is ignored.
+//! sections before the first `.profile` belong to all profiles. The sections behind a `.profile` belong to that
+//! profile, and replace sections of the same name from before the first `.profile`. kho ignores `.dtb`, `.dtbauto`,
+//! `.splash` and the other sections that only the firmware's side needs.
 
 use object::pe::{IMAGE_FILE_MACHINE_AMD64, ImageDosHeader, ImageNtHeaders64, ImageSectionHeader};
 use object::read::pe::ImageNtHeaders;
@@ -12,10 +13,11 @@ use thiserror::Error;
 
 use super::sniff::{Found, identify};
 
-/// Most sections that are looked at, as in every PE loader (`NumberOfSections`: "PE Format", "COFF File Header").
+/// Largest number of sections that kho reads, as in every PE loader (`NumberOfSections`: "PE Format", "COFF File
+/// Header").
 const MAX_SECTIONS: usize = 96;
 
-/// Parts of a unified kernel image, of one profile.
+/// Parts of one profile of a unified kernel image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uki<'a> {
     /// The kernel: `.linux`.
@@ -24,21 +26,21 @@ pub struct Uki<'a> {
     pub initrd: Vec<&'a [u8]>,
     /// The command line, without blanks and zeros at its end: `.cmdline`.
     pub cmdline: Option<&'a [u8]>,
-    /// Number of profiles, from 1.
+    /// Number of profiles, at least 1.
     pub profiles: usize,
 }
 
-/// Reason why a unified kernel image is refused.
+/// Reason why kho refuses a unified kernel image.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UkiError {
     /// A header or a section that is cut short or damaged.
     #[error("the unified kernel image is cut short or damaged ({what})")]
     Damaged {
-        /// Message of the parser, with the name of the section if it is one.
+        /// Message of the parser, with the name of the section if the fault is in a section.
         what: String,
     },
-    /// A section that occurs twice where it can occur once.
+    /// A section occurs twice that may occur once only.
     #[error("the unified kernel image has two sections {name} in one profile")]
     Twice {
         /// Name of the section.
@@ -56,7 +58,7 @@ pub enum UkiError {
     /// A profile that the file does not have.
     #[error("the unified kernel image has no profile {asked}: it has {have}, numbered from 0")]
     NoProfile {
-        /// Number that was asked for.
+        /// Number of the requested profile.
         asked: usize,
         /// Number of profiles in the file.
         have: usize,
@@ -69,12 +71,12 @@ pub enum UkiError {
     },
 }
 
-/// Sections that are used, in the order of [`Parts`].
+/// Names of the sections that kho uses, in the order of [`Parts`].
 const USED: [&str; 4] = [".linux", ".ucode", ".initrd", ".cmdline"];
 
 type Parts<'a> = [Option<&'a [u8]>; USED.len()];
 
-/// Takes a unified kernel image apart; `None` if the file is something else. `profile` counts from 0.
+/// Splits a unified kernel image into its parts; `None` if the file has another format. `profile` counts from 0.
 ///
 /// # Errors
 ///
@@ -133,7 +135,7 @@ pub fn unified(file: &[u8], profile: usize) -> Result<Option<Uki<'_>>, UkiError>
     }))
 }
 
-/// Notes the content of a section that is used.
+/// Stores the content of a section that kho uses.
 fn take<'a>(
     section: &ImageSectionHeader,
     file: &'a [u8],
@@ -149,7 +151,7 @@ fn take<'a>(
     if part.is_some() {
         return Err(UkiError::Twice { name });
     }
-    // The size in memory is the true one; in the file the content is padded.
+    // The size in memory is the true one; the content is padded in the file.
     *part = Some(section.pe_data(file).map_err(|err| UkiError::Damaged {
         what: format!("section {name}: {err}"),
     })?);

@@ -1,29 +1,28 @@
-//! The kernel that a bzImage unpacks when it starts, laid out and moved beforehand: it can be entered without the
-//! decompressor.
+//! The kernel inside a bzImage, laid out and moved before the kexec, so that kexec enters it without the decompressor.
 //!
-//! # What the decompressor does (`arch/x86/boot/compressed/misc.c`, 5.10, 6.1, 6.12; read from images: 7.3)
+//! # Work of the decompressor (`arch/x86/boot/compressed/misc.c`, 5.10, 6.1, 6.12; read from images: 7.3)
 //!
 //! | step | here |
 //! | --- | --- |
-//! | unpacks the payload at `payload_offset`; the length of what comes out is the payload's last word | [`Packed`], and a decoder of the caller |
+//! | unpacks the payload at `payload_offset`; the unpacked length is the payload's last word | [`Packed`], and a decoder of the caller |
 //! | `parse_elf`: moves each `PT_LOAD` to `p_paddr - pref_address` | [`Vmlinux::lay_out`] |
 //! | `handle_relocations`: adds the distance to the addresses in the text | [`Vmlinux::relocate`] |
 //! | `choose_random_location`: a multiple of `kernel_alignment` for the virtual address | [`Vmlinux::relocate`] |
 //! | … and for the physical address | nothing: the planner places the kernel in scratch |
 //! | sets `KASLR_FLAG` in `loadflags` | [`Image::moved`] |
 //! | looks for the ACPI root pointer | nothing: the kernel does so itself, and [`bootparam`](crate::bootparam) passes the running kernel's on |
-//! | switches five-level paging | nothing: the caller enters only a kernel that wants the mode that is on |
+//! | switches five-level paging | nothing: the caller enters only a kernel that uses the mode that is on |
 //! | jumps to `e_entry - pref_address`, with `boot_params` in `rsi` | [`Image::entry_offset`] |
 //!
 //! # The table of relocations
 //!
-//! It follows the ELF file, as words of 32 bits, each the low half of a virtual address, sorted. 5.10 to 6.12: a zero,
-//! the places of 64-bit addresses, a zero, those of inverse 32-bit ones (relative to per-CPU data), a zero, those of
-//! 32-bit ones. 7.3 has no per-CPU data at address 0, and no inverse part. A kernel without a table
-//! (`CONFIG_RANDOMIZE_BASE`) stays at its address.
+//! The table follows the ELF file. Its words have 32 bits, each the low half of a virtual address, sorted. 5.10 to
+//! 6.12: a zero, the places of 64-bit addresses, a zero, those of inverse 32-bit ones (relative to per-CPU data), a
+//! zero, those of 32-bit ones. 7.3 has no per-CPU data at address 0, and no inverse part. A kernel that is built
+//! without `CONFIG_RANDOMIZE_BASE` has no table and stays at its address.
 //!
-//! None of this is an interface that the kernel promises. So everything is held against what these versions do, and
-//! anything else is refused: the bzImage itself then starts as ever.
+//! The kernel promises none of this as an interface. So the code checks every value against these versions, and refuses
+//! a kernel that differs. The loader then loads the bzImage itself, which unpacks itself.
 
 use kho::PAGE_SIZE;
 use kho::bytes::{u16_at, u32_at, u64_at};
@@ -41,7 +40,7 @@ const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 /// `KERNEL_IMAGE_SIZE` of a kernel with `CONFIG_RANDOMIZE_BASE`: the end of its virtual addresses, from
 /// [`KERNEL_MAP`] on.
 const KERNEL_IMAGE_SIZE: u64 = 1 << 30;
-/// Most program headers of a kernel; those so far have at most 5.
+/// Largest number of program headers of a kernel; kernels up to 7.3 have at most 5.
 const MAX_SEGMENTS: u16 = 32;
 
 const EHDR_LEN: u64 = 64;
@@ -52,24 +51,24 @@ const SHT_NOBITS: u32 = 8;
 const ET_EXEC: u16 = 2;
 const EM_X86_64: u16 = 62;
 
-/// The packed kernel inside of a bzImage.
+/// The packed kernel inside a bzImage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed<'a> {
-    /// Format of the bytes; `None` if it is not known.
+    /// Format of the bytes; `None` if the format is unknown.
     pub format: Option<Compression>,
     /// The compressed stream, without the length behind it.
     pub bytes: &'a [u8],
-    /// Number of bytes that it unpacks to, at most `init_size`.
+    /// Number of bytes that the stream unpacks to, at most `init_size`.
     pub len: u64,
-    /// The decompressor knows `nokaslr`: it moves the kernel.
+    /// Whether the decompressor knows `nokaslr`, and therefore moves the kernel.
     pub moves: bool,
 }
 
-/// Reason why the kernel inside of a bzImage cannot be entered directly.
+/// Reason why kexec cannot enter the kernel inside a bzImage directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum VmlinuxError {
-    /// A field holds a value that the kernels up to 7.3 do not have there.
+    /// A field holds a value that this field does not have in kernels up to 7.3.
     #[error("the kernel inside of it is laid out in an unknown way: {} at {:#x} is {:#x}, {}", .0.field, .0.offset, .0.value, .0.wanted)]
     Unknown(BadField),
     /// Decompressor and kernel disagree about whether the kernel can be moved.
@@ -133,7 +132,7 @@ impl<'a> Packed<'a> {
         let knows = |part: &[u8]| part.windows(8).any(|text| text == b"nokaslr\0");
         Ok(Self {
             format,
-            // The last word of a gzip stream is its own: the same number (RFC 1952, ISIZE).
+            // The last word of a gzip stream is part of the stream: the same number (RFC 1952, ISIZE).
             bytes: match format {
                 Some(Compression::Gzip) => bytes,
                 _ => stream,
@@ -144,11 +143,11 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// A kernel as it lies in memory, to be entered at its own entry point.
+/// A kernel in the form that it has in memory, for an entry at its own entry point.
 ///
 /// # Invariants
 ///
-/// As [`Image`] asks; every place of a relocation is inside the payload.
+/// Those of [`Image`]; and the offset of every relocation is inside the payload.
 #[derive(Clone)]
 pub struct Vmlinux {
     release: Option<String>,
@@ -161,7 +160,7 @@ pub struct Vmlinux {
 }
 
 impl std::fmt::Debug for Vmlinux {
-    /// Shows neither the memory nor its address.
+    /// Shows neither the memory nor its address, which is secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vmlinux")
             .field("release", &self.release)
@@ -171,13 +170,14 @@ impl std::fmt::Debug for Vmlinux {
     }
 }
 
-/// Offsets in the kernel of the addresses that change with it, and its choice of places.
+/// Offsets in the kernel of the addresses that change with the kernel's address, and the number of addresses to choose
+/// from.
 #[derive(Clone)]
 struct Relocations {
     wide: Vec<u32>,
     inverse: Vec<u32>,
     narrow: Vec<u32>,
-    /// Number of virtual addresses, `align` bytes apart, the first of them where the kernel was linked for.
+    /// Number of virtual addresses, `align` bytes apart. The first one is the address for which the kernel was linked.
     places: u64,
     align: u64,
 }
@@ -192,11 +192,11 @@ struct Segment {
 }
 
 impl Vmlinux {
-    /// Lays out `unpacked`, which `packed`, the packed kernel of `image`, unpacked to.
+    /// Lays out `unpacked`: the unpacked bytes of `packed`, which is the packed kernel of `image`.
     ///
     /// # Errors
     ///
-    /// [`VmlinuxError`] unless everything is as in the kernels up to 7.3.
+    /// [`VmlinuxError`] if the kernel differs from the form of the kernels up to 7.3.
     pub fn lay_out(
         image: &dyn Image,
         packed: &Packed<'_>,
@@ -233,7 +233,7 @@ impl Vmlinux {
             release: image.release().map(str::to_owned),
             setup_header: image.setup_header().to_vec(),
             header: ImageHeader {
-                // The kernel maps all of its last huge page; it has never had more than `init_size` for that.
+                // The kernel maps all of its last huge page, but its memory has never been more than `init_size`.
                 mem_size: elf.memory.next_multiple_of(HUGE).min(header.mem_size),
                 payload_len: len64(memory.len()),
                 ..header.clone()
@@ -252,7 +252,7 @@ impl Vmlinux {
     }
 
     /// Moves the kernel, once, to the virtual address that `random` chooses, as `find_random_virt_addr`
-    /// (`arch/x86/boot/compressed/kaslr.c`) does. Without relocations it stays where it is.
+    /// (`arch/x86/boot/compressed/kaslr.c`) does. A kernel without relocations stays at its address.
     pub fn relocate(&mut self, random: u64) {
         let Some(table) = self.relocations.as_ref().filter(|_| !self.moved) else {
             return;
@@ -280,7 +280,7 @@ impl Vmlinux {
     }
 }
 
-/// Changes the value at this offset.
+/// Adds to the value at this offset.
 fn change<const N: usize>(memory: &mut [u8], at: u32, new: impl Fn([u8; N]) -> [u8; N]) {
     let rest = usize::try_from(at).ok().and_then(|at| memory.get_mut(at..));
     if let Some(value) = rest.and_then(|rest| rest.first_chunk_mut::<N>()) {
@@ -318,15 +318,15 @@ impl Image for Vmlinux {
     }
 }
 
-/// The ELF file, checked.
+/// A checked ELF file.
 struct Elf {
     segments: Vec<Segment>,
     entry: u64,
-    /// End of the file: what lies behind is no part of it.
+    /// Offset of the end of the file. The bytes behind it are not part of it.
     end: u64,
-    /// Bytes of the kernel that the file has.
+    /// Number of bytes of the kernel that the file has.
     file: u64,
-    /// Bytes of the kernel in memory.
+    /// Number of bytes of the kernel in memory.
     memory: u64,
 }
 
@@ -393,8 +393,8 @@ impl Elf {
         })
     }
 
-    /// Moves every segment to its place, as `parse_elf` does, and makes what is between them zero. Zeros at the end,
-    /// which the kernel's segment has anyway, are cut off.
+    /// Moves every segment to its place, as `parse_elf` does, and fills the gaps between segments with zeros. Cuts off
+    /// the zeros at the end, which the kernel fills in anyway.
     fn move_segments(&self, mut bytes: Vec<u8>, relocations: &Option<Relocations>) -> Vec<u8> {
         let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         for segment in &self.segments {
@@ -420,12 +420,12 @@ impl Elf {
     }
 }
 
-/// Reads a number at an offset of 64 bits.
+/// Reads a number at a 64-bit offset.
 fn at_offset<T>(bytes: &[u8], at: u64, read: impl Fn(&[u8], usize) -> Option<T>) -> Option<T> {
     read(bytes, usize::try_from(at).ok()?)
 }
 
-/// Reads the `PT_LOAD` whose header is at `at`, which follows `before` in file and memory.
+/// Reads the `PT_LOAD` whose header is at `at`. It must follow `before` in the file and in memory.
 fn segment(
     bytes: &[u8],
     at: u64,
@@ -472,7 +472,7 @@ fn segment(
     if virt != 0 && Some(virt) != KERNEL_MAP.checked_add(phys) {
         return bad("p_vaddr", 16, virt, "not the virtual address of p_paddr");
     }
-    // Segments are moved down, one after the other, and none onto one that is still to be moved.
+    // Segments move down, one after the other. No segment may move onto one that has not moved yet.
     let moved = before.map_or(0, |before| before.to + before.file);
     if from < to || from < moved {
         return bad("p_offset", 8, from, "not behind its place in memory");
@@ -485,7 +485,7 @@ fn segment(
     })
 }
 
-/// Returns the end of the table of sections and of what they name; 0 if the file has none.
+/// Returns the end of the section headers and of the sections that they name; 0 if the file has none.
 fn sections_end(bytes: &[u8]) -> Result<u64, VmlinuxError> {
     let long = |at: u64| at_offset(bytes, at, u64_at).unwrap_or(0);
     let half = |at: u64| at_offset(bytes, at, u16_at).unwrap_or(0);
@@ -525,7 +525,7 @@ struct Table {
     narrow: Vec<u32>,
 }
 
-/// Reads the table that begins at `at`; `None` if nothing lies there.
+/// Reads the table that begins at `at`; `None` if the bytes end there.
 fn table(bytes: &[u8], at: u64) -> Result<Option<Table>, VmlinuxError> {
     const NAME: &str = "the table of relocations";
     let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
@@ -546,7 +546,7 @@ fn table(bytes: &[u8], at: u64) -> Result<Option<Table>, VmlinuxError> {
             "not the begin of whole words behind a zero",
         ));
     }
-    // No more than show that there are too many.
+    // Four parts are enough to show that the table has too many.
     let parts: Vec<&[u32]> = parts.take(4).collect();
     let (wide, inverse, narrow) = match *parts.as_slice() {
         [wide, inverse, narrow] => (wide, inverse, narrow),
@@ -570,8 +570,8 @@ fn table(bytes: &[u8], at: u64) -> Result<Option<Table>, VmlinuxError> {
 }
 
 impl Table {
-    /// Makes offsets of the addresses: all of them in the first `file` bytes of the kernel. `size` and `align` decide
-    /// about its places.
+    /// Converts the addresses into offsets, all of them in the first `file` bytes of the kernel. `size` and `align`
+    /// determine the number of virtual addresses to choose from.
     fn resolve(
         self,
         preferred: u64,
@@ -623,7 +623,7 @@ impl Table {
 }
 
 impl Relocations {
-    /// Returns the offset behind the last place.
+    /// Returns the offset behind the last relocation.
     fn end(&self) -> u64 {
         let end =
             |places: &[u32], width: u64| places.last().map_or(0, |last| u64::from(*last) + width);

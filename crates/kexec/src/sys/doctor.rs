@@ -1,7 +1,7 @@
 //! Findings about this machine: the obstacles to a handover, and the advice about each.
 //!
-//! Facts only, in the words that a user sees; printing is the command's business. Memory headroom is not
-//! here: only the planner knows what a handover needs.
+//! The findings have the words that a user sees; the command prints them. They do not cover headroom: only the planner
+//! knows how much headroom a handover needs.
 
 mod finding;
 mod memory;
@@ -44,8 +44,8 @@ pub fn worst(findings: &[Finding]) -> Severity {
     all.max().unwrap_or(Severity::Ok)
 }
 
-/// Looks at everything: one or more findings for each of [`IDS`], in that order. Never fails: a fact that cannot be
-/// read is a finding.
+/// Examines the machine. Returns one or more findings for each of [`IDS`], in that order. Never fails: a fact that
+/// cannot be read is a finding.
 pub fn examine(root: &Root) -> Vec<Finding> {
     let mut out = Findings::default();
     kernel(root, &mut out);
@@ -68,7 +68,7 @@ pub fn examine(root: &Root) -> Vec<Finding> {
             let version = KernelId::read(root).ok().and_then(|id| id.version());
             memory::encryption(cpu, version, &line, &KernelLog::read(root), &mut out);
         }
-        // Not seen is not off.
+        // An error of the reader does not show that encryption is off.
         Err(e) => out.unreadable("memory-encryption", e),
     }
     let cpu = cpu.unwrap_or_default();
@@ -104,7 +104,7 @@ fn kernel(root: &Root, out: &mut Findings) {
             format!("{name}: not a release that begins with two numbers"),
             "try a handover in a virtual machine first",
         ),
-        // SETUP_INDIRECT came with boot protocol 2.15 in 5.5.
+        // SETUP_INDIRECT came with boot protocol 2.15, in 5.5.
         Some(v) if v < (5, 5) => out.block(
             ID,
             format!("{name}: too old, kernels before 5.5 reserve nothing for a handover"),
@@ -176,7 +176,7 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
     const ID: &str = "hypervisor";
     const TRY: &str = "try a handover in a guest like this one first";
     let found = Hypervisor::read(root, cpu);
-    // It costs a look at every page.
+    // The count looks at every page, so it runs only under a hypervisor that takes memory away.
     let gone = match found.takes_memory_away() {
         true => memory::gone(root),
         false => 0,
@@ -219,7 +219,8 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
     }
 }
 
-/// Returns the reason why khofs, which is loaded, keeps to single pages; `None` if it has huge pages, or does not say.
+/// Returns the reason why khofs, which is loaded, uses single pages only; `None` if it has huge pages, or if it states
+/// no reason.
 pub fn without_huge_pages(root: &Root) -> Option<String> {
     let large = root.attribute("sys/fs/khofs/large_folios").ok()?;
     large.strip_prefix("no: ").map(str::to_owned)

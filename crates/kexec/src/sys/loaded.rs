@@ -1,10 +1,10 @@
-//! Identity of the loaded image: is it the one that kho loaded?
+//! Identity of the loaded image: whether it is the image that kho loaded.
 //!
-//! `/sys/kernel/kexec_loaded` says only that *some* image is loaded. Before `kho exec` destroys the running system it
-//! must know that the image that starts is the one that kho loaded, and not one that another program loaded meanwhile.
-//! The kernel keeps the segments as they were given in `struct kimage` (`include/linux/kexec.h`), and root can read
-//! them: the address of the pointer `kexec_image` is in the kernel's table of symbols (with CONFIG_KALLSYMS_ALL, as in
-//! Debian), and both the pointer and the struct that it points to are in `/proc/kcore`.
+//! `/sys/kernel/kexec_loaded` says only that *some* image is loaded. Before `kho exec` destroys the running system, it
+//! must know that kho loaded this image, and that no other program has loaded another image meanwhile. The kernel keeps
+//! the list of segments from the call in `struct kimage` (`include/linux/kexec.h`), and root can read the list: the
+//! kernel's symbol table has the address of the pointer `kexec_image` (with CONFIG_KALLSYMS_ALL, as in Debian), and
+//! `/proc/kcore` has both the pointer and the struct.
 //!
 //! In 6.1, 6.12 and 7.3 the struct begins with the same members on 64-bit machines:
 //!
@@ -16,11 +16,11 @@
 //! | 56 | `nr_segments` |
 //! | 64 | `segment[16]`: `{buf, bufsz, mem, memsz}` of 8 bytes each |
 //!
-//! A later kernel may move them, so the array is searched for in the first KiB, and memory that does not look like a
-//! `struct kimage` is [`Identity::CannotTell`], never a match.
+//! A later kernel may move these members, so kho searches the first KiB for the array. Memory that does not look like a
+//! `struct kimage` gives [`Identity::CannotTell`], never a match.
 //!
-//! Two loads of the same files must differ: the loader gives one segment a random `bufsz` (its memory is
-//! zeroed behind it anyway), which makes the [`LoadedImage`] unique.
+//! Two loads of the same files must differ: the loader gives one segment a random `bufsz`, which makes the
+//! [`LoadedImage`] unique. The kernel zeroes the memory behind `bufsz` anyway.
 
 use crate::sys::facts::kexec::KexecState;
 use crate::sys::physmem::{Kcore, PhysError};
@@ -35,7 +35,7 @@ use std::sync::OnceLock;
 
 /// Symbol of the kernel's pointer to the loaded image.
 const IMAGE_POINTER: &str = "kexec_image";
-/// Bytes of the struct that are looked at: enough for the array at any offset below 512.
+/// Number of bytes of the struct that are read: enough for the array at any offset below 512.
 const WINDOW: usize = 1024;
 /// Bytes of `struct kexec_segment`.
 const SEGMENT: usize = 32;
@@ -43,28 +43,28 @@ const SEGMENT: usize = 32;
 const START: usize = 24;
 const COUNT: usize = 56;
 
-/// One segment as the kernel remembers it.
+/// One segment, as the kernel recorded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedSegment {
     /// Physical destination.
     pub mem: u64,
-    /// Bytes occupied there.
+    /// Bytes occupied at the destination.
     pub memsz: u64,
-    /// Bytes that were given.
+    /// Bytes given to the kernel.
     pub bufsz: u64,
 }
 
-/// An image as the kernel remembers it, which tells the image from every other one.
+/// An image as the kernel recorded it. The record identifies the image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedImage {
     /// Entry point.
     pub start: u64,
-    /// The segments in the order they were given.
+    /// The segments, in the order of the call.
     pub segments: Vec<LoadedSegment>,
 }
 
 impl LoadedImage {
-    /// Returns the image that the kernel will remember once these segments are loaded.
+    /// Returns the record that the kernel will have of an image with these segments.
     pub fn of(entry: PhysAddr, segments: &[SegmentRef<'_>]) -> Self {
         Self {
             start: entry.get(),
@@ -83,17 +83,18 @@ impl LoadedImage {
 /// Answer of [`identify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// Nothing is loaded.
+    /// No image is loaded.
     Nothing,
-    /// The loaded image is the one that was asked about.
+    /// The loaded image is the given one.
     Ours,
     /// Another image is loaded: this one.
     SomebodyElses(LoadedImage),
-    /// An image is loaded, and its loader cannot be found out, for the reason in the text. Do not start it.
+    /// An image is loaded, and its loader cannot be determined, for the reason in the text. The caller must not start
+    /// it.
     CannotTell(String),
 }
 
-/// Checks that [`identify`] can find out whose image is loaded, for any image.
+/// Checks that [`identify`] can identify any loaded image.
 ///
 /// # Errors
 ///
@@ -136,8 +137,8 @@ fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysE
         Ok(u64::from_le_bytes(word))
     };
     let mut at = pointer()?;
-    // Somebody may load meanwhile: what was read counts only if the pointer is still the same. Whoever loads
-    // in a loop deserves the last word.
+    // Another program may load an image meanwhile: the bytes count only if the pointer has not changed. Four tries
+    // bound the loop; a program that loads in a loop makes all of them fail.
     for _ in 0..4 {
         if at == 0 {
             return Ok(None);
@@ -156,7 +157,7 @@ fn read_image(kcore: &Kcore, address: u64) -> Result<Option<[u8; WINDOW]>, PhysE
     })
 }
 
-/// Reads `nr_segments` and the array behind it at this offset; `None` if the values make no sense as such.
+/// Reads `nr_segments` and the array behind it at this offset; `None` if the values are implausible.
 fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
     let count = usize::try_from(u64_at(window, at)?).ok()?;
     if !(1..=SEGMENT_MAX).contains(&count) {
@@ -182,7 +183,7 @@ fn array_at(window: &[u8], at: usize) -> Option<Vec<LoadedSegment>> {
 }
 
 fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
-    // The known place first, then any other in which our own segments are found.
+    // The known offset comes first, then any other offset where the array equals kho's own segments.
     if let Some(segments) = array_at(window, COUNT) {
         let start = u64_at(window, START).unwrap_or(0);
         let found = LoadedImage { start, segments };
@@ -196,7 +197,7 @@ fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
         .step_by(8)
         .find(|at| array_at(window, *at).is_some_and(|s| s == ours.segments));
     match moved {
-        // The entry point is before the array in every version so far.
+        // The entry point is before the array in every version up to 7.3.
         Some(at) if (0..at).step_by(8).any(|o| u64_at(window, o) == Some(ours.start)) => {
             Identity::Ours
         }
@@ -208,7 +209,7 @@ fn judge(window: &[u8], ours: &LoadedImage) -> Identity {
     }
 }
 
-/// Returns the address of the pointer `kexec_image`. That of the running kernel is looked for once.
+/// Returns the address of the pointer `kexec_image`. The address in the running kernel is searched for only once.
 fn image_pointer(root: &Root) -> Result<u64, String> {
     static RUNNING: OnceLock<u64> = OnceLock::new();
     if *root != Root::system() {
@@ -221,7 +222,8 @@ fn image_pointer(root: &Root) -> Result<u64, String> {
 }
 
 /// Returns the address of a symbol of the kernel itself: from the kernel's own table, or, if that cannot be read, from
-/// `/proc/kallsyms`. An administrator who hides addresses from everyone (`kernel.kptr_restrict=2`) hides them from kho.
+/// `/proc/kallsyms`. If the administrator hides addresses from all users (`kernel.kptr_restrict=2`), kho does not get
+/// them either.
 fn symbol(root: &Root, name: &str) -> Result<u64, String> {
     let hidden = root.number("proc/sys/kernel/kptr_restrict");
     let shown = !hidden.is_ok_and(|level| level > 1);
@@ -232,7 +234,7 @@ fn symbol(root: &Root, name: &str) -> Result<u64, String> {
     let path = root.path("proc/kallsyms");
     let file = std::fs::File::open(&path)
         .map_err(|e| in_full(&FactError::io(&path, e)))?
-        // Some 200,000 lines of 60 bytes; the bound is against a file that never ends.
+        // The file has about 200,000 lines of 60 bytes. The bound stops a file that never ends.
         .take(256 << 20);
     let mut reader = BufReader::with_capacity(64 << 10, file);
     let mut line = Vec::new();
@@ -242,7 +244,7 @@ fn symbol(root: &Root, name: &str) -> Result<u64, String> {
         if read.map_err(|e| in_full(&FactError::io(&path, e)))? == 0 {
             break;
         }
-        // A module's symbol of the same name has its module behind it.
+        // In the line of a module's symbol the name of the module follows.
         if !line.trim_ascii_end().ends_with(name.as_bytes()) {
             continue;
         }

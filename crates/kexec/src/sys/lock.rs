@@ -1,8 +1,8 @@
-//! One `kho` at a time.
+//! The lock that allows one `kho` at a time.
 //!
-//! Loading takes memory, changes a knob and replaces the loaded image; starting destroys the machine's
-//! state. Two at once would undo each other's checks, so both hold this lock. It is an `flock`, so it
-//! vanishes with its holder, however that ends.
+//! A load takes memory, raises a limit and replaces the loaded image; a start destroys the machine's state. Two of
+//! these at once would invalidate each other's checks, so both take this lock. It is an `flock`, so the kernel drops
+//! the lock when the process that holds it ends for any reason.
 
 use crate::sys::root::Root;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -31,7 +31,8 @@ pub enum LockError {
         /// Process that has the lock, if the file names it.
         pid: Option<u32>,
     },
-    /// The directory belongs to another user or is open to other users, who could hold or replace the lock.
+    /// The directory belongs to another user, or other users can write to it. Such a user could hold or replace the
+    /// lock.
     #[error(
         "{} is not a directory of ours: owner {uid}, mode {mode:#o}; remove it or make it 0700 and root's",
         path.display()
@@ -75,8 +76,8 @@ impl Lock {
         Self::take_at(&root.path(DEFAULT))
     }
 
-    /// Takes the lock at another path without waiting. Its directory is made with mode 0700 when missing,
-    /// and must be ours alone.
+    /// Takes the lock at another path without waiting. Makes the lock's directory with mode 0700 if it is missing. Only
+    /// the user of this process may have access to the directory.
     ///
     /// # Errors
     ///
@@ -118,7 +119,7 @@ impl Lock {
             }
             Err(e) => return Err(fail(path, e.into())),
         }
-        // Only for the message of whoever comes second: the lock itself is the flock.
+        // The number is only for the message of a later process: the lock itself is the flock.
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()))

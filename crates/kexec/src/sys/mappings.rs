@@ -1,22 +1,23 @@
-//! Files that processes can write to through memory.
+//! Files to which processes can write through memory.
 //!
-//! Such a write shows in no time stamp: the kernel notes the time when a page becomes writable
-//! (`fault_dirty_shared_page` in `mm/memory.c`, 6.1 to 7.3), and never again while the page stays writable. Content
-//! that has been read of such a file may be out of date although nothing about the file seems to have changed.
+//! No time stamp shows such a write: the kernel updates the time when a page becomes writable
+//! (`fault_dirty_shared_page` in `mm/memory.c`, 6.1 to 7.3), and not again while the page stays writable. So content
+//! that kho has read from such a file may be out of date although the file's attributes are the same.
 
 use super::root::{Root, parse_hex};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// Most bytes of the mappings of one process: a line has some 100, and a process 65530 mappings (`vm.max_map_count`)
-/// unless its administrator wants more.
+/// Largest number of bytes that are read of the mappings of one process: a line has about 100 bytes, and a process at
+/// most 65530 mappings (`vm.max_map_count`) unless its administrator raises the limit.
 const MAPS_LIMIT: u64 = 256 << 20;
 
-/// Most processes, and threads of one, that are looked at: the kernel's own limit (`PID_MAX_LIMIT`).
+/// Largest number of processes, and of threads of one process, that are examined: the kernel's own limit
+/// (`PID_MAX_LIMIT`).
 const PROCESSES: usize = 1 << 22;
 
-/// A file, as the kernel tells files apart.
+/// Identity of a file, as the kernel has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
     /// Major and minor number of the file's device.
@@ -25,30 +26,30 @@ pub struct FileId {
     pub inode: u64,
 }
 
-/// A shared mapping that can be written to at this moment.
+/// A shared mapping through which a process can write now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Number of the process.
     pub process: u32,
-    /// Name of its program, as the kernel shortens it.
+    /// Name of the process's program, as the kernel shortens it.
     pub program: String,
-    /// The file as the mapping has it. Some file systems (btrfs, overlayfs) show another device here than to stat(2).
+    /// The file in the mapping. Some file systems (btrfs, overlayfs) show another device here than in stat(2).
     pub mapped: FileId,
-    /// The file as stat(2) shows it; `None` if the mapping was gone in the meantime.
+    /// The file in stat(2); `None` if the mapping no longer existed.
     pub stat: Option<FileId>,
 }
 
-/// Mappings that were found, and processes that could not be looked at.
+/// Mappings that were found, and processes that could not be examined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mappings {
     /// Shared, writable mappings of files, each file of a process once.
     pub writable: Vec<Mapping>,
-    /// Processes whose mappings this process may not see.
+    /// Processes whose mappings the kernel hides from this process.
     pub hidden: Vec<u32>,
 }
 
 impl Mappings {
-    /// Looks at every process. A process that ends meanwhile has no mapping any more.
+    /// Examines every process. A process that ends meanwhile has no mappings.
     pub fn read(root: &Root) -> Self {
         let mut found = Self::default();
         for process in root.numbered("proc", PROCESSES).unwrap_or_default() {
@@ -61,7 +62,8 @@ impl Mappings {
         let dir = format!("proc/{process}");
         let mut maps = root.bytes(&format!("{dir}/maps"), MAPS_LIMIT);
         if maps.as_ref().is_ok_and(Vec::is_empty) {
-            // A kernel thread, or a process whose first thread has ended: the others have the memory.
+            // This is a kernel thread, or a process whose first thread has ended: the other threads still have the
+            // memory.
             maps = root
                 .numbered(&format!("{dir}/task"), PROCESSES)
                 .unwrap_or_default()
@@ -118,7 +120,7 @@ impl Mappings {
 }
 
 /// Parses a line of `/proc/<pid>/maps` (`show_map_vma` in `fs/proc/task_mmu.c`, 6.1 to 7.3). Returns start and end of
-/// the mapping and its file, if the mapping is shared, writable, and of a file.
+/// the mapping and its file; `None` unless the mapping is a shared, writable mapping of a file.
 fn writable_shared(line: &[u8]) -> Option<(u64, u64, FileId)> {
     let mut fields = line.split(|byte| *byte == b' ').map(std::str::from_utf8);
     let mut field = || fields.next()?.ok();
@@ -141,7 +143,7 @@ fn writable_shared(line: &[u8]) -> Option<(u64, u64, FileId)> {
     ))
 }
 
-/// Returns the file at the other end of a link in `map_files`.
+/// Returns the file to which a link in `map_files` leads.
 fn stat(root: &Root, link: &str) -> Option<FileId> {
     let stat =
         rustix::fs::statx(CWD, root.path(link), AtFlags::NO_AUTOMOUNT, StatxFlags::INO).ok()?;
@@ -187,7 +189,7 @@ mod tests {
         for other in [
             "7f0012345000-7f0012346000 r--s 00000000 00:1a 4321 /dev/shm/a",
             "7f0012345000-7f0012346000 rw-p 00000000 00:1a 4321 /dev/shm/a",
-            // Memory of no file.
+            // A mapping without a file.
             "7f0012345000-7f0012346000 rw-s 00000000 00:00 0 ",
             "7f0012345000-7f0012346000 rw-s",
             "7f0012345000 rw-s 00000000 00:1a 4321 /a",

@@ -1,18 +1,18 @@
 //! The running system: facts about it, its memory, and the calls that change it.
 //!
-//! Everything is read through a [`Root`], and everything that changes the system goes through [`syscalls`]
-//! (loading, executing), [`landing`] (taking memory) or [`lock`]; tests replace all of them.
+//! All reads go through a [`Root`], and all changes of the system go through [`syscalls`] (loading, executing),
+//! [`landing`] (taking memory) or [`lock`]; tests replace all of them.
 //!
-//! | module | what |
+//! | module | content |
 //! | --- | --- |
-//! | [`syscalls`] | `kexec_load` and its few companions behind one trait, and a fake |
+//! | [`syscalls`] | `kexec_load` and related calls behind one trait, and a fake |
 //! | [`facts`] | firmware map, resource map, boot parameters, EFI, kexec state, security, meminfo |
-//! | [`pageflags`] | which pages the running kernel has reserved, poisoned or taken offline |
-//! | [`physmem`] | reading physical memory, and finding the state tree that arrived |
+//! | [`pageflags`] | pages that the running kernel has reserved, poisoned or taken offline |
+//! | [`physmem`] | readers of physical memory, and the search for the state tree that arrived |
 //! | [`landing`] | memory at known physical addresses, so that `kexec_load` is linear |
-//! | [`loaded`] | whose image is loaded |
-//! | [`lock`] | one `kho` at a time |
-//! | [`mappings`] | files that processes can write to through memory |
+//! | [`loaded`] | identity of the loaded image |
+//! | [`lock`] | lock that allows one `kho` at a time |
+//! | [`mappings`] | files to which processes can write through memory |
 //! | [`doctor`] | all findings about this machine in one list |
 
 pub mod doctor;

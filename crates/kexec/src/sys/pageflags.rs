@@ -1,20 +1,19 @@
 //! Pages that the running kernel has reserved, poisoned or taken offline: `/proc/kpageflags`.
 //!
-//! The file is an array of one `u64` per page frame (`fs/proc/page.c`). Only `NOPAGE` and `HWPOISON` and
-//! the other bits below 32 are promised to stay; `RESERVED` is bit 32 of
-//! `include/linux/kernel-page-flags.h`, "subject to change", and is bit 32 in 6.1, 6.12 and 7.3. A page
-//! frame without a `struct page` reads as `NOPAGE` up to 6.12 and as 0 in 7.3, so a hole is recognised by
-//! *not being reserved*, never by a flag.
+//! The file is an array of one `u64` per page frame (`fs/proc/page.c`). The kernel promises that only the bits below
+//! 32, `NOPAGE` and `HWPOISON` included, stay the same; `RESERVED` is bit 32 of `include/linux/kernel-page-flags.h`,
+//! "subject to change", and is bit 32 in 6.1, 6.12 and 7.3. A page frame without a `struct page` reads as `NOPAGE` up
+//! to 6.12 and as 0 in 7.3, so kho recognises a hole because it is *not reserved*, never by a flag.
 //!
 //! **The pages of a loaded kexec image are reserved too** (`kimage_alloc_pages` sets PG_reserved on each), also those
-//! of the crash kernel's tables. A program that wants to know which pages are reserved for good looks while nothing is
-//! loaded: unload first.
+//! of the crash kernel's tables. To see only the pages that stay reserved, a program unloads the image before it reads
+//! the flags.
 //!
 //! # Speed
 //!
-//! The kernel needs some 10 to 40 ns per page, so 1 TiB (268 million pages, 2 GiB of flags) takes a few seconds to ten;
-//! the work on the flags here is a small part of that. Reads are [`CHUNK_PAGES`] pages at a time, and only the given
-//! ranges are read.
+//! The kernel needs about 10 to 40 ns per page, so 1 TiB (268 million pages, 2 GiB of flags) takes about 3 to 10
+//! seconds; the work on the flags here is a small part of that. One read covers [`CHUNK_PAGES`] pages, and only the
+//! given ranges are read.
 
 use crate::sys::root::{FactError, Root};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
@@ -27,18 +26,18 @@ const FILE: &str = "proc/kpageflags";
 /// Pages per read: 1 MiB of flags, 512 MiB of memory.
 pub const CHUNK_PAGES: usize = 128 * 1024;
 
-/// Flags by bit. Up to 26 from `include/uapi/linux/kernel-page-flags.h`.
+/// Flags by bit. Bits up to 26 are from `include/uapi/linux/kernel-page-flags.h`.
 pub mod flag {
-    /// In the buddy allocator: free.
+    /// A free page, in the buddy allocator.
     pub const BUDDY: u64 = 1 << 10;
-    /// A page of a larger one, but not its first.
+    /// A page of a larger page, but not its first.
     pub const COMPOUND_TAIL: u64 = 1 << 16;
     /// A hugetlb page.
     pub const HUGE: u64 = 1 << 17;
     /// Poisoned after a hardware error.
     pub const HWPOISON: u64 = 1 << 19;
-    /// Of no use to the kernel: given up to a hypervisor by a balloon, or never brought online (`KPF_OFFLINE`;
-    /// `PageOffline` in `include/linux/page-flags.h`).
+    /// Not used by the kernel: a balloon gave the page to a hypervisor, or the page was never brought online
+    /// (`KPF_OFFLINE`; `PageOffline` in `include/linux/page-flags.h`).
     pub const OFFLINE: u64 = 1 << 23;
     /// Reserved: not managed by the page allocator.
     pub const RESERVED: u64 = 1 << 32;
@@ -56,7 +55,7 @@ impl PageFlags {
     ///
     /// # Errors
     ///
-    /// [`FactError::Missing`] without CONFIG_PROC_PAGE_MONITOR, [`FactError::Io`] when not permitted.
+    /// [`FactError::Missing`] without CONFIG_PROC_PAGE_MONITOR, [`FactError::Io`] if the process may not open the file.
     pub fn open(root: &Root) -> Result<Self, FactError> {
         let path = root.path(FILE);
         let file = File::open(&path).map_err(|e| {
@@ -65,7 +64,7 @@ impl PageFlags {
         Ok(Self { file, path })
     }
 
-    /// Returns the pages of `within` that have any of the flags in `mask`. Sub-page ends are rounded outwards.
+    /// Returns the pages of `within` that have any of the flags in `mask`. Rounds ranges outwards to whole pages.
     ///
     /// # Errors
     ///
@@ -88,7 +87,7 @@ impl PageFlags {
         self.pages_with(within, flag::RESERVED)
     }
 
-    /// Returns the reserved pages of `within`, and the offline pages of `within`, by one reading.
+    /// Returns the reserved pages of `within`, and the offline pages of `within`, from one pass over the flags.
     ///
     /// # Errors
     ///
@@ -110,8 +109,9 @@ impl PageFlags {
         Ok((reserved.finish()?, offline.finish()?))
     }
 
-    /// Returns the poisoned pages of `within`. Of a hugetlb page that is in use the kernel does not say which of its
-    /// pages failed: 6.1 marks the first one, later kernels mark all. All pages of such a hugetlb page count.
+    /// Returns the poisoned pages of `within`. For a hugetlb page that is in use the kernel does not show which of its
+    /// pages failed: 6.1 marks the first one, later kernels mark all. So all pages of such a hugetlb page count as
+    /// poisoned.
     ///
     /// # Errors
     ///
@@ -128,8 +128,8 @@ impl PageFlags {
         found.finish()
     }
 
-    /// Returns the first page of `range` that is *not* reserved, if any. A frame without a page, also beyond the end of
-    /// memory, is not reserved.
+    /// Returns the first page of `range` that is *not* reserved, if any. A frame without a `struct page`, also beyond
+    /// the end of memory, is not reserved.
     ///
     /// # Errors
     ///
@@ -168,7 +168,7 @@ impl PageFlags {
         mut visit: impl FnMut(u64, &[u64]) -> bool,
     ) -> Result<(), FactError> {
         let mut buffer = vec![0u64; CHUNK_PAGES];
-        // Ranges that are less than a page apart must not be visited twice: page_outer merges them.
+        // Two ranges may lie in the same page, which must not be visited twice: page_outer merges such ranges.
         for range in within.page_outer()?.iter() {
             let (mut page, end) = pages_of(range);
             while page < end {
@@ -186,7 +186,7 @@ impl PageFlags {
         Ok(())
     }
 
-    /// Reads flags from page frame `page` on; returns their number.
+    /// Reads flags from page frame `page` on; returns the number of flags that were read.
     fn read(&self, page: u64, flags: &mut [u64]) -> Result<usize, FactError> {
         let Some(offset) = page.checked_mul(8).filter(|o| *o <= i64::MAX as u64) else {
             return Ok(0);
@@ -218,7 +218,7 @@ fn pages_of(range: PhysRange) -> (u64, u64) {
 
 /// Calls `found(from, to)` for every maximal run of entries in which "any flag of `mask`" equals `want`.
 fn matching_runs(flags: &[u64], mask: u64, want: bool, mut found: impl FnMut(usize, usize)) {
-    // Memory is nearly always uniform over long stretches: decide blocks at once.
+    // Memory is mostly uniform over long stretches, so a whole block is often decided at once.
     const BLOCK: usize = 64;
     let mut open: Option<usize> = None;
     let mut at = 0;
@@ -247,7 +247,7 @@ fn matching_runs(flags: &[u64], mask: u64, want: bool, mut found: impl FnMut(usi
 }
 
 /// Calls `found(from, to)` for runs of poisoned entries. `in_huge` is true if the entry before the first one belongs to
-/// a hugetlb page that is poisoned; afterwards it is true if the last entry does.
+/// a poisoned hugetlb page; afterwards it is true if the last entry does.
 fn poisoned_runs(flags: &[u64], in_huge: &mut bool, mut found: impl FnMut(usize, usize)) {
     const BLOCK: usize = 64;
     const TAIL: u64 = flag::HUGE | flag::COMPOUND_TAIL;
@@ -356,7 +356,8 @@ mod tests {
             flags[head] = HEAD;
             flags[head + 1..head + 512].fill(TAIL);
         }
-        // As 6.1 says it, of the second of three; a page in front of it, and one of a transparent huge page.
+        // The flags of 6.1: the second of three hugetlb pages is poisoned; so are a page in front of it, and one of a
+        // transparent huge page.
         flags[at + 512] |= flag::HWPOISON;
         flags[5] = flag::HWPOISON;
         flags[6] = flag::COMPOUND_TAIL;
@@ -365,13 +366,13 @@ mod tests {
         let second = pages((at + 512) as u64, 512);
         let want = [pages(5, 1), second];
         assert_eq!(file.poisoned_in(&all).unwrap().as_slice(), want);
-        // As later ones say it.
+        // The flags of later kernels.
         flags[at + 512..at + 1024]
             .iter_mut()
             .for_each(|f| *f |= flag::HWPOISON);
         let (_keep, file) = open(&flags);
         assert_eq!(file.poisoned_in(&all).unwrap().as_slice(), want);
-        // What was not asked for does not count on.
+        // Pages between the requested ranges do not continue a hugetlb page.
         let apart = [pages((at + 512) as u64, 1), pages((at + 600) as u64, 4)];
         flags[at + 513..at + 1024].fill(TAIL);
         let (_keep, file) = open(&flags);

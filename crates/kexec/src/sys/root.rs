@@ -1,8 +1,8 @@
 //! Place of `/proc`, `/sys` and `/dev`, and bounded reads from below them.
 //!
-//! Every fact about the running system is read through a [`Root`], so that tests run against a directory
-//! of fixtures. Nothing read here is trusted: sizes are bounded, numbers are parsed strictly, and an error
-//! names the file and the value.
+//! Every fact about the running system is read through a [`Root`], so that tests run against a directory of fixtures.
+//! The files are not trusted: the reader bounds sizes and parses numbers strictly, and an error names the file and the
+//! value.
 
 use kho::{PhysRange, RangeError};
 use std::fs::File;
@@ -10,17 +10,18 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// The largest attribute file that is read as text (a sysfs attribute is at most a page).
+/// Largest length, in bytes, of an attribute file that is read as text (a sysfs attribute is at most a page).
 pub const ATTRIBUTE_LIMIT: u64 = 64 * 1024;
 
-/// The largest listing read as text: `/proc/iomem`, `/proc/cpuinfo` of a machine with very many CPUs.
+/// Largest length, in bytes, of a listing that is read as text: `/proc/iomem`, `/proc/cpuinfo` of a machine with very
+/// many CPUs.
 pub const LISTING_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Reason why a fact could not be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FactError {
-    /// The file does not exist (usually: the kernel lacks the option that provides it).
+    /// The file does not exist. The usual cause is a kernel without the option that provides the file.
     #[error("{} does not exist{hint}", path.display())]
     Missing {
         /// The file.
@@ -37,17 +38,17 @@ pub enum FactError {
         #[source]
         source: io::Error,
     },
-    /// The file holds something other than what the kernel documents.
+    /// The content of the file differs from the kernel's documentation.
     #[error("{}: expected {expected}, found {found:?}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Content that the file should have.
+        /// Expected content of the file, in words.
         expected: &'static str,
         /// Content of the file, cut to 80 characters.
         found: String,
     },
-    /// The file is longer than anything the kernel would put there.
+    /// The file is longer than any file that the kernel would provide there.
     #[error("{} is longer than {limit:#x} bytes", path.display())]
     TooLong {
         /// The file.
@@ -64,7 +65,7 @@ pub enum FactError {
         #[source]
         source: RangeError,
     },
-    /// Two entries of a map claim the same bytes.
+    /// Two entries of a map overlap.
     #[error("{}: {first} and {second} overlap", path.display())]
     Overlap {
         /// The directory of the map.
@@ -74,13 +75,13 @@ pub enum FactError {
         /// The entry that begins inside it.
         second: PhysRange,
     },
-    /// All addresses read as zero: the kernel hides them from this process.
+    /// All addresses read as zero, because the kernel hides them from this process.
     #[error("{} shows no addresses to this process: CAP_SYS_ADMIN is needed", path.display())]
     Hidden {
         /// The file.
         path: PathBuf,
     },
-    /// A list has more entries than can be believed.
+    /// A directory has more entries than is plausible.
     #[error("{}: more than {limit} entries", path.display())]
     TooMany {
         /// The directory.
@@ -156,8 +157,7 @@ impl<T> Optional<T> for Result<T, FactError> {
 
 /// A prefix for `/proc`, `/sys`, `/dev` and `/run`.
 ///
-/// The real system is [`Root::system`]. A test makes a directory with the files it needs and uses
-/// [`Root::at`].
+/// [`Root::system`] is the real system. A test makes a directory with the files that it needs and uses [`Root::at`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     prefix: PathBuf,
@@ -189,7 +189,7 @@ impl Root {
         self.prefix.join(relative.trim_start_matches('/'))
     }
 
-    /// Returns whether a file or directory exists at this path (a symbolic link that leads nowhere does not count).
+    /// Returns whether a file or directory exists at this path. A dangling symbolic link counts as missing.
     pub fn exists(&self, relative: &str) -> bool {
         self.path(relative).exists()
     }
@@ -274,7 +274,7 @@ impl Root {
     }
 }
 
-/// Parses a number as the kernel prints it: `0x1f`, or decimal.
+/// Parses a number in the kernel's format: `0x1f`, or decimal.
 pub(crate) fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) => parse_hex(hex),
@@ -291,7 +291,7 @@ pub(crate) fn parse_hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
 
-/// Returns the message of an error with its causes.
+/// Returns the message of an error, followed by those of its causes.
 pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -303,7 +303,7 @@ pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Returns the advice about a missing privilege. A process that is root is not told to run as root.
+/// Returns the advice about a missing privilege. A process of root does not get the advice to run as root.
 pub fn advice() -> &'static str {
     if rustix::process::geteuid().is_root() {
         "this is root already: look for a missing capability, a container, lockdown or a security policy"

@@ -1,8 +1,8 @@
-//! Symbols of the running kernel, out of the kernel's own table.
+//! Symbols of the running kernel, from the kernel's own table.
 //!
-//! To write `/proc/kallsyms` costs the kernel some 0.3 G instructions, whatever is looked for. The table that it writes
-//! from is in its memory, packed (`kernel/kallsyms.c`, `scripts/kallsyms.c`, 6.1 to 7.3), and from 6.0 on the note
-//! `VMCOREINFO` of `/proc/kcore` says where:
+//! A read of `/proc/kallsyms` costs the kernel about 0.3 G instructions for any symbol. The kernel makes that file from
+//! a packed table in its memory (`kernel/kallsyms.c`, `scripts/kallsyms.c`, 6.1 to 7.3). From 6.0 on the note
+//! `VMCOREINFO` of `/proc/kcore` has the addresses of the table's parts:
 //!
 //! | symbol | content |
 //! | --- | --- |
@@ -12,25 +12,26 @@
 //! | `kallsyms_offsets` | an `i32` for each symbol, relative to the next |
 //! | `kallsyms_relative_base` | a `u64` |
 //!
-//! The first letter of a symbol is its type. An offset is added to the base; a negative one (up to 6.14, where a
-//! positive one is an address itself) is subtracted from the base less one (`kallsyms_sym_address`).
+//! The first letter of a symbol is its type. The address is the base plus the offset. Up to 6.14 a positive offset is
+//! the address itself, and for a negative one the address is the base less one, minus the offset
+//! (`kallsyms_sym_address`).
 
 use crate::sys::physmem::Kcore;
 use crate::sys::root::parse_hex;
 use kho::bytes::{u16_at, u32_at, u64_at};
 
-/// Most symbols that are looked at; a kernel of a distribution has some 200,000.
+/// Largest number of symbols that are read; a kernel of a distribution has about 200,000.
 const MOST: u32 = 1 << 22;
 /// Bytes of names that are read at a time.
 const STEP: usize = 64 << 10;
-/// Most bytes of the table of tokens: 256 tokens of some 3 letters.
+/// Largest length of the table of tokens, in bytes: 256 tokens of about 3 letters.
 const TOKENS: usize = 8 << 10;
 
-/// A symbol whose address the note says too, to check the table with.
+/// A symbol whose address the note has too, to check the table.
 const KNOWN: &str = "_stext";
 
-/// Returns the address of the symbol `name` of the kernel itself; `None` if the kernel does not say where its table is,
-/// if the table does not have the form of above, or does not have the symbol.
+/// Returns the address of the symbol `name` of the kernel itself; `None` if the note has no addresses of the table, if
+/// the table does not have the form above, or if the table does not have the symbol.
 pub(super) fn find(kcore: &Kcore, name: &str) -> Option<u64> {
     let note = kcore.vmcoreinfo().ok()??;
     let table = Table::open(kcore, &note)?;
@@ -87,7 +88,7 @@ impl<'k> Table<'k> {
         })
     }
 
-    /// Returns the numbers of the first symbols that have these names.
+    /// Returns the indices of the first symbols that have these names.
     fn search<const N: usize>(&self, names: [&str; N]) -> Option<[u32; N]> {
         let mut found = [None; N];
         let (mut bytes, mut at, mut next) = (Vec::new(), 0, self.names);
@@ -152,8 +153,8 @@ impl<'k> Table<'k> {
     }
 }
 
-/// Returns the bytes that say how many tokens the symbol at the start of `bytes` has, and that number; `None` if they
-/// are not all there.
+/// Returns the length, in bytes, of the token count of the symbol at the start of `bytes`, and that count; `None` if
+/// `bytes` ends before it.
 fn symbol(bytes: &[u8]) -> Option<(usize, usize)> {
     let first = usize::from(*bytes.first()?);
     if first & 0x80 == 0 {
@@ -182,7 +183,7 @@ mod tests {
         "names",
     ];
 
-    /// A kernel with these symbols and offsets. Token 1 is `exec_`, the others are their own letters.
+    /// A kernel with these symbols and offsets. Token 1 is `exec_`; every other token is its own letter.
     fn kernel(symbols: &[(&[u8], i32)], change: impl Fn(&mut String)) -> Fixture {
         let (mut texts, mut index) = (Vec::new(), Vec::new());
         for token in 0..=255u8 {
@@ -204,7 +205,7 @@ mod tests {
             }
             names.extend(*name);
         }
-        // What the kernel has behind it is read as well.
+        // The search also reads the kernel's memory behind the table.
         names.resize(names.len() + 2 * STEP, 0x55);
         let offsets = symbols.iter().flat_map(|(_, offset)| offset.to_le_bytes());
         let count = u32::try_from(symbols.len()).unwrap();
@@ -249,12 +250,12 @@ mod tests {
     fn the_first_symbol_of_the_name_is_found() {
         let plain = |_: &mut String| {};
         assert_eq!(ask(&kernel(&SYMBOLS, plain)), Some(TEXT + 0x0130_0100));
-        // The form up to 6.14.
+        // The form of kernels up to 6.14.
         let mut before = SYMBOLS;
         before[0].1 = -1;
         before[3].1 = -1 - 0x0130_0100;
         assert_eq!(ask(&kernel(&before, plain)), Some(TEXT + 0x0130_0100));
-        // Long names, over the border of what is read at once.
+        // Names so long that they cross the border between two reads.
         let long = vec![b'x'; 300];
         let mut many = vec![(long.as_slice(), 7); 500];
         many.extend(SYMBOLS);

@@ -1,19 +1,19 @@
-//! The few calls that load, unload and start an image, behind one trait.
+//! The system calls that load, unload and start an image, behind one trait.
 //!
-//! [`Kernel`] is everything that this crate does *to* the running kernel's kexec state. [`System`] is the
-//! real one; [`crate::sys::syscalls::fake::FakeKernel`] records calls and fails on demand.
+//! [`Kernel`] covers every change that this crate makes to the running kernel's kexec state. [`System`] is the real
+//! kernel; [`crate::sys::syscalls::fake::FakeKernel`] records calls and fails on demand.
 //!
-//! # What the kernel does on a failure
+//! # Behaviour of the kernel on a failure
 //!
-//! `do_kexec_load` (`kernel/kexec.c`, 6.1 to 7.3) builds the new image completely and only then exchanges
-//! it with the old one. **A failed load therefore leaves the image that was loaded before in place, armed.** A loader
-//! after which no old image may be executed unloads first ([`Kernel::kexec_unload`]).
+//! `do_kexec_load` (`kernel/kexec.c`, 6.1 to 7.3) builds the new image completely and only then exchanges it with the
+//! old one. **A failed load therefore leaves the image that was loaded before in place, armed.** A loader unloads first
+//! if the old image must not be started after a failed load ([`Kernel::kexec_unload`]).
 //!
 //! Unloading is a `kexec_load` with no segments and passes the same permission check
 //! (`kexec_load_check`), so with `kexec_load_disabled=1`, under lockdown or with the load limit used up
 //! an image **cannot be unloaded** either, and every unload counts against `kexec_load_limit_reboot`.
 //!
-//! The crash kernel is left alone: nothing here ever passes `KEXEC_ON_CRASH`.
+//! These calls do not touch the crash kernel: they never pass `KEXEC_ON_CRASH`.
 #![allow(unsafe_code)] // kexec_load and kexec_file_load, which no safe crate wraps, and CPUID
 
 use crate::sys::root::Root;
@@ -28,11 +28,11 @@ use thiserror::Error;
 /// Most segments of one image: `KEXEC_SEGMENT_MAX` in `include/uapi/linux/kexec.h` (6.1 to 7.3).
 pub const SEGMENT_MAX: usize = 16;
 
-/// One piece of an image: bytes and where they must be when the next kernel starts.
+/// One piece of an image: bytes, and their address when the next kernel starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SegmentRef<'a> {
-    /// The bytes; the kernel copies them during the call. May be shorter than the destination: the rest is
-    /// zeroed, and costs the kernel a page of memory per page until the jump.
+    /// The bytes, which the kernel copies during the call. They may be shorter than the destination: the kernel zeroes
+    /// the rest, and uses a page of memory for each page of it until the jump.
     pub buf: &'a [u8],
     /// Physical destination, a multiple of the page size.
     pub dest: PhysAddr,
@@ -64,7 +64,7 @@ impl core::fmt::Debug for SegmentRef<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SegmentError {
-    /// Nothing to load. The kernel would take this as an order to unload.
+    /// The list is empty. The kernel would take this as an unload.
     #[error("the image has no segments, which the kernel would take as an order to unload")]
     None,
     /// The list has more than [`SEGMENT_MAX`] segments.
@@ -73,7 +73,7 @@ pub enum SegmentError {
         /// Number of segments in the list.
         count: usize,
     },
-    /// Start or size is not a multiple of the page size, is zero, or the end wraps.
+    /// The start or the size is not a multiple of the page size, the size is zero, or the end wraps.
     #[error("segment {index}: destination {dest} + {memsz:#x} is not whole pages")]
     NotPages {
         /// Position in the list.
@@ -107,9 +107,9 @@ pub enum SegmentError {
     },
 }
 
-/// Makes the checks of `sanity_check_segment_list` (`kernel/kexec_core.c`), with an error that names the segment and
-/// the reason instead of `EINVAL` or `EADDRNOTAVAIL`. The limit of half of the memory for all segments is not checked
-/// here: see [`half_of_memory`].
+/// Does the checks of `sanity_check_segment_list` (`kernel/kexec_core.c`), with an error that names the segment and the
+/// reason instead of `EINVAL` or `EADDRNOTAVAIL`. This function does not check the limit of half of the memory for all
+/// segments: see [`half_of_memory`].
 ///
 /// # Errors
 ///
@@ -154,8 +154,8 @@ pub fn check_segments(segments: &[SegmentRef<'_>]) -> Result<(), SegmentError> {
     Ok(())
 }
 
-/// Returns the most bytes that all segments together may occupy: half of `totalram_pages()`, which is `MemTotal` of
-/// `/proc/meminfo` (`sanity_check_segment_list`; each segment alone is bounded by the same number).
+/// Returns the largest number of bytes that all segments together may occupy: half of `totalram_pages()`, which is
+/// `MemTotal` of `/proc/meminfo` (`sanity_check_segment_list`; each segment alone is bounded by the same number).
 ///
 /// Memory that earlier hops keep reserved is not part of `MemTotal`.
 pub const fn half_of_memory(mem_total_bytes: u64) -> u64 {
@@ -166,7 +166,7 @@ pub const fn half_of_memory(mem_total_bytes: u64) -> u64 {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The segments were refused before the call.
+    /// This crate refused the segments before the call.
     #[error("the image was not given to the kernel")]
     Segments(#[from] SegmentError),
     /// The command line has a NUL inside.
@@ -232,7 +232,7 @@ pub trait Kernel {
         cmdline: &[u8],
     ) -> Result<(), CallError>;
 
-    /// Starts the loaded image. Does not sync, stop or unmount anything: the caller has done so.
+    /// Starts the loaded image. Does not sync, stop or unmount anything: the caller must have done so.
     ///
     /// # Errors
     ///
@@ -266,9 +266,9 @@ const NO_INITRAMFS: u64 = 4;
 const FLAGS: u64 = 0;
 
 fn raw_kexec_load(entry: u64, segments: &[RawSegment]) -> Result<(), i32> {
-    // SAFETY: the four arguments are what kexec_load(2) takes. The kernel reads `segments.len()` records of
-    // `struct kexec_segment` layout (checked above) at the pointer, and `bufsz` bytes at each `buf`; both
-    // come from slices that outlive the call. It writes nothing to this process's memory.
+    // SAFETY: the four arguments have the types of kexec_load(2). The kernel reads `segments.len()` records of `struct
+    // kexec_segment` layout (checked above) at the pointer, and `bufsz` bytes at each `buf`; both come from slices that
+    // outlive the call. It writes nothing to this process's memory.
     let result = unsafe {
         libc::syscall(
             libc::SYS_kexec_load,
@@ -350,7 +350,7 @@ impl Kernel for System {
 
     fn reboot_kexec(&self) -> Result<Infallible, CallError> {
         let errno = match rustix::system::reboot(rustix::system::RebootCommand::Kexec) {
-            // The kernel returns only with an error, or when the image was loaded to come back from.
+            // The kernel returns only with an error, or after a jump back from an image that was loaded for that.
             Ok(()) => 0,
             Err(e) => e.raw_os_error(),
         };
@@ -382,7 +382,7 @@ pub fn explain_reboot(errno: i32) -> &'static str {
 }
 
 /// Returns the meaning of an error of `kexec_load`, from the kernel's sources (`kernel/kexec.c`, `kernel/kexec_core.c`,
-/// `security/`, 6.1 to 7.3), and, if one errno has several causes, those that this system shows.
+/// `security/`, 6.1 to 7.3). If one errno has several causes, the text names those that this system shows.
 pub fn explain_load(errno: i32, root: &Root) -> String {
     let fixed = match errno {
         libc::EPERM => return explain_permission(root),
@@ -417,7 +417,7 @@ pub fn explain_load(errno: i32, root: &Root) -> String {
     fixed.to_owned()
 }
 
-/// Returns the meaning of an error of `kexec_file_load`: as [`explain_load`], and the errors that only this call gives
+/// Returns the meaning of an error of `kexec_file_load`: as [`explain_load`], and also for the errors of this call only
 /// (`kernel/kexec_file.c`, 6.1 to 7.3).
 pub fn explain_file_load(errno: i32, root: &Root) -> String {
     let fixed = match errno {
@@ -465,7 +465,7 @@ pub mod fake;
 
 /// Returns EAX of `CPUID 0x8000001f`; zero if the processor does not have that leaf, or this build is not for x86_64.
 #[cfg(target_arch = "x86_64")]
-#[allow(unused_unsafe)] // the oldest Rust that builds this takes the function for unsafe
+#[allow(unused_unsafe)] // the function is unsafe in the oldest Rust that builds this
 pub(crate) fn cpuid_encryption() -> u32 {
     const LARGEST: u32 = 0x8000_0000;
     const ENCRYPTION: u32 = 0x8000_001f;
@@ -614,7 +614,8 @@ mod tests {
             System.kexec_file_load(&file, None, b"a\0b"),
             Err(CallError::Nul(1))
         ));
-        // Not root: EPERM; root: not a kernel (ENOEXEC), or no such call.
+        // A user other than root gets EPERM; root gets ENOEXEC, because the file is not a kernel, or the kernel has no
+        // such call.
         let refused = System.kexec_file_load(&file, None, b"").unwrap_err();
         assert!(refused.errno().is_some());
     }

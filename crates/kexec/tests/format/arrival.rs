@@ -1,5 +1,4 @@
-//! The arrival program as a file, and its behaviour as far as it shows without being PID 1 of a kernel. The rest is for
-//! guests.
+//! The arrival program as a file, and its behaviour in an ordinary process. Guest tests cover its behaviour as PID 1.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use std::fs;
@@ -96,9 +95,10 @@ fn the_archive_holds_what_the_program_reads() {
     );
 }
 
-/// Starts `/.kho/arrive` as an ordinary process, in a root directory with only this system's programs and these files
-/// (path, content, mode): the process may mount nothing there. Returns its output, and the arrival's log. `None` if
-/// there are no name spaces, which keep the process from touching the real sysfs, even when this test runs as root.
+/// Starts `/.kho/arrive` as an ordinary process, in a root directory that has only this system's programs and these
+/// files (path, content, mode). The process may not mount anything in that directory. Returns the program's output and
+/// the arrival log. `None` if this system has no namespaces: they keep the process from the real sysfs, even if this
+/// test runs as root.
 fn started(name: &str, files: &[(&str, &[u8], u32)]) -> Option<(String, Option<String>)> {
     const SCRIPT: &str = r#"
         for dir in bin lib lib64 usr; do
@@ -142,7 +142,7 @@ fn started(name: &str, files: &[(&str, &[u8], u32)]) -> Option<(String, Option<S
     Some((stdout + &stderr, log))
 }
 
-/// The real init gets the arguments and environment that the program got itself.
+/// The real init gets the arguments and environment that the program itself got.
 #[test]
 fn the_real_init_is_started_whatever_fails() {
     let files: [(&str, &[u8], u32); 4] = [
@@ -163,7 +163,7 @@ fn the_real_init_is_started_whatever_fails() {
     assert!(log.contains("ranges not checked"), "{log}");
 }
 
-/// An initrd that brings the program of another version has replaced the one that the kernel starts.
+/// An initrd that contains the program of another version has replaced the program that the kernel starts.
 #[test]
 fn the_program_that_was_loaded_does_the_work() {
     let files: [(&str, &[u8], u32); 3] = [
@@ -178,7 +178,7 @@ fn the_program_that_was_loaded_does_the_work() {
     assert_eq!(log, None);
 }
 
-/// A command line that was copied, and an initrd that kho did not load.
+/// A copied command line, with an initrd that kho did not load.
 #[test]
 fn an_initrd_of_somebody_else_is_started_as_without_us() {
     let files: [(&str, &[u8], u32); 2] = [

@@ -98,7 +98,7 @@ fn the_segments_hold_everything_where_it_is_said_to_be() {
                 (0x1000_0000, PAYLOAD)
             );
 
-            // Our archive first, and the user's bytes as they are up to the very end.
+            // kho's archive comes first, and the user's bytes follow unchanged.
             let archive = arrival_archive(&setting().reserved, None).unwrap();
             assert_eq!(&initrd.bytes[..archive.len()], archive);
             assert_eq!(&initrd.bytes[archive.len()..], INITRD);
@@ -166,8 +166,8 @@ fn a_plain_kexec_hands_over_nothing() {
     );
 }
 
-/// A kernel that would overwrite memory that is handed over, and a kernel that cannot be entered, are refused if there
-/// is something to hand over, and only then.
+/// Kernels that would overwrite memory that is handed over, and kernels that cannot be entered, are refused only if the
+/// load hands something over.
 #[test]
 fn a_kernel_that_cannot_take_over_is_refused() {
     let plain = cmdline::build(b"quiet", b"", false, 2047).unwrap();
@@ -209,7 +209,7 @@ fn a_kernel_that_cannot_take_over_is_refused() {
     }
 }
 
-/// A kernel without kexec of its own cannot take UEFI over; it has to be told the place of ACPI all the same.
+/// A kernel without kexec of its own cannot take UEFI over; it still needs the address of ACPI's root pointer.
 #[test]
 fn uefi_goes_only_to_a_kernel_that_can_take_it_over() {
     let facts = efi();
@@ -292,7 +292,7 @@ fn nothing_is_put_onto_what_is_handed_over() {
         onto(|p| p.state = range(0x1_5000_0000, 0x2000)),
         AssembleError::StateNotReserved { .. }
     ));
-    // Only the first page of two is reserved.
+    // Only the first of two pages is reserved.
     let half = refused(|load| load.reserved = const { &[] });
     assert!(
         matches!(half, AssembleError::StateNotReserved { .. }),

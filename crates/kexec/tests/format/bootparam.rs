@@ -38,7 +38,7 @@ fn long(page: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(page[at..at + 8].try_into().unwrap())
 }
 
-/// Offsets are those of `Documentation/arch/x86/zero-page.rst` and `boot.rst`, not of our own structs.
+/// Offsets are those of `Documentation/arch/x86/zero-page.rst` and `boot.rst`, not of kho's own structs.
 #[test]
 fn a_bios_kernel_gets_what_it_needs_and_nothing_else() {
     let page = make(None, &memory_map()).unwrap();
@@ -80,7 +80,7 @@ fn a_bios_kernel_gets_what_it_needs_and_nothing_else() {
         (0x10_0000, 0x7fed_f000, 1)
     );
 
-    // The header is the image's own, but for what a loader writes.
+    // The header is the image's own, except for the fields that a loader writes.
     let mut header = kernel()[0x1f1..0x26c].to_vec();
     for (from, to) in [
         (0x210, 0x212),
@@ -152,7 +152,7 @@ fn the_acpi_root_pointer_comes_from_uefi_if_the_kernel_had_none() {
     assert_eq!(build(&next).unwrap().acpi_rsdp_addr.get(), 0x7f77_e014);
     next.acpi = None;
     assert_eq!(build(&next).unwrap().acpi_rsdp_addr.get(), 0);
-    // What the running kernel was told itself counts more.
+    // The running kernel's own value takes precedence.
     let told = crate::fixture::running();
     next.running = &told;
     next.acpi = Some(PhysAddr::new(0x7f77_e014));

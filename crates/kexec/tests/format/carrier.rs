@@ -173,7 +173,7 @@ fn ordinary_nodes_hold_what_the_kernel_reads() {
         ]
     );
 
-    // Entries 128, 129 and 130, and less than one more.
+    // Entries 128, 129 and 130, and padding that is shorter than an entry.
     let (_, bytes) = data(node_type::E820_EXT);
     assert_eq!((bytes.len(), bytes.len() / 20), (64, 3));
     assert_eq!(words(&bytes[20..36]), [129 << 20, 1 << 19]);

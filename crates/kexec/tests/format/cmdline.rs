@@ -31,7 +31,7 @@ fn a_kernel_without_the_arrival_program_is_not_told_to_start_it() {
     ));
 }
 
-/// Each expectation was worked out from `next_arg` in `lib/cmdline.c`.
+/// Expectations follow from `next_arg` in `lib/cmdline.c`.
 #[test]
 fn arguments_are_split_like_the_kernel_does() {
     assert_eq!(
@@ -44,7 +44,7 @@ fn arguments_are_split_like_the_kernel_does() {
         split(r#""flag with space" q"#),
         [flag("flag with space"), flag("q")]
     );
-    // Quotes in the middle only keep spaces together.
+    // Quotes in the middle only protect spaces.
     assert_eq!(
         split(r#"a=x"y z"w b"#),
         [some("a", r#"x"y z"w"#), flag("b")]
@@ -89,8 +89,8 @@ fn our_program_comes_first() {
     assert_eq!(line("a\n", "b\n"), ("rdinit=/.kho/arrive a b".into(), None));
 }
 
-/// `rdinit_setup` forgets the init arguments before it. With ours right behind the user's, init gets the same arguments as
-/// without us.
+/// `rdinit_setup` forgets the init arguments before it. kho's `rdinit=` is right behind the user's last one, so init
+/// gets the same arguments as without kho.
 #[test]
 fn ours_counts_and_the_users_rdinit_stays() {
     let (built, rdinit) = line("lost rdinit=/first x", "rdinit=/second kept -- last");
@@ -109,17 +109,17 @@ fn ours_counts_and_the_users_rdinit_stays() {
     );
     let (_, rdinit) = line(r#""rdinit=/my init""#, "");
     assert_eq!(rdinit.as_deref(), Some("/my init"));
-    // Behind the separator it is init's own argument.
+    // Behind the separator `rdinit=` is init's own argument.
     assert_eq!(
         line("a -- rdinit=/x", ""),
         ("rdinit=/.kho/arrive a -- rdinit=/x".into(), None)
     );
-    // Without a value it is no rdinit= at all.
+    // Without a value the argument is not an rdinit= argument.
     assert_eq!(
         line("rdinit", ""),
         ("rdinit=/.kho/arrive rdinit".into(), None)
     );
-    // Ours, left over from a line that was copied: it is there once.
+    // kho's own rdinit= from a copied line appears only once.
     assert_eq!(
         line("rdinit=/.kho/arrive a", ""),
         ("rdinit=/.kho/arrive a".into(), None)
@@ -175,7 +175,7 @@ fn the_running_line_is_reused_without_its_loader() {
     assert_eq!(reuse(b"rdinit=/mine a"), b"rdinit=/mine a");
 }
 
-/// The user's own words about the next kernel's KHO stay, also beside ours.
+/// The user's own arguments about the next kernel's KHO stay on the line, also beside kho's.
 #[test]
 fn the_argument_against_the_next_kernels_kho_is_for_one_kernel() {
     let built = build(b"rdinit=/mine quiet -- x", b"", true, 2047).unwrap();
@@ -186,7 +186,7 @@ fn the_argument_against_the_next_kernels_kho_is_for_one_kernel() {
     );
     assert_eq!(with.rdinit, built.rdinit);
     assert_eq!(reuse(&with.line), b"rdinit=/mine quiet -- x");
-    // A copy of the line, in part or with more before it.
+    // A copy of the line, partial or with more arguments before it.
     let copied = [b"BOOT_IMAGE=x kho=on kho_scratch=64M ", &with.line[..]].concat();
     let again = build(&copied, b"", true, 2047).unwrap();
     assert_eq!(
@@ -249,7 +249,7 @@ fn bad_lines_are_refused() {
         said.contains("the 20 that kho adds (rdinit=/.kho/arrive"),
         "{said}"
     );
-    // The user's own stays on the line beside it.
+    // The user's own rdinit= stays on the line beside kho's.
     let ours = |own: &str, arrive| match build(own.as_bytes(), b"", arrive, 3) {
         Err(CmdlineError::CommandLineTooLong { ours, .. }) => ours,
         other => panic!("{other:?}"),
@@ -294,7 +294,7 @@ proptest! {
         }
     }
 
-    /// Nothing but our rdinit= is added, nothing is lost, in order, and a second pass changes nothing.
+    /// The line gains only kho's rdinit=, keeps all other arguments in order, and does not change in a second pass.
     #[test]
     fn arguments_are_kept(words in proptest::collection::vec("[a-z]{1,6}(=(\"[a-z ]{0,6}\"|[a-z]{0,4}))?", 0..10)) {
         let base = words.join(" ");

@@ -41,7 +41,7 @@ fn what_is_written_can_be_read() {
     assert_eq!(inodes.len(), 6, "different files");
 }
 
-/// The header, byte by byte, as `Documentation/driver-api/early-userspace/buffer-format.rst` has it.
+/// The header, byte by byte, as `Documentation/driver-api/early-userspace/buffer-format.rst` defines it.
 #[test]
 fn the_bytes_of_an_entry() {
     let mut cpio = Writer::new();
@@ -51,7 +51,7 @@ fn the_bytes_of_an_entry() {
         00000001000081a000000000000000000000000100000000\
         00000005000000000000000000000000000000000000000400000000";
     assert_eq!(std::str::from_utf8(&archive[..110]).unwrap(), header);
-    // The name ends with NUL, header and name are padded to four bytes, and so is the content.
+    // The name ends with NUL; the header with the name, and the content, are padded to four bytes.
     assert_eq!(&archive[110..124], b"a/b\0\0\0hello\0\0\0");
     assert_eq!(&archive[124..130], b"070701");
     assert!(archive.windows(11).any(|w| w == b"TRAILER!!!\0"));

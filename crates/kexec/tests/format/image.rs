@@ -74,7 +74,7 @@ fn a_signature_behind_the_kernel_is_left_out() {
     assert_eq!(parse(&file).unwrap().payload().len(), PAYLOAD);
 }
 
-/// As Debian's: a PE file, signed or not.
+/// A PE file, signed or not, as Debian's kernels are.
 fn efi_kernel(signature: u32) -> Vec<u8> {
     let mut file = kernel();
     let end = file.len() as u32;
@@ -105,7 +105,7 @@ fn a_signature_that_is_cut_off_is_missed() {
     }
 }
 
-/// A kernel cut to any length is not taken for another machine's kernel.
+/// A kernel cut to any length is not recognised as another machine's kernel.
 #[test]
 fn a_short_kernel_is_called_one() {
     let file = efi_kernel(1472);
@@ -113,13 +113,13 @@ fn a_short_kernel_is_called_one() {
         let text = parse(&file[..len]).unwrap_err().to_string();
         let expected = match len {
             ..60 => "no known format",
-            // The machine is not there yet.
+            // The file ends before its machine number.
             60..86 => "the beginning of a kernel with an EFI stub, cut short",
             _ => "the bzImage is truncated",
         };
         assert!(text.contains(expected), "{len}: {text}");
     }
-    // From before x86 kernels had that magic number.
+    // A file from before x86 kernels had that magic number.
     let mut old = file.clone();
     put(&mut old, 56, &[0; 4]);
     let text = parse(&old[..300]).unwrap_err().to_string();
@@ -151,7 +151,7 @@ fn truncation_says_how_much_is_missing() {
             "{cut}"
         );
     }
-    // Not even the header is there.
+    // The file ends before its header.
     assert!(matches!(
         parse(&file[..0x210]),
         Err(ImageError::Truncated { missing: 0x80, .. })
@@ -216,11 +216,11 @@ fn kernels_say_whether_they_know_setup_indirect() {
     };
     assert!(knows(&info(&kernel_info(0x8000_0000))));
     assert!(!knows(&info(&kernel_info(0x7fff_ffff))));
-    // A kernel_info that ends before setup_type_max does not have it, whatever follows.
+    // A kernel_info that ends before setup_type_max does not have the field, even if bytes follow.
     let mut short = kernel_info(0x8000_0009);
     short[4] = 12;
     assert!(!knows(&info(&short)));
-    // From 2.15 on there has to be one, and inside the payload.
+    // From 2.15 on the image must have one, inside the payload.
     let damaged = |file: &[u8]| match parse(file) {
         Err(ImageError::Corrupt(field)) => field.field,
         other => panic!("{other:?}"),
@@ -267,7 +267,7 @@ fn every_field_that_is_used_is_checked() {
             wanted: "smaller than the payload",
         }
     );
-    // A syssize beyond the file is a file that is too short.
+    // A file that is shorter than its syssize is too short.
     assert!(matches!(
         with(0x1f4, &[0xff; 4]),
         ImageError::Truncated { .. }
@@ -279,7 +279,7 @@ fn a_kernel_may_have_no_version_string() {
     let mut file = kernel();
     put(&mut file, 0x20e, &[0, 0]);
     assert_eq!(parse(&file).unwrap().release(), None);
-    // One that does not end, and one that is not text.
+    // A banner that does not end, and a banner that is not text.
     let at = 0x4600;
     let mut endless = kernel();
     endless[at..SETUP].fill(b'x');
@@ -450,7 +450,7 @@ fn initrds_are_told_from_other_files() {
             found: Found::BzImage
         })
     );
-    // The kernel cannot unpack this one.
+    // The kernel cannot unpack this format.
     let modern = check_initrd(b"\x04\x22\x4d\x18").unwrap_err();
     assert_eq!(modern, InitrdError::CurrentLz4);
     assert!(modern.to_string().contains("lz4 -l"), "{modern}");
@@ -480,7 +480,7 @@ proptest! {
         check_invariants(&file);
     }
 
-    /// Damage to a good header, and cut anywhere: reaches every check.
+    /// Damage to a good header, and a cut at any length: reaches every check.
     #[test]
     fn damaged_kernels_never_panic(
         damage in proptest::collection::vec((0x1f1usize..0x280, any::<u8>()), 0..6),

@@ -62,7 +62,7 @@ fn images_are_read_alike() {
         assert_eq!({ hdr.pref_address }, header.pref_address.get());
         assert_eq!({ hdr.xloadflags }, header.xloadflags.get());
         assert_eq!({ hdr.setup_sects }, header.setup_sects);
-        // They put the payload where it is told, and say where it ends.
+        // `linux-loader` puts the payload at the given address, and returns its end.
         assert_eq!(
             theirs.kernel_end,
             theirs.kernel_load.0 + ours.payload().len() as u64

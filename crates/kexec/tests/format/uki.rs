@@ -17,14 +17,14 @@ fn a_unified_kernel_image_is_taken_apart() {
     assert_eq!(identify(&file), Found::Uki { machine: 0x8664 });
     let uki = unified(&file, 0).unwrap().unwrap();
     assert_eq!(uki.linux, linux);
-    // Microcode goes first.
+    // Microcode comes first.
     assert_eq!(uki.initrd, [&b"070701 microcode"[..], b"070701 the initrd"]);
     assert_eq!(uki.cmdline, Some(&b"root=/dev/vda1 quiet"[..]));
     assert_eq!(uki.profiles, 1);
     let bare = kho_unify::unified(&[(".linux", b"kernel"), (".cmdline", b" \n")]);
     let uki = unified(&bare, 0).unwrap().unwrap();
     assert_eq!((uki.initrd.len(), uki.cmdline), (0, Some(&b""[..])));
-    // Other files are none.
+    // Other files are not unified kernel images.
     for other in [
         &linux[..],
         b"",
@@ -85,7 +85,7 @@ fn damaged_ones_are_refused() {
     assert_eq!(unified(&arm, 0), Err(UkiError::Machine { machine: 0xaa64 }));
     let many = [(".linux", &b"a"[..]); 200];
     assert!(unified(&kho_unify::unified(&many), 0).is_err());
-    // A section that lies anywhere.
+    // A section at an arbitrary offset.
     for (at, value) in [(336, u32::MAX), (344, u32::MAX), (348, u32::MAX - 1)] {
         let mut moved = file.clone();
         moved[at..at + 4].copy_from_slice(&value.to_le_bytes());

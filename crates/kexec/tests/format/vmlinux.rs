@@ -1,4 +1,4 @@
-//! A kernel that is laid out beforehand. The kernel here is made up: two segments and one of per-CPU data, with a few
+//! A kernel that is laid out before the kexec. The kernel is made up: two segments and one of per-CPU data, with a few
 //! addresses in them.
 
 use kho_kexec::image::{BzImage, Compression, Image, Packed, Vmlinux, VmlinuxError, parse};
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::fixture::{PAYLOAD, SETUP, kernel, put};
 
-/// `pref_address`, and the virtual address that it has.
+/// `pref_address`, and the virtual address that corresponds to it.
 const PREFERRED: u64 = 16 << 20;
 const BASE: u64 = 0xffff_ffff_8000_0000 + PREFERRED;
 const HUGE: u64 = 2 << 20;
@@ -71,7 +71,7 @@ fn elf(made: &Made) -> Vec<u8> {
     for (at, value) in INVERSE.into_iter().chain(NARROW) {
         put(&mut file, from(at), &value.to_le_bytes());
     }
-    // Two section headers: none, and one of the notes.
+    // Two section headers: an empty one, and one of the notes.
     let mut sections = vec![0; 128];
     put(&mut sections, 64 + 4, &[7]);
     put(&mut sections, 64 + 24, &0x100u64.to_le_bytes());
@@ -92,7 +92,7 @@ fn elf(made: &Made) -> Vec<u8> {
     file
 }
 
-/// The place in the file of this offset in the kernel.
+/// Offset in the file of this offset in the kernel.
 fn from(at: u64) -> usize {
     let inside = |s: &&[u64; 5]| (s[2] - PREFERRED..s[2] - PREFERRED + s[3]).contains(&at);
     let all = segments();
@@ -255,7 +255,7 @@ fn addresses_are_moved_with_the_kernel() {
                 put(&mut expected, at as usize, &value.to_le_bytes());
             }
             assert!(laid.payload() == expected, "{random:#x}");
-            // Once.
+            // The second call changes nothing.
             laid.relocate(random ^ 1);
             assert!(laid.payload() == expected, "{random:#x}");
         }
@@ -273,7 +273,7 @@ fn a_kernel_without_a_table_stays_where_it_is() {
     let before = laid.payload().to_vec();
     laid.relocate(7);
     assert!(laid.payload() == before && !laid.moved());
-    // Decompressor and table have to agree.
+    // The decompressor and the table must agree.
     for (made, moves) in [(made, true), (OLD, false)] {
         assert_eq!(
             lay_out(elf(&made), moves).unwrap_err(),
@@ -329,7 +329,7 @@ fn odd_files_are_refused() {
         put(&mut file, *at, &value.to_le_bytes());
         assert_eq!(field(lay_out(file, true)).0, *name, "{value:#x}");
     }
-    // The decoder gave more or less than the image says.
+    // The decoder returned more or fewer bytes than the image states.
     let file = image(ZSTD, elf(&OLD).len() + 1, true);
     let outer = BzImage::parse(&file).unwrap();
     let laid = Vmlinux::lay_out(&outer, &outer.packed().unwrap(), elf(&OLD));
@@ -353,7 +353,7 @@ fn odd_tables_are_refused() {
     assert_eq!(with(&|file| words(file, 0, 7)), (TABLE, 7));
     assert_eq!(with(&|file| file.push(0)).0, TABLE);
     assert_eq!(with(&|file| file.extend([0; 4])), (TABLE, 4));
-    // One part only.
+    // The table has one part only.
     assert_eq!(with(&|file| file.truncate(start + 12)), (TABLE, 1));
     assert_eq!(with(&|file| file.truncate(start + 4)), (TABLE, 1));
     // Below the kernel, behind it, across its end, and out of order.
@@ -406,7 +406,7 @@ fn neither_memory_nor_place_is_shown() {
     assert!(before.len() < 1000, "{before}");
 }
 
-/// The offsets of what lies in headers and table.
+/// Offsets of the bytes that headers and table occupy.
 fn interesting() -> impl Strategy<Value = usize> {
     let end = 3 * HUGE as usize + 0x1000;
     prop_oneof![0..288usize, end..end + 128 + 32]

@@ -1,4 +1,4 @@
-//! The kernel that khofs runs in: pages, folios and page caches of the simulated machine.
+//! The kernel around khofs: pages, folios and page caches of the simulated machine.
 
 use crate::machine::set;
 use crate::module::machine::{Sim, store, with};
@@ -22,12 +22,12 @@ pub struct Pages {
     pub folios: BTreeSet<u64>,
     /// Whether the kernel has folios of 2 MiB.
     pub large: bool,
-    /// Whether memory is going to be given back.
+    /// Whether khofs wants to return memory to the system soon.
     pub reaping: bool,
-    /// Whether the kernel had no pages or no page-cache entry for khofs, or khofs gave a page back by itself.
+    /// Whether the kernel had no pages or no page-cache entry for khofs, or khofs returned a page on its own.
     pub short: bool,
-    /// Number of entries of the page cache, and of claims, after which there once is no memory for the next; `None` if
-    /// there is memory for all.
+    /// Number of allocations, for entries of the page cache and for claims, that succeed before the next one fails
+    /// once; `None` if all succeed.
     pub entries: Option<u64>,
 }
 
@@ -48,32 +48,32 @@ thread_local! {
     static PAGES_OF: RefCell<Pages> = RefCell::default();
 }
 
-/// Looks at what this thread's kernel knows, or changes it.
+/// Reads or changes the record of this thread's kernel.
 pub fn known<T>(act: impl FnOnce(&mut Pages) -> T) -> T {
     PAGES_OF.with_borrow_mut(act)
 }
 
-/// First page frame of the chunk that has this one.
+/// Returns the first page frame of the chunk that contains this one.
 pub fn base_of(pfn: u64) -> u64 {
     pfn - pfn % PAGES
 }
 
-/// The folio that has this page, by its first page frame.
+/// Returns the first page frame of the folio that contains this page.
 pub fn folio_of(pfn: u64) -> Option<u64> {
     let base = base_of(pfn);
     known(|pages| pages.folios.contains(&base)).then_some(base)
 }
 
-/// A run of page frames.
+/// Makes a run of page frames.
 ///
 /// # Panics
 ///
-/// If it is empty.
+/// If the run is empty.
 pub fn run(pfn: u64, count: u64) -> PhysRange {
     range_of(pfn, count).expect("a run has pages")
 }
 
-/// Whether khofs alone has a page, and its memory is good.
+/// Returns whether khofs is the only owner of a page, and its memory is good.
 fn is_alone(pfn: u64) -> bool {
     with(|m| !m.mapped.contains(&pfn) && !m.failed.contains(&pfn))
 }
@@ -160,15 +160,15 @@ impl System for Kernel {
     }
 }
 
-/// Pages of kho.ko's arenas with content.
+/// Pages of kho.ko's arenas, with content.
 pub struct Block(PhysRange);
 
 impl Block {
-    /// As many pages as `bytes` need, with them.
+    /// Allocates as many pages as `bytes` need, and writes `bytes` into them.
     ///
     /// # Errors
     ///
-    /// No memory.
+    /// If no memory is left.
     pub fn with(bytes: &[u8]) -> Result<Self, Errno> {
         let count = bytes.len().div_ceil(4096);
         let range = lend::lend::<Sim>(count)?;
@@ -177,7 +177,7 @@ impl Block {
         Ok(Self(range))
     }
 
-    /// Its pages.
+    /// Returns the range of the pages.
     pub fn range(&self) -> PhysRange {
         self.0
     }
@@ -189,29 +189,29 @@ impl Drop for Block {
     }
 }
 
-/// The page cache of a file: page frames by their place.
+/// The page cache of a file: page frames by their index in the file.
 #[derive(Default)]
 pub struct PageCache(RefCell<BTreeMap<u64, u64>>);
 
 impl PageCache {
-    /// Its pages: place and page frame.
+    /// Returns the page frame at each index.
     pub fn pages(&self) -> BTreeMap<u64, u64> {
         self.0.borrow().clone()
     }
 
-    /// The page frame at a place.
+    /// Returns the page frame at an index.
     pub fn at(&self, index: u64) -> Option<u64> {
         self.0.borrow().get(&index).copied()
     }
 
-    /// Place and page frame of the first page from `index` to before `end`.
+    /// Returns index and page frame of the first page from `index` to before `end`.
     pub fn first(&self, index: u64, end: u64) -> Option<(u64, u64)> {
         let pages = self.0.borrow();
         let first = pages.range(index..index.max(end)).next();
         first.map(|(index, pfn)| (*index, *pfn))
     }
 
-    /// Takes so many pages out, from `index` on.
+    /// Removes `count` pages from `index` on.
     pub fn remove(&self, index: u64, count: u64) {
         let mut pages = self.0.borrow_mut();
         for index in index..index + count {
@@ -267,7 +267,7 @@ impl Cache for &PageCache {
     fn set_lazy(self, _: u64) {}
 }
 
-/// The node of kho.ko's tree that is open.
+/// The node of kho.ko's tree that is being written.
 pub struct Context<'a>(pub &'a mut Session);
 
 impl Output for Context<'_> {
@@ -305,7 +305,7 @@ impl Output for Context<'_> {
 pub struct Node(pub i64);
 
 impl Node {
-    /// The nodes with this `compatible`.
+    /// Returns the nodes with this `compatible`.
     pub fn all(compatible: &str) -> Vec<Self> {
         let mut nodes = Vec::new();
         let is = |node: &kho::tree::Node<'_>| {
@@ -364,7 +364,7 @@ impl Input for Node {
 ///
 /// # Errors
 ///
-/// If it is not reserved any more.
+/// If the range is not reserved any more.
 pub fn read_arrived(range: PhysRange, limit: usize) -> Result<Vec<u8>, Errno> {
     let len = range.len().min(limit as u64);
     let part = PhysRange::new(range.start(), len).map_err(|_| EINVAL)?;
@@ -374,12 +374,12 @@ pub fn read_arrived(range: PhysRange, limit: usize) -> Result<Vec<u8>, Errno> {
     })
 }
 
-/// Whether a page is still reserved.
+/// Returns whether a page is still reserved.
 pub fn is_reserved(pfn: u64) -> bool {
     with(|m| m.world.kernel.reserved.overlaps(run(pfn, 1)))
 }
 
-/// Gives pages back that were claimed and are in no chunk.
+/// Returns pages to the system that were claimed and are in no chunk.
 pub fn put_claimed(range: PhysRange) {
     debug_assert!(!set([range]).is_empty());
     with(|m| m.free(range));

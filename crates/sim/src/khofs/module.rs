@@ -1,5 +1,5 @@
-//! The part of khofs.ko around its decisions: it writes down every instance, finds the instances that arrived, fills a
-//! superblock, and ends an instance. The order of calls is that of `module/khofs/src`.
+//! The part of khofs.ko around its decisions: it writes every instance into a tree, finds the instances that arrived,
+//! fills a superblock, and ends an instance. The order of calls is that of `module/khofs/src`.
 
 use crate::khofs::kernel::{
     Block, Context, Kernel, Node, is_reserved, known, put_claimed, read_arrived,
@@ -25,21 +25,21 @@ use khofs_decide::system::{Cache as _, System as _};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// The name under which khofs is registered, and its handle.
+/// Name and handle of khofs as a driver of kho.ko.
 pub const PRODUCER: (&str, u64) = ("khofs", 1);
 
-/// A tree that was written down: the name of the instance, the bytes and the pages of its files.
+/// A tree that was written: name of the instance, bytes of the tree, and pages of the instance's files.
 pub type Tree = (String, Vec<u8>, RangeSet);
 
 /// khofs in the running kernel.
 pub struct Khofs {
-    /// State that khofs decides with.
+    /// State of the decisions of khofs.
     pub state: State<Kernel>,
     /// Superblocks of live instances, by the instance's number.
     pub supers: BTreeMap<u32, Super>,
     /// The trees of this activation.
     pub trees: Vec<Tree>,
-    /// Numbers of instances that ended: their memory goes back when it is reaped.
+    /// Numbers of instances that ended. Reaping returns their memory.
     pub ended: Vec<u32>,
 }
 
@@ -54,12 +54,12 @@ thread_local! {
     };
 }
 
-/// Looks at this thread's khofs, or changes it.
+/// Reads or changes this thread's khofs.
 pub fn khofs<T>(act: impl FnOnce(&mut Khofs) -> T) -> T {
     KHOFS.with_borrow_mut(act)
 }
 
-/// Another kernel runs: nothing is known, and `large` says whether it has folios.
+/// Starts khofs in another kernel, without any instance. `large` is whether the kernel has folios.
 pub fn reset(large: bool) {
     khofs(|fs| {
         (fs.state, fs.supers) = (State::new(), BTreeMap::new());
@@ -69,11 +69,11 @@ pub fn reset(large: bool) {
     known(|pages| pages.large = large);
 }
 
-/// Writes down every instance and freezes them, as the producer of kho.ko that khofs is.
+/// Writes every instance into a tree and freezes all instances, as a producer of kho.ko.
 ///
 /// # Errors
 ///
-/// No memory; memory that failed; what kho.ko says. Then nothing is frozen.
+/// If no memory is left, if memory failed, or if kho.ko returns an error. Then no instance is frozen.
 pub fn serialize(session: &mut Session) -> Result<(), Errno> {
     let result = khofs(|fs| {
         fs.state.frozen = true;
@@ -86,7 +86,7 @@ pub fn serialize(session: &mut Session) -> Result<(), Errno> {
     result
 }
 
-/// Everything may change again.
+/// Lets all instances change again.
 pub fn thaw() {
     khofs(|fs| {
         fs.state.frozen = false;
@@ -149,11 +149,11 @@ impl Khofs {
         Ok(())
     }
 
-    /// Mounts an instance, which is made or filled first unless it is live.
+    /// Mounts an instance. Makes or fills it first unless it is live.
     ///
     /// # Errors
     ///
-    /// As the decisions say. Then nothing changed.
+    /// The error of the decisions. Then nothing has changed.
     pub fn mount(&mut self, options: &Options) -> Result<(), Errno> {
         let id = self.state.mount(options)?;
         let result = match self.supers.contains_key(&id) {
@@ -229,7 +229,8 @@ impl Khofs {
     ///
     /// # Errors
     ///
-    /// `ENOENT` for no such name; `EBUSY` when it is mounted, or in the active phase. Then nothing changed.
+    /// `ENOENT` if no instance has the name; `EBUSY` if the instance is mounted, or in the active phase. Then nothing
+    /// has changed.
     pub fn release(&mut self, name: &str) -> Result<(), Errno> {
         let (id, body) = self.state.end(name)?;
         if let Body::Live(sb) = body {
@@ -250,7 +251,7 @@ impl Khofs {
         Ok(())
     }
 
-    /// Gives memory that is not needed back to the system.
+    /// Returns memory that khofs does not need to the system.
     pub fn reap(&mut self) {
         known(|pages| pages.reaping = false);
         while let Some(idle) = self.state.take_idle() {
@@ -259,7 +260,7 @@ impl Khofs {
     }
 }
 
-/// The tree of an instance as bytes, and the pages of its files.
+/// Makes the tree of an instance. Returns its bytes, and the pages of the instance's files.
 fn tree(next_ino: u64, epoch: u64, sb: &Super) -> Result<Written, Errno> {
     let mut draft = Draft::new(next_ino)?;
     let write = |draft: &mut Draft, inode: &Inode| {
@@ -299,7 +300,7 @@ fn tree(next_ino: u64, epoch: u64, sb: &Super) -> Result<Written, Errno> {
     draft.finish()
 }
 
-/// The inodes that were written down, and what they use.
+/// Reads the inodes of a tree, and the totals of their use.
 fn restored(bytes: &[u8], summary: &Summary) -> Result<(Super, Used), Errno> {
     let mut used = Used::default();
     let (mut reader, _) = Reader::new(bytes)?;

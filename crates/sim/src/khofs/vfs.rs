@@ -1,4 +1,4 @@
-//! Superblocks and inodes, as far as khofs has to do with them.
+//! Superblocks and inodes, as far as khofs uses them.
 
 use crate::khofs::kernel::{Kernel, PageCache, base_of, folio_of, known, run};
 use crate::module::machine::with;
@@ -19,17 +19,17 @@ pub struct Inode {
     pub entries: BTreeMap<Vec<u8>, u64>,
     /// Content that khofs keeps for the inode.
     pub content: Content,
-    /// Its pages.
+    /// Page cache of the inode.
     pub cache: PageCache,
 }
 
 impl Inode {
-    /// Whether it is a directory.
+    /// Returns whether the inode is a directory.
     pub fn is_dir(&self) -> bool {
         self.attr.kind() == S_IFDIR
     }
 
-    /// Splits the folio that a cut at `index` would go through into pages, unless a user has a page of it mapped.
+    /// Splits into pages the folio that a cut at `index` would cross, unless a user has a page of it mapped.
     fn split(&self, state: &mut State<Kernel>, index: u64) {
         let base = self.cache.at(index).and_then(folio_of);
         let Some(base) = base.filter(|base| self.cache.at(index) != Some(*base)) else {
@@ -41,8 +41,8 @@ impl Inode {
         }
     }
 
-    /// Makes a folio of the 2 MiB of a file that begin at page `index`, if they are in one piece. Returns whether it
-    /// did.
+    /// Makes a folio of the 2 MiB of a file that begin at page `index`, if they are contiguous in memory. Returns
+    /// whether it made one.
     pub fn collapse(&self, state: &mut State<Kernel>, index: u64) -> bool {
         let Some(base) = self.cache.at(index).filter(|pfn| base_of(*pfn) == *pfn) else {
             return false;
@@ -64,7 +64,7 @@ impl Inode {
     ///
     /// # Errors
     ///
-    /// No memory.
+    /// If no memory is left.
     pub fn cut(
         &mut self,
         state: &mut State<Kernel>,
@@ -79,7 +79,7 @@ impl Inode {
         Ok(())
     }
 
-    /// Takes pages out of the page cache. Those of a folio that goes only in part become zero.
+    /// Takes pages out of the page cache. If only a part of a folio is taken out, its pages stay and become zero.
     fn drop_pages(&self, state: &mut State<Kernel>, first: u64, end: u64) {
         let mut at = first;
         while let Some((index, pfn)) = self.cache.first(at, end) {
@@ -117,11 +117,11 @@ impl Inode {
     }
 }
 
-/// A superblock: inodes by number, the root is 1.
+/// A superblock: inodes by number. The root is 1.
 #[derive(Default)]
 pub struct Super {
-    /// Its inodes.
+    /// Inodes of the file system.
     pub inodes: BTreeMap<u64, Inode>,
-    /// Number of its mounts.
+    /// Number of mounts.
     pub mounts: u64,
 }

@@ -1,4 +1,4 @@
-//! Drivers, as far as the active phase calls them.
+//! Drivers, as far as the active phase uses them.
 
 use crate::module::machine::{Sim, store, with};
 use kho::PhysRange;
@@ -19,9 +19,9 @@ pub const NODE: &str = "sim-node-v1";
 /// A node that a driver writes.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// Its identity.
+    /// Identity of the node.
     pub id: u64,
-    /// Pages, in this order.
+    /// Pages of the node, in this order.
     pub mem: Vec<PhysRange>,
     /// Nodes below it.
     pub below: Vec<Written>,
@@ -47,20 +47,20 @@ pub enum Output {
     Module(fn(&mut Session) -> Result<(), Errno>, fn()),
 }
 
-/// All drivers, and the record of the calls to them.
+/// All drivers, and the record of calls to them.
 #[derive(Default)]
 pub struct Called {
     /// Drivers by their handle.
     pub drivers: BTreeMap<u64, Driver>,
-    /// Handles of drivers that serialized successfully and did not abort since, in the order of the calls.
+    /// Handles of the drivers that serialized successfully and did not abort since, in the order of the calls.
     pub frozen: Vec<u64>,
-    /// Messages about drivers that were called out of turn.
+    /// Messages about drivers that were called in the wrong order.
     pub broken: Vec<String>,
     /// The tree of the active phase.
     pub sealed: Vec<u8>,
     /// Whether the file `dt` exists.
     pub published: bool,
-    /// Error with which making the file `dt` fails; `None` if that succeeds.
+    /// Error of making the file `dt`; `None` if that succeeds.
     pub no_file: Option<Errno>,
     /// Number of references on modules.
     pub references: i64,
@@ -70,7 +70,7 @@ thread_local! {
     static CALLED: RefCell<Called> = RefCell::default();
 }
 
-/// Looks at this thread's drivers, or changes them.
+/// Reads or changes this thread's drivers.
 pub fn called<T>(act: impl FnOnce(&mut Called) -> T) -> T {
     CALLED.with_borrow_mut(act)
 }
@@ -132,7 +132,7 @@ impl Drivers for Sim {
             return Err(error);
         }
         match &driver.output {
-            // It ignores what it is told, as a driver may.
+            // The driver ignores errors, as a driver may.
             Output::Node(node) => drop(write(session, node)),
             Output::Module(serialize, _) => serialize(session)?,
         }
@@ -142,7 +142,7 @@ impl Drivers for Sim {
 
     fn abort(held: &Reference) {
         let driver = called(|all| {
-            // In reverse order.
+            // kho.ko aborts drivers in reverse order.
             if all.frozen.pop() != Some(held.0) {
                 all.broken
                     .push(format!("{} is to undo what it did not do", held.0));
@@ -159,7 +159,7 @@ impl Drivers for Sim {
     }
 
     fn random() -> u64 {
-        // Zero once in a boot: what is made of it twice is no generation of its own.
+        // One random number in each boot is 0. A generation that follows from it a second time would not be unique.
         with(|machine| match machine.world.rng.below(8) {
             0 if !std::mem::replace(&mut machine.drew_zero, true) => 0,
             _ => machine.world.rng.draw(),

@@ -1,4 +1,4 @@
-//! The way from one kernel to the next, with the nodes and memory that drivers hand over.
+//! A hop from one kernel to the next, with the nodes and memory that drivers hand over.
 
 use crate::kernel::{Library, Stored};
 use crate::module::drivers::called;
@@ -10,15 +10,15 @@ use kho::PhysAddr;
 use kho::abi::kernel_part::KernelPart;
 use kho::tree::Reader;
 
-/// The handover that a kernel was started with.
+/// Handover with which a kernel was started.
 pub struct Started {
-    /// Address of the first node of the kernel's chain, and the contents that can be read.
+    /// Address of the first node of the kernel's chain, and the contents that can be read back.
     pub chain: (PhysAddr, Library),
-    /// Generation of the kernel's part that the kernel was told of; `None` if it was told of none.
+    /// Generation of the kernel's part in the chain of this kernel; `None` if the chain has no kernel's part.
     pub generation: Option<u64>,
 }
 
-/// Tells the loader of the tree that is sealed now.
+/// Gives the loader the tree that is sealed now.
 pub fn name_sealed() -> Result<Part, String> {
     let sealed = called(|all| all.sealed.clone());
     let tree = Reader::new(&sealed).map_err(|e| e.to_string())?;
@@ -39,7 +39,7 @@ pub fn load(rng: &mut Rng) -> Result<bool, String> {
     Ok(!matches!(outcome, Outcome::Refused(_)))
 }
 
-/// Starts what is loaded.
+/// Starts the loaded image.
 pub fn start(rng: &mut Rng) -> Result<Started, String> {
     let (armed, library) = with(|m| (m.world.armed.clone(), m.world.library.clone()));
     let Some(armed) = armed else {

@@ -1,5 +1,5 @@
-//! The simulated machine, as the decisions of kho.ko see it. There is one machine for each thread, because decisions
-//! get no machine as an argument: a kernel has only one.
+//! The simulated machine, as the decisions of kho.ko see it. Each thread has one machine, because the decisions get no
+//! machine as an argument: a kernel has only one.
 
 use crate::buddy::Buddy;
 use crate::kernel::{Library, Stored};
@@ -21,18 +21,18 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::rc::Rc;
 
-/// The identity of zeros: a zeroed byte at address `a` is byte `a` of this content.
+/// Identity of zeros: a zeroed byte at address `a` is byte `a` of this content.
 const ZEROS: u64 = u64::MAX / 2;
 
-/// Ends of zones, physical addresses: no contiguous allocation crosses one (`MAX_DMA_PFN`, `MAX_DMA32_PFN`).
+/// Ends of zones, as physical addresses. No contiguous allocation crosses one (`MAX_DMA_PFN`, `MAX_DMA32_PFN`).
 const ZONES: [u64; 2] = [16 << 20, 4 << 30];
 
 /// Offset of `hdr.setup_data` in `boot_params` (`Documentation/arch/x86/boot.rst`).
 const SETUP_DATA: usize = 0x250;
 
-/// The module's record of nodes that drivers took over.
+/// The module's record of the nodes that drivers took over.
 pub struct Noted {
-    /// Pages of the record, which have no other use.
+    /// Pages of the record. They have no other use.
     pub pages: PhysRange,
     numbers: BTreeSet<usize>,
     content: Content,
@@ -42,7 +42,7 @@ pub struct Noted {
 pub struct Machine {
     /// RAM, the kernel, the loader.
     pub world: World,
-    /// Number of kernels that ran. Memory that an earlier kernel allocated is gone with that kernel.
+    /// Number of kernels that ran. Memory that an earlier kernel allocated ended with that kernel.
     boot: u64,
     /// Address of the first node of this boot's chain, and the bytes of its tree and of the kernel's part. `None` if
     /// the boot had no handover.
@@ -59,20 +59,20 @@ pub struct Machine {
     low: RangeSet,
     /// Pages of allocations that kho.ko still has.
     pub blocks: RangeSet,
-    /// The largest order that the page allocator has.
+    /// Largest order of the page allocator.
     pub largest: u32,
     /// Whether the page allocator has no memory at all.
     pub exhausted: bool,
-    /// Whether memory fails in the next block that kho.ko asks for.
+    /// Whether memory fails in the next block that kho.ko allocates.
     pub fails_next: bool,
-    /// Pages that were freed last: as in a kernel, the next allocation of their size often gets them.
+    /// Pages that were freed last. As in a real kernel, the next allocation of their size often gets them.
     last: Option<PhysRange>,
     /// Whether the random number 0 was drawn in this boot.
     pub drew_zero: bool,
     handled: bool,
-    /// The module's record; `None` if it made none.
+    /// The module's record; `None` if the module made none.
     pub noted: Option<Noted>,
-    /// Messages about mistakes that no kernel would survive.
+    /// Messages about mistakes that would crash a real kernel.
     pub broken: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ thread_local! {
     static STORE: RefCell<Store<Sim>> = const { RefCell::new(Store::new()) };
 }
 
-/// Looks at this thread's machine, or changes it.
+/// Reads or changes this thread's machine.
 ///
 /// # Panics
 ///
@@ -117,7 +117,7 @@ pub fn install(world: World) {
         broken: Vec::new(),
     };
     let old = MACHINE.replace(Some(machine));
-    // Nothing of an earlier test is freed into this machine.
+    // An earlier test's memory must not be freed into this machine.
     let boot = old.map_or(0, |machine| machine.boot);
     with(|machine| machine.boot += boot);
     STORE.set(Store::new());
@@ -134,10 +134,10 @@ fn page_set(pfns: &BTreeSet<u64>, within: PhysRange) -> impl Iterator<Item = u64
 
 impl Machine {
     /// Starts another kernel. `arrived` is the address of the first node of its chain, and the contents that can be
-    /// read; `None` if the kernel has no handover.
+    /// read back; `None` if the kernel has no handover.
     pub fn booted(&mut self, arrived: Option<(PhysAddr, Library)>) {
         self.boot += 1;
-        // What is handed on by a kernel without the module is of an earlier one.
+        // A kernel without the module may hand on contents of an earlier kernel.
         let before = self.arrived.take().map(|(_, library)| library);
         self.arrived = arrived.map(|(head, mut library)| {
             library.extend(before.into_iter().flatten());
@@ -191,8 +191,8 @@ impl Machine {
         Some(block)
     }
 
-    /// Gives pages back to the page allocator. Either all of them are overwritten at once, or they keep their content
-    /// for now. A page that a user has mapped becomes an orphan instead.
+    /// Returns pages to the page allocator. Either all of them are overwritten at once, or they keep their content for
+    /// now. A page that a user has mapped becomes an orphan instead.
     pub fn free(&mut self, pages: PhysRange) {
         let overwrite = self.world.rng.below(2) == 0;
         self.last = Some(pages);
@@ -243,7 +243,7 @@ impl Machine {
         }
     }
 
-    /// Whether all bytes of `pages` are zero.
+    /// Returns whether all bytes of `pages` are zero.
     pub fn is_zero(&self, pages: PhysRange) -> bool {
         self.world
             .memory
@@ -251,7 +251,7 @@ impl Machine {
             .is_none()
     }
 
-    /// Whether the module's record is intact in memory.
+    /// Returns whether the module's record is intact in memory.
     pub fn notes_are_good(&self) -> bool {
         self.noted.iter().all(|noted| {
             let memory = &self.world.memory;
@@ -261,7 +261,7 @@ impl Machine {
         })
     }
 
-    /// Adds the number of a node to the module's record, if `number` is one, and writes the record into its pages.
+    /// Adds the number of a node to the module's record, if `number` is `Some`, and writes the record into its pages.
     fn note(&mut self, number: Option<usize>) {
         let content = Content::start(self.world.fresh());
         if let Some(noted) = &mut self.noted {
@@ -271,12 +271,12 @@ impl Machine {
         }
     }
 
-    /// The first page frame of `range` whose memory failed.
+    /// Returns the first page frame of `range` whose memory failed.
     pub fn first_failed(&self, range: PhysRange) -> Option<u64> {
         page_set(&self.failed, range).next()
     }
 
-    /// Writes bytes that can be read back.
+    /// Writes bytes that the simulation can read back.
     pub fn store(&mut self, to: PhysRange, bytes: &[u8]) {
         let id = self.world.fresh();
         self.world.memory.write(to, Content::start(id));
@@ -284,8 +284,8 @@ impl Machine {
         self.world.library.insert(id, stored);
     }
 
-    /// Returns the bytes of memory that can be read back. Zeroed memory reads as zeros, all other memory as bytes of
-    /// 0xa5.
+    /// Returns the bytes of memory that the simulation can read back. Zeroed memory reads as zeros, all other memory as
+    /// bytes of 0xa5.
     pub fn bytes(&self, at: PhysRange) -> Vec<u8> {
         let here = self.world.memory.at(at.start());
         let len = usize::try_from(at.len()).unwrap_or(0);
@@ -397,7 +397,7 @@ impl System for Sim {
 /// Pages of a tree that arrived.
 pub struct Stays;
 
-/// The module's record, which lies in the machine.
+/// The module's record, which the machine stores.
 pub struct Record;
 
 impl system::Record for Record {
@@ -638,7 +638,7 @@ impl system::Boot for Boot {
     }
 }
 
-/// A tree whose bytes are never freed, which is well for a test.
+/// A tree whose bytes are never freed; a test can afford that.
 pub struct Tree {
     reader: Reader<'static>,
     index: Index<'static>,
@@ -666,7 +666,7 @@ impl system::Tree for Tree {
     }
 }
 
-/// Returns the pages of chain and tree, which stay reserved because kho.ko goes on reading them.
+/// Returns the pages of chain and tree, which stay reserved because kho.ko reads them later too.
 pub fn state_pages(world: &World) -> RangeSet {
     outer(&set(world.state))
 }

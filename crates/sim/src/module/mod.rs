@@ -1,13 +1,13 @@
-//! kho.ko on the simulated machine: the decisions of the kernel module, with drivers that come and go.
+//! kho.ko on the simulated machine: the decisions of the kernel module, with drivers that are loaded and unloaded.
 //!
-//! The machine is the [`World`](crate::World) of this crate with its loader and its kernels. A [`Story`] does random
-//! things to it and holds what the module allows and refuses, and every page, against a model that knows nothing of how
-//! the module decides:
+//! The machine is the [`World`](crate::World) of this crate with its loader and its kernels. A [`Story`] performs
+//! random operations on it. It compares the module's answers, and every page, with a model that is independent of the
+//! module's decisions. It checks that
 //!
-//! - no page has two owners, and none of scratch, of a kernel or of the firmware is a driver's;
-//! - a page that a driver has, or that arrived and has no owner yet, holds what was written into it;
-//! - what is refused changes nothing;
-//! - in the end, when everything was given back, the page allocator has every page.
+//! - no page has two owners, and no driver owns a page of scratch, of a kernel or of the firmware;
+//! - a page that a driver has, or that arrived and has no owner yet, has the content that was written;
+//! - an operation that the module refuses changes nothing;
+//! - at the end, after all memory was returned, the page allocator has every page.
 
 pub(crate) mod drivers;
 pub(crate) mod hop;

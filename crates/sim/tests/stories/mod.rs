@@ -1,10 +1,10 @@
-//! Telling of random stories on every machine.
+//! Runs of random stories on every machine.
 
 use kho_sim::{Story, Template};
 
-/// Tells `stories` stories of `steps` steps on one machine, from the seed `first` on. Each count of `counts` has to reach
-/// half the number of stories: they do reach what they are meant to test. `KHO_STORIES` is another number of stories, for
-/// a longer run.
+/// Runs `stories` stories of `steps` steps on one machine, from the seed `first` on. Each count of `counts` must reach
+/// half the number of stories, which shows that the stories reach the states that they are meant to test. `KHO_STORIES`
+/// sets another number of stories, for a longer run.
 pub fn tell<S: Story, const COUNTS: usize>(
     template: &Template,
     first: u64,
@@ -30,7 +30,7 @@ pub fn tell<S: Story, const COUNTS: usize>(
     }
 }
 
-/// A test for each machine, which calls `tell` with the machine and the first seed.
+/// Makes a test for each machine, which calls `tell` with the machine and the first seed.
 macro_rules! on_every_machine {
     ($tell:ident) => {
         on_every_machine!($tell: bios_2g from 0, bios_6g from 10_000, uefi_4g from 20_000, uefi_8g from 30_000,

@@ -15,7 +15,7 @@ use std::vec::Vec;
 /// RAM, and the ranges of this kernel.
 const IOMEM: &str = "00100000-7fffffff : System RAM\n  01000000-01ffffff : Kernel code\n";
 
-/// The chain's node, and the state tree behind it.
+/// Address of the chain's node. The state tree is behind it.
 const NODE: u64 = 0x6000_0000;
 const TREE: u64 = 0x6000_1000;
 
@@ -30,7 +30,7 @@ fn set(list: &[(u64, u64)]) -> RangeSet {
     RangeSet::from_ranges(list.iter().map(|(start, len)| range(*start, *len))).unwrap()
 }
 
-/// Mem cache: the state, a blob, and the kernel's part, with a page before it that a driver hands over, and a page
+/// Mem cache: the state; a blob; and the kernel's part, with a page before it that a driver hands over, and a page
 /// behind it that is slack.
 fn cache() -> [PhysRange; 3] {
     [
@@ -64,7 +64,7 @@ fn part(generation: u64, mem: PhysRange) -> Vec<u8> {
     bytes
 }
 
-/// The user's tree: a blob, and so many times the reference to a kernel's part of generation 9 and of this size.
+/// The user's tree: a blob, and `references` references to a kernel's part of generation 9 and of this size.
 fn user(part: usize, references: usize) -> Vec<u8> {
     let mem = [range(0x4000_0000, 0x2000)];
     let blobs = [BlobDescription {
@@ -153,13 +153,13 @@ fn what_was_handed_over_stays_reserved_and_the_rest_is_given_back() {
     );
     assert_eq!((arrival.hop, &*arrival.previous), (3, "6.1"));
     assert!(arrival.kernel.is_some() && arrival.part.is_some() && arrival.refused.is_none());
-    // Behind the state tree and behind the kernel's part.
+    // Slack lies behind the state tree and behind the kernel's part.
     let slack = set(&[(0x5000_2000, 0x1000), (0x6000_2000, 0x2000)]);
     assert_eq!((arrival.slack, arrival.missing), (slack.total(), 0));
     let freed = with(|machine| machine.freed.clone());
     assert_eq!(freed, slack.iter().flat_map(pfns).collect::<Vec<_>>());
 
-    // Loaded once more: what was free is somebody's by now, who reserved some of it.
+    // The module is loaded again. Another owner may have the freed pages by now, and may have reserved some of them.
     with(|machine| {
         machine
             .page(slack.as_slice()[0].start().get() / kho::PAGE_SIZE)
@@ -285,7 +285,7 @@ fn a_kernel_s_part_that_is_not_believed_is_not_taken_apart() {
         let (arrival, reserved) = received().unwrap();
         assert_eq!(arrival.refused, Some(why));
         assert!(arrival.kernel.is_none() && arrival.kernel_bytes() == Err(ENODATA));
-        // Which of it is slack nobody can say. The chain's node and the tree are this kernel's to read.
+        // It is not known which memory is slack. This kernel reads the chain's node and the tree.
         let all = set(&[
             (0x4000_0000, 0x2000),
             (0x5000_0000, 0x3000),

@@ -14,21 +14,21 @@ use std::string::String;
 struct Driver {
     /// Whether its module is being unloaded.
     going: bool,
-    /// A page that it keeps.
+    /// Page that the driver keeps.
     page: u64,
     /// Error that its `serialize` returns; `None` for success.
     fails: Option<Errno>,
-    /// Whether it leaves out its `compatible`.
+    /// Whether the driver writes no `compatible`.
     nameless: bool,
 }
 
-/// Drivers and kernel of a test: the behaviour that it wants of them, and a log of their calls.
+/// Drivers and kernel of a test: the behaviour that the test needs, and a log of the calls.
 struct World {
     drivers: BTreeMap<u8, Driver>,
     store: Store<Fake>,
     sealed: Vec<u8>,
     published: bool,
-    /// Error with which making the file `dt` fails; `None` for success.
+    /// Error of making the file `dt`; `None` for success.
     no_file: Option<Errno>,
     random: u64,
     /// References on modules.
@@ -53,7 +53,7 @@ fn world<T>(act: impl FnOnce(&mut World) -> T) -> T {
     WORLD.with_borrow_mut(act)
 }
 
-/// A reference on the module of a driver; on our own for 0.
+/// A reference on the module of a driver; 0 is kho.ko itself.
 pub struct Reference(u8);
 
 impl Reference {
@@ -91,7 +91,7 @@ impl Drivers for Fake {
         if !driver.nameless {
             session.prop_str(COMPATIBLE, b"example-v1").unwrap();
         }
-        // What it returns, the driver may ignore.
+        // The driver may ignore the result.
         let _ = session.mem::<Fake>([Ok(range_of(driver.page, 1).unwrap())].into_iter());
         driver.fails.map_or(Ok(()), Err)
     }
@@ -114,7 +114,7 @@ impl Drivers for Fake {
     }
 
     fn store<T>(act: impl FnOnce(&mut Store<Self>) -> T) -> T {
-        // Taken out meanwhile, as what is done to it may look at the world.
+        // The store is taken out during the call, because `act` may read the world.
         let mut store = world(|world| core::mem::replace(&mut world.store, Store::new()));
         with(|machine| machine.is_locked = true);
         let result = act(&mut store);
@@ -142,8 +142,8 @@ impl Drivers for Fake {
     }
 }
 
-/// Three drivers with a page each, registered so that they are asked in the order 2, 3, 1, on a machine that has a page
-/// for the tree.
+/// Makes three drivers with a page each, on a machine that has a page for the tree. kho.ko asks them in the order 2, 3,
+/// 1.
 fn registered() -> Phase<Fake> {
     with(|machine| {
         *machine = Machine::default();
@@ -171,7 +171,7 @@ fn calls() -> Vec<String> {
     world(|world| core::mem::take(&mut world.calls))
 }
 
-/// Nothing is left of an active phase.
+/// Checks that nothing of an active phase is left.
 fn is_idle(phase: &Phase<Fake>) {
     assert_eq!(phase.generation(), None);
     world(|world| {
@@ -191,7 +191,7 @@ fn all_are_asked_in_order_and_undo_in_reverse() {
         assert_eq!((world.held, world.published), (4, true));
         world.sealed.clone()
     });
-    // The next kernel believes it, and it is in memory as it is shown.
+    // The next kernel trusts the tree, and memory holds the bytes that the file shows.
     let part = KernelPart::parse(&Reader::new(&sealed).unwrap()).unwrap();
     let own = range_of(514, 1).unwrap();
     assert_eq!((part.reference.mem, part.reference.generation), (own, 7));
@@ -206,7 +206,7 @@ fn all_are_asked_in_order_and_undo_in_reverse() {
     phase.abort();
     assert_eq!(calls(), ["abort 1", "abort 3", "abort 2"]);
     is_idle(&phase);
-    // An image that refers to it finds nothing there.
+    // An image that refers to the tree finds nothing there.
     assert!(with(|machine| machine.memory.is_empty()));
     phase.abort();
     assert_eq!(calls(), [""; 0]);
@@ -266,14 +266,14 @@ fn one_that_fails_has_the_others_undo_what_they_did() {
             &["serialize 2", "serialize 3", "abort 3", "abort 2"],
         ),
         (
-            // Not RAM, and it ignores that.
+            // The page is not RAM, and the driver ignores the error.
             |world| world.drivers.get_mut(&2).unwrap().page = 3,
             crate::errno::ENXIO,
             Some("two"),
             &["serialize 2", "abort 2"],
         ),
         (
-            // Not its own: the tree is to be there.
+            // The page is not the driver's: the tree will be there.
             |world| world.drivers.get_mut(&1).unwrap().page = 514,
             EINVAL,
             None,

@@ -18,7 +18,7 @@ fn tree(write: impl Fn(&mut Writer<'_>)) -> Leaked {
     Leaked::new(bytes).unwrap()
 }
 
-/// A node with memory (none for 0 pages), whose children `below` writes.
+/// Writes a node with memory (none for 0 pages), whose children `below` writes.
 fn node(w: &mut Writer<'_>, name: &str, mem: (u64, u64), below: impl Fn(&mut Writer<'_>)) {
     w.begin_node(name).unwrap();
     w.prop_str("compatible", "some-v1").unwrap();
@@ -31,7 +31,8 @@ fn node(w: &mut Writer<'_>, name: &str, mem: (u64, u64), below: impl Fn(&mut Wri
 
 fn nothing(_: &mut Writer<'_>) {}
 
-/// A file system with two instances, each with a tree, a driver's ring, and a blob of the user's.
+/// Makes a store in which these arrived: a file system with two instances, each with a tree; a driver's ring; and a
+/// blob of the user's.
 fn arrived() -> Store<Fake> {
     let kernel = tree(|w| {
         w.begin_node("").unwrap();
@@ -78,7 +79,7 @@ fn activate(store: &mut Store<Fake>, producer: &str, kept: &[PhysRange]) -> Resu
     session.tree(|w| w.prop_str("compatible", "root-v1"))
 }
 
-/// The paths that have memory.
+/// The paths of the nodes that have memory.
 fn paths(bytes: &[u8]) -> Vec<String> {
     let tree = Leaked::new(bytes.to_vec()).unwrap();
     let nodes = tree.reader().nodes();
@@ -134,12 +135,12 @@ fn what_a_producer_has_is_released_by_that_producer_alone() {
             "/ring/more 1 nobody",
         ]
     );
-    // What nobody has.
+    // Memory without an owner.
     assert_eq!(release(&mut store, "/ring"), Ok(3 * PAGE_SIZE));
     assert_eq!(release(&mut store, "/fs/b/tree"), Ok(PAGE_SIZE));
     assert_eq!(release(&mut store, "/blob"), Ok(8 * PAGE_SIZE));
     store.release(pages(30, 1)).unwrap();
-    // Some of it claimed, the rest given back.
+    // A part of the memory was claimed, the rest released.
     store.claim(pages(12, 2), Failed::Refused).unwrap();
     store.release_held("fs", node).unwrap();
     assert_eq!(store.unclaimed(), 3 * PAGE_SIZE);
@@ -183,7 +184,7 @@ fn a_producer_hands_on_as_it_is_only_what_it_has() {
     assert_eq!(store.may_keep(pages(10, 1)), Ok(()));
     assert_eq!(activate(&mut store, "other", &a).err(), Some(EBUSY));
     assert!(activate(&mut store, "fs", &a).is_ok());
-    // Only some of the range.
+    // Only a part of the range.
     assert_eq!(
         activate(&mut store, "fs", &[pages(30, 1)]).err(),
         Some(EBUSY)
@@ -201,13 +202,13 @@ fn what_is_handed_over_is_not_released() {
     }
     assert_eq!(store.release(pages(12, 1)), Err(EBUSY));
     assert_eq!(store.release_held("fs", node), Err(EBUSY));
-    // Its producer may go on to use it; what nobody has stays as it is.
+    // The producer may continue to use its memory; memory without an owner stays unchanged.
     store.claim(pages(10, 2), Failed::Refused).unwrap();
     assert_eq!(store.claim(pages(50, 1), Failed::Refused), Err(EBUSY));
     let ring = store.find_path("/ring").unwrap();
     assert_eq!(store.claim_node(ring), Err(EBUSY));
     assert_eq!(store.hold("ring", ring), Err(EBUSY));
-    // The loader's are not in the kernel's part.
+    // The loader's nodes are not in the kernel's part.
     assert_eq!(release(&mut store, "/blob"), Ok(8 * PAGE_SIZE));
     store.thaw();
     store.release_held("fs", node).unwrap();
@@ -217,7 +218,7 @@ fn what_is_handed_over_is_not_released() {
 
 #[test]
 fn what_nobody_took_goes_on_beside_what_somebody_did() {
-    // One instance is the file system's, the other one it does not know.
+    // The file system knows one instance, and not the other.
     let mut store = arrived();
     let node = store.find_path("/fs/a").unwrap();
     store.hold("fs", node).unwrap();
@@ -233,7 +234,7 @@ fn what_nobody_took_goes_on_beside_what_somebody_did() {
         ]
     );
     store.thaw();
-    // One was released, and the driver is not there any more.
+    // One node was released, and the driver is no longer there.
     store.release_held("fs", node).unwrap();
     store.let_go("fs");
     assert_eq!(store.untouched(), Ok(2));
@@ -243,7 +244,7 @@ fn what_nobody_took_goes_on_beside_what_somebody_did() {
         ["/none", "/fs/b", "/fs/b/tree", "/ring", "/ring/more"]
     );
     store.thaw();
-    // What has memory of its own goes on as a whole, or not at all.
+    // A node with memory of its own is handed over again as a whole, or not at all.
     store.claim(pages(55, 1), Failed::Refused).unwrap();
     store.claim(pages(30, 1), Failed::Refused).unwrap();
     assert_eq!(store.untouched(), Ok(0));
@@ -262,13 +263,13 @@ fn what_a_driver_took_is_known_to_a_later_instance() {
     };
     let mut store = again();
     let ring = store.find_path("/ring").unwrap();
-    // There is no page to note it in.
+    // No page is free for the record.
     assert_eq!(store.claim_node(ring), Err(ENOMEM));
     assert_eq!(store.untouched(), Ok(2));
     fake::with(|machine| machine.free.push(512));
     store.claim_node(ring).unwrap();
     assert_eq!(store.claim_node(ring), Err(EBUSY));
-    // Its pages are there as before, and it is not handed over again all the same.
+    // The pages of the node are reserved as before, and still the node is not handed over again.
     let mut later = again();
     assert_eq!(later.untouched(), Ok(1));
     assert_eq!(later.claim_node(ring), Err(EBUSY));

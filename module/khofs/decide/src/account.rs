@@ -1,8 +1,8 @@
-//! Limits of an instance, and the amounts that it uses of them, as tmpfs counts them (`mm/shmem.c` since 6.6): pages,
-//! and *inode space*, in bytes, for everything else that its users make the kernel keep for them.
+//! Limits of an instance, and its use of them, counted as in tmpfs (`mm/shmem.c` since 6.6): pages, and *inode space*,
+//! in bytes, for all other memory that the kernel keeps for the instance's users.
 //!
-//! An instance may use more than its limits: it arrived with that use, or was made by a khofs that did not count all of
-//! it. Such an instance gets nothing more until enough of its files was removed.
+//! An instance may use more than its limits, if it arrived with that use or an older khofs did not count all of it.
+//! Such an instance gets nothing more until users remove enough of its files.
 
 use crate::content::Content;
 use crate::options::{INODE, Options};
@@ -13,26 +13,26 @@ use core::fmt;
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EBUSY, EINVAL, ENOENT, ENOSPC, Errno};
 
-/// Longest target, in bytes with the NUL, of a symbolic link that takes no page (`SHORT_SYMLINK_LEN`).
+/// Longest target of a symbolic link that takes no page, in bytes with the NUL (`SHORT_SYMLINK_LEN`).
 const SHORT_TARGET: u64 = 128;
 
-/// Number of pages that the target of a symbolic link counts as, if it has `len` bytes.
+/// Number of pages that count for the target of a symbolic link with `len` bytes.
 pub fn target_pages(len: u64) -> u64 {
     u64::from(len >= SHORT_TARGET)
 }
 
-/// The reason why a mount of an instance that is there, or a remount, was refused. Nothing changed then.
+/// Reason why khofs refused a remount, or a mount of an existing instance. Nothing has changed then.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The remount names another instance.
     Name,
-    /// Fewer pages than are used: wanted, used.
+    /// The limit has fewer pages than are used: limit, used.
     Pages(u64, u64),
-    /// Fewer inodes than are used: wanted, used.
+    /// The limit has fewer inodes than are used: limit, used.
     Inodes(u64, u64),
-    /// Other limits in the active phase, in which those that are handed over are written down.
+    /// The limits differ from the present ones in the active phase, after khofs serialized them.
     Active,
-    /// There is no such instance any more.
+    /// The instance no longer exists.
     Gone,
 }
 
@@ -80,17 +80,17 @@ impl<S: System> Instance<S> {
         self.inode_limit.saturating_mul(INODE)
     }
 
-    /// Whether more is used than the limits allow.
+    /// Whether the instance uses more than its limits.
     pub fn is_over(&self) -> bool {
         self.used > self.limit || self.space > self.space_limit()
     }
 
-    /// Inodes that are used: inode space in units of an inode, rounded up.
+    /// Number of used inodes: inode space in units of an inode, rounded up.
     pub fn inodes_used(&self) -> u64 {
         self.space.div_ceil(INODE)
     }
 
-    /// Checks that `pages` more pages may be used.
+    /// Checks that the instance may use `pages` more pages.
     ///
     /// # Errors
     ///
@@ -114,12 +114,12 @@ impl<S: System> Instance<S> {
         Ok(())
     }
 
-    /// Gives inode space back.
+    /// Returns inode space to the limit.
     pub fn give_space(&mut self, bytes: u64) {
         self.space = self.space.saturating_sub(bytes);
     }
 
-    /// Counts a new inode, whose target counts as `pages`. Returns its number.
+    /// Counts a new inode, with `pages` for its target. Returns its number.
     ///
     /// # Errors
     ///
@@ -135,22 +135,21 @@ impl<S: System> Instance<S> {
         Ok(ino)
     }
 
-    /// Accounts for an inode that is gone, with its attributes and its target.
+    /// Subtracts a removed inode, with its attributes and its target.
     pub fn inode_gone(&mut self, content: &Content) {
         self.inodes = self.inodes.saturating_sub(1);
         self.used = self.used.saturating_sub(content.target_pages);
         self.give_space(INODE.saturating_add(content.attributes.space()));
     }
 
-    /// Sets the limits that a first mount asks for, even if more is used: no option keeps files that arrived from their
-    /// users.
+    /// Sets the limits of a first mount, even if more is used: no option may keep users from files that arrived.
     pub fn begin_with(&mut self, options: &Options) {
         self.limit = options.pages.unwrap_or(self.limit);
         self.inode_limit = options.inodes.unwrap_or(self.inode_limit);
         self.huge = options.huge.unwrap_or(self.huge);
     }
 
-    /// Sets limits of an instance that is there.
+    /// Sets limits of an existing instance.
     fn change(&mut self, options: &Options) -> Result<(), Refused> {
         let (pages, inodes) = (options.pages, options.inodes);
         if options.name.as_ref().is_some_and(|n| *n != self.name) {
@@ -169,12 +168,11 @@ impl<S: System> Instance<S> {
 }
 
 impl<S: System> State<S> {
-    /// Sets limits of an instance that is there.
+    /// Sets limits of an existing instance.
     ///
     /// # Errors
     ///
-    /// [`Refused`] if a limit is less than is used, unless it is no less than it was; in the active phase, if a limit
-    /// is another one than it was.
+    /// [`Refused`] if a limit is lowered below the present use; in the active phase, if a limit changes.
     pub fn change(&mut self, id: u32, options: &Options) -> Result<(), Refused> {
         let frozen = self.frozen;
         let instance = self.instance(id).map_err(|_| Refused::Gone)?;
@@ -187,13 +185,13 @@ impl<S: System> State<S> {
         instance.change(options)
     }
 
-    /// Sets an attribute of a file (`Some`, of that name) or removes it; `flags` as setxattr(2) has them. Returns the
-    /// former attribute. Room for a new value is needed beside the old one, as on tmpfs.
+    /// Sets an attribute of a file (`Some`, of that name) or removes it; `flags` are those of setxattr(2). Returns the
+    /// former attribute. A new value needs room beside the old one, as on tmpfs.
     ///
     /// # Errors
     ///
-    /// [`ENOSPC`] if the limit does not allow it; the errors of [`Attributes::set`](crate::xattr::Attributes::set).
-    /// Nothing changed then.
+    /// [`ENOSPC`] if the limit does not allow it; the errors of [`Attributes::set`](crate::xattr::Attributes::set). In
+    /// each case nothing has changed.
     pub fn set_attribute(
         &mut self,
         id: u32,
@@ -246,7 +244,7 @@ mod tests {
         let instance = &mut state.instances[0];
         instance.new_inode(0).unwrap();
         instance.new_inode(0).unwrap();
-        // A second name.
+        // A second name of the inode.
         instance.take_space(INODE).unwrap();
         assert_eq!((instance.inodes, instance.inodes_used()), (2, 3));
         let mut set = |state: &mut State<Fake>, value: Option<usize>, flags: i32| {
@@ -254,11 +252,11 @@ mod tests {
             let result = state.set_attribute(id, &mut content, b"user.a", new, flags);
             (result.map(|_| ()), state.instances[0].space - 3 * INODE)
         };
-        // 1024 bytes are left; 46 go besides the value.
+        // 1024 bytes are left; 46 of them are for the overhead and the name.
         assert_eq!(set(&mut state, Some(979), 0), (Err(ENOSPC), 0));
         assert_eq!(set(&mut state, Some(0), 2), (Err(ENODATA), 0));
         assert_eq!(set(&mut state, Some(978), 0), (Ok(()), 1024));
-        // Not even a smaller one, beside it.
+        // Even a smaller value needs room beside the old one.
         assert_eq!(set(&mut state, Some(0), 0), (Err(ENOSPC), 1024));
         assert_eq!(state.instances[0].new_inode(0), Err(ENOSPC));
         assert_eq!(set(&mut state, None, 2), (Ok(()), 0));
@@ -320,7 +318,7 @@ mod tests {
         );
     }
 
-    /// The limits that the next kernel gets are written down by then.
+    /// At that time khofs has already serialized the limits that the next kernel gets.
     #[test]
     fn limits_do_not_change_in_the_active_phase() {
         let mut state = with(100, 10);
@@ -339,7 +337,8 @@ mod tests {
         state.change(id, &options(&[("size", "396k")])).unwrap();
     }
 
-    /// It arrived so: it is mounted, keeps what it has, and gets nothing more until there is room again.
+    /// The instance arrived with that use. It is mounted, keeps its files, and gets nothing more until there is room
+    /// again.
     #[test]
     fn more_than_the_limits_is_kept() {
         let mut state = with(100, 10);
@@ -354,7 +353,7 @@ mod tests {
         assert_eq!(instance.room(0), Ok(()));
         assert_eq!(instance.new_inode(0), Err(ENOSPC));
         assert_eq!(instance.take_space(1), Err(ENOSPC));
-        // The same mount once more, and one that makes it better.
+        // The same limits once more, and limits that reduce the excess.
         instance.change(&given).unwrap();
         instance
             .change(&options(&[("size", "44k"), ("nr_inodes", "20")]))

@@ -27,7 +27,7 @@ impl Bits {
         }
     }
 
-    /// Takes a page out.
+    /// Removes a page.
     pub fn clear(&mut self, page: u64) {
         let (word, bit) = Self::word(page);
         if let Some(w) = self.0.get_mut(word) {
@@ -49,8 +49,8 @@ impl Bits {
         left
     }
 
-    /// Number of runs of pages. One that begins with the first page counts unless the page before it, of another chunk,
-    /// belongs to the run (`before`).
+    /// Number of runs of pages. A run that begins with the first page does not count if `before` is true: then the last
+    /// page of the chunk before belongs to the run.
     pub fn runs(&self, before: bool) -> u64 {
         let mut carry = u64::from(before);
         let starts = self.0.iter().map(|word| {

@@ -1,5 +1,5 @@
-//! The decision whether to believe a tree that was written down ([`crate::pack`]). The whole tree is checked before an
-//! inode is made of it, so that making the inodes cannot fail because of the tree.
+//! The decision whether to trust a written tree ([`crate::pack`]). khofs checks the whole tree before it makes an
+//! inode, so that a fault of the tree cannot make it fail halfway.
 
 use crate::pack::{Inode, Reader, S_IFDIR, S_IFLNK, S_IFREG, range};
 use alloc::vec::Vec;
@@ -57,8 +57,8 @@ fn check_name(name: &[u8]) -> bool {
         && !name.contains(&b'/')
 }
 
-/// Reads the whole tree, and compares the pages that it names with `mem`: each page of `mem` belongs to exactly one
-/// place in one file.
+/// Reads the whole tree, and compares its pages with `mem`: each page of `mem` must be at exactly one place in one
+/// file.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ fn check_name(name: &[u8]) -> bool {
 pub fn check(bytes: &[u8], mem: &RangeSet) -> Result<Summary, Errno> {
     let (mut reader, next_ino) = Reader::new(bytes)?;
     let mut links: Vec<u32> = Vec::new();
-    // Of each inode: whether it is a directory.
+    // For each inode: whether it is a directory.
     let mut dirs: Vec<bool> = Vec::new();
     let mut runs: Vec<PhysRange> = Vec::new();
     let mut pages = 0u64;
@@ -124,7 +124,7 @@ fn read_inode(
     check_inode(&inode)?;
     let dir = inode.attr.kind() == S_IFDIR;
     links.try_reserve(1)?;
-    // A directory has its entry and its own ".", and the ".." of each in it.
+    // A directory has its entry, its own ".", and the ".." of each directory in it.
     links.push(if dir { 2 } else { 0 });
     dirs.try_reserve(1)?;
     dirs.push(dir);
@@ -183,7 +183,7 @@ mod tests {
         .unwrap()
     }
 
-    /// A directory with a file of two names, a link and a directory.
+    /// Makes the tree of a directory with a file of two names, a link and a directory.
     fn sample() -> Vec<u8> {
         let mut w = Writer::new(9).unwrap();
         w.inode(&attr(1, S_IFDIR | 0o755), b"", none()).unwrap();

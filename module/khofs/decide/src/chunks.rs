@@ -1,47 +1,48 @@
 //! The pages that the file system owns, and the free ones among them.
 //!
-//! Memory is taken from the system and given back in chunks of 2 MiB (naturally aligned), so that what has to stay in
-//! place is few ranges. Pages of small files share chunks; a large file fills chunks of its own, each page at the
-//! place in the chunk that it has in the file.
+//! khofs takes memory from the system and returns it in chunks of 2 MiB (naturally aligned), so that the memory that
+//! stays in place forms few ranges. Pages of small files share chunks; a large file fills chunks of its own, each page
+//! at its offset in the file, modulo the chunk.
 
 use crate::bits::{Bits, PAGES};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use kho_decide::errno::{ENOMEM, Errno};
 
-/// Chunks that one table of the index covers: 8 GiB.
+/// Number of chunks that one table of the index covers: 8 GiB.
 const TABLE: u64 = 4096;
 
-/// The pages that an instance has of a chunk. Other instances may have others: what arrived is where it is, and the system
-/// gives what it has.
+/// The pages that an instance has of a chunk. Other instances may have other pages of the same chunk: khofs chooses
+/// neither the addresses of memory that arrived nor those of single pages from the system.
 struct Chunk {
     /// First page frame.
     base: u64,
     /// The instance.
     owner: u32,
-    /// Slot plus one of the pages that another instance has of this chunk; 0 if there is none, or no further one.
+    /// Slot plus one of the pages that another instance has of this chunk; 0 if there is no other or no further
+    /// instance.
     next: u32,
     /// Whether the chunk is for one large file.
     large: bool,
     /// Position in the pool's list; `None` if it is not in the list.
     listed: Option<u32>,
-    /// Whether its pages are one folio; then all of them are in use, or all are free.
+    /// Whether the pages are one folio. Then all of them are in use, or all are free.
     folded: bool,
     owned: Bits,
     free: Bits,
-    /// Free pages that are zero.
+    /// Free pages that are zeroed.
     clean: Bits,
 }
 
 /// The chunks of an instance.
 struct Pool {
     owner: u32,
-    /// Chunks for small files that may have free pages; the last is asked first. Chunks know their positions, so that
-    /// one that goes is not looked for.
+    /// Chunks for small files that may have free pages. khofs tries the last one first. Each chunk has its position in
+    /// the list, so that its removal needs no search.
     small: Vec<u32>,
-    /// Those for large files.
+    /// Chunks for large files.
     large: Vec<u32>,
-    /// A chunk without a used page that is kept for a moment.
+    /// A chunk without a used page that the pool keeps for a short time.
     spare: Option<u64>,
     owned: u64,
     free: u64,
@@ -61,28 +62,28 @@ impl Pool {
 pub struct Page {
     /// Page frame.
     pub pfn: u64,
-    /// Whether it is zero.
+    /// Whether the page is zeroed.
     pub clean: bool,
 }
 
-/// Pages of one chunk to give back to the system.
+/// Pages of one chunk that go back to the system.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Idle {
     /// First page frame of the chunk.
     pub base: u64,
     /// The pages.
     pub pages: Bits,
-    /// Whether they are one folio.
+    /// Whether the pages are one folio.
     pub folded: bool,
 }
 
 /// All chunks of all instances.
 #[derive(Default)]
 pub struct Chunks {
-    /// For each chunk number: the slot plus one of the pages that an instance has of it, or 0 if none has any.
+    /// For each chunk number: the slot plus one of the pages of the chunk's first instance; 0 if no instance has any.
     index: Vec<Option<Box<[u32]>>>,
     slots: Vec<Chunk>,
-    /// Slots that are not used.
+    /// Unused slots.
     vacant: Vec<u32>,
     pools: Vec<Pool>,
 }
@@ -164,7 +165,7 @@ impl Chunks {
         Some(self.chunk(self.slot(pfn)?)?.owner)
     }
 
-    /// Pages that `owner` owns, and how many of them are free.
+    /// Number of pages that `owner` owns, and number of free pages among them.
     pub fn totals(&self, owner: u32) -> (u64, u64) {
         let pool = self.pools.iter().find(|p| p.owner == owner);
         pool.map_or((0, 0), |p| (p.owned, p.free))
@@ -203,7 +204,7 @@ impl Chunks {
             None => {
                 let slot = u32::try_from(self.slots.len()).map_err(|_| ENOMEM)?;
                 self.slots.try_reserve(1)?;
-                // So that taking a slot back never has to allocate.
+                // With this room, the return of a slot never allocates.
                 let wanted = self.slots.len().saturating_add(1);
                 self.vacant
                     .try_reserve(wanted.saturating_sub(self.vacant.len()))?;
@@ -217,8 +218,8 @@ impl Chunks {
         Ok(slot)
     }
 
-    /// Notes that `count` pages from `pfn` on, within one chunk, belong to `owner`, and to nobody else: free and zero, or
-    /// in use.
+    /// Adds `count` pages from `pfn` on, within one chunk, to the pages of `owner`, and of no other instance: free and
+    /// zeroed, or in use.
     ///
     /// # Errors
     ///
@@ -261,8 +262,7 @@ impl Chunks {
         Ok(())
     }
 
-    /// Puts a chunk into its pool's list. Without memory for that it is found again when one of its pages
-    /// is freed next.
+    /// Puts a chunk into its pool's list. Without memory for that, the next free of one of its pages tries again.
     fn list(&mut self, slot: u32) {
         let Some((owner, large)) = self
             .chunk(slot)
@@ -285,7 +285,7 @@ impl Chunks {
         }
     }
 
-    /// Takes a chunk off its pool's list.
+    /// Removes a chunk from its pool's list.
     fn unlist(&mut self, slot: u32) {
         let Some((owner, large, at)) = self
             .chunk_mut(slot)
@@ -299,7 +299,7 @@ impl Chunks {
         if place < list.len() {
             list.swap_remove(place);
         }
-        // The last one is in its place now.
+        // The last chunk of the list is now at this position.
         let moved = list.get(place).copied();
         if let Some(chunk) = moved.and_then(|slot| self.chunk_mut(slot)) {
             chunk.listed = Some(at);
@@ -323,8 +323,8 @@ impl Chunks {
         Some(page)
     }
 
-    /// Takes page `pfn`, if it is a free page of `owner` and `ready` for use: only khofs holds it. If `ready` is told
-    /// that the page is in a folio, `ready` has to split that folio into pages.
+    /// Takes page `pfn`, if it is a free page of `owner` and `ready`: only khofs has a reference on it. If the second
+    /// argument of `ready` is true, the page is in a folio, and `ready` must split that folio into pages.
     pub fn take_at(
         &mut self,
         owner: u32,
@@ -340,8 +340,8 @@ impl Chunks {
         self.use_page(slot, pfn)
     }
 
-    /// Takes all pages of a chunk that `owner` has to spare. The pages are not checked, unless they are a folio, which
-    /// is split.
+    /// Takes all pages of the spare chunk of `owner`, if it has one. Calls `ready` only if the pages are a folio, which
+    /// `ready` must split.
     pub fn take_chunk(&mut self, owner: u32, ready: impl Fn(u64, bool) -> bool) -> Option<Page> {
         let pool = self.pools.iter().find(|p| p.owner == owner)?;
         self.take_all(pool.spare?, ready)
@@ -370,7 +370,7 @@ impl Chunks {
         Some(page)
     }
 
-    /// Notes that the pages of a chunk, all in use, are one folio, or are not any more.
+    /// Sets whether the pages of a chunk, all in use, are one folio.
     pub fn set_folded(&mut self, pfn: u64, folded: bool) {
         if let Some(chunk) = self.slot(pfn).and_then(|slot| self.chunk_mut(slot)) {
             chunk.folded = folded;
@@ -389,7 +389,7 @@ impl Chunks {
         folios.filter(|c| c.free.is_empty()).count() as u64
     }
 
-    /// Takes a free page out of the chunks for small files, or, with `any`, out of any chunk.
+    /// Takes a free page from the chunks for small files, or from any chunk if `any` is true.
     pub fn take(
         &mut self,
         owner: u32,
@@ -418,7 +418,7 @@ impl Chunks {
                 continue;
             }
             let (base, folded) = (chunk.base, chunk.folded);
-            // None of a folio is ready if one is not.
+            // If one page of a folio is not ready, none is.
             let looked = if folded { 1 } else { 512 };
             let free = chunk.free.iter().take(looked);
             let found = free
@@ -428,7 +428,7 @@ impl Chunks {
                 self.chunk_mut(slot)?.folded = false;
                 return self.use_page(slot, pfn);
             }
-            // All of its free pages are still held by somebody; look at a few others.
+            // Another holder still has all free pages of this chunk: try a few other chunks.
             depth = depth.saturating_add(1);
             if depth > 8 {
                 return None;
@@ -436,8 +436,7 @@ impl Chunks {
         }
     }
 
-    /// Takes a page back. Returns the page's chunk if that was its last page in use and the pool has a spare chunk
-    /// already.
+    /// Frees a page. Returns the page's chunk if that was its last page in use and the pool has a spare chunk already.
     pub fn give(&mut self, pfn: u64) -> Option<Idle> {
         let slot = self.slot(pfn)?;
         let chunk = self.chunk_mut(slot)?;
@@ -448,7 +447,7 @@ impl Chunks {
         self.given(slot, 1)
     }
 
-    /// Takes all pages of a chunk back; otherwise as [`give`](Self::give).
+    /// Frees all pages of a chunk; otherwise as [`give`](Self::give).
     pub fn give_all(&mut self, pfn: u64) -> Option<Idle> {
         let slot = self.slot(pfn)?;
         let chunk = self.chunk_mut(slot)?;
@@ -476,7 +475,7 @@ impl Chunks {
         self.remove(slot)
     }
 
-    /// Forgets a chunk without a used page.
+    /// Removes a chunk without a used page.
     fn remove(&mut self, slot: u32) -> Option<Idle> {
         let chunk = self.chunk(slot)?;
         if chunk.free != chunk.owned {
@@ -526,7 +525,7 @@ impl Chunks {
         self.pools.iter().any(|p| p.spare.is_some())
     }
 
-    /// Takes free pages out of the chunks of a pool that has more than `keep` of them, at most those of one chunk.
+    /// Takes free pages from a chunk of a pool that has more free pages than `keep` allows, at most those of one chunk.
     pub fn trim(&mut self, keep: impl Fn(u64, u64) -> u64) -> Option<Idle> {
         let pool = self.pools.iter().find(|p| p.free > keep(p.owned, p.free))?;
         let owner = pool.owner;
@@ -551,8 +550,8 @@ impl Chunks {
         })
     }
 
-    /// The chunk that is asked last for a free page, of those that have free pages and used ones. Chunks without free pages
-    /// are taken off the list, so that none is looked at twice.
+    /// The chunk that is last in line for a free page, among those with free and used pages. Chunks without free pages
+    /// leave the list, so that no later search visits them again.
     fn partly_free(&mut self, owner: u32, large: bool) -> Option<u32> {
         let mut at = 0usize;
         loop {
@@ -562,7 +561,7 @@ impl Chunks {
             if chunk.free.is_empty() {
                 self.unlist(slot);
             } else if chunk.free == chunk.owned {
-                // The spare one.
+                // This is the spare chunk.
                 at = at.saturating_add(1);
             } else {
                 return Some(slot);

@@ -11,8 +11,8 @@ pub struct Content {
     pub lazy: Extents,
     /// Extended attributes.
     pub attributes: Attributes,
-    /// Number of pages that the target of a symbolic link counts as.
+    /// Number of pages that count for the target of a symbolic link.
     pub target_pages: u64,
-    /// Number of the last activation that wrote the inode down, and number of the inode in the order of that writing.
+    /// Number of the last activation that wrote the inode, and number of the inode in the order of writing.
     pub written: Cell<(u64, u64)>,
 }

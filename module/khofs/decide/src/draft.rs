@@ -1,4 +1,4 @@
-//! A tree while it is written down: its bytes, its pages, and the pages whose content is lost.
+//! A tree while khofs writes it: its bytes, its pages, and the pages whose content is lost.
 
 use crate::extents::Extent;
 use crate::pack::{Attr, S_IFREG, Writer, range};
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use kho::{PhysRange, RangeSet};
 use kho_decide::errno::{EINVAL, Errno};
 
-/// A tree that is being written down.
+/// A tree that khofs is writing.
 pub struct Draft {
     writer: Writer,
     runs: Vec<PhysRange>,
@@ -14,7 +14,7 @@ pub struct Draft {
     lost: u64,
 }
 
-/// A tree that was written down.
+/// A complete tree.
 pub struct Written {
     /// Bytes of the tree.
     pub bytes: Vec<u8>,
@@ -39,7 +39,7 @@ impl Draft {
         })
     }
 
-    /// The number of the inode that is written next.
+    /// The number of the next inode.
     pub fn next(&self) -> u64 {
         self.count
     }
@@ -53,8 +53,8 @@ impl Draft {
         self.writer.entry(parent, name, inode)
     }
 
-    /// Writes an inode. `extents` are read for a regular file only. `good` returns, for a page frame and a number of
-    /// pages from there on, the number of good pages before the first one whose memory failed.
+    /// Writes an inode. Reads `extents` for a regular file only. `good` gets a page frame and a number of pages from
+    /// there on, and returns the number of good pages before the first one whose memory failed.
     ///
     /// # Errors
     ///
@@ -98,7 +98,8 @@ impl Draft {
                     )?;
                 }
                 if good < part.count {
-                    // Not what the memory holds by now, and not zeros, but an error, here and in the next kernel.
+                    // A reader of the page gets an error, here and in the next kernel: neither the present content of
+                    // the memory nor zeros.
                     self.lost = self.lost.saturating_add(1);
                     self.join(&mut run, Extent::lost(part.index.saturating_add(good)))?;
                 }
@@ -109,7 +110,7 @@ impl Draft {
         self.writer.extents_end()
     }
 
-    /// Makes `next` a part of `run`, or writes `run` down and begins a new run with `next`.
+    /// Adds `next` to `run`, or writes `run` and begins a new run with `next`.
     fn join(&mut self, run: &mut Option<Extent>, next: Extent) -> Result<(), Errno> {
         match run {
             Some(run)
@@ -132,7 +133,7 @@ impl Draft {
             return Ok(());
         }
         let range = range(extent).ok_or(EINVAL)?;
-        // Small files lie next to each other.
+        // Small files are neighbours.
         if let Some(last) = self.runs.last_mut()
             && last.end() == range.start()
             && let Ok(both) = PhysRange::from_bounds(last.start(), range.end())
@@ -171,7 +172,7 @@ mod tests {
         [].into_iter()
     }
 
-    /// A file with these extents (index, page frame, pages), on a machine on which these pages failed.
+    /// Writes a file with these extents (index, page frame, pages), on a machine on which these pages failed.
     fn write(extents: &[(u64, u64, u64)], failed: &[u64]) -> (Written, Vec<(u64, u64, u64)>) {
         let dir = Attr {
             ino: 1,
@@ -198,7 +199,7 @@ mod tests {
         draft.inode(&file, b"", none(), extents, good).unwrap();
         assert_eq!(draft.next(), 2);
         let written = draft.finish().unwrap();
-        // The next kernel believes it.
+        // The next kernel trusts the tree.
         check(&written.bytes, &written.data).unwrap();
         let (mut reader, _) = Reader::new(&written.bytes).unwrap();
         reader.inode().unwrap();
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_failed_is_lost_page_by_page() {
-        // At the ends, in the middle and side by side; one page was lost before.
+        // Failed pages at the ends, in the middle and side by side; one page was lost before.
         let (written, read) = write(
             &[(0, 100, 8), (8, 0, 1), (9, 108, 1)],
             &[100, 103, 104, 107],

@@ -6,7 +6,7 @@ use kho_decide::errno::Errno;
 /// A run of pages of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
-    /// First page, counted from the beginning of the file.
+    /// First page, as an index in the file.
     pub index: u64,
     /// Page frame of the first page.
     pub pfn: u64,
@@ -29,12 +29,12 @@ impl Extent {
         self.pfn == 0
     }
 
-    /// The page after the last.
+    /// Index behind the last page.
     pub fn end(&self) -> u64 {
         self.index.saturating_add(self.count)
     }
 
-    /// The part after `pages` pages.
+    /// The part behind the first `pages` pages.
     pub fn behind(&self, pages: u64) -> Option<Self> {
         self.part(self.index.saturating_add(pages), u64::MAX)
     }
@@ -51,7 +51,7 @@ impl Extent {
     }
 }
 
-/// Extents of a file, ascending, none overlapping another.
+/// Extents of a file, ascending, without overlaps.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Extents {
     list: Vec<Extent>,
@@ -59,7 +59,7 @@ pub struct Extents {
 }
 
 impl Extents {
-    /// Adds an extent behind the others, and merges it with the last one if it continues that.
+    /// Adds an extent behind the others, and merges it with the last one if it continues that extent.
     ///
     /// # Errors
     ///
@@ -129,11 +129,11 @@ impl Extents {
         self.list.get(self.first_after(first))?.part(first, end)
     }
 
-    /// Takes out the first run of pages from `first` to before `end`.
+    /// Removes the first run of pages from `first` to before `end`, and returns it.
     ///
     /// # Errors
     ///
-    /// If there is no memory to cut an extent in two: nothing is taken out then.
+    /// If there is no memory to split an extent. Then nothing has changed.
     pub fn take(&mut self, first: u64, end: u64) -> Result<Option<Extent>, Errno> {
         let at = self.first_after(first);
         let Some(extent) = self.list.get(at).copied() else {

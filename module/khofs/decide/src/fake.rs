@@ -10,31 +10,31 @@ use std::vec::Vec;
 /// State that the functions of [`Fake`] read and change.
 #[derive(Default)]
 pub struct Machine {
-    /// First page frames of the blocks that the system has, of 2 MiB each; the last one first.
+    /// First page frames of the system's free blocks, of 2 MiB each. The system gives the last one first.
     pub blocks: Vec<u64>,
-    /// Page frames of the single pages that the system has besides; the last one first.
+    /// Page frames of the system's other free pages. The system gives the last one first.
     pub singles: Vec<u64>,
-    /// Number of times that the system was asked for so many contiguous pages and did not have them.
+    /// For each number of contiguous pages: how often the system was asked for so many and did not have them.
     pub lacked: BTreeMap<u64, u64>,
-    /// Whether the lock of the state is held, so that others wait.
+    /// Whether a function holds the lock of the state, so that others wait.
     pub is_locked: bool,
-    /// Page frames of the pages that went back to the system.
+    /// Page frames of the pages that were returned to the system.
     pub put: BTreeSet<u64>,
     /// Folios, by their first page frame.
     pub folios: BTreeSet<u64>,
-    /// Pages that have another holder.
+    /// Pages with another holder.
     pub held: BTreeSet<u64>,
-    /// Whether there are folios.
+    /// Whether the kernel has folios of 2 MiB.
     pub large: bool,
     /// Pages that arrived and are unclaimed.
     pub arrived: BTreeSet<u64>,
-    /// Number of claims that fail for lack of memory, from the next one on.
+    /// Number of the next claims that fail for lack of memory.
     pub no_claims: u64,
-    /// Number of pages or folios for which the page cache has no memory, from the next one on.
+    /// Number of the next pages or folios for which the page cache has no memory.
     pub no_entries: u64,
-    /// Page that has another holder from the time on when the page cache has no memory.
+    /// Page that gets another holder when the page cache has no memory.
     pub holder: Option<u64>,
-    /// Whether memory is going to be given back.
+    /// Whether khofs will return memory to the system soon.
     pub reaping: bool,
 }
 
@@ -42,7 +42,7 @@ std::thread_local! {
     static MACHINE: RefCell<Machine> = RefCell::default();
 }
 
-/// Looks at this thread's machine, or changes it.
+/// Reads or changes this thread's machine.
 pub fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> T {
     MACHINE.with_borrow_mut(act)
 }
@@ -137,7 +137,7 @@ impl System for Fake {
     }
 }
 
-/// The page cache of a file: page frames by their place.
+/// The page cache of a file: page frames by index.
 #[derive(Default)]
 pub struct Pages {
     /// The pages.

@@ -1,4 +1,4 @@
-//! The node of an instance: its form when khofs hands it over through kho.ko, and when it arrived
+//! The node of an instance: the form in which khofs writes it through kho.ko and reads it when it arrived
 //! (`docs/src/abi/khofs.md`).
 
 use crate::state::{Arrived, Found, Instance};
@@ -18,7 +18,7 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes)
 }
 
-/// The node that is open. All fail as `include/kho.h` says.
+/// The open node. Errors are those of `include/kho.h`.
 #[allow(clippy::missing_errors_doc, reason = "said above")]
 pub trait Output {
     /// Begins a child.
@@ -27,43 +27,43 @@ pub trait Output {
     /// Ends the child that was begun last.
     fn end(&mut self) -> Result<(), Errno>;
 
-    /// Writes a property that is a u32.
+    /// Writes a u32 property.
     fn u32(&mut self, name: &str, value: u32) -> Result<(), Errno>;
 
-    /// Writes a property that is a u64.
+    /// Writes a u64 property.
     fn u64(&mut self, name: &str, value: u64) -> Result<(), Errno>;
 
-    /// Writes a property that is a string.
+    /// Writes a string property.
     fn text(&mut self, name: &str, value: &str) -> Result<(), Errno>;
 
     /// Writes the `mem` property; writes none if there is no range.
     fn mem(&mut self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Errno>;
 }
 
-/// A node that arrived. All fail as `include/kho.h` says.
+/// A node that arrived. Errors are those of `include/kho.h`.
 #[allow(clippy::missing_errors_doc, reason = "said above")]
 pub trait Input: Copy {
     /// The child of this name.
     fn child(self, name: &str) -> Result<Self, Errno>;
 
-    /// The value of a property that is a u32.
+    /// The value of a u32 property.
     fn u32(self, name: &str) -> Result<u32, Errno>;
 
-    /// The value of a property that is a u64.
+    /// The value of a u64 property.
     fn u64(self, name: &str) -> Result<u64, Errno>;
 
-    /// The value of a property that is a string.
+    /// The value of a string property.
     fn text(self, name: &str) -> Result<String, Errno>;
 
-    /// The ranges of `mem`, in its order; empty if there is no such property.
+    /// The ranges of `mem`, in their order; empty if the node has no such property.
     fn mem(self) -> Result<Vec<PhysRange>, Errno>;
 }
 
-/// Writes down an instance, whose tree and pages are `what`.
+/// Writes the node of an instance with this tree and these pages.
 ///
 /// # Errors
 ///
-/// As `include/kho.h` says.
+/// The errors of `include/kho.h`.
 pub fn write<S: System>(
     out: &mut impl Output,
     instance: &Instance<S>,
@@ -85,7 +85,7 @@ pub fn write<S: System>(
     out.end()
 }
 
-/// Reads an instance that [`write()`] wrote down.
+/// Reads a node that [`write()`] wrote.
 ///
 /// # Errors
 ///
@@ -120,7 +120,7 @@ mod tests {
     use kho_decide::errno::{EBADMSG, ENOENT};
     use std::vec;
 
-    /// The part of kho.ko that takes nodes.
+    /// The side of kho.ko that takes nodes.
     struct Tree<'a>(Writer<'a>);
 
     fn known(result: Result<(), WriteError>) -> Result<(), Errno> {
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// The part of kho.ko that gives nodes.
+    /// The side of kho.ko that gives nodes.
     #[derive(Clone, Copy)]
     struct There<'a>(Node<'a>);
 
@@ -194,7 +194,7 @@ mod tests {
         PhysRange::new(PhysAddr::new(start), len).unwrap()
     }
 
-    /// Writes down an instance with this tree and these pages, and returns the result of reading it.
+    /// Writes an instance with this tree and these pages, and returns the result of reading it.
     fn there_and_back(tree: &[PhysRange], data: &[PhysRange]) -> Result<Found, Errno> {
         let mut state: State<Fake> = State::new();
         let instance = state.add("vm".into(), Body::Live(())).unwrap();
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_was_written_down_is_read() {
-        // Not in the order of addresses: that of the tree's bytes.
+        // The ranges have the order of the tree's bytes, not that of the addresses.
         let tree = [range(0x9000, 0x1000), range(0x4000, 0x1000)];
         let found = there_and_back(&tree, &[range(0x20_0000, 0x3000)]).unwrap();
         assert_eq!(
@@ -228,7 +228,7 @@ mod tests {
             ("vm", 100, 7)
         );
         assert_eq!((found.arrived.size, found.arrived.inodes), (5000, 3));
-        // As CRC-32 is defined.
+        // The check value in the definition of CRC-32.
         assert_eq!(found.arrived.checksum, 0xcbf4_3926);
         assert_eq!((found.arrived.tree, found.first), (tree.into(), 9));
         assert_eq!(found.arrived.data.total(), 0x3000);

@@ -1,21 +1,21 @@
-//! The decisions of `khofs.ko`, on top of [`kho`], the core that the loader uses too.
+//! The decisions of `khofs.ko`, on top of [`kho`], which the loader uses too.
 //!
-//! | module | decides |
+//! | module | decisions |
 //! | --- | --- |
 //! | [`state`] | instances |
-//! | [`account`] | what they may use, and what they use |
-//! | [`pages`] | which pages go in and out of files |
-//! | [`chunks`] | which pages the file system owns, and which one is used next |
-//! | [`supply`] | how memory is taken from the system |
-//! | [`extents`] | what of a file arrived and is not in the page cache yet |
-//! | [`options`] | what a mount asks for |
-//! | [`pack`] | how a tree is written down |
-//! | [`draft`] | what of one is lost, and where its pages are |
-//! | [`check`] | whether to believe one |
-//! | [`handover`] | what is said of an instance beside its tree |
-//! | [`restore`] | what is made of it |
+//! | [`account`] | limits of instances, and their use |
+//! | [`pages`] | pages that go into files and leave them |
+//! | [`chunks`] | pages that the file system owns, and the choice of the next one |
+//! | [`supply`] | allocation of memory from the system |
+//! | [`extents`] | parts of a file that arrived and are not in the page cache yet |
+//! | [`options`] | mount options |
+//! | [`pack`] | the bytes of a tree |
+//! | [`draft`] | the lost content of a tree, and its pages |
+//! | [`check`] | whether to trust a tree |
+//! | [`handover`] | the node of an instance, beside its tree |
+//! | [`restore`] | inodes from a tree |
 //! | [`xattr`] | extended attributes |
-//! | [`show`] | what `/sys/fs/khofs` says |
+//! | [`show`] | the content of `/sys/fs/khofs` |
 //!
 //! All modules reach the kernel through a [`system::System`].
 #![no_std]

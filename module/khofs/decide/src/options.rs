@@ -3,25 +3,26 @@
 use alloc::string::String;
 use kho_decide::errno::{EINVAL, Errno};
 
-/// Inode space of an inode, and of each further name of one (`BOGO_INODE_SIZE`): such a name has a dentry, which stays.
+/// Inode space, in bytes, of an inode, and of each further name of one (`BOGO_INODE_SIZE`): the kernel keeps a dentry
+/// for such a name.
 pub const INODE: u64 = 1024;
 
-/// Name of the instance of a mount that names none.
+/// Name of the instance if the mount names none.
 pub const DEFAULT_NAME: &str = "default";
 
-/// Longest name; what a node of the state tree can be called.
+/// Longest name, in bytes: the limit of a node's name in the state tree.
 const MAX_NAME: usize = 63;
 
-/// Error for an option that khofs does not know (`ENOPARAM` of `include/linux/errno.h`).
+/// Error for an unknown option (`ENOPARAM` of `include/linux/errno.h`).
 pub const ENOPARAM: Errno = Errno(519);
 
-/// `huge=`: when new memory of a file is a folio of 2 MiB, as for tmpfs
+/// `huge=`: the condition on which new memory of a file is a folio of 2 MiB, as for tmpfs
 /// (`Documentation/admin-guide/mm/transhuge.rst`).
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub enum Huge {
     /// Never. Memory that arrived does not become a folio either.
     Never,
-    /// If all of the folio is wanted, by fallocate(2), by one write(2), or by one write(2) after the other; or if a
+    /// If all of the folio is wanted: by fallocate(2), by one write(2), or by consecutive calls of write(2); or if a
     /// mapping is advised to have folios.
     #[default]
     Advise,
@@ -44,14 +45,14 @@ impl Huge {
         found.map(|(_, huge)| huge).ok_or(EINVAL)
     }
 
-    /// The name as the mount option gives it.
+    /// The name in the mount option.
     pub fn name(self) -> &'static str {
         let found = Self::NAMES.into_iter().find(|(_, huge)| *huge == self);
         found.map_or("", |(name, _)| name)
     }
 }
 
-/// Options that a mount gives; `None` for an option that it does not give.
+/// Options of a mount; `None` for an option that the mount does not give.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `name=`.
@@ -71,13 +72,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// Takes one option. `ram` is the number of pages of the machine, for percentages. A limit of 0, which means no
-    /// limit for tmpfs, is refused: an instance without limits could take all memory of a machine, and no handover
-    /// would fit any more.
+    /// Sets one option. `ram` is the number of pages of the machine, for percentages. khofs refuses a limit of 0, which
+    /// means no limit on tmpfs: an instance without limits could take all memory of the machine, and no handover would
+    /// fit any more.
     ///
     /// # Errors
     ///
-    /// [`ENOPARAM`] for an option of another name, [`EINVAL`] for a bad value.
+    /// [`ENOPARAM`] if the option is unknown, [`EINVAL`] if the value is bad.
     pub fn set(&mut self, key: &str, value: Option<&str>, ram: u64) -> Result<(), Errno> {
         let text = || value.ok_or(EINVAL);
         match key {
@@ -110,7 +111,7 @@ fn name(text: &str) -> Result<String, Errno> {
     Ok(copy)
 }
 
-/// A number with `k`, `m`, `g` or `t`.
+/// Parses a number with an optional `k`, `m`, `g` or `t`.
 fn number(text: &str) -> Result<u64, Errno> {
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_lowercase) {
         Some(b'k') => (text.len().saturating_sub(1), 10u32),
@@ -149,7 +150,7 @@ fn mode(text: &str) -> Result<u32, Errno> {
     if mode > 0o7777 { Err(EINVAL) } else { Ok(mode) }
 }
 
-/// (u32) -1 is no user.
+/// (u32) -1 is not a valid user or group.
 fn id(text: &str) -> Result<u32, Errno> {
     text.parse().ok().filter(|id| *id != u32::MAX).ok_or(EINVAL)
 }

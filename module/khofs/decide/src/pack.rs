@@ -1,17 +1,17 @@
-//! The tree of an instance as bytes, which are written down before kexec and read after it. Layout:
+//! The tree of an instance as bytes, which khofs writes before the kexec and reads after it. Layout:
 //! `docs/src/abi/khofs.md`.
 //!
-//! The reader does not judge what it reads: [`crate::check`] says whether to believe it.
+//! The reader does not validate the tree: [`crate::check`] decides whether to trust it.
 
 use crate::extents::Extent;
 use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_decide::errno::{EBADMSG, Errno};
 
-/// First bytes.
+/// First bytes of a tree.
 const MAGIC: [u8; 8] = *b"khofs\0v1";
 
-/// Types of files in `mode` (`include/uapi/linux/stat.h`).
+/// Mask of the file type in `mode` (`include/uapi/linux/stat.h`).
 const S_IFMT: u32 = 0o170_000;
 /// Directory.
 pub const S_IFDIR: u32 = 0o040_000;
@@ -46,7 +46,7 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Number of links; it is not written, but counted when the tree is read.
+    /// Number of links. It is not written, but counted when khofs reads the tree.
     pub nlink: u32,
     /// Device number (`new_encode_dev`).
     pub rdev: u32,
@@ -91,7 +91,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a number: seven bits in each byte, the lowest first, the top bit set in all bytes but the last.
+    /// Writes a number: seven bits in each byte, the lowest first. The top bit is set in all bytes but the last.
     fn number(&mut self, value: u64) -> Result<(), Errno> {
         let mut buf = [0u8; 10];
         let mut len = 0usize;
@@ -108,7 +108,7 @@ impl Writer {
         self.raw(buf.get(..len).unwrap_or(&[]))
     }
 
-    /// Writes a signed number, in a form in which small negative numbers are short too.
+    /// Writes a signed number in a form that is short for small negative numbers too.
     fn signed(&mut self, value: i64) -> Result<(), Errno> {
         self.number((value.wrapping_shl(1) ^ (value >> 63)) as u64)
     }
@@ -118,7 +118,7 @@ impl Writer {
         self.raw(bytes)
     }
 
-    /// Writes an inode. The root comes first, as an inode without an entry.
+    /// Writes an inode. The root comes first and has no entry.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes an extent of the regular file that was written last, ascending.
+    /// Writes an extent of the last inode, which is a regular file. Extents must ascend.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl Writer {
     }
 
     /// Writes an entry: its name, and the number of its directory and of its inode in the order in which inodes are
-    /// written. The number after the last one means that the inode follows.
+    /// written. If the inode's number is the next unused one, the inode follows.
     ///
     /// # Errors
     ///
@@ -196,13 +196,13 @@ impl Writer {
     }
 }
 
-/// An inode as it is read.
+/// An inode, as read from a tree.
 pub struct Inode<'a> {
     /// Attributes of the inode.
     pub attr: Attr,
     /// Target of a symbolic link; empty for other inodes.
     pub target: &'a [u8],
-    /// Reader at the bytes of the extended attributes.
+    /// Reader at the start of the extended attributes.
     attributes: Reader<'a>,
     count: u64,
 }
@@ -217,7 +217,7 @@ impl<'a> Inode<'a> {
     }
 }
 
-/// An entry as it is read.
+/// An entry, as read from a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
     /// Number of the directory.
@@ -235,7 +235,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The reader behind the header, and the next inode number.
+    /// Makes a reader behind the header. Returns it, and the next inode number.
     ///
     /// # Errors
     ///
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// The next inode; its extents, if it is a regular file, have to be read behind it.
+    /// The next inode. If it is a regular file, the caller must read its extents next.
     ///
     /// # Errors
     ///
@@ -358,7 +358,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Physical range of an extent; `None` if it is no valid range.
+/// Physical range of an extent; `None` if the range is not valid.
 pub fn range(extent: Extent) -> Option<PhysRange> {
     let start = extent.pfn.checked_mul(PAGE_SIZE)?;
     PhysRange::new(PhysAddr::new(start), extent.count.checked_mul(PAGE_SIZE)?).ok()

@@ -1,4 +1,4 @@
-//! Pages on their way in and out of files.
+//! Pages that go into files and leave them.
 
 use crate::bits::PAGES;
 use crate::chunks::{Idle, Page};
@@ -12,38 +12,38 @@ use crate::system::{Cache, System};
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EEXIST, EINVAL, ENOMEM, Errno};
 
-/// Input or output error: the memory that arrived belongs to another owner by now, or its content is lost.
+/// Input or output error: the memory that arrived has another owner by now, or its content is lost.
 const EIO: Errno = Errno(5);
 
-/// Free pages that an instance keeps for itself, besides an eighth of what it uses: 8 MiB.
+/// Number of free pages that an instance keeps, besides an eighth of its used pages: 8 MiB.
 const KEEP: u64 = 2048;
 
-/// Pages of a large file: 64 MiB.
+/// Number of pages from which a file is large: 64 MiB.
 const LARGE: u64 = 16384;
 
-/// Sizes in pages that are asked for when the system has no 2 MiB in one piece.
+/// Numbers of contiguous pages that khofs requests if the system has no 2 MiB in one piece.
 const PIECES: [u64; 3] = [64, 8, 1];
 
 /// Purpose for which a page is wanted, `struct khofs_want`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Want {
-    /// Number of pages that the file will have in all.
+    /// Number of pages that the file will have.
     pub pages: u64,
-    /// First of the pages of the file that are wanted besides the page itself.
+    /// First of the pages of the file that the caller wants besides the page itself.
     pub first: u64,
-    /// The page after the last of these pages.
+    /// Index behind the last of these pages.
     pub end: u64,
 }
 
 impl<S: System> State<S> {
     /// Puts a new page at `index`, or a folio with that page, into the page cache: locked and not uptodate. Returns the
-    /// page, which is zero if it is said to be clean.
+    /// page, which is zeroed if it is clean.
     ///
     /// # Errors
     ///
     /// [`EEXIST`] if there is a page at `index` already; [`ENOSPC`]; [`ENOMEM`]; the error with which `supply` asks for
-    /// memory, and nothing has changed then.
+    /// memory. In that last case nothing has changed.
     pub fn grow(
         &mut self,
         id: u32,
@@ -123,7 +123,8 @@ impl<S: System> State<S> {
         Ok(base.and_then(|base| self.chunks.take_all(base, S::is_ready)))
     }
 
-    /// Takes a page for page `index` of a file: beside its neighbours, or at a place that keeps neighbours together.
+    /// Takes a page for page `index` of a file: next to the file's other pages, or at a place that keeps pages of the
+    /// file together.
     fn pick(
         &mut self,
         id: u32,
@@ -149,8 +150,8 @@ impl<S: System> State<S> {
             let page = self.chunks.take_at(id, wanted, S::is_ready);
             return page.ok_or(ENOMEM);
         }
-        // Holes first, when there are more of them than are kept for the files that they are beside: each new chunk is
-        // a range more.
+        // If the instance has more free pages than it keeps, it uses these first, even beside other files: each new
+        // chunk is one more range.
         let holes = self.has_slack(id);
         if let Some(page) = self.chunks.take(id, holes, S::is_ready) {
             return Ok(page);
@@ -170,8 +171,7 @@ impl<S: System> State<S> {
     }
 
     /// Whether 2 MiB of a file, from `first` on and without a page so far, get a chunk of their own: if the file grows
-    /// by one page after the other, and in large files. Otherwise a few pages of each of many files of some MiB would
-    /// leave little but holes.
+    /// page by page, or is large. Otherwise many files of some MiB, with a few pages each, would leave mostly holes.
     fn has_place(&self, id: u32, inode: impl Cache, first: u64, pages: u64) -> bool {
         let grows = || {
             let before = first.checked_sub(1);
@@ -185,14 +185,14 @@ impl<S: System> State<S> {
         grows() || (fits && (pages >= LARGE || !self.has_slack(id)))
     }
 
-    /// Whether there are more free pages than an instance keeps.
+    /// Whether the instance has more free pages than it keeps.
     fn has_slack(&self, id: u32) -> bool {
         let (owned, free) = self.chunks.totals(id);
         free > keep(owned, free)
     }
 
-    /// Takes new memory from the system for an instance. Returns the first page frame; `None` if the system does not have
-    /// as much in one piece.
+    /// Takes new memory from the system for an instance. Returns the first page frame; `None` if the system does not
+    /// have that much in one piece.
     fn acquire(
         &mut self,
         id: u32,
@@ -215,14 +215,14 @@ impl<S: System> State<S> {
         Ok(Some(pfn))
     }
 
-    /// Makes a page free again.
+    /// Frees a page.
     fn give(&mut self, pfn: u64) {
         if let Some(idle) = self.chunks.give(pfn) {
             put::<S>(&idle);
         }
     }
 
-    /// Makes all pages of a chunk free again.
+    /// Frees all pages of a chunk.
     fn give_all(&mut self, pfn: u64) {
         if let Some(idle) = self.chunks.give_all(pfn) {
             put::<S>(&idle);
@@ -247,8 +247,7 @@ impl<S: System> State<S> {
         }
     }
 
-    /// Claims memory that arrived, for the instance: all of its unclaimed pages in the chunks that have pages of
-    /// `extent`.
+    /// Claims memory that arrived for the instance: all its unclaimed pages in the chunks that have pages of `extent`.
     fn claim(&mut self, id: u32, extent: Extent) -> Result<(), Errno> {
         let last = extent.pfn.saturating_add(extent.count.saturating_sub(1));
         for number in extent.pfn / PAGES..=last / PAGES {
@@ -265,15 +264,15 @@ impl<S: System> State<S> {
                 };
                 let part = part.intersection(chunk).ok_or(EINVAL)?;
                 let (pfn, count) = (part.start().get() / PAGE_SIZE, part.pages());
-                // First whatever may lack memory.
+                // The steps that may lack memory come first.
                 self.chunks.add(id, pfn, 0, false, false)?;
                 self.instance(id)?.unclaimed.remove(part)?;
                 if let Err(error) = S::claim(part) {
                     if error != ENOMEM {
                         return Err(EIO);
                     }
-                    // Nothing was claimed, and the next attempt may succeed. There is room for what was taken out just
-                    // now.
+                    // Nothing was claimed, and the next attempt may succeed. The set has room for the part that was
+                    // just removed.
                     self.instance(id)?.unclaimed.insert(part)?;
                     return Err(ENOMEM);
                 }
@@ -345,7 +344,7 @@ impl<S: System> State<S> {
     }
 
     /// Brings an extent that is a whole chunk, at a multiple of 2 MiB of the file, into the page cache as one folio.
-    /// False if the extent is no whole chunk, or cannot become a folio now: its pages are single ones then.
+    /// Returns false if the extent is not a whole chunk, or cannot become a folio now; its pages are then single ones.
     ///
     /// # Errors
     ///
@@ -364,12 +363,14 @@ impl<S: System> State<S> {
         }
         match inode.insert(extent.index, extent.pfn, false) {
             Ok(()) => Ok(true),
-            // It was in no page cache, but somebody who walks over all pages may hold it.
+            // The folio was in no page cache, but another part of the kernel that walks over all pages may have a
+            // reference on it.
             Err(error) => self.unfolded(extent.pfn).then_some(false).ok_or(error),
         }
     }
 
-    /// Whether the pages of the chunk of `pfn`, which are in no file, are single ones. Splits a folio.
+    /// Splits the folio of the chunk of `pfn`, if it is one; its pages are in no file. Returns whether the pages are
+    /// single ones.
     fn unfolded(&mut self, pfn: u64) -> bool {
         let base = pfn & !PAGES.saturating_sub(1);
         if self.chunks.is_folded(base) {
@@ -381,12 +382,13 @@ impl<S: System> State<S> {
         true
     }
 
-    /// Discards some of the memory that arrived for pages `first` to before `end` of a file, which is not wanted any more:
-    /// what is in one of the file's parts of 2 MiB, since others wait meanwhile. Returns whether there may be more.
+    /// Discards memory that arrived for pages `first` to before `end` of a file and is no longer needed. One call
+    /// covers at most one 2 MiB part of the file, because other callers wait for the lock. Returns whether more may be
+    /// left.
     ///
     /// # Errors
     ///
-    /// No memory; the rest is still there then.
+    /// No memory; then the rest is unchanged.
     pub fn forget(
         &mut self,
         id: u32,
@@ -414,7 +416,7 @@ impl<S: System> State<S> {
         if extent.is_lost() {
             return;
         }
-        // What cannot be claimed was released by root, or stays reserved until the next hop.
+        // If the claim fails, root released the pages, or they stay reserved until the next hop.
         if self.claim(id, extent).is_err() {
             return;
         }
@@ -428,7 +430,7 @@ impl<S: System> State<S> {
             } else if self.unfolded(pfn) {
                 here.for_each(|pfn| self.give(pfn));
             }
-            // Otherwise somebody holds the folio of which this is a part: it stays in use until the next hop.
+            // Otherwise the folio of this part has another holder, and stays in use until the next hop.
             pfn = next;
         }
         if self.chunks.has_spare() {
@@ -448,8 +450,8 @@ impl<S: System> State<S> {
         idle
     }
 
-    /// Accounts for an inode that is gone. Returns whether the memory that arrived for it goes too: it does not if the
-    /// inode is gone because a superblock could not be filled.
+    /// Subtracts a removed inode. Returns whether the memory that arrived for the inode is discarded too: not if the
+    /// inode is removed because khofs could not fill a superblock.
     pub fn inode_gone(&mut self, id: u32, content: &Content) -> bool {
         match self.instance(id) {
             Ok(instance) if matches!(instance.body, Body::Live(_) | Body::Ending) => {
@@ -461,12 +463,12 @@ impl<S: System> State<S> {
     }
 }
 
-/// Number of free pages that a pool keeps which owns `owned` pages, of which `free` are free.
+/// Number of free pages that a pool keeps that owns `owned` pages, `free` of them free.
 fn keep(owned: u64, free: u64) -> u64 {
     (owned.saturating_sub(free) / 8).saturating_add(KEEP)
 }
 
-/// Gives memory that an instance does not need any more back to the system.
+/// Returns memory that an instance does not need to the system.
 pub fn put<S: System>(idle: &Idle) {
     if idle.folded {
         return S::put_folio(idle.base);
@@ -483,14 +485,14 @@ mod tests {
     use kho_decide::errno::ENOSPC;
     use std::vec::Vec;
 
-    /// A file of one page at a time, which wants no folio.
+    /// A file that grows page by page and wants no folio.
     const ONE: Want = Want {
         pages: 1,
         first: 0,
         end: 0,
     };
 
-    /// A live instance without limits, on a machine with so many chunks, the first at page frame 1024.
+    /// Makes a live instance without limits, on a machine with this number of chunks, the first at page frame 1024.
     fn live(chunks: u64) -> (State<Fake>, u32) {
         with(|machine| machine.blocks = (2..2 + chunks).rev().map(|n| n * PAGES).collect());
         let mut state = State::new();
@@ -500,7 +502,7 @@ mod tests {
         (state, id)
     }
 
-    /// A request for a page, during which the lock is held.
+    /// Makes a request for a page, with the lock held.
     fn grow(
         state: &mut State<Fake>,
         id: u32,
@@ -533,8 +535,8 @@ mod tests {
         state.instance(id).unwrap().used
     }
 
-    /// Content of a file that arrived, in an instance that is live by now. An extent is its first page in the file, its
-    /// page frame and its number of pages.
+    /// Makes the content of a file that arrived, in an instance that is live. An extent is its first page in the file,
+    /// its page frame and its number of pages.
     fn arrived(state: &mut State<Fake>, id: u32, extents: &[(u64, u64, u64)]) -> Content {
         let mut content = Content::default();
         let instance = state.instance(id).unwrap();
@@ -561,7 +563,7 @@ mod tests {
         };
         assert_eq!(next(&one, 0), 1024);
         assert_eq!(next(&other, 0), 1025);
-        // Its neighbour's neighbour is the other file's; then they go apart.
+        // The page beside the first one is the other file's, so the file goes on at 1026; its next page is beside that.
         assert_eq!(next(&one, 1), 1026);
         assert_eq!(next(&one, 2), 1027);
         assert_eq!(used(&mut state, id), 4);
@@ -574,7 +576,7 @@ mod tests {
         let content = arrived(&mut state, id, &[(3, 9000, 1)]);
         assert_eq!(grow(&mut state, id, &content, &file, 3, ONE), Err(EEXIST));
         grow(&mut state, id, &content, &file, 0, ONE).unwrap();
-        // The page that was taken for it is free again.
+        // The page for it is free again.
         assert_eq!(grow(&mut state, id, &content, &file, 0, ONE), Err(EEXIST));
         assert_eq!(
             (used(&mut state, id), state.chunks.totals(id)),
@@ -658,7 +660,7 @@ mod tests {
         grow(&mut state, id, &content, &file, 0, ONE).unwrap();
         grow(&mut state, id, &content, &file, 512, ONE).unwrap();
         assert_eq!(file.map.borrow().len(), 513);
-        // There is no room for all of another one.
+        // The limit has no room for all of another folio.
         state.instance(id).unwrap().limit = 600;
         grow(&mut state, id, &content, &file, 1024, ONE).unwrap();
         assert_eq!(file.map.borrow().len(), 514);
@@ -681,7 +683,7 @@ mod tests {
         assert!(content.lazy.has(5) && content.lazy.has(600));
         assert_eq!((content.lazy.pages(), used(&mut state, id)), (2, 6));
         assert_eq!(state.chunks.owner(9001), Some(id));
-        // Claimed with its neighbours in the chunk, before it was asked for.
+        // The claim of its neighbours in the chunk included it.
         assert_eq!(state.chunks.owner(9020), Some(id));
         assert!(with(|machine| machine.arrived.is_empty()));
     }
@@ -710,7 +712,7 @@ mod tests {
         assert_eq!(state.bring(id, &mut content, &file, 600), Ok(1));
     }
 
-    /// Brings a folio for which the page cache has no memory, and which somebody holds just then.
+    /// Brings a folio for which the page cache has no memory, and which another holder has at that time.
     fn held_folio(state: &mut State<Fake>, id: u32, file: &Pages) -> Content {
         with(|machine| {
             (machine.large, machine.folios) = (true, Default::default());
@@ -728,7 +730,7 @@ mod tests {
         let (mut state, id) = live(0);
         let file = Pages::default();
         let mut content = held_folio(&mut state, id, &file);
-        // It is a folio already.
+        // The pages are a folio already.
         assert_eq!(state.bring(id, &mut content, &file, 600), Ok(512));
         assert_eq!((file.map.borrow().len(), state.chunks.folios(id)), (512, 1));
     }
@@ -752,7 +754,7 @@ mod tests {
             let (mut state, id) = live(0);
             let file = Pages::default();
             let mut content = held_folio(&mut state, id, &file);
-            // As a whole although it is held, in part only when it is not.
+            // A whole folio can be discarded while it has another holder; a part of it, only without one.
             if end != 1024 {
                 with(|machine| machine.held.clear());
             }
@@ -765,7 +767,7 @@ mod tests {
         let file = Pages::default();
         let mut content = held_folio(&mut state, id, &file);
         forget(&mut state, id, &mut content, &file, 0, 700);
-        // No page of a folio is given back by itself.
+        // A page of a folio is not freed by itself.
         assert_eq!(state.chunks.totals(id), (512, 0));
     }
 
@@ -797,7 +799,7 @@ mod tests {
         assert!(state.chunks.is_free(9217) && !state.chunks.is_free(9216));
         forget(&mut state, id, &mut content, &file, 0, u64::MAX);
         assert_eq!((content.lazy.pages(), used(&mut state, id)), (0, 0));
-        // Nothing of the chunk is in use, and it is given back in a while.
+        // The chunk has no used page, and the reaper will return it.
         assert!(with(|machine| machine.reaping));
         let idle = state.take_idle().unwrap();
         assert_eq!(state.take_idle(), None);
@@ -870,13 +872,13 @@ mod tests {
         for index in 0..1000 {
             grow(&mut state, id, &content, &file, index, ONE).unwrap();
         }
-        // Once in the beginning, and once for as much as it would have been.
+        // The system is asked for each amount at first, and again after 512 pages in smaller pieces.
         with(|machine| assert_eq!(machine.lacked, [(8, 2), (64, 2), (512, 2)].into()));
         assert_eq!(
             grow(&mut state, id, &content, &file, 1000, ONE),
             Err(ENOMEM)
         );
-        // Memory that went back is asked for.
+        // Memory that was returned is used.
         state.folio_freed(5000, 1);
         while state.take_idle().is_some() {}
         with(|machine| machine.blocks = [1024].into());
@@ -890,7 +892,7 @@ mod tests {
         let mut first = true;
         let page = Supply::serve::<Fake, _>(|supply| {
             let result = state.grow(id, &content, &file, 0, ONE, supply);
-            // Meanwhile somebody else got pages for the same instance.
+            // Meanwhile another caller got pages for the same instance.
             if core::mem::take(&mut first) {
                 assert!(result.is_err());
                 state.chunks.add(id, 9216, 1, true, false).unwrap();

@@ -1,4 +1,4 @@
-//! Inodes that are made of a tree that was written down, once [`check`](crate::check) believes it.
+//! Inodes that khofs makes from a written tree, after [`check`](crate::check) has decided to trust it.
 
 use crate::account::target_pages;
 use crate::content::Content;
@@ -10,14 +10,14 @@ use kho_decide::errno::Errno;
 /// Amounts that a tree uses of its instance's limits, see [`crate::account`].
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// Number of pages that targets of symbolic links count as.
+    /// Number of pages that count for targets of symbolic links.
     pub pages: u64,
     /// Inode space in bytes.
     pub space: u64,
 }
 
 impl Used {
-    /// Counts one more name of an inode.
+    /// Counts a further name of an inode.
     pub fn name(&mut self) {
         self.space = self.space.saturating_add(INODE);
     }
@@ -34,7 +34,7 @@ pub struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// Whether it is a directory.
+    /// Whether the inode is a directory.
     pub fn is_dir(&self) -> bool {
         self.attr.kind() == S_IFDIR
     }

@@ -7,8 +7,7 @@ use core::fmt::Write;
 use kho::PAGE_SIZE;
 use kho_decide::errno::{EINVAL, Errno};
 
-/// `status`: a line for each instance, as many as there is room for: its name, then `key=value` words. All sizes are in
-/// bytes.
+/// `status`: a line for each instance, as many as fit: its name, then `key=value` words. All sizes are in bytes.
 pub fn status<S: System>(state: &State<S>, out: &mut impl Write) {
     for instance in &state.instances {
         let (_, free) = state.chunks.totals(instance.id);

@@ -12,13 +12,13 @@ use kho_decide::errno::{EBUSY, EEXIST, ENOENT, ENOMEM, Errno};
 /// Tree and pages of an instance that arrived and was not mounted yet.
 #[derive(Debug)]
 pub struct Arrived {
-    /// Physical ranges in which its tree is written down, in order.
+    /// Physical ranges of the tree, in the order of its bytes.
     pub tree: Vec<PhysRange>,
     /// Length of the tree in bytes.
     pub size: usize,
     /// CRC-32 of the tree.
     pub checksum: u32,
-    /// The pages of its files.
+    /// Pages of the files.
     pub data: RangeSet,
     /// Number of inodes, for the status.
     pub inodes: u64,
@@ -29,9 +29,9 @@ pub struct Arrived {
 pub struct Found {
     /// Name of the instance.
     pub name: String,
-    /// Maximum number of pages that may be used.
+    /// Maximum number of used pages.
     pub limit: u64,
-    /// Maximum number of inodes that may be used.
+    /// Maximum number of used inodes.
     pub inode_limit: u64,
     /// Tree and pages of the instance.
     pub arrived: Arrived,
@@ -45,33 +45,33 @@ pub enum Body<S: System> {
     New,
     /// The instance arrived, and all of its memory is still reserved.
     Arrived(Arrived),
-    /// The files are there. The instance has an active reference on the superblock.
+    /// The instance has files. It has an active reference on the superblock.
     Live(S::Super),
-    /// The instance is being released, or there was no memory to give back the rest of it.
+    /// khofs is releasing the instance, or had no memory to return the rest of it.
     Ending,
 }
 
-/// A file system that has a name.
+/// An instance: a file system with a name.
 pub struct Instance<S: System> {
     /// Number of the instance, not 0.
     pub id: u32,
     /// Name of the instance.
     pub name: String,
-    /// Maximum number of pages that may be used.
+    /// Maximum number of used pages.
     pub limit: u64,
-    /// Maximum number of inodes that may be used. It limits the inode space, see [`crate::account`].
+    /// Maximum number of used inodes. It limits the inode space, see [`crate::account`].
     pub inode_limit: u64,
-    /// Number of pages in files and of long symbolic links.
+    /// Number of pages in files, and for long targets of symbolic links.
     pub used: u64,
     /// Number of inodes.
     pub inodes: u64,
-    /// Inode space that is used, in bytes.
+    /// Used inode space, in bytes.
     pub space: u64,
     /// Number of the next inode.
     pub next_ino: u64,
     /// State of the instance's files.
     pub body: Body<S>,
-    /// Node as which the instance arrived, and which khofs holds; `None` if the instance did not arrive.
+    /// Node as which the instance arrived. khofs holds this node. `None` if the instance did not arrive.
     pub node: Option<S::Node>,
     /// Pages of live files that are still reserved.
     pub unclaimed: RangeSet,
@@ -85,13 +85,13 @@ pub struct State<S: System> {
     pub instances: Vec<Instance<S>>,
     /// Memory of the instances.
     pub chunks: Chunks,
-    /// Sizes of memory that the system does not have for now.
+    /// Numbers of contiguous pages that the system does not have at present.
     pub scarcity: Scarcity,
-    /// Whether names and sizes must not change.
+    /// Whether the active phase forbids changes of names and sizes.
     pub frozen: bool,
     /// Number of the activation.
     pub epoch: u64,
-    /// Trees that were written down for this activation.
+    /// Trees that were written for this activation.
     pub written: Vec<S::Block>,
     last_id: u32,
 }
@@ -164,7 +164,7 @@ impl<S: System> State<S> {
         Ok(instance)
     }
 
-    /// Returns the number of the instance that a mount asks for, and makes that instance if it does not exist.
+    /// Returns the number of the instance that a mount names, and makes that instance if it does not exist.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl<S: System> State<S> {
         }
     }
 
-    /// Notes that the mount that [`mount`](Self::mount) began is done or has failed.
+    /// Records that the mount that [`mount`](Self::mount) began has ended or failed.
     pub fn mount_done(&mut self) {
         self.instances.retain(|i| !matches!(i.body, Body::New));
     }
@@ -246,11 +246,11 @@ mod tests {
         assert_eq!(ending, id);
         assert!(matches!(body, Body::Arrived(_)));
         assert_eq!(state.mount(&named("a")), Err(EBUSY));
-        // One that was made for a mount that failed is gone with it, one that ends is not.
+        // An instance that was made for a failed mount is removed; an instance that is ending is not.
         state.mount(&named("b")).unwrap();
         state.mount_done();
         assert_eq!(state.instances.len(), 1);
-        // Another attempt finds it.
+        // Another attempt finds the instance.
         assert!(matches!(state.end("a").unwrap().1, Body::Ending));
     }
 

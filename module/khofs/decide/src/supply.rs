@@ -1,10 +1,11 @@
-//! Memory from the system for one request: taken, and erased, while nobody waits for the lock of the state.
+//! Memory from the system for one request, taken and erased without the lock of the state, so that no other caller
+//! waits.
 
 use crate::bits::PAGES;
 use crate::system::System;
 use kho_decide::errno::Errno;
 
-/// The request has to be made again, once there is more in its supply.
+/// The request must be repeated, with more memory in its supply.
 const EAGAIN: Errno = Errno(11);
 
 /// Maximum number of times that memory is taken for one request.
@@ -13,7 +14,7 @@ const ROUNDS: u32 = 16;
 /// Memory for one request.
 #[derive(Default)]
 pub struct Supply {
-    /// First page frame and number of the pages that were taken and are not used.
+    /// First page frame and number of the pages that were taken and are unused.
     pages: Option<(u64, u64)>,
     /// Number of contiguous pages that the request needs; `None` if it needs none.
     wanted: Option<u64>,
@@ -24,7 +25,7 @@ pub struct Supply {
 }
 
 impl Supply {
-    /// Executes a request, which takes the lock and releases it; again for as long as the request asks for memory.
+    /// Executes a request, which takes and releases the lock itself. Repeats the request while it asks for memory.
     ///
     /// # Errors
     ///
@@ -35,7 +36,7 @@ impl Supply {
         let mut supply = Self::default();
         loop {
             let result = request(&mut supply);
-            // Somebody else may have left the request what it needs.
+            // Another caller may have freed the memory that the request needed, so the supply may be left over.
             if let Some((first, count)) = supply.pages.take() {
                 (first..first.saturating_add(count)).for_each(S::put_page);
             }
@@ -50,7 +51,7 @@ impl Supply {
         }
     }
 
-    /// Whether there are `count` contiguous pages.
+    /// Whether the supply has `count` contiguous pages.
     pub fn has(&self, count: u64) -> bool {
         self.pages.is_some_and(|(_, have)| have == count)
     }
@@ -60,7 +61,7 @@ impl Supply {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if they first have to be taken from the system: the request ends with that error.
+    /// `EAGAIN` if the pages must first be taken from the system: the request must return that error.
     pub fn take(&mut self, count: u64) -> Result<Option<u64>, Errno> {
         if self.has(count) {
             return Ok(self.pages.take().map(|(first, _)| first));
@@ -72,22 +73,23 @@ impl Supply {
         Err(EAGAIN)
     }
 
-    /// Puts pages back that were taken and not used.
+    /// Returns unused pages to the supply.
     pub fn put(&mut self, first: u64, count: u64) {
         self.pages = Some((first, count));
     }
 }
 
-/// A note of how much memory the system does not have in one piece for now, so that it is not asked for each page again.
+/// Record of the amounts that the system does not have in one piece at present, so that khofs does not ask again for
+/// each page.
 pub struct Scarcity {
     /// Smallest number of contiguous pages that the system did not have.
     least: u64,
-    /// Number of pages that are taken in smaller pieces before the system is asked for as many again.
+    /// Number of pages that khofs takes in smaller pieces before it asks the system for the larger amount again.
     left: u64,
 }
 
 impl Scarcity {
-    /// Makes a note that nothing is scarce.
+    /// Makes a record in which nothing is scarce.
     pub const fn none() -> Self {
         Self {
             least: u64::MAX,
@@ -95,17 +97,17 @@ impl Scarcity {
         }
     }
 
-    /// Whether the system is not asked for `count` contiguous pages. It always is for one.
+    /// Whether khofs does not ask the system for `count` contiguous pages. It always asks for a single page.
     pub fn forbids(&self, count: u64) -> bool {
         count > 1 && count >= self.least && self.left > 0
     }
 
-    /// Notes that the system did not have `count` contiguous pages.
+    /// Records that the system did not have `count` contiguous pages.
     pub fn lacked(&mut self, count: u64) {
         (self.least, self.left) = (self.least.min(count), PAGES);
     }
 
-    /// Notes that the system gave `count` contiguous pages.
+    /// Records that the system gave `count` contiguous pages.
     pub fn gave(&mut self, count: u64) {
         self.left = self.left.saturating_sub(count);
         if self.left == 0 {

@@ -1,7 +1,7 @@
-//! The kernel as the decisions of this crate use it: questions to it, and actions that it executes.
+//! The kernel in the form that the decisions of this crate use: queries and actions.
 //!
 //! khofs.ko implements these traits in its boundary, which decides nothing: this crate decides whether a page is free,
-//! and which instance owns it. A test implements them on a machine of its own.
+//! and which instance owns it. A test implements the traits on a simulated machine.
 
 use crate::content::Content;
 use crate::extents::Extent;
@@ -14,36 +14,37 @@ pub trait System {
     type Super: Copy;
     /// A node that arrived.
     type Node: Copy;
-    /// Pages with a tree that was written down.
+    /// Pages with a written tree.
     type Block;
 
     /// Number of pages of the machine.
     fn ram_pages() -> u64;
 
-    /// Whether there are folios of 2 MiB.
+    /// Whether the kernel has folios of 2 MiB.
     fn large() -> bool;
 
     /// Takes `count` contiguous zeroed pages from the system, each with one reference. Returns the first page frame.
     fn take_pages(count: u64) -> Option<u64>;
 
-    /// Gives a page back that [`Chunks`](crate::chunks::Chunks) has forgotten.
+    /// Returns a page to the system that [`Chunks`](crate::chunks::Chunks) has removed.
     fn put_page(pfn: u64);
 
-    /// Gives a folio back that [`Chunks`](crate::chunks::Chunks) has forgotten.
+    /// Returns a folio to the system that [`Chunks`](crate::chunks::Chunks) has removed.
     fn put_folio(base: u64);
 
-    /// Whether only khofs holds a free page, and the page's memory is good. If the page is in a folio (`folded`),
-    /// splits that folio into pages.
+    /// Whether khofs has the only reference on a free page, and the page's memory is good. If the page is in a folio
+    /// (`folded`), splits that folio into pages.
     fn is_ready(pfn: u64, folded: bool) -> bool;
 
     /// Number of good pages among the `count` pages from `pfn` on, before the first one whose memory failed.
     fn good_pages(pfn: u64, count: u64) -> u64;
 
-    /// Makes one folio of the pages of a chunk, which are in no file. False if one of them has another holder.
+    /// Makes one folio of the pages of a chunk, which are in no file. Returns false if one of the pages has another
+    /// holder.
     fn fold(base: u64) -> bool;
 
-    /// Splits a folio that is in no file into pages. False if the folio has another holder, or a part of its memory
-    /// failed.
+    /// Splits a folio that is in no file into pages. Returns false if the folio has another holder, or if a part of its
+    /// memory failed.
     fn unfold(base: u64) -> bool;
 
     /// Claims pages that arrived, each with one reference from then on.
@@ -53,7 +54,7 @@ pub trait System {
     /// If the pages were claimed or released before.
     fn claim(range: PhysRange) -> Result<(), Errno>;
 
-    /// Makes khofs give memory that it does not need back to the system in a while.
+    /// Makes khofs return memory that it does not need to the system after a while.
     fn reap_later();
 }
 
@@ -71,15 +72,15 @@ pub struct Run {
 
 /// The page cache of an inode.
 pub trait Cache: Copy {
-    /// Puts a page into the page cache that an instance owns and that was taken from the free ones, or arrived:
-    /// `locked` and not uptodate, or ready for use.
+    /// Puts a page of an instance into the page cache. The page was free, or arrived. It goes in locked and not
+    /// uptodate if `locked`, else ready for use.
     ///
     /// # Errors
     ///
     /// `EEXIST` if there is a page at `index` already; no memory.
     fn insert(self, index: u64, pfn: u64, locked: bool) -> Result<(), Errno>;
 
-    /// The first run that ends behind page `from`; `None` if there is none.
+    /// The first run that ends behind page `from`, if any.
     fn next_run(self, from: u64) -> Option<Run>;
 
     /// Sets the number of pages of the inode that arrived and are not in the page cache yet.

@@ -13,11 +13,11 @@ pub const ERANGE: Errno = Errno(34);
 const CREATE: i32 = 1;
 const REPLACE: i32 = 2;
 
-/// Bytes that an attribute takes besides its name and value, as tmpfs counts them (`simple_xattr_space()` of
+/// Inode space that an attribute takes besides its name and value, in bytes, as in tmpfs (`simple_xattr_space()` of
 /// `fs/xattr.c`, since 6.6).
 const OVERHEAD: u64 = 40;
 
-/// Most attributes of a block.
+/// Largest number of attributes in a block.
 const BLOCK: usize = 64;
 
 /// One attribute.
@@ -56,7 +56,7 @@ impl Attribute {
         self.bytes.get(self.name..).unwrap_or(&[])
     }
 
-    /// Bytes of inode space that it takes.
+    /// Inode space of the attribute, in bytes.
     pub fn space(&self) -> u64 {
         OVERHEAD.saturating_add(self.bytes.len() as u64)
     }
@@ -68,15 +68,15 @@ impl Attribute {
 
 /// All attributes of an inode, by name.
 ///
-/// They are in blocks, so that none of what is done under the lock touches all of them. No block is empty, and two
-/// neighbours have more than half a block together, unless there was no memory to join them: so attributes that were
-/// removed leave no more memory behind than is accounted.
+/// The attributes are in blocks, so that no operation under the lock touches all of them. No block is empty, and two
+/// neighbours have more than half a block together, unless there was no memory to join them. So removed attributes
+/// leave no more memory allocated than is accounted.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub struct Attributes {
     blocks: Vec<Vec<Attribute>>,
     count: usize,
     space: u64,
-    /// Bytes of all names as listxattr(2) gives them, and of those that only root sees.
+    /// Length of all names in the format of listxattr(2), and of the names that only root sees, in bytes.
     listed: usize,
     trusted: usize,
 }
@@ -95,7 +95,7 @@ impl Attributes {
         self.space
     }
 
-    /// The block in which `name` is or would be, and the place in it, or where it would go.
+    /// The block of `name`, and its position in the block, or the position where it would be inserted.
     fn find(&self, name: &[u8]) -> (usize, Result<usize, usize>) {
         let begins = |block: &Vec<Attribute>| block.first().is_some_and(|a| a.name() <= name);
         let block = self.blocks.partition_point(begins).saturating_sub(1);
@@ -117,12 +117,12 @@ impl Attributes {
         found.map(Attribute::value).ok_or(ENODATA)
     }
 
-    /// Sets an attribute (`Some`, of that name) or removes it; `flags` as setxattr(2) has them. Returns the former
+    /// Sets an attribute (`Some`, of that name) or removes it; `flags` are those of setxattr(2). Returns the former
     /// attribute.
     ///
     /// # Errors
     ///
-    /// [`EEXIST`], [`ENODATA`] as setxattr(2) says; no memory. Nothing changed then.
+    /// [`EEXIST`], [`ENODATA`] as in setxattr(2); no memory. In each case nothing has changed.
     pub fn set(
         &mut self,
         name: &[u8],
@@ -161,11 +161,11 @@ impl Attributes {
         Ok(())
     }
 
-    /// Makes room for one more attribute at that place. Returns the place that it has then.
+    /// Makes room for one more attribute at this position. Returns the position that results.
     fn make_room(&mut self, block: usize, at: usize) -> Result<(usize, usize), Errno> {
         if self.blocks.is_empty() {
             let mut fresh = Vec::new();
-            // Most inodes have one or none.
+            // Most inodes have at most one attribute.
             fresh.try_reserve_exact(1)?;
             self.blocks.try_reserve_exact(1)?;
             self.blocks.push(fresh);
@@ -177,7 +177,7 @@ impl Attributes {
             room.try_reserve(1)?;
             return Ok((block, at));
         }
-        // What comes in the order of the names fills blocks.
+        // Attributes that come in the order of their names fill their blocks.
         let cut = if at == full { full } else { full / 2 };
         let mut fresh = Vec::new();
         fresh.try_reserve_exact(BLOCK)?;
@@ -214,7 +214,7 @@ impl Attributes {
         Some(old)
     }
 
-    /// Joins a block with the next one if they are small.
+    /// Joins a block with the next one if both are small.
     fn join(&mut self, block: usize) {
         let next = block.saturating_add(1);
         let len = |at: usize| self.blocks.get(at).map(Vec::len);
@@ -236,11 +236,12 @@ impl Attributes {
         }
     }
 
-    /// Writes the names as listxattr(2) gives them, without `trusted.` unless `trusted`. Returns the length.
+    /// Writes the names in the format of listxattr(2), those in `trusted.` only if `trusted`. Returns the length in
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// [`ERANGE`] if the names do not fit; an empty buffer asks for the length only.
+    /// [`ERANGE`] if the names do not fit. With an empty buffer the function only returns the length.
     pub fn names(&self, trusted: bool, buf: &mut [u8]) -> Result<usize, Errno> {
         let hidden = if trusted { 0 } else { self.trusted };
         let all = self.listed.saturating_sub(hidden);
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!((all.iter().len(), all.space()), (1, 40 + 9));
     }
 
-    /// Random and ordered changes beside a map of the standard library; and what the blocks promise.
+    /// Compares random and ordered changes with a map of the standard library, and checks the invariants of the blocks.
     #[test]
     fn as_a_map_in_blocks_that_are_used() {
         let mut state = 1u64;
@@ -332,7 +333,7 @@ mod tests {
             let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
             for step in 0..20_000u64 {
                 let prefix = if random(3) == 0 { "trusted" } else { "user" };
-                // In order at first.
+                // The first names are in order.
                 let number = if step < names { step } else { random(names) };
                 let name = format!("{prefix}.{number:05}").into_bytes();
                 if step >= names && random(10) < removals {
@@ -367,7 +368,7 @@ mod tests {
             let used: Vec<_> = all.blocks.iter().map(Vec::len).collect();
             assert!(used.iter().all(|len| (1..=BLOCK).contains(len)), "{used:?}");
             assert!(used.windows(2).all(|w| w[0] + w[1] > BLOCK / 2), "{used:?}");
-            // Taken out again, they leave nothing.
+            // After all attributes are removed, no memory is left.
             for name in model.keys() {
                 all.set(name, None, 0).unwrap();
             }
@@ -376,7 +377,7 @@ mod tests {
         }
     }
 
-    /// Work that grows with the square of their number would take hours here.
+    /// Work that grows with the square of the number would take hours here.
     #[test]
     fn many_attributes_are_no_matter() {
         let mut all = Attributes::default();

@@ -1,7 +1,7 @@
-//! Functions that C calls; `khofs.h` declares the same.
+//! Functions that C calls. `khofs.h` declares them.
 //!
-//! Every pointer here comes from the C files, which pass on what the kernel gave: strings end with a NUL, buffers have
-//! their length, inodes and superblocks stay during the call, a file is the one of its inode.
+//! Every pointer here comes from the C files, which pass on the kernel's pointers: strings end with a NUL, buffers have
+//! their length, inodes and superblocks stay alive during the call, and a file belongs to its inode.
 
 use super::handover::Context;
 use super::system::{Linux, State};
@@ -50,43 +50,43 @@ fn error_pointer(error: Errno) -> *mut c_void {
 
 /// # Safety
 ///
-/// NULL, or ends with a NUL and does not change during `'a`.
+/// `p` is NULL, or points to a string that ends with a NUL and does not change during `'a`.
 unsafe fn bytes_of<'a>(p: *const c_char) -> Result<&'a [u8], Errno> {
     if p.is_null() {
         return Err(EINVAL);
     }
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     Ok(unsafe { CStr::from_ptr(p) }.to_bytes())
 }
 
 /// # Safety
 ///
-/// NULL, or ends with a NUL and does not change during `'a`.
+/// `p` is NULL, or points to a string that ends with a NUL and does not change during `'a`.
 unsafe fn text<'a>(p: *const c_char) -> Result<&'a str, Errno> {
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     let bytes = unsafe { bytes_of(p) };
     core::str::from_utf8(bytes?).map_err(|_| EINVAL)
 }
 
 /// # Safety
 ///
-/// NULL, or `len` readable bytes that do not change during `'a`.
+/// `p` is NULL, or points to `len` readable bytes that do not change during `'a`.
 unsafe fn bytes<'a>(p: *const c_void, len: usize) -> &'a [u8] {
     if p.is_null() || len == 0 {
         return &[];
     }
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     unsafe { core::slice::from_raw_parts(p.cast(), len) }
 }
 
 /// # Safety
 ///
-/// NULL, or `len` initialized bytes that only the caller uses during `'a`.
+/// `p` is NULL, or points to `len` initialized bytes that only the caller uses during `'a`.
 unsafe fn bytes_mut<'a>(p: *mut c_void, len: usize) -> &'a mut [u8] {
     if p.is_null() || len == 0 {
         return &mut [];
     }
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     unsafe { core::slice::from_raw_parts_mut(p.cast(), len) }
 }
 
@@ -100,13 +100,13 @@ extern "C" fn khofs_rs_init() -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_exit() {
     pages::reap();
-    // What arrived and was not mounted stays reserved; a later instance of this module finds it.
+    // Memory that arrived and was not mounted stays reserved; a later instance of this module finds it.
     STATE.lock().instances = Vec::new();
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_serialize(ctx: *mut c_void) -> c_int {
-    // SAFETY: from kho.ko, valid until this returns.
+    // SAFETY: kho.ko gives the context, which is valid until this call returns.
     let ctx = unsafe { Context::new(ctx) };
     status(ctx.and_then(|mut ctx| carry::serialize(&mut ctx)))
 }
@@ -152,16 +152,16 @@ extern "C" fn khofs_rs_options_new() -> *mut c_void {
 unsafe extern "C" fn khofs_rs_options_free(options: *mut c_void) {
     if !options.is_null() {
         let one = core::ptr::slice_from_raw_parts_mut(options.cast::<Options>(), 1);
-        // SAFETY: from khofs_rs_options_new, which made it from a box of a slice of one; C frees it once.
+        // SAFETY: khofs_rs_options_new made the pointer from a box of a slice of one, and C frees it once.
         drop(unsafe { Box::from_raw(one) });
     }
 }
 
 /// # Safety
 ///
-/// From `khofs_rs_options_new`, not freed, and used by one thread.
+/// The pointer is from `khofs_rs_options_new`, is not freed, and is used by one thread only.
 unsafe fn options<'a>(options: *mut c_void) -> Result<&'a mut Options, Errno> {
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     unsafe { options.cast::<Options>().as_mut() }.ok_or(EINVAL)
 }
 
@@ -171,9 +171,9 @@ unsafe extern "C" fn khofs_rs_option(
     key: *const c_char,
     value: *const c_char,
 ) -> c_int {
-    // SAFETY: the options of a context that is being set up, which its lock protects.
+    // SAFETY: the options belong to a context that is being set up, which its lock protects.
     let given = unsafe { options(given) };
-    // SAFETY: strings, or NULL.
+    // SAFETY: both are strings, or NULL.
     let (key, value) = unsafe { (text(key), text(value)) };
     let ram = super::kernel::ram_pages();
     status(given.and_then(|given| given.set(key?, value.ok(), ram)))
@@ -198,7 +198,7 @@ extern "C" fn khofs_rs_instance_done() {
 unsafe extern "C" fn khofs_rs_fill(id: u32, sb: *mut c_void, given: *mut c_void) -> c_int {
     // SAFETY: as in khofs_rs_option.
     let given = unsafe { options(given) };
-    // SAFETY: being filled.
+    // SAFETY: the superblock is being filled.
     let sb = unsafe { Super::new(sb) };
     status(given.and_then(|given| restore::fill(id, sb?, given)))
 }
@@ -220,11 +220,11 @@ unsafe extern "C" fn khofs_rs_reconfigure(
         return 0;
     };
     drop(state);
-    // SAFETY: a buffer; what is in it before is not read.
+    // SAFETY: `why` is a buffer of `len` bytes; its former content is not read.
     unsafe { core::ptr::write_bytes(why, 0, len) };
-    // SAFETY: initialized just now; the last byte stays the NUL that ends it.
+    // SAFETY: the buffer was initialized just now; its last byte stays the NUL that ends the string.
     let mut text = Text::new(unsafe { bytes_mut(why.cast(), len.saturating_sub(1)) });
-    // A buffer that is too small cuts the sentence.
+    // If the buffer is too small, the sentence is cut off.
     let _ = write!(text, "{refused}");
     refused.errno().code()
 }
@@ -232,7 +232,7 @@ unsafe extern "C" fn khofs_rs_reconfigure(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_hold_super(id: *mut u32) -> *mut c_void {
     let state = STATE.lock();
-    // SAFETY: a variable.
+    // SAFETY: `id` points to a variable.
     let after = unsafe { id.read() };
     let live = state.instances.iter().filter_map(|i| match i.body {
         Body::Live(sb) if i.id > after => Some((i.id, sb)),
@@ -252,15 +252,15 @@ unsafe extern "C" fn khofs_rs_statfs(id: u32, out: *mut [u64; 4]) {
     let numbers = state.instance(id).map_or([0; 4], |i| {
         [i.limit, i.used, i.inode_limit, i.inodes_used()]
     });
-    // SAFETY: an array of four.
+    // SAFETY: `out` is an array of four.
     unsafe { out.write(numbers) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_show_options(id: u32, buf: *mut c_char, len: usize) -> isize {
-    // SAFETY: a buffer; what is in it before is not read.
+    // SAFETY: `buf` is a buffer of `len` bytes; its former content is not read.
     unsafe { core::ptr::write_bytes(buf, 0, len) };
-    // SAFETY: initialized just now.
+    // SAFETY: the buffer was initialized just now.
     let mut text = Text::new(unsafe { bytes_mut(buf.cast(), len) });
     let result = control::options_show(id, &mut text);
     size(result.map(|()| text.written()))
@@ -283,12 +283,12 @@ unsafe extern "C" fn khofs_rs_file_new(id: u32, target: usize, ino: *mut u64) ->
     drop(state);
     match number {
         Ok(number) => {
-            // SAFETY: a variable.
+            // SAFETY: `ino` points to a variable.
             unsafe { ino.write(number) };
             file.pointer()
         }
         Err(error) => {
-            // SAFETY: it belongs to no inode yet.
+            // SAFETY: no inode has the content yet.
             drop(unsafe { file.free() });
             error_pointer(error)
         }
@@ -297,9 +297,9 @@ unsafe extern "C" fn khofs_rs_file_new(id: u32, target: usize, ino: *mut u64) ->
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_file_free(id: u32, file: *mut c_void) {
-    // SAFETY: of an inode that is being evicted.
+    // SAFETY: the file belongs to an inode that is being evicted.
     if let Ok(file) = unsafe { File::from_pointer(file) } {
-        // SAFETY: nobody else reaches the inode any more.
+        // SAFETY: no other code reaches the inode any more.
         let content = unsafe { file.free() };
         pages::inode_gone(id, content);
     }
@@ -328,12 +328,12 @@ extern "C" fn khofs_rs_name_gone(id: u32) {
 ///
 /// # Safety
 ///
-/// The file of an inode that stays during the call.
+/// `file` belongs to an inode that stays alive during the call.
 unsafe fn with<T>(
     file: *mut c_void,
     act: impl FnOnce(&mut State, &mut Content) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    // SAFETY: the caller's.
+    // SAFETY: by the caller's promise.
     let file = unsafe { File::from_pointer(file) }?;
     let mut state = STATE.lock();
     // SAFETY: the lock is held, and this is the only reference to the content.
@@ -348,9 +348,9 @@ unsafe extern "C" fn khofs_rs_bring(
     inode: *mut c_void,
     index: u64,
 ) -> c_int {
-    // SAFETY: an inode that stays.
+    // SAFETY: the inode stays alive during the call.
     let inode = unsafe { Inode::new(inode) };
-    // SAFETY: its file.
+    // SAFETY: the file belongs to the inode.
     let result = unsafe {
         with(file, |state, content| {
             state.bring(id, content, inode?, index)
@@ -363,7 +363,7 @@ unsafe extern "C" fn khofs_rs_bring(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn khofs_rs_next_lazy(file: *mut c_void, index: u64) -> u64 {
-    // SAFETY: the file of an inode that stays.
+    // SAFETY: the file belongs to an inode that stays alive.
     let next = unsafe { with(file, |_, content| Ok(content.lazy.next_good(index))) };
     next.ok().flatten().unwrap_or(u64::MAX)
 }
@@ -377,12 +377,12 @@ unsafe extern "C" fn khofs_rs_grow(
     want: *const Want,
     clean: *mut bool,
 ) -> i64 {
-    // SAFETY: an inode that stays.
+    // SAFETY: the inode stays alive during the call.
     let inode = unsafe { Inode::new(inode) };
-    // SAFETY: a variable.
+    // SAFETY: `want` points to a variable.
     let want = unsafe { want.read() };
     let page = Supply::serve::<Linux, _>(|supply| {
-        // SAFETY: its file.
+        // SAFETY: the file belongs to the inode.
         unsafe {
             with(file, |state, content| {
                 state.grow(id, content, inode?, index, want, supply)
@@ -390,7 +390,7 @@ unsafe extern "C" fn khofs_rs_grow(
         }
     });
     number(page.map(|page| {
-        // SAFETY: a variable.
+        // SAFETY: `clean` points to a variable.
         unsafe { clean.write(page.clean) };
         page.pfn
     }))
@@ -420,10 +420,10 @@ unsafe extern "C" fn khofs_rs_forget(
     first: u64,
     last: u64,
 ) -> c_int {
-    // SAFETY: an inode that stays.
+    // SAFETY: the inode stays alive during the call.
     let inode = unsafe { Inode::new(inode) };
     loop {
-        // SAFETY: its file.
+        // SAFETY: the file belongs to the inode.
         let more = unsafe {
             with(file, |state, content| {
                 state.forget(id, content, inode?, first, last.saturating_add(1))
@@ -443,9 +443,9 @@ unsafe extern "C" fn khofs_rs_seek(
     index: u64,
     hole: bool,
 ) -> u64 {
-    // SAFETY: an inode that stays.
+    // SAFETY: the inode stays alive during the call.
     let inode = unsafe { Inode::new(inode) };
-    // SAFETY: its file.
+    // SAFETY: the file belongs to the inode.
     let found = unsafe {
         with(file, |_, content| {
             let inode = inode?;
@@ -473,7 +473,7 @@ unsafe extern "C" fn khofs_rs_xattr_get(
 ) -> isize {
     // SAFETY: a string.
     let name = unsafe { bytes_of(name) };
-    // SAFETY: a buffer, or NULL and 0 to ask for the length.
+    // SAFETY: a buffer, or NULL and 0 if the caller only needs the length.
     let buf = unsafe { bytes_mut(buf, len) };
     let get = |_: &mut State, content: &mut Content| {
         let value = content.attributes.get(name?)?;
@@ -483,7 +483,7 @@ unsafe extern "C" fn khofs_rs_xattr_get(
         }
         Ok(value.len())
     };
-    // SAFETY: the file of an inode that stays.
+    // SAFETY: the file belongs to an inode that stays alive.
     size(unsafe { with(file, get) })
 }
 
@@ -500,12 +500,12 @@ unsafe extern "C" fn khofs_rs_xattr_set(
     let name = unsafe { bytes_of(name) };
     // SAFETY: a buffer, or NULL.
     let given = (!value.is_null()).then(|| unsafe { bytes(value, len) });
-    // Copied before the lock is taken, and freed after it was released.
+    // The copy is made before the lock is taken, and the old value is freed after the lock is released.
     let new = given.map(|value| Attribute::new(name?, value)).transpose();
     let set = |state: &mut State, content: &mut Content| {
         state.set_attribute(id, content, name?, new?, flags)
     };
-    // SAFETY: the file of an inode that stays.
+    // SAFETY: the file belongs to an inode that stays alive.
     status(unsafe { with(file, set) }.map(drop))
 }
 
@@ -516,8 +516,8 @@ unsafe extern "C" fn khofs_rs_xattr_list(
     buf: *mut c_char,
     len: usize,
 ) -> isize {
-    // SAFETY: a buffer, or NULL and 0 to ask for the length.
+    // SAFETY: a buffer, or NULL and 0 if the caller only needs the length.
     let buf = unsafe { bytes_mut(buf.cast(), len) };
-    // SAFETY: the file of an inode that stays.
+    // SAFETY: the file belongs to an inode that stays alive.
     size(unsafe { with(file, |_, content| content.attributes.names(trusted, buf)) })
 }

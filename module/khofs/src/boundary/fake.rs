@@ -1,4 +1,4 @@
-//! The functions of C for host tests: a machine without memory and without files.
+//! The functions of the C files for host tests: a machine without memory and without files.
 
 #![allow(clippy::missing_safety_doc)]
 

@@ -1,4 +1,4 @@
-//! kho.ko: writing nodes, and reading what arrived.
+//! kho.ko: writers of nodes, and readers of the nodes that arrived.
 
 use super::ffi;
 use alloc::string::String;
@@ -30,19 +30,19 @@ fn check(result: c_int) -> Result<(), Errno> {
     Errno::check(i64::from(result)).map(|_| ())
 }
 
-/// The node that is open.
+/// The open node.
 ///
 /// # Invariants
 ///
-/// The context of a `serialize` that does not return during `'a`.
+/// The pointer is the context of a `serialize` that does not return during `'a`.
 pub struct Context<'a>(NonNull<c_void>, PhantomData<&'a mut ()>);
 
 impl Context<'_> {
-    /// Makes a context of the pointer that kho.ko gave.
+    /// Makes a context from the pointer of kho.ko.
     ///
     /// # Safety
     ///
-    /// The # Invariants.
+    /// The # Invariants must hold.
     #[cfg_attr(test, allow(dead_code))]
     pub unsafe fn new(ctx: *mut c_void) -> Result<Self, Errno> {
         NonNull::new(ctx)
@@ -54,7 +54,8 @@ impl Context<'_> {
 impl Output for Context<'_> {
     fn begin(&mut self, name: &str) -> Result<(), Errno> {
         let name = Text::new(name)?;
-        // SAFETY: the context by the # Invariants, a string with its NUL; so for all that follow.
+        // SAFETY: the context is valid by the # Invariants, and the string ends with a NUL. The same holds for the
+        // methods below.
         check(unsafe { ffi::kho_begin_node(self.0.as_ptr(), name.as_ptr()) })
     }
 
@@ -90,7 +91,7 @@ impl Output for Context<'_> {
         if list.is_empty() {
             return Ok(());
         }
-        // SAFETY: as in `begin`, and an array of that many pairs, which is what `struct kho_mem` is.
+        // SAFETY: as in `begin`, and `list` is an array of that many pairs, each with the layout of `struct kho_mem`.
         check(unsafe { ffi::kho_prop_mem(self.0.as_ptr(), list.as_ptr(), list.len()) })
     }
 }
@@ -101,7 +102,7 @@ pub struct Node(i64);
 
 #[cfg(test)]
 impl Node {
-    /// A node of a test, whose memory cannot be given back.
+    /// A node for tests, whose memory cannot be released.
     pub fn that_stays() -> Self {
         Self(1)
     }
@@ -121,20 +122,20 @@ impl Node {
     }
 
     /// Makes khofs the holder of the node, with all nodes below it: only khofs can release its memory, and khofs may
-    /// hand that on unchanged.
+    /// hand the memory on unchanged.
     ///
     /// # Errors
     ///
-    /// As `include/kho.h` says: `EBUSY` if some of its memory was claimed or released.
+    /// Those in `include/kho.h`: `EBUSY` if some of the node's memory was claimed or released.
     pub fn hold(self) -> Result<(), Errno> {
         check(ffi::khofs_c_hold_node(self.0))
     }
 
-    /// Gives the memory of the node that khofs has not claimed back to the system.
+    /// Releases the memory of the node that khofs has not claimed.
     ///
     /// # Errors
     ///
-    /// As `include/kho.h` says; nothing changed then.
+    /// Those in `include/kho.h`. In each case nothing has changed.
     pub fn release(self) -> Result<(), Errno> {
         check(ffi::khofs_c_release_node(self.0))
     }
@@ -208,12 +209,12 @@ impl Input for Node {
     }
 }
 
-/// Claims pages that arrived, each with one reference from then on. Pages whose memory failed are among them: code that
-/// reads, writes or maps a page of the page cache checks for that.
+/// Claims pages that arrived, each with one reference from then on. Pages whose memory failed are claimed too: code
+/// that reads, writes or maps a page of the page cache checks for that.
 ///
 /// # Errors
 ///
-/// As `include/kho.h` says.
+/// Those in `include/kho.h`.
 pub fn claim(range: PhysRange) -> Result<(), Errno> {
     check(ffi::kho_claim_with_failed(range.start().get(), range.len()))
 }

@@ -5,25 +5,25 @@ use alloc::vec::Vec;
 use kho::{PAGE_SIZE, PhysRange};
 use kho_decide::errno::{EINVAL, ENOMEM, Errno};
 
-/// Pages of the machine.
+/// Number of pages of the machine.
 pub fn ram_pages() -> u64 {
     ffi::khofs_c_ram_pages()
 }
 
-/// Freezes everything that is written down, or ends the freeze. The caller must not hold the state's lock.
+/// Freezes all state that the handover serializes, or ends the freeze. The caller must not hold the state's lock.
 pub fn freeze(frozen: bool) {
     ffi::khofs_c_freeze(frozen);
 }
 
-/// Makes the kernel call [`crate::pages::reap`] in a while.
+/// Makes the kernel call [`crate::pages::reap`] after a while.
 pub fn reap_later() {
     ffi::khofs_c_reap_later();
 }
 
-/// Seconds since 1970 and nanoseconds.
+/// The present time: seconds since 1970, and nanoseconds.
 pub fn now() -> (i64, u32) {
     let (mut seconds, mut nanoseconds) = (0, 0);
-    // SAFETY: writable variables.
+    // SAFETY: both pointers are writable variables.
     unsafe { ffi::khofs_c_now(&raw mut seconds, &raw mut nanoseconds) };
     (seconds, nanoseconds)
 }
@@ -34,13 +34,13 @@ pub fn take_pages(count: u64) -> Option<u64> {
     Some(ffi::khofs_c_take_pages(count)).filter(|pfn| *pfn != 0)
 }
 
-/// Whether only khofs holds a free page that [`khofs_decide::chunks::Chunks`] owns, and the page's memory is good. If
-/// the page is in a folio (`folded`), splits that folio into pages.
+/// Whether khofs has the only reference on a free page that [`khofs_decide::chunks::Chunks`] owns, and the page's
+/// memory is good. If the page is in a folio (`folded`), splits that folio into pages.
 pub fn is_ready(pfn: u64, folded: bool) -> bool {
     if folded {
         return unfold(pfn & !khofs_decide::bits::PAGES.saturating_sub(1));
     }
-    // SAFETY: asked for pages that are owned, so they are RAM.
+    // SAFETY: the page is owned, so it is RAM.
     let held_once = unsafe { ffi::khofs_c_page_count(pfn) } == 1;
     held_once && good_pages(pfn, 1) == 1
 }
@@ -48,52 +48,53 @@ pub fn is_ready(pfn: u64, folded: bool) -> bool {
 /// Number of good pages among the `count` pages from `pfn` on, before the first one whose memory failed. All of these
 /// pages belong to files.
 pub fn good_pages(pfn: u64, count: u64) -> u64 {
-    // SAFETY: owned, or arrived and believed by kho.ko, so they are RAM with page frames.
+    // SAFETY: the pages are owned, or arrived and are trusted by kho.ko, so they are RAM with page frames.
     unsafe { ffi::khofs_c_good_pages(pfn, count) }
 }
 
-/// Whether there are folios of 2 MiB.
+/// Whether the kernel has folios of 2 MiB.
 pub fn large() -> bool {
     ffi::khofs_c_large()
 }
 
-/// Makes one folio of the pages of a chunk, all of which were taken from the free ones or arrived, and are in no file.
-/// False if one of them has another holder.
+/// Makes one folio of the pages of a chunk, all of which were free or arrived, and are in no file. Returns false if one
+/// of them has another holder.
 pub fn fold(base: u64) -> bool {
-    // SAFETY: RAM with page frames, as only pages that `Chunks` owns are folded, and a folio is made of none that
-    // others hold.
+    // SAFETY: only pages that `Chunks` owns are folded, so they are RAM with page frames; and khofs_c_fold refuses
+    // pages that have another holder.
     unsafe { ffi::khofs_c_fold(base) }
 }
 
-/// Splits a folio that is in no file into pages. False if the folio has another holder, or a part of its memory failed.
+/// Splits a folio that is in no file into pages. Returns false if the folio has another holder, or if a part of its
+/// memory failed.
 pub fn unfold(base: u64) -> bool {
-    // SAFETY: the head of a folio that `Chunks` owns and noted as one (`folded`), so it has page frames.
+    // SAFETY: the first page of a folio that `Chunks` owns and records as one (`folded`), so it has page frames.
     unsafe { ffi::khofs_c_unfold(base) }
 }
 
-/// Gives a folio back to the system that [`khofs_decide::chunks::Chunks`] has forgotten.
+/// Returns a folio to the system that [`khofs_decide::chunks::Chunks`] has removed.
 pub fn put_folio(base: u64) {
-    // SAFETY: as for `put_page`, and the caller noted it as a folio.
+    // SAFETY: as for `put_page`, and the caller recorded the pages as a folio.
     unsafe { ffi::khofs_c_put_folio(base) }
 }
 
-/// Gives a page back to the system that [`khofs_decide::chunks::Chunks`] has forgotten.
+/// Returns a page to the system that [`khofs_decide::chunks::Chunks`] has removed.
 pub fn put_page(pfn: u64) {
-    // SAFETY: khofs has one reference on each page that it owns, and this was forgotten just now.
+    // SAFETY: khofs has one reference on each page that it owns, and `Chunks` removed this page just now.
     unsafe { ffi::khofs_c_page_put(pfn) }
 }
 
-/// Whether a page of what arrived is still reserved, so not claimed.
+/// Whether a page that arrived is still reserved, so not claimed.
 pub fn is_reserved(pfn: u64) -> bool {
-    // SAFETY: kho.ko believed the range, so it is RAM with page frames.
+    // SAFETY: kho.ko trusts the range, so it is RAM with page frames.
     unsafe { ffi::khofs_c_reserved(pfn) }
 }
 
-/// Pages of kho.ko's arenas with content.
+/// Pages of kho.ko's arenas, with content.
 ///
 /// # Invariants
 ///
-/// The pages come from `khofs_c_alloc_pages` and were not given back yet.
+/// The pages come from `khofs_c_alloc_pages` and were not freed yet.
 pub struct Block {
     pfn: u64,
     pages: usize,
@@ -111,10 +112,10 @@ impl Block {
         if pfn == 0 {
             return Err(ENOMEM);
         }
-        // INVARIANT: just allocated.
+        // INVARIANT: the pages were allocated just now.
         let block = Self { pfn, pages };
         let to = ffi::kho_c_virt(pfn.saturating_mul(PAGE_SIZE)).cast::<u8>();
-        // SAFETY: `pages` pages in the direct map that only this block uses, enough for the bytes.
+        // SAFETY: `to` points to `pages` pages in the direct map that only this block uses, enough for the bytes.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
         Ok(block)
     }
@@ -136,7 +137,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: by the # Invariants.
+        // SAFETY: by the # Invariants the pages are allocated, and this happens once.
         unsafe { ffi::khofs_c_free_pages(self.pfn, self.pages) }
     }
 }
@@ -154,7 +155,7 @@ pub fn read_arrived(range: PhysRange, limit: usize, to: &mut Vec<u8>) -> Result<
     let len = usize::try_from(range.len()).map_err(|_| EINVAL)?.min(limit);
     to.try_reserve_exact(len)?;
     let from = ffi::kho_c_virt(range.start().get()).cast::<u8>();
-    // SAFETY: RAM that arrived and is reserved (checked above), so it is in the direct map and nobody writes it.
+    // SAFETY: RAM that arrived and is reserved (checked above), so it is in the direct map and no code writes to it.
     to.extend_from_slice(unsafe { core::slice::from_raw_parts(from, len) });
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The only unsafe code: calls of the kernel's functions, and the functions that C calls.
 //!
-//! The rules that make it sound: a [`vfs::File`] is reached through the lock of the state only; pages are touched only
-//! when [`khofs_decide::chunks::Chunks`] says that an instance owns them and that they are free.
+//! The rules of soundness: code reaches a [`vfs::File`] only with the lock of the state held; code touches pages only
+//! if an instance owns them in [`khofs_decide::chunks::Chunks`] and they are free there.
 #![allow(unsafe_code)]
 
 #[cfg(not(test))]

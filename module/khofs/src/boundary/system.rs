@@ -1,4 +1,4 @@
-//! The kernel as decisions see it.
+//! The kernel in the form that the decisions use.
 
 use super::handover::{self, Node};
 use super::kernel::{self, Block};
@@ -8,16 +8,16 @@ use kho_decide::errno::Errno;
 use khofs_decide::content::Content;
 use khofs_decide::system::System;
 
-/// The kernel that this module runs in.
+/// The kernel in which this module runs.
 pub enum Linux {}
 
-/// Everything about instances.
+/// The state of all instances, on this kernel.
 pub type State = khofs_decide::state::State<Linux>;
 
 /// The content of an inode.
 pub fn content(file: File, _: &State) -> &Content {
-    // SAFETY: the one state is behind its lock, so who borrows it has that; nobody changes contents meanwhile but by a
-    // mutable borrow.
+    // SAFETY: the only state is behind its lock, so a caller with a borrow of the state holds the lock; contents change
+    // only through a mutable borrow of the state.
     unsafe { file.get() }
 }
 

@@ -15,13 +15,13 @@ use khofs_decide::system::{Cache, Run};
 ///
 /// # Invariants
 ///
-/// Points to a [`Content`] made by [`new`](Self::new) that was not freed. It is reached with the state's lock held
-/// only; [`content`](super::system::content) asks for that by a borrow of the state.
+/// The pointer is that of a [`Content`] that [`new`](Self::new) made and that was not freed. Code reaches the content
+/// only with the state's lock held; [`content`](super::system::content) ensures that through a borrow of the state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct File(NonNull<Content>);
 
 impl File {
-    /// A content for a new inode.
+    /// Makes the content of a new inode.
     ///
     /// # Errors
     ///
@@ -31,11 +31,11 @@ impl File {
         one.try_reserve_exact(1)?;
         one.push(content);
         let raw: *mut [Content] = Box::into_raw(one.into_boxed_slice());
-        // INVARIANT: just made.
+        // INVARIANT: the content was made just now.
         NonNull::new(raw.cast::<Content>()).map(Self).ok_or(ENOMEM)
     }
 
-    /// Pointer that C stores in the kernel's inode.
+    /// The pointer that C stores in the kernel's inode.
     pub fn pointer(self) -> *mut c_void {
         self.0.as_ptr().cast()
     }
@@ -44,7 +44,7 @@ impl File {
     ///
     /// # Safety
     ///
-    /// The pointer of an inode that is alive.
+    /// `pointer` is the pointer of an inode that is alive.
     pub unsafe fn from_pointer(pointer: *mut c_void) -> Result<Self, Errno> {
         NonNull::new(pointer.cast()).map(Self).ok_or(EINVAL)
     }
@@ -53,19 +53,19 @@ impl File {
     ///
     /// # Safety
     ///
-    /// The caller has the state's lock during `'a`, and no code changes this content meanwhile.
+    /// The caller holds the state's lock during `'a`, and no code changes this content meanwhile.
     pub unsafe fn get<'a>(self) -> &'a Content {
-        // SAFETY: alive by the # Invariants, and not changed, says the caller.
+        // SAFETY: the content is alive by the # Invariants, and by the caller's promise no code changes it.
         unsafe { self.0.as_ref() }
     }
 
-    /// The content, to change it.
+    /// The content, for a change.
     ///
     /// # Safety
     ///
-    /// The caller has the state's lock and no other reference to this content.
+    /// The caller holds the state's lock and has no other reference to this content.
     pub unsafe fn get_mut<'a>(self) -> &'a mut Content {
-        // SAFETY: alive by the # Invariants, and not shared, says the caller.
+        // SAFETY: the content is alive by the # Invariants, and by the caller's promise not shared.
         unsafe { &mut *self.0.as_ptr() }
     }
 
@@ -73,10 +73,11 @@ impl File {
     ///
     /// # Safety
     ///
-    /// The content is not used any more: its inode is gone, or was never made.
+    /// No code uses the content any more: its inode is removed, or was never made.
     pub unsafe fn free(self) -> Content {
         let one = core::ptr::slice_from_raw_parts_mut(self.0.as_ptr(), 1);
-        // SAFETY: made by `new` from a box of a slice of one, and by the caller not used after this.
+        // SAFETY: `new` made the pointer from a box of a slice of one, and by the caller's promise it has no use after
+        // this.
         let one = unsafe { Box::from_raw(one) };
         one.into_vec().pop().unwrap_or_default()
     }
@@ -86,16 +87,16 @@ impl File {
 ///
 /// # Invariants
 ///
-/// An inode of khofs that stays during `'a`.
+/// The pointer is that of an inode of khofs that stays alive during `'a`.
 #[derive(Clone, Copy)]
 pub struct Inode<'a>(NonNull<c_void>, PhantomData<&'a ()>);
 
 impl<'a> Inode<'a> {
-    /// Makes an inode of the pointer that C gave.
+    /// Makes an inode from a pointer of C.
     ///
     /// # Safety
     ///
-    /// The # Invariants.
+    /// The # Invariants must hold.
     pub unsafe fn new(pointer: *mut c_void) -> Result<Self, Errno> {
         NonNull::new(pointer)
             .map(|p| Self(p, PhantomData))
@@ -106,17 +107,17 @@ impl<'a> Inode<'a> {
         self.0.as_ptr()
     }
 
-    /// Attributes of the inode, as stat(2) gives them.
+    /// Attributes of the inode, as in stat(2).
     pub fn attr(self) -> Attr {
         let mut attr = Attr::default();
-        // SAFETY: the inode by the # Invariants, and a variable.
+        // SAFETY: the inode is alive by the # Invariants, and `attr` is a variable.
         unsafe { ffi::khofs_c_attr(self.raw(), &raw mut attr) };
         attr
     }
 
     /// Target of a symbolic link; empty for other inodes.
     pub fn target(self) -> &'a [u8] {
-        // SAFETY: by the # Invariants.
+        // SAFETY: the inode is alive by the # Invariants.
         let target = unsafe { ffi::khofs_c_target(self.raw()) };
         if target.is_null() {
             return &[];
@@ -131,7 +132,7 @@ impl<'a> Inode<'a> {
     ///
     /// None in practice: every inode that has a name has content.
     pub fn file(self) -> Result<File, Errno> {
-        // SAFETY: by the # Invariants.
+        // SAFETY: the inode is alive by the # Invariants.
         let file = unsafe { ffi::khofs_c_file(self.raw()) };
         // SAFETY: the inode is alive.
         unsafe { File::from_pointer(file) }
@@ -140,19 +141,19 @@ impl<'a> Inode<'a> {
 
 impl Cache for Inode<'_> {
     fn insert(self, index: u64, pfn: u64, locked: bool) -> Result<(), Errno> {
-        // SAFETY: the inode by the # Invariants, the page by the rules of the module's documentation.
+        // SAFETY: the inode is alive by the # Invariants, and the page follows the rules in the module's documentation.
         let result = unsafe { ffi::khofs_c_insert(self.raw(), index, pfn, locked) };
         Errno::check(i64::from(result)).map(|_| ())
     }
 
     fn next_run(self, from: u64) -> Option<Run> {
         let mut run = Run::default();
-        // SAFETY: the inode by the # Invariants, and a variable.
+        // SAFETY: the inode is alive by the # Invariants, and `run` is a variable.
         unsafe { ffi::khofs_c_next_run(self.raw(), from, &raw mut run) }.then_some(run)
     }
 
     fn set_lazy(self, pages: u64) {
-        // SAFETY: by the # Invariants.
+        // SAFETY: the inode is alive by the # Invariants.
         unsafe { ffi::khofs_c_set_lazy(self.raw(), pages) }
     }
 }
@@ -161,24 +162,24 @@ impl Cache for Inode<'_> {
 ///
 /// # Invariants
 ///
-/// Alive: being filled, or as long as an instance has its reference on it, which is while its body says that it is
-/// live.
+/// The superblock is alive: it is being filled, or an instance has its reference on it. An instance has that reference
+/// while its body is live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Super(NonNull<c_void>);
 
-// SAFETY: it only names the superblock, whose functions may be called by anybody.
+// SAFETY: the value only names the superblock, and any thread may call the superblock's functions.
 unsafe impl Send for Super {}
 
 /// A directory entry of a superblock that is alive.
 #[derive(Clone, Copy)]
 pub struct Dentry(NonNull<c_void>);
 
-/// An inode that was made and that the caller still has to attach.
+/// An inode that was made and that the caller must attach.
 pub struct Loose(NonNull<c_void>);
 
 impl Drop for Loose {
     fn drop(&mut self) {
-        // SAFETY: one reference.
+        // SAFETY: the value owns one reference.
         unsafe { ffi::khofs_c_put_inode(self.0.as_ptr()) }
     }
 }
@@ -195,8 +196,8 @@ impl Loose {
 ///
 /// # Invariants
 ///
-/// All inodes and dentries are attached to the superblock, which no process can reach yet, so they stay as long as it
-/// does: longer than this value.
+/// All inodes and dentries are attached to the superblock, which no process can reach yet. So they live as long as the
+/// superblock, which lives longer than this value.
 pub struct Tree {
     sb: Super,
     inodes: Vec<NonNull<c_void>>,
@@ -218,7 +219,7 @@ impl Tree {
         };
         tree.reserve()?;
         tree.inodes.push(root.0);
-        // SAFETY: alive by the # Invariants of `Super`; the reference goes over.
+        // SAFETY: the superblock is alive by the # Invariants of `Super`; the call takes over the reference.
         let result = unsafe { ffi::khofs_c_set_root(sb.0.as_ptr(), root.into_raw()) };
         Errno::check(i64::from(result))?;
         tree.dirs.push(Some(sb.root()?));
@@ -268,7 +269,7 @@ impl Tree {
     /// As [`add`](Self::add).
     pub fn link(&mut self, parent: usize, name: &[u8], number: usize) -> Result<(), Errno> {
         let pointer = *self.inodes.get(number).ok_or(EINVAL)?;
-        // SAFETY: alive by the # Invariants.
+        // SAFETY: the inode is alive by the # Invariants.
         unsafe { ffi::khofs_c_hold_inode(pointer.as_ptr()) };
         self.attach(parent, name, Loose(pointer)).map(|_| ())
     }
@@ -276,7 +277,7 @@ impl Tree {
     fn attach(&self, parent: usize, name: &[u8], inode: Loose) -> Result<Dentry, Errno> {
         let parent = self.dirs.get(parent).copied().flatten().ok_or(EINVAL)?;
         let inode = inode.into_raw();
-        // SAFETY: a directory by the # Invariants; the reference goes over.
+        // SAFETY: `parent` is a directory by the # Invariants; the call takes over the reference.
         let made =
             unsafe { ffi::khofs_c_attach(parent.0.as_ptr(), name.as_ptr(), name.len(), inode) };
         NonNull::new(made).map(Dentry).ok_or(ENOMEM)
@@ -285,23 +286,23 @@ impl Tree {
     /// Sets the number of links of each inode.
     pub fn set_links(&self, links: &[u32]) {
         for (pointer, links) in self.inodes.iter().zip(links) {
-            // SAFETY: alive by the # Invariants.
+            // SAFETY: the inode is alive by the # Invariants.
             unsafe { ffi::khofs_c_set_links(pointer.as_ptr(), *links) }
         }
     }
 }
 
 impl Super {
-    /// Makes a superblock of the pointer that C gave.
+    /// Makes a superblock from a pointer of C.
     ///
     /// # Safety
     ///
-    /// The # Invariants.
+    /// The # Invariants must hold.
     pub unsafe fn new(pointer: *mut c_void) -> Result<Self, Errno> {
         NonNull::new(pointer).map(Self).ok_or(EINVAL)
     }
 
-    /// A new inode with that content.
+    /// Makes an inode with this content.
     ///
     /// # Errors
     ///
@@ -309,7 +310,7 @@ impl Super {
     pub fn make_inode(self, attr: &Attr, content: Content, target: &[u8]) -> Result<Loose, Errno> {
         let lazy = content.lazy.pages();
         let file = File::new(content)?;
-        // SAFETY: alive by the # Invariants; the other pointers are variables'.
+        // SAFETY: the superblock is alive by the # Invariants; the other pointers are those of variables.
         let made = unsafe {
             ffi::khofs_c_make_inode(
                 self.0.as_ptr(),
@@ -326,39 +327,39 @@ impl Super {
                 Ok(inode)
             }
             None => {
-                // SAFETY: the inode was not made.
+                // SAFETY: the inode was not made, so no other code has the content.
                 drop(unsafe { file.free() });
                 Err(ENOMEM)
             }
         }
     }
 
-    /// The root.
+    /// The root directory.
     ///
     /// # Errors
     ///
     /// None in practice.
     pub fn root(self) -> Result<Dentry, Errno> {
-        // SAFETY: alive by the # Invariants.
+        // SAFETY: the superblock is alive by the # Invariants.
         let root = unsafe { ffi::khofs_c_root(self.0.as_ptr()) };
         NonNull::new(root).map(Dentry).ok_or(EINVAL)
     }
 
-    /// Takes one more active reference: that of the instance, or one that C drops.
+    /// Takes one more active reference: for the instance, or one that C drops.
     pub fn hold(self) -> *mut c_void {
-        // SAFETY: alive by the # Invariants.
+        // SAFETY: the superblock is alive by the # Invariants.
         unsafe { ffi::khofs_c_hold_super(self.0.as_ptr()) };
         self.0.as_ptr()
     }
 
-    /// Drops the instance's reference, with which all its files go. The caller must not hold the state's lock, and the
-    /// body of the instance must say that the instance ends.
+    /// Drops the instance's reference, and with it removes all its files. The caller must not hold the state's lock,
+    /// and the body of the instance must be `Ending`.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if the instance is mounted: it keeps its reference then.
+    /// `EBUSY` if the instance is mounted. Then it keeps its reference.
     pub fn let_go(self) -> Result<(), Errno> {
-        // SAFETY: alive by the # Invariants; the instance has its reference until this succeeds.
+        // SAFETY: the superblock is alive by the # Invariants; the instance has its reference until this call succeeds.
         Errno::check(i64::from(unsafe {
             ffi::khofs_c_drop_super(self.0.as_ptr())
         }))
@@ -376,13 +377,13 @@ impl Dentry {
         let (mut name, mut len) = (core::ptr::null(), 0);
         // SAFETY: a dentry with an inode, pinned while the superblock is alive.
         let inode = unsafe { ffi::khofs_c_dentry(self.0.as_ptr(), &raw mut name, &raw mut len) };
-        // SAFETY: the name stays while names are frozen, which is when this is called.
+        // SAFETY: the name stays valid while names are frozen, and this runs only then.
         let name = unsafe { core::slice::from_raw_parts(name, len) };
         let inode = NonNull::new(inode).unwrap_or(NonNull::dangling());
         (name, Inode(inode, PhantomData))
     }
 
-    /// Calls `each` with every entry of a directory, its name and its inode. Allowed only while names are frozen.
+    /// Calls `each` with every entry of a directory, its name and its inode. The caller must have frozen the names.
     ///
     /// # Errors
     ///
@@ -393,14 +394,14 @@ impl Dentry {
     ) -> Result<(), Errno> {
         let mut at = core::ptr::null_mut();
         loop {
-            // SAFETY: a directory; the reference on `at` goes over.
+            // SAFETY: `self` is a directory; the call takes over the reference on `at`.
             at = unsafe { ffi::khofs_c_next_child(self.0.as_ptr(), at) };
             let Some(child) = NonNull::new(at).map(Self) else {
                 return Ok(());
             };
             let (name, inode) = child.parts();
             if let Err(error) = each(child, name, inode) {
-                // SAFETY: the reference that next_child gave.
+                // SAFETY: next_child returned this reference.
                 unsafe { ffi::khofs_c_put_dentry(at) };
                 return Err(error);
             }

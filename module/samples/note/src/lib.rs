@@ -1,14 +1,14 @@
 //! A sample driver in Rust whose state survives kexec. It is short, to serve as an example.
 //!
-//! State: a page with a text, and its length. The page stays in place, the length is written into the state tree. In
-//! the next kernel the driver finds its node, claims the page, and goes on.
+//! The state is a page with a text, and the text's length. The page stays in place; the driver writes the length into
+//! the state tree. In the next kernel the driver finds its node, claims the page, and continues.
 #![no_std]
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use kho_driver::{Context, Errno, Memory, Node, Producer, Slot, ThisModule};
 
-/// Value of `compatible`, with the version: a node of another version is left alone.
+/// Value of `compatible`, with the version. The driver leaves a node of another version alone.
 const COMPATIBLE: &CStr = c"kho-note-v1";
 
 unsafe extern "C" {
@@ -24,7 +24,7 @@ struct Note {
     frozen: bool,
 }
 
-/// The note behind the C part's mutex; `None` until the module is ready.
+/// The note, protected by the C part's mutex; `None` until the module is ready.
 struct Locked(UnsafeCell<Option<Note>>);
 
 // SAFETY: `with` gives the note to one thread at a time.
@@ -33,7 +33,7 @@ unsafe impl Sync for Locked {}
 impl Locked {
     fn with<T>(&self, use_it: impl FnOnce(&mut Option<Note>) -> T) -> T {
         kho_note_c_lock();
-        // SAFETY: the mutex is held until after the last use, and nothing below takes it again.
+        // SAFETY: the mutex is held until after the last use, and `use_it` does not take it again.
         let result = use_it(unsafe { &mut *self.0.get() });
         kho_note_c_unlock();
         result
@@ -65,7 +65,7 @@ impl Producer for Locked {
 
 static NOTE: Slot<Locked> = Slot::new(Locked(UnsafeCell::new(None)));
 
-/// Takes over the note that arrived. Checks every value before it uses it, and claims last.
+/// Takes over the note that arrived. Checks every value before it uses the value, and claims last.
 fn inherit() -> Result<Note, Errno> {
     let node = Node::find_compatible(COMPATIBLE, None).ok_or(Errno::ENOENT)?;
     let len = usize::try_from(node.u64(c"len")?).map_err(|_| Errno::EINVAL)?;
@@ -87,7 +87,7 @@ fn start(owner: ThisModule) -> Result<(), Errno> {
     // SAFETY: this is the module's initialization, and its exit unregisters.
     unsafe { NOTE.register(owner) }?;
     let note = match inherit() {
-        // A later load may still claim the old note, so do not replace it.
+        // A later load of this module may still claim the old note, so do not replace it.
         Err(Errno::ENOMEM) => Err(Errno::ENOMEM),
         Err(_) => Memory::new(1).map(|page| Note {
             page,
@@ -111,7 +111,7 @@ fn start(owner: ThisModule) -> Result<(), Errno> {
 ///
 /// # Safety
 ///
-/// Called once, with `THIS_MODULE`.
+/// C calls this function once, with `THIS_MODULE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kho_note_rs_init(owner: *mut c_void) -> c_int {
     // SAFETY: the caller's promise.
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn kho_note_rs_init(owner: *mut c_void) -> c_int {
 ///
 /// # Safety
 ///
-/// Called once, after an initialization that succeeded.
+/// C calls this function once, after a successful initialization.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kho_note_rs_exit() {
     // SAFETY: the initialization registered it.
@@ -137,7 +137,7 @@ pub unsafe extern "C" fn kho_note_rs_exit() {
 ///
 /// # Safety
 ///
-/// `buf` is a page to write to.
+/// `buf` is a writable page.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kho_note_rs_show(buf: *mut u8) -> isize {
     // SAFETY: the caller's promise.
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn kho_note_rs_show(buf: *mut u8) -> isize {
     })
 }
 
-/// Replaces the text. Fails in the active phase: the text is part of the handover then, and must not change.
+/// Replaces the text. Fails in the active phase, in which the text is part of the handover and must not change.
 ///
 /// # Safety
 ///

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub enum Severity {
     /// Fine, or only for information.
     Ok,
-    /// A handover is possible; read this first.
+    /// A handover is possible; the user should read this first.
     Warn,
     /// A handover would be refused, or would not be safe.
     Block,
@@ -28,7 +28,7 @@ impl core::fmt::Display for Severity {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Subject of the finding, for machines: stays the same between versions. See [`IDS`](super::IDS).
+    /// Subject of the finding, for machines: the same in every version. See [`IDS`](super::IDS).
     pub id: &'static str,
     /// Severity of the finding.
     pub severity: Severity,
@@ -38,7 +38,7 @@ pub struct Finding {
     pub fix: String,
 }
 
-/// Findings as they are collected.
+/// List of findings, in the order in which they are added.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) list: Vec<Finding>,

@@ -15,7 +15,7 @@ use crate::sys::root::{FactError, Root, advice};
 use kho::RangeSet;
 
 /// Returns the number of bytes of the firmware's RAM that are offline, in offline blocks or as single pages. A fact
-/// that cannot be read counts as no byte here, and is another finding.
+/// that cannot be read counts as 0 bytes here, and has a finding of its own.
 pub(super) fn gone(root: &Root) -> u64 {
     let Ok(map) = FirmwareMap::read(root) else {
         return 0;
@@ -179,7 +179,7 @@ pub(super) fn encryption(
             format!("memory is encrypted: {kind}. What is kept would read as noise in the next kernel"),
             "on a host boot with mem_encrypt=off; a confidential guest cannot hand over",
         ),
-        // To be wrong here is to lose everything that is kept.
+        // A wrong answer here would lose everything that is kept.
         Encryption::Unknown(why) => out.block(
             ID,
             why,

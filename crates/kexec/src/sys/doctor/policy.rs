@@ -59,13 +59,13 @@ pub(super) fn ima(root: &Root, cmdline: &str, out: &mut Findings) {
     }
 }
 
-/// Counts the PCI functions that may write memory on their own; `None` if no devices can be seen.
+/// Counts the PCI functions that may write memory on their own; `None` if the kernel shows no devices.
 fn bus_masters(root: &Root) -> Option<usize> {
     /// Command register, bit 2: bus master enable (PCI Local Bus 3.0, 6.2.2).
     const BUS_MASTER: u8 = 1 << 2;
     /// Base class: bridge.
     const BRIDGE: u8 = 6;
-    /// The standard header. Some devices hang when what is behind it is read (lspci(8), `-xxx`).
+    /// Length of the standard header, in bytes. Some devices hang when a program reads past it (lspci(8), `-xxx`).
     const HEADER: usize = 64;
     let dir = "sys/bus/pci/devices";
     let mut count = 0;

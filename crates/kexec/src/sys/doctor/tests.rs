@@ -1,4 +1,4 @@
-//! A healthy machine, and one thing wrong with it at a time.
+//! A healthy machine, and the same machine with one fault at a time.
 
 use super::*;
 use crate::sys::facts::iomem::tests::DEBIAN;
@@ -249,7 +249,7 @@ fn each_thing_that_is_wrong_is_found() {
         let (found, text) = worst_of(&findings, id);
         assert_eq!(found, severity, "{file} {content}: {text}");
         assert!(text.contains(word), "{word} not in {text}");
-        // Whose image is loaded is read in the same file.
+        // The loader of the image is read from the same file.
         let same_file = |f: &&Finding| file == "proc/kcore" && f.id == "loaded-image";
         let others = findings.iter().filter(|f| f.id != id && !same_file(f));
         assert!(
@@ -263,7 +263,7 @@ fn each_thing_that_is_wrong_is_found() {
 #[test]
 fn devices_that_may_write_memory_are_counted_by_their_headers() {
     let f = healthy();
-    // No driver stops this one; whether one would cannot be known either.
+    // No driver stops this one, and no fact shows whether a driver would.
     f.put("sys/bus/pci/devices/0000:00:04.0/config", pci(4, 2));
     f.put("sys/bus/pci/devices/0000:00:05.0/config", pci(4, 6));
     f.put("sys/bus/pci/devices/0000:00:06.0/config", pci(0, 2));
@@ -296,7 +296,7 @@ fn xen_and_hyper_v() {
         text.starts_with("4 KiB of memory were given back"),
         "{text}"
     );
-    // Elsewhere such pages come back when they are written to, and are only left out.
+    // Without such a hypervisor the pages come back when they are written to, and the handover only leaves them out.
     let f = healthy();
     balloon(&f);
     assert_eq!(of(&f).0, Severity::Ok);

@@ -1,8 +1,8 @@
-//! Memory blocks that are offline: the kernel knows them as RAM and uses nothing of them.
+//! Memory blocks that are offline: the kernel counts them as RAM and does not use them.
 //!
 //! `/sys/devices/system/memory` (`Documentation/admin-guide/mm/memory-hotplug.rst`): `block_size_bytes` in hex, and a
-//! folder `memoryN` for each block, the one at N times that size. A kernel without CONFIG_MEMORY_HOTPLUG has no such
-//! folder, and no block that is offline.
+//! directory `memoryN` for each block, whose address is N times that size. A kernel without CONFIG_MEMORY_HOTPLUG has
+//! neither the directory nor offline blocks.
 
 use crate::sys::root::{FactError, Optional, Root};
 use kho::{PhysAddr, PhysRange, RangeSet};
@@ -13,7 +13,7 @@ const DIR: &str = "sys/devices/system/memory";
 ///
 /// # Errors
 ///
-/// [`FactError`] if the files exist and do not hold what the kernel documents.
+/// [`FactError`] if the files exist and differ from the kernel's documentation.
 pub fn offline(root: &Root) -> Result<RangeSet, FactError> {
     let mut set = RangeSet::new();
     let size_file = format!("{DIR}/block_size_bytes");
@@ -33,7 +33,7 @@ pub fn offline(root: &Root) -> Result<RangeSet, FactError> {
         let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else {
             continue;
         };
-        // A block may be unplugged meanwhile.
+        // A driver may unplug the block meanwhile.
         let state = root
             .attribute(&format!("{DIR}/memory{number}/state"))
             .optional()?;

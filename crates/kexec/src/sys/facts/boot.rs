@@ -8,7 +8,8 @@ const DIR: &str = "sys/kernel/boot_params";
 /// `sizeof(struct boot_params)` (`arch/x86/include/uapi/asm/bootparam.h`).
 pub const BOOT_PARAMS_SIZE: usize = 4096;
 
-/// Most nodes that are read: more than any kernel survives booting with (memblock's static table has 128 entries).
+/// Largest number of nodes that are read. A kernel with so many nodes does not boot (memblock's static table has 128
+/// entries).
 const MAX_NODES: usize = 4096;
 
 /// The running kernel's own `boot_params` and the boot protocol version of its image.
@@ -76,17 +77,17 @@ pub struct SetupNode {
 pub struct SetupData {
     /// The nodes in chain order.
     pub nodes: Vec<SetupNode>,
-    /// Permission bits of the directory. The kernel makes it 0755 with world-readable `data` files below;
-    /// the arrival program makes it 0700.
+    /// Permission bits of the directory. The kernel makes the directory with mode 0755 and with world-readable `data`
+    /// files; the arrival program sets 0700.
     pub mode: u32,
 }
 
 impl SetupData {
-    /// Lists the nodes; `None` if the chain is empty (the kernel then makes no directory).
+    /// Lists the nodes; `None` if the chain is empty, in which case the kernel makes no directory.
     ///
     /// # Errors
     ///
-    /// [`FactError`], also when the numbers have gaps.
+    /// [`FactError`], also if the numbers have gaps.
     pub fn read(root: &Root) -> Result<Option<Self>, FactError> {
         let dir = format!("{DIR}/setup_data");
         let Some(numbers) = root.numbered(&dir, MAX_NODES).optional()? else {
@@ -124,13 +125,13 @@ impl SetupData {
         }))
     }
 
-    /// Returns whether only root can reach the content.
+    /// Returns whether root alone can read the content.
     pub fn is_closed(&self) -> bool {
         self.mode & 0o077 == 0
     }
 }
 
-/// Returns the path of a node's `data` file, below the root.
+/// Returns the path of a node's `data` file, relative to the [`Root`].
 pub(crate) fn data_file(index: u32) -> String {
     format!("{DIR}/setup_data/{index}/data")
 }

@@ -1,4 +1,4 @@
-//! EFI: `/sys/firmware/efi`, as far as a next kernel needs it for runtime services.
+//! EFI: `/sys/firmware/efi`, as far as a next kernel needs it to use runtime services.
 
 use crate::sys::root::{FactError, Optional, Root};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -6,7 +6,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 const DIR: &str = "sys/firmware/efi";
 const MAX_DESCRIPTORS: usize = 4096;
 
-/// One descriptor of the runtime map, as `SetVirtualAddressMap` was told
+/// One descriptor of the runtime map that the kernel gave to `SetVirtualAddressMap`
 /// (`drivers/firmware/efi/runtime-map.c`, `arch/x86/platform/efi/runtime-map.c` in newer kernels).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeDescriptor {
@@ -32,7 +32,7 @@ impl RuntimeDescriptor {
 /// EFI facts that a kernel started by kexec needs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Efi {
-    /// Physical address of the vendor string; absent on some platforms (7.x makes the file invisible then).
+    /// Physical address of the vendor string; absent on some platforms (7.x then hides the file).
     pub fw_vendor: Option<u64>,
     /// Address of the runtime services table.
     pub runtime: Option<u64>,
@@ -40,7 +40,7 @@ pub struct Efi {
     pub config_table: Option<u64>,
     /// Lines of `systab`: table name and address, for example `ACPI20` and `SMBIOS3`.
     pub systab: Vec<(String, u64)>,
-    /// Width of the firmware, 32 or 64.
+    /// Width of the firmware, 32 or 64 bits.
     pub platform_bits: Option<u64>,
     /// The runtime map; empty without runtime services (`efi=noruntime`).
     pub runtime_map: Vec<RuntimeDescriptor>,

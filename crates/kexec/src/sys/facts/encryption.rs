@@ -1,26 +1,28 @@
 //! Memory encryption, under which pages that one kernel wrote may read differently in the next kernel.
 //!
 //! With AMD SME every kernel encrypts its memory with the same key but reads setup_data and other early ranges
-//! *decrypted* (`memremap_is_setup_data`, `arch/x86/mm/ioremap.c`), and kexec pages pass through a decrypted mapping;
-//! memory that is kept in place would read as noise. In SEV and TDX guests the pages of the image belong to the guest's
-//! private memory and the start of a next kernel needs the platform's help. A handover is refused for all of them.
+//! *decrypted* (`memremap_is_setup_data`, `arch/x86/mm/ioremap.c`), and kexec copies pages through a decrypted mapping;
+//! the next kernel would read noise from memory that is kept in place. In SEV and TDX guests the pages of the image
+//! belong to the guest's private memory and the start of a next kernel needs the platform's help. kho refuses a
+//! handover on all of them.
 //!
-//! The known facts are the CPU's flags, its own answer to CPUID (the kernel hides flags), the command line, and one
-//! line of the kernel log that every kernel prints when encryption is active (`print_mem_encrypt_feature_info`,
-//! `arch/x86/mm/mem_encrypt.c`). Transparent encryption done by the memory controller alone (Intel TME, AMD TSME)
-//! cannot be known; it uses one key for everything until power-off and does no harm.
+//! The sources are the CPU's flags, the CPU's own answer to CPUID (the kernel hides flags), the command line, and the
+//! line of the kernel log that every kernel prints if encryption is active (`print_mem_encrypt_feature_info`,
+//! `arch/x86/mm/mem_encrypt.c`). kho cannot detect transparent encryption by the memory controller alone (Intel TME,
+//! AMD TSME). Such encryption uses one key for all memory until power-off, so it does no harm.
 
 use super::host::{CpuFlags, KernelLog};
 use crate::sys::syscalls;
 
-/// Whether memory is encrypted in a way that concerns a handover.
+/// State of memory encryption, as far as it affects a handover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encryption {
-    /// Memory is not encrypted, and this is known.
+    /// Memory is known not to be encrypted.
     Off,
-    /// Memory is encrypted; the text names the kind and the source of this knowledge.
+    /// Memory is encrypted. The text names the kind of encryption and the source of the fact.
     Active(String),
-    /// The CPU can encrypt memory, and neither log nor command line says whether it does. The text explains this.
+    /// The CPU can encrypt memory, and neither log nor command line shows whether the kernel uses encryption. The text
+    /// explains this.
     Unknown(String),
 }
 
@@ -43,13 +45,13 @@ impl EncryptionLeaf {
     }
 }
 
-/// First version whose flag `sme` means that memory is encrypted: kernels since 5.18 clear the flag when they do not
-/// encrypt (`early_detect_mem_encrypt`, `arch/x86/kernel/cpu/amd.c`, 6.1 to 7.3). Earlier kernels show the ability of
-/// the processor.
+/// First version in which the flag `sme` means that memory is encrypted: kernels since 5.18 clear the flag if they do
+/// not encrypt (`early_detect_mem_encrypt`, `arch/x86/kernel/cpu/amd.c`, 6.1 to 7.3). In earlier kernels the flag shows
+/// the ability of the processor.
 const SME_IS_ACTIVE: (u32, u32) = (5, 18);
 
 impl Encryption {
-    /// Decides from facts that were read before. `version`: the kernel's version, major and minor.
+    /// Decides from the given facts. `version` is the kernel's version, major and minor.
     pub fn decide(
         cpu: &CpuFlags,
         leaf: EncryptionLeaf,
@@ -72,13 +74,13 @@ impl Encryption {
         if sme && cmdline.split_whitespace().any(|w| w == "mem_encrypt=on") {
             return Self::Active("AMD SME (mem_encrypt=on on the command line)".into());
         }
-        // The kernel of a guest clears the flag `sev`: it asks a register that the hypervisor does not show.
+        // The kernel of a guest clears the flag `sev`, because it reads a register that the hypervisor does not show.
         let guest = cpu.has("hypervisor") && (cpu.has("sev") || leaf.sev());
         if !sme && !guest {
             return Self::Off;
         }
         if log.is_complete() {
-            // The kernel would have said so.
+            // The log is complete, and a kernel with active encryption would have printed the line.
             return Self::Off;
         }
         let explicit_off = cmdline.split_whitespace().any(|w| w == "mem_encrypt=off");
@@ -134,9 +136,9 @@ mod tests {
         ));
         assert_eq!(on("fpu hypervisor", sev, FULL), Encryption::Off);
         assert_eq!(on("fpu hypervisor", 0, ""), Encryption::Off);
-        // A host that could run such guests.
+        // A host that can run encrypted guests.
         assert_eq!(on("fpu sev", sev, ""), Encryption::Off);
-        // This machine's own answer, whatever it is, is one.
+        // The call must not panic on any machine.
         let _ = EncryptionLeaf::of_processor();
     }
 
@@ -159,7 +161,7 @@ mod tests {
             decide("tdx_guest hypervisor", "", FULL),
             Encryption::Active(_)
         ));
-        // 6.1 and 7.3 word it differently.
+        // 6.1 and 7.3 word the line differently.
         for (line, kind) in [
             (
                 "6,2,0,-;AMD Memory Encryption Features active: SEV SEV-ES\n",

@@ -9,14 +9,13 @@ use std::os::unix::fs::OpenOptionsExt;
 /// Identity of the running kernel and of this boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelId {
-    /// `uname -r`, for example `6.1.0-50-cloud-amd64`.
+    /// Release of the kernel (`uname -r`), for example `6.1.0-50-cloud-amd64`.
     pub release: String,
-    /// `uname -m`, for example `x86_64`.
+    /// Machine type (`uname -m`), for example `x86_64`.
     pub machine: String,
-    /// A random identity of this boot (`/proc/sys/kernel/random/boot_id`), for records that must not
-    /// outlive it.
+    /// Random identity of this boot (`/proc/sys/kernel/random/boot_id`), for records that are valid in this boot only.
     pub boot_id: String,
-    /// Seconds since the epoch when this kernel started (`btime` of `/proc/stat`).
+    /// Start of this kernel, in seconds since the epoch (`btime` of `/proc/stat`).
     pub boot_time: u64,
     /// Seconds since this kernel started.
     pub uptime: u64,
@@ -30,7 +29,7 @@ impl KernelId {
     /// [`FactError`].
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let release = root.attribute("proc/sys/kernel/osrelease")?;
-        // The sysctl is younger than 6.1; the call always works on the real system.
+        // The sysctl is newer than 6.1; the system call always works on the real system.
         let machine = match root.attribute("proc/sys/kernel/arch").optional()? {
             Some(machine) => machine,
             None => rustix::system::uname()
@@ -81,13 +80,13 @@ pub fn cmdline(root: &Root) -> Result<String, FactError> {
 }
 
 /// Returns the number of processors that are online (`Documentation/ABI/testing/sysfs-devices-system-cpu`); 1 if the
-/// kernel does not say.
+/// kernel does not publish the number.
 pub fn online_cpus(root: &Root) -> u32 {
     listed(root, "sys/devices/system/cpu/online")
 }
 
-/// Returns the number of NUMA nodes that have memory (`Documentation/ABI/stable/sysfs-devices-node`); 1 if the kernel does
-/// not say.
+/// Returns the number of NUMA nodes that have memory (`Documentation/ABI/stable/sysfs-devices-node`); 1 if the kernel
+/// does not publish the number.
 pub fn memory_nodes(root: &Root) -> u32 {
     listed(root, "sys/devices/system/node/has_memory")
 }
@@ -97,7 +96,7 @@ fn listed(root: &Root, path: &str) -> u32 {
     text.map_or(1, |text| count(&text)).max(1)
 }
 
-/// Counts the numbers of a list such as `0-3,8`. A part that is neither a number nor a range counts as none.
+/// Counts the numbers of a list such as `0-3,8`. A part that is neither a number nor a range counts as 0.
 fn count(list: &str) -> u32 {
     let one = |part: &str| -> Option<u32> {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -147,12 +146,12 @@ impl CpuFlags {
     }
 }
 
-/// Returns whether the processor can do five-level paging, whatever the running kernel makes of it.
+/// Returns whether the processor supports five-level paging, even if the running kernel does not use it.
 pub fn processor_has_five_level_paging() -> bool {
     syscalls::cpuid_five_level_paging()
 }
 
-/// The kernel's log as far as it is still in the ring buffer.
+/// The kernel's log, as far as the ring buffer still has it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct KernelLog {
     lines: Vec<String>,
@@ -169,13 +168,13 @@ impl KernelLog {
             .custom_flags(libc::O_NONBLOCK)
             .open(root.path("dev/kmsg"));
         if let Ok(mut file) = opened {
-            // Far more records than the largest ring buffer holds: a log that is written faster than we
-            // read must not keep us.
+            // The bound is far above the number of records in the largest ring buffer. It ends the loop if the kernel
+            // writes records faster than this loop reads them.
             for _ in 0..1_000_000 {
                 match file.read(&mut record) {
                     Ok(0) => break,
                     Ok(n) => text.push_str(&String::from_utf8_lossy(&record[..n])),
-                    // The record was overwritten while we read: go on with the next.
+                    // The kernel overwrote the record during the read: go on with the next.
                     Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
                     Err(e) if e.kind() == ErrorKind::Interrupted => {}
                     Err(_) => break,
@@ -204,8 +203,8 @@ impl KernelLog {
             .find(|l| l.contains(needle))
     }
 
-    /// Returns whether the log still begins with the kernel's first message, so that a message that is not in it was
-    /// not printed.
+    /// Returns whether the log still begins with the kernel's first message. Then a message that the log does not have
+    /// was not printed.
     pub fn is_complete(&self) -> bool {
         self.lines
             .first()
@@ -216,20 +215,20 @@ impl KernelLog {
 /// Hypervisor that this machine runs under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hypervisor {
-    /// No CPU flag says that there is one.
+    /// No hypervisor, as far as the CPU flags show.
     None,
-    /// Xen; this machine is a guest whose page tables and whose kexec are Xen's (`guest_type` is PV).
+    /// Xen, with this machine as a guest whose page tables and whose kexec Xen provides (`guest_type` is PV).
     XenPv,
-    /// Xen; this machine is another kind of guest, with its `guest_type`, which kernels before 4.14 do not tell.
+    /// Xen, with this machine as another kind of guest, and its `guest_type`, which kernels before 4.14 do not publish.
     Xen(String),
     /// Microsoft's Hyper-V, with its name.
     HyperV(String),
-    /// Another hypervisor, with the best name that DMI gives.
+    /// Another hypervisor, with the best name that DMI has.
     Some(String),
 }
 
 impl Hypervisor {
-    /// Looks at the CPU flags, `/sys/hypervisor` (`Documentation/ABI/stable/sysfs-hypervisor-xen`) and DMI.
+    /// Reads the CPU flags, `/sys/hypervisor` (`Documentation/ABI/stable/sysfs-hypervisor-xen`) and DMI.
     pub fn read(root: &Root, cpu: &CpuFlags) -> Self {
         let xen = root.attribute("sys/hypervisor/type").ok();
         if xen.as_deref() == Some("xen") {
@@ -247,15 +246,15 @@ impl Hypervisor {
         let name = xen
             .or_else(|| Some(format!("{} {}", vendor.as_deref()?, dmi("product_name")?)))
             .unwrap_or_else(|| "unknown".to_owned());
-        // The vendor and the driver that its kernel side is named by (`drivers/hv`).
+        // The vendor and the driver in the kernel (`drivers/hv`) identify Hyper-V.
         if vendor.as_deref() == Some("Microsoft Corporation") || root.exists("sys/bus/vmbus") {
             return Self::HyperV(name);
         }
         Self::Some(name)
     }
 
-    /// Returns whether the hypervisor takes memory away: memory that a guest gave up is not there until the guest asks
-    /// for it, and touching it stops the guest.
+    /// Returns whether the hypervisor takes memory away. Memory that a guest gave up is absent until the guest asks for
+    /// it back, and an access to it stops the guest.
     pub fn takes_memory_away(&self) -> bool {
         matches!(self, Self::XenPv | Self::Xen(_) | Self::HyperV(_))
     }

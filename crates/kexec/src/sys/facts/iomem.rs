@@ -5,7 +5,7 @@ use kho::{OutOfMemory, PhysAddr, PhysRange, RangeSet};
 
 const FILE: &str = "proc/iomem";
 
-/// One line: a range, how deep it is nested, and its name.
+/// One line: a range, its depth of nesting, and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     /// Range of the resource.
@@ -28,7 +28,7 @@ impl Iomem {
     /// # Errors
     ///
     /// [`FactError::Hidden`] without CAP_SYS_ADMIN (the kernel then prints zeros), [`FactError::Malformed`] with the
-    /// line that is not one of this file.
+    /// first line that is not in the file's format.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let text = root.text(FILE, LISTING_LIMIT)?;
         let path = root.path(FILE);
@@ -51,11 +51,11 @@ impl Iomem {
         })
     }
 
-    /// Parses the text of the file. The error is the line that was not understood.
+    /// Parses the text of the file.
     ///
     /// # Errors
     ///
-    /// The offending line.
+    /// The first line that is not in the file's format.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut resources = Vec::new();
         for line in text.lines() {
@@ -78,10 +78,10 @@ impl Iomem {
             .map(|r| r.range)
     }
 
-    /// Returns all RAM that the kernel uses, also the RAM that drivers added.
+    /// Returns all RAM that the kernel uses, RAM that drivers added included.
     ///
     /// Up to 6.12 setup_data reservations split "System RAM" into several lines of that name
-    /// (`E820_TYPE_RESERVED_KERN`); they touch, so the set has them as one range.
+    /// (`E820_TYPE_RESERVED_KERN`); these lines touch, so the set has one range.
     ///
     /// # Errors
     ///
@@ -117,8 +117,8 @@ fn managed_by(name: &str) -> Option<&str> {
     name.strip_prefix("System RAM (")?.strip_suffix(')')
 }
 
-/// Parses one line. `None` if it is not a line of this file. `Some(None)` if its range cannot be named (it ends with
-/// the last byte of the address space); such a range is no memory.
+/// Parses one line. `None` if the line is not in the file's format. `Some(None)` if a [`PhysRange`] cannot express the
+/// range, because it ends with the last byte of the address space; such a range is not memory.
 fn parse_line(line: &str) -> Option<Option<Resource>> {
     let body = line.trim_start_matches(' ');
     let depth = line.len().checked_sub(body.len())? / 2;

@@ -6,15 +6,15 @@ use kho::RangeSet;
 
 /// State of kexec in `/sys/kernel` and `/proc/sys/kernel`.
 ///
-/// 7.3 moved the attributes to `/sys/kernel/kexec/{loaded,crash_loaded,crash_size}` and keeps links under
-/// the old names (`init_kexec_sysctl`, `kernel/kexec_core.c`); both places are tried, the new one first.
+/// 7.3 moved the attributes to `/sys/kernel/kexec/{loaded,crash_loaded,crash_size}` and keeps links under the old names
+/// (`init_kexec_sysctl`, `kernel/kexec_core.c`); kho tries both places, the new one first.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct KexecState {
     /// Whether an image is loaded for `reboot`; `None` if the kernel has no kexec at all.
     pub loaded: Option<bool>,
     /// Whether a crash kernel is loaded; `None` without CONFIG_CRASH_DUMP.
     pub crash_loaded: Option<bool>,
-    /// Bytes reserved by `crashkernel=`; `None` if unknown or if a load is in progress (`EBUSY`).
+    /// Bytes reserved by `crashkernel=`; `None` if unknown, or if a load is in progress (`EBUSY`).
     pub crash_size: Option<u64>,
     /// `kernel.kexec_load_disabled`.
     pub load_disabled: Option<bool>,
@@ -28,7 +28,7 @@ impl KexecState {
     ///
     /// # Errors
     ///
-    /// [`FactError`] for a file that exists and does not hold such a value.
+    /// [`FactError`] if a file exists and its value is malformed.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let flag = |new: &str, old: &str| -> Result<Option<bool>, FactError> {
             let number = root.number(new).optional()?;
@@ -48,7 +48,7 @@ impl KexecState {
             }
         };
         let size = |file: &str| match root.number(file) {
-            Err(FactError::Io { .. }) => Ok(None), // EBUSY while somebody loads
+            Err(FactError::Io { .. }) => Ok(None), // EBUSY during a load of another process
             other => other.optional(),
         };
         let disabled = "proc/sys/kernel/kexec_load_disabled";
@@ -69,7 +69,7 @@ impl KexecState {
         })
     }
 
-    /// Returns the setting that makes the kernel refuse a load; `None` if no setting does.
+    /// Returns the name of the setting that makes the kernel refuse a load; `None` if no setting does.
     pub fn refusal(&self) -> Option<&'static str> {
         if self.loaded.is_none() {
             return Some("the running kernel has no kexec (CONFIG_KEXEC)");
@@ -84,11 +84,11 @@ impl KexecState {
     }
 }
 
-/// State of kdump: whether it would work now.
+/// State of kdump: whether a crash would give a dump now.
 ///
-/// The next kernel reserves its own `crashkernel=` memory in early boot, *around* everything handed over, and starts
-/// without a crash kernel loaded: until its kdump service has run, a crash leaves no dump. Memory that was handed over
-/// is not part of `/proc/vmcore`'s ordinary RAM either way: it is RAM, and is dumped.
+/// The next kernel reserves its own `crashkernel=` memory in early boot, *outside* all memory that is handed over. It
+/// starts without a loaded crash kernel: until its kdump service has run, a crash gives no dump. Memory that was handed
+/// over is RAM, so a dump contains it.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Kdump {
     /// Ranges named "Crash kernel" in `/proc/iomem`.
@@ -98,11 +98,7 @@ pub struct Kdump {
 }
 
 impl Kdump {
-    /// Makes the state from the two facts that show it.
-    ///
-    /// # Errors
-    ///
-    /// [`kho::OutOfMemory`].
+    /// Makes the state from the kexec state and the resource map.
     pub fn new(state: &KexecState, iomem: &Iomem) -> Result<Self, kho::OutOfMemory> {
         Ok(Self {
             reserved: iomem.crash_kernel()?,

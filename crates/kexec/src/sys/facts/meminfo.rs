@@ -8,19 +8,19 @@ const FILE: &str = "proc/meminfo";
 /// `/proc/meminfo`, in bytes and pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemInfo {
-    /// Memory that this kernel manages: `totalram_pages()`. Memory that earlier hops keep reserved is not part of it.
+    /// Memory that this kernel manages: `totalram_pages()`. It does not include memory that earlier hops keep reserved.
     pub total: u64,
     /// Free memory.
     pub free: u64,
-    /// Memory that could be taken without swapping.
+    /// Memory that can be allocated without swapping.
     pub available: u64,
     /// Memory lost to hardware errors (0 without CONFIG_MEMORY_FAILURE).
     pub hardware_corrupted: u64,
-    /// Huge pages of the default size in the pool, a count.
+    /// Number of huge pages of the default size in the pool.
     pub hugepages_total: u64,
     /// Number of these huge pages that are not in use.
     pub hugepages_free: u64,
-    /// Number of these huge pages that are promised to mappings.
+    /// Number of these huge pages that are reserved for mappings.
     pub hugepages_reserved: u64,
     /// Default huge page size in bytes (0 without hugetlb).
     pub hugepage_size: u64,
@@ -35,8 +35,7 @@ impl MemInfo {
     ///
     /// # Errors
     ///
-    /// [`FactError::Malformed`] for a value that is no number and for a file without the values of the first three
-    /// fields.
+    /// [`FactError::Malformed`] if a value is not a number, or if the file lacks one of the first three fields.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let text = root.text(FILE, LISTING_LIMIT)?;
         let path = root.path(FILE);

@@ -1,9 +1,9 @@
 //! The firmware's memory map as the kernel received it: `/sys/firmware/memmap`.
 //!
-//! `e820__reserve_resources` (`arch/x86/kernel/e820.c`, 6.1 to 7.3) exports `e820_table_firmware` here:
-//! the map that the loader passed, before `mem=`, before setup_data reservations and before quirks. So it
-//! can be passed on from kernel to kernel for ever. ACPI memory hotplug adds entries
-//! (`firmware_map_add_hotplug`); virtio-mem and kmem do not, see [`compare`].
+//! `e820__reserve_resources` (`arch/x86/kernel/e820.c`, 6.1 to 7.3) exports `e820_table_firmware` here: the map that
+//! the loader passed, before `mem=`, before setup_data reservations and before quirks. So every kernel can pass the map
+//! on to the next. ACPI memory hotplug adds entries (`firmware_map_add_hotplug`); virtio-mem and kmem do not, see
+//! [`compare`].
 
 use super::iomem::Iomem;
 use crate::sys::root::{FactError, Root, parse_number};
@@ -11,7 +11,7 @@ use kho::{OutOfMemory, PhysAddr, PhysRange, RangeSet};
 
 const DIR: &str = "sys/firmware/memmap";
 
-/// Most entries that are read: more than any e820 table holds (128 plus 3 per possible node).
+/// Largest number of entries that are read: more than any e820 table holds (128 plus 3 per possible node).
 const MAX_ENTRIES: usize = 8192;
 
 /// Type that the firmware gives a range.
@@ -22,11 +22,11 @@ pub enum MemoryType {
     Ram,
     /// "Reserved".
     Reserved,
-    /// "ACPI Tables": reclaimable in theory, kept by every kernel.
+    /// "ACPI Tables": reclaimable by the ACPI specification, kept by every kernel.
     AcpiTables,
     /// "ACPI Non-volatile Storage".
     AcpiNvs,
-    /// "Unusable memory": known to be bad.
+    /// "Unusable memory": memory that is known to be faulty.
     Unusable,
     /// "Persistent Memory".
     Persistent,
@@ -54,7 +54,7 @@ impl MemoryType {
         }
     }
 
-    /// Returns the name, if this version of kho does not know it.
+    /// Returns the type's name, if this version of kho does not know the type.
     pub fn unknown(&self) -> Option<&str> {
         match self {
             Self::Unknown(name) => Some(name),
@@ -62,8 +62,8 @@ impl MemoryType {
         }
     }
 
-    /// Returns the number in an e820 table (`enum e820_type`, `arch/x86/include/asm/e820/types.h`). A range of unknown
-    /// type is passed on as reserved memory, which no kernel touches.
+    /// Returns the type's number in an e820 table (`enum e820_type`, `arch/x86/include/asm/e820/types.h`). An unknown
+    /// type becomes reserved memory, which no kernel touches.
     pub const fn e820(&self) -> u32 {
         match self {
             Self::Ram => 1,
@@ -115,8 +115,8 @@ impl FirmwareMap {
     ///
     /// # Errors
     ///
-    /// [`FactError::Missing`] on a kernel without CONFIG_FIRMWARE_MEMMAP; [`FactError::Overlap`] and the
-    /// other variants for a map that is not one.
+    /// [`FactError::Missing`] on a kernel without CONFIG_FIRMWARE_MEMMAP; [`FactError::Overlap`] if entries overlap;
+    /// the other variants if the files cannot be read or are malformed.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let numbers = root.numbered(DIR, MAX_ENTRIES).map_err(|e| {
             e.hinted(": the running kernel keeps no firmware map (CONFIG_FIRMWARE_MEMMAP)")
@@ -176,8 +176,9 @@ impl FirmwareMap {
         Ok(Self { entries, ram })
     }
 
-    /// Returns the same map with the RAM in `failed` as unusable memory. A kernel that is given this map uses none of
-    /// that memory, and shows it as unusable in the map that it received. So the mark goes on from kernel to kernel.
+    /// Returns the same map with the RAM in `failed` marked as unusable memory. A kernel that receives this map does
+    /// not use that memory, and shows it as unusable in `/sys/firmware/memmap`. So the mark passes from kernel to
+    /// kernel.
     ///
     /// # Errors
     ///
@@ -224,7 +225,7 @@ impl FirmwareMap {
     }
 }
 
-/// Reason why entries do not make a map.
+/// Reason why the entries are not a valid map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -239,20 +240,20 @@ pub enum MapError {
 /// Differences between the firmware map and the kernel's resource map.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct MapCheck {
-    /// RAM that this kernel uses and that the firmware map does not name: a next kernel that gets the
-    /// firmware map will not know it, so nothing may be handed over there.
+    /// RAM that this kernel uses and that the firmware map does not name. A next kernel that gets the firmware map will
+    /// not know this RAM, so nothing may be handed over in it.
     pub unknown_to_firmware: RangeSet,
-    /// RAM of the firmware map that this kernel does not use (above the first MiB, from which every kernel
-    /// takes its own share): `mem=`, `memmap=`, stolen graphics memory, an emulated persistent memory. The
-    /// next kernel would use it.
+    /// RAM of the firmware map that this kernel does not use, above the first MiB (of which every kernel reserves a
+    /// part of its own): `mem=`, `memmap=`, stolen graphics memory, emulated persistent memory. The next kernel would
+    /// use it.
     pub unused_by_kernel: RangeSet,
-    /// RAM that a driver added, with its name (`virtio_mem`, `kmem`): it comes and goes with the driver and
-    /// must never be a destination.
+    /// RAM that a driver added, with the driver's name (`virtio_mem`, `kmem`). The driver may remove it, so it must
+    /// never be a destination.
     pub driver_managed: Vec<(PhysRange, String)>,
 }
 
 impl MapCheck {
-    /// Returns whether the two maps agree, so that the firmware map can be passed on unchanged.
+    /// Returns whether the two maps agree, so that the loader can pass the firmware map on unchanged.
     pub fn is_complete(&self) -> bool {
         self.unknown_to_firmware.is_empty() && self.driver_managed.is_empty()
     }
@@ -366,7 +367,7 @@ pub(crate) mod tests {
         put_qemu_map(&f);
         let map = FirmwareMap::read(&f.root()).unwrap();
         let page = |start| range(start, start + 0x1000);
-        // Two pages beside each other, the last whole one, and one in what is no RAM.
+        // Two adjacent pages, the last whole page of an entry, and one page outside RAM.
         let bad = [0x20_0000, 0x20_1000, 0x9_f000, 0x7ffd_c000, 0x7ffd_d000];
         let failed = RangeSet::from_ranges(bad.map(page)).unwrap();
         let less = map.without(&failed).unwrap();
@@ -392,13 +393,13 @@ pub(crate) mod tests {
                 range(0x20_2000, 0x7ffd_c000)
             ]
         );
-        // Every byte is there once, as before, in order.
+        // The new map has every byte once, in order, as before.
         let again = FirmwareMap::from_entries(less.entries().to_vec()).unwrap();
         assert_eq!(again, less);
         let bytes = |map: &FirmwareMap| map.entries().iter().map(|e| e.range.len()).sum::<u64>();
         assert_eq!(bytes(&less), bytes(&map));
         assert_eq!(map.without(&RangeSet::new()).unwrap(), map);
-        // The kernel after that one finds it in its own map.
+        // The next kernel finds the mark in its own map, and the map after that hop is the same.
         assert_eq!(less.without(&failed).unwrap(), less);
     }
 

@@ -1,7 +1,7 @@
-//! Facts about the running system, each read from one place and none of them trusted.
+//! Facts about the running system. Each fact has one source, and no source is trusted.
 //!
-//! A reader returns [`FactError`](crate::sys::FactError), which names the file and the value that was
-//! wrong. Where a file may legitimately be absent the field is an `Option`.
+//! A reader returns [`FactError`](crate::sys::FactError), which names the file and the value that was wrong. A field is
+//! an `Option` if its file may be absent on a supported kernel.
 
 pub mod blocks;
 pub mod boot;

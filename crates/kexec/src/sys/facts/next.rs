@@ -19,7 +19,7 @@ impl FirmwareMap {
 }
 
 impl From<&MemoryType> for E820Kind {
-    /// Converts a type. A type without an e820 type becomes reserved: no kernel touches such memory.
+    /// Converts a type. A type without an e820 number becomes reserved memory, which no kernel touches.
     fn from(kind: &MemoryType) -> Self {
         match kind {
             MemoryType::Ram => Self::Ram,
@@ -41,8 +41,8 @@ impl Efi {
         table.filter(|at| *at != 0).map(PhysAddr::new)
     }
 
-    /// Returns the facts that the next kernel needs; `None` if the running kernel has no runtime services
-    /// (`efi=noruntime`), so that none can be passed on.
+    /// Returns the facts that the next kernel needs; `None` if the running kernel has no runtime services to pass on
+    /// (`efi=noruntime`).
     pub fn for_next_kernel(&self) -> Option<EfiFacts> {
         if self.runtime_map.is_empty() {
             return None;

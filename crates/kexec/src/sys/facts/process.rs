@@ -7,7 +7,7 @@ use crate::sys::root::{FactError, LISTING_LIMIT, Root, parse_hex};
 pub struct Capability(u32, &'static str);
 
 impl Capability {
-    /// Take memory into RAM for good (`mlock` beyond the limit).
+    /// Lock memory into RAM (`mlock` beyond the limit).
     pub const IPC_LOCK: Self = Self(14, "CAP_IPC_LOCK");
     /// Open `/proc/kcore`.
     pub const SYS_RAWIO: Self = Self(17, "CAP_SYS_RAWIO");
@@ -38,7 +38,7 @@ impl Capability {
 pub struct Process {
     /// Effective user id.
     pub uid: u32,
-    /// Effective capabilities, a bit each.
+    /// Effective capabilities, one bit each.
     pub capabilities: u64,
 }
 

@@ -5,7 +5,7 @@ use crate::sys::root::{FactError, Optional, Root};
 /// The lockdown level: `/sys/kernel/security/lockdown`, for example `none [integrity] confidentiality`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
-    /// Not locked down.
+    /// No lockdown.
     None,
     /// `kexec_load` is forbidden (`LOCKDOWN_KEXEC`).
     Integrity,
@@ -20,7 +20,7 @@ impl Lockdown {
     ///
     /// # Errors
     ///
-    /// [`FactError`] for a file that exists and names no level.
+    /// [`FactError`] if the file exists and names no level.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let file = "sys/kernel/security/lockdown";
         let Some(text) = root.attribute(file).optional()? else {
@@ -48,7 +48,8 @@ impl Lockdown {
 }
 
 /// Returns whether an SELinux policy is loaded: selinuxfs is mounted, and this process has a label that a policy gave
-/// it (before, all processes have the label `kernel`: `security/selinux/include/initial_sid_to_string.h`, 6.1 to 7.3).
+/// it (without a policy all processes have the label `kernel`: `security/selinux/include/initial_sid_to_string.h`, 6.1
+/// to 7.3).
 pub fn selinux_policy(root: &Root) -> bool {
     root.exists("sys/fs/selinux/enforce")
         && root
@@ -56,7 +57,7 @@ pub fn selinux_policy(root: &Root) -> bool {
             .is_ok_and(|label| !matches!(label.trim_end_matches('\0'), "" | "kernel"))
 }
 
-/// Whether IMA will refuse `kexec_load`, which gives it no file to appraise (`ima_load_data`,
+/// Whether IMA will refuse `kexec_load`, because that call gives IMA no file to appraise (`ima_load_data`,
 /// `security/integrity/ima/ima_main.c`, 6.1 to 7.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ima {
@@ -72,11 +73,11 @@ pub enum Ima {
 }
 
 impl Ima {
-    /// Looks at securityfs and the command line.
+    /// Reads securityfs and the command line.
     ///
     /// # Errors
     ///
-    /// [`FactError`] other than a missing or unreadable policy.
+    /// [`FactError`] if securityfs cannot be read. A missing or unreadable policy is not an error.
     pub fn read(root: &Root, cmdline: &str) -> Result<Self, FactError> {
         if !root.exists("sys/kernel/security/ima") {
             return Ok(Self::Allows);
@@ -115,8 +116,7 @@ impl Ima {
     }
 }
 
-/// Returns whether IMA has no policy at all: it then measures nothing beyond the boot aggregate, so it appraises
-/// nothing either.
+/// Returns whether IMA has no policy. IMA then measures only the boot aggregate, and appraises nothing.
 fn ima_is_idle(root: &Root) -> bool {
     root.number("sys/kernel/security/ima/runtime_measurements_count")
         .is_ok_and(|n| n <= 1)

@@ -5,7 +5,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 
 const FILE: &str = "proc/zoneinfo";
 
-/// Zones that an allocation with GFP_HIGHUSER takes no page from (`gfp_zone`, `include/linux/gfp.h`): such an
+/// Zones from which an allocation with GFP_HIGHUSER takes no page (`gfp_zone`, `include/linux/gfp.h`). Such an
 /// allocation may use lower zones only.
 const NOT_FOR_KEXEC: [&str; 2] = ["Movable", "Device"];
 
@@ -14,7 +14,7 @@ const NOT_FOR_KEXEC: [&str; 2] = ["Movable", "Device"];
 struct Zone {
     node: u64,
     name: String,
-    /// Free memory, in pages, as are the other figures.
+    /// Free memory, in pages, as all figures here.
     free: u64,
     high: u64,
     spanned: u64,
@@ -32,7 +32,7 @@ impl Zones {
     ///
     /// # Errors
     ///
-    /// [`FactError::Malformed`] for a zone without a name or with a figure that is no number.
+    /// [`FactError::Malformed`] if a zone has no name, or a figure that is not a number.
     pub fn read(root: &Root) -> Result<Self, FactError> {
         let text = root.text(FILE, LISTING_LIMIT)?;
         let path = root.path(FILE);
@@ -72,9 +72,9 @@ impl Zones {
     }
 
     /// Returns the number of bytes that the kernel takes from other zones before it takes a page of `range`: the free
-    /// memory, beyond the high watermark, in the zones of the same node above the one that `range` lies in. If `range`
-    /// lies in several zones, the smallest of these numbers counts. An allocation tries the zones of a node from the
-    /// highest to the lowest (`build_zonelists`, `mm/page_alloc.c`). 0 if no zone has the range.
+    /// memory, beyond the high watermark, in the zones of the same node above the zone of `range`. If `range` lies in
+    /// several zones, the smallest of these numbers counts. An allocation tries the zones of a node from the highest to
+    /// the lowest (`build_zonelists`, `mm/page_alloc.c`). 0 if no zone contains the range.
     pub fn spare_above(&self, range: PhysRange) -> u64 {
         let nodes = self.zones.iter().filter(|zone| zone.overlaps(range));
         nodes
@@ -107,7 +107,7 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    /// Two nodes of 4 GiB; of 6.12, without the lines in between.
+    /// Two nodes of 4 GiB, from 6.12, without the lines that are not read.
     const TWO_NODES: &str = "\
 Node 0, zone      DMA
   per-node stats
@@ -155,7 +155,7 @@ Node 1, zone   Normal
     #[test]
     fn higher_zones_of_the_node_count_and_those_for_movable_pages_do_not() {
         assert_eq!(spare(TWO_NODES, GIB), 200_000 * 4096);
-        // The lowest zone has two above it.
+        // The lowest zone has two zones above it.
         assert_eq!(spare(TWO_NODES, 1 << 20), (200_000 + 500_000 - 3660) * 4096);
         assert_eq!(spare(TWO_NODES, 4 * GIB), 0);
         assert_eq!(spare(TWO_NODES, 5 * GIB), 0);

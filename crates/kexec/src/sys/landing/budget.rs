@@ -1,4 +1,4 @@
-//! Memory that a load takes, and its duration if destinations are free memory.
+//! Memory that a load takes, and the time that it takes if its destinations are free memory.
 
 use super::error::LandingError;
 use super::huge::HUGE;
@@ -12,18 +12,18 @@ use kho::PAGE_SIZE;
 pub struct Need {
     /// Buffers of the loader in ordinary memory.
     pub own: u64,
-    /// The landing zone, which is a buffer too. Free pages of the pool of huge pages serve for it.
+    /// The landing zone, which is a buffer too. Free huge pages of the pool are used for it.
     pub zone: u64,
     /// The kernel's own copy of all segments.
     pub copy: u64,
-    /// Memory that is given back before that copy is made: the copy of an image that is loaded now.
+    /// Memory that the kernel frees before it makes that copy: its copy of the image that is loaded now.
     pub freed: u64,
     /// Memory that must stay available, see [`default_reserve`](super::default_reserve).
     pub reserve: u64,
 }
 
 impl Need {
-    /// Checks that so much memory is available, before any of it is taken. Returns `MemAvailable`.
+    /// Checks that this much memory is available, before the loader takes any of it. Returns `MemAvailable`.
     ///
     /// # Errors
     ///
@@ -51,8 +51,8 @@ impl Need {
     }
 }
 
-/// Returns the number of bytes in huge pages of 2 MiB that are in the pool and promised to no mapping. `MemAvailable`
-/// does not count them.
+/// Returns the number of bytes in 2 MiB huge pages that are in the pool and not reserved for a mapping. `MemAvailable`
+/// does not count these bytes.
 pub(super) fn pool(root: &Root) -> u64 {
     let number = |name: &str| {
         root.number(&format!(
@@ -69,7 +69,7 @@ pub(super) fn pool(root: &Root) -> u64 {
 /// a load of `total` bytes: the product of both numbers of pages, at `STEP_NS` (see the [module](super)'s
 /// documentation).
 pub fn slow_load(free: u64, total: u64) -> Duration {
-    /// Measured: 6 to 12 instructions.
+    /// Time of one step of the search. Measured: 6 to 12 instructions.
     const STEP_NS: u64 = 10;
     let steps = (free / PAGE_SIZE).saturating_mul(total / PAGE_SIZE);
     Duration::from_nanos(steps.saturating_mul(STEP_NS))
@@ -98,7 +98,7 @@ mod tests {
         f
     }
 
-    /// A machine whose memory is in a pool of huge pages has none for the kernel's copy.
+    /// If all memory is in a pool of huge pages, none is left for the kernel's copy.
     #[test]
     fn the_pool_serves_for_the_zone_and_for_nothing_else() {
         let need = Need {
@@ -119,7 +119,7 @@ mod tests {
         assert!(fits(need, 184 * MIB, 100 * MIB));
         assert!(!fits(need, 183 * MIB, 100 * MIB));
         assert!(!fits(need, 183 * MIB, 1000 * MIB));
-        // What an unload gives back is there for the copy, and not before.
+        // Memory that an unload frees is available for the copy, and not before.
         let again = Need {
             freed: 110 * MIB,
             ..need

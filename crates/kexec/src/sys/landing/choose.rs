@@ -1,4 +1,4 @@
-//! Choice of the taken pages that make the zone. Pure arithmetic.
+//! Choice of the pages that form the zone, among the pages that were taken. Pure arithmetic.
 
 use super::huge::HUGE;
 use kho::{OutOfMemory, PhysRange, RangeSet};
@@ -12,8 +12,8 @@ pub(super) struct Piece {
     pub(super) phys: PhysRange,
 }
 
-/// Adds the parts of a contiguous stretch that may be used, in whole units of `unit` bytes (the pages that
-/// cannot be torn apart).
+/// Adds the usable parts of a contiguous stretch, in whole units of `unit` bytes (the size of a page that cannot be
+/// split).
 pub(super) fn usable(
     offset: usize,
     phys: PhysRange,
@@ -35,15 +35,16 @@ pub(super) fn usable(
     Ok(())
 }
 
-/// Returns the fewest runs that hold `bytes`, at most `max_runs` of them, and the number of bytes that they hold. The
-/// last run is cut to the length needed, at a boundary of huge pages.
+/// Returns the smallest number of runs that hold `bytes`, at most `max_runs`, and the number of bytes that they hold.
+/// The last run is cut to the necessary length, at a boundary of huge pages.
 pub(super) fn choose(
     runs: &RangeSet,
     bytes: u64,
     max_runs: usize,
 ) -> Result<(RangeSet, u64), OutOfMemory> {
     let mut by_length: Vec<PhysRange> = runs.iter().collect();
-    // Equal lengths from low to high, so that the result does not depend on the order of allocation.
+    // Runs of equal length go from low to high addresses, so that the result does not depend on the order of
+    // allocation.
     by_length.sort_by_key(|r| (core::cmp::Reverse(r.len()), r.start()));
     let mut chosen = RangeSet::new();
     let mut covered = 0u64;
@@ -67,11 +68,11 @@ pub(super) fn choose(
     Ok((chosen, covered))
 }
 
-/// Returns the parts of pieces that the chosen runs consist of, in order of their offsets.
+/// Returns the parts of pieces that form the chosen runs, in order of their offsets.
 pub(super) fn cuts(pieces: &[Piece], chosen: &RangeSet) -> Vec<Piece> {
     let mut out = Vec::new();
     for piece in pieces {
-        // A piece is contiguous, so it is in at most one run; a run may end inside it.
+        // A piece is contiguous, so it is in at most one run. A run may end inside the piece.
         let Some(part) = chosen
             .first_overlap(piece.phys)
             .and_then(|run| run.intersection(piece.phys))

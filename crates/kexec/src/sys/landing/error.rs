@@ -1,4 +1,4 @@
-//! Errors of taking a landing zone.
+//! Errors of [`take`](super::LandingZone::take).
 
 use crate::sys::root::FactError;
 use std::io;
@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LandingError {
-    /// The buffers and the kernel's copy would leave too little.
+    /// The buffers and the kernel's copy would leave less memory available than the reserve.
     #[error(
         "not enough memory for the load: it takes {needed:#x} bytes and {reserve:#x} must stay free, but \
          {available:#x} are available"
@@ -19,20 +19,20 @@ pub enum LandingError {
         needed: u64,
         /// Bytes that must stay available.
         reserve: u64,
-        /// `MemAvailable`, plus the memory that an unload gives back first.
+        /// `MemAvailable`, plus the memory that an unload frees first.
         available: u64,
     },
-    /// Memory could be taken, but not in few enough contiguous runs.
+    /// The memory is not contiguous enough: it needs too many runs.
     #[error(
         "memory is too fragmented: the {max_runs} longest contiguous runs hold {covered:#x} of {bytes:#x} \
          bytes; drop caches (vm.drop_caches), compact (vm.compact_memory) or hand over less"
     )]
     Fragmented {
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: u64,
         /// Bytes that the runs hold.
         covered: u64,
-        /// Largest number of runs allowed.
+        /// Largest number of runs.
         max_runs: usize,
     },
     /// Physical addresses are hidden from this process.

@@ -1,18 +1,18 @@
-//! `nr_overcommit_hugepages`, raised for a moment.
+//! The limit `nr_overcommit_hugepages`, which the loader raises for the time of a draw.
 
 use super::huge::HUGE;
 use crate::sys::root::Root;
 use std::path::PathBuf;
 
-/// File with the old and the raised value of the limit, while it is raised: beside the lock, below `/run`.
+/// File that holds the old and the raised value while the limit is raised: beside the lock, below `/run`.
 const NOTE: &str = "run/kho/overcommit";
 
 fn dir() -> String {
     format!("sys/kernel/mm/hugepages/hugepages-{}kB", HUGE / 1024)
 }
 
-/// Puts back a limit that a process raised and, because it was killed, did not lower again; unless another process
-/// changed the limit since. The caller must hold the lock.
+/// Restores the limit if a process raised it and was killed before it restored it. Leaves the limit alone if another
+/// process changed it since. The caller must hold the lock.
 pub fn lower_after_kill(root: &Root) {
     let Ok(note) = root.text(NOTE, 100) else {
         return;
@@ -21,7 +21,7 @@ pub fn lower_after_kill(root: &Root) {
     if let (Some(Ok(before)), Some(Ok(raised))) = (numbers.next(), numbers.next()) {
         let file = format!("{}/nr_overcommit_hugepages", dir());
         if root.number(&file).is_ok_and(|now| now == raised) {
-            // Without the right to, a later command will.
+            // If this process has no right to write the limit, a later command will.
             let _ = std::fs::write(root.path(&file), before.to_string());
         }
     }
@@ -30,9 +30,9 @@ pub fn lower_after_kill(root: &Root) {
 
 /// The raised limit of surplus huge pages. Restored when dropped, unless another process changed it.
 ///
-/// The limit is only the number of pages that *may* be made from free memory when a mapping wants them and the pool has
-/// none; they return to the system when unmapped (`gather_surplus_pages`, `free_huge_folio`, `mm/hugetlb.c`). So the
-/// memory outlives neither the process nor this value.
+/// The limit is the number of pages that the kernel *may* make from free memory for a mapping if the pool has none.
+/// These pages return to the system when they are unmapped (`gather_surplus_pages`, `free_huge_folio`, `mm/hugetlb.c`).
+/// So the memory outlives neither the process nor this value.
 #[derive(Debug)]
 pub(super) struct Overcommit {
     path: PathBuf,
@@ -42,8 +42,8 @@ pub(super) struct Overcommit {
 }
 
 impl Overcommit {
-    /// Allows `pages` more surplus pages than there are now; `None` if this kernel has no 2 MiB hugetlb pages or the
-    /// limit cannot be set.
+    /// Raises the limit to `pages` more surplus pages than exist now; `None` if this kernel has no 2 MiB hugetlb pages,
+    /// or if the limit cannot be set.
     pub(super) fn raise(root: &Root, pages: u64) -> Option<Self> {
         let dir = dir();
         let file = format!("{dir}/nr_overcommit_hugepages");
@@ -55,7 +55,7 @@ impl Overcommit {
         let path = root.path(&file);
         let note = root.path(NOTE);
         if raised != before {
-            // Where there is no state directory nobody would look for it either.
+            // Without the state directory the later command would not find the file either, so a failure is ignored.
             let _ = std::fs::write(&note, format!("{before} {raised}\n"));
             std::fs::write(&path, raised.to_string()).ok()?;
         }
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(value(), 8);
     }
 
-    /// A sweep that killed `kho load` at every step found the limit raised for ever.
+    /// Regression test: a sweep that killed `kho load` at every step found the limit raised for ever.
     #[test]
     fn a_killed_process_leaves_the_limit_to_the_next_one() {
         let f = Fixture::new();
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(value(), 50);
         lower_after_kill(&f.root());
         assert_eq!(value(), 3);
-        // Once only, and never over somebody else's value.
+        // The limit is restored only once, and never over a value of another process.
         f.put(&file, "50\n");
         lower_after_kill(&f.root());
         assert_eq!(value(), 50);

@@ -1,5 +1,5 @@
 //! The mappings of the landing zone: the only raw memory in this crate.
-#![allow(unsafe_code)] // mmap, mremap and the slices over what they return
+#![allow(unsafe_code)] // mmap, mremap and the slices over the memory that they return
 
 use super::error::LandingError;
 use super::huge::{HUGE, HUGE_LEN};
@@ -15,9 +15,9 @@ use std::os::unix::fs::FileExt;
 ///
 /// # Invariants
 ///
-/// `start..start + len` is mapped, belongs to this value alone, and `start` and `len` are multiples of the
-/// size of the pages behind it. `len` may be 0; then nothing is mapped. Unless it is a window with parts
-/// that are not filled, all of it can be read and written.
+/// `start..start + len` is mapped, belongs to this value alone, and `start` and `len` are multiples of the size of the
+/// pages behind it. `len` may be 0; then nothing is mapped. All of it can be read and written, unless it is a window
+/// with parts that are not filled.
 #[derive(Debug)]
 pub(super) struct Mapping {
     start: NonNull<u8>,
@@ -45,7 +45,7 @@ fn anonymous(len: usize, prot: ProtFlags, flags: MapFlags) -> rustix::io::Result
     }?;
     match NonNull::new(start.cast()) {
         Some(start) => Ok(Mapping { start, len }),
-        None => Err(rustix::io::Errno::NOMEM), // not reachable: page 0 is never picked
+        None => Err(rustix::io::Errno::NOMEM), // not reachable: the kernel never picks page 0
     }
 }
 
@@ -66,8 +66,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Maps `bytes` (a multiple of 2 MiB) in ordinary pages, all of them present; huge pages where the kernel has some
-    /// to give.
+    /// Maps `bytes` (a multiple of 2 MiB) in ordinary pages, all of them present, and in huge pages if the kernel has
+    /// some.
     pub(super) fn ordinary(bytes: u64) -> Result<Self, LandingError> {
         let failed = fail("mmap", bytes);
         let huge = HUGE_LEN;
@@ -80,7 +80,7 @@ impl Mapping {
         let address = all.start.as_ptr() as usize;
         let (_, aligned) = all.split(address.next_multiple_of(huge) - address);
         let (mapping, _) = aligned.split(len);
-        // Refused by kernels without transparent huge pages; small pages do.
+        // Kernels without transparent huge pages refuse this call; small pages serve as well.
         let _ = mapping.advise(Advice::LinuxHugepage, "madvise(MADV_HUGEPAGE)");
         mapping.advise(Advice::LinuxDontFork, "madvise(MADV_DONTFORK)")?;
         mapping.advise(Advice::LinuxPopulateWrite, "madvise(MADV_POPULATE_WRITE)")?;
@@ -138,9 +138,9 @@ impl Mapping {
         }
         // SAFETY: `at` is inside the window, as was just checked.
         let target = unsafe { self.start.add(at) };
-        // SAFETY: the old range belongs to `piece` alone and no reference to it exists, because `piece` is
-        // owned here. The new range is part of this window, which `&mut self` borrows exclusively; what
-        // is mapped there is unmapped by the call, and is address space without memory.
+        // SAFETY: the old range belongs to `piece` alone and no reference to it exists, because `piece` is owned here.
+        // The new range is part of this window, which `&mut self` borrows exclusively; the call unmaps the mapping
+        // there, which is address space without memory.
         let moved = unsafe {
             rustix::mm::mremap_fixed(
                 piece.start.as_ptr().cast::<c_void>(),
@@ -152,30 +152,30 @@ impl Mapping {
         };
         match moved {
             Ok(_) => {
-                // Its old addresses belong to nobody now: they must not be unmapped.
+                // No value owns the old addresses now, so `drop` must not unmap them.
                 core::mem::forget(piece);
                 Ok(())
             }
             Err(errno) => {
-                // The part of the window may be unmapped by now and used by another thread, so the window
-                // must not be unmapped as a whole: leave it, and what was moved into it, to the end of
-                // the process.
+                // This part of the window may be unmapped by now, and another thread may use its addresses. So `drop`
+                // must not unmap the window as a whole: the window and the pieces moved into it stay until the process
+                // ends.
                 self.len = 0;
                 Err(failed(errno))
             }
         }
     }
 
-    /// Locks the pages in memory (not in place).
+    /// Locks the pages in memory. They may still move to another physical address.
     pub(super) fn lock(&self) -> Result<(), LandingError> {
-        // SAFETY: the range is mapped and ours; locking changes no content.
+        // SAFETY: the range is mapped and belongs to this value; locking changes no content.
         unsafe { rustix::mm::mlock(self.start.as_ptr().cast(), self.len) }
             .map_err(fail("mlock", self.len as u64))
     }
 
     fn advise(&self, advice: Advice, call: &'static str) -> Result<(), LandingError> {
-        // SAFETY: the range is mapped, ours and not borrowed; none of the advice used here (huge pages,
-        // not inherited by children, populate) changes its content.
+        // SAFETY: the range is mapped, belongs to this value and is not borrowed; none of the advice used here (huge
+        // pages, not inherited by children, populate) changes its content.
         unsafe { rustix::mm::madvise(self.start.as_ptr().cast(), self.len, advice) }
             .map_err(fail(call, self.len as u64))
     }
@@ -229,7 +229,7 @@ pub(super) fn locate(
             if frame == 0 {
                 return Err(LandingError::Hidden);
             }
-            // Frame numbers have at most 52 bits on any machine; one that does not fit is no memory.
+            // Frame numbers have at most 52 bits on every machine; a number that does not fit is not memory.
             let Some(Ok(range)) = frame
                 .checked_mul(PAGE_SIZE)
                 .map(|at| PhysRange::new(PhysAddr::new(at), PAGE_SIZE))

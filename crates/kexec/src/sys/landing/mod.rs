@@ -1,32 +1,32 @@
-//! The landing zone: memory of ours at the physical addresses where segments will land.
+//! The landing zone: memory of the loader at the physical addresses that are the destinations of segments.
 //!
-//! # Why `kexec_load` is quadratic, and what makes it linear
+//! # Why `kexec_load` is quadratic, and how the loader makes it linear
 //!
-//! For every page of the image the kernel allocates a source page (`kimage_alloc_page`,
-//! `kernel/kexec_core.c`, the same in 6.1, 6.12 and 7.3), and must never use as a *source* a page that is the
-//! *destination* of another page of the image, because the copy at the jump would overwrite it too early.
-//! When the allocator hands out such a page, which it does as long as destinations are free memory,
+//! For every page of the image the kernel allocates a source page (`kimage_alloc_page`, `kernel/kexec_core.c`, the same
+//! in 6.1, 6.12 and 7.3), and must never use as a *source* a page that is the *destination* of another page of the
+//! image, because the copy at the jump would overwrite it too early. If the destinations are free memory, the allocator
+//! hands out such pages. Then
 //!
-//! - and that destination was loaded already, the kernel looks for its entry from the start of the list of
-//!   all pages (`kimage_dst_used`) and swaps;
-//! - and it was not loaded yet, the page is put on `dest_pages`, a list that is walked from the start for
-//!   *every* later page.
+//! - if that destination is loaded already, the kernel searches the list of all pages from its start
+//!   (`kimage_dst_used`), and swaps the pages;
+//! - if it is not loaded yet, the kernel puts the page on `dest_pages`, and walks this list from its start for *every*
+//!   later page.
 //!
-//! Both walks grow with the image: loads of 100 MB took 12 to 74 s on arm64 under TCG. When the destinations
-//! are *not free* the allocator never hands them out, neither happens, and a page costs a look at the at most
-//! 16 segments. So the loader owns the destinations while it loads: it takes memory, asks `/proc/self/pagemap`
-//! where it is, and makes these addresses the destinations. The same memory is the buffer that the kernel
-//! copies the segments from, so nothing is held twice: an image of N bytes needs N here and N in the kernel,
-//! as it would with any buffer. After the load the zone can go: the kernel has its own copy, and the copy at
-//! the jump does not ask who owns the destination.
+//! Both walks grow with the image: loads of 100 MB took 12 to 74 s on arm64 under TCG. If the destinations are *not
+//! free*, the allocator never hands them out, the kernel does neither walk, and each page costs a comparison with at
+//! most 16 segments. So the loader owns the destinations while it loads: it takes memory, reads the physical addresses
+//! from `/proc/self/pagemap`, and makes these addresses the destinations. The kernel copies the segments from the same
+//! memory, so the loader needs no second buffer: an image of N bytes needs N bytes here and N in the kernel, as it
+//! would with any buffer. After the load the loader can free the zone: the kernel has its own copy, and the copy at the
+//! jump does not depend on the owner of the destination.
 //!
-//! **Ranges that an earlier hop reserved need no zone**: they are outside the page allocator (PageReserved),
-//! so they are owned already. Plain buffers do for these; reusing an old reservation costs nothing.
+//! **Ranges that an earlier hop reserved need no zone**: they are outside the page allocator (PageReserved), so it
+//! never hands them out. The loader uses plain buffers for them; the reuse of an old reservation costs nothing.
 //!
-//! Segments in **scratch** (kernel, initrd, parameters) have free destinations. Put these segments *first*: a scratch
-//! page that the allocator hands out later is then found by `kimage_dst_used` among the first entries, once per page,
-//! while the other order puts up to all of them on `dest_pages` for the whole load. And keep the free part of scratch
-//! away from the allocator meanwhile, with [`Withheld`].
+//! Segments in **scratch** (kernel, initrd, parameters) have free destinations. The loader puts these segments *first*.
+//! If the allocator hands out a scratch page later, `kimage_dst_used` finds the page among the first entries, once per
+//! page. The other order would put up to all scratch pages on `dest_pages` for the whole load. The loader also keeps
+//! the free part of scratch away from the allocator during the load, with [`Withheld`].
 //!
 //! Measured in a 2 GiB guest with 6.1 that had just booted (one CPU, instructions as time, 1 ns each):
 //!
@@ -37,27 +37,25 @@
 //! | the same, scratch first | 8.0 |
 //! | the same, scratch first and withheld (0.44 more to draw it) | 0.67 |
 //!
-//! # What is guaranteed
+//! # Guarantees
 //!
-//! hugetlb pages are not swapped, compacted or collapsed; they can still move when memory is taken offline,
-//! soft-offlined after an error, or wanted by a contiguous allocation (CMA). Transparent huge pages and
-//! small pages are locked (`mlock`), which keeps them in memory and *not in place*: compaction
-//! (`vm.compact_unevictable_allowed`), NUMA balancing and khugepaged may migrate them. Nothing in user space
-//! can forbid this.
+//! The kernel does not swap, compact or collapse hugetlb pages. It can still move them when memory goes offline, when
+//! it soft-offlines a page after an error, or for a contiguous allocation (CMA). The loader locks transparent huge
+//! pages and small pages (`mlock`). That keeps them in memory, but *not in place*: compaction
+//! (`vm.compact_unevictable_allowed`), NUMA balancing and khugepaged may migrate them. User space cannot forbid this.
 //!
 //! **A page that moved costs time, not correctness.** The kernel copies the segment from the *virtual* address, which
-//! is right wherever the page is. The destination stays the planned physical address, which is ordinary movable RAM
-//! that was checked against everything that must not be overwritten; it is merely free again, or another owner's, and
-//! both are handled by `kimage_alloc_page` as above and end with the jump anyway.
+//! stays valid when the page moves. The destination stays the planned physical address: ordinary movable RAM that the
+//! planner checked against everything that must not be overwritten. This RAM is then free, or has another owner.
+//! `kimage_alloc_page` handles both cases as above, and the jump ends both.
 //!
-//! # What it costs the system
+//! # Cost to the system
 //!
-//! hugetlb pages come from the pool's free pages first and then as *surplus* pages: the limit
-//! `nr_overcommit_hugepages` is raised while the zone is taken and restored at once. Surplus pages go back to
-//! the system when unmapped, so even a killed process leaves no memory behind; a limit that it left raised is
-//! lowered by the next command ([`lower_after_kill`]). A limit
-//! ([`Request::reserve`]) keeps the machine away from OOM: nothing is taken that would leave less available,
-//! and the kernel's own copy is counted.
+//! hugetlb pages come from the pool's free pages first, and then as *surplus* pages: the loader raises the limit
+//! `nr_overcommit_hugepages` while it takes the zone, and restores the limit at once. Surplus pages return to the
+//! system when they are unmapped, so even a killed process leaks no memory. If a killed process left the limit raised,
+//! the next command lowers it ([`lower_after_kill`]). [`Request::reserve`] keeps the machine away from OOM: the loader
+//! takes no memory that would leave less than the reserve available, the kernel's own copy included.
 
 mod budget;
 mod choose;
@@ -80,27 +78,27 @@ pub use huge::HUGE;
 pub use knob::lower_after_kill;
 pub use withhold::{DRAW_LIMIT, Withheld};
 
-/// Bytes taken at a time, so that the available memory is looked at often enough.
+/// Bytes taken at a time. After each step the loader checks the available memory.
 const STEP: u64 = 64 << 20;
-/// Most pieces: more would come near `vm.max_map_count` (65530 by default).
+/// Largest number of pieces: more would come near `vm.max_map_count` (65530 by default).
 const MAX_PIECES: usize = 30_000;
 
 /// Requirements on the zone.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Bytes in all; rounded up to whole huge pages where the memory has them.
+    /// Number of bytes, rounded up to whole huge pages if the memory has them.
     pub bytes: u64,
-    /// At most this many contiguous runs: each becomes at least one of the 16 segments.
+    /// Largest number of contiguous runs. Each run becomes at least one of the 16 segments.
     pub max_runs: usize,
     /// `MemAvailable` that must remain, see [`default_reserve`].
     pub reserve: u64,
-    /// Memory in which segments may land: firmware RAM without scratch, the first MiB, pinned pages and all other
-    /// memory that the planner excludes. Pages outside are held while the zone is taken (or they would be handed out
-    /// again) and then returned.
+    /// Memory that may be a destination: firmware RAM without scratch, the first MiB, pinned pages and all other memory
+    /// that the planner excludes. The loader holds pages outside of it while it takes the zone, because the kernel
+    /// would hand them out again, and returns them afterwards.
     pub allowed: &'a RangeSet,
 }
 
-/// Returns a sixteenth of memory, at least 64 MiB and at most 2 GiB.
+/// Returns a sixteenth of `mem_total`, at least 64 MiB and at most 2 GiB, in bytes.
 pub fn default_reserve(mem_total: u64) -> u64 {
     (mem_total / 16).clamp(64 << 20, 2 << 30)
 }
@@ -110,7 +108,7 @@ pub fn default_reserve(mem_total: u64) -> u64 {
 pub struct Backing {
     /// Bytes in hugetlb pages.
     pub hugetlb: u64,
-    /// Bytes in ordinary pages, transparent huge ones where the kernel had some.
+    /// Bytes in ordinary pages, and in transparent huge pages if the kernel had some.
     pub ordinary: u64,
 }
 
@@ -121,7 +119,7 @@ struct Run {
     memory: Mapping,
 }
 
-/// Memory at known physical addresses. Zeroed at first. Given back when dropped.
+/// Memory at known physical addresses, zeroed at first. Dropping it returns the memory to the system.
 #[derive(Debug)]
 pub struct LandingZone {
     runs: Vec<Run>,
@@ -141,7 +139,7 @@ impl LandingZone {
     ///
     /// # Errors
     ///
-    /// [`LandingError`]; everything that was taken is given back then.
+    /// [`LandingError`]. In that case all memory has been returned to the system.
     pub fn take(root: &Root, request: &Request<'_>) -> Result<Self, LandingError> {
         let available = Need {
             zone: request.bytes,
@@ -149,18 +147,18 @@ impl LandingZone {
             ..Need::default()
         }
         .check(root)?;
-        // In search of longer runs as much is taken as the kernel will take for its copy afterwards, so the
-        // machine loses no more page cache than to the load itself. What turns out not to be allowed, such as
-        // scratch on a machine that has just booted, comes on top: it is given back before the copy.
+        // In search of longer runs the loader takes as much memory as the kernel will take for its copy afterwards, so
+        // the search costs the machine no more page cache than the load itself. Memory that is not allowed, such as
+        // scratch on a machine that has just booted, comes on top: the loader returns it before the copy.
         let accept = request.bytes.saturating_mul(2).saturating_add(STEP);
         let mut taker = Taker::new(root, request, u64::MAX, available);
         let runs = taker.take_enough(accept)?;
         let taken = core::mem::take(&mut taker.taken);
-        drop(taker); // restores the knob
+        drop(taker); // restores the limit
         assemble(taken, &runs)
     }
 
-    /// Returns the physical ranges, sorted. Together they have at least the bytes that were asked for.
+    /// Returns the physical ranges, sorted. Together they have at least the number of bytes in the request.
     pub fn runs(&self) -> &RangeSet {
         &self.set
     }
@@ -170,8 +168,8 @@ impl LandingZone {
         self.backing
     }
 
-    /// Returns the memory of every run, with its physical range: the bytes written here are those that a segment with
-    /// this destination brings.
+    /// Returns the memory of every run, with its physical range. The caller writes the content of the segment with this
+    /// destination into it.
     pub fn memory_mut(&mut self) -> impl Iterator<Item = (PhysRange, &mut [u8])> {
         let runs = self.runs.iter_mut();
         runs.map(|run| (run.range, run.memory.bytes_mut()))
@@ -185,17 +183,17 @@ struct Taker<'a> {
     /// Bytes taken in all; at most `draw_limit`.
     drawn: u64,
     draw_limit: u64,
-    /// Bytes of the pool of huge pages that are free: they are not in `MemAvailable`.
+    /// Number of free bytes in the pool of huge pages. `MemAvailable` does not count them.
     pool: u64,
-    /// Bytes taken that lie where the request allows.
+    /// Bytes taken in memory that the request allows.
     accepted: u64,
     step: u64,
     knob: Option<knob::Overcommit>,
 }
 
 impl<'a> Taker<'a> {
-    /// Makes a taker that has taken nothing yet and takes at most `draw_limit` bytes later. `available` is
-    /// `MemAvailable` now.
+    /// Makes a taker that has taken no memory yet and will take at most `draw_limit` bytes. `available` is the present
+    /// `MemAvailable`.
     fn new(root: &'a Root, request: &'a Request<'a>, draw_limit: u64, available: u64) -> Self {
         let most = draw_limit.min(available.saturating_sub(request.reserve));
         Self {
@@ -211,8 +209,8 @@ impl<'a> Taker<'a> {
         }
     }
 
-    /// Takes memory until few enough runs are long enough, and returns these runs. Gives up if there are more than
-    /// `accept` bytes to choose from, or no more memory.
+    /// Takes memory until few enough runs are long enough, and returns these runs. Stops if there are more than
+    /// `accept` bytes to choose from, or if no memory is left to take.
     fn take_enough(&mut self, accept: u64) -> Result<RangeSet, LandingError> {
         let want = self
             .request
@@ -242,7 +240,7 @@ impl<'a> Taker<'a> {
         }
     }
 
-    /// Takes one more mapping; `false` at the limit.
+    /// Takes one more mapping; `false` if the limit is reached.
     fn take_one(&mut self) -> Result<bool, LandingError> {
         let available = MemInfo::read(self.root)?.available;
         let spare = available.saturating_sub(self.request.reserve);
@@ -257,11 +255,11 @@ impl<'a> Taker<'a> {
                     return self.keep(mapping, true).map(|()| true);
                 }
                 Err(_) if bytes > HUGE => {
-                    // The kernel gives all pages of a mapping or none: ask for less.
+                    // The kernel gives all pages of a mapping or none: ask for fewer.
                     self.step = (bytes / 2).max(HUGE);
                     return Ok(true);
                 }
-                // No huge page left to be had, or no hugetlb in this kernel.
+                // The kernel has no huge page left, or no hugetlb.
                 Err(_) => {
                     self.knob = None;
                     self.step = STEP;
@@ -295,7 +293,7 @@ impl<'a> Taker<'a> {
     }
 }
 
-/// Moves the chosen pages behind contiguous virtual memory and gives the rest back.
+/// Moves the chosen pages behind contiguous virtual memory and returns the rest to the system.
 fn assemble(taken: Vec<Taken>, chosen: &RangeSet) -> Result<LandingZone, LandingError> {
     let mut runs = Vec::new();
     for range in chosen.iter() {
@@ -329,7 +327,7 @@ fn assemble(taken: Vec<Taken>, chosen: &RangeSet) -> Result<LandingZone, Landing
         let mut rest = one.mapping;
         let mut gone = 0usize;
         for cut in cuts {
-            // Pieces are in the order of their offsets: cut off what is before, then the piece.
+            // The pieces are in the order of their offsets: cut off the memory before the piece, then the piece.
             let (before, from) = rest.split(cut.offset - gone);
             drop(before);
             let len = usize::try_from(cut.phys.len()).unwrap_or(usize::MAX);
@@ -354,7 +352,7 @@ fn assemble(taken: Vec<Taken>, chosen: &RangeSet) -> Result<LandingZone, Landing
     })
 }
 
-/// Returns the first MiB, in which nothing ever lands.
+/// Returns the first MiB, in which no segment is ever placed.
 pub fn low_memory() -> Option<PhysRange> {
     PhysRange::from_bounds(PhysAddr::new(0), PhysAddr::new(1 << 20)).ok()
 }

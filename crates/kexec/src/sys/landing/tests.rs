@@ -1,4 +1,4 @@
-//! The zone on the machine that runs the tests, as far as it permits.
+//! The zone on the machine that runs the tests, as far as that machine permits.
 
 use super::huge::HUGE_LEN;
 use super::*;
@@ -6,13 +6,14 @@ use crate::sys::facts::memmap::FirmwareMap;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The knob and the free memory are the machine's: one test at a time.
+/// The tests share the machine's limit and its free memory, so they run one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the memory of this machine without the first MiB; `None`, with the reason printed, if it cannot be known.
+/// Returns the memory of this machine without the first MiB; `None`, with the reason printed, if the memory map cannot
+/// be read.
 fn allowed(root: &Root) -> Option<RangeSet> {
     let skip = |why: String| {
         println!("SKIP: {why}");
@@ -49,7 +50,7 @@ fn moved(zone: &LandingZone, root: &Root) -> RangeSet {
     let mut moved = zone.set.try_clone().unwrap();
     for run in &zone.runs {
         for (offset, found) in map::locate(root, &run.memory).unwrap() {
-            // A piece is where it should be when physical and virtual offset agree.
+            // A piece is in its place if its physical and its virtual offset agree.
             if run.range.start().checked_add(offset as u64) == Some(found.start()) {
                 moved.remove(found).unwrap();
             }
@@ -69,7 +70,7 @@ fn the_zone_is_where_it_says_and_holds_what_is_written() {
     let mut zone = loop {
         match LandingZone::take(&root, &wanted) {
             Ok(zone) => break zone,
-            // Whether there are few long runs is the machine's luck; a run for each page there is on any.
+            // A machine may have too few long runs; one run for each page exists on every machine.
             Err(LandingError::Fragmented { max_runs: 12, .. }) => {
                 assert_eq!(root.number(knob).ok(), before, "the knob was not restored");
                 wanted.max_runs = 48 << 8;
@@ -111,7 +112,7 @@ fn ordinary_pages_do_when_there_are_no_huge_ones() {
     let _alone = alone();
     let root = Root::system();
     let Some(ram) = allowed(&root) else { return };
-    // Everything that a zone is made of, without the knob.
+    // All kinds of memory that a zone can have, without the raised limit.
     let request = request(&ram, 8 << 20);
     let mut taker = Taker::new(&root, &request, u64::MAX, 0);
     taker.knob = None;
@@ -144,7 +145,7 @@ fn what_is_not_allowed_is_given_back() {
     let Some(_) = allowed(&root) else { return };
     let nowhere = RangeSet::new();
     let mut small = request(&nowhere, 2 << 20);
-    // Leave nearly everything alone: the search for better memory is bounded by the reserve.
+    // The reserve leaves nearly all memory alone, and so bounds the search for better memory.
     let available = MemInfo::read(&root).unwrap().available;
     small.reserve = available.saturating_sub(128 << 20);
     let error = LandingZone::take(&root, &small).unwrap_err();
@@ -168,11 +169,11 @@ fn only_pages_of_the_ranges_are_withheld() {
     let root = Root::system();
     let Some(ram) = allowed(&root) else { return };
     let drawn = 32 << 20;
-    // All memory that the firmware names: what is drawn is kept.
+    // All memory that the firmware names: the draw keeps all of it.
     let all = Withheld::draw(&root, &ram, drawn, drawn, 64 << 20).unwrap();
     assert!((1..=drawn).contains(&all.pages().total()), "{all:?}");
     assert!(all.pages().subtract(&ram).unwrap().is_empty());
-    // Every other 2 MiB of it, again: what is kept is inside, and less than everything.
+    // Every second 2 MiB of it: the memory that is kept is inside, and is less than all memory drawn.
     let half = RangeSet::from_ranges(ram.iter().flat_map(|r| {
         (r.start().get().next_multiple_of(HUGE)..r.end().get())
             .step_by(2 * HUGE_LEN)

@@ -1,4 +1,4 @@
-//! Free destinations kept away from the allocator.
+//! Free destinations, held so that the allocator does not hand them out.
 
 use super::error::LandingError;
 use super::huge::HUGE;
@@ -8,18 +8,18 @@ use crate::sys::pageflags::{PageFlags, flag};
 use crate::sys::root::Root;
 use kho::RangeSet;
 
-/// Most bytes that are worth drawing: zeroing so many takes about as long as the walks that it saves.
+/// Largest number of bytes to draw. The kernel needs about as long to zero that much memory as the walks would take.
 pub const DRAW_LIMIT: u64 = 4 << 30;
 
 /// Pages of scratch, held until dropped so that the allocator cannot hand them out.
 ///
-/// The destinations of kernel, initrd and parameters are free memory at addresses that cannot be chosen (the recorded
-/// scratch). They can be kept out of the load all the same: draw memory, keep the pages that lie in scratch, until all
-/// of scratch that is free in whole huge pages is held, and give the rest back.
+/// The destinations of kernel, initrd and parameters are free memory at fixed addresses (the recorded scratch). The
+/// loader keeps them away from the allocator: it draws memory and keeps the pages that lie in scratch, until it holds
+/// all of scratch that is free in whole huge pages. Then it returns the rest.
 ///
-/// This only saves time; a page that is not held costs a walk (see the [module](super)'s documentation). It
-/// helps most on a system that has just booted, whose next free memory may be scratch itself. It cannot
-/// reach pages in small pieces or on the per-CPU lists, which a load that was unloaded a moment ago fills.
+/// This only saves time; a page that is not held costs a walk (see the [module](super)'s documentation). It helps most
+/// on a system that has just booted, whose next free memory may be scratch itself. It does not reach free memory in
+/// smaller pieces or on the per-CPU lists. An unload just before fills these lists.
 #[derive(Debug)]
 pub struct Withheld {
     pages: RangeSet,
@@ -27,16 +27,17 @@ pub struct Withheld {
 }
 
 impl Withheld {
-    /// Holds the free huge pages of `ranges`. Gives up, with the pages that it has, after drawing `limit` bytes
-    /// ([`DRAW_LIMIT`]) or if `reserve` would not stay available; the memory for the kernel's copy of the image belongs
-    /// to the reserve. Ends as well after drawing `copy` bytes, those of the kernel's copy, that are not in `ranges`: a
-    /// block that is given back goes to the head of its list (`__free_one_page`, `mm/page_alloc.c`, 6.1 to 7.3), so the
-    /// copy is made there, before the allocator gets to what was not drawn.
+    /// Holds the free huge pages of `ranges`. Stops, with the pages that it has, after it has drawn `limit` bytes
+    /// ([`DRAW_LIMIT`]), or if less than `reserve` would stay available; the memory for the kernel's copy of the image
+    /// belongs to the reserve. It also stops after it has drawn `copy` bytes outside of `ranges`, where `copy` is the
+    /// size of the kernel's copy. A returned block goes to the head of its list (`__free_one_page`, `mm/page_alloc.c`,
+    /// 6.1 to 7.3), so the kernel makes its copy in these blocks, before the allocator gets to memory that was not
+    /// drawn.
     ///
     /// # Errors
     ///
-    /// [`LandingError`], if pages or their addresses are hidden or a call fails. A loader goes on without withheld
-    /// pages.
+    /// [`LandingError`] if pages or their addresses are hidden, or if a call fails. A loader can continue without
+    /// withheld pages.
     pub fn draw(
         root: &Root,
         ranges: &RangeSet,
@@ -60,7 +61,7 @@ impl Withheld {
             && taker.take_one()?
         {}
         let taken = core::mem::take(&mut taker.taken);
-        drop(taker); // restores the knob
+        drop(taker); // restores the limit
         let mut pages = RangeSet::new();
         let mut memory = Vec::new();
         for one in taken {
@@ -78,13 +79,13 @@ impl Withheld {
         })
     }
 
-    /// Returns the pages that are held, all of them in the ranges that were asked for.
+    /// Returns the pages that are held, all of them in the requested ranges.
     pub fn pages(&self) -> &RangeSet {
         &self.pages
     }
 }
 
-/// Keeps the pieces where they are and gives the rest of the mapping back.
+/// Keeps the pieces in place and returns the rest of the mapping to the system.
 fn keep_pieces(one: Taken, memory: &mut Vec<Mapping>) {
     let Taken {
         mapping: mut rest,

@@ -1,15 +1,14 @@
 //! `/proc/kcore`: kernel memory as an ELF core file.
 //!
-//! Every piece of RAM is a `PT_LOAD` header with its physical address in `p_paddr`; areas without one
-//! (vmalloc, modules) say -1 (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3). Debian sets
-//! CONFIG_PROC_KCORE.
+//! Every piece of RAM is a `PT_LOAD` header with its physical address in `p_paddr`; areas without a physical address
+//! (vmalloc, modules) have -1 (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3). Debian sets CONFIG_PROC_KCORE.
 //!
-//! **Does the file hold memory that is reserved through setup_data?** Yes, as whole pages. The pieces are the "System
-//! RAM" resources, each rounded *inwards* to pages (`walk_system_ram_range`). Up to 6.12 `e820__reserve_setup_data`
-//! splits them at every setup_data node and range (`E820_TYPE_RESERVED_KERN` is "System RAM" as well), so a page that
-//! holds such a border, for example the end of a chain that does not fill its last page, belongs to no piece and cannot
-//! be read here. 7.x does not split. Memory that is handed over is page aligned and stays readable; a loader pads the
-//! chain to whole pages if the chain itself is to be read.
+//! **The file holds memory that is reserved through setup_data**, as whole pages. The pieces are the "System RAM"
+//! resources, each rounded *inwards* to pages (`walk_system_ram_range`). Up to 6.12 `e820__reserve_setup_data` splits
+//! them at every setup_data node and range (`E820_TYPE_RESERVED_KERN` is "System RAM" as well), so a page that holds
+//! such a border, for example the end of a chain that does not fill its last page, belongs to no piece and is not
+//! readable here. 7.x does not split. Memory that is handed over is page-aligned and stays readable. A loader that
+//! needs a readable chain must pad the chain to whole pages.
 
 use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::root::{FactError, Root};
@@ -23,9 +22,9 @@ const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
-/// Most bytes of notes that are read: the kernel's have some 10 KiB.
+/// Largest number of bytes of notes that are read: the kernel's notes have about 10 KiB.
 const NOTES: u64 = 1 << 20;
-/// Start of the kernel's own mapping on x86_64 (`__START_KERNEL_map`), where `KCORE_TEXT` lives.
+/// Start of the kernel's own mapping on x86_64 (`__START_KERNEL_map`), which contains `KCORE_TEXT`.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 
 /// One piece of the file.
@@ -41,9 +40,9 @@ struct Piece {
 pub struct Kcore {
     file: File,
     path: PathBuf,
-    /// RAM by physical address, sorted, disjoint.
+    /// RAM pieces by physical address, sorted, disjoint.
     ram: Vec<(PhysRange, u64)>,
-    /// Everything that is RAM by kernel virtual address, in file order.
+    /// RAM pieces by kernel virtual address, in file order.
     all: Vec<Piece>,
     /// Offset and length of the notes.
     notes: Option<(u64, u64)>,
@@ -54,8 +53,8 @@ impl Kcore {
     ///
     /// # Errors
     ///
-    /// [`PhysError::Fact`] if the file is absent or refused, [`PhysError::Format`] if it is not a core file of a 64-bit
-    /// little-endian machine with disjoint RAM.
+    /// [`PhysError::Fact`] if the file is absent or the kernel refuses to open it, [`PhysError::Format`] if it is not a
+    /// core file of a 64-bit little-endian machine with disjoint RAM.
     pub fn open(root: &Root) -> Result<Self, PhysError> {
         let path = root.path("proc/kcore");
         let file = File::open(&path).map_err(|e| {
@@ -122,11 +121,11 @@ impl Kcore {
                 )));
             }
             if phys == u64::MAX {
-                // Areas of vmalloc: a hole, and whatever is mapped as by ioremap, reads as zeros there.
+                // Areas of vmalloc: holes in them read as zeros, and so does device memory mapped there (ioremap).
                 continue;
             }
             self.all.push(Piece { virt, len, offset });
-            // KCORE_TEXT names memory that a RAM piece holds as well.
+            // KCORE_TEXT names memory that a RAM piece contains as well.
             if virt >= KERNEL_MAP {
                 continue;
             }
@@ -145,12 +144,12 @@ impl Kcore {
         Ok(())
     }
 
-    /// Returns the RAM that can be read, sorted.
+    /// Returns the readable RAM, sorted.
     pub fn ram(&self) -> impl ExactSizeIterator<Item = PhysRange> + '_ {
         self.ram.iter().map(|(range, _)| *range)
     }
 
-    /// Returns the lowest address of `range` that cannot be read, if any.
+    /// Returns the lowest address of `range` that is not readable, if any.
     pub fn first_missing(&self, range: PhysRange) -> Option<PhysAddr> {
         let mut at = range.start();
         while at < range.end() {
@@ -188,7 +187,7 @@ impl Kcore {
     }
 
     /// Returns the text of the note `VMCOREINFO`, in which the kernel describes itself to readers of its memory
-    /// (Documentation/admin-guide/kdump/vmcoreinfo.rst); `None` if the file has none.
+    /// (Documentation/admin-guide/kdump/vmcoreinfo.rst); `None` if the file has no such note.
     ///
     /// # Errors
     ///
@@ -258,10 +257,10 @@ pub(crate) mod tests {
     use super::*;
     use crate::sys::root::fixture::Fixture;
 
-    /// A program header: virtual, physical, bytes.
+    /// A program header: virtual address, physical address, bytes.
     pub(crate) type Load = (u64, u64, Vec<u8>);
 
-    /// A core file as the kernel writes it, with the contents one after the other.
+    /// A core file in the kernel's format, with the contents one after the other.
     pub(crate) fn core_file(loads: &[Load]) -> Vec<u8> {
         core_file_with_notes(loads, &[])
     }
@@ -347,7 +346,7 @@ pub(crate) mod tests {
         assert_eq!(word, [9; 8]);
         assert!(core.read_virtual(0xffff_ffff_8100_0ff9, &mut word).is_err());
         assert!(core.read_virtual(u64::MAX, &mut word).is_err());
-        // Memory that is mapped somewhere else too is read where it is RAM, or not at all.
+        // Memory with a second mapping is readable at its RAM address only.
         assert!(core.read_virtual(0xffff_c900_0000_0000, &mut word).is_err());
     }
 

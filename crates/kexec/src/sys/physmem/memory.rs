@@ -1,4 +1,4 @@
-//! Physical memory that can be read.
+//! Readable physical memory.
 
 use crate::sys::root::FactError;
 use kho::{PhysAddr, PhysRange};
@@ -18,7 +18,7 @@ pub enum PhysError {
     Format {
         /// The file.
         path: PathBuf,
-        /// Fault of the file, with the value.
+        /// Fault of the file's form, with the value.
         what: String,
     },
     /// No part of the file holds this address.
@@ -45,7 +45,7 @@ pub enum PhysError {
         /// Offset at which the file ended.
         offset: u64,
     },
-    /// The read would wrap past the end of the address space.
+    /// The range of the read goes past the end of the address space.
     #[error("a read of {len:#x} bytes at {addr} leaves the address space")]
     Wraps {
         /// Address of the read.
@@ -53,12 +53,12 @@ pub enum PhysError {
         /// Length of the read, in bytes.
         len: u64,
     },
-    /// The pieces are smaller than the content that they should hold.
+    /// The pieces are smaller than their content.
     #[error("{size:#x} bytes do not fit in pieces of {room:#x} bytes")]
     PiecesTooSmall {
-        /// Bytes wanted.
+        /// Size of the content, in bytes.
         size: u64,
-        /// Bytes that the pieces have.
+        /// Size of all pieces, in bytes.
         room: u64,
     },
 }
@@ -69,14 +69,14 @@ impl From<PhysError> for io::Error {
     }
 }
 
-/// Physical memory that can be read, by one thread at a time: `/proc/kcore` copies through one buffer for each open file
+/// Physical memory that one thread at a time can read: `/proc/kcore` copies through one buffer for each open file
 /// (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3).
 pub trait PhysMemory {
     /// Fills `buf` with the bytes at `addr`.
     ///
     /// # Errors
     ///
-    /// [`PhysError`]; `buf` may have been filled in part.
+    /// [`PhysError`]. In that case a part of `buf` may have been filled.
     fn read_at(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), PhysError>;
 }
 
@@ -92,8 +92,8 @@ impl<M: PhysMemory + ?Sized> PhysMemory for Box<M> {
     }
 }
 
-/// Fills `buf` with the bytes at `addr`, piece by piece: `find` returns the piece that holds an address, `read` fills a
-/// part of the buffer with the bytes at an offset in the piece.
+/// Fills `buf` with the bytes at `addr`, piece by piece: `find` returns the piece that contains an address, `read`
+/// fills a part of the buffer with the bytes at an offset in the piece.
 pub(super) fn in_pieces<P>(
     addr: PhysAddr,
     buf: &mut [u8],
@@ -123,7 +123,7 @@ pub(super) fn in_pieces<P>(
 ///
 /// # Errors
 ///
-/// [`PhysError`], also when the range is longer than the address space of this process.
+/// [`PhysError`], also if the range is longer than the address space of this process.
 pub fn read_range(memory: &dyn PhysMemory, range: PhysRange) -> Result<Vec<u8>, PhysError> {
     let mut out = Vec::new();
     let len = usize::try_from(range.len()).map_err(|_| FactError::from(kho::OutOfMemory))?;

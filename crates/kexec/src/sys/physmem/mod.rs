@@ -1,12 +1,12 @@
-//! Reading physical memory as root, without a module.
+//! Readers of physical memory for root. They need no kernel module.
 //!
-//! | way | what it reads | how |
+//! | reader | memory | method |
 //! | --- | --- | --- |
 //! | [`Kcore`] | all RAM, by physical address | any length per call; copied page by page through a bounce buffer |
 //! | [`SetupMemory`] | the ranges of the setup_data chain | a page per call; each call walks the chain up to the node |
 //!
-//! Measured after hops in a guest with three nodes, with [`read_range`] (so with the buffer's allocation; one
-//! CPU, instructions as time, 1 ns each), MB/s:
+//! Speed in MB/s, measured after hops in a guest with three nodes, with [`read_range`], so with the buffer's allocation
+//! (one CPU, instructions as time, 1 ns each):
 //!
 //! | kernel, node | kcore | setup_data |
 //! | --- | --- | --- |
@@ -14,18 +14,18 @@
 //! | 6.12, 16 MiB | 194 | 145 |
 //! | 7.3, 100 MiB (16 MiB of it through setup_data) | 104 | 169 |
 //!
-//! So neither is faster as such while the chain is short: both copy page by page. The chain's walk makes
-//! setup_data slower with every node (a page of the 90th takes some 90 mappings), and kcore names physical
-//! addresses, so it comes first.
+//! So neither reader is faster in general while the chain is short: both copy page by page. The walk along the chain
+//! makes setup_data slower with every node (a page of the 90th node takes about 90 mappings), and kcore uses physical
+//! addresses, so kho tries kcore first.
 //!
-//! [`open`] takes the first and falls back to the second, which also works where `/proc/kcore` is not
-//! configured, or is refused by lockdown (confidentiality).
+//! [`open`] tries [`Kcore`] and then [`SetupMemory`], which also works on a kernel without `/proc/kcore`, and under
+//! lockdown (confidentiality), which refuses `/proc/kcore`.
 //!
-//! # What a read does not tell
+//! # Limits of a read
 //!
-//! Both read what is there *now*. `/proc/kcore` gives **zeros** for a page that is poisoned, offline or
-//! not accepted yet (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3) without saying so: compare a checksum, or
-//! look at [`crate::sys::pageflags`].
+//! Both readers return the *present* bytes of the memory. For a page that is poisoned, offline or not accepted yet
+//! `/proc/kcore` returns **zeros** without an error (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3): compare a
+//! checksum, or read [`crate::sys::pageflags`].
 
 mod kcore;
 mod memory;
@@ -40,10 +40,10 @@ pub use setup::{Arrived, SetupMemory, find_tree};
 use crate::sys::root::Root;
 use kho::PhysRange;
 
-/// Opens the best way to read `ranges`: [`Kcore`] if it holds all of them, else the setup_data chain.
+/// Opens the best reader of `ranges`: [`Kcore`] if it contains all of them, else the setup_data chain.
 ///
-/// `nodes` assigns to each range the setup_data node that holds it (the chain has one node per mem-cache entry, in
-/// order, after the node of the tree); sysfs does not show addresses.
+/// `nodes` assigns a setup_data node to each range (the chain has one node per mem-cache entry, in order, after the
+/// node of the tree); sysfs does not show addresses.
 ///
 /// # Errors
 ///

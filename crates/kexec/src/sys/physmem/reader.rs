@@ -4,15 +4,15 @@ use super::memory::{PhysError, PhysMemory};
 use kho::PhysRange;
 use std::io::{self, Read};
 
-/// Reads the bytes of a list of ranges one after the other, `size` bytes in all, as a stream.
+/// Stream of the bytes of a list of ranges, one after the other, `size` bytes in all.
 ///
-/// A blob is stored as whole pages in one or more ranges; its exact size is in its node of the tree, and the
-/// rest of its last page is not its content.
+/// A blob is stored as whole pages in one or more ranges; its node in the tree has its exact size, and the rest of its
+/// last page is not content.
 #[derive(Debug)]
 pub struct Reader<'a, M: PhysMemory + ?Sized> {
     memory: &'a M,
     pieces: &'a [PhysRange],
-    /// Bytes of the first remaining piece that were read already.
+    /// Number of bytes of the first remaining piece that have been read.
     skip: u64,
     left: u64,
 }
@@ -38,7 +38,7 @@ impl<'a, M: PhysMemory + ?Sized> Reader<'a, M> {
         })
     }
 
-    /// Leaves out the next `bytes` bytes, or the rest if there are fewer.
+    /// Skips the next `bytes` bytes, or the rest if fewer are left.
     pub fn skip(&mut self, bytes: u64) {
         let mut bytes = bytes.min(self.left);
         self.left -= bytes;

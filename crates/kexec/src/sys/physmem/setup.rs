@@ -1,8 +1,8 @@
 //! The handover that arrived, read through `/sys/kernel/boot_params/setup_data`.
 //!
-//! A node's `data` file gives the content of the range that a `SETUP_INDIRECT` node points to
-//! (`setup_data_data_read`, `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; every call maps
-//! the nodes of the chain before it one by one, so the cost of a call grows with the position in the chain.
+//! A node's `data` file gives the content of the range that a `SETUP_INDIRECT` node points to (`setup_data_data_read`,
+//! `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; in every call the kernel maps all earlier nodes of
+//! the chain one by one, so the cost of a call grows with the node's position in the chain.
 
 use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::facts::boot::{SetupData, SetupNode, data_file};
@@ -13,13 +13,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// Bytes per read: kernfs cuts a longer read to a page.
+/// Bytes per read: kernfs shortens a longer read to a page.
 const STEP: usize = 4096;
 
-/// Handover that the previous kernel left in this boot's setup_data chain.
+/// Handover in the setup_data chain of this boot, from the previous kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrived {
-    /// No node of kho: an ordinary boot, or a kexec by another program.
+    /// The chain has no node of kho: this is an ordinary boot.
     Nothing,
     /// A state tree. Its bytes are not checked.
     Tree {
@@ -27,10 +27,10 @@ pub enum Arrived {
         bytes: Vec<u8>,
         /// Position of the tree's node in the chain.
         node: u32,
-        /// The nodes that only reserve, in order: one for each entry of the tree's mem cache.
+        /// The nodes that only reserve, in order: one node for each entry of the tree's mem cache.
         reserved: Vec<SetupNode>,
     },
-    /// Nodes of kho that do not make a handover. Their ranges stay reserved.
+    /// The chain has nodes of kho that are not a valid handover. Their ranges stay reserved.
     Corrupt {
         /// Fault of the nodes, with the numbers.
         why: String,
@@ -41,8 +41,8 @@ pub enum Arrived {
 ///
 /// # Errors
 ///
-/// [`PhysError`] if the chain cannot be read (not root, or a file that is not what the kernel documents). A chain that
-/// can be read and makes no sense is [`Arrived::Corrupt`].
+/// [`PhysError`] if the chain cannot be read: the process is not root, or a file differs from the kernel's
+/// documentation. A readable chain without a valid handover is [`Arrived::Corrupt`].
 pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
     let Some(setup) = SetupData::read(root)? else {
         return Ok(Arrived::Nothing);
@@ -125,7 +125,7 @@ fn read_pages(
     Ok(())
 }
 
-/// Physical memory as far as the setup_data chain reaches.
+/// Physical memory in the ranges of the setup_data chain.
 #[derive(Debug)]
 pub struct SetupMemory {
     nodes: Vec<(PhysRange, File, PathBuf)>,
@@ -136,7 +136,7 @@ impl SetupMemory {
     ///
     /// # Errors
     ///
-    /// [`PhysError::Format`] if a node is not as long as its range, [`PhysError::Fact`] if it cannot be opened.
+    /// [`PhysError::Format`] if a node is not as long as its range, [`PhysError::Fact`] if a node cannot be opened.
     pub fn open(root: &Root, nodes: &[(PhysRange, u32)]) -> Result<Self, PhysError> {
         let mut open = Vec::new();
         for (range, index) in nodes {
@@ -155,9 +155,8 @@ impl SetupMemory {
         Ok(Self { nodes: open })
     }
 
-    /// Assigns to each entry of the mem cache the node that holds it: the nodes that reserve, in order, are the entries
-    /// of the mem cache in order, and each node must be as long as its entry. This is also the check that the tree
-    /// belongs to the chain of this boot.
+    /// Assigns a node to each entry of the mem cache: the nodes that reserve have the order of the entries, and each
+    /// node must be as long as its entry. This also checks that the tree belongs to the chain of this boot.
     ///
     /// # Errors
     ///
@@ -189,7 +188,7 @@ impl SetupMemory {
             .collect()
     }
 
-    /// Returns whether all of `range` can be read.
+    /// Returns whether all of `range` is readable.
     pub fn holds(&self, range: PhysRange) -> bool {
         kho::RangeSet::from_ranges(self.nodes.iter().map(|n| n.0))
             .is_ok_and(|set| set.contains_range(range))
@@ -276,7 +275,7 @@ mod tests {
         assert!(bytes[0x1800..].iter().all(|b| *b == 2));
         let error = read_range(&memory, range(0x9800, 0x1000)).unwrap_err();
         assert!(matches!(error, PhysError::NotMapped { addr, .. } if addr.get() == 0xa000));
-        // Something that no node holds: the error is that of kcore.
+        // No node has this range: the error is that of kcore.
         assert!(open(&f.root(), &[range(0x1000, 1)], &nodes).is_err());
         // A tree of another boot does not fit the chain.
         assert!(SetupMemory::pair(&cache[..1], &reserved).is_err());

@@ -1,4 +1,4 @@
-//! A kernel that only records the calls made to it, for tests of code that loads and executes.
+//! A fake kernel that only records its calls, for tests of code that loads and starts images.
 
 use super::{
     CallError, Kernel, SegmentRef, check_segments, explain_file_load, explain_load, explain_reboot,
@@ -9,7 +9,7 @@ use kho::PhysAddr;
 use std::fs::File;
 use std::sync::Mutex;
 
-/// A segment as it was given.
+/// A segment of the call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Loaded {
     /// The bytes.
@@ -20,7 +20,7 @@ pub struct Loaded {
     pub memsz: u64,
 }
 
-/// One call, in the order they were made.
+/// One call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
     /// [`Kernel::kexec_load`] with segments that passed the checks.
@@ -60,8 +60,8 @@ struct State {
     image: Option<(PhysAddr, Vec<Loaded>)>,
 }
 
-/// Records calls, and keeps the same image loaded as the kernel would. Starting the image is recorded and reported as a
-/// failure with error number 0, because a test must get control back.
+/// Records calls, and keeps the same image loaded as the kernel would. A start of the image is recorded and returns a
+/// failure with error number 0, because the test must regain control.
 #[derive(Debug, Default)]
 pub struct FakeKernel {
     state: Mutex<State>,
@@ -78,7 +78,7 @@ impl FakeKernel {
         f(&mut self.state.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Makes the next call of this kind fail with `errno` (several failures queue up).
+    /// Makes the next call of this kind fail with `errno`. Several failures queue up.
     pub fn fail_next(&self, which: Which, errno: i32) {
         self.with(|s| s.failures.push((which, errno)));
     }
@@ -104,7 +104,7 @@ impl FakeKernel {
     }
 }
 
-/// Returns a root without files: explanations then name all causes.
+/// Returns a root without files, for which explanations name all causes.
 fn nowhere() -> Root {
     Root::at("/nonexistent/kho-fake")
 }
@@ -130,7 +130,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    /// Records the call. The image has no segments here, because the kernel itself makes them of the files.
+    /// Records the call. The recorded image has no segments, because the kernel itself makes them from the files.
     fn kexec_file_load(
         &self,
         _kernel: &File,

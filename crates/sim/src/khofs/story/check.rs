@@ -20,14 +20,14 @@ use khofs_decide::state::Body;
 use khofs_decide::system::Cache as _;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The page frame of a page of a file, in the page cache or not.
+/// Returns the page frame of a page of a file, whether the page is in the page cache or not.
 pub(super) fn frame(inode: &Inode, index: u64) -> Option<u64> {
     let lazy = inode.content.lazy.find(index, index + 1);
     let lazy = lazy.filter(|extent| !extent.is_lost());
     inode.cache.at(index).or(lazy.map(|extent| extent.pfn))
 }
 
-/// All extents that arrived and are not in the page cache.
+/// Returns all extents that arrived and are not in the page cache.
 fn lazy(inode: &Inode) -> Vec<Extent> {
     let (mut all, mut from) = (Vec::new(), 0);
     while let Some(extent) = inode.content.lazy.find(from, u64::MAX) {
@@ -40,14 +40,14 @@ fn lazy(inode: &Inode) -> Vec<Extent> {
 /// The pages of live instances.
 #[derive(Default)]
 struct Places {
-    /// Of files: by page frame the instance.
+    /// Instance of each page of a file, by page frame.
     files: BTreeMap<u64, u32>,
     /// Folios of each instance in page caches.
     folios: BTreeMap<u32, BTreeSet<u64>>,
 }
 
 impl Story {
-    /// Pages that an instance uses: of its files, and of long targets.
+    /// Returns the number of pages that an instance uses: for files and for long link targets.
     pub(super) fn used(&self, name: &str) -> u64 {
         khofs(|fs| {
             let found = fs.state.instances.iter().find(|i| i.name == name);
@@ -173,7 +173,7 @@ fn check_instance(
     Ok(compared)
 }
 
-/// The links that a file has.
+/// Returns the number of links of a file.
 fn links(instance: &Instance, ino: u64) -> u32 {
     let file = instance.files.get(&ino);
     let is_dir = |ino: &u64| {
@@ -212,8 +212,8 @@ fn check_attr(inode: &Inode, file: &File, instance: &Instance, ino: u64) -> Done
     ensure(attributes == wanted, || "other attributes".into())
 }
 
-/// Checks that every way to ask for a file's pages names the same pages: the page cache with the extents that arrived,
-/// the list of extents, and the search for data and holes.
+/// Checks that all sources for a file's pages agree: the page cache with the extents that arrived, the list of extents,
+/// and the search for data and holes.
 fn check_extents(inode: &Inode) -> Done {
     let (content, cache) = (&inode.content, &inode.cache);
     let mut there: BTreeSet<u64> = cache.pages().into_keys().collect();
@@ -311,7 +311,7 @@ fn check_pages(inode: &Inode, file: &File, id: u32, places: &mut Places) -> Resu
     Ok(file.pages.len() as u64)
 }
 
-/// Checks which instance has each page.
+/// Checks that every page belongs to the right instance.
 fn check_places(fs: &Khofs, places: &Places) -> Done {
     let chunks = &fs.state.chunks;
     let mut unclaimed = RangeSet::new();
@@ -387,7 +387,7 @@ fn check_places(fs: &Khofs, places: &Places) -> Done {
             format!("{inside:?} is where no handover may be")
         })
     })?;
-    // Every folio is in a file, or free as a whole.
+    // Every folio is in a file, or all of it is free.
     let all: Vec<u64> = known(|pages| pages.folios.iter().copied().collect());
     let in_files: BTreeSet<u64> = places.folios.values().flatten().copied().collect();
     for base in all.into_iter().filter(|base| !in_files.contains(base)) {
@@ -399,7 +399,7 @@ fn check_places(fs: &Khofs, places: &Places) -> Done {
     Ok(())
 }
 
-/// `status` of sysfs.
+/// Checks `status` of sysfs.
 fn check_status(fs: &Khofs, places: &Places) -> Done {
     let mut said = String::new();
     show::status(&fs.state, &mut said);

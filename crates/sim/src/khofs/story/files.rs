@@ -1,4 +1,4 @@
-//! Users make, name and remove files.
+//! Operations of users that make, name and remove files.
 
 use super::instances::space;
 use super::{File, Instance, Story};
@@ -10,10 +10,10 @@ use khofs_decide::options::INODE;
 use khofs_decide::pack::{Attr, S_IFDIR, S_IFLNK, S_IFREG};
 use khofs_decide::xattr::Attribute;
 
-/// Names of attributes, one of which root alone sees.
+/// Names of attributes. Only root sees one of them.
 const ATTRIBUTES: [&[u8]; 4] = [b"user.a", b"user.b", b"security.x", b"trusted.c"];
 
-/// Does something with an inode, its instance and all that khofs decides with.
+/// Calls `act` with an inode, its instance and the state of khofs.
 pub(super) fn at<T>(
     name: &str,
     ino: u64,
@@ -83,7 +83,7 @@ impl Story {
         found.ok_or_else(|| format!("no file {ino}"))
     }
 
-    /// Why there is no room for so much inode space.
+    /// Returns the error with which khofs must refuse this much inode space; `None` if there is room.
     fn why_no_space(&mut self, name: &str, bytes: u64) -> Result<Option<Errno>, String> {
         let instance = self.model(name)?;
         let room = (instance.inode_limit * INODE).saturating_sub(space(instance));
@@ -191,7 +191,7 @@ impl Story {
         Ok(())
     }
 
-    /// A further name of a file.
+    /// Gives a file a further name.
     pub(super) fn link(&mut self) -> Done {
         let Some(name) = self.any_live() else {
             return Ok(());
@@ -218,7 +218,7 @@ impl Story {
         Ok(())
     }
 
-    /// A directory, and a name in it.
+    /// Returns a directory, and a name in it.
     fn any_entry(&mut self, name: &str) -> Option<(u64, Vec<u8>, u64)> {
         let dir = self.any_file(name, |_, file| !file.entries.is_empty())?;
         let entries = &self.instances.get(name)?.files.get(&dir)?.entries;
@@ -227,7 +227,7 @@ impl Story {
         Some((dir, entry.clone(), *ino))
     }
 
-    /// A name goes, and with the last one the inode.
+    /// Removes a name, and with the last name the inode.
     pub(super) fn unlink(&mut self) -> Done {
         let Some(name) = self.any_live() else {
             return Ok(());
@@ -278,7 +278,7 @@ impl Story {
         let Some(((from, entry, ino), to)) = found else {
             return Ok(());
         };
-        // A directory does not move, so that none gets below itself.
+        // The story does not move directories, so that no directory gets below itself.
         let is_dir = self.file(&name, ino)?.attr.kind() == S_IFDIR;
         let to = if is_dir { from } else { to };
         let fresh = self.fresh_name();

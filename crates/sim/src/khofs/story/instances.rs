@@ -1,4 +1,4 @@
-//! Root mounts instances and ends them.
+//! Operations of root that mount and end instances.
 
 use super::{File, Instance, NAMES, Story};
 use crate::khofs::kernel::{Kernel, known};
@@ -14,7 +14,7 @@ use khofs_decide::pack::{Attr, S_IFDIR};
 use khofs_decide::state::Body;
 use khofs_decide::system::System as _;
 
-/// Request of a mount: the options, and the limits that they mean for the model.
+/// Request of a mount: the options, and the limits that they set in the model.
 struct Asked {
     options: Options,
     pages: Option<u64>,
@@ -27,7 +27,7 @@ impl Story {
         NAMES[which].to_owned()
     }
 
-    /// Options as they are typed.
+    /// Makes a mount's options as text.
     fn ask(&mut self, name: &str) -> Result<Asked, String> {
         let ram = Kernel::ram_pages();
         let (mut pages, mut inodes) = (None, None);
@@ -163,7 +163,7 @@ impl Story {
         Ok(())
     }
 
-    /// Now and then overwrites the tree of an instance that was not mounted yet.
+    /// Sometimes overwrites the tree of an instance that was not mounted yet.
     pub(super) fn damage(&mut self) -> Done {
         if !self.chance(3) {
             return Ok(());
@@ -188,7 +188,7 @@ impl Story {
         Ok(())
     }
 
-    /// Root asks kho.ko to release a page that arrived and is khofs's, which kho.ko has to refuse.
+    /// Root asks kho.ko to release a page that arrived and belongs to khofs. kho.ko must refuse.
     pub(super) fn release_as_root(&mut self) -> Done {
         let name = self.any_name();
         let page = khofs(|fs| {
@@ -210,7 +210,7 @@ impl Story {
         khofs(|fs| fs.reap());
         let after = with(|m| m.world.kernel.held.total());
         self.tally.given_back += (before - after) / PAGE_SIZE;
-        // What is kept: an eighth of what is used, and 8 MiB.
+        // khofs keeps at most an eighth of the used pages, and 8 MiB.
         khofs(|fs| {
             for instance in &fs.state.instances {
                 let (owned, free) = fs.state.chunks.totals(instance.id);
@@ -251,7 +251,7 @@ fn root() -> File {
     }
 }
 
-/// Inode space that an instance uses: of inodes, further names, and attributes as tmpfs counts them.
+/// Returns the inode space that an instance uses: for inodes, further names, and attributes, counted as in tmpfs.
 pub(super) fn space(instance: &Instance) -> u64 {
     let names: usize = instance.files.values().map(|file| file.entries.len()).sum();
     let attributes = instance.files.values().flat_map(|file| &file.attributes);

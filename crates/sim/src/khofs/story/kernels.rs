@@ -1,4 +1,4 @@
-//! The active phase, and other kernels.
+//! Operations of root on the active phase and on kernels.
 
 use super::{Page, Story};
 use crate::khofs::kernel::run;
@@ -48,7 +48,7 @@ impl Story {
                 ensure(unchanged, || "a failed activation changed something".into())?;
                 return Ok(self.active.is_some());
             }
-            // kho.ko found no place for a tree.
+            // kho.ko had no memory for a tree.
             (Err(ENOMEM), _) => {
                 self.tally.no_memory += 1;
                 return Ok(false);
@@ -68,7 +68,7 @@ impl Story {
         ensure(!khofs(|fs| fs.state.frozen), || "it is frozen still".into())
     }
 
-    /// Returns the pages that the next kernel has to find: the content of each, by page frame.
+    /// Returns the pages that the next kernel must find: the content of each, by page frame.
     fn kept(&self) -> BTreeMap<u64, Content> {
         khofs(|fs| {
             let mut kept = BTreeMap::new();
@@ -129,7 +129,7 @@ impl Story {
         self.tally.hops += 1;
         self.tally.without += u64::from(!self.loaded);
         if aborted {
-            // The loaded image hands over nothing of the kernel's.
+            // After an abort the loaded image hands over no kernel's part.
             self.tally.aborted += 1;
             self.instances.clear();
             with(|m| m.world.part = None);
@@ -155,15 +155,15 @@ impl Story {
             })?;
         }
         match self.rng.below(8) {
-            // This kernel has neither module: the loader hands everything on.
+            // This kernel has neither module: the loader hands the kernel's part on.
             0 if !aborted => Ok(()),
-            // It has kho.ko alone, which does.
+            // This kernel has kho.ko, which hands the instances on.
             1 if !aborted => self.pass_on(),
             _ => self.open(),
         }
     }
 
-    /// Loads kho.ko alone, and has it hand on the instances of khofs, which is not loaded.
+    /// Loads kho.ko without khofs. kho.ko hands the instances of khofs on.
     fn pass_on(&mut self) -> Done {
         self.open_kho()?;
         match self.phase.activate() {
@@ -175,7 +175,7 @@ impl Story {
         }
     }
 
-    /// Releases every instance, and checks that all memory was given back.
+    /// Releases every instance, and checks that all memory was returned.
     pub(super) fn give_all_back(&mut self) -> Done {
         if !self.loaded {
             self.stay()?;
@@ -205,7 +205,7 @@ impl Story {
         })
     }
 
-    /// Loads the modules that this kernel lacks, because there is no room for the next kernel.
+    /// Loads the modules that this kernel lacks. The story goes on in this kernel, because the next one has no room.
     fn stay(&mut self) -> Done {
         if self.phase.generation().is_some() {
             self.abort()?;
@@ -215,7 +215,7 @@ impl Story {
     }
 }
 
-/// Whether the check believes a tree, and would not believe it with a page more or less, or with a byte less.
+/// Checks that the check trusts a tree, and does not trust the tree with a page more or less, or with a byte less.
 fn believed((name, bytes, data): &(String, Vec<u8>, RangeSet)) -> Done {
     check(bytes, data).map_err(|e| format!("the tree of {name} is not believed: {e:?}"))?;
     let cut = bytes.get(..bytes.len() - 1).unwrap_or(&[]);
@@ -238,7 +238,7 @@ fn believed((name, bytes, data): &(String, Vec<u8>, RangeSet)) -> Done {
     Ok(())
 }
 
-/// The tree of two files, of which the first has all these pages, and the second one of them.
+/// Makes the tree of two files. The first has all these pages, and the second one of them.
 fn named_twice(data: &RangeSet) -> Result<Vec<u8>, Errno> {
     let none = || {
         std::iter::empty::<(&[u8], &[u8])>()

@@ -1,4 +1,4 @@
-//! Actions of users and root on files, and the model that the files are held against.
+//! Random operations of users and root on files, and the model of the files.
 
 use crate::Template;
 use crate::khofs::kernel::known;
@@ -24,18 +24,18 @@ mod tally;
 
 pub use tally::Tally;
 
-/// Names that instances have.
+/// Names of instances.
 const NAMES: [&str; 3] = ["vm", "cache", "a.b"];
 
-/// A page of a file.
+/// State of a page of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
     Holds(Content),
-    /// Its memory failed.
+    /// The page's memory failed.
     Lost,
 }
 
-/// A file, as its users know it. Bytes outside of `pages` are zero.
+/// A file, as users see it. Bytes outside of `pages` are zero.
 #[derive(Clone, Debug, Default)]
 struct File {
     attr: Attr,
@@ -45,34 +45,34 @@ struct File {
     pages: BTreeMap<u64, Page>,
 }
 
-/// An instance, as root and its users know it.
+/// An instance, as root and users see it.
 #[derive(Clone, Debug, Default)]
 struct Instance {
     files: BTreeMap<u64, File>,
     /// Limit of the instance's size, in pages.
     limit: u64,
     inode_limit: u64,
-    /// Whether its files are in memory: it was mounted in this boot.
+    /// Whether the instance was mounted in this boot, so that its files are in memory.
     live: bool,
     mounts: u64,
-    /// The number of its youngest inode.
+    /// Number of the newest inode.
     last_ino: u64,
     /// Whether the tree that arrived was overwritten.
     damaged: bool,
 }
 
-/// A machine with kho.ko and khofs, and what has to be true of it.
+/// A machine with kho.ko and khofs, and the state that the model expects.
 pub struct Story {
     rng: Rng,
     phase: Phase<Sim>,
     /// Whether kho.ko and khofs run.
     loaded: bool,
     instances: BTreeMap<String, Instance>,
-    /// Pages that left a file and that a user still has mapped.
+    /// Pages that left a file and that a user still has mapped, with their content.
     looked_at: BTreeMap<u64, Content>,
-    /// Generation of the kernel's part that the loader was told of in the active phase; `None` outside of the phase.
+    /// Generation of the kernel's part that the loader got in the active phase; `None` outside of the phase.
     active: Option<u64>,
-    /// Generation of the kernel's part that is on its way to a kernel with kho.ko; `None` if there is no such part.
+    /// Generation of the kernel's part that the next kernel with kho.ko must find; `None` if there is no such part.
     pending: Option<u64>,
     tally: Tally,
 }
@@ -152,7 +152,7 @@ impl Story {
         }
     }
 
-    /// Does the operation that `number` chooses of those that are possible in the active phase.
+    /// Performs the operation that `number` chooses among those of the active phase.
     fn act_frozen(&mut self, number: u64) -> Done {
         match number {
             0..20 => self.overwrite(),
@@ -169,8 +169,8 @@ impl Story {
         }
     }
 
-    /// Compares the result of an operation with `why`, the refusal that the model expects. Returns what the operation
-    /// gave, or `None` if it was refused as expected or had no memory.
+    /// Compares the result of an operation with `why`, the refusal that the model expects. Returns the value of the
+    /// operation, or `None` if it was refused as expected or had no memory.
     fn expect<T>(
         &mut self,
         what: &str,
@@ -183,7 +183,7 @@ impl Story {
                 self.tally.refused += 1;
                 Ok(None)
             }
-            // Only where the kernel had no page, or khofs could not use what it got.
+            // ENOMEM is right only if the kernel had no page, or khofs could not use the page that it got.
             (Err(ENOMEM), None) if known(|pages| pages.short) => {
                 self.tally.no_memory += 1;
                 Ok(None)
@@ -193,7 +193,7 @@ impl Story {
         }
     }
 
-    /// Forgets everything of the kernel that ran before.
+    /// Resets the state of the kernel that ran before.
     fn forget_kernel(&mut self) {
         let large = self.rng.below(4) != 0;
         reset(large);

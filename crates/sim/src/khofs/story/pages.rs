@@ -1,4 +1,4 @@
-//! Users write, read, cut and map files.
+//! Operations of users that write, read, cut and map files.
 
 use super::files::at;
 use super::{Page, Story};
@@ -20,13 +20,13 @@ use khofs_decide::system::Cache as _;
 
 type Decide = State<Kernel>;
 
-/// Memory that failed, now or in an earlier kernel.
+/// Error of memory that failed, now or in an earlier kernel.
 const EIO: Errno = Errno(5);
 
-/// Largest size of a file: so many pages.
+/// Largest size of a file, in pages.
 const LONGEST: u64 = 40_000;
 
-/// The page of a file as a kernel looks it up, and `want`s it if it is in a hole.
+/// Looks up a page of a file as the kernel does. Allocates the page, as `want` describes, if it is in a hole.
 fn page_at(
     state: &mut Decide,
     id: u32,
@@ -65,7 +65,7 @@ fn page_at(
     }
 }
 
-/// Fresh content for a page.
+/// Writes fresh content into a page.
 fn fill(pfn: u64) -> Content {
     with(|m| {
         let content = Content::start(m.world.fresh());
@@ -81,14 +81,14 @@ impl Story {
         Some((name, ino))
     }
 
-    /// A run of pages in or behind a file.
+    /// Returns a random run of pages in or behind a file.
     fn any_pages(&mut self, name: &str, ino: u64) -> (u64, u64) {
         let pages = self.instances.get(name).and_then(|i| i.files.get(&ino));
         let end = pages
             .and_then(|f| f.pages.keys().next_back())
             .map_or(0, |n| n + 1);
         let first = match self.rng.below(6) {
-            // It grows.
+            // The file grows.
             0..2 => end,
             2 => 0,
             3 => self.rng.below(LONGEST) & !(PAGES - 1),
@@ -167,7 +167,7 @@ impl Story {
         Ok(())
     }
 
-    /// Some of a file, whether it is in the page cache or not.
+    /// Reads a part of a file, whether it is in the page cache or not.
     pub(super) fn read(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -189,7 +189,7 @@ impl Story {
     fn read_page(&mut self, name: &str, ino: u64, index: u64) -> Done {
         let wanted = self.file(name, ino)?.pages.get(&index).copied();
         known(|pages| pages.short = false);
-        // Content that arrived meanwhile is no hole.
+        // A page that arrived is content, and not a hole.
         let grown = at(name, ino, |state, id, inode| {
             let lazy = inode.content.lazy.has(index);
             lazy.then(|| {
@@ -227,7 +227,7 @@ impl Story {
         }
     }
 
-    /// All that arrived comes into the page cache, as a kernel thread brings it.
+    /// Brings all extents that arrived into the page cache, as a kernel thread does.
     pub(super) fn bring_all(&mut self) -> Done {
         let Some(name) = self.any_live() else {
             return Ok(());
@@ -255,7 +255,7 @@ impl Story {
         Ok(())
     }
 
-    /// A file is truncated, or a hole is cut into it.
+    /// Truncates a file, or cuts a hole into it.
     pub(super) fn cut(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -273,7 +273,7 @@ impl Story {
             inode.cut(state, id, first, end)
         })?;
         cut.map_err(|e| format!("a cut: {e:?}"))?;
-        // Pages of a folio that somebody holds stay in the file, zeroed.
+        // Pages of a folio that a user has mapped stay in the file, zeroed.
         let there = at(name, ino, |_, _, inode| inode.cache.pages())?;
         self.looked_at
             .retain(|pfn, _| !there.values().any(|there| there == pfn));
@@ -286,7 +286,7 @@ impl Story {
         Ok(())
     }
 
-    /// A large file is written of which then little stays in each 2 MiB.
+    /// Writes a large file, and then cuts it so that little of each 2 MiB stays.
     pub(super) fn sieve(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -302,7 +302,7 @@ impl Story {
         self.reap()
     }
 
-    /// Memory before it is written.
+    /// Allocates memory of a file before it is written.
     pub(super) fn allocate(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -337,7 +337,7 @@ impl Story {
                 None => return Ok(()),
                 Some(Err(Err(what))) => return Err(what),
                 Some(Err(Ok(error))) => {
-                    // Folios took what was left.
+                    // Earlier folios may have used up the limit.
                     let why = (!room).then_some(ENOSPC);
                     return self
                         .expect("an allocation", why, Err::<(), _>(error))
@@ -348,7 +348,7 @@ impl Story {
         }
     }
 
-    /// Overwrites pages that a file has, which is allowed in the active phase too.
+    /// Overwrites pages of a file, which is allowed in the active phase too.
     pub(super) fn overwrite(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -361,7 +361,7 @@ impl Story {
                 continue;
             };
             self.read_page(&name, ino, index)?;
-            // There may have been no memory to bring it.
+            // The read may have had no memory for the page.
             let Some(pfn) = at(&name, ino, |_, _, inode| inode.cache.at(index))? else {
                 continue;
             };
@@ -398,7 +398,7 @@ impl Story {
         }
     }
 
-    /// A user maps a page of a file, and unmaps one if more than four are mapped.
+    /// Maps a page of a file for a user, and unmaps one if more than four are mapped.
     pub(super) fn map(&mut self) -> Done {
         if let Some((name, ino)) = self.any_regular()
             && let Some(index) = self.any_page_of(&name, ino)
@@ -415,7 +415,7 @@ impl Story {
         Ok(())
     }
 
-    /// The memory of a page fails.
+    /// Makes the memory of a page fail.
     pub(super) fn fail(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -436,7 +436,7 @@ impl Story {
         Ok(())
     }
 
-    /// A user asks for folios.
+    /// Makes folios, as a user requests.
     pub(super) fn collapse(&mut self) -> Done {
         let Some((name, ino)) = self.any_regular() else {
             return Ok(());
@@ -452,7 +452,7 @@ impl Story {
         Ok(())
     }
 
-    /// Users of other memory.
+    /// Takes or frees memory for other users of the machine.
     pub(super) fn user(&mut self) -> Done {
         let pick = u8::try_from(self.rng.below(200)).unwrap_or(0);
         let size = u32::try_from(self.rng.below(3 << 20)).unwrap_or(0);

@@ -1,17 +1,17 @@
-//! Counts of what happened in a story.
+//! Counts of a story's operations.
 
-/// Counts of what happened.
+/// Counts of the operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Handovers.
     pub hops: u64,
     /// Handovers from a kernel without khofs, a part of `hops`.
     pub without: u64,
-    /// Images that were started after their active phase was left.
+    /// Images that were started after an abort of their active phase.
     pub aborted: u64,
     /// Successful activations.
     pub activations: u64,
-    /// Activations that failed as they had to.
+    /// Activations that failed as expected.
     pub failed_activations: u64,
     /// Instances that arrived and were mounted.
     pub restored: u64,
@@ -25,11 +25,11 @@ pub struct Tally {
     pub folios: u64,
     /// Pages that were lost.
     pub lost: u64,
-    /// Operations that were refused as they had to be.
+    /// Operations that were refused as expected.
     pub refused: u64,
     /// Operations for which there was no memory.
     pub no_memory: u64,
-    /// Pages that went back to the system.
+    /// Pages that were returned to the system.
     pub given_back: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The active phase, and what has to be handed over in it.
+//! Operations in the active phase, and the handover that must follow from them.
 
 use super::{
     Active, Outgoing, Promise, Story, any_of, failed_pages, nodes, of, overlap, said, snapshot,
@@ -78,7 +78,7 @@ impl Story {
         (promise, all)
     }
 
-    /// Chooses the nodes that a driver writes. Returns them, and whether the module has to accept all of them.
+    /// Chooses the nodes that a driver writes. Returns them, and whether the module must accept all of them.
     pub(super) fn plan(&mut self, handle: u64) -> Option<(Written, bool)> {
         let fresh = || with(|m| m.world.fresh());
         let producer = self.producers.get(&handle)?;
@@ -111,7 +111,7 @@ impl Story {
                 let foreign = both(&self.below(*node), &self.foreign);
                 let whole = plus(&mem, &foreign);
                 if mem != whole && self.rng.below(3) == 0 {
-                    // It freed some of it, and forgot that.
+                    // The driver freed some of this memory, and names it by mistake.
                     good = false;
                     nodes.push(whole.iter().collect());
                 } else {
@@ -119,7 +119,7 @@ impl Story {
                 }
             }
         }
-        // Somebody else's.
+        // This memory belongs to another part of the kernel, or to no driver.
         let all = plus(&self.foreign, &minus(&self.arrived.unclaimed, &self.held()));
         if let Some(range) = all.iter().next()
             && self.rng.below(60) == 0
@@ -237,7 +237,7 @@ impl Story {
         Ok(true)
     }
 
-    /// Forgets the active phase, which was left.
+    /// Resets the state of the active phase after its end.
     pub(super) fn phase_is_left(&mut self) {
         self.active = None;
         with(|m| m.world.part = None);

@@ -1,4 +1,4 @@
-//! Memory that arrived, and the drivers and root who take or release it.
+//! Operations of drivers and root that take or release memory that arrived.
 
 use super::{How, Piece, Story, any_of, failed_pages, of, overlap, within};
 use crate::machine::set;
@@ -12,7 +12,7 @@ use kho_decide::system::{Failed, Tree as _};
 use std::ops::ControlFlow;
 
 impl Story {
-    /// The memory of a node and of those below it.
+    /// Returns the memory of a node and of the nodes below it.
     pub(super) fn below(&self, number: usize) -> RangeSet {
         let nodes = self.arrived.nodes.get(number);
         let end = nodes.map_or(number, |node| node.end);
@@ -48,7 +48,7 @@ impl Story {
         named.unwrap_or_default()
     }
 
-    /// Whether root may release `wanted`.
+    /// Returns whether root may release `wanted`.
     pub(super) fn may_release(&self, wanted: &RangeSet) -> bool {
         within(wanted, &self.arrived.unclaimed)
             && !overlap(wanted, &self.handed_over())
@@ -59,7 +59,7 @@ impl Story {
         any_of(&mut self.rng, self.arrived.nodes.len())
     }
 
-    /// Some pages that arrived; now and then some beside them.
+    /// Returns some pages that arrived, and sometimes pages beside them.
     pub(super) fn any_range(&mut self) -> Option<PhysRange> {
         let arrived: Vec<PhysRange> = match self.rng.below(2) {
             0 => self.arrived.unclaimed.iter().collect(),
@@ -100,7 +100,8 @@ impl Story {
 
     pub(super) fn claim_range(&mut self, handle: u64, range: PhysRange) -> Done {
         let wanted = set([range]);
-        // A driver that claims what another one has, or a user's blob, is wrong; kho.ko does not know who asks.
+        // A driver must not claim memory of another driver, or a user's blob. kho.ko cannot refuse, because it does not
+        // know which driver calls.
         if overlap(&wanted, &plus(&self.held_by_others(handle), &self.blobs)) {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl Story {
         let (Some(handle), Some(node)) = (self.any_producer(), self.any_node()) else {
             return Ok(());
         };
-        // As a rule one that somebody has.
+        // The node is mostly one that a driver has.
         let holds = &self.arrived.holds;
         let held = any_of(&mut self.rng, holds.len()).and_then(|n| holds.keys().nth(n));
         let held = held.copied().filter(|_| self.rng.below(4) != 0);
@@ -207,7 +208,7 @@ impl Story {
         for pfn in what.iter().flat_map(pfns) {
             self.contents.remove(&pfn);
         }
-        // A blob that was not restored ends with its pages.
+        // A blob that was not restored is lost with its pages.
         with(|m| {
             m.world.blobs.retain(|blob| {
                 let pieces = blob.arrived.iter().flat_map(|(pieces, _)| pieces);
@@ -217,7 +218,7 @@ impl Story {
         Ok(())
     }
 
-    /// Whether a loaded image counts on `wanted` being there.
+    /// Returns whether a loaded image needs `wanted`.
     pub(super) fn is_promised(wanted: &RangeSet) -> bool {
         with(|m| {
             let blobs = m.world.armed.iter().flat_map(|armed| &armed.promise.blobs);
@@ -288,7 +289,7 @@ impl Story {
     }
 }
 
-/// All memory of the node at `path` and below: of the user's tree, else of the kernel's part.
+/// Returns all memory of the node at `path` and below: of the user's tree, else of the kernel's part.
 fn below_path(path: &str) -> RangeSet {
     store(|s| {
         let Ok(arrival) = s.arrival() else {

@@ -1,4 +1,4 @@
-//! Users, root and chance.
+//! Random operations of users and root.
 
 use super::{Story, any_of, failed_pages, overlap};
 use crate::machine::{MIB, set};
@@ -30,7 +30,7 @@ impl Story {
         let Some(mut place) = self.rng.place(&ram, 64 * MIB, 2 * MIB) else {
             return Ok(());
         };
-        // Now and then where drivers have memory already.
+        // Sometimes the block is beside memory that drivers have already.
         if let Some(block) = with(|m| m.blocks.iter().next())
             && self.chance(2)
             && ram.contains_range(block)
@@ -58,7 +58,7 @@ impl Story {
         Ok(())
     }
 
-    /// The memory of a page fails: a driver's, one that arrived, or any.
+    /// Makes the memory of a page fail: of a driver's page, of a page that arrived, or of any page.
     pub(super) fn fail(&mut self) -> Done {
         if self.chance(2) {
             return Ok(());
@@ -73,7 +73,8 @@ impl Story {
             }
             _ => with(|m| {
                 m.fails_next = self.rng.below(2) == 0;
-                // One that kho.ko has, or that the allocator goes on to give: it gives small blocks first.
+                // The page is one that kho.ko has, or one that the allocator gives next: the allocator gives small
+                // blocks first.
                 let own = self.active.as_ref().map(|active| active.own.clone());
                 let ours = minus(&m.blocks, &own.unwrap_or_default());
                 let free = m.world.kernel.free(&m.world.template);
@@ -81,7 +82,7 @@ impl Story {
                 let from = match self.rng.below(3) {
                     0 => free,
                     1 => smallest,
-                    // What is lent next.
+                    // Memory that kho.ko lends next.
                     _ => {
                         let owned = set(owned.iter().filter_map(|pfn| range_of(*pfn, 1)));
                         let rest = minus(&ours, &owned).iter().next()?;
@@ -102,14 +103,14 @@ impl Story {
         Ok(())
     }
 
-    /// Another part of the kernel reserves a page that had arrived and is free by now.
+    /// Reserves, for another part of the kernel, a page that had arrived and is free by now.
     pub(super) fn reserve(&mut self) {
         let gone = minus(&self.arrived.covered, &self.arrived.unclaimed);
-        // A blob that was restored is taken for one that is where it arrived as long as its pages are reserved.
+        // The loader assumes that a restored blob is still where it arrived while its pages are reserved.
         let gone = minus(&gone, &self.blobs);
         let page = with(|m| {
             let free = both(&gone, &m.world.kernel.free(&m.world.template));
-            // As a rule where a driver has the rest.
+            // The page is mostly beside memory of a driver.
             let near = both(&free, &self.held());
             let free = if near.is_empty() { free } else { near };
             let page = m.world.rng.place(&free, PAGE_SIZE, PAGE_SIZE)?;
@@ -121,7 +122,7 @@ impl Story {
         }
     }
 
-    /// A driver takes a page of a node that it has and frees it, and another part of the kernel reserves that page.
+    /// Makes a driver take and free a page of a node that it has, and another part of the kernel reserve that page.
     pub(super) fn recycle(&mut self) -> Done {
         let holds = &self.arrived.holds;
         let hold = any_of(&mut self.rng, holds.len()).and_then(|n| holds.iter().nth(n));
@@ -137,12 +138,12 @@ impl Story {
             }
         }
         self.reserve();
-        // Which its driver may not notice.
+        // The driver may not notice this.
         self.activate()?;
         Ok(())
     }
 
-    /// Releases memory that arrived and failed; after that, the rest can be handed over again.
+    /// Releases memory that arrived and failed. The rest can be handed over again after that.
     pub(super) fn repair(&mut self) -> Done {
         if self.active.is_some() {
             return Ok(());
@@ -163,7 +164,7 @@ impl Story {
         Ok(())
     }
 
-    /// A user maps a driver's page, or unmaps it.
+    /// Maps or unmaps a driver's page for a user.
     pub(super) fn map(&mut self) -> Done {
         let owned: Vec<u64> = self.owners.keys().copied().collect();
         if let Some(pfn) = any_of(&mut self.rng, owned.len()).and_then(|n| owned.get(n)) {

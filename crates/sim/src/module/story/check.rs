@@ -106,7 +106,7 @@ impl Story {
                     format!("{:?} is idle", minus(&m.blocks, &active))
                 })?;
             }
-            // Nothing is allocated that nobody has, and all that somebody has is allocated.
+            // All allocated memory has an owner, and all memory with an owner is allocated.
             let noted = set(m.noted.iter().map(|noted| noted.pages));
             let orphans = set(m.orphans.iter().filter_map(|pfn| range_of(*pfn, 1)));
             let known = [&own, &noted, &orphans, &self.lost]
@@ -120,7 +120,7 @@ impl Story {
         })
     }
 
-    /// Gives everything back, and checks that the page allocator has every page.
+    /// Returns all memory, and checks that the page allocator has every page.
     pub(super) fn give_all_back(&mut self) -> Done {
         if !self.loaded {
             self.open()?;

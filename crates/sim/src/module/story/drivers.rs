@@ -1,4 +1,4 @@
-//! Drivers: how they come and go, and their pages.
+//! Operations that load and unload drivers, and their pages.
 
 use super::{How, NAMES, Piece, Producer, Story, any_of, failed_pages, overlap, snapshot};
 use crate::machine::{MIB, set};
@@ -132,7 +132,7 @@ impl Story {
         Ok(())
     }
 
-    /// Pages that a driver has from the page allocator, wherever they are.
+    /// Gives a driver pages of the page allocator, at arbitrary addresses.
     pub(super) fn scatter(&mut self) -> Done {
         let Some(handle) = self.any_producer() else {
             return Ok(());
@@ -167,7 +167,7 @@ impl Story {
         }
     }
 
-    /// A driver and one of its pieces that it may give up now.
+    /// Returns a driver and one of its pieces that it may give up now.
     pub(super) fn any_piece(&mut self) -> Option<(u64, usize)> {
         let handle = self.any_producer()?;
         if self
@@ -224,7 +224,7 @@ impl Story {
         }
     }
 
-    /// A driver gives back what it gave back before, or more than it has.
+    /// Makes a driver return memory that it has returned before, or more than it has.
     pub(super) fn give_back_wrongly(&mut self) -> Done {
         let owned = |pfn: &u64| self.owners.contains_key(pfn);
         let lent = self.producers.values().flat_map(|p| &p.pieces);

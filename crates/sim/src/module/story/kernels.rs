@@ -1,4 +1,4 @@
-//! Other kernels, and other instances of the module.
+//! Operations that start other kernels, and that load the module again.
 
 use super::{Arrived, Outgoing, Story, nodes, said, within};
 use crate::kernel::Library;
@@ -51,21 +51,22 @@ impl Story {
         let expected = out.filter(|out| Some(out.generation) == part);
         self.refuse = part.is_some() && expected.is_none();
         if self.refuse {
-            // Without the module, the loader does not hand it on either.
+            // Without the module, the loader does not hand the kernel's part on either.
             with(|m| m.world.part = None);
         }
         self.booted(expected, Some(started.chain));
         Ok(())
     }
 
-    /// Notes that another kernel runs. `pending` is what arrived for the module, `chain` the chain of the boot.
+    /// Notes that another kernel runs. `pending` is the kernel's part that arrived for the module, `chain` the chain of
+    /// the boot.
     pub(super) fn booted(&mut self, pending: Option<Outgoing>, chain: Option<(PhysAddr, Library)>) {
         let kept = pending.iter().flat_map(|out| out.promise.values());
         let kept = set(kept.flat_map(|(_, mem)| mem.iter().copied()));
         self.contents
             .retain(|pfn, _| range_of(*pfn, 1).is_some_and(|page| kept.contains_range(page)));
         with(|m| m.booted(chain));
-        // What belongs to the kernel that ran before is not given to this one.
+        // The new kernel has no memory of the kernel that ran before.
         self.phase = Phase::new();
         store(|s| *s = Store::new());
         called(|all| *all = Called::default());
@@ -156,7 +157,7 @@ impl Story {
         self.check()?;
         store(Store::close);
         self.phase = Phase::new();
-        // Blocks of which a driver lost some stay as they are, and no later instance knows of them.
+        // Blocks of which a driver lost a part stay allocated, and no later instance of the module knows them.
         let blocks = with(|m| std::mem::take(&mut m.blocks));
         ensure(!self.lost_lent.is_empty() || blocks.is_empty(), || {
             format!("the module kept {blocks:?}")

@@ -1,4 +1,4 @@
-//! Actions of drivers, root and chance on kho.ko, and the model that kho.ko is held against.
+//! Random operations on kho.ko, and the model of kho.ko.
 
 use crate::Template;
 use crate::machine::set;
@@ -16,7 +16,7 @@ use kho_decide::pages::{pfns, range_of};
 use kho_decide::phase::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names that drivers have.
+/// Names of drivers.
 const NAMES: [&str; 6] = ["ring", "fs", "net", "log", "ring,left", "a"];
 
 mod active;
@@ -31,9 +31,9 @@ pub use tally::Tally;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
-    /// kho.ko lent the memory, and gets it back.
+    /// kho.ko lent the memory, and the driver must return it.
     Lent,
-    /// The driver owns the memory, as any page that it allocates.
+    /// The driver owns the memory, like any page that it allocates.
     Own,
 }
 
@@ -63,7 +63,7 @@ struct Node {
 /// Nodes by identity, each with the identity of the node above it and with its memory.
 type Promise = BTreeMap<u64, (Option<u64>, Vec<PhysRange>)>;
 
-/// Nodes and memory that arrived in this boot, as far as the module has to know them.
+/// Nodes and memory that arrived in this boot, as far as the module must know them.
 #[derive(Debug, Default)]
 struct Arrived {
     nodes: Vec<Node>,
@@ -71,15 +71,15 @@ struct Arrived {
     unclaimed: RangeSet,
     /// Memory that was reserved at the beginning of this boot.
     covered: RangeSet,
-    /// Memory that stays reserved when everything was released.
+    /// Memory that stays reserved after everything was released.
     stays: RangeSet,
-    /// Numbers of nodes that drivers took.
+    /// Numbers of the nodes that drivers claimed.
     claimed: BTreeSet<usize>,
-    /// Numbers of nodes that a driver has, with its handle.
+    /// Handle of the driver that has each node, by the node's number.
     holds: BTreeMap<usize, u64>,
 }
 
-/// Nodes and memory of drivers that the next kernel has to find.
+/// Nodes and memory of drivers that the next kernel must find.
 #[derive(Clone, Debug)]
 struct Outgoing {
     generation: u64,
@@ -89,25 +89,25 @@ struct Outgoing {
 #[derive(Debug)]
 struct Active {
     out: Outgoing,
-    /// The pages of the tree.
+    /// Pages of the tree.
     own: RangeSet,
     /// Memory that no driver took and that the module hands over again.
     frozen: RangeSet,
-    /// All memory that arrived and is handed over as it is, by drivers and by the module.
+    /// All memory that arrived and that drivers and the module hand over unchanged.
     named: RangeSet,
     took_part: Vec<u64>,
 }
 
-/// A machine with kho.ko, and what has to be true of it.
+/// A machine with kho.ko, and the state that the model expects.
 pub struct Story {
     rng: Rng,
     phase: Phase<Sim>,
     loaded: bool,
     last_handle: u64,
     producers: BTreeMap<u64, Producer>,
-    /// Handles of the owners of pages, by page frame.
+    /// Handle of the owner of each page, by page frame.
     owners: BTreeMap<u64, u64>,
-    /// Contents that pages have to hold, by page frame.
+    /// Expected content of each page, by page frame.
     contents: BTreeMap<u64, Content>,
     /// Pages without an owner that a user still has mapped, with their content.
     looked_at: BTreeMap<u64, Content>,
@@ -122,7 +122,7 @@ pub struct Story {
     pending: Option<Outgoing>,
     /// Memory in which blobs arrived.
     blobs: RangeSet,
-    /// Whether the module has to refuse the kernel's part that arrived.
+    /// Whether the module must refuse the kernel's part that arrived.
     refuse: bool,
     active: Option<Active>,
     told: Option<PhysRange>,
@@ -257,15 +257,15 @@ impl Story {
             87..89 => self.recycle(),
             86 => self.repair(),
             89 if self.chance(8) => self.power_failure(),
-            // Time to go on after an activation, and after an abort.
+            // The hop comes some time after an activation or an abort.
             92..95 if self.active.is_some() => self.hop(),
             _ => Ok(()),
         }
     }
 
-    /// Performs an operation, and compares its result with `may`, which says whether it has to be allowed. An
-    /// operation that is refused or has no memory must not change anything. Returns what the operation gave, or `None`
-    /// if it gave nothing.
+    /// Performs an operation, and compares its result with `may`: whether the module must allow the operation. An
+    /// operation that is refused or has no memory must not change anything. Returns the value of the operation, or
+    /// `None` if it gave no value.
     fn expect<T>(
         &mut self,
         what: &str,
@@ -333,7 +333,7 @@ impl Story {
     }
 }
 
-/// The nodes of a kernel's part.
+/// Returns the nodes of a kernel's part.
 fn nodes(tree: &Reader<'_>) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
     for (depth, node) in tree.nodes() {
@@ -358,7 +358,7 @@ fn nodes(tree: &Reader<'_>) -> Vec<Node> {
     nodes
 }
 
-/// Returns the nodes of drivers with their memory, as `nodes` describe them.
+/// Returns the nodes of drivers in `nodes`, with their memory.
 fn said(nodes: &[Node]) -> Promise {
     let mut promise = Promise::new();
     let mut path: Vec<Option<u64>> = Vec::new();

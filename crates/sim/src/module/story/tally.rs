@@ -1,31 +1,31 @@
-//! Counts of what happened in a story.
+//! Counts of a story's operations.
 
-/// Counts of what happened.
+/// Counts of the operations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Handovers.
     pub hops: u64,
     /// Handovers from a kernel without the module, a part of `hops`.
     pub without_module: u64,
-    /// Kernel's parts that arrived and were refused because their phase had been left.
+    /// Kernel's parts that arrived and were refused because their phase had ended.
     pub aborted: u64,
     /// Successful activations.
     pub activations: u64,
-    /// Activations that failed as they had to.
+    /// Activations that failed as expected.
     pub failed_activations: u64,
     /// Nodes that were handed over again because no driver took them.
     pub carried: u64,
     /// Pages that were lent or given to drivers.
     pub lent: u64,
-    /// Pages that arrived and that drivers made their own.
+    /// Pages that arrived and that drivers claimed.
     pub claimed: u64,
-    /// Nodes that drivers made their own.
+    /// Nodes that drivers claimed.
     pub nodes: u64,
-    /// Nodes that drivers had as they arrived.
+    /// Nodes that drivers held.
     pub holds: u64,
     /// Pages that were released.
     pub released: u64,
-    /// Operations that were refused as they had to be.
+    /// Operations that were refused as expected.
     pub refused: u64,
     /// Number of times that the module was loaded again.
     pub reloads: u64,

@@ -78,7 +78,7 @@ fn a_folio_is_taken_and_given_as_a_whole_and_apart_for_pages() {
     assert_eq!((again.pfn, again.clean), (1024, false));
     chunks.set_folded(1024, true);
     chunks.give_all(1024);
-    // A page of it: it comes apart once.
+    // One page of the folio is taken: the folio is split once.
     assert!(chunks.take_at(1, 1030, |_, folded| folded).is_some());
     assert!(chunks.take_at(1, 1031, |_, folded| !folded).is_some());
     assert_eq!(chunks.give_all(1024), None, "no folio any more");
@@ -120,7 +120,7 @@ fn instances_have_pages_of_one_chunk_apart() {
     assert_eq!(chunks.take(7, true, |_, _| true), None);
     assert!(chunks.take_at(8, 600, |_, _| true).is_some());
     assert_eq!(chunks.take_all(512, |_, _| true), None);
-    // The one in the middle goes, and the others stay.
+    // The pages of the second of three instances are removed, and those of the others stay.
     for pfn in [513, 600] {
         assert_eq!(chunks.give(pfn), None);
     }
@@ -136,7 +136,7 @@ fn instances_have_pages_of_one_chunk_apart() {
     assert_eq!(chunks.owner(512), None);
 }
 
-/// Each entry of a list says where it is, and is there once.
+/// Checks that each entry of a list has its position, and is there once.
 fn are_in_order(chunks: &Chunks) {
     for pool in &chunks.pools {
         for list in [&pool.small, &pool.large] {
@@ -160,7 +160,7 @@ fn a_chunk_that_goes_leaves_no_entry_behind() {
             .unwrap();
         are_in_order(&chunks);
     }
-    // All but one page of each; a third of the chunks is exhausted, and the rest is given back.
+    // Uses all but one page of half of the chunks, and all pages of the other half. The trim takes the free pages.
     for number in 1..=40 {
         for page in 0..511 + number % 2 {
             chunks.take_at(1, number * 512 + page, |_, _| true).unwrap();
@@ -172,7 +172,7 @@ fn a_chunk_that_goes_leaves_no_entry_behind() {
     while chunks.trim(|_, _| 0).is_some() {
         trimmed += 1;
         are_in_order(&chunks);
-        // A chunk that was passed over is not looked at again.
+        // The search does not visit a chunk without free pages again.
         assert!(entries(&chunks) <= 40 - trimmed);
     }
     assert_eq!((trimmed, entries(&chunks)), (20, 0));
