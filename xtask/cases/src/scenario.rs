@@ -196,6 +196,12 @@ impl Scenario {
         self
     }
 
+    /// Memory that the guest touches, in MiB; all of its memory otherwise.
+    pub fn touched_mib(mut self, mib: u64) -> Self {
+        self.machine.touched_mib = Some(mib);
+        self
+    }
+
     /// Processors; 2 otherwise.
     pub fn smp(mut self, processors: u32) -> Self {
         self.machine.smp = processors;

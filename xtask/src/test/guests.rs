@@ -83,7 +83,8 @@ pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: 
 
 /// Runs one test. Returns its outcome and the remark of its check, empty if there is none.
 fn run_one(stock: &Stock, scenario: &Scenario, memory: &Memory) -> (Outcome, String) {
-    let mib = scenario.machine.mem_mib + OVERHEAD_MIB;
+    let machine = &scenario.machine;
+    let mib = machine.touched_mib.unwrap_or(machine.mem_mib) + OVERHEAD_MIB;
     let Some(_claim) = memory.claim(mib) else {
         let why = format!(
             "it needs {mib} MiB of memory where {} MiB are available",

@@ -100,6 +100,11 @@ fn generic(name: &str, kernels: &[&'static str]) -> Scenario {
 fn large(name: &str, mib: u64, nodes: u64, processors: u32) -> Scenario {
     let mut arguments = Vec::new();
     let share = u64::from(processors) / nodes;
+    // A socket for each node: the kernel warns of processors that share a cache over nodes.
+    arguments.push("-smp".to_owned());
+    arguments.push(format!(
+        "{processors},sockets={nodes},cores={share},threads=1"
+    ));
     for node in 0..nodes {
         let (first, last) = (node * share, (node + 1) * share - 1);
         arguments.push("-object".to_owned());
@@ -122,6 +127,8 @@ fn large(name: &str, mib: u64, nodes: u64, processors: u32) -> Scenario {
     )
     .kernels(&["6.12", "7.3", "6.1"])
     .mem_mib(mib)
+    // The kernel's descriptions of pages take 64 bytes for each page.
+    .touched_mib(mib / 64 + 1536)
     .smp(processors)
     .qemu(&arguments)
     .timeout_s(900);

@@ -44,6 +44,8 @@ pub enum Accelerator {
 pub struct Machine {
     /// Memory in MiB.
     pub mem_mib: u64,
+    /// Memory that the guest touches and the host has to provide, in MiB; `None` if it may be all of it.
+    pub touched_mib: Option<u64>,
     /// Processors.
     pub smp: u32,
     /// Firmware.
@@ -69,6 +71,7 @@ impl Default for Machine {
     fn default() -> Self {
         Self {
             mem_mib: 1024,
+            touched_mib: None,
             smp: 2,
             firmware: Firmware::Bios,
             panics: 0,
