@@ -120,9 +120,9 @@ impl Seen {
 }
 
 #[derive(Default)]
-struct Fingerprint(blake3::Hasher);
+struct ListingHash(blake3::Hasher);
 
-impl Fingerprint {
+impl ListingHash {
     fn add(&mut self, found: &Found<'_>) {
         let s: &Stat = &found.stat;
         let h = &mut self.0;
@@ -189,7 +189,7 @@ struct Measuring {
     /// Number of bytes of extended attributes of each directory above the current object.
     open: Vec<usize>,
     stats: PackStats,
-    fingerprint: Fingerprint,
+    fingerprint: ListingHash,
     seen: Vec<Seen>,
     maps: BTreeMap<usize, Vec<Extent>>,
 }
@@ -288,7 +288,7 @@ pub fn measure(path: &Path, options: &PackOptions) -> Result<Measure, PackError>
         first_locked: None,
         open: Vec::new(),
         stats: PackStats::default(),
-        fingerprint: Fingerprint::default(),
+        fingerprint: ListingHash::default(),
         seen: Vec::new(),
         maps: BTreeMap::new(),
     };
@@ -331,7 +331,7 @@ struct Packing<'a, T> {
     written: u64,
     index: usize,
     stats: PackStats,
-    fingerprint: Fingerprint,
+    fingerprint: ListingHash,
 }
 
 impl Measure {
@@ -392,7 +392,7 @@ impl Measure {
             written: 0,
             index: 0,
             stats: PackStats::default(),
-            fingerprint: Fingerprint::default(),
+            fingerprint: ListingHash::default(),
         };
         Walk::run(&self.path, &self.options, &mut p)?;
         if p.index != self.seen.len() {

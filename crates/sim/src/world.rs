@@ -47,7 +47,7 @@ impl Held {
 
 /// The kernel's part: memory that drivers hand over, as the kernel module describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct SealedPart {
     pub(crate) reference: Reference,
     /// Memory that the part names, and the pages of the part itself.
     pub(crate) kept: RangeSet,
@@ -73,7 +73,7 @@ pub(crate) struct Promise {
     pub(crate) covered: RangeSet,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) held: Vec<Held>,
-    pub(crate) part: Option<Part>,
+    pub(crate) part: Option<SealedPart>,
 }
 
 /// Counts of the operations so far.
@@ -124,7 +124,7 @@ pub struct World {
     pub(crate) blobs: Vec<Blob>,
     pub(crate) held: Vec<Held>,
     /// The kernel's part that the next load hands over: that of the active phase, or the one that arrived.
-    pub(crate) part: Option<Part>,
+    pub(crate) part: Option<SealedPart>,
     /// Scratch, as recorded by the last handover.
     pub(crate) scratch: Option<PhysRange>,
     pub(crate) hop: u64,

@@ -202,7 +202,7 @@ pub fn mem<'a>(node: &Node<'a>) -> impl Iterator<Item = PhysRange> + use<'a> {
 }
 
 /// A trusted kernel's part.
-struct Part<S: System> {
+struct TrustedPart<S: System> {
     tree: S::Tree,
     /// Memory that its producers hand over.
     mem: RangeSet,
@@ -210,7 +210,7 @@ struct Part<S: System> {
     own: PhysRange,
 }
 
-/// Reason why there is no [`Part`].
+/// Reason why there is no [`TrustedPart`].
 enum Why {
     Memory,
     Refused(&'static str),
@@ -227,7 +227,7 @@ fn kernel_part<S: System>(
     user: &S::Tree,
     map: &Map,
     found: &Found,
-) -> Result<Option<Part<S>>, Why> {
+) -> Result<Option<TrustedPart<S>>, Why> {
     let mut nodes = user.reader().root().children().filter(is_reference);
     let Some(node) = nodes.next() else {
         return Ok(None);
@@ -269,7 +269,7 @@ fn kernel_part<S: System>(
             log!(S, Level::Info, "kernel's part: {misplaced}");
             Why::Refused(misplaced.why)
         })?;
-    Ok(Some(Part {
+    Ok(Some(TrustedPart {
         tree,
         own: said.mem,
         mem: part.mem,
@@ -282,7 +282,7 @@ fn release_slack<S: System>(
     map: &Map,
     cache: &RangeSet,
     wanted: &RangeSet,
-    part: Option<&Part<S>>,
+    part: Option<&TrustedPart<S>>,
 ) -> Result<u64, Nothing> {
     let mut slack = cache.subtract(wanted)?;
     if let Some(part) = part {

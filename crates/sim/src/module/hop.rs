@@ -5,7 +5,7 @@ use crate::module::drivers::called;
 use crate::module::machine::with;
 use crate::op::{Cut, Op, Outcome};
 use crate::sets::Rng;
-use crate::world::Part;
+use crate::world::SealedPart;
 use kho::PhysAddr;
 use kho::abi::kernel_part::KernelPart;
 use kho::tree::Reader;
@@ -19,11 +19,11 @@ pub struct Started {
 }
 
 /// Gives the loader the tree that is sealed now.
-pub fn name_sealed() -> Result<Part, String> {
+pub fn name_sealed() -> Result<SealedPart, String> {
     let sealed = called(|all| all.sealed.clone());
     let tree = Reader::new(&sealed).map_err(|e| e.to_string())?;
     let part = KernelPart::parse(&tree).map_err(|e| e.to_string())?;
-    let part = Part {
+    let part = SealedPart {
         kept: part.kept().map_err(|e| e.to_string())?,
         reference: part.reference,
     };

@@ -124,7 +124,7 @@ fn machine(user: Vec<u8>, part: Vec<u8>) {
 }
 
 /// Sets up a machine on which a user's tree and a valid kernel's part arrived.
-fn usual() {
+fn valid_machine() {
     let part = part(9, range(0x5000_0000, 0x1000));
     machine(user(part.len(), 1), part);
 }
@@ -145,7 +145,7 @@ fn refused() -> &'static str {
 
 #[test]
 fn what_was_handed_over_stays_reserved_and_the_rest_is_given_back() {
-    usual();
+    valid_machine();
     let (arrival, reserved) = received().unwrap();
     assert_eq!(
         reserved,
@@ -173,7 +173,7 @@ fn what_was_handed_over_stays_reserved_and_the_rest_is_given_back() {
 #[test]
 fn without_a_tree_in_the_chain_it_was_an_ordinary_boot() {
     assert!(matches!(received(), Err(Nothing::Ordinary)));
-    usual();
+    valid_machine();
     with(|machine| machine.chain.tree = None);
     assert!(matches!(received(), Err(Nothing::Ordinary)));
     assert!(with(|machine| machine.freed.is_empty() && !machine.handled));
@@ -182,7 +182,7 @@ fn without_a_tree_in_the_chain_it_was_an_ordinary_boot() {
 #[test]
 fn a_tree_that_is_not_believed_changes_nothing() {
     let tree = |change: &dyn Fn(&mut Machine)| {
-        usual();
+        valid_machine();
         with(|machine| change(machine));
         let why = refused();
         assert!(with(|machine| machine.freed.is_empty() && !machine.handled));
@@ -210,7 +210,7 @@ fn a_tree_that_is_not_believed_changes_nothing() {
 
 #[test]
 fn memory_of_this_kernel_is_not_taken() {
-    usual();
+    valid_machine();
     let text = std::format!("{IOMEM}  40000000-40000fff : Kernel data\n");
     let map = iomem::parse(text.as_bytes()).unwrap();
     let why = receive::<Fake>(&map).map(|_| ());
@@ -221,7 +221,7 @@ fn memory_of_this_kernel_is_not_taken() {
 
 #[test]
 fn pages_that_are_not_reserved_any_more_are_counted() {
-    usual();
+    valid_machine();
     with(|machine| machine.page(0x4000_1000 / kho::PAGE_SIZE).reserved = false);
     let (arrival, reserved) = received().unwrap();
     assert_eq!(arrival.missing, 1);
