@@ -489,8 +489,8 @@ impl<R: Read> Unpack<'_, R> {
         }
     }
 
-    /// Returns the index of the stage for the objects of a merged directory. Makes the stage if necessary: one for each
-    /// mount, in the highest directory that allows it.
+    /// Returns the index of the stage (the temporary directory) for objects that are restored into an existing directory.
+    /// Makes the stage if there is none for that mount, in the highest directory of the mount that can be written to.
     fn stage(&mut self, index: usize, offset: u64) -> Result<usize, UnpackError> {
         let io = |e| self.place.io("make a stage in", &self.path, offset, e);
         let Some(merged) = self.merged.get(index) else {

@@ -8,7 +8,7 @@ pub const MIB: u64 = 1 << 20;
 /// One gibibyte.
 pub const GIB: u64 = 1 << 30;
 
-/// A machine before its first boot.
+/// Description of a machine (memory map, firmware, sizes) from which a simulation starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// Name of the machine, for messages.

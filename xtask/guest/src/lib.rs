@@ -92,7 +92,7 @@ pub enum Event {
     Report {
         /// Name of the measured value.
         key: String,
-        /// The measured value.
+        /// Measured value, as the script wrote it.
         value: String,
     },
     /// The guest waits here until the host has done its step and answers with [`go`].

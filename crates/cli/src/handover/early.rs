@@ -81,7 +81,7 @@ pub fn decide(
     let fix = match config {
         _ if takes == EARLY_RANGES => "keep less, or fewer and larger pieces".to_owned(),
         None => format!(
-            "the configuration of {name} is not known, so a small table for them is assumed: put config-{} beside the kernel or into /boot",
+            "the configuration of {name} is not known, so kho assumes that it takes few early ranges: put config-{} beside the kernel or into /boot",
             release.unwrap_or("RELEASE")
         ),
         Some(_) => format!(

@@ -353,7 +353,7 @@ fn plan_fail(err: &PlanError, early: &str) -> Fail {
         // The message itself has the advice, which is the opposite of that of the next arm.
         PlanError::Scratch(ScratchError::NoPlace { .. }) => Fail::new(Status::Scratch, what),
         PlanError::Scratch(_) | PlanError::ImageDoesNotFit(_) => Fail::new(Status::Scratch, what)
-            .fix("boot once without a handover and give a larger --scratch (or kho_scratch=) on the first load"),
+            .fix("scratch stays as it is for all hops: reboot without a handover, and give the first load a larger --scratch (or that boot a larger kho_scratch=)"),
         PlanError::PayloadDoesNotFit { need, largest } => Fail::new(
             Status::TooLarge,
             format!("what is kept takes {} and at most {} fit", output::bytes(*need), output::bytes(*largest)),

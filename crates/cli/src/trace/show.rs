@@ -93,7 +93,7 @@ impl<'a> Clock<'a> {
         clocks
     }
 
-    /// Returns the time of `since` on this clock.
+    /// Returns the time stamp that a record has at the moment `since`, in units of this trace's clock.
     fn time(&self, since: Since, layout: PageLayout) -> u64 {
         let unit = if in_ns(self.base) { 1e9 } else { 1.0 };
         // Times beyond 2^53 ns, a hundred days, are not exact to the nanosecond.

@@ -116,7 +116,7 @@ impl<'a> BzImage<'a> {
             "jump",
             at_jump,
             len64(header_end - AT_MAGIC),
-            "the header would end before init_size or behind its room in boot_params",
+            "the setup header would end before the field init_size, or be longer than boot_params has room for",
             |_| (offset!(handover_offset)..=HDR_OFFSET + HDR_MAX).contains(&header_end),
         )?;
         let header = file

@@ -225,7 +225,7 @@ pub enum ProblemKind {
     /// An `arrived-hop` of 0, or above the tree's `hop`.
     #[error("`arrived-hop` is {arrived}, not within 1 and {hop}")]
     ArrivedHop {
-        /// The value.
+        /// The refused value.
         arrived: u64,
         /// The tree's `hop`.
         hop: u64,
@@ -233,7 +233,7 @@ pub enum ProblemKind {
     /// A trace whose `hop` is 0, or above the tree's `hop`: no such handover took place.
     #[error("`hop` is {arrived}, not within 1 and {hop}")]
     TraceHop {
-        /// The value.
+        /// The refused value.
         arrived: u64,
         /// The tree's `hop`.
         hop: u64,

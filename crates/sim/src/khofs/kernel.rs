@@ -58,7 +58,7 @@ pub fn base_of(pfn: u64) -> u64 {
     pfn - pfn % PAGES
 }
 
-/// Returns the first page frame of the folio that contains this page.
+/// Returns the first page frame of the folio of 2 MiB that contains the page `pfn`; `None` if the page is in no such folio.
 pub fn folio_of(pfn: u64) -> Option<u64> {
     let base = base_of(pfn);
     known(|pages| pages.folios.contains(&base)).then_some(base)

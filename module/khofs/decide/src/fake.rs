@@ -10,9 +10,9 @@ use std::vec::Vec;
 /// State that the functions of [`Fake`] read and change.
 #[derive(Default)]
 pub struct Machine {
-    /// First page frames of the system's free blocks, of 2 MiB each. The system gives the last one first.
+    /// First page frames of the page allocator's free blocks, of 2 MiB each. An allocation takes the last block.
     pub blocks: Vec<u64>,
-    /// Page frames of the system's other free pages. The system gives the last one first.
+    /// Page frames of the page allocator's free pages outside `blocks`. An allocation takes the last page.
     pub singles: Vec<u64>,
     /// For each number of contiguous pages: how often the system was asked for so many and did not have them.
     pub lacked: BTreeMap<u64, u64>,

@@ -180,7 +180,7 @@ impl SetupMemory {
                     Ok((*range, node.index))
                 } else {
                     Err(format!(
-                        "mem-cache entry {range} should be reserved by node {}, which has {:#x} bytes",
+                        "mem-cache entry {range} does not fit the setup_data node {} that should reserve it: that node has {:#x} bytes",
                         node.index, node.len
                     ))
                 }

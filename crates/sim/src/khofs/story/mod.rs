@@ -45,7 +45,7 @@ struct File {
     pages: BTreeMap<u64, Page>,
 }
 
-/// An instance, as root and users see it.
+/// Model of a khofs instance: its files, and its state as root sees it.
 #[derive(Clone, Debug, Default)]
 struct Instance {
     files: BTreeMap<u64, File>,
