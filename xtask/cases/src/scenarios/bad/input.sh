@@ -177,8 +177,8 @@ grep -q 'warning: no initrd is named, and none is beside /tmp/vmlinuz-test' /tmp
 rm /tmp/vmlinuz-test
 sed 's/$/ root=\/dev\/vda/' /proc/cmdline >/tmp/cmdline
 mount --bind /tmp/cmdline /proc/cmdline
-expect 22 'names no root file system' -- load_with quiet
-expect 22 'names no root file system' -- kho plan "$K" --initrd "$I" --scratch 160M --append quiet
+expect 22 'has no root=' -- load_with quiet
+expect 22 'has no root=' -- kho plan "$K" --initrd "$I" --scratch 160M --append quiet
 holds kho plan "$K" --initrd "$I" --scratch 160M --command-line quiet
 umount /proc/cmdline
 expect 14 'exactmap' -- load_with "$C memmap=exactmap"
@@ -308,7 +308,7 @@ load 2>/tmp/warned
 grep -q "/srv/data: process $writer (kho-guest) has files of it mapped" /tmp/warned || wrong "no word of who can write: $(cat /tmp/warned)"
 writes
 [ "$(stat -c '%y %z' $mapped)" = "$time" ] || wrong 'the time stamps show it, and this test shows nothing'
-expect 51 'changed since the load: /srv/data, .*mapping' -- kho exec
+expect 51 'changed since the load: /srv/data; .*mapping' -- kho exec
 # A capture at a shutdown without an armed kernel.
 got=0
 kho capture 2>/tmp/err || got=$?
