@@ -5,7 +5,7 @@ journal_says -1 "NOTHING IS HANDED OVER: .*/srv/must does not exist"
 journal_says -1 "kho: @OTHER@.* starts without a handover"
 says "NOTHING IS HANDED OVER" journalctl -b -1 -k --no-pager
 journal_says -1 "kho-capture.service: .*status=31"
-journal_says 0 "/srv/must does not exist: no handover until"
+journal_says 0 "/srv/must does not exist: kho load refuses until"
 clean_journal 0
 # The option given when arming takes precedence over the file: cold. The capture does not begin: another process holds
 # the lock, and the unit's time is up before the capture stops waiting. The remaining steps have more time than that.
