@@ -190,3 +190,14 @@ impl Map {
         unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
     }
 }
+
+/// Makes an empty file, or empties the one that exists, to be read and written.
+pub fn new_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .with_context(|| format!("making {}", path.display()))
+}

@@ -12,7 +12,7 @@ use rustix::mm::MapFlags;
 use rustix::pipe::{SpliceFlags, splice};
 use serde_json::{Value, json};
 
-use crate::map::{Map, PAGE};
+use crate::map::{Map, PAGE, new_file};
 use crate::tree::Random;
 
 /// Use of a mapping.
@@ -245,13 +245,7 @@ pub fn run(tool: &Tool) -> Result<()> {
 }
 
 fn spliced(path: &Path) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .with_context(|| format!("making {}", path.display()))?;
+    let mut file = new_file(path)?;
     file.write_all(b"old")?;
     file.write_all_at(b"old end", 2 * PAGE as u64)?;
     let (from, to) = rustix::pipe::pipe()?;
@@ -330,13 +324,7 @@ fn huge_kib(at: usize) -> Result<u64> {
 const REACH: u64 = 7 << 20;
 
 fn cut(path: &Path, seed: u64, steps: u32) -> Result<()> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .with_context(|| format!("making {}", path.display()))?;
+    let file = new_file(path)?;
     let mut random = Random(seed);
     let mut model: Vec<u8> = Vec::new();
     // The file stays mapped, so that the kernel has to unmap the parts that are cut off.

@@ -1,17 +1,17 @@
 //! `kho-guest map pinned`: pipes hold pages of files while the files are cut.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::MapFlags;
 use rustix::pipe::pipe;
 
-use crate::map::{Map, PAGE};
+use crate::map::{Map, PAGE, new_file};
 use crate::tree::Random;
 
 const MIB: usize = 1 << 20;
@@ -59,13 +59,7 @@ struct Cut {
 
 impl Cut {
     fn new(path: &Path, seed: u64) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .with_context(|| format!("making {}", path.display()))?;
+        let file = new_file(path)?;
         let len = 6 * MIB;
         fallocate(&file, FallocateFlags::empty(), 0, len as u64)?;
         let mut model = Vec::new();

@@ -11,6 +11,7 @@ use crate::exit::{Fail, Status, chain};
 use crate::output;
 use crate::random;
 use crate::shown;
+use kho::headroom::same_name;
 use kho_kexec::cmdline;
 use kho_kexec::image::{BzImage, Compression, Image, Packed, Vmlinux};
 use kho_kexec::sys::facts::host;
@@ -150,13 +151,8 @@ fn has_word(line: &[u8], word: &[u8]) -> bool {
 }
 
 fn placed_freely(line: &[u8]) -> Result<(), String> {
-    // The kernel accepts a dash for an underscore (`parameq`, `kernel/params.c`).
-    let same = |one: &u8, other: &u8| one == other || (*one, *other) == (b'-', b'_');
-    let is = |found: &[u8], name: &str| {
-        let pairs = found.iter().zip(name.as_bytes());
-        found.len() == name.len() && pairs.into_iter().all(|(one, other)| same(one, other))
-    };
-    let named = |name: &&str| cmdline::arguments(line).any(|arg| is(arg.name, name));
+    let named =
+        |name: &&str| cmdline::arguments(line).any(|arg| same_name(arg.name, name.as_bytes()));
     match PLACING.iter().find(|name| named(name)) {
         Some(name) => Err(format!("{name} is on its command line")),
         None => Ok(()),
