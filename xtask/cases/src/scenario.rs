@@ -29,6 +29,8 @@ pub struct Scenario {
     pub about: String,
     /// The machine.
     pub machine: Machine,
+    /// Memory, in MiB, of more machines on which the test runs afterwards, one by one. The outcome has the kernels of all.
+    pub also_mem_mib: Vec<u64>,
     /// Kernels or system, modules, scripts and files of the guest.
     pub runs: Runs,
     /// Actions of the host.
@@ -139,6 +141,7 @@ impl Scenario {
             name: name.into(),
             about: about.into(),
             machine: Machine::default(),
+            also_mem_mib: Vec::new(),
             runs: Runs {
                 kernels: vec!["6.1"],
                 ..Runs::default()
@@ -199,6 +202,12 @@ impl Scenario {
     /// Memory that the guest touches, in MiB; all of its memory otherwise.
     pub fn touched_mib(mut self, mib: u64) -> Self {
         self.machine.touched_mib = Some(mib);
+        self
+    }
+
+    /// The test runs again on a machine with so much memory, in MiB, for a [`check`](Self::check) that compares the two.
+    pub fn also_mem_mib(mut self, mib: u64) -> Self {
+        self.also_mem_mib.push(mib);
         self
     }
 
@@ -384,10 +393,36 @@ impl Scenario {
             Ok(contents) => contents,
             Err(error) => return Outcome::without_guest(End::Broken(format!("{error:#}"))),
         };
+        let mut outcome = self.run_on(&self.machine, &self.name, &contents, stock, observer);
+        for mem_mib in &self.also_mem_mib {
+            if outcome.end != End::Pass {
+                break;
+            }
+            let machine = Machine {
+                mem_mib: *mem_mib,
+                ..self.machine.clone()
+            };
+            let name = format!("{}-{mem_mib}-mib", self.name);
+            let before = outcome;
+            outcome = self.run_on(&machine, &name, &contents, stock, observer);
+            outcome.took += before.took;
+            outcome.lives.splice(..0, before.lives);
+        }
+        outcome
+    }
+
+    fn run_on(
+        &self,
+        machine: &Machine,
+        name: &str,
+        contents: &Contents,
+        stock: &Stock,
+        observer: Observer<'_>,
+    ) -> Outcome {
         let job = Job {
-            name: &self.name,
-            machine: &self.machine,
-            contents: &contents,
+            name,
+            machine,
+            contents,
             timeout: self.limits.timeout,
             steps: &self.host.steps,
         };
