@@ -47,6 +47,7 @@ pub fn planner(data: &[u8]) {
             align: 1 << (c.u8() % 30),
             preferred: PhysAddr::new(size(&mut c)),
             above_4g: flags & 1 == 0,
+            random: (flags & 4 != 0).then_some(flags.into()),
         },
         initrd: (flags & 2 == 0).then(|| {
             let len = size(&mut c);

@@ -29,6 +29,9 @@ pub struct KernelNeeds {
     pub preferred: PhysAddr,
     /// `XLF_CAN_BE_LOADED_ABOVE_4G`: kernel, initrd, parameters and command line may lie above 4 GiB.
     pub above_4g: bool,
+    /// A random number that picks one of the kernel's possible places in scratch, for a kernel that stays where it is
+    /// loaded (`CONFIG_RANDOMIZE_BASE`). `None`: the lowest place.
+    pub random: Option<u64>,
 }
 
 impl KernelNeeds {
@@ -182,6 +185,9 @@ pub enum PlacementError {
 /// The kernel owns all of its `init_size`, because decompression writes there before the kernel reads anything else. So
 /// decompression cannot overwrite the initrd or the parameters.
 ///
+/// With [`KernelNeeds::random`] the other parts go to the highest places, and the kernel to any place in the rest. If the
+/// rest has no place for it, the kernel gets the lowest place as it does without a random number.
+///
 /// # Errors
 ///
 /// See [`PlacementError`].
@@ -192,6 +198,11 @@ pub fn place_image(
 ) -> Result<ImagePlacement, PlacementError> {
     let whole = RangeSet::from_ranges([scratch])?;
     let free = whole.intersect(ram)?.align_inner(PAGE_SIZE)?;
+    if let Some(random) = image.kernel.random
+        && let Some(placed) = place_at_random(free.try_clone()?, image, random)?
+    {
+        return Ok(placed);
+    }
     let place = |kernel_first| place_in_order(scratch, free.try_clone()?, image, kernel_first);
     // Kernel first suits almost every machine. If scratch extends past the initrd's address limit, the initrd needs the
     // low part of scratch.
@@ -209,41 +220,24 @@ fn place_in_order(
     image: &ImageNeeds,
     kernel_first: bool,
 ) -> Result<ImagePlacement, PlacementError> {
-    let top = PhysAddr::new(u64::MAX);
-    let max = if image.kernel.above_4g { top } else { FOUR_GIB };
     let (mut kernel, mut initrd) = (None, None);
     for kernel_now in [kernel_first, !kernel_first] {
         if kernel_now {
-            let spot = kernel_spot(&image.kernel, max)?;
+            let spot = kernel_spot(&image.kernel, limit(image))?;
             let reserved = first_fit(&mut free, &spot, scratch)?;
             kernel = Some(Placement {
                 reserved,
                 len: image.kernel.file_len,
             });
         } else if let Some(needs) = image.initrd() {
-            let end = needs.max_addr.checked_add(1).unwrap_or(top);
-            let spot = Spot {
-                part: ImagePart::Initrd,
-                len: page_up(ImagePart::Initrd, needs.len)?,
-                align: PAGE_SIZE,
-                min: scratch.start(),
-                max: if image.kernel.above_4g { top } else { end },
-            };
             initrd = Some(Placement {
-                reserved: first_fit(&mut free, &spot, scratch)?,
+                reserved: first_fit(&mut free, &initrd_spot(&needs, image)?, scratch)?,
                 len: needs.len,
             });
         }
     }
-    let spot = Spot {
-        part: ImagePart::Params,
-        len: page_up(ImagePart::Params, image.params_len.max(1))?,
-        align: PAGE_SIZE,
-        min: scratch.start(),
-        max,
-    };
     let params = Placement {
-        reserved: first_fit(&mut free, &spot, scratch)?,
+        reserved: first_fit(&mut free, &params_spot(image)?, scratch)?,
         len: image.params_len,
     };
     match kernel {
@@ -257,6 +251,40 @@ fn place_in_order(
     }
 }
 
+/// Returns `None` if the parts do not fit in this order.
+fn place_at_random(
+    mut free: RangeSet,
+    image: &ImageNeeds,
+    random: u64,
+) -> Result<Option<ImagePlacement>, PlacementError> {
+    let Some(params) = last_fit(&mut free, &params_spot(image)?)? else {
+        return Ok(None);
+    };
+    let mut initrd = None;
+    if let Some(needs) = image.initrd() {
+        let Some(reserved) = last_fit(&mut free, &initrd_spot(&needs, image)?)? else {
+            return Ok(None);
+        };
+        let len = needs.len;
+        initrd = Some(Placement { reserved, len });
+    }
+    Ok(
+        random_fit(&free, &kernel_spot(&image.kernel, limit(image))?, random).map(|reserved| {
+            ImagePlacement {
+                kernel: Placement {
+                    reserved,
+                    len: image.kernel.file_len,
+                },
+                initrd,
+                params: Placement {
+                    reserved: params,
+                    len: image.params_len,
+                },
+            }
+        }),
+    )
+}
+
 /// Needs of one part of the image.
 struct Spot {
     part: ImagePart,
@@ -264,6 +292,52 @@ struct Spot {
     align: u64,
     min: PhysAddr,
     max: PhysAddr,
+}
+
+impl Spot {
+    /// The part of `run` in which a place must lie; `None` if the part does not fit there.
+    fn window(&self, run: PhysRange) -> Option<PhysRange> {
+        let start = run.start().max(self.min).align_up(self.align)?;
+        let len = run.end().min(self.max).offset_from(start)?;
+        let window = PhysRange::new(start, len).ok()?;
+        (len >= self.len).then_some(window)
+    }
+
+    /// Number of places in a [`window`](Self::window).
+    fn places(&self, window: PhysRange) -> u64 {
+        let more = window.len().saturating_sub(self.len);
+        more.checked_div(self.align).unwrap_or(0).saturating_add(1)
+    }
+}
+
+/// The highest address that a part may reach, exclusive.
+fn limit(image: &ImageNeeds) -> PhysAddr {
+    match image.kernel.above_4g {
+        true => PhysAddr::new(u64::MAX),
+        false => FOUR_GIB,
+    }
+}
+
+fn initrd_spot(needs: &InitrdNeeds, image: &ImageNeeds) -> Result<Spot, PlacementError> {
+    let top = PhysAddr::new(u64::MAX);
+    let end = needs.max_addr.checked_add(1).unwrap_or(top);
+    Ok(Spot {
+        part: ImagePart::Initrd,
+        len: page_up(ImagePart::Initrd, needs.len)?,
+        align: PAGE_SIZE,
+        min: PhysAddr::new(0),
+        max: if image.kernel.above_4g { top } else { end },
+    })
+}
+
+fn params_spot(image: &ImageNeeds) -> Result<Spot, PlacementError> {
+    Ok(Spot {
+        part: ImagePart::Params,
+        len: page_up(ImagePart::Params, image.params_len.max(1))?,
+        align: PAGE_SIZE,
+        min: PhysAddr::new(0),
+        max: limit(image),
+    })
 }
 
 fn kernel_spot(kernel: &KernelNeeds, max: PhysAddr) -> Result<Spot, PlacementError> {
@@ -290,9 +364,8 @@ fn first_fit(
     scratch: PhysRange,
 ) -> Result<PhysRange, PlacementError> {
     let found = free.iter().find_map(|run| {
-        let start = run.start().max(spot.min).align_up(spot.align)?;
-        let place = PhysRange::new(start, spot.len).ok()?;
-        (run.contains_range(place) && place.end() <= spot.max).then_some(place)
+        let window = spot.window(run)?;
+        PhysRange::new(window.start(), spot.len).ok()
     });
     match found {
         Some(place) => {
@@ -303,11 +376,45 @@ fn first_fit(
             part: spot.part,
             len: spot.len,
             align: spot.align,
-            min: spot.min,
+            min: spot.min.max(scratch.start()),
             max: spot.max,
             scratch,
         }),
     }
+}
+
+/// Takes the highest place in `free` that satisfies `spot`; `None` if there is none.
+fn last_fit(free: &mut RangeSet, spot: &Spot) -> Result<Option<PhysRange>, OutOfMemory> {
+    let found = free.iter().rev().find_map(|run| spot.window(run));
+    let Some(window) = found else {
+        return Ok(None);
+    };
+    let last = spot.places(window).saturating_sub(1);
+    let Some(place) = place_at(window, spot, last) else {
+        return Ok(None);
+    };
+    free.remove(place)?;
+    Ok(Some(place))
+}
+
+/// Returns one of all places in `free` that satisfy `spot`; `None` if there is none.
+fn random_fit(free: &RangeSet, spot: &Spot, random: u64) -> Option<PhysRange> {
+    let windows = || free.iter().filter_map(|run| spot.window(run));
+    let all = windows().fold(0u64, |all, window| all.saturating_add(spot.places(window)));
+    let mut index = random.checked_rem(all)?;
+    for window in windows() {
+        match index.checked_sub(spot.places(window)) {
+            Some(rest) => index = rest,
+            None => return place_at(window, spot, index),
+        }
+    }
+    None
+}
+
+/// Returns the place of this index in a window, counted from the lowest.
+fn place_at(window: PhysRange, spot: &Spot, index: u64) -> Option<PhysRange> {
+    let start = window.start().checked_add(spot.align.checked_mul(index)?)?;
+    PhysRange::new(start, spot.len).ok()
 }
 
 fn page_up(part: ImagePart, len: u64) -> Result<u64, PlacementError> {

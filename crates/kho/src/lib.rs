@@ -38,6 +38,7 @@
 //!             align: 2 * MIB,
 //!             preferred: PhysAddr::new(16 * MIB),
 //!             above_4g: true,
+//!             random: None,
 //!         },
 //!         initrd: Some(InitrdNeeds { len: 40 * MIB, unpacked: 160 * MIB, max_addr: PhysAddr::new(0x7fff_ffff) }),
 //!         params_len: 8192,

@@ -22,4 +22,5 @@ pub const KERNEL: KernelNeeds = KernelNeeds {
     align: 2 * MIB,
     preferred: PhysAddr::new(16 * MIB),
     above_4g: true,
+    random: None,
 };

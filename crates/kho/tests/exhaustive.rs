@@ -304,7 +304,7 @@ fn structure_blocks() {
 fn image_places() {
     const SCRATCH: u64 = 9;
     let page = |n: u64| n * PAGE_SIZE;
-    let mut placed = 0;
+    let (mut placed, mut random_places) = (0, 0);
     let (mut refused, mut missed) = (0, 0);
     for (start, kernel, initrd, params, align, preferred) in cases() {
         for len in 1..=SCRATCH {
@@ -316,6 +316,7 @@ fn image_places() {
                     align: page(align),
                     preferred: PhysAddr::new(page(preferred)),
                     above_4g: true,
+                    random: None,
                 },
                 initrd: (initrd > 0).then(|| InitrdNeeds {
                     len: page(initrd) - 7,
@@ -349,6 +350,7 @@ fn image_places() {
                     }
                     let at = kernel_at.start().get() / PAGE_SIZE;
                     assert!(possible && fits(at), "{image:?} in {scratch}: {found:?}");
+                    random_places += check_random_places(scratch, image);
                 }
                 Err(_) => {
                     refused += 1;
@@ -372,6 +374,39 @@ fn image_places() {
     }
     eprintln!("{placed} placed, {refused} refused, of which {missed} had a place");
     assert!(placed > 1000 && refused > 1000, "{placed} {refused}");
+    assert!(random_places > placed, "{random_places} {placed}");
+}
+
+/// Checks the places of an image that fits, for more random numbers than the kernel has places. Returns the number of
+/// places.
+fn check_random_places(scratch: PhysRange, mut image: ImageNeeds) -> usize {
+    let ram = RangeSet::from_ranges([scratch]).unwrap();
+    let mut starts = Vec::new();
+    for random in 0..20 {
+        image.kernel.random = Some(random);
+        let found = place_image(scratch, &ram, &image).unwrap();
+        let kernel = found.kernel.reserved;
+        let start = kernel.start().get();
+        assert!(start >= image.kernel.preferred.get() && start.is_multiple_of(image.kernel.align));
+        let mut parts = vec![kernel, found.params.reserved];
+        parts.extend(found.initrd.map(|initrd| initrd.reserved));
+        for (index, part) in parts.iter().enumerate() {
+            assert!(scratch.contains_range(*part));
+            assert!(parts[..index].iter().all(|other| !other.overlaps(*part)));
+        }
+        starts.push(start);
+    }
+    // Each number picks the next place, so no place is picked more often than others.
+    let places = starts
+        .iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len();
+    let again = starts.iter().skip(places);
+    assert!(
+        starts.iter().zip(again).all(|(one, two)| one == two),
+        "{starts:?}"
+    );
+    places
 }
 
 /// Start of scratch, pages of kernel, initrd and parameters, alignment, preferred place.

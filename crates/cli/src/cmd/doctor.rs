@@ -76,6 +76,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
             align: 2 << 20,
             preferred: PhysAddr::new(16 << 20),
             above_4g: true,
+            random: None,
         },
         initrd: Some(InitrdNeeds {
             len: TYPICAL.1,

@@ -123,7 +123,7 @@ pub fn unpacked(
         Err(why) => return Ok((None, instead(args, why)?)),
     };
     let mut places = 1;
-    if let Some(all) = kernel.places().filter(|_| !has_word(line, b"nokaslr")) {
+    if let Some(all) = kernel.places().filter(|_| randomizes(line)) {
         kernel.relocate(random::number()?);
         places = all;
     }
@@ -142,6 +142,11 @@ fn instead(args: &args::Next, why: String) -> Result<Way, Fail> {
     );
     Err(Fail::new(Status::NextKernel, what)
         .fix("leave --enter kernel out: the bzImage then unpacks itself"))
+}
+
+/// Whether a kernel with this command line randomizes its addresses, if it can.
+pub fn randomizes(line: &[u8]) -> bool {
+    !has_word(line, b"nokaslr")
 }
 
 /// Whether the command line has this word, by the rules of the decompressor (`cmdline_find_option_bool`,

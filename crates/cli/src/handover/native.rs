@@ -186,6 +186,7 @@ mod tests {
                 align: 2 << 20,
                 preferred: PhysAddr::new(16 << 20),
                 above_4g: true,
+                random: None,
             },
             initrd: None,
             params_len: 4096,

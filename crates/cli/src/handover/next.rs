@@ -240,6 +240,11 @@ impl Files {
 }
 
 impl Next<'_> {
+    /// Whether the kernel is entered where the loader places it, and randomizes addresses.
+    pub fn place_at_random(&self) -> bool {
+        matches!(self.way, Way::Kernel { .. }) && enter::randomizes(&self.cmdline.line)
+    }
+
     /// Unpacks the kernel if it is to be entered itself. Returns the kernel, and the [`Way`] that is possible. `still`
     /// is the number of bytes of memory that the load takes after this.
     ///

@@ -12,6 +12,7 @@ use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::module::{self, OutgoingPart};
 use crate::mounts::{self, Mounted};
 use crate::output;
+use crate::random;
 use crate::session::Session;
 use crate::state::KeepFile;
 use kho::headroom::UserSpace;
@@ -329,8 +330,10 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
     let initrd = next.initrd.map_or(0, <[u8]>::len) as u64;
     let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref())
         .or_status(Status::BadInitrd)?;
+    let mut kernel = KernelNeeds::from(header);
+    kernel.random = next.place_at_random().then(random::number).transpose()?;
     Ok(ImageNeeds {
-        kernel: KernelNeeds::from(header),
+        kernel,
         initrd: Some(InitrdNeeds {
             len,
             unpacked: next.unpacked,

@@ -50,6 +50,7 @@ impl From<&ImageHeader> for kho::image::KernelNeeds {
             align: header.alignment,
             preferred: header.lowest,
             above_4g: header.above_4g,
+            random: None,
         }
     }
 }

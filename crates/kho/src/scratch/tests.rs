@@ -291,7 +291,7 @@ proptest! {
             kernel: KernelNeeds {
                 file_len: file_len >> shift, mem_size: mem_size >> shift,
                 align: if flags.0 { align } else { 1 << (align % 64) },
-                preferred: PhysAddr::new(preferred >> shift), above_4g: flags.1,
+                preferred: PhysAddr::new(preferred >> shift), above_4g: flags.1, random: flags.0.then_some(initrd.0),
             },
             initrd: Some(InitrdNeeds { len: initrd.0 >> shift, unpacked: 0, max_addr: PhysAddr::new(initrd.1) }),
             params_len: params_len >> shift,

@@ -12,7 +12,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "hop-6.1-6.12-7.3-6.1",
             "a tree and a blob over three hops, memory filled after each; by a unified kernel image, by the boot loader's \
-             default entry, and by name; every kernel is entered directly, at a random address, the last one with nokaslr",
+             default entry, and by name; every kernel is entered directly, at a random physical and virtual address, the last one with nokaslr",
         )
         .kernels(&["6.1", "6.12", "7.3", "6.1"])
         .first(concat!("keep_tree_and_blob 32
@@ -28,10 +28,14 @@ text | kho-guest report text
         )
         .at(
             2,
-            "check_tree_and_blob
-             text | kho-guest report text
-             KHO_NEXT_CMDLINE=\"$KHO_NEXT_CMDLINE nokaslr\"
-             directly",
+            concat!(
+                "check_tree_and_blob
+text | kho-guest report text
+",
+                include_str!("chain/places.sh"),
+                "KHO_NEXT_CMDLINE=\"$KHO_NEXT_CMDLINE nokaslr\"
+directly"
+            ),
         )
         .at(3, &format!("check_tree_and_blob
 [ \"$(text)\" = {LINKED} ]"))
