@@ -24,9 +24,12 @@ const TRIES: usize = 8;
 /// Then no memory is free at any other address either.
 const SMALL_ORDER: u32 = 3;
 
-/// Maximum number of addresses outside scratch at which kho.ko tries to allocate, if the page allocator gave no block
-/// that may be kept.
-const PLACES: u64 = 256;
+/// Maximum number of addresses at which kho.ko tries to allocate, spread over all memory outside scratch, if the page
+/// allocator gave no block that may be kept.
+const PLACES: u64 = 512;
+
+/// Number of addresses below the last place of a [`Search`] that kho.ko tries before.
+const NEAR: usize = 64;
 
 /// Physical addresses at which zones end. The kernel can free a range by moving its pages inside one zone only.
 /// `MAX_DMA_PFN`, `MAX_DMA32_PFN` (`arch/x86/include/asm/dma.h`).
@@ -196,6 +199,30 @@ impl<S: System> Arenas<S> {
     }
 }
 
+/// Progress of the search for free memory by address, from one allocation to the next.
+///
+/// Memory that may be kept can be a small part of the free memory, and then the page allocator offers other memory first:
+/// memory that was plugged in after the boot. Without the progress each search would try the same addresses, and most
+/// of the memory would never be found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Search {
+    /// The last address at which memory was free, or the lowest one near it that was tried since.
+    last: Option<PhysAddr>,
+    /// Whether the page allocator offered only memory that may not be kept. It will most likely do so again, and a block
+    /// that is refused costs as much as one that is kept.
+    refused: bool,
+}
+
+impl Search {
+    /// Makes a search that has not begun.
+    pub const fn new() -> Self {
+        Self {
+            last: None,
+            refused: false,
+        }
+    }
+}
+
 /// Allocates a block for an arena, of which the caller will lend `count` contiguous pages.
 ///
 /// # Errors
@@ -204,11 +231,12 @@ impl<S: System> Arenas<S> {
 pub fn block_for<S: System>(
     map: &Map,
     scratch: Option<PhysRange>,
+    search: &mut Search,
     count: usize,
 ) -> Result<S::Block, Errno> {
     let want = u64::try_from(count).map_err(|_| ENOMEM)?;
-    match block::<S>(map, scratch, want.max(ARENA)) {
-        Err(_) if want < ARENA => block::<S>(map, scratch, want),
+    match block::<S>(map, scratch, search, want.max(ARENA)) {
+        Err(_) if want < ARENA => block::<S>(map, scratch, search, want),
         result => result,
     }
 }
@@ -221,6 +249,7 @@ pub fn block_for<S: System>(
 pub fn block<S: System>(
     map: &Map,
     scratch: Option<PhysRange>,
+    search: &mut Search,
     pages: u64,
 ) -> Result<S::Block, Errno> {
     if pages == 0 {
@@ -231,7 +260,8 @@ pub fn block<S: System>(
         // The refused blocks stay allocated until the end, so that the page allocator does not give the same pages
         // again.
         let mut refused: [Option<S::Block>; TRIES] = Default::default();
-        for (number, slot) in refused.iter_mut().enumerate() {
+        let tries = if search.refused { 1 } else { TRIES };
+        for (number, slot) in refused.iter_mut().take(tries).enumerate() {
             let Some(block) = S::Block::any(order) else {
                 if order <= SMALL_ORDER && number == 0 {
                     return Err(ENOMEM);
@@ -245,30 +275,75 @@ pub fn block<S: System>(
                 *slot = Some(block);
                 continue;
             }
+            search.refused = false;
             return block.shorten(pages).ok_or(ENOMEM);
         }
+        search.refused = refused.iter().any(Option::is_some);
     }
-    place::<S>(map, scratch, pages).ok_or(ENOMEM)
+    place::<S>(map, scratch, search, pages).ok_or(ENOMEM)
 }
 
 /// Allocates a block at an address in RAM outside `scratch`.
-fn place<S: System>(map: &Map, scratch: Option<PhysRange>, pages: u64) -> Option<S::Block> {
+fn place<S: System>(
+    map: &Map,
+    scratch: Option<PhysRange>,
+    search: &mut Search,
+    pages: u64,
+) -> Option<S::Block> {
     let len = pages.checked_mul(PAGE_SIZE)?;
     let mut free = map.ram.subtract(&map.taken).ok()?;
     if let Some(scratch) = scratch {
         free.remove(scratch).ok()?;
     }
-    windows(&free, len)
-        .filter(|window| !ZONE_ENDS.iter().any(|z| splits(*window, *z)))
-        .find_map(|window| S::Block::at(map, window).ok())
+    let whole = |window: &PhysRange| !ZONE_ENDS.iter().any(|z| splits(*window, *z));
+    let last = search.last;
+    for window in near(&free, len, last).filter(whole) {
+        search.last = Some(window.start());
+        if let Ok(block) = S::Block::at(map, window) {
+            return Some(block);
+        }
+    }
+    // The next search tries other addresses, because `last` changed.
+    let skip = last.map_or(0, |last| last.get() / step(len));
+    let (window, block) = windows(&free, len, skip)
+        .filter(whole)
+        .find_map(|window| Some((window, S::Block::at(map, window).ok()?)))?;
+    search.last = Some(window.start());
+    Some(block)
+}
+
+const fn align() -> u64 {
+    ARENA.saturating_mul(PAGE_SIZE)
+}
+
+/// Distance of the places for blocks of `len` bytes.
+fn step(len: u64) -> u64 {
+    len.max(1)
+        .checked_next_multiple_of(align())
+        .unwrap_or(u64::MAX)
+}
+
+/// The [`NEAR`] ranges of `len` bytes in `free` that lie directly below `last`.
+fn near(free: &RangeSet, len: u64, last: Option<PhysAddr>) -> impl Iterator<Item = PhysRange> {
+    let below = last.unwrap_or_default();
+    let step = step(len);
+    let places = move |range: PhysRange| {
+        let end = range.end().min(below);
+        let first = end.checked_sub(step)?.align_down(align())?;
+        let places = core::iter::successors(Some(first), move |at| at.checked_sub(step));
+        let inside = places.take_while(move |at| *at >= range.start());
+        Some(inside.filter_map(move |at| PhysRange::new(at, len).ok()))
+    };
+    let lower = free.iter().rev().filter(move |range| range.start() < below);
+    lower.filter_map(places).flatten().take(NEAR)
 }
 
 /// At most [`PLACES`] ranges of `len` bytes, evenly spread over `free` from its end down. The last places alone would
 /// not do: the kernel's map of all pages takes the last part of each node's memory, and on a large machine more than
-/// the last [`PLACES`] places.
-fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
-    let align = ARENA.saturating_mul(PAGE_SIZE);
-    let step = len.checked_next_multiple_of(align).unwrap_or(u64::MAX);
+/// the last [`PLACES`] places. `skip` places, modulo their distance, are not tried at the end.
+fn windows(free: &RangeSet, len: u64, skip: u64) -> impl Iterator<Item = PhysRange> {
+    let align = align();
+    let step = step(len);
     // The last place in a range, and the number of places from there down.
     let places = move |range: PhysRange| {
         let last = range.end().checked_sub(step)?.align_down(align)?;
@@ -281,7 +356,7 @@ fn windows(free: &RangeSet, len: u64) -> impl Iterator<Item = PhysRange> {
         .fold(0u64, |sum, (_, count)| sum.saturating_add(count));
     let stride = total.div_ceil(PLACES).max(1);
     // Number of places to skip before the next one that is tried.
-    let mut pass = 0u64;
+    let mut pass = skip.checked_rem(stride).unwrap_or(0);
     let tried = move |(last, count): (PhysAddr, u64)| {
         let first = pass;
         let here = count.saturating_sub(first).div_ceil(stride);
@@ -327,7 +402,10 @@ mod tests {
     ) -> Result<PhysRange, Errno> {
         match arenas.lend(scratch, count) {
             Some(range) => Ok(range),
-            None => arenas.lend_of(block_for::<Fake>(map, scratch, count)?, count),
+            None => arenas.lend_of(
+                block_for::<Fake>(map, scratch, &mut Search::default(), count)?,
+                count,
+            ),
         }
     }
 
@@ -428,7 +506,7 @@ mod tests {
         with(|machine| machine.page(700).failed = true);
         let mut arenas = Arenas::<Fake>::new();
         assert_eq!(pfn(lend(&mut arenas, &map, None, 1)), 1024);
-        let found = block::<Fake>(&map, None, 512);
+        let found = block::<Fake>(&map, None, &mut Search::default(), 512);
         assert!(matches!(found, Err(ENOMEM)));
     }
 
@@ -436,7 +514,7 @@ mod tests {
     fn places_are_asked_for_where_one_may_be_free() {
         let places = |free: &[u64], scratch, pages| {
             let map = machine(free);
-            assert!(block::<Fake>(&map, scratch, pages).is_err());
+            assert!(block::<Fake>(&map, scratch, &mut Search::default(), pages).is_err());
             with(|machine| machine.places)
         };
         // No search by address if the page allocator has not even one page.
@@ -449,6 +527,47 @@ mod tests {
         assert_eq!(places(&[512], scratch, 1), 30);
     }
 
+    #[test]
+    fn every_free_place_is_found_by_and_by() {
+        let map = machine(&[]);
+        let map = Map {
+            ram: set(&[(1 << 20, 4 << 30)]),
+            ..map
+        };
+        let free: Vec<u64> = (0..100).map(|number| (1 + number * 19) * ARENA).collect();
+        with(|machine| machine.free_places = free.iter().copied().collect());
+        let mut search = Search::new();
+        let (mut found, mut failed) = (0, 0);
+        while found < free.len() {
+            match block::<Fake>(&map, None, &mut search, ARENA) {
+                Ok(block) => {
+                    found += 1;
+                    core::mem::forget(block);
+                }
+                Err(_) => failed += 1,
+            }
+            assert!(failed <= 4, "{found} found");
+        }
+        // Most searches need no more than the places between two free ones.
+        let tried = with(|machine| machine.places);
+        assert!(tried < 6000, "{tried}");
+    }
+
+    #[test]
+    fn places_near_the_last_one_lie_below_it() {
+        let free = set(&[(3 << 20, 9 << 20), (16 << 20, 20 << 20)]);
+        let starts = |last: Option<u64>| -> Vec<u64> {
+            let last = last.map(|mib| PhysAddr::new(mib << 20));
+            let found = near(&free, 2 << 20, last);
+            found.map(|window| window.start().get() >> 20).collect()
+        };
+        assert_eq!(starts(None), [0u64; 0]);
+        assert_eq!(starts(Some(100)), [18, 16, 6, 4]);
+        assert_eq!(starts(Some(18)), [16, 6, 4]);
+        assert_eq!(starts(Some(17)), [6, 4]);
+        assert_eq!(starts(Some(4)), [0u64; 0]);
+    }
+
     fn set(ranges: &[(u64, u64)]) -> RangeSet {
         let range = |&(start, end): &(u64, u64)| {
             PhysRange::from_bounds(PhysAddr::new(start), PhysAddr::new(end)).unwrap()
@@ -457,7 +576,9 @@ mod tests {
     }
 
     fn starts(free: &RangeSet, len: u64) -> Vec<u64> {
-        windows(free, len).map(|w| w.start().get() >> 20).collect()
+        windows(free, len, 0)
+            .map(|w| w.start().get() >> 20)
+            .collect()
     }
 
     #[test]
@@ -482,16 +603,16 @@ mod tests {
             .collect();
         let free = set(&nodes);
         let found = starts(&free, 2 << 20);
-        assert!((250..=256).contains(&found.len()), "{}", found.len());
+        assert!((506..=512).contains(&found.len()), "{}", found.len());
         assert!(found.is_sorted_by(|a, b| a > b));
         for (start, end) in nodes {
             // The last 16 MiB of each GiB of the node hold the kernel's map of pages.
             let free = found
                 .iter()
                 .filter(|at| **at >= start >> 20 && **at < (end >> 20) - 512);
-            assert!(free.count() >= 28, "{start:#x}");
+            assert!(free.count() >= 56, "{start:#x}");
         }
-        assert!(windows(&set(&[(0, u64::MAX - 4095)]), 4096).count() <= 256);
-        assert_eq!(windows(&free, u64::MAX).count(), 0);
+        assert!(windows(&set(&[(0, u64::MAX - 4095)]), 4096, 0).count() <= 512);
+        assert_eq!(windows(&free, u64::MAX, 3).count(), 0);
     }
 }

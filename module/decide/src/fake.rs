@@ -41,6 +41,8 @@ pub struct Machine {
     pub at_allocation: Option<fn()>,
     /// Number of allocations that asked for a certain address.
     pub places: usize,
+    /// First pages of the places at which memory is free for an allocation by address.
+    pub free_places: BTreeSet<u64>,
     /// First page frames of the blocks that the page allocator has. It gives the last one first.
     pub free: Vec<u64>,
     /// Page frames of the pages that were freed to the page allocator.
@@ -166,9 +168,15 @@ impl system::Block for Block {
         Some(Self { range })
     }
 
-    fn at(_: &Map, _: PhysRange) -> Result<Self, Errno> {
-        with(|machine| machine.places += 1);
-        Err(EBUSY)
+    fn at(_: &Map, range: PhysRange) -> Result<Self, Errno> {
+        with(|machine| {
+            machine.places += 1;
+            if !machine.free_places.remove(&pfns(range).start) {
+                return Err(EBUSY);
+            }
+            pfns(range).for_each(|pfn| machine.page(pfn).count = 1);
+            Ok(Self { range })
+        })
     }
 
     fn range(&self) -> PhysRange {

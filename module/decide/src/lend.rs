@@ -35,13 +35,13 @@ pub fn give_away<S: Drivers>(count: usize) -> Result<PhysRange, Errno> {
 
 /// Allocates a block outside scratch. Tries again if root set the scratch region meanwhile.
 fn block<S: Drivers>(
-    allocate: impl Fn(&Ground) -> Result<S::Block, Errno>,
+    allocate: impl Fn(&mut Ground) -> Result<S::Block, Errno>,
 ) -> Result<S::Block, Errno> {
     loop {
-        let ground = S::store(|store| store.ground())?;
-        let block = allocate(&ground)?;
-        if S::store(|store| store.scratch()) == ground.scratch() {
-            return Ok(block);
+        let mut ground = S::store(|store| store.ground())?;
+        let block = allocate(&mut ground);
+        if S::store(|store| store.searched(&ground)) {
+            return block;
         }
     }
 }

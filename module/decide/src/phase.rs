@@ -338,7 +338,7 @@ fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Err
     let page = PhysRange::new(kho::PhysAddr::new(0), PAGE_SIZE).map_err(|_| EINVAL)?;
     // The size of the tree does not depend on its address.
     let size = u64::try_from(write(page)?.len()).map_err(|_| ENOMEM)?;
-    let ground = S::store(|store| store.ground())?;
+    let mut ground = S::store(|store| store.ground())?;
     let mut block = ground.block::<S>(size.div_ceil(PAGE_SIZE))?;
     if session.kept().overlaps(block.range()) {
         log!(

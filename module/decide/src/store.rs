@@ -1,6 +1,6 @@
 //! Ownership of pages: of memory that arrived, and of memory that kho.ko lends to producers.
 
-use crate::arena::{self, Arenas};
+use crate::arena::{self, Arenas, Search};
 use crate::arrival::{self, Arrival, Nothing, mem};
 use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::holds::Holds;
@@ -21,6 +21,7 @@ pub struct Store<S: System> {
     arrival: Result<Arrival<S>, Nothing>,
     reserved: S::Reserved,
     arenas: Arenas<S>,
+    search: Search,
     /// Scratch region that root set, if none arrived in this boot.
     told_scratch: Option<PhysRange>,
     /// Numbers of nodes of the kernel's part of which a driver claimed the whole.
@@ -41,21 +42,17 @@ pub struct Store<S: System> {
 pub struct Ground {
     map: Map,
     scratch: Option<PhysRange>,
+    search: Search,
 }
 
 impl Ground {
-    /// The scratch region, in which kho.ko allocates nothing; `None` if none is known.
-    pub fn scratch(&self) -> Option<PhysRange> {
-        self.scratch
-    }
-
     /// Allocates `pages` zeroed pages.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub fn block<S: System>(&self, pages: u64) -> Result<S::Block, Errno> {
-        arena::block::<S>(&self.map, self.scratch, pages)
+    pub fn block<S: System>(&mut self, pages: u64) -> Result<S::Block, Errno> {
+        arena::block::<S>(&self.map, self.scratch, &mut self.search, pages)
     }
 
     /// Allocates a block for an arena, of which the caller will lend `count` pages.
@@ -63,8 +60,8 @@ impl Ground {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub fn block_for<S: System>(&self, count: usize) -> Result<S::Block, Errno> {
-        arena::block_for::<S>(&self.map, self.scratch, count)
+    pub fn block_for<S: System>(&mut self, count: usize) -> Result<S::Block, Errno> {
+        arena::block_for::<S>(&self.map, self.scratch, &mut self.search, count)
     }
 }
 
@@ -107,6 +104,7 @@ impl<S: System> Store<S> {
             arrival: Err(Nothing::Ordinary),
             reserved: S::Reserved::NOTHING,
             arenas: Arenas::new(),
+            search: Search::new(),
             told_scratch: None,
             claimed: Vec::new(),
             holds: Holds::new(),
@@ -770,12 +768,20 @@ impl<S: System> Store<S> {
                 taken: self.map.taken.try_clone()?,
             },
             scratch: self.scratch(),
+            search: self.search,
         })
+    }
+
+    /// Keeps the progress that a search made in `ground`, and returns whether scratch is still the same.
+    pub fn searched(&mut self, ground: &Ground) -> bool {
+        self.search = ground.search;
+        self.scratch() == ground.scratch
     }
 
     /// Allocates `pages` pages outside scratch.
     fn block(&self, pages: u64) -> Result<S::Block, Errno> {
-        arena::block::<S>(&self.map, self.scratch(), pages)
+        let mut search = self.search;
+        arena::block::<S>(&self.map, self.scratch(), &mut search, pages)
     }
 }
 

@@ -1,8 +1,12 @@
 //! Machines as hosts are: the generic kernels with real drivers at work, and large machines.
 
 use crate::scenario::Scenario;
+use kho_lab::run::Host;
+use serde_json::json;
+use std::time::Duration;
 
 const SLICE: &str = include_str!("hosts/slice.sh");
+const CHANGING: &str = include_str!("hosts/changing.sh");
 const DRIVERS: &str = include_str!("hosts/drivers.sh");
 
 /// Drivers that cloud kernels lack or that no other guest uses: NVMe, AHCI, SCSI, USB storage, a network card, a display.
@@ -67,7 +71,59 @@ pub fn scenarios() -> Vec<Scenario> {
         .slow(),
         large("hosts-256g", 256 << 10, 8, 16),
         large("hosts-64g", 64 << 10, 8, 64).slow(),
+        changing(),
     ]
+}
+
+/// A machine whose memory comes and goes while content is kept in it.
+fn changing() -> Scenario {
+    let plug = |host: &mut Host<'_>| {
+        let backend = json!({"qom-type": "memory-backend-ram", "id": "plugged", "size": 512 << 20});
+        host.qmp.run("object-add", backend)?;
+        let module = json!({"driver": "pc-dimm", "id": "module", "memdev": "plugged"});
+        host.qmp.run("device_add", module).map(|_| ())
+    };
+    let grow = |host: &mut Host<'_>| {
+        let size = json!({"path": "/machine/peripheral/vm", "property": "requested-size", "value": 512 << 20});
+        host.qmp.run("qom-set", size).map(|_| ())
+    };
+    let balloon = |mib: u64| {
+        move |host: &mut Host<'_>| {
+            host.qmp.run("balloon", json!({"value": mib << 20}))?;
+            for _ in 0..600 {
+                let now = host.qmp.run("query-balloon", json!({}))?;
+                if now["actual"] == json!(mib << 20) {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            anyhow::bail!("the balloon does not leave the guest {mib} MiB")
+        }
+    };
+    Scenario::new(
+        "hosts-memory-changes",
+        "memory is plugged in, a virtio-mem device grows, a balloon takes memory and gives it back; khofs and files keep every byte",
+    )
+    .kernels(&["6.12", "6.1", "7.3"])
+    .kho_modules(&["kho", "khofs"])
+    .modules(&["virtio_mem", "virtio_balloon"])
+    .qemu(&[
+        "-m",
+        "slots=4,maxmem=8G",
+        "-object",
+        "memory-backend-ram,id=virtio,size=1G,reserve=off",
+        "-device",
+        "virtio-mem-pci,id=vm,memdev=virtio,requested-size=0",
+        "-device",
+        "virtio-balloon-pci",
+    ])
+    .step("plug", plug)
+    .step("grow", grow)
+    .step("inflate", balloon(1280))
+    .step("deflate", balloon(1536))
+    .first(&format!("{CHANGING}\n{}", include_str!("hosts/changing-first.sh")))
+    .each(&format!("{CHANGING}\n{}", include_str!("hosts/changing-each.sh")))
+    .timeout_s(600)
 }
 
 fn slice(scenario: Scenario, before: &str, after: &str) -> Scenario {
