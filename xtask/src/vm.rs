@@ -19,7 +19,7 @@ use kho_lab::run::{End, Job, hop_times, is_script_output, log};
 #[derive(clap::Args)]
 #[command(after_long_help = ENVIRONMENT)]
 pub struct Arguments {
-    /// First kernel: 5.10, 6.1, 6.12 or 7.3 (also 6.1-amd64 …, for the flavour that is not for clouds), or a bzImage.
+    /// First kernel: 5.10, 6.1, 6.12, 7.3 or testing (also 6.1-amd64 …, for the flavour that is not for clouds), or a bzImage.
     #[arg(long, value_name = "KERNEL")]
     kernel: String,
     /// Next kernel; once per hop.

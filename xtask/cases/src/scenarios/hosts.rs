@@ -70,7 +70,18 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .slow(),
         large("hosts-256g", 256 << 10, 8, 16),
-        large("hosts-64g", 64 << 10, 8, 64).slow(),
+        large("hosts-64g", 64 << 10, 8, 64),
+        slice(
+            Scenario::new(
+                "hosts-testing",
+                "the kernel of Debian testing: files, khofs, a driver and a trace, there and back",
+            )
+            .kernels(&["6.12", "testing", "6.12"])
+            .mem_mib(1536)
+            .timeout_s(480),
+            "",
+            "",
+        ),
         changing(),
     ]
 }

@@ -32,7 +32,10 @@ const SERIES: [(&str, &str); 4] = [
     ("7.3", "trixie-backports"),
 ];
 
-/// Names of the known kernels.
+/// Name of the newest kernel of Debian testing, whatever its series.
+const TESTING: &str = "testing";
+
+/// Names of the known kernels, without [`TESTING`].
 pub fn names() -> [&'static str; 4] {
     SERIES.map(|(series, _)| series)
 }
@@ -75,7 +78,7 @@ impl<'a> Store<'a> {
         }
         let names = names();
         bail!(
-            "{name:?} is neither a kernel known by name ({}; also with -amd64) nor a file",
+            "{name:?} is neither a kernel known by name ({}, {TESTING}; also with -amd64) nor a file",
             names.join(", ")
         )
     }
@@ -264,24 +267,28 @@ impl Found {
 /// Series, suite and flavour for a name.
 fn known(name: &str) -> Option<(&'static str, &'static str, &str)> {
     let (wanted, flavour) = name.split_once('-').unwrap_or((name, FLAVOUR));
-    let &(series, suite) = SERIES.iter().find(|(series, _)| *series == wanted)?;
+    let mut all = SERIES.iter().chain(&[(TESTING, TESTING_SUITE)]);
+    let &(series, suite) = all.find(|(series, _)| *series == wanted)?;
     matches!(flavour, "cloud-amd64" | "amd64").then_some((series, suite, flavour))
 }
 
 /// The newest image package of a series, and its parts.
 fn newest(apt: &Apt, series: &str, suite: &str, flavour: &str) -> Result<Vec<Package>> {
     let is_of_series = |release: &str| {
-        release
-            .strip_prefix(series)
-            .and_then(|rest| rest.strip_prefix('.'))
-            .is_some_and(|rest| {
-                let number = rest.trim_end_matches(flavour);
-                // `6.12.3+deb12-rt-amd64` is another flavour; so is `-cloud-amd64` if plain amd64 is wanted.
-                rest.ends_with(flavour)
-                    && number.ends_with('-')
-                    && !number.contains("-rt-")
-                    && !number.contains("-cloud-")
-            })
+        let number = match series {
+            TESTING => release.split_once('.').map(|(_, rest)| rest),
+            _ => release
+                .strip_prefix(series)
+                .and_then(|rest| rest.strip_prefix('.')),
+        };
+        number.is_some_and(|rest| {
+            let number = rest.trim_end_matches(flavour);
+            // `6.12.3+deb12-rt-amd64` is another flavour; so is `-cloud-amd64` if plain amd64 is wanted.
+            rest.ends_with(flavour)
+                && number.ends_with('-')
+                && !number.contains("-rt-")
+                && !number.contains("-cloud-")
+        })
     };
     let release_of = |name: &str, part: &str| -> Option<String> {
         Some(
@@ -359,5 +366,6 @@ mod tests {
         assert_eq!(known("6.1-arm64"), None);
         assert_eq!(known("5.10"), Some(("5.10", "bullseye", "cloud-amd64")));
         assert_eq!(known("5.1"), None);
+        assert_eq!(known("testing-amd64"), Some(("testing", "forky", "amd64")));
     }
 }

@@ -12,8 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cache::Cache;
 use crate::deb;
-use crate::host::apt::Apt;
-use crate::kernel::{Kernel, SUITES};
+use crate::kernel::{Kernel, Store};
 
 /// Programs that Kbuild calls, besides those that the headers depend on.
 const TOOLS: [&str; 11] = [
@@ -55,7 +54,7 @@ impl BuildRoot {
             } else {
                 vec![base, suite]
             };
-            let apt = Apt::open(cache, "guest", &SUITES)?;
+            let apt = Store::new(cache).apt_of(suite)?;
             apt.update()?;
             let headers = format!("linux-headers-{release}");
             let packages: Vec<&str> = std::iter::once(headers.as_str()).chain(TOOLS).collect();
