@@ -372,9 +372,10 @@ impl Scenario {
             }
     }
 
-    /// Whether the test boots the kernel that is built here.
-    pub fn needs_peer(&self) -> bool {
-        self.runs.kernels.contains(&peer::NAME)
+    /// Names of the kernels of the test that are built here.
+    pub fn built_kernels(&self) -> impl Iterator<Item = &'static str> {
+        let kernels = self.runs.kernels.iter().copied();
+        kernels.filter(|name| peer::names().any(|built| built == *name))
     }
 
     /// Returns every script of the test, without the functions that all scripts have.

@@ -95,11 +95,11 @@ impl Lab {
         made.clone().map_err(|error| anyhow!("{error}"))
     }
 
-    /// Builds the kernel with built-in Kexec HandOver, which takes some minutes the first time.
-    pub fn build_peer(&self) -> Result<()> {
-        peer::build(&self.cache)
+    /// Builds a kernel that [`peer`] knows, which takes some minutes the first time.
+    pub fn build_kernel(&self, name: &str) -> Result<()> {
+        peer::build(&self.cache, name)
             .map(drop)
-            .context("building the peer kernel")
+            .with_context(|| format!("building the kernel {name}"))
     }
 
     /// Runs a guest until it ends.

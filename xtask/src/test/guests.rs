@@ -1,6 +1,6 @@
 //! Runs guest tests, several at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use kho_cases::{Scenario, Stock, scenarios};
@@ -28,10 +28,11 @@ pub fn choose(filter: &str, slow_too: bool) -> Vec<Scenario> {
 /// Runs the tests and counts them.
 pub fn run(stock: &Stock, scenarios: Vec<Scenario>, jobs: Option<usize>, tally: &mut Tally) {
     // Build before any guest runs: a build beside guests would make them exceed their limits.
-    if scenarios.iter().any(Scenario::needs_peer)
-        && let Err(error) = stock.lab.build_peer()
-    {
-        eprintln!("xtask: {error:#}");
+    let built: BTreeSet<_> = scenarios.iter().flat_map(Scenario::built_kernels).collect();
+    for name in built {
+        if let Err(error) = stock.lab.build_kernel(name) {
+            eprintln!("xtask: {error:#}");
+        }
     }
     if scenarios.iter().any(Scenario::needs_next_command)
         && let Err(error) = stock.lab.next_command()

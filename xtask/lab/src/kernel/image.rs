@@ -25,6 +25,8 @@ pub struct Kernel {
     pub suite: Option<&'static str>,
     /// Folder with kho's modules for this kernel, if they are wanted.
     pub ours: Option<PathBuf>,
+    /// Headers of a kernel that was built on this machine, with its compiler.
+    pub headers: Option<PathBuf>,
     /// `/lib/modules/RELEASE`, if the kernel has one.
     pub(super) modules: Option<PathBuf>,
 }

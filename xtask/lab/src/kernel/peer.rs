@@ -1,4 +1,5 @@
-//! A mainline kernel with built-in Kexec HandOver, built from Debian's sources.
+//! Kernels built from Debian's sources: a mainline kernel with built-in Kexec HandOver, and kernels that look for faults
+//! of the modules.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::image::{Kernel, SUITES};
+use super::store::only_entry;
 use super::version;
 use crate::cache::{Cache, Fingerprint};
 use crate::command::succeed_shown;
@@ -19,8 +21,66 @@ pub const NAME: &str = "peer";
 /// The package with the sources, and its suite.
 const PACKAGE: (&str, &str) = ("linux-source-7.3", "trixie-backports");
 
-/// Options that are added to the smallest configuration.
+/// Options that are added to the smallest configuration, for every kernel.
 const CONFIG: &str = include_str!("peer/config");
+
+/// More options of the kernels that look for faults, and of each of them.
+const DEBUG: [(&str, &[&str]); 3] = [
+    (
+        "debug",
+        &[include_str!("peer/debug"), include_str!("peer/debug-locks")],
+    ),
+    (
+        "debug-kasan",
+        &[include_str!("peer/debug"), include_str!("peer/debug-kasan")],
+    ),
+    (
+        "debug-rt",
+        &[include_str!("peer/debug"), include_str!("peer/debug-rt")],
+    ),
+];
+
+/// Names of the kernels that are built here.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    std::iter::once(NAME).chain(DEBUG.map(|(name, _)| name))
+}
+
+/// A kernel that is built here.
+struct Recipe {
+    name: &'static str,
+    config: String,
+    /// Whether the kernel takes modules, so that its headers are kept.
+    modules: bool,
+}
+
+impl Recipe {
+    /// Returns `None` for a name that no such kernel has.
+    fn of(name: &str) -> Option<Self> {
+        if name == NAME {
+            return Some(Self {
+                name: NAME,
+                config: CONFIG.to_owned(),
+                modules: false,
+            });
+        }
+        let (name, more) = DEBUG.iter().find(|(known, _)| *known == name)?;
+        Some(Self {
+            name,
+            config: format!(
+                "{CONFIG}{}CONFIG_LOCALVERSION=\"-kho-{name}\"\n",
+                more.concat()
+            ),
+            modules: true,
+        })
+    }
+
+    /// Returns the folder of the kernel, named after the configuration: another configuration is another kernel.
+    fn folder(&self, cache: &Cache) -> PathBuf {
+        let mut hash = Fingerprint::default();
+        hash.add(self.config.as_bytes());
+        cache.path(&format!("peer/{hash}"))
+    }
+}
 
 /// Programs and headers that the build needs, and their packages.
 const TOOLS: [(&str, &str); 7] = [
@@ -36,37 +96,47 @@ const TOOLS: [(&str, &str); 7] = [
 /// The header that `objtool` is built with, and its package.
 const LIBELF: (&str, &str) = ("/usr/include/gelf.h", "libelf-dev");
 
-/// The kernel, if it was built with the present configuration.
-pub fn find(cache: &Cache) -> Option<Kernel> {
-    let image = folder(cache).join("bzImage");
-    image.is_file().then(|| Kernel {
-        name: NAME.to_owned(),
+/// Finds the kernel of this name, if it was built with the present configuration.
+///
+/// # Errors
+///
+/// If it was not built.
+pub fn find(cache: &Cache, name: &str) -> Result<Kernel> {
+    let recipe = Recipe::of(name).with_context(|| format!("no kernel {name} is built here"))?;
+    let folder = recipe.folder(cache);
+    let image = folder.join("bzImage");
+    ensure!(
+        image.is_file(),
+        "{name} was not built: cargo xtask peer-kernel {name}"
+    );
+    let modules = match recipe.modules {
+        true => Some(only_entry(&folder.join("lib/modules"), "")?),
+        false => None,
+    };
+    Ok(Kernel {
+        name: name.to_owned(),
         image,
         suite: None,
         ours: None,
-        modules: None,
+        headers: recipe.modules.then(|| folder.join("headers")),
+        modules,
     })
 }
 
-/// Returns the folder of the kernel, named after the configuration: another configuration is another kernel.
-fn folder(cache: &Cache) -> PathBuf {
-    let mut hash = Fingerprint::default();
-    hash.add(CONFIG.as_bytes());
-    cache.path(&format!("peer/{hash}"))
-}
-
 /// Removes the built kernel, so that it is built again.
-pub fn forget(cache: &Cache) -> Result<()> {
-    match folder(cache).exists() {
-        true => std::fs::remove_dir_all(folder(cache)).context("removing the kernel that is there"),
+pub fn forget(cache: &Cache, name: &str) -> Result<()> {
+    let folder = Recipe::of(name).context("no such kernel")?.folder(cache);
+    match folder.exists() {
+        true => std::fs::remove_dir_all(folder).context("removing the kernel that is there"),
         false => Ok(()),
     }
 }
 
-/// Builds the kernel unless it exists. Returns the path of the bzImage.
-pub fn build(cache: &Cache) -> Result<PathBuf> {
+/// Builds the kernel of this name unless it exists. Returns the path of the bzImage.
+pub fn build(cache: &Cache, name: &str) -> Result<PathBuf> {
+    let recipe = Recipe::of(name).with_context(|| format!("no kernel {name} is built here"))?;
     let _lock = cache.lock("peer")?;
-    let path = folder(cache);
+    let path = recipe.folder(cache);
     let name = path
         .strip_prefix(cache.path(""))
         .ok()
@@ -95,7 +165,7 @@ pub fn build(cache: &Cache) -> Result<PathBuf> {
                 .arg("-C")
                 .arg(&work),
         )?;
-        compile(&work.join(PACKAGE.0), &work.join("out"))?;
+        compile(&recipe, &work.join(PACKAGE.0), &work.join("out"), dir)?;
         let image = work.join("out/arch/x86/boot/bzImage");
         std::fs::rename(&image, dir.join("bzImage"))
             .with_context(|| format!("keeping {}", image.display()))?;
@@ -105,7 +175,7 @@ pub fn build(cache: &Cache) -> Result<PathBuf> {
     Ok(made.join("bzImage"))
 }
 
-fn compile(source: &Path, out: &Path) -> Result<()> {
+fn compile(recipe: &Recipe, source: &Path, out: &Path, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
     let make = |what: &[&str]| {
         let mut command = Command::new("make");
@@ -122,13 +192,15 @@ fn compile(source: &Path, out: &Path) -> Result<()> {
     let config = out.join(".config");
     let mut text = std::fs::read_to_string(&config)
         .with_context(|| format!("reading {}", config.display()))?;
-    text.push_str(CONFIG);
+    text.push_str(&recipe.config);
     std::fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
     make(&["olddefconfig"])?;
     let text = std::fs::read_to_string(&config)?;
-    let lost: Vec<&str> = CONFIG
-        .lines()
-        .filter(|line| line.starts_with("CONFIG_") && !text.lines().any(|have| have == *line))
+    let localversion = |line: &str| line.starts_with("CONFIG_LOCALVERSION=");
+    let options = recipe.config.lines();
+    let lost: Vec<&str> = options
+        .filter(|line| line.starts_with("CONFIG_") && !localversion(line))
+        .filter(|line| !text.lines().any(|have| have == *line))
         .collect();
     ensure!(
         lost.is_empty(),
@@ -136,8 +208,28 @@ fn compile(source: &Path, out: &Path) -> Result<()> {
         lost.join(", ")
     );
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    eprintln!("xtask: building the kernel, this takes some minutes");
-    make(&[&format!("-j{processors}"), "bzImage"])
+    eprintln!(
+        "xtask: building the kernel {}, this takes some minutes",
+        recipe.name
+    );
+    make(&[&format!("-j{processors}"), "bzImage"])?;
+    if !recipe.modules {
+        return Ok(());
+    }
+    make(&[&format!("-j{processors}"), "modules"])?;
+    let script = source.join("scripts/package/install-extmod-build");
+    let headers = dir.join("headers");
+    let command = format!(
+        "KBUILD_RUN_COMMAND={} {}",
+        script.display(),
+        headers.display()
+    );
+    make(&["run-command", &command])?;
+    let release = out.join("include/config/kernel.release");
+    let release = std::fs::read_to_string(&release)
+        .with_context(|| format!("reading {}", release.display()))?;
+    let modules = dir.join("lib/modules").join(release.trim()).join("kernel");
+    std::fs::create_dir_all(&modules).with_context(|| format!("making {}", modules.display()))
 }
 
 /// Installs the tools that the build needs and this machine lacks, after listing them.
@@ -189,5 +281,17 @@ mod tests {
             assert!(name.starts_with("CONFIG_"), "{name}");
             assert!(!names[..place].contains(name), "{name} twice");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_looks_for_faults_takes_modules() {
+        for name in super::names().skip(1) {
+            let recipe = Recipe::of(name).unwrap();
+            assert!(
+                recipe.modules && recipe.config.contains("CONFIG_MODULES=y"),
+                "{name}"
+            );
+        }
+        assert!(Recipe::of("6.1").is_none());
     }
 }

@@ -60,8 +60,8 @@ impl<'a> Store<'a> {
             })?;
             return in_packages(name, &dir, suite);
         }
-        if name == peer::NAME {
-            return peer::find(self.cache).context("it was not built: cargo xtask peer-kernel");
+        if peer::names().any(|built| built == name) {
+            return peer::find(self.cache, name);
         }
         let path = Path::new(name);
         if path.is_file() {
@@ -73,6 +73,7 @@ impl<'a> Store<'a> {
                 image,
                 suite: None,
                 ours: None,
+                headers: None,
                 modules: None,
             });
         }
@@ -331,6 +332,7 @@ fn in_packages(name: &str, dir: &Path, suite: &'static str) -> Result<Kernel> {
         image,
         suite: Some(suite),
         ours: None,
+        headers: None,
         modules: Some(modules),
     })
 }
@@ -343,7 +345,7 @@ fn first_existing(dir: &Path, names: &[&str]) -> Result<PathBuf> {
         .with_context(|| format!("{} holds none of {}", dir.display(), names.join(", ")))
 }
 
-fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
+pub(super) fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
     std::fs::read_dir(dir)
         .with_context(|| format!("reading {}", dir.display()))?
         .filter_map(Result::ok)

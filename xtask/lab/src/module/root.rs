@@ -30,14 +30,24 @@ const TOOLS: [&str; 11] = [
 ];
 
 /// Headers and compiler of one kernel.
-pub struct BuildRoot {
-    dir: PathBuf,
-    release: String,
+pub enum BuildRoot {
+    /// A folder that replaces the machine's `/usr` during a build.
+    Unpacked {
+        /// Path of the folder.
+        dir: PathBuf,
+        /// The kernel's release.
+        release: String,
+    },
+    /// Headers of a kernel that the machine's own compiler built.
+    Here(PathBuf),
 }
 
 impl BuildRoot {
     /// Returns the build root of a kernel, and downloads it if necessary.
     pub fn of(cache: &Cache, kernel: &Kernel) -> Result<Self> {
+        if let Some(headers) = &kernel.headers {
+            return Ok(Self::Here(headers.clone()));
+        }
         let release = kernel.release()?;
         let suite = kernel.suite.with_context(|| {
             format!(
@@ -73,7 +83,7 @@ impl BuildRoot {
                 .with_context(|| format!("making {}", awk.display()))?;
             std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))
         })?;
-        let root = Self {
+        let root = Self::Unpacked {
             dir,
             release: release.to_owned(),
         };
@@ -87,16 +97,27 @@ impl BuildRoot {
 
     /// Path of the headers, as the machine sees them.
     pub fn headers(&self) -> PathBuf {
-        self.dir.join(self.headers_inside().trim_start_matches('/'))
+        let inside = self.headers_inside();
+        match self {
+            Self::Unpacked { dir, .. } => dir.join(inside.trim_start_matches('/')),
+            Self::Here(headers) => headers.clone(),
+        }
     }
 
     /// Path of the headers, as a command of [`command`](Self::command) sees them.
     pub fn headers_inside(&self) -> String {
-        format!("/usr/src/linux-headers-{}", self.release)
+        match self {
+            Self::Unpacked { release, .. } => format!("/usr/src/linux-headers-{release}"),
+            Self::Here(headers) => headers.to_string_lossy().into_owned(),
+        }
     }
 
-    /// Returns a command that sees this folder's `usr` and otherwise the files of the machine.
+    /// Returns a command that sees the unpacked folder's `usr` and otherwise the files of the machine.
     pub fn command(&self, program: &str) -> Command {
+        let dir = match self {
+            Self::Unpacked { dir, .. } => dir,
+            Self::Here(_) => return Command::new(program),
+        };
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {
             command.arg("--map-root-user");
@@ -105,7 +126,7 @@ impl BuildRoot {
             .args(["--mount", "--", "/bin/sh", "-eu", "-c"])
             .arg(r#"mount --bind "$1/usr" /usr; shift; exec "$@""#)
             .arg("sh")
-            .arg(&self.dir)
+            .arg(dir)
             .arg(program);
         command
     }
