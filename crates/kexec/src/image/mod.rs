@@ -8,11 +8,13 @@
 //! | --- | --- |
 //! | bzImage with a 64-bit entry, boot protocol 2.12 or later | yes, see [`bzimage`] |
 //! | unified kernel image with such a kernel | taken apart by [`unified`] first |
-//! | everything in [`Found`] | no, named in the error |
+//! | arm64 `Image` | by [`Arm64Image`], on every host; [`packed_arm64`] finds it in a gzip'ed file or in an EFI zboot kernel |
+//! | everything else in [`Found`] | no, named in the error |
 //!
 //! The loader can lay out the kernel inside a bzImage before the kexec, and enter it without the decompressor:
 //! [`Vmlinux`].
 
+mod arm64;
 pub mod bzimage;
 mod error;
 mod header;
@@ -26,6 +28,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use arm64::{Arm64Image, Arm64ImageError, PackedArm64, packed_arm64};
 pub use bzimage::BzImage;
 pub use error::{BadField, ImageError};
 pub use header::{Image, ImageHeader};
