@@ -2,7 +2,8 @@
 
 use kho::tree::{Reader, Writer};
 use kho::{PhysAddr, PhysRange};
-use kho_kexec::devicetree::{DeviceTree, Handover, NextKernel, RNG_SEED_LEN};
+use kho_kexec::carrier::RNG_SEED_LEN;
+use kho_kexec::devicetree::{DeviceTree, Handover, NextKernel};
 
 fn range(start: u64, len: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(start), len).expect("a range")

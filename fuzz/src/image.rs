@@ -44,10 +44,10 @@ pub fn arm64(data: &[u8]) {
     match Arm64Image::parse(data) {
         Ok(image) => {
             assert_eq!(image::identify(data), image::Found::Arm64Image);
-            assert!(image.payload().len() as u64 <= image.image_size());
-            assert!(image.text_offset() < 2 << 20);
-            let needs = image.needs();
-            assert_eq!(needs.reserve_len(), Some(needs.mem_size));
+            let header = image.header();
+            assert!(image.entry_offset() < 2 << 20);
+            assert!(header.payload_len <= header.mem_size - image.entry_offset());
+            assert!(header.mem_size.is_multiple_of(4096));
             let _ = (image.release(), image.check_page_size(4096));
         }
         Err(error) => {

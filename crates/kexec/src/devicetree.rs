@@ -26,6 +26,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use thiserror::Error;
 
 use crate::bytes::len64;
+use crate::carrier::RNG_SEED_LEN;
 
 /// Largest tree, in bytes, that an arm64 kernel maps: `MAX_FDT_SIZE`, `arch/arm64/include/asm/fixmap.h`. The kernel
 /// ignores a larger one without a message (`fixmap_remap_fdt`, `arch/arm64/mm/fixmap.c`).
@@ -34,9 +35,6 @@ pub const MAX_LEN: u64 = 2 << 20;
 /// Largest number of entries of the memory reservation block that are read, and largest number of ranges in
 /// `kho,mem-cache`. More than twice as many as any arm64 kernel can reserve early.
 pub const MAX_RANGES: usize = 1024;
-
-/// Bytes of `rng-seed`, as QEMU and kexec (`setup_dtb`, `drivers/of/kexec.c`: 128) make it at least.
-pub const RNG_SEED_LEN: usize = 64;
 
 const STATE_TREE: &str = "kho,state-tree";
 const MEM_CACHE: &str = "kho,mem-cache";
@@ -215,6 +213,11 @@ impl DeviceTree {
             bytes: copy,
             reservations,
         })
+    }
+
+    /// Length of the tree, in bytes, at most [`MAX_LEN`].
+    pub fn size(&self) -> u64 {
+        len64(self.bytes.len())
     }
 
     /// Ranges of the memory reservation block, in its order.

@@ -7,9 +7,10 @@ use kho::{PAGE_SIZE, PhysRange};
 use super::entry;
 use crate::assemble::{AssembleError, Assembled, Placement, Segment, SegmentKind, check_segments};
 use crate::bytes::len64;
+use crate::carrier::RNG_SEED_LEN;
 use crate::cmdline::CmdlineError;
-use crate::devicetree::{DeviceTree, Handover, MAX_LEN, NextKernel, RNG_SEED_LEN};
-use crate::image::Arm64Image;
+use crate::devicetree::{DeviceTree, Handover, MAX_LEN, NextKernel};
+use crate::image::Image;
 
 /// The initrd and the kernel lie in one window of this length (booting.rst, section 4) …
 const WINDOW: u64 = 32 << 30;
@@ -17,12 +18,12 @@ const WINDOW: u64 = 32 << 30;
 const WINDOW_ALIGN: u64 = 1 << 30;
 
 /// Parts of a load.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Load<'a> {
-    /// The kernel.
-    pub image: &'a Arm64Image<'a>,
-    /// The initrd.
-    pub initrd: Option<&'a [u8]>,
+    /// The kernel, an [`Arm64Image`](crate::image::Arm64Image).
+    pub image: &'a dyn Image,
+    /// The initrd, the arrival archive included.
+    pub initrd: Option<Cow<'a, [u8]>>,
     /// The command line, without NUL.
     pub cmdline: &'a [u8],
     /// The running kernel's devicetree.
@@ -37,8 +38,8 @@ pub struct Load<'a> {
     pub reserved: &'a [PhysRange],
     /// Region that holds nothing that is handed over.
     pub scratch: PhysRange,
-    /// Destinations of the segments. The kernel's range begins with its base, a multiple of 2 MiB, and covers
-    /// [`Arm64Image::needs`].
+    /// Destinations of the segments. The kernel's range begins with its base, a multiple of 2 MiB, and has
+    /// [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) bytes or more.
     pub placement: Placement,
 }
 
@@ -66,14 +67,14 @@ pub fn params_len(running: u64, cmdline: u64, reserved: usize) -> u64 {
 ///
 /// [`AssembleError`], for example if the placement would put the next kernel on memory that is handed over. This check
 /// does not rely on the planner.
-pub fn assemble<'a>(load: &Load<'a>) -> Result<Assembled<'a>, AssembleError> {
-    let place = &load.placement;
-    let kernel = kernel_at(load)?;
-    let (len, max) = (len64(load.cmdline.len()), load.image.cmdline_max());
+pub fn assemble<'a>(mut load: Load<'a>) -> Result<Assembled<'a>, AssembleError> {
+    let place = load.placement;
+    let kernel = kernel_at(&load)?;
+    let (len, max) = (len64(load.cmdline.len()), load.image.header().cmdline_max);
     if len > max {
         return Err(CmdlineError::CommandLineTooLong { len, ours: 0, max }.into());
     }
-    let initrd = match (load.initrd, place.initrd) {
+    let initrd = match (load.initrd.take(), place.initrd) {
         (None, _) => None,
         (Some(_), None) => {
             return Err(AssembleError::NotPlaced {
@@ -82,11 +83,11 @@ pub fn assemble<'a>(load: &Load<'a>) -> Result<Assembled<'a>, AssembleError> {
         }
         (Some(bytes), Some(dest)) => Some((bytes, dest)),
     };
-    let initrd_at = match initrd {
+    let initrd_at = match &initrd {
         None => None,
-        Some((bytes, dest)) => Some(initrd_at(bytes, dest, kernel)?),
+        Some((bytes, dest)) => Some(initrd_at(bytes, *dest, kernel)?),
     };
-    let (params, entry) = params(load, kernel, initrd_at)?;
+    let (params, entry) = params(&load, kernel, initrd_at)?;
 
     let mut segments = vec![Segment {
         kind: SegmentKind::Kernel,
@@ -97,7 +98,7 @@ pub fn assemble<'a>(load: &Load<'a>) -> Result<Assembled<'a>, AssembleError> {
         segments.push(Segment {
             kind: SegmentKind::Initrd,
             dest,
-            bytes: Cow::Borrowed(bytes),
+            bytes,
         });
     }
     segments.push(Segment {
@@ -118,19 +119,20 @@ pub fn assemble<'a>(load: &Load<'a>) -> Result<Assembled<'a>, AssembleError> {
 
 /// Returns the range that the kernel runs in, from its first byte on.
 fn kernel_at(load: &Load<'_>) -> Result<PhysRange, AssembleError> {
-    let (at, needs) = (load.placement.kernel, load.image.needs());
+    let (at, header) = (load.placement.kernel, load.image.header());
     let refused = || AssembleError::KernelPlace {
         at,
-        mem_size: needs.mem_size,
-        alignment: needs.align,
-        lowest: needs.preferred,
+        mem_size: header.mem_size,
+        alignment: header.alignment,
+        lowest: header.lowest,
     };
-    if !at.start().is_aligned(needs.align) || at.len() < needs.mem_size {
+    if !at.start().is_aligned(header.alignment) || at.len() < header.mem_size {
         return Err(refused());
     }
-    let start = at.start().checked_add(load.image.text_offset());
-    let start = start.ok_or_else(refused)?;
-    PhysRange::new(start, load.image.image_size()).map_err(|_| refused())
+    let offset = load.image.entry_offset();
+    let start = at.start().checked_add(offset).ok_or_else(refused)?;
+    let len = header.mem_size.checked_sub(offset).ok_or_else(refused)?;
+    PhysRange::new(start, len).map_err(|_| refused())
 }
 
 /// Returns the range of exactly the initrd's bytes.

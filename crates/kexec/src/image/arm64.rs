@@ -14,7 +14,8 @@ use kho::bytes::{u32_at, u64_at};
 use kho::{PAGE_SIZE, PhysAddr};
 use thiserror::Error;
 
-use super::error::BadField;
+use super::field::BadField;
+use super::header::{Image, ImageHeader};
 use super::pe::sections_end;
 use super::sniff::{Compression, Found, identify};
 use crate::bytes::len64;
@@ -44,14 +45,14 @@ const AT_ZBOOT_SIZE: usize = 12;
 ///
 /// # Invariants
 ///
-/// `text_offset` is whole pages and less than 2 MiB, and `image_size` covers the payload.
+/// `text_offset` is whole pages and less than 2 MiB, and the memory behind it covers the payload.
 #[derive(Clone, Debug)]
 pub struct Arm64Image<'a> {
     banner: Option<&'a str>,
     payload: &'a [u8],
     text_offset: u64,
-    image_size: u64,
     page_size: u64,
+    header: ImageHeader,
 }
 
 /// Reason why kho refuses a file as an arm64 kernel.
@@ -112,6 +113,14 @@ pub enum Arm64ImageError {
         packed: bool,
         /// The field.
         field: BadField,
+    },
+    /// The packed form cannot be unpacked.
+    #[error("the arm64 kernel cannot be unpacked ({format}: {why}); copy the file again")]
+    Packed {
+        /// Name of the compression.
+        format: &'static str,
+        /// Message of the decoder.
+        why: String,
     },
     /// The packed form names a compression that kho does not know.
     #[error(
@@ -202,14 +211,22 @@ impl<'a> Arm64Image<'a> {
             banner: banner(payload),
             payload,
             text_offset,
-            image_size: image_size.next_multiple_of(page_size),
             page_size,
+            header: ImageHeader {
+                mem_size: text_offset + image_size.next_multiple_of(page_size),
+                payload_len: len64(payload.len()),
+                alignment: BASE_ALIGN,
+                preferred: PhysAddr::new(0),
+                lowest: PhysAddr::new(0),
+                above_4g: true,
+                initrd_max: None,
+                cmdline_max: CMDLINE_MAX,
+                five_level: true,
+                five_level_on: true,
+                setup_indirect: true,
+                efi_kexec: true,
+            },
         })
-    }
-
-    /// Returns the kernel's release, as `uname -r` shows it; `None` if the image does not name it.
-    pub fn release(&self) -> Option<&'a str> {
-        self.banner?.split(' ').next()
     }
 
     /// Returns the version line behind "Linux version": the release, and the user, place and time of the build.
@@ -217,40 +234,9 @@ impl<'a> Arm64Image<'a> {
         self.banner
     }
 
-    /// Returns the bytes that belong at [`text_offset`](Self::text_offset) from the kernel's base.
-    pub fn payload(&self) -> &'a [u8] {
-        self.payload
-    }
-
-    /// Distance of the kernel from its base, which is a multiple of 2 MiB: in bytes, whole pages, below 2 MiB.
-    pub fn text_offset(&self) -> u64 {
-        self.text_offset
-    }
-
-    /// Bytes that the kernel uses from its first byte on, before it knows the memory map; whole pages.
-    pub fn image_size(&self) -> u64 {
-        self.image_size
-    }
-
     /// Page size of the kernel, in bytes: 4, 16 or 64 KiB.
     pub fn page_size(&self) -> u64 {
         self.page_size
-    }
-
-    /// Largest number of bytes of command line that the kernel takes, without the terminating NUL.
-    pub fn cmdline_max(&self) -> u64 {
-        CMDLINE_MAX
-    }
-
-    /// Returns the needs of the kernel in the form that the planner takes, from the base on.
-    pub fn needs(&self) -> kho::image::KernelNeeds {
-        kho::image::KernelNeeds {
-            file_len: self.text_offset.saturating_add(len64(self.payload.len())),
-            mem_size: self.text_offset.saturating_add(self.image_size),
-            align: BASE_ALIGN,
-            preferred: PhysAddr::new(0),
-            above_4g: true,
-        }
     }
 
     /// Checks that memory can be handed over from a kernel with pages of `running` bytes: both must have pages of
@@ -267,6 +253,38 @@ impl<'a> Arm64Image<'a> {
             image: self.page_size,
             running,
         })
+    }
+}
+
+impl Image for Arm64Image<'_> {
+    fn format(&self) -> &'static str {
+        "arm64 Image"
+    }
+
+    fn release(&self) -> Option<&str> {
+        self.banner?.split(' ').next()
+    }
+
+    fn header(&self) -> &ImageHeader {
+        &self.header
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.payload
+    }
+
+    /// Returns `text_offset`: whole pages, below 2 MiB.
+    fn entry_offset(&self) -> u64 {
+        self.text_offset
+    }
+
+    /// Returns nothing: an arm64 kernel takes no `boot_params`.
+    fn setup_header(&self) -> &[u8] {
+        &[]
+    }
+
+    fn moved(&self) -> bool {
+        false
     }
 }
 

@@ -17,6 +17,7 @@
 mod arm64;
 pub mod bzimage;
 mod error;
+mod field;
 mod header;
 mod initrd;
 mod pe;
@@ -30,7 +31,8 @@ use std::path::Path;
 
 pub use arm64::{Arm64Image, Arm64ImageError, PackedArm64, packed_arm64};
 pub use bzimage::BzImage;
-pub use error::{BadField, ImageError};
+pub use error::ImageError;
+pub use field::BadField;
 pub use header::{Image, ImageHeader};
 pub use initrd::{InitrdError, InitrdKind, check_initrd};
 pub use sniff::{Compression, Found, identify};

@@ -1,15 +1,17 @@
 use std::borrow::Cow;
 use std::path::Path;
 
+use kho::image::KernelNeeds;
 use kho::tree::{Event, Reader, Writer};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_kexec::arm64::{self, ENTRY_LEN, Load, assemble, params_len};
 use kho_kexec::assemble::{AssembleError, Placement, SegmentKind};
+use kho_kexec::carrier::RNG_SEED_LEN;
 use kho_kexec::devicetree::{
-    DeviceTree, DeviceTreeError, Handover, MAX_LEN, MAX_RANGES, NextKernel, RNG_SEED_LEN,
+    DeviceTree, DeviceTreeError, Handover, MAX_LEN, MAX_RANGES, NextKernel,
 };
 use kho_kexec::image::{
-    Arm64Image, Arm64ImageError, Compression, PackedArm64, packed_arm64, parse,
+    Arm64Image, Arm64ImageError, Compression, Image, PackedArm64, packed_arm64, parse,
 };
 use proptest::prelude::*;
 
@@ -73,12 +75,15 @@ fn debian_images_are_understood() {
         let image = Arm64Image::parse(&file).unwrap();
         assert_eq!(image.release(), Some(RELEASE));
         assert!(image.banner().unwrap().ends_with("#1 SMP"));
-        assert_eq!((image.image_size(), image.text_offset()), (size, 0));
-        assert_eq!((image.page_size(), image.cmdline_max()), (4096, 2047));
+        assert_eq!((image.header().mem_size, image.entry_offset()), (size, 0));
+        assert_eq!(
+            (image.page_size(), image.header().cmdline_max),
+            (4096, 2047)
+        );
         assert_eq!(image.payload(), &file[..LEN]);
         assert!(image.check_page_size(4096).is_ok());
         assert!(image.check_page_size(65536).is_err());
-        let needs = image.needs();
+        let needs = KernelNeeds::from(image.header());
         assert_eq!((needs.align, needs.mem_size), (2 << 20, size));
         assert_eq!(needs.reserve_len(), Some(size));
     }
@@ -92,7 +97,7 @@ pub fn whole_kernel(file: &[u8], path: &Path) {
     assert!(release.ends_with("-arm64"), "{path}: {release}");
     let payload = image.payload().len();
     assert!(
-        payload > 1 << 20 && payload as u64 <= image.image_size(),
+        payload > 1 << 20 && payload as u64 <= image.header().mem_size,
         "{path}"
     );
     for len in [payload - 1, payload / 2, 4096] {
@@ -127,8 +132,8 @@ fn old_and_odd_images_are_refused_by_name() {
     put(&mut file, 8, &0x8_0000_u64.to_le_bytes());
     put(&mut file, 24, &0xe_u64.to_le_bytes());
     let image = Arm64Image::parse(&file).unwrap();
-    assert_eq!((image.text_offset(), image.page_size()), (0x8_0000, 65536));
-    assert_eq!(image.needs().mem_size, 0x8_0000 + 0x223_0000);
+    assert_eq!((image.entry_offset(), image.page_size()), (0x8_0000, 65536));
+    assert_eq!(image.header().mem_size, 0x8_0000 + 0x223_0000);
     let text = image.check_page_size(4096).unwrap_err().to_string();
     assert!(
         text.contains("pages of 64 KiB and the running kernel pages of 4 KiB"),
@@ -657,7 +662,7 @@ proptest! {
             put(&mut bytes, 56, b"ARM\x64");
         }
         if let Ok(image) = Arm64Image::parse(&bytes) {
-            prop_assert!(image.image_size() >= image.payload().len() as u64);
+            prop_assert!(image.header().mem_size >= image.payload().len() as u64);
         }
         let _ = packed_arm64(&bytes);
     }
@@ -669,7 +674,7 @@ const BASE: u64 = 0x6000_0000;
 
 fn placement(image: &Arm64Image<'_>) -> Placement {
     Placement {
-        kernel: range(BASE, image.needs().mem_size),
+        kernel: range(BASE, image.header().mem_size),
         initrd: Some(range(0x6800_0000, 0x20_0000)),
         params: range(0x6900_0000, 0x4000),
         state: range(0x5000_0000, 0x2000),
@@ -684,7 +689,7 @@ fn with_load(change: impl FnOnce(&mut Load<'_>), check: impl FnOnce(&Load<'_>)) 
     let handover = handover();
     let mut load = Load {
         image: &image,
-        initrd: Some(b"an initrd"),
+        initrd: Some(Cow::Borrowed(b"an initrd")),
         cmdline: b"console=ttyAMA0",
         running: &running,
         kaslr_seed: 7,
@@ -703,7 +708,7 @@ fn segments_are_what_the_kernel_expects() {
     with_load(
         |_| {},
         |load| {
-            let assembled = assemble(load).unwrap();
+            let assembled = assemble(load.clone()).unwrap();
             let of = |kind| assembled.segments.iter().find(|s| s.kind == kind).unwrap();
             let kernel = of(SegmentKind::Kernel);
             assert_eq!(kernel.dest, range(BASE + 0x8_0000, 0x223_0000));
@@ -734,7 +739,7 @@ fn a_start_without_a_handover_has_no_state() {
     with_load(
         |load| (load.tree, load.reserved, load.initrd) = (None, &[], None),
         |load| {
-            let assembled = assemble(load).unwrap();
+            let assembled = assemble(load.clone()).unwrap();
             let kinds: Vec<_> = assembled.segments.iter().map(|s| s.kind).collect();
             assert_eq!(kinds, [SegmentKind::Kernel, SegmentKind::Params]);
             let tree = DeviceTree::parse(&assembled.segments[1].bytes).unwrap();
@@ -760,7 +765,7 @@ fn unsafe_placements_are_refused() {
             "would overwrite memory that is handed over",
         ),
         (
-            |load| load.placement.params = range(0x6900_0000, 0x2000),
+            |load| load.placement.params = range(0x6900_0000, 0x1000),
             "parameters segment",
         ),
         (
@@ -782,7 +787,7 @@ fn unsafe_placements_are_refused() {
     ];
     for (change, expected) in cases {
         with_load(change, |load| {
-            let text = assemble(load).unwrap_err().to_string();
+            let text = assemble(load.clone()).unwrap_err().to_string();
             assert!(text.contains(expected), "{expected}: {text}");
         });
     }
@@ -790,7 +795,7 @@ fn unsafe_placements_are_refused() {
         |load| load.placement.initrd = None,
         |load| {
             assert!(matches!(
-                assemble(load),
+                assemble(load.clone()),
                 Err(AssembleError::NotPlaced { .. })
             ));
         },
@@ -799,13 +804,16 @@ fn unsafe_placements_are_refused() {
     with_load(
         |load| load.placement.initrd = Some(range(0x4000_0000, 0x1000)),
         |load| {
-            let mut load = *load;
+            let mut load = load.clone();
             assert!(
-                assemble(&load).is_ok(),
+                assemble(load.clone()).is_ok(),
                 "below the kernel, in the same window"
             );
             load.cmdline = &long;
-            assert!(matches!(assemble(&load), Err(AssembleError::Cmdline(_))));
+            assert!(matches!(
+                assemble(load.clone()),
+                Err(AssembleError::Cmdline(_))
+            ));
         },
     );
 }

@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod boot;
+pub mod devicetree;
 pub mod efi;
 pub mod encryption;
 pub mod host;
