@@ -225,6 +225,17 @@ impl DeviceTree {
         &self.reservations
     }
 
+    /// Returns whether any node is compatible with `name`, exactly.
+    pub fn has_compatible(&self, name: &str) -> bool {
+        let has = |node: Node<'_>| {
+            let value = node.prop("compatible").map(|prop| prop.value().bytes());
+            let names = value.unwrap_or_default().split(|byte| *byte == 0);
+            names.into_iter().any(|found| found == name.as_bytes())
+        };
+        self.reader()
+            .is_ok_and(|reader| reader.nodes().any(|(_, node)| has(node)))
+    }
+
     /// Returns the handover that `/chosen` names; `None` if it names none.
     ///
     /// # Errors

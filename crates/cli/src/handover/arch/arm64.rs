@@ -2,7 +2,7 @@
 
 use super::parts::{Parts, Scale};
 use crate::args;
-use crate::exit::{Fail, Status, chain};
+use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::decode;
 use crate::handover::enter::Way;
 use kho::{PAGE_SIZE, RangeSet};
@@ -12,8 +12,9 @@ use kho_kexec::carrier::KernelConfig;
 use kho_kexec::devicetree::DeviceTree;
 use kho_kexec::image::{Arm64Image, Arm64ImageError, Image, ImageError, packed_arm64};
 use kho_kexec::sys::facts::devicetree;
+use kho_kexec::sys::facts::gic;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
-use kho_kexec::sys::root::Root;
+use kho_kexec::sys::root::{ATTRIBUTE_LIMIT, Root};
 use std::borrow::Cow;
 
 /// Largest number of early reservations.
@@ -56,9 +57,9 @@ impl Boot {
             )
             .fix("boot a kernel with CONFIG_OF (Debian's have it)")
         };
-        Ok(Self {
-            running: found.ok_or_else(none)?,
-        })
+        let running = found.ok_or_else(none)?;
+        refuse_its(root, &running)?;
+        Ok(Self { running })
     }
 
     /// Returns nothing: the next kernel takes over all that this one has.
@@ -102,6 +103,27 @@ impl Boot {
             placement: parts.placement,
         })
     }
+}
+
+/// Refuses a machine whose interrupt controller writes to memory of the running kernel, unless that kernel gave it none.
+fn refuse_its(root: &Root, running: &DeviceTree) -> Result<(), Fail> {
+    let line = root
+        .bytes("proc/cmdline", ATTRIBUTE_LIMIT)
+        .or_status(Status::Failed)?;
+    let off = line
+        .split(u8::is_ascii_whitespace)
+        .any(|word| word == gic::WITHOUT_LPIS.as_bytes());
+    if off || !gic::has_its(root, running).or_status(Status::NotPermitted)? {
+        return Ok(());
+    }
+    Err(Fail::new(
+        Status::Unsupported,
+        "the interrupt controller (GICv3 with ITS) keeps tables in this kernel's memory and goes on using them after a kexec: they would be overwritten",
+    )
+    .fix(format!(
+        "boot the running kernel and every next one with {} (interrupts of PCI devices are then wired ones)",
+        gic::WITHOUT_LPIS
+    )))
 }
 
 /// Unpacks a kernel that is a gzip'ed `Image` or an EFI zboot kernel. Returns any other file as it is.

@@ -8,6 +8,7 @@ pub mod boot;
 pub mod devicetree;
 pub mod efi;
 pub mod encryption;
+pub mod gic;
 pub mod host;
 pub mod iomem;
 pub mod kexec;
