@@ -1,7 +1,8 @@
 //! Compiles the arrival program, a static executable without libc, so that it can be embedded.
 //!
 //! The compiler and linker that build this crate build the program too, for the target's own standard triple, into
-//! `OUT_DIR`. For any target but x86_64 Linux the file is empty.
+//! `OUT_DIR`. For any target but Linux on x86_64 and arm64 the file is
+//! empty.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,8 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-const SOURCES: [&str; 6] = [
-    "main.rs", "log.rs", "pass.rs", "root.rs", "sys.rs", "text.rs",
+const SOURCES: [&str; 8] = [
+    "main.rs",
+    "aarch64.rs",
+    "log.rs",
+    "pass.rs",
+    "root.rs",
+    "sys.rs",
+    "text.rs",
+    "x86_64.rs",
 ];
 
 fn main() {
@@ -20,7 +28,9 @@ fn main() {
     }
     let out = PathBuf::from(variable("OUT_DIR")).join("arrive");
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|v| v == value);
-    if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") {
+    let arch = ["x86_64", "aarch64"];
+    let known = arch.iter().any(|arch| is("CARGO_CFG_TARGET_ARCH", arch));
+    if known && is("CARGO_CFG_TARGET_OS", "linux") {
         compile(&out);
     } else if let Err(error) = fs::write(&out, b"") {
         fail(&format!("cannot write {}: {error}", out.display()));

@@ -2,7 +2,7 @@
 
 use kho_kexec::bootparam::HDR_MAX;
 use kho_kexec::cpio;
-use kho_kexec::image::{self, BzImage, Compression, Image, Vmlinux};
+use kho_kexec::image::{self, Arm64Image, BzImage, Compression, Image, Vmlinux};
 
 /// A kernel file.
 pub fn kernel(data: &[u8]) {
@@ -35,6 +35,33 @@ pub fn kernel(data: &[u8]) {
             Err(error) => {
                 let _ = error.to_string();
             }
+        }
+    }
+}
+
+/// A kernel file for arm64, packed or not.
+pub fn arm64(data: &[u8]) {
+    match Arm64Image::parse(data) {
+        Ok(image) => {
+            assert_eq!(image::identify(data), image::Found::Arm64Image);
+            let header = image.header();
+            assert!(image.entry_offset() < 2 << 20);
+            assert!(header.payload_len <= header.mem_size - image.entry_offset());
+            assert!(header.mem_size.is_multiple_of(4096));
+            let _ = (image.release(), image.check_page_size(4096));
+        }
+        Err(error) => {
+            let _ = error.to_string();
+        }
+    }
+    match image::packed_arm64(data) {
+        Ok(Some(packed)) => {
+            assert!(packed.bytes.len() <= data.len());
+            assert!(packed.len >= 64 && packed.len <= 1 << 30);
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let _ = error.to_string();
         }
     }
 }
@@ -123,6 +150,37 @@ pub fn kernels() -> Vec<Vec<u8>> {
     elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
     elf.resize(64, 0);
     vec![kernel, uki, elf]
+}
+
+/// An `Image` with the PE header of the EFI stub, and a zboot kernel.
+pub fn arm64s() -> Vec<Vec<u8>> {
+    let mut image = vec![0; 0x400];
+    write(&mut image, 0, b"MZ\x40\xfa");
+    write(&mut image, 16, &0x2000_u64.to_le_bytes());
+    write(&mut image, 24, &0xa_u64.to_le_bytes());
+    write(&mut image, 56, b"ARM\x64\x40");
+    write(&mut image, 0x40, b"PE\0\0\x64\xaa\x01");
+    write(&mut image, 0x58 + 16, &0x200_u32.to_le_bytes());
+    write(&mut image, 0x58 + 20, &0x200_u32.to_le_bytes());
+    write(
+        &mut image,
+        0x200,
+        b"Linux version 6.12.95+deb12-arm64 (x)\n\0",
+    );
+    assert!(Arm64Image::parse(&image).is_ok(), "a seed is accepted");
+
+    let mut zboot = vec![0; 0x80];
+    write(&mut zboot, 0, b"MZ\0\0zimg\x60\0\0\0\x10\0\0\0");
+    write(&mut zboot, 24, b"zstd22\0");
+    write(&mut zboot, 56, b"\xcd\x23\x82\x81\x40");
+    write(&mut zboot, 0x40, b"PE\0\0\x64\xaa");
+    write(&mut zboot, 0x60, b"\x28\xb5\x2f\xfd");
+    write(&mut zboot, 0x70, &0x1234_u32.to_le_bytes());
+    assert!(
+        matches!(image::packed_arm64(&zboot), Ok(Some(_))),
+        "a seed is accepted"
+    );
+    vec![image, zboot, b"\x1f\x8b\x08\0\x34\x12\0\0".to_vec()]
 }
 
 /// An ELF file with one segment, and a table of relocations.

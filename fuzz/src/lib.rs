@@ -10,6 +10,7 @@
 
 mod archive;
 mod chain;
+mod devicetree;
 mod facts;
 mod image;
 mod lines;

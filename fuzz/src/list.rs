@@ -1,6 +1,8 @@
 //! All targets.
 
-use crate::{archive, chain, facts, image, lines, modules, planner, state, trace, tree};
+use crate::{
+    archive, chain, devicetree, facts, image, lines, modules, planner, state, trace, tree,
+};
 
 /// A parser under test.
 pub struct Target {
@@ -52,6 +54,20 @@ pub const TARGETS: &[Target] = &[
         image::kernel,
         image::kernels,
         24 << 10,
+    ),
+    target(
+        "kernel-image-arm64",
+        "a kernel file for arm64: Image, gzip'ed Image, EFI zboot",
+        image::arm64,
+        image::arm64s,
+        4096,
+    ),
+    target(
+        "devicetree",
+        "the devicetree with which an arm64 kernel starts",
+        devicetree::devicetree,
+        devicetree::devicetrees,
+        4096,
     ),
     target(
         "kernel-inside",

@@ -27,7 +27,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let program = match &arguments.kho {
         Some(program) => program.clone(),
-        None => workspace::build(None)?.kho,
+        None => workspace::build(kho_lab::Arch::X86_64, None)?.kho,
     };
     let files = kho_dist::make(&program, &workspace::root().join(&arguments.out))?;
     for file in &files {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kho_guest::Event;
-use kho_lab::Lab;
 use kho_lab::guest::Contents;
 use kho_lab::qemu::{Firmware, Machine, Port};
 use kho_lab::run::{End, Job, hop_times, is_script_output, log};
+use kho_lab::{Arch, Lab};
 
 /// Run your own scripts in a guest, before and after each hop from kernel to kernel.
 ///
@@ -19,6 +19,9 @@ use kho_lab::run::{End, Job, hop_times, is_script_output, log};
 #[derive(clap::Args)]
 #[command(after_long_help = ENVIRONMENT)]
 pub struct Arguments {
+    /// Architecture; with arm64, a kernel is 6.1, 6.12 or 7.3 (also 6.1-arm64 …).
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
     /// First kernel: 5.10, 6.1, 6.12, 7.3 or testing (also 6.1-amd64 …, for the flavour that is not for clouds), or a bzImage.
     #[arg(long, value_name = "KERNEL")]
     kernel: String,
@@ -94,7 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let names = std::iter::once(&arguments.kernel).chain(&arguments.then);
     let kernels = names
         .map(|name| {
-            let kernel = lab.kernel(name)?;
+            let kernel = lab.kernel(&arguments.arch.kernel(name))?;
             match arguments.module {
                 Some(_) => lab.with_module(kernel),
                 None => Ok(kernel),
@@ -119,6 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         ..Contents::default()
     };
     let machine = Machine {
+        arch: arguments.arch,
         mem_mib: arguments.mem,
         smp: arguments.smp,
         firmware: arguments.firmware,

@@ -3,6 +3,7 @@
 
 use crate::args::{Choice, Next};
 use crate::exit::{Fail, Status, chain};
+use crate::handover::arch;
 use crate::output::Output;
 use crate::shown;
 use kho_kexec::image;
@@ -372,7 +373,7 @@ fn newest(root: &Root) -> Result<(PathBuf, String), Fail> {
             continue;
         }
         let release = image::read(&path).and_then(|bytes| {
-            let image = image::parse(&bytes)?;
+            let image = arch::parse(&bytes)?;
             Ok(image.release().map(str::to_owned))
         });
         match release {

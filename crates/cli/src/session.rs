@@ -10,9 +10,8 @@ use kho::PhysRange;
 use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::{self, Handover, LeaveOut};
 use kho::tree::Reader;
-use kho_kexec::sys::facts::boot::SetupNode;
 use kho_kexec::sys::lock::{Lock, LockError};
-use kho_kexec::sys::physmem::{self, PhysMemory};
+use kho_kexec::sys::physmem::{self, PhysMemory, Reserved};
 use kho_kexec::sys::root::Root;
 use kho_kexec::sys::syscalls::{Kernel, System};
 use std::cell::OnceCell;
@@ -88,13 +87,11 @@ impl Session {
         Ok(self.found()?.map(|found| found.bytes))
     }
 
-    /// Finds the tree and its chain in one reading: a tree without its chain is never trusted.
+    /// Finds the tree and its carrier in one reading: a tree without its carrier is never trusted.
     fn found(&self) -> Result<Option<Found>, Fail> {
         match physmem::find_tree(&self.root) {
             Ok(physmem::Arrived::Nothing) => Ok(None),
-            Ok(physmem::Arrived::Tree {
-                bytes, reserved, ..
-            }) => Ok(Some(Found { bytes, reserved })),
+            Ok(physmem::Arrived::Tree { bytes, reserved }) => Ok(Some(Found { bytes, reserved })),
             Ok(physmem::Arrived::Corrupt { why }) => Err(Fail::new(
                 Status::TreeCorrupt,
                 format!("what arrived is damaged: {why}"),
@@ -123,7 +120,7 @@ impl Session {
         let arrived = match self.found()? {
             Some(Found { bytes, reserved }) => {
                 let arrived = take_apart(bytes)?;
-                match_chain(&arrived, &reserved)?;
+                match_carrier(&arrived, &reserved)?;
                 Some(arrived)
             }
             None => None,
@@ -281,25 +278,23 @@ pub fn nothing_arrived() -> Fail {
 const STAYS: &str = "it stays reserved and the system runs on without it; kho dump shows it, and \
                      kho load --forget-arrived begins a new chain";
 
-/// A tree that was found, with its chain.
+/// A tree that was found, with what its carrier reserves.
 struct Found {
     /// The tree, unchecked.
     bytes: Vec<u8>,
-    /// Nodes of this boot's chain that reserve memory.
-    reserved: Vec<SetupNode>,
+    /// Ranges that the carrier told this kernel to reserve.
+    reserved: Reserved,
 }
 
-/// Checks the tree against this boot's chain: the chain must reserve every range that the tree calls reserved.
-fn match_chain(arrived: &Arrived, reserved: &[SetupNode]) -> Result<(), Fail> {
-    physmem::SetupMemory::pair(&arrived.mem_cache, reserved)
-        .map(|_| ())
-        .map_err(|why| {
-            Fail::new(
-                Status::TreeCorrupt,
-                format!("the state tree that arrived does not belong to this boot: {why}"),
-            )
-            .fix(STAYS)
-        })
+/// Checks the tree against this boot's carrier, which must reserve every range that the tree calls reserved.
+fn match_carrier(arrived: &Arrived, reserved: &Reserved) -> Result<(), Fail> {
+    reserved.matches(&arrived.mem_cache).map_err(|why| {
+        Fail::new(
+            Status::TreeCorrupt,
+            format!("the state tree that arrived does not belong to this boot: {why}"),
+        )
+        .fix(STAYS)
+    })
 }
 
 fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {

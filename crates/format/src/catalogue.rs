@@ -4,7 +4,7 @@
 use kho::abi::ftrace;
 use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1};
 use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
-use kho::abi::{BLOB_V1, BLOBS_V1, COMPATIBLE, HANDOVER_V1, MACHINE_X86_64, PAGE_BYTES};
+use kho::abi::{BLOB_V1, BLOBS_V1, COMPATIBLE, HANDOVER_V1, PAGE_BYTES};
 use kho::tree::Reader;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -92,17 +92,22 @@ fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// The carrier of the architecture for which this is built.
+fn carrier() -> String {
+    match std::env::consts::ARCH {
+        "aarch64" => "devicetree-chosen".to_owned(),
+        _ => format!("x86-setup-data:{SETUP_KHO_TREE:#x},{SETUP_KHO_RESERVE:#x}"),
+    }
+}
+
 impl Catalogue {
     /// The catalogue of this build.
     pub fn this() -> Self {
         Self {
             format: FORMAT,
             build: env!("CARGO_PKG_VERSION").to_owned(),
-            carriers: [format!(
-                "x86-setup-data:{SETUP_KHO_TREE:#x},{SETUP_KHO_RESERVE:#x}"
-            )]
-            .into(),
-            machines: set(&[MACHINE_X86_64]),
+            carriers: [carrier()].into(),
+            machines: set(&[std::env::consts::ARCH]),
             page_size: PAGE_BYTES,
             reads: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1, KERNEL_V1])
                 .into_iter()

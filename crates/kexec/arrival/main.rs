@@ -4,7 +4,7 @@
 //! program from that archive. So the program does not depend on the software that is installed in the next system. In
 //! order, it
 //!
-//! 1. sets `/sys/kernel/boot_params/setup_data` to mode 0700. The kernel lets every user read its files, which show all
+//! 1. on x86_64, sets `/sys/kernel/boot_params/setup_data` to mode 0700. The kernel lets every user read its files, which show all
 //!    that was handed over. The mode stays for the whole boot, so it also shows that this program ran;
 //! 2. checks that the pages of every range in `/.kho/ranges` are reserved, through `/proc/kpageflags`;
 //! 3. writes one line with the result to the kernel log and to `/.kho/arrival.log` (and one for each range that is not
@@ -59,21 +59,11 @@ const CHUNK: u64 = 512;
 /// Largest number of ranges that get a line of their own in the log.
 const MAX_COMPLAINTS: u64 = 8;
 
-core::arch::global_asm!(
-    ".globl _start",
-    "_start:",
-    "xor ebp, ebp",
-    "mov rdi, rsp",
-    "and rsp, -16",
-    "call {main}",
-    "ud2",
-    main = sym arrive,
-);
-
 /// # Safety
 ///
 /// `stack` is the stack pointer as the kernel leaves it at the entry of a program: argument count,
 /// argument pointers, null, environment pointers, null.
+#[unsafe(no_mangle)]
 unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
     // SAFETY: by the caller's promise `stack` can be read; the count is its first word.
     let argc = unsafe { stack.read() };
@@ -91,7 +81,9 @@ unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
         }
     }
     let mut log = Log::open();
-    close_setup_data(&mut log);
+    if let Some(dir) = sys::SHOWS {
+        close(dir, &mut log);
+    }
     check_ranges(&mut log);
 
     let mut path = [0; 4096];
@@ -130,8 +122,7 @@ unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
 }
 
 /// Makes everything that was handed over unreadable for every user but root.
-fn close_setup_data(log: &mut Log) {
-    const DIR: &CStr = c"/.kho/sys/kernel/boot_params/setup_data";
+fn close(dir: &CStr, log: &mut Log) {
     if let Err(why) = sys::mount(c"sysfs", c"/.kho/sys", c"sysfs", sys::MS_QUIET, c"") {
         log.begin(log::ERROR)
             .str("cannot mount sysfs: any user can read what was handed over, chmod 0700 /sys/kernel/boot_params/setup_data")
@@ -139,7 +130,7 @@ fn close_setup_data(log: &mut Log) {
             .end();
         return;
     }
-    match sys::chmod(DIR, 0o700) {
+    match sys::chmod(dir, 0o700) {
         Ok(()) => {}
         Err(sys::ENOENT) => log.begin(log::ERROR).str("this kernel was started without setup_data").end(),
         Err(why) => log

@@ -1,8 +1,18 @@
-//! System calls of the program: numbers from `arch/x86/entry/syscalls/syscall_64.tbl`, the calling convention from the
-//! System V ABI for AMD64, appendix A.2.1.
+//! System calls of the program. Of calls that exist with and without a directory, every architecture has those with one.
 
-use core::arch::asm;
 use core::ffi::CStr;
+
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+mod arch;
+
+use arch::{
+    CHDIR, CHROOT, CLOSE, EXECVE, EXIT_GROUP, FACCESSAT, FCHMODAT, MKDIRAT, MOUNT, NANOSLEEP,
+    OPENAT, PREAD64, UMOUNT2, WRITE, raw,
+};
+
+/// Directory whose files show to every user what was handed over; `None` if the architecture has none.
+pub use arch::SHOWS;
 
 /// An error number of the kernel.
 pub type Errno = i32;
@@ -12,21 +22,6 @@ pub const EACCES: Errno = 13;
 pub const EINVAL: Errno = 22;
 /// Error of this program, not of the kernel: a string does not fit its buffer.
 pub const ENAMETOOLONG: Errno = 36;
-
-const WRITE: usize = 1;
-const OPEN: usize = 2;
-const CLOSE: usize = 3;
-const PREAD64: usize = 17;
-const ACCESS: usize = 21;
-const NANOSLEEP: usize = 35;
-const EXECVE: usize = 59;
-const CHDIR: usize = 80;
-const MKDIR: usize = 83;
-const CHMOD: usize = 90;
-const CHROOT: usize = 161;
-const MOUNT: usize = 165;
-const UMOUNT2: usize = 166;
-const EXIT_GROUP: usize = 231;
 
 // include/uapi/asm-generic/fcntl.h; the real init must not inherit an open file.
 const O_CLOEXEC: usize = 0o2_000_000;
@@ -44,24 +39,16 @@ pub const MS_NOSUID: usize = 2;
 
 const X_OK: usize = 1;
 
+/// `AT_FDCWD`, `include/uapi/linux/fcntl.h`: -100.
+const HERE: usize = usize::MAX - 99;
+
 /// # Safety
 ///
 /// The arguments must be those of the system call with this number: each pointer is valid for the bytes that the kernel
 /// reads or writes through it during the call.
 unsafe fn call(number: usize, args: [usize; 5]) -> Result<usize, Errno> {
-    let result: isize;
-    let [a, b, c, d, e] = args;
-    // SAFETY: the convention is `syscall` with these registers, which destroys rcx and r11 and does not touch
-    // the stack; the caller answers for the arguments.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number => result,
-            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
-            lateout("rcx") _, lateout("r11") _,
-            options(nostack),
-        );
-    }
+    // SAFETY: the caller answers for the arguments.
+    let result = unsafe { raw(number, args) };
     match result {
         -4095..=-1 => Err(-result as Errno),
         _ => Ok(result as usize),
@@ -105,23 +92,23 @@ impl Drop for File {
 
 pub fn open(at: &CStr, flags: usize, mode: usize) -> Result<File, Errno> {
     // SAFETY: the path is terminated by NUL.
-    unsafe { call(OPEN, [path(at), flags, mode, 0, 0]) }.map(File)
+    unsafe { call(OPENAT, [HERE, path(at), flags, mode, 0]) }.map(File)
 }
 
 /// Checks that the file can be executed.
 pub fn access_execute(at: &CStr) -> Result<(), Errno> {
     // SAFETY: the path is terminated by NUL.
-    unsafe { call(ACCESS, [path(at), X_OK, 0, 0, 0]) }.map(drop)
+    unsafe { call(FACCESSAT, [HERE, path(at), X_OK, 0, 0]) }.map(drop)
 }
 
 pub fn chmod(at: &CStr, mode: usize) -> Result<(), Errno> {
     // SAFETY: the path is terminated by NUL.
-    unsafe { call(CHMOD, [path(at), mode, 0, 0, 0]) }.map(drop)
+    unsafe { call(FCHMODAT, [HERE, path(at), mode, 0, 0]) }.map(drop)
 }
 
 pub fn make_dir(at: &CStr, mode: usize) -> Result<(), Errno> {
     // SAFETY: the path is terminated by NUL.
-    unsafe { call(MKDIR, [path(at), mode, 0, 0, 0]) }.map(drop)
+    unsafe { call(MKDIRAT, [HERE, path(at), mode, 0, 0]) }.map(drop)
 }
 
 pub fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: usize, data: &CStr) -> Result<(), Errno> {
@@ -210,32 +197,6 @@ impl Start {
 }
 
 // Functions that the compiler calls for copies and comparisons. The program has no libc that would provide them.
-
-/// # Safety
-///
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: by the caller's promise both are valid for `len` bytes; the direction flag is clear (System V ABI).
-    unsafe {
-        asm!("rep movsb", inout("rcx") len => _, inout("rdi") to => _, inout("rsi") from => _,
-            options(nostack, preserves_flags));
-    }
-    to
-}
-
-/// # Safety
-///
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
-    // SAFETY: as above.
-    unsafe {
-        asm!("rep stosb", inout("rcx") len => _, inout("rdi") to => _, in("al") byte as u8,
-            options(nostack, preserves_flags));
-    }
-    to
-}
 
 /// # Safety
 ///

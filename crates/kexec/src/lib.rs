@@ -1,7 +1,8 @@
 //! Kexec HandOver on Linux: images, boot parameters and carriers (the formats), and the system calls.
 //!
-//! The formats ([`image`], [`bootparam`], [`carrier`], [`cmdline`], [`cpio`], [`entry`], [`assemble`]) take and return
-//! bytes; they do not access the machine and compile on every host. [`sys`] reads and changes the running system.
+//! The formats ([`image`], [`bootparam`], [`carrier`], [`cmdline`], [`cpio`], [`entry`], [`assemble`], and for arm64
+//! [`devicetree`] and [`arm64`]) take and return bytes; they do not access the machine and compile on every host.
+//! [`sys`] reads and changes the running system.
 //!
 //! # A loader: the segments of a handover
 //!
@@ -110,12 +111,14 @@
 //! );
 //! ```
 
+pub mod arm64;
 pub mod assemble;
 pub mod bootparam;
 mod bytes;
 pub mod carrier;
 pub mod cmdline;
 pub mod cpio;
+pub mod devicetree;
 pub mod entry;
 pub mod image;
 pub mod stand_in;

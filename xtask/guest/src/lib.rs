@@ -32,7 +32,11 @@ pub const INSTALLED: &str = "modules";
 pub const MODULES: &str = "/lib/guest-modules";
 
 /// The serial port for scripts and events.
-pub const CONTROL_PORT: &str = "/dev/ttyS1";
+pub const CONTROL_PORT: &str = if cfg!(target_arch = "aarch64") {
+    "/dev/ttyAMA1"
+} else {
+    "/dev/ttyS1"
+};
 
 /// Plan of a guest: its stages, kernel after kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

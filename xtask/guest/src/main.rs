@@ -6,6 +6,8 @@ mod control;
 mod crowd;
 mod damage;
 mod expect;
+// It knows the system calls of x86_64.
+#[cfg(target_arch = "x86_64")]
 mod fault;
 mod fill;
 mod init;
@@ -177,6 +179,7 @@ enum Tool {
     /// Print how often this machine was switched on, this time included.
     Lives,
     /// Run a command until its n-th step that changes anything, and kill it there. Exits with 3 when it ended before.
+    #[cfg(target_arch = "x86_64")]
     KillAt(fault::Arguments),
     /// Wait until the host has done the step of this name.
     Mark {
@@ -225,6 +228,7 @@ fn main() -> ExitCode {
     }
     let tool = Arguments::parse().tool;
     let result = match &tool {
+        #[cfg(target_arch = "x86_64")]
         Tool::KillAt(arguments) => fault::kill_at(arguments),
         _ => run(tool).map(|()| ExitCode::SUCCESS),
     };
@@ -282,6 +286,7 @@ fn run(tool: Tool) -> anyhow::Result<()> {
         Tool::Skip { why } => control::skip(why),
         Tool::Mark { name } => control::mark(name),
         Tool::Lives => control::lives(),
+        #[cfg(target_arch = "x86_64")]
         Tool::KillAt(arguments) => fault::kill_at(&arguments).map(|_| ()),
         Tool::LoadCrowd(arguments) => crowd::load(&arguments),
         Tool::Loaded { bare, stale_ok } => {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::arch::Arch;
 use crate::cache::Cache;
-use crate::guest::Contents;
+use crate::guest::{Busybox, Contents};
 use crate::host;
 use crate::kernel::{Kernel, Store, peer};
 use crate::module;
@@ -21,6 +22,7 @@ use crate::workspace::{self, Programs};
 pub struct Lab {
     cache: Cache,
     common: Common,
+    arm64: OnceLock<Result<Common, String>>,
     accelerator: OnceLock<Accelerator>,
     next_command: OnceLock<Result<PathBuf, String>>,
 }
@@ -30,8 +32,8 @@ impl Lab {
     pub fn open(kho: Option<&Path>) -> Result<Self> {
         let cache = Cache::open()?;
         host::prepare(&cache)?;
-        let programs = workspace::build(kho)?;
-        let busybox = Store::new(&cache).busybox()?;
+        let programs = workspace::build(Arch::X86_64, kho)?;
+        let busybox = Store::new(&cache).busybox(Arch::X86_64)?;
         let dir = workspace::target_dir()?.join("guests");
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         log::remove_leftovers(&dir);
@@ -39,9 +41,13 @@ impl Lab {
             cache,
             common: Common {
                 programs,
-                busybox,
+                busybox: Busybox {
+                    guest: busybox.clone(),
+                    host: busybox,
+                },
                 dir,
             },
+            arm64: OnceLock::new(),
             accelerator: OnceLock::new(),
             next_command: OnceLock::new(),
         })
@@ -102,8 +108,33 @@ impl Lab {
             .with_context(|| format!("building the kernel {name}"))
     }
 
+    /// The programs of guests for arm64, built once.
+    fn arm64(&self) -> Result<&Common, End> {
+        let make = || -> Result<Common> {
+            host::prepare_arm64(&self.cache)?;
+            Ok(Common {
+                programs: workspace::build(Arch::Arm64, None)?,
+                busybox: Busybox {
+                    guest: Store::new(&self.cache).busybox(Arch::Arm64)?,
+                    host: self.common.busybox.host.clone(),
+                },
+                dir: self.common.dir.clone(),
+            })
+        };
+        let made = self
+            .arm64
+            .get_or_init(|| make().map_err(|error| format!("{error:#}")));
+        made.as_ref().map_err(|error| End::Broken(error.clone()))
+    }
+
     /// Runs a guest until it ends.
     pub fn run(&self, job: &Job<'_>, observer: Observer<'_>) -> Outcome {
+        if job.machine.arch == Arch::Arm64 {
+            return match self.arm64() {
+                Ok(common) => common.run(Accelerator::Tcg, job, observer),
+                Err(end) => Outcome::without_guest(end),
+            };
+        }
         let accelerator = *self.accelerator.get_or_init(|| self.probe());
         self.common.run(accelerator, job, observer)
     }

@@ -3,6 +3,7 @@
 //!
 //! It depends neither on the guest tests nor on the packages: `kho-cases` and `kho-dist` use it.
 
+mod arch;
 pub mod cache;
 pub mod command;
 pub mod deb;
@@ -17,4 +18,5 @@ pub mod run;
 pub mod system;
 pub mod workspace;
 
+pub use arch::Arch;
 pub use lab::Lab;

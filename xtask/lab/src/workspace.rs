@@ -5,10 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::command::succeed_shown;
+use crate::arch::Arch;
+use crate::command::{succeed, succeed_shown};
 
 /// Target of the programs for guests. Guests have no C library, so these programs are linked statically.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// C compiler that links programs for arm64.
+pub const ARM64_LINKER: &str = "aarch64-linux-gnu-gcc";
 /// Compiler flags for that target, which link statically.
 pub const STATIC: &str = "-C target-feature=+crt-static";
 
@@ -130,19 +133,26 @@ pub fn build_next() -> Result<PathBuf> {
     // The usual packages, so that their dependencies keep the usual features and cargo rebuilds only the command.
     let packages = ["kho-guest", "kho-cli"];
     let only = ["--bin", "kho", "--features", "kho-cli/next-contract"];
-    let release = build_static(&packages, &only)?;
+    let release = build_static(Arch::X86_64, &packages, &only)?;
     let next = release.join("kho-next");
     std::fs::copy(release.join("kho"), &next)
         .with_context(|| format!("making {}", next.display()))?;
     // Cargo puts both commands in one place, so build the usual one again for later users of that place.
-    build_static(&packages, &["--bin", "kho"])?;
+    build_static(Arch::X86_64, &packages, &["--bin", "kho"])?;
     Ok(next)
 }
 
 /// Builds packages for guests. Returns the folder with the programs.
-fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
+fn build_static(arch: Arch, packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--release", "--target", TARGET]);
+    command.args(["build", "--release", "--target", arch.target()]);
+    if arch == Arch::Arm64 {
+        add_library(arch)?;
+        command.env(
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+            ARM64_LINKER,
+        );
+    }
     command.args(packages.iter().flat_map(|package| ["-p", package]));
     command.args(options);
     // With an explicit target these flags affect neither build scripts nor ordinary builds.
@@ -151,17 +161,34 @@ fn build_static(packages: &[&str], options: &[&str]) -> Result<PathBuf> {
     command.env("RUSTFLAGS", flags.trim());
     command.env_remove("CARGO_ENCODED_RUSTFLAGS");
     succeed_shown(&mut command).context("building the guests' programs")?;
-    Ok(target_dir()?.join(TARGET).join("release"))
+    Ok(target_dir()?.join(arch.target()).join("release"))
 }
 
-/// Builds the guests' programs. If `kho` is given, that file is the `kho` command and no command is built.
-pub fn build(kho: Option<&Path>) -> Result<Programs> {
+/// Adds Rust's library for an architecture to the toolchain, if the toolchain lacks it.
+fn add_library(arch: Arch) -> Result<()> {
+    let library = Rustc::ask()?
+        .sysroot
+        .join("lib/rustlib")
+        .join(arch.target());
+    if library.join("lib").is_dir() {
+        return Ok(());
+    }
+    eprintln!("xtask: adding Rust's library for {}", arch.target());
+    succeed(Command::new("rustup").args(["target", "add", arch.target()]))
+}
+
+/// Builds the programs of guests. If `kho` is given, that file is the `kho` command and no command is built.
+pub fn build(arch: Arch, kho: Option<&Path>) -> Result<Programs> {
     let mut packages = vec!["kho-guest"];
     if kho.is_none() {
         packages.push("kho-cli");
     }
-    eprintln!("xtask: building {} for guests", packages.join(" and "));
-    let release = build_static(&packages, &[])?;
+    eprintln!(
+        "xtask: building {} for {} guests",
+        packages.join(" and "),
+        arch.debian()
+    );
+    let release = build_static(arch, &packages, &[])?;
     let kho = match kho {
         Some(kho) => kho
             .canonicalize()

@@ -50,6 +50,33 @@ pub fn reader<'l>(format: Compression, left: &'l mut &[u8]) -> Result<Option<Box
     }))
 }
 
+/// Unpacks a stream that should have `len` bytes. Returns at most one byte more than that, so that the caller notices a
+/// longer stream.
+///
+/// # Errors
+///
+/// The reason, in words: damage, a format that has no decoder here, or too little memory.
+pub fn unpacked(
+    format: Compression,
+    packed: &[u8],
+    len: u64,
+) -> std::result::Result<Vec<u8>, String> {
+    let mut left = packed;
+    let reader = reader(format, &mut left).map_err(|err| err.to_string())?;
+    let reader = reader.ok_or("there is no decoder here")?;
+    let mut bytes = Vec::new();
+    let most = len.saturating_add(1);
+    usize::try_from(most)
+        .ok()
+        .and_then(|len| bytes.try_reserve_exact(len).ok())
+        .ok_or_else(|| format!("no memory for {most:#x} bytes"))?;
+    reader
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|err| err.to_string())?;
+    Ok(bytes)
+}
+
 fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes / 1024).unwrap_or(u32::MAX)
 }

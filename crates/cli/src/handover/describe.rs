@@ -9,7 +9,7 @@ use crate::module::OutgoingPart;
 use crate::trace::carry::Carry;
 use kho::PhysRange;
 use kho::abi::ftrace::write_traces;
-use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64};
+use kho::abi::{BlobDescription, Content, Description, Label};
 use kho::tree::{WriteError, Writer};
 use std::os::unix::ffi::OsStrExt;
 
@@ -83,7 +83,7 @@ impl Tree<'_> {
             generation: self.generation,
             hop: self.hop,
             previous_release: self.release,
-            machine: MACHINE_X86_64,
+            machine: std::env::consts::ARCH,
             time: self.time,
             scratch: self.scratch,
             mem_cache: self.mem_cache,

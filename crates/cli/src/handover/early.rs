@@ -1,8 +1,9 @@
 //! Number of early reservations that a plan may have.
 
+use super::arch::{EARLY_RANGES, Scale, early_ranges, small_table};
 use crate::args;
 use crate::exit::{Fail, Status};
-use kho_kexec::carrier::{EARLY_RANGES, KernelConfig, early_ranges};
+use kho_kexec::carrier::KernelConfig;
 use kho_kexec::sys::facts::host::release_version;
 use kho_kexec::sys::root::{LISTING_LIMIT, Root};
 use std::fs::File;
@@ -55,8 +56,8 @@ fn read(from: impl Read) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Decides the number of early reservations: the number that a kernel of this release accepts with a memory map of
-/// `map_entries` entries, or a smaller number from the arguments.
+/// Decides the number of early reservations: the number that a kernel of this release accepts on a machine of this
+/// `scale`, or a smaller number from the arguments.
 ///
 /// # Errors
 ///
@@ -66,9 +67,9 @@ pub fn decide(
     args: &args::Next,
     release: Option<&str>,
     config: Option<KernelConfig>,
-    map_entries: usize,
+    scale: Scale,
 ) -> Result<Early, Fail> {
-    let takes = early_ranges(release.and_then(release_version), config, map_entries);
+    let takes = early_ranges(release.and_then(release_version), config, scale);
     let asked = args.max_ranges.unwrap_or(EARLY_RANGES);
     if !(2..=EARLY_RANGES).contains(&asked) {
         return Err(Fail::new(
@@ -84,14 +85,12 @@ pub fn decide(
             "the configuration of {name} is not known, so kho assumes that it takes few early ranges: put config-{} beside the kernel or into /boot",
             release.unwrap_or("RELEASE")
         ),
-        Some(_) => format!(
-            "the e820 table of {name} is small (CONFIG_NODES_SHIFT), and this machine's memory map has {map_entries} entries: hand over to a kernel that is built with more nodes, or to 7.3"
-        ),
+        Some(_) => small_table(name, scale),
     };
     if takes < 2 {
         return Err(Fail::new(
             Status::TooManyRanges,
-            format!("{name} has no room for early reservations beside a memory map of {map_entries} entries"),
+            format!("{name} has no room for early reservations on this machine"),
         )
         .fix(fix));
     }
@@ -117,7 +116,11 @@ mod tests {
     #[test]
     fn the_number_comes_from_the_configuration_and_the_map() {
         let numa = Some(KernelConfig::parse("CONFIG_NUMA=y\nCONFIG_NODES_SHIFT=6\n"));
-        let decide = |max, config, map| decide(&next(max), Some(RELEASE), config, map);
+        let scale = |map_entries| Scale {
+            map_entries,
+            cpus: 1,
+        };
+        let decide = |max, config, map| decide(&next(max), Some(RELEASE), config, scale(map));
         assert_eq!(decide(None, numa, 12).unwrap().cap, EARLY_RANGES);
         assert_eq!(decide(Some(7), numa, 12).unwrap().cap, 7);
         let long = decide(None, numa, 200).unwrap();

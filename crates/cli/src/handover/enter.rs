@@ -19,7 +19,6 @@ use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::root::Root;
 use serde::Serialize;
 use std::fmt;
-use std::io::Read;
 
 /// Options of the next kernel that change where its decompressor puts it (`handle_mem_options` and
 /// `parse_immovable_mem`, `arch/x86/boot/compressed/{kaslr,acpi}.c`, 5.10 to 6.12), or the memory that it may use.
@@ -41,6 +40,8 @@ pub enum Way {
         /// for; `None` before it is unpacked.
         places: Option<u64>,
     },
+    /// The file, which is the kernel itself: an arm64 `Image`.
+    Image,
     /// The bzImage.
     Bzimage {
         /// Reason for this choice.
@@ -63,6 +64,7 @@ impl fmt::Display for Way {
                     ),
                 }
             }
+            Self::Image => f.write_str("its first byte"),
             Self::Bzimage { why } => write!(f, "the bzImage, which unpacks itself: {why}"),
         }
     }
@@ -219,23 +221,8 @@ fn lay_out(file: &[u8], image: &dyn Image) -> Result<Vmlinux, String> {
 }
 
 fn unpack(packed: &Packed<'_>, format: Compression) -> Result<Vec<u8>, String> {
-    let damaged =
-        |err: &std::io::Error| format!("it cannot be unpacked ({}: {err})", format.name());
-    let mut left = packed.bytes;
-    let reader = decode::reader(format, &mut left).map_err(|err| damaged(&err))?;
-    let reader = reader.ok_or_else(|| format!("there is no decoder for {} here", format.name()))?;
-    let mut bytes = Vec::new();
-    // One byte more than the kernel should have, so that a longer stream is found.
-    let most = packed.len.saturating_add(1);
-    usize::try_from(most)
-        .ok()
-        .and_then(|len| bytes.try_reserve_exact(len).ok())
-        .ok_or_else(|| format!("no memory for {most:#x} bytes"))?;
-    reader
-        .take(most)
-        .read_to_end(&mut bytes)
-        .map_err(|err| damaged(&err))?;
-    Ok(bytes)
+    decode::unpacked(format, packed.bytes, packed.len)
+        .map_err(|why| format!("it cannot be unpacked ({}: {why})", format.name()))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!
 //! If a step fails or is refused, the drop of the guards undoes the steps before it.
 
+use super::arch::Parts;
 use super::buffers::Buffers;
 use super::compat;
 use super::content::Item;
@@ -31,8 +32,7 @@ use crate::state::{KeepFile, LoadedFile};
 use crate::trace::carry::Carry;
 use kho::PhysRange;
 use kho::plan::Plan;
-use kho_kexec::assemble::{self, Assembled, Load, Placement};
-use kho_kexec::carrier::SetupDataCarrier;
+use kho_kexec::assemble::{self, Assembled, Placement};
 use kho_kexec::image::Image;
 use kho_kexec::sys::loaded::LoadedImage;
 use kho_kexec::sys::syscalls::CallError;
@@ -217,12 +217,8 @@ fn gather<'a>(
 
 /// Warns of features that the next kernel will lack.
 fn warn(inputs: &Inputs<'_>, out: Output) {
-    let image = &inputs.next.image;
-    if inputs.machine.efi.is_some() && !image.header().efi_kexec {
-        out.warn(&format!(
-            "{} is built without kexec and cannot take UEFI runtime services over: it will have no EFI variables",
-            image.release().unwrap_or("the next kernel")
-        ));
+    if let Some(warning) = inputs.machine.boot.warning(&*inputs.next.image) {
+        out.warn(&warning);
     }
     for remark in inputs.payloads.traces.iter().flat_map(Carry::remarks) {
         out.warn(&remark);
@@ -301,22 +297,17 @@ fn assemble<'a>(
     reserved: &'a [PhysRange],
     seed: &'a [u8; 32],
 ) -> Result<Assembled<'a>, Fail> {
-    let load = Load {
+    let parts = Parts {
         image: kernel,
         initrd: inputs.next.initrd,
         cmdline: &inputs.next.cmdline,
-        arrive: true,
-        running: &inputs.machine.boot_params,
-        memory_map: &inputs.machine.memory_map,
-        efi: inputs.machine.efi.as_ref(),
-        acpi: inputs.machine.acpi,
-        five_level: inputs.next.five_level,
-        rng_seed: seed,
-        tree: Some(tree),
+        seed,
+        tree,
         reserved,
+        scratch: plan.scratch,
         placement: placement(plan, kernel)?,
     };
-    let mut assembled = assemble::assemble(&load, &SetupDataCarrier).map_err(|err| {
+    let mut assembled = inputs.machine.boot.assemble(&parts).map_err(|err| {
         Fail::new(
             Status::Failed,
             format!("cannot assemble the image: {}", chain(&err)),

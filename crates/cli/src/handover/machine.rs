@@ -1,15 +1,13 @@
 //! Facts about this machine that the planner needs.
 
+use super::arch::Boot;
 use super::pages::Pages;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::session::Session;
-use kho::{PhysAddr, PhysRange, RangeSet};
-use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
+use kho::{PhysRange, RangeSet};
 use kho_kexec::sys::doctor::{self, Finding, Severity};
 
-use kho_kexec::sys::facts::boot::BootParamsFile;
-use kho_kexec::sys::facts::efi::Efi;
 use kho_kexec::sys::facts::host::KernelId;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::facts::meminfo::MemInfo;
@@ -21,19 +19,15 @@ pub struct Machine {
     pub kernel: KernelId,
     /// RAM in the map for the next kernel: the RAM of the firmware's map, without memory that failed.
     pub ram: RangeSet,
-    /// Memory map for the next kernel: the firmware's map, with memory that failed marked as unusable.
-    pub memory_map: Vec<MemoryMapEntry>,
     /// Pages whose memory failed since this kernel started (PG_hwpoison). Memory that failed under earlier kernels is
     /// not RAM in the map that this kernel got.
     pub failed: RangeSet,
     /// Pages that are offline or that the running kernel holds as reserved. Their flags are read on demand.
     pub pages: Pages,
-    /// The running kernel's boot parameters.
-    pub boot_params: Box<BootParams>,
-    /// Facts about UEFI runtime services; `None` without them.
-    pub efi: Option<EfiFacts>,
-    /// ACPI root pointer that UEFI gave to this kernel, with or without runtime services.
-    pub acpi: Option<PhysAddr>,
+    /// Number of entries of the memory map for the next kernel.
+    pub map_entries: usize,
+    /// Facts from which the next kernel's parameters are made.
+    pub boot: Boot,
     /// Memory figures, in bytes.
     pub memory: MemInfo,
     /// State of kexec in the kernel: whether an image is loaded, and whether the kernel accepts another load.
@@ -75,17 +69,13 @@ impl Machine {
             )
             .fix("kho exec starts what is loaded; only a reboot clears the limit"));
         }
-        let efi = Efi::read(root).or_status(Status::NotPermitted)?;
-        let file = BootParamsFile::read(root).or_status(Status::NotPermitted)?;
         Ok(Self {
             kernel: KernelId::read(root).or_status(Status::Failed)?,
-            memory_map: next_map.to_boot(),
+            map_entries: next_map.entries().len(),
+            boot: Boot::read(root, &next_map, &failed)?,
             ram: next_map.ram().try_clone().or_status(Status::Failed)?,
             failed,
             pages,
-            boot_params: BootParams::from_running(&file.data).or_status(Status::Unsupported)?,
-            acpi: efi.as_ref().and_then(Efi::acpi),
-            efi: efi.and_then(|efi| efi.for_next_kernel()),
             memory,
             kexec,
         })

@@ -4,8 +4,10 @@
 //! the facts about this machine that the planner needs, [`content`] measures the kept content, [`prepare`] makes the
 //! plan, [`memory`] takes the memory that the load needs, and [`load`] executes the plan, after [`compat`] has checked
 //! whether the next side understands it. [`decode`] has the decoders of kernels and initrds. [`time`] estimates the
-//! duration. [`places`] records the mounts that the content lies on.
+//! duration. [`places`] records the mounts that the content lies on. [`arch`] has the steps that differ between x86_64
+//! and arm64.
 
+pub mod arch;
 pub mod buffers;
 pub mod compat;
 pub mod content;

@@ -1,5 +1,6 @@
 //! The next kernel: image, initrd and command line.
 
+use super::arch;
 use super::early;
 use super::enter::{self, Way};
 use super::initrd;
@@ -61,8 +62,6 @@ pub struct Next<'a> {
     pub cmdline: CommandLine,
     /// Decision about the kernel's own KHO; its argument is part of the command line.
     pub native: Native,
-    /// Whether the running kernel uses five-level paging.
-    pub five_level: bool,
     /// Scratch size that this command's line, or the running kernel's line, asks for.
     pub scratch: Option<u64>,
 }
@@ -76,6 +75,7 @@ impl Files {
     /// has none.
     pub fn read(args: &args::Next) -> Result<Self, Fail> {
         let file = image::read(&args.kernel).map_err(|err| bad_image(args, &err))?;
+        let file = arch::unpack(file).map_err(|err| bad_image(args, &err))?;
         let path = || shown::path(&args.kernel);
         let uki = image::unified(&file, args.profile.unwrap_or(0)).map_err(|err| {
             Fail::new(Status::BadImage, format!("{}: {err}", path()))
@@ -181,7 +181,7 @@ impl Files {
     /// [`Status::BadImage`], [`Status::NextKernel`], [`Status::BadCommandLine`]; [`Status::Scratch`] if the scratch
     /// size is not valid.
     pub fn parse(&self, args: &args::Next, root: &Root, first: bool) -> Result<Next<'_>, Fail> {
-        let image = image::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
+        let image = arch::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
         let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
         let five_level = cpu.five_level_paging();
         assemble::check_receiver(image.header(), five_level)
@@ -222,7 +222,7 @@ impl Files {
                     )
                 })?,
             };
-        let way = enter::way(args, &self.kernel, &*image, &cmdline.line, five_level)?;
+        let way = arch::way(args, &self.kernel, &*image, &cmdline.line, five_level)?;
         Ok(Next {
             unpacked: self.unpacked(memory)?,
             config,
@@ -233,7 +233,6 @@ impl Files {
             initrd: self.initrd.as_deref(),
             cmdline,
             native,
-            five_level,
             scratch,
         })
     }

@@ -1,5 +1,6 @@
 //! The request to the planner, and the check of its plan.
 
+use super::arch::Scale;
 use super::describe::{self, Tree};
 use super::early::{self, Early};
 use super::machine::Machine;
@@ -21,7 +22,6 @@ use kho::plan::{self, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, Scratc
 use kho::scratch::ScratchError;
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_kexec::assemble;
-use kho_kexec::carrier::{Carrier, SetupDataCarrier, StateShape};
 use kho_kexec::sys::facts::host::online_cpus;
 use kho_kexec::sys::syscalls::{SEGMENT_MAX, half_of_memory};
 use std::path::Path;
@@ -94,13 +94,16 @@ impl<'a> Inputs<'a> {
             args,
             next.image.release(),
             next.config,
-            machine.memory_map.len(),
+            Scale {
+                map_entries: machine.map_entries,
+                cpus: online_cpus(&session.root) as usize,
+            },
         )?;
         let limits = limits(&early, &machine);
         Ok(Self {
             sizes: payloads.planned_sizes(),
             state_len: state_len(&machine, &payloads, kernel.as_ref(), &limits)?,
-            image: image_needs(next, limits.max_entries)?,
+            image: image_needs(next, &machine, limits.max_entries)?,
             user_space: UserSpace {
                 cpus: online_cpus(&session.root),
                 copies: copies(&payloads, next.image.release(), session)?,
@@ -276,16 +279,8 @@ fn state_len(
         mem_cache: first(limits.max_entries),
     };
     let placed = describe::at_most(payloads, first(limits.max_payload_segments));
-    let shape = StateShape {
-        tree_len: Some(tree.measure(&placed)? as u64),
-        reserved: limits.max_entries,
-        memory_map: machine.memory_map.len(),
-        efi_regions: machine.efi.as_ref().map(|efi| efi.runtime_map.len()),
-        rng_seed: true,
-    };
-    SetupDataCarrier
-        .state_len(&shape)
-        .or_status(Status::TooManyRanges)
+    let len = tree.measure(&placed)? as u64;
+    machine.boot.state_len(len, limits.max_entries)
 }
 
 /// Returns the number of bytes that the next kernel restores into memory (tmpfs) while the memory that was handed over
@@ -325,7 +320,7 @@ fn dummy_ranges(count: usize) -> Result<Vec<PhysRange>, Fail> {
         .collect()
 }
 
-fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
+fn image_needs(next: &Next<'_>, machine: &Machine, ranges: usize) -> Result<ImageNeeds, Fail> {
     let header = next.image.header();
     let initrd = next.initrd.map_or(0, <[u8]>::len) as u64;
     let len = assemble::initrd_len(initrd, ranges, next.cmdline.rdinit.as_deref())
@@ -339,7 +334,9 @@ fn image_needs(next: &Next<'_>, ranges: usize) -> Result<ImageNeeds, Fail> {
             unpacked: next.unpacked,
             max_addr: header.initrd_max.unwrap_or(PhysAddr::new(u64::MAX)),
         }),
-        params_len: assemble::params_len(next.cmdline.line.len() as u64),
+        params_len: machine
+            .boot
+            .params_len(next.cmdline.line.len() as u64, ranges),
     })
 }
 

@@ -35,7 +35,7 @@ pub fn take(limit: u64, session: &Session) -> Result<Taken, Fail> {
     let seconds = u64::try_from(uptime.tv_sec).unwrap_or(0);
     let moment = Moment {
         release: kernel.release,
-        machine: kho::abi::MACHINE_X86_64.to_owned(),
+        machine: std::env::consts::ARCH.to_owned(),
         time: crate::clock::now_ns(),
         uptime: seconds * 1_000_000_000 + u64::try_from(uptime.tv_nsec).unwrap_or(0),
     };

@@ -18,8 +18,8 @@ use thiserror::Error;
 use crate::bytes::len64;
 use crate::cpio::{CpioError, Device, Writer};
 
-/// The arrival program, a static x86_64 Linux executable; empty when this crate was built for another
-/// target.
+/// The arrival program, a static Linux executable for the target of this build; empty if that is neither x86_64 nor
+/// arm64 Linux.
 pub const ARRIVAL_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/arrive"));
 
 /// Program that the kernel runs if the command line has no `rdinit=`: `ramdisk_execute_command` in `init/main.c`.
@@ -34,7 +34,7 @@ const MAX_INIT: usize = 4096;
 pub enum ArrivalError {
     /// This build is for another target and has no arrival program.
     #[error(
-        "this build has no arrival program: it was made for {}-{}, not for x86_64 Linux",
+        "this build has no arrival program: it was made for {}-{}, not for x86_64 or arm64 Linux",
         std::env::consts::ARCH,
         std::env::consts::OS
     )]

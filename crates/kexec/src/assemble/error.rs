@@ -8,6 +8,7 @@ use super::segment::SegmentKind;
 use crate::bootparam::BootParamsError;
 use crate::carrier::CarrierError;
 use crate::cmdline::CmdlineError;
+use crate::devicetree::DeviceTreeError;
 
 /// Reason why a load was not assembled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -25,6 +26,19 @@ pub enum AssembleError {
     /// The command line is refused.
     #[error(transparent)]
     Cmdline(#[from] CmdlineError),
+    /// The hardware description was not made.
+    #[error(transparent)]
+    DeviceTree(#[from] DeviceTreeError),
+    /// The initrd is farther from the kernel than an arm64 kernel can reach.
+    #[error(
+        "the initrd at {at:?} and the kernel at {kernel:?} are not in one window of 32 GiB that begins at a multiple of 1 GiB"
+    )]
+    InitrdFar {
+        /// Range of the initrd.
+        at: PhysRange,
+        /// Range of the kernel.
+        kernel: PhysRange,
+    },
     /// The load has a state tree and no arrival program, so every user could read the memory that is handed over.
     #[error("a state tree can only be handed over through the arrival program")]
     NoArrival,

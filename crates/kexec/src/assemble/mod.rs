@@ -16,6 +16,7 @@
 //! archives that are not compressed.
 
 mod arrival;
+mod check;
 mod error;
 mod segment;
 
@@ -32,23 +33,9 @@ use crate::entry;
 use crate::image::{Image, ImageHeader};
 
 pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archive_len};
+pub(crate) use check::check_segments;
 pub use error::AssembleError;
-pub use segment::{Segment, SegmentKind};
-
-/// Destinations of the segments, chosen by the planner. Each range is whole pages and at least as long as
-/// [`params_len`], [`initrd_len`], [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) and
-/// [`Carrier::state_len`] require.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placement {
-    /// The kernel's load address and memory.
-    pub kernel: PhysRange,
-    /// The initrd; `None` only if there is neither an initrd nor an arrival archive.
-    pub initrd: Option<PhysRange>,
-    /// The parameters.
-    pub params: PhysRange,
-    /// The state segment, outside scratch.
-    pub state: PhysRange,
-}
+pub use segment::{Placement, Segment, SegmentKind};
 
 /// Parts of a load.
 #[derive(Clone, Copy, Debug)]
@@ -192,7 +179,7 @@ pub fn assemble<'a>(
         dest: place.state,
         bytes: Cow::Owned(state.bytes),
     });
-    check_segments(&segments, load)?;
+    check_segments(&segments, load.reserved, load.tree.is_some())?;
     Ok(Assembled { segments, entry })
 }
 
@@ -296,47 +283,4 @@ fn params(
     bytes.resize(padded, 0);
     bytes.extend_from_slice(&entry::code(entry, at.start(), kernel_entry));
     Ok((bytes, entry))
-}
-
-/// Checks that the segments are whole pages, long enough and apart from each other, that none of them would overwrite
-/// memory that is handed over, and that the state segment lies in a mem-cache entry if there is a state tree.
-fn check_segments(segments: &[Segment<'_>], load: &Load<'_>) -> Result<(), AssembleError> {
-    for (n, segment) in segments.iter().enumerate() {
-        let (kind, dest) = (segment.kind, segment.dest);
-        if !dest.start().is_aligned(PAGE_SIZE) || !dest.len().is_multiple_of(PAGE_SIZE) {
-            return Err(AssembleError::Misaligned { kind, dest });
-        }
-        let needed = len64(segment.bytes.len());
-        if dest.len() < needed {
-            return Err(AssembleError::TooShort { kind, dest, needed });
-        }
-        for other in segments.iter().skip(n + 1) {
-            if dest.overlaps(other.dest) {
-                return Err(AssembleError::Overlap {
-                    kind,
-                    dest,
-                    other: other.kind,
-                    other_dest: other.dest,
-                });
-            }
-        }
-        let kept = load.reserved.iter().find(|r| r.overlaps(dest));
-        match (kind, kept) {
-            // The state segment is kept as the rest of the handover is, so it must lie in a mem-cache entry.
-            (SegmentKind::State, _) if load.tree.is_some() => {
-                if !load.reserved.iter().any(|r| r.contains_range(dest)) {
-                    return Err(AssembleError::StateNotReserved { dest });
-                }
-            }
-            (_, Some(kept)) => {
-                return Err(AssembleError::OntoKept {
-                    kind,
-                    dest,
-                    kept: *kept,
-                });
-            }
-            (_, None) => {}
-        }
-    }
-    Ok(())
 }

@@ -40,3 +40,18 @@ pub struct Segment<'a> {
     /// Content of the segment.
     pub bytes: Cow<'a, [u8]>,
 }
+
+/// Destinations of the segments, chosen by the planner. Each range is whole pages and at least as long as
+/// [`params_len`](super::params_len), [`initrd_len`](super::initrd_len), [`ImageHeader::mem_size`](crate::image::ImageHeader::mem_size) and
+/// [`Carrier::state_len`](crate::carrier::Carrier::state_len) require.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The kernel's load address and memory.
+    pub kernel: PhysRange,
+    /// The initrd; `None` only if there is neither an initrd nor an arrival archive.
+    pub initrd: Option<PhysRange>,
+    /// The parameters.
+    pub params: PhysRange,
+    /// The state segment, outside scratch.
+    pub state: PhysRange,
+}

@@ -30,11 +30,16 @@ const E820_BESIDES: usize = 5;
 /// Largest `CONFIG_NODES_SHIFT` on x86 (`arch/x86/Kconfig`).
 const MAX_NODES_SHIFT: u32 = 10;
 
+/// Largest `CONFIG_NR_CPUS` on arm64 (`arch/arm64/Kconfig`).
+const MAX_ARM64_CPUS: usize = 4096;
+
 /// Facts of a kernel's configuration that affect a handover to that kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelConfig {
     /// `MAX_NUMNODES`, from 1 to 1024.
     nodes: usize,
+    /// `NR_CPUS`, if an arm64 kernel has memblock regions for the interrupt tables of as many processors.
+    lpi_tables: usize,
     /// The kernel's own KHO.
     native: NativeKho,
 }
@@ -60,18 +65,28 @@ impl KernelConfig {
             text.lines().find_map(of)
         };
         let yes = |name: &str| value(name).as_deref() == Some("y");
+        let its = yes("CONFIG_EFI") && yes("CONFIG_ARM_GIC_V3_ITS");
+        let cpus = value("CONFIG_NR_CPUS").and_then(|cpus| cpus.trim().parse::<usize>().ok());
+        let cpus = cpus.filter(|cpus| its && *cpus <= MAX_ARM64_CPUS);
         let numa = yes("CONFIG_NUMA");
         let shift = value("CONFIG_NODES_SHIFT")
             .and_then(|shift| shift.trim().parse::<u32>().ok())
             .filter(|shift| numa && *shift <= MAX_NODES_SHIFT);
         Self {
             nodes: 1 << shift.unwrap_or(0),
+            lpi_tables: cpus.unwrap_or(0),
             native: match yes("CONFIG_KEXEC_HANDOVER") {
                 false => NativeKho::Absent,
                 true if yes("CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT") => NativeKho::OnByDefault,
                 true => NativeKho::OnDemand,
             },
         }
+    }
+
+    /// Returns the number of processors for whose LPI tables an arm64 kernel has memblock regions beside the usual ones
+    /// (`INIT_MEMBLOCK_RESERVED_REGIONS`, `arch/arm64/include/asm/memory.h`, 6.1 to 7.3); 0 for a kernel without them.
+    pub fn lpi_tables(&self) -> usize {
+        self.lpi_tables
     }
 
     /// Returns the state of mainline KHO in the kernel.

@@ -8,7 +8,8 @@ use kho::abi::setup_data::SETUP_INDIRECT;
 use kho::bytes::{u16_at, u32_at, u64_at};
 use kho::{PAGE_SIZE, PhysAddr};
 
-use super::error::{BadField, ImageError};
+use super::error::ImageError;
+use super::field::BadField;
 use super::header::{Image, ImageHeader};
 use super::pe::signature_end;
 use super::sniff::{AT_BOOT_FLAG, AT_MAGIC, BOOT_FLAG, MAGIC};

@@ -5,20 +5,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::arm64::Arm64ImageError;
+use super::field::BadField;
 use super::sniff::Found;
-
-/// A header field with an impossible value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadField {
-    /// The field's name in the boot protocol.
-    pub field: &'static str,
-    /// Offset of the field in the file.
-    pub offset: u64,
-    /// Value of the field.
-    pub value: u64,
-    /// Fault of the value, in words, such as "below 16 MiB".
-    pub wanted: &'static str,
-}
 
 /// Reason why kho refuses a file as a kernel.
 #[derive(Debug, Error)]
@@ -104,6 +93,9 @@ pub enum ImageError {
         /// The field `xloadflags`.
         xloadflags: u16,
     },
+    /// The file was to be a kernel for arm64.
+    #[error(transparent)]
+    Arm64(#[from] Arm64ImageError),
     /// A field holds a value that no kernel build writes.
     #[error("the bzImage header is corrupt: {} at offset {:#x} is {:#x}, {}", .0.field, .0.offset, .0.value, .0.wanted)]
     Corrupt(BadField),

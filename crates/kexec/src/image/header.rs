@@ -32,8 +32,8 @@ pub struct ImageHeader {
     /// The kernel uses five-level paging if the processor has it: `XLF_5LEVEL_ENABLED`. If a kernel without this flag
     /// is entered with five-level paging on, the kernel switches it off first.
     pub five_level_on: bool,
-    /// The kernel reserves the ranges to which `SETUP_INDIRECT` nodes point. Only these reservations keep memory that
-    /// is handed over.
+    /// The kernel reserves the ranges to which `SETUP_INDIRECT` nodes point (an arm64 kernel: those in its devicetree's
+    /// reservation block). Only these reservations keep memory that is handed over.
     pub setup_indirect: bool,
     /// The kernel can take UEFI runtime services over from another kernel: `XLF_EFI_KEXEC`. A kernel that is built
     /// without kexec would assume that it has runtime services, without mapping anything for them
@@ -66,13 +66,14 @@ pub trait Image: fmt::Debug {
     /// Returns the checked header of the image.
     fn header(&self) -> &ImageHeader;
 
-    /// Returns the [`ImageHeader::payload_len`] bytes that belong at the load address.
+    /// Returns the [`ImageHeader::payload_len`] bytes that belong at the load address (an arm64 `Image`: at the entry
+    /// point).
     fn payload(&self) -> &[u8];
 
-    /// Returns the number of bytes from the load address to the 64-bit entry point, inside the payload.
+    /// Returns the number of bytes from the load address to the 64-bit entry point.
     fn entry_offset(&self) -> u64;
 
-    /// Returns the x86 setup header, the bytes that belong at offset 0x1f1 of `boot_params` (at most
+    /// Returns the x86 setup header (empty for other kernels), the bytes that belong at offset 0x1f1 of `boot_params` (at most
     /// [`bootparam::HDR_MAX`](crate::bootparam::HDR_MAX) of them).
     fn setup_header(&self) -> &[u8];
 

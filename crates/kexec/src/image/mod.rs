@@ -8,13 +8,16 @@
 //! | --- | --- |
 //! | bzImage with a 64-bit entry, boot protocol 2.12 or later | yes, see [`bzimage`] |
 //! | unified kernel image with such a kernel | taken apart by [`unified`] first |
-//! | everything in [`Found`] | no, named in the error |
+//! | arm64 `Image` | by [`Arm64Image`], on every host; [`packed_arm64`] finds it in a gzip'ed file or in an EFI zboot kernel |
+//! | everything else in [`Found`] | no, named in the error |
 //!
 //! The loader can lay out the kernel inside a bzImage before the kexec, and enter it without the decompressor:
 //! [`Vmlinux`].
 
+mod arm64;
 pub mod bzimage;
 mod error;
+mod field;
 mod header;
 mod initrd;
 mod pe;
@@ -26,8 +29,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use arm64::{Arm64Image, Arm64ImageError, PackedArm64, packed_arm64};
 pub use bzimage::BzImage;
-pub use error::{BadField, ImageError};
+pub use error::ImageError;
+pub use field::BadField;
 pub use header::{Image, ImageHeader};
 pub use initrd::{InitrdError, InitrdKind, check_initrd};
 pub use sniff::{Compression, Found, identify};

@@ -10,11 +10,11 @@ pub(super) struct Pe {
     pub(super) machine: u16,
     pub(super) sections: u16,
     /// Bytes of the optional header.
-    pub(super) optional: u16,
+    optional: u16,
 }
 
 /// Bytes of the signature and of the COFF header behind it.
-pub(super) const COFF_LEN: usize = 24;
+const COFF_LEN: usize = 24;
 
 impl Pe {
     /// Reads the headers; `None` if the file ends before the end of the COFF header.
@@ -34,6 +34,26 @@ impl Pe {
             optional: u16_at(pe, 20)?,
         })
     }
+
+    /// Offset of the section table; `None` on overflow.
+    pub(super) fn table(&self) -> Option<usize> {
+        self.at.checked_add(COFF_LEN + usize::from(self.optional))
+    }
+}
+
+/// Returns the offset in a PE file at which the content of the last section ends; `None` if the file is no PE file or
+/// ends before its section table does.
+pub(super) fn sections_end(file: &[u8]) -> Option<u64> {
+    const ENTRY_LEN: usize = 40;
+    let pe = Pe::of(file)?;
+    let table = pe.table()?;
+    let len = ENTRY_LEN.checked_mul(pe.sections.into())?;
+    let table = file.get(table..table.checked_add(len)?)?;
+    // `SizeOfRawData`, `PointerToRawData`.
+    let ends = table
+        .chunks_exact(ENTRY_LEN)
+        .filter_map(|entry| Some(u64::from(u32_at(entry, 16)?) + u64::from(u32_at(entry, 20)?)));
+    ends.max()
 }
 
 /// Returns the offset in a PE file at which the signature behind it ends: the certificate table is number 4 of the data

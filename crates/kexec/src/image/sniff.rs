@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::pe::{COFF_LEN, Pe};
+use super::pe::Pe;
 use crate::bootparam::{HDR_OFFSET, SetupHeader};
 use kho::bytes::{u16_at, u32_at};
 
@@ -112,7 +112,10 @@ pub enum Found {
         machine: u16,
     },
     /// A kernel that decompresses itself in the EFI stub (`CONFIG_EFI_ZBOOT`).
-    EfiZboot,
+    EfiZboot {
+        /// The COFF machine number; `None` if the PE header is damaged.
+        machine: Option<u16>,
+    },
     /// A U-Boot image (legacy header).
     UBoot,
     /// A flattened device tree: a devicetree or a FIT image.
@@ -130,7 +133,7 @@ pub enum Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BzImage => f.write_str("a bzImage"),
+            Self::BzImage => f.write_str("a bzImage, a kernel for x86"),
             Self::Arm64Image => f.write_str("an arm64 Image"),
             Self::Arm32ZImage => f.write_str("a 32-bit arm zImage"),
             Self::RiscvImage => f.write_str("a RISC-V Image"),
@@ -161,7 +164,10 @@ impl fmt::Display for Found {
                 )
             }
             Self::Pe { machine } => write!(f, "a PE program for {}", Coff(*machine)),
-            Self::EfiZboot => f.write_str("an EFI zboot kernel, which only firmware can start"),
+            Self::EfiZboot { machine: None } => f.write_str("a damaged EFI zboot kernel"),
+            Self::EfiZboot {
+                machine: Some(machine),
+            } => write!(f, "an EFI zboot kernel for {}", Coff(*machine)),
             Self::UBoot => f.write_str("a U-Boot image"),
             Self::Fdt => f.write_str("a flattened device tree or FIT image"),
             Self::Cpio => f.write_str("a cpio archive, an initrd and not a kernel"),
@@ -239,7 +245,9 @@ pub fn identify(file: &[u8]) -> Found {
         return Found::Arm32ZImage;
     }
     if at(0, b"MZ\0\0zimg") {
-        return Found::EfiZboot;
+        return Found::EfiZboot {
+            machine: Pe::of(file).map(|pe| pe.machine),
+        };
     }
     if at(0, b"\x7fELF") {
         return elf(file);
@@ -297,7 +305,7 @@ fn portable_executable(file: &[u8]) -> Option<Found> {
     if COFF_LOONGARCH.contains(&machine) && u32_at(file, 56) == Some(LINUX_PE_MAGIC) {
         return Some(Found::LoongarchImage);
     }
-    let table = pe.at.checked_add(COFF_LEN + usize::from(pe.optional))?;
+    let table = pe.table()?;
     let uki = file
         .get(table..)
         .unwrap_or_default()

@@ -28,7 +28,7 @@ use kho::PAGE_SIZE;
 use kho::bytes::{u16_at, u32_at, u64_at};
 use thiserror::Error;
 
-use super::error::BadField;
+use super::field::BadField;
 use super::header::{Image, ImageHeader};
 use super::sniff::Compression;
 use crate::bytes::len64;

@@ -91,11 +91,13 @@ fn kernel(root: &Root, out: &mut Findings) {
         Err(e) => return out.unreadable(ID, &e),
     };
     let name = format!("Linux {} on {}", id.release, id.machine);
-    if id.machine != "x86_64" {
+    // A build for x86_64 and one for arm64 hand over on their own kind of machine.
+    if id.machine != std::env::consts::ARCH {
+        let arch = std::env::consts::ARCH;
         return out.block(
             ID,
-            format!("{name}: this version hands over on x86_64 only"),
-            "use an x86_64 machine",
+            format!("{name}: this build hands over on {arch} only"),
+            &format!("use a build for {}", id.machine),
         );
     }
     match id.version() {

@@ -49,6 +49,10 @@ fn whole_kernels() {
     };
     for path in std::env::split_paths(&paths) {
         let file = read(&path).unwrap();
+        if identify(&file) == Found::Arm64Image {
+            crate::arm64::whole_kernel(&file, &path);
+            continue;
+        }
         let image = parse(&file).unwrap();
         let header = image.header();
         assert!(image.release().is_some(), "{}", path.display());
@@ -347,7 +351,7 @@ fn other_files_are_named() {
         ),
         (
             file(&[(0, b"MZ\0\0zimg"), (56, &0x8182_23cd_u32.to_le_bytes())]),
-            "an EFI zboot kernel",
+            "a damaged EFI zboot kernel",
         ),
         (
             file(&[(0, b"MZ"), (56, &0x8182_23cd_u32.to_le_bytes())]),
@@ -375,7 +379,7 @@ fn other_files_are_named() {
             portable_executable(0x014c, b".data\0\0\0"),
             "a PE program for i386",
         ),
-        (file(&[(0, b"MZ\0\0zimg")]), "an EFI zboot kernel"),
+        (file(&[(0, b"MZ\0\0zimg")]), "a damaged EFI zboot kernel"),
         (file(&[(0, b"070701")]), "an initrd and not a kernel"),
         (file(&[(0, b"\x1f\x8b\x08")]), "a gzip-compressed file"),
         (file(&[(0, b"\xfd7zXZ\0")]), "a xz-compressed file"),

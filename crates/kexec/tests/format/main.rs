@@ -4,6 +4,7 @@
     reason = "test data is small, and a cut-off value would fail its test"
 )]
 
+mod arm64;
 mod arrival;
 mod assemble;
 mod bootparam;

@@ -11,6 +11,7 @@
 //! xtask vm --help` lists their environment. A test fails if a script fails, if a hop does not arrive, or if any kernel
 //! prints a warning.
 
+mod arm64;
 mod bad_input;
 mod book;
 mod chain;
@@ -36,6 +37,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
         ("Bad input", bad_input::scenarios()),
         ("The commands of the book", book::scenarios()),
         ("The guests themselves", smoke::scenarios()),
+        ("arm64", arm64::scenarios()),
         ("Hop after hop", chain::scenarios()),
         ("Early reservations", early::scenarios()),
         ("Faults", fault::scenarios()),

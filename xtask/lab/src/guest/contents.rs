@@ -11,6 +11,10 @@ use crate::system::System;
 pub(super) const CMDLINE: &str = "earlyprintk=serial,ttyS0,115200 console=ttyS0 panic=-1 \
                        rcupdate.rcu_cpu_stall_timeout=60 no_timer_check";
 
+/// The same for arm64, whose first serial port is in the devicetree.
+pub(super) const CMDLINE_ARM64: &str =
+    "earlycon console=ttyAMA0 panic=-1 rcupdate.rcu_cpu_stall_timeout=60";
+
 /// Kernels, scripts, modules and files of one guest.
 #[derive(Debug, Clone, Default)]
 pub struct Contents {

@@ -1,6 +1,6 @@
 //! The initramfs: PID 1, busybox and a few modules.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -30,8 +30,16 @@ const DIRECTORIES: [&str; 18] = [
     "lib/guest-modules",
 ];
 
+/// The guests' shell.
+pub struct Busybox {
+    /// The program for guests.
+    pub guest: PathBuf,
+    /// The same program for this machine, which names the applets.
+    pub host: PathBuf,
+}
+
 /// The archive, uncompressed: for a guest under TCG, decompressing takes longer than reading.
-pub fn build(init: &Path, busybox: &Path, modules: &[Module]) -> Result<Vec<u8>> {
+pub fn build(init: &Path, busybox: &Busybox, modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for name in DIRECTORIES {
         archive.directory(name, if name == "tmp" { 0o1777 } else { 0o755 });
@@ -45,8 +53,8 @@ pub fn build(init: &Path, busybox: &Path, modules: &[Module]) -> Result<Vec<u8>>
     );
     archive.file("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\n");
     archive.file("init", 0o755, &read(init)?);
-    archive.file("bin/busybox", 0o755, &read(busybox)?);
-    for applet in applets(busybox)? {
+    archive.file("bin/busybox", 0o755, &read(&busybox.guest)?);
+    for applet in applets(&busybox.host)? {
         archive.symlink(&format!("bin/{applet}"), "busybox");
     }
     archive.symlink("lib/modules", &format!("{MEDIA}/{INSTALLED}"));

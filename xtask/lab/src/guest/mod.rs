@@ -12,11 +12,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use kho_guest::{HOP_PARAMETER, INSTALLED, Plan, Stage, TOKEN_PARAMETER};
 
+use crate::arch::Arch;
 use crate::kernel::{Kernel, Module};
 use crate::qemu::Media;
 use crate::workspace::Programs;
-use contents::CMDLINE;
 pub use contents::Contents;
+use contents::{CMDLINE, CMDLINE_ARM64};
+pub use initramfs::Busybox;
 use tree::{copy, finish, write, write_script};
 
 /// Modules that every guest needs to find and to mount its disk. In cloud kernels some are built in.
@@ -30,9 +32,10 @@ const MODULES: [&str; 5] = [
 
 /// Writes all files from which a guest boots into a folder.
 pub fn prepare(
+    arch: Arch,
     contents: &Contents,
     programs: &Programs,
-    busybox: &Path,
+    busybox: &Busybox,
     token: &str,
     dir: &Path,
 ) -> Result<Media> {
@@ -72,7 +75,11 @@ pub fn prepare(
             write(&to.join("initrd"), &initrd)?;
         }
         let script = write_script(hop, script.as_deref(), &tree)?;
-        let cmdline = format!("{CMDLINE} {TOKEN_PARAMETER}={token} {}", contents.append);
+        let common = match arch {
+            Arch::X86_64 => CMDLINE,
+            Arch::Arm64 => CMDLINE_ARM64,
+        };
+        let cmdline = format!("{common} {TOKEN_PARAMETER}={token} {}", contents.append);
         plan.stages.push(Stage {
             kernel: kernel.name.clone(),
             folder,

@@ -15,6 +15,8 @@ const FRESH: Duration = Duration::from_secs(24 * 3600);
 /// A private apt that knows some suites of the machine's own Debian mirror.
 pub struct Apt {
     dir: PathBuf,
+    /// Architecture of the packages, if it is not this machine's.
+    foreign: Option<&'static str>,
     _lock: Lock,
 }
 
@@ -56,7 +58,21 @@ impl Apt {
             // Lists of other suites or of another mirror do not count as fresh.
             let _ = std::fs::remove_file(dir.join("updated"));
         }
-        Ok(Self { dir, _lock: lock })
+        Ok(Self {
+            dir,
+            foreign: None,
+            _lock: lock,
+        })
+    }
+
+    /// The apt for another architecture, with nothing installed. It needs lists of its own.
+    pub fn of(self, architecture: &'static str) -> Result<Self> {
+        let status = self.dir.join("empty/status");
+        std::fs::write(&status, "").with_context(|| format!("writing {}", status.display()))?;
+        Ok(Self {
+            foreign: Some(architecture),
+            ..self
+        })
     }
 
     /// Fetches the package lists unless they are fresh.
@@ -263,6 +279,15 @@ impl Apt {
             "Acquire::Retries=3".to_owned(),
         ] {
             command.arg("-o").arg(option);
+        }
+        if let Some(architecture) = self.foreign {
+            for option in [
+                format!("APT::Architecture={architecture}"),
+                format!("APT::Architectures={architecture}"),
+                format!("Dir::State::status={dir}/empty/status"),
+            ] {
+                command.arg("-o").arg(option);
+            }
         }
         command.stdin(Stdio::null());
         command

@@ -4,5 +4,5 @@ pub mod apt;
 mod needs;
 pub mod sources;
 
-pub use needs::{Need, Sign, prepare, program, require};
+pub use needs::{Need, Sign, prepare, prepare_arm64, program, require};
 pub use sources::CODENAME;

@@ -8,11 +8,13 @@ use anyhow::{Context, Result, bail};
 use super::apt::Apt;
 use super::sources::CODENAME;
 use crate::cache::Cache;
+use crate::workspace;
 
 /// Suite that has a new enough QEMU.
 const BACKPORTS: &str = "bookworm-backports";
 
 const QEMU: &str = "qemu-system-x86";
+const QEMU_PACKAGES: &str = "qemu-system-";
 
 /// The suites of the packages for this machine.
 const SUITES: [&str; 3] = ["bookworm", "bookworm-updates", BACKPORTS];
@@ -26,8 +28,8 @@ pub enum Sign {
     Program(&'static str),
     /// This file exists.
     File(&'static str),
-    /// A QEMU is installed and new enough.
-    Qemu,
+    /// The QEMU of this name is installed and new enough.
+    Qemu(&'static str),
 }
 
 /// A need of this machine, and the package that meets it.
@@ -48,7 +50,7 @@ impl Need {
 
 const NEEDS: [Need; 10] = [
     Need {
-        sign: Sign::Qemu,
+        sign: Sign::Qemu("qemu-system-x86_64"),
         package: QEMU,
     },
     Need {
@@ -88,6 +90,27 @@ const NEEDS: [Need; 10] = [
         package: "util-linux",
     },
 ];
+
+/// Needs of guests for arm64, beside the others.
+const ARM64_NEEDS: [Need; 3] = [
+    Need {
+        sign: Sign::Qemu("qemu-system-aarch64"),
+        package: "qemu-system-arm",
+    },
+    Need {
+        sign: Sign::Program(workspace::ARM64_LINKER),
+        package: "gcc-aarch64-linux-gnu",
+    },
+    Need {
+        sign: Sign::File("/usr/aarch64-linux-gnu/lib/libc.a"),
+        package: "libc6-dev-arm64-cross",
+    },
+];
+
+/// Checks all that guests for arm64 need beside what other guests need, and installs the missing packages.
+pub fn prepare_arm64(cache: &Cache) -> Result<()> {
+    require(cache, "run guests for arm64", &ARM64_NEEDS)
+}
 
 /// Checks all that guests need and installs the missing packages.
 pub fn prepare(cache: &Cache) -> Result<()> {
@@ -132,8 +155,9 @@ pub fn require(cache: &Cache, purpose: &str, needs: &[Need]) -> Result<()> {
     );
     let apt = Apt::open(cache, "host", &SUITES)?;
     apt.update()?;
-    let (qemu, others): (Vec<&str>, Vec<&str>) =
-        packages.iter().partition(|package| **package == QEMU);
+    let (qemu, others): (Vec<&str>, Vec<&str>) = packages
+        .iter()
+        .partition(|package| package.starts_with(QEMU_PACKAGES));
     if !qemu.is_empty() {
         apt.install(&qemu, Some(BACKPORTS))?;
     }
@@ -163,8 +187,8 @@ fn lacks(sign: &Sign) -> Result<Option<String>> {
             .is_none()
             .then(|| format!("there is no {name}")),
         Sign::File(path) => (!Path::new(path).exists()).then(|| format!("there is no {path}")),
-        Sign::Qemu => match qemu_version()? {
-            None => Some("there is no qemu-system-x86_64".into()),
+        Sign::Qemu(name) => match qemu_version(name)? {
+            None => Some(format!("there is no {name}")),
             Some(version) if version < OLDEST_QEMU => Some(format!(
                 "QEMU {}.{} is installed; before {}.{} it corrupts guests with several processors",
                 version.0, version.1, OLDEST_QEMU.0, OLDEST_QEMU.1
@@ -174,18 +198,18 @@ fn lacks(sign: &Sign) -> Result<Option<String>> {
     })
 }
 
-fn qemu_version() -> Result<Option<(u32, u32)>> {
-    let Some(qemu) = program("qemu-system-x86_64") else {
+fn qemu_version(name: &str) -> Result<Option<(u32, u32)>> {
+    let Some(qemu) = program(name) else {
         return Ok(None);
     };
     let output = Command::new(qemu)
         .arg("--version")
         .output()
-        .context("running qemu-system-x86_64 --version")?;
+        .with_context(|| format!("running {name} --version"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse_version(&text)
         .map(Some)
-        .with_context(|| format!("qemu-system-x86_64 --version says {:?}", text.trim()))
+        .with_context(|| format!("{name} --version says {:?}", text.trim()))
 }
 
 /// `QEMU emulator version 10.0.2 (Debian …)`

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::image::{Kernel, SUITES};
 use super::{peer, version};
+use crate::arch::Arch;
 use crate::cache::Cache;
 use crate::deb;
 use crate::host::apt::{Apt, Package};
@@ -55,7 +56,8 @@ impl<'a> Store<'a> {
     pub fn kernel(&self, name: &str) -> Result<Kernel> {
         if let Some((series, suite, flavour)) = known(name) {
             let name_of_record = format!("linux-{series}-{flavour}");
-            let dir = self.packages_of(suite, &name_of_record, |apt| {
+            let arch = Arch::of_kernel(name);
+            let dir = self.packages_of(arch, suite, &name_of_record, |apt| {
                 newest(apt, series, suite, flavour)
             })?;
             return in_packages(name, &dir, suite);
@@ -85,8 +87,12 @@ impl<'a> Store<'a> {
     }
 
     /// The static busybox.
-    pub fn busybox(&self) -> Result<PathBuf> {
-        let dir = self.packages("busybox", |apt| {
+    pub fn busybox(&self, arch: Arch) -> Result<PathBuf> {
+        let record = match arch {
+            Arch::X86_64 => "busybox",
+            Arch::Arm64 => "busybox-arm64",
+        };
+        let dir = self.packages_of(arch, "bookworm", record, |apt| {
             let found = apt.packages("bookworm", |name| name == "busybox-static")?;
             Ok(vec![
                 version::newest(found).context("bookworm has no busybox-static")?,
@@ -168,11 +174,18 @@ impl<'a> Store<'a> {
     /// The folder with the unpacked packages that `find` returns, all from this suite.
     fn packages_of(
         &self,
+        arch: Arch,
         suite: &str,
         name: &str,
         find: impl Fn(&Apt) -> Result<Vec<Package>>,
     ) -> Result<PathBuf> {
-        self.remembered(name, || self.fetch(self.apt_of(suite)?, name, &find))
+        self.remembered(name, || {
+            let apt = match arch {
+                Arch::X86_64 => self.apt_of(suite)?,
+                Arch::Arm64 => Apt::open(self.cache, "guest-arm64", &SUITES)?.of(arch.debian())?,
+            };
+            self.fetch(apt, name, &find)
+        })
     }
 
     /// The folder of the cache that `make` names and fills. The store remembers the name for some days, and longer if
@@ -270,7 +283,13 @@ fn known(name: &str) -> Option<(&'static str, &'static str, &str)> {
     let (wanted, flavour) = name.split_once('-').unwrap_or((name, FLAVOUR));
     let mut all = SERIES.iter().chain(&[(TESTING, TESTING_SUITE)]);
     let &(series, suite) = all.find(|(series, _)| *series == wanted)?;
-    matches!(flavour, "cloud-amd64" | "amd64").then_some((series, suite, flavour))
+    let known = match flavour {
+        "cloud-amd64" | "amd64" => true,
+        // The apt of arm64 has lists of these suites only.
+        "cloud-arm64" | "arm64" => SUITES.contains(&suite),
+        _ => false,
+    };
+    known.then_some((series, suite, flavour))
 }
 
 /// The newest image package of a series, and its parts.
@@ -365,7 +384,12 @@ mod tests {
             known("6.12-amd64"),
             Some(("6.12", "bookworm-backports", "amd64"))
         );
-        assert_eq!(known("6.1-arm64"), None);
+        assert_eq!(
+            known("6.1-cloud-arm64"),
+            Some(("6.1", "bookworm", "cloud-arm64"))
+        );
+        assert_eq!(known("5.10-cloud-arm64"), None);
+        assert_eq!(known("6.1-armmp"), None);
         assert_eq!(known("5.10"), Some(("5.10", "bullseye", "cloud-amd64")));
         assert_eq!(known("5.1"), None);
         assert_eq!(known("testing-amd64"), Some(("testing", "forky", "amd64")));

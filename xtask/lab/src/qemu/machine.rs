@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::arch::Arch;
 use crate::host;
 
 /// Firmware of a guest.
@@ -42,6 +43,8 @@ pub enum Accelerator {
 /// A virtual machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    /// Architecture.
+    pub arch: Arch,
     /// Memory in MiB.
     pub mem_mib: u64,
     /// Memory that the guest touches and the host has to provide, in MiB; `None` if it may be all of it.
@@ -70,6 +73,7 @@ pub struct Machine {
 impl Default for Machine {
     fn default() -> Self {
         Self {
+            arch: Arch::X86_64,
             mem_mib: 1024,
             touched_mib: None,
             smp: 2,
@@ -127,8 +131,9 @@ impl Machine {
         sockets: &Sockets,
         dir: &Path,
     ) -> Result<Command> {
-        let mut command =
-            dying_with_parent(&host::program("qemu-system-x86_64").context("there is no QEMU")?)?;
+        let qemu = self.arch.qemu();
+        let qemu = host::program(qemu).with_context(|| format!("there is no {qemu}"))?;
+        let mut command = dying_with_parent(&qemu)?;
         command.args([
             "-nodefaults",
             "-no-user-config",
@@ -152,7 +157,15 @@ impl Machine {
         if self.counting {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
-        command.args(["-machine", "q35"]).args(match accelerator {
+        match self.arch {
+            Arch::X86_64 => command.args(["-machine", "q35"]),
+            Arch::Arm64 => command.args(["-machine", "virt,gic-version=3,its=off"]),
+        };
+        command.args(match accelerator {
+            // LPA2 off: with it, kexec_load of 6.12 faults.
+            _ if self.arch == Arch::Arm64 => {
+                ["-accel", "tcg,thread=single", "-cpu", "max,lpa2=off"]
+            }
             Accelerator::Kvm if !(self.counting || self.emulated) => {
                 ["-accel", "kvm", "-cpu", "host"]
             }

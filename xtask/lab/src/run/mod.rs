@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use kho_guest::{Event, LIVES, go};
 
-use crate::guest::{self, Contents};
+use crate::guest::{self, Busybox, Contents};
 use crate::qemu::{Accelerator, Guest, Line, MEMORY_FILE, Machine, Next, Port, Qmp};
 use crate::workspace::Programs;
 use log::Log;
@@ -130,8 +130,8 @@ pub type Observer<'a> = &'a mut dyn FnMut(&Line, Option<&Event>);
 pub struct Common {
     /// Programs for the guests.
     pub programs: Programs,
-    /// Path of busybox, the guests' shell.
-    pub busybox: PathBuf,
+    /// Busybox, the guests' shell.
+    pub busybox: Busybox,
     /// Folder of the guests' files and logs.
     pub dir: PathBuf,
 }
@@ -164,6 +164,7 @@ impl Common {
         let dir = log::Folder::new(&self.dir, job.name)?;
         let token = random_token()?;
         let media = guest::prepare(
+            job.machine.arch,
             job.contents,
             &self.programs,
             &self.busybox,

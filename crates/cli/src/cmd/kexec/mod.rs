@@ -6,6 +6,7 @@ use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
 use crate::armed;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::handover::arch;
 use crate::handover::load;
 use crate::handover::next::{self, Files};
 use crate::keepd;
@@ -178,7 +179,7 @@ pub fn only_plain(kernel: &OsStr, session: &Session) -> bool {
     let file = image::read(Path::new(kernel));
     let relocatable = |bytes: &Vec<u8>| {
         !matches!(
-            image::parse(bytes),
+            arch::parse(bytes),
             Err(image::ImageError::NotRelocatable { .. })
         )
     };
@@ -286,7 +287,7 @@ fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal>
     }
     out.remark("kexec: -s: nothing is kept, so this is a plain kexec");
     let files = Files::read(next)?;
-    let parsed = image::parse(&files.kernel).map_err(|err| {
+    let parsed = arch::parse(&files.kernel).map_err(|err| {
         Refusal(
             FAILED,
             format!("{}: {}", next.kernel.display(), chain(&err)),

@@ -5,9 +5,11 @@
 //! on to the next. ACPI memory hotplug adds entries (`firmware_map_add_hotplug`); virtio-mem and kmem do not, see
 //! [`compare`].
 
+use super::devicetree;
 use super::iomem::Iomem;
 use crate::sys::root::{FactError, Root, parse_number};
 use kho::{OutOfMemory, PhysAddr, PhysRange, RangeSet};
+use std::path::PathBuf;
 
 const DIR: &str = "sys/firmware/memmap";
 
@@ -111,13 +113,17 @@ pub struct FirmwareMap {
 }
 
 impl FirmwareMap {
-    /// Reads `/sys/firmware/memmap`.
+    /// Reads `/sys/firmware/memmap`. A kernel that has a devicetree instead keeps no such map, and uses all the RAM that
+    /// the firmware describes: there it is "System RAM" of `/proc/iomem`, without RAM that drivers added.
     ///
     /// # Errors
     ///
-    /// [`FactError::Missing`] on a kernel without CONFIG_FIRMWARE_MEMMAP; [`FactError::Overlap`] if entries overlap;
+    /// [`FactError::Missing`] on a kernel with neither, such as one without CONFIG_FIRMWARE_MEMMAP; [`FactError::Overlap`] if entries overlap;
     /// the other variants if the files cannot be read or are malformed.
     pub fn read(root: &Root) -> Result<Self, FactError> {
+        if !root.exists(DIR) && root.exists(devicetree::FILE) {
+            return Self::of_resources(root);
+        }
         let numbers = root.numbered(DIR, MAX_ENTRIES).map_err(|e| {
             e.hinted(": the running kernel keeps no firmware map (CONFIG_FIRMWARE_MEMMAP)")
         })?;
@@ -145,14 +151,16 @@ impl FirmwareMap {
             let kind = MemoryType::from_name(&root.attribute(&format!("{DIR}/{n}/type"))?);
             entries.push(MapEntry { range, kind });
         }
-        Self::from_entries(entries).map_err(|e| match e {
-            MapError::Overlap(first, second) => FactError::Overlap {
-                path: root.path(DIR),
-                first,
-                second,
-            },
-            MapError::OutOfMemory(e) => e.into(),
-        })
+        Self::from_entries(entries).map_err(|e| e.of(root.path(DIR)))
+    }
+
+    fn of_resources(root: &Root) -> Result<Self, FactError> {
+        let iomem = Iomem::read(root)?;
+        let entries = iomem.named("System RAM").map(|range| MapEntry {
+            range,
+            kind: MemoryType::Ram,
+        });
+        Self::from_entries(entries.collect()).map_err(|e| e.of(root.path("proc/iomem")))
     }
 
     /// Makes a map from entries in any order.
@@ -235,6 +243,20 @@ pub enum MapError {
     /// An allocation failed.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+}
+
+impl MapError {
+    /// Makes the error of a file.
+    fn of(self, path: PathBuf) -> FactError {
+        match self {
+            Self::Overlap(first, second) => FactError::Overlap {
+                path,
+                first,
+                second,
+            },
+            Self::OutOfMemory(e) => e.into(),
+        }
+    }
 }
 
 /// Differences between the firmware map and the kernel's resource map.

@@ -5,8 +5,10 @@
 
 pub mod blocks;
 pub mod boot;
+pub mod devicetree;
 pub mod efi;
 pub mod encryption;
+pub mod gic;
 pub mod host;
 pub mod iomem;
 pub mod kexec;

@@ -14,6 +14,7 @@ use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::root::{FactError, Root};
 use kho::bytes::{u16_at, u32_at, u64_at};
 use kho::{PhysAddr, PhysRange};
+use std::cmp::Reverse;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -133,7 +134,11 @@ impl Kcore {
                 .map_err(|e| self.format(format!("header at {virt:#x}: {e}")))?;
             self.ram.push((range, offset));
         }
-        self.ram.sort_unstable_by_key(|(range, _)| *range);
+        self.ram
+            .sort_unstable_by_key(|(range, _)| (range.start(), Reverse(range.len())));
+        // KCORE_TEXT of arm64, whose address depends on the kernel's configuration, is such a piece too.
+        self.ram
+            .dedup_by(|inner, outer| outer.0.contains_range(inner.0));
         if let Some(pair) = self.ram.windows(2).find(|p| p[0].0.overlaps(p[1].0)) {
             let what = format!("RAM at {} and {} overlaps", pair[0].0, pair[1].0);
             return Err(self.format(what));

@@ -27,18 +27,34 @@
 //! `/proc/kcore` returns **zeros** without an error (`read_kcore_iter`, `fs/proc/kcore.c`, 6.1 to 7.3): compare a
 //! checksum, or read [`crate::sys::pageflags`].
 
+mod arrived;
+mod chosen;
 mod kcore;
 mod memory;
 mod reader;
 mod setup;
 
+pub use arrived::{Arrived, Reserved};
 pub use kcore::Kcore;
 pub use memory::{PhysError, PhysMemory, read_range};
 pub use reader::Reader;
-pub use setup::{Arrived, SetupMemory, find_tree};
+pub use setup::SetupMemory;
 
 use crate::sys::root::Root;
 use kho::PhysRange;
+
+/// Looks for the state tree that arrived: in the setup_data chain (x86), and then in the devicetree (arm64).
+///
+/// # Errors
+///
+/// [`PhysError`] if the carrier cannot be read: the process is not root, or a file differs from the kernel's
+/// documentation. A readable carrier without a valid handover is [`Arrived::Corrupt`].
+pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
+    match setup::find(root)? {
+        Arrived::Nothing => chosen::find(root),
+        found => Ok(found),
+    }
+}
 
 /// Opens the best reader of `ranges`: [`Kcore`] if it contains all of them, else the setup_data chain.
 ///

@@ -4,6 +4,7 @@
 //! `arch/x86/kernel/ksysfs.c`, 6.1 to 7.3), at most a page per call; in every call the kernel maps all earlier nodes of
 //! the chain one by one, so the cost of a call grows with the node's position in the chain.
 
+use super::arrived::{Arrived, Reserved};
 use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::facts::boot::{SetupData, SetupNode, data_file};
 use crate::sys::root::{FactError, Root};
@@ -16,34 +17,13 @@ use std::path::PathBuf;
 /// Bytes per read: kernfs shortens a longer read to a page.
 const STEP: usize = 4096;
 
-/// Handover in the setup_data chain of this boot, from the previous kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrived {
-    /// The chain has no node of kho: this is an ordinary boot.
-    Nothing,
-    /// A state tree. Its bytes are not checked.
-    Tree {
-        /// All bytes of the tree.
-        bytes: Vec<u8>,
-        /// Position of the tree's node in the chain.
-        node: u32,
-        /// The nodes that only reserve, in order: one node for each entry of the tree's mem cache.
-        reserved: Vec<SetupNode>,
-    },
-    /// The chain has nodes of kho that are not a valid handover. Their ranges stay reserved.
-    Corrupt {
-        /// Fault of the nodes, with the numbers.
-        why: String,
-    },
-}
-
-/// Looks for the state tree that arrived.
+/// Looks for a state tree that arrived in the setup_data chain.
 ///
 /// # Errors
 ///
 /// [`PhysError`] if the chain cannot be read: the process is not root, or a file differs from the kernel's
 /// documentation. A readable chain without a valid handover is [`Arrived::Corrupt`].
-pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
+pub(super) fn find(root: &Root) -> Result<Arrived, PhysError> {
     let Some(setup) = SetupData::read(root)? else {
         return Ok(Arrived::Nothing);
     };
@@ -74,8 +54,7 @@ pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
             }
             Ok(Arrived::Tree {
                 bytes: read_node(root, *node)?,
-                node: node.index,
-                reserved,
+                reserved: Reserved::Nodes(reserved),
             })
         }
         several => corrupt(format!(
@@ -155,39 +134,6 @@ impl SetupMemory {
         Ok(Self { nodes: open })
     }
 
-    /// Assigns a node to each entry of the mem cache: the nodes that reserve have the order of the entries, and each
-    /// node must be as long as its entry. This also checks that the tree belongs to the chain of this boot.
-    ///
-    /// # Errors
-    ///
-    /// The first difference, in words.
-    pub fn pair(
-        mem_cache: &[PhysRange],
-        reserved: &[SetupNode],
-    ) -> Result<Vec<(PhysRange, u32)>, String> {
-        if mem_cache.len() != reserved.len() {
-            return Err(format!(
-                "the mem cache has {} entries, and {} nodes of this boot reserve memory",
-                mem_cache.len(),
-                reserved.len()
-            ));
-        }
-        mem_cache
-            .iter()
-            .zip(reserved)
-            .map(|(range, node)| {
-                if range.len() == node.len {
-                    Ok((*range, node.index))
-                } else {
-                    Err(format!(
-                        "mem-cache entry {range} does not fit the setup_data node {} that should reserve it: that node has {:#x} bytes",
-                        node.index, node.len
-                    ))
-                }
-            })
-            .collect()
-    }
-
     /// Returns whether all of `range` is readable.
     pub fn holds(&self, range: PhysRange) -> bool {
         kho::RangeSet::from_ranges(self.nodes.iter().map(|n| n.0))
@@ -231,30 +177,26 @@ mod tests {
     #[test]
     fn none_one_and_several_are_told_apart() {
         let f = Fixture::new();
-        assert_eq!(find_tree(&f.root()).unwrap(), Arrived::Nothing);
+        assert_eq!(find(&f.root()).unwrap(), Arrived::Nothing);
         put(&f, 0, 9, &[0; 32]);
-        assert_eq!(find_tree(&f.root()).unwrap(), Arrived::Nothing);
+        assert_eq!(find(&f.root()).unwrap(), Arrived::Nothing);
         put(&f, 1, SETUP_KHO_RESERVE, &[5; 8192]);
-        assert!(matches!(
-            find_tree(&f.root()).unwrap(),
-            Arrived::Corrupt { .. }
-        ));
+        assert!(matches!(find(&f.root()).unwrap(), Arrived::Corrupt { .. }));
         let tree: Vec<u8> = (0..9000u32).map(|i| i.to_le_bytes()[0]).collect();
         put(&f, 2, SETUP_KHO_TREE, &tree);
-        let found = find_tree(&f.root()).unwrap();
-        assert!(matches!(&found, Arrived::Tree { bytes, node: 2, reserved }
-            if *bytes == tree && reserved.len() == 1));
+        let found = find(&f.root()).unwrap();
+        assert!(
+            matches!(&found, Arrived::Tree { bytes, reserved: Reserved::Nodes(reserved) }
+            if *bytes == tree && reserved.len() == 1)
+        );
         put(&f, 3, SETUP_KHO_TREE, &tree);
-        let Arrived::Corrupt { why } = find_tree(&f.root()).unwrap() else {
+        let Arrived::Corrupt { why } = find(&f.root()).unwrap() else {
             panic!("two trees were accepted");
         };
         assert!(why.contains("2 and 3"), "{why}");
         put(&f, 3, SETUP_KHO_RESERVE, &[]);
         put(&f, 2, SETUP_KHO_TREE, &[]);
-        assert!(matches!(
-            find_tree(&f.root()).unwrap(),
-            Arrived::Corrupt { .. }
-        ));
+        assert!(matches!(find(&f.root()).unwrap(), Arrived::Corrupt { .. }));
     }
 
     #[test]
@@ -263,11 +205,12 @@ mod tests {
         put(&f, 0, SETUP_KHO_TREE, b"tree");
         put(&f, 1, SETUP_KHO_RESERVE, &[1; 8192]);
         put(&f, 2, SETUP_KHO_RESERVE, &[2; 4096]);
-        let Arrived::Tree { reserved, .. } = find_tree(&f.root()).unwrap() else {
+        let Arrived::Tree { reserved, .. } = find(&f.root()).unwrap() else {
             panic!("no tree");
         };
         let cache = [range(0x7000, 8192), range(0x9000, 4096)];
-        let nodes = SetupMemory::pair(&cache, &reserved).unwrap();
+        assert_eq!(reserved.matches(&cache), Ok(()));
+        let nodes = [(cache[0], 1), (cache[1], 2)];
         let wanted = [range(0x7800, 0x2000)];
         let memory = open(&f.root(), &wanted, &nodes).unwrap();
         let bytes = read_range(&memory, wanted[0]).unwrap();
@@ -278,9 +221,9 @@ mod tests {
         // No node has this range: the error is that of kcore.
         assert!(open(&f.root(), &[range(0x1000, 1)], &nodes).is_err());
         // A tree of another boot does not fit the chain.
-        assert!(SetupMemory::pair(&cache[..1], &reserved).is_err());
+        assert!(reserved.matches(&cache[..1]).is_err());
         let swapped = [cache[1], cache[0]];
-        let why = SetupMemory::pair(&swapped, &reserved).unwrap_err();
+        let why = reserved.matches(&swapped).unwrap_err();
         assert!(why.contains("node 1") && why.contains("0x2000"), "{why}");
         assert!(SetupMemory::open(&f.root(), &[(cache[0], 2)]).is_err());
     }
