@@ -51,12 +51,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check whether this machine can hand over, one line per finding.
-    #[command(after_help = "Examples:
-  kho doctor
-  kho doctor --json | jq '.findings[] | select(.severity == \"block\")'
-
-Exits 0 when nothing blocks a handover, otherwise with the status that `kho load` would have.")]
-    Doctor,
+    Doctor(Doctor),
     /// Add to, show, or take from what is kept.
     Keep(Keep),
     /// Show what a load would do, without doing it.
@@ -154,6 +149,20 @@ written, by the exit status.")]
     Compat(CompatArgs),
     /// Let an initrd boot with the command line of a kernel that kho started.
     Initrd(Initrd),
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho doctor
+  kho doctor --verbose
+  kho doctor --json | jq '.findings[] | select(.severity == \"block\")'
+
+Exits 0 when nothing blocks a handover, otherwise with the status that `kho load` would have.")]
+pub struct Doctor {
+    /// Explain each finding below its line.
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// Arguments of `initrd`.
