@@ -60,6 +60,28 @@ pub enum Command {
     Load(Load),
     /// Start the loaded kernel, now, without stopping services.
     Exec(Exec),
+    /// Put what arrived back to where it came from.
+    Restore(Restore),
+    /// Show what arrived, what is kept and what is loaded, and check every reservation.
+    #[command(after_help = "Examples:
+  kho status
+  kho status --json | jq .hop")]
+    Status {
+        /// List the exit statuses of all verbs and their meaning.
+        #[arg(long)]
+        exit_statuses: bool,
+    },
+    /// Write one blob that arrived to standard output.
+    #[command(after_help = "Examples:
+  kho get token
+  kho get srv-cache | tar -tv        a kept directory is a tar stream
+
+The content is checked against its recorded hash; a mismatch is reported after the bytes were
+written, by the exit status.")]
+    Get {
+        /// The blob's name, as `kho status` shows it.
+        name: OsString,
+    },
     /// At shutdown: take the content for the kernel that `load --arm` took, and load both.
     Capture(Capture),
     /// As kexec(8): the same options and exit statuses, with a handover.
@@ -113,32 +135,10 @@ kho restore does this by itself for what it has put back.")]
         /// The name of a blob, the path of a node (`kho status` lists both), or `all`.
         what: String,
     },
-    /// Show what arrived, what is kept and what is loaded, and check every reservation.
-    #[command(after_help = "Examples:
-  kho status
-  kho status --json | jq .hop")]
-    Status {
-        /// List the exit statuses of all verbs and their meaning.
-        #[arg(long)]
-        exit_statuses: bool,
-    },
-    /// Put what arrived back to where it came from.
-    Restore(Restore),
     /// Show what the previous kernel traced.
     Trace(Trace),
     /// Show the previous kernel's messages.
     Log(Log),
-    /// Write one blob that arrived to standard output.
-    #[command(after_help = "Examples:
-  kho get token
-  kho get srv-cache | tar -tv        a kept directory is a tar stream
-
-The content is checked against its recorded hash; a mismatch is reported after the bytes were
-written, by the exit status.")]
-    Get {
-        /// The blob's name, as `kho status` shows it.
-        name: OsString,
-    },
     /// Print the state tree that arrived.
     Dump(Dump),
     /// Say everything that is wrong with a state tree.
