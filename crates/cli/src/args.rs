@@ -51,12 +51,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check whether this machine can hand over, one line per finding.
-    #[command(after_help = "Examples:
-  kho doctor
-  kho doctor --json | jq '.findings[] | select(.severity == \"block\")'
-
-Exits 0 when nothing blocks a handover, otherwise with the status that `kho load` would have.")]
-    Doctor,
+    Doctor(Doctor),
     /// Add to, show, or take from what is kept.
     Keep(Keep),
     /// Show what a load would do, without doing it.
@@ -65,6 +60,28 @@ Exits 0 when nothing blocks a handover, otherwise with the status that `kho load
     Load(Load),
     /// Start the loaded kernel, now, without stopping services.
     Exec(Exec),
+    /// Put what arrived back to where it came from.
+    Restore(Restore),
+    /// Show what arrived, what is kept and what is loaded, and check every reservation.
+    #[command(after_help = "Examples:
+  kho status
+  kho status --json | jq .hop")]
+    Status {
+        /// List the exit statuses of all verbs and their meaning.
+        #[arg(long)]
+        exit_statuses: bool,
+    },
+    /// Write one blob that arrived to standard output.
+    #[command(after_help = "Examples:
+  kho get token
+  kho get srv-cache | tar -tv        a kept directory is a tar stream
+
+The content is checked against its recorded hash; a mismatch is reported after the bytes were
+written, by the exit status.")]
+    Get {
+        /// The blob's name, as `kho status` shows it.
+        name: OsString,
+    },
     /// At shutdown: take the content for the kernel that `load --arm` took, and load both.
     Capture(Capture),
     /// As kexec(8): the same options and exit statuses, with a handover.
@@ -118,32 +135,10 @@ kho restore does this by itself for what it has put back.")]
         /// The name of a blob, the path of a node (`kho status` lists both), or `all`.
         what: String,
     },
-    /// Show what arrived, what is kept and what is loaded, and check every reservation.
-    #[command(after_help = "Examples:
-  kho status
-  kho status --json | jq .hop")]
-    Status {
-        /// List the exit statuses of all verbs and their meaning.
-        #[arg(long)]
-        exit_statuses: bool,
-    },
-    /// Put what arrived back to where it came from.
-    Restore(Restore),
     /// Show what the previous kernel traced.
     Trace(Trace),
     /// Show the previous kernel's messages.
     Log(Log),
-    /// Write one blob that arrived to standard output.
-    #[command(after_help = "Examples:
-  kho get token
-  kho get srv-cache | tar -tv        a kept directory is a tar stream
-
-The content is checked against its recorded hash; a mismatch is reported after the bytes were
-written, by the exit status.")]
-    Get {
-        /// The blob's name, as `kho status` shows it.
-        name: OsString,
-    },
     /// Print the state tree that arrived.
     Dump(Dump),
     /// Say everything that is wrong with a state tree.
@@ -154,6 +149,20 @@ written, by the exit status.")]
     Compat(CompatArgs),
     /// Let an initrd boot with the command line of a kernel that kho started.
     Initrd(Initrd),
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  kho doctor
+  kho doctor --verbose
+  kho doctor --json | jq '.findings[] | select(.severity == \"block\")'
+
+Exits 0 when nothing blocks a handover, otherwise with the status that `kho load` would have.")]
+pub struct Doctor {
+    /// Explain each finding below its line.
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 /// Arguments of `initrd`.

@@ -125,9 +125,9 @@ fn run(cli: args::Cli, out: Output) -> Result<(), Fail> {
     use args::Command;
     let session = session::Session::new(cli.state_dir);
     match &cli.command {
-        Command::Doctor => {
+        Command::Doctor(args) => {
             kexec_target::warn_of_boot_entry(&session, out);
-            cmd::doctor::run(&session, out)
+            cmd::doctor::run(args, &session, out)
         }
         Command::Keep(args) => cmd::keep::run(args, &session, out),
         Command::Plan(args) => cmd::plan::run(args, &session, out),

@@ -206,6 +206,29 @@ fn to_journal() -> bool {
 
 pub use kho_format::human::{bytes, time};
 
+/// Width of a terminal for which text is wrapped, in columns.
+pub const WIDTH: usize = 100;
+
+/// Splits text between words into lines of at most `width` columns. `first` begins the first line and indents the others.
+/// A word that is too long gets a line of its own, so that a path can be copied. Empty text has no line.
+pub fn wrap(text: &str, first: &str, width: usize) -> Vec<String> {
+    let indent = " ".repeat(first.len());
+    let options = textwrap::Options::new(width)
+        .initial_indent(first)
+        .subsequent_indent(&indent)
+        .break_words(false)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit);
+    match text {
+        "" => Vec::new(),
+        text => textwrap::wrap(text, options)
+            .into_iter()
+            .map(std::borrow::Cow::into_owned)
+            .collect(),
+    }
+}
+
 /// Formats a table. A column is as wide as its widest cell; the columns in `right` align right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,5 +1,6 @@
 //! `kho doctor`: checks whether this machine can hand over.
 
+use crate::args::Doctor;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine::refuse;
 use crate::handover::native;
@@ -14,6 +15,12 @@ use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
 
+/// Length of the longest severity, in columns.
+const SEVERITY: usize = 5;
+
+/// Distance of two columns of a table.
+const GAP: usize = 2;
+
 /// Largest sizes of Debian's kernel and initrd, in bytes, for an estimate without files.
 const TYPICAL: (u64, u64) = (64 << 20, 48 << 20);
 
@@ -22,7 +29,7 @@ const TYPICAL: (u64, u64) = (64 << 20, 48 << 20);
 /// # Errors
 ///
 /// The status of the first blocking finding, after all findings were printed.
-pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
+pub fn run(args: &Doctor, session: &Session, out: Output) -> Result<(), Fail> {
     let mut findings = doctor::examine(&session.root);
     // If the map or the command line cannot be read, another finding already says so.
     findings.extend(estimate(session).ok());
@@ -33,32 +40,44 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let ready = doctor::worst(list) < Severity::Block;
     let doc: Vec<_> = list
         .iter()
-        .map(|f| json!({ "id": f.id, "severity": f.severity.to_string(), "what": f.what, "fix": f.fix }))
+        .map(|f| json!({ "id": f.id, "severity": f.severity.to_string(), "what": f.what, "details": f.details, "fix": f.fix }))
         .collect();
     out.result(&json!({ "findings": doc, "ready": ready }), || {
-        let mut rows = Vec::new();
-        for finding in list {
-            rows.push(vec![
-                finding.severity.to_string(),
-                finding.id.to_owned(),
-                finding.what.clone(),
-            ]);
-            if !finding.fix.is_empty() {
-                rows.push(vec![
-                    String::new(),
-                    String::new(),
-                    format!("-> {}", finding.fix),
-                ]);
-            }
-        }
-        print!("{}", output::table(&rows, &[]));
+        print!("{}", shown(list, args.verbose));
+        println!();
         if ready {
             println!(
-                "\nthis machine can hand over; what fits beside a certain kernel says kho plan KERNEL"
+                "this machine can hand over; kho plan KERNEL shows how much fits beside a kernel"
             );
+        }
+        if !args.verbose {
+            println!("kho doctor --verbose explains each line");
         }
     });
     refuse(list)
+}
+
+/// Formats findings for people, each as the fact, with `verbose` its explanation, and the advice. Wraps lines between
+/// words, at [`output::WIDTH`] columns.
+fn shown(findings: &[Finding], verbose: bool) -> String {
+    let mut rows = Vec::new();
+    let ids = findings.iter().map(|f| f.id.len()).max().unwrap_or(0);
+    let width = output::WIDTH.saturating_sub(SEVERITY + ids + 2 * GAP);
+    for finding in findings {
+        let mut lines = output::wrap(&finding.what, "", width);
+        if verbose {
+            lines.extend(output::wrap(&finding.details, "", width));
+        }
+        lines.extend(output::wrap(&finding.fix, "-> ", width));
+        for (number, line) in lines.into_iter().enumerate() {
+            let (severity, id) = match number {
+                0 => (finding.severity.to_string(), finding.id.to_owned()),
+                _ => (String::new(), String::new()),
+            };
+            rows.push(vec![severity, id, line]);
+        }
+    }
+    output::table(&rows, &[])
 }
 
 /// Estimates how much memory can be kept if the next kernel is a usual one with the running kernel's command line.
@@ -103,8 +122,8 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         .free_total
         .saturating_sub(report.need_total)
         .min((map.ram().total() / 2).saturating_sub(TYPICAL.0 + TYPICAL.1));
-    let figures = format!(
-        "a kernel like Debian's with this command line needs about {} of {} to start",
+    let details = format!(
+        "A kernel like Debian's with this command line needs about {} of {} to start.",
         output::bytes(report.need_total),
         output::bytes(report.free_total)
     );
@@ -112,15 +131,51 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         Finding {
             id: "headroom",
             severity: Severity::Ok,
-            what: format!("{figures}: about {} can be kept", output::bytes(spare)),
+            what: format!(
+                "a kernel like Debian's leaves about {} to keep",
+                output::bytes(spare)
+            ),
+            details,
             fix: String::new(),
         }
     } else {
         Finding {
             id: "headroom",
             severity: Severity::Warn,
-            what: format!("{figures}: nothing can be kept"),
+            what: "a kernel like Debian's leaves nothing to keep".to_owned(),
+            details,
             fix: "lower crashkernel= and hugepages= of the next kernel".to_owned(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_finding_is_wrapped_and_keeps_its_words() {
+        let words = |what: &str| format!("{}end-of-{what}", "word ".repeat(40));
+        let path = format!("/{}", "x".repeat(120));
+        let finding = |details| Finding {
+            id: "hardware-corrupted",
+            severity: Severity::Block,
+            what: words("what"),
+            details,
+            fix: words("fix"),
+        };
+        let findings = [finding(words("details")), finding(path.clone())];
+        let (short, long) = (shown(&findings, false), shown(&findings, true));
+        for line in short.lines().chain(long.lines()) {
+            assert!(
+                line.chars().count() <= output::WIDTH || line.trim() == path,
+                "{line}"
+            );
+        }
+        assert!(!short.contains("details") && long.contains(&path), "{long}");
+        let plain = long.split_whitespace().collect::<Vec<_>>().join(" ");
+        for what in ["what", "details", "fix"] {
+            assert!(plain.contains(words(what).trim()), "{what}: {long}");
+        }
+    }
 }

@@ -146,7 +146,9 @@ impl Machine {
 /// The status of that finding.
 pub fn refuse(findings: &[Finding]) -> Result<(), Fail> {
     match findings.iter().find(|f| f.severity == Severity::Block) {
-        Some(finding) => Err(Fail::new(status_of(finding.id), &finding.what).fix(&finding.fix)),
+        Some(finding) => {
+            Err(Fail::new(status_of(finding.id), finding.explained()).fix(&finding.fix))
+        }
         None => Ok(()),
     }
 }

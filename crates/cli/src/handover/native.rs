@@ -140,17 +140,20 @@ pub fn finding(release: &str, root: &Root) -> Finding {
     let config = early::config(Path::new(&image), Some(release), root);
     let line = cmdline(root).unwrap_or_default();
     let log = KernelLog::read(root);
+    let mut details = String::new();
     let what = match built(Some(release), config) {
         Some(NativeKho::Absent) => "this kernel has no KHO of its own; kho needs none".to_owned(),
-        None => "whether this kernel has KHO of its own is not known, as its configuration was not found".to_owned(),
+        None => {
+            "kho did not find this kernel's configuration.".clone_into(&mut details);
+            "whether this kernel has KHO of its own is not known".to_owned()
+        }
         Some(_) if log.find(FAILED).is_some() => {
             return Finding {
                 id: "native-kho",
                 severity: Severity::Warn,
-                what: "this kernel has KHO of its own, and switched it off: it found no place for its scratch areas"
-                    .to_owned(),
-                fix: "kho needs it not; to have it, give sizes on the command line: kho_scratch=LOW,GLOBAL,NODE"
-                    .to_owned(),
+                what: "this kernel switched its own KHO off; kho does not need it".to_owned(),
+                details: "It found no place for its scratch areas.".to_owned(),
+                fix: "to have it, boot with sizes: kho_scratch=LOW,GLOBAL,NODE".to_owned(),
             };
         }
         Some(built) => {
@@ -165,6 +168,7 @@ pub fn finding(release: &str, root: &Root) -> Finding {
         id: "native-kho",
         severity: Severity::Ok,
         what,
+        details,
         fix: String::new(),
     }
 }

@@ -103,18 +103,21 @@ fn kernel(root: &Root, out: &mut Findings) {
     match id.version() {
         None => out.warn(
             ID,
-            format!("{name}: not a release that begins with two numbers"),
+            format!("{name}: its release does not begin with two numbers"),
             "try a handover in a virtual machine first",
         ),
         // SETUP_INDIRECT came with boot protocol 2.15, in 5.5.
-        Some(v) if v < (5, 5) => out.block(
-            ID,
-            format!("{name}: too old, kernels before 5.5 reserve nothing for a handover"),
-            "install a kernel of 5.10 or later",
-        ),
+        Some(v) if v < (5, 5) => {
+            out.block(
+                ID,
+                format!("{name}: too old for a handover"),
+                "install a kernel of 5.10 or later",
+            );
+            out.explain("Kernels before 5.5 reserve nothing for a handover.");
+        }
         Some(v) if v < TESTED[0] || v > TESTED[1] => out.warn(
             ID,
-            format!("{name}: handovers are tested on 5.10 to 7.3"),
+            format!("{name}: only 5.10 to 7.3 are tested"),
             "try a handover in a virtual machine with this kernel first",
         ),
         Some(_) => out.ok(ID, name),
@@ -132,9 +135,10 @@ fn privileges(root: &Root, out: &mut Findings) {
             }
             out.block(
                 ID,
-                format!("user {} lacks {}", me.uid, missing.join(", ")),
+                format!("user {} lacks capabilities that a handover needs", me.uid),
                 advice(),
             );
+            out.explain(format!("Missing: {}.", missing.join(", ")));
         }
     }
 }
@@ -149,12 +153,16 @@ fn kexec(root: &Root, out: &mut Findings) -> Option<KexecState> {
         }
     };
     if let Some(why) = state.refusal() {
-        let fix = if state.loaded.is_none() {
-            "boot a kernel with CONFIG_KEXEC=y, or mount /sys"
+        if state.loaded.is_none() {
+            out.block(ID, why, "boot a kernel with CONFIG_KEXEC=y, or mount /sys");
         } else {
-            "only a reboot clears it: find what sets it (sysctl.d), remove it, and reboot"
-        };
-        out.block(ID, why, fix);
+            out.block(
+                ID,
+                why,
+                "find what sets it (sysctl.d), remove it, and reboot",
+            );
+            out.explain("Only a reboot clears it.");
+        }
     } else if let Some(n @ 1..) = state.load_limit_reboot {
         out.warn(
             ID,
@@ -167,8 +175,8 @@ fn kexec(root: &Root, out: &mut Findings) -> Option<KexecState> {
     if state.loaded == Some(true) {
         out.warn(
             ID,
-            "an image is loaded already; its pages count as reserved while it is",
-            "kho status says whose it is; kho load replaces it, kho unload removes it",
+            "an image is loaded already; meanwhile its pages count as reserved",
+            "kho status says whose; kho load replaces it, kho unload removes it",
         );
     }
     Some(state)
@@ -184,23 +192,29 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
         false => 0,
     };
     if gone > 0 {
-        return out.block(
+        out.block(
             ID,
             format!(
-                "{} of memory were given back to the hypervisor or never brought online: the next kernel is told \
-                 that they are RAM, and stops when it touches them",
+                "{} of memory were given back to the hypervisor or are offline",
                 memory::size(gone)
             ),
-            "give the guest all of its memory (switch ballooning and dynamic memory off, and reboot)",
+            "switch ballooning and dynamic memory off, and reboot the guest",
+        );
+        return out.explain(
+            "The hypervisor took this memory back, or it was never brought online. The next kernel is told that it is \
+             RAM, and stops when it touches it. The guest needs all of its memory for a handover.",
         );
     }
     match found {
         Hypervisor::None => out.ok(ID, "no hypervisor: this is the machine itself"),
-        Hypervisor::XenPv => out.block(
-            ID,
-            "a paravirtual guest of Xen: it has no memory map of its own, and cannot enter a kernel by kexec",
-            "boot the guest as HVM or PVH",
-        ),
+        Hypervisor::XenPv => {
+            out.block(
+                ID,
+                "a paravirtual guest of Xen cannot enter a kernel by kexec",
+                "boot the guest as HVM or PVH",
+            );
+            out.explain("Such a guest has no memory map of its own.");
+        }
         Hypervisor::Xen(kind) => out.warn(
             ID,
             format!("a guest of Xen ({kind}): no handover was tested there"),
@@ -211,13 +225,12 @@ fn hypervisor(root: &Root, cpu: &CpuFlags, out: &mut Findings) {
             format!("a guest of Hyper-V ({name}): no handover was tested there"),
             TRY,
         ),
-        Hypervisor::Some(name) => out.ok(
-            ID,
-            format!(
-                "runs under a hypervisor ({name}): kho cannot hand over memory that a balloon took, \
-                 and the host can read or lose the kept memory"
-            ),
-        ),
+        Hypervisor::Some(name) => {
+            out.ok(ID, format!("runs under a hypervisor ({name})"));
+            out.explain(
+                "kho cannot hand over memory that a balloon took. The host can read or lose the kept memory.",
+            );
+        }
     }
 }
 
@@ -241,23 +254,19 @@ fn khofs(root: &Root, out: &mut Findings) {
     };
     if lists("proc/filesystems") {
         let huge = match without_huge_pages(root) {
-            Some(why) => format!("; without huge pages: {why}"),
+            Some(why) => format!(", without huge pages: {why}"),
             None => String::new(),
         };
-        out.ok(
-            ID,
-            format!("khofs is loaded: files on it stay in memory over a handover{huge}"),
-        );
+        out.ok(ID, format!("khofs is loaded{huge}"));
+        out.explain("Files on khofs stay in memory over a handover.");
     } else if installed() {
         out.ok(
             ID,
             "khofs is installed and not in use: mount -t khofs none /PLACE loads it",
         );
     } else {
-        out.ok(
-            ID,
-            "khofs is not installed for this kernel: only blobs and kept files are handed over",
-        );
+        out.ok(ID, "khofs is not installed for this kernel");
+        out.explain("It is optional. Without it, only blobs and kept files are handed over.");
     }
 }
 

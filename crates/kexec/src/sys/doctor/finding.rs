@@ -32,10 +32,22 @@ pub struct Finding {
     pub id: &'static str,
     /// Severity of the finding.
     pub severity: Severity,
-    /// The fact that was found, in words.
+    /// The fact that was found, in words: one line of a terminal, unless it quotes something long.
     pub what: String,
+    /// Explanation of the fact, in whole sentences; empty if the fact needs none.
+    pub details: String,
     /// Advice about the fact; empty if there is nothing to do.
     pub fix: String,
+}
+
+impl Finding {
+    /// Returns the fact with its explanation.
+    pub fn explained(&self) -> String {
+        match self.details.as_str() {
+            "" => self.what.clone(),
+            details => format!("{}. {details}", self.what),
+        }
+    }
 }
 
 /// List of findings, in the order in which they are added.
@@ -62,8 +74,16 @@ impl Findings {
             id,
             severity,
             what: what.into(),
+            details: String::new(),
             fix: fix.to_owned(),
         });
+    }
+
+    /// Explains the finding that was added last.
+    pub(super) fn explain(&mut self, details: impl Into<String>) {
+        if let Some(last) = self.list.last_mut() {
+            last.details = details.into();
+        }
     }
 
     /// Adds the finding that a fact could not be read.

@@ -89,11 +89,13 @@ pub(super) fn firmware_map(
             out.warn(
                 ID,
                 format!(
-                    "RAM was added by a driver ({}) and is not in the firmware map: nothing is handed over \
-                     there, and the next kernel has it only after the driver added it again",
+                    "a driver added RAM ({}): nothing is handed over there",
                     names.join(", ")
                 ),
                 "unplug it before the handover if the rest is enough",
+            );
+            out.explain(
+                "This RAM is not in the firmware map. The next kernel has it only after the driver added it again.",
             );
         }
     }
@@ -109,11 +111,13 @@ pub(super) fn firmware_map(
         out.warn(
             ID,
             format!(
-                "the firmware map has memory of a type that this version does not know ({}): the next kernel is told \
-                 that it is reserved",
+                "the firmware map has memory of an unknown type ({})",
                 unknown.join(", ")
             ),
             "report it, with ls /sys/firmware/memmap/*/type",
+        );
+        out.explain(
+            "This version of kho does not know the type. The next kernel is told that this memory is reserved.",
         );
     }
     let drivers = RangeSet::from_ranges(check.driver_managed.iter().map(|d| d.0));
@@ -124,12 +128,12 @@ pub(super) fn firmware_map(
         said = true;
         out.warn(
             ID,
-            format!(
-                "the kernel uses RAM that the firmware map does not name ({}), for example because it was \
-                 plugged in: nothing is handed over there and the next kernel will not know it",
-                first_of(&unknown)
-            ),
+            format!("the firmware map does not name RAM: {}", first_of(&unknown)),
             "a cold boot lets the firmware name it",
+        );
+        out.explain(
+            "The kernel uses this RAM, for example because it was plugged in. Nothing is handed over there, and the \
+             next kernel will not know it.",
         );
     }
     // A few pages for quirks are usual.
@@ -145,12 +149,15 @@ pub(super) fn firmware_map(
         out.warn(
             ID,
             format!(
-                "RAM of the firmware map is not used by this kernel ({}): {why}. The next kernel uses it \
-                 unless its command line says the same",
+                "RAM not used by this kernel: {}",
                 first_of(&check.unused_by_kernel)
             ),
             "give the next kernel the same mem= and memmap=",
         );
+        out.explain(format!(
+            "The cause: {why}. The firmware map names this RAM, so the next kernel uses it unless its command line \
+             says the same."
+        ));
     }
     if !said {
         out.ok(
@@ -174,17 +181,28 @@ pub(super) fn encryption(
     const ID: &str = "memory-encryption";
     match Encryption::decide(cpu, EncryptionLeaf::of_processor(), version, cmdline, log) {
         Encryption::Off => out.ok(ID, "memory is not encrypted by the kernel"),
-        Encryption::Active(kind) => out.block(
-            ID,
-            format!("memory is encrypted: {kind}. What is kept would read as noise in the next kernel"),
-            "on a host boot with mem_encrypt=off; a confidential guest cannot hand over",
-        ),
+        Encryption::Active(kind) => {
+            out.block(
+                ID,
+                format!("memory is encrypted: {kind}"),
+                "boot a host with mem_encrypt=off; a confidential guest has no way",
+            );
+            out.explain(
+                "Kept content would read as noise in the next kernel. A confidential guest cannot hand over.",
+            );
+        }
         // A wrong answer here would lose everything that is kept.
-        Encryption::Unknown(why) => out.block(
-            ID,
-            why,
-            "on a host boot with mem_encrypt=off, which says it; log_buf_len= keeps the beginning of the log longer",
-        ),
+        Encryption::Unknown(why) => {
+            out.block(
+                ID,
+                "kho cannot tell whether memory is encrypted",
+                "boot a host with mem_encrypt=off, or with a larger log_buf_len=",
+            );
+            out.explain(format!(
+                "The cause: {why}. mem_encrypt=off says that memory is not encrypted; log_buf_len= keeps the \
+                 beginning of the log longer."
+            ));
+        }
     }
 }
 
@@ -196,15 +214,19 @@ pub(super) fn corrupted(info: Result<MemInfo, FactError>, out: &mut Findings) {
             hardware_corrupted: 0,
             ..
         }) => out.ok(ID, "no page was lost to a hardware error"),
-        Ok(info) => out.warn(
-            ID,
-            format!(
-                "{} of memory were lost to hardware errors: this kernel avoids them, and a handover tells the \
-                 kernels after it to",
-                size(info.hardware_corrupted)
-            ),
-            "replace the memory module",
-        ),
+        Ok(info) => {
+            out.warn(
+                ID,
+                format!(
+                    "{} of memory were lost to hardware errors",
+                    size(info.hardware_corrupted)
+                ),
+                "replace the memory module",
+            );
+            out.explain(
+                "This kernel avoids that memory, and a handover tells the kernels after it to avoid it too.",
+            );
+        }
     }
 }
 
@@ -226,16 +248,22 @@ pub(super) fn kdump(
     };
     let reserved = size(kdump.reserved.total());
     match (kdump.armed, kdump.reserved.is_empty()) {
-        (true, _) => out.warn(
+        (true, _) => {
+            out.warn(
+                ID,
+                format!("a crash kernel is armed ({reserved} reserved), until the kexec only"),
+                "pass crashkernel= on, and see that the kdump service is enabled",
+            );
+            out.explain(
+                "The next kernel starts without a crash kernel: a crash before its kdump service has run leaves no \
+                 dump. It needs crashkernel= on its own command line, and that memory must fit beside the handed-over \
+                 memory.",
+            );
+        }
+        (false, false) => out.ok(
             ID,
-            format!(
-                "a crash kernel is armed ({reserved} reserved), until the kexec only. The next kernel starts without \
-                 one: a crash before its kdump service has run leaves no dump. It needs crashkernel= on its own \
-                 command line, and that memory must fit beside the handed-over memory"
-            ),
-            "pass crashkernel= on, and see that the kdump service is enabled",
+            format!("{reserved} reserved for a crash kernel, none loaded"),
         ),
-        (false, false) => out.ok(ID, format!("{reserved} reserved for a crash kernel, none loaded")),
         (false, true) => out.ok(ID, "no crash kernel"),
     }
 }
@@ -258,23 +286,31 @@ pub(super) fn access(root: &Root, out: &mut Findings) {
                 format!("/proc/kcore can be read ({} of RAM)", size(bytes)),
             );
         }
-        Err(e) => out.warn(
-            "kernel-memory",
-            format!("{e}: what arrived is read a page at a time"),
-            "boot a kernel with CONFIG_PROC_KCORE=y, without lockdown",
-        ),
+        Err(e) => {
+            out.warn(
+                "kernel-memory",
+                e.to_string(),
+                "boot a kernel with CONFIG_PROC_KCORE=y, without lockdown",
+            );
+            out.explain("Without it, kho reads arrived content a page at a time.");
+        }
     }
     match loaded::can_tell(root) {
         Ok(()) => out.ok(
             "loaded-image",
-            "whose image is loaded can be told, so kho exec starts ours only",
+            "kho can tell whose image is loaded: kho exec starts its own only",
         ),
-        Err(why) => out.warn(
-            "loaded-image",
-            format!("whose image is loaded cannot be told, so kho exec and kho reboot start none: {why}"),
-            "use kho load --arm and systemctl kexec, or boot a kernel with CONFIG_KALLSYMS_ALL=y and CONFIG_PROC_KCORE=y; \
-             kernel.kptr_restrict must not be 2",
-        ),
+        Err(why) => {
+            out.warn(
+                "loaded-image",
+                "kho exec and kho reboot start none: kho cannot tell whose is loaded",
+                "use kho load --arm and systemctl kexec",
+            );
+            out.explain(format!(
+                "The cause: {why}. A kernel with CONFIG_KALLSYMS_ALL=y and CONFIG_PROC_KCORE=y can tell; \
+                 kernel.kptr_restrict must not be 2."
+            ));
+        }
     }
     if root.exists("proc/self/pagemap") {
         out.ok("page-map", "/proc/self/pagemap is there");

@@ -19,17 +19,25 @@ pub(super) fn lockdown(root: &Root, out: &mut Findings) {
         }
     };
     match level {
-        Lockdown::Integrity | Lockdown::Confidentiality => out.block(
-            ID,
-            format!("the kernel is locked down and forbids kexec_load: {cause}"),
-            "switch Secure Boot off in the firmware, or boot without lockdown=; it cannot be lifted at run time",
-        ),
+        Lockdown::Integrity | Lockdown::Confidentiality => {
+            out.block(
+                ID,
+                "the kernel is locked down and forbids kexec_load",
+                "switch Secure Boot off in the firmware, or boot without lockdown=",
+            );
+            out.explain(format!(
+                "The cause: {cause}. A lockdown cannot be lifted at run time."
+            ));
+        }
         Lockdown::None => out.ok(ID, "not locked down"),
-        Lockdown::Unknown if secure == Some(true) => out.warn(
-            ID,
-            "Secure Boot is on, and /sys/kernel/security does not say whether the kernel is locked down",
-            "mount -t securityfs securityfs /sys/kernel/security",
-        ),
+        Lockdown::Unknown if secure == Some(true) => {
+            out.warn(
+                ID,
+                "Secure Boot is on; kho cannot see whether the kernel is locked down",
+                "mount -t securityfs securityfs /sys/kernel/security",
+            );
+            out.explain("/sys/kernel/security would say it, and does not.");
+        }
         Lockdown::Unknown => out.ok(ID, "no lockdown module, or securityfs is not mounted"),
     }
 }
@@ -39,23 +47,36 @@ pub(super) fn ima(root: &Root, cmdline: &str, out: &mut Findings) {
     match Ima::read(root, cmdline) {
         Err(e) => out.unreadable(ID, &e),
         Ok(Ima::Allows) => out.ok(ID, "no IMA policy that appraises kernels"),
-        Ok(Ima::Refuses) => out.block(
-            ID,
-            "the IMA policy appraises kernels, and kexec_load gives it no file to appraise",
-            "load a policy without appraise func=KEXEC_KERNEL_CHECK",
-        ),
-        Ok(Ima::Likely) => out.warn(
-            ID,
-            "the command line asks for the IMA policy secure_boot, which appraises kernels: kexec_load will \
-             be refused with EACCES",
-            "boot without ima_policy=secure_boot",
-        ),
-        Ok(Ima::Unknown) => out.warn(
-            ID,
-            "IMA measures with a policy that cannot be read; if it appraises kernels, kexec_load is refused \
-             with EACCES",
-            "kho load changes nothing when it is refused: try it",
-        ),
+        Ok(Ima::Refuses) => {
+            out.block(
+                ID,
+                "the IMA policy appraises kernels, and so forbids kexec_load",
+                "load a policy without appraise func=KEXEC_KERNEL_CHECK",
+            );
+            out.explain("kexec_load gives IMA no file to appraise.");
+        }
+        Ok(Ima::Likely) => {
+            out.warn(
+                ID,
+                "ima_policy=secure_boot: IMA probably forbids kexec_load",
+                "boot without ima_policy=secure_boot",
+            );
+            out.explain(
+                "The command line asks for the IMA policy secure_boot, which appraises kernels. The kernel will \
+                 refuse kexec_load with EACCES.",
+            );
+        }
+        Ok(Ima::Unknown) => {
+            out.warn(
+                ID,
+                "the IMA policy cannot be read: it may forbid kexec_load",
+                "kho load changes nothing when it is refused: try it",
+            );
+            out.explain(
+                "IMA measures with this policy. If the policy appraises kernels, the kernel refuses kexec_load with \
+                 EACCES.",
+            );
+        }
     }
 }
 
@@ -88,13 +109,15 @@ pub(super) fn dma(root: &Root, out: &mut Findings) {
     const ID: &str = "dma";
     match bus_masters(root) {
         None => out.ok(ID, "no PCI devices to be seen"),
-        Some(count) => out.ok(
-            ID,
-            format!(
-                "{count} PCI devices may write memory. kho cannot see whether each driver stops its device at a kexec. \
-                 A device that goes on writing can corrupt memory of the next kernel, as with any kexec; \
-                 checksums find damage to handed-over content"
-            ),
-        ),
+        Some(count) => {
+            out.ok(
+                ID,
+                format!("{count} PCI devices may write memory, as with any kexec"),
+            );
+            out.explain(
+                "kho cannot see whether each driver stops its device at a kexec. A device that goes on writing can \
+                 corrupt memory of the next kernel, as with any kexec. Checksums find damage to handed-over content.",
+            );
+        }
     }
 }

@@ -54,11 +54,59 @@ fn pci(command: u8, class: u8) -> Vec<u8> {
     config
 }
 
+/// Examines the machine, and checks that each finding fits a terminal of 100 columns. A path of the fixture and the advice
+/// about privileges may be longer: the command wraps them.
+fn examined(f: &Fixture) -> Vec<Finding> {
+    let findings = examine(&f.root());
+    let path = f.root().path("").display().to_string();
+    for finding in &findings {
+        for (text, columns) in [(&finding.what, WHAT), (&finding.fix, FIX)] {
+            let free = text.contains(&path) || text.contains(advice());
+            assert!(free || text.chars().count() <= columns, "{finding:?}");
+        }
+        assert!(IDS.contains(&finding.id), "{finding:?}");
+        let details = &finding.details;
+        assert!(details.is_empty() || details.ends_with('.'), "{finding:?}");
+    }
+    findings
+}
+
+/// Columns that a line of `kho doctor` has beside severity and subject.
+const WHAT: usize = 100 - "block  hardware-corrupted  ".len();
+
+/// Columns that remain beside the arrow before an advice.
+const FIX: usize = WHAT - "-> ".len();
+
+/// Finds every text of the findings in the source, also those for which no test has a machine.
+#[test]
+fn each_text_that_is_no_explanation_fits_a_line() {
+    let mut texts = 0;
+    for source in [
+        include_str!("../doctor.rs"),
+        include_str!("memory.rs"),
+        include_str!("policy.rs"),
+    ] {
+        let mut explaining = false;
+        for line in source.lines().map(str::trim) {
+            explaining |= line.contains("out.explain(");
+            if !explaining && !line.starts_with("//") {
+                assert!(!line.ends_with('\\'), "longer than a line: {line}");
+                for text in line.split('"').skip(1).step_by(2) {
+                    assert!(text.chars().count() <= WHAT, "longer than a line: {text}");
+                    texts += 1;
+                }
+            }
+            explaining &= !line.ends_with(");") && !line.ends_with("),");
+        }
+    }
+    assert!(texts > 100, "only {texts} texts found");
+}
+
 fn worst_of(findings: &[Finding], id: &str) -> (Severity, String) {
     findings
         .iter()
         .filter(|f| f.id == id)
-        .map(|f| (f.severity, format!("{} / {}", f.what, f.fix)))
+        .map(|f| (f.severity, format!("{} / {}", f.explained(), f.fix)))
         .max_by_key(|f| f.0)
         .unwrap()
 }
@@ -66,7 +114,7 @@ fn worst_of(findings: &[Finding], id: &str) -> (Severity, String) {
 #[test]
 fn a_healthy_machine_has_one_finding_each() {
     let f = healthy();
-    let findings = examine(&f.root());
+    let findings = examined(&f);
     assert_eq!(worst(&findings), Severity::Ok, "{findings:#?}");
     let ids: Vec<&str> = findings.iter().map(|f| f.id).collect();
     assert_eq!(ids, IDS);
@@ -74,7 +122,7 @@ fn a_healthy_machine_has_one_finding_each() {
 
 #[test]
 fn nothing_readable_is_findings_and_no_panic() {
-    let findings = examine(&Fixture::new().root());
+    let findings = examined(&Fixture::new());
     for id in IDS {
         assert!(findings.iter().any(|f| f.id == *id), "{id}");
     }
@@ -245,7 +293,7 @@ fn each_thing_that_is_wrong_is_found() {
             );
         }
         f.put(file, content);
-        let findings = examine(&f.root());
+        let findings = examined(&f);
         let (found, text) = worst_of(&findings, id);
         assert_eq!(found, severity, "{file} {content}: {text}");
         assert!(text.contains(word), "{word} not in {text}");
@@ -268,7 +316,7 @@ fn devices_that_may_write_memory_are_counted_by_their_headers() {
     f.put("sys/bus/pci/devices/0000:00:05.0/config", pci(4, 6));
     f.put("sys/bus/pci/devices/0000:00:06.0/config", pci(0, 2));
     f.put("sys/bus/pci/devices/0000:00:07.0/config", "\0\0\0\0");
-    let (severity, text) = worst_of(&examine(&f.root()), "dma");
+    let (severity, text) = worst_of(&examined(&f), "dma");
     assert_eq!(severity, Severity::Ok);
     assert!(text.starts_with("2 PCI devices"), "{text}");
 }
@@ -278,7 +326,7 @@ fn xen_and_hyper_v() {
     let f = healthy();
     f.put("sys/hypervisor/type", "xen\n");
     f.put("sys/hypervisor/guest_type", "HVM\n");
-    let of = |f: &Fixture| worst_of(&examine(&f.root()), "hypervisor");
+    let of = |f: &Fixture| worst_of(&examined(f), "hypervisor");
     assert_eq!(of(&f).0, Severity::Warn);
     f.put("sys/hypervisor/guest_type", "PV\n");
     assert_eq!(of(&f).0, Severity::Block);

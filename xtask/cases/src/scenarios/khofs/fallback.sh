@@ -4,8 +4,8 @@ modules=/lib/modules/$KHO_RELEASE/updates
 # says WHY: khofs has no huge pages, and its file large_folios and kho doctor report WHY.
 says() {
 	grep "^no: .*$1" /sys/fs/khofs/large_folios
-	kho doctor >/tmp/doctor || true
-	grep "^ok *khofs .*; without huge pages: .*$1" /tmp/doctor
+	kho doctor --json >/tmp/doctor || true
+	grep '"what": "khofs is loaded, without huge pages: .*'"$1" /tmp/doctor
 }
 
 # khofs finds every wrong bit in a folio that it makes. Bit b of word w of struct page p: flags, the first page, counts,
