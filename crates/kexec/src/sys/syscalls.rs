@@ -385,7 +385,7 @@ pub fn explain_reboot(errno: i32) -> &'static str {
 /// `security/`, 6.1 to 7.3). If one errno has several causes, the text names those that this system shows.
 pub fn explain_load(errno: i32, root: &Root) -> String {
     let fixed = match errno {
-        libc::EPERM => return explain_permission(root),
+        libc::EPERM => return explain_permission(root, LOCKED_LOAD),
         libc::EACCES => {
             "IMA demands an appraised kernel and kexec_load gives it none to appraise (ima_appraise with \
              a KEXEC_KERNEL_CHECK rule, or Secure Boot with an architecture policy): kexec_load cannot be \
@@ -426,13 +426,24 @@ pub fn explain_file_load(errno: i32, root: &Root) -> String {
         libc::EKEYREJECTED | libc::ENODATA | libc::ENOPKG => {
             "the image has no signature that this kernel accepts"
         }
+        libc::EPERM => return explain_permission(root, LOCKED_FILE_LOAD),
         _ => return explain_load(errno, root),
     };
     fixed.to_owned()
 }
 
-/// Explains `EPERM`, which has many causes: names those that this system shows.
-fn explain_permission(root: &Root) -> String {
+/// Meaning of `EPERM` from `kexec_load` under lockdown.
+const LOCKED_LOAD: &str = "the kernel is locked down (Secure Boot, or lockdown= on the command line), which \
+     forbids kexec_load";
+
+/// Meaning of `EPERM` from `kexec_file_load` under lockdown: `kimage_validate_signature`, in `kernel/kexec_file.c` of
+/// 7.3.
+const LOCKED_FILE_LOAD: &str = "the kernel is locked down (Secure Boot, or lockdown= on the command line), which \
+     forbids images without a signature that this kernel accepts";
+
+/// Explains `EPERM`, which has many causes: names those that this system shows. `locked` is the meaning of a lockdown
+/// for the call.
+fn explain_permission(root: &Root, locked: &str) -> String {
     use crate::sys::facts::{kexec::KexecState, process::Capability, process::Process, security};
     let mut causes: Vec<&str> = Vec::new();
     if Process::read(root).is_ok_and(|p| !p.has(Capability::SYS_BOOT)) {
@@ -447,10 +458,7 @@ fn explain_permission(root: &Root) -> String {
         }
     }
     if security::Lockdown::read(root).is_ok_and(|l| l.blocks_kexec_load()) {
-        causes.push(
-            "the kernel is locked down (Secure Boot, or lockdown= on the command line), which forbids \
-             kexec_load",
-        );
+        causes.push(locked);
     }
     if causes.is_empty() {
         causes.push(
@@ -605,6 +613,20 @@ mod tests {
             explain_load(libc::EPERM, &f.root()),
             "kernel.kexec_load_disabled is 1, which only a reboot clears"
         );
+    }
+
+    #[test]
+    fn under_lockdown_each_call_names_its_own_cause() {
+        let f = Fixture::new();
+        f.put(
+            "sys/kernel/security/lockdown",
+            "none [integrity] confidentiality\n",
+        );
+        let load = explain_load(libc::EPERM, &f.root());
+        assert!(load.contains("forbids kexec_load"), "{load}");
+        let file_load = explain_file_load(libc::EPERM, &f.root());
+        assert!(file_load.contains("without a signature"), "{file_load}");
+        assert!(!file_load.contains("kexec_load"), "{file_load}");
     }
 
     #[test]
