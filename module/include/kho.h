@@ -11,7 +11,7 @@
  *
  * In the next kernel the driver finds its node with kho_find(), reads it, and claims the memory.
  * Memory that no driver claims stays reserved until root releases it, and is handed over again at
- * the next kexec. While such memory is part of the active phase, a claim of it fails with -EBUSY.
+ * the next kexec. While such memory is part of the active phase, a claim of it fails with -EAGAIN.
  *
  * All calls may sleep and must come from process context. Integers are native endian. Errors are
  * negative errnos. Symbols are exported to GPL modules only.
@@ -71,8 +71,9 @@ struct kho_producer {
 };
 
 /*
- * Registers a producer. -EBUSY in the active phase, -EEXIST if the name is registered already,
- * -EINVAL if the name is not valid.
+ * Registers a producer. In the active phase this succeeds too, but the producer takes part from the
+ * next active phase on; the log says so. -EEXIST if the name is registered already, -EINVAL if the
+ * name is not valid.
  */
 int kho_register_producer_owned(struct kho_producer *producer, struct module *owner);
 #define kho_register_producer(producer) kho_register_producer_owned(producer, THIS_MODULE)
@@ -140,7 +141,8 @@ int kho_get_mem(s64 node, size_t index, struct kho_mem *range);
  * Takes ownership of arrived pages that belong to a `mem`. Afterwards they are ordinary pages with
  * one reference each: free them with __free_page(), or keep them again. -EBUSY if any page was
  * claimed or released before, -EINVAL if any page did not arrive, -EHWPOISON if the memory of a
- * page has failed (PageHWPoison). After an error no page is claimed.
+ * page has failed (PageHWPoison), -EAGAIN if the active phase hands the pages over again: they can be
+ * claimed after it. After an error no page is claimed.
  */
 int kho_claim(u64 addr, u64 len);
 /*
@@ -160,8 +162,8 @@ int kho_claim_node(s64 node);
  * From then on serialize() may hand the pages on unchanged, and only the producer can release them.
  * The producer claims the pages that it wants to use. The hold ends with kho_unregister_producer().
  * -EINVAL if @producer is not registered, -ENOENT if the node does not exist, -EBUSY if some of the
- * memory was claimed or released, has a holder already, or is handed over in the active phase. May
- * wait for an activation.
+ * memory was claimed or released, or has a holder already, -EAGAIN if the active phase hands it over
+ * again. May wait for an activation.
  */
 int kho_hold_node(struct kho_producer *producer, s64 node);
 /*
@@ -171,7 +173,7 @@ int kho_hold_node(struct kho_producer *producer, s64 node);
  */
 int kho_release_node(struct kho_producer *producer, s64 node);
 /*
- * Releases unclaimed pages, zeroed. Errors as kho_claim(); -EBUSY also if a producer holds a page,
+ * Releases unclaimed pages, zeroed. Errors as kho_claim() without -EAGAIN; -EBUSY also if a producer holds a page,
  * and in the active phase if a page is handed over. Pages whose memory failed stay reserved.
  */
 int kho_release(u64 addr, u64 len);

@@ -2,7 +2,7 @@
 
 use crate::arena::{self, Arenas, Search};
 use crate::arrival::{self, Arrival, Nothing, mem};
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use crate::errno::{EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::holds::Holds;
 use crate::iomem::{self, Map};
 use crate::session::{Limits, Session};
@@ -282,8 +282,9 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if no `mem` names the range; [`EBUSY`] if some of it was claimed or released, or is handed over again
-    /// in the active phase; `EHWPOISON` if the memory of a page failed and `failed` is [`Failed::Refused`]; no memory.
+    /// [`EINVAL`] if no `mem` names the range; [`EBUSY`] if some of it was claimed or released; [`EAGAIN`] if the
+    /// active phase hands some of it over again; `EHWPOISON` if the memory of a page failed and `failed` is
+    /// [`Failed::Refused`]; no memory.
     pub fn claim(&mut self, range: PhysRange, failed: Failed) -> Result<(), Errno> {
         self.arrived(range)?;
         self.thawed(range)?;
@@ -291,10 +292,10 @@ impl<S: System> Store<S> {
             .claim(&RangeSet::from_ranges([range])?, failed)
     }
 
-    /// Refuses a range that the active phase names again, with [`EBUSY`].
+    /// Refuses a range that the active phase names again, with [`EAGAIN`].
     fn thawed(&self, range: PhysRange) -> Result<(), Errno> {
         if self.frozen.overlaps(range) {
-            Err(EBUSY)
+            Err(EAGAIN)
         } else {
             Ok(())
         }
@@ -330,12 +331,15 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if there is no such node; [`EBUSY`] if some of its memory was claimed or released, is held by a
-    /// producer, or is handed over again in the active phase; no memory.
+    /// [`ENOENT`] if there is no such node; [`EBUSY`] if some of its memory was claimed or released, or is held by a
+    /// producer; [`EAGAIN`] if the active phase hands it over again; no memory.
     pub fn hold(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
         let mem = mem_below(&self.node(node)?)?;
-        if !mem.subtract(self.reserved.set())?.is_empty() || overlap(&mem, &self.frozen) {
+        if !mem.subtract(self.reserved.set())?.is_empty() {
             return Err(EBUSY);
+        }
+        if overlap(&mem, &self.frozen) {
+            return Err(EAGAIN);
         }
         self.holds.add(producer, node, mem)
     }

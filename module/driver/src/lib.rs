@@ -45,9 +45,9 @@ impl Errno {
     pub const ENOENT: Self = Self(-2);
     /// Invalid argument.
     pub const EINVAL: Self = Self(-22);
-    /// Claimed, released, or frozen memory.
+    /// Claimed or released memory.
     pub const EBUSY: Self = Self(-16);
-    /// Not possible at present.
+    /// Not possible at present, such as a claim of memory that the active phase hands over again.
     pub const EAGAIN: Self = Self(-11);
     /// Unexpected content.
     pub const EBADMSG: Self = Self(-74);

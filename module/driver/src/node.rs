@@ -93,7 +93,7 @@ impl Node {
     /// # Errors
     ///
     /// [`Errno::EINVAL`] unless the node has exactly one range; [`Errno::EBUSY`] if the range was claimed or released
-    /// before, or the system is in the active phase.
+    /// before; [`Errno::EAGAIN`] if the active phase hands it over again.
     pub fn claim(self) -> Result<Memory, Errno> {
         let mut ranges = self.mem();
         let (Some(range), None) = (ranges.next(), ranges.next()) else {
