@@ -383,6 +383,42 @@ s64 kho_find_child(s64 node, const char *name)
 }
 EXPORT_SYMBOL_GPL(kho_find_child);
 
+s64 kho_next_child(s64 node, s64 after)
+{
+	return kho_rs_next_child(node, after);
+}
+EXPORT_SYMBOL_GPL(kho_next_child);
+
+ssize_t kho_count_children(s64 node)
+{
+	return kho_rs_count_children(node);
+}
+EXPORT_SYMBOL_GPL(kho_count_children);
+
+ssize_t kho_count_props(s64 node)
+{
+	return kho_rs_count_props(node);
+}
+EXPORT_SYMBOL_GPL(kho_count_props);
+
+ssize_t kho_get_name(s64 node, char *buf, size_t size)
+{
+	return kho_rs_get_name(node, buf, size);
+}
+EXPORT_SYMBOL_GPL(kho_get_name);
+
+ssize_t kho_get_prop_name(s64 node, size_t index, char *buf, size_t size)
+{
+	return kho_rs_get_prop_name(node, index, buf, size);
+}
+EXPORT_SYMBOL_GPL(kho_get_prop_name);
+
+ssize_t kho_get_size(s64 node, const char *name)
+{
+	return kho_rs_get_size(node, name);
+}
+EXPORT_SYMBOL_GPL(kho_get_size);
+
 int kho_get_u32(s64 node, const char *name, u32 *value)
 {
 	return kho_rs_get_u32(node, name, value);

@@ -127,6 +127,35 @@ s64 kho_find_compatible(const char *compatible, s64 after);
 s64 kho_find_child(s64 node, const char *name);
 
 /*
+ * The children of a node, in the order in which they were written: the first one for an @after of
+ * -1, else the one behind the child @after. -ENOENT if there is none, -EINVAL if @after is no child
+ * of the node. kho_next_child() costs the size of the child @after, so the loop costs the size of
+ * the node.
+ */
+s64 kho_next_child(s64 node, s64 after);
+#define kho_for_each_child(child, node) \
+	for ((child) = kho_next_child(node, -1); (child) >= 0; (child) = kho_next_child(node, child))
+/* Number of children; -ENOENT if there is no such node. */
+ssize_t kho_count_children(s64 node);
+
+/* Bytes that hold every name of a node or property, with its NUL. */
+#define KHO_NAME_SIZE 64
+/*
+ * The name of a node, with its NUL, and its size. The root's name is empty. -ENOENT if there is no
+ * such node, -ENOSPC if @buf is too small.
+ */
+ssize_t kho_get_name(s64 node, char *buf, size_t size);
+/* Number of properties, `mem` included; -ENOENT if there is no such node. */
+ssize_t kho_count_props(s64 node);
+/*
+ * The name of property number @index, with its NUL, and its size; in the order in which the
+ * properties were written. -ENOENT past the last one, -ENOSPC if @buf is too small.
+ */
+ssize_t kho_get_prop_name(s64 node, size_t index, char *buf, size_t size);
+/* Bytes of the value of a property; -ENOENT if the node has no such property. */
+ssize_t kho_get_size(s64 node, const char *name);
+
+/*
  * Values of properties. -ENOENT if the node has no such property, -EBADMSG if it has another type,
  * -ENOSPC if @buf is too small. kho_get_str() and kho_get_bytes() return the size of the value.
  */

@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::ControlFlow;
-use kho::tree::{Event, Node};
+use kho::tree::{Event, Index, Node};
 use kho::{PhysRange, RangeSet};
 
 /// State of all pages that kho.ko manages.
@@ -234,6 +234,16 @@ impl<S: System> Store<S> {
         self.arrival.as_ref().ok()
     }
 
+    /// The nodes of the kernel's part.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is no kernel's part.
+    pub fn nodes(&self) -> Result<&Index<'_>, Errno> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref());
+        tree.map(Tree::index).ok_or(ENOENT)
+    }
+
     /// Node number `node` of the kernel's part.
     ///
     /// # Errors
@@ -241,8 +251,7 @@ impl<S: System> Store<S> {
     /// [`ENOENT`] if there is no such node.
     pub fn node(&self, node: i64) -> Result<Node<'_>, Errno> {
         let number = usize::try_from(node).map_err(|_| ENOENT)?;
-        let tree = self.trees().and_then(|a| a.kernel.as_ref());
-        tree.and_then(|t| t.index().nth(number)).ok_or(ENOENT)
+        self.nodes()?.nth(number).ok_or(ENOENT)
     }
 
     /// Number of the first node of the kernel's part that `matches`, from number `from` on.

@@ -43,6 +43,14 @@ unsafe extern "C" {
     pub fn kho_find(path: *const c_char) -> i64;
     pub fn kho_find_compatible(compatible: *const c_char, after: i64) -> i64;
     pub fn kho_find_child(node: i64, name: *const c_char) -> i64;
+    pub safe fn kho_next_child(node: i64, after: i64) -> i64;
+    pub safe fn kho_count_children(node: i64) -> isize;
+    pub safe fn kho_count_props(node: i64) -> isize;
+    // As many writable bytes as the argument states.
+    pub fn kho_get_name(node: i64, buf: *mut c_char, size: usize) -> isize;
+    pub fn kho_get_prop_name(node: i64, index: usize, buf: *mut c_char, size: usize) -> isize;
+    // A name that ends with a NUL.
+    pub fn kho_get_size(node: i64, name: *const c_char) -> isize;
     // Names that end with a NUL; as many writable bytes as the argument states.
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     pub fn kho_get_mem(node: i64, index: usize, range: *mut Mem) -> c_int;

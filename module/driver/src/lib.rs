@@ -31,6 +31,9 @@ pub use memory::Memory;
 pub use node::Node;
 pub use producer::{Context, Producer, Slot, ThisModule};
 
+/// Bytes that hold every name of a node or property, with its NUL.
+pub const NAME_SIZE: usize = 64;
+
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
 
