@@ -187,6 +187,13 @@ int kho_claim_with_failed(u64 addr, u64 len);
  */
 int kho_claim_node(s64 node);
 /*
+ * As kho_claim_node(), and maps the pages of the node's `mem` one behind the other, in its order:
+ * the area that kho_prop_mem_vmalloc() kept is there again, at another address. @size gets its
+ * bytes. vfree() frees area and pages. An ERR_PTR() with the errors of kho_claim_node(), -ENOENT
+ * also if the node has no `mem`, -ENOMEM. After an error no page is claimed.
+ */
+void *kho_restore_vmalloc(s64 node, size_t *size);
+/*
  * Makes @producer the holder of a node and of all nodes below it, while their pages stay reserved.
  * From then on serialize() may hand the pages on unchanged, and only the producer can release them.
  * The producer claims the pages that it wants to use. The hold ends with kho_unregister_producer().

@@ -332,6 +332,26 @@ static void check_node(s64 node, u64 tag)
 }
 
 /*
+ * Maps the area of @node again, checks it against tags from @tag on, and frees it. It can be mapped
+ * only once.
+ */
+static void check_area(s64 node, u64 tag)
+{
+	size_t size = 0, at;
+	void *area = kho_restore_vmalloc(node, &size);
+
+	if (IS_ERR(area) || size != AREA || PTR_ERR(kho_restore_vmalloc(node, &at)) != -EBUSY ||
+	    PTR_ERR(kho_restore_vmalloc(-1, &at)) != -ENOENT) {
+		verified++;
+		return;
+	}
+	for (at = 0; at < size; at += PAGE_SIZE)
+		if (!right(area + at, tag++))
+			verified++;
+	vfree(area);
+}
+
+/*
  * Whether a walk over children and properties of @node meets each one once, and those that it must
  * have; else complains.
  */
@@ -388,7 +408,7 @@ static void check_arrival(void)
 	if (!walks(node))
 		verified++;
 	check_node(node, 1ULL << 32);
-	check_node(kho_find_child(node, "area"), 2ULL << 32);
+	check_area(kho_find_child(node, "area"), 2ULL << 32);
 	check_node(kho_find_child(node, "piece"), 3ULL << 32);
 	check_node(kho_find_child(node, "blocks"), 4ULL << 32);
 	check_node(kho_find_child(node, "beside"), 5ULL << 32);

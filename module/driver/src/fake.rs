@@ -119,6 +119,21 @@ pub unsafe fn kho_get_mem(_: i64, index: usize, range: *mut Mem) -> c_int {
 pub fn kho_claim_node(_: i64) -> c_int {
     0
 }
+pub unsafe fn kho_restore_vmalloc(node: i64, size: *mut usize) -> *mut c_void {
+    if node != 1 {
+        return core::ptr::without_provenance_mut(16usize.wrapping_neg());
+    }
+    // SAFETY: the pointer is writable.
+    unsafe { size.write(4096) };
+    Box::into_raw(Box::new([5u8; 4096])).cast()
+}
+pub unsafe fn vfree(area: *const c_void) {
+    // SAFETY: kho_restore_vmalloc made the box.
+    drop(unsafe { Box::from_raw(area.cast_mut().cast::<[u8; 4096]>()) });
+}
+pub unsafe fn kho_prop_mem_vmalloc(ctx: *mut c_void, _: *const c_void, size: usize) -> c_int {
+    note(ctx, std::format!("area of {size}"))
+}
 pub unsafe fn kho_hold_node(_: *mut RawProducer, node: i64) -> c_int {
     if node == 1 { 0 } else { -16 }
 }
@@ -153,7 +168,11 @@ mod tests {
                 addr: 0x1000,
                 len: 4096,
             }])?;
-            ctx.node(c"child", |ctx| ctx.u32(c"x", 1))
+            ctx.node(c"child", |ctx| ctx.u32(c"x", 1))?;
+            let area = Node::find(c"/note")
+                .ok_or(Errno::ENOENT)?
+                .restore_vmalloc()?;
+            ctx.node(c"area", |ctx| ctx.area(&area))
         }
     }
 
@@ -179,6 +198,9 @@ mod tests {
                 "mem of 1",
                 "begin child",
                 "x of 4",
+                "end",
+                "begin area",
+                "area of 4096",
                 "end"
             ]
         );
@@ -209,6 +231,11 @@ mod tests {
         assert_eq!(SLOT.hold(node), Ok(()));
         assert_eq!(SLOT.release(node), Ok(()));
         assert_eq!(node.take(), Err(Errno::EINVAL));
+        let child = node.children().next().unwrap();
+        assert_eq!(child.restore_vmalloc().err(), Some(Errno::EBUSY));
+        let mut area = node.restore_vmalloc().unwrap();
+        area[4095] = 6;
+        assert_eq!((area.len(), area[0], area[4095]), (4096, 5, 6));
         assert!(Memory::new(1).is_ok());
         assert_eq!(Memory::new(2).unwrap_err(), Errno::ENOMEM);
         assert!(Range { addr: 0, len: 4096 }.may_keep().is_err());

@@ -38,6 +38,8 @@ unsafe extern "C" {
         len: usize,
     ) -> c_int;
     pub fn kho_prop_mem(ctx: *mut c_void, ranges: *const Mem, count: usize) -> c_int;
+    // A mapped vmalloc area of `size` bytes.
+    pub fn kho_prop_mem_vmalloc(ctx: *mut c_void, area: *const c_void, size: usize) -> c_int;
     pub safe fn kho_may_keep(addr: u64, len: u64) -> c_int;
     // A string that ends with a NUL.
     pub fn kho_find(path: *const c_char) -> i64;
@@ -55,6 +57,10 @@ unsafe extern "C" {
     pub fn kho_get_bytes(node: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize;
     pub fn kho_get_mem(node: i64, index: usize, range: *mut Mem) -> c_int;
     pub safe fn kho_claim_node(node: i64) -> c_int;
+    // A writable variable. Returns an area, or a pointer that encodes an errno (ERR_PTR).
+    pub fn kho_restore_vmalloc(node: i64, size: *mut usize) -> *mut c_void;
+    // An area from kho_restore_vmalloc, once. The kernel exports this function.
+    pub fn vfree(area: *const c_void);
     // A structure that was registered, or that was never written; its name ends with a NUL.
     pub fn kho_hold_node(producer: *mut RawProducer, node: i64) -> c_int;
     pub fn kho_release_node(producer: *mut RawProducer, node: i64) -> c_int;

@@ -27,7 +27,7 @@ mod node;
 #[allow(unsafe_code, reason = "the boundary to kho.ko")]
 mod producer;
 
-pub use memory::Memory;
+pub use memory::{Area, Memory};
 pub use node::Node;
 pub use producer::{Context, Producer, Slot, ThisModule};
 

@@ -1,7 +1,7 @@
 //! Nodes that arrived.
 
 use crate::ffi::{self, Mem};
-use crate::{Errno, Memory, Range};
+use crate::{Area, Errno, Memory, Range};
 use core::ffi::CStr;
 
 /// A node that arrived. It is valid while kho.ko is loaded, so in every module that uses kho.ko.
@@ -155,6 +155,20 @@ impl Node {
         Errno::check(ffi::kho_claim_node(self.0).into())?;
         // INVARIANT: the range was claimed just now, which succeeds only once.
         Ok(Memory::claimed(range))
+    }
+
+    /// Claims the memory of a node, and maps its pages one behind the other: the area that
+    /// [`Context::area`](crate::Context::area) kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`claim`](Self::claim), but the node may have any number of ranges; [`Errno::ENOENT`] if it has none;
+    /// [`Errno::ENOMEM`]. In each case nothing is claimed.
+    pub fn restore_vmalloc(self) -> Result<Area, Errno> {
+        let mut size = 0;
+        // SAFETY: `size` is writable.
+        let at = unsafe { ffi::kho_restore_vmalloc(self.0, &raw mut size) };
+        Area::restored(at, size)
     }
 
     /// Records that the driver took over a node without `mem`. Without this call, kho.ko hands the node over again.
