@@ -26,7 +26,9 @@ if grep -iE 'warning|objtool' /var/lib/dkms/kho/*/*/*/log/make.log; then exit 1;
 # For guests, which have no compiler.
 tar -C / -cf /mnt/out/modules.tar $(cd / && ls -d usr/lib/modules/*/updates/dkms)
 # A driver of others, built by dkms against what is installed, as the page for driver authors says.
-examples=/usr/share/doc/kho-dkms/examples
+# The system of the test installs no documents.
+dpkg-deb -x /mnt/kho-dkms_0.1.0_amd64.deb /tmp/package
+examples=/tmp/package/usr/share/doc/kho-dkms/examples
 mkdir /usr/src/my-driver-1.0
 cp $examples/outside/* $examples/kho_ring.c /usr/src/my-driver-1.0/
 dkms add -m my-driver -v 1.0
