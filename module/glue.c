@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/overflow.h>
 #include <linux/random.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -383,6 +384,42 @@ s64 kho_find_child(s64 node, const char *name)
 }
 EXPORT_SYMBOL_GPL(kho_find_child);
 
+s64 kho_next_child(s64 node, s64 after)
+{
+	return kho_rs_next_child(node, after);
+}
+EXPORT_SYMBOL_GPL(kho_next_child);
+
+ssize_t kho_count_children(s64 node)
+{
+	return kho_rs_count_children(node);
+}
+EXPORT_SYMBOL_GPL(kho_count_children);
+
+ssize_t kho_count_props(s64 node)
+{
+	return kho_rs_count_props(node);
+}
+EXPORT_SYMBOL_GPL(kho_count_props);
+
+ssize_t kho_get_name(s64 node, char *buf, size_t size)
+{
+	return kho_rs_get_name(node, buf, size);
+}
+EXPORT_SYMBOL_GPL(kho_get_name);
+
+ssize_t kho_get_prop_name(s64 node, size_t index, char *buf, size_t size)
+{
+	return kho_rs_get_prop_name(node, index, buf, size);
+}
+EXPORT_SYMBOL_GPL(kho_get_prop_name);
+
+ssize_t kho_get_size(s64 node, const char *name)
+{
+	return kho_rs_get_size(node, name);
+}
+EXPORT_SYMBOL_GPL(kho_get_size);
+
 int kho_get_u32(s64 node, const char *name, u32 *value)
 {
 	return kho_rs_get_u32(node, name, value);
@@ -430,6 +467,69 @@ int kho_claim_node(s64 node)
 	return kho_rs_claim_node(node);
 }
 EXPORT_SYMBOL_GPL(kho_claim_node);
+
+/*
+ * The pages of a node's `mem`, in its order; an array from kho_c_alloc(). -ENOENT if the node has
+ * none.
+ */
+static struct page **pages_of(s64 node, unsigned int *count)
+{
+	struct page **pages;
+	struct kho_mem mem;
+	unsigned int at = 0;
+	u64 pfn, total = 0;
+	size_t i;
+	int error;
+
+	for (i = 0; !(error = kho_rs_get_mem(node, i, &mem)); i++)
+		if (check_add_overflow(total, mem.len / PAGE_SIZE, &total))
+			return ERR_PTR(-EINVAL);
+	if (error != -ENOENT || !total)
+		return ERR_PTR(error);
+	if (total > UINT_MAX)
+		return ERR_PTR(-ENOMEM);
+	pages = kho_c_alloc(array_size(total, sizeof(*pages)));
+	if (!pages)
+		return ERR_PTR(-ENOMEM);
+	for (i = 0; !kho_rs_get_mem(node, i, &mem); i++) {
+		for (pfn = PHYS_PFN(mem.addr); mem.len >= PAGE_SIZE; mem.len -= PAGE_SIZE, pfn++) {
+			if (!pfn_valid(pfn) || at == total) {
+				kho_c_free(pages);
+				return ERR_PTR(-EINVAL);
+			}
+			pages[at++] = pfn_to_page(pfn);
+		}
+		cond_resched();
+	}
+	*count = at;
+	return pages;
+}
+
+/*
+ * Maps before it claims: a claim cannot be undone without loss of the content. vfree() frees pages
+ * and array of a mapping with VM_MAP_PUT_PAGES, and vunmap() neither of them (mm/vmalloc.c, 6.1,
+ * 6.12 and 7.3).
+ */
+void *kho_restore_vmalloc(s64 node, size_t *size)
+{
+	unsigned int count;
+	struct page **pages = pages_of(node, &count);
+	void *area;
+	int error;
+
+	if (IS_ERR(pages))
+		return pages;
+	area = vmap(pages, count, VM_MAP | VM_MAP_PUT_PAGES, PAGE_KERNEL);
+	error = area ? kho_rs_claim_node(node) : -ENOMEM;
+	if (!error) {
+		*size = (size_t)count * PAGE_SIZE;
+		return area;
+	}
+	vunmap(area);
+	kho_c_free(pages);
+	return ERR_PTR(error);
+}
+EXPORT_SYMBOL_GPL(kho_restore_vmalloc);
 
 int kho_hold_node(struct kho_producer *producer, s64 node)
 {

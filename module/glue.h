@@ -38,6 +38,12 @@ int kho_rs_prop_mem_vmalloc(struct kho_context *ctx, const void *area, size_t si
 s64 kho_rs_find(const char *path);
 s64 kho_rs_find_compatible(const char *compatible, s64 after);
 s64 kho_rs_find_child(s64 node, const char *name);
+s64 kho_rs_next_child(s64 node, s64 after);
+ssize_t kho_rs_count_children(s64 node);
+ssize_t kho_rs_count_props(s64 node);
+ssize_t kho_rs_get_name(s64 node, char *buf, size_t size);
+ssize_t kho_rs_get_prop_name(s64 node, size_t index, char *buf, size_t size);
+ssize_t kho_rs_get_size(s64 node, const char *name);
 int kho_rs_get_u32(s64 node, const char *name, u32 *value);
 int kho_rs_get_u64(s64 node, const char *name, u64 *value);
 ssize_t kho_rs_get_str(s64 node, const char *name, char *buf, size_t size);

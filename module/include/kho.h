@@ -11,7 +11,7 @@
  *
  * In the next kernel the driver finds its node with kho_find(), reads it, and claims the memory.
  * Memory that no driver claims stays reserved until root releases it, and is handed over again at
- * the next kexec. While such memory is part of the active phase, a claim of it fails with -EBUSY.
+ * the next kexec. While such memory is part of the active phase, a claim of it fails with -EAGAIN.
  *
  * All calls may sleep and must come from process context. Integers are native endian. Errors are
  * negative errnos. Symbols are exported to GPL modules only.
@@ -71,8 +71,9 @@ struct kho_producer {
 };
 
 /*
- * Registers a producer. -EBUSY in the active phase, -EEXIST if the name is registered already,
- * -EINVAL if the name is not valid.
+ * Registers a producer. In the active phase this succeeds too, but the producer takes part from the
+ * next active phase on; the log says so. -EEXIST if the name is registered already, -EINVAL if the
+ * name is not valid.
  */
 int kho_register_producer_owned(struct kho_producer *producer, struct module *owner);
 #define kho_register_producer(producer) kho_register_producer_owned(producer, THIS_MODULE)
@@ -126,6 +127,35 @@ s64 kho_find_compatible(const char *compatible, s64 after);
 s64 kho_find_child(s64 node, const char *name);
 
 /*
+ * The children of a node, in the order in which they were written: the first one for an @after of
+ * -1, else the one behind the child @after. -ENOENT if there is none, -EINVAL if @after is no child
+ * of the node. kho_next_child() costs the size of the child @after, so the loop costs the size of
+ * the node.
+ */
+s64 kho_next_child(s64 node, s64 after);
+#define kho_for_each_child(child, node) \
+	for ((child) = kho_next_child(node, -1); (child) >= 0; (child) = kho_next_child(node, child))
+/* Number of children; -ENOENT if there is no such node. */
+ssize_t kho_count_children(s64 node);
+
+/* Bytes that hold every name of a node or property, with its NUL. */
+#define KHO_NAME_SIZE 64
+/*
+ * The name of a node, with its NUL, and its size. The root's name is empty. -ENOENT if there is no
+ * such node, -ENOSPC if @buf is too small.
+ */
+ssize_t kho_get_name(s64 node, char *buf, size_t size);
+/* Number of properties, `mem` included; -ENOENT if there is no such node. */
+ssize_t kho_count_props(s64 node);
+/*
+ * The name of property number @index, with its NUL, and its size; in the order in which the
+ * properties were written. -ENOENT past the last one, -ENOSPC if @buf is too small.
+ */
+ssize_t kho_get_prop_name(s64 node, size_t index, char *buf, size_t size);
+/* Bytes of the value of a property; -ENOENT if the node has no such property. */
+ssize_t kho_get_size(s64 node, const char *name);
+
+/*
  * Values of properties. -ENOENT if the node has no such property, -EBADMSG if it has another type,
  * -ENOSPC if @buf is too small. kho_get_str() and kho_get_bytes() return the size of the value.
  */
@@ -140,7 +170,8 @@ int kho_get_mem(s64 node, size_t index, struct kho_mem *range);
  * Takes ownership of arrived pages that belong to a `mem`. Afterwards they are ordinary pages with
  * one reference each: free them with __free_page(), or keep them again. -EBUSY if any page was
  * claimed or released before, -EINVAL if any page did not arrive, -EHWPOISON if the memory of a
- * page has failed (PageHWPoison). After an error no page is claimed.
+ * page has failed (PageHWPoison), -EAGAIN if the active phase hands the pages over again: they can be
+ * claimed after it. After an error no page is claimed.
  */
 int kho_claim(u64 addr, u64 len);
 /*
@@ -156,12 +187,19 @@ int kho_claim_with_failed(u64 addr, u64 len);
  */
 int kho_claim_node(s64 node);
 /*
+ * As kho_claim_node(), and maps the pages of the node's `mem` one behind the other, in its order:
+ * the area that kho_prop_mem_vmalloc() kept is there again, at another address. @size gets its
+ * bytes. vfree() frees area and pages. An ERR_PTR() with the errors of kho_claim_node(), -ENOENT
+ * also if the node has no `mem`, -ENOMEM. After an error no page is claimed.
+ */
+void *kho_restore_vmalloc(s64 node, size_t *size);
+/*
  * Makes @producer the holder of a node and of all nodes below it, while their pages stay reserved.
  * From then on serialize() may hand the pages on unchanged, and only the producer can release them.
  * The producer claims the pages that it wants to use. The hold ends with kho_unregister_producer().
  * -EINVAL if @producer is not registered, -ENOENT if the node does not exist, -EBUSY if some of the
- * memory was claimed or released, has a holder already, or is handed over in the active phase. May
- * wait for an activation.
+ * memory was claimed or released, or has a holder already, -EAGAIN if the active phase hands it over
+ * again. May wait for an activation.
  */
 int kho_hold_node(struct kho_producer *producer, s64 node);
 /*
@@ -171,7 +209,7 @@ int kho_hold_node(struct kho_producer *producer, s64 node);
  */
 int kho_release_node(struct kho_producer *producer, s64 node);
 /*
- * Releases unclaimed pages, zeroed. Errors as kho_claim(); -EBUSY also if a producer holds a page,
+ * Releases unclaimed pages, zeroed. Errors as kho_claim() without -EAGAIN; -EBUSY also if a producer holds a page,
  * and in the active phase if a page is handed over. Pages whose memory failed stay reserved.
  */
 int kho_release(u64 addr, u64 len);

@@ -242,9 +242,10 @@ static int __init ring_init(void)
 	error = ring_inherit();
 	/*
 	 * A node that the driver cannot read is left alone. After -ENOMEM a later load may still
-	 * claim the old ring, so do not replace it.
+	 * claim the old ring, so do not replace it. The same holds for -EAGAIN: the active phase
+	 * hands the old ring over.
 	 */
-	if (error && error != -ENOMEM)
+	if (error && error != -ENOMEM && error != -EAGAIN)
 		error = ring_create();
 	ready = !error;
 	mutex_unlock(&lock);

@@ -331,6 +331,63 @@ static void check_node(s64 node, u64 tag)
 	}
 }
 
+/*
+ * Maps the area of @node again, checks it against tags from @tag on, and frees it. It can be mapped
+ * only once.
+ */
+static void check_area(s64 node, u64 tag)
+{
+	size_t size = 0, at;
+	void *area = kho_restore_vmalloc(node, &size);
+
+	if (IS_ERR(area) || size != AREA || PTR_ERR(kho_restore_vmalloc(node, &at)) != -EBUSY ||
+	    PTR_ERR(kho_restore_vmalloc(-1, &at)) != -ENOENT) {
+		verified++;
+		return;
+	}
+	for (at = 0; at < size; at += PAGE_SIZE)
+		if (!right(area + at, tag++))
+			verified++;
+	vfree(area);
+}
+
+/*
+ * Whether a walk over children and properties of @node meets each one once, and those that it must
+ * have; else complains.
+ */
+static bool walks(s64 node)
+{
+	char name[KHO_NAME_SIZE] = "";
+	ssize_t i, size, children = 0, props = kho_count_props(node);
+	bool area_met = false, pages_met = false;
+	u32 value;
+	s64 child;
+
+	kho_for_each_child(child, node) {
+		size = kho_get_name(child, name, sizeof(name));
+		if (size != strlen(name) + 1 || kho_find_child(node, name) != child)
+			goto wrong;
+		area_met |= !strcmp(name, "area");
+		children++;
+	}
+	for (i = 0; i < props; i++) {
+		size = kho_get_prop_name(node, i, name, sizeof(name));
+		if (size != strlen(name) + 1 || kho_get_size(node, name) < 0)
+			goto wrong;
+		pages_met |= !strcmp(name, "pages") && kho_get_size(node, name) == sizeof(value) &&
+			     !kho_get_u32(node, name, &value);
+	}
+	if (area_met && pages_met && children == kho_count_children(node) &&
+	    kho_get_prop_name(node, props, name, sizeof(name)) == -ENOENT &&
+	    kho_get_prop_name(node, 0, name, 2) == -ENOSPC && kho_get_name(node, name, 1) == -ENOSPC &&
+	    kho_next_child(node, node) == -EINVAL && kho_next_child(-1, -1) == -ENOENT &&
+	    kho_count_children(S64_MAX) == -ENOENT)
+		return true;
+wrong:
+	pr_err("kho_test: a walk over node %lld is wrong at %s\n", node, name);
+	return false;
+}
+
 static void check_arrival(void)
 {
 	s64 node = kho_find_compatible(compatible, -1);
@@ -348,8 +405,10 @@ static void check_arrival(void)
 			verified++;
 		return;
 	}
+	if (!walks(node))
+		verified++;
 	check_node(node, 1ULL << 32);
-	check_node(kho_find_child(node, "area"), 2ULL << 32);
+	check_area(kho_find_child(node, "area"), 2ULL << 32);
 	check_node(kho_find_child(node, "piece"), 3ULL << 32);
 	check_node(kho_find_child(node, "blocks"), 4ULL << 32);
 	check_node(kho_find_child(node, "beside"), 5ULL << 32);

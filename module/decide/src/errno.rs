@@ -11,6 +11,8 @@ pub struct Errno(pub i32);
 pub const ENOENT: Errno = Errno(2);
 /// Not RAM.
 pub const ENXIO: Errno = Errno(6);
+/// Not in the active phase, but after it.
+pub const EAGAIN: Errno = Errno(11);
 /// No memory.
 pub const ENOMEM: Errno = Errno(12);
 /// Not allowed in this phase; or claimed or reserved already.

@@ -42,6 +42,7 @@ mod fake;
 pub mod holds;
 pub mod iomem;
 pub mod lend;
+pub mod nodes;
 pub mod pages;
 pub mod phase;
 pub mod session;

@@ -113,7 +113,7 @@ impl<S: Drivers> Phase<S> {
         self.failed.as_deref()
     }
 
-    /// Adds a producer.
+    /// Adds a producer. One that is added in the active phase takes part from the next one on.
     ///
     /// # Errors
     ///
@@ -124,9 +124,6 @@ impl<S: Drivers> Phase<S> {
         name: &str,
         priority: i32,
     ) -> Result<(), Errno> {
-        if self.active.is_some() {
-            return Err(EBUSY);
-        }
         if name == BLOBS || name == KERNEL {
             return Err(EINVAL);
         }
@@ -146,6 +143,13 @@ impl<S: Drivers> Phase<S> {
         });
         if let Some(tail) = self.producers.get_mut(at..) {
             tail.rotate_right(1);
+        }
+        if self.active.is_some() {
+            log!(
+                S,
+                Level::Warning,
+                "producer {name} registered in the active phase: it hands over nothing before the next one"
+            );
         }
         Ok(())
     }

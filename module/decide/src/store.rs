@@ -2,7 +2,7 @@
 
 use crate::arena::{self, Arenas, Search};
 use crate::arrival::{self, Arrival, Nothing, mem};
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
+use crate::errno::{EAGAIN, EBUSY, EEXIST, EINVAL, ENOENT, ENOMEM, Errno};
 use crate::holds::Holds;
 use crate::iomem::{self, Map};
 use crate::session::{Limits, Session};
@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::ControlFlow;
-use kho::tree::{Event, Node};
+use kho::tree::{Event, Index, Node};
 use kho::{PhysRange, RangeSet};
 
 /// State of all pages that kho.ko manages.
@@ -234,6 +234,16 @@ impl<S: System> Store<S> {
         self.arrival.as_ref().ok()
     }
 
+    /// The nodes of the kernel's part.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOENT`] if there is no kernel's part.
+    pub fn nodes(&self) -> Result<&Index<'_>, Errno> {
+        let tree = self.trees().and_then(|a| a.kernel.as_ref());
+        tree.map(Tree::index).ok_or(ENOENT)
+    }
+
     /// Node number `node` of the kernel's part.
     ///
     /// # Errors
@@ -241,8 +251,7 @@ impl<S: System> Store<S> {
     /// [`ENOENT`] if there is no such node.
     pub fn node(&self, node: i64) -> Result<Node<'_>, Errno> {
         let number = usize::try_from(node).map_err(|_| ENOENT)?;
-        let tree = self.trees().and_then(|a| a.kernel.as_ref());
-        tree.and_then(|t| t.index().nth(number)).ok_or(ENOENT)
+        self.nodes()?.nth(number).ok_or(ENOENT)
     }
 
     /// Number of the first node of the kernel's part that `matches`, from number `from` on.
@@ -282,8 +291,9 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] if no `mem` names the range; [`EBUSY`] if some of it was claimed or released, or is handed over again
-    /// in the active phase; `EHWPOISON` if the memory of a page failed and `failed` is [`Failed::Refused`]; no memory.
+    /// [`EINVAL`] if no `mem` names the range; [`EBUSY`] if some of it was claimed or released; [`EAGAIN`] if the
+    /// active phase hands some of it over again; `EHWPOISON` if the memory of a page failed and `failed` is
+    /// [`Failed::Refused`]; no memory.
     pub fn claim(&mut self, range: PhysRange, failed: Failed) -> Result<(), Errno> {
         self.arrived(range)?;
         self.thawed(range)?;
@@ -291,10 +301,10 @@ impl<S: System> Store<S> {
             .claim(&RangeSet::from_ranges([range])?, failed)
     }
 
-    /// Refuses a range that the active phase names again, with [`EBUSY`].
+    /// Refuses a range that the active phase names again, with [`EAGAIN`].
     fn thawed(&self, range: PhysRange) -> Result<(), Errno> {
         if self.frozen.overlaps(range) {
-            Err(EBUSY)
+            Err(EAGAIN)
         } else {
             Ok(())
         }
@@ -330,12 +340,15 @@ impl<S: System> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ENOENT`] if there is no such node; [`EBUSY`] if some of its memory was claimed or released, is held by a
-    /// producer, or is handed over again in the active phase; no memory.
+    /// [`ENOENT`] if there is no such node; [`EBUSY`] if some of its memory was claimed or released, or is held by a
+    /// producer; [`EAGAIN`] if the active phase hands it over again; no memory.
     pub fn hold(&mut self, producer: &str, node: i64) -> Result<(), Errno> {
         let mem = mem_below(&self.node(node)?)?;
-        if !mem.subtract(self.reserved.set())?.is_empty() || overlap(&mem, &self.frozen) {
+        if !mem.subtract(self.reserved.set())?.is_empty() {
             return Err(EBUSY);
+        }
+        if overlap(&mem, &self.frozen) {
+            return Err(EAGAIN);
         }
         self.holds.add(producer, node, mem)
     }

@@ -1,4 +1,4 @@
-//! kho.ko for host tests: one node with a number and one claimable page.
+//! kho.ko for host tests: node 1, with a number and one claimable page, and below it the nodes 2 and 3.
 
 use crate::ffi::{Mem, RawProducer};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -57,6 +57,41 @@ pub unsafe fn kho_find_compatible(_: *const c_char, after: i64) -> i64 {
 pub unsafe fn kho_find_child(_: i64, _: *const c_char) -> i64 {
     -2
 }
+pub fn kho_next_child(node: i64, after: i64) -> i64 {
+    match (node, after) {
+        (1, -1) => 2,
+        (1, 2) => 3,
+        _ => -2,
+    }
+}
+pub fn kho_count_children(node: i64) -> isize {
+    if node == 1 { 2 } else { 0 }
+}
+pub fn kho_count_props(_: i64) -> isize {
+    1
+}
+pub unsafe fn kho_get_name(_: i64, buf: *mut c_char, size: usize) -> isize {
+    if size < 5 {
+        return -28;
+    }
+    // SAFETY: `buf` has room for five bytes.
+    unsafe { buf.cast::<[u8; 5]>().write(*b"note\0") };
+    5
+}
+pub unsafe fn kho_get_prop_name(_: i64, index: usize, buf: *mut c_char, size: usize) -> isize {
+    if index > 0 {
+        return -2;
+    }
+    if size < 4 {
+        return -28;
+    }
+    // SAFETY: `buf` has room for four bytes.
+    unsafe { buf.cast::<[u8; 4]>().write(*b"len\0") };
+    4
+}
+pub unsafe fn kho_get_size(_: i64, name: *const c_char) -> isize {
+    if text(name) == "len" { 4 } else { -2 }
+}
 pub unsafe fn kho_get_bytes(_: i64, name: *const c_char, buf: *mut c_void, size: usize) -> isize {
     if text(name) != "len" {
         return -2;
@@ -83,6 +118,21 @@ pub unsafe fn kho_get_mem(_: i64, index: usize, range: *mut Mem) -> c_int {
 }
 pub fn kho_claim_node(_: i64) -> c_int {
     0
+}
+pub unsafe fn kho_restore_vmalloc(node: i64, size: *mut usize) -> *mut c_void {
+    if node != 1 {
+        return core::ptr::without_provenance_mut(16usize.wrapping_neg());
+    }
+    // SAFETY: the pointer is writable.
+    unsafe { size.write(4096) };
+    Box::into_raw(Box::new([5u8; 4096])).cast()
+}
+pub unsafe fn vfree(area: *const c_void) {
+    // SAFETY: kho_restore_vmalloc made the box.
+    drop(unsafe { Box::from_raw(area.cast_mut().cast::<[u8; 4096]>()) });
+}
+pub unsafe fn kho_prop_mem_vmalloc(ctx: *mut c_void, _: *const c_void, size: usize) -> c_int {
+    note(ctx, std::format!("area of {size}"))
 }
 pub unsafe fn kho_hold_node(_: *mut RawProducer, node: i64) -> c_int {
     if node == 1 { 0 } else { -16 }
@@ -118,7 +168,11 @@ mod tests {
                 addr: 0x1000,
                 len: 4096,
             }])?;
-            ctx.node(c"child", |ctx| ctx.u32(c"x", 1))
+            ctx.node(c"child", |ctx| ctx.u32(c"x", 1))?;
+            let area = Node::find(c"/note")
+                .ok_or(Errno::ENOENT)?
+                .restore_vmalloc()?;
+            ctx.node(c"area", |ctx| ctx.area(&area))
         }
     }
 
@@ -144,6 +198,9 @@ mod tests {
                 "mem of 1",
                 "begin child",
                 "x of 4",
+                "end",
+                "begin area",
+                "area of 4096",
                 "end"
             ]
         );
@@ -158,12 +215,27 @@ mod tests {
         assert_eq!(node.u32(c"len"), Ok(7));
         assert_eq!(node.u64(c"len"), Err(Errno::EBADMSG));
         assert_eq!(node.u64(c"none"), Err(Errno::ENOENT));
+        assert!(node.children().all(|child| child != node));
+        assert_eq!((node.children().count(), node.child_count()), (2, 2));
+        let mut buf = [0; crate::NAME_SIZE];
+        assert_eq!(node.name(&mut buf), Ok(c"note"));
+        assert_eq!(node.name(&mut buf[..4]).map_err(Errno::code), Err(-28));
+        assert_eq!(node.prop_count(), 1);
+        assert_eq!(node.prop_name(0, &mut buf), Ok(c"len"));
+        assert_eq!(node.prop_name(1, &mut buf), Err(Errno::ENOENT));
+        assert_eq!(node.size(c"len"), Ok(4));
+        assert_eq!(node.size(c"none"), Err(Errno::ENOENT));
         assert_eq!(node.mem().count(), 1);
         assert_eq!(node.claim().unwrap().len(), 4096);
         static SLOT: Slot<Good> = Slot::new(Good);
         assert_eq!(SLOT.hold(node), Ok(()));
         assert_eq!(SLOT.release(node), Ok(()));
         assert_eq!(node.take(), Err(Errno::EINVAL));
+        let child = node.children().next().unwrap();
+        assert_eq!(child.restore_vmalloc().err(), Some(Errno::EBUSY));
+        let mut area = node.restore_vmalloc().unwrap();
+        area[4095] = 6;
+        assert_eq!((area.len(), area[0], area[4095]), (4096, 5, 6));
         assert!(Memory::new(1).is_ok());
         assert_eq!(Memory::new(2).unwrap_err(), Errno::ENOMEM);
         assert!(Range { addr: 0, len: 4096 }.may_keep().is_err());

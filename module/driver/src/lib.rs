@@ -27,9 +27,12 @@ mod node;
 #[allow(unsafe_code, reason = "the boundary to kho.ko")]
 mod producer;
 
-pub use memory::Memory;
+pub use memory::{Area, Memory};
 pub use node::Node;
 pub use producer::{Context, Producer, Slot, ThisModule};
+
+/// Bytes that hold every name of a node or property, with its NUL.
+pub const NAME_SIZE: usize = 64;
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
@@ -45,9 +48,9 @@ impl Errno {
     pub const ENOENT: Self = Self(-2);
     /// Invalid argument.
     pub const EINVAL: Self = Self(-22);
-    /// Claimed, released, or frozen memory.
+    /// Claimed or released memory.
     pub const EBUSY: Self = Self(-16);
-    /// Not possible at present.
+    /// Not possible at present, such as a claim of memory that the active phase hands over again.
     pub const EAGAIN: Self = Self(-11);
     /// Unexpected content.
     pub const EBADMSG: Self = Self(-74);

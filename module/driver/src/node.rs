@@ -1,7 +1,7 @@
 //! Nodes that arrived.
 
 use crate::ffi::{self, Mem};
-use crate::{Errno, Memory, Range};
+use crate::{Area, Errno, Memory, Range};
 use core::ffi::CStr;
 
 /// A node that arrived. It is valid while kho.ko is loaded, so in every module that uses kho.ko.
@@ -28,6 +28,61 @@ impl Node {
         Self::known(unsafe { ffi::kho_find_child(self.0, name.as_ptr()) })
     }
 
+    /// The children, in the order in which they were written.
+    pub fn children(self) -> impl Iterator<Item = Self> {
+        let mut last = -1;
+        core::iter::from_fn(move || {
+            let next = Self::known(ffi::kho_next_child(self.0, last))?;
+            last = next.0;
+            Some(next)
+        })
+    }
+
+    /// Number of children.
+    pub fn child_count(self) -> usize {
+        usize::try_from(ffi::kho_count_children(self.0)).unwrap_or(0)
+    }
+
+    /// The name of the node, which the call copies to `buf`. [`NAME_SIZE`](crate::NAME_SIZE) bytes hold every name. The
+    /// root's name is empty.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if `buf` is too small.
+    pub fn name(self, buf: &mut [u8]) -> Result<&CStr, Errno> {
+        let at = buf.as_mut_ptr().cast();
+        // SAFETY: a writable slice.
+        let len = unsafe { ffi::kho_get_name(self.0, at, buf.len()) };
+        text(buf, len)
+    }
+
+    /// Number of properties, `mem` included.
+    pub fn prop_count(self) -> usize {
+        usize::try_from(ffi::kho_count_props(self.0)).unwrap_or(0)
+    }
+
+    /// The name of property number `index`, which the call copies to `buf`.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ENOENT`] past the last property; `ENOSPC` if `buf` is too small.
+    pub fn prop_name(self, index: usize, buf: &mut [u8]) -> Result<&CStr, Errno> {
+        let at = buf.as_mut_ptr().cast();
+        // SAFETY: a writable slice.
+        let len = unsafe { ffi::kho_get_prop_name(self.0, index, at, buf.len()) };
+        text(buf, len)
+    }
+
+    /// Bytes of the value of a property.
+    ///
+    /// # Errors
+    ///
+    /// [`Errno::ENOENT`] if there is no such property.
+    pub fn size(self, name: &CStr) -> Result<usize, Errno> {
+        // SAFETY: a C string.
+        length(unsafe { ffi::kho_get_size(self.0, name.as_ptr()) })
+    }
+
     fn known(number: i64) -> Option<Self> {
         (number >= 0).then_some(Self(number))
     }
@@ -41,9 +96,7 @@ impl Node {
         let at = buf.as_mut_ptr().cast();
         // SAFETY: a C string, and a writable slice.
         let len = unsafe { ffi::kho_get_bytes(self.0, name.as_ptr(), at, buf.len()) };
-        let len = Errno::check(i64::try_from(len).unwrap_or(-22))?;
-        let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
-        buf.get(..len).ok_or(Errno::EINVAL)
+        buf.get(..length(len)?).ok_or(Errno::EINVAL)
     }
 
     /// The value of a u32 property.
@@ -93,7 +146,7 @@ impl Node {
     /// # Errors
     ///
     /// [`Errno::EINVAL`] unless the node has exactly one range; [`Errno::EBUSY`] if the range was claimed or released
-    /// before, or the system is in the active phase.
+    /// before; [`Errno::EAGAIN`] if the active phase hands it over again.
     pub fn claim(self) -> Result<Memory, Errno> {
         let mut ranges = self.mem();
         let (Some(range), None) = (ranges.next(), ranges.next()) else {
@@ -102,6 +155,20 @@ impl Node {
         Errno::check(ffi::kho_claim_node(self.0).into())?;
         // INVARIANT: the range was claimed just now, which succeeds only once.
         Ok(Memory::claimed(range))
+    }
+
+    /// Claims the memory of a node, and maps its pages one behind the other: the area that
+    /// [`Context::area`](crate::Context::area) kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`claim`](Self::claim), but the node may have any number of ranges; [`Errno::ENOENT`] if it has none;
+    /// [`Errno::ENOMEM`]. In each case nothing is claimed.
+    pub fn restore_vmalloc(self) -> Result<Area, Errno> {
+        let mut size = 0;
+        // SAFETY: `size` is writable.
+        let at = unsafe { ffi::kho_restore_vmalloc(self.0, &raw mut size) };
+        Area::restored(at, size)
     }
 
     /// Records that the driver took over a node without `mem`. Without this call, kho.ko hands the node over again.
@@ -115,4 +182,16 @@ impl Node {
         }
         Errno::check(ffi::kho_claim_node(self.0).into()).map(|_| ())
     }
+}
+
+/// Converts a size that kho.ko returned.
+fn length(size: isize) -> Result<usize, Errno> {
+    let len = Errno::check(i64::try_from(size).unwrap_or(-22))?;
+    usize::try_from(len).map_err(|_| Errno::EINVAL)
+}
+
+/// The name at the beginning of `buf`, for which kho.ko returned `size`.
+fn text(buf: &[u8], size: isize) -> Result<&CStr, Errno> {
+    let bytes = buf.get(..length(size)?).ok_or(Errno::EINVAL)?;
+    CStr::from_bytes_with_nul(bytes).map_err(|_| Errno::EINVAL)
 }

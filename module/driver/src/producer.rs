@@ -1,7 +1,7 @@
 //! The side of a driver that hands over.
 
 use crate::ffi::{self, Mem, RawProducer};
-use crate::{Errno, Node, Range};
+use crate::{Area, Errno, Node, Range};
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
@@ -110,6 +110,16 @@ impl Context<'_> {
         self.bytes(name, &value.to_ne_bytes())
     }
 
+    /// Writes the `mem` property of the open node: the pages of an area, in its order.
+    ///
+    /// # Errors
+    ///
+    /// Those of `kho_prop_mem` in `include/kho.h`.
+    pub fn area(&mut self, area: &Area) -> Result<(), Errno> {
+        // SAFETY: the context is valid by the # Invariants, and the area is mapped.
+        check(unsafe { ffi::kho_prop_mem_vmalloc(self.ctx, area.as_ptr().cast(), area.len()) })
+    }
+
     /// Writes the `mem` property of the open node: pages that stay in place, in this order; at most
     /// [`MEM_MAX`](Self::MEM_MAX) ranges.
     ///
@@ -188,8 +198,7 @@ impl<P: Producer> Slot<P> {
     ///
     /// # Errors
     ///
-    /// [`Errno::EBUSY`] in the active phase; `EEXIST` if the name is registered already; [`Errno::EINVAL`] if the name
-    /// is not valid.
+    /// `EEXIST` if the name is registered already; [`Errno::EINVAL`] if the name is not valid.
     pub unsafe fn register(&'static self, owner: ThisModule) -> Result<(), Errno> {
         let data: *const P = &self.producer;
         let raw = self.raw.get();

@@ -17,6 +17,7 @@ use kho::{PAGE_SIZE, PhysAddr, PhysRange};
 use kho_boundary::relax;
 use kho_decide::errno::{EBADMSG, EINVAL, ENOENT, ENOSPC, Errno};
 use kho_decide::lend;
+use kho_decide::nodes;
 use kho_decide::pages::Runs;
 use kho_decide::session::Session;
 use kho_decide::system::Failed;
@@ -361,6 +362,62 @@ unsafe extern "C" fn kho_rs_find_child(node: i64, name: *const c_char) -> i64 {
     number(name.and_then(|name| STORE.lock().find_child(node, name)))
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_next_child(node: i64, after: i64) -> i64 {
+    let store = STORE.lock();
+    let found = store.nodes();
+    number(found.and_then(|index| nodes::next_child(index, node, after)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_count_children(node: i64) -> isize {
+    let store = STORE.lock();
+    let found = store.nodes();
+    size(found.and_then(|index| nodes::count_children(index, node)))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_count_props(node: i64) -> isize {
+    let store = STORE.lock();
+    let found = store.nodes();
+    size(found.and_then(|index| nodes::count_props(index, node)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_name(node: i64, buf: *mut c_char, len: usize) -> isize {
+    // SAFETY: a driver's buffer.
+    let buf = unsafe { bytes_mut(buf.cast(), len) };
+    let store = STORE.lock();
+    size(
+        store
+            .node(node)
+            .and_then(|node| copy_text(node.name_bytes(), buf)),
+    )
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_prop_name(
+    node: i64,
+    index: usize,
+    buf: *mut c_char,
+    len: usize,
+) -> isize {
+    // SAFETY: a driver's buffer.
+    let buf = unsafe { bytes_mut(buf.cast(), len) };
+    let store = STORE.lock();
+    let found = store.nodes();
+    let found = found.and_then(|all| nodes::prop(all, node, index));
+    size(found.and_then(|prop| copy_text(prop.name_bytes(), buf)))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn kho_rs_get_size(node: i64, name: *const c_char) -> isize {
+    // SAFETY: a driver's string.
+    let name = unsafe { text(name) };
+    let store = STORE.lock();
+    size(name.and_then(|name| Ok(prop(&store.node(node)?, name)?.bytes().len())))
+}
+
 fn prop<'a>(node: &Node<'a>, name: &str) -> Result<Value<'a>, Errno> {
     node.prop(name).map(|prop| prop.value()).ok_or(ENOENT)
 }
@@ -406,6 +463,13 @@ fn copy(value: &[u8], to: &mut [u8]) -> Result<usize, Errno> {
         *to = *from;
     }
     Ok(value.len())
+}
+
+/// Copies `text` and a NUL behind it.
+fn copy_text(text: &[u8], to: &mut [u8]) -> Result<usize, Errno> {
+    let len = text.len();
+    *to.get_mut(len).ok_or(ENOSPC)? = 0;
+    Ok(copy(text, to)?.saturating_add(1))
 }
 
 #[unsafe(no_mangle)]

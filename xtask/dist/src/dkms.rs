@@ -103,7 +103,13 @@ pub fn add(package: &mut Package, version: &str, sources: &Sources) {
             let own = format!("PACKAGE_VERSION=\"{}\"", VERSION);
             bytes = text.replace(&own, &version).into_bytes();
         }
-        package.file(target, 0o644, bytes);
+        // dkms runs the scripts of a package.
+        let mode = if path.extension().is_some_and(|e| e == "sh") {
+            0o755
+        } else {
+            0o644
+        };
+        package.file(target, mode, bytes);
     }
 }
 

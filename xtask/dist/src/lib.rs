@@ -100,7 +100,12 @@ fn write_dkms(out: &Path) -> Result<PathBuf> {
 fn dkms(version: &str, time: u64, sources: &dkms::Sources) -> Result<Package> {
     let mut package = start("kho-dkms", version, time)?;
     dkms::add(&mut package, version, sources);
-    for name in ["kho_ring.c", "kho_test.c"] {
+    for name in [
+        "kho_ring.c",
+        "kho_test.c",
+        "outside/Kbuild",
+        "outside/dkms.conf",
+    ] {
         let path = workspace::root().join("module/samples").join(name);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?;

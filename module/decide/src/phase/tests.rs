@@ -201,7 +201,6 @@ fn all_are_asked_in_order_and_undo_in_reverse() {
     assert_eq!(with(|machine| machine.memory[&at].clone()), sealed);
 
     assert_eq!(phase.activate(), Err(EBUSY));
-    assert_eq!(phase.register(4, "four", 0), Err(EBUSY));
     assert_eq!(calls(), [""; 0]);
     phase.abort();
     assert_eq!(calls(), ["abort 1", "abort 3", "abort 2"]);
@@ -335,6 +334,38 @@ fn only_a_producer_that_took_part_ends_the_active_phase() {
     assert_eq!(calls(), ["abort 1", "abort 2"]);
     assert_eq!(phase.producers(), 1);
     is_idle(&phase);
+}
+
+#[test]
+fn a_producer_that_comes_in_the_active_phase_takes_part_from_the_next_one_on() {
+    let mut phase = registered();
+    phase.activate().unwrap();
+    let sealed = world(|world| world.sealed.clone());
+    let driver = Driver {
+        page: 1004,
+        ..Driver::default()
+    };
+    world(|world| world.drivers.insert(4, driver));
+    assert_eq!(phase.register(5, "two", 0), Err(EEXIST));
+    phase.register(4, "four", -5).unwrap();
+    assert_eq!((phase.generation(), phase.producers()), (Some(7), 4));
+    // It may go again without an end of the phase.
+    phase.unregister(4);
+    phase.register(4, "four", -5).unwrap();
+    assert_eq!(calls(), ["serialize 2", "serialize 3", "serialize 1"]);
+    assert!(world(|world| world.sealed == sealed));
+    phase.abort();
+    assert_eq!(calls(), ["abort 1", "abort 3", "abort 2"]);
+    with(|machine| machine.free = [514].into());
+    phase.activate().unwrap();
+    assert_eq!(
+        calls(),
+        ["serialize 4", "serialize 2", "serialize 3", "serialize 1"]
+    );
+    world(|world| {
+        let tree = Reader::new(&world.sealed).unwrap();
+        assert!(tree.path("/four").is_some());
+    });
 }
 
 #[test]

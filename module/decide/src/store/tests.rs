@@ -204,10 +204,10 @@ fn what_is_handed_over_is_not_released() {
     assert_eq!(store.release_held("fs", node), Err(EBUSY));
     // The producer may continue to use its memory; memory without an owner stays unchanged.
     store.claim(pages(10, 2), Failed::Refused).unwrap();
-    assert_eq!(store.claim(pages(50, 1), Failed::Refused), Err(EBUSY));
+    assert_eq!(store.claim(pages(50, 1), Failed::Refused), Err(EAGAIN));
     let ring = store.find_path("/ring").unwrap();
-    assert_eq!(store.claim_node(ring), Err(EBUSY));
-    assert_eq!(store.hold("ring", ring), Err(EBUSY));
+    assert_eq!(store.claim_node(ring), Err(EAGAIN));
+    assert_eq!(store.hold("ring", ring), Err(EAGAIN));
     // The loader's nodes are not in the kernel's part.
     assert_eq!(release(&mut store, "/blob"), Ok(8 * PAGE_SIZE));
     store.thaw();

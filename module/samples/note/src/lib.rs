@@ -88,7 +88,7 @@ fn start(owner: ThisModule) -> Result<(), Errno> {
     unsafe { NOTE.register(owner) }?;
     let note = match inherit() {
         // A later load of this module may still claim the old note, so do not replace it.
-        Err(Errno::ENOMEM) => Err(Errno::ENOMEM),
+        Err(error @ (Errno::ENOMEM | Errno::EAGAIN)) => Err(error),
         Err(_) => Memory::new(1).map(|page| Note {
             page,
             len: 0,

@@ -19,7 +19,7 @@ impl Story {
         let handle = self.last_handle;
         let phase = &mut self.phase;
         let result = phase.register(handle, name, priority);
-        let may = !taken && self.active.is_none();
+        let may = !taken;
         if self.expect("a registration", may, || result)?.is_some() {
             let pieces = Vec::new();
             self.producers.insert(handle, Producer { name, pieces });

@@ -100,6 +100,10 @@ case $KHO_HOP in
 	;;
 *)
 	insmod $modules/kho.ko
+	# A driver that comes in the active phase begins no fresh state: the phase hands the old one over again.
+	echo 1 >$sys/active
+	refused 'temporarily unavailable' insmod $modules/kho_ring.ko
+	echo 0 >$sys/active
 	insmod $modules/kho_ring.ko
 	ring_is 0 3
 	# The node of the driver that took a part.

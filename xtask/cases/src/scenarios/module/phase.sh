@@ -12,7 +12,14 @@ for round in 1 2; do
 	fails rmmod kho
 	kho validate --out
 	kho status | grep -q 'in place  /ring'
-	fails insmod $modules/kho_test.ko
+	# A producer that comes now takes part from the next phase on, and may go at once.
+	insmod $modules/kho_test.ko pages=2
+	dmesg | grep -q 'kho: producer test registered in the active phase'
+	[ "$(cat /sys/module/kho_test/parameters/calls)" = '' ]
+	kho dump --file $sys/dt >/tmp/dt
+	fails grep 'test' /tmp/dt
+	rmmod kho_test
+	frozen
 	echo 0 >$sys/active
 	thawed
 	ring_add 1
