@@ -43,7 +43,7 @@ for kernel in $kernels; do
 done
 if grep -iE 'warning|undefined' /var/lib/dkms/my-driver/1.0/*/*/log/make.log; then exit 1; fi
 dkms remove -m my-driver -v 1.0 --all
-rm -r /usr/src/my-driver-1.0 /var/lib/dkms/my-driver
+rm -rf /usr/src/my-driver-1.0 /var/lib/dkms/my-driver
 dpkg -i /mnt/kho-dkms_0.1.0+later_amd64.deb
 built 0.1.0+later
 [ -z "$(dkms status -m kho -v 0.1.0)" ]
