@@ -35,6 +35,12 @@ impl Mounted {
         let kind = self.what.as_bytes().split(|byte| *byte == b' ').next();
         matches!(kind, Some(b"tmpfs" | b"ramfs"))
     }
+
+    /// Whether the type of the file system needs a network.
+    fn is_network(&self) -> bool {
+        let kind = self.what.as_bytes().split(|byte| *byte == b' ').next();
+        kind.is_some_and(is_network)
+    }
 }
 
 /// Types of file systems that need a network, from systemd's list (`fstype_is_network`, `src/basic/mountpoint-util.c`,
@@ -142,14 +148,17 @@ pub fn below<'a>(path: &Path, mounted: &'a [Mounted]) -> Vec<&'a Mounted> {
         .collect()
 }
 
+/// Whether the type of a file system needs a network.
+fn is_network(kind: &[u8]) -> bool {
+    let kind = kind.strip_prefix(b"fuse.").unwrap_or(kind);
+    NETWORK.iter().any(|network| network.as_bytes() == kind)
+}
+
 /// Whether the mount needs a network: because of its type or an option, or because its source lies on such a mount.
 fn needs_network(wanted: &Wanted, all: &[Wanted]) -> bool {
     let by_itself = |wanted: &Wanted| {
-        let kind = wanted.kind.as_bytes();
-        let kind = kind.strip_prefix(b"fuse.").unwrap_or(kind);
         let mut options = wanted.options.as_bytes().split(|b| *b == b',');
-        NETWORK.iter().any(|network| network.as_bytes() == kind)
-            || options.any(|option| option == b"_netdev")
+        is_network(wanted.kind.as_bytes()) || options.any(|option| option == b"_netdev")
     };
     let source = Path::new(&wanted.source);
     let is_bind = source.is_absolute() && !source.starts_with("/dev");
@@ -160,19 +169,31 @@ fn needs_network(wanted: &Wanted, all: &[Wanted]) -> bool {
                 .any(|other| by_itself(other) && source.starts_with(&other.at)))
 }
 
-/// Returns the names of the mount units that these paths need: for each mount point on the way to a path, and below it.
-/// Some of the units may not exist; an order after such a unit has no effect. Leaves out mounts that need a network:
-/// systemd mounts them after the time at which kept content must be restored.
+/// Names of mount units.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    /// Units that come before kho's units. Some of them may not exist; an order after such a unit has no effect.
+    pub local: BTreeSet<String>,
+    /// Units that come after kho's units, because they need a network: systemd mounts them after the time at which kept
+    /// content must be restored, and unmounts them before the capture.
+    pub network: BTreeSet<String>,
+}
+
+/// Returns the mount units that these paths need: for each mount point on the way to a path, and below it.
 pub fn units<'a>(
     paths: impl IntoIterator<Item = &'a Path>,
     wanted: &[Wanted],
     mounted: &[Mounted],
-) -> BTreeSet<String> {
-    let network: BTreeSet<&Path> = wanted
+) -> Units {
+    let configured = wanted
         .iter()
         .filter(|one| needs_network(one, wanted))
-        .map(|one| one.at.as_path())
-        .collect();
+        .map(|one| one.at.as_path());
+    let by_hand = mounted
+        .iter()
+        .filter(|one| one.is_network())
+        .map(|one| one.at.as_path());
+    let network: BTreeSet<&Path> = configured.chain(by_hand).collect();
     let mut places = BTreeSet::new();
     for path in paths {
         let above = path.ancestors().filter(|at| *at != Path::new("/"));
@@ -183,10 +204,16 @@ pub fn units<'a>(
             .filter(|at| at.starts_with(path));
         places.extend(above.chain(inside));
     }
-    places
-        .difference(&network)
-        .map(|at| format!("{}.mount", escape_path(at)))
-        .collect()
+    let name = |at: &&Path| format!("{}.mount", escape_path(at));
+    Units {
+        local: places.difference(&network).map(name).collect(),
+        // The initrd mounted /usr, and systemd does not unmount it: kho could never come before it.
+        network: places
+            .intersection(&network)
+            .filter(|at| **at != Path::new("/usr"))
+            .map(name)
+            .collect(),
+    }
 }
 
 /// A mount that systemd knows and that is not mounted.
@@ -333,8 +360,8 @@ short
     fn units_are_those_on_the_way_and_those_below() {
         let names = |paths: &[&str], fstab: &[u8], mountinfo: &[u8]| {
             let paths: Vec<&Path> = paths.iter().map(Path::new).collect();
-            let names = units(paths, &wanted(fstab), &mounted(mountinfo));
-            names.into_iter().collect::<Vec<_>>()
+            let units = units(paths, &wanted(fstab), &mounted(mountinfo));
+            units.local.into_iter().collect::<Vec<_>>()
         };
         assert_eq!(
             names(&["/srv/late/x-y"], b"", b""),
@@ -357,6 +384,30 @@ short
             ["srv-net-x.mount", "srv.mount"]
         );
         assert!(names(&["/"], b"", b"").is_empty());
+    }
+
+    #[test]
+    fn mounts_that_need_a_network_come_after_kho() {
+        let network = |path: &str, fstab: &[u8], mountinfo: &[u8]| {
+            let units = units([Path::new(path)], &wanted(fstab), &mounted(mountinfo));
+            assert!(units.local.is_disjoint(&units.network));
+            units.network.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(network("/srv/net/x", FSTAB, b""), ["srv-net.mount"]);
+        assert_eq!(
+            network("/srv", FSTAB, MOUNTINFO),
+            [
+                "srv-bound.mount",
+                "srv-fuse.mount",
+                "srv-iscsi.mount",
+                "srv-net.mount"
+            ]
+        );
+        // No line of fstab has this one.
+        let by_hand = b"40 22 0:40 / /mnt/hand rw - nfs4 server:/x rw\n";
+        assert_eq!(network("/mnt/hand/x", b"", by_hand), ["mnt-hand.mount"]);
+        assert!(network("/srv/late", FSTAB, MOUNTINFO).is_empty());
+        assert!(network("/usr/x", b"server:/usr /usr nfs ro 0 0\n", b"").is_empty());
     }
 
     #[test]

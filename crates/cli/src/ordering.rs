@@ -1,5 +1,5 @@
 //! Output of kho's generator for systemd (systemd.generator(7)): an order of kho's units after the mounts that the kept
-//! content lies on, and whether `kexec.target` may start.
+//! content lies on and before those that need a network, and whether `kexec.target` may start.
 //!
 //! `local-fs.target` waits for all mounts except those with `nofail`. systemd may mount these later, and unmount them
 //! while services still stop. Without the order, a restore would write below the mount point, and a capture would find
@@ -9,7 +9,7 @@ use crate::exit::{Fail, Status};
 use crate::keepd::{self, parse::Kind};
 use crate::kexec_target::{self, GENERATED};
 use crate::list;
-use crate::mounts;
+use crate::mounts::{self, Units};
 use crate::output::Output;
 use crate::session::Session;
 use std::collections::BTreeSet;
@@ -28,8 +28,11 @@ const UNITS: [&str; 2] = ["kho-restore.service", "kho-capture.service"];
 /// Name of the drop-ins.
 const DROP_IN: &str = "50-mounts.conf";
 
-/// Start of a line of the drop-in.
+/// Start of a line of the drop-in, for a mount that kho needs.
 const AFTER: &str = "After=";
+
+/// Start of a line of the drop-in, for a mount that needs a network.
+const BEFORE: &str = "Before=";
 
 /// Largest file of mounts that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
@@ -44,11 +47,8 @@ pub fn update(session: &Session, out: Output) {
     let [_, capture] = UNITS;
     let text = std::fs::read_to_string(generated.join(format!("{capture}.d/{DROP_IN}")));
     let text = text.unwrap_or_default();
-    let ordered: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix(AFTER))
-        .collect();
-    let in_order = units(session).iter().all(|unit| ordered.contains(&**unit));
+    let ordered: BTreeSet<&str> = text.lines().collect();
+    let in_order = lines(&units(session)).all(|line| ordered.contains(&*line));
     let refused = kexec_target::file(generated).exists();
     let to_be_refused = kexec_target::to_be_refused(session);
     if in_order && refused == to_be_refused {
@@ -80,7 +80,7 @@ pub fn update(session: &Session, out: Output) {
 
 /// Returns the mount units of all kept content: of `keep.d`, of the user's entries, and of the content that arrived.
 /// Ignores a list that cannot be read; the command that needs the list reports the error.
-pub fn units(session: &Session) -> BTreeSet<String> {
+pub fn units(session: &Session) -> Units {
     let mut paths: Vec<PathBuf> = Vec::new();
     match keepd::rules::read(&keepd::rules::dirs(session)) {
         Ok(rules) => paths.extend(
@@ -106,14 +106,22 @@ pub fn units(session: &Session) -> BTreeSet<String> {
     )
 }
 
+/// Returns the lines of the order.
+fn lines(units: &Units) -> impl Iterator<Item = String> {
+    let line = |how: &'static str| move |unit: &String| format!("{how}{unit}");
+    let local = units.local.iter().map(line(AFTER));
+    local.chain(units.network.iter().map(line(BEFORE)))
+}
+
 /// Writes the drop-ins. Writes none if `units` is empty.
-pub fn write(folder: &Path, units: &BTreeSet<String>) -> std::io::Result<()> {
-    if units.is_empty() {
+pub fn write(folder: &Path, units: &Units) -> std::io::Result<()> {
+    if *units == Units::default() {
         return Ok(());
     }
     let mut text = "# By kho-generator: what is kept lies on these, or below.\n[Unit]\n".to_owned();
-    for unit in units {
-        text.push_str(&format!("{AFTER}{unit}\n"));
+    for line in lines(units) {
+        text.push_str(&line);
+        text.push('\n');
     }
     for unit in UNITS {
         let folder = folder.join(format!("{unit}.d"));
@@ -174,15 +182,18 @@ mod tests {
     #[test]
     fn both_units_get_the_order_and_nothing_makes_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &BTreeSet::new()).unwrap();
+        write(folder.path(), &Units::default()).unwrap();
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
-        let units = ["srv.mount", "srv-a.mount"].map(str::to_owned).into();
+        let units = Units {
+            local: ["srv.mount", "srv-a.mount"].map(str::to_owned).into(),
+            network: ["srv-net.mount".to_owned()].into(),
+        };
         write(folder.path(), &units).unwrap();
         for unit in UNITS {
             let text =
                 std::fs::read_to_string(folder.path().join(format!("{unit}.d/{DROP_IN}"))).unwrap();
             assert!(
-                text.contains("[Unit]\nAfter=srv-a.mount\nAfter=srv.mount\n"),
+                text.contains("[Unit]\nAfter=srv-a.mount\nAfter=srv.mount\nBefore=srv-net.mount\n"),
                 "{text}"
             );
         }

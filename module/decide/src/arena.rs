@@ -304,7 +304,8 @@ fn place<S: System>(
         }
     }
     // The next search tries other addresses, because `last` changed.
-    let skip = last.map_or(0, |last| last.get() / step(len));
+    let skip = last.and_then(|last| last.get().checked_div(step(len)));
+    let skip = skip.unwrap_or(0);
     let (window, block) = windows(&free, len, skip)
         .filter(whole)
         .find_map(|window| Some((window, S::Block::at(map, window).ok()?)))?;

@@ -282,3 +282,43 @@ pub fn time() -> Result<u64> {
         .parse()
         .context("git names no time of the last commit; set SOURCE_DATE_EPOCH")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_headers_is_named() {
+        let script = packaging("debian/kho-dkms/postinst").unwrap();
+        let dir = workspace::target_dir()
+            .unwrap()
+            .join(format!("kho-postinst-{}", std::process::id()));
+        for path in [
+            "lib/modules/6.1-a/build",
+            "lib/modules/6.1-b",
+            "lib/modules/6.1-gone",
+            "boot",
+        ] {
+            std::fs::create_dir_all(dir.join(path)).unwrap();
+        }
+        std::fs::write(dir.join("boot/vmlinuz-6.1-b"), "").unwrap();
+        let root = dir.to_str().unwrap();
+        let script = script
+            .replace("/lib/modules/", &format!("{root}/lib/modules/"))
+            .replace("/boot/", &format!("{root}/boot/"));
+        let script = format!("dkms() {{ [ $1 != status ] || echo added; }}\n{script}");
+        let output = Command::new("sh")
+            .args(["-c", &script, "postinst", "configure"])
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        assert_eq!(
+            said.matches("install linux-headers-6.1-b").count(),
+            1,
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
