@@ -234,8 +234,11 @@ mod tests {
         let child = node.children().next().unwrap();
         assert_eq!(child.restore_vmalloc().err(), Some(Errno::EBUSY));
         let mut area = node.restore_vmalloc().unwrap();
-        area[4095] = 6;
-        assert_eq!((area.len(), area[0], area[4095]), (4096, 5, 6));
+        *area.last_mut().unwrap() = 6;
+        assert_eq!(
+            (area.len(), area.first(), area.last()),
+            (4096, Some(&5), Some(&6))
+        );
         assert!(Memory::new(1).is_ok());
         assert_eq!(Memory::new(2).unwrap_err(), Errno::ENOMEM);
         assert!(Range { addr: 0, len: 4096 }.may_keep().is_err());
