@@ -96,7 +96,7 @@ fn kernel(root: &Root, out: &mut Findings) {
         let arch = std::env::consts::ARCH;
         return out.block(
             ID,
-            format!("{name}: this build hands over on {arch} only"),
+            format!("{name}: this kho is for {arch} only"),
             &format!("use a build for {}", id.machine),
         );
     }

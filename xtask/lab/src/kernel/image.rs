@@ -62,3 +62,13 @@ impl Kernel {
         }
     }
 }
+
+/// Returns the path of the entry of a folder whose name has this prefix.
+pub(super) fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
+    std::fs::read_dir(dir)
+        .with_context(|| format!("reading {}", dir.display()))?
+        .filter_map(Result::ok)
+        .find(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .with_context(|| format!("{} holds no {prefix}*", dir.display()))
+}

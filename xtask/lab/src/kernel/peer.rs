@@ -6,8 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::image::{Kernel, SUITES};
-use super::store::only_entry;
+use super::image::{Kernel, SUITES, only_entry};
 use super::version;
 use crate::cache::{Cache, Fingerprint};
 use crate::command::succeed_shown;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::image::{Kernel, SUITES};
+use super::image::{Kernel, SUITES, only_entry};
 use super::{peer, version};
 use crate::arch::Arch;
 use crate::cache::Cache;
@@ -362,15 +362,6 @@ fn first_existing(dir: &Path, names: &[&str]) -> Result<PathBuf> {
         .map(|name| dir.join(name))
         .find(|path| path.exists())
         .with_context(|| format!("{} holds none of {}", dir.display(), names.join(", ")))
-}
-
-pub(super) fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
-    std::fs::read_dir(dir)
-        .with_context(|| format!("reading {}", dir.display()))?
-        .filter_map(Result::ok)
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        .map(|entry| entry.path())
-        .with_context(|| format!("{} holds no {prefix}*", dir.display()))
 }
 
 #[cfg(test)]
