@@ -9,10 +9,11 @@ use crate::system::{self, Failed, System};
 use crate::text::Level;
 use core::cell::RefCell;
 use core::fmt;
-use kho::tree::{Index, Reader, TreeError};
+use kho::tree::{Index, Reader, TreeError, Writer};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::{String, ToString};
+use std::vec;
 use std::vec::Vec;
 
 /// State of a page. The default is an ordinary page that is not in use.
@@ -402,4 +403,15 @@ impl system::Tree for Leaked {
     fn bytes(&self) -> &[u8] {
         self.bytes
     }
+}
+
+/// Bytes of a tree.
+pub fn tree_of(write: impl Fn(&mut Writer<'_>)) -> Vec<u8> {
+    let mut measure = Writer::measuring();
+    write(&mut measure);
+    let mut bytes = vec![0; measure.finish().unwrap()];
+    let mut writer = Writer::new(&mut bytes);
+    write(&mut writer);
+    writer.finish().unwrap();
+    bytes
 }

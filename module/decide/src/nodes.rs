@@ -69,8 +69,8 @@ pub fn count_props(index: &Index<'_>, node: i64) -> Result<usize, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::tree_of;
     use kho::tree::{Reader, Writer};
-    use std::vec;
     use std::vec::Vec;
 
     /// Numbers of the nodes: root 0, a 1, b 2 (in a), c 3 (in b), d 4 (in a), e 5, f 6.
@@ -99,12 +99,7 @@ mod tests {
 
     #[test]
     fn every_child_is_met_once_and_in_order() {
-        let mut measure = Writer::measuring();
-        write(&mut measure);
-        let mut bytes = vec![0; measure.finish().unwrap()];
-        let mut writer = Writer::new(&mut bytes);
-        write(&mut writer);
-        writer.finish().unwrap();
+        let bytes = tree_of(write);
         let reader = Reader::new(&bytes).unwrap();
         let index = Index::new(&reader).unwrap();
 

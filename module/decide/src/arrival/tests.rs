@@ -1,6 +1,6 @@
 use super::*;
 use crate::chain::Chain;
-use crate::fake::{Fake, Machine, with};
+use crate::fake::{Fake, Machine, tree_of, with};
 use crate::iomem;
 use crate::pages::pfns;
 use kho::PhysAddr;
@@ -54,12 +54,7 @@ fn part(generation: u64, mem: PhysRange) -> Vec<u8> {
         w.end_node().unwrap();
         w.end_node().unwrap();
     };
-    let mut measure = Writer::measuring();
-    write(&mut measure);
-    let mut bytes = vec![0; measure.finish().unwrap()];
-    let mut writer = Writer::new(&mut bytes);
-    write(&mut writer);
-    writer.finish().unwrap();
+    let mut bytes = tree_of(write);
     seal(&mut bytes).unwrap();
     bytes
 }

@@ -1,20 +1,14 @@
 use super::*;
-use crate::fake::{self, Fake, Leaked};
+use crate::fake::{self, Fake, Leaked, tree_of};
 use kho::tree::{Reader, Writer};
 use kho::{PAGE_SIZE, PhysAddr};
-use std::vec;
 
 fn pages(first: u64, count: u64) -> PhysRange {
     PhysRange::new(PhysAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).unwrap()
 }
 
 fn tree(write: impl Fn(&mut Writer<'_>)) -> Leaked {
-    let mut measure = Writer::measuring();
-    write(&mut measure);
-    let mut bytes = vec![0; measure.finish().unwrap()];
-    let mut writer = Writer::new(&mut bytes);
-    write(&mut writer);
-    writer.finish().unwrap();
+    let bytes = tree_of(write);
     Leaked::new(bytes).unwrap()
 }
 
