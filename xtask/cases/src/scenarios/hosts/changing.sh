@@ -5,13 +5,12 @@ mib() { awk -v key="$1:" '$1 == key { print int($2 / 1024) }' /proc/meminfo; }
 grows() {
 	before=$(mib MemTotal)
 	kho-guest mark "$1"
-	for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-		for block in /sys/devices/system/memory/memory*; do
-			[ "$(cat $block/state)" = online ] || echo online >$block/state || true
-		done
-		[ $(mib MemTotal) -lt $((before + 300)) ] || break
-		sleep 0.5
-	done
+	within_a_minute grew
 	echo "$1: MemTotal grew from $before to $(mib MemTotal) MiB"
+}
+grew() {
+	for block in /sys/devices/system/memory/memory*; do
+		[ "$(cat $block/state)" = online ] || echo online >$block/state || true
+	done
 	[ $(mib MemTotal) -ge $((before + 300)) ]
 }
