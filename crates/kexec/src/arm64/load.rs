@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use kho::{PAGE_SIZE, PhysRange};
 
 use super::entry;
-use crate::assemble::{AssembleError, Assembled, Placement, Segment, SegmentKind, check_segments};
+use crate::assemble::{AssembleError, Assembled, Contents, Placement, SegmentKind, check_segments};
 use crate::bytes::len64;
 use crate::carrier::RNG_SEED_LEN;
 use crate::cmdline::CmdlineError;
@@ -74,45 +74,24 @@ pub fn assemble<'a>(mut load: Load<'a>) -> Result<Assembled<'a>, AssembleError> 
     if len > max {
         return Err(CmdlineError::CommandLineTooLong { len, ours: 0, max }.into());
     }
-    let initrd = match (load.initrd.take(), place.initrd) {
+    let initrd = load.initrd.take();
+    let initrd_at = match (&initrd, place.initrd) {
         (None, _) => None,
         (Some(_), None) => {
             return Err(AssembleError::NotPlaced {
                 kind: SegmentKind::Initrd,
             });
         }
-        (Some(bytes), Some(dest)) => Some((bytes, dest)),
-    };
-    let initrd_at = match &initrd {
-        None => None,
-        Some((bytes, dest)) => Some(initrd_at(bytes, *dest, kernel)?),
+        (Some(bytes), Some(dest)) => Some(initrd_at(bytes, dest, kernel)?),
     };
     let (params, entry) = params(&load, kernel, initrd_at)?;
-
-    let mut segments = vec![Segment {
-        kind: SegmentKind::Kernel,
-        dest: kernel,
-        bytes: Cow::Borrowed(load.image.payload()),
-    }];
-    if let Some((bytes, dest)) = initrd {
-        segments.push(Segment {
-            kind: SegmentKind::Initrd,
-            dest,
-            bytes,
-        });
-    }
-    segments.push(Segment {
-        kind: SegmentKind::Params,
-        dest: place.params,
-        bytes: Cow::Owned(params),
-    });
-    if let Some(tree) = load.tree {
-        segments.push(Segment {
-            kind: SegmentKind::State,
-            dest: place.state,
-            bytes: Cow::Borrowed(tree),
-        });
-    }
+    let contents = Contents {
+        kernel: load.image.payload(),
+        initrd,
+        params,
+        state: load.tree.map(Cow::Borrowed),
+    };
+    let segments = contents.segments(&Placement { kernel, ..place });
     check_segments(&segments, load.reserved, load.tree.is_some())?;
     Ok(Assembled { segments, entry })
 }

@@ -35,6 +35,7 @@ use crate::image::{Image, ImageHeader};
 pub use arrival::{ARRIVAL_PROGRAM, ArrivalError, arrival_archive, arrival_archive_len};
 pub(crate) use check::check_segments;
 pub use error::AssembleError;
+pub(crate) use segment::Contents;
 pub use segment::{Placement, Segment, SegmentKind};
 
 /// Parts of a load.
@@ -157,28 +158,13 @@ pub fn assemble<'a>(
     }
 
     let (params, entry) = params(load, state.first, state.efi_map, initrd_at)?;
-    let mut segments = vec![Segment {
-        kind: SegmentKind::Kernel,
-        dest: place.kernel,
-        bytes: Cow::Borrowed(load.image.payload()),
-    }];
-    if let (Some(bytes), Some(dest)) = (initrd, place.initrd) {
-        segments.push(Segment {
-            kind: SegmentKind::Initrd,
-            dest,
-            bytes,
-        });
-    }
-    segments.push(Segment {
-        kind: SegmentKind::Params,
-        dest: place.params,
-        bytes: Cow::Owned(params),
-    });
-    segments.push(Segment {
-        kind: SegmentKind::State,
-        dest: place.state,
-        bytes: Cow::Owned(state.bytes),
-    });
+    let contents = Contents {
+        kernel: load.image.payload(),
+        initrd,
+        params,
+        state: Some(Cow::Owned(state.bytes)),
+    };
+    let segments = contents.segments(place);
     check_segments(&segments, load.reserved, load.tree.is_some())?;
     Ok(Assembled { segments, entry })
 }
