@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use kho_lab::Arch;
 use kho_lab::kernel::{self, peer};
 use kho_lab::qemu::Firmware;
 use kho_lab::system::Release;
@@ -75,6 +76,12 @@ impl<'t> Shell<'t> {
     }
 }
 
+/// Column of Debian testing and of its kernel.
+const TESTING: &str = "Debian testing";
+
+/// Column of arm64 machines, whatever their firmware.
+const ARM64: &str = "arm64";
+
 /// Returns, for each verb, the columns in which it counts: kernel, firmware, with or without the module.
 fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'static str>> {
     let runs = &scenario.runs;
@@ -99,11 +106,12 @@ fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'
         }
         for verb in verbs {
             found.entry(verb).or_default().extend([
-                kernel_of(runs, hop),
-                match scenario.machine.firmware {
-                    Firmware::Bios => "BIOS",
-                    Firmware::Uefi => "UEFI",
-                    Firmware::UefiTpm => "UEFI, TPM",
+                column_of(kernel_of(runs, hop)),
+                match (scenario.machine.arch, scenario.machine.firmware) {
+                    (Arch::Arm64, _) => ARM64,
+                    (_, Firmware::Bios) => "BIOS",
+                    (_, Firmware::Uefi) => "UEFI",
+                    (_, Firmware::UefiTpm) => "UEFI, TPM",
                 },
                 match has_module(runs, hop) {
                     true => "module",
@@ -119,8 +127,17 @@ fn kernel_of(runs: &Runs, hop: usize) -> &'static str {
     match (runs.system, runs.kernels.get(hop)) {
         (Some(Release::Bookworm), _) => "Debian 12",
         (Some(Release::Trixie), _) => "Debian 13",
-        (Some(Release::Forky), _) => "Debian testing",
+        (Some(Release::Forky), _) => TESTING,
         (None, name) => name.copied().unwrap_or_default(),
+    }
+}
+
+/// Returns the column of a kernel: a flavour counts as its series.
+fn column_of(kernel: &'static str) -> &'static str {
+    match kernel.split('-').next() {
+        Some("testing") => TESTING,
+        Some(series) if kernel::names().contains(&series) => series,
+        _ => kernel,
     }
 }
 
@@ -145,10 +162,11 @@ fn verbs() -> String {
             peer::NAME,
             "Debian 12",
             "Debian 13",
-            "Debian testing",
+            TESTING,
             "BIOS",
             "UEFI",
             "UEFI, TPM",
+            ARM64,
         ])
         .chain(["module", "no module"])
         .collect();
@@ -206,7 +224,10 @@ fn guests() -> String {
                 scenario.about.replace('|', "\\|"),
                 kernels.join(", "),
                 stages.saturating_sub(1),
-                scenario.machine.firmware,
+                match scenario.machine.arch {
+                    Arch::Arm64 => "–".to_owned(),
+                    Arch::X86_64 => scenario.machine.firmware.to_string(),
+                },
             );
         }
         text.push('\n');
