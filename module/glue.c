@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/overflow.h>
 #include <linux/random.h>
+#include <linux/reboot.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -110,6 +111,8 @@ void kho_c_log(u32 level, const char *text, size_t len)
 		pr_err("kho: %.*s\n", (int)len, text);
 	else if (level == 1)
 		pr_warn("kho: %.*s\n", (int)len, text);
+	else if (level == 3)
+		pr_emerg("kho: %.*s\n", (int)len, text);
 	else
 		pr_info("kho: %.*s\n", (int)len, text);
 }
@@ -622,14 +625,19 @@ SHOW(generation)
 SHOW(scratch)
 STORE(scratch)
 SHOW(status)
+SHOW(late)
+STORE(late)
 
 static struct kobj_attribute active_attr = __ATTR(active, 0600, active_show, active_store);
 static struct kobj_attribute generation_attr = __ATTR(generation, 0400, generation_show, NULL);
 static struct kobj_attribute scratch_attr = __ATTR(scratch, 0600, scratch_show, scratch_store);
 static struct kobj_attribute status_attr = __ATTR(status, 0400, status_show, NULL);
 
+static struct kobj_attribute late_attr = __ATTR(late, 0600, late_show, late_store);
+
 static const struct attribute *attrs[] = {
-	&active_attr.attr, &generation_attr.attr, &scratch_attr.attr, &status_attr.attr, NULL,
+	&active_attr.attr, &generation_attr.attr, &scratch_attr.attr, &status_attr.attr,
+	&late_attr.attr,   NULL,
 };
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
@@ -726,26 +734,49 @@ put_kho:
 	return error;
 }
 
+/*
+ * Completes an armed load if nobody did before. kernel_kexec() passes "kexec reboot" to the notifiers
+ * (kernel/kexec_core.c, 6.1 to 7.3) and ignores their result. The lowest priority is called last.
+ */
+static int on_reboot(struct notifier_block *block, unsigned long event, void *command)
+{
+	if (command && !strcmp(command, "kexec reboot"))
+		kho_rs_on_kexec();
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block reboot_block = {
+	.notifier_call = on_reboot,
+	.priority = INT_MIN,
+};
+
 static int __init kho_init(void)
 {
 	int error = kho_rs_init();
 
 	if (error)
 		return error;
-	error = publish();
+	error = register_reboot_notifier(&reboot_block);
 	if (error)
-		kho_rs_exit();
+		goto exit;
+	error = publish();
+	if (!error)
+		return 0;
+	unregister_reboot_notifier(&reboot_block);
+exit:
+	kho_rs_exit();
 	return error;
 }
 
 /*
- * Never runs in the active phase, which holds a reference on the module. Removing the files waits
- * for running reads and writes.
+ * Never runs in the active phase, nor after the first late load: both hold a reference on the
+ * module. Removing the files waits for running reads and writes.
  */
 static void __exit kho_exit(void)
 {
 	withdraw(in_kobj);
 	withdraw(kho_kobj);
+	unregister_reboot_notifier(&reboot_block);
 	kho_rs_exit();
 }
 

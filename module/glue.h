@@ -11,12 +11,15 @@
 
 int kho_rs_init(void);
 void kho_rs_exit(void);
+void kho_rs_on_kexec(void);
 
 ssize_t kho_rs_active_show(char *buf, size_t size);
 ssize_t kho_rs_active_store(const char *buf, size_t size);
 ssize_t kho_rs_generation_show(char *buf, size_t size);
 ssize_t kho_rs_scratch_show(char *buf, size_t size);
 ssize_t kho_rs_scratch_store(const char *buf, size_t size);
+ssize_t kho_rs_late_show(char *buf, size_t size);
+ssize_t kho_rs_late_store(const char *buf, size_t size);
 ssize_t kho_rs_release_read(char *buf, u64 offset, size_t size);
 ssize_t kho_rs_release_write(const char *buf, u64 offset, size_t size);
 ssize_t kho_rs_status_show(char *buf, size_t size);

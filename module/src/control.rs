@@ -4,7 +4,7 @@ use crate::phase::{PHASE, SEALED};
 use crate::store::STORE;
 use kho_boundary::log;
 use kho_decide::errno::{EINVAL, Errno};
-use kho_decide::show;
+use kho_decide::show::{self, LateStep};
 use kho_decide::text::{Level, Text};
 
 /// `active`: 1 or 0.
@@ -37,6 +37,34 @@ pub fn active_store(text: &[u8]) -> Result<(), Errno> {
 /// None in practice.
 pub fn generation_show(out: &mut Text<'_>) -> Result<(), Errno> {
     show::generation(&PHASE.lock(), out)
+}
+
+/// `late`: lines "name value".
+///
+/// # Errors
+///
+/// See [`show::late`].
+pub fn late_show(out: &mut Text<'_>) -> Result<(), Errno> {
+    show::late(&PHASE.lock(), out)
+}
+
+/// Executes a step of a late load: `prepare`, `arm` with the bounds on the lines behind it, `publish` or `disarm`.
+///
+/// # Errors
+///
+/// [`EINVAL`] for any other text; the error of the step.
+pub fn late_store(text: &[u8]) -> Result<(), Errno> {
+    let step = show::late_step(text)?;
+    let mut phase = PHASE.lock();
+    match step {
+        LateStep::Prepare => phase.prepare(),
+        LateStep::Arm(bounds) => phase.arm(bounds),
+        LateStep::Publish => phase.publish(),
+        LateStep::Disarm => {
+            phase.disarm();
+            Ok(())
+        }
+    }
 }
 
 /// `scratch`: "0xbase 0xsize".

@@ -436,6 +436,9 @@ pub struct Next {
     /// Do not enter the active phase: refuse when drivers have something to hand over.
     #[arg(long)]
     pub no_activate: bool,
+    /// Leave drivers and khofs at work, and let the module hand over what they keep when the kernel starts.
+    #[arg(skip)]
+    pub late: bool,
     /// Keep drivers' memory in place although the next kernel has no kho.ko to give it to them.
     #[arg(long)]
     pub no_module_check: bool,
@@ -469,6 +472,7 @@ impl Next {
             max_ranges: None,
             enter: Enter::default(),
             no_activate: false,
+            late: false,
             no_module_check: false,
             slow_ok: false,
             forget_arrived: false,
@@ -519,6 +523,9 @@ pub struct Load {
     /// Take the kernel now and the content when the system stops (kho-capture.service), for `systemctl kexec`.
     #[arg(long)]
     pub arm: bool,
+    /// Freeze nothing: drivers and khofs stay at work, and kho.ko hands over what they keep when the kernel starts.
+    #[arg(long, conflicts_with_all = ["arm", "no_activate"])]
+    pub late: bool,
     /// With --arm: what to do at shutdown when the content cannot be taken [default: as /etc/default/kho
     /// says, cold without it].
     #[arg(long, value_enum, value_name = "WHAT", requires = "arm")]

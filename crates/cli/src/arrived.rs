@@ -28,8 +28,13 @@ pub struct Arrived {
     pub mem_cache: Vec<PhysRange>,
     /// Blobs, in the order of the keep list.
     pub blobs: Vec<Blob>,
-    /// Reference of the tree to the kernel's part, which drivers handed over.
+    /// Reference to the kernel's part, which drivers handed over.
     pub kernel: Option<Reference>,
+    /// Reason why the kernel's part did not arrive, although the tree names one; `None` otherwise.
+    pub no_kernel: Option<String>,
+    /// Late mem cache: ranges that the previous kernel's module told this kernel to reserve, each with the number of its
+    /// node in the chain.
+    pub late: Vec<(PhysRange, u32)>,
     /// Traces of earlier kernels.
     pub traces: Option<ArrivedTraces>,
     /// Nodes that this version of `kho` does not know: path and compatible.
@@ -64,7 +69,13 @@ impl Arrived {
     ///
     /// If memory runs out.
     pub fn reserved(&self) -> Result<RangeSet, Fail> {
-        RangeSet::from_ranges(self.mem_cache.iter().copied()).or_status(Status::Failed)
+        RangeSet::from_ranges(self.ranges()).or_status(Status::Failed)
+    }
+
+    /// Returns all reserved ranges: the mem cache, then the late mem cache.
+    pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + '_ {
+        let late = self.late.iter().map(|(range, _)| *range);
+        self.mem_cache.iter().copied().chain(late)
     }
 
     /// Returns the blob called `name`.
@@ -154,6 +165,8 @@ mod tests {
                 blob("var", Some("/var")),
             ],
             kernel: None,
+            no_kernel: None,
+            late: Vec::new(),
             traces: None,
             unknown: Vec::new(),
         }

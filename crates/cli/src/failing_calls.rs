@@ -302,6 +302,7 @@ impl World {
             },
             next: self.next(),
             arm: false,
+            late: false,
             on_failure: None,
             verify: false,
         };

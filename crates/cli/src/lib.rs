@@ -25,6 +25,7 @@ pub mod keepd;
 mod kexec_target;
 mod khofs;
 mod last;
+mod late;
 mod list;
 mod loaded;
 mod lost;

@@ -1,6 +1,7 @@
 //! The loaded image: who loaded it, and how it is unloaded.
 
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::late;
 use crate::module;
 use crate::session::Session;
 use crate::state::LoadedFile;
@@ -68,6 +69,9 @@ pub fn require_can_tell(session: &Session) -> Result<(), Fail> {
 ///
 /// [`Status::Stale`] in these cases.
 pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail> {
+    if let Some(nonce) = record.late {
+        return late::require(&session.root, nonce);
+    }
     let now = module::generation(&session.root)?;
     let what = if now != record.kernel_generation {
         "the active phase is not the one that was loaded: since the load, drivers thawed or were frozen again"
@@ -89,6 +93,7 @@ pub fn unload(session: &Session) -> Result<(), Fail> {
         .kernel
         .kexec_unload()
         .map_err(|err| call_fail(&err, session))?;
+    late::disarm(&session.root)?;
     session.state.clear_loaded()
 }
 

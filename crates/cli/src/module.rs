@@ -51,6 +51,11 @@ pub fn present(root: &Root) -> bool {
     root.exists(&format!("{DIR}/active"))
 }
 
+/// Path of a file of the module.
+pub fn file(name: &str) -> String {
+    format!("{DIR}/{name}")
+}
+
 fn attribute(root: &Root, name: &str) -> Result<String, Fail> {
     root.attribute(&format!("{DIR}/{name}"))
         .or_status(Status::NotPermitted)
@@ -235,7 +240,7 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
     }
     // Only the module knows which producer failed.
     let whose = match (name, text) {
-        ("active", "1") => facts(root)
+        ("active", "1") | ("late", _) => facts(root)
             .ok()
             .and_then(|facts| facts.get("failed-producer").cloned())
             .map_or_else(String::new, |name| format!("the producer {name} failed: ")),
@@ -243,7 +248,12 @@ fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
     };
     Fail::new(
         Status::Module,
-        format!("{text} to {}: {whose}{}", path.display(), chain(err)),
+        format!(
+            "{} to {}: {whose}{}",
+            text.lines().next().unwrap_or_default(),
+            path.display(),
+            chain(err)
+        ),
     )
     .fix("the kernel log (dmesg) says which producer or range it was")
 }
@@ -297,6 +307,22 @@ impl<'r> Entered<'r> {
         }
         entered.part = Some(read(root)?);
         Ok(entered)
+    }
+
+    /// Takes over the active phase of an earlier load, for a load that begins none: the phase ends when that image is
+    /// gone.
+    ///
+    /// # Errors
+    ///
+    /// If the module does not answer.
+    pub fn outside(root: &'r Root, ours: u64, out: Output) -> Result<Self, Fail> {
+        Ok(Self {
+            root,
+            out,
+            ours: ours != 0 && ours == generation(root)?,
+            armed: false,
+            part: None,
+        })
     }
 
     /// Notes that the image of an earlier load is gone. A failure after this call ends the phase of that image.
@@ -384,6 +410,9 @@ pub fn arrived_part(
 ) -> Result<Option<Result<KernelPart, String>>, Fail> {
     if present(&session.root) {
         return Ok(None);
+    }
+    if let Some(why) = arrived.and_then(|arrived| arrived.no_kernel.clone()) {
+        return Ok(Some(Err(why)));
     }
     let Some((arrived, reference)) = arrived.and_then(|a| Some((a, a.kernel?))) else {
         return Ok(None);

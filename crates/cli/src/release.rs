@@ -18,7 +18,7 @@ pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session)
             .flat_map(|blob| blob.mem.iter().copied())
             .collect()
     } else {
-        arrived.mem_cache.clone()
+        arrived.ranges().collect()
     }
 }
 

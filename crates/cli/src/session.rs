@@ -8,6 +8,7 @@ use crate::output::Output;
 use crate::state::StateDir;
 use kho::PhysRange;
 use kho::abi::kernel_part::{Reference, is_reference};
+use kho::abi::late::{Late, LateReference, is_late_reference};
 use kho::abi::{self, Handover, LeaveOut};
 use kho::tree::Reader;
 use kho_kexec::sys::lock::{Lock, LockError};
@@ -119,13 +120,41 @@ impl Session {
         }
         let arrived = match self.found()? {
             Some(Found { bytes, reserved }) => {
-                let arrived = take_apart(bytes)?;
+                let (mut arrived, late) = take_apart(bytes)?;
                 match_carrier(&arrived, &reserved)?;
+                if let Some(late) = late {
+                    match self.late_part(late)? {
+                        Ok((part, nodes)) => (arrived.kernel, arrived.late) = (Some(part), nodes),
+                        Err(why) => arrived.no_kernel = Some(why),
+                    }
+                }
                 Some(arrived)
             }
             None => None,
         };
         Ok(self.arrived.get_or_init(|| arrived))
+    }
+
+    /// Returns the kernel's part that a late block names, and the late mem cache; or the reason why nothing arrived that
+    /// way. `said` is the reference in the tree, `None` if that is malformed.
+    fn late_part(&self, said: Option<LateReference>) -> Result<Result<LatePart, String>, Fail> {
+        let Some(said) = said else {
+            return Ok(Err("the node of its late block is malformed".to_owned()));
+        };
+        let Some(found) = physmem::find_late(&self.root).or_status(Status::NotPermitted)? else {
+            return Ok(Err(format!(
+                "early boot did not walk through its late block at {}",
+                said.block
+            )));
+        };
+        let late = match Late::read(&found.header, said.nonce) {
+            Ok(late) => late,
+            Err(err) => return Ok(Err(crate::exit::chain(&err))),
+        };
+        let indices = found.reserved.iter().map(|node| node.index);
+        let nodes = late.cache.iter().copied().zip(indices).collect();
+        let checked = Reserved::Nodes(found.reserved).matches(&late.cache);
+        Ok(checked.map(|()| (late.part, nodes)))
     }
 
     /// Returns the content that the next load carries on; `None` if `forget` is set.
@@ -232,8 +261,10 @@ impl Session {
     fn open_memory(&self) -> Result<Box<dyn PhysMemory + Send>, Fail> {
         let arrived = self.require_arrived()?;
         // The chain begins with the node of the tree. One node for each range of the mem cache follows, in order.
-        let nodes: Vec<_> = arrived.mem_cache.iter().copied().zip(1u32..).collect();
-        physmem::open(&self.root, &arrived.mem_cache, &nodes)
+        let nodes = arrived.mem_cache.iter().copied().zip(1u32..);
+        let nodes: Vec<_> = nodes.chain(arrived.late.iter().copied()).collect();
+        let ranges: Vec<_> = arrived.ranges().collect();
+        physmem::open(&self.root, &ranges, &nodes)
             .or_status(Status::NotPermitted)
             .map_err(|fail| fail.root(""))
     }
@@ -297,7 +328,11 @@ fn match_carrier(arrived: &Arrived, reserved: &Reserved) -> Result<(), Fail> {
     })
 }
 
-fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
+/// Kernel's part that a late block names, and the ranges of the block with their nodes.
+type LatePart = (Reference, Vec<(PhysRange, u32)>);
+
+/// Returns the content of a tree, and its reference to a late block, if it has one: `None` inside if that is malformed.
+fn take_apart(tree: Vec<u8>) -> Result<(Arrived, Option<Option<LateReference>>), Fail> {
     let reader = Reader::new(&tree).map_err(|err| {
         let what = format!(
             "the state tree that arrived is damaged: {}",
@@ -333,10 +368,11 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
     let unknown = handover
         .unknown
         .iter()
-        .filter(|u| !is_reference(&u.node))
+        .filter(|u| !is_reference(&u.node) && !is_late_reference(&u.node))
         .map(|u| (u.node.name().to_owned(), u.compatible.to_owned()))
         .collect();
-    Ok(Arrived {
+    let late = reader.root().children().find(is_late_reference);
+    let arrived = Arrived {
         generation: handover.generation,
         hop: handover.hop,
         previous_release: handover.previous_release.to_owned(),
@@ -349,9 +385,12 @@ fn take_apart(tree: Vec<u8>) -> Result<Arrived, Fail> {
             .children()
             .find(is_reference)
             .and_then(|node| Reference::read(&node)),
+        no_kernel: None,
+        late: Vec::new(),
         traces: handover.traces.as_ref().map(Into::into),
         unknown,
-    })
+    };
+    Ok((arrived, late.map(|node| LateReference::read(&node))))
 }
 
 /// Stream of a blob's content that computes the hash and compares it at the end.
@@ -438,8 +477,10 @@ impl Read for BlobReader<'_> {
 mod tests {
     use super::*;
     use kho::PhysAddr;
-    use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+    use kho::RangeSet;
+    use kho::abi::setup_data::{SETUP_KHO_LATE, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
     use kho::abi::{Description, MACHINE_X86_64};
+    use kho::tree::Writer;
     use std::fs;
 
     const MIB: u64 = 1 << 20;
@@ -450,6 +491,15 @@ mod tests {
 
     /// Simulates the arrival of a tree that reserves one MiB, with a chain of these nodes, by type and length.
     fn arrived(chain: &[(u32, u64)]) -> Result<(), Status> {
+        arrival(chain, None, &[]).map(|_| ())
+    }
+
+    /// As [`arrived`], with a tree that refers to a late block. `header` is the content of the first late node.
+    fn arrival(
+        chain: &[(u32, u64)],
+        late: Option<LateReference>,
+        header: &[u8],
+    ) -> Result<(Option<Reference>, Option<String>, RangeSet), Status> {
         let description = Description {
             generation: 1,
             hop: 1,
@@ -460,9 +510,10 @@ mod tests {
             mem_cache: &[range(256 * MIB, MIB)],
             blobs: &[],
         };
-        let len = kho::abi::measure_handover_with(&description, |_| Ok(())).unwrap();
+        let more = |w: &mut Writer<'_>| late.map_or(Ok(()), |late| late.write(w));
+        let len = kho::abi::measure_handover_with(&description, more).unwrap();
         let mut tree = vec![0; len];
-        let len = kho::abi::write_handover_with(&description, &mut tree, |_| Ok(())).unwrap();
+        let len = kho::abi::write_handover_with(&description, &mut tree, more).unwrap();
         tree.truncate(len);
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("sys/kernel/boot_params/setup_data");
@@ -477,6 +528,9 @@ mod tests {
             let data = fs::File::create(node(index, *kind)).unwrap();
             data.set_len(*len).unwrap();
         }
+        if let Some(first) = chain.iter().position(|(kind, _)| *kind == SETUP_KHO_LATE) {
+            fs::write(node(first + 1, SETUP_KHO_LATE), header).unwrap();
+        }
         let session = Session::at(
             Root::at(root.path()),
             Box::new(System),
@@ -484,8 +538,46 @@ mod tests {
         );
         session
             .require_arrived()
-            .map(|_| ())
+            .map(|arrived| {
+                let reserved = arrived.reserved().unwrap();
+                (arrived.kernel, arrived.no_kernel.clone(), reserved)
+            })
             .map_err(|fail| fail.status)
+    }
+
+    #[test]
+    fn a_late_block_names_the_kernel_s_part_if_it_is_of_this_boot() {
+        const LATE: u32 = SETUP_KHO_LATE;
+        let block = range(256 * MIB + 4096, 8192);
+        let said = LateReference { block, nonce: 5 };
+        let late = Late {
+            part: Reference {
+                mem: range(512 * MIB, 4096),
+                size: 1000,
+                generation: 7,
+            },
+            cache: vec![range(512 * MIB, 2 * MIB)],
+        };
+        let header =
+            |nonce| kho::abi::late::encode(block, nonce, &late).unwrap().0[4096..].to_vec();
+        let own = (SETUP_KHO_RESERVE, MIB);
+        let (page, memory) = ((LATE, 4096), (LATE, 2 * MIB));
+        let chain = [own, page, memory];
+        let (part, why, reserved) = arrival(&chain, Some(said), &header(5)).unwrap();
+        assert_eq!((part, why), (Some(late.part), None));
+        assert!(reserved.contains_range(range(512 * MIB, 2 * MIB)));
+        for (chain, header, wanted) in [
+            (&chain[..], header(6), "another load"),
+            (&chain, vec![0; 4096], "wrote nothing"),
+            (&[own, page], header(5), "1 entries, and 0 nodes"),
+            (&[own, page, (LATE, MIB)], header(5), "does not fit"),
+            (&[own], header(5), "did not walk"),
+        ] {
+            let (part, why, reserved) = arrival(chain, Some(said), &header).unwrap();
+            let why = why.unwrap();
+            assert!(part.is_none() && why.contains(wanted), "{why}");
+            assert_eq!(reserved.total(), MIB);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use kho::abi::ftrace;
 use kho::abi::kernel_part::{KERNEL_PART_V1, KERNEL_V1};
+use kho::abi::late::KERNEL_PART_V2;
 use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::abi::{BLOB_V1, BLOBS_V1, COMPATIBLE, HANDOVER_V1, PAGE_BYTES};
 use kho::tree::Reader;
@@ -109,14 +110,27 @@ impl Catalogue {
             carriers: [carrier()].into(),
             machines: set(&[std::env::consts::ARCH]),
             page_size: PAGE_BYTES,
-            reads: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1, KERNEL_V1])
-                .into_iter()
-                .chain(set(&TRACE_VERSIONS))
-                .collect(),
-            writes: set(&[HANDOVER_V1, BLOBS_V1, BLOB_V1, KERNEL_PART_V1])
-                .into_iter()
-                .chain(set(&TRACE_VERSIONS))
-                .collect(),
+            reads: set(&[
+                HANDOVER_V1,
+                BLOBS_V1,
+                BLOB_V1,
+                KERNEL_PART_V1,
+                KERNEL_PART_V2,
+                KERNEL_V1,
+            ])
+            .into_iter()
+            .chain(set(&TRACE_VERSIONS))
+            .collect(),
+            writes: set(&[
+                HANDOVER_V1,
+                BLOBS_V1,
+                BLOB_V1,
+                KERNEL_PART_V1,
+                KERNEL_PART_V2,
+            ])
+            .into_iter()
+            .chain(set(&TRACE_VERSIONS))
+            .collect(),
         }
     }
 

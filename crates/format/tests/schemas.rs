@@ -2,8 +2,9 @@
 
 mod common;
 
-use kho::abi::{self, Handover, ProblemKind, ftrace, kernel_part, khofs};
+use kho::abi::{self, Handover, ProblemKind, ftrace, kernel_part, khofs, late};
 use kho::tree::{Reader, Writer, seal};
+use kho::{PhysAddr, PhysRange};
 use kho_format::schema::{self, KEYWORDS, Type};
 use kho_format::view;
 use serde_json::{Map, Value as Json, json};
@@ -121,10 +122,25 @@ fn they_use_what_is_understood_and_say_what_is_needed() {
     }
 }
 
+/// A tree that names a late block.
+fn late_reference() -> Vec<u8> {
+    let mut bytes = vec![0; 1024];
+    let mut w = Writer::new(&mut bytes);
+    w.begin_node("").unwrap();
+    let block = PhysRange::new(PhysAddr::new(0x5000_1000), late::BLOCK_LEN).unwrap();
+    late::LateReference { block, nonce: 7 }
+        .write(&mut w)
+        .unwrap();
+    w.end_node().unwrap();
+    let len = w.finish().unwrap();
+    bytes.truncate(len);
+    bytes
+}
+
 /// Valid values of every schema, as read from trees.
 fn values() -> Vec<(&'static schema::Schema, Json)> {
     let mut out = Vec::new();
-    for bytes in [common::traced(), common::kernel_part()] {
+    for bytes in [common::traced(), common::kernel_part(), late_reference()] {
         let tree = Reader::new(&bytes).unwrap();
         for (_, node) in tree.nodes() {
             if let Some(schema) = schema::of(&node) {
@@ -297,6 +313,10 @@ fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
                 (abi::GENERATION, U64),
                 (abi::MEM, Mem),
             ],
+        ),
+        (
+            late::KERNEL_PART_V2,
+            vec![(abi::COMPATIBLE, Str), (late::NONCE, U64), (abi::MEM, Mem)],
         ),
         (
             kernel_part::KERNEL_V1,

@@ -32,7 +32,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use crate::abi::setup_data::{SETUP_INDIRECT, SETUP_KHO_LATE, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use crate::addr::{PhysAddr, PhysRange, RangeError};
 use crate::bytes::{u32_at, u64_at};
 use thiserror::Error;
@@ -73,7 +73,7 @@ pub struct Node {
     /// once the seed was used.
     pub len: u32,
     /// The range that a `SETUP_INDIRECT` node points to, with the inner type; `None` for any other node, and for a node
-    /// whose inner type is neither [`SETUP_KHO_TREE`] nor [`SETUP_KHO_RESERVE`].
+    /// whose inner type is none of [`SETUP_KHO_TREE`], [`SETUP_KHO_RESERVE`] and [`SETUP_KHO_LATE`].
     pub indirect: Option<(u32, PhysRange)>,
 }
 
@@ -242,7 +242,7 @@ where
 /// Inner type and range of a `struct setup_indirect`; `None` if the type is not one of kho's.
 fn pointed_to(inner: &[u8; INDIRECT_LEN]) -> Result<Option<(u32, PhysRange)>, RangeError> {
     let kind = u32_at(inner, 0).unwrap_or(0);
-    if kind != SETUP_KHO_TREE && kind != SETUP_KHO_RESERVE {
+    if ![SETUP_KHO_TREE, SETUP_KHO_RESERVE, SETUP_KHO_LATE].contains(&kind) {
         return Ok(None);
     }
     let (len, start) = (u64_at(inner, 8), u64_at(inner, 16));

@@ -14,6 +14,7 @@ pub fn write(level: Level, message: fmt::Arguments<'_>) {
         Level::Error => 0,
         Level::Warning => 1,
         Level::Info => 2,
+        Level::Emergency => 3,
     };
     let line = text.bytes();
     // SAFETY: a slice is readable for its length.

@@ -2,7 +2,8 @@
 //!
 //! The user's tree (written by the loader) has a node `/kernel` that refers to the kernel's part, a tree of its own in
 //! pages that the previous kernel's module owned until kexec ([`kho::abi::kernel_part`]). An abort destroys it, so an
-//! image that was loaded before the abort refers to nothing.
+//! image that was loaded before the abort refers to nothing. The node of a load that the module completes before the
+//! jump names a late block instead ([`kho::abi::late`]); the block names the kernel's part, with a mem cache of its own.
 
 use crate::contract::CONTRACT;
 use crate::errno::{ENODATA, ENOMEM, Errno};
@@ -11,6 +12,7 @@ use crate::system::{Boot, Reserved, System, Tree, log};
 use crate::text::Level;
 use alloc::string::String;
 use kho::abi::kernel_part::{KernelPart, KernelPartError, Reference, is_reference};
+use kho::abi::late::{Late, LateError, LateReference, is_late_reference};
 use kho::abi::{AbiError, Handover, MEM};
 use kho::tree::{Node, TreeError, Value};
 use kho::{OutOfMemory, PhysRange, RangeSet};
@@ -81,10 +83,17 @@ pub fn receive<S: System>(map: &Map) -> Result<(Arrival<S>, S::Reserved), Nothin
             Nothing::Refused("the state tree is damaged")
         }
     })?;
-    let found = check_user::<S>(&user, &boot, at)?;
-    let (kernel, refused) = match kernel_part::<S>(&user, map, &found) {
+    let mut found = check_user::<S>(&user, &boot, at)?;
+    let mut is_empty = false;
+    let (kernel, refused) = match kernel_part::<S>(&user, map, &boot, &mut found) {
         Ok(kernel) => (kernel, None),
         Err(Why::Memory) => return Err(Nothing::Failed(ENOMEM)),
+        Err(Why::Empty) => {
+            is_empty = true;
+            let why = "the previous kernel wrote nothing before it jumped";
+            log!(S, Level::Warning, "of its drivers nothing arrived: {why}");
+            (None, Some(why))
+        }
         Err(Why::Refused(why)) => {
             log!(
                 S,
@@ -98,7 +107,7 @@ pub fn receive<S: System>(map: &Map) -> Result<(Arrival<S>, S::Reserved), Nothin
         Some(part) => found.user_mem.union(&part.mem)?,
         // Without the kernel's part it is not known which memory is slack: all of it stays reserved until root releases
         // it.
-        None if refused.is_some() => found.cache.try_clone()?,
+        None if refused.is_some() && !is_empty => found.cache.try_clone()?,
         None => found.user_mem.try_clone()?,
     };
     let again = boot.was_handled();
@@ -167,7 +176,7 @@ fn check_user<S: System>(user: &S::Tree, boot: &S::Boot, at: PhysRange) -> Resul
     let mut user_mem = RangeSet::new();
     // No `filter`: the mangled name of its code is too long for objtool.
     for (node, range) in handover.mem() {
-        if !is_reference(&node) {
+        if !names_part(&node) {
             user_mem.insert(range)?;
         }
     }
@@ -213,6 +222,8 @@ struct TrustedPart<S: System> {
 /// Reason why there is no [`TrustedPart`].
 enum Why {
     Memory,
+    /// The late block is empty: no memory of drivers is handed over.
+    Empty,
     Refused(&'static str),
 }
 
@@ -226,18 +237,23 @@ impl From<OutOfMemory> for Why {
 fn kernel_part<S: System>(
     user: &S::Tree,
     map: &Map,
-    found: &Found,
+    boot: &S::Boot,
+    found: &mut Found,
 ) -> Result<Option<TrustedPart<S>>, Why> {
-    let mut nodes = user.reader().root().children().filter(is_reference);
+    let mut nodes = user.reader().root().children().filter(names_part);
     let Some(node) = nodes.next() else {
         return Ok(None);
     };
     if nodes.next().is_some() {
         return Err(Why::Refused("two nodes refer to one"));
     }
-    let said = Reference::read(&node).ok_or(Why::Refused(
-        "its node has no proper mem, size and generation",
-    ))?;
+    let said = if is_late_reference(&node) {
+        late_part::<S>(&node, map, boot, found)?
+    } else {
+        Reference::read(&node).ok_or(Why::Refused(
+            "its node has no proper mem, size and generation",
+        ))?
+    };
     let exact = PhysRange::new(said.mem.start(), said.size)
         .map_err(|_| Why::Refused("its size is wrong"))?;
     let bytes = S::copy_reserved(map, exact).map_err(|error| match error {
@@ -274,6 +290,50 @@ fn kernel_part<S: System>(
         own: said.mem,
         mem: part.mem,
     }))
+}
+
+/// Whether `node` refers to a kernel's part: directly, or through a late block.
+fn names_part(node: &Node<'_>) -> bool {
+    is_reference(node) || is_late_reference(node)
+}
+
+/// Reads the late block to which `node` refers, and adds its mem cache to `found`. Returns the reference to the
+/// kernel's part.
+fn late_part<S: System>(
+    node: &Node<'_>,
+    map: &Map,
+    boot: &S::Boot,
+    found: &mut Found,
+) -> Result<Reference, Why> {
+    let mut late = boot.chain().late.iter().copied();
+    let at = late.next();
+    let reserved = RangeSet::from_ranges(late)?;
+    // If the block is refused, all that early boot reserved because of it stays reserved.
+    found.cache = found.cache.union(&reserved.intersect(boot.handed())?)?;
+    let said =
+        LateReference::read(node).ok_or(Why::Refused("its node has no proper mem and nonce"))?;
+    let header = said.header().filter(|header| at == Some(*header));
+    let header = header.ok_or(Why::Refused(
+        "early boot did not walk through its late block",
+    ))?;
+    let bytes = S::copy_reserved(map, header).map_err(|error| match error {
+        ENOMEM => Why::Memory,
+        _ => Why::Refused("its late block is not reserved"),
+    })?;
+    let late = Late::read(&bytes, said.nonce);
+    let late = late.and_then(|late| late.check_reserved(&reserved).map(|()| late));
+    let late = late.map_err(|error| match error {
+        LateError::OutOfMemory(_) => Why::Memory,
+        LateError::Empty if reserved.is_empty() => Why::Empty,
+        error => {
+            log!(S, Level::Info, "late block at {}: {error}", said.block);
+            Why::Refused(match error {
+                LateError::Nonce { .. } => "its late block is that of another load",
+                _ => "its late block is damaged",
+            })
+        }
+    })?;
+    Ok(late.part)
 }
 
 /// Releases the slack: memory that the mem cache covers and no `mem` names. Returns the number of bytes.

@@ -5,7 +5,7 @@
 
 use crate::errno::{EINVAL, Errno};
 use alloc::vec::Vec;
-use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::abi::setup_data::{SETUP_KHO_LATE, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::bytes::u64_at;
 use kho::chain::{ChainError, Policy, ShortIndirect};
 use kho::{PhysAddr, PhysRange, RangeSet};
@@ -27,6 +27,9 @@ pub struct Chain {
     pub tree: Option<PhysRange>,
     /// Ranges that early boot reserved for the handover, in the order of the chain.
     pub reserved: Vec<PhysRange>,
+    /// Ranges that the nodes of a late block name: the header of the block, then memory that early boot reserved for
+    /// the handover. Empty if the chain has no late block. See [`kho::abi::late`].
+    pub late: Vec<PhysRange>,
     /// Ranges of the nodes themselves, including nodes of other types. They are never released, because the kernel
     /// walks the nodes when a process reads their files in sysfs.
     pub nodes: Vec<PhysRange>,
@@ -34,14 +37,15 @@ pub struct Chain {
 
 impl Chain {
     /// Returns the memory that early boot reserved for the handover, in whole pages, without the pages of the chain's
-    /// nodes and of the tree.
+    /// nodes, of the tree and of the header of a late block: processes can read all of these through sysfs.
     ///
     /// # Errors
     ///
     /// [`EINVAL`] if a node is at the end of the address space; no memory.
     pub fn handed(&self) -> Result<RangeSet, Errno> {
-        let mut handed = RangeSet::from_ranges(self.reserved.iter().copied())?;
-        for range in self.nodes.iter().chain(self.tree.iter()) {
+        let mut handed = RangeSet::from_ranges(self.reserved.iter().chain(&self.late).copied())?;
+        let read = self.nodes.iter().chain(&self.tree).chain(self.late.first());
+        for range in read {
             handed.remove(range.page_outer().ok_or(EINVAL)?)?;
         }
         Ok(handed)
@@ -72,6 +76,7 @@ pub fn walk(
         push(&mut chain.nodes, node.place)?;
         match node.indirect {
             Some((SETUP_KHO_RESERVE, range)) => push(&mut chain.reserved, range)?,
+            Some((SETUP_KHO_LATE, range)) => push(&mut chain.late, range)?,
             // The chain points to two state trees.
             Some((SETUP_KHO_TREE, range)) if chain.tree.replace(range).is_some() => {
                 return Err(EINVAL);

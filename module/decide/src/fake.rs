@@ -109,6 +109,18 @@ impl System for Fake {
         !pfns(range).any(|pfn| page(pfn).reserved)
     }
 
+    fn reserved_pages(range: PhysRange) -> Result<RangeSet, Errno> {
+        let (first, end) = (pfns(range).start, pfns(range).end);
+        let reserved = with(|machine| {
+            let pages = machine.pages.range(first..end);
+            pages
+                .filter(|(_, page)| page.reserved)
+                .filter_map(|(pfn, _)| range_of(*pfn, 1))
+                .collect::<Vec<_>>()
+        });
+        Ok(RangeSet::from_ranges(reserved)?)
+    }
+
     fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
         let pages = range.page_outer().unwrap();
         let good = map.readable.contains_range(pages)
@@ -228,6 +240,14 @@ impl system::Block for Block {
         with(|machine| machine.memory.insert(at, bytes.to_vec()));
         Ok(())
     }
+
+    fn store_first(&mut self, value: u64) {
+        let at = self.range.start().get();
+        with(|machine| {
+            let bytes = machine.memory.get_mut(&at).unwrap();
+            bytes[..8].copy_from_slice(&value.to_ne_bytes());
+        });
+    }
 }
 
 impl Drop for Block {
@@ -344,6 +364,7 @@ impl system::Boot for Boot {
         let chain = with(|machine| Chain {
             tree: machine.chain.tree,
             reserved: machine.chain.reserved.clone(),
+            late: machine.chain.late.clone(),
             nodes: machine.chain.nodes.clone(),
         });
         let handed = chain.handed()?;

@@ -33,7 +33,8 @@ pub fn give_away<S: Drivers>(count: usize) -> Result<PhysRange, Errno> {
     Ok(block.give_away())
 }
 
-/// Allocates a block outside scratch. Tries again if root set the scratch region meanwhile.
+/// Allocates a block outside scratch. Tries again if the scratch region or the destinations of a loaded image were set
+/// meanwhile.
 fn block<S: Drivers>(
     allocate: impl Fn(&mut Ground) -> Result<S::Block, Errno>,
 ) -> Result<S::Block, Errno> {

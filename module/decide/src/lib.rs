@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`arrival`] | the handover from the previous kernel, and whether to trust it |
 //! | [`phase`] | the active phase: registration, activation, rollback, abort |
+//! | [`late`] | a load that is completed before the jump |
 //! | [`store`] | the right to claim or release a page; memory for producers |
 //! | [`arena`] | the addresses of memory for producers |
 //! | [`lend`] | allocation of memory for producers, without the lock of the store |
@@ -41,6 +42,7 @@ pub mod errno;
 mod fake;
 pub mod holds;
 pub mod iomem;
+pub mod late;
 pub mod lend;
 pub mod nodes;
 pub mod pages;

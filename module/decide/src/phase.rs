@@ -1,17 +1,19 @@
 //! The active phase: the producers that take part in it, and its rule: either all of them succeed, or nothing changes.
 
 use crate::contract::CONTRACT;
-use crate::errno::{EBUSY, EEXIST, EINVAL, ENODEV, ENOMEM, Errno};
+use crate::errno::{EBUSY, EEXIST, EINVAL, ENODATA, ENODEV, ENOMEM, Errno};
+use crate::late::{Bounds, LateBlock, State};
 use crate::session::Session;
 use crate::store::Store;
 use crate::system::{Block, System, log};
 use crate::text::Level;
 use alloc::string::String;
 use alloc::vec::Vec;
-use kho::abi::kernel_part::{KERNEL, RELEASE};
+use kho::abi::kernel_part::{KERNEL, RELEASE, Reference};
+use kho::abi::late::BLOCK_LEN;
 use kho::abi::{BLOBS, CHECKSUM, COMPATIBLE, GENERATION, MEM};
 use kho::tree::{Writer, seal};
-use kho::{PAGE_SIZE, PhysRange};
+use kho::{PAGE_SIZE, PhysRange, RangeSet};
 
 /// Calls that the active phase makes to drivers and to the kernel.
 pub trait Drivers: System {
@@ -72,11 +74,24 @@ struct Entry<S: Drivers> {
 
 /// Resources that kho.ko keeps for the length of an active phase. Only [`Phase::abort`] drops them.
 struct Active<S: Drivers> {
-    generation: u64,
-    /// The pages of the sealed tree.
-    block: S::Block,
+    sealed: Sealed<S>,
     /// Producers that serialized, in the order of the calls.
     done: Vec<S::Held>,
+    _self: S::SelfHold,
+}
+
+/// Result of a serialization: the sealed tree and the memory that it names.
+struct Sealed<S: Drivers> {
+    reference: Reference,
+    /// The pages of the sealed tree.
+    block: S::Block,
+    /// Memory that producers keep, and the pages of the sealed tree.
+    kept: RangeSet,
+}
+
+/// The late block, from the first late load on. The module then stays loaded.
+struct Late<S: Drivers> {
+    block: LateBlock<S>,
     _self: S::SelfHold,
 }
 
@@ -86,6 +101,7 @@ pub struct Phase<S: Drivers> {
     /// Name of the producer that made the last activation fail; `None` if none did.
     failed: Option<String>,
     active: Option<Active<S>>,
+    late: Option<Late<S>>,
 }
 
 impl<S: Drivers> Phase<S> {
@@ -95,12 +111,13 @@ impl<S: Drivers> Phase<S> {
             producers: Vec::new(),
             failed: None,
             active: None,
+            late: None,
         }
     }
 
     /// Generation of the active phase; `None` outside it.
     pub fn generation(&self) -> Option<u64> {
-        self.active.as_ref().map(|a| a.generation)
+        self.active.as_ref().map(|a| a.sealed.reference.generation)
     }
 
     /// Number of registered producers.
@@ -204,7 +221,7 @@ impl<S: Drivers> Phase<S> {
         let mut done = Vec::new();
         done.try_reserve_exact(self.producers.len())?;
         match self.serialize(&mut done) {
-            Ok((generation, block, bytes)) => {
+            Ok((sealed, bytes)) => {
                 S::set_sealed(bytes);
                 if let Err(error) = S::publish() {
                     S::set_sealed(Vec::new());
@@ -217,12 +234,11 @@ impl<S: Drivers> Phase<S> {
                     Level::Info,
                     "active: {} producers, state tree of {} bytes at {}",
                     done.len(),
-                    block.range().len(),
-                    block.range()
+                    sealed.reference.size,
+                    sealed.block.range()
                 );
                 self.active = Some(Active {
-                    generation,
-                    block,
+                    sealed,
                     done,
                     _self: hold,
                 });
@@ -242,7 +258,7 @@ impl<S: Drivers> Phase<S> {
     /// Not inlined, like some other functions on this path: a session and a writer take more than 1 KiB each of a stack
     /// of 16 KiB.
     #[inline(never)]
-    fn serialize(&mut self, done: &mut Vec<S::Held>) -> Result<(u64, S::Block, Vec<u8>), Errno> {
+    fn serialize(&mut self, done: &mut Vec<S::Held>) -> Result<(Sealed<S>, Vec<u8>), Errno> {
         let limits = S::store(|store| store.limits())?;
         let mut session = Session::new(limits)?;
         for producer in &self.producers {
@@ -297,7 +313,11 @@ impl<S: Drivers> Phase<S> {
             return;
         };
         // First destroy the memory to which a loaded image refers: from here on that image hands over nothing.
-        active.block.zero(active.block.range());
+        if let Some(late) = &mut self.late {
+            late.block.empty();
+        }
+        let pages = active.sealed.block.range();
+        active.sealed.block.zero(pages);
         S::set_sealed(Vec::new());
         S::withdraw();
         S::store(Store::thaw);
@@ -307,6 +327,110 @@ impl<S: Drivers> Phase<S> {
             Level::Info,
             "aborted: an image that was loaded hands over nothing of the kernel's"
         );
+    }
+
+    /// The late block; `None` before the first late load.
+    pub fn late(&self) -> Option<&LateBlock<S>> {
+        self.late.as_ref().map(|late| &late.block)
+    }
+
+    /// Makes the late block ready for a new load: allocates it if there is none, and draws the nonce of that load. From the first call on the module stays loaded, because an image may point to the block.
+    ///
+    /// # Errors
+    ///
+    /// [`ENODEV`] while the module is being unloaded; no memory.
+    pub fn prepare(&mut self) -> Result<(), Errno> {
+        if self.late.is_none() {
+            let hold = S::hold_self().ok_or(ENODEV)?;
+            let mut ground = S::store(|store| store.ground())?;
+            let block = LateBlock::new(ground.block::<S>(BLOCK_LEN / PAGE_SIZE)?)?;
+            self.late = Some(Late { block, _self: hold });
+        }
+        let late = self.late.as_mut().ok_or(ENOMEM)?;
+        late.block.prepare(S::random());
+        Ok(())
+    }
+
+    /// Arms a load that names the late block. Serializes once and plans with the result, and lets the producers undo
+    /// that, so that a load which has no room for what is kept now is refused here.
+    ///
+    /// # Errors
+    ///
+    /// [`ENODATA`] before [`prepare`](Self::prepare); the errors of [`LateBlock::arm`] and [`LateBlock::plan`]; outside
+    /// the active phase, those of [`activate`](Self::activate). No load is armed then.
+    pub fn arm(&mut self, bounds: Bounds) -> Result<(), Errno> {
+        let late = self.late.as_mut().ok_or(ENODATA)?;
+        let armed = S::store(|store| late.block.arm(bounds, store));
+        let tried = armed.and_then(|()| self.try_plan());
+        if tried.is_err() {
+            self.disarm();
+        }
+        tried
+    }
+
+    /// Plans the late mem cache for what is kept now, and changes nothing.
+    fn try_plan(&mut self) -> Result<(), Errno> {
+        if let (Some(active), Some(late)) = (&self.active, &self.late) {
+            return late.block.plan(&active.sealed.kept).map(|_| ());
+        }
+        let mut done = Vec::new();
+        done.try_reserve_exact(self.producers.len())?;
+        let sealed = self.serialize(&mut done);
+        S::store(Store::thaw);
+        roll_back::<S>(&mut done);
+        let late = self.late.as_ref().ok_or(ENODATA)?;
+        late.block.plan(&sealed?.0.kept).map(|_| ())
+    }
+
+    /// Hands over at the last moment: enters the active phase, unless it has begun, and publishes the late block. A
+    /// failure leaves the active phase that this call began.
+    ///
+    /// # Errors
+    ///
+    /// [`ENODATA`] if no load is armed; the errors of [`activate`](Self::activate) and [`LateBlock::publish`]. The block
+    /// is then empty.
+    pub fn publish(&mut self) -> Result<(), Errno> {
+        match self.late().map(LateBlock::state) {
+            None | Some(State::Idle) => return Err(ENODATA),
+            Some(_) => {}
+        }
+        let began = self.active.is_none();
+        if began {
+            self.activate()?;
+        }
+        let (active, late) = (self.active.as_ref(), self.late.as_mut());
+        let (active, late) = active.zip(late).ok_or(ENODATA)?;
+        let result = late
+            .block
+            .publish(active.sealed.reference, &active.sealed.kept);
+        if result.is_err() && began {
+            self.abort();
+        }
+        result
+    }
+
+    /// Forgets the load that names the late block, and empties the block.
+    pub fn disarm(&mut self) {
+        if let Some(late) = &mut self.late {
+            late.block.disarm();
+            S::store(|store| store.set_image(RangeSet::new()));
+        }
+    }
+
+    /// The system is about to start the loaded image. If a load is armed and its block is empty, publishes the block.
+    /// Nothing can stop the start any more, so a failure is only logged.
+    pub fn on_kexec(&mut self) {
+        if self.late().map(LateBlock::state) != Some(State::Armed) {
+            return;
+        }
+        if let Err(error) = self.publish() {
+            log!(
+                S,
+                Level::Emergency,
+                "the next kernel starts WITHOUT the state of drivers and khofs (error {}): use kho exec, which refuses instead",
+                error.0
+            );
+        }
     }
 }
 
@@ -323,9 +447,9 @@ fn roll_back<S: Drivers>(done: &mut Vec<S::Held>) {
     }
 }
 
-/// Writes the tree into pages of its own and seals it. Returns the generation, the pages and the bytes of the tree.
+/// Writes the tree into pages of its own and seals it. Returns it, and its bytes.
 #[inline(never)]
-fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Errno> {
+fn finish<S: Drivers>(session: &Session) -> Result<(Sealed<S>, Vec<u8>), Errno> {
     let generation = match S::random() {
         0 => 1, // 0 means: not active
         number => number,
@@ -356,7 +480,21 @@ fn finish<S: Drivers>(session: &Session) -> Result<(u64, S::Block, Vec<u8>), Err
     let mut bytes = write(block.range())?;
     seal(&mut bytes)?;
     block.fill(&bytes)?;
-    Ok((generation, block, bytes))
+    let mut kept = session.kept().try_clone()?;
+    kept.insert(block.range())?;
+    let reference = Reference {
+        mem: block.range(),
+        size,
+        generation,
+    };
+    Ok((
+        Sealed {
+            reference,
+            block,
+            kept,
+        },
+        bytes,
+    ))
 }
 
 #[cfg(test)]

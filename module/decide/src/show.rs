@@ -3,6 +3,7 @@
 use crate::arrival::Nothing;
 use crate::errno::{EINVAL, ENODATA, Errno};
 use crate::iomem::hex;
+use crate::late::Bounds;
 use crate::phase::{Drivers, Phase};
 use crate::store::Store;
 use crate::system::System;
@@ -40,6 +41,50 @@ pub fn active<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Result<(), 
 pub fn generation<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Result<(), Errno> {
     let generation = phase.generation().unwrap_or(0);
     Ok(writeln!(out, "{generation:#018x}")?)
+}
+
+/// `late`: the lines "block 0xbase 0xsize", "nonce 0xnumber", "next-nonce 0xnumber" and "state NAME".
+///
+/// # Errors
+///
+/// [`ENODATA`] before the first late load; see [`active`].
+pub fn late<S: Drivers>(phase: &Phase<S>, out: &mut impl Write) -> Result<(), Errno> {
+    let late = phase.late().ok_or(ENODATA)?;
+    let block = late.range();
+    writeln!(out, "block {} {:#x}", block.start(), block.len())?;
+    writeln!(out, "nonce {:#x}", late.nonce())?;
+    writeln!(out, "next-nonce {:#x}", late.next_nonce())?;
+    Ok(writeln!(out, "state {}", late.state().name())?)
+}
+
+/// A step of a late load, see [`crate::late`].
+#[derive(Debug)]
+pub enum LateStep {
+    /// [`Phase::prepare`].
+    Prepare,
+    /// [`Phase::arm`].
+    Arm(Bounds),
+    /// [`Phase::publish`].
+    Publish,
+    /// [`Phase::disarm`].
+    Disarm,
+}
+
+/// Parses the text that a process writes to `late`.
+///
+/// # Errors
+///
+/// [`EINVAL`] for a text that is no step; the errors of [`Bounds::parse`].
+pub fn late_step(text: &[u8]) -> Result<LateStep, Errno> {
+    if let Some(bounds) = text.strip_prefix(b"arm\n") {
+        return Bounds::parse(bounds).map(LateStep::Arm);
+    }
+    match text.trim_ascii() {
+        b"prepare" => Ok(LateStep::Prepare),
+        b"publish" => Ok(LateStep::Publish),
+        b"disarm" => Ok(LateStep::Disarm),
+        _ => Err(EINVAL),
+    }
 }
 
 /// `scratch`: "0xbase 0xsize".

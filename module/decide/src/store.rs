@@ -24,6 +24,8 @@ pub struct Store<S: System> {
     search: Search,
     /// Scratch region that root set, if none arrived in this boot.
     told_scratch: Option<PhysRange>,
+    /// Destinations of a loaded image that kho.ko completes before the jump: nothing may be kept there.
+    image: RangeSet,
     /// Numbers of nodes of the kernel's part of which a driver claimed the whole.
     claimed: Vec<i64>,
     /// Nodes that arrived and that producers hold. Their memory is still reserved.
@@ -40,9 +42,11 @@ pub struct Store<S: System> {
 
 /// Memory in which kho.ko may allocate pages that are kept.
 pub struct Ground {
+    /// RAM without the destinations of a loaded image.
     map: Map,
     scratch: Option<PhysRange>,
     search: Search,
+    image: RangeSet,
 }
 
 impl Ground {
@@ -106,6 +110,7 @@ impl<S: System> Store<S> {
             arenas: Arenas::new(),
             search: Search::new(),
             told_scratch: None,
+            image: RangeSet::new(),
             claimed: Vec::new(),
             holds: Holds::new(),
             record: None,
@@ -722,7 +727,7 @@ impl<S: System> Store<S> {
     /// No memory.
     pub fn limits(&self) -> Result<Limits, Errno> {
         Ok(Limits {
-            ram: self.map.ram.try_clone()?,
+            ram: self.map.ram.subtract(&self.image)?,
             scratch: self.scratch(),
             held: self.holds.of(None)?.intersect(self.reserved.set())?,
         })
@@ -777,18 +782,31 @@ impl<S: System> Store<S> {
         Ok(Ground {
             map: Map {
                 readable: RangeSet::new(),
-                ram: self.map.ram.try_clone()?,
+                ram: self.map.ram.subtract(&self.image)?,
                 taken: self.map.taken.try_clone()?,
             },
             scratch: self.scratch(),
+            image: self.image.try_clone()?,
             search: self.search,
         })
     }
 
-    /// Keeps the progress that a search made in `ground`, and returns whether scratch is still the same.
+    /// Keeps the progress that a search made in `ground`. Returns whether memory of `ground` may still be kept: since
+    /// then neither scratch nor a loaded image has changed.
     pub fn searched(&mut self, ground: &Ground) -> bool {
         self.search = ground.search;
-        self.scratch() == ground.scratch
+        self.scratch() == ground.scratch && self.image == ground.image
+    }
+
+    /// Sets the destinations of an image that kho.ko completes before the jump: from now on kho.ko allocates nothing
+    /// there, and producers may keep nothing there. An empty set ends that.
+    pub fn set_image(&mut self, image: RangeSet) {
+        self.image = image;
+    }
+
+    /// Memory that arrived and is unclaimed.
+    pub fn unclaimed_pages(&self) -> &RangeSet {
+        self.reserved.set()
     }
 
     /// Allocates `pages` pages outside scratch.

@@ -44,6 +44,13 @@ pub trait System: Sized {
     /// Whether each page of `range` has a page frame and none is PageReserved.
     fn none_reserved(range: PhysRange) -> bool;
 
+    /// The pages of `range` that are PageReserved or have no page frame.
+    ///
+    /// # Errors
+    ///
+    /// No memory.
+    fn reserved_pages(range: PhysRange) -> Result<RangeSet, Errno>;
+
     /// The bytes of `range`. All its pages must be RAM that early boot reserved, and their memory must not have failed.
     ///
     /// # Errors
@@ -115,6 +122,9 @@ pub trait Block: Sized {
     ///
     /// `ENOMEM` if the bytes do not fit.
     fn fill(&mut self, bytes: &[u8]) -> Result<(), Errno>;
+
+    /// Stores `value` in the first eight bytes of the block, with one store, after all bytes that were written before.
+    fn store_first(&mut self, value: u64);
 }
 
 /// Memory that arrived and is unclaimed.

@@ -58,6 +58,8 @@ impl fmt::Write for Text<'_> {
 /// Severity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
+    /// State is lost, and nothing can stop that any more.
+    Emergency,
     /// The module did not do what its caller asked.
     Error,
     /// The module found a problem and handled it.

@@ -130,6 +130,11 @@ extern "C" fn kho_rs_exit() {
     STORE.lock().close();
 }
 
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_on_kexec() {
+    PHASE.lock().on_kexec();
+}
+
 // sysfs
 
 /// # Safety
@@ -171,6 +176,8 @@ files! {
     kho_rs_generation_show => show(control::generation_show, *mut c_char);
     kho_rs_scratch_show => show(control::scratch_show, *mut c_char);
     kho_rs_scratch_store => store(control::scratch_store, *const c_char);
+    kho_rs_late_show => show(control::late_show, *mut c_char);
+    kho_rs_late_store => store(control::late_store, *const c_char);
     kho_rs_status_show => show(control::status_show, *mut c_char);
 }
 

@@ -3,6 +3,7 @@
 use super::ffi;
 use super::kernel::{read_file, zeros};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange, RangeSet};
 use kho_boundary::log;
 use kho_boundary::relax;
@@ -76,6 +77,22 @@ pub fn all_reserved(range: PhysRange) -> bool {
 /// Whether every page has a page frame and none is PageReserved.
 pub fn none_reserved(range: PhysRange) -> bool {
     first(range, |pfn| !is_valid(pfn) || is_reserved(pfn)).is_none()
+}
+
+/// The pages of `range` that are PageReserved or have no page frame.
+///
+/// # Errors
+///
+/// No memory.
+pub fn reserved_pages(range: PhysRange) -> Result<RangeSet, Errno> {
+    let mut set = RangeSet::new();
+    for chunk in chunks(range) {
+        relax();
+        for run in good_runs(chunk, |pfn| is_valid(pfn) && !is_reserved(pfn)) {
+            set.insert(run)?;
+        }
+    }
+    Ok(set)
 }
 
 /// The bytes of `range`. All its pages must be RAM that early boot reserved, and their memory must not have failed.
@@ -472,6 +489,13 @@ impl system::Block for Block {
         // reference to the block exists.
         unsafe { copy(bytes.as_ptr(), at, bytes.len()) };
         Ok(())
+    }
+
+    fn store_first(&mut self, value: u64) {
+        let at = ffi::kho_c_virt(self.range.start().get()).cast::<u64>();
+        // SAFETY: the block owns its first page, in the direct map, and the address is aligned to a page.
+        let first = unsafe { AtomicU64::from_ptr(at) };
+        first.store(value, Ordering::Release);
     }
 }
 

@@ -6,7 +6,7 @@ use super::record::Record;
 use super::tree::Tree;
 use alloc::vec::Vec;
 use core::fmt;
-use kho::PhysRange;
+use kho::{PhysRange, RangeSet};
 use kho_decide::errno::Errno;
 use kho_decide::iomem::Map;
 use kho_decide::system::System;
@@ -40,6 +40,10 @@ impl System for Linux {
 
     fn none_reserved(range: PhysRange) -> bool {
         pages::none_reserved(range)
+    }
+
+    fn reserved_pages(range: PhysRange) -> Result<RangeSet, Errno> {
+        pages::reserved_pages(range)
     }
 
     fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {

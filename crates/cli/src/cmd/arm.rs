@@ -139,7 +139,15 @@ fn measure(
     out: Output,
 ) -> Result<Now, Fail> {
     let part = module::outgoing_part(session, arrived, out)?;
-    let inputs = Inputs::gather(session, &session.state.keep()?, arrived, next, args, part)?;
+    let inputs = Inputs::gather(
+        session,
+        &session.state.keep()?,
+        arrived,
+        next,
+        args,
+        part,
+        None,
+    )?;
     let plan = inputs.plan(&RangeSet::new())?;
     if let Err(fail) = memory::require(&inputs, &plan, session) {
         out.warn(&format!(

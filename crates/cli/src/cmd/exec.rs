@@ -2,6 +2,7 @@
 
 use crate::exit::{Fail, Status, chain};
 use crate::handover::fresh;
+use crate::late::Published;
 use crate::loaded;
 use crate::output::Output;
 use crate::session::Session;
@@ -27,11 +28,18 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     if !stale_ok {
         fresh::require(&record, session, out)?;
     }
+    let published = match record.late {
+        Some(_) => Some(Published::publish(&session.root, out)?),
+        None => None,
+    };
     out.remark(&format!("starting {} (hop {})", record.release, record.hop));
     out.last_warnings();
     session.kernel.sync();
     match session.kernel.reboot_kexec() {
         Ok(never) => match never {},
-        Err(err) => Err(Fail::new(Status::LoadFailed, chain(&err))),
+        Err(err) => {
+            drop(published);
+            Err(Fail::new(Status::LoadFailed, chain(&err)))
+        }
     }
 }

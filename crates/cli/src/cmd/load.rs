@@ -23,7 +23,8 @@ use kho_kexec::sys::facts::kexec::KexecState;
 /// The errors of [`load::run`].
 pub fn run(args: &args::Load, session: &Session, out: Output) -> Result<(), Fail> {
     let _lock = session.lock()?;
-    let next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
+    let mut next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
+    next.late = args.late;
     if args.arm {
         let files = Files::read(&next)?;
         compat::check_early(&next.compat, files.initrd.as_deref(), out)?;

@@ -45,6 +45,7 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
         &next,
         &wanted,
         module::outgoing_part(session, arrived, out)?,
+        None,
     )?;
     let plan = inputs.plan(&RangeSet::new())?;
     memory::require(&inputs, &plan, session)?;

@@ -16,7 +16,7 @@ use crate::state::KeepFile;
 use crate::trace::wish;
 use drivers::Drivers;
 use kho::abi::kernel_part::KernelPart;
-use kho::abi::setup_data::SETUP_KHO_RESERVE;
+use kho::abi::setup_data::{SETUP_KHO_LATE, SETUP_KHO_RESERVE};
 use kho::{PhysAddr, PhysRange};
 use kho_kexec::sys::doctor::without_huge_pages;
 use kho_kexec::sys::facts::boot::SetupData;
@@ -59,7 +59,7 @@ pub fn run(session: &Session, out: Output) -> Result<(), Fail> {
     let held: Vec<u64> = setup
         .iter()
         .flat_map(|data| &data.nodes)
-        .filter(|node| node.kind == SETUP_KHO_RESERVE)
+        .filter(|node| [SETUP_KHO_RESERVE, SETUP_KHO_LATE].contains(&node.kind))
         .map(|node| node.len)
         .collect();
     // The firmware and other loaders leave nodes too. `kho` does not have to close those to users.

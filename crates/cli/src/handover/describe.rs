@@ -9,6 +9,7 @@ use crate::module::OutgoingPart;
 use crate::trace::carry::Carry;
 use kho::PhysRange;
 use kho::abi::ftrace::write_traces;
+use kho::abi::late::LateReference;
 use kho::abi::{BlobDescription, Content, Description, Label};
 use kho::tree::{WriteError, Writer};
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +20,8 @@ pub struct Tree<'a> {
     pub payloads: &'a Payloads,
     /// Kernel's part, which drivers hand over.
     pub kernel: Option<&'a OutgoingPart>,
+    /// Late block, into which the module writes before the jump. The tree then has no other kernel's part.
+    pub late: Option<LateReference>,
     /// Release of the running kernel.
     pub release: &'a str,
     /// Random number that binds the load to its tree.
@@ -90,7 +93,9 @@ impl Tree<'_> {
             blobs: &blobs,
         };
         with(&description, &|writer| {
-            if let Some(part) = self.kernel {
+            if let Some(late) = self.late {
+                late.write(writer)?;
+            } else if let Some(part) = self.kernel {
                 part.kernel.reference.write(writer)?;
             }
             let describe = |traces: &Carry| {

@@ -23,6 +23,7 @@ use crate::arrived::Arrived;
 use crate::clock;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::hash;
+use crate::late::{self, LateBlock};
 use crate::loaded;
 use crate::module::{self, Entered, OutgoingPart};
 use crate::output::{self, Output};
@@ -129,7 +130,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     let record = LoadedFile {
         generation,
         kernel_generation: inputs.kernel.as_ref().map_or(0, OutgoingPart::generation),
-        entered: frozen.ours(),
+        entered: inputs.late.is_none() && frozen.ours(),
         again: inputs.kernel.as_ref().is_some_and(|part| part.carried_on),
         kernel: next.path.clone(),
         release: next.image.release().unwrap_or("unknown").to_owned(),
@@ -143,6 +144,7 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
         forget_arrived: args.forget_arrived,
         memory_failed: Some(inputs.machine.memory.hardware_corrupted),
         scratch: Some([plan.scratch.start().get(), plan.scratch.len()]),
+        late: inputs.late.as_ref().map(|late| late.reference.nonce),
     };
     let load = || session.kernel.kexec_load(image.entry, &segments);
     let kexec_load_seconds = commit(&inputs, &plan, load, &record, frozen, session, out)?;
@@ -190,23 +192,33 @@ fn gather<'a>(
         ));
     }
     let before = session.state.loaded()?.filter(|record| record.entered);
-    let mut frozen = Entered::enter(
-        &session.root,
-        !args.no_activate,
-        before.map_or(0, |record| record.kernel_generation),
-        out,
-    )?;
+    let late = match args.late {
+        true => Some(LateBlock::prepare(&session.root, out)?),
+        false => None,
+    };
+    let ours = before.map_or(0, |record| record.kernel_generation);
+    let mut frozen = match &late {
+        Some(_) => Entered::outside(&session.root, ours, out)?,
+        None => Entered::enter(&session.root, !args.no_activate, ours, out)?,
+    };
     let part = match frozen.part.take() {
         Some(part) => Some(part),
+        None if late.is_some() => None,
         None => module::part_to_carry_on(session, arrived, out)?,
     };
+    if late.is_some() && !args.no_module_check {
+        module::require_for_drivers(&session.root, next.image.release())?;
+    }
     let keep = session.state.keep()?;
-    let inputs = Inputs::gather(session, &keep, arrived, next, args, part)?;
+    let inputs = Inputs::gather(session, &keep, arrived, next, args, part, late)?;
     warn(&inputs, out);
     if let Some(part) = inputs.kernel.as_ref().filter(|_| !args.no_module_check) {
         module::require_in_next(&session.root, part, next.image.release())?;
     }
     let room = memory::take(&inputs, session, args.slow_ok, out)?;
+    if inputs.late.is_some() {
+        memory::require_own(&room)?;
+    }
     Ok(Gathered {
         inputs,
         keep,
@@ -279,6 +291,7 @@ fn tree<'a>(
     Tree {
         payloads: &inputs.payloads,
         kernel: inputs.kernel.as_ref(),
+        late: inputs.late.as_ref().map(|late| late.reference),
         release: &inputs.machine.kernel.release,
         generation,
         hop: inputs.hop,
@@ -306,6 +319,10 @@ fn assemble<'a>(
         reserved,
         scratch: plan.scratch,
         placement: placement(plan, kernel)?,
+        next: inputs
+            .late
+            .as_ref()
+            .map(|late| late.reference.block.start()),
     };
     let mut assembled = inputs.machine.boot.assemble(&parts).map_err(|err| {
         Fail::new(
@@ -328,6 +345,7 @@ fn commit(
     session: &Session,
     out: Output,
 ) -> Result<f64, Fail> {
+    let step = inputs.bounds(plan)?;
     let nothing_loaded = inputs.machine.kexec.loaded == Some(false);
     let mut noted = Noted {
         session,
@@ -342,6 +360,7 @@ fn commit(
     // the record after the image, so a refused unload changes nothing. If nothing is loaded, no call is spent on an
     // unload: the administrator can limit the number of calls.
     if nothing_loaded {
+        late::disarm(&session.root)?;
         session.state.clear_loaded()?;
     } else {
         loaded::unload(session)?;
@@ -349,6 +368,7 @@ fn commit(
     noted.undo = true;
     session.state.clear_settled()?;
     frozen.unloaded();
+    let armed = late::Armed::arm(&session.root, step.as_deref())?;
     load().map_err(|err| loaded::call_fail(&err, session))?;
     let seconds = before.elapsed().as_secs_f64();
     let mut unrecorded = Unrecorded {
@@ -368,7 +388,10 @@ fn commit(
     session.state.set_loaded(record)?;
     unrecorded.undo = false;
     noted.undo = false;
-    frozen.keep();
+    armed.keep();
+    if inputs.late.is_none() {
+        frozen.keep();
+    }
     Ok(seconds)
 }
 

@@ -77,6 +77,27 @@ pub fn take(
     Ok(Room { plan, zone, held })
 }
 
+/// Refuses memory that the load does not own: until a late load is armed, only its own pages are not the drivers'.
+///
+/// # Errors
+///
+/// [`Status::Fragmented`] if a destination outside scratch is not in the landing zone.
+pub fn require_own(room: &Room) -> Result<(), Fail> {
+    let zone = room.zone.as_ref().map(LandingZone::runs);
+    let own = |dest| zone.is_some_and(|zone| zone.contains_range(dest));
+    match room.plan.segments.iter().find(|segment| !own(segment.dest)) {
+        None => Ok(()),
+        Some(segment) => Err(Fail::new(
+            Status::Fragmented,
+            format!(
+                "a late load needs memory of its own for the content, and did not get it at {}",
+                segment.dest
+            ),
+        )
+        .fix("free memory (vm.drop_caches, vm.compact_memory), keep less, or load without --late")),
+    }
+}
+
 /// Refuses to take more memory than is available: the kernel would kill processes to get it.
 ///
 /// # Errors

@@ -10,12 +10,15 @@ use super::places;
 use crate::args;
 use crate::arrived::Arrived;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::late::{Bounds, LateBlock};
 use crate::module::{self, OutgoingPart};
 use crate::mounts::{self, Mounted};
 use crate::output;
 use crate::random;
 use crate::session::Session;
 use crate::state::KeepFile;
+use kho::abi::late::LateReference;
+use kho::headroom::CmdlineMemory;
 use kho::headroom::UserSpace;
 use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 use kho::plan::{self, Limits, PayloadNeeds, Plan, PlanError, PlanRequest, ScratchSource};
@@ -41,6 +44,8 @@ pub struct Inputs<'a> {
     pub in_place: RangeSet,
     /// Kernel's part, which drivers hand over.
     pub kernel: Option<OutgoingPart>,
+    /// Late block, into which the module writes before the jump.
+    pub late: Option<LateBlock>,
     /// Source of the scratch region.
     pub scratch: ScratchSource,
     /// Ranges that have been reserved since the last hop and are no longer needed.
@@ -69,6 +74,7 @@ impl<'a> Inputs<'a> {
         next: &'a Next<'a>,
         args: &args::Next,
         kernel: Option<OutgoingPart>,
+        late: Option<LateBlock>,
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
@@ -79,7 +85,17 @@ impl<'a> Inputs<'a> {
                 .union(&of_drivers(part, &machine)?)
                 .or_status(Status::Failed)?;
         }
+        if let Some(late) = &late {
+            in_place
+                .insert(late.reference.block)
+                .or_status(Status::Failed)?;
+        }
         let (scratch, reusable) = match arrived {
+            // Memory that arrived and that the tree does not name may still be the drivers'.
+            Some(arrived) if late.is_some() => (
+                ScratchSource::Recorded(Some(arrived.scratch)),
+                RangeSet::new(),
+            ),
             Some(arrived) => {
                 let reusable = machine
                     .pages
@@ -99,10 +115,20 @@ impl<'a> Inputs<'a> {
                 cpus: online_cpus(&session.root) as usize,
             },
         )?;
-        let limits = limits(&early, &machine);
+        let mut limits = limits(&early, &machine);
+        if late.is_some() {
+            // The module needs the other reservations.
+            limits.max_entries /= 2;
+        }
         Ok(Self {
             sizes: payloads.planned_sizes(),
-            state_len: state_len(&machine, &payloads, kernel.as_ref(), &limits)?,
+            state_len: state_len(
+                &machine,
+                &payloads,
+                kernel.as_ref(),
+                late.as_ref().map(|late| late.reference),
+                &limits,
+            )?,
             image: image_needs(next, &machine, limits.max_entries)?,
             user_space: UserSpace {
                 cpus: online_cpus(&session.root),
@@ -114,6 +140,7 @@ impl<'a> Inputs<'a> {
             payloads,
             in_place,
             kernel,
+            late,
             scratch,
             reusable,
             hop,
@@ -130,7 +157,7 @@ impl<'a> Inputs<'a> {
     pub fn plan(&self, landing: &RangeSet) -> Result<Plan, Fail> {
         let mut tries = 0;
         loop {
-            let pinned = self.machine.pages.pinned()?;
+            let pinned = self.pinned()?;
             let plan = self.with_request(landing, &pinned, |request| {
                 plan::plan(request).map_err(|err| plan_fail(&err, &self.early.fix))
             })?;
@@ -139,6 +166,50 @@ impl<'a> Inputs<'a> {
             }
             tries += 1;
         }
+    }
+
+    /// Returns the known pages that no plan may use: reserved ones, and those that drivers keep and that the module
+    /// names later.
+    fn pinned(&self) -> Result<RangeSet, Fail> {
+        let pinned = self.machine.pages.pinned()?;
+        match &self.late {
+            Some(late) => pinned.union(&late.kept).or_status(Status::Failed),
+            None => Ok(pinned),
+        }
+    }
+
+    /// Returns the steps that a late load leaves to the module: the bounds for the late mem cache under this plan.
+    /// `None` if the load is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::TooManyRanges`] if there are more ranges than the module can be told.
+    pub fn bounds(&self, plan: &Plan) -> Result<Option<String>, Fail> {
+        let Some(late) = &self.late else {
+            return Ok(None);
+        };
+        let ram = CmdlineMemory::parse(&self.next.cmdline.line, self.machine.ram.total())
+            .or_status(Status::Failed)?
+            .usable(&self.machine.ram)
+            .and_then(|ram| ram.align_inner(PAGE_SIZE))
+            .or_status(Status::Failed)?;
+        let room = &plan.headroom;
+        let total = room.free_total.saturating_sub(room.need_total);
+        let low = match room.has_high {
+            true => room.free_low.saturating_sub(room.need_low),
+            false => total,
+        };
+        late.bounds(&Bounds {
+            ranges: self.early.cap.saturating_sub(plan.totals.early_entries),
+            total,
+            low,
+            ram: &ram,
+            image: &[plan.scratch]
+                .into_iter()
+                .chain(plan.segments.iter().map(|segment| segment.dest))
+                .collect::<Vec<_>>(),
+        })
+        .map(Some)
     }
 
     /// Returns the pages that a plan uses and that must not be pinned.
@@ -155,7 +226,7 @@ impl<'a> Inputs<'a> {
 
     /// Returns the plan if it is safe. The check derives every safety property again and does not rely on the planner.
     fn checked(&self, plan: Plan, landing: &RangeSet) -> Result<Plan, Fail> {
-        let pinned = self.machine.pages.pinned()?;
+        let pinned = self.pinned()?;
         self.with_request(landing, &pinned, |request| plan.check_invariants(request))
             .map_err(|err| {
                 Fail::new(
@@ -200,7 +271,7 @@ impl<'a> Inputs<'a> {
     pub fn may_land(&self, scratch: PhysRange) -> Result<RangeSet, Fail> {
         let without = |set: RangeSet, less: &RangeSet| set.subtract(less).or_status(Status::Failed);
         let mut set = self.machine.ram.try_clone().or_status(Status::Failed)?;
-        set = without(set, &self.machine.pages.pinned()?)?;
+        set = without(set, &self.pinned()?)?;
         set = without(set, &self.in_place)?;
         set.remove(scratch).or_status(Status::Failed)?;
         if let Ok(low) = PhysRange::from_bounds(PhysAddr::new(0), kho::image::LOW_MEMORY_END) {
@@ -264,6 +335,7 @@ fn state_len(
     machine: &Machine,
     payloads: &Payloads,
     kernel: Option<&OutgoingPart>,
+    late: Option<LateReference>,
     limits: &Limits,
 ) -> Result<u64, Fail> {
     let ranges = dummy_ranges(limits.max_entries.max(limits.max_payload_segments))?;
@@ -271,6 +343,7 @@ fn state_len(
     let tree = Tree {
         payloads,
         kernel,
+        late,
         release: &machine.kernel.release,
         generation: 0,
         hop: 1,

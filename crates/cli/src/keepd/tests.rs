@@ -132,6 +132,8 @@ fn arrived(labels: &[(&str, &Path)]) -> Arrived {
         mem_cache: vec![range],
         blobs: labels.iter().map(blob).collect(),
         kernel: None,
+        no_kernel: None,
+        late: Vec::new(),
         traces: None,
         unknown: Vec::new(),
     }

@@ -99,6 +99,9 @@ pub struct LoadedFile {
     /// The scratch region: address and length.
     #[serde(default)]
     pub scratch: Option<[u64; 2]>,
+    /// Nonce of the late block, if the module completes the load before the jump.
+    #[serde(default)]
+    pub late: Option<u64>,
     /// Whether the load leaves out what arrived in this boot (`--forget-arrived`).
     pub forget_arrived: bool,
     /// Number of bytes of memory that had failed at the time of the load.

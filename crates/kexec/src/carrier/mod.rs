@@ -47,7 +47,7 @@ use thiserror::Error;
 use crate::bootparam::{EfiFacts, MemoryMapEntry};
 
 pub use early::{EARLY_RANGES, KernelConfig, NativeKho, early_ranges};
-pub use setup_data::{MAX_NODES, SetupDataCarrier, node_type};
+pub use setup_data::{LinkedCarrier, MAX_NODES, SetupDataCarrier, node_type};
 
 /// Content of a handover, and facts for the next kernel's early boot.
 #[derive(Clone, Copy, Debug)]

@@ -78,6 +78,14 @@ const ENTRY_LEN: u64 = size_of::<BootE820Entry>() as u64;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetupDataCarrier;
 
+/// As [`SetupDataCarrier`], with a chain that does not end, but goes on with the node at `next`: a late block
+/// ([`kho::abi::late`]).
+#[derive(Clone, Copy, Debug)]
+pub struct LinkedCarrier {
+    /// Address of the next node. It must hold a valid chain when the image starts.
+    pub next: PhysAddr,
+}
+
 /// Lengths of the parts of a state segment.
 struct Layout {
     nodes: usize,
@@ -166,6 +174,8 @@ struct Chain {
     bytes: Vec<u8>,
     at: PhysAddr,
     left: usize,
+    /// Address of the node behind the last one of this chain; 0 if there is none.
+    link: u64,
 }
 
 impl Chain {
@@ -179,7 +189,7 @@ impl Chain {
         self.left = self.left.saturating_sub(1);
         let end = self.here().saturating_add(len64(HEADER_LEN + data.len()));
         let header = Header {
-            next: U64::new(if self.left == 0 { 0 } else { end }),
+            next: U64::new(if self.left == 0 { self.link } else { end }),
             kind: U32::new(kind),
             // The layout bounds every node's data far below 4 GiB.
             len: U32::new(u32::try_from(data.len()).unwrap_or(u32::MAX)),
@@ -221,82 +231,101 @@ impl Carrier for SetupDataCarrier {
     }
 
     fn encode(&self, at: PhysAddr, cargo: &Cargo<'_>) -> Result<State, CarrierError> {
-        let shape = cargo.shape();
-        let layout = Layout::of(&shape)?;
-        if !at.is_aligned(PAGE_SIZE) {
-            return Err(CarrierError::Misaligned {
-                what: "the state segment",
-                at,
-            });
-        }
-        let crooked =
-            |r: &&PhysRange| !r.start().is_aligned(PAGE_SIZE) || !r.len().is_multiple_of(PAGE_SIZE);
-        if let Some(range) = cargo.reserved.iter().find(crooked) {
-            return Err(CarrierError::Misaligned {
-                what: "a mem-cache entry",
-                at: range.start(),
-            });
-        }
-        let out_of_range = CarrierError::OutOfRange {
-            at,
-            len: layout.total,
-        };
-        at.checked_add(layout.total).ok_or(out_of_range.clone())?;
-        let (Ok(chain_len), Ok(total)) =
-            (usize::try_from(layout.chain), usize::try_from(layout.total))
-        else {
-            return Err(out_of_range);
-        };
-
-        let tree = match (cargo.tree, at.checked_add(layout.chain)) {
-            (Some(tree), Some(start)) => PhysRange::new(start, len64(tree.len())).ok(),
-            _ => None,
-        };
-        let mut chain = Chain {
-            bytes: Vec::with_capacity(total),
-            at,
-            left: layout.nodes,
-        };
-        if cargo.tree.is_some() {
-            let empty = CarrierError::TooLarge {
-                what: "an empty state tree",
-                len: 0,
-                max: 0,
-            };
-            chain.indirect(node_type::TREE, tree.ok_or(empty)?);
-        }
-        for range in cargo.reserved {
-            chain.indirect(node_type::RESERVE, *range);
-        }
-        let efi_map = match cargo.efi {
-            Some(facts) => chain.efi(facts),
-            None => None,
-        };
-        debug_assert_eq!(efi_map.is_some(), layout.efi.is_some());
-        if let Some(len) = layout.e820 {
-            let mut data: Vec<u8> = cargo
-                .memory_map
-                .iter()
-                .skip(E820_IN_PAGE)
-                .flat_map(|entry| entry.to_boot().as_bytes().to_vec())
-                .collect();
-            // The padding is shorter than an entry, so the kernel's division by the entry's size drops it.
-            data.resize(usize::try_from(len).unwrap_or(data.len()), 0);
-            chain.node(node_type::E820_EXT, &data);
-        }
-        if let Some(seed) = cargo.rng_seed {
-            chain.node(node_type::RNG_SEED, seed);
-        }
-        let mut bytes = chain.bytes;
-        bytes.resize(chain_len, 0);
-        bytes.extend_from_slice(cargo.tree.unwrap_or_default());
-        bytes.resize(total, 0);
-        Ok(State {
-            bytes,
-            first: (layout.nodes > 0).then_some(at),
-            tree,
-            efi_map,
-            nodes: layout.nodes,
-        })
+        encode(at, cargo, 0)
     }
+}
+
+impl Carrier for LinkedCarrier {
+    fn name(&self) -> &'static str {
+        SetupDataCarrier.name()
+    }
+
+    fn state_len(&self, shape: &StateShape) -> Result<u64, CarrierError> {
+        SetupDataCarrier.state_len(shape)
+    }
+
+    fn encode(&self, at: PhysAddr, cargo: &Cargo<'_>) -> Result<State, CarrierError> {
+        encode(at, cargo, self.next.get())
+    }
+}
+
+/// Makes the state segment. The last node of its chain has `link` as its `next`.
+fn encode(at: PhysAddr, cargo: &Cargo<'_>, link: u64) -> Result<State, CarrierError> {
+    let shape = cargo.shape();
+    let layout = Layout::of(&shape)?;
+    if !at.is_aligned(PAGE_SIZE) {
+        return Err(CarrierError::Misaligned {
+            what: "the state segment",
+            at,
+        });
+    }
+    let crooked =
+        |r: &&PhysRange| !r.start().is_aligned(PAGE_SIZE) || !r.len().is_multiple_of(PAGE_SIZE);
+    if let Some(range) = cargo.reserved.iter().find(crooked) {
+        return Err(CarrierError::Misaligned {
+            what: "a mem-cache entry",
+            at: range.start(),
+        });
+    }
+    let out_of_range = CarrierError::OutOfRange {
+        at,
+        len: layout.total,
+    };
+    at.checked_add(layout.total).ok_or(out_of_range.clone())?;
+    let (Ok(chain_len), Ok(total)) = (usize::try_from(layout.chain), usize::try_from(layout.total))
+    else {
+        return Err(out_of_range);
+    };
+
+    let tree = match (cargo.tree, at.checked_add(layout.chain)) {
+        (Some(tree), Some(start)) => PhysRange::new(start, len64(tree.len())).ok(),
+        _ => None,
+    };
+    let mut chain = Chain {
+        bytes: Vec::with_capacity(total),
+        at,
+        left: layout.nodes,
+        link,
+    };
+    if cargo.tree.is_some() {
+        let empty = CarrierError::TooLarge {
+            what: "an empty state tree",
+            len: 0,
+            max: 0,
+        };
+        chain.indirect(node_type::TREE, tree.ok_or(empty)?);
+    }
+    for range in cargo.reserved {
+        chain.indirect(node_type::RESERVE, *range);
+    }
+    let efi_map = match cargo.efi {
+        Some(facts) => chain.efi(facts),
+        None => None,
+    };
+    debug_assert_eq!(efi_map.is_some(), layout.efi.is_some());
+    if let Some(len) = layout.e820 {
+        let mut data: Vec<u8> = cargo
+            .memory_map
+            .iter()
+            .skip(E820_IN_PAGE)
+            .flat_map(|entry| entry.to_boot().as_bytes().to_vec())
+            .collect();
+        // The padding is shorter than an entry, so the kernel's division by the entry's size drops it.
+        data.resize(usize::try_from(len).unwrap_or(data.len()), 0);
+        chain.node(node_type::E820_EXT, &data);
+    }
+    if let Some(seed) = cargo.rng_seed {
+        chain.node(node_type::RNG_SEED, seed);
+    }
+    let mut bytes = chain.bytes;
+    bytes.resize(chain_len, 0);
+    bytes.extend_from_slice(cargo.tree.unwrap_or_default());
+    bytes.resize(total, 0);
+    Ok(State {
+        bytes,
+        first: (layout.nodes > 0).then_some(at),
+        tree,
+        efi_map,
+        nodes: layout.nodes,
+    })
 }

@@ -245,7 +245,7 @@ fn number(node: &Node<'_>, name: &str) -> Option<u64> {
 }
 
 /// The range of a `mem` that has exactly one; `None` for any other `mem`.
-fn one_range(node: &Node<'_>) -> Option<PhysRange> {
+pub(super) fn one_range(node: &Node<'_>) -> Option<PhysRange> {
     let value: Value<'_> = node.prop(MEM)?.value();
     let mut ranges = value.mem().ok()?;
     let first = ranges.next()?.ok()?;

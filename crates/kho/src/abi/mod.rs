@@ -82,6 +82,7 @@ mod handover;
 pub mod kernel_part;
 pub mod khofs;
 mod label;
+pub mod late;
 mod numbered;
 mod problem;
 pub mod setup_data;

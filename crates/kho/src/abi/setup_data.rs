@@ -1,6 +1,6 @@
 //! The private `setup_data` types by which an x86 kernel finds the state tree and the mem cache.
 //!
-//! Both types are values of the `type` member of `struct setup_indirect`, the *inner* type of a `setup_data` node
+//! All types are values of the `type` member of `struct setup_indirect`, the *inner* type of a `setup_data` node
 //! whose own, *outer* type is [`SETUP_INDIRECT`]. Layouts: `arch/x86/include/uapi/asm/setup_data.h` (Linux
 //! 6.12, 7.3; in 6.1 `bootparam.h` beside it).
 //!
@@ -11,7 +11,7 @@
 //! - *Early boot reserves them and looks no further.* `memblock_x86_reserve_range_setup_data()`
 //!   (`arch/x86/kernel/setup.c`), `e820__reserve_setup_data()` (`arch/x86/kernel/e820.c`, 6.1 and 6.12) and the KASLR
 //!   search for free memory (`mem_avoid_overlap()`, `arch/x86/boot/compressed/kaslr.c`) test an inner type only for
-//!   being `SETUP_INDIRECT` itself. Hence both types must differ from `0x80000000`.
+//!   being `SETUP_INDIRECT` itself. Hence the types must differ from `0x80000000`.
 //! - *The kernel does not act on them.* Every reader of contents (`parse_setup_data()` in `setup.c`, the EFI, PCI,
 //!   Jailhouse, SEV and Apple-properties code) compares the *outer* type, which is `SETUP_INDIRECT` here, and none of
 //!   these readers has a case for `SETUP_INDIRECT`. In 7.3 an outer type 10, `SETUP_KEXEC_KHO`, starts mainline's own
@@ -41,10 +41,19 @@ pub const SETUP_KHO_TREE: u32 = SETUP_INDIRECT | 0x4b_4854;
 /// sysfs shows it as `0x804b4852`.
 pub const SETUP_KHO_RESERVE: u32 = SETUP_INDIRECT | 0x4b_4852;
 
-// The two types differ from `SETUP_INDIRECT` and from each other, and both have bit 31 set.
+/// Inner type of the nodes of a late block: bit 31, then "KHL". The first of them points at the header of the block,
+/// the others only reserve; see [`late`](super::late).
+///
+/// sysfs shows it as `0x804b484c`.
+pub const SETUP_KHO_LATE: u32 = SETUP_INDIRECT | 0x4b_484c;
+
+// The types differ from `SETUP_INDIRECT` and from each other, and all have bit 31 set.
 const _: () = assert!(
     SETUP_KHO_TREE != SETUP_INDIRECT
         && SETUP_KHO_RESERVE != SETUP_INDIRECT
         && SETUP_KHO_TREE != SETUP_KHO_RESERVE
-        && SETUP_KHO_TREE & SETUP_KHO_RESERVE & SETUP_INDIRECT != 0
+        && SETUP_KHO_LATE != SETUP_INDIRECT
+        && SETUP_KHO_LATE != SETUP_KHO_TREE
+        && SETUP_KHO_LATE != SETUP_KHO_RESERVE
+        && SETUP_KHO_TREE & SETUP_KHO_RESERVE & SETUP_KHO_LATE & SETUP_INDIRECT != 0
 );

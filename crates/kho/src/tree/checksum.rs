@@ -75,9 +75,15 @@ fn compute(tree: &Reader<'_>) -> Result<(usize, u32, u32), ChecksumError> {
         .bytes()
         .split_at_checked(at)
         .ok_or(ChecksumError::Missing)?;
+    let computed = sum(&[before, &[0; 4], rest.get(4..).unwrap_or(&[])]);
+    Ok((at, stored, computed))
+}
+
+/// CRC-32/ISO-HDLC of the bytes of all `parts`, in order.
+pub fn sum(parts: &[&[u8]]) -> u32 {
     let mut digest = CRC.digest();
-    digest.update(before);
-    digest.update(&[0; 4]);
-    digest.update(rest.get(4..).unwrap_or(&[]));
-    Ok((at, stored, digest.finalize()))
+    for part in parts {
+        digest.update(part);
+    }
+    digest.finalize()
 }

@@ -88,6 +88,7 @@ mod value;
 mod words;
 mod writer;
 
+pub(crate) use checksum::sum;
 pub use checksum::{CHECKSUM, ChecksumError, seal, verify};
 pub use error::{Block, TreeError};
 pub use index::Index;

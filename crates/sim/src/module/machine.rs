@@ -355,6 +355,12 @@ impl System for Sim {
         with(|machine| !machine.world.kernel.reserved.overlaps(range))
     }
 
+    fn reserved_pages(range: PhysRange) -> Result<RangeSet, Errno> {
+        Ok(with(|machine| {
+            both(&machine.world.kernel.reserved, &set([range]))
+        }))
+    }
+
     fn copy_reserved(map: &Map, range: PhysRange) -> Result<Vec<u8>, Errno> {
         let pages = range.page_outer().ok_or(ENXIO)?;
         with(|machine| {
@@ -508,6 +514,20 @@ impl system::Block for Block {
         }
         with(|machine| machine.store(to, bytes));
         Ok(())
+    }
+
+    fn store_first(&mut self, value: u64) {
+        with(|machine| {
+            let here = machine.world.memory.at(self.range.start());
+            let stored = machine.world.library.get(&here.id).map(Rc::as_ref);
+            if let Some(Stored::State(bytes)) = stored {
+                let mut bytes = bytes.clone();
+                bytes[..8].copy_from_slice(&value.to_ne_bytes());
+                let start = self.range.start().get();
+                let to = range(start, start + bytes.len() as u64);
+                machine.store(to, &bytes);
+            }
+        });
     }
 }
 

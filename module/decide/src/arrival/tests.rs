@@ -4,11 +4,12 @@ use crate::fake::{Fake, Machine, tree_of, with};
 use crate::iomem;
 use crate::pages::pfns;
 use kho::PhysAddr;
+use kho::abi::late;
 use kho::abi::{
     BlobDescription, Content, Description, Label, MACHINE_X86_64, measure_handover_with,
     write_handover_with,
 };
-use kho::tree::{Writer, seal};
+use kho::tree::{WriteError, Writer, seal};
 use std::vec;
 use std::vec::Vec;
 
@@ -42,12 +43,17 @@ fn cache() -> [PhysRange; 3] {
 
 /// A kernel's part in which a driver has this memory.
 fn part(generation: u64, mem: PhysRange) -> Vec<u8> {
+    part_at(range(PART, 0x1000), generation, mem)
+}
+
+/// A kernel's part in these pages, in which a driver has this memory.
+fn part_at(own: PhysRange, generation: u64, mem: PhysRange) -> Vec<u8> {
     let write = |w: &mut Writer<'_>| {
         w.begin_node("").unwrap();
         w.prop_str("compatible", "kho-kernel-v1").unwrap();
         w.prop_u64("generation", generation).unwrap();
         w.prop_u32("checksum", 0).unwrap();
-        w.prop_mem("mem", [range(PART, 0x1000)]).unwrap();
+        w.prop_mem("mem", [own]).unwrap();
         w.begin_node("ring").unwrap();
         w.prop_str("compatible", "example-ring-v1").unwrap();
         w.prop_mem("mem", [mem]).unwrap();
@@ -61,6 +67,26 @@ fn part(generation: u64, mem: PhysRange) -> Vec<u8> {
 
 /// The user's tree: a blob, and `references` references to a kernel's part of generation 9 and of this size.
 fn user(part: usize, references: usize) -> Vec<u8> {
+    user_with(|w| {
+        if references > 0 {
+            Reference {
+                mem: range(PART, 0x1000),
+                size: part as u64,
+                generation: 9,
+            }
+            .write(w)?;
+        }
+        if references > 1 {
+            w.begin_node("kernel-2")?;
+            w.prop_str("compatible", "kho-kernel-part-v1")?;
+            w.end_node()?;
+        }
+        Ok(())
+    })
+}
+
+/// The user's tree: a blob, and the nodes that `more` writes.
+fn user_with(more: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) -> Vec<u8> {
     let mem = [range(0x4000_0000, 0x2000)];
     let blobs = [BlobDescription {
         label: Label::new("srv").unwrap(),
@@ -81,24 +107,8 @@ fn user(part: usize, references: usize) -> Vec<u8> {
         mem_cache: &cache(),
         blobs: &blobs,
     };
-    let more = |w: &mut Writer<'_>| {
-        if references > 0 {
-            Reference {
-                mem: range(PART, 0x1000),
-                size: part as u64,
-                generation: 9,
-            }
-            .write(w)?;
-        }
-        if references > 1 {
-            w.begin_node("kernel-2")?;
-            w.prop_str("compatible", "kho-kernel-part-v1")?;
-            w.end_node()?;
-        }
-        Ok(())
-    };
-    let mut bytes = vec![0; measure_handover_with(&description, more).unwrap()];
-    write_handover_with(&description, &mut bytes, more).unwrap();
+    let mut bytes = vec![0; measure_handover_with(&description, &more).unwrap()];
+    write_handover_with(&description, &mut bytes, &more).unwrap();
     bytes
 }
 
@@ -110,6 +120,7 @@ fn machine(user: Vec<u8>, part: Vec<u8>) {
             tree: Some(range(TREE, user.len() as u64)),
             reserved: cache().into(),
             nodes: vec![range(NODE, 40)],
+            late: Vec::new(),
         };
         machine.memory = [(TREE, user), (PART, part)].into();
         for pfn in cache().into_iter().flat_map(pfns) {
@@ -292,4 +303,115 @@ fn a_kernel_s_part_that_is_not_believed_is_not_taken_apart() {
     with(|machine| machine.page(PART / kho::PAGE_SIZE).reserved = false);
     let (arrival, _) = received().unwrap();
     assert_eq!(arrival.refused, Some("its pages are not reserved"));
+}
+
+/// The late block. It is in the mem cache of the loader, with slack before it.
+const BLOCK: u64 = 0x5000_1000;
+
+/// The late mem cache: a page of a driver, the kernel's part, and two pages of slack.
+const LATE: u64 = 0x3000_0000;
+
+fn late_part() -> Vec<u8> {
+    part_at(range(LATE + 0x1000, 0x1000), 9, range(LATE, 0x1000))
+}
+
+/// Sets up a machine on which a load arrived whose late block has this nonce and this header.
+fn late_machine(nonce: u64, header: &[u8], cache: &[PhysRange]) {
+    let block = range(BLOCK, 0x2000);
+    machine(
+        user_with(|w| LateReference { block, nonce }.write(w)),
+        Vec::new(),
+    );
+    with(|machine| {
+        machine.chain.nodes.push(range(BLOCK, 40));
+        machine.chain.late = vec![range(BLOCK + 0x1000, 0x1000)];
+        machine.chain.late.extend(cache);
+        machine.memory.insert(BLOCK + 0x1000, header.to_vec());
+        machine.memory.insert(LATE + 0x1000, late_part());
+        for pfn in cache.iter().copied().flat_map(pfns) {
+            machine.page(pfn).reserved = true;
+        }
+    });
+}
+
+/// A late block that hands over [`late_part`], and its ranges.
+fn published(nonce: u64) -> (Vec<u8>, Vec<PhysRange>) {
+    let cache = vec![range(LATE, 0x4000)];
+    let late = Late {
+        part: Reference {
+            mem: range(LATE + 0x1000, 0x1000),
+            size: late_part().len() as u64,
+            generation: 9,
+        },
+        cache: cache.clone(),
+    };
+    let (bytes, _) = late::encode(range(BLOCK, 0x2000), nonce, &late).unwrap();
+    (bytes[0x1000..].to_vec(), cache)
+}
+
+/// Memory of the loader's mem cache that is slack if the tree names a late block.
+const SLACK: [(u64, u64); 2] = [(0x5000_0000, 0x1000), (0x6000_2000, 0x2000)];
+
+#[test]
+fn a_late_block_names_the_kernel_s_part_and_its_memory() {
+    let (header, cache) = published(5);
+    late_machine(5, &header, &cache);
+    let (arrival, reserved) = received().unwrap();
+    assert_eq!(arrival.refused, None);
+    assert!(arrival.kernel.is_some() && arrival.part.is_some());
+    assert_eq!(reserved, set(&[(LATE, 0x1000), (0x4000_0000, 0x2000)]));
+    let mut slack = vec![(LATE + 0x2000, 0x2000)];
+    slack.extend(SLACK);
+    let freed = with(|machine| machine.freed.clone());
+    assert_eq!(freed, set(&slack).iter().flat_map(pfns).collect::<Vec<_>>());
+    // Processes read the block through sysfs.
+    for pfn in pfns(range(BLOCK, 0x2000)) {
+        assert!(with(|machine| machine.page(pfn).reserved));
+    }
+}
+
+#[test]
+fn an_empty_late_block_hands_over_nothing_and_costs_nothing() {
+    late_machine(5, &[0; 0x1000], &[]);
+    let (arrival, reserved) = received().unwrap();
+    let why = "the previous kernel wrote nothing before it jumped";
+    assert_eq!(arrival.refused, Some(why));
+    assert!(arrival.kernel.is_none());
+    assert_eq!(reserved, set(&[(0x4000_0000, 0x2000)]));
+    assert_eq!(arrival.slack, set(&SLACK).total());
+}
+
+#[test]
+fn a_late_block_that_is_not_believed_is_not_taken_apart() {
+    let (header, cache) = published(5);
+    let mut damaged = header.clone();
+    damaged[60] ^= 1;
+    for (nonce, header, cache, why) in [
+        (
+            6,
+            &header,
+            &cache[..],
+            "its late block is that of another load",
+        ),
+        (5, &damaged, &cache[..], "its late block is damaged"),
+        // The header was written, the chain was not published.
+        (5, &header, &[], "its late block is damaged"),
+        // The ranges were reserved, and the header says nothing.
+        (5, &vec![0; 0x1000], &cache[..], "its late block is damaged"),
+    ] {
+        late_machine(nonce, header, cache);
+        let (arrival, reserved) = received().unwrap();
+        assert_eq!(arrival.refused, Some(why));
+        assert!(arrival.kernel.is_none());
+        let mut all = set(&SLACK).union(&set(&[(0x4000_0000, 0x2000)])).unwrap();
+        for range in cache {
+            all.insert(*range).unwrap();
+        }
+        assert_eq!((reserved, arrival.slack), (all, 0), "{why}");
+    }
+    late_machine(5, &header, &cache);
+    with(|machine| machine.chain.late[0] = range(LATE, 0x1000));
+    let (arrival, _) = received().unwrap();
+    let why = "early boot did not walk through its late block";
+    assert_eq!(arrival.refused, Some(why));
 }

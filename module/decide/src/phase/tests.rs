@@ -380,3 +380,223 @@ fn names_are_the_tree_s_and_taken_once() {
     assert_eq!(phase.register(4, "two", 0), Ok(()));
     assert_eq!(phase.hold(5, 1), Err(EINVAL));
 }
+
+/// RAM of the machine, and the place of an image.
+const RAM: &str = "ram 0x100000 0xff00000";
+const IMAGE: &str = "image 0x8000000 0x1000000";
+
+/// The bytes of the late block.
+fn block() -> Vec<u8> {
+    with(|machine| machine.memory[&(600 * PAGE_SIZE)].clone())
+}
+
+/// The kernel's part and the late mem cache that the next kernel would find; `None` if the block is empty.
+fn found(phase: &Phase<Fake>) -> Option<kho::abi::late::Late> {
+    let bytes = block();
+    let next = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert_eq!(next != 0, phase.late().unwrap().state() == State::Published);
+    if next == 0 {
+        return None;
+    }
+    let nonce = phase.late().unwrap().nonce();
+    Some(kho::abi::late::Late::read(&bytes[4096..], nonce).unwrap())
+}
+
+/// The bounds of a load with room for `ranges` ranges and `total` bytes.
+fn bounds(nonce: u64, ranges: u64, total: u64, image: &str) -> Bounds {
+    let text = format!(
+        "nonce {nonce:#x}\nranges {ranges:#x}\ntotal {total:#x}\nlow {total:#x}\n{RAM}\n{image}\n"
+    );
+    Bounds::parse(text.as_bytes()).unwrap()
+}
+
+/// Three drivers, and a prepared late block. The page allocator has pages for it, then for `trees` trees.
+fn prepared(trees: usize) -> Phase<Fake> {
+    let mut phase = registered();
+    with(|machine| {
+        machine.free = core::iter::repeat_n(514, trees).chain([600]).collect();
+    });
+    world(|world| world.random = 9);
+    phase.prepare().unwrap();
+    assert_eq!(phase.late().unwrap().state(), State::Idle);
+    assert_eq!(phase.publish(), Err(ENODATA));
+    phase
+}
+
+fn armed(trees: usize) -> Phase<Fake> {
+    let mut phase = prepared(trees + 1);
+    calls();
+    phase.arm(bounds(9, 8, 1 << 20, IMAGE)).unwrap();
+    assert_eq!(
+        calls(),
+        [
+            "serialize 2",
+            "serialize 3",
+            "serialize 1",
+            "abort 1",
+            "abort 3",
+            "abort 2"
+        ]
+    );
+    assert!(found(&phase).is_none() && phase.generation().is_none());
+    phase
+}
+
+/// Checks that the next kernel finds the pages of the drivers and of the tree at page `tree`.
+fn hands_over(phase: &Phase<Fake>) {
+    let late = found(phase).unwrap();
+    assert_eq!(late.part.mem, range_of(514, 1).unwrap());
+    assert_eq!(Some(late.part.generation), phase.generation());
+    assert_eq!(
+        late.cache,
+        [range_of(514, 1).unwrap(), range_of(1001, 3).unwrap()]
+    );
+}
+
+#[test]
+fn a_late_load_hands_over_what_is_kept_at_the_end() {
+    let mut phase = armed(2);
+    // Between the load and the jump a driver takes another page.
+    world(|world| world.drivers.get_mut(&1).unwrap().page = 3000);
+    phase.publish().unwrap();
+    let late = found(&phase).unwrap();
+    assert!(late.cache.contains(&range_of(3000, 1).unwrap()));
+    // The jump failed.
+    phase.abort();
+    assert!(found(&phase).is_none());
+    assert!(with(
+        |machine| machine.memory[&(600 * PAGE_SIZE)][..8] == [0; 8]
+    ));
+    assert_eq!(phase.late().unwrap().state(), State::Armed);
+    world(|world| world.drivers.get_mut(&1).unwrap().page = 1001);
+    phase.publish().unwrap();
+    hands_over(&phase);
+}
+
+#[test]
+fn an_active_phase_that_root_began_is_handed_over_as_it_is() {
+    let mut phase = armed(1);
+    phase.activate().unwrap();
+    assert!(found(&phase).is_none());
+    world(|world| world.drivers.get_mut(&1).unwrap().page = 3000);
+    phase.publish().unwrap();
+    hands_over(&phase);
+    // Again, after a jump that failed.
+    phase.publish().unwrap();
+    hands_over(&phase);
+    phase.on_kexec();
+    hands_over(&phase);
+    phase.disarm();
+    assert!(found(&phase).is_none() && phase.generation().is_some());
+}
+
+#[test]
+fn the_notifier_completes_a_load_and_says_so_if_it_cannot() {
+    let mut phase = armed(1);
+    phase.on_kexec();
+    hands_over(&phase);
+
+    drop(phase);
+    let mut phase = armed(1);
+    world(|world| world.drivers.get_mut(&3).unwrap().fails = Some(ENOMEM));
+    phase.on_kexec();
+    assert!(found(&phase).is_none() && phase.generation().is_none());
+    let last = with(|machine| machine.log.last().cloned()).unwrap();
+    assert!(last.contains("WITHOUT the state"), "{last}");
+
+    drop(phase);
+    let mut phase = prepared(1);
+    calls();
+    phase.on_kexec();
+    assert_eq!(calls(), [""; 0]);
+}
+
+#[test]
+fn what_has_no_room_is_refused_and_nothing_changes() {
+    for (ranges, total, image, error) in [
+        (1, 4 << 20, IMAGE, None),
+        (1, 1 << 20, IMAGE, Some(crate::errno::ENOSPC)),
+        (0, 1 << 20, IMAGE, Some(crate::errno::ENOSPC)),
+        (8, 3 * PAGE_SIZE, IMAGE, Some(crate::errno::ENOSPC)),
+        // The image goes to a driver's page, or to the block.
+        (
+            8,
+            1 << 20,
+            "image 0x3ea000 0x1000",
+            Some(crate::errno::ENXIO),
+        ),
+        (8, 1 << 20, "image 0x258000 0x1000", Some(EINVAL)),
+    ] {
+        let mut phase = prepared(2);
+        let result = phase.arm(bounds(9, ranges, total, image));
+        assert_eq!(result.err(), error, "{ranges} {total} {image}");
+        assert_eq!(
+            phase.late().unwrap().state(),
+            if error.is_none() {
+                State::Armed
+            } else {
+                State::Idle
+            }
+        );
+        assert!(found(&phase).is_none() && phase.generation().is_none());
+    }
+    // A driver takes a page where the image goes, or more than there is room for.
+    let mut phase = armed(3);
+    world(|world| world.drivers.get_mut(&1).unwrap().page = 0x8000);
+    assert_eq!(phase.publish(), Err(crate::errno::ENXIO));
+    assert!(found(&phase).is_none() && phase.generation().is_none());
+    // A page of the firmware between the drivers' pages is not covered.
+    world(|world| world.drivers.get_mut(&1).unwrap().page = 1001);
+    drop(phase);
+    let mut phase = prepared(3);
+    with(|machine| machine.page(700).reserved = true);
+    phase.arm(bounds(9, 8, 1 << 20, IMAGE)).unwrap();
+    phase.publish().unwrap();
+    hands_over(&phase);
+    phase.abort();
+    drop(phase);
+    let mut phase = prepared(2);
+    with(|machine| machine.page(700).reserved = true);
+    assert_eq!(
+        phase.arm(bounds(9, 1, 4 << 20, IMAGE)),
+        Err(crate::errno::ENOSPC)
+    );
+}
+
+#[test]
+fn a_nonce_is_used_once() {
+    let mut phase = armed(2);
+    assert_eq!(phase.arm(bounds(9, 8, 1 << 20, IMAGE)), Err(EINVAL));
+    assert_eq!(phase.late().unwrap().state(), State::Idle);
+    world(|world| world.random = 10);
+    phase.prepare().unwrap();
+    assert_eq!(phase.arm(bounds(9, 8, 1 << 20, IMAGE)), Err(EINVAL));
+    phase.arm(bounds(10, 8, 1 << 20, IMAGE)).unwrap();
+    // The preparation of a load that is then refused leaves the armed one as it is.
+    world(|world| world.random = 11);
+    phase.prepare().unwrap();
+    phase.publish().unwrap();
+    hands_over(&phase);
+}
+
+#[test]
+fn bounds_that_are_malformed_are_refused() {
+    let good = format!("nonce 0x1\nranges 0x1\ntotal 0x1\nlow 0x1\n{RAM}\n{IMAGE}\n");
+    assert!(Bounds::parse(good.as_bytes()).is_ok());
+    for (from, to) in [
+        ("nonce 0x1", "nonce 1"),
+        ("nonce 0x1", "nonce 0x1 0x2"),
+        ("nonce 0x1", "once 0x1"),
+        ("nonce 0x1", "nonce"),
+        (RAM, ""),
+        (IMAGE, ""),
+        (IMAGE, "image 0x8000000"),
+        (IMAGE, "image 0x8000001 0x1000"),
+        (IMAGE, "image 0x8000000 0x0"),
+        (IMAGE, "image 0xfffffffffffff000 0x2000"),
+        (RAM, "ram 0x100000 0xff00000 0x1"),
+    ] {
+        let bad = good.replace(from, to);
+        assert_eq!(Bounds::parse(bad.as_bytes()).err(), Some(EINVAL), "{bad}");
+    }
+}

@@ -137,6 +137,8 @@ mod tests {
             // `debian-*-services`; in `debian-*-hostile` kho replaces kexec.
             ("docs/src/operations/systemctl-kexec.md", 3),
             ("docs/src/operations/systemctl-kexec.md", 2),
+            // `khofs-late`.
+            ("docs/src/operations/late.md", 2),
             // `khofs-qemu`.
             ("docs/src/operations/virtual-machines.md", 3),
             // A build by hand.

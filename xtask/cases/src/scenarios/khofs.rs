@@ -17,6 +17,7 @@ pub fn scenarios() -> Vec<Scenario> {
         tree(2_000, 768),
         tree(100_000, 3072).slow(),
         frozen(),
+        late(),
         fallback(),
         poison(),
         memory(128, 768, 20),
@@ -115,6 +116,19 @@ fn frozen() -> Scenario {
     ])
     .first(&script(include_str!("khofs/frozen.sh")))
     .each(&script(include_str!("khofs/frozen-each.sh")))
+}
+
+fn late() -> Scenario {
+    khofs(
+        "khofs-late".to_owned(),
+        "kho load --late: files come, grow and go until the jump; kho exec, a start without it, an active phase that \
+         root began; second loads, aborts, an unload",
+    )
+    .kernels(&["6.1", "6.12", "7.3", "6.1"])
+    .mem_mib(1024)
+    .first(&script(include_str!("khofs/late.sh")))
+    .each(&script(include_str!("khofs/late.sh")))
+    .timeout_s(600)
 }
 
 /// Scenario in which kernels with folios of 2 MiB and kernels without them alternate.

@@ -1,6 +1,6 @@
 //! The facts that both architectures take.
 
-use kho::PhysRange;
+use kho::{PhysAddr, PhysRange};
 use kho_kexec::assemble::Placement;
 use kho_kexec::cmdline::CommandLine;
 use kho_kexec::image::Image;
@@ -23,6 +23,8 @@ pub struct Parts<'a> {
     pub scratch: PhysRange,
     /// Destinations of the segments.
     pub placement: Placement,
+    /// Address of a late block, into which kho.ko writes before the jump; only on x86, where the chain goes on there.
+    pub next: Option<PhysAddr>,
 }
 
 /// Figures of this machine on which the number of early reservations depends.

@@ -7,7 +7,9 @@ use crate::handover::enter::{self, Way};
 use kho::{PhysAddr, RangeSet};
 use kho_kexec::assemble::{self, AssembleError, Assembled, Load};
 use kho_kexec::bootparam::{BootParams, EfiFacts, MemoryMapEntry};
-use kho_kexec::carrier::{self, Carrier, KernelConfig, SetupDataCarrier, StateShape};
+use kho_kexec::carrier::{
+    self, Carrier, KernelConfig, LinkedCarrier, SetupDataCarrier, StateShape,
+};
 use kho_kexec::image::{self, Image, ImageError};
 use kho_kexec::sys::facts::boot::BootParamsFile;
 use kho_kexec::sys::facts::efi::Efi;
@@ -105,7 +107,10 @@ impl Boot {
             reserved: parts.reserved,
             placement: parts.placement,
         };
-        assemble::assemble(&load, &SetupDataCarrier)
+        match parts.next {
+            Some(next) => assemble::assemble(&load, &LinkedCarrier { next }),
+            None => assemble::assemble(&load, &SetupDataCarrier),
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub use arrived::{Arrived, Reserved};
 pub use kcore::Kcore;
 pub use memory::{PhysError, PhysMemory, read_range};
 pub use reader::Reader;
-pub use setup::SetupMemory;
+pub use setup::{LateNodes, SetupMemory, find_late};
 
 use crate::sys::root::Root;
 use kho::PhysRange;

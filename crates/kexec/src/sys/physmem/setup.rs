@@ -8,7 +8,7 @@ use super::arrived::{Arrived, Reserved};
 use super::memory::{PhysError, PhysMemory, in_pieces};
 use crate::sys::facts::boot::{SetupData, SetupNode, data_file};
 use crate::sys::root::{FactError, Root};
-use kho::abi::setup_data::{SETUP_KHO_RESERVE, SETUP_KHO_TREE};
+use kho::abi::setup_data::{SETUP_KHO_LATE, SETUP_KHO_RESERVE, SETUP_KHO_TREE};
 use kho::{PhysAddr, PhysRange};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -63,6 +63,32 @@ pub(super) fn find(root: &Root) -> Result<Arrived, PhysError> {
             several[0].index,
             several[1].index
         )),
+    }
+}
+
+/// Late block in the chain of this boot ([`kho::abi::late`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateNodes {
+    /// Header of the block, one page. It is not checked.
+    pub header: Vec<u8>,
+    /// The nodes of the late mem cache, in order.
+    pub reserved: Vec<SetupNode>,
+}
+
+/// Looks for the late block that arrived; `None` if the chain has none, or one whose header is not a page.
+///
+/// # Errors
+///
+/// As [`find_tree`].
+pub fn find_late(root: &Root) -> Result<Option<LateNodes>, PhysError> {
+    let nodes = SetupData::read(root)?.map_or_else(Vec::new, |setup| setup.nodes);
+    let mut late = nodes.into_iter().filter(|node| node.kind == SETUP_KHO_LATE);
+    match late.next() {
+        Some(header) if header.len == kho::PAGE_SIZE => Ok(Some(LateNodes {
+            header: read_node(root, header)?,
+            reserved: late.collect(),
+        })),
+        _ => Ok(None),
     }
 }
 
@@ -197,6 +223,23 @@ mod tests {
         put(&f, 3, SETUP_KHO_RESERVE, &[]);
         put(&f, 2, SETUP_KHO_TREE, &[]);
         assert!(matches!(find(&f.root()).unwrap(), Arrived::Corrupt { .. }));
+    }
+
+    #[test]
+    fn the_late_block_is_found_behind_the_tree() {
+        let f = Fixture::new();
+        assert_eq!(find_late(&f.root()).unwrap(), None);
+        put(&f, 0, SETUP_KHO_TREE, b"tree");
+        put(&f, 1, SETUP_KHO_RESERVE, &[1; 8192]);
+        assert_eq!(find_late(&f.root()).unwrap(), None);
+        put(&f, 2, SETUP_KHO_LATE, &[7; 4096]);
+        put(&f, 3, SETUP_KHO_LATE, &[0; 8192]);
+        let found = find_late(&f.root()).unwrap().unwrap();
+        assert_eq!(found.header, [7; 4096]);
+        let nodes: Vec<_> = found.reserved.iter().map(|n| (n.index, n.len)).collect();
+        assert_eq!(nodes, [(3, 8192)]);
+        put(&f, 2, SETUP_KHO_LATE, &[7; 4095]);
+        assert_eq!(find_late(&f.root()).unwrap(), None);
     }
 
     #[test]
