@@ -570,6 +570,12 @@ struct page *kho_take_pages(size_t count)
 }
 EXPORT_SYMBOL_GPL(kho_take_pages);
 
+u64 kho_room(void)
+{
+	return kho_rs_room();
+}
+EXPORT_SYMBOL_GPL(kho_room);
+
 void kho_free_pages(struct page *page, size_t count)
 {
 	if (page)

@@ -60,6 +60,7 @@ int kho_rs_release_node(const char *producer, s64 node);
 int kho_rs_release(u64 addr, u64 len);
 /* Page frame number; 0 if there is no memory. */
 u64 kho_rs_alloc_pages(size_t count);
+u64 kho_rs_room(void);
 u64 kho_rs_take_pages(size_t count);
 void kho_rs_free_pages(u64 pfn, size_t count);
 

@@ -232,6 +232,13 @@ void kho_free_pages(struct page *page, size_t count);
 struct page *kho_take_pages(size_t count);
 
 /*
+ * Number of bytes that all producers together may keep beyond what they kept at their last
+ * serialization, while a late load waits for its start (kho load --late); U64_MAX otherwise. A
+ * driver that keeps more makes that start fail, and had better refuse the allocation with -ENOSPC.
+ */
+u64 kho_room(void);
+
+/*
  * The same by physical address, for drivers that cannot use the kernel's inline functions (see
  * driver/, which wraps these calls for Rust). kho_alloc_range() returns 0 if there is no memory;
  * kho_free_range() takes exactly one whole allocation. kho_put_range() frees claimed pages.

@@ -5,6 +5,7 @@ use crate::boundary::producer::{Handle, Held};
 use crate::boundary::system::{Linux, Store};
 use crate::store::STORE;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use kho_boundary::sync::Lock;
 use kho_decide::errno::Errno;
 use kho_decide::phase::{Drivers, Phase};
@@ -16,6 +17,10 @@ pub static PHASE: Lock<Phase<Linux>, 0> = Lock::new(Phase::new());
 /// The tree of the active phase, which the file `dt` shows. It has a lock of its own for the readers of `dt`: the
 /// removal of that file waits for its readers while the caller holds [`PHASE`].
 pub static SEALED: Lock<Vec<u8>, 2> = Lock::new(Vec::new());
+
+/// Bytes that producers may keep beyond what they kept at the last serialization. Producers read it at each allocation,
+/// so it has no lock.
+pub static ROOM: AtomicU64 = AtomicU64::new(u64::MAX);
 
 impl Drivers for Linux {
     type Producer = Handle;
@@ -44,6 +49,10 @@ impl Drivers for Linux {
 
     fn random() -> u64 {
         kernel::random()
+    }
+
+    fn set_room(bytes: u64) {
+        ROOM.store(bytes, Ordering::Relaxed);
     }
 
     fn release() -> &'static str {

@@ -58,6 +58,8 @@ pub struct Machine {
     pub record: Option<BTreeSet<usize>>,
     /// The text of `/proc/iomem`.
     pub iomem: String,
+    /// Ranges that were searched for reserved pages.
+    pub examined: Vec<PhysRange>,
     /// Lines of the log.
     pub log: Vec<String>,
 }
@@ -110,6 +112,7 @@ impl System for Fake {
     }
 
     fn reserved_pages(range: PhysRange) -> Result<RangeSet, Errno> {
+        with(|machine| machine.examined.push(range));
         let (first, end) = (pfns(range).start, pfns(range).end);
         let reserved = with(|machine| {
             let pages = machine.pages.range(first..end);

@@ -27,6 +27,7 @@ use crate::iomem::hex;
 use crate::store::Store;
 use crate::system::{Block, System, log};
 use crate::text::Level;
+use alloc::vec::Vec;
 use kho::abi::kernel_part::Reference;
 use kho::abi::late::{self, Late, LateError, MAX_RANGES};
 use kho::memcache::{self, CoverError, MemCache};
@@ -220,13 +221,7 @@ impl<S: System> LateBlock<S> {
         self.disarm();
         let everything = PhysRange::from_bounds(PhysAddr::new(0), PhysAddr::new(u64::MAX));
         let holes = bounds.ram.gaps(everything.map_err(|_| EINVAL)?)?;
-        let mut reserved = RangeSet::new();
-        for range in bounds.ram.iter() {
-            reserved = reserved.union(&S::reserved_pages(range)?)?;
-        }
-        // Pages that arrived are RAM as any other. All other reserved pages may be the firmware's.
-        let pinned = reserved.subtract(store.unclaimed_pages())?;
-        let mut forbidden = holes.union(&pinned)?.union(&bounds.image)?;
+        let mut forbidden = holes.union(&bounds.image)?;
         if let Ok(low) = PhysRange::new(PhysAddr::new(0), 1 << 20) {
             forbidden.insert(low)?;
         }
@@ -236,17 +231,20 @@ impl<S: System> LateBlock<S> {
         Ok(())
     }
 
-    /// Plans the late mem cache for the memory `kept`, which includes the pages of the kernel's part.
+    /// Plans the late mem cache for the memory `kept`, which includes the pages of the kernel's part. `arrived` is
+    /// memory that arrived and is unclaimed.
     ///
     /// # Errors
     ///
     /// [`ENODATA`] if no load is armed; [`ENOSPC`] if the memory needs more early reservations or more of the next
     /// kernel's memory than the load left; [`EINVAL`] if some of it is where the image goes; no memory.
-    pub fn plan(&self, kept: &RangeSet) -> Result<MemCache, Errno> {
+    pub fn plan(&self, kept: &RangeSet, arrived: &RangeSet) -> Result<MemCache, Errno> {
         let armed = self.armed.as_ref().ok_or(ENODATA)?;
         let bounds = &armed.bounds;
         let most = bounds.ranges.min(MAX_RANGES);
-        let cache = memcache::cover(kept, &armed.forbidden, most).map_err(|error| {
+        let pinned = pinned_between::<S>(kept, most, &armed.forbidden, arrived)?;
+        let forbidden = armed.forbidden.union(&pinned)?;
+        let cache = memcache::cover(kept, &forbidden, most).map_err(|error| {
             if let CoverError::OutOfMemory(_) = error {
                 return ENOMEM;
             }
@@ -274,15 +272,29 @@ impl<S: System> LateBlock<S> {
         Ok(cache)
     }
 
+    /// Bytes that producers may keep beyond those of `cache`, which was planned now. A sixteenth of what the load left
+    /// stays for what describes them: the trees and their pages.
+    pub fn room(&self, cache: &MemCache) -> u64 {
+        let total = self.armed.as_ref().map_or(0, |armed| armed.bounds.total);
+        let covered = cache.kept_bytes().saturating_add(cache.slack_bytes());
+        let left = total.saturating_sub(covered);
+        left.saturating_sub(left / 16)
+    }
+
     /// Writes the late mem cache for `kept` and the reference to the kernel's part into the block, and publishes it.
     ///
     /// # Errors
     ///
     /// As [`plan`](Self::plan). The block is then empty.
-    pub fn publish(&mut self, part: Reference, kept: &RangeSet) -> Result<(), Errno> {
+    pub fn publish(
+        &mut self,
+        part: Reference,
+        kept: &RangeSet,
+        arrived: &RangeSet,
+    ) -> Result<(), Errno> {
         self.empty();
-        let cache = self.plan(kept)?;
-        let mut ranges = alloc::vec::Vec::new();
+        let cache = self.plan(kept, arrived)?;
+        let mut ranges = Vec::new();
         ranges.try_reserve_exact(cache.entries().len())?;
         ranges.extend(cache.ranges());
         let late = Late {
@@ -310,4 +322,39 @@ impl<S: System> LateBlock<S> {
         );
         Ok(())
     }
+}
+
+/// Pages that a mem cache of at most `most` ranges for `kept` must not cover: PageReserved ones that did not arrive, and
+/// so may be the firmware's. Asks the kernel only about the smallest gaps between kept ranges, as many as have to be
+/// covered; the result has all other gaps whole.
+fn pinned_between<S: System>(
+    kept: &RangeSet,
+    most: usize,
+    forbidden: &RangeSet,
+    arrived: &RangeSet,
+) -> Result<RangeSet, Errno> {
+    let mut needed = kept.len().saturating_sub(most);
+    if needed == 0 {
+        return Ok(RangeSet::new());
+    }
+    let mut gaps = Vec::new();
+    gaps.try_reserve_exact(kept.len())?;
+    let ends = kept.iter().zip(kept.iter().skip(1));
+    let between = ends.filter_map(|(a, b)| PhysRange::from_bounds(a.end(), b.start()).ok());
+    gaps.extend(between.filter(|gap| !forbidden.overlaps(*gap)));
+    gaps.sort_unstable_by_key(|gap| gap.len());
+    let mut pinned = RangeSet::new();
+    for gap in gaps {
+        let inside = match needed {
+            0 => RangeSet::from_ranges([gap])?,
+            _ => S::reserved_pages(gap)?.subtract(arrived)?,
+        };
+        if inside.is_empty() {
+            needed = needed.saturating_sub(1);
+        }
+        for range in inside.iter() {
+            pinned.insert(range)?;
+        }
+    }
+    Ok(pinned)
 }

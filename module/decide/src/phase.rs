@@ -46,6 +46,9 @@ pub trait Drivers: System {
     /// A random number.
     fn random() -> u64;
 
+    /// Tells producers how many bytes they may keep beyond what they keep now, `u64::MAX` without a late load.
+    fn set_room(bytes: u64);
+
     /// Release of the running kernel (`uname -r`).
     fn release() -> &'static str;
 
@@ -361,17 +364,27 @@ impl<S: Drivers> Phase<S> {
     pub fn arm(&mut self, bounds: Bounds) -> Result<(), Errno> {
         let late = self.late.as_mut().ok_or(ENODATA)?;
         let armed = S::store(|store| late.block.arm(bounds, store));
-        let tried = armed.and_then(|()| self.try_plan());
-        if tried.is_err() {
-            self.disarm();
+        match armed.and_then(|()| self.try_plan()) {
+            Ok(room) => {
+                S::set_room(room);
+                Ok(())
+            }
+            Err(error) => {
+                self.disarm();
+                Err(error)
+            }
         }
-        tried
     }
 
-    /// Plans the late mem cache for what is kept now, and changes nothing.
-    fn try_plan(&mut self) -> Result<(), Errno> {
+    /// Plans the late mem cache for what is kept now, and changes nothing. Returns the number of bytes that may be kept
+    /// besides.
+    fn try_plan(&mut self) -> Result<u64, Errno> {
+        let room = |late: &Late<S>, kept: &RangeSet| {
+            let cache = S::store(|store| late.block.plan(kept, store.unclaimed_pages()))?;
+            Ok(late.block.room(&cache))
+        };
         if let (Some(active), Some(late)) = (&self.active, &self.late) {
-            return late.block.plan(&active.sealed.kept).map(|_| ());
+            return room(late, &active.sealed.kept);
         }
         let mut done = Vec::new();
         done.try_reserve_exact(self.producers.len())?;
@@ -379,7 +392,7 @@ impl<S: Drivers> Phase<S> {
         S::store(Store::thaw);
         roll_back::<S>(&mut done);
         let late = self.late.as_ref().ok_or(ENODATA)?;
-        late.block.plan(&sealed?.0.kept).map(|_| ())
+        room(late, &sealed?.0.kept)
     }
 
     /// Hands over at the last moment: enters the active phase, unless it has begun, and publishes the late block. A
@@ -400,9 +413,11 @@ impl<S: Drivers> Phase<S> {
         }
         let (active, late) = (self.active.as_ref(), self.late.as_mut());
         let (active, late) = active.zip(late).ok_or(ENODATA)?;
-        let result = late
-            .block
-            .publish(active.sealed.reference, &active.sealed.kept);
+        let sealed = &active.sealed;
+        let result = S::store(|store| {
+            let arrived = store.unclaimed_pages();
+            late.block.publish(sealed.reference, &sealed.kept, arrived)
+        });
         if result.is_err() && began {
             self.abort();
         }
@@ -414,6 +429,7 @@ impl<S: Drivers> Phase<S> {
         if let Some(late) = &mut self.late {
             late.block.disarm();
             S::store(|store| store.set_image(RangeSet::new()));
+            S::set_room(u64::MAX);
         }
     }
 

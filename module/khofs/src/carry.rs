@@ -40,6 +40,7 @@ pub fn serialize(ctx: &mut Context<'_>) -> Result<(), Errno> {
         let mut state = STATE.lock();
         state.frozen = true;
         state.epoch = state.epoch.wrapping_add(1).max(1);
+        state.serialized_pages = state.pages_used();
         write(&mut state, ctx)
     };
     if result.is_err() {

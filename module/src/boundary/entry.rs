@@ -8,9 +8,10 @@ use super::pages::vmalloc_page;
 use super::producer::Handle;
 use super::system::Linux;
 use crate::control;
-use crate::phase::PHASE;
+use crate::phase::{PHASE, ROOM};
 use crate::store::STORE;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::Ordering;
 use kho::abi::{COMPATIBLE, MEM};
 use kho::tree::{Node, Value};
 use kho::{PAGE_SIZE, PhysAddr, PhysRange};
@@ -574,6 +575,11 @@ extern "C" fn kho_rs_release(addr: u64, len: u64) -> c_int {
 extern "C" fn kho_rs_alloc_pages(count: usize) -> u64 {
     let lent = lend::lend::<Linux>(count);
     lent.map_or(0, |range| range.start().get() / PAGE_SIZE)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn kho_rs_room() -> u64 {
+    ROOM.load(Ordering::Relaxed)
 }
 
 #[unsafe(no_mangle)]

@@ -221,7 +221,12 @@ pub fn encode(block: PhysRange, nonce: u64, late: &Late) -> Result<(Vec<u8>, u64
         }
         before = range.end();
     }
-    let at = |number: usize| block.start().get().saturating_add(NODE.saturating_mul(number) as u64);
+    let at = |number: usize| {
+        block
+            .start()
+            .get()
+            .saturating_add(NODE.saturating_mul(number) as u64)
+    };
     for (number, range) in (1usize..).zip(&late.cache) {
         let next = if number == count {
             0

@@ -166,6 +166,8 @@ impl Drivers for Sim {
         })
     }
 
+    fn set_room(_: u64) {}
+
     fn release() -> &'static str {
         "6.12.0-sim"
     }

@@ -31,6 +31,8 @@ struct World {
     /// Error of making the file `dt`; `None` for success.
     no_file: Option<Errno>,
     random: u64,
+    /// Room that producers were told of.
+    room: u64,
     /// References on modules.
     held: i32,
     calls: Vec<String>,
@@ -44,6 +46,7 @@ std::thread_local! {
         published: false,
         no_file: None,
         random: 7,
+        room: u64::MAX,
         held: 0,
         calls: Vec::new(),
     }) };
@@ -107,6 +110,10 @@ impl Drivers for Fake {
 
     fn random() -> u64 {
         world(|world| world.random)
+    }
+
+    fn set_room(bytes: u64) {
+        world(|world| world.room = bytes);
     }
 
     fn release() -> &'static str {
@@ -539,6 +546,9 @@ fn what_has_no_room_is_refused_and_nothing_changes() {
             }
         );
         assert!(found(&phase).is_none() && phase.generation().is_none());
+        assert_eq!(world(|world| world.room == u64::MAX), error.is_some());
+        phase.disarm();
+        assert_eq!(world(|world| world.room), u64::MAX);
     }
     // A driver takes a page where the image goes, or more than there is room for.
     let mut phase = armed(3);
@@ -561,6 +571,16 @@ fn what_has_no_room_is_refused_and_nothing_changes() {
         phase.arm(bounds(9, 1, 4 << 20, IMAGE)),
         Err(crate::errno::ENOSPC)
     );
+    // Only gaps that have to be covered are examined: with room for two ranges, none is.
+    drop(phase);
+    let mut phase = prepared(3);
+    let examined = || with(|machine| core::mem::take(&mut machine.examined));
+    phase.arm(bounds(9, 2, 1 << 20, IMAGE)).unwrap();
+    assert_eq!(examined(), []);
+    world(|world| world.random = 10);
+    phase.prepare().unwrap();
+    phase.arm(bounds(10, 1, 4 << 20, IMAGE)).unwrap();
+    assert_eq!(examined(), [range_of(515, 1001 - 515).unwrap()]);
 }
 
 #[test]

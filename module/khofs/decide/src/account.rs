@@ -168,6 +168,30 @@ impl<S: System> Instance<S> {
 }
 
 impl<S: System> State<S> {
+    /// Number of pages that all instances use.
+    pub fn pages_used(&self) -> u64 {
+        let used = self.instances.iter().map(|instance| instance.used);
+        used.fold(0, u64::saturating_add)
+    }
+
+    /// Checks that an instance may use `pages` more pages: its limit allows it, and a late load that is armed has room.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOSPC`] if one of them does not allow it; [`ENOENT`] if there is no such instance.
+    pub fn room(&mut self, id: u32, pages: u64) -> Result<(), Errno> {
+        self.instance(id)?.room(pages)?;
+        let more = S::more_pages();
+        let most = self.serialized_pages.saturating_add(more);
+        if pages > 0
+            && more < u64::MAX / PAGE_SIZE
+            && self.pages_used().saturating_add(pages) > most
+        {
+            return Err(ENOSPC);
+        }
+        Ok(())
+    }
+
     /// Sets limits of an existing instance.
     ///
     /// # Errors
@@ -215,7 +239,7 @@ impl<S: System> State<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::Fake;
+    use crate::fake::{Fake, with as with_machine};
     use crate::state::Body;
     use alloc::string::String;
     use kho_decide::errno::{EEXIST, ENODATA};
@@ -234,6 +258,29 @@ mod tests {
         let instance = state.add(String::from("vm"), Body::New).unwrap();
         (instance.limit, instance.inode_limit) = (pages, inodes);
         state
+    }
+
+    #[test]
+    fn an_armed_load_bounds_all_instances_together() {
+        let mut state = with(1000, 100);
+        let id = state.instances[0].id;
+        state.add(String::from("db"), Body::New).unwrap().limit = 1000;
+        state.instances[0].used = 10;
+        state.instances[1].used = 20;
+        assert_eq!(state.room(id, 990), Ok(()));
+        state.serialized_pages = state.pages_used();
+        with_machine(|machine| machine.more_pages = Some(5));
+        assert_eq!(state.room(id, 5), Ok(()));
+        assert_eq!(state.room(id, 6), Err(ENOSPC));
+        // Pages that another instance gave back count.
+        state.instances[1].used = 12;
+        assert_eq!(state.room(id, 13), Ok(()));
+        assert_eq!(state.room(id, 14), Err(ENOSPC));
+        // An instance that is over the bound may remove and overwrite.
+        state.instances[1].used = 50;
+        assert_eq!(state.room(id, 0), Ok(()));
+        with_machine(|machine| machine.more_pages = None);
+        assert_eq!(state.room(id, 990), Ok(()));
     }
 
     #[test]

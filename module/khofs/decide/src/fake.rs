@@ -36,6 +36,8 @@ pub struct Machine {
     pub holder: Option<u64>,
     /// Whether khofs will return memory to the system soon.
     pub reaping: bool,
+    /// Pages that an armed load has room for beyond those at the last serialization; `None` without a late load.
+    pub more_pages: Option<u64>,
 }
 
 std::thread_local! {
@@ -66,6 +68,10 @@ impl System for Fake {
 
     fn large() -> bool {
         with(|machine| machine.large)
+    }
+
+    fn more_pages() -> u64 {
+        with(|machine| machine.more_pages.unwrap_or(u64::MAX))
     }
 
     fn take_pages(count: u64) -> Option<u64> {

@@ -56,7 +56,7 @@ impl<S: System> State<S> {
         if content.lazy.has(index) {
             return Err(EEXIST);
         }
-        self.instance(id)?.room(1)?;
+        self.room(id, 1)?;
         if let Some(page) = self.grow_folio(id, content, inode, index, want, supply)? {
             return Ok(page);
         }
@@ -93,7 +93,7 @@ impl<S: System> State<S> {
             content.lazy.find(first, end).is_none()
                 && inode.next_run(first).is_none_or(|run| run.index >= end)
         };
-        if !wanted || self.instance(id)?.room(PAGES).is_err() || !empty() {
+        if !wanted || self.room(id, PAGES).is_err() || !empty() {
             return Ok(None);
         }
         let Some(page) = self.take_chunk(id, supply)? else {

@@ -91,6 +91,8 @@ pub struct State<S: System> {
     pub frozen: bool,
     /// Number of the activation.
     pub epoch: u64,
+    /// Number of pages that the instances used when they were last serialized, or when they arrived.
+    pub serialized_pages: u64,
     /// Trees that were written for this activation.
     pub written: Vec<S::Block>,
     last_id: u32,
@@ -105,6 +107,7 @@ impl<S: System> State<S> {
             scarcity: Scarcity::none(),
             frozen: false,
             epoch: 0,
+            serialized_pages: 0,
             written: Vec::new(),
             last_id: 0,
         }
@@ -161,7 +164,8 @@ impl<S: System> State<S> {
         instance.limit = found.limit;
         instance.inode_limit = found.inode_limit;
         instance.used = used;
-        Ok(instance)
+        self.serialized_pages = self.serialized_pages.saturating_add(used);
+        self.instances.last_mut().ok_or(ENOENT)
     }
 
     /// Returns the number of the instance that a mount names, and makes that instance if it does not exist.

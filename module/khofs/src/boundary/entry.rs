@@ -409,7 +409,7 @@ extern "C" fn khofs_rs_folded(pfn: u64, folded: bool) {
 
 #[unsafe(no_mangle)]
 extern "C" fn khofs_rs_room(id: u32, pages: u64) -> c_int {
-    status(STATE.lock().instance(id).and_then(|i| i.room(pages)))
+    status(STATE.lock().room(id, pages))
 }
 
 #[unsafe(no_mangle)]

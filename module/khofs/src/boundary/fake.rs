@@ -36,6 +36,9 @@ pub unsafe fn khofs_c_put_folio(_: u64) {}
 pub unsafe fn khofs_c_good_pages(_: u64, count: u64) -> u64 {
     count
 }
+pub fn kho_room() -> u64 {
+    u64::MAX
+}
 pub fn khofs_c_take_pages(_: usize) -> u64 {
     0
 }

@@ -31,6 +31,7 @@ unsafe extern "C" {
     // The first page of a folio that khofs has removed from its record.
     pub fn khofs_c_put_folio(pfn: u64);
     // Returns the first of `count` pages with one reference each, or 0.
+    pub safe fn kho_room() -> u64;
     pub safe fn khofs_c_take_pages(count: usize) -> u64;
     // Returns the first of `count` pages of kho.ko's arenas, or 0.
     pub safe fn khofs_c_alloc_pages(count: usize) -> u64;

@@ -28,6 +28,11 @@ pub fn now() -> (i64, u32) {
     (seconds, nanoseconds)
 }
 
+/// Number of pages that kho.ko says an armed load has room for (`kho_room` in `include/kho.h`).
+pub fn more_pages() -> u64 {
+    ffi::kho_room() / PAGE_SIZE
+}
+
 /// Takes `count` contiguous zeroed pages from the system, each with one reference. Returns the first page frame.
 pub fn take_pages(count: u64) -> Option<u64> {
     let count = usize::try_from(count).ok()?;

@@ -34,6 +34,10 @@ impl System for Linux {
         kernel::large()
     }
 
+    fn more_pages() -> u64 {
+        kernel::more_pages()
+    }
+
     fn take_pages(count: u64) -> Option<u64> {
         kernel::take_pages(count)
     }

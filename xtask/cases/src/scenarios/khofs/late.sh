@@ -20,7 +20,7 @@ work() {
 }
 
 if [ $KHO_HOP = 0 ]; then
-	mount_khofs /k name=vm
+	mount_khofs /k name=vm,size=90%
 	kho-guest make-tree /k/tree --bytes $((4 << 20)) --seed 1 --user-xattrs
 	kho-guest bytes 4000000 --seed 1 >/k/grows
 	kho-guest bytes 2000000 --seed 2 >/k/goes
@@ -29,13 +29,17 @@ if [ $KHO_HOP = 0 ]; then
 	kho-guest bytes 6000000 --seed 4 >/srv-file
 	kho keep /srv-file
 else
+	if [ $KHO_HOP = 1 ]; then
+		[ "$(cat /proc/sys/vm/nr_hugepages)" = 250 ]
+		echo 0 >/proc/sys/vm/nr_hugepages
+	fi
 	kho-guest fill
 	mount_khofs /k name=vm
 	kho-guest fill
 	kho-guest hash-tree /k --same tree-$((KHO_HOP - 1))
 	[ "$(kho get greeting)" = hello ]
 	kho get 'srv\x2dfile' >/dev/null
-	rm -rf /k/new-*
+	rm -rf /k/new-* /k/full /k/empty
 	[ -e /k/moves ]
 	cat /k/dir-*/moves >/k/moved
 	rm -r /k/dir-* /k/moves
@@ -81,10 +85,17 @@ case $KHO_HOP in
 	# The image is that of the load, and the module was told of another.
 	echo disarm >$sys/late
 	refused 'kho.ko does not complete this load' kho exec
-	load --late
+	# The next kernel needs 500 MiB besides.
+	kho load --late "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE hugepages=250"
 	rm -r /k/dir-one/moves /k/new-one
 	kho-guest bytes 7000000 --seed 60 >/k/new-two
 	kho-guest bytes 100000 --seed 61 >/k/dir-one/moves
+	# Files grow as far as the next kernel has room, and what they then hold is handed over.
+	refused 'No space' dd if=/dev/zero of=/k/full bs=1M
+	ls -l /k/full
+	[ "$(stat -f -c %a /k)" -gt 1000 ]
+	: >/k/empty
+	refused 'No space' cp /k/grows /k/empty
 	kho-guest hash-tree /k --same tree-$KHO_HOP
 	kho-guest loaded
 	;;
