@@ -5,16 +5,15 @@
  */
 #include <linux/mm.h>
 #include <linux/namei.h>
+#include <linux/posix_acl_xattr.h>
 #include <linux/slab.h>
 #include <linux/xattr.h>
 
 #include "khofs.h"
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-#define IDMAP struct mnt_idmap
 #define NO_IDMAP (&nop_mnt_idmap)
 #else
-#define IDMAP struct user_namespace
 #define NO_IDMAP (&init_user_ns)
 #endif
 
@@ -120,6 +119,7 @@ static struct inode *new(struct inode *dir, umode_t mode, dev_t dev, size_t targ
 	struct inode *inode;
 	u64 ino;
 	void *file = khofs_rs_file_new(id, target, &ino);
+	int error;
 
 	if (IS_ERR(file))
 		return ERR_CAST(file);
@@ -133,6 +133,11 @@ static struct inode *new(struct inode *dir, umode_t mode, dev_t dev, size_t targ
 	inode_init_owner(NO_IDMAP, inode, dir, mode);
 	init_times(inode);
 	khofs_setup_inode(inode, inode->i_mode, dev);
+	error = khofs_inherit_acl(dir, inode);
+	if (error) {
+		iput(inode);
+		return ERR_PTR(error);
+	}
 	if (S_ISDIR(inode->i_mode))
 		inc_nlink(inode);
 	return inode;
@@ -323,6 +328,12 @@ static int rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struc
 
 static int do_setattr(IDMAP *idmap, struct inode *inode, struct iattr *attr)
 {
+	if (attr->ia_valid & ATTR_MODE) {
+		int error = khofs_chmod_acl(inode, attr->ia_mode);
+
+		if (error)
+			return error;
+	}
 	if ((attr->ia_valid & ATTR_SIZE) && attr->ia_size != i_size_read(inode)) {
 		int error = khofs_setattr_size(inode, attr->ia_size);
 
@@ -373,18 +384,21 @@ const struct inode_operations khofs_dir_inode_operations = {
 	.setattr = setattr,
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
+	KHOFS_ACL_OPERATIONS,
 };
 
 const struct inode_operations khofs_file_inode_operations = {
 	.setattr = setattr,
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
+	KHOFS_ACL_OPERATIONS,
 };
 
 const struct inode_operations khofs_special_inode_operations = {
 	.setattr = setattr,
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
+	KHOFS_ACL_OPERATIONS,
 };
 
 const struct inode_operations khofs_symlink_inode_operations = {
@@ -393,6 +407,15 @@ const struct inode_operations khofs_symlink_inode_operations = {
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
 };
+
+void khofs_changed(struct inode *inode)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	inode_set_ctime_current(inode);
+#else
+	inode->i_ctime = current_time(inode);
+#endif
+}
 
 /* Extended attributes, under their full names */
 
@@ -409,11 +432,7 @@ static int xattr_set(const struct xattr_handler *handler, IDMAP *idmap, struct d
 					       xattr_full_name(handler, name), value, size, flags));
 
 	if (!error)
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
-		inode_set_ctime_current(inode);
-#else
-		inode->i_ctime = current_time(inode);
-#endif
+		khofs_changed(inode);
 	return error;
 }
 
@@ -441,7 +460,12 @@ static const struct xattr_handler security_handler = {
 };
 
 const struct xattr_handler * const khofs_xattr_handlers[] = {
-	&user_handler, &trusted_handler, &security_handler, NULL
+	&user_handler, &trusted_handler, &security_handler,
+#if defined(CONFIG_FS_POSIX_ACL) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+	/* Later kernels call set_acl themselves. */
+	&posix_acl_access_xattr_handler, &posix_acl_default_xattr_handler,
+#endif
+	NULL
 };
 
 /* For Rust: reading and making the tree */

@@ -340,6 +340,9 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	 * would have to remove.
 	 */
 	sb->s_flags |= SB_NOSEC;
+#ifdef CONFIG_FS_POSIX_ACL
+	sb->s_flags |= SB_POSIXACL;
+#endif
 	sb->s_xattr = (void *)khofs_xattr_handlers;
 	khofs_wait_here("fill");
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
