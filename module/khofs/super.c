@@ -486,6 +486,10 @@ static struct file_system_type khofs_type = {
 	.owner = THIS_MODULE,
 	.name = "khofs",
 	.init_fs_context = init_context,
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	/* Since the version in which tmpfs has it (mm/shmem.c). */
+	.fs_flags = FS_ALLOW_IDMAP,
+#endif
 	.kill_sb = kill_sb,
 };
 MODULE_ALIAS_FS("khofs");
