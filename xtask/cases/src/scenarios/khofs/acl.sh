@@ -3,7 +3,7 @@ foreign
 describe() {
 	# Any two file systems differ in the sizes of directories.
 	(cd $1 && find . -exec stat -c '%n %F %a %u %g' {} + | sort &&
-		getfacl -R -n . && find . -type f -exec sha256sum {} + | sort -k 2)
+		find . ! -type l | sort | getfacl -n - && find . -type f -exec sha256sum {} + | sort -k 2)
 }
 mkdir -p /etc
 echo 'user:x:1000:1000::/:/bin/sh' >>/etc/passwd
