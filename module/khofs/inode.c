@@ -5,18 +5,11 @@
  */
 #include <linux/mm.h>
 #include <linux/namei.h>
+#include <linux/posix_acl_xattr.h>
 #include <linux/slab.h>
 #include <linux/xattr.h>
 
 #include "khofs.h"
-
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
-#define IDMAP struct mnt_idmap
-#define NO_IDMAP (&nop_mnt_idmap)
-#else
-#define IDMAP struct user_namespace
-#define NO_IDMAP (&init_user_ns)
-#endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
 static void touch(struct inode *inode)
@@ -114,12 +107,13 @@ void khofs_setup_inode(struct inode *inode, umode_t mode, dev_t dev)
  * Makes an inode; @target is the length of a symbolic link's target. ERR_PTR(-ENOSPC) or
  * ERR_PTR(-ENOMEM).
  */
-static struct inode *new(struct inode *dir, umode_t mode, dev_t dev, size_t target)
+static struct inode *new(IDMAP *idmap, struct inode *dir, umode_t mode, dev_t dev, size_t target)
 {
 	u32 id = khofs_id(dir->i_sb);
 	struct inode *inode;
 	u64 ino;
 	void *file = khofs_rs_file_new(id, target, &ino);
+	int error;
 
 	if (IS_ERR(file))
 		return ERR_CAST(file);
@@ -130,9 +124,14 @@ static struct inode *new(struct inode *dir, umode_t mode, dev_t dev, size_t targ
 	}
 	khofs_i(inode)->file = file;
 	inode->i_ino = ino;
-	inode_init_owner(NO_IDMAP, inode, dir, mode);
+	inode_init_owner(idmap, inode, dir, mode);
 	init_times(inode);
 	khofs_setup_inode(inode, inode->i_mode, dev);
+	error = khofs_inherit_acl(dir, inode);
+	if (error) {
+		iput(inode);
+		return ERR_PTR(error);
+	}
 	if (S_ISDIR(inode->i_mode))
 		inc_nlink(inode);
 	return inode;
@@ -148,7 +147,8 @@ static void persist(struct dentry *dentry, struct inode *inode)
 #endif
 }
 
-static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
+static int do_make(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev,
+		   const char *target)
 {
 	size_t len = target ? strlen(target) : 0;
 	struct inode *inode;
@@ -156,7 +156,7 @@ static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t
 	/* check.rs refuses longer targets in the next kernel. */
 	if (len >= PATH_MAX)
 		return -ENAMETOOLONG;
-	inode = new(dir, mode, dev, len);
+	inode = new(idmap, dir, mode, dev, len);
 	if (IS_ERR(inode))
 		return PTR_ERR(inode);
 	if (target) {
@@ -174,14 +174,15 @@ static int do_make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t
 	return 0;
 }
 
-static int make(struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev, const char *target)
+static int make(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev,
+		const char *target)
 {
-	return KHOFS_BETWEEN(do_make(dir, dentry, mode, dev, target));
+	return KHOFS_BETWEEN(do_make(idmap, dir, dentry, mode, dev, target));
 }
 
 static int mknod(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode, dev_t dev)
 {
-	return make(dir, dentry, mode, dev, NULL);
+	return make(idmap, dir, dentry, mode, dev, NULL);
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
@@ -190,29 +191,29 @@ static int create(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_
 static int create(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode, bool excl)
 #endif
 {
-	return make(dir, dentry, mode | S_IFREG, 0, NULL);
+	return make(idmap, dir, dentry, mode | S_IFREG, 0, NULL);
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
 static struct dentry *mkdir(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode)
 {
-	return ERR_PTR(make(dir, dentry, mode | S_IFDIR, 0, NULL));
+	return ERR_PTR(make(idmap, dir, dentry, mode | S_IFDIR, 0, NULL));
 }
 #else
 static int mkdir(IDMAP *idmap, struct inode *dir, struct dentry *dentry, umode_t mode)
 {
-	return make(dir, dentry, mode | S_IFDIR, 0, NULL);
+	return make(idmap, dir, dentry, mode | S_IFDIR, 0, NULL);
 }
 #endif
 
 static int symlink(IDMAP *idmap, struct inode *dir, struct dentry *dentry, const char *target)
 {
-	return make(dir, dentry, S_IFLNK | 0777, 0, target);
+	return make(idmap, dir, dentry, S_IFLNK | 0777, 0, target);
 }
 
-static int do_tmpfile(struct inode *dir, struct file *file, umode_t mode)
+static int do_tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t mode)
 {
-	struct inode *inode = new(dir, mode, 0, 0);
+	struct inode *inode = new(idmap, dir, mode, 0, 0);
 
 	if (IS_ERR(inode))
 		return PTR_ERR(inode);
@@ -222,7 +223,7 @@ static int do_tmpfile(struct inode *dir, struct file *file, umode_t mode)
 
 static int tmpfile(IDMAP *idmap, struct inode *dir, struct file *file, umode_t mode)
 {
-	return finish_open_simple(file, KHOFS_BETWEEN(do_tmpfile(dir, file, mode)));
+	return finish_open_simple(file, KHOFS_BETWEEN(do_tmpfile(idmap, dir, file, mode)));
 }
 
 /*
@@ -281,14 +282,14 @@ static int rmdir(struct inode *dir, struct dentry *dentry)
  * Makes the whiteout that an overlay leaves in the place of a renamed file, before the file is
  * renamed, as tmpfs does.
  */
-static int whiteout(struct inode *dir, struct dentry *old)
+static int whiteout(IDMAP *idmap, struct inode *dir, struct dentry *old)
 {
 	struct dentry *dentry = d_alloc(old->d_parent, &old->d_name);
 	int error;
 
 	if (!dentry)
 		return -ENOMEM;
-	error = do_make(dir, dentry, S_IFCHR | WHITEOUT_MODE, WHITEOUT_DEV, NULL);
+	error = do_make(idmap, dir, dentry, S_IFCHR | WHITEOUT_MODE, WHITEOUT_DEV, NULL);
 	/* The dentry is pinned, or was not made. */
 	dput(dentry);
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 19, 0)
@@ -305,7 +306,7 @@ static int do_rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, st
 	int error;
 
 	if (flags & RENAME_WHITEOUT) {
-		error = simple_empty(new) ? whiteout(old_dir, old) : -ENOTEMPTY;
+		error = simple_empty(new) ? whiteout(idmap, old_dir, old) : -ENOTEMPTY;
 		if (error)
 			return error;
 	}
@@ -323,6 +324,12 @@ static int rename(IDMAP *idmap, struct inode *old_dir, struct dentry *old, struc
 
 static int do_setattr(IDMAP *idmap, struct inode *inode, struct iattr *attr)
 {
+	if (attr->ia_valid & ATTR_MODE) {
+		int error = khofs_chmod_acl(inode, attr->ia_mode);
+
+		if (error)
+			return error;
+	}
 	if ((attr->ia_valid & ATTR_SIZE) && attr->ia_size != i_size_read(inode)) {
 		int error = khofs_setattr_size(inode, attr->ia_size);
 
@@ -373,18 +380,21 @@ const struct inode_operations khofs_dir_inode_operations = {
 	.setattr = setattr,
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
+	KHOFS_ACL_OPERATIONS,
 };
 
 const struct inode_operations khofs_file_inode_operations = {
 	.setattr = setattr,
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
+	KHOFS_ACL_OPERATIONS,
 };
 
 const struct inode_operations khofs_special_inode_operations = {
 	.setattr = setattr,
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
+	KHOFS_ACL_OPERATIONS,
 };
 
 const struct inode_operations khofs_symlink_inode_operations = {
@@ -393,6 +403,15 @@ const struct inode_operations khofs_symlink_inode_operations = {
 	.getattr = getattr,
 	.listxattr = khofs_listxattr,
 };
+
+void khofs_changed(struct inode *inode)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
+	inode_set_ctime_current(inode);
+#else
+	inode->i_ctime = current_time(inode);
+#endif
+}
 
 /* Extended attributes, under their full names */
 
@@ -409,11 +428,7 @@ static int xattr_set(const struct xattr_handler *handler, IDMAP *idmap, struct d
 					       xattr_full_name(handler, name), value, size, flags));
 
 	if (!error)
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
-		inode_set_ctime_current(inode);
-#else
-		inode->i_ctime = current_time(inode);
-#endif
+		khofs_changed(inode);
 	return error;
 }
 
@@ -441,7 +456,12 @@ static const struct xattr_handler security_handler = {
 };
 
 const struct xattr_handler * const khofs_xattr_handlers[] = {
-	&user_handler, &trusted_handler, &security_handler, NULL
+	&user_handler, &trusted_handler, &security_handler,
+#if defined(CONFIG_FS_POSIX_ACL) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+	/* Later kernels call set_acl themselves. */
+	&posix_acl_access_xattr_handler, &posix_acl_default_xattr_handler,
+#endif
+	NULL
 };
 
 /* For Rust: reading and making the tree */

@@ -19,6 +19,12 @@
 
 #define KHOFS_MAGIC 0x6b686f66
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+#define IDMAP struct mnt_idmap
+#else
+#define IDMAP struct user_namespace
+#endif
+
 /*
  * An inode. @file belongs to the Rust half. @lazy is the number of pages that arrived and are not
  * in the page cache yet. @write_end is the end of the write(2) under way; the inode's lock protects
@@ -133,6 +139,28 @@ void khofs_note_failure(struct folio *folio);
 void khofs_collapse(struct inode *inode, pgoff_t index);
 ssize_t khofs_large_show(char *buf);
 ssize_t khofs_listxattr(struct dentry *dentry, char *buf, size_t size);
+/* Sets the time of the last change. */
+void khofs_changed(struct inode *inode);
+
+/*
+ * ACLs. khofs_inherit_acl() gives a new inode the ACLs and the permissions that the default ACL of
+ * @dir wants. khofs_chmod_acl() adapts the ACL to the permissions of @mode, before the inode gets
+ * them. The caller of these two is between khofs_enter() and khofs_exit().
+ */
+int khofs_inherit_acl(struct inode *dir, struct inode *inode);
+int khofs_chmod_acl(struct inode *inode, umode_t mode);
+#ifdef CONFIG_FS_POSIX_ACL
+struct posix_acl *khofs_get_acl(struct inode *inode, int type, bool rcu);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+int khofs_set_acl(IDMAP *idmap, struct dentry *dentry, struct posix_acl *acl, int type);
+#define KHOFS_ACL_OPERATIONS .get_inode_acl = khofs_get_acl, .set_acl = khofs_set_acl
+#else
+int khofs_set_acl(IDMAP *idmap, struct inode *inode, struct posix_acl *acl, int type);
+#define KHOFS_ACL_OPERATIONS .get_acl = khofs_get_acl, .set_acl = khofs_set_acl
+#endif
+#else
+#define KHOFS_ACL_OPERATIONS .set_acl = NULL
+#endif
 
 /* Only in the build for tests: waits at the named step of an operation, see super.c. */
 #ifdef KHO_FAULTS

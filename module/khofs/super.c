@@ -340,6 +340,9 @@ static int fill(struct super_block *sb, struct fs_context *fc)
 	 * would have to remove.
 	 */
 	sb->s_flags |= SB_NOSEC;
+#ifdef CONFIG_FS_POSIX_ACL
+	sb->s_flags |= SB_POSIXACL;
+#endif
 	sb->s_xattr = (void *)khofs_xattr_handlers;
 	khofs_wait_here("fill");
 	error = khofs_rs_fill(khofs_id(sb), sb, fc->fs_private);
@@ -483,6 +486,10 @@ static struct file_system_type khofs_type = {
 	.owner = THIS_MODULE,
 	.name = "khofs",
 	.init_fs_context = init_context,
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	/* Since the version in which tmpfs has it (mm/shmem.c). */
+	.fs_flags = FS_ALLOW_IDMAP,
+#endif
 	.kill_sb = kill_sb,
 };
 MODULE_ALIAS_FS("khofs");

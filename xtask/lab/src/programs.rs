@@ -19,6 +19,8 @@ pub enum Foreign {
     Fsx,
     /// fio.
     Fio,
+    /// getfacl(1) and setfacl(1).
+    Acl,
     /// The shell of SQLite.
     Sqlite,
     /// QEMU for x86, with its firmware.
@@ -32,6 +34,7 @@ impl Foreign {
             Self::Pjdfstest => from_crate(cache, "pjdfstest", "0.2.2"),
             Self::Fsx => from_crate(cache, "fsx", "0.3.2"),
             Self::Fio => from_debian(cache, "fio", &["bookworm"]),
+            Self::Acl => from_debian(cache, "acl", &["bookworm"]),
             Self::Sqlite => from_debian(cache, "sqlite3", &["bookworm"]),
             Self::Qemu => from_debian(
                 cache,

@@ -1,5 +1,7 @@
 //! khofs: a RAM file system whose files survive.
 
+use kho_lab::programs::Foreign;
+
 use crate::scenario::Scenario;
 
 /// Shell functions that the scripts of this file have.
@@ -14,6 +16,7 @@ pub fn scenarios() -> Vec<Scenario> {
         hops(6),
         hops(10).slow(),
         status(),
+        acl(),
         tree(2_000, 768),
         tree(100_000, 3072).slow(),
         frozen(),
@@ -69,6 +72,18 @@ fn status() -> Scenario {
     .kernels(&["6.12", "6.1", "7.3"])
     .first(&script(include_str!("khofs/status-first.sh")))
     .each(&script(include_str!("khofs/status-each.sh")))
+}
+
+/// In each kernel the same operations on khofs and on tmpfs; then what the former kernel left.
+fn acl() -> Scenario {
+    khofs(
+        "khofs-acl".to_owned(),
+        "ACLs on khofs and on tmpfs: inheritance, masks, permissions, errors; all ACLs of the former kernel are there",
+    )
+    .kernels(&["6.12", "6.1", "7.3"])
+    .foreign(&[Foreign::Acl])
+    .first(&script(include_str!("khofs/acl.sh")))
+    .each(&script(include_str!("khofs/acl.sh")))
 }
 
 /// Scenario with `entries` entries on a machine of `machine` MiB.
