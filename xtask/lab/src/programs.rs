@@ -21,6 +21,8 @@ pub enum Foreign {
     Fio,
     /// getfacl(1) and setfacl(1).
     Acl,
+    /// mount(8) that makes idmapped mounts.
+    Mount,
     /// The shell of SQLite.
     Sqlite,
     /// QEMU for x86, with its firmware.
@@ -34,7 +36,8 @@ impl Foreign {
             Self::Pjdfstest => from_crate(cache, "pjdfstest", "0.2.2"),
             Self::Fsx => from_crate(cache, "fsx", "0.3.2"),
             Self::Fio => from_debian(cache, "fio", &["bookworm"]),
-            Self::Acl => from_debian(cache, "acl", &["bookworm"]),
+            Self::Acl => from_debian(cache, "acl", &["trixie"]),
+            Self::Mount => from_debian(cache, "mount", &["trixie"]),
             Self::Sqlite => from_debian(cache, "sqlite3", &["bookworm"]),
             Self::Qemu => from_debian(
                 cache,

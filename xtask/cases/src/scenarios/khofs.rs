@@ -12,6 +12,7 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
     let mut all: Vec<_> = KERNELS.into_iter().map(as_tmpfs).collect();
+    all.push(as_tmpfs("debug").slow());
     all.extend([
         hops(6),
         hops(10).slow(),
@@ -78,10 +79,11 @@ fn status() -> Scenario {
 fn acl() -> Scenario {
     khofs(
         "khofs-acl".to_owned(),
-        "ACLs on khofs and on tmpfs: inheritance, masks, permissions, errors; all ACLs of the former kernel are there",
+        "ACLs and idmapped mounts on khofs and on tmpfs: inheritance, masks, permissions, owners, errors; all ACLs of the \
+         former kernel are there",
     )
     .kernels(&["6.12", "6.1", "7.3"])
-    .foreign(&[Foreign::Acl])
+    .foreign(&[Foreign::Acl, Foreign::Mount])
     .first(&script(include_str!("khofs/acl.sh")))
     .each(&script(include_str!("khofs/acl.sh")))
 }
