@@ -513,7 +513,7 @@ static struct page **pages_of(s64 node, unsigned int *count)
  * and array of a mapping with VM_MAP_PUT_PAGES, and vunmap() neither of them (mm/vmalloc.c, 6.1,
  * 6.12 and 7.3).
  */
-void *kho_restore_vmalloc(s64 node, size_t *size)
+void *kho_claim_vmalloc(s64 node, size_t *size)
 {
 	unsigned int count;
 	struct page **pages = pages_of(node, &count);
@@ -532,7 +532,7 @@ void *kho_restore_vmalloc(s64 node, size_t *size)
 	kho_c_free(pages);
 	return ERR_PTR(error);
 }
-EXPORT_SYMBOL_GPL(kho_restore_vmalloc);
+EXPORT_SYMBOL_GPL(kho_claim_vmalloc);
 
 int kho_hold_node(struct kho_producer *producer, s64 node)
 {

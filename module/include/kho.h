@@ -192,7 +192,7 @@ int kho_claim_node(s64 node);
  * bytes. vfree() frees area and pages. An ERR_PTR() with the errors of kho_claim_node(), -ENOENT
  * also if the node has no `mem`, -ENOMEM. After an error no page is claimed.
  */
-void *kho_restore_vmalloc(s64 node, size_t *size);
+void *kho_claim_vmalloc(s64 node, size_t *size);
 /*
  * Makes @producer the holder of a node and of all nodes below it, while their pages stay reserved.
  * From then on serialize() may hand the pages on unchanged, and only the producer can release them.

@@ -338,10 +338,10 @@ static void check_node(s64 node, u64 tag)
 static void check_area(s64 node, u64 tag)
 {
 	size_t size = 0, at;
-	void *area = kho_restore_vmalloc(node, &size);
+	void *area = kho_claim_vmalloc(node, &size);
 
-	if (IS_ERR(area) || size != AREA || PTR_ERR(kho_restore_vmalloc(node, &at)) != -EBUSY ||
-	    PTR_ERR(kho_restore_vmalloc(-1, &at)) != -ENOENT) {
+	if (IS_ERR(area) || size != AREA || PTR_ERR(kho_claim_vmalloc(node, &at)) != -EBUSY ||
+	    PTR_ERR(kho_claim_vmalloc(-1, &at)) != -ENOENT) {
 		verified++;
 		return;
 	}

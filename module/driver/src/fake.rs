@@ -119,7 +119,7 @@ pub unsafe fn kho_get_mem(_: i64, index: usize, range: *mut Mem) -> c_int {
 pub fn kho_claim_node(_: i64) -> c_int {
     0
 }
-pub unsafe fn kho_restore_vmalloc(node: i64, size: *mut usize) -> *mut c_void {
+pub unsafe fn kho_claim_vmalloc(node: i64, size: *mut usize) -> *mut c_void {
     if node != 1 {
         return core::ptr::without_provenance_mut(16usize.wrapping_neg());
     }
@@ -128,7 +128,7 @@ pub unsafe fn kho_restore_vmalloc(node: i64, size: *mut usize) -> *mut c_void {
     Box::into_raw(Box::new([5u8; 4096])).cast()
 }
 pub unsafe fn vfree(area: *const c_void) {
-    // SAFETY: kho_restore_vmalloc made the box.
+    // SAFETY: kho_claim_vmalloc made the box.
     drop(unsafe { Box::from_raw(area.cast_mut().cast::<[u8; 4096]>()) });
 }
 pub unsafe fn kho_prop_mem_vmalloc(ctx: *mut c_void, _: *const c_void, size: usize) -> c_int {
@@ -169,9 +169,7 @@ mod tests {
                 len: 4096,
             }])?;
             ctx.node(c"child", |ctx| ctx.u32(c"x", 1))?;
-            let area = Node::find(c"/note")
-                .ok_or(Errno::ENOENT)?
-                .restore_vmalloc()?;
+            let area = Node::find(c"/note").ok_or(Errno::ENOENT)?.claim_vmalloc()?;
             ctx.node(c"area", |ctx| ctx.area(&area))
         }
     }
@@ -232,8 +230,8 @@ mod tests {
         assert_eq!(SLOT.release(node), Ok(()));
         assert_eq!(node.take(), Err(Errno::EINVAL));
         let child = node.children().next().unwrap();
-        assert_eq!(child.restore_vmalloc().err(), Some(Errno::EBUSY));
-        let mut area = node.restore_vmalloc().unwrap();
+        assert_eq!(child.claim_vmalloc().err(), Some(Errno::EBUSY));
+        let mut area = node.claim_vmalloc().unwrap();
         *area.last_mut().unwrap() = 6;
         assert_eq!(
             (area.len(), area.first(), area.last()),

@@ -58,8 +58,8 @@ unsafe extern "C" {
     pub fn kho_get_mem(node: i64, index: usize, range: *mut Mem) -> c_int;
     pub safe fn kho_claim_node(node: i64) -> c_int;
     // A writable variable. Returns an area, or a pointer that encodes an errno (ERR_PTR).
-    pub fn kho_restore_vmalloc(node: i64, size: *mut usize) -> *mut c_void;
-    // An area from kho_restore_vmalloc, once. The kernel exports this function.
+    pub fn kho_claim_vmalloc(node: i64, size: *mut usize) -> *mut c_void;
+    // An area from kho_claim_vmalloc, once. The kernel exports this function.
     pub fn vfree(area: *const c_void);
     // A structure that was registered, or that was never written; its name ends with a NUL.
     pub fn kho_hold_node(producer: *mut RawProducer, node: i64) -> c_int;

@@ -164,10 +164,10 @@ impl Node {
     ///
     /// Those of [`claim`](Self::claim), but the node may have any number of ranges; [`Errno::ENOENT`] if it has none;
     /// [`Errno::ENOMEM`]. In each case nothing is claimed.
-    pub fn restore_vmalloc(self) -> Result<Area, Errno> {
+    pub fn claim_vmalloc(self) -> Result<Area, Errno> {
         let mut size = 0;
         // SAFETY: `size` is writable.
-        let at = unsafe { ffi::kho_restore_vmalloc(self.0, &raw mut size) };
+        let at = unsafe { ffi::kho_claim_vmalloc(self.0, &raw mut size) };
         Area::restored(at, size)
     }
 

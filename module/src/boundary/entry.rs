@@ -6,7 +6,7 @@
 
 use super::pages::vmalloc_page;
 use super::producer::Handle;
-use super::system::Linux;
+use super::system::{Linux, Store};
 use crate::control;
 use crate::phase::{PHASE, ROOM};
 use crate::store::STORE;
@@ -118,10 +118,13 @@ unsafe fn note(ctx: *mut Session, act: impl FnOnce(&mut Session) -> Result<(), E
 
 #[unsafe(no_mangle)]
 extern "C" fn kho_rs_init() -> c_int {
-    let mut store = STORE.lock();
+    // Without the lock: the store is opened by reading files, and a driver may call kho.ko where it holds the lock of
+    // a file. No driver can call before the module is loaded.
+    let mut store = Store::new();
     let result = store.open();
-    if result.is_err() {
-        store.close();
+    match result {
+        Ok(()) => *STORE.lock() = store,
+        Err(_) => store.close(),
     }
     status(result)
 }

@@ -83,7 +83,21 @@ pub fn scenarios() -> Vec<Scenario> {
             "",
         ),
         changing(),
+        debug("debug").slow(),
+        debug("debug-kasan").slow(),
     ]
+}
+
+/// A kernel that looks for faults of the modules (`cargo xtask peer-kernel`), between two ordinary ones.
+fn debug(kernel: &'static str) -> Scenario {
+    let scenario = Scenario::new(
+        format!("hosts-{kernel}"),
+        "a kernel that looks for wrong locks and wrong memory: files, khofs and a driver, there and back",
+    )
+    .kernels(&["6.12", kernel, kernel, "6.12"])
+    .mem_mib(2048)
+    .timeout_s(1800);
+    slice(scenario, "UNTRACED=1", "")
 }
 
 /// A machine whose memory comes and goes while content is kept in it.

@@ -12,7 +12,6 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "7.3"];
 /// The tests of this file.
 pub fn scenarios() -> Vec<Scenario> {
     let mut all: Vec<_> = KERNELS.into_iter().map(as_tmpfs).collect();
-    all.push(as_tmpfs("debug").slow());
     all.extend([
         hops(6),
         hops(10).slow(),

@@ -45,6 +45,7 @@ pub fn scenarios() -> Vec<Scenario> {
         event_log("6.12", "7.3"),
         huge_pages(),
         note(),
+        phase("debug").slow(),
     ];
     phases.into_iter().chain(rest).collect()
 }
