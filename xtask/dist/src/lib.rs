@@ -88,6 +88,9 @@ pub fn for_guests(program: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     ])
 }
 
+/// Units of systemd in the package.
+const UNITS: [&str; 2] = ["kho-restore.service", "kho-capture.service"];
+
 /// Files of the package that belong to the administrator.
 const CONFFILES: [&str; 1] = ["etc/default/kho"];
 
@@ -179,7 +182,7 @@ fn start(name: &str, version: &str, time: u64) -> Result<Package> {
 fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
     let mut package = start("kho", version, time)?;
     package.file("usr/bin/kho", 0o755, stripped(program)?);
-    for unit in ["kho-restore.service", "kho-capture.service"] {
+    for unit in UNITS {
         let text = packaging(&format!("systemd/{unit}"))?;
         package.file(format!("usr/lib/systemd/system/{unit}"), 0o644, text);
     }
@@ -286,6 +289,32 @@ pub fn time() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_have_only_what_kho_needs() {
+        for unit in UNITS {
+            let text = packaging(&format!("systemd/{unit}")).unwrap();
+            let (_, service) = text.split_once("\n[Service]\n").unwrap();
+            let (service, _) = service.split_once("\n[Install]\n").unwrap();
+            let lines: Vec<&str> = service.lines().collect();
+            for line in [
+                "NoNewPrivileges=yes",
+                "RestrictAddressFamilies=AF_UNIX",
+                "RestrictRealtime=yes",
+                "LockPersonality=yes",
+                "SystemCallArchitectures=native",
+                "UMask=0077",
+            ] {
+                assert!(lines.contains(&line), "{unit} lacks {line}");
+            }
+            // These hide mounts or devices, or forbid the restore of a file with the set-user-ID bit.
+            for line in lines {
+                let name = line.split_once('=').map_or(line, |(name, _)| name);
+                let hides = ["Private", "Protect"].iter().any(|s| name.starts_with(s));
+                assert!(!hides && name != "RestrictSUIDSGID", "{unit}: {line}");
+            }
+        }
+    }
 
     #[test]
     fn a_kernel_without_headers_is_named() {
