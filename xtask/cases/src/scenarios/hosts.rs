@@ -70,7 +70,7 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .slow(),
         large("hosts-256g", 256 << 10, 8, 16),
-        large("hosts-64g", 64 << 10, 8, 64),
+        large("hosts-64g", 64 << 10, 8, 64).slow(),
         slice(
             Scenario::new(
                 "hosts-testing",
@@ -82,7 +82,7 @@ pub fn scenarios() -> Vec<Scenario> {
             "",
             "",
         ),
-        changing(),
+        changing().slow(),
         debug("debug").slow(),
         debug("debug-kasan").slow(),
     ]

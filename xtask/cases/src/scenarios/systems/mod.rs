@@ -136,6 +136,20 @@ pub fn scenarios() -> Vec<Scenario> {
         .append("crashkernel=256M")
         .crashes(1)
         .timeout_s(1500);
+        // systemd 252 has no soft reboot.
+        if release == Release::Trixie {
+            all.push(stages(
+                Scenario::new(
+                    name("soft-reboot"),
+                    "an armed kernel and the keep list outlast systemctl soft-reboot, and the handover follows",
+                ),
+                &[
+                    include_str!("soft-0.sh"),
+                    include_str!("soft-1.sh"),
+                    include_str!("soft-2.sh"),
+                ],
+            ).slow());
+        }
         all.push(hostile.slow());
         all.push(crash.slow());
     }

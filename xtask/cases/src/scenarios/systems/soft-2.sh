@@ -1,0 +1,8 @@
+ready
+case $KHO_RELEASE in @OTHER@.*) ;; *) echo "this is $KHO_RELEASE"; exit 1 ;; esac
+arrived_hop 1
+journal_says 0 "restored keep.d:srv-files"
+[ "$(cat /srv/ram/late/file)" = late ]
+[ "$(cat /run/hand/file)" = hand ]
+[ "$(stat -c %a /srv/files/file)" = 666 ]
+clean_journal 0
