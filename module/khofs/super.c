@@ -603,6 +603,7 @@ static int __init khofs_init(void)
 	if (!error)
 		return 0;
 no_files:
+	kobject_del(kobj);
 	kobject_put(kobj);
 no_kobj:
 	khofs_rs_exit();
@@ -621,6 +622,7 @@ static void __exit khofs_finish(void)
 {
 	unregister_filesystem(&khofs_type);
 	kho_unregister_producer(&producer);
+	kobject_del(kobj);
 	kobject_put(kobj);
 	cancel_delayed_work_sync(&bringer);
 	cancel_delayed_work_sync(&reaper);

@@ -265,12 +265,14 @@ static int __init ring_init(void)
 unregister:
 	kho_unregister_producer(&producer);
 put:
+	kobject_del(kobj);
 	kobject_put(kobj);
 	return error;
 }
 
 static void __exit ring_exit(void)
 {
+	kobject_del(kobj);
 	kobject_put(kobj);
 	kho_unregister_producer(&producer);
 	ring_free();

@@ -106,7 +106,7 @@ written, by the exit status.")]
 
 Refuses when the loaded image is not kho's, unless --force.")]
     Unload {
-        /// Unload even an image that somebody else loaded.
+        /// Unload also an image that another program loaded.
         #[arg(long)]
         force: bool,
     },

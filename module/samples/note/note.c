@@ -61,12 +61,14 @@ static int __init note_init(void)
 		return 0;
 	kho_note_rs_exit();
 put:
+	kobject_del(kobj);
 	kobject_put(kobj);
 	return error;
 }
 
 static void __exit note_exit(void)
 {
+	kobject_del(kobj);
 	kobject_put(kobj);
 	kho_note_rs_exit();
 }

@@ -15,6 +15,9 @@ use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::root::ATTRIBUTE_LIMIT;
 use serde_json::json;
 
+/// [`Finding::id`] of the estimate.
+const HEADROOM: &str = "headroom";
+
 /// Length of the longest severity, in columns.
 const SEVERITY: usize = 5;
 
@@ -129,7 +132,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
     );
     Ok(if spare > 0 {
         Finding {
-            id: "headroom",
+            id: HEADROOM,
             severity: Severity::Ok,
             what: format!(
                 "a kernel like Debian's leaves about {} to keep",
@@ -140,7 +143,7 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
         }
     } else {
         Finding {
-            id: "headroom",
+            id: HEADROOM,
             severity: Severity::Warn,
             what: "a kernel like Debian's leaves nothing to keep".to_owned(),
             details,
@@ -152,6 +155,21 @@ fn estimate(session: &Session) -> Result<Finding, Fail> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_book_explains_each_finding() {
+        let page = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/src/operations/doctor.md"
+        );
+        let page = std::fs::read_to_string(page).unwrap();
+        let entries: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'))
+            .collect();
+        let ids = [doctor::IDS, &[HEADROOM, native::FINDING]].concat();
+        assert_eq!(entries, ids);
+    }
 
     #[test]
     fn a_long_finding_is_wrapped_and_keeps_its_words() {

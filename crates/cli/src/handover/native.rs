@@ -134,6 +134,9 @@ fn argument(scratch: NativeScratch) -> String {
     }
 }
 
+/// [`Finding::id`] of [`finding`].
+pub const FINDING: &str = "native-kho";
+
 /// Returns a finding: whether the running kernel has its own KHO, and whether it is on.
 pub fn finding(release: &str, root: &Root) -> Finding {
     let image = root.path(&format!("boot/vmlinuz-{release}"));
@@ -149,7 +152,7 @@ pub fn finding(release: &str, root: &Root) -> Finding {
         }
         Some(_) if log.find(FAILED).is_some() => {
             return Finding {
-                id: "native-kho",
+                id: FINDING,
                 severity: Severity::Warn,
                 what: "this kernel switched its own KHO off; kho does not need it".to_owned(),
                 details: "It found no place for its scratch areas.".to_owned(),
@@ -165,7 +168,7 @@ pub fn finding(release: &str, root: &Root) -> Finding {
         }
     };
     Finding {
-        id: "native-kho",
+        id: FINDING,
         severity: Severity::Ok,
         what,
         details,
