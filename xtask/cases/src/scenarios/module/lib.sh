@@ -24,16 +24,14 @@ ring_add() {
 	for _ in $(seq "$1"); do echo record >$ring/add; done
 }
 
+# Joined by &&: in a condition, the shell would ignore a check that fails before the last one.
 thawed() {
-	[ "$(cat $sys/active)" = 0 ]
-	[ ! -e $sys/dt ]
-	[ "$(cat $sys/generation)" = 0x0000000000000000 ]
+	[ "$(cat $sys/active)" = 0 ] && [ ! -e $sys/dt ] && [ "$(cat $sys/generation)" = 0x0000000000000000 ]
 }
 
 frozen() {
-	[ "$(cat $sys/active)" = 1 ]
-	[ "$(wc -c <$sys/dt)" -gt 100 ]
-	[ "$(cat $sys/generation)" != 0x0000000000000000 ]
+	[ "$(cat $sys/active)" = 1 ] && [ "$(wc -c <$sys/dt)" -gt 100 ] &&
+		[ "$(cat $sys/generation)" != 0x0000000000000000 ]
 }
 
 mem_total() {
