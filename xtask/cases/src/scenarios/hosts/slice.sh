@@ -13,7 +13,7 @@ hand_over() {
 		kho-guest hash-tree /k --same khofs
 	fi
 	echo "of hop $KHO_HOP" >$ring/add
-	if [ -z "$UNTRACED" ]; then
+	if [ -z "${UNTRACED:-}" ]; then
 		kho keep --trace
 		echo "traced in hop $KHO_HOP" >/sys/kernel/tracing/trace_marker
 	fi
@@ -30,7 +30,7 @@ arrived() {
 	kho-guest hash-tree /k --same khofs
 	[ "$(cat $ring/counter)" = $KHO_HOP ]
 	[ "$(cat $ring/ring)" = "$(for hop in $(seq 0 $((KHO_HOP - 1))); do echo "$hop of hop $hop"; done)" ]
-	[ -n "$UNTRACED" ] || kho trace --hop $KHO_HOP | grep "tracing_mark_write: traced in hop $((KHO_HOP - 1))\$"
+	[ -n "${UNTRACED:-}" ] || kho trace --hop $KHO_HOP | grep "tracing_mark_write: traced in hop $((KHO_HOP - 1))\$"
 }
 
 # The kernel has all NUMA nodes, each with memory, and doctor has nothing against the machine.
