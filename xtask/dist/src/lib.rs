@@ -290,6 +290,39 @@ pub fn time() -> Result<u64> {
 mod tests {
     use super::*;
 
+    /// dkms compares the release with the pattern by bash's `=~`.
+    #[test]
+    fn dkms_builds_for_the_kernels_that_the_modules_know() {
+        let conf = workspace::root().join("module/dkms.conf");
+        let builds = |release: &str| {
+            let script = "kernel_source_dir= dkms_tree= kernelver= arch=; . \"$1\" && [[ $2 =~ $BUILD_EXCLUSIVE_KERNEL ]]";
+            let mut bash = Command::new("bash");
+            bash.args(["-c", script, "bash"]).arg(&conf).arg(release);
+            bash.status().unwrap().success()
+        };
+        for release in [
+            "6.1.0-50-cloud-amd64",
+            "6.12.95+deb12-amd64",
+            "7.0.0-14-generic",
+            "7.2.12-cloud-amd64",
+            "7.3.4+deb13-cloud-amd64",
+            "7.3-rc7",
+            "6.18",
+        ] {
+            assert!(builds(release), "{release}");
+        }
+        for release in [
+            "5.10.0-30-amd64",
+            "6.0.1",
+            "7.4.0-1-amd64",
+            "7.30.1",
+            "8.0.0",
+            "16.1.0",
+        ] {
+            assert!(!builds(release), "{release}");
+        }
+    }
+
     #[test]
     fn units_have_only_what_kho_needs() {
         for unit in UNITS {

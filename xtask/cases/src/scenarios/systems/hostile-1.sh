@@ -11,7 +11,7 @@ done
 kho-guest hash-tree /srv/target --same target
 systemctl stop mallory.service
 cat /home/mallory/loot
-grep -q "^tried" /home/mallory/loot
+grep -qx "tried planting, 7 of 7" /home/mallory/loot
 fails grep -q "^got" /home/mallory/loot
 # Content out of mallory's reach is restored whatever she does.
 kho-guest hash-tree /var/lib/quiet/tree --same quiet
@@ -25,7 +25,9 @@ for name in victim quiet; do
 	fi
 done
 find /srv/target /etc/kho /run/kho -newer /proc/1 -ls
-[ "$(find / -xdev -name '*deep*' -path '*/open' | grep -v '^/root/srv/drop/victim/deep/open')" = "" ]
+# The file in the deepest folder is at no other place of the root file system, wherever a link led.
+find / -xdev -name open -type f ! -path /root/srv/drop/victim/deep/open -exec grep -lx open {} + >/tmp/elsewhere || true
+if [ -s /tmp/elsewhere ]; then cat /tmp/elsewhere; exit 1; fi
 kho-guest hash-tree /srv/target --same target
 # A stage that mallory leaves behind would be a hole for the next restore.
 find / -xdev -name '.kho-*' > /tmp/stages
