@@ -6,6 +6,7 @@ use crate::loaded;
 use crate::on_failure::OnFailure;
 use crate::session::Session;
 use crate::state::ArmedFile;
+use crate::systemd;
 use kho::PhysAddr;
 use kho_kexec::stand_in;
 use kho_kexec::sys::syscalls::SegmentRef;
@@ -13,7 +14,6 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// Name of the record of the armed kernel, in the state directory.
 pub const RECORD: &str = "armed.json";
@@ -239,13 +239,8 @@ pub fn copies(
 /// Whether systemd will run `kho capture` at the end of the shutdown.
 pub fn capture_unit_is_active(session: &Session) -> bool {
     session.has_systemd()
-        && Command::new("systemctl")
-            .args(["is-active", "--quiet", CAPTURE_UNIT])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+        && systemd::systemctl(&["is-active", "--quiet", CAPTURE_UNIT])
+            .is_ok_and(|output| output.status.success())
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use crate::lost::lost;
 use crate::on_failure::OnFailure;
 use crate::output::Output;
 use crate::session::Session;
+use crate::systemd;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::root::Root;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// First version of systemd whose `systemctl kexec` loads a kernel by `kexec_file_load` (`load_kexec_kernel`,
 /// src/systemctl/systemctl-start-special.c).
@@ -93,11 +93,8 @@ fn may_be_lost(session: &Session) -> bool {
 
 /// Returns the version of systemd; `None` if systemctl does not answer.
 fn running_version() -> Option<u32> {
-    let output = Command::new("systemctl")
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output();
-    version(&String::from_utf8_lossy(&output.ok()?.stdout))
+    let output = systemd::systemctl(&["--version"]).ok()?;
+    version(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// Whether `systemctl kexec` of this version of systemd loads a kernel itself.

@@ -43,6 +43,7 @@ mod session;
 mod shown;
 pub mod state;
 pub mod status;
+mod systemd;
 mod trace;
 mod whole;
 

@@ -5,16 +5,16 @@
 //! while services still stop. Without the order, a restore would write below the mount point, and a capture would find
 //! the empty directory there.
 
-use crate::exit::{Fail, Status};
+use crate::exit::Fail;
 use crate::keepd::{self, parse::Kind};
 use crate::kexec_target::{self, GENERATED};
 use crate::list;
 use crate::mounts::{self, Units};
 use crate::output::Output;
 use crate::session::Session;
+use crate::systemd;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Name by which systemd runs this program.
 pub const NAME: &str = "kho-generator";
@@ -54,11 +54,7 @@ pub fn update(session: &Session, out: Output) {
     if in_order && refused == to_be_refused {
         return;
     }
-    let reloaded = Command::new("systemctl")
-        .arg("daemon-reload")
-        .stdin(Stdio::null())
-        .status();
-    if reloaded.is_ok_and(|status| status.success()) {
+    if systemd::systemctl(&["daemon-reload"]).is_ok_and(|output| output.status.success()) {
         return;
     }
     let failed = "systemctl daemon-reload failed";
@@ -152,27 +148,12 @@ pub fn missing_mounts(paths: &[&Path], session: &Session) -> Result<Vec<mounts::
     for path in paths {
         let _ = std::fs::read_dir(path);
     }
-    let output = Command::new("systemctl")
-        // With a pattern, systemctl leaves out inactive units unless `--all` is given.
-        .args(["show", "--all", "--property", mounts::SHOWN, "*.mount"])
-        .stdin(Stdio::null())
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {
-            Ok(mounts::missing(&String::from_utf8_lossy(&output.stdout)))
-        }
-        Ok(output) => Err(Fail::new(
-            Status::Failed,
-            format!(
-                "cannot ask systemd which mounts are missing: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
-        )),
-        Err(err) => Err(Fail::new(
-            Status::Failed,
-            format!("cannot run systemctl: {err}"),
-        )),
-    }
+    // With a pattern, systemctl leaves out inactive units unless `--all` is given.
+    let shown = systemd::show(
+        &["--all", "--property", mounts::SHOWN, "*.mount"],
+        "which mounts are missing",
+    )?;
+    Ok(mounts::missing(&shown))
 }
 
 #[cfg(test)]

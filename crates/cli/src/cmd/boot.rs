@@ -11,6 +11,7 @@ use crate::output::Output;
 use crate::release;
 use crate::restore;
 use crate::session::Session;
+use crate::systemd;
 use crate::whole;
 use std::io::Write;
 use std::path::Path;
@@ -83,6 +84,8 @@ fn restore_all(
         .filter_map(|blob| blob.path.as_deref())
         .collect();
     let missing = ordering::missing_mounts(&paths, session)?;
+    // After a soft reboot the content at a path may be newer than what arrived.
+    let may_replace = !systemd::was_soft_rebooted(session)?;
     let mut outcomes = Vec::new();
     for blob in &arrived.blobs {
         let mut keep = session.state.keep()?;
@@ -120,7 +123,7 @@ fn restore_all(
             names: Vec::new(),
             first: Vec::new(),
             into: None,
-            force: rule.is_some_and(|rule| rule.replace),
+            force: may_replace && rule.is_some_and(|rule| rule.replace),
             privileged: rule.is_some_and(|rule| rule.privileged),
             boot: false,
         };

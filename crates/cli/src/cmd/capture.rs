@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::armed;
-use crate::exit::{Fail, OrStatus, Status};
+use crate::exit::{Fail, Status};
 use crate::handover::{fresh, load, places};
 use crate::keepd::{self, effort};
 use crate::last::{Attempt, Outcome};
@@ -15,10 +15,10 @@ use crate::on_failure::OnFailure;
 use crate::output::{self, Output};
 use crate::session::{Session, busy};
 use crate::state::ArmedFile;
+use crate::systemd;
 use crate::trace::wish;
 use kho_kexec::sys::facts::kexec::KexecState;
 use kho_kexec::sys::lock::{Lock, LockError};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Longest wait for another `kho` before the fallback, after a capture that was killed or timed out.
@@ -385,7 +385,7 @@ fn stop() -> Result<(), String> {
             "emergency.target",
         ],
     ] {
-        let output = systemctl(arguments).map_err(|err| err.to_string())?;
+        let output = systemd::systemctl(arguments).map_err(|err| err.to_string())?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
         }
@@ -395,26 +395,11 @@ fn stop() -> Result<(), String> {
 
 /// Whether systemd is shutting down for `kexec.target`.
 fn is_kexec() -> Result<bool, Fail> {
-    let output = systemctl(&["show", "--property=Job", "--value", "kexec.target"])
-        .or_status(Status::Failed)?;
-    if !output.status.success() {
-        return Err(Fail::new(
-            Status::Failed,
-            format!(
-                "cannot ask systemd where it is going: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            ),
-        ));
-    }
-    let job = String::from_utf8_lossy(&output.stdout);
+    let job = systemd::show(
+        &["--property=Job", "--value", "kexec.target"],
+        "where it is going",
+    )?;
     Ok(!matches!(job.trim(), "" | "0"))
-}
-
-fn systemctl(arguments: &[&str]) -> std::io::Result<std::process::Output> {
-    Command::new("systemctl")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
 }
 
 /// Writes to the journal and to the console: a user who watches the shutdown reads the console.

@@ -141,12 +141,13 @@ pub fn scenarios() -> Vec<Scenario> {
             all.push(stages(
                 Scenario::new(
                     name("soft-reboot"),
-                    "an armed kernel and the keep list outlast systemctl soft-reboot, and the handover follows",
+                    "an armed kernel and the keep list outlast systemctl soft-reboot, and the handover follows; a soft reboot replaces no newer content",
                 ),
                 &[
                     include_str!("soft-0.sh"),
                     include_str!("soft-1.sh"),
                     include_str!("soft-2.sh"),
+                    include_str!("soft-3.sh"),
                 ],
             ).slow());
         }

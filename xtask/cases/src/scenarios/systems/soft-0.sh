@@ -2,14 +2,15 @@
 ready
 dpkg -i "$KHO_FILES"/kho_0.1.0_amd64.deb
 echo "tmpfs /srv/ram tmpfs size=1M 0 0" >> /etc/fstab
-mkdir -p /srv/ram /srv/files /run/hand
+mkdir -p /srv/ram /srv/files /srv/later /run/hand
 systemctl daemon-reload
 systemctl start srv-ram.mount
 echo ram > /srv/ram/file
 echo files > /srv/files/file
 chmod 666 /srv/files/file
 mkdir /srv/ram/late
-printf '%s\n' 'd /srv/files replace' 'd /srv/ram/late replace' > /etc/kho/keep.d/srv.conf
+echo old > /srv/later/file
+printf '%s\n' 'd /srv/files replace' 'd /srv/ram/late replace' 'd /srv/later manual' > /etc/kho/keep.d/srv.conf
 echo hand > /run/hand/file
 kho keep /run/hand
 arm @OTHER@

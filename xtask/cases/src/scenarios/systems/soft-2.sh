@@ -6,3 +6,7 @@ journal_says 0 "restored keep.d:srv-files"
 [ "$(cat /run/hand/file)" = hand ]
 [ "$(stat -c %a /srv/files/file)" = 666 ]
 clean_journal 0
+# An entry that was not restored, and newer content at its path: a soft reboot must not replace it, whatever the rule says.
+echo newer > /srv/later/file
+sed -i 's/later manual/later replace/' /etc/kho/keep.d/srv.conf
+echo "systemctl soft-reboot" > /run/guest-leave
