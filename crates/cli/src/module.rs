@@ -48,7 +48,7 @@ impl OutgoingPart {
 
 /// Whether the module is loaded.
 pub fn present(root: &Root) -> bool {
-    root.exists(&format!("{DIR}/active"))
+    root.exists(&file("active"))
 }
 
 /// Path of a file of the module.
@@ -57,7 +57,7 @@ pub fn file(name: &str) -> String {
 }
 
 fn attribute(root: &Root, name: &str) -> Result<String, Fail> {
-    root.attribute(&format!("{DIR}/{name}"))
+    root.attribute(&file(name))
         .or_status(Status::NotPermitted)
         .map_err(|fail| fail.root(""))
 }
@@ -152,7 +152,7 @@ pub fn unclaimed(root: &Root) -> Result<Vec<Unclaimed>, Fail> {
     }
     // The file has one line for each node of two trees, so it is never longer than both trees.
     let text = root
-        .text(&format!("{DIR}/release"), 2 * MAX_SIZE as u64)
+        .text(&file("release"), 2 * MAX_SIZE as u64)
         .or_status(Status::NotPermitted)
         .map_err(|fail| fail.root(""))?;
     Ok(text.lines().filter_map(Unclaimed::parse).collect())
@@ -225,12 +225,12 @@ fn try_write(root: &Root, name: &str, text: &str) -> Result<std::io::Result<()>,
     }
     Ok(std::fs::OpenOptions::new()
         .write(true)
-        .open(root.path(&format!("{DIR}/{name}")))
+        .open(root.path(&file(name)))
         .and_then(|mut file| file.write_all(text.as_bytes())))
 }
 
 fn refused(root: &Root, name: &str, text: &str, err: &std::io::Error) -> Fail {
-    let path = root.path(&format!("{DIR}/{name}"));
+    let path = root.path(&file(name));
     if err.kind() == std::io::ErrorKind::PermissionDenied {
         return Fail::new(
             Status::NotPermitted,
@@ -456,7 +456,7 @@ pub fn has_something(root: &Root) -> Result<bool, Fail> {
 
 fn read(root: &Root) -> Result<OutgoingPart, Fail> {
     let bytes = root
-        .bytes(&format!("{DIR}/dt"), MAX_SIZE as u64)
+        .bytes(&file("dt"), MAX_SIZE as u64)
         .or_status(Status::Module)?;
     let tree = Reader::new(&bytes).or_status(Status::Module)?;
     let kernel = KernelPart::parse_as(CONTRACT, &tree).map_err(|err| {

@@ -28,7 +28,7 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     if !stale_ok {
         fresh::require(&record, session, out)?;
     }
-    let published = match record.late {
+    let _published = match record.late {
         Some(_) => Some(Published::publish(&session.root, out)?),
         None => None,
     };
@@ -37,9 +37,6 @@ pub fn go(stale_ok: bool, session: &Session, out: Output) -> Result<(), Fail> {
     session.kernel.sync();
     match session.kernel.reboot_kexec() {
         Ok(never) => match never {},
-        Err(err) => {
-            drop(published);
-            Err(Fail::new(Status::LoadFailed, chain(&err)))
-        }
+        Err(err) => Err(Fail::new(Status::LoadFailed, chain(&err))),
     }
 }

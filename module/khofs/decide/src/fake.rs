@@ -70,8 +70,8 @@ impl System for Fake {
         with(|machine| machine.large)
     }
 
-    fn more_pages() -> u64 {
-        with(|machine| machine.more_pages.unwrap_or(u64::MAX))
+    fn more_pages() -> Option<u64> {
+        with(|machine| machine.more_pages)
     }
 
     fn take_pages(count: u64) -> Option<u64> {

@@ -23,9 +23,9 @@ pub trait System {
     /// Whether the kernel has folios of 2 MiB.
     fn large() -> bool;
 
-    /// Number of pages that khofs may keep beyond what it kept at the last serialization, while a late load is armed;
-    /// more than any machine has otherwise (`kho_room` in `include/kho.h`).
-    fn more_pages() -> u64;
+    /// Number of pages that khofs may keep beyond what it kept at the last serialization (`kho_room` in
+    /// `include/kho.h`); `None` if no late load is armed.
+    fn more_pages() -> Option<u64>;
 
     /// Takes `count` contiguous zeroed pages from the system, each with one reference. Returns the first page frame.
     fn take_pages(count: u64) -> Option<u64>;

@@ -28,9 +28,12 @@ pub fn now() -> (i64, u32) {
     (seconds, nanoseconds)
 }
 
-/// Number of pages that kho.ko says an armed load has room for (`kho_room` in `include/kho.h`).
-pub fn more_pages() -> u64 {
-    ffi::kho_room() / PAGE_SIZE
+/// See [`System::more_pages`](khofs_decide::system::System::more_pages).
+pub fn more_pages() -> Option<u64> {
+    match ffi::kho_room() {
+        u64::MAX => None,
+        bytes => Some(bytes / PAGE_SIZE),
+    }
 }
 
 /// Takes `count` contiguous zeroed pages from the system, each with one reference. Returns the first page frame.

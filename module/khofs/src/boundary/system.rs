@@ -34,7 +34,7 @@ impl System for Linux {
         kernel::large()
     }
 
-    fn more_pages() -> u64 {
+    fn more_pages() -> Option<u64> {
         kernel::more_pages()
     }
 
