@@ -112,6 +112,7 @@ fn places(scenario: &Scenario, known: &[String]) -> BTreeMap<String, BTreeSet<&'
                     (_, Firmware::Bios) => "BIOS",
                     (_, Firmware::Uefi) => "UEFI",
                     (_, Firmware::UefiTpm) => "UEFI, TPM",
+                    (_, Firmware::SecureBoot) => "Secure Boot",
                 },
                 match has_module(runs, hop) {
                     true => "module",

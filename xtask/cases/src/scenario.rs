@@ -391,7 +391,10 @@ impl Scenario {
     /// outcome is a broken harness.
     pub fn run(&self, stock: &Stock, observer: Observer<'_>) -> Outcome {
         let contents = match self.runs.contents(stock) {
-            Ok(contents) => contents,
+            Ok(contents) => Contents {
+                signed: self.machine.firmware == Firmware::SecureBoot,
+                ..contents
+            },
             Err(error) => return Outcome::without_guest(End::Broken(format!("{error:#}"))),
         };
         let mut outcome = self.run_on(&self.machine, &self.name, &contents, stock, observer);

@@ -20,14 +20,9 @@ pub fn scenarios() -> Vec<Scenario> {
 pub fn scenario(kernel: &str, firmware: Firmware, count: u64) -> Scenario {
     let mut names = kho_lab::kernel::names().into_iter();
     let kernel = names.find(|name| *name == kernel).unwrap_or("6.1");
-    let on = match firmware {
-        Firmware::Bios => "bios",
-        Firmware::Uefi => "uefi",
-        Firmware::UefiTpm => "uefi-tpm",
-    };
     Scenario::new(
-        format!("early-{kernel}-{on}"),
-        format!("{kernel} on {on} takes {count} early reservations"),
+        format!("early-{kernel}-{firmware}"),
+        format!("{kernel} on {firmware} takes {count} early reservations"),
     )
     .kernels(&["6.1", kernel])
     .firmware(firmware)

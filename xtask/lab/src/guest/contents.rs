@@ -32,6 +32,8 @@ pub struct Contents {
     pub files: Vec<PathBuf>,
     /// Folders whose contents scripts find together at `/media/root`.
     pub roots: Vec<PathBuf>,
+    /// Whether the kernels are signed with the key for tests of Secure Boot.
+    pub signed: bool,
     /// A full system that boots by itself, in place of `kernels`, with one script for each of its boots.
     pub system: Option<System>,
 }

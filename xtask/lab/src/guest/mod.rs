@@ -4,6 +4,7 @@ mod contents;
 mod cpio;
 mod disk;
 mod initramfs;
+mod secure_boot;
 mod system;
 mod tree;
 
@@ -65,6 +66,9 @@ pub fn prepare(
             let to = tree.join(&folder);
             std::fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
             copy(&kernel.image, &to.join("bzImage"))?;
+            if contents.signed {
+                secure_boot::sign(&to.join("bzImage"), dir)?;
+            }
             if let Some(config) = kernel.config() {
                 let name = config.file_name().unwrap_or_default();
                 copy(&config, &to.join(name))?;

@@ -48,7 +48,7 @@ impl Need {
     }
 }
 
-const NEEDS: [Need; 10] = [
+const NEEDS: [Need; 12] = [
     Need {
         sign: Sign::Qemu("qemu-system-x86_64"),
         package: QEMU,
@@ -56,6 +56,14 @@ const NEEDS: [Need; 10] = [
     Need {
         sign: Sign::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
         package: "ovmf",
+    },
+    Need {
+        sign: Sign::Program("sbsign"),
+        package: "sbsigntool",
+    },
+    Need {
+        sign: Sign::Program("openssl"),
+        package: "openssl",
     },
     Need {
         sign: Sign::Program("swtpm"),

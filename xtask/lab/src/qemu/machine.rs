@@ -19,6 +19,9 @@ pub enum Firmware {
     Uefi,
     /// OVMF with a TPM 2.0.
     UefiTpm,
+    /// OVMF with Secure Boot, which accepts the key that its package brings for tests. The guest's kernels are signed with
+    /// that key.
+    SecureBoot,
 }
 
 impl fmt::Display for Firmware {
@@ -27,6 +30,7 @@ impl fmt::Display for Firmware {
             Self::Bios => "bios",
             Self::Uefi => "uefi",
             Self::UefiTpm => "uefi-tpm",
+            Self::SecureBoot => "secure-boot",
         })
     }
 }
@@ -121,6 +125,10 @@ pub const MEMORY_FILE: &str = "memory";
 /// Code and variables of the firmware, as OVMF's package names them.
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// The same with Secure Boot, and with the key for tests in the variables.
+const SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
+const SECURE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
 
 impl Machine {
     /// The command that runs this machine, with its writable files in `dir`.
@@ -274,11 +282,24 @@ impl Machine {
             return Ok(());
         }
         let variables = dir.join("efi-variables.fd");
-        std::fs::copy(OVMF_VARS, &variables).with_context(|| format!("copying {OVMF_VARS}"))?;
+        let (code, initial) = match self.firmware {
+            Firmware::SecureBoot => (SECURE_CODE, SECURE_VARS),
+            _ => (OVMF_CODE, OVMF_VARS),
+        };
+        std::fs::copy(initial, &variables).with_context(|| format!("copying {initial}"))?;
         command.args([
             "-drive",
-            &format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"),
+            &format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"),
         ]);
+        if self.firmware == Firmware::SecureBoot {
+            // Only the firmware may write the variables, in system management mode.
+            command.args([
+                "-machine",
+                "smm=on",
+                "-global",
+                "driver=cfi.pflash01,property=secure,value=on",
+            ]);
+        }
         command.args([
             "-drive",
             &format!(
