@@ -203,6 +203,7 @@ pub fn handovers() -> Vec<Vec<u8>> {
         previous_release: "6.1",
         machine: MACHINE_X86_64,
         time: 1,
+        carrier: kho::abi::Carrier::Memory,
         scratch: range(0x1000_0000, 0x1000_0000),
         mem_cache: &[
             range(0x6000_0000, 0x4000),

@@ -506,6 +506,7 @@ mod tests {
             previous_release: "6.1",
             machine: MACHINE_X86_64,
             time: 1,
+            carrier: kho::abi::Carrier::Memory,
             scratch: range(16 * MIB, 64 * MIB),
             mem_cache: &[range(256 * MIB, MIB)],
             blobs: &[],

@@ -20,6 +20,7 @@ fn tree(hop: u64) -> Vec<u8> {
         previous_release: "6.1.0-42-amd64",
         machine: MACHINE_X86_64,
         time: 1,
+        carrier: kho::abi::Carrier::Memory,
         scratch: range(0x1000_0000, 0x1000_0000),
         mem_cache: &[range(0x6000_0000, 0x1000), range(0x4000_0000, 0x1000)],
         blobs: &[BlobDescription {

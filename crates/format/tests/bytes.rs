@@ -17,6 +17,7 @@ fn tree() -> Vec<u8> {
         previous_release: "6.1.0-50-cloud-amd64",
         machine: MACHINE_X86_64,
         time: 1_763_000_000_000_000_000,
+        carrier: kho::abi::Carrier::Memory,
         scratch: range(0x100_0000, 0x800_0000),
         mem_cache: &[range(0x6000_0000, 0x2000), range(0x4000_0000, 0x1000)],
         blobs: &[BlobDescription {

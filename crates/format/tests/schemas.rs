@@ -250,6 +250,7 @@ fn contract() -> Vec<(&'static str, Vec<(&'static str, Type)>)> {
                 (abi::PREVIOUS_RELEASE, Str),
                 (abi::MACHINE, Str),
                 (abi::TIME, U64),
+                (abi::CARRIER, Str),
                 (abi::SCRATCH, Mem),
                 (abi::MEM_CACHE, Mem),
                 (abi::PAGE_SIZE_NAME, U32),

@@ -16,7 +16,7 @@
 //! places, or the reason why the next kernel must not be started.
 //!
 //! ```
-//! use kho::abi::{BlobDescription, Content, Description, Label, MACHINE_X86_64, measure_handover, write_handover};
+//! use kho::abi::{BlobDescription, Carrier, Content, Description, Label, MACHINE_X86_64, measure_handover, write_handover};
 //! use kho::headroom::UserSpace;
 //! use kho::image::{ImageNeeds, InitrdNeeds, KernelNeeds};
 //! use kho::plan::{Limits, PayloadNeeds, PlanRequest, ScratchSource, plan};
@@ -61,6 +61,7 @@
 //!     previous_release: "6.12.95",
 //!     machine: MACHINE_X86_64,
 //!     time: 1_763_000_000_000_000_000,
+//!     carrier: Carrier::Memory,
 //!     scratch: plan.scratch,
 //!     mem_cache: &mem_cache,
 //!     blobs: &[BlobDescription {
@@ -91,7 +92,7 @@
 //! # let range = |at, len| PhysRange::new(PhysAddr::new(at), len).unwrap();
 //! # let description = Description {
 //! #     generation: 1, hop: 1, previous_release: "6.12.95", machine: MACHINE_X86_64, time: 1,
-//! #     scratch: range(0x100_0000, 0x800_0000),
+//! #     carrier: Carrier::Memory, scratch: range(0x100_0000, 0x800_0000),
 //! #     mem_cache: &[range(0x6000_0000, 0x2000), range(0x4000_0000, 0x1000)],
 //! #     blobs: &[BlobDescription {
 //! #         label: Label::new("token").unwrap(), content: Content::Raw, size: 6, mem: &[range(0x4000_0000, 0x1000)],

@@ -312,7 +312,8 @@ proptest! {
             previous_release: &release,
             machine: "x86_64",
             time,
-            scratch: PhysRange::from_bounds(PhysAddr::new(0x10_0000), PhysAddr::new(0x1000_0000)).unwrap(),
+            carrier: kho::abi::Carrier::Memory,
+           scratch: PhysRange::from_bounds(PhysAddr::new(0x10_0000), PhysAddr::new(0x1000_0000)).unwrap(),
             mem_cache: &cache,
             blobs: &blobs,
         };

@@ -18,6 +18,7 @@ fn description(mem_cache: &[PhysRange]) -> Description<'_> {
         previous_release: "6.1",
         machine: MACHINE_X86_64,
         time: 5,
+        carrier: kho::abi::Carrier::Memory,
         scratch: range(0x1000_0000, 0x100_0000),
         mem_cache,
         blobs: &[],

@@ -220,6 +220,7 @@ impl World {
             previous_release: "6.12.0-sim",
             machine: MACHINE_X86_64,
             time: self.hop,
+            carrier: kho::abi::Carrier::Memory,
             scratch,
             mem_cache,
             blobs,

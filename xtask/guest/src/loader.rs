@@ -115,6 +115,7 @@ impl Places {
             previous_release: RELEASE,
             machine: MACHINE_X86_64,
             time: 1,
+            carrier: kho::abi::Carrier::Memory,
             scratch: self.scratch,
             mem_cache: reserved,
             blobs,

@@ -88,6 +88,7 @@ impl Tree<'_> {
             previous_release: self.release,
             machine: std::env::consts::ARCH,
             time: self.time,
+            carrier: kho::abi::Carrier::Memory,
             scratch: self.scratch,
             mem_cache: self.mem_cache,
             blobs: &blobs,

@@ -71,6 +71,7 @@ fn handover_with(
         previous_release: "6.1.0-42-amd64",
         machine: MACHINE_X86_64,
         time: 1_763_000_000_000_000_001,
+        carrier: kho::abi::Carrier::Memory,
         scratch: range(0x1000_0000, 512 * MIB),
         mem_cache: &[
             range(0x6000_0000, 0x10_0000),

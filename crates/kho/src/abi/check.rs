@@ -3,14 +3,14 @@
 mod ftrace;
 
 use super::ftrace::{FTRACE, FTRACE_V1, Traces};
-use super::handover::{Blob, Content, Handover, Unknown};
+use super::handover::{Blob, Carrier, Content, Handover, Unknown};
 use super::numbered::is_numbered;
 use super::problem::shown;
 use super::{
-    ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, COMPATIBLE, GENERATION,
-    HANDOVER_V1, HOP, KIND, KIND_FILES, KIND_RAW, LABEL, Label, LeaveOut, MACHINE, MAX_UTS, MEM,
-    MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE_NAME, PATH, PREVIOUS_RELEASE, Problem,
-    ProblemKind, SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME, check_path,
+    ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, CARRIER, CARRIER_INITRD,
+    COMPATIBLE, GENERATION, HANDOVER_V1, HOP, KIND, KIND_FILES, KIND_RAW, LABEL, Label, LeaveOut,
+    MACHINE, MAX_UTS, MEM, MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE_NAME, PATH,
+    PREVIOUS_RELEASE, Problem, ProblemKind, SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME, check_path,
 };
 use crate::addr::PhysRange;
 use crate::ranges::{OutOfMemory, RangeSet, push};
@@ -118,6 +118,7 @@ fn inspect<'a>(tree: &Reader<'a>, sink: &mut Sink<'_>) -> Result<Option<Handover
     let time = check.u64(root, TIME)?;
     let previous_release = check.text(root, PREVIOUS_RELEASE)?;
     let machine = check.text(root, MACHINE)?;
+    let carrier = check.carrier(root)?;
     let scratch = check.scratch(root)?;
     let mem_cache = check.mem_cache(root, scratch)?;
     check.mem(&mem_cache, scratch)?;
@@ -134,6 +135,7 @@ fn inspect<'a>(tree: &Reader<'a>, sink: &mut Sink<'_>) -> Result<Option<Handover
             previous_release,
             machine,
             time,
+            carrier,
             scratch,
             mem_cache,
             blobs: children.blobs,
@@ -259,6 +261,21 @@ impl<'a> Check<'a, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Reads the carrier.
+    fn carrier(&mut self, root: Node<'a>) -> Result<Carrier, Stop> {
+        if root.prop(CARRIER).is_none() {
+            return Ok(Carrier::Memory);
+        }
+        match self.str(root, CARRIER)? {
+            None | Some(CARRIER_INITRD) => {}
+            Some(other) => {
+                let found = shown(other)?;
+                self.report(root, ProblemKind::Carrier { found })?;
+            }
+        }
+        Ok(Carrier::Initrd)
     }
 
     /// Reads the scratch region.

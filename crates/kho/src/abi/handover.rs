@@ -21,6 +21,8 @@ pub struct Handover<'a> {
     pub machine: &'a str,
     /// When the tree was written, in ns since the Unix epoch.
     pub time: u64,
+    /// Carrier of the content.
+    pub carrier: Carrier,
     /// The scratch region.
     pub scratch: PhysRange,
     /// The mem cache in the order of the tree: entry 0 is the state.
@@ -61,6 +63,16 @@ impl<'a> Blob<'a> {
     pub fn ranges(&self) -> impl Iterator<Item = PhysRange> + 'a {
         self.mem.mem().into_iter().flatten().filter_map(Result::ok)
     }
+}
+
+/// Carrier of the content of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Carrier {
+    /// Memory that the next kernel left alone. Ranges are physical.
+    #[default]
+    Memory,
+    /// Files of the initrd. Ranges are places in these files.
+    Initrd,
 }
 
 /// Kind of the content of a blob.

@@ -19,12 +19,21 @@
 //! | [`time`](TIME) | u64 | when the tree was written |
 //! | [`scratch`](SCRATCH) | one pair | the scratch region, page-aligned; nothing handed over lies in it, and the next hop uses it again |
 //! | [`mem-cache`](MEM_CACHE) | pairs, 1 or more | every reserved range, see below |
+//! | [`carrier`](CARRIER) | string, optional | [`CARRIER_INITRD`] if the content lies in files of the initrd, see below; without it, memory was kept in place |
 //! | [`page-size`](PAGE_SIZE_NAME) | u32 | size of the page to which all ranges are aligned, in bytes: 4096 in version 1 |
 //! | [`checksum`](CHECKSUM) | u32 | CRC-32 over the tree, see [`verify`](crate::tree::verify) |
 //! | [`kernel-part`](KERNEL_PART) | reserved | optional; will say where the page with the kernel's part of the tree is. A version 1 reader skips it |
 //!
 //! The mem cache holds page-aligned ranges that do not overlap (they may touch). Entry 0 is the *state*: it covers the
 //! `setup_data` chain and this tree, at any address. The entries after entry 0 ascend.
+//!
+//! # A tree in an initrd
+//!
+//! A kernel that is loaded by `kexec_file_load` gets nothing but a command line and an initrd. With [`CARRIER`] =
+//! [`CARRIER_INITRD`], the tree and the content are files of the initrd, and all ranges of the tree are *places in these
+//! files* instead of physical memory: address N is byte N of the content files joined in order. Entry 0 of the mem cache
+//! stands for the tree, which is a file of its own; scratch is an empty place after the content. Nothing is reserved,
+//! and the next load chooses a scratch region. All other rules are the same.
 //!
 //! # `/blobs`: `kho-blobs-v1`
 //!
@@ -88,7 +97,7 @@ mod problem;
 pub mod setup_data;
 mod write;
 
-pub use handover::{Blob, Content, Handover, LeaveOut, Unknown};
+pub use handover::{Blob, Carrier, Content, Handover, LeaveOut, Unknown};
 pub use label::{Label, LabelError, PathError, check_path};
 pub use problem::{AbiError, Problem, ProblemKind, StateError};
 pub use write::{
@@ -125,6 +134,13 @@ pub const SCRATCH: &str = "scratch";
 
 /// Root, pairs: every reserved range; entry 0 covers the chain and the tree.
 pub const MEM_CACHE: &str = "mem-cache";
+
+/// Root, string and optional: carrier of the content, [`CARRIER_INITRD`]. Without it the content is in memory that the
+/// next kernel left alone.
+pub const CARRIER: &str = "carrier";
+
+/// Value of [`CARRIER`] for content in files of the initrd.
+pub const CARRIER_INITRD: &str = "initrd";
 
 /// Root, u32: bytes of a page.
 pub const PAGE_SIZE_NAME: &str = "page-size";

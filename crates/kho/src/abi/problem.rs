@@ -205,6 +205,12 @@ pub enum ProblemKind {
         /// Place of the other blob.
         other: usize,
     },
+    /// A carrier that version 1 does not have.
+    #[error("`carrier` is \"{found}\", not \"initrd\"")]
+    Carrier {
+        /// The carrier, escaped.
+        found: String,
+    },
     /// A kind of blob that version 1 does not have.
     #[error("`kind` is \"{found}\", neither \"files\" nor \"raw\"")]
     Kind {

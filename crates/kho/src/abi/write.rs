@@ -2,10 +2,10 @@
 
 use super::numbered::begin_numbered;
 use super::{
-    ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, CHECKSUM, COMPATIBLE,
-    Content, GENERATION, HANDOVER_V1, HOP, Handover, KIND, KIND_FILES, KIND_RAW, LABEL, Label,
-    MACHINE, MEM, MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES, PAGE_SIZE_NAME, PATH, PREVIOUS_RELEASE,
-    SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME,
+    ARRIVED_HOP, AbiError, BLAKE3, BLOB_PREFIX, BLOB_V1, BLOBS, BLOBS_V1, CARRIER, CARRIER_INITRD,
+    CHECKSUM, COMPATIBLE, Carrier, Content, GENERATION, HANDOVER_V1, HOP, Handover, KIND,
+    KIND_FILES, KIND_RAW, LABEL, Label, MACHINE, MEM, MEM_CACHE, ONE_FILE_SYSTEM, PAGE_BYTES,
+    PAGE_SIZE_NAME, PATH, PREVIOUS_RELEASE, SCRATCH, SIZE, SKIP_SPECIAL, TAKEN, TIME,
 };
 use crate::addr::PhysRange;
 use crate::tree::{ChecksumError, Reader, TreeError, WriteError, Writer, seal};
@@ -24,6 +24,8 @@ pub struct Description<'a> {
     pub machine: &'a str,
     /// Time of writing, in ns since the Unix epoch.
     pub time: u64,
+    /// Carrier of the content.
+    pub carrier: Carrier,
     /// The scratch region.
     pub scratch: PhysRange,
     /// Every range to reserve. Entry 0 covers the chain and the tree; the others ascend. The size of the tree depends
@@ -140,6 +142,9 @@ fn fill(
     w.prop_str(PREVIOUS_RELEASE, description.previous_release)?;
     w.prop_str(MACHINE, description.machine)?;
     w.prop_u64(TIME, description.time)?;
+    if description.carrier == Carrier::Initrd {
+        w.prop_str(CARRIER, CARRIER_INITRD)?;
+    }
     w.prop_mem(SCRATCH, [description.scratch])?;
     w.prop_mem(MEM_CACHE, description.mem_cache.iter().copied())?;
     w.prop_u32(PAGE_SIZE_NAME, PAGE_BYTES)?;

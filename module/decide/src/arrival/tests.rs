@@ -103,6 +103,7 @@ fn user_with(more: impl Fn(&mut Writer<'_>) -> Result<(), WriteError>) -> Vec<u8
         previous_release: "6.1",
         machine: MACHINE_X86_64,
         time: 1,
+        carrier: kho::abi::Carrier::Memory,
         scratch: range(0x1000_0000, 0x1000_0000),
         mem_cache: &cache(),
         blobs: &blobs,
