@@ -10,9 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "main.rs",
     "aarch64.rs",
+    "carry.rs",
     "log.rs",
     "pass.rs",
     "root.rs",

@@ -5,6 +5,7 @@ use core::arch::{asm, global_asm};
 use core::ffi::CStr;
 
 pub const MKDIRAT: usize = 34;
+pub const UNLINKAT: usize = 35;
 pub const UMOUNT2: usize = 39;
 pub const MOUNT: usize = 40;
 pub const FACCESSAT: usize = 48;

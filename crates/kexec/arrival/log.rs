@@ -22,8 +22,16 @@ pub struct Log {
 impl Log {
     pub fn open() -> Self {
         Self {
-            kernel: sys::open(c"/.kho/kmsg", sys::O_WRONLY, 0).ok(),
             file: sys::open(c"/.kho/arrival.log", sys::O_CREATE, 0o600).ok(),
+            ..Self::to(c"/.kho/kmsg")
+        }
+    }
+
+    /// Makes a log with one destination, the kernel log.
+    pub fn to(kernel: &CStr) -> Self {
+        Self {
+            kernel: sys::open(kernel, sys::O_WRONLY, 0).ok(),
+            file: None,
         }
     }
 

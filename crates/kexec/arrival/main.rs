@@ -24,10 +24,14 @@
 //! `/.kho/arrive`, of any version, replaces the loader's. Therefore the loader puts its program there twice, and
 //! `/.kho/arrive`, in each version, only starts `/.kho/arrival` if that file exists.
 //!
+//! Under the name `/.kho/carry` the program is not PID 1: a hook of an initrd calls it, to move what came in the initrd
+//! (`carry.rs`).
+//!
 //! No libc and no allocation: system calls, and buffers of fixed size.
 #![no_std]
 #![no_main]
 
+mod carry;
 mod log;
 mod pass;
 mod root;
@@ -73,6 +77,9 @@ unsafe extern "C" fn arrive(stack: *mut usize) -> ! {
     let envp: *const *const u8 = unsafe { argv.add(argc + 1) }.cast();
     let start = sys::Start { argc, argv, envp };
 
+    if start.is_called(carry::CARRY) {
+        carry::run()
+    }
     if !start.is_called(ARRIVAL) {
         // `exec` returns only if `/.kho/arrival` cannot be started: then this program does the work itself.
         let _ = start.exec(ARRIVAL);

@@ -8,7 +8,7 @@ mod arch;
 
 use arch::{
     CHDIR, CHROOT, CLOSE, EXECVE, EXIT_GROUP, FACCESSAT, FCHMODAT, MKDIRAT, MOUNT, NANOSLEEP,
-    OPENAT, PREAD64, UMOUNT2, WRITE, raw,
+    OPENAT, PREAD64, UMOUNT2, UNLINKAT, WRITE, raw,
 };
 
 /// Directory whose files show to every user what was handed over; `None` if the architecture has none.
@@ -19,6 +19,7 @@ pub type Errno = i32;
 
 pub const ENOENT: Errno = 2;
 pub const EACCES: Errno = 13;
+pub const EEXIST: Errno = 17;
 pub const EINVAL: Errno = 22;
 /// Error of this program, not of the kernel: a string does not fit its buffer.
 pub const ENAMETOOLONG: Errno = 36;
@@ -109,6 +110,11 @@ pub fn chmod(at: &CStr, mode: usize) -> Result<(), Errno> {
 pub fn make_dir(at: &CStr, mode: usize) -> Result<(), Errno> {
     // SAFETY: the path is terminated by NUL.
     unsafe { call(MKDIRAT, [HERE, path(at), mode, 0, 0]) }.map(drop)
+}
+
+pub fn remove(at: &CStr) -> Result<(), Errno> {
+    // SAFETY: the path is terminated by NUL.
+    unsafe { call(UNLINKAT, [HERE, path(at), 0, 0, 0]) }.map(drop)
 }
 
 pub fn mount(what: &CStr, at: &CStr, kind: &CStr, flags: usize, data: &CStr) -> Result<(), Errno> {

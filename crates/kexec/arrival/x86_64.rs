@@ -16,6 +16,7 @@ pub const UMOUNT2: usize = 166;
 pub const EXIT_GROUP: usize = 231;
 pub const OPENAT: usize = 257;
 pub const MKDIRAT: usize = 258;
+pub const UNLINKAT: usize = 263;
 pub const FCHMODAT: usize = 268;
 pub const FACCESSAT: usize = 269;
 

@@ -4,6 +4,7 @@
 //! The writer is deterministic: the same calls give the same bytes. Owner and group are root, times are 0.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use thiserror::Error;
 
@@ -75,6 +76,13 @@ impl Writer {
         Self::default()
     }
 
+    /// Makes an empty archive with memory for `bytes` bytes; `None` if there is not so much.
+    pub fn with_room(bytes: u64) -> Option<Self> {
+        let mut out = Vec::new();
+        out.try_reserve_exact(usize::try_from(bytes).ok()?).ok()?;
+        Some(Self { out, last_inode: 0 })
+    }
+
     /// Adds a directory, which must come before the entries in it. `mode` is its permission bits.
     ///
     /// # Errors
@@ -99,6 +107,29 @@ impl Writer {
     /// See [`dir`](Self::dir).
     pub fn file(&mut self, name: &[u8], mode: u32, data: &[u8]) -> Result<(), CpioError> {
         self.linked(&[name], mode, data)
+    }
+
+    /// Adds a regular file of `len` zeros. Returns the offsets of its content in the archive, where the caller fills it
+    /// in.
+    ///
+    /// # Errors
+    ///
+    /// See [`dir`](Self::dir).
+    pub fn zeros(&mut self, name: &[u8], mode: u32, len: u64) -> Result<Range<usize>, CpioError> {
+        let too_large = |_| CpioError::TooLarge {
+            name: String::from_utf8_lossy(name).into_owned(),
+            len,
+        };
+        let field = u32::try_from(len).map_err(too_large)?;
+        let inode = self.inode()?;
+        check_name(name)?;
+        let mode = S_IFREG | permissions(name, mode)?;
+        self.header(name, mode, inode, 1, (0, 0), field);
+        let start = self.out.len();
+        let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+        self.out.resize(end, 0);
+        self.pad();
+        Ok(start..end)
     }
 
     /// Adds a regular file with several names. The last name's entry has the content, as the kernel (`maybe_link`) and
@@ -167,7 +198,7 @@ impl Writer {
 
     /// Ends the archive and returns its bytes, whose number is a multiple of 512.
     pub fn finish(mut self) -> Vec<u8> {
-        self.raw(TRAILER, 0, 0, 1, (0, 0), b"", 0);
+        self.header(TRAILER, 0, 0, 1, (0, 0), 0);
         self.out.resize(self.out.len().next_multiple_of(BLOCK), 0);
         self.out
     }
@@ -186,28 +217,24 @@ impl Writer {
         device: (u32, u32),
         data: &[u8],
     ) -> Result<(), CpioError> {
-        let lossy = || String::from_utf8_lossy(name).into_owned();
-        let bad = name.is_empty() || name.starts_with(b"/") || name.contains(&0);
-        if bad || name.len() >= MAX_NAME || name == TRAILER {
-            return Err(CpioError::Name { name: lossy() });
-        }
+        check_name(name)?;
         let len = u32::try_from(data.len()).map_err(|_| CpioError::TooLarge {
-            name: lossy(),
+            name: String::from_utf8_lossy(name).into_owned(),
             len: len64(data.len()),
         })?;
-        self.raw(name, mode, inode, links, device, data, len);
+        self.header(name, mode, inode, links, device, len);
+        self.out.extend_from_slice(data);
+        self.pad();
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one per field of the header")]
-    fn raw(
+    fn header(
         &mut self,
         name: &[u8],
         mode: u32,
         inode: u32,
         links: u32,
         (major, minor): (u32, u32),
-        data: &[u8],
         len: u32,
     ) {
         // At most MAX_NAME, so it fits.
@@ -225,13 +252,21 @@ impl Writer {
         self.out.extend_from_slice(name);
         self.out.push(0);
         self.pad();
-        self.out.extend_from_slice(data);
-        self.pad();
     }
 
     fn pad(&mut self) {
         self.out.resize(self.out.len().next_multiple_of(4), 0);
     }
+}
+
+fn check_name(name: &[u8]) -> Result<(), CpioError> {
+    let bad = name.is_empty() || name.starts_with(b"/") || name.contains(&0);
+    if bad || name.len() >= MAX_NAME || name == TRAILER {
+        return Err(CpioError::Name {
+            name: String::from_utf8_lossy(name).into_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn permissions(name: &[u8], mode: u32) -> Result<u32, CpioError> {

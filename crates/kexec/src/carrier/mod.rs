@@ -2,7 +2,7 @@
 //!
 //! A [`Carrier`] takes a [`Cargo`]: the state tree, the ranges to keep, and the facts for early boot. From it the
 //! carrier makes the bytes of the *state segment*, and the one address that the next kernel's parameters must name. The
-//! planner decides the cargo. Another carrier (the initrd, or mainline KHO) would be another implementation.
+//! planner decides the cargo. The kernel itself loads what the [`initrd`] carries, so that one has no state segment.
 //!
 //! # Cost of a range in early boot
 //!
@@ -39,6 +39,7 @@
 //! number of ranges for which the e820 table has room.
 
 mod early;
+pub mod initrd;
 mod setup_data;
 
 use kho::{PhysAddr, PhysRange};

@@ -55,7 +55,7 @@ pub struct LoadedSegment {
 }
 
 /// An image as the kernel recorded it. The record identifies the image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedImage {
     /// Entry point.
     pub start: u64,
@@ -104,6 +104,16 @@ pub fn can_tell(root: &Root) -> Result<(), String> {
     Kcore::open(root)
         .and_then(|kcore| kcore.read_virtual(address, &mut [0; 8]))
         .map_err(|e| in_full(&e))
+}
+
+/// Returns the loaded image as the kernel recorded it; `None` if the image cannot be read.
+pub fn current(root: &Root) -> Option<LoadedImage> {
+    let kcore = Kcore::open(root).ok()?;
+    let window = read_image(&kcore, image_pointer(root).ok()?).ok()??;
+    Some(LoadedImage {
+        start: u64_at(&window, START)?,
+        segments: array_at(&window, COUNT)?,
+    })
 }
 
 /// Compares the loaded image with `ours`. Never fails: an obstacle to the comparison gives [`Identity::CannotTell`]

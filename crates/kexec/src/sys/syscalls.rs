@@ -216,11 +216,11 @@ pub trait Kernel {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; needs the same permission as a load.
+    /// [`CallError`]; needs the same permission as a load, of either kind.
     fn kexec_unload(&self) -> Result<(), CallError>;
 
-    /// Loads an image for a plain kexec (`kexec_file_load(2)`): the kernel itself places image, initrd and parameters,
-    /// so nothing can be handed over, and no step is shared with a handover.
+    /// Loads an image by `kexec_file_load(2)`: the kernel itself places image, initrd and parameters, so nothing can be
+    /// handed over but what is in the initrd.
     ///
     /// # Errors
     ///
@@ -261,6 +261,9 @@ const _: () = assert!(size_of::<RawSegment>() == 4 * size_of::<usize>());
 /// `KEXEC_FILE_NO_INITRAMFS` (`include/uapi/linux/kexec.h`, 6.1 to 7.3).
 const NO_INITRAMFS: u64 = 4;
 
+/// `KEXEC_FILE_UNLOAD` (`include/uapi/linux/kexec.h`, 5.10 to 7.3).
+const UNLOAD: u64 = 1;
+
 /// `KEXEC_ARCH_DEFAULT` (`include/uapi/linux/kexec.h`): the running kernel's own architecture. `KEXEC_ON_CRASH` and
 /// `KEXEC_PRESERVE_CONTEXT` are never set.
 const FLAGS: u64 = 0;
@@ -284,16 +287,26 @@ fn raw_kexec_load(entry: u64, segments: &[RawSegment]) -> Result<(), i32> {
     Err(io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
-fn raw_kexec_file_load(kernel: &File, initrd: Option<&File>, cmdline: &CStr) -> Result<(), i32> {
+/// Unloads the image if `kernel` is `None`.
+fn raw_kexec_file_load(
+    kernel: Option<&File>,
+    initrd: Option<&File>,
+    cmdline: &CStr,
+) -> Result<(), i32> {
     let bytes = cmdline.to_bytes_with_nul();
-    let flags = if initrd.is_some() { 0 } else { NO_INITRAMFS };
-    // SAFETY: kexec_file_load(2) takes two file descriptors (-1 with KEXEC_FILE_NO_INITRAMFS), the length of
-    // the command line with its NUL, a pointer to so many bytes, and flags. The descriptors and the string
-    // outlive the call; the kernel copies them and writes nothing to this process's memory.
+    let flags = match (kernel, initrd) {
+        (None, _) => UNLOAD,
+        (Some(_), None) => NO_INITRAMFS,
+        (Some(_), Some(_)) => 0,
+    };
+    // SAFETY: kexec_file_load(2) takes two file descriptors (-1 for the initrd with KEXEC_FILE_NO_INITRAMFS, and for
+    // both with KEXEC_FILE_UNLOAD), the length of the command line with its NUL, a pointer to so many bytes, and
+    // flags. The descriptors and the string outlive the call; the kernel copies them and writes nothing to this
+    // process's memory.
     let result = unsafe {
         libc::syscall(
             libc::SYS_kexec_file_load,
-            kernel.as_raw_fd(),
+            kernel.map_or(-1, AsRawFd::as_raw_fd),
             initrd.map_or(-1, AsRawFd::as_raw_fd),
             bytes.len(),
             bytes.as_ptr(),
@@ -332,8 +345,17 @@ impl Kernel for System {
     }
 
     fn kexec_unload(&self) -> Result<(), CallError> {
-        raw_kexec_load(0, &[])
-            .map_err(|e| CallError::new("kexec_load (unload)", e, explain_load(e, &Root::system())))
+        let Err(e) = raw_kexec_load(0, &[]) else {
+            return Ok(());
+        };
+        // A kernel that is locked down, or that has no kexec_load, unloads by the other call (`kexec_load_check`,
+        // `kernel/kexec.c`, and `kexec_file_load`, `kernel/kexec_file.c`, 5.10 to 7.3).
+        let refused = [libc::EPERM, libc::EACCES, libc::ENOSYS].contains(&e);
+        if refused && raw_kexec_file_load(None, None, c"").is_ok() {
+            return Ok(());
+        }
+        let why = explain_load(e, &Root::system());
+        Err(CallError::new("kexec_load (unload)", e, why))
     }
 
     fn kexec_file_load(
@@ -343,7 +365,7 @@ impl Kernel for System {
         cmdline: &[u8],
     ) -> Result<(), CallError> {
         let cmdline = CString::new(cmdline).map_err(|err| CallError::Nul(err.nul_position()))?;
-        raw_kexec_file_load(kernel, initrd, &cmdline).map_err(|e| {
+        raw_kexec_file_load(Some(kernel), initrd, &cmdline).map_err(|e| {
             CallError::new("kexec_file_load", e, explain_file_load(e, &Root::system()))
         })
     }

@@ -23,7 +23,7 @@ pub(super) fn lockdown(root: &Root, out: &mut Findings) {
             out.block(
                 ID,
                 "the kernel is locked down and forbids kexec_load",
-                "switch Secure Boot off in the firmware, or boot without lockdown=",
+                "kho load can put files into the initrd; or boot without lockdown",
             );
             out.explain(format!(
                 "The cause: {cause}. A lockdown cannot be lifted at run time."

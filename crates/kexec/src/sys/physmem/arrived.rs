@@ -29,6 +29,8 @@ pub enum Reserved {
     Nodes(Vec<SetupNode>),
     /// Ranges of the devicetree.
     Ranges(Vec<PhysRange>),
+    /// Nothing: the content came in files of the initrd.
+    Files,
 }
 
 impl Reserved {
@@ -41,6 +43,7 @@ impl Reserved {
         let (count, what) = match self {
             Self::Nodes(nodes) => (nodes.len(), "nodes"),
             Self::Ranges(ranges) => (ranges.len(), "ranges"),
+            Self::Files => return Ok(()),
         };
         if mem_cache.len() != count {
             return Err(format!(
@@ -49,6 +52,7 @@ impl Reserved {
             ));
         }
         match self {
+            Self::Files => Ok(()),
             Self::Nodes(nodes) => mem_cache.iter().zip(nodes).try_for_each(|(range, node)| {
                 if range.len() == node.len {
                     return Ok(());

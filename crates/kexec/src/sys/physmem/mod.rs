@@ -3,6 +3,7 @@
 //! | reader | memory | method |
 //! | --- | --- | --- |
 //! | [`Kcore`] | all RAM, by physical address | any length per call; copied page by page through a bounce buffer |
+//! | [`InitrdFiles`] | places in files of the initrd, not memory | any length per call |
 //! | [`SetupMemory`] | the ranges of the setup_data chain | a page per call; each call walks the chain up to the node |
 //!
 //! Speed in MB/s, measured after hops in a guest with three nodes, with [`read_range`], so with the buffer's allocation
@@ -29,12 +30,14 @@
 
 mod arrived;
 mod chosen;
+mod initrd;
 mod kcore;
 mod memory;
 mod reader;
 mod setup;
 
 pub use arrived::{Arrived, Reserved};
+pub use initrd::InitrdFiles;
 pub use kcore::Kcore;
 pub use memory::{PhysError, PhysMemory, read_range};
 pub use reader::Reader;
@@ -43,7 +46,8 @@ pub use setup::{LateNodes, SetupMemory, find_late};
 use crate::sys::root::Root;
 use kho::PhysRange;
 
-/// Looks for the state tree that arrived: in the setup_data chain (x86), and then in the devicetree (arm64).
+/// Looks for the state tree that arrived: in the setup_data chain (x86), then in the devicetree (arm64), and then in
+/// files of the initrd.
 ///
 /// # Errors
 ///
@@ -51,7 +55,10 @@ use kho::PhysRange;
 /// documentation. A readable carrier without a valid handover is [`Arrived::Corrupt`].
 pub fn find_tree(root: &Root) -> Result<Arrived, PhysError> {
     match setup::find(root)? {
-        Arrived::Nothing => chosen::find(root),
+        Arrived::Nothing => match chosen::find(root)? {
+            Arrived::Nothing => initrd::find(root),
+            found => Ok(found),
+        },
         found => Ok(found),
     }
 }
