@@ -1,5 +1,6 @@
 //! The command line: the arguments of every verb, and their help.
 
+use super::carrier::Wanted;
 use super::enter::Enter;
 use super::on_failure::OnFailure;
 use clap::{Args, Parser, Subcommand};
@@ -147,7 +148,7 @@ kho restore does this by itself for what it has put back.")]
     Diff(Diff),
     /// Ask whether one build of kho would understand what another writes.
     Compat(CompatArgs),
-    /// Let an initrd boot with the command line of a kernel that kho started.
+    /// Let an initrd carry content, and boot with the command line of a kernel that kho started.
     Initrd(Initrd),
 }
 
@@ -170,9 +171,15 @@ pub struct Doctor {
 #[command(after_help = "Example, in a hook of initramfs-tools:
   kho initrd \"$DESTDIR\"
 
-A kernel that kho started has rdinit=/.kho/arrive on its command line. This writes that program into the folder that an
-initrd is made of: there it starts the init that would have been started without it. The Debian package brings hooks for
-initramfs-tools and dracut that do this. For kho load itself an initrd needs nothing.")]
+Writes two programs into the folder that an initrd is made of.
+
+/.kho/arrive: a kernel that kho started has rdinit=/.kho/arrive on its command line. A kernel that is loaded without kho
+with a copy of that line needs the program, which starts the init that would have been started without it.
+
+/.kho/carry: a locked-down kernel hands over in the initrd of the next kernel. This program moves the content to
+/run/kho/carried. The initrd has to call it after /run is mounted and before the switch to the real root file system.
+
+The Debian package brings hooks for initramfs-tools and dracut that do both.")]
 pub struct Initrd {
     /// The folder that becomes the initrd's root.
     pub folder: PathBuf,
@@ -427,6 +434,10 @@ pub struct Next {
     /// Size of the scratch region if none was recorded by an earlier hop (for example 256M).
     #[arg(long, value_name = "SIZE")]
     pub scratch: Option<String>,
+    /// Carrier of the content: memory that the next kernel leaves alone, or files in its initrd, for a kernel that is locked
+    /// down or has no kexec_load (then drivers and khofs hand nothing over).
+    #[arg(long, value_enum, value_name = "CARRIER", default_value = "auto")]
+    pub carrier: Wanted,
     /// At most this many early reservations (never more than is known to be safe for the firmware).
     #[arg(long, value_name = "N")]
     pub max_ranges: Option<usize>,
@@ -470,6 +481,7 @@ impl Next {
             append: None,
             scratch: None,
             max_ranges: None,
+            carrier: Wanted::default(),
             enter: Enter::default(),
             no_activate: false,
             late: false,
@@ -617,9 +629,9 @@ The options and exit statuses of kexec(8), with what is kept handed over.
      --reuse-cmdline      Start from the running kernel's command line.
  -t, --type=TYPE          bzImage or bzImage64.
  -c, --kexec-syscall      Use kexec_load, which hands over.
- -a, --kexec-syscall-auto The same: kexec_file_load cannot hand over.
- -s, --kexec-file-syscall Use kexec_file_load. The kernel itself then writes what it tells its successor, so
-                          nothing can be handed over: refused as long as something is kept.
+ -a, --kexec-syscall-auto The same, or kexec_file_load where the kernel is locked down.
+ -s, --kexec-file-syscall Use kexec_file_load. What is kept goes in the initrd, which needs kho's hook: refused
+                          without it as long as something is kept.
  -y, --no-sync            Do not write dirty data before the start.
  -d, --debug              Say what is ignored, and why.
  -p, --load-panic         Given to kexec(8) of kexec-tools: the crash kernel is not kho's.
@@ -631,8 +643,8 @@ Without effect here: -i -x --mem-min --mem-max --dtb --hotplug and options of th
 What differs from kexec-tools 2.0.25 and 2.0.29:
   -l          arms, as kho load --arm, while kho-capture.service is active: the image that is loaded at once
               hands nothing over, and the content is taken when the system stops.
-  -a, none    kexec_load, never kexec_file_load.
-  -s          fails with 255 while something is kept.
+  -a, none    kexec_load, and kexec_file_load only where the kernel is locked down.
+  -s          fails with 255 while something is kept and the initrd cannot carry it.
   -e          first takes the content for what is armed. Network interfaces are not taken down.
   -p          fails with 255 where kexec-tools is not installed. A command line copied from a kernel that kho
               started gets rdinit=/init at its end: what kho put there is not in the crash kernel's initrd.

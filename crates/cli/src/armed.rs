@@ -74,6 +74,7 @@ impl ArmedFile {
             append: self.append.clone(),
             scratch: self.scratch.clone(),
             max_ranges: self.max_ranges,
+            carrier: self.carrier,
             enter: self.enter,
             no_activate: self.no_activate,
             no_module_check: self.no_module_check,

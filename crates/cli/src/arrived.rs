@@ -3,8 +3,8 @@
 use crate::exit::{Fail, OrStatus, Status};
 use crate::shown;
 use crate::trace::arrived::ArrivedTraces;
-use kho::abi::LeaveOut;
 use kho::abi::kernel_part::Reference;
+use kho::abi::{Carrier, LeaveOut};
 use kho::{PhysRange, RangeSet};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -21,10 +21,12 @@ pub struct Arrived {
     pub previous_release: String,
     /// Time at which the handover was loaded, in nanoseconds since the epoch.
     pub time: u64,
-    /// The scratch region, which every later hop of the chain reuses.
-    pub scratch: PhysRange,
+    /// Carrier of the content. Content that the initrd carried is in files, and has no memory of its own.
+    pub carrier: Carrier,
+    /// The scratch region, which every later hop of the chain reuses; `None` if the initrd was the carrier.
+    pub scratch: Option<PhysRange>,
     /// Mem cache: all ranges that the previous kernel's loader told this kernel to reserve, in the order of the
-    /// carrier.
+    /// carrier. Empty if the initrd was the carrier.
     pub mem_cache: Vec<PhysRange>,
     /// Blobs, in the order of the keep list.
     pub blobs: Vec<Blob>,
@@ -41,6 +43,14 @@ pub struct Arrived {
     pub unknown: Vec<(String, String)>,
 }
 
+/// Returns the name of a carrier.
+pub fn carrier_name(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::Memory => "memory",
+        Carrier::Initrd => "initrd",
+    }
+}
+
 /// One blob that arrived.
 #[derive(Clone, Debug)]
 pub struct Blob {
@@ -52,7 +62,7 @@ pub struct Blob {
     pub leave_out: LeaveOut,
     /// Size of the content, in bytes.
     pub size: u64,
-    /// Ranges of physical memory that hold the bytes, in order, in whole pages.
+    /// Ranges of physical memory, or places in files of the initrd, that hold the bytes, in order, in whole pages.
     pub mem: Vec<PhysRange>,
     /// BLAKE3 of the bytes.
     pub blake3: [u8; 32],
@@ -156,7 +166,8 @@ mod tests {
             hop: 1,
             previous_release: "6.1".to_owned(),
             time: 1,
-            scratch: PhysRange::new(PhysAddr::new(16 << 20), 64 << 20).unwrap(),
+            carrier: Carrier::Memory,
+            scratch: PhysRange::new(PhysAddr::new(16 << 20), 64 << 20).ok(),
             mem_cache: Vec::new(),
             blobs: vec![
                 blob("token", None),

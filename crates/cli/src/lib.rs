@@ -12,6 +12,7 @@ mod ahead;
 pub mod args;
 mod armed;
 mod arrived;
+pub mod carrier;
 mod clock;
 mod cmd;
 pub mod enter;

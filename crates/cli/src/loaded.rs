@@ -113,6 +113,11 @@ pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
 pub fn call_fail(err: &CallError, session: &Session) -> Fail {
     /// `EPERM` and `EACCES` in errno(3).
     const REFUSED: [i32; 2] = [1, 13];
+    /// `ENOSYS`: the kernel is built without the call.
+    const NO_CALL: i32 = 38;
+    if err.errno() == Some(NO_CALL) {
+        return Fail::new(Status::Unsupported, chain(err));
+    }
     if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
         let switched_off = KexecState::read(&session.root)
             .ok()

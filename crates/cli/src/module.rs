@@ -437,7 +437,10 @@ pub fn arrived_part(
     let traces = arrived.traces.iter().flat_map(|traces| &traces.hops);
     let traces = traces.flat_map(|hop| &hop.parts).flat_map(|part| &part.mem);
     let others = RangeSet::from_ranges(blobs.chain(traces).copied()).or_status(Status::Failed)?;
-    let placed = part.check_places(&arrived.reserved()?, arrived.scratch, &others);
+    let Some(scratch) = arrived.scratch else {
+        return Ok(Some(Err("the initrd cannot carry it".to_owned())));
+    };
+    let placed = part.check_places(&arrived.reserved()?, scratch, &others);
     Ok(Some(
         placed.map(|()| part).map_err(|wrong| wrong.to_string()),
     ))

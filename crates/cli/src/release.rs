@@ -6,11 +6,15 @@ use crate::module;
 use crate::session::Session;
 use crate::state::KeepFile;
 use kho::PhysRange;
+use kho::abi::Carrier;
+use kho_kexec::sys::physmem::InitrdFiles;
 
-/// Returns the ranges that must be reserved: without the module, the whole mem cache; with the module, the blobs that
+/// Returns the ranges that must be reserved; none if the initrd was the carrier. Otherwise, without the module, the whole mem cache; with the module, the blobs that
 /// were not released. The other ranges then belong to the module, which may have released them.
 pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session) -> Vec<PhysRange> {
-    if module::present(&session.root) {
+    if arrived.carrier == Carrier::Initrd {
+        Vec::new()
+    } else if module::present(&session.root) {
         arrived
             .blobs
             .iter()
@@ -22,7 +26,7 @@ pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session)
     }
 }
 
-/// Releases the memory of blobs that are no longer needed, if the module is loaded. For each blob, updates the keep
+/// Releases the memory of blobs that are no longer needed, if the module is loaded or the content is in files. For each blob, updates the keep
 /// list before the memory is released: the next load follows the list. If the command is killed between the two steps,
 /// the list must not carry on memory that has another owner by then.
 ///
@@ -30,13 +34,21 @@ pub fn to_be_reserved(arrived: &Arrived, released: &[String], session: &Session)
 ///
 /// If the list cannot be written. No memory is then released.
 pub fn blobs(labels: &[String], keep: &mut KeepFile, session: &Session) -> Result<(), Fail> {
-    // The loaded image may name these pages.
-    if !module::present(&session.root) || !matches!(session.state.loaded(), Ok(None)) {
-        return Ok(());
-    }
     let Ok(Some(arrived)) = session.arrived() else {
         return Ok(());
     };
+    let files = match arrived.carrier {
+        Carrier::Initrd => match InitrdFiles::open(&session.root) {
+            Ok(files) => Some(files),
+            Err(_) => return Ok(()),
+        },
+        Carrier::Memory if !module::present(&session.root) => return Ok(()),
+        Carrier::Memory => None,
+    };
+    // The loaded image may name these pages, and a load may be compared with this content.
+    if !matches!(session.state.loaded(), Ok(None)) {
+        return Ok(());
+    }
     for label in labels {
         let Some(index) = arrived.blobs.iter().position(|blob| blob.label == *label) else {
             continue;
@@ -46,7 +58,11 @@ pub fn blobs(labels: &[String], keep: &mut KeepFile, session: &Session) -> Resul
         }
         keep.released.push(label.clone());
         session.state.set_keep(keep)?;
-        if module::release(&session.root, &blob_node(index)).is_err() {
+        let gone = match (&files, arrived.blobs.get(index)) {
+            (Some(files), Some(blob)) => files.release(&blob.mem).is_ok(),
+            _ => module::release(&session.root, &blob_node(index)).is_ok(),
+        };
+        if !gone {
             keep.released.retain(|released| released != label);
             session.state.set_keep(keep)?;
         }

@@ -9,10 +9,10 @@ use crate::state::StateDir;
 use kho::PhysRange;
 use kho::abi::kernel_part::{Reference, is_reference};
 use kho::abi::late::{Late, LateReference, is_late_reference};
-use kho::abi::{self, Handover, LeaveOut};
+use kho::abi::{self, Carrier, Handover, LeaveOut};
 use kho::tree::Reader;
 use kho_kexec::sys::lock::{Lock, LockError};
-use kho_kexec::sys::physmem::{self, PhysMemory, Reserved};
+use kho_kexec::sys::physmem::{self, InitrdFiles, PhysMemory, Reserved};
 use kho_kexec::sys::root::Root;
 use kho_kexec::sys::syscalls::{Kernel, System};
 use std::cell::OnceCell;
@@ -86,6 +86,16 @@ impl Session {
     /// If a tree arrived and cannot be read.
     pub fn tree_bytes(&self) -> Result<Option<Vec<u8>>, Fail> {
         Ok(self.found()?.map(|found| found.bytes))
+    }
+
+    /// Whether the tree that arrived came in the initrd, so that its ranges are places in files.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::tree_bytes`].
+    pub fn came_in_initrd(&self) -> Result<bool, Fail> {
+        let found = self.found()?;
+        Ok(found.is_some_and(|found| found.reserved == Reserved::Files))
     }
 
     /// Finds the tree and its carrier in one reading: a tree without its carrier is never trusted.
@@ -260,6 +270,10 @@ impl Session {
 
     fn open_memory(&self) -> Result<Box<dyn PhysMemory + Send>, Fail> {
         let arrived = self.require_arrived()?;
+        if arrived.carrier == Carrier::Initrd {
+            let files = InitrdFiles::open(&self.root).or_status(Status::NotPermitted)?;
+            return Ok(Box::new(files));
+        }
         // The chain begins with the node of the tree. One node for each range of the mem cache follows, in order.
         let nodes = arrived.mem_cache.iter().copied().zip(1u32..);
         let nodes: Vec<_> = nodes.chain(arrived.late.iter().copied()).collect();
@@ -319,7 +333,14 @@ struct Found {
 
 /// Checks the tree against this boot's carrier, which must reserve every range that the tree calls reserved.
 fn match_carrier(arrived: &Arrived, reserved: &Reserved) -> Result<(), Fail> {
-    reserved.matches(&arrived.mem_cache).map_err(|why| {
+    let in_files = *reserved == Reserved::Files;
+    let matches = match (arrived.carrier, in_files) {
+        (Carrier::Memory, true) => Err("it came in the initrd and names memory".to_owned()),
+        (Carrier::Initrd, false) => Err("it names files of the initrd".to_owned()),
+        (Carrier::Initrd, true) => Ok(()),
+        (Carrier::Memory, false) => reserved.matches(&arrived.mem_cache),
+    };
+    matches.map_err(|why| {
         Fail::new(
             Status::TreeCorrupt,
             format!("the state tree that arrived does not belong to this boot: {why}"),
@@ -372,13 +393,18 @@ fn take_apart(tree: Vec<u8>) -> Result<(Arrived, Option<Option<LateReference>>),
         .map(|u| (u.node.name().to_owned(), u.compatible.to_owned()))
         .collect();
     let late = reader.root().children().find(is_late_reference);
+    let in_memory = handover.carrier == Carrier::Memory;
     let arrived = Arrived {
         generation: handover.generation,
         hop: handover.hop,
         previous_release: handover.previous_release.to_owned(),
         time: handover.time,
-        scratch: handover.scratch,
-        mem_cache: handover.mem_cache.clone(),
+        carrier: handover.carrier,
+        scratch: in_memory.then_some(handover.scratch),
+        mem_cache: match in_memory {
+            true => handover.mem_cache.clone(),
+            false => Vec::new(),
+        },
         blobs,
         kernel: reader
             .root()

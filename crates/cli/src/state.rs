@@ -432,6 +432,7 @@ mod tests {
             append: append.map(|bytes| std::ffi::OsString::from_vec(bytes.to_vec())),
             scratch: None,
             max_ranges: None,
+            carrier: crate::carrier::Wanted::Initrd,
             enter: crate::enter::Enter::Kernel,
             no_activate: false,
             no_module_check: false,

@@ -4,12 +4,15 @@
 //! an image must be loaded: `systemctl kexec` (and, since systemd 254, `reboot`) look at `/sys/kernel/kexec_loaded`
 //! before they decide what to do. A user may start that image without `kho` (`kexec -e`). So the image is the stand-in,
 //! which does what the administrator chose for a failed handover: it is a plain image of the same kernel, or an image
-//! without a kernel that resets the machine ([`kho_kexec::stand_in`]).
+//! without a kernel that resets the machine ([`kho_kexec::stand_in`]). A kernel whose successor's initrd carries the
+//! content loads only kernels, so there it is always the plain image.
 
 use crate::args::Next;
 use crate::armed;
 use crate::arrived::Arrived;
+use crate::carrier::Wanted;
 use crate::exit::Fail;
+use crate::handover::by_initrd::{self, Prepared};
 use crate::handover::early;
 use crate::handover::memory;
 use crate::handover::next::{self, Files};
@@ -54,17 +57,14 @@ pub fn run(
     if let Some(warning) = next::plain_warning(&*next.image, &plain_line, &session.root)? {
         out.warn(&warning);
     }
-    // A check that fails now would most likely fail in the shutdown too, where no user sees the message.
-    if !args.no_module_check {
-        module::require_for_drivers(&session.root, next.image.release())?;
-    }
     let choice = on_failure
         .map_or_else(armed::configured_choice, Ok)
         .unwrap_or_else(|what| {
             out.warn(&what.to_string());
             OnFailure::default()
         });
-    let now = match measure(args, arrived, &next, session, out) {
+    let what = (args, &files, &next);
+    let now = match measure(what, arrived, session, out) {
         Ok(now) => now,
         Err(fail) => {
             let left = keepd::effort::leave_out_all(&fail, session, args.forget_arrived)?;
@@ -76,7 +76,7 @@ pub fn run(
                 left.join(", "),
                 fail.what
             ));
-            measure(args, arrived, &next, session, out)?
+            measure(what, arrived, session, out)?
         }
     };
     time::require(now.time, time::limit(session), args.slow_ok)?;
@@ -89,6 +89,7 @@ pub fn run(
         append: args.append.clone(),
         scratch: args.scratch.clone(),
         max_ranges: args.max_ranges,
+        carrier: now.carrier,
         enter: args.enter,
         no_activate: args.no_activate,
         no_module_check: args.no_module_check,
@@ -108,9 +109,9 @@ pub fn run(
         session,
     )?;
     session.state.write(armed::RECORD, &armed)?;
-    let loaded = match choice {
-        OnFailure::Plain => armed::load_plain(&armed, session),
-        OnFailure::Cold | OnFailure::Stop => armed::load_stand_in(now.memory, session),
+    let loaded = match (choice, now.memory) {
+        (OnFailure::Cold | OnFailure::Stop, Some(memory)) => armed::load_stand_in(memory, session),
+        (_, None) | (OnFailure::Plain, _) => armed::load_plain(&armed, session),
     };
     if let Err(fail) = loaded.and_then(|()| session.state.clear_settled()) {
         armed::disarm(session)?;
@@ -125,19 +126,48 @@ pub fn run(
 struct Now {
     entries: usize,
     bytes: u64,
-    /// Address of some memory that the plan gives to the kernel.
-    memory: PhysAddr,
+    /// Carrier that works now.
+    carrier: Wanted,
+    /// Address of some memory that the plan gives to the kernel. `None` if the initrd is the carrier: a stand-in cannot
+    /// be loaded then.
+    memory: Option<PhysAddr>,
     /// Shortest time that the capture takes.
     time: Duration,
 }
 
+/// Measures by the carrier that the arguments want, as [`load::run`](crate::handover::load::run) chooses it. A check
+/// that fails now would most likely fail in the shutdown too, where no user sees the message.
 fn measure(
+    (args, files, next): (&Next, &Files, &next::Next<'_>),
+    arrived: Option<&Arrived>,
+    session: &Session,
+    out: Output,
+) -> Result<Now, Fail> {
+    let by_initrd = || {
+        let keep = session.state.keep()?;
+        let prepared = Prepared::gather(args, files, arrived, &keep, session, out)?;
+        Ok(Now {
+            entries: prepared.payloads.items.len(),
+            bytes: prepared.bytes(),
+            carrier: Wanted::Initrd,
+            memory: None,
+            time: time::at_least(prepared.content),
+        })
+    };
+    let in_place = || in_place(args, arrived, next, session, out);
+    by_initrd::choose(args.carrier, in_place, by_initrd)
+}
+
+fn in_place(
     args: &Next,
     arrived: Option<&Arrived>,
     next: &next::Next<'_>,
     session: &Session,
     out: Output,
 ) -> Result<Now, Fail> {
+    if !args.no_module_check {
+        module::require_for_drivers(&session.root, next.image.release())?;
+    }
     let part = module::outgoing_part(session, arrived, out)?;
     let inputs = Inputs::gather(
         session,
@@ -159,7 +189,8 @@ fn measure(
     Ok(Now {
         entries: items.len(),
         bytes: items.iter().map(|item| item.size).sum(),
-        memory: plan.image.kernel.segment().start(),
+        carrier: Wanted::Memory,
+        memory: Some(plan.image.kernel.segment().start()),
         time: time::at_least(plan.totals.payload),
     })
 }

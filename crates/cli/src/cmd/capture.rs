@@ -3,7 +3,7 @@
 use crate::args;
 use crate::armed;
 use crate::exit::{Fail, Status};
-use crate::handover::{fresh, load, places};
+use crate::handover::{fresh, load, places, steps};
 use crate::keepd::{self, effort};
 use crate::last::{Attempt, Outcome};
 use crate::list;
@@ -213,7 +213,7 @@ fn load_what_can_be(
     armed: &ArmedFile,
     session: &Session,
     out: Output,
-) -> Result<load::Loaded, Fail> {
+) -> Result<steps::Loaded, Fail> {
     let mut next = armed.next(session);
     let mut left_out = false;
     loop {

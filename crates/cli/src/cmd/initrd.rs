@@ -1,9 +1,11 @@
-//! `kho initrd`: writes the program that a copied command line names into the folder of an initrd.
+//! `kho initrd`: writes kho's programs into the folder of an initrd: the one that a copied command line names, and the
+//! one that moves what came in the initrd.
 
 use crate::args;
 use crate::exit::{Fail, Status};
 use crate::output::Output;
 use kho_kexec::assemble::ARRIVAL_PROGRAM;
+use kho_kexec::carrier::initrd::MOVER;
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -23,15 +25,17 @@ pub fn run(args: &args::Initrd, out: Output) -> Result<(), Fail> {
             "this build has no arrival program: it was made for another architecture",
         ));
     }
-    let path = args.folder.join(PROGRAM);
-    write(&args.folder, &path).map_err(|err| {
-        Fail::new(
-            Status::Failed,
-            format!("cannot write {}: {err}", path.display()),
-        )
-        .fix("name the folder that the initrd is made of")
-    })?;
-    let doc = serde_json::json!({ "wrote": path.to_string_lossy() });
+    let paths = [PROGRAM, MOVER].map(|name| args.folder.join(name));
+    for path in &paths {
+        write(&args.folder, path).map_err(|err| {
+            Fail::new(
+                Status::Failed,
+                format!("cannot write {}: {err}", path.display()),
+            )
+            .fix("name the folder that the initrd is made of")
+        })?;
+    }
+    let doc = serde_json::json!({ "wrote": paths.map(|path| path.to_string_lossy().into_owned()) });
     if out.json {
         out.result(&doc, || ());
     }
@@ -65,11 +69,14 @@ mod tests {
         for _ in 0..2 {
             run(&args, out).unwrap();
         }
-        let path = folder
-            .path()
-            .join(kho_kexec::cmdline::ARRIVE_PATH.trim_start_matches('/'));
-        assert_eq!(std::fs::read(&path).unwrap(), ARRIVAL_PROGRAM);
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        for name in [
+            kho_kexec::cmdline::ARRIVE_PATH.trim_start_matches('/'),
+            MOVER,
+        ] {
+            let path = folder.path().join(name);
+            assert_eq!(std::fs::read(&path).unwrap(), ARRIVAL_PROGRAM);
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
         let nowhere = args::Initrd {
             folder: folder.path().join("nowhere"),
         };

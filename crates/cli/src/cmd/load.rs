@@ -2,17 +2,20 @@
 
 use crate::args;
 use crate::armed;
+use crate::arrived::carrier_name;
+use crate::carrier::Wanted;
 use crate::entries;
 use crate::exit::{Fail, OrStatus, Status};
 use crate::handover::machine;
 use crate::handover::next::Files;
-use crate::handover::{compat, content, load};
+use crate::handover::{by_initrd, compat, content, load};
 use crate::keepd;
 use crate::loaded;
 use crate::module;
 use crate::ordering;
 use crate::output::{self, Output};
 use crate::session::Session;
+use kho::abi::Carrier;
 use kho_kexec::sys::doctor;
 use kho_kexec::sys::facts::kexec::KexecState;
 
@@ -46,7 +49,12 @@ pub fn reboot(args: &args::Reboot, session: &Session, out: Output) -> Result<(),
     let next = entries::resolve(&args.choice, &args.next, &session.root, out)?;
     // Errors in the files come before errors of the machine.
     Files::read(&next)?.parse(&next, &session.root, true)?;
-    machine::refuse(&doctor::examine(&session.root))?;
+    if next.carrier != Wanted::Initrd {
+        match machine::refuse(&doctor::examine(&session.root)) {
+            Err(fail) if next.carrier == Wanted::Auto && by_initrd::helps(&fail) => {}
+            result => result?,
+        }
+    }
     loaded::require_can_tell(session)?;
     load_now(&next, session, out)?;
     super::exec::go(false, session, out)
@@ -67,9 +75,14 @@ fn load_now(args: &args::Next, session: &Session, out: Output) -> Result<(), Fai
             output::count(loaded.entries, "entry", "entries"),
             loaded.amounts(),
         );
-        println!("it is entered at {}", loaded.entry);
+        if let Some(entry) = &loaded.entry {
+            println!("it is entered at {entry}");
+        }
         if loaded.entries == 0 && loaded.drivers == 0 {
             println!("nothing is kept, so the next kernel finds nothing: kho keep PATH...");
+        }
+        if loaded.carrier == carrier_name(Carrier::Initrd) {
+            println!("its initrd carries the content: no memory stays in place");
         }
         println!("kho exec starts it");
     });

@@ -3,6 +3,7 @@
 use crate::args;
 use crate::entries;
 use crate::exit::{Fail, Status};
+use crate::handover::by_initrd::{self, Prepared};
 use crate::handover::memory;
 use crate::handover::next::Files;
 use crate::handover::prepare::Inputs;
@@ -38,22 +39,57 @@ pub fn run(args: &args::Plan, session: &Session, out: Output) -> Result<(), Fail
     for left in &changes.left_out {
         out.warn(&format!("{left}, as of now"));
     }
-    let inputs = Inputs::gather(
-        session,
-        &keep,
-        arrived,
-        &next,
-        &wanted,
-        module::outgoing_part(session, arrived, out)?,
-        None,
-    )?;
-    let plan = inputs.plan(&RangeSet::new())?;
-    memory::require(&inputs, &plan, session)?;
-    if let Some(path) = &args.svg {
-        write_svg(path, &inputs, &plan)?;
+    let in_place = || {
+        let inputs = Inputs::gather(
+            session,
+            &keep,
+            arrived,
+            &next,
+            &wanted,
+            module::outgoing_part(session, arrived, out)?,
+            None,
+        )?;
+        let plan = inputs.plan(&RangeSet::new())?;
+        memory::require(&inputs, &plan, session)?;
+        if let Some(path) = &args.svg {
+            write_svg(path, &inputs, &plan)?;
+        }
+        out.result(&to_json(&inputs, &plan), || print(&inputs, &plan));
+        Ok(())
+    };
+    let by_initrd = || -> Result<(), Fail> {
+        let prepared = Prepared::gather(&wanted, &files, arrived, &keep, session, out)?;
+        out.result(&by_initrd_json(&prepared), || print_by_initrd(&prepared));
+        Ok(())
+    };
+    by_initrd::choose(wanted.carrier, in_place, by_initrd)
+}
+
+fn by_initrd_json(prepared: &Prepared) -> Value {
+    let items = prepared.payloads.items.iter();
+    let entries: Vec<Value> = items
+        .map(|item| json!({ "name": item.entry.label, "size": item.size, "copied": true }))
+        .collect();
+    json!({
+        "carrier": "initrd",
+        "release": prepared.release,
+        "hop": prepared.hop,
+        "entries": entries,
+        "bytes": prepared.content,
+    })
+}
+
+fn print_by_initrd(prepared: &Prepared) {
+    println!(
+        "{} gets {} in its initrd: {} of content",
+        prepared.release,
+        output::count(prepared.payloads.items.len(), "entry", "entries"),
+        bytes(prepared.content),
+    );
+    for item in &prepared.payloads.items {
+        println!("  {:<24} {}", item.entry.label, bytes(item.size));
     }
-    out.result(&to_json(&inputs, &plan), || print(&inputs, &plan));
-    Ok(())
+    println!("no memory stays in place, and drivers hand nothing over");
 }
 
 fn range(range: PhysRange) -> Value {

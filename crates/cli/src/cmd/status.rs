@@ -1,7 +1,7 @@
 //! `kho status`: shows the content that arrived, the keep list and the loaded kernel.
 
 use crate::armed;
-use crate::arrived::Arrived;
+use crate::arrived::{Arrived, carrier_name};
 use crate::exit::{Fail, OrStatus, Status};
 use crate::khofs;
 use crate::last::Attempt;
@@ -15,6 +15,7 @@ use crate::shown;
 use crate::state::KeepFile;
 use crate::trace::wish;
 use drivers::Drivers;
+use kho::abi::Carrier;
 use kho::abi::kernel_part::KernelPart;
 use kho::abi::setup_data::{SETUP_KHO_LATE, SETUP_KHO_RESERVE};
 use kho::{PhysAddr, PhysRange};
@@ -274,7 +275,10 @@ fn arrived_json(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation]
         "generation": format!("{:#x}", arrived.generation),
         "previous_release": arrived.previous_release,
         "time": arrived.time,
-        "scratch": { "addr": format!("{:#x}", arrived.scratch.start().get()), "len": arrived.scratch.len() },
+        "carrier": carrier_name(arrived.carrier),
+        "scratch": arrived.scratch.map(|scratch| {
+            json!({ "addr": format!("{:#x}", scratch.start().get()), "len": scratch.len() })
+        }),
         "blobs": blobs,
         "ranges": ranges,
         "ranges_reserved": reservations.iter().all(|r| r.broken_at.is_none()),
@@ -294,26 +298,28 @@ fn print_arrived(arrived: &Arrived, keep: &KeepFile, reservations: &[Reservation
         .iter()
         .filter(|r| r.broken_at.is_none())
         .count();
-    println!(
-        "reserved  {held} of {} {} verified, {}; {}",
-        reservations.len(),
-        if reservations.len() == 1 {
-            "range"
-        } else {
-            "ranges"
-        },
-        bytes(reservations.iter().map(|r| r.range.len()).sum()),
-        if closed {
-            "closed to other users"
-        } else {
-            "OPEN TO ALL USERS"
-        }
-    );
-    println!(
-        "scratch   {}  {}",
-        arrived.scratch,
-        bytes(arrived.scratch.len())
-    );
+    if arrived.carrier == Carrier::Initrd {
+        println!("carrier   the initrd: content is in files, and no memory is reserved");
+    } else {
+        println!(
+            "reserved  {held} of {} {} verified, {}; {}",
+            reservations.len(),
+            if reservations.len() == 1 {
+                "range"
+            } else {
+                "ranges"
+            },
+            bytes(reservations.iter().map(|r| r.range.len()).sum()),
+            if closed {
+                "closed to other users"
+            } else {
+                "OPEN TO ALL USERS"
+            }
+        );
+    }
+    if let Some(scratch) = arrived.scratch {
+        println!("scratch   {scratch}  {}", bytes(scratch.len()));
+    }
     if !arrived.blobs.is_empty() {
         println!();
         let mut rows = vec![

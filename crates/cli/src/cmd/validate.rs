@@ -73,21 +73,12 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
     let bytes = session
         .tree_bytes()?
         .ok_or_else(crate::session::nothing_arrived)?;
-    let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
     let with_module = module::present(&session.root);
-    let reserved = if with_module {
-        // Drivers have claimed some of the memory, and slack was released: only the blobs are checked, see below.
-        None
-    } else {
-        let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
-        let reserved = flags.reserved_in(map.ram());
-        Some(reserved.or_status(Status::NotPermitted)?)
+    let mut problems = match session.came_in_initrd()? {
+        // No range is memory.
+        true => check(&bytes, None)?,
+        false => in_memory(&bytes, with_module, session)?,
     };
-    let machine = Machine {
-        ram: map.ram(),
-        reserved: reserved.as_ref(),
-    };
-    let mut problems = check(&bytes, Some(machine))?;
     // An invalid tree has its problems already. A valid tree may still belong to another boot.
     if problems.is_empty() {
         let contract = |what| Problem {
@@ -111,6 +102,24 @@ fn arrived(session: &Session) -> Result<Vec<Problem>, Fail> {
         }));
     }
     Ok(problems)
+}
+
+/// Checks a tree against this machine's memory.
+fn in_memory(bytes: &[u8], with_module: bool, session: &Session) -> Result<Vec<Problem>, Fail> {
+    let map = FirmwareMap::read(&session.root).or_status(Status::FirmwareMap)?;
+    let reserved = if with_module {
+        // Drivers have claimed some of the memory, and slack was released: only the blobs are checked, by the caller.
+        None
+    } else {
+        let flags = PageFlags::open(&session.root).or_status(Status::NotPermitted)?;
+        let reserved = flags.reserved_in(map.ram());
+        Some(reserved.or_status(Status::NotPermitted)?)
+    };
+    let machine = Machine {
+        ram: map.ram(),
+        reserved: reserved.as_ref(),
+    };
+    check(bytes, Some(machine))
 }
 
 /// Returns a problem for each blob whose memory should be reserved and is not.

@@ -32,9 +32,11 @@ pub enum Supply {
     },
     /// A blob that arrived. It stays at its address, and the next tree names that address: nothing is copied.
     Stays(Blob),
+    /// A blob that arrived and cannot stay where it is: the load copies its bytes.
+    Arrived(Blob),
 }
 
-/// Measures every entry.
+/// Measures every entry. `stays` says whether blobs that arrived can stay where they are.
 ///
 /// # Errors
 ///
@@ -42,15 +44,21 @@ pub enum Supply {
 pub fn measure(
     entries: Vec<Entry>,
     arrived: Option<&Arrived>,
+    stays: bool,
     session: &Session,
 ) -> Result<Vec<Item>, Fail> {
     entries
         .into_iter()
-        .map(|entry| item(entry, arrived, session))
+        .map(|entry| item(entry, arrived, stays, session))
         .collect()
 }
 
-fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<Item, Fail> {
+fn item(
+    entry: Entry,
+    arrived: Option<&Arrived>,
+    stays: bool,
+    session: &Session,
+) -> Result<Item, Fail> {
     let (size, supply) = match (&entry.source, &entry.path) {
         (Source::Path, Some(path)) => {
             let options = PackOptions {
@@ -92,7 +100,12 @@ fn item(entry: Entry, arrived: Option<&Arrived>, session: &Session) -> Result<It
             let blob = arrived
                 .and_then(|a| a.blobs.get(*index))
                 .ok_or_else(crate::session::nothing_arrived)?;
-            (blob.size, Supply::Stays(blob.clone()))
+            let supply = if stays {
+                Supply::Stays
+            } else {
+                Supply::Arrived
+            };
+            (blob.size, supply(blob.clone()))
         }
         (Source::Path, None) => {
             return Err(Fail::new(
@@ -144,7 +157,7 @@ impl Item {
     pub fn stays(&self) -> Option<&Blob> {
         match &self.supply {
             Supply::Stays(blob) => Some(blob),
-            Supply::Copy { .. } | Supply::Pack(_) => None,
+            Supply::Copy { .. } | Supply::Pack(_) | Supply::Arrived(_) => None,
         }
     }
 
@@ -175,7 +188,7 @@ impl Item {
                     .to_hex()
                     .to_string(),
             ),
-            Supply::Copy { .. } | Supply::Stays(_) => None,
+            Supply::Copy { .. } | Supply::Stays(_) | Supply::Arrived(_) => None,
         }
     }
 
@@ -212,6 +225,11 @@ impl Item {
                         ),
                     ));
                 }
+            }
+            Supply::Arrived(blob) => {
+                let mut input = session.open_blob(blob)?;
+                copy(&mut input, self.size, out, progress).or_status(Status::Failed)?;
+                input.finish()?;
             }
             Supply::Stays(_) => {}
         }

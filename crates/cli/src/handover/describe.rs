@@ -10,7 +10,7 @@ use crate::trace::carry::Carry;
 use kho::PhysRange;
 use kho::abi::ftrace::write_traces;
 use kho::abi::late::LateReference;
-use kho::abi::{BlobDescription, Content, Description, Label};
+use kho::abi::{BlobDescription, Carrier, Content, Description, Label};
 use kho::tree::{WriteError, Writer};
 use std::os::unix::ffi::OsStrExt;
 
@@ -22,6 +22,8 @@ pub struct Tree<'a> {
     pub kernel: Option<&'a OutgoingPart>,
     /// Late block, into which the module writes before the jump. The tree then has no other kernel's part.
     pub late: Option<LateReference>,
+    /// Carrier of the content.
+    pub carrier: Carrier,
     /// Release of the running kernel.
     pub release: &'a str,
     /// Random number that binds the load to its tree.
@@ -88,7 +90,7 @@ impl Tree<'_> {
             previous_release: self.release,
             machine: std::env::consts::ARCH,
             time: self.time,
-            carrier: kho::abi::Carrier::Memory,
+            carrier: self.carrier,
             scratch: self.scratch,
             mem_cache: self.mem_cache,
             blobs: &blobs,
@@ -119,17 +121,21 @@ impl Tree<'_> {
                 taken: blob.taken,
                 arrived_hop: blob.arrived_hop,
             },
-            Supply::Copy { .. } | Supply::Pack(_) => BlobDescription {
+            Supply::Copy { .. } | Supply::Pack(_) | Supply::Arrived(_) => BlobDescription {
                 label,
                 content,
                 size: item.size,
                 mem: &placed.mem,
                 blake3: placed.blake3,
-                taken: match item.supply {
-                    Supply::Copy { taken, .. } => taken,
+                taken: match &item.supply {
+                    Supply::Copy { taken, .. } => *taken,
+                    Supply::Arrived(blob) => blob.taken,
                     _ => self.time,
                 },
-                arrived_hop: self.hop,
+                arrived_hop: match &item.supply {
+                    Supply::Arrived(blob) => blob.arrived_hop,
+                    _ => self.hop,
+                },
             },
         })
     }

@@ -180,7 +180,7 @@ fn unchanged(
             _ => fail,
         })?;
     let items =
-        content::measure(list::effective(arrived, &keep), arrived, session).map_err(stale)?;
+        content::measure(list::effective(arrived, &keep), arrived, true, session).map_err(stale)?;
     let sources = sources(&items);
     if digest(&keep, arrived, &sources) == parse_digest(&record.content_digest)? {
         return Ok(items);

@@ -9,83 +9,47 @@
 
 use super::arch::Parts;
 use super::buffers::Buffers;
+use super::by_initrd;
 use super::compat;
-use super::content::Item;
 use super::describe::Tree;
-use super::enter::Way;
 use super::fresh;
 use super::memory::{self, Room};
 use super::next::{Files, Next};
 use super::placed::Placed;
 use super::prepare::Inputs;
+use super::steps::{self, Loaded};
 use crate::args;
-use crate::arrived::Arrived;
+use crate::arrived::{Arrived, carrier_name};
 use crate::clock;
 use crate::exit::{Fail, OrStatus, Status, chain};
-use crate::hash;
 use crate::late::{self, LateBlock};
 use crate::loaded;
 use crate::module::{self, Entered, OutgoingPart};
-use crate::output::{self, Output};
+use crate::output::Output;
 use crate::random;
 use crate::session::Session;
 use crate::state::{KeepFile, LoadedFile};
-use crate::trace::carry::Carry;
 use kho::PhysRange;
+use kho::abi::Carrier;
 use kho::plan::Plan;
 use kho_kexec::assemble::{self, Assembled, Placement};
 use kho_kexec::image::Image;
 use kho_kexec::sys::loaded::LoadedImage;
 use kho_kexec::sys::syscalls::CallError;
-use serde::Serialize;
 use std::time::Instant;
 
-/// Result of a load.
-#[derive(Serialize)]
-pub struct Loaded {
-    /// Release that the image states.
-    pub release: String,
-    /// Place at which the next kernel is entered.
-    pub entry: Way,
-    /// Hop count that the next kernel will see.
-    pub hop: u64,
-    /// Entries handed over.
-    pub entries: usize,
-    /// Bytes of content that were copied.
-    pub copied: u64,
-    /// Bytes of content that stay where they are.
-    pub in_place: u64,
-    /// Bytes that drivers keep in place.
-    pub drivers: u64,
-    /// Early reservations of the next kernel.
-    pub ranges: usize,
-    /// Bytes of memory that failed since this kernel started. The map for the next kernel marks them as unusable.
-    pub failed: u64,
-    /// Duration of the load, in seconds.
-    pub seconds: f64,
-    /// Duration of the `kexec_load` system call, in seconds; included in `seconds`.
-    pub kexec_load_seconds: f64,
-}
-
-impl Loaded {
-    /// Returns the amounts and the duration, for people.
-    pub fn amounts(&self) -> String {
-        let drivers = match self.drivers {
-            0 => String::new(),
-            bytes => format!(", {} of drivers and khofs", output::bytes(bytes)),
-        };
-        let failed = match self.failed {
-            0 => String::new(),
-            bytes => format!(", {} of memory that failed left out", output::bytes(bytes)),
-        };
-        format!(
-            "{} copied, {} in place{drivers}, {}{failed}; {:.1} s",
-            output::bytes(self.copied),
-            output::bytes(self.in_place),
-            output::count(self.ranges, "early range", "early ranges"),
-            self.seconds
-        )
-    }
+/// Loads by the carrier that the arguments want.
+///
+/// # Errors
+///
+/// As [`by_initrd::choose`] of [`in_place`] and [`by_initrd::run`].
+pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, Fail> {
+    let files = Files::read(args)?;
+    by_initrd::choose(
+        args.carrier,
+        || in_place(args, &files, session, out),
+        || by_initrd::run(args, &files, session, out),
+    )
 }
 
 /// Runs all three steps.
@@ -94,9 +58,13 @@ impl Loaded {
 ///
 /// One [`Status`] per reason. Before [`commit`], the previously loaded image stays loaded. After that it stays only if
 /// the kernel refused to unload it.
-pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, Fail> {
+fn in_place(
+    args: &args::Next,
+    files: &Files,
+    session: &Session,
+    out: Output,
+) -> Result<Loaded, Fail> {
     let started = Instant::now();
-    let files = Files::read(args)?;
     let arrived = session.carried(args.forget_arrived)?;
     let next = files.parse(args, &session.root, arrived.is_none())?;
     files.report(args, out);
@@ -154,7 +122,8 @@ pub fn run(args: &args::Next, session: &Session, out: Output) -> Result<Loaded, 
     let (copied, in_place) = inputs.payloads.bytes();
     Ok(Loaded {
         release: record.release,
-        entry: way,
+        carrier: carrier_name(Carrier::Memory),
+        entry: Some(way),
         hop: inputs.hop,
         entries: inputs.payloads.items.len(),
         copied,
@@ -232,12 +201,7 @@ fn warn(inputs: &Inputs<'_>, out: Output) {
     if let Some(warning) = inputs.machine.boot.warning(&*inputs.next.image) {
         out.warn(&warning);
     }
-    for remark in inputs.payloads.traces.iter().flat_map(Carry::remarks) {
-        out.warn(&remark);
-    }
-    for lost in inputs.payloads.items.iter().filter_map(Item::not_kept) {
-        out.warn(&lost);
-    }
+    steps::warn_of_content(&inputs.payloads, out);
 }
 
 /// Second step: writes the content of every payload that is copied. Returns the place and the hash of each.
@@ -254,27 +218,10 @@ fn fill(
             placed.push(Placed::default());
             continue;
         }
-        let (label, size) = (payload.label(), payload.size());
-        let bar = label.map(|label| out.progress(&format!("reading {label}"), size));
         let memory = buffers.payload(plan, index);
-        let (hash, written) = hash::written(size, memory, |out| {
-            payload.write(out, session, &mut |n| {
-                bar.iter().for_each(|bar| bar.set_position(n));
-            })
-        })?;
-        bar.iter().for_each(|bar| bar.finish_and_clear());
-        if written != size {
-            return Err(Fail::new(
-                Status::SourceChanged,
-                format!(
-                    "{}: {written:#x} bytes came, {size:#x} were measured",
-                    label.unwrap_or("the trace")
-                ),
-            ));
-        }
         placed.push(Placed {
             mem: plan.blob_pieces(index).map(|piece| piece.dest).collect(),
-            blake3: *hash.as_bytes(),
+            blake3: steps::copied(payload, memory, session, out)?,
         });
     }
     buffers.zero_tails(plan);
@@ -292,6 +239,7 @@ fn tree<'a>(
         payloads: &inputs.payloads,
         kernel: inputs.kernel.as_ref(),
         late: inputs.late.as_ref().map(|late| late.reference),
+        carrier: Carrier::Memory,
         release: &inputs.machine.kernel.release,
         generation,
         hop: inputs.hop,

@@ -134,7 +134,7 @@ fn missing(inputs: &Inputs<'_>, plan: &Plan) -> u64 {
 }
 
 /// Returns the number of bytes that become free when the image that `kho` loaded is unloaded; 0 if that is not known.
-fn loaded_bytes(session: &Session) -> Result<u64, Fail> {
+pub fn loaded_bytes(session: &Session) -> Result<u64, Fail> {
     let Some(record) = session.state.loaded()? else {
         return Ok(0);
     };
@@ -152,7 +152,7 @@ fn no_memory(err: &LandingError) -> bool {
     }
 }
 
-fn not_enough(err: &LandingError) -> Fail {
+pub fn not_enough(err: &LandingError) -> Fail {
     let what = match err {
         LandingError::NotEnough {
             needed,

@@ -154,23 +154,40 @@ impl Files {
             .line)
     }
 
+    /// Returns the kernel image, parsed.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BadImage`].
+    pub fn image(&self, args: &args::Next) -> Result<Box<dyn Image + '_>, Fail> {
+        arch::parse(&self.kernel).map_err(|err| bad_image(args, &err))
+    }
+
     /// Opens kernel and initrd for `kexec_file_load`, which takes one file of each.
     ///
     /// # Errors
     ///
     /// [`Status::BadImage`], [`Status::Failed`].
     pub fn open(&self) -> Result<(File, Option<File>), Fail> {
-        let kernel = match &self.unified {
+        let initrd = self.initrd.as_ref();
+        let initrd = initrd.map(|initrd| initrd::open("initrd", initrd));
+        Ok((self.open_kernel()?, initrd.transpose()?))
+    }
+
+    /// Opens the kernel for `kexec_file_load`.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BadImage`], [`Status::Failed`].
+    pub fn open_kernel(&self) -> Result<File, Fail> {
+        match &self.unified {
             // Opens the file itself: the kernel may look for a signature in its attributes.
             None => File::open(&self.kernel_path).map_err(|err| {
                 let what = format!("{}: {err}", shown::path(&self.kernel_path));
                 Fail::new(Status::BadImage, what)
-            })?,
-            Some(_) => initrd::open("kernel", &self.kernel)?,
-        };
-        let initrd = self.initrd.as_ref();
-        let initrd = initrd.map(|initrd| initrd::open("initrd", initrd));
-        Ok((kernel, initrd.transpose()?))
+            }),
+            Some(_) => initrd::open("kernel", &self.kernel),
+        }
     }
 
     /// Checks the files and builds the command line. A scratch size has an effect only on the `first` handover of a
@@ -181,7 +198,7 @@ impl Files {
     /// [`Status::BadImage`], [`Status::NextKernel`], [`Status::BadCommandLine`]; [`Status::Scratch`] if the scratch
     /// size is not valid.
     pub fn parse(&self, args: &args::Next, root: &Root, first: bool) -> Result<Next<'_>, Fail> {
-        let image = arch::parse(&self.kernel).map_err(|err| bad_image(args, &err))?;
+        let image = self.image(args)?;
         let cpu = CpuFlags::read(root).or_status(Status::Failed)?;
         let five_level = cpu.five_level_paging();
         assemble::check_receiver(image.header(), five_level)
@@ -275,7 +292,13 @@ impl Files {
         }
     }
 
-    fn unpacked(&self, memory: u64) -> Result<u64, Fail> {
+    /// Returns the unpacked size of the initrd, in bytes; 0 if there is none. If that exceeds `memory`, returns some
+    /// number above it.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::BadInitrd`] if the kernel would not unpack all of it.
+    pub fn unpacked(&self, memory: u64) -> Result<u64, Fail> {
         let Some(initrd) = &self.initrd else {
             return Ok(0);
         };

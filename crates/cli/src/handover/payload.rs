@@ -11,6 +11,7 @@ use crate::list;
 use crate::session::Session;
 use crate::state::KeepFile;
 use crate::trace::carry::{Carry, Supply, TracePart};
+use kho::abi::Carrier;
 use kho::{PhysRange, RangeSet};
 use kho_archive::Target;
 
@@ -32,7 +33,8 @@ pub enum Payload<'a> {
 }
 
 impl Payloads {
-    /// Measures every entry, and takes the running kernel's trace for handover number `hop`.
+    /// Measures every entry, and takes the running kernel's trace for handover number `hop`. With `machine`, memory
+    /// that arrived stays in place; without it, the load copies all content.
     ///
     /// # Errors
     ///
@@ -41,19 +43,26 @@ impl Payloads {
         session: &Session,
         keep: &KeepFile,
         arrived: Option<&Arrived>,
-        machine: &Machine,
+        machine: Option<&Machine>,
         hop: u64,
         without_trace: bool,
     ) -> Result<Self, Fail> {
-        let items = content::measure(list::effective(arrived, keep), arrived, session)?;
-        // A trace is carried on only if all of its memory is still reserved and good.
-        let there = arrived.map_or(Ok(RangeSet::new()), Arrived::reserved)?;
-        let whole = machine
-            .pages
-            .reserved_in(&there)?
-            .subtract(&machine.failed)
-            .or_status(Status::Failed)?;
-        let traces = Carry::gather(session, keep, arrived, hop, &whole, without_trace)?;
+        let in_memory = arrived.is_some_and(|arrived| arrived.carrier == Carrier::Memory);
+        let machine = machine.filter(|_| in_memory);
+        let entries = list::effective(arrived, keep);
+        let items = content::measure(entries, arrived, machine.is_some(), session)?;
+        // A trace is carried on in place only if all of its memory is still reserved and good.
+        let whole = match (machine, arrived) {
+            (Some(machine), Some(arrived)) => Some(
+                machine
+                    .pages
+                    .reserved_in(&arrived.reserved()?)?
+                    .subtract(&machine.failed)
+                    .or_status(Status::Failed)?,
+            ),
+            _ => None,
+        };
+        let traces = Carry::gather(session, keep, arrived, hop, whole.as_ref(), without_trace)?;
         Ok(Self { items, traces })
     }
 

@@ -17,6 +17,7 @@ use crate::output;
 use crate::random;
 use crate::session::Session;
 use crate::state::KeepFile;
+use kho::abi::Carrier;
 use kho::abi::late::LateReference;
 use kho::headroom::CmdlineMemory;
 use kho::headroom::UserSpace;
@@ -78,7 +79,14 @@ impl<'a> Inputs<'a> {
     ) -> Result<Self, Fail> {
         let machine = Machine::read(session, arrived)?;
         let hop = arrived.map_or(1, |arrived| arrived.hop.saturating_add(1));
-        let payloads = Payloads::gather(session, keep, arrived, &machine, hop, args.without_trace)?;
+        let payloads = Payloads::gather(
+            session,
+            keep,
+            arrived,
+            Some(&machine),
+            hop,
+            args.without_trace,
+        )?;
         let mut in_place = payloads.in_place(&machine)?;
         if let Some(part) = &kernel {
             in_place = in_place
@@ -90,19 +98,19 @@ impl<'a> Inputs<'a> {
                 .insert(late.reference.block)
                 .or_status(Status::Failed)?;
         }
-        let (scratch, reusable) = match arrived {
+        let recorded = arrived.and_then(|arrived| Some((arrived, arrived.scratch?)));
+        let (scratch, reusable) = match recorded {
             // Memory that arrived and that the tree does not name may still be the drivers'.
-            Some(arrived) if late.is_some() => (
-                ScratchSource::Recorded(Some(arrived.scratch)),
-                RangeSet::new(),
-            ),
-            Some(arrived) => {
+            Some((_, scratch)) if late.is_some() => {
+                (ScratchSource::Recorded(Some(scratch)), RangeSet::new())
+            }
+            Some((arrived, scratch)) => {
                 let reusable = machine
                     .pages
                     .reserved_in(&arrived.reserved()?)?
                     .subtract(&in_place)
                     .or_status(Status::Failed)?;
-                (ScratchSource::Recorded(Some(arrived.scratch)), reusable)
+                (ScratchSource::Recorded(Some(scratch)), reusable)
             }
             None => (first_scratch(session, next, &machine)?, RangeSet::new()),
         };
@@ -344,6 +352,7 @@ fn state_len(
         payloads,
         kernel,
         late,
+        carrier: Carrier::Memory,
         release: &machine.kernel.release,
         generation: 0,
         hop: 1,

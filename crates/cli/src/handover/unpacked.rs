@@ -93,6 +93,87 @@ pub fn measure(file: &[u8], most: u64) -> std::result::Result<u64, Damage> {
     Ok(total)
 }
 
+/// Whether the kernel unpacks a file with this name, without `./` in front, from the initrd. Parts that cannot be read
+/// hold no file.
+pub fn holds(file: &[u8], name: &str) -> bool {
+    let mut at = 0usize;
+    loop {
+        let rest = file.get(at..).unwrap_or_default();
+        let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+        at = at.saturating_add(zeros);
+        let rest = file.get(at..).unwrap_or_default();
+        let mut left = rest;
+        let found = match Compression::of(rest) {
+            _ if rest.starts_with(b"07070") => has_entry(&mut left, name),
+            Some(format) => match decode::reader(format, &mut left) {
+                Ok(Some(mut decoder)) => stream_has_entry(&mut *decoder, name),
+                _ => return false,
+            },
+            None => return false,
+        };
+        let used = rest.len().saturating_sub(left.len());
+        match found {
+            Ok(true) => return true,
+            Ok(false) if used > 0 => at = at.saturating_add(used),
+            _ => return false,
+        }
+    }
+}
+
+/// Reads a stream of archives up to an entry with this name, or to its end.
+fn stream_has_entry(from: &mut dyn Read, name: &str) -> Result<bool> {
+    loop {
+        match has_entry(from, name) {
+            Ok(false) => {}
+            Err(err) if err.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            result => return result,
+        }
+    }
+}
+
+/// Reads an archive up to an entry with this name, or to its end.
+fn has_entry(from: &mut dyn Read, name: &str) -> Result<bool> {
+    const HEADER: usize = 110;
+    let field = |header: &[u8], n: usize| {
+        let text = header.get(6 + 8 * n..14 + 8 * n);
+        let text = text.and_then(|text| std::str::from_utf8(text).ok());
+        text.and_then(|text| u64::from_str_radix(text, 16).ok())
+    };
+    let skip =
+        |from: &mut dyn Read, len: u64| std::io::copy(&mut from.take(len), &mut std::io::sink());
+    loop {
+        // Zeros may precede every header, in multiples of four bytes.
+        let mut header = [0; HEADER];
+        from.read_exact(header.get_mut(..4).unwrap_or_default())?;
+        if header.starts_with(&[0; 4]) {
+            continue;
+        }
+        from.read_exact(header.get_mut(4..).unwrap_or_default())?;
+        let bad = || std::io::Error::from(ErrorKind::InvalidData);
+        if !header.starts_with(b"07070") {
+            return Err(bad());
+        }
+        let (len, name_len) = (
+            field(&header, 6).ok_or_else(bad)?,
+            field(&header, 11).ok_or_else(bad)?,
+        );
+        let padded = (HEADER as u64 + name_len).next_multiple_of(4) - HEADER as u64;
+        if name_len == 0 || padded > 4096 + 4 {
+            return Err(bad());
+        }
+        let mut found = vec![0; usize::try_from(padded).unwrap_or(0)];
+        from.read_exact(&mut found)?;
+        let found = found.split(|byte| *byte == 0).next().unwrap_or_default();
+        if found.strip_prefix(b"./").unwrap_or(found) == name.as_bytes() {
+            return Ok(true);
+        }
+        skip(from, len.next_multiple_of(4))?;
+        if found == b"TRAILER!!!" {
+            return Ok(false);
+        }
+    }
+}
+
 /// Returns the length of the archive at the start of `bytes` with its trailer; `None` if the archive has no trailer.
 fn archive(bytes: &[u8]) -> Option<usize> {
     let mut entries = cpio::entries(bytes);
@@ -233,6 +314,39 @@ mod tests {
         ("zstd", zstd),
         ("lz4", lz4_legacy),
     ];
+
+    #[test]
+    fn a_file_is_found_in_any_part() {
+        let with = |names: &[&str]| {
+            let mut writer = cpio::Writer::new();
+            for name in names {
+                writer.file(name.as_bytes(), 0o700, b"content").unwrap();
+            }
+            writer.finish()
+        };
+        let gzip = |bytes: &[u8]| {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packed.write_all(bytes).unwrap();
+            packed.finish().unwrap()
+        };
+        let (first, second) = (with(&["a", "./b/c"]), with(&["d"]));
+        for initrd in [
+            [first.clone(), second.clone()].concat(),
+            [first.clone(), vec![0; 8], gzip(&second)].concat(),
+            [gzip(&first), vec![0; 4], gzip(&second)].concat(),
+        ] {
+            for name in ["a", "b/c", "d"] {
+                assert!(holds(&initrd, name), "{name}");
+            }
+            for name in ["", "b", "c", "content", "e"] {
+                assert!(!holds(&initrd, name), "{name}");
+            }
+            // Whatever the length, the search ends.
+            for len in 0..initrd.len() {
+                assert!(!holds(&initrd[..len], "e"));
+            }
+        }
+    }
 
     #[test]
     fn what_an_initrd_unpacks_to_is_counted() {

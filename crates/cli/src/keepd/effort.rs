@@ -55,7 +55,7 @@ pub fn leave_out_unreadable(
     let mut left = Vec::new();
     for entry in entries(arrived, keep, session)? {
         let label = entry.label.clone();
-        if let Err(fail) = content::measure(vec![entry], arrived, session) {
+        if let Err(fail) = content::measure(vec![entry], arrived, true, session) {
             left.push(LeftOut::new(&label, &fail));
         }
     }

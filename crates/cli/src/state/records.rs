@@ -1,5 +1,6 @@
 //! The records in the files of the state directory, and their parser. The fuzz targets compile this file too.
 
+use crate::carrier::Wanted;
 use crate::enter::Enter;
 use crate::on_failure::OnFailure;
 use kho::{PhysAddr, PhysRange, RangeError};
@@ -130,6 +131,9 @@ pub struct ArmedFile {
     pub scratch: Option<String>,
     /// `--max-ranges`
     pub max_ranges: Option<usize>,
+    /// Carrier that the arming found to work.
+    #[serde(default)]
+    pub carrier: Wanted,
     /// `--enter`
     #[serde(default)]
     pub enter: Enter,

@@ -40,7 +40,7 @@ pub struct TracePart {
 
 /// Source of the bytes of a [`TracePart`].
 pub enum Supply {
-    /// The running kernel: the load read these bytes from it.
+    /// Bytes that the load read: of the running kernel, or of a part that arrived and cannot stay where it is.
     Taken(Vec<u8>),
     /// A part that arrived. It stays at its address, and the next tree names that address.
     Stays(ArrivedPart),
@@ -75,6 +75,24 @@ impl CarryHop {
 }
 
 impl TracePart {
+    /// Makes the part for one that arrived, which stays in place if `stays` is set.
+    fn arrived(part: &ArrivedPart, stays: bool, session: &Session) -> Result<Self, Fail> {
+        let supply = match stays {
+            true => Supply::Stays(part.clone()),
+            false => Supply::Taken(session.read_checked(
+                "a trace that arrived",
+                &part.mem,
+                part.size,
+                &part.blake3,
+            )?),
+        };
+        Ok(Self {
+            kind: part.kind.clone(),
+            size: part.size,
+            supply,
+        })
+    }
+
     /// Whether the load copies the part.
     pub fn is_copied(&self) -> bool {
         matches!(self.supply, Supply::Taken(_))
@@ -83,7 +101,7 @@ impl TracePart {
 
 impl Carry {
     /// Takes the running kernel's trace, for handover number `hop`. Adds the traces that arrived and are to be carried
-    /// on, if their memory is still in `reserved`. `None` if no trace is kept. With `without_this`, takes no trace, and
+    /// on: in place, if their memory is still in `reserved`, or copied if `reserved` is `None`. `None` if no trace is kept. With `without_this`, takes no trace, and
     /// carries on the request and the traces that arrived.
     ///
     /// # Errors
@@ -94,7 +112,7 @@ impl Carry {
         keep: &KeepFile,
         arrived: Option<&Arrived>,
         hop: u64,
-        reserved: &RangeSet,
+        reserved: Option<&RangeSet>,
         without_this: bool,
     ) -> Result<Option<Self>, Fail> {
         let Some(wish) = wish::effective(arrived, keep) else {
@@ -116,7 +134,7 @@ impl Carry {
         for old in before.iter().skip(before.len().saturating_sub(room)) {
             // Memory that was released in this boot may hold other data now.
             let mut ranges = old.parts.iter().flat_map(|part| &part.mem);
-            if !ranges.all(|range| reserved.contains_range(*range)) {
+            if reserved.is_some_and(|set| !ranges.all(|range| set.contains_range(*range))) {
                 given_back.push((old.hop, old.release.clone()));
                 continue;
             }
@@ -127,12 +145,8 @@ impl Carry {
                 parts: old
                     .parts
                     .iter()
-                    .map(|part| TracePart {
-                        kind: part.kind.clone(),
-                        size: part.size,
-                        supply: Supply::Stays(part.clone()),
-                    })
-                    .collect(),
+                    .map(|part| TracePart::arrived(part, reserved.is_some(), session))
+                    .collect::<Result<_, Fail>>()?,
             });
         }
         hops.extend(this);

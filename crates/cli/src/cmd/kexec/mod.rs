@@ -5,6 +5,7 @@ mod options;
 use super::arm;
 use crate::args::{self, KEXEC_HELP, Next};
 use crate::armed;
+use crate::carrier;
 use crate::exit::{Fail, OrStatus, Status, chain};
 use crate::handover::arch;
 use crate::handover::load;
@@ -232,6 +233,10 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
         initrd: wanted.initrd.iter().map(PathBuf::from).collect(),
         // As in kexec(8), there is no initrd unless the arguments name one.
         no_initrd: wanted.initrd.is_empty() && !unified,
+        carrier: match wanted.syscall {
+            Syscall::Load => carrier::Wanted::Memory,
+            Syscall::Any | Syscall::File => carrier::Wanted::Auto,
+        },
         reuse_cmdline: wanted.reuse_cmdline,
         command_line: match bare {
             true => Some(OsString::new()),
@@ -271,19 +276,31 @@ fn load_kernel(wanted: &Wanted, session: &Session, out: Output) -> Result<(), Re
     Ok(())
 }
 
-/// Loads with `-s`: the kernel loads the files itself (`kexec_file_load`), and cannot hand over.
+/// Loads with `-s`: the kernel loads the files itself (`kexec_file_load`). What is kept goes in the initrd.
 fn load_file(next: &Next, session: &Session, out: Output) -> Result<(), Refusal> {
     keepd::refresh(session, next.forget_arrived, out)?;
     let kept = list::effective(session.arrived()?.as_ref(), &session.state.keep()?);
     if !kept.is_empty() {
-        return Err(Refusal(
-            FAILED,
-            format!(
-                "-s cannot hand over what is kept ({} entries): with kexec_file_load the kernel itself writes what its \
-                 successor is told\n  -> use -c or -a, or take everything off the list: kho keep --remove",
-                kept.len()
-            ),
+        let next = Next {
+            carrier: carrier::Wanted::Initrd,
+            ..next.clone()
+        };
+        let loaded = load::run(&next, session, out).map_err(|fail| {
+            Refusal(
+                FAILED,
+                format!(
+                    "-s cannot hand over what is kept ({} entries) in memory, and not in the initrd: {}\n  -> use -c or \
+                     -a, or take everything off the list: kho keep --remove",
+                    kept.len(),
+                    fail.what
+                ),
+            )
+        })?;
+        out.remark(&format!(
+            "kexec: -s: the initrd carries {} entries",
+            loaded.entries
         ));
+        return Ok(armed::disarm(session)?);
     }
     out.remark("kexec: -s: nothing is kept, so this is a plain kexec");
     let files = Files::read(next)?;

@@ -118,7 +118,7 @@ pub enum Syscall {
     Any,
     /// `-c`.
     Load,
-    /// `-s`: `kexec_file_load`, which cannot hand over.
+    /// `-s`: `kexec_file_load`, which hands over in the initrd only.
     File,
 }
 
