@@ -202,9 +202,14 @@ fn kho(program: &Path, version: &str, time: u64) -> Result<Package> {
             "initramfs-tools/hook",
         ),
         (
+            "usr/share/initramfs-tools/scripts/init-top/kho",
+            "initramfs-tools/script",
+        ),
+        (
             "usr/lib/dracut/modules.d/50kho/module-setup.sh",
             "dracut/module-setup.sh",
         ),
+        ("usr/lib/dracut/modules.d/50kho/carry.sh", "dracut/carry.sh"),
     ] {
         package.file(path, 0o755, packaging(source)?);
     }

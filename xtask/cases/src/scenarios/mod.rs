@@ -19,6 +19,7 @@ pub mod early;
 mod fault;
 mod firmware;
 mod hosts;
+mod initrd;
 mod khofs;
 mod mainline;
 mod module;
@@ -43,6 +44,7 @@ pub fn groups() -> Vec<(&'static str, Vec<Scenario>)> {
         ("Faults", fault::scenarios()),
         ("Firmware", firmware::scenarios()),
         ("Hosts", hosts::scenarios()),
+        ("The initrd carries", initrd::scenarios()),
         ("khofs", khofs::scenarios()),
         ("Mainline's KHO", mainline::scenarios()),
         ("The kernel module", module::scenarios()),

@@ -151,6 +151,19 @@ pub fn scenarios() -> Vec<Scenario> {
                 ],
             ).slow());
         }
+        let initrd = stages(
+            Scenario::new(
+                name("initrd"),
+                "the initrd carries 100 MiB, by a capture at shutdown and by kho load; the hooks of initramfs-tools",
+            ),
+            &[
+                include_str!("initrd-0.sh"),
+                include_str!("initrd-1.sh"),
+                include_str!("initrd-2.sh"),
+            ],
+        )
+        .timeout_s(1500);
+        all.push(initrd.slow());
         all.push(hostile.slow());
         all.push(crash.slow());
     }
