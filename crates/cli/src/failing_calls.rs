@@ -5,6 +5,7 @@
 
 use crate::args;
 use crate::args::Next;
+use crate::carrier::Wanted;
 use crate::cmd;
 use crate::exit::{Fail, Status};
 use crate::handover::load;
@@ -71,6 +72,12 @@ impl Kernel for Machine {
 
     fn kexec_unload(&self) -> Result<(), CallError> {
         self.fake.kexec_unload()?;
+        self.show();
+        Ok(())
+    }
+
+    fn kexec_file_unload(&self) -> Result<(), CallError> {
+        self.fake.kexec_file_unload()?;
         self.show();
         Ok(())
     }
@@ -546,6 +553,69 @@ fn lockdown_is_named() {
         Status::LockedDown,
         &["Secure Boot"],
     );
+}
+
+#[test]
+fn where_memory_cannot_stay_the_initrd_carries() {
+    const ENOSYS: i32 = 38;
+    const EKEYREJECTED: i32 = 129;
+    for (errno, line) in [(EPERM, "quiet lockdown=integrity\n"), (ENOSYS, "quiet\n")] {
+        let world = World::new();
+        put(world.dir.path(), "proc/cmdline", line);
+        let mut archive = kho_kexec::cpio::Writer::new();
+        archive
+            .file(kho_kexec::carrier::initrd::MOVER.as_bytes(), 0o700, b"x")
+            .unwrap();
+        let initrd = world.dir.path().join("initrd");
+        fs::write(&initrd, archive.finish()).unwrap();
+        let load = |world: &World, carrier| {
+            let next = Next {
+                carrier,
+                no_initrd: false,
+                initrd: vec![initrd.clone()],
+                ..world.next()
+            };
+            load::run(&next, &world.session(), OUT)
+        };
+        let image = world.fake.image();
+        // Memory only: nothing else is tried.
+        world.fake.fail_next(Which::Load, errno);
+        assert!(load(&world, Wanted::Memory).is_err());
+        // Both calls fail: the message has both reasons, and nothing has changed.
+        let before = world.state();
+        world.fake.fail_next(Which::Load, errno);
+        world.fake.fail_next(Which::FileLoad, EKEYREJECTED);
+        let fail = load(&world, Wanted::Auto).map(drop).unwrap_err();
+        for words in ["kexec_load failed", "the initrd cannot carry", "signature"] {
+            assert!(fail.what.contains(words), "{}", fail.what);
+        }
+        assert_eq!(world.state(), before);
+        assert_eq!(world.fake.image(), image);
+
+        world.fake.fail_next(Which::Load, errno);
+        let loaded = load(&world, Wanted::Auto).unwrap();
+        assert_eq!(
+            (loaded.carrier, loaded.entries, loaded.in_place),
+            ("initrd", 2, 0)
+        );
+        let calls = world.fake.calls();
+        let Some(Call::FileLoad(line_of_next)) = calls.last() else {
+            panic!("{calls:?}");
+        };
+        // The initrd needs no arrival program.
+        assert_eq!(line_of_next, line.trim_end().as_bytes());
+        assert!(world.remembers("loaded.json"));
+        // A load that is refused leaves this one as it is, also where the unload would have worked.
+        let before = world.state();
+        world.fake.fail_next(Which::Unload, errno);
+        world.fake.fail_next(Which::FileLoad, EKEYREJECTED);
+        assert!(load(&world, Wanted::Auto).is_err());
+        assert_eq!(world.state(), before);
+        // kho unload takes the call that works.
+        world.fake.fail_next(Which::Unload, errno);
+        cmd::load::unload(true, &world.session(), OUT).unwrap();
+        assert!(world.fake.image().is_none() && !world.remembers("loaded.json"));
+    }
 }
 
 #[test]

@@ -89,18 +89,56 @@ pub fn require_phase(record: &LoadedFile, session: &Session) -> Result<(), Fail>
 ///
 /// The error of [`call_fail`]; nothing has changed then. If the record cannot be removed after the image was unloaded.
 pub fn unload(session: &Session) -> Result<(), Fail> {
+    unload_image(session).map_err(|err| call_fail(&err, session))?;
+    forget(session)
+}
+
+/// Unloads as [`unload`] does, for a load that is going to call `kexec_load`: where the kernel refuses that call, the
+/// unload is refused too.
+///
+/// # Errors
+///
+/// As [`unload`].
+pub fn unload_for_memory(session: &Session) -> Result<(), Fail> {
     session
         .kernel
         .kexec_unload()
         .map_err(|err| call_fail(&err, session))?;
+    forget(session)
+}
+
+/// Removes what belongs to an image that is gone.
+fn forget(session: &Session) -> Result<(), Fail> {
     late::disarm(&session.root)?;
     session.state.clear_loaded()
+}
+
+/// Unloads the loaded image, by the call that the kernel allows: one that is locked down refuses `kexec_load`
+/// (`kexec_load_check`, `kernel/kexec.c`), and unloads by `kexec_file_load` (`kernel/kexec_file.c`, 5.10 to 7.3).
+///
+/// # Errors
+///
+/// The error of `kexec_load`.
+pub fn unload_image(session: &Session) -> Result<(), CallError> {
+    match session.kernel.kexec_unload() {
+        Err(err) if is_refusal(&err) && session.kernel.kexec_file_unload().is_ok() => Ok(()),
+        result => result,
+    }
+}
+
+/// `EPERM`, `EACCES` and `ENOSYS` in errno(3).
+const REFUSED: [i32; 3] = [1, 13, NO_CALL];
+const NO_CALL: i32 = 38;
+
+/// Whether the kernel does not allow the call at all, whatever the arguments.
+fn is_refusal(err: &CallError) -> bool {
+    err.errno().is_some_and(|errno| REFUSED.contains(&errno))
 }
 
 /// Unloads the loaded image after the failure `fail`, and returns `fail`. If the unload fails too, adds that to `fail`,
 /// because the image may then start.
 pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
-    if let Err(err) = session.kernel.kexec_unload() {
+    if let Err(err) = unload_image(session) {
         fail.what.push_str(&format!(
             "; and the loaded image CANNOT BE UNLOADED and may start: {}",
             chain(&err)
@@ -111,14 +149,10 @@ pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
 
 /// Makes the failure for a refused system call, with the reason if the system shows one.
 pub fn call_fail(err: &CallError, session: &Session) -> Fail {
-    /// `EPERM` and `EACCES` in errno(3).
-    const REFUSED: [i32; 2] = [1, 13];
-    /// `ENOSYS`: the kernel is built without the call.
-    const NO_CALL: i32 = 38;
     if err.errno() == Some(NO_CALL) {
         return Fail::new(Status::Unsupported, chain(err));
     }
-    if err.errno().is_some_and(|errno| REFUSED.contains(&errno)) {
+    if is_refusal(err) {
         let switched_off = KexecState::read(&session.root)
             .ok()
             .and_then(|state| state.refusal());

@@ -19,6 +19,7 @@ use crate::arrived::{Arrived, carrier_name};
 use crate::carrier::Wanted;
 use crate::clock;
 use crate::exit::{Fail, OrStatus, Status, chain};
+use crate::late;
 use crate::loaded;
 use crate::module;
 use crate::output::{self, Output};
@@ -37,6 +38,7 @@ use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::landing::{LandingError, Need, default_reserve};
 use kho_kexec::sys::loaded::{LoadedImage, current};
+use std::fs::File;
 use std::time::Instant;
 
 /// Memory that the next kernel needs besides its image and the initrd, in bytes: its own tables and the first processes.
@@ -312,6 +314,37 @@ fn too_large(err: InitrdCarrierError) -> Fail {
     Fail::new(status, chain(&err)).fix("keep less")
 }
 
+/// Makes the initrd with tree and content. Returns also the place and the hash of each payload.
+fn filled(
+    prepared: &Prepared,
+    args: &args::Next,
+    files: &Files,
+    session: &Session,
+    out: Output,
+) -> Result<(File, Vec<Placed>), Fail> {
+    let user = files.initrd.as_deref().unwrap_or_default();
+    // A random number of zeros makes the size of the initrd, and so the record of the image, differ between loads.
+    let [pages] = random::bytes()?;
+    let pad = usize::from(pages) * 1024;
+    let mut archive = prepared
+        .layout
+        .archive(user.len() as u64 + 4 * pad as u64)
+        .map_err(too_large)?;
+    let mut hashes = Vec::new();
+    for (payload, memory) in prepared.payloads.iter().zip(archive.payloads()) {
+        hashes.push(steps::copied(payload, memory, session, out)?);
+    }
+    let placed = prepared.placed(&hashes);
+    fresh::settle(&prepared.payloads.items, &placed, session, out)?;
+    let tree = prepared.tree(|tree| tree.write(&placed))?;
+    compat::check(&args.compat, files.initrd.as_deref(), &tree, out)?;
+    archive
+        .set_tree(&tree)
+        .ok_or_else(|| Fail::new(Status::Failed, "the state tree does not fit its place"))?;
+    let initrd = initrd::open("initrd", &archive.followed_by(user, pad))?;
+    Ok((initrd, placed))
+}
+
 /// Loads the kernel.
 ///
 /// # Errors
@@ -333,27 +366,8 @@ pub fn run(
     }
     steps::warn_of_content(&prepared.payloads, out);
     prepared.require_memory(files, session)?;
-    let user = files.initrd.as_deref().unwrap_or_default();
-    // A random number of zeros makes the size of the initrd, and so the record of the image, differ between loads.
-    let [pages] = random::bytes()?;
-    let pad = usize::from(pages) * 1024;
-    let mut archive = prepared
-        .layout
-        .archive(user.len() as u64 + 4 * pad as u64)
-        .map_err(too_large)?;
-    let mut hashes = Vec::new();
-    for (payload, memory) in prepared.payloads.iter().zip(archive.payloads()) {
-        hashes.push(steps::copied(payload, memory, session, out)?);
-    }
-    let placed = prepared.placed(&hashes);
+    let (initrd, placed) = filled(&prepared, args, files, session, out)?;
     let items = &prepared.payloads.items;
-    fresh::settle(items, &placed, session, out)?;
-    let tree = prepared.tree(|tree| tree.write(&placed))?;
-    compat::check(&args.compat, files.initrd.as_deref(), &tree, out)?;
-    archive
-        .set_tree(&tree)
-        .ok_or_else(|| Fail::new(Status::Failed, "the state tree does not fit its place"))?;
-    let initrd = initrd::open("initrd", &archive.followed_by(user, pad))?;
     let kernel = files.open_kernel()?;
     let sources = fresh::sources(items);
     let mut record = LoadedFile {
@@ -386,10 +400,14 @@ pub fn run(
         .map_err(|err| loaded::call_fail(&err, session))?;
     let seconds = before.elapsed().as_secs_f64();
     // The call replaced the image of an earlier load, whose record is wrong from here on.
-    crate::late::disarm(&session.root)?;
-    session.state.clear_settled()?;
     record.identity = current(&session.root).unwrap_or_default();
-    session.state.set_loaded(&record)?;
+    let recorded = late::disarm(&session.root)
+        .and_then(|()| session.state.clear_settled())
+        .and_then(|()| session.state.set_loaded(&record));
+    if let Err(fail) = recorded {
+        // No command can check an image without a record, so it must not stay loaded.
+        return Err(loaded::unloaded_after(fail, session));
+    }
     Ok(Loaded {
         release: record.release,
         carrier: carrier_name(Carrier::Initrd),

@@ -311,7 +311,7 @@ fn commit(
         late::disarm(&session.root)?;
         session.state.clear_loaded()?;
     } else {
-        loaded::unload(session)?;
+        loaded::unload_for_memory(session)?;
     }
     noted.undo = true;
     session.state.clear_settled()?;

@@ -216,8 +216,16 @@ pub trait Kernel {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; needs the same permission as a load, of either kind.
+    /// [`CallError`]; needs the same permission as a load. A kernel that is locked down refuses, as does one without
+    /// `kexec_load(2)`: [`Kernel::kexec_file_unload`] works there.
     fn kexec_unload(&self) -> Result<(), CallError>;
+
+    /// Unloads the loaded image by `kexec_file_load(2)`; succeeds if none is loaded. Never touches the crash kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; needs the same permission as a load by that call, but no image.
+    fn kexec_file_unload(&self) -> Result<(), CallError>;
 
     /// Loads an image by `kexec_file_load(2)`: the kernel itself places image, initrd and parameters, so nothing can be
     /// handed over but what is in the initrd.
@@ -345,17 +353,15 @@ impl Kernel for System {
     }
 
     fn kexec_unload(&self) -> Result<(), CallError> {
-        let Err(e) = raw_kexec_load(0, &[]) else {
-            return Ok(());
-        };
-        // A kernel that is locked down, or that has no kexec_load, unloads by the other call (`kexec_load_check`,
-        // `kernel/kexec.c`, and `kexec_file_load`, `kernel/kexec_file.c`, 5.10 to 7.3).
-        let refused = [libc::EPERM, libc::EACCES, libc::ENOSYS].contains(&e);
-        if refused && raw_kexec_file_load(None, None, c"").is_ok() {
-            return Ok(());
-        }
-        let why = explain_load(e, &Root::system());
-        Err(CallError::new("kexec_load (unload)", e, why))
+        raw_kexec_load(0, &[])
+            .map_err(|e| CallError::new("kexec_load (unload)", e, explain_load(e, &Root::system())))
+    }
+
+    fn kexec_file_unload(&self) -> Result<(), CallError> {
+        raw_kexec_file_load(None, None, c"").map_err(|e| {
+            let why = explain_file_load(e, &Root::system());
+            CallError::new("kexec_file_load (unload)", e, why)
+        })
     }
 
     fn kexec_file_load(

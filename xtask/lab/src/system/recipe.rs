@@ -45,6 +45,8 @@ impl Recipe {
             "dbus",
             "kmod",
             "initramfs-tools",
+            // Makes initrds beside initramfs-tools, without being the one that the kernel packages call.
+            "dracut-core",
             "lz4",
             "procps",
             "init-system-helpers",

@@ -34,6 +34,8 @@ pub enum Call {
     FileLoad(Vec<u8>),
     /// [`Kernel::kexec_unload`].
     Unload,
+    /// [`Kernel::kexec_file_unload`].
+    FileUnload,
     /// [`Kernel::reboot_kexec`].
     Reboot,
     /// [`Kernel::sync`].
@@ -49,6 +51,8 @@ pub enum Which {
     FileLoad,
     /// [`Kernel::kexec_unload`].
     Unload,
+    /// [`Kernel::kexec_file_unload`].
+    FileUnload,
     /// [`Kernel::reboot_kexec`].
     Reboot,
 }
@@ -146,6 +150,16 @@ impl Kernel for FakeKernel {
     fn kexec_unload(&self) -> Result<(), CallError> {
         self.call(Which::Unload, Call::Unload)
             .map_err(|e| CallError::new("kexec_load (unload)", e, explain_load(e, &nowhere())))?;
+        self.with(|s| s.image = None);
+        Ok(())
+    }
+
+    fn kexec_file_unload(&self) -> Result<(), CallError> {
+        self.call(Which::FileUnload, Call::FileUnload)
+            .map_err(|e| {
+                let why = explain_file_load(e, &nowhere());
+                CallError::new("kexec_file_load (unload)", e, why)
+            })?;
         self.with(|s| s.image = None);
         Ok(())
     }

@@ -61,6 +61,9 @@ case $KHO_HOP in
 	hook /tmp/hook.img
 	kho plan --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C" | tee /tmp/plan
 	grep -q 'in its initrd' /tmp/plan
+	refused 'the next kernel needs .* of memory to unpack .* of content from its initrd' \
+		kho load --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C mem=400M"
+	refused '.-late: the initrd is fixed' kho load --late --carrier initrd "$K" --initrd "$I" --append "$C"
 	kho load --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C"
 	;;
 3)
@@ -80,6 +83,10 @@ case $KHO_HOP in
 	kho-guest hash-tree /srv/tree --same tree
 	[ "$(used)" -lt $((before - 5000)) ]
 	kho load "$K" --initrd "$I" --append "$C"
+	# Content that did not come whole is refused by name, and everything else can be used.
+	truncate -s 8192 /run/kho/carried/content-1
+	refused 'blob' kho get blob
+	kho get empty
 	;;
 4)
 	arrived memory

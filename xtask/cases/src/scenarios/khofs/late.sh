@@ -28,6 +28,8 @@ if [ $KHO_HOP = 0 ]; then
 	echo hello | kho keep --name greeting -
 	kho-guest bytes 6000000 --seed 4 >/srv-file
 	kho keep /srv-file
+	refused 'drivers and khofs keep memory in place, which the initrd cannot carry' \
+		kho load --carrier initrd "$KHO_NEXT_KERNEL" --initrd "$KHO_NEXT_INITRD" --append "$KHO_NEXT_CMDLINE"
 else
 	if [ $KHO_HOP = 1 ]; then
 		[ "$(cat /proc/sys/vm/nr_hugepages)" = 250 ]

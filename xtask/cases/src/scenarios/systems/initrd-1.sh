@@ -10,4 +10,8 @@ sha256sum -c /root/hash
 [ "$(stat -c %a /run/kho/carried)" = 700 ]
 clean_journal 0
 image=$(kernel @OWN@)
-kho load --carrier initrd "$image" --reuse-cmdline
+# The next initrd is one of dracut, in which systemd runs.
+dracut --quiet --no-hostonly --add systemd --drivers "virtio_pci virtio_blk ext4" --force /boot/dracut.img "${image#/boot/vmlinuz-}"
+lsinitrd /boot/dracut.img > /tmp/initrd
+grep -q '\.kho/carry$' /tmp/initrd
+kho load --carrier initrd "$image" --initrd /boot/dracut.img --reuse-cmdline

@@ -154,7 +154,7 @@ pub fn scenarios() -> Vec<Scenario> {
         let initrd = stages(
             Scenario::new(
                 name("initrd"),
-                "the initrd carries 100 MiB, by a capture at shutdown and by kho load; the hooks of initramfs-tools",
+                "the initrd carries 100 MiB, by a capture at shutdown and by kho load; the hooks of initramfs-tools and of dracut",
             ),
             &[
                 include_str!("initrd-0.sh"),
