@@ -2,6 +2,7 @@
 
 use crate::args::Doctor;
 use crate::exit::{Fail, OrStatus, Status};
+use crate::handover::by_initrd;
 use crate::handover::machine::refuse;
 use crate::handover::native;
 use crate::output::{self, Output};
@@ -39,6 +40,8 @@ pub fn run(args: &Doctor, session: &Session, out: Output) -> Result<(), Fail> {
     if let Ok(kernel) = KernelId::read(&session.root) {
         findings.push(native::finding(&kernel.release, &session.root));
     }
+    let carriers = by_initrd::finding(&mut findings, &session.root);
+    findings.push(carriers);
     let list = findings.as_slice();
     let ready = doctor::worst(list) < Severity::Block;
     let doc: Vec<_> = list
@@ -167,7 +170,11 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'))
             .collect();
-        let ids = [doctor::IDS, &[HEADROOM, native::FINDING]].concat();
+        let ids = [
+            doctor::IDS,
+            &[HEADROOM, native::FINDING, by_initrd::FINDING],
+        ]
+        .concat();
         assert_eq!(entries, ids);
     }
 

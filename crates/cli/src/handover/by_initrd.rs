@@ -32,12 +32,13 @@ use kho::headroom::CmdlineMemory;
 use kho::{PhysAddr, PhysRange, RangeSet};
 use kho_kexec::carrier::initrd::{InitrdCarrierError, Layout, MOST, MOVER};
 use kho_kexec::image::Image;
-use kho_kexec::sys::doctor::{self, Severity};
+use kho_kexec::sys::doctor::{self, Finding, Severity};
 use kho_kexec::sys::facts::host::KernelId;
 use kho_kexec::sys::facts::meminfo::MemInfo;
 use kho_kexec::sys::facts::memmap::FirmwareMap;
 use kho_kexec::sys::landing::{LandingError, Need, default_reserve};
 use kho_kexec::sys::loaded::{LoadedImage, current};
+use kho_kexec::sys::root::Root;
 use std::fs::File;
 use std::time::Instant;
 
@@ -47,12 +48,77 @@ const KERNEL: u64 = 128 << 20;
 /// Findings of doctor that stop this load too.
 const NEEDED: [&str; 4] = ["kernel", "privileges", "kexec", "hypervisor"];
 
-/// Whether the initrd can carry the content where this failure refused memory in place.
+/// Findings of doctor that stop a load in place, and that `--carrier auto` avoids by the initrd: those whose status
+/// [`helps`] names.
+const HELPED: [&str; 3] = ["lockdown", "ima", "firmware-map"];
+
+/// Whether the initrd can carry the content where this failure refused memory in place. Where memory is encrypted, a
+/// kexec of any kind is not tried, so the administrator has to ask for it.
 pub fn helps(fail: &Fail) -> bool {
     matches!(
         fail.status,
-        Status::LockedDown | Status::MemoryEncrypted | Status::FirmwareMap | Status::Unsupported
+        Status::LockedDown | Status::FirmwareMap | Status::Unsupported
     )
+}
+
+/// [`Finding::id`] of [`finding`].
+pub const FINDING: &str = "carriers";
+
+/// Returns a finding: by which carriers this machine can hand over. If only the initrd is left, and the running kernel's
+/// initrd moves what it brings, then findings that forbid memory in place become warnings, because `kho load` works.
+pub fn finding(findings: &mut [Finding], root: &Root) -> Finding {
+    let blocks = |finding: &Finding| finding.severity == Severity::Block;
+    let (all, memory): (Vec<_>, Vec<_>) = findings
+        .iter_mut()
+        .filter(|finding| blocks(finding))
+        .partition(|finding| !HELPED.contains(&finding.id));
+    let (severity, what, fix) = if !all.is_empty() {
+        (Severity::Ok, "none, see the lines above".to_owned(), "")
+    } else if memory.is_empty() {
+        let what = "memory in place; where it is asked for, files and blobs in the initrd";
+        (Severity::Ok, what.to_owned(), "")
+    } else {
+        match running_initrd(root) {
+            Some((_, true)) => {
+                for finding in memory {
+                    finding.severity = Severity::Warn;
+                }
+                let what = "the initrd: files, blobs and traces, and nothing of drivers and khofs";
+                (Severity::Ok, what.to_owned(), "")
+            }
+            Some((path, false)) => {
+                let what = format!("the initrd, but {path} has no /.kho/carry");
+                (
+                    Severity::Warn,
+                    what,
+                    "update-initramfs -u, or dracut --force, with kho installed",
+                )
+            }
+            None => {
+                let what = "the initrd, if that of the next kernel has /.kho/carry";
+                (
+                    Severity::Warn,
+                    what.to_owned(),
+                    "kho initrd puts it there, as do the package's hooks",
+                )
+            }
+        }
+    };
+    Finding {
+        id: FINDING,
+        severity,
+        what,
+        details: String::new(),
+        fix: fix.to_owned(),
+    }
+}
+
+/// Returns the path of the running kernel's initrd, and whether it moves what it brings; `None` if it is not found.
+fn running_initrd(root: &Root) -> Option<(String, bool)> {
+    let release = KernelId::read(root).ok()?.release;
+    let path = initrd::beside(&root.path(&format!("boot/vmlinuz-{release}")))?;
+    let bytes = std::fs::read(&path).ok()?;
+    Some((shown::path(&path), unpacked::holds(&bytes, MOVER)))
 }
 
 /// Calls `in_place` or `by_initrd`, by the carrier that is wanted. [`Wanted::Auto`] means memory in place, or else, where

@@ -25,7 +25,7 @@ pub fn of(args: &args::Next) -> Vec<PathBuf> {
 }
 
 /// Returns the initrd that the installation of this kernel put beside it.
-fn beside(kernel: &Path) -> Option<PathBuf> {
+pub fn beside(kernel: &Path) -> Option<PathBuf> {
     // /vmlinuz is a link to the folder that has both files.
     let kernel = kernel.canonicalize().ok()?;
     let names = names(kernel.file_name()?);

@@ -35,8 +35,8 @@ pub const TREE: &str = "tree";
 /// Largest size of a file of the content, in bytes.
 pub const PIECE: u64 = 64 << 20;
 
-/// Largest size of an initrd, in bytes. Kernels before 5.19 read a file of at most `INT_MAX` bytes
-/// (`kimage_file_prepare_segments`, `kernel/kexec_file.c`), later ones of 4 GiB.
+/// Largest size of an initrd, in bytes. 5.10 reads a file of at most `INT_MAX` bytes
+/// (`kimage_file_prepare_segments`, `kernel/kexec_file.c`), 6.1 to 7.3 of 4 GiB.
 pub const MOST: u64 = i32::MAX as u64;
 
 /// Returns the name of file number `index` of the content.

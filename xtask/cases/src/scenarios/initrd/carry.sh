@@ -62,7 +62,7 @@ case $KHO_HOP in
 	kho plan --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C" | tee /tmp/plan
 	grep -q 'in its initrd' /tmp/plan
 	refused 'the next kernel needs .* of memory to unpack .* of content from its initrd' \
-		kho load --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C mem=400M"
+		kho load --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C mem=300M"
 	refused '.-late: the initrd is fixed' kho load --late --carrier initrd "$K" --initrd "$I" --append "$C"
 	kho load --carrier initrd "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C"
 	;;

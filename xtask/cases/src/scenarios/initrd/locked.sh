@@ -23,6 +23,19 @@ grep 'lockdown' /tmp/doctor
 mkdir /tmp/hook
 kho initrd /tmp/hook
 (cd /tmp/hook && find . | cpio -o -H newc) >/tmp/hook.img 2>/dev/null
+# doctor knows that the initrd is left, where the installed initrd has the hook.
+grep 'carriers .*the initrd, if' /tmp/doctor
+mkdir -p /boot
+cp "$I" /boot/initrd.img-$KHO_RELEASE
+: >/boot/vmlinuz-$KHO_RELEASE
+code=0
+kho doctor >/tmp/doctor || code=$?
+[ "$code" = 12 ]
+grep 'carriers .*has no /.kho/carry' /tmp/doctor
+cp /tmp/hook.img /boot/initrd.img-$KHO_RELEASE
+kho doctor | tee /tmp/doctor
+grep '^warn *lockdown' /tmp/doctor
+grep 'carriers .*the initrd: files' /tmp/doctor
 refused 'locked down.*the initrd cannot carry the content: .* no /.kho/carry' kho load "$K" --initrd "$I" --append "$C"
 refused 'the kernel is locked down' kho load --carrier memory "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C"
 kho plan "$K" --initrd "$I" --initrd /tmp/hook.img --append "$C"
