@@ -1,6 +1,7 @@
 //! The Debian packages: their contents, and a check that they install. Manuals and completions come from the definition
 //! of the command line.
 
+mod copyright;
 mod deb;
 mod dkms;
 pub mod installed;
@@ -153,11 +154,7 @@ fn start(name: &str, version: &str, time: u64) -> Result<Package> {
     }
     let mut package = Package::new(fields, time);
     let doc = format!("usr/share/doc/{name}");
-    package.file(
-        format!("{doc}/copyright"),
-        0o644,
-        packaging("debian/copyright")?,
-    );
+    package.file(format!("{doc}/copyright"), 0o644, copyright::of(name)?);
     let changelog = packaging("debian/changelog")?;
     ensure!(
         changelog.starts_with(&format!("kho ({VERSION}) ")),
