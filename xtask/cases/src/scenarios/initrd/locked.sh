@@ -31,7 +31,7 @@ cp "$I" /boot/initrd.img-$KHO_RELEASE
 code=0
 kho doctor >/tmp/doctor || code=$?
 [ "$code" = 12 ]
-grep 'has no /.kho/carry' /tmp/doctor
+tr -s ' \n' ' ' </tmp/doctor | grep 'has no /.kho/carry'
 cp /tmp/hook.img /boot/initrd.img-$KHO_RELEASE
 kho doctor | tee /tmp/doctor
 grep '^warn *lockdown' /tmp/doctor
