@@ -22,7 +22,6 @@ pub fn scenarios() -> Vec<Scenario> {
         .kernels(&["6.12", "6.1", "6.12"])
         .firmware(Firmware::SecureBoot)
         .first(locked)
-        .each(locked)
-        .slow(),
+        .each(locked),
     ]
 }
