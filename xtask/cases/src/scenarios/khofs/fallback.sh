@@ -77,8 +77,9 @@ else
 	echo x >/k/small
 	[ "$(stat -c %b /k/small)" = 8 ]
 	# A direct read into pages that were a folio, and all kinds of cuts.
+	# The file is larger than the program that is read.
 	kho-guest map direct "$(which kho)" /k/made-0
-	kho-guest bytes $((6 << 20)) --seed 10 | dd of=/k/made-0 bs=1M conv=notrunc 2>/dev/null
+	kho-guest bytes $((16 << 20)) --seed 10 | dd of=/k/made-0 bs=1M conv=notrunc 2>/dev/null
 	mount -o remount,huge=advise /k
 fi
 # Bytes written through a huge page behind the end of a file arrive in memory, and do not become part of the file later.
@@ -95,8 +96,8 @@ for seed in 1 2; do
 	kho-guest map cut /k/cut --seed $((KHO_HOP * 10 + seed)) --steps 30
 done
 kho-guest map pinned /k/pinned --past-end
-fallocate -l 6m /k/made-$KHO_HOP
-kho-guest bytes $((6 << 20)) --seed $((10 + KHO_HOP)) | dd of=/k/made-$KHO_HOP bs=1M conv=notrunc 2>/dev/null
+fallocate -l 16m /k/made-$KHO_HOP
+kho-guest bytes $((16 << 20)) --seed $((10 + KHO_HOP)) | dd of=/k/made-$KHO_HOP bs=1M conv=notrunc 2>/dev/null
 [ -z "$KHO_NEXT" ] || kho-guest hash </k/made-$KHO_HOP | kho-guest same made-$KHO_HOP
 rm -f /k/small
 
