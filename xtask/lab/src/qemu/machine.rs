@@ -130,6 +130,9 @@ const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const SECURE_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd";
 const SECURE_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd";
 
+/// Largest memory of a guest that is reserved on the host, in MiB.
+const RESERVED_MIB: u64 = 16 << 10;
+
 impl Machine {
     /// The command that runs this machine, with its writable files in `dir`.
     pub fn command(
@@ -156,6 +159,20 @@ impl Machine {
                 "-object",
                 &format!(
                     "memory-backend-file,id=ram,size={}M,share=on,mem-path={file}",
+                    self.mem_mib
+                ),
+                "-machine",
+                "memory-backend=ram",
+            ]);
+        }
+        // A large guest touches little of its memory. The host's kernel refuses to reserve more than it has, unless the
+        // administrator allows that (vm.overcommit_memory). A machine with nodes has its memory in their backends.
+        let in_nodes = self.extra.iter().any(|argument| argument == "-numa");
+        if self.mem_mib > RESERVED_MIB && !self.memory_in_file && !in_nodes {
+            command.args([
+                "-object",
+                &format!(
+                    "memory-backend-ram,id=ram,size={}M,reserve=off",
                     self.mem_mib
                 ),
                 "-machine",
