@@ -577,6 +577,9 @@ fn where_memory_cannot_stay_the_initrd_carries() {
             };
             load::run(&next, &world.session(), OUT)
         };
+        // No kexec of any kind is for such a machine.
+        let unsupported = Fail::new(Status::Unsupported, "");
+        assert!(!crate::handover::by_initrd::helps(&unsupported));
         let image = world.fake.image();
         // Memory only: nothing else is tried.
         world.fake.fail_next(Which::Load, errno);

@@ -150,7 +150,7 @@ pub fn unloaded_after(mut fail: Fail, session: &Session) -> Fail {
 /// Makes the failure for a refused system call, with the reason if the system shows one.
 pub fn call_fail(err: &CallError, session: &Session) -> Fail {
     if err.errno() == Some(NO_CALL) {
-        return Fail::new(Status::Unsupported, chain(err));
+        return Fail::new(Status::LockedDown, chain(err));
     }
     if is_refusal(err) {
         let switched_off = KexecState::read(&session.root)

@@ -34,7 +34,7 @@ statuses! {
     Usage = 2, "usage", "the command line was wrong";
     NotPermitted = 10, "not-permitted", "not root, or a needed capability or file is missing";
     KexecDisabled = 11, "kexec-disabled", "kexec_load is switched off or used up (sysctl)";
-    LockedDown = 12, "locked-down", "lockdown or IMA policy forbids kexec_load";
+    LockedDown = 12, "locked-down", "lockdown, an IMA policy or the kernel's configuration forbids kexec_load";
     MemoryEncrypted = 13, "memory-encrypted", "memory encryption: kept ranges would read as noise";
     FirmwareMap = 14, "firmware-map", "the firmware memory map is missing, incomplete or contradictory";
     Unsupported = 15, "unsupported", "this machine or kernel cannot do it";

@@ -53,12 +53,10 @@ const NEEDED: [&str; 4] = ["kernel", "privileges", "kexec", "hypervisor"];
 const HELPED: [&str; 3] = ["lockdown", "ima", "firmware-map"];
 
 /// Whether the initrd can carry the content where this failure refused memory in place. Where memory is encrypted, a
-/// kexec of any kind is not tried, so the administrator has to ask for it.
+/// kexec of any kind is not tried, so the administrator has to ask for it. A machine on which no kexec is safe
+/// ([`Status::Unsupported`], such as arm64 with an ITS) is not one for the other call either.
 pub fn helps(fail: &Fail) -> bool {
-    matches!(
-        fail.status,
-        Status::LockedDown | Status::FirmwareMap | Status::Unsupported
-    )
+    matches!(fail.status, Status::LockedDown | Status::FirmwareMap)
 }
 
 /// [`Finding::id`] of [`finding`].
